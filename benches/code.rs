@@ -1,0 +1,3 @@
+//! Benchmarks of code: index, digests, tree.
+
+fn main() {}

@@ -1,0 +1,196 @@
+//! `binhostfs demo`: the main job on a binhost inside the program.
+//!
+//! The same daemon as `mount` starts, against a real HTTP server with packages built in memory. Nothing outside a temporary
+//! directory is touched, and that is removed again.
+
+mod origin;
+mod package;
+
+use std::fs;
+use std::io::{self, Read as _};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context as _, bail, ensure};
+use clap::Args;
+use tracing_subscriber::filter::LevelFilter;
+
+use super::output::{fail, say};
+use super::{logging, runtime};
+use crate::config::{ByteSize, DEFAULT_REFRESH, MountConfig, Passthrough, RawMount, SignaturePolicy};
+use crate::control::Status;
+use crate::daemon::Daemon;
+use origin::Origin;
+
+/// Show what binhostfs does, on a binhost embedded in the program.
+///
+/// Mounts it on a temporary directory, reads a package through the mount, tries a tampered one, unmounts. Needs root and
+/// /dev/fuse.
+#[derive(Debug, Args)]
+pub(super) struct DemoArguments {}
+
+pub(super) fn run(_arguments: &DemoArguments) -> ExitCode {
+    // The demo tells its story itself; only what is wrong is logged beside it.
+    if let Err(error) = logging::start(LevelFilter::ERROR) {
+        return fail(2, error);
+    }
+    if let Some(missing) = missing() {
+        return fail(1, format_args!("the demo cannot run here: {missing}"));
+    }
+    let (place, runtime) = match (Place::new(), runtime(2)) {
+        (Ok(place), Ok(runtime)) => (place, runtime),
+        (Err(error), _) | (_, Err(error)) => return fail(1, format_args!("preparing the demo: {error}")),
+    };
+    let result = runtime.block_on(show(&place));
+    runtime.shutdown_timeout(Duration::from_secs(3));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(1, format_args!("the demo failed: {error:#}")),
+    }
+}
+
+fn missing() -> Option<String> {
+    if !rustix::process::geteuid().is_root() {
+        return Some("only root can mount; run it with sudo".to_owned());
+    }
+    let device = fs::File::options().read(true).write(true).open("/dev/fuse");
+    device.err().map(|error| {
+        format!("/dev/fuse: {error}; load the module with `modprobe fuse`, and in a container pass the device in")
+    })
+}
+
+/// A temporary directory, removed when dropped.
+struct Place(PathBuf);
+
+impl Place {
+    fn new() -> io::Result<Self> {
+        // Made with mode 0700, or not at all if somebody was there first.
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let name = format!("binhostfs-demo.{}.{:x}", std::process::id(), since_epoch.as_nanos());
+        let path = std::env::temp_dir().join(name);
+        fs::DirBuilder::new().mode(0o700).create(&path)?;
+        let place = Self(path);
+        fs::create_dir(place.mountpoint())?;
+        Ok(place)
+    }
+
+    fn mountpoint(&self) -> PathBuf {
+        self.0.join("pkgdir")
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // If the mount is still there, rmdir fails, and nothing below it is touched.
+        if fs::remove_dir(self.mountpoint()).is_ok() {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+}
+
+async fn show(place: &Place) -> anyhow::Result<()> {
+    let origin = Origin::start().await.context("starting the embedded binhost")?;
+    let mountpoint = place.mountpoint();
+    say(format_args!("A binhost with {} packages runs inside this program: {}", origin.packages(), origin.url()));
+    let config = MountConfig::validate(RawMount {
+        mountpoint: mountpoint.clone(),
+        binhost: Some(origin.url()),
+        mirrors: Vec::new(),
+        cache_dir: place.0.join("cache"),
+        cache_size: ByteSize(64 << 20),
+        refresh: DEFAULT_REFRESH,
+        control: place.0.join("control.sock"),
+        signatures: SignaturePolicy::DigestsOnly,
+        passthrough: Passthrough::Auto,
+    })?;
+    let started = Instant::now();
+    let daemon = Daemon::start(config).await?;
+    say(format_args!("Mounted on {} in {}\n", mountpoint.display(), milliseconds(started)));
+    list(&mountpoint).await?;
+    read_twice(&mountpoint, &origin, &daemon).await?;
+    try_tampered(&mountpoint, &origin, &daemon).await?;
+    drop(daemon);
+    ensure!(fs::read_dir(&mountpoint)?.next().is_none(), "{} is still mounted", mountpoint.display());
+    say("\nUnmounted; nothing is left behind.");
+    Ok(())
+}
+
+async fn list(mountpoint: &Path) -> anyhow::Result<()> {
+    let root = mountpoint.to_owned();
+    let files = blocking(move || {
+        let mut files = Vec::new();
+        walk(&root, &root, &mut files)?;
+        Ok(files)
+    })
+    .await?;
+    say("What Portage sees there (nothing has been fetched yet):");
+    for (path, size) in files {
+        say(format_args!("  {:>9}  {path}", ByteSize(size).to_string()));
+    }
+    Ok(())
+}
+
+fn walk(root: &Path, directory: &Path, files: &mut Vec<(String, u64)>) -> io::Result<()> {
+    let mut entries: Vec<_> = fs::read_dir(directory)?.collect::<Result<_, _>>()?;
+    entries.sort_by_key(fs::DirEntry::file_name);
+    for entry in entries {
+        let (path, metadata) = (entry.path(), entry.metadata()?);
+        if metadata.is_dir() {
+            walk(root, &path, files)?;
+        } else {
+            files.push((path.strip_prefix(root).unwrap_or(&path).display().to_string(), metadata.len()));
+        }
+    }
+    Ok(())
+}
+
+async fn read_twice(mountpoint: &Path, origin: &Origin, daemon: &Daemon) -> anyhow::Result<()> {
+    let path = mountpoint.join(origin::GOOD);
+    say(format_args!("\nReading {}:", origin::GOOD));
+    for (time, told) in [("first", "fetched, verified, cached"), ("second", "from the cache")] {
+        let (path, started) = (path.clone(), Instant::now());
+        let bytes = blocking(move || fs::read(path)).await.with_context(|| format!("the {time} read"))?;
+        ensure!(origin.is_good(&bytes), "the bytes that were read are not those of the package");
+        say(format_args!("  {time} time: {} in {} ({told})", ByteSize(bytes.len() as u64), milliseconds(started)));
+    }
+    let downloads = origin.downloads(origin::GOOD);
+    ensure!(downloads == 1, "the package was downloaded {downloads} times instead of once");
+    let Status { metrics, cache, passthrough, .. } = daemon.status();
+    ensure!(metrics.verified == 1 && cache.packages == 1, "it was not verified and cached: {metrics:?}");
+    let reads =
+        if passthrough { "the kernel reads it straight from the cache" } else { "reads pass through the daemon" };
+    say(format_args!("  downloaded once; size, MD5, SHA1 and each member's SHA512 and BLAKE2B verified; {reads}"));
+    Ok(())
+}
+
+async fn try_tampered(mountpoint: &Path, origin: &Origin, daemon: &Daemon) -> anyhow::Result<()> {
+    let path = mountpoint.join(origin::TAMPERED);
+    say(format_args!("\nReading {}, of which the binhost serves one wrong byte:", origin::TAMPERED));
+    let started = Instant::now();
+    let opened = blocking(move || {
+        let mut byte = [0];
+        fs::File::open(path)?.read(&mut byte)
+    });
+    match opened.await {
+        Ok(_) => bail!("a tampered package could be read"),
+        Err(error) => say(format_args!("  open fails after {}: {error}", milliseconds(started))),
+    }
+    let status = daemon.status();
+    let failure = status.failures.iter().find(|failure| failure.path == origin::TAMPERED);
+    say(format_args!("  reason: {}", failure.context("the reason was not kept")?.reason));
+    ensure!(status.cache.packages == 1, "something of the tampered package is in the cache");
+    say("  not a byte of it could be read, and nothing of it was kept");
+    ensure!(origin.downloads(origin::TAMPERED) > 0, "it was never asked for");
+    Ok(())
+}
+
+/// The mount must be read from another thread: its daemon is in this process.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> anyhow::Result<T> {
+    Ok(tokio::task::spawn_blocking(work).await??)
+}
+
+fn milliseconds(since: Instant) -> String {
+    format!("{:.1} ms", since.elapsed().as_secs_f64() * 1000.0)
+}

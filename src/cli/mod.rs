@@ -1,0 +1,77 @@
+//! Arguments, subcommands, output.
+//!
+//! Data goes to standard output, everything else to standard error. Exit codes: 0 done, 1 failed, 2 usage, 3 no daemon.
+
+mod demo;
+mod logging;
+mod mount;
+mod output;
+mod status;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Nobody answers on the control socket.
+const NO_DAEMON: u8 = 3;
+
+/// Shows a Gentoo binhost as a local PKGDIR: packages are fetched when they are first opened, verified whole, and cached.
+#[derive(Debug, Parser)]
+#[command(
+    name = "binhostfs",
+    version,
+    propagate_version = true,
+    after_help = "Exit codes: 0 done, 1 failed, 2 usage, 3 no daemon. Logging: RUST_LOG=debug, or info,binhostfs::fetch=debug."
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Mount(mount::MountArguments),
+    Demo(demo::DemoArguments),
+    Status(status::StatusArguments),
+}
+
+/// Runs the program with its arguments, the first of which is its name.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // `--help` and `--version` arrive here too, for standard output and with code 0.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    bound_memory();
+    match arguments.command {
+        Command::Mount(arguments) => mount::run(arguments),
+        Command::Demo(arguments) => demo::run(&arguments),
+        Command::Status(arguments) => status::run(&arguments),
+    }
+}
+
+/// glibc gives every thread an arena of its own, and never gives memory back from any of them: two are enough here.
+fn bound_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: mallopt only sets parameters of the allocator, and no other thread runs yet.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 2);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 1 << 20);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 256 << 10);
+    }
+}
+
+/// A runtime that is small when idle.
+fn runtime(workers: usize) -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(workers)
+        .max_blocking_threads(24)
+        .thread_keep_alive(std::time::Duration::from_secs(2))
+        .thread_name("binhostfs")
+        .enable_all()
+        .build()
+}

@@ -1,0 +1,43 @@
+//! `binhostfs status`: what a running daemon says about itself.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::output::{fail, say};
+use super::{NO_DAEMON, runtime};
+use crate::config::DEFAULT_CONTROL;
+use crate::control::{ClientError, get_status};
+
+/// Say how a mounted binhost is doing.
+#[derive(Debug, Args)]
+pub(super) struct StatusArguments {
+    /// Socket of the daemon
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_CONTROL)]
+    control: PathBuf,
+    /// As JSON, for programs
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(arguments: &StatusArguments) -> ExitCode {
+    let runtime = match runtime(1) {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(1, format_args!("starting threads: {error}")),
+    };
+    let status = match runtime.block_on(get_status(&arguments.control)) {
+        Ok(status) => status,
+        Err(error @ ClientError::NoDaemon { .. }) => return fail(NO_DAEMON, error),
+        Err(error) => return fail(1, error),
+    };
+    if arguments.json {
+        match serde_json::to_string_pretty(&status) {
+            Ok(json) => say(json),
+            Err(error) => return fail(1, error),
+        }
+    } else {
+        say(status.to_string().trim_end());
+    }
+    ExitCode::SUCCESS
+}

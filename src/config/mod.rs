@@ -1,0 +1,174 @@
+//! Command line -> one validated configuration.
+//!
+//! Every default is a constant here. Inside the daemon values are valid; nothing else parses them again.
+//!
+//! Not its job: Portage's own files and `/etc/binhostfs.toml`; this version takes everything from the command line.
+
+mod interval;
+mod mountpoint;
+mod size;
+mod url;
+
+use std::ffi::OsStr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use interval::{Interval, IntervalError};
+pub use mountpoint::MountpointError;
+pub use size::{ByteSize, SizeError};
+pub use url::{BinhostUrl, UrlError};
+pub(crate) use url::{file_path, shown};
+
+/// Where the cache is unless `--cache-dir` says otherwise.
+pub const DEFAULT_CACHE_DIR: &str = "/var/cache/binhostfs";
+/// Bound of the cache unless `--cache-size` says otherwise.
+pub const DEFAULT_CACHE_SIZE: ByteSize = ByteSize(8 << 30);
+/// Where the daemon answers `status` unless `--control` says otherwise.
+pub const DEFAULT_CONTROL: &str = "/run/binhostfs/control.sock";
+/// How often the index is asked for, unless `--refresh` says otherwise.
+pub const DEFAULT_REFRESH: Duration = Duration::from_secs(1800);
+/// The shortest interval between two refreshes.
+pub const MIN_REFRESH: Duration = Duration::from_secs(1);
+
+/// Why a configuration is refused. Each message says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A binhost's URL.
+    #[error("--binhost or --mirror {0}")]
+    Url(#[from] UrlError),
+    /// No binhost at all.
+    #[error(
+        "no binhost: give its URL with --binhost, e.g. https://distfiles.gentoo.org/releases/amd64/binpackages/23.0/x86-64"
+    )]
+    NoBinhost,
+    /// The mountpoint.
+    #[error(transparent)]
+    Mountpoint(#[from] MountpointError),
+    /// The cache would be read through the mount that needs it.
+    #[error("the cache directory {cache} is inside the mountpoint {mountpoint}: choose another with --cache-dir")]
+    CacheInside {
+        /// The cache directory.
+        cache: PathBuf,
+        /// The mountpoint.
+        mountpoint: PathBuf,
+    },
+    /// Signatures are asked for, which this version cannot do.
+    #[error(
+        "this version checks sizes and digests but not yet OpenPGP signatures, and will not pretend otherwise: \
+         whoever controls the binhost or the way to it decides what is installed. If that is acceptable \
+         (your own binhost on your own network, https to a host that you trust), say so with --verify-signature false"
+    )]
+    SignaturesUnsupported,
+    /// The interval is too short.
+    #[error("--refresh {0:?} is shorter than {MIN_REFRESH:?}")]
+    Refresh(Duration),
+}
+
+/// Whether signatures are asked for, as `--verify-signature` says; Portage's default is true.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SignaturePolicy {
+    /// Every package needs a good signature.
+    Required,
+    /// Sizes and digests only.
+    DigestsOnly,
+}
+
+/// Whether cached bodies are handed to the kernel for reading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Passthrough {
+    /// Where the kernel can.
+    Auto,
+    /// Never: every read passes through the daemon.
+    Off,
+}
+
+/// One binhost: the same content at one or more URLs.
+#[derive(Debug, Clone)]
+pub struct Binhost {
+    /// Name of its directory in the cache: plain, short, and different for different binhosts.
+    pub name: String,
+    /// Where it is, in the order in which they are tried; never empty.
+    pub urls: Vec<BinhostUrl>,
+}
+
+/// What the command line said, before it is checked.
+#[derive(Debug, Clone)]
+pub struct RawMount {
+    /// MOUNTPOINT.
+    pub mountpoint: PathBuf,
+    /// `--binhost`.
+    pub binhost: Option<String>,
+    /// `--mirror`, in order.
+    pub mirrors: Vec<String>,
+    /// `--cache-dir`.
+    pub cache_dir: PathBuf,
+    /// `--cache-size`.
+    pub cache_size: ByteSize,
+    /// `--refresh`.
+    pub refresh: Duration,
+    /// `--control`.
+    pub control: PathBuf,
+    /// `--verify-signature`.
+    pub signatures: SignaturePolicy,
+    /// `--passthrough`.
+    pub passthrough: Passthrough,
+}
+
+/// Everything that `mount` needs, checked.
+#[derive(Debug, Clone)]
+pub struct MountConfig {
+    /// An existing directory, absolute, without symbolic links.
+    pub mountpoint: PathBuf,
+    /// The binhost.
+    pub binhost: Binhost,
+    /// Absolute; created when missing.
+    pub cache_dir: PathBuf,
+    /// Most bytes of package bodies on disk.
+    pub cache_size: ByteSize,
+    /// Mean interval between refreshes of the index.
+    pub refresh: Duration,
+    /// Path of the control socket.
+    pub control: PathBuf,
+    /// See [`Passthrough`].
+    pub passthrough: Passthrough,
+}
+
+impl MountConfig {
+    /// Checks everything that can be checked before the mountpoint is touched.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn validate(raw: RawMount) -> Result<Self, ConfigError> {
+        if raw.signatures == SignaturePolicy::Required {
+            return Err(ConfigError::SignaturesUnsupported);
+        }
+        let first = raw.binhost.ok_or(ConfigError::NoBinhost)?;
+        let urls: Vec<BinhostUrl> =
+            std::iter::once(&first).chain(&raw.mirrors).map(|text| text.parse()).collect::<Result<_, _>>()?;
+        let name = urls.first().ok_or(ConfigError::NoBinhost)?.directory_name();
+        if raw.refresh < MIN_REFRESH {
+            return Err(ConfigError::Refresh(raw.refresh));
+        }
+        let mountpoint = mountpoint::check(&raw.mountpoint)?;
+        let cache_dir = std::path::absolute(&raw.cache_dir).unwrap_or(raw.cache_dir);
+        if cache_dir.starts_with(&mountpoint) {
+            return Err(ConfigError::CacheInside { cache: cache_dir, mountpoint });
+        }
+        let control = std::path::absolute(&raw.control).unwrap_or(raw.control);
+        let binhost = Binhost { name, urls };
+        let RawMount { cache_size, refresh, passthrough, .. } = raw;
+        Ok(Self { mountpoint, binhost, cache_dir, cache_size, refresh, control, passthrough })
+    }
+}
+
+/// The log filter: `RUST_LOG`, e.g. `debug` or `info,binhostfs::fetch=debug`. `None`: not set or empty.
+#[must_use]
+pub fn log_filter() -> Option<String> {
+    std::env::var("RUST_LOG").ok().filter(|filter| !filter.trim().is_empty())
+}
+
+/// Whether standard error goes to journald, which adds time and priority itself.
+#[must_use]
+pub fn logs_to_journal() -> bool {
+    std::env::var_os("JOURNAL_STREAM").as_deref().is_some_and(|stream| stream != OsStr::new(""))
+}

@@ -1,0 +1,140 @@
+//! Is a directory fit to be mounted on?
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// `errno` of a FUSE mount whose daemon is gone.
+const ENOTCONN: i32 = 107;
+/// Type of our own mounts in mountinfo.
+const OWN_TYPE: &str = "fuse.binhostfs";
+
+/// Why a mountpoint is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum MountpointError {
+    /// It does not exist, or cannot be looked at.
+    #[error("mountpoint {path}: {source}; create the directory first")]
+    Missing {
+        /// The mountpoint.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It is not a directory.
+    #[error("mountpoint {0} is not a directory")]
+    NotADirectory(PathBuf),
+    /// Something is mounted there.
+    #[error(
+        "{path} is a mountpoint already ({what}): unmount it first with `umount {path}`, or mount on another directory"
+    )]
+    Mounted {
+        /// The mountpoint.
+        path: PathBuf,
+        /// Type and source of what is mounted.
+        what: String,
+    },
+    /// A dead mount of a killed daemon could not be removed.
+    #[error(
+        "{path} is the dead mount of an earlier binhostfs, and unmounting it failed: {source}; try `umount -l {path}` as root"
+    )]
+    Dead {
+        /// The mountpoint.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// The mountpoint as an absolute path without symbolic links. Removes what a killed predecessor left mounted there.
+pub(super) fn check(path: &Path) -> Result<PathBuf, MountpointError> {
+    let missing = |source| MountpointError::Missing { path: path.to_owned(), source };
+    let absolute = std::path::absolute(path).map_err(missing)?;
+    clear_dead(&absolute)?;
+    let real = absolute.canonicalize().map_err(missing)?;
+    clear_dead(&real)?;
+    let metadata = real.metadata().map_err(missing)?;
+    if !metadata.is_dir() {
+        return Err(MountpointError::NotADirectory(real));
+    }
+    match mounted_at(&real).map_err(missing)? {
+        Some(what) => Err(MountpointError::Mounted { path: real, what }),
+        None => Ok(real),
+    }
+}
+
+fn clear_dead(path: &Path) -> Result<(), MountpointError> {
+    // A killed daemon may have been started on top of another dead mount: peel them off one by one, but not for ever.
+    for _ in 0..16 {
+        match path.metadata() {
+            Err(error) if error.raw_os_error() == Some(ENOTCONN) => {
+                let ours = mounted_at(path).ok().flatten().is_some_and(|what| what.starts_with(OWN_TYPE));
+                let dead = |source| MountpointError::Dead { path: path.to_owned(), source };
+                if !ours {
+                    return Err(dead(io::Error::other("it is not a mount of binhostfs")));
+                }
+                tracing::warn!(mountpoint = %path.display(), "removing the dead mount of a binhostfs that was killed");
+                rustix::mount::unmount(path, rustix::mount::UnmountFlags::DETACH).map_err(|e| dead(e.into()))?;
+            }
+            _ => return Ok(()),
+        }
+    }
+    Ok(())
+}
+
+/// Type and source of the topmost mount on `path`. Source: proc_pid_mountinfo(5).
+fn mounted_at(path: &Path) -> io::Result<Option<String>> {
+    let text = std::fs::read_to_string("/proc/self/mountinfo")?;
+    let wanted = path.to_string_lossy();
+    let found = text.lines().rev().find_map(|line| {
+        let (before, after) = line.split_once(" - ")?;
+        (unescape(before.split(' ').nth(4)?) == wanted).then(|| {
+            let mut fields = after.split(' ');
+            format!("{} from {}", fields.next().unwrap_or_default(), unescape(fields.next().unwrap_or_default()))
+        })
+    });
+    Ok(found)
+}
+
+/// Undoes the kernel's `\040` for a space and the like.
+fn unescape(text: &str) -> String {
+    let mut parts = text.split('\\');
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        match (part.get(..3).and_then(|octal| u8::from_str_radix(octal, 8).ok()), part.get(3..)) {
+            (Some(byte), Some(rest)) => {
+                out.push(char::from(byte));
+                out.push_str(rest);
+            }
+            _ => {
+                out.push('\\');
+                out.push_str(part);
+            }
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_directories_pass_and_others_do_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let real = directory.path().canonicalize().unwrap();
+        assert_eq!(check(directory.path()).unwrap(), real);
+        let link = directory.path().join("link");
+        std::os::unix::fs::symlink(&real, &link).unwrap();
+        assert_eq!(check(&link).unwrap(), real);
+        let file = directory.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        assert!(matches!(check(&file), Err(MountpointError::NotADirectory(_))));
+        assert!(matches!(check(&directory.path().join("none")), Err(MountpointError::Missing { .. })));
+        assert!(matches!(check(Path::new("/proc")), Err(MountpointError::Mounted { .. })));
+    }
+
+    #[test]
+    fn mountinfo_escapes() {
+        assert_eq!(unescape(r"/mnt/a\040b\134c"), r"/mnt/a b\c");
+        assert_eq!(unescape(r"/mnt/\"), r"/mnt/\");
+    }
+}

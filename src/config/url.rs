@@ -1,0 +1,162 @@
+//! URLs of binhosts. A password in one is never shown.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use sha2::{Digest as _, Sha256};
+use url::Url;
+
+/// An http, https or file URL of a directory that holds `Packages`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct BinhostUrl(Url);
+
+/// Why a URL is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UrlError {
+    /// Not a URL.
+    #[error("{text:?} is not a URL ({reason}); one looks like https://host/path or file:///path")]
+    Syntax {
+        /// What was given.
+        text: String,
+        /// The parser's reason.
+        reason: String,
+    },
+    /// Neither http, https nor file.
+    #[error("{0:?}: only http, https and file URLs can be a binhost")]
+    Scheme(String),
+    /// A query or fragment, to which no path can be added.
+    #[error("{0:?}: a binhost's URL is a directory, it has no '?' and no '#'")]
+    NotADirectory(String),
+}
+
+impl FromStr for BinhostUrl {
+    type Err = UrlError;
+
+    fn from_str(text: &str) -> Result<Self, UrlError> {
+        let url = Url::parse(text.trim())
+            .map_err(|error| UrlError::Syntax { text: text.to_owned(), reason: error.to_string() })?;
+        if !matches!(url.scheme(), "http" | "https" | "file") {
+            return Err(UrlError::Scheme(url.scheme().to_owned()));
+        }
+        if url.cannot_be_a_base() || url.query().is_some() || url.fragment().is_some() {
+            return Err(UrlError::NotADirectory(redacted(&url)));
+        }
+        Ok(Self(url))
+    }
+}
+
+impl BinhostUrl {
+    /// The URL of a file below this directory. Each part of `path` is encoded by itself.
+    #[must_use]
+    pub fn join(&self, path: &str) -> Url {
+        let mut url = self.0.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().extend(path.split('/'));
+        }
+        url
+    }
+
+    /// Whether bytes from it come over TLS.
+    #[must_use]
+    pub fn is_https(&self) -> bool {
+        self.0.scheme() == "https"
+    }
+
+    /// Whether it names a local directory.
+    #[must_use]
+    pub fn is_file(&self) -> bool {
+        self.0.scheme() == "file"
+    }
+
+    /// A name for its directory in the cache: readable, and with a digest, so that two binhosts never share one.
+    pub(super) fn directory_name(&self) -> String {
+        let shown = format!("{}{}", self.0.host_str().unwrap_or("file"), self.0.path().trim_end_matches('/'));
+        let plain: String =
+            shown.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' }).collect();
+        let start = plain.char_indices().nth_back(79).map_or(0, |(at, _)| at);
+        let digest = Sha256::digest(self.0.as_str());
+        let digest: String = digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+        format!("{}-{digest}", plain.get(start..).unwrap_or_default().trim_matches(['-', '.']))
+    }
+}
+
+/// The URL without what proves who asks.
+#[must_use]
+fn redacted(url: &Url) -> String {
+    let mut url = url.clone();
+    if !url.username().is_empty() || url.password().is_some() {
+        // Neither can fail where there is a user.
+        let _ = url.set_username("***");
+        let _ = url.set_password(None);
+    }
+    url.to_string()
+}
+
+impl fmt::Display for BinhostUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&redacted(&self.0))
+    }
+}
+
+impl fmt::Debug for BinhostUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// The path that a file URL names. `None`: it is none, or names another host.
+#[must_use]
+pub(crate) fn file_path(url: &Url) -> Option<PathBuf> {
+    (url.scheme() == "file").then(|| url.to_file_path().ok()).flatten()
+}
+
+/// `url` for a person: without credentials.
+#[must_use]
+pub(crate) fn shown(url: &Url) -> String {
+    redacted(url)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn joins_paths_part_by_part() {
+        for (base, path, whole) in [
+            ("http://h/a", "Packages", "http://h/a/Packages"),
+            ("http://h/a/", "c/p/p-1-1.gpkg.tar", "http://h/a/c/p/p-1-1.gpkg.tar"),
+            ("http://h", "dev-db/mysql++-1.xpak", "http://h/dev-db/mysql++-1.xpak"),
+            ("http://h/", "a b/100%?#", "http://h/a%20b/100%25%3F%23"),
+            ("file:///srv/x", "a/b", "file:///srv/x/a/b"),
+        ] {
+            assert_eq!(base.parse::<BinhostUrl>().unwrap().join(path).as_str(), whole);
+        }
+    }
+
+    #[test]
+    fn refuses_what_is_no_directory_of_packages() {
+        for bad in ["", "nonsense", "/srv/x", "ftp://h/x", "http://", "http://h/?a=b", "http://h/#x", "data:,x"] {
+            assert!(bad.parse::<BinhostUrl>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn credentials_are_not_shown() {
+        let url: BinhostUrl = "https://joe:secret@h/x".parse().unwrap();
+        for text in [url.to_string(), format!("{url:?}"), url.directory_name()] {
+            assert!(!text.contains("secret") && !text.contains("joe"), "{text}");
+        }
+        assert!(url.join("p").as_str().contains("joe:secret@"));
+    }
+
+    #[test]
+    fn directory_names_are_plain_and_differ() {
+        let name = |text: &str| text.parse::<BinhostUrl>().unwrap().directory_name();
+        let one = name("https://distfiles.gentoo.org/releases/amd64/binpackages/23.0/x86-64/");
+        assert!(one.starts_with("distfiles.gentoo.org-releases-amd64"), "{one}");
+        assert_ne!(one, name("https://distfiles.gentoo.org/releases/amd64/binpackages/23.0/x86-64-v3/"));
+        let long = name(&format!("http://h/{}", "../x/ü".repeat(200)));
+        assert!(long.len() <= 90 && !long.contains(['/', '%']) && !long.starts_with('.'), "{long}");
+    }
+}

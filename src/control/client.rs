@@ -1,0 +1,74 @@
+//! The asking side of the socket.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper::Request;
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+
+use super::{STATUS_PATH, Status};
+
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// Largest answer that is read, bytes.
+const MAX_ANSWER: usize = 16 << 20;
+
+/// Why there is no status.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody answers.
+    #[error("no binhostfs answers on {path} ({source}): is it running? Another socket is named with --control")]
+    NoDaemon {
+        /// The socket's path.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Not allowed to ask.
+    #[error("{0} may only be used by the user that runs the daemon (root)")]
+    NotAllowed(PathBuf),
+    /// An answer that makes no sense, or none.
+    #[error("{path}: {reason}")]
+    BadAnswer {
+        /// The socket's path.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// Asks the daemon behind `path`.
+///
+/// # Errors
+/// See [`ClientError`].
+pub async fn get_status(path: &Path) -> Result<Status, ClientError> {
+    let stream = UnixStream::connect(path).await.map_err(|source| match source.kind() {
+        io::ErrorKind::PermissionDenied => ClientError::NotAllowed(path.to_owned()),
+        _ => ClientError::NoDaemon { path: path.to_owned(), source },
+    })?;
+    let bad = |reason: String| ClientError::BadAnswer { path: path.to_owned(), reason };
+    match tokio::time::timeout(TIMEOUT, ask(stream)).await {
+        Err(_) => Err(bad(format!("no answer within {} s", TIMEOUT.as_secs()))),
+        Ok(answer) => answer.map_err(bad),
+    }
+}
+
+async fn ask(stream: UnixStream) -> Result<Status, String> {
+    let text = |error: &dyn std::error::Error| error.to_string();
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| text(&e))?;
+    tokio::spawn(connection);
+    let request =
+        Request::get(STATUS_PATH).header("host", "binhostfs").body(Empty::<Bytes>::new()).map_err(|e| text(&e))?;
+    let response = sender.send_request(request).await.map_err(|e| text(&e))?;
+    let code = response.status();
+    let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await.map_err(|e| e.to_string())?.to_bytes();
+    if !code.is_success() {
+        return Err(format!("it answers with status {code}; is it another version of binhostfs?"));
+    }
+    serde_json::from_slice(&body)
+        .map_err(|error| format!("its answer is not understood ({error}); is it another version of binhostfs?"))
+}

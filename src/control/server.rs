@@ -1,0 +1,128 @@
+//! The daemon's side of the socket.
+
+use std::convert::Infallible;
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::UnixListener;
+
+use super::{STATUS_PATH, Status};
+
+/// Connections at the same time; more wait.
+const MAX_CONNECTIONS: usize = 16;
+/// How long a client may take to ask.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why the socket cannot be offered.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// Another daemon answers there.
+    #[error("another binhostfs answers on {0} already: give each mount its own socket with --control")]
+    InUse(PathBuf),
+    /// The file system says no.
+    #[error("control socket {path}: {source}; choose another place with --control")]
+    Io {
+        /// The socket's path.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// A socket that answers; gone when dropped.
+#[derive(Debug)]
+pub struct Server {
+    path: PathBuf,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Server {
+    /// Answers on `path` with what `status` says at that moment.
+    ///
+    /// # Errors
+    /// See [`ControlError`].
+    pub fn start(path: &Path, status: Arc<dyn Fn() -> Status + Send + Sync>) -> Result<Self, ControlError> {
+        let error = |source| ControlError::Io { path: path.to_owned(), source };
+        if UnixStream::connect(path).is_ok() {
+            return Err(ControlError::InUse(path.to_owned()));
+        }
+        if let Some(parent) = path.parent() {
+            fs::DirBuilder::new().recursive(true).mode(0o755).create(parent).map_err(error)?;
+        }
+        // Nobody answers: what a killed daemon left. Only a socket is removed.
+        if fs::symlink_metadata(path)
+            .is_ok_and(|metadata| std::os::unix::fs::FileTypeExt::is_socket(&metadata.file_type()))
+        {
+            fs::remove_file(path).map_err(error)?;
+        }
+        let listener = UnixListener::bind(path).map_err(error)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(error)?;
+        let task = tokio::spawn(serve(listener, status));
+        Ok(Self { path: path.to_owned(), task })
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.task.abort();
+        if let Err(error) = fs::remove_file(&self.path) {
+            tracing::debug!(path = %self.path.display(), %error, "removing the control socket");
+        }
+    }
+}
+
+async fn serve(listener: UnixListener, status: Arc<dyn Fn() -> Status + Send + Sync>) {
+    let turns = Arc::new(tokio::sync::Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        let Ok(turn) = Arc::clone(&turns).acquire_owned().await else { return };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::debug!(%error, "accepting on the control socket");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let status = Arc::clone(&status);
+        tokio::spawn(async move {
+            let service = service_fn(move |request| {
+                let response = answer(&request, &*status);
+                async move { Ok::<_, Infallible>(response) }
+            });
+            let mut http = hyper::server::conn::http1::Builder::new();
+            let connection = http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).keep_alive(false);
+            if let Err(error) = connection.serve_connection(TokioIo::new(stream), service).await {
+                tracing::debug!(%error, "answering on the control socket");
+            }
+            drop(turn);
+        });
+    }
+}
+
+fn answer(request: &Request<Incoming>, status: &dyn Fn() -> Status) -> Response<Full<Bytes>> {
+    let (code, body) = match (request.method(), request.uri().path()) {
+        (&Method::GET, STATUS_PATH) => match serde_json::to_vec(&status()) {
+            Ok(body) => (StatusCode::OK, body),
+            Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string().into_bytes()),
+        },
+        (_, STATUS_PATH) => (StatusCode::METHOD_NOT_ALLOWED, b"{\"error\":\"only GET\"}".to_vec()),
+        _ => (StatusCode::NOT_FOUND, b"{\"error\":\"no such resource\"}".to_vec()),
+    };
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = code;
+    response
+        .headers_mut()
+        .insert(hyper::header::CONTENT_TYPE, hyper::header::HeaderValue::from_static("application/json"));
+    response
+}

@@ -1,0 +1,210 @@
+//! The shape of the answer, for the daemon and for who asks. Fields are only ever added.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::{ByteSize, Interval};
+use crate::metrics::Readings;
+
+/// The daemon at one moment. Times are seconds since the epoch, sizes bytes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Version of the daemon.
+    pub version: String,
+    /// Its process id.
+    pub pid: u32,
+    /// Now.
+    pub time: u64,
+    /// Since when it runs.
+    pub started: u64,
+    /// Where it is mounted.
+    pub mountpoint: String,
+    /// Whether the kernel reads cached packages without the daemon.
+    pub passthrough: bool,
+    /// Whether OpenPGP signatures are checked.
+    pub signatures: bool,
+    /// Where packages come from.
+    pub binhost: BinhostStatus,
+    /// What is shown.
+    pub generation: GenerationStatus,
+    /// How the index is kept up to date.
+    pub refresh: RefreshStatus,
+    /// The cache.
+    pub cache: CacheStatus,
+    /// Downloads in progress.
+    pub downloads: Vec<DownloadStatus>,
+    /// What could not be had lately, newest first.
+    pub failures: Vec<FailureStatus>,
+    /// Counters since the start.
+    pub metrics: Readings,
+}
+
+/// Where packages come from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BinhostStatus {
+    /// URLs in the order in which they are tried, without credentials.
+    pub urls: Vec<String>,
+}
+
+/// What is shown.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GenerationStatus {
+    /// Number of the generation.
+    pub number: u64,
+    /// Packages in it.
+    pub packages: u64,
+    /// Entries of the index that are left out.
+    pub dropped: u64,
+    /// Why they are.
+    pub dropped_reasons: String,
+    /// TIMESTAMP of the index; 0 without an index.
+    pub index_timestamp: i64,
+}
+
+/// How the index is kept up to date.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct RefreshStatus {
+    /// When a binhost last confirmed or sent the index; 0: never.
+    pub confirmed: u64,
+    /// When the last attempt ended.
+    pub attempted: u64,
+    /// Why the last attempt failed, if it did.
+    pub error: Option<String>,
+}
+
+/// The cache.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CacheStatus {
+    /// Its directory.
+    pub directory: String,
+    /// Bytes of packages in it.
+    pub bytes: u64,
+    /// Bytes reserved for downloads in progress.
+    pub reserved: u64,
+    /// Packages in it.
+    pub packages: u64,
+    /// Most bytes it may take.
+    pub bound: u64,
+}
+
+/// A download in progress.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DownloadStatus {
+    /// PATH of the package.
+    pub path: String,
+    /// Bytes received.
+    pub received: u64,
+    /// Bytes in all.
+    pub size: u64,
+    /// Opens that wait for it.
+    pub waiters: u64,
+}
+
+/// A package that could not be had.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FailureStatus {
+    /// PATH of the package.
+    pub path: String,
+    /// Why.
+    pub reason: String,
+    /// When.
+    pub time: u64,
+}
+
+/// For a person.
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ago = |time: u64| Interval(Duration::from_secs(self.time.saturating_sub(time)));
+        let Self { mountpoint, version, pid, generation, refresh, cache, metrics, .. } = self;
+        let reads = if self.passthrough { "by the kernel (passthrough)" } else { "through the daemon" };
+        writeln!(f, "{mountpoint}: mounted for {} by binhostfs {version} (pid {pid})", ago(self.started))?;
+        writeln!(f, "binhost     {}", self.binhost.urls.join("\n            "))?;
+        if refresh.confirmed == 0 {
+            writeln!(f, "index       none yet: PKGDIR is shown empty")?;
+        } else {
+            let GenerationStatus { number, packages, .. } = generation;
+            writeln!(
+                f,
+                "index       {packages} packages, generation {number}, up to date {} ago",
+                ago(refresh.confirmed)
+            )?;
+        }
+        if generation.dropped > 0 {
+            writeln!(f, "left out    {} entries: {}", generation.dropped, generation.dropped_reasons)?;
+        }
+        if let Some(error) = &refresh.error {
+            writeln!(f, "problem     refreshing the index failed {} ago: {error}", ago(refresh.attempted))?;
+        }
+        let (used, bound) = (ByteSize(cache.bytes), ByteSize(cache.bound));
+        writeln!(f, "cache       {} packages, {used} of {bound}, in {}", cache.packages, cache.directory)?;
+        let signatures = if self.signatures { "checked" } else { "not checked (digests only)" };
+        writeln!(f, "reads       {reads}; signatures {signatures}")?;
+        let fetched = ByteSize(metrics.bytes_fetched);
+        writeln!(
+            f,
+            "opens       {} from the cache, {} fetched ({fetched}), {} failed",
+            metrics.hits, metrics.misses, metrics.failed_opens
+        )?;
+        for DownloadStatus { path, received, size, waiters } in &self.downloads {
+            writeln!(f, "fetching    {path}: {} of {}, {waiters} waiting", ByteSize(*received), ByteSize(*size))?;
+        }
+        for FailureStatus { path, reason, time } in &self.failures {
+            writeln!(f, "failed      {path} {} ago: {reason}", ago(*time))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_well_and_survives_json() {
+        let status = Status {
+            version: "1.2.3".to_owned(),
+            pid: 42,
+            time: 10_000,
+            started: 2_000,
+            mountpoint: "/var/cache/binpkgs".to_owned(),
+            passthrough: true,
+            signatures: false,
+            binhost: BinhostStatus { urls: vec!["https://a/".to_owned(), "https://b/".to_owned()] },
+            generation: GenerationStatus {
+                number: 3,
+                packages: 15_576,
+                dropped: 1,
+                dropped_reasons: "1 with unsafe PATH (first: a/b-1)".to_owned(),
+                index_timestamp: 9,
+            },
+            refresh: RefreshStatus { confirmed: 9_000, attempted: 9_990, error: Some("no route".to_owned()) },
+            cache: CacheStatus { directory: "/c".to_owned(), bytes: 3 << 30, reserved: 0, packages: 7, bound: 8 << 30 },
+            downloads: vec![DownloadStatus {
+                path: "a/b.xpak".to_owned(),
+                received: 1 << 20,
+                size: 2 << 20,
+                waiters: 2,
+            }],
+            failures: vec![FailureStatus { path: "a/c.xpak".to_owned(), reason: "refused".to_owned(), time: 9_970 }],
+            metrics: Readings { hits: 5, misses: 2, bytes_fetched: 4 << 20, ..Readings::default() },
+        };
+        let expected = "\
+/var/cache/binpkgs: mounted for 2 h by binhostfs 1.2.3 (pid 42)
+binhost     https://a/
+            https://b/
+index       15576 packages, generation 3, up to date 16 min ago
+left out    1 entries: 1 with unsafe PATH (first: a/b-1)
+problem     refreshing the index failed 10 s ago: no route
+cache       7 packages, 3.0 GiB of 8.0 GiB, in /c
+reads       by the kernel (passthrough); signatures not checked (digests only)
+opens       5 from the cache, 2 fetched (4.0 MiB), 0 failed
+fetching    a/b.xpak: 1.0 MiB of 2.0 MiB, 2 waiting
+failed      a/c.xpak 30 s ago: refused
+";
+        assert_eq!(status.to_string(), expected);
+        let json = serde_json::to_string(&status).unwrap();
+        assert_eq!(serde_json::from_str::<Status>(&json).unwrap(), status);
+    }
+}

@@ -1,0 +1,139 @@
+//! Composes everything: opens the cache, shows the last good index, mounts, keeps the index up to date, stops.
+//!
+//! Order at the start: cache, stored index, mount, control socket. The network is asked before the mount only when there is
+//! no stored index, and then for no longer than [`START_BUDGET`].
+//!
+//! Not its job: the command line.
+
+mod generation;
+mod refresh;
+mod state;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::config::{Interval, MountConfig};
+use crate::control::{Server, Status};
+use crate::fetch::Fetcher;
+use crate::fuse::{Mount, Operations};
+use crate::metrics::Metrics;
+use crate::store::Store;
+use crate::tree::Snapshots;
+use crate::upstream::Upstream;
+
+use generation::Generations;
+use refresh::Refresher;
+use state::Shared;
+
+/// How long a start without a stored index waits for a binhost before it shows an empty PKGDIR.
+pub const START_BUDGET: Duration = Duration::from_secs(20);
+/// How often small things are tidied: times of last use, bodies that are only held.
+const TIDY: Duration = Duration::from_secs(60);
+
+/// A running daemon. Dropping it unmounts.
+#[derive(Debug)]
+pub struct Daemon {
+    shared: Arc<Shared>,
+    refresher: tokio::task::JoinHandle<()>,
+    _control: Server,
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.refresher.abort();
+        self.shared.mount.unmount();
+    }
+}
+
+impl Daemon {
+    /// Starts everything; when this returns, the mount is usable.
+    ///
+    /// # Errors
+    /// The cache, the mountpoint or the control socket cannot be used.
+    pub async fn start(config: MountConfig) -> anyhow::Result<Self> {
+        let metrics = Arc::new(Metrics::default());
+        let store = {
+            let (directory, bound, metrics) = (config.cache_dir.clone(), config.cache_size.0, Arc::clone(&metrics));
+            let open = tokio::task::spawn_blocking(move || Store::open(&directory, bound, metrics)).await;
+            Arc::new(open.context("opening the cache")?.context("opening the cache")?)
+        };
+        let upstream = Arc::new(Upstream::new(config.binhost.clone(), Arc::clone(&metrics))?);
+        let mut generations = Generations::open(store.directory(), &config.binhost.name)?;
+        let (tree, confirmed) = match generations.last().await {
+            Some(last) => last,
+            None => refresh::first(&mut generations, &upstream).await?,
+        };
+        let snapshots = Arc::new(Snapshots::new(tree));
+        let fetcher = Arc::new(Fetcher::new(Arc::clone(&store), Arc::clone(&upstream), Arc::clone(&metrics)));
+        let operations = Operations::new(Arc::clone(&snapshots), Arc::clone(&fetcher));
+        let mount = Mount::new(&config.mountpoint, operations, Arc::clone(&metrics), config.passthrough)?;
+        let shared = Arc::new(Shared::new(config, mount, store, fetcher, upstream, snapshots, metrics, confirmed));
+        let control = {
+            let shared = Arc::clone(&shared);
+            Server::start(&shared.config.control.clone(), Arc::new(move || shared.status()))?
+        };
+        // A task of its own: a slow refresh is not broken off by whatever else happens.
+        let refresher = tokio::spawn(Refresher::new(generations).run(Arc::clone(&shared)));
+        Ok(Self { shared, refresher, _control: control })
+    }
+
+    /// What it would tell on its socket.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.shared.status()
+    }
+
+    /// Runs until SIGTERM, SIGINT or SIGHUP, or until somebody unmounts it; then unmounts and returns.
+    ///
+    /// # Errors
+    /// Signals cannot be received.
+    pub async fn run(self) -> anyhow::Result<()> {
+        let (mut terminate, mut interrupt, mut hangup) =
+            (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?, signal(SignalKind::hangup())?);
+        let mut tidy = tokio::time::interval(TIDY);
+        tell_systemd(&[sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status(&self.shared.summary())]);
+        tracing::info!("{}", self.shared.summary());
+        let store = Arc::clone(&self.shared.store);
+        let sweep = tokio::task::spawn_blocking(move || match store.sweep() {
+            0 => (),
+            found => {
+                tracing::info!(found, "bodies in the cache without a record; each is proved again when it is asked for")
+            }
+        });
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => break tracing::info!("SIGTERM: stopping"),
+                _ = interrupt.recv() => break tracing::info!("SIGINT: stopping"),
+                _ = hangup.recv() => break tracing::info!("SIGHUP: stopping"),
+                () = self.shared.mount.ended() => break tracing::warn!("unmounted by somebody else: stopping"),
+                _ = tidy.tick() => self.tidy(),
+            }
+        }
+        tell_systemd(&[sd_notify::NotifyState::Stopping]);
+        // It holds the cache; a half-done sweep harms nothing, but it must not outlive us.
+        let _ = sweep.await;
+        Ok(())
+    }
+
+    fn tidy(&self) {
+        self.shared.fetcher.let_go();
+        let store = Arc::clone(&self.shared.store);
+        tokio::task::spawn_blocking(move || store.write_uses());
+        tell_systemd(&[sd_notify::NotifyState::Status(&self.shared.summary())]);
+    }
+}
+
+/// Without systemd there is nobody to tell, which is no error.
+fn tell_systemd(state: &[sd_notify::NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::debug!(%error, "telling systemd");
+    }
+}
+
+/// `12 min`, for people.
+fn shown(span: Duration) -> Interval {
+    Interval(span)
+}

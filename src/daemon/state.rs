@@ -1,0 +1,121 @@
+//! What all parts of the daemon share, and what it says about itself.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, UNIX_EPOCH};
+
+use super::generation::seconds_now;
+use super::shown;
+use crate::config::{ByteSize, MountConfig};
+use crate::control::{
+    BinhostStatus, CacheStatus, DownloadStatus, FailureStatus, GenerationStatus, RefreshStatus, Status,
+};
+use crate::fetch::{FailureReport, Fetcher, Progress};
+use crate::fuse::Mount;
+use crate::metrics::Metrics;
+use crate::store::Store;
+use crate::tree::{Snapshots, Tree};
+use crate::upstream::Upstream;
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) config: MountConfig,
+    pub(super) mount: Mount,
+    pub(super) store: Arc<Store>,
+    pub(super) fetcher: Arc<Fetcher>,
+    pub(super) upstream: Arc<Upstream>,
+    pub(super) snapshots: Arc<Snapshots>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) refresh: Mutex<RefreshStatus>,
+    started: u64,
+}
+
+impl Shared {
+    /// `confirmed`: when a binhost last confirmed the index that is shown, s since the epoch; 0: never.
+    #[expect(clippy::too_many_arguments, reason = "the parts of the daemon, once, with their own types")]
+    pub(super) fn new(
+        config: MountConfig,
+        mount: Mount,
+        store: Arc<Store>,
+        fetcher: Arc<Fetcher>,
+        upstream: Arc<Upstream>,
+        snapshots: Arc<Snapshots>,
+        metrics: Arc<Metrics>,
+        confirmed: u64,
+    ) -> Self {
+        let refresh = Mutex::new(RefreshStatus { confirmed, attempted: confirmed, error: None });
+        Self { config, mount, store, fetcher, upstream, snapshots, metrics, refresh, started: seconds_now() }
+    }
+
+    /// Puts a tree in front of Portage. `false`: it shows what was shown already.
+    pub(super) fn show(&self, tree: Arc<Tree>) -> bool {
+        if tree.packages().rendered.digest == self.snapshots.current().packages().rendered.digest {
+            self.metrics.unmodified.increase();
+            return false;
+        }
+        let before = self.snapshots.replace(Arc::clone(&tree));
+        self.mount.forget(&before.changes(&tree));
+        self.fetcher.forget_failures();
+        self.metrics.refreshes.increase();
+        true
+    }
+
+    /// One line for the log and for `systemctl status`.
+    pub(super) fn summary(&self) -> String {
+        let status = self.status();
+        let Status { mountpoint, generation, refresh, cache, .. } = &status;
+        let (used, bound) = (ByteSize(cache.bytes), ByteSize(cache.bound));
+        let index = match refresh.confirmed {
+            0 => "no index yet, shown empty".to_owned(),
+            confirmed => {
+                let age = shown(Duration::from_secs(status.time.saturating_sub(confirmed)));
+                let GenerationStatus { packages, number, .. } = generation;
+                format!("{packages} packages, generation {number}, index confirmed {age} ago")
+            }
+        };
+        format!("{mountpoint}: {index}; cache {used} of {bound}")
+    }
+
+    pub(super) fn status(&self) -> Status {
+        let tree = self.snapshots.current();
+        let usage = self.store.usage();
+        let dropped = tree.index().dropped();
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            time: seconds_now(),
+            started: self.started,
+            mountpoint: self.config.mountpoint.display().to_string(),
+            passthrough: self.mount.passes_through(),
+            signatures: false,
+            binhost: BinhostStatus { urls: self.upstream.binhost().urls.iter().map(ToString::to_string).collect() },
+            generation: GenerationStatus {
+                number: tree.generation(),
+                packages: tree.index().records().len() as u64,
+                dropped: u64::from(dropped.total()),
+                dropped_reasons: dropped.to_string(),
+                index_timestamp: tree.index().header().timestamp().unwrap_or_default(),
+            },
+            refresh: self.refresh.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            cache: CacheStatus {
+                directory: self.config.cache_dir.display().to_string(),
+                bytes: usage.bytes,
+                reserved: usage.reserved,
+                packages: usage.bodies,
+                bound: usage.bound,
+            },
+            downloads: self.fetcher.in_progress().into_iter().map(download).collect(),
+            failures: self.fetcher.failures().into_iter().map(failure).collect(),
+            metrics: self.metrics.read(),
+        }
+    }
+}
+
+fn download(progress: Progress) -> DownloadStatus {
+    let Progress { path, received, size, waiters } = progress;
+    DownloadStatus { path, received, size, waiters: waiters as u64 }
+}
+
+fn failure(report: FailureReport) -> FailureStatus {
+    let FailureReport { path, reason, at } = report;
+    FailureStatus { path, reason, time: at.duration_since(UNIX_EPOCH).map_or(0, |span| span.as_secs()) }
+}

@@ -1,0 +1,80 @@
+//! What failed, why and when: to answer the next open at once, and for `status`.
+
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use lru::LruCache;
+
+use super::FetchError;
+use crate::index::EntryId;
+
+/// How long a failure answers further opens of the same package.
+pub const FAILURE_MEMORY: Duration = Duration::from_secs(5);
+/// Failures kept for `status`.
+const KEPT: NonZeroUsize = NonZeroUsize::new(64).unwrap();
+
+/// A package that could not be had.
+#[derive(Debug, Clone)]
+pub struct FailureReport {
+    /// PATH of the package.
+    pub path: String,
+    /// Why.
+    pub reason: String,
+    /// When.
+    pub at: SystemTime,
+}
+
+#[derive(Debug)]
+struct Failure {
+    path: String,
+    error: Arc<FetchError>,
+    at: Instant,
+    shown_at: SystemTime,
+    blocking: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Failures(Mutex<LruCache<EntryId, Failure>>);
+
+impl Default for Failures {
+    fn default() -> Self {
+        Self(Mutex::new(LruCache::new(KEPT)))
+    }
+}
+
+impl Failures {
+    pub(super) fn add(&self, id: EntryId, path: &str, error: &Arc<FetchError>) {
+        let (at, shown_at) = (Instant::now(), SystemTime::now());
+        let failure = Failure { path: path.to_owned(), error: Arc::clone(error), at, shown_at, blocking: true };
+        self.lock().put(id, failure);
+    }
+
+    /// It can be had after all.
+    pub(super) fn clear(&self, id: EntryId) {
+        self.lock().pop(&id);
+    }
+
+    pub(super) fn recent(&self, id: EntryId) -> Option<Arc<FetchError>> {
+        let failures = self.lock();
+        let failure = failures.peek(&id).filter(|failure| failure.blocking && failure.at.elapsed() < FAILURE_MEMORY)?;
+        Some(Arc::clone(&failure.error))
+    }
+
+    pub(super) fn forget(&self) {
+        self.lock().iter_mut().for_each(|(_, failure)| failure.blocking = false);
+    }
+
+    pub(super) fn reports(&self) -> Vec<FailureReport> {
+        let report = |(_, failure): (&EntryId, &Failure)| FailureReport {
+            path: failure.path.clone(),
+            reason: failure.error.to_string(),
+            at: failure.shown_at,
+        };
+        self.lock().iter().map(report).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, LruCache<EntryId, Failure>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,170 @@
+//! One download from beginning to end.
+
+use std::io::ErrorKind;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::receive::{Place, Receiving, Step};
+use super::{FetchError, Fetcher, Flight, GRACE, Outcome, Wanted};
+use crate::index::Entry;
+use crate::store::Body;
+use crate::upstream::{BodyStream, Event};
+
+/// Flies until the package is there or cannot be had, tells everybody who waits, and leaves the table.
+pub(super) async fn fly(fetcher: Arc<Fetcher>, flight: Arc<Flight>, wanted: Wanted) {
+    let id = wanted.record.id;
+    // A panic in here must not leave waiters behind, nor a flight that never ends.
+    let guard = Landing { fetcher: &fetcher, flight: &flight, wanted: &wanted };
+    let started = Instant::now();
+    let outcome = tokio::select! {
+        outcome = get(&fetcher, &flight, &wanted) => outcome.map_err(Arc::new),
+        () = abandoned(&flight) => Err(Arc::new(FetchError::Stopped)),
+    };
+    match &outcome {
+        Ok(_) => fetcher.failures.clear(id),
+        Err(error) if matches!(**error, FetchError::Stopped) => {
+            tracing::debug!(path = wanted.path(), "nobody waits for it any more")
+        }
+        Err(error) => {
+            let seconds = started.elapsed().as_secs_f32();
+            tracing::warn!("cannot be had: {} after {seconds:.1} s: {error}", wanted.path());
+            fetcher.failures.add(id, wanted.path(), error);
+            if matches!(**error, FetchError::Refused { .. }) {
+                fetcher.metrics.refused.increase();
+            }
+            if index_may_be_old(error) {
+                fetcher.stale.notify_one();
+            }
+        }
+    }
+    flight.settle(|| outcome);
+    drop(guard);
+}
+
+/// Takes the flight off the table, whatever happened.
+struct Landing<'a> {
+    fetcher: &'a Fetcher,
+    flight: &'a Flight,
+    wanted: &'a Wanted,
+}
+
+impl Drop for Landing<'_> {
+    fn drop(&mut self) {
+        self.flight.settle(|| Err(Arc::new(FetchError::Stopped)));
+        self.fetcher.flights().remove(&self.wanted.record.id);
+    }
+}
+
+/// Ends when nobody has waited for [`GRACE`].
+async fn abandoned(flight: &Flight) {
+    loop {
+        flight.outcome.closed().await;
+        tokio::time::sleep(GRACE).await;
+        if flight.outcome.receiver_count() == 0 {
+            return;
+        }
+    }
+}
+
+fn index_may_be_old(error: &FetchError) -> bool {
+    use crate::upstream::UpstreamError::{SizeMismatch, Status};
+    matches!(
+        error,
+        FetchError::Refused { .. } | FetchError::Upstream(SizeMismatch { .. } | Status { status: 404 | 410, .. })
+    )
+}
+
+async fn get(fetcher: &Arc<Fetcher>, flight: &Arc<Flight>, wanted: &Wanted) -> Result<Body, FetchError> {
+    let entry = {
+        let wanted = wanted.clone();
+        let read = tokio::task::spawn_blocking(move || wanted.index.entry(&wanted.record)).await;
+        read.map_err(|_| FetchError::Stopped)?.map_err(FetchError::Index)?
+    };
+    if let Some(body) = adopt(fetcher, &entry).await {
+        return Ok(body);
+    }
+    let _turn = fetcher.turns.acquire().await.map_err(|_| FetchError::Stopped)?;
+    fetcher.metrics.downloads.increase();
+    let started = Instant::now();
+    let begin = || fetcher.upstream.body(wanted.index.header().uri(), entry.path.as_str(), entry.size);
+    let (mut stream, mut place) = (begin(), Place::Cache);
+    loop {
+        match download(fetcher, flight, &entry, &mut stream, place).await {
+            Ok(body) => {
+                fetcher.metrics.verified.increase();
+                log_fetched(&entry, &stream, started.elapsed());
+                return Ok(body);
+            }
+            Err(FetchError::Refused { url, reason }) if stream.reject() => {
+                tracing::warn!(path = %entry.path, %reason, url, "refused; trying once more");
+                flight.received.store(0, Ordering::Relaxed);
+            }
+            Err(FetchError::Disk(error)) if place == Place::Cache && error.kind() == ErrorKind::StorageFull => {
+                tracing::warn!(path = %entry.path, %error, "the cache's disk is full; fetching once more, into memory");
+                (stream, place) = (begin(), Place::Memory);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn log_fetched(entry: &Entry, stream: &BodyStream<'_>, took: Duration) {
+    let (bytes, seconds) = (entry.size, took.as_secs_f32());
+    tracing::info!("fetched and verified {} ({bytes} bytes in {seconds:.2} s from {})", entry.path, stream.source());
+}
+
+/// A body that lies in the cache without a record may be it: proving that is cheaper than fetching it again.
+async fn adopt(fetcher: &Arc<Fetcher>, entry: &Entry) -> Option<Body> {
+    let (fetcher, entry) = (Arc::clone(fetcher), entry.clone());
+    let proved = tokio::task::spawn_blocking(move || {
+        fetcher.store.orphans(entry.size).into_iter().find_map(|(digest, file)| {
+            let verified = crate::verify::recheck(file, entry.clone()).ok()?;
+            let body = fetcher.store.body(verified);
+            fetcher.store.adopt(digest, &body, entry.id());
+            tracing::info!(path = %entry.path, "found in the cache without a record, and proved again");
+            Some(body)
+        })
+    });
+    proved.await.ok().flatten()
+}
+
+async fn download(
+    fetcher: &Arc<Fetcher>,
+    flight: &Arc<Flight>,
+    entry: &Entry,
+    stream: &mut BodyStream<'_>,
+    place: Place,
+) -> Result<Body, FetchError> {
+    let receiving = Receiving::start(Arc::clone(fetcher), Arc::clone(flight), entry.clone(), place);
+    loop {
+        let step = match stream.next().await {
+            Ok(Event::Chunk(bytes)) => Step::Bytes(bytes),
+            Ok(Event::Restart) => Step::Restart,
+            Ok(Event::End) => break,
+            Err(error) => {
+                receiving.abandon().await;
+                return Err(error.into());
+            }
+        };
+        if !receiving.send(step).await {
+            // The other side has seen enough; it says what is wrong.
+            break;
+        }
+    }
+    let url = stream.source();
+    receiving.finish().await.map_err(|failure| failure.into_error(url))
+}
+
+impl Flight {
+    /// Tells everybody who waits how it ended, unless they know already.
+    pub(super) fn settle(&self, outcome: impl FnOnce() -> Outcome) {
+        self.outcome.send_if_modified(|slot| {
+            let open = slot.is_none();
+            if open {
+                *slot = Some(outcome());
+            }
+            open
+        });
+    }
+}

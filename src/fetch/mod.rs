@@ -1,0 +1,234 @@
+//! Read-through: a body from the cache, else one download -> verify -> store, however many ask.
+//!
+//! * A package is in at most one [`flight`] at a time. Everyone who asks meanwhile waits for that one, and gets the verified
+//!   body as soon as it is proved; making it durable goes on behind their backs.
+//! * A waiter that goes away harms nobody. A flight without waiters goes on for [`GRACE`], then it is broken off.
+//! * A failure is remembered for [`FAILURE_MEMORY`], so that a program that opens the file again at once does not hammer the
+//!   binhost; the reason is kept for `status`.
+//! * A verified body that could not be kept stays here for a while: emerge opens a package some twenty times.
+//!
+//! `verify` and `store` are synchronous: each flight has one blocking thread for them, fed by a bounded channel ([`receive`]).
+//!
+//! Not its job: what is shown, and what an errno is.
+
+mod failures;
+mod flight;
+mod held;
+mod receive;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, watch};
+
+use crate::index::{EntryId, Index, Record};
+use crate::metrics::Metrics;
+use crate::store::{Body, Store, StoreError};
+use crate::upstream::{Upstream, UpstreamError};
+use crate::verify::VerifyError;
+
+use failures::Failures;
+pub use failures::{FAILURE_MEMORY, FailureReport};
+use held::Held;
+
+/// Downloads at the same time; more wait for their turn.
+pub const MAX_DOWNLOADS: usize = 6;
+/// Packages that are downloaded or wait for their turn; beyond that an open is refused.
+pub const MAX_FLIGHTS: usize = 1024;
+/// How long a download goes on when nobody waits for it any more.
+pub const GRACE: Duration = Duration::from_secs(30);
+
+/// Why a package cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// The index on disk cannot be read.
+    #[error("reading the stored index: {0}")]
+    Index(std::io::Error),
+    /// The binhost does not deliver it.
+    #[error(transparent)]
+    Upstream(#[from] UpstreamError),
+    /// What the binhost delivers is not the package that its index names.
+    #[error("refused: {reason} (from {url})")]
+    Refused {
+        /// Where it came from.
+        url: String,
+        /// What is wrong with it.
+        reason: VerifyError,
+    },
+    /// The cache cannot take it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The cache's disk failed while it was written.
+    #[error("writing the download to the cache: {0}")]
+    Disk(std::io::Error),
+    /// Too many packages at once.
+    #[error("{MAX_FLIGHTS} packages are being fetched or wait for it already")]
+    Busy,
+    /// The daemon stops.
+    #[error("the download was broken off")]
+    Stopped,
+}
+
+/// How a flight ended, for all its waiters.
+pub type Outcome = Result<Body, Arc<FetchError>>;
+
+/// A package of a generation that someone wants.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// The index that the record belongs to.
+    pub index: Arc<Index>,
+    /// The record.
+    pub record: Record,
+}
+
+impl Wanted {
+    /// PATH of the package.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        self.index.path(&self.record)
+    }
+}
+
+/// A download in progress, for `status`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Progress {
+    /// PATH of the package.
+    pub path: String,
+    /// Bytes received.
+    pub received: u64,
+    /// Bytes in all.
+    pub size: u64,
+    /// Opens that wait for it.
+    pub waiters: usize,
+}
+
+#[derive(Debug)]
+struct Flight {
+    outcome: watch::Sender<Option<Outcome>>,
+    path: String,
+    size: u64,
+    received: std::sync::atomic::AtomicU64,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Fetcher {
+    store: Arc<Store>,
+    upstream: Arc<Upstream>,
+    metrics: Arc<Metrics>,
+    flights: Mutex<HashMap<EntryId, Arc<Flight>>>,
+    failures: Failures,
+    held: Held,
+    turns: Semaphore,
+    /// Told when a package proves not to be what the index says: the index may be out of date.
+    stale: tokio::sync::Notify,
+}
+
+impl Fetcher {
+    /// A fetcher that reads through `store`.
+    #[must_use]
+    pub fn new(store: Arc<Store>, upstream: Arc<Upstream>, metrics: Arc<Metrics>) -> Self {
+        Self {
+            store,
+            upstream,
+            metrics,
+            flights: Mutex::default(),
+            failures: Failures::default(),
+            held: Held::default(),
+            turns: Semaphore::new(MAX_DOWNLOADS),
+            stale: tokio::sync::Notify::new(),
+        }
+    }
+
+    /// The body, if it can be had without waiting. For FUSE threads.
+    #[must_use]
+    pub fn cached(&self, wanted: &Wanted) -> Option<Body> {
+        let Record { id, size, .. } = wanted.record;
+        let body = self.store.get(id, size).or_else(|| self.held.get(id));
+        if body.is_some() {
+            self.metrics.hits.increase();
+        }
+        body
+    }
+
+    /// The body, fetched if need be. Dropping the future gives up waiting and nothing else.
+    ///
+    /// # Errors
+    /// The package cannot be had; the same reason for all who asked.
+    pub async fn open(self: &Arc<Self>, wanted: Wanted) -> Outcome {
+        let mut outcome = self.join(wanted)?;
+        let result = outcome.wait_for(Option::is_some).await.map(|outcome| outcome.clone());
+        result.ok().flatten().unwrap_or_else(|| Err(Arc::new(FetchError::Stopped)))
+    }
+
+    /// Waits until a package proves not to be what the index says.
+    pub async fn index_is_stale(&self) {
+        self.stale.notified().await;
+    }
+
+    /// Forgets failures: the next open tries again.
+    pub fn forget_failures(&self) {
+        self.failures.forget();
+    }
+
+    /// Lets go of bodies that are only held, once nobody has used them for a while. To be called now and then.
+    pub fn let_go(&self) {
+        self.held.let_go();
+    }
+
+    /// What failed lately, newest first.
+    #[must_use]
+    pub fn failures(&self) -> Vec<FailureReport> {
+        self.failures.reports()
+    }
+
+    /// What is being downloaded or waits for its turn.
+    #[must_use]
+    pub fn in_progress(&self) -> Vec<Progress> {
+        let progress = |flight: &Arc<Flight>| Progress {
+            path: flight.path.clone(),
+            received: flight.received.load(std::sync::atomic::Ordering::Relaxed),
+            size: flight.size,
+            waiters: flight.outcome.receiver_count(),
+        };
+        let mut all: Vec<Progress> = self.flights().values().map(progress).collect();
+        all.sort_by(|a, b| a.path.cmp(&b.path));
+        all
+    }
+
+    /// Joins the flight of a package, or starts it.
+    fn join(self: &Arc<Self>, wanted: Wanted) -> Result<watch::Receiver<Option<Outcome>>, Arc<FetchError>> {
+        let id = wanted.record.id;
+        let mut flights = self.flights();
+        if let Some(flight) = flights.get(&id) {
+            return Ok(flight.outcome.subscribe());
+        }
+        // It may have landed since the FUSE thread looked.
+        if let Some(body) = self.store.get(id, wanted.record.size) {
+            return Ok(watch::channel(Some(Ok(body))).1);
+        }
+        if let Some(error) = self.failures.recent(id) {
+            return Err(error);
+        }
+        if flights.len() >= MAX_FLIGHTS {
+            return Err(Arc::new(FetchError::Busy));
+        }
+        self.metrics.misses.increase();
+        let (sender, receiver) = watch::channel(None);
+        let flight = Flight {
+            outcome: sender,
+            path: wanted.path().to_owned(),
+            size: wanted.record.size,
+            received: std::sync::atomic::AtomicU64::new(0),
+        };
+        let flight = Arc::new(flight);
+        flights.insert(id, Arc::clone(&flight));
+        tokio::spawn(flight::fly(Arc::clone(self), flight, wanted));
+        Ok(receiver)
+    }
+
+    fn flights(&self) -> MutexGuard<'_, HashMap<EntryId, Arc<Flight>>> {
+        self.flights.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

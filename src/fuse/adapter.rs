@@ -1,0 +1,377 @@
+//! fuser's types around [`Operations`].
+
+use std::cell::RefCell;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use fuser::{
+    AccessFlags, BackingId, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,
+    InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory,
+    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyXattr, Request,
+};
+
+use super::handles::Handles;
+use super::ops::{Opening, Operations};
+use super::{FsError, TTL, waiting};
+use crate::fetch::Wanted;
+use crate::metrics::Metrics;
+use crate::tree::{Attributes, Inode, Node, Tree};
+
+/// Requests that the kernel may have under way in the background, reading ahead.
+const MAX_BACKGROUND: u16 = 64;
+/// Largest request; the kernel makes reads up to this size too.
+const MAX_REQUEST: u32 = 1 << 20;
+const BLOCK: u32 = 4096;
+
+/// What all requests share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) operations: Operations,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) runtime: tokio::runtime::Handle,
+    handles: Handles<BackingId>,
+    /// Set when the kernel and the configuration allow it.
+    passthrough: std::sync::atomic::AtomicBool,
+    /// Told when the session ends.
+    pub(super) ended: tokio::sync::Notify,
+}
+
+impl Shared {
+    pub(super) fn new(operations: Operations, metrics: Arc<Metrics>, passthrough: bool) -> Arc<Self> {
+        let passthrough = std::sync::atomic::AtomicBool::new(passthrough);
+        let runtime = tokio::runtime::Handle::current();
+        Arc::new(Self {
+            operations,
+            metrics,
+            runtime,
+            handles: Handles::default(),
+            passthrough,
+            ended: tokio::sync::Notify::new(),
+        })
+    }
+
+    pub(super) fn passes_through(&self) -> bool {
+        self.passthrough.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    fn stop_passing_through(&self) {
+        self.passthrough.store(false, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    fn answer_open(&self, file: &Arc<File>, attributes: Attributes, reply: ReplyOpen) {
+        let back = |file: &File| match self.passes_through().then(|| reply.open_backing(file)) {
+            Some(Ok(backing)) => Some(backing),
+            Some(Err(error)) => {
+                tracing::debug!(%error, "no passthrough for this file");
+                // Not permitted now is not permitted later; other reasons may hold for this file only.
+                if error.kind() == io::ErrorKind::PermissionDenied {
+                    self.stop_passing_through();
+                }
+                None
+            }
+            None => None,
+        };
+        let handle = FileHandle(attributes.inode.0);
+        match self.handles.open(file, attributes, back) {
+            Some(backing) => reply.opened_passthrough(handle, FopenFlags::FOPEN_NOFLUSH, &backing),
+            None => reply.opened(handle, FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH),
+        }
+    }
+}
+
+/// The file system as fuser calls it.
+#[derive(Debug)]
+pub(super) struct Adapter(pub(super) Arc<Shared>);
+
+thread_local! {
+    /// Where plain reads go; grows to the largest read of the thread.
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Adapter {
+    async fn wait_and_answer(shared: Arc<Shared>, wanted: Wanted, attributes: Attributes, tid: u32, reply: ReplyOpen) {
+        let path = wanted.path().to_owned();
+        let outcome = tokio::select! {
+            outcome = shared.operations.fetcher().open(wanted) => outcome.map_err(FsError::from),
+            () = waiting::interrupted(tid) => Err(FsError::Interrupted),
+        };
+        match outcome {
+            Ok(body) => shared.answer_open(body.file(), attributes, reply),
+            Err(error) => {
+                match error {
+                    FsError::Interrupted => shared.metrics.interrupted_opens.increase(),
+                    _ => shared.metrics.failed_opens.increase(),
+                }
+                tracing::debug!(path, tid, %error, "open fails");
+                reply.error(errno(&error));
+            }
+        }
+    }
+}
+
+impl Filesystem for Adapter {
+    fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        for wanted in [
+            InitFlags::FUSE_DO_READDIRPLUS,
+            InitFlags::FUSE_PARALLEL_DIROPS,
+            InitFlags::FUSE_NO_OPENDIR_SUPPORT,
+            InitFlags::FUSE_EXPLICIT_INVAL_DATA,
+        ] {
+            // An older kernel does without.
+            let _ = config.add_capabilities(wanted);
+        }
+        let passes = self.0.passes_through()
+            && config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok()
+            && config.set_max_stack_depth(1).is_ok();
+        if !passes {
+            self.0.stop_passing_through();
+        }
+        let _ = config.set_max_background(MAX_BACKGROUND);
+        let _ = config.set_max_write(MAX_REQUEST);
+        Ok(())
+    }
+
+    fn destroy(&mut self) {
+        self.0.ended.notify_one();
+    }
+
+    fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let found =
+            name.to_str().ok_or(FsError::NotFound).and_then(|name| self.0.operations.lookup(Inode(parent.0), name));
+        match found {
+            Ok(attributes) => reply.entry(&TTL, &file_attr(attributes), Generation(0)),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn getattr(&self, _request: &Request, inode: INodeNo, _handle: Option<FileHandle>, reply: ReplyAttr) {
+        let inode = Inode(inode.0);
+        let found = self.0.operations.attributes(inode);
+        match found.or_else(|error| self.0.handles.attributes(inode).ok_or(error)) {
+            Ok(attributes) => reply.attr(&TTL, &file_attr(attributes)),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn open(&self, request: &Request, inode: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        if flags.0 & libc::O_ACCMODE != libc::O_RDONLY {
+            return reply.error(errno(&FsError::ReadOnly));
+        }
+        match self.0.operations.open(Inode(inode.0)) {
+            Ok(Opening::Ready(file, attributes)) => self.0.answer_open(&file, attributes, reply),
+            Ok(Opening::Wait(wanted, attributes)) => {
+                let shared = Arc::clone(&self.0);
+                self.0.runtime.spawn(Self::wait_and_answer(shared, *wanted, attributes, request.pid(), reply));
+            }
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn read(
+        &self,
+        _request: &Request,
+        _inode: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        let Some(file) = self.0.handles.file(Inode(handle.0)) else {
+            return reply.error(errno(&FsError::NotOpen));
+        };
+        BUFFER.with_borrow_mut(|buffer| {
+            let size = size.min(MAX_REQUEST) as usize;
+            if buffer.len() < size {
+                buffer.resize(size, 0);
+            }
+            match buffer.get_mut(..size).map(|buffer| read_full(&file, buffer, offset)) {
+                Some(Ok(count)) => reply.data(buffer.get(..count).unwrap_or_default()),
+                Some(Err(error)) => {
+                    tracing::warn!(%error, "reading a cached body");
+                    reply.error(errno(&FsError::Read));
+                }
+                None => reply.error(errno(&FsError::Read)),
+            }
+        });
+    }
+
+    fn release(
+        &self,
+        _request: &Request,
+        _inode: INodeNo,
+        handle: FileHandle,
+        _flags: OpenFlags,
+        _owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.0.handles.release(Inode(handle.0));
+        reply.ok();
+    }
+
+    fn opendir(&self, _request: &Request, _inode: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        // With FUSE_NO_OPENDIR_SUPPORT this says: never ask again, and cache listings.
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn readdir(&self, _request: &Request, inode: INodeNo, _handle: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        let tree = match self.0.operations.directory(Inode(inode.0)) {
+            Ok(tree) => tree,
+            Err(error) => return reply.error(errno(&error)),
+        };
+        for (at, name, attributes) in listing(&tree, Inode(inode.0), offset) {
+            if reply.add(INodeNo(attributes.inode.0), at, file_type(attributes.node), name) {
+                break;
+            }
+        }
+        reply.ok();
+    }
+
+    fn readdirplus(
+        &self,
+        _request: &Request,
+        inode: INodeNo,
+        _handle: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        let tree = match self.0.operations.directory(Inode(inode.0)) {
+            Ok(tree) => tree,
+            Err(error) => return reply.error(errno(&error)),
+        };
+        for (at, name, attributes) in listing(&tree, Inode(inode.0), offset) {
+            let attr = file_attr(attributes);
+            // The kernel must not link `.` and `..` into its tree of names.
+            let ttl = if name.starts_with('.') && name.trim_matches('.').is_empty() { Duration::ZERO } else { TTL };
+            if reply.add(attr.ino, at, name, &ttl, &attr, Generation(0)) {
+                break;
+            }
+        }
+        reply.ok();
+    }
+
+    fn statfs(&self, _request: &Request, _inode: INodeNo, reply: ReplyStatfs) {
+        let (bytes, packages) = self.0.operations.totals();
+        reply.statfs(bytes.div_ceil(u64::from(BLOCK)), 0, 0, packages, 0, BLOCK, 255, BLOCK);
+    }
+
+    fn access(&self, _request: &Request, _inode: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
+        match mask.contains(AccessFlags::W_OK) {
+            true => reply.error(errno(&FsError::ReadOnly)),
+            false => reply.ok(),
+        }
+    }
+
+    fn getxattr(&self, _request: &Request, _inode: INodeNo, _name: &OsStr, _size: u32, reply: ReplyXattr) {
+        // Never ask again: there are none.
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn listxattr(&self, _request: &Request, _inode: INodeNo, _size: u32, reply: ReplyXattr) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn ioctl(
+        &self,
+        _request: &Request,
+        _inode: INodeNo,
+        _handle: FileHandle,
+        _flags: IoctlFlags,
+        _command: u32,
+        _input: &[u8],
+        _output_size: u32,
+        reply: ReplyIoctl,
+    ) {
+        // Python asks of every file that it opens whether it is a terminal.
+        reply.error(Errno::ENOTTY);
+    }
+
+    fn lseek(
+        &self,
+        _request: &Request,
+        _inode: INodeNo,
+        _handle: FileHandle,
+        _offset: i64,
+        _whence: i32,
+        reply: ReplyLseek,
+    ) {
+        // The kernel then treats a file as one piece without holes.
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn fsync(&self, _request: &Request, _inode: INodeNo, _handle: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+        reply.ok();
+    }
+
+    fn fsyncdir(&self, _request: &Request, _inode: INodeNo, _handle: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+        reply.ok();
+    }
+
+    fn flush(&self, _request: &Request, _inode: INodeNo, _handle: FileHandle, _owner: LockOwner, reply: ReplyEmpty) {
+        reply.ok();
+    }
+}
+
+/// Names from `offset` on, each with the offset of the one after it: `.`, `..`, then the children.
+fn listing(tree: &Tree, inode: Inode, offset: u64) -> impl Iterator<Item = (u64, &str, Attributes)> {
+    let itself = tree.node(inode).and_then(|node| tree.attributes(node));
+    // Nothing that lists a directory looks at the attributes of `..`.
+    let dots = itself.into_iter().flat_map(|own| [(".", own), ("..", own)]);
+    let children = tree.list(inode).into_iter().flatten();
+    let children = children.filter_map(|(name, node)| Some((name, tree.attributes(node)?)));
+    let numbered = (1..).zip(dots.chain(children)).map(|(at, (name, attributes))| (at, name, attributes));
+    numbered.skip(usize::try_from(offset).unwrap_or(usize::MAX))
+}
+
+fn read_full(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut filled = 0;
+    while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match file.read_at(rest, offset + filled as u64) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}
+
+fn errno(error: &FsError) -> Errno {
+    Errno::from_i32(error.errno())
+}
+
+fn file_type(node: Node) -> FileType {
+    match node {
+        Node::Directory(_) => FileType::Directory,
+        Node::Package(_) | Node::Packages => FileType::RegularFile,
+    }
+}
+
+fn file_attr(attributes: Attributes) -> FileAttr {
+    let Attributes { inode, node, size, mtime, links } = attributes;
+    let kind = file_type(node);
+    let time = u64::try_from(mtime).map_or(UNIX_EPOCH, |seconds| UNIX_EPOCH + Duration::from_secs(seconds));
+    FileAttr {
+        ino: INodeNo(inode.0),
+        size,
+        blocks: size.div_ceil(512),
+        atime: time,
+        mtime: time,
+        ctime: time,
+        crtime: time,
+        kind,
+        perm: if kind == FileType::Directory { 0o755 } else { 0o644 },
+        nlink: links,
+        uid: 0,
+        gid: 0,
+        rdev: 0,
+        blksize: BLOCK,
+        flags: 0,
+    }
+}

@@ -1,0 +1,34 @@
+//! Kernel requests -> the tree and the fetcher.
+//!
+//! | file | job |
+//! |---|---|
+//! | `ops` | the operations, without FUSE: what is there, and whether an open has to wait |
+//! | `adapter` | fuser's types around them; the only file with [`mount`] that names fuser |
+//! | `handles` | open files by inode: one mode for all opens of an inode |
+//! | `waiting` | has a caller that waits been interrupted? |
+//! | `errno` | every error -> its errno |
+//! | `mount` | mount(2), the session's threads, umount |
+//!
+//! * Look-ups, attributes, listings and `Packages` are answered on the FUSE thread and never wait for the network; a package
+//!   that is not cached moves its reply into a task.
+//! * What an inode shows never changes (new content has a new inode), so the kernel may cache everything for [`TTL`]; a new
+//!   generation tells it which names to forget.
+//! * All opens of one inode are served the same way, by passthrough or by reads, until the last is closed: the kernel
+//!   refuses a mixture with EIO.
+//! * The mount is read-only.
+
+mod adapter;
+mod errno;
+mod handles;
+mod mount;
+mod ops;
+mod waiting;
+
+use std::time::Duration;
+
+pub use errno::FsError;
+pub use mount::{Mount, MountError};
+pub use ops::Operations;
+
+/// How long the kernel may answer by itself.
+pub const TTL: Duration = Duration::from_secs(3600);

@@ -1,0 +1,81 @@
+//! The operations, without FUSE.
+
+use std::fs::File;
+use std::sync::Arc;
+
+use super::FsError;
+use crate::fetch::{Fetcher, Wanted};
+use crate::tree::{Attributes, Inode, Node, Snapshots, Tree};
+
+/// What an open leads to.
+#[derive(Debug)]
+pub(super) enum Opening {
+    /// It can be answered at once.
+    Ready(Arc<File>, Attributes),
+    /// The package has to be fetched first.
+    Wait(Box<Wanted>, Attributes),
+}
+
+/// What the mount shows, and where packages come from.
+#[derive(Debug, Clone)]
+pub struct Operations {
+    snapshots: Arc<Snapshots>,
+    fetcher: Arc<Fetcher>,
+}
+
+impl Operations {
+    /// Operations on the current and earlier trees of `snapshots`.
+    #[must_use]
+    pub fn new(snapshots: Arc<Snapshots>, fetcher: Arc<Fetcher>) -> Self {
+        Self { snapshots, fetcher }
+    }
+
+    pub(super) fn fetcher(&self) -> &Arc<Fetcher> {
+        &self.fetcher
+    }
+
+    pub(super) fn lookup(&self, parent: Inode, name: &str) -> Result<Attributes, FsError> {
+        self.snapshots.lookup(parent, name).ok_or(FsError::NotFound)
+    }
+
+    pub(super) fn attributes(&self, inode: Inode) -> Result<Attributes, FsError> {
+        let (tree, node) = self.find(inode)?;
+        tree.attributes(node).ok_or(FsError::Stale)
+    }
+
+    /// The newest tree that has a directory.
+    pub(super) fn directory(&self, inode: Inode) -> Result<Arc<Tree>, FsError> {
+        match self.find(inode)? {
+            (tree, Node::Directory(_)) => Ok(tree),
+            _ => Err(FsError::NotADirectory),
+        }
+    }
+
+    pub(super) fn open(&self, inode: Inode) -> Result<Opening, FsError> {
+        let (tree, node) = self.find(inode)?;
+        let attributes = tree.attributes(node).ok_or(FsError::Stale)?;
+        match node {
+            Node::Directory(_) => Err(FsError::IsADirectory),
+            Node::Packages => Ok(Opening::Ready(Arc::clone(&tree.packages().file), attributes)),
+            Node::Package(at) => {
+                let record = *tree.record(at).ok_or(FsError::Stale)?;
+                let wanted = Wanted { index: Arc::clone(tree.index()), record };
+                Ok(match self.fetcher.cached(&wanted) {
+                    Some(body) => Opening::Ready(Arc::clone(body.file()), attributes),
+                    None => Opening::Wait(Box::new(wanted), attributes),
+                })
+            }
+        }
+    }
+
+    /// Bytes of all packages of the current tree, and how many there are.
+    pub(super) fn totals(&self) -> (u64, u64) {
+        let tree = self.snapshots.current();
+        let records = tree.index().records();
+        (records.iter().fold(0, |sum, record| sum.saturating_add(record.size)), records.len() as u64)
+    }
+
+    fn find(&self, inode: Inode) -> Result<(Arc<Tree>, Node), FsError> {
+        self.snapshots.find(inode).ok_or(FsError::Stale)
+    }
+}

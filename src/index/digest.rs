@@ -1,0 +1,68 @@
+//! Digests of fixed length, written as lower-case hexadecimal.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// A digest of `N` bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Digest<const N: usize>(pub [u8; N]);
+
+/// MD5 of a package file.
+pub type Md5Digest = Digest<16>;
+/// SHA1 of a package file.
+pub type Sha1Digest = Digest<20>;
+/// SHA-256 of a package file: its name in the cache.
+pub type Sha256Digest = Digest<32>;
+
+/// A text that is not a digest of the length asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a digest: {0} hexadecimal digits were expected")]
+pub struct DigestError(usize);
+
+impl<const N: usize> FromStr for Digest<N> {
+    type Err = DigestError;
+
+    fn from_str(text: &str) -> Result<Self, DigestError> {
+        let mut bytes = [0; N];
+        if text.len() != 2 * N {
+            return Err(DigestError(2 * N));
+        }
+        for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+            let digit = |c: u8| char::from(c).to_digit(16).ok_or(DigestError(2 * N));
+            let (high, low) = match pair {
+                [high, low] => (digit(*high)?, digit(*low)?),
+                _ => return Err(DigestError(2 * N)),
+            };
+            *byte = (high << 4 | low) as u8;
+        }
+        Ok(Self(bytes))
+    }
+}
+
+impl<const N: usize> fmt::Display for Digest<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl<const N: usize> fmt::Debug for Digest<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hexadecimal_round_trip_and_refusals() {
+        let text = "00ff10a9d41d8cd98f00b204e9800998";
+        let digest: Md5Digest = text.parse().unwrap();
+        assert_eq!(digest.to_string(), text);
+        assert_eq!(text.to_uppercase().parse::<Md5Digest>().unwrap(), digest);
+        for bad in ["", "00", "zzff10a9d41d8cd98f00b204e9800998", "00ff10a9d41d8cd98f00b204e980099é"] {
+            assert!(bad.parse::<Md5Digest>().is_err(), "{bad}");
+        }
+    }
+}

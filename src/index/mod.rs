@@ -1,0 +1,219 @@
+//! `Packages`, the index of a binhost: parsed from a file, queried, rendered for Portage.
+//!
+//! Source of the format: portage 3.0.83, `getbinpkg.py` (`PackageIndex`) and `dbapi/bintree.py`.
+//!
+//! * A file is stanzas separated by one empty line; the first stanza is the header. A line is `KEY: VALUE`, split at the
+//!   first `:`, exactly one byte after it dropped. Lines without `:` mean nothing. Reading stops at the first stanza
+//!   that has no key that Portage knows, as Portage does.
+//! * Text stays on disk: an [`Index`] holds a [`Record`] of some tens of bytes per entry and the byte range of its
+//!   stanza; [`Index::entry`] reads the rest when it is needed.
+//! * An entry that cannot be served safely is dropped, counted by [`DropReason`], and never reaches Portage. A file that
+//!   is not a usable index is refused whole ([`IndexError`]); the caller keeps the last good one.
+//!
+//! Not its job: fetching the index, choosing between binhosts, inode numbers.
+
+mod cpv;
+mod digest;
+mod line;
+mod parse;
+mod path;
+mod render;
+mod stanza;
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+pub use cpv::{Cpv, CpvError};
+pub use digest::{Digest, DigestError, Md5Digest, Sha1Digest, Sha256Digest};
+pub use parse::{DropReason, Dropped, MAX_ENTRIES};
+pub use path::{PathError, PkgPath};
+pub use render::{RENDER_VERSION, Rendered};
+
+/// Longest line that is looked at, in bytes; an entry with a longer one is dropped.
+pub const MAX_LINE: usize = 1 << 20;
+/// Longest stanza that is kept, in bytes.
+pub const MAX_STANZA: usize = 4 << 20;
+
+/// Why a file is not taken as an index at all.
+#[derive(Debug, thiserror::Error)]
+pub enum IndexError {
+    /// The file could not be read.
+    #[error("reading the index: {0}")]
+    Read(#[from] io::Error),
+    /// It does not start like an index; `start` is its first line, shortened.
+    #[error("this is not a Packages index (it starts with {start:?})")]
+    NotAnIndex {
+        /// The beginning of the answer.
+        start: String,
+    },
+    /// The header has no VERSION, or one that is not a number.
+    #[error("the index header has no usable VERSION: Portage would ignore the whole index")]
+    NoVersion,
+    /// The header's VERSION is newer than Portage's (0).
+    #[error("the index has VERSION {0}, Portage reads only version 0")]
+    Version(i64),
+    /// More entries than [`MAX_ENTRIES`].
+    #[error("the index has more than {MAX_ENTRIES} entries")]
+    TooMany,
+    /// The header is larger than [`MAX_STANZA`].
+    #[error("the index header is larger than {MAX_STANZA} bytes")]
+    HeaderTooLarge,
+}
+
+/// What an entry is, independent of where it is served: the first 16 bytes of a SHA-256 over CPV, BUILD_ID, BUILD_TIME,
+/// SIZE and digests. Two entries with the same id are the same package.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EntryId(pub [u8; 16]);
+
+/// What is kept in memory of one entry.
+#[derive(Debug, Clone, Copy)]
+pub struct Record {
+    path: (u32, u16),
+    stanza: (u64, u32),
+    /// SIZE in bytes.
+    pub size: u64,
+    /// MTIME, seconds since the epoch.
+    pub mtime: i64,
+    /// Identity of the package.
+    pub id: EntryId,
+}
+
+/// One entry with everything that is needed to fetch and verify it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// CPV, e.g. `app-misc/hello-2.0-r1`.
+    pub cpv: Cpv,
+    /// PATH below the binhost, made explicit where the index leaves it out.
+    pub path: PkgPath,
+    /// SIZE in bytes, never 0.
+    pub size: u64,
+    /// MTIME, seconds since the epoch; BUILD_TIME, else 1, where the index leaves it out.
+    pub mtime: i64,
+    /// BUILD_ID, where the entry has one.
+    pub build_id: Option<u64>,
+    /// BUILD_TIME, seconds since the epoch, where the entry has one.
+    pub build_time: Option<u64>,
+    /// MD5 of the file.
+    pub md5: Option<Md5Digest>,
+    /// SHA1 of the file. At least one of `md5` and `sha1` is there.
+    pub sha1: Option<Sha1Digest>,
+}
+
+/// The header stanza: keys and values in file order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Header(Vec<(String, String)>);
+
+impl Header {
+    /// The value of `key`; the last one where it occurs twice, as Portage has it.
+    #[must_use]
+    pub fn get(&self, key: &str) -> Option<&str> {
+        self.0.iter().rev().find(|(k, _)| k == key).map(|(_, v)| v.as_str())
+    }
+
+    /// TIMESTAMP, seconds since the epoch.
+    #[must_use]
+    pub fn timestamp(&self) -> Option<i64> {
+        self.get("TIMESTAMP")?.trim().parse().ok().filter(|t| *t > 0)
+    }
+
+    /// URI: where the package files are, when not beside the index.
+    #[must_use]
+    pub fn uri(&self) -> Option<&str> {
+        self.get("URI").map(str::trim).filter(|uri| !uri.is_empty())
+    }
+
+    /// REPO: the ebuild repository that entries belong to unless they say otherwise.
+    #[must_use]
+    pub fn repository(&self) -> Option<&str> {
+        self.get("REPO").or_else(|| self.get("repository"))
+    }
+}
+
+/// A parsed index. Records are sorted by path; no two have one path, and no path is a directory of another.
+#[derive(Debug)]
+pub struct Index {
+    header: Header,
+    records: Vec<Record>,
+    paths: String,
+    text: Option<File>,
+    dropped: Dropped,
+}
+
+impl Index {
+    /// Parses the index in `text`, which stays open for [`Index::entry`] and [`Index::render`].
+    ///
+    /// # Errors
+    /// Reading fails, or the file is not an index that Portage would read.
+    pub fn parse(text: File) -> Result<Self, IndexError> {
+        parse::parse(text)
+    }
+
+    /// An index without entries, for a binhost that has never been reached.
+    #[must_use]
+    pub fn empty() -> Self {
+        let (header, dropped) = (Header::default(), Dropped::default());
+        Self { header, records: Vec::new(), paths: String::new(), text: None, dropped }
+    }
+
+    /// The header.
+    #[must_use]
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// All entries, sorted by path bytewise with `/` before any other byte.
+    #[must_use]
+    pub fn records(&self) -> &[Record] {
+        &self.records
+    }
+
+    /// What was left out, and why.
+    #[must_use]
+    pub fn dropped(&self) -> &Dropped {
+        &self.dropped
+    }
+
+    /// PATH of a record of this index.
+    #[must_use]
+    pub fn path(&self, record: &Record) -> &str {
+        let start = record.path.0 as usize;
+        self.paths.get(start..start + usize::from(record.path.1)).unwrap_or_default()
+    }
+
+    /// The whole entry of a record, read from the text on disk.
+    ///
+    /// # Errors
+    /// The text cannot be read any more, or is no longer what was parsed.
+    pub fn entry(&self, record: &Record) -> io::Result<Entry> {
+        let entry = Self::entry_of(&self.stanza(record)?)?;
+        if entry.id() == record.id { Ok(entry) } else { Err(changed_on_disk()) }
+    }
+
+    /// The entry that a stanza of this index stands for.
+    fn entry_of(stanza: &[u8]) -> io::Result<Entry> {
+        stanza::Fields::from_text(stanza).entry().map_err(|_| changed_on_disk())
+    }
+
+    /// The text of a record's stanza, without the empty line after it.
+    fn stanza(&self, record: &Record) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; record.stanza.1 as usize];
+        match &self.text {
+            Some(text) => text.read_exact_at(&mut bytes, record.stanza.0)?,
+            None => return Err(io::ErrorKind::NotFound.into()),
+        }
+        Ok(bytes)
+    }
+
+    /// Writes the index as Portage is to read it from PKGDIR. `timestamp` stands in where the header has none.
+    ///
+    /// # Errors
+    /// Reading the text or writing `out` fails.
+    pub fn render(&self, out: impl io::Write, timestamp: i64) -> io::Result<Rendered> {
+        render::render(self, out, timestamp)
+    }
+}
+
+fn changed_on_disk() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "the stored index is no longer what was read at first")
+}

@@ -1,0 +1,100 @@
+//! PATH: where a package is, relative to the binhost and to PKGDIR.
+//!
+//! Portage follows an absolute PATH out of PKGDIR, so only plain relative names pass.
+
+use std::fmt;
+
+/// Longest PATH, and longest part of one, in bytes.
+const MAX_PATH: usize = 1024;
+const MAX_PART: usize = 255;
+/// Deepest PATH, in parts.
+const MAX_DEPTH: usize = 16;
+
+/// A relative path without empty, `.` or `..` parts and without control characters.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PkgPath(Box<str>);
+
+/// Why a PATH is not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PathError {
+    /// It starts with `/`.
+    #[error("the PATH is absolute")]
+    Absolute,
+    /// It is empty, or has an empty, `.` or `..` part, or a control character.
+    #[error("the PATH is not a plain relative path")]
+    NotPlain,
+    /// It is too long or too deep.
+    #[error("the PATH is too long")]
+    TooLong,
+    /// It is where the index itself is.
+    #[error("the PATH is that of the index itself")]
+    Reserved,
+}
+
+impl PkgPath {
+    /// Checks `text`.
+    ///
+    /// # Errors
+    /// See [`PathError`].
+    pub fn parse(text: &str) -> Result<Self, PathError> {
+        if text.starts_with('/') {
+            return Err(PathError::Absolute);
+        }
+        let parts = || text.split('/');
+        if text.len() > MAX_PATH || parts().count() > MAX_DEPTH || parts().any(|part| part.len() > MAX_PART) {
+            return Err(PathError::TooLong);
+        }
+        if parts().any(|part| matches!(part, "" | "." | "..")) || text.chars().any(char::is_control) {
+            return Err(PathError::NotPlain);
+        }
+        // At the root, names that Portage itself gives a meaning to.
+        if parts().next().is_some_and(|first| matches!(first, "Packages" | "Packages.gz" | "All")) {
+            return Err(PathError::Reserved);
+        }
+        Ok(Self(text.into()))
+    }
+
+    /// The whole path.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for PkgPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_plain_relative_paths_pass() {
+        for good in ["app-misc/hello/hello-1-1.gpkg.tar", "a.tbz2", "x/..y/z", "a/Packages", "dev-db/mysql++-1.tbz2"] {
+            assert_eq!(PkgPath::parse(good).unwrap().as_str(), good);
+        }
+        let deep = "a/".repeat(16) + "b";
+        let long = "a".repeat(256);
+        for (bad, why) in [
+            ("/etc/shadow", PathError::Absolute),
+            ("", PathError::NotPlain),
+            ("../x", PathError::NotPlain),
+            ("a/../b", PathError::NotPlain),
+            ("a//b", PathError::NotPlain),
+            ("a/", PathError::NotPlain),
+            ("./a", PathError::NotPlain),
+            ("a\u{1}b", PathError::NotPlain),
+            ("a\u{85}b", PathError::NotPlain),
+            ("Packages", PathError::Reserved),
+            ("Packages.gz", PathError::Reserved),
+            ("Packages/x.gpkg.tar", PathError::Reserved),
+            (&deep, PathError::TooLong),
+            (&long, PathError::TooLong),
+        ] {
+            assert_eq!(PkgPath::parse(bad), Err(why), "{bad}");
+        }
+    }
+}

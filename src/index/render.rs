@@ -1,0 +1,194 @@
+//! An [`Index`] -> the `Packages` file that Portage reads from PKGDIR.
+//!
+//! What has to be there is in `portage-client` terms: `USER_PATCHES` in every entry (without it Portage 3.0.83 opens each
+//! package), MTIME equal to st_mtime, PATH explicit, and none of the keys that point back to a remote host.
+
+use std::io::{self, BufWriter, Write};
+
+use sha2::{Digest as _, Sha256};
+
+use super::digest::Digest;
+use super::line::pairs;
+use super::stanza::OWN_KEYS;
+use super::{Entry, Index, Record, Sha256Digest};
+
+/// Part of what identifies a rendered file: goes up when the same index would be rendered differently.
+pub const RENDER_VERSION: u32 = 1;
+
+/// Keys that say where or how to fetch: meaningless or dangerous in a local index.
+const STRIPPED: [&[u8]; 5] = [b"BASE_URI", b"PKGINDEX_URI", b"FETCHCOMMAND", b"RESUMECOMMAND", b"USER_PATCHES"];
+/// Header keys that are written anew or do not belong into a local index.
+const HEADER_STRIPPED: [&str; 8] =
+    ["URI", "TTL", "DOWNLOAD_TIMESTAMP", "FETCHCOMMAND", "RESUMECOMMAND", "VERSION", "TIMESTAMP", "PACKAGES"];
+
+/// What was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rendered {
+    /// Bytes.
+    pub size: u64,
+    /// TIMESTAMP of the header, seconds since the epoch.
+    pub timestamp: i64,
+    /// SHA-256 of the whole file.
+    pub digest: Sha256Digest,
+}
+
+pub(super) fn render(index: &Index, out: impl Write, timestamp: i64) -> io::Result<Rendered> {
+    let timestamp = index.header().timestamp().unwrap_or(timestamp);
+    let mut out = BufWriter::with_capacity(64 << 10, Counted { out, size: 0, hash: Sha256::new() });
+    header(index, &mut out, timestamp)?;
+    // In the order of the text, so that the stored index is read from front to back.
+    let mut order: Vec<&Record> = index.records().iter().collect();
+    order.sort_unstable_by_key(|record| record.stanza.0);
+    for record in order {
+        let text = index.stanza(record)?;
+        let entry = Index::entry_of(&text)?;
+        stanza(&text, &entry, &mut out)?;
+    }
+    let mut counted = out.into_inner().map_err(io::IntoInnerError::into_error)?;
+    counted.out.flush()?;
+    let digest = Digest(counted.hash.finalize().into());
+    Ok(Rendered { size: counted.size, timestamp, digest })
+}
+
+fn header(index: &Index, out: &mut impl Write, timestamp: i64) -> io::Result<()> {
+    for (key, value) in &index.header().0 {
+        if !HEADER_STRIPPED.contains(&key.as_str()) {
+            writeln!(out, "{key}: {value}")?;
+        }
+    }
+    let count = index.records().len();
+    write!(out, "PACKAGES: {count}\nTIMESTAMP: {timestamp}\nVERSION: 0\n\n")
+}
+
+fn stanza(text: &[u8], entry: &Entry, out: &mut impl Write) -> io::Result<()> {
+    let Entry { cpv, path, size, mtime, build_id, build_time, md5, sha1 } = entry;
+    writeln!(out, "CPV: {cpv}")?;
+    for (key, value) in pairs(text) {
+        if !OWN_KEYS.contains(&key) && !STRIPPED.contains(&key) {
+            out.write_all(key)?;
+            out.write_all(b": ")?;
+            out.write_all(value)?;
+            out.write_all(b"\n")?;
+        }
+    }
+    if let Some(build_id) = build_id {
+        writeln!(out, "BUILD_ID: {build_id}")?;
+    }
+    if let Some(build_time) = build_time {
+        writeln!(out, "BUILD_TIME: {build_time}")?;
+    }
+    if let Some(md5) = md5 {
+        writeln!(out, "MD5: {md5}")?;
+    }
+    if let Some(sha1) = sha1 {
+        writeln!(out, "SHA1: {sha1}")?;
+    }
+    write!(out, "PATH: {path}\nSIZE: {size}\nMTIME: {mtime}\nUSER_PATCHES: \n\n")
+}
+
+/// Counts and hashes what passes through.
+struct Counted<W> {
+    out: W,
+    size: u64,
+    hash: Sha256,
+}
+
+impl<W: Write> Write for Counted<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.out.write(bytes)?;
+        self.size += written as u64;
+        self.hash.update(bytes.get(..written).unwrap_or_default());
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const MD5: &str = "MD5: d41d8cd98f00b204e9800998ecf8427e\n";
+
+    fn parsed(text: &[u8]) -> Index {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(text).unwrap();
+        Index::parse(file).unwrap()
+    }
+
+    fn rendered(index: &Index) -> String {
+        let mut out = Vec::new();
+        let told = index.render(&mut out, 42).unwrap();
+        assert_eq!(told.size, out.len() as u64);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn what_portage_gets() {
+        let text = format!(
+            "ARCH: amd64\nURI: http://elsewhere/\nTTL: 3600\nFETCHCOMMAND: rm -rf /\nVERSION: 0\nPACKAGES: 9\n\n\
+             CPV: a/b-1\nDESC: it: works\nBASE_URI: http://x\nPKGINDEX_URI: http://x\nFETCHCOMMAND: evil\nSIZE: 5\n\
+             {MD5}_mtime_: 9\nRDEPEND: >=sys-libs/glibc-2.40\n\n"
+        );
+        assert_eq!(
+            rendered(&parsed(text.as_bytes())),
+            format!(
+                "ARCH: amd64\nPACKAGES: 1\nTIMESTAMP: 42\nVERSION: 0\n\n\
+                 CPV: a/b-1\nDESC: it: works\nRDEPEND: >=sys-libs/glibc-2.40\n{MD5}\
+                 PATH: a/b-1.tbz2\nSIZE: 5\nMTIME: 9\nUSER_PATCHES: \n\n"
+            )
+        );
+    }
+
+    #[test]
+    fn an_empty_index_is_one_that_portage_reads() {
+        let text = rendered(&Index::empty());
+        assert_eq!(text, "PACKAGES: 0\nTIMESTAMP: 42\nVERSION: 0\n\n");
+        assert!(parsed(text.as_bytes()).records().is_empty());
+    }
+
+    fn entries() -> impl Strategy<Value = Vec<(String, Vec<(String, String)>)>> {
+        let cpv = "[a-z]{1,3}/[a-z]{1,4}-[0-9]{1,2}(-r[0-9])?";
+        let key = "(PATH|SIZE|MTIME|BUILD_ID|BUILD_TIME|DESC|RDEPEND|USE|SLOT|MD5|SHA1|XYZ)";
+        let value = "(\\PC{0,12}|[0-9]{1,6}|[a-z]{1,3}/[a-z]{1,4}\\.xpak)";
+        prop::collection::vec((cpv, prop::collection::vec((key, value), 0..8)), 0..12)
+    }
+
+    proptest! {
+        #[test]
+        fn rendering_and_parsing_again_changes_nothing(entries in entries()) {
+            let mut text = "VERSION: 0\nCHOST: x\n\n".to_owned();
+            for (cpv, pairs) in &entries {
+                text += &format!("CPV: {cpv}\nSIZE: 5\n{MD5}");
+                pairs.iter().for_each(|(key, value)| text += &format!("{key}: {value}\n"));
+                text += "\n";
+            }
+            let first = parsed(text.as_bytes());
+            prop_assert_eq!(first.records().len() as u32 + first.dropped().total(), entries.len() as u32);
+            let once = rendered(&first);
+            let second = parsed(once.as_bytes());
+            prop_assert_eq!(second.dropped().total(), 0);
+            prop_assert_eq!(first.records().len(), second.records().len());
+            for (a, b) in first.records().iter().zip(second.records()) {
+                prop_assert_eq!(first.entry(a).unwrap(), second.entry(b).unwrap());
+                prop_assert_eq!(a.id, b.id);
+            }
+            prop_assert_eq!(once, rendered(&second));
+        }
+
+        #[test]
+        fn no_bytes_make_the_parser_panic(bytes in prop::collection::vec(any::<u8>(), 0..400), cut in 0_usize..400) {
+            let mut text = b"VERSION: 0\n\nCPV: a/b-1\nSIZE: 5\nMD5: d41d8cd98f00b204e9800998ecf8427e\n\n".to_vec();
+            text.truncate(cut.max(12));
+            text.extend(bytes);
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(&text).unwrap();
+            if let Ok(index) = Index::parse(file) {
+                rendered(&index);
+            }
+        }
+    }
+}

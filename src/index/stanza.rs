@@ -1,0 +1,223 @@
+//! One entry's stanza -> typed values.
+
+use sha2::{Digest as _, Sha256};
+
+use super::line::pairs;
+use super::parse::DropReason;
+use super::{Cpv, Entry, EntryId, PkgPath};
+
+/// Keys that this module gives a meaning to. Rendering writes them anew; both names of MTIME count.
+pub(super) const OWN_KEYS: [&[u8]; 9] =
+    [b"CPV", b"PATH", b"SIZE", b"MTIME", b"_mtime_", b"MD5", b"SHA1", b"BUILD_ID", b"BUILD_TIME"];
+
+/// Other keys that Portage takes from an entry (`_pkgindex_allowed_pkg_keys`): a stanza with none of them and none of
+/// [`OWN_KEYS`] is where Portage stops reading.
+const OTHER_KEYS: [&[u8]; 28] = [
+    b"BDEPEND",
+    b"CHOST",
+    b"DEFINED_PHASES",
+    b"DEPEND",
+    b"DESC",
+    b"DESCRIPTION",
+    b"EAPI",
+    b"FEATURES",
+    b"HOMEPAGE",
+    b"IDEPEND",
+    b"IUSE",
+    b"KEYWORDS",
+    b"LICENSE",
+    b"PDEPEND",
+    b"PKGINDEX_URI",
+    b"PROPERTIES",
+    b"PROVIDES",
+    b"RDEPEND",
+    b"REPO",
+    b"REQUIRED_USE",
+    b"REQUIRES",
+    b"RESTRICT",
+    b"SLOT",
+    b"USE",
+    b"USER_PATCHES",
+    b"BASE_URI",
+    b"RESUMECOMMAND",
+    b"repository",
+];
+
+/// The values of [`OWN_KEYS`] in one stanza, the last one of each.
+#[derive(Debug, Default)]
+pub(super) struct Fields<'a> {
+    cpv: Option<&'a str>,
+    path: Option<&'a str>,
+    size: Option<&'a str>,
+    mtime: Option<&'a str>,
+    md5: Option<&'a str>,
+    sha1: Option<&'a str>,
+    build_id: Option<&'a str>,
+    build_time: Option<&'a str>,
+    not_text: bool,
+    known: bool,
+}
+
+impl<'a> Fields<'a> {
+    pub(super) fn from_text(text: &'a [u8]) -> Self {
+        let mut fields = Self { not_text: std::str::from_utf8(text).is_err() || text.contains(&0), ..Self::default() };
+        for (key, value) in pairs(text) {
+            let value = std::str::from_utf8(value).ok();
+            match key {
+                b"CPV" => fields.cpv = value,
+                b"PATH" => fields.path = value,
+                b"SIZE" => fields.size = value,
+                b"MTIME" | b"_mtime_" => fields.mtime = value,
+                b"MD5" => fields.md5 = value,
+                b"SHA1" => fields.sha1 = value,
+                b"BUILD_ID" => fields.build_id = value,
+                b"BUILD_TIME" => fields.build_time = value,
+                other => {
+                    fields.known |= OTHER_KEYS.contains(&other);
+                    continue;
+                }
+            }
+            fields.known = true;
+        }
+        fields
+    }
+
+    /// Whether Portage would take this stanza for an entry at all.
+    pub(super) fn is_entry(&self) -> bool {
+        self.known
+    }
+
+    /// For messages: the CPV as it stands, shortened.
+    pub(super) fn name(&self) -> String {
+        self.cpv.unwrap_or("an entry without CPV").chars().take(100).collect()
+    }
+
+    pub(super) fn entry(&self) -> Result<Entry, DropReason> {
+        if self.not_text {
+            return Err(DropReason::NotText);
+        }
+        let cpv = Cpv::parse(self.cpv.unwrap_or_default()).map_err(|_| DropReason::InvalidCpv)?;
+        let path = match self.path.filter(|path| !path.is_empty()) {
+            Some(path) => PkgPath::parse(path),
+            None => PkgPath::parse(&format!("{cpv}.tbz2")),
+        };
+        let size = self.size.and_then(decimal).filter(|size| (1..=i64::MAX as u64).contains(size));
+        let build_time = self.build_time.and_then(decimal).filter(|t| *t <= i64::MAX as u64);
+        // st_mtime has to equal MTIME; where there is none, the same one has to be made up every time.
+        let given = self.mtime.and_then(decimal).and_then(|t| i64::try_from(t).ok());
+        let mtime = given.or(build_time.map(u64::cast_signed)).filter(|t| *t > 0).unwrap_or(1);
+        let digest = |text: Option<&'a str>| text.map(str::trim).filter(|t| !t.is_empty());
+        let md5 = digest(self.md5).map(str::parse).transpose().map_err(|_| DropReason::NoDigest)?;
+        let sha1 = digest(self.sha1).map(str::parse).transpose().map_err(|_| DropReason::NoDigest)?;
+        if md5.is_none() && sha1.is_none() {
+            return Err(DropReason::NoDigest);
+        }
+        Ok(Entry {
+            cpv,
+            path: path.map_err(|_| DropReason::UnsafePath)?,
+            size: size.ok_or(DropReason::BadSize)?,
+            mtime,
+            build_id: self.build_id.and_then(decimal),
+            build_time,
+            md5,
+            sha1,
+        })
+    }
+}
+
+/// Plain decimal digits only: no sign, no spaces, no hexadecimal.
+fn decimal(text: &str) -> Option<u64> {
+    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+}
+
+impl Entry {
+    /// See [`EntryId`].
+    #[must_use]
+    pub fn id(&self) -> EntryId {
+        let mut hash = self.instance_hash(Sha256::new_with_prefix(b"entry\0"), false);
+        for digest in [self.md5.as_ref().map(|d| &d.0[..]), self.sha1.as_ref().map(|d| &d.0[..])] {
+            hash.update([digest.map_or(0, |d| d.len() as u8)]);
+            hash.update(digest.unwrap_or_default());
+        }
+        EntryId(first_16(hash))
+    }
+
+    /// Portage's instance key (CPV, BUILD_ID, SIZE, BUILD_TIME, MTIME), hashed.
+    pub(super) fn instance(&self) -> [u8; 16] {
+        first_16(self.instance_hash(Sha256::new_with_prefix(b"instance\0"), true))
+    }
+
+    fn instance_hash(&self, mut hash: Sha256, with_mtime: bool) -> Sha256 {
+        hash.update(self.cpv.as_str());
+        hash.update([0]);
+        let number = |n: Option<u64>| n.map_or([0xff; 8], u64::to_be_bytes);
+        hash.update(self.size.to_be_bytes());
+        hash.update(number(self.build_id));
+        hash.update(number(self.build_time));
+        if with_mtime {
+            hash.update(self.mtime.to_be_bytes());
+        }
+        hash
+    }
+}
+
+fn first_16(hash: Sha256) -> [u8; 16] {
+    let mut first = [0; 16];
+    first.iter_mut().zip(hash.finalize()).for_each(|(to, from)| *to = from);
+    first
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "CPV: app-misc/hello-1.0\nMD5: d41d8cd98f00b204e9800998ecf8427e\nSIZE: 10\n";
+
+    fn entry(text: &str) -> Result<Entry, DropReason> {
+        Fields::from_text(text.as_bytes()).entry()
+    }
+
+    #[test]
+    fn missing_values_are_made_explicit() {
+        let least = entry(GOOD).unwrap();
+        assert_eq!(least.path.as_str(), "app-misc/hello-1.0.tbz2");
+        assert_eq!((least.mtime, least.build_id, least.build_time), (1, None, None));
+        let built = entry(&format!("{GOOD}BUILD_TIME: 1700000000\nBUILD_ID: 3\nPATH: \n")).unwrap();
+        assert_eq!((built.mtime, built.build_id), (1_700_000_000, Some(3)));
+        assert_eq!(built.path, least.path);
+        assert_eq!(entry(&format!("{GOOD}_mtime_: 7\n")).unwrap().mtime, 7);
+    }
+
+    #[test]
+    fn bad_values_name_their_reason() {
+        for (more, reason) in [
+            ("CPV: nonsense\n", DropReason::InvalidCpv),
+            ("PATH: /etc/passwd\n", DropReason::UnsafePath),
+            ("PATH: a/../../b\n", DropReason::UnsafePath),
+            ("SIZE: 0\n", DropReason::BadSize),
+            ("SIZE: -1\n", DropReason::BadSize),
+            ("SIZE: +1\n", DropReason::BadSize),
+            ("SIZE: 0x10\n", DropReason::BadSize),
+            ("SIZE: \n", DropReason::BadSize),
+            ("SIZE: 99999999999999999999\n", DropReason::BadSize),
+            ("SIZE: 9223372036854775808\n", DropReason::BadSize),
+            ("MD5: 00\n", DropReason::NoDigest),
+            ("MD5: \n", DropReason::NoDigest),
+            ("DESC: a\0b\n", DropReason::NotText),
+        ] {
+            assert_eq!(entry(&format!("{GOOD}{more}")).unwrap_err(), reason, "{more}");
+        }
+        assert_eq!(Fields::from_text(b"CPV: a/b-1\nDESC: \xff\n").entry().unwrap_err(), DropReason::NotText);
+    }
+
+    #[test]
+    fn identity_depends_on_everything_but_the_place() {
+        let one = entry(GOOD).unwrap();
+        let moved = entry(&format!("{GOOD}PATH: elsewhere.xpak\nMTIME: 5\n")).unwrap();
+        assert_eq!(one.id(), moved.id());
+        for more in ["SIZE: 11\n", "BUILD_ID: 1\n", "BUILD_TIME: 1\n", "MD5: d41d8cd98f00b204e9800998ecf8427f\n"] {
+            assert_ne!(entry(&format!("{GOOD}{more}")).unwrap().id(), one.id(), "{more}");
+        }
+        assert_ne!(one.instance(), moved.instance());
+    }
+}

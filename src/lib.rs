@@ -1,0 +1,31 @@
+//! A FUSE filesystem that shows a Gentoo binhost as Portage's PKGDIR.
+//!
+//! One responsibility a module; `tests/it/imports.rs` holds who may import whom.
+//!
+//! | module | job |
+//! |---|---|
+//! | [`metrics`] | name and count measurements |
+//! | [`config`] | command line -> one validated configuration |
+//! | [`index`] | parse, query and render `Packages` |
+//! | [`verify`] | prove that bytes are the package that the index names |
+//! | [`tree`] | an immutable snapshot of names, inodes and attributes |
+//! | [`upstream`] | bytes of a binhost: retries, resume, conditional requests |
+//! | [`store`] | verified bodies and their catalogue within a bound |
+//! | [`fetch`] | read-through: hit, else one download -> verify -> store |
+//! | [`fuse`] | kernel requests -> tree, fetch |
+//! | [`control`] | what the daemon tells about itself |
+//! | [`daemon`] | compose, mount, refresh, stop |
+//! | [`cli`] | arguments, subcommands, output |
+
+pub mod cli;
+pub mod config;
+pub mod control;
+pub mod daemon;
+pub mod fetch;
+pub mod fuse;
+pub mod index;
+pub mod metrics;
+pub mod store;
+pub mod tree;
+pub mod upstream;
+pub mod verify;

@@ -1,0 +1,348 @@
+//! The sled database: which entry is which body, and what is known of each body.
+//!
+//! ```text
+//! key                      value
+//! 'e' EntryId (16 bytes)   SHA-256 of the body (32 bytes)
+//! 'b' SHA-256 (32 bytes)   version 1 (1 byte), size (8), mtime in ns (8), last use in s (8), EntryIds (16 each, <= 5)
+//! ```
+//! Numbers are big endian. Records stay under 128 bytes: larger ones make sled waste space.
+//!
+//! Rules that were measured, not guessed: `flush()` alone does not make a grown file durable, so `fdatasync` of sled's file
+//! follows; a kill inside `open` leaves `snap.*.generating`, with which no later open succeeds, so it is deleted first; a
+//! damaged file makes sled panic, so opening and reading everything happens inside `catch_unwind`; a write error stays until
+//! the database is opened anew, which is tried again after [`REOPEN_AFTER`].
+
+use std::fs::{self, File};
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use crate::index::{Digest, EntryId, Sha256Digest};
+
+use super::StoreError;
+
+/// After a write error, how long the cache is used read-only before the database is opened anew.
+const REOPEN_AFTER: Duration = Duration::from_secs(10);
+/// sled's page cache, in bytes.
+const SLED_CACHE: u64 = 4 << 20;
+/// Entries remembered of one body, for its eviction.
+const MAX_ENTRIES_OF_BODY: usize = 5;
+const VERSION: u8 = 1;
+const FIXED: usize = 25;
+
+/// What is known of a body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct BodyRecord {
+    pub(super) size: u64,
+    /// Of the file, in ns since the epoch.
+    pub(super) mtime: i64,
+    /// Seconds since the epoch.
+    pub(super) last_use: u64,
+    /// Entries that are this body.
+    pub(super) entries: Vec<EntryId>,
+}
+
+impl BodyRecord {
+    fn encode(&self) -> Vec<u8> {
+        let mut bytes = vec![VERSION];
+        bytes.extend(self.size.to_be_bytes());
+        bytes.extend(self.mtime.to_be_bytes());
+        bytes.extend(self.last_use.to_be_bytes());
+        self.entries.iter().take(MAX_ENTRIES_OF_BODY).for_each(|id| bytes.extend(id.0));
+        bytes
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (fixed, ids) = bytes.split_at_checked(FIXED)?;
+        let (version, numbers) = fixed.split_first()?;
+        let mut numbers = numbers.chunks_exact(8).filter_map(|n| n.try_into().ok().map(u64::from_be_bytes));
+        if *version != VERSION || ids.len() % 16 != 0 {
+            return None;
+        }
+        let (size, mtime, last_use) = (numbers.next()?, numbers.next()?.cast_signed(), numbers.next()?);
+        let entries = ids.chunks_exact(16).filter_map(|id| id.try_into().ok().map(EntryId)).collect();
+        Some(Self { size, mtime, last_use, entries })
+    }
+}
+
+#[derive(Debug)]
+enum Database {
+    Open {
+        db: sled::Db,
+        /// sled's own file, to make its size durable.
+        file: File,
+    },
+    Broken {
+        since: Instant,
+    },
+}
+
+#[derive(Debug)]
+pub(super) struct Catalogue {
+    directory: PathBuf,
+    database: RwLock<Database>,
+}
+
+fn entry_key(id: EntryId) -> [u8; 17] {
+    let mut key = [b'e'; 17];
+    key.iter_mut().skip(1).zip(id.0).for_each(|(to, from)| *to = from);
+    key
+}
+
+fn body_key(digest: Sha256Digest) -> [u8; 33] {
+    let mut key = [b'b'; 33];
+    key.iter_mut().skip(1).zip(digest.0).for_each(|(to, from)| *to = from);
+    key
+}
+
+impl Catalogue {
+    /// Opens the database, whatever state it is in.
+    pub(super) fn open(directory: &Path) -> Result<Self, StoreError> {
+        let database = open_or_replace(directory)?;
+        Ok(Self { directory: directory.to_owned(), database: RwLock::new(database) })
+    }
+
+    /// All bodies. Only for the start: reads everything.
+    pub(super) fn records(&self) -> Vec<(Sha256Digest, BodyRecord)> {
+        let read = |db: &sled::Db| -> Vec<(Sha256Digest, BodyRecord)> {
+            let rows = db.scan_prefix(b"b").filter_map(Result::ok);
+            rows.filter_map(|(key, value)| Some((digest_of(key.get(1..)?)?, BodyRecord::decode(&value)?))).collect()
+        };
+        self.with(read).unwrap_or_default()
+    }
+
+    pub(super) fn find(&self, id: EntryId) -> Option<(Sha256Digest, BodyRecord)> {
+        self.with(|db| {
+            let digest = digest_of(&db.get(entry_key(id)).ok()??)?;
+            let record = BodyRecord::decode(&db.get(body_key(digest)).ok()??)?;
+            Some((digest, record))
+        })?
+    }
+
+    pub(super) fn body(&self, digest: Sha256Digest) -> Option<BodyRecord> {
+        self.with(|db| BodyRecord::decode(&db.get(body_key(digest)).ok()??))?
+    }
+
+    /// Adds a body for `id`; durable when this returns `Ok`.
+    pub(super) fn insert(&self, digest: Sha256Digest, record: &BodyRecord, id: EntryId) -> io::Result<()> {
+        self.reopen_if_broken();
+        let mut batch = sled::Batch::default();
+        batch.insert(&body_key(digest)[..], record.encode());
+        batch.insert(&entry_key(id)[..], &digest.0[..]);
+        self.apply(batch)
+    }
+
+    /// Forgets bodies; durable on return, unless the disk fails, in which case their files are gone and a later look-up
+    /// finds that out.
+    pub(super) fn remove(&self, digests: &[Sha256Digest]) {
+        let mut batch = sled::Batch::default();
+        for digest in digests {
+            for id in self.body(*digest).map(|record| record.entries).unwrap_or_default() {
+                // Another body may have taken the entry over.
+                if self.find(id).is_some_and(|(current, _)| current == *digest) {
+                    batch.remove(&entry_key(id)[..]);
+                }
+            }
+            batch.remove(&body_key(*digest)[..]);
+        }
+        if let Err(error) = self.apply(batch) {
+            tracing::warn!(%error, "removing records of evicted packages");
+        }
+    }
+
+    /// Writes times of last use, s since the epoch.
+    pub(super) fn update_uses(&self, uses: &[(Sha256Digest, u64)]) {
+        let mut batch = sled::Batch::default();
+        for (digest, last_use) in uses {
+            if let Some(record) = self.body(*digest) {
+                batch.insert(&body_key(*digest)[..], BodyRecord { last_use: *last_use, ..record }.encode());
+            }
+        }
+        if let Err(error) = self.apply(batch) {
+            tracing::debug!(%error, "writing times of last use");
+        }
+    }
+
+    fn apply(&self, batch: sled::Batch) -> io::Result<()> {
+        let result = match &*self.database.read().unwrap_or_else(PoisonError::into_inner) {
+            Database::Open { db, file } => {
+                let write = || db.apply_batch(batch).and_then(|()| db.flush()).map_err(io::Error::from);
+                let written =
+                    catch_unwind(AssertUnwindSafe(write)).unwrap_or_else(|_| Err(io::Error::other("sled panicked")));
+                written.and_then(|_| file.sync_data())
+            }
+            Database::Broken { .. } => return Err(io::Error::other("the catalogue had a write error before")),
+        };
+        if let Err(error) = &result {
+            tracing::warn!(%error, catalogue = %self.directory.display(), "the catalogue cannot be written; packages are served without being kept");
+            self.close();
+        }
+        result
+    }
+
+    fn with<T>(&self, read: impl FnOnce(&sled::Db) -> T) -> Option<T> {
+        match &*self.database.read().unwrap_or_else(PoisonError::into_inner) {
+            Database::Open { db, .. } => catch_unwind(AssertUnwindSafe(|| read(db))).ok(),
+            Database::Broken { .. } => None,
+        }
+    }
+
+    fn close(&self) {
+        let broken = Database::Broken { since: Instant::now() };
+        let before = std::mem::replace(&mut *self.database.write().unwrap_or_else(PoisonError::into_inner), broken);
+        // Dropping sled writes once more, and may fail again.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(before)));
+    }
+
+    fn reopen_if_broken(&self) {
+        let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        if matches!(&*database, Database::Broken { since } if since.elapsed() >= REOPEN_AFTER) {
+            *database = match open_once(&self.directory) {
+                Ok(open) => {
+                    tracing::info!("the catalogue can be written again");
+                    open
+                }
+                Err(reason) => {
+                    tracing::debug!(reason, "opening the catalogue again");
+                    Database::Broken { since: Instant::now() }
+                }
+            };
+        }
+    }
+}
+
+fn digest_of(bytes: &[u8]) -> Option<Sha256Digest> {
+    bytes.try_into().ok().map(Digest)
+}
+
+fn open_or_replace(directory: &Path) -> Result<Database, StoreError> {
+    remove_snapshots(directory, ".generating");
+    let first = match open_once(directory) {
+        Ok(database) => return Ok(database),
+        Err(reason) => reason,
+    };
+    tracing::warn!(reason = first, catalogue = %directory.display(), "the catalogue is damaged; trying without its snapshot");
+    remove_snapshots(directory, "");
+    if let Ok(database) = open_once(directory) {
+        return Ok(database);
+    }
+    let aside = directory.with_extension("damaged");
+    tracing::warn!(
+        aside = %aside.display(),
+        "the catalogue cannot be read; it is set aside and started anew, cached packages are proved again when they are opened"
+    );
+    if aside.is_dir() {
+        fs::remove_dir_all(&aside).map_err(StoreError::io("removing", &aside))?;
+    }
+    fs::rename(directory, &aside).map_err(StoreError::io("setting aside", directory))?;
+    open_once(directory).map_err(|reason| StoreError::Catalogue { path: directory.to_owned(), reason })
+}
+
+/// Opens and reads every record once: damage may show only then.
+fn open_once(directory: &Path) -> Result<Database, String> {
+    let open = || -> Result<Database, String> {
+        let config = sled::Config::new().path(directory).cache_capacity(SLED_CACHE).use_compression(false);
+        let config = config.flush_every_ms(Some(5000));
+        let db = open_patiently(&config).map_err(|error| error.to_string())?;
+        db.iter().try_for_each(|row| row.map(|_| ())).map_err(|error| error.to_string())?;
+        let file = File::open(directory.join("db")).map_err(|error| error.to_string())?;
+        // sled makes its directory, and does not make that durable.
+        for path in [Some(directory), directory.parent()].into_iter().flatten() {
+            File::open(path).and_then(|directory| directory.sync_all()).map_err(|error| error.to_string())?;
+        }
+        Ok(Database::Open { db, file })
+    };
+    catch_unwind(AssertUnwindSafe(open)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        Err(text
+            .or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()))
+            .unwrap_or_else(|| "sled panicked".to_owned()))
+    })
+}
+
+/// A database that this process has just closed is locked for a moment longer.
+fn open_patiently(config: &sled::Config) -> sled::Result<sled::Db> {
+    for _ in 0..20 {
+        match config.open() {
+            Err(sled::Error::Io(error))
+                if error.kind() == io::ErrorKind::WouldBlock || error.to_string().contains("lock") =>
+            {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            other => return other,
+        }
+    }
+    config.open()
+}
+
+fn remove_snapshots(directory: &Path, ending: &str) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with("snap.") && name.ends_with(ending) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_round_trip_and_odd_bytes_are_no_record() {
+        let record = BodyRecord { size: 7, mtime: -5, last_use: 9, entries: vec![EntryId([1; 16]), EntryId([2; 16])] };
+        let bytes = record.encode();
+        assert_eq!(BodyRecord::decode(&bytes), Some(record.clone()));
+        let many = BodyRecord { entries: vec![EntryId([3; 16]); 9], ..record };
+        assert!(many.encode().len() <= 128);
+        for bad in [&[][..], &bytes[..10], &bytes[..30], &[2; 41]] {
+            assert_eq!(BodyRecord::decode(bad), None);
+        }
+    }
+
+    fn filled(directory: &Path) -> (Sha256Digest, EntryId) {
+        let catalogue = Catalogue::open(directory).unwrap();
+        let (digest, id) = (Digest([7; 32]), EntryId([8; 16]));
+        let record = BodyRecord { size: 7, mtime: 1, last_use: 9, entries: vec![id] };
+        catalogue.insert(digest, &record, id).unwrap();
+        (digest, id)
+    }
+
+    #[test]
+    fn what_is_inserted_is_there_after_opening_again_and_gone_after_removal() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("catalogue");
+        let (digest, id) = filled(&path);
+        let catalogue = Catalogue::open(&path).unwrap();
+        assert_eq!(catalogue.find(id).unwrap().0, digest);
+        catalogue.update_uses(&[(digest, 77)]);
+        assert_eq!(catalogue.records()[0].1.last_use, 77);
+        catalogue.remove(&[digest]);
+        assert!(catalogue.find(id).is_none() && catalogue.records().is_empty());
+    }
+
+    #[test]
+    fn damage_is_an_empty_catalogue_never_a_failure() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("catalogue");
+        let mut lost = 0;
+        for round in 0..12 {
+            let (_, id) = filled(&path);
+            let file = path.join("db");
+            let mut bytes = fs::read(&file).unwrap();
+            let at = bytes.len() * round / 12;
+            bytes.iter_mut().skip(at).take(4096).for_each(|byte| *byte ^= 0x5a);
+            if round % 3 == 0 {
+                bytes.truncate(at);
+            }
+            fs::write(&file, bytes).unwrap();
+            fs::write(path.join("snap.0000.generating"), "half").unwrap();
+            let catalogue = Catalogue::open(&path).unwrap();
+            lost += u32::from(catalogue.find(id).is_none());
+        }
+        assert!(lost > 0, "the damage was never noticed");
+    }
+}

@@ -1,0 +1,86 @@
+//! A download in progress.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsRawFd as _;
+use std::path::{Path, PathBuf};
+
+use super::Store;
+
+/// A file for a download, with its reservation; both go away when this is dropped, unless it was committed before.
+#[derive(Debug)]
+pub struct Incoming<'a> {
+    store: &'a Store,
+    pub(super) file: File,
+    path: Option<PathBuf>,
+    reserved: u64,
+}
+
+impl<'a> Incoming<'a> {
+    /// `keep`: it may be committed. Otherwise it has no name from the start, and is gone when the last one closes it.
+    pub(super) fn on_disk(store: &'a Store, file: File, path: PathBuf, keep: bool, reserved: u64) -> Self {
+        if keep {
+            return Self { store, file, path: Some(path), reserved };
+        }
+        remove(&path);
+        Self { store, file, path: None, reserved }
+    }
+
+    pub(super) fn unkept(store: &'a Store, file: File) -> Self {
+        Self { store, file, path: None, reserved: 0 }
+    }
+
+    /// For an orphan: it has its place on the disk and is counted there already.
+    pub(super) fn orphan(store: &'a Store, file: File, path: PathBuf) -> Self {
+        Self { store, file, path: Some(path), reserved: 0 }
+    }
+
+    /// The empty file, to be written and verified through.
+    ///
+    /// # Errors
+    /// No more descriptors.
+    pub fn file(&self) -> io::Result<File> {
+        self.file.try_clone()
+    }
+
+    /// Has the disk begin to write what was received, `received` bytes, so that making it durable at the end is short. For
+    /// files in memory, and where the system cannot do it, nothing happens.
+    pub fn start_writeback(&self, received: u64) {
+        if self.path.is_none() {
+            return;
+        }
+        let length = i64::try_from(received).unwrap_or(i64::MAX);
+        // SAFETY: the descriptor is open for as long as `self`; the call only starts input and output on the file.
+        unsafe {
+            libc::sync_file_range(self.file.as_raw_fd(), 0, length, libc::SYNC_FILE_RANGE_WRITE);
+        }
+    }
+
+    /// Where it is, if it may be kept.
+    pub(super) fn kept_path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+
+    /// It was renamed away: nothing to remove. An orphan that is not adopted stays where it is.
+    pub(super) fn leave_file(&mut self) {
+        self.path = None;
+    }
+}
+
+impl Drop for Incoming<'_> {
+    fn drop(&mut self) {
+        // After a commit the name is gone already.
+        if let Some(path) = self.path.take() {
+            remove(&path);
+        }
+        self.store.unreserve(self.reserved);
+    }
+}
+
+fn remove(path: &Path) {
+    match fs::remove_file(path) {
+        Ok(()) => (),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => (),
+        Err(error) => tracing::warn!(path = %path.display(), %error, "removing a download"),
+    }
+}

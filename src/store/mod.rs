@@ -1,0 +1,368 @@
+//! Verified bodies and their catalogue, within a bound.
+//!
+//! ```text
+//! <cache-dir>/v1/
+//!   lock              held while a daemon uses the directory; its pid
+//!   catalogue/        sled: entry -> body, and what is known of each body
+//!   bodies/ab/cdef…   verified bodies, named by SHA-256
+//!   incoming/         downloads in progress; emptied at start
+//!   index/            the indexes as received (`upstream`)
+//!   generations/      what Portage reads (`daemon`)
+//! ```
+//!
+//! * A body gets here only as a [`Verified`]. Order of a commit: written -> verified -> fsync -> rename -> fsync of the
+//!   directory -> catalogue -> its fsync. A kill at any point leaves at worst an orphan: a body without a record, which
+//!   is proved anew before it is used again ([`Store::orphans`]).
+//! * A record is believed only as long as the body has the size and modification time that it had when it was committed;
+//!   anything else is a miss, never wrong bytes.
+//! * Damage to the catalogue is a miss too: it is set aside and started anew, and the bodies become orphans.
+//! * `bound` holds for bodies and for the space reserved for downloads together. Bodies that someone has open are evicted
+//!   last; an open body stays readable after its eviction.
+//! * No space: least recently used bodies go first; else the download is kept in memory only (if it is small) or refused.
+//!
+//! Lock order: `commits`, then `state`. The catalogue has its own lock, taken last.
+//!
+//! Not its job: what to fetch, and proving it.
+
+mod catalogue;
+mod incoming;
+mod lru_state;
+mod space;
+mod sweep;
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::index::{EntryId, Sha256Digest};
+use crate::metrics::Metrics;
+use crate::verify::Verified;
+
+use catalogue::{BodyRecord, Catalogue};
+pub use incoming::Incoming;
+use lru_state::State;
+pub use space::Placement;
+
+/// Version of the layout on disk.
+pub const LAYOUT: &str = "v1";
+
+/// Why the store cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A file or directory of the cache.
+    #[error("{attempted} {path}: {source}", path = path.display())]
+    Io {
+        /// What was tried.
+        attempted: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// Another daemon uses the directory.
+    #[error("the cache directory {path} is in use by another binhostfs{pid}: each mount needs its own --cache-dir", path = path.display())]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+        /// ` (pid N)`, where known.
+        pid: String,
+    },
+    /// The catalogue could not be opened even after it was started anew.
+    #[error("the catalogue {path} cannot be opened: {reason}", path = path.display())]
+    Catalogue {
+        /// Its directory.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// There is no room for a package.
+    #[error("no space for {size} bytes in {path}, and too large to be held in memory", path = path.display())]
+    NoSpace {
+        /// Bytes wanted.
+        size: u64,
+        /// The cache directory.
+        path: PathBuf,
+    },
+}
+
+impl StoreError {
+    pub(super) fn io(attempted: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { attempted, path, source }
+    }
+}
+
+/// A verified body, open for reading. Stays readable when it is evicted.
+#[derive(Debug, Clone)]
+pub struct Body {
+    file: Arc<File>,
+    size: u64,
+    digest: Sha256Digest,
+}
+
+impl Body {
+    fn new(verified: Verified) -> Self {
+        let (size, digest) = (verified.size(), verified.digest());
+        Self { file: Arc::new(verified.into_file()), size, digest }
+    }
+
+    /// The file.
+    #[must_use]
+    pub fn file(&self) -> &Arc<File> {
+        &self.file
+    }
+
+    /// Bytes.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// SHA-256 of the whole body.
+    #[must_use]
+    pub fn digest(&self) -> Sha256Digest {
+        self.digest
+    }
+}
+
+/// How full the cache is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    /// Bytes of bodies on disk.
+    pub bytes: u64,
+    /// Bytes reserved for downloads in progress.
+    pub reserved: u64,
+    /// Number of bodies.
+    pub bodies: u64,
+    /// The bound in bytes.
+    pub bound: u64,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Store {
+    directory: PathBuf,
+    bound: u64,
+    metrics: Arc<Metrics>,
+    catalogue: Catalogue,
+    state: Mutex<State>,
+    commits: Mutex<()>,
+    /// Holds the lock on the directory.
+    _lock: File,
+}
+
+impl Store {
+    /// Opens the cache in `cache_dir` (created when missing), at most `bound` bytes of bodies.
+    ///
+    /// # Errors
+    /// The directory cannot be used, or another daemon uses it. Damage is no error.
+    pub fn open(cache_dir: &Path, bound: u64, metrics: Arc<Metrics>) -> Result<Self, StoreError> {
+        let directory = cache_dir.join(LAYOUT);
+        for part in ["", "bodies", "incoming", "index", "generations"] {
+            create_directory(&directory.join(part))?;
+        }
+        let lock = lock(&directory)?;
+        empty_incoming(&directory.join("incoming"));
+        let catalogue = Catalogue::open(&directory.join("catalogue"))?;
+        let state = State::from_records(catalogue.records());
+        let store = Self {
+            directory,
+            bound,
+            metrics,
+            catalogue,
+            state: Mutex::new(state),
+            commits: Mutex::new(()),
+            _lock: lock,
+        };
+        // The bound may be smaller than last time.
+        store.shrink_to(bound);
+        Ok(store)
+    }
+
+    /// `<cache-dir>/v1`.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The body of an entry, if it is here. Fast enough for a FUSE thread: two look-ups and an open(2).
+    #[must_use]
+    pub fn get(&self, id: EntryId, size: u64) -> Option<Body> {
+        let (digest, record) = self.catalogue.find(id)?;
+        if record.size != size {
+            return None;
+        }
+        if let Some(file) = self.state().touch(digest) {
+            return Some(Body { file, size, digest });
+        }
+        match open_body(&self.body_path(digest), &record) {
+            Ok(file) => {
+                let file = Arc::new(file);
+                self.state().opened(digest, &file);
+                Some(Body { file, size, digest })
+            }
+            Err(error) => {
+                self.disown(digest, &error);
+                None
+            }
+        }
+    }
+
+    /// Keeps a verified body for `id`, or says why it is only served and not kept. The body is usable either way; it was
+    /// usable before, too: nothing waits for a commit.
+    pub fn commit(&self, incoming: Incoming<'_>, verified: &Body, id: EntryId) -> Placement {
+        let placement = self.place(&incoming, verified, id);
+        if let Placement::Unkept(reason) = &placement {
+            self.metrics.unkept.increase();
+            tracing::debug!(%reason, "verified body is served without being kept");
+        }
+        drop(incoming);
+        placement
+    }
+
+    /// Makes a body of what was proved. The only way from [`Verified`] to [`Body`].
+    #[must_use]
+    pub fn body(&self, verified: Verified) -> Body {
+        Body::new(verified)
+    }
+
+    /// Bytes and bodies at this moment.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        let state = self.state();
+        Usage { bytes: state.bytes(), reserved: state.reserved, bodies: state.bodies(), bound: self.bound }
+    }
+
+    /// Writes the times of last use that are not on disk yet, in one batch.
+    pub fn write_uses(&self) {
+        let uses = self.state().take_uses();
+        if !uses.is_empty() {
+            self.catalogue.update_uses(&uses);
+        }
+    }
+
+    fn place(&self, incoming: &Incoming<'_>, body: &Body, id: EntryId) -> Placement {
+        let Some(from) = incoming.kept_path() else {
+            return Placement::Unkept("larger than the cache, or no space for it".to_owned());
+        };
+        let _one_at_a_time = self.commits.lock().unwrap_or_else(PoisonError::into_inner);
+        let to = self.body_path(body.digest);
+        match self.move_in(from, &to, body) {
+            Ok(mtime) => {
+                let (size, now) = (body.size, now());
+                let mut record = BodyRecord { size, mtime, last_use: now, entries: vec![id] };
+                if let Some(earlier) = self.catalogue.body(body.digest) {
+                    record.entries.extend(earlier.entries.into_iter().filter(|other| *other != id));
+                }
+                let kept = self.catalogue.insert(body.digest, &record, id);
+                self.state().insert(body.digest, size, now, &body.file, kept.is_ok());
+                kept.map_or_else(|error| Placement::Unkept(format!("catalogue: {error}")), |()| Placement::Kept)
+            }
+            Err(error) => Placement::Unkept(error.to_string()),
+        }
+    }
+
+    /// Makes the bytes and the name of a body durable; its modification time in ns.
+    fn move_in(&self, from: &Path, to: &Path, body: &Body) -> Result<i64, StoreError> {
+        let parent = to.parent().unwrap_or(&self.directory);
+        body.file.sync_all().map_err(StoreError::io("writing to disk", from))?;
+        if !parent.is_dir() {
+            create_directory(parent)?;
+            sync_directory(&self.directory.join("bodies"))?;
+        }
+        fs::rename(from, to).map_err(StoreError::io("renaming a download to", to))?;
+        sync_directory(parent)?;
+        let metadata = body.file.metadata().map_err(StoreError::io("looking at", to))?;
+        Ok(mtime_ns(&metadata))
+    }
+
+    /// The body of a record is not what it was: forget the record, keep the file as an orphan if there is one.
+    fn disown(&self, digest: Sha256Digest, error: &io::Error) {
+        let path = self.body_path(digest);
+        tracing::warn!(body = %path.display(), %error, "a cached body is not as it was left; it will be proved or fetched again");
+        self.catalogue.remove(&[digest]);
+        let size = path.metadata().ok().map(|metadata| metadata.len());
+        let mut state = self.state();
+        state.remove(digest);
+        if let Some(size) = size {
+            state.add_orphan(digest, size);
+        }
+    }
+
+    fn body_path(&self, digest: Sha256Digest) -> PathBuf {
+        let name = digest.to_string();
+        let (first, rest) = name.split_at(2);
+        self.directory.join("bodies").join(first).join(rest)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.write_uses();
+    }
+}
+
+fn open_body(path: &Path, record: &BodyRecord) -> io::Result<File> {
+    let file = File::open(path)?;
+    let metadata = file.metadata()?;
+    if metadata.len() != record.size || mtime_ns(&metadata) != record.mtime {
+        return Err(io::Error::other("size or modification time changed"));
+    }
+    Ok(file)
+}
+
+fn mtime_ns(metadata: &fs::Metadata) -> i64 {
+    metadata.mtime().saturating_mul(1_000_000_000).saturating_add(metadata.mtime_nsec())
+}
+
+/// Seconds since the epoch.
+fn now() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}
+
+fn create_directory(path: &Path) -> Result<(), StoreError> {
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(StoreError::io("creating the directory", path))
+}
+
+fn sync_directory(path: &Path) -> Result<(), StoreError> {
+    File::open(path).and_then(|directory| directory.sync_all()).map_err(StoreError::io("writing to disk", path))
+}
+
+fn lock(directory: &Path) -> Result<File, StoreError> {
+    let path = directory.join("lock");
+    let options = File::options().read(true).write(true).create(true).truncate(false).open(&path);
+    let mut file = options.map_err(StoreError::io("opening", &path))?;
+    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {
+            use io::Write as _;
+            let written = file.set_len(0).and_then(|()| write!(file, "{}", std::process::id()));
+            written.map_err(StoreError::io("writing", &path))?;
+            Ok(file)
+        }
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            let pid = fs::read_to_string(&path).unwrap_or_default();
+            let pid = if pid.is_empty() { pid } else { format!(" (pid {pid})") };
+            Err(StoreError::InUse { path: directory.to_owned(), pid })
+        }
+        Err(error) => Err(StoreError::io("locking", &path)(error.into())),
+    }
+}
+
+/// Downloads that a killed daemon left: they are not resumed, their digests are not known any more.
+fn empty_incoming(directory: &Path) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        if let Err(error) = fs::remove_file(entry.path()) {
+            tracing::warn!(path = %entry.path().display(), %error, "removing an unfinished download");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

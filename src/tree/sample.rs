@@ -1,0 +1,23 @@
+//! Trees for the tests of this module.
+
+use std::io::Write as _;
+use std::sync::Arc;
+
+use sha2::{Digest as _, Sha256};
+
+use super::{PackagesFile, Tree};
+use crate::index::{Digest, Index, Rendered};
+
+/// A tree with these paths and sizes.
+pub(super) fn tree_of(generation: u64, paths: &[(&str, u64)]) -> Tree {
+    let mut text = "VERSION: 0\n\n".to_owned();
+    for (at, (path, size)) in paths.iter().enumerate() {
+        text += &format!("CPV: a/p{at}-1\nPATH: {path}\nSIZE: {size}\nMD5: {at:032x}\nMTIME: 7\n\n");
+    }
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    let index = Arc::new(Index::parse(file.try_clone().unwrap()).unwrap());
+    let digest = Digest(Sha256::digest(text.as_bytes()).into());
+    let rendered = Rendered { size: text.len() as u64, timestamp: 1000, digest };
+    Tree::new(generation, index, PackagesFile { file: Arc::new(file), rendered })
+}

@@ -1,0 +1,76 @@
+//! The current tree and the ones before it.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use super::{Attributes, Inode, Node, Tree};
+
+/// Trees kept: the current one, and earlier ones whose names still resolve for an emerge that read an earlier index.
+pub const KEPT_TREES: usize = 3;
+
+/// Shared by everything that looks at names; never empty.
+#[derive(Debug)]
+pub struct Snapshots {
+    /// Newest first.
+    trees: RwLock<Vec<Arc<Tree>>>,
+}
+
+impl Snapshots {
+    /// Starts with one tree.
+    #[must_use]
+    pub fn new(first: Arc<Tree>) -> Self {
+        Self { trees: RwLock::new(vec![first]) }
+    }
+
+    /// The newest tree.
+    #[must_use]
+    pub fn current(&self) -> Arc<Tree> {
+        let trees = self.trees.read().unwrap_or_else(PoisonError::into_inner);
+        #[expect(clippy::expect_used, reason = "`new` puts one in and `replace` never takes the last one out")]
+        let newest = trees.first().expect("there is always a tree");
+        Arc::clone(newest)
+    }
+
+    /// Puts `tree` in front and returns the one that was current.
+    pub fn replace(&self, tree: Arc<Tree>) -> Arc<Tree> {
+        let before = self.current();
+        let mut trees = self.trees.write().unwrap_or_else(PoisonError::into_inner);
+        trees.insert(0, tree);
+        trees.truncate(KEPT_TREES);
+        before
+    }
+
+    /// The newest tree that has this inode, and what it is there.
+    #[must_use]
+    pub fn find(&self, inode: Inode) -> Option<(Arc<Tree>, Node)> {
+        let trees = self.trees.read().unwrap_or_else(PoisonError::into_inner);
+        trees.iter().find_map(|tree| Some((Arc::clone(tree), tree.node(inode)?)))
+    }
+
+    /// The child `name` of a directory in the newest tree that has one.
+    #[must_use]
+    pub fn lookup(&self, parent: Inode, name: &str) -> Option<Attributes> {
+        let trees = self.trees.read().unwrap_or_else(PoisonError::into_inner);
+        trees.iter().find_map(|tree| tree.lookup(parent, name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample::tree_of;
+    use super::*;
+
+    #[test]
+    fn earlier_names_still_resolve_and_the_newest_wins() {
+        let snapshots = Snapshots::new(Arc::new(tree_of(1, &[("gone.xpak", 1), ("same.xpak", 1)])));
+        let old = snapshots.lookup(Inode::ROOT, "same.xpak").unwrap().inode;
+        snapshots.replace(Arc::new(tree_of(2, &[("same.xpak", 2)])));
+        assert!(snapshots.lookup(Inode::ROOT, "gone.xpak").is_some());
+        assert_eq!(snapshots.lookup(Inode::ROOT, "same.xpak").unwrap().size, 2);
+        assert_eq!(snapshots.find(old).unwrap().0.generation(), 1);
+        for generation in 3..6 {
+            snapshots.replace(Arc::new(tree_of(generation, &[])));
+        }
+        assert!(snapshots.find(old).is_none());
+        assert_eq!(snapshots.current().generation(), 5);
+    }
+}

@@ -1,0 +1,161 @@
+//! The only file that names reqwest.
+
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use reqwest::StatusCode;
+use reqwest::header::{
+    CONTENT_RANGE, ETAG, HeaderMap, HeaderName, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED, RANGE,
+    RETRY_AFTER,
+};
+use reqwest::redirect::{Attempt, Policy};
+use url::Url;
+
+use super::UpstreamError;
+use super::retry::{CONNECT_TIMEOUT, STALL_TIMEOUT};
+use crate::config;
+
+const MAX_REDIRECTS: usize = 5;
+
+#[derive(Debug, Clone)]
+pub(super) struct Client(reqwest::Client);
+
+/// A header to send, and what it is for.
+pub(super) enum Condition<'a> {
+    /// A whole file, whatever it is.
+    None,
+    /// Only if it is not what was had before.
+    Changed { etag: Option<&'a str>, last_modified: Option<&'a str> },
+    /// From this byte on, if it is still the file that `validator` was given for.
+    From { offset: u64, validator: Option<&'a str> },
+}
+
+/// An answer whose body is still to come.
+#[derive(Debug)]
+pub(super) struct Answer {
+    response: reqwest::Response,
+    url: String,
+}
+
+impl Client {
+    pub(super) fn new() -> Result<Self, UpstreamError> {
+        // Fails only when it was done before.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let agent = concat!("binhostfs/", env!("CARGO_PKG_VERSION"));
+        let builder = reqwest::Client::builder().user_agent(agent).redirect(Policy::custom(redirect));
+        let builder = builder.connect_timeout(CONNECT_TIMEOUT).http1_only();
+        let builder = builder.pool_max_idle_per_host(2).pool_idle_timeout(Duration::from_secs(30));
+        builder.build().map(Self).map_err(|error| UpstreamError::Setup(causes(&error)))
+    }
+
+    /// Asks for `url`; an answer is one with status 200, 206 or 304.
+    pub(super) async fn get(&self, url: &Url, condition: Condition<'_>) -> Result<Answer, UpstreamError> {
+        let shown = config::shown(url);
+        let request = conditional(self.0.get(url.clone()), condition);
+        let answer = tokio::time::timeout(CONNECT_TIMEOUT + STALL_TIMEOUT, request.send()).await;
+        let response = match answer {
+            Err(_) => return Err(UpstreamError::Stalled { url: shown, after: STALL_TIMEOUT }),
+            Ok(Err(error)) if error.is_redirect() => {
+                return Err(UpstreamError::Redirect { url: shown, reason: causes(&error.without_url()) });
+            }
+            Ok(Err(error)) => {
+                return Err(UpstreamError::Transport { url: shown, reason: causes(&error.without_url()) });
+            }
+            Ok(Ok(response)) => response,
+        };
+        match response.status() {
+            StatusCode::OK | StatusCode::PARTIAL_CONTENT | StatusCode::NOT_MODIFIED => {
+                Ok(Answer { response, url: shown })
+            }
+            status => {
+                let retry_after = header(response.headers(), RETRY_AFTER).and_then(|text| waiting_time(&text));
+                Err(UpstreamError::Status { url: shown, status: status.as_u16(), retry_after })
+            }
+        }
+    }
+}
+
+impl Answer {
+    pub(super) fn status(&self) -> u16 {
+        self.response.status().as_u16()
+    }
+
+    /// Bytes to come, where the server says.
+    pub(super) fn length(&self) -> Option<u64> {
+        self.response.content_length()
+    }
+
+    pub(super) fn etag(&self) -> Option<String> {
+        header(self.response.headers(), ETAG)
+    }
+
+    pub(super) fn last_modified(&self) -> Option<String> {
+        header(self.response.headers(), LAST_MODIFIED)
+    }
+
+    pub(super) fn content_range(&self) -> Option<String> {
+        header(self.response.headers(), CONTENT_RANGE)
+    }
+
+    /// The next piece; `None` at the end.
+    pub(super) async fn chunk(&mut self) -> Result<Option<Bytes>, UpstreamError> {
+        match tokio::time::timeout(STALL_TIMEOUT, self.response.chunk()).await {
+            Err(_) => Err(UpstreamError::Stalled { url: self.url.clone(), after: STALL_TIMEOUT }),
+            Ok(Err(error)) => {
+                Err(UpstreamError::Transport { url: self.url.clone(), reason: causes(&error.without_url()) })
+            }
+            Ok(Ok(chunk)) => Ok(chunk),
+        }
+    }
+}
+
+fn conditional(request: reqwest::RequestBuilder, condition: Condition<'_>) -> reqwest::RequestBuilder {
+    let with = |request: reqwest::RequestBuilder, name: HeaderName, value: Option<&str>| match value {
+        Some(value) => request.header(name, value),
+        None => request,
+    };
+    match condition {
+        Condition::None => request,
+        Condition::Changed { etag, last_modified } => {
+            with(with(request, IF_NONE_MATCH, etag), IF_MODIFIED_SINCE, last_modified)
+        }
+        Condition::From { offset, validator } => {
+            with(request.header(RANGE, format!("bytes={offset}-")), IF_RANGE, validator)
+        }
+    }
+}
+
+fn redirect(attempt: Attempt<'_>) -> reqwest::redirect::Action {
+    let was_secure = attempt.previous().iter().any(|url| url.scheme() == "https");
+    if was_secure && attempt.url().scheme() != "https" {
+        return attempt.error("a redirect leads from https to http");
+    }
+    if attempt.previous().len() > MAX_REDIRECTS {
+        return attempt.error(format!("more than {MAX_REDIRECTS} redirects"));
+    }
+    attempt.follow()
+}
+
+fn header(headers: &HeaderMap, name: HeaderName) -> Option<String> {
+    headers.get(name)?.to_str().ok().map(str::to_owned)
+}
+
+/// Retry-After: seconds or a date.
+fn waiting_time(text: &str) -> Option<Duration> {
+    let date = || httpdate::parse_http_date(text).ok()?.duration_since(SystemTime::now()).ok();
+    text.trim().parse().ok().map(Duration::from_secs).or_else(date)
+}
+
+/// An error with what caused it, shortest words first: reqwest's own text says only "error sending request".
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut parts = vec![error.to_string()];
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let text = cause.to_string();
+        if !parts.iter().any(|part| part.contains(&text)) {
+            parts.push(text);
+        }
+        next = cause.source();
+    }
+    parts.join(": ")
+}

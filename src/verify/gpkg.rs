@@ -1,0 +1,345 @@
+//! The GPKG container (GLEP 78), taken apart while it streams past; nothing of a member but its Manifest is kept.
+
+use std::mem;
+
+use blake2::Blake2b512;
+use sha2::{Digest as _, Sha512};
+
+use super::manifest::{self, Digest512, ManifestError, Record};
+use super::tar_header::{BLOCK, Kind, TarError, TarHeader, is_zero, padding, plain_text};
+use crate::index::Digest;
+
+/// Most members of a container, Manifest included; Portage makes 4, or 6 with signatures.
+const MAX_MEMBERS: usize = 64;
+/// Largest Manifest in bytes.
+const MAX_MANIFEST: u64 = 1 << 20;
+/// Longest GNU long name in bytes.
+const MAX_LONG_NAME: u64 = 4096;
+const MANIFEST: &str = "Manifest";
+const VERSION: &str = "gpkg-1";
+
+/// Why bytes are not a sound GPKG.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum GpkgError {
+    /// A block is not the header of a member.
+    #[error("{0}")]
+    Tar(#[from] TarError),
+    /// Something else than a regular file.
+    #[error("{0:?} is not a regular file")]
+    NotRegular(String),
+    /// Not `directory/name`.
+    #[error("the member name {0:?} is not one directory and one name")]
+    Name(String),
+    /// A GNU long name that is too long, or not before a member.
+    #[error("a GNU long name is longer than {MAX_LONG_NAME} bytes, or not in front of a member")]
+    LongName,
+    /// Members in two directories.
+    #[error("{0:?} is not in the directory of the members before it")]
+    Directory(String),
+    /// Two members of one name.
+    #[error("there are two members {0:?}")]
+    Duplicate(String),
+    /// More than 64 members.
+    #[error("there are more than {MAX_MEMBERS} members")]
+    TooMany,
+    /// A member goes on beyond SIZE.
+    #[error("{0:?} goes on after the end of the package")]
+    PastEnd(String),
+    /// Bytes that are not zero between two members.
+    #[error("the padding after a member is not zero")]
+    Padding,
+    /// Bytes that are not zero after the end of the tar.
+    #[error("there is something after the end of the tar")]
+    AfterEnd,
+    /// The file ends before the two zero blocks at the end of the tar.
+    #[error("the tar has no end")]
+    Unfinished,
+    /// A member that must be there.
+    #[error("there is no member {0}")]
+    Missing(&'static str),
+    /// Two members where only one may be, e.g. `metadata.tar.xz` and `metadata.tar.zst`.
+    #[error("there is more than one member {0}")]
+    Ambiguous(&'static str),
+    /// The Manifest has more than 1 MiB.
+    #[error("the Manifest has more than {MAX_MANIFEST} bytes")]
+    ManifestTooLarge,
+    /// The Manifest is malformed.
+    #[error("{0}")]
+    Manifest(#[from] ManifestError),
+    /// The Manifest does not name a member.
+    #[error("the Manifest has no record of {0:?}")]
+    NoRecord(String),
+    /// The Manifest names a member that is not there.
+    #[error("the Manifest has a record of {0:?}, which is not there")]
+    NoMember(String),
+    /// A member has another size.
+    #[error("{name:?} has {got} bytes, the Manifest says {expected}")]
+    Size {
+        /// The member.
+        name: String,
+        /// That of the Manifest.
+        expected: u64,
+        /// That of the member.
+        got: u64,
+    },
+    /// A member has another digest.
+    #[error("{name:?} does not have the {kind} of the Manifest")]
+    Digest {
+        /// The member.
+        name: String,
+        /// `SHA512` or `BLAKE2B`.
+        kind: &'static str,
+    },
+    /// Bytes after a fault.
+    #[error("the bytes before these were refused already")]
+    Refused,
+}
+
+/// Where the metadata tar is.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct MetadataMember {
+    pub(super) offset: u64,
+    pub(super) size: u64,
+    /// Of its compression, without the dot; empty where there is none.
+    pub(super) extension: String,
+}
+
+/// A member that has passed.
+struct Member {
+    name: String,
+    offset: u64,
+    size: u64,
+    sha512: Digest512,
+    blake2b: Digest512,
+}
+
+/// What the bytes after a header belong to.
+enum Part {
+    Member(Box<Passing>),
+    Manifest(Vec<u8>),
+    LongName(Vec<u8>),
+}
+
+/// A member that is passing.
+struct Passing {
+    name: String,
+    offset: u64,
+    size: u64,
+    sha512: Sha512,
+    blake2b: Blake2b512,
+}
+
+enum State {
+    /// Bytes of `block` that are filled.
+    Header(usize),
+    /// Bytes of the part and of padding after it that are to come.
+    Body(Part, u64, u64),
+    /// Bytes that are to come.
+    Padding(u64),
+    /// Zero bytes at the end so far.
+    End(u64),
+    Refused,
+}
+
+/// The machine: [`Container::push`] all bytes, then [`Container::finish`].
+pub(super) struct Container {
+    size: u64,
+    position: u64,
+    block: [u8; BLOCK],
+    state: State,
+    long_name: Option<String>,
+    directory: Option<String>,
+    members: Vec<Member>,
+    manifest: Option<Vec<u8>>,
+}
+
+impl Container {
+    /// For a package of `size` bytes.
+    pub(super) fn new(size: u64) -> Self {
+        let (position, block, state) = (0, [0; BLOCK], State::Header(0));
+        Self { size, position, block, state, long_name: None, directory: None, members: Vec::new(), manifest: None }
+    }
+
+    /// Takes the next bytes.
+    pub(super) fn push(&mut self, mut chunk: &[u8]) -> Result<(), GpkgError> {
+        while !chunk.is_empty() {
+            let (state, used) = match mem::replace(&mut self.state, State::Refused) {
+                State::Header(filled) => self.header(filled, chunk)?,
+                State::Body(part, left, padding) => self.body(part, left, padding, chunk)?,
+                State::Padding(left) => between(left, chunk)?,
+                State::End(zeros) if is_zero(chunk) => (State::End(zeros + chunk.len() as u64), chunk.len()),
+                State::End(_) => return Err(GpkgError::AfterEnd),
+                State::Refused => return Err(GpkgError::Refused),
+            };
+            self.state = state;
+            self.position += used as u64;
+            chunk = chunk.get(used..).unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    fn header(&mut self, filled: usize, chunk: &[u8]) -> Result<(State, usize), GpkgError> {
+        let room = self.block.get_mut(filled..).unwrap_or_default();
+        let used = room.len().min(chunk.len());
+        room.iter_mut().zip(chunk).for_each(|(to, from)| *to = *from);
+        let state = if filled + used < BLOCK {
+            State::Header(filled + used)
+        } else if !is_zero(&self.block) {
+            self.open(self.position + used as u64)?
+        } else if self.long_name.is_none() {
+            State::End(BLOCK as u64)
+        } else {
+            return Err(GpkgError::LongName);
+        };
+        Ok((state, used))
+    }
+
+    /// A whole header is there, and its part starts at `offset`.
+    fn open(&mut self, offset: u64) -> Result<State, GpkgError> {
+        let TarHeader { name, size, kind } = TarHeader::parse(&self.block)?;
+        if size > self.size.saturating_sub(offset) {
+            return Err(GpkgError::PastEnd(name));
+        }
+        let part = match kind {
+            Kind::Regular => {
+                let name = self.long_name.take().unwrap_or(name);
+                self.open_member(name, offset, size)?
+            }
+            Kind::LongName if self.long_name.is_none() && size <= MAX_LONG_NAME => Part::LongName(Vec::new()),
+            Kind::LongName => return Err(GpkgError::LongName),
+            Kind::Directory | Kind::Other => return Err(GpkgError::NotRegular(name)),
+        };
+        if size > 0 {
+            return Ok(State::Body(part, size, padding(size)));
+        }
+        self.close(part)?;
+        Ok(State::Header(0))
+    }
+
+    fn open_member(&mut self, path: String, offset: u64, size: u64) -> Result<Part, GpkgError> {
+        let named = |part: &str| !matches!(part, "" | "." | "..");
+        let name = match path.split_once('/') {
+            Some((directory, name)) if named(directory) && named(name) && !name.contains('/') => {
+                if self.directory.get_or_insert_with(|| directory.to_owned()) != directory {
+                    return Err(GpkgError::Directory(path));
+                }
+                name.to_owned()
+            }
+            _ => return Err(GpkgError::Name(path)),
+        };
+        if self.members.len() + usize::from(self.manifest.is_some()) >= MAX_MEMBERS {
+            return Err(GpkgError::TooMany);
+        }
+        if self.members.iter().any(|member| member.name == name) || (name == MANIFEST && self.manifest.is_some()) {
+            return Err(GpkgError::Duplicate(name));
+        }
+        if name == MANIFEST {
+            return if size <= MAX_MANIFEST {
+                Ok(Part::Manifest(Vec::new()))
+            } else {
+                Err(GpkgError::ManifestTooLarge)
+            };
+        }
+        let (sha512, blake2b) = (Sha512::new(), Blake2b512::new());
+        Ok(Part::Member(Box::new(Passing { name, offset, size, sha512, blake2b })))
+    }
+
+    fn body(&mut self, mut part: Part, left: u64, padding: u64, chunk: &[u8]) -> Result<(State, usize), GpkgError> {
+        let bytes = first(chunk, left);
+        match &mut part {
+            Part::Member(passing) => {
+                passing.sha512.update(bytes);
+                passing.blake2b.update(bytes);
+            }
+            Part::Manifest(kept) | Part::LongName(kept) => kept.extend_from_slice(bytes),
+        }
+        let left = left - bytes.len() as u64;
+        if left > 0 {
+            return Ok((State::Body(part, left, padding), bytes.len()));
+        }
+        self.close(part)?;
+        Ok((after_padding(padding), bytes.len()))
+    }
+
+    /// The whole part is there.
+    fn close(&mut self, part: Part) -> Result<(), GpkgError> {
+        match part {
+            Part::LongName(bytes) => self.long_name = Some(plain_text(&bytes)?),
+            Part::Manifest(bytes) => self.manifest = Some(bytes),
+            Part::Member(passing) => {
+                let Passing { name, offset, size, sha512, blake2b } = *passing;
+                let (sha512, blake2b) = (Digest(sha512.finalize().into()), Digest(blake2b.finalize().into()));
+                self.members.push(Member { name, offset, size, sha512, blake2b });
+            }
+        }
+        Ok(())
+    }
+
+    /// All bytes were pushed: checks what can only be known now.
+    pub(super) fn finish(mut self) -> Result<MetadataMember, GpkgError> {
+        match self.state {
+            State::End(zeros) if zeros >= 2 * BLOCK as u64 => {}
+            State::Refused => return Err(GpkgError::Refused),
+            _ => return Err(GpkgError::Unfinished),
+        }
+        let manifest = self.manifest.take().ok_or(GpkgError::Missing(MANIFEST))?;
+        if !self.members.iter().any(|member| member.name == VERSION) {
+            return Err(GpkgError::Missing(VERSION));
+        }
+        self.only_one("image.tar")?;
+        let (metadata, extension) = self.only_one("metadata.tar")?;
+        let found = MetadataMember { offset: metadata.offset, size: metadata.size, extension: extension.to_owned() };
+        compare(&self.members, manifest::parse(&manifest)?)?;
+        Ok(found)
+    }
+
+    /// The one member `stem` or `stem.EXTENSION`, and the extension.
+    fn only_one(&self, stem: &'static str) -> Result<(&Member, &str), GpkgError> {
+        let mut all = self.members.iter().filter_map(|member| {
+            let extension = match member.name.strip_prefix(stem)? {
+                "" => "",
+                rest => rest.strip_prefix('.')?,
+            };
+            let is_signature = extension == "sig" || extension.ends_with(".sig");
+            (!is_signature).then_some((member, extension))
+        });
+        let one = all.next().ok_or(GpkgError::Missing(stem))?;
+        if all.next().is_some() { Err(GpkgError::Ambiguous(stem)) } else { Ok(one) }
+    }
+}
+
+/// The first `count` bytes of `chunk`, or all.
+fn first(chunk: &[u8], count: u64) -> &[u8] {
+    usize::try_from(count).ok().and_then(|count| chunk.get(..count)).unwrap_or(chunk)
+}
+
+fn after_padding(left: u64) -> State {
+    if left > 0 { State::Padding(left) } else { State::Header(0) }
+}
+
+fn between(left: u64, chunk: &[u8]) -> Result<(State, usize), GpkgError> {
+    let bytes = first(chunk, left);
+    if !is_zero(bytes) {
+        return Err(GpkgError::Padding);
+    }
+    Ok((after_padding(left - bytes.len() as u64), bytes.len()))
+}
+
+/// Every member has its record, every record its member, and they agree.
+fn compare(members: &[Member], mut records: Vec<Record>) -> Result<(), GpkgError> {
+    for Member { name, size, sha512, blake2b, .. } in members {
+        let name = || name.clone();
+        let at = records.iter().position(|record| record.name == name()).ok_or_else(|| GpkgError::NoRecord(name()))?;
+        let record = records.swap_remove(at);
+        if record.size != *size {
+            return Err(GpkgError::Size { name: name(), expected: record.size, got: *size });
+        }
+        if record.sha512 != *sha512 {
+            return Err(GpkgError::Digest { name: name(), kind: "SHA512" });
+        }
+        if record.blake2b != *blake2b {
+            return Err(GpkgError::Digest { name: name(), kind: "BLAKE2B" });
+        }
+    }
+    records.pop().map_or(Ok(()), |record| Err(GpkgError::NoMember(record.name)))
+}

@@ -1,0 +1,112 @@
+//! `metadata.tar*` of a GPKG: read back from the file for the package's identity.
+
+use std::cell::Cell;
+use std::fs::File;
+use std::io::{self, Read};
+
+use super::VerifyError;
+use super::decompress::{MAX_METADATA, Section, decoder};
+use super::gpkg::MetadataMember;
+use super::identity::{Identity, MAX_VALUE};
+use super::tar_header::{BLOCK, Kind, TarError, TarHeader, is_zero, padding};
+
+/// Why a package's metadata cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum MetadataError {
+    /// It does not decompress, or ends within a block of its tar.
+    #[error("decompressing it: {0}")]
+    Decompress(io::Error),
+    /// It goes on after 32 MiB.
+    #[error("it has more than {MAX_METADATA} bytes")]
+    TooLarge,
+    /// A block of its tar is not the header of a member.
+    #[error("{0}")]
+    Tar(#[from] TarError),
+    /// Something else than a regular file or a directory; Portage does not read it either.
+    #[error("{0:?} is not a regular file")]
+    NotRegular(String),
+    /// A value is there twice.
+    #[error("{0} is there twice")]
+    Twice(String),
+    /// A value has more than 4096 bytes.
+    #[error("{0} has more than {MAX_VALUE} bytes")]
+    LongValue(String),
+}
+
+/// The identity in the metadata of `file`.
+pub(super) fn read(file: &File, member: &MetadataMember) -> Result<Identity, VerifyError> {
+    let failure = Cell::new(None);
+    let section = Section::new(file, member.offset, member.size, &failure);
+    let identity = MetadataTar { input: decoder(&member.extension, section)?, left: MAX_METADATA }.identity();
+    match failure.take() {
+        Some(source) => Err(VerifyError::Io { attempted: "reading a package back from the cache", source }),
+        None => Ok(identity?),
+    }
+}
+
+struct MetadataTar<R> {
+    input: R,
+    left: u64,
+}
+
+impl<R: Read> MetadataTar<R> {
+    fn identity(mut self) -> Result<Identity, MetadataError> {
+        let mut identity = Identity::default();
+        while let Some(block) = self.block()? {
+            let TarHeader { name, size, kind } = TarHeader::parse(&block)?;
+            match (kind, name.strip_prefix("metadata/").filter(|key| Identity::wants(key))) {
+                (Kind::Regular, Some(key)) if size > MAX_VALUE => return Err(MetadataError::LongValue(key.to_owned())),
+                (Kind::Regular, Some(key)) => {
+                    let value = self.value(size)?;
+                    identity.set(key, &value)?;
+                }
+                (Kind::Regular | Kind::Directory, _) => self.skip(size)?,
+                (Kind::LongName | Kind::Other, _) => return Err(MetadataError::NotRegular(name)),
+            }
+            self.skip(padding(size))?;
+        }
+        Ok(identity)
+    }
+
+    /// The next header; `None` at the end.
+    fn block(&mut self) -> Result<Option<[u8; BLOCK]>, MetadataError> {
+        let bytes = self.take(BLOCK as u64)?;
+        let mut block = [0; BLOCK];
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        if bytes.len() < BLOCK {
+            return Err(MetadataError::Decompress(io::ErrorKind::UnexpectedEof.into()));
+        }
+        block.copy_from_slice(&bytes);
+        Ok(Some(block).filter(|block| !is_zero(block)))
+    }
+
+    fn value(&mut self, size: u64) -> Result<Vec<u8>, MetadataError> {
+        let bytes = self.take(size)?;
+        let whole = bytes.len() as u64 == size;
+        if whole { Ok(bytes) } else { Err(MetadataError::Decompress(io::ErrorKind::UnexpectedEof.into())) }
+    }
+
+    /// Up to `count` bytes, which are few.
+    fn take(&mut self, count: u64) -> Result<Vec<u8>, MetadataError> {
+        self.spend(count)?;
+        let mut bytes = Vec::new();
+        self.input.by_ref().take(count).read_to_end(&mut bytes).map_err(MetadataError::Decompress)?;
+        Ok(bytes)
+    }
+
+    fn skip(&mut self, count: u64) -> Result<(), MetadataError> {
+        self.spend(count)?;
+        let skipped = io::copy(&mut self.input.by_ref().take(count), &mut io::sink());
+        match skipped.map_err(MetadataError::Decompress)? {
+            skipped if skipped == count => Ok(()),
+            _ => Err(MetadataError::Decompress(io::ErrorKind::UnexpectedEof.into())),
+        }
+    }
+
+    fn spend(&mut self, count: u64) -> Result<(), MetadataError> {
+        self.left = self.left.checked_sub(count).ok_or(MetadataError::TooLarge)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,127 @@
+//! Where bytes come in: from the network, or from a file that is already there.
+
+use std::cmp::Ordering;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+use super::proof::Proof;
+use super::{Verified, VerifyError};
+use crate::index::Entry;
+
+/// Bytes that [`recheck`] reads at once.
+const READ_SIZE: usize = 512 << 10;
+
+/// Writes a body to a file and proves it on the way.
+pub struct Receiver {
+    file: File,
+    entry: Entry,
+    proof: Proof,
+    received: u64,
+    refused: bool,
+}
+
+impl Receiver {
+    /// Receives the package of `entry` into `file`, which is empty and open for reading and writing. Space may be
+    /// allocated beforehand; offsets are the receiver's own.
+    #[must_use]
+    pub fn new(file: File, entry: Entry) -> Self {
+        let proof = Proof::new(&entry);
+        Self { file, entry, proof, received: 0, refused: false }
+    }
+
+    /// Bytes that were written and digested.
+    #[must_use]
+    pub fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// Writes the next bytes of the body. Blocks, and takes some 5 ms a MiB for digests: large chunks are cheaper.
+    ///
+    /// # Errors
+    /// [`VerifyError::Io`]: nothing of the chunk counts, and it can be written again, e.g. once there is space.
+    /// Any other: the bytes are not the package, and only [`Receiver::restart`] goes on.
+    pub fn write(&mut self, chunk: &[u8]) -> Result<(), VerifyError> {
+        if self.refused {
+            return Err(VerifyError::Refused);
+        }
+        let length = chunk.len() as u64;
+        if length > self.entry.size - self.received {
+            self.refused = true;
+            return Err(VerifyError::TooLong { expected: self.entry.size });
+        }
+        if let Err(source) = self.file.write_all_at(chunk, self.received) {
+            // Space for a part of the chunk is better given back; where even that fails it is overwritten later.
+            drop(self.file.set_len(self.received));
+            return Err(VerifyError::Io { attempted: "writing a package to the cache", source });
+        }
+        self.received += length;
+        self.proof.update(chunk, &self.entry).inspect_err(|_| self.refused = true)?;
+        Ok(())
+    }
+
+    /// Writes to another file from now on, as if the disk had changed beneath the first.
+    #[cfg(test)]
+    pub(super) fn exchange_file(&mut self, file: File) -> File {
+        std::mem::replace(&mut self.file, file)
+    }
+
+    /// Forgets everything: the body comes anew from its first byte.
+    ///
+    /// # Errors
+    /// The file cannot be truncated.
+    pub fn restart(&mut self) -> Result<(), VerifyError> {
+        self.file.set_len(0).map_err(VerifyError::io("truncating an incomplete package"))?;
+        self.proof = Proof::new(&self.entry);
+        self.received = 0;
+        self.refused = false;
+        Ok(())
+    }
+
+    /// Judges the body after its last byte.
+    ///
+    /// # Errors
+    /// See [`VerifyError`]. The file is closed and still there; unlinking it is the caller's.
+    pub fn finish(self) -> Result<Verified, VerifyError> {
+        let Self { file, entry, proof, received, refused } = self;
+        if refused {
+            return Err(VerifyError::Refused);
+        }
+        if received < entry.size {
+            return Err(VerifyError::Truncated { expected: entry.size, got: received });
+        }
+        same_length(&file, &entry)?;
+        let digest = proof.finish(&file, &entry)?;
+        Ok(Verified { file, entry, digest })
+    }
+}
+
+/// Proves a file that is already there, all over; it is only read.
+///
+/// # Errors
+/// See [`VerifyError`].
+pub fn recheck(file: File, entry: Entry) -> Result<Verified, VerifyError> {
+    same_length(&file, &entry)?;
+    let mut proof = Proof::new(&entry);
+    let mut buffer = vec![0; READ_SIZE];
+    let mut position = 0;
+    while position < entry.size {
+        let count = usize::try_from(entry.size - position).unwrap_or(usize::MAX).min(READ_SIZE);
+        let chunk = buffer.get_mut(..count).unwrap_or_default();
+        file.read_exact_at(chunk, position).map_err(VerifyError::io("reading a package from the cache"))?;
+        proof.update(chunk, &entry)?;
+        position += chunk.len() as u64;
+    }
+    let digest = proof.finish(&file, &entry)?;
+    Ok(Verified { file, entry, digest })
+}
+
+/// The file has SIZE bytes: no more than were proven are ever served.
+fn same_length(file: &File, entry: &Entry) -> Result<(), VerifyError> {
+    let got = file.metadata().map_err(VerifyError::io("reading the length of a package in the cache"))?.len();
+    let expected = entry.size;
+    match got.cmp(&expected) {
+        Ordering::Less => Err(VerifyError::Truncated { expected, got }),
+        Ordering::Equal => Ok(()),
+        Ordering::Greater => Err(VerifyError::TooLong { expected }),
+    }
+}

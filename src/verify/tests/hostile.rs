@@ -1,0 +1,84 @@
+//! Whatever the bytes are: an answer, no panic, and the same one in chunks of any size.
+
+use super::metadata::EXTENSIONS;
+use super::sample::{GPKG, VALUES, XPAK, compress, entry, gpkg, gpkg_with, metadata_tar, xpak};
+use super::*;
+use proptest::prelude::*;
+
+/// Bytes to overwrite, by a position that is taken modulo the length, and where to cut.
+fn mutations() -> impl Strategy<Value = (Vec<(usize, u8)>, Option<usize>)> {
+    (prop::collection::vec((any::<usize>(), any::<u8>()), 1..8), prop::option::weighted(0.2, any::<usize>()))
+}
+
+fn mutate(bytes: &mut Vec<u8>, (changes, cut): (Vec<(usize, u8)>, Option<usize>)) {
+    if let Some(cut) = cut {
+        bytes.truncate(cut % bytes.len() + 1);
+    }
+    let length = bytes.len();
+    changes.into_iter().for_each(|(at, byte)| bytes[at % length] = byte);
+}
+
+/// Makes the checksums of all tar headers right again.
+fn sum_headers(bytes: &mut [u8]) {
+    for block in bytes.chunks_exact_mut(512).filter(|block| block[257..262] == *b"ustar") {
+        let mut head = tar::Header::new_old();
+        head.as_mut_bytes().copy_from_slice(block);
+        head.set_cksum();
+        block.copy_from_slice(head.as_bytes());
+    }
+}
+
+proptest! {
+    #[test]
+    fn metadata_that_is_no_longer_what_was_compressed(which in 0..EXTENSIONS.len(), changes in mutations()) {
+        let extension = EXTENSIONS[which];
+        let mut metadata = compress(extension, &metadata_tar(&VALUES));
+        mutate(&mut metadata, changes);
+        let bytes = gpkg_with(extension, metadata);
+        if let Err(error) = receive(&bytes, &entry(GPKG, &bytes), usize::MAX) {
+            prop_assert!(error.io_error().is_none());
+        }
+    }
+
+    #[test]
+    fn metadata_that_never_was_compressed(which in 0..EXTENSIONS.len(), tail in prop::collection::vec(any::<u8>(), 0..300), keep in 0_usize..40) {
+        let extension = EXTENSIONS[which];
+        let mut metadata = compress(extension, &metadata_tar(&VALUES));
+        metadata.truncate(keep);
+        metadata.extend(tail);
+        let bytes = gpkg_with(extension, metadata);
+        if let Err(error) = receive(&bytes, &entry(GPKG, &bytes), usize::MAX) {
+            prop_assert!(error.io_error().is_none());
+        }
+    }
+
+    #[test]
+    fn containers_that_are_no_longer_what_was_packed(changes in mutations(), in_headers: bool, chunk in 1_usize..2000) {
+        let mut bytes = gpkg("zst");
+        let (mut changes, cut) = changes;
+        if in_headers {
+            let headers: Vec<_> = (0..bytes.len()).step_by(512).filter(|at| bytes[at + 257..at + 262] == *b"ustar").collect();
+            changes.iter_mut().for_each(|(at, _)| *at = headers[*at % headers.len()] + *at / 7 % 512);
+        }
+        mutate(&mut bytes, (changes, cut));
+        sum_headers(&mut bytes);
+        let entry = entry(GPKG, &bytes);
+        let outcome = |result: Result<Verified, VerifyError>| result.map_err(|error| error.to_string()).map(|v| v.digest());
+        prop_assert_eq!(outcome(receive(&bytes, &entry, usize::MAX)), outcome(receive(&bytes, &entry, chunk)));
+    }
+
+    #[test]
+    fn segments_that_are_no_longer_what_was_packed(changes in mutations()) {
+        let mut bytes = xpak();
+        mutate(&mut bytes, changes);
+        if let Err(error) = receive(&bytes, &entry(XPAK, &bytes), usize::MAX) {
+            prop_assert!(error.io_error().is_none());
+        }
+    }
+
+    #[test]
+    fn bytes_of_any_kind_under_any_name(bytes in prop::collection::vec(any::<u8>(), 1..2000), name in 0_usize..3) {
+        let path = [GPKG, XPAK, "app-misc/hello"][name];
+        prop_assert!(receive(&bytes, &entry(path, &bytes), 100).is_err());
+    }
+}

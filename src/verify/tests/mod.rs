@@ -1,0 +1,49 @@
+//! What is proven and what is refused, seen from outside.
+
+mod container;
+mod hostile;
+mod metadata;
+mod receive;
+mod sample;
+mod xpak;
+
+use std::io::Write;
+
+use super::{Receiver, Verified, VerifyError};
+use crate::index::Entry;
+
+/// Receives `bytes` in chunks.
+fn receive(bytes: &[u8], entry: &Entry, chunk: usize) -> Result<Verified, VerifyError> {
+    let mut receiver = Receiver::new(tempfile::tempfile().unwrap(), entry.clone());
+    for chunk in bytes.chunks(chunk) {
+        receiver.write(chunk)?;
+    }
+    receiver.finish()
+}
+
+/// Receives `bytes`, and checks that proving them from the disk comes to the same.
+fn prove(bytes: &[u8], entry: &Entry) -> Result<Verified, VerifyError> {
+    let received = receive(bytes, entry, usize::MAX);
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(bytes).unwrap();
+    let rechecked = super::recheck(file, entry.clone());
+    let outcome = |result: &Result<Verified, VerifyError>| match result {
+        Ok(verified) => format!("{} {}", verified.size(), verified.digest()),
+        Err(error) => error.to_string(),
+    };
+    assert_eq!(outcome(&received), outcome(&rechecked));
+    received
+}
+
+/// The error of `bytes` against an entry with their own digests.
+fn fault(path: &str, bytes: &[u8]) -> VerifyError {
+    prove(bytes, &sample::entry(path, bytes)).unwrap_err()
+}
+
+#[test]
+fn what_crosses_threads() {
+    fn sends<T: Send + Sync>() {}
+    sends::<(Verified, VerifyError)>();
+    fn sends_once<T: Send>() {}
+    sends_once::<Receiver>();
+}

@@ -1,0 +1,39 @@
+//! What tests share: a scriptable origin, packages, a mounted daemon, skipping.
+
+mod origin;
+#[path = "../../../src/cli/demo/package.rs"]
+mod package;
+mod packages;
+mod process;
+
+pub(crate) use origin::{Act, Origin};
+pub(crate) use packages::{Package, index_of};
+pub(crate) use process::{Mounted, Options, binary};
+
+use std::path::Path;
+
+/// Whether a test that mounts can run. Says loudly when not; fails where everything is required.
+pub(crate) fn can_mount() -> bool {
+    let device = Path::new("/dev/fuse").exists();
+    let root = rustix::process::geteuid().is_root();
+    have(device && root, "mounting needs root and /dev/fuse")
+}
+
+/// `true`, or a loud skip, or a failure where `BINHOSTFS_TEST_REQUIRE_ALL` is set.
+pub(crate) fn have(condition: bool, what: &str) -> bool {
+    if !condition {
+        let required = std::env::var_os("BINHOSTFS_TEST_REQUIRE_ALL").is_some();
+        assert!(!required, "required, and not here: {what}");
+        eprintln!("SKIPPED: {what}");
+    }
+    condition
+}
+
+/// Polls `condition` until it holds; fails after `seconds`. For what has no event to wait for.
+pub(crate) fn eventually(seconds: u64, what: &str, mut condition: impl FnMut() -> bool) {
+    let start = std::time::Instant::now();
+    while !condition() {
+        assert!(start.elapsed().as_secs() < seconds, "not within {seconds} s: {what}");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+}

@@ -1,0 +1,330 @@
+//! A binhost that misbehaves on demand: an HTTP/1.1 server on loopback, written by hand so that it can break the protocol.
+
+use std::collections::{HashMap, VecDeque};
+use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::Duration;
+
+/// What to do with one request.
+#[derive(Debug, Clone)]
+pub(crate) enum Act {
+    /// Serve the file, with ranges and conditions.
+    Serve,
+    /// Serve the file, but as if ranges were unknown: always whole, without validators.
+    Whole,
+    /// Only this status, with these header lines.
+    Status(u16, Vec<String>),
+    /// Announce everything, send so many bytes of the body, then close.
+    CloseAt(usize),
+    /// Like `CloseAt`, but reset the connection.
+    ResetAt(usize),
+    /// Announce and send only so many bytes, properly ended.
+    ShortBy(usize),
+    /// A chunked body that ends properly after so many bytes.
+    ChunkedUpTo(usize),
+    /// Serve with one bit flipped in the byte at this place.
+    Flip(usize),
+    /// Answer nothing at all, until the test ends.
+    Silence,
+    /// Send so many bytes of the body, then nothing more.
+    StallAt(usize),
+    /// So many bytes at a time, with a pause in between.
+    Slow(usize, Duration),
+    /// A chunked body without end.
+    Endless,
+    /// 302 to this Location.
+    Redirect(String),
+    /// A range answered with another range than the one asked for.
+    WrongRange,
+    /// These bytes instead of the file, with status 200.
+    Instead(Vec<u8>),
+}
+
+/// A request as it came.
+#[derive(Debug, Clone)]
+pub(crate) struct Asked {
+    pub(crate) path: String,
+    pub(crate) range: Option<String>,
+    pub(crate) conditional: bool,
+}
+
+#[derive(Debug, Default)]
+struct Content {
+    files: HashMap<String, Arc<Vec<u8>>>,
+    /// Of each path: acts for the requests to come; the last one stays.
+    acts: HashMap<String, VecDeque<Act>>,
+    asked: Vec<Asked>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    content: Mutex<Content>,
+    changed: Condvar,
+    stopping: AtomicBool,
+}
+
+/// The server; stops when dropped.
+#[derive(Debug)]
+pub(crate) struct Origin {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+impl Origin {
+    /// Serves nothing yet.
+    pub(crate) fn start() -> Self {
+        Self::start_on("127.0.0.1:0".parse().unwrap())
+    }
+
+    /// Serves on an address of the test's own network namespace or loopback.
+    pub(crate) fn start_on(address: SocketAddr) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
+        let address = listener.local_addr().unwrap();
+        let shared = Arc::new(Shared::default());
+        let server = Arc::clone(&shared);
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                if server.stopping.load(Ordering::SeqCst) {
+                    return;
+                }
+                let (Ok(stream), server) = (stream, Arc::clone(&server)) else { continue };
+                std::thread::spawn(move || while serve(&stream, &server).unwrap_or(false) {});
+            }
+        });
+        Self { address, shared }
+    }
+
+    /// An origin with these packages and their index.
+    pub(crate) fn with(packages: &[super::Package]) -> Self {
+        let origin = Self::start();
+        origin.publish(1_760_000_000, packages);
+        origin
+    }
+
+    /// Puts packages and their index in place of those before.
+    pub(crate) fn publish(&self, timestamp: u64, packages: &[super::Package]) {
+        for package in packages {
+            self.put(&package.path, package.bytes.clone());
+        }
+        self.put_index(super::index_of(timestamp, packages).as_bytes());
+    }
+
+    /// Puts an index, plain and compressed.
+    pub(crate) fn put_index(&self, text: &[u8]) {
+        let mut compressed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        compressed.write_all(text).unwrap();
+        self.put("Packages.gz", compressed.finish().unwrap());
+        self.put("Packages", text.to_vec());
+    }
+
+    pub(crate) fn put(&self, path: &str, bytes: Vec<u8>) {
+        self.content().files.insert(path.to_owned(), Arc::new(bytes));
+    }
+
+    pub(crate) fn remove(&self, path: &str) {
+        self.content().files.remove(path);
+    }
+
+    /// What to do with the next requests for a path, one after the other; the last act stays.
+    pub(crate) fn script(&self, path: &str, acts: impl IntoIterator<Item = Act>) {
+        self.content().acts.insert(path.to_owned(), acts.into_iter().collect());
+    }
+
+    /// All requests for a path so far.
+    pub(crate) fn asked(&self, path: &str) -> Vec<Asked> {
+        self.content().asked.iter().filter(|asked| asked.path == path).cloned().collect()
+    }
+
+    /// How many requests for packages there were.
+    pub(crate) fn package_requests(&self) -> usize {
+        self.content().asked.iter().filter(|asked| !asked.path.starts_with("Packages")).count()
+    }
+
+    /// Waits until a path has been asked for `count` times.
+    pub(crate) fn await_requests(&self, path: &str, count: usize) {
+        let enough = |content: &mut Content| content.asked.iter().filter(|asked| asked.path == path).count() < count;
+        let waited = self.shared.changed.wait_timeout_while(self.content(), Duration::from_secs(30), enough).unwrap();
+        assert!(!waited.1.timed_out(), "{path} was not asked for {count} times");
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    fn content(&self) -> MutexGuard<'_, Content> {
+        self.shared.content.lock().unwrap()
+    }
+}
+
+impl Drop for Origin {
+    fn drop(&mut self) {
+        self.shared.stopping.store(true, Ordering::SeqCst);
+        // Wakes the listener.
+        let _ = TcpStream::connect(self.address);
+    }
+}
+
+struct Request {
+    path: String,
+    range: Option<usize>,
+    headers: HashMap<String, String>,
+}
+
+fn read_request(stream: &TcpStream) -> io::Result<Option<Request>> {
+    let mut lines = BufReader::with_capacity(1, stream).lines();
+    let Some(first) = lines.next().transpose()? else { return Ok(None) };
+    let path = first.split(' ').nth(1).unwrap_or_default().trim_start_matches('/').to_owned();
+    let mut headers = HashMap::new();
+    for line in lines {
+        let line = line?;
+        let Some((name, value)) = line.split_once(": ") else { break };
+        headers.insert(name.to_ascii_lowercase(), value.to_owned());
+    }
+    let range = headers.get("range").and_then(|r| r.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
+    Ok(Some(Request { path, range, headers }))
+}
+
+fn etag(bytes: &[u8]) -> String {
+    use sha1::Digest as _;
+    let digest = sha1::Sha1::digest(bytes);
+    format!("\"{}\"", digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect::<String>())
+}
+
+/// One request. `true`: the connection may be used again.
+fn serve(stream: &TcpStream, shared: &Shared) -> io::Result<bool> {
+    let Some(request) = read_request(stream)? else { return Ok(false) };
+    let (act, file) = {
+        let mut content = shared.content.lock().unwrap();
+        let acts = content.acts.entry(request.path.clone()).or_default();
+        let act = if acts.len() > 1 { acts.pop_front() } else { acts.front().cloned() };
+        let conditional =
+            request.headers.contains_key("if-none-match") || request.headers.contains_key("if-modified-since");
+        let range = request.headers.get("range").cloned();
+        content.asked.push(Asked { path: request.path.clone(), range, conditional });
+        (act.unwrap_or(Act::Serve), content.files.get(&request.path).cloned())
+    };
+    shared.changed.notify_all();
+    let Some(file) = file else {
+        let act = match act {
+            Act::Serve => Act::Status(404, Vec::new()),
+            other => other,
+        };
+        return perform(stream, &request, &act, &[], shared);
+    };
+    perform(stream, &request, &act, &file, shared)
+}
+
+fn perform(mut stream: &TcpStream, request: &Request, act: &Act, file: &[u8], shared: &Shared) -> io::Result<bool> {
+    let head = |status: &str, length: usize, more: &str| {
+        format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\n{more}\r\n")
+    };
+    let whole = head("200 OK", file.len(), &format!("etag: {}\r\naccept-ranges: bytes\r\n", etag(file)));
+    let chunked = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+    match act {
+        Act::Serve => return serve_file(stream, request, file),
+        Act::Whole => {
+            stream.write_all(head("200 OK", file.len(), "").as_bytes())?;
+            stream.write_all(file)?;
+        }
+        Act::Status(status, headers) => {
+            let lines: String = headers.iter().map(|line| format!("{line}\r\n")).collect();
+            stream.write_all(head(&format!("{status} Scripted"), 0, &lines).as_bytes())?;
+        }
+        Act::CloseAt(at) => {
+            stream.write_all(whole.as_bytes())?;
+            stream.write_all(&file[..(*at).min(file.len())])?;
+            return Ok(false);
+        }
+        Act::ResetAt(at) => {
+            stream.write_all(whole.as_bytes())?;
+            stream.write_all(&file[..(*at).min(file.len())])?;
+            // With unread data or a linger of 0, closing sends a reset.
+            rustix::net::sockopt::set_socket_linger(stream, Some(Duration::ZERO))?;
+            return Ok(false);
+        }
+        Act::ShortBy(by) => {
+            stream.write_all(head("200 OK", file.len() - by, "").as_bytes())?;
+            stream.write_all(&file[..file.len() - by])?;
+        }
+        Act::ChunkedUpTo(length) => {
+            stream.write_all(chunked.as_bytes())?;
+            write!(stream, "{length:x}\r\n")?;
+            stream.write_all(&file[..*length])?;
+            stream.write_all(b"\r\n0\r\n\r\n")?;
+        }
+        Act::Flip(at) => {
+            let mut bytes = file.to_vec();
+            bytes[*at] ^= 1;
+            return serve_file(stream, request, &bytes);
+        }
+        Act::Silence => await_end(shared),
+        Act::StallAt(at) => {
+            stream.write_all(whole.as_bytes())?;
+            stream.write_all(&file[..(*at).min(file.len())])?;
+            await_end(shared);
+        }
+        Act::Slow(bytes, pause) => {
+            stream.write_all(whole.as_bytes())?;
+            for part in file.chunks(*bytes) {
+                stream.write_all(part)?;
+                std::thread::sleep(*pause);
+            }
+        }
+        Act::Endless => {
+            stream.write_all(chunked.as_bytes())?;
+            let zeros = vec![0; 64 << 10];
+            while !shared.stopping.load(Ordering::SeqCst) {
+                write!(stream, "{:x}\r\n", zeros.len())?;
+                stream.write_all(&zeros)?;
+                stream.write_all(b"\r\n")?;
+            }
+        }
+        Act::Redirect(to) => stream.write_all(head("302 Found", 0, &format!("location: {to}\r\n")).as_bytes())?,
+        Act::WrongRange => match request.range {
+            Some(from) => {
+                let (from, last) = (from / 2, file.len() - 1);
+                let range = format!("content-range: bytes {from}-{last}/{}\r\n", file.len());
+                stream.write_all(head("206 Partial Content", file.len() - from, &range).as_bytes())?;
+                stream.write_all(&file[from..])?;
+            }
+            None => return serve_file(stream, request, file),
+        },
+        Act::Instead(bytes) => {
+            stream.write_all(head("200 OK", bytes.len(), "").as_bytes())?;
+            stream.write_all(bytes)?;
+        }
+    }
+    Ok(!matches!(act, Act::Silence | Act::StallAt(_) | Act::Endless))
+}
+
+fn serve_file(mut stream: &TcpStream, request: &Request, file: &[u8]) -> io::Result<bool> {
+    let etag = etag(file);
+    if request.headers.get("if-none-match") == Some(&etag) {
+        stream.write_all(format!("HTTP/1.1 304 Not Modified\r\netag: {etag}\r\n\r\n").as_bytes())?;
+        return Ok(true);
+    }
+    let fits = request.headers.get("if-range").is_none_or(|wanted| *wanted == etag);
+    let (status, from, more) = match request.range.filter(|_| fits) {
+        Some(from) if from >= file.len() => {
+            stream.write_all(b"HTTP/1.1 416 Range Not Satisfiable\r\ncontent-length: 0\r\n\r\n")?;
+            return Ok(true);
+        }
+        Some(from) => {
+            ("206 Partial Content", from, format!("content-range: bytes {from}-{}/{}\r\n", file.len() - 1, file.len()))
+        }
+        None => ("200 OK", 0, String::new()),
+    };
+    let length = file.len() - from;
+    let head = format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\netag: {etag}\r\n{more}\r\n");
+    stream.write_all(head.as_bytes())?;
+    stream.write_all(&file[from..])?;
+    Ok(true)
+}
+
+fn await_end(shared: &Shared) {
+    while !shared.stopping.load(Ordering::SeqCst) {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}

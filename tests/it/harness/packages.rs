@@ -1,0 +1,45 @@
+//! Packages and indexes for origins.
+
+use std::fmt::Write as _;
+
+use md5::{Digest as _, Md5};
+use sha1::Sha1;
+
+use super::package;
+
+/// A package and its place in a binhost.
+#[derive(Debug, Clone)]
+pub(crate) struct Package {
+    pub(crate) cpv: String,
+    pub(crate) path: String,
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) build_id: u32,
+}
+
+impl Package {
+    /// A real GPKG `app-misc/<pf>` with `payload` bytes that no compressor shrinks.
+    pub(crate) fn new(pf: &'static str, payload: usize) -> Self {
+        let built = package::build("app-misc", pf, payload).unwrap();
+        Self { cpv: format!("app-misc/{pf}"), path: built.path(), bytes: built.bytes, build_id: package::BUILD_ID }
+    }
+
+    /// The entry's stanza, with the empty line after it.
+    pub(crate) fn stanza(&self) -> String {
+        let hex = |digest: &[u8]| digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let Self { cpv, path, bytes, build_id } = self;
+        let (md5, sha1, size, time) =
+            (hex(&Md5::digest(bytes)), hex(&Sha1::digest(bytes)), bytes.len(), package::BUILD_TIME);
+        format!(
+            "BUILD_ID: {build_id}\nBUILD_TIME: {time}\nCPV: {cpv}\nMD5: {md5}\nPATH: {path}\nSHA1: {sha1}\nSIZE: {size}\n\
+             MTIME: {time}\nREPO: test\n\n"
+        )
+    }
+}
+
+/// A `Packages` with these packages and a TIMESTAMP.
+pub(crate) fn index_of<'a>(timestamp: u64, packages: impl IntoIterator<Item = &'a Package>) -> String {
+    let stanzas: Vec<String> = packages.into_iter().map(Package::stanza).collect();
+    let mut text = String::new();
+    write!(text, "ARCH: amd64\nPACKAGES: {}\nTIMESTAMP: {timestamp}\nVERSION: 0\n\n", stanzas.len()).unwrap();
+    text + &stanzas.concat()
+}

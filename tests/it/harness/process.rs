@@ -1,0 +1,261 @@
+//! A daemon of a test's own, from start to end.
+
+use std::fs;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+/// The program under test.
+pub(crate) fn binary() -> &'static str {
+    env!("CARGO_BIN_EXE_binhostfs")
+}
+
+/// How to start a daemon.
+#[derive(Debug, Clone)]
+pub(crate) struct Options {
+    url: String,
+    more: Vec<String>,
+    environment: Vec<(String, String)>,
+    wrapper: Vec<String>,
+}
+
+impl Options {
+    pub(crate) fn new(url: impl Into<String>) -> Self {
+        Self { url: url.into(), more: Vec::new(), environment: Vec::new(), wrapper: Vec::new() }
+    }
+
+    /// More options of `binhostfs mount`.
+    pub(crate) fn with<'a>(mut self, more: impl IntoIterator<Item = &'a str>) -> Self {
+        self.more.extend(more.into_iter().map(str::to_owned));
+        self
+    }
+
+    /// A variable of the daemon's environment.
+    pub(crate) fn variable(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// A command that the daemon is started through, e.g. `prlimit --nofile=20`.
+    pub(crate) fn through<'a>(mut self, wrapper: impl IntoIterator<Item = &'a str>) -> Self {
+        self.wrapper.extend(wrapper.into_iter().map(str::to_owned));
+        self
+    }
+
+    /// Mounts in directories of its own.
+    pub(crate) fn mount(self) -> Mounted {
+        self.mount_in(TempDir::with_prefix("binhostfs-it.").unwrap())
+    }
+
+    /// Mounts in `place`, with the cache that a daemon before may have left there.
+    pub(crate) fn mount_in(self, place: TempDir) -> Mounted {
+        let mut mounted = Mounted { place: Some(place), child: None, options: self };
+        mounted.start();
+        mounted
+    }
+}
+
+/// A running daemon; stopped and unmounted when dropped, also when the test fails.
+#[derive(Debug)]
+pub(crate) struct Mounted {
+    place: Option<TempDir>,
+    child: Option<Child>,
+    options: Options,
+}
+
+impl Mounted {
+    fn place(&self) -> &Path {
+        self.place.as_ref().unwrap().path()
+    }
+
+    pub(crate) fn mountpoint(&self) -> PathBuf {
+        self.place().join("pkgdir")
+    }
+
+    pub(crate) fn control(&self) -> PathBuf {
+        self.place().join("control.sock")
+    }
+
+    /// `--cache-dir`.
+    pub(crate) fn cache(&self) -> PathBuf {
+        self.place().join("cache")
+    }
+
+    /// A path below the mountpoint.
+    pub(crate) fn path(&self, path: &str) -> PathBuf {
+        self.mountpoint().join(path)
+    }
+
+    /// Process id of the daemon.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
+    }
+
+    /// What the daemon wrote to standard error so far.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.place().join("log")).unwrap_or_default()
+    }
+
+    fn command(&self) -> Command {
+        let mut words = self.options.wrapper.clone();
+        words.extend([binary(), "mount", "--verify-signature", "false"].map(str::to_owned));
+        let mut words = words.into_iter();
+        let mut command = Command::new(words.next().unwrap());
+        command.args(words).arg("--binhost").arg(&self.options.url);
+        command.arg("--cache-dir").arg(self.cache()).arg("--control").arg(self.control());
+        command.args(&self.options.more).arg(self.mountpoint());
+        let log = fs::File::options().create(true).append(true).open(self.place().join("log")).unwrap();
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        for (name, value) in &self.options.environment {
+            command.env(name, value);
+        }
+        command
+    }
+
+    /// Starts the daemon and waits until it says that it is ready.
+    pub(crate) fn start(&mut self) {
+        assert!(self.try_start(), "the daemon did not start:\n{}", self.log());
+    }
+
+    /// Starts the daemon; `false`: it ended before it was ready.
+    pub(crate) fn try_start(&mut self) -> bool {
+        fs::create_dir_all(self.mountpoint()).ok();
+        let socket = self.place().join("notify");
+        fs::remove_file(&socket).ok();
+        let notify = UnixDatagram::bind(&socket).unwrap();
+        notify.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+        self.child = Some(self.command().env("NOTIFY_SOCKET", &socket).spawn().unwrap());
+        let start = Instant::now();
+        let mut message = [0; 4096];
+        loop {
+            if let Ok(length) = notify.recv(&mut message)
+                && String::from_utf8_lossy(&message[..length]).contains("READY=1")
+            {
+                return true;
+            }
+            if self.child.as_mut().unwrap().try_wait().unwrap().is_some() {
+                self.child = None;
+                return false;
+            }
+            assert!(start.elapsed().as_secs() < 60, "neither ready nor ended:\n{}", self.log());
+        }
+    }
+
+    /// `binhostfs status --json`.
+    pub(crate) fn status(&self) -> serde_json::Value {
+        let output =
+            Command::new(binary()).args(["status", "--json", "--control"]).arg(self.control()).output().unwrap();
+        assert!(output.status.success(), "status: {}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// One of the daemon's counters.
+    pub(crate) fn counter(&self, name: &str) -> u64 {
+        self.status()["metrics"][name].as_u64().unwrap_or_else(|| panic!("no counter {name}"))
+    }
+
+    /// Why a package could not be had, as `status` says.
+    pub(crate) fn reason(&self, path: &str) -> Option<String> {
+        let status = self.status();
+        let failures = status["failures"].as_array().unwrap();
+        failures.iter().find(|f| f["path"] == path).map(|f| f["reason"].as_str().unwrap().to_owned())
+    }
+
+    /// All files in the cache's `bodies`.
+    pub(crate) fn bodies(&self) -> Vec<PathBuf> {
+        let directories = fs::read_dir(self.cache().join("v1/bodies")).unwrap().map(|d| d.unwrap().path());
+        directories.flat_map(|d| fs::read_dir(d).unwrap().map(|f| f.unwrap().path()).collect::<Vec<_>>()).collect()
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Some(child) = &self.child {
+            let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+            // It may have ended already.
+            let _ = kill_process(pid, signal);
+        }
+    }
+
+    /// SIGTERM; its exit code. Fails when it does not end.
+    pub(crate) fn stop(&mut self) -> Option<i32> {
+        self.signal(Signal::TERM);
+        let start = Instant::now();
+        let child = self.child.as_mut()?;
+        loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                self.child = None;
+                return status.code();
+            }
+            assert!(start.elapsed().as_secs() < 20, "the daemon does not stop:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// SIGKILL, without unmounting: what a crash leaves.
+    pub(crate) fn kill(&mut self) {
+        self.signal(Signal::KILL);
+        if let Some(mut child) = self.child.take() {
+            child.wait().unwrap();
+        }
+    }
+
+    /// Waits for the daemon to end by itself.
+    pub(crate) fn wait(&mut self) -> Option<i32> {
+        let code = self.child.as_mut()?.wait().unwrap().code();
+        self.child = None;
+        code
+    }
+
+    /// Whether something is mounted on the mountpoint.
+    pub(crate) fn is_mounted(&self) -> bool {
+        let wanted = self.mountpoint().canonicalize().unwrap_or(self.mountpoint());
+        let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        table.lines().any(|line| line.split(' ').nth(4) == wanted.to_str())
+    }
+
+    /// Stops without ceremony and gives the directories back, for a daemon to come.
+    pub(crate) fn into_place(mut self) -> TempDir {
+        self.end();
+        self.place.take().unwrap()
+    }
+
+    fn end(&mut self) {
+        self.signal(Signal::TERM);
+        if let Some(mut child) = self.child.take() {
+            let start = Instant::now();
+            while child.try_wait().unwrap().is_none() {
+                if start.elapsed().as_secs() >= 20 {
+                    let _ = child.kill();
+                    let _ = child.wait();
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+        if self.place.is_some() && self.is_mounted() {
+            let _ = rustix::mount::unmount(self.mountpoint(), rustix::mount::UnmountFlags::DETACH);
+        }
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        self.end();
+        if let Some(place) = self.place.take() {
+            if std::thread::panicking() {
+                eprintln!(
+                    "--- log of the daemon\n{}---",
+                    fs::read_to_string(place.path().join("log")).unwrap_or_default()
+                );
+            }
+            // Never across a mount: tempfile would remove what is below.
+            let mounted = fs::read_to_string("/proc/self/mountinfo").unwrap().contains(place.path().to_str().unwrap());
+            if mounted {
+                eprintln!("left in place, something is still mounted below: {}", place.keep().display());
+            }
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! Tests of the whole program: a real mount, a real origin on loopback, and where it matters the real Portage.
+//!
+//! One binary. What needs root and /dev/fuse is skipped loudly without them; `BINHOSTFS_TEST_REQUIRE_ALL=1` makes a skip a
+//! failure.
+
+mod demo;
+mod harness;
+mod imports;
+mod reading;
