@@ -3,6 +3,15 @@
 //! One binary. What needs root and /dev/fuse is skipped loudly without them; `BINHOSTFS_TEST_REQUIRE_ALL=1` makes a skip a
 //! failure.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test that panics has failed, which is what it is for"
+)]
+
 mod demo;
 mod harness;
 mod imports;
