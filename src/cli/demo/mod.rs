@@ -24,6 +24,9 @@ use crate::control::Status;
 use crate::daemon::Daemon;
 use origin::Origin;
 
+/// For a very slow disk.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// Show what binhostfs does, on a binhost embedded in the program.
 ///
 /// Mounts it on a temporary directory, reads a package through the mount, tries a tampered one, unmounts. Needs root and
@@ -157,12 +160,25 @@ async fn read_twice(mountpoint: &Path, origin: &Origin, daemon: &Daemon) -> anyh
     }
     let downloads = origin.downloads(origin::GOOD);
     ensure!(downloads == 1, "the package was downloaded {downloads} times instead of once");
-    let Status { metrics, cache, passthrough, .. } = daemon.status();
+    let Status { metrics, cache, passthrough, .. } = landed(daemon).await?;
     ensure!(metrics.verified == 1 && cache.packages == 1, "it was not verified and cached: {metrics:?}");
     let reads =
         if passthrough { "the kernel reads it straight from the cache" } else { "reads pass through the daemon" };
     say(format_args!("  downloaded once; size, MD5, SHA1 and each member's SHA512 and BLAKE2B verified; {reads}"));
     Ok(())
+}
+
+/// What was read is made durable behind the reader's back: waits until that is done.
+async fn landed(daemon: &Daemon) -> anyhow::Result<Status> {
+    let started = Instant::now();
+    loop {
+        let status = daemon.status();
+        if status.downloads.is_empty() {
+            return Ok(status);
+        }
+        ensure!(started.elapsed() < PATIENCE, "the package is not in the cache after {PATIENCE:?}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 async fn try_tampered(mountpoint: &Path, origin: &Origin, daemon: &Daemon) -> anyhow::Result<()> {
@@ -177,7 +193,7 @@ async fn try_tampered(mountpoint: &Path, origin: &Origin, daemon: &Daemon) -> an
         Ok(_) => bail!("a tampered package could be read"),
         Err(error) => say(format_args!("  open fails after {}: {error}", milliseconds(started))),
     }
-    let status = daemon.status();
+    let status = landed(daemon).await?;
     let failure = status.failures.iter().find(|failure| failure.path == origin::TAMPERED);
     say(format_args!("  reason: {}", failure.context("the reason was not kept")?.reason));
     ensure!(status.cache.packages == 1, "something of the tampered package is in the cache");

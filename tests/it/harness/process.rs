@@ -165,8 +165,16 @@ impl Mounted {
         failures.iter().find(|f| f["path"] == path).map(|f| f["reason"].as_str().unwrap().to_owned())
     }
 
-    /// All files in the cache's `bodies`.
+    /// Waits until nothing is being downloaded or made durable any more: a package is readable a moment before that.
+    pub(crate) fn settled(&self) {
+        super::eventually(60, "downloads end", || self.status()["downloads"].as_array().unwrap().is_empty());
+    }
+
+    /// All files in the cache's `bodies`, once everything has settled.
     pub(crate) fn bodies(&self) -> Vec<PathBuf> {
+        if self.child.is_some() {
+            self.settled();
+        }
         let directories = fs::read_dir(self.cache().join("v1/bodies")).unwrap().map(|d| d.unwrap().path());
         directories.flat_map(|d| fs::read_dir(d).unwrap().map(|f| f.unwrap().path()).collect::<Vec<_>>()).collect()
     }
