@@ -48,7 +48,10 @@ impl Shared {
 
     /// Puts a tree in front of Portage. `false`: it shows what was shown already.
     pub(super) fn show(&self, tree: Arc<Tree>) -> bool {
-        if tree.packages().rendered.digest == self.snapshots.current().packages().rendered.digest {
+        let current = self.snapshots.current();
+        // URI is not rendered: packages may have moved though Portage sees nothing of it.
+        let same_place = tree.index().header().uri() == current.index().header().uri();
+        if same_place && tree.packages().rendered.digest == current.packages().rendered.digest {
             self.metrics.unmodified.increase();
             return false;
         }

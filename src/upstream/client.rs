@@ -41,11 +41,19 @@ impl Client {
     pub(super) fn new() -> Result<Self, UpstreamError> {
         // Fails only when it was done before.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let agent = concat!("binhostfs/", env!("CARGO_PKG_VERSION"));
-        let builder = reqwest::Client::builder().user_agent(agent).redirect(Policy::custom(redirect));
-        let builder = builder.connect_timeout(CONNECT_TIMEOUT).http1_only();
-        let builder = builder.pool_max_idle_per_host(2).pool_idle_timeout(Duration::from_secs(30));
-        builder.build().map(Self).map_err(|error| UpstreamError::Setup(causes(&error)))
+        let setup = |error: reqwest::Error| UpstreamError::Setup(causes(&error));
+        match builder().build() {
+            Ok(client) => Ok(Self(client)),
+            // Without certificates http still works, and https fails when it is used, by name.
+            Err(error) => {
+                let reason = causes(&error);
+                tracing::warn!(
+                    reason,
+                    "https will not work; install the system's certificates (ca-certificates) and restart"
+                );
+                builder().tls_certs_only([]).build().map(Self).map_err(setup)
+            }
+        }
     }
 
     /// Asks for `url`; an answer is one with status 200, 206 or 304.
@@ -107,6 +115,13 @@ impl Answer {
             Ok(Ok(chunk)) => Ok(chunk),
         }
     }
+}
+
+fn builder() -> reqwest::ClientBuilder {
+    let agent = concat!("binhostfs/", env!("CARGO_PKG_VERSION"));
+    let builder = reqwest::Client::builder().user_agent(agent).redirect(Policy::custom(redirect));
+    let builder = builder.connect_timeout(CONNECT_TIMEOUT).http1_only();
+    builder.pool_max_idle_per_host(2).pool_idle_timeout(Duration::from_secs(30))
 }
 
 fn conditional(request: reqwest::RequestBuilder, condition: Condition<'_>) -> reqwest::RequestBuilder {

@@ -16,3 +16,4 @@ mod demo;
 mod harness;
 mod imports;
 mod reading;
+mod tls;
