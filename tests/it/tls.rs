@@ -26,6 +26,9 @@ open(sys.argv[1], 'w').write(str(server.server_address[1]))
 server.serve_forever()
 ";
 
+/// Where no certificates are.
+const NOWHERE: &str = "/nonexistent";
+
 struct TlsServer {
     child: Child,
     place: tempfile::TempDir,
@@ -92,8 +95,9 @@ fn a_certificate_that_nobody_vouches_for_is_refused() {
     let server = TlsServer::start(&[Package::new("one-1.0", 1000)], "");
     let other = TlsServer::start(&[], "");
     // Another authority; none at all.
-    for trusted in [other.certificate(), "/nonexistent".to_owned()] {
-        let mounted = Options::new(&server.url).variable("SSL_CERT_FILE", &trusted).mount();
+    for trusted in [other.certificate(), NOWHERE.to_owned()] {
+        let options = Options::new(&server.url).variable("SSL_CERT_FILE", &trusted).variable("SSL_CERT_DIR", NOWHERE);
+        let mounted = options.mount();
         let log = mounted.log();
         assert!(log.contains("certificate") && log.contains("shown empty"), "{log}");
         assert_eq!(fs::read_dir(mounted.mountpoint()).unwrap().count(), 1);
@@ -108,7 +112,8 @@ fn http_works_without_any_certificates() {
     }
     let packages = [Package::new("one-1.0", 1000)];
     let origin = Origin::with(&packages);
-    let mounted = Options::new(origin.url()).variable("SSL_CERT_FILE", "/nonexistent").mount();
+    let options = Options::new(origin.url()).variable("SSL_CERT_FILE", NOWHERE).variable("SSL_CERT_DIR", NOWHERE);
+    let mounted = options.mount();
     assert!(fs::read(mounted.path(&packages[0].path)).unwrap() == packages[0].bytes);
 }
 
