@@ -5,8 +5,10 @@
 //!
 //! Not its job: the command line.
 
+mod files;
 mod generation;
 mod refresh;
+mod refusals;
 mod state;
 
 use std::sync::Arc;
@@ -14,9 +16,10 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::config::{Interval, MountConfig};
-use crate::control::{Server, Status};
+use crate::control::{Control, Server, Status};
 use crate::fetch::Fetcher;
 use crate::fuse::{Mount, Operations};
 use crate::metrics::Metrics;
@@ -24,14 +27,16 @@ use crate::store::Store;
 use crate::tree::Snapshots;
 use crate::upstream::Upstream;
 
-use generation::Generations;
-use refresh::Refresher;
+use generation::{Generations, Order};
+use refresh::{Refresher, Request};
 use state::Shared;
 
 /// How long a start without a stored index waits for a binhost before it shows an empty PKGDIR.
 pub const START_BUDGET: Duration = Duration::from_secs(20);
 /// How often small things are tidied: times of last use, bodies that are only held.
 const TIDY: Duration = Duration::from_secs(60);
+/// Refreshes asked for at the same time.
+const MAX_REQUESTS: usize = 4;
 
 /// A running daemon. Dropping it unmounts.
 #[derive(Debug)]
@@ -67,16 +72,16 @@ impl Daemon {
             None => refresh::first(&mut generations, &upstream).await?,
         };
         let snapshots = Arc::new(Snapshots::new(tree));
-        let fetcher = Arc::new(Fetcher::new(Arc::clone(&store), Arc::clone(&upstream), Arc::clone(&metrics)));
+        let (fetcher, verdicts) = Fetcher::new(Arc::clone(&store), Arc::clone(&upstream), Arc::clone(&metrics));
+        let fetcher = Arc::new(fetcher);
         let operations = Operations::new(Arc::clone(&snapshots), Arc::clone(&fetcher));
         let mount = Mount::new(&config.mountpoint, operations, Arc::clone(&metrics), config.passthrough)?;
         let shared = Arc::new(Shared::new(config, mount, store, fetcher, upstream, snapshots, metrics, confirmed));
-        let control = {
-            let shared = Arc::clone(&shared);
-            Server::start(&shared.config.control.clone(), Arc::new(move || shared.status()))?
-        };
+        let (requests, incoming) = mpsc::channel(MAX_REQUESTS);
+        let control =
+            Server::start(&shared.config.control, Arc::new(Handle { shared: Arc::clone(&shared), requests }))?;
         // A task of its own: a slow refresh is not broken off by whatever else happens.
-        let refresher = tokio::spawn(Refresher::new(generations).run(Arc::clone(&shared)));
+        let refresher = tokio::spawn(Refresher::new(generations, verdicts, incoming).run(Arc::clone(&shared)));
         Ok(Self { shared, refresher, _control: control })
     }
 
@@ -123,6 +128,29 @@ impl Daemon {
         let store = Arc::clone(&self.shared.store);
         tokio::task::spawn_blocking(move || store.write_uses());
         tell_systemd(&[sd_notify::NotifyState::Status(&self.shared.summary())]);
+    }
+}
+
+/// What the control socket can do.
+struct Handle {
+    shared: Arc<Shared>,
+    requests: mpsc::Sender<Request>,
+}
+
+impl Control for Handle {
+    fn status(&self) -> Status {
+        self.shared.status()
+    }
+
+    fn refresh(&self, accept_older: bool) -> oneshot::Receiver<Result<String, String>> {
+        let (reply, receiver) = oneshot::channel();
+        let order = if accept_older { Order::Any } else { Order::Forward };
+        if let Err(error) = self.requests.try_send(Request { order, reply }) {
+            let busy = || Err("too many refreshes are asked for already".to_owned());
+            // Whoever asked has gone.
+            let _ = error.into_inner().reply.send(busy());
+        }
+        receiver
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::receive::{Place, Receiving, Step};
-use super::{FetchError, Fetcher, Flight, GRACE, Outcome, Wanted};
+use super::{FetchError, Fetcher, Flight, GRACE, Outcome, Verdict, Wanted};
 use crate::index::Entry;
 use crate::store::Body;
 use crate::upstream::{BodyStream, Event};
@@ -33,11 +33,9 @@ pub(super) async fn fly(fetcher: Arc<Fetcher>, flight: Arc<Flight>, wanted: Want
             if matches!(**error, FetchError::Refused { .. }) {
                 fetcher.metrics.refused.increase();
             }
-            if index_may_be_old(error) {
-                fetcher.stale.notify_one();
-            }
         }
     }
+    tell(&fetcher, &wanted, &outcome);
     flight.settle(|| outcome);
     drop(guard);
 }
@@ -67,12 +65,17 @@ async fn abandoned(flight: &Flight) {
     }
 }
 
-fn index_may_be_old(error: &FetchError) -> bool {
-    use crate::upstream::UpstreamError::{SizeMismatch, Status};
-    matches!(
-        error,
-        FetchError::Refused { .. } | FetchError::Upstream(SizeMismatch { .. } | Status { status: 404 | 410, .. })
-    )
+/// Tells whoever decides what is shown, if it concerns them.
+fn tell(fetcher: &Fetcher, wanted: &Wanted, outcome: &Outcome) {
+    let refused = match outcome {
+        Ok(_) => None,
+        Err(error) if error.is_final() => Some(Arc::clone(error)),
+        Err(_) => return,
+    };
+    let (path, uri) = (wanted.path().to_owned(), wanted.index.header().uri().map(str::to_owned));
+    if fetcher.verdicts.try_send(Verdict { id: wanted.record.id, path, uri, refused }).is_err() {
+        tracing::debug!(path = wanted.path(), "too many verdicts at once; this one is dropped");
+    }
 }
 
 async fn get(fetcher: &Arc<Fetcher>, flight: &Arc<Flight>, wanted: &Wanted) -> Result<Body, FetchError> {

@@ -20,7 +20,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::index::{EntryId, Index, Record};
 use crate::metrics::Metrics;
@@ -69,6 +69,34 @@ pub enum FetchError {
     #[error("the download was broken off")]
     Stopped,
 }
+
+impl FetchError {
+    /// Whether what the binhost serves is not what its index says, or is not there at all: trying again is no use.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::Refused { .. } => true,
+            Self::Upstream(error) => error.contradicts_index(),
+            Self::Index(_) | Self::Store(_) | Self::Disk(_) | Self::Busy | Self::Stopped => false,
+        }
+    }
+}
+
+/// What came of a download, for whoever decides what is shown.
+#[derive(Debug)]
+pub struct Verdict {
+    /// The entry.
+    pub id: EntryId,
+    /// Its PATH.
+    pub path: String,
+    /// URI of the index header it belongs to.
+    pub uri: Option<String>,
+    /// Why it cannot be had; `None`: it was verified.
+    pub refused: Option<Arc<FetchError>>,
+}
+
+/// Verdicts that wait to be looked at; more are dropped, the next download of the same package brings them again.
+pub const MAX_VERDICTS: usize = 256;
 
 /// How a flight ended, for all its waiters.
 pub type Outcome = Result<Body, Arc<FetchError>>;
@@ -121,15 +149,15 @@ pub struct Fetcher {
     failures: Failures,
     held: Held,
     turns: Semaphore,
-    /// Told when a package proves not to be what the index says: the index may be out of date.
-    stale: tokio::sync::Notify,
+    verdicts: mpsc::Sender<Verdict>,
 }
 
 impl Fetcher {
-    /// A fetcher that reads through `store`.
+    /// A fetcher that reads through `store`, and the verdicts on what it downloads.
     #[must_use]
-    pub fn new(store: Arc<Store>, upstream: Arc<Upstream>, metrics: Arc<Metrics>) -> Self {
-        Self {
+    pub fn new(store: Arc<Store>, upstream: Arc<Upstream>, metrics: Arc<Metrics>) -> (Self, mpsc::Receiver<Verdict>) {
+        let (verdicts, receiver) = mpsc::channel(MAX_VERDICTS);
+        let fetcher = Self {
             store,
             upstream,
             metrics,
@@ -137,8 +165,9 @@ impl Fetcher {
             failures: Failures::default(),
             held: Held::default(),
             turns: Semaphore::new(MAX_DOWNLOADS),
-            stale: tokio::sync::Notify::new(),
-        }
+            verdicts,
+        };
+        (fetcher, receiver)
     }
 
     /// The body, if it can be had without waiting. For FUSE threads.
@@ -160,11 +189,6 @@ impl Fetcher {
         let mut outcome = self.join(wanted)?;
         let result = outcome.wait_for(Option::is_some).await.map(|outcome| outcome.clone());
         result.ok().flatten().unwrap_or_else(|| Err(Arc::new(FetchError::Stopped)))
-    }
-
-    /// Waits until a package proves not to be what the index says.
-    pub async fn index_is_stale(&self) {
-        self.stale.notified().await;
     }
 
     /// Forgets failures: the next open tries again.

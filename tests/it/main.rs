@@ -16,4 +16,5 @@ mod demo;
 mod harness;
 mod imports;
 mod reading;
+mod refusal;
 mod tls;
