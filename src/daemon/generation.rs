@@ -110,6 +110,14 @@ impl Generations {
         file.with_context(|| format!("creating {}", path.display()))
     }
 
+    /// No index came: what there is of one, up to half a GiB, does not stay on the disk.
+    pub(super) fn discard(&self) {
+        let path = self.incoming_path();
+        if let Err(error) = fs::remove_file(&path) {
+            tracing::debug!(path = %path.display(), %error, "removing what is no index");
+        }
+    }
+
     /// The binhost says that nothing changed.
     pub(super) async fn confirm(&mut self) {
         self.state.confirmed = seconds_now();

@@ -125,5 +125,6 @@ async fn ask(generations: &mut Generations, upstream: &Upstream) -> anyhow::Resu
             Err(error) => failures.push(error.to_string()),
         }
     }
+    generations.discard();
     Err(anyhow::anyhow!(failures.join("; ")))
 }
