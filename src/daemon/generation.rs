@@ -163,7 +163,9 @@ impl Generations {
             };
             Ok(Arc::new(Tree::new(number, Arc::new(index), packages)))
         })
-        .await?;
+        .await;
+        // An index that is stored but not shown has to come again: "not modified" would be the end of it.
+        let tree = tree.inspect_err(|_| self.state.validators = Validators::default())?;
         self.number = tree.generation();
         self.remove_old();
         Ok(tree)
