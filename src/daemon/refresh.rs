@@ -66,7 +66,9 @@ impl Refresher {
         let due = tokio::time::Instant::from_std(self.due);
         tokio::select! {
             () = tokio::time::sleep_until(due) => {}
-            () = shared.fetcher.index_is_stale() => tokio::time::sleep_until((self.last + PACE).into()).await,
+            () = shared.fetcher.index_is_stale() => {
+                tokio::time::sleep_until(due.min((self.last + PACE).into())).await;
+            }
         }
         let outcome = ask(&mut self.generations, &shared.upstream).await;
         let interval = jittered(shared.config.refresh);
