@@ -13,6 +13,8 @@
 )]
 
 mod demo;
+mod faults;
 mod harness;
 mod imports;
 mod reading;
+mod refresh;
