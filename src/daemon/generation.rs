@@ -132,6 +132,14 @@ impl Generations {
         file.with_context(|| format!("creating {}", path.display()))
     }
 
+    /// No index came: what there is of one, up to half a GiB, does not stay on the disk.
+    pub(super) fn discard(&self) {
+        let path = self.incoming_path();
+        if let Err(error) = fs::remove_file(&path) {
+            tracing::debug!(path = %path.display(), %error, "removing what is no index");
+        }
+    }
+
     /// The binhost says that nothing changed.
     pub(super) async fn confirm(&mut self) {
         self.state.confirmed = seconds_now();
@@ -223,7 +231,9 @@ impl Generations {
             };
             Ok(Arc::new(Tree::new(number, index, packages)))
         })
-        .await?;
+        .await;
+        // An index that is stored but not shown has to come again: "not modified" would be the end of it.
+        let tree = tree.inspect_err(|_| self.state.validators = Validators::default())?;
         self.number = tree.generation();
         self.remove_old();
         Ok(tree)

@@ -180,5 +180,6 @@ async fn ask(generations: &mut Generations, upstream: &Upstream, order: Order) -
             Err(error) => failures.push(error.to_string()),
         }
     }
+    generations.discard();
     Err(anyhow::anyhow!(failures.join("; ")))
 }

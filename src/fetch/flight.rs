@@ -22,7 +22,7 @@ pub(super) async fn fly(fetcher: Arc<Fetcher>, flight: Arc<Flight>, wanted: Want
         () = abandoned(&flight) => Err(Arc::new(FetchError::Stopped)),
     };
     match &outcome {
-        Ok(_) => fetcher.failures.clear(id),
+        Ok(_) => fetcher.failures.clear(id, wanted.path()),
         Err(error) if matches!(**error, FetchError::Stopped) => {
             tracing::debug!(path = wanted.path(), "nobody waits for it any more")
         }

@@ -7,6 +7,15 @@ use super::{Attributes, Inode, Node, Tree};
 /// Trees kept: the current one, and earlier ones whose names still resolve for an emerge that read an earlier index.
 pub const KEPT_TREES: usize = 3;
 
+/// Which tree a name was found in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Age {
+    /// The current one: when it is replaced, [`Tree::changes`] tells what becomes of the name.
+    Current,
+    /// An earlier one: the name can go away or change its meaning without anybody being told.
+    Earlier,
+}
+
 /// Shared by everything that looks at names; never empty.
 #[derive(Debug)]
 pub struct Snapshots {
@@ -48,9 +57,10 @@ impl Snapshots {
 
     /// The child `name` of a directory in the newest tree that has one.
     #[must_use]
-    pub fn lookup(&self, parent: Inode, name: &str) -> Option<Attributes> {
+    pub fn lookup(&self, parent: Inode, name: &str) -> Option<(Attributes, Age)> {
         let trees = self.trees.read().unwrap_or_else(PoisonError::into_inner);
-        trees.iter().find_map(|tree| tree.lookup(parent, name))
+        let ages = std::iter::once(Age::Current).chain(std::iter::repeat(Age::Earlier));
+        trees.iter().zip(ages).find_map(|(tree, age)| Some((tree.lookup(parent, name)?, age)))
     }
 }
 
@@ -62,10 +72,11 @@ mod tests {
     #[test]
     fn earlier_names_still_resolve_and_the_newest_wins() {
         let snapshots = Snapshots::new(Arc::new(tree_of(1, &[("gone.xpak", 1), ("same.xpak", 1)])));
-        let old = snapshots.lookup(Inode::ROOT, "same.xpak").unwrap().inode;
+        let lookup = |name| snapshots.lookup(Inode::ROOT, name).unwrap();
+        let old = lookup("same.xpak").0.inode;
         snapshots.replace(Arc::new(tree_of(2, &[("same.xpak", 2)])));
-        assert!(snapshots.lookup(Inode::ROOT, "gone.xpak").is_some());
-        assert_eq!(snapshots.lookup(Inode::ROOT, "same.xpak").unwrap().size, 2);
+        assert_eq!(lookup("gone.xpak").1, Age::Earlier);
+        assert_eq!((lookup("same.xpak").0.size, lookup("same.xpak").1), (2, Age::Current));
         assert_eq!(snapshots.find(old).unwrap().0.generation(), 1);
         for generation in 3..6 {
             snapshots.replace(Arc::new(tree_of(generation, &[])));

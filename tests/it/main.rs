@@ -13,8 +13,10 @@
 )]
 
 mod demo;
+mod faults;
 mod harness;
 mod imports;
 mod reading;
+mod refresh;
 mod refusal;
 mod tls;

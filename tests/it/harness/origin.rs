@@ -47,6 +47,7 @@ pub(crate) enum Act {
 pub(crate) struct Asked {
     pub(crate) path: String,
     pub(crate) range: Option<String>,
+    pub(crate) if_range: Option<String>,
     pub(crate) conditional: bool,
 }
 
@@ -149,6 +150,10 @@ impl Origin {
         assert!(!waited.1.timed_out(), "{path} was not asked for {count} times");
     }
 
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
@@ -178,7 +183,10 @@ fn read_request(stream: &TcpStream) -> io::Result<Option<Request>> {
     let mut lines = BufReader::with_capacity(1, stream).lines();
     let Some(first) = lines.next().transpose()? else { return Ok(None) };
     let head = first.starts_with("HEAD ");
-    let path = first.split(' ').nth(1).unwrap_or_default().trim_start_matches('/').to_owned();
+    let target = first.split(' ').nth(1).unwrap_or_default();
+    // A proxy is asked for whole URLs: it stands in for every host.
+    let path = target.strip_prefix("http://").map_or(target, |rest| rest.split_once('/').map_or("", |(_, path)| path));
+    let path = path.trim_start_matches('/').to_owned();
     let mut headers = HashMap::new();
     for line in lines {
         let line = line?;
@@ -198,6 +206,10 @@ fn etag(bytes: &[u8]) -> String {
 /// One request. `true`: the connection may be used again.
 fn serve(stream: &TcpStream, shared: &Shared) -> io::Result<bool> {
     let Some(request) = read_request(stream)? else { return Ok(false) };
+    if shared.stopping.load(Ordering::SeqCst) {
+        // Gone is gone, for connections from before too.
+        return Ok(false);
+    }
     let (act, file) = {
         let mut content = shared.content.lock().unwrap();
         if request.head {
@@ -210,8 +222,8 @@ fn serve(stream: &TcpStream, shared: &Shared) -> io::Result<bool> {
         let act = if acts.len() > 1 { acts.pop_front() } else { acts.front().cloned() };
         let conditional =
             request.headers.contains_key("if-none-match") || request.headers.contains_key("if-modified-since");
-        let range = request.headers.get("range").cloned();
-        content.asked.push(Asked { path: request.path.clone(), range, conditional });
+        let (range, if_range) = (request.headers.get("range").cloned(), request.headers.get("if-range").cloned());
+        content.asked.push(Asked { path: request.path.clone(), range, if_range, conditional });
         (act.unwrap_or(Act::Serve), content.files.get(&request.path).cloned())
     };
     shared.changed.notify_all();

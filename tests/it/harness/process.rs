@@ -179,6 +179,27 @@ impl Mounted {
         directories.flat_map(|d| fs::read_dir(d).unwrap().map(|f| f.unwrap().path()).collect::<Vec<_>>()).collect()
     }
 
+    /// Names in the cache's `incoming`: downloads that are not finished, or were left behind.
+    pub(crate) fn incoming(&self) -> Vec<std::ffi::OsString> {
+        fs::read_dir(self.cache().join("v1/incoming")).unwrap().map(|entry| entry.unwrap().file_name()).collect()
+    }
+
+    /// Paths of all packages in sight, relative to the mountpoint and sorted.
+    pub(crate) fn listing(&self) -> Vec<String> {
+        let (mut files, mut directories) = (Vec::new(), vec![self.mountpoint()]);
+        while let Some(directory) = directories.pop() {
+            for entry in fs::read_dir(directory).unwrap().map(Result::unwrap) {
+                match entry.file_type().unwrap().is_dir() {
+                    true => directories.push(entry.path()),
+                    false => files.push(entry.path().strip_prefix(self.mountpoint()).unwrap().display().to_string()),
+                }
+            }
+        }
+        files.retain(|file| file != "Packages");
+        files.sort();
+        files
+    }
+
     fn signal(&self, signal: Signal) {
         if let Some(child) = &self.child {
             let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
