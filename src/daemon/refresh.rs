@@ -114,7 +114,7 @@ impl Refresher {
 
     fn present(&self, shared: &Shared, changed: Option<anyhow::Result<Arc<Tree>>>) {
         match changed {
-            Some(Ok(tree)) => shared.show(tree),
+            Some(Ok(tree)) => drop(shared.show(tree)),
             Some(Err(error)) => tracing::warn!("a new generation cannot be made: {error:#}"),
             None => {}
         }
@@ -129,8 +129,11 @@ impl Refresher {
             Ok(outcome) => {
                 shared.refreshed();
                 match outcome {
-                    Outcome::New(tree) => shared.show(tree),
-                    Outcome::Unmodified => shared.metrics.unmodified.increase(),
+                    Outcome::New(tree) if shared.show(Arc::clone(&tree)) => {
+                        shared.fetcher.forget_failures();
+                        shared.metrics.refreshes.increase();
+                    }
+                    Outcome::New(_) | Outcome::Unmodified => shared.metrics.unmodified.increase(),
                 }
                 self.reconsider(shared).await;
                 Ok(())

@@ -80,20 +80,18 @@ impl Shared {
         self.refresh.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts a tree in front of Portage, unless it shows what is shown already.
-    pub(super) fn show(&self, tree: Arc<Tree>) {
+    /// Puts a tree in front of Portage. `false`: it shows what is shown already.
+    pub(super) fn show(&self, tree: Arc<Tree>) -> bool {
         let current = self.snapshots.current();
         // URI is not rendered: packages may have moved though Portage sees nothing of it.
         let same_place = tree.index().header().uri() == current.index().header().uri();
         if same_place && tree.packages().rendered.digest == current.packages().rendered.digest {
-            self.metrics.unmodified.increase();
-            return;
+            return false;
         }
         let before = self.snapshots.replace(Arc::clone(&tree));
         self.mount.forget(&before.changes(&tree));
-        self.fetcher.forget_failures();
-        self.metrics.refreshes.increase();
         tracing::info!("{}", self.summary());
+        true
     }
 
     /// One line for the log and for `systemctl status`.

@@ -174,6 +174,12 @@ impl Index {
         Self { records, source: Arc::clone(&self.source) }
     }
 
+    /// Whether both are of the same index file, with or without some entries.
+    #[must_use]
+    pub fn is_view_of(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.source, &other.source)
+    }
+
     /// Whether there is an entry with this identity. Looks at all of them.
     #[must_use]
     pub fn contains(&self, id: EntryId) -> bool {
