@@ -28,7 +28,8 @@ impl Store {
     fn sweep_one(&self, directory: &Path, file: &fs::DirEntry) -> bool {
         let (first, rest) = (directory.file_name().unwrap_or_default().to_string_lossy(), file.file_name());
         let name: Result<Sha256Digest, _> = format!("{first}{}", rest.to_string_lossy()).parse();
-        let (Ok(digest), Ok(metadata)) = (name, file.metadata()) else {
+        let metadata = file.metadata().ok().filter(fs::Metadata::is_file);
+        let (Ok(digest), Some(metadata)) = (name, metadata) else {
             tracing::warn!(path = %file.path().display(), "this is no body of a package; binhostfs leaves it alone");
             return false;
         };
