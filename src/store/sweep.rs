@@ -1,4 +1,4 @@
-//! Bodies without a record: found after the start, taken back when they are asked for and prove right.
+//! Bodies without a record: found after the start, before anything is downloaded, taken back when they are asked for and prove right.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -10,9 +10,22 @@ use super::incoming::Incoming;
 use super::{Body, Placement, Store};
 
 impl Store {
-    /// Looks for bodies that no record names, as a kill or a lost catalogue leaves them. They count against the bound from
-    /// then on. How many there are.
-    pub fn sweep(&self) -> usize {
+    /// Looks, once, for bodies that no record names, as a kill or a lost catalogue leaves them. They count against the
+    /// bound from then on.
+    pub fn sweep(&self) {
+        self.swept.call_once(|| {
+            let found = self.find_orphans();
+            if found > 0 {
+                tracing::info!(
+                    found,
+                    "bodies in the cache without a record; each is proved again when it is asked for"
+                );
+            }
+            self.shrink_to(self.bound);
+        });
+    }
+
+    fn find_orphans(&self) -> usize {
         // No body may be between its rename and its record meanwhile.
         let _commits = self.commits.lock().unwrap_or_else(PoisonError::into_inner);
         let mut found = 0;
@@ -21,7 +34,6 @@ impl Store {
                 found += usize::from(self.sweep_one(&directory.path(), &file));
             }
         }
-        self.shrink_to(self.bound);
         found
     }
 
@@ -41,9 +53,10 @@ impl Store {
         true
     }
 
-    /// Files of that size that may be the package asked for, each still to be proved.
+    /// Files of that size that may be the package asked for, each still to be proved. Waits for the sweep.
     #[must_use]
     pub fn orphans(&self, size: u64) -> Vec<(Sha256Digest, File)> {
+        self.sweep();
         let digests = self.state().orphans_of(size);
         digests.into_iter().filter_map(|digest| Some((digest, File::open(self.body_path(digest)).ok()?))).collect()
     }
