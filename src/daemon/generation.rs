@@ -6,8 +6,8 @@
 //! generations/<n>/Packages      what Portage reads
 //! generations/<n>/state.json    what it was rendered from
 //! ```
-//! Everything is written beside its name, made durable and renamed. What is damaged is left aside: the index is fetched
-//! again, the generation rendered again.
+//! Everything is written beside its name, made durable and renamed. What is damaged, or has another size or modification
+//! time than it was left with, is not relied on: the index is fetched again whole, the generation rendered again.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -34,16 +34,22 @@ struct IndexState {
     validators: Validators,
     /// Seconds since the epoch.
     confirmed: u64,
+    /// The stored index when it was written.
+    file: Stamp,
 }
+
+/// Size and modification time (ns) of a file: it is believed only as long as it has them.
+type Stamp = (u64, i64);
 
 /// What a generation was rendered from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct GenerationState {
     render_version: u32,
     binhost: String,
-    /// Size and modification time (ns) of the stored index.
-    index: (u64, i64),
-    size: u64,
+    /// The stored index.
+    index: Stamp,
+    /// What was rendered.
+    file: Stamp,
     timestamp: i64,
     digest: String,
 }
@@ -81,12 +87,20 @@ impl Generations {
         });
         match stored.await {
             Ok(Some((index, file))) => {
+                if file.metadata().ok().is_none_or(|metadata| stamp(&metadata) != self.state.file) {
+                    // It may have lost entries and still be an index: better than none until a binhost sends it whole.
+                    tracing::warn!("the stored index is not as it was left; it will be fetched again");
+                    self.state.validators = Validators::default();
+                }
                 let tree = self.show(index, &file).await;
                 tree.inspect_err(|error| tracing::warn!(error = format!("{error:#}"), "showing the stored index"))
                     .ok()
                     .map(|tree| (tree, confirmed))
             }
-            Ok(None) => None,
+            Ok(None) => {
+                self.state = IndexState::default();
+                None
+            }
             Err(error) => {
                 tracing::warn!(
                     error = format!("{error:#}"),
@@ -128,9 +142,14 @@ impl Generations {
             sync_directory(&directory)
         })
         .await?;
-        self.state = IndexState { validators, confirmed: seconds_now() };
+        self.state = IndexState { validators, confirmed: seconds_now(), file: stamp(&file.metadata()?) };
         self.write_state().await;
-        self.show(index, &file).await
+        let shown = self.show(index, &file).await;
+        if shown.is_err() {
+            // It is stored and not shown: that it has not changed would be no answer to the next question.
+            self.state.validators = Validators::default();
+        }
+        shown
     }
 
     /// A tree without packages, for a binhost that was never reached.
@@ -143,10 +162,8 @@ impl Generations {
 
     /// Renders `index` unless the newest generation on disk was rendered from it.
     async fn show(&mut self, index: Index, file: &File) -> anyhow::Result<Arc<Tree>> {
-        let metadata = file.metadata()?;
-        let mtime = metadata.mtime().saturating_mul(1_000_000_000).saturating_add(metadata.mtime_nsec());
+        let source = stamp(&file.metadata()?);
         let (directory, number, binhost) = (self.generations.clone(), self.number, self.binhost.clone());
-        let source = (metadata.len(), mtime);
         let tree = blocking(move || {
             log_dropped(&index);
             let (number, packages) = match reusable(&directory.join(number.to_string()), &binhost, source) {
@@ -193,13 +210,16 @@ fn log_dropped(index: &Index) {
     }
 }
 
-fn reusable(directory: &Path, binhost: &str, index: (u64, i64)) -> Option<PackagesFile> {
+fn reusable(directory: &Path, binhost: &str, index: Stamp) -> Option<PackagesFile> {
     let state: GenerationState = read_json(&directory.join(STATE))?;
     let file = File::open(directory.join(PACKAGES)).ok()?;
     let same = state.render_version == RENDER_VERSION && state.binhost == binhost && state.index == index;
     let digest = state.digest.parse().ok()?;
-    let whole = file.metadata().ok()?.len() == state.size;
-    let rendered = Rendered { size: state.size, timestamp: state.timestamp, digest };
+    let whole = stamp(&file.metadata().ok()?) == state.file;
+    if same && !whole {
+        tracing::warn!(generation = %directory.display(), "what Portage reads is not as it was left; it is rendered again");
+    }
+    let rendered = Rendered { size: state.file.0, timestamp: state.timestamp, digest };
     (same && whole).then(|| PackagesFile { file: Arc::new(file), rendered })
 }
 
@@ -207,7 +227,7 @@ fn render(
     generations: &Path,
     number: u64,
     binhost: &str,
-    source: (u64, i64),
+    source: Stamp,
     index: &Index,
 ) -> anyhow::Result<PackagesFile> {
     let directory = generations.join(number.to_string());
@@ -222,7 +242,7 @@ fn render(
         render_version: RENDER_VERSION,
         binhost: binhost.to_owned(),
         index: source,
-        size: rendered.size,
+        file: stamp(&file.metadata().with_context(writing)?),
         timestamp: rendered.timestamp,
         digest: rendered.digest.to_string(),
     };
@@ -230,6 +250,11 @@ fn render(
     sync_directory(generations)?;
     // Open for reading only: this descriptor is what the kernel reads from.
     Ok(PackagesFile { file: Arc::new(File::open(&path).with_context(writing)?), rendered })
+}
+
+fn stamp(metadata: &fs::Metadata) -> Stamp {
+    let mtime = metadata.mtime().saturating_mul(1_000_000_000).saturating_add(metadata.mtime_nsec());
+    (metadata.len(), mtime)
 }
 
 fn numbers(directory: &Path) -> Vec<u64> {
