@@ -12,6 +12,7 @@
     reason = "a test that panics has failed, which is what it is for"
 )]
 
+mod crash;
 mod demo;
 mod harness;
 mod imports;
