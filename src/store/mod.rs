@@ -345,8 +345,10 @@ fn lock(directory: &Path) -> Result<File, StoreError> {
     match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {
             use io::Write as _;
-            let written = file.set_len(0).and_then(|()| write!(file, "{}", std::process::id()));
-            written.map_err(StoreError::io("writing", &path))?;
+            // Only for the message of another daemon, and a full disk may refuse it.
+            if let Err(error) = file.set_len(0).and_then(|()| write!(file, "{}", std::process::id())) {
+                tracing::debug!(path = %path.display(), %error, "writing the process id");
+            }
             Ok(file)
         }
         Err(rustix::io::Errno::WOULDBLOCK) => {

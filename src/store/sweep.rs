@@ -53,11 +53,13 @@ impl Store {
         true
     }
 
-    /// Files of that size that may be the package asked for, each still to be proved. Waits for the sweep.
+    /// Files of that size that may be the package asked for, each still to be proved. Waits for the sweep. Without a
+    /// catalogue, any body may be.
     #[must_use]
     pub fn orphans(&self, size: u64) -> Vec<(Sha256Digest, File)> {
         self.sweep();
-        let digests = self.state().orphans_of(size);
+        let recorded = !self.catalogue.is_open();
+        let digests = self.state().candidates(size, recorded);
         digests.into_iter().filter_map(|digest| Some((digest, File::open(self.body_path(digest)).ok()?))).collect()
     }
 

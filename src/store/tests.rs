@@ -409,6 +409,28 @@ fn bodies_outlive_their_catalogue() {
 }
 
 #[test]
+fn while_the_catalogue_cannot_be_written_bodies_are_proved_and_nothing_is_kept() {
+    let place = tempfile::tempdir().unwrap();
+    let store = open(place.path(), 1 << 20);
+    drop(SAMPLES[0].fetch(&store));
+    store.catalogue.close();
+    for _ in 0..2 {
+        assert!(SAMPLES[0].get(&store).is_none());
+        assert!(SAMPLES[0].is(&SAMPLES[0].adopt(&store).unwrap()));
+    }
+    let (body, placement) = SAMPLES[1].fetch(&store);
+    assert!(SAMPLES[1].is(&body) && unkept(&placement));
+    // Its bytes are there, and count.
+    assert_eq!(store.usage().bytes, SAMPLES[0].size() + SAMPLES[1].size());
+    assert!(SAMPLES[1].is(&SAMPLES[1].adopt(&store).unwrap()));
+    drop(store);
+    let store = open(place.path(), 1 << 20);
+    assert!(SAMPLES[0].get(&store).is_some());
+    assert!(SAMPLES[1].get(&store).is_none() && SAMPLES[1].adopt(&store).is_some());
+    assert!(SAMPLES[1].get(&store).is_some());
+}
+
+#[test]
 fn foreign_files_are_left_alone_and_counted_as_nothing() {
     let place = tempfile::tempdir().unwrap();
     drop(open(place.path(), 1 << 20));
