@@ -17,3 +17,4 @@ mod demo;
 mod harness;
 mod imports;
 mod reading;
+mod sharing;
