@@ -7,8 +7,8 @@
 //! generations/<n>/Packages      what Portage reads
 //! generations/<n>/state.json    what it was rendered from
 //! ```
-//! Everything is written beside its name, made durable and renamed. What is damaged is left aside: the index is fetched
-//! again, the generation rendered again.
+//! Everything is written beside its name, made durable and renamed. What is damaged, or has another size or modification
+//! time than it was left with, is not relied on: the index is fetched again whole, the generation rendered again.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -40,19 +40,25 @@ struct IndexState {
     confirmed: u64,
     /// The newest TIMESTAMP that was accepted, seconds since the epoch.
     timestamp: i64,
+    /// The stored index when it was written.
+    file: Stamp,
 }
+
+/// Size and modification time (ns) of a file: it is believed only as long as it has them.
+type Stamp = (u64, i64);
 
 /// What a generation was rendered from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct GenerationState {
     render_version: u32,
     binhost: String,
-    /// Size and modification time (ns) of the stored index.
-    index: (u64, i64),
+    /// The stored index.
+    index: Stamp,
     /// Digest of the identities that were left out.
     #[serde(default)]
     hidden: String,
-    size: u64,
+    /// What was rendered.
+    file: Stamp,
     timestamp: i64,
     digest: String,
 }
@@ -66,8 +72,8 @@ pub(super) struct Generations {
     state: IndexState,
     number: u64,
     refusals: Refusals,
-    /// The whole index that is shown, and size and modification time (ns) of its file.
-    shown: Option<(Arc<Index>, (u64, i64))>,
+    /// The whole index that is shown, and its file.
+    shown: Option<(Arc<Index>, Stamp)>,
 }
 
 /// Whether an index may be older than the one before it.
@@ -103,21 +109,34 @@ impl Generations {
         });
         match stored.await {
             Ok(Some((index, file))) => {
+                if file.metadata().ok().is_none_or(|metadata| stamp(&metadata) != self.state.file) {
+                    // It may have lost entries and still be an index: better than none until a binhost sends it whole.
+                    tracing::warn!("the stored index is not as it was left; it will be fetched again");
+                    self.state.validators = Validators::default();
+                }
                 let tree = self.show(index, &file).await;
                 tree.inspect_err(|error| tracing::warn!(error = format!("{error:#}"), "showing the stored index"))
                     .ok()
                     .map(|tree| (tree, confirmed))
             }
-            Ok(None) => None,
+            Ok(None) => {
+                self.forget_index();
+                None
+            }
             Err(error) => {
                 tracing::warn!(
                     error = format!("{error:#}"),
                     "the stored index cannot be used; it will be fetched again"
                 );
-                self.state = IndexState::default();
+                self.forget_index();
                 None
             }
         }
+    }
+
+    /// The stored index is of no use; how old the next one may be is still known.
+    fn forget_index(&mut self) {
+        self.state = IndexState { timestamp: self.state.timestamp, ..IndexState::default() };
     }
 
     /// What to ask a binhost with.
@@ -166,7 +185,7 @@ impl Generations {
             sync_directory(&directory)
         })
         .await?;
-        self.state = IndexState { validators, confirmed: seconds_now(), timestamp };
+        self.state = IndexState { validators, confirmed: seconds_now(), timestamp, file: stamp(&file.metadata()?) };
         self.write_state().await;
         self.refusals.follow(&index);
         self.show(index, &file).await
@@ -211,15 +230,13 @@ impl Generations {
 
     async fn show(&mut self, index: Index, file: &File) -> anyhow::Result<Arc<Tree>> {
         log_dropped(&index);
-        let metadata = file.metadata()?;
-        let mtime = metadata.mtime().saturating_mul(1_000_000_000).saturating_add(metadata.mtime_nsec());
-        let (index, source) = (Arc::new(index), (metadata.len(), mtime));
+        let (index, source) = (Arc::new(index), stamp(&file.metadata()?));
         self.shown = Some((Arc::clone(&index), source));
         self.render(index, source).await
     }
 
     /// Renders `index` without what is refused, unless the newest generation on disk was rendered from just that.
-    async fn render(&mut self, index: Arc<Index>, source: (u64, i64)) -> anyhow::Result<Arc<Tree>> {
+    async fn render(&mut self, index: Arc<Index>, source: Stamp) -> anyhow::Result<Arc<Tree>> {
         let (directory, number, binhost) = (self.generations.clone(), self.number, self.binhost.clone());
         let hidden = self.refusals.ids();
         let tree = blocking(move || {
@@ -274,7 +291,7 @@ fn log_dropped(index: &Index) {
 /// What a generation is rendered from.
 struct Origin<'a> {
     binhost: &'a str,
-    index: (u64, i64),
+    index: Stamp,
     hidden: String,
 }
 
@@ -292,8 +309,11 @@ fn reusable(directory: &Path, origin: &Origin<'_>) -> Option<PackagesFile> {
     let from = (state.binhost.as_str(), state.index, state.hidden.as_str());
     let same = state.render_version == RENDER_VERSION && from == (origin.binhost, origin.index, origin.hidden.as_str());
     let digest = state.digest.parse().ok()?;
-    let whole = file.metadata().ok()?.len() == state.size;
-    let rendered = Rendered { size: state.size, timestamp: state.timestamp, digest };
+    let whole = stamp(&file.metadata().ok()?) == state.file;
+    if same && !whole {
+        tracing::warn!(generation = %directory.display(), "what Portage reads is not as it was left; it is rendered again");
+    }
+    let rendered = Rendered { size: state.file.0, timestamp: state.timestamp, digest };
     (same && whole).then(|| PackagesFile { file: Arc::new(file), rendered })
 }
 
@@ -311,7 +331,7 @@ fn render(generations: &Path, number: u64, origin: &Origin<'_>, index: &Index) -
         binhost: origin.binhost.to_owned(),
         index: origin.index,
         hidden: origin.hidden.clone(),
-        size: rendered.size,
+        file: stamp(&file.metadata().with_context(writing)?),
         timestamp: rendered.timestamp,
         digest: rendered.digest.to_string(),
     };
@@ -319,6 +339,11 @@ fn render(generations: &Path, number: u64, origin: &Origin<'_>, index: &Index) -
     sync_directory(generations)?;
     // Open for reading only: this descriptor is what the kernel reads from.
     Ok(PackagesFile { file: Arc::new(File::open(&path).with_context(writing)?), rendered })
+}
+
+fn stamp(metadata: &fs::Metadata) -> Stamp {
+    let mtime = metadata.mtime().saturating_mul(1_000_000_000).saturating_add(metadata.mtime_nsec());
+    (metadata.len(), mtime)
 }
 
 fn numbers(directory: &Path) -> Vec<u64> {

@@ -102,12 +102,7 @@ impl Daemon {
         tell_systemd(&[sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status(&self.shared.summary())]);
         tracing::info!("{}", self.shared.summary());
         let store = Arc::clone(&self.shared.store);
-        let sweep = tokio::task::spawn_blocking(move || match store.sweep() {
-            0 => (),
-            found => {
-                tracing::info!(found, "bodies in the cache without a record; each is proved again when it is asked for")
-            }
-        });
+        let sweep = tokio::task::spawn_blocking(move || store.sweep());
         loop {
             tokio::select! {
                 _ = terminate.recv() => break tracing::info!("SIGTERM: stopping"),

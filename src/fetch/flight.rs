@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::receive::{Place, Receiving, Step};
 use super::{FetchError, Fetcher, Flight, GRACE, Outcome, Verdict, Wanted};
 use crate::index::Entry;
-use crate::store::Body;
+use crate::store::{Body, Placement};
 use crate::upstream::{BodyStream, Event};
 
 /// Flies until the package is there or cannot be had, tells everybody who waits, and leaves the table.
@@ -123,8 +123,10 @@ async fn adopt(fetcher: &Arc<Fetcher>, entry: &Entry) -> Option<Body> {
         fetcher.store.orphans(entry.size).into_iter().find_map(|(digest, file)| {
             let verified = crate::verify::recheck(file, entry.clone()).ok()?;
             let body = fetcher.store.body(verified);
-            fetcher.store.adopt(digest, &body, entry.id());
             tracing::info!(path = %entry.path, "found in the cache without a record, and proved again");
+            if let Placement::Unkept(_) = fetcher.store.adopt(digest, &body, entry.id()) {
+                fetcher.held.hold(entry.id(), body.clone());
+            }
             Some(body)
         })
     });

@@ -229,7 +229,7 @@ impl Fetcher {
             return Ok(flight.outcome.subscribe());
         }
         // It may have landed since the FUSE thread looked.
-        if let Some(body) = self.store.get(id, wanted.record.size) {
+        if let Some(body) = self.store.get(id, wanted.record.size).or_else(|| self.held.get(id)) {
             return Ok(watch::channel(Some(Ok(body))).1);
         }
         if let Some(error) = self.failures.recent(id) {

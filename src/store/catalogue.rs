@@ -10,7 +10,7 @@
 //! Rules that were measured, not guessed: `flush()` alone does not make a grown file durable, so `fdatasync` of sled's file
 //! follows; a kill inside `open` leaves `snap.*.generating`, with which no later open succeeds, so it is deleted first; a
 //! damaged file makes sled panic, so opening and reading everything happens inside `catch_unwind`; a write error stays until
-//! the database is opened anew, which is tried again after [`REOPEN_AFTER`].
+//! the database is opened anew, which is tried again after [`REOPEN_AFTER`]. Opening it writes: a full disk is no damage.
 
 use std::fs::{self, File};
 use std::io;
@@ -22,8 +22,9 @@ use std::time::{Duration, Instant};
 use crate::index::{Digest, EntryId, Sha256Digest};
 
 use super::StoreError;
+use super::space::is_full;
 
-/// After a write error, how long the cache is used read-only before the database is opened anew.
+/// After a write error, how long the cache does without the database before it is opened anew.
 const REOPEN_AFTER: Duration = Duration::from_secs(10);
 /// sled's page cache, in bytes.
 const SLED_CACHE: u64 = 4 << 20;
@@ -79,6 +80,37 @@ enum Database {
     },
 }
 
+/// Why the database is not open.
+#[derive(Debug)]
+enum Unopened {
+    /// It may be all right.
+    Full(String),
+    Damaged(String),
+}
+
+impl Unopened {
+    fn reason(self) -> String {
+        match self {
+            Self::Full(reason) | Self::Damaged(reason) => reason,
+        }
+    }
+}
+
+impl From<io::Error> for Unopened {
+    fn from(error: io::Error) -> Self {
+        if is_full(&error) { Self::Full(error.to_string()) } else { Self::Damaged(error.to_string()) }
+    }
+}
+
+impl From<sled::Error> for Unopened {
+    fn from(error: sled::Error) -> Self {
+        match error {
+            sled::Error::Io(error) => error.into(),
+            other => Self::Damaged(other.to_string()),
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Catalogue {
     directory: PathBuf,
@@ -102,6 +134,11 @@ impl Catalogue {
     pub(super) fn open(directory: &Path) -> Result<Self, StoreError> {
         let database = open_or_replace(directory)?;
         Ok(Self { directory: directory.to_owned(), database: RwLock::new(database) })
+    }
+
+    /// Whether it can answer at all.
+    pub(super) fn is_open(&self) -> bool {
+        matches!(&*self.database.read().unwrap_or_else(PoisonError::into_inner), Database::Open { .. })
     }
 
     /// All bodies. Only for the start: reads everything.
@@ -189,7 +226,8 @@ impl Catalogue {
         }
     }
 
-    fn close(&self) {
+    /// Does without the database until [`REOPEN_AFTER`].
+    pub(super) fn close(&self) {
         let broken = Database::Broken { since: Instant::now() };
         let before = std::mem::replace(&mut *self.database.write().unwrap_or_else(PoisonError::into_inner), broken);
         // Dropping sled writes once more, and may fail again.
@@ -204,8 +242,8 @@ impl Catalogue {
                     tracing::info!("the catalogue can be written again");
                     open
                 }
-                Err(reason) => {
-                    tracing::debug!(reason, "opening the catalogue again");
+                Err(unopened) => {
+                    tracing::debug!(reason = unopened.reason(), "opening the catalogue again");
                     Database::Broken { since: Instant::now() }
                 }
             };
@@ -219,14 +257,18 @@ fn digest_of(bytes: &[u8]) -> Option<Sha256Digest> {
 
 fn open_or_replace(directory: &Path) -> Result<Database, StoreError> {
     remove_snapshots(directory, ".generating");
-    let first = match open_once(directory) {
+    match open_once(directory) {
         Ok(database) => return Ok(database),
-        Err(reason) => reason,
-    };
-    tracing::warn!(reason = first, catalogue = %directory.display(), "the catalogue is damaged; trying without its snapshot");
+        Err(Unopened::Full(reason)) => return Ok(without_space(directory, &reason)),
+        Err(Unopened::Damaged(reason)) => {
+            tracing::warn!(reason, catalogue = %directory.display(), "the catalogue is damaged; trying without its snapshot");
+        }
+    }
     remove_snapshots(directory, "");
-    if let Ok(database) = open_once(directory) {
-        return Ok(database);
+    match open_once(directory) {
+        Ok(database) => return Ok(database),
+        Err(Unopened::Full(reason)) => return Ok(without_space(directory, &reason)),
+        Err(Unopened::Damaged(_)) => {}
     }
     let aside = directory.with_extension("damaged");
     tracing::warn!(
@@ -237,28 +279,43 @@ fn open_or_replace(directory: &Path) -> Result<Database, StoreError> {
         fs::remove_dir_all(&aside).map_err(StoreError::io("removing", &aside))?;
     }
     fs::rename(directory, &aside).map_err(StoreError::io("setting aside", directory))?;
-    open_once(directory).map_err(|reason| StoreError::Catalogue { path: directory.to_owned(), reason })
+    match open_once(directory) {
+        Err(Unopened::Full(reason)) => Ok(without_space(directory, &reason)),
+        other => {
+            other.map_err(|unopened| StoreError::Catalogue { path: directory.to_owned(), reason: unopened.reason() })
+        }
+    }
+}
+
+fn without_space(directory: &Path, reason: &str) -> Database {
+    tracing::warn!(
+        reason,
+        catalogue = %directory.display(),
+        "no space to open the catalogue; cached packages are proved again when they are opened, and none are kept until there is"
+    );
+    Database::Broken { since: Instant::now() }
 }
 
 /// Opens and reads every record once: damage may show only then.
-fn open_once(directory: &Path) -> Result<Database, String> {
-    let open = || -> Result<Database, String> {
+fn open_once(directory: &Path) -> Result<Database, Unopened> {
+    let open = || -> Result<Database, Unopened> {
         let config = sled::Config::new().path(directory).cache_capacity(SLED_CACHE).use_compression(false);
         let config = config.flush_every_ms(Some(5000));
-        let db = open_patiently(&config).map_err(|error| error.to_string())?;
-        db.iter().try_for_each(|row| row.map(|_| ())).map_err(|error| error.to_string())?;
-        let file = File::open(directory.join("db")).map_err(|error| error.to_string())?;
+        let db = open_patiently(&config)?;
+        db.iter().try_for_each(|row| row.map(|_| ()))?;
+        let file = File::open(directory.join("db"))?;
         // sled makes its directory, and does not make that durable.
         for path in [Some(directory), directory.parent()].into_iter().flatten() {
-            File::open(path).and_then(|directory| directory.sync_all()).map_err(|error| error.to_string())?;
+            File::open(path).and_then(|directory| directory.sync_all())?;
         }
         Ok(Database::Open { db, file })
     };
     catch_unwind(AssertUnwindSafe(open)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
-        Err(text
-            .or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()))
-            .unwrap_or_else(|| "sled panicked".to_owned()))
+        Err(Unopened::Damaged(
+            text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()))
+                .unwrap_or_else(|| "sled panicked".to_owned()),
+        ))
     })
 }
 

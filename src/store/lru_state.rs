@@ -85,8 +85,11 @@ impl State {
         }
     }
 
-    pub(super) fn orphans_of(&self, size: u64) -> Vec<Sha256Digest> {
-        self.orphans.iter().filter(|(_, s)| **s == size).map(|(digest, _)| *digest).collect()
+    /// Orphans of that size, and if need be the bodies that have a record.
+    pub(super) fn candidates(&self, size: u64, recorded: bool) -> Vec<Sha256Digest> {
+        let orphans = self.orphans.iter().map(|(digest, size)| (digest, *size));
+        let bodies = self.bodies.iter().filter(|_| recorded).map(|(digest, cached)| (digest, cached.size));
+        orphans.chain(bodies).filter(|(_, s)| *s == size).map(|(digest, _)| *digest).collect()
     }
 
     pub(super) fn remove(&mut self, digest: Sha256Digest) {

@@ -34,7 +34,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 
 use crate::index::{EntryId, Sha256Digest};
 use crate::metrics::Metrics;
@@ -149,6 +149,8 @@ pub struct Store {
     catalogue: Catalogue,
     state: Mutex<State>,
     commits: Mutex<()>,
+    /// Bodies without a record were looked for.
+    swept: Once,
     /// Holds the lock on the directory.
     _lock: File,
 }
@@ -174,6 +176,7 @@ impl Store {
             catalogue,
             state: Mutex::new(state),
             commits: Mutex::new(()),
+            swept: Once::new(),
             _lock: lock,
         };
         // The bound may be smaller than last time.
@@ -342,8 +345,10 @@ fn lock(directory: &Path) -> Result<File, StoreError> {
     match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {
             use io::Write as _;
-            let written = file.set_len(0).and_then(|()| write!(file, "{}", std::process::id()));
-            written.map_err(StoreError::io("writing", &path))?;
+            // Only for the message of another daemon, and a full disk may refuse it.
+            if let Err(error) = file.set_len(0).and_then(|()| write!(file, "{}", std::process::id())) {
+                tracing::debug!(path = %path.display(), %error, "writing the process id");
+            }
             Ok(file)
         }
         Err(rustix::io::Errno::WOULDBLOCK) => {

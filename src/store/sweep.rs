@@ -1,4 +1,4 @@
-//! Bodies without a record: found after the start, taken back when they are asked for and prove right.
+//! Bodies without a record: found after the start, before anything is downloaded, taken back when they are asked for and prove right.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -10,9 +10,22 @@ use super::incoming::Incoming;
 use super::{Body, Placement, Store};
 
 impl Store {
-    /// Looks for bodies that no record names, as a kill or a lost catalogue leaves them. They count against the bound from
-    /// then on. How many there are.
-    pub fn sweep(&self) -> usize {
+    /// Looks, once, for bodies that no record names, as a kill or a lost catalogue leaves them. They count against the
+    /// bound from then on.
+    pub fn sweep(&self) {
+        self.swept.call_once(|| {
+            let found = self.find_orphans();
+            if found > 0 {
+                tracing::info!(
+                    found,
+                    "bodies in the cache without a record; each is proved again when it is asked for"
+                );
+            }
+            self.shrink_to(self.bound);
+        });
+    }
+
+    fn find_orphans(&self) -> usize {
         // No body may be between its rename and its record meanwhile.
         let _commits = self.commits.lock().unwrap_or_else(PoisonError::into_inner);
         let mut found = 0;
@@ -21,14 +34,14 @@ impl Store {
                 found += usize::from(self.sweep_one(&directory.path(), &file));
             }
         }
-        self.shrink_to(self.bound);
         found
     }
 
     fn sweep_one(&self, directory: &Path, file: &fs::DirEntry) -> bool {
         let (first, rest) = (directory.file_name().unwrap_or_default().to_string_lossy(), file.file_name());
         let name: Result<Sha256Digest, _> = format!("{first}{}", rest.to_string_lossy()).parse();
-        let (Ok(digest), Ok(metadata)) = (name, file.metadata()) else {
+        let metadata = file.metadata().ok().filter(fs::Metadata::is_file);
+        let (Ok(digest), Some(metadata)) = (name, metadata) else {
             tracing::warn!(path = %file.path().display(), "this is no body of a package; binhostfs leaves it alone");
             return false;
         };
@@ -40,10 +53,13 @@ impl Store {
         true
     }
 
-    /// Files of that size that may be the package asked for, each still to be proved.
+    /// Files of that size that may be the package asked for, each still to be proved. Waits for the sweep. Without a
+    /// catalogue, any body may be.
     #[must_use]
     pub fn orphans(&self, size: u64) -> Vec<(Sha256Digest, File)> {
-        let digests = self.state().orphans_of(size);
+        self.sweep();
+        let recorded = !self.catalogue.is_open();
+        let digests = self.state().candidates(size, recorded);
         digests.into_iter().filter_map(|digest| Some((digest, File::open(self.body_path(digest)).ok()?))).collect()
     }
 

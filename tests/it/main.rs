@@ -12,6 +12,7 @@
     reason = "a test that panics has failed, which is what it is for"
 )]
 
+mod crash;
 mod demo;
 mod faults;
 mod harness;
@@ -19,4 +20,5 @@ mod imports;
 mod reading;
 mod refresh;
 mod refusal;
+mod sharing;
 mod tls;
