@@ -24,6 +24,9 @@ use crate::control::Status;
 use crate::daemon::Daemon;
 use origin::Origin;
 
+/// How long a package may take to be written to the disk.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// Show what binhostfs does, on a binhost embedded in the program.
 ///
 /// Mounts it on a temporary directory, reads a package through the mount, tries a tampered one, unmounts. Needs root and
@@ -157,12 +160,24 @@ async fn read_twice(mountpoint: &Path, origin: &Origin, daemon: &Daemon) -> anyh
     }
     let downloads = origin.downloads(origin::GOOD);
     ensure!(downloads == 1, "the package was downloaded {downloads} times instead of once");
-    let Status { metrics, cache, passthrough, .. } = daemon.status();
+    let Status { metrics, cache, passthrough, .. } = settled(daemon).await;
     ensure!(metrics.verified == 1 && cache.packages == 1, "it was not verified and cached: {metrics:?}");
     let reads =
         if passthrough { "the kernel reads it straight from the cache" } else { "reads pass through the daemon" };
     say(format_args!("  downloaded once; size, MD5, SHA1 and each member's SHA512 and BLAKE2B verified; {reads}"));
     Ok(())
+}
+
+/// The status once nothing is being fetched: who waits has a package before it is safe on the disk.
+async fn settled(daemon: &Daemon) -> Status {
+    let started = Instant::now();
+    loop {
+        let status = daemon.status();
+        if status.downloads.is_empty() || started.elapsed() >= PATIENCE {
+            return status;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 async fn try_tampered(mountpoint: &Path, origin: &Origin, daemon: &Daemon) -> anyhow::Result<()> {
