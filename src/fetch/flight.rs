@@ -92,7 +92,6 @@ async fn get(fetcher: &Arc<Fetcher>, flight: &Arc<Flight>, wanted: &Wanted) -> R
     loop {
         match download(fetcher, flight, &entry, &mut stream, place).await {
             Ok(body) => {
-                fetcher.metrics.verified.increase();
                 log_fetched(&entry, &stream, started.elapsed());
                 return Ok(body);
             }

@@ -144,6 +144,7 @@ fn receive(
     // Nothing is to be sent any more, and a late sender must not wait.
     queue.close();
     let body = fetcher.store.body(receiver.finish()?);
+    fetcher.metrics.verified.increase();
     flight.settle(|| Ok(body.clone()));
     keep(fetcher, incoming, &body, entry);
     done(Ok(body));

@@ -24,6 +24,9 @@ use crate::control::Status;
 use crate::daemon::Daemon;
 use origin::Origin;
 
+/// How long a verified package may take to get into the cache.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 /// Show what binhostfs does, on a binhost embedded in the program.
 ///
 /// Mounts it on a temporary directory, reads a package through the mount, tries a tampered one, unmounts. Needs root and
@@ -154,6 +157,10 @@ async fn read_twice(mountpoint: &Path, origin: &Origin, daemon: &Daemon) -> anyh
         let bytes = blocking(move || fs::read(path)).await.with_context(|| format!("the {time} read"))?;
         ensure!(origin.is_good(&bytes), "the bytes that were read are not those of the package");
         say(format_args!("  {time} time: {} in {} ({told})", ByteSize(bytes.len() as u64), milliseconds(started)));
+        // It could be read as soon as it was verified; making it durable may take a slow disk a while longer.
+        while daemon.status().cache.packages == 0 && started.elapsed() < PATIENCE {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
     let downloads = origin.downloads(origin::GOOD);
     ensure!(downloads == 1, "the package was downloaded {downloads} times instead of once");
