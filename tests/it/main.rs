@@ -16,5 +16,6 @@ mod crash;
 mod demo;
 mod harness;
 mod imports;
+mod life;
 mod reading;
 mod sharing;

@@ -53,9 +53,14 @@ impl Options {
 
     /// Mounts in `place`, with the cache that a daemon before may have left there.
     pub(crate) fn mount_in(self, place: TempDir) -> Mounted {
-        let mut mounted = Mounted { place: Some(place), child: None, options: self, notify: None, told: String::new() };
+        let mut mounted = self.unstarted_in(place);
         mounted.start();
         mounted
+    }
+
+    /// A daemon that is not there yet.
+    pub(crate) fn unstarted_in(self, place: TempDir) -> Mounted {
+        Mounted { place: Some(place), child: None, options: self, notify: None, told: String::new() }
     }
 }
 
