@@ -1,8 +1,7 @@
 //! The store as the fetcher uses it, without FUSE: what it keeps, what it gives up, what a kill or damage leaves.
 
 // The demo's; not every field of it matters here.
-#[allow(dead_code, reason = "the other user needs the rest")]
-#[allow(clippy::duplicate_mod, reason = "the demo cannot be imported from here, and a second builder is worse")]
+#[allow(dead_code, clippy::duplicate_mod, reason = "one builder of packages for all tests; the demo needs the rest")]
 #[path = "../cli/demo/package.rs"]
 mod package;
 

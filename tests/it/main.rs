@@ -17,6 +17,7 @@ mod demo;
 mod faults;
 mod harness;
 mod imports;
+mod life;
 mod reading;
 mod refresh;
 mod refusal;

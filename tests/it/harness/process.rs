@@ -20,12 +20,11 @@ pub(crate) struct Options {
     url: String,
     more: Vec<String>,
     environment: Vec<(String, String)>,
-    wrapper: Vec<String>,
 }
 
 impl Options {
     pub(crate) fn new(url: impl Into<String>) -> Self {
-        Self { url: url.into(), more: Vec::new(), environment: Vec::new(), wrapper: Vec::new() }
+        Self { url: url.into(), more: Vec::new(), environment: Vec::new() }
     }
 
     /// More options of `binhostfs mount`.
@@ -40,12 +39,6 @@ impl Options {
         self
     }
 
-    /// A command that the daemon is started through, e.g. `prlimit --nofile=20`.
-    pub(crate) fn through<'a>(mut self, wrapper: impl IntoIterator<Item = &'a str>) -> Self {
-        self.wrapper.extend(wrapper.into_iter().map(str::to_owned));
-        self
-    }
-
     /// Mounts in directories of its own.
     pub(crate) fn mount(self) -> Mounted {
         self.mount_in(TempDir::with_prefix("binhostfs-it.").unwrap())
@@ -53,9 +46,14 @@ impl Options {
 
     /// Mounts in `place`, with the cache that a daemon before may have left there.
     pub(crate) fn mount_in(self, place: TempDir) -> Mounted {
-        let mut mounted = Mounted { place: Some(place), child: None, options: self, notify: None, told: String::new() };
+        let mut mounted = self.unstarted_in(place);
         mounted.start();
         mounted
+    }
+
+    /// A daemon that is not there yet.
+    pub(crate) fn unstarted_in(self, place: TempDir) -> Mounted {
+        Mounted { place: Some(place), child: None, options: self, notify: None, told: String::new() }
     }
 }
 
@@ -104,11 +102,8 @@ impl Mounted {
     }
 
     fn command(&self) -> Command {
-        let mut words = self.options.wrapper.clone();
-        words.extend([binary(), "mount", "--verify-signature", "false"].map(str::to_owned));
-        let mut words = words.into_iter();
-        let mut command = Command::new(words.next().unwrap());
-        command.args(words).arg("--binhost").arg(&self.options.url);
+        let mut command = Command::new(binary());
+        command.args(["mount", "--verify-signature", "false", "--binhost"]).arg(&self.options.url);
         command.arg("--cache-dir").arg(self.cache()).arg("--control").arg(self.control());
         command.args(&self.options.more).arg(self.mountpoint());
         let log = fs::File::options().create(true).append(true).open(self.place().join("log")).unwrap();
@@ -256,12 +251,6 @@ impl Mounted {
         let wanted = self.mountpoint().canonicalize().unwrap_or(self.mountpoint());
         let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
         table.lines().any(|line| line.split(' ').nth(4) == wanted.to_str())
-    }
-
-    /// Stops without ceremony and gives the directories back, for a daemon to come.
-    pub(crate) fn into_place(mut self) -> TempDir {
-        self.end();
-        self.place.take().unwrap()
     }
 
     fn end(&mut self) {
