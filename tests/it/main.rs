@@ -13,6 +13,7 @@
 )]
 
 mod demo;
+mod emerge;
 mod harness;
 mod imports;
 mod reading;

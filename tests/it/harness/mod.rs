@@ -5,6 +5,7 @@ mod origin;
 #[path = "../../../src/cli/demo/package.rs"]
 mod package;
 mod packages;
+pub(crate) mod portage;
 mod process;
 
 pub(crate) use origin::{Act, Origin};
