@@ -38,14 +38,18 @@ pub(super) struct Answer {
 }
 
 impl Client {
-    pub(super) fn new() -> Result<Self, UpstreamError> {
+    /// A client, and where it can trust no https server, why.
+    pub(super) fn new() -> Result<(Self, Option<String>), UpstreamError> {
         // Fails only when it was done before.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let agent = concat!("binhostfs/", env!("CARGO_PKG_VERSION"));
-        let builder = reqwest::Client::builder().user_agent(agent).redirect(Policy::custom(redirect));
-        let builder = builder.connect_timeout(CONNECT_TIMEOUT).http1_only();
-        let builder = builder.pool_max_idle_per_host(2).pool_idle_timeout(Duration::from_secs(30));
-        builder.build().map(Self).map_err(|error| UpstreamError::Setup(causes(&error)))
+        match builder().build() {
+            Ok(client) => Ok((Self(client), None)),
+            // The system has no CA certificates, as a fresh or a small one may: http and file do not need them.
+            Err(error) => match builder().tls_certs_only([]).build() {
+                Ok(client) => Ok((Self(client), Some(causes(&error)))),
+                Err(error) => Err(UpstreamError::Setup(causes(&error))),
+            },
+        }
     }
 
     /// Asks for `url`; an answer is one with status 200, 206 or 304.
@@ -107,6 +111,13 @@ impl Answer {
             Ok(Ok(chunk)) => Ok(chunk),
         }
     }
+}
+
+fn builder() -> reqwest::ClientBuilder {
+    let agent = concat!("binhostfs/", env!("CARGO_PKG_VERSION"));
+    let builder = reqwest::Client::builder().user_agent(agent).redirect(Policy::custom(redirect));
+    let builder = builder.connect_timeout(CONNECT_TIMEOUT).http1_only();
+    builder.pool_max_idle_per_host(2).pool_idle_timeout(Duration::from_secs(30))
 }
 
 fn conditional(request: reqwest::RequestBuilder, condition: Condition<'_>) -> reqwest::RequestBuilder {
