@@ -17,3 +17,4 @@ mod emerge;
 mod harness;
 mod imports;
 mod reading;
+mod systemd;
