@@ -147,11 +147,11 @@ impl Emerge {
         self
     }
 
-    /// Runs it with these arguments; it is given two minutes.
+    /// Runs it with these arguments; it is given five minutes, on a busy machine it may need one.
     pub(crate) fn run<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> Ended {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/portage/emerge-from.sh");
         let mut command = Command::new(script);
-        command.arg(&self.pkgdir).arg(self.root.path()).args(arguments).env("TIMEOUT", "120").stdin(Stdio::null());
+        command.arg(&self.pkgdir).arg(self.root.path()).args(arguments).env("TIMEOUT", "300").stdin(Stdio::null());
         // What the machine's own Portage or a shell may have set.
         for name in ["USE", "FEATURES", "BINPKG_COMPRESS", "EMERGE_DEFAULT_OPTS", "PORTAGE_BINHOST"] {
             command.env_remove(name);
