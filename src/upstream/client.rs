@@ -38,21 +38,17 @@ pub(super) struct Answer {
 }
 
 impl Client {
-    pub(super) fn new() -> Result<Self, UpstreamError> {
+    /// A client, and where it can trust no https server, why.
+    pub(super) fn new() -> Result<(Self, Option<String>), UpstreamError> {
         // Fails only when it was done before.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let setup = |error: reqwest::Error| UpstreamError::Setup(causes(&error));
         match builder().build() {
-            Ok(client) => Ok(Self(client)),
-            // Without certificates http still works, and https fails when it is used, by name.
-            Err(error) => {
-                let reason = causes(&error);
-                tracing::warn!(
-                    reason,
-                    "https will not work; install the system's certificates (ca-certificates) and restart"
-                );
-                builder().tls_certs_only([]).build().map(Self).map_err(setup)
-            }
+            Ok(client) => Ok((Self(client), None)),
+            // The system has no CA certificates, as a fresh or a small one may: http and file do not need them.
+            Err(error) => match builder().tls_certs_only([]).build() {
+                Ok(client) => Ok((Self(client), Some(causes(&error)))),
+                Err(error) => Err(UpstreamError::Setup(causes(&error))),
+            },
         }
     }
 

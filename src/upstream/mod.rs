@@ -42,7 +42,14 @@ impl Upstream {
     /// # Errors
     /// TLS cannot be set up.
     pub fn new(binhost: Binhost, metrics: Arc<Metrics>) -> Result<Self, UpstreamError> {
-        Ok(Self { client: client::Client::new()?, binhost, metrics })
+        let (client, untrusting) = client::Client::new()?;
+        if let Some(reason) = untrusting.filter(|_| binhost.urls.iter().any(BinhostUrl::is_https)) {
+            tracing::warn!(
+                reason,
+                "no https server can be trusted: install the system's CA certificates, then restart"
+            );
+        }
+        Ok(Self { client, binhost, metrics })
     }
 
     /// The binhost.

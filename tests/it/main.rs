@@ -14,6 +14,7 @@
 
 mod crash;
 mod demo;
+mod emerge;
 mod faults;
 mod harness;
 mod imports;
@@ -22,4 +23,5 @@ mod reading;
 mod refresh;
 mod refusal;
 mod sharing;
+mod systemd;
 mod tls;

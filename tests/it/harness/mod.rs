@@ -1,10 +1,12 @@
 //! What tests share: a scriptable origin, packages, a mounted daemon, skipping.
 
+pub(crate) mod machine;
 #[allow(dead_code, reason = "not every act is in every test run")]
 mod origin;
 #[path = "../../../src/cli/demo/package.rs"]
 mod package;
 mod packages;
+pub(crate) mod portage;
 mod process;
 
 pub(crate) use origin::{Act, Origin};
