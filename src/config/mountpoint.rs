@@ -79,7 +79,7 @@ pub(super) fn resolved(path: &Path) -> PathBuf {
 fn clear_dead(path: &Path) -> Result<(), MountpointError> {
     // A killed daemon may have been started on top of another dead mount: peel them off one by one, but not for ever.
     for _ in 0..16 {
-        match path.metadata() {
+        match probe(path) {
             Err(error) if error.raw_os_error() == Some(ENOTCONN) => {
                 let ours = mounted_at(path).ok().flatten().is_some_and(|what| what.starts_with(OWN_TYPE));
                 let dead = |source| MountpointError::Dead { path: path.to_owned(), source };
@@ -92,6 +92,13 @@ fn clear_dead(path: &Path) -> Result<(), MountpointError> {
             _ => return Ok(()),
         }
     }
+    Ok(())
+}
+
+/// The kernel answers stat(2) for a dead mount from what it was told before, for an hour; statfs(2) always asks the daemon.
+fn probe(path: &Path) -> io::Result<()> {
+    path.metadata()?;
+    rustix::fs::statfs(path)?;
     Ok(())
 }
 
