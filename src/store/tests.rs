@@ -85,7 +85,14 @@ impl Sample {
 }
 
 fn open(place: &Path, bound: u64) -> Store {
-    Store::open(place, bound, Arc::new(Metrics::default())).unwrap()
+    // Between fork and exec, a child of another test holds a lock that was just given up.
+    for _ in 0..100 {
+        match Store::open(place, bound, Arc::new(Metrics::default())) {
+            Err(StoreError::InUse { .. }) => std::thread::sleep(Duration::from_millis(20)),
+            other => return other.unwrap(),
+        }
+    }
+    panic!("locked for ever");
 }
 
 /// Files of bodies and their sizes.
