@@ -5,7 +5,7 @@
 //! * Times: connect 2 s, silence 10 s, and a floor on the rate, so that nothing hangs for ever; a bounded number of tries
 //!   without progress, with jittered backoff; then the next URL.
 //! * Redirects are bounded and never lead from https to http.
-//! * What may be repeated and what not is decided in [`retry`] alone.
+//! * What may be repeated and what not is decided in `retry` alone.
 //!
 //! Not its job: believing any of it.
 
