@@ -24,6 +24,9 @@ use crate::control::Status;
 use crate::daemon::Daemon;
 use origin::Origin;
 
+/// How long the demo waits for a package to be safely on disk.
+const SLOW_DISK: Duration = Duration::from_secs(30);
+
 /// Show what binhostfs does, on a binhost embedded in the program.
 ///
 /// Mounts it on a temporary directory, reads a package through the mount, tries a tampered one, unmounts. Needs root and
@@ -157,7 +160,7 @@ async fn read_twice(mountpoint: &Path, origin: &Origin, daemon: &Daemon) -> anyh
     }
     let downloads = origin.downloads(origin::GOOD);
     ensure!(downloads == 1, "the package was downloaded {downloads} times instead of once");
-    let Status { metrics, cache, passthrough, .. } = daemon.status();
+    let Status { metrics, cache, passthrough, .. } = settled(daemon).await;
     ensure!(metrics.verified == 1 && cache.packages == 1, "it was not verified and cached: {metrics:?}");
     let reads =
         if passthrough { "the kernel reads it straight from the cache" } else { "reads pass through the daemon" };
@@ -184,6 +187,18 @@ async fn try_tampered(mountpoint: &Path, origin: &Origin, daemon: &Daemon) -> an
     say("  not a byte of it could be read, and nothing of it was kept");
     ensure!(origin.downloads(origin::TAMPERED) > 0, "it was never asked for");
     Ok(())
+}
+
+/// What the daemon says once no download is in progress: a package can be read before it is safely on disk.
+async fn settled(daemon: &Daemon) -> Status {
+    let started = Instant::now();
+    loop {
+        let status = daemon.status();
+        if status.downloads.is_empty() || started.elapsed() > SLOW_DISK {
+            return status;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 /// The mount must be read from another thread: its daemon is in this process.
