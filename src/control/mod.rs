@@ -10,7 +10,9 @@ mod status;
 
 pub use client::{ClientError, get_status};
 pub use server::{ControlError, Server};
-pub use status::{BinhostStatus, CacheStatus, DownloadStatus, FailureStatus, GenerationStatus, RefreshStatus, Status};
+pub use status::{
+    BinhostStatus, CacheStatus, DownloadStatus, FailureStatus, GenerationStatus, KeyringStatus, RefreshStatus, Status,
+};
 
 /// Path of the status resource.
 const STATUS_PATH: &str = "/v1/status";

@@ -26,7 +26,7 @@ use crate::index::{EntryId, Index, Record};
 use crate::metrics::Metrics;
 use crate::store::{Body, Store, StoreError};
 use crate::upstream::{Upstream, UpstreamError};
-use crate::verify::VerifyError;
+use crate::verify::{Policy, VerifyError};
 
 use failures::Failures;
 pub use failures::{FAILURE_MEMORY, FailureReport};
@@ -117,6 +117,7 @@ pub struct Fetcher {
     store: Arc<Store>,
     upstream: Arc<Upstream>,
     metrics: Arc<Metrics>,
+    policy: Policy,
     flights: Mutex<HashMap<EntryId, Arc<Flight>>>,
     failures: Failures,
     held: Held,
@@ -126,13 +127,14 @@ pub struct Fetcher {
 }
 
 impl Fetcher {
-    /// A fetcher that reads through `store`.
+    /// A fetcher that reads through `store`, and gives out what `policy` admits.
     #[must_use]
-    pub fn new(store: Arc<Store>, upstream: Arc<Upstream>, metrics: Arc<Metrics>) -> Self {
+    pub fn new(store: Arc<Store>, upstream: Arc<Upstream>, metrics: Arc<Metrics>, policy: Policy) -> Self {
         Self {
             store,
             upstream,
             metrics,
+            policy,
             flights: Mutex::default(),
             failures: Failures::default(),
             held: Held::default(),
@@ -145,7 +147,8 @@ impl Fetcher {
     #[must_use]
     pub fn cached(&self, wanted: &Wanted) -> Option<Body> {
         let Record { id, size, .. } = wanted.record;
-        let body = self.store.get(id, size).or_else(|| self.held.get(id));
+        let held = || self.held.get(id).filter(|body| self.policy.admits(&body.verdict()));
+        let body = self.store.get(id, size, &self.policy).or_else(held);
         if body.is_some() {
             self.metrics.hits.increase();
         }
@@ -177,6 +180,12 @@ impl Fetcher {
         self.held.let_go();
     }
 
+    /// What packages must prove.
+    #[must_use]
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
     /// What failed lately, newest first.
     #[must_use]
     pub fn failures(&self) -> Vec<FailureReport> {
@@ -205,7 +214,7 @@ impl Fetcher {
             return Ok(flight.outcome.subscribe());
         }
         // It may have landed since the FUSE thread looked.
-        if let Some(body) = self.store.get(id, wanted.record.size) {
+        if let Some(body) = self.store.get(id, wanted.record.size, &self.policy) {
             return Ok(watch::channel(Some(Ok(body))).1);
         }
         if let Some(error) = self.failures.recent(id) {

@@ -118,7 +118,8 @@ fn receive(
         Place::Memory => fetcher.store.in_memory(entry.size),
     };
     let incoming = incoming.map_err(Failure::Store)?;
-    let mut receiver = Receiver::new(incoming.file().map_err(Failure::Disk)?, entry.clone());
+    let file = incoming.file().map_err(Failure::Disk)?;
+    let mut receiver = Receiver::new(file, entry.clone(), fetcher.policy.clone());
     let mut gathered = Vec::with_capacity(GATHER.min(usize::try_from(entry.size).unwrap_or(GATHER)));
     loop {
         match queue.blocking_recv() {
