@@ -6,6 +6,7 @@ mod demo;
 mod logging;
 mod mount;
 mod output;
+mod refresh;
 mod status;
 
 use std::ffi::OsString;
@@ -34,6 +35,7 @@ enum Command {
     Mount(mount::MountArguments),
     Demo(demo::DemoArguments),
     Status(status::StatusArguments),
+    Refresh(refresh::RefreshArguments),
 }
 
 /// Runs the program with its arguments, the first of which is its name.
@@ -51,6 +53,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Mount(arguments) => mount::run(arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
+        Command::Refresh(arguments) => refresh::run(&arguments),
     }
 }
 

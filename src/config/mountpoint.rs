@@ -64,9 +64,12 @@ pub(super) fn check(path: &Path) -> Result<PathBuf, MountpointError> {
 fn clear_dead(path: &Path) -> Result<(), MountpointError> {
     // A killed daemon may have been started on top of another dead mount: peel them off one by one, but not for ever.
     for _ in 0..16 {
-        match path.metadata() {
+        // The kernel may answer stat(2) of a dead mount from its cache for an hour; statfs(2) always asks the daemon. Other
+        // file systems are left alone: one on a silent server would hang.
+        let ours = mounted_at(path).ok().flatten().is_some_and(|what| what.starts_with(OWN_TYPE));
+        let alive = || if ours { rustix::fs::statfs(path).map(drop).map_err(io::Error::from) } else { Ok(()) };
+        match path.metadata().and_then(|_| alive()) {
             Err(error) if error.raw_os_error() == Some(ENOTCONN) => {
-                let ours = mounted_at(path).ok().flatten().is_some_and(|what| what.starts_with(OWN_TYPE));
                 let dead = |source| MountpointError::Dead { path: path.to_owned(), source };
                 if !ours {
                     return Err(dead(io::Error::other("it is not a mount of binhostfs")));

@@ -6,13 +6,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper::Request;
+use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use super::{STATUS_PATH, Status};
+use super::{ACCEPT_OLDER, REFRESH_PATH, Refreshed, STATUS_PATH, Status};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// A refresh tries every URL, with patience.
+const REFRESH_TIMEOUT: Duration = Duration::from_secs(600);
 /// Largest answer that is read, bytes.
 const MAX_ANSWER: usize = 16 << 20;
 
@@ -40,35 +43,51 @@ pub enum ClientError {
     },
 }
 
-/// Asks the daemon behind `path`.
+/// Asks the daemon behind `path` how it is doing.
 ///
 /// # Errors
 /// See [`ClientError`].
 pub async fn get_status(path: &Path) -> Result<Status, ClientError> {
+    ask(path, Method::GET, STATUS_PATH, TIMEOUT).await
+}
+
+/// Has the daemon behind `path` ask its binhost for the index, and waits for it.
+///
+/// # Errors
+/// See [`ClientError`]. That the refresh failed is in the answer.
+pub async fn refresh(path: &Path, accept_older: bool) -> Result<Refreshed, ClientError> {
+    let query = if accept_older { format!("{REFRESH_PATH}?{ACCEPT_OLDER}") } else { REFRESH_PATH.to_owned() };
+    ask(path, Method::POST, &query, REFRESH_TIMEOUT).await
+}
+
+async fn ask<T: DeserializeOwned>(
+    path: &Path,
+    method: Method,
+    what: &str,
+    timeout: Duration,
+) -> Result<T, ClientError> {
     let stream = UnixStream::connect(path).await.map_err(|source| match source.kind() {
         io::ErrorKind::PermissionDenied => ClientError::NotAllowed(path.to_owned()),
         _ => ClientError::NoDaemon { path: path.to_owned(), source },
     })?;
     let bad = |reason: String| ClientError::BadAnswer { path: path.to_owned(), reason };
-    match tokio::time::timeout(TIMEOUT, ask(stream)).await {
-        Err(_) => Err(bad(format!("no answer within {} s", TIMEOUT.as_secs()))),
+    match tokio::time::timeout(timeout, exchange(stream, method, what)).await {
+        Err(_) => Err(bad(format!("no answer within {} s", timeout.as_secs()))),
         Ok(answer) => answer.map_err(bad),
     }
 }
 
-async fn ask(stream: UnixStream) -> Result<Status, String> {
+async fn exchange<T: DeserializeOwned>(stream: UnixStream, method: Method, what: &str) -> Result<T, String> {
     let text = |error: &dyn std::error::Error| error.to_string();
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| text(&e))?;
     tokio::spawn(connection);
-    let request =
-        Request::get(STATUS_PATH).header("host", "binhostfs").body(Empty::<Bytes>::new()).map_err(|e| text(&e))?;
+    let request = Request::builder().method(method).uri(what).header("host", "binhostfs");
+    let request = request.body(Empty::<Bytes>::new()).map_err(|e| text(&e))?;
     let response = sender.send_request(request).await.map_err(|e| text(&e))?;
     let code = response.status();
     let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await.map_err(|e| e.to_string())?.to_bytes();
-    if !code.is_success() {
-        return Err(format!("it answers with status {code}; is it another version of binhostfs?"));
-    }
-    serde_json::from_slice(&body)
-        .map_err(|error| format!("its answer is not understood ({error}); is it another version of binhostfs?"))
+    serde_json::from_slice(&body).map_err(|error| {
+        format!("its answer (status {code}) is not understood ({error}); is it another version of binhostfs?")
+    })
 }

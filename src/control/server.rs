@@ -12,12 +12,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::UnixListener;
 
-use super::{STATUS_PATH, Status};
+use super::{ACCEPT_OLDER, Control, REFRESH_PATH, Refreshed, STATUS_PATH};
 
 /// Connections at the same time; more wait.
 const MAX_CONNECTIONS: usize = 16;
@@ -48,11 +49,11 @@ pub struct Server {
 }
 
 impl Server {
-    /// Answers on `path` with what `status` says at that moment.
+    /// Answers on `path` with what `control` says.
     ///
     /// # Errors
     /// See [`ControlError`].
-    pub fn start(path: &Path, status: Arc<dyn Fn() -> Status + Send + Sync>) -> Result<Self, ControlError> {
+    pub fn start(path: &Path, control: Arc<dyn Control>) -> Result<Self, ControlError> {
         let error = |source| ControlError::Io { path: path.to_owned(), source };
         if UnixStream::connect(path).is_ok() {
             return Err(ControlError::InUse(path.to_owned()));
@@ -68,7 +69,7 @@ impl Server {
         }
         let listener = UnixListener::bind(path).map_err(error)?;
         fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(error)?;
-        let task = tokio::spawn(serve(listener, status));
+        let task = tokio::spawn(serve(listener, control));
         Ok(Self { path: path.to_owned(), task })
     }
 }
@@ -82,7 +83,7 @@ impl Drop for Server {
     }
 }
 
-async fn serve(listener: UnixListener, status: Arc<dyn Fn() -> Status + Send + Sync>) {
+async fn serve(listener: UnixListener, control: Arc<dyn Control>) {
     let turns = Arc::new(tokio::sync::Semaphore::new(MAX_CONNECTIONS));
     loop {
         let Ok(turn) = Arc::clone(&turns).acquire_owned().await else { return };
@@ -94,11 +95,11 @@ async fn serve(listener: UnixListener, status: Arc<dyn Fn() -> Status + Send + S
                 continue;
             }
         };
-        let status = Arc::clone(&status);
+        let control = Arc::clone(&control);
         tokio::spawn(async move {
             let service = service_fn(move |request| {
-                let response = answer(&request, &*status);
-                async move { Ok::<_, Infallible>(response) }
+                let control = Arc::clone(&control);
+                async move { Ok::<_, Infallible>(answer(&request, &*control).await) }
             });
             let mut http = hyper::server::conn::http1::Builder::new();
             let connection = http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).keep_alive(false);
@@ -110,19 +111,31 @@ async fn serve(listener: UnixListener, status: Arc<dyn Fn() -> Status + Send + S
     }
 }
 
-fn answer(request: &Request<Incoming>, status: &dyn Fn() -> Status) -> Response<Full<Bytes>> {
-    let (code, body) = match (request.method(), request.uri().path()) {
-        (&Method::GET, STATUS_PATH) => match serde_json::to_vec(&status()) {
-            Ok(body) => (StatusCode::OK, body),
-            Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string().into_bytes()),
-        },
-        (_, STATUS_PATH) => (StatusCode::METHOD_NOT_ALLOWED, b"{\"error\":\"only GET\"}".to_vec()),
-        _ => (StatusCode::NOT_FOUND, b"{\"error\":\"no such resource\"}".to_vec()),
+async fn answer(request: &Request<Incoming>, control: &dyn Control) -> Response<Full<Bytes>> {
+    match (request.method(), request.uri().path()) {
+        (&Method::GET, STATUS_PATH) => json(StatusCode::OK, &control.status()),
+        (&Method::POST, REFRESH_PATH) => {
+            let answer = control.refresh(request.uri().query() == Some(ACCEPT_OLDER)).await;
+            let answer = answer.unwrap_or_else(|_| Err("the daemon is stopping".to_owned()));
+            let code = if answer.is_ok() { StatusCode::OK } else { StatusCode::BAD_GATEWAY };
+            json(code, &Refreshed { error: answer.as_ref().err().cloned(), summary: answer.ok() })
+        }
+        (_, STATUS_PATH | REFRESH_PATH) => json(StatusCode::METHOD_NOT_ALLOWED, &problem("not this method")),
+        _ => json(StatusCode::NOT_FOUND, &problem("no such resource")),
+    }
+}
+
+fn problem(error: &str) -> Refreshed {
+    Refreshed { summary: None, error: Some(error.to_owned()) }
+}
+
+fn json(code: StatusCode, body: &impl serde::Serialize) -> Response<Full<Bytes>> {
+    let (code, body) = match serde_json::to_vec(body) {
+        Ok(body) => (code, body),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string().into_bytes()),
     };
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = code;
-    response
-        .headers_mut()
-        .insert(hyper::header::CONTENT_TYPE, hyper::header::HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }

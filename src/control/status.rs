@@ -34,6 +34,9 @@ pub struct Status {
     pub generation: GenerationStatus,
     /// How the index is kept up to date.
     pub refresh: RefreshStatus,
+    /// Packages that are left out because what the binhost serves is not what its index says.
+    #[serde(default)]
+    pub refused: Vec<FailureStatus>,
     /// The cache.
     pub cache: CacheStatus,
     /// Downloads in progress.
@@ -127,6 +130,15 @@ pub struct FailureStatus {
     pub time: u64,
 }
 
+/// How a refresh that was asked for went.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Refreshed {
+    /// What is shown now.
+    pub summary: Option<String>,
+    /// Why it failed.
+    pub error: Option<String>,
+}
+
 /// For a person.
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -167,6 +179,9 @@ impl fmt::Display for Status {
             "opens       {} from the cache, {} fetched ({fetched}), {} failed",
             metrics.hits, metrics.misses, metrics.failed_opens
         )?;
+        for FailureStatus { path, reason, time } in &self.refused {
+            writeln!(f, "not shown   {path} since {} ago: {reason}", ago(*time))?;
+        }
         for DownloadStatus { path, received, size, waiters } in &self.downloads {
             writeln!(f, "fetching    {path}: {} of {}, {waiters} waiting", ByteSize(*received), ByteSize(*size))?;
         }
@@ -205,6 +220,7 @@ mod tests {
                 index_timestamp: 9,
             },
             refresh: RefreshStatus { confirmed: 9_000, attempted: 9_990, error: Some("no route".to_owned()) },
+            refused: vec![FailureStatus { path: "a/d.xpak".to_owned(), reason: "wrong MD5".to_owned(), time: 9_900 }],
             cache: CacheStatus { directory: "/c".to_owned(), bytes: 3 << 30, reserved: 0, packages: 7, bound: 8 << 30 },
             downloads: vec![DownloadStatus {
                 path: "a/b.xpak".to_owned(),
@@ -227,6 +243,7 @@ reads       by the kernel (passthrough)
 signatures  checked; 2 keys may sign, from /k, /l
 keyring     /l: not there
 opens       5 from the cache, 2 fetched (4.0 MiB), 0 failed
+not shown   a/d.xpak since 100 s ago: wrong MD5
 fetching    a/b.xpak: 1.0 MiB of 2.0 MiB, 2 waiting
 failed      a/c.xpak 30 s ago: refused
 ";

@@ -3,23 +3,27 @@
 //! ```text
 //! index/<binhost>/Packages      the last good index, decompressed
 //! index/<binhost>/state.json    its validators, and when a binhost last confirmed it
+//! index/<binhost>/refused.json  entries that are left out, and why (`refusals`)
 //! generations/<n>/Packages      what Portage reads
 //! generations/<n>/state.json    what it was rendered from
 //! ```
-//! Everything is written beside its name, made durable and renamed. What is damaged is left aside: the index is fetched
-//! again, the generation rendered again.
+//! Everything is written beside its name, made durable and renamed. What is damaged, or has another size or modification
+//! time than it was left with, is not relied on: the index is fetched again whole, the generation rendered again.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
-use crate::index::{Index, RENDER_VERSION, Rendered};
+use super::files::{read_json, seconds_now, sync_directory, write_json};
+use super::refusals::Refusals;
+use crate::index::{Digest, EntryId, Index, RENDER_VERSION, Rendered};
 use crate::tree::{PACKAGES, PackagesFile, Tree};
 use crate::upstream::Validators;
 
@@ -34,16 +38,27 @@ struct IndexState {
     validators: Validators,
     /// Seconds since the epoch.
     confirmed: u64,
+    /// The newest TIMESTAMP that was accepted, seconds since the epoch.
+    timestamp: i64,
+    /// The stored index when it was written.
+    file: Stamp,
 }
+
+/// Size and modification time (ns) of a file: it is believed only as long as it has them.
+type Stamp = (u64, i64);
 
 /// What a generation was rendered from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct GenerationState {
     render_version: u32,
     binhost: String,
-    /// Size and modification time (ns) of the stored index.
-    index: (u64, i64),
-    size: u64,
+    /// The stored index.
+    index: Stamp,
+    /// Digest of the identities that were left out.
+    #[serde(default)]
+    hidden: String,
+    /// What was rendered.
+    file: Stamp,
     timestamp: i64,
     digest: String,
 }
@@ -56,6 +71,18 @@ pub(super) struct Generations {
     binhost: String,
     state: IndexState,
     number: u64,
+    refusals: Refusals,
+    /// The whole index that is shown, and its file.
+    shown: Option<(Arc<Index>, Stamp)>,
+}
+
+/// Whether an index may be older than the one before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Order {
+    /// TIMESTAMP must not go back: an old index brings back packages with known holes.
+    Forward,
+    /// The administrator says that it is all right.
+    Any,
 }
 
 impl Generations {
@@ -67,7 +94,8 @@ impl Generations {
         }
         let state = read_json(&index.join(STATE)).unwrap_or_default();
         let number = numbers(&generations).last().copied().unwrap_or_default();
-        Ok(Self { index, generations, binhost: binhost.to_owned(), state, number })
+        let refusals = Refusals::load(&index);
+        Ok(Self { index, generations, binhost: binhost.to_owned(), state, number, refusals, shown: None })
     }
 
     /// The tree of the last good index, and when it was confirmed. `None`: there is no usable one.
@@ -81,21 +109,34 @@ impl Generations {
         });
         match stored.await {
             Ok(Some((index, file))) => {
+                if file.metadata().ok().is_none_or(|metadata| stamp(&metadata) != self.state.file) {
+                    // It may have lost entries and still be an index: better than none until a binhost sends it whole.
+                    tracing::warn!("the stored index is not as it was left; it will be fetched again");
+                    self.state.validators = Validators::default();
+                }
                 let tree = self.show(index, &file).await;
                 tree.inspect_err(|error| tracing::warn!(error = format!("{error:#}"), "showing the stored index"))
                     .ok()
                     .map(|tree| (tree, confirmed))
             }
-            Ok(None) => None,
+            Ok(None) => {
+                self.forget_index();
+                None
+            }
             Err(error) => {
                 tracing::warn!(
                     error = format!("{error:#}"),
                     "the stored index cannot be used; it will be fetched again"
                 );
-                self.state = IndexState::default();
+                self.forget_index();
                 None
             }
         }
+    }
+
+    /// The stored index is of no use; how old the next one may be is still known.
+    fn forget_index(&mut self) {
+        self.state = IndexState { timestamp: self.state.timestamp, ..IndexState::default() };
     }
 
     /// What to ask a binhost with.
@@ -110,6 +151,14 @@ impl Generations {
         file.with_context(|| format!("creating {}", path.display()))
     }
 
+    /// No index came: what there is of one, up to half a GiB, does not stay on the disk.
+    pub(super) fn discard(&self) {
+        let path = self.incoming_path();
+        if let Err(error) = fs::remove_file(&path) {
+            tracing::debug!(path = %path.display(), %error, "removing what is no index");
+        }
+    }
+
     /// The binhost says that nothing changed.
     pub(super) async fn confirm(&mut self) {
         self.state.confirmed = seconds_now();
@@ -117,9 +166,17 @@ impl Generations {
     }
 
     /// Takes the index in `file`, which [`Generations::incoming`] made, and makes a tree of it. Nothing changes on an error.
-    pub(super) async fn take(&mut self, file: File, validators: Validators) -> anyhow::Result<Arc<Tree>> {
+    pub(super) async fn take(&mut self, file: File, validators: Validators, order: Order) -> anyhow::Result<Arc<Tree>> {
         let copy = file.try_clone()?;
         let index = blocking(move || Ok(Index::parse(copy)?)).await?;
+        let timestamp = index.header().timestamp().unwrap_or_default();
+        if order == Order::Forward && timestamp < self.state.timestamp {
+            anyhow::bail!(
+                "the index is older (TIMESTAMP {timestamp}) than the one accepted before ({}): refused, since it could bring \
+                 back packages with known holes; `binhostfs refresh --accept-older` takes it all the same",
+                self.state.timestamp
+            );
+        }
         let (from, to, directory) = (self.incoming_path(), self.index.join(PACKAGES), self.index.clone());
         let synced = file.try_clone()?;
         blocking(move || {
@@ -128,8 +185,9 @@ impl Generations {
             sync_directory(&directory)
         })
         .await?;
-        self.state = IndexState { validators, confirmed: seconds_now() };
+        self.state = IndexState { validators, confirmed: seconds_now(), timestamp, file: stamp(&file.metadata()?) };
         self.write_state().await;
+        self.refusals.follow(&index);
         self.show(index, &file).await
     }
 
@@ -141,21 +199,58 @@ impl Generations {
         self.show(Index::empty(), &file).await
     }
 
-    /// Renders `index` unless the newest generation on disk was rendered from it.
+    /// Entries that are left out.
+    pub(super) fn refusals(&self) -> &Refusals {
+        &self.refusals
+    }
+
+    /// Leaves an entry out. `None`: it is left out already, or the current index does not have it.
+    pub(super) async fn refuse(
+        &mut self,
+        id: EntryId,
+        path: &str,
+        reason: &str,
+        seen: Option<String>,
+    ) -> Option<anyhow::Result<Arc<Tree>>> {
+        let known = self.shown.as_ref().is_some_and(|(index, _)| index.contains(id));
+        (known && self.refusals.add(id, path, reason, seen)).then_some(())?;
+        Some(self.show_again().await)
+    }
+
+    /// Shows entries again that `pardoned` names. `None`: none of them is left out.
+    pub(super) async fn pardon(&mut self, pardoned: impl Fn(EntryId) -> bool) -> Option<anyhow::Result<Arc<Tree>>> {
+        self.refusals.retain(|refusal| !refusal.id().is_none_or(&pardoned)).then_some(())?;
+        Some(self.show_again().await)
+    }
+
+    async fn show_again(&mut self) -> anyhow::Result<Arc<Tree>> {
+        let (index, source) = self.shown.clone().context("there is no index yet")?;
+        self.render(index, source).await
+    }
+
     async fn show(&mut self, index: Index, file: &File) -> anyhow::Result<Arc<Tree>> {
-        let metadata = file.metadata()?;
-        let mtime = metadata.mtime().saturating_mul(1_000_000_000).saturating_add(metadata.mtime_nsec());
+        log_dropped(&index);
+        let (index, source) = (Arc::new(index), stamp(&file.metadata()?));
+        self.shown = Some((Arc::clone(&index), source));
+        self.render(index, source).await
+    }
+
+    /// Renders `index` without what is refused, unless the newest generation on disk was rendered from just that.
+    async fn render(&mut self, index: Arc<Index>, source: Stamp) -> anyhow::Result<Arc<Tree>> {
         let (directory, number, binhost) = (self.generations.clone(), self.number, self.binhost.clone());
-        let source = (metadata.len(), mtime);
+        let hidden = self.refusals.ids();
         let tree = blocking(move || {
-            log_dropped(&index);
-            let (number, packages) = match reusable(&directory.join(number.to_string()), &binhost, source) {
+            let index = if hidden.is_empty() { index } else { Arc::new(index.without(&hidden)) };
+            let origin = Origin { binhost: &binhost, index: source, hidden: digest_of(&hidden) };
+            let (number, packages) = match reusable(&directory.join(number.to_string()), &origin) {
                 Some(packages) => (number, packages),
-                None => (number + 1, render(&directory, number + 1, &binhost, source, &index)?),
+                None => (number + 1, render(&directory, number + 1, &origin, &index)?),
             };
-            Ok(Arc::new(Tree::new(number, Arc::new(index), packages)))
+            Ok(Arc::new(Tree::new(number, index, packages)))
         })
-        .await?;
+        .await;
+        // An index that is stored but not shown has to come again: "not modified" would be the end of it.
+        let tree = tree.inspect_err(|_| self.state.validators = Validators::default())?;
         self.number = tree.generation();
         self.remove_old();
         Ok(tree)
@@ -193,23 +288,36 @@ fn log_dropped(index: &Index) {
     }
 }
 
-fn reusable(directory: &Path, binhost: &str, index: (u64, i64)) -> Option<PackagesFile> {
+/// What a generation is rendered from.
+struct Origin<'a> {
+    binhost: &'a str,
+    index: Stamp,
+    hidden: String,
+}
+
+/// Empty for an empty set.
+fn digest_of(hidden: &HashSet<EntryId>) -> String {
+    let mut sorted: Vec<_> = hidden.iter().map(|id| id.0).collect();
+    sorted.sort_unstable();
+    let hash = Sha256::digest(sorted.concat());
+    if sorted.is_empty() { String::new() } else { Digest::<32>(hash.into()).to_string() }
+}
+
+fn reusable(directory: &Path, origin: &Origin<'_>) -> Option<PackagesFile> {
     let state: GenerationState = read_json(&directory.join(STATE))?;
     let file = File::open(directory.join(PACKAGES)).ok()?;
-    let same = state.render_version == RENDER_VERSION && state.binhost == binhost && state.index == index;
+    let from = (state.binhost.as_str(), state.index, state.hidden.as_str());
+    let same = state.render_version == RENDER_VERSION && from == (origin.binhost, origin.index, origin.hidden.as_str());
     let digest = state.digest.parse().ok()?;
-    let whole = file.metadata().ok()?.len() == state.size;
-    let rendered = Rendered { size: state.size, timestamp: state.timestamp, digest };
+    let whole = stamp(&file.metadata().ok()?) == state.file;
+    if same && !whole {
+        tracing::warn!(generation = %directory.display(), "what Portage reads is not as it was left; it is rendered again");
+    }
+    let rendered = Rendered { size: state.file.0, timestamp: state.timestamp, digest };
     (same && whole).then(|| PackagesFile { file: Arc::new(file), rendered })
 }
 
-fn render(
-    generations: &Path,
-    number: u64,
-    binhost: &str,
-    source: (u64, i64),
-    index: &Index,
-) -> anyhow::Result<PackagesFile> {
+fn render(generations: &Path, number: u64, origin: &Origin<'_>, index: &Index) -> anyhow::Result<PackagesFile> {
     let directory = generations.join(number.to_string());
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory);
     made.with_context(|| format!("creating {}", directory.display()))?;
@@ -220,9 +328,10 @@ fn render(
     file.sync_all().with_context(writing)?;
     let state = GenerationState {
         render_version: RENDER_VERSION,
-        binhost: binhost.to_owned(),
-        index: source,
-        size: rendered.size,
+        binhost: origin.binhost.to_owned(),
+        index: origin.index,
+        hidden: origin.hidden.clone(),
+        file: stamp(&file.metadata().with_context(writing)?),
         timestamp: rendered.timestamp,
         digest: rendered.digest.to_string(),
     };
@@ -232,6 +341,11 @@ fn render(
     Ok(PackagesFile { file: Arc::new(File::open(&path).with_context(writing)?), rendered })
 }
 
+fn stamp(metadata: &fs::Metadata) -> Stamp {
+    let mtime = metadata.mtime().saturating_mul(1_000_000_000).saturating_add(metadata.mtime_nsec());
+    (metadata.len(), mtime)
+}
+
 fn numbers(directory: &Path) -> Vec<u64> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     let mut numbers: Vec<u64> = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
@@ -239,32 +353,6 @@ fn numbers(directory: &Path) -> Vec<u64> {
     numbers
 }
 
-fn read_json<T: DeserializeOwned>(path: &Path) -> Option<T> {
-    let text = fs::read(path).ok()?;
-    let value = serde_json::from_slice(&text);
-    value.inspect_err(|error| tracing::warn!(path = %path.display(), %error, "damaged; doing without")).ok()
-}
-
-fn write_json(path: &Path, value: &impl Serialize) -> anyhow::Result<()> {
-    let writing = || format!("writing {}", path.display());
-    let new = path.with_extension("new");
-    let mut file = File::create(&new).with_context(writing)?;
-    file.write_all(&serde_json::to_vec(value)?).with_context(writing)?;
-    file.sync_all().with_context(writing)?;
-    fs::rename(&new, path).with_context(writing)?;
-    path.parent().map_or(Ok(()), sync_directory)
-}
-
-fn sync_directory(path: &Path) -> anyhow::Result<()> {
-    let synced = File::open(path).and_then(|directory| directory.sync_all());
-    synced.with_context(|| format!("writing {} to disk", path.display()))
-}
-
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> anyhow::Result<T> + Send + 'static) -> anyhow::Result<T> {
     tokio::task::spawn_blocking(work).await.context("a task was broken off")?
-}
-
-/// Seconds since the epoch.
-pub(super) fn seconds_now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |span| span.as_secs())
 }

@@ -5,8 +5,10 @@
 //!
 //! Not its job: the command line.
 
+mod files;
 mod generation;
 mod refresh;
+mod refusals;
 mod state;
 
 use std::sync::Arc;
@@ -14,9 +16,10 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::config::{Interval, MountConfig, SignaturePolicy};
-use crate::control::{Server, Status};
+use crate::control::{Control, Server, Status};
 use crate::fetch::Fetcher;
 use crate::fuse::{Mount, Operations};
 use crate::metrics::Metrics;
@@ -26,14 +29,16 @@ use crate::upstream::Upstream;
 pub use crate::verify::KeyringError;
 use crate::verify::{Keyring, Policy};
 
-use generation::Generations;
-use refresh::Refresher;
+use generation::{Generations, Order};
+use refresh::{Refresher, Request};
 use state::Shared;
 
 /// How long a start without a stored index waits for a binhost before it shows an empty PKGDIR.
 pub const START_BUDGET: Duration = Duration::from_secs(20);
 /// How often small things are tidied: times of last use, bodies that are only held.
 const TIDY: Duration = Duration::from_secs(60);
+/// Refreshes asked for at the same time.
+const MAX_REQUESTS: usize = 4;
 
 /// A running daemon. Dropping it unmounts.
 #[derive(Debug)]
@@ -70,17 +75,16 @@ impl Daemon {
             None => refresh::first(&mut generations, &upstream).await?,
         };
         let snapshots = Arc::new(Snapshots::new(tree));
-        let fetcher = Fetcher::new(Arc::clone(&store), Arc::clone(&upstream), Arc::clone(&metrics), policy);
+        let (fetcher, verdicts) = Fetcher::new(Arc::clone(&store), Arc::clone(&upstream), Arc::clone(&metrics), policy);
         let fetcher = Arc::new(fetcher);
         let operations = Operations::new(Arc::clone(&snapshots), Arc::clone(&fetcher));
         let mount = Mount::new(&config.mountpoint, operations, Arc::clone(&metrics), config.passthrough)?;
         let shared = Arc::new(Shared::new(config, mount, store, fetcher, upstream, snapshots, metrics, confirmed));
-        let control = {
-            let shared = Arc::clone(&shared);
-            Server::start(&shared.config.control.clone(), Arc::new(move || shared.status()))?
-        };
+        let (requests, incoming) = mpsc::channel(MAX_REQUESTS);
+        let control =
+            Server::start(&shared.config.control, Arc::new(Handle { shared: Arc::clone(&shared), requests }))?;
         // A task of its own: a slow refresh is not broken off by whatever else happens.
-        let refresher = tokio::spawn(Refresher::new(generations).run(Arc::clone(&shared)));
+        let refresher = tokio::spawn(Refresher::new(generations, verdicts, incoming).run(Arc::clone(&shared)));
         Ok(Self { shared, refresher, _control: control })
     }
 
@@ -101,12 +105,7 @@ impl Daemon {
         tell_systemd(&[sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status(&self.shared.summary())]);
         tracing::info!("{}", self.shared.summary());
         let store = Arc::clone(&self.shared.store);
-        let sweep = tokio::task::spawn_blocking(move || match store.sweep() {
-            0 => (),
-            found => {
-                tracing::info!(found, "bodies in the cache without a record; each is proved again when it is asked for")
-            }
-        });
+        let sweep = tokio::task::spawn_blocking(move || store.sweep());
         loop {
             tokio::select! {
                 _ = terminate.recv() => break tracing::info!("SIGTERM: stopping"),
@@ -136,6 +135,29 @@ fn policy(signatures: &SignaturePolicy) -> Result<Policy, KeyringError> {
         SignaturePolicy::DigestsOnly => Policy::DigestsOnly,
         SignaturePolicy::Required { keyrings } => Policy::Signed(Arc::new(Keyring::open(keyrings.iter().cloned())?)),
     })
+}
+
+/// What the control socket can do.
+struct Handle {
+    shared: Arc<Shared>,
+    requests: mpsc::Sender<Request>,
+}
+
+impl Control for Handle {
+    fn status(&self) -> Status {
+        self.shared.status()
+    }
+
+    fn refresh(&self, accept_older: bool) -> oneshot::Receiver<Result<String, String>> {
+        let (reply, receiver) = oneshot::channel();
+        let order = if accept_older { Order::Any } else { Order::Forward };
+        if let Err(error) = self.requests.try_send(Request { order, reply }) {
+            let busy = || Err("too many refreshes are asked for already".to_owned());
+            // Whoever asked has gone.
+            let _ = error.into_inner().reply.send(busy());
+        }
+        receiver
+    }
 }
 
 /// Without systemd there is nobody to tell, which is no error.

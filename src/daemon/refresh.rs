@@ -1,12 +1,17 @@
-//! Keeps the index up to date: at intervals with jitter, sooner after a failure or when packages prove not to fit it.
+//! Keeps what is shown up to date: the index at intervals with jitter, sooner after a failure or when packages prove not to
+//! fit it; and without what cannot be had.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::generation::{Generations, seconds_now};
+use tokio::sync::{mpsc, oneshot};
+
+use super::files::seconds_now;
+use super::generation::{Generations, Order};
 use super::state::Shared;
 use super::{START_BUDGET, shown};
-use crate::control::RefreshStatus;
+use crate::fetch::Verdict;
 use crate::tree::Tree;
 use crate::upstream::{IndexAnswer, Upstream, jittered};
 
@@ -14,6 +19,8 @@ use crate::upstream::{IndexAnswer, Upstream, jittered};
 const RETRY: Duration = Duration::from_secs(60);
 /// Shortest span between refreshes that packages ask for.
 const PACE: Duration = Duration::from_secs(10);
+/// Refused packages that are looked at after a refresh.
+const MAX_PROBES: usize = 64;
 
 /// What a refresh brought.
 enum Outcome {
@@ -21,25 +28,34 @@ enum Outcome {
     Unmodified,
 }
 
+/// A refresh that somebody asks for, and where to tell how it went.
+pub(super) struct Request {
+    pub(super) order: Order,
+    pub(super) reply: oneshot::Sender<Result<String, String>>,
+}
+
+/// Decides what is shown: asks for the index when it is due, and leaves out what cannot be had.
 #[derive(Debug)]
 pub(super) struct Refresher {
     generations: Generations,
+    verdicts: mpsc::Receiver<Verdict>,
+    requests: mpsc::Receiver<Request>,
     due: Instant,
     last: Instant,
 }
 
 /// The first index of all, before anything is mounted; an empty tree where no binhost answers in time.
 pub(super) async fn first(generations: &mut Generations, upstream: &Upstream) -> anyhow::Result<(Arc<Tree>, u64)> {
-    match tokio::time::timeout(START_BUDGET, ask(generations, upstream)).await {
+    match tokio::time::timeout(START_BUDGET, ask(generations, upstream, Order::Forward)).await {
         Ok(Ok(Outcome::New(tree))) => return Ok((tree, seconds_now())),
         Ok(Ok(Outcome::Unmodified)) => {
             tracing::warn!("the binhost says that an index has not changed that is not here")
         }
         Ok(Err(error)) => {
-            tracing::warn!(error = format!("{error:#}"), "no index: PKGDIR is shown empty until a binhost answers")
+            tracing::warn!("no index: PKGDIR is shown empty until a binhost answers; {error:#}");
         }
         Err(_) => {
-            tracing::warn!("no index after {}: PKGDIR is shown empty until a binhost answers", shown(START_BUDGET))
+            tracing::warn!("no index after {}: PKGDIR is shown empty until a binhost answers", shown(START_BUDGET));
         }
     }
     Ok((generations.empty().await?, 0))
@@ -47,66 +63,108 @@ pub(super) async fn first(generations: &mut Generations, upstream: &Upstream) ->
 
 impl Refresher {
     /// Due at once: the stored index may be old.
-    pub(super) fn new(generations: Generations) -> Self {
+    pub(super) fn new(
+        generations: Generations,
+        verdicts: mpsc::Receiver<Verdict>,
+        requests: mpsc::Receiver<Request>,
+    ) -> Self {
         let now = Instant::now();
-        Self { generations, due: now, last: now.checked_sub(PACE).unwrap_or(now) }
+        Self { generations, verdicts, requests, due: now, last: now.checked_sub(PACE).unwrap_or(now) }
     }
 
-    /// Refreshes for ever.
+    /// Goes on for ever.
     pub(super) async fn run(mut self, shared: Arc<Shared>) {
         loop {
-            if self.next(&shared).await {
-                tracing::info!("{}", shared.summary());
+            shared.set_refusals(self.generations.refusals().all());
+            tokio::select! {
+                () = tokio::time::sleep_until(self.due.into()) => {
+                    // Whoever asks hears of a failure; here it is in the log and in `status`.
+                    let _ = self.refresh(&shared, Order::Forward).await;
+                }
+                Some(verdict) = self.verdicts.recv() => self.hear(&shared, verdict).await,
+                Some(request) = self.requests.recv() => self.obey(&shared, request).await,
             }
         }
     }
 
-    /// Waits until a refresh is due and does it. `true`: there is a new generation.
-    async fn next(&mut self, shared: &Shared) -> bool {
-        let due = tokio::time::Instant::from_std(self.due);
-        tokio::select! {
-            () = tokio::time::sleep_until(due) => {}
-            () = shared.fetcher.index_is_stale() => tokio::time::sleep_until((self.last + PACE).into()).await,
+    /// A refresh that the administrator asks for; whatever was refused gets another chance.
+    async fn obey(&mut self, shared: &Shared, request: Request) {
+        shared.fetcher.forget_failures();
+        let answer = self.refresh(shared, request.order).await;
+        let pardoned = self.generations.pardon(|_| true).await;
+        self.present(shared, pardoned);
+        // Nobody may wait for it any more.
+        let _ = request.reply.send(answer.map(|()| shared.summary()).map_err(|error| format!("{error:#}")));
+    }
+
+    /// A package that cannot be had leaves the index; one that can be had after all comes back.
+    async fn hear(&mut self, shared: &Shared, verdict: Verdict) {
+        let Verdict { id, path, uri, refused } = verdict;
+        let changed = match refused {
+            None => self.generations.pardon(|pardoned| pardoned == id).await,
+            Some(error) => {
+                // What is wrong may be the index: ask for it soon, but not for every package.
+                self.due = self.due.min((self.last + PACE).max(Instant::now()));
+                let seen = shared.upstream.probe(uri.as_deref(), &path).await;
+                self.generations.refuse(id, &path, &error.to_string(), seen).await
+            }
+        };
+        self.present(shared, changed);
+    }
+
+    fn present(&self, shared: &Shared, changed: Option<anyhow::Result<Arc<Tree>>>) {
+        match changed {
+            Some(Ok(tree)) => drop(shared.show(tree)),
+            Some(Err(error)) => tracing::warn!("a new generation cannot be made: {error:#}"),
+            None => {}
         }
-        let outcome = ask(&mut self.generations, &shared.upstream).await;
+    }
+
+    async fn refresh(&mut self, shared: &Shared, order: Order) -> anyhow::Result<()> {
+        let outcome = ask(&mut self.generations, &shared.upstream, order).await;
         let interval = jittered(shared.config.refresh);
         self.last = Instant::now();
         self.due = self.last + if outcome.is_ok() { interval } else { interval.min(jittered(RETRY)) };
-        self.finish(shared, outcome)
-    }
-
-    fn finish(&self, shared: &Shared, outcome: anyhow::Result<Outcome>) -> bool {
-        let now = seconds_now();
-        let mut state = shared.refresh.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        state.attempted = now;
         match outcome {
             Ok(outcome) => {
-                *state = RefreshStatus { confirmed: now, attempted: now, error: None };
-                drop(state);
+                shared.refreshed();
                 match outcome {
-                    Outcome::New(tree) => shared.show(tree),
-                    Outcome::Unmodified => {
-                        shared.metrics.unmodified.increase();
-                        false
+                    Outcome::New(tree) if shared.show(Arc::clone(&tree)) => {
+                        shared.fetcher.forget_failures();
+                        shared.metrics.refreshes.increase();
                     }
+                    Outcome::New(_) | Outcome::Unmodified => shared.metrics.unmodified.increase(),
                 }
+                self.reconsider(shared).await;
+                Ok(())
             }
             Err(error) => {
-                let error = format!("{error:#}");
-                // The same failure over and over is said once.
-                if state.error.as_ref() != Some(&error) {
-                    tracing::warn!(error, "refreshing the index; the last good one stays");
-                }
-                state.error = Some(error);
-                shared.metrics.failed_refreshes.increase();
-                false
+                shared.refresh_failed(&format!("{error:#}"));
+                Err(error)
             }
+        }
+    }
+
+    /// Looks whether the binhost has other bytes now for what was refused.
+    async fn reconsider(&mut self, shared: &Shared) {
+        let uri = shared.snapshots.current().index().header().uri().map(str::to_owned);
+        let mut changed = HashSet::new();
+        for refusal in self.generations.refusals().all().iter().take(MAX_PROBES) {
+            let seen = shared.upstream.probe(uri.as_deref(), &refusal.path).await;
+            if seen.is_some() && seen != refusal.seen {
+                changed.extend(refusal.id());
+            }
+        }
+        if !changed.is_empty() {
+            shared.fetcher.forget_failures();
+            let pardoned = self.generations.pardon(|id| changed.contains(&id)).await;
+            self.present(shared, pardoned);
         }
     }
 }
 
 /// Asks one URL after the other until one has a usable index.
-async fn ask(generations: &mut Generations, upstream: &Upstream) -> anyhow::Result<Outcome> {
+async fn ask(generations: &mut Generations, upstream: &Upstream, order: Order) -> anyhow::Result<Outcome> {
     let mut failures = Vec::new();
     for source in 0..upstream.index_sources() {
         let file = generations.incoming()?;
@@ -117,7 +175,7 @@ async fn ask(generations: &mut Generations, upstream: &Upstream) -> anyhow::Resu
             }
             Ok(IndexAnswer::Fresh(validators)) => {
                 let url = validators.url.clone();
-                match generations.take(file, validators).await {
+                match generations.take(file, validators, order).await {
                     Ok(tree) => return Ok(Outcome::New(tree)),
                     Err(error) => failures.push(format!("{url}: {error:#}")),
                 }
@@ -125,5 +183,6 @@ async fn ask(generations: &mut Generations, upstream: &Upstream) -> anyhow::Resu
             Err(error) => failures.push(error.to_string()),
         }
     }
+    generations.discard();
     Err(anyhow::anyhow!(failures.join("; ")))
 }

@@ -1,9 +1,10 @@
 //! What all parts of the daemon share, and what it says about itself.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
-use super::generation::seconds_now;
+use super::files::seconds_now;
+use super::refusals::Refusal;
 use super::shown;
 use crate::config::{ByteSize, MountConfig};
 use crate::control::{
@@ -26,7 +27,8 @@ pub(super) struct Shared {
     pub(super) upstream: Arc<Upstream>,
     pub(super) snapshots: Arc<Snapshots>,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) refresh: Mutex<RefreshStatus>,
+    refresh: Mutex<RefreshStatus>,
+    refusals: Mutex<Vec<FailureStatus>>,
     started: u64,
 }
 
@@ -44,22 +46,52 @@ impl Shared {
         confirmed: u64,
     ) -> Self {
         let refresh = Mutex::new(RefreshStatus { confirmed, attempted: confirmed, error: None });
-        Self { config, mount, store, fetcher, upstream, snapshots, metrics, refresh, started: seconds_now() }
+        let (refusals, started) = (Mutex::default(), seconds_now());
+        Self { config, mount, store, fetcher, upstream, snapshots, metrics, refresh, refusals, started }
     }
 
-    /// Puts a tree in front of Portage. `false`: it shows what was shown already.
+    /// A binhost sent or confirmed the index just now.
+    pub(super) fn refreshed(&self) {
+        let now = seconds_now();
+        *self.refresh_status() = RefreshStatus { confirmed: now, attempted: now, error: None };
+    }
+
+    /// No binhost did.
+    pub(super) fn refresh_failed(&self, error: &str) {
+        let mut state = self.refresh_status();
+        state.attempted = seconds_now();
+        // The same failure over and over is said once.
+        if state.error.as_deref() != Some(error) {
+            tracing::warn!("refreshing the index; the last good one stays: {error}");
+        }
+        state.error = Some(error.to_owned());
+        self.metrics.failed_refreshes.increase();
+    }
+
+    /// What is left out of the index, for `status`.
+    pub(super) fn set_refusals(&self, refusals: &[Refusal]) {
+        let status = |refusal: &Refusal| {
+            let Refusal { path, reason, since, .. } = refusal.clone();
+            FailureStatus { path, reason, time: since }
+        };
+        *self.refusals.lock().unwrap_or_else(PoisonError::into_inner) = refusals.iter().map(status).collect();
+    }
+
+    fn refresh_status(&self) -> MutexGuard<'_, RefreshStatus> {
+        self.refresh.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts a tree in front of Portage. `false`: it shows what is shown already.
     pub(super) fn show(&self, tree: Arc<Tree>) -> bool {
         let current = self.snapshots.current();
         // URI is not rendered: packages may have moved though Portage sees nothing of it.
         let same_place = tree.index().header().uri() == current.index().header().uri();
         if same_place && tree.packages().rendered.digest == current.packages().rendered.digest {
-            self.metrics.unmodified.increase();
             return false;
         }
         let before = self.snapshots.replace(Arc::clone(&tree));
         self.mount.forget(&before.changes(&tree));
-        self.fetcher.forget_failures();
-        self.metrics.refreshes.increase();
+        tracing::info!("{}", self.summary());
         true
     }
 
@@ -103,7 +135,8 @@ impl Shared {
                 dropped_reasons: dropped.to_string(),
                 index_timestamp: tree.index().header().timestamp().unwrap_or_default(),
             },
-            refresh: self.refresh.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            refresh: self.refresh_status().clone(),
+            refused: self.refusals.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             cache: CacheStatus {
                 directory: self.config.cache_dir.display().to_string(),
                 bytes: usage.bytes,

@@ -50,9 +50,14 @@ impl Failures {
         self.lock().put(id, failure);
     }
 
-    /// It can be had after all.
-    pub(super) fn clear(&self, id: EntryId) {
-        self.lock().pop(&id);
+    /// It can be had after all, or what is at its path now can.
+    pub(super) fn clear(&self, id: EntryId, path: &str) {
+        let mut failures = self.lock();
+        let over = |(key, failure): (&EntryId, &Failure)| (*key == id || failure.path == path).then_some(*key);
+        let over: Vec<EntryId> = failures.iter().filter_map(over).collect();
+        for key in over {
+            failures.pop(&key);
+        }
     }
 
     pub(super) fn recent(&self, id: EntryId) -> Option<Arc<FetchError>> {

@@ -6,9 +6,9 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::receive::{Place, Receiving, Step};
-use super::{FetchError, Fetcher, Flight, GRACE, Outcome, Wanted};
+use super::{FetchError, Fetcher, Flight, GRACE, Outcome, Verdict, Wanted};
 use crate::index::Entry;
-use crate::store::{Body, Unproved};
+use crate::store::{Body, Placement, Unproved};
 use crate::upstream::{BodyStream, Event};
 use crate::verify::{VerifyError, recheck};
 
@@ -23,7 +23,7 @@ pub(super) async fn fly(fetcher: Arc<Fetcher>, flight: Arc<Flight>, wanted: Want
         () = abandoned(&flight) => Err(Arc::new(FetchError::Stopped)),
     };
     match &outcome {
-        Ok(_) => fetcher.failures.clear(id),
+        Ok(_) => fetcher.failures.clear(id, wanted.path()),
         Err(error) if matches!(**error, FetchError::Stopped) => {
             tracing::debug!(path = wanted.path(), "nobody waits for it any more")
         }
@@ -34,11 +34,9 @@ pub(super) async fn fly(fetcher: Arc<Fetcher>, flight: Arc<Flight>, wanted: Want
             if matches!(**error, FetchError::Refused { .. }) {
                 fetcher.metrics.refused.increase();
             }
-            if index_may_be_old(error) {
-                fetcher.stale.notify_one();
-            }
         }
     }
+    tell(&fetcher, &wanted, &outcome);
     flight.settle(|| outcome);
     drop(guard);
 }
@@ -68,12 +66,17 @@ async fn abandoned(flight: &Flight) {
     }
 }
 
-fn index_may_be_old(error: &FetchError) -> bool {
-    use crate::upstream::UpstreamError::{SizeMismatch, Status};
-    matches!(
-        error,
-        FetchError::Refused { .. } | FetchError::Upstream(SizeMismatch { .. } | Status { status: 404 | 410, .. })
-    )
+/// Tells whoever decides what is shown, if it concerns them.
+fn tell(fetcher: &Fetcher, wanted: &Wanted, outcome: &Outcome) {
+    let refused = match outcome {
+        Ok(_) => None,
+        Err(error) if error.is_final() => Some(Arc::clone(error)),
+        Err(_) => return,
+    };
+    let (path, uri) = (wanted.path().to_owned(), wanted.index.header().uri().map(str::to_owned));
+    if fetcher.verdicts.try_send(Verdict { id: wanted.record.id, path, uri, refused }).is_err() {
+        tracing::debug!(path = wanted.path(), "too many verdicts at once; this one is dropped");
+    }
 }
 
 async fn get(fetcher: &Arc<Fetcher>, flight: &Arc<Flight>, wanted: &Wanted) -> Result<Body, FetchError> {
@@ -129,8 +132,10 @@ fn adopt_one(fetcher: &Fetcher, entry: &Entry, candidate: Unproved) -> Option<Bo
     match recheck(file, entry.clone(), &fetcher.policy) {
         Ok(verified) => {
             let body = fetcher.store.body(verified);
-            fetcher.store.adopt(digest, &body, entry.id());
             tracing::info!(path = %entry.path, "found in the cache, and proved again");
+            if let Placement::Unkept(_) = fetcher.store.adopt(digest, &body, entry.id()) {
+                fetcher.held.hold(entry.id(), body.clone());
+            }
             Some(body)
         }
         // Signatures come after digests: it is the package that was asked for, and may not be served.

@@ -20,7 +20,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::index::{EntryId, Index, Record};
 use crate::metrics::Metrics;
@@ -69,6 +69,34 @@ pub enum FetchError {
     #[error("the download was broken off")]
     Stopped,
 }
+
+impl FetchError {
+    /// Whether what the binhost serves is not what its index says, or is not there at all: trying again is no use.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::Refused { .. } => true,
+            Self::Upstream(error) => error.contradicts_index(),
+            Self::Index(_) | Self::Store(_) | Self::Disk(_) | Self::Busy | Self::Stopped => false,
+        }
+    }
+}
+
+/// What came of a download, for whoever decides what is shown.
+#[derive(Debug)]
+pub struct Verdict {
+    /// The entry.
+    pub id: EntryId,
+    /// Its PATH.
+    pub path: String,
+    /// URI of the index header it belongs to.
+    pub uri: Option<String>,
+    /// Why it cannot be had; `None`: it was verified.
+    pub refused: Option<Arc<FetchError>>,
+}
+
+/// Verdicts that wait to be looked at; more are dropped, the next download of the same package brings them again.
+pub const MAX_VERDICTS: usize = 256;
 
 /// How a flight ended, for all its waiters.
 pub type Outcome = Result<Body, Arc<FetchError>>;
@@ -122,15 +150,20 @@ pub struct Fetcher {
     failures: Failures,
     held: Held,
     turns: Semaphore,
-    /// Told when a package proves not to be what the index says: the index may be out of date.
-    stale: tokio::sync::Notify,
+    verdicts: mpsc::Sender<Verdict>,
 }
 
 impl Fetcher {
-    /// A fetcher that reads through `store`, and gives out what `policy` admits.
+    /// A fetcher that reads through `store` and gives out what `policy` admits, and the verdicts on what it downloads.
     #[must_use]
-    pub fn new(store: Arc<Store>, upstream: Arc<Upstream>, metrics: Arc<Metrics>, policy: Policy) -> Self {
-        Self {
+    pub fn new(
+        store: Arc<Store>,
+        upstream: Arc<Upstream>,
+        metrics: Arc<Metrics>,
+        policy: Policy,
+    ) -> (Self, mpsc::Receiver<Verdict>) {
+        let (verdicts, receiver) = mpsc::channel(MAX_VERDICTS);
+        let fetcher = Self {
             store,
             upstream,
             metrics,
@@ -139,16 +172,16 @@ impl Fetcher {
             failures: Failures::default(),
             held: Held::default(),
             turns: Semaphore::new(MAX_DOWNLOADS),
-            stale: tokio::sync::Notify::new(),
-        }
+            verdicts,
+        };
+        (fetcher, receiver)
     }
 
     /// The body, if it can be had without waiting. For FUSE threads.
     #[must_use]
     pub fn cached(&self, wanted: &Wanted) -> Option<Body> {
         let Record { id, size, .. } = wanted.record;
-        let held = || self.held.get(id).filter(|body| self.policy.admits(&body.verdict()));
-        let body = self.store.get(id, size, &self.policy).or_else(held);
+        let body = self.here(id, size);
         if body.is_some() {
             self.metrics.hits.increase();
         }
@@ -165,11 +198,6 @@ impl Fetcher {
         result.ok().flatten().unwrap_or_else(|| Err(Arc::new(FetchError::Stopped)))
     }
 
-    /// Waits until a package proves not to be what the index says.
-    pub async fn index_is_stale(&self) {
-        self.stale.notified().await;
-    }
-
     /// Forgets failures: the next open tries again.
     pub fn forget_failures(&self) {
         self.failures.forget();
@@ -178,6 +206,12 @@ impl Fetcher {
     /// Lets go of bodies that are only held, once nobody has used them for a while. To be called now and then.
     pub fn let_go(&self) {
         self.held.let_go();
+    }
+
+    /// The body, where it is here and may be served.
+    fn here(&self, id: EntryId, size: u64) -> Option<Body> {
+        let held = || self.held.get(id).filter(|body| self.policy.admits(&body.assurance()));
+        self.store.get(id, size, &self.policy).or_else(held)
     }
 
     /// What packages must prove.
@@ -214,7 +248,7 @@ impl Fetcher {
             return Ok(flight.outcome.subscribe());
         }
         // It may have landed since the FUSE thread looked.
-        if let Some(body) = self.store.get(id, wanted.record.size, &self.policy) {
+        if let Some(body) = self.here(id, wanted.record.size) {
             return Ok(watch::channel(Some(Ok(body))).1);
         }
         if let Some(error) = self.failures.recent(id) {

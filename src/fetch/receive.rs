@@ -12,8 +12,9 @@ use crate::index::Entry;
 use crate::store::{Body, Incoming, Placement, StoreError};
 use crate::verify::{Receiver, VerifyError};
 
-/// Chunks between the network and the proof. A chunk is what one read of the socket gave, 8 to some 100 KiB.
-const QUEUE: usize = 8;
+/// Chunks between the network and the proof. A chunk is what one read of the socket gave, and holds a buffer of up to 400 KiB;
+/// what comes meanwhile waits in the kernel.
+const QUEUE: usize = 2;
 /// Bytes that are proved at once: below 128 KiB the digests share one CPU, and every write is a system call.
 const GATHER: usize = 512 << 10;
 
@@ -123,12 +124,15 @@ fn receive(
     let mut gathered = Vec::with_capacity(GATHER.min(usize::try_from(entry.size).unwrap_or(GATHER)));
     loop {
         match queue.blocking_recv() {
-            Some(Step::Bytes(bytes)) => {
-                gathered.extend_from_slice(&bytes);
-                if gathered.len() >= GATHER {
-                    write(fetcher, &mut receiver, &gathered, entry)?;
-                    incoming.start_writeback(receiver.received());
-                    gathered.clear();
+            Some(Step::Bytes(mut bytes)) => {
+                // Never beyond its capacity: growing would double it.
+                while !bytes.is_empty() {
+                    gathered.extend_from_slice(&bytes.split_to(bytes.len().min(GATHER - gathered.len())));
+                    if gathered.len() == GATHER {
+                        write(fetcher, &mut receiver, &gathered, entry)?;
+                        incoming.start_writeback(receiver.received());
+                        gathered.clear();
+                    }
                 }
             }
             Some(Step::Restart) => {

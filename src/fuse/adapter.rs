@@ -19,7 +19,7 @@ use super::ops::{Opening, Operations};
 use super::{FsError, TTL, waiting};
 use crate::fetch::Wanted;
 use crate::metrics::Metrics;
-use crate::tree::{Attributes, Inode, Node, Tree};
+use crate::tree::{Age, Attributes, Inode, Node, Tree};
 
 /// Requests that the kernel may have under way in the background, reading ahead.
 const MAX_BACKGROUND: u16 = 64;
@@ -143,7 +143,7 @@ impl Filesystem for Adapter {
         let found =
             name.to_str().ok_or(FsError::NotFound).and_then(|name| self.0.operations.lookup(Inode(parent.0), name));
         match found {
-            Ok(attributes) => reply.entry(&TTL, &file_attr(attributes), Generation(0)),
+            Ok((attributes, age)) => reply.entry(&ttl(age), &file_attr(attributes), Generation(0)),
             Err(error) => reply.error(errno(&error)),
         }
     }
@@ -221,8 +221,8 @@ impl Filesystem for Adapter {
     }
 
     fn readdir(&self, _request: &Request, inode: INodeNo, _handle: FileHandle, offset: u64, mut reply: ReplyDirectory) {
-        let tree = match self.0.operations.directory(Inode(inode.0)) {
-            Ok(tree) => tree,
+        let (tree, _) = match self.0.operations.directory(Inode(inode.0)) {
+            Ok(found) => found,
             Err(error) => return reply.error(errno(&error)),
         };
         for (at, name, attributes) in listing(&tree, Inode(inode.0), offset) {
@@ -241,14 +241,15 @@ impl Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let tree = match self.0.operations.directory(Inode(inode.0)) {
-            Ok(tree) => tree,
+        let (tree, age) = match self.0.operations.directory(Inode(inode.0)) {
+            Ok(found) => found,
             Err(error) => return reply.error(errno(&error)),
         };
         for (at, name, attributes) in listing(&tree, Inode(inode.0), offset) {
             let attr = file_attr(attributes);
             // The kernel must not link `.` and `..` into its tree of names.
-            let ttl = if name.starts_with('.') && name.trim_matches('.').is_empty() { Duration::ZERO } else { TTL };
+            let dots = name.starts_with('.') && name.trim_matches('.').is_empty();
+            let ttl = if dots { Duration::ZERO } else { ttl(age) };
             if reply.add(attr.ino, at, name, &ttl, &attr, Generation(0)) {
                 break;
             }
@@ -344,6 +345,14 @@ fn read_full(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
 
 fn errno(error: &FsError) -> Errno {
     Errno::from_i32(error.errno())
+}
+
+/// How long the kernel may go on using a name.
+fn ttl(age: Age) -> Duration {
+    match age {
+        Age::Current => TTL,
+        Age::Earlier => Duration::ZERO,
+    }
 }
 
 fn file_type(node: Node) -> FileType {

@@ -12,7 +12,7 @@
 //! * Look-ups, attributes, listings and `Packages` are answered on the FUSE thread and never wait for the network; a package
 //!   that is not cached moves its reply into a task.
 //! * What an inode shows never changes (new content has a new inode), so the kernel may cache everything for [`TTL`]; a new
-//!   generation tells it which names to forget.
+//!   generation tells it which names to forget. Names of earlier generations are looked up anew each time.
 //! * All opens of one inode are served the same way, by passthrough or by reads, until the last is closed: the kernel
 //!   refuses a mixture with EIO.
 //! * The mount is read-only.

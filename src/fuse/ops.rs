@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::FsError;
 use crate::fetch::{Fetcher, Wanted};
-use crate::tree::{Attributes, Inode, Node, Snapshots, Tree};
+use crate::tree::{Age, Attributes, Inode, Node, Snapshots, Tree};
 
 /// What an open leads to.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ impl Operations {
         &self.fetcher
     }
 
-    pub(super) fn lookup(&self, parent: Inode, name: &str) -> Result<Attributes, FsError> {
+    pub(super) fn lookup(&self, parent: Inode, name: &str) -> Result<(Attributes, Age), FsError> {
         self.snapshots.lookup(parent, name).ok_or(FsError::NotFound)
     }
 
@@ -44,9 +44,12 @@ impl Operations {
     }
 
     /// The newest tree that has a directory.
-    pub(super) fn directory(&self, inode: Inode) -> Result<Arc<Tree>, FsError> {
+    pub(super) fn directory(&self, inode: Inode) -> Result<(Arc<Tree>, Age), FsError> {
         match self.find(inode)? {
-            (tree, Node::Directory(_)) => Ok(tree),
+            (tree, Node::Directory(_)) => {
+                let current = Arc::ptr_eq(&tree, &self.snapshots.current());
+                Ok((tree, if current { Age::Current } else { Age::Earlier }))
+            }
             _ => Err(FsError::NotADirectory),
         }
     }

@@ -20,9 +20,11 @@ mod path;
 mod render;
 mod stanza;
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
 pub use cpv::{Cpv, CpvError};
 pub use digest::{Digest, DigestError, Md5Digest, Sha1Digest, Sha256Digest};
@@ -133,8 +135,14 @@ impl Header {
 /// A parsed index. Records are sorted by path; no two have one path, and no path is a directory of another.
 #[derive(Debug)]
 pub struct Index {
-    header: Header,
     records: Vec<Record>,
+    source: Arc<Source>,
+}
+
+/// What all views of one index file share.
+#[derive(Debug)]
+struct Source {
+    header: Header,
     paths: String,
     text: Option<File>,
     dropped: Dropped,
@@ -152,14 +160,36 @@ impl Index {
     /// An index without entries, for a binhost that has never been reached.
     #[must_use]
     pub fn empty() -> Self {
-        let (header, dropped) = (Header::default(), Dropped::default());
-        Self { header, records: Vec::new(), paths: String::new(), text: None, dropped }
+        Self::of(Header::default(), Vec::new(), String::new(), None, Dropped::default())
+    }
+
+    fn of(header: Header, records: Vec<Record>, paths: String, text: Option<File>, dropped: Dropped) -> Self {
+        Self { records, source: Arc::new(Source { header, paths, text, dropped }) }
+    }
+
+    /// The same index without the entries in `hidden`. Shares all text with this one.
+    #[must_use]
+    pub fn without(&self, hidden: &HashSet<EntryId>) -> Self {
+        let records = self.records.iter().filter(|record| !hidden.contains(&record.id)).copied().collect();
+        Self { records, source: Arc::clone(&self.source) }
+    }
+
+    /// Whether both are of the same index file, with or without some entries.
+    #[must_use]
+    pub fn is_view_of(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.source, &other.source)
+    }
+
+    /// Whether there is an entry with this identity. Looks at all of them.
+    #[must_use]
+    pub fn contains(&self, id: EntryId) -> bool {
+        self.records.iter().any(|record| record.id == id)
     }
 
     /// The header.
     #[must_use]
     pub fn header(&self) -> &Header {
-        &self.header
+        &self.source.header
     }
 
     /// All entries, sorted by path bytewise with `/` before any other byte.
@@ -171,14 +201,14 @@ impl Index {
     /// What was left out, and why.
     #[must_use]
     pub fn dropped(&self) -> &Dropped {
-        &self.dropped
+        &self.source.dropped
     }
 
     /// PATH of a record of this index.
     #[must_use]
     pub fn path(&self, record: &Record) -> &str {
         let start = record.path.0 as usize;
-        self.paths.get(start..start + usize::from(record.path.1)).unwrap_or_default()
+        self.source.paths.get(start..start + usize::from(record.path.1)).unwrap_or_default()
     }
 
     /// The whole entry of a record, read from the text on disk.
@@ -198,7 +228,7 @@ impl Index {
     /// The text of a record's stanza, without the empty line after it.
     fn stanza(&self, record: &Record) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; record.stanza.1 as usize];
-        match &self.text {
+        match &self.source.text {
             Some(text) => text.read_exact_at(&mut bytes, record.stanza.0)?,
             None => return Err(io::ErrorKind::NotFound.into()),
         }

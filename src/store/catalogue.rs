@@ -3,8 +3,8 @@
 //! ```text
 //! key                      value
 //! 'e' EntryId (16 bytes)   SHA-256 of the body (32 bytes)
-//! 'b' SHA-256 (32 bytes)   version 2 (1 byte), size (8), mtime in ns (8), last use in s (8), verdict, EntryIds (16 each)
-//! verdict                  length of the signer's fingerprint (1 byte; 0: digests only), fingerprint, state of its
+//! 'b' SHA-256 (32 bytes)   version 2 (1 byte), size (8), mtime in ns (8), last use in s (8), assurance, EntryIds (16 each)
+//! assurance                  length of the signer's fingerprint (1 byte; 0: digests only), fingerprint, state of its
 //!                          certificate (16; only with a fingerprint)
 //! ```
 //! Numbers are big endian. Records have at most 128 bytes, and as many EntryIds as fit, 5 at most: larger ones make sled
@@ -13,7 +13,7 @@
 //! Rules that were measured, not guessed: `flush()` alone does not make a grown file durable, so `fdatasync` of sled's file
 //! follows; a kill inside `open` leaves `snap.*.generating`, with which no later open succeeds, so it is deleted first; a
 //! damaged file makes sled panic, so opening and reading everything happens inside `catch_unwind`; a write error stays until
-//! the database is opened anew, which is tried again after [`REOPEN_AFTER`].
+//! the database is opened anew, which is tried again after [`REOPEN_AFTER`]. Opening it writes: a full disk is no damage.
 
 use std::fs::{self, File};
 use std::io;
@@ -23,11 +23,12 @@ use std::sync::{PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use crate::index::{Digest, EntryId, Sha256Digest};
-use crate::verify::{Fingerprint, Signer, Verdict};
+use crate::verify::{Assurance, Fingerprint, Signer};
 
 use super::StoreError;
+use super::space::is_full;
 
-/// After a write error, how long the cache is used read-only before the database is opened anew.
+/// After a write error, how long the cache does without the database before it is opened anew.
 const REOPEN_AFTER: Duration = Duration::from_secs(10);
 /// sled's page cache, in bytes.
 const SLED_CACHE: u64 = 4 << 20;
@@ -47,7 +48,7 @@ pub(super) struct BodyRecord {
     /// Seconds since the epoch.
     pub(super) last_use: u64,
     /// How the body was proved.
-    pub(super) verdict: Verdict,
+    pub(super) assurance: Assurance,
     /// Entries that are this body.
     pub(super) entries: Vec<EntryId>,
 }
@@ -58,9 +59,9 @@ impl BodyRecord {
         bytes.extend(self.size.to_be_bytes());
         bytes.extend(self.mtime.to_be_bytes());
         bytes.extend(self.last_use.to_be_bytes());
-        match &self.verdict {
-            Verdict::DigestsOnly => bytes.push(0),
-            Verdict::Signed(Signer { fingerprint, certificate }) => {
+        match &self.assurance {
+            Assurance::DigestsOnly => bytes.push(0),
+            Assurance::Signed(Signer { fingerprint, certificate }) => {
                 let fingerprint = fingerprint.as_bytes();
                 bytes.extend(u8::try_from(fingerprint.len()));
                 bytes.extend(fingerprint);
@@ -74,7 +75,7 @@ impl BodyRecord {
 
     fn decode(bytes: &[u8]) -> Option<Self> {
         let (fixed, rest) = bytes.split_at_checked(FIXED)?;
-        let (verdict, ids) = decode_verdict(rest)?;
+        let (assurance, ids) = decode_assurance(rest)?;
         let (version, numbers) = fixed.split_first()?;
         let mut numbers = numbers.chunks_exact(8).filter_map(|n| n.try_into().ok().map(u64::from_be_bytes));
         if *version != VERSION || ids.len() % 16 != 0 {
@@ -82,20 +83,20 @@ impl BodyRecord {
         }
         let (size, mtime, last_use) = (numbers.next()?, numbers.next()?.cast_signed(), numbers.next()?);
         let entries = ids.chunks_exact(16).filter_map(|id| id.try_into().ok().map(EntryId)).collect();
-        Some(Self { size, mtime, last_use, verdict, entries })
+        Some(Self { size, mtime, last_use, assurance, entries })
     }
 }
 
-/// The verdict, and what follows it.
-fn decode_verdict(bytes: &[u8]) -> Option<(Verdict, &[u8])> {
+/// The assurance, and what follows it.
+fn decode_assurance(bytes: &[u8]) -> Option<(Assurance, &[u8])> {
     let (length, rest) = bytes.split_first()?;
     if *length == 0 {
-        return Some((Verdict::DigestsOnly, rest));
+        return Some((Assurance::DigestsOnly, rest));
     }
     let (fingerprint, rest) = rest.split_at_checked(usize::from(*length))?;
     let (certificate, rest) = rest.split_first_chunk()?;
     let signer = Signer { fingerprint: Fingerprint::new(fingerprint)?, certificate: Digest(*certificate) };
-    Some((Verdict::Signed(signer), rest))
+    Some((Assurance::Signed(signer), rest))
 }
 
 #[derive(Debug)]
@@ -108,6 +109,37 @@ enum Database {
     Broken {
         since: Instant,
     },
+}
+
+/// Why the database is not open.
+#[derive(Debug)]
+enum Unopened {
+    /// It may be all right.
+    Full(String),
+    Damaged(String),
+}
+
+impl Unopened {
+    fn reason(self) -> String {
+        match self {
+            Self::Full(reason) | Self::Damaged(reason) => reason,
+        }
+    }
+}
+
+impl From<io::Error> for Unopened {
+    fn from(error: io::Error) -> Self {
+        if is_full(&error) { Self::Full(error.to_string()) } else { Self::Damaged(error.to_string()) }
+    }
+}
+
+impl From<sled::Error> for Unopened {
+    fn from(error: sled::Error) -> Self {
+        match error {
+            sled::Error::Io(error) => error.into(),
+            other => Self::Damaged(other.to_string()),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -133,6 +165,11 @@ impl Catalogue {
     pub(super) fn open(directory: &Path) -> Result<Self, StoreError> {
         let database = open_or_replace(directory)?;
         Ok(Self { directory: directory.to_owned(), database: RwLock::new(database) })
+    }
+
+    /// Whether it can answer at all.
+    pub(super) fn is_open(&self) -> bool {
+        matches!(&*self.database.read().unwrap_or_else(PoisonError::into_inner), Database::Open { .. })
     }
 
     /// All bodies. Only for the start: reads everything.
@@ -220,7 +257,8 @@ impl Catalogue {
         }
     }
 
-    fn close(&self) {
+    /// Does without the database until [`REOPEN_AFTER`].
+    pub(super) fn close(&self) {
         let broken = Database::Broken { since: Instant::now() };
         let before = std::mem::replace(&mut *self.database.write().unwrap_or_else(PoisonError::into_inner), broken);
         // Dropping sled writes once more, and may fail again.
@@ -235,8 +273,8 @@ impl Catalogue {
                     tracing::info!("the catalogue can be written again");
                     open
                 }
-                Err(reason) => {
-                    tracing::debug!(reason, "opening the catalogue again");
+                Err(unopened) => {
+                    tracing::debug!(reason = unopened.reason(), "opening the catalogue again");
                     Database::Broken { since: Instant::now() }
                 }
             };
@@ -250,14 +288,18 @@ fn digest_of(bytes: &[u8]) -> Option<Sha256Digest> {
 
 fn open_or_replace(directory: &Path) -> Result<Database, StoreError> {
     remove_snapshots(directory, ".generating");
-    let first = match open_once(directory) {
+    match open_once(directory) {
         Ok(database) => return Ok(database),
-        Err(reason) => reason,
-    };
-    tracing::warn!(reason = first, catalogue = %directory.display(), "the catalogue is damaged; trying without its snapshot");
+        Err(Unopened::Full(reason)) => return Ok(without_space(directory, &reason)),
+        Err(Unopened::Damaged(reason)) => {
+            tracing::warn!(reason, catalogue = %directory.display(), "the catalogue is damaged; trying without its snapshot");
+        }
+    }
     remove_snapshots(directory, "");
-    if let Ok(database) = open_once(directory) {
-        return Ok(database);
+    match open_once(directory) {
+        Ok(database) => return Ok(database),
+        Err(Unopened::Full(reason)) => return Ok(without_space(directory, &reason)),
+        Err(Unopened::Damaged(_)) => {}
     }
     let aside = directory.with_extension("damaged");
     tracing::warn!(
@@ -268,28 +310,43 @@ fn open_or_replace(directory: &Path) -> Result<Database, StoreError> {
         fs::remove_dir_all(&aside).map_err(StoreError::io("removing", &aside))?;
     }
     fs::rename(directory, &aside).map_err(StoreError::io("setting aside", directory))?;
-    open_once(directory).map_err(|reason| StoreError::Catalogue { path: directory.to_owned(), reason })
+    match open_once(directory) {
+        Err(Unopened::Full(reason)) => Ok(without_space(directory, &reason)),
+        other => {
+            other.map_err(|unopened| StoreError::Catalogue { path: directory.to_owned(), reason: unopened.reason() })
+        }
+    }
+}
+
+fn without_space(directory: &Path, reason: &str) -> Database {
+    tracing::warn!(
+        reason,
+        catalogue = %directory.display(),
+        "no space to open the catalogue; cached packages are proved again when they are opened, and none are kept until there is"
+    );
+    Database::Broken { since: Instant::now() }
 }
 
 /// Opens and reads every record once: damage may show only then.
-fn open_once(directory: &Path) -> Result<Database, String> {
-    let open = || -> Result<Database, String> {
+fn open_once(directory: &Path) -> Result<Database, Unopened> {
+    let open = || -> Result<Database, Unopened> {
         let config = sled::Config::new().path(directory).cache_capacity(SLED_CACHE).use_compression(false);
         let config = config.flush_every_ms(Some(5000));
-        let db = open_patiently(&config).map_err(|error| error.to_string())?;
-        db.iter().try_for_each(|row| row.map(|_| ())).map_err(|error| error.to_string())?;
-        let file = File::open(directory.join("db")).map_err(|error| error.to_string())?;
+        let db = open_patiently(&config)?;
+        db.iter().try_for_each(|row| row.map(|_| ()))?;
+        let file = File::open(directory.join("db"))?;
         // sled makes its directory, and does not make that durable.
         for path in [Some(directory), directory.parent()].into_iter().flatten() {
-            File::open(path).and_then(|directory| directory.sync_all()).map_err(|error| error.to_string())?;
+            File::open(path).and_then(|directory| directory.sync_all())?;
         }
         Ok(Database::Open { db, file })
     };
     catch_unwind(AssertUnwindSafe(open)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
-        Err(text
-            .or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()))
-            .unwrap_or_else(|| "sled panicked".to_owned()))
+        Err(Unopened::Damaged(
+            text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()))
+                .unwrap_or_else(|| "sled panicked".to_owned()),
+        ))
     })
 }
 
@@ -326,16 +383,16 @@ mod tests {
     fn records_round_trip_and_odd_bytes_are_no_record() {
         let signed = |length: usize| {
             let fingerprint = Fingerprint::new(&vec![9; length]).unwrap();
-            Verdict::Signed(Signer { fingerprint, certificate: Digest([7; 16]) })
+            Assurance::Signed(Signer { fingerprint, certificate: Digest([7; 16]) })
         };
-        for verdict in [Verdict::DigestsOnly, signed(20), signed(32)] {
+        for assurance in [Assurance::DigestsOnly, signed(20), signed(32)] {
             let entries = vec![EntryId([1; 16]), EntryId([2; 16])];
-            let record = BodyRecord { size: 7, mtime: -5, last_use: 9, verdict, entries };
+            let record = BodyRecord { size: 7, mtime: -5, last_use: 9, assurance, entries };
             let bytes = record.encode();
             assert_eq!(BodyRecord::decode(&bytes), Some(record.clone()));
             let many = BodyRecord { entries: vec![EntryId([3; 16]); 9], ..record };
             let decoded = BodyRecord::decode(&many.encode()).unwrap();
-            assert!(many.encode().len() <= MAX_RECORD && decoded.verdict == verdict && decoded.entries.len() >= 3);
+            assert!(many.encode().len() <= MAX_RECORD && decoded.assurance == assurance && decoded.entries.len() >= 3);
             let version_1 = [&[1], &bytes[1..]].concat();
             let odd_fingerprint = [&bytes[..FIXED], &[7; 64]].concat();
             for bad in [&[][..], &bytes[..10], &bytes[..25], &bytes[..30], &[3; 42], &version_1, &odd_fingerprint] {
@@ -347,7 +404,8 @@ mod tests {
     fn filled(directory: &Path) -> (Sha256Digest, EntryId) {
         let catalogue = Catalogue::open(directory).unwrap();
         let (digest, id) = (Digest([7; 32]), EntryId([8; 16]));
-        let record = BodyRecord { size: 7, mtime: 1, last_use: 9, verdict: Verdict::DigestsOnly, entries: vec![id] };
+        let record =
+            BodyRecord { size: 7, mtime: 1, last_use: 9, assurance: Assurance::DigestsOnly, entries: vec![id] };
         catalogue.insert(digest, &record, id).unwrap();
         (digest, id)
     }

@@ -85,8 +85,11 @@ impl State {
         }
     }
 
-    pub(super) fn orphans_of(&self, size: u64) -> Vec<Sha256Digest> {
-        self.orphans.iter().filter(|(_, s)| **s == size).map(|(digest, _)| *digest).collect()
+    /// Orphans of that size, and if need be the bodies that have a record.
+    pub(super) fn candidates(&self, size: u64, recorded: bool) -> Vec<Sha256Digest> {
+        let orphans = self.orphans.iter().map(|(digest, size)| (digest, *size));
+        let bodies = self.bodies.iter().filter(|_| recorded).map(|(digest, cached)| (digest, cached.size));
+        orphans.chain(bodies).filter(|(_, s)| *s == size).map(|(digest, _)| *digest).collect()
     }
 
     pub(super) fn remove(&mut self, digest: Sha256Digest) {
@@ -138,8 +141,8 @@ mod tests {
     #[test]
     fn orphans_go_first_then_the_oldest_then_open_ones() {
         let digest = |n| Digest([n; 32]);
-        let verdict = crate::verify::Verdict::DigestsOnly;
-        let record = |last_use| BodyRecord { size: 10, mtime: 0, last_use, verdict, entries: Vec::new() };
+        let assurance = crate::verify::Assurance::DigestsOnly;
+        let record = |last_use| BodyRecord { size: 10, mtime: 0, last_use, assurance, entries: Vec::new() };
         let mut state =
             State::from_records(vec![(digest(1), record(30)), (digest(2), record(10)), (digest(3), record(20))]);
         state.add_orphan(digest(9), 10);

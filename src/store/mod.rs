@@ -36,11 +36,11 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 
 use crate::index::{EntryId, Sha256Digest};
 use crate::metrics::Metrics;
-use crate::verify::{Policy, Verdict, Verified};
+use crate::verify::{Assurance, Policy, Verified};
 
 use catalogue::{BodyRecord, Catalogue};
 pub use incoming::Incoming;
@@ -103,13 +103,13 @@ pub struct Body {
     file: Arc<File>,
     size: u64,
     digest: Sha256Digest,
-    verdict: Verdict,
+    assurance: Assurance,
 }
 
 impl Body {
     fn new(verified: Verified) -> Self {
-        let (size, digest, verdict) = (verified.size(), verified.digest(), verified.verdict());
-        Self { file: Arc::new(verified.into_file()), size, digest, verdict }
+        let (size, digest, assurance) = (verified.size(), verified.digest(), verified.assurance());
+        Self { file: Arc::new(verified.into_file()), size, digest, assurance }
     }
 
     /// The file.
@@ -132,8 +132,8 @@ impl Body {
 
     /// How it was proved.
     #[must_use]
-    pub fn verdict(&self) -> Verdict {
-        self.verdict
+    pub fn assurance(&self) -> Assurance {
+        self.assurance
     }
 }
 
@@ -159,6 +159,8 @@ pub struct Store {
     catalogue: Catalogue,
     state: Mutex<State>,
     commits: Mutex<()>,
+    /// Bodies without a record were looked for.
+    swept: Once,
     /// Holds the lock on the directory.
     _lock: File,
 }
@@ -184,6 +186,7 @@ impl Store {
             catalogue,
             state: Mutex::new(state),
             commits: Mutex::new(()),
+            swept: Once::new(),
             _lock: lock,
         };
         // The bound may be smaller than last time.
@@ -202,18 +205,18 @@ impl Store {
     #[must_use]
     pub fn get(&self, id: EntryId, size: u64, policy: &Policy) -> Option<Body> {
         let (digest, record) = self.catalogue.find(id)?;
-        let verdict = record.verdict;
-        if record.size != size || !policy.admits(&verdict) {
+        let assurance = record.assurance;
+        if record.size != size || !policy.admits(&assurance) {
             return None;
         }
         if let Some(file) = self.state().touch(digest) {
-            return Some(Body { file, size, digest, verdict });
+            return Some(Body { file, size, digest, assurance });
         }
         match open_body(&self.body_path(digest), &record) {
             Ok(file) => {
                 let file = Arc::new(file);
                 self.state().opened(digest, &file);
-                Some(Body { file, size, digest, verdict })
+                Some(Body { file, size, digest, assurance })
             }
             Err(error) => {
                 self.disown(digest, &error);
@@ -264,9 +267,10 @@ impl Store {
         match self.move_in(from, &to, body) {
             Ok(mtime) => {
                 let (size, now) = (body.size, now());
-                let mut record = BodyRecord { size, mtime, last_use: now, verdict: body.verdict, entries: vec![id] };
+                let mut record =
+                    BodyRecord { size, mtime, last_use: now, assurance: body.assurance, entries: vec![id] };
                 if let Some(earlier) = self.catalogue.body(body.digest) {
-                    record.verdict = body.verdict.or_signed(earlier.verdict);
+                    record.assurance = body.assurance.or_signed(earlier.assurance);
                     record.entries.extend(earlier.entries.into_iter().filter(|other| *other != id));
                 }
                 let kept = self.catalogue.insert(body.digest, &record, id);
@@ -355,8 +359,10 @@ fn lock(directory: &Path) -> Result<File, StoreError> {
     match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {
             use io::Write as _;
-            let written = file.set_len(0).and_then(|()| write!(file, "{}", std::process::id()));
-            written.map_err(StoreError::io("writing", &path))?;
+            // Only for the message of another daemon, and a full disk may refuse it.
+            if let Err(error) = file.set_len(0).and_then(|()| write!(file, "{}", std::process::id())) {
+                tracing::debug!(path = %path.display(), %error, "writing the process id");
+            }
             Ok(file)
         }
         Err(rustix::io::Errno::WOULDBLOCK) => {

@@ -1,4 +1,5 @@
-//! Bodies without a record, or with one that is not strict enough: taken back when they are asked for and prove right.
+//! Bodies without a record, found after the start and before anything is downloaded, or with one that is not strict enough:
+//! taken back when they are asked for and prove right.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -22,9 +23,22 @@ pub struct Unproved {
 }
 
 impl Store {
-    /// Looks for bodies that no record names, as a kill or a lost catalogue leaves them. They count against the bound from
-    /// then on. How many there are.
-    pub fn sweep(&self) -> usize {
+    /// Looks, once, for bodies that no record names, as a kill or a lost catalogue leaves them. They count against the
+    /// bound from then on.
+    pub fn sweep(&self) {
+        self.swept.call_once(|| {
+            let found = self.find_orphans();
+            if found > 0 {
+                tracing::info!(
+                    found,
+                    "bodies in the cache without a record; each is proved again when it is asked for"
+                );
+            }
+            self.shrink_to(self.bound);
+        });
+    }
+
+    fn find_orphans(&self) -> usize {
         // No body may be between its rename and its record meanwhile.
         let _commits = self.commits.lock().unwrap_or_else(PoisonError::into_inner);
         let mut found = 0;
@@ -33,14 +47,14 @@ impl Store {
                 found += usize::from(self.sweep_one(&directory.path(), &file));
             }
         }
-        self.shrink_to(self.bound);
         found
     }
 
     fn sweep_one(&self, directory: &Path, file: &fs::DirEntry) -> bool {
         let (first, rest) = (directory.file_name().unwrap_or_default().to_string_lossy(), file.file_name());
         let name: Result<Sha256Digest, _> = format!("{first}{}", rest.to_string_lossy()).parse();
-        let (Ok(digest), Ok(metadata)) = (name, file.metadata()) else {
+        let metadata = file.metadata().ok().filter(fs::Metadata::is_file);
+        let (Ok(digest), Some(metadata)) = (name, metadata) else {
             tracing::warn!(path = %file.path().display(), "this is no body of a package; binhostfs leaves it alone");
             return false;
         };
@@ -53,13 +67,17 @@ impl Store {
     }
 
     /// Files that may be the package asked for, each still to be proved: the entry's own body, where it was proved less
-    /// strictly than `policy` asks, and orphans of that size.
+    /// strictly than `policy` asks, and orphans of that size; without a catalogue, any body of that size. Waits for the
+    /// sweep.
     #[must_use]
     pub fn unproved(&self, id: EntryId, size: u64, policy: &Policy) -> Vec<Unproved> {
-        let own = self.catalogue.find(id).filter(|(_, record)| record.size == size && !policy.admits(&record.verdict));
-        let orphans = self.state().orphans_of(size);
+        self.sweep();
+        let own =
+            self.catalogue.find(id).filter(|(_, record)| record.size == size && !policy.admits(&record.assurance));
+        let recorded = !self.catalogue.is_open();
+        let others = self.state().candidates(size, recorded);
         let own = own.into_iter().map(|(digest, _)| (digest, true));
-        let all = own.chain(orphans.into_iter().map(|digest| (digest, false)));
+        let all = own.chain(others.into_iter().map(|digest| (digest, false)));
         let open = |(digest, own)| Some(Unproved { digest, file: File::open(self.body_path(digest)).ok()?, own });
         all.filter_map(open).collect()
     }

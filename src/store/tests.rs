@@ -1,1 +1,471 @@
+//! The store as the fetcher uses it, without FUSE: what it keeps, what it gives up, what a kill or damage leaves.
 
+// The demo's; not every field of it matters here.
+#[allow(dead_code, reason = "the other user needs the rest")]
+#[allow(clippy::duplicate_mod, reason = "the demo cannot be imported from here, and a second builder is worse")]
+#[path = "../cli/demo/package.rs"]
+mod package;
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, SystemTime};
+
+use md5::{Digest as _, Md5};
+use proptest::prelude::*;
+use sha1::Sha1;
+
+use super::{Body, Placement, Store, StoreError, Unproved};
+use crate::index::{Cpv, Digest, Entry, PkgPath};
+use crate::metrics::Metrics;
+use crate::verify::{Policy, Receiver, recheck};
+
+const NAMES: [&str; 6] = ["a-1", "b-1", "c-1", "d-1", "e-1", "f-1"];
+
+#[derive(Debug)]
+struct Sample {
+    entry: Entry,
+    bytes: Vec<u8>,
+}
+
+/// Real packages of 5 to 25 KiB.
+static SAMPLES: LazyLock<Vec<Sample>> =
+    LazyLock::new(|| NAMES.iter().enumerate().map(|(at, name)| Sample::new(name, 1000 + 4000 * at)).collect());
+
+impl Sample {
+    fn new(pf: &'static str, payload: usize) -> Self {
+        let built = package::build("app-misc", pf, payload).unwrap();
+        let entry = Entry {
+            cpv: Cpv::parse(&format!("app-misc/{pf}")).unwrap(),
+            path: PkgPath::parse(&built.path()).unwrap(),
+            size: built.bytes.len() as u64,
+            mtime: 1,
+            build_id: Some(u64::from(package::BUILD_ID)),
+            build_time: Some(package::BUILD_TIME),
+            md5: Some(Digest(Md5::digest(&built.bytes).into())),
+            sha1: Some(Digest(Sha1::digest(&built.bytes).into())),
+        };
+        Self { entry, bytes: built.bytes }
+    }
+
+    fn size(&self) -> u64 {
+        self.entry.size
+    }
+
+    fn get(&self, store: &Store) -> Option<Body> {
+        store.get(self.entry.id(), self.size(), &Policy::DigestsOnly)
+    }
+
+    /// What a download does.
+    fn fetch(&self, store: &Store) -> (Body, Placement) {
+        let incoming = store.incoming(self.size()).unwrap();
+        let mut receiver = Receiver::new(incoming.file().unwrap(), self.entry.clone(), Policy::DigestsOnly);
+        receiver.write(&self.bytes).unwrap();
+        let body = store.body(receiver.finish().unwrap());
+        let placement = store.commit(incoming, &body, self.entry.id());
+        (body, placement)
+    }
+
+    fn unproved(&self, store: &Store) -> Vec<Unproved> {
+        store.unproved(self.entry.id(), self.size(), &Policy::DigestsOnly)
+    }
+
+    /// What an open does before it downloads.
+    fn adopt(&self, store: &Store) -> Option<Body> {
+        store.unproved(self.entry.id(), self.size(), &Policy::DigestsOnly).into_iter().find_map(
+            |Unproved { digest, file, .. }| {
+                let body = store.body(recheck(file, self.entry.clone(), &Policy::DigestsOnly).ok()?);
+                store.adopt(digest, &body, self.entry.id());
+                Some(body)
+            },
+        )
+    }
+
+    fn is(&self, body: &Body) -> bool {
+        let mut bytes = vec![0; self.bytes.len()];
+        body.file().read_exact_at(&mut bytes, 0).unwrap();
+        bytes == self.bytes && body.size() == self.size()
+    }
+}
+
+fn open(place: &Path, bound: u64) -> Store {
+    Store::open(place, bound, Arc::new(Metrics::default())).unwrap()
+}
+
+/// Files of bodies and their sizes.
+fn files(place: &Path) -> BTreeMap<PathBuf, u64> {
+    let directories = fs::read_dir(place.join("v1/bodies")).unwrap().map(|entry| entry.unwrap().path());
+    let files = directories.flat_map(|directory| fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()));
+    files.map(|file| (file.clone(), file.metadata().unwrap().len())).collect()
+}
+
+fn only_file(place: &Path) -> PathBuf {
+    let files = files(place);
+    assert_eq!(files.len(), 1);
+    files.into_keys().next().unwrap()
+}
+
+fn unkept(placement: &Placement) -> bool {
+    matches!(placement, Placement::Unkept(_))
+}
+
+/// Another modification time, as after a restored backup or an edit.
+fn disturb(path: &Path) {
+    let time = SystemTime::now() - Duration::from_secs(77);
+    File::options().write(true).open(path).unwrap().set_modified(time).unwrap();
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    /// Open a package, fetched where it is missing; go on holding it or not.
+    Read { at: usize, hold: bool },
+    /// Close everything.
+    LetGo,
+    /// A download of so many bytes that comes to nothing.
+    Room(u64),
+    /// The file of a body gets another modification time.
+    Disturb(usize),
+    /// Stop and start.
+    Reopen,
+    /// Kill during a download and start.
+    Crash,
+    /// Kill, and the catalogue is lost.
+    CrashWithoutCatalogue,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        12 => (0..NAMES.len(), any::<bool>()).prop_map(|(at, hold)| Step::Read { at, hold }),
+        2 => Just(Step::LetGo),
+        1 => (1..30_000_u64).prop_map(Step::Room),
+        2 => (0..NAMES.len()).prop_map(Step::Disturb),
+        1 => Just(Step::Reopen),
+        1 => Just(Step::Crash),
+        1 => Just(Step::CrashWithoutCatalogue),
+    ];
+    prop::collection::vec(step, 1..40)
+}
+
+/// How far from eviction a package is: without a record, not used since the start, used; and all that once more when open.
+type Rank = (bool, u32);
+
+/// A store, and what is expected of it.
+struct Run {
+    place: tempfile::TempDir,
+    bound: u64,
+    store: Option<Store>,
+    ranks: BTreeMap<usize, u32>,
+    held: BTreeMap<usize, Body>,
+    /// Open and evicted: another download of the same package is another file.
+    outlived: Vec<(usize, Body)>,
+    clock: u32,
+}
+
+impl Run {
+    fn new(bound: u64) -> Self {
+        let place = tempfile::tempdir().unwrap();
+        let store = Some(open(place.path(), bound));
+        Self { place, bound, store, ranks: BTreeMap::new(), held: BTreeMap::new(), outlived: Vec::new(), clock: 1 }
+    }
+
+    fn store(&self) -> &Store {
+        self.store.as_ref().unwrap()
+    }
+
+    fn path_of(&self, at: usize) -> PathBuf {
+        use sha2::Sha256;
+        self.store().body_path(Digest(Sha256::digest(&SAMPLES[at].bytes).into()))
+    }
+
+    fn rank(&self, at: usize) -> Rank {
+        (self.held.contains_key(&at), self.ranks[&at])
+    }
+
+    fn step(&mut self, step: &Step) {
+        match step {
+            Step::Read { at, hold } => self.read(*at, *hold),
+            Step::LetGo => {
+                self.held.clear();
+                self.outlived.clear();
+            }
+            Step::Room(bytes) => {
+                drop(self.store().incoming(*bytes).unwrap());
+                self.notice_evictions();
+            }
+            Step::Disturb(at) if self.path_of(*at).exists() => disturb(&self.path_of(*at)),
+            Step::Disturb(_) => {}
+            Step::Reopen => self.restart(None, 1),
+            Step::Crash => self.crash(true),
+            Step::CrashWithoutCatalogue => self.crash(false),
+        }
+        self.check();
+    }
+
+    fn read(&mut self, at: usize, hold: bool) {
+        let (sample, here) = (&SAMPLES[at], self.path_of(at).exists());
+        let cached = sample.get(self.store()).or_else(|| sample.adopt(self.store()));
+        assert_eq!(cached.is_some(), here, "what is there is not fetched again, and nothing else is found");
+        let (body, placement) =
+            cached.map(|body| (body, Placement::Kept)).unwrap_or_else(|| sample.fetch(self.store()));
+        assert!(sample.is(&body));
+        assert_eq!(unkept(&placement), sample.size() > self.bound);
+        self.notice_evictions();
+        if placement == Placement::Kept {
+            self.clock += 1;
+            self.ranks.insert(at, self.clock);
+        }
+        if hold {
+            self.held.entry(at).or_insert(body);
+        }
+    }
+
+    /// What is gone was further from being wanted than anything that stayed.
+    fn notice_evictions(&mut self) {
+        let (kept, gone): (Vec<usize>, Vec<usize>) =
+            self.ranks.keys().copied().partition(|at| self.path_of(*at).exists());
+        for gone in &gone {
+            assert!(kept.iter().all(|kept| self.rank(*gone) <= self.rank(*kept)), "evicted in the wrong order");
+        }
+        self.ranks.retain(|at, _| !gone.contains(at));
+        let held = gone.iter().filter_map(|gone| self.held.remove_entry(gone));
+        self.outlived.extend(held);
+    }
+
+    fn crash(&mut self, with_catalogue: bool) {
+        let copy = tempfile::tempdir().unwrap();
+        let download = self.store().incoming(1).unwrap();
+        let copied = Command::new("cp").arg("-a").arg(self.place.path().join("v1")).arg(copy.path()).status().unwrap();
+        assert!(copied.success());
+        drop(download);
+        self.notice_evictions();
+        if !with_catalogue {
+            fs::remove_dir_all(copy.path().join("v1/catalogue")).unwrap();
+        }
+        self.restart(Some(copy), u32::from(with_catalogue));
+    }
+
+    fn restart(&mut self, copy: Option<tempfile::TempDir>, rank: u32) {
+        self.held.clear();
+        self.outlived.clear();
+        self.store = None;
+        self.place = copy.unwrap_or(std::mem::replace(&mut self.place, tempfile::tempdir().unwrap()));
+        self.store = Some(open(self.place.path(), self.bound));
+        self.store().sweep();
+        self.ranks.values_mut().for_each(|known| *known = rank);
+    }
+
+    fn check(&self) {
+        let (usage, files) = (self.store().usage(), files(self.place.path()));
+        assert!(usage.bytes + usage.reserved <= self.bound, "{usage:?}");
+        assert_eq!((usage.bytes, usage.bodies), (files.values().sum(), files.len() as u64), "{files:?}");
+        assert_eq!(usage.bodies, self.ranks.len() as u64);
+        assert_eq!(fs::read_dir(self.place.path().join("v1/incoming")).unwrap().count(), 0);
+        let mut open = self.held.iter().chain(self.outlived.iter().map(|(at, body)| (at, body)));
+        assert!(open.all(|(at, body)| SAMPLES[*at].is(body)), "an open body must stay readable");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, max_shrink_iters: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_happens_the_bound_holds_and_nothing_is_lost_but_by_eviction(
+        bound in 8_000..80_000_u64,
+        steps in steps(),
+    ) {
+        let mut run = Run::new(bound);
+        steps.iter().for_each(|step| run.step(step));
+    }
+}
+
+#[test]
+fn an_open_body_survives_its_eviction() {
+    let place = tempfile::tempdir().unwrap();
+    let sample = &SAMPLES[0];
+    let store = open(place.path(), sample.size());
+    let (body, _) = sample.fetch(&store);
+    drop(store.incoming(1).unwrap());
+    assert!(files(place.path()).is_empty() && sample.get(&store).is_none());
+    assert!(sample.is(&body));
+}
+
+#[test]
+fn a_body_that_was_touched_is_proved_again_and_one_that_was_changed_is_not_served() {
+    let place = tempfile::tempdir().unwrap();
+    let (sample, store) = (&SAMPLES[1], open(place.path(), 1 << 20));
+    drop(sample.fetch(&store));
+    let path = only_file(place.path());
+
+    disturb(&path);
+    assert!(sample.get(&store).is_none());
+    assert_eq!(sample.unproved(&store).len(), 1);
+    assert!(sample.is(&sample.adopt(&store).unwrap()));
+    assert!(sample.get(&store).is_some() && sample.unproved(&store).is_empty());
+
+    let file = File::options().write(true).open(&path).unwrap();
+    file.write_all_at(b"!", 3000).unwrap();
+    assert!(sample.get(&store).is_none() && sample.adopt(&store).is_none());
+    let (_, placement) = sample.fetch(&store);
+    assert_eq!((placement, store.usage().bodies), (Placement::Kept, 1));
+    assert!(sample.is(&sample.get(&store).unwrap()));
+
+    File::options().write(true).open(&path).unwrap().set_len(100).unwrap();
+    assert!(sample.get(&store).is_none() && sample.adopt(&store).is_none());
+    assert_eq!(store.usage().bytes, 100);
+    fs::remove_file(&path).unwrap();
+    assert!(sample.adopt(&store).is_none());
+    assert_eq!(sample.fetch(&store).1, Placement::Kept);
+    assert_eq!(store.usage().bytes, sample.size());
+
+    fs::remove_file(&path).unwrap();
+    assert!(sample.get(&store).is_none());
+    assert_eq!((store.usage().bytes, store.usage().bodies), (0, 0));
+}
+
+#[test]
+fn a_package_larger_than_the_bound_is_served_and_not_kept() {
+    let place = tempfile::tempdir().unwrap();
+    let (small, large) = (&SAMPLES[0], &SAMPLES[5]);
+    let store = open(place.path(), large.size() - 1);
+    drop(small.fetch(&store));
+    let (body, placement) = large.fetch(&store);
+    assert!(unkept(&placement) && large.is(&body) && large.get(&store).is_none());
+    // Nothing had to go for it.
+    assert!(small.get(&store).is_some());
+    assert_eq!(files(place.path()).len(), 1);
+}
+
+#[test]
+fn downloads_in_progress_count_against_the_bound() {
+    let place = tempfile::tempdir().unwrap();
+    let sample = &SAMPLES[0];
+    let store = open(place.path(), 2 * sample.size());
+    drop(sample.fetch(&store));
+    let first = store.incoming(sample.size()).unwrap();
+    let second = store.incoming(sample.size()).unwrap();
+    let usage = store.usage();
+    assert_eq!((usage.bytes, usage.reserved), (0, 2 * sample.size()));
+    // No room for a third: it is served only.
+    let (body, placement) = sample.fetch(&store);
+    assert!(sample.is(&body) && unkept(&placement));
+    drop((first, second));
+    assert_eq!(store.usage().reserved, 0);
+    assert_eq!(sample.fetch(&store).1, Placement::Kept);
+}
+
+#[test]
+fn the_same_bytes_under_two_entries_are_kept_once_and_go_together() {
+    let place = tempfile::tempdir().unwrap();
+    let one = &SAMPLES[0];
+    let two = Sample { entry: Entry { sha1: None, ..one.entry.clone() }, bytes: one.bytes.clone() };
+    assert_ne!(one.entry.id(), two.entry.id());
+    let store = open(place.path(), 1 << 20);
+    drop((one.fetch(&store), two.fetch(&store)));
+    assert_eq!((files(place.path()).len(), store.usage().bytes), (1, one.size()));
+    assert_eq!(one.get(&store).unwrap().digest(), two.get(&store).unwrap().digest());
+    drop(store);
+    let store = open(place.path(), 1 << 20);
+    assert!(one.get(&store).is_some() && two.get(&store).is_some());
+    drop(store.incoming(1 << 20).unwrap());
+    assert!(one.get(&store).is_none() && two.get(&store).is_none());
+    assert_eq!(store.usage().bytes, 0);
+}
+
+#[test]
+fn a_smaller_bound_holds_from_the_start() {
+    let place = tempfile::tempdir().unwrap();
+    let store = open(place.path(), 1 << 20);
+    SAMPLES.iter().for_each(|sample| drop(sample.fetch(&store)));
+    drop(store);
+    let store = open(place.path(), 30_000);
+    assert!(store.usage().bytes <= 30_000 && store.usage().bodies > 0);
+    assert_eq!(files(place.path()).values().sum::<u64>(), store.usage().bytes);
+}
+
+#[test]
+fn bodies_outlive_their_catalogue() {
+    for ruin in [
+        (|catalogue: &Path| fs::remove_dir_all(catalogue).unwrap()) as fn(&Path),
+        |catalogue| fs::write(catalogue.join("db"), vec![0x5a; 100_000]).unwrap(),
+        |catalogue| {
+            fs::remove_dir_all(catalogue).unwrap();
+            fs::write(catalogue, "a file where a directory should be").unwrap();
+        },
+    ] {
+        let place = tempfile::tempdir().unwrap();
+        let store = open(place.path(), 1 << 20);
+        SAMPLES.iter().for_each(|sample| drop(sample.fetch(&store)));
+        drop(store);
+        ruin(&place.path().join("v1/catalogue"));
+
+        let store = open(place.path(), 1 << 20);
+        assert!(SAMPLES.iter().all(|sample| sample.get(&store).is_none()));
+        // Until they are swept they are not known.
+        assert_eq!(store.usage().bytes, 0);
+        store.sweep();
+        assert_eq!(store.usage().bytes, SAMPLES.iter().map(Sample::size).sum::<u64>());
+        for sample in SAMPLES.iter() {
+            assert!(sample.is(&sample.adopt(&store).unwrap()));
+            assert!(sample.is(&sample.get(&store).unwrap()));
+        }
+        assert_eq!(store.usage().bodies, SAMPLES.len() as u64);
+    }
+}
+
+#[test]
+fn while_the_catalogue_cannot_be_written_bodies_are_proved_and_nothing_is_kept() {
+    let place = tempfile::tempdir().unwrap();
+    let store = open(place.path(), 1 << 20);
+    drop(SAMPLES[0].fetch(&store));
+    store.catalogue.close();
+    for _ in 0..2 {
+        assert!(SAMPLES[0].get(&store).is_none());
+        assert!(SAMPLES[0].is(&SAMPLES[0].adopt(&store).unwrap()));
+    }
+    let (body, placement) = SAMPLES[1].fetch(&store);
+    assert!(SAMPLES[1].is(&body) && unkept(&placement));
+    // Its bytes are there, and count.
+    assert_eq!(store.usage().bytes, SAMPLES[0].size() + SAMPLES[1].size());
+    assert!(SAMPLES[1].is(&SAMPLES[1].adopt(&store).unwrap()));
+    drop(store);
+    let store = open(place.path(), 1 << 20);
+    assert!(SAMPLES[0].get(&store).is_some());
+    assert!(SAMPLES[1].get(&store).is_none() && SAMPLES[1].adopt(&store).is_some());
+    assert!(SAMPLES[1].get(&store).is_some());
+}
+
+#[test]
+fn foreign_files_are_left_alone_and_counted_as_nothing() {
+    let place = tempfile::tempdir().unwrap();
+    drop(open(place.path(), 1 << 20));
+    let bodies = place.path().join("v1/bodies");
+    fs::write(bodies.join("note"), "x").unwrap();
+    fs::create_dir(bodies.join("ab")).unwrap();
+    fs::write(bodies.join("ab/cdef"), "x").unwrap();
+    fs::create_dir(bodies.join("ab").join("0".repeat(62))).unwrap();
+    fs::write(place.path().join("v1/incoming/7.part"), "half").unwrap();
+    let store = open(place.path(), 1 << 20);
+    store.sweep();
+    assert_eq!((store.usage().bytes, store.usage().bodies), (0, 0));
+    assert!(bodies.join("note").exists() && bodies.join("ab/cdef").exists());
+    assert!(!place.path().join("v1/incoming/7.part").exists());
+}
+
+#[test]
+fn one_directory_serves_one_daemon_and_nobody_else_reads_it() {
+    let place = tempfile::tempdir().unwrap();
+    let store = open(place.path(), 1 << 20);
+    let second = Store::open(place.path(), 1 << 20, Arc::default());
+    let message = second.unwrap_err();
+    assert!(matches!(message, StoreError::InUse { .. }));
+    assert!(message.to_string().contains(&format!("(pid {})", std::process::id())), "{message}");
+    drop(SAMPLES[0].fetch(&store));
+    let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(store.directory()), 0o700);
+    assert_eq!(mode(&only_file(place.path())), 0o600);
+    drop(store);
+    drop(open(place.path(), 1 << 20));
+}

@@ -18,7 +18,7 @@ use std::fs::File;
 use std::sync::Arc;
 
 pub use difference::Change;
-pub use snapshots::{KEPT_TREES, Snapshots};
+pub use snapshots::{Age, KEPT_TREES, Snapshots};
 
 use crate::index::{Index, Record, Rendered};
 

@@ -4,8 +4,18 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use super::{Attributes, Inode, Node, Tree};
 
-/// Trees kept: the current one, and earlier ones whose names still resolve for an emerge that read an earlier index.
-pub const KEPT_TREES: usize = 3;
+/// Trees kept: the current one, and earlier ones whose names still resolve for an emerge that read an earlier index. Of one
+/// index no more than two: all of it, and what is shown of it.
+pub const KEPT_TREES: usize = 4;
+
+/// Which tree a name was found in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Age {
+    /// The current one: when it is replaced, [`Tree::changes`] tells what becomes of the name.
+    Current,
+    /// An earlier one: the name can go away or change its meaning without anybody being told.
+    Earlier,
+}
 
 /// Shared by everything that looks at names; never empty.
 #[derive(Debug)]
@@ -34,6 +44,11 @@ impl Snapshots {
     pub fn replace(&self, tree: Arc<Tree>) -> Arc<Tree> {
         let before = self.current();
         let mut trees = self.trees.write().unwrap_or_else(PoisonError::into_inner);
+        let views = trees.iter().take_while(|earlier| earlier.index().is_view_of(tree.index())).count();
+        if views > 1 {
+            // The first of them was a view itself; the whole of the index is behind it.
+            trees.remove(0);
+        }
         trees.insert(0, tree);
         trees.truncate(KEPT_TREES);
         before
@@ -48,9 +63,10 @@ impl Snapshots {
 
     /// The child `name` of a directory in the newest tree that has one.
     #[must_use]
-    pub fn lookup(&self, parent: Inode, name: &str) -> Option<Attributes> {
+    pub fn lookup(&self, parent: Inode, name: &str) -> Option<(Attributes, Age)> {
         let trees = self.trees.read().unwrap_or_else(PoisonError::into_inner);
-        trees.iter().find_map(|tree| tree.lookup(parent, name))
+        let ages = std::iter::once(Age::Current).chain(std::iter::repeat(Age::Earlier));
+        trees.iter().zip(ages).find_map(|(tree, age)| Some((tree.lookup(parent, name)?, age)))
     }
 }
 
@@ -62,15 +78,35 @@ mod tests {
     #[test]
     fn earlier_names_still_resolve_and_the_newest_wins() {
         let snapshots = Snapshots::new(Arc::new(tree_of(1, &[("gone.xpak", 1), ("same.xpak", 1)])));
-        let old = snapshots.lookup(Inode::ROOT, "same.xpak").unwrap().inode;
+        let lookup = |name| snapshots.lookup(Inode::ROOT, name).unwrap();
+        let old = lookup("same.xpak").0.inode;
         snapshots.replace(Arc::new(tree_of(2, &[("same.xpak", 2)])));
-        assert!(snapshots.lookup(Inode::ROOT, "gone.xpak").is_some());
-        assert_eq!(snapshots.lookup(Inode::ROOT, "same.xpak").unwrap().size, 2);
+        assert_eq!(lookup("gone.xpak").1, Age::Earlier);
+        assert_eq!((lookup("same.xpak").0.size, lookup("same.xpak").1), (2, Age::Current));
         assert_eq!(snapshots.find(old).unwrap().0.generation(), 1);
-        for generation in 3..6 {
+        for generation in 3..3 + KEPT_TREES as u64 {
             snapshots.replace(Arc::new(tree_of(generation, &[])));
         }
         assert!(snapshots.find(old).is_none());
-        assert_eq!(snapshots.current().generation(), 5);
+        assert_eq!(snapshots.current().generation(), 2 + KEPT_TREES as u64);
+    }
+
+    #[test]
+    fn views_of_one_index_push_nothing_out() {
+        let whole = tree_of(1, &[("a.xpak", 1), ("b.xpak", 1)]);
+        let ids: Vec<_> = whole.index().records().iter().map(|record| record.id).collect();
+        let view = |generation, hidden: &[_]| {
+            let index = Arc::new(whole.index().without(&hidden.iter().copied().collect()));
+            let packages = super::super::PackagesFile { file: Arc::clone(&whole.packages().file), ..*whole.packages() };
+            Arc::new(Tree::new(generation, index, packages))
+        };
+        let snapshots = Snapshots::new(Arc::new(tree_of(0, &[("gone.xpak", 1)])));
+        snapshots.replace(view(1, &[]));
+        for generation in 2..20 {
+            snapshots.replace(view(generation, &ids[..1]));
+        }
+        assert_eq!(snapshots.current().generation(), 19);
+        let age = |name| snapshots.lookup(Inode::ROOT, name).unwrap().1;
+        assert_eq!((age("a.xpak"), age("b.xpak"), age("gone.xpak")), (Age::Earlier, Age::Current, Age::Earlier));
     }
 }

@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use reqwest::StatusCode;
 use reqwest::header::{
-    CONTENT_RANGE, ETAG, HeaderMap, HeaderName, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED, RANGE,
-    RETRY_AFTER,
+    CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap, HeaderName, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
+    LAST_MODIFIED, RANGE, RETRY_AFTER,
 };
 use reqwest::redirect::{Attempt, Policy};
 use url::Url;
@@ -54,6 +54,15 @@ impl Client {
                 builder().tls_certs_only([]).build().map(Self).map_err(setup)
             }
         }
+    }
+
+    /// What the server says of a file without sending it: size, ETag, date. `None`: nothing, or nothing good.
+    pub(super) async fn head(&self, url: &Url) -> Option<String> {
+        let request = self.0.head(url.clone()).send();
+        let response = tokio::time::timeout(CONNECT_TIMEOUT + STALL_TIMEOUT, request).await.ok()?.ok()?;
+        let headers = response.headers();
+        let parts = [CONTENT_LENGTH, ETAG, LAST_MODIFIED].map(|name| header(headers, name).unwrap_or_default());
+        (response.status() == StatusCode::OK).then(|| parts.join(" "))
     }
 
     /// Asks for `url`; an answer is one with status 200, 206 or 304.

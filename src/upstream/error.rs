@@ -120,6 +120,19 @@ pub enum UpstreamError {
     All(Vec<UpstreamError>),
 }
 
+impl UpstreamError {
+    /// Whether the binhost has no such file, or one of another size than its index says, at every URL.
+    #[must_use]
+    pub fn contradicts_index(&self) -> bool {
+        match self {
+            Self::SizeMismatch { .. } | Self::Status { status: 404 | 410, .. } => true,
+            Self::File { source, .. } => source.kind() == io::ErrorKind::NotFound,
+            Self::All(errors) => !errors.is_empty() && errors.iter().all(Self::contradicts_index),
+            _ => false,
+        }
+    }
+}
+
 fn join(errors: &[UpstreamError]) -> String {
     errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }

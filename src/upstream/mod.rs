@@ -59,6 +59,18 @@ impl Upstream {
         BodyStream::new(&self.client, &self.metrics, sources, size)
     }
 
+    /// What the first URL of a package says of it without sending it: changes when its bytes do. `None`: it is not there, or
+    /// cannot be asked.
+    pub async fn probe(&self, uri: Option<&str>, path: &str) -> Option<String> {
+        let url = self.package_bases(uri).first()?.join(path);
+        if url.scheme() != "file" {
+            return self.client.head(&url).await;
+        }
+        let (file, size) = local::open(&url).await.ok()?;
+        let modified = file.metadata().ok()?.modified().ok()?;
+        Some(format!("{size} {modified:?}"))
+    }
+
     fn package_bases(&self, uri: Option<&str>) -> Vec<BinhostUrl> {
         match uri.map(|uri| self.usable_uri(uri)) {
             Some(Ok(base)) => vec![base],

@@ -44,7 +44,7 @@ pub use keyring::{Keyring, KeyringError, KeyringReport};
 pub use manifest::ManifestError;
 pub use metadata::MetadataError;
 pub use receiver::{Receiver, recheck};
-pub use signature::{Fingerprint, Policy, SignatureError, Signer, Verdict};
+pub use signature::{Assurance, Fingerprint, Policy, SignatureError, Signer};
 pub use tar_header::TarError;
 pub use xpak::XpakError;
 
@@ -56,7 +56,7 @@ pub struct Verified {
     file: File,
     entry: Entry,
     digest: Sha256Digest,
-    verdict: Verdict,
+    assurance: Assurance,
 }
 
 impl Verified {
@@ -74,8 +74,8 @@ impl Verified {
 
     /// How it was proven, and who signed it where that was asked for.
     #[must_use]
-    pub fn verdict(&self) -> Verdict {
-        self.verdict
+    pub fn assurance(&self) -> Assurance {
+        self.assurance
     }
 
     /// The entry that the body was proven against.

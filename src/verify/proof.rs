@@ -12,7 +12,7 @@ use super::decompress::Section;
 use super::gpkg::{Container, Contents, GpkgError};
 use super::manifest;
 use super::openpgp::Keys;
-use super::{Policy, SignatureError, Verdict, VerifyError, metadata, xpak};
+use super::{Assurance, Policy, SignatureError, VerifyError, metadata, xpak};
 use crate::index::{Digest, Entry, Sha256Digest};
 
 /// Where a tar of either kind says so, and what.
@@ -83,29 +83,29 @@ impl Proof {
         file: &File,
         entry: &Entry,
         policy: &Policy,
-    ) -> Result<(Sha256Digest, Verdict), VerifyError> {
+    ) -> Result<(Sha256Digest, Assurance), VerifyError> {
         let digest = self.whole.finish(entry)?;
-        let (identity, verdict) = match self.structure {
+        let (identity, assurance) = match self.structure {
             Structure::Gpkg(container) => {
                 let contents = container.finish()?;
-                let verdict = judge(&contents, file, policy)?;
-                (metadata::read(file, &contents.metadata)?, verdict)
+                let assurance = judge(&contents, file, policy)?;
+                (metadata::read(file, &contents.metadata)?, assurance)
             }
             Structure::Xpak | Structure::Undecided(_) => {
                 Structure::Xpak.allowed(policy)?;
-                (xpak::read(file, entry.size)?, Verdict::DigestsOnly)
+                (xpak::read(file, entry.size)?, Assurance::DigestsOnly)
             }
         };
         identity.check(entry)?;
-        Ok((digest, verdict))
+        Ok((digest, assurance))
     }
 }
 
 /// The Manifest against the members, and what the policy asks of it.
-fn judge(contents: &Contents, file: &File, policy: &Policy) -> Result<Verdict, VerifyError> {
+fn judge(contents: &Contents, file: &File, policy: &Policy) -> Result<Assurance, VerifyError> {
     let Policy::Signed(keyring) = policy else {
         contents.compare(manifest::parse(&contents.manifest).map_err(GpkgError::from)?)?;
-        return Ok(Verdict::DigestsOnly);
+        return Ok(Assurance::DigestsOnly);
     };
     let keys = keyring.current();
     if !manifest::is_signed(&contents.manifest).map_err(GpkgError::from)? {
@@ -114,7 +114,7 @@ fn judge(contents: &Contents, file: &File, policy: &Policy) -> Result<Verdict, V
     let (text, signer) = keys.cleartext(&contents.manifest).map_err(|fault| fault.of("the Manifest"))?;
     contents.compare(manifest::parse_text(&text).map_err(GpkgError::from)?)?;
     members(contents, file, &keys)?;
-    Ok(Verdict::Signed(signer))
+    Ok(Assurance::Signed(signer))
 }
 
 /// The signatures of members. The Manifest covers all of them already: none has to be there, none may be wrong.

@@ -17,29 +17,29 @@ pub enum Policy {
 }
 
 impl Policy {
-    /// Whether a body with this verdict may be served as it is. `false`: it has to be proved again. Costs one stat(2) for
+    /// Whether a body with this assurance may be served as it is. `false`: it has to be proved again. Costs one stat(2) for
     /// each file of the keyring, and its parsing when that has changed.
     #[must_use]
-    pub fn admits(&self, verdict: &Verdict) -> bool {
-        match (self, verdict) {
+    pub fn admits(&self, assurance: &Assurance) -> bool {
+        match (self, assurance) {
             (Self::DigestsOnly, _) => true,
-            (Self::Signed(_), Verdict::DigestsOnly) => false,
-            (Self::Signed(keyring), Verdict::Signed(signer)) => keyring.current().vouches(signer, SystemTime::now()),
+            (Self::Signed(_), Assurance::DigestsOnly) => false,
+            (Self::Signed(keyring), Assurance::Signed(signer)) => keyring.current().vouches(signer, SystemTime::now()),
         }
     }
 }
 
 /// How a body was proved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Assurance {
     /// By sizes and digests.
     DigestsOnly,
     /// By sizes, digests and a signature of this key.
     Signed(Signer),
 }
 
-impl Verdict {
-    /// Of two verdicts on the same bytes, the one that says more.
+impl Assurance {
+    /// Of two assurances on the same bytes, the one that says more.
     #[must_use]
     pub fn or_signed(self, other: Self) -> Self {
         if self == Self::DigestsOnly { other } else { self }

@@ -12,8 +12,14 @@
     reason = "a test that panics has failed, which is what it is for"
 )]
 
+mod crash;
 mod demo;
+mod faults;
 mod harness;
 mod imports;
 mod reading;
+mod refresh;
+mod refusal;
+mod sharing;
+mod signatures;
 mod tls;

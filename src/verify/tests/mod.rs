@@ -39,7 +39,7 @@ fn prove_by(bytes: &[u8], entry: &Entry, policy: &Policy) -> Result<Verified, Ve
     file.write_all(bytes).unwrap();
     let rechecked = super::recheck(file, entry.clone(), policy);
     let outcome = |result: &Result<Verified, VerifyError>| match result {
-        Ok(verified) => format!("{} {} {:?}", verified.size(), verified.digest(), verified.verdict()),
+        Ok(verified) => format!("{} {} {:?}", verified.size(), verified.digest(), verified.assurance()),
         Err(error) => error.to_string(),
     };
     assert_eq!(outcome(&received), outcome(&rechecked));

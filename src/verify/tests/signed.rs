@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
-use super::super::{Keyring, SignatureError, Verdict};
+use super::super::{Assurance, Keyring, SignatureError};
 use super::gpg::Gpg;
 use super::sample::{GPKG, Parts, VALUES, XPAK, compress, container, entry, gpkg, manifest, metadata_tar, parts, xpak};
 use super::*;
@@ -96,26 +96,26 @@ fn good() -> Parts {
     parts("gz", compress("gz", &metadata_tar(&VALUES)))
 }
 
-fn prove_signed(bytes: &[u8], policy: &Policy) -> Result<Verdict, VerifyError> {
-    prove_by(bytes, &entry(GPKG, bytes), policy).map(|verified| verified.verdict())
+fn prove_signed(bytes: &[u8], policy: &Policy) -> Result<Assurance, VerifyError> {
+    prove_by(bytes, &entry(GPKG, bytes), policy).map(|verified| verified.assurance())
 }
 
-fn signed_by(verdict: Result<Verdict, VerifyError>) -> String {
-    match verdict.unwrap() {
-        Verdict::Signed(signer) => signer.fingerprint.to_string(),
-        Verdict::DigestsOnly => panic!("not signed"),
+fn signed_by(assurance: Result<Assurance, VerifyError>) -> String {
+    match assurance.unwrap() {
+        Assurance::Signed(signer) => signer.fingerprint.to_string(),
+        Assurance::DigestsOnly => panic!("not signed"),
     }
 }
 
-fn signature_fault(result: Result<Verdict, VerifyError>) -> SignatureError {
+fn signature_fault(result: Result<Assurance, VerifyError>) -> SignatureError {
     match result.unwrap_err() {
         VerifyError::Signature { fault, .. } => fault,
         other => panic!("{other}"),
     }
 }
 
-/// The verdict on a sound package with this signed Manifest; gpg's is the same.
-fn verdict(keys: &Keys, signed: &[u8]) -> Result<Verdict, VerifyError> {
+/// The assurance on a sound package with this signed Manifest; gpg's is the same.
+fn assurance(keys: &Keys, signed: &[u8]) -> Result<Assurance, VerifyError> {
     let bytes = container(&good(), std::str::from_utf8(signed).unwrap());
     let ours = prove_signed(&bytes, &keys.policy());
     let gpgs = Gpg::verifies(&fs::read(&keys.file).unwrap(), signed);
@@ -130,17 +130,17 @@ fn good_signatures_of_all_kinds_of_keys() {
     let Some(keys) = keys() else { return };
     let text = manifest(&good());
     for key in [&keys.rsa, &keys.ed25519, &keys.subkey] {
-        assert_eq!(signed_by(verdict(keys, &keys.by(key, text.as_bytes()))), *key);
+        assert_eq!(signed_by(assurance(keys, &keys.by(key, text.as_bytes()))), *key);
     }
     let sha256 = keys.gpg.clearsign(&["--digest-algo", "SHA256", "--local-user", &keys.rsa], text.as_bytes());
-    assert_eq!(signed_by(verdict(keys, &sha256)), keys.rsa);
+    assert_eq!(signed_by(assurance(keys, &sha256)), keys.rsa);
 }
 
 #[test]
 fn each_kind_of_bad_signature_has_its_own_error() {
     let Some(keys) = keys() else { return };
     let text = manifest(&good());
-    let fault = |signed: &[u8]| signature_fault(verdict(keys, signed));
+    let fault = |signed: &[u8]| signature_fault(assurance(keys, signed));
     let expired = fault(&keys.by_expired);
     assert!(matches!(&expired, SignatureError::Expired { key, .. } if *key == keys.expired), "{expired}");
     assert!(expired.to_string().contains(" expired on ") && expired.to_string().contains(" 2020 "), "{expired}");
@@ -172,7 +172,7 @@ fn a_signature_of_another_text_is_bad() {
     other[2].1[0] ^= 1;
     let signed = String::from_utf8(keys.by(&keys.ed25519, manifest(&other).as_bytes())).unwrap();
     let (from, to) = (manifest(&other), text.as_str());
-    let bad = signature_fault(verdict(keys, signed.replace(&from, to).as_bytes()));
+    let bad = signature_fault(assurance(keys, signed.replace(&from, to).as_bytes()));
     assert!(matches!(&bad, SignatureError::Bad { key } if *key == keys.ed25519), "{bad}");
     // Signed as it is, but not of this package.
     let bytes = container(&good(), &signed);
@@ -183,11 +183,11 @@ fn a_signature_of_another_text_is_bad() {
 fn without_a_signature_and_with_a_broken_one() {
     let Some(keys) = keys() else { return };
     let text = manifest(&good());
-    assert_eq!(signature_fault(verdict(keys, text.as_bytes())), SignatureError::Missing);
+    assert_eq!(signature_fault(assurance(keys, text.as_bytes())), SignatureError::Missing);
     let signed = String::from_utf8(keys.by(&keys.ed25519, text.as_bytes())).unwrap();
     let (begin, end) = (signed.find("-----BEGIN PGP SIGNATURE").unwrap(), signed.find("-----END PGP SIG").unwrap());
     let broken = format!("{}-----BEGIN PGP SIGNATURE-----\n\niQIz\n=abcd\n{}", &signed[..begin], &signed[end..]);
-    let fault = signature_fault(verdict(keys, broken.as_bytes()));
+    let fault = signature_fault(assurance(keys, broken.as_bytes()));
     assert!(matches!(fault, SignatureError::Malformed(_) | SignatureError::Missing), "{fault}");
     for (path, bytes) in [(XPAK, xpak()), ("app-misc/hello-2.0-r1.binpkg", xpak())] {
         let refused = prove_by(&bytes, &entry(path, &bytes), &keys.policy()).unwrap_err();
@@ -310,25 +310,25 @@ fn a_keyring_follows_its_files() {
     let text = manifest(&good());
     let package = |key: &str| container(&good(), std::str::from_utf8(&keys.by(key, text.as_bytes())).unwrap());
     let (by_rsa, by_ed25519) = (package(&keys.rsa), package(&keys.ed25519));
-    let verdict = prove_signed(&by_rsa, &policy).unwrap();
+    let assurance = prove_signed(&by_rsa, &policy).unwrap();
     assert!(matches!(signature_fault(prove_signed(&by_ed25519, &policy)), SignatureError::UnknownKey { .. }));
 
     fs::write(&second, keys.gpg.export(&[&keys.ed25519])).unwrap();
     let other = prove_signed(&by_ed25519, &policy).unwrap();
-    assert!(policy.admits(&verdict) && policy.admits(&other), "another key changes nothing");
-    assert!(Policy::DigestsOnly.admits(&verdict) && !policy.admits(&Verdict::DigestsOnly));
+    assert!(policy.admits(&assurance) && policy.admits(&other), "another key changes nothing");
+    assert!(Policy::DigestsOnly.admits(&assurance) && !policy.admits(&Assurance::DigestsOnly));
 
     fs::write(&first, "broken").unwrap();
-    assert!(policy.admits(&verdict), "what it had last counts");
+    assert!(policy.admits(&assurance), "what it had last counts");
     assert!(keyring.report().problems.iter().any(|problem| problem.contains("first.asc")), "{:?}", keyring.report());
     fs::remove_file(&first).unwrap();
-    assert!(policy.admits(&verdict));
+    assert!(policy.admits(&assurance));
 
     fs::write(&first, &bad).unwrap();
-    assert!(!policy.admits(&verdict) && policy.admits(&other));
+    assert!(!policy.admits(&assurance) && policy.admits(&other));
     assert!(matches!(signature_fault(prove_signed(&by_rsa, &policy)), SignatureError::UnknownKey { .. }));
     fs::write(&first, armoured(&keys.rsa)).unwrap();
-    assert!(policy.admits(&verdict), "the same certificate again");
+    assert!(policy.admits(&assurance), "the same certificate again");
 }
 
 /// Of two copies of a certificate one knows of the revocation.

@@ -47,6 +47,7 @@ pub(crate) enum Act {
 pub(crate) struct Asked {
     pub(crate) path: String,
     pub(crate) range: Option<String>,
+    pub(crate) if_range: Option<String>,
     pub(crate) conditional: bool,
 }
 
@@ -149,6 +150,10 @@ impl Origin {
         assert!(!waited.1.timed_out(), "{path} was not asked for {count} times");
     }
 
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
@@ -167,6 +172,8 @@ impl Drop for Origin {
 }
 
 struct Request {
+    /// HEAD: everything but the body.
+    head: bool,
     path: String,
     range: Option<usize>,
     headers: HashMap<String, String>,
@@ -175,7 +182,11 @@ struct Request {
 fn read_request(stream: &TcpStream) -> io::Result<Option<Request>> {
     let mut lines = BufReader::with_capacity(1, stream).lines();
     let Some(first) = lines.next().transpose()? else { return Ok(None) };
-    let path = first.split(' ').nth(1).unwrap_or_default().trim_start_matches('/').to_owned();
+    let head = first.starts_with("HEAD ");
+    let target = first.split(' ').nth(1).unwrap_or_default();
+    // A proxy is asked for whole URLs: it stands in for every host.
+    let path = target.strip_prefix("http://").map_or(target, |rest| rest.split_once('/').map_or("", |(_, path)| path));
+    let path = path.trim_start_matches('/').to_owned();
     let mut headers = HashMap::new();
     for line in lines {
         let line = line?;
@@ -183,7 +194,7 @@ fn read_request(stream: &TcpStream) -> io::Result<Option<Request>> {
         headers.insert(name.to_ascii_lowercase(), value.to_owned());
     }
     let range = headers.get("range").and_then(|r| r.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
-    Ok(Some(Request { path, range, headers }))
+    Ok(Some(Request { head, path, range, headers }))
 }
 
 fn etag(bytes: &[u8]) -> String {
@@ -195,14 +206,24 @@ fn etag(bytes: &[u8]) -> String {
 /// One request. `true`: the connection may be used again.
 fn serve(stream: &TcpStream, shared: &Shared) -> io::Result<bool> {
     let Some(request) = read_request(stream)? else { return Ok(false) };
+    if shared.stopping.load(Ordering::SeqCst) {
+        // Gone is gone, for connections from before too.
+        return Ok(false);
+    }
     let (act, file) = {
         let mut content = shared.content.lock().unwrap();
+        if request.head {
+            // Asking about a file is no request for it.
+            let file = content.files.get(&request.path).cloned();
+            drop(content);
+            return answer_head(stream, file.as_deref());
+        }
         let acts = content.acts.entry(request.path.clone()).or_default();
         let act = if acts.len() > 1 { acts.pop_front() } else { acts.front().cloned() };
         let conditional =
             request.headers.contains_key("if-none-match") || request.headers.contains_key("if-modified-since");
-        let range = request.headers.get("range").cloned();
-        content.asked.push(Asked { path: request.path.clone(), range, conditional });
+        let (range, if_range) = (request.headers.get("range").cloned(), request.headers.get("if-range").cloned());
+        content.asked.push(Asked { path: request.path.clone(), range, if_range, conditional });
         (act.unwrap_or(Act::Serve), content.files.get(&request.path).cloned())
     };
     shared.changed.notify_all();
@@ -214,6 +235,15 @@ fn serve(stream: &TcpStream, shared: &Shared) -> io::Result<bool> {
         return perform(stream, &request, &act, &[], shared);
     };
     perform(stream, &request, &act, &file, shared)
+}
+
+fn answer_head(mut stream: &TcpStream, file: Option<&Vec<u8>>) -> io::Result<bool> {
+    let head = match file {
+        Some(file) => format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\netag: {}\r\n\r\n", file.len(), etag(file)),
+        None => "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n".to_owned(),
+    };
+    stream.write_all(head.as_bytes())?;
+    Ok(true)
 }
 
 fn perform(mut stream: &TcpStream, request: &Request, act: &Act, file: &[u8], shared: &Shared) -> io::Result<bool> {

@@ -53,7 +53,7 @@ impl Options {
 
     /// Mounts in `place`, with the cache that a daemon before may have left there.
     pub(crate) fn mount_in(self, place: TempDir) -> Mounted {
-        let mut mounted = Mounted { place: Some(place), child: None, options: self };
+        let mut mounted = Mounted { place: Some(place), child: None, options: self, notify: None, told: String::new() };
         mounted.start();
         mounted
     }
@@ -65,10 +65,13 @@ pub(crate) struct Mounted {
     place: Option<TempDir>,
     child: Option<Child>,
     options: Options,
+    notify: Option<UnixDatagram>,
+    told: String,
 }
 
 impl Mounted {
-    fn place(&self) -> &Path {
+    /// The directory with everything else in it.
+    pub(crate) fn place(&self) -> &Path {
         self.place.as_ref().unwrap().path()
     }
 
@@ -102,7 +105,10 @@ impl Mounted {
 
     fn command(&self) -> Command {
         let mut words = self.options.wrapper.clone();
-        words.extend([binary(), "mount", "--verify-signature", "false"].map(str::to_owned));
+        words.extend([binary(), "mount"].map(str::to_owned));
+        if !self.options.more.iter().any(|option| option == "--keyring") {
+            words.extend(["--verify-signature", "false"].map(str::to_owned));
+        }
         let mut words = words.into_iter();
         let mut command = Command::new(words.next().unwrap());
         command.args(words).arg("--binhost").arg(&self.options.url);
@@ -123,26 +129,38 @@ impl Mounted {
 
     /// Starts the daemon; `false`: it ended before it was ready.
     pub(crate) fn try_start(&mut self) -> bool {
-        fs::create_dir_all(self.mountpoint()).ok();
-        let socket = self.place().join("notify");
-        fs::remove_file(&socket).ok();
-        let notify = UnixDatagram::bind(&socket).unwrap();
-        notify.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
-        self.child = Some(self.command().env("NOTIFY_SOCKET", &socket).spawn().unwrap());
+        self.spawn();
         let start = Instant::now();
-        let mut message = [0; 4096];
-        loop {
-            if let Ok(length) = notify.recv(&mut message)
-                && String::from_utf8_lossy(&message[..length]).contains("READY=1")
-            {
-                return true;
-            }
+        while !self.told().contains("READY=1") {
             if self.child.as_mut().unwrap().try_wait().unwrap().is_some() {
                 self.child = None;
                 return false;
             }
             assert!(start.elapsed().as_secs() < 60, "neither ready nor ended:\n{}", self.log());
         }
+        true
+    }
+
+    /// Starts the daemon and waits for nothing.
+    pub(crate) fn spawn(&mut self) {
+        fs::create_dir_all(self.mountpoint()).ok();
+        let socket = self.place().join("notify");
+        fs::remove_file(&socket).ok();
+        let notify = UnixDatagram::bind(&socket).unwrap();
+        notify.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+        self.told = String::new();
+        self.notify = Some(notify);
+        self.child = Some(self.command().env("NOTIFY_SOCKET", &socket).spawn().unwrap());
+    }
+
+    /// What the daemon told systemd since it was started, as far as it came within a moment.
+    pub(crate) fn told(&mut self) -> String {
+        let mut message = [0; 4096];
+        if let Some(Ok(length)) = self.notify.as_ref().map(|notify| notify.recv(&mut message)) {
+            self.told.push_str(&String::from_utf8_lossy(&message[..length]));
+            self.told.push('\n');
+        }
+        self.told.clone()
     }
 
     /// `binhostfs status --json`.
@@ -175,11 +193,32 @@ impl Mounted {
         if self.child.is_some() {
             self.settled();
         }
-        let directories = fs::read_dir(self.cache().join("v1/bodies")).unwrap().map(|d| d.unwrap().path());
-        directories.flat_map(|d| fs::read_dir(d).unwrap().map(|f| f.unwrap().path()).collect::<Vec<_>>()).collect()
+        let below = |directory| fs::read_dir(directory).into_iter().flatten().map(|entry| entry.unwrap().path());
+        below(self.cache().join("v1/bodies")).flat_map(below).collect()
     }
 
-    fn signal(&self, signal: Signal) {
+    /// Names in the cache's `incoming`: downloads that are not finished, or were left behind.
+    pub(crate) fn incoming(&self) -> Vec<std::ffi::OsString> {
+        fs::read_dir(self.cache().join("v1/incoming")).unwrap().map(|entry| entry.unwrap().file_name()).collect()
+    }
+
+    /// Paths of all packages in sight, relative to the mountpoint and sorted.
+    pub(crate) fn listing(&self) -> Vec<String> {
+        let (mut files, mut directories) = (Vec::new(), vec![self.mountpoint()]);
+        while let Some(directory) = directories.pop() {
+            for entry in fs::read_dir(directory).unwrap().map(Result::unwrap) {
+                match entry.file_type().unwrap().is_dir() {
+                    true => directories.push(entry.path()),
+                    false => files.push(entry.path().strip_prefix(self.mountpoint()).unwrap().display().to_string()),
+                }
+            }
+        }
+        files.retain(|file| file != "Packages");
+        files.sort();
+        files
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
         if let Some(child) = &self.child {
             let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
             // It may have ended already.
@@ -190,6 +229,11 @@ impl Mounted {
     /// SIGTERM; its exit code. Fails when it does not end.
     pub(crate) fn stop(&mut self) -> Option<i32> {
         self.signal(Signal::TERM);
+        self.wait()
+    }
+
+    /// Waits for the daemon to end; its exit code. Fails when it does not end.
+    pub(crate) fn wait(&mut self) -> Option<i32> {
         let start = Instant::now();
         let child = self.child.as_mut()?;
         loop {
@@ -208,13 +252,6 @@ impl Mounted {
         if let Some(mut child) = self.child.take() {
             child.wait().unwrap();
         }
-    }
-
-    /// Waits for the daemon to end by itself.
-    pub(crate) fn wait(&mut self) -> Option<i32> {
-        let code = self.child.as_mut()?.wait().unwrap().code();
-        self.child = None;
-        code
     }
 
     /// Whether something is mounted on the mountpoint.

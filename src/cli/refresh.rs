@@ -1,0 +1,40 @@
+//! `binhostfs refresh`: ask the binhost for its index now.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::output::{fail, say};
+use super::{NO_DAEMON, runtime};
+use crate::config::DEFAULT_CONTROL;
+use crate::control::{ClientError, refresh};
+
+/// Ask the binhost for its index now, and give packages that were refused another chance.
+#[derive(Debug, Args)]
+pub(super) struct RefreshArguments {
+    /// Socket of the daemon
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_CONTROL)]
+    control: PathBuf,
+    /// Take the index also when it is older than the one before: the binhost was really set back
+    #[arg(long)]
+    accept_older: bool,
+}
+
+pub(super) fn run(arguments: &RefreshArguments) -> ExitCode {
+    let runtime = match runtime(1) {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(1, format_args!("starting threads: {error}")),
+    };
+    match runtime.block_on(refresh(&arguments.control, arguments.accept_older)) {
+        Ok(answer) => match answer.error {
+            Some(error) => fail(1, format_args!("refreshing the index: {error}")),
+            None => {
+                say(answer.summary.unwrap_or_default());
+                ExitCode::SUCCESS
+            }
+        },
+        Err(error @ ClientError::NoDaemon { .. }) => fail(NO_DAEMON, error),
+        Err(error) => fail(1, error),
+    }
+}

@@ -1,0 +1,35 @@
+//! Small files that have to survive a crash: written beside their name, made durable, renamed.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::Context as _;
+use serde::{Serialize, de::DeserializeOwned};
+
+pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Option<T> {
+    let text = fs::read(path).ok()?;
+    let value = serde_json::from_slice(&text);
+    value.inspect_err(|error| tracing::warn!(path = %path.display(), %error, "damaged; doing without")).ok()
+}
+
+pub(super) fn write_json(path: &Path, value: &impl Serialize) -> anyhow::Result<()> {
+    let writing = || format!("writing {}", path.display());
+    let new = path.with_extension("new");
+    let mut file = File::create(&new).with_context(writing)?;
+    file.write_all(&serde_json::to_vec(value)?).with_context(writing)?;
+    file.sync_all().with_context(writing)?;
+    fs::rename(&new, path).with_context(writing)?;
+    path.parent().map_or(Ok(()), sync_directory)
+}
+
+pub(super) fn sync_directory(path: &Path) -> anyhow::Result<()> {
+    let synced = File::open(path).and_then(|directory| directory.sync_all());
+    synced.with_context(|| format!("writing {} to disk", path.display()))
+}
+
+/// Seconds since the epoch.
+pub(super) fn seconds_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |span| span.as_secs())
+}

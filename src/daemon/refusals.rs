@@ -1,0 +1,109 @@
+//! Entries that are not shown because what the binhost serves for them is not what its index says.
+//!
+//! Portage never falls back to source for a package that it found in the index; so a package that cannot be had has to leave
+//! the index, and the next `emerge --usepkg` builds it. Kept beside the stored index, as `refused.json`.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::files::{read_json, seconds_now, write_json};
+use crate::index::{Digest, EntryId, Index};
+
+/// Entries that are left out at the most; a binhost with more of them has other problems.
+const MAX_REFUSALS: usize = 4096;
+
+/// One entry that is left out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Refusal {
+    /// EntryId in hexadecimal.
+    id: String,
+    pub(super) path: String,
+    pub(super) reason: String,
+    /// Seconds since the epoch.
+    pub(super) since: u64,
+    /// What the binhost said of the file: size, ETag, date. A change means other bytes.
+    pub(super) seen: Option<String>,
+}
+
+impl Refusal {
+    pub(super) fn id(&self) -> Option<EntryId> {
+        self.id.parse().ok().map(|digest: Digest<16>| EntryId(digest.0))
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Refusals {
+    file: PathBuf,
+    all: Vec<Refusal>,
+}
+
+impl Refusals {
+    pub(super) fn load(directory: &Path) -> Self {
+        let file = directory.join("refused.json");
+        let all = read_json(&file).unwrap_or_default();
+        Self { file, all }
+    }
+
+    pub(super) fn all(&self) -> &[Refusal] {
+        &self.all
+    }
+
+    pub(super) fn ids(&self) -> HashSet<EntryId> {
+        self.all.iter().filter_map(Refusal::id).collect()
+    }
+
+    /// `false`: it is left out already, or there are too many.
+    pub(super) fn add(&mut self, id: EntryId, path: &str, reason: &str, seen: Option<String>) -> bool {
+        let id = Digest(id.0).to_string();
+        if self.all.len() >= MAX_REFUSALS || self.all.iter().any(|refusal| refusal.id == id) {
+            return false;
+        }
+        self.all.push(Refusal { id, path: path.to_owned(), reason: reason.to_owned(), since: seconds_now(), seen });
+        self.save();
+        true
+    }
+
+    /// Forgets those for which `keep` is false; `true`: there were some.
+    pub(super) fn retain(&mut self, keep: impl Fn(&Refusal) -> bool) -> bool {
+        let before = self.all.len();
+        self.all.retain(keep);
+        let changed = self.all.len() != before;
+        if changed {
+            self.save();
+        }
+        changed
+    }
+
+    /// Forgets entries that `index` no longer has.
+    pub(super) fn follow(&mut self, index: &Index) {
+        self.retain(|refusal| refusal.id().is_some_and(|id| index.contains(id)));
+    }
+
+    fn save(&self) {
+        if let Err(error) = write_json(&self.file, &self.all) {
+            tracing::warn!(error = format!("{error:#}"), "the list of refused packages is not written");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn survive_a_restart_and_go_one_by_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut refusals = Refusals::load(directory.path());
+        assert!(refusals.add(EntryId([1; 16]), "a/b.xpak", "wrong", None));
+        assert!(!refusals.add(EntryId([1; 16]), "a/b.xpak", "wrong", None));
+        assert!(refusals.add(EntryId([2; 16]), "a/c.xpak", "gone", Some("5".to_owned())));
+        let mut again = Refusals::load(directory.path());
+        assert_eq!((again.all(), again.ids().len()), (refusals.all(), 2));
+        assert!(again.retain(|refusal| refusal.seen.is_some()));
+        assert_eq!(Refusals::load(directory.path()).all().len(), 1);
+        again.follow(&Index::empty());
+        assert!(again.all().is_empty());
+    }
+}
