@@ -26,6 +26,12 @@ fn environment() -> Option<PathBuf> {
     have(path.join("stamp").exists(), "the binhosts that Portage builds: run tests/run").then_some(path)
 }
 
+fn gpg() -> Option<Gpg> {
+    let gpg = Gpg::new();
+    have(gpg.is_some(), "gpg");
+    gpg
+}
+
 /// A package that Portage made, and its entry in Portage's index.
 #[derive(Debug, Clone)]
 struct Real {
@@ -193,7 +199,7 @@ fn what_portage_signed_is_readable_with_its_key_and_with_no_other() {
     assert_eq!(mounted.status()["keyring"]["keys"], 1);
     drop(mounted);
 
-    let Some(gpg) = Gpg::new() else { return };
+    let Some(gpg) = gpg() else { return };
     let other = gpg.key("other", "ed25519", "sign", "0", None);
     let other = gpg.write("other.pgp", &gpg.export(&[&other]));
     let mounted = with_keys(&origin, &other).mount();
@@ -206,7 +212,7 @@ fn what_portage_signed_is_readable_with_its_key_and_with_no_other() {
 #[test]
 fn each_kind_of_bad_signature_is_refused_with_its_own_message() {
     let Some((_, header, real)) = binhost("gpkg-signed") else { return };
-    let Some(gpg) = Gpg::new() else { return };
+    let Some(gpg) = gpg() else { return };
     let rsa = gpg.key("rsa", "rsa4096", "sign", "0", None);
     let primary = gpg.key("primary", "ed25519", "cert", "0", None);
     gpg.run(&["--quick-add-key", &primary, "ed25519", "sign", "0"], b"");
@@ -313,7 +319,7 @@ fn a_stricter_policy_holds_for_the_cache_too() {
 #[test]
 fn a_changed_keyring_counts_at_the_next_open() {
     let Some((key, header, packages)) = binhost("gpkg-signed") else { return };
-    let Some(gpg) = Gpg::new() else { return };
+    let Some(gpg) = gpg() else { return };
     let other = gpg.key("other", "ed25519", "sign", "0", None);
     let package = packages[0].changed(|members| members.sign(&gpg, &["--local-user", &other]));
     let good = gpg.export(&[&other]);
@@ -368,10 +374,7 @@ fn without_any_key_it_does_not_start() {
 /// With digests of the index that are right for the flipped bytes.
 #[test]
 fn a_byte_flipped_at_every_4_kib_is_refused() {
-    let Some(gpg) = Gpg::new() else {
-        have(false, "gpg");
-        return;
-    };
+    let Some(gpg) = gpg() else { return };
     let key = gpg.key("key", "ed25519", "sign", "0", None);
     let keyring = gpg.write("key.pgp", &gpg.export(&[&key]));
     let policy = Policy::Signed(Arc::new(Keyring::open([keyring]).unwrap()));
