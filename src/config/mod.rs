@@ -10,7 +10,7 @@ mod size;
 mod url;
 
 use std::ffi::OsStr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use interval::{Interval, IntervalError};
@@ -51,6 +51,16 @@ pub enum ConfigError {
     CacheInside {
         /// The cache directory.
         cache: PathBuf,
+        /// The mountpoint.
+        mountpoint: PathBuf,
+    },
+    /// The keyring is looked at while a package is opened: through the mount that would wait for itself.
+    #[error(
+        "the keyring {keyring} is inside the mountpoint {mountpoint}: put it elsewhere, and say where with --keyring"
+    )]
+    KeyringInside {
+        /// The file.
+        keyring: PathBuf,
         /// The mountpoint.
         mountpoint: PathBuf,
     },
@@ -151,11 +161,26 @@ impl MountConfig {
         if cache_dir.starts_with(&mountpoint) {
             return Err(ConfigError::CacheInside { cache: cache_dir, mountpoint });
         }
+        let signatures = absolute(raw.signatures, &mountpoint)?;
         let control = std::path::absolute(&raw.control).unwrap_or(raw.control);
         let binhost = Binhost { name, urls };
-        let RawMount { cache_size, refresh, signatures, passthrough, .. } = raw;
+        let RawMount { cache_size, refresh, passthrough, .. } = raw;
         Ok(Self { mountpoint, binhost, cache_dir, cache_size, refresh, control, signatures, passthrough })
     }
+}
+
+/// With absolute paths, none of them below the mountpoint.
+fn absolute(signatures: SignaturePolicy, mountpoint: &Path) -> Result<SignaturePolicy, ConfigError> {
+    let SignaturePolicy::Required { keyrings } = signatures else { return Ok(signatures) };
+    let check = |path: PathBuf| {
+        let path = std::path::absolute(&path).unwrap_or(path);
+        let real = path.canonicalize().unwrap_or_else(|_| path.clone());
+        if real.starts_with(mountpoint) || path.starts_with(mountpoint) {
+            return Err(ConfigError::KeyringInside { keyring: path, mountpoint: mountpoint.to_owned() });
+        }
+        Ok(path)
+    };
+    Ok(SignaturePolicy::Required { keyrings: keyrings.into_iter().map(check).collect::<Result<_, _>>()? })
 }
 
 /// The log filter: `RUST_LOG`, e.g. `debug` or `info,binhostfs::fetch=debug`. `None`: not set or empty.

@@ -29,6 +29,8 @@ use super::signature::{Fingerprint, SignatureError, Signer};
 use crate::index::Digest;
 
 const POLICY: &StandardPolicy<'static> = &StandardPolicy::new();
+/// Most signatures in a file: each may cost another pass over what it signs.
+const MAX_SIGNATURES: usize = 8;
 /// Part of every signer's mark: what an older version of this program accepted is judged again where this is raised.
 const JUDGEMENT: &[u8] = b"binhostfs signatures 1\n";
 
@@ -143,19 +145,27 @@ impl Keys {
         Ok((text, verifier.into_helper().outcome?))
     }
 
-    /// Judges a detached signature, armoured or binary, of the bytes that went into `hash`. `content` gives these bytes
-    /// once more, for hashes other than SHA-512.
-    pub(super) fn detached(
+    /// Judges a file of detached signatures, armoured or binary, of the bytes that went into `hash`. `content` gives these
+    /// bytes once more, for other hashes than SHA-512.
+    pub(super) fn detached<R: Read>(
         &self,
-        signature: &[u8],
+        bytes: &[u8],
+        hash: &MemberHash,
+        content: impl Fn() -> R,
+    ) -> Result<Signer, SignatureError> {
+        let signatures = parse_signatures(bytes)?;
+        if !(1..=MAX_SIGNATURES).contains(&signatures.len()) {
+            return Err(SignatureError::Malformed(format!("there are {} signatures in it", signatures.len())));
+        }
+        combine(signatures.iter().map(|signature| self.detached_one(signature, hash, &mut content())))
+    }
+
+    fn detached_one(
+        &self,
+        signature: &Signature,
         hash: &MemberHash,
         content: &mut dyn Read,
     ) -> Result<Signer, SignatureError> {
-        let signatures = parse_signatures(signature)?;
-        // Read once for each signature at most: two of them would have to be hashed in one pass.
-        let [signature] = signatures.as_slice() else {
-            return Err(SignatureError::Malformed(format!("{} signatures instead of one", signatures.len())));
-        };
         let key = self.signing_key(signature)?;
         let name = key.key().fingerprint().to_string();
         if signature.typ() != SignatureType::Binary {

@@ -125,7 +125,7 @@ fn members(contents: &Contents, file: &File, keys: &Keys) -> Result<(), VerifyEr
         };
         let bytes = signature.read(file)?;
         let failure = Cell::new(None);
-        let result = keys.detached(&bytes, &signed.hash, &mut Section::new(file, signed.offset, signed.size, &failure));
+        let result = keys.detached(&bytes, &signed.hash, || Section::new(file, signed.offset, signed.size, &failure));
         if let Some(source) = failure.take() {
             return Err(VerifyError::Io { attempted: "reading a package back from the cache", source });
         }

@@ -369,6 +369,14 @@ fn without_any_key_it_does_not_start() {
         assert!(text.contains(part), "{part}: {text}");
     }
     assert!(!directory.path().join("cache").exists());
+
+    // It is looked at while a package is opened: inside the mount it would wait for itself.
+    let inside = directory.path().join("pkgdir/key.asc");
+    let mut mount = Command::new(binary());
+    mount.args(["mount", "--binhost", "http://127.0.0.1:9", "--keyring"]).arg(inside);
+    let output = mount.arg(directory.path().join("pkgdir")).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("is inside the mountpoint"));
 }
 
 /// With digests of the index that are right for the flipped bytes.

@@ -230,6 +230,13 @@ fn signatures_of_members_count_where_they_are() {
         let fault = fault(nonsense);
         assert!(matches!(fault, SignatureError::Malformed(_)), "{fault}");
     }
+    // Signed anew while keys change: one good signature is enough, one of other bytes is too much.
+    let [mine, others, wrong] = [(&keys.ed25519, &image[..]), (&keys.stranger, &image), (&keys.rsa, b"other")]
+        .map(|(key, bytes)| by(key, &["--no-armor"], bytes));
+    let both = with_member_signature(keys, &[others.clone(), mine.clone()].concat());
+    assert_eq!(signed_by(prove_signed(&both, &keys.policy())), keys.ed25519);
+    assert!(matches!(fault(&[mine, wrong].concat()), SignatureError::Bad { .. }));
+    assert!(matches!(fault(&others.repeat(9)), SignatureError::Malformed(_)));
     let mut parts = good();
     parts.push(("nothing.sig".to_owned(), by(&keys.ed25519, &[], &image)));
     let signed = keys.by(&keys.ed25519, manifest(&parts).as_bytes());
