@@ -13,7 +13,7 @@ use crate::config::{
     ByteSize, DEFAULT_CACHE_DIR, DEFAULT_CACHE_SIZE, DEFAULT_CONTROL, DEFAULT_KEYRING, DEFAULT_REFRESH, Interval,
     MountConfig, Passthrough, RawMount, SignaturePolicy,
 };
-use crate::daemon::{Daemon, KeyringError};
+use crate::daemon::{self, KeyringError};
 
 /// How long downloads get to notice that everything stops.
 const SHUTDOWN: Duration = Duration::from_secs(3);
@@ -151,14 +151,29 @@ pub(super) fn run(arguments: MountArguments) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(1, format_args!("starting threads: {error}")),
     };
-    let result = runtime.block_on(async {
-        let daemon = Daemon::start(config).await?;
-        daemon.run().await
-    });
+    let result = runtime.block_on(daemon::serve(config));
     runtime.shutdown_timeout(SHUTDOWN);
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.is::<KeyringError>() => fail(2, error),
-        Err(error) => fail(1, format_args!("{error:#}")),
+        Err(error) => fail(1, told(&error)),
     }
+}
+
+/// The error with its causes, each said once, and what everybody forgets at times.
+fn told(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    let denied = |cause: &(dyn std::error::Error + 'static)| {
+        cause.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::PermissionDenied)
+    };
+    let as_root = rustix::process::geteuid().is_root() || text.contains("only root can mount");
+    if error.chain().any(denied) && !as_root {
+        text.push_str("; only root can mount");
+    }
+    text
 }

@@ -158,7 +158,7 @@ impl MountConfig {
         }
         let mountpoint = mountpoint::check(&raw.mountpoint)?;
         let cache_dir = std::path::absolute(&raw.cache_dir).unwrap_or(raw.cache_dir);
-        if cache_dir.starts_with(&mountpoint) {
+        if mountpoint::resolved(&cache_dir).starts_with(&mountpoint) {
             return Err(ConfigError::CacheInside { cache: cache_dir, mountpoint });
         }
         let signatures = absolute(raw.signatures, &mountpoint)?;

@@ -1,7 +1,7 @@
 //! Is a directory fit to be mounted on?
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// `errno` of a FUSE mount whose daemon is gone.
 const ENOTCONN: i32 = 107;
@@ -59,6 +59,21 @@ pub(super) fn check(path: &Path) -> Result<PathBuf, MountpointError> {
         Some(what) => Err(MountpointError::Mounted { path: real, what }),
         None => Ok(real),
     }
+}
+
+/// An absolute path without symbolic links and `..`, of which only the beginning needs to exist.
+pub(super) fn resolved(path: &Path) -> PathBuf {
+    let found = path.ancestors().find_map(|ancestor| Some((ancestor.canonicalize().ok()?, ancestor)));
+    let (mut real, existing) = found.unwrap_or((PathBuf::from("/"), Path::new("/")));
+    for component in path.strip_prefix(existing).unwrap_or(path).components() {
+        match component {
+            Component::ParentDir => {
+                real.pop();
+            }
+            other => real.push(other),
+        }
+    }
+    real
 }
 
 fn clear_dead(path: &Path) -> Result<(), MountpointError> {
@@ -133,6 +148,28 @@ mod tests {
         assert!(matches!(check(&file), Err(MountpointError::NotADirectory(_))));
         assert!(matches!(check(&directory.path().join("none")), Err(MountpointError::Missing { .. })));
         assert!(matches!(check(Path::new("/proc")), Err(MountpointError::Mounted { .. })));
+    }
+
+    #[test]
+    fn paths_that_do_not_exist_yet_are_resolved() {
+        let directory = tempfile::tempdir().unwrap();
+        let real = directory.path().canonicalize().unwrap();
+        std::os::unix::fs::symlink(&real, real.join("link")).unwrap();
+        for (path, wanted) in [
+            ("", ""),
+            ("link", ""),
+            ("link/a/b", "a/b"),
+            ("a/../b", "b"),
+            ("a/b/../../link/c", "link/c"),
+            ("./link/../x", "../x"),
+        ] {
+            let wanted = if let Some(rest) = wanted.strip_prefix("../") {
+                real.parent().unwrap().join(rest)
+            } else {
+                real.join(wanted)
+            };
+            assert_eq!(resolved(&real.join(path)), wanted, "{path}");
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -165,8 +165,20 @@ impl Generations {
         self.write_state().await;
     }
 
-    /// Takes the index in `file`, which [`Generations::incoming`] made, and makes a tree of it. Nothing changes on an error.
-    pub(super) async fn take(&mut self, file: File, validators: Validators, order: Order) -> anyhow::Result<Arc<Tree>> {
+    /// Takes the index in `file`, which [`Generations::incoming`] made, and makes a tree of it; `None`: it is the one that is
+    /// shown, byte for byte, from a binhost that cannot say so. Nothing changes on an error.
+    pub(super) async fn take(
+        &mut self,
+        file: File,
+        validators: Validators,
+        order: Order,
+    ) -> anyhow::Result<Option<Arc<Tree>>> {
+        if self.is_shown(&file).await {
+            self.state.validators = validators;
+            self.discard();
+            self.confirm().await;
+            return Ok(None);
+        }
         let copy = file.try_clone()?;
         let index = blocking(move || Ok(Index::parse(copy)?)).await?;
         let timestamp = index.header().timestamp().unwrap_or_default();
@@ -188,7 +200,18 @@ impl Generations {
         self.state = IndexState { validators, confirmed: seconds_now(), timestamp, file: stamp(&file.metadata()?) };
         self.write_state().await;
         self.refusals.follow(&index);
-        self.show(index, &file).await
+        self.show(index, &file).await.map(Some)
+    }
+
+    /// Whether `file` has the bytes of the stored index, and that is what is shown.
+    async fn is_shown(&self, file: &File) -> bool {
+        let path = self.index.join(PACKAGES);
+        let (Ok(new), Some((_, shown))) = (file.try_clone(), self.shown.clone()) else { return false };
+        let compare = move || {
+            let stored = File::open(path)?;
+            Ok(stamp(&stored.metadata()?) == shown && same_bytes(&stored, &new)?)
+        };
+        blocking(compare).await.unwrap_or(false)
     }
 
     /// A tree without packages, for a binhost that was never reached.
@@ -232,7 +255,8 @@ impl Generations {
         log_dropped(&index);
         let (index, source) = (Arc::new(index), stamp(&file.metadata()?));
         self.shown = Some((Arc::clone(&index), source));
-        self.render(index, source).await
+        // What could not be rendered is not shown, and has to be tried again.
+        self.render(index, source).await.inspect_err(|_| self.shown = None)
     }
 
     /// Renders `index` without what is refused, unless the newest generation on disk was rendered from just that.
@@ -339,6 +363,23 @@ fn render(generations: &Path, number: u64, origin: &Origin<'_>, index: &Index) -
     sync_directory(generations)?;
     // Open for reading only: this descriptor is what the kernel reads from.
     Ok(PackagesFile { file: Arc::new(File::open(&path).with_context(writing)?), rendered })
+}
+
+/// Compares two files from front to back, wherever their cursors are.
+fn same_bytes(one: &File, other: &File) -> io::Result<bool> {
+    let size = one.metadata()?.len();
+    let mut same = size == other.metadata()?.len();
+    let (mut left, mut right) = (vec![0; 64 << 10], vec![0; 64 << 10]);
+    let mut position = 0;
+    while same && position < size {
+        let count = usize::try_from(size - position).unwrap_or(usize::MAX).min(left.len());
+        let (Some(left), Some(right)) = (left.get_mut(..count), right.get_mut(..count)) else { break };
+        one.read_exact_at(left, position)?;
+        other.read_exact_at(right, position)?;
+        same = left == right;
+        position += count as u64;
+    }
+    Ok(same)
 }
 
 fn stamp(metadata: &fs::Metadata) -> Stamp {

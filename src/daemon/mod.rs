@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::config::{Interval, MountConfig, SignaturePolicy};
@@ -39,6 +39,44 @@ pub const START_BUDGET: Duration = Duration::from_secs(20);
 const TIDY: Duration = Duration::from_secs(60);
 /// Refreshes asked for at the same time.
 const MAX_REQUESTS: usize = 4;
+
+/// Starts a daemon, and runs it until SIGTERM, SIGINT or SIGHUP, or until somebody unmounts it. A signal is obeyed from the
+/// beginning: whatever was begun is undone.
+///
+/// # Errors
+/// See [`Daemon::start`]; or signals cannot be received.
+pub async fn serve(config: MountConfig) -> anyhow::Result<()> {
+    let mut stop = Stop::listen()?;
+    let daemon = tokio::select! {
+        started = Daemon::start(config) => started?,
+        () = stop.requested() => return Ok(()),
+    };
+    daemon.run(&mut stop).await;
+    Ok(())
+}
+
+/// The signals that end a daemon.
+struct Stop {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Stop {
+    fn listen() -> anyhow::Result<Self> {
+        let listen = |kind| signal(kind).context("listening for signals");
+        let (terminate, interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+        Ok(Self { terminate, interrupt, hangup: listen(SignalKind::hangup())? })
+    }
+
+    async fn requested(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => tracing::info!("SIGTERM: stopping"),
+            _ = self.interrupt.recv() => tracing::info!("SIGINT: stopping"),
+            _ = self.hangup.recv() => tracing::info!("SIGHUP: stopping"),
+        }
+    }
+}
 
 /// A running daemon. Dropping it unmounts.
 #[derive(Debug)]
@@ -94,13 +132,8 @@ impl Daemon {
         self.shared.status()
     }
 
-    /// Runs until SIGTERM, SIGINT or SIGHUP, or until somebody unmounts it; then unmounts and returns.
-    ///
-    /// # Errors
-    /// Signals cannot be received.
-    pub async fn run(self) -> anyhow::Result<()> {
-        let (mut terminate, mut interrupt, mut hangup) =
-            (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?, signal(SignalKind::hangup())?);
+    /// Runs until it is to stop, or until somebody unmounts it; then unmounts and returns.
+    async fn run(self, stop: &mut Stop) {
         let mut tidy = tokio::time::interval(TIDY);
         tell_systemd(&[sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status(&self.shared.summary())]);
         tracing::info!("{}", self.shared.summary());
@@ -108,9 +141,7 @@ impl Daemon {
         let sweep = tokio::task::spawn_blocking(move || store.sweep());
         loop {
             tokio::select! {
-                _ = terminate.recv() => break tracing::info!("SIGTERM: stopping"),
-                _ = interrupt.recv() => break tracing::info!("SIGINT: stopping"),
-                _ = hangup.recv() => break tracing::info!("SIGHUP: stopping"),
+                () = stop.requested() => break,
                 () = self.shared.mount.ended() => break tracing::warn!("unmounted by somebody else: stopping"),
                 _ = tidy.tick() => self.tidy(),
             }
@@ -118,7 +149,6 @@ impl Daemon {
         tell_systemd(&[sd_notify::NotifyState::Stopping]);
         // It holds the cache; a half-done sweep harms nothing, but it must not outlive us.
         let _ = sweep.await;
-        Ok(())
     }
 
     fn tidy(&self) {

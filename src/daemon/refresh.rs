@@ -176,7 +176,8 @@ async fn ask(generations: &mut Generations, upstream: &Upstream, order: Order) -
             Ok(IndexAnswer::Fresh(validators)) => {
                 let url = validators.url.clone();
                 match generations.take(file, validators, order).await {
-                    Ok(tree) => return Ok(Outcome::New(tree)),
+                    Ok(Some(tree)) => return Ok(Outcome::New(tree)),
+                    Ok(None) => return Ok(Outcome::Unmodified),
                     Err(error) => failures.push(format!("{url}: {error:#}")),
                 }
             }

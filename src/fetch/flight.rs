@@ -2,10 +2,9 @@
 
 use std::io::ErrorKind;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::receive::{Place, Receiving, Step};
+use super::receive::{Place, Receiving};
 use super::{FetchError, Fetcher, Flight, GRACE, Outcome, Verdict, Wanted};
 use crate::index::Entry;
 use crate::store::{Body, Placement, Unproved};
@@ -101,7 +100,6 @@ async fn get(fetcher: &Arc<Fetcher>, flight: &Arc<Flight>, wanted: &Wanted) -> R
             }
             Err(FetchError::Refused { url, reason }) if stream.reject() => {
                 tracing::warn!(path = %entry.path, %reason, url, "refused; trying once more");
-                flight.received.store(0, Ordering::Relaxed);
             }
             Err(FetchError::Disk(error)) if place == Place::Cache && error.kind() == ErrorKind::StorageFull => {
                 tracing::warn!(path = %entry.path, %error, "the cache's disk is full; fetching once more, into memory");
@@ -156,18 +154,18 @@ async fn download(
     stream: &mut BodyStream<'_>,
     place: Place,
 ) -> Result<Body, FetchError> {
-    let receiving = Receiving::start(Arc::clone(fetcher), Arc::clone(flight), entry.clone(), place);
+    let mut receiving = Receiving::start(Arc::clone(fetcher), Arc::clone(flight), entry.clone(), place);
     loop {
-        let step = match stream.next().await {
-            Ok(Event::Chunk(bytes)) => Step::Bytes(bytes),
-            Ok(Event::Restart) => Step::Restart,
+        let goes_on = match stream.next().await {
+            Ok(Event::Chunk(bytes)) => receiving.bytes(bytes).await,
+            Ok(Event::Restart) => receiving.restart().await,
             Ok(Event::End) => break,
             Err(error) => {
                 receiving.abandon().await;
                 return Err(error.into());
             }
         };
-        if !receiving.send(step).await {
+        if !goes_on {
             // The other side has seen enough; it says what is wrong.
             break;
         }

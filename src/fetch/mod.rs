@@ -1,13 +1,13 @@
 //! Read-through: a body from the cache, else one download -> verify -> store, however many ask.
 //!
-//! * A package is in at most one [`flight`] at a time. Everyone who asks meanwhile waits for that one, and gets the verified
+//! * A package is in at most one `flight` at a time. Everyone who asks meanwhile waits for that one, and gets the verified
 //!   body as soon as it is proved; making it durable goes on behind their backs.
 //! * A waiter that goes away harms nobody. A flight without waiters goes on for [`GRACE`], then it is broken off.
 //! * A failure is remembered for [`FAILURE_MEMORY`], so that a program that opens the file again at once does not hammer the
 //!   binhost; the reason is kept for `status`.
 //! * A verified body that could not be kept stays here for a while: emerge opens a package some twenty times.
 //!
-//! `verify` and `store` are synchronous: each flight has one blocking thread for them, fed by a bounded channel ([`receive`]).
+//! `verify` and `store` are synchronous: each flight has one blocking thread for them, fed by a bounded channel (`receive`).
 //!
 //! Not its job: what is shown, and what an errno is.
 

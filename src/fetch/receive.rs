@@ -12,11 +12,11 @@ use crate::index::Entry;
 use crate::store::{Body, Incoming, Placement, StoreError};
 use crate::verify::{Receiver, VerifyError};
 
-/// Chunks between the network and the proof. A chunk is what one read of the socket gave, and holds a buffer of up to 400 KiB;
-/// what comes meanwhile waits in the kernel.
-const QUEUE: usize = 2;
-/// Bytes that are proved at once: below 128 KiB the digests share one CPU, and every write is a system call.
+/// Bytes that are handed over and proved at once: below 128 KiB the digests share one CPU, and every write is a system call.
+/// A chunk from the network has 8 to 400 KiB and holds a buffer that may be larger.
 const GATHER: usize = 512 << 10;
+/// Buffers of [`GATHER`] bytes that are full and wait; one more fills and one more is proved. The rest waits in the kernel.
+const QUEUE: usize = 3;
 
 /// Where a download goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,8 +26,8 @@ pub(super) enum Place {
     Memory,
 }
 
-pub(super) enum Step {
-    Bytes(Bytes),
+enum Step {
+    Bytes(Vec<u8>),
     Restart,
     End,
 }
@@ -63,14 +63,22 @@ impl From<VerifyError> for Failure {
 
 /// The near end of the bridge.
 pub(super) struct Receiving {
+    flight: Arc<Flight>,
+    /// What is not handed over yet.
+    gathered: Vec<u8>,
     steps: mpsc::Sender<Step>,
+    /// Emptied buffers come back.
+    empty: mpsc::Receiver<Vec<u8>>,
     result: oneshot::Receiver<Result<Body, Failure>>,
 }
 
 impl Receiving {
     pub(super) fn start(fetcher: Arc<Fetcher>, flight: Arc<Flight>, entry: Entry, place: Place) -> Self {
-        let (steps, queue) = mpsc::channel(QUEUE);
+        let ((steps, queue), (give_back, empty)) = (mpsc::channel(QUEUE), mpsc::channel(QUEUE + 2));
         let (tell, result) = oneshot::channel();
+        let gathered = Vec::with_capacity(GATHER.min(usize::try_from(entry.size).unwrap_or(GATHER)));
+        flight.received.store(0, Ordering::Relaxed);
+        let receiving = Self { flight: Arc::clone(&flight), gathered, steps, empty, result };
         tokio::task::spawn_blocking(move || {
             let mut tell = Some(tell);
             let mut done = |result| {
@@ -79,20 +87,43 @@ impl Receiving {
                     let _ = tell.send(result);
                 }
             };
-            if let Err(failure) = receive(&fetcher, &flight, &entry, place, queue, &mut done) {
+            if let Err(failure) = receive(&fetcher, &flight, &entry, place, (queue, give_back), &mut done) {
                 done(Err(failure));
             }
         });
-        Self { steps, result }
+        receiving
     }
 
     /// `false`: the far end has given up.
-    pub(super) async fn send(&self, step: Step) -> bool {
-        self.steps.send(step).await.is_ok()
+    pub(super) async fn bytes(&mut self, mut bytes: Bytes) -> bool {
+        self.flight.received.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        while !bytes.is_empty() {
+            // Never beyond its capacity: growing would double it.
+            let room = GATHER - self.gathered.len();
+            self.gathered.extend_from_slice(&bytes.split_to(bytes.len().min(room)));
+            if self.gathered.len() == GATHER && !self.hand_over().await {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// The body comes anew from its first byte. `false`: the far end has given up.
+    pub(super) async fn restart(&mut self) -> bool {
+        self.flight.received.store(0, Ordering::Relaxed);
+        self.gathered.clear();
+        self.steps.send(Step::Restart).await.is_ok()
+    }
+
+    async fn hand_over(&mut self) -> bool {
+        let next = self.empty.try_recv().unwrap_or_else(|_| Vec::with_capacity(GATHER));
+        let full = std::mem::replace(&mut self.gathered, next);
+        self.steps.send(Step::Bytes(full)).await.is_ok()
     }
 
     /// All bytes are sent: the verdict.
     pub(super) async fn finish(self) -> Result<Body, Failure> {
+        let _ = self.steps.send(Step::Bytes(self.gathered)).await;
         let _ = self.steps.send(Step::End).await;
         drop(self.steps);
         self.result.await.unwrap_or(Err(Failure::Stopped))
@@ -111,7 +142,7 @@ fn receive(
     flight: &Flight,
     entry: &Entry,
     place: Place,
-    mut queue: mpsc::Receiver<Step>,
+    (mut queue, give_back): (mpsc::Receiver<Step>, mpsc::Sender<Vec<u8>>),
     done: &mut impl FnMut(Result<Body, Failure>),
 ) -> Result<(), Failure> {
     let incoming = match place {
@@ -121,31 +152,20 @@ fn receive(
     let incoming = incoming.map_err(Failure::Store)?;
     let file = incoming.file().map_err(Failure::Disk)?;
     let mut receiver = Receiver::new(file, entry.clone(), fetcher.policy.clone());
-    let mut gathered = Vec::with_capacity(GATHER.min(usize::try_from(entry.size).unwrap_or(GATHER)));
     loop {
         match queue.blocking_recv() {
             Some(Step::Bytes(mut bytes)) => {
-                // Never beyond its capacity: growing would double it.
-                while !bytes.is_empty() {
-                    gathered.extend_from_slice(&bytes.split_to(bytes.len().min(GATHER - gathered.len())));
-                    if gathered.len() == GATHER {
-                        write(fetcher, &mut receiver, &gathered, entry)?;
-                        incoming.start_writeback(receiver.received());
-                        gathered.clear();
-                    }
-                }
+                write(fetcher, &mut receiver, &bytes, entry)?;
+                incoming.start_writeback(receiver.received());
+                bytes.clear();
+                // Where it is not wanted any more it is freed.
+                let _ = give_back.try_send(bytes);
             }
-            Some(Step::Restart) => {
-                gathered.clear();
-                receiver.restart()?;
-            }
+            Some(Step::Restart) => receiver.restart()?,
             Some(Step::End) => break,
             None => return Err(Failure::Stopped),
         }
-        flight.received.store(receiver.received() + gathered.len() as u64, Ordering::Relaxed);
     }
-    write(fetcher, &mut receiver, &gathered, entry)?;
-    drop(gathered);
     // Nothing is to be sent any more, and a late sender must not wait.
     queue.close();
     let body = fetcher.store.body(receiver.finish()?);

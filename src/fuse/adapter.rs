@@ -38,6 +38,8 @@ pub(super) struct Shared {
     passthrough: std::sync::atomic::AtomicBool,
     /// Told when the session ends.
     pub(super) ended: tokio::sync::Notify,
+    /// It has ended.
+    over: std::sync::atomic::AtomicBool,
 }
 
 impl Shared {
@@ -51,11 +53,17 @@ impl Shared {
             handles: Handles::default(),
             passthrough,
             ended: tokio::sync::Notify::new(),
+            over: std::sync::atomic::AtomicBool::new(false),
         })
     }
 
     pub(super) fn passes_through(&self) -> bool {
         self.passthrough.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// Whether the session has ended: what is mounted now, if anything, is somebody else's.
+    pub(super) fn is_over(&self) -> bool {
+        self.over.load(std::sync::atomic::Ordering::SeqCst)
     }
 
     fn stop_passing_through(&self) {
@@ -136,6 +144,7 @@ impl Filesystem for Adapter {
     }
 
     fn destroy(&mut self) {
+        self.0.over.store(true, std::sync::atomic::Ordering::SeqCst);
         self.0.ended.notify_one();
     }
 

@@ -3,7 +3,7 @@
 //! | file | job |
 //! |---|---|
 //! | `ops` | the operations, without FUSE: what is there, and whether an open has to wait |
-//! | `adapter` | fuser's types around them; the only file with [`mount`] that names fuser |
+//! | `adapter` | fuser's types around them; the only file with `mount` that names fuser |
 //! | `handles` | open files by inode: one mode for all opens of an inode |
 //! | `waiting` | has a caller that waits been interrupted? |
 //! | `errno` | every error -> its errno |

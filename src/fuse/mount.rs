@@ -27,7 +27,7 @@ const READ_AHEAD_KIB: &str = "1024";
 #[derive(Debug, thiserror::Error)]
 pub enum MountError {
     /// There is no FUSE here.
-    #[error("opening /dev/fuse: {0}; load the module with `modprobe fuse`, and in a container pass the device in")]
+    #[error("opening /dev/fuse: {0}; {hint}", hint = device_hint(.0))]
     Device(io::Error),
     /// mount(2) refused.
     #[error("mounting on {mountpoint}: {source}{hint}", mountpoint = .mountpoint.display())]
@@ -42,6 +42,13 @@ pub enum MountError {
     /// The kernel and the daemon did not agree.
     #[error("starting the FUSE session: {0}")]
     Session(io::Error),
+}
+
+fn device_hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => "only root can mount",
+        _ => "load the module with `modprobe fuse`, and in a container pass the device in",
+    }
 }
 
 /// A mounted file system; unmounted when dropped, if it was not before.
@@ -103,7 +110,8 @@ impl Mount {
     /// Unmounts. Where files are open, the name goes at once, and the connection when this process ends: nobody waits for
     /// whoever has them open.
     pub fn unmount(&self) {
-        if !self.session.guard.is_finished() && !self.unmounted.swap(true, Ordering::SeqCst) {
+        let over = self.shared.is_over() || self.session.guard.is_finished();
+        if !over && !self.unmounted.swap(true, Ordering::SeqCst) {
             unmount(&self.mountpoint);
         }
     }

@@ -75,7 +75,14 @@ impl<R: BufRead> StanzaReader<R> {
 
 /// Splits a stanza's text into keys and values; lines without `:` are passed over.
 pub(super) fn pairs(text: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
-    text.split(|b| *b == b'\n').filter_map(|line| {
+    let mut rest = text;
+    let lines = std::iter::from_fn(move || {
+        let end = memchr::memchr(b'\n', rest).unwrap_or(rest.len());
+        let line = rest.get(..end).filter(|_| !rest.is_empty())?;
+        rest = rest.get(end + 1..).unwrap_or_default();
+        Some(line)
+    });
+    lines.filter_map(|line| {
         let colon = memchr::memchr(b':', line)?;
         // Exactly one byte after the colon is dropped, whatever it is.
         Some((line.get(..colon)?, line.get(colon + 2..).unwrap_or_default()))

@@ -73,7 +73,7 @@ impl<'a> Fields<'a> {
                 b"BUILD_ID" => fields.build_id = value,
                 b"BUILD_TIME" => fields.build_time = value,
                 other => {
-                    fields.known |= OTHER_KEYS.contains(&other);
+                    fields.known = fields.known || OTHER_KEYS.contains(&other);
                     continue;
                 }
             }

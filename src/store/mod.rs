@@ -172,7 +172,8 @@ impl Store {
     /// The directory cannot be used, or another daemon uses it. Damage is no error.
     pub fn open(cache_dir: &Path, bound: u64, metrics: Arc<Metrics>) -> Result<Self, StoreError> {
         let directory = cache_dir.join(LAYOUT);
-        for part in ["", "bodies", "incoming", "index", "generations"] {
+        create_directory(&directory)?;
+        for part in ["bodies", "incoming", "index", "generations"] {
             create_directory(&directory.join(part))?;
         }
         let lock = lock(&directory)?;

@@ -1,8 +1,7 @@
 //! The store as the fetcher uses it, without FUSE: what it keeps, what it gives up, what a kill or damage leaves.
 
 // The demo's; not every field of it matters here.
-#[allow(dead_code, reason = "the other user needs the rest")]
-#[allow(clippy::duplicate_mod, reason = "the demo cannot be imported from here, and a second builder is worse")]
+#[allow(dead_code, clippy::duplicate_mod, reason = "one builder of packages for all tests; the demo needs the rest")]
 #[path = "../cli/demo/package.rs"]
 mod package;
 
@@ -92,7 +91,14 @@ impl Sample {
 }
 
 fn open(place: &Path, bound: u64) -> Store {
-    Store::open(place, bound, Arc::new(Metrics::default())).unwrap()
+    // Between fork and exec, a child of another test holds a lock that was just given up.
+    for _ in 0..100 {
+        match Store::open(place, bound, Arc::new(Metrics::default())) {
+            Err(StoreError::InUse { .. }) => std::thread::sleep(Duration::from_millis(20)),
+            other => return other.unwrap(),
+        }
+    }
+    panic!("locked for ever");
 }
 
 /// Files of bodies and their sizes.

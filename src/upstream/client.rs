@@ -38,21 +38,17 @@ pub(super) struct Answer {
 }
 
 impl Client {
-    pub(super) fn new() -> Result<Self, UpstreamError> {
+    /// A client, and where it can trust no https server, why.
+    pub(super) fn new() -> Result<(Self, Option<String>), UpstreamError> {
         // Fails only when it was done before.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let setup = |error: reqwest::Error| UpstreamError::Setup(causes(&error));
         match builder().build() {
-            Ok(client) => Ok(Self(client)),
-            // Without certificates http still works, and https fails when it is used, by name.
-            Err(error) => {
-                let reason = causes(&error);
-                tracing::warn!(
-                    reason,
-                    "https will not work; install the system's certificates (ca-certificates) and restart"
-                );
-                builder().tls_certs_only([]).build().map(Self).map_err(setup)
-            }
+            Ok(client) => Ok((Self(client), None)),
+            // The system has no CA certificates, as a fresh or a small one may: http and file do not need them.
+            Err(error) => match builder().tls_certs_only([]).build() {
+                Ok(client) => Ok((Self(client), Some(causes(&error)))),
+                Err(error) => Err(UpstreamError::Setup(causes(&error))),
+            },
         }
     }
 
@@ -150,14 +146,18 @@ fn conditional(request: reqwest::RequestBuilder, condition: Condition<'_>) -> re
 }
 
 fn redirect(attempt: Attempt<'_>) -> reqwest::redirect::Action {
-    let was_secure = attempt.previous().iter().any(|url| url.scheme() == "https");
-    if was_secure && attempt.url().scheme() != "https" {
-        return attempt.error("a redirect leads from https to http");
+    match refusal(attempt.previous(), attempt.url()) {
+        Some(reason) => attempt.error(reason),
+        None => attempt.follow(),
     }
-    if attempt.previous().len() > MAX_REDIRECTS {
-        return attempt.error(format!("more than {MAX_REDIRECTS} redirects"));
+}
+
+/// Why a redirect from `previous`, oldest first, to `next` is not followed.
+fn refusal(previous: &[Url], next: &Url) -> Option<String> {
+    if previous.iter().any(|url| url.scheme() == "https") && next.scheme() != "https" {
+        return Some("a redirect leads from https to http".to_owned());
     }
-    attempt.follow()
+    (previous.len() > MAX_REDIRECTS).then(|| format!("more than {MAX_REDIRECTS} redirects"))
 }
 
 fn header(headers: &HeaderMap, name: HeaderName) -> Option<String> {
@@ -182,4 +182,22 @@ fn causes(error: &dyn std::error::Error) -> String {
         next = cause.source();
     }
     parts.join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn redirects_are_bounded_and_stay_secure() {
+        let urls = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<Url>>();
+        let why = |previous: &[&str], next: &str| refusal(&urls(previous), &next.parse().unwrap());
+        assert_eq!(why(&["http://a"], "http://b"), None);
+        assert_eq!(why(&["http://a"], "https://a"), None);
+        assert_eq!(why(&["https://a"; MAX_REDIRECTS], "https://b"), None);
+        assert!(why(&["https://a"; MAX_REDIRECTS + 1], "https://b").unwrap().contains("more than 5"));
+        for previous in [&["https://a"][..], &["http://a", "https://a"], &["https://a", "https://b"]] {
+            assert!(why(previous, "http://a").unwrap().contains("from https to http"), "{previous:?}");
+        }
+    }
 }

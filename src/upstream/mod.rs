@@ -5,7 +5,7 @@
 //! * Times: connect 2 s, silence 10 s, and a floor on the rate, so that nothing hangs for ever; a bounded number of tries
 //!   without progress, with jittered backoff; then the next URL.
 //! * Redirects are bounded and never lead from https to http.
-//! * What may be repeated and what not is decided in [`retry`] alone.
+//! * What may be repeated and what not is decided in `retry` alone.
 //!
 //! Not its job: believing any of it.
 
@@ -42,7 +42,14 @@ impl Upstream {
     /// # Errors
     /// TLS cannot be set up.
     pub fn new(binhost: Binhost, metrics: Arc<Metrics>) -> Result<Self, UpstreamError> {
-        Ok(Self { client: client::Client::new()?, binhost, metrics })
+        let (client, untrusting) = client::Client::new()?;
+        if let Some(reason) = untrusting.filter(|_| binhost.urls.iter().any(BinhostUrl::is_https)) {
+            tracing::warn!(
+                reason,
+                "no https server can be trusted: install the system's CA certificates, then restart"
+            );
+        }
+        Ok(Self { client, binhost, metrics })
     }
 
     /// The binhost.

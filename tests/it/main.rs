@@ -14,12 +14,15 @@
 
 mod crash;
 mod demo;
+mod emerge;
 mod faults;
 mod harness;
 mod imports;
+mod life;
 mod reading;
 mod refresh;
 mod refusal;
 mod sharing;
 mod signatures;
+mod systemd;
 mod tls;

@@ -469,6 +469,23 @@ fn xpak(pf: &str) -> Vec<u8> {
 }
 
 #[test]
+fn an_unchanged_index_makes_no_generation_where_the_binhost_cannot_say_so() {
+    if !can_mount() {
+        return;
+    }
+    let [package] = packages(["one-1"]);
+    let origin = Origin::with(std::slice::from_ref(&package));
+    origin.script("Packages.gz", [Act::Whole]);
+    let mounted = Options::new(origin.url()).with(["--refresh", "1s"]).mount();
+    eventually(REFRESHED, "asked three times", || mounted.counter("unmodified") >= 3);
+    assert!(origin.asked("Packages.gz").iter().all(|asked| !asked.conditional));
+    assert_eq!(mounted.status()["generation"]["number"], 1);
+    let rendered = fs::read_dir(mounted.cache().join("v1/generations")).unwrap().count();
+    assert_eq!((rendered, mounted.counter("refreshes")), (1, 0));
+    reads(&mounted, &package);
+}
+
+#[test]
 fn a_directory_is_a_binhost_too() {
     if !can_mount() {
         return;

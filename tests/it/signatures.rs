@@ -14,17 +14,11 @@ use md5::{Digest as _, Md5};
 use sha1::Sha1;
 use sha2::Sha512;
 
+use crate::harness::portage::test_environment;
 use crate::harness::{Gpg, Mounted, Options, Origin, Package, binary, can_mount, eventually, have};
 
 const EIO: Option<i32> = Some(5);
 const LONG_AGO: &str = "20200101T120000!";
-
-/// What `tests/portage/prepare.sh` made; `None` with a loud skip.
-fn environment() -> Option<PathBuf> {
-    let default = || Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-env");
-    let path = std::env::var_os("BINHOSTFS_TEST_ENV").map_or_else(default, PathBuf::from);
-    have(path.join("stamp").exists(), "the binhosts that Portage builds: run tests/run").then_some(path)
-}
 
 fn gpg() -> Option<Gpg> {
     let gpg = Gpg::new();
@@ -45,7 +39,7 @@ fn binhost(name: &str) -> Option<(PathBuf, String, Vec<Real>)> {
     if !can_mount() {
         return None;
     }
-    let environment = environment()?;
+    let environment = test_environment()?;
     let directory = environment.join("binhosts").join(name);
     let text = fs::read_to_string(directory.join("Packages")).unwrap();
     let (header, entries) = text.split_once("\n\n").unwrap();

@@ -101,7 +101,7 @@ fn a_certificate_that_nobody_vouches_for_is_refused() {
         let log = mounted.log();
         assert!(log.contains("certificate") && log.contains("shown empty"), "{log}");
         assert_eq!(fs::read_dir(mounted.mountpoint()).unwrap().count(), 1);
-        assert_eq!(log.contains("https will not work"), !Path::new(&trusted).exists(), "{log}");
+        assert_eq!(log.contains("no https server can be trusted"), !Path::new(&trusted).exists(), "{log}");
     }
 }
 

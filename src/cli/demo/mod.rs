@@ -157,6 +157,10 @@ async fn read_twice(mountpoint: &Path, origin: &Origin, daemon: &Daemon) -> anyh
         let bytes = blocking(move || fs::read(path)).await.with_context(|| format!("the {time} read"))?;
         ensure!(origin.is_good(&bytes), "the bytes that were read are not those of the package");
         say(format_args!("  {time} time: {} in {} ({told})", ByteSize(bytes.len() as u64), milliseconds(started)));
+        // It could be read as soon as it was verified; making it durable may take a slow disk a while longer.
+        while daemon.status().cache.packages == 0 && started.elapsed() < PATIENCE {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
     let downloads = origin.downloads(origin::GOOD);
     ensure!(downloads == 1, "the package was downloaded {downloads} times instead of once");

@@ -3,11 +3,13 @@
 #[allow(dead_code, reason = "the unit tests need the rest")]
 #[path = "../../../src/verify/tests/gpg.rs"]
 mod gpg;
+pub(crate) mod machine;
 #[allow(dead_code, reason = "not every act is in every test run")]
 mod origin;
 #[path = "../../../src/cli/demo/package.rs"]
 mod package;
 mod packages;
+pub(crate) mod portage;
 mod process;
 
 pub(crate) use gpg::Gpg;

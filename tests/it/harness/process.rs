@@ -20,12 +20,11 @@ pub(crate) struct Options {
     url: String,
     more: Vec<String>,
     environment: Vec<(String, String)>,
-    wrapper: Vec<String>,
 }
 
 impl Options {
     pub(crate) fn new(url: impl Into<String>) -> Self {
-        Self { url: url.into(), more: Vec::new(), environment: Vec::new(), wrapper: Vec::new() }
+        Self { url: url.into(), more: Vec::new(), environment: Vec::new() }
     }
 
     /// More options of `binhostfs mount`.
@@ -40,12 +39,6 @@ impl Options {
         self
     }
 
-    /// A command that the daemon is started through, e.g. `prlimit --nofile=20`.
-    pub(crate) fn through<'a>(mut self, wrapper: impl IntoIterator<Item = &'a str>) -> Self {
-        self.wrapper.extend(wrapper.into_iter().map(str::to_owned));
-        self
-    }
-
     /// Mounts in directories of its own.
     pub(crate) fn mount(self) -> Mounted {
         self.mount_in(TempDir::with_prefix("binhostfs-it.").unwrap())
@@ -53,9 +46,14 @@ impl Options {
 
     /// Mounts in `place`, with the cache that a daemon before may have left there.
     pub(crate) fn mount_in(self, place: TempDir) -> Mounted {
-        let mut mounted = Mounted { place: Some(place), child: None, options: self, notify: None, told: String::new() };
+        let mut mounted = self.unstarted_in(place);
         mounted.start();
         mounted
+    }
+
+    /// A daemon that is not there yet.
+    pub(crate) fn unstarted_in(self, place: TempDir) -> Mounted {
+        Mounted { place: Some(place), child: None, options: self, notify: None, told: String::new() }
     }
 }
 
@@ -104,14 +102,11 @@ impl Mounted {
     }
 
     fn command(&self) -> Command {
-        let mut words = self.options.wrapper.clone();
-        words.extend([binary(), "mount"].map(str::to_owned));
+        let mut command = Command::new(binary());
+        command.arg("mount").arg("--binhost").arg(&self.options.url);
         if !self.options.more.iter().any(|option| option == "--keyring") {
-            words.extend(["--verify-signature", "false"].map(str::to_owned));
+            command.args(["--verify-signature", "false"]);
         }
-        let mut words = words.into_iter();
-        let mut command = Command::new(words.next().unwrap());
-        command.args(words).arg("--binhost").arg(&self.options.url);
         command.arg("--cache-dir").arg(self.cache()).arg("--control").arg(self.control());
         command.args(&self.options.more).arg(self.mountpoint());
         let log = fs::File::options().create(true).append(true).open(self.place().join("log")).unwrap();

@@ -1,0 +1,156 @@
+//! A machine with a real systemd, on which the program and its unit are installed.
+
+use std::fs;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use super::portage::test_environment;
+use super::{binary, can_mount, have};
+
+/// A booted container; powered off when dropped. Nothing of it stays.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    child: Child,
+    leader: Option<u32>,
+    place: TempDir,
+}
+
+impl Machine {
+    /// Boots with `binhosts/gpkg-multi` as /srv/source and an empty /var/cache/binpkgs. `None`: skipped, loudly.
+    pub(crate) fn boot() -> Option<Self> {
+        let tools = ["systemd-nspawn", "nsenter"];
+        let tools = tools.iter().all(|tool| Command::new(tool).arg("--version").stdout(Stdio::null()).status().is_ok());
+        if !can_mount() || !have(tools, "systemd-nspawn and nsenter") {
+            return None;
+        }
+        let environment = test_environment()?;
+        let rootfs = environment.join("systemd/rootfs");
+        let ready = environment.join("systemd/stamp").exists();
+        have(ready, "the root file system of tests/systemd/prepare.sh").then(|| Self::start(&environment, &rootfs))
+    }
+
+    fn start(environment: &Path, rootfs: &Path) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let name = format!("binhostfs-it-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let checkout = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let place = TempDir::with_prefix("binhostfs-it.").unwrap();
+        let socket = place.path().join("notify");
+        let notify = UnixDatagram::bind(&socket).unwrap();
+        notify.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+        let log = fs::File::create(place.path().join("log")).unwrap();
+        let unit = checkout.join("systemd/binhostfs.service");
+        let binhost = environment.join("binhosts/gpkg-multi");
+        // Powered off even if this process is killed.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "TERM"]).arg(checkout.join("tests/systemd/boot.sh")).arg(rootfs).arg(name);
+        command.arg(format!("--bind-ro={}:/usr/bin/binhostfs", binary()));
+        command.arg(format!("--bind-ro={}:/etc/systemd/system/binhostfs.service", unit.display()));
+        command.arg(format!("--bind-ro={}:/srv/source", binhost.display()));
+        command.env("NOTIFY_SOCKET", &socket).stdin(Stdio::null());
+        let child = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+        let mut machine = Self { child, leader: None, place };
+        machine.await_ready(&notify);
+        fs::create_dir(machine.path("/var/cache/binpkgs")).unwrap();
+        machine
+    }
+
+    fn await_ready(&mut self, notify: &UnixDatagram) {
+        let start = Instant::now();
+        let mut message = [0; 4096];
+        loop {
+            if let Ok(length) = notify.recv(&mut message) {
+                let text = String::from_utf8_lossy(&message[..length]).into_owned();
+                let leader = text.lines().find_map(|line| line.strip_prefix("X_NSPAWN_LEADER_PID="));
+                self.leader = leader.map(|pid| pid.parse().unwrap()).or(self.leader);
+                if text.lines().any(|line| line == "READY=1") && self.leader.is_some() {
+                    return;
+                }
+            }
+            assert!(self.child.try_wait().unwrap().is_none(), "the machine does not boot:\n{}", self.log());
+            // Other machines may have to be waited for.
+            assert!(start.elapsed().as_secs() < 180, "the machine does not come up:\n{}", self.log());
+        }
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.place.path().join("log")).unwrap_or_default()
+    }
+
+    /// A path as the machine's pid 1 sees it, with every mount that it sees.
+    pub(crate) fn path(&self, path: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root{path}", self.leader.unwrap()))
+    }
+
+    /// Runs a command in the machine, as root, beside its pid 1.
+    pub(crate) fn run(&self, words: &[&str]) -> (Option<i32>, String) {
+        let mut command = Command::new("nsenter");
+        command.args(["--target", &self.leader.unwrap().to_string()]);
+        command.args(["--mount", "--pid", "--uts", "--ipc", "--net", "--"]).args(words);
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+        (output.status.code(), text)
+    }
+
+    /// Runs a command that has to succeed; what it says.
+    #[track_caller]
+    pub(crate) fn succeed(&self, words: &[&str]) -> String {
+        let (code, text) = self.run(words);
+        assert_eq!(code, Some(0), "{words:?}: {text}\n{}", self.journal());
+        text.trim().to_owned()
+    }
+
+    /// A property of the service.
+    pub(crate) fn property(&self, name: &str) -> String {
+        self.succeed(&["systemctl", "show", "--value", "--property", name, "binhostfs"])
+    }
+
+    /// What the service logged.
+    pub(crate) fn journal(&self) -> String {
+        self.run(&["journalctl", "--no-pager", "--output=cat", "--unit=binhostfs"]).1
+    }
+
+    /// Types of what pid 1 sees mounted on PKGDIR, the topmost last.
+    pub(crate) fn mounts(&self) -> Vec<String> {
+        let table = fs::read_to_string(format!("/proc/{}/mountinfo", self.leader.unwrap())).unwrap();
+        let here = table.lines().filter(|line| line.split(' ').nth(4) == Some("/var/cache/binpkgs"));
+        here.map(|line| line.split(" - ").nth(1).unwrap().split(' ').next().unwrap().to_owned()).collect()
+    }
+
+    fn signal(pid: u32, signal: Signal) {
+        // It may have ended already.
+        let _ = kill_process(Pid::from_raw(i32::try_from(pid).unwrap()).unwrap(), signal);
+    }
+
+    fn ends_within(&mut self, seconds: u64) -> bool {
+        let start = Instant::now();
+        while self.child.try_wait().unwrap().is_none() {
+            if start.elapsed().as_secs() >= seconds {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        true
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        if std::thread::panicking() && self.leader.is_some() {
+            eprintln!("--- journal of the service\n{}---", self.journal());
+        }
+        // Powers off.
+        Self::signal(self.child.id(), Signal::TERM);
+        if !self.ends_within(30) {
+            self.leader.into_iter().for_each(|leader| Self::signal(leader, Signal::KILL));
+            if !self.ends_within(10) {
+                Self::signal(self.child.id(), Signal::KILL);
+            }
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! `systemd/binhostfs.service` under a real systemd.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, symlink};
+
+use crate::harness::eventually;
+use crate::harness::machine::Machine;
+
+const PKGDIR: &str = "/var/cache/binpkgs";
+const PACKAGE: &str = "app-misc/greet/greet-0.9-1.gpkg.tar";
+
+/// A machine whose binhost is there, and where the service is configured but not started.
+fn configured() -> Option<Machine> {
+    let machine = Machine::boot()?;
+    symlink("/srv/source", machine.path("/srv/binhost")).unwrap();
+    configure(&machine, "BINHOST=file:///srv/binhost\nOPTIONS=--verify-signature false --cache-size 1G\n");
+    Some(machine)
+}
+
+fn configure(machine: &Machine, text: &str) {
+    fs::create_dir_all(machine.path("/etc/conf.d")).unwrap();
+    fs::write(machine.path("/etc/conf.d/binhostfs"), text).unwrap();
+}
+
+fn package(machine: &Machine) -> std::io::Result<Vec<u8>> {
+    fs::read(machine.path(&format!("{PKGDIR}/{PACKAGE}")))
+}
+
+#[track_caller]
+fn assert_serves(machine: &Machine) {
+    assert_eq!((machine.property("ActiveState"), machine.property("SubState")), ("active".into(), "running".into()));
+    assert_eq!(machine.mounts(), ["fuse.binhostfs"]);
+    let expected = fs::read(machine.path(&format!("/srv/source/{PACKAGE}"))).unwrap();
+    assert!(package(machine).unwrap() == expected);
+}
+
+#[track_caller]
+fn assert_gone(machine: &Machine) {
+    assert_eq!(machine.property("ActiveState"), "inactive");
+    assert_eq!(machine.mounts(), [""; 0]);
+    assert_eq!(fs::read_dir(machine.path(PKGDIR)).unwrap().count(), 0);
+    assert!(!machine.path("/run/binhostfs").exists());
+}
+
+#[test]
+fn the_unit_has_nothing_to_complain_about() {
+    let Some(machine) = Machine::boot() else { return };
+    let verify = ["systemd-analyze", "verify", "/etc/systemd/system/binhostfs.service"];
+    assert_eq!(machine.run(&verify), (Some(0), String::new()));
+}
+
+#[test]
+fn the_service_starts_restarts_and_stops() {
+    let Some(machine) = configured() else { return };
+    assert_gone(&machine);
+    machine.succeed(&["systemctl", "--quiet", "enable", "--now", "binhostfs"]);
+    // `systemctl start` returns when READY=1 has come: no waiting here.
+    assert_serves(&machine);
+    let shown = machine.succeed(&["systemctl", "status", "--no-pager", "binhostfs"]);
+    let status =
+        "Status: \"/var/cache/binpkgs: 17 packages, generation 1, index confirmed 0 s ago; cache 0 B of 1.0 GiB\"";
+    for part in ["Gentoo binhost mounted as PKGDIR", "active (running)", status] {
+        assert!(shown.contains(part), "{part:?} is not in:\n{shown}");
+    }
+    assert!(machine.succeed(&["binhostfs", "status"]).contains(PKGDIR));
+    assert_eq!(machine.succeed(&["stat", "--format=%a", "/var/cache/binhostfs"]), "700");
+
+    let inode = fs::metadata(machine.path(&format!("{PKGDIR}/{PACKAGE}"))).unwrap().ino();
+    let pid = machine.property("MainPID");
+    machine.succeed(&["systemctl", "restart", "binhostfs"]);
+    assert_ne!(machine.property("MainPID"), pid);
+    assert_serves(&machine);
+    assert_eq!(fs::metadata(machine.path(&format!("{PKGDIR}/{PACKAGE}"))).unwrap().ino(), inode);
+
+    machine.succeed(&["systemctl", "stop", "binhostfs"]);
+    assert_gone(&machine);
+    assert_eq!((machine.property("Result"), machine.property("NRestarts")), ("success".into(), "0".into()));
+    let journal = machine.journal();
+    assert!(!journal.contains("WARN") && !journal.contains("ERROR"), "{journal}");
+}
+
+#[test]
+fn a_killed_daemon_is_replaced_and_so_is_its_mount() {
+    let Some(machine) = configured() else { return };
+    machine.succeed(&["systemctl", "start", "binhostfs"]);
+    assert_serves(&machine);
+    for round in ["1", "2"] {
+        let pid = machine.property("MainPID");
+        machine.succeed(&["systemctl", "kill", "--signal=KILL", "binhostfs"]);
+        eventually(30, "systemd starts it again", || {
+            machine.property("NRestarts") == round && machine.property("ActiveState") == "active"
+        });
+        assert_ne!(machine.property("MainPID"), pid);
+        assert_serves(&machine);
+    }
+    machine.succeed(&["systemctl", "stop", "binhostfs"]);
+    assert_gone(&machine);
+}
+
+#[test]
+fn unmounting_ends_the_service_for_good() {
+    let Some(machine) = configured() else { return };
+    machine.succeed(&["systemctl", "start", "binhostfs"]);
+    machine.succeed(&["umount", PKGDIR]);
+    eventually(30, "the service ends", || machine.property("ActiveState") == "inactive");
+    assert_gone(&machine);
+    assert_eq!(machine.property("NRestarts"), "0");
+}
+
+#[test]
+fn without_the_binhost_it_starts_all_the_same() {
+    let Some(machine) = configured() else { return };
+    fs::remove_file(machine.path("/srv/binhost")).unwrap();
+    machine.succeed(&["systemctl", "start", "binhostfs"]);
+    assert_eq!(machine.property("ActiveState"), "active");
+    let status = machine.property("StatusText");
+    assert!(status.starts_with("/var/cache/binpkgs: no index yet, shown empty; "), "{status}");
+    let packages = fs::read_to_string(machine.path(&format!("{PKGDIR}/Packages"))).unwrap();
+    assert!(packages.contains("PACKAGES: 0\n"), "{packages}");
+
+    symlink("/srv/source", machine.path("/srv/binhost")).unwrap();
+    machine.succeed(&["systemctl", "restart", "binhostfs"]);
+    assert_serves(&machine);
+
+    // From now on it has a last good index, and a package in its cache.
+    fs::remove_file(machine.path("/srv/binhost")).unwrap();
+    machine.succeed(&["systemctl", "restart", "binhostfs"]);
+    assert_serves(&machine);
+    assert!(machine.property("StatusText").contains(": 17 packages, generation "));
+}
+
+#[test]
+fn a_wrong_configuration_is_said_once() {
+    let Some(machine) = Machine::boot() else { return };
+    let starts = ["systemctl", "start", "binhostfs"];
+    for (text, says) in [
+        (None, "one looks like https://host/path"),
+        (Some("BINHOST=file:///srv/source\n"), "there is no key to check signatures with"),
+        (
+            Some("BINHOST=file:///srv/source\nOPTIONS=--verify-signature false\nMOUNTPOINT=/none\n"),
+            "create the directory first",
+        ),
+    ] {
+        if let Some(text) = text {
+            configure(&machine, text);
+        }
+        assert_eq!(machine.run(&starts).0, Some(1));
+        assert_eq!((machine.property("ActiveState"), machine.property("NRestarts")), ("failed".into(), "0".into()));
+        let journal = machine.journal();
+        assert_eq!(journal.matches(says).count(), 1, "{says:?} is not once in:\n{journal}");
+    }
+}
