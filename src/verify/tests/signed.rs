@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::super::{Assurance, Keyring, SignatureError};
 use super::gpg::Gpg;
@@ -29,11 +29,14 @@ struct Keys {
     file: PathBuf,
 }
 
-/// `None`: there is no gpg, and the test skips.
-fn keys() -> Option<&'static Keys> {
-    static KEYS: OnceLock<Option<Keys>> = OnceLock::new();
-    // What must not skip is in tests/it.
-    KEYS.get_or_init(Keys::make).as_ref()
+/// `None`: there is no gpg, and the test skips; what must not skip is in tests/it. Shared by the tests that run at the same
+/// time, and gone with the last of them: statics are never dropped.
+fn keys() -> Option<Arc<Keys>> {
+    static KEYS: Mutex<Weak<Keys>> = Mutex::new(Weak::new());
+    let mut shared = KEYS.lock().unwrap_or_else(PoisonError::into_inner);
+    let keys = shared.upgrade().or_else(|| Keys::make().map(Arc::new))?;
+    *shared = Arc::downgrade(&keys);
+    Some(keys)
 }
 
 impl Keys {
@@ -125,6 +128,7 @@ fn assurance(keys: &Keys, signed: &[u8]) -> Result<Assurance, VerifyError> {
 #[test]
 fn good_signatures_of_all_kinds_of_keys() {
     let Some(keys) = keys() else { return };
+    let keys = &*keys;
     let text = manifest(&good());
     for key in [&keys.rsa, &keys.ed25519, &keys.subkey] {
         assert_eq!(signed_by(assurance(keys, &keys.by(key, text.as_bytes()))), *key);
@@ -136,6 +140,7 @@ fn good_signatures_of_all_kinds_of_keys() {
 #[test]
 fn each_kind_of_bad_signature_has_its_own_error() {
     let Some(keys) = keys() else { return };
+    let keys = &*keys;
     let text = manifest(&good());
     let fault = |signed: &[u8]| signature_fault(assurance(keys, signed));
     let expired = fault(&keys.by_expired);
@@ -164,6 +169,7 @@ fn each_kind_of_bad_signature_has_its_own_error() {
 #[test]
 fn a_signature_of_another_text_is_bad() {
     let Some(keys) = keys() else { return };
+    let keys = &*keys;
     let text = manifest(&good());
     let mut other = good();
     other[2].1[0] ^= 1;
@@ -179,6 +185,7 @@ fn a_signature_of_another_text_is_bad() {
 #[test]
 fn without_a_signature_and_with_a_broken_one() {
     let Some(keys) = keys() else { return };
+    let keys = &*keys;
     let text = manifest(&good());
     assert_eq!(signature_fault(assurance(keys, text.as_bytes())), SignatureError::Missing);
     let signed = String::from_utf8(keys.by(&keys.ed25519, text.as_bytes())).unwrap();
@@ -205,6 +212,7 @@ fn with_member_signature(keys: &Keys, signature: &[u8]) -> Vec<u8> {
 #[test]
 fn signatures_of_members_count_where_they_are() {
     let Some(keys) = keys() else { return };
+    let keys = &*keys;
     let image = good().remove(2).1;
     let by = |key: &str, more: &[&str], bytes: &[u8]| {
         keys.gpg.detach(&[more, &["--local-user", &format!("{key}!")]].concat(), bytes)
@@ -249,6 +257,7 @@ fn signatures_of_members_count_where_they_are() {
 #[test]
 fn only_the_verified_text_is_the_manifest() {
     let Some(keys) = keys() else { return };
+    let keys = &*keys;
     let signed = String::from_utf8(keys.by(&keys.ed25519, manifest(&good()).as_bytes())).unwrap();
     let extra = format!("DATA extra 0 SHA512 {0} BLAKE2B {0}\n", "ab".repeat(64));
     let begin = signed.find("-----BEGIN PGP SIGNATURE").unwrap();
@@ -270,6 +279,7 @@ fn only_the_verified_text_is_the_manifest() {
 #[test]
 fn a_flipped_bit_is_refused_even_with_the_digests_of_the_index() {
     let Some(keys) = keys() else { return };
+    let keys = &*keys;
     let mut bytes =
         with_member_signature(keys, &keys.gpg.detach(&["--local-user", &keys.ed25519], &good().remove(2).1));
     let policy = keys.policy();
@@ -293,6 +303,7 @@ fn a_flipped_bit_is_refused_even_with_the_digests_of_the_index() {
 #[test]
 fn a_keyring_follows_its_files() {
     let Some(keys) = keys() else { return };
+    let keys = &*keys;
     let directory = tempfile::tempdir().unwrap();
     let (first, second) = (directory.path().join("first.asc"), directory.path().join("second.pgp"));
     let paths = [first.clone(), second.clone()];
