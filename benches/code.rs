@@ -16,7 +16,7 @@ use binhostfs::index::{Cpv, Digest, Entry, Index, PkgPath};
 use binhostfs::metrics::Metrics;
 use binhostfs::store::{Body, Incoming, Placement, Store};
 use binhostfs::tree::{Inode, PackagesFile, Tree};
-use binhostfs::verify::{Receiver, Verified};
+use binhostfs::verify::{Policy, Receiver, Verified};
 use criterion::{BatchSize, Criterion, Throughput};
 use md5::{Digest as _, Md5};
 use sha1::Sha1;
@@ -123,7 +123,7 @@ fn xpak(pf: &str, image: usize, number: u64) -> Vec<u8> {
 }
 
 fn receive(file: File, entry: &Entry, bytes: &[u8]) -> Verified {
-    let mut receiver = Receiver::new(file, entry.clone());
+    let mut receiver = Receiver::new(file, entry.clone(), Policy::DigestsOnly);
     bytes.chunks(CHUNK).for_each(|chunk| receiver.write(chunk).unwrap());
     receiver.finish().unwrap()
 }
@@ -161,7 +161,7 @@ fn store(criterion: &mut Criterion) {
     let mut next = || received(&store, numbers.next().unwrap());
     group.bench_function("commit 16 KiB, durably", |b| b.iter_batched(&mut next, commit, BatchSize::PerIteration));
     let (_, _, entry) = received(&store, 0);
-    group.bench_function("get", |b| b.iter(|| store.get(entry.id(), entry.size).unwrap()));
+    group.bench_function("get", |b| b.iter(|| store.get(entry.id(), entry.size, &Policy::DigestsOnly).unwrap()));
 }
 
 fn main() {

@@ -10,10 +10,10 @@ use tracing_subscriber::filter::LevelFilter;
 use super::output::fail;
 use super::{logging, runtime};
 use crate::config::{
-    ByteSize, DEFAULT_CACHE_DIR, DEFAULT_CACHE_SIZE, DEFAULT_CONTROL, DEFAULT_REFRESH, Interval, MountConfig,
-    Passthrough, RawMount, SignaturePolicy,
+    ByteSize, DEFAULT_CACHE_DIR, DEFAULT_CACHE_SIZE, DEFAULT_CONTROL, DEFAULT_KEYRING, DEFAULT_REFRESH, Interval,
+    MountConfig, Passthrough, RawMount, SignaturePolicy,
 };
-use crate::daemon;
+use crate::daemon::{self, KeyringError};
 
 /// How long downloads get to notice that everything stops.
 const SHUTDOWN: Duration = Duration::from_secs(3);
@@ -25,7 +25,7 @@ const SHUTDOWN: Duration = Duration::from_secs(3);
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example:
-  binhostfs mount --verify-signature false \\
+  binhostfs mount \\
       --binhost https://distfiles.gentoo.org/releases/amd64/binpackages/23.0/x86-64 /var/cache/binpkgs
 
 Then `emerge --usepkg` uses its packages with no change to Portage's configuration.")]
@@ -39,9 +39,12 @@ pub(super) struct MountArguments {
     /// Another URL of the same binhost, tried when those before it fail; may be repeated
     #[arg(long = "mirror", value_name = "URL")]
     mirrors: Vec<String>,
-    /// Whether packages must carry a good OpenPGP signature; this version can only do `false`, and wants it said
+    /// Whether packages must carry a good OpenPGP signature; `false`: sizes and digests of the binhost's index are enough
     #[arg(long, value_name = "true|false", default_value = "true", action = clap::ArgAction::Set)]
     verify_signature: bool,
+    /// A file with certificates of keys that may sign packages; may be repeated; read again when it changes
+    #[arg(long = "keyring", value_name = "FILE", default_value = DEFAULT_KEYRING)]
+    keyrings: Vec<PathBuf>,
     /// Where packages and indexes are kept; one directory for each mount
     #[arg(long, value_name = "DIR", default_value = DEFAULT_CACHE_DIR)]
     cache_dir: PathBuf,
@@ -124,7 +127,7 @@ impl From<MountArguments> for RawMount {
             refresh: arguments.refresh.0,
             control: arguments.control,
             signatures: if arguments.verify_signature {
-                SignaturePolicy::Required
+                SignaturePolicy::Required { keyrings: arguments.keyrings }
             } else {
                 SignaturePolicy::DigestsOnly
             },
@@ -152,6 +155,7 @@ pub(super) fn run(arguments: MountArguments) -> ExitCode {
     runtime.shutdown_timeout(SHUTDOWN);
     match result {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<KeyringError>() => fail(2, error),
         Err(error) => fail(1, told(&error)),
     }
 }

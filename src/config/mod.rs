@@ -10,7 +10,7 @@ mod size;
 mod url;
 
 use std::ffi::OsStr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use interval::{Interval, IntervalError};
@@ -27,6 +27,8 @@ pub const DEFAULT_CACHE_SIZE: ByteSize = ByteSize(8 << 30);
 pub const DEFAULT_CONTROL: &str = "/run/binhostfs/control.sock";
 /// How often the index is asked for, unless `--refresh` says otherwise.
 pub const DEFAULT_REFRESH: Duration = Duration::from_secs(1800);
+/// Where the keys are unless `--keyring` says otherwise: what Gentoo's sec-keys/openpgp-keys-gentoo-release installs.
+pub const DEFAULT_KEYRING: &str = "/usr/share/openpgp-keys/gentoo-release.asc";
 /// The shortest interval between two refreshes.
 pub const MIN_REFRESH: Duration = Duration::from_secs(1);
 
@@ -52,23 +54,29 @@ pub enum ConfigError {
         /// The mountpoint.
         mountpoint: PathBuf,
     },
-    /// Signatures are asked for, which this version cannot do.
+    /// The keyring is looked at while a package is opened: through the mount that would wait for itself.
     #[error(
-        "this version checks sizes and digests but not yet OpenPGP signatures, and will not pretend otherwise: \
-         whoever controls the binhost or the way to it decides what is installed. If that is acceptable \
-         (your own binhost on your own network, https to a host that you trust), say so with --verify-signature false"
+        "the keyring {keyring} is inside the mountpoint {mountpoint}: put it elsewhere, and say where with --keyring"
     )]
-    SignaturesUnsupported,
+    KeyringInside {
+        /// The file.
+        keyring: PathBuf,
+        /// The mountpoint.
+        mountpoint: PathBuf,
+    },
     /// The interval is too short.
     #[error("--refresh {0:?} is shorter than {MIN_REFRESH:?}")]
     Refresh(Duration),
 }
 
 /// Whether signatures are asked for, as `--verify-signature` says; Portage's default is true.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SignaturePolicy {
-    /// Every package needs a good signature.
-    Required,
+    /// Every package needs a good signature by a key in one of these files.
+    Required {
+        /// `--keyring`, or [`DEFAULT_KEYRING`].
+        keyrings: Vec<PathBuf>,
+    },
     /// Sizes and digests only.
     DigestsOnly,
 }
@@ -108,7 +116,7 @@ pub struct RawMount {
     pub refresh: Duration,
     /// `--control`.
     pub control: PathBuf,
-    /// `--verify-signature`.
+    /// `--verify-signature` and `--keyring`.
     pub signatures: SignaturePolicy,
     /// `--passthrough`.
     pub passthrough: Passthrough,
@@ -129,6 +137,8 @@ pub struct MountConfig {
     pub refresh: Duration,
     /// Path of the control socket.
     pub control: PathBuf,
+    /// See [`SignaturePolicy`]. Whether the files have keys shows when they are read.
+    pub signatures: SignaturePolicy,
     /// See [`Passthrough`].
     pub passthrough: Passthrough,
 }
@@ -139,9 +149,6 @@ impl MountConfig {
     /// # Errors
     /// See [`ConfigError`].
     pub fn validate(raw: RawMount) -> Result<Self, ConfigError> {
-        if raw.signatures == SignaturePolicy::Required {
-            return Err(ConfigError::SignaturesUnsupported);
-        }
         let first = raw.binhost.ok_or(ConfigError::NoBinhost)?;
         let urls: Vec<BinhostUrl> =
             std::iter::once(&first).chain(&raw.mirrors).map(|text| text.parse()).collect::<Result<_, _>>()?;
@@ -154,11 +161,26 @@ impl MountConfig {
         if mountpoint::resolved(&cache_dir).starts_with(&mountpoint) {
             return Err(ConfigError::CacheInside { cache: cache_dir, mountpoint });
         }
+        let signatures = absolute(raw.signatures, &mountpoint)?;
         let control = std::path::absolute(&raw.control).unwrap_or(raw.control);
         let binhost = Binhost { name, urls };
         let RawMount { cache_size, refresh, passthrough, .. } = raw;
-        Ok(Self { mountpoint, binhost, cache_dir, cache_size, refresh, control, passthrough })
+        Ok(Self { mountpoint, binhost, cache_dir, cache_size, refresh, control, signatures, passthrough })
     }
+}
+
+/// With absolute paths, none of them below the mountpoint.
+fn absolute(signatures: SignaturePolicy, mountpoint: &Path) -> Result<SignaturePolicy, ConfigError> {
+    let SignaturePolicy::Required { keyrings } = signatures else { return Ok(signatures) };
+    let check = |path: PathBuf| {
+        let path = std::path::absolute(&path).unwrap_or(path);
+        let real = path.canonicalize().unwrap_or_else(|_| path.clone());
+        if real.starts_with(mountpoint) || path.starts_with(mountpoint) {
+            return Err(ConfigError::KeyringInside { keyring: path, mountpoint: mountpoint.to_owned() });
+        }
+        Ok(path)
+    };
+    Ok(SignaturePolicy::Required { keyrings: keyrings.into_iter().map(check).collect::<Result<_, _>>()? })
 }
 
 /// The log filter: `RUST_LOG`, e.g. `debug` or `info,binhostfs::fetch=debug`. `None`: not set or empty.

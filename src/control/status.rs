@@ -25,6 +25,9 @@ pub struct Status {
     pub passthrough: bool,
     /// Whether OpenPGP signatures are checked.
     pub signatures: bool,
+    /// What they are checked with; none where they are not checked.
+    #[serde(default)]
+    pub keyring: Option<KeyringStatus>,
     /// Where packages come from.
     pub binhost: BinhostStatus,
     /// What is shown.
@@ -42,6 +45,17 @@ pub struct Status {
     pub failures: Vec<FailureStatus>,
     /// Counters since the start.
     pub metrics: Readings,
+}
+
+/// What signatures are checked with.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct KeyringStatus {
+    /// Its files.
+    pub files: Vec<String>,
+    /// Keys and subkeys in them that may sign.
+    pub keys: u64,
+    /// Files that cannot be read and certificates of no use, and why.
+    pub problems: Vec<String>,
 }
 
 /// Where packages come from.
@@ -151,8 +165,14 @@ impl fmt::Display for Status {
         }
         let (used, bound) = (ByteSize(cache.bytes), ByteSize(cache.bound));
         writeln!(f, "cache       {} packages, {used} of {bound}, in {}", cache.packages, cache.directory)?;
-        let signatures = if self.signatures { "checked" } else { "not checked (digests only)" };
-        writeln!(f, "reads       {reads}; signatures {signatures}")?;
+        writeln!(f, "reads       {reads}")?;
+        match &self.keyring {
+            None => writeln!(f, "signatures  not checked (digests only)")?,
+            Some(KeyringStatus { files, keys, problems }) => {
+                writeln!(f, "signatures  checked; {keys} keys may sign, from {}", files.join(", "))?;
+                problems.iter().try_for_each(|problem| writeln!(f, "keyring     {problem}"))?;
+            }
+        }
         let fetched = ByteSize(metrics.bytes_fetched);
         writeln!(
             f,
@@ -185,7 +205,12 @@ mod tests {
             started: 2_000,
             mountpoint: "/var/cache/binpkgs".to_owned(),
             passthrough: true,
-            signatures: false,
+            signatures: true,
+            keyring: Some(KeyringStatus {
+                files: vec!["/k".to_owned(), "/l".to_owned()],
+                keys: 2,
+                problems: vec!["/l: not there".to_owned()],
+            }),
             binhost: BinhostStatus { urls: vec!["https://a/".to_owned(), "https://b/".to_owned()] },
             generation: GenerationStatus {
                 number: 3,
@@ -214,7 +239,9 @@ index       15576 packages, generation 3, up to date 16 min ago
 left out    1 entries: 1 with unsafe PATH (first: a/b-1)
 problem     refreshing the index failed 10 s ago: no route
 cache       7 packages, 3.0 GiB of 8.0 GiB, in /c
-reads       by the kernel (passthrough); signatures not checked (digests only)
+reads       by the kernel (passthrough)
+signatures  checked; 2 keys may sign, from /k, /l
+keyring     /l: not there
 opens       5 from the cache, 2 fetched (4.0 MiB), 0 failed
 not shown   a/d.xpak since 100 s ago: wrong MD5
 fetching    a/b.xpak: 1.0 MiB of 2.0 MiB, 2 waiting

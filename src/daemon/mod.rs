@@ -1,6 +1,6 @@
 //! Composes everything: opens the cache, shows the last good index, mounts, keeps the index up to date, stops.
 //!
-//! Order at the start: cache, stored index, mount, control socket. The network is asked before the mount only when there is
+//! Order at the start: keys, cache, stored index, mount, control socket. The network is asked before the mount only when there is
 //! no stored index, and then for no longer than [`START_BUDGET`].
 //!
 //! Not its job: the command line.
@@ -18,7 +18,7 @@ use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::config::{Interval, MountConfig};
+use crate::config::{Interval, MountConfig, SignaturePolicy};
 use crate::control::{Control, Server, Status};
 use crate::fetch::Fetcher;
 use crate::fuse::{Mount, Operations};
@@ -26,6 +26,8 @@ use crate::metrics::Metrics;
 use crate::store::Store;
 use crate::tree::Snapshots;
 use crate::upstream::Upstream;
+pub use crate::verify::KeyringError;
+use crate::verify::{Keyring, Policy};
 
 use generation::{Generations, Order};
 use refresh::{Refresher, Request};
@@ -95,8 +97,9 @@ impl Daemon {
     /// Starts everything; when this returns, the mount is usable.
     ///
     /// # Errors
-    /// The cache, the mountpoint or the control socket cannot be used.
+    /// The cache, the mountpoint or the control socket cannot be used; or [`KeyringError`].
     pub async fn start(config: MountConfig) -> anyhow::Result<Self> {
+        let policy = policy(&config.signatures)?;
         let metrics = Arc::new(Metrics::default());
         let store = {
             let (directory, bound, metrics) = (config.cache_dir.clone(), config.cache_size.0, Arc::clone(&metrics));
@@ -110,7 +113,7 @@ impl Daemon {
             None => refresh::first(&mut generations, &upstream).await?,
         };
         let snapshots = Arc::new(Snapshots::new(tree));
-        let (fetcher, verdicts) = Fetcher::new(Arc::clone(&store), Arc::clone(&upstream), Arc::clone(&metrics));
+        let (fetcher, verdicts) = Fetcher::new(Arc::clone(&store), Arc::clone(&upstream), Arc::clone(&metrics), policy);
         let fetcher = Arc::new(fetcher);
         let operations = Operations::new(Arc::clone(&snapshots), Arc::clone(&fetcher));
         let mount = Mount::new(&config.mountpoint, operations, Arc::clone(&metrics), config.passthrough)?;
@@ -154,6 +157,14 @@ impl Daemon {
         tokio::task::spawn_blocking(move || store.write_uses());
         tell_systemd(&[sd_notify::NotifyState::Status(&self.shared.summary())]);
     }
+}
+
+/// What packages must prove, with the keys for it.
+fn policy(signatures: &SignaturePolicy) -> Result<Policy, KeyringError> {
+    Ok(match signatures {
+        SignaturePolicy::DigestsOnly => Policy::DigestsOnly,
+        SignaturePolicy::Required { keyrings } => Policy::Signed(Arc::new(Keyring::open(keyrings.iter().cloned())?)),
+    })
 }
 
 /// What the control socket can do.

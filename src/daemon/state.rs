@@ -8,7 +8,7 @@ use super::refusals::Refusal;
 use super::shown;
 use crate::config::{ByteSize, MountConfig};
 use crate::control::{
-    BinhostStatus, CacheStatus, DownloadStatus, FailureStatus, GenerationStatus, RefreshStatus, Status,
+    BinhostStatus, CacheStatus, DownloadStatus, FailureStatus, GenerationStatus, KeyringStatus, RefreshStatus, Status,
 };
 use crate::fetch::{FailureReport, Fetcher, Progress};
 use crate::fuse::Mount;
@@ -16,6 +16,7 @@ use crate::metrics::Metrics;
 use crate::store::Store;
 use crate::tree::{Snapshots, Tree};
 use crate::upstream::Upstream;
+use crate::verify::{KeyringReport, Policy};
 
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -121,7 +122,11 @@ impl Shared {
             started: self.started,
             mountpoint: self.config.mountpoint.display().to_string(),
             passthrough: self.mount.passes_through(),
-            signatures: false,
+            signatures: matches!(self.fetcher.policy(), Policy::Signed(_)),
+            keyring: match self.fetcher.policy() {
+                Policy::DigestsOnly => None,
+                Policy::Signed(keyring) => Some(keyring_status(keyring.report())),
+            },
             binhost: BinhostStatus { urls: self.upstream.binhost().urls.iter().map(ToString::to_string).collect() },
             generation: GenerationStatus {
                 number: tree.generation(),
@@ -144,6 +149,11 @@ impl Shared {
             metrics: self.metrics.read(),
         }
     }
+}
+
+fn keyring_status(report: KeyringReport) -> KeyringStatus {
+    let KeyringReport { files, keys, problems } = report;
+    KeyringStatus { files: files.iter().map(|path| path.display().to_string()).collect(), keys: keys as u64, problems }
 }
 
 fn download(progress: Progress) -> DownloadStatus {

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use super::receive::{Place, Receiving};
 use super::{FetchError, Fetcher, Flight, GRACE, Outcome, Verdict, Wanted};
 use crate::index::Entry;
-use crate::store::{Body, Placement};
+use crate::store::{Body, Placement, Unproved};
 use crate::upstream::{BodyStream, Event};
+use crate::verify::{VerifyError, recheck};
 
 /// Flies until the package is there or cannot be had, tells everybody who waits, and leaves the table.
 pub(super) async fn fly(fetcher: Arc<Fetcher>, flight: Arc<Flight>, wanted: Wanted) {
@@ -114,21 +115,36 @@ fn log_fetched(entry: &Entry, stream: &BodyStream<'_>, took: Duration) {
     tracing::info!("fetched and verified {} ({bytes} bytes in {seconds:.2} s from {})", entry.path, stream.source());
 }
 
-/// A body that lies in the cache without a record may be it: proving that is cheaper than fetching it again.
+/// A body that lies in the cache unproved may be it: proving that is cheaper than fetching it again.
 async fn adopt(fetcher: &Arc<Fetcher>, entry: &Entry) -> Option<Body> {
     let (fetcher, entry) = (Arc::clone(fetcher), entry.clone());
     let proved = tokio::task::spawn_blocking(move || {
-        fetcher.store.orphans(entry.size).into_iter().find_map(|(digest, file)| {
-            let verified = crate::verify::recheck(file, entry.clone()).ok()?;
+        let candidates = fetcher.store.unproved(entry.id(), entry.size, &fetcher.policy);
+        candidates.into_iter().find_map(|candidate| adopt_one(&fetcher, &entry, candidate))
+    });
+    proved.await.ok().flatten()
+}
+
+fn adopt_one(fetcher: &Fetcher, entry: &Entry, candidate: Unproved) -> Option<Body> {
+    let Unproved { digest, file, own } = candidate;
+    match recheck(file, entry.clone(), &fetcher.policy) {
+        Ok(verified) => {
             let body = fetcher.store.body(verified);
-            tracing::info!(path = %entry.path, "found in the cache without a record, and proved again");
+            tracing::info!(path = %entry.path, "found in the cache, and proved again");
             if let Placement::Unkept(_) = fetcher.store.adopt(digest, &body, entry.id()) {
                 fetcher.held.hold(entry.id(), body.clone());
             }
             Some(body)
-        })
-    });
-    proved.await.ok().flatten()
+        }
+        // Signatures come after digests: it is the package that was asked for, and may not be served.
+        Err(error) if error.io_error().is_none() && (own || matches!(error, VerifyError::Signature { .. })) => {
+            tracing::warn!(path = %entry.path, %error, "what the cache has of it is refused and removed");
+            fetcher.store.reject(digest);
+            None
+        }
+        // Another package of the same size, or the disk.
+        Err(_) => None,
+    }
 }
 
 async fn download(

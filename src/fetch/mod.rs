@@ -26,7 +26,7 @@ use crate::index::{EntryId, Index, Record};
 use crate::metrics::Metrics;
 use crate::store::{Body, Store, StoreError};
 use crate::upstream::{Upstream, UpstreamError};
-use crate::verify::VerifyError;
+use crate::verify::{Policy, VerifyError};
 
 use failures::Failures;
 pub use failures::{FAILURE_MEMORY, FailureReport};
@@ -145,6 +145,7 @@ pub struct Fetcher {
     store: Arc<Store>,
     upstream: Arc<Upstream>,
     metrics: Arc<Metrics>,
+    policy: Policy,
     flights: Mutex<HashMap<EntryId, Arc<Flight>>>,
     failures: Failures,
     held: Held,
@@ -153,14 +154,20 @@ pub struct Fetcher {
 }
 
 impl Fetcher {
-    /// A fetcher that reads through `store`, and the verdicts on what it downloads.
+    /// A fetcher that reads through `store` and gives out what `policy` admits, and the verdicts on what it downloads.
     #[must_use]
-    pub fn new(store: Arc<Store>, upstream: Arc<Upstream>, metrics: Arc<Metrics>) -> (Self, mpsc::Receiver<Verdict>) {
+    pub fn new(
+        store: Arc<Store>,
+        upstream: Arc<Upstream>,
+        metrics: Arc<Metrics>,
+        policy: Policy,
+    ) -> (Self, mpsc::Receiver<Verdict>) {
         let (verdicts, receiver) = mpsc::channel(MAX_VERDICTS);
         let fetcher = Self {
             store,
             upstream,
             metrics,
+            policy,
             flights: Mutex::default(),
             failures: Failures::default(),
             held: Held::default(),
@@ -174,7 +181,7 @@ impl Fetcher {
     #[must_use]
     pub fn cached(&self, wanted: &Wanted) -> Option<Body> {
         let Record { id, size, .. } = wanted.record;
-        let body = self.store.get(id, size).or_else(|| self.held.get(id));
+        let body = self.here(id, size);
         if body.is_some() {
             self.metrics.hits.increase();
         }
@@ -199,6 +206,18 @@ impl Fetcher {
     /// Lets go of bodies that are only held, once nobody has used them for a while. To be called now and then.
     pub fn let_go(&self) {
         self.held.let_go();
+    }
+
+    /// The body, where it is here and may be served.
+    fn here(&self, id: EntryId, size: u64) -> Option<Body> {
+        let held = || self.held.get(id).filter(|body| self.policy.admits(&body.assurance()));
+        self.store.get(id, size, &self.policy).or_else(held)
+    }
+
+    /// What packages must prove.
+    #[must_use]
+    pub fn policy(&self) -> &Policy {
+        &self.policy
     }
 
     /// What failed lately, newest first.
@@ -229,7 +248,7 @@ impl Fetcher {
             return Ok(flight.outcome.subscribe());
         }
         // It may have landed since the FUSE thread looked.
-        if let Some(body) = self.store.get(id, wanted.record.size).or_else(|| self.held.get(id)) {
+        if let Some(body) = self.here(id, wanted.record.size) {
             return Ok(watch::channel(Some(Ok(body))).1);
         }
         if let Some(error) = self.failures.recent(id) {

@@ -150,7 +150,8 @@ fn receive(
         Place::Memory => fetcher.store.in_memory(entry.size),
     };
     let incoming = incoming.map_err(Failure::Store)?;
-    let mut receiver = Receiver::new(incoming.file().map_err(Failure::Disk)?, entry.clone());
+    let file = incoming.file().map_err(Failure::Disk)?;
+    let mut receiver = Receiver::new(file, entry.clone(), fetcher.policy.clone());
     loop {
         match queue.blocking_recv() {
             Some(Step::Bytes(mut bytes)) => {

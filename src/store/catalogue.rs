@@ -3,9 +3,12 @@
 //! ```text
 //! key                      value
 //! 'e' EntryId (16 bytes)   SHA-256 of the body (32 bytes)
-//! 'b' SHA-256 (32 bytes)   version 1 (1 byte), size (8), mtime in ns (8), last use in s (8), EntryIds (16 each, <= 5)
+//! 'b' SHA-256 (32 bytes)   version 2 (1 byte), size (8), mtime in ns (8), last use in s (8), assurance, EntryIds (16 each)
+//! assurance                  length of the signer's fingerprint (1 byte; 0: digests only), fingerprint, state of its
+//!                          certificate (16; only with a fingerprint)
 //! ```
-//! Numbers are big endian. Records stay under 128 bytes: larger ones make sled waste space.
+//! Numbers are big endian. Records have at most 128 bytes, and as many EntryIds as fit, 5 at most: larger ones make sled
+//! waste space. Other versions are no record, and their bodies orphans: version 1 did not say how a body was proved.
 //!
 //! Rules that were measured, not guessed: `flush()` alone does not make a grown file durable, so `fdatasync` of sled's file
 //! follows; a kill inside `open` leaves `snap.*.generating`, with which no later open succeeds, so it is deleted first; a
@@ -20,6 +23,7 @@ use std::sync::{PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use crate::index::{Digest, EntryId, Sha256Digest};
+use crate::verify::{Assurance, Fingerprint, Signer};
 
 use super::StoreError;
 use super::space::is_full;
@@ -30,7 +34,9 @@ const REOPEN_AFTER: Duration = Duration::from_secs(10);
 const SLED_CACHE: u64 = 4 << 20;
 /// Entries remembered of one body, for its eviction.
 const MAX_ENTRIES_OF_BODY: usize = 5;
-const VERSION: u8 = 1;
+/// Most bytes of a record.
+const MAX_RECORD: usize = 128;
+const VERSION: u8 = 2;
 const FIXED: usize = 25;
 
 /// What is known of a body.
@@ -41,6 +47,8 @@ pub(super) struct BodyRecord {
     pub(super) mtime: i64,
     /// Seconds since the epoch.
     pub(super) last_use: u64,
+    /// How the body was proved.
+    pub(super) assurance: Assurance,
     /// Entries that are this body.
     pub(super) entries: Vec<EntryId>,
 }
@@ -51,12 +59,23 @@ impl BodyRecord {
         bytes.extend(self.size.to_be_bytes());
         bytes.extend(self.mtime.to_be_bytes());
         bytes.extend(self.last_use.to_be_bytes());
-        self.entries.iter().take(MAX_ENTRIES_OF_BODY).for_each(|id| bytes.extend(id.0));
+        match &self.assurance {
+            Assurance::DigestsOnly => bytes.push(0),
+            Assurance::Signed(Signer { fingerprint, certificate }) => {
+                let fingerprint = fingerprint.as_bytes();
+                bytes.extend(u8::try_from(fingerprint.len()));
+                bytes.extend(fingerprint);
+                bytes.extend(certificate.0);
+            }
+        }
+        let room = (MAX_RECORD - bytes.len()) / 16;
+        self.entries.iter().take(MAX_ENTRIES_OF_BODY.min(room)).for_each(|id| bytes.extend(id.0));
         bytes
     }
 
     fn decode(bytes: &[u8]) -> Option<Self> {
-        let (fixed, ids) = bytes.split_at_checked(FIXED)?;
+        let (fixed, rest) = bytes.split_at_checked(FIXED)?;
+        let (assurance, ids) = decode_assurance(rest)?;
         let (version, numbers) = fixed.split_first()?;
         let mut numbers = numbers.chunks_exact(8).filter_map(|n| n.try_into().ok().map(u64::from_be_bytes));
         if *version != VERSION || ids.len() % 16 != 0 {
@@ -64,8 +83,20 @@ impl BodyRecord {
         }
         let (size, mtime, last_use) = (numbers.next()?, numbers.next()?.cast_signed(), numbers.next()?);
         let entries = ids.chunks_exact(16).filter_map(|id| id.try_into().ok().map(EntryId)).collect();
-        Some(Self { size, mtime, last_use, entries })
+        Some(Self { size, mtime, last_use, assurance, entries })
     }
+}
+
+/// The assurance, and what follows it.
+fn decode_assurance(bytes: &[u8]) -> Option<(Assurance, &[u8])> {
+    let (length, rest) = bytes.split_first()?;
+    if *length == 0 {
+        return Some((Assurance::DigestsOnly, rest));
+    }
+    let (fingerprint, rest) = rest.split_at_checked(usize::from(*length))?;
+    let (certificate, rest) = rest.split_first_chunk()?;
+    let signer = Signer { fingerprint: Fingerprint::new(fingerprint)?, certificate: Digest(*certificate) };
+    Some((Assurance::Signed(signer), rest))
 }
 
 #[derive(Debug)]
@@ -350,20 +381,31 @@ mod tests {
 
     #[test]
     fn records_round_trip_and_odd_bytes_are_no_record() {
-        let record = BodyRecord { size: 7, mtime: -5, last_use: 9, entries: vec![EntryId([1; 16]), EntryId([2; 16])] };
-        let bytes = record.encode();
-        assert_eq!(BodyRecord::decode(&bytes), Some(record.clone()));
-        let many = BodyRecord { entries: vec![EntryId([3; 16]); 9], ..record };
-        assert!(many.encode().len() <= 128);
-        for bad in [&[][..], &bytes[..10], &bytes[..30], &[2; 41]] {
-            assert_eq!(BodyRecord::decode(bad), None);
+        let signed = |length: usize| {
+            let fingerprint = Fingerprint::new(&vec![9; length]).unwrap();
+            Assurance::Signed(Signer { fingerprint, certificate: Digest([7; 16]) })
+        };
+        for assurance in [Assurance::DigestsOnly, signed(20), signed(32)] {
+            let entries = vec![EntryId([1; 16]), EntryId([2; 16])];
+            let record = BodyRecord { size: 7, mtime: -5, last_use: 9, assurance, entries };
+            let bytes = record.encode();
+            assert_eq!(BodyRecord::decode(&bytes), Some(record.clone()));
+            let many = BodyRecord { entries: vec![EntryId([3; 16]); 9], ..record };
+            let decoded = BodyRecord::decode(&many.encode()).unwrap();
+            assert!(many.encode().len() <= MAX_RECORD && decoded.assurance == assurance && decoded.entries.len() >= 3);
+            let version_1 = [&[1], &bytes[1..]].concat();
+            let odd_fingerprint = [&bytes[..FIXED], &[7; 64]].concat();
+            for bad in [&[][..], &bytes[..10], &bytes[..25], &bytes[..30], &[3; 42], &version_1, &odd_fingerprint] {
+                assert_eq!(BodyRecord::decode(bad), None);
+            }
         }
     }
 
     fn filled(directory: &Path) -> (Sha256Digest, EntryId) {
         let catalogue = Catalogue::open(directory).unwrap();
         let (digest, id) = (Digest([7; 32]), EntryId([8; 16]));
-        let record = BodyRecord { size: 7, mtime: 1, last_use: 9, entries: vec![id] };
+        let record =
+            BodyRecord { size: 7, mtime: 1, last_use: 9, assurance: Assurance::DigestsOnly, entries: vec![id] };
         catalogue.insert(digest, &record, id).unwrap();
         (digest, id)
     }

@@ -141,7 +141,8 @@ mod tests {
     #[test]
     fn orphans_go_first_then_the_oldest_then_open_ones() {
         let digest = |n| Digest([n; 32]);
-        let record = |last_use| BodyRecord { size: 10, mtime: 0, last_use, entries: Vec::new() };
+        let assurance = crate::verify::Assurance::DigestsOnly;
+        let record = |last_use| BodyRecord { size: 10, mtime: 0, last_use, assurance, entries: Vec::new() };
         let mut state =
             State::from_records(vec![(digest(1), record(30)), (digest(2), record(10)), (digest(3), record(20))]);
         state.add_orphan(digest(9), 10);

@@ -12,7 +12,9 @@
 //!
 //! * A body gets here only as a [`Verified`]. Order of a commit: written -> verified -> rename -> fsync -> catalogue ->
 //!   its fsync. A kill or a power cut at any point leaves at worst an orphan: a body without a record, which is proved
-//!   anew before it is used again ([`Store::orphans`]).
+//!   anew before it is used again ([`Store::unproved`]).
+//! * A record says how its body was proved. A body is served only where that meets the policy of who asks, and the keys as
+//!   they are now; else it is proved anew, like an orphan ([`Store::unproved`]).
 //! * A record is believed only as long as the body has the size and modification time that it had when it was committed;
 //!   anything else is a miss, never wrong bytes.
 //! * Damage to the catalogue is a miss too: it is set aside and started anew, and the bodies become orphans.
@@ -38,12 +40,13 @@ use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 
 use crate::index::{EntryId, Sha256Digest};
 use crate::metrics::Metrics;
-use crate::verify::Verified;
+use crate::verify::{Assurance, Policy, Verified};
 
 use catalogue::{BodyRecord, Catalogue};
 pub use incoming::Incoming;
 use lru_state::State;
 pub use space::Placement;
+pub use sweep::Unproved;
 
 /// Version of the layout on disk.
 pub const LAYOUT: &str = "v1";
@@ -100,12 +103,13 @@ pub struct Body {
     file: Arc<File>,
     size: u64,
     digest: Sha256Digest,
+    assurance: Assurance,
 }
 
 impl Body {
     fn new(verified: Verified) -> Self {
-        let (size, digest) = (verified.size(), verified.digest());
-        Self { file: Arc::new(verified.into_file()), size, digest }
+        let (size, digest, assurance) = (verified.size(), verified.digest(), verified.assurance());
+        Self { file: Arc::new(verified.into_file()), size, digest, assurance }
     }
 
     /// The file.
@@ -124,6 +128,12 @@ impl Body {
     #[must_use]
     pub fn digest(&self) -> Sha256Digest {
         self.digest
+    }
+
+    /// How it was proved.
+    #[must_use]
+    pub fn assurance(&self) -> Assurance {
+        self.assurance
     }
 }
 
@@ -191,21 +201,23 @@ impl Store {
         &self.directory
     }
 
-    /// The body of an entry, if it is here. Fast enough for a FUSE thread: two look-ups and an open(2).
+    /// The body of an entry, if it is here and was proved as `policy` asks. Fast enough for a FUSE thread: two look-ups, an
+    /// open(2), and stat(2) of the keyring's files.
     #[must_use]
-    pub fn get(&self, id: EntryId, size: u64) -> Option<Body> {
+    pub fn get(&self, id: EntryId, size: u64, policy: &Policy) -> Option<Body> {
         let (digest, record) = self.catalogue.find(id)?;
-        if record.size != size {
+        let assurance = record.assurance;
+        if record.size != size || !policy.admits(&assurance) {
             return None;
         }
         if let Some(file) = self.state().touch(digest) {
-            return Some(Body { file, size, digest });
+            return Some(Body { file, size, digest, assurance });
         }
         match open_body(&self.body_path(digest), &record) {
             Ok(file) => {
                 let file = Arc::new(file);
                 self.state().opened(digest, &file);
-                Some(Body { file, size, digest })
+                Some(Body { file, size, digest, assurance })
             }
             Err(error) => {
                 self.disown(digest, &error);
@@ -256,8 +268,10 @@ impl Store {
         match self.move_in(from, &to, body) {
             Ok(mtime) => {
                 let (size, now) = (body.size, now());
-                let mut record = BodyRecord { size, mtime, last_use: now, entries: vec![id] };
+                let mut record =
+                    BodyRecord { size, mtime, last_use: now, assurance: body.assurance, entries: vec![id] };
                 if let Some(earlier) = self.catalogue.body(body.digest) {
+                    record.assurance = body.assurance.or_signed(earlier.assurance);
                     record.entries.extend(earlier.entries.into_iter().filter(|other| *other != id));
                 }
                 let kept = self.catalogue.insert(body.digest, &record, id);

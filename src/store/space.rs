@@ -104,16 +104,21 @@ impl Store {
     /// Evicts at least `bytes` where there is as much; how many bodies went.
     fn evict(&self, bytes: u64) -> usize {
         let victims: Vec<Sha256Digest> = self.state().victims(bytes);
+        self.remove_bodies(&victims);
+        victims.len()
+    }
+
+    /// Removes bodies that `state` does not have any more.
+    pub(super) fn remove_bodies(&self, digests: &[Sha256Digest]) {
         // Records first: a kill in between leaves orphans, never records without bodies that look like damage.
-        self.catalogue.remove(&victims);
-        for digest in &victims {
+        self.catalogue.remove(digests);
+        for digest in digests {
             let path = self.body_path(*digest);
             match fs::remove_file(&path) {
                 Ok(()) => self.metrics.evicted.increase(),
                 Err(error) => tracing::warn!(path = %path.display(), %error, "evicting a package"),
             }
         }
-        victims.len()
     }
 
     fn on_disk(&self, size: u64, keep: bool) -> io::Result<Incoming<'_>> {

@@ -1,13 +1,26 @@
-//! Bodies without a record: found after the start, before anything is downloaded, taken back when they are asked for and prove right.
+//! Bodies without a record, found after the start and before anything is downloaded, or with one that is not strict enough:
+//! taken back when they are asked for and prove right.
 
 use std::fs::{self, File};
 use std::path::Path;
 use std::sync::PoisonError;
 
 use crate::index::{EntryId, Sha256Digest};
+use crate::verify::Policy;
 
 use super::incoming::Incoming;
 use super::{Body, Placement, Store};
+
+/// A file that may be the package asked for.
+#[derive(Debug)]
+pub struct Unproved {
+    /// Its name; not known to be its digest.
+    pub digest: Sha256Digest,
+    /// Open for reading.
+    pub file: File,
+    /// It was the package already, by a weaker proof.
+    pub own: bool,
+}
 
 impl Store {
     /// Looks, once, for bodies that no record names, as a kill or a lost catalogue leaves them. They count against the
@@ -53,17 +66,30 @@ impl Store {
         true
     }
 
-    /// Files of that size that may be the package asked for, each still to be proved. Waits for the sweep. Without a
-    /// catalogue, any body may be.
+    /// Files that may be the package asked for, each still to be proved: the entry's own body, where it was proved less
+    /// strictly than `policy` asks, and orphans of that size; without a catalogue, any body of that size. Waits for the
+    /// sweep.
     #[must_use]
-    pub fn orphans(&self, size: u64) -> Vec<(Sha256Digest, File)> {
+    pub fn unproved(&self, id: EntryId, size: u64, policy: &Policy) -> Vec<Unproved> {
         self.sweep();
+        let own =
+            self.catalogue.find(id).filter(|(_, record)| record.size == size && !policy.admits(&record.assurance));
         let recorded = !self.catalogue.is_open();
-        let digests = self.state().candidates(size, recorded);
-        digests.into_iter().filter_map(|digest| Some((digest, File::open(self.body_path(digest)).ok()?))).collect()
+        let others = self.state().candidates(size, recorded);
+        let own = own.into_iter().map(|(digest, _)| (digest, true));
+        let all = own.chain(others.into_iter().map(|digest| (digest, false)));
+        let open = |(digest, own)| Some(Unproved { digest, file: File::open(self.body_path(digest)).ok()?, own });
+        all.filter_map(open).collect()
     }
 
-    /// Takes an orphan back that was proved to be the package `id`.
+    /// Removes a body that was found not to be what it should be. Who has it open keeps it.
+    pub fn reject(&self, digest: Sha256Digest) {
+        let _one_at_a_time = self.commits.lock().unwrap_or_else(PoisonError::into_inner);
+        self.state().remove(digest);
+        self.remove_bodies(&[digest]);
+    }
+
+    /// Takes a body back that was proved to be the package `id`.
     pub fn adopt(&self, orphan: Sha256Digest, body: &Body, id: EntryId) -> Placement {
         let path = self.body_path(orphan);
         let Ok(file) = File::open(&path) else {

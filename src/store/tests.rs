@@ -17,10 +17,10 @@ use md5::{Digest as _, Md5};
 use proptest::prelude::*;
 use sha1::Sha1;
 
-use super::{Body, Placement, Store, StoreError};
+use super::{Body, Placement, Store, StoreError, Unproved};
 use crate::index::{Cpv, Digest, Entry, PkgPath};
 use crate::metrics::Metrics;
-use crate::verify::{Receiver, recheck};
+use crate::verify::{Policy, Receiver, recheck};
 
 const NAMES: [&str; 6] = ["a-1", "b-1", "c-1", "d-1", "e-1", "f-1"];
 
@@ -55,26 +55,32 @@ impl Sample {
     }
 
     fn get(&self, store: &Store) -> Option<Body> {
-        store.get(self.entry.id(), self.size())
+        store.get(self.entry.id(), self.size(), &Policy::DigestsOnly)
     }
 
     /// What a download does.
     fn fetch(&self, store: &Store) -> (Body, Placement) {
         let incoming = store.incoming(self.size()).unwrap();
-        let mut receiver = Receiver::new(incoming.file().unwrap(), self.entry.clone());
+        let mut receiver = Receiver::new(incoming.file().unwrap(), self.entry.clone(), Policy::DigestsOnly);
         receiver.write(&self.bytes).unwrap();
         let body = store.body(receiver.finish().unwrap());
         let placement = store.commit(incoming, &body, self.entry.id());
         (body, placement)
     }
 
+    fn unproved(&self, store: &Store) -> Vec<Unproved> {
+        store.unproved(self.entry.id(), self.size(), &Policy::DigestsOnly)
+    }
+
     /// What an open does before it downloads.
     fn adopt(&self, store: &Store) -> Option<Body> {
-        store.orphans(self.size()).into_iter().find_map(|(digest, file)| {
-            let body = store.body(recheck(file, self.entry.clone()).ok()?);
-            store.adopt(digest, &body, self.entry.id());
-            Some(body)
-        })
+        store.unproved(self.entry.id(), self.size(), &Policy::DigestsOnly).into_iter().find_map(
+            |Unproved { digest, file, .. }| {
+                let body = store.body(recheck(file, self.entry.clone(), &Policy::DigestsOnly).ok()?);
+                store.adopt(digest, &body, self.entry.id());
+                Some(body)
+            },
+        )
     }
 
     fn is(&self, body: &Body) -> bool {
@@ -301,9 +307,9 @@ fn a_body_that_was_touched_is_proved_again_and_one_that_was_changed_is_not_serve
 
     disturb(&path);
     assert!(sample.get(&store).is_none());
-    assert_eq!(store.orphans(sample.size()).len(), 1);
+    assert_eq!(sample.unproved(&store).len(), 1);
     assert!(sample.is(&sample.adopt(&store).unwrap()));
-    assert!(sample.get(&store).is_some() && store.orphans(sample.size()).is_empty());
+    assert!(sample.get(&store).is_some() && sample.unproved(&store).is_empty());
 
     let file = File::options().write(true).open(&path).unwrap();
     file.write_all_at(b"!", 3000).unwrap();

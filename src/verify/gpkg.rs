@@ -1,12 +1,17 @@
 //! The GPKG container (GLEP 78), taken apart while it streams past; nothing of a member but its Manifest is kept.
 
+use std::cell::Cell;
+use std::fs::File;
+use std::io::Read as _;
 use std::mem;
 
-use blake2::Blake2b512;
-use sha2::{Digest as _, Sha512};
+use blake2::{Blake2b512, Digest as _};
 
-use super::manifest::{self, Digest512, ManifestError, Record};
+use super::decompress::Section;
+use super::manifest::{Digest512, ManifestError, Record};
+use super::openpgp::MemberHash;
 use super::tar_header::{BLOCK, Kind, TarError, TarHeader, is_zero, padding, plain_text};
+use super::{SignatureError, VerifyError};
 use crate::index::Digest;
 
 /// Most members of a container, Manifest included; Portage makes 4, or 6 with signatures.
@@ -17,6 +22,10 @@ const MAX_MANIFEST: u64 = 1 << 20;
 const MAX_LONG_NAME: u64 = 4096;
 const MANIFEST: &str = "Manifest";
 const VERSION: &str = "gpkg-1";
+/// Largest signature of a member in bytes; Portage's have some 800.
+const MAX_SIGNATURE: u64 = 64 << 10;
+/// Ending of their names.
+const SIGNATURE: &str = ".sig";
 
 /// Why bytes are not a sound GPKG.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -95,6 +104,13 @@ pub enum GpkgError {
     Refused,
 }
 
+/// A whole container: what it has inside still has to be compared with its Manifest.
+pub(super) struct Contents {
+    members: Vec<Member>,
+    pub(super) manifest: Vec<u8>,
+    pub(super) metadata: MetadataMember,
+}
+
 /// Where the metadata tar is.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct MetadataMember {
@@ -105,11 +121,11 @@ pub(super) struct MetadataMember {
 }
 
 /// A member that has passed.
-struct Member {
-    name: String,
-    offset: u64,
-    size: u64,
-    sha512: Digest512,
+pub(super) struct Member {
+    pub(super) name: String,
+    pub(super) offset: u64,
+    pub(super) size: u64,
+    pub(super) hash: MemberHash,
     blake2b: Digest512,
 }
 
@@ -125,7 +141,7 @@ struct Passing {
     name: String,
     offset: u64,
     size: u64,
-    sha512: Sha512,
+    hash: MemberHash,
     blake2b: Blake2b512,
 }
 
@@ -240,15 +256,15 @@ impl Container {
                 Err(GpkgError::ManifestTooLarge)
             };
         }
-        let (sha512, blake2b) = (Sha512::new(), Blake2b512::new());
-        Ok(Part::Member(Box::new(Passing { name, offset, size, sha512, blake2b })))
+        let (hash, blake2b) = (MemberHash::new(), Blake2b512::new());
+        Ok(Part::Member(Box::new(Passing { name, offset, size, hash, blake2b })))
     }
 
     fn body(&mut self, mut part: Part, left: u64, padding: u64, chunk: &[u8]) -> Result<(State, usize), GpkgError> {
         let bytes = first(chunk, left);
         match &mut part {
             Part::Member(passing) => {
-                passing.sha512.update(bytes);
+                passing.hash.update(bytes);
                 passing.blake2b.update(bytes);
             }
             Part::Manifest(kept) | Part::LongName(kept) => kept.extend_from_slice(bytes),
@@ -267,16 +283,16 @@ impl Container {
             Part::LongName(bytes) => self.long_name = Some(plain_text(&bytes)?),
             Part::Manifest(bytes) => self.manifest = Some(bytes),
             Part::Member(passing) => {
-                let Passing { name, offset, size, sha512, blake2b } = *passing;
-                let (sha512, blake2b) = (Digest(sha512.finalize().into()), Digest(blake2b.finalize().into()));
-                self.members.push(Member { name, offset, size, sha512, blake2b });
+                let Passing { name, offset, size, hash, blake2b } = *passing;
+                let blake2b = Digest(blake2b.finalize().into());
+                self.members.push(Member { name, offset, size, hash, blake2b });
             }
         }
         Ok(())
     }
 
     /// All bytes were pushed: checks what can only be known now.
-    pub(super) fn finish(mut self) -> Result<MetadataMember, GpkgError> {
+    pub(super) fn finish(mut self) -> Result<Contents, GpkgError> {
         match self.state {
             State::End(zeros) if zeros >= 2 * BLOCK as u64 => {}
             State::Refused => return Err(GpkgError::Refused),
@@ -288,9 +304,8 @@ impl Container {
         }
         self.only_one("image.tar")?;
         let (metadata, extension) = self.only_one("metadata.tar")?;
-        let found = MetadataMember { offset: metadata.offset, size: metadata.size, extension: extension.to_owned() };
-        compare(&self.members, manifest::parse(&manifest)?)?;
-        Ok(found)
+        let metadata = MetadataMember { offset: metadata.offset, size: metadata.size, extension: extension.to_owned() };
+        Ok(Contents { members: self.members, manifest, metadata })
     }
 
     /// The one member `stem` or `stem.EXTENSION`, and the extension.
@@ -300,7 +315,7 @@ impl Container {
                 "" => "",
                 rest => rest.strip_prefix('.')?,
             };
-            let is_signature = extension == "sig" || extension.ends_with(".sig");
+            let is_signature = extension == "sig" || extension.ends_with(SIGNATURE);
             (!is_signature).then_some((member, extension))
         });
         let one = all.next().ok_or(GpkgError::Missing(stem))?;
@@ -325,21 +340,45 @@ fn between(left: u64, chunk: &[u8]) -> Result<(State, usize), GpkgError> {
     Ok((after_padding(left - bytes.len() as u64), bytes.len()))
 }
 
-/// Every member has its record, every record its member, and they agree.
-fn compare(members: &[Member], mut records: Vec<Record>) -> Result<(), GpkgError> {
-    for Member { name, size, sha512, blake2b, .. } in members {
-        let name = || name.clone();
-        let at = records.iter().position(|record| record.name == name()).ok_or_else(|| GpkgError::NoRecord(name()))?;
-        let record = records.swap_remove(at);
-        if record.size != *size {
-            return Err(GpkgError::Size { name: name(), expected: record.size, got: *size });
+impl Contents {
+    /// Every member has its record, every record its member, and they agree.
+    pub(super) fn compare(&self, mut records: Vec<Record>) -> Result<(), GpkgError> {
+        for Member { name, size, hash, blake2b, .. } in &self.members {
+            let name = || name.clone();
+            let at = records.iter().position(|r| r.name == name()).ok_or_else(|| GpkgError::NoRecord(name()))?;
+            let record = records.swap_remove(at);
+            if record.size != *size {
+                return Err(GpkgError::Size { name: name(), expected: record.size, got: *size });
+            }
+            if record.sha512 != hash.finish() {
+                return Err(GpkgError::Digest { name: name(), kind: "SHA512" });
+            }
+            if record.blake2b != *blake2b {
+                return Err(GpkgError::Digest { name: name(), kind: "BLAKE2B" });
+            }
         }
-        if record.sha512 != *sha512 {
-            return Err(GpkgError::Digest { name: name(), kind: "SHA512" });
-        }
-        if record.blake2b != *blake2b {
-            return Err(GpkgError::Digest { name: name(), kind: "BLAKE2B" });
-        }
+        records.pop().map_or(Ok(()), |record| Err(GpkgError::NoMember(record.name)))
     }
-    records.pop().map_or(Ok(()), |record| Err(GpkgError::NoMember(record.name)))
+
+    /// Members that are signatures, each with the member that it signs, where that is there.
+    pub(super) fn signatures(&self) -> impl Iterator<Item = (&Member, Option<&Member>)> {
+        self.members.iter().filter_map(|signature| {
+            let signed = signature.name.strip_suffix(SIGNATURE)?;
+            Some((signature, self.members.iter().find(|member| member.name == signed)))
+        })
+    }
+}
+
+impl Member {
+    /// The bytes of a signature.
+    pub(super) fn read(&self, file: &File) -> Result<Vec<u8>, VerifyError> {
+        if self.size > MAX_SIGNATURE {
+            let fault = format!("it has more than {MAX_SIGNATURE} bytes");
+            return Err(SignatureError::Malformed(fault).of(&self.name));
+        }
+        let (mut bytes, failure) = (Vec::new(), Cell::new(None));
+        let read = Section::new(file, self.offset, self.size, &failure).read_to_end(&mut bytes);
+        read.map_err(VerifyError::io("reading a package back from the cache"))?;
+        Ok(bytes)
+    }
 }

@@ -38,10 +38,29 @@ pub(super) struct Record {
     pub(super) blake2b: Digest512,
 }
 
+/// The records, whether or not they are signed; a signature is not judged.
 pub(super) fn parse(bytes: &[u8]) -> Result<Vec<Record>, ManifestError> {
+    let text = plain_text(bytes)?;
+    if text.starts_with(SIGNED) { records(signed_lines(text)?) } else { records(text.lines()) }
+}
+
+/// The records of a text that came from beneath a signature.
+pub(super) fn parse_text(bytes: &[u8]) -> Result<Vec<Record>, ManifestError> {
+    records(plain_text(bytes)?.lines())
+}
+
+/// Whether it is a cleartext signature and nothing else, in the one form that all readers see alike.
+pub(super) fn is_signed(bytes: &[u8]) -> Result<bool, ManifestError> {
+    let text = plain_text(bytes)?;
+    Ok(text.starts_with(SIGNED) && signed_lines(text).map(|_| true)?)
+}
+
+fn plain_text(bytes: &[u8]) -> Result<&str, ManifestError> {
     let plain = |b: &u8| matches!(b, b'\n' | b' '..=b'~');
-    let text = std::str::from_utf8(bytes).ok().filter(|_| bytes.iter().all(plain)).ok_or(ManifestError::NotText)?;
-    let lines = if text.starts_with(SIGNED) { signed_lines(text)? } else { text.lines().collect() };
+    std::str::from_utf8(bytes).ok().filter(|_| bytes.iter().all(plain)).ok_or(ManifestError::NotText)
+}
+
+fn records<'a>(lines: impl IntoIterator<Item = &'a str>) -> Result<Vec<Record>, ManifestError> {
     let mut records = Vec::new();
     for (number, line) in (1..).zip(lines).filter(|(_, line)| !line.is_empty()) {
         let record = record(line).ok_or(ManifestError::Line(number))?;

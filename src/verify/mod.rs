@@ -9,23 +9,28 @@
 //!      `Manifest`, whose SHA512 and BLAKE2B of every other member are right. Stricter than Portage where two tar readers
 //!      could see different things.
 //!    * XPAK (xpak(5)): the segment at the end is consistent.
-//! 3. The package inside has the entry's CPV, and its BUILD_ID and BUILD_TIME where both sides have one: other bytes
+//! 3. Where the [`Policy`] asks for it: the Manifest carries a good cleartext signature by a key of the [`Keyring`], and
+//!    only the text that was verified counts as the Manifest; `.sig` members are good signatures of their members.
+//! 4. The package inside has the entry's CPV, and its BUILD_ID and BUILD_TIME where both sides have one: other bytes
 //!    under this name are refused even where every digest is right.
 //!
 //! Memory is bounded whatever the bytes say: members are digested as they pass, and metadata is read back from the file
 //! and decompressed as a stream.
 //!
-//! Not its job: OpenPGP. A cleartext-signed Manifest is taken for its text, and neither its signature nor the `.sig`
-//! members are judged; that comes with the signature policy. Nor syncing, naming or removing files: whoever gave the
-//! file unlinks it when the proof fails.
+//! Without that policy signatures are not looked at: a cleartext-signed Manifest is taken for its text.
+//!
+//! Not its job: syncing, naming or removing files: whoever gave the file unlinks it when the proof fails.
 
 mod decompress;
 mod gpkg;
 mod identity;
+mod keyring;
 mod manifest;
 mod metadata;
+mod openpgp;
 mod proof;
 mod receiver;
+mod signature;
 mod tar_header;
 #[cfg(test)]
 mod tests;
@@ -35,9 +40,11 @@ use std::fs::File;
 use std::io;
 
 pub use gpkg::GpkgError;
+pub use keyring::{Keyring, KeyringError, KeyringReport};
 pub use manifest::ManifestError;
 pub use metadata::MetadataError;
 pub use receiver::{Receiver, recheck};
+pub use signature::{Assurance, Fingerprint, Policy, SignatureError, Signer};
 pub use tar_header::TarError;
 pub use xpak::XpakError;
 
@@ -49,6 +56,7 @@ pub struct Verified {
     file: File,
     entry: Entry,
     digest: Sha256Digest,
+    assurance: Assurance,
 }
 
 impl Verified {
@@ -62,6 +70,12 @@ impl Verified {
     #[must_use]
     pub fn digest(&self) -> Sha256Digest {
         self.digest
+    }
+
+    /// How it was proven, and who signed it where that was asked for.
+    #[must_use]
+    pub fn assurance(&self) -> Assurance {
+        self.assurance
     }
 
     /// The entry that the body was proven against.
@@ -124,6 +138,20 @@ pub enum VerifyError {
     /// It is not a sound XPAK.
     #[error("checking the XPAK segment: {0}")]
     Xpak(#[from] XpakError),
+    /// A signature is asked for, and is not there or not good.
+    #[error("checking the signature of {of}: {fault}")]
+    Signature {
+        /// `Manifest`, or the member that has the signature.
+        of: String,
+        /// What is wrong.
+        fault: SignatureError,
+    },
+    /// A signature is asked for, and an XPAK cannot have one.
+    #[error(
+        "this package is an XPAK, which cannot be signed, and this binhost's packages must be signed; have it built as \
+         GPKG (BINPKG_FORMAT=gpkg), or mount with --verify-signature false"
+    )]
+    Unsignable,
     /// What the package says of itself cannot be read.
     #[error("reading the metadata of the package: {0}")]
     Metadata(#[from] MetadataError),

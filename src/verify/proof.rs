@@ -1,5 +1,6 @@
 //! Everything that is known of a body after its last byte, however the bytes came.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::thread;
 
@@ -7,8 +8,11 @@ use md5::Md5;
 use sha1::Sha1;
 use sha2::{Digest as _, Sha256};
 
-use super::gpkg::{Container, GpkgError};
-use super::{VerifyError, metadata, xpak};
+use super::decompress::Section;
+use super::gpkg::{Container, Contents, GpkgError};
+use super::manifest;
+use super::openpgp::Keys;
+use super::{Assurance, Policy, SignatureError, VerifyError, metadata, xpak};
 use crate::index::{Digest, Entry, Sha256Digest};
 
 /// Where a tar of either kind says so, and what.
@@ -49,7 +53,12 @@ impl Proof {
     }
 
     /// Takes the next bytes.
-    pub(super) fn update(&mut self, chunk: &[u8], entry: &Entry) -> Result<(), GpkgError> {
+    pub(super) fn update(&mut self, chunk: &[u8], entry: &Entry, policy: &Policy) -> Result<(), VerifyError> {
+        self.digest(chunk, entry)?;
+        self.structure.allowed(policy)
+    }
+
+    fn digest(&mut self, chunk: &[u8], entry: &Entry) -> Result<(), GpkgError> {
         let Self { whole, structure, two_processors } = self;
         let beside = *two_processors && matches!(structure, Structure::Gpkg(_)) && chunk.len() >= WORTH_A_THREAD;
         if !beside {
@@ -68,15 +77,61 @@ impl Proof {
     }
 
     /// All `entry.size` bytes were taken and are in `file`.
-    pub(super) fn finish(self, file: &File, entry: &Entry) -> Result<Sha256Digest, VerifyError> {
+    /// Whose bytes they are comes before what they say: nothing is decompressed that is not signed as it should be.
+    pub(super) fn finish(
+        self,
+        file: &File,
+        entry: &Entry,
+        policy: &Policy,
+    ) -> Result<(Sha256Digest, Assurance), VerifyError> {
         let digest = self.whole.finish(entry)?;
-        let identity = match self.structure {
-            Structure::Gpkg(container) => metadata::read(file, &container.finish()?)?,
-            Structure::Xpak | Structure::Undecided(_) => xpak::read(file, entry.size)?,
+        let (identity, assurance) = match self.structure {
+            Structure::Gpkg(container) => {
+                let contents = container.finish()?;
+                let assurance = judge(&contents, file, policy)?;
+                (metadata::read(file, &contents.metadata)?, assurance)
+            }
+            Structure::Xpak | Structure::Undecided(_) => {
+                Structure::Xpak.allowed(policy)?;
+                (xpak::read(file, entry.size)?, Assurance::DigestsOnly)
+            }
         };
         identity.check(entry)?;
-        Ok(digest)
+        Ok((digest, assurance))
     }
+}
+
+/// The Manifest against the members, and what the policy asks of it.
+fn judge(contents: &Contents, file: &File, policy: &Policy) -> Result<Assurance, VerifyError> {
+    let Policy::Signed(keyring) = policy else {
+        contents.compare(manifest::parse(&contents.manifest).map_err(GpkgError::from)?)?;
+        return Ok(Assurance::DigestsOnly);
+    };
+    let keys = keyring.current();
+    if !manifest::is_signed(&contents.manifest).map_err(GpkgError::from)? {
+        return Err(SignatureError::Missing.of("the Manifest"));
+    }
+    let (text, signer) = keys.cleartext(&contents.manifest).map_err(|fault| fault.of("the Manifest"))?;
+    contents.compare(manifest::parse_text(&text).map_err(GpkgError::from)?)?;
+    members(contents, file, &keys)?;
+    Ok(Assurance::Signed(signer))
+}
+
+/// The signatures of members. The Manifest covers all of them already: none has to be there, none may be wrong.
+fn members(contents: &Contents, file: &File, keys: &Keys) -> Result<(), VerifyError> {
+    for (signature, signed) in contents.signatures() {
+        let Some(signed) = signed else {
+            return Err(SignatureError::Malformed("there is no such member".to_owned()).of(&signature.name));
+        };
+        let bytes = signature.read(file)?;
+        let failure = Cell::new(None);
+        let result = keys.detached(&bytes, &signed.hash, || Section::new(file, signed.offset, signed.size, &failure));
+        if let Some(source) = failure.take() {
+            return Err(VerifyError::Io { attempted: "reading a package back from the cache", source });
+        }
+        result.map_err(|fault| fault.of(&signed.name))?;
+    }
+    Ok(())
 }
 
 impl Whole {
@@ -107,6 +162,14 @@ fn same<const N: usize>(
 }
 
 impl Structure {
+    /// Seen as early as can be: a package that cannot be signed is not fetched whole.
+    fn allowed(&self, policy: &Policy) -> Result<(), VerifyError> {
+        match (self, policy) {
+            (Self::Xpak, Policy::Signed(_)) => Err(VerifyError::Unsignable),
+            _ => Ok(()),
+        }
+    }
+
     fn by_name(entry: &Entry) -> Self {
         let path = entry.path.as_str();
         if path.ends_with(".gpkg.tar") {

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 
 use super::proof::Proof;
-use super::{Verified, VerifyError};
+use super::{Policy, Verified, VerifyError};
 use crate::index::Entry;
 
 /// Bytes that [`recheck`] reads at once.
@@ -15,6 +15,7 @@ const READ_SIZE: usize = 512 << 10;
 pub struct Receiver {
     file: File,
     entry: Entry,
+    policy: Policy,
     proof: Proof,
     received: u64,
     refused: bool,
@@ -24,9 +25,9 @@ impl Receiver {
     /// Receives the package of `entry` into `file`, which is empty and open for reading and writing. Space may be
     /// allocated beforehand; offsets are the receiver's own.
     #[must_use]
-    pub fn new(file: File, entry: Entry) -> Self {
+    pub fn new(file: File, entry: Entry, policy: Policy) -> Self {
         let proof = Proof::new(&entry);
-        Self { file, entry, proof, received: 0, refused: false }
+        Self { file, entry, policy, proof, received: 0, refused: false }
     }
 
     /// Bytes that were written and digested.
@@ -55,7 +56,7 @@ impl Receiver {
             return Err(VerifyError::Io { attempted: "writing a package to the cache", source });
         }
         self.received += length;
-        self.proof.update(chunk, &self.entry).inspect_err(|_| self.refused = true)?;
+        self.proof.update(chunk, &self.entry, &self.policy).inspect_err(|_| self.refused = true)?;
         Ok(())
     }
 
@@ -82,7 +83,7 @@ impl Receiver {
     /// # Errors
     /// See [`VerifyError`]. The file is closed and still there; unlinking it is the caller's.
     pub fn finish(self) -> Result<Verified, VerifyError> {
-        let Self { file, entry, proof, received, refused } = self;
+        let Self { file, entry, policy, proof, received, refused } = self;
         if refused {
             return Err(VerifyError::Refused);
         }
@@ -90,8 +91,8 @@ impl Receiver {
             return Err(VerifyError::Truncated { expected: entry.size, got: received });
         }
         same_length(&file, &entry)?;
-        let digest = proof.finish(&file, &entry)?;
-        Ok(Verified { file, entry, digest })
+        let (digest, assurance) = proof.finish(&file, &entry, &policy)?;
+        Ok(Verified { file, entry, digest, assurance })
     }
 }
 
@@ -99,7 +100,7 @@ impl Receiver {
 ///
 /// # Errors
 /// See [`VerifyError`].
-pub fn recheck(file: File, entry: Entry) -> Result<Verified, VerifyError> {
+pub fn recheck(file: File, entry: Entry, policy: &Policy) -> Result<Verified, VerifyError> {
     same_length(&file, &entry)?;
     let mut proof = Proof::new(&entry);
     let mut buffer = vec![0; READ_SIZE];
@@ -108,11 +109,11 @@ pub fn recheck(file: File, entry: Entry) -> Result<Verified, VerifyError> {
         let count = usize::try_from(entry.size - position).unwrap_or(usize::MAX).min(READ_SIZE);
         let chunk = buffer.get_mut(..count).unwrap_or_default();
         file.read_exact_at(chunk, position).map_err(VerifyError::io("reading a package from the cache"))?;
-        proof.update(chunk, &entry)?;
+        proof.update(chunk, &entry, policy)?;
         position += chunk.len() as u64;
     }
-    let digest = proof.finish(&file, &entry)?;
-    Ok(Verified { file, entry, digest })
+    let (digest, assurance) = proof.finish(&file, &entry, policy)?;
+    Ok(Verified { file, entry, digest, assurance })
 }
 
 /// The file has SIZE bytes: no more than were proven are ever served.

@@ -23,5 +23,6 @@ mod reading;
 mod refresh;
 mod refusal;
 mod sharing;
+mod signatures;
 mod systemd;
 mod tls;

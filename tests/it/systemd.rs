@@ -134,8 +134,8 @@ fn a_wrong_configuration_is_said_once() {
     let Some(machine) = Machine::boot() else { return };
     let starts = ["systemctl", "start", "binhostfs"];
     for (text, says) in [
-        (None, "say so with --verify-signature false"),
-        (Some("OPTIONS=--verify-signature false\n"), "one looks like https://host/path"),
+        (None, "one looks like https://host/path"),
+        (Some("BINHOST=file:///srv/source\n"), "there is no key to check signatures with"),
         (
             Some("BINHOST=file:///srv/source\nOPTIONS=--verify-signature false\nMOUNTPOINT=/none\n"),
             "create the directory first",

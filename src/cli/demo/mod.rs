@@ -169,6 +169,7 @@ async fn read_twice(mountpoint: &Path, origin: &Origin, daemon: &Daemon) -> anyh
     let reads =
         if passthrough { "the kernel reads it straight from the cache" } else { "reads pass through the daemon" };
     say(format_args!("  downloaded once; size, MD5, SHA1 and each member's SHA512 and BLAKE2B verified; {reads}"));
+    say("  (these packages are not signed: the demo runs with --verify-signature false, `mount` asks for signatures)");
     Ok(())
 }
 

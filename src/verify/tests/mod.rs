@@ -1,20 +1,27 @@
 //! What is proven and what is refused, seen from outside.
 
 mod container;
+#[allow(dead_code, reason = "shared with tests/it, each uses a part")]
+mod gpg;
 mod hostile;
 mod metadata;
 mod receive;
 mod sample;
+mod signed;
 mod xpak;
 
 use std::io::Write;
 
-use super::{Receiver, Verified, VerifyError};
+use super::{Policy, Receiver, Verified, VerifyError};
 use crate::index::Entry;
 
 /// Receives `bytes` in chunks.
 fn receive(bytes: &[u8], entry: &Entry, chunk: usize) -> Result<Verified, VerifyError> {
-    let mut receiver = Receiver::new(tempfile::tempfile().unwrap(), entry.clone());
+    receive_by(bytes, entry, chunk, &Policy::DigestsOnly)
+}
+
+fn receive_by(bytes: &[u8], entry: &Entry, chunk: usize, policy: &Policy) -> Result<Verified, VerifyError> {
+    let mut receiver = Receiver::new(tempfile::tempfile().unwrap(), entry.clone(), policy.clone());
     for chunk in bytes.chunks(chunk) {
         receiver.write(chunk)?;
     }
@@ -23,12 +30,16 @@ fn receive(bytes: &[u8], entry: &Entry, chunk: usize) -> Result<Verified, Verify
 
 /// Receives `bytes`, and checks that proving them from the disk comes to the same.
 fn prove(bytes: &[u8], entry: &Entry) -> Result<Verified, VerifyError> {
-    let received = receive(bytes, entry, usize::MAX);
+    prove_by(bytes, entry, &Policy::DigestsOnly)
+}
+
+fn prove_by(bytes: &[u8], entry: &Entry, policy: &Policy) -> Result<Verified, VerifyError> {
+    let received = receive_by(bytes, entry, usize::MAX, policy);
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(bytes).unwrap();
-    let rechecked = super::recheck(file, entry.clone());
+    let rechecked = super::recheck(file, entry.clone(), policy);
     let outcome = |result: &Result<Verified, VerifyError>| match result {
-        Ok(verified) => format!("{} {}", verified.size(), verified.digest()),
+        Ok(verified) => format!("{} {} {:?}", verified.size(), verified.digest(), verified.assurance()),
         Err(error) => error.to_string(),
     };
     assert_eq!(outcome(&received), outcome(&rechecked));

@@ -1,5 +1,8 @@
 //! What tests share: a scriptable origin, packages, a mounted daemon, skipping.
 
+#[allow(dead_code, reason = "the unit tests need the rest")]
+#[path = "../../../src/verify/tests/gpg.rs"]
+mod gpg;
 pub(crate) mod machine;
 #[allow(dead_code, reason = "not every act is in every test run")]
 mod origin;
@@ -9,6 +12,7 @@ mod packages;
 pub(crate) mod portage;
 mod process;
 
+pub(crate) use gpg::Gpg;
 pub(crate) use origin::{Act, Origin};
 pub(crate) use packages::{Package, index_of};
 pub(crate) use process::{Mounted, Options, binary};

@@ -103,7 +103,10 @@ impl Mounted {
 
     fn command(&self) -> Command {
         let mut command = Command::new(binary());
-        command.args(["mount", "--verify-signature", "false", "--binhost"]).arg(&self.options.url);
+        command.arg("mount").arg("--binhost").arg(&self.options.url);
+        if !self.options.more.iter().any(|option| option == "--keyring") {
+            command.args(["--verify-signature", "false"]);
+        }
         command.arg("--cache-dir").arg(self.cache()).arg("--control").arg(self.control());
         command.args(&self.options.more).arg(self.mountpoint());
         let log = fs::File::options().create(true).append(true).open(self.place().join("log")).unwrap();
@@ -251,6 +254,12 @@ impl Mounted {
         let wanted = self.mountpoint().canonicalize().unwrap_or(self.mountpoint());
         let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
         table.lines().any(|line| line.split(' ').nth(4) == wanted.to_str())
+    }
+
+    /// Stops without ceremony and gives the directories back, for a daemon to come.
+    pub(crate) fn into_place(mut self) -> TempDir {
+        self.end();
+        self.place.take().unwrap()
     }
 
     fn end(&mut self) {

@@ -1,0 +1,387 @@
+//! Certificates and signatures, judged by sequoia under its standard policy; nothing else names it.
+//!
+//! sequoia judges a key as it was when the signature was made. Here it must be good now as well, as for Portage, which
+//! accepts only what gpg calls GOODSIG: a key that has expired or was revoked since vouches for nothing.
+
+use std::io::{self, Read};
+use std::time::SystemTime;
+
+use sequoia_openpgp as openpgp;
+
+use openpgp::cert::amalgamation::key::ErasedKeyAmalgamation;
+use openpgp::cert::amalgamation::{ValidAmalgamation as _, ValidateAmalgamation as _};
+use openpgp::cert::prelude::CertParser;
+use openpgp::crypto::hash::Context;
+use openpgp::packet::Signature;
+use openpgp::packet::key::PublicParts;
+use openpgp::parse::stream::{
+    MessageLayer, MessageStructure, VerificationError, VerificationHelper, VerificationResult, VerifierBuilder,
+};
+use openpgp::parse::{PacketParser, PacketParserResult, Parse as _};
+use openpgp::policy::{HashAlgoSecurity, Policy as _, StandardPolicy};
+use openpgp::serialize::SerializeInto as _;
+use openpgp::types::{HashAlgorithm, RevocationStatus, SignatureType};
+use openpgp::{Cert, KeyHandle, Packet};
+use sha2::{Digest as _, Sha256};
+
+use super::manifest::Digest512;
+use super::signature::{Fingerprint, SignatureError, Signer};
+use crate::index::Digest;
+
+const POLICY: &StandardPolicy<'static> = &StandardPolicy::new();
+/// Most signatures in a file: each may cost another pass over what it signs.
+const MAX_SIGNATURES: usize = 8;
+/// Part of every signer's mark: what an older version of this program accepted is judged again where this is raised.
+const JUDGEMENT: &[u8] = b"binhostfs signatures 1\n";
+
+/// A primary key or subkey, in its certificate.
+type Key<'a> = ErasedKeyAmalgamation<'a, PublicParts>;
+
+/// Certificates of one file.
+#[derive(Debug, Default)]
+pub(super) struct Certificates(Vec<Cert>);
+
+impl Certificates {
+    /// Those in `bytes`, armoured (also several armours, one after the other) or binary, and what could not be read.
+    pub(super) fn parse(bytes: &[u8]) -> (Self, Vec<String>) {
+        let mut problems = Vec::new();
+        let mut certificates = Vec::new();
+        match CertParser::from_bytes(bytes) {
+            Ok(all) => all.for_each(|one| match one {
+                Ok(certificate) => certificates.push(certificate.strip_secret_key_material()),
+                Err(error) => problems.push(format!("a certificate in it cannot be read: {error}")),
+            }),
+            Err(error) => problems.push(format!("it is not a file of OpenPGP certificates: {error}")),
+        }
+        (Self(certificates), problems)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// A key that may sign, as far as is known now.
+#[derive(Debug)]
+struct SigningKey {
+    signer: Signer,
+    /// When the key or its certificate expires.
+    until: Option<SystemTime>,
+}
+
+/// The certificates of all files at one moment, and what each is good for.
+#[derive(Debug, Default)]
+pub(super) struct Keys {
+    certificates: Vec<Cert>,
+    signing: Vec<SigningKey>,
+    /// Certificates with no key that may sign: which and why.
+    unusable: Vec<String>,
+}
+
+impl Keys {
+    /// A certificate that is in several files counts with all that any of them says: a revocation is not overlooked.
+    pub(super) fn new<'a>(files: impl IntoIterator<Item = &'a Certificates>) -> Self {
+        let mut certificates: Vec<Cert> = Vec::new();
+        for certificate in files.into_iter().flat_map(|file| file.0.iter().cloned()) {
+            let same = certificates.iter().position(|other| other.fingerprint() == certificate.fingerprint());
+            match same.map(|at| certificates.swap_remove(at)) {
+                None => certificates.push(certificate),
+                // Fails only for another fingerprint.
+                Some(other) => certificates.extend(other.merge_public(certificate)),
+            }
+        }
+        let mut keys = Self::default();
+        for certificate in &certificates {
+            keys.note(certificate, SystemTime::now());
+        }
+        Self { certificates, ..keys }
+    }
+
+    fn note(&mut self, certificate: &Cert, now: SystemTime) {
+        let (before, mut reason) = (self.signing.len(), None);
+        let mark = mark(certificate);
+        for key in certificate.keys() {
+            match usable(&key, now) {
+                Ok(until) => {
+                    let fingerprint = Fingerprint::new(key.key().fingerprint().as_bytes());
+                    let signer = fingerprint.map(|fingerprint| Signer { fingerprint, certificate: mark });
+                    self.signing.extend(signer.map(|signer| SigningKey { signer, until }));
+                }
+                Err(SignatureError::NotForSigning { .. }) if reason.is_some() => {}
+                Err(error) => reason = Some(error),
+            }
+        }
+        if let (true, Some(reason)) = (self.signing.len() == before, reason) {
+            self.unusable.push(format!("certificate {}: {reason}", certificate.fingerprint()));
+        }
+    }
+
+    /// Keys that may sign.
+    pub(super) fn count(&self) -> usize {
+        self.signing.len()
+    }
+
+    /// Certificates that are of no use, and why.
+    pub(super) fn unusable(&self) -> &[String] {
+        &self.unusable
+    }
+
+    /// Whether the key is still here, in the same state, and not expired.
+    pub(super) fn vouches(&self, signer: &Signer, now: SystemTime) -> bool {
+        self.signing.iter().any(|key| key.signer == *signer && key.until.is_none_or(|until| now < until))
+    }
+
+    /// The text under the cleartext signature in `bytes`, as it was verified, and who signed it.
+    pub(super) fn cleartext(&self, bytes: &[u8]) -> Result<(Vec<u8>, Signer), SignatureError> {
+        let malformed = |error: &dyn std::fmt::Display| SignatureError::Malformed(error.to_string());
+        let reader = Reader { keys: self, outcome: Err(SignatureError::Missing) };
+        let builder = VerifierBuilder::from_bytes(bytes).map_err(|error| malformed(&error))?;
+        let mut verifier = builder.with_policy(POLICY, None, reader).map_err(|error| malformed(&error))?;
+        let mut text = Vec::new();
+        verifier.read_to_end(&mut text).map_err(|error| malformed(&error))?;
+        if !verifier.message_processed() {
+            return Err(SignatureError::Malformed("it goes on after its end".to_owned()));
+        }
+        Ok((text, verifier.into_helper().outcome?))
+    }
+
+    /// Judges a file of detached signatures, armoured or binary, of the bytes that went into `hash`. `content` gives these
+    /// bytes once more, for other hashes than SHA-512.
+    pub(super) fn detached<R: Read>(
+        &self,
+        bytes: &[u8],
+        hash: &MemberHash,
+        content: impl Fn() -> R,
+    ) -> Result<Signer, SignatureError> {
+        let signatures = parse_signatures(bytes)?;
+        if !(1..=MAX_SIGNATURES).contains(&signatures.len()) {
+            return Err(SignatureError::Malformed(format!("there are {} signatures in it", signatures.len())));
+        }
+        combine(signatures.iter().map(|signature| self.detached_one(signature, hash, &mut content())))
+    }
+
+    fn detached_one(
+        &self,
+        signature: &Signature,
+        hash: &MemberHash,
+        content: &mut dyn Read,
+    ) -> Result<Signer, SignatureError> {
+        let key = self.signing_key(signature)?;
+        let name = key.key().fingerprint().to_string();
+        if signature.typ() != SignatureType::Binary {
+            return Err(SignatureError::Malformed("it is not a signature of a binary file".to_owned()));
+        }
+        let created = signature.signature_creation_time();
+        let created = created.ok_or_else(|| SignatureError::Malformed("it has no time of creation".to_owned()))?;
+        usable(&key, created)?;
+        usable(&key, SystemTime::now())?;
+        let now = signature.signature_alive(None, None);
+        now.map_err(|error| SignatureError::NotNow { key: name.clone(), reason: error.to_string() })?;
+        let context = hash.for_signature(signature, content);
+        let context = context.map_err(|error| SignatureError::Malformed(error.to_string()))?;
+        signature.verify_hash(key.key(), context).map_err(|_| SignatureError::Bad { key: name.clone() })?;
+        POLICY
+            .signature(signature, HashAlgoSecurity::default())
+            .map_err(|error| SignatureError::Weak { key: name.clone(), reason: reason(&error) })?;
+        signer(&key)
+    }
+
+    /// The key that a signature says it is by.
+    fn signing_key(&self, signature: &Signature) -> Result<Key<'_>, SignatureError> {
+        let issuers = signature.get_issuers();
+        let names = |key: &Key<'_>| issuers.iter().any(|issuer| issuer.aliases(key.key().key_handle()));
+        self.certificates.iter().flat_map(Cert::keys).find(names).ok_or_else(|| unknown(signature))
+    }
+
+    /// One result of sequoia's, and what it does not ask: whether the key is good now.
+    fn judge(&self, result: &VerificationResult<'_>) -> Result<Signer, SignatureError> {
+        match result {
+            Ok(good) => {
+                let key = good.ka.cert().keys().find(|key| key.key().fingerprint() == good.ka.key().fingerprint());
+                let key = key.ok_or_else(|| unknown(good.sig))?;
+                usable(&key, SystemTime::now())?;
+                signer(&key)
+            }
+            Err(error) => Err(self.fault(error)),
+        }
+    }
+
+    fn fault(&self, error: &VerificationError<'_>) -> SignatureError {
+        match error {
+            VerificationError::MissingKey { sig } => unknown(sig),
+            VerificationError::MalformedSignature { error, .. } => SignatureError::Malformed(error.to_string()),
+            VerificationError::UnknownSignature { sig } => SignatureError::Malformed(sig.error().to_string()),
+            VerificationError::UnboundKey { sig, error, .. } | VerificationError::BadKey { sig, error, .. } => {
+                self.key_fault(sig, error)
+            }
+            VerificationError::BadSignature { sig, ka, error } => {
+                let key = ka.key().fingerprint().to_string();
+                if is_weak(error) {
+                    SignatureError::Weak { key, reason: reason(error) }
+                } else if let Err(error) = sig.signature_alive(None, None) {
+                    SignatureError::NotNow { key, reason: error.to_string() }
+                } else {
+                    SignatureError::Bad { key }
+                }
+            }
+            other => SignatureError::Malformed(other.to_string()),
+        }
+    }
+
+    /// What is wrong with the key of a signature: now, else when it was made.
+    fn key_fault(&self, signature: &Signature, error: &anyhow::Error) -> SignatureError {
+        let key = match self.signing_key(signature) {
+            Ok(key) => key,
+            Err(error) => return error,
+        };
+        let then = signature.signature_creation_time();
+        let times = [Some(SystemTime::now()), then].into_iter().flatten();
+        let faults = times.filter_map(|time| usable(&key, time).err());
+        let unusable = || SignatureError::Unusable { key: key.key().fingerprint().to_string(), reason: reason(error) };
+        faults.into_iter().next().unwrap_or_else(unusable)
+    }
+}
+
+/// Takes what sequoia found.
+struct Reader<'a> {
+    keys: &'a Keys,
+    outcome: Result<Signer, SignatureError>,
+}
+
+impl VerificationHelper for Reader<'_> {
+    fn get_certs(&mut self, _ids: &[KeyHandle]) -> openpgp::Result<Vec<Cert>> {
+        Ok(self.keys.certificates.clone())
+    }
+
+    fn check(&mut self, structure: MessageStructure<'_>) -> openpgp::Result<()> {
+        let cleartext = structure.processed_csf_message();
+        let layers: Vec<MessageLayer<'_>> = structure.into_iter().collect();
+        self.outcome = match layers.as_slice() {
+            [MessageLayer::SignatureGroup { results }] if cleartext => {
+                combine(results.iter().map(|result| self.keys.judge(result)))
+            }
+            _ => Err(SignatureError::Malformed("it is not a cleartext signature".to_owned())),
+        };
+        Ok(())
+    }
+}
+
+/// One good signature is enough (of an old and a new key, one may be unknown here), but none may be of other bytes.
+fn combine(all: impl Iterator<Item = Result<Signer, SignatureError>>) -> Result<Signer, SignatureError> {
+    let mut combined = Err(SignatureError::Missing);
+    for result in all {
+        match (&combined, &result) {
+            (_, Err(SignatureError::Bad { .. })) => return result,
+            (Err(SignatureError::Missing), _) | (Err(_), Ok(_)) => combined = result,
+            _ => {}
+        }
+    }
+    combined
+}
+
+/// Whether a key may sign at `time`, and until when.
+fn usable(key: &Key<'_>, time: SystemTime) -> Result<Option<SystemTime>, SignatureError> {
+    let name = || key.key().fingerprint().to_string();
+    let unusable = |error: anyhow::Error| {
+        let (key, reason) = (name(), reason(&error));
+        if is_weak(&error) { SignatureError::Weak { key, reason } } else { SignatureError::Unusable { key, reason } }
+    };
+    let valid = key.clone().with_policy(POLICY, time).map_err(unusable)?;
+    let certificate = valid.valid_cert();
+    for status in [certificate.revocation_status(), valid.revocation_status()] {
+        if let RevocationStatus::Revoked(revocations) = status {
+            let given = revocations.iter().find_map(|revocation| revocation.reason_for_revocation());
+            let reason = given.map_or_else(|| "no reason given".to_owned(), |(code, _)| code.to_string());
+            return Err(SignatureError::Revoked { key: name(), reason });
+        }
+    }
+    let expirations = [certificate.primary_key().key_expiration_time(), valid.key_expiration_time()];
+    let until = expirations.into_iter().flatten().min();
+    if let Some(until) = until.filter(|until| *until <= time) {
+        return Err(SignatureError::Expired { key: name(), when: httpdate::fmt_http_date(until) });
+    }
+    certificate.alive().and_then(|()| valid.alive()).map_err(unusable)?;
+    if valid.for_signing() { Ok(until) } else { Err(SignatureError::NotForSigning { key: name() }) }
+}
+
+fn signer(key: &Key<'_>) -> Result<Signer, SignatureError> {
+    let fingerprint = Fingerprint::new(key.key().fingerprint().as_bytes());
+    let fingerprint = fingerprint.ok_or_else(|| SignatureError::Malformed("a key of an unknown version".to_owned()))?;
+    Ok(Signer { fingerprint, certificate: mark(key.cert()) })
+}
+
+/// Digest of a certificate with all that is known of it.
+fn mark(certificate: &Cert) -> Digest<16> {
+    let bytes = certificate.to_vec().unwrap_or_default();
+    let digest = Sha256::new().chain_update(JUDGEMENT).chain_update(bytes).finalize();
+    let mut mark = [0; 16];
+    mark.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
+    Digest(mark)
+}
+
+fn unknown(signature: &Signature) -> SignatureError {
+    match signature.get_issuers().first() {
+        Some(issuer) => SignatureError::UnknownKey { key: issuer.to_string() },
+        None => SignatureError::Malformed("it does not say by which key it is".to_owned()),
+    }
+}
+
+fn is_weak(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| matches!(cause.downcast_ref(), Some(openpgp::Error::PolicyViolation(..))))
+}
+
+/// The whole chain in one line.
+fn reason(error: &anyhow::Error) -> String {
+    format!("{error:#}")
+}
+
+/// The signatures in a file that has nothing else.
+fn parse_signatures(bytes: &[u8]) -> Result<Vec<Signature>, SignatureError> {
+    let malformed = |error: anyhow::Error| SignatureError::Malformed(error.to_string());
+    let mut signatures = Vec::new();
+    let mut next = PacketParser::from_bytes(bytes).map_err(malformed)?;
+    while let PacketParserResult::Some(parser) = next {
+        let (packet, rest) = parser.next().map_err(malformed)?;
+        match packet {
+            Packet::Signature(signature) => signatures.push(signature),
+            other => return Err(SignatureError::Malformed(format!("there is a {} in it", other.tag()))),
+        }
+        next = rest;
+    }
+    Ok(signatures)
+}
+
+/// SHA-512 of a member, of which a signature of that member can be checked too, without reading it again.
+#[derive(Clone)]
+pub(super) struct MemberHash(Context);
+
+impl MemberHash {
+    #[expect(clippy::expect_used, reason = "SHA-512 is always built in")]
+    pub(super) fn new() -> Self {
+        Self(HashAlgorithm::SHA512.context().expect("there is SHA-512").for_signature(4))
+    }
+
+    pub(super) fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    pub(super) fn finish(&self) -> Digest512 {
+        let mut digest = [0; 64];
+        // Fails for no hash that there is; then it is all zeros, which is no digest of anything.
+        let _ = self.0.clone().digest(&mut digest);
+        Digest(digest)
+    }
+
+    /// What a signature is to be compared with.
+    fn for_signature(&self, signature: &Signature, content: &mut dyn Read) -> openpgp::Result<Context> {
+        if signature.hash_algo() == HashAlgorithm::SHA512 && signature.version() == 4 {
+            return Ok(self.0.clone());
+        }
+        let mut context = signature.hash_algo().context()?.for_signature(signature.version());
+        if let Some(salt) = signature.salt() {
+            context.update(salt);
+        }
+        io::copy(content, &mut context)?;
+        Ok(context)
+    }
+}

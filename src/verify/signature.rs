@@ -1,0 +1,182 @@
+//! What a signature must be, what it turned out to be, and what it says of a body in the cache.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::keyring::Keyring;
+use crate::index::Digest;
+
+/// What is asked of a package beyond its digests.
+#[derive(Debug, Clone)]
+pub enum Policy {
+    /// Nothing: signatures are not looked at.
+    DigestsOnly,
+    /// A good OpenPGP signature by a key of the keyring.
+    Signed(Arc<Keyring>),
+}
+
+impl Policy {
+    /// Whether a body with this assurance may be served as it is. `false`: it has to be proved again. Costs one stat(2) for
+    /// each file of the keyring, and its parsing when that has changed.
+    #[must_use]
+    pub fn admits(&self, assurance: &Assurance) -> bool {
+        match (self, assurance) {
+            (Self::DigestsOnly, _) => true,
+            (Self::Signed(_), Assurance::DigestsOnly) => false,
+            (Self::Signed(keyring), Assurance::Signed(signer)) => keyring.current().vouches(signer, SystemTime::now()),
+        }
+    }
+}
+
+/// How a body was proved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Assurance {
+    /// By sizes and digests.
+    DigestsOnly,
+    /// By sizes, digests and a signature of this key.
+    Signed(Signer),
+}
+
+impl Assurance {
+    /// Of two assurances on the same bytes, the one that says more.
+    #[must_use]
+    pub fn or_signed(self, other: Self) -> Self {
+        if self == Self::DigestsOnly { other } else { self }
+    }
+}
+
+/// Whose signature a body has. Another state of the same certificate (revoked, renewed …) makes another signer: then the
+/// signature has to be judged again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Signer {
+    /// The key that signed: a primary key or a subkey.
+    pub fingerprint: Fingerprint,
+    /// Digest of its certificate as it was in the keyring.
+    pub certificate: Digest<16>,
+}
+
+/// Fingerprint of an OpenPGP key: 20 bytes (version 4) or 32 bytes (version 6).
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Fingerprint {
+    bytes: [u8; 32],
+    length: u8,
+}
+
+impl Fingerprint {
+    /// `None`: not 20 or 32 bytes.
+    #[must_use]
+    pub fn new(bytes: &[u8]) -> Option<Self> {
+        let length = match bytes.len() {
+            20 => 20,
+            32 => 32,
+            _ => return None,
+        };
+        let mut all = [0; 32];
+        all.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+        Some(Self { bytes: all, length })
+    }
+
+    /// Its bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..usize::from(self.length)).unwrap_or_default()
+    }
+}
+
+/// As gpg writes it.
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_bytes().iter().try_for_each(|byte| write!(f, "{byte:02X}"))
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// What is wrong with a key, or with a signature.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SignatureError {
+    /// There is none.
+    #[error(
+        "there is none, and this binhost's packages must be signed; if you trust it without signatures, mount with \
+         --verify-signature false"
+    )]
+    Missing,
+    /// The bytes are not those that were signed.
+    #[error(
+        "BAD signature by key {key}: these are not the bytes that were signed; tell whoever runs the binhost, and install \
+         nothing of it until then"
+    )]
+    Bad {
+        /// Fingerprint.
+        key: String,
+    },
+    /// By a key that is in no file of the keyring.
+    #[error("it is by the unknown key {key}; if you trust that key, give the file of its certificate with --keyring")]
+    UnknownKey {
+        /// Fingerprint or key id, as the signature has it.
+        key: String,
+    },
+    /// The key, or the certificate that it belongs to, has expired.
+    #[error("the key {key} expired on {when}; update the keyring (on Gentoo: sec-keys/openpgp-keys-gentoo-release)")]
+    Expired {
+        /// Fingerprint.
+        key: String,
+        /// Date and time.
+        when: String,
+    },
+    /// The key, or the certificate that it belongs to, was revoked.
+    #[error("the key {key} was revoked ({reason}); nothing that it signed is accepted any more")]
+    Revoked {
+        /// Fingerprint.
+        key: String,
+        /// The reason that its owner gave.
+        reason: String,
+    },
+    /// Too weak an algorithm: of the key, of what binds it to its certificate, or of the signature.
+    #[error(
+        "key or signature of {key} use an algorithm that is too weak ({reason}); whoever runs the binhost has to sign anew"
+    )]
+    Weak {
+        /// Fingerprint.
+        key: String,
+        /// What the policy said.
+        reason: String,
+    },
+    /// The key is not for signing.
+    #[error("the key {key} is not meant for signing; its owner has to sign with another")]
+    NotForSigning {
+        /// Fingerprint.
+        key: String,
+    },
+    /// The key is not valid for another reason, e.g. it is younger than the signature.
+    #[error("the key {key} cannot be used ({reason}); update the keyring")]
+    Unusable {
+        /// Fingerprint.
+        key: String,
+        /// Why.
+        reason: String,
+    },
+    /// The signature itself has expired, or is from the future.
+    #[error("the signature by key {key} is not valid now ({reason}); is this machine's clock right?")]
+    NotNow {
+        /// Fingerprint.
+        key: String,
+        /// Why.
+        reason: String,
+    },
+    /// It cannot be read.
+    #[error("it is malformed: {0}")]
+    Malformed(String),
+}
+
+impl SignatureError {
+    /// For `map_err`.
+    pub(super) fn of(self, what: &str) -> super::VerifyError {
+        super::VerifyError::Signature { of: what.to_owned(), fault: self }
+    }
+}

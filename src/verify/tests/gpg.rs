@@ -1,0 +1,124 @@
+//! gpg with a home of its own, and keys that are thrown away with it.
+
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use tempfile::TempDir;
+
+/// Stopped and removed when dropped.
+#[derive(Debug)]
+pub(crate) struct Gpg {
+    home: TempDir,
+}
+
+impl Gpg {
+    /// `None`: there is no gpg.
+    pub(crate) fn new() -> Option<Self> {
+        // A short path: that of the agent's socket is limited to some 100 bytes.
+        let home = TempDir::with_prefix_in("bhfs-gpg.", "/tmp").unwrap();
+        fs::set_permissions(home.path(), fs::Permissions::from_mode(0o700)).unwrap();
+        let there = Command::new("gpg").arg("--version").stdout(Stdio::null()).status().is_ok_and(|s| s.success());
+        there.then_some(Self { home })
+    }
+
+    fn output(&self, arguments: &[&str], input: &[u8]) -> Output {
+        let mut command = Command::new("gpg");
+        command.arg("--homedir").arg(self.home.path());
+        command.args(["--batch", "--yes", "--no-tty", "--quiet", "--pinentry-mode", "loopback", "--passphrase", ""]);
+        command.args(["--trust-model", "always"]).args(arguments);
+        feed(command, input)
+    }
+
+    /// Runs gpg; its standard output.
+    pub(crate) fn run(&self, arguments: &[&str], input: &[u8]) -> Vec<u8> {
+        let output = self.output(arguments, input);
+        assert!(output.status.success(), "gpg {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    }
+
+    /// Makes a key; its fingerprint. `when`: the faked time, `20200101T000000!`.
+    pub(crate) fn key(&self, name: &str, algorithm: &str, usage: &str, expire: &str, when: Option<&str>) -> String {
+        let time: Vec<&str> = when.into_iter().flat_map(|when| ["--faked-system-time", when]).collect();
+        let user = format!("{name} <{name}@example.invalid>");
+        self.run(&[&time[..], &["--quick-gen-key", &user, algorithm, usage, expire]].concat(), b"");
+        self.fingerprints(name)[0].clone()
+    }
+
+    /// Fingerprints of a key and of its subkeys.
+    pub(crate) fn fingerprints(&self, name: &str) -> Vec<String> {
+        let listed = self.run(&["--with-colons", "--with-subkey-fingerprint", "--list-keys", name], b"");
+        let listed = String::from_utf8(listed).unwrap();
+        listed.lines().filter_map(|line| Some(line.strip_prefix("fpr:")?.trim_matches(':').to_owned())).collect()
+    }
+
+    /// The certificates of these keys.
+    pub(crate) fn export(&self, keys: &[&str]) -> Vec<u8> {
+        self.run(&[&["--export"], keys].concat(), b"")
+    }
+
+    /// Revokes a key.
+    pub(crate) fn revoke(&self, fingerprint: &str) {
+        let path = self.home.path().join("openpgp-revocs.d").join(format!("{fingerprint}.rev"));
+        // gpg puts a colon in front, so that nobody does that by accident.
+        let certificate = fs::read_to_string(path).unwrap().replace(":-----BEGIN", "-----BEGIN");
+        self.run(&["--import"], certificate.as_bytes());
+    }
+
+    /// Commands of `--edit-key`.
+    pub(crate) fn edit(&self, fingerprint: &str, commands: &[u8]) {
+        let mut command = Command::new("gpg");
+        command.arg("--homedir").arg(self.home.path()).args(["--no-tty", "--quiet", "--pinentry-mode", "loopback"]);
+        command.args(["--passphrase", "", "--command-fd", "0", "--status-fd", "2", "--edit-key", fingerprint]);
+        let output = feed(command, commands);
+        assert!(output.status.success(), "gpg: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// A cleartext signature.
+    pub(crate) fn clearsign(&self, options: &[&str], text: &[u8]) -> Vec<u8> {
+        self.run(&[options, &["--clearsign"]].concat(), text)
+    }
+
+    /// A detached signature.
+    pub(crate) fn detach(&self, options: &[&str], bytes: &[u8]) -> Vec<u8> {
+        self.run(&[options, &["--detach-sign"]].concat(), bytes)
+    }
+
+    /// Whether a gpg that knows only `certificates` calls a cleartext signature good, as Portage asks it: GOODSIG, and no
+    /// failure.
+    pub(crate) fn verifies(certificates: &[u8], signed: &[u8]) -> bool {
+        let gpg = Self::new().unwrap();
+        // Not all of them may be of use to it.
+        let _ = gpg.output(&["--import"], certificates);
+        let output = gpg.output(&["--status-fd", "1", "--verify", "-"], signed);
+        output.status.success() && String::from_utf8_lossy(&output.stdout).contains("GOODSIG ")
+    }
+
+    pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> PathBuf {
+        let path = self.home.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        path
+    }
+
+    pub(crate) fn home(&self) -> &Path {
+        self.home.path()
+    }
+}
+
+fn feed(mut command: Command, input: &[u8]) -> Output {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let (mut stdin, input) = (child.stdin.take().unwrap(), input.to_vec());
+    // gpg may end before it has read everything.
+    let writer = std::thread::spawn(move || drop(stdin.write_all(&input)));
+    let output = child.wait_with_output().unwrap();
+    writer.join().unwrap();
+    output
+}
+
+impl Drop for Gpg {
+    fn drop(&mut self) {
+        let _ = Command::new("gpgconf").arg("--homedir").arg(self.home.path()).args(["--kill", "all"]).status();
+    }
+}
