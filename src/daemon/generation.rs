@@ -86,7 +86,8 @@ pub(super) enum Order {
 }
 
 impl Generations {
-    pub(super) fn open(store: &Path, binhost: &str) -> anyhow::Result<Self> {
+    /// `policy`: what packages are judged by now.
+    pub(super) fn open(store: &Path, binhost: &str, policy: &str) -> anyhow::Result<Self> {
         let (index, generations) = (store.join("index").join(binhost), store.join("generations"));
         for directory in [&index, &generations] {
             let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
@@ -94,7 +95,7 @@ impl Generations {
         }
         let state = read_json(&index.join(STATE)).unwrap_or_default();
         let number = numbers(&generations).last().copied().unwrap_or_default();
-        let refusals = Refusals::load(&index);
+        let refusals = Refusals::load(&index, policy);
         Ok(Self { index, generations, binhost: binhost.to_owned(), state, number, refusals, shown: None })
     }
 
@@ -234,9 +235,10 @@ impl Generations {
         path: &str,
         reason: &str,
         seen: Option<String>,
+        policy: &str,
     ) -> Option<anyhow::Result<Arc<Tree>>> {
         let known = self.shown.as_ref().is_some_and(|(index, _)| index.contains(id));
-        (known && self.refusals.add(id, path, reason, seen)).then_some(())?;
+        (known && self.refusals.add(id, path, reason, seen, policy)).then_some(())?;
         Some(self.show_again().await)
     }
 

@@ -107,7 +107,7 @@ impl Daemon {
             Arc::new(open.context("opening the cache")?.context("opening the cache")?)
         };
         let upstream = Arc::new(Upstream::new(config.binhost.clone(), Arc::clone(&metrics))?);
-        let mut generations = Generations::open(store.directory(), &config.binhost.name)?;
+        let mut generations = Generations::open(store.directory(), &config.binhost.name, &policy.to_string())?;
         let (tree, confirmed) = match generations.last().await {
             Some(last) => last,
             None => refresh::first(&mut generations, &upstream).await?,

@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::files::seconds_now;
 use super::generation::{Generations, Order};
+use super::refusals::Refusal;
 use super::state::Shared;
 use super::{START_BUDGET, shown};
 use crate::fetch::Verdict;
@@ -106,13 +107,15 @@ impl Refresher {
                 // What is wrong may be the index: ask for it soon, but not for every package.
                 self.due = self.due.min((self.last + PACE).max(Instant::now()));
                 let seen = shared.upstream.probe(uri.as_deref(), &path).await;
-                self.generations.refuse(id, &path, &error.to_string(), seen).await
+                self.generations.refuse(id, &path, &error.to_string(), seen, &shared.fetcher.policy().to_string()).await
             }
         };
         self.present(shared, changed);
     }
 
     fn present(&self, shared: &Shared, changed: Option<anyhow::Result<Arc<Tree>>>) {
+        // Whoever misses a package in the index finds the reason in `status`.
+        shared.set_refusals(self.generations.refusals().all());
         match changed {
             Some(Ok(tree)) => drop(shared.show(tree)),
             Some(Err(error)) => tracing::warn!("a new generation cannot be made: {error:#}"),
@@ -145,11 +148,13 @@ impl Refresher {
         }
     }
 
-    /// Looks whether the binhost has other bytes now for what was refused.
+    /// Looks whether the binhost has other bytes now for what was refused, or it is judged by other keys.
     async fn reconsider(&mut self, shared: &Shared) {
         let uri = shared.snapshots.current().index().header().uri().map(str::to_owned);
-        let mut changed = HashSet::new();
-        for refusal in self.generations.refusals().all().iter().take(MAX_PROBES) {
+        let (policy, mut changed) = (shared.fetcher.policy().to_string(), HashSet::new());
+        let refusals = self.generations.refusals().all();
+        changed.extend(refusals.iter().filter(|refusal| refusal.policy != policy).filter_map(Refusal::id));
+        for refusal in refusals.iter().take(MAX_PROBES) {
             let seen = shared.upstream.probe(uri.as_deref(), &refusal.path).await;
             if seen.is_some() && seen != refusal.seen {
                 changed.extend(refusal.id());

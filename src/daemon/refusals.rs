@@ -25,6 +25,9 @@ pub(super) struct Refusal {
     pub(super) since: u64,
     /// What the binhost said of the file: size, ETag, date. A change means other bytes.
     pub(super) seen: Option<String>,
+    /// The policy under which it was refused: under another one it may be good.
+    #[serde(default)]
+    pub(super) policy: String,
 }
 
 impl Refusal {
@@ -40,9 +43,11 @@ pub(super) struct Refusals {
 }
 
 impl Refusals {
-    pub(super) fn load(directory: &Path) -> Self {
+    /// Those that were refused under `policy`.
+    pub(super) fn load(directory: &Path, policy: &str) -> Self {
         let file = directory.join("refused.json");
-        let all = read_json(&file).unwrap_or_default();
+        let mut all: Vec<Refusal> = read_json(&file).unwrap_or_default();
+        all.retain(|refusal| refusal.policy == policy);
         Self { file, all }
     }
 
@@ -55,12 +60,13 @@ impl Refusals {
     }
 
     /// `false`: it is left out already, or there are too many.
-    pub(super) fn add(&mut self, id: EntryId, path: &str, reason: &str, seen: Option<String>) -> bool {
+    pub(super) fn add(&mut self, id: EntryId, path: &str, reason: &str, seen: Option<String>, policy: &str) -> bool {
         let id = Digest(id.0).to_string();
         if self.all.len() >= MAX_REFUSALS || self.all.iter().any(|refusal| refusal.id == id) {
             return false;
         }
-        self.all.push(Refusal { id, path: path.to_owned(), reason: reason.to_owned(), since: seconds_now(), seen });
+        let (path, reason, policy) = (path.to_owned(), reason.to_owned(), policy.to_owned());
+        self.all.push(Refusal { id, path, reason, since: seconds_now(), seen, policy });
         self.save();
         true
     }
@@ -95,14 +101,15 @@ mod tests {
     #[test]
     fn survive_a_restart_and_go_one_by_one() {
         let directory = tempfile::tempdir().unwrap();
-        let mut refusals = Refusals::load(directory.path());
-        assert!(refusals.add(EntryId([1; 16]), "a/b.xpak", "wrong", None));
-        assert!(!refusals.add(EntryId([1; 16]), "a/b.xpak", "wrong", None));
-        assert!(refusals.add(EntryId([2; 16]), "a/c.xpak", "gone", Some("5".to_owned())));
-        let mut again = Refusals::load(directory.path());
+        let mut refusals = Refusals::load(directory.path(), "p");
+        assert!(refusals.add(EntryId([1; 16]), "a/b.xpak", "wrong", None, "p"));
+        assert!(!refusals.add(EntryId([1; 16]), "a/b.xpak", "wrong", None, "p"));
+        assert!(refusals.add(EntryId([2; 16]), "a/c.xpak", "gone", Some("5".to_owned()), "p"));
+        assert!(Refusals::load(directory.path(), "another policy").all().is_empty());
+        let mut again = Refusals::load(directory.path(), "p");
         assert_eq!((again.all(), again.ids().len()), (refusals.all(), 2));
         assert!(again.retain(|refusal| refusal.seen.is_some()));
-        assert_eq!(Refusals::load(directory.path()).all().len(), 1);
+        assert_eq!(Refusals::load(directory.path(), "p").all().len(), 1);
         again.follow(&Index::empty());
         assert!(again.all().is_empty());
     }

@@ -116,6 +116,13 @@ impl Keys {
         }
     }
 
+    /// Digest of all certificates as they are: another one when a key was added, removed, revoked or renewed.
+    pub(super) fn mark(&self) -> Digest<16> {
+        let mut marks: Vec<[u8; 16]> = self.certificates.iter().map(|certificate| mark(certificate).0).collect();
+        marks.sort_unstable();
+        first_16(&Sha256::digest(marks.concat()))
+    }
+
     /// Keys that may sign.
     pub(super) fn count(&self) -> usize {
         self.signing.len()
@@ -313,10 +320,13 @@ fn signer(key: &Key<'_>) -> Result<Signer, SignatureError> {
 /// Digest of a certificate with all that is known of it.
 fn mark(certificate: &Cert) -> Digest<16> {
     let bytes = certificate.to_vec().unwrap_or_default();
-    let digest = Sha256::new().chain_update(JUDGEMENT).chain_update(bytes).finalize();
-    let mut mark = [0; 16];
-    mark.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
-    Digest(mark)
+    first_16(&Sha256::new().chain_update(JUDGEMENT).chain_update(bytes).finalize())
+}
+
+fn first_16(digest: &[u8]) -> Digest<16> {
+    let mut first = [0; 16];
+    first.iter_mut().zip(digest).for_each(|(to, from)| *to = *from);
+    Digest(first)
 }
 
 fn unknown(signature: &Signature) -> SignatureError {

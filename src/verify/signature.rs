@@ -29,6 +29,16 @@ impl Policy {
     }
 }
 
+/// For people, and to tell whether a judgement was made under the same policy.
+impl fmt::Display for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::DigestsOnly => f.write_str("digests only"),
+            Self::Signed(keyring) => write!(f, "signed by keyring {}", keyring.current().mark()),
+        }
+    }
+}
+
 /// How a body was proved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Assurance {

@@ -162,6 +162,11 @@ fn a_tampered_package_fails_alone() {
         assert_eq!(emerge.names(), installed, "{}", ended.output);
         let reason = mounted.reason(bad).unwrap();
         assert!(reason.starts_with("refused: "), "{reason}");
+        // The next one does not count on it any more: it is planned from source.
+        let gone = || !fs::read_to_string(mounted.path("Packages")).unwrap().contains("CPV: dev-libs/libfoo-1.3.0\n");
+        eventually(20, "it leaves the index", gone);
+        let plan = emerge.with("MODE", "-k").succeed(["-p", "=dev-libs/libfoo-1.3.0"]);
+        assert!(plan.contains("[ebuild") && !plan.contains("[binary"), "{plan}");
     }
 }
 

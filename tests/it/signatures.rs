@@ -340,6 +340,27 @@ fn a_changed_keyring_counts_at_the_next_open() {
 }
 
 #[test]
+fn what_was_refused_under_one_keyring_is_shown_again_under_another() {
+    let Some((key, header, packages)) = binhost("gpkg-signed") else { return };
+    let Some(gpg) = gpg() else { return };
+    let other = gpg.key("other", "ed25519", "sign", "0", None);
+    let keyring = gpg.write("keyring.pgp", &gpg.export(&[&other]));
+    let origin = serve(&header, &packages[..1]);
+    let mut mounted = with_keys(&origin, &keyring).mount();
+    assert!(!readable(&mounted, &packages[0]));
+    eventually(20, "it leaves the index", || mounted.listing().is_empty());
+    // Not by a restart with the same keys.
+    mounted.stop();
+    mounted.start();
+    assert!(mounted.listing().is_empty());
+    mounted.stop();
+    fs::copy(&key, &keyring).unwrap();
+    mounted.start();
+    assert_eq!(mounted.listing(), [packages[0].path.as_str()]);
+    assert!(readable(&mounted, &packages[0]));
+}
+
+#[test]
 fn without_any_key_it_does_not_start() {
     let directory = tempfile::tempdir().unwrap();
     fs::create_dir(directory.path().join("pkgdir")).unwrap();
