@@ -28,12 +28,13 @@ shift 2
 case $root in /*/*) ;; *) die "refusing to install into $root" ;; esac
 . "$base/env.sh"
 
-# PORTAGE_TMPDIR is private to the run: runs in parallel must not meet there.
+# Temporary files and logs are private to the run: runs in parallel must not meet there. (Portage names a log after the
+# package and the second.)
 work=$(mktemp -d "$BH_BASE/tmp/run.XXXXXX")
 trap 'rm -rf --one-file-system -- "$work"' EXIT
 chmod 755 "$work" # gpg --verify runs as nobody
-mkdir "$work/tmp"
-export PORTAGE_TMPDIR=$work/tmp
+mkdir "$work/tmp" "$work/log"
+export PORTAGE_TMPDIR=$work/tmp PORTAGE_LOGDIR=$work/log EMERGE_LOG_DIR=$work/log
 if [ -n "${BINREPOS:-}" ]; then
 	cp -a "$PORTAGE_CONFIGROOT" "$work/conf"
 	export PORTAGE_CONFIGROOT=$work/conf
@@ -44,4 +45,10 @@ fi
 export PKGDIR=$pkgdir ROOT=$root
 # WRAP and MODE hold several words on purpose
 # shellcheck disable=SC2086
-${TIMEOUT:+timeout --kill-after=10 "$TIMEOUT"} ${WRAP:-} emerge ${MODE:--K} --oneshot --nospinner "$@"
+${TIMEOUT:+timeout --kill-after=10 "$TIMEOUT"} ${WRAP:-} emerge ${MODE:--K} --oneshot --nospinner "$@" && exit
+status=$?
+# what Portage says only there
+for log in "$work"/log/*:*.log; do
+	[ ! -s "$log" ] || { echo "--- ${log##*/}"; tail -n 30 "$log"; } >&2
+done
+exit "$status"
