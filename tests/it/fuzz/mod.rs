@@ -19,7 +19,7 @@ fn replay(target: &str, body: fn(&[u8])) {
     for input in fs::read_dir(package.join("corpus").join(target)).unwrap() {
         let path = input.unwrap().path();
         // Shown where the body fails.
-        println!("{}", path.display());
+        eprintln!("{}", path.display());
         body(&fs::read(&path).unwrap());
         count += 1;
     }

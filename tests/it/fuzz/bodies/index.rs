@@ -71,9 +71,12 @@ fn as_portage_reads_it(text: &[u8], entries: &[Entry]) {
 }
 
 fn fields(stanza: &str) -> HashMap<&str, &str> {
-    stanza
-        .lines()
-        .filter_map(|line| Some(line.split_at(line.find(':')?)))
-        .map(|(key, rest)| (key, rest.get(2..).unwrap_or_default()))
-        .collect()
+    let mut fields = HashMap::new();
+    for line in stanza.split('\n') {
+        let Some((key, value)) = line.split_once(':') else { continue };
+        let mut value = value.chars();
+        value.next();
+        fields.insert(key, value.as_str());
+    }
+    fields
 }
