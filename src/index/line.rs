@@ -84,9 +84,18 @@ pub(super) fn pairs(text: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     });
     lines.filter_map(|line| {
         let colon = memchr::memchr(b':', line)?;
-        // Exactly one byte after the colon is dropped, whatever it is.
-        Some((line.get(..colon)?, line.get(colon + 2..).unwrap_or_default()))
+        Some((line.get(..colon)?, after_one_character(line.get(colon + 1..)?)))
     })
+}
+
+/// Exactly one character after the colon is dropped, whatever it is. A byte would not be the same: half a character would
+/// be left.
+fn after_one_character(text: &[u8]) -> &[u8] {
+    let more = match text {
+        [0xC0..=0xFF, rest @ ..] => rest.iter().take_while(|byte| **byte & 0xC0 == 0x80).count(),
+        _ => 0,
+    };
+    text.get(1 + more..).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -125,9 +134,10 @@ mod tests {
     }
 
     #[test]
-    fn pairs_drop_one_byte_after_the_colon() {
-        let all: Vec<_> = pairs(b"A: 1\nB:2\nC:\nD: \nno colon\nE:  x: y\n").collect();
-        let expected: [(&[u8], &[u8]); 5] = [(b"A", b"1"), (b"B", b""), (b"C", b""), (b"D", b""), (b"E", b" x: y")];
+    fn pairs_drop_one_character_after_the_colon() {
+        let all: Vec<_> = pairs("A: 1\nB:2\nC:\nD: \nno colon\nE:  x: y\nF:é\nG:é x\n".as_bytes()).collect();
+        let expected: [(&[u8], &[u8]); 7] =
+            [(b"A", b"1"), (b"B", b""), (b"C", b""), (b"D", b""), (b"E", b" x: y"), (b"F", b""), (b"G", b" x")];
         assert_eq!(all, expected);
     }
 }

@@ -3,7 +3,7 @@
 //! Source of the format: portage 3.0.83, `getbinpkg.py` (`PackageIndex`) and `dbapi/bintree.py`.
 //!
 //! * A file is stanzas separated by one empty line; the first stanza is the header. A line is `KEY: VALUE`, split at the
-//!   first `:`, exactly one byte after it dropped. Lines without `:` mean nothing. Reading stops at the first stanza
+//!   first `:`, exactly one character after it dropped. Lines without `:` mean nothing. Reading stops at the first stanza
 //!   that has no key that Portage knows, as Portage does.
 //! * Text stays on disk: an [`Index`] holds a [`Record`] of some tens of bytes per entry and the byte range of its
 //!   stanza; [`Index::entry`] reads the rest when it is needed.

@@ -23,7 +23,7 @@ pub enum DropReason {
     BadSize,
     /// Neither MD5 nor SHA1, or one that is not a digest: the package could not be verified.
     NoDigest,
-    /// A NUL or a byte that is not UTF-8.
+    /// A NUL, a carriage return, or a byte that is not UTF-8.
     NotText,
     /// A line or the whole stanza is too long.
     TooLong,
@@ -56,7 +56,7 @@ impl fmt::Display for DropReason {
             Self::UnsafePath => "unsafe PATH",
             Self::BadSize => "missing or odd SIZE",
             Self::NoDigest => "no usable MD5 or SHA1",
-            Self::NotText => "NUL or invalid UTF-8",
+            Self::NotText => "NUL, carriage return or invalid UTF-8",
             Self::TooLong => "a line or stanza that is too long",
             Self::DuplicateInstance => "duplicate instance key",
             Self::DuplicatePath => "duplicate PATH",

@@ -60,7 +60,10 @@ pub(super) struct Fields<'a> {
 
 impl<'a> Fields<'a> {
     pub(super) fn from_text(text: &'a [u8]) -> Self {
-        let mut fields = Self { not_text: std::str::from_utf8(text).is_err() || text.contains(&0), ..Self::default() };
+        // Portage reads the file in Python's text mode, where a carriage return ends a line too: what follows it would be
+        // other keys, or a whole other entry.
+        let not_text = std::str::from_utf8(text).is_err() || memchr::memchr2(0, b'\r', text).is_some();
+        let mut fields = Self { not_text, ..Self::default() };
         for (key, value) in pairs(text) {
             let value = std::str::from_utf8(value).ok();
             match key {
@@ -204,6 +207,7 @@ mod tests {
             ("MD5: 00\n", DropReason::NoDigest),
             ("MD5: \n", DropReason::NoDigest),
             ("DESC: a\0b\n", DropReason::NotText),
+            ("DESC: a\r\rCPV: c/d-1\rPATH: /etc/shadow\n", DropReason::NotText),
         ] {
             assert_eq!(entry(&format!("{GOOD}{more}")).unwrap_err(), reason, "{more}");
         }

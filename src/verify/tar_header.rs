@@ -22,6 +22,10 @@ pub enum TarError {
     /// GNU fields where Portage looks for the beginning of the name.
     #[error("a tar header has GNU extension fields")]
     Extension,
+    /// A directory with a size, or a file with a name of one. What follows belongs to it for this program and is the next
+    /// header for Python's tarfile, and so for Portage.
+    #[error("a tar header is that of both a directory and a file")]
+    Directory,
     /// Not UTF-8, or with control characters.
     #[error("a tar header has a name that is not plain text")]
     Name,
@@ -63,7 +67,12 @@ impl TarHeader {
             EntryType::GNULongName => Kind::LongName,
             _ => Kind::Other,
         };
-        Ok(Self { name: plain_text(&header.path_bytes())?, size: size(header)?, kind })
+        let (name, size) = (plain_text(&header.path_bytes())?, size(header)?);
+        match kind {
+            Kind::Directory if size > 0 => Err(TarError::Directory),
+            Kind::Regular if name.ends_with('/') => Err(TarError::Directory),
+            _ => Ok(Self { name, size, kind }),
+        }
     }
 }
 

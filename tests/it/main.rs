@@ -16,6 +16,7 @@ mod crash;
 mod demo;
 mod emerge;
 mod faults;
+mod fuzz;
 mod harness;
 mod imports;
 mod life;

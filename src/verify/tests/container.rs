@@ -104,9 +104,10 @@ fn only_regular_files() {
 
 #[test]
 fn names_that_are_not_taken() {
-    for name in ["/x", "x", "a/b/c", "hello-2.0-r1-3/", "hello-2.0-r1-3/..", "../x", "./x", "", "hello-2.0-r1-3//x"] {
+    for name in ["/x", "x", "a/b/c", "hello-2.0-r1-3/..", "../x", "./x", "", "hello-2.0-r1-3//x"] {
         assert_eq!(fault_with(&[regular(name, b"")]), GpkgError::Name(name.to_owned()));
     }
+    assert_eq!(fault_with(&[regular("hello-2.0-r1-3/", b"")]), TarError::Directory.into());
     assert_eq!(fault_with(&[regular("other/x", b"")]), GpkgError::Directory("other/x".to_owned()));
     for name in ["gpkg-1", "image.tar.zst", "Manifest"] {
         assert_eq!(

@@ -96,6 +96,11 @@ fn a_metadata_tar_that_is_not_taken() {
 
     let link = member(&header(Header::new_ustar(), "metadata/PF", 0, EntryType::Symlink), b"");
     assert!(matches!(metadata_fault("", tar(&[link])), MetadataError::NotRegular(name) if name == "metadata/PF"));
+    // Python finds the second PF, this program would not.
+    for (head, kind) in [(Header::new_gnu(), EntryType::Directory), (Header::new_ustar(), EntryType::new(0))] {
+        let hiding = member(&header(head, "metadata/x/", 1024, kind), &regular("metadata/PF", b"other-1"));
+        assert!(matches!(metadata_fault("", tar(&[hiding])), MetadataError::Tar(TarError::Directory)));
+    }
     assert!(matches!(metadata_fault("", vec![1; 512]), MetadataError::Tar(TarError::Magic)));
     let cut = plain[..plain.iter().rposition(|b| *b != 0).unwrap()].to_vec();
     for length in [100, 511, 513, cut.len() - 512, cut.len()] {
