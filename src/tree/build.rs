@@ -110,7 +110,7 @@ fn number(tree: &mut Tree) {
             Node::Packages => tree.packages_inode = *inode,
         }
     }
-    tree.by_inode = numbered;
+    tree.by_inode = numbered.iter().map(|(_, node)| *node).collect();
 }
 
 /// Root and index keep their numbers in a clash.

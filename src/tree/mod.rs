@@ -91,8 +91,8 @@ pub struct Tree {
     children: Vec<Node>,
     /// Of each record of the index.
     package_inodes: Vec<Inode>,
-    /// Sorted by inode.
-    by_inode: Vec<(Inode, Node)>,
+    /// Everything, sorted by inode; the numbers themselves are with the nodes.
+    by_inode: Vec<Node>,
 }
 
 impl Tree {
@@ -124,8 +124,19 @@ impl Tree {
     /// Which node an inode is.
     #[must_use]
     pub fn node(&self, inode: Inode) -> Option<Node> {
-        let at = self.by_inode.binary_search_by_key(&inode, |(inode, _)| *inode).ok()?;
-        self.by_inode.get(at).map(|(_, node)| *node)
+        let at = self.by_inode.binary_search_by_key(&inode, |node| self.inode(*node)).ok()?;
+        self.by_inode.get(at).copied()
+    }
+
+    /// The number of a node of this tree.
+    fn inode(&self, node: Node) -> Inode {
+        let number = match node {
+            Node::Directory(at) => self.directories.get(at as usize).map(|directory| directory.inode),
+            Node::Package(at) => self.package_inodes.get(at as usize).copied(),
+            Node::Packages => Some(self.packages_inode),
+        };
+        // Every node has one; 0 is never asked for.
+        number.unwrap_or(Inode(0))
     }
 
     /// The child `name` of a directory.

@@ -6,7 +6,7 @@ use super::{Attributes, Inode, Node, Tree};
 
 /// Trees kept: the current one, and earlier ones whose names still resolve for an emerge that read an earlier index. Of one
 /// index no more than two: all of it, and what is shown of it.
-pub const KEPT_TREES: usize = 4;
+pub const KEPT_TREES: usize = 3;
 
 /// Which tree a name was found in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
