@@ -91,6 +91,8 @@ impl Shared {
         }
         let before = self.snapshots.replace(Arc::clone(&tree));
         self.mount.forget(&before.changes(&tree));
+        drop(before);
+        give_memory_back();
         tracing::info!("{}", self.summary());
         true
     }
@@ -154,6 +156,15 @@ impl Shared {
 fn keyring_status(report: KeyringReport) -> KeyringStatus {
     let KeyringReport { files, keys, problems } = report;
     KeyringStatus { files: files.iter().map(|path| path.display().to_string()).collect(), keys: keys as u64, problems }
+}
+
+/// Reading an index takes several times the memory that its tree keeps; glibc holds on to it.
+fn give_memory_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: malloc_trim only returns free pages to the system, and is safe to call from any thread.
+    unsafe {
+        libc::malloc_trim(0);
+    }
 }
 
 fn download(progress: Progress) -> DownloadStatus {
