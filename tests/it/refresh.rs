@@ -328,7 +328,14 @@ fn hostile_entries_are_left_out_one_by_one() {
     good.iter().for_each(|package| reads(&mounted, package));
     let generation = &mounted.status()["generation"];
     assert_eq!((&generation["packages"], &generation["dropped"]), (&3.into(), &13.into()), "{generation}");
-    for reason in ["unsafe PATH", "invalid CPV", "NUL or invalid UTF-8", "too long", "duplicate", "is a directory"] {
+    for reason in [
+        "unsafe PATH",
+        "invalid CPV",
+        "NUL, carriage return or invalid UTF-8",
+        "too long",
+        "duplicate",
+        "is a directory",
+    ] {
         assert!(generation["dropped_reasons"].as_str().unwrap().contains(reason), "{reason}: {generation}");
     }
     let shown = fs::read_to_string(mounted.path("Packages")).unwrap();
