@@ -93,10 +93,14 @@ pub enum Passthrough {
 /// One binhost: the same content at one or more URLs.
 #[derive(Debug, Clone)]
 pub struct Binhost {
-    /// Name of its directory in the cache: plain, short, and different for different binhosts.
+    /// What people call it: its section in binrepos.conf, else made from its first URL.
     pub name: String,
+    /// Name of its directory in the cache: plain, short, and different for different binhosts.
+    pub directory: String,
     /// Where it is, in the order in which they are tried; never empty.
     pub urls: Vec<BinhostUrl>,
+    /// See [`SignaturePolicy`]. Whether the files have keys shows when they are read.
+    pub signatures: SignaturePolicy,
 }
 
 /// What the command line said, before it is checked.
@@ -127,8 +131,8 @@ pub struct RawMount {
 pub struct MountConfig {
     /// An existing directory, absolute, without symbolic links.
     pub mountpoint: PathBuf,
-    /// The binhost.
-    pub binhost: Binhost,
+    /// The binhosts, the most wanted first; never empty, and no two with one name or one directory.
+    pub binhosts: Vec<Binhost>,
     /// Absolute; created when missing.
     pub cache_dir: PathBuf,
     /// Most bytes of package bodies on disk.
@@ -137,8 +141,6 @@ pub struct MountConfig {
     pub refresh: Duration,
     /// Path of the control socket.
     pub control: PathBuf,
-    /// See [`SignaturePolicy`]. Whether the files have keys shows when they are read.
-    pub signatures: SignaturePolicy,
     /// See [`Passthrough`].
     pub passthrough: Passthrough,
 }
@@ -152,7 +154,7 @@ impl MountConfig {
         let first = raw.binhost.ok_or(ConfigError::NoBinhost)?;
         let urls: Vec<BinhostUrl> =
             std::iter::once(&first).chain(&raw.mirrors).map(|text| text.parse()).collect::<Result<_, _>>()?;
-        let name = urls.first().ok_or(ConfigError::NoBinhost)?.directory_name();
+        let directory = urls.first().ok_or(ConfigError::NoBinhost)?.directory_name();
         if raw.refresh < MIN_REFRESH {
             return Err(ConfigError::Refresh(raw.refresh));
         }
@@ -163,9 +165,9 @@ impl MountConfig {
         }
         let signatures = absolute(raw.signatures, &mountpoint)?;
         let control = std::path::absolute(&raw.control).unwrap_or(raw.control);
-        let binhost = Binhost { name, urls };
+        let binhosts = vec![Binhost { name: directory.clone(), directory, urls, signatures }];
         let RawMount { cache_size, refresh, passthrough, .. } = raw;
-        Ok(Self { mountpoint, binhost, cache_dir, cache_size, refresh, control, signatures, passthrough })
+        Ok(Self { mountpoint, binhosts, cache_dir, cache_size, refresh, control, passthrough })
     }
 }
 

@@ -99,15 +99,16 @@ impl Daemon {
     /// # Errors
     /// The cache, the mountpoint or the control socket cannot be used; or [`KeyringError`].
     pub async fn start(config: MountConfig) -> anyhow::Result<Self> {
-        let policy = policy(&config.signatures)?;
+        let binhost = config.binhosts.first().context("no binhost is configured")?.clone();
+        let policy = policy(&binhost.signatures)?;
         let metrics = Arc::new(Metrics::default());
         let store = {
             let (directory, bound, metrics) = (config.cache_dir.clone(), config.cache_size.0, Arc::clone(&metrics));
             let open = tokio::task::spawn_blocking(move || Store::open(&directory, bound, metrics)).await;
             Arc::new(open.context("opening the cache")?.context("opening the cache")?)
         };
-        let upstream = Arc::new(Upstream::new(config.binhost.clone(), Arc::clone(&metrics))?);
-        let mut generations = Generations::open(store.directory(), &config.binhost.name, &policy.to_string())?;
+        let mut generations = Generations::open(store.directory(), &binhost.directory, &policy.to_string())?;
+        let upstream = Arc::new(Upstream::new(binhost, Arc::clone(&metrics))?);
         let (tree, confirmed) = match generations.last().await {
             Some(last) => last,
             None => refresh::first(&mut generations, &upstream).await?,

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// A module and what it may import of the others.
 const ALLOWED: [(&str, &[&str]); 12] = [
     ("metrics", &[]),
-    ("config", &[]),
+    ("config", &["index"]),
     ("index", &[]),
     ("verify", &["index"]),
     ("tree", &["index"]),
