@@ -42,6 +42,8 @@ counters! {
     verified,
     /// Downloads refused because the bytes are not what the index names.
     refused,
+    /// Verified packages that had other bytes when they were verified before, with the same BUILD_ID.
+    alarms,
     /// Bodies that were on disk without a record, proved again and taken back.
     adopted,
     /// Bytes of packages received from binhosts.
