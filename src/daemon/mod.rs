@@ -5,12 +5,14 @@
 //!
 //! Not its job: the command line.
 
+mod anchors;
 mod files;
 mod generation;
 mod refresh;
 mod refusals;
 mod state;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -101,6 +103,7 @@ impl Daemon {
     pub async fn start(config: MountConfig) -> anyhow::Result<Self> {
         let binhost = config.binhosts.first().context("no binhost is configured")?.clone();
         let policy = policy(&binhost.signatures)?;
+        anchors::warn(&policy, Path::new(anchors::PORTAGE_GNUPG));
         let metrics = Arc::new(Metrics::default());
         let store = {
             let (directory, bound, metrics) = (config.cache_dir.clone(), config.cache_size.0, Arc::clone(&metrics));
