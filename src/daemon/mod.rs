@@ -5,6 +5,7 @@
 //!
 //! Not its job: the command line.
 
+mod anchors;
 mod files;
 mod generation;
 mod refresh;
@@ -105,6 +106,7 @@ impl Daemon {
     /// The cache, the mountpoint or the control socket cannot be used; or [`KeyringError`].
     pub async fn start(config: MountConfig) -> anyhow::Result<Self> {
         let keyrings = policies(&config.binhosts)?;
+        anchors::warn(&keyrings, &config.portage_gnupg);
         let metrics = Arc::new(Metrics::default());
         let store = {
             let (directory, bound, metrics) = (config.cache_dir.clone(), config.cache_size.0, Arc::clone(&metrics));
