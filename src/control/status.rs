@@ -61,8 +61,79 @@ pub struct KeyringStatus {
 /// Where packages come from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BinhostStatus {
-    /// URLs in the order in which they are tried, without credentials.
+    /// URLs as configured, without credentials.
     pub urls: Vec<String>,
+    /// How each of them does, in the order in which they would be asked now; also places that an index names.
+    #[serde(default)]
+    pub mirrors: Vec<MirrorStatus>,
+}
+
+/// How a URL of a binhost does.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MirrorStatus {
+    /// The URL, without credentials.
+    pub url: String,
+    /// Whether it is asked.
+    pub state: MirrorState,
+    /// When it is asked again; only while it rests. Where no other URL is better it is asked all the same.
+    pub resting_until: Option<u64>,
+    /// Smoothed rate of downloads, bytes/s; none: not known.
+    pub rate: Option<u64>,
+    /// Smoothed time to the first byte, ms; none: not known.
+    pub first_byte_ms: Option<u64>,
+    /// Failures in a row.
+    pub failures: u64,
+    /// Packages from it that proved wrong.
+    pub wrong: u64,
+    /// The last failure, be it over or not.
+    pub last_error: Option<String>,
+    /// When that was.
+    pub last_error_time: Option<u64>,
+}
+
+/// See [`MirrorStatus`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MirrorState {
+    /// Nothing is known against it.
+    Healthy,
+    /// It served wrong bytes lately: asked after the healthy ones.
+    Distrusted,
+    /// It has rested, and one download tries it.
+    Trying,
+    /// It failed lately, and is left alone for a while.
+    Resting,
+}
+
+impl MirrorStatus {
+    /// One line for a person, at the time `now`.
+    fn line(&self, now: u64) -> String {
+        let span = |seconds: u64| Interval(Duration::from_secs(seconds));
+        let Self { url, failures, wrong, .. } = self;
+        let error = self.last_error.as_deref().unwrap_or_default();
+        let state = match self.state {
+            MirrorState::Healthy => None,
+            MirrorState::Distrusted => Some("served wrong bytes".to_owned()),
+            MirrorState::Trying => Some(format!("tried again after: {error}")),
+            MirrorState::Resting => {
+                let left = span(self.resting_until.unwrap_or(now).saturating_sub(now));
+                Some(format!("rests for {left} after {failures} failures: {error}"))
+            }
+        };
+        let rate = self.rate.map(|rate| format!("{}/s", ByteSize(rate)));
+        let wrong = (*wrong > 0).then(|| format!("wrong packages: {wrong}"));
+        let notes: Vec<String> = [rate, wrong, state].into_iter().flatten().collect();
+        if notes.is_empty() { url.clone() } else { format!("{url} ({})", notes.join("; ")) }
+    }
+}
+
+impl BinhostStatus {
+    /// Its URLs for a person, at the time `now`.
+    fn lines(&self, now: u64) -> Vec<String> {
+        // A daemon of another version may not say how they do.
+        let unknown = self.urls.iter().filter(|url| self.mirrors.iter().all(|mirror| mirror.url != **url)).cloned();
+        self.mirrors.iter().map(|mirror| mirror.line(now)).chain(unknown).collect()
+    }
 }
 
 /// What is shown.
@@ -146,7 +217,7 @@ impl fmt::Display for Status {
         let Self { mountpoint, version, pid, generation, refresh, cache, metrics, .. } = self;
         let reads = if self.passthrough { "by the kernel (passthrough)" } else { "through the daemon" };
         writeln!(f, "{mountpoint}: mounted for {} by binhostfs {version} (pid {pid})", ago(self.started))?;
-        writeln!(f, "binhost     {}", self.binhost.urls.join("\n            "))?;
+        writeln!(f, "binhost     {}", self.binhost.lines(self.time).join("\n            "))?;
         if refresh.confirmed == 0 {
             writeln!(f, "index       none yet: PKGDIR is shown empty")?;
         } else {
@@ -196,6 +267,20 @@ impl fmt::Display for Status {
 mod tests {
     use super::*;
 
+    fn mirror(url: &str, state: MirrorState) -> MirrorStatus {
+        MirrorStatus {
+            url: url.to_owned(),
+            state,
+            resting_until: None,
+            rate: None,
+            first_byte_ms: None,
+            failures: 0,
+            wrong: 0,
+            last_error: None,
+            last_error_time: None,
+        }
+    }
+
     #[test]
     fn reads_well_and_survives_json() {
         let status = Status {
@@ -211,7 +296,19 @@ mod tests {
                 keys: 2,
                 problems: vec!["/l: not there".to_owned()],
             }),
-            binhost: BinhostStatus { urls: vec!["https://a/".to_owned(), "https://b/".to_owned()] },
+            binhost: BinhostStatus {
+                urls: ["https://a/", "https://b/", "https://c/"].map(str::to_owned).to_vec(),
+                mirrors: vec![
+                    MirrorStatus { rate: Some(5 << 20), wrong: 1, ..mirror("https://b/", MirrorState::Healthy) },
+                    MirrorStatus {
+                        resting_until: Some(10_020),
+                        failures: 2,
+                        last_error: Some("https://a/x: HTTP status 503".to_owned()),
+                        last_error_time: Some(9_990),
+                        ..mirror("https://a/", MirrorState::Resting)
+                    },
+                ],
+            },
             generation: GenerationStatus {
                 number: 3,
                 packages: 15_576,
@@ -233,8 +330,9 @@ mod tests {
         };
         let expected = "\
 /var/cache/binpkgs: mounted for 2 h by binhostfs 1.2.3 (pid 42)
-binhost     https://a/
-            https://b/
+binhost     https://b/ (5.0 MiB/s; wrong packages: 1)
+            https://a/ (rests for 20 s after 2 failures: https://a/x: HTTP status 503)
+            https://c/
 index       15576 packages, generation 3, up to date 16 min ago
 left out    1 entries: 1 with unsafe PATH (first: a/b-1)
 problem     refreshing the index failed 10 s ago: no route

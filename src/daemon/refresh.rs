@@ -171,9 +171,11 @@ impl Refresher {
 /// Asks one URL after the other until one has a usable index.
 async fn ask(generations: &mut Generations, upstream: &Upstream, order: Order) -> anyhow::Result<Outcome> {
     let mut failures = Vec::new();
-    for source in 0..upstream.index_sources() {
+    let mut sources = upstream.index_sources(generations.validators());
+    loop {
         let file = generations.incoming()?;
-        match upstream.index(source, generations.validators(), &file).await {
+        let Some(answer) = sources.next(generations.validators(), &file).await else { break };
+        match answer {
             Ok(IndexAnswer::NotModified) => {
                 generations.confirm().await;
                 return Ok(Outcome::Unmodified);

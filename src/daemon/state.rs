@@ -8,14 +8,15 @@ use super::refusals::Refusal;
 use super::shown;
 use crate::config::{ByteSize, MountConfig};
 use crate::control::{
-    BinhostStatus, CacheStatus, DownloadStatus, FailureStatus, GenerationStatus, KeyringStatus, RefreshStatus, Status,
+    BinhostStatus, CacheStatus, DownloadStatus, FailureStatus, GenerationStatus, KeyringStatus, MirrorState,
+    MirrorStatus, RefreshStatus, Status,
 };
 use crate::fetch::{FailureReport, Fetcher, Progress};
 use crate::fuse::Mount;
 use crate::metrics::Metrics;
 use crate::store::Store;
 use crate::tree::{Snapshots, Tree};
-use crate::upstream::Upstream;
+use crate::upstream::{Standing, Upstream, UrlReport};
 use crate::verify::{KeyringReport, Policy};
 
 #[derive(Debug)]
@@ -129,7 +130,10 @@ impl Shared {
                 Policy::DigestsOnly => None,
                 Policy::Signed(keyring) => Some(keyring_status(keyring.report())),
             },
-            binhost: BinhostStatus { urls: self.upstream.binhost().urls.iter().map(ToString::to_string).collect() },
+            binhost: BinhostStatus {
+                urls: self.upstream.binhost().urls.iter().map(ToString::to_string).collect(),
+                mirrors: self.upstream.url_reports().into_iter().map(mirror).collect(),
+            },
             generation: GenerationStatus {
                 number: tree.generation(),
                 packages: tree.index().records().len() as u64,
@@ -164,6 +168,27 @@ fn give_memory_back() {
     // SAFETY: malloc_trim only returns free pages to the system, and is safe to call from any thread.
     unsafe {
         libc::malloc_trim(0);
+    }
+}
+
+fn mirror(report: UrlReport) -> MirrorStatus {
+    let UrlReport { url, standing, rests_for, rate, first_byte, failures, wrong, last_error } = report;
+    let (last_error, since) = last_error.unzip();
+    MirrorStatus {
+        url,
+        state: match standing {
+            Standing::Healthy => MirrorState::Healthy,
+            Standing::Distrusted => MirrorState::Distrusted,
+            Standing::Trying => MirrorState::Trying,
+            Standing::Resting => MirrorState::Resting,
+        },
+        resting_until: rests_for.map(|span| seconds_now().saturating_add(span.as_secs())),
+        rate: rate.map(|rate| rate as u64),
+        first_byte_ms: first_byte.map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX)),
+        failures: u64::from(failures),
+        wrong,
+        last_error,
+        last_error_time: since.map(|span: Duration| seconds_now().saturating_sub(span.as_secs())),
     }
 }
 
