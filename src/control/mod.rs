@@ -17,7 +17,7 @@ pub use client::{ClientError, get_status, refresh};
 pub use server::{ControlError, Server};
 pub use status::{
     BinhostStatus, CacheStatus, DownloadStatus, EntriesStatus, FailureStatus, GenerationStatus, KeyringStatus,
-    RefreshStatus, Refreshed, Status,
+    MirrorState, MirrorStatus, RefreshStatus, Refreshed, Status,
 };
 
 /// Path of the status resource.

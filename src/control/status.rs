@@ -63,6 +63,9 @@ pub struct BinhostStatus {
     pub name: String,
     /// Its URLs in the order in which they are configured, without credentials.
     pub urls: Vec<String>,
+    /// How each of them does, in the order in which they would be asked now; also places that an index names.
+    #[serde(default)]
+    pub mirrors: Vec<MirrorStatus>,
     /// Packages of it that are shown.
     pub packages: u64,
     /// TIMESTAMP of its index; 0 without one.
@@ -100,6 +103,74 @@ pub struct EntriesStatus {
     pub moved: u64,
     /// Shown with a dependency on the libc that they were built against.
     pub guarded: u64,
+}
+
+/// How a URL of a binhost does.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MirrorStatus {
+    /// The URL, without credentials.
+    pub url: String,
+    /// Whether it is asked.
+    pub state: MirrorState,
+    /// When it is asked again; only while it rests. Where no other URL is better it is asked all the same.
+    pub resting_until: Option<u64>,
+    /// Smoothed rate of downloads, bytes/s; none: not known.
+    pub rate: Option<u64>,
+    /// Smoothed time to the first byte, ms; none: not known.
+    pub first_byte_ms: Option<u64>,
+    /// Failures in a row.
+    pub failures: u64,
+    /// Packages from it that proved wrong.
+    pub wrong: u64,
+    /// The last failure, be it over or not.
+    pub last_error: Option<String>,
+    /// When that was.
+    pub last_error_time: Option<u64>,
+}
+
+/// See [`MirrorStatus`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MirrorState {
+    /// Nothing is known against it.
+    Healthy,
+    /// It served wrong bytes lately: asked after the healthy ones.
+    Distrusted,
+    /// It has rested, and one download tries it.
+    Trying,
+    /// It failed lately, and is left alone for a while.
+    Resting,
+}
+
+impl MirrorStatus {
+    /// One line for a person, at the time `now`.
+    fn line(&self, now: u64) -> String {
+        let span = |seconds: u64| Interval(Duration::from_secs(seconds));
+        let Self { url, failures, wrong, .. } = self;
+        let error = self.last_error.as_deref().unwrap_or_default();
+        let state = match self.state {
+            MirrorState::Healthy => None,
+            MirrorState::Distrusted => Some("served wrong bytes".to_owned()),
+            MirrorState::Trying => Some(format!("tried again after: {error}")),
+            MirrorState::Resting => {
+                let left = span(self.resting_until.unwrap_or(now).saturating_sub(now));
+                Some(format!("rests for {left} after {failures} failures: {error}"))
+            }
+        };
+        let rate = self.rate.map(|rate| format!("{}/s", ByteSize(rate)));
+        let wrong = (*wrong > 0).then(|| format!("wrong packages: {wrong}"));
+        let notes: Vec<String> = [rate, wrong, state].into_iter().flatten().collect();
+        if notes.is_empty() { url.clone() } else { format!("{url} ({})", notes.join("; ")) }
+    }
+}
+
+impl BinhostStatus {
+    /// Its URLs for a person, at the time `now`.
+    fn lines(&self, now: u64) -> Vec<String> {
+        // A daemon of another version may not say how they do.
+        let unknown = self.urls.iter().filter(|url| self.mirrors.iter().all(|mirror| mirror.url != **url)).cloned();
+        self.mirrors.iter().map(|mirror| mirror.line(now)).chain(unknown).collect()
+    }
 }
 
 /// What is shown.
@@ -180,7 +251,7 @@ impl fmt::Display for Status {
         let reads = if self.passthrough { "by the kernel (passthrough)" } else { "through the daemon" };
         writeln!(f, "{mountpoint}: mounted for {} by binhostfs {version} (pid {pid})", ago(self.started))?;
         writeln!(f, "shown       {} packages, generation {}", generation.packages, generation.number)?;
-        self.binhosts.iter().try_for_each(|binhost| binhost.show(f, &ago))?;
+        self.binhosts.iter().try_for_each(|binhost| binhost.show(f, self.time, &ago))?;
         // Of a binhost it stands there already.
         if let Some(error) =
             self.refresh.error.as_ref().filter(|_| self.binhosts.iter().all(|b| b.refresh.error.is_none()))
@@ -213,8 +284,8 @@ impl fmt::Display for Status {
 }
 
 impl BinhostStatus {
-    fn show(&self, f: &mut fmt::Formatter<'_>, ago: &impl Fn(u64) -> Interval) -> fmt::Result {
-        let Self { name, urls, packages, refresh, entries, .. } = self;
+    fn show(&self, f: &mut fmt::Formatter<'_>, now: u64, ago: &impl Fn(u64) -> Interval) -> fmt::Result {
+        let Self { name, packages, refresh, entries, .. } = self;
         let away = if self.away { "; away" } else { "" };
         match refresh.confirmed {
             0 => writeln!(f, "binhost     {name}: no index yet{away}")?,
@@ -222,7 +293,7 @@ impl BinhostStatus {
                 writeln!(f, "binhost     {name}: {packages} packages, up to date {} ago{away}", ago(confirmed))?
             }
         }
-        urls.iter().try_for_each(|url| writeln!(f, "  url       {url}"))?;
+        self.lines(now).iter().try_for_each(|url| writeln!(f, "  url       {url}"))?;
         match &self.keyring {
             None => writeln!(f, "  signed    not checked (digests only)")?,
             Some(KeyringStatus { files, keys, problems }) => {
@@ -261,6 +332,20 @@ impl BinhostStatus {
 mod tests {
     use super::*;
 
+    fn mirror(url: &str, state: MirrorState) -> MirrorStatus {
+        MirrorStatus {
+            url: url.to_owned(),
+            state,
+            resting_until: None,
+            rate: None,
+            first_byte_ms: None,
+            failures: 0,
+            wrong: 0,
+            last_error: None,
+            last_error_time: None,
+        }
+    }
+
     #[test]
     fn reads_well_and_survives_json() {
         let status = Status {
@@ -274,7 +359,17 @@ mod tests {
             binhosts: vec![
                 BinhostStatus {
                     name: "gentoo".to_owned(),
-                    urls: vec!["https://a/".to_owned(), "https://b/".to_owned()],
+                    urls: ["https://a/", "https://b/", "https://c/"].map(str::to_owned).to_vec(),
+                    mirrors: vec![
+                        MirrorStatus { rate: Some(5 << 20), wrong: 1, ..mirror("https://b/", MirrorState::Healthy) },
+                        MirrorStatus {
+                            resting_until: Some(10_020),
+                            failures: 2,
+                            last_error: Some("https://a/x: HTTP status 503".to_owned()),
+                            last_error_time: Some(9_990),
+                            ..mirror("https://a/", MirrorState::Resting)
+                        },
+                    ],
                     packages: 15_000,
                     index_timestamp: 9,
                     refresh: RefreshStatus { confirmed: 9_000, attempted: 9_990, error: Some("no route".to_owned()) },
@@ -294,6 +389,7 @@ mod tests {
                 BinhostStatus {
                     name: "own".to_owned(),
                     urls: vec!["file:///srv".to_owned()],
+                    mirrors: Vec::new(),
                     packages: 0,
                     index_timestamp: 0,
                     refresh: RefreshStatus::default(),
@@ -320,8 +416,9 @@ mod tests {
 /var/cache/binpkgs: mounted for 2 h by binhostfs 1.2.3 (pid 42)
 shown       15576 packages, generation 3
 binhost     gentoo: 15000 packages, up to date 16 min ago; away
-  url       https://a/
-  url       https://b/
+  url       https://b/ (5.0 MiB/s; wrong packages: 1)
+  url       https://a/ (rests for 20 s after 2 failures: https://a/x: HTTP status 503)
+  url       https://c/
   signed    checked; 2 keys may sign, from /k, /l
   keyring   /l: not there
   left out  1 unfit entries: 1 with unsafe PATH (first: a/b-1)

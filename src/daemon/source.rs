@@ -219,9 +219,11 @@ impl Source {
         let upstream = Arc::clone(&self.origin.upstream);
         let mut failures = Vec::new();
         let mut away = true;
-        for source in 0..upstream.index_sources() {
+        let mut sources = upstream.index_sources(&self.state.validators);
+        loop {
             let file = self.incoming()?;
-            match upstream.index(source, &self.state.validators, &file).await {
+            let Some(answer) = sources.next(&self.state.validators, &file).await else { break };
+            match answer {
                 Ok(IndexAnswer::NotModified) if self.current.is_some() => {
                     self.confirm().await;
                     return Ok(News::Unmodified);
@@ -233,7 +235,7 @@ impl Source {
                 Ok(IndexAnswer::Fresh(validators)) => {
                     away = false;
                     let url = validators.url.clone();
-                    let from = upstream.binhost().urls.get(source).map(ToString::to_string).unwrap_or_default();
+                    let from = upstream.base_of(&validators).map(ToString::to_string).unwrap_or_default();
                     match self.take(file, (validators, from), order).await {
                         Ok(news) => return Ok(news),
                         Err(error) => failures.push(format!("{url}: {error:#}")),

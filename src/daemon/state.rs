@@ -10,7 +10,7 @@ use super::source::Source;
 use crate::config::{ByteSize, MountConfig};
 use crate::control::{
     BinhostStatus, CacheStatus, DownloadStatus, EntriesStatus, FailureStatus, GenerationStatus, KeyringStatus,
-    RefreshStatus, Status,
+    MirrorState, MirrorStatus, RefreshStatus, Status,
 };
 use crate::fetch::{FailureReport, Fetcher, Origin, Progress};
 use crate::fuse::Mount;
@@ -18,6 +18,7 @@ use crate::metrics::Metrics;
 use crate::policy::Tally;
 use crate::store::Store;
 use crate::tree::{Snapshots, Tree};
+use crate::upstream::{Standing, UrlReport};
 use crate::verify::{KeyringReport, Policy};
 
 /// What there is to say of a binhost, for `status`.
@@ -68,6 +69,7 @@ impl SourceReport {
         BinhostStatus {
             name: name.clone(),
             urls: origin.upstream.binhost().urls.iter().map(ToString::to_string).collect(),
+            mirrors: origin.upstream.url_reports().into_iter().map(mirror).collect(),
             packages: *packages,
             index_timestamp: *index_timestamp,
             refresh: refresh.clone(),
@@ -227,6 +229,27 @@ fn give_memory_back() {
     // SAFETY: malloc_trim only returns free pages to the system, and is safe to call from any thread.
     unsafe {
         libc::malloc_trim(0);
+    }
+}
+
+fn mirror(report: UrlReport) -> MirrorStatus {
+    let UrlReport { url, standing, rests_for, rate, first_byte, failures, wrong, last_error } = report;
+    let (last_error, since) = last_error.unzip();
+    MirrorStatus {
+        url,
+        state: match standing {
+            Standing::Healthy => MirrorState::Healthy,
+            Standing::Distrusted => MirrorState::Distrusted,
+            Standing::Trying => MirrorState::Trying,
+            Standing::Resting => MirrorState::Resting,
+        },
+        resting_until: rests_for.map(|span| seconds_now().saturating_add(span.as_secs())),
+        rate: rate.map(|rate| rate as u64),
+        first_byte_ms: first_byte.map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX)),
+        failures: u64::from(failures),
+        wrong,
+        last_error,
+        last_error_time: since.map(|span: Duration| seconds_now().saturating_sub(span.as_secs())),
     }
 }
 

@@ -70,7 +70,8 @@ impl Votes {
         // What arrives is read by descriptor, and does not stay.
         fs::remove_file(&path).with_context(|| format!("removing {}", path.display()))?;
         let known = self.state(source, url).map(|state| state.validators).unwrap_or_default();
-        let IndexAnswer::Fresh(validators) = upstream.index(source, &known, &file).await? else { return Ok(()) };
+        let answer = upstream.index_source(source).next(&known, &file).await.context("it has rested too long")??;
+        let IndexAnswer::Fresh(validators) = answer else { return Ok(()) };
         let (ids, json) = (self.path(source, "ids"), self.path(source, "json"));
         let state = VoteState { url: url.to_owned(), validators };
         blocking(move || {

@@ -62,6 +62,8 @@ counters! {
     unmodified,
     /// Index refreshes that failed.
     failed_refreshes,
+    /// Downloads that went on at another URL, because one failed or was slow.
+    switched,
 }
 
 /// One number.

@@ -22,6 +22,7 @@ mod fuzz;
 mod harness;
 mod imports;
 mod life;
+mod mirrors;
 mod reading;
 mod refresh;
 mod refusal;
