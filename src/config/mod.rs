@@ -6,6 +6,7 @@
 
 mod interval;
 mod mountpoint;
+pub mod portage;
 mod size;
 mod url;
 

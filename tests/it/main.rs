@@ -20,6 +20,7 @@ mod fuzz;
 mod harness;
 mod imports;
 mod life;
+mod portage_files;
 mod reading;
 mod refresh;
 mod refusal;
