@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use super::Version;
+
 /// A valid CPV.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Cpv(Box<str>);
@@ -28,6 +30,38 @@ impl Cpv {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// `dev-libs` of `dev-libs/libfoo-1.3.0-r2`.
+    #[must_use]
+    pub fn category(&self) -> &str {
+        self.parts().0
+    }
+
+    /// `libfoo` of `dev-libs/libfoo-1.3.0-r2`.
+    #[must_use]
+    pub fn package(&self) -> &str {
+        self.parts().1
+    }
+
+    /// `1.3.0-r2` of `dev-libs/libfoo-1.3.0-r2`.
+    #[must_use]
+    pub fn version(&self) -> Version<'_> {
+        Version::of_valid(self.parts().2)
+    }
+
+    /// `dev-libs/libfoo` of `dev-libs/libfoo-1.3.0-r2`.
+    #[must_use]
+    pub fn cp(&self) -> &str {
+        let version = self.parts().2.len() + 1;
+        self.0.get(..self.0.len().saturating_sub(version)).unwrap_or_default()
+    }
+
+    fn parts(&self) -> (&str, &str, &str) {
+        // Both are there: `parse` has looked.
+        let (category, pf) = self.0.split_once('/').unwrap_or_default();
+        let (package, version) = split_version(pf).unwrap_or_default();
+        (category, package, version)
+    }
 }
 
 impl fmt::Display for Cpv {
@@ -36,7 +70,7 @@ impl fmt::Display for Cpv {
     }
 }
 
-fn is_word(byte: u8) -> bool {
+pub(super) fn is_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_'
 }
 
@@ -45,10 +79,10 @@ fn is_cpv(text: &str) -> bool {
     text.len() <= 255 && is_name(category, b"+.-") && is_pf(pf)
 }
 
-/// First byte a word byte or `+`, the others also one of `more`.
-fn is_name(text: &str, more: &[u8]) -> bool {
+/// First byte a word byte, the others also one of `more`.
+pub(super) fn is_name(text: &str, more: &[u8]) -> bool {
     let mut bytes = text.bytes();
-    bytes.next().is_some_and(|b| is_word(b) || b == b'+') && bytes.all(|b| is_word(b) || more.contains(&b))
+    bytes.next().is_some_and(is_word) && bytes.all(|b| is_word(b) || more.contains(&b))
 }
 
 fn is_pf(pf: &str) -> bool {
@@ -58,30 +92,16 @@ fn is_pf(pf: &str) -> bool {
 }
 
 /// Splits `name-1.2-r3` into `name` and `1.2-r3`.
-fn split_version(pf: &str) -> Option<(&str, &str)> {
+pub(super) fn split_version(pf: &str) -> Option<(&str, &str)> {
     let (rest, last) = pf.rsplit_once('-')?;
-    if let Some(revision) = last.strip_prefix('r')
-        && !revision.is_empty()
-        && revision.bytes().all(|b| b.is_ascii_digit())
-        && let Some((name, version)) = rest.rsplit_once('-')
-        && is_version(version)
+    // Only where what is before the revision is a version: a package may be called `foo-r1`.
+    if let Some((name, _)) = rest.rsplit_once('-')
+        && let Some(whole) = pf.get(name.len() + 1..)
+        && Version::parse(whole).is_some()
     {
-        return pf.get(name.len() + 1..).map(|whole| (name, whole));
+        return Some((name, whole));
     }
-    is_version(last).then_some((rest, last))
-}
-
-/// `1.2.3b_alpha4_p5`: digits, more digits after dots, one letter, suffixes.
-fn is_version(text: &str) -> bool {
-    let (numbers, suffixes) = text.split_once('_').map_or((text, None), |(n, s)| (n, Some(s)));
-    let numbers = numbers.strip_suffix(|c: char| c.is_ascii_lowercase()).unwrap_or(numbers);
-    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
-    numbers.split('.').all(is_number) && suffixes.is_none_or(|s| s.split('_').all(is_suffix))
-}
-
-fn is_suffix(text: &str) -> bool {
-    let word = text.trim_end_matches(|c: char| c.is_ascii_digit());
-    matches!(word, "pre" | "p" | "beta" | "alpha" | "rc")
+    Version::parse(last).map(|_| (rest, last))
 }
 
 #[cfg(test)]
@@ -126,8 +146,23 @@ mod tests {
             "app-misc/hello-1\n",
             "app-misc/h.llo-1",
             "app-misc/héllo-1",
+            "+app/hello-1",
+            "app-misc/+hello-1",
         ] {
             assert!(Cpv::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_parts_of_a_cpv() {
+        for (text, category, package, version) in [
+            ("dev-libs/libfoo-1.3.0_p1-r2", "dev-libs", "libfoo", "1.3.0_p1-r2"),
+            ("net-im/foo-r1-1.0", "net-im", "foo-r1", "1.0"),
+            ("media-fonts/font-adobe-100dpi-1.0.4", "media-fonts", "font-adobe-100dpi", "1.0.4"),
+        ] {
+            let cpv = Cpv::parse(text).unwrap();
+            assert_eq!((cpv.category(), cpv.package(), cpv.version().as_str()), (category, package, version));
+            assert_eq!(cpv.cp(), format!("{category}/{package}"));
         }
     }
 }

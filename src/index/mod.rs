@@ -9,9 +9,11 @@
 //!   stanza; [`Index::entry`] reads the rest when it is needed.
 //! * An entry that cannot be served safely is dropped, counted by [`DropReason`], and never reaches Portage. A file that
 //!   is not a usable index is refused whole ([`IndexError`]); the caller keeps the last good one.
+//! * An [`Atom`] selects entries as Portage's package atoms do.
 //!
 //! Not its job: fetching the index, choosing between binhosts, inode numbers.
 
+mod atom;
 mod cpv;
 mod digest;
 mod line;
@@ -19,6 +21,7 @@ mod parse;
 mod path;
 mod render;
 mod stanza;
+mod version;
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -26,11 +29,13 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
+pub use atom::{Atom, AtomError};
 pub use cpv::{Cpv, CpvError};
 pub use digest::{Digest, DigestError, Md5Digest, Sha1Digest, Sha256Digest};
 pub use parse::{DropReason, Dropped, MAX_ENTRIES};
 pub use path::{PathError, PkgPath};
 pub use render::{RENDER_VERSION, Rendered};
+pub use version::Version;
 
 /// Longest line that is looked at, in bytes; an entry with a longer one is dropped.
 pub const MAX_LINE: usize = 1 << 20;

@@ -12,6 +12,7 @@
     reason = "a test that panics has failed, which is what it is for"
 )]
 
+mod atoms;
 mod crash;
 mod demo;
 mod emerge;

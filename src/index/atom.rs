@@ -1,0 +1,354 @@
+//! Package atoms, by which a person names entries: `dev-libs/libfoo`, `>=app-editors/vim-9:0`, `dev-*/*::gentoo`.
+//!
+//! The rules are Portage's (3.0.83, `dep/__init__.py`: `Atom`, `match_from_list`, `extended_cp_match`), with the extended
+//! syntax of its configuration files: `*` stands for any number of characters in a category or in a name, and
+//! `=cat/name-*text*` for any version that has that text.
+//!
+//! What an entry of an index does not say here is refused, not ignored: USE, blockers, slot operators, BUILD_ID. One
+//! thing that Portage takes is refused too, because it can match no package: a version without operator in
+//! extended syntax (`*/foo-1`).
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::cpv::{is_name, is_word, split_version};
+use super::{Cpv, Version};
+
+/// SLOT of what has none.
+const DEFAULT_SLOT: &str = "0";
+/// What Portage calls the repository of a package that does not say.
+const UNKNOWN_REPOSITORY: &str = "__unknown__";
+/// Of names after the first character.
+const CATEGORY: &[u8] = b"+.-";
+const PACKAGE: &[u8] = b"+-";
+const SLOT: &[u8] = b"+.-";
+const REPOSITORY: &[u8] = b"-";
+
+/// A package atom.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Atom {
+    text: Box<str>,
+    category: Box<str>,
+    package: Box<str>,
+    versions: Versions,
+    slot: Option<Slot>,
+    repository: Option<Box<str>>,
+}
+
+/// Which versions an atom takes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Versions {
+    All,
+    /// `= >= > <= <`: how a package's version may compare with this one.
+    Compared(Comparison, Box<str>),
+    /// `~`: this version with any revision.
+    Revisions(Box<str>),
+    /// `=…*`: what begins like this, up to the end of a part.
+    Beginning(Box<str>),
+    /// `=…-*text*`
+    Containing(Box<str>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Comparison {
+    Equal,
+    AtLeast,
+    Above,
+    AtMost,
+    Below,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Slot {
+    slot: Box<str>,
+    subslot: Option<Box<str>>,
+}
+
+/// A text that cannot be used as an atom.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AtomError {
+    /// `cat/name[flag]`
+    #[error("{0:?} asks for USE flags; entries cannot be selected by those: leave out [...]")]
+    Use(String),
+    /// `!cat/name`
+    #[error("{0:?} is a blocker, which selects nothing: leave out the `!`")]
+    Blocker(String),
+    /// `cat/name:=`
+    #[error("{0:?} has a slot operator, which means something in dependencies only: name a slot (`:0`), or none")]
+    SlotOperator(String),
+    /// `=cat/name-1-3`
+    #[error("{0:?} names a BUILD_ID; entries cannot be selected by that: leave out the last number")]
+    BuildId(String),
+    /// `cat/name-1`
+    #[error("{0:?} has a version and no operator: write for example \"={0}\"")]
+    NoOperator(String),
+    /// `>=cat/name`
+    #[error("{0:?} has an operator and no version: leave out the operator, or add a version")]
+    NoVersion(String),
+    /// `>=cat/*-1`, `cat/*-1`
+    #[error("{0:?} has wildcards in the name and a version: only \"=cat/name-*text*\" can have both")]
+    WildcardVersion(String),
+    /// Anything else.
+    #[error("{0:?} is not a package atom, such as dev-libs/openssl, dev-qt/*, >=app-editors/vim-9:0 or */*::gentoo")]
+    Invalid(String),
+}
+
+impl Atom {
+    /// Whether it selects this package. `slot` is the entry's SLOT, with its subslot where it has one (`0/1.2`; nothing is
+    /// Portage's default, 0); `repository` where it is from, and nothing is taken by every atom, as in Portage.
+    #[must_use]
+    pub fn matches(&self, cpv: &Cpv, slot: Option<&str>, repository: Option<&str>) -> bool {
+        let repository = repository.filter(|name| *name != UNKNOWN_REPOSITORY);
+        matches_glob(&self.category, cpv.category())
+            && matches_glob(&self.package, cpv.package())
+            && self.versions.take(cpv.version())
+            && self.slot.as_ref().is_none_or(|ours| ours.takes(slot.unwrap_or(DEFAULT_SLOT)))
+            && self.repository.as_deref().is_none_or(|ours| repository.is_none_or(|theirs| theirs == ours))
+    }
+}
+
+impl fmt::Display for Atom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl FromStr for Atom {
+    type Err = AtomError;
+
+    fn from_str(text: &str) -> Result<Self, AtomError> {
+        parse(text).map_err(|fault| fault(text.chars().take(160).collect()))
+    }
+}
+
+/// The error, when it is told of what.
+type Fault = fn(String) -> AtomError;
+
+fn parse(text: &str) -> Result<Atom, Fault> {
+    if text.starts_with('!') {
+        return Err(AtomError::Blocker);
+    }
+    if text.contains('[') && text.ends_with(']') {
+        return Err(AtomError::Use);
+    }
+    let (rest, repository) = text.split_once("::").map_or((text, None), |(rest, name)| (rest, Some(name)));
+    if repository.is_some_and(|name| !is_name(name, REPOSITORY)) {
+        return Err(AtomError::Invalid);
+    }
+    let (rest, slot) = rest.split_once(':').map_or((rest, None), |(rest, slot)| (rest, Some(slot)));
+    let slot = slot.map(Slot::parse).transpose()?;
+    let (category, package, versions) = parse_package(rest)?;
+    let [category, package] = [category, package].map(Into::into);
+    Ok(Atom { text: text.into(), category, package, versions, slot, repository: repository.map(Into::into) })
+}
+
+/// The atom without slot and repository: category, name, versions.
+fn parse_package(text: &str) -> Result<(&str, &str, Versions), Fault> {
+    let name = text.trim_start_matches(['=', '>', '<', '~']);
+    let operator = text.strip_suffix(name).unwrap_or_default();
+    let (category, pf) = name.split_once('/').ok_or(AtomError::Invalid as Fault)?;
+    if operator.is_empty() {
+        return parse_unversioned(category, pf);
+    }
+    if operator == "="
+        && let Some((package, text)) = pf.strip_suffix('*').and_then(|pf| pf.rsplit_once("-*"))
+        && !text.is_empty()
+        && text.bytes().all(is_word)
+    {
+        let (category, package) = patterns(category, package)?;
+        return Ok((category, package, Versions::Containing(text.into())));
+    }
+    let (pf, beginning) = pf.strip_suffix('*').filter(|_| operator == "=").map_or((pf, false), |pf| (pf, true));
+    if pf.contains('*') || category.contains('*') {
+        return Err(if patterns(category, pf).is_ok() { AtomError::WildcardVersion } else { AtomError::Invalid });
+    }
+    let (package, version) = parse_pf(category, pf)?;
+    let version = version.into();
+    let versions = match operator {
+        "=" if beginning => Versions::Beginning(version),
+        "=" => Versions::Compared(Comparison::Equal, version),
+        ">=" => Versions::Compared(Comparison::AtLeast, version),
+        ">" => Versions::Compared(Comparison::Above, version),
+        "<=" => Versions::Compared(Comparison::AtMost, version),
+        "<" => Versions::Compared(Comparison::Below, version),
+        "~" => Versions::Revisions(version),
+        _ => return Err(AtomError::Invalid),
+    };
+    Ok((category, package, versions))
+}
+
+fn parse_unversioned<'a>(category: &'a str, pf: &'a str) -> Result<(&'a str, &'a str, Versions), Fault> {
+    if let Some((name, _)) = split_version(pf) {
+        let (category, name) = patterns(category, name)?;
+        let wildcards = category.contains('*') || name.contains('*');
+        return Err(if wildcards { AtomError::WildcardVersion } else { AtomError::NoOperator });
+    }
+    let (category, package) = patterns(category, pf)?;
+    Ok((category, package, Versions::All))
+}
+
+/// Category and name as they may be with wildcards. Portage takes a leading `+` in these only.
+fn patterns<'a>(category: &'a str, package: &'a str) -> Result<(&'a str, &'a str), Fault> {
+    let is_pattern = |text: &str, more: &[u8]| {
+        let first = |b: u8| is_word(b) || b == b'+' || b == b'*';
+        text.bytes().next().is_some_and(first)
+            && text.bytes().all(|b| first(b) || more.contains(&b))
+            && !text.contains("**")
+    };
+    let good = is_pattern(category, CATEGORY) && is_pattern(package, PACKAGE);
+    if good { Ok((category, package)) } else { Err(AtomError::Invalid) }
+}
+
+/// Name and version of what has an operator.
+fn parse_pf<'a>(category: &str, pf: &'a str) -> Result<(&'a str, &'a str), Fault> {
+    let is_cp = |package: &str| is_name(category, CATEGORY) && is_name(package, PACKAGE);
+    let Some((package, version)) = split_version(pf) else {
+        return Err(if is_cp(pf) { AtomError::NoVersion } else { AtomError::Invalid });
+    };
+    match split_version(package) {
+        Some((shorter, _)) if is_cp(shorter) => Err(AtomError::BuildId),
+        _ if is_cp(package) => Ok((package, version)),
+        _ => Err(AtomError::Invalid),
+    }
+}
+
+impl Slot {
+    fn parse(text: &str) -> Result<Self, Fault> {
+        let (slot, subslot) = text.split_once('/').map_or((text, None), |(slot, subslot)| (slot, Some(subslot)));
+        if is_name(slot, SLOT) && subslot.is_none_or(|subslot| is_name(subslot, SLOT)) {
+            return Ok(Self { slot: slot.into(), subslot: subslot.map(Into::into) });
+        }
+        Err(if text.ends_with(['=', '*']) { AtomError::SlotOperator } else { AtomError::Invalid })
+    }
+
+    /// `slot`: that of a package. A package's subslot is its slot unless it says.
+    fn takes(&self, slot: &str) -> bool {
+        // Portage takes the default where SLOT makes no sense.
+        let theirs = Self::parse(slot).unwrap_or(Self { slot: DEFAULT_SLOT.into(), subslot: None });
+        let subslot = theirs.subslot.as_ref().unwrap_or(&theirs.slot);
+        self.slot == theirs.slot && self.subslot.as_ref().is_none_or(|ours| ours == subslot)
+    }
+}
+
+impl Versions {
+    fn take(&self, version: Version<'_>) -> bool {
+        match self {
+            Self::All => true,
+            Self::Compared(comparison, ours) => {
+                let order = version.cmp(&Version::of_valid(ours));
+                match comparison {
+                    Comparison::Equal => order.is_eq(),
+                    Comparison::AtLeast => order.is_ge(),
+                    Comparison::Above => order.is_gt(),
+                    Comparison::AtMost => order.is_le(),
+                    Comparison::Below => order.is_lt(),
+                }
+            }
+            Self::Revisions(ours) => version.base() == Version::of_valid(ours).base(),
+            Self::Beginning(ours) => begins(version.as_str(), ours),
+            Self::Containing(text) => version.as_str().contains(&**text),
+        }
+    }
+}
+
+/// `1.2*` takes 1.2, 1.2.3, 1.2-r1 and 1.2b, but not 1.20. Leading zeros mean nothing.
+fn begins(version: &str, beginning: &str) -> bool {
+    let without_zeros = |text: &str| {
+        let rest = text.trim_start_matches('0');
+        let zero = if rest.starts_with(|c: char| c.is_ascii_digit()) { "" } else { "0" };
+        format!("{zero}{rest}")
+    };
+    let (version, beginning) = (without_zeros(version), without_zeros(beginning));
+    let is_digit = |c: char| c.is_ascii_digit();
+    version.strip_prefix(&beginning).is_some_and(|rest| {
+        rest.is_empty()
+            || rest.starts_with(['.', '_', '-'])
+            || beginning.ends_with(is_digit) != rest.starts_with(is_digit)
+    })
+}
+
+/// `*` stands for anything. Neither text has a `/`.
+fn matches_glob(pattern: &str, text: &str) -> bool {
+    let Some((head, rest)) = pattern.split_once('*') else { return pattern == text };
+    let Some(text) = text.strip_prefix(head) else { return false };
+    let Some((middle, tail)) = rest.rsplit_once('*') else { return text.ends_with(rest) };
+    let Some(mut text) = text.strip_suffix(tail) else { return false };
+    // The leftmost place is as good as any: what follows is as free.
+    middle.split('*').all(|part| match text.split_once(part) {
+        Some((_, after)) => {
+            text = after;
+            true
+        }
+        None => false,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn atom(text: &str) -> Atom {
+        text.parse().unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    #[test]
+    fn what_is_selected() {
+        for (text, cpv, slot, repository, expected) in [
+            ("app-misc/hello", "app-misc/hello-1", None, None, true),
+            ("app-misc/hello", "app-misc/hello-world-1", None, None, false),
+            ("app-misc/*", "app-misc/hello-1", None, None, true),
+            ("*/hello", "app-misc/hello-1", None, None, true),
+            ("*/*", "app-misc/hello-1", None, None, true),
+            ("dev-*/foo*", "dev-libs/foobar-1", None, None, true),
+            ("dev-*/foo*", "dev-libs/barfoo-1", None, None, false),
+            ("*-l*s/*o*o*", "dev-libs/foobaro-1", None, None, true),
+            ("*/o*o", "dev-libs/o-1", None, None, false),
+            ("=app-misc/hello-1.0", "app-misc/hello-1.00", None, None, true),
+            ("=app-misc/hello-1.2*", "app-misc/hello-1.2.3-r1", None, None, true),
+            ("=app-misc/hello-1.2*", "app-misc/hello-1.20", None, None, false),
+            ("~app-misc/hello-1.2", "app-misc/hello-1.2-r5", None, None, true),
+            (">=app-misc/hello-2", "app-misc/hello-10", None, None, true),
+            ("<app-misc/hello-2", "app-misc/hello-2_rc1", None, None, true),
+            ("=*/*-*9999*", "app-misc/hello-99999", None, None, true),
+            ("app-misc/hello:0", "app-misc/hello-1", None, None, true),
+            ("app-misc/hello:0", "app-misc/hello-1", Some("0/1.2"), None, true),
+            ("app-misc/hello:0/1.2", "app-misc/hello-1", Some("0/1.2"), None, true),
+            ("app-misc/hello:0/1.2", "app-misc/hello-1", Some("0"), None, false),
+            ("app-misc/hello:3/3", "app-misc/hello-1", Some("3"), None, true),
+            ("*/*::gentoo", "app-misc/hello-1", None, Some("gentoo"), true),
+            ("*/*::gentoo", "app-misc/hello-1", None, Some("guru"), false),
+            ("*/*:0::gentoo", "app-misc/hello-1", None, None, true),
+        ] {
+            let found = atom(text).matches(&Cpv::parse(cpv).unwrap(), slot, repository);
+            assert_eq!(found, expected, "{text} {cpv} {slot:?} {repository:?}");
+            assert_eq!(atom(text).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn what_is_refused_says_why() {
+        for (text, word) in [
+            ("app-misc/hello[nls]", "USE"),
+            ("!app-misc/hello", "blocker"),
+            ("!!<app-misc/hello-1", "blocker"),
+            ("app-misc/hello:=", "slot operator"),
+            ("app-misc/hello:*", "slot operator"),
+            ("app-misc/hello:0/1=", "slot operator"),
+            ("=app-misc/hello-1.2-3", "BUILD_ID"),
+            ("app-misc/hello-1.2", "\"=app-misc/hello-1.2\""),
+            (">=app-misc/hello", "no version"),
+            (">=app-misc/*-1", "wildcards"),
+            ("*/hello-1", "wildcards"),
+            ("hello", "not a package atom"),
+            ("", "not a package atom"),
+            ("app-misc/**", "not a package atom"),
+            ("app-misc/hello:", "not a package atom"),
+            ("app-misc/hello::", "not a package atom"),
+            ("=>app-misc/hello-1", "not a package atom"),
+            ("app-misc/hello world", "not a package atom"),
+        ] {
+            let error = text.parse::<Atom>().unwrap_err().to_string();
+            assert!(error.contains(word), "{text}: {error}");
+        }
+    }
+}
