@@ -21,6 +21,8 @@ pub use size::{ByteSize, SizeError};
 pub use url::{BinhostUrl, UrlError};
 pub(crate) use url::{file_path, shown};
 
+use crate::index::Atom;
+
 /// Where the cache is unless `--cache-dir` says otherwise.
 pub const DEFAULT_CACHE_DIR: &str = "/var/cache/binhostfs";
 /// Bound of the cache unless `--cache-size` says otherwise.
@@ -98,9 +100,9 @@ pub enum Passthrough {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Selection {
     /// An entry must match one of these atoms; empty: any entry will do.
-    pub include: Vec<String>,
+    pub include: Vec<Atom>,
     /// An entry must match none of these atoms.
-    pub exclude: Vec<String>,
+    pub exclude: Vec<Atom>,
 }
 
 /// What becomes of packages that are not in the cache while no URL of their binhost answers.
