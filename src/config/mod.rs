@@ -6,6 +6,7 @@
 
 mod interval;
 mod mountpoint;
+pub mod portage;
 mod size;
 mod url;
 
@@ -20,6 +21,8 @@ pub use mountpoint::MountpointError;
 pub use size::{ByteSize, SizeError};
 pub use url::{BinhostUrl, UrlError};
 pub(crate) use url::{file_path, shown};
+
+use crate::index::Atom;
 
 /// Where the cache is unless `--cache-dir` says otherwise.
 pub const DEFAULT_CACHE_DIR: &str = "/var/cache/binhostfs";

@@ -23,6 +23,7 @@ mod harness;
 mod imports;
 mod life;
 mod mirrors;
+mod portage_files;
 mod reading;
 mod refresh;
 mod refusal;
