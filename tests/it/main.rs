@@ -31,3 +31,4 @@ mod sharing;
 mod signatures;
 mod systemd;
 mod tls;
+mod union;

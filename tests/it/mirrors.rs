@@ -44,7 +44,7 @@ fn read(mounted: &Mounted, package: &Package) -> Duration {
 /// What `status` says about a URL.
 fn mirror(mounted: &Mounted, url: &str) -> Value {
     let status = mounted.status();
-    let all = status["binhost"]["mirrors"].as_array().unwrap();
+    let all = status["binhosts"][0]["mirrors"].as_array().unwrap();
     all.iter().find(|mirror| mirror["url"].as_str().unwrap().starts_with(url)).unwrap().clone()
 }
 
@@ -221,7 +221,7 @@ fn wrong_bytes_cost_a_mirror_preference() {
     read(&mounted, &all[0]);
     let bad = mirror(&mounted, &first.url());
     assert_eq!((&bad["state"], &bad["wrong"]), (&"distrusted".into(), &1.into()), "{bad}");
-    assert_eq!(mounted.status()["binhost"]["mirrors"][1], bad);
+    assert_eq!(mounted.status()["binhosts"][0]["mirrors"][1], bad);
     read(&mounted, &all[1]);
     assert_eq!((asked(&first, &all[1]).len(), asked(&second, &all[1]).len()), (0, 1));
     // It is still better than nothing, and still not believed.
