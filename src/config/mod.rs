@@ -140,7 +140,7 @@ pub enum LibcGuard {
 }
 
 /// One binhost: the same content at one or more URLs.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Binhost {
     /// What people call it: its section in binrepos.conf, else made from its first URL.
     pub name: String,

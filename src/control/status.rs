@@ -31,6 +31,8 @@ pub struct Status {
     pub generation: GenerationStatus,
     /// How the indexes are kept up to date: of several, the oldest confirmation, the last attempt and all problems.
     pub refresh: RefreshStatus,
+    /// Why the configuration, as it stands in the files, is not in use.
+    pub misconfigured: Option<String>,
     /// Packages that are left out because what their binhost serves is not what its index says.
     pub refused: Vec<FailureStatus>,
     /// Verified packages that had other bytes when they were verified before, newest first.
@@ -258,6 +260,9 @@ impl fmt::Display for Status {
         {
             writeln!(f, "problem     {error}")?;
         }
+        if let Some(error) = &self.misconfigured {
+            writeln!(f, "problem     the changed configuration cannot be used, the last good one stays: {error}")?;
+        }
         let (used, bound) = (ByteSize(cache.bytes), ByteSize(cache.bound));
         writeln!(f, "cache       {} packages, {used} of {bound}, in {}", cache.packages, cache.directory)?;
         writeln!(f, "reads       {reads}")?;
@@ -400,6 +405,7 @@ mod tests {
             ],
             generation: GenerationStatus { number: 3, packages: 15_576, index_timestamp: 9 },
             refresh: RefreshStatus { confirmed: 0, attempted: 9_990, error: Some("gentoo: no route".to_owned()) },
+            misconfigured: Some("no such key".to_owned()),
             alarms: vec![FailureStatus { path: "a/e.xpak".to_owned(), reason: "other bytes".to_owned(), time: 9_999 }],
             refused: vec![FailureStatus { path: "a/d.xpak".to_owned(), reason: "wrong MD5".to_owned(), time: 9_900 }],
             cache: CacheStatus { directory: "/c".to_owned(), bytes: 3 << 30, reserved: 0, packages: 7, bound: 8 << 30 },
@@ -428,6 +434,7 @@ binhost     own: no index yet
   url       file:///srv
   signed    not checked (digests only)
   changed   3 shown below its name
+problem     the changed configuration cannot be used, the last good one stays: no such key
 cache       7 packages, 3.0 GiB of 8.0 GiB, in /c
 reads       by the kernel (passthrough)
 opens       5 from the cache, 2 fetched (4.0 MiB), 0 failed
