@@ -9,7 +9,7 @@
 //! | [`index`] | parse, query and render `Packages` |
 //! | [`verify`] | prove that bytes are the package that the index names |
 //! | [`tree`] | an immutable snapshot of names, inodes and attributes |
-//! | [`upstream`] | bytes of a binhost: retries, resume, conditional requests |
+//! | [`upstream`] | bytes of a binhost: mirrors, retries, resume, conditional requests |
 //! | [`store`] | verified bodies and their catalogue within a bound |
 //! | [`fetch`] | read-through: hit, else one download -> verify -> store |
 //! | [`fuse`] | kernel requests -> tree, fetch |

@@ -117,7 +117,7 @@ impl MirrorStatus {
             MirrorState::Trying => Some(format!("tried again after: {error}")),
             MirrorState::Resting => {
                 let left = span(self.resting_until.unwrap_or(now).saturating_sub(now));
-                Some(format!("rests for {left} after {failures} failures: {error}"))
+                Some(format!("rests for {left} after failure {failures}: {error}"))
             }
         };
         let rate = self.rate.map(|rate| format!("{}/s", ByteSize(rate)));
@@ -331,7 +331,7 @@ mod tests {
         let expected = "\
 /var/cache/binpkgs: mounted for 2 h by binhostfs 1.2.3 (pid 42)
 binhost     https://b/ (5.0 MiB/s; wrong packages: 1)
-            https://a/ (rests for 20 s after 2 failures: https://a/x: HTTP status 503)
+            https://a/ (rests for 20 s after failure 2: https://a/x: HTTP status 503)
             https://c/
 index       15576 packages, generation 3, up to date 16 min ago
 left out    1 entries: 1 with unsafe PATH (first: a/b-1)
