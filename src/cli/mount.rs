@@ -36,7 +36,7 @@ pub(super) struct MountArguments {
     /// The binhost: the URL of a directory that holds Packages (http, https or file)
     #[arg(long, value_name = "URL")]
     binhost: Option<String>,
-    /// Another URL of the same binhost, tried when those before it fail; may be repeated
+    /// Another URL of the same binhost, for when others fail or are slower; may be repeated
     #[arg(long = "mirror", value_name = "URL")]
     mirrors: Vec<String>,
     /// Whether packages must carry a good OpenPGP signature; `false`: sizes and digests of the binhost's index are enough

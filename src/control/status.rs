@@ -156,7 +156,7 @@ impl MirrorStatus {
             MirrorState::Trying => Some(format!("tried again after: {error}")),
             MirrorState::Resting => {
                 let left = span(self.resting_until.unwrap_or(now).saturating_sub(now));
-                Some(format!("rests for {left} after {failures} failures: {error}"))
+                Some(format!("rests for {left} after failure {failures}: {error}"))
             }
         };
         let rate = self.rate.map(|rate| format!("{}/s", ByteSize(rate)));
@@ -423,7 +423,7 @@ mod tests {
 shown       15576 packages, generation 3
 binhost     gentoo: 15000 packages, up to date 16 min ago; away
   url       https://b/ (5.0 MiB/s; wrong packages: 1)
-  url       https://a/ (rests for 20 s after 2 failures: https://a/x: HTTP status 503)
+  url       https://a/ (rests for 20 s after failure 2: https://a/x: HTTP status 503)
   url       https://c/
   signed    checked; 2 keys may sign, from /k, /l
   keyring   /l: not there

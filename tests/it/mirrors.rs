@@ -185,7 +185,7 @@ fn a_slow_url_is_left_in_the_middle_for_one_that_was_faster() {
                 first.script(&known.path, [Act::Status(404, Vec::new())]);
                 read(&mounted, known);
                 if second_too {
-                    second.script(&large.path, [Act::Whole, slow.clone()]);
+                    second.script(&large.path, [slow.clone()]);
                 }
                 first.script(&large.path, [slow]);
                 read(&mounted, large);
@@ -207,6 +207,21 @@ fn a_slow_url_is_left_in_the_middle_for_one_that_was_faster() {
             });
         }
     });
+}
+
+#[test]
+fn who_was_never_asked_gets_a_chance() {
+    if !can_mount() {
+        return;
+    }
+    let all = packages(["a-1", "b-1", "c-1", "d-1", "e-1", "f-1", "g-1", "h-1", "i-1"]);
+    let (first, second) = (Origin::with(&all), Origin::with(&all));
+    let mounted = mount(&first, &second);
+    for package in &all {
+        read(&mounted, package);
+    }
+    assert_eq!((first.package_requests(), second.package_requests()), (8, 1));
+    assert!(mirror(&mounted, &second.url())["rate"].as_u64().unwrap() > 0);
 }
 
 #[test]
