@@ -29,3 +29,4 @@ mod sharing;
 mod signatures;
 mod systemd;
 mod tls;
+mod trust;
