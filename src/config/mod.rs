@@ -6,18 +6,23 @@
 
 mod interval;
 mod mountpoint;
+pub mod portage;
 mod size;
 mod url;
 
 use std::ffi::OsStr;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::index::{Atom, Cpv};
 pub use interval::{Interval, IntervalError};
 pub use mountpoint::MountpointError;
 pub use size::{ByteSize, SizeError};
 pub use url::{BinhostUrl, UrlError};
 pub(crate) use url::{file_path, shown};
+
+use crate::index::Atom;
 
 /// Where the cache is unless `--cache-dir` says otherwise.
 pub const DEFAULT_CACHE_DIR: &str = "/var/cache/binhostfs";
@@ -29,6 +34,8 @@ pub const DEFAULT_CONTROL: &str = "/run/binhostfs/control.sock";
 pub const DEFAULT_REFRESH: Duration = Duration::from_secs(1800);
 /// Where the keys are unless `--keyring` says otherwise: what Gentoo's sec-keys/openpgp-keys-gentoo-release installs.
 pub const DEFAULT_KEYRING: &str = "/usr/share/openpgp-keys/gentoo-release.asc";
+/// Where Portage's keyring is unless `BINPKG_GPG_VERIFY_GPG_HOME` in make.conf says otherwise.
+pub const DEFAULT_PORTAGE_GNUPG: &str = "/etc/portage/gnupg";
 /// The shortest interval between two refreshes.
 pub const MIN_REFRESH: Duration = Duration::from_secs(1);
 
@@ -90,6 +97,50 @@ pub enum Passthrough {
     Off,
 }
 
+/// Which entries of an index are shown.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// An entry must match one of these atoms; empty: any entry will do.
+    pub include: Vec<Atom>,
+    /// An entry must match none of these atoms.
+    pub exclude: Vec<Atom>,
+}
+
+impl Selection {
+    /// Whether it lets everything pass.
+    #[must_use]
+    pub fn is_everything(&self) -> bool {
+        self.include.is_empty() && self.exclude.is_empty()
+    }
+
+    /// Whether an entry is shown. `slot`: `None` stands for Portage's default.
+    #[must_use]
+    pub fn admits(&self, cpv: &Cpv, slot: Option<&str>, repository: Option<&str>) -> bool {
+        let matches = |atoms: &[Atom]| atoms.iter().any(|atom| atom.matches(cpv, slot, repository));
+        (self.include.is_empty() || matches(&self.include)) && !matches(&self.exclude)
+    }
+}
+
+/// What becomes of packages that are not in the cache while no URL of their binhost answers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Offline {
+    /// They are shown all the same; opening one fails.
+    #[default]
+    Show,
+    /// They are not in `Packages`, so that emerge builds from source.
+    Hide,
+}
+
+/// Whether entries that were built against a libc, and do not say so, get a dependency on it (`policy`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LibcGuard {
+    /// They do.
+    On,
+    /// They are shown as their binhost has them.
+    #[default]
+    Off,
+}
+
 /// One binhost: the same content at one or more URLs.
 #[derive(Debug, Clone)]
 pub struct Binhost {
@@ -101,6 +152,12 @@ pub struct Binhost {
     pub urls: Vec<BinhostUrl>,
     /// See [`SignaturePolicy`]. Whether the files have keys shows when they are read.
     pub signatures: SignaturePolicy,
+    /// How many of its URLs must have an entry for it to be shown; never more than there are URLs.
+    pub quorum: NonZeroUsize,
+    /// Which of its entries are shown, of those that [`MountConfig::selection`] leaves.
+    pub selection: Selection,
+    /// See [`Offline`].
+    pub offline: Offline,
 }
 
 /// What the command line said, before it is checked.
@@ -143,6 +200,12 @@ pub struct MountConfig {
     pub control: PathBuf,
     /// See [`Passthrough`].
     pub passthrough: Passthrough,
+    /// Which entries are shown, of whatever binhost.
+    pub selection: Selection,
+    /// See [`LibcGuard`].
+    pub libc_guard: LibcGuard,
+    /// Portage's keyring for packages, which `getuto` fills.
+    pub portage_gnupg: PathBuf,
 }
 
 impl MountConfig {
@@ -165,9 +228,23 @@ impl MountConfig {
         }
         let signatures = absolute(raw.signatures, &mountpoint)?;
         let control = std::path::absolute(&raw.control).unwrap_or(raw.control);
-        let binhosts = vec![Binhost { name: directory.clone(), directory, urls, signatures }];
+        let (selection, offline) = (Selection::default(), Offline::default());
+        let quorum = NonZeroUsize::MIN;
+        let binhosts =
+            vec![Binhost { name: directory.clone(), directory, urls, signatures, quorum, selection, offline }];
         let RawMount { cache_size, refresh, passthrough, .. } = raw;
-        Ok(Self { mountpoint, binhosts, cache_dir, cache_size, refresh, control, passthrough })
+        Ok(Self {
+            mountpoint,
+            binhosts,
+            cache_dir,
+            cache_size,
+            refresh,
+            control,
+            passthrough,
+            selection: Selection::default(),
+            libc_guard: LibcGuard::default(),
+            portage_gnupg: PathBuf::from(DEFAULT_PORTAGE_GNUPG),
+        })
     }
 }
 

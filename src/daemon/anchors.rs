@@ -4,13 +4,17 @@ use std::path::Path;
 
 use crate::verify::{Anchors, Policy};
 
-/// Where Portage's keyring for packages is, unless make.conf says otherwise.
-pub(super) const PORTAGE_GNUPG: &str = "/etc/portage/gnupg";
-
-/// One line where the administrator should do something.
-pub(super) fn warn(policy: &Policy, directory: &Path) {
-    let Policy::Signed(keyring) = policy else { return };
-    if let Some(advice) = Anchors::of(directory, &keyring.primary_keys()).advice(directory) {
-        tracing::warn!("{advice}");
+/// A line for each set of keys for which the administrator should do something; `directory` is Portage's keyring.
+pub(super) fn warn(policies: &[Policy], directory: &Path) {
+    let mut said: Vec<String> = Vec::new();
+    for policy in policies {
+        let Policy::Signed(keyring) = policy else { continue };
+        let advice = Anchors::of(directory, &keyring.primary_keys()).advice(directory);
+        for advice in advice.into_iter().map(|advice| advice.to_string()) {
+            if !said.contains(&advice) {
+                tracing::warn!("{advice}");
+                said.push(advice);
+            }
+        }
     }
 }

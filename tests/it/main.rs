@@ -22,6 +22,8 @@ mod fuzz;
 mod harness;
 mod imports;
 mod life;
+mod mirrors;
+mod portage_files;
 mod reading;
 mod refresh;
 mod refusal;

@@ -44,7 +44,7 @@ fn what_portage_signed_is_readable_with_its_key_and_with_no_other() {
         assert!(readable(&mounted, package));
         assert!(Gpg::verifies(&fs::read(&key).unwrap(), &package.manifest()));
     }
-    assert_eq!(mounted.status()["keyring"]["keys"], 1);
+    assert_eq!(mounted.status()["binhosts"][0]["keyring"]["keys"], 1);
     drop(mounted);
 
     let Some(gpg) = gpg() else { return };
@@ -180,7 +180,7 @@ fn a_changed_keyring_counts_at_the_next_open() {
 
     fs::write(&keyring, "broken").unwrap();
     assert!(readable(&mounted, &package), "the last good content counts");
-    assert!(mounted.status()["keyring"]["problems"][0].as_str().unwrap().contains("keyring.pgp"));
+    assert!(mounted.status()["binhosts"][0]["keyring"]["problems"][0].as_str().unwrap().contains("keyring.pgp"));
 
     fs::write(&keyring, [gpg.export(&[&other]), portage].concat()).unwrap();
     assert!(!readable(&mounted, &package));

@@ -1,0 +1,150 @@
+//! Sections of binrepos.conf and addresses of PORTAGE_BINHOST -> binhosts, in Portage's order.
+
+use std::collections::BTreeSet;
+
+use super::files::Files;
+use super::ini::{Ini, Section, is_space};
+use super::make_conf::Variables;
+use super::{Binrepo, Places, PortageError, Said};
+
+/// Reads both; the most wanted first.
+pub(super) fn read(
+    places: &Places,
+    files: &mut Files,
+    fixed: &[(&'static str, String)],
+    variables: &Variables,
+    warnings: &mut Vec<String>,
+) -> Result<Vec<Binrepo>, PortageError> {
+    let defaults = || fixed.iter().map(|(name, value)| (*name, value.as_str())).chain([("frozen", "false")]);
+    let mut ini = Ini::with_defaults(defaults());
+    for path in [places.global.join("binrepos.conf"), places.binrepos_conf()] {
+        for file in files.list(&path).map_err(|error| PortageError::read(&path, &error))? {
+            let bytes = match files.read(&file) {
+                Ok(bytes) => bytes.unwrap_or_default(),
+                Err(error) => {
+                    warnings.push(format!("{}: {error}; Portage goes on without it", file.display()));
+                    continue;
+                }
+            };
+            if let Err(error) = ini.read(&file, &String::from_utf8_lossy(&bytes)) {
+                let PortageError { origin, what } = error;
+                warnings.push(format!("{origin}: {what}; because of that Portage ignores binrepos.conf altogether"));
+                return Ok(in_order(portage_binhost(variables, &mut BTreeSet::new(), warnings)));
+            }
+        }
+    }
+    let mut found = sections(&ini, warnings)?;
+    let mut uris = found.iter().map(|binrepo| binrepo.uri.value.clone()).collect();
+    found.extend(portage_binhost(variables, &mut uris, warnings));
+    Ok(in_order(found))
+}
+
+fn in_order(mut binrepos: Vec<Binrepo>) -> Vec<Binrepo> {
+    // Portage names those of PORTAGE_BINHOST by the MD5 of their address, which decides where priorities are equal.
+    let key = |binrepo: &Binrepo| {
+        let name = binrepo.section.clone().unwrap_or_else(|| md5(&binrepo.uri.value));
+        std::cmp::Reverse((binrepo.priority.value, name))
+    };
+    binrepos.sort_by_cached_key(key);
+    binrepos
+}
+
+fn sections(ini: &Ini, warnings: &mut Vec<String>) -> Result<Vec<Binrepo>, PortageError> {
+    let mut found = Vec::new();
+    for (name, section) in ini.sections()? {
+        let Some(uri) = said(&section, "sync-uri") else {
+            warnings.push(format!("[{name}] of binrepos.conf has no sync-uri: Portage passes over it"));
+            continue;
+        };
+        let uri = Said { value: uri.value.trim_end_matches('/').to_owned(), origin: uri.origin };
+        let priority = priority(&section, warnings);
+        let verify = said(&section, "verify-signature");
+        let verify_signature = verify.map(|said| Said { value: is_true(&said.value), origin: said.origin });
+        let mut include = atoms(&section, "getbinpkg-include", warnings);
+        let mut exclude = atoms(&section, "getbinpkg-exclude", warnings);
+        // What is in both is in neither.
+        let both: Vec<String> = include.value.iter().filter(|atom| exclude.value.contains(atom)).cloned().collect();
+        for atoms in [&mut include.value, &mut exclude.value] {
+            atoms.retain(|atom| !both.contains(atom));
+        }
+        warnings.extend(
+            both.iter().map(|atom| {
+                format!("[{name}] of binrepos.conf both includes and excludes {atom}: Portage does neither")
+            }),
+        );
+        found.push(Binrepo { section: Some(name), uri, priority, verify_signature, include, exclude });
+    }
+    Ok(found)
+}
+
+fn priority(section: &Section, warnings: &mut Vec<String>) -> Said<i64> {
+    let Some(Said { value, origin }) = said(section, "priority") else { return Said { value: 0, origin: None } };
+    match integer(&value) {
+        Some(value) => Said { value, origin },
+        None => {
+            warnings.push(format!("{}: priority is no number: Portage takes 0", origin.unwrap_or_default()));
+            Said { value: 0, origin: None }
+        }
+    }
+}
+
+/// Addresses of PORTAGE_BINHOST that binrepos.conf has not: the first of them has the highest priority.
+fn portage_binhost(variables: &Variables, known: &mut BTreeSet<String>, warnings: &mut Vec<String>) -> Vec<Binrepo> {
+    let Some(value) = variables.get("PORTAGE_BINHOST") else { return Vec::new() };
+    let origin = value.origin.clone();
+    let place = origin.clone().unwrap_or_default();
+    warnings.extend(value.doubts.iter().map(|doubt| format!("{place}: PORTAGE_BINHOST: {doubt}")));
+    let addresses = value.text.split(is_space).filter(|address| !address.is_empty()).rev();
+    let addresses = addresses.map(|address| address.trim_end_matches('/').to_owned());
+    let new = addresses.filter(|address| known.insert(address.clone()));
+    let binrepo = |(uri, priority)| Binrepo {
+        section: None,
+        uri: Said { value: uri, origin: origin.clone() },
+        priority: Said { value: priority, origin: origin.clone() },
+        verify_signature: None,
+        include: Said { value: Vec::new(), origin: None },
+        exclude: Said { value: Vec::new(), origin: None },
+    };
+    new.zip(1..).map(binrepo).collect()
+}
+
+fn said(section: &Section, key: &str) -> Option<Said<String>> {
+    section.get(key).map(|entry| Said { value: entry.text.clone(), origin: entry.origin.clone() })
+}
+
+/// Atoms that Portage takes there, and as it understands them: without a category they mean any.
+fn atoms(section: &Section, key: &str, warnings: &mut Vec<String>) -> Said<Vec<String>> {
+    let Some(Said { value, origin }) = said(section, key) else { return Said { value: Vec::new(), origin: None } };
+    let mut atoms = Vec::new();
+    for word in value.split(is_space).filter(|word| !word.is_empty()) {
+        if word.starts_with(['=', '<', '>', '~', '!']) || word.contains('[') || word.contains("::") {
+            let place = origin.clone().unwrap_or_default();
+            warnings.push(format!("{place}: {key}: Portage passes over {word}: names, slots and wildcards only"));
+            continue;
+        }
+        let name = word.split(':').next().unwrap_or(word);
+        atoms.push(if name.contains('/') { word.to_owned() } else { format!("*/{word}") });
+    }
+    Said { value: atoms, origin }
+}
+
+fn is_true(text: &str) -> bool {
+    matches!(text.to_lowercase().as_str(), "true" | "yes")
+}
+
+/// As Python's `int`: white space around, a sign, single underscores between digits.
+fn integer(text: &str) -> Option<i64> {
+    let text = text.trim_matches(is_space);
+    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+    let groups = digits.split('_');
+    if !groups.clone().all(|group| !group.is_empty() && group.bytes().all(|byte| byte.is_ascii_digit())) {
+        return None;
+    }
+    let magnitude = groups.collect::<String>().parse().unwrap_or(i64::MAX);
+    Some(if text.starts_with('-') { -magnitude } else { magnitude })
+}
+
+fn md5(text: &str) -> String {
+    use md5::Digest as _;
+    md5::Md5::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,198 @@
+//! Words of make.conf, as Portage's lexer has them.
+//!
+//! That is Python's `shlex` in POSIX mode with more word characters, and not a shell: `A=b=c` is an error, `A=` takes the next
+//! line's first word, a backslash outside quotes takes the character after it, whatever that is.
+
+use std::path::PathBuf;
+
+/// What comes next.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Item {
+    /// A word or a lone character.
+    Word(String),
+    /// `source`, and the word after it. Whoever gets it may [`Lexer::push`] the file.
+    Source(Option<String>),
+    /// There is no more.
+    End,
+}
+
+/// A quote or an escape at the end of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum LexError {
+    #[error("a quotation mark is not closed")]
+    Quote,
+    #[error("there is nothing after the last backslash")]
+    Escape,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum State {
+    /// Past the end of a file. Stays until the file is left.
+    Ended,
+    Between,
+    Word,
+    Quoted(char),
+    /// After a backslash; within double quotes or not.
+    Escaped(Option<char>),
+}
+
+#[derive(Debug)]
+struct Stream {
+    file: PathBuf,
+    text: std::vec::IntoIter<char>,
+    line: u32,
+    /// Where the last word begins.
+    begun: u32,
+}
+
+/// Whether `source` is a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sourcing {
+    Allowed,
+    Off,
+}
+
+/// Splits a file, and those that it sources, into words.
+#[derive(Debug)]
+pub(super) struct Lexer {
+    /// The innermost last.
+    files: Vec<Stream>,
+    current: Stream,
+    pushed_back: Option<char>,
+    state: State,
+    sourcing: Sourcing,
+}
+
+impl Lexer {
+    /// `text` has `\n` for line ends.
+    pub(super) fn new(file: PathBuf, text: &str, sourcing: Sourcing) -> Self {
+        Self { files: Vec::new(), current: stream(file, text), pushed_back: None, state: State::Between, sourcing }
+    }
+
+    /// Where the last word begins, for messages.
+    pub(super) fn place(&self) -> (&PathBuf, u32) {
+        (&self.current.file, self.current.begun)
+    }
+
+    /// How many files are open above this one.
+    pub(super) fn depth(&self) -> usize {
+        self.files.len()
+    }
+
+    /// Reads another file before the rest of this one.
+    pub(super) fn push(&mut self, file: PathBuf, text: &str) {
+        self.files.push(std::mem::replace(&mut self.current, stream(file, text)));
+    }
+
+    pub(super) fn next(&mut self) -> Result<Item, LexError> {
+        loop {
+            if let Some(character) = self.pushed_back.take() {
+                return Ok(Item::Word(character.into()));
+            }
+            match self.read()? {
+                Some(word) if word == "source" && self.sourcing == Sourcing::Allowed => {
+                    return Ok(Item::Source(self.read()?));
+                }
+                Some(word) => return Ok(Item::Word(word)),
+                None => match self.files.pop() {
+                    Some(outer) => (self.current, self.state) = (outer, State::Between),
+                    None => return Ok(Item::End),
+                },
+            }
+        }
+    }
+
+    /// The next word of this file.
+    fn read(&mut self) -> Result<Option<String>, LexError> {
+        let (mut word, mut quoted) = (String::new(), false);
+        loop {
+            if matches!(self.state, State::Between) {
+                self.current.begun = self.current.line;
+            }
+            let next = self.character();
+            match (self.state, next) {
+                (State::Ended, _) => break,
+                (State::Between | State::Word, None) => {
+                    self.state = State::Ended;
+                    break;
+                }
+                (State::Quoted(_), None) => return Err(LexError::Quote),
+                (State::Escaped(_), None) => return Err(LexError::Escape),
+                (State::Between | State::Word, Some(character)) => {
+                    if self.plain(character, &mut word) {
+                        break;
+                    }
+                }
+                (State::Quoted(quote), Some(character)) => {
+                    quoted = true;
+                    self.state = match character {
+                        _ if character == quote => State::Word,
+                        '\\' if quote == '"' => State::Escaped(Some(quote)),
+                        _ => {
+                            word.push(character);
+                            self.state
+                        }
+                    };
+                }
+                (State::Escaped(quote), Some(character)) => {
+                    if quote.is_some_and(|quote| character != quote && character != '\\') {
+                        word.push('\\');
+                    }
+                    word.push(character);
+                    self.state = quote.map_or(State::Word, State::Quoted);
+                }
+            }
+        }
+        Ok((quoted || !word.is_empty()).then_some(word))
+    }
+
+    /// A character outside quotes. Whether the word ends here.
+    fn plain(&mut self, character: char, word: &mut String) -> bool {
+        let within = matches!(self.state, State::Word);
+        match character {
+            ' ' | '\t' | '\r' | '\n' => self.state = State::Between,
+            '#' => {
+                self.skip_line();
+                self.state = State::Between;
+            }
+            '\'' | '"' => {
+                self.state = State::Quoted(character);
+                return false;
+            }
+            '\\' => {
+                self.state = State::Escaped(None);
+                return false;
+            }
+            _ if character.is_ascii_alphanumeric() || "~!@$%*_:;?,./-+{}".contains(character) => {
+                word.push(character);
+                self.state = State::Word;
+                return false;
+            }
+            _ if within => {
+                self.pushed_back = Some(character);
+                self.state = State::Between;
+            }
+            _ => {
+                word.push(character);
+                return true;
+            }
+        }
+        within
+    }
+
+    fn character(&mut self) -> Option<char> {
+        let next = self.current.text.next();
+        if next == Some('\n') {
+            self.current.line = self.current.line.saturating_add(1);
+        }
+        next
+    }
+
+    fn skip_line(&mut self) {
+        while self.character().is_some_and(|character| character != '\n') {}
+    }
+}
+
+fn stream(file: PathBuf, text: &str) -> Stream {
+    Stream { file, text: text.chars().collect::<Vec<_>>().into_iter(), line: 1, begun: 1 }
+}

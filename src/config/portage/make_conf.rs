@@ -1,0 +1,147 @@
+//! make.globals and make.conf, as Portage's `getconfig` reads them.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use super::expand::{self, Expanded};
+use super::files::{Files, lines_normal};
+use super::lexer::{Item, Lexer, Sourcing};
+use super::{Origin, PortageError};
+
+/// The most files that may be sourced by one. A file that sources itself has more.
+const MAX_SOURCED: usize = 100;
+
+/// The value of a variable.
+#[derive(Debug, Clone)]
+pub(super) struct Value {
+    pub(super) text: String,
+    /// `None`: set by Portage itself.
+    pub(super) origin: Option<Origin>,
+    /// What is wrong with it, though Portage goes on.
+    pub(super) doubts: Vec<String>,
+}
+
+/// Variables as they are set, by name.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Variables(HashMap<String, Value>);
+
+impl Variables {
+    pub(super) fn get(&self, name: &str) -> Option<&Value> {
+        self.0.get(name)
+    }
+
+    /// One that Portage sets itself.
+    pub(super) fn set(&mut self, name: &str, text: &str) {
+        self.0.insert(name.to_owned(), Value { text: text.to_owned(), origin: None, doubts: Vec::new() });
+    }
+
+    fn expand(&self, text: &str) -> Expanded {
+        expand::expand(text, |name| self.0.get(name).map(|value| value.text.as_str()))
+    }
+
+    /// Sets what the file `path` sets, or what the files below the directory `path` set. Nothing there: nothing.
+    pub(super) fn read(&mut self, files: &mut Files, path: &Path, sourcing: Sourcing) -> Result<(), PortageError> {
+        let list = files.list(path).map_err(|error| PortageError::read(path, &error))?;
+        list.iter().try_for_each(|file| self.read_file(files, file, sourcing))
+    }
+
+    fn read_file(&mut self, files: &mut Files, path: &Path, sourcing: Sourcing) -> Result<(), PortageError> {
+        let bytes = files.read(path).map_err(|error| PortageError::read(path, &error))?;
+        let Some(bytes) = bytes else { return Ok(()) };
+        let mut text = lines_normal(&String::from_utf8_lossy(&bytes));
+        if !text.is_empty() && !text.ends_with('\n') {
+            text.push('\n');
+        }
+        let mut words = Words { lexer: Lexer::new(path.to_owned(), &text, sourcing), files, sourced: 0 };
+        while let Some(mut key) = words.next(self)? {
+            if key == "export" {
+                match words.next(self)? {
+                    Some(next) => key = next,
+                    None => break,
+                }
+            }
+            match words.next(self)? {
+                Some(equals) if equals == "=" => {}
+                Some(other) => return Err(words.error(format_args!("{other:?} stands where '=' should, after {key}"))),
+                None => return Err(words.error(format_args!("the file ends after {key}: there is no '='"))),
+            }
+            let Some(value) = words.next(self)? else {
+                return Err(words.error(format_args!("the file ends where the value of {key} should be")));
+            };
+            if !is_name(&key) {
+                return Err(words.error(format_args!("{key:?} cannot be the name of a variable")));
+            }
+            let value = words.value(self, &key, &value)?;
+            self.0.insert(key, value);
+        }
+        Ok(())
+    }
+}
+
+/// Words of a file and of what it sources.
+struct Words<'a> {
+    lexer: Lexer,
+    files: &'a mut Files,
+    sourced: usize,
+}
+
+impl Words<'_> {
+    fn next(&mut self, variables: &Variables) -> Result<Option<String>, PortageError> {
+        loop {
+            match self.lexer.next().map_err(|error| self.error(error))? {
+                Item::Word(word) => return Ok(Some(word)),
+                Item::End => return Ok(None),
+                Item::Source(name) => self.source(name.as_deref(), variables)?,
+            }
+        }
+    }
+
+    fn source(&mut self, name: Option<&str>, variables: &Variables) -> Result<(), PortageError> {
+        let name = variables.expand(name.unwrap_or_default()).text;
+        self.sourced += 1;
+        if name.is_empty() {
+            return Err(self.error("source: there is no file name after it"));
+        }
+        if self.sourced > MAX_SOURCED || self.lexer.depth() > MAX_SOURCED {
+            return Err(self.error("source: too many files; does one source itself?"));
+        }
+        let unquoted = name.strip_prefix('"').map(|rest| rest.strip_suffix('"').unwrap_or(rest));
+        let directory = self.lexer.place().0.parent().unwrap_or(Path::new("/"));
+        let file: PathBuf = directory.join(unquoted.unwrap_or(&name));
+        let bytes = self.files.read(&file).map_err(|error| self.error(format_args!("source {file:?}: {error}")))?;
+        let Some(bytes) = bytes else {
+            return Err(self.error(format_args!("source {file:?}: there is no such file")));
+        };
+        match String::from_utf8(bytes) {
+            Ok(text) => self.lexer.push(file, &lines_normal(&text)),
+            Err(_) => return Err(self.error(format_args!("source {file:?}: it is not UTF-8 text"))),
+        }
+        Ok(())
+    }
+
+    fn value(&self, variables: &Variables, key: &str, raw: &str) -> Result<Value, PortageError> {
+        let Expanded { text, unknown, broken, too_long } = variables.expand(raw);
+        if too_long {
+            return Err(self.error(format_args!("the value of {key} grows beyond {} bytes", expand::MAX_VALUE)));
+        }
+        let mut doubts: Vec<String> =
+            unknown.iter().map(|name| format!("{name} is not set, taken for empty")).collect();
+        if broken {
+            doubts.push("a '$' has no proper name after it: Portage takes the whole value for empty".to_owned());
+        }
+        Ok(Value { text, origin: Some(self.origin()), doubts })
+    }
+
+    fn origin(&self) -> Origin {
+        let (file, line) = self.lexer.place();
+        Origin { file: file.clone(), line: Some(line) }
+    }
+
+    fn error(&self, what: impl std::fmt::Display) -> PortageError {
+        PortageError { origin: self.origin(), what: what.to_string() }
+    }
+}
+
+fn is_name(key: &str) -> bool {
+    !key.starts_with(char::is_numeric) && key.chars().all(|character| character.is_alphanumeric() || character == '_')
+}
