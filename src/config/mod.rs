@@ -22,8 +22,6 @@ pub use size::{ByteSize, SizeError};
 pub use url::{BinhostUrl, UrlError};
 pub(crate) use url::{file_path, shown};
 
-use crate::index::Atom;
-
 /// Where the cache is unless `--cache-dir` says otherwise.
 pub const DEFAULT_CACHE_DIR: &str = "/var/cache/binhostfs";
 /// Bound of the cache unless `--cache-size` says otherwise.
