@@ -31,4 +31,5 @@ mod sharing;
 mod signatures;
 mod systemd;
 mod tls;
+mod trust;
 mod union;
