@@ -5,7 +5,7 @@
 //! | module | job |
 //! |---|---|
 //! | [`metrics`] | name and count measurements |
-//! | [`config`] | command line -> one validated configuration |
+//! | [`config`] | command line, own file and Portage's files -> one validated configuration |
 //! | [`index`] | parse, query and render `Packages` |
 //! | [`verify`] | prove that bytes are the package that the index names |
 //! | [`policy`] | which entries of which binhost are shown, and how |

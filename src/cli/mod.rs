@@ -2,6 +2,7 @@
 //!
 //! Data goes to standard output, everything else to standard error. Exit codes: 0 done, 1 failed, 2 usage, 3 no daemon.
 
+mod check_config;
 mod demo;
 mod logging;
 mod mount;
@@ -33,6 +34,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Mount(mount::MountArguments),
+    CheckConfig(check_config::CheckArguments),
     Demo(demo::DemoArguments),
     Status(status::StatusArguments),
     Refresh(refresh::RefreshArguments),
@@ -51,6 +53,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     bound_memory();
     match arguments.command {
         Command::Mount(arguments) => mount::run(arguments),
+        Command::CheckConfig(arguments) => check_config::run(arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Refresh(arguments) => refresh::run(&arguments),

@@ -1,5 +1,6 @@
 //! `binhostfs mount`: the daemon, in the foreground.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -10,56 +11,83 @@ use tracing_subscriber::filter::LevelFilter;
 use super::output::fail;
 use super::{logging, runtime};
 use crate::config::{
-    ByteSize, DEFAULT_CACHE_DIR, DEFAULT_CACHE_SIZE, DEFAULT_CONTROL, DEFAULT_KEYRING, DEFAULT_REFRESH, Interval,
-    MountConfig, Passthrough, RawMount, SignaturePolicy,
+    ByteSize, ConfigError, ConfigFiles, CpuNeed, Interval, IntervalError, MountConfig, MountpointCheck, Passthrough,
+    RawMount, Resolution,
 };
 use crate::daemon::{self, KeyringError};
 
 /// How long downloads get to notice that everything stops.
 const SHUTDOWN: Duration = Duration::from_secs(3);
 
-/// Mount a binhost and serve it until SIGTERM or SIGINT.
+/// Mount binhosts and serve them until SIGTERM or SIGINT.
 ///
 /// Runs in the foreground, as root; a service manager keeps it (see systemd/binhostfs.service). Ready when the mount is
 /// usable; systemd is told.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Example:
+Examples:
+  binhostfs mount
+      everything from Portage's configuration: the binhosts of binrepos.conf and PORTAGE_BINHOST, on PKGDIR
+
   binhostfs mount \\
       --binhost https://distfiles.gentoo.org/releases/amd64/binpackages/23.0/x86-64 /var/cache/binpkgs
 
-Then `emerge --usepkg` uses its packages with no change to Portage's configuration.")]
+Then `emerge --usepkg` uses their packages. `binhostfs check-config` says what would be mounted, and why.
+What is given here counts more than /etc/binhostfs.toml, and that more than Portage's files.")]
 pub(super) struct MountArguments {
-    /// The directory to mount on: Portage's PKGDIR
+    #[command(flatten)]
+    options: ConfigArguments,
+}
+
+/// What `mount` and `check-config` can be told.
+#[derive(Debug, Args)]
+pub(super) struct ConfigArguments {
+    /// The directory to mount on [default: Portage's PKGDIR]
     #[arg(value_name = "MOUNTPOINT")]
-    mountpoint: PathBuf,
-    /// The binhost: the URL of a directory that holds Packages (http, https or file)
-    #[arg(long, value_name = "URL")]
-    binhost: Option<String>,
-    /// Another URL of the same binhost, for when others fail or are slower; may be repeated
+    mountpoint: Option<PathBuf>,
+    /// A binhost: the URL of a directory that holds Packages (http, https or file). May be repeated, the most wanted first.
+    /// Those of Portage's configuration are not used then
+    #[arg(long = "binhost", value_name = "URL")]
+    binhosts: Vec<String>,
+    /// Another URL of the one --binhost, for when others fail or are slower; may be repeated
     #[arg(long = "mirror", value_name = "URL")]
     mirrors: Vec<String>,
+    /// How many URLs of a binhost must have an entry for it to be shown [default: 1]
+    #[arg(long, value_name = "N")]
+    quorum: Option<NonZeroUsize>,
     /// Whether packages must carry a good OpenPGP signature; `false`: sizes and digests of the binhost's index are enough
-    #[arg(long, value_name = "true|false", default_value = "true", action = clap::ArgAction::Set)]
-    verify_signature: bool,
+    /// [default: as binrepos.conf says, else true]
+    #[arg(long, value_name = "true|false", action = clap::ArgAction::Set)]
+    verify_signature: Option<bool>,
     /// A file with certificates of keys that may sign packages; may be repeated; read again when it changes
-    #[arg(long = "keyring", value_name = "FILE", default_value = DEFAULT_KEYRING)]
+    /// [default: /usr/share/openpgp-keys/gentoo-release.asc]
+    #[arg(long = "keyring", value_name = "FILE")]
     keyrings: Vec<PathBuf>,
-    /// Where packages and indexes are kept; one directory for each mount
-    #[arg(long, value_name = "DIR", default_value = DEFAULT_CACHE_DIR)]
-    cache_dir: PathBuf,
-    /// Most bytes of packages kept, e.g. 500M or 20G; the least recently used go first
-    #[arg(long, value_name = "SIZE", default_value_t = DEFAULT_CACHE_SIZE.into())]
-    cache_size: SizeArgument,
-    /// How often the index is asked for, e.g. 10m or 1h
-    #[arg(long, value_name = "SPAN", default_value_t = IntervalArgument(DEFAULT_REFRESH))]
-    refresh: IntervalArgument,
-    /// Socket on which `binhostfs status` is answered; one for each mount
-    #[arg(long, value_name = "PATH", default_value = DEFAULT_CONTROL)]
-    control: PathBuf,
-    /// Whether the kernel reads cached packages without asking the daemon
-    #[arg(long, value_enum, default_value_t = PassthroughArgument::Auto)]
-    passthrough: PassthroughArgument,
+    /// What the packages need of the CPU: `any` for no check, or x86-64, x86-64-v2, x86-64-v3, x86-64-v4
+    /// [default: what name or URL say]
+    #[arg(long, value_name = "LEVEL")]
+    cpu_level: Option<CpuNeed>,
+    /// Where packages and indexes are kept; one directory for each mount [default: /var/cache/binhostfs]
+    #[arg(long, value_name = "DIR")]
+    cache_dir: Option<PathBuf>,
+    /// Most bytes of packages kept, e.g. 500M or 20G; the least recently used go first [default: 8G]
+    #[arg(long, value_name = "SIZE")]
+    cache_size: Option<ByteSize>,
+    /// How often the index is asked for, e.g. 10m or 1h [default: 30m]
+    #[arg(long, value_name = "SPAN", value_parser = span)]
+    refresh: Option<Duration>,
+    /// Socket on which `binhostfs status` is answered; one for each mount [default: /run/binhostfs/control.sock]
+    #[arg(long, value_name = "PATH")]
+    control: Option<PathBuf>,
+    /// Whether the kernel reads cached packages without asking the daemon [default: auto]
+    #[arg(long, value_enum)]
+    passthrough: Option<PassthroughArgument>,
+    /// The configuration file [default: /etc/binhostfs.toml, if it is there]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Read Portage's configuration below DIR, as PORTAGE_CONFIGROOT in the environment does
+    #[arg(long, value_name = "DIR")]
+    portage_root: Option<PathBuf>,
     /// Mount read-only. This version has no other way; the option is there so that scripts can insist
     #[arg(long)]
     read_only: bool,
@@ -73,77 +101,50 @@ enum PassthroughArgument {
     Off,
 }
 
-/// Parsed by [`ByteSize`], shown as people write it.
-#[derive(Debug, Clone, Copy)]
-struct SizeArgument(ByteSize);
-
-impl From<ByteSize> for SizeArgument {
-    fn from(size: ByteSize) -> Self {
-        Self(size)
-    }
+fn span(text: &str) -> Result<Duration, IntervalError> {
+    text.parse::<Interval>().map(|interval| interval.0)
 }
 
-impl std::fmt::Display for SizeArgument {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}G", self.0.0 >> 30)
-    }
-}
-
-impl std::str::FromStr for SizeArgument {
-    type Err = crate::config::SizeError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        text.parse().map(Self)
-    }
-}
-
-#[derive(Debug, Clone, Copy)]
-struct IntervalArgument(Duration);
-
-impl std::fmt::Display for IntervalArgument {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}m", self.0.as_secs() / 60)
-    }
-}
-
-impl std::str::FromStr for IntervalArgument {
-    type Err = crate::config::IntervalError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        text.parse::<Interval>().map(|interval| Self(interval.0))
-    }
-}
-
-impl From<MountArguments> for RawMount {
-    fn from(arguments: MountArguments) -> Self {
+impl From<ConfigArguments> for RawMount {
+    fn from(arguments: ConfigArguments) -> Self {
         // Nothing else is possible: see the option's help.
         let _ = arguments.read_only;
         Self {
             mountpoint: arguments.mountpoint,
-            binhost: arguments.binhost,
+            binhosts: arguments.binhosts,
             mirrors: arguments.mirrors,
+            quorum: arguments.quorum,
+            cpu: arguments.cpu_level,
+            verify_signature: arguments.verify_signature,
+            keyrings: arguments.keyrings,
             cache_dir: arguments.cache_dir,
-            cache_size: arguments.cache_size.0,
-            refresh: arguments.refresh.0,
+            cache_size: arguments.cache_size,
+            refresh: arguments.refresh,
             control: arguments.control,
-            signatures: if arguments.verify_signature {
-                SignaturePolicy::Required { keyrings: arguments.keyrings }
-            } else {
-                SignaturePolicy::DigestsOnly
-            },
-            passthrough: match arguments.passthrough {
+            passthrough: arguments.passthrough.map(|passthrough| match passthrough {
                 PassthroughArgument::Auto => Passthrough::Auto,
                 PassthroughArgument::Off => Passthrough::Off,
-            },
+            }),
+            files: arguments.config.map_or(ConfigFiles::Default, ConfigFiles::At),
+            portage_root: arguments.portage_root,
         }
     }
+}
+
+/// The configuration; warnings go to the log.
+fn configure(raw: &RawMount) -> Result<MountConfig, ConfigError> {
+    let Resolution { result, report, .. } = raw.resolve(&MountpointCheck::Prepare);
+    for warning in &report.warnings {
+        tracing::warn!("{warning}");
+    }
+    result
 }
 
 pub(super) fn run(arguments: MountArguments) -> ExitCode {
     if let Err(error) = logging::start(LevelFilter::INFO) {
         return fail(2, error);
     }
-    let config = match MountConfig::validate(arguments.into()) {
+    let config = match configure(&arguments.options.into()) {
         Ok(config) => config,
         Err(error) => return fail(2, error),
     };

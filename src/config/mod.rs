@@ -1,26 +1,40 @@
-//! Command line -> one validated configuration.
+//! Command line, `/etc/binhostfs.toml` and Portage's files -> one validated configuration.
 //!
-//! Every default is a constant here. Inside the daemon values are valid; nothing else parses them again.
-//!
-//! Not its job: Portage's own files and `/etc/binhostfs.toml`; this version takes everything from the command line.
+//! In that order: what the command line says counts first, then the file, then Portage, then the defaults, each of which is
+//! a constant here. [`RawMount::resolve`] is where they meet, and every value is noted there with who decided it. Inside the
+//! daemon values are valid; nothing else parses them again. The only module that reads the environment.
 
+mod binhosts;
+mod cpu;
+mod error;
 mod interval;
 mod mountpoint;
+mod name;
+mod origin;
+mod own;
 pub mod portage;
+mod resolve;
 mod size;
 mod url;
+mod watch;
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::index::{Atom, Cpv};
+pub use cpu::{CpuLevel, CpuLevelError, CpuNeed};
+pub use error::ConfigError;
 pub use interval::{Interval, IntervalError};
 pub use mountpoint::MountpointError;
+pub use origin::{Origin, Report, Said, Setting, Source, Sourced};
+pub use own::OwnError;
 pub use size::{ByteSize, SizeError};
 pub use url::{BinhostUrl, UrlError};
 pub(crate) use url::{file_path, shown};
+pub use watch::{Changes, Watch};
 
 /// Where the cache is unless `--cache-dir` says otherwise.
 pub const DEFAULT_CACHE_DIR: &str = "/var/cache/binhostfs";
@@ -33,46 +47,11 @@ pub const DEFAULT_REFRESH: Duration = Duration::from_secs(1800);
 /// Where the keys are unless `--keyring` says otherwise: what Gentoo's sec-keys/openpgp-keys-gentoo-release installs.
 pub const DEFAULT_KEYRING: &str = "/usr/share/openpgp-keys/gentoo-release.asc";
 /// Where Portage's keyring is unless `BINPKG_GPG_VERIFY_GPG_HOME` in make.conf says otherwise.
-pub const DEFAULT_PORTAGE_GNUPG: &str = "/etc/portage/gnupg";
+pub const DEFAULT_PORTAGE_GNUPG: &str = portage::DEFAULT_GNUPG;
+/// The configuration file unless `--config` says otherwise. It need not exist.
+pub const DEFAULT_CONFIG: &str = "/etc/binhostfs.toml";
 /// The shortest interval between two refreshes.
 pub const MIN_REFRESH: Duration = Duration::from_secs(1);
-
-/// Why a configuration is refused. Each message says what to do.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// A binhost's URL.
-    #[error("--binhost or --mirror {0}")]
-    Url(#[from] UrlError),
-    /// No binhost at all.
-    #[error(
-        "no binhost: give its URL with --binhost, e.g. https://distfiles.gentoo.org/releases/amd64/binpackages/23.0/x86-64"
-    )]
-    NoBinhost,
-    /// The mountpoint.
-    #[error(transparent)]
-    Mountpoint(#[from] MountpointError),
-    /// The cache would be read through the mount that needs it.
-    #[error("the cache directory {cache} is inside the mountpoint {mountpoint}: choose another with --cache-dir")]
-    CacheInside {
-        /// The cache directory.
-        cache: PathBuf,
-        /// The mountpoint.
-        mountpoint: PathBuf,
-    },
-    /// The keyring is looked at while a package is opened: through the mount that would wait for itself.
-    #[error(
-        "the keyring {keyring} is inside the mountpoint {mountpoint}: put it elsewhere, and say where with --keyring"
-    )]
-    KeyringInside {
-        /// The file.
-        keyring: PathBuf,
-        /// The mountpoint.
-        mountpoint: PathBuf,
-    },
-    /// The interval is too short.
-    #[error("--refresh {0:?} is shorter than {MIN_REFRESH:?}")]
-    Refresh(Duration),
-}
 
 /// Whether signatures are asked for, as `--verify-signature` says; Portage's default is true.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -142,7 +121,8 @@ pub enum LibcGuard {
 /// One binhost: the same content at one or more URLs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Binhost {
-    /// What people call it: its section in binrepos.conf, else made from its first URL.
+    /// What people call it: its section in binrepos.conf, or made from that or from its first URL. One plain component of a
+    /// path: it is a directory in the mount.
     pub name: String,
     /// Name of its directory in the cache: plain, short, and different for different binhosts.
     pub directory: String,
@@ -158,27 +138,71 @@ pub struct Binhost {
     pub offline: Offline,
 }
 
-/// What the command line said, before it is checked.
-#[derive(Debug, Clone)]
+/// What the command line said, before it is checked. `None` and nothing: not given.
+#[derive(Debug, Clone, Default)]
 pub struct RawMount {
     /// MOUNTPOINT.
-    pub mountpoint: PathBuf,
-    /// `--binhost`.
-    pub binhost: Option<String>,
+    pub mountpoint: Option<PathBuf>,
+    /// `--binhost`, the most wanted first. Empty strings do not count.
+    pub binhosts: Vec<String>,
     /// `--mirror`, in order.
     pub mirrors: Vec<String>,
+    /// `--quorum`.
+    pub quorum: Option<NonZeroUsize>,
+    /// `--cpu-level`.
+    pub cpu: Option<CpuNeed>,
+    /// `--verify-signature`.
+    pub verify_signature: Option<bool>,
+    /// `--keyring`.
+    pub keyrings: Vec<PathBuf>,
     /// `--cache-dir`.
-    pub cache_dir: PathBuf,
+    pub cache_dir: Option<PathBuf>,
     /// `--cache-size`.
-    pub cache_size: ByteSize,
+    pub cache_size: Option<ByteSize>,
     /// `--refresh`.
-    pub refresh: Duration,
+    pub refresh: Option<Duration>,
     /// `--control`.
-    pub control: PathBuf,
-    /// `--verify-signature` and `--keyring`.
-    pub signatures: SignaturePolicy,
+    pub control: Option<PathBuf>,
     /// `--passthrough`.
-    pub passthrough: Passthrough,
+    pub passthrough: Option<Passthrough>,
+    /// `--config`, or what else there is beside the command line.
+    pub files: ConfigFiles,
+    /// `--portage-root`.
+    pub portage_root: Option<PathBuf>,
+}
+
+/// Which files there are beside the command line.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum ConfigFiles {
+    /// Portage's, and [`DEFAULT_CONFIG`] if it is there.
+    #[default]
+    Default,
+    /// Portage's, and this one, which must be there.
+    At(PathBuf),
+    /// None: the command line says all.
+    Ignored,
+}
+
+/// What is done about the mountpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MountpointCheck {
+    /// It is made ready: what a killed daemon left there is unmounted.
+    Prepare,
+    /// It is looked at, and left as it is. A mount of binhostfs's own there is fine.
+    Look,
+    /// It is mounted here already, by us, and not touched.
+    Mounted(PathBuf),
+}
+
+/// [`MountConfig`], or why there is none; and what was found out on the way.
+#[derive(Debug)]
+pub struct Resolution {
+    /// What to mount, and how.
+    pub result: Result<MountConfig, ConfigError>,
+    /// Every value with its source, as far as it came; and warnings.
+    pub report: Report,
+    /// All files and directories that had a say, also those that do not exist: see [`Watch`].
+    pub watched: BTreeSet<PathBuf>,
 }
 
 /// Everything that `mount` needs, checked.
@@ -204,60 +228,49 @@ pub struct MountConfig {
     pub libc_guard: LibcGuard,
     /// Portage's keyring for packages, which `getuto` fills.
     pub portage_gnupg: PathBuf,
+    /// What this was made from, to be made again.
+    raw: RawMount,
+    /// The mountpoint as it was named.
+    asked: PathBuf,
 }
 
 impl MountConfig {
-    /// Checks everything that can be checked before the mountpoint is touched.
+    /// Checks everything that can be checked before the mountpoint is touched, and makes that ready.
     ///
     /// # Errors
     /// See [`ConfigError`].
     pub fn validate(raw: RawMount) -> Result<Self, ConfigError> {
-        let first = raw.binhost.ok_or(ConfigError::NoBinhost)?;
-        let urls: Vec<BinhostUrl> =
-            std::iter::once(&first).chain(&raw.mirrors).map(|text| text.parse()).collect::<Result<_, _>>()?;
-        let directory = urls.first().ok_or(ConfigError::NoBinhost)?.directory_name();
-        if raw.refresh < MIN_REFRESH {
-            return Err(ConfigError::Refresh(raw.refresh));
+        raw.resolve(&MountpointCheck::Prepare).result
+    }
+
+    /// The same command line with the files as they are now. The mountpoint stays, and is not touched.
+    #[must_use]
+    pub fn reload(&self) -> Resolution {
+        let mut again = self.raw.resolve(&MountpointCheck::Mounted(self.mountpoint.clone()));
+        if let Ok(new) = &again.result {
+            for key in self.fixed_until_restart(new) {
+                again.report.warn(format!("{key} has changed; that takes effect when binhostfs is started again"));
+            }
         }
-        let mountpoint = mountpoint::check(&raw.mountpoint)?;
-        let cache_dir = std::path::absolute(&raw.cache_dir).unwrap_or(raw.cache_dir);
-        if mountpoint::resolved(&cache_dir).starts_with(&mountpoint) {
-            return Err(ConfigError::CacheInside { cache: cache_dir, mountpoint });
-        }
-        let signatures = absolute(raw.signatures, &mountpoint)?;
-        let control = std::path::absolute(&raw.control).unwrap_or(raw.control);
-        let (selection, offline) = (Selection::default(), Offline::default());
-        let quorum = NonZeroUsize::MIN;
-        let binhosts =
-            vec![Binhost { name: directory.clone(), directory, urls, signatures, quorum, selection, offline }];
-        let RawMount { cache_size, refresh, passthrough, .. } = raw;
-        Ok(Self {
-            mountpoint,
-            binhosts,
-            cache_dir,
-            cache_size,
-            refresh,
-            control,
-            passthrough,
-            selection: Selection::default(),
-            libc_guard: LibcGuard::default(),
-            portage_gnupg: PathBuf::from(DEFAULT_PORTAGE_GNUPG),
-        })
+        again
+    }
+
+    /// Keys that differ in `new` and cannot change while it is mounted.
+    fn fixed_until_restart(&self, new: &Self) -> impl Iterator<Item = &'static str> {
+        let differs = [
+            ("mountpoint", self.asked != new.asked),
+            ("cache-dir", self.cache_dir != new.cache_dir),
+            ("cache-size", self.cache_size != new.cache_size),
+            ("control", self.control != new.control),
+            ("passthrough", self.passthrough != new.passthrough),
+        ];
+        differs.into_iter().filter_map(|(key, differs)| differs.then_some(key))
     }
 }
 
-/// With absolute paths, none of them below the mountpoint.
-fn absolute(signatures: SignaturePolicy, mountpoint: &Path) -> Result<SignaturePolicy, ConfigError> {
-    let SignaturePolicy::Required { keyrings } = signatures else { return Ok(signatures) };
-    let check = |path: PathBuf| {
-        let path = std::path::absolute(&path).unwrap_or(path);
-        let real = path.canonicalize().unwrap_or_else(|_| path.clone());
-        if real.starts_with(mountpoint) || path.starts_with(mountpoint) {
-            return Err(ConfigError::KeyringInside { keyring: path, mountpoint: mountpoint.to_owned() });
-        }
-        Ok(path)
-    };
-    Ok(SignaturePolicy::Required { keyrings: keyrings.into_iter().map(check).collect::<Result<_, _>>()? })
+/// PORTAGE_CONFIGROOT, which says where Portage's files are. `None`: not set or empty.
+fn portage_config_root() -> Option<PathBuf> {
+    std::env::var_os("PORTAGE_CONFIGROOT").filter(|root| !root.is_empty()).map(PathBuf::from)
 }
 
 /// The log filter: `RUST_LOG`, e.g. `debug` or `info,binhostfs::fetch=debug`. `None`: not set or empty.
@@ -271,3 +284,6 @@ pub fn log_filter() -> Option<String> {
 pub fn logs_to_journal() -> bool {
     std::env::var_os("JOURNAL_STREAM").as_deref().is_some_and(|stream| stream != OsStr::new(""))
 }
+
+#[cfg(test)]
+mod tests;

@@ -51,13 +51,36 @@ pub(super) fn check(path: &Path) -> Result<PathBuf, MountpointError> {
     clear_dead(&absolute)?;
     let real = absolute.canonicalize().map_err(missing)?;
     clear_dead(&real)?;
-    let metadata = real.metadata().map_err(missing)?;
-    if !metadata.is_dir() {
-        return Err(MountpointError::NotADirectory(real));
+    free_directory(real)
+}
+
+/// The same, and nothing is changed. `true`: a mount of binhostfs's is there, dead or alive.
+pub(super) fn look(path: &Path) -> Result<(PathBuf, bool), MountpointError> {
+    let missing = |source| MountpointError::Missing { path: path.to_owned(), source };
+    let absolute = std::path::absolute(path).map_err(missing)?;
+    let own = |path: &Path| {
+        Ok::<_, MountpointError>(mounted_at(path).map_err(missing)?.is_some_and(|what| what.starts_with(OWN_TYPE)))
+    };
+    // Not asked about itself: it may be dead.
+    if own(&absolute)? {
+        return Ok((absolute, true));
     }
-    match mounted_at(&real).map_err(missing)? {
-        Some(what) => Err(MountpointError::Mounted { path: real, what }),
-        None => Ok(real),
+    let real = absolute.canonicalize().map_err(missing)?;
+    if own(&real)? {
+        return Ok((real, true));
+    }
+    Ok((free_directory(real)?, false))
+}
+
+/// The path, if it is a directory and nothing is mounted there.
+fn free_directory(path: PathBuf) -> Result<PathBuf, MountpointError> {
+    let missing = |source| MountpointError::Missing { path: path.clone(), source };
+    if !path.metadata().map_err(missing)?.is_dir() {
+        return Err(MountpointError::NotADirectory(path));
+    }
+    match mounted_at(&path).map_err(missing)? {
+        Some(what) => Err(MountpointError::Mounted { path, what }),
+        None => Ok(path),
     }
 }
 

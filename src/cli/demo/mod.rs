@@ -19,7 +19,7 @@ use tracing_subscriber::filter::LevelFilter;
 
 use super::output::{fail, say};
 use super::{logging, runtime};
-use crate::config::{ByteSize, DEFAULT_REFRESH, MountConfig, Passthrough, RawMount, SignaturePolicy};
+use crate::config::{ByteSize, ConfigFiles, MountConfig, RawMount};
 use crate::control::Status;
 use crate::daemon::Daemon;
 use origin::Origin;
@@ -98,15 +98,14 @@ async fn show(place: &Place) -> anyhow::Result<()> {
     let mountpoint = place.mountpoint();
     say(format_args!("A binhost with {} packages runs inside this program: {}", origin.packages(), origin.url()));
     let config = MountConfig::validate(RawMount {
-        mountpoint: mountpoint.clone(),
-        binhost: Some(origin.url()),
-        mirrors: Vec::new(),
-        cache_dir: place.0.join("cache"),
-        cache_size: ByteSize(64 << 20),
-        refresh: DEFAULT_REFRESH,
-        control: place.0.join("control.sock"),
-        signatures: SignaturePolicy::DigestsOnly,
-        passthrough: Passthrough::Auto,
+        mountpoint: Some(mountpoint.clone()),
+        binhosts: vec![origin.url()],
+        cache_dir: Some(place.0.join("cache")),
+        cache_size: Some(ByteSize(64 << 20)),
+        control: Some(place.0.join("control.sock")),
+        verify_signature: Some(false),
+        files: ConfigFiles::Ignored,
+        ..RawMount::default()
     })?;
     let started = Instant::now();
     let daemon = Daemon::start(config).await?;

@@ -39,13 +39,15 @@ pub(super) fn read(
     Ok(in_order(found))
 }
 
+impl Binrepo {
+    /// What decides where priorities are equal: the section, or what Portage calls one of PORTAGE_BINHOST, the MD5 of its URL.
+    pub(in crate::config) fn order(&self) -> String {
+        self.section.clone().unwrap_or_else(|| md5(&self.uri.value))
+    }
+}
+
 fn in_order(mut binrepos: Vec<Binrepo>) -> Vec<Binrepo> {
-    // Portage names those of PORTAGE_BINHOST by the MD5 of their address, which decides where priorities are equal.
-    let key = |binrepo: &Binrepo| {
-        let name = binrepo.section.clone().unwrap_or_else(|| md5(&binrepo.uri.value));
-        std::cmp::Reverse((binrepo.priority.value, name))
-    };
-    binrepos.sort_by_cached_key(key);
+    binrepos.sort_by_cached_key(|binrepo| std::cmp::Reverse((binrepo.priority.value, binrepo.order())));
     binrepos
 }
 

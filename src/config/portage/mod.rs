@@ -21,10 +21,10 @@ mod lexer;
 mod make_conf;
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
+use super::{Origin, Said};
 pub(super) use files::Files;
 use lexer::Sourcing;
 use make_conf::Variables;
@@ -66,33 +66,6 @@ impl Places {
     pub fn make_conf(&self) -> PathBuf {
         self.config_root.join("etc/portage/make.conf")
     }
-}
-
-/// A place in a file.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Origin {
-    /// The file.
-    pub file: PathBuf,
-    /// The line, from 1; `None`: the file as a whole.
-    pub line: Option<u32>,
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.line {
-            Some(line) => write!(f, "{}:{line}", self.file.display()),
-            None => write!(f, "{}", self.file.display()),
-        }
-    }
-}
-
-/// A value and where it stands. `None`: nowhere, it is a default.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Said<T> {
-    /// The value.
-    pub value: T,
-    /// Where it stands.
-    pub origin: Option<Origin>,
 }
 
 /// What Portage cannot read, and emerge stops at.

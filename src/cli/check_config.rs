@@ -1,0 +1,77 @@
+//! `binhostfs check-config`: what would be mounted, and who says so.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::mount::ConfigArguments;
+use super::output::{fail, say};
+use crate::config::{MountpointCheck, RawMount, Report, Resolution, Setting};
+
+/// Print the configuration that `mount` would use, each value with where it comes from.
+///
+/// Changes nothing, and needs no root. Exit code 0: `mount` can start with it; 2: it cannot, and standard error says why.
+#[derive(Debug, Args)]
+pub(super) struct CheckArguments {
+    #[command(flatten)]
+    options: ConfigArguments,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// The same for programs. Keys may be added, none changes its meaning.
+#[derive(Debug, Serialize)]
+struct Told<'a> {
+    usable: bool,
+    /// Why not.
+    error: Option<String>,
+    settings: Vec<ToldSetting<'a>>,
+    warnings: &'a [String],
+}
+
+#[derive(Debug, Serialize)]
+struct ToldSetting<'a> {
+    key: &'a str,
+    value: &'a str,
+    source: String,
+}
+
+impl<'a> From<&'a Setting> for ToldSetting<'a> {
+    fn from(setting: &'a Setting) -> Self {
+        Self { key: &setting.key, value: &setting.value, source: setting.source.to_string() }
+    }
+}
+
+pub(super) fn run(arguments: CheckArguments) -> ExitCode {
+    let raw: RawMount = arguments.options.into();
+    let Resolution { result, report, .. } = raw.resolve(&MountpointCheck::Look);
+    let error = result.err().map(|error| error.to_string());
+    if arguments.json {
+        let settings = report.settings.iter().map(ToldSetting::from).collect();
+        let told = Told { usable: error.is_none(), error: error.clone(), settings, warnings: &report.warnings };
+        match serde_json::to_string_pretty(&told) {
+            Ok(text) => say(text),
+            Err(error) => return fail(1, error),
+        }
+    } else if !report.settings.is_empty() {
+        say(text(&report));
+    }
+    match error {
+        None => ExitCode::SUCCESS,
+        Some(error) => fail(2, error),
+    }
+}
+
+/// In the form of the configuration file, with comments.
+fn text(report: &Report) -> String {
+    let width =
+        report.settings.iter().map(|setting| setting.key.len() + setting.value.len()).max().unwrap_or(0).min(70);
+    let line = |setting: &Setting| {
+        let assigned = format!("{} = {}", setting.key, setting.value);
+        format!("{assigned:<width$}  # {}", setting.source, width = width + 3)
+    };
+    let warnings = report.warnings.iter().map(|warning| format!("warning: {warning}"));
+    report.settings.iter().map(line).chain(warnings).collect::<Vec<_>>().join("\n")
+}

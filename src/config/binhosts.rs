@@ -1,0 +1,256 @@
+//! Which binhosts there are: of the command line, else of Portage's files and `/etc/binhostfs.toml`.
+
+use std::collections::BTreeSet;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use super::cpu::{CpuLevel, CpuNeed};
+use super::origin::{Report, Said, Source, Sourced, first};
+use super::own::{self, OwnBinhost};
+use super::portage::Binrepo;
+use super::resolve::{Found, listed};
+use super::{
+    Binhost, BinhostUrl, ConfigError, DEFAULT_CONFIG, DEFAULT_KEYRING, Offline, RawMount, Selection, SignaturePolicy,
+    name,
+};
+use crate::index::Atom;
+
+/// Finds them.
+pub(super) struct Finder<'a> {
+    pub(super) raw: &'a RawMount,
+    pub(super) found: &'a Found,
+    pub(super) report: &'a mut Report,
+    pub(super) machine: Option<CpuLevel>,
+}
+
+/// A binhost, and what each side says of it.
+struct Candidate {
+    name: String,
+    /// Decides where priorities are equal: the name that Portage has for it.
+    order: String,
+    url: Sourced<BinhostUrl>,
+    mirrors: Option<Sourced<Vec<BinhostUrl>>>,
+    priority: Sourced<i64>,
+    verify_signature: Option<Sourced<bool>>,
+    include: Option<Sourced<Vec<Atom>>>,
+    exclude: Option<Sourced<Vec<Atom>>>,
+    own: OwnBinhost,
+}
+
+impl Finder<'_> {
+    pub(super) fn find(mut self) -> Result<Vec<Binhost>, ConfigError> {
+        let given: Vec<&String> = self.raw.binhosts.iter().filter(|url| !url.trim().is_empty()).collect();
+        if !self.raw.mirrors.is_empty() && given.len() != 1 {
+            return Err(ConfigError::MirrorOfWhat(given.len()));
+        }
+        let candidates = if given.is_empty() { self.of_files()? } else { self.of_command_line(&given)? };
+        let mut left_out = Vec::new();
+        let mut directories = BTreeSet::new();
+        let mut binhosts = Vec::new();
+        for candidate in candidates {
+            if let Some(Sourced { value: false, source }) = &candidate.own.enabled {
+                left_out.push(format!("{} is not enabled in {source}", candidate.name));
+                continue;
+            }
+            let reason = self.unfit(&candidate).or_else(|| {
+                let taken = !directories.insert(candidate.url.value.directory_name());
+                taken.then(|| format!("{} is the URL of another one already", candidate.url.value))
+            });
+            match reason {
+                Some(reason) => {
+                    let warning = format!("the binhost {} is left out: {reason}", candidate.name);
+                    self.report.warn(warning.clone());
+                    left_out.push(warning);
+                }
+                None => binhosts.push(self.binhost(candidate)?),
+            }
+        }
+        if binhosts.is_empty() { Err(self.nothing(&left_out)) } else { Ok(binhosts) }
+    }
+
+    fn nothing(&self, left_out: &[String]) -> ConfigError {
+        let own = match self.found.own_path.as_os_str().is_empty() {
+            true => DEFAULT_CONFIG.to_owned(),
+            false => self.found.own_path.display().to_string(),
+        };
+        ConfigError::NoBinhost {
+            binrepos: self.found.places.binrepos_conf().display().to_string(),
+            make_conf: self.found.places.make_conf().display().to_string(),
+            own,
+            left_out: left_out.iter().map(|reason| format!(" ({reason})")).collect(),
+        }
+    }
+
+    fn of_command_line(&mut self, given: &[&String]) -> Result<Vec<Candidate>, ConfigError> {
+        if !self.found.own.binhosts.is_empty() {
+            self.report.warn("with --binhost, every [binhost.NAME] of the configuration file is passed over");
+        }
+        let parse = |option: &'static str, text: &String| {
+            let url = text.parse::<BinhostUrl>().map_err(|source| ConfigError::Url { option, source })?;
+            Ok::<_, ConfigError>(url)
+        };
+        let mut candidates: Vec<Candidate> = Vec::new();
+        for (text, priority) in given.iter().zip((0..=given.len()).rev()) {
+            let url = parse("--binhost", text)?;
+            let name = url.directory_name();
+            if candidates.iter().any(|other| other.name == name) {
+                return Err(ConfigError::Twice(url.to_string()));
+            }
+            let source = Source::CommandLine("--binhost");
+            let priority = Sourced { value: i64::try_from(priority).unwrap_or(i64::MAX), source: source.clone() };
+            candidates.push(Candidate::new(name, Sourced { value: url, source }, priority));
+        }
+        let mirrors: Vec<_> = self.raw.mirrors.iter().map(|text| parse("--mirror", text)).collect::<Result<_, _>>()?;
+        if let Some(only) = candidates.first_mut().filter(|_| !mirrors.is_empty()) {
+            only.mirrors = Sourced::option(Some(mirrors), "--mirror");
+        }
+        Ok(candidates)
+    }
+
+    /// Those of Portage with what the configuration file says of them, and those of the file alone; in Portage's order.
+    fn of_files(&mut self) -> Result<Vec<Candidate>, ConfigError> {
+        let found = self.found;
+        let portage = found.portage()?;
+        let mut own = found.own.binhosts.clone();
+        let mut candidates = Vec::new();
+        self.report.warnings.extend(portage.into_iter().flat_map(|portage| portage.warnings.clone()));
+        let binrepos = portage.map(|portage| portage.binrepos.as_slice()).unwrap_or_default();
+        for binrepo in binrepos {
+            let own = binrepo.section.as_ref().and_then(|section| own.remove(section)).unwrap_or_default();
+            candidates.extend(self.of_portage(binrepo, own));
+        }
+        let sections: Vec<&str> = binrepos.iter().filter_map(|binrepo| binrepo.section.as_deref()).collect();
+        for (name, own) in own {
+            candidates.push(of_own(name, own, &sections)?);
+        }
+        candidates.sort_by(|one, other| (other.priority.value, &other.order).cmp(&(one.priority.value, &one.order)));
+        Ok(candidates)
+    }
+
+    fn of_portage(&mut self, binrepo: &Binrepo, own: OwnBinhost) -> Option<Candidate> {
+        let shown = binrepo.section.as_deref().unwrap_or("of PORTAGE_BINHOST");
+        let url = match own.url.clone().map_or_else(|| said(&binrepo.uri, binrepo.uri.value.parse()), Ok) {
+            Ok(url) => url,
+            Err(error) => {
+                let place = binrepo.uri.origin.clone().unwrap_or_default();
+                self.report.warn(format!("{place}: the binhost {shown} is left out: {error}"));
+                return None;
+            }
+        };
+        let name = binrepo.section.as_deref().map_or_else(|| url.value.directory_name(), name::safe);
+        let mut candidate = Candidate::new(name, url, binrepo.priority.clone().into());
+        candidate.order = binrepo.order();
+        candidate.verify_signature = binrepo.verify_signature.clone().map(Sourced::from);
+        candidate.include = self.atoms(&binrepo.include);
+        candidate.exclude = self.atoms(&binrepo.exclude);
+        Some(candidate.with(own))
+    }
+
+    /// Portage takes a few atoms that select nothing here.
+    fn atoms(&mut self, said: &Said<Vec<String>>) -> Option<Sourced<Vec<Atom>>> {
+        let origin = said.origin.clone()?;
+        let mut atoms = Vec::new();
+        for text in &said.value {
+            match text.parse() {
+                Ok(atom) => atoms.push(atom),
+                Err(error) => self.report.warn(format!("{origin}: passed over: {error}")),
+            }
+        }
+        Some(Sourced { value: atoms, source: Source::File(origin) })
+    }
+
+    /// Why a binhost cannot be used on this machine.
+    fn unfit(&self, candidate: &Candidate) -> Option<String> {
+        let chosen = [
+            Sourced::option(self.raw.cpu, "--cpu-level"),
+            candidate.own.shared.cpu.clone(),
+            self.found.own.shared.cpu.clone(),
+        ];
+        let need = first(chosen, CpuNeed::Guess).value.of(&candidate.name, &candidate.url.value.to_string())?;
+        let machine = self.machine.filter(|machine| *machine < need)?;
+        Some(format!(
+            "its packages need {need}, and this CPU is {machine}; if that is wrong, write cpu-level = \"any\" into \
+             [binhost.{}] of {DEFAULT_CONFIG}, or give --cpu-level any",
+            candidate.name
+        ))
+    }
+
+    fn binhost(&mut self, candidate: Candidate) -> Result<Binhost, ConfigError> {
+        let (raw, shared) = (self.raw, &self.found.own.shared);
+        let Candidate { name, url, mirrors, priority, verify_signature, include, exclude, own, .. } = candidate;
+        let key = |key: &str| format!("binhost.{name}.{key}");
+        let own_shared = own.shared;
+        let directory = url.value.directory_name();
+        let mut urls = vec![self.report.note(key("url"), url, BinhostUrl::to_string)];
+        if let Some(mirrors) = own.mirrors.or(mirrors) {
+            urls.extend(self.report.note(key("mirrors"), mirrors, |urls| listed(urls)));
+        }
+        self.report.note(key("priority"), priority, i64::to_string);
+        let given = Sourced::option(raw.verify_signature, "--verify-signature");
+        let verify = [given, own_shared.verify_signature, shared.verify_signature.clone(), verify_signature];
+        let verify = self.report.note(key("verify-signature"), first(verify, true), bool::to_string);
+        let given = Sourced::option((!raw.keyrings.is_empty()).then(|| raw.keyrings.clone()), "--keyring");
+        let keyring = first([given, own_shared.keyring, shared.keyring.clone()], vec![PathBuf::from(DEFAULT_KEYRING)]);
+        let signatures = if verify {
+            let paths = |paths: &Vec<PathBuf>| listed(&paths.iter().map(|path| path.display()).collect::<Vec<_>>());
+            SignaturePolicy::Required { keyrings: self.report.note(key("keyring"), keyring, paths) }
+        } else {
+            SignaturePolicy::DigestsOnly
+        };
+        let quorum = [Sourced::option(raw.quorum, "--quorum"), own_shared.quorum, shared.quorum.clone()];
+        let quorum = quorum_of(first(quorum, NonZeroUsize::MIN), &name, urls.len())?;
+        let quorum = self.report.note(key("quorum"), quorum, NonZeroUsize::to_string);
+        let mut atoms = |what: &str, atoms: Option<Sourced<Vec<Atom>>>| {
+            atoms.map(|atoms| self.report.note(key(what), atoms, |atoms| listed(atoms))).unwrap_or_default()
+        };
+        let selection = Selection { include: atoms("include", include), exclude: atoms("exclude", exclude) };
+        let offline = first([own_shared.offline, shared.offline.clone()], Offline::default());
+        let offline = self.report.note(key("offline"), offline, |offline| match offline {
+            Offline::Show => "show".to_owned(),
+            Offline::Hide => "hide".to_owned(),
+        });
+        Ok(Binhost { name, directory, urls, signatures, quorum, selection, offline })
+    }
+}
+
+impl Candidate {
+    fn new(name: String, url: Sourced<BinhostUrl>, priority: Sourced<i64>) -> Self {
+        let own = OwnBinhost::default();
+        let order = name.clone();
+        Self { name, order, url, mirrors: None, priority, verify_signature: None, include: None, exclude: None, own }
+    }
+
+    /// What the configuration file says counts more.
+    fn with(mut self, own: OwnBinhost) -> Self {
+        if let Some(priority) = own.priority.clone() {
+            self.priority = priority;
+        }
+        self.include = own.include.clone().or(self.include);
+        self.exclude = own.exclude.clone().or(self.exclude);
+        Self { own, ..self }
+    }
+}
+
+/// A binhost that only the configuration file has.
+fn of_own(name: String, own: OwnBinhost, sections: &[&str]) -> Result<Candidate, ConfigError> {
+    let Some(url) = own.url.clone() else {
+        let meant = own::nearest(&name, sections).map(|meant| format!("; did you mean [binhost.{meant}]?"));
+        return Err(ConfigError::NoSuchBinhost { origin: own.origin, name, meant: meant.unwrap_or_default() });
+    };
+    if !name::is_safe(&name) {
+        return Err(ConfigError::Name { origin: own.origin, name });
+    }
+    Ok(Candidate::new(name, url, Sourced::default(0)).with(own))
+}
+
+fn quorum_of(quorum: Sourced<NonZeroUsize>, name: &str, urls: usize) -> Result<Sourced<NonZeroUsize>, ConfigError> {
+    if quorum.value.get() > urls {
+        let Sourced { value, source } = quorum;
+        return Err(ConfigError::Quorum { asked_by: source, quorum: value, binhost: name.to_owned(), urls });
+    }
+    Ok(quorum)
+}
+
+fn said<T, E>(said: &Said<String>, parsed: Result<T, E>) -> Result<Sourced<T>, E> {
+    parsed.map(|value| Said { value, origin: said.origin.clone() }.into())
+}

@@ -1,0 +1,212 @@
+//! `/etc/binhostfs.toml`: what Portage's files have no word for, and what should differ from them.
+//!
+//! Every mistake is an error that names file, line and key: nothing is guessed, nothing is passed over.
+
+mod table;
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use super::cpu::CpuNeed;
+use super::origin::{Origin, Sourced};
+use super::portage::Files;
+use super::{BinhostUrl, ByteSize, Interval, LibcGuard, Offline, Passthrough};
+use crate::index::Atom;
+use table::{Item, Table};
+
+/// Keys of the file.
+const KEYS: [&str; 15] = [
+    "mountpoint",
+    "cache-dir",
+    "cache-size",
+    "refresh",
+    "control",
+    "passthrough",
+    "verify-signature",
+    "keyring",
+    "include",
+    "exclude",
+    "libc-guard",
+    "offline",
+    "cpu-level",
+    "quorum",
+    "binhost",
+];
+/// Keys of a `[binhost.NAME]`.
+const BINHOST_KEYS: [&str; 11] = [
+    "url",
+    "mirrors",
+    "priority",
+    "verify-signature",
+    "keyring",
+    "quorum",
+    "include",
+    "exclude",
+    "offline",
+    "cpu-level",
+    "enabled",
+];
+
+/// What is wrong in the file, and where.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{origin}: {what}")]
+pub struct OwnError {
+    /// Where.
+    pub origin: Origin,
+    /// What is wrong, and what would be right.
+    pub what: String,
+}
+
+type Value<T> = Option<Sourced<T>>;
+
+/// What the file says.
+#[derive(Debug, Default)]
+pub(super) struct Own {
+    pub(super) mountpoint: Value<PathBuf>,
+    pub(super) cache_dir: Value<PathBuf>,
+    pub(super) cache_size: Value<ByteSize>,
+    pub(super) refresh: Value<Duration>,
+    pub(super) control: Value<PathBuf>,
+    pub(super) passthrough: Value<Passthrough>,
+    pub(super) libc_guard: Value<LibcGuard>,
+    pub(super) include: Value<Vec<Atom>>,
+    pub(super) exclude: Value<Vec<Atom>>,
+    /// For every binhost that does not say otherwise.
+    pub(super) shared: Shared,
+    pub(super) binhosts: BTreeMap<String, OwnBinhost>,
+}
+
+/// What both the file and a `[binhost.NAME]` can say.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Shared {
+    pub(super) verify_signature: Value<bool>,
+    pub(super) keyring: Value<Vec<PathBuf>>,
+    pub(super) quorum: Value<NonZeroUsize>,
+    pub(super) offline: Value<Offline>,
+    pub(super) cpu: Value<CpuNeed>,
+}
+
+/// What a `[binhost.NAME]` says.
+#[derive(Debug, Clone, Default)]
+pub(super) struct OwnBinhost {
+    pub(super) origin: Origin,
+    pub(super) url: Value<BinhostUrl>,
+    pub(super) mirrors: Value<Vec<BinhostUrl>>,
+    pub(super) priority: Value<i64>,
+    pub(super) include: Value<Vec<Atom>>,
+    pub(super) exclude: Value<Vec<Atom>>,
+    pub(super) enabled: Value<bool>,
+    pub(super) shared: Shared,
+}
+
+/// Reads it. `None`: there is no such file.
+pub(super) fn read(files: &mut Files, file: &Path) -> Result<Option<Own>, OwnError> {
+    let error = |what| OwnError { origin: Origin { file: file.to_owned(), line: None }, what };
+    let Some(bytes) = files.read(file).map_err(|reason| error(reason.to_string()))? else { return Ok(None) };
+    let text = String::from_utf8(bytes).map_err(|_| error("it is not UTF-8 text".to_owned()))?;
+    table::parse(file, &text, own).map(Some)
+}
+
+fn own(table: &Table<'_, '_>) -> Result<Own, OwnError> {
+    table.only(&KEYS)?;
+    let binhosts =
+        table.tables("binhost")?.into_iter().map(|(name, origin, table)| Ok((name, binhost(origin, &table)?)));
+    Ok(Own {
+        mountpoint: table.get("mountpoint", |item| path(item.text()?))?,
+        cache_dir: table.get("cache-dir", |item| path(item.text()?))?,
+        cache_size: table.get("cache-size", size)?,
+        refresh: table.get("refresh", interval)?,
+        control: table.get("control", |item| path(item.text()?))?,
+        passthrough: table
+            .get("passthrough", |item| choice(&item, [("auto", Passthrough::Auto), ("off", Passthrough::Off)]))?,
+        libc_guard: table
+            .get("libc-guard", |item| item.boolean().map(|on| if on { LibcGuard::On } else { LibcGuard::Off }))?,
+        include: table.get("include", parsed)?,
+        exclude: table.get("exclude", parsed)?,
+        shared: shared(table)?,
+        binhosts: binhosts.collect::<Result<_, _>>()?,
+    })
+}
+
+fn binhost(origin: Origin, table: &Table<'_, '_>) -> Result<OwnBinhost, OwnError> {
+    table.only(&BINHOST_KEYS)?;
+    Ok(OwnBinhost {
+        origin,
+        url: table.get("url", |item| one(item.text()?))?,
+        mirrors: table.get("mirrors", parsed)?,
+        priority: table.get("priority", |item| item.integer())?,
+        include: table.get("include", parsed)?,
+        exclude: table.get("exclude", parsed)?,
+        enabled: table.get("enabled", |item| item.boolean())?,
+        shared: shared(table)?,
+    })
+}
+
+fn shared(table: &Table<'_, '_>) -> Result<Shared, OwnError> {
+    Ok(Shared {
+        verify_signature: table.get("verify-signature", |item| item.boolean())?,
+        keyring: table.get("keyring", keyring)?,
+        quorum: table.get("quorum", |item| {
+            let number = item.integer()?;
+            let number = usize::try_from(number).ok().and_then(NonZeroUsize::new);
+            number.ok_or_else(|| "it must be 1 or more".to_owned())
+        })?,
+        offline: table.get("offline", |item| choice(&item, [("show", Offline::Show), ("hide", Offline::Hide)]))?,
+        cpu: table.get("cpu-level", |item| one(item.text()?))?,
+    })
+}
+
+fn one<T: FromStr<Err: ToString>>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|error: T::Err| error.to_string())
+}
+
+fn parsed<T: FromStr<Err: ToString>>(item: Item<'_, '_>) -> Result<Vec<T>, String> {
+    item.texts()?.into_iter().map(one).collect()
+}
+
+fn choice<T: Copy, const N: usize>(item: &Item<'_, '_>, choices: [(&str, T); N]) -> Result<T, String> {
+    let text = item.text()?;
+    let found = choices.iter().find(|(name, _)| *name == text);
+    found
+        .map(|(_, value)| *value)
+        .ok_or_else(|| format!("{text:?} is none of {}", choices.map(|(name, _)| format!("{name:?}")).join(" and ")))
+}
+
+fn path(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    path.is_absolute().then_some(path).ok_or_else(|| format!("{text:?} must begin with a slash"))
+}
+
+fn keyring(item: Item<'_, '_>) -> Result<Vec<PathBuf>, String> {
+    let paths: Vec<PathBuf> = item.texts()?.into_iter().map(path).collect::<Result<_, _>>()?;
+    if paths.is_empty() { Err("there must be one file at least".to_owned()) } else { Ok(paths) }
+}
+
+/// `"8G"`, or a number of bytes.
+fn size(item: Item<'_, '_>) -> Result<ByteSize, String> {
+    match item.integer() {
+        Ok(bytes) => u64::try_from(bytes).map(ByteSize).map_err(|_| "it is less than nothing".to_owned()),
+        Err(_) => one(item.text().map_err(|_| "it must be bytes, or a size such as \"8G\"".to_owned())?),
+    }
+}
+
+/// `"30m"`, or a number of seconds.
+fn interval(item: Item<'_, '_>) -> Result<Duration, String> {
+    let text = match item.integer() {
+        Ok(seconds) => seconds.to_string(),
+        Err(_) => item.text().map_err(|_| "it must be seconds, or a span such as \"30m\"".to_owned())?.to_owned(),
+    };
+    let interval: Interval = one(&text)?;
+    if interval.0 < super::MIN_REFRESH {
+        return Err(format!("{text} is shorter than {:?}", super::MIN_REFRESH));
+    }
+    Ok(interval.0)
+}
+
+/// The binhost that was meant, of those that are there.
+pub(super) fn nearest<'a>(name: &str, names: &[&'a str]) -> Option<&'a str> {
+    table::nearest(name, names)
+}

@@ -1,0 +1,151 @@
+//! A table of a TOML file, with the place of each key and value. The only file that names the parser.
+
+use std::path::Path;
+
+use toml::de::{DeTable, DeValue};
+
+use super::OwnError;
+use crate::config::origin::{Origin, Source, Sourced};
+
+/// How many letters a key may be off to be taken for a mistyped one.
+const MAX_DISTANCE: usize = 3;
+
+/// A file's text, parsed.
+pub(super) fn parse<T>(
+    file: &Path,
+    text: &str,
+    read: impl FnOnce(&Table<'_, '_>) -> Result<T, OwnError>,
+) -> Result<T, OwnError> {
+    let document = Document { file, text };
+    match DeTable::parse(text) {
+        Ok(table) => read(&Table { document: &document, name: String::new(), values: table.get_ref() }),
+        Err(error) => Err(document.error(error.span().map_or(0, |span| span.start), error.message().to_owned())),
+    }
+}
+
+struct Document<'a> {
+    file: &'a Path,
+    text: &'a str,
+}
+
+impl Document<'_> {
+    fn origin(&self, at: usize) -> Origin {
+        let before = self.text.as_bytes().get(..at).unwrap_or_default();
+        let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
+        Origin { file: self.file.to_owned(), line: u32::try_from(line).ok() }
+    }
+
+    fn error(&self, at: usize, what: String) -> OwnError {
+        OwnError { origin: self.origin(at), what }
+    }
+}
+
+/// A table.
+pub(super) struct Table<'a, 'i> {
+    document: &'a Document<'a>,
+    /// As in its header, with a dot; empty: the file itself.
+    name: String,
+    values: &'a DeTable<'i>,
+}
+
+impl<'a, 'i> Table<'a, 'i> {
+    /// Refuses every key but these.
+    pub(super) fn only(&self, known: &[&str]) -> Result<(), OwnError> {
+        let unknown = self.values.keys().filter(|key| !known.contains(&key.get_ref().as_ref()));
+        let Some(key) = unknown.min_by_key(|key| key.span().start) else { return Ok(()) };
+        let name = key.get_ref();
+        let place =
+            if self.name.is_empty() { String::new() } else { format!(" in [{}]", self.name.trim_end_matches('.')) };
+        let what = match nearest(name, known) {
+            Some(meant) => format!("there is no key {name:?}{place}; did you mean {meant:?}?"),
+            None => format!("there is no key {name:?}{place}; those that are: {}", known.join(", ")),
+        };
+        Err(self.document.error(key.span().start, what))
+    }
+
+    /// A value, if it is there.
+    pub(super) fn get<T>(
+        &self,
+        key: &str,
+        parse: impl Fn(Item<'_, 'i>) -> Result<T, String>,
+    ) -> Result<Option<Sourced<T>>, OwnError> {
+        let Some(value) = self.values.get(key) else { return Ok(None) };
+        let at = value.span().start;
+        match parse(Item(value.get_ref())) {
+            Ok(value) => Ok(Some(Sourced { value, source: Source::File(self.document.origin(at)) })),
+            Err(reason) => Err(self.document.error(at, format!("{}{key}: {reason}", self.name))),
+        }
+    }
+
+    /// The tables in the table `key`, with their names and places.
+    pub(super) fn tables(&self, key: &str) -> Result<Vec<(String, Origin, Table<'a, 'i>)>, OwnError> {
+        let Some(value) = self.values.get(key) else { return Ok(Vec::new()) };
+        let Some(tables) = value.get_ref().as_table() else {
+            let what = format!("{key} must have a name: write [{key}.NAME]");
+            return Err(self.document.error(value.span().start, what));
+        };
+        let table = |(name, value): (&'a toml::Spanned<_>, &'a toml::Spanned<DeValue<'i>>)| {
+            let name: &std::borrow::Cow<'_, str> = name.get_ref();
+            let origin = self.document.origin(value.span().start);
+            let Some(values) = value.get_ref().as_table() else {
+                let what = format!("{key}.{name} is a value; a binhost is a table: [{key}.NAME], with its keys below");
+                return Err(OwnError { origin, what });
+            };
+            Ok((name.to_string(), origin, Table { document: self.document, name: format!("{key}.{name}."), values }))
+        };
+        tables.iter().map(table).collect()
+    }
+}
+
+/// A value.
+pub(super) struct Item<'a, 'i>(&'a DeValue<'i>);
+
+impl Item<'_, '_> {
+    pub(super) fn text(&self) -> Result<&str, String> {
+        self.0.as_str().ok_or_else(|| self.instead_of("a string in quotation marks"))
+    }
+
+    pub(super) fn boolean(&self) -> Result<bool, String> {
+        self.0.as_bool().ok_or_else(|| self.instead_of("true or false"))
+    }
+
+    pub(super) fn integer(&self) -> Result<i64, String> {
+        let integer = self.0.as_integer().ok_or_else(|| self.instead_of("a whole number"))?;
+        i64::from_str_radix(integer.as_str(), integer.radix()).map_err(|_| format!("{integer} is too large"))
+    }
+
+    /// One string, or an array of them.
+    pub(super) fn texts(&self) -> Result<Vec<&str>, String> {
+        let all = || self.instead_of("a string, or an array of strings");
+        match self.0 {
+            DeValue::String(text) => Ok(vec![text.as_ref()]),
+            DeValue::Array(items) => items.iter().map(|item| item.get_ref().as_str().ok_or_else(all)).collect(),
+            _ => Err(all()),
+        }
+    }
+
+    fn instead_of(&self, wanted: &str) -> String {
+        format!(
+            "it must be {wanted}, and is {}",
+            match self.0.type_str() {
+                "array" => "an array",
+                "integer" => "an integer",
+                "boolean" => "a boolean",
+                "string" => "a string",
+                "table" => "a table",
+                "float" => "a float",
+                other => other,
+            }
+        )
+    }
+}
+
+/// The key that was meant, if one is near.
+pub(super) fn nearest<'a>(key: &str, known: &[&'a str]) -> Option<&'a str> {
+    let distance = |known: &&&str| strsim::osa_distance(key, known);
+    known
+        .iter()
+        .min_by_key(distance)
+        .copied()
+        .filter(|near| strsim::osa_distance(key, near) <= MAX_DISTANCE.min(key.chars().count().max(2) / 2))
+}

@@ -1,0 +1,239 @@
+//! Where command line, `/etc/binhostfs.toml` and Portage's files meet.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::binhosts::Finder;
+use super::cpu::CpuLevel;
+use super::origin::{Report, Source, Sourced, first};
+use super::own::{self, Own};
+use super::portage::{self, Files, Places, Portage, PortageError};
+use super::{
+    Binhost, ByteSize, ConfigError, ConfigFiles, DEFAULT_CACHE_DIR, DEFAULT_CACHE_SIZE, DEFAULT_CONFIG,
+    DEFAULT_CONTROL, DEFAULT_PORTAGE_GNUPG, DEFAULT_REFRESH, Interval, LibcGuard, MIN_REFRESH, MountConfig,
+    MountpointCheck, Passthrough, RawMount, Resolution, Selection, SignaturePolicy, mountpoint, portage_config_root,
+};
+use crate::index::Atom;
+
+impl RawMount {
+    /// The configuration that follows from this command line and the files as they are now.
+    #[must_use]
+    pub fn resolve(&self, check: &MountpointCheck) -> Resolution {
+        self.resolve_on(check, CpuLevel::of_this_machine())
+    }
+
+    /// The same for a machine of this level. `None`: not an x86-64 one.
+    pub(super) fn resolve_on(&self, check: &MountpointCheck, machine: Option<CpuLevel>) -> Resolution {
+        let (mut files, mut report) = (Files::default(), Report::default());
+        let result = self
+            .read_files(&mut files, &mut report)
+            .and_then(|found| Resolver { raw: self, found: &found, report: &mut report, machine }.resolve(check));
+        Resolution { result, report, watched: files.seen }
+    }
+
+    fn read_files(&self, files: &mut Files, report: &mut Report) -> Result<Found, ConfigError> {
+        let root = Sourced::option(self.portage_root.clone(), "--portage-root");
+        let environment = || {
+            let source = Source::Environment("PORTAGE_CONFIGROOT");
+            portage_config_root().map(|value| Sourced { value, source })
+        };
+        let root = root.or_else(environment).unwrap_or_else(|| Sourced::default(PathBuf::from("/")));
+        let path = match &self.files {
+            ConfigFiles::Ignored => {
+                return Ok(Found {
+                    own: Own::default(),
+                    own_path: PathBuf::new(),
+                    places: Places::below(&root.value),
+                    portage: None,
+                });
+            }
+            ConfigFiles::Default => Path::new(DEFAULT_CONFIG),
+            ConfigFiles::At(path) => path,
+        };
+        let own = own::read(files, path)?;
+        if own.is_none() && self.files != ConfigFiles::Default {
+            return Err(ConfigError::NoConfig(path.to_owned()));
+        }
+        let root = report.note("portage-root", root, |root| root.display().to_string());
+        let places = Places::below(&root);
+        let reading = portage::read(&places);
+        files.seen.extend(reading.seen);
+        Ok(Found { own: own.unwrap_or_default(), own_path: path.to_owned(), places, portage: Some(reading.result) })
+    }
+}
+
+/// What the files say.
+pub(super) struct Found {
+    pub(super) own: Own,
+    pub(super) own_path: PathBuf,
+    pub(super) places: Places,
+    portage: Option<Result<Portage, PortageError>>,
+}
+
+impl Found {
+    /// What Portage's files say, where that is needed.
+    pub(super) fn portage(&self) -> Result<Option<&Portage>, ConfigError> {
+        self.portage.as_ref().map(Result::as_ref).transpose().map_err(|error| error.clone().into())
+    }
+}
+
+struct Resolver<'a> {
+    raw: &'a RawMount,
+    found: &'a Found,
+    report: &'a mut Report,
+    machine: Option<CpuLevel>,
+}
+
+impl Resolver<'_> {
+    fn resolve(mut self, check: &MountpointCheck) -> Result<MountConfig, ConfigError> {
+        let asked = self.mountpoint()?;
+        let (raw, own) = (self.raw, &self.found.own);
+        let path = |path: &PathBuf| path.display().to_string();
+        let cache_dir =
+            self.value("cache-dir", &raw.cache_dir, "--cache-dir", &own.cache_dir, DEFAULT_CACHE_DIR.into(), path);
+        let cache_size = self.value(
+            "cache-size",
+            &raw.cache_size,
+            "--cache-size",
+            &own.cache_size,
+            DEFAULT_CACHE_SIZE,
+            ByteSize::to_string,
+        );
+        let refresh =
+            self.value("refresh", &raw.refresh, "--refresh", &own.refresh, DEFAULT_REFRESH, |span: &Duration| {
+                Interval(*span).to_string()
+            });
+        let control = self.value("control", &raw.control, "--control", &own.control, DEFAULT_CONTROL.into(), path);
+        let passthrough = self.value(
+            "passthrough",
+            &raw.passthrough,
+            "--passthrough",
+            &own.passthrough,
+            Passthrough::Auto,
+            |choice| {
+                if *choice == Passthrough::Auto { "auto".to_owned() } else { "off".to_owned() }
+            },
+        );
+        let selection = self.selection();
+        let libc_guard = self.libc_guard();
+        let portage_gnupg = self.portage_gnupg();
+        if refresh < MIN_REFRESH {
+            return Err(ConfigError::Refresh(refresh));
+        }
+        let finder = Finder { raw, found: self.found, report: self.report, machine: self.machine };
+        let binhosts = finder.find()?;
+        let mountpoint = self.check(&asked, check)?;
+        let cache_dir = std::path::absolute(&cache_dir).unwrap_or(cache_dir);
+        if mountpoint::resolved(&cache_dir).starts_with(&mountpoint) {
+            return Err(ConfigError::CacheInside { cache: cache_dir, mountpoint });
+        }
+        let outside = |mut binhost: Binhost| {
+            binhost.signatures = absolute(binhost.signatures, &mountpoint)?;
+            Ok(binhost)
+        };
+        let binhosts = binhosts.into_iter().map(outside).collect::<Result<_, ConfigError>>()?;
+        let control = std::path::absolute(&control).unwrap_or(control);
+        let raw = raw.clone();
+        Ok(MountConfig {
+            mountpoint,
+            binhosts,
+            cache_dir,
+            cache_size,
+            refresh,
+            control,
+            passthrough,
+            selection,
+            libc_guard,
+            portage_gnupg,
+            raw,
+            asked,
+        })
+    }
+
+    /// A value that Portage has no word for.
+    fn value<T: Clone>(
+        &mut self,
+        key: &str,
+        given: &Option<T>,
+        option: &'static str,
+        own: &Option<Sourced<T>>,
+        default: T,
+        shown: impl Fn(&T) -> String,
+    ) -> T {
+        let value = first([Sourced::option(given.clone(), option), own.clone()], default);
+        self.report.note(key, value, shown)
+    }
+
+    /// The mountpoint as it was named, absolute.
+    fn mountpoint(&mut self) -> Result<PathBuf, ConfigError> {
+        let given =
+            Sourced::option(self.raw.mountpoint.clone(), "MOUNTPOINT").or_else(|| self.found.own.mountpoint.clone());
+        let mountpoint = match given {
+            Some(given) => given,
+            None => {
+                let pkgdir = self.found.portage()?.map(|portage| portage.pkgdir.clone().into());
+                let Sourced { value: pkgdir, source } =
+                    pkgdir.unwrap_or_else(|| Sourced::default(PathBuf::from(portage::DEFAULT_PKGDIR)));
+                if !pkgdir.is_absolute() {
+                    return Err(ConfigError::Pkgdir { pkgdir, said_by: source });
+                }
+                Sourced { value: pkgdir, source }
+            }
+        };
+        let path = self.report.note("mountpoint", mountpoint, |path| path.display().to_string());
+        Ok(std::path::absolute(&path).unwrap_or(path))
+    }
+
+    fn check(&mut self, asked: &Path, check: &MountpointCheck) -> Result<PathBuf, ConfigError> {
+        match check {
+            MountpointCheck::Prepare => Ok(mountpoint::check(asked)?),
+            MountpointCheck::Mounted(mountpoint) => Ok(mountpoint.clone()),
+            MountpointCheck::Look => {
+                let (path, own) = mountpoint::look(asked)?;
+                if own {
+                    self.report.warn(format!("binhostfs is mounted on {} already", path.display()));
+                }
+                Ok(path)
+            }
+        }
+    }
+
+    fn selection(&mut self) -> Selection {
+        let own = &self.found.own;
+        let mut atoms = |key: &str, own: &Option<Sourced<Vec<Atom>>>| {
+            own.clone().map(|atoms| self.report.note(key, atoms, |atoms| listed(atoms))).unwrap_or_default()
+        };
+        Selection { include: atoms("include", &own.include), exclude: atoms("exclude", &own.exclude) }
+    }
+
+    fn libc_guard(&mut self) -> LibcGuard {
+        let guard = first([self.found.own.libc_guard.clone()], LibcGuard::default());
+        self.report.note("libc-guard", guard, |guard| (*guard == LibcGuard::On).to_string())
+    }
+
+    /// Not needed to mount: unreadable files of Portage do no harm here.
+    fn portage_gnupg(&mut self) -> PathBuf {
+        let said = self.found.portage().ok().flatten().map(|portage| portage.gnupg.clone().into());
+        let gnupg = said.unwrap_or_else(|| Sourced::default(PathBuf::from(DEFAULT_PORTAGE_GNUPG)));
+        self.report.note("portage-gnupg", gnupg, |path| path.display().to_string())
+    }
+}
+
+/// For a person: separated by spaces.
+pub(super) fn listed<T: ToString>(all: &[T]) -> String {
+    all.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+}
+
+/// With absolute paths, none of them below the mountpoint.
+fn absolute(signatures: SignaturePolicy, mountpoint: &Path) -> Result<SignaturePolicy, ConfigError> {
+    let SignaturePolicy::Required { keyrings } = signatures else { return Ok(signatures) };
+    let check = |path: PathBuf| {
+        let path = std::path::absolute(&path).unwrap_or(path);
+        // By name first: a mount that is there is not asked about itself.
+        if path.starts_with(mountpoint) || path.canonicalize().is_ok_and(|real| real.starts_with(mountpoint)) {
+            return Err(ConfigError::KeyringInside { keyring: path, mountpoint: mountpoint.to_owned() });
+        }
+        Ok(path)
+    };
+    Ok(SignaturePolicy::Required { keyrings: keyrings.into_iter().map(check).collect::<Result<_, _>>()? })
+}

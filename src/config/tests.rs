@@ -1,0 +1,297 @@
+//! The three sides together: what counts more, what is left out, what is refused.
+
+use std::fs;
+use std::path::Path;
+
+use super::*;
+
+const REPOS: &str = "etc/portage/binrepos.conf";
+const MAKE: &str = "etc/portage/make.conf";
+
+/// A system with files of its own, and a directory `pkgdir`.
+struct System {
+    place: tempfile::TempDir,
+    raw: RawMount,
+}
+
+impl System {
+    fn with(files: &[(&str, &str)]) -> Self {
+        let place = tempfile::tempdir().unwrap();
+        let root = place.path().canonicalize().unwrap();
+        fs::create_dir(root.join("pkgdir")).unwrap();
+        let raw = RawMount { portage_root: Some(root.clone()), ..RawMount::default() };
+        let system = Self { place, raw };
+        system.write(MAKE, &format!("PKGDIR={}/pkgdir\n", root.display()));
+        files.iter().for_each(|(path, text)| system.write(path, text));
+        system
+    }
+
+    /// With a configuration file.
+    fn own(mut self, text: &str) -> Self {
+        self.write("own.toml", text);
+        self.raw.files = ConfigFiles::At(self.path("own.toml"));
+        self
+    }
+
+    fn given(mut self, change: impl FnOnce(&mut RawMount)) -> Self {
+        change(&mut self.raw);
+        self
+    }
+
+    fn path(&self, path: &str) -> PathBuf {
+        self.place.path().canonicalize().unwrap().join(path)
+    }
+
+    fn write(&self, path: &str, text: &str) {
+        fs::create_dir_all(self.path(path).parent().unwrap()).unwrap();
+        fs::write(self.path(path), text).unwrap();
+    }
+
+    fn resolve(&self) -> Resolution {
+        self.raw.resolve_on(&MountpointCheck::Look, Some(CpuLevel::V2))
+    }
+
+    #[track_caller]
+    fn config(&self) -> MountConfig {
+        self.resolve().result.unwrap()
+    }
+
+    /// Without the part of paths that differs between runs.
+    fn plain(&self, text: &str) -> String {
+        text.replace(&format!("{}/", self.path("").display().to_string().trim_end_matches('/')), "")
+    }
+
+    #[track_caller]
+    fn refused(&self) -> String {
+        self.plain(&self.resolve().result.unwrap_err().to_string())
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        self.resolve().report.warnings.iter().map(|warning| self.plain(warning)).collect()
+    }
+
+    /// Value and source of a setting.
+    #[track_caller]
+    fn setting(&self, key: &str) -> (String, String) {
+        let settings = self.resolve().report.settings;
+        let setting =
+            settings.iter().find(|setting| setting.key == key).unwrap_or_else(|| panic!("{key}: {settings:?}"));
+        (self.plain(&setting.value), self.plain(&setting.source.to_string()))
+    }
+}
+
+fn names(config: &MountConfig) -> Vec<&str> {
+    config.binhosts.iter().map(|binhost| binhost.name.as_str()).collect()
+}
+
+const TWO: &str = "[a]\nsync-uri = https://a/x/\npriority = 5\nverify-signature = false\n\
+                   [b]\nsync-uri = https://b\npriority = 9\ngetbinpkg-exclude = */*-bin\n";
+
+#[test]
+fn portage_alone_is_enough() {
+    let system = System::with(&[(REPOS, TWO)]);
+    let config = system.config();
+    assert_eq!(config.mountpoint, system.path("pkgdir"));
+    assert_eq!(names(&config), ["b", "a"]);
+    let [b, a] = config.binhosts.as_slice() else { panic!("{config:?}") };
+    assert_eq!((a.urls[0].to_string().as_str(), &a.signatures), ("https://a/x", &SignaturePolicy::DigestsOnly));
+    assert_eq!(b.signatures, SignaturePolicy::Required { keyrings: vec![DEFAULT_KEYRING.into()] });
+    assert_eq!(b.selection.exclude, ["*/*-bin".parse().unwrap()]);
+    assert_eq!((b.quorum.get(), b.offline, config.libc_guard), (1, Offline::Show, LibcGuard::On));
+    assert_eq!(system.setting("mountpoint"), ("pkgdir".into(), "etc/portage/make.conf:1".into()));
+    assert_eq!(system.setting("binhost.a.verify-signature"), ("false".into(), "etc/portage/binrepos.conf:4".into()));
+    assert_eq!(system.setting("cache-dir"), (DEFAULT_CACHE_DIR.into(), "default".into()));
+    assert_eq!(system.warnings(), [""; 0]);
+}
+
+#[test]
+fn the_file_counts_more_than_portage_and_the_command_line_most() {
+    let own = "cache-size = \"1G\"\nrefresh = 90\nkeyring = \"/k\"\noffline = \"hide\"\nlibc-guard = false\n\
+               include = [\"app-misc/*\"]\nverify-signature = true\n\
+               [binhost.a]\npriority = 10\nmirrors = [\"https://m1\", \"https://m2\"]\nquorum = 2\noffline = \"show\"\n\
+               [binhost.b]\nexclude = []\nverify-signature = false\n[binhost.c]\nurl = \"https://c\"\n";
+    let system = System::with(&[(REPOS, TWO)]).own(own);
+    let config = system.config();
+    assert_eq!(names(&config), ["a", "b", "c"]);
+    let [a, b, c] = config.binhosts.as_slice() else { panic!("{config:?}") };
+    assert_eq!((a.urls.len(), a.quorum.get(), a.offline), (3, 2, Offline::Show));
+    assert_eq!(a.signatures, SignaturePolicy::Required { keyrings: vec!["/k".into()] });
+    assert_eq!((b.signatures.clone(), b.offline), (SignaturePolicy::DigestsOnly, Offline::Hide));
+    assert_eq!((b.selection.exclude.len(), c.urls[0].to_string().as_str()), (0, "https://c/"));
+    assert_eq!((config.cache_size, config.refresh), (ByteSize(1 << 30), Duration::from_secs(90)));
+    assert_eq!((config.libc_guard, config.selection.include.len()), (LibcGuard::Off, 1));
+    assert_eq!(system.setting("binhost.a.quorum"), ("2".into(), "own.toml:11".into()));
+
+    let system = system.given(|raw| {
+        raw.cache_size = Some(ByteSize(5));
+        raw.keyrings = vec!["/g".into()];
+        raw.verify_signature = Some(true);
+        raw.mountpoint = raw.portage_root.clone();
+    });
+    let config = system.config();
+    assert_eq!((config.cache_size, config.mountpoint.clone()), (ByteSize(5), system.path("")));
+    for binhost in &config.binhosts {
+        assert_eq!(binhost.signatures, SignaturePolicy::Required { keyrings: vec!["/g".into()] });
+    }
+    assert_eq!(system.setting("binhost.b.keyring"), ("/g".into(), "--keyring".into()));
+}
+
+#[test]
+fn what_the_command_line_names_replaces_all_binhosts() {
+    let given = |binhosts: &[&str], mirrors: &[&str]| {
+        let (binhosts, mirrors) =
+            [binhosts, mirrors].map(|urls| urls.iter().map(|url| (*url).to_owned()).collect()).into();
+        System::with(&[(REPOS, TWO)]).given(|raw| (raw.binhosts, raw.mirrors) = (binhosts, mirrors))
+    };
+    let urls = |system: &System| {
+        let binhosts = system.config().binhosts;
+        binhosts.iter().map(|binhost| binhost.urls.iter().map(ToString::to_string).collect()).collect::<Vec<Vec<_>>>()
+    };
+    assert_eq!(urls(&given(&["http://x", "http://w"], &[])), [["http://x/"], ["http://w/"]]);
+    assert_eq!(urls(&given(&["http://x"], &["http://m"])), [["http://x/", "http://m/"]]);
+    assert_eq!(urls(&given(&["", " "], &[])), [["https://b/"], ["https://a/x"]], "empty: as if not given");
+    assert!(given(&["http://x", "http://y"], &["http://m"]).refused().contains("and there are 2 of these"));
+    assert!(given(&[], &["http://m"]).refused().contains("and there are 0 of these"));
+    assert_eq!(given(&["http://x", "http://x"], &[]).refused(), "--binhost http://x/ is there twice");
+    assert!(given(&["nonsense"], &[]).refused().starts_with("--binhost \"nonsense\" is not a URL"));
+    let quorum = given(&["http://x"], &["http://m"]).given(|raw| raw.quorum = NonZeroUsize::new(3));
+    assert!(quorum.refused().starts_with("--quorum: 3 URLs of x-"), "{}", quorum.refused());
+    // Portage's files are not needed then, and may be broken.
+    let broken = given(&["http://x"], &[]).given(|raw| raw.mountpoint = raw.portage_root.clone());
+    broken.write(MAKE, "(");
+    assert_eq!(broken.config().binhosts.len(), 1);
+}
+
+#[test]
+fn without_any_binhost_it_says_where_it_looked() {
+    let system = System::with(&[]);
+    let refused = system.refused();
+    for part in [REPOS, "PORTAGE_BINHOST in etc/portage/make.conf", DEFAULT_CONFIG, "sync-uri = https://", "--binhost"]
+    {
+        assert!(refused.contains(part), "{refused}");
+    }
+    let off = System::with(&[(REPOS, TWO)]).own("[binhost.a]\nenabled = false\n[binhost.b]\nenabled = false\n");
+    assert!(
+        off.refused().contains("(b is not enabled in own.toml:4) (a is not enabled in own.toml:2)"),
+        "{}",
+        off.refused()
+    );
+    assert_eq!(off.warnings(), [""; 0]);
+    let broken = System::with(&[(REPOS, TWO), (MAKE, "PKGDIR\n")]);
+    assert!(broken.refused().starts_with("Portage's configuration: etc/portage/make.conf:2: "), "{}", broken.refused());
+    let relative = System::with(&[(REPOS, TWO), (MAKE, "PKGDIR=x\n")]);
+    assert!(relative.refused().starts_with("PKGDIR is x (etc/portage/make.conf:1), which is not an absolute path"));
+}
+
+#[test]
+fn mistakes_in_the_file_are_named_with_their_line() {
+    for (text, says) in [
+        ("\nchace-size = 1", "own.toml:2: there is no key \"chace-size\"; did you mean \"cache-size\"?"),
+        (
+            "[binhost.a]\nprioritty = 1",
+            "own.toml:2: there is no key \"prioritty\" in [binhost.a]; did you mean \"priority\"?",
+        ),
+        ("cache-size = true", "own.toml:1: cache-size: it must be bytes, or a size such as \"8G\""),
+        (
+            "cache-size = \"8X\"",
+            "own.toml:1: cache-size: \"8X\" is not a size: give bytes, or a number with K, M, G or T (powers of 1024), e.g. 8G",
+        ),
+        ("refresh = 0", "own.toml:1: refresh: 0 is shorter than 1s"),
+        ("cache-dir = \"x\"", "own.toml:1: cache-dir: \"x\" must begin with a slash"),
+        ("keyring = []", "own.toml:1: keyring: there must be one file at least"),
+        ("keyring = [1]", "own.toml:1: keyring: it must be a string, or an array of strings, and is an array"),
+        ("offline = \"never\"", "own.toml:1: offline: \"never\" is none of \"show\" and \"hide\""),
+        ("libc-guard = \"yes\"", "own.toml:1: libc-guard: it must be true or false, and is a string"),
+        ("binhost = 1", "own.toml:1: binhost must have a name: write [binhost.NAME]"),
+        (
+            "[binhost]\nurl = \"http://x\"",
+            "own.toml:2: binhost.url is a value; a binhost is a table: [binhost.NAME], with its keys below",
+        ),
+        ("[binhost.a]\nquorum = 0", "own.toml:2: binhost.a.quorum: it must be 1 or more"),
+        (
+            "[binhost.a]\nurl = \"/x\"",
+            "own.toml:2: binhost.a.url: \"/x\" is not a URL (relative URL without a base); one looks like https://host/path or file:///path",
+        ),
+        ("[binhost.a]\nquorum = 2", "own.toml:2: 2 URLs of a must agree, and it has 1: add mirrors, or ask for fewer"),
+        (
+            "[binhost.aa]\nquorum = 2",
+            "own.toml:1: [binhost.aa] has no url, and binrepos.conf has no section [aa]; did you mean [binhost.a]?",
+        ),
+        (
+            "[binhost.\"c/d\"]\nurl = \"http://x\"",
+            "own.toml:1: \"c/d\" cannot be the name of a binhost, which is a directory in the mount: letters, digits, '.', '_' and '-'",
+        ),
+        ("cache-dir = \"/x\"\n\ncache-dir = \"/y\"", "own.toml:3: duplicate key"),
+        ("cache-dir = ", "own.toml:1: string values must be quoted, expected literal string"),
+        ("\u{0}", "own.toml:1: "),
+    ] {
+        let refused = System::with(&[(REPOS, TWO)]).own(text).refused();
+        assert!(refused == says || (says.ends_with(": ") && refused.starts_with(says)), "{text}\n{refused}\n{says}");
+    }
+    let missing = System::with(&[]).given(|raw| raw.files = ConfigFiles::At("/none.toml".into()));
+    assert_eq!(missing.refused(), "--config /none.toml: there is no such file");
+}
+
+#[test]
+fn what_this_cpu_cannot_run_is_left_out() {
+    let repos = "[v3]\nsync-uri = https://h/x86-64-v3\n[v2]\nsync-uri = https://h/x86-64-v2\n[x86-64-v4]\nsync-uri = https://h/x\n";
+    let system = System::with(&[(REPOS, repos)]);
+    assert_eq!(names(&system.config()), ["v2"]);
+    let warnings = system.warnings();
+    assert!(
+        warnings[1].starts_with("the binhost v3 is left out: its packages need x86-64-v3, and this CPU is x86-64-v2; "),
+        "{warnings:?}"
+    );
+    assert_eq!(warnings.len(), 2);
+    let system = system.own("cpu-level = \"any\"\n[binhost.v3]\ncpu-level = \"x86-64-v3\"\n");
+    assert_eq!(names(&system.config()), ["x86-64-v4", "v2"]);
+    assert_eq!(system.given(|raw| raw.cpu = Some(CpuNeed::Any)).config().binhosts.len(), 3);
+}
+
+#[test]
+fn names_are_unique_and_fit_a_directory() {
+    let repos = "[a b]\nsync-uri = https://one\n[a/b]\nsync-uri = https://two\n[same]\nsync-uri = https://two/\n[ftp]\nsync-uri = ftp://x\n";
+    let system = System::with(&[(REPOS, repos), (MAKE, "PORTAGE_BINHOST='https://two https://three'\n")])
+        .given(|raw| raw.mountpoint = raw.portage_root.clone());
+    let config = system.config();
+    let distinct = |names: Vec<&str>| names.into_iter().collect::<BTreeSet<_>>().len();
+    assert!(names(&config).iter().all(|name| name::is_safe(name)), "{config:?}");
+    assert_eq!(distinct(names(&config)), 3);
+    assert_eq!(distinct(config.binhosts.iter().map(|binhost| binhost.directory.as_str()).collect()), 3);
+    let warnings = system.warnings();
+    assert!(
+        warnings[0].ends_with("the binhost ftp is left out: \"ftp\": only http, https and file URLs can be a binhost"),
+        "{warnings:?}"
+    );
+    assert!(warnings[1].ends_with("is left out: https://two/ is the URL of another one already"), "{warnings:?}");
+}
+
+#[test]
+fn a_reload_leaves_the_mountpoint_alone() {
+    let system = System::with(&[(REPOS, TWO)]);
+    let config = system.config();
+    system.write(REPOS, "[c]\nsync-uri = https://c\n");
+    let again = config.reload();
+    assert_eq!(names(again.result.as_ref().unwrap()), ["c"]);
+    assert_eq!(again.report.warnings, [""; 0]);
+    system.write(MAKE, "PKGDIR=/elsewhere/that/is/not\n");
+    let again = config.reload();
+    assert_eq!(again.result.unwrap().mountpoint, config.mountpoint);
+    assert_eq!(again.report.warnings, ["mountpoint has changed; that takes effect when binhostfs is started again"]);
+    system.write(MAKE, "(");
+    let broken = config.reload();
+    assert!(broken.result.is_err() && broken.watched.contains(&system.path(MAKE)));
+}
+
+#[test]
+fn cache_and_keys_are_outside_the_mount() {
+    let system = System::with(&[(REPOS, TWO)]);
+    let inside = system.path("pkgdir/x");
+    let cache = system.given(|raw| raw.cache_dir = Some(inside.clone()));
+    assert!(cache.refused().contains("is inside the mountpoint"));
+    let keys = cache.given(|raw| (raw.cache_dir, raw.keyrings) = (None, vec![inside]));
+    assert!(keys.refused().contains("is inside the mountpoint"));
+    let here = Path::new("/proc");
+    let busy = keys.given(|raw| (raw.keyrings, raw.mountpoint) = (Vec::new(), Some(here.into())));
+    assert!(busy.refused().contains("/proc is a mountpoint already"), "{}", busy.refused());
+}
