@@ -23,7 +23,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::config::{Binhost, Interval, MountConfig, SignaturePolicy};
 use crate::control::{Control, Server, Status};
-use crate::fetch::Fetcher;
+use crate::fetch::{Fetcher, Prefetch};
 use crate::fuse::{Mount, Operations};
 use crate::metrics::Metrics;
 use crate::store::Store;
@@ -114,7 +114,7 @@ impl Daemon {
         let (held, fetching, counted) = (Arc::clone(&store), Arc::clone(&fetcher), Arc::clone(&metrics));
         let mut sources = Sources::open(held, fetching, counted, &config, policies)?;
         let snapshots = Arc::new(Snapshots::new(sources.first().await?));
-        let operations = Operations::new(Arc::clone(&snapshots), Arc::clone(&fetcher));
+        let operations = Operations::new(Arc::clone(&snapshots), Arc::clone(&fetcher), Prefetch::default());
         let mount = Mount::new(&config.mountpoint, operations, Arc::clone(&metrics), config.passthrough)?;
         let shared = Arc::new(Shared::new(config, mount, store, fetcher, snapshots, metrics));
         shared.set_reports(sources.reports());
