@@ -133,7 +133,8 @@ fn eroots(arguments: &[OsString], script: usize, environment: &[OsString]) -> Ve
         let next = || arguments.iter().position(|word| *word == *name).and_then(|at| arguments.get(at + 1)).cloned();
         find(arguments, name, b'=').or_else(next)
     };
-    let root = option("--root").or_else(|| variable("ROOT")).map_or_else(|| PathBuf::from("/"), PathBuf::from);
+    let root = option("--root").or_else(|| variable("ROOT")).filter(|root| !root.is_empty());
+    let root = root.map_or_else(|| PathBuf::from("/"), PathBuf::from);
     // A Portage that lives in a prefix knows it; it shows in where the script is.
     let lives_in = || {
         let script = arguments.get(script)?.as_bytes();
@@ -187,4 +188,139 @@ fn read(directory: &OwnedFd, name: &str) -> io::Result<Vec<u8>> {
 
 fn text(directory: OwnedFd, name: &str) -> Option<String> {
     Some(String::from_utf8_lossy(&read(&directory, name).ok()?).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+    use std::process::{Command, Stdio};
+
+    use tempfile::TempDir;
+
+    /// A /proc with processes that were started `ticks` after boot, an hour ago.
+    struct Proc(TempDir);
+
+    impl Proc {
+        fn new() -> Self {
+            let proc = Self(TempDir::new().unwrap());
+            fs::write(proc.0.path().join("uptime"), "3600.00 1.00\n").unwrap();
+            proc
+        }
+
+        fn add(&self, pid: u32, parent: u32, arguments: &[&str], environment: &[&str]) {
+            let directory = self.0.path().join(pid.to_string());
+            fs::create_dir_all(&directory).unwrap();
+            let words = |words: &[&str]| words.iter().map(|word| format!("{word}\0")).collect::<String>();
+            fs::write(directory.join("status"), format!("Name:\tx\nTgid:\t{pid}\nPPid:\t{parent}\n")).unwrap();
+            let stat = format!("{pid} (a) S 9) S {parent} 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 {} 0", 100 * pid);
+            fs::write(directory.join("stat"), stat).unwrap();
+            fs::write(directory.join("cmdline"), words(arguments)).unwrap();
+            fs::write(directory.join("environ"), words(environment)).unwrap();
+            let _ = symlink("/", directory.join("root"));
+        }
+
+        fn find(&self, tid: u32) -> Option<Emerge> {
+            Emerge::find(self.0.path(), tid)
+        }
+    }
+
+    const SCRIPT: [&str; 4] = ["/usr/bin/python3.13", "-b", "/usr/lib/python-exec/python3.13/emerge", "-k"];
+
+    #[test]
+    fn the_topmost_emerge_above_whoever_opens() {
+        let proc = Proc::new();
+        proc.add(1, 0, &["init"], &[]);
+        proc.add(10, 1, &["bash"], &[]);
+        proc.add(20, 10, &["sudo", "emerge", "-k", "x"], &["ROOT=/wrong"]);
+        proc.add(30, 20, &SCRIPT, &["HOME=/", "ROOT=/mnt/new"]);
+        proc.add(31, 30, &SCRIPT, &["ROOT=/mnt/new"]);
+        proc.add(32, 31, &["bash", "misc-functions.sh"], &[]);
+        proc.add(33, 32, &["tar", "xf", "emerge"], &[]);
+        for opener in [33, 31, 30] {
+            let emerge = proc.find(opener).unwrap();
+            assert_eq!((emerge.key().pid, emerge.key().started), (30, 3000));
+            assert_eq!(emerge.eroots, [Path::new("/mnt/new")]);
+            let age = emerge.started.elapsed().unwrap().as_secs();
+            assert!((3569..=3571).contains(&age), "{age}");
+            assert!(emerge.root().is_ok());
+        }
+        for opener in [20, 10, 1, 0, 99] {
+            assert!(proc.find(opener).is_none(), "{opener}");
+        }
+    }
+
+    #[test]
+    fn not_from_too_far_below_nor_round_in_circles() {
+        let proc = Proc::new();
+        proc.add(1, 0, &SCRIPT, &[]);
+        (2..12).for_each(|pid| proc.add(pid, pid - 1, &["sh"], &[]));
+        assert!(proc.find(MAX_PROCESSES as u32).is_some());
+        assert!(proc.find(MAX_PROCESSES as u32 + 1).is_none());
+        proc.add(20, 21, &["sh"], &[]);
+        proc.add(21, 20, &["sh"], &[]);
+        assert!(proc.find(20).is_none());
+    }
+
+    #[test]
+    fn what_is_an_emerge() {
+        let words = |line: &str| line.split(' ').map(OsString::from).collect::<Vec<_>>();
+        for (line, is) in [
+            ("emerge -k", Some(0)),
+            ("/usr/bin/emerge", Some(0)),
+            ("/usr/bin/python3.13 -b -O /usr/lib/python-exec/python3.13/emerge -k", Some(3)),
+            ("pypy3 ./emerge", Some(1)),
+            ("python3", None),
+            ("python3 -c emerge.py", None),
+            ("python3 portageq emerge", None),
+            ("sh emerge", None),
+            ("emerged", None),
+            ("timeout 5 emerge", None),
+            ("", None),
+        ] {
+            assert_eq!(script(&words(line)), is, "{line}");
+        }
+        assert_eq!(script(&[]), None);
+    }
+
+    #[test]
+    fn where_its_plan_may_lie() {
+        let words = |line: &str| line.split_whitespace().map(OsString::from).collect::<Vec<_>>();
+        for (arguments, environment, expected) in [
+            ("emerge -k x", "", vec!["/"]),
+            ("emerge", "ROOT=/r/ XROOT=/no", vec!["/r"]),
+            ("emerge --root=/o x", "ROOT=/r", vec!["/o"]),
+            ("emerge --root /o x", "", vec!["/o"]),
+            ("emerge --root", "ROOT=/r", vec!["/r"]),
+            ("emerge --prefix=/p", "ROOT=/r EPREFIX=/q", vec!["/r/p", "/r"]),
+            ("emerge", "ROOT=/r EPREFIX=/q PORTAGE_OVERRIDE_EPREFIX=/w", vec!["/r/q", "/r"]),
+            ("emerge", "ROOT=/r EPREFIX= PORTAGE_OVERRIDE_EPREFIX=/w", vec!["/r"]),
+            ("emerge", "PORTAGE_OVERRIDE_EPREFIX=/w", vec!["/w", "/"]),
+            ("/home/u/gentoo/usr/bin/emerge", "", vec!["/home/u/gentoo", "/"]),
+            ("/usr/bin/emerge", "", vec!["/"]),
+            ("emerge", "ROOT=relative", vec![]),
+            ("emerge", "ROOT= EPREFIX=", vec!["/"]),
+        ] {
+            let expected: Vec<PathBuf> = expected.into_iter().map(PathBuf::from).collect();
+            assert_eq!(eroots(&words(arguments), 0, &words(environment)), expected, "{arguments} {environment}");
+        }
+    }
+
+    #[test]
+    fn real_processes_come_and_go() {
+        let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        let (process, parent) = Process::of(Path::new("/proc"), child.id()).unwrap();
+        assert_eq!(parent, std::process::id());
+        assert!(process.is_alive());
+        let started = wall_clock(Path::new("/proc"), process.key.started).unwrap();
+        assert!(started.elapsed().unwrap_or_default() < Duration::from_secs(30));
+        child.kill().unwrap();
+        // Before its parent has asked for it, and after.
+        while process.is_alive() {
+            std::thread::yield_now();
+        }
+        child.wait().unwrap();
+        assert!(!process.is_alive() && process.words("environ") == [""]);
+    }
 }

@@ -188,3 +188,6 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for AtMost<T> {
         deserializer.deserialize_seq(First(std::marker::PhantomData)).map(Self)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -154,3 +154,105 @@ impl<I: Item> Course<I> {
         Self { queue: VecDeque::new(), members: HashSet::new(), ahead: 0, failures: 0, read: Instant::now() }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    struct Of(u32, u64);
+
+    impl Item for Of {
+        type Key = u32;
+
+        fn key(&self) -> u32 {
+            self.0
+        }
+
+        fn size(&self) -> u64 {
+            self.1
+        }
+    }
+
+    fn next(queue: &mut Queue<char, Of>, process: char) -> Option<u32> {
+        queue.next(process, |_| false).map(|item| item.0)
+    }
+
+    fn all(queue: &mut Queue<char, Of>, process: char) -> Vec<u32> {
+        std::iter::from_fn(|| next(queue, process)).collect()
+    }
+
+    #[test]
+    fn in_the_order_of_the_plan_and_each_once() {
+        let mut queue = Queue::new(100);
+        let plan = [3, 1, 3, 2, 1].map(|key| Of(key, 1));
+        assert_eq!(queue.add('a', plan, 1), Added::New);
+        assert!(queue.is_planned(1) && queue.is_planned(2) && !queue.is_planned(4));
+        assert!(!queue.may_read('a') && queue.may_read('b'));
+        assert_eq!(all(&mut queue, 'a'), [3, 2]);
+        assert_eq!(queue.add('a', [4, 2, 5].map(|key| Of(key, 1)), 4), Added::Extended);
+        assert_eq!(all(&mut queue, 'a'), [5]);
+        assert!(all(&mut queue, 'b').is_empty());
+    }
+
+    #[test]
+    fn what_is_here_or_can_never_be_is_passed_over() {
+        let mut queue = Queue::new(10);
+        queue.add('a', [Of(1, 11), Of(2, 5), Of(3, 5)], 0);
+        queue.add('b', [Of(3, 5), Of(4, 5)], 0);
+        assert_eq!(queue.next('a', |item| item.0 == 2).map(|item| item.0), Some(3));
+        // It is ahead for another already.
+        assert_eq!(next(&mut queue, 'b'), Some(4));
+    }
+
+    #[test]
+    fn only_so_many_and_so_much_ahead_until_some_are_opened() {
+        let mut queue = Queue::new(1000);
+        let count = 2 * MAX_AHEAD as u32;
+        queue.add('a', (1..=count).map(|key| Of(key, 1)), 0);
+        assert_eq!(all(&mut queue, 'a').len(), MAX_AHEAD);
+        assert!(queue.opened(7) && !queue.opened(7) && !queue.opened(count));
+        assert_eq!(all(&mut queue, 'a'), [MAX_AHEAD as u32 + 1]);
+
+        let mut queue = Queue::new(10);
+        queue.add('a', [Of(1, 4), Of(2, 4), Of(3, 4)], 0);
+        queue.add('b', [Of(4, 2), Of(5, 1)], 0);
+        assert_eq!((all(&mut queue, 'a'), all(&mut queue, 'b')), (vec![1, 2], vec![4]));
+        queue.end('a');
+        assert_eq!((all(&mut queue, 'a'), all(&mut queue, 'b')), (vec![], vec![5]));
+        assert_eq!(queue.bytes, 3);
+    }
+
+    #[test]
+    fn failures_in_a_row_end_a_plan() {
+        let mut queue = Queue::new(100);
+        queue.add('a', (1..=20).map(|key| Of(key, 1)), 0);
+        let turn = |well: bool, queue: &mut Queue<char, Of>| {
+            let key = next(queue, 'a');
+            match key {
+                Some(_) if well => queue.succeeded('a'),
+                Some(key) => queue.failed('a', key),
+                None => {}
+            }
+            key
+        };
+        for well in [false, false, true, false, false, false] {
+            assert!(turn(well, &mut queue).is_some());
+        }
+        assert_eq!((turn(true, &mut queue), queue.bytes), (None, 1));
+    }
+
+    #[test]
+    fn only_so_many_plans_of_such_a_length() {
+        let mut queue = Queue::new(u64::MAX);
+        let many = || (0..u32::MAX).map(|key| Of(key, 1)).take(3 * MAX_QUEUED);
+        for process in ('a'..).take(MAX_COURSES) {
+            assert_eq!(queue.add(process, many(), 0), Added::New);
+        }
+        assert_eq!(queue.add('z', many(), 0), Added::Refused);
+        assert!(!queue.may_read('z'));
+        assert_eq!(queue.courses[&'a'].queue.len(), MAX_QUEUED);
+        queue.end('a');
+        assert!(queue.may_read('z'));
+    }
+}

@@ -223,7 +223,7 @@ fn what_fails_ahead_is_tried_again_when_it_is_opened() {
     let origin = Origin::with(&packages);
     let (gone, wrong) = (&packages[1], &packages[2]);
     origin.script(&gone.path, [Act::Status(404, Vec::new()), Act::Serve]);
-    origin.script(&wrong.path, [Act::Flip(9_000), Act::Flip(9_000), Act::Serve]);
+    origin.script(&wrong.path, [Act::Flip(9_000), Act::Serve]);
     let mounted = Options::new(origin.url()).mount();
     let mut emerge = Emerge::with_plan(&packages);
     emerge.opens(&mounted, &packages[0]);
@@ -284,7 +284,7 @@ fn the_plan_of_a_container_is_its_own() {
     // In a prefix: EROOT is /gentoo in there. It is written by whoever is pid 1 there, after it has started.
     fs::write(place.path().join("plan"), plan_of(&packages)).unwrap();
     fs::create_dir_all(root.join("gentoo/var/cache/edb")).unwrap();
-    let inside = "cat > /gentoo/var/cache/edb/mtimedb; cat \"$1\" > /dev/null && echo opened; sleep 60";
+    let inside = "cat > /gentoo/var/cache/edb/mtimedb; test -n \"$(wc -c \"$1\")\" && echo opened; sleep 60";
     let outside = "mount --bind /usr \"$1/usr\" && mount --bind \"$2\" \"$1/pkgdir\" && \
          exec env EPREFIX=/gentoo chroot \"$1\" /bin/bash -c 'exec -a emerge bash -c \"$0\" inside \"$1\"' \"$3\" \"$4\"";
     let mut command = Command::new("unshare");
