@@ -5,11 +5,13 @@
 //! * A plan is followed until its emerge ends; what is under way then, and nobody has asked for, is broken off.
 //! * What fails, fails silently, and is tried again when it is opened.
 //!
+//! Locks: the queue's before the fetcher's table of flights.
+//!
 //! Not its job: which packages are ahead (`queue`), what a plan says (`plan`), whose it is (`opener`).
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
@@ -31,8 +33,10 @@ pub const MAX_AHEAD_BYTES: u64 = 1 << 30;
 pub const AHEAD_SHARE: u64 = 4;
 /// Plans that are being read. A process may have its files where reading never ends.
 const MAX_READERS: usize = 4;
-/// How long the place of a reader stays taken, so that many processes with many plans do not keep a processor busy.
-const READER_REST: Duration = Duration::from_millis(250);
+/// How much longer than it worked a reader rests, so that many processes with many plans keep no processor busy.
+const REST: u32 = 10;
+/// How long it rests at most.
+const MAX_REST: Duration = Duration::from_secs(1);
 /// How often to look whether an emerge still runs.
 const LIVENESS: Duration = Duration::from_secs(1);
 
@@ -126,16 +130,20 @@ impl Inner {
     async fn look(self: Arc<Self>, wanted: Wanted, tid: u32, reader: OwnedSemaphorePermit) {
         let (inner, opened) = (Arc::clone(&self), wanted.key());
         // What reads takes its place along: it may never end.
-        let find = move || (inner.find(&wanted, tid), reader);
-        let Ok((Some(Found { process, plan }), reader)) = tokio::task::spawn_blocking(find).await else { return };
+        let find = move || {
+            let began = Instant::now();
+            (inner.find(&wanted, tid), began.elapsed(), reader)
+        };
+        let Ok((found, took, reader)) = tokio::task::spawn_blocking(find).await else { return };
+        let rest = async {
+            tokio::time::sleep(took.saturating_mul(REST).min(MAX_REST)).await;
+            drop(reader);
+        };
+        let Some(Found { process, plan }) = found else { return rest.await };
         let key = process.key();
         let added = self.queue().add(key, plan, opened);
         tracing::debug!(?key, ?added, "an emerge's plan");
         self.fetcher.moved.notify_waiters();
-        let rest = async {
-            tokio::time::sleep(READER_REST).await;
-            drop(reader);
-        };
         match added {
             Added::New => drop(tokio::join!(self.follow(process), rest)),
             Added::Extended | Added::Refused => rest.await,
@@ -158,7 +166,7 @@ impl Inner {
         let rows = plan::rows(wanted.view(), &names);
         let plan: Vec<Wanted> = rows.into_iter().filter_map(|row| self.fetcher.wanted(wanted.view(), row)).collect();
         let belongs = plan.iter().any(|planned| planned.key() == wanted.key());
-        let plan = plan.into_iter().filter(|planned| !self.fetcher.has(planned)).collect();
+        let plan = plan.into_iter().filter(|planned| !self.fetcher.need_not(planned)).collect();
         belongs.then(|| Found { process: emerge.into_process(), plan })
     }
 
@@ -187,7 +195,7 @@ impl Inner {
     fn next(self: &Arc<Self>, process: ProcessKey) -> Option<impl Future<Output = ()> + Send + use<>> {
         let place = Arc::clone(&self.turns).try_acquire_owned().ok()?;
         let turn = self.fetcher.spare_turn(RESERVED)?;
-        let wanted = self.queue().next(process, |wanted| self.fetcher.has(wanted))?;
+        let wanted = self.queue().next(process, |wanted| self.fetcher.need_not(wanted))?;
         let inner = Arc::clone(self);
         Some(async move {
             let (key, size) = (wanted.key(), wanted.record().size);

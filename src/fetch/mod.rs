@@ -324,6 +324,12 @@ impl Fetcher {
         self.store.has(wanted.record().id, wanted.record().size, &wanted.origin().policy)
     }
 
+    /// Whether fetching it would be no use: it is here, or under way, or its binhost is no longer used.
+    fn need_not(&self, wanted: &Wanted) -> bool {
+        let (origin, _) = wanted.key();
+        self.has(wanted) || self.flights().contains_key(&wanted.key()) || self.origins.get(origin).is_none()
+    }
+
     /// A turn, if more than `reserved` are free.
     fn spare_turn(&self, reserved: usize) -> Option<OwnedSemaphorePermit> {
         let spare = self.turns.available_permits() > reserved;

@@ -104,8 +104,7 @@ fn signed_packages_by_their_digests() {
 #[test]
 fn what_is_planned_is_fetched_ahead() {
     let Some(binhost) = portage::binhost("gpkg-multi") else { return };
-    let nginx =
-        Nginx::serve_with(&binhost, "location /app-misc/ { limit_rate 4k; }\nlocation /acct { limit_rate 4k; }");
+    let nginx = Nginx::serve_with(&binhost, "location ~ tar$ { limit_rate 4k; }");
     let mounted = Options::new(nginx.url()).mount();
     for mode in ["-K", "-k"] {
         let emerge = emerge(&mounted).with("MODE", mode);
