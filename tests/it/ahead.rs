@@ -9,6 +9,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::harness::{Act, Mounted, Options, Origin, Package, can_mount, eventually, plan_of};
@@ -26,8 +27,13 @@ impl Emerge {
     /// It has just been started, and has planned nothing.
     fn start(name: &str) -> Self {
         let root = TempDir::with_prefix("binhostfs-it.").unwrap();
+        let path = root.path().to_owned();
+        Self::start_with(name, root, &path)
+    }
+
+    fn start_with(name: &str, root: TempDir, path: &Path) -> Self {
         let mut command = Command::new("sh");
-        command.arg0(name).args(["-c", SHELL]).env("ROOT", root.path()).env_remove("EPREFIX");
+        command.arg0(name).args(["-c", SHELL]).env("ROOT", path).env_remove("EPREFIX");
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut emerge = Self { child: command.spawn().unwrap(), root };
         assert_eq!(emerge.says(), "ready");
@@ -263,6 +269,47 @@ fn only_a_running_emerge_and_its_own_plan_count() {
     eventually(20, "the last plan is followed", || cached(&mounted) == 5);
     let asked = origin.asked_packages();
     assert_eq!(asked, [0, 3, 6, 7, 8].map(|at| packages[at].path.clone()));
+}
+
+#[test]
+fn a_plan_that_is_a_trap_delays_nobody() {
+    if !can_mount() {
+        return;
+    }
+    let packages: [Package; 10] = packages(20_000);
+    let origin = Origin::with(&packages);
+    let mounted = Options::new(origin.url()).mount();
+    // A file system whose daemon answers nothing.
+    let dead = Options::new(origin.url()).mount();
+    dead.signal(Signal::STOP);
+    let stuck = |package: &Package| {
+        let root = TempDir::with_prefix("binhostfs-it.").unwrap();
+        let mut emerge = Emerge::start_with("emerge", root, &dead.mountpoint());
+        let before = Instant::now();
+        emerge.opens(&mounted, package);
+        assert!(before.elapsed() < Duration::from_secs(2), "{:?}", before.elapsed());
+        emerge
+    };
+    let stuck: Vec<Emerge> = packages[..3].iter().map(stuck).collect();
+    // A pipe into which nobody writes, and more than anybody reads.
+    let mut traps = [Emerge::with_plan(&packages[3..5]), Emerge::with_plan(&packages[4..6])];
+    let file = |emerge: &Emerge| emerge.root.path().join("var/cache/edb/mtimedb");
+    fs::remove_file(file(&traps[0])).unwrap();
+    assert!(Command::new("mkfifo").arg(file(&traps[0])).status().unwrap().success());
+    fs::File::create(file(&traps[1])).unwrap().set_len(1 << 30).unwrap();
+    for (emerge, package) in traps.iter_mut().zip(&packages[3..5]) {
+        let before = Instant::now();
+        emerge.opens(&mounted, package);
+        assert!(before.elapsed() < Duration::from_secs(2), "{:?}", before.elapsed());
+    }
+    // A reader that worked rests a moment; nothing tells when it is over.
+    std::thread::sleep(Duration::from_secs(1));
+    let mut last = Emerge::with_plan(&packages[8..]);
+    last.opens(&mounted, &packages[8]);
+    eventually(20, "a good plan is followed all the same", || cached(&mounted) == 7);
+    assert_eq!(mounted.counter("prefetched"), 1);
+    dead.signal(Signal::CONT);
+    drop(stuck);
 }
 
 #[test]
