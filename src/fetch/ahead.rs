@@ -9,6 +9,7 @@
 //!
 //! Not its job: which packages are ahead (`queue`), what a plan says (`plan`), whose it is (`opener`).
 
+use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,11 +17,12 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
+use super::flight::{self, Landed};
 use super::opener::{Emerge, Process, ProcessKey};
 use super::origin::Key;
 use super::plan::{self, PlanError};
 use super::queue::{Added, Item, Queue};
-use super::{Fetcher, Wanted};
+use super::{Fetcher, Flight, MAX_FLIGHTS, Wanted};
 
 /// Packages that are fetched ahead at the same time: enough for small ones over a long way, and the next one to be opened has
 /// a third of the line at least.
@@ -212,6 +214,46 @@ impl Inner {
     }
 }
 
+impl Fetcher {
+    /// Fetches a package that nobody has opened yet; `turn` is a turn of ours. Whoever opens it meanwhile joins the flight.
+    /// Dropping the future breaks it off where nobody has. `true`: it is in the cache now.
+    async fn ahead(self: &Arc<Self>, wanted: Wanted, turn: OwnedSemaphorePermit) -> bool {
+        let Some(landed) = self.set_off(&wanted, turn) else { return false };
+        landed.wait().await;
+        self.has(&wanted)
+    }
+
+    fn set_off(self: &Arc<Self>, wanted: &Wanted, turn: OwnedSemaphorePermit) -> Option<Landed> {
+        let key = wanted.key();
+        let mut flights = self.flights();
+        if flights.contains_key(&key) || flights.len() >= MAX_FLIGHTS || self.failures.recent(key).is_some() {
+            return None;
+        }
+        let (flight, receiver) = Flight::new(wanted, false);
+        let landed = Landed::new(&flight, receiver);
+        flights.insert(key, Arc::clone(&flight));
+        tokio::spawn(flight::fly(Arc::clone(self), flight, wanted.clone(), Some(turn)));
+        Some(landed)
+    }
+
+    /// Whether it is in the cache, most likely.
+    fn has(&self, wanted: &Wanted) -> bool {
+        self.store.has(wanted.record().id, wanted.record().size, &wanted.origin().policy)
+    }
+
+    /// Whether fetching it would be no use: it is here, or under way, or its binhost is no longer used.
+    fn need_not(&self, wanted: &Wanted) -> bool {
+        let (origin, _) = wanted.key();
+        self.has(wanted) || self.flights().contains_key(&wanted.key()) || self.origins.get(origin).is_none()
+    }
+
+    /// A turn, if more than `reserved` are free.
+    fn spare_turn(&self, reserved: usize) -> Option<OwnedSemaphorePermit> {
+        let spare = self.turns.available_permits() > reserved;
+        spare.then(|| Arc::clone(&self.turns).try_acquire_owned().ok()).flatten()
+    }
+}
+
 /// The course ends, also when the task that follows it is aborted.
 struct End<'a> {
     inner: &'a Inner,
@@ -226,12 +268,11 @@ impl Drop for End<'_> {
 
 /// The plan of an emerge, from the first EROOT that has one.
 fn read(emerge: &Emerge) -> Result<Vec<plan::Planned>, PlanError> {
-    use std::os::fd::AsFd as _;
     let root = emerge.root().map_err(PlanError::Open)?;
     let mut last = Ok(Vec::new());
     for eroot in &emerge.eroots {
         last = plan::read(root.as_fd(), eroot, emerge.started);
-        if last.is_ok() {
+        if last.as_ref().is_ok_and(|plan| !plan.is_empty()) {
             break;
         }
     }

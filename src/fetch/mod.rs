@@ -30,7 +30,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
 use crate::index::{EntryId, OriginId, Record, View};
 use crate::metrics::Metrics;
@@ -42,7 +42,6 @@ pub use ahead::{AHEAD_SHARE, Ahead, MAX_AHEAD_BYTES, MAX_AHEAD_DOWNLOADS, Prefet
 use alarms::Alarms;
 use failures::Failures;
 pub use failures::{FAILURE_MEMORY, FailureReport};
-use flight::Landed;
 use held::Held;
 use origin::{Key, Origins};
 pub use origin::{Origin, Wanted};
@@ -296,44 +295,6 @@ impl Fetcher {
         flights.insert(key, Arc::clone(&flight));
         tokio::spawn(flight::fly(Arc::clone(self), flight, wanted, None));
         Ok(receiver)
-    }
-
-    /// Fetches a package that nobody has opened yet; `turn` is a turn of ours. Whoever opens it meanwhile joins the flight.
-    /// Dropping the future breaks it off where nobody has. `true`: it is in the cache now.
-    async fn ahead(self: &Arc<Self>, wanted: Wanted, turn: OwnedSemaphorePermit) -> bool {
-        let Some(landed) = self.set_off(&wanted, turn) else { return false };
-        landed.wait().await;
-        self.has(&wanted)
-    }
-
-    fn set_off(self: &Arc<Self>, wanted: &Wanted, turn: OwnedSemaphorePermit) -> Option<Landed> {
-        let key = wanted.key();
-        let mut flights = self.flights();
-        if flights.contains_key(&key) || flights.len() >= MAX_FLIGHTS || self.failures.recent(key).is_some() {
-            return None;
-        }
-        let (flight, receiver) = Flight::new(wanted, false);
-        let landed = Landed::new(&flight, receiver);
-        flights.insert(key, Arc::clone(&flight));
-        tokio::spawn(flight::fly(Arc::clone(self), flight, wanted.clone(), Some(turn)));
-        Some(landed)
-    }
-
-    /// Whether it is in the cache, most likely.
-    fn has(&self, wanted: &Wanted) -> bool {
-        self.store.has(wanted.record().id, wanted.record().size, &wanted.origin().policy)
-    }
-
-    /// Whether fetching it would be no use: it is here, or under way, or its binhost is no longer used.
-    fn need_not(&self, wanted: &Wanted) -> bool {
-        let (origin, _) = wanted.key();
-        self.has(wanted) || self.flights().contains_key(&wanted.key()) || self.origins.get(origin).is_none()
-    }
-
-    /// A turn, if more than `reserved` are free.
-    fn spare_turn(&self, reserved: usize) -> Option<OwnedSemaphorePermit> {
-        let spare = self.turns.available_permits() > reserved;
-        spare.then(|| Arc::clone(&self.turns).try_acquire_owned().ok()).flatten()
     }
 
     fn flights(&self) -> MutexGuard<'_, HashMap<Key, Arc<Flight>>> {
