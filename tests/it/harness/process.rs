@@ -17,14 +17,27 @@ pub(crate) fn binary() -> &'static str {
 /// How to start a daemon.
 #[derive(Debug, Clone)]
 pub(crate) struct Options {
-    url: String,
+    /// `None`: the binhosts stand in a file.
+    url: Option<String>,
     more: Vec<String>,
     environment: Vec<(String, String)>,
 }
 
 impl Options {
     pub(crate) fn new(url: impl Into<String>) -> Self {
-        Self { url: url.into(), more: Vec::new(), environment: Vec::new() }
+        Self { url: Some(url.into()), more: Vec::new(), environment: Vec::new() }
+    }
+
+    /// The binhosts stand in a `binhostfs.toml`.
+    pub(crate) fn configured(file: &Path) -> Self {
+        let more = vec!["--config".to_owned(), file.to_str().unwrap().to_owned()];
+        Self { url: None, more, environment: Vec::new() }
+    }
+
+    /// The binhosts, their signatures and the mountpoint stand in Portage's files below `root`.
+    pub(crate) fn of_portage(root: &Path) -> Self {
+        let more = vec!["--portage-root".to_owned(), root.to_str().unwrap().to_owned()];
+        Self { url: None, more, environment: Vec::new() }
     }
 
     /// More options of `binhostfs mount`.
@@ -103,12 +116,19 @@ impl Mounted {
 
     fn command(&self) -> Command {
         let mut command = Command::new(binary());
-        command.arg("mount").arg("--binhost").arg(&self.options.url);
-        if !self.options.more.iter().any(|option| option == "--keyring") {
+        command.arg("mount");
+        for url in &self.options.url {
+            command.arg("--binhost").arg(url);
+        }
+        let given = |name: &str| self.options.more.iter().any(|option| option == name);
+        if !given("--keyring") && !given("--portage-root") {
             command.args(["--verify-signature", "false"]);
         }
         command.arg("--cache-dir").arg(self.cache()).arg("--control").arg(self.control());
-        command.args(&self.options.more).arg(self.mountpoint());
+        command.args(&self.options.more);
+        if !given("--portage-root") {
+            command.arg(self.mountpoint());
+        }
         let log = fs::File::options().create(true).append(true).open(self.place().join("log")).unwrap();
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         for (name, value) in &self.options.environment {
