@@ -29,6 +29,7 @@ mod reading;
 mod refresh;
 mod refusal;
 mod sharing;
+mod shown;
 mod signatures;
 mod systemd;
 mod tls;
