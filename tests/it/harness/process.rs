@@ -17,14 +17,21 @@ pub(crate) fn binary() -> &'static str {
 /// How to start a daemon.
 #[derive(Debug, Clone)]
 pub(crate) struct Options {
-    url: String,
+    /// `None`: the binhosts stand in a file.
+    url: Option<String>,
     more: Vec<String>,
     environment: Vec<(String, String)>,
 }
 
 impl Options {
     pub(crate) fn new(url: impl Into<String>) -> Self {
-        Self { url: url.into(), more: Vec::new(), environment: Vec::new() }
+        Self { url: Some(url.into()), more: Vec::new(), environment: Vec::new() }
+    }
+
+    /// The binhosts stand in a `binhostfs.toml`.
+    pub(crate) fn configured(file: &Path) -> Self {
+        let more = vec!["--config".to_owned(), file.to_str().unwrap().to_owned()];
+        Self { url: None, more, environment: Vec::new() }
     }
 
     /// More options of `binhostfs mount`.
@@ -103,7 +110,10 @@ impl Mounted {
 
     fn command(&self) -> Command {
         let mut command = Command::new(binary());
-        command.arg("mount").arg("--binhost").arg(&self.options.url);
+        command.arg("mount");
+        if let Some(url) = &self.options.url {
+            command.arg("--binhost").arg(url);
+        }
         if !self.options.more.iter().any(|option| option == "--keyring") {
             command.args(["--verify-signature", "false"]);
         }
