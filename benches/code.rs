@@ -12,7 +12,7 @@ use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use binhostfs::index::{Cpv, Digest, Entry, Index, PkgPath};
+use binhostfs::index::{Cpv, Digest, Entry, Index, OriginId, PkgPath, View};
 use binhostfs::metrics::Metrics;
 use binhostfs::store::{Body, Incoming, Placement, Store};
 use binhostfs::tree::{Inode, PackagesFile, Tree};
@@ -60,8 +60,9 @@ fn index_text(changed: usize) -> String {
 }
 
 fn tree_of(index: Index) -> Tree {
-    let rendered = index.render(std::io::sink(), 1).unwrap();
-    Tree::new(1, Arc::new(index), PackagesFile { file: Arc::new(tempfile::tempfile().unwrap()), rendered })
+    let view = Arc::new(View::whole(OriginId(0), Arc::new(index)));
+    let rendered = view.render(std::io::sink(), 1).unwrap();
+    Tree::new(1, view, PackagesFile { file: Arc::new(tempfile::tempfile().unwrap()), rendered })
 }
 
 fn index(criterion: &mut Criterion) {
@@ -71,8 +72,8 @@ fn index(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("index of 20,000 entries");
     group.throughput(Throughput::Bytes(text.len() as u64));
     group.bench_function("parse", |b| b.iter(parse));
-    let index = parse();
-    group.bench_function("render", |b| b.iter(|| index.render(std::io::sink(), 1).unwrap()));
+    let view = View::whole(OriginId(0), Arc::new(parse()));
+    group.bench_function("render", |b| b.iter(|| view.render(std::io::sink(), 1).unwrap()));
 }
 
 fn tree(criterion: &mut Criterion) {
@@ -80,9 +81,9 @@ fn tree(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("tree of 20,000 entries");
     let rendered = tree.packages().rendered;
     let packages = || PackagesFile { file: Arc::clone(&tree.packages().file), rendered };
-    let build = |packages| Tree::new(1, Arc::clone(tree.index()), packages);
+    let build = |packages| Tree::new(1, Arc::clone(tree.view()), packages);
     group.bench_function("build", |b| b.iter_batched(packages, build, BatchSize::SmallInput));
-    let paths: Vec<&str> = tree.index().records().iter().map(|record| tree.index().path(record)).collect();
+    let paths: Vec<&str> = (0..tree.view().len() as u32).map(|row| tree.view().path(row)).collect();
     let inode = |path: &str| path.split('/').fold(Inode::ROOT, |at, name| tree.lookup(at, name).unwrap().inode);
     // Far from each other, as a prime steps through them.
     let mut next = (0..).map(|at| at * 7919 % ENTRIES);
@@ -154,7 +155,7 @@ fn store(criterion: &mut Criterion) {
     let directory = tempfile::tempdir_in(std::env::current_exe().unwrap().parent().unwrap()).unwrap();
     let store = Store::open(directory.path(), 1 << 30, Arc::new(Metrics::default())).unwrap();
     let commit = |(incoming, body, entry): (_, Body, Entry)| {
-        assert_eq!(store.commit(incoming, &body, entry.id()), Placement::Kept)
+        assert_eq!(store.commit(incoming, &body, entry.id(), None), Placement::Kept)
     };
     let mut group = criterion.benchmark_group("store");
     let mut numbers = 0..;

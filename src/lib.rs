@@ -8,6 +8,7 @@
 //! | [`config`] | command line, own file and Portage's files -> one validated configuration |
 //! | [`index`] | parse, query and render `Packages` |
 //! | [`verify`] | prove that bytes are the package that the index names |
+//! | [`policy`] | which entries of which binhost are shown, and how |
 //! | [`tree`] | an immutable snapshot of names, inodes and attributes |
 //! | [`upstream`] | bytes of a binhost: retries, resume, conditional requests |
 //! | [`store`] | verified bodies and their catalogue within a bound |
@@ -25,6 +26,7 @@ pub mod fetch;
 pub mod fuse;
 pub mod index;
 pub mod metrics;
+pub mod policy;
 pub mod store;
 pub mod tree;
 pub mod upstream;

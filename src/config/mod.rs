@@ -24,6 +24,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::index::{Atom, Cpv};
 pub use cpu::{CpuLevel, CpuLevelError, CpuNeed};
 pub use error::ConfigError;
 pub use interval::{Interval, IntervalError};
@@ -34,8 +35,6 @@ pub use size::{ByteSize, SizeError};
 pub use url::{BinhostUrl, UrlError};
 pub(crate) use url::{file_path, shown};
 pub use watch::{Changes, Watch};
-
-use crate::index::Atom;
 
 /// Where the cache is unless `--cache-dir` says otherwise.
 pub const DEFAULT_CACHE_DIR: &str = "/var/cache/binhostfs";
@@ -84,6 +83,21 @@ pub struct Selection {
     pub exclude: Vec<Atom>,
 }
 
+impl Selection {
+    /// Whether it lets everything pass.
+    #[must_use]
+    pub fn is_everything(&self) -> bool {
+        self.include.is_empty() && self.exclude.is_empty()
+    }
+
+    /// Whether an entry is shown. `slot`: `None` stands for Portage's default.
+    #[must_use]
+    pub fn admits(&self, cpv: &Cpv, slot: Option<&str>, repository: Option<&str>) -> bool {
+        let matches = |atoms: &[Atom]| atoms.iter().any(|atom| atom.matches(cpv, slot, repository));
+        (self.include.is_empty() || matches(&self.include)) && !matches(&self.exclude)
+    }
+}
+
 /// What becomes of packages that are not in the cache while no URL of their binhost answers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Offline {
@@ -94,13 +108,13 @@ pub enum Offline {
     Hide,
 }
 
-/// What becomes of packages that were built against a newer libc than the one that is installed.
+/// Whether entries that were built against a libc, and do not say so, get a dependency on it (`policy`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum LibcGuard {
-    /// They are not shown.
-    #[default]
+    /// They do.
     On,
-    /// They are shown like others.
+    /// They are shown as their binhost has them.
+    #[default]
     Off,
 }
 

@@ -97,7 +97,7 @@ fn portage_alone_is_enough() {
     assert_eq!((a.urls[0].to_string().as_str(), &a.signatures), ("https://a/x", &SignaturePolicy::DigestsOnly));
     assert_eq!(b.signatures, SignaturePolicy::Required { keyrings: vec![DEFAULT_KEYRING.into()] });
     assert_eq!(b.selection.exclude, ["*/*-bin".parse().unwrap()]);
-    assert_eq!((b.quorum.get(), b.offline, config.libc_guard), (1, Offline::Show, LibcGuard::On));
+    assert_eq!((b.quorum.get(), b.offline, config.libc_guard), (1, Offline::Show, LibcGuard::Off));
     assert_eq!(system.setting("mountpoint"), ("pkgdir".into(), "etc/portage/make.conf:1".into()));
     assert_eq!(system.setting("binhost.a.verify-signature"), ("false".into(), "etc/portage/binrepos.conf:4".into()));
     assert_eq!(system.setting("cache-dir"), (DEFAULT_CACHE_DIR.into(), "default".into()));
@@ -106,7 +106,7 @@ fn portage_alone_is_enough() {
 
 #[test]
 fn the_file_counts_more_than_portage_and_the_command_line_most() {
-    let own = "cache-size = \"1G\"\nrefresh = 90\nkeyring = \"/k\"\noffline = \"hide\"\nlibc-guard = false\n\
+    let own = "cache-size = \"1G\"\nrefresh = 90\nkeyring = \"/k\"\noffline = \"hide\"\nlibc-guard = true\n\
                include = [\"app-misc/*\"]\nverify-signature = true\n\
                [binhost.a]\npriority = 10\nmirrors = [\"https://m1\", \"https://m2\"]\nquorum = 2\noffline = \"show\"\n\
                [binhost.b]\nexclude = []\nverify-signature = false\n[binhost.c]\nurl = \"https://c\"\n";
@@ -119,7 +119,7 @@ fn the_file_counts_more_than_portage_and_the_command_line_most() {
     assert_eq!((b.signatures.clone(), b.offline), (SignaturePolicy::DigestsOnly, Offline::Hide));
     assert_eq!((b.selection.exclude.len(), c.urls[0].to_string().as_str()), (0, "https://c/"));
     assert_eq!((config.cache_size, config.refresh), (ByteSize(1 << 30), Duration::from_secs(90)));
-    assert_eq!((config.libc_guard, config.selection.include.len()), (LibcGuard::Off, 1));
+    assert_eq!((config.libc_guard, config.selection.include.len()), (LibcGuard::On, 1));
     assert_eq!(system.setting("binhost.a.quorum"), ("2".into(), "own.toml:11".into()));
 
     let system = system.given(|raw| {

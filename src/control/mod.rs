@@ -16,8 +16,8 @@ mod status;
 pub use client::{ClientError, get_status, refresh};
 pub use server::{ControlError, Server};
 pub use status::{
-    BinhostStatus, CacheStatus, DownloadStatus, FailureStatus, GenerationStatus, KeyringStatus, RefreshStatus,
-    Refreshed, Status,
+    BinhostStatus, CacheStatus, DownloadStatus, EntriesStatus, FailureStatus, GenerationStatus, KeyringStatus,
+    MirrorState, MirrorStatus, RefreshStatus, Refreshed, Status,
 };
 
 /// Path of the status resource.

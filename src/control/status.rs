@@ -23,20 +23,18 @@ pub struct Status {
     pub mountpoint: String,
     /// Whether the kernel reads cached packages without the daemon.
     pub passthrough: bool,
-    /// Whether OpenPGP signatures are checked.
+    /// Whether OpenPGP signatures are checked, whatever the binhost.
     pub signatures: bool,
-    /// What they are checked with; none where they are not checked.
-    #[serde(default)]
-    pub keyring: Option<KeyringStatus>,
-    /// Where packages come from.
-    pub binhost: BinhostStatus,
+    /// Where packages come from, the most preferred first.
+    pub binhosts: Vec<BinhostStatus>,
     /// What is shown.
     pub generation: GenerationStatus,
-    /// How the index is kept up to date.
+    /// How the indexes are kept up to date: of several, the oldest confirmation, the last attempt and all problems.
     pub refresh: RefreshStatus,
-    /// Packages that are left out because what the binhost serves is not what its index says.
-    #[serde(default)]
+    /// Packages that are left out because what their binhost serves is not what its index says.
     pub refused: Vec<FailureStatus>,
+    /// Verified packages that had other bytes when they were verified before, newest first.
+    pub alarms: Vec<FailureStatus>,
     /// The cache.
     pub cache: CacheStatus,
     /// Downloads in progress.
@@ -58,11 +56,121 @@ pub struct KeyringStatus {
     pub problems: Vec<String>,
 }
 
-/// Where packages come from.
+/// A binhost.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BinhostStatus {
-    /// URLs in the order in which they are tried, without credentials.
+    /// What it is called in the configuration.
+    pub name: String,
+    /// Its URLs in the order in which they are configured, without credentials.
     pub urls: Vec<String>,
+    /// How each of them does, in the order in which they would be asked now; also places that an index names.
+    #[serde(default)]
+    pub mirrors: Vec<MirrorStatus>,
+    /// Packages of it that are shown.
+    pub packages: u64,
+    /// TIMESTAMP of its index; 0 without one.
+    pub index_timestamp: i64,
+    /// How its index is kept up to date.
+    pub refresh: RefreshStatus,
+    /// Whether none of its URLs answered the last time.
+    pub away: bool,
+    /// What signatures are checked with; none where they are not checked.
+    pub keyring: Option<KeyringStatus>,
+    /// Entries of its index that are not shown, or not as they are.
+    pub entries: EntriesStatus,
+}
+
+/// Entries of an index that are not shown, or not as they are, by number.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct EntriesStatus {
+    /// Not fit for Portage.
+    pub dropped: u64,
+    /// Why they are not.
+    pub dropped_reasons: String,
+    /// What the binhost serves is not what its index says.
+    pub refused: u64,
+    /// Too few of its URLs have them with the same digests.
+    pub disputed: u64,
+    /// Not selected by the configuration.
+    pub unselected: u64,
+    /// Not in the cache, while the binhost is away.
+    pub held: u64,
+    /// A preferred binhost has the same one.
+    pub superseded: u64,
+    /// Their PATH, also below the binhost's name, is taken.
+    pub homeless: u64,
+    /// Shown below the name of the binhost, since their PATH is taken.
+    pub moved: u64,
+    /// Shown with a dependency on the libc that they were built against.
+    pub guarded: u64,
+}
+
+/// How a URL of a binhost does.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MirrorStatus {
+    /// The URL, without credentials.
+    pub url: String,
+    /// Whether it is asked.
+    pub state: MirrorState,
+    /// When it is asked again; only while it rests. Where no other URL is better it is asked all the same.
+    pub resting_until: Option<u64>,
+    /// Smoothed rate of downloads, bytes/s; none: not known.
+    pub rate: Option<u64>,
+    /// Smoothed time to the first byte, ms; none: not known.
+    pub first_byte_ms: Option<u64>,
+    /// Failures in a row.
+    pub failures: u64,
+    /// Packages from it that proved wrong.
+    pub wrong: u64,
+    /// The last failure, be it over or not.
+    pub last_error: Option<String>,
+    /// When that was.
+    pub last_error_time: Option<u64>,
+}
+
+/// See [`MirrorStatus`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MirrorState {
+    /// Nothing is known against it.
+    Healthy,
+    /// It served wrong bytes lately: asked after the healthy ones.
+    Distrusted,
+    /// It has rested, and one download tries it.
+    Trying,
+    /// It failed lately, and is left alone for a while.
+    Resting,
+}
+
+impl MirrorStatus {
+    /// One line for a person, at the time `now`.
+    fn line(&self, now: u64) -> String {
+        let span = |seconds: u64| Interval(Duration::from_secs(seconds));
+        let Self { url, failures, wrong, .. } = self;
+        let error = self.last_error.as_deref().unwrap_or_default();
+        let state = match self.state {
+            MirrorState::Healthy => None,
+            MirrorState::Distrusted => Some("served wrong bytes".to_owned()),
+            MirrorState::Trying => Some(format!("tried again after: {error}")),
+            MirrorState::Resting => {
+                let left = span(self.resting_until.unwrap_or(now).saturating_sub(now));
+                Some(format!("rests for {left} after {failures} failures: {error}"))
+            }
+        };
+        let rate = self.rate.map(|rate| format!("{}/s", ByteSize(rate)));
+        let wrong = (*wrong > 0).then(|| format!("wrong packages: {wrong}"));
+        let notes: Vec<String> = [rate, wrong, state].into_iter().flatten().collect();
+        if notes.is_empty() { url.clone() } else { format!("{url} ({})", notes.join("; ")) }
+    }
+}
+
+impl BinhostStatus {
+    /// Its URLs for a person, at the time `now`.
+    fn lines(&self, now: u64) -> Vec<String> {
+        // A daemon of another version may not say how they do.
+        let unknown = self.urls.iter().filter(|url| self.mirrors.iter().all(|mirror| mirror.url != **url)).cloned();
+        self.mirrors.iter().map(|mirror| mirror.line(now)).chain(unknown).collect()
+    }
 }
 
 /// What is shown.
@@ -72,11 +180,7 @@ pub struct GenerationStatus {
     pub number: u64,
     /// Packages in it.
     pub packages: u64,
-    /// Entries of the index that are left out.
-    pub dropped: u64,
-    /// Why they are.
-    pub dropped_reasons: String,
-    /// TIMESTAMP of the index; 0 without an index.
+    /// TIMESTAMP of what Portage reads, s since the epoch.
     pub index_timestamp: i64,
 }
 
@@ -143,42 +247,29 @@ pub struct Refreshed {
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ago = |time: u64| Interval(Duration::from_secs(self.time.saturating_sub(time)));
-        let Self { mountpoint, version, pid, generation, refresh, cache, metrics, .. } = self;
+        let Self { mountpoint, version, pid, generation, cache, metrics, .. } = self;
         let reads = if self.passthrough { "by the kernel (passthrough)" } else { "through the daemon" };
         writeln!(f, "{mountpoint}: mounted for {} by binhostfs {version} (pid {pid})", ago(self.started))?;
-        writeln!(f, "binhost     {}", self.binhost.urls.join("\n            "))?;
-        if refresh.confirmed == 0 {
-            writeln!(f, "index       none yet: PKGDIR is shown empty")?;
-        } else {
-            let GenerationStatus { number, packages, .. } = generation;
-            writeln!(
-                f,
-                "index       {packages} packages, generation {number}, up to date {} ago",
-                ago(refresh.confirmed)
-            )?;
-        }
-        if generation.dropped > 0 {
-            writeln!(f, "left out    {} entries: {}", generation.dropped, generation.dropped_reasons)?;
-        }
-        if let Some(error) = &refresh.error {
-            writeln!(f, "problem     refreshing the index failed {} ago: {error}", ago(refresh.attempted))?;
+        writeln!(f, "shown       {} packages, generation {}", generation.packages, generation.number)?;
+        self.binhosts.iter().try_for_each(|binhost| binhost.show(f, self.time, &ago))?;
+        // Of a binhost it stands there already.
+        if let Some(error) =
+            self.refresh.error.as_ref().filter(|_| self.binhosts.iter().all(|b| b.refresh.error.is_none()))
+        {
+            writeln!(f, "problem     {error}")?;
         }
         let (used, bound) = (ByteSize(cache.bytes), ByteSize(cache.bound));
         writeln!(f, "cache       {} packages, {used} of {bound}, in {}", cache.packages, cache.directory)?;
         writeln!(f, "reads       {reads}")?;
-        match &self.keyring {
-            None => writeln!(f, "signatures  not checked (digests only)")?,
-            Some(KeyringStatus { files, keys, problems }) => {
-                writeln!(f, "signatures  checked; {keys} keys may sign, from {}", files.join(", "))?;
-                problems.iter().try_for_each(|problem| writeln!(f, "keyring     {problem}"))?;
-            }
-        }
         let fetched = ByteSize(metrics.bytes_fetched);
         writeln!(
             f,
             "opens       {} from the cache, {} fetched ({fetched}), {} failed",
             metrics.hits, metrics.misses, metrics.failed_opens
         )?;
+        for FailureStatus { path, reason, time } in &self.alarms {
+            writeln!(f, "ALARM       {path} {} ago: {reason}", ago(*time))?;
+        }
         for FailureStatus { path, reason, time } in &self.refused {
             writeln!(f, "not shown   {path} since {} ago: {reason}", ago(*time))?;
         }
@@ -192,9 +283,68 @@ impl fmt::Display for Status {
     }
 }
 
+impl BinhostStatus {
+    fn show(&self, f: &mut fmt::Formatter<'_>, now: u64, ago: &impl Fn(u64) -> Interval) -> fmt::Result {
+        let Self { name, packages, refresh, entries, .. } = self;
+        let away = if self.away { "; away" } else { "" };
+        match refresh.confirmed {
+            0 => writeln!(f, "binhost     {name}: no index yet{away}")?,
+            confirmed => {
+                writeln!(f, "binhost     {name}: {packages} packages, up to date {} ago{away}", ago(confirmed))?
+            }
+        }
+        self.lines(now).iter().try_for_each(|url| writeln!(f, "  url       {url}"))?;
+        match &self.keyring {
+            None => writeln!(f, "  signed    not checked (digests only)")?,
+            Some(KeyringStatus { files, keys, problems }) => {
+                writeln!(f, "  signed    checked; {keys} keys may sign, from {}", files.join(", "))?;
+                problems.iter().try_for_each(|problem| writeln!(f, "  keyring   {problem}"))?;
+            }
+        }
+        if entries.dropped > 0 {
+            writeln!(f, "  left out  {} unfit entries: {}", entries.dropped, entries.dropped_reasons)?;
+        }
+        for (count, what) in [
+            (entries.refused, "refused (see below)"),
+            (entries.disputed, "on which too few of its URLs agree"),
+            (entries.unselected, "not selected by the configuration"),
+            (entries.held, "not in the cache, while it is away"),
+            (entries.superseded, "that a preferred binhost has"),
+            (entries.homeless, "whose path is taken"),
+        ] {
+            if count > 0 {
+                writeln!(f, "  left out  {count} {what}")?;
+            }
+        }
+        for (count, what) in [(entries.moved, "below its name"), (entries.guarded, "with a dependency on their libc")] {
+            if count > 0 {
+                writeln!(f, "  changed   {count} shown {what}")?;
+            }
+        }
+        if let Some(error) = &refresh.error {
+            writeln!(f, "  problem   refreshing the index failed {} ago: {error}", ago(refresh.attempted))?;
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn mirror(url: &str, state: MirrorState) -> MirrorStatus {
+        MirrorStatus {
+            url: url.to_owned(),
+            state,
+            resting_until: None,
+            rate: None,
+            first_byte_ms: None,
+            failures: 0,
+            wrong: 0,
+            last_error: None,
+            last_error_time: None,
+        }
+    }
 
     #[test]
     fn reads_well_and_survives_json() {
@@ -206,20 +356,51 @@ mod tests {
             mountpoint: "/var/cache/binpkgs".to_owned(),
             passthrough: true,
             signatures: true,
-            keyring: Some(KeyringStatus {
-                files: vec!["/k".to_owned(), "/l".to_owned()],
-                keys: 2,
-                problems: vec!["/l: not there".to_owned()],
-            }),
-            binhost: BinhostStatus { urls: vec!["https://a/".to_owned(), "https://b/".to_owned()] },
-            generation: GenerationStatus {
-                number: 3,
-                packages: 15_576,
-                dropped: 1,
-                dropped_reasons: "1 with unsafe PATH (first: a/b-1)".to_owned(),
-                index_timestamp: 9,
-            },
-            refresh: RefreshStatus { confirmed: 9_000, attempted: 9_990, error: Some("no route".to_owned()) },
+            binhosts: vec![
+                BinhostStatus {
+                    name: "gentoo".to_owned(),
+                    urls: ["https://a/", "https://b/", "https://c/"].map(str::to_owned).to_vec(),
+                    mirrors: vec![
+                        MirrorStatus { rate: Some(5 << 20), wrong: 1, ..mirror("https://b/", MirrorState::Healthy) },
+                        MirrorStatus {
+                            resting_until: Some(10_020),
+                            failures: 2,
+                            last_error: Some("https://a/x: HTTP status 503".to_owned()),
+                            last_error_time: Some(9_990),
+                            ..mirror("https://a/", MirrorState::Resting)
+                        },
+                    ],
+                    packages: 15_000,
+                    index_timestamp: 9,
+                    refresh: RefreshStatus { confirmed: 9_000, attempted: 9_990, error: Some("no route".to_owned()) },
+                    away: true,
+                    keyring: Some(KeyringStatus {
+                        files: vec!["/k".to_owned(), "/l".to_owned()],
+                        keys: 2,
+                        problems: vec!["/l: not there".to_owned()],
+                    }),
+                    entries: EntriesStatus {
+                        dropped: 1,
+                        dropped_reasons: "1 with unsafe PATH (first: a/b-1)".to_owned(),
+                        disputed: 7,
+                        ..EntriesStatus::default()
+                    },
+                },
+                BinhostStatus {
+                    name: "own".to_owned(),
+                    urls: vec!["file:///srv".to_owned()],
+                    mirrors: Vec::new(),
+                    packages: 0,
+                    index_timestamp: 0,
+                    refresh: RefreshStatus::default(),
+                    away: false,
+                    keyring: None,
+                    entries: EntriesStatus { moved: 3, ..EntriesStatus::default() },
+                },
+            ],
+            generation: GenerationStatus { number: 3, packages: 15_576, index_timestamp: 9 },
+            refresh: RefreshStatus { confirmed: 0, attempted: 9_990, error: Some("gentoo: no route".to_owned()) },
+            alarms: vec![FailureStatus { path: "a/e.xpak".to_owned(), reason: "other bytes".to_owned(), time: 9_999 }],
             refused: vec![FailureStatus { path: "a/d.xpak".to_owned(), reason: "wrong MD5".to_owned(), time: 9_900 }],
             cache: CacheStatus { directory: "/c".to_owned(), bytes: 3 << 30, reserved: 0, packages: 7, bound: 8 << 30 },
             downloads: vec![DownloadStatus {
@@ -233,16 +414,24 @@ mod tests {
         };
         let expected = "\
 /var/cache/binpkgs: mounted for 2 h by binhostfs 1.2.3 (pid 42)
-binhost     https://a/
-            https://b/
-index       15576 packages, generation 3, up to date 16 min ago
-left out    1 entries: 1 with unsafe PATH (first: a/b-1)
-problem     refreshing the index failed 10 s ago: no route
+shown       15576 packages, generation 3
+binhost     gentoo: 15000 packages, up to date 16 min ago; away
+  url       https://b/ (5.0 MiB/s; wrong packages: 1)
+  url       https://a/ (rests for 20 s after 2 failures: https://a/x: HTTP status 503)
+  url       https://c/
+  signed    checked; 2 keys may sign, from /k, /l
+  keyring   /l: not there
+  left out  1 unfit entries: 1 with unsafe PATH (first: a/b-1)
+  left out  7 on which too few of its URLs agree
+  problem   refreshing the index failed 10 s ago: no route
+binhost     own: no index yet
+  url       file:///srv
+  signed    not checked (digests only)
+  changed   3 shown below its name
 cache       7 packages, 3.0 GiB of 8.0 GiB, in /c
 reads       by the kernel (passthrough)
-signatures  checked; 2 keys may sign, from /k, /l
-keyring     /l: not there
 opens       5 from the cache, 2 fetched (4.0 MiB), 0 failed
+ALARM       a/e.xpak 1 s ago: other bytes
 not shown   a/d.xpak since 100 s ago: wrong MD5
 fetching    a/b.xpak: 1.0 MiB of 2.0 MiB, 2 waiting
 failed      a/c.xpak 30 s ago: refused

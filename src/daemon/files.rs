@@ -15,10 +15,14 @@ pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Option<T> {
 }
 
 pub(super) fn write_json(path: &Path, value: &impl Serialize) -> anyhow::Result<()> {
+    write_file(path, &serde_json::to_vec(value)?)
+}
+
+pub(super) fn write_file(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     let writing = || format!("writing {}", path.display());
     let new = path.with_extension("new");
     let mut file = File::create(&new).with_context(writing)?;
-    file.write_all(&serde_json::to_vec(value)?).with_context(writing)?;
+    file.write_all(bytes).with_context(writing)?;
     file.sync_all().with_context(writing)?;
     fs::rename(&new, path).with_context(writing)?;
     path.parent().map_or(Ok(()), sync_directory)
@@ -27,6 +31,13 @@ pub(super) fn write_json(path: &Path, value: &impl Serialize) -> anyhow::Result<
 pub(super) fn sync_directory(path: &Path) -> anyhow::Result<()> {
     let synced = File::open(path).and_then(|directory| directory.sync_all());
     synced.with_context(|| format!("writing {} to disk", path.display()))
+}
+
+/// For work that reads or writes files.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
+) -> anyhow::Result<T> {
+    tokio::task::spawn_blocking(work).await.context("a task was broken off")?
 }
 
 /// Seconds since the epoch.

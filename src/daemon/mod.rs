@@ -5,11 +5,14 @@
 //!
 //! Not its job: the command line.
 
+mod anchors;
 mod files;
 mod generation;
 mod refresh;
 mod refusals;
+mod source;
 mod state;
+mod votes;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,19 +21,22 @@ use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::config::{Interval, MountConfig, SignaturePolicy};
+use crate::config::{Binhost, Interval, MountConfig, SignaturePolicy};
 use crate::control::{Control, Server, Status};
-use crate::fetch::Fetcher;
+use crate::fetch::{Fetcher, Origin};
 use crate::fuse::{Mount, Operations};
+use crate::index::OriginId;
 use crate::metrics::Metrics;
+use crate::policy::Rules;
 use crate::store::Store;
 use crate::tree::Snapshots;
 use crate::upstream::Upstream;
 pub use crate::verify::KeyringError;
 use crate::verify::{Keyring, Policy};
 
-use generation::{Generations, Order};
-use refresh::{Refresher, Request};
+use generation::Generations;
+use refresh::{Refresher, Request, Sources};
+use source::{Order, Source};
 use state::Shared;
 
 /// How long a start without a stored index waits for a binhost before it shows an empty PKGDIR.
@@ -53,6 +59,15 @@ pub async fn serve(config: MountConfig) -> anyhow::Result<()> {
     };
     daemon.run(&mut stop).await;
     Ok(())
+}
+
+/// Whether the keys are there that [`Daemon::start`] would need, and what the administrator should do so that Portage trusts
+/// them too. Nothing is changed.
+///
+/// # Errors
+/// It would not start: see [`KeyringError`].
+pub fn check_keys(config: &MountConfig) -> Result<Vec<String>, KeyringError> {
+    Ok(anchors::advice(&policies(&config.binhosts)?, &config.portage_gnupg))
 }
 
 /// The signals that end a daemon.
@@ -99,31 +114,36 @@ impl Daemon {
     /// # Errors
     /// The cache, the mountpoint or the control socket cannot be used; or [`KeyringError`].
     pub async fn start(config: MountConfig) -> anyhow::Result<Self> {
-        let binhost = config.binhosts.first().context("no binhost is configured")?.clone();
-        let policy = policy(&binhost.signatures)?;
+        let keyrings = policies(&config.binhosts)?;
+        anchors::warn(&keyrings, &config.portage_gnupg);
         let metrics = Arc::new(Metrics::default());
         let store = {
             let (directory, bound, metrics) = (config.cache_dir.clone(), config.cache_size.0, Arc::clone(&metrics));
             let open = tokio::task::spawn_blocking(move || Store::open(&directory, bound, metrics)).await;
             Arc::new(open.context("opening the cache")?.context("opening the cache")?)
         };
-        let mut generations = Generations::open(store.directory(), &binhost.directory, &policy.to_string())?;
-        let upstream = Arc::new(Upstream::new(binhost, Arc::clone(&metrics))?);
-        let (tree, confirmed) = match generations.last().await {
-            Some(last) => last,
-            None => refresh::first(&mut generations, &upstream).await?,
-        };
-        let snapshots = Arc::new(Snapshots::new(tree));
-        let (fetcher, verdicts) = Fetcher::new(Arc::clone(&store), Arc::clone(&upstream), Arc::clone(&metrics), policy);
+        let (fetcher, verdicts) = Fetcher::new(Arc::clone(&store), Arc::clone(&metrics));
         let fetcher = Arc::new(fetcher);
+        let mut all = Vec::new();
+        for ((number, binhost), policy) in (0..).zip(&config.binhosts).zip(keyrings) {
+            let (id, binhost) = (OriginId(number), binhost.clone());
+            let upstream = Arc::new(Upstream::new(binhost.clone(), Arc::clone(&metrics))?);
+            let origin = Arc::new(Origin { name: binhost.directory.clone(), upstream, policy });
+            fetcher.add_origin(id, Arc::clone(&origin));
+            all.push(Source::open(store.directory(), binhost, id, origin)?);
+        }
+        let rules = Rules { selection: config.selection.clone(), libc_guard: config.libc_guard };
+        let mut sources = Sources::new(all, Generations::open(store.directory())?, Arc::clone(&store), rules);
+        let snapshots = Arc::new(Snapshots::new(sources.first().await?));
         let operations = Operations::new(Arc::clone(&snapshots), Arc::clone(&fetcher));
         let mount = Mount::new(&config.mountpoint, operations, Arc::clone(&metrics), config.passthrough)?;
-        let shared = Arc::new(Shared::new(config, mount, store, fetcher, upstream, snapshots, metrics, confirmed));
+        let shared = Arc::new(Shared::new(config, mount, store, fetcher, snapshots, metrics));
+        shared.set_reports(sources.reports());
         let (requests, incoming) = mpsc::channel(MAX_REQUESTS);
         let control =
             Server::start(&shared.config.control, Arc::new(Handle { shared: Arc::clone(&shared), requests }))?;
         // A task of its own: a slow refresh is not broken off by whatever else happens.
-        let refresher = tokio::spawn(Refresher::new(generations, verdicts, incoming).run(Arc::clone(&shared)));
+        let refresher = tokio::spawn(Refresher::new(sources, verdicts, incoming).run(Arc::clone(&shared)));
         Ok(Self { shared, refresher, _control: control })
     }
 
@@ -160,12 +180,22 @@ impl Daemon {
     }
 }
 
-/// What packages must prove, with the keys for it.
-fn policy(signatures: &SignaturePolicy) -> Result<Policy, KeyringError> {
-    Ok(match signatures {
-        SignaturePolicy::DigestsOnly => Policy::DigestsOnly,
-        SignaturePolicy::Required { keyrings } => Policy::Signed(Arc::new(Keyring::open(keyrings.iter().cloned())?)),
-    })
+/// What the packages of each binhost must prove, with the keys for it.
+fn policies(binhosts: &[Binhost]) -> Result<Vec<Policy>, KeyringError> {
+    let mut policies: Vec<Policy> = Vec::new();
+    for binhost in binhosts {
+        // Those with the same files share their keys.
+        let same = binhosts.iter().zip(&policies).find(|(other, _)| other.signatures == binhost.signatures);
+        let policy = match (same, &binhost.signatures) {
+            (Some((_, policy)), _) => policy.clone(),
+            (None, SignaturePolicy::DigestsOnly) => Policy::DigestsOnly,
+            (None, SignaturePolicy::Required { keyrings }) => {
+                Policy::Signed(Arc::new(Keyring::open(keyrings.iter().cloned())?))
+            }
+        };
+        policies.push(policy);
+    }
+    Ok(policies)
 }
 
 /// What the control socket can do.

@@ -1,33 +1,30 @@
-//! Keeps what is shown up to date: the index at intervals with jitter, sooner after a failure or when packages prove not to
-//! fit it; and without what cannot be had.
+//! Keeps what is shown up to date: the indexes at intervals with jitter, sooner after a failure or when packages prove not to
+//! fit them; and without what cannot be had.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use tokio::sync::{mpsc, oneshot};
 
-use super::files::seconds_now;
-use super::generation::{Generations, Order};
-use super::refusals::Refusal;
-use super::state::Shared;
+use super::files::blocking;
+use super::generation::{Generations, Recipe};
+use super::source::{News, Order, Source};
+use super::state::{Shared, SourceReport};
 use super::{START_BUDGET, shown};
-use crate::fetch::Verdict;
+use crate::config::{Binhost, Offline};
+use crate::fetch::{Verdict, VerdictKind};
+use crate::index::{OriginId, Record};
+use crate::policy::{self, Here, Input, Rules, Shown, Tally};
+use crate::store::Store;
 use crate::tree::Tree;
-use crate::upstream::{IndexAnswer, Upstream, jittered};
+use crate::upstream::jittered;
 
 /// After a failed refresh the next one comes no later than this.
 const RETRY: Duration = Duration::from_secs(60);
 /// Shortest span between refreshes that packages ask for.
 const PACE: Duration = Duration::from_secs(10);
-/// Refused packages that are looked at after a refresh.
-const MAX_PROBES: usize = 64;
-
-/// What a refresh brought.
-enum Outcome {
-    New(Arc<Tree>),
-    Unmodified,
-}
 
 /// A refresh that somebody asks for, and where to tell how it went.
 pub(super) struct Request {
@@ -35,54 +32,131 @@ pub(super) struct Request {
     pub(super) reply: oneshot::Sender<Result<String, String>>,
 }
 
-/// Decides what is shown: asks for the index when it is due, and leaves out what cannot be had.
+/// All binhosts and what is shown of them.
+#[derive(Debug)]
+pub(super) struct Sources {
+    pub(super) all: Vec<Source>,
+    generations: Generations,
+    store: Arc<Store>,
+    rules: Rules,
+    tallies: HashMap<OriginId, Tally>,
+    /// What is known is not what is shown: showing it failed.
+    behind: bool,
+}
+
+impl Sources {
+    pub(super) fn new(all: Vec<Source>, generations: Generations, store: Arc<Store>, rules: Rules) -> Self {
+        Self { all, generations, store, rules, tallies: HashMap::new(), behind: false }
+    }
+
+    /// What is stored, or, where nothing is, what the binhosts say within [`START_BUDGET`]; before anything is mounted.
+    pub(super) async fn first(&mut self) -> anyhow::Result<Arc<Tree>> {
+        for source in &mut self.all {
+            source.load().await;
+        }
+        let none = |all: &[Source]| all.iter().all(|source| source.current().is_none());
+        if none(&self.all) {
+            let reason = match tokio::time::timeout(START_BUDGET, self.ask(Order::Forward)).await {
+                Ok(failures) => failures.join("; "),
+                Err(_) => {
+                    self.all.iter().for_each(Source::discard);
+                    format!("nothing after {}", shown(START_BUDGET))
+                }
+            };
+            if none(&self.all) {
+                tracing::warn!("no index: PKGDIR is shown empty until a binhost answers; {reason}");
+            } else if !reason.is_empty() {
+                tracing::warn!(
+                    "not every binhost has an index; their packages are not shown until they have; {reason}"
+                );
+            }
+        }
+        self.tree().await
+    }
+
+    /// Asks all binhosts at once; what went wrong with which.
+    async fn ask(&mut self, order: Order) -> Vec<String> {
+        let many = self.all.len() > 1;
+        let asked = self.all.iter_mut().map(async |source| {
+            let news = source.refresh(order).await;
+            (source.config.name.clone(), news)
+        });
+        let mut failures = Vec::new();
+        for (name, news) in join_all(asked).await {
+            match news {
+                Ok(news) => self.behind = self.behind || news == News::Changed,
+                Err(error) if many => failures.push(format!("{name}: {error:#}")),
+                Err(error) => failures.push(format!("{error:#}")),
+            }
+        }
+        // One that went away may have to be shown with less.
+        self.behind = self.behind || self.all.iter().any(Source::hides);
+        failures
+    }
+
+    /// The tree of what is to be shown now.
+    async fn tree(&mut self) -> anyhow::Result<Arc<Tree>> {
+        let made = self.make_tree().await;
+        self.behind = made.is_err();
+        made
+    }
+
+    async fn make_tree(&mut self) -> anyhow::Result<Arc<Tree>> {
+        let inputs: Vec<Input> = self.all.iter().filter_map(|source| self.input(source)).collect();
+        let rules = self.rules.clone();
+        let Shown { view, tallies } = blocking(move || Ok(policy::compose(&inputs, &rules)?)).await?;
+        let stored = |source: &Source| Some((source.config.directory.clone(), source.current()?.stamp));
+        let recipe = Recipe::new(self.all.iter().filter_map(stored).collect(), &view);
+        let tree = self.generations.tree(view, recipe).await?;
+        self.tallies = tallies.into_iter().collect();
+        Ok(tree)
+    }
+
+    fn input(&self, source: &Source) -> Option<Input> {
+        let part = source.part()?;
+        let (store, origin) = (Arc::clone(&self.store), Arc::clone(&source.origin));
+        let here = move |record: &Record| store.has(record.id, record.size, &origin.policy);
+        let here = source.hides().then(|| -> Here { Box::new(here) });
+        let Binhost { name, selection, .. } = source.config.clone();
+        Some(Input { name, part, hidden: source.hidden(), selection, here })
+    }
+
+    /// What there is to say of each binhost.
+    pub(super) fn reports(&self) -> Vec<SourceReport> {
+        let tally = |source: &Source| self.tallies.get(&source.id).copied().unwrap_or_default();
+        self.all.iter().map(|source| SourceReport::new(source, tally(source))).collect()
+    }
+
+    fn find(&mut self, id: OriginId) -> Option<&mut Source> {
+        self.all.iter_mut().find(|source| source.id == id)
+    }
+}
+
+/// Decides what is shown: asks for the indexes when they are due, and leaves out what cannot be had.
 #[derive(Debug)]
 pub(super) struct Refresher {
-    generations: Generations,
+    sources: Sources,
     verdicts: mpsc::Receiver<Verdict>,
     requests: mpsc::Receiver<Request>,
     due: Instant,
     last: Instant,
 }
 
-/// The first index of all, before anything is mounted; an empty tree where no binhost answers in time.
-pub(super) async fn first(generations: &mut Generations, upstream: &Upstream) -> anyhow::Result<(Arc<Tree>, u64)> {
-    match tokio::time::timeout(START_BUDGET, ask(generations, upstream, Order::Forward)).await {
-        Ok(Ok(Outcome::New(tree))) => return Ok((tree, seconds_now())),
-        Ok(Ok(Outcome::Unmodified)) => {
-            tracing::warn!("the binhost says that an index has not changed that is not here")
-        }
-        Ok(Err(error)) => {
-            tracing::warn!("no index: PKGDIR is shown empty until a binhost answers; {error:#}");
-        }
-        Err(_) => {
-            tracing::warn!("no index after {}: PKGDIR is shown empty until a binhost answers", shown(START_BUDGET));
-        }
-    }
-    Ok((generations.empty().await?, 0))
-}
-
 impl Refresher {
-    /// Due at once: the stored index may be old.
-    pub(super) fn new(
-        generations: Generations,
-        verdicts: mpsc::Receiver<Verdict>,
-        requests: mpsc::Receiver<Request>,
-    ) -> Self {
+    /// Due at once: the stored indexes may be old.
+    pub(super) fn new(sources: Sources, verdicts: mpsc::Receiver<Verdict>, requests: mpsc::Receiver<Request>) -> Self {
         let now = Instant::now();
-        Self { generations, verdicts, requests, due: now, last: now.checked_sub(PACE).unwrap_or(now) }
+        Self { sources, verdicts, requests, due: now, last: now.checked_sub(PACE).unwrap_or(now) }
     }
 
     /// Goes on for ever.
     pub(super) async fn run(mut self, shared: Arc<Shared>) {
         loop {
-            shared.set_refusals(self.generations.refusals().all());
+            shared.set_reports(self.sources.reports());
             tokio::select! {
-                () = tokio::time::sleep_until(self.due.into()) => {
-                    // Whoever asks hears of a failure; here it is in the log and in `status`.
-                    let _ = self.refresh(&shared, Order::Forward).await;
-                }
-                Some(verdict) = self.verdicts.recv() => self.hear(&shared, verdict).await,
+                // Whoever asks hears of a failure; here it is in the log and in `status`.
+                () = tokio::time::sleep_until(self.due.into()) => drop(self.refresh(&shared, Order::Forward).await),
+                Some(verdict) = self.verdicts.recv() => self.hear(&shared, &verdict).await,
                 Some(request) = self.requests.recv() => self.obey(&shared, request).await,
             }
         }
@@ -92,103 +166,65 @@ impl Refresher {
     async fn obey(&mut self, shared: &Shared, request: Request) {
         shared.fetcher.forget_failures();
         let answer = self.refresh(shared, request.order).await;
-        let pardoned = self.generations.pardon(|_| true).await;
-        self.present(shared, pardoned);
+        let pardoned = self.sources.all.iter_mut().map(Source::pardon).filter(|some| *some).count();
+        drop(self.present(shared, pardoned > 0).await);
         // Nobody may wait for it any more.
-        let _ = request.reply.send(answer.map(|()| shared.summary()).map_err(|error| format!("{error:#}")));
+        let _ = request.reply.send(answer.map(|()| shared.summary()));
     }
 
     /// A package that cannot be had leaves the index; one that can be had after all comes back.
-    async fn hear(&mut self, shared: &Shared, verdict: Verdict) {
-        let Verdict { id, path, uri, refused } = verdict;
-        let changed = match refused {
-            None => self.generations.pardon(|pardoned| pardoned == id).await,
-            Some(error) => {
-                // What is wrong may be the index: ask for it soon, but not for every package.
-                self.due = self.due.min((self.last + PACE).max(Instant::now()));
-                let seen = shared.upstream.probe(uri.as_deref(), &path).await;
-                self.generations.refuse(id, &path, &error.to_string(), seen, &shared.fetcher.policy().to_string()).await
-            }
+    async fn hear(&mut self, shared: &Shared, verdict: &Verdict) {
+        let soon = (self.last + PACE).max(Instant::now());
+        let Some(source) = self.sources.find(verdict.origin) else { return };
+        let changed = match verdict.kind {
+            VerdictKind::Verified | VerdictKind::Refused(_) => source.hear(verdict).await,
+            VerdictKind::Unreachable => false,
         };
-        self.present(shared, changed);
-    }
-
-    fn present(&self, shared: &Shared, changed: Option<anyhow::Result<Arc<Tree>>>) {
-        // Whoever misses a package in the index finds the reason in `status`.
-        shared.set_refusals(self.generations.refusals().all());
-        match changed {
-            Some(Ok(tree)) => drop(shared.show(tree)),
-            Some(Err(error)) => tracing::warn!("a new generation cannot be made: {error:#}"),
-            None => {}
+        let hides = source.config.offline == Offline::Hide;
+        // What is wrong may be the index, or the binhost is away: ask for it soon, but not for every package.
+        if matches!(verdict.kind, VerdictKind::Refused(_)) || hides && matches!(verdict.kind, VerdictKind::Unreachable)
+        {
+            self.due = self.due.min(soon);
         }
+        drop(self.present(shared, changed).await);
     }
 
-    async fn refresh(&mut self, shared: &Shared, order: Order) -> anyhow::Result<()> {
-        let outcome = ask(&mut self.generations, &shared.upstream, order).await;
+    /// Shows what is known now, if that is something else. `true`: Portage sees something new.
+    async fn present(&mut self, shared: &Shared, changed: bool) -> Result<bool, String> {
+        let mut outcome = Ok(false);
+        if changed || self.sources.behind {
+            let tree = self.sources.tree().await;
+            outcome = tree.map(|tree| shared.show(tree)).map_err(|error| format!("showing it: {error:#}"));
+            shared.set_problem(outcome.clone().err());
+        }
+        // Whoever misses a package in the index finds the reason in `status`.
+        shared.set_reports(self.sources.reports());
+        outcome
+    }
+
+    async fn refresh(&mut self, shared: &Shared, order: Order) -> Result<(), String> {
+        let mut failures = self.sources.ask(order).await;
+        match self.present(shared, false).await {
+            Ok(true) => {
+                shared.fetcher.forget_failures();
+                shared.metrics.refreshes.increase();
+            }
+            Ok(false) if failures.is_empty() => shared.metrics.unmodified.increase(),
+            Ok(false) => {}
+            Err(error) => failures.push(error),
+        }
+        shared.metrics.failed_refreshes.add(failures.len() as u64);
         let interval = jittered(shared.config.refresh);
         self.last = Instant::now();
-        self.due = self.last + if outcome.is_ok() { interval } else { interval.min(jittered(RETRY)) };
-        match outcome {
-            Ok(outcome) => {
-                shared.refreshed();
-                match outcome {
-                    Outcome::New(tree) if shared.show(Arc::clone(&tree)) => {
-                        shared.fetcher.forget_failures();
-                        shared.metrics.refreshes.increase();
-                    }
-                    Outcome::New(_) | Outcome::Unmodified => shared.metrics.unmodified.increase(),
-                }
-                self.reconsider(shared).await;
-                Ok(())
-            }
-            Err(error) => {
-                shared.refresh_failed(&format!("{error:#}"));
-                Err(error)
-            }
+        self.due = self.last + if failures.is_empty() { interval } else { interval.min(jittered(RETRY)) };
+        let mut changed = false;
+        for source in self.sources.all.iter_mut().filter(|source| !source.is_away()) {
+            changed = source.reconsider().await || changed;
         }
-    }
-
-    /// Looks whether the binhost has other bytes now for what was refused, or it is judged by other keys.
-    async fn reconsider(&mut self, shared: &Shared) {
-        let uri = shared.snapshots.current().index().header().uri().map(str::to_owned);
-        let (policy, mut changed) = (shared.fetcher.policy().to_string(), HashSet::new());
-        let refusals = self.generations.refusals().all();
-        changed.extend(refusals.iter().filter(|refusal| refusal.policy != policy).filter_map(Refusal::id));
-        for refusal in refusals.iter().take(MAX_PROBES) {
-            let seen = shared.upstream.probe(uri.as_deref(), &refusal.path).await;
-            if seen.is_some() && seen != refusal.seen {
-                changed.extend(refusal.id());
-            }
-        }
-        if !changed.is_empty() {
+        if changed {
             shared.fetcher.forget_failures();
-            let pardoned = self.generations.pardon(|id| changed.contains(&id)).await;
-            self.present(shared, pardoned);
+            drop(self.present(shared, true).await);
         }
+        if failures.is_empty() { Ok(()) } else { Err(failures.join("; ")) }
     }
-}
-
-/// Asks one URL after the other until one has a usable index.
-async fn ask(generations: &mut Generations, upstream: &Upstream, order: Order) -> anyhow::Result<Outcome> {
-    let mut failures = Vec::new();
-    for source in 0..upstream.index_sources() {
-        let file = generations.incoming()?;
-        match upstream.index(source, generations.validators(), &file).await {
-            Ok(IndexAnswer::NotModified) => {
-                generations.confirm().await;
-                return Ok(Outcome::Unmodified);
-            }
-            Ok(IndexAnswer::Fresh(validators)) => {
-                let url = validators.url.clone();
-                match generations.take(file, validators, order).await {
-                    Ok(Some(tree)) => return Ok(Outcome::New(tree)),
-                    Ok(None) => return Ok(Outcome::Unmodified),
-                    Err(error) => failures.push(format!("{url}: {error:#}")),
-                }
-            }
-            Err(error) => failures.push(error.to_string()),
-        }
-    }
-    generations.discard();
-    Err(anyhow::anyhow!(failures.join("; ")))
 }

@@ -6,17 +6,82 @@ use std::time::{Duration, UNIX_EPOCH};
 use super::files::seconds_now;
 use super::refusals::Refusal;
 use super::shown;
+use super::source::Source;
 use crate::config::{ByteSize, MountConfig};
 use crate::control::{
-    BinhostStatus, CacheStatus, DownloadStatus, FailureStatus, GenerationStatus, KeyringStatus, RefreshStatus, Status,
+    BinhostStatus, CacheStatus, DownloadStatus, EntriesStatus, FailureStatus, GenerationStatus, KeyringStatus,
+    MirrorState, MirrorStatus, RefreshStatus, Status,
 };
-use crate::fetch::{FailureReport, Fetcher, Progress};
+use crate::fetch::{FailureReport, Fetcher, Origin, Progress};
 use crate::fuse::Mount;
 use crate::metrics::Metrics;
+use crate::policy::Tally;
 use crate::store::Store;
 use crate::tree::{Snapshots, Tree};
-use crate::upstream::Upstream;
+use crate::upstream::{Standing, UrlReport};
 use crate::verify::{KeyringReport, Policy};
+
+/// What there is to say of a binhost, for `status`.
+#[derive(Debug)]
+pub(super) struct SourceReport {
+    name: String,
+    origin: Arc<Origin>,
+    index_timestamp: i64,
+    refresh: RefreshStatus,
+    away: bool,
+    packages: u64,
+    entries: EntriesStatus,
+    refused: Vec<FailureStatus>,
+}
+
+impl SourceReport {
+    pub(super) fn new(source: &Source, tally: Tally) -> Self {
+        let Tally { shown, moved, guarded, unselected, held, superseded, homeless, .. } = tally;
+        let index = source.current().map(|current| &current.index);
+        let dropped = index.map(|index| index.dropped());
+        let refused: Vec<FailureStatus> = source.refusals().all().iter().map(refusal).collect();
+        let entries = EntriesStatus {
+            dropped: dropped.map_or(0, |dropped| dropped.total().into()),
+            dropped_reasons: dropped.map(ToString::to_string).unwrap_or_default(),
+            refused: refused.len() as u64,
+            disputed: source.disputed() as u64,
+            unselected: unselected.into(),
+            held: held.into(),
+            superseded: superseded.into(),
+            homeless: homeless.into(),
+            moved: moved.into(),
+            guarded: guarded.into(),
+        };
+        Self {
+            name: source.config.name.clone(),
+            origin: Arc::clone(&source.origin),
+            index_timestamp: index.and_then(|index| index.header().timestamp()).unwrap_or_default(),
+            refresh: source.refresh_status().clone(),
+            away: source.is_away(),
+            packages: shown.into(),
+            entries,
+            refused,
+        }
+    }
+
+    fn status(&self) -> BinhostStatus {
+        let Self { name, origin, index_timestamp, refresh, away, packages, entries, .. } = self;
+        BinhostStatus {
+            name: name.clone(),
+            urls: origin.upstream.binhost().urls.iter().map(ToString::to_string).collect(),
+            mirrors: origin.upstream.url_reports().into_iter().map(mirror).collect(),
+            packages: *packages,
+            index_timestamp: *index_timestamp,
+            refresh: refresh.clone(),
+            away: *away,
+            keyring: match &origin.policy {
+                Policy::DigestsOnly => None,
+                Policy::Signed(keyring) => Some(keyring_status(keyring.report())),
+            },
+            entries: entries.clone(),
+        }
+    }
+}
 
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -24,74 +89,57 @@ pub(super) struct Shared {
     pub(super) mount: Mount,
     pub(super) store: Arc<Store>,
     pub(super) fetcher: Arc<Fetcher>,
-    pub(super) upstream: Arc<Upstream>,
     pub(super) snapshots: Arc<Snapshots>,
     pub(super) metrics: Arc<Metrics>,
-    refresh: Mutex<RefreshStatus>,
-    refusals: Mutex<Vec<FailureStatus>>,
+    reports: Mutex<Vec<SourceReport>>,
+    /// Why what is known is not shown.
+    problem: Mutex<Option<String>>,
     started: u64,
 }
 
 impl Shared {
-    /// `confirmed`: when a binhost last confirmed the index that is shown, s since the epoch; 0: never.
-    #[expect(clippy::too_many_arguments, reason = "the parts of the daemon, once, with their own types")]
     pub(super) fn new(
         config: MountConfig,
         mount: Mount,
         store: Arc<Store>,
         fetcher: Arc<Fetcher>,
-        upstream: Arc<Upstream>,
         snapshots: Arc<Snapshots>,
         metrics: Arc<Metrics>,
-        confirmed: u64,
     ) -> Self {
-        let refresh = Mutex::new(RefreshStatus { confirmed, attempted: confirmed, error: None });
-        let (refusals, started) = (Mutex::default(), seconds_now());
-        Self { config, mount, store, fetcher, upstream, snapshots, metrics, refresh, refusals, started }
+        let (reports, problem, started) = (Mutex::default(), Mutex::default(), seconds_now());
+        Self { config, mount, store, fetcher, snapshots, metrics, reports, problem, started }
     }
 
-    /// A binhost sent or confirmed the index just now.
-    pub(super) fn refreshed(&self) {
-        let now = seconds_now();
-        *self.refresh_status() = RefreshStatus { confirmed: now, attempted: now, error: None };
+    /// What `status` tells of the binhosts from now on.
+    pub(super) fn set_reports(&self, reports: Vec<SourceReport>) {
+        *self.reports() = reports;
     }
 
-    /// No binhost did.
-    pub(super) fn refresh_failed(&self, error: &str) {
-        let mut state = self.refresh_status();
-        state.attempted = seconds_now();
-        // The same failure over and over is said once.
-        if state.error.as_deref() != Some(error) {
-            tracing::warn!("refreshing the index; the last good one stays: {error}");
+    /// Why a new generation cannot be made; `None`: it can.
+    pub(super) fn set_problem(&self, problem: Option<String>) {
+        let mut before = self.problem.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(problem) = problem.as_ref().filter(|problem| before.as_ref() != Some(problem)) {
+            tracing::warn!("a new generation cannot be made, and is tried again with every refresh: {problem}");
         }
-        state.error = Some(error.to_owned());
-        self.metrics.failed_refreshes.increase();
+        *before = problem;
     }
 
-    /// What is left out of the index, for `status`.
-    pub(super) fn set_refusals(&self, refusals: &[Refusal]) {
-        let status = |refusal: &Refusal| {
-            let Refusal { path, reason, since, .. } = refusal.clone();
-            FailureStatus { path, reason, time: since }
-        };
-        *self.refusals.lock().unwrap_or_else(PoisonError::into_inner) = refusals.iter().map(status).collect();
-    }
-
-    fn refresh_status(&self) -> MutexGuard<'_, RefreshStatus> {
-        self.refresh.lock().unwrap_or_else(PoisonError::into_inner)
+    fn reports(&self) -> MutexGuard<'_, Vec<SourceReport>> {
+        self.reports.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Puts a tree in front of Portage. `false`: it shows what is shown already.
     pub(super) fn show(&self, tree: Arc<Tree>) -> bool {
         let current = self.snapshots.current();
-        // URI is not rendered: packages may have moved though Portage sees nothing of it.
-        let same_place = tree.index().header().uri() == current.index().header().uri();
+        // URI and the binhost are not rendered: packages may have moved though Portage sees nothing of it.
+        let same_place = tree.places() == current.places();
         if same_place && tree.packages().rendered.digest == current.packages().rendered.digest {
             return false;
         }
         let before = self.snapshots.replace(Arc::clone(&tree));
         self.mount.forget(&before.changes(&tree));
-        drop(before);
+        drop((before, current));
+        self.fetcher.retain_origins(&self.snapshots.origins());
         give_memory_back();
         tracing::info!("{}", self.summary());
         true
@@ -100,15 +148,17 @@ impl Shared {
     /// One line for the log and for `systemctl status`.
     pub(super) fn summary(&self) -> String {
         let status = self.status();
-        let Status { mountpoint, generation, refresh, cache, .. } = &status;
+        let Status { mountpoint, generation, refresh, cache, binhosts, .. } = &status;
         let (used, bound) = (ByteSize(cache.bytes), ByteSize(cache.bound));
-        let index = match refresh.confirmed {
-            0 => "no index yet, shown empty".to_owned(),
-            confirmed => {
-                let age = shown(Duration::from_secs(status.time.saturating_sub(confirmed)));
-                let GenerationStatus { packages, number, .. } = generation;
-                format!("{packages} packages, generation {number}, index confirmed {age} ago")
-            }
+        let without = binhosts.iter().filter(|binhost| binhost.refresh.confirmed == 0).count();
+        let index = if without == binhosts.len() {
+            "no index yet, shown empty".to_owned()
+        } else {
+            let GenerationStatus { packages, number, .. } = generation;
+            let missing = if without == 0 { String::new() } else { format!(", {without} binhosts without an index") };
+            let confirmed = binhosts.iter().map(|binhost| binhost.refresh.confirmed).filter(|time| *time > 0).min();
+            let age = shown(Duration::from_secs(status.time.saturating_sub(confirmed.unwrap_or(refresh.confirmed))));
+            format!("{packages} packages, generation {number}, index confirmed {age} ago{missing}")
         };
         format!("{mountpoint}: {index}; cache {used} of {bound}")
     }
@@ -116,7 +166,10 @@ impl Shared {
     pub(super) fn status(&self) -> Status {
         let tree = self.snapshots.current();
         let usage = self.store.usage();
-        let dropped = tree.index().dropped();
+        let reports = self.reports();
+        let binhosts: Vec<BinhostStatus> = reports.iter().map(SourceReport::status).collect();
+        let refused = reports.iter().flat_map(|report| report.refused.clone()).collect();
+        drop(reports);
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -124,21 +177,16 @@ impl Shared {
             started: self.started,
             mountpoint: self.config.mountpoint.display().to_string(),
             passthrough: self.mount.passes_through(),
-            signatures: matches!(self.fetcher.policy(), Policy::Signed(_)),
-            keyring: match self.fetcher.policy() {
-                Policy::DigestsOnly => None,
-                Policy::Signed(keyring) => Some(keyring_status(keyring.report())),
-            },
-            binhost: BinhostStatus { urls: self.upstream.binhost().urls.iter().map(ToString::to_string).collect() },
+            signatures: binhosts.iter().all(|binhost| binhost.keyring.is_some()),
             generation: GenerationStatus {
                 number: tree.generation(),
-                packages: tree.index().records().len() as u64,
-                dropped: u64::from(dropped.total()),
-                dropped_reasons: dropped.to_string(),
-                index_timestamp: tree.index().header().timestamp().unwrap_or_default(),
+                packages: tree.view().len() as u64,
+                index_timestamp: tree.packages().rendered.timestamp,
             },
-            refresh: self.refresh_status().clone(),
-            refused: self.refusals.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            refresh: together(&binhosts, self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()),
+            binhosts,
+            refused,
+            alarms: self.fetcher.alarms().into_iter().map(failure).collect(),
             cache: CacheStatus {
                 directory: self.config.cache_dir.display().to_string(),
                 bytes: usage.bytes,
@@ -153,6 +201,23 @@ impl Shared {
     }
 }
 
+/// How all binhosts are, in one.
+fn together(binhosts: &[BinhostStatus], problem: Option<String>) -> RefreshStatus {
+    let name = |binhost: &BinhostStatus| if binhosts.len() > 1 { format!("{}: ", binhost.name) } else { String::new() };
+    let error = |binhost: &BinhostStatus| binhost.refresh.error.as_ref().map(|error| name(binhost) + error);
+    let problems: Vec<String> = binhosts.iter().filter_map(error).chain(problem).collect();
+    RefreshStatus {
+        confirmed: binhosts.iter().map(|binhost| binhost.refresh.confirmed).min().unwrap_or_default(),
+        attempted: binhosts.iter().map(|binhost| binhost.refresh.attempted).max().unwrap_or_default(),
+        error: (!problems.is_empty()).then(|| problems.join("; ")),
+    }
+}
+
+fn refusal(refusal: &Refusal) -> FailureStatus {
+    let Refusal { path, reason, since, .. } = refusal.clone();
+    FailureStatus { path, reason, time: since }
+}
+
 fn keyring_status(report: KeyringReport) -> KeyringStatus {
     let KeyringReport { files, keys, problems } = report;
     KeyringStatus { files: files.iter().map(|path| path.display().to_string()).collect(), keys: keys as u64, problems }
@@ -164,6 +229,27 @@ fn give_memory_back() {
     // SAFETY: malloc_trim only returns free pages to the system, and is safe to call from any thread.
     unsafe {
         libc::malloc_trim(0);
+    }
+}
+
+fn mirror(report: UrlReport) -> MirrorStatus {
+    let UrlReport { url, standing, rests_for, rate, first_byte, failures, wrong, last_error } = report;
+    let (last_error, since) = last_error.unzip();
+    MirrorStatus {
+        url,
+        state: match standing {
+            Standing::Healthy => MirrorState::Healthy,
+            Standing::Distrusted => MirrorState::Distrusted,
+            Standing::Trying => MirrorState::Trying,
+            Standing::Resting => MirrorState::Resting,
+        },
+        resting_until: rests_for.map(|span| seconds_now().saturating_add(span.as_secs())),
+        rate: rate.map(|rate| rate as u64),
+        first_byte_ms: first_byte.map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX)),
+        failures: u64::from(failures),
+        wrong,
+        last_error,
+        last_error_time: since.map(|span: Duration| seconds_now().saturating_sub(span.as_secs())),
     }
 }
 

@@ -6,8 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use lru::LruCache;
 
-use super::FetchError;
-use crate::index::EntryId;
+use super::{FetchError, Key};
 
 /// How long a failure answers further opens of the same package.
 pub const FAILURE_MEMORY: Duration = Duration::from_secs(5);
@@ -35,7 +34,7 @@ struct Failure {
 }
 
 #[derive(Debug)]
-pub(super) struct Failures(Mutex<LruCache<EntryId, Failure>>);
+pub(super) struct Failures(Mutex<LruCache<Key, Failure>>);
 
 impl Default for Failures {
     fn default() -> Self {
@@ -44,23 +43,23 @@ impl Default for Failures {
 }
 
 impl Failures {
-    pub(super) fn add(&self, id: EntryId, path: &str, error: &Arc<FetchError>) {
+    pub(super) fn add(&self, id: Key, path: &str, error: &Arc<FetchError>) {
         let (at, shown_at) = (Instant::now(), SystemTime::now());
         let failure = Failure { path: path.to_owned(), error: Arc::clone(error), at, shown_at, blocking: true };
         self.lock().put(id, failure);
     }
 
     /// It can be had after all, or what is at its path now can.
-    pub(super) fn clear(&self, id: EntryId, path: &str) {
+    pub(super) fn clear(&self, id: Key, path: &str) {
         let mut failures = self.lock();
-        let over = |(key, failure): (&EntryId, &Failure)| (*key == id || failure.path == path).then_some(*key);
-        let over: Vec<EntryId> = failures.iter().filter_map(over).collect();
+        let over = |(key, failure): (&Key, &Failure)| (*key == id || failure.path == path).then_some(*key);
+        let over: Vec<Key> = failures.iter().filter_map(over).collect();
         for key in over {
             failures.pop(&key);
         }
     }
 
-    pub(super) fn recent(&self, id: EntryId) -> Option<Arc<FetchError>> {
+    pub(super) fn recent(&self, id: Key) -> Option<Arc<FetchError>> {
         let failures = self.lock();
         let failure = failures.peek(&id).filter(|failure| failure.blocking && failure.at.elapsed() < FAILURE_MEMORY)?;
         Some(Arc::clone(&failure.error))
@@ -71,7 +70,7 @@ impl Failures {
     }
 
     pub(super) fn reports(&self) -> Vec<FailureReport> {
-        let report = |(_, failure): (&EntryId, &Failure)| FailureReport {
+        let report = |(_, failure): (&Key, &Failure)| FailureReport {
             path: failure.path.clone(),
             reason: failure.error.to_string(),
             at: failure.shown_at,
@@ -79,7 +78,7 @@ impl Failures {
         self.lock().iter().map(report).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, LruCache<EntryId, Failure>> {
+    fn lock(&self) -> MutexGuard<'_, LruCache<Key, Failure>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

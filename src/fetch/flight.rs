@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::receive::{Place, Receiving};
-use super::{FetchError, Fetcher, Flight, GRACE, Outcome, Verdict, Wanted};
+use super::{FetchError, Fetcher, Flight, GRACE, Origin, Outcome, Verdict, VerdictKind, Wanted, alarms};
 use crate::index::Entry;
 use crate::store::{Body, Placement, Unproved};
 use crate::upstream::{BodyStream, Event};
@@ -13,7 +13,7 @@ use crate::verify::{VerifyError, recheck};
 
 /// Flies until the package is there or cannot be had, tells everybody who waits, and leaves the table.
 pub(super) async fn fly(fetcher: Arc<Fetcher>, flight: Arc<Flight>, wanted: Wanted) {
-    let id = wanted.record.id;
+    let key = wanted.key();
     // A panic in here must not leave waiters behind, nor a flight that never ends.
     let guard = Landing { fetcher: &fetcher, flight: &flight, wanted: &wanted };
     let started = Instant::now();
@@ -22,14 +22,14 @@ pub(super) async fn fly(fetcher: Arc<Fetcher>, flight: Arc<Flight>, wanted: Want
         () = abandoned(&flight) => Err(Arc::new(FetchError::Stopped)),
     };
     match &outcome {
-        Ok(_) => fetcher.failures.clear(id, wanted.path()),
+        Ok(_) => fetcher.failures.clear(key, wanted.path()),
         Err(error) if matches!(**error, FetchError::Stopped) => {
             tracing::debug!(path = wanted.path(), "nobody waits for it any more")
         }
         Err(error) => {
             let seconds = started.elapsed().as_secs_f32();
             tracing::warn!("cannot be had: {} after {seconds:.1} s: {error}", wanted.path());
-            fetcher.failures.add(id, wanted.path(), error);
+            fetcher.failures.add(key, wanted.path(), error);
             if matches!(**error, FetchError::Refused { .. }) {
                 fetcher.metrics.refused.increase();
             }
@@ -50,7 +50,7 @@ struct Landing<'a> {
 impl Drop for Landing<'_> {
     fn drop(&mut self) {
         self.flight.settle(|| Err(Arc::new(FetchError::Stopped)));
-        self.fetcher.flights().remove(&self.wanted.record.id);
+        self.fetcher.flights().remove(&self.wanted.key());
     }
 }
 
@@ -67,13 +67,14 @@ async fn abandoned(flight: &Flight) {
 
 /// Tells whoever decides what is shown, if it concerns them.
 fn tell(fetcher: &Fetcher, wanted: &Wanted, outcome: &Outcome) {
-    let refused = match outcome {
-        Ok(_) => None,
-        Err(error) if error.is_final() => Some(Arc::clone(error)),
+    let kind = match outcome {
+        Ok(_) => VerdictKind::Verified,
+        Err(error) if error.is_final() => VerdictKind::Refused(Arc::clone(error)),
+        Err(error) if matches!(**error, FetchError::Upstream(_)) => VerdictKind::Unreachable,
         Err(_) => return,
     };
-    let (path, uri) = (wanted.path().to_owned(), wanted.index.header().uri().map(str::to_owned));
-    if fetcher.verdicts.try_send(Verdict { id: wanted.record.id, path, uri, refused }).is_err() {
+    let ((origin, id), path, uri) = (wanted.key(), wanted.own_path().to_owned(), wanted.uri().map(str::to_owned));
+    if fetcher.verdicts.try_send(Verdict { origin, id, path, uri, kind }).is_err() {
         tracing::debug!(path = wanted.path(), "too many verdicts at once; this one is dropped");
     }
 }
@@ -81,19 +82,19 @@ fn tell(fetcher: &Fetcher, wanted: &Wanted, outcome: &Outcome) {
 async fn get(fetcher: &Arc<Fetcher>, flight: &Arc<Flight>, wanted: &Wanted) -> Result<Body, FetchError> {
     let entry = {
         let wanted = wanted.clone();
-        let read = tokio::task::spawn_blocking(move || wanted.index.entry(&wanted.record)).await;
+        let read = tokio::task::spawn_blocking(move || wanted.entry()).await;
         read.map_err(|_| FetchError::Stopped)?.map_err(FetchError::Index)?
     };
-    if let Some(body) = adopt(fetcher, &entry).await {
+    if let Some(body) = adopt(fetcher, wanted.origin(), &entry).await {
         return Ok(body);
     }
     let _turn = fetcher.turns.acquire().await.map_err(|_| FetchError::Stopped)?;
     fetcher.metrics.downloads.increase();
     let started = Instant::now();
-    let begin = || fetcher.upstream.body(wanted.index.header().uri(), entry.path.as_str(), entry.size);
+    let begin = || wanted.origin().upstream.body(wanted.uri(), entry.path.as_str(), entry.size);
     let (mut stream, mut place) = (begin(), Place::Cache);
     loop {
-        match download(fetcher, flight, &entry, &mut stream, place).await {
+        match download(fetcher, flight, (wanted.origin(), &entry), &mut stream, place).await {
             Ok(body) => {
                 log_fetched(&entry, &stream, started.elapsed());
                 return Ok(body);
@@ -116,22 +117,23 @@ fn log_fetched(entry: &Entry, stream: &BodyStream<'_>, took: Duration) {
 }
 
 /// A body that lies in the cache unproved may be it: proving that is cheaper than fetching it again.
-async fn adopt(fetcher: &Arc<Fetcher>, entry: &Entry) -> Option<Body> {
-    let (fetcher, entry) = (Arc::clone(fetcher), entry.clone());
+async fn adopt(fetcher: &Arc<Fetcher>, origin: &Arc<Origin>, entry: &Entry) -> Option<Body> {
+    let (fetcher, origin, entry) = (Arc::clone(fetcher), Arc::clone(origin), entry.clone());
     let proved = tokio::task::spawn_blocking(move || {
-        let candidates = fetcher.store.unproved(entry.id(), entry.size, &fetcher.policy);
-        candidates.into_iter().find_map(|candidate| adopt_one(&fetcher, &entry, candidate))
+        let candidates = fetcher.store.unproved(entry.id(), entry.size, &origin.policy);
+        candidates.into_iter().find_map(|candidate| adopt_one(&fetcher, &origin, &entry, candidate))
     });
     proved.await.ok().flatten()
 }
 
-fn adopt_one(fetcher: &Fetcher, entry: &Entry, candidate: Unproved) -> Option<Body> {
+fn adopt_one(fetcher: &Fetcher, origin: &Origin, entry: &Entry, candidate: Unproved) -> Option<Body> {
     let Unproved { digest, file, own } = candidate;
-    match recheck(file, entry.clone(), &fetcher.policy) {
+    match recheck(file, entry.clone(), &origin.policy) {
         Ok(verified) => {
             let body = fetcher.store.body(verified);
             tracing::info!(path = %entry.path, "found in the cache, and proved again");
-            if let Placement::Unkept(_) = fetcher.store.adopt(digest, &body, entry.id()) {
+            let witness = alarms::witness(origin, entry);
+            if let Placement::Unkept(_) = fetcher.store.adopt(digest, &body, entry.id(), witness) {
                 fetcher.held.hold(entry.id(), body.clone());
             }
             Some(body)
@@ -150,11 +152,12 @@ fn adopt_one(fetcher: &Fetcher, entry: &Entry, candidate: Unproved) -> Option<Bo
 async fn download(
     fetcher: &Arc<Fetcher>,
     flight: &Arc<Flight>,
-    entry: &Entry,
+    (origin, entry): (&Arc<Origin>, &Entry),
     stream: &mut BodyStream<'_>,
     place: Place,
 ) -> Result<Body, FetchError> {
-    let mut receiving = Receiving::start(Arc::clone(fetcher), Arc::clone(flight), entry.clone(), place);
+    let mut receiving =
+        Receiving::start(Arc::clone(fetcher), Arc::clone(flight), (Arc::clone(origin), entry.clone()), place);
     loop {
         let goes_on = match stream.next().await {
             Ok(Event::Chunk(bytes)) => receiving.bytes(bytes).await,

@@ -11,26 +11,31 @@
 //!
 //! Not its job: what is shown, and what an errno is.
 
+mod alarms;
 mod failures;
 mod flight;
 mod held;
+mod origin;
 mod receive;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc, watch};
 
-use crate::index::{EntryId, Index, Record};
+use crate::index::{EntryId, OriginId, Record, View};
 use crate::metrics::Metrics;
 use crate::store::{Body, Store, StoreError};
-use crate::upstream::{Upstream, UpstreamError};
+use crate::upstream::UpstreamError;
 use crate::verify::{Policy, VerifyError};
 
+use alarms::Alarms;
 use failures::Failures;
 pub use failures::{FAILURE_MEMORY, FailureReport};
 use held::Held;
+use origin::{Key, Origins};
+pub use origin::{Origin, Wanted};
 
 /// Downloads at the same time; more wait for their turn.
 pub const MAX_DOWNLOADS: usize = 6;
@@ -85,14 +90,27 @@ impl FetchError {
 /// What came of a download, for whoever decides what is shown.
 #[derive(Debug)]
 pub struct Verdict {
+    /// Its binhost.
+    pub origin: OriginId,
     /// The entry.
     pub id: EntryId,
-    /// Its PATH.
+    /// Its PATH there.
     pub path: String,
     /// URI of the index header it belongs to.
     pub uri: Option<String>,
-    /// Why it cannot be had; `None`: it was verified.
-    pub refused: Option<Arc<FetchError>>,
+    /// How it ended.
+    pub kind: VerdictKind,
+}
+
+/// How a download ended.
+#[derive(Debug)]
+pub enum VerdictKind {
+    /// It was verified.
+    Verified,
+    /// It cannot be had as long as the binhost has the same bytes.
+    Refused(Arc<FetchError>),
+    /// Nobody sent it.
+    Unreachable,
 }
 
 /// Verdicts that wait to be looked at; more are dropped, the next download of the same package brings them again.
@@ -100,23 +118,6 @@ pub const MAX_VERDICTS: usize = 256;
 
 /// How a flight ended, for all its waiters.
 pub type Outcome = Result<Body, Arc<FetchError>>;
-
-/// A package of a generation that someone wants.
-#[derive(Debug, Clone)]
-pub struct Wanted {
-    /// The index that the record belongs to.
-    pub index: Arc<Index>,
-    /// The record.
-    pub record: Record,
-}
-
-impl Wanted {
-    /// PATH of the package.
-    #[must_use]
-    pub fn path(&self) -> &str {
-        self.index.path(&self.record)
-    }
-}
 
 /// A download in progress, for `status`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -143,33 +144,28 @@ struct Flight {
 #[derive(Debug)]
 pub struct Fetcher {
     store: Arc<Store>,
-    upstream: Arc<Upstream>,
     metrics: Arc<Metrics>,
-    policy: Policy,
-    flights: Mutex<HashMap<EntryId, Arc<Flight>>>,
+    origins: Origins,
+    flights: Mutex<HashMap<Key, Arc<Flight>>>,
     failures: Failures,
+    alarms: Alarms,
     held: Held,
     turns: Semaphore,
     verdicts: mpsc::Sender<Verdict>,
 }
 
 impl Fetcher {
-    /// A fetcher that reads through `store` and gives out what `policy` admits, and the verdicts on what it downloads.
+    /// A fetcher that reads through `store`, and the verdicts on what it downloads. It knows no binhost yet.
     #[must_use]
-    pub fn new(
-        store: Arc<Store>,
-        upstream: Arc<Upstream>,
-        metrics: Arc<Metrics>,
-        policy: Policy,
-    ) -> (Self, mpsc::Receiver<Verdict>) {
+    pub fn new(store: Arc<Store>, metrics: Arc<Metrics>) -> (Self, mpsc::Receiver<Verdict>) {
         let (verdicts, receiver) = mpsc::channel(MAX_VERDICTS);
         let fetcher = Self {
             store,
-            upstream,
             metrics,
-            policy,
+            origins: Origins::default(),
             flights: Mutex::default(),
             failures: Failures::default(),
+            alarms: Alarms::default(),
             held: Held::default(),
             turns: Semaphore::new(MAX_DOWNLOADS),
             verdicts,
@@ -177,11 +173,26 @@ impl Fetcher {
         (fetcher, receiver)
     }
 
+    /// Packages of `origin` can be asked for from now on.
+    pub fn add_origin(&self, id: OriginId, origin: Arc<Origin>) {
+        self.origins.add(id, origin);
+    }
+
+    /// Nothing is asked for any more but of `wanted`.
+    pub fn retain_origins(&self, wanted: &HashSet<OriginId>) {
+        self.origins.retain(wanted);
+    }
+
+    /// Entry number `row` of `view`. `None`: there is none, or its binhost is no longer used.
+    #[must_use]
+    pub fn wanted(&self, view: &Arc<View>, row: u32) -> Option<Wanted> {
+        Wanted::new(&self.origins, view, row)
+    }
+
     /// The body, if it can be had without waiting. For FUSE threads.
     #[must_use]
     pub fn cached(&self, wanted: &Wanted) -> Option<Body> {
-        let Record { id, size, .. } = wanted.record;
-        let body = self.here(id, size);
+        let body = self.here(wanted.record(), &wanted.origin().policy);
         if body.is_some() {
             self.metrics.hits.increase();
         }
@@ -209,15 +220,15 @@ impl Fetcher {
     }
 
     /// The body, where it is here and may be served.
-    fn here(&self, id: EntryId, size: u64) -> Option<Body> {
-        let held = || self.held.get(id).filter(|body| self.policy.admits(&body.assurance()));
-        self.store.get(id, size, &self.policy).or_else(held)
+    fn here(&self, record: &Record, policy: &Policy) -> Option<Body> {
+        let held = || self.held.get(record.id).filter(|body| policy.admits(&body.assurance()));
+        self.store.get(record.id, record.size, policy).or_else(held)
     }
 
-    /// What packages must prove.
+    /// Builds that had other bytes before, newest first.
     #[must_use]
-    pub fn policy(&self) -> &Policy {
-        &self.policy
+    pub fn alarms(&self) -> Vec<FailureReport> {
+        self.alarms.reports()
     }
 
     /// What failed lately, newest first.
@@ -242,16 +253,16 @@ impl Fetcher {
 
     /// Joins the flight of a package, or starts it.
     fn join(self: &Arc<Self>, wanted: Wanted) -> Result<watch::Receiver<Option<Outcome>>, Arc<FetchError>> {
-        let id = wanted.record.id;
+        let key = wanted.key();
         let mut flights = self.flights();
-        if let Some(flight) = flights.get(&id) {
+        if let Some(flight) = flights.get(&key) {
             return Ok(flight.outcome.subscribe());
         }
         // It may have landed since the FUSE thread looked.
-        if let Some(body) = self.here(id, wanted.record.size) {
+        if let Some(body) = self.here(wanted.record(), &wanted.origin().policy) {
             return Ok(watch::channel(Some(Ok(body))).1);
         }
-        if let Some(error) = self.failures.recent(id) {
+        if let Some(error) = self.failures.recent(key) {
             return Err(error);
         }
         if flights.len() >= MAX_FLIGHTS {
@@ -262,16 +273,16 @@ impl Fetcher {
         let flight = Flight {
             outcome: sender,
             path: wanted.path().to_owned(),
-            size: wanted.record.size,
+            size: wanted.record().size,
             received: std::sync::atomic::AtomicU64::new(0),
         };
         let flight = Arc::new(flight);
-        flights.insert(id, Arc::clone(&flight));
+        flights.insert(key, Arc::clone(&flight));
         tokio::spawn(flight::fly(Arc::clone(self), flight, wanted));
         Ok(receiver)
     }
 
-    fn flights(&self) -> MutexGuard<'_, HashMap<EntryId, Arc<Flight>>> {
+    fn flights(&self) -> MutexGuard<'_, HashMap<Key, Arc<Flight>>> {
         self.flights.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

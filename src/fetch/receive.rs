@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{FetchError, Fetcher, Flight};
+use super::{FetchError, Fetcher, Flight, Origin, alarms};
 use crate::index::Entry;
 use crate::store::{Body, Incoming, Placement, StoreError};
 use crate::verify::{Receiver, VerifyError};
@@ -73,7 +73,12 @@ pub(super) struct Receiving {
 }
 
 impl Receiving {
-    pub(super) fn start(fetcher: Arc<Fetcher>, flight: Arc<Flight>, entry: Entry, place: Place) -> Self {
+    pub(super) fn start(
+        fetcher: Arc<Fetcher>,
+        flight: Arc<Flight>,
+        (origin, entry): (Arc<Origin>, Entry),
+        place: Place,
+    ) -> Self {
         let ((steps, queue), (give_back, empty)) = (mpsc::channel(QUEUE), mpsc::channel(QUEUE + 2));
         let (tell, result) = oneshot::channel();
         let gathered = Vec::with_capacity(GATHER.min(usize::try_from(entry.size).unwrap_or(GATHER)));
@@ -87,7 +92,7 @@ impl Receiving {
                     let _ = tell.send(result);
                 }
             };
-            if let Err(failure) = receive(&fetcher, &flight, &entry, place, (queue, give_back), &mut done) {
+            if let Err(failure) = receive(&fetcher, &flight, (&origin, &entry), place, (queue, give_back), &mut done) {
                 done(Err(failure));
             }
         });
@@ -140,7 +145,7 @@ impl Receiving {
 fn receive(
     fetcher: &Fetcher,
     flight: &Flight,
-    entry: &Entry,
+    (origin, entry): (&Origin, &Entry),
     place: Place,
     (mut queue, give_back): (mpsc::Receiver<Step>, mpsc::Sender<Vec<u8>>),
     done: &mut impl FnMut(Result<Body, Failure>),
@@ -151,7 +156,7 @@ fn receive(
     };
     let incoming = incoming.map_err(Failure::Store)?;
     let file = incoming.file().map_err(Failure::Disk)?;
-    let mut receiver = Receiver::new(file, entry.clone(), fetcher.policy.clone());
+    let mut receiver = Receiver::new(file, entry.clone(), origin.policy.clone());
     loop {
         match queue.blocking_recv() {
             Some(Step::Bytes(mut bytes)) => {
@@ -171,7 +176,7 @@ fn receive(
     let body = fetcher.store.body(receiver.finish()?);
     fetcher.metrics.verified.increase();
     flight.settle(|| Ok(body.clone()));
-    keep(fetcher, incoming, &body, entry);
+    keep(fetcher, incoming, &body, (origin, entry));
     done(Ok(body));
     Ok(())
 }
@@ -190,8 +195,12 @@ fn write(fetcher: &Fetcher, receiver: &mut Receiver, bytes: &[u8], entry: &Entry
     }
 }
 
-fn keep(fetcher: &Fetcher, incoming: Incoming<'_>, body: &Body, entry: &Entry) {
-    if let Placement::Unkept(reason) = fetcher.store.commit(incoming, body, entry.id()) {
+fn keep(fetcher: &Fetcher, incoming: Incoming<'_>, body: &Body, (origin, entry): (&Origin, &Entry)) {
+    let witness = alarms::witness(origin, entry);
+    if let Some(witness) = witness {
+        alarms::compare(fetcher, witness, entry, body.digest());
+    }
+    if let Placement::Unkept(reason) = fetcher.store.commit(incoming, body, entry.id(), witness) {
         tracing::info!(path = %entry.path, reason, "served, but not kept in the cache");
         fetcher.held.hold(entry.id(), body.clone());
     }

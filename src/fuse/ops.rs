@@ -61,8 +61,7 @@ impl Operations {
             Node::Directory(_) => Err(FsError::IsADirectory),
             Node::Packages => Ok(Opening::Ready(Arc::clone(&tree.packages().file), attributes)),
             Node::Package(at) => {
-                let record = *tree.record(at).ok_or(FsError::Stale)?;
-                let wanted = Wanted { index: Arc::clone(tree.index()), record };
+                let wanted = self.fetcher.wanted(tree.view(), at).ok_or(FsError::Stale)?;
                 Ok(match self.fetcher.cached(&wanted) {
                     Some(body) => Opening::Ready(Arc::clone(body.file()), attributes),
                     None => Opening::Wait(Box::new(wanted), attributes),
@@ -74,8 +73,9 @@ impl Operations {
     /// Bytes of all packages of the current tree, and how many there are.
     pub(super) fn totals(&self) -> (u64, u64) {
         let tree = self.snapshots.current();
-        let records = tree.index().records();
-        (records.iter().fold(0, |sum, record| sum.saturating_add(record.size)), records.len() as u64)
+        let view = tree.view();
+        let sizes = (0..view.len() as u32).filter_map(|row| view.record(row)).map(|record| record.size);
+        (sizes.fold(0, u64::saturating_add), view.len() as u64)
     }
 
     fn find(&self, inode: Inode) -> Result<(Arc<Tree>, Node), FsError> {

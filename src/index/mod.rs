@@ -22,12 +22,11 @@ mod path;
 mod render;
 mod stanza;
 mod version;
+mod view;
 
-use std::collections::HashSet;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
 
 pub use atom::{Atom, AtomError};
 pub use cpv::{Cpv, CpvError};
@@ -35,7 +34,9 @@ pub use digest::{Digest, DigestError, Md5Digest, Sha1Digest, Sha256Digest};
 pub use parse::{DropReason, Dropped, MAX_ENTRIES};
 pub use path::{PathError, PkgPath};
 pub use render::{RENDER_VERSION, Rendered};
+pub use stanza::Stanza;
 pub use version::Version;
+pub use view::{Choice, MAX_PARTS, OriginId, Part, View};
 
 /// Longest line that is looked at, in bytes; an entry with a longer one is dropped.
 pub const MAX_LINE: usize = 1 << 20;
@@ -140,21 +141,15 @@ impl Header {
 /// A parsed index. Records are sorted by path; no two have one path, and no path is a directory of another.
 #[derive(Debug)]
 pub struct Index {
-    records: Vec<Record>,
-    source: Arc<Source>,
-}
-
-/// What all views of one index file share.
-#[derive(Debug)]
-struct Source {
     header: Header,
+    records: Vec<Record>,
     paths: String,
     text: Option<File>,
     dropped: Dropped,
 }
 
 impl Index {
-    /// Parses the index in `text`, which stays open for [`Index::entry`] and [`Index::render`].
+    /// Parses the index in `text`, which stays open for [`Index::entry`] and [`View::render`].
     ///
     /// # Errors
     /// Reading fails, or the file is not an index that Portage would read.
@@ -165,24 +160,8 @@ impl Index {
     /// An index without entries, for a binhost that has never been reached.
     #[must_use]
     pub fn empty() -> Self {
-        Self::of(Header::default(), Vec::new(), String::new(), None, Dropped::default())
-    }
-
-    fn of(header: Header, records: Vec<Record>, paths: String, text: Option<File>, dropped: Dropped) -> Self {
-        Self { records, source: Arc::new(Source { header, paths, text, dropped }) }
-    }
-
-    /// The same index without the entries in `hidden`. Shares all text with this one.
-    #[must_use]
-    pub fn without(&self, hidden: &HashSet<EntryId>) -> Self {
-        let records = self.records.iter().filter(|record| !hidden.contains(&record.id)).copied().collect();
-        Self { records, source: Arc::clone(&self.source) }
-    }
-
-    /// Whether both are of the same index file, with or without some entries.
-    #[must_use]
-    pub fn is_view_of(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.source, &other.source)
+        let (header, records, paths) = Default::default();
+        Self { header, records, paths, text: None, dropped: Dropped::default() }
     }
 
     /// Whether there is an entry with this identity. Looks at all of them.
@@ -194,7 +173,7 @@ impl Index {
     /// The header.
     #[must_use]
     pub fn header(&self) -> &Header {
-        &self.source.header
+        &self.header
     }
 
     /// All entries, sorted by path bytewise with `/` before any other byte.
@@ -206,14 +185,14 @@ impl Index {
     /// What was left out, and why.
     #[must_use]
     pub fn dropped(&self) -> &Dropped {
-        &self.source.dropped
+        &self.dropped
     }
 
     /// PATH of a record of this index.
     #[must_use]
     pub fn path(&self, record: &Record) -> &str {
         let start = record.path.0 as usize;
-        self.source.paths.get(start..start + usize::from(record.path.1)).unwrap_or_default()
+        self.paths.get(start..start + usize::from(record.path.1)).unwrap_or_default()
     }
 
     /// The whole entry of a record, read from the text on disk.
@@ -221,32 +200,28 @@ impl Index {
     /// # Errors
     /// The text cannot be read any more, or is no longer what was parsed.
     pub fn entry(&self, record: &Record) -> io::Result<Entry> {
-        let entry = Self::entry_of(&self.stanza(record)?)?;
+        let entry = self.stanza(record)?.entry()?;
         if entry.id() == record.id { Ok(entry) } else { Err(changed_on_disk()) }
     }
 
-    /// The entry that a stanza of this index stands for.
-    fn entry_of(stanza: &[u8]) -> io::Result<Entry> {
-        stanza::Fields::from_text(stanza).entry().map_err(|_| changed_on_disk())
-    }
-
-    /// The text of a record's stanza, without the empty line after it.
-    fn stanza(&self, record: &Record) -> io::Result<Vec<u8>> {
+    /// The text of a record.
+    ///
+    /// # Errors
+    /// It cannot be read any more.
+    pub fn stanza(&self, record: &Record) -> io::Result<Stanza> {
         let mut bytes = vec![0; record.stanza.1 as usize];
-        match &self.source.text {
+        match &self.text {
             Some(text) => text.read_exact_at(&mut bytes, record.stanza.0)?,
             None => return Err(io::ErrorKind::NotFound.into()),
         }
-        Ok(bytes)
+        Ok(Stanza(bytes))
     }
+}
 
-    /// Writes the index as Portage is to read it from PKGDIR. `timestamp` stands in where the header has none.
-    ///
-    /// # Errors
-    /// Reading the text or writing `out` fails.
-    pub fn render(&self, out: impl io::Write, timestamp: i64) -> io::Result<Rendered> {
-        render::render(self, out, timestamp)
-    }
+/// Bytewise with `/` first, so that everything below a directory stands together, right after its name.
+fn by_parts(a: &str, b: &str) -> std::cmp::Ordering {
+    let key = |byte: u8| if byte == b'/' { 0 } else { byte };
+    a.bytes().map(key).cmp(b.bytes().map(key))
 }
 
 fn changed_on_disk() -> io::Error {

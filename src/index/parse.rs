@@ -7,7 +7,7 @@ use std::io::{BufReader, Seek as _};
 
 use super::line::{RawStanza, StanzaReader, pairs};
 use super::stanza::Fields;
-use super::{Entry, Header, Index, IndexError, Record};
+use super::{Entry, Header, Index, IndexError, Record, by_parts};
 
 /// Most entries of one index. The official binhosts have 16,000 (2026).
 pub const MAX_ENTRIES: usize = 500_000;
@@ -127,7 +127,7 @@ pub(super) fn parse(mut text: File) -> Result<Index, IndexError> {
         }
     }
     let (records, paths, dropped) = draft.finish();
-    Ok(Index::of(header, records, paths, Some(text), dropped))
+    Ok(Index { header, records, paths, text: Some(text), dropped })
 }
 
 fn read_header(reader: &mut StanzaReader<BufReader<&File>>) -> Result<Header, IndexError> {
@@ -242,16 +242,9 @@ impl Draft {
     }
 }
 
-/// Bytewise with `/` first, so that everything below a directory stands together, right after its name.
-fn by_parts(a: &str, b: &str) -> std::cmp::Ordering {
-    let key = |byte: u8| if byte == b'/' { 0 } else { byte };
-    a.bytes().map(key).cmp(b.bytes().map(key))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::HashSet;
     use std::io::Write as _;
 
     const MD5: &str = "MD5: d41d8cd98f00b204e9800998ecf8427e\n";
@@ -332,17 +325,6 @@ mod tests {
             assert_eq!(index.dropped().count(reason), 1, "{reason}");
         }
         assert_eq!(index.path(&index.records()[2]), "second.xpak");
-    }
-
-    #[test]
-    fn a_view_without_some_entries_shares_the_rest() {
-        let text = format!("VERSION: 0\nARCH: x\n\n{}{}", entry("a/b-1", ""), entry("a/c-1", ""));
-        let index = index(text.as_bytes()).unwrap();
-        let gone = index.records()[0].id;
-        let view = index.without(&HashSet::from([gone]));
-        let shown: Vec<_> = view.records().iter().map(|r| view.entry(r).unwrap().cpv.to_string()).collect();
-        assert_eq!((shown.as_slice(), view.header().get("ARCH")), (["a/c-1".to_owned()].as_slice(), Some("x")));
-        assert!(index.contains(gone) && !view.contains(gone));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! An [`Index`] -> the `Packages` file that Portage reads from PKGDIR.
+//! A [`View`] -> the `Packages` file that Portage reads from PKGDIR.
 //!
 //! What has to be there is in `portage-client` terms: `USER_PATCHES` in every entry (without it Portage 3.0.83 opens each
 //! package), MTIME equal to st_mtime, PATH explicit, and none of the keys that point back to a remote host.
@@ -8,9 +8,8 @@ use std::io::{self, BufWriter, Write};
 use sha2::{Digest as _, Sha256};
 
 use super::digest::Digest;
-use super::line::pairs;
-use super::stanza::OWN_KEYS;
-use super::{Entry, Index, Record, Sha256Digest};
+use super::stanza::{OWN_KEYS, Stanza};
+use super::{Entry, Header, Sha256Digest, View};
 
 /// Part of what identifies a rendered file: goes up when the same index would be rendered differently.
 pub const RENDER_VERSION: u32 = 1;
@@ -32,17 +31,16 @@ pub struct Rendered {
     pub digest: Sha256Digest,
 }
 
-pub(super) fn render(index: &Index, out: impl Write, timestamp: i64) -> io::Result<Rendered> {
-    let timestamp = index.header().timestamp().unwrap_or(timestamp);
+pub(super) fn render(view: &View, out: impl Write, timestamp: i64) -> io::Result<Rendered> {
+    let timestamp = view.header().timestamp().unwrap_or(timestamp);
     let mut out = BufWriter::with_capacity(64 << 10, Counted { out, size: 0, hash: Sha256::new() });
-    header(index, &mut out, timestamp)?;
-    // In the order of the text, so that the stored index is read from front to back.
-    let mut order: Vec<&Record> = index.records().iter().collect();
-    order.sort_unstable_by_key(|record| record.stanza.0);
-    for record in order {
-        let text = index.stanza(record)?;
-        let entry = Index::entry_of(&text)?;
-        stanza(&text, &entry, &mut out)?;
+    header(view, &mut out, timestamp)?;
+    for row in view.in_file_order() {
+        let (Some(part), Some(record)) = (view.part(row), view.record(row)) else { continue };
+        let text = part.index.stanza(record)?;
+        let inherited = Inherited::of(part.index.header(), view.header());
+        let changes = Changes { path: view.path(row), dependency: view.dependency(row), inherited };
+        stanza(&text, &changes, &mut out)?;
     }
     let mut counted = out.into_inner().map_err(io::IntoInnerError::into_error)?;
     counted.out.flush()?;
@@ -50,39 +48,71 @@ pub(super) fn render(index: &Index, out: impl Write, timestamp: i64) -> io::Resu
     Ok(Rendered { size: counted.size, timestamp, digest })
 }
 
-fn header(index: &Index, out: &mut impl Write, timestamp: i64) -> io::Result<()> {
-    for (key, value) in &index.header().0 {
+fn header(view: &View, out: &mut impl Write, timestamp: i64) -> io::Result<()> {
+    for (key, value) in &view.header().0 {
         if !HEADER_STRIPPED.contains(&key.as_str()) {
             writeln!(out, "{key}: {value}")?;
         }
     }
-    let count = index.records().len();
-    write!(out, "PACKAGES: {count}\nTIMESTAMP: {timestamp}\nVERSION: 0\n\n")
+    write!(out, "PACKAGES: {}\nTIMESTAMP: {timestamp}\nVERSION: 0\n\n", view.len())
 }
 
-fn stanza(text: &[u8], entry: &Entry, out: &mut impl Write) -> io::Result<()> {
-    let Entry { cpv, path, size, mtime, build_id, build_time, md5, sha1 } = entry;
-    writeln!(out, "CPV: {cpv}")?;
-    for (key, value) in pairs(text) {
-        if !OWN_KEYS.contains(&key) && !STRIPPED.contains(&key) {
-            out.write_all(key)?;
-            out.write_all(b": ")?;
-            out.write_all(value)?;
-            out.write_all(b"\n")?;
+/// What entries get from the header where they do not say it, if it is not the header that they had.
+#[derive(Default)]
+struct Inherited<'a> {
+    chost: Option<&'a str>,
+    repository: Option<&'a str>,
+}
+
+impl<'a> Inherited<'a> {
+    fn of(own: &'a Header, shown: &Header) -> Self {
+        let differing = |own: Option<&'a str>, shown: Option<&str>| (own != shown).then(|| own.unwrap_or_default());
+        Self {
+            chost: differing(own.get("CHOST"), shown.get("CHOST")),
+            repository: differing(own.repository(), shown.repository()),
         }
     }
-    if let Some(build_id) = build_id {
-        writeln!(out, "BUILD_ID: {build_id}")?;
+}
+
+/// How an entry is shown otherwise than its binhost has it.
+struct Changes<'a> {
+    path: &'a str,
+    dependency: Option<&'a str>,
+    inherited: Inherited<'a>,
+}
+
+fn stanza(text: &Stanza, changes: &Changes<'_>, out: &mut impl Write) -> io::Result<()> {
+    let Entry { cpv, size, mtime, build_id, build_time, md5, sha1, .. } = text.entry()?;
+    let Changes { path, dependency, inherited: Inherited { chost, repository } } = changes;
+    writeln!(out, "CPV: {cpv}")?;
+    let (mut missing, mut chost, mut repository) = (*dependency, *chost, *repository);
+    for (key, value) in text.pairs() {
+        if OWN_KEYS.contains(&key) || STRIPPED.contains(&key) {
+            continue;
+        }
+        out.write_all(key)?;
+        out.write_all(b": ")?;
+        out.write_all(value)?;
+        match key {
+            // Of several the last one counts.
+            b"RDEPEND" => {
+                dependency.map_or(Ok(()), |atom| write!(out, " {atom}"))?;
+                missing = None;
+            }
+            b"CHOST" => chost = None,
+            b"REPO" | b"repository" => repository = None,
+            _ => {}
+        }
+        out.write_all(b"\n")?;
     }
-    if let Some(build_time) = build_time {
-        writeln!(out, "BUILD_TIME: {build_time}")?;
+    for (key, value) in [("RDEPEND", missing), ("CHOST", chost), ("REPO", repository)] {
+        value.map_or(Ok(()), |value| writeln!(out, "{key}: {value}"))?;
     }
-    if let Some(md5) = md5 {
-        writeln!(out, "MD5: {md5}")?;
+    for (key, value) in [("BUILD_ID", build_id), ("BUILD_TIME", build_time)] {
+        value.map_or(Ok(()), |value| writeln!(out, "{key}: {value}"))?;
     }
-    if let Some(sha1) = sha1 {
-        writeln!(out, "SHA1: {sha1}")?;
-    }
+    md5.map_or(Ok(()), |md5| writeln!(out, "MD5: {md5}"))?;
+    sha1.map_or(Ok(()), |sha1| writeln!(out, "SHA1: {sha1}"))?;
     write!(out, "PATH: {path}\nSIZE: {size}\nMTIME: {mtime}\nUSER_PATCHES: \n\n")
 }
 
@@ -108,20 +138,22 @@ impl<W: Write> Write for Counted<W> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{Index, OriginId};
     use super::*;
     use proptest::prelude::*;
+    use std::sync::Arc;
 
     const MD5: &str = "MD5: d41d8cd98f00b204e9800998ecf8427e\n";
 
-    fn parsed(text: &[u8]) -> Index {
+    fn parsed(text: &[u8]) -> Arc<Index> {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(text).unwrap();
-        Index::parse(file).unwrap()
+        Arc::new(Index::parse(file).unwrap())
     }
 
-    fn rendered(index: &Index) -> String {
+    fn rendered(index: &Arc<Index>) -> String {
         let mut out = Vec::new();
-        let told = index.render(&mut out, 42).unwrap();
+        let told = View::whole(OriginId(0), Arc::clone(index)).render(&mut out, 42).unwrap();
         assert_eq!(told.size, out.len() as u64);
         String::from_utf8(out).unwrap()
     }
@@ -145,7 +177,7 @@ mod tests {
 
     #[test]
     fn an_empty_index_is_one_that_portage_reads() {
-        let text = rendered(&Index::empty());
+        let text = rendered(&Arc::new(Index::empty()));
         assert_eq!(text, "PACKAGES: 0\nTIMESTAMP: 42\nVERSION: 0\n\n");
         assert!(parsed(text.as_bytes()).records().is_empty());
     }
@@ -187,7 +219,7 @@ mod tests {
             let mut file = tempfile::tempfile().unwrap();
             file.write_all(&text).unwrap();
             if let Ok(index) = Index::parse(file) {
-                rendered(&index);
+                rendered(&Arc::new(index));
             }
         }
     }

@@ -1,10 +1,12 @@
 //! One entry's stanza -> typed values.
 
+use std::io;
+
 use sha2::{Digest as _, Sha256};
 
 use super::line::pairs;
 use super::parse::DropReason;
-use super::{Cpv, Entry, EntryId, PkgPath};
+use super::{Cpv, Entry, EntryId, PkgPath, changed_on_disk};
 
 /// Keys that this module gives a meaning to. Rendering writes them anew; both names of MTIME count.
 pub(super) const OWN_KEYS: [&[u8]; 9] =
@@ -128,6 +130,31 @@ impl<'a> Fields<'a> {
     }
 }
 
+/// The text of one entry, as it stands in its index: without the empty line after it.
+#[derive(Debug)]
+pub struct Stanza(pub(super) Vec<u8>);
+
+impl Stanza {
+    /// The value of `key`, the last one where it occurs twice; also of keys that this program gives no meaning to.
+    #[must_use]
+    pub fn get(&self, key: &str) -> Option<&str> {
+        let found = self.pairs().filter(|(name, _)| *name == key.as_bytes()).last();
+        found.and_then(|(_, value)| std::str::from_utf8(value).ok())
+    }
+
+    /// What it says, typed.
+    ///
+    /// # Errors
+    /// It is no entry any more.
+    pub fn entry(&self) -> io::Result<Entry> {
+        Fields::from_text(&self.0).entry().map_err(|_| changed_on_disk())
+    }
+
+    pub(super) fn pairs(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        pairs(&self.0)
+    }
+}
+
 /// Plain decimal digits only: no sign, no spaces, no hexadecimal.
 fn decimal(text: &str) -> Option<u64> {
     text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
@@ -145,8 +172,9 @@ impl Entry {
         EntryId(first_16(hash))
     }
 
-    /// Portage's instance key (CPV, BUILD_ID, SIZE, BUILD_TIME, MTIME), hashed.
-    pub(super) fn instance(&self) -> [u8; 16] {
+    /// Portage's instance key (CPV, BUILD_ID, SIZE, BUILD_TIME, MTIME), hashed. Of two entries with one key Portage sees one.
+    #[must_use]
+    pub fn instance(&self) -> [u8; 16] {
         first_16(self.instance_hash(Sha256::new_with_prefix(b"instance\0"), true))
     }
 

@@ -42,6 +42,8 @@ counters! {
     verified,
     /// Downloads refused because the bytes are not what the index names.
     refused,
+    /// Verified packages that had other bytes when they were verified before, with the same BUILD_ID.
+    alarms,
     /// Bodies that were on disk without a record, proved again and taken back.
     adopted,
     /// Bytes of packages received from binhosts.
@@ -60,6 +62,8 @@ counters! {
     unmodified,
     /// Index refreshes that failed.
     failed_refreshes,
+    /// Downloads that went on at another URL, because one failed or was slow.
+    switched,
 }
 
 /// One number.

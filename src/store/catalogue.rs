@@ -4,6 +4,7 @@
 //! key                      value
 //! 'e' EntryId (16 bytes)   SHA-256 of the body (32 bytes)
 //! 'b' SHA-256 (32 bytes)   version 2 (1 byte), size (8), mtime in ns (8), last use in s (8), assurance, EntryIds (16 each)
+//! 'h' Witness (16 bytes)   SHA-256 of a body that was verified once (32), when (8, s): `witness`
 //! assurance                  length of the signer's fingerprint (1 byte; 0: digests only), fingerprint, state of its
 //!                          certificate (16; only with a fingerprint)
 //! ```
@@ -25,8 +26,8 @@ use std::time::{Duration, Instant};
 use crate::index::{Digest, EntryId, Sha256Digest};
 use crate::verify::{Assurance, Fingerprint, Signer};
 
-use super::StoreError;
 use super::space::is_full;
+use super::{StoreError, Witness};
 
 /// After a write error, how long the cache does without the database before it is opened anew.
 const REOPEN_AFTER: Duration = Duration::from_secs(10);
@@ -194,9 +195,16 @@ impl Catalogue {
     }
 
     /// Adds a body for `id`; durable when this returns `Ok`.
-    pub(super) fn insert(&self, digest: Sha256Digest, record: &BodyRecord, id: EntryId) -> io::Result<()> {
+    pub(super) fn insert(
+        &self,
+        digest: Sha256Digest,
+        record: &BodyRecord,
+        id: EntryId,
+        witness: Option<Witness>,
+    ) -> io::Result<()> {
         self.reopen_if_broken();
         let mut batch = sled::Batch::default();
+        witness.into_iter().for_each(|witness| witness.record(&mut batch, digest));
         batch.insert(&body_key(digest)[..], record.encode());
         batch.insert(&entry_key(id)[..], &digest.0[..]);
         self.apply(batch)
@@ -233,7 +241,7 @@ impl Catalogue {
         }
     }
 
-    fn apply(&self, batch: sled::Batch) -> io::Result<()> {
+    pub(super) fn apply(&self, batch: sled::Batch) -> io::Result<()> {
         let result = match &*self.database.read().unwrap_or_else(PoisonError::into_inner) {
             Database::Open { db, file } => {
                 let write = || db.apply_batch(batch).and_then(|()| db.flush()).map_err(io::Error::from);
@@ -250,7 +258,7 @@ impl Catalogue {
         result
     }
 
-    fn with<T>(&self, read: impl FnOnce(&sled::Db) -> T) -> Option<T> {
+    pub(super) fn with<T>(&self, read: impl FnOnce(&sled::Db) -> T) -> Option<T> {
         match &*self.database.read().unwrap_or_else(PoisonError::into_inner) {
             Database::Open { db, .. } => catch_unwind(AssertUnwindSafe(|| read(db))).ok(),
             Database::Broken { .. } => None,
@@ -406,7 +414,7 @@ mod tests {
         let (digest, id) = (Digest([7; 32]), EntryId([8; 16]));
         let record =
             BodyRecord { size: 7, mtime: 1, last_use: 9, assurance: Assurance::DigestsOnly, entries: vec![id] };
-        catalogue.insert(digest, &record, id).unwrap();
+        catalogue.insert(digest, &record, id, None).unwrap();
         (digest, id)
     }
 

@@ -31,6 +31,7 @@ mod incoming;
 mod lru_state;
 mod space;
 mod sweep;
+mod witness;
 
 use std::fs::{self, File};
 use std::io;
@@ -47,6 +48,7 @@ pub use incoming::Incoming;
 use lru_state::State;
 pub use space::Placement;
 pub use sweep::Unproved;
+pub use witness::{MAX_WITNESSES, Witness};
 
 /// Version of the layout on disk.
 pub const LAYOUT: &str = "v1";
@@ -226,11 +228,19 @@ impl Store {
         }
     }
 
+    /// Whether [`Store::get`] would most likely have it; a look into the catalogue only.
+    #[must_use]
+    pub fn has(&self, id: EntryId, size: u64, policy: &Policy) -> bool {
+        self.catalogue.find(id).is_some_and(|(_, record)| record.size == size && policy.admits(&record.assurance))
+    }
+
     /// Keeps a verified body for `id`, or says why it is only served and not kept. The body is usable either way; it was
     /// usable before, too: nothing waits for a commit.
-    pub fn commit(&self, incoming: Incoming<'_>, verified: &Body, id: EntryId) -> Placement {
-        let placement = self.place(&incoming, verified, id);
+    /// `witness` is remembered in any case.
+    pub fn commit(&self, incoming: Incoming<'_>, verified: &Body, id: EntryId, witness: Option<Witness>) -> Placement {
+        let placement = self.place(&incoming, verified, id, witness);
         if let Placement::Unkept(reason) = &placement {
+            witness.into_iter().for_each(|witness| self.remember(witness, verified.digest()));
             self.metrics.unkept.increase();
             tracing::debug!(%reason, "verified body is served without being kept");
         }
@@ -259,7 +269,7 @@ impl Store {
         }
     }
 
-    fn place(&self, incoming: &Incoming<'_>, body: &Body, id: EntryId) -> Placement {
+    fn place(&self, incoming: &Incoming<'_>, body: &Body, id: EntryId, witness: Option<Witness>) -> Placement {
         let Some(from) = incoming.kept_path() else {
             return Placement::Unkept("larger than the cache, or no space for it".to_owned());
         };
@@ -274,7 +284,7 @@ impl Store {
                     record.assurance = body.assurance.or_signed(earlier.assurance);
                     record.entries.extend(earlier.entries.into_iter().filter(|other| *other != id));
                 }
-                let kept = self.catalogue.insert(body.digest, &record, id);
+                let kept = self.catalogue.insert(body.digest, &record, id, witness);
                 self.state().insert(body.digest, size, now, &body.file, kept.is_ok());
                 kept.map_or_else(|error| Placement::Unkept(format!("catalogue: {error}")), |()| Placement::Kept)
             }

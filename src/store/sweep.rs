@@ -9,7 +9,7 @@ use crate::index::{EntryId, Sha256Digest};
 use crate::verify::Policy;
 
 use super::incoming::Incoming;
-use super::{Body, Placement, Store};
+use super::{Body, Placement, Store, Witness};
 
 /// A file that may be the package asked for.
 #[derive(Debug)]
@@ -35,6 +35,7 @@ impl Store {
                 );
             }
             self.shrink_to(self.bound);
+            self.forget_old_witnesses();
         });
     }
 
@@ -90,14 +91,14 @@ impl Store {
     }
 
     /// Takes a body back that was proved to be the package `id`.
-    pub fn adopt(&self, orphan: Sha256Digest, body: &Body, id: EntryId) -> Placement {
+    pub fn adopt(&self, orphan: Sha256Digest, body: &Body, id: EntryId, witness: Option<Witness>) -> Placement {
         let path = self.body_path(orphan);
         let Ok(file) = File::open(&path) else {
             return Placement::Unkept("it was evicted meanwhile".to_owned());
         };
         let mut incoming = Incoming::orphan(self, file, path);
         self.state().remove(orphan);
-        let placement = self.place(&incoming, body, id);
+        let placement = self.place(&incoming, body, id, witness);
         incoming.leave_file();
         if placement == Placement::Kept {
             self.metrics.adopted.increase();

@@ -64,7 +64,7 @@ impl Sample {
         let mut receiver = Receiver::new(incoming.file().unwrap(), self.entry.clone(), Policy::DigestsOnly);
         receiver.write(&self.bytes).unwrap();
         let body = store.body(receiver.finish().unwrap());
-        let placement = store.commit(incoming, &body, self.entry.id());
+        let placement = store.commit(incoming, &body, self.entry.id(), None);
         (body, placement)
     }
 
@@ -77,7 +77,7 @@ impl Sample {
         store.unproved(self.entry.id(), self.size(), &Policy::DigestsOnly).into_iter().find_map(
             |Unproved { digest, file, .. }| {
                 let body = store.body(recheck(file, self.entry.clone(), &Policy::DigestsOnly).ok()?);
-                store.adopt(digest, &body, self.entry.id());
+                store.adopt(digest, &body, self.entry.id(), None);
                 Some(body)
             },
         )

@@ -1,4 +1,4 @@
-//! Index -> [`Tree`], breadth first, so that each directory's children stand together.
+//! View -> [`Tree`], breadth first, so that each directory's children stand together.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use sha2::{Digest as _, Sha256};
 
 use super::{Directory, Inode, Node, PackagesFile, Tree};
-use crate::index::Index;
+use crate::index::View;
 
 /// A directory whose children are still to be laid out: records `first..end` are below it.
 struct Pending {
@@ -15,13 +15,13 @@ struct Pending {
     end: u32,
 }
 
-pub(super) fn build(generation: u64, index: Arc<Index>, packages: PackagesFile) -> Tree {
-    let count = index.records().len() as u32;
+pub(super) fn build(generation: u64, view: Arc<View>, packages: PackagesFile) -> Tree {
+    let count = view.len() as u32;
     let packages_inode = derive(b"packages\0", "", &packages.rendered.digest.0, 0);
     let root = Directory { inode: Inode::ROOT, witness: 0, length: 0, children: (0, 0), directories: 0 };
     let mut tree = Tree {
         generation,
-        index,
+        view,
         packages,
         packages_inode,
         directories: vec![root],
@@ -79,7 +79,7 @@ fn lay_out(tree: &mut Tree, pending: &Pending, queue: &mut VecDeque<Pending>) {
 /// Gives every node its inode number. Two that hash alike (64 bits: chance, or malice) are told apart by a counter.
 fn number(tree: &mut Tree) {
     let directories = (1..tree.directories.len() as u32).map(Node::Directory);
-    let nodes: Vec<Node> = directories.chain((0..tree.index.records().len() as u32).map(Node::Package)).collect();
+    let nodes: Vec<Node> = directories.chain((0..tree.view.len() as u32).map(Node::Package)).collect();
     let mut numbered: Vec<(Inode, Node)> = Vec::with_capacity(nodes.len() + 2);
     numbered.push((Inode::ROOT, Node::Directory(0)));
     numbered.push((tree.packages_inode, Node::Packages));
@@ -102,7 +102,7 @@ fn number(tree: &mut Tree) {
             break;
         }
     }
-    tree.package_inodes = vec![Inode(0); tree.index.records().len()];
+    tree.package_inodes = vec![Inode(0); tree.view.len()];
     for (inode, node) in &numbered {
         match node {
             Node::Directory(at) => tree.directories.get_mut(*at as usize).into_iter().for_each(|d| d.inode = *inode),
@@ -199,7 +199,7 @@ mod tests {
         fn same_as_a_reference_map(paths in prop::collection::btree_set("[ab-]{1,2}(/[ab.-]{1,2}c){0,3}", 0..24)) {
             let list: Vec<(&str, u64)> = paths.iter().map(|path| (path.as_str(), 9)).collect();
             let tree = tree(1, &list);
-            let shown: BTreeSet<&str> = tree.index().records().iter().map(|record| tree.index().path(record)).collect();
+            let shown: BTreeSet<&str> = (0..tree.view().len() as u32).map(|row| tree.view().path(row)).collect();
             let reference = reference(&shown);
             let mut inodes = BTreeSet::new();
             let mut queue = vec![(String::new(), Inode::ROOT)];

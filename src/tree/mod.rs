@@ -20,7 +20,7 @@ use std::sync::Arc;
 pub use difference::Change;
 pub use snapshots::{Age, KEPT_TREES, Snapshots};
 
-use crate::index::{Index, Record, Rendered};
+use crate::index::{OriginId, Record, Rendered, View};
 
 /// Name of the index in PKGDIR.
 pub const PACKAGES: &str = "Packages";
@@ -39,7 +39,7 @@ impl Inode {
 pub enum Node {
     /// A directory, by its place in the tree.
     Directory(u32),
-    /// A package, by its place in the index.
+    /// A package, by its row in the view.
     Package(u32),
     /// The rendered index.
     Packages,
@@ -83,7 +83,7 @@ struct Directory {
 #[derive(Debug)]
 pub struct Tree {
     generation: u64,
-    index: Arc<Index>,
+    view: Arc<View>,
     packages: PackagesFile,
     packages_inode: Inode,
     directories: Vec<Directory>,
@@ -96,11 +96,11 @@ pub struct Tree {
 }
 
 impl Tree {
-    /// Lays out `index` with its rendered file. `generation` is shown as the directories' modification time as well:
+    /// Lays out `view` with its rendered file. `generation` is shown as the directories' modification time as well:
     /// a kernel that has an empty directory cached looks again only when that changes.
     #[must_use]
-    pub fn new(generation: u64, index: Arc<Index>, packages: PackagesFile) -> Self {
-        build::build(generation, index, packages)
+    pub fn new(generation: u64, view: Arc<View>, packages: PackagesFile) -> Self {
+        build::build(generation, view, packages)
     }
 
     /// The generation's number.
@@ -109,10 +109,16 @@ impl Tree {
         self.generation
     }
 
-    /// The index that this tree shows.
+    /// The entries that this tree shows; packages are numbered as its rows are.
     #[must_use]
-    pub fn index(&self) -> &Arc<Index> {
-        &self.index
+    pub fn view(&self) -> &Arc<View> {
+        &self.view
+    }
+
+    /// Where packages are fetched from: each binhost, and what its index says of another place.
+    #[must_use]
+    pub fn places(&self) -> Vec<(OriginId, Option<&str>)> {
+        self.view.parts().iter().map(|part| (part.origin, part.index.header().uri())).collect()
     }
 
     /// The rendered index.
@@ -182,7 +188,7 @@ impl Tree {
     /// The record of a package node.
     #[must_use]
     pub fn record(&self, at: u32) -> Option<&Record> {
-        self.index.records().get(at as usize)
+        self.view.record(at)
     }
 
     /// Path of a node below the root; empty for the root.
@@ -190,11 +196,10 @@ impl Tree {
     pub fn path(&self, node: Node) -> &str {
         match node {
             Node::Packages => PACKAGES,
-            Node::Package(at) => self.record(at).map_or("", |record| self.index.path(record)),
+            Node::Package(at) => self.view.path(at),
             Node::Directory(at) => {
                 let Some(directory) = self.directories.get(at as usize) else { return "" };
-                let path = self.record(directory.witness).map_or("", |record| self.index.path(record));
-                path.get(..usize::from(directory.length)).unwrap_or_default()
+                self.view.path(directory.witness).get(..usize::from(directory.length)).unwrap_or_default()
             }
         }
     }

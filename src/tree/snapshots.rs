@@ -1,11 +1,13 @@
 //! The current tree and the ones before it.
 
+use std::collections::HashSet;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::{Attributes, Inode, Node, Tree};
+use crate::index::OriginId;
 
-/// Trees kept: the current one, and earlier ones whose names still resolve for an emerge that read an earlier index. Of one
-/// index no more than two: all of it, and what is shown of it.
+/// Trees kept: the current one, and earlier ones whose names still resolve for an emerge that read an earlier index. Of the same
+/// indexes no more than two: what was shown of them first, and what is shown now.
 pub const KEPT_TREES: usize = 3;
 
 /// Which tree a name was found in.
@@ -44,14 +46,21 @@ impl Snapshots {
     pub fn replace(&self, tree: Arc<Tree>) -> Arc<Tree> {
         let before = self.current();
         let mut trees = self.trees.write().unwrap_or_else(PoisonError::into_inner);
-        let views = trees.iter().take_while(|earlier| earlier.index().is_view_of(tree.index())).count();
+        let views = trees.iter().take_while(|earlier| earlier.view().is_of_same_parts(tree.view())).count();
         if views > 1 {
-            // The first of them was a view itself; the whole of the index is behind it.
+            // What they showed first, which is all or most of it, is behind it.
             trees.remove(0);
         }
         trees.insert(0, tree);
         trees.truncate(KEPT_TREES);
         before
+    }
+
+    /// Binhosts of which something can be found here.
+    #[must_use]
+    pub fn origins(&self) -> HashSet<OriginId> {
+        let trees = self.trees.read().unwrap_or_else(PoisonError::into_inner);
+        trees.iter().flat_map(|tree| tree.view().parts()).map(|part| part.origin).collect()
     }
 
     /// The newest tree that has this inode, and what it is there.
@@ -74,6 +83,7 @@ impl Snapshots {
 mod tests {
     use super::super::sample::tree_of;
     use super::*;
+    use crate::index::{Choice, View};
 
     #[test]
     fn earlier_names_still_resolve_and_the_newest_wins() {
@@ -94,16 +104,17 @@ mod tests {
     #[test]
     fn views_of_one_index_push_nothing_out() {
         let whole = tree_of(1, &[("a.xpak", 1), ("b.xpak", 1)]);
-        let ids: Vec<_> = whole.index().records().iter().map(|record| record.id).collect();
-        let view = |generation, hidden: &[_]| {
-            let index = Arc::new(whole.index().without(&hidden.iter().copied().collect()));
+        let parts = whole.view().parts().to_vec();
+        let view = |generation, rows: std::ops::Range<u32>| {
+            let choice = |record| Choice { part: 0, record, place: None, dependency: None };
+            let view = Arc::new(View::compose(parts.clone(), rows.map(choice).collect()));
             let packages = super::super::PackagesFile { file: Arc::clone(&whole.packages().file), ..*whole.packages() };
-            Arc::new(Tree::new(generation, index, packages))
+            Arc::new(Tree::new(generation, view, packages))
         };
         let snapshots = Snapshots::new(Arc::new(tree_of(0, &[("gone.xpak", 1)])));
-        snapshots.replace(view(1, &[]));
+        snapshots.replace(view(1, 0..2));
         for generation in 2..20 {
-            snapshots.replace(view(generation, &ids[..1]));
+            snapshots.replace(view(generation, 1..2));
         }
         assert_eq!(snapshots.current().generation(), 19);
         let age = |name| snapshots.lookup(Inode::ROOT, name).unwrap().1;

@@ -1,17 +1,18 @@
-//! One package, as a stream that goes on after breaks.
+//! One package, as a stream that goes on after breaks, at another URL where there is a better one.
 
-use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use url::Url;
 
-use super::UpstreamError;
-use super::client::{Answer, Client, Condition};
+use super::candidates::Candidates;
+use super::client::{Answer, Condition};
 use super::local::LocalFile;
-use super::retry::{self, ATTEMPTS, NO_PROGRESS_BUDGET, RATE_FLOOR, RATE_WINDOW, Verdict};
+use super::mirrors::Slot;
+use super::pace::Pace;
+use super::retry::{self, NO_PROGRESS_BUDGET, RATE_FLOOR, RATE_WINDOW, Verdict};
+use super::{Active, Upstream, UpstreamError};
 use crate::config;
-use crate::metrics::Metrics;
 
 /// What comes next.
 #[derive(Debug, PartialEq, Eq)]
@@ -31,51 +32,55 @@ enum Connection {
     File(LocalFile),
 }
 
+/// Where what was received so far came from.
+#[derive(Debug)]
+struct Part {
+    url: Url,
+    /// ETag or Last-Modified.
+    validator: Option<String>,
+}
+
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct BodyStream<'a> {
-    client: &'a Client,
-    metrics: &'a Metrics,
-    sources: VecDeque<Url>,
+    upstream: &'a Upstream,
+    candidates: Candidates,
     size: u64,
     received: u64,
     /// The most that any try has got to: only more than that is progress.
     furthest: u64,
     connection: Connection,
-    /// ETag or Last-Modified of what was received so far, and where from.
-    validator: Option<(Url, String)>,
-    attempt: u32,
+    /// Counts the connection.
+    _active: Option<Active<'a>>,
+    pace: Pace,
+    /// `None`: the next request is for the whole.
+    part: Option<Part>,
     last_progress: Instant,
-    window: (Instant, u64),
     /// Parts of it came over different connections.
     spliced: bool,
-    failures: Vec<UpstreamError>,
 }
 
 impl<'a> BodyStream<'a> {
-    pub(super) fn new(client: &'a Client, metrics: &'a Metrics, sources: Vec<Url>, size: u64) -> Self {
-        let now = Instant::now();
+    pub(super) fn new(upstream: &'a Upstream, candidates: Candidates, size: u64) -> Self {
         Self {
-            client,
-            metrics,
-            sources: sources.into(),
+            upstream,
+            candidates,
             size,
             received: 0,
             furthest: 0,
             connection: Connection::None,
-            validator: None,
-            attempt: 0,
-            last_progress: now,
-            window: (now, 0),
+            _active: None,
+            pace: Pace::default(),
+            part: None,
+            last_progress: Instant::now(),
             spliced: false,
-            failures: Vec::new(),
         }
     }
 
     /// The URL that is read now, for people.
     #[must_use]
     pub fn source(&self) -> String {
-        self.sources.front().map(config::shown).unwrap_or_default()
+        self.candidates.current().map(|candidate| config::shown(&candidate.url)).unwrap_or_default()
     }
 
     /// The next piece. Breaks are healed inside; an error is final.
@@ -92,70 +97,98 @@ impl<'a> BodyStream<'a> {
         }
     }
 
-    /// What was received proved wrong. `true`: the stream begins anew (a spliced body once more from the same URL, else the
-    /// next URL), the next event is [`Event::Restart`]. `false`: there is nothing left to try.
+    /// What was received proved wrong. `true`: the stream begins anew (a spliced body once more from the same URL, else from
+    /// another one), the next event is [`Event::Restart`]. `false`: there is nothing left to try.
     pub fn reject(&mut self) -> bool {
+        self.close();
+        // Of a spliced one nobody knows whose part was wrong.
         if !std::mem::take(&mut self.spliced) {
-            self.sources.pop_front();
+            self.upstream.note_wrong(self.slot(), &self.source());
+            self.candidates.give_up_current();
         }
-        (self.connection, self.validator, self.furthest, self.attempt) = (Connection::None, None, 0, 0);
-        self.last_progress = Instant::now();
-        !self.sources.is_empty()
+        self.candidates.begin_anew();
+        (self.part, self.furthest, self.last_progress) = (None, 0, Instant::now());
+        self.candidates.any_left()
     }
 
     async fn step(&mut self) -> Result<Option<Event>, UpstreamError> {
+        self.keep_up()?;
+        let (began, patience) = (Instant::now(), self.upstream.patience(&self.candidates));
         let chunk = match &mut self.connection {
             Connection::None => return self.connect().await,
-            Connection::Http(answer) => answer.chunk().await?,
+            Connection::Http(answer) => answer.chunk(patience).await?,
             Connection::File(file) => file.chunk().await?,
         };
         match chunk {
             Some(bytes) => {
-                self.count(bytes.len() as u64)?;
+                self.count(bytes.len() as u64, began.elapsed());
                 Ok(Some(Event::Chunk(bytes)))
             }
             None if self.received < self.size => {
                 Err(UpstreamError::Truncated { url: self.source(), got: self.received, expected: self.size })
             }
-            None => Ok(Some(Event::End)),
+            None => {
+                self.close();
+                self.upstream.note_served(self.slot());
+                Ok(Some(Event::End))
+            }
         }
     }
 
-    fn count(&mut self, bytes: u64) -> Result<(), UpstreamError> {
+    fn count(&mut self, bytes: u64, waited: Duration) {
         self.received += bytes;
-        self.metrics.bytes_fetched.add(bytes);
+        self.pace.add(bytes, waited);
+        self.upstream.metrics.bytes_fetched.add(bytes);
         if self.received > self.furthest {
             self.furthest = self.received;
-            self.attempt = 0;
+            self.candidates.progressed();
             self.last_progress = Instant::now();
         }
-        self.window.1 += bytes;
-        let elapsed = self.window.0.elapsed();
-        if elapsed >= RATE_WINDOW {
-            if self.window.1 < RATE_FLOOR * RATE_WINDOW.as_secs() {
-                return Err(UpstreamError::TooSlow { url: self.source(), floor: RATE_FLOOR, window: RATE_WINDOW });
-            }
-            self.window = (Instant::now(), 0);
+    }
+
+    /// Fails when the rate is not worth going on.
+    fn keep_up(&mut self) -> Result<(), UpstreamError> {
+        if self.pace.long().is_some_and(|rate| rate < RATE_FLOOR as f64) {
+            return Err(UpstreamError::TooSlow { url: self.source(), floor: RATE_FLOOR, window: RATE_WINDOW });
         }
-        Ok(())
+        let Some(rate) = self.pace.short() else { return Ok(()) };
+        // Downloads share the way: together they show what it carries.
+        let together = rate * self.upstream.active() as f64;
+        let missing = self.size.saturating_sub(self.received);
+        let (mirrors, now) = (self.upstream.mirrors(), Instant::now());
+        let Some(better) = self.candidates.outpaced(&mirrors, now, together, missing) else { return Ok(()) };
+        drop(mirrors);
+        self.candidates.prefer(better);
+        Err(UpstreamError::Outpaced { url: self.source(), rate: rate as u64, by: self.upstream.shown(better) })
+    }
+
+    fn slot(&self) -> Option<Slot> {
+        self.candidates.current().map(|candidate| candidate.slot)
+    }
+
+    /// Ends the connection, if there is one, and remembers how fast it was.
+    fn close(&mut self) {
+        (self.connection, self._active) = (Connection::None, None);
+        self.upstream.note_pace(self.slot(), std::mem::take(&mut self.pace).total());
     }
 
     async fn connect(&mut self) -> Result<Option<Event>, UpstreamError> {
-        let Some(url) = self.sources.front().cloned() else {
-            return Err(UpstreamError::All(std::mem::take(&mut self.failures)));
-        };
-        self.window = (Instant::now(), 0);
+        let chosen = self.upstream.choose(&mut self.candidates);
+        let Some(url) = chosen else { return Err(self.candidates.take_error()) };
+        let began = Instant::now();
+        self._active = Some(self.upstream.begin());
         if url.scheme() == "file" {
             self.connection = Connection::File(LocalFile::open(&url, self.size).await?);
+            self.upstream.note_answer(self.slot(), began.elapsed());
             return Ok(self.restarted());
         }
-        let validator =
-            self.validator.as_ref().filter(|(from, _)| *from == url).map(|(_, validator)| validator.as_str());
-        // Without a validator, or from another mirror, only the digests at the end tell whether the parts fit.
-        let resume =
-            self.received > 0 && (validator.is_some() || self.validator.as_ref().is_some_and(|(from, _)| *from != url));
+        let part = self.part.as_ref().filter(|_| self.received > 0);
+        let validator = part.filter(|part| part.url == url).and_then(|part| part.validator.as_deref());
+        // Without a validator, or from another URL, only the digests at the end tell whether the parts fit.
+        let resume = part.is_some_and(|part| part.url != url) || validator.is_some();
         let condition = if resume { Condition::From { offset: self.received, validator } } else { Condition::None };
-        let answer = self.client.get(&url, condition).await?;
+        let answer = self.upstream.client.get(&url, condition, self.upstream.patience(&self.candidates)).await?;
+        self.upstream.note_answer(self.slot(), began.elapsed());
         if resume && answer.status() == 206 {
             return self.resumed(answer).map(|()| None);
         }
@@ -164,7 +197,7 @@ impl<'a> BodyStream<'a> {
         }
         // If-Range takes only strong validators.
         let etag = answer.etag().filter(|etag| !etag.starts_with("W/"));
-        self.validator = etag.or_else(|| answer.last_modified()).map(|validator| (url, validator));
+        self.part = Some(Part { url, validator: etag.or_else(|| answer.last_modified()) });
         self.connection = Connection::Http(answer);
         Ok(self.restarted())
     }
@@ -173,10 +206,10 @@ impl<'a> BodyStream<'a> {
         let range = answer.content_range().unwrap_or_default();
         if range != format!("bytes {}-{}/{}", self.received, self.size - 1, self.size) {
             // Not to be asked again in the same way.
-            (self.validator, self.furthest) = (None, self.received);
+            (self.part, self.furthest) = (None, self.received);
             return Err(UpstreamError::WrongRange { url: self.source(), range });
         }
-        self.metrics.resumes.increase();
+        self.upstream.metrics.resumes.increase();
         self.spliced = true;
         self.connection = Connection::Http(answer);
         Ok(())
@@ -190,33 +223,33 @@ impl<'a> BodyStream<'a> {
     }
 
     async fn recover(&mut self, error: UpstreamError) -> Result<(), UpstreamError> {
-        self.connection = Connection::None;
-        if self.sources.is_empty() {
-            return Err(error);
-        }
-        self.attempt += 1;
+        self.close();
+        let slot @ Some(_) = self.slot() else { return Err(error) };
         let out_of_time = self.last_progress.elapsed() >= NO_PROGRESS_BUDGET;
-        let status_of_resume = matches!(error, UpstreamError::Status { status: 416, .. }) && self.received > 0;
-        if status_of_resume {
-            // The server does not have that part: the whole, then.
-            self.validator = None;
+        // The server does not have that part: the whole, then.
+        let whole = matches!(error, UpstreamError::Status { status: 416, .. }) && self.received > 0;
+        if whole {
+            self.part = None;
         }
-        if (retry::judge(&error) == Verdict::Again || status_of_resume) && self.attempt < ATTEMPTS && !out_of_time {
-            self.metrics.retries.increase();
-            tracing::debug!(%error, attempt = self.attempt, "trying again");
-            tokio::time::sleep(retry::wait(self.attempt, &error)).await;
-            return Ok(());
+        self.upstream.note_failure(slot, &error);
+        let others = self.upstream.others(&self.candidates);
+        let verdict = if whole { Verdict::Again } else { retry::judge(&error, others) };
+        tracing::debug!(%error, ?verdict, "a download was interrupted");
+        let wait = retry::wait(self.candidates.tries() + 1, &error);
+        self.candidates.failed(error, verdict);
+        if out_of_time {
+            self.candidates.stop();
         }
-        self.failures.push(error);
-        self.sources.pop_front();
-        self.attempt = 0;
-        if self.sources.is_empty() || out_of_time {
-            self.sources.clear();
-            let mut failures = std::mem::take(&mut self.failures);
-            return Err(match failures.pop() {
-                Some(only) if failures.is_empty() => only,
-                last => UpstreamError::All(failures.into_iter().chain(last).collect()),
-            });
+        if !self.candidates.any_left() {
+            return Err(self.candidates.take_error());
+        }
+        match verdict {
+            Verdict::Elsewhere => self.upstream.metrics.switched.increase(),
+            Verdict::Gone => {}
+            Verdict::Again | Verdict::Later => {
+                self.upstream.metrics.retries.increase();
+                tokio::time::sleep(wait).await;
+            }
         }
         Ok(())
     }

@@ -52,30 +52,23 @@ impl Client {
         }
     }
 
-    /// What the server says of a file without sending it: size, ETag, date. `None`: nothing, or nothing good.
-    pub(super) async fn head(&self, url: &Url) -> Option<String> {
-        let request = self.0.head(url.clone()).send();
-        let response = tokio::time::timeout(CONNECT_TIMEOUT + STALL_TIMEOUT, request).await.ok()?.ok()?;
+    /// What the server says of a file without sending it: size, ETag, date. `None`: nothing good.
+    pub(super) async fn head(&self, url: &Url) -> Result<Option<String>, UpstreamError> {
+        let response = answer(self.0.head(url.clone()), config::shown(url), STALL_TIMEOUT).await?;
         let headers = response.headers();
         let parts = [CONTENT_LENGTH, ETAG, LAST_MODIFIED].map(|name| header(headers, name).unwrap_or_default());
-        (response.status() == StatusCode::OK).then(|| parts.join(" "))
+        Ok((response.status() == StatusCode::OK).then(|| parts.join(" ")))
     }
 
-    /// Asks for `url`; an answer is one with status 200, 206 or 304.
-    pub(super) async fn get(&self, url: &Url, condition: Condition<'_>) -> Result<Answer, UpstreamError> {
+    /// Asks for `url`, and waits for no longer than `patience`; an answer is one with status 200, 206 or 304.
+    pub(super) async fn get(
+        &self,
+        url: &Url,
+        condition: Condition<'_>,
+        patience: Duration,
+    ) -> Result<Answer, UpstreamError> {
         let shown = config::shown(url);
-        let request = conditional(self.0.get(url.clone()), condition);
-        let answer = tokio::time::timeout(CONNECT_TIMEOUT + STALL_TIMEOUT, request.send()).await;
-        let response = match answer {
-            Err(_) => return Err(UpstreamError::Stalled { url: shown, after: STALL_TIMEOUT }),
-            Ok(Err(error)) if error.is_redirect() => {
-                return Err(UpstreamError::Redirect { url: shown, reason: causes(&error.without_url()) });
-            }
-            Ok(Err(error)) => {
-                return Err(UpstreamError::Transport { url: shown, reason: causes(&error.without_url()) });
-            }
-            Ok(Ok(response)) => response,
-        };
+        let response = answer(conditional(self.0.get(url.clone()), condition), shown.clone(), patience).await?;
         match response.status() {
             StatusCode::OK | StatusCode::PARTIAL_CONTENT | StatusCode::NOT_MODIFIED => {
                 Ok(Answer { response, url: shown })
@@ -110,10 +103,10 @@ impl Answer {
         header(self.response.headers(), CONTENT_RANGE)
     }
 
-    /// The next piece; `None` at the end.
-    pub(super) async fn chunk(&mut self) -> Result<Option<Bytes>, UpstreamError> {
-        match tokio::time::timeout(STALL_TIMEOUT, self.response.chunk()).await {
-            Err(_) => Err(UpstreamError::Stalled { url: self.url.clone(), after: STALL_TIMEOUT }),
+    /// The next piece, which is waited for no longer than `patience`; `None` at the end.
+    pub(super) async fn chunk(&mut self, patience: Duration) -> Result<Option<Bytes>, UpstreamError> {
+        match tokio::time::timeout(patience, self.response.chunk()).await {
+            Err(_) => Err(UpstreamError::Stalled { url: self.url.clone(), after: patience }),
             Ok(Err(error)) => {
                 Err(UpstreamError::Transport { url: self.url.clone(), reason: causes(&error.without_url()) })
             }
@@ -127,6 +120,24 @@ fn builder() -> reqwest::ClientBuilder {
     let builder = reqwest::Client::builder().user_agent(agent).redirect(Policy::custom(redirect));
     let builder = builder.connect_timeout(CONNECT_TIMEOUT).http1_only();
     builder.pool_max_idle_per_host(2).pool_idle_timeout(Duration::from_secs(30))
+}
+
+/// Sends a request; whatever the server says to it.
+async fn answer(
+    request: reqwest::RequestBuilder,
+    url: String,
+    patience: Duration,
+) -> Result<reqwest::Response, UpstreamError> {
+    // Where nobody else is to be asked, connecting has its own time.
+    let limit = if patience < STALL_TIMEOUT { patience } else { CONNECT_TIMEOUT + STALL_TIMEOUT };
+    match tokio::time::timeout(limit, request.send()).await {
+        Err(_) => Err(UpstreamError::Stalled { url, after: patience }),
+        Ok(Err(error)) if error.is_redirect() => {
+            Err(UpstreamError::Redirect { url, reason: causes(&error.without_url()) })
+        }
+        Ok(Err(error)) => Err(UpstreamError::Transport { url, reason: causes(&error.without_url()) }),
+        Ok(Ok(response)) => Ok(response),
+    }
 }
 
 fn conditional(request: reqwest::RequestBuilder, condition: Condition<'_>) -> reqwest::RequestBuilder {

@@ -53,6 +53,16 @@ pub enum UpstreamError {
         /// Measured over.
         window: Duration,
     },
+    /// Another URL is known to be much faster.
+    #[error("{url}: {rate} B/s, left for {by}")]
+    Outpaced {
+        /// What was asked for.
+        url: String,
+        /// What it delivered.
+        rate: u64,
+        /// The other one.
+        by: String,
+    },
     /// The body ended early.
     #[error("{url}: ended after {got} of {expected} bytes")]
     Truncated {

@@ -3,18 +3,25 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt as _;
+use std::time::Instant;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+use super::candidates::{Candidate, Candidates};
 use super::client::Condition;
-use super::retry::{self, ATTEMPTS, Verdict};
+use super::mirrors::Slot;
+use super::pace::Pace;
+use super::retry::{self, RATE_FLOOR, RATE_WINDOW, Verdict};
 use super::{Upstream, UpstreamError, local};
 use crate::config::{self, BinhostUrl};
 
 /// Largest index that is taken, decompressed. The official ones have 16 MiB (2025).
 pub const MAX_INDEX_BYTES: u64 = 512 << 20;
+/// Names of an index, the more wanted first.
+const COMPRESSED: &str = "Packages.gz";
+const PLAIN: &str = "Packages";
 /// First bytes of gzip data.
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 
@@ -38,61 +45,138 @@ pub enum IndexAnswer {
     Fresh(Validators),
 }
 
+/// The URLs of an index, one after the other: see [`Upstream::index_sources`].
+#[derive(Debug)]
+pub struct IndexSources<'a> {
+    upstream: &'a Upstream,
+    candidates: Candidates,
+}
+
 impl Upstream {
-    /// How many URLs can be asked for the index.
+    /// The URLs to ask for the index: the one that `known` belongs to first, unless it does badly or the first URL has not
+    /// been asked for long; then the others.
     #[must_use]
-    pub fn index_sources(&self) -> usize {
-        self.binhost.urls.len()
+    pub fn index_sources(&self, known: &Validators) -> IndexSources<'_> {
+        let bases = &self.binhost.urls;
+        let position = bases.iter().position(|base| has_index_of(base, known));
+        let first = self.mirrors().index_first(position, Instant::now());
+        let all = bases.iter().enumerate().map(|(slot, base)| Candidate::new(slot, base.join(COMPRESSED)));
+        IndexSources { upstream: self, candidates: Candidates::new(all.collect(), Some(first)) }
     }
 
-    /// Asks URL number `source` for its index and writes it to `out` (emptied first), decompressed.
+    /// Only the URL number `number`, where it matters who says what.
+    #[must_use]
+    pub fn index_source(&self, number: usize) -> IndexSources<'_> {
+        let one = self.binhost.urls.get(number).map(|base| Candidate::new(number, base.join(COMPRESSED)));
+        IndexSources { upstream: self, candidates: Candidates::new(one.into_iter().collect(), None) }
+    }
+
+    /// The URL of the binhost that an index came from.
+    #[must_use]
+    pub fn base_of(&self, known: &Validators) -> Option<&BinhostUrl> {
+        self.binhost.urls.iter().find(|base| has_index_of(base, known))
+    }
+}
+
+fn has_index_of(base: &BinhostUrl, known: &Validators) -> bool {
+    [COMPRESSED, PLAIN].iter().any(|name| config::shown(&base.join(name)) == known.url)
+}
+
+impl IndexSources<'_> {
+    /// Asks for the index until a URL answers, and writes it to `out` (emptied first), decompressed. The next call asks the
+    /// URLs that are left; `None`: there are none.
     ///
     /// # Errors
-    /// The URL has none, or none that can be stored. `out` is then worthless.
-    pub async fn index(&self, source: usize, known: &Validators, out: &File) -> Result<IndexAnswer, UpstreamError> {
-        let Some(base) = self.binhost.urls.get(source) else { return Err(UpstreamError::All(Vec::new())) };
-        let [compressed, plain] = self.index_urls(base);
-        match self.patiently(base, &compressed, known, out).await {
-            Err(error) if is_absent(&error) => self.patiently(base, &plain, known, out).await.map_err(|_| error),
+    /// No URL that was left has an index that can be stored. `out` is then worthless.
+    pub async fn next(&mut self, known: &Validators, out: &File) -> Option<Result<IndexAnswer, UpstreamError>> {
+        while let Some(url) = self.upstream.choose(&mut self.candidates) {
+            let slot = self.candidates.current().map(|candidate| candidate.slot);
+            match self.ask(slot, &url, known, out).await {
+                Ok(answer) => {
+                    self.upstream.note_served(slot);
+                    self.candidates.give_up_current();
+                    return Some(Ok(answer));
+                }
+                Err(error) => self.recover(slot, error).await,
+            }
+        }
+        self.candidates.has_error().then(|| Err(self.candidates.take_error()))
+    }
+
+    async fn recover(&mut self, slot: Option<Slot>, error: UpstreamError) {
+        self.upstream.note_failure(slot, &error);
+        let verdict = retry::judge(&error, self.upstream.others(&self.candidates));
+        let wait = retry::wait(self.candidates.tries() + 1, &error);
+        self.candidates.failed(error, verdict);
+        if matches!(verdict, Verdict::Again | Verdict::Later) && self.candidates.any_left() {
+            self.upstream.metrics.retries.increase();
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// Asks one URL, once: for the compressed index, and if there is none for the plain one.
+    async fn ask(
+        &self,
+        slot: Option<Slot>,
+        compressed: &Url,
+        known: &Validators,
+        out: &File,
+    ) -> Result<IndexAnswer, UpstreamError> {
+        match self.ask_for(slot, compressed, known, out).await {
+            Err(error) if is_absent(&error) => match compressed.join(PLAIN) {
+                Ok(plain) => self.ask_for(slot, &plain, known, out).await.map_err(|_| error),
+                Err(_) => Err(error),
+            },
             other => other,
         }
     }
 
-    async fn patiently(
+    async fn ask_for(
         &self,
-        base: &BinhostUrl,
+        slot: Option<Slot>,
         url: &Url,
         known: &Validators,
         out: &File,
     ) -> Result<IndexAnswer, UpstreamError> {
-        let mut attempt = 0;
-        loop {
-            let result =
-                if base.is_file() { from_file(url, known, out).await } else { self.over_http(url, known, out).await };
-            match result {
-                Err(error) if retry::judge(&error) == Verdict::Again && attempt + 1 < ATTEMPTS => {
-                    attempt += 1;
-                    self.metrics.retries.increase();
-                    tokio::time::sleep(retry::wait(attempt, &error)).await;
-                }
-                other => return other,
-            }
+        if url.scheme() == "file" {
+            return from_file(url, known, out).await;
         }
+        let mut pace = Pace::default();
+        let result = self.over_http(slot, url, known, out, &mut pace).await;
+        self.upstream.note_pace(slot, pace.total());
+        result
     }
 
-    async fn over_http(&self, url: &Url, known: &Validators, out: &File) -> Result<IndexAnswer, UpstreamError> {
+    async fn over_http(
+        &self,
+        slot: Option<Slot>,
+        url: &Url,
+        known: &Validators,
+        out: &File,
+        pace: &mut Pace,
+    ) -> Result<IndexAnswer, UpstreamError> {
         let shown = config::shown(url);
         let same = known.url == shown;
         let (etag, last_modified) =
             (known.etag.as_deref().filter(|_| same), known.last_modified.as_deref().filter(|_| same));
-        let mut answer = self.client.get(url, Condition::Changed { etag, last_modified }).await?;
+        let patience = || self.upstream.patience(&self.candidates);
+        let asked = Instant::now();
+        let condition = Condition::Changed { etag, last_modified };
+        let mut answer = self.upstream.client.get(url, condition, patience()).await?;
+        self.upstream.note_answer(slot, asked.elapsed());
         if answer.status() == 304 {
             return Ok(IndexAnswer::NotModified);
         }
         let validators = Validators { url: shown.clone(), etag: answer.etag(), last_modified: answer.last_modified() };
-        let mut writer = IndexWriter::new(shown, out)?;
-        while let Some(chunk) = answer.chunk().await? {
+        let mut writer = IndexWriter::new(shown.clone(), out)?;
+        let mut waiting = Instant::now();
+        while let Some(chunk) = answer.chunk(patience()).await? {
+            pace.add(chunk.len() as u64, waiting.elapsed());
+            if pace.long().is_some_and(|rate| rate < RATE_FLOOR as f64) {
+                return Err(UpstreamError::TooSlow { url: shown, floor: RATE_FLOOR, window: RATE_WINDOW });
+            }
             writer = writer.write(chunk).await?;
+            waiting = Instant::now();
         }
         writer.finish().await?;
         Ok(IndexAnswer::Fresh(validators))

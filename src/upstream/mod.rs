@@ -2,31 +2,46 @@
 //!
 //! * The index is asked for conditionally (ETag, Last-Modified) and written to a file decompressed, within a bound.
 //! * A package is a plain GET; Range with If-Range only to go on after a break. What comes back is unverified.
-//! * Times: connect 2 s, silence 10 s, and a floor on the rate, so that nothing hangs for ever; a bounded number of tries
-//!   without progress, with jittered backoff; then the next URL.
+//! * Times: connect 2 s, silence 10 s (3 s where another URL is at hand), and a floor on the rate, so that nothing hangs for
+//!   ever; a bounded number of tries without progress, with jittered backoff.
+//! * A binhost may have several URLs with the same content. A failure leads to another one at once, which goes on where the
+//!   first one broke off; the failed one rests, and costs the next packages nothing. A URL that is much slower than another
+//!   was is left in mid-file, a bounded number of times. `mirrors` says who is asked first, `places` where packages are.
 //! * Redirects are bounded and never lead from https to http.
-//! * What may be repeated and what not is decided in `retry` alone.
+//! * What may be repeated, where and how soon is decided in `retry` alone.
 //!
 //! Not its job: believing any of it.
 
 mod body;
+mod candidates;
 mod client;
 mod error;
+mod health;
 mod index;
 mod local;
+mod mirrors;
+mod pace;
+mod places;
+mod record;
 mod retry;
 
-use std::sync::Arc;
-
-use url::Url;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 pub use body::{BodyStream, Event};
 pub use error::UpstreamError;
-pub use index::{IndexAnswer, MAX_INDEX_BYTES, Validators};
-pub use retry::{ATTEMPTS, NO_PROGRESS_BUDGET, STALL_TIMEOUT, jittered};
+pub use health::Standing;
+pub use index::{IndexAnswer, IndexSources, MAX_INDEX_BYTES, Validators};
+pub use record::UrlReport;
+pub use retry::{ATTEMPTS, NO_PROGRESS_BUDGET, PATIENCE, STALL_TIMEOUT, jittered};
 
 use crate::config::{Binhost, BinhostUrl};
 use crate::metrics::Metrics;
+use candidates::{Candidate, Candidates};
+use mirrors::Mirrors;
+use places::Places;
+use record::Active;
 
 /// One binhost and the connections to it.
 #[derive(Debug)]
@@ -34,6 +49,9 @@ pub struct Upstream {
     client: client::Client,
     binhost: Binhost,
     metrics: Arc<Metrics>,
+    mirrors: Mutex<Mirrors>,
+    /// Bodies that are being read.
+    active: AtomicUsize,
 }
 
 impl Upstream {
@@ -49,7 +67,8 @@ impl Upstream {
                 "no https server can be trusted: install the system's CA certificates, then restart"
             );
         }
-        Ok(Self { client, binhost, metrics })
+        let mirrors = Mutex::new(Mirrors::new(&binhost.urls));
+        Ok(Self { client, binhost, metrics, mirrors, active: AtomicUsize::new(0) })
     }
 
     /// The binhost.
@@ -62,49 +81,37 @@ impl Upstream {
     /// are then there, and not beside the index.
     #[must_use]
     pub fn body(&self, uri: Option<&str>, path: &str, size: u64) -> BodyStream<'_> {
-        let sources = self.package_bases(uri).iter().map(|base| base.join(path)).collect();
-        BodyStream::new(&self.client, &self.metrics, sources, size)
+        let Places { elsewhere, configured, refused } = Places::new(&self.binhost.urls, uri, path);
+        if let Some(reason) = refused {
+            tracing::warn!(uri, reason, "the index names another place for its packages, which is not used");
+        }
+        let mut mirrors = self.mirrors();
+        let named = elsewhere.map(|base| (mirrors.slot_of(&base), base.join(path)));
+        let first = match &named {
+            Some((slot, _)) => Some(*slot),
+            None if size >= health::MIN_SAMPLE => mirrors.chance(Instant::now()),
+            None => None,
+        };
+        drop(mirrors);
+        let all = named.into_iter().chain(configured).map(|(slot, url)| Candidate::new(slot, url)).collect();
+        BodyStream::new(self, Candidates::new(all, first), size)
     }
 
     /// What the first URL of a package says of it without sending it: changes when its bytes do. `None`: it is not there, or
-    /// cannot be asked.
+    /// cannot be asked now.
     pub async fn probe(&self, uri: Option<&str>, path: &str) -> Option<String> {
-        let url = self.package_bases(uri).first()?.join(path);
-        if url.scheme() != "file" {
-            return self.client.head(&url).await;
+        let places = Places::new(&self.binhost.urls, uri, path);
+        let url = places.first(path)?;
+        if url.scheme() == "file" {
+            let (file, size) = local::open(&url).await.ok()?;
+            let modified = file.metadata().ok()?.modified().ok()?;
+            return Some(format!("{size} {modified:?}"));
         }
-        let (file, size) = local::open(&url).await.ok()?;
-        let modified = file.metadata().ok()?.modified().ok()?;
-        Some(format!("{size} {modified:?}"))
-    }
-
-    fn package_bases(&self, uri: Option<&str>) -> Vec<BinhostUrl> {
-        match uri.map(|uri| self.usable_uri(uri)) {
-            Some(Ok(base)) => vec![base],
-            Some(Err(reason)) => {
-                tracing::warn!(uri, reason, "the index names another place for its packages, which is not used");
-                self.binhost.urls.clone()
-            }
-            None => self.binhost.urls.clone(),
+        let slot = places.elsewhere.map_or(0, |base| self.mirrors().slot_of(&base));
+        if self.mirrors().standing(slot, Instant::now()) >= Standing::Trying {
+            return None;
         }
-    }
-
-    /// The index comes from outside: it must not lead to local files, nor from https to http.
-    fn usable_uri(&self, uri: &str) -> Result<BinhostUrl, &'static str> {
-        let base: BinhostUrl = uri.parse().map_err(|_| "not an http or https URL")?;
-        let (files, secure) =
-            (self.binhost.urls.iter().all(BinhostUrl::is_file), self.binhost.urls.iter().all(BinhostUrl::is_https));
-        if base.is_file() && !files {
-            return Err("it leads to local files");
-        }
-        if secure && !base.is_https() {
-            return Err("it leads from https to http");
-        }
-        Ok(base)
-    }
-
-    /// The URLs of the index, most wanted first: compressed and plain of each mirror in turn.
-    fn index_urls(&self, base: &BinhostUrl) -> [Url; 2] {
-        [base.join("Packages.gz"), base.join("Packages")]
+        let said = self.client.head(&url).await;
+        said.inspect_err(|error| self.note_failure(Some(slot), error)).ok()?
     }
 }

@@ -9,6 +9,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::Fingerprint;
 use super::openpgp::{Certificates, Keys};
 
 /// Largest file of certificates in bytes. Gentoo's has some 100 KiB.
@@ -90,6 +91,12 @@ impl Keyring {
         let state = self.lock();
         let files = state.files.iter().map(|file| file.path.clone()).collect();
         KeyringReport { files, keys: state.keys.count(), problems: state.problems() }
+    }
+
+    /// Primary keys of the certificates by which packages may be signed, for [`Anchors`](super::Anchors).
+    #[must_use]
+    pub fn primary_keys(&self) -> Vec<Fingerprint> {
+        self.current().primary_keys()
     }
 
     pub(super) fn current(&self) -> Arc<Keys> {

@@ -21,6 +21,7 @@
 //!
 //! Not its job: syncing, naming or removing files: whoever gave the file unlinks it when the proof fails.
 
+mod anchors;
 mod decompress;
 mod gpkg;
 mod identity;
@@ -39,6 +40,7 @@ mod xpak;
 use std::fs::File;
 use std::io;
 
+pub use anchors::Anchors;
 pub use gpkg::GpkgError;
 pub use keyring::{Keyring, KeyringError, KeyringReport};
 pub use manifest::ManifestError;

@@ -59,6 +59,11 @@ impl Certificates {
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
+
+    /// Of their primary keys.
+    pub(super) fn fingerprints(&self) -> Vec<Fingerprint> {
+        self.0.iter().filter_map(primary).collect()
+    }
 }
 
 /// A key that may sign, as far as is known now.
@@ -121,6 +126,15 @@ impl Keys {
         let mut marks: Vec<[u8; 16]> = self.certificates.iter().map(|certificate| mark(certificate).0).collect();
         marks.sort_unstable();
         first_16(&Sha256::digest(marks.concat()))
+    }
+
+    /// Primary keys of the certificates that have a key that may sign.
+    pub(super) fn primary_keys(&self) -> Vec<Fingerprint> {
+        let signs = |certificate: &&Cert| {
+            let mark = mark(certificate);
+            self.signing.iter().any(|key| key.signer.certificate == mark)
+        };
+        self.certificates.iter().filter(signs).filter_map(primary).collect()
     }
 
     /// Keys that may sign.
@@ -315,6 +329,11 @@ fn signer(key: &Key<'_>) -> Result<Signer, SignatureError> {
     let fingerprint = Fingerprint::new(key.key().fingerprint().as_bytes());
     let fingerprint = fingerprint.ok_or_else(|| SignatureError::Malformed("a key of an unknown version".to_owned()))?;
     Ok(Signer { fingerprint, certificate: mark(key.cert()) })
+}
+
+/// `None`: it is of an unknown version.
+fn primary(certificate: &Cert) -> Option<Fingerprint> {
+    Fingerprint::new(certificate.fingerprint().as_bytes())
 }
 
 /// Digest of a certificate with all that is known of it.

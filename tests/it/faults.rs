@@ -283,57 +283,6 @@ fn a_binhost_that_is_gone_is_told_from_one_that_comes_back() {
     heals(&mounted, &package);
 }
 
-#[test]
-fn the_next_mirror_takes_over() {
-    if !can_mount() {
-        return;
-    }
-    let table = [
-        ("wrong-1", vec![Act::Flip(1000)], 1),
-        ("absent-1", vec![Act::Status(404, Vec::new())], 1),
-        ("broken-1", vec![Act::Status(500, Vec::new())], 1),
-        ("old-1", vec![Act::ShortBy(7)], 1),
-        ("loop-1", vec![Act::Redirect("/app-misc/loop/loop-1-1.gpkg.tar".to_owned())], 1),
-        // The mirror goes on where the first one broke off; parts that do not fit together are fetched again.
-        ("closed-1", vec![Act::CloseAt(MIDDLE)], 1),
-        ("closed-and-wrong-1", vec![Act::CloseAt(MIDDLE)], 2),
-    ];
-    let packages = table.clone().map(|(pf, ..)| Package::new(pf, PAYLOAD));
-    let (first, second) = (Origin::with(&packages), Origin::with(&packages));
-    let mounted = Options::new(first.url()).with(["--mirror", &second.url()]).mount();
-    let cases: Vec<_> = packages.iter().zip(table).collect();
-    for_each(&cases, |(package, (pf, acts, requests))| {
-        if *pf == "closed-and-wrong-1" {
-            first.put(&package.path, package.bytes.iter().map(|byte| byte ^ 1).collect());
-        }
-        first.script(&package.path, acts.clone());
-        let (read, took) = open(&mounted.path(&package.path));
-        assert!(read.is_ok_and(|read| read == package.bytes) && took < AT_ONCE, "{pf}: {took:?}");
-        assert_eq!(second.asked(&package.path).len(), *requests, "{pf}");
-    });
-    assert_eq!(mounted.counter("failed_opens"), 0);
-}
-
-#[test]
-fn a_mirror_stands_in_for_a_binhost_that_is_down() {
-    if !can_mount() {
-        return;
-    }
-    let packages = [Package::new("one-1", PAYLOAD), Package::new("two-1", PAYLOAD)];
-    let (first, second) = (Origin::with(&packages), Origin::with(&packages));
-    let mut mounted = Options::new(first.url()).with(["--mirror", &second.url()]).mount();
-    drop(first);
-    let reads = |mounted: &Mounted, package: &Package| {
-        let (read, took) = open(&mounted.path(&package.path));
-        assert!(read.is_ok_and(|read| read == package.bytes) && took < AT_ONCE, "{took:?}");
-    };
-    reads(&mounted, &packages[0]);
-    assert_eq!(mounted.stop(), Some(0));
-    fs::remove_dir_all(mounted.cache()).unwrap();
-    mounted.start();
-    reads(&mounted, &packages[1]);
-}
-
 /// Other bytes of the same size that are a sound package too.
 fn rebuilt(package: &Package) -> Package {
     let mut rebuilt = package.clone();

@@ -12,6 +12,7 @@
     reason = "a test that panics has failed, which is what it is for"
 )]
 
+mod anchors;
 mod atoms;
 mod crash;
 mod demo;
@@ -21,6 +22,7 @@ mod fuzz;
 mod harness;
 mod imports;
 mod life;
+mod mirrors;
 mod portage_files;
 mod reading;
 mod refresh;

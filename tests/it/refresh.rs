@@ -326,8 +326,9 @@ fn hostile_entries_are_left_out_one_by_one() {
     let mounted = mount(&origin);
     assert_eq!(mounted.listing(), paths(&good));
     good.iter().for_each(|package| reads(&mounted, package));
-    let generation = &mounted.status()["generation"];
-    assert_eq!((&generation["packages"], &generation["dropped"]), (&3.into(), &13.into()), "{generation}");
+    let binhost = &mounted.status()["binhosts"][0];
+    let entries = &binhost["entries"];
+    assert_eq!((&binhost["packages"], &entries["dropped"]), (&3.into(), &13.into()), "{binhost}");
     for reason in [
         "unsafe PATH",
         "invalid CPV",
@@ -336,7 +337,7 @@ fn hostile_entries_are_left_out_one_by_one() {
         "duplicate",
         "is a directory",
     ] {
-        assert!(generation["dropped_reasons"].as_str().unwrap().contains(reason), "{reason}: {generation}");
+        assert!(entries["dropped_reasons"].as_str().unwrap().contains(reason), "{reason}: {entries}");
     }
     let shown = fs::read_to_string(mounted.path("Packages")).unwrap();
     assert!(shown.starts_with("ARCH: amd64\nPACKAGES: 3\n") && shown.matches("CPV: ").count() == 3, "{shown}");

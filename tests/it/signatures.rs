@@ -2,166 +2,20 @@
 //! when the policy or the keyring changes. gpg is asked about every Manifest, and must agree.
 
 use std::fs::{self, File};
-use std::io::{Read as _, Seek as _, Write as _};
-use std::path::{Path, PathBuf};
+use std::io::{Seek as _, Write as _};
 use std::process::Command;
 use std::sync::Arc;
 
 use binhostfs::index::{Cpv, Digest, Entry, PkgPath};
 use binhostfs::verify::{Keyring, Policy, recheck};
-use blake2::Blake2b512;
 use md5::{Digest as _, Md5};
 use sha1::Sha1;
-use sha2::Sha512;
 
-use crate::harness::portage::test_environment;
-use crate::harness::{Gpg, Mounted, Options, Origin, Package, binary, can_mount, eventually, have};
+use crate::harness::signed::{Members, Real, binhost, serve, with_keys};
+use crate::harness::{Gpg, Mounted, Options, Package, binary, eventually, gpg};
 
 const EIO: Option<i32> = Some(5);
 const LONG_AGO: &str = "20200101T120000!";
-
-fn gpg() -> Option<Gpg> {
-    let gpg = Gpg::new();
-    have(gpg.is_some(), "gpg");
-    gpg
-}
-
-/// A package that Portage made, and its entry in Portage's index.
-#[derive(Debug, Clone)]
-struct Real {
-    path: String,
-    stanza: String,
-    bytes: Vec<u8>,
-}
-
-/// A binhost that Portage made.
-fn binhost(name: &str) -> Option<(PathBuf, String, Vec<Real>)> {
-    if !can_mount() {
-        return None;
-    }
-    let environment = test_environment()?;
-    let directory = environment.join("binhosts").join(name);
-    let text = fs::read_to_string(directory.join("Packages")).unwrap();
-    let (header, entries) = text.split_once("\n\n").unwrap();
-    let real = |stanza: &str| {
-        let path = stanza.lines().find_map(|line| line.strip_prefix("PATH: ")).unwrap().to_owned();
-        Real { bytes: fs::read(directory.join(&path)).unwrap(), stanza: stanza.to_owned(), path }
-    };
-    let packages = entries.split("\n\n").filter(|stanza| !stanza.trim().is_empty()).map(real).collect();
-    Some((environment.join("env/signing-key.pgp"), header.to_owned(), packages))
-}
-
-fn hex(digest: &[u8]) -> String {
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-impl Real {
-    /// With other bytes, and an entry that is right for them.
-    fn with(&self, bytes: Vec<u8>) -> Self {
-        let line = |line: &str| match line.split_once(": ") {
-            Some(("SIZE", _)) => format!("SIZE: {}\n", bytes.len()),
-            Some(("MD5", _)) => format!("MD5: {}\n", hex(&Md5::digest(&bytes))),
-            Some(("SHA1", _)) => format!("SHA1: {}\n", hex(&Sha1::digest(&bytes))),
-            _ => format!("{line}\n"),
-        };
-        let stanza = self.stanza.lines().map(line).collect::<String>().trim_end().to_owned();
-        Self { path: self.path.clone(), stanza, bytes }
-    }
-
-    /// With the members and the Manifest that `change` makes of it.
-    fn changed(&self, change: impl FnOnce(&mut Members)) -> Self {
-        let mut members = Members::of(&self.bytes);
-        change(&mut members);
-        self.with(members.tar())
-    }
-
-    fn manifest(&self) -> Vec<u8> {
-        Members::of(&self.bytes).manifest
-    }
-}
-
-/// A GPKG, taken apart.
-#[derive(Debug)]
-struct Members {
-    directory: String,
-    members: Vec<(String, Vec<u8>)>,
-    manifest: Vec<u8>,
-}
-
-impl Members {
-    fn of(bytes: &[u8]) -> Self {
-        let (mut members, mut manifest, mut prefix) = (Vec::new(), Vec::new(), String::new());
-        for entry in tar::Archive::new(bytes).entries().unwrap() {
-            let mut entry = entry.unwrap();
-            let path = entry.path().unwrap().to_str().unwrap().to_owned();
-            let (directory, name) = path.split_once('/').unwrap();
-            directory.clone_into(&mut prefix);
-            let mut bytes = Vec::new();
-            entry.read_to_end(&mut bytes).unwrap();
-            if name == "Manifest" {
-                manifest = bytes;
-            } else {
-                members.push((name.to_owned(), bytes));
-            }
-        }
-        Self { directory: prefix, members, manifest }
-    }
-
-    /// The text that its Manifest must have.
-    fn text(&self) -> String {
-        let line = |(name, bytes): &(String, Vec<u8>)| {
-            let (sha512, blake2b) = (hex(&Sha512::digest(bytes)), hex(&Blake2b512::digest(bytes)));
-            format!("DATA {name} {} SHA512 {sha512} BLAKE2B {blake2b}\n", bytes.len())
-        };
-        self.members.iter().map(line).collect()
-    }
-
-    fn without_signatures(&mut self) {
-        self.members.retain(|(name, _)| !name.ends_with(".sig"));
-        self.manifest = self.text().into_bytes();
-    }
-
-    /// Signs members and Manifest by a key.
-    fn sign(&mut self, gpg: &Gpg, options: &[&str]) {
-        self.without_signatures();
-        let sign = |(name, bytes): &(String, Vec<u8>)| (format!("{name}.sig"), gpg.detach(options, bytes));
-        let signatures: Vec<_> = self.members.iter().filter(|(name, _)| name.contains(".tar")).map(sign).collect();
-        self.members.extend(signatures);
-        self.manifest = gpg.clearsign(options, self.text().as_bytes());
-    }
-
-    fn tar(&self) -> Vec<u8> {
-        let mut builder = tar::Builder::new(Vec::new());
-        let all = self.members.iter().map(|(name, bytes)| (name.as_str(), bytes));
-        for (name, bytes) in all.chain([("Manifest", &self.manifest)]) {
-            let mut header = tar::Header::new_ustar();
-            header.set_size(bytes.len() as u64);
-            header.set_mode(0o644);
-            header.set_entry_type(tar::EntryType::Regular);
-            builder.append_data(&mut header, format!("{}/{name}", self.directory), bytes.as_slice()).unwrap();
-        }
-        builder.into_inner().unwrap()
-    }
-}
-
-fn serve(header: &str, packages: &[Real]) -> Origin {
-    let origin = Origin::start();
-    publish(&origin, header, packages);
-    origin
-}
-
-fn publish(origin: &Origin, header: &str, packages: &[Real]) {
-    let mut text = format!("{header}\n\n");
-    for Real { path, stanza, bytes } in packages {
-        origin.put(path, bytes.clone());
-        text += &format!("{stanza}\n\n");
-    }
-    origin.put_index(text.as_bytes());
-}
-
-fn with_keys(origin: &Origin, keyring: &Path) -> Options {
-    Options::new(origin.url()).with(["--keyring", keyring.to_str().unwrap()])
-}
 
 fn readable(mounted: &Mounted, package: &Real) -> bool {
     match fs::read(mounted.path(&package.path)) {
@@ -190,7 +44,7 @@ fn what_portage_signed_is_readable_with_its_key_and_with_no_other() {
         assert!(readable(&mounted, package));
         assert!(Gpg::verifies(&fs::read(&key).unwrap(), &package.manifest()));
     }
-    assert_eq!(mounted.status()["keyring"]["keys"], 1);
+    assert_eq!(mounted.status()["binhosts"][0]["keyring"]["keys"], 1);
     drop(mounted);
 
     let Some(gpg) = gpg() else { return };
@@ -326,7 +180,7 @@ fn a_changed_keyring_counts_at_the_next_open() {
 
     fs::write(&keyring, "broken").unwrap();
     assert!(readable(&mounted, &package), "the last good content counts");
-    assert!(mounted.status()["keyring"]["problems"][0].as_str().unwrap().contains("keyring.pgp"));
+    assert!(mounted.status()["binhosts"][0]["keyring"]["problems"][0].as_str().unwrap().contains("keyring.pgp"));
 
     fs::write(&keyring, [gpg.export(&[&other]), portage].concat()).unwrap();
     assert!(!readable(&mounted, &package));

@@ -8,10 +8,11 @@ use std::process::{Command, Output, Stdio};
 
 use tempfile::TempDir;
 
-/// Stopped and removed when dropped.
+/// Stopped when dropped, and removed unless the home was there before.
 #[derive(Debug)]
 pub(crate) struct Gpg {
-    home: TempDir,
+    home: PathBuf,
+    _own: Option<TempDir>,
 }
 
 impl Gpg {
@@ -21,12 +22,19 @@ impl Gpg {
         let home = TempDir::with_prefix_in("bhfs-gpg.", "/tmp").unwrap();
         fs::set_permissions(home.path(), fs::Permissions::from_mode(0o700)).unwrap();
         let there = Command::new("gpg").arg("--version").stdout(Stdio::null()).status().is_ok_and(|s| s.success());
-        there.then_some(Self { home })
+        there.then(|| Self { home: home.path().to_owned(), _own: Some(home) })
+    }
+
+    /// With a home that stays; a short path.
+    pub(crate) fn in_home(home: &Path) -> Self {
+        fs::create_dir_all(home).unwrap();
+        fs::set_permissions(home, fs::Permissions::from_mode(0o700)).unwrap();
+        Self { home: home.to_owned(), _own: None }
     }
 
     fn output(&self, arguments: &[&str], input: &[u8]) -> Output {
         let mut command = Command::new("gpg");
-        command.arg("--homedir").arg(self.home.path());
+        command.arg("--homedir").arg(&self.home);
         command.args(["--batch", "--yes", "--no-tty", "--quiet", "--pinentry-mode", "loopback", "--passphrase", ""]);
         command.args(["--trust-model", "always"]).args(arguments);
         feed(command, input)
@@ -61,7 +69,7 @@ impl Gpg {
 
     /// Revokes a key.
     pub(crate) fn revoke(&self, fingerprint: &str) {
-        let path = self.home.path().join("openpgp-revocs.d").join(format!("{fingerprint}.rev"));
+        let path = self.home.join("openpgp-revocs.d").join(format!("{fingerprint}.rev"));
         // gpg puts a colon in front, so that nobody does that by accident.
         let certificate = fs::read_to_string(path).unwrap().replace(":-----BEGIN", "-----BEGIN");
         self.run(&["--import"], certificate.as_bytes());
@@ -70,7 +78,7 @@ impl Gpg {
     /// Commands of `--edit-key`.
     pub(crate) fn edit(&self, fingerprint: &str, commands: &[u8]) {
         let mut command = Command::new("gpg");
-        command.arg("--homedir").arg(self.home.path()).args(["--no-tty", "--quiet", "--pinentry-mode", "loopback"]);
+        command.arg("--homedir").arg(&self.home).args(["--no-tty", "--quiet", "--pinentry-mode", "loopback"]);
         command.args(["--passphrase", "", "--command-fd", "0", "--status-fd", "2", "--edit-key", fingerprint]);
         let output = feed(command, commands);
         assert!(output.status.success(), "gpg: {}", String::from_utf8_lossy(&output.stderr));
@@ -97,13 +105,13 @@ impl Gpg {
     }
 
     pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> PathBuf {
-        let path = self.home.path().join(name);
+        let path = self.home.join(name);
         fs::write(&path, bytes).unwrap();
         path
     }
 
     pub(crate) fn home(&self) -> &Path {
-        self.home.path()
+        &self.home
     }
 }
 
@@ -119,6 +127,6 @@ fn feed(mut command: Command, input: &[u8]) -> Output {
 
 impl Drop for Gpg {
     fn drop(&mut self) {
-        let _ = Command::new("gpgconf").arg("--homedir").arg(self.home.path()).args(["--kill", "all"]).status();
+        let _ = Command::new("gpgconf").arg("--homedir").arg(&self.home).args(["--kill", "all"]).status();
     }
 }

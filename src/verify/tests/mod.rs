@@ -2,7 +2,7 @@
 
 mod container;
 #[allow(dead_code, reason = "shared with tests/it, each uses a part")]
-mod gpg;
+pub(super) mod gpg;
 mod hostile;
 mod metadata;
 mod receive;

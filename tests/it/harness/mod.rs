@@ -11,6 +11,7 @@ mod package;
 mod packages;
 pub(crate) mod portage;
 mod process;
+pub(crate) mod signed;
 
 pub(crate) use gpg::Gpg;
 pub(crate) use origin::{Act, Origin};
@@ -24,6 +25,13 @@ pub(crate) fn can_mount() -> bool {
     let device = Path::new("/dev/fuse").exists();
     let root = rustix::process::geteuid().is_root();
     have(device && root, "mounting needs root and /dev/fuse")
+}
+
+/// gpg with a home of its own. `None`: skipped, loudly.
+pub(crate) fn gpg() -> Option<Gpg> {
+    let gpg = Gpg::new();
+    have(gpg.is_some(), "gpg");
+    gpg
 }
 
 /// `true`, or a loud skip, or a failure where `BINHOSTFS_TEST_REQUIRE_ALL` is set.

@@ -1,8 +1,9 @@
 //! Target `index`: the input is a `Packages` file.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use binhostfs::index::{Digest, Entry, Index};
+use binhostfs::index::{Digest, Entry, Index, OriginId, View};
 use sha2::{Digest as _, Sha256};
 
 use super::file;
@@ -11,14 +12,14 @@ use super::file;
 /// eyes either.
 pub fn index(bytes: &[u8]) {
     let first = match Index::parse(file(bytes)) {
-        Ok(index) => index,
+        Ok(index) => Arc::new(index),
         Err(error) => {
             assert!(!error.to_string().is_empty());
             return;
         }
     };
     let text = rendered(&first);
-    let second = Index::parse(file(&text)).expect("what was rendered is an index");
+    let second = Arc::new(Index::parse(file(&text)).expect("what was rendered is an index"));
     assert_eq!(second.dropped().total(), 0, "{}", second.dropped());
     assert_eq!(second.dropped().stopped_at(), None);
     let entries = entries(&first);
@@ -27,9 +28,9 @@ pub fn index(bytes: &[u8]) {
     as_portage_reads_it(&text, &entries);
 }
 
-fn rendered(index: &Index) -> Vec<u8> {
+fn rendered(index: &Arc<Index>) -> Vec<u8> {
     let mut text = Vec::new();
-    let told = index.render(&mut text, 42).expect("rendering into memory");
+    let told = View::whole(OriginId(0), Arc::clone(index)).render(&mut text, 42).expect("rendering into memory");
     assert_eq!(told.size, text.len() as u64);
     assert_eq!(told.digest, Digest(Sha256::digest(&text).into()));
     text

@@ -1,0 +1,426 @@
+//! One binhost: its stored index, what is left out of it, and how it is asked.
+//!
+//! ```text
+//! index/<binhost>/Packages      the last good index, decompressed
+//! index/<binhost>/state.json    its validators, and when a binhost last confirmed it
+//! index/<binhost>/refused.json  entries that are left out, and why (`refusals`)
+//! index/<binhost>/votes/        what its other URLs have, where they have to agree (`votes`)
+//! ```
+//! Everything is written beside its name, made durable and renamed. What is damaged, or has another size or modification
+//! time than it was left with, is not relied on: the index is fetched again whole.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
+
+use super::files::{blocking, read_json, seconds_now, sync_directory, write_json};
+use super::refusals::Refusals;
+use super::votes::Votes;
+use crate::config::{Binhost, Offline};
+use crate::control::RefreshStatus;
+use crate::fetch::{Origin, Verdict, VerdictKind};
+use crate::index::{EntryId, Index, OriginId, Part};
+use crate::tree::PACKAGES;
+use crate::upstream::{IndexAnswer, Upstream, UpstreamError, Validators};
+
+/// Refused packages that are looked at after a refresh.
+const MAX_PROBES: usize = 64;
+const STATE: &str = "state.json";
+
+/// What is known of the stored index.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+struct IndexState {
+    validators: Validators,
+    /// Seconds since the epoch.
+    confirmed: u64,
+    /// The newest TIMESTAMP that was accepted, seconds since the epoch.
+    timestamp: i64,
+    /// The URL of the binhost that it came from, without credentials.
+    from: String,
+    /// The stored index when it was written.
+    file: Stamp,
+}
+
+/// Size and modification time (ns) of a file: it is believed only as long as it has them.
+pub(super) type Stamp = (u64, i64);
+
+/// Whether an index may be older than the one before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Order {
+    /// TIMESTAMP must not go back: an old index brings back packages with known holes.
+    Forward,
+    /// The administrator says that it is all right.
+    Any,
+}
+
+/// What a refresh brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum News {
+    /// Something else is to be shown.
+    Changed,
+    /// Everything is as it was.
+    Unmodified,
+}
+
+/// The index that is in use.
+#[derive(Debug, Clone)]
+pub(super) struct Current {
+    pub(super) index: Arc<Index>,
+    pub(super) stamp: Stamp,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Source {
+    pub(super) config: Binhost,
+    pub(super) id: OriginId,
+    pub(super) origin: Arc<Origin>,
+    directory: PathBuf,
+    state: IndexState,
+    refusals: Refusals,
+    votes: Votes,
+    current: Option<Current>,
+    refresh: RefreshStatus,
+    /// No URL answered the last time.
+    away: bool,
+}
+
+impl Source {
+    /// Opens what is stored of a binhost below `store`.
+    pub(super) fn open(store: &Path, config: Binhost, id: OriginId, origin: Arc<Origin>) -> anyhow::Result<Self> {
+        let directory = store.join("index").join(&config.directory);
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory);
+        made.with_context(|| format!("creating {}", directory.display()))?;
+        let state = read_json(&directory.join(STATE)).unwrap_or_default();
+        let refusals = Refusals::load(&directory, &origin.policy.to_string());
+        let votes = Votes::open(&directory, config.quorum)?;
+        let refresh = RefreshStatus::default();
+        Ok(Self { config, id, origin, directory, state, refusals, votes, current: None, refresh, away: false })
+    }
+
+    /// Takes the stored index, if there is a usable one.
+    pub(super) async fn load(&mut self) {
+        let path = self.directory.join(PACKAGES);
+        let stored = blocking(move || match File::open(&path) {
+            Ok(file) => Ok(Some((Index::parse(file.try_clone()?)?, stamp(&file.metadata()?)))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error.into()),
+        });
+        match stored.await {
+            Ok(Some((index, stamp))) => {
+                if stamp != self.state.file {
+                    // It may have lost entries and still be an index: better than none until a binhost sends it whole.
+                    tracing::warn!(
+                        binhost = self.config.name,
+                        "the stored index is not as it was left; it will be fetched again"
+                    );
+                    self.state.validators = Validators::default();
+                }
+                let confirmed = self.state.confirmed.max(1);
+                self.refresh = RefreshStatus { confirmed, attempted: confirmed, error: None };
+                self.take_up(index, stamp);
+                self.count_votes();
+            }
+            Ok(None) => self.forget_index(),
+            Err(error) => {
+                tracing::warn!(
+                    error = format!("{error:#}"),
+                    binhost = self.config.name,
+                    "the stored index cannot be used; it will be fetched again"
+                );
+                self.forget_index();
+            }
+        }
+    }
+
+    /// The stored index is of no use; how old the next one may be is still known.
+    fn forget_index(&mut self) {
+        self.state = IndexState { timestamp: self.state.timestamp, ..IndexState::default() };
+    }
+
+    fn take_up(&mut self, index: Index, stamp: Stamp) {
+        log_dropped(&self.config.name, &index);
+        self.refusals.follow(&index);
+        self.current = Some(Current { index: Arc::new(index), stamp });
+    }
+
+    /// Its index, if there is one.
+    pub(super) fn current(&self) -> Option<&Current> {
+        self.current.as_ref()
+    }
+
+    pub(super) fn part(&self) -> Option<Part> {
+        Some(Part { origin: self.id, index: Arc::clone(&self.current.as_ref()?.index) })
+    }
+
+    /// Whether no URL of it answered lately.
+    pub(super) fn is_away(&self) -> bool {
+        self.away
+    }
+
+    /// Whether only what is here may be shown of it.
+    pub(super) fn hides(&self) -> bool {
+        self.away && self.config.offline == Offline::Hide
+    }
+
+    pub(super) fn refresh_status(&self) -> &RefreshStatus {
+        &self.refresh
+    }
+
+    pub(super) fn refusals(&self) -> &Refusals {
+        &self.refusals
+    }
+
+    /// Entries on which its mirrors do not agree.
+    pub(super) fn disputed(&self) -> usize {
+        self.votes.disputed().len()
+    }
+
+    /// What must not be shown: refused, or disputed.
+    pub(super) fn hidden(&self) -> HashSet<EntryId> {
+        let mut hidden = self.refusals.ids();
+        hidden.extend(self.votes.disputed());
+        hidden
+    }
+
+    /// Asks the binhost for its index.
+    pub(super) async fn refresh(&mut self, order: Order) -> anyhow::Result<News> {
+        let was_away = self.away;
+        let outcome = self.ask(order).await;
+        let now = seconds_now();
+        self.refresh.attempted = now;
+        match outcome {
+            Ok(news) => {
+                (self.away, self.refresh.confirmed, self.refresh.error) = (false, now, None);
+                let disputes = self.ask_for_votes().await;
+                Ok(if was_away || disputes { News::Changed } else { news })
+            }
+            Err(error) => {
+                let text = format!("{error:#}");
+                // The same failure over and over is said once.
+                if self.refresh.error.as_deref() != Some(&text) {
+                    tracing::warn!(binhost = self.config.name, "refreshing the index; the last good one stays: {text}");
+                }
+                self.refresh.error = Some(text);
+                Err(error)
+            }
+        }
+    }
+
+    /// Asks one URL after the other until one has a usable index.
+    async fn ask(&mut self, order: Order) -> anyhow::Result<News> {
+        let upstream = Arc::clone(&self.origin.upstream);
+        let mut failures = Vec::new();
+        let mut away = true;
+        let mut sources = upstream.index_sources(&self.state.validators);
+        loop {
+            let file = self.incoming()?;
+            let Some(answer) = sources.next(&self.state.validators, &file).await else { break };
+            match answer {
+                Ok(IndexAnswer::NotModified) if self.current.is_some() => {
+                    self.confirm().await;
+                    return Ok(News::Unmodified);
+                }
+                Ok(IndexAnswer::NotModified) => {
+                    away = false;
+                    failures.push("an index is said to be unchanged that is not here".to_owned());
+                }
+                Ok(IndexAnswer::Fresh(validators)) => {
+                    away = false;
+                    let url = validators.url.clone();
+                    let from = upstream.base_of(&validators).map(ToString::to_string).unwrap_or_default();
+                    match self.take(file, (validators, from), order).await {
+                        Ok(news) => return Ok(news),
+                        Err(error) => failures.push(format!("{url}: {error:#}")),
+                    }
+                }
+                Err(error) => {
+                    away = away && is_absence(&error);
+                    failures.push(error.to_string());
+                }
+            }
+        }
+        self.discard();
+        self.away = away;
+        Err(anyhow::anyhow!(failures.join("; ")))
+    }
+
+    /// An empty file for an index to come.
+    fn incoming(&self) -> anyhow::Result<File> {
+        let path = self.incoming_path();
+        let file = File::options().read(true).write(true).create(true).truncate(true).open(&path);
+        file.with_context(|| format!("creating {}", path.display()))
+    }
+
+    /// No index came: what there is of one, up to half a GiB, does not stay on the disk.
+    pub(super) fn discard(&self) {
+        let path = self.incoming_path();
+        if let Err(error) = fs::remove_file(&path) {
+            tracing::debug!(path = %path.display(), %error, "removing what is no index");
+        }
+    }
+
+    /// The binhost says that nothing changed.
+    async fn confirm(&mut self) {
+        self.state.confirmed = seconds_now();
+        self.write_state().await;
+    }
+
+    /// Takes the index in `file`, which [`Source::incoming`] made. Nothing changes on an error.
+    async fn take(
+        &mut self,
+        file: File,
+        (validators, from): (Validators, String),
+        order: Order,
+    ) -> anyhow::Result<News> {
+        if self.is_current(&file).await {
+            // From a server that cannot say so.
+            (self.state.validators, self.state.from) = (validators, from);
+            self.discard();
+            self.confirm().await;
+            return Ok(News::Unmodified);
+        }
+        let copy = file.try_clone()?;
+        let index = blocking(move || Ok(Index::parse(copy)?)).await?;
+        let timestamp = index.header().timestamp().unwrap_or_default();
+        if order == Order::Forward && timestamp < self.state.timestamp {
+            anyhow::bail!(
+                "the index is older (TIMESTAMP {timestamp}) than the one accepted before ({}): refused, since it could bring \
+                 back packages with known holes; `binhostfs refresh --accept-older` takes it all the same",
+                self.state.timestamp
+            );
+        }
+        let (new, to, directory) = (self.incoming_path(), self.directory.join(PACKAGES), self.directory.clone());
+        let synced = file.try_clone()?;
+        blocking(move || {
+            synced.sync_all().context("writing the index to disk")?;
+            fs::rename(&new, &to).with_context(|| format!("renaming the index to {}", to.display()))?;
+            sync_directory(&directory)
+        })
+        .await?;
+        let stamp = stamp(&file.metadata()?);
+        self.state = IndexState { validators, confirmed: seconds_now(), timestamp, from, file: stamp };
+        self.write_state().await;
+        self.take_up(index, stamp);
+        Ok(News::Changed)
+    }
+
+    /// Whether `file` has the bytes of the stored index, and that is the one in use.
+    async fn is_current(&self, file: &File) -> bool {
+        let path = self.directory.join(PACKAGES);
+        let (Ok(new), Some(Current { stamp: known, .. })) = (file.try_clone(), self.current.clone()) else {
+            return false;
+        };
+        let compare = move || {
+            let stored = File::open(path)?;
+            Ok(stamp(&stored.metadata()?) == known && same_bytes(&stored, &new)?)
+        };
+        blocking(compare).await.unwrap_or(false)
+    }
+
+    /// Asks the other URLs what they have. `true`: they agree on other entries than before.
+    async fn ask_for_votes(&mut self) -> bool {
+        self.votes.ask(&self.origin.upstream, &self.state.from).await;
+        self.count_votes()
+    }
+
+    fn count_votes(&mut self) -> bool {
+        let Some(current) = &self.current else { return false };
+        self.votes.count(&self.origin.upstream, &self.state.from, &current.index)
+    }
+
+    async fn write_state(&self) {
+        let (path, state) = (self.directory.join(STATE), self.state.clone());
+        if let Err(error) = blocking(move || write_json(&path, &state)).await {
+            tracing::warn!(
+                error = format!("{error:#}"),
+                "the state of the index is not written; it will be fetched whole at the next start"
+            );
+        }
+    }
+
+    /// Judges a package that was downloaded or could not be had. `true`: something else is to be shown.
+    pub(super) async fn hear(&mut self, verdict: &Verdict) -> bool {
+        let VerdictKind::Refused(error) = &verdict.kind else {
+            return self.refusals.retain(|refusal| refusal.id() != Some(verdict.id));
+        };
+        let seen = self.origin.upstream.probe(verdict.uri.as_deref(), &verdict.path).await;
+        let known = self.current.as_ref().is_some_and(|current| current.index.contains(verdict.id));
+        let policy = self.origin.policy.to_string();
+        known && self.refusals.add(verdict.id, &verdict.path, &error.to_string(), seen, &policy)
+    }
+
+    /// Gives whatever was refused another chance. `true`: there was something.
+    pub(super) fn pardon(&mut self) -> bool {
+        self.refusals.retain(|_| false)
+    }
+
+    /// Looks whether the binhost has other bytes now for what was refused, or it is judged by other keys. `true`: something
+    /// comes back.
+    pub(super) async fn reconsider(&mut self) -> bool {
+        let Some(current) = &self.current else { return false };
+        let (upstream, policy): (&Upstream, _) = (&self.origin.upstream, self.origin.policy.to_string());
+        let uri = current.index.header().uri();
+        let mut changed = HashSet::new();
+        for (number, refusal) in self.refusals.all().iter().enumerate() {
+            if refusal.policy != policy {
+                changed.extend(refusal.id());
+            } else if number < MAX_PROBES {
+                let seen = upstream.probe(uri, &refusal.path).await;
+                changed.extend(refusal.id().filter(|_| seen.is_some() && seen != refusal.seen));
+            }
+        }
+        !changed.is_empty() && self.refusals.retain(|refusal| refusal.id().is_none_or(|id| !changed.contains(&id)))
+    }
+
+    fn incoming_path(&self) -> PathBuf {
+        self.directory.join("Packages.new")
+    }
+}
+
+/// Whether it says that nobody is there, rather than that there is no index.
+fn is_absence(error: &UpstreamError) -> bool {
+    match error {
+        UpstreamError::Transport { .. } | UpstreamError::Stalled { .. } | UpstreamError::TooSlow { .. } => true,
+        UpstreamError::Status { status, .. } => *status >= 500,
+        UpstreamError::File { .. } => true,
+        UpstreamError::All(errors) => errors.iter().all(is_absence),
+        _ => false,
+    }
+}
+
+fn log_dropped(binhost: &str, index: &Index) {
+    let dropped = index.dropped();
+    if dropped.total() > 0 || dropped.stopped_at().is_some() {
+        tracing::warn!(binhost, entries = dropped.total(), "entries of the index are left out: {dropped}");
+    }
+}
+
+/// Compares two files from front to back, wherever their cursors are.
+fn same_bytes(one: &File, other: &File) -> io::Result<bool> {
+    let size = one.metadata()?.len();
+    let mut same = size == other.metadata()?.len();
+    let (mut left, mut right) = (vec![0; 64 << 10], vec![0; 64 << 10]);
+    let mut position = 0;
+    while same && position < size {
+        let count = usize::try_from(size - position).unwrap_or(usize::MAX).min(left.len());
+        let (Some(left), Some(right)) = (left.get_mut(..count), right.get_mut(..count)) else { break };
+        one.read_exact_at(left, position)?;
+        other.read_exact_at(right, position)?;
+        same = left == right;
+        position += count as u64;
+    }
+    Ok(same)
+}
+
+pub(super) fn stamp(metadata: &fs::Metadata) -> Stamp {
+    let mtime = metadata.mtime().saturating_mul(1_000_000_000).saturating_add(metadata.mtime_nsec());
+    (metadata.len(), mtime)
+}

@@ -1,0 +1,49 @@
+//! Packages that changed though their binhost says that they are the same build.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
+
+use crate::index::{Entry, Sha256Digest};
+use crate::store::Witness;
+
+use super::{FailureReport, Fetcher, Origin};
+
+/// Alarms kept for `status`.
+const KEPT: usize = 32;
+
+/// Newest first.
+#[derive(Debug, Default)]
+pub(super) struct Alarms(Mutex<VecDeque<FailureReport>>);
+
+impl Alarms {
+    fn add(&self, report: FailureReport) {
+        let mut alarms = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        alarms.truncate(KEPT - 1);
+        alarms.push_front(report);
+    }
+
+    pub(super) fn reports(&self) -> Vec<FailureReport> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+}
+
+/// What is remembered of a verified package for ever. `None`: without a BUILD_ID, other bytes at the same PATH are nothing
+/// unusual.
+pub(super) fn witness(origin: &Origin, entry: &Entry) -> Option<Witness> {
+    Some(Witness::new(&origin.name, entry.path.as_str(), entry.build_id?))
+}
+
+/// Says so when `digest` is not what this build was when it was verified before.
+pub(super) fn compare(fetcher: &Fetcher, witness: Witness, entry: &Entry, digest: Sha256Digest) {
+    let Some(before) = fetcher.store.testimony(witness).filter(|before| *before != digest) else { return };
+    let (path, build) = (entry.path.as_str(), entry.build_id.unwrap_or_default());
+    let reason = format!(
+        "the binhost serves other bytes than before under the same name: BUILD_ID {build} had SHA-256 {before}, and has \
+         {digest} now. Both were verified; a binhost that was rebuilt from nothing does this, and so does one that shows \
+         different packages to different people"
+    );
+    tracing::error!("ALARM: {path}: {reason}");
+    fetcher.metrics.alarms.increase();
+    fetcher.alarms.add(FailureReport { path: path.to_owned(), reason, at: SystemTime::now() });
+}

@@ -1,0 +1,95 @@
+//! Where packages come from and what they have to prove: one [`Origin`] for each binhost.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use crate::index::{EntryId, OriginId, Part, Record, View};
+use crate::upstream::Upstream;
+use crate::verify::Policy;
+
+/// One binhost, for as long as something of it is shown.
+#[derive(Debug)]
+pub struct Origin {
+    /// What its directory in the cache is called: never given to another binhost.
+    pub name: String,
+    /// Its URLs.
+    pub upstream: Arc<Upstream>,
+    /// What its packages must prove.
+    pub policy: Policy,
+}
+
+/// All binhosts of which something may be asked for.
+#[derive(Debug, Default)]
+pub(super) struct Origins(RwLock<HashMap<OriginId, Arc<Origin>>>);
+
+impl Origins {
+    pub(super) fn add(&self, id: OriginId, origin: Arc<Origin>) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(id, origin);
+    }
+
+    pub(super) fn get(&self, id: OriginId) -> Option<Arc<Origin>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
+    pub(super) fn retain(&self, wanted: &HashSet<OriginId>) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).retain(|id, _| wanted.contains(id));
+    }
+}
+
+/// What a package is known by here: two binhosts may serve the same one and have other things proved of it.
+pub(super) type Key = (OriginId, EntryId);
+
+/// A package of a generation that someone wants.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    view: Arc<View>,
+    row: u32,
+    record: Record,
+    origin_id: OriginId,
+    origin: Arc<Origin>,
+}
+
+impl Wanted {
+    pub(super) fn new(origins: &Origins, view: &Arc<View>, row: u32) -> Option<Self> {
+        let (record, origin_id) = (*view.record(row)?, view.part(row)?.origin);
+        Some(Self { view: Arc::clone(view), row, record, origin_id, origin: origins.get(origin_id)? })
+    }
+
+    /// Where the package is shown.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        self.view.path(self.row)
+    }
+
+    /// Its record.
+    #[must_use]
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+
+    pub(super) fn key(&self) -> Key {
+        (self.origin_id, self.record.id)
+    }
+
+    pub(super) fn origin(&self) -> &Arc<Origin> {
+        &self.origin
+    }
+
+    /// PATH at its binhost.
+    pub(super) fn own_path(&self) -> &str {
+        self.part().map_or("", |part| part.index.path(&self.record))
+    }
+
+    /// URI of the header of its index.
+    pub(super) fn uri(&self) -> Option<&str> {
+        self.part()?.index.header().uri()
+    }
+
+    pub(super) fn entry(&self) -> std::io::Result<crate::index::Entry> {
+        self.view.entry(self.row)
+    }
+
+    fn part(&self) -> Option<&Part> {
+        self.view.part(self.row)
+    }
+}

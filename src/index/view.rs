@@ -1,0 +1,359 @@
+//! What is shown of one or more indexes, as one index.
+//!
+//! A [`View`] owns no entries: it names records of its parts, some of them at another path than their binhost has them.
+//! Which ones, and where, is decided by whoever composes it; the view keeps them sorted and puts the headers together.
+
+use std::collections::{BTreeSet, HashMap};
+use std::io;
+use std::sync::Arc;
+
+use sha2::{Digest as _, Sha256};
+
+use super::{Digest, Entry, Header, Index, Record, Rendered, Sha256Digest, by_parts, render};
+
+/// Most indexes of one view.
+pub const MAX_PARTS: usize = u8::MAX as usize;
+
+/// Names one binhost for as long as the program runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct OriginId(pub u32);
+
+/// An index that entries are taken from.
+#[derive(Debug, Clone)]
+pub struct Part {
+    /// Whose index it is.
+    pub origin: OriginId,
+    /// The index.
+    pub index: Arc<Index>,
+}
+
+/// An entry that is to be shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Choice {
+    /// Number of the part.
+    pub part: u8,
+    /// Number of the record in that part.
+    pub record: u32,
+    /// Where it is shown, if not at its PATH.
+    pub place: Option<Box<str>>,
+    /// A dependency that its RDEPEND gets on top.
+    pub dependency: Option<Arc<str>>,
+}
+
+/// One entry of a view.
+#[derive(Debug, Clone, Copy)]
+struct Row {
+    record: u32,
+    part: u8,
+    /// Its path is in `places`.
+    moved: bool,
+}
+
+/// See the module's documentation. Rows are sorted by path; no two have one path, and no path is a directory of another.
+#[derive(Debug)]
+pub struct View {
+    rows: Vec<Row>,
+    parts: Vec<Part>,
+    header: Header,
+    /// Paths of entries that are not shown at their own, by part and record.
+    places: HashMap<(u8, u32), Box<str>>,
+    dependencies: HashMap<(u8, u32), Arc<str>>,
+}
+
+impl View {
+    /// A view of `choices`, whose paths must not be in each other's way; those that name no record are left out.
+    #[must_use]
+    pub fn compose(parts: Vec<Part>, choices: Vec<Choice>) -> Self {
+        let mut view = Self {
+            rows: Vec::with_capacity(choices.len()),
+            header: Header::united(parts.iter().map(|part| part.index.header())),
+            parts,
+            places: HashMap::new(),
+            dependencies: HashMap::new(),
+        };
+        let mut sorted = true;
+        for Choice { part, record, place, dependency } in choices {
+            let row = Row { record, part, moved: place.is_some() };
+            if view.find(row).is_none() {
+                continue;
+            }
+            sorted =
+                sorted && view.rows.last().is_none_or(|last| last.part == part && last.record < record && !row.moved);
+            place.into_iter().for_each(|place| drop(view.places.insert((part, record), place)));
+            dependency.into_iter().for_each(|atom| drop(view.dependencies.insert((part, record), atom)));
+            view.rows.push(row);
+        }
+        // The records of an index are sorted already.
+        if !sorted {
+            let mut rows = std::mem::take(&mut view.rows);
+            rows.sort_unstable_by(|a, b| by_parts(view.path_of(*a), view.path_of(*b)));
+            view.rows = rows;
+        }
+        view
+    }
+
+    /// All entries of one index.
+    #[must_use]
+    pub fn whole(origin: OriginId, index: Arc<Index>) -> Self {
+        let all = 0..index.records().len() as u32;
+        let choice = |record| Choice { part: 0, record, place: None, dependency: None };
+        Self::compose(vec![Part { origin, index }], all.map(choice).collect())
+    }
+
+    /// How many entries there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// The indexes that entries come from, in the order of preference.
+    #[must_use]
+    pub fn parts(&self) -> &[Part] {
+        &self.parts
+    }
+
+    /// The header: the first one's, with what Portage unites of the others.
+    #[must_use]
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// The record of entry number `row`.
+    #[must_use]
+    pub fn record(&self, row: u32) -> Option<&Record> {
+        self.find(self.row(row)?).map(|(_, record)| record)
+    }
+
+    /// Where entry number `row` is shown.
+    #[must_use]
+    pub fn path(&self, row: u32) -> &str {
+        self.row(row).map_or("", |row| self.path_of(row))
+    }
+
+    /// The index of entry number `row`, and whose it is.
+    #[must_use]
+    pub fn part(&self, row: u32) -> Option<&Part> {
+        self.parts.get(usize::from(self.row(row)?.part))
+    }
+
+    /// The whole entry number `row`, read from the text on disk; its path is the one that its binhost has.
+    ///
+    /// # Errors
+    /// The text cannot be read any more, or is no longer what was parsed.
+    pub fn entry(&self, row: u32) -> io::Result<Entry> {
+        let found = self.row(row).and_then(|row| self.find(row));
+        let (part, record) = found.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+        part.index.entry(record)
+    }
+
+    /// What RDEPEND of entry number `row` gets on top of what its binhost says.
+    #[must_use]
+    pub fn dependency(&self, row: u32) -> Option<&str> {
+        let row = self.row(row)?;
+        self.dependencies.get(&(row.part, row.record)).map(AsRef::as_ref)
+    }
+
+    /// Whether both take their entries from the same indexes.
+    #[must_use]
+    pub fn is_of_same_parts(&self, other: &Self) -> bool {
+        let same = |(a, b): (&Part, &Part)| a.origin == b.origin && Arc::ptr_eq(&a.index, &b.index);
+        self.parts.len() == other.parts.len() && self.parts.iter().zip(&other.parts).all(same)
+    }
+
+    /// Tells views of the same stored indexes apart: which entries they show, where, and what was added to them.
+    #[must_use]
+    pub fn fingerprint(&self) -> Sha256Digest {
+        let mut hash = Sha256::new_with_prefix(b"view\0");
+        for row in &self.rows {
+            let key = (row.part, row.record);
+            hash.update([row.part]);
+            hash.update(row.record.to_be_bytes());
+            let more = [self.places.get(&key).map(AsRef::as_ref), self.dependencies.get(&key).map(AsRef::as_ref)];
+            for text in more.into_iter().map(|text: Option<&str>| text.unwrap_or_default()) {
+                hash.update(text);
+                hash.update([0]);
+            }
+        }
+        Digest(hash.finalize().into())
+    }
+
+    /// Writes the index as Portage is to read it from PKGDIR. `timestamp` stands in where no header has one.
+    ///
+    /// # Errors
+    /// Reading the text or writing `out` fails.
+    pub fn render(&self, out: impl io::Write, timestamp: i64) -> io::Result<Rendered> {
+        render::render(self, out, timestamp)
+    }
+
+    /// Entries in the order of their text, so that the stored indexes are read from front to back.
+    pub(super) fn in_file_order(&self) -> Vec<u32> {
+        let place = |row: &u32| {
+            let row = self.row(*row);
+            row.map(|row| (row.part, self.find(row).map(|(_, record)| record.stanza.0)))
+        };
+        let mut order: Vec<u32> = (0..self.rows.len() as u32).collect();
+        order.sort_by_cached_key(place);
+        order
+    }
+
+    fn row(&self, at: u32) -> Option<Row> {
+        self.rows.get(at as usize).copied()
+    }
+
+    fn find(&self, row: Row) -> Option<(&Part, &Record)> {
+        let part = self.parts.get(usize::from(row.part))?;
+        Some((part, part.index.records().get(row.record as usize)?))
+    }
+
+    fn path_of(&self, row: Row) -> &str {
+        let moved = || self.places.get(&(row.part, row.record)).map(AsRef::as_ref);
+        let own = || self.find(row).map(|(part, record)| part.index.path(record));
+        if row.moved { moved() } else { own() }.unwrap_or_default()
+    }
+}
+
+/// Header keys whose words Portage puts together (`iter_iuse_vars`), beside `USE_EXPAND_VALUES_*`.
+const UNITED: [&str; 4] = ["IUSE_IMPLICIT", "USE_EXPAND_IMPLICIT", "USE_EXPAND_UNPREFIXED", "USE_EXPAND"];
+
+impl Header {
+    /// As Portage merges the headers of several binhosts: the words of [`UNITED`] together, ARCH from the first that has one,
+    /// TIMESTAMP from the newest, all else from the first.
+    fn united<'a>(headers: impl IntoIterator<Item = &'a Self>) -> Self {
+        let mut headers = headers.into_iter();
+        let mut united = headers.next().cloned().unwrap_or_default();
+        for other in headers {
+            for (key, value) in &other.0 {
+                let newer = key == "TIMESTAMP" && united.timestamp() < other.timestamp();
+                let value = match united.get(key) {
+                    Some(before) if is_united(key) => words(before, value),
+                    Some(_) if newer => value.clone(),
+                    None if is_united(key) || newer || key == "ARCH" => value.clone(),
+                    _ => continue,
+                };
+                united.0.retain(|(other, _)| other != key);
+                united.0.push((key.clone(), value));
+            }
+        }
+        united
+    }
+}
+
+fn is_united(key: &str) -> bool {
+    UNITED.contains(&key) || key.starts_with("USE_EXPAND_VALUES_")
+}
+
+fn words(one: &str, other: &str) -> String {
+    let all: BTreeSet<&str> = one.split_whitespace().chain(other.split_whitespace()).collect();
+    all.into_iter().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write as _;
+
+    fn part(origin: u32, header: &str, entries: &[(&str, &str)]) -> Part {
+        let mut text = format!("VERSION: 0\n{header}\n");
+        for (at, (path, more)) in entries.iter().enumerate() {
+            text += &format!("CPV: a/p{at}-1\nPATH: {path}\nSIZE: 5\nMD5: {origin:016x}{at:016x}\n{more}\n");
+        }
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        Part { origin: OriginId(origin), index: Arc::new(Index::parse(file).unwrap()) }
+    }
+
+    fn choice(part: u8, record: u32) -> Choice {
+        Choice { part, record, place: None, dependency: None }
+    }
+
+    fn rendered(view: &View) -> String {
+        let mut out = Vec::new();
+        view.render(&mut out, 42).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    fn paths(view: &View) -> Vec<&str> {
+        (0..view.len() as u32).map(|row| view.path(row)).collect()
+    }
+
+    #[test]
+    fn rows_stand_in_the_order_of_their_paths() {
+        let parts =
+            vec![part(1, "", &[("b/x.xpak", ""), ("d.xpak", "")]), part(2, "", &[("a.xpak", ""), ("c.xpak", "")])];
+        let moved = Choice { place: Some("two/c.xpak".into()), ..choice(1, 1) };
+        let view =
+            View::compose(parts, vec![choice(0, 0), choice(0, 1), choice(1, 0), moved, choice(1, 9), choice(7, 0)]);
+        assert_eq!(paths(&view), ["a.xpak", "b/x.xpak", "d.xpak", "two/c.xpak"]);
+        assert_eq!(view.part(3).unwrap().origin, OriginId(2));
+        assert_eq!(view.entry(3).unwrap().path.as_str(), "c.xpak");
+        assert!(view.record(4).is_none() && view.path(4).is_empty() && view.entry(4).is_err());
+        let text = rendered(&view);
+        assert!(text.contains("PACKAGES: 4\n") && text.contains("PATH: two/c.xpak\n"), "{text}");
+    }
+
+    #[test]
+    fn headers_are_united_as_portage_unites_them() {
+        let one = part(1, "CHOST: x\nUSE_EXPAND: B A\nTIMESTAMP: 5\nPROFILE: p\n", &[("a.xpak", "")]);
+        let two = part(
+            2,
+            "ARCH: arm64\nCHOST: y\nUSE_EXPAND: C A\nUSE_EXPAND_VALUES_ARCH: z\nTIMESTAMP: 7\nPROFILE: q\n",
+            &[],
+        );
+        let view = View::compose(vec![one, two], vec![choice(0, 0)]);
+        for (key, value) in [
+            ("CHOST", "x"),
+            ("USE_EXPAND", "A B C"),
+            ("USE_EXPAND_VALUES_ARCH", "z"),
+            ("ARCH", "arm64"),
+            ("TIMESTAMP", "7"),
+            ("PROFILE", "p"),
+        ] {
+            assert_eq!(view.header().get(key), Some(value), "{key}");
+        }
+    }
+
+    #[test]
+    fn what_an_entry_inherits_from_its_own_header_stays() {
+        let one = part(1, "CHOST: x\nREPO: gentoo\n", &[("a.xpak", ""), ("b.xpak", "CHOST: z\n")]);
+        let two = part(2, "CHOST: y\nREPO: gentoo\n", &[("c.xpak", ""), ("d.xpak", "CHOST: z\n")]);
+        let three = part(3, "", &[("e.xpak", "")]);
+        let all = vec![choice(0, 0), choice(0, 1), choice(1, 0), choice(1, 1), choice(2, 0)];
+        let text = rendered(&View::compose(vec![one, two, three], all));
+        let stanza = |path: &str| {
+            let found = text.split("\n\n").find(|stanza| stanza.contains(&format!("PATH: {path}\n"))).unwrap();
+            let mut kept: Vec<&str> =
+                found.lines().filter(|line| line.starts_with("CHOST") || line.starts_with("REPO")).collect();
+            kept.sort_unstable();
+            kept.join("|")
+        };
+        assert_eq!(stanza("a.xpak"), "");
+        assert_eq!(stanza("b.xpak"), "CHOST: z");
+        assert_eq!(stanza("c.xpak"), "CHOST: y");
+        assert_eq!(stanza("d.xpak"), "CHOST: z");
+        assert_eq!(stanza("e.xpak"), "CHOST: |REPO: ");
+    }
+
+    #[test]
+    fn a_dependency_is_added_to_what_is_there() {
+        let one = part(1, "", &[("a.xpak", "RDEPEND: dev-libs/x\n"), ("b.xpak", "")]);
+        let with = |record| Choice { dependency: Some(">=sys-libs/glibc-2.40".into()), ..choice(0, record) };
+        let plain = View::compose(vec![one.clone()], vec![choice(0, 0), choice(0, 1)]);
+        let view = View::compose(vec![one], vec![with(0), with(1)]);
+        let text = rendered(&view);
+        assert!(text.contains("RDEPEND: dev-libs/x >=sys-libs/glibc-2.40\n"), "{text}");
+        assert!(
+            text.contains("RDEPEND: >=sys-libs/glibc-2.40\nMD5")
+                || text.contains("RDEPEND: >=sys-libs/glibc-2.40\nPATH"),
+            "{text}"
+        );
+        assert_eq!(view.dependency(0), Some(">=sys-libs/glibc-2.40"));
+        assert_ne!(view.fingerprint(), plain.fingerprint());
+        assert!(view.is_of_same_parts(&plain));
+    }
+}

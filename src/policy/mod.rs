@@ -1,0 +1,175 @@
+//! Which entries are shown, and how: the indexes of all binhosts -> one [`View`].
+//!
+//! * Binhosts come in the order of preference. Of one package, and of entries that Portage cannot tell apart (one instance
+//!   key), the first binhost's is shown. Another package at a PATH that is taken is shown at `<binhost>/<PATH>`.
+//! * Several builds of one CPV stand side by side: Portage chooses by USE and BUILD_TIME.
+//! * What is refused, disputed between mirrors, not selected or cannot be had now is left out, and counted by reason.
+//! * The libc guard ([`libc`]): what was built against a newer libc than the one that is installed comes after that libc.
+//!
+//! The same input gives the same view, whatever happened before. Entries of different packages at different paths do not
+//! influence each other.
+//!
+//! Not its job: fetching, and why something is refused.
+
+mod libc;
+mod places;
+mod survey;
+
+use std::collections::HashSet;
+use std::io;
+use std::sync::Arc;
+
+use crate::config::{LibcGuard, Selection};
+use crate::index::{Choice, EntryId, MAX_PARTS, OriginId, Part, PkgPath, Record, View};
+
+use places::Places;
+use survey::{Facts, Survey};
+
+/// Whether a package is here.
+pub type Here = Box<dyn Fn(&Record) -> bool + Send>;
+
+/// One binhost's part in what is shown.
+pub struct Input {
+    /// What people call it: a plain path component.
+    pub name: String,
+    /// Its index.
+    pub part: Part,
+    /// Entries that cannot be had, or that its mirrors do not agree on.
+    pub hidden: HashSet<EntryId>,
+    /// Which of its entries are wanted.
+    pub selection: Selection,
+    /// While it is away, and only what is here may be shown.
+    pub here: Option<Here>,
+}
+
+/// What holds for all binhosts.
+#[derive(Debug, Clone, Default)]
+pub struct Rules {
+    /// Which entries are wanted.
+    pub selection: Selection,
+    /// Whether entries get a dependency on the libc that they were built against.
+    pub libc_guard: LibcGuard,
+}
+
+/// What became of the entries of one binhost, by number.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Shown.
+    pub shown: u32,
+    /// Of these, shown below the name of the binhost.
+    pub moved: u32,
+    /// Of these, with a dependency on a libc.
+    pub guarded: u32,
+    /// Refused, or disputed between mirrors.
+    pub hidden: u32,
+    /// Not selected.
+    pub unselected: u32,
+    /// Not here while the binhost is away.
+    pub held: u32,
+    /// A preferred binhost has the same one.
+    pub superseded: u32,
+    /// There is no path for it.
+    pub homeless: u32,
+}
+
+/// What is shown.
+#[derive(Debug)]
+pub struct Shown {
+    /// The entries.
+    pub view: View,
+    /// For each binhost what became of its entries.
+    pub tallies: Vec<(OriginId, Tally)>,
+}
+
+/// Decides what is shown of `inputs`, the most preferred first. Reads the text of the entries where it has to: with more than
+/// one binhost, a selection or the guard.
+///
+/// # Errors
+/// A stored index cannot be read.
+pub fn compose(inputs: &[Input], rules: &Rules) -> io::Result<Shown> {
+    let (alone, choices) = (inputs.len() == 1, Vec::new());
+    let (instances, packages, places) = Default::default();
+    let mut draft = Draft { rules, alone, choices, instances, packages, places };
+    let mut tallies = Vec::with_capacity(inputs.len());
+    for (number, input) in (0_u8..).zip(inputs.iter().take(MAX_PARTS)) {
+        tallies.push((input.part.origin, draft.add(number, input)?));
+    }
+    let parts = inputs.iter().map(|input| input.part.clone()).collect();
+    Ok(Shown { view: View::compose(parts, draft.choices), tallies })
+}
+
+/// What is chosen so far.
+struct Draft<'a> {
+    rules: &'a Rules,
+    /// There is one binhost: its entries are not in each other's way.
+    alone: bool,
+    choices: Vec<Choice>,
+    instances: HashSet<[u8; 16]>,
+    packages: HashSet<EntryId>,
+    places: Places,
+}
+
+impl Draft<'_> {
+    fn add(&mut self, part: u8, input: &Input) -> io::Result<Tally> {
+        let mut tally = Tally::default();
+        let survey = Survey { alone: self.alone, rules: self.rules, selection: &input.selection };
+        let surveyed = survey.of(&input.part.index)?;
+        let mut chosen = Vec::new();
+        for (number, record) in (0_u32..).zip(input.part.index.records()) {
+            let facts = surveyed.facts(number);
+            let Some(place) = self.judge(input, record, facts.as_ref(), &mut tally) else { continue };
+            let dependency = surveyed.dependency(number);
+            tally.guarded += u32::from(dependency.is_some());
+            chosen.push((record, facts));
+            self.choices.push(Choice { part, record: number, place, dependency });
+        }
+        tally.shown = chosen.len() as u32;
+        if !self.alone {
+            // Only now: entries of one index are not in each other's way.
+            for (record, facts) in chosen {
+                self.packages.insert(record.id);
+                self.instances.extend(facts.map(|facts| facts.instance));
+            }
+        }
+        Ok(tally)
+    }
+
+    /// `None`: it is not shown. `Some(None)`: at its own path.
+    fn judge(
+        &mut self,
+        input: &Input,
+        record: &Record,
+        facts: Option<&Facts>,
+        tally: &mut Tally,
+    ) -> Option<Option<Box<str>>> {
+        let same = |facts: &Facts| self.instances.contains(&facts.instance);
+        let counter = if input.hidden.contains(&record.id) {
+            &mut tally.hidden
+        } else if facts.is_some_and(|facts| !facts.selected) {
+            &mut tally.unselected
+        } else if input.here.as_ref().is_some_and(|here| !here(record)) {
+            &mut tally.held
+        } else if self.packages.contains(&record.id) || facts.is_some_and(same) {
+            &mut tally.superseded
+        } else {
+            let path = input.part.index.path(record);
+            if self.alone || self.places.take(path) {
+                return Some(None);
+            }
+            let below = format!("{}/{path}", input.name);
+            if PkgPath::parse(&below).is_ok() && self.places.take(&below) {
+                tally.moved += 1;
+                return Some(Some(below.into()));
+            }
+            &mut tally.homeless
+        };
+        *counter += 1;
+        None
+    }
+}
+
+/// The atom that stands for a libc, to be shared by all entries that need it.
+type Dependency = Arc<str>;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,196 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::index::Index;
+
+/// An index of stanzas that are given without SIZE and MD5.
+fn input(name: &str, origin: u32, stanzas: &[String]) -> Input {
+    let mut text = "VERSION: 0\nREPO: gentoo\n\n".to_owned();
+    stanzas.iter().for_each(|stanza| text += &format!("{stanza}\n\n"));
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    let part = Part { origin: OriginId(origin), index: Arc::new(Index::parse(file).unwrap()) };
+    Input { name: name.to_owned(), part, hidden: HashSet::new(), selection: Selection::default(), here: None }
+}
+
+fn entry(cpv: &str, path: &str, content: u8, more: &str) -> String {
+    format!("CPV: {cpv}\nPATH: {path}\nSIZE: 5\nMD5: {:032x}\nMTIME: 7\n{more}", content).trim_end().to_owned()
+}
+
+fn shown(inputs: &[Input], rules: &Rules) -> (Vec<String>, Vec<Tally>) {
+    let Shown { view, tallies } = compose(inputs, rules).unwrap();
+    let rows = (0..view.len() as u32).map(|row| format!("{} of {}", view.path(row), view.part(row).unwrap().origin.0));
+    (rows.collect(), tallies.into_iter().map(|(_, tally)| tally).collect())
+}
+
+fn atoms(atoms: &[&str]) -> Vec<crate::index::Atom> {
+    atoms.iter().map(|atom| atom.parse().unwrap()).collect()
+}
+
+#[test]
+fn the_preferred_binhost_wins_and_other_builds_stand_beside_it() {
+    let one =
+        input("one", 1, &[entry("a/b-1", "a/b-1-1.xpak", 1, "BUILD_ID: 1"), entry("a/c-1", "a/c-1-1.xpak", 2, "")]);
+    let two = input(
+        "two",
+        2,
+        &[
+            // The same package, and one that Portage cannot tell from it.
+            entry("a/b-1", "elsewhere/b-1-1.xpak", 1, "BUILD_ID: 1"),
+            entry("a/c-1", "a/c-1-2.xpak", 9, ""),
+            // Another build at a free path, and one at a path that is taken.
+            entry("a/b-1", "a/b-1-2.xpak", 3, "BUILD_ID: 2"),
+            entry("a/c-1", "a/c-1-1.xpak", 4, "BUILD_ID: 7"),
+            entry("a/d-1", "a/b-1-1.xpak/d.xpak", 5, ""),
+        ],
+    );
+    let (rows, tallies) = shown(&[one, two], &Rules::default());
+    let expected = [
+        "a/b-1-1.xpak of 1",
+        "a/b-1-2.xpak of 2",
+        "a/c-1-1.xpak of 1",
+        "two/a/b-1-1.xpak/d.xpak of 2",
+        "two/a/c-1-1.xpak of 2",
+    ];
+    assert_eq!(rows, expected);
+    assert_eq!((tallies[0].shown, tallies[0].superseded), (2, 0));
+    assert_eq!((tallies[1].shown, tallies[1].moved, tallies[1].superseded), (3, 2, 2));
+}
+
+#[test]
+fn what_is_left_out_gives_way_to_the_next_binhost() {
+    let entries = [entry("a/b-1", "b.xpak", 1, ""), entry("a/c-1", "c.xpak", 2, "SLOT: 5")];
+    let (mut one, two) = (input("one", 1, &entries), input("two", 2, &entries));
+    one.hidden = one.part.index.records().iter().take(1).map(|record| record.id).collect();
+    one.selection = Selection { include: Vec::new(), exclude: atoms(&["a/c:5"]) };
+    let (rows, tallies) = shown(&[one, two], &Rules::default());
+    assert_eq!(rows, ["b.xpak of 2", "c.xpak of 2"]);
+    assert_eq!((tallies[0].hidden, tallies[0].unselected, tallies[0].shown), (1, 1, 0));
+}
+
+#[test]
+fn a_selection_holds_for_one_binhost_or_for_all() {
+    let entries = [
+        entry("app-misc/a-1", "a.xpak", 1, ""),
+        entry("app-misc/b-2", "b.xpak", 2, "REPO: own"),
+        entry("dev-libs/c-3", "c.xpak", 3, ""),
+    ];
+    let select = |global: Selection, own: Selection| {
+        let mut only = input("one", 1, &entries);
+        only.selection = own;
+        shown(&[only], &Rules { selection: global, ..Rules::default() }).0
+    };
+    let include = |list: &[&str]| Selection { include: atoms(list), exclude: Vec::new() };
+    let exclude = |list: &[&str]| Selection { include: Vec::new(), exclude: atoms(list) };
+    assert_eq!(select(include(&["app-misc/*"]), Selection::default()), ["a.xpak of 1", "b.xpak of 1"]);
+    assert_eq!(select(Selection::default(), exclude(&["app-misc/*"])), ["c.xpak of 1"]);
+    assert_eq!(select(include(&["app-misc/*"]), exclude(&[">=app-misc/b-2"])), ["a.xpak of 1"]);
+    assert_eq!(select(include(&["*/*::own"]), Selection::default()), ["b.xpak of 1"]);
+    assert_eq!(select(include(&["*/*::gentoo"]), Selection::default()), ["a.xpak of 1", "c.xpak of 1"]);
+}
+
+#[test]
+fn only_what_is_here_while_a_binhost_is_away() {
+    let mut one = input("one", 1, &[entry("a/b-1", "b.xpak", 1, ""), entry("a/c-1", "c.xpak", 2, "")]);
+    let here = one.part.index.records()[1].id;
+    one.here = Some(Box::new(move |record| record.id == here));
+    let (rows, tallies) = shown(&[one], &Rules::default());
+    assert_eq!((rows, tallies[0].held), (vec!["c.xpak of 1".to_owned()], 1));
+}
+
+#[test]
+fn the_guard_names_the_newest_libc_of_that_time() {
+    let needs = "REQUIRES: x86_64: libc.so.6 libm.so.6\n";
+    let host = input(
+        "one",
+        1,
+        &[
+            entry("sys-libs/glibc-2.39-r9", "g1.xpak", 1, "BUILD_TIME: 300"),
+            entry("sys-libs/glibc-2.40", "g2.xpak", 2, "BUILD_TIME: 200\nREQUIRES: x86_64: libc.so.6"),
+            entry("sys-libs/glibc-2.41", "g3.xpak", 3, "BUILD_TIME: 400"),
+            entry("sys-libs/musl-1.2.5", "m.xpak", 4, "BUILD_TIME: 100"),
+            entry("a/early-1", "early.xpak", 5, &format!("{needs}BUILD_TIME: 199")),
+            entry("a/middle-1", "middle.xpak", 6, &format!("{needs}BUILD_TIME: 300\nRDEPEND: dev-libs/x")),
+            entry("a/late-1", "late.xpak", 7, &format!("{needs}BUILD_TIME: 500")),
+            entry(
+                "a/knows-1",
+                "knows.xpak",
+                8,
+                &format!("{needs}BUILD_TIME: 500\nRDEPEND: >=sys-libs/glibc-2.38:2.2="),
+            ),
+            entry("a/other-1", "other.xpak", 9, &format!("{needs}BUILD_TIME: 500\nRDEPEND: sys-libs/glibc-tools")),
+            entry("a/script-1", "script.xpak", 10, "BUILD_TIME: 500"),
+            entry("a/musl-1", "musl.xpak", 11, "REQUIRES: x86_64: libc.so\nBUILD_TIME: 500"),
+            entry("a/timeless-1", "timeless.xpak", 12, needs),
+        ],
+    );
+    let Shown { view, tallies } = compose(&[host], &Rules { libc_guard: LibcGuard::On, ..Rules::default() }).unwrap();
+    let added: BTreeMap<&str, &str> =
+        (0..view.len() as u32).filter_map(|row| Some((view.path(row), view.dependency(row)?))).collect();
+    let expected = BTreeMap::from([
+        ("middle.xpak", ">=sys-libs/glibc-2.40"),
+        ("late.xpak", ">=sys-libs/glibc-2.41"),
+        ("other.xpak", ">=sys-libs/glibc-2.41"),
+        ("musl.xpak", ">=sys-libs/musl-1.2.5"),
+    ]);
+    assert_eq!(added, expected);
+    assert_eq!(tallies[0].1.guarded, 4);
+}
+
+/// Entries of a few packages at a few paths, so that they get in each other's way.
+fn some_entries() -> impl Strategy<Value = Vec<String>> {
+    let path = "[ab](/[ab]){0,2}\\.xpak(/[ab]\\.xpak)?";
+    let one = ("a/[bc]-[12]", path, 0_u8..6, 0_u8..3);
+    prop::collection::vec(one, 0..8).prop_map(|all| {
+        let text = |(cpv, path, content, build): (String, String, u8, u8)| {
+            entry(&cpv, &path, content, &format!("BUILD_ID: {build}"))
+        };
+        all.into_iter().map(text).collect()
+    })
+}
+
+proptest! {
+    #[test]
+    fn whatever_is_united(hosts in prop::collection::vec(some_entries(), 1..4)) {
+        let inputs: Vec<Input> =
+            hosts.iter().zip(0..).map(|(entries, at)| input(["one", "a", "b.xpak"][at as usize], at, entries)).collect();
+        let Shown { view, tallies } = compose(&inputs, &Rules::default()).unwrap();
+        let again = compose(&inputs, &Rules::default()).unwrap().view;
+        prop_assert_eq!(view.fingerprint(), again.fingerprint());
+
+        // One entry a path, and no path below another; one entry an instance key; everything can be opened.
+        let paths: BTreeSet<&str> = (0..view.len() as u32).map(|row| view.path(row)).collect();
+        prop_assert_eq!(paths.len(), view.len());
+        for path in &paths {
+            prop_assert!(path.match_indices('/').all(|(at, _)| !paths.contains(&path[..at])), "{:?}", paths);
+        }
+        let mut instances = BTreeSet::new();
+        for row in 0..view.len() as u32 {
+            prop_assert!(instances.insert(view.entry(row).unwrap().instance()));
+        }
+        // What Portage reads is that, and nothing is lost without being counted.
+        let mut text = tempfile::tempfile().unwrap();
+        view.render(&mut text, 42).unwrap();
+        let parsed = Index::parse(text).unwrap();
+        prop_assert_eq!(parsed.dropped().total(), 0);
+        prop_assert_eq!(parsed.records().iter().map(|record| parsed.path(record)).collect::<BTreeSet<_>>(), paths);
+        for ((_, tally), input) in tallies.iter().zip(&inputs) {
+            let Tally { shown, hidden, unselected, held, superseded, homeless, .. } = tally;
+            prop_assert_eq!((shown + hidden + unselected + held + superseded + homeless) as usize, input.part.index.records().len());
+        }
+        // The first binhost is shown whole, at its own paths.
+        prop_assert_eq!((tallies[0].1.shown as usize, tallies[0].1.moved), (inputs[0].part.index.records().len(), 0));
+
+        // What Portage can choose from does not depend on the order of the binhosts, as long as there is room for all.
+        let (mut turned, first) = (inputs, tallies);
+        turned.reverse();
+        let Shown { view: other, tallies } = compose(&turned, &Rules::default()).unwrap();
+        if first.iter().chain(&tallies).all(|(_, tally)| tally.homeless == 0) {
+            let others: BTreeSet<_> = (0..other.len() as u32).map(|row| other.entry(row).unwrap().instance()).collect();
+            prop_assert_eq!(instances, others);
+        }
+    }
+}

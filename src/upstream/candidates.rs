@@ -1,0 +1,286 @@
+//! The URLs of one file, and which of them is asked next.
+//!
+//! The best standing first, then the fewest tries, then the order of `mirrors`. Tries are bounded for each URL, and so is how
+//! often one is left for being slow; what lacks the file, or had it wrong, is not asked for it again.
+
+use std::time::{Duration, Instant};
+
+use url::Url;
+
+use super::UpstreamError;
+use super::health::{Health, Standing};
+use super::mirrors::{Mirrors, Slot};
+use super::retry::{self, ATTEMPTS, MAX_SLOW, Others, STALL_TIMEOUT, Verdict};
+
+/// A URL of the file.
+#[derive(Debug)]
+pub(super) struct Candidate {
+    pub(super) slot: Slot,
+    pub(super) url: Url,
+    /// Without progress in between.
+    tries: u32,
+    gone: bool,
+    /// Left once because it was slow.
+    slow: bool,
+    /// Why it failed the last time.
+    error: Option<UpstreamError>,
+}
+
+impl Candidate {
+    pub(super) fn new(slot: Slot, url: Url) -> Self {
+        Self { slot, url, tries: 0, gone: false, slow: false, error: None }
+    }
+
+    fn is_left(&self) -> bool {
+        !self.gone && self.tries < ATTEMPTS
+    }
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Candidates {
+    all: Vec<Candidate>,
+    /// The one to ask before others of the same standing.
+    first: Option<Slot>,
+    current: Option<usize>,
+    slow: u32,
+}
+
+impl Candidates {
+    pub(super) fn new(all: Vec<Candidate>, first: Option<Slot>) -> Self {
+        Self { all, first, current: None, slow: 0 }
+    }
+
+    /// The one that is asked now.
+    pub(super) fn current(&self) -> Option<&Candidate> {
+        self.current.and_then(|at| self.all.get(at))
+    }
+
+    /// Settles on one to ask, if there is none yet. `None`: nothing is left to try.
+    pub(super) fn choose(&mut self, mirrors: &Mirrors, now: Instant) -> Option<&Candidate> {
+        if self.current.is_none() {
+            let order = mirrors.order(now);
+            let key = |candidate: &Candidate| {
+                let position = order.iter().position(|slot| *slot == candidate.slot);
+                let Candidate { slot, tries, slow, .. } = *candidate;
+                (mirrors.standing(slot, now), slow, tries, Some(slot) != self.first, position)
+            };
+            let left = self.all.iter().enumerate().filter(|(_, candidate)| candidate.is_left());
+            self.current = left.min_by_key(|(_, candidate)| key(candidate)).map(|(at, _)| at);
+        }
+        self.current()
+    }
+
+    /// Whether another one is at hand that nothing is known against.
+    pub(super) fn others(&self, mirrors: &Mirrors, now: Instant) -> Others {
+        let ready = |candidate: &Candidate| mirrors.standing(candidate.slot, now) <= Standing::Distrusted;
+        if self.besides().any(ready) { Others::Ready } else { Others::None }
+    }
+
+    /// How long the one that is asked now may be silent.
+    pub(super) fn patience(&self, mirrors: &Mirrors, now: Instant) -> Duration {
+        match self.others(mirrors, now) {
+            Others::None => STALL_TIMEOUT,
+            Others::Ready => {
+                let health = self.current().and_then(|candidate| mirrors.health(candidate.slot));
+                retry::patience(health.and_then(Health::first_byte))
+            }
+        }
+    }
+
+    /// Leaves the one that is asked now if, with `rate` bytes/s and `missing` bytes to come, another one is better: its slot.
+    pub(super) fn outpaced(&self, mirrors: &Mirrors, now: Instant, rate: f64, missing: u64) -> Option<Slot> {
+        if self.slow >= MAX_SLOW {
+            return None;
+        }
+        let better = |slot: &Slot| {
+            let health = mirrors.health(*slot);
+            let proven =
+                health.is_some_and(|health| health.failures() == 0 && health.standing(now) == Standing::Healthy);
+            proven && retry::is_outpaced(rate, health.and_then(Health::rate), missing)
+        };
+        let slots: Vec<Slot> = self.besides().filter(|other| !other.slow).map(|other| other.slot).collect();
+        mirrors.order(now).into_iter().filter(|slot| slots.contains(slot)).find(better)
+    }
+
+    /// From now on `slot` is preferred.
+    pub(super) fn prefer(&mut self, slot: Slot) {
+        self.first = Some(slot);
+    }
+
+    /// Tries of the one that is asked now that failed, without progress in between.
+    pub(super) fn tries(&self) -> u32 {
+        self.current().map_or(0, |candidate| candidate.tries)
+    }
+
+    /// The one that is asked now failed.
+    pub(super) fn failed(&mut self, error: UpstreamError, verdict: Verdict) {
+        let slow = matches!(error, UpstreamError::Outpaced { .. });
+        self.slow += u32::from(slow);
+        let Some(candidate) = self.current.and_then(|at| self.all.get_mut(at)) else { return };
+        candidate.slow |= slow;
+        // Slowness is no reason why a file cannot be had.
+        if !slow {
+            candidate.tries += 1;
+            candidate.error = Some(error);
+        }
+        candidate.gone |= verdict == Verdict::Gone;
+        if verdict != Verdict::Again || !candidate.is_left() {
+            self.current = None;
+        }
+    }
+
+    /// The one that is asked now goes on.
+    pub(super) fn progressed(&mut self) {
+        if let Some(candidate) = self.current.and_then(|at| self.all.get_mut(at)) {
+            candidate.tries = 0;
+        }
+    }
+
+    /// The one that is asked now is of no use for this file, or has been used.
+    pub(super) fn give_up_current(&mut self) {
+        if let Some(candidate) = self.current.take().and_then(|at| self.all.get_mut(at)) {
+            candidate.gone = true;
+        }
+    }
+
+    /// The file is fetched anew: tries so far do not count.
+    pub(super) fn begin_anew(&mut self) {
+        self.all.iter_mut().for_each(|candidate| candidate.tries = 0);
+    }
+
+    /// Nothing is tried any more.
+    pub(super) fn stop(&mut self) {
+        self.current = None;
+        self.all.iter_mut().for_each(|candidate| candidate.gone = true);
+    }
+
+    /// Whether one is left to try.
+    pub(super) fn any_left(&self) -> bool {
+        self.all.iter().any(Candidate::is_left)
+    }
+
+    /// Whether one failed, and nothing was said about it yet.
+    pub(super) fn has_error(&self) -> bool {
+        self.all.iter().any(|candidate| candidate.error.is_some())
+    }
+
+    /// Why the file cannot be had: the last reason of each URL.
+    pub(super) fn take_error(&mut self) -> UpstreamError {
+        let mut errors: Vec<UpstreamError> =
+            self.all.iter_mut().filter_map(|candidate| candidate.error.take()).collect();
+        match errors.pop() {
+            Some(only) if errors.is_empty() => only,
+            last => UpstreamError::All(errors.into_iter().chain(last).collect()),
+        }
+    }
+
+    /// Those left to try but for the current one.
+    fn besides(&self) -> impl Iterator<Item = &Candidate> {
+        let others = self.all.iter().enumerate().filter(|(at, _)| Some(*at) != self.current);
+        others.map(|(_, candidate)| candidate).filter(|candidate| candidate.is_left())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const S: Duration = Duration::from_secs(1);
+
+    struct Scene(Mirrors, Candidates, Instant);
+
+    impl Scene {
+        fn new(count: usize) -> Self {
+            let url = |slot: usize| format!("http://m{slot}/");
+            let mirrors = Mirrors::new(&(0..count).map(|slot| url(slot).parse().unwrap()).collect::<Vec<_>>());
+            let all = (0..count).map(|slot| Candidate::new(slot, url(slot).parse().unwrap())).collect();
+            Self(mirrors, Candidates::new(all, None), Instant::now())
+        }
+
+        fn choose(&mut self) -> Option<Slot> {
+            self.1.choose(&self.0, self.2).map(|candidate| candidate.slot)
+        }
+
+        fn stall(&mut self) -> Verdict {
+            let Self(mirrors, candidates, now) = self;
+            let error = UpstreamError::Stalled { url: String::new(), after: S };
+            let slot = candidates.current().unwrap().slot;
+            mirrors.note(slot, |health| health.failed(*now, String::new(), |_| S * 10, Duration::ZERO));
+            let verdict = retry::judge(&error, candidates.others(mirrors, *now));
+            candidates.failed(error, verdict);
+            *now += S / 10;
+            verdict
+        }
+
+        fn lacks(&mut self) {
+            self.1.failed(UpstreamError::Status { url: String::new(), status: 404, retry_after: None }, Verdict::Gone);
+        }
+
+        fn delivered(&mut self, slot: Slot, rate: f64) {
+            self.0.delivered(slot, self.2, (rate as u64, S));
+        }
+    }
+
+    #[test]
+    fn dead_urls_take_turns_and_end() {
+        let mut scene = Scene::new(3);
+        let mut asked = Vec::new();
+        while let Some(slot) = scene.choose() {
+            let patient = scene.1.patience(&scene.0, scene.2) == STALL_TIMEOUT;
+            asked.push((slot, patient, scene.stall()));
+        }
+        assert_eq!(asked[..2], [(0, false, Verdict::Elsewhere), (1, false, Verdict::Elsewhere)]);
+        assert!(asked[2..].iter().all(|(_, patient, verdict)| *patient && *verdict == Verdict::Later), "{asked:?}");
+        let slots: Vec<Slot> = asked.iter().map(|(slot, ..)| *slot).collect();
+        assert_eq!(slots, [0, 1, 2, 0, 1, 2, 0, 1, 2]);
+        assert!(matches!(scene.1.take_error(), UpstreamError::All(errors) if errors.len() == 3));
+    }
+
+    #[test]
+    fn what_rests_is_left_alone_while_another_has_the_file() {
+        let mut scene = Scene::new(2);
+        assert_eq!((scene.choose(), scene.stall()), (Some(0), Verdict::Elsewhere));
+        let next = Candidates::new(vec![Candidate::new(0, "http://a/".parse().unwrap())], None);
+        assert_eq!(scene.choose(), Some(1));
+        scene.lacks();
+        // The last resort is asked all the same, and with patience.
+        assert_eq!(scene.choose(), Some(0));
+        assert_eq!(scene.1.patience(&scene.0, scene.2), STALL_TIMEOUT);
+        let mut alone = Scene(scene.0, next, scene.2);
+        assert_eq!(alone.choose(), Some(0));
+    }
+
+    #[test]
+    fn a_file_that_nobody_has_contradicts_the_index() {
+        let mut scene = Scene::new(2);
+        while scene.choose().is_some() {
+            scene.lacks();
+        }
+        assert!(scene.1.take_error().contradicts_index());
+    }
+
+    #[test]
+    fn the_slow_are_left_for_the_proven_and_never_ping_pong() {
+        let mut scene = Scene::new(4);
+        let slow = 100e3;
+        let outpaced = |scene: &Scene| scene.1.outpaced(&scene.0, scene.2, slow, 100 << 20);
+        scene.choose();
+        assert_eq!(outpaced(&scene), None, "nobody is known to be faster");
+        scene.delivered(2, 10e6);
+        scene.delivered(3, 300e3);
+        let mut way = vec![0];
+        while let Some(to) = outpaced(&scene) {
+            let error = UpstreamError::Outpaced { url: String::new(), rate: 1, by: String::new() };
+            scene.1.failed(error, Verdict::Elsewhere);
+            scene.1.prefer(to);
+            way.push(scene.choose().unwrap());
+        }
+        // 0 is not asked again, 3 is not so much faster.
+        assert_eq!(way, [0, 2]);
+        assert!(scene.1.any_left());
+        scene.0.note(1, |health| health.failed(scene.2, String::new(), |_| S, Duration::ZERO));
+        assert_eq!(scene.1.outpaced(&scene.0, scene.2, 10.0, 100 << 20), Some(3));
+        assert_eq!(scene.1.outpaced(&scene.0, scene.2, 10.0, 10), None, "nothing is left to gain");
+    }
+}

@@ -1,0 +1,148 @@
+//! What happens to URLs, told to `mirrors`: the only place with a clock, dice and a lock for it.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use url::Url;
+
+use super::candidates::Candidates;
+use super::health::{Health, Standing};
+use super::mirrors::{Mirrors, Slot};
+use super::retry::{self, Fault, Others};
+use super::{Upstream, UpstreamError};
+use crate::config::BinhostUrl;
+
+/// A download in progress; over when dropped.
+#[derive(Debug)]
+pub(super) struct Active<'a>(&'a AtomicUsize);
+
+impl Drop for Active<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// One URL, for people.
+#[derive(Debug, Clone, PartialEq)]
+pub struct UrlReport {
+    /// The URL, without credentials.
+    pub url: String,
+    /// Whether it is asked.
+    pub standing: Standing,
+    /// Until it is asked again, while it rests.
+    pub rests_for: Option<Duration>,
+    /// Smoothed rate, bytes/s; `None`: not known.
+    pub rate: Option<f64>,
+    /// Smoothed time to the first byte; `None`: not known.
+    pub first_byte: Option<Duration>,
+    /// Failures of the host in a row.
+    pub failures: u32,
+    /// Bodies that proved wrong.
+    pub wrong: u64,
+    /// The last failure of the host, and how long ago.
+    pub last_error: Option<(String, Duration)>,
+}
+
+impl Upstream {
+    /// The URLs, in the order in which they would be asked now.
+    #[must_use]
+    pub fn url_reports(&self) -> Vec<UrlReport> {
+        let (mirrors, now) = (self.mirrors(), Instant::now());
+        let report = |(base, health): (&BinhostUrl, &Health)| {
+            let standing = health.standing(now);
+            let resting = health.rest_until().filter(|_| standing == Standing::Resting);
+            UrlReport {
+                url: base.to_string(),
+                standing,
+                rests_for: resting.map(|until| until.saturating_duration_since(now)),
+                rate: health.rate(),
+                first_byte: health.first_byte(),
+                failures: health.failures(),
+                wrong: health.wrong_bodies(),
+                last_error: health.last_error().map(|(error, at)| (error.clone(), now.saturating_duration_since(*at))),
+            }
+        };
+        mirrors.all(now).into_iter().map(report).collect()
+    }
+
+    pub(super) fn mirrors(&self) -> MutexGuard<'_, Mirrors> {
+        self.mirrors.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The URL to ask now.
+    pub(super) fn choose(&self, candidates: &mut Candidates) -> Option<Url> {
+        let (mut mirrors, now) = (self.mirrors(), Instant::now());
+        let (slot, url) = candidates.choose(&mirrors, now).map(|candidate| (candidate.slot, candidate.url.clone()))?;
+        mirrors.note(slot, |health| health.asked(now));
+        Some(url)
+    }
+
+    /// A download begins.
+    pub(super) fn begin(&self) -> Active<'_> {
+        self.active.fetch_add(1, Ordering::Relaxed);
+        Active(&self.active)
+    }
+
+    /// Downloads in progress.
+    pub(super) fn active(&self) -> usize {
+        self.active.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn note_answer(&self, slot: Option<Slot>, after: Duration) {
+        self.note(slot, |health| health.answered(after));
+    }
+
+    pub(super) fn note_served(&self, slot: Option<Slot>) {
+        self.note(slot, Health::served);
+    }
+
+    pub(super) fn note_pace(&self, slot: Option<Slot>, sample: (u64, Duration)) {
+        if let Some(slot) = slot {
+            self.mirrors().delivered(slot, Instant::now(), sample);
+        }
+    }
+
+    pub(super) fn note_wrong(&self, slot: Option<Slot>, url: &str) {
+        tracing::debug!(url, "what it served proved wrong; others are preferred for a while");
+        self.note(slot, |health| health.wrong(Instant::now()));
+    }
+
+    pub(super) fn note_failure(&self, slot: Option<Slot>, error: &UpstreamError) {
+        match retry::fault(error) {
+            Fault::Host => {
+                let (random, at_least) = (retry::random(), retry::asked_for(error));
+                let rest = |failures| retry::rest(failures, random);
+                self.note(slot, |health| {
+                    health.failed(Instant::now(), error.to_string(), rest, at_least);
+                    if health.failures() == 1 {
+                        tracing::info!(%error, "a URL of the binhost fails; others are asked first, if there are any");
+                    }
+                });
+            }
+            Fault::File => self.note(slot, Health::served),
+            Fault::Own => {}
+        }
+    }
+
+    /// Whether there are others than the current one of `candidates` to ask instead.
+    pub(super) fn others(&self, candidates: &Candidates) -> Others {
+        candidates.others(&self.mirrors(), Instant::now())
+    }
+
+    /// How long the current one of `candidates` may be silent.
+    pub(super) fn patience(&self, candidates: &Candidates) -> Duration {
+        candidates.patience(&self.mirrors(), Instant::now())
+    }
+
+    /// The URL of a slot, for people.
+    pub(super) fn shown(&self, slot: Slot) -> String {
+        self.mirrors().base(slot).map(ToString::to_string).unwrap_or_default()
+    }
+
+    fn note(&self, slot: Option<Slot>, what: impl FnOnce(&mut Health)) {
+        if let Some(slot) = slot {
+            self.mirrors().note(slot, what);
+        }
+    }
+}
