@@ -17,14 +17,20 @@ pub(crate) fn binary() -> &'static str {
 /// How to start a daemon.
 #[derive(Debug, Clone)]
 pub(crate) struct Options {
-    url: String,
+    /// `None`: binhosts and mountpoint are in Portage's files, which are below the place.
+    url: Option<String>,
     more: Vec<String>,
     environment: Vec<(String, String)>,
 }
 
 impl Options {
     pub(crate) fn new(url: impl Into<String>) -> Self {
-        Self { url: url.into(), more: Vec::new(), environment: Vec::new() }
+        Self { url: Some(url.into()), more: Vec::new(), environment: Vec::new() }
+    }
+
+    /// With Portage's configuration below the place in which it is mounted, on `pkgdir` there.
+    pub(crate) fn of_portage() -> Self {
+        Self { url: None, more: Vec::new(), environment: Vec::new() }
     }
 
     /// More options of `binhostfs mount`.
@@ -103,12 +109,20 @@ impl Mounted {
 
     fn command(&self) -> Command {
         let mut command = Command::new(binary());
-        command.arg("mount").arg("--binhost").arg(&self.options.url);
-        if !self.options.more.iter().any(|option| option == "--keyring") {
-            command.args(["--verify-signature", "false"]);
+        command.arg("mount");
+        match &self.options.url {
+            Some(url) => {
+                command.arg("--binhost").arg(url).arg(self.mountpoint());
+                if !self.options.more.iter().any(|option| option == "--keyring") {
+                    command.args(["--verify-signature", "false"]);
+                }
+            }
+            None => {
+                command.env("PORTAGE_CONFIGROOT", self.place());
+            }
         }
         command.arg("--cache-dir").arg(self.cache()).arg("--control").arg(self.control());
-        command.args(&self.options.more).arg(self.mountpoint());
+        command.args(&self.options.more);
         let log = fs::File::options().create(true).append(true).open(self.place().join("log")).unwrap();
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         for (name, value) in &self.options.environment {
