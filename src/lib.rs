@@ -10,7 +10,7 @@
 //! | [`verify`] | prove that bytes are the package that the index names |
 //! | [`policy`] | which entries of which binhost are shown, and how |
 //! | [`tree`] | an immutable snapshot of names, inodes and attributes |
-//! | [`upstream`] | bytes of a binhost: retries, resume, conditional requests |
+//! | [`upstream`] | bytes of a binhost: mirrors, retries, resume, conditional requests |
 //! | [`store`] | verified bodies and their catalogue within a bound |
 //! | [`fetch`] | read-through: hit, else one download -> verify -> store |
 //! | [`fuse`] | kernel requests -> tree, fetch |

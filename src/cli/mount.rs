@@ -49,7 +49,7 @@ pub(super) struct ConfigArguments {
     /// Those of Portage's configuration are not used then
     #[arg(long = "binhost", value_name = "URL")]
     binhosts: Vec<String>,
-    /// Another URL of the one --binhost, tried when those before it fail; may be repeated
+    /// Another URL of the one --binhost, for when others fail or are slower; may be repeated
     #[arg(long = "mirror", value_name = "URL")]
     mirrors: Vec<String>,
     /// How many URLs of a binhost must have an entry for it to be shown [default: 1]

@@ -119,7 +119,7 @@ pub enum LibcGuard {
 }
 
 /// One binhost: the same content at one or more URLs.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Binhost {
     /// What people call it: its section in binrepos.conf, or made from that or from its first URL. One plain component of a
     /// path: it is a directory in the mount.

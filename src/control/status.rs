@@ -31,6 +31,8 @@ pub struct Status {
     pub generation: GenerationStatus,
     /// How the indexes are kept up to date: of several, the oldest confirmation, the last attempt and all problems.
     pub refresh: RefreshStatus,
+    /// Why the configuration, as it stands in the files, is not in use.
+    pub misconfigured: Option<String>,
     /// Packages that are left out because what their binhost serves is not what its index says.
     pub refused: Vec<FailureStatus>,
     /// Verified packages that had other bytes when they were verified before, newest first.
@@ -154,7 +156,7 @@ impl MirrorStatus {
             MirrorState::Trying => Some(format!("tried again after: {error}")),
             MirrorState::Resting => {
                 let left = span(self.resting_until.unwrap_or(now).saturating_sub(now));
-                Some(format!("rests for {left} after {failures} failures: {error}"))
+                Some(format!("rests for {left} after failure {failures}: {error}"))
             }
         };
         let rate = self.rate.map(|rate| format!("{}/s", ByteSize(rate)));
@@ -257,6 +259,9 @@ impl fmt::Display for Status {
             self.refresh.error.as_ref().filter(|_| self.binhosts.iter().all(|b| b.refresh.error.is_none()))
         {
             writeln!(f, "problem     {error}")?;
+        }
+        if let Some(error) = &self.misconfigured {
+            writeln!(f, "problem     the changed configuration cannot be used, the last good one stays: {error}")?;
         }
         let (used, bound) = (ByteSize(cache.bytes), ByteSize(cache.bound));
         writeln!(f, "cache       {} packages, {used} of {bound}, in {}", cache.packages, cache.directory)?;
@@ -400,6 +405,7 @@ mod tests {
             ],
             generation: GenerationStatus { number: 3, packages: 15_576, index_timestamp: 9 },
             refresh: RefreshStatus { confirmed: 0, attempted: 9_990, error: Some("gentoo: no route".to_owned()) },
+            misconfigured: Some("no such key".to_owned()),
             alarms: vec![FailureStatus { path: "a/e.xpak".to_owned(), reason: "other bytes".to_owned(), time: 9_999 }],
             refused: vec![FailureStatus { path: "a/d.xpak".to_owned(), reason: "wrong MD5".to_owned(), time: 9_900 }],
             cache: CacheStatus { directory: "/c".to_owned(), bytes: 3 << 30, reserved: 0, packages: 7, bound: 8 << 30 },
@@ -417,7 +423,7 @@ mod tests {
 shown       15576 packages, generation 3
 binhost     gentoo: 15000 packages, up to date 16 min ago; away
   url       https://b/ (5.0 MiB/s; wrong packages: 1)
-  url       https://a/ (rests for 20 s after 2 failures: https://a/x: HTTP status 503)
+  url       https://a/ (rests for 20 s after failure 2: https://a/x: HTTP status 503)
   url       https://c/
   signed    checked; 2 keys may sign, from /k, /l
   keyring   /l: not there
@@ -428,6 +434,7 @@ binhost     own: no index yet
   url       file:///srv
   signed    not checked (digests only)
   changed   3 shown below its name
+problem     the changed configuration cannot be used, the last good one stays: no such key
 cache       7 packages, 3.0 GiB of 8.0 GiB, in /c
 reads       by the kernel (passthrough)
 opens       5 from the cache, 2 fetched (4.0 MiB), 0 failed

@@ -23,20 +23,16 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::config::{Binhost, Interval, MountConfig, SignaturePolicy};
 use crate::control::{Control, Server, Status};
-use crate::fetch::{Fetcher, Origin};
+use crate::fetch::Fetcher;
 use crate::fuse::{Mount, Operations};
-use crate::index::OriginId;
 use crate::metrics::Metrics;
-use crate::policy::Rules;
 use crate::store::Store;
 use crate::tree::Snapshots;
-use crate::upstream::Upstream;
 pub use crate::verify::KeyringError;
 use crate::verify::{Keyring, Policy};
 
-use generation::Generations;
 use refresh::{Refresher, Request, Sources};
-use source::{Order, Source};
+use source::Order;
 use state::Shared;
 
 /// How long a start without a stored index waits for a binhost before it shows an empty PKGDIR.
@@ -114,8 +110,8 @@ impl Daemon {
     /// # Errors
     /// The cache, the mountpoint or the control socket cannot be used; or [`KeyringError`].
     pub async fn start(config: MountConfig) -> anyhow::Result<Self> {
-        let keyrings = policies(&config.binhosts)?;
-        anchors::warn(&keyrings, &config.portage_gnupg);
+        let policies = policies(&config.binhosts)?;
+        anchors::warn(&policies, &config.portage_gnupg);
         let metrics = Arc::new(Metrics::default());
         let store = {
             let (directory, bound, metrics) = (config.cache_dir.clone(), config.cache_size.0, Arc::clone(&metrics));
@@ -124,16 +120,8 @@ impl Daemon {
         };
         let (fetcher, verdicts) = Fetcher::new(Arc::clone(&store), Arc::clone(&metrics));
         let fetcher = Arc::new(fetcher);
-        let mut all = Vec::new();
-        for ((number, binhost), policy) in (0..).zip(&config.binhosts).zip(keyrings) {
-            let (id, binhost) = (OriginId(number), binhost.clone());
-            let upstream = Arc::new(Upstream::new(binhost.clone(), Arc::clone(&metrics))?);
-            let origin = Arc::new(Origin { name: binhost.directory.clone(), upstream, policy });
-            fetcher.add_origin(id, Arc::clone(&origin));
-            all.push(Source::open(store.directory(), binhost, id, origin)?);
-        }
-        let rules = Rules { selection: config.selection.clone(), libc_guard: config.libc_guard };
-        let mut sources = Sources::new(all, Generations::open(store.directory())?, Arc::clone(&store), rules);
+        let (held, fetching, counted) = (Arc::clone(&store), Arc::clone(&fetcher), Arc::clone(&metrics));
+        let mut sources = Sources::open(held, fetching, counted, &config, policies)?;
         let snapshots = Arc::new(Snapshots::new(sources.first().await?));
         let operations = Operations::new(Arc::clone(&snapshots), Arc::clone(&fetcher));
         let mount = Mount::new(&config.mountpoint, operations, Arc::clone(&metrics), config.passthrough)?;
@@ -212,10 +200,11 @@ impl Control for Handle {
     fn refresh(&self, accept_older: bool) -> oneshot::Receiver<Result<String, String>> {
         let (reply, receiver) = oneshot::channel();
         let order = if accept_older { Order::Any } else { Order::Forward };
-        if let Err(error) = self.requests.try_send(Request { order, reply }) {
-            let busy = || Err("too many refreshes are asked for already".to_owned());
-            // Whoever asked has gone.
-            let _ = error.into_inner().reply.send(busy());
+        if let Err(error) = self.requests.try_send(Request::Refresh { order, reply })
+            && let Request::Refresh { reply, .. } = error.into_inner()
+        {
+            // Whoever asked may have gone.
+            let _ = reply.send(Err("too many refreshes are asked for already".to_owned()));
         }
         receiver
     }

@@ -12,41 +12,94 @@ use super::files::blocking;
 use super::generation::{Generations, Recipe};
 use super::source::{News, Order, Source};
 use super::state::{Shared, SourceReport};
-use super::{START_BUDGET, shown};
-use crate::config::{Binhost, Offline};
-use crate::fetch::{Verdict, VerdictKind};
+use super::{START_BUDGET, policies, shown};
+use crate::config::{Binhost, MountConfig, Offline};
+use crate::fetch::{Fetcher, Origin, Verdict, VerdictKind};
 use crate::index::{OriginId, Record};
+use crate::metrics::Metrics;
 use crate::policy::{self, Here, Input, Rules, Shown, Tally};
 use crate::store::Store;
 use crate::tree::Tree;
-use crate::upstream::jittered;
+use crate::upstream::{Upstream, jittered};
+use crate::verify::Policy;
 
 /// After a failed refresh the next one comes no later than this.
 const RETRY: Duration = Duration::from_secs(60);
 /// Shortest span between refreshes that packages ask for.
 const PACE: Duration = Duration::from_secs(10);
 
-/// A refresh that somebody asks for, and where to tell how it went.
-pub(super) struct Request {
-    pub(super) order: Order,
-    pub(super) reply: oneshot::Sender<Result<String, String>>,
+/// What is asked of a [`Refresher`].
+pub(super) enum Request {
+    /// A refresh now, and where to tell how it went.
+    Refresh { order: Order, reply: oneshot::Sender<Result<String, String>> },
+    /// Other binhosts or rules from now on.
+    Configure(Box<MountConfig>),
 }
 
 /// All binhosts and what is shown of them.
 #[derive(Debug)]
 pub(super) struct Sources {
-    pub(super) all: Vec<Source>,
+    all: Vec<Source>,
     generations: Generations,
     store: Arc<Store>,
+    fetcher: Arc<Fetcher>,
+    metrics: Arc<Metrics>,
     rules: Rules,
+    /// Number of the next binhost: none has that of another.
+    next: u32,
     tallies: HashMap<OriginId, Tally>,
     /// What is known is not what is shown: showing it failed.
     behind: bool,
 }
 
 impl Sources {
-    pub(super) fn new(all: Vec<Source>, generations: Generations, store: Arc<Store>, rules: Rules) -> Self {
-        Self { all, generations, store, rules, tallies: HashMap::new(), behind: false }
+    /// The binhosts of `config`, whose packages `fetcher` can be asked for from now on. Nothing is read or asked yet.
+    pub(super) fn open(
+        store: Arc<Store>,
+        fetcher: Arc<Fetcher>,
+        metrics: Arc<Metrics>,
+        config: &MountConfig,
+        policies: Vec<Policy>,
+    ) -> anyhow::Result<Self> {
+        let generations = Generations::open(store.directory())?;
+        let (all, rules, tallies) = (Vec::new(), Rules::default(), HashMap::new());
+        let mut sources = Self { all, generations, store, fetcher, metrics, rules, next: 0, tallies, behind: false };
+        sources.take_over(config, policies)?;
+        Ok(sources)
+    }
+
+    /// Other binhosts, or other rules. Those that are configured as before go on as they are.
+    pub(super) async fn configure(&mut self, config: &MountConfig) -> anyhow::Result<()> {
+        let fresh = self.take_over(config, policies(&config.binhosts)?)?;
+        for source in self.all.iter_mut().filter(|source| fresh.contains(&source.id)) {
+            source.load().await;
+        }
+        self.behind = true;
+        Ok(())
+    }
+
+    /// The new ones among the binhosts.
+    fn take_over(&mut self, config: &MountConfig, policies: Vec<Policy>) -> anyhow::Result<Vec<OriginId>> {
+        let mut fresh = Vec::new();
+        for (binhost, policy) in config.binhosts.iter().zip(policies) {
+            if self.all.iter().any(|source| source.config == *binhost) {
+                continue;
+            }
+            let (id, name) = (OriginId(self.next), binhost.directory.clone());
+            self.next += 1;
+            let upstream = Arc::new(Upstream::new(binhost.clone(), Arc::clone(&self.metrics))?);
+            let origin = Arc::new(Origin { name, upstream, policy });
+            fresh.push(Source::open(self.store.directory(), binhost.clone(), id, origin)?);
+        }
+        // Nothing can fail any more.
+        let ids = fresh.iter().map(|source| source.id).collect();
+        fresh.iter().for_each(|source| self.fetcher.add_origin(source.id, Arc::clone(&source.origin)));
+        self.all.append(&mut fresh);
+        let place = |source: &Source| config.binhosts.iter().position(|binhost| *binhost == source.config);
+        self.all.retain(|source| place(source).is_some());
+        self.all.sort_by_key(place);
+        self.rules = Rules { selection: config.selection.clone(), libc_guard: config.libc_guard };
+        Ok(ids)
     }
 
     /// What is stored, or, where nothing is, what the binhosts say within [`START_BUDGET`]; before anything is mounted.
@@ -157,19 +210,35 @@ impl Refresher {
                 // Whoever asks hears of a failure; here it is in the log and in `status`.
                 () = tokio::time::sleep_until(self.due.into()) => drop(self.refresh(&shared, Order::Forward).await),
                 Some(verdict) = self.verdicts.recv() => self.hear(&shared, &verdict).await,
-                Some(request) = self.requests.recv() => self.obey(&shared, request).await,
+                Some(request) = self.requests.recv() => match request {
+                    Request::Refresh { order, reply } => self.obey(&shared, order, reply).await,
+                    Request::Configure(config) => self.configure(&shared, &config).await,
+                },
             }
         }
     }
 
     /// A refresh that the administrator asks for; whatever was refused gets another chance.
-    async fn obey(&mut self, shared: &Shared, request: Request) {
+    async fn obey(&mut self, shared: &Shared, order: Order, reply: oneshot::Sender<Result<String, String>>) {
         shared.fetcher.forget_failures();
-        let answer = self.refresh(shared, request.order).await;
+        let answer = self.refresh(shared, order).await;
         let pardoned = self.sources.all.iter_mut().map(Source::pardon).filter(|some| *some).count();
         drop(self.present(shared, pardoned > 0).await);
         // Nobody may wait for it any more.
-        let _ = request.reply.send(answer.map(|()| shared.summary()));
+        let _ = reply.send(answer.map(|()| shared.summary()));
+    }
+
+    /// Shows what is known of the binhosts that there are now, and asks them soon.
+    async fn configure(&mut self, shared: &Shared, config: &MountConfig) {
+        match self.sources.configure(config).await {
+            Ok(()) => {
+                shared.fetcher.forget_failures();
+                self.due = Instant::now();
+                drop(self.present(shared, true).await);
+                shared.configured(None);
+            }
+            Err(error) => shared.configured(Some(format!("{error:#}"))),
+        }
     }
 
     /// A package that cannot be had leaves the index; one that can be had after all comes back.

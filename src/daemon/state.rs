@@ -94,6 +94,8 @@ pub(super) struct Shared {
     reports: Mutex<Vec<SourceReport>>,
     /// Why what is known is not shown.
     problem: Mutex<Option<String>>,
+    /// What is wrong with the configuration as it stands in the files.
+    misconfigured: Mutex<Option<String>>,
     started: u64,
 }
 
@@ -106,8 +108,9 @@ impl Shared {
         snapshots: Arc<Snapshots>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let (reports, problem, started) = (Mutex::default(), Mutex::default(), seconds_now());
-        Self { config, mount, store, fetcher, snapshots, metrics, reports, problem, started }
+        let (reports, problem, misconfigured, started) =
+            (Mutex::default(), Mutex::default(), Mutex::default(), seconds_now());
+        Self { config, mount, store, fetcher, snapshots, metrics, reports, problem, misconfigured, started }
     }
 
     /// What `status` tells of the binhosts from now on.
@@ -122,6 +125,17 @@ impl Shared {
             tracing::warn!("a new generation cannot be made, and is tried again with every refresh: {problem}");
         }
         *before = problem;
+    }
+
+    /// The configuration has changed: it is in use now, or why not.
+    pub(super) fn configured(&self, problem: Option<String>) {
+        match &problem {
+            None => tracing::info!("the configuration has changed; {}", self.summary()),
+            Some(problem) => {
+                tracing::warn!("the configuration has changed and cannot be used, the last good one stays: {problem}")
+            }
+        }
+        *self.misconfigured.lock().unwrap_or_else(PoisonError::into_inner) = problem;
     }
 
     fn reports(&self) -> MutexGuard<'_, Vec<SourceReport>> {
@@ -185,6 +199,7 @@ impl Shared {
             },
             refresh: together(&binhosts, self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()),
             binhosts,
+            misconfigured: self.misconfigured.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             refused,
             alarms: self.fetcher.alarms().into_iter().map(failure).collect(),
             cache: CacheStatus {

@@ -20,15 +20,15 @@ pub(super) struct Candidate {
     /// Without progress in between.
     tries: u32,
     gone: bool,
-    /// Left once because it was slow.
-    slow: bool,
+    /// It was left because it was slow: its rate then, bytes/s.
+    slow: Option<f64>,
     /// Why it failed the last time.
     error: Option<UpstreamError>,
 }
 
 impl Candidate {
     pub(super) fn new(slot: Slot, url: Url) -> Self {
-        Self { slot, url, tries: 0, gone: false, slow: false, error: None }
+        Self { slot, url, tries: 0, gone: false, slow: None, error: None }
     }
 
     fn is_left(&self) -> bool {
@@ -63,7 +63,7 @@ impl Candidates {
             let key = |candidate: &Candidate| {
                 let position = order.iter().position(|slot| *slot == candidate.slot);
                 let Candidate { slot, tries, slow, .. } = *candidate;
-                (mirrors.standing(slot, now), slow, tries, Some(slot) != self.first, position)
+                (mirrors.standing(slot, now), slow.is_some(), tries, Some(slot) != self.first, position)
             };
             let left = self.all.iter().enumerate().filter(|(_, candidate)| candidate.is_left());
             self.current = left.min_by_key(|(_, candidate)| key(candidate)).map(|(at, _)| at);
@@ -93,19 +93,22 @@ impl Candidates {
         if self.slow >= MAX_SLOW {
             return None;
         }
-        let better = |slot: &Slot| {
-            let health = mirrors.health(*slot);
+        let better = |candidate: &&Candidate| {
+            let health = mirrors.health(candidate.slot);
             let proven =
                 health.is_some_and(|health| health.failures() == 0 && health.standing(now) == Standing::Healthy);
-            proven && retry::is_outpaced(rate, health.and_then(Health::rate), missing)
+            // What it did for this file says more than what it did before.
+            proven && retry::is_outpaced(rate, candidate.slow.or(health.and_then(Health::rate)), missing)
         };
-        let slots: Vec<Slot> = self.besides().filter(|other| !other.slow).map(|other| other.slot).collect();
-        mirrors.order(now).into_iter().filter(|slot| slots.contains(slot)).find(better)
+        let order = mirrors.order(now);
+        let position = |candidate: &&Candidate| order.iter().position(|slot| *slot == candidate.slot);
+        self.besides().filter(better).min_by_key(position).map(|candidate| candidate.slot)
     }
 
     /// From now on `slot` is preferred.
     pub(super) fn prefer(&mut self, slot: Slot) {
         self.first = Some(slot);
+        self.all.iter_mut().filter(|candidate| candidate.slot == slot).for_each(|candidate| candidate.slow = None);
     }
 
     /// Tries of the one that is asked now that failed, without progress in between.
@@ -115,12 +118,12 @@ impl Candidates {
 
     /// The one that is asked now failed.
     pub(super) fn failed(&mut self, error: UpstreamError, verdict: Verdict) {
-        let slow = matches!(error, UpstreamError::Outpaced { .. });
-        self.slow += u32::from(slow);
         let Some(candidate) = self.current.and_then(|at| self.all.get_mut(at)) else { return };
-        candidate.slow |= slow;
         // Slowness is no reason why a file cannot be had.
-        if !slow {
+        if let UpstreamError::Outpaced { rate, .. } = error {
+            self.slow += 1;
+            candidate.slow = Some(rate as f64);
+        } else {
             candidate.tries += 1;
             candidate.error = Some(error);
         }
@@ -217,9 +220,30 @@ mod tests {
             self.1.failed(UpstreamError::Status { url: String::new(), status: 404, retry_after: None }, Verdict::Gone);
         }
 
+        fn leave(&mut self, rate: f64, to: Slot) {
+            let error = UpstreamError::Outpaced { url: String::new(), rate: rate as u64, by: String::new() };
+            self.1.failed(error, Verdict::Elsewhere);
+            self.1.prefer(to);
+        }
+
         fn delivered(&mut self, slot: Slot, rate: f64) {
             self.0.delivered(slot, self.2, (rate as u64, S));
         }
+    }
+
+    /// Whoever is left for one that proves even slower is gone back to, once.
+    #[test]
+    fn the_less_slow_gets_it_back() {
+        let mut scene = Scene::new(2);
+        assert_eq!(scene.choose(), Some(0));
+        assert_eq!(scene.1.outpaced(&scene.0, scene.2, 50e3, 100 << 20), Some(1));
+        scene.leave(50e3, 1);
+        assert_eq!(scene.choose(), Some(1));
+        assert_eq!(scene.1.outpaced(&scene.0, scene.2, 20e3, 100 << 20), None);
+        assert_eq!(scene.1.outpaced(&scene.0, scene.2, 10e3, 100 << 20), Some(0));
+        scene.leave(10e3, 0);
+        assert_eq!(scene.choose(), Some(0));
+        assert_eq!(scene.1.outpaced(&scene.0, scene.2, 1.0, 100 << 20), None);
     }
 
     #[test]
@@ -271,16 +295,12 @@ mod tests {
         scene.delivered(3, 300e3);
         let mut way = vec![0];
         while let Some(to) = outpaced(&scene) {
-            let error = UpstreamError::Outpaced { url: String::new(), rate: 1, by: String::new() };
-            scene.1.failed(error, Verdict::Elsewhere);
-            scene.1.prefer(to);
+            scene.leave(slow, to);
             way.push(scene.choose().unwrap());
         }
         // 0 is not asked again, 3 is not so much faster.
         assert_eq!(way, [0, 2]);
         assert!(scene.1.any_left());
-        scene.0.note(1, |health| health.failed(scene.2, String::new(), |_| S, Duration::ZERO));
-        assert_eq!(scene.1.outpaced(&scene.0, scene.2, 10.0, 100 << 20), Some(3));
         assert_eq!(scene.1.outpaced(&scene.0, scene.2, 10.0, 10), None, "nothing is left to gain");
     }
 }

@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 pub(super) const DISTRUST: Duration = Duration::from_secs(600);
 /// After a rest, one try; no other for so long unless it ended before.
 const TRIAL: Duration = Duration::from_secs(15);
-/// Fewer bytes say nothing about a rate.
+/// Fewer bytes in less than [`MIN_TIME`] say nothing about a rate.
 pub(super) const MIN_SAMPLE: u64 = 256 << 10;
+const MIN_TIME: Duration = Duration::from_secs(2);
 /// A measurement says nothing any more.
 pub(super) const STALE: Duration = Duration::from_secs(3600);
 /// Bytes of the package that speeds are compared by.
@@ -95,7 +96,7 @@ impl Health {
 
     /// It delivered `bytes`, in `took` without what others were waited for.
     pub(super) fn delivered(&mut self, now: Instant, bytes: u64, took: Duration) {
-        if bytes < MIN_SAMPLE {
+        if bytes < MIN_SAMPLE && took < MIN_TIME {
             return;
         }
         let sample = bytes as f64 / took.as_secs_f64().max(1e-6);
@@ -209,6 +210,9 @@ mod tests {
         assert!(health.is_unmeasured(now));
         health.delivered(now, 1 << 20, S);
         health.delivered(now, 3 << 20, S);
+        let mut slow = Health::default();
+        slow.delivered(now, 1000, MIN_TIME);
+        assert!(!slow.is_unmeasured(now) && health.is_clearly_faster(&slow));
         assert_eq!(health.rate(), Some(f64::from(2 << 20)));
         assert!(!health.is_unmeasured(now) && health.is_unmeasured(now + STALE));
         health.delivered(now + STALE, 1 << 20, S);

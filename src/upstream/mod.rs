@@ -24,6 +24,7 @@ mod pace;
 mod places;
 mod record;
 mod retry;
+mod unpack;
 
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};

@@ -360,6 +360,16 @@ impl Contents {
         records.pop().map_or(Ok(()), |record| Err(GpkgError::NoMember(record.name)))
     }
 
+    /// The first member that has no signature and should have one.
+    pub(super) fn unsigned(&self) -> Option<&Member> {
+        let signed = |member: &Member| {
+            let name = format!("{}{SIGNATURE}", member.name);
+            self.members.iter().any(|other| other.name == name)
+        };
+        let exempt = |member: &Member| member.name == VERSION || member.name.ends_with(SIGNATURE);
+        self.members.iter().find(|member| !exempt(member) && !signed(member))
+    }
+
     /// Members that are signatures, each with the member that it signs, where that is there.
     pub(super) fn signatures(&self) -> impl Iterator<Item = (&Member, Option<&Member>)> {
         self.members.iter().filter_map(|signature| {

@@ -10,7 +10,8 @@
 //!      could see different things.
 //!    * XPAK (xpak(5)): the segment at the end is consistent.
 //! 3. Where the [`Policy`] asks for it: the Manifest carries a good cleartext signature by a key of the [`Keyring`], and
-//!    only the text that was verified counts as the Manifest; `.sig` members are good signatures of their members.
+//!    only the text that was verified counts as the Manifest; every other member has its `.sig`, as Portage demands, and
+//!    each is good.
 //! 4. The package inside has the entry's CPV, and its BUILD_ID and BUILD_TIME where both sides have one: other bytes
 //!    under this name are refused even where every digest is right.
 //!

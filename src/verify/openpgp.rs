@@ -32,7 +32,7 @@ const POLICY: &StandardPolicy<'static> = &StandardPolicy::new();
 /// Most signatures in a file: each may cost another pass over what it signs.
 const MAX_SIGNATURES: usize = 8;
 /// Part of every signer's mark: what an older version of this program accepted is judged again where this is raised.
-const JUDGEMENT: &[u8] = b"binhostfs signatures 1\n";
+const JUDGEMENT: &[u8] = b"binhostfs signatures 2\n";
 
 /// A primary key or subkey, in its certificate.
 type Key<'a> = ErasedKeyAmalgamation<'a, PublicParts>;
@@ -147,9 +147,11 @@ impl Keys {
         &self.unusable
     }
 
-    /// Whether the key is still here, in the same state, and not expired.
+    /// Whether the key is still here, in the same state, and not expired; and the other one, where there were two.
     pub(super) fn vouches(&self, signer: &Signer, now: SystemTime) -> bool {
-        self.signing.iter().any(|key| key.signer == *signer && key.until.is_none_or(|until| now < until))
+        let good = || self.signing.iter().filter(|key| key.until.is_none_or(|until| now < until)).map(|key| key.signer);
+        let same = good().filter(|key| key.fingerprint == signer.fingerprint);
+        same.into_iter().any(|key| key == *signer || good().any(|other| key.beside(&other) == *signer))
     }
 
     /// The text under the cleartext signature in `bytes`, as it was verified, and who signed it.

@@ -12,7 +12,7 @@ use super::decompress::Section;
 use super::gpkg::{Container, Contents, GpkgError};
 use super::manifest;
 use super::openpgp::Keys;
-use super::{Assurance, Policy, SignatureError, VerifyError, metadata, xpak};
+use super::{Assurance, Policy, SignatureError, Signer, VerifyError, metadata, xpak};
 use crate::index::{Digest, Entry, Sha256Digest};
 
 /// Where a tar of either kind says so, and what.
@@ -113,12 +113,17 @@ fn judge(contents: &Contents, file: &File, policy: &Policy) -> Result<Assurance,
     }
     let (text, signer) = keys.cleartext(&contents.manifest).map_err(|fault| fault.of("the Manifest"))?;
     contents.compare(manifest::parse_text(&text).map_err(GpkgError::from)?)?;
-    members(contents, file, &keys)?;
-    Ok(Assurance::Signed(signer))
+    Ok(Assurance::Signed(members(contents, file, &keys, signer)?))
 }
 
-/// The signatures of members. The Manifest covers all of them already: none has to be there, none may be wrong.
-fn members(contents: &Contents, file: &File, keys: &Keys) -> Result<(), VerifyError> {
+/// The signatures of members. The Manifest, signed by `signer`, covers all of them already; but Portage wants one of each
+/// member, and none may be wrong. Portage's tools can leave those of an older key in place when they sign anew
+/// (`gpkg-sign --keep-current-signature`): then the answer stands for both keys.
+fn members(contents: &Contents, file: &File, keys: &Keys, signer: Signer) -> Result<Signer, VerifyError> {
+    if let Some(member) = contents.unsigned() {
+        return Err(SignatureError::MemberUnsigned.of(&member.name));
+    }
+    let mut beside = None;
     for (signature, signed) in contents.signatures() {
         let Some(signed) = signed else {
             return Err(SignatureError::Malformed("there is no such member".to_owned()).of(&signature.name));
@@ -129,9 +134,12 @@ fn members(contents: &Contents, file: &File, keys: &Keys) -> Result<(), VerifyEr
         if let Some(source) = failure.take() {
             return Err(VerifyError::Io { attempted: "reading a package back from the cache", source });
         }
-        result.map_err(|fault| fault.of(&signed.name))?;
+        let theirs = result.map_err(|fault| fault.of(&signed.name))?;
+        if theirs != signer && *beside.get_or_insert(theirs) != theirs {
+            return Err(SignatureError::ManyKeys.of(&signed.name));
+        }
     }
-    Ok(())
+    Ok(beside.map_or(signer, |other| signer.beside(&other)))
 }
 
 impl Whole {

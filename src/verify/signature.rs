@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use sha2::{Digest as _, Sha256};
+
 use super::keyring::Keyring;
 use crate::index::Digest;
 
@@ -62,8 +64,17 @@ impl Assurance {
 pub struct Signer {
     /// The key that signed: a primary key or a subkey.
     pub fingerprint: Fingerprint,
-    /// Digest of its certificate as it was in the keyring.
+    /// Digest of its certificate as it was in the keyring; where members were signed by another key, of both.
     pub certificate: Digest<16>,
+}
+
+impl Signer {
+    /// This key signed the Manifest, `other` members: what they signed is good only as long as both keys are.
+    pub(super) fn beside(&self, other: &Self) -> Self {
+        let both = Sha256::new().chain_update(self.certificate.0).chain_update(other.certificate.0);
+        let digest: [u8; 32] = both.chain_update(other.fingerprint.as_bytes()).finalize().into();
+        Self { certificate: Digest(std::array::from_fn(|at| digest.get(at).copied().unwrap_or_default())), ..*self }
+    }
 }
 
 /// Fingerprint of an OpenPGP key: 20 bytes (version 4) or 32 bytes (version 6).
@@ -116,6 +127,15 @@ pub enum SignatureError {
          --verify-signature false"
     )]
     Missing,
+    /// The Manifest is signed and this member is not.
+    #[error(
+        "there is none; emerge would refuse the package for that, although the Manifest is signed. Whoever runs the binhost \
+         has to sign it anew (gpkg-sign)"
+    )]
+    MemberUnsigned,
+    /// The Manifest by one key, members by two others.
+    #[error("the package is signed by more than two keys; whoever runs the binhost has to sign it anew (gpkg-sign)")]
+    ManyKeys,
     /// The bytes are not those that were signed.
     #[error(
         "BAD signature by key {key}: these are not the bytes that were signed; tell whoever runs the binhost, and install \

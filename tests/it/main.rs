@@ -32,3 +32,5 @@ mod sharing;
 mod signatures;
 mod systemd;
 mod tls;
+mod trust;
+mod union;

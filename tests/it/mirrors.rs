@@ -44,7 +44,7 @@ fn read(mounted: &Mounted, package: &Package) -> Duration {
 /// What `status` says about a URL.
 fn mirror(mounted: &Mounted, url: &str) -> Value {
     let status = mounted.status();
-    let all = status["binhost"]["mirrors"].as_array().unwrap();
+    let all = status["binhosts"][0]["mirrors"].as_array().unwrap();
     all.iter().find(|mirror| mirror["url"].as_str().unwrap().starts_with(url)).unwrap().clone()
 }
 
@@ -185,7 +185,7 @@ fn a_slow_url_is_left_in_the_middle_for_one_that_was_faster() {
                 first.script(&known.path, [Act::Status(404, Vec::new())]);
                 read(&mounted, known);
                 if second_too {
-                    second.script(&large.path, [Act::Whole, slow.clone()]);
+                    second.script(&large.path, [slow.clone()]);
                 }
                 first.script(&large.path, [slow]);
                 read(&mounted, large);
@@ -210,6 +210,21 @@ fn a_slow_url_is_left_in_the_middle_for_one_that_was_faster() {
 }
 
 #[test]
+fn who_was_never_asked_gets_a_chance() {
+    if !can_mount() {
+        return;
+    }
+    let all = packages(["a-1", "b-1", "c-1", "d-1", "e-1", "f-1", "g-1", "h-1", "i-1"]);
+    let (first, second) = (Origin::with(&all), Origin::with(&all));
+    let mounted = mount(&first, &second);
+    for package in &all {
+        read(&mounted, package);
+    }
+    assert_eq!((first.package_requests(), second.package_requests()), (8, 1));
+    assert!(mirror(&mounted, &second.url())["rate"].as_u64().unwrap() > 0);
+}
+
+#[test]
 fn wrong_bytes_cost_a_mirror_preference() {
     if !can_mount() {
         return;
@@ -221,7 +236,7 @@ fn wrong_bytes_cost_a_mirror_preference() {
     read(&mounted, &all[0]);
     let bad = mirror(&mounted, &first.url());
     assert_eq!((&bad["state"], &bad["wrong"]), (&"distrusted".into(), &1.into()), "{bad}");
-    assert_eq!(mounted.status()["binhost"]["mirrors"][1], bad);
+    assert_eq!(mounted.status()["binhosts"][0]["mirrors"][1], bad);
     read(&mounted, &all[1]);
     assert_eq!((asked(&first, &all[1]).len(), asked(&second, &all[1]).len()), (0, 1));
     // It is still better than nothing, and still not believed.

@@ -25,6 +25,8 @@ struct Keys {
     by_expired: Vec<u8>,
     by_revoked: Vec<u8>,
     by_not_signing: Vec<u8>,
+    /// A package whose members the good ed25519 key signed.
+    parts: Parts,
     /// The certificates of all but the stranger, an old DSA key first.
     file: PathBuf,
 }
@@ -55,7 +57,8 @@ impl Keys {
         let revoked = gpg.key("revoked", "ed25519", "sign", "0", None);
         let not_signing = gpg.key("other", "ed25519", "sign", "0", None);
 
-        let text = manifest(&good());
+        let parts = signed(&gpg, &format!("{ed25519}!"));
+        let text = manifest(&parts);
         let by_expired = gpg.clearsign(&["--faked-system-time", LONG_AGO, "--local-user", &expired], text.as_bytes());
         let by_revoked = gpg.clearsign(&["--local-user", &revoked], text.as_bytes());
         let by_not_signing = gpg.clearsign(&["--local-user", &not_signing], text.as_bytes());
@@ -75,8 +78,13 @@ impl Keys {
             by_expired,
             by_revoked,
             by_not_signing,
+            parts,
             file,
         })
+    }
+
+    fn good(&self) -> Parts {
+        self.parts.clone()
     }
 
     fn policy(&self) -> Policy {
@@ -92,8 +100,17 @@ fn policy(files: impl IntoIterator<Item = PathBuf>) -> Policy {
     Policy::Signed(Arc::new(Keyring::open(files).unwrap()))
 }
 
-fn good() -> Parts {
+fn unsigned() -> Parts {
     parts("gz", compress("gz", &metadata_tar(&VALUES)))
+}
+
+/// Members that are signed by this key.
+fn signed(gpg: &Gpg, key: &str) -> Parts {
+    let mut parts = unsigned();
+    let sign = |(name, bytes): &(String, Vec<u8>)| (format!("{name}.sig"), gpg.detach(&["--local-user", key], bytes));
+    let signatures: Vec<_> = parts.iter().skip(1).map(sign).collect();
+    parts.extend(signatures);
+    parts
 }
 
 fn prove_signed(bytes: &[u8], policy: &Policy) -> Result<Assurance, VerifyError> {
@@ -116,7 +133,7 @@ fn signature_fault(result: Result<Assurance, VerifyError>) -> SignatureError {
 
 /// The assurance on a sound package with this signed Manifest; gpg's is the same.
 fn assurance(keys: &Keys, signed: &[u8]) -> Result<Assurance, VerifyError> {
-    let bytes = container(&good(), std::str::from_utf8(signed).unwrap());
+    let bytes = container(&keys.good(), std::str::from_utf8(signed).unwrap());
     let ours = prove_signed(&bytes, &keys.policy());
     let gpgs = Gpg::verifies(&fs::read(&keys.file).unwrap(), signed);
     assert_eq!(ours.is_ok(), gpgs, "{ours:?}");
@@ -129,7 +146,7 @@ fn assurance(keys: &Keys, signed: &[u8]) -> Result<Assurance, VerifyError> {
 fn good_signatures_of_all_kinds_of_keys() {
     let Some(keys) = keys() else { return };
     let keys = &*keys;
-    let text = manifest(&good());
+    let text = manifest(&keys.good());
     for key in [&keys.rsa, &keys.ed25519, &keys.subkey] {
         assert_eq!(signed_by(assurance(keys, &keys.by(key, text.as_bytes()))), *key);
     }
@@ -141,7 +158,7 @@ fn good_signatures_of_all_kinds_of_keys() {
 fn each_kind_of_bad_signature_has_its_own_error() {
     let Some(keys) = keys() else { return };
     let keys = &*keys;
-    let text = manifest(&good());
+    let text = manifest(&keys.good());
     let fault = |signed: &[u8]| signature_fault(assurance(keys, signed));
     let expired = fault(&keys.by_expired);
     assert!(matches!(&expired, SignatureError::Expired { key, .. } if *key == keys.expired), "{expired}");
@@ -159,7 +176,7 @@ fn each_kind_of_bad_signature_has_its_own_error() {
     let dsa = keys.by(&keys.gpg.fingerprints("dsa")[0], text.as_bytes());
     let sha1 = keys.gpg.clearsign(&["--digest-algo", "SHA1", "--local-user", &keys.ed25519], text.as_bytes());
     for signed in [dsa, sha1] {
-        let bytes = container(&good(), std::str::from_utf8(&signed).unwrap());
+        let bytes = container(&keys.good(), std::str::from_utf8(&signed).unwrap());
         let weak = signature_fault(prove_signed(&bytes, &keys.policy()));
         assert!(matches!(weak, SignatureError::Weak { .. }), "{weak}");
     }
@@ -170,15 +187,15 @@ fn each_kind_of_bad_signature_has_its_own_error() {
 fn a_signature_of_another_text_is_bad() {
     let Some(keys) = keys() else { return };
     let keys = &*keys;
-    let text = manifest(&good());
-    let mut other = good();
+    let text = manifest(&keys.good());
+    let mut other = keys.good();
     other[2].1[0] ^= 1;
     let signed = String::from_utf8(keys.by(&keys.ed25519, manifest(&other).as_bytes())).unwrap();
     let (from, to) = (manifest(&other), text.as_str());
     let bad = signature_fault(assurance(keys, signed.replace(&from, to).as_bytes()));
     assert!(matches!(&bad, SignatureError::Bad { key } if *key == keys.ed25519), "{bad}");
     // Signed as it is, but not of this package.
-    let bytes = container(&good(), &signed);
+    let bytes = container(&keys.good(), &signed);
     assert!(matches!(prove_signed(&bytes, &keys.policy()), Err(VerifyError::Gpkg(_))));
 }
 
@@ -186,7 +203,7 @@ fn a_signature_of_another_text_is_bad() {
 fn without_a_signature_and_with_a_broken_one() {
     let Some(keys) = keys() else { return };
     let keys = &*keys;
-    let text = manifest(&good());
+    let text = manifest(&keys.good());
     assert_eq!(signature_fault(assurance(keys, text.as_bytes())), SignatureError::Missing);
     let signed = String::from_utf8(keys.by(&keys.ed25519, text.as_bytes())).unwrap();
     let (begin, end) = (signed.find("-----BEGIN PGP SIGNATURE").unwrap(), signed.find("-----END PGP SIG").unwrap());
@@ -203,7 +220,8 @@ fn without_a_signature_and_with_a_broken_one() {
 
 /// A package whose image has this signature, and whose Manifest is good.
 fn with_member_signature(keys: &Keys, signature: &[u8]) -> Vec<u8> {
-    let mut parts = good();
+    let mut parts = keys.good();
+    parts.retain(|(name, _)| name != "image.tar.zst.sig");
     parts.push(("image.tar.zst.sig".to_owned(), signature.to_vec()));
     let signed = keys.by(&keys.ed25519, manifest(&parts).as_bytes());
     container(&parts, std::str::from_utf8(&signed).unwrap())
@@ -213,7 +231,7 @@ fn with_member_signature(keys: &Keys, signature: &[u8]) -> Vec<u8> {
 fn signatures_of_members_count_where_they_are() {
     let Some(keys) = keys() else { return };
     let keys = &*keys;
-    let image = good().remove(2).1;
+    let image = unsigned().remove(2).1;
     let by = |key: &str, more: &[&str], bytes: &[u8]| {
         keys.gpg.detach(&[more, &["--local-user", &format!("{key}!")]].concat(), bytes)
     };
@@ -245,7 +263,7 @@ fn signatures_of_members_count_where_they_are() {
     assert_eq!(signed_by(prove_signed(&both, &keys.policy())), keys.ed25519);
     assert!(matches!(fault(&[mine, wrong].concat()), SignatureError::Bad { .. }));
     assert!(matches!(fault(&others.repeat(9)), SignatureError::Malformed(_)));
-    let mut parts = good();
+    let mut parts = keys.good();
     parts.push(("nothing.sig".to_owned(), by(&keys.ed25519, &[], &image)));
     let signed = keys.by(&keys.ed25519, manifest(&parts).as_bytes());
     let fault =
@@ -253,12 +271,64 @@ fn signatures_of_members_count_where_they_are() {
     assert!(matches!(fault, SignatureError::Malformed(_)), "{fault}");
 }
 
+/// As Portage has it.
+#[test]
+fn every_member_needs_its_signature() {
+    let Some(keys) = keys() else { return };
+    let keys = &*keys;
+    for member in ["metadata.tar.gz", "image.tar.zst"] {
+        let mut parts = keys.good();
+        parts.retain(|(name, _)| *name != format!("{member}.sig"));
+        let manifest = keys.by(&keys.ed25519, manifest(&parts).as_bytes());
+        let bytes = container(&parts, std::str::from_utf8(&manifest).unwrap());
+        let refused = prove_signed(&bytes, &keys.policy()).unwrap_err();
+        assert!(refused.to_string().contains(member), "{refused}");
+        assert_eq!(signature_fault(Err(refused)), SignatureError::MemberUnsigned);
+    }
+}
+
+/// What `gpkg-sign --keep-current-signature` leaves: the members' signatures are by an older key. When either goes bad, what
+/// is known of the package is worth nothing.
+#[test]
+fn of_two_keys_both_have_to_be_good() {
+    let Some(keys) = keys() else { return };
+    let gpg = Gpg::new().unwrap();
+    let [old, new, third] = ["old", "new", "third"].map(|name| gpg.key(name, "ed25519", "sign", "0", None));
+    let parts = signed(&gpg, &old);
+    let by_new = |parts: &Parts| {
+        let manifest = gpg.clearsign(&["--local-user", &new], manifest(parts).as_bytes());
+        container(parts, std::str::from_utf8(&manifest).unwrap())
+    };
+    let bytes = by_new(&parts);
+    let file = gpg.write("both.pgp", &gpg.export(&[&old, &new, &third]));
+    let policy = policy([file.clone()]);
+    let assurance = prove_signed(&bytes, &policy).unwrap();
+    assert_eq!(signed_by(Ok(assurance)), new);
+    assert!(policy.admits(&assurance) && !keys.policy().admits(&assurance));
+    let only_new = gpg.export(&[&new]);
+    fs::write(&file, &only_new).unwrap();
+    assert!(!policy.admits(&assurance));
+    assert!(matches!(signature_fault(prove_signed(&bytes, &policy)), SignatureError::UnknownKey { .. }));
+    // What the new key signed alone stands for itself.
+    let alone = by_new(&signed(&gpg, &new));
+    let of_one = prove_signed(&alone, &policy).unwrap();
+    gpg.revoke(&old);
+    fs::write(&file, gpg.export(&[&old, &new, &third])).unwrap();
+    assert!(!policy.admits(&assurance) && policy.admits(&of_one));
+    assert!(matches!(signature_fault(prove_signed(&bytes, &policy)), SignatureError::Revoked { .. }));
+
+    let mut parts = signed(&gpg, &third);
+    parts[3] = signed(&gpg, &gpg.key("fourth", "ed25519", "sign", "0", None)).remove(3);
+    fs::write(&file, gpg.export(&[])).unwrap();
+    assert_eq!(signature_fault(prove_signed(&by_new(&parts), &policy)), SignatureError::ManyKeys);
+}
+
 /// Portage sees the text and the signature; what the signature covers is all that counts.
 #[test]
 fn only_the_verified_text_is_the_manifest() {
     let Some(keys) = keys() else { return };
     let keys = &*keys;
-    let signed = String::from_utf8(keys.by(&keys.ed25519, manifest(&good()).as_bytes())).unwrap();
+    let signed = String::from_utf8(keys.by(&keys.ed25519, manifest(&keys.good()).as_bytes())).unwrap();
     let extra = format!("DATA extra 0 SHA512 {0} BLAKE2B {0}\n", "ab".repeat(64));
     let begin = signed.find("-----BEGIN PGP SIGNATURE").unwrap();
     let other = String::from_utf8(keys.by(&keys.rsa, b"something else\n")).unwrap();
@@ -271,7 +341,7 @@ fn only_the_verified_text_is_the_manifest() {
         signed.replace("\nDATA gpkg-1", "\nX-Header: 1\nDATA gpkg-1"),
         signed.replacen("\n\n", "\nDATA x\n\n", 1),
     ] {
-        let bytes = container(&good(), &changed);
+        let bytes = container(&keys.good(), &changed);
         assert!(prove_signed(&bytes, &keys.policy()).is_err(), "{changed}");
     }
 }
@@ -281,7 +351,7 @@ fn a_flipped_bit_is_refused_even_with_the_digests_of_the_index() {
     let Some(keys) = keys() else { return };
     let keys = &*keys;
     let mut bytes =
-        with_member_signature(keys, &keys.gpg.detach(&["--local-user", &keys.ed25519], &good().remove(2).1));
+        with_member_signature(keys, &keys.gpg.detach(&["--local-user", &keys.ed25519], &unsigned().remove(2).1));
     let policy = keys.policy();
     let mut passed = Vec::new();
     for at in (0..bytes.len()).step_by(7) {
@@ -322,8 +392,10 @@ fn a_keyring_follows_its_files() {
     let keyring = Arc::new(Keyring::open(paths).unwrap());
     assert_eq!(keyring.report().keys, 1);
     let policy = Policy::Signed(Arc::clone(&keyring));
-    let text = manifest(&good());
-    let package = |key: &str| container(&good(), std::str::from_utf8(&keys.by(key, text.as_bytes())).unwrap());
+    let package = |key: &str| {
+        let parts = signed(&keys.gpg, key);
+        container(&parts, std::str::from_utf8(&keys.by(key, manifest(&parts).as_bytes())).unwrap())
+    };
     let (by_rsa, by_ed25519) = (package(&keys.rsa), package(&keys.ed25519));
     let assurance = prove_signed(&by_rsa, &policy).unwrap();
     assert!(matches!(signature_fault(prove_signed(&by_ed25519, &policy)), SignatureError::UnknownKey { .. }));

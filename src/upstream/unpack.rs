@@ -1,0 +1,142 @@
+//! An index as it comes, compressed or not -> a decompressed file within a bound.
+
+use std::fs::File;
+use std::io::{self, Write};
+
+use bytes::Bytes;
+
+use super::{MAX_INDEX_BYTES, UpstreamError};
+
+/// First bytes of gzip data.
+const GZIP: [u8; 2] = [0x1f, 0x8b];
+
+/// Decompresses what looks compressed, and stops at the bound.
+pub(super) struct IndexWriter {
+    url: String,
+    start: Vec<u8>,
+    sink: Option<Sink>,
+    out: Option<Bounded>,
+}
+
+enum Sink {
+    Plain(Bounded),
+    Gzip(Box<flate2::write::MultiGzDecoder<Bounded>>),
+}
+
+impl IndexWriter {
+    pub(super) fn new(url: String, out: &File) -> Result<Self, UpstreamError> {
+        let fresh = || -> io::Result<File> {
+            out.set_len(0)?;
+            let mut file = out.try_clone()?;
+            io::Seek::rewind(&mut file)?;
+            Ok(file)
+        };
+        let file =
+            fresh().map_err(|source| UpstreamError::Store { attempted: "emptying the file for the index", source })?;
+        Ok(Self { url, start: Vec::new(), sink: None, out: Some(Bounded { file, left: MAX_INDEX_BYTES, fault: None }) })
+    }
+
+    pub(super) async fn write(mut self, chunk: Bytes) -> Result<Self, UpstreamError> {
+        blocking(move || self.write_now(&chunk).map(|()| self)).await
+    }
+
+    pub(super) async fn finish(self) -> Result<(), UpstreamError> {
+        blocking(move || self.finish_now()).await
+    }
+
+    pub(super) fn write_now(&mut self, bytes: &[u8]) -> Result<(), UpstreamError> {
+        if self.sink.is_none() {
+            self.start.extend_from_slice(bytes);
+            if self.start.len() < GZIP.len() {
+                return Ok(());
+            }
+            let start = self.begin();
+            return self.pass_on(&start);
+        }
+        self.pass_on(bytes)
+    }
+
+    /// Chooses by the first bytes, whatever the name says: servers compress, or decompress, as they like.
+    fn begin(&mut self) -> Vec<u8> {
+        let start = std::mem::take(&mut self.start);
+        self.sink = self.out.take().map(|out| match start.starts_with(&GZIP) {
+            true => Sink::Gzip(Box::new(flate2::write::MultiGzDecoder::new(out))),
+            false => Sink::Plain(out),
+        });
+        start
+    }
+
+    fn pass_on(&mut self, bytes: &[u8]) -> Result<(), UpstreamError> {
+        let written = match &mut self.sink {
+            Some(Sink::Plain(out)) => out.write_all(bytes),
+            Some(Sink::Gzip(decoder)) => decoder.write_all(bytes),
+            None => Ok(()),
+        };
+        written.map_err(|error| self.explain(error))
+    }
+
+    pub(super) fn finish_now(mut self) -> Result<(), UpstreamError> {
+        let rest = if self.sink.is_none() { self.begin() } else { Vec::new() };
+        self.pass_on(&rest)?;
+        let finished = match &mut self.sink {
+            Some(Sink::Gzip(decoder)) => decoder.try_finish(),
+            _ => Ok(()),
+        };
+        finished.map_err(|error| self.explain(error))
+    }
+
+    /// The decoder passes our own sink's errors on as its own: ask the sink first.
+    fn explain(&mut self, error: io::Error) -> UpstreamError {
+        let bounded = match &mut self.sink {
+            Some(Sink::Plain(out)) => Some(out),
+            Some(Sink::Gzip(decoder)) => Some(decoder.get_mut()),
+            None => None,
+        };
+        match bounded.and_then(|out| out.fault.take()) {
+            Some(Fault::TooLarge) => UpstreamError::TooLarge { url: self.url.clone(), limit: MAX_INDEX_BYTES },
+            Some(Fault::Io(source)) => UpstreamError::Store { attempted: "storing the index", source },
+            None => UpstreamError::Compressed { url: self.url.clone(), reason: error.to_string() },
+        }
+    }
+}
+
+enum Fault {
+    TooLarge,
+    Io(io::Error),
+}
+
+/// A file that takes no more than so many bytes.
+struct Bounded {
+    file: File,
+    left: u64,
+    fault: Option<Fault>,
+}
+
+impl Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let Some(left) = self.left.checked_sub(bytes.len() as u64) else {
+            self.fault = Some(Fault::TooLarge);
+            return Err(io::Error::other("too large"));
+        };
+        if let Err(error) = self.file.write_all(bytes) {
+            let told = io::Error::from(error.kind());
+            self.fault = Some(Fault::Io(error));
+            return Err(told);
+        }
+        self.left = left;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+/// Off the asynchronous threads.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, UpstreamError> + Send + 'static,
+) -> Result<T, UpstreamError> {
+    let broken =
+        || UpstreamError::Store { attempted: "storing the index", source: io::Error::other("it was broken off") };
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err(broken()))
+}
