@@ -156,6 +156,9 @@ fn what_the_command_line_names_replaces_all_binhosts() {
     assert!(given(&["nonsense"], &[]).refused().starts_with("--binhost \"nonsense\" is not a URL"));
     let quorum = given(&["http://x"], &["http://m"]).given(|raw| raw.quorum = NonZeroUsize::new(3));
     assert!(quorum.refused().starts_with("--quorum: 3 URLs of x-"), "{}", quorum.refused());
+    let twice = given(&["http://x"], &["http://m", "http://x", "http://m"]);
+    assert_eq!(urls(&twice), [["http://x/", "http://m/"]]);
+    assert_eq!(twice.warnings().len(), 2);
     // Portage's files are not needed then, and may be broken.
     let broken = given(&["http://x"], &[]).given(|raw| raw.mountpoint = raw.portage_root.clone());
     broken.write(MAKE, "(");
@@ -294,4 +297,20 @@ fn cache_and_keys_are_outside_the_mount() {
     let here = Path::new("/proc");
     let busy = keys.given(|raw| (raw.keyrings, raw.mountpoint) = (Vec::new(), Some(here.into())));
     assert!(busy.refused().contains("/proc is a mountpoint already"), "{}", busy.refused());
+}
+
+#[test]
+fn the_example_of_the_readme_is_right() {
+    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let (_, example) = readme.split_once("**`/etc/binhostfs.toml`**").unwrap();
+    let lines = example.lines().skip_while(|line| !line.starts_with("    "));
+    let lines = lines.take_while(|line| line.is_empty() || line.starts_with("    "));
+    let text: String = lines.map(|line| format!("{}\n", line.trim_start())).collect();
+    let system = System::with(&[(REPOS, TWO)]).own(&text).given(|raw| raw.mountpoint = raw.portage_root.clone());
+    let config = system.config();
+    assert_eq!(names(&config), ["gentoo", "b", "a"]);
+    assert_eq!((config.binhosts[0].urls.len(), config.selection.exclude.len()), (2, 1));
+    for key in own::KEYS.iter().chain(&own::BINHOST_KEYS) {
+        assert!(example.contains(key), "{key} is not in the README");
+    }
 }
