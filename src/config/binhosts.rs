@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use super::cpu::{CpuLevel, CpuNeed};
-use super::origin::{Report, Said, Source, Sourced, first};
+use super::origin::{Origin, Report, Said, Source, Sourced, first};
 use super::own::{self, OwnBinhost, Shared};
 use super::portage::Binrepo;
 use super::resolve::{Found, listed};
@@ -115,9 +115,14 @@ impl Finder<'_> {
         let mut candidates = Vec::new();
         self.report.warnings.extend(portage.into_iter().flat_map(|portage| portage.warnings.clone()));
         let binrepos = portage.map(|portage| portage.binrepos.as_slice()).unwrap_or_default();
+        let requested = portage.and_then(|portage| portage.request_signature.as_ref());
         for binrepo in binrepos {
             let own = binrepo.section.as_ref().and_then(|section| own.remove(section)).unwrap_or_default();
-            candidates.extend(self.of_portage(binrepo, own));
+            let candidate = self.of_portage(binrepo, own);
+            candidates.extend(candidate.map(|candidate| match requested {
+                Some(origin) => Candidate { verify_signature: Some(of_file(true, origin)), ..candidate },
+                None => candidate,
+            }));
         }
         let sections: Vec<&str> = binrepos.iter().filter_map(|binrepo| binrepo.section.as_deref()).collect();
         for (name, own) in own {
@@ -156,7 +161,7 @@ impl Finder<'_> {
                 Err(error) => self.report.warn(format!("{origin}: passed over: {error}")),
             }
         }
-        Some(Sourced { value: atoms, source: Source::File(origin) })
+        Some(of_file(atoms, &origin))
     }
 
     /// Why a binhost cannot be used on this machine.
@@ -258,6 +263,10 @@ fn quorum_of(quorum: Sourced<NonZeroUsize>, name: &str, urls: usize) -> Result<S
         return Err(ConfigError::Quorum { asked_by: source, quorum: value, binhost: name.to_owned(), urls });
     }
     Ok(quorum)
+}
+
+fn of_file<T>(value: T, origin: &Origin) -> Sourced<T> {
+    Sourced { value, source: Source::File(origin.clone()) }
 }
 
 fn said<T, E>(said: &Said<String>, parsed: Result<T, E>) -> Result<Sourced<T>, E> {

@@ -137,6 +137,19 @@ fn the_file_counts_more_than_portage_and_the_command_line_most() {
 }
 
 #[test]
+fn signatures_are_asked_for_where_emerge_insists_on_them() {
+    let with = |features: &str| {
+        let system = System::with(&[(REPOS, TWO)]);
+        system.write(MAKE, &format!("PKGDIR={}\nFEATURES=\"{features}\"\n", system.path("pkgdir").display()));
+        system.setting("binhost.a.verify-signature")
+    };
+    assert_eq!(with("x binpkg-request-signature y"), ("true".into(), "etc/portage/make.conf:2".into()));
+    for off in ["", "binpkg-request-signature -binpkg-request-signature", "binpkg-request-signature -* x"] {
+        assert_eq!(with(off), ("false".into(), "etc/portage/binrepos.conf:4".into()), "{off}");
+    }
+}
+
+#[test]
 fn what_the_command_line_names_replaces_all_binhosts() {
     let given = |binhosts: &[&str], mirrors: &[&str]| {
         let (binhosts, mirrors) =
