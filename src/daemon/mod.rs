@@ -58,6 +58,15 @@ pub async fn serve(config: MountConfig) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Whether the keys are there that [`Daemon::start`] would need, and what the administrator should do so that Portage trusts
+/// them too. Nothing is changed.
+///
+/// # Errors
+/// It would not start: see [`KeyringError`].
+pub fn check_keys(config: &MountConfig) -> Result<Vec<String>, KeyringError> {
+    Ok(anchors::advice(&policies(&config.binhosts)?, &config.portage_gnupg))
+}
+
 /// The signals that end a daemon.
 struct Stop {
     terminate: Signal,

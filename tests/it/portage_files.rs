@@ -29,6 +29,7 @@ def evaluate(root):
     return {
         "PKGDIR": normalize_path(settings["PKGDIR"]),
         "GPG_HOME": normalize_path(settings["BINPKG_GPG_VERIFY_GPG_HOME"]),
+        "signatures": "binpkg-request-signature" in settings.features,
         "binrepos": [{
             "name": repo.name,
             "sync-uri": repo.sync_uri,
@@ -73,7 +74,12 @@ fn ours(root: &Path, global: &Path) -> Value {
         })
     });
     let binrepos: Vec<_> = binrepos.collect();
-    json!({ "PKGDIR": portage.pkgdir.value, "GPG_HOME": portage.gnupg.value, "binrepos": binrepos })
+    json!({
+        "PKGDIR": portage.pkgdir.value,
+        "GPG_HOME": portage.gnupg.value,
+        "signatures": portage.request_signature.is_some(),
+        "binrepos": binrepos,
+    })
 }
 
 /// Files of a configuration, by path below `etc`.

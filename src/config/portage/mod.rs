@@ -110,6 +110,8 @@ pub struct Portage {
     pub pkgdir: Said<PathBuf>,
     /// `BINPKG_GPG_VERIFY_GPG_HOME`.
     pub gnupg: Said<PathBuf>,
+    /// Where FEATURES has `binpkg-request-signature`: emerge then takes no package without a signature, of whatever binhost.
+    pub request_signature: Option<Origin>,
     /// What an administrator should know, one thing each.
     pub warnings: Vec<String>,
 }
@@ -146,7 +148,19 @@ fn read_all(places: &Places, files: &mut Files) -> Result<Portage, PortageError>
     };
     let pkgdir = path("PKGDIR", DEFAULT_PKGDIR);
     let gnupg = path("BINPKG_GPG_VERIFY_GPG_HOME", DEFAULT_GNUPG);
-    Ok(Portage { binrepos, pkgdir, gnupg, warnings })
+    let request_signature = feature(&variables, "binpkg-request-signature");
+    Ok(Portage { binrepos, pkgdir, gnupg, request_signature, warnings })
+}
+
+/// Where FEATURES switches this on. It is a list in which later words count, and `-*` takes back all before it.
+fn feature(variables: &Variables, name: &str) -> Option<Origin> {
+    let features = variables.get("FEATURES")?;
+    let words = features.text.split(ini::is_space);
+    let on = words.fold(false, |on, word| match word.strip_prefix('-') {
+        Some(off) if off == name || off == "*" => false,
+        _ => on || word == name,
+    });
+    on.then(|| features.origin.clone()).flatten()
 }
 
 /// Names and values that binrepos.conf can refer to.
