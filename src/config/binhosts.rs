@@ -146,22 +146,9 @@ impl Finder<'_> {
         let mut candidate = Candidate::new(name, url, binrepo.priority.clone().into());
         candidate.order = binrepo.order();
         candidate.verify_signature = binrepo.verify_signature.clone().map(Sourced::from);
-        candidate.include = self.atoms(&binrepo.include);
-        candidate.exclude = self.atoms(&binrepo.exclude);
+        let atoms = |said: &Said<Vec<Atom>>| said.origin.is_some().then(|| said.clone().into());
+        (candidate.include, candidate.exclude) = (atoms(&binrepo.include), atoms(&binrepo.exclude));
         Some(candidate.with(own))
-    }
-
-    /// Portage takes a few atoms that select nothing here.
-    fn atoms(&mut self, said: &Said<Vec<String>>) -> Option<Sourced<Vec<Atom>>> {
-        let origin = said.origin.clone()?;
-        let mut atoms = Vec::new();
-        for text in &said.value {
-            match text.parse() {
-                Ok(atom) => atoms.push(atom),
-                Err(error) => self.report.warn(format!("{origin}: passed over: {error}")),
-            }
-        }
-        Some(of_file(atoms, &origin))
     }
 
     /// Why a binhost cannot be used on this machine.

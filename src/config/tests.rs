@@ -244,6 +244,12 @@ fn mistakes_in_the_file_are_named_with_their_line() {
         let refused = System::with(&[(REPOS, TWO)]).own(text).refused();
         assert!(refused == says || (says.ends_with(": ") && refused.starts_with(says)), "{text}\n{refused}\n{says}");
     }
+    let deep = format!("keyring = {}", "[".repeat(100_000));
+    assert!(System::with(&[]).own(&deep).refused().starts_with("own.toml:1: "));
+    let fifo = System::with(&[]).own("");
+    fs::remove_file(fifo.path("own.toml")).unwrap();
+    rustix::fs::mknodat(rustix::fs::CWD, fifo.path("own.toml"), rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    assert_eq!(fifo.refused(), "own.toml: it is not a regular file");
     let missing = System::with(&[]).given(|raw| raw.files = ConfigFiles::At("/none.toml".into()));
     assert_eq!(missing.refused(), "--config /none.toml: there is no such file");
 }

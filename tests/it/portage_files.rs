@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use binhostfs::config::portage::{self, Places};
+use binhostfs::index::Atom;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::TestRunner;
@@ -57,8 +58,8 @@ fn ours(root: &Path, global: &Path) -> Value {
         Ok(portage) => portage,
         Err(error) => return json!({ "refused": error.to_string() }),
     };
-    let sorted = |atoms: &[String]| {
-        let mut atoms = atoms.to_vec();
+    let sorted = |atoms: &[Atom]| {
+        let mut atoms: Vec<_> = atoms.iter().map(ToString::to_string).collect();
         atoms.sort();
         atoms.dedup();
         atoms

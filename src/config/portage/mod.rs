@@ -25,6 +25,7 @@ use std::io;
 use std::path::{Component, Path, PathBuf};
 
 use super::{Origin, Said};
+use crate::index::Atom;
 pub(super) use files::Files;
 use lexer::Sourcing;
 use make_conf::Variables;
@@ -95,10 +96,10 @@ pub struct Binrepo {
     pub priority: Said<i64>,
     /// `verify-signature`. `None`: nobody says; for Portage that means no.
     pub verify_signature: Option<Said<bool>>,
-    /// `getbinpkg-include`: atoms, as they are written.
-    pub include: Said<Vec<String>>,
-    /// `getbinpkg-exclude`.
-    pub exclude: Said<Vec<String>>,
+    /// `getbinpkg-include`
+    pub include: Said<Vec<Atom>>,
+    /// `getbinpkg-exclude`
+    pub exclude: Said<Vec<Atom>>,
 }
 
 /// What Portage's files say.
