@@ -7,6 +7,7 @@
 
 mod anchors;
 mod files;
+mod follow;
 mod generation;
 mod refresh;
 mod refusals;
@@ -57,6 +58,15 @@ pub async fn serve(config: MountConfig) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Whether the keys are there that [`Daemon::start`] would need, and what the administrator should do so that Portage trusts
+/// them too. Nothing is changed.
+///
+/// # Errors
+/// It would not start: see [`KeyringError`].
+pub fn check_keys(config: &MountConfig) -> Result<Vec<String>, KeyringError> {
+    Ok(anchors::advice(&policies(&config.binhosts)?, &config.portage_gnupg))
+}
+
 /// The signals that end a daemon.
 struct Stop {
     terminate: Signal,
@@ -85,12 +95,14 @@ impl Stop {
 pub struct Daemon {
     shared: Arc<Shared>,
     refresher: tokio::task::JoinHandle<()>,
+    follower: tokio::task::JoinHandle<()>,
     _control: Server,
 }
 
 impl Drop for Daemon {
     fn drop(&mut self) {
         self.refresher.abort();
+        self.follower.abort();
         self.shared.mount.unmount();
     }
 }
@@ -119,11 +131,14 @@ impl Daemon {
         let shared = Arc::new(Shared::new(config, mount, store, fetcher, snapshots, metrics));
         shared.set_reports(sources.reports());
         let (requests, incoming) = mpsc::channel(MAX_REQUESTS);
+        let following = requests.clone();
         let control =
             Server::start(&shared.config.control, Arc::new(Handle { shared: Arc::clone(&shared), requests }))?;
         // A task of its own: a slow refresh is not broken off by whatever else happens.
-        let refresher = tokio::spawn(Refresher::new(sources, verdicts, incoming).run(Arc::clone(&shared)));
-        Ok(Self { shared, refresher, _control: control })
+        let refresher =
+            tokio::spawn(Refresher::new(sources, verdicts, incoming, shared.config.refresh).run(Arc::clone(&shared)));
+        let follower = tokio::spawn(follow::follow(Arc::clone(&shared), following));
+        Ok(Self { shared, refresher, follower, _control: control })
     }
 
     /// What it would tell on its socket.

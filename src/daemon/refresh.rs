@@ -191,15 +191,22 @@ pub(super) struct Refresher {
     sources: Sources,
     verdicts: mpsc::Receiver<Verdict>,
     requests: mpsc::Receiver<Request>,
+    /// Mean time between refreshes.
+    interval: Duration,
     due: Instant,
     last: Instant,
 }
 
 impl Refresher {
     /// Due at once: the stored indexes may be old.
-    pub(super) fn new(sources: Sources, verdicts: mpsc::Receiver<Verdict>, requests: mpsc::Receiver<Request>) -> Self {
+    pub(super) fn new(
+        sources: Sources,
+        verdicts: mpsc::Receiver<Verdict>,
+        requests: mpsc::Receiver<Request>,
+        interval: Duration,
+    ) -> Self {
         let now = Instant::now();
-        Self { sources, verdicts, requests, due: now, last: now.checked_sub(PACE).unwrap_or(now) }
+        Self { sources, verdicts, requests, interval, due: now, last: now.checked_sub(PACE).unwrap_or(now) }
     }
 
     /// Goes on for ever.
@@ -233,7 +240,7 @@ impl Refresher {
         match self.sources.configure(config).await {
             Ok(()) => {
                 shared.fetcher.forget_failures();
-                self.due = Instant::now();
+                (self.interval, self.due) = (config.refresh, Instant::now());
                 drop(self.present(shared, true).await);
                 shared.configured(None);
             }
@@ -273,17 +280,18 @@ impl Refresher {
 
     async fn refresh(&mut self, shared: &Shared, order: Order) -> Result<(), String> {
         let mut failures = self.sources.ask(order).await;
+        if self.sources.behind {
+            // Also where Portage sees nothing of it: a binhost that was away is back.
+            shared.fetcher.forget_failures();
+        }
         match self.present(shared, false).await {
-            Ok(true) => {
-                shared.fetcher.forget_failures();
-                shared.metrics.refreshes.increase();
-            }
+            Ok(true) => shared.metrics.refreshes.increase(),
             Ok(false) if failures.is_empty() => shared.metrics.unmodified.increase(),
             Ok(false) => {}
             Err(error) => failures.push(error),
         }
         shared.metrics.failed_refreshes.add(failures.len() as u64);
-        let interval = jittered(shared.config.refresh);
+        let interval = jittered(self.interval);
         self.last = Instant::now();
         self.due = self.last + if failures.is_empty() { interval } else { interval.min(jittered(RETRY)) };
         let mut changed = false;

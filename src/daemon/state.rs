@@ -138,6 +138,11 @@ impl Shared {
         *self.misconfigured.lock().unwrap_or_else(PoisonError::into_inner) = problem;
     }
 
+    /// Whether the configuration, as it stood in the files the last time, is not in use.
+    pub(super) fn is_misconfigured(&self) -> bool {
+        self.misconfigured.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
     fn reports(&self) -> MutexGuard<'_, Vec<SourceReport>> {
         self.reports.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -145,9 +150,8 @@ impl Shared {
     /// Puts a tree in front of Portage. `false`: it shows what is shown already.
     pub(super) fn show(&self, tree: Arc<Tree>) -> bool {
         let current = self.snapshots.current();
-        // URI and the binhost are not rendered: packages may have moved though Portage sees nothing of it.
-        let same_place = tree.places() == current.places();
-        if same_place && tree.packages().rendered.digest == current.packages().rendered.digest {
+        let same = tree.packages().rendered.digest == current.packages().rendered.digest;
+        if same && tree.view().is_from_same_places(current.view()) {
             return false;
         }
         let before = self.snapshots.replace(Arc::clone(&tree));

@@ -166,6 +166,19 @@ impl View {
         self.parts.len() == other.parts.len() && self.parts.iter().zip(&other.parts).all(same)
     }
 
+    /// Whether both have every entry from the same place: binhost, and what its index says of another place. What Portage
+    /// reads does not tell.
+    #[must_use]
+    pub fn is_from_same_places(&self, other: &Self) -> bool {
+        let places = |view: &Self| -> Vec<_> {
+            let place = |part: &Part| (part.origin, part.index.header().uri().map(str::to_owned));
+            view.parts.iter().map(place).collect()
+        };
+        let (ours, theirs) = (places(self), places(other));
+        let same = |(a, b): (&Row, &Row)| ours.get(usize::from(a.part)) == theirs.get(usize::from(b.part));
+        self.rows.len() == other.rows.len() && self.rows.iter().zip(&other.rows).all(same)
+    }
+
     /// Tells views of the same stored indexes apart: which entries they show, where, and what was added to them.
     #[must_use]
     pub fn fingerprint(&self) -> Sha256Digest {

@@ -4,7 +4,7 @@
 //!   key), the first binhost's is shown. Another package at a PATH that is taken is shown at `<binhost>/<PATH>`.
 //! * Several builds of one CPV stand side by side: Portage chooses by USE and BUILD_TIME.
 //! * What is refused, disputed between mirrors, not selected or cannot be had now is left out, and counted by reason.
-//! * The libc guard ([`libc`]): what was built against a newer libc than the one that is installed comes after that libc.
+//! * The libc guard (`libc`): what was built against a newer libc than the one that is installed comes after that libc.
 //!
 //! The same input gives the same view, whatever happened before. Entries of different packages at different paths do not
 //! influence each other.

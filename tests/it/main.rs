@@ -14,6 +14,7 @@
 
 mod anchors;
 mod atoms;
+mod check_config;
 mod crash;
 mod demo;
 mod emerge;

@@ -172,3 +172,101 @@ fn the_same_build_with_other_bytes_is_an_alarm() {
     assert!(status["alarms"][0]["reason"].as_str().unwrap().contains("other bytes than before"), "{status}");
     assert!(mounted.log().contains("ALARM"));
 }
+
+/// A mount whose binhosts stand in a file, which a test may write anew.
+struct Configured {
+    file: tempfile::NamedTempFile,
+    mounted: Mounted,
+}
+
+fn toml(binhosts: &[(&str, &Origin)], more: &str) -> String {
+    let table = |(name, origin): &(&str, &Origin)| format!("[binhost.{name}]\nurl = \"{}\"\n", origin.url());
+    let tables: Vec<String> = binhosts.iter().map(table).collect();
+    format!("refresh = \"1s\"\n{more}\n{}", tables.concat())
+}
+
+fn configured(text: &str) -> Configured {
+    let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
+    fs::write(file.path(), text).unwrap();
+    let mounted = Options::configured(file.path()).mount();
+    Configured { file, mounted }
+}
+
+impl Configured {
+    /// As editors do it: beside it, and renamed.
+    fn write(&self, text: &str) {
+        let beside = self.file.path().with_extension("new");
+        fs::write(&beside, text).unwrap();
+        fs::rename(&beside, self.file.path()).unwrap();
+    }
+}
+
+#[test]
+fn a_changed_configuration_is_taken_without_a_restart() {
+    if !can_mount() {
+        return;
+    }
+    let [mine, theirs] = [package("mine-1", 9_000), package("theirs-1", 9_000)];
+    let (one, two) = (Origin::with(std::slice::from_ref(&mine)), Origin::with(std::slice::from_ref(&theirs)));
+    let configured = configured(&toml(&[("one", &one)], ""));
+    let mounted = &configured.mounted;
+    assert_eq!(shown(mounted), [&*mine.path]);
+    reads(mounted, &mine.path, &mine);
+    mounted.settled();
+    let held = fs::File::open(mounted.path(&mine.path)).unwrap();
+
+    configured.write(&toml(&[("one", &one), ("two", &two)], ""));
+    eventually(REFRESHED, "another binhost", || shown(mounted) == [&*mine.path, &*theirs.path]);
+    reads(mounted, &theirs.path, &theirs);
+    configured.write(&toml(&[("one", &one), ("two", &two)], "exclude = [\"*/theirs\"]"));
+    eventually(REFRESHED, "a package is not selected", || shown(mounted) == [&*mine.path]);
+
+    // What is wrong says so, and changes nothing.
+    configured.write("refresh = \"1s\"\ncolour = \"red\"\n");
+    eventually(REFRESHED, "it is wrong", || mounted.status()["misconfigured"].is_string());
+    let said = mounted.status()["misconfigured"].as_str().unwrap().to_owned();
+    assert!(said.contains("colour") && said.contains(configured.file.path().to_str().unwrap()), "{said}");
+    reads(mounted, &mine.path, &mine);
+
+    configured.write(&toml(&[("two", &two)], ""));
+    eventually(REFRESHED, "one binhost less", || shown(mounted) == [&*theirs.path]);
+    assert!(mounted.status()["misconfigured"].is_null());
+    // What an emerge has planned can still be had, and what is open stays.
+    reads(mounted, &mine.path, &mine);
+    assert_eq!(std::io::read_to_string(&held).unwrap_err().kind(), std::io::ErrorKind::InvalidData);
+    assert_eq!(one.package_requests(), 1);
+}
+
+fn one_is_held(mounted: &Mounted) -> bool {
+    let status = mounted.status();
+    let one = status["binhosts"].as_array().unwrap().iter().find(|binhost| binhost["name"] == "one").unwrap();
+    one["entries"]["held"] == 1
+}
+
+#[test]
+fn while_a_binhost_is_away_only_what_is_here_is_shown_if_so_configured() {
+    if !can_mount() {
+        return;
+    }
+    let [cached, not_cached, other] = [package("cached-1", 9_000), package("not-1", 9_000), package("other-1", 9_000)];
+    let (one, two) = (Origin::with(&[cached.clone(), not_cached.clone()]), Origin::with(std::slice::from_ref(&other)));
+    let address = one.address();
+    let mut configured = configured(&toml(&[("one", &one), ("two", &two)], "offline = \"hide\""));
+    let all = [&*cached.path, &*not_cached.path, &*other.path];
+    assert_eq!(shown(&configured.mounted), all);
+    reads(&configured.mounted, &cached.path, &cached);
+    configured.mounted.settled();
+    drop(one);
+    let here = [&*cached.path, &*other.path];
+    eventually(REFRESHED, "what is here", || shown(&configured.mounted) == here);
+    eventually(5, "it is counted", || one_is_held(&configured.mounted));
+    reads(&configured.mounted, &cached.path, &cached);
+    // A restart knows nothing of that until it has asked.
+    configured.mounted.stop();
+    configured.mounted.start();
+    eventually(REFRESHED, "what is here", || shown(&configured.mounted) == here);
+    let back = Origin::start_on(address);
+    back.publish(TIME, &[cached.clone(), not_cached.clone()]);
+    eventually(REFRESHED, "it is back", || shown(&configured.mounted) == all);
+    reads(&configured.mounted, &not_cached.path, &not_cached);
+}

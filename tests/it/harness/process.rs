@@ -14,30 +14,35 @@ pub(crate) fn binary() -> &'static str {
     env!("CARGO_BIN_EXE_binhostfs")
 }
 
+/// Where a daemon's binhosts stand.
+#[derive(Debug, Clone)]
+enum Binhosts {
+    Url(String),
+    File(PathBuf),
+    Portage,
+}
+
 /// How to start a daemon.
 #[derive(Debug, Clone)]
 pub(crate) struct Options {
-    /// `None`: the binhosts stand in a file.
-    url: Option<String>,
+    binhosts: Binhosts,
     more: Vec<String>,
     environment: Vec<(String, String)>,
 }
 
 impl Options {
     pub(crate) fn new(url: impl Into<String>) -> Self {
-        Self { url: Some(url.into()), more: Vec::new(), environment: Vec::new() }
+        Self { binhosts: Binhosts::Url(url.into()), more: Vec::new(), environment: Vec::new() }
     }
 
     /// The binhosts stand in a `binhostfs.toml`.
     pub(crate) fn configured(file: &Path) -> Self {
-        let more = vec!["--config".to_owned(), file.to_str().unwrap().to_owned()];
-        Self { url: None, more, environment: Vec::new() }
+        Self { binhosts: Binhosts::File(file.to_owned()), more: Vec::new(), environment: Vec::new() }
     }
 
-    /// The binhosts, their signatures and the mountpoint stand in Portage's files below `root`.
-    pub(crate) fn of_portage(root: &Path) -> Self {
-        let more = vec!["--portage-root".to_owned(), root.to_str().unwrap().to_owned()];
-        Self { url: None, more, environment: Vec::new() }
+    /// With Portage's configuration below the place in which it is mounted, on `pkgdir` there.
+    pub(crate) fn of_portage() -> Self {
+        Self { binhosts: Binhosts::Portage, more: Vec::new(), environment: Vec::new() }
     }
 
     /// More options of `binhostfs mount`.
@@ -117,18 +122,17 @@ impl Mounted {
     fn command(&self) -> Command {
         let mut command = Command::new(binary());
         command.arg("mount");
-        for url in &self.options.url {
-            command.arg("--binhost").arg(url);
-        }
-        let given = |name: &str| self.options.more.iter().any(|option| option == name);
-        if !given("--keyring") && !given("--portage-root") {
+        match &self.options.binhosts {
+            Binhosts::Url(url) => command.arg("--binhost").arg(url).arg(self.mountpoint()),
+            Binhosts::File(file) => command.arg("--config").arg(file).arg(self.mountpoint()),
+            Binhosts::Portage => command.env("PORTAGE_CONFIGROOT", self.place()),
+        };
+        let unsigned = !self.options.more.iter().any(|option| option == "--keyring");
+        if unsigned && !matches!(self.options.binhosts, Binhosts::Portage) {
             command.args(["--verify-signature", "false"]);
         }
         command.arg("--cache-dir").arg(self.cache()).arg("--control").arg(self.control());
         command.args(&self.options.more);
-        if !given("--portage-root") {
-            command.arg(self.mountpoint());
-        }
         let log = fs::File::options().create(true).append(true).open(self.place().join("log")).unwrap();
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         for (name, value) in &self.options.environment {
