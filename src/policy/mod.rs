@@ -20,7 +20,7 @@ use std::io;
 use std::sync::Arc;
 
 use crate::config::{LibcGuard, Selection};
-use crate::index::{Choice, EntryId, MAX_PARTS, OriginId, Part, PkgPath, Record, View};
+use crate::index::{Choice, EntryId, MAX_PART, OriginId, Part, PkgPath, Record, View};
 
 use places::Places;
 use survey::{Facts, Survey};
@@ -91,7 +91,7 @@ pub fn compose(inputs: &[Input], rules: &Rules) -> io::Result<Shown> {
     let (instances, packages, places) = Default::default();
     let mut draft = Draft { rules, alone, choices, instances, packages, places };
     let mut tallies = Vec::with_capacity(inputs.len());
-    for (number, input) in (0_u8..).zip(inputs.iter().take(MAX_PARTS)) {
+    for (number, input) in (0..=MAX_PART).zip(inputs) {
         tallies.push((input.part.origin, draft.add(number, input)?));
     }
     let parts = inputs.iter().map(|input| input.part.clone()).collect();
@@ -110,7 +110,7 @@ struct Draft<'a> {
 }
 
 impl Draft<'_> {
-    fn add(&mut self, part: u8, input: &Input) -> io::Result<Tally> {
+    fn add(&mut self, part: u16, input: &Input) -> io::Result<Tally> {
         let mut tally = Tally::default();
         let survey = Survey { alone: self.alone, rules: self.rules, selection: &input.selection };
         let surveyed = survey.of(&input.part.index)?;

@@ -122,6 +122,12 @@ fn the_guard_names_the_newest_libc_of_that_time() {
                 &format!("{needs}BUILD_TIME: 500\nRDEPEND: >=sys-libs/glibc-2.38:2.2="),
             ),
             entry("a/other-1", "other.xpak", 9, &format!("{needs}BUILD_TIME: 500\nRDEPEND: sys-libs/glibc-tools")),
+            entry(
+                "a/any-1",
+                "any.xpak",
+                13,
+                &format!("{needs}BUILD_TIME: 500\nRDEPEND: sys-libs/glibc:2.2 !<sys-libs/glibc-2.40"),
+            ),
             entry("a/script-1", "script.xpak", 10, "BUILD_TIME: 500"),
             entry("a/musl-1", "musl.xpak", 11, "REQUIRES: x86_64: libc.so\nBUILD_TIME: 500"),
             entry("a/timeless-1", "timeless.xpak", 12, needs),
@@ -134,10 +140,23 @@ fn the_guard_names_the_newest_libc_of_that_time() {
         ("middle.xpak", ">=sys-libs/glibc-2.40"),
         ("late.xpak", ">=sys-libs/glibc-2.41"),
         ("other.xpak", ">=sys-libs/glibc-2.41"),
+        ("any.xpak", ">=sys-libs/glibc-2.41"),
         ("musl.xpak", ">=sys-libs/musl-1.2.5"),
     ]);
     assert_eq!(added, expected);
-    assert_eq!(tallies[0].1.guarded, 4);
+    assert_eq!(tallies[0].1.guarded, 5);
+}
+
+#[test]
+fn any_number_of_binhosts() {
+    let host = |number: u32| {
+        let cpv = format!("a/p{number}-1");
+        input(&format!("host{number}"), number, &[entry(&cpv, "p.xpak", number as u8, "")])
+    };
+    let inputs: Vec<Input> = (0..300).map(host).collect();
+    let (rows, tallies) = shown(&inputs, &Rules::default());
+    assert_eq!((rows.len(), tallies.len()), (300, 300));
+    assert!(rows.contains(&"p.xpak of 0".to_owned()) && rows.contains(&"host299/p.xpak of 299".to_owned()));
 }
 
 /// Entries of a few packages at a few paths, so that they get in each other's way.

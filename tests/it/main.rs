@@ -25,6 +25,7 @@ mod imports;
 mod life;
 mod mirrors;
 mod portage_files;
+mod portage_view;
 mod reading;
 mod refresh;
 mod refusal;

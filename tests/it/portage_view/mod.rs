@@ -1,0 +1,84 @@
+//! The view of several binhosts as the real Portage sees it, beside what Portage plans itself with `--getbinpkg` from the same
+//! binhosts: one `binrepos.conf` for both.
+
+mod foreign;
+mod guard;
+mod offline;
+mod selection;
+mod union;
+mod zero;
+
+use std::fs;
+use std::path::Path;
+
+use tempfile::TempDir;
+
+use crate::harness::binhost::configuration;
+use crate::harness::portage::{Emerge, Nginx};
+use crate::harness::{Mounted, Options};
+
+const TRUSTED: &str = "";
+const VISITED: &str = "-pkgdir-index-trusted";
+
+/// A section of binrepos.conf: its name, where below the server its binhost is, and more lines.
+type Section<'a> = (&'a str, &'a str, &'a str);
+
+/// A mount of what Portage's files say.
+struct World {
+    mounted: Mounted,
+    /// PORTAGE_CONFIGROOT.
+    root: TempDir,
+    /// Without packages: what Portage finds comes from the binhosts.
+    empty: TempDir,
+}
+
+impl World {
+    /// With these sections, and a binhostfs.toml if it is not empty.
+    fn of(server: &Nginx, sections: &[Section<'_>], toml: &str) -> Option<Self> {
+        let [place, empty] = [(); 2].map(|()| TempDir::with_prefix("binhostfs-it.").unwrap());
+        let section = |(name, directory, more): &Section<'_>| {
+            let location = empty.path().with_extension("fetched").join(name);
+            let url = format!("{}/{directory}", server.url());
+            format!("[{name}]\nsync-uri = {url}\nlocation = {}\nverify-signature = false\n{more}\n", location.display())
+        };
+        let binrepos_conf: String = sections.iter().map(section).collect();
+        let mountpoint = place.path().join("pkgdir");
+        let root = configuration(&binrepos_conf, &format!("PKGDIR=\"{}\"\n", mountpoint.display()))?;
+        let mut options = Options::of_portage(root.path());
+        if !toml.is_empty() {
+            let file = root.path().join("binhostfs.toml");
+            fs::write(&file, toml).unwrap();
+            options = options.with(["--config", file.to_str().unwrap()]);
+        }
+        Some(Self { mounted: options.mount_in(place), root, empty })
+    }
+
+    /// An emerge that knows nothing of binhosts.
+    fn ours(&self) -> Emerge {
+        Emerge::configured(self.root.path()).with("MODE", "-k")
+    }
+
+    /// An emerge that asks the binhosts itself.
+    fn theirs(&self) -> Emerge {
+        let root = self.root.path().to_str().unwrap();
+        Emerge::from(self.empty.path().to_owned()).with("CONFIGROOT", root).with("MODE", "-gk")
+    }
+
+    /// Where the entries are that are shown.
+    fn paths(&self) -> Vec<String> {
+        let text = fs::read_to_string(self.mounted.path("Packages")).unwrap();
+        text.lines().filter_map(|line| line.strip_prefix("PATH: ")).map(str::to_owned).collect()
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        // Where Portage put what it fetched.
+        let _ = fs::remove_dir_all(self.empty.path().with_extension("fetched"));
+    }
+}
+
+/// Below `binhosts`, where all test binhosts are.
+fn source(binhosts: &Path, name: &str) -> std::path::PathBuf {
+    binhosts.parent().unwrap().join(name)
+}
