@@ -125,7 +125,7 @@ fn mount_needs_no_option() {
     let package = Package::new("hello-1", 4096);
     let origin = Origin::with(std::slice::from_ref(&package));
     let system = System::with(&format!("[home]\nsync-uri = {}\nverify-signature = false\n", origin.url()));
-    let mut mounted = Options::of_portage().mount_in(system.0);
+    let mut mounted = Options::of_portage_here().mount_in(system.0);
     assert_eq!(mounted.listing(), [package.path.as_str()]);
     assert!(fs::read(mounted.path(&package.path)).unwrap() == package.bytes);
     // What runs is no reason to say that it could not.

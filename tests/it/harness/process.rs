@@ -19,7 +19,8 @@ pub(crate) fn binary() -> &'static str {
 enum Binhosts {
     Url(String),
     File(PathBuf),
-    Portage,
+    PortageHere,
+    Portage(PathBuf),
 }
 
 /// How to start a daemon.
@@ -41,8 +42,13 @@ impl Options {
     }
 
     /// With Portage's configuration below the place in which it is mounted, on `pkgdir` there.
-    pub(crate) fn of_portage() -> Self {
-        Self { binhosts: Binhosts::Portage, more: Vec::new(), environment: Vec::new() }
+    pub(crate) fn of_portage_here() -> Self {
+        Self { binhosts: Binhosts::PortageHere, more: Vec::new(), environment: Vec::new() }
+    }
+
+    /// The binhosts, their signatures and the mountpoint stand in Portage's files below `root`.
+    pub(crate) fn of_portage(root: &Path) -> Self {
+        Self { binhosts: Binhosts::Portage(root.to_owned()), more: Vec::new(), environment: Vec::new() }
     }
 
     /// More options of `binhostfs mount`.
@@ -125,10 +131,11 @@ impl Mounted {
         match &self.options.binhosts {
             Binhosts::Url(url) => command.arg("--binhost").arg(url).arg(self.mountpoint()),
             Binhosts::File(file) => command.arg("--config").arg(file).arg(self.mountpoint()),
-            Binhosts::Portage => command.env("PORTAGE_CONFIGROOT", self.place()),
+            Binhosts::PortageHere => command.env("PORTAGE_CONFIGROOT", self.place()),
+            Binhosts::Portage(root) => command.arg("--portage-root").arg(root),
         };
         let unsigned = !self.options.more.iter().any(|option| option == "--keyring");
-        if unsigned && !matches!(self.options.binhosts, Binhosts::Portage) {
+        if unsigned && matches!(self.options.binhosts, Binhosts::Url(_) | Binhosts::File(_)) {
             command.args(["--verify-signature", "false"]);
         }
         command.arg("--cache-dir").arg(self.cache()).arg("--control").arg(self.control());

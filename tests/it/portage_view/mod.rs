@@ -44,7 +44,7 @@ impl World {
         let binrepos_conf: String = sections.iter().map(section).collect();
         let mountpoint = place.path().join("pkgdir");
         let root = configuration(&binrepos_conf, &format!("PKGDIR=\"{}\"\n", mountpoint.display()))?;
-        let mut options = Options::of_portage().with(["--portage-root", root.path().to_str().unwrap()]);
+        let mut options = Options::of_portage(root.path());
         if !toml.is_empty() {
             let file = root.path().join("binhostfs.toml");
             fs::write(&file, toml).unwrap();

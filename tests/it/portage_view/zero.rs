@@ -45,8 +45,7 @@ fn portages_own_files_are_enough() {
     )
     .unwrap();
     // The keys are Gentoo's by default, which signed none of these.
-    let root = configured.path().to_str().unwrap();
-    let options = Options::of_portage().with(["--portage-root", root, "--keyring", key.to_str().unwrap()]);
+    let options = Options::of_portage(configured.path()).with(["--keyring", key.to_str().unwrap()]);
     let mounted = options.mount_in(place);
     let status = mounted.status();
     assert_eq!(status["mountpoint"], pkgdir.to_str().unwrap());
