@@ -48,6 +48,8 @@ pub(super) struct Sources {
     /// Number of the next binhost: none has that of another.
     next: u32,
     tallies: HashMap<OriginId, Tally>,
+    /// What was said of the libc guard.
+    guarded: Option<String>,
     /// What is known is not what is shown: showing it failed.
     behind: bool,
 }
@@ -62,8 +64,9 @@ impl Sources {
         policies: Vec<Policy>,
     ) -> anyhow::Result<Self> {
         let generations = Generations::open(store.directory())?;
-        let (all, rules, tallies) = (Vec::new(), Rules::default(), HashMap::new());
-        let mut sources = Self { all, generations, store, fetcher, metrics, rules, next: 0, tallies, behind: false };
+        let (all, rules, tallies, guarded) = (Vec::new(), Rules::default(), HashMap::new(), None);
+        let mut sources =
+            Self { all, generations, store, fetcher, metrics, rules, next: 0, tallies, guarded, behind: false };
         sources.take_over(config, policies)?;
         Ok(sources)
     }
@@ -162,7 +165,25 @@ impl Sources {
         let recipe = Recipe::new(self.all.iter().filter_map(stored).collect(), &view);
         let tree = self.generations.tree(view, recipe).await?;
         self.tallies = tallies.into_iter().collect();
+        self.log_guarded(&tree);
         Ok(tree)
+    }
+
+    /// Says what the libc guard did, once for as long as it does the same.
+    fn log_guarded(&mut self, tree: &Tree) {
+        let (view, mut first) = (tree.view(), None);
+        let mut count = 0;
+        for (path, dependency) in (0..view.len() as u32).filter_map(|row| Some((view.path(row), view.dependency(row)?)))
+        {
+            tracing::debug!("libc guard: {path} gets {dependency}");
+            first.get_or_insert((path, dependency));
+            count += 1;
+        }
+        let guarded = first.map(|(path, dependency)| format!("{count} packages (first: {path} gets {dependency})"));
+        if let Some(guarded) = guarded.as_ref().filter(|guarded| self.guarded.as_ref() != Some(guarded)) {
+            tracing::info!("libc guard: a dependency on the libc that it was built against is added to {guarded}");
+        }
+        self.guarded = guarded;
     }
 
     fn input(&self, source: &Source) -> Option<Input> {
@@ -228,6 +249,7 @@ impl Refresher {
     /// A refresh that the administrator asks for; whatever was refused gets another chance.
     async fn obey(&mut self, shared: &Shared, order: Order, reply: oneshot::Sender<Result<String, String>>) {
         shared.fetcher.forget_failures();
+        self.sources.all.iter().for_each(|source| source.origin.upstream.pardon());
         let answer = self.refresh(shared, order).await;
         let pardoned = self.sources.all.iter_mut().map(Source::pardon).filter(|some| *some).count();
         drop(self.present(shared, pardoned > 0).await);
