@@ -1,7 +1,7 @@
 //! Which packages of a binhost are used.
 
-use super::{Section, World, source};
-use crate::harness::portage::{Nginx, binhost, test_environment};
+use super::{Section, World};
+use crate::harness::portage::{Nginx, binhost, entries, test_environment};
 
 const PACKAGES: [&str; 3] = ["app-misc/greet", "app-misc/usesfoo", "app-misc/many"];
 
@@ -89,8 +89,7 @@ fn versions_too() {
     assert!(plan.contains(&"binary app-misc/many-1-1".to_owned()), "{plan:?}");
     let older = world.ours().plan(["=app-misc/hello-1.0", "=sys-libs/glibc-2.40-r3"]);
     assert_eq!(older, ["binary sys-libs/glibc-2.40-r3-1", "binary app-misc/hello-1.0-1"]);
-    let multi = source(&binhost("gpkg-multi").unwrap(), "gpkg-multi");
-    let all = crate::harness::portage::entries(&multi.join("Packages")).len();
+    let all = entries(&binhost("gpkg-multi").unwrap().join("Packages")).len();
     let entries = &world.mounted.status()["binhosts"][0]["entries"];
     assert_eq!(entries["unselected"].as_u64().unwrap() as usize, all - world.paths().len(), "{entries}");
 }

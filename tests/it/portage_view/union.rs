@@ -4,7 +4,7 @@ use tempfile::TempDir;
 
 use super::{TRUSTED, VISITED, World};
 use crate::harness::binhost::Assembled;
-use crate::harness::portage::{Nginx, binhost};
+use crate::harness::portage::{Emerge, Nginx, binhost};
 
 /// A path that both binhosts have, each with another build there.
 const HELLO: &str = "app-misc/hello/hello-2.0-r1-1.gpkg.tar";
@@ -105,7 +105,7 @@ fn headers_are_united_as_portage_unites_them() {
     let Some(place) = two_binhosts() else { return };
     let server = Nginx::serve(place.path());
     let world = World::of(&server, &[("one", "one", "priority = 9"), ("two", "two", "")], "").unwrap();
-    let united = |emerge: &crate::harness::portage::Emerge, remote: &str| {
+    let united = |emerge: &Emerge, remote: &str| {
         let script = "import portage, sys\n\
             tree = portage.db[portage.root]['bintree']\n\
             tree.populate(getbinpkgs=sys.argv[1] == 'remote', pretend=True)\n\
