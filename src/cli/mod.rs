@@ -9,6 +9,7 @@ mod mount;
 mod output;
 mod refresh;
 mod status;
+mod verify;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -38,6 +39,7 @@ enum Command {
     Demo(demo::DemoArguments),
     Status(status::StatusArguments),
     Refresh(refresh::RefreshArguments),
+    Verify(verify::VerifyArguments),
 }
 
 /// Runs the program with its arguments, the first of which is its name.
@@ -57,6 +59,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Refresh(arguments) => refresh::run(&arguments),
+        Command::Verify(arguments) => verify::run(&arguments),
     }
 }
 

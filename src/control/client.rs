@@ -11,11 +11,13 @@ use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use super::{ACCEPT_OLDER, REFRESH_PATH, Refreshed, STATUS_PATH, Status};
+use super::{ACCEPT_OLDER, REFRESH_PATH, Refreshed, STATUS_PATH, Status, VERIFY_PATH, VerifyResult};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// A refresh tries every URL, with patience.
 const REFRESH_TIMEOUT: Duration = Duration::from_secs(600);
+/// A cache may be large, and its disk slow.
+const VERIFY_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 /// Largest answer that is read, bytes.
 const MAX_ANSWER: usize = 16 << 20;
 
@@ -58,6 +60,14 @@ pub async fn get_status(path: &Path) -> Result<Status, ClientError> {
 pub async fn refresh(path: &Path, accept_older: bool) -> Result<Refreshed, ClientError> {
     let query = if accept_older { format!("{REFRESH_PATH}?{ACCEPT_OLDER}") } else { REFRESH_PATH.to_owned() };
     ask(path, Method::POST, &query, REFRESH_TIMEOUT).await
+}
+
+/// Has the daemon behind `path` read its whole cache again, and waits for it.
+///
+/// # Errors
+/// See [`ClientError`].
+pub async fn verify(path: &Path) -> Result<VerifyResult, ClientError> {
+    ask(path, Method::POST, VERIFY_PATH, VERIFY_TIMEOUT).await
 }
 
 async fn ask<T: DeserializeOwned>(

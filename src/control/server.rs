@@ -18,7 +18,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::UnixListener;
 
-use super::{ACCEPT_OLDER, Control, REFRESH_PATH, Refreshed, STATUS_PATH};
+use super::{ACCEPT_OLDER, Control, REFRESH_PATH, Refreshed, STATUS_PATH, VERIFY_PATH};
 
 /// Connections at the same time; more wait.
 const MAX_CONNECTIONS: usize = 16;
@@ -120,7 +120,13 @@ async fn answer(request: &Request<Incoming>, control: &dyn Control) -> Response<
             let code = if answer.is_ok() { StatusCode::OK } else { StatusCode::BAD_GATEWAY };
             json(code, &Refreshed { error: answer.as_ref().err().cloned(), summary: answer.ok() })
         }
-        (_, STATUS_PATH | REFRESH_PATH) => json(StatusCode::METHOD_NOT_ALLOWED, &problem("not this method")),
+        (&Method::POST, VERIFY_PATH) => match control.verify().await {
+            Ok(result) => json(StatusCode::OK, &result),
+            Err(_) => json(StatusCode::BAD_GATEWAY, &problem("the daemon is stopping")),
+        },
+        (_, STATUS_PATH | REFRESH_PATH | VERIFY_PATH) => {
+            json(StatusCode::METHOD_NOT_ALLOWED, &problem("not this method"))
+        }
         _ => json(StatusCode::NOT_FOUND, &problem("no such resource")),
     }
 }

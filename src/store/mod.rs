@@ -17,6 +17,7 @@
 //!   they are now; else it is proved anew, like an orphan ([`Store::unproved`]).
 //! * A record is believed only as long as the body has the size and modification time that it had when it was committed;
 //!   anything else is a miss, never wrong bytes.
+//! * What the disk turns without a trace is found by reading bodies again ([`Store::scrub`]), and dropped.
 //! * Damage to the catalogue is a miss too: it is set aside and started anew, and the bodies become orphans.
 //! * `bound` holds for bodies and for the space reserved for downloads together. Bodies that someone has open are evicted
 //!   last; an open body stays readable after its eviction.
@@ -29,6 +30,7 @@
 mod catalogue;
 mod incoming;
 mod lru_state;
+mod scrub;
 mod space;
 mod sweep;
 mod witness;
@@ -46,6 +48,7 @@ use crate::verify::{Assurance, Policy, Verified};
 use catalogue::{BodyRecord, Catalogue};
 pub use incoming::Incoming;
 use lru_state::State;
+pub use scrub::{SCRUB_STEP, Scrub, Scrubbed};
 pub use space::Placement;
 pub use sweep::Unproved;
 pub use witness::{MAX_WITNESSES, Witness};
