@@ -93,6 +93,8 @@ pub struct EntriesStatus {
     pub refused: u64,
     /// Too few of its URLs have them with the same digests.
     pub disputed: u64,
+    /// XPAK, where signatures are asked for.
+    pub unsignable: u64,
     /// Not selected by the configuration.
     pub unselected: u64,
     /// Not in the cache, while the binhost is away.
@@ -338,6 +340,7 @@ impl BinhostStatus {
         for (count, what) in [
             (entries.refused, "refused (see below)"),
             (entries.disputed, "on which too few of its URLs agree"),
+            (entries.unsignable, "in XPAK, which cannot be signed"),
             (entries.unselected, "not selected by the configuration"),
             (entries.held, "not in the cache, while it is away"),
             (entries.superseded, "that a preferred binhost has"),

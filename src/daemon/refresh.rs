@@ -17,7 +17,7 @@ use crate::config::{Binhost, MountConfig, Offline};
 use crate::fetch::{Fetcher, Origin, Verdict, VerdictKind};
 use crate::index::{OriginId, Record};
 use crate::metrics::Metrics;
-use crate::policy::{self, Here, Input, Rules, Shown, Tally};
+use crate::policy::{self, Formats, Here, Input, Rules, Shown, Tally};
 use crate::store::Store;
 use crate::tree::Tree;
 use crate::upstream::{Upstream, jittered};
@@ -192,7 +192,11 @@ impl Sources {
         let here = move |record: &Record| store.has(record.id, record.size, &origin.policy);
         let here = source.hides().then(|| -> Here { Box::new(here) });
         let Binhost { name, selection, .. } = source.config.clone();
-        Some(Input { name, part, hidden: source.hidden(), selection, here })
+        let formats = match source.origin.policy {
+            Policy::DigestsOnly => Formats::All,
+            Policy::Signed(_) => Formats::Signed,
+        };
+        Some(Input { name, part, hidden: source.hidden(), selection, formats, here })
     }
 
     /// What there is to say of each binhost.

@@ -36,7 +36,7 @@ pub(super) struct SourceReport {
 
 impl SourceReport {
     pub(super) fn new(source: &Source, tally: Tally) -> Self {
-        let Tally { shown, moved, guarded, unselected, held, superseded, homeless, .. } = tally;
+        let Tally { shown, moved, guarded, unsignable, unselected, held, superseded, homeless, .. } = tally;
         let index = source.current().map(|current| &current.index);
         let dropped = index.map(|index| index.dropped());
         let refused: Vec<FailureStatus> = source.refusals().all().iter().map(refusal).collect();
@@ -45,6 +45,7 @@ impl SourceReport {
             dropped_reasons: dropped.map(ToString::to_string).unwrap_or_default(),
             refused: refused.len() as u64,
             disputed: source.disputed() as u64,
+            unsignable: unsignable.into(),
             unselected: unselected.into(),
             held: held.into(),
             superseded: superseded.into(),

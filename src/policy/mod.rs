@@ -3,7 +3,8 @@
 //! * Binhosts come in the order of preference. Of one package, and of entries that Portage cannot tell apart (one instance
 //!   key), the first binhost's is shown. Another package at a PATH that is taken is shown at `<binhost>/<PATH>`.
 //! * Several builds of one CPV stand side by side: Portage chooses by USE and BUILD_TIME.
-//! * What is refused, disputed between mirrors, not selected or cannot be had now is left out, and counted by reason.
+//! * What is refused, disputed between mirrors, cannot be signed though it has to be, is not selected or cannot be had now
+//!   is left out, and counted by reason.
 //! * The libc guard (`libc`): what was built against a newer libc than the one that is installed comes after that libc.
 //!
 //! The same input gives the same view, whatever happened before. Entries of different packages at different paths do not
@@ -28,6 +29,22 @@ use survey::{Facts, Survey};
 /// Whether a package is here.
 pub type Here = Box<dyn Fn(&Record) -> bool + Send>;
 
+/// Which package formats can be had.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Formats {
+    /// GPKG and XPAK.
+    #[default]
+    All,
+    /// Not XPAK, as its name says: it cannot be signed. With `verify-signature` Portage passes over it too.
+    Signed,
+}
+
+impl Formats {
+    fn admit(self, path: &str) -> bool {
+        self == Self::All || ![".xpak", ".tbz2"].iter().any(|suffix| path.ends_with(suffix))
+    }
+}
+
 /// One binhost's part in what is shown.
 pub struct Input {
     /// What people call it: a plain path component.
@@ -38,6 +55,8 @@ pub struct Input {
     pub hidden: HashSet<EntryId>,
     /// Which of its entries are wanted.
     pub selection: Selection,
+    /// Which of them can be had.
+    pub formats: Formats,
     /// While it is away, and only what is here may be shown.
     pub here: Option<Here>,
 }
@@ -62,6 +81,8 @@ pub struct Tally {
     pub guarded: u32,
     /// Refused, or disputed between mirrors.
     pub hidden: u32,
+    /// In a format that cannot be signed.
+    pub unsignable: u32,
     /// Not selected.
     pub unselected: u32,
     /// Not here while the binhost is away.
@@ -145,6 +166,8 @@ impl Draft<'_> {
         let same = |facts: &Facts| self.instances.contains(&facts.instance);
         let counter = if input.hidden.contains(&record.id) {
             &mut tally.hidden
+        } else if !input.formats.admit(input.part.index.path(record)) {
+            &mut tally.unsignable
         } else if facts.is_some_and(|facts| !facts.selected) {
             &mut tally.unselected
         } else if input.here.as_ref().is_some_and(|here| !here(record)) {

@@ -39,7 +39,8 @@ impl World {
         let section = |(name, directory, more): &Section<'_>| {
             let location = empty.path().with_extension("fetched").join(name);
             let url = format!("{}/{directory}", server.url());
-            format!("[{name}]\nsync-uri = {url}\nlocation = {}\nverify-signature = false\n{more}\n", location.display())
+            let verify = if more.contains("verify-signature") { "" } else { "verify-signature = false\n" };
+            format!("[{name}]\nsync-uri = {url}\nlocation = {}\n{verify}{more}\n", location.display())
         };
         let binrepos_conf: String = sections.iter().map(section).collect();
         let mountpoint = place.path().join("pkgdir");

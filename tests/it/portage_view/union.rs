@@ -18,9 +18,11 @@ fn two_binhosts() -> Option<TempDir> {
     let place = TempDir::with_prefix("binhostfs-it.").unwrap();
     let one = Assembled::new(place.path().join("one"), &multi).header("ARCH", "").header("IUSE_IMPLICIT", "prefix one");
     let one = one.header("USE_EXPAND", "ELIBC KERNEL ONE").header("USE_EXPAND_VALUES_KERNEL", "linux");
+    let one = one.header("USE_EXPAND_VALUES_ONE", "not implicit").header("USE_EXPAND_IMPLICIT", "ELIBC KERNEL TWO");
     one.take(&multi, HELLO).take(&multi, LIBFOO).take(&multi, GLIBC).publish();
     let two = Assembled::new(place.path().join("two"), &multi).header("ARCH", "amd64");
     let two = two.header("IUSE_IMPLICIT", "prefix two").header("USE_EXPAND_VALUES_KERNEL", "linux Darwin");
+    let two = two.header("USE_EXPAND_IMPLICIT", "ELIBC KERNEL ONE").header("USE_EXPAND_VALUES_TWO", "nor this");
     two.take_as(&multi, "app-misc/hello/hello-2.0-r1-2.gpkg.tar", HELLO, &[])
         .take(&multi, LIBFOO)
         .take(&multi, "sys-libs/glibc/glibc-2.41-2.gpkg.tar")
