@@ -7,6 +7,7 @@ mod demo;
 mod logging;
 mod mount;
 mod output;
+mod packages;
 mod refresh;
 mod status;
 mod verify;
@@ -38,6 +39,8 @@ enum Command {
     CheckConfig(check_config::CheckArguments),
     Demo(demo::DemoArguments),
     Status(status::StatusArguments),
+    List(packages::ListArguments),
+    Why(packages::WhyArguments),
     Refresh(refresh::RefreshArguments),
     Verify(verify::VerifyArguments),
 }
@@ -58,6 +61,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::CheckConfig(arguments) => check_config::run(arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
+        Command::List(arguments) => packages::list(&arguments),
+        Command::Why(arguments) => packages::why(&arguments),
         Command::Refresh(arguments) => refresh::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
     }

@@ -6,6 +6,7 @@
 //! Not its job: the command line.
 
 mod anchors;
+mod explain;
 mod files;
 mod follow;
 mod generation;
@@ -24,9 +25,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::config::{Binhost, Interval, MountConfig, SignaturePolicy};
-use crate::control::{Control, Server, Status, VerifyResult};
+use crate::control::{Control, PackageStatus, Server, Status, VerifyResult};
 use crate::fetch::Fetcher;
 use crate::fuse::{Mount, Operations};
+use crate::index::Atom;
 use crate::metrics::Metrics;
 use crate::store::Store;
 use crate::tree::Snapshots;
@@ -205,6 +207,17 @@ struct Handle {
 impl Control for Handle {
     fn status(&self) -> Status {
         self.shared.status()
+    }
+
+    fn packages(&self, atoms: Vec<Atom>) -> oneshot::Receiver<Result<Vec<PackageStatus>, String>> {
+        let (reply, receiver) = oneshot::channel();
+        if let Err(error) = self.requests.try_send(Request::Explain { atoms, reply })
+            && let Request::Explain { reply, .. } = error.into_inner()
+        {
+            // Whoever asked may have gone.
+            let _ = reply.send(Err("too much is asked for at once; try again in a moment".to_owned()));
+        }
+        receiver
     }
 
     fn verify(&self) -> oneshot::Receiver<VerifyResult> {

@@ -231,10 +231,17 @@ impl Store {
         }
     }
 
+    /// How the body of an entry was proved, where [`Store::get`] would most likely have it; a look into the catalogue only.
+    #[must_use]
+    pub fn assurance(&self, id: EntryId, size: u64, policy: &Policy) -> Option<Assurance> {
+        let (_, record) = self.catalogue.find(id)?;
+        (record.size == size && policy.admits(&record.assurance)).then_some(record.assurance)
+    }
+
     /// Whether [`Store::get`] would most likely have it; a look into the catalogue only.
     #[must_use]
     pub fn has(&self, id: EntryId, size: u64, policy: &Policy) -> bool {
-        self.catalogue.find(id).is_some_and(|(_, record)| record.size == size && policy.admits(&record.assurance))
+        self.assurance(id, size, policy).is_some()
     }
 
     /// Keeps a verified body for `id`, or says why it is only served and not kept. The body is usable either way; it was
