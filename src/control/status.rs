@@ -247,6 +247,32 @@ pub struct Refreshed {
     pub error: Option<String>,
 }
 
+/// What reading the whole cache again found.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerifyResult {
+    /// Packages that are what was verified.
+    pub sound: u64,
+    /// Bytes of them.
+    pub bytes: u64,
+    /// Packages that were damaged, and are removed.
+    pub damaged: u64,
+}
+
+/// For a person.
+impl fmt::Display for VerifyResult {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { sound, bytes, damaged } = self;
+        write!(f, "{sound} packages ({}) are as they were verified", ByteSize(*bytes))?;
+        match damaged {
+            0 => Ok(()),
+            _ => write!(
+                f,
+                "; {damaged} were damaged and are removed: they are fetched again when they are wanted; check the disk"
+            ),
+        }
+    }
+}
+
 /// For a person.
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -8,14 +8,16 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use tokio::sync::{mpsc, oneshot};
 
+use super::explain::Beside;
 use super::files::blocking;
 use super::generation::{Generations, Recipe};
 use super::source::{News, Order, Source};
-use super::state::{Shared, SourceReport};
+use super::state::{Shared, SourceReport, give_memory_back};
 use super::{START_BUDGET, policies, shown};
 use crate::config::{Binhost, MountConfig, Offline};
+use crate::control::PackageStatus;
 use crate::fetch::{Fetcher, Origin, Verdict, VerdictKind};
-use crate::index::{OriginId, Record};
+use crate::index::{Atom, OriginId, Record};
 use crate::metrics::Metrics;
 use crate::policy::{self, Formats, Here, Input, Rules, Shown, Tally};
 use crate::store::Store;
@@ -32,6 +34,8 @@ const PACE: Duration = Duration::from_secs(10);
 pub(super) enum Request {
     /// A refresh now, and where to tell how it went.
     Refresh { order: Order, reply: oneshot::Sender<Result<String, String>> },
+    /// What becomes of packages, and why.
+    Explain { atoms: Vec<Atom>, reply: oneshot::Sender<Result<Vec<PackageStatus>, String>> },
     /// Other binhosts or rules from now on.
     Configure(Box<MountConfig>),
 }
@@ -199,6 +203,23 @@ impl Sources {
         Some(Input { name, part, hidden: source.hidden(), selection, formats, here })
     }
 
+    /// What [`Sources::explain`] is about.
+    pub(super) fn explained(&self) -> (Vec<Input>, Vec<Beside>, Rules) {
+        let both = |source: &Source| {
+            let refused =
+                source.refusals().all().iter().filter_map(|refusal| Some((refusal.id()?, refusal.reason.clone())));
+            let (name, origin, quorum) =
+                (source.config.name.clone(), Arc::clone(&source.origin), source.config.quorum.get());
+            Some((self.input(source)?, Beside { name, origin, refused: refused.collect(), quorum }))
+        };
+        let (inputs, beside) = self.all.iter().filter_map(both).unzip();
+        (inputs, beside, self.rules.clone())
+    }
+
+    pub(super) fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+
     /// What there is to say of each binhost.
     pub(super) fn reports(&self) -> Vec<SourceReport> {
         let tally = |source: &Source| self.tallies.get(&source.id).copied().unwrap_or_default();
@@ -244,6 +265,7 @@ impl Refresher {
                 Some(verdict) = self.verdicts.recv() => self.hear(&shared, &verdict).await,
                 Some(request) = self.requests.recv() => match request {
                     Request::Refresh { order, reply } => self.obey(&shared, order, reply).await,
+                    Request::Explain { atoms, reply } => self.explain(&shared, atoms, reply).await,
                     Request::Configure(config) => self.configure(&shared, &config).await,
                 },
             }
@@ -259,6 +281,19 @@ impl Refresher {
         drop(self.present(shared, pardoned > 0).await);
         // Nobody may wait for it any more.
         let _ = reply.send(answer.map(|()| shared.summary()));
+    }
+
+    async fn explain(
+        &self,
+        shared: &Shared,
+        atoms: Vec<Atom>,
+        reply: oneshot::Sender<Result<Vec<PackageStatus>, String>>,
+    ) {
+        let failures = shared.fetcher.failures().into_iter().map(|report| (report.path, report.reason)).collect();
+        let answer = self.sources.explain(atoms, failures).await;
+        // Nobody may wait for it any more.
+        let _ = reply.send(answer.map_err(|error| format!("{error:#}")));
+        give_memory_back();
     }
 
     /// Shows what is known of the binhosts that there are now, and asks them soon.

@@ -243,8 +243,8 @@ fn keyring_status(report: KeyringReport) -> KeyringStatus {
     KeyringStatus { files: files.iter().map(|path| path.display().to_string()).collect(), keys: keys as u64, problems }
 }
 
-/// Reading an index takes several times the memory that its tree keeps; glibc holds on to it.
-fn give_memory_back() {
+/// Reading an index, or telling of all packages, takes much more memory than is kept; glibc holds on to it.
+pub(super) fn give_memory_back() {
     #[cfg(target_env = "gnu")]
     // SAFETY: malloc_trim only returns free pages to the system, and is safe to call from any thread.
     unsafe {
