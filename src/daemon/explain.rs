@@ -7,7 +7,7 @@ use super::files::blocking;
 use super::refresh::Sources;
 use crate::control::{PackageState, PackageStatus};
 use crate::fetch::Origin;
-use crate::index::{Atom, EntryId, Stanza};
+use crate::index::{Atom, EntryId};
 use crate::policy::{self, Fate, Input, Rules};
 use crate::store::Store;
 use crate::verify::Assurance;
@@ -71,7 +71,7 @@ impl Question<'_> {
         let stanza = part.index.stanza(record)?;
         let entry = stanza.entry()?;
         let slot = stanza.get("SLOT");
-        let repository = repository(&stanza).or_else(|| part.index.header().repository());
+        let repository = stanza.repository().or_else(|| part.index.header().repository());
         if !self.atoms.is_empty() && !self.atoms.iter().any(|atom| atom.matches(&entry.cpv, slot, repository)) {
             return Ok(None);
         }
@@ -101,10 +101,6 @@ impl Question<'_> {
             path,
         }))
     }
-}
-
-fn repository(stanza: &Stanza) -> Option<&str> {
-    stanza.get("REPO").or_else(|| stanza.get("repository"))
 }
 
 fn state(fate: &Fate) -> PackageState {
