@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::mount::ConfigArguments;
 use super::output::{fail, say};
 use crate::config::{MountpointCheck, RawMount, Report, Resolution, Setting};
+use crate::daemon::check_keys;
 
 /// Print the configuration that `mount` would use, each value with where it comes from.
 ///
@@ -46,8 +47,15 @@ impl<'a> From<&'a Setting> for ToldSetting<'a> {
 
 pub(super) fn run(arguments: CheckArguments) -> ExitCode {
     let raw: RawMount = arguments.options.into();
-    let Resolution { result, report, .. } = raw.resolve(&MountpointCheck::Look);
-    let error = result.err().map(|error| error.to_string());
+    let Resolution { result, mut report, .. } = raw.resolve(&MountpointCheck::Look);
+    let error = match result.map(|config| check_keys(&config)) {
+        Ok(Ok(advice)) => {
+            report.warnings.extend(advice);
+            None
+        }
+        Ok(Err(error)) => Some(error.to_string()),
+        Err(error) => Some(error.to_string()),
+    };
     if arguments.json {
         let settings = report.settings.iter().map(ToldSetting::from).collect();
         let told = Told { usable: error.is_none(), error: error.clone(), settings, warnings: &report.warnings };

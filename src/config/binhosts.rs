@@ -5,8 +5,8 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use super::cpu::{CpuLevel, CpuNeed};
-use super::origin::{Report, Said, Source, Sourced, first};
-use super::own::{self, OwnBinhost};
+use super::origin::{Origin, Report, Said, Source, Sourced, first};
+use super::own::{self, OwnBinhost, Shared};
 use super::portage::Binrepo;
 use super::resolve::{Found, listed};
 use super::{
@@ -115,9 +115,14 @@ impl Finder<'_> {
         let mut candidates = Vec::new();
         self.report.warnings.extend(portage.into_iter().flat_map(|portage| portage.warnings.clone()));
         let binrepos = portage.map(|portage| portage.binrepos.as_slice()).unwrap_or_default();
+        let requested = portage.and_then(|portage| portage.request_signature.as_ref());
         for binrepo in binrepos {
             let own = binrepo.section.as_ref().and_then(|section| own.remove(section)).unwrap_or_default();
-            candidates.extend(self.of_portage(binrepo, own));
+            let candidate = self.of_portage(binrepo, own);
+            candidates.extend(candidate.map(|candidate| match requested {
+                Some(origin) => Candidate { verify_signature: Some(of_file(true, origin)), ..candidate },
+                None => candidate,
+            }));
         }
         let sections: Vec<&str> = binrepos.iter().filter_map(|binrepo| binrepo.section.as_deref()).collect();
         for (name, own) in own {
@@ -141,22 +146,9 @@ impl Finder<'_> {
         let mut candidate = Candidate::new(name, url, binrepo.priority.clone().into());
         candidate.order = binrepo.order();
         candidate.verify_signature = binrepo.verify_signature.clone().map(Sourced::from);
-        candidate.include = self.atoms(&binrepo.include);
-        candidate.exclude = self.atoms(&binrepo.exclude);
+        let atoms = |said: &Said<Vec<Atom>>| said.origin.is_some().then(|| said.clone().into());
+        (candidate.include, candidate.exclude) = (atoms(&binrepo.include), atoms(&binrepo.exclude));
         Some(candidate.with(own))
-    }
-
-    /// Portage takes a few atoms that select nothing here.
-    fn atoms(&mut self, said: &Said<Vec<String>>) -> Option<Sourced<Vec<Atom>>> {
-        let origin = said.origin.clone()?;
-        let mut atoms = Vec::new();
-        for text in &said.value {
-            match text.parse() {
-                Ok(atom) => atoms.push(atom),
-                Err(error) => self.report.warn(format!("{origin}: passed over: {error}")),
-            }
-        }
-        Some(Sourced { value: atoms, source: Source::File(origin) })
     }
 
     /// Why a binhost cannot be used on this machine.
@@ -176,40 +168,49 @@ impl Finder<'_> {
     }
 
     fn binhost(&mut self, candidate: Candidate) -> Result<Binhost, ConfigError> {
-        let (raw, shared) = (self.raw, &self.found.own.shared);
         let Candidate { name, url, mirrors, priority, verify_signature, include, exclude, own, .. } = candidate;
         let key = |key: &str| format!("binhost.{name}.{key}");
-        let own_shared = own.shared;
         let directory = url.value.directory_name();
         let mut urls = vec![self.report.note(key("url"), url, BinhostUrl::to_string)];
-        if let Some(mirrors) = own.mirrors.or(mirrors) {
-            urls.extend(self.report.note(key("mirrors"), mirrors, |urls| listed(urls)));
+        let mirrors =
+            own.mirrors.or(mirrors).map(|mirrors| self.report.note(key("mirrors"), mirrors, |urls| listed(urls)));
+        for mirror in mirrors.into_iter().flatten() {
+            // Twice the same would agree with itself.
+            match urls.contains(&mirror) {
+                true => self.report.warn(format!("{mirror} is there twice for the binhost {name}")),
+                false => urls.push(mirror),
+            }
         }
         self.report.note(key("priority"), priority, i64::to_string);
-        let given = Sourced::option(raw.verify_signature, "--verify-signature");
-        let verify = [given, own_shared.verify_signature, shared.verify_signature.clone(), verify_signature];
-        let verify = self.report.note(key("verify-signature"), first(verify, true), bool::to_string);
-        let given = Sourced::option((!raw.keyrings.is_empty()).then(|| raw.keyrings.clone()), "--keyring");
-        let keyring = first([given, own_shared.keyring, shared.keyring.clone()], vec![PathBuf::from(DEFAULT_KEYRING)]);
-        let signatures = if verify {
-            let paths = |paths: &Vec<PathBuf>| listed(&paths.iter().map(|path| path.display()).collect::<Vec<_>>());
-            SignaturePolicy::Required { keyrings: self.report.note(key("keyring"), keyring, paths) }
-        } else {
-            SignaturePolicy::DigestsOnly
-        };
-        let quorum = [Sourced::option(raw.quorum, "--quorum"), own_shared.quorum, shared.quorum.clone()];
+        let signatures = self.signatures(&name, &own.shared, verify_signature);
+        let shared = &self.found.own.shared;
+        let quorum = [Sourced::option(self.raw.quorum, "--quorum"), own.shared.quorum, shared.quorum.clone()];
         let quorum = quorum_of(first(quorum, NonZeroUsize::MIN), &name, urls.len())?;
         let quorum = self.report.note(key("quorum"), quorum, NonZeroUsize::to_string);
         let mut atoms = |what: &str, atoms: Option<Sourced<Vec<Atom>>>| {
             atoms.map(|atoms| self.report.note(key(what), atoms, |atoms| listed(atoms))).unwrap_or_default()
         };
         let selection = Selection { include: atoms("include", include), exclude: atoms("exclude", exclude) };
-        let offline = first([own_shared.offline, shared.offline.clone()], Offline::default());
+        let offline = first([own.shared.offline, shared.offline.clone()], Offline::default());
         let offline = self.report.note(key("offline"), offline, |offline| match offline {
             Offline::Show => "show".to_owned(),
             Offline::Hide => "hide".to_owned(),
         });
         Ok(Binhost { name, directory, urls, signatures, quorum, selection, offline })
+    }
+
+    fn signatures(&mut self, name: &str, own: &Shared, portage: Option<Sourced<bool>>) -> SignaturePolicy {
+        let shared = &self.found.own.shared;
+        let given = Sourced::option(self.raw.verify_signature, "--verify-signature");
+        let verify = [given, own.verify_signature.clone(), shared.verify_signature.clone(), portage];
+        if !self.report.note(format!("binhost.{name}.verify-signature"), first(verify, true), bool::to_string) {
+            return SignaturePolicy::DigestsOnly;
+        }
+        let given = Some(&self.raw.keyrings).filter(|keyrings| !keyrings.is_empty()).cloned();
+        let keyring = [Sourced::option(given, "--keyring"), own.keyring.clone(), shared.keyring.clone()];
+        let shown = |paths: &Vec<PathBuf>| listed(&paths.iter().map(|path| path.display()).collect::<Vec<_>>());
+        let keyring = first(keyring, vec![PathBuf::from(DEFAULT_KEYRING)]);
+        SignaturePolicy::Required { keyrings: self.report.note(format!("binhost.{name}.keyring"), keyring, shown) }
     }
 }
 
@@ -249,6 +250,10 @@ fn quorum_of(quorum: Sourced<NonZeroUsize>, name: &str, urls: usize) -> Result<S
         return Err(ConfigError::Quorum { asked_by: source, quorum: value, binhost: name.to_owned(), urls });
     }
     Ok(quorum)
+}
+
+fn of_file<T>(value: T, origin: &Origin) -> Sourced<T> {
+    Sourced { value, source: Source::File(origin.clone()) }
 }
 
 fn said<T, E>(said: &Said<String>, parsed: Result<T, E>) -> Result<Sourced<T>, E> {

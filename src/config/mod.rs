@@ -255,6 +255,13 @@ impl MountConfig {
         again
     }
 
+    /// Whether `other` shows something else, or is asked at other times.
+    #[must_use]
+    pub fn differs_from(&self, other: &Self) -> bool {
+        let key = |config: &Self| (config.refresh, config.libc_guard);
+        (key(self), &self.binhosts, &self.selection) != (key(other), &other.binhosts, &other.selection)
+    }
+
     /// Keys that differ in `new` and cannot change while it is mounted.
     fn fixed_until_restart(&self, new: &Self) -> impl Iterator<Item = &'static str> {
         let differs = [

@@ -9,9 +9,9 @@ use super::origin::{Report, Source, Sourced, first};
 use super::own::{self, Own};
 use super::portage::{self, Files, Places, Portage, PortageError};
 use super::{
-    Binhost, ByteSize, ConfigError, ConfigFiles, DEFAULT_CACHE_DIR, DEFAULT_CACHE_SIZE, DEFAULT_CONFIG,
-    DEFAULT_CONTROL, DEFAULT_PORTAGE_GNUPG, DEFAULT_REFRESH, Interval, LibcGuard, MIN_REFRESH, MountConfig,
-    MountpointCheck, Passthrough, RawMount, Resolution, Selection, SignaturePolicy, mountpoint, portage_config_root,
+    ByteSize, ConfigError, ConfigFiles, DEFAULT_CACHE_DIR, DEFAULT_CACHE_SIZE, DEFAULT_CONFIG, DEFAULT_CONTROL,
+    DEFAULT_PORTAGE_GNUPG, DEFAULT_REFRESH, Interval, LibcGuard, MIN_REFRESH, MountConfig, MountpointCheck,
+    Passthrough, RawMount, Resolution, Selection, SignaturePolicy, mountpoint, portage_config_root,
 };
 use crate::index::Atom;
 
@@ -37,7 +37,8 @@ impl RawMount {
             let source = Source::Environment("PORTAGE_CONFIGROOT");
             portage_config_root().map(|value| Sourced { value, source })
         };
-        let root = root.or_else(environment).unwrap_or_else(|| Sourced::default(PathBuf::from("/")));
+        let mut root = root.or_else(environment).unwrap_or_else(|| Sourced::default(PathBuf::from("/")));
+        root.value = std::path::absolute(&root.value).unwrap_or(root.value);
         let path = match &self.files {
             ConfigFiles::Ignored => {
                 return Ok(Found {
@@ -50,6 +51,7 @@ impl RawMount {
             ConfigFiles::Default => Path::new(DEFAULT_CONFIG),
             ConfigFiles::At(path) => path,
         };
+        let path = &std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let own = own::read(files, path)?;
         if own.is_none() && self.files != ConfigFiles::Default {
             return Err(ConfigError::NoConfig(path.to_owned()));
@@ -87,67 +89,58 @@ struct Resolver<'a> {
 impl Resolver<'_> {
     fn resolve(mut self, check: &MountpointCheck) -> Result<MountConfig, ConfigError> {
         let asked = self.mountpoint()?;
+        let mut config = self.values(asked);
+        if config.refresh < MIN_REFRESH {
+            return Err(ConfigError::Refresh(config.refresh));
+        }
+        let finder = Finder { raw: self.raw, found: self.found, report: self.report, machine: self.machine };
+        config.binhosts = finder.find()?;
+        config.mountpoint = self.check(&config.asked, check)?;
+        outside(&mut config)?;
+        Ok(config)
+    }
+
+    /// Everything that stands for itself; no binhosts yet, and the mountpoint as it was named.
+    fn values(&mut self, asked: PathBuf) -> MountConfig {
         let (raw, own) = (self.raw, &self.found.own);
         let path = |path: &PathBuf| path.display().to_string();
-        let cache_dir =
-            self.value("cache-dir", &raw.cache_dir, "--cache-dir", &own.cache_dir, DEFAULT_CACHE_DIR.into(), path);
-        let cache_size = self.value(
-            "cache-size",
-            &raw.cache_size,
-            "--cache-size",
-            &own.cache_size,
-            DEFAULT_CACHE_SIZE,
-            ByteSize::to_string,
-        );
-        let refresh =
-            self.value("refresh", &raw.refresh, "--refresh", &own.refresh, DEFAULT_REFRESH, |span: &Duration| {
-                Interval(*span).to_string()
-            });
-        let control = self.value("control", &raw.control, "--control", &own.control, DEFAULT_CONTROL.into(), path);
-        let passthrough = self.value(
-            "passthrough",
-            &raw.passthrough,
-            "--passthrough",
-            &own.passthrough,
-            Passthrough::Auto,
-            |choice| {
-                if *choice == Passthrough::Auto { "auto".to_owned() } else { "off".to_owned() }
-            },
-        );
-        let selection = self.selection();
-        let libc_guard = self.libc_guard();
-        let portage_gnupg = self.portage_gnupg();
-        if refresh < MIN_REFRESH {
-            return Err(ConfigError::Refresh(refresh));
-        }
-        let finder = Finder { raw, found: self.found, report: self.report, machine: self.machine };
-        let binhosts = finder.find()?;
-        let mountpoint = self.check(&asked, check)?;
-        let cache_dir = std::path::absolute(&cache_dir).unwrap_or(cache_dir);
-        if mountpoint::resolved(&cache_dir).starts_with(&mountpoint) {
-            return Err(ConfigError::CacheInside { cache: cache_dir, mountpoint });
-        }
-        let outside = |mut binhost: Binhost| {
-            binhost.signatures = absolute(binhost.signatures, &mountpoint)?;
-            Ok(binhost)
+        let span = |span: &Duration| Interval(*span).to_string();
+        let passthrough = |choice: &Passthrough| match choice {
+            Passthrough::Auto => "auto".to_owned(),
+            Passthrough::Off => "off".to_owned(),
         };
-        let binhosts = binhosts.into_iter().map(outside).collect::<Result<_, ConfigError>>()?;
-        let control = std::path::absolute(&control).unwrap_or(control);
-        let raw = raw.clone();
-        Ok(MountConfig {
-            mountpoint,
-            binhosts,
-            cache_dir,
-            cache_size,
-            refresh,
-            control,
-            passthrough,
-            selection,
-            libc_guard,
-            portage_gnupg,
-            raw,
+        let mut absolute = |key, given: &Option<PathBuf>, option, own: &Option<Sourced<PathBuf>>, default: &str| {
+            let value = self.value(key, given, option, own, PathBuf::from(default), path);
+            std::path::absolute(&value).unwrap_or(value)
+        };
+        MountConfig {
+            mountpoint: asked.clone(),
+            binhosts: Vec::new(),
+            cache_dir: absolute("cache-dir", &raw.cache_dir, "--cache-dir", &own.cache_dir, DEFAULT_CACHE_DIR),
+            control: absolute("control", &raw.control, "--control", &own.control, DEFAULT_CONTROL),
+            cache_size: self.value(
+                "cache-size",
+                &raw.cache_size,
+                "--cache-size",
+                &own.cache_size,
+                DEFAULT_CACHE_SIZE,
+                ByteSize::to_string,
+            ),
+            refresh: self.value("refresh", &raw.refresh, "--refresh", &own.refresh, DEFAULT_REFRESH, span),
+            passthrough: self.value(
+                "passthrough",
+                &raw.passthrough,
+                "--passthrough",
+                &own.passthrough,
+                Passthrough::Auto,
+                passthrough,
+            ),
+            selection: self.selection(),
+            libc_guard: self.libc_guard(),
+            portage_gnupg: self.portage_gnupg(),
+            raw: raw.clone(),
             asked,
-        })
+        }
     }
 
     /// A value that Portage has no word for.
@@ -224,16 +217,21 @@ pub(super) fn listed<T: ToString>(all: &[T]) -> String {
     all.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
 }
 
-/// With absolute paths, none of them below the mountpoint.
-fn absolute(signatures: SignaturePolicy, mountpoint: &Path) -> Result<SignaturePolicy, ConfigError> {
-    let SignaturePolicy::Required { keyrings } = signatures else { return Ok(signatures) };
-    let check = |path: PathBuf| {
-        let path = std::path::absolute(&path).unwrap_or(path);
-        // By name first: a mount that is there is not asked about itself.
-        if path.starts_with(mountpoint) || path.canonicalize().is_ok_and(|real| real.starts_with(mountpoint)) {
-            return Err(ConfigError::KeyringInside { keyring: path, mountpoint: mountpoint.to_owned() });
+/// Cache and keys are read while a package is opened: they must not be inside the mount. Paths of keys become absolute.
+fn outside(config: &mut MountConfig) -> Result<(), ConfigError> {
+    let mountpoint = &config.mountpoint;
+    if mountpoint::resolved(&config.cache_dir).starts_with(mountpoint) {
+        return Err(ConfigError::CacheInside { cache: config.cache_dir.clone(), mountpoint: mountpoint.clone() });
+    }
+    for binhost in &mut config.binhosts {
+        let SignaturePolicy::Required { keyrings } = &mut binhost.signatures else { continue };
+        for path in keyrings {
+            *path = std::path::absolute(&path).unwrap_or_else(|_| path.clone());
+            // By name first: a mount that is there is not asked about itself.
+            if path.starts_with(mountpoint) || path.canonicalize().is_ok_and(|real| real.starts_with(mountpoint)) {
+                return Err(ConfigError::KeyringInside { keyring: path.clone(), mountpoint: mountpoint.clone() });
+            }
         }
-        Ok(path)
-    };
-    Ok(SignaturePolicy::Required { keyrings: keyrings.into_iter().map(check).collect::<Result<_, _>>()? })
+    }
+    Ok(())
 }

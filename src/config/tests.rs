@@ -97,7 +97,7 @@ fn portage_alone_is_enough() {
     assert_eq!((a.urls[0].to_string().as_str(), &a.signatures), ("https://a/x", &SignaturePolicy::DigestsOnly));
     assert_eq!(b.signatures, SignaturePolicy::Required { keyrings: vec![DEFAULT_KEYRING.into()] });
     assert_eq!(b.selection.exclude, ["*/*-bin".parse().unwrap()]);
-    assert_eq!((b.quorum.get(), b.offline, config.libc_guard), (1, Offline::Show, LibcGuard::On));
+    assert_eq!((b.quorum.get(), b.offline, config.libc_guard), (1, Offline::Show, LibcGuard::Off));
     assert_eq!(system.setting("mountpoint"), ("pkgdir".into(), "etc/portage/make.conf:1".into()));
     assert_eq!(system.setting("binhost.a.verify-signature"), ("false".into(), "etc/portage/binrepos.conf:4".into()));
     assert_eq!(system.setting("cache-dir"), (DEFAULT_CACHE_DIR.into(), "default".into()));
@@ -106,7 +106,7 @@ fn portage_alone_is_enough() {
 
 #[test]
 fn the_file_counts_more_than_portage_and_the_command_line_most() {
-    let own = "cache-size = \"1G\"\nrefresh = 90\nkeyring = \"/k\"\noffline = \"hide\"\nlibc-guard = false\n\
+    let own = "cache-size = \"1G\"\nrefresh = 90\nkeyring = \"/k\"\noffline = \"hide\"\nlibc-guard = true\n\
                include = [\"app-misc/*\"]\nverify-signature = true\n\
                [binhost.a]\npriority = 10\nmirrors = [\"https://m1\", \"https://m2\"]\nquorum = 2\noffline = \"show\"\n\
                [binhost.b]\nexclude = []\nverify-signature = false\n[binhost.c]\nurl = \"https://c\"\n";
@@ -119,7 +119,7 @@ fn the_file_counts_more_than_portage_and_the_command_line_most() {
     assert_eq!((b.signatures.clone(), b.offline), (SignaturePolicy::DigestsOnly, Offline::Hide));
     assert_eq!((b.selection.exclude.len(), c.urls[0].to_string().as_str()), (0, "https://c/"));
     assert_eq!((config.cache_size, config.refresh), (ByteSize(1 << 30), Duration::from_secs(90)));
-    assert_eq!((config.libc_guard, config.selection.include.len()), (LibcGuard::Off, 1));
+    assert_eq!((config.libc_guard, config.selection.include.len()), (LibcGuard::On, 1));
     assert_eq!(system.setting("binhost.a.quorum"), ("2".into(), "own.toml:11".into()));
 
     let system = system.given(|raw| {
@@ -134,6 +134,19 @@ fn the_file_counts_more_than_portage_and_the_command_line_most() {
         assert_eq!(binhost.signatures, SignaturePolicy::Required { keyrings: vec!["/g".into()] });
     }
     assert_eq!(system.setting("binhost.b.keyring"), ("/g".into(), "--keyring".into()));
+}
+
+#[test]
+fn signatures_are_asked_for_where_emerge_insists_on_them() {
+    let with = |features: &str| {
+        let system = System::with(&[(REPOS, TWO)]);
+        system.write(MAKE, &format!("PKGDIR={}\nFEATURES=\"{features}\"\n", system.path("pkgdir").display()));
+        system.setting("binhost.a.verify-signature")
+    };
+    assert_eq!(with("x binpkg-request-signature y"), ("true".into(), "etc/portage/make.conf:2".into()));
+    for off in ["", "binpkg-request-signature -binpkg-request-signature", "binpkg-request-signature -* x"] {
+        assert_eq!(with(off), ("false".into(), "etc/portage/binrepos.conf:4".into()), "{off}");
+    }
 }
 
 #[test]
@@ -156,6 +169,9 @@ fn what_the_command_line_names_replaces_all_binhosts() {
     assert!(given(&["nonsense"], &[]).refused().starts_with("--binhost \"nonsense\" is not a URL"));
     let quorum = given(&["http://x"], &["http://m"]).given(|raw| raw.quorum = NonZeroUsize::new(3));
     assert!(quorum.refused().starts_with("--quorum: 3 URLs of x-"), "{}", quorum.refused());
+    let twice = given(&["http://x"], &["http://m", "http://x", "http://m"]);
+    assert_eq!(urls(&twice), [["http://x/", "http://m/"]]);
+    assert_eq!(twice.warnings().len(), 2);
     // Portage's files are not needed then, and may be broken.
     let broken = given(&["http://x"], &[]).given(|raw| raw.mountpoint = raw.portage_root.clone());
     broken.write(MAKE, "(");
@@ -228,6 +244,12 @@ fn mistakes_in_the_file_are_named_with_their_line() {
         let refused = System::with(&[(REPOS, TWO)]).own(text).refused();
         assert!(refused == says || (says.ends_with(": ") && refused.starts_with(says)), "{text}\n{refused}\n{says}");
     }
+    let deep = format!("keyring = {}", "[".repeat(100_000));
+    assert!(System::with(&[]).own(&deep).refused().starts_with("own.toml:1: "));
+    let fifo = System::with(&[]).own("");
+    fs::remove_file(fifo.path("own.toml")).unwrap();
+    rustix::fs::mknodat(rustix::fs::CWD, fifo.path("own.toml"), rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    assert_eq!(fifo.refused(), "own.toml: it is not a regular file");
     let missing = System::with(&[]).given(|raw| raw.files = ConfigFiles::At("/none.toml".into()));
     assert_eq!(missing.refused(), "--config /none.toml: there is no such file");
 }
@@ -294,4 +316,20 @@ fn cache_and_keys_are_outside_the_mount() {
     let here = Path::new("/proc");
     let busy = keys.given(|raw| (raw.keyrings, raw.mountpoint) = (Vec::new(), Some(here.into())));
     assert!(busy.refused().contains("/proc is a mountpoint already"), "{}", busy.refused());
+}
+
+#[test]
+fn the_example_of_the_readme_is_right() {
+    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let (_, example) = readme.split_once("**`/etc/binhostfs.toml`**").unwrap();
+    let lines = example.lines().skip_while(|line| !line.starts_with("    "));
+    let lines = lines.take_while(|line| line.is_empty() || line.starts_with("    "));
+    let text: String = lines.map(|line| format!("{}\n", line.trim_start())).collect();
+    let system = System::with(&[(REPOS, TWO)]).own(&text).given(|raw| raw.mountpoint = raw.portage_root.clone());
+    let config = system.config();
+    assert_eq!(names(&config), ["gentoo", "b", "a"]);
+    assert_eq!((config.binhosts[0].urls.len(), config.selection.exclude.len()), (2, 1));
+    for key in own::KEYS.iter().chain(&own::BINHOST_KEYS) {
+        assert!(example.contains(key), "{key} is not in the README");
+    }
 }

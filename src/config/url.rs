@@ -35,7 +35,7 @@ impl FromStr for BinhostUrl {
 
     fn from_str(text: &str) -> Result<Self, UrlError> {
         let url = Url::parse(text.trim())
-            .map_err(|error| UrlError::Syntax { text: text.to_owned(), reason: error.to_string() })?;
+            .map_err(|error| UrlError::Syntax { text: without_user(text), reason: error.to_string() })?;
         if !matches!(url.scheme(), "http" | "https" | "file") {
             return Err(UrlError::Scheme(url.scheme().to_owned()));
         }
@@ -78,6 +78,15 @@ impl BinhostUrl {
         let digest = Sha256::digest(self.0.as_str());
         let digest: String = digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
         format!("{}-{digest}", plain.get(start..).unwrap_or_default().trim_matches(['-', '.']))
+    }
+}
+
+/// What cannot be parsed, without what looks like a user and a password.
+fn without_user(text: &str) -> String {
+    let (before, rest) = text.split_once("//").unwrap_or(("", text));
+    match rest.rsplit_once('@') {
+        Some((_, host)) => format!("{before}//***@{host}"),
+        None => text.to_owned(),
     }
 }
 
@@ -146,6 +155,10 @@ mod tests {
         let url: BinhostUrl = "https://joe:secret@h/x".parse().unwrap();
         for text in [url.to_string(), format!("{url:?}"), url.directory_name()] {
             assert!(!text.contains("secret") && !text.contains("joe"), "{text}");
+        }
+        for bad in ["https://joe:secret@[h/x", "joe:secret@h", "https://joe:secret@h:port/"] {
+            let error = bad.parse::<BinhostUrl>().unwrap_err().to_string();
+            assert!(!error.contains("secret"), "{error}");
         }
         assert!(url.join("p").as_str().contains("joe:secret@"));
     }

@@ -5,16 +5,20 @@ use std::path::Path;
 use crate::verify::{Anchors, Policy};
 
 /// A line for each set of keys for which the administrator should do something; `directory` is Portage's keyring.
-pub(super) fn warn(policies: &[Policy], directory: &Path) {
+pub(super) fn advice(policies: &[Policy], directory: &Path) -> Vec<String> {
     let mut said: Vec<String> = Vec::new();
     for policy in policies {
         let Policy::Signed(keyring) = policy else { continue };
         let advice = Anchors::of(directory, &keyring.primary_keys()).advice(directory);
-        for advice in advice.into_iter().map(|advice| advice.to_string()) {
-            if !said.contains(&advice) {
-                tracing::warn!("{advice}");
-                said.push(advice);
-            }
-        }
+        let new = advice.filter(|advice| !said.contains(advice));
+        said.extend(new);
+    }
+    said
+}
+
+/// Says them in the log.
+pub(super) fn warn(policies: &[Policy], directory: &Path) {
+    for advice in advice(policies, directory) {
+        tracing::warn!("{advice}");
     }
 }

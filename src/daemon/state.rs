@@ -36,7 +36,7 @@ pub(super) struct SourceReport {
 
 impl SourceReport {
     pub(super) fn new(source: &Source, tally: Tally) -> Self {
-        let Tally { shown, moved, guarded, unselected, held, superseded, homeless, .. } = tally;
+        let Tally { shown, moved, guarded, unsignable, unselected, held, superseded, homeless, .. } = tally;
         let index = source.current().map(|current| &current.index);
         let dropped = index.map(|index| index.dropped());
         let refused: Vec<FailureStatus> = source.refusals().all().iter().map(refusal).collect();
@@ -45,6 +45,7 @@ impl SourceReport {
             dropped_reasons: dropped.map(ToString::to_string).unwrap_or_default(),
             refused: refused.len() as u64,
             disputed: source.disputed() as u64,
+            unsignable: unsignable.into(),
             unselected: unselected.into(),
             held: held.into(),
             superseded: superseded.into(),
@@ -138,6 +139,11 @@ impl Shared {
         *self.misconfigured.lock().unwrap_or_else(PoisonError::into_inner) = problem;
     }
 
+    /// Whether the configuration, as it stood in the files the last time, is not in use.
+    pub(super) fn is_misconfigured(&self) -> bool {
+        self.misconfigured.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
     fn reports(&self) -> MutexGuard<'_, Vec<SourceReport>> {
         self.reports.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -145,9 +151,8 @@ impl Shared {
     /// Puts a tree in front of Portage. `false`: it shows what is shown already.
     pub(super) fn show(&self, tree: Arc<Tree>) -> bool {
         let current = self.snapshots.current();
-        // URI and the binhost are not rendered: packages may have moved though Portage sees nothing of it.
-        let same_place = tree.places() == current.places();
-        if same_place && tree.packages().rendered.digest == current.packages().rendered.digest {
+        let same = tree.packages().rendered.digest == current.packages().rendered.digest;
+        if same && tree.view().is_from_same_places(current.view()) {
             return false;
         }
         let before = self.snapshots.replace(Arc::clone(&tree));
@@ -238,8 +243,8 @@ fn keyring_status(report: KeyringReport) -> KeyringStatus {
     KeyringStatus { files: files.iter().map(|path| path.display().to_string()).collect(), keys: keys as u64, problems }
 }
 
-/// Reading an index takes several times the memory that its tree keeps; glibc holds on to it.
-fn give_memory_back() {
+/// Reading an index, or telling of all packages, takes much more memory than is kept; glibc holds on to it.
+pub(super) fn give_memory_back() {
     #[cfg(target_env = "gnu")]
     // SAFETY: malloc_trim only returns free pages to the system, and is safe to call from any thread.
     unsafe {

@@ -24,6 +24,7 @@ mod stanza;
 mod version;
 mod view;
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -36,7 +37,7 @@ pub use path::{PathError, PkgPath};
 pub use render::{RENDER_VERSION, Rendered};
 pub use stanza::Stanza;
 pub use version::Version;
-pub use view::{Choice, MAX_PARTS, OriginId, Part, View};
+pub use view::{Choice, MAX_PART, OriginId, Part, View};
 
 /// Longest line that is looked at, in bytes; an entry with a longer one is dropped.
 pub const MAX_LINE: usize = 1 << 20;
@@ -108,15 +109,15 @@ pub struct Entry {
     pub sha1: Option<Sha1Digest>,
 }
 
-/// The header stanza: keys and values in file order.
+/// The header stanza. Of a key that occurs twice the last value counts, as Portage has it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Header(Vec<(String, String)>);
+pub struct Header(BTreeMap<String, String>);
 
 impl Header {
-    /// The value of `key`; the last one where it occurs twice, as Portage has it.
+    /// The value of `key`.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&str> {
-        self.0.iter().rev().find(|(k, _)| k == key).map(|(_, v)| v.as_str())
+        self.0.get(key).map(String::as_str)
     }
 
     /// TIMESTAMP, seconds since the epoch.

@@ -1,7 +1,8 @@
 //! A [`View`] -> the `Packages` file that Portage reads from PKGDIR.
 //!
 //! What has to be there is in `portage-client` terms: `USER_PATCHES` in every entry (without it Portage 3.0.83 opens each
-//! package), MTIME equal to st_mtime, PATH explicit, and none of the keys that point back to a remote host.
+//! package; the same goes for CHOST and REPO), MTIME equal to st_mtime, PATH explicit, and none of the keys that point back
+//! to a remote host.
 
 use std::io::{self, BufWriter, Write};
 
@@ -12,7 +13,7 @@ use super::stanza::{OWN_KEYS, Stanza};
 use super::{Entry, Header, Sha256Digest, View};
 
 /// Part of what identifies a rendered file: goes up when the same index would be rendered differently.
-pub const RENDER_VERSION: u32 = 1;
+pub const RENDER_VERSION: u32 = 2;
 
 /// Keys that say where or how to fetch: meaningless or dangerous in a local index.
 const STRIPPED: [&[u8]; 5] = [b"BASE_URI", b"PKGINDEX_URI", b"FETCHCOMMAND", b"RESUMECOMMAND", b"USER_PATCHES"];
@@ -50,14 +51,15 @@ pub(super) fn render(view: &View, out: impl Write, timestamp: i64) -> io::Result
 
 fn header(view: &View, out: &mut impl Write, timestamp: i64) -> io::Result<()> {
     for (key, value) in &view.header().0 {
-        if !HEADER_STRIPPED.contains(&key.as_str()) {
+        // To Portage an empty value is none, but for CHOST it would not stand in the client's either.
+        if !HEADER_STRIPPED.contains(&key.as_str()) && !value.is_empty() {
             writeln!(out, "{key}: {value}")?;
         }
     }
     write!(out, "PACKAGES: {}\nTIMESTAMP: {timestamp}\nVERSION: 0\n\n", view.len())
 }
 
-/// What entries get from the header where they do not say it, if it is not the header that they had.
+/// What entries have to say where they do not, since the header that is shown does not say it for them.
 #[derive(Default)]
 struct Inherited<'a> {
     chost: Option<&'a str>,
@@ -65,11 +67,13 @@ struct Inherited<'a> {
 }
 
 impl<'a> Inherited<'a> {
-    fn of(own: &'a Header, shown: &Header) -> Self {
-        let differing = |own: Option<&'a str>, shown: Option<&str>| (own != shown).then(|| own.unwrap_or_default());
+    fn of(own: &'a Header, shown: &'a Header) -> Self {
+        let [own_chost, shown_chost] = [own, shown].map(|header| header.get("CHOST").unwrap_or_default());
+        let [own_repository, shown_repository] = [own, shown].map(|header| header.repository().unwrap_or_default());
         Self {
-            chost: differing(own.get("CHOST"), shown.get("CHOST")),
-            repository: differing(own.repository(), shown.repository()),
+            // Without one in the header Portage takes the client's.
+            chost: (own_chost != shown_chost).then_some(own_chost),
+            repository: (own_repository != shown_repository || own_repository.is_empty()).then_some(own_repository),
         }
     }
 }
@@ -169,7 +173,7 @@ mod tests {
             rendered(&parsed(text.as_bytes())),
             format!(
                 "ARCH: amd64\nPACKAGES: 1\nTIMESTAMP: 42\nVERSION: 0\n\n\
-                 CPV: a/b-1\nDESC: it: works\nRDEPEND: >=sys-libs/glibc-2.40\n{MD5}\
+                 CPV: a/b-1\nDESC: it: works\nRDEPEND: >=sys-libs/glibc-2.40\nREPO: \n{MD5}\
                  PATH: a/b-1.tbz2\nSIZE: 5\nMTIME: 9\nUSER_PATCHES: \n\n"
             )
         );

@@ -107,7 +107,8 @@ impl<'a> Fields<'a> {
             None => PkgPath::parse(&format!("{cpv}.tbz2")),
         };
         let size = self.size.and_then(decimal).filter(|size| (1..=i64::MAX as u64).contains(size));
-        let build_time = self.build_time.and_then(decimal).filter(|t| *t <= i64::MAX as u64);
+        // Without one Portage takes 0: it cannot tell the two apart.
+        let build_time = self.build_time.and_then(decimal).filter(|t| (1..=i64::MAX as u64).contains(t));
         // st_mtime has to equal MTIME; where there is none, the same one has to be made up every time.
         let given = self.mtime.and_then(decimal).and_then(|t| i64::try_from(t).ok());
         let mtime = given.or(build_time.map(u64::cast_signed)).filter(|t| *t > 0).unwrap_or(1);
@@ -139,6 +140,13 @@ impl Stanza {
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&str> {
         let found = self.pairs().filter(|(name, _)| *name == key.as_bytes()).last();
+        found.and_then(|(_, value)| std::str::from_utf8(value).ok())
+    }
+
+    /// The ebuild repository that it belongs to, if it says so.
+    #[must_use]
+    pub fn repository(&self) -> Option<&str> {
+        let found = self.pairs().filter(|(name, _)| matches!(*name, b"REPO" | b"repository")).last();
         found.and_then(|(_, value)| std::str::from_utf8(value).ok())
     }
 
@@ -217,6 +225,8 @@ mod tests {
         assert_eq!((built.mtime, built.build_id), (1_700_000_000, Some(3)));
         assert_eq!(built.path, least.path);
         assert_eq!(entry(&format!("{GOOD}_mtime_: 7\n")).unwrap().mtime, 7);
+        // One to Portage.
+        assert_eq!(entry(&format!("{GOOD}BUILD_TIME: 0\n")).unwrap().instance(), least.instance());
     }
 
     #[test]

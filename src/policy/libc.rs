@@ -48,25 +48,24 @@ pub(super) struct Need {
 }
 
 impl Need {
-    /// `None`: it needs none, is one, says itself which one, or does not say when it was built.
+    /// `None`: it needs none, is one, says itself which version, or does not say when it was built.
     pub(super) fn of(entry: &Entry, stanza: &Stanza) -> Option<Self> {
         let built = entry.build_time?;
         let requires = stanza.get("REQUIRES")?;
         let required = |libc: &Libc| requires.split_whitespace().any(|word| libc.is_required_by(word));
         let libc = Libc::ALL.into_iter().find(required)?;
         let known =
-            |libc: Libc| stanza.get("RDEPEND").is_some_and(|text| text.split_whitespace().any(|w| names(w, libc)));
+            |libc: Libc| stanza.get("RDEPEND").is_some_and(|text| text.split_whitespace().any(|w| bounds(w, libc)));
         let is_libc = Libc::ALL.into_iter().any(|libc| entry.cpv.cp() == libc.package());
         (!is_libc && !known(libc)).then_some(Self { libc, built })
     }
 }
 
-/// Whether an atom of a dependency is of `libc`, whatever version it asks for.
-fn names(atom: &str, libc: Libc) -> bool {
-    let name = atom.trim_start_matches(['!', '<', '>', '=', '~']);
-    let Some(rest) = name.strip_prefix(libc.package()) else { return false };
-    let version = rest.strip_prefix('-').is_some_and(|version| version.starts_with(|c: char| c.is_ascii_digit()));
-    version || rest.is_empty() || rest.starts_with([':', '['])
+/// Whether an atom of a dependency says which version of `libc` is new enough, as the one that newer Portage adds does.
+fn bounds(atom: &str, libc: Libc) -> bool {
+    let name = atom.trim_start_matches(['>', '=', '~']);
+    let version = name.strip_prefix(libc.package()).and_then(|rest| rest.strip_prefix('-'));
+    name.len() < atom.len() && version.is_some_and(|version| version.starts_with(|c: char| c.is_ascii_digit()))
 }
 
 /// The libcs of one binhost.

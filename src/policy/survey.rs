@@ -48,8 +48,7 @@ impl Survey<'_> {
     fn look(&self, index: &Index, stanza: &Stanza, builds: &mut Builds) -> io::Result<Facts> {
         let entry = stanza.entry()?;
         let selected = self.selects_all() || {
-            let (slot, repository) = (stanza.get("SLOT"), stanza.get("REPO").or_else(|| stanza.get("repository")));
-            let repository = repository.or_else(|| index.header().repository());
+            let (slot, repository) = (stanza.get("SLOT"), stanza.repository().or_else(|| index.header().repository()));
             let admits = |selection: &Selection| selection.admits(&entry.cpv, slot, repository);
             admits(&self.rules.selection) && admits(self.selection)
         };

@@ -13,7 +13,8 @@ fn input(name: &str, origin: u32, stanzas: &[String]) -> Input {
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(text.as_bytes()).unwrap();
     let part = Part { origin: OriginId(origin), index: Arc::new(Index::parse(file).unwrap()) };
-    Input { name: name.to_owned(), part, hidden: HashSet::new(), selection: Selection::default(), here: None }
+    let (hidden, selection, formats) = Default::default();
+    Input { name: name.to_owned(), part, hidden, selection, formats, here: None }
 }
 
 fn entry(cpv: &str, path: &str, content: u8, more: &str) -> String {
@@ -93,6 +94,17 @@ fn a_selection_holds_for_one_binhost_or_for_all() {
 }
 
 #[test]
+fn what_cannot_be_signed_gives_way_where_it_has_to_be() {
+    let paths = ["a.xpak", "b.tbz2", "c.gpkg.tar"];
+    let entries: Vec<String> =
+        paths.iter().zip(1..).map(|(path, at)| entry(&format!("a/p{at}-1"), path, at, "")).collect();
+    let host = |name, origin, formats| Input { formats, ..input(name, origin, &entries) };
+    let (rows, tallies) = shown(&[host("one", 1, Formats::Signed), host("two", 2, Formats::All)], &Rules::default());
+    assert_eq!(rows, ["a.xpak of 2", "b.tbz2 of 2", "c.gpkg.tar of 1"]);
+    assert_eq!((tallies[0].unsignable, tallies[1].superseded), (2, 1));
+}
+
+#[test]
 fn only_what_is_here_while_a_binhost_is_away() {
     let mut one = input("one", 1, &[entry("a/b-1", "b.xpak", 1, ""), entry("a/c-1", "c.xpak", 2, "")]);
     let here = one.part.index.records()[1].id;
@@ -122,6 +134,12 @@ fn the_guard_names_the_newest_libc_of_that_time() {
                 &format!("{needs}BUILD_TIME: 500\nRDEPEND: >=sys-libs/glibc-2.38:2.2="),
             ),
             entry("a/other-1", "other.xpak", 9, &format!("{needs}BUILD_TIME: 500\nRDEPEND: sys-libs/glibc-tools")),
+            entry(
+                "a/any-1",
+                "any.xpak",
+                13,
+                &format!("{needs}BUILD_TIME: 500\nRDEPEND: sys-libs/glibc:2.2 !<sys-libs/glibc-2.40"),
+            ),
             entry("a/script-1", "script.xpak", 10, "BUILD_TIME: 500"),
             entry("a/musl-1", "musl.xpak", 11, "REQUIRES: x86_64: libc.so\nBUILD_TIME: 500"),
             entry("a/timeless-1", "timeless.xpak", 12, needs),
@@ -134,10 +152,23 @@ fn the_guard_names_the_newest_libc_of_that_time() {
         ("middle.xpak", ">=sys-libs/glibc-2.40"),
         ("late.xpak", ">=sys-libs/glibc-2.41"),
         ("other.xpak", ">=sys-libs/glibc-2.41"),
+        ("any.xpak", ">=sys-libs/glibc-2.41"),
         ("musl.xpak", ">=sys-libs/musl-1.2.5"),
     ]);
     assert_eq!(added, expected);
-    assert_eq!(tallies[0].1.guarded, 4);
+    assert_eq!(tallies[0].1.guarded, 5);
+}
+
+#[test]
+fn any_number_of_binhosts() {
+    let host = |number: u32| {
+        let cpv = format!("a/p{number}-1");
+        input(&format!("host{number}"), number, &[entry(&cpv, "p.xpak", number as u8, "")])
+    };
+    let inputs: Vec<Input> = (0..300).map(host).collect();
+    let (rows, tallies) = shown(&inputs, &Rules::default());
+    assert_eq!((rows.len(), tallies.len()), (300, 300));
+    assert!(rows.contains(&"p.xpak of 0".to_owned()) && rows.contains(&"host299/p.xpak of 299".to_owned()));
 }
 
 /// Entries of a few packages at a few paths, so that they get in each other's way.
@@ -178,8 +209,9 @@ proptest! {
         prop_assert_eq!(parsed.dropped().total(), 0);
         prop_assert_eq!(parsed.records().iter().map(|record| parsed.path(record)).collect::<BTreeSet<_>>(), paths);
         for ((_, tally), input) in tallies.iter().zip(&inputs) {
-            let Tally { shown, hidden, unselected, held, superseded, homeless, .. } = tally;
-            prop_assert_eq!((shown + hidden + unselected + held + superseded + homeless) as usize, input.part.index.records().len());
+            let Tally { shown, hidden, unsignable, unselected, held, superseded, homeless, .. } = tally;
+            let all = shown + hidden + unsignable + unselected + held + superseded + homeless;
+            prop_assert_eq!(all as usize, input.part.index.records().len());
         }
         // The first binhost is shown whole, at its own paths.
         prop_assert_eq!((tallies[0].1.shown as usize, tallies[0].1.moved), (inputs[0].part.index.records().len(), 0));

@@ -20,7 +20,7 @@ use std::sync::Arc;
 pub use difference::Change;
 pub use snapshots::{Age, KEPT_TREES, Snapshots};
 
-use crate::index::{OriginId, Record, Rendered, View};
+use crate::index::{Record, Rendered, View};
 
 /// Name of the index in PKGDIR.
 pub const PACKAGES: &str = "Packages";
@@ -113,12 +113,6 @@ impl Tree {
     #[must_use]
     pub fn view(&self) -> &Arc<View> {
         &self.view
-    }
-
-    /// Where packages are fetched from: each binhost, and what its index says of another place.
-    #[must_use]
-    pub fn places(&self) -> Vec<(OriginId, Option<&str>)> {
-        self.view.parts().iter().map(|part| (part.origin, part.index.header().uri())).collect()
     }
 
     /// The rendered index.

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use binhostfs::config::portage::{self, Places};
+use binhostfs::index::Atom;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::TestRunner;
@@ -29,6 +30,7 @@ def evaluate(root):
     return {
         "PKGDIR": normalize_path(settings["PKGDIR"]),
         "GPG_HOME": normalize_path(settings["BINPKG_GPG_VERIFY_GPG_HOME"]),
+        "signatures": "binpkg-request-signature" in settings.features,
         "binrepos": [{
             "name": repo.name,
             "sync-uri": repo.sync_uri,
@@ -56,8 +58,8 @@ fn ours(root: &Path, global: &Path) -> Value {
         Ok(portage) => portage,
         Err(error) => return json!({ "refused": error.to_string() }),
     };
-    let sorted = |atoms: &[String]| {
-        let mut atoms = atoms.to_vec();
+    let sorted = |atoms: &[Atom]| {
+        let mut atoms: Vec<_> = atoms.iter().map(ToString::to_string).collect();
         atoms.sort();
         atoms.dedup();
         atoms
@@ -73,7 +75,12 @@ fn ours(root: &Path, global: &Path) -> Value {
         })
     });
     let binrepos: Vec<_> = binrepos.collect();
-    json!({ "PKGDIR": portage.pkgdir.value, "GPG_HOME": portage.gnupg.value, "binrepos": binrepos })
+    json!({
+        "PKGDIR": portage.pkgdir.value,
+        "GPG_HOME": portage.gnupg.value,
+        "signatures": portage.request_signature.is_some(),
+        "binrepos": binrepos,
+    })
 }
 
 /// Files of a configuration, by path below `etc`.

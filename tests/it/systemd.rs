@@ -79,6 +79,21 @@ fn the_service_starts_restarts_and_stops() {
     assert!(!journal.contains("WARN") && !journal.contains("ERROR"), "{journal}");
 }
 
+/// Portage's files, and nothing else.
+#[test]
+fn the_service_needs_no_configuration_of_its_own() {
+    let Some(machine) = Machine::boot() else { return };
+    symlink("/srv/source", machine.path("/srv/binhost")).unwrap();
+    fs::create_dir_all(machine.path("/etc/portage/binrepos.conf")).unwrap();
+    let binrepos = "[local]\nsync-uri = file:///srv/binhost\nverify-signature = false\n";
+    fs::write(machine.path("/etc/portage/binrepos.conf/local.conf"), binrepos).unwrap();
+    assert!(machine.succeed(&["binhostfs", "check-config"]).contains("binhost.local.url = file:///srv/binhost"));
+    machine.succeed(&["systemctl", "start", "binhostfs"]);
+    assert_serves(&machine);
+    machine.succeed(&["systemctl", "stop", "binhostfs"]);
+    assert_gone(&machine);
+}
+
 #[test]
 fn a_killed_daemon_is_replaced_and_so_is_its_mount() {
     let Some(machine) = configured() else { return };
@@ -134,7 +149,7 @@ fn a_wrong_configuration_is_said_once() {
     let Some(machine) = Machine::boot() else { return };
     let starts = ["systemctl", "start", "binhostfs"];
     for (text, says) in [
-        (None, "one looks like https://host/path"),
+        (None, "no binhost: looked for a section with sync-uri in /etc/portage/binrepos.conf"),
         (Some("BINHOST=file:///srv/source\n"), "there is no key to check signatures with"),
         (
             Some("BINHOST=file:///srv/source\nOPTIONS=--verify-signature false\nMOUNTPOINT=/none\n"),

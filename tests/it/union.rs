@@ -1,10 +1,11 @@
 //! Several binhosts in one mount, mirrors that have to agree, and builds that change.
 
 use std::fs;
+use std::process::Command;
 
 use serde_json::Value;
 
-use crate::harness::{Act, Mounted, Options, Origin, Package, can_mount, eventually};
+use crate::harness::{Act, Mounted, Options, Origin, Package, binary, can_mount, eventually};
 
 const TIME: u64 = 1_760_000_000;
 /// A refresh a second, and what one with a dead URL takes.
@@ -171,4 +172,166 @@ fn the_same_build_with_other_bytes_is_an_alarm() {
     assert_eq!(status["alarms"][0]["path"], after.path.as_str());
     assert!(status["alarms"][0]["reason"].as_str().unwrap().contains("other bytes than before"), "{status}");
     assert!(mounted.log().contains("ALARM"));
+}
+
+/// A mount whose binhosts stand in a file, which a test may write anew.
+struct Configured {
+    file: tempfile::NamedTempFile,
+    mounted: Mounted,
+}
+
+fn toml(binhosts: &[(&str, &Origin)], more: &str) -> String {
+    let table = |(name, origin): &(&str, &Origin)| format!("[binhost.{name}]\nurl = \"{}\"\n", origin.url());
+    let tables: Vec<String> = binhosts.iter().map(table).collect();
+    format!("refresh = \"1s\"\n{more}\n{}", tables.concat())
+}
+
+fn configured(text: &str) -> Configured {
+    let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
+    fs::write(file.path(), text).unwrap();
+    let mounted = Options::configured(file.path()).mount();
+    Configured { file, mounted }
+}
+
+impl Configured {
+    /// As editors do it: beside it, and renamed.
+    fn write(&self, text: &str) {
+        let beside = self.file.path().with_extension("new");
+        fs::write(&beside, text).unwrap();
+        fs::rename(&beside, self.file.path()).unwrap();
+    }
+}
+
+#[test]
+fn a_changed_configuration_is_taken_without_a_restart() {
+    if !can_mount() {
+        return;
+    }
+    let [mine, theirs] = [package("mine-1", 9_000), package("theirs-1", 9_000)];
+    let (one, two) = (Origin::with(std::slice::from_ref(&mine)), Origin::with(std::slice::from_ref(&theirs)));
+    let configured = configured(&toml(&[("one", &one)], ""));
+    let mounted = &configured.mounted;
+    assert_eq!(shown(mounted), [&*mine.path]);
+    reads(mounted, &mine.path, &mine);
+    mounted.settled();
+    let held = fs::File::open(mounted.path(&mine.path)).unwrap();
+
+    configured.write(&toml(&[("one", &one), ("two", &two)], ""));
+    eventually(REFRESHED, "another binhost", || shown(mounted) == [&*mine.path, &*theirs.path]);
+    reads(mounted, &theirs.path, &theirs);
+    configured.write(&toml(&[("one", &one), ("two", &two)], "exclude = [\"*/theirs\"]"));
+    eventually(REFRESHED, "a package is not selected", || shown(mounted) == [&*mine.path]);
+
+    // What is wrong says so, and changes nothing.
+    configured.write("refresh = \"1s\"\ncolour = \"red\"\n");
+    eventually(REFRESHED, "it is wrong", || mounted.status()["misconfigured"].is_string());
+    let said = mounted.status()["misconfigured"].as_str().unwrap().to_owned();
+    assert!(said.contains("colour") && said.contains(configured.file.path().to_str().unwrap()), "{said}");
+    reads(mounted, &mine.path, &mine);
+
+    configured.write(&toml(&[("two", &two)], ""));
+    eventually(REFRESHED, "one binhost less", || shown(mounted) == [&*theirs.path]);
+    assert!(mounted.status()["misconfigured"].is_null());
+    // What an emerge has planned can still be had, and what is open stays.
+    reads(mounted, &mine.path, &mine);
+    assert_eq!(std::io::read_to_string(&held).unwrap_err().kind(), std::io::ErrorKind::InvalidData);
+    assert_eq!(one.package_requests(), 1);
+}
+
+fn one_is_held(mounted: &Mounted) -> bool {
+    let status = mounted.status();
+    let one = status["binhosts"].as_array().unwrap().iter().find(|binhost| binhost["name"] == "one").unwrap();
+    one["entries"]["held"] == 1
+}
+
+#[test]
+fn while_a_binhost_is_away_only_what_is_here_is_shown_if_so_configured() {
+    if !can_mount() {
+        return;
+    }
+    let [cached, not_cached, other] = [package("cached-1", 9_000), package("not-1", 9_000), package("other-1", 9_000)];
+    let (one, two) = (Origin::with(&[cached.clone(), not_cached.clone()]), Origin::with(std::slice::from_ref(&other)));
+    let address = one.address();
+    let mut configured = configured(&toml(&[("one", &one), ("two", &two)], "offline = \"hide\""));
+    let all = [&*cached.path, &*not_cached.path, &*other.path];
+    assert_eq!(shown(&configured.mounted), all);
+    reads(&configured.mounted, &cached.path, &cached);
+    configured.mounted.settled();
+    drop(one);
+    let here = [&*cached.path, &*other.path];
+    eventually(REFRESHED, "what is here", || shown(&configured.mounted) == here);
+    eventually(5, "it is counted", || one_is_held(&configured.mounted));
+    reads(&configured.mounted, &cached.path, &cached);
+    // A restart knows nothing of that until it has asked.
+    configured.mounted.stop();
+    configured.mounted.start();
+    eventually(REFRESHED, "what is here", || shown(&configured.mounted) == here);
+    let back = Origin::start_on(address);
+    back.publish(TIME, &[cached.clone(), not_cached.clone()]);
+    eventually(REFRESHED, "it is back", || shown(&configured.mounted) == all);
+    reads(&configured.mounted, &not_cached.path, &not_cached);
+}
+
+fn ask(mounted: &Mounted, command: &str, more: &[&str]) -> (Option<i32>, String) {
+    let mut process = Command::new(binary());
+    let output = process.arg(command).args(more).arg("--control").arg(mounted.control()).output().unwrap();
+    (output.status.code(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
+}
+
+#[test]
+fn list_and_why_say_what_became_of_a_package() {
+    if !can_mount() {
+        return;
+    }
+    let [same, mine, bad] = [package("same-1", 9_000), package("mine-1", 9_000), package("bad-1", 9_000)];
+    let other = package("mine-1", 12_000);
+    let (one, two) =
+        (Origin::with(&[same.clone(), mine.clone(), bad.clone()]), Origin::with(&[same.clone(), other.clone()]));
+    one.script(&bad.path, [Act::Flip(3_000)]);
+    let text = toml(&[("b-one", &one), ("a-two", &two)], "exclude = [\"app-misc/same:0\"]");
+    let configured = configured(&text);
+    let mounted = &configured.mounted;
+    reads(mounted, &mine.path, &mine);
+    assert_eq!(fs::read(mounted.path(&bad.path)).unwrap_err().raw_os_error(), EIO);
+    eventually(REFRESHED, "the bad one is not shown", || !shown(mounted).contains(&bad.path));
+    mounted.settled();
+
+    let (code, text) = ask(mounted, "list", &[]);
+    let below = format!("a-two/{}", other.path);
+    let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(code, Some(0), "{text}");
+    assert_eq!(
+        lines.iter().map(|line| (line[0], line[3], line[4])).collect::<Vec<_>>(),
+        [("-", below.as_str(), "a-two"), ("cached", mine.path.as_str(), "b-one"),]
+    );
+
+    for (atom, parts) in [
+        (
+            "mine",
+            &[
+                "app-misc/mine-1:0, build 1",
+                "from b-one",
+                "verified by the digests",
+                "shown     at a-two/",
+                "another binhost's",
+            ][..],
+        ),
+        (
+            "app-misc/bad",
+            &["not shown refused: the package has MD5", "another chance", "failed    refused", "cached    no"],
+        ),
+        ("=app-misc/same-1", &["not shown the configuration (include, exclude) does not select it", "from a-two"]),
+    ] {
+        let (code, text) = ask(mounted, "why", &[atom]);
+        assert!(code == Some(0) && parts.iter().all(|part| text.contains(part)), "{atom}: {text}");
+    }
+    let (code, text) = ask(mounted, "why", &["app-misc/nothing"]);
+    assert!(code == Some(1) && text.contains("no binhost has such a package"), "{text}");
+    let (code, text) = ask(mounted, "why", &["app-misc/x[use]"]);
+    assert!(code == Some(2) && text.contains("[use]"), "{text}");
+    let (code, text) = ask(mounted, "why", &["--json", "bad", "mine"]);
+    let answer: Value = serde_json::from_str(&text).unwrap();
+    let states: Vec<&str> =
+        answer["packages"].as_array().unwrap().iter().map(|package| package["state"].as_str().unwrap()).collect();
+    assert_eq!((code, states), (Some(0), vec!["left-out", "shown", "shown"]));
 }

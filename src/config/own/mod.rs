@@ -18,7 +18,7 @@ use crate::index::Atom;
 use table::{Item, Table};
 
 /// Keys of the file.
-const KEYS: [&str; 15] = [
+pub(super) const KEYS: [&str; 15] = [
     "mountpoint",
     "cache-dir",
     "cache-size",
@@ -36,7 +36,7 @@ const KEYS: [&str; 15] = [
     "binhost",
 ];
 /// Keys of a `[binhost.NAME]`.
-const BINHOST_KEYS: [&str; 11] = [
+pub(super) const BINHOST_KEYS: [&str; 11] = [
     "url",
     "mirrors",
     "priority",

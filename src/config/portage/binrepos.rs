@@ -6,6 +6,7 @@ use super::files::Files;
 use super::ini::{Ini, Section, is_space};
 use super::make_conf::Variables;
 use super::{Binrepo, Places, PortageError, Said};
+use crate::index::{Atom, AtomError};
 
 /// Reads both; the most wanted first.
 pub(super) fn read(
@@ -65,7 +66,7 @@ fn sections(ini: &Ini, warnings: &mut Vec<String>) -> Result<Vec<Binrepo>, Porta
         let mut include = atoms(&section, "getbinpkg-include", warnings);
         let mut exclude = atoms(&section, "getbinpkg-exclude", warnings);
         // What is in both is in neither.
-        let both: Vec<String> = include.value.iter().filter(|atom| exclude.value.contains(atom)).cloned().collect();
+        let both: Vec<Atom> = include.value.iter().filter(|atom| exclude.value.contains(atom)).cloned().collect();
         for atoms in [&mut include.value, &mut exclude.value] {
             atoms.retain(|atom| !both.contains(atom));
         }
@@ -115,19 +116,28 @@ fn said(section: &Section, key: &str) -> Option<Said<String>> {
 }
 
 /// Atoms that Portage takes there, and as it understands them: without a category they mean any.
-fn atoms(section: &Section, key: &str, warnings: &mut Vec<String>) -> Said<Vec<String>> {
+fn atoms(section: &Section, key: &str, warnings: &mut Vec<String>) -> Said<Vec<Atom>> {
     let Some(Said { value, origin }) = said(section, key) else { return Said { value: Vec::new(), origin: None } };
     let mut atoms = Vec::new();
     for word in value.split(is_space).filter(|word| !word.is_empty()) {
-        if word.starts_with(['=', '<', '>', '~', '!']) || word.contains('[') || word.contains("::") {
-            let place = origin.clone().unwrap_or_default();
-            warnings.push(format!("{place}: {key}: Portage passes over {word}: names, slots and wildcards only"));
-            continue;
+        match atom(word) {
+            Ok(atom) => atoms.push(atom),
+            Err(reason) => {
+                let place = origin.clone().unwrap_or_default();
+                warnings.push(format!("{place}: {key}: {word} is passed over: {reason}"));
+            }
         }
-        let name = word.split(':').next().unwrap_or(word);
-        atoms.push(if name.contains('/') { word.to_owned() } else { format!("*/{word}") });
     }
     Said { value: atoms, origin }
+}
+
+fn atom(word: &str) -> Result<Atom, String> {
+    if word.starts_with(['=', '<', '>', '~', '!']) || word.contains('[') || word.contains("::") {
+        return Err("Portage takes names, slots and wildcards only".to_owned());
+    }
+    let name = word.split(':').next().unwrap_or(word);
+    let whole = if name.contains('/') { word.to_owned() } else { format!("*/{word}") };
+    whole.parse().map_err(|error: AtomError| error.to_string())
 }
 
 fn is_true(text: &str) -> bool {

@@ -25,6 +25,7 @@ use std::io;
 use std::path::{Component, Path, PathBuf};
 
 use super::{Origin, Said};
+use crate::index::Atom;
 pub(super) use files::Files;
 use lexer::Sourcing;
 use make_conf::Variables;
@@ -95,10 +96,10 @@ pub struct Binrepo {
     pub priority: Said<i64>,
     /// `verify-signature`. `None`: nobody says; for Portage that means no.
     pub verify_signature: Option<Said<bool>>,
-    /// `getbinpkg-include`: atoms, as they are written.
-    pub include: Said<Vec<String>>,
-    /// `getbinpkg-exclude`.
-    pub exclude: Said<Vec<String>>,
+    /// `getbinpkg-include`
+    pub include: Said<Vec<Atom>>,
+    /// `getbinpkg-exclude`
+    pub exclude: Said<Vec<Atom>>,
 }
 
 /// What Portage's files say.
@@ -110,6 +111,8 @@ pub struct Portage {
     pub pkgdir: Said<PathBuf>,
     /// `BINPKG_GPG_VERIFY_GPG_HOME`.
     pub gnupg: Said<PathBuf>,
+    /// Where FEATURES has `binpkg-request-signature`: emerge then takes no package without a signature, of whatever binhost.
+    pub request_signature: Option<Origin>,
     /// What an administrator should know, one thing each.
     pub warnings: Vec<String>,
 }
@@ -146,7 +149,19 @@ fn read_all(places: &Places, files: &mut Files) -> Result<Portage, PortageError>
     };
     let pkgdir = path("PKGDIR", DEFAULT_PKGDIR);
     let gnupg = path("BINPKG_GPG_VERIFY_GPG_HOME", DEFAULT_GNUPG);
-    Ok(Portage { binrepos, pkgdir, gnupg, warnings })
+    let request_signature = feature(&variables, "binpkg-request-signature");
+    Ok(Portage { binrepos, pkgdir, gnupg, request_signature, warnings })
+}
+
+/// Where FEATURES switches this on. It is a list in which later words count, and `-*` takes back all before it.
+fn feature(variables: &Variables, name: &str) -> Option<Origin> {
+    let features = variables.get("FEATURES")?;
+    let words = features.text.split(ini::is_space);
+    let on = words.fold(false, |on, word| match word.strip_prefix('-') {
+        Some(off) if off == name || off == "*" => false,
+        _ => on || word == name,
+    });
+    on.then(|| features.origin.clone()).flatten()
 }
 
 /// Names and values that binrepos.conf can refer to.

@@ -72,7 +72,7 @@ fn what_portage_does_silently_is_said() {
         (
             REPOS,
             "[a]\nsync-uri=u\ngetbinpkg-include=>=a/b-1\n",
-            "etc/portage/binrepos.conf:3: getbinpkg-include: Portage passes over >=a/b-1: names, slots and wildcards only",
+            "etc/portage/binrepos.conf:3: getbinpkg-include: >=a/b-1 is passed over: Portage takes names, slots and wildcards only",
         ),
         (
             MAKE,

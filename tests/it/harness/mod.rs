@@ -1,5 +1,6 @@
 //! What tests share: a scriptable origin, packages, a mounted daemon, skipping.
 
+pub(crate) mod binhost;
 #[allow(dead_code, reason = "the unit tests need the rest")]
 #[path = "../../../src/verify/tests/gpg.rs"]
 mod gpg;

@@ -96,9 +96,20 @@ impl Nginx {
     pub(crate) fn fetched(&self) -> Vec<String> {
         let log = fs::read_to_string(self.prefix.path().join("access.log")).unwrap();
         let paths = log.lines().filter_map(|line| line.split(' ').next()?.strip_prefix('/'));
-        let mut paths: Vec<_> = paths.filter(|path| !path.starts_with("Packages")).map(str::to_owned).collect();
+        let is_index = |path: &&str| path.rsplit('/').next().is_some_and(|name| name.starts_with("Packages"));
+        let mut paths: Vec<_> = paths.filter(|path| !is_index(path)).map(str::to_owned).collect();
         paths.sort();
         paths
+    }
+
+    /// Listens again where it did.
+    pub(crate) fn start_again(&mut self) {
+        self.stop();
+        let mut command = Command::new("nginx");
+        command.arg("-p").arg(self.prefix.path()).args(["-e", "stderr", "-c", "nginx.conf"]).stdin(Stdio::null());
+        self.child = Some(command.spawn().unwrap());
+        let address = format!("127.0.0.1:{}", self.port);
+        eventually(20, "nginx listens again", || std::net::TcpStream::connect(&address).is_ok());
     }
 
     /// From now on connections are refused.
@@ -141,6 +152,11 @@ impl Emerge {
         Self { root: TempDir::with_prefix("binhostfs-it.").unwrap(), variables: Vec::new(), pkgdir }
     }
 
+    /// With the configuration below `root` alone, which says where PKGDIR is.
+    pub(crate) fn configured(root: &Path) -> Self {
+        Self::from(PathBuf::from("-")).with("CONFIGROOT", root.to_str().unwrap())
+    }
+
     /// MODE, FEATURES, USE and the like: see emerge-from.sh.
     pub(crate) fn with(mut self, name: &str, value: &str) -> Self {
         self.variables.push((name.to_owned(), value.to_owned()));
@@ -165,6 +181,30 @@ impl Emerge {
     pub(crate) fn succeed<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> String {
         let Ended { code, output } = self.run(arguments);
         assert_eq!(code, Some(0), "emerge failed:\n{output}");
+        output
+    }
+
+    /// What it would merge, in that order: `binary` or `ebuild`, and the package with its BUILD_ID, if it has one.
+    pub(crate) fn plan<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> Vec<String> {
+        let output = self.succeed(["--pretend"].into_iter().chain(arguments));
+        let line = |line: &str| {
+            let (kind, rest) = line.strip_prefix('[')?.split_once(']')?;
+            let kind = kind.split_whitespace().next().filter(|kind| ["binary", "ebuild"].contains(kind))?;
+            Some(format!("{kind} {}", rest.split_whitespace().next()?))
+        };
+        output.lines().filter_map(line).collect()
+    }
+
+    /// What Portage's Python says to a script with one argument, in the same configuration.
+    pub(crate) fn python(&self, script: &str, argument: &str) -> String {
+        let file = self.path("script.py");
+        fs::write(&file, script).unwrap();
+        // In emerge's place.
+        let wrapper = format!("python {} {argument} --", file.display());
+        let mut instead = Self::from(self.pkgdir.clone()).with("WRAP", &wrapper);
+        instead.variables.extend(self.variables.iter().cloned());
+        let Ended { code, output } = instead.run(["-p"]);
+        assert_eq!(code, Some(0), "{output}");
         output
     }
 

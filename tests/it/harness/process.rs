@@ -14,17 +14,41 @@ pub(crate) fn binary() -> &'static str {
     env!("CARGO_BIN_EXE_binhostfs")
 }
 
+/// Where a daemon's binhosts stand.
+#[derive(Debug, Clone)]
+enum Binhosts {
+    Url(String),
+    File(PathBuf),
+    PortageHere,
+    Portage(PathBuf),
+}
+
 /// How to start a daemon.
 #[derive(Debug, Clone)]
 pub(crate) struct Options {
-    url: String,
+    binhosts: Binhosts,
     more: Vec<String>,
     environment: Vec<(String, String)>,
 }
 
 impl Options {
     pub(crate) fn new(url: impl Into<String>) -> Self {
-        Self { url: url.into(), more: Vec::new(), environment: Vec::new() }
+        Self { binhosts: Binhosts::Url(url.into()), more: Vec::new(), environment: Vec::new() }
+    }
+
+    /// The binhosts stand in a `binhostfs.toml`.
+    pub(crate) fn configured(file: &Path) -> Self {
+        Self { binhosts: Binhosts::File(file.to_owned()), more: Vec::new(), environment: Vec::new() }
+    }
+
+    /// With Portage's configuration below the place in which it is mounted, on `pkgdir` there.
+    pub(crate) fn of_portage_here() -> Self {
+        Self { binhosts: Binhosts::PortageHere, more: Vec::new(), environment: Vec::new() }
+    }
+
+    /// The binhosts, their signatures and the mountpoint stand in Portage's files below `root`.
+    pub(crate) fn of_portage(root: &Path) -> Self {
+        Self { binhosts: Binhosts::Portage(root.to_owned()), more: Vec::new(), environment: Vec::new() }
     }
 
     /// More options of `binhostfs mount`.
@@ -103,12 +127,19 @@ impl Mounted {
 
     fn command(&self) -> Command {
         let mut command = Command::new(binary());
-        command.arg("mount").arg("--binhost").arg(&self.options.url);
-        if !self.options.more.iter().any(|option| option == "--keyring") {
+        command.arg("mount");
+        match &self.options.binhosts {
+            Binhosts::Url(url) => command.arg("--binhost").arg(url).arg(self.mountpoint()),
+            Binhosts::File(file) => command.arg("--config").arg(file).arg(self.mountpoint()),
+            Binhosts::PortageHere => command.env("PORTAGE_CONFIGROOT", self.place()),
+            Binhosts::Portage(root) => command.arg("--portage-root").arg(root),
+        };
+        let unsigned = !self.options.more.iter().any(|option| option == "--keyring");
+        if unsigned && matches!(self.options.binhosts, Binhosts::Url(_) | Binhosts::File(_)) {
             command.args(["--verify-signature", "false"]);
         }
         command.arg("--cache-dir").arg(self.cache()).arg("--control").arg(self.control());
-        command.args(&self.options.more).arg(self.mountpoint());
+        command.args(&self.options.more);
         let log = fs::File::options().create(true).append(true).open(self.place().join("log")).unwrap();
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         for (name, value) in &self.options.environment {
