@@ -26,7 +26,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::config::{Binhost, Interval, MountConfig, SignaturePolicy};
 use crate::control::{Control, PackageStatus, Server, Status, VerifyResult};
-use crate::fetch::{Fetcher, Prefetch};
+use crate::fetch::Fetcher;
 use crate::fuse::{Mount, Operations};
 use crate::index::Atom;
 use crate::metrics::Metrics;
@@ -131,7 +131,7 @@ impl Daemon {
         let (held, fetching, counted) = (Arc::clone(&store), Arc::clone(&fetcher), Arc::clone(&metrics));
         let mut sources = Sources::open(held, fetching, counted, &config, policies)?;
         let snapshots = Arc::new(Snapshots::new(sources.first().await?));
-        let operations = Operations::new(Arc::clone(&snapshots), Arc::clone(&fetcher), Prefetch::default());
+        let operations = Operations::new(Arc::clone(&snapshots), Arc::clone(&fetcher), config.prefetch);
         let mount = Mount::new(&config.mountpoint, operations, Arc::clone(&metrics), config.passthrough)?;
         let shared = Arc::new(Shared::new(config, mount, store, fetcher, snapshots, metrics));
         shared.set_reports(sources.reports());

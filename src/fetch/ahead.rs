@@ -23,6 +23,7 @@ use super::origin::Key;
 use super::plan::{self, PlanError};
 use super::queue::{Added, Item, Queue};
 use super::{Fetcher, Flight, MAX_FLIGHTS, Wanted};
+use crate::config::Prefetch;
 
 /// Packages that are fetched ahead at the same time: enough for small ones over a long way, and the next one to be opened has
 /// a third of the line at least.
@@ -41,16 +42,6 @@ const REST: u32 = 10;
 const MAX_REST: Duration = Duration::from_secs(1);
 /// How often to look whether an emerge still runs.
 const LIVENESS: Duration = Duration::from_secs(1);
-
-/// What is fetched before anybody opens it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Prefetch {
-    /// The rest of the plan of an emerge.
-    #[default]
-    Plan,
-    /// Nothing.
-    Off,
-}
 
 /// See the module's documentation. What is under way ends when it is dropped.
 #[derive(Debug)]

@@ -38,7 +38,7 @@ use crate::store::{Body, Store, StoreError};
 use crate::upstream::UpstreamError;
 use crate::verify::{Policy, VerifyError};
 
-pub use ahead::{AHEAD_SHARE, Ahead, MAX_AHEAD_BYTES, MAX_AHEAD_DOWNLOADS, Prefetch, RESERVED};
+pub use ahead::{AHEAD_SHARE, Ahead, MAX_AHEAD_BYTES, MAX_AHEAD_DOWNLOADS, RESERVED};
 use alarms::Alarms;
 use failures::Failures;
 pub use failures::{FAILURE_MEMORY, FailureReport};

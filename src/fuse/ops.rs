@@ -4,7 +4,8 @@ use std::fs::File;
 use std::sync::Arc;
 
 use super::FsError;
-use crate::fetch::{Ahead, Fetcher, Prefetch, Wanted};
+use crate::config::Prefetch;
+use crate::fetch::{Ahead, Fetcher, Wanted};
 use crate::tree::{Age, Attributes, Inode, Node, Snapshots, Tree};
 
 /// What an open leads to.
