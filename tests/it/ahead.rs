@@ -124,6 +124,21 @@ fn the_rest_of_a_plan_arrives_without_being_opened() {
 }
 
 #[test]
+fn nothing_is_fetched_ahead_where_that_is_switched_off() {
+    if !can_mount() {
+        return;
+    }
+    let packages: [Package; 4] = packages(50_000);
+    let origin = Origin::with(&packages);
+    let mounted = Options::new(origin.url()).with(["--prefetch", "off"]).mount();
+    let mut emerge = Emerge::with_plan(&packages);
+    // What is fetched ahead is begun before the first open is answered, so the second one comes late enough.
+    packages[..2].iter().for_each(|package| emerge.opens(&mounted, package));
+    eventually(20, "both are cached", || cached(&mounted) == 2);
+    assert_eq!((origin.package_requests(), mounted.counter("prefetched")), (2, 0));
+}
+
+#[test]
 fn a_plan_that_grows_is_followed_further() {
     if !can_mount() {
         return;
