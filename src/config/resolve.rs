@@ -28,6 +28,12 @@ impl RawMount {
         let result = self
             .read_files(&mut files, &mut report)
             .and_then(|found| Resolver { raw: self, found: &found, report: &mut report, machine }.resolve(check));
+        // Keys that are missing now may come.
+        for binhost in result.iter().flat_map(|config| &config.binhosts) {
+            if let SignaturePolicy::Required { keyrings } = &binhost.signatures {
+                files.seen.extend(keyrings.iter().cloned());
+            }
+        }
         Resolution { result, report, watched: files.seen }
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::refresh::Request;
 use super::state::Shared;
@@ -69,9 +70,13 @@ async fn await_change(watch: &mut AsyncFd<Readable>) -> std::io::Result<()> {
             break;
         }
     }
-    while let Ok(ready) = tokio::time::timeout(SETTLED, watch.readable_mut()).await {
+    let mut quiet = Instant::now() + SETTLED;
+    // Whatever else happens in these directories does not count.
+    while let Ok(ready) = tokio::time::timeout_at(quiet, watch.readable_mut()).await {
         let mut ready = ready?;
-        ready.get_inner_mut().0.drain()?;
+        if ready.get_inner_mut().0.drain()? == Changes::Some {
+            quiet = Instant::now() + SETTLED;
+        }
         ready.clear_ready();
     }
     Ok(())

@@ -75,12 +75,15 @@ impl Sources {
         Ok(sources)
     }
 
-    /// Other binhosts, or other rules. Those that are configured as before go on as they are.
+    /// Other binhosts, or other rules. Those that are configured as before go on as they are; new ones are asked, so that
+    /// what they have is shown together with what they replace being gone.
     pub(super) async fn configure(&mut self, config: &MountConfig) -> anyhow::Result<()> {
         let fresh = self.take_over(config, policies(&config.binhosts)?)?;
         for source in self.all.iter_mut().filter(|source| fresh.contains(&source.id)) {
             source.load().await;
         }
+        // Why not is said by each of them.
+        drop(self.ask_new().await);
         self.behind = true;
         Ok(())
     }
@@ -96,7 +99,11 @@ impl Sources {
             self.next += 1;
             let upstream = Arc::new(Upstream::new(binhost.clone(), Arc::clone(&self.metrics))?);
             let origin = Arc::new(Origin { name, upstream, policy });
-            fresh.push(Source::open(self.store.directory(), binhost.clone(), id, origin)?);
+            let mut source = Source::open(self.store.directory(), binhost.clone(), id, origin)?;
+            if let Some(before) = self.all.iter().find(|before| before.config.directory == binhost.directory) {
+                source.succeed(before);
+            }
+            fresh.push(source);
         }
         // Nothing can fail any more.
         let ids = fresh.iter().map(|source| source.id).collect();
@@ -116,13 +123,7 @@ impl Sources {
         }
         let none = |all: &[Source]| all.iter().all(|source| source.current().is_none());
         if none(&self.all) {
-            let reason = match tokio::time::timeout(START_BUDGET, self.ask(Order::Forward)).await {
-                Ok(failures) => failures.join("; "),
-                Err(_) => {
-                    self.all.iter().for_each(Source::discard);
-                    format!("nothing after {}", shown(START_BUDGET))
-                }
-            };
+            let reason = self.ask_new().await;
             if none(&self.all) {
                 tracing::warn!("no index: PKGDIR is shown empty until a binhost answers; {reason}");
             } else if !reason.is_empty() {
@@ -134,10 +135,26 @@ impl Sources {
         self.tree().await
     }
 
+    /// Asks those that have no index, within [`START_BUDGET`]; what went wrong with which.
+    async fn ask_new(&mut self) -> String {
+        let asked = self.ask_those(Order::Forward, |source| source.current().is_none());
+        match tokio::time::timeout(START_BUDGET, asked).await {
+            Ok(failures) => failures.join("; "),
+            Err(_) => {
+                self.all.iter().filter(|source| source.current().is_none()).for_each(Source::discard);
+                format!("nothing after {}", shown(START_BUDGET))
+            }
+        }
+    }
+
     /// Asks all binhosts at once; what went wrong with which.
     async fn ask(&mut self, order: Order) -> Vec<String> {
+        self.ask_those(order, |_| true).await
+    }
+
+    async fn ask_those(&mut self, order: Order, which: impl Fn(&Source) -> bool) -> Vec<String> {
         let many = self.all.len() > 1;
-        let asked = self.all.iter_mut().map(async |source| {
+        let asked = self.all.iter_mut().filter(|source| which(source)).map(async |source| {
             let news = source.refresh(order).await;
             (source.config.name.clone(), news)
         });
@@ -333,6 +350,10 @@ impl Refresher {
             let tree = self.sources.tree().await;
             outcome = tree.map(|tree| shared.show(tree)).map_err(|error| format!("showing it: {error:#}"));
             shared.set_problem(outcome.clone().err());
+            // Also those of which nothing is shown yet.
+            let mut wanted = shared.snapshots.origins();
+            wanted.extend(self.sources.all.iter().map(|source| source.id));
+            shared.fetcher.retain_origins(&wanted);
         }
         // Whoever misses a package in the index finds the reason in `status`.
         shared.set_reports(self.sources.reports());

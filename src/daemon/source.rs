@@ -15,12 +15,14 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
 use super::files::{blocking, read_json, seconds_now, sync_directory, write_json};
 use super::refusals::Refusals;
+use super::shown;
 use super::votes::Votes;
 use crate::config::{Binhost, Offline};
 use crate::control::RefreshStatus;
@@ -31,6 +33,10 @@ use crate::upstream::{IndexAnswer, Upstream, UpstreamError, Validators};
 
 /// Refused packages that are looked at after a refresh.
 const MAX_PROBES: usize = 64;
+/// How much older than it is a confirmation may be on disk: a refresh that brings nothing writes nothing.
+const CONFIRMED_MEMORY: u64 = 6 * 3600;
+/// How long a binhost may take to deliver its index, or its mirrors their votes: the others have to wait for it.
+const REFRESH_BUDGET: Duration = Duration::from_secs(15 * 60);
 const STATE: &str = "state.json";
 
 /// What is known of the stored index.
@@ -84,6 +90,8 @@ pub(super) struct Source {
     pub(super) origin: Arc<Origin>,
     directory: PathBuf,
     state: IndexState,
+    /// As it was written last.
+    written: IndexState,
     refusals: Refusals,
     votes: Votes,
     current: Option<Current>,
@@ -98,11 +106,18 @@ impl Source {
         let directory = store.join("index").join(&config.directory);
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory);
         made.with_context(|| format!("creating {}", directory.display()))?;
-        let state = read_json(&directory.join(STATE)).unwrap_or_default();
+        let state: IndexState = read_json(&directory.join(STATE)).unwrap_or_default();
+        let written = state.clone();
         let refusals = Refusals::load(&directory, &origin.policy.to_string());
-        let votes = Votes::open(&directory, config.quorum)?;
+        let votes = Votes::open(&directory, &config)?;
         let refresh = RefreshStatus::default();
-        Ok(Self { config, id, origin, directory, state, refusals, votes, current: None, refresh, away: false })
+        let (current, away) = (None, false);
+        Ok(Self { config, id, origin, directory, state, written, refusals, votes, current, refresh, away })
+    }
+
+    /// Stands in for `before`, which is the same binhost with other settings: it has not come nearer.
+    pub(super) fn succeed(&mut self, before: &Self) {
+        self.away = before.away;
     }
 
     /// Takes the stored index, if there is a usable one.
@@ -193,7 +208,10 @@ impl Source {
     /// Asks the binhost for its index.
     pub(super) async fn refresh(&mut self, order: Order) -> anyhow::Result<News> {
         let was_away = self.away;
-        let outcome = self.ask(order).await;
+        let outcome = tokio::time::timeout(REFRESH_BUDGET, self.ask(order)).await.unwrap_or_else(|_| {
+            self.discard();
+            Err(anyhow::anyhow!("no index after {}: the line or the binhost is too slow", shown(REFRESH_BUDGET)))
+        });
         let now = seconds_now();
         self.refresh.attempted = now;
         match outcome {
@@ -219,10 +237,12 @@ impl Source {
         let upstream = Arc::clone(&self.origin.upstream);
         let mut failures = Vec::new();
         let mut away = true;
-        let mut sources = upstream.index_sources(&self.state.validators);
+        // Without the index, "not modified" would be no use.
+        let known = self.current.as_ref().map(|_| self.state.validators.clone()).unwrap_or_default();
+        let mut sources = upstream.index_sources(&known);
         loop {
             let file = self.incoming()?;
-            let Some(answer) = sources.next(&self.state.validators, &file).await else { break };
+            let Some(answer) = sources.next(&known, &file).await else { break };
             match answer {
                 Ok(IndexAnswer::NotModified) if self.current.is_some() => {
                     self.confirm().await;
@@ -252,17 +272,24 @@ impl Source {
         Err(anyhow::anyhow!(failures.join("; ")))
     }
 
-    /// An empty file for an index to come.
+    /// An empty file for an index to come. It stays while it is empty: nothing is written as long as no index comes.
     fn incoming(&self) -> anyhow::Result<File> {
         let path = self.incoming_path();
-        let file = File::options().read(true).write(true).create(true).truncate(true).open(&path);
-        file.with_context(|| format!("creating {}", path.display()))
+        let creating = || format!("creating {}", path.display());
+        let file = File::options().read(true).write(true).create(true).truncate(false).open(&path);
+        let file = file.with_context(creating)?;
+        if file.metadata().with_context(creating)?.len() > 0 {
+            file.set_len(0).with_context(creating)?;
+        }
+        Ok(file)
     }
 
     /// No index came: what there is of one, up to half a GiB, does not stay on the disk.
     pub(super) fn discard(&self) {
         let path = self.incoming_path();
-        if let Err(error) = fs::remove_file(&path) {
+        if fs::metadata(&path).is_ok_and(|metadata| metadata.len() > 0)
+            && let Err(error) = fs::remove_file(&path)
+        {
             tracing::debug!(path = %path.display(), %error, "removing what is no index");
         }
     }
@@ -270,7 +297,10 @@ impl Source {
     /// The binhost says that nothing changed.
     async fn confirm(&mut self) {
         self.state.confirmed = seconds_now();
-        self.write_state().await;
+        let same = IndexState { confirmed: self.written.confirmed, ..self.state.clone() } == self.written;
+        if !same || self.state.confirmed.abs_diff(self.written.confirmed) > CONFIRMED_MEMORY {
+            self.write_state().await;
+        }
     }
 
     /// Takes the index in `file`, which [`Source::incoming`] made. Nothing changes on an error.
@@ -282,6 +312,7 @@ impl Source {
     ) -> anyhow::Result<News> {
         if self.is_current(&file).await {
             // From a server that cannot say so.
+            self.keep_vote(&from).await;
             (self.state.validators, self.state.from) = (validators, from);
             self.discard();
             self.confirm().await;
@@ -306,9 +337,11 @@ impl Source {
         })
         .await?;
         let stamp = stamp(&file.metadata()?);
+        self.keep_vote(&from).await;
+        // Both before the next await: a refresh may be broken off.
         self.state = IndexState { validators, confirmed: seconds_now(), timestamp, from, file: stamp };
-        self.write_state().await;
         self.take_up(index, stamp);
+        self.write_state().await;
         Ok(News::Changed)
     }
 
@@ -325,9 +358,23 @@ impl Source {
         blocking(compare).await.unwrap_or(false)
     }
 
+    /// The index comes from `next` now: where it came from until now has a vote like the others.
+    async fn keep_vote(&mut self, next: &str) {
+        let IndexState { from, validators, .. } = &self.state;
+        if let Some(current) = self.current.as_ref().filter(|_| from != next) {
+            self.votes.keep(from, validators.clone(), &current.index).await;
+        }
+    }
+
     /// Asks the other URLs what they have. `true`: they agree on other entries than before.
     async fn ask_for_votes(&mut self) -> bool {
-        self.votes.ask(&self.origin.upstream, &self.state.from).await;
+        let votes = self.votes.ask(&self.origin.upstream, &self.state.from);
+        if tokio::time::timeout(REFRESH_BUDGET, votes).await.is_err() {
+            tracing::warn!(
+                binhost = self.config.name,
+                "not every mirror has told in time what it has; its last vote counts"
+            );
+        }
         self.count_votes()
     }
 
@@ -336,9 +383,11 @@ impl Source {
         self.votes.count(&self.origin.upstream, &self.state.from, &current.index)
     }
 
-    async fn write_state(&self) {
+    async fn write_state(&mut self) {
         let (path, state) = (self.directory.join(STATE), self.state.clone());
+        self.written = state.clone();
         if let Err(error) = blocking(move || write_json(&path, &state)).await {
+            self.written = IndexState::default();
             tracing::warn!(
                 error = format!("{error:#}"),
                 "the state of the index is not written; it will be fetched whole at the next start"

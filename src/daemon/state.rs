@@ -158,7 +158,6 @@ impl Shared {
         let before = self.snapshots.replace(Arc::clone(&tree));
         self.mount.forget(&before.changes(&tree));
         drop((before, current));
-        self.fetcher.retain_origins(&self.snapshots.origins());
         give_memory_back();
         tracing::info!("{}", self.summary());
         true

@@ -1,28 +1,34 @@
 //! A quorum of mirrors: an entry is shown only if so many URLs of the binhost have it with the same digests.
 //!
 //! One of them alone, taken over or led astray, can then neither bring an entry in nor keep an old one alive. What each of
-//! the other URLs has is kept as the sorted identities of its entries (16 bytes each) in `votes/<number>.ids`, with what to
-//! ask it by the next time in `votes/<number>.json`. One that does not answer keeps its last vote.
+//! the other URLs has is kept as the sorted identities of its entries (16 bytes each) in `votes/<digest of the URL>.ids`, with
+//! what to ask it by the next time in `.json` beside it. One that does not answer keeps its last vote, and so does the one that
+//! the index came from when it comes from another. A vote that is damaged is none, and is asked for again whole.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
-use std::num::NonZeroUsize;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
-use super::files::{blocking, read_json, write_file, write_json};
+use super::files::{blocking, read_json, write_file};
+use super::source::{Stamp, stamp};
+use crate::config::Binhost;
 use crate::index::{EntryId, Index};
 use crate::upstream::{IndexAnswer, Upstream, Validators};
 
 /// What is known of one vote.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 struct VoteState {
     /// The URL of the binhost, without credentials.
     url: String,
     validators: Validators,
+    /// The identities when they were written.
+    file: Stamp,
 }
 
 /// See the module's documentation.
@@ -32,16 +38,26 @@ pub(super) struct Votes {
     /// URLs that must have an entry, the one that the index came from among them.
     quorum: usize,
     disputed: HashSet<EntryId>,
+    /// URLs that did not answer, and what was said of it.
+    silent: HashMap<String, String>,
 }
 
 impl Votes {
-    pub(super) fn open(source: &Path, quorum: NonZeroUsize) -> anyhow::Result<Self> {
-        let directory = source.join("votes");
-        if quorum.get() > 1 {
-            let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory);
-            made.with_context(|| format!("creating {}", directory.display()))?;
+    /// The votes of the URLs of `binhost`, kept below `source`; those of others are removed.
+    pub(super) fn open(source: &Path, binhost: &Binhost) -> anyhow::Result<Self> {
+        let (directory, quorum) = (source.join("votes"), binhost.quorum.get());
+        let votes = Self { directory, quorum, disputed: HashSet::new(), silent: HashMap::new() };
+        if quorum > 1 {
+            let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&votes.directory);
+            made.with_context(|| format!("creating {}", votes.directory.display()))?;
+            let stays: HashSet<PathBuf> = binhost.urls.iter().map(|url| votes.path(&url.to_string(), "")).collect();
+            let all = fs::read_dir(&votes.directory).into_iter().flatten().flatten().map(|entry| entry.path());
+            for path in all.filter(|path| !stays.contains(&path.with_extension(""))) {
+                // It would only take up room.
+                let _ = fs::remove_file(path);
+            }
         }
-        Ok(Self { directory, quorum: quorum.get(), disputed: HashSet::new() })
+        Ok(votes)
     }
 
     /// Entries of the index that too few have.
@@ -50,40 +66,50 @@ impl Votes {
     }
 
     /// Asks every URL but `chosen`, where the index came from, what it has.
-    pub(super) async fn ask(&self, upstream: &Upstream, chosen: &str) {
+    pub(super) async fn ask(&mut self, upstream: &Upstream, chosen: &str) {
         if self.quorum <= 1 {
             return;
         }
         for (source, url) in upstream.binhost().urls.iter().map(ToString::to_string).enumerate() {
-            if url != chosen
-                && let Err(error) = self.ask_one(upstream, source, &url).await
-            {
-                tracing::warn!(url, "no vote of this mirror, its last one counts: {error:#}");
+            if url == chosen {
+                continue;
+            }
+            match self.ask_one(upstream, source, &url).await {
+                Ok(()) => drop(self.silent.remove(&url)),
+                Err(error) => {
+                    let error = format!("{error:#}");
+                    // The same failure over and over is said once.
+                    if self.silent.get(&url) != Some(&error) {
+                        tracing::warn!(url, "no vote of this mirror, its last one counts: {error}");
+                        self.silent.insert(url, error);
+                    }
+                }
             }
         }
     }
 
+    /// `index` is what `url` has, as far as is known.
+    pub(super) async fn keep(&self, url: &str, validators: Validators, index: &Index) {
+        if self.quorum <= 1 || url.is_empty() {
+            return;
+        }
+        let (has, vote) = (identities(index), self.vote(url, validators));
+        if let Err(error) = blocking(move || vote.write(&has)).await {
+            tracing::warn!(url, "the vote of this mirror is not written: {error:#}");
+        }
+    }
+
     async fn ask_one(&self, upstream: &Upstream, source: usize, url: &str) -> anyhow::Result<()> {
-        let path = self.path(source, "new");
+        let path = self.path(url, "new");
         let options = File::options().read(true).write(true).create(true).truncate(true).open(&path);
         let file = options.with_context(|| format!("creating {}", path.display()))?;
         // What arrives is read by descriptor, and does not stay.
         fs::remove_file(&path).with_context(|| format!("removing {}", path.display()))?;
-        let known = self.state(source, url).map(|state| state.validators).unwrap_or_default();
+        let known = self.state(url).map(|state| state.validators).unwrap_or_default();
         let answer = upstream.index_source(source).next(&known, &file).await.context("it has rested too long")??;
         let IndexAnswer::Fresh(validators) = answer else { return Ok(()) };
-        let (ids, json) = (self.path(source, "ids"), self.path(source, "json"));
-        let state = VoteState { url: url.to_owned(), validators };
-        blocking(move || {
-            let index = Index::parse(file)?;
-            let mut has: Vec<[u8; 16]> = index.records().iter().map(|record| record.id.0).collect();
-            has.sort_unstable();
-            // Between the two, what was there is no vote of anybody.
-            write_json(&json, &VoteState::default())?;
-            write_file(&ids, &has.concat())?;
-            write_json(&json, &state)
-        })
-        .await
+        let vote = self.vote(url, validators);
+        blocking(move || vote.write(&identities(&Index::parse(file)?))).await
     }
 
     /// Counts the votes that are here for the entries of `index`, which came from `chosen`. `true`: other entries are disputed
@@ -92,10 +118,13 @@ impl Votes {
         if self.quorum <= 1 {
             return false;
         }
-        let mut counts: HashMap<EntryId, usize> = index.records().iter().map(|record| (record.id, 1)).collect();
-        for (source, url) in upstream.binhost().urls.iter().map(ToString::to_string).enumerate() {
-            if url != chosen && self.state(source, &url).is_some() {
-                let ids = fs::read(self.path(source, "ids")).unwrap_or_default();
+        let urls: Vec<String> = upstream.binhost().urls.iter().map(ToString::to_string).collect();
+        // It may come from a URL that is not one of the binhost's any more.
+        let own = usize::from(urls.iter().any(|url| url == chosen));
+        let mut counts: HashMap<EntryId, usize> = index.records().iter().map(|record| (record.id, own)).collect();
+        for url in urls {
+            if url != chosen && self.state(&url).is_some() {
+                let ids = fs::read(self.path(&url, "ids")).unwrap_or_default();
                 let ids: HashSet<EntryId> = ids.as_chunks().0.iter().map(|id| EntryId(*id)).collect();
                 for id in ids {
                     counts.entry(id).and_modify(|count| *count += 1);
@@ -116,11 +145,52 @@ impl Votes {
         changed
     }
 
-    fn state(&self, source: usize, url: &str) -> Option<VoteState> {
-        read_json(&self.path(source, "json")).filter(|state: &VoteState| state.url == url)
+    /// What is known of the vote of a URL, if it is as it was left.
+    fn state(&self, url: &str) -> Option<VoteState> {
+        let state = read_json(&self.path(url, "json")).filter(|state: &VoteState| state.url == url)?;
+        let file = fs::metadata(self.path(url, "ids")).ok()?;
+        (stamp(&file) == state.file).then_some(state)
     }
 
-    fn path(&self, source: usize, extension: &str) -> PathBuf {
-        self.directory.join(format!("{source}.{extension}"))
+    fn vote(&self, url: &str, validators: Validators) -> Vote {
+        let (ids, json) = (self.path(url, "ids"), self.path(url, "json"));
+        Vote { ids, json, url: url.to_owned(), validators }
     }
+
+    fn path(&self, url: &str, extension: &str) -> PathBuf {
+        let name: String = Sha256::digest(url).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        self.directory.join(name).with_extension(extension)
+    }
+}
+
+/// A vote to be written.
+struct Vote {
+    ids: PathBuf,
+    json: PathBuf,
+    url: String,
+    validators: Validators,
+}
+
+impl Vote {
+    /// Nothing is written where it stands already.
+    fn write(self, has: &[u8]) -> anyhow::Result<()> {
+        let Self { ids, json, url, validators } = self;
+        if !fs::read(&ids).is_ok_and(|before| before == has) {
+            // What is not as `json` says is no vote of anybody: a crash in between costs no more than a question.
+            write_file(&ids, has)?;
+        }
+        let file = stamp(&fs::metadata(&ids).with_context(|| format!("reading {}", ids.display()))?);
+        let state = VoteState { url, validators, file };
+        let text = serde_json::to_vec(&state)?;
+        if !fs::read(&json).is_ok_and(|before| before == text) {
+            write_file(&json, &text)?;
+        }
+        Ok(())
+    }
+}
+
+fn identities(index: &Index) -> Vec<u8> {
+    let mut has: Vec<[u8; 16]> = index.records().iter().map(|record| record.id.0).collect();
+    has.sort_unstable();
+    has.concat()
 }

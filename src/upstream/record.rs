@@ -119,8 +119,9 @@ impl Upstream {
                 let (random, at_least) = (retry::random(), retry::asked_for(error));
                 let rest = |failures| retry::rest(failures, random);
                 self.note(slot, |health| {
+                    let before = health.failures();
                     health.failed(Instant::now(), error.to_string(), rest, at_least);
-                    if health.failures() == 1 {
+                    if before == 0 {
                         tracing::info!(%error, "a URL of the binhost fails; others are asked first, if there are any");
                     }
                 });

@@ -1,11 +1,13 @@
 //! Several binhosts in one mount, mirrors that have to agree, and builds that change.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::SystemTime;
 
 use serde_json::Value;
 
-use crate::harness::{Act, Mounted, Options, Origin, Package, binary, can_mount, eventually};
+use crate::harness::{Act, Mounted, Options, Origin, Package, binary, can_mount, eventually, gpg};
 
 const TIME: u64 = 1_760_000_000;
 /// A refresh a second, and what one with a dead URL takes.
@@ -334,4 +336,144 @@ fn list_and_why_say_what_became_of_a_package() {
     let states: Vec<&str> =
         answer["packages"].as_array().unwrap().iter().map(|package| package["state"].as_str().unwrap()).collect();
     assert_eq!((code, states), (Some(0), vec!["left-out", "shown", "shown"]));
+}
+
+#[test]
+fn a_binhost_in_place_of_another_delivers_at_once() {
+    if !can_mount() {
+        return;
+    }
+    let [mine, theirs] = [package("mine-1", 9_000), package("theirs-1", 9_000)];
+    let (one, two) = (Origin::with(std::slice::from_ref(&mine)), Origin::with(std::slice::from_ref(&theirs)));
+    let configured = configured(&toml(&[("one", &one)], ""));
+    configured.write(&toml(&[("two", &two)], ""));
+    let mut seen = Vec::new();
+    eventually(REFRESHED, "the other binhost", || {
+        seen.push(shown(&configured.mounted));
+        seen.last().unwrap() == &[&*theirs.path]
+    });
+    assert!(seen.iter().all(|paths| paths.len() == 1), "Portage saw nothing for a while: {seen:?}");
+    reads(&configured.mounted, &theirs.path, &theirs);
+}
+
+#[test]
+fn each_mirror_of_a_quorum_may_be_away() {
+    if !can_mount() {
+        return;
+    }
+    let all = [package("a-1", 9_000), package("b-1", 9_000)];
+    let origins: Vec<Origin> = (0..3).map(|_| Origin::with(&all)).collect();
+    let toml = |mirrors: [&Origin; 2], more: &str| {
+        let mirrors: Vec<String> = mirrors.iter().map(|mirror| format!("\"{}\"", mirror.url())).collect();
+        format!("{}mirrors = [{}]\nquorum = 3\n", toml(&[("one", &origins[0])], more), mirrors.join(", "))
+    };
+    let mut configured = configured(&toml([&origins[1], &origins[2]], ""));
+    let paths = [&*all[0].path, &*all[1].path];
+    eventually(REFRESHED, "all agree", || shown(&configured.mounted) == paths);
+    let requests = |origin: &Origin| origin.asked("Packages.gz").len();
+    // The one that the index comes from goes silent: another's takes its place, and its own vote stays.
+    origins[0].script("Packages.gz", [Act::Status(503, Vec::new())]);
+    origins[2].script("Packages.gz", [Act::Status(503, Vec::new())]);
+    let before = requests(&origins[1]);
+    eventually(REFRESHED, "the second is asked", || requests(&origins[1]) > before + 2);
+    assert_eq!(shown(&configured.mounted), paths);
+    // Their order says nothing of what they have.
+    configured.write(&toml([&origins[2], &origins[1]], ""));
+    let before = requests(&origins[1]);
+    eventually(REFRESHED, "the second is asked", || requests(&origins[1]) > before + 2);
+    assert_eq!(shown(&configured.mounted), paths);
+    configured.mounted.stop();
+    configured.mounted.start();
+    assert_eq!(shown(&configured.mounted), paths);
+}
+
+#[test]
+fn a_damaged_vote_is_asked_for_again() {
+    if !can_mount() {
+        return;
+    }
+    let package = package("a-1", 9_000);
+    let (one, two) = (Origin::with(std::slice::from_ref(&package)), Origin::with(std::slice::from_ref(&package)));
+    let mut mounted =
+        Options::new(one.url()).with(["--mirror", &two.url(), "--quorum", "2", "--refresh", "1s"]).mount();
+    eventually(REFRESHED, "both have it", || shown(&mounted) == [&*package.path]);
+    mounted.stop();
+    let mut damaged = 0;
+    for index in fs::read_dir(mounted.cache().join("v1/index")).unwrap() {
+        for vote in fs::read_dir(index.unwrap().path().join("votes")).unwrap().map(|vote| vote.unwrap().path()) {
+            if vote.extension().is_some_and(|extension| extension == "ids") {
+                fs::write(vote, "").unwrap();
+                damaged += 1;
+            }
+        }
+    }
+    assert_eq!(damaged, 1);
+    mounted.start();
+    eventually(REFRESHED, "it is asked whole", || shown(&mounted) == [&*package.path]);
+}
+
+/// When each file below a directory was written.
+fn written(directory: &Path) -> Vec<(PathBuf, SystemTime)> {
+    let mut all = Vec::new();
+    for path in fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()) {
+        match path.is_dir() {
+            true => all.extend(written(&path)),
+            false => all.push((path.clone(), path.metadata().unwrap().modified().unwrap())),
+        }
+    }
+    all.sort();
+    all
+}
+
+#[test]
+fn nothing_is_written_or_said_while_nothing_changes() {
+    if !can_mount() {
+        return;
+    }
+    let [mine, theirs] = [package("mine-1", 9_000), package("theirs-1", 9_000)];
+    let origins: Vec<Origin> = (0..3).map(|_| Origin::with(std::slice::from_ref(&mine))).collect();
+    // One that cannot say that nothing has changed, and one that is gone.
+    origins.iter().take(2).for_each(|origin| origin.script("Packages.gz", [Act::Whole]));
+    let away = Origin::with(std::slice::from_ref(&theirs));
+    let text = toml(&[("away", &away), ("one", &origins[0])], "offline = \"hide\"");
+    let mirrors = format!("mirrors = [\"{}\", \"{}\"]\nquorum = 2\n", origins[1].url(), origins[2].url());
+    let configured = configured(&(text + &mirrors));
+    let mounted = &configured.mounted;
+    eventually(REFRESHED, "they agree", || shown(mounted) == [&*mine.path, &*theirs.path]);
+    drop(away);
+    origins[2].script("Packages.gz", [Act::Status(500, Vec::new())]);
+    eventually(REFRESHED, "it is away", || shown(mounted) == [&*mine.path]);
+    let refreshed = |times| {
+        let before = mounted.counter("failed_refreshes");
+        eventually(REFRESHED, "refreshes", || mounted.counter("failed_refreshes") >= before + times);
+    };
+    refreshed(4);
+    let state = || ["index", "generations"].map(|name| written(&mounted.cache().join("v1").join(name)));
+    let (before, said) = (state(), mounted.log().lines().count());
+    refreshed(4);
+    assert_eq!(state(), before);
+    assert_eq!(mounted.log().lines().count(), said, "{}", mounted.log());
+}
+
+#[test]
+fn keys_that_come_after_the_configuration_are_taken() {
+    if !can_mount() {
+        return;
+    }
+    let Some(gpg) = gpg() else { return };
+    let package = package("mine-1", 9_000);
+    let origin = Origin::with(std::slice::from_ref(&package));
+    let place = tempfile::tempdir().unwrap();
+    let key = place.path().join("keys/key.asc");
+    let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
+    fs::write(file.path(), toml(&[("one", &origin)], "verify-signature = false")).unwrap();
+    let mounted = Options::configured(file.path()).with(["--keyring", key.to_str().unwrap()]).mount();
+    let configured = Configured { file, mounted };
+    configured.write(&toml(&[("one", &origin)], ""));
+    eventually(REFRESHED, "there is no key", || configured.mounted.status()["misconfigured"].is_string());
+    assert_eq!(shown(&configured.mounted), [&*package.path]);
+    fs::create_dir(key.parent().unwrap()).unwrap();
+    fs::write(&key, gpg.export(&[&gpg.key("key", "ed25519", "sign", "0", None)])).unwrap();
+    eventually(REFRESHED, "they are taken", || configured.mounted.status()["misconfigured"].is_null());
+    assert_eq!(fs::read(configured.mounted.path(&package.path)).unwrap_err().raw_os_error(), EIO);
 }
