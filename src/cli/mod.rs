@@ -7,8 +7,10 @@ mod demo;
 mod logging;
 mod mount;
 mod output;
+mod packages;
 mod refresh;
 mod status;
+mod verify;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -37,7 +39,10 @@ enum Command {
     CheckConfig(check_config::CheckArguments),
     Demo(demo::DemoArguments),
     Status(status::StatusArguments),
+    List(packages::ListArguments),
+    Why(packages::WhyArguments),
     Refresh(refresh::RefreshArguments),
+    Verify(verify::VerifyArguments),
 }
 
 /// Runs the program with its arguments, the first of which is its name.
@@ -56,7 +61,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::CheckConfig(arguments) => check_config::run(arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
+        Command::List(arguments) => packages::list(&arguments),
+        Command::Why(arguments) => packages::why(&arguments),
         Command::Refresh(arguments) => refresh::run(&arguments),
+        Command::Verify(arguments) => verify::run(&arguments),
     }
 }
 

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::index::Atom;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::{Method, Request};
@@ -11,13 +12,18 @@ use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use super::{ACCEPT_OLDER, REFRESH_PATH, Refreshed, STATUS_PATH, Status};
+use super::{
+    ACCEPT_OLDER, ATOM, PACKAGES_PATH, Packages, REFRESH_PATH, Refreshed, STATUS_PATH, Status, VERIFY_PATH,
+    VerifyResult,
+};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// A refresh tries every URL, with patience.
 const REFRESH_TIMEOUT: Duration = Duration::from_secs(600);
+/// A cache may be large, and its disk slow.
+const VERIFY_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 /// Largest answer that is read, bytes.
-const MAX_ANSWER: usize = 16 << 20;
+const MAX_ANSWER: usize = 256 << 20;
 
 /// Why there is no status.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +64,30 @@ pub async fn get_status(path: &Path) -> Result<Status, ClientError> {
 pub async fn refresh(path: &Path, accept_older: bool) -> Result<Refreshed, ClientError> {
     let query = if accept_older { format!("{REFRESH_PATH}?{ACCEPT_OLDER}") } else { REFRESH_PATH.to_owned() };
     ask(path, Method::POST, &query, REFRESH_TIMEOUT).await
+}
+
+/// Asks the daemon behind `path` what becomes of packages that match, or of all.
+///
+/// # Errors
+/// See [`ClientError`].
+pub async fn get_packages(path: &Path, atoms: &[Atom]) -> Result<Packages, ClientError> {
+    let start = format!("{PACKAGES_PATH}?");
+    let length = start.len();
+    let mut query = url::form_urlencoded::Serializer::for_suffix(start, length);
+    query.extend_pairs(atoms.iter().map(|atom| (ATOM, atom.to_string())));
+    let answer: Packages = ask(path, Method::GET, &query.finish(), REFRESH_TIMEOUT).await?;
+    match answer.error {
+        Some(reason) => Err(ClientError::BadAnswer { path: path.to_owned(), reason }),
+        None => Ok(answer),
+    }
+}
+
+/// Has the daemon behind `path` read its whole cache again, and waits for it.
+///
+/// # Errors
+/// See [`ClientError`].
+pub async fn verify(path: &Path) -> Result<VerifyResult, ClientError> {
+    ask(path, Method::POST, VERIFY_PATH, VERIFY_TIMEOUT).await
 }
 
 async fn ask<T: DeserializeOwned>(

@@ -18,7 +18,8 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::UnixListener;
 
-use super::{ACCEPT_OLDER, Control, REFRESH_PATH, Refreshed, STATUS_PATH};
+use super::{ACCEPT_OLDER, ATOM, Control, PACKAGES_PATH, Packages, REFRESH_PATH, Refreshed, STATUS_PATH, VERIFY_PATH};
+use crate::index::Atom;
 
 /// Connections at the same time; more wait.
 const MAX_CONNECTIONS: usize = 16;
@@ -120,8 +121,32 @@ async fn answer(request: &Request<Incoming>, control: &dyn Control) -> Response<
             let code = if answer.is_ok() { StatusCode::OK } else { StatusCode::BAD_GATEWAY };
             json(code, &Refreshed { error: answer.as_ref().err().cloned(), summary: answer.ok() })
         }
-        (_, STATUS_PATH | REFRESH_PATH) => json(StatusCode::METHOD_NOT_ALLOWED, &problem("not this method")),
+        (&Method::GET, PACKAGES_PATH) => packages(request.uri().query().unwrap_or_default(), control).await,
+        (&Method::POST, VERIFY_PATH) => match control.verify().await {
+            Ok(result) => json(StatusCode::OK, &result),
+            Err(_) => json(StatusCode::BAD_GATEWAY, &problem("the daemon is stopping")),
+        },
+        (_, STATUS_PATH | REFRESH_PATH | VERIFY_PATH | PACKAGES_PATH) => {
+            json(StatusCode::METHOD_NOT_ALLOWED, &problem("not this method"))
+        }
         _ => json(StatusCode::NOT_FOUND, &problem("no such resource")),
+    }
+}
+
+async fn packages(query: &str, control: &dyn Control) -> Response<Full<Bytes>> {
+    let refuse = |code, error| json(code, &Packages { packages: Vec::new(), error: Some(error) });
+    let mut atoms = Vec::new();
+    for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
+        match value.parse::<Atom>() {
+            Ok(atom) if name == ATOM => atoms.push(atom),
+            Ok(_) => return refuse(StatusCode::BAD_REQUEST, format!("no such parameter: {name}")),
+            Err(error) => return refuse(StatusCode::BAD_REQUEST, error.to_string()),
+        }
+    }
+    match control.packages(atoms).await {
+        Ok(Ok(packages)) => json(StatusCode::OK, &Packages { packages, error: None }),
+        Ok(Err(error)) => refuse(StatusCode::BAD_GATEWAY, error),
+        Err(_) => refuse(StatusCode::BAD_GATEWAY, "the daemon is stopping".to_owned()),
     }
 }
 

@@ -93,6 +93,8 @@ pub struct EntriesStatus {
     pub refused: u64,
     /// Too few of its URLs have them with the same digests.
     pub disputed: u64,
+    /// XPAK, where signatures are asked for.
+    pub unsignable: u64,
     /// Not selected by the configuration.
     pub unselected: u64,
     /// Not in the cache, while the binhost is away.
@@ -245,6 +247,32 @@ pub struct Refreshed {
     pub error: Option<String>,
 }
 
+/// What reading the whole cache again found.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerifyResult {
+    /// Packages that are what was verified.
+    pub sound: u64,
+    /// Bytes of them.
+    pub bytes: u64,
+    /// Packages that were damaged, and are removed.
+    pub damaged: u64,
+}
+
+/// For a person.
+impl fmt::Display for VerifyResult {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { sound, bytes, damaged } = self;
+        write!(f, "{sound} packages ({}) are as they were verified", ByteSize(*bytes))?;
+        match damaged {
+            0 => Ok(()),
+            _ => write!(
+                f,
+                "; {damaged} were damaged and are removed: they are fetched again when they are wanted; check the disk"
+            ),
+        }
+    }
+}
+
 /// For a person.
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -312,6 +340,7 @@ impl BinhostStatus {
         for (count, what) in [
             (entries.refused, "refused (see below)"),
             (entries.disputed, "on which too few of its URLs agree"),
+            (entries.unsignable, "in XPAK, which cannot be signed"),
             (entries.unselected, "not selected by the configuration"),
             (entries.held, "not in the cache, while it is away"),
             (entries.superseded, "that a preferred binhost has"),

@@ -6,11 +6,13 @@
 //! Not its job: the command line.
 
 mod anchors;
+mod explain;
 mod files;
 mod follow;
 mod generation;
 mod refresh;
 mod refusals;
+mod scrub;
 mod source;
 mod state;
 mod votes;
@@ -23,9 +25,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::config::{Binhost, Interval, MountConfig, SignaturePolicy};
-use crate::control::{Control, Server, Status};
+use crate::control::{Control, PackageStatus, Server, Status, VerifyResult};
 use crate::fetch::Fetcher;
 use crate::fuse::{Mount, Operations};
+use crate::index::Atom;
 use crate::metrics::Metrics;
 use crate::store::Store;
 use crate::tree::Snapshots;
@@ -96,6 +99,7 @@ pub struct Daemon {
     shared: Arc<Shared>,
     refresher: tokio::task::JoinHandle<()>,
     follower: tokio::task::JoinHandle<()>,
+    scrubber: tokio::task::JoinHandle<()>,
     _control: Server,
 }
 
@@ -103,6 +107,7 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         self.refresher.abort();
         self.follower.abort();
+        self.scrubber.abort();
         self.shared.mount.unmount();
     }
 }
@@ -138,7 +143,8 @@ impl Daemon {
         let refresher =
             tokio::spawn(Refresher::new(sources, verdicts, incoming, shared.config.refresh).run(Arc::clone(&shared)));
         let follower = tokio::spawn(follow::follow(Arc::clone(&shared), following));
-        Ok(Self { shared, refresher, follower, _control: control })
+        let scrubber = tokio::spawn(scrub::in_background(Arc::clone(&shared)));
+        Ok(Self { shared, refresher, follower, scrubber, _control: control })
     }
 
     /// What it would tell on its socket.
@@ -201,6 +207,28 @@ struct Handle {
 impl Control for Handle {
     fn status(&self) -> Status {
         self.shared.status()
+    }
+
+    fn packages(&self, atoms: Vec<Atom>) -> oneshot::Receiver<Result<Vec<PackageStatus>, String>> {
+        let (reply, receiver) = oneshot::channel();
+        if let Err(error) = self.requests.try_send(Request::Explain { atoms, reply })
+            && let Request::Explain { reply, .. } = error.into_inner()
+        {
+            // Whoever asked may have gone.
+            let _ = reply.send(Err("too much is asked for at once; try again in a moment".to_owned()));
+        }
+        receiver
+    }
+
+    fn verify(&self) -> oneshot::Receiver<VerifyResult> {
+        let (reply, receiver) = oneshot::channel();
+        let shared = Arc::clone(&self.shared);
+        tokio::spawn(async move {
+            let scrub::Found { sound, bytes, damaged } = scrub::all(&shared).await;
+            // Whoever asked may have gone.
+            let _ = reply.send(VerifyResult { sound, bytes, damaged });
+        });
+        receiver
     }
 
     fn refresh(&self, accept_older: bool) -> oneshot::Receiver<Result<String, String>> {

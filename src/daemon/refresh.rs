@@ -8,16 +8,18 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use tokio::sync::{mpsc, oneshot};
 
+use super::explain::Beside;
 use super::files::blocking;
 use super::generation::{Generations, Recipe};
 use super::source::{News, Order, Source};
-use super::state::{Shared, SourceReport};
+use super::state::{Shared, SourceReport, give_memory_back};
 use super::{START_BUDGET, policies, shown};
 use crate::config::{Binhost, MountConfig, Offline};
+use crate::control::PackageStatus;
 use crate::fetch::{Fetcher, Origin, Verdict, VerdictKind};
-use crate::index::{OriginId, Record};
+use crate::index::{Atom, OriginId, Record};
 use crate::metrics::Metrics;
-use crate::policy::{self, Here, Input, Rules, Shown, Tally};
+use crate::policy::{self, Formats, Here, Input, Rules, Shown, Tally};
 use crate::store::Store;
 use crate::tree::Tree;
 use crate::upstream::{Upstream, jittered};
@@ -32,6 +34,8 @@ const PACE: Duration = Duration::from_secs(10);
 pub(super) enum Request {
     /// A refresh now, and where to tell how it went.
     Refresh { order: Order, reply: oneshot::Sender<Result<String, String>> },
+    /// What becomes of packages, and why.
+    Explain { atoms: Vec<Atom>, reply: oneshot::Sender<Result<Vec<PackageStatus>, String>> },
     /// Other binhosts or rules from now on.
     Configure(Box<MountConfig>),
 }
@@ -48,6 +52,8 @@ pub(super) struct Sources {
     /// Number of the next binhost: none has that of another.
     next: u32,
     tallies: HashMap<OriginId, Tally>,
+    /// What was said of the libc guard.
+    guarded: Option<String>,
     /// What is known is not what is shown: showing it failed.
     behind: bool,
 }
@@ -62,8 +68,9 @@ impl Sources {
         policies: Vec<Policy>,
     ) -> anyhow::Result<Self> {
         let generations = Generations::open(store.directory())?;
-        let (all, rules, tallies) = (Vec::new(), Rules::default(), HashMap::new());
-        let mut sources = Self { all, generations, store, fetcher, metrics, rules, next: 0, tallies, behind: false };
+        let (all, rules, tallies, guarded) = (Vec::new(), Rules::default(), HashMap::new(), None);
+        let mut sources =
+            Self { all, generations, store, fetcher, metrics, rules, next: 0, tallies, guarded, behind: false };
         sources.take_over(config, policies)?;
         Ok(sources)
     }
@@ -179,7 +186,25 @@ impl Sources {
         let recipe = Recipe::new(self.all.iter().filter_map(stored).collect(), &view);
         let tree = self.generations.tree(view, recipe).await?;
         self.tallies = tallies.into_iter().collect();
+        self.log_guarded(&tree);
         Ok(tree)
+    }
+
+    /// Says what the libc guard did, once for as long as it does the same.
+    fn log_guarded(&mut self, tree: &Tree) {
+        let (view, mut first) = (tree.view(), None);
+        let mut count = 0;
+        for (path, dependency) in (0..view.len() as u32).filter_map(|row| Some((view.path(row), view.dependency(row)?)))
+        {
+            tracing::debug!("libc guard: {path} gets {dependency}");
+            first.get_or_insert((path, dependency));
+            count += 1;
+        }
+        let guarded = first.map(|(path, dependency)| format!("{count} packages (first: {path} gets {dependency})"));
+        if let Some(guarded) = guarded.as_ref().filter(|guarded| self.guarded.as_ref() != Some(guarded)) {
+            tracing::info!("libc guard: a dependency on the libc that it was built against is added to {guarded}");
+        }
+        self.guarded = guarded;
     }
 
     fn input(&self, source: &Source) -> Option<Input> {
@@ -188,7 +213,28 @@ impl Sources {
         let here = move |record: &Record| store.has(record.id, record.size, &origin.policy);
         let here = source.hides().then(|| -> Here { Box::new(here) });
         let Binhost { name, selection, .. } = source.config.clone();
-        Some(Input { name, part, hidden: source.hidden(), selection, here })
+        let formats = match source.origin.policy {
+            Policy::DigestsOnly => Formats::All,
+            Policy::Signed(_) => Formats::Signed,
+        };
+        Some(Input { name, part, hidden: source.hidden(), selection, formats, here })
+    }
+
+    /// What [`Sources::explain`] is about.
+    pub(super) fn explained(&self) -> (Vec<Input>, Vec<Beside>, Rules) {
+        let both = |source: &Source| {
+            let refused =
+                source.refusals().all().iter().filter_map(|refusal| Some((refusal.id()?, refusal.reason.clone())));
+            let (name, origin, quorum) =
+                (source.config.name.clone(), Arc::clone(&source.origin), source.config.quorum.get());
+            Some((self.input(source)?, Beside { name, origin, refused: refused.collect(), quorum }))
+        };
+        let (inputs, beside) = self.all.iter().filter_map(both).unzip();
+        (inputs, beside, self.rules.clone())
+    }
+
+    pub(super) fn store(&self) -> &Arc<Store> {
+        &self.store
     }
 
     /// What there is to say of each binhost.
@@ -236,6 +282,7 @@ impl Refresher {
                 Some(verdict) = self.verdicts.recv() => self.hear(&shared, &verdict).await,
                 Some(request) = self.requests.recv() => match request {
                     Request::Refresh { order, reply } => self.obey(&shared, order, reply).await,
+                    Request::Explain { atoms, reply } => self.explain(&shared, atoms, reply).await,
                     Request::Configure(config) => self.configure(&shared, &config).await,
                 },
             }
@@ -245,11 +292,25 @@ impl Refresher {
     /// A refresh that the administrator asks for; whatever was refused gets another chance.
     async fn obey(&mut self, shared: &Shared, order: Order, reply: oneshot::Sender<Result<String, String>>) {
         shared.fetcher.forget_failures();
+        self.sources.all.iter().for_each(|source| source.origin.upstream.pardon());
         let answer = self.refresh(shared, order).await;
         let pardoned = self.sources.all.iter_mut().map(Source::pardon).filter(|some| *some).count();
         drop(self.present(shared, pardoned > 0).await);
         // Nobody may wait for it any more.
         let _ = reply.send(answer.map(|()| shared.summary()));
+    }
+
+    async fn explain(
+        &self,
+        shared: &Shared,
+        atoms: Vec<Atom>,
+        reply: oneshot::Sender<Result<Vec<PackageStatus>, String>>,
+    ) {
+        let failures = shared.fetcher.failures().into_iter().map(|report| (report.path, report.reason)).collect();
+        let answer = self.sources.explain(atoms, failures).await;
+        // Nobody may wait for it any more.
+        let _ = reply.send(answer.map_err(|error| format!("{error:#}")));
+        give_memory_back();
     }
 
     /// Shows what is known of the binhosts that there are now, and asks them soon.

@@ -36,7 +36,7 @@ pub(super) struct SourceReport {
 
 impl SourceReport {
     pub(super) fn new(source: &Source, tally: Tally) -> Self {
-        let Tally { shown, moved, guarded, unselected, held, superseded, homeless, .. } = tally;
+        let Tally { shown, moved, guarded, unsignable, unselected, held, superseded, homeless, .. } = tally;
         let index = source.current().map(|current| &current.index);
         let dropped = index.map(|index| index.dropped());
         let refused: Vec<FailureStatus> = source.refusals().all().iter().map(refusal).collect();
@@ -45,6 +45,7 @@ impl SourceReport {
             dropped_reasons: dropped.map(ToString::to_string).unwrap_or_default(),
             refused: refused.len() as u64,
             disputed: source.disputed() as u64,
+            unsignable: unsignable.into(),
             unselected: unselected.into(),
             held: held.into(),
             superseded: superseded.into(),
@@ -241,8 +242,8 @@ fn keyring_status(report: KeyringReport) -> KeyringStatus {
     KeyringStatus { files: files.iter().map(|path| path.display().to_string()).collect(), keys: keys as u64, problems }
 }
 
-/// Reading an index takes several times the memory that its tree keeps; glibc holds on to it.
-fn give_memory_back() {
+/// Reading an index, or telling of all packages, takes much more memory than is kept; glibc holds on to it.
+pub(super) fn give_memory_back() {
     #[cfg(target_env = "gnu")]
     // SAFETY: malloc_trim only returns free pages to the system, and is safe to call from any thread.
     unsafe {

@@ -231,16 +231,27 @@ impl View {
     }
 }
 
-/// Header keys whose words Portage puts together (`iter_iuse_vars`), beside `USE_EXPAND_VALUES_*`.
+/// Header keys whose words Portage puts together (`iter_iuse_vars`), beside those of [`VALUES`].
 const UNITED: [&str; 4] = ["IUSE_IMPLICIT", "USE_EXPAND_IMPLICIT", "USE_EXPAND_UNPREFIXED", "USE_EXPAND"];
+/// What such a key begins with; it counts only in a header that names the rest of it as implicit.
+const VALUES: &str = "USE_EXPAND_VALUES_";
 
 impl Header {
     /// As Portage merges the headers of several binhosts: the words of [`UNITED`] together, ARCH from the first that has one,
     /// TIMESTAMP from the newest, all else from the first.
     fn united<'a>(headers: impl IntoIterator<Item = &'a Self>) -> Self {
-        let mut headers = headers.into_iter();
-        let mut united = headers.next().cloned().unwrap_or_default();
+        let mut headers = headers.into_iter().peekable();
+        let Some(first) = headers.next() else { return Self::default() };
+        let mut united = first.clone();
+        if headers.peek().is_some() {
+            let implicit = first.implicit();
+            united.0.retain(|key, _| key.strip_prefix(VALUES).is_none_or(|name| implicit.contains(name)));
+        }
         for other in headers {
+            let implicit = other.implicit();
+            let is_united = |key: &str| {
+                UNITED.contains(&key) || key.strip_prefix(VALUES).is_some_and(|name| implicit.contains(name))
+            };
             for (key, value) in &other.0 {
                 let newer = key == "TIMESTAMP" && united.timestamp() < other.timestamp();
                 let value = match united.get(key) {
@@ -254,10 +265,14 @@ impl Header {
         }
         united
     }
-}
 
-fn is_united(key: &str) -> bool {
-    UNITED.contains(&key) || key.starts_with("USE_EXPAND_VALUES_")
+    /// Names whose values are implicitly in IUSE.
+    fn implicit(&self) -> BTreeSet<&str> {
+        let words = |key| self.get(key).unwrap_or_default().split_whitespace();
+        let implicit: BTreeSet<&str> = words("USE_EXPAND_IMPLICIT").collect();
+        let all = words("USE_EXPAND_UNPREFIXED").chain(words("USE_EXPAND"));
+        all.filter(|name| implicit.contains(name)).collect()
+    }
 }
 
 fn words(one: &str, other: &str) -> String {
@@ -314,20 +329,22 @@ mod tests {
         let one = part(1, "CHOST: x\nUSE_EXPAND: B A\nTIMESTAMP: 5\nPROFILE: p\n", &[("a.xpak", "")]);
         let two = part(
             2,
-            "ARCH: arm64\nCHOST: y\nUSE_EXPAND: C A\nUSE_EXPAND_VALUES_ARCH: z\nTIMESTAMP: 7\nPROFILE: q\n",
+            "ARCH: arm64\nCHOST: y\nUSE_EXPAND: C A\nUSE_EXPAND_IMPLICIT: C\nUSE_EXPAND_VALUES_A: a\nUSE_EXPAND_VALUES_C: z\n\
+             TIMESTAMP: 7\nPROFILE: q\n",
             &[],
         );
         let view = View::compose(vec![one, two], vec![choice(0, 0)]);
         for (key, value) in [
             ("CHOST", "x"),
             ("USE_EXPAND", "A B C"),
-            ("USE_EXPAND_VALUES_ARCH", "z"),
+            ("USE_EXPAND_VALUES_C", "z"),
             ("ARCH", "arm64"),
             ("TIMESTAMP", "7"),
             ("PROFILE", "p"),
         ] {
             assert_eq!(view.header().get(key), Some(value), "{key}");
         }
+        assert_eq!(view.header().get("USE_EXPAND_VALUES_A"), None);
     }
 
     #[test]

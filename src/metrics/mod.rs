@@ -52,6 +52,10 @@ counters! {
     retries,
     /// Downloads continued in the middle.
     resumes,
+    /// Cached bodies that were read again.
+    scrubbed,
+    /// Of these, damaged ones: removed.
+    damaged,
     /// Bodies evicted to stay within the bound.
     evicted,
     /// Verified bodies served without being kept (no space, or larger than the cache).

@@ -3,7 +3,8 @@
 //! * Binhosts come in the order of preference. Of one package, and of entries that Portage cannot tell apart (one instance
 //!   key), the first binhost's is shown. Another package at a PATH that is taken is shown at `<binhost>/<PATH>`.
 //! * Several builds of one CPV stand side by side: Portage chooses by USE and BUILD_TIME.
-//! * What is refused, disputed between mirrors, not selected or cannot be had now is left out, and counted by reason.
+//! * What is refused, disputed between mirrors, cannot be signed though it has to be, is not selected or cannot be had now
+//!   is left out, and counted by reason.
 //! * The libc guard (`libc`): what was built against a newer libc than the one that is installed comes after that libc.
 //!
 //! The same input gives the same view, whatever happened before. Entries of different packages at different paths do not
@@ -28,6 +29,22 @@ use survey::{Facts, Survey};
 /// Whether a package is here.
 pub type Here = Box<dyn Fn(&Record) -> bool + Send>;
 
+/// Which package formats can be had.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Formats {
+    /// GPKG and XPAK.
+    #[default]
+    All,
+    /// Not XPAK, as its name says: it cannot be signed. With `verify-signature` Portage passes over it too.
+    Signed,
+}
+
+impl Formats {
+    fn admit(self, path: &str) -> bool {
+        self == Self::All || ![".xpak", ".tbz2"].iter().any(|suffix| path.ends_with(suffix))
+    }
+}
+
 /// One binhost's part in what is shown.
 pub struct Input {
     /// What people call it: a plain path component.
@@ -38,6 +55,8 @@ pub struct Input {
     pub hidden: HashSet<EntryId>,
     /// Which of its entries are wanted.
     pub selection: Selection,
+    /// Which of them can be had.
+    pub formats: Formats,
     /// While it is away, and only what is here may be shown.
     pub here: Option<Here>,
 }
@@ -62,6 +81,8 @@ pub struct Tally {
     pub guarded: u32,
     /// Refused, or disputed between mirrors.
     pub hidden: u32,
+    /// In a format that cannot be signed.
+    pub unsignable: u32,
     /// Not selected.
     pub unselected: u32,
     /// Not here while the binhost is away.
@@ -81,21 +102,82 @@ pub struct Shown {
     pub tallies: Vec<(OriginId, Tally)>,
 }
 
+/// What becomes of one entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fate {
+    /// It is shown.
+    Shown {
+        /// Where, if not at its own path.
+        place: Option<Box<str>>,
+        /// The dependency on a libc that it gets.
+        dependency: Option<Arc<str>>,
+    },
+    /// See [`Tally::hidden`].
+    Hidden,
+    /// See [`Tally::unsignable`].
+    Unsignable,
+    /// See [`Tally::unselected`].
+    Unselected,
+    /// See [`Tally::held`].
+    Held,
+    /// See [`Tally::superseded`].
+    Superseded,
+    /// See [`Tally::homeless`].
+    Homeless,
+}
+
+impl Tally {
+    fn count(&mut self, fate: &Fate) {
+        let counter = match fate {
+            Fate::Shown { place, dependency } => {
+                self.moved += u32::from(place.is_some());
+                self.guarded += u32::from(dependency.is_some());
+                &mut self.shown
+            }
+            Fate::Hidden => &mut self.hidden,
+            Fate::Unsignable => &mut self.unsignable,
+            Fate::Unselected => &mut self.unselected,
+            Fate::Held => &mut self.held,
+            Fate::Superseded => &mut self.superseded,
+            Fate::Homeless => &mut self.homeless,
+        };
+        *counter += 1;
+    }
+}
+
 /// Decides what is shown of `inputs`, the most preferred first. Reads the text of the entries where it has to: with more than
 /// one binhost, a selection or the guard.
 ///
 /// # Errors
 /// A stored index cannot be read.
 pub fn compose(inputs: &[Input], rules: &Rules) -> io::Result<Shown> {
-    let (alone, choices) = (inputs.len() == 1, Vec::new());
+    let mut choices = Vec::new();
+    let mut choose = |part, record, fate| {
+        if let Fate::Shown { place, dependency } = fate {
+            choices.push(Choice { part, record, place, dependency });
+        }
+    };
+    let tallies = decide(inputs, rules, &mut choose)?;
+    let parts = inputs.iter().map(|input| input.part.clone()).collect();
+    Ok(Shown { view: View::compose(parts, choices), tallies })
+}
+
+/// Tells `told` what becomes of each entry, by the numbers of its binhost and its record.
+///
+/// # Errors
+/// As [`compose`].
+pub fn decide(
+    inputs: &[Input],
+    rules: &Rules,
+    told: &mut dyn FnMut(u16, u32, Fate),
+) -> io::Result<Vec<(OriginId, Tally)>> {
     let (instances, packages, places) = Default::default();
-    let mut draft = Draft { rules, alone, choices, instances, packages, places };
+    let mut draft = Draft { rules, alone: inputs.len() == 1, instances, packages, places };
     let mut tallies = Vec::with_capacity(inputs.len());
     for (number, input) in (0..=MAX_PART).zip(inputs) {
-        tallies.push((input.part.origin, draft.add(number, input)?));
+        tallies.push((input.part.origin, draft.add(input, &mut |record, fate| told(number, record, fate))?));
     }
-    let parts = inputs.iter().map(|input| input.part.clone()).collect();
-    Ok(Shown { view: View::compose(parts, draft.choices), tallies })
+    Ok(tallies)
 }
 
 /// What is chosen so far.
@@ -103,68 +185,70 @@ struct Draft<'a> {
     rules: &'a Rules,
     /// There is one binhost: its entries are not in each other's way.
     alone: bool,
-    choices: Vec<Choice>,
     instances: HashSet<[u8; 16]>,
     packages: HashSet<EntryId>,
     places: Places,
 }
 
 impl Draft<'_> {
-    fn add(&mut self, part: u16, input: &Input) -> io::Result<Tally> {
+    fn add(&mut self, input: &Input, told: &mut dyn FnMut(u32, Fate)) -> io::Result<Tally> {
         let mut tally = Tally::default();
         let survey = Survey { alone: self.alone, rules: self.rules, selection: &input.selection };
         let surveyed = survey.of(&input.part.index)?;
         let mut chosen = Vec::new();
         for (number, record) in (0_u32..).zip(input.part.index.records()) {
             let facts = surveyed.facts(number);
-            let Some(place) = self.judge(input, record, facts.as_ref(), &mut tally) else { continue };
-            let dependency = surveyed.dependency(number);
-            tally.guarded += u32::from(dependency.is_some());
-            chosen.push((record, facts));
-            self.choices.push(Choice { part, record: number, place, dependency });
-        }
-        tally.shown = chosen.len() as u32;
-        if !self.alone {
-            // Only now: entries of one index are not in each other's way.
-            for (record, facts) in chosen {
-                self.packages.insert(record.id);
-                self.instances.extend(facts.map(|facts| facts.instance));
+            let fate = match self.obstacle(input, record, facts.as_ref()) {
+                Some(fate) => fate,
+                None => match self.place(input, record) {
+                    Ok(place) => Fate::Shown { place, dependency: surveyed.dependency(number) },
+                    Err(fate) => fate,
+                },
+            };
+            tally.count(&fate);
+            if matches!(fate, Fate::Shown { .. }) && !self.alone {
+                chosen.push((record, facts));
             }
+            told(number, fate);
+        }
+        // Only now: entries of one index are not in each other's way.
+        for (record, facts) in chosen {
+            self.packages.insert(record.id);
+            self.instances.extend(facts.map(|facts| facts.instance));
         }
         Ok(tally)
     }
 
-    /// `None`: it is not shown. `Some(None)`: at its own path.
-    fn judge(
-        &mut self,
-        input: &Input,
-        record: &Record,
-        facts: Option<&Facts>,
-        tally: &mut Tally,
-    ) -> Option<Option<Box<str>>> {
+    /// Why it is not shown, wherever that would be.
+    fn obstacle(&self, input: &Input, record: &Record, facts: Option<&Facts>) -> Option<Fate> {
         let same = |facts: &Facts| self.instances.contains(&facts.instance);
-        let counter = if input.hidden.contains(&record.id) {
-            &mut tally.hidden
+        if input.hidden.contains(&record.id) {
+            Some(Fate::Hidden)
+        } else if !input.formats.admit(input.part.index.path(record)) {
+            Some(Fate::Unsignable)
         } else if facts.is_some_and(|facts| !facts.selected) {
-            &mut tally.unselected
+            Some(Fate::Unselected)
         } else if input.here.as_ref().is_some_and(|here| !here(record)) {
-            &mut tally.held
+            Some(Fate::Held)
         } else if self.packages.contains(&record.id) || facts.is_some_and(same) {
-            &mut tally.superseded
+            Some(Fate::Superseded)
         } else {
-            let path = input.part.index.path(record);
-            if self.alone || self.places.take(path) {
-                return Some(None);
-            }
-            let below = format!("{}/{path}", input.name);
-            if PkgPath::parse(&below).is_ok() && self.places.take(&below) {
-                tally.moved += 1;
-                return Some(Some(below.into()));
-            }
-            &mut tally.homeless
-        };
-        *counter += 1;
-        None
+            None
+        }
+    }
+
+    /// Where it is shown; `None`: at its own path.
+    fn place(&mut self, input: &Input, record: &Record) -> Result<Option<Box<str>>, Fate> {
+        let path = input.part.index.path(record);
+        if self.alone || self.places.take(path) {
+            return Ok(None);
+        }
+        let below = format!("{}/{path}", input.name);
+        if PkgPath::parse(&below).is_ok() && self.places.take(&below) {
+            Ok(Some(below.into()))
+        } else {
+            Err(Fate::Homeless)
+        }
     }
 }
 

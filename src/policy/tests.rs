@@ -13,7 +13,8 @@ fn input(name: &str, origin: u32, stanzas: &[String]) -> Input {
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(text.as_bytes()).unwrap();
     let part = Part { origin: OriginId(origin), index: Arc::new(Index::parse(file).unwrap()) };
-    Input { name: name.to_owned(), part, hidden: HashSet::new(), selection: Selection::default(), here: None }
+    let (hidden, selection, formats) = Default::default();
+    Input { name: name.to_owned(), part, hidden, selection, formats, here: None }
 }
 
 fn entry(cpv: &str, path: &str, content: u8, more: &str) -> String {
@@ -90,6 +91,17 @@ fn a_selection_holds_for_one_binhost_or_for_all() {
     assert_eq!(select(include(&["app-misc/*"]), exclude(&[">=app-misc/b-2"])), ["a.xpak of 1"]);
     assert_eq!(select(include(&["*/*::own"]), Selection::default()), ["b.xpak of 1"]);
     assert_eq!(select(include(&["*/*::gentoo"]), Selection::default()), ["a.xpak of 1", "c.xpak of 1"]);
+}
+
+#[test]
+fn what_cannot_be_signed_gives_way_where_it_has_to_be() {
+    let paths = ["a.xpak", "b.tbz2", "c.gpkg.tar"];
+    let entries: Vec<String> =
+        paths.iter().zip(1..).map(|(path, at)| entry(&format!("a/p{at}-1"), path, at, "")).collect();
+    let host = |name, origin, formats| Input { formats, ..input(name, origin, &entries) };
+    let (rows, tallies) = shown(&[host("one", 1, Formats::Signed), host("two", 2, Formats::All)], &Rules::default());
+    assert_eq!(rows, ["a.xpak of 2", "b.tbz2 of 2", "c.gpkg.tar of 1"]);
+    assert_eq!((tallies[0].unsignable, tallies[1].superseded), (2, 1));
 }
 
 #[test]
@@ -197,8 +209,9 @@ proptest! {
         prop_assert_eq!(parsed.dropped().total(), 0);
         prop_assert_eq!(parsed.records().iter().map(|record| parsed.path(record)).collect::<BTreeSet<_>>(), paths);
         for ((_, tally), input) in tallies.iter().zip(&inputs) {
-            let Tally { shown, hidden, unselected, held, superseded, homeless, .. } = tally;
-            prop_assert_eq!((shown + hidden + unselected + held + superseded + homeless) as usize, input.part.index.records().len());
+            let Tally { shown, hidden, unsignable, unselected, held, superseded, homeless, .. } = tally;
+            let all = shown + hidden + unsignable + unselected + held + superseded + homeless;
+            prop_assert_eq!(all as usize, input.part.index.records().len());
         }
         // The first binhost is shown whole, at its own paths.
         prop_assert_eq!((tallies[0].1.shown as usize, tallies[0].1.moved), (inputs[0].part.index.records().len(), 0));

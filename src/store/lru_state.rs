@@ -55,6 +55,17 @@ impl State {
         self.bodies.contains(&digest) || self.orphans.contains_key(&digest)
     }
 
+    /// Whether it has a record.
+    pub(super) fn has_body(&self, digest: Sha256Digest) -> bool {
+        self.bodies.contains(&digest)
+    }
+
+    /// The body that follows `after` in the order of digests; after the last one the first.
+    pub(super) fn next_body(&self, after: Sha256Digest) -> Option<Sha256Digest> {
+        let digests = || self.bodies.iter().map(|(digest, _)| *digest);
+        digests().filter(|digest| *digest > after).min().or_else(|| digests().min())
+    }
+
     /// Marks a body as used now; its file, if someone has it open.
     pub(super) fn touch(&mut self, digest: Sha256Digest) -> Option<Arc<File>> {
         let cached = self.bodies.get_mut(&digest)?;

@@ -17,6 +17,7 @@
 //!   they are now; else it is proved anew, like an orphan ([`Store::unproved`]).
 //! * A record is believed only as long as the body has the size and modification time that it had when it was committed;
 //!   anything else is a miss, never wrong bytes.
+//! * What the disk turns without a trace is found by reading bodies again ([`Store::scrub`]), and dropped.
 //! * Damage to the catalogue is a miss too: it is set aside and started anew, and the bodies become orphans.
 //! * `bound` holds for bodies and for the space reserved for downloads together. Bodies that someone has open are evicted
 //!   last; an open body stays readable after its eviction.
@@ -29,6 +30,7 @@
 mod catalogue;
 mod incoming;
 mod lru_state;
+mod scrub;
 mod space;
 mod sweep;
 mod witness;
@@ -46,6 +48,7 @@ use crate::verify::{Assurance, Policy, Verified};
 use catalogue::{BodyRecord, Catalogue};
 pub use incoming::Incoming;
 use lru_state::State;
+pub use scrub::{SCRUB_STEP, Scrub, Scrubbed};
 pub use space::Placement;
 pub use sweep::Unproved;
 pub use witness::{MAX_WITNESSES, Witness};
@@ -228,10 +231,17 @@ impl Store {
         }
     }
 
+    /// How the body of an entry was proved, where [`Store::get`] would most likely have it; a look into the catalogue only.
+    #[must_use]
+    pub fn assurance(&self, id: EntryId, size: u64, policy: &Policy) -> Option<Assurance> {
+        let (_, record) = self.catalogue.find(id)?;
+        (record.size == size && policy.admits(&record.assurance)).then_some(record.assurance)
+    }
+
     /// Whether [`Store::get`] would most likely have it; a look into the catalogue only.
     #[must_use]
     pub fn has(&self, id: EntryId, size: u64, policy: &Policy) -> bool {
-        self.catalogue.find(id).is_some_and(|(_, record)| record.size == size && policy.admits(&record.assurance))
+        self.assurance(id, size, policy).is_some()
     }
 
     /// Keeps a verified body for `id`, or says why it is only served and not kept. The body is usable either way; it was

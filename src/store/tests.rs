@@ -17,7 +17,7 @@ use md5::{Digest as _, Md5};
 use proptest::prelude::*;
 use sha1::Sha1;
 
-use super::{Body, Placement, Store, StoreError, Unproved};
+use super::{Body, Placement, Scrubbed, Store, StoreError, Unproved};
 use crate::index::{Cpv, Digest, Entry, PkgPath};
 use crate::metrics::Metrics;
 use crate::verify::{Policy, Receiver, recheck};
@@ -474,4 +474,46 @@ fn one_directory_serves_one_daemon_and_nobody_else_reads_it() {
     assert_eq!(mode(&only_file(place.path())), 0o600);
     drop(store);
     drop(open(place.path(), 1 << 20));
+}
+
+/// Another bit, with size and modification time as before: what a failing disk does.
+fn turn_a_bit(path: &Path) {
+    let modified = path.metadata().unwrap().modified().unwrap();
+    let file = File::options().read(true).write(true).open(path).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, 100).unwrap();
+    file.write_all_at(&[byte[0] ^ 4], 100).unwrap();
+    file.set_modified(modified).unwrap();
+}
+
+#[test]
+fn a_turned_bit_is_found_and_the_rest_stays() {
+    let place = tempfile::tempdir().unwrap();
+    let store = Arc::new(open(place.path(), 1 << 20));
+    assert!(store.scrub(Digest([0; 32])).is_none());
+    let packages = [&SAMPLES[0], &SAMPLES[1], &SAMPLES[2]];
+    packages.iter().for_each(|package| drop(package.fetch(&store)));
+    let victim = store.body_path(packages[1].get(&store).unwrap().digest());
+    turn_a_bit(&victim);
+    let mut outcomes = Vec::new();
+    let mut after = Digest([0; 32]);
+    for _ in 0..3 {
+        let mut scrub = store.scrub(after).unwrap();
+        after = scrub.digest();
+        outcomes.push(std::iter::repeat_with(|| scrub.step()).find(|step| *step != Scrubbed::Unfinished).unwrap());
+    }
+    for outcome in [Scrubbed::Damaged, Scrubbed::Sound(packages[0].size()), Scrubbed::Sound(packages[2].size())] {
+        assert!(outcomes.contains(&outcome), "{outcomes:?}");
+    }
+    assert!(!victim.exists());
+    assert!(
+        packages[1].get(&store).is_none() && packages[0].get(&store).is_some() && packages[2].get(&store).is_some()
+    );
+    // After the last one comes the first; one that is evicted meanwhile is no damage.
+    let mut scrub = store.scrub(Digest([0xff; 32])).unwrap();
+    store.shrink_to(0);
+    assert_eq!(
+        std::iter::repeat_with(|| scrub.step()).find(|step| *step != Scrubbed::Unfinished),
+        Some(Scrubbed::Gone)
+    );
 }

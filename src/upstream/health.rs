@@ -94,6 +94,11 @@ impl Health {
         (self.failures, self.rest_until, self.trial_until) = (0, None, None);
     }
 
+    /// Somebody says that it is worth another try now: one decides.
+    pub(super) fn pardoned(&mut self) {
+        (self.rest_until, self.trial_until, self.distrusted_until) = (None, None, None);
+    }
+
     /// It delivered `bytes`, in `took` without what others were waited for.
     pub(super) fn delivered(&mut self, now: Instant, bytes: u64, took: Duration) {
         if bytes < MIN_SAMPLE && took < MIN_TIME {
@@ -184,6 +189,16 @@ mod tests {
         health.served();
         failed(&mut health, now);
         assert_eq!((health.failures(), health.rest_until()), (1, Some(now + S * 10)));
+    }
+
+    #[test]
+    fn a_pardon_is_worth_one_try() {
+        let (mut health, now) = (Health::default(), Instant::now());
+        health.failed(now, String::new(), |_| S * 10, Duration::ZERO);
+        health.pardoned();
+        assert_eq!(health.standing(now), Standing::Healthy);
+        health.asked(now);
+        assert_eq!((health.standing(now), health.failures()), (Standing::Trying, 1));
     }
 
     #[test]

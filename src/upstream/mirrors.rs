@@ -127,6 +127,11 @@ impl Mirrors {
         }
     }
 
+    /// None rests any more.
+    pub(super) fn pardon(&mut self) {
+        self.known.iter_mut().for_each(|mirror| mirror.health.pardoned());
+    }
+
     /// It delivered so many bytes, for which it was waited so long.
     pub(super) fn delivered(&mut self, slot: Slot, now: Instant, (bytes, took): (u64, Duration)) {
         self.note(slot, |health| health.delivered(now, bytes, took));

@@ -66,6 +66,11 @@ impl Upstream {
         mirrors.all(now).into_iter().map(report).collect()
     }
 
+    /// URLs that rest are tried again now: an administrator says that it is worth it.
+    pub fn pardon(&self) {
+        self.mirrors().pardon();
+    }
+
     pub(super) fn mirrors(&self) -> MutexGuard<'_, Mirrors> {
         self.mirrors.lock().unwrap_or_else(PoisonError::into_inner)
     }

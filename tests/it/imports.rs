@@ -16,12 +16,12 @@ const ALLOWED: [(&str, &[&str]); 13] = [
     ("store", &["config", "index", "verify", "metrics"]),
     ("fetch", &["index", "upstream", "verify", "store", "metrics"]),
     ("fuse", &["config", "tree", "fetch", "metrics"]),
-    ("control", &["config", "metrics"]),
+    ("control", &["config", "index", "metrics"]),
     (
         "daemon",
         &["config", "control", "fetch", "fuse", "index", "metrics", "policy", "store", "tree", "upstream", "verify"],
     ),
-    ("cli", &["config", "control", "daemon"]),
+    ("cli", &["config", "control", "daemon", "index"]),
 ];
 
 /// Heavy crates and the only files or folders that may name them.

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, Permissions};
 use std::io::Read as _;
-use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::fs::{FileExt as _, PermissionsExt as _, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -451,4 +451,35 @@ fn help_and_version_go_to_standard_output() {
         let out = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success() && output.stderr.is_empty() && out.contains(part), "{out}");
     }
+}
+
+#[test]
+fn verify_finds_what_the_disk_has_damaged() {
+    if !can_mount() {
+        return;
+    }
+    let (origin, mounted, package) = mounted();
+    let verify = |more: &[&str]| {
+        let mut command = Command::new(binary());
+        let output = command.arg("verify").args(more).arg("--control").arg(mounted.control()).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    assert_eq!(verify(&["--json"]), (Some(0), "{\"sound\":0,\"bytes\":0,\"damaged\":0}\n".to_owned()));
+    assert!(fs::read(mounted.path(&package.path)).unwrap() == package.bytes);
+    mounted.settled();
+    let (code, text) = verify(&[]);
+    assert!(code == Some(0) && text.starts_with("1 packages (") && text.contains("as they were verified"), "{text}");
+
+    // A bit turns, and neither size nor time say so.
+    let body = mounted.bodies().pop().unwrap();
+    let modified = body.metadata().unwrap().modified().unwrap();
+    let file = File::options().write(true).open(&body).unwrap();
+    file.write_all_at(&[package.bytes[1000] ^ 1], 1000).unwrap();
+    file.set_modified(modified).unwrap();
+    let (code, text) = verify(&[]);
+    assert!(code == Some(1) && text.contains("1 were damaged and are removed"), "{text}");
+    assert!(mounted.bodies().is_empty() && mounted.log().contains("is damaged: it is removed"));
+    assert_eq!((mounted.counter("scrubbed"), mounted.counter("damaged")), (2, 1));
+    assert!(fs::read(mounted.path(&package.path)).unwrap() == package.bytes);
+    assert_eq!(origin.package_requests(), 2);
 }

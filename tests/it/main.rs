@@ -30,6 +30,7 @@ mod reading;
 mod refresh;
 mod refusal;
 mod sharing;
+mod shown;
 mod signatures;
 mod systemd;
 mod tls;

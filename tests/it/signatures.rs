@@ -121,11 +121,16 @@ fn each_kind_of_bad_signature_is_refused_with_its_own_message() {
 
 #[test]
 fn an_xpak_is_refused_where_signatures_are_asked_for() {
-    let Some((key, header, packages)) = binhost("xpak-multi") else { return };
+    let Some((key, header, mut packages)) = binhost("xpak-multi") else { return };
+    let disguised = packages[0].disguised();
+    packages[0] = disguised.clone();
     let origin = serve(&header, &packages);
     let mounted = with_keys(&origin, &key).mount();
-    assert!(!readable(&mounted, &packages[0]));
-    assert!(mounted.reason(&packages[0].path).unwrap().contains("XPAK, which cannot be signed"));
+    // Those whose name says what they are are not even shown, as with Portage's verify-signature.
+    assert_eq!(mounted.listing(), [&*disguised.path]);
+    assert_eq!(mounted.status()["binhosts"][0]["entries"]["unsignable"].as_u64().unwrap() as usize, packages.len() - 1);
+    assert!(!readable(&mounted, &disguised));
+    assert!(mounted.reason(&disguised.path).unwrap().contains("XPAK, which cannot be signed"));
 }
 
 /// A body that came into the cache under a weaker policy is never served under a stricter one, and a good one is not

@@ -88,7 +88,7 @@ fn bad(gpg: &Gpg, keys: &Keys, signed: &[Real], plain: &[Real], xpak: &[Real]) -
         (swapped, "the package inside has CPV"),
         (ended(plain, "usesfoo-1-1.gpkg.tar").changed(without_one), "although the Manifest is signed"),
         (by(ended(plain, "many-1-1.gpkg.tar"), &local(&keys.rsa)).changed(tampered_member), "SHA512"),
-        (ended(xpak, "libgreet-0-1.xpak").clone(), "XPAK, which cannot be signed"),
+        (ended(xpak, "libgreet-0-1.xpak").disguised(), "XPAK, which cannot be signed"),
     ]
 }
 

@@ -20,6 +20,14 @@ pub(crate) struct Real {
     pub(crate) bytes: Vec<u8>,
 }
 
+impl Real {
+    /// With another end of its name, which says nothing of the format.
+    pub(crate) fn disguised(&self) -> Self {
+        let path = self.path.replace(".xpak", ".package");
+        Self { stanza: self.stanza.replace(&self.path, &path), path, bytes: self.bytes.clone() }
+    }
+}
+
 /// A binhost that Portage made.
 pub(crate) fn binhost(name: &str) -> Option<(PathBuf, String, Vec<Real>)> {
     if !can_mount() {

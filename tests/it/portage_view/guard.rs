@@ -75,6 +75,18 @@ fn what_was_built_against_a_newer_libc_brings_it_along() {
     assert!(place(&with, "glibc") < place(&with, "many"), "{with:?}");
 }
 
+/// Of an added libc Portage knows only by virtual/libc in the ROOT that it is none of the ebuild's dependencies.
+#[test]
+fn without_a_libc_portage_has_to_be_told_that_the_dependencies_differ() {
+    let Some((server, _place)) = server() else { return };
+    let world = World::of(&server, &HOST, "libc-guard = true").unwrap();
+    let plan = |mode, option| world.ours().with("MODE", mode).plan([option, "app-misc/many"]);
+    let whole = ["binary sys-libs/glibc-2.41-2", "binary app-misc/many-1-1"];
+    assert_eq!(plan("-K", "--oneshot"), whole);
+    assert_eq!(plan("-k", "--binpkg-changed-deps=n"), whole);
+    assert_eq!(plan("-k", "--oneshot"), ["ebuild app-misc/many-1"]);
+}
+
 #[test]
 fn a_guarded_package_installs_and_stays() {
     let Some((server, _place)) = server() else { return };

@@ -9,7 +9,6 @@ mod union;
 mod zero;
 
 use std::fs;
-use std::path::Path;
 
 use tempfile::TempDir;
 
@@ -28,20 +27,22 @@ struct World {
     mounted: Mounted,
     /// PORTAGE_CONFIGROOT.
     root: TempDir,
-    /// Without packages: what Portage finds comes from the binhosts.
-    empty: TempDir,
+    /// Where Portage has no packages, and where it puts what it fetches.
+    theirs: TempDir,
 }
 
 impl World {
     /// With these sections, and a binhostfs.toml if it is not empty.
     fn of(server: &Nginx, sections: &[Section<'_>], toml: &str) -> Option<Self> {
-        let [place, empty] = [(); 2].map(|()| TempDir::with_prefix("binhostfs-it.").unwrap());
+        let [place, theirs] = [(); 2].map(|()| TempDir::with_prefix("binhostfs-it.").unwrap());
         let section = |(name, directory, more): &Section<'_>| {
-            let location = empty.path().with_extension("fetched").join(name);
+            let location = theirs.path().join("fetched").join(name);
             let url = format!("{}/{directory}", server.url());
-            format!("[{name}]\nsync-uri = {url}\nlocation = {}\nverify-signature = false\n{more}\n", location.display())
+            let verify = if more.contains("verify-signature") { "" } else { "verify-signature = false\n" };
+            format!("[{name}]\nsync-uri = {url}\nlocation = {}\n{verify}{more}\n", location.display())
         };
         let binrepos_conf: String = sections.iter().map(section).collect();
+        fs::create_dir(theirs.path().join("pkgdir")).unwrap();
         let mountpoint = place.path().join("pkgdir");
         let root = configuration(&binrepos_conf, &format!("PKGDIR=\"{}\"\n", mountpoint.display()))?;
         let mut options = Options::of_portage(root.path());
@@ -50,7 +51,7 @@ impl World {
             fs::write(&file, toml).unwrap();
             options = options.with(["--config", file.to_str().unwrap()]);
         }
-        Some(Self { mounted: options.mount_in(place), root, empty })
+        Some(Self { mounted: options.mount_in(place), root, theirs })
     }
 
     /// An emerge that knows nothing of binhosts.
@@ -61,7 +62,7 @@ impl World {
     /// An emerge that asks the binhosts itself.
     fn theirs(&self) -> Emerge {
         let root = self.root.path().to_str().unwrap();
-        Emerge::from(self.empty.path().to_owned()).with("CONFIGROOT", root).with("MODE", "-gk")
+        Emerge::from(self.theirs.path().join("pkgdir")).with("CONFIGROOT", root).with("MODE", "-gk")
     }
 
     /// Where the entries are that are shown.
@@ -69,16 +70,4 @@ impl World {
         let text = fs::read_to_string(self.mounted.path("Packages")).unwrap();
         text.lines().filter_map(|line| line.strip_prefix("PATH: ")).map(str::to_owned).collect()
     }
-}
-
-impl Drop for World {
-    fn drop(&mut self) {
-        // Where Portage put what it fetched.
-        let _ = fs::remove_dir_all(self.empty.path().with_extension("fetched"));
-    }
-}
-
-/// Below `binhosts`, where all test binhosts are.
-fn source(binhosts: &Path, name: &str) -> std::path::PathBuf {
-    binhosts.parent().unwrap().join(name)
 }

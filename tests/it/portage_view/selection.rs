@@ -1,7 +1,7 @@
 //! Which packages of a binhost are used.
 
-use super::{Section, World, source};
-use crate::harness::portage::{Nginx, binhost};
+use super::{Section, World};
+use crate::harness::portage::{Nginx, binhost, entries, test_environment};
 
 const PACKAGES: [&str; 3] = ["app-misc/greet", "app-misc/usesfoo", "app-misc/many"];
 
@@ -33,6 +33,24 @@ fn as_binrepos_conf_says() {
     ] {
         assert_same_plan(&World::of(&server, &[("multi", "gpkg-multi", more)], "").unwrap(), &[]);
     }
+}
+
+#[test]
+fn what_cannot_be_signed_is_planned_from_source_where_it_has_to_be() {
+    let (Some(server), Some(environment)) = (server(), test_environment()) else { return };
+    let toml = format!("keyring = \"{}\"", environment.join("env/signing-key.pgp").display());
+    for (verify, unsignable) in [("verify-signature = true", 7), ("", 0)] {
+        let sections =
+            [("flat", "xpak-flat", verify), ("signed", "gpkg-signed", "priority = 1\nverify-signature = true")];
+        let world = World::of(&server, &sections, &toml).unwrap();
+        let arguments = ["app-misc/greet"];
+        assert_eq!(world.ours().plan(arguments), world.theirs().plan(arguments));
+        assert_eq!(world.mounted.status()["binhosts"][1]["entries"]["unsignable"], unsignable);
+    }
+    let alone = World::of(&server, &[("flat", "xpak-flat", "verify-signature = true")], &toml).unwrap();
+    let plan = alone.ours().plan(["app-misc/greet"]);
+    assert_eq!(plan, alone.theirs().plan(["app-misc/greet"]));
+    assert!(plan.iter().all(|line| line.starts_with("ebuild ")), "{plan:?}");
 }
 
 #[test]
@@ -71,8 +89,7 @@ fn versions_too() {
     assert!(plan.contains(&"binary app-misc/many-1-1".to_owned()), "{plan:?}");
     let older = world.ours().plan(["=app-misc/hello-1.0", "=sys-libs/glibc-2.40-r3"]);
     assert_eq!(older, ["binary sys-libs/glibc-2.40-r3-1", "binary app-misc/hello-1.0-1"]);
-    let multi = source(&binhost("gpkg-multi").unwrap(), "gpkg-multi");
-    let all = crate::harness::portage::entries(&multi.join("Packages")).len();
+    let all = entries(&binhost("gpkg-multi").unwrap().join("Packages")).len();
     let entries = &world.mounted.status()["binhosts"][0]["entries"];
     assert_eq!(entries["unselected"].as_u64().unwrap() as usize, all - world.paths().len(), "{entries}");
 }

@@ -4,7 +4,7 @@ use tempfile::TempDir;
 
 use super::{TRUSTED, VISITED, World};
 use crate::harness::binhost::Assembled;
-use crate::harness::portage::{Nginx, binhost};
+use crate::harness::portage::{Emerge, Nginx, binhost};
 
 /// A path that both binhosts have, each with another build there.
 const HELLO: &str = "app-misc/hello/hello-2.0-r1-1.gpkg.tar";
@@ -18,9 +18,11 @@ fn two_binhosts() -> Option<TempDir> {
     let place = TempDir::with_prefix("binhostfs-it.").unwrap();
     let one = Assembled::new(place.path().join("one"), &multi).header("ARCH", "").header("IUSE_IMPLICIT", "prefix one");
     let one = one.header("USE_EXPAND", "ELIBC KERNEL ONE").header("USE_EXPAND_VALUES_KERNEL", "linux");
+    let one = one.header("USE_EXPAND_VALUES_ONE", "not implicit").header("USE_EXPAND_IMPLICIT", "ELIBC KERNEL TWO");
     one.take(&multi, HELLO).take(&multi, LIBFOO).take(&multi, GLIBC).publish();
     let two = Assembled::new(place.path().join("two"), &multi).header("ARCH", "amd64");
     let two = two.header("IUSE_IMPLICIT", "prefix two").header("USE_EXPAND_VALUES_KERNEL", "linux Darwin");
+    let two = two.header("USE_EXPAND_IMPLICIT", "ELIBC KERNEL ONE").header("USE_EXPAND_VALUES_TWO", "nor this");
     two.take_as(&multi, "app-misc/hello/hello-2.0-r1-2.gpkg.tar", HELLO, &[])
         .take(&multi, LIBFOO)
         .take(&multi, "sys-libs/glibc/glibc-2.41-2.gpkg.tar")
@@ -103,7 +105,7 @@ fn headers_are_united_as_portage_unites_them() {
     let Some(place) = two_binhosts() else { return };
     let server = Nginx::serve(place.path());
     let world = World::of(&server, &[("one", "one", "priority = 9"), ("two", "two", "")], "").unwrap();
-    let united = |emerge: &crate::harness::portage::Emerge, remote: &str| {
+    let united = |emerge: &Emerge, remote: &str| {
         let script = "import portage, sys\n\
             tree = portage.db[portage.root]['bintree']\n\
             tree.populate(getbinpkgs=sys.argv[1] == 'remote', pretend=True)\n\

@@ -1,0 +1,86 @@
+//! `binhostfs list` and `binhostfs why`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::output::{fail, say};
+use super::{NO_DAEMON, runtime};
+use crate::config::DEFAULT_CONTROL;
+use crate::control::{ClientError, PackageState, PackageStatus, get_packages};
+use crate::index::Atom;
+
+/// What packages are shown, and which of them are in the cache.
+#[derive(Debug, Args)]
+pub(super) struct ListArguments {
+    /// Only packages that match, e.g. dev-lang/rust, 'dev-libs/*', '>=app-misc/hello-2', or a bare name
+    #[arg(value_name = "ATOM", value_parser = atom)]
+    atoms: Vec<Atom>,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// Why a package is shown or not, cached or not, and by which key it was verified.
+#[derive(Debug, Args)]
+pub(super) struct WhyArguments {
+    /// What packages, e.g. dev-lang/rust, '=app-misc/hello-2.0-r1', or a bare name
+    #[arg(value_name = "ATOM", required = true, value_parser = atom)]
+    atoms: Vec<Atom>,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Debug, Args)]
+struct Common {
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+    /// Socket of the daemon
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_CONTROL)]
+    control: PathBuf,
+}
+
+/// A bare name is that package in whatever category.
+fn atom(text: &str) -> Result<Atom, String> {
+    let bare = !text.contains('/') && !text.starts_with(['=', '<', '>', '~']);
+    let text = if bare { format!("*/{text}") } else { text.to_owned() };
+    text.parse().map_err(|error: crate::index::AtomError| error.to_string())
+}
+
+pub(super) fn list(arguments: &ListArguments) -> ExitCode {
+    ask(&arguments.atoms, &arguments.common, |packages| {
+        packages.retain(|package| package.state == PackageState::Shown);
+        packages.iter().for_each(|package| say(package.line()));
+        ExitCode::SUCCESS
+    })
+}
+
+pub(super) fn why(arguments: &WhyArguments) -> ExitCode {
+    ask(&arguments.atoms, &arguments.common, |packages| {
+        if packages.is_empty() {
+            return fail(1, "no binhost has such a package in its index; `binhostfs status` says how old that is");
+        }
+        packages.iter().for_each(|package| say(package.to_string().trim_end()));
+        ExitCode::SUCCESS
+    })
+}
+
+fn ask(atoms: &[Atom], common: &Common, tell: impl FnOnce(&mut Vec<PackageStatus>) -> ExitCode) -> ExitCode {
+    let runtime = match runtime(1) {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(1, format_args!("starting threads: {error}")),
+    };
+    match runtime.block_on(get_packages(&common.control, atoms)) {
+        Ok(mut packages) if !common.json => tell(&mut packages.packages),
+        Ok(packages) => match serde_json::to_string(&packages) {
+            Ok(json) => {
+                say(json);
+                ExitCode::SUCCESS
+            }
+            Err(error) => fail(1, error),
+        },
+        Err(error @ ClientError::NoDaemon { .. }) => fail(NO_DAEMON, error),
+        Err(error) => fail(1, error),
+    }
+}

@@ -1,0 +1,152 @@
+//! What becomes of packages, for the daemon and for who asks. Fields are only ever added.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::ByteSize;
+
+/// The answer to a question about packages.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Packages {
+    /// In the order of CPV, BUILD_ID and path.
+    pub packages: Vec<PackageStatus>,
+    /// Why there is no answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// Whether Portage sees an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PackageState {
+    /// It is in `Packages`.
+    Shown,
+    /// It is not.
+    LeftOut,
+}
+
+/// An entry of a binhost's index.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PackageStatus {
+    /// CPV.
+    pub cpv: String,
+    /// BUILD_ID, where it has one.
+    pub build_id: Option<u64>,
+    /// SLOT.
+    pub slot: String,
+    /// USE, as it was built.
+    pub use_flags: String,
+    /// SIZE, bytes.
+    pub size: u64,
+    /// The binhost.
+    pub binhost: String,
+    /// Where it is shown; PATH at its binhost where it is not.
+    pub path: String,
+    /// Whether it is shown.
+    pub state: PackageState,
+    /// Why it is not, or not at its PATH.
+    pub reason: Option<String>,
+    /// The dependency on a libc that it got.
+    pub dependency: Option<String>,
+    /// Whether it is in the cache and can be opened at once.
+    pub cached: bool,
+    /// How what is cached was verified: fingerprint of the certificate that signed it, or `digests`.
+    pub verified_by: Option<String>,
+    /// Why it could not be had lately.
+    pub failure: Option<String>,
+}
+
+impl PackageStatus {
+    /// One line: in the cache or not, size, path, binhost.
+    #[must_use]
+    pub fn line(&self) -> String {
+        let Self { path, binhost, size, cached, .. } = self;
+        let (cached, size) = (if *cached { "cached" } else { "-" }, ByteSize(*size).to_string());
+        format!("{cached:<7} {size:>10}  {path}  {binhost}")
+    }
+}
+
+/// For a person.
+impl fmt::Display for PackageStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { cpv, slot, binhost, path, .. } = self;
+        let build = self.build_id.map(|build| format!(", build {build}")).unwrap_or_default();
+        writeln!(f, "{cpv}:{slot}{build}, {} from {binhost}", ByteSize(self.size))?;
+        match (self.state, &self.reason) {
+            (PackageState::Shown, None) => writeln!(f, "  shown     at {path}")?,
+            (PackageState::Shown, Some(reason)) => writeln!(f, "  shown     at {path}: {reason}")?,
+            (PackageState::LeftOut, reason) => {
+                writeln!(f, "  not shown {}", reason.as_deref().unwrap_or("for an unknown reason"))?;
+            }
+        }
+        match self.verified_by.as_deref().filter(|_| self.cached) {
+            Some("digests") => {
+                writeln!(f, "  cached    verified by the digests of the index; signatures were not asked for")?
+            }
+            Some(key) => writeln!(f, "  cached    verified, signed by {key}")?,
+            None => writeln!(f, "  cached    no: fetched when it is opened")?,
+        }
+        if let Some(dependency) = &self.dependency {
+            writeln!(f, "  added     {dependency} to RDEPEND (libc-guard)")?;
+        }
+        if let Some(failure) = &self.failure {
+            writeln!(f, "  failed    {failure}")?;
+        }
+        writeln!(f, "  USE       {}", self.use_flags)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_well_and_survives_json() {
+        let shown = PackageStatus {
+            cpv: "app-misc/hello-2.0".to_owned(),
+            build_id: Some(3),
+            slot: "0/2".to_owned(),
+            use_flags: "nls".to_owned(),
+            size: 3 << 20,
+            binhost: "own".to_owned(),
+            path: "own/app-misc/hello/hello-2.0-3.gpkg.tar".to_owned(),
+            state: PackageState::Shown,
+            reason: Some("another binhost's package is at its path".to_owned()),
+            dependency: Some(">=sys-libs/glibc-2.41".to_owned()),
+            cached: true,
+            verified_by: Some("ABCD".to_owned()),
+            failure: None,
+        };
+        let expected = "\
+app-misc/hello-2.0:0/2, build 3, 3.0 MiB from own
+  shown     at own/app-misc/hello/hello-2.0-3.gpkg.tar: another binhost's package is at its path
+  cached    verified, signed by ABCD
+  added     >=sys-libs/glibc-2.41 to RDEPEND (libc-guard)
+  USE       nls
+";
+        assert_eq!(shown.to_string(), expected);
+        assert_eq!(shown.line(), "cached     3.0 MiB  own/app-misc/hello/hello-2.0-3.gpkg.tar  own");
+        let left_out = PackageStatus {
+            state: PackageState::LeftOut,
+            reason: Some("wrong MD5".to_owned()),
+            cached: false,
+            verified_by: None,
+            dependency: None,
+            failure: Some("refused".to_owned()),
+            ..shown.clone()
+        };
+        let expected = "\
+app-misc/hello-2.0:0/2, build 3, 3.0 MiB from own
+  not shown wrong MD5
+  cached    no: fetched when it is opened
+  failed    refused
+  USE       nls
+";
+        assert_eq!(left_out.to_string(), expected);
+        let all = Packages { packages: vec![shown, left_out], error: None };
+        let json = serde_json::to_string(&all).unwrap();
+        assert!(json.contains("\"state\":\"left-out\""));
+        assert_eq!(serde_json::from_str::<Packages>(&json).unwrap(), all);
+    }
+}

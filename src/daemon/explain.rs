@@ -1,0 +1,131 @@
+//! What becomes of packages that somebody asks about, and why.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::files::blocking;
+use super::refresh::Sources;
+use crate::control::{PackageState, PackageStatus};
+use crate::fetch::Origin;
+use crate::index::{Atom, EntryId};
+use crate::policy::{self, Fate, Input, Rules};
+use crate::store::Store;
+use crate::verify::Assurance;
+
+/// What is known of a binhost beyond its index.
+pub(super) struct Beside {
+    pub(super) name: String,
+    pub(super) origin: Arc<Origin>,
+    /// Reasons of refusals.
+    pub(super) refused: HashMap<EntryId, String>,
+    /// URLs that have to agree.
+    pub(super) quorum: usize,
+}
+
+impl Sources {
+    /// All entries of all binhosts that one of `atoms` matches, or all there are; and what became of them. `failures`: why a
+    /// package could not be had lately, by where it is shown.
+    pub(super) async fn explain(
+        &self,
+        atoms: Vec<Atom>,
+        failures: HashMap<String, String>,
+    ) -> anyhow::Result<Vec<PackageStatus>> {
+        let (inputs, beside, rules) = self.explained();
+        let store = Arc::clone(self.store());
+        blocking(move || {
+            let question =
+                Question { inputs: &inputs, beside: &beside, atoms: &atoms, failures: &failures, store: &store };
+            question.answer(&rules)
+        })
+        .await
+    }
+}
+
+struct Question<'a> {
+    inputs: &'a [Input],
+    beside: &'a [Beside],
+    atoms: &'a [Atom],
+    failures: &'a HashMap<String, String>,
+    store: &'a Store,
+}
+
+impl Question<'_> {
+    fn answer(&self, rules: &Rules) -> anyhow::Result<Vec<PackageStatus>> {
+        let (mut found, mut failed) = (Vec::new(), Ok(()));
+        policy::decide(self.inputs, rules, &mut |part, record, fate| match self.look(part, record, fate) {
+            Ok(status) => found.extend(status),
+            Err(error) => failed = Err(error),
+        })?;
+        failed?;
+        found.sort_by(|a, b| (&a.cpv, a.build_id, &a.path).cmp(&(&b.cpv, b.build_id, &b.path)));
+        Ok(found)
+    }
+
+    /// `None`: it is not what was asked about.
+    fn look(&self, part: u16, record: u32, fate: Fate) -> std::io::Result<Option<PackageStatus>> {
+        let at = usize::from(part);
+        let (Some(Input { part, .. }), Some(beside)) = (self.inputs.get(at), self.beside.get(at)) else {
+            return Ok(None);
+        };
+        let Some(record) = part.index.records().get(record as usize) else { return Ok(None) };
+        let stanza = part.index.stanza(record)?;
+        let entry = stanza.entry()?;
+        let slot = stanza.get("SLOT");
+        let repository = stanza.repository().or_else(|| part.index.header().repository());
+        if !self.atoms.is_empty() && !self.atoms.iter().any(|atom| atom.matches(&entry.cpv, slot, repository)) {
+            return Ok(None);
+        }
+        let own = part.index.path(record);
+        let (state, reason) = (state(&fate), reason(&fate, beside, record.id));
+        let (path, dependency) = match fate {
+            Fate::Shown { place, dependency } => (place.map_or_else(|| own.to_owned(), String::from), dependency),
+            _ => (own.to_owned(), None),
+        };
+        let assurance = self.store.assurance(record.id, record.size, &beside.origin.policy);
+        Ok(Some(PackageStatus {
+            cpv: entry.cpv.to_string(),
+            build_id: entry.build_id,
+            slot: slot.unwrap_or("0").to_owned(),
+            use_flags: stanza.get("USE").unwrap_or_default().to_owned(),
+            size: record.size,
+            binhost: beside.name.clone(),
+            state,
+            reason,
+            dependency: dependency.map(|atom| atom.to_string()),
+            cached: assurance.is_some(),
+            verified_by: assurance.map(|assurance| match assurance {
+                Assurance::DigestsOnly => "digests".to_owned(),
+                Assurance::Signed(signer) => signer.fingerprint.to_string(),
+            }),
+            failure: self.failures.get(&path).cloned(),
+            path,
+        }))
+    }
+}
+
+fn state(fate: &Fate) -> PackageState {
+    match fate {
+        Fate::Shown { .. } => PackageState::Shown,
+        Fate::Hidden | Fate::Unsignable | Fate::Unselected | Fate::Held | Fate::Superseded | Fate::Homeless => {
+            PackageState::LeftOut
+        }
+    }
+}
+
+/// Why it is not shown, or not at its path.
+fn reason(fate: &Fate, beside: &Beside, id: EntryId) -> Option<String> {
+    let Beside { name, refused, quorum, .. } = beside;
+    Some(match fate {
+        Fate::Shown { place: None, .. } => return None,
+        Fate::Shown { place: Some(_), .. } => "another binhost's package is at its path".to_owned(),
+        Fate::Hidden => match refused.get(&id) {
+            Some(reason) => format!("{reason}; `binhostfs refresh` gives it another chance"),
+            None => format!("fewer than {quorum} URLs of {name} have it with the same digests"),
+        },
+        Fate::Unsignable => "XPAK packages cannot be signed, and signatures are asked for".to_owned(),
+        Fate::Unselected => "the configuration (include, exclude) does not select it".to_owned(),
+        Fate::Held => format!("{name} is away, and it is not in the cache (offline = \"hide\")"),
+        Fate::Superseded => "a preferred binhost has the same one".to_owned(),
+        Fate::Homeless => "its path is taken, and so is that below the binhost's name".to_owned(),
+    })
+}
