@@ -411,7 +411,10 @@ fn keys_that_come_after_the_configuration_are_taken() {
     fs::create_dir(key.parent().unwrap()).unwrap();
     fs::write(&key, gpg.export(&[&gpg.key("key", "ed25519", "sign", "0", None)])).unwrap();
     eventually(REFRESHED, "they are taken", || configured.mounted.status()["misconfigured"].is_null());
-    // Also by the name that an emerge may have read before.
+    assert_eq!(fs::read(configured.mounted.path(&package.path)).unwrap_err().raw_os_error(), EIO);
+    // Also by a name that an emerge has read before.
+    configured.write(&toml(&[("one", &origin)], "exclude = [\"*/mine\"]"));
+    eventually(REFRESHED, "it is not selected", || shown(&configured.mounted).is_empty());
     assert_eq!(fs::read(configured.mounted.path(&package.path)).unwrap_err().raw_os_error(), EIO);
 }
 
