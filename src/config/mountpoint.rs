@@ -32,6 +32,11 @@ pub enum MountpointError {
         /// Type and source of what is mounted.
         what: String,
     },
+    /// A binhostfs that runs.
+    #[error(
+        "binhostfs is mounted on {0} already: `binhostfs status` says how it does; stop it first, or mount on another directory"
+    )]
+    Running(PathBuf),
     /// A dead mount of a killed daemon could not be removed.
     #[error(
         "{path} is the dead mount of an earlier binhostfs, and unmounting it failed: {source}; try `umount -l {path}` as root"
@@ -79,6 +84,7 @@ fn free_directory(path: PathBuf) -> Result<PathBuf, MountpointError> {
         return Err(MountpointError::NotADirectory(path));
     }
     match mounted_at(&path).map_err(missing)? {
+        Some(what) if what.starts_with(OWN_TYPE) => Err(MountpointError::Running(path)),
         Some(what) => Err(MountpointError::Mounted { path, what }),
         None => Ok(path),
     }

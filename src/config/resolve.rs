@@ -15,6 +15,9 @@ use super::{
 };
 use crate::index::Atom;
 
+/// A cache below this is a slip, most likely: of the unit.
+const SMALL_CACHE: u64 = 1 << 20;
+
 impl RawMount {
     /// The configuration that follows from this command line and the files as they are now.
     #[must_use]
@@ -98,6 +101,10 @@ impl Resolver<'_> {
         let mut config = self.values(asked);
         if config.refresh < MIN_REFRESH {
             return Err(ConfigError::Refresh(config.refresh));
+        }
+        if config.cache_size.0 < SMALL_CACHE {
+            let size = config.cache_size;
+            self.report.warn(format!("cache-size is {size}: hardly a package is kept; say it with a unit, e.g. 8G"));
         }
         let finder = Finder { raw: self.raw, found: self.found, report: self.report, machine: self.machine };
         config.binhosts = finder.find()?;

@@ -34,7 +34,7 @@ impl FromStr for BinhostUrl {
     type Err = UrlError;
 
     fn from_str(text: &str) -> Result<Self, UrlError> {
-        let url = Url::parse(text.trim())
+        let mut url = Url::parse(text.trim())
             .map_err(|error| UrlError::Syntax { text: without_user(text), reason: error.to_string() })?;
         if !matches!(url.scheme(), "http" | "https" | "file") {
             return Err(UrlError::Scheme(url.scheme().to_owned()));
@@ -42,6 +42,9 @@ impl FromStr for BinhostUrl {
         if url.cannot_be_a_base() || url.query().is_some() || url.fragment().is_some() {
             return Err(UrlError::NotADirectory(redacted(&url)));
         }
+        // With and without a slash at the end it is the same directory, and one binhost.
+        let path = url.path().trim_end_matches('/').to_owned();
+        url.set_path(&path);
         Ok(Self(url))
     }
 }
@@ -141,6 +144,15 @@ mod tests {
         ] {
             assert_eq!(base.parse::<BinhostUrl>().unwrap().join(path).as_str(), whole);
         }
+    }
+
+    #[test]
+    fn a_slash_at_the_end_makes_no_other_binhost() {
+        for (one, other) in [("http://h/a", "http://h/a//"), ("http://h", "http://h/"), ("file:///a", "file:///a/")] {
+            let [one, other] = [one, other].map(|text| text.parse::<BinhostUrl>().unwrap());
+            assert_eq!((&one, one.directory_name()), (&other, other.directory_name()));
+        }
+        assert_eq!("file:///".parse::<BinhostUrl>().unwrap().join("a").as_str(), "file:///a");
     }
 
     #[test]

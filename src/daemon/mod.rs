@@ -190,7 +190,10 @@ fn policies(binhosts: &[Binhost]) -> Result<Vec<Policy>, KeyringError> {
             (Some((_, policy)), _) => policy.clone(),
             (None, SignaturePolicy::DigestsOnly) => Policy::DigestsOnly,
             (None, SignaturePolicy::Required { keyrings }) => {
-                Policy::Signed(Arc::new(Keyring::open(keyrings.iter().cloned())?))
+                let opened = Keyring::open(keyrings.iter().cloned());
+                let named =
+                    |KeyringError::NoKey(why)| KeyringError::NoKey(format!("{why} (for the binhost {})", binhost.name));
+                Policy::Signed(Arc::new(opened.map_err(named)?))
             }
         };
         policies.push(policy);

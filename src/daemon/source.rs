@@ -224,7 +224,8 @@ impl Source {
                 let text = format!("{error:#}");
                 // The same failure over and over is said once.
                 if self.refresh.error.as_deref() != Some(&text) {
-                    tracing::warn!(binhost = self.config.name, "refreshing the index; the last good one stays: {text}");
+                    let stays = if self.current.is_some() { "the last good one stays" } else { "there is none yet" };
+                    tracing::warn!(binhost = self.config.name, "refreshing the index; {stays}: {text}");
                 }
                 self.refresh.error = Some(text);
                 Err(error)

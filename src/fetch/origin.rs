@@ -23,8 +23,14 @@ pub struct Origin {
 pub(super) struct Origins(RwLock<HashMap<OriginId, Arc<Origin>>>);
 
 impl Origins {
+    /// What earlier generations have of the same binhost is asked for, and judged, in the same way from now on.
     pub(super) fn add(&self, id: OriginId, origin: Arc<Origin>) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(id, origin);
+        let mut origins = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        origins
+            .values_mut()
+            .filter(|before| before.name == origin.name)
+            .for_each(|before| *before = Arc::clone(&origin));
+        origins.insert(id, origin);
     }
 
     pub(super) fn get(&self, id: OriginId) -> Option<Arc<Origin>> {

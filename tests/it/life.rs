@@ -230,11 +230,11 @@ fn a_mountpoint_in_use_is_refused_and_left_alone() {
     let (_origin, mounted, package) = mounted();
     let mut arguments = place.arguments();
     *arguments.last_mut().unwrap() = mounted.mountpoint().to_str().unwrap().to_owned();
-    refused(&run(&[], &arguments), 2, &["is a mountpoint already (fuse.binhostfs from binhostfs)"]);
+    refused(&run(&[], &arguments), 2, &["binhostfs is mounted on", "stop it first"]);
     // Also by another name.
     symlink(mounted.mountpoint(), place.path("link")).unwrap();
     *arguments.last_mut().unwrap() = place.path("link").to_str().unwrap().to_owned();
-    refused(&run(&[], &arguments), 2, &["is a mountpoint already (fuse.binhostfs from binhostfs)"]);
+    refused(&run(&[], &arguments), 2, &["binhostfs is mounted on", "stop it first"]);
     assert!(fs::read(mounted.path(&package.path)).unwrap() == package.bytes);
 }
 
