@@ -12,7 +12,7 @@ use super::output::fail;
 use super::{logging, runtime};
 use crate::config::{
     ByteSize, ConfigError, ConfigFiles, CpuNeed, Interval, IntervalError, MountConfig, MountpointCheck, Passthrough,
-    RawMount, Resolution,
+    Prefetch, RawMount, Resolution,
 };
 use crate::daemon::{self, KeyringError};
 
@@ -82,6 +82,9 @@ pub(super) struct ConfigArguments {
     /// Whether the kernel reads cached packages without asking the daemon [default: auto]
     #[arg(long, value_enum)]
     passthrough: Option<PassthroughArgument>,
+    /// What is fetched before anybody opens it [default: plan]
+    #[arg(long, value_enum)]
+    prefetch: Option<PrefetchArgument>,
     /// The configuration file [default: /etc/binhostfs.toml, if it is there]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -98,6 +101,14 @@ enum PassthroughArgument {
     /// Where the kernel can (Linux 6.9, root)
     Auto,
     /// Never
+    Off,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum PrefetchArgument {
+    /// The rest of what an emerge has planned, once it opens the first package
+    Plan,
+    /// Nothing
     Off,
 }
 
@@ -124,6 +135,10 @@ impl From<ConfigArguments> for RawMount {
             passthrough: arguments.passthrough.map(|passthrough| match passthrough {
                 PassthroughArgument::Auto => Passthrough::Auto,
                 PassthroughArgument::Off => Passthrough::Off,
+            }),
+            prefetch: arguments.prefetch.map(|prefetch| match prefetch {
+                PrefetchArgument::Plan => Prefetch::Plan,
+                PrefetchArgument::Off => Prefetch::Off,
             }),
             files: arguments.config.map_or(ConfigFiles::Default, ConfigFiles::At),
             portage_root: arguments.portage_root,

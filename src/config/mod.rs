@@ -74,6 +74,16 @@ pub enum Passthrough {
     Off,
 }
 
+/// What is fetched before anybody opens it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Prefetch {
+    /// The rest of the plan of an emerge.
+    #[default]
+    Plan,
+    /// Nothing.
+    Off,
+}
+
 /// Which entries of an index are shown.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Selection {
@@ -165,6 +175,8 @@ pub struct RawMount {
     pub control: Option<PathBuf>,
     /// `--passthrough`.
     pub passthrough: Option<Passthrough>,
+    /// `--prefetch`.
+    pub prefetch: Option<Prefetch>,
     /// `--config`, or what else there is beside the command line.
     pub files: ConfigFiles,
     /// `--portage-root`.
@@ -222,6 +234,8 @@ pub struct MountConfig {
     pub control: PathBuf,
     /// See [`Passthrough`].
     pub passthrough: Passthrough,
+    /// See [`Prefetch`].
+    pub prefetch: Prefetch,
     /// Which entries are shown, of whatever binhost.
     pub selection: Selection,
     /// See [`LibcGuard`].
@@ -270,6 +284,7 @@ impl MountConfig {
             ("cache-size", self.cache_size != new.cache_size),
             ("control", self.control != new.control),
             ("passthrough", self.passthrough != new.passthrough),
+            ("prefetch", self.prefetch != new.prefetch),
         ];
         differs.into_iter().filter_map(|(key, differs)| differs.then_some(key))
     }

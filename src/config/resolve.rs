@@ -11,7 +11,7 @@ use super::portage::{self, Files, Places, Portage, PortageError};
 use super::{
     ByteSize, ConfigError, ConfigFiles, DEFAULT_CACHE_DIR, DEFAULT_CACHE_SIZE, DEFAULT_CONFIG, DEFAULT_CONTROL,
     DEFAULT_PORTAGE_GNUPG, DEFAULT_REFRESH, Interval, LibcGuard, MIN_REFRESH, MountConfig, MountpointCheck,
-    Passthrough, RawMount, Resolution, Selection, SignaturePolicy, mountpoint, portage_config_root,
+    Passthrough, Prefetch, RawMount, Resolution, Selection, SignaturePolicy, mountpoint, portage_config_root,
 };
 use crate::index::Atom;
 
@@ -122,6 +122,10 @@ impl Resolver<'_> {
             Passthrough::Auto => "auto".to_owned(),
             Passthrough::Off => "off".to_owned(),
         };
+        let prefetch = |choice: &Prefetch| match choice {
+            Prefetch::Plan => "plan".to_owned(),
+            Prefetch::Off => "off".to_owned(),
+        };
         let mut absolute = |key, given: &Option<PathBuf>, option, own: &Option<Sourced<PathBuf>>, default: &str| {
             let value = self.value(key, given, option, own, PathBuf::from(default), path);
             std::path::absolute(&value).unwrap_or(value)
@@ -148,6 +152,7 @@ impl Resolver<'_> {
                 Passthrough::Auto,
                 passthrough,
             ),
+            prefetch: self.value("prefetch", &raw.prefetch, "--prefetch", &own.prefetch, Prefetch::default(), prefetch),
             selection: self.selection(),
             libc_guard: self.libc_guard(),
             portage_gnupg: self.portage_gnupg(),

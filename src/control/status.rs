@@ -225,6 +225,9 @@ pub struct DownloadStatus {
     pub size: u64,
     /// Opens that wait for it.
     pub waiters: u64,
+    /// It was begun ahead of an emerge, and nobody has opened it yet.
+    #[serde(default)]
+    pub ahead: bool,
 }
 
 /// A package that could not be had.
@@ -306,8 +309,10 @@ impl fmt::Display for Status {
         for FailureStatus { path, reason, time } in &self.refused {
             writeln!(f, "not shown   {path} since {} ago: {reason}", ago(*time))?;
         }
-        for DownloadStatus { path, received, size, waiters } in &self.downloads {
-            writeln!(f, "fetching    {path}: {} of {}, {waiters} waiting", ByteSize(*received), ByteSize(*size))?;
+        for DownloadStatus { path, received, size, waiters, ahead } in &self.downloads {
+            let (received, size) = (ByteSize(*received), ByteSize(*size));
+            let who = if *ahead { "ahead of an emerge".to_owned() } else { format!("{waiters} waiting") };
+            writeln!(f, "fetching    {path}: {received} of {size}, {who}")?;
         }
         for FailureStatus { path, reason, time } in &self.failures {
             writeln!(f, "failed      {path} {} ago: {reason}", ago(*time))?;
@@ -380,6 +385,10 @@ mod tests {
         }
     }
 
+    fn download(path: &str, waiters: u64, ahead: bool) -> DownloadStatus {
+        DownloadStatus { path: path.to_owned(), received: 1 << 20, size: 2 << 20, waiters, ahead }
+    }
+
     #[test]
     fn reads_well_and_survives_json() {
         let status = Status {
@@ -438,12 +447,7 @@ mod tests {
             alarms: vec![FailureStatus { path: "a/e.xpak".to_owned(), reason: "other bytes".to_owned(), time: 9_999 }],
             refused: vec![FailureStatus { path: "a/d.xpak".to_owned(), reason: "wrong MD5".to_owned(), time: 9_900 }],
             cache: CacheStatus { directory: "/c".to_owned(), bytes: 3 << 30, reserved: 0, packages: 7, bound: 8 << 30 },
-            downloads: vec![DownloadStatus {
-                path: "a/b.xpak".to_owned(),
-                received: 1 << 20,
-                size: 2 << 20,
-                waiters: 2,
-            }],
+            downloads: vec![download("a/b.xpak", 2, false), download("a/f.xpak", 0, true)],
             failures: vec![FailureStatus { path: "a/c.xpak".to_owned(), reason: "refused".to_owned(), time: 9_970 }],
             metrics: Readings { hits: 5, misses: 2, bytes_fetched: 4 << 20, ..Readings::default() },
         };
@@ -470,6 +474,7 @@ opens       5 from the cache, 2 fetched (4.0 MiB), 0 failed
 ALARM       a/e.xpak 1 s ago: other bytes
 not shown   a/d.xpak since 100 s ago: wrong MD5
 fetching    a/b.xpak: 1.0 MiB of 2.0 MiB, 2 waiting
+fetching    a/f.xpak: 1.0 MiB of 2.0 MiB, ahead of an emerge
 failed      a/c.xpak 30 s ago: refused
 ";
         assert_eq!(status.to_string(), expected);

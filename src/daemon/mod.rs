@@ -131,7 +131,7 @@ impl Daemon {
         let (held, fetching, counted) = (Arc::clone(&store), Arc::clone(&fetcher), Arc::clone(&metrics));
         let mut sources = Sources::open(held, fetching, counted, &config, policies)?;
         let snapshots = Arc::new(Snapshots::new(sources.first().await?));
-        let operations = Operations::new(Arc::clone(&snapshots), Arc::clone(&fetcher));
+        let operations = Operations::new(Arc::clone(&snapshots), Arc::clone(&fetcher), config.prefetch);
         let mount = Mount::new(&config.mountpoint, operations, Arc::clone(&metrics), config.passthrough)?;
         let shared = Arc::new(Shared::new(config, mount, store, fetcher, snapshots, metrics));
         shared.set_reports(sources.reports());

@@ -273,8 +273,8 @@ fn mirror(report: UrlReport) -> MirrorStatus {
 }
 
 fn download(progress: Progress) -> DownloadStatus {
-    let Progress { path, received, size, waiters } = progress;
-    DownloadStatus { path, received, size, waiters: waiters as u64 }
+    let Progress { path, received, size, waiters, ahead } = progress;
+    DownloadStatus { path, received, size, waiters: waiters as u64, ahead }
 }
 
 fn failure(report: FailureReport) -> FailureStatus {

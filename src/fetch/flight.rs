@@ -1,9 +1,13 @@
 //! One download from beginning to end.
 
 use std::io::ErrorKind;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use tokio::sync::{OwnedSemaphorePermit, watch};
+
+use super::origin::Key;
 use super::receive::{Place, Receiving};
 use super::{FetchError, Fetcher, Flight, GRACE, Origin, Outcome, Verdict, VerdictKind, Wanted, alarms};
 use crate::index::Entry;
@@ -12,19 +16,28 @@ use crate::upstream::{BodyStream, Event};
 use crate::verify::{VerifyError, recheck};
 
 /// Flies until the package is there or cannot be had, tells everybody who waits, and leaves the table.
-pub(super) async fn fly(fetcher: Arc<Fetcher>, flight: Arc<Flight>, wanted: Wanted) {
+pub(super) async fn fly(
+    fetcher: Arc<Fetcher>,
+    flight: Arc<Flight>,
+    wanted: Wanted,
+    turn: Option<OwnedSemaphorePermit>,
+) {
     let key = wanted.key();
     // A panic in here must not leave waiters behind, nor a flight that never ends.
     let guard = Landing { fetcher: &fetcher, flight: &flight, wanted: &wanted };
     let started = Instant::now();
     let outcome = tokio::select! {
-        outcome = get(&fetcher, &flight, &wanted) => outcome.map_err(Arc::new),
-        () = abandoned(&flight) => Err(Arc::new(FetchError::Stopped)),
+        outcome = get(&fetcher, &flight, &wanted, turn) => outcome.map_err(Arc::new),
+        () = abandoned(&fetcher, &flight, key) => Err(Arc::new(FetchError::Stopped)),
     };
     match &outcome {
         Ok(_) => fetcher.failures.clear(key, wanted.path()),
         Err(error) if matches!(**error, FetchError::Stopped) => {
             tracing::debug!(path = wanted.path(), "nobody waits for it any more")
+        }
+        // Whoever opens it tries again, and tells.
+        Err(error) if !flight.is_asked() => {
+            tracing::debug!(path = wanted.path(), %error, "cannot be had ahead");
         }
         Err(error) => {
             let seconds = started.elapsed().as_secs_f32();
@@ -35,7 +48,9 @@ pub(super) async fn fly(fetcher: Arc<Fetcher>, flight: Arc<Flight>, wanted: Want
             }
         }
     }
-    tell(&fetcher, &wanted, &outcome);
+    if outcome.is_ok() || flight.is_asked() {
+        tell(&fetcher, &wanted, &outcome);
+    }
     flight.settle(|| outcome);
     drop(guard);
 }
@@ -50,16 +65,54 @@ struct Landing<'a> {
 impl Drop for Landing<'_> {
     fn drop(&mut self) {
         self.flight.settle(|| Err(Arc::new(FetchError::Stopped)));
-        self.fetcher.flights().remove(&self.wanted.key());
+        let mut flights = self.fetcher.flights();
+        // When it was abandoned, there may be another one already.
+        if flights.get(&self.wanted.key()).is_some_and(|flight| std::ptr::eq(&raw const **flight, self.flight)) {
+            flights.remove(&self.wanted.key());
+        }
+        drop(flights);
+        self.fetcher.moved.notify_waiters();
     }
 }
 
-/// Ends when nobody has waited for [`GRACE`].
-async fn abandoned(flight: &Flight) {
+/// Who fetches ahead waits for the end of a flight, and keeps it going meanwhile.
+pub(super) struct Landed {
+    flight: Weak<Flight>,
+    receiver: watch::Receiver<Option<Outcome>>,
+}
+
+impl Landed {
+    pub(super) fn new(flight: &Arc<Flight>, receiver: watch::Receiver<Option<Outcome>>) -> Self {
+        flight.ahead.fetch_add(1, Ordering::Relaxed);
+        Self { flight: Arc::downgrade(flight), receiver }
+    }
+
+    /// The flight is over, and what it brought is kept or not.
+    pub(super) async fn wait(mut self) {
+        // An outcome comes before the end.
+        while self.receiver.changed().await.is_ok() {}
+    }
+}
+
+impl Drop for Landed {
+    fn drop(&mut self) {
+        if let Some(flight) = self.flight.upgrade() {
+            flight.ahead.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Ends when nobody has waited for [`GRACE`], at once where nobody ever did; nobody can join it any more then.
+async fn abandoned(fetcher: &Fetcher, flight: &Flight, key: Key) {
     loop {
         flight.outcome.closed().await;
-        tokio::time::sleep(GRACE).await;
+        if flight.is_asked() {
+            tokio::time::sleep(GRACE).await;
+        }
+        let mut flights = fetcher.flights();
+        // Who joins does so while it holds the table.
         if flight.outcome.receiver_count() == 0 {
+            flights.remove(&key);
             return;
         }
     }
@@ -79,7 +132,12 @@ fn tell(fetcher: &Fetcher, wanted: &Wanted, outcome: &Outcome) {
     }
 }
 
-async fn get(fetcher: &Arc<Fetcher>, flight: &Arc<Flight>, wanted: &Wanted) -> Result<Body, FetchError> {
+async fn get(
+    fetcher: &Arc<Fetcher>,
+    flight: &Arc<Flight>,
+    wanted: &Wanted,
+    turn: Option<OwnedSemaphorePermit>,
+) -> Result<Body, FetchError> {
     let entry = {
         let wanted = wanted.clone();
         let read = tokio::task::spawn_blocking(move || wanted.entry()).await;
@@ -88,7 +146,10 @@ async fn get(fetcher: &Arc<Fetcher>, flight: &Arc<Flight>, wanted: &Wanted) -> R
     if let Some(body) = adopt(fetcher, wanted.origin(), &entry).await {
         return Ok(body);
     }
-    let _turn = fetcher.turns.acquire().await.map_err(|_| FetchError::Stopped)?;
+    let _turn = match turn {
+        Some(turn) => turn,
+        None => Arc::clone(&fetcher.turns).acquire_owned().await.map_err(|_| FetchError::Stopped)?,
+    };
     fetcher.metrics.downloads.increase();
     let started = Instant::now();
     let begin = || wanted.origin().upstream.body(wanted.uri(), entry.path.as_str(), entry.size);
@@ -178,6 +239,24 @@ async fn download(
 }
 
 impl Flight {
+    /// A flight that is not in the table yet. `asked`: somebody has opened the package.
+    pub(super) fn new(wanted: &Wanted, asked: bool) -> (Arc<Self>, watch::Receiver<Option<Outcome>>) {
+        let (outcome, receiver) = watch::channel(None);
+        let flight = Self {
+            outcome,
+            path: wanted.path().to_owned(),
+            size: wanted.record().size,
+            received: AtomicU64::new(0),
+            asked: AtomicBool::new(asked),
+            ahead: AtomicUsize::new(0),
+        };
+        (Arc::new(flight), receiver)
+    }
+
+    pub(super) fn is_asked(&self) -> bool {
+        self.asked.load(Ordering::Relaxed)
+    }
+
     /// Tells everybody who waits how it ended, unless they know already.
     pub(super) fn settle(&self, outcome: impl FnOnce() -> Outcome) {
         self.outcome.send_if_modified(|slot| {

@@ -7,22 +7,30 @@
 //!   binhost; the reason is kept for `status`.
 //! * A verified body that could not be kept stays here for a while: emerge opens a package some twenty times.
 //!
+//! * What an emerge is going to open is fetched ahead of it (`ahead`), by the same flights: one that nobody has asked for fails
+//!   silently, and an open joins it like any other.
+//!
 //! `verify` and `store` are synchronous: each flight has one blocking thread for them, fed by a bounded channel (`receive`).
 //!
 //! Not its job: what is shown, and what an errno is.
 
+mod ahead;
 mod alarms;
 mod failures;
 mod flight;
 mod held;
+mod opener;
 mod origin;
+mod plan;
+mod queue;
 mod receive;
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
 use crate::index::{EntryId, OriginId, Record, View};
 use crate::metrics::Metrics;
@@ -30,6 +38,7 @@ use crate::store::{Body, Store, StoreError};
 use crate::upstream::UpstreamError;
 use crate::verify::{Policy, VerifyError};
 
+pub use ahead::{AHEAD_SHARE, Ahead, MAX_AHEAD_BYTES, MAX_AHEAD_DOWNLOADS, RESERVED};
 use alarms::Alarms;
 use failures::Failures;
 pub use failures::{FAILURE_MEMORY, FailureReport};
@@ -130,6 +139,8 @@ pub struct Progress {
     pub size: u64,
     /// Opens that wait for it.
     pub waiters: usize,
+    /// It was begun ahead of an emerge, and nobody has opened it yet.
+    pub ahead: bool,
 }
 
 #[derive(Debug)]
@@ -137,7 +148,11 @@ struct Flight {
     outcome: watch::Sender<Option<Outcome>>,
     path: String,
     size: u64,
-    received: std::sync::atomic::AtomicU64,
+    received: AtomicU64,
+    /// Somebody has opened it; until then, it is fetched ahead.
+    asked: AtomicBool,
+    /// Of those that wait for it, whoever fetches it ahead; no open.
+    ahead: AtomicUsize,
 }
 
 /// See the module's documentation.
@@ -150,7 +165,9 @@ pub struct Fetcher {
     failures: Failures,
     alarms: Alarms,
     held: Held,
-    turns: Semaphore,
+    turns: Arc<Semaphore>,
+    /// A download has ended.
+    moved: Notify,
     verdicts: mpsc::Sender<Verdict>,
 }
 
@@ -167,7 +184,8 @@ impl Fetcher {
             failures: Failures::default(),
             alarms: Alarms::default(),
             held: Held::default(),
-            turns: Semaphore::new(MAX_DOWNLOADS),
+            turns: Arc::new(Semaphore::new(MAX_DOWNLOADS)),
+            moved: Notify::new(),
             verdicts,
         };
         (fetcher, receiver)
@@ -242,9 +260,10 @@ impl Fetcher {
     pub fn in_progress(&self) -> Vec<Progress> {
         let progress = |flight: &Arc<Flight>| Progress {
             path: flight.path.clone(),
-            received: flight.received.load(std::sync::atomic::Ordering::Relaxed),
+            received: flight.received.load(Ordering::Relaxed),
             size: flight.size,
-            waiters: flight.outcome.receiver_count(),
+            waiters: flight.outcome.receiver_count().saturating_sub(flight.ahead.load(Ordering::Relaxed)),
+            ahead: !flight.is_asked(),
         };
         let mut all: Vec<Progress> = self.flights().values().map(progress).collect();
         all.sort_by(|a, b| a.path.cmp(&b.path));
@@ -256,6 +275,9 @@ impl Fetcher {
         let key = wanted.key();
         let mut flights = self.flights();
         if let Some(flight) = flights.get(&key) {
+            if !flight.asked.swap(true, Ordering::Relaxed) {
+                self.metrics.misses.increase();
+            }
             return Ok(flight.outcome.subscribe());
         }
         // It may have landed since the FUSE thread looked.
@@ -269,16 +291,9 @@ impl Fetcher {
             return Err(Arc::new(FetchError::Busy));
         }
         self.metrics.misses.increase();
-        let (sender, receiver) = watch::channel(None);
-        let flight = Flight {
-            outcome: sender,
-            path: wanted.path().to_owned(),
-            size: wanted.record().size,
-            received: std::sync::atomic::AtomicU64::new(0),
-        };
-        let flight = Arc::new(flight);
+        let (flight, receiver) = Flight::new(&wanted, true);
         flights.insert(key, Arc::clone(&flight));
-        tokio::spawn(flight::fly(Arc::clone(self), flight, wanted));
+        tokio::spawn(flight::fly(Arc::clone(self), flight, wanted, None));
         Ok(receiver)
     }
 

@@ -73,6 +73,10 @@ impl Wanted {
         &self.record
     }
 
+    pub(super) fn view(&self) -> &Arc<View> {
+        &self.view
+    }
+
     pub(super) fn key(&self) -> Key {
         (self.origin_id, self.record.id)
     }

@@ -176,7 +176,7 @@ fn receive(
     let body = fetcher.store.body(receiver.finish()?);
     fetcher.metrics.verified.increase();
     flight.settle(|| Ok(body.clone()));
-    keep(fetcher, incoming, &body, (origin, entry));
+    keep(fetcher, flight, incoming, &body, (origin, entry));
     done(Ok(body));
     Ok(())
 }
@@ -195,13 +195,16 @@ fn write(fetcher: &Fetcher, receiver: &mut Receiver, bytes: &[u8], entry: &Entry
     }
 }
 
-fn keep(fetcher: &Fetcher, incoming: Incoming<'_>, body: &Body, (origin, entry): (&Origin, &Entry)) {
+fn keep(fetcher: &Fetcher, flight: &Flight, incoming: Incoming<'_>, body: &Body, (origin, entry): (&Origin, &Entry)) {
     let witness = alarms::witness(origin, entry);
     if let Some(witness) = witness {
         alarms::compare(fetcher, witness, entry, body.digest());
     }
     if let Placement::Unkept(reason) = fetcher.store.commit(incoming, body, entry.id(), witness) {
         tracing::info!(path = %entry.path, reason, "served, but not kept in the cache");
-        fetcher.held.hold(entry.id(), body.clone());
+        // What nobody waits for must not push out what somebody uses.
+        if flight.is_asked() {
+            fetcher.held.hold(entry.id(), body.clone());
+        }
     }
 }

@@ -173,8 +173,9 @@ impl Filesystem for Adapter {
         match self.0.operations.open(Inode(inode.0)) {
             Ok(Opening::Ready(file, attributes)) => self.0.answer_open(&file, attributes, reply),
             Ok(Opening::Wait(wanted, attributes)) => {
-                let shared = Arc::clone(&self.0);
-                self.0.runtime.spawn(Self::wait_and_answer(shared, *wanted, attributes, request.pid(), reply));
+                let (shared, tid) = (Arc::clone(&self.0), request.pid());
+                self.0.operations.ahead().missed(&wanted, tid);
+                self.0.runtime.spawn(Self::wait_and_answer(shared, *wanted, attributes, tid, reply));
             }
             Err(error) => reply.error(errno(&error)),
         }

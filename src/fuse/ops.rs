@@ -4,7 +4,8 @@ use std::fs::File;
 use std::sync::Arc;
 
 use super::FsError;
-use crate::fetch::{Fetcher, Wanted};
+use crate::config::Prefetch;
+use crate::fetch::{Ahead, Fetcher, Wanted};
 use crate::tree::{Age, Attributes, Inode, Node, Snapshots, Tree};
 
 /// What an open leads to.
@@ -21,17 +22,23 @@ pub(super) enum Opening {
 pub struct Operations {
     snapshots: Arc<Snapshots>,
     fetcher: Arc<Fetcher>,
+    ahead: Arc<Ahead>,
 }
 
 impl Operations {
-    /// Operations on the current and earlier trees of `snapshots`.
+    /// Operations on the current and earlier trees of `snapshots`. To be called inside a tokio runtime.
     #[must_use]
-    pub fn new(snapshots: Arc<Snapshots>, fetcher: Arc<Fetcher>) -> Self {
-        Self { snapshots, fetcher }
+    pub fn new(snapshots: Arc<Snapshots>, fetcher: Arc<Fetcher>, prefetch: Prefetch) -> Self {
+        let ahead = Arc::new(Ahead::new(Arc::clone(&fetcher), prefetch));
+        Self { snapshots, fetcher, ahead }
     }
 
     pub(super) fn fetcher(&self) -> &Arc<Fetcher> {
         &self.fetcher
+    }
+
+    pub(super) fn ahead(&self) -> &Ahead {
+        &self.ahead
     }
 
     pub(super) fn lookup(&self, parent: Inode, name: &str) -> Result<(Attributes, Age), FsError> {
@@ -62,6 +69,7 @@ impl Operations {
             Node::Packages => Ok(Opening::Ready(Arc::clone(&tree.packages().file), attributes)),
             Node::Package(at) => {
                 let wanted = self.fetcher.wanted(tree.view(), at).ok_or(FsError::Stale)?;
+                self.ahead.opened(&wanted);
                 Ok(match self.fetcher.cached(&wanted) {
                     Some(body) => Opening::Ready(Arc::clone(body.file()), attributes),
                     None => Opening::Wait(Box::new(wanted), attributes),

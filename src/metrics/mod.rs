@@ -68,6 +68,12 @@ counters! {
     failed_refreshes,
     /// Downloads that went on at another URL, because one failed or was slow.
     switched,
+    /// Packages fetched before anybody opened them, since an emerge was going to.
+    prefetched,
+    /// Of the packages fetched or being fetched ahead, those that were opened then.
+    prefetch_hits,
+    /// Bytes of packages fetched ahead.
+    prefetched_bytes,
 }
 
 /// One number.

@@ -102,6 +102,25 @@ fn signed_packages_by_their_digests() {
 }
 
 #[test]
+fn what_is_planned_is_fetched_ahead() {
+    let Some(binhost) = portage::binhost("gpkg-multi") else { return };
+    let nginx = Nginx::serve_with(&binhost, "location ~ tar$ { limit_rate 4k; }");
+    let mounted = Options::new(nginx.url()).mount();
+    for mode in ["-K", "-k"] {
+        let emerge = emerge(&mounted).with("MODE", mode);
+        let before = std::time::Instant::now();
+        emerge.succeed(["app-misc/greet"]);
+        eprintln!("emerge {mode} took {:.1} s", before.elapsed().as_secs_f32());
+        assert_greet(&emerge);
+        assert_eq!(nginx.fetched(), emerge.sources(&binhost));
+    }
+    let (prefetched, hits) = (mounted.counter("prefetched"), mounted.counter("prefetch_hits"));
+    // The first one is opened before there is anything to go by; the second may be while the plan is read.
+    assert!((5..=6).contains(&prefetched) && hits == prefetched, "{prefetched} fetched ahead, {hits} opened");
+    assert_no_complaint(&mounted);
+}
+
+#[test]
 fn packages_without_compression() {
     let Some(binhost) = portage::binhost("gpkg-uncompressed") else { return };
     let (nginx, mounted) = served(&binhost);

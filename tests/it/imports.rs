@@ -14,7 +14,7 @@ const ALLOWED: [(&str, &[&str]); 13] = [
     ("tree", &["index"]),
     ("upstream", &["config", "metrics"]),
     ("store", &["config", "index", "verify", "metrics"]),
-    ("fetch", &["index", "upstream", "verify", "store", "metrics"]),
+    ("fetch", &["config", "index", "upstream", "verify", "store", "metrics"]),
     ("fuse", &["config", "tree", "fetch", "metrics"]),
     ("control", &["config", "index", "metrics"]),
     (

@@ -12,6 +12,7 @@
     reason = "a test that panics has failed, which is what it is for"
 )]
 
+mod ahead;
 mod anchors;
 mod atoms;
 mod check_config;

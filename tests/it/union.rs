@@ -274,6 +274,70 @@ fn while_a_binhost_is_away_only_what_is_here_is_shown_if_so_configured() {
     reads(&configured.mounted, &not_cached.path, &not_cached);
 }
 
+fn ask(mounted: &Mounted, command: &str, more: &[&str]) -> (Option<i32>, String) {
+    let mut process = Command::new(binary());
+    let output = process.arg(command).args(more).arg("--control").arg(mounted.control()).output().unwrap();
+    (output.status.code(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
+}
+
+#[test]
+fn list_and_why_say_what_became_of_a_package() {
+    if !can_mount() {
+        return;
+    }
+    let [same, mine, bad] = [package("same-1", 9_000), package("mine-1", 9_000), package("bad-1", 9_000)];
+    let other = package("mine-1", 12_000);
+    let (one, two) =
+        (Origin::with(&[same.clone(), mine.clone(), bad.clone()]), Origin::with(&[same.clone(), other.clone()]));
+    one.script(&bad.path, [Act::Flip(3_000)]);
+    let text = toml(&[("b-one", &one), ("a-two", &two)], "exclude = [\"app-misc/same:0\"]");
+    let configured = configured(&text);
+    let mounted = &configured.mounted;
+    reads(mounted, &mine.path, &mine);
+    assert_eq!(fs::read(mounted.path(&bad.path)).unwrap_err().raw_os_error(), EIO);
+    eventually(REFRESHED, "the bad one is not shown", || !shown(mounted).contains(&bad.path));
+    mounted.settled();
+
+    let (code, text) = ask(mounted, "list", &[]);
+    let below = format!("a-two/{}", other.path);
+    let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(code, Some(0), "{text}");
+    assert_eq!(
+        lines.iter().map(|line| (line[0], line[3], line[4])).collect::<Vec<_>>(),
+        [("-", below.as_str(), "a-two"), ("cached", mine.path.as_str(), "b-one"),]
+    );
+
+    for (atom, parts) in [
+        (
+            "mine",
+            &[
+                "app-misc/mine-1:0, build 1",
+                "from b-one",
+                "verified by the digests",
+                "shown     at a-two/",
+                "another binhost's",
+            ][..],
+        ),
+        (
+            "app-misc/bad",
+            &["not shown refused: the package has MD5", "another chance", "failed    refused", "cached    no"],
+        ),
+        ("=app-misc/same-1", &["not shown the configuration (include, exclude) does not select it", "from a-two"]),
+    ] {
+        let (code, text) = ask(mounted, "why", &[atom]);
+        assert!(code == Some(0) && parts.iter().all(|part| text.contains(part)), "{atom}: {text}");
+    }
+    let (code, text) = ask(mounted, "why", &["app-misc/nothing"]);
+    assert!(code == Some(1) && text.contains("no binhost has such a package"), "{text}");
+    let (code, text) = ask(mounted, "why", &["app-misc/x[use]"]);
+    assert!(code == Some(2) && text.contains("[use]"), "{text}");
+    let (code, text) = ask(mounted, "why", &["--json", "bad", "mine"]);
+    let answer: Value = serde_json::from_str(&text).unwrap();
+    let states: Vec<&str> =
+        answer["packages"].as_array().unwrap().iter().map(|package| package["state"].as_str().unwrap()).collect();
+    assert_eq!((code, states), (Some(0), vec!["left-out", "shown", "shown"]));
+}
+
 #[test]
 fn a_binhost_in_place_of_another_delivers_at_once() {
     if !can_mount() {
@@ -414,68 +478,4 @@ fn keys_that_come_after_the_configuration_are_taken() {
     assert!(shown(&configured.mounted).is_empty());
     // The name that an emerge has read before is held to them too.
     assert_eq!(fs::read(configured.mounted.path(&package.path)).unwrap_err().raw_os_error(), EIO);
-}
-
-fn ask(mounted: &Mounted, command: &str, more: &[&str]) -> (Option<i32>, String) {
-    let mut process = Command::new(binary());
-    let output = process.arg(command).args(more).arg("--control").arg(mounted.control()).output().unwrap();
-    (output.status.code(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
-}
-
-#[test]
-fn list_and_why_say_what_became_of_a_package() {
-    if !can_mount() {
-        return;
-    }
-    let [same, mine, bad] = [package("same-1", 9_000), package("mine-1", 9_000), package("bad-1", 9_000)];
-    let other = package("mine-1", 12_000);
-    let (one, two) =
-        (Origin::with(&[same.clone(), mine.clone(), bad.clone()]), Origin::with(&[same.clone(), other.clone()]));
-    one.script(&bad.path, [Act::Flip(3_000)]);
-    let text = toml(&[("b-one", &one), ("a-two", &two)], "exclude = [\"app-misc/same:0\"]");
-    let configured = configured(&text);
-    let mounted = &configured.mounted;
-    reads(mounted, &mine.path, &mine);
-    assert_eq!(fs::read(mounted.path(&bad.path)).unwrap_err().raw_os_error(), EIO);
-    eventually(REFRESHED, "the bad one is not shown", || !shown(mounted).contains(&bad.path));
-    mounted.settled();
-
-    let (code, text) = ask(mounted, "list", &[]);
-    let below = format!("a-two/{}", other.path);
-    let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
-    assert_eq!(code, Some(0), "{text}");
-    assert_eq!(
-        lines.iter().map(|line| (line[0], line[3], line[4])).collect::<Vec<_>>(),
-        [("-", below.as_str(), "a-two"), ("cached", mine.path.as_str(), "b-one"),]
-    );
-
-    for (atom, parts) in [
-        (
-            "mine",
-            &[
-                "app-misc/mine-1:0, build 1",
-                "from b-one",
-                "verified by the digests",
-                "shown     at a-two/",
-                "another binhost's",
-            ][..],
-        ),
-        (
-            "app-misc/bad",
-            &["not shown refused: the package has MD5", "another chance", "failed    refused", "cached    no"],
-        ),
-        ("=app-misc/same-1", &["not shown the configuration (include, exclude) does not select it", "from a-two"]),
-    ] {
-        let (code, text) = ask(mounted, "why", &[atom]);
-        assert!(code == Some(0) && parts.iter().all(|part| text.contains(part)), "{atom}: {text}");
-    }
-    let (code, text) = ask(mounted, "why", &["app-misc/nothing"]);
-    assert!(code == Some(1) && text.contains("no binhost has such a package"), "{text}");
-    let (code, text) = ask(mounted, "why", &["app-misc/x[use]"]);
-    assert!(code == Some(2) && text.contains("[use]"), "{text}");
-    let (code, text) = ask(mounted, "why", &["--json", "bad", "mine"]);
-    let answer: Value = serde_json::from_str(&text).unwrap();
-    let states: Vec<&str> =
-        answer["packages"].as_array().unwrap().iter().map(|package| package["state"].as_str().unwrap()).collect();
-    assert_eq!((code, states), (Some(0), vec!["left-out", "shown", "shown"]));
 }

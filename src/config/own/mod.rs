@@ -13,18 +13,19 @@ use std::time::Duration;
 use super::cpu::CpuNeed;
 use super::origin::{Origin, Sourced};
 use super::portage::Files;
-use super::{BinhostUrl, ByteSize, Interval, LibcGuard, Offline, Passthrough};
+use super::{BinhostUrl, ByteSize, Interval, LibcGuard, Offline, Passthrough, Prefetch};
 use crate::index::Atom;
 use table::{Item, Table};
 
 /// Keys of the file.
-pub(super) const KEYS: [&str; 15] = [
+pub(super) const KEYS: [&str; 16] = [
     "mountpoint",
     "cache-dir",
     "cache-size",
     "refresh",
     "control",
     "passthrough",
+    "prefetch",
     "verify-signature",
     "keyring",
     "include",
@@ -71,6 +72,7 @@ pub(super) struct Own {
     pub(super) refresh: Value<Duration>,
     pub(super) control: Value<PathBuf>,
     pub(super) passthrough: Value<Passthrough>,
+    pub(super) prefetch: Value<Prefetch>,
     pub(super) libc_guard: Value<LibcGuard>,
     pub(super) include: Value<Vec<Atom>>,
     pub(super) exclude: Value<Vec<Atom>>,
@@ -122,6 +124,7 @@ fn own(table: &Table<'_, '_>) -> Result<Own, OwnError> {
         control: table.get("control", |item| path(item.text()?))?,
         passthrough: table
             .get("passthrough", |item| choice(&item, [("auto", Passthrough::Auto), ("off", Passthrough::Off)]))?,
+        prefetch: table.get("prefetch", |item| choice(&item, [("plan", Prefetch::Plan), ("off", Prefetch::Off)]))?,
         libc_guard: table
             .get("libc-guard", |item| item.boolean().map(|on| if on { LibcGuard::On } else { LibcGuard::Off }))?,
         include: table.get("include", parsed)?,

@@ -16,7 +16,7 @@ pub(crate) mod signed;
 
 pub(crate) use gpg::Gpg;
 pub(crate) use origin::{Act, Origin};
-pub(crate) use packages::{Package, index_of};
+pub(crate) use packages::{Package, index_of, plan_of};
 pub(crate) use process::{Mounted, Options, binary};
 
 use std::path::Path;

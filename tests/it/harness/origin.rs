@@ -138,6 +138,13 @@ impl Origin {
         self.content().asked.iter().filter(|asked| asked.path == path).cloned().collect()
     }
 
+    /// Packages that were asked for, in the order of the requests.
+    pub(crate) fn asked_packages(&self) -> Vec<String> {
+        let content = self.content();
+        let paths = content.asked.iter().map(|asked| asked.path.clone());
+        paths.filter(|path| !path.starts_with("Packages")).collect()
+    }
+
     /// How many requests for packages there were.
     pub(crate) fn package_requests(&self) -> usize {
         self.content().asked.iter().filter(|asked| !asked.path.starts_with("Packages")).count()

@@ -23,6 +23,14 @@ impl Package {
         Self { cpv: format!("app-misc/{pf}"), path: built.path(), bytes: built.bytes, build_id: package::BUILD_ID }
     }
 
+    /// As Portage writes it into its plan.
+    pub(crate) fn planned(&self) -> serde_json::Value {
+        let (size, time) = (self.bytes.len(), package::BUILD_TIME);
+        serde_json::json!({
+            "BUILD_ID": self.build_id, "BUILD_TIME": time, "CPV": self.cpv, "EROOT": "/", "MTIME": time, "SIZE": size
+        })
+    }
+
     /// The entry's stanza, with the empty line after it.
     pub(crate) fn stanza(&self) -> String {
         let hex = |digest: &[u8]| digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
@@ -34,6 +42,17 @@ impl Package {
              MTIME: {time}\nREPO: test\n\n"
         )
     }
+}
+
+/// The `mtimedb` that Portage leaves for an emerge of these packages.
+pub(crate) fn plan_of<'a>(packages: impl IntoIterator<Item = &'a Package> + Clone) -> String {
+    let list = packages.clone().into_iter().map(|package| serde_json::json!(["binary", "/", package.cpv, "merge"]));
+    let (list, binpkgs): (Vec<_>, Vec<_>) = (list.collect(), packages.into_iter().map(Package::planned).collect());
+    serde_json::json!({
+        "info": {}, "ldpath": {}, "version": "3.0.83",
+        "resume": { "binpkgs": binpkgs, "favorites": ["app-misc/x"], "mergelist": list, "myopts": {"--oneshot": true} },
+    })
+    .to_string()
 }
 
 /// A `Packages` with these packages and a TIMESTAMP.
