@@ -27,7 +27,10 @@ impl AsRawFd for Readable {
 
 /// Goes on for ever, or until the files cannot be watched.
 pub(super) async fn follow(shared: Arc<Shared>, requests: mpsc::Sender<Request>) {
-    if let Err(error) = try_follow(&shared, &requests).await {
+    if let Err(error) = try_follow(&shared, &requests).await
+        // The daemon stops while files were being read.
+        && !tokio::runtime::is_rt_shutdown_err(&error)
+    {
         tracing::warn!(%error, "the configuration files are not watched any more; changes take effect after a restart");
     }
 }
