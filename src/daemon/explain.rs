@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::files::blocking;
-use super::refresh::Sources;
+use super::sources::Sources;
 use crate::control::{PackageState, PackageStatus};
 use crate::fetch::Origin;
 use crate::index::{Atom, EntryId};

@@ -14,6 +14,7 @@ mod refresh;
 mod refusals;
 mod scrub;
 mod source;
+mod sources;
 mod state;
 mod votes;
 
@@ -35,8 +36,9 @@ use crate::tree::Snapshots;
 pub use crate::verify::KeyringError;
 use crate::verify::{Keyring, Policy};
 
-use refresh::{Refresher, Request, Sources};
+use refresh::{Refresher, Request};
 use source::Order;
+use sources::Sources;
 use state::Shared;
 
 /// How long a start without a stored index waits for a binhost before it shows an empty PKGDIR.
