@@ -39,8 +39,10 @@ pub enum GpkgError {
     /// Not `directory/name`.
     #[error("the member name {0:?} is not one directory and one name")]
     Name(String),
-    /// A GNU long name that is too long, or not before a member.
-    #[error("a GNU long name is longer than {MAX_LONG_NAME} bytes, or not in front of a member")]
+    /// A GNU long name that is too long, goes on after its NUL, or is not before a member.
+    #[error(
+        "a GNU long name is longer than {MAX_LONG_NAME} bytes, goes on after its end, or is not in front of a member"
+    )]
     LongName,
     /// Members in two directories.
     #[error("{0:?} is not in the directory of the members before it")]
@@ -127,6 +129,12 @@ pub(super) struct Member {
     pub(super) size: u64,
     pub(super) hash: MemberHash,
     blake2b: Digest512,
+}
+
+/// Readers differ on what follows the first NUL, so nothing may.
+fn long_name(bytes: &[u8]) -> Result<String, GpkgError> {
+    let name = bytes.strip_suffix(&[0]).unwrap_or(bytes);
+    if name.contains(&0) { Err(GpkgError::LongName) } else { Ok(plain_text(name)?) }
 }
 
 /// What the bytes after a header belong to.
@@ -280,7 +288,7 @@ impl Container {
     /// The whole part is there.
     fn close(&mut self, part: Part) -> Result<(), GpkgError> {
         match part {
-            Part::LongName(bytes) => self.long_name = Some(plain_text(&bytes)?),
+            Part::LongName(bytes) => self.long_name = Some(long_name(&bytes)?),
             Part::Manifest(bytes) => self.manifest = Some(bytes),
             Part::Member(passing) => {
                 let Passing { name, offset, size, hash, blake2b } = *passing;

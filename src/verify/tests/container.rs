@@ -127,6 +127,8 @@ fn long_names_that_are_not_taken() {
     assert_eq!(fault_with(&[one.clone(), one.clone()]), GpkgError::LongName);
     assert_eq!(fault_with(std::slice::from_ref(&one)), GpkgError::LongName);
     assert_eq!(fault_with(&[member(&long(4097), &[b'x'; 4097])]), GpkgError::LongName);
+    assert_eq!(fault_with(&[member(&long(4), b"x\0y\0")]), GpkgError::LongName);
+    assert_eq!(fault_with(&[member(&long(3), b"x\0\0")]), GpkgError::LongName);
     assert_eq!(fault_with(&[one, regular("hello-2.0-r1-3/x", b"")]), GpkgError::Directory("d/x".to_owned()));
 }
 
