@@ -13,7 +13,8 @@
 //! | [`upstream`] | bytes of a binhost: mirrors, retries, resume, conditional requests |
 //! | [`store`] | verified bodies and their catalogue within a bound |
 //! | [`fetch`] | read-through: hit, else one download -> verify -> store |
-//! | [`fuse`] | kernel requests -> tree, fetch |
+//! | [`local`] | the directory beneath the mount: local packages and their part of `Packages` |
+//! | [`fuse`] | kernel requests -> tree, fetch, local |
 //! | [`control`] | what the daemon tells about itself |
 //! | [`daemon`] | compose, mount, refresh, stop |
 //! | [`cli`] | arguments, subcommands, output |
@@ -25,6 +26,7 @@ pub mod daemon;
 pub mod fetch;
 pub mod fuse;
 pub mod index;
+pub mod local;
 pub mod metrics;
 pub mod policy;
 pub mod store;

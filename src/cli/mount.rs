@@ -12,7 +12,7 @@ use super::output::fail;
 use super::{logging, runtime};
 use crate::config::{
     ByteSize, ConfigError, ConfigFiles, CpuNeed, Interval, IntervalError, MountConfig, MountpointCheck, Passthrough,
-    Prefetch, RawMount, Resolution,
+    Prefetch, RawMount, Resolution, Writes,
 };
 use crate::daemon::{self, KeyringError};
 
@@ -91,7 +91,7 @@ pub(super) struct ConfigArguments {
     /// Read Portage's configuration below DIR, as PORTAGE_CONFIGROOT in the environment does
     #[arg(long, value_name = "DIR")]
     portage_root: Option<PathBuf>,
-    /// Mount read-only. This version has no other way; the option is there so that scripts can insist
+    /// Mount read-only: what is written is not taken (EROFS) instead of going to the directory beneath
     #[arg(long)]
     read_only: bool,
 }
@@ -118,8 +118,6 @@ fn span(text: &str) -> Result<Duration, IntervalError> {
 
 impl From<ConfigArguments> for RawMount {
     fn from(arguments: ConfigArguments) -> Self {
-        // Nothing else is possible: see the option's help.
-        let _ = arguments.read_only;
         Self {
             mountpoint: arguments.mountpoint,
             binhosts: arguments.binhosts,
@@ -140,6 +138,7 @@ impl From<ConfigArguments> for RawMount {
                 PrefetchArgument::Plan => Prefetch::Plan,
                 PrefetchArgument::Off => Prefetch::Off,
             }),
+            writes: arguments.read_only.then_some(Writes::Refused),
             files: arguments.config.map_or(ConfigFiles::Default, ConfigFiles::At),
             portage_root: arguments.portage_root,
         }

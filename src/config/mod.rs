@@ -84,6 +84,16 @@ pub enum Prefetch {
     Off,
 }
 
+/// Whether the mount can be written to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Writes {
+    /// What is written goes to the directory beneath.
+    #[default]
+    Beneath,
+    /// Nothing is: the mount is read-only.
+    Refused,
+}
+
 /// Which entries of an index are shown.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Selection {
@@ -177,6 +187,8 @@ pub struct RawMount {
     pub passthrough: Option<Passthrough>,
     /// `--prefetch`.
     pub prefetch: Option<Prefetch>,
+    /// `--read-only`.
+    pub writes: Option<Writes>,
     /// `--config`, or what else there is beside the command line.
     pub files: ConfigFiles,
     /// `--portage-root`.
@@ -236,6 +248,8 @@ pub struct MountConfig {
     pub passthrough: Passthrough,
     /// See [`Prefetch`].
     pub prefetch: Prefetch,
+    /// See [`Writes`].
+    pub writes: Writes,
     /// Which entries are shown, of whatever binhost.
     pub selection: Selection,
     /// See [`LibcGuard`].
@@ -285,6 +299,7 @@ impl MountConfig {
             ("control", self.control != new.control),
             ("passthrough", self.passthrough != new.passthrough),
             ("prefetch", self.prefetch != new.prefetch),
+            ("read-only", self.writes != new.writes),
         ];
         differs.into_iter().filter_map(|(key, differs)| differs.then_some(key))
     }

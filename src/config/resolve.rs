@@ -11,7 +11,7 @@ use super::portage::{self, Files, Places, Portage, PortageError};
 use super::{
     ByteSize, ConfigError, ConfigFiles, DEFAULT_CACHE_DIR, DEFAULT_CACHE_SIZE, DEFAULT_CONFIG, DEFAULT_CONTROL,
     DEFAULT_PORTAGE_GNUPG, DEFAULT_REFRESH, Interval, LibcGuard, MIN_REFRESH, MountConfig, MountpointCheck,
-    Passthrough, Prefetch, RawMount, Resolution, Selection, SignaturePolicy, mountpoint, portage_config_root,
+    Passthrough, Prefetch, RawMount, Resolution, Selection, SignaturePolicy, Writes, mountpoint, portage_config_root,
 };
 use crate::index::Atom;
 
@@ -126,6 +126,7 @@ impl Resolver<'_> {
             Prefetch::Plan => "plan".to_owned(),
             Prefetch::Off => "off".to_owned(),
         };
+        let writes = |choice: &Writes| (*choice == Writes::Refused).to_string();
         let mut absolute = |key, given: &Option<PathBuf>, option, own: &Option<Sourced<PathBuf>>, default: &str| {
             let value = self.value(key, given, option, own, PathBuf::from(default), path);
             std::path::absolute(&value).unwrap_or(value)
@@ -153,6 +154,7 @@ impl Resolver<'_> {
                 passthrough,
             ),
             prefetch: self.value("prefetch", &raw.prefetch, "--prefetch", &own.prefetch, Prefetch::default(), prefetch),
+            writes: self.value("read-only", &raw.writes, "--read-only", &own.writes, Writes::default(), writes),
             selection: self.selection(),
             libc_guard: self.libc_guard(),
             portage_gnupg: self.portage_gnupg(),

@@ -1,6 +1,6 @@
 //! Composes everything: opens the cache, shows the last good index, mounts, keeps the index up to date, stops.
 //!
-//! Order at the start: keys, cache, stored index, mount, control socket. The network is asked before the mount only when there is
+//! Order at the start: keys, cache, stored index, what is beneath the mountpoint, mount, control socket. The network is asked before the mount only when there is
 //! no stored index, and then for no longer than [`START_BUDGET`].
 //!
 //! Not its job: the command line.
@@ -10,6 +10,7 @@ mod explain;
 mod files;
 mod follow;
 mod generation;
+mod local;
 mod refresh;
 mod refusals;
 mod scrub;
@@ -32,7 +33,6 @@ use crate::fuse::{Mount, Operations};
 use crate::index::Atom;
 use crate::metrics::Metrics;
 use crate::store::Store;
-use crate::tree::Snapshots;
 pub use crate::verify::KeyringError;
 use crate::verify::{Keyring, Policy};
 
@@ -102,6 +102,7 @@ pub struct Daemon {
     refresher: tokio::task::JoinHandle<()>,
     follower: tokio::task::JoinHandle<()>,
     scrubber: tokio::task::JoinHandle<()>,
+    watcher: tokio::task::JoinHandle<()>,
     _control: Server,
 }
 
@@ -110,6 +111,7 @@ impl Drop for Daemon {
         self.refresher.abort();
         self.follower.abort();
         self.scrubber.abort();
+        self.watcher.abort();
         self.shared.mount.unmount();
     }
 }
@@ -132,10 +134,10 @@ impl Daemon {
         let fetcher = Arc::new(fetcher);
         let (held, fetching, counted) = (Arc::clone(&store), Arc::clone(&fetcher), Arc::clone(&metrics));
         let mut sources = Sources::open(held, fetching, counted, &config, policies)?;
-        let snapshots = Arc::new(Snapshots::new(sources.first().await?));
-        let operations = Operations::new(Arc::clone(&snapshots), Arc::clone(&fetcher), config.prefetch);
+        let front = Arc::new(local::open(&config, &store, sources.first().await?).await?);
+        let operations = Operations::new(Arc::clone(&front), Arc::clone(&fetcher), config.prefetch);
         let mount = Mount::new(&config.mountpoint, operations, Arc::clone(&metrics), config.passthrough)?;
-        let shared = Arc::new(Shared::new(config, mount, store, fetcher, snapshots, metrics));
+        let shared = Arc::new(Shared::new(config, mount, store, fetcher, front, metrics));
         shared.set_reports(sources.reports());
         let (requests, incoming) = mpsc::channel(MAX_REQUESTS);
         let following = requests.clone();
@@ -146,7 +148,8 @@ impl Daemon {
             tokio::spawn(Refresher::new(sources, verdicts, incoming, shared.config.refresh).run(Arc::clone(&shared)));
         let follower = tokio::spawn(follow::follow(Arc::clone(&shared), following));
         let scrubber = tokio::spawn(scrub::in_background(Arc::clone(&shared)));
-        Ok(Self { shared, refresher, follower, scrubber, _control: control })
+        let watcher = tokio::spawn(local::watch(Arc::clone(&shared)));
+        Ok(Self { shared, refresher, follower, scrubber, watcher, _control: control })
     }
 
     /// What it would tell on its socket.

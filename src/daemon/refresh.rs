@@ -130,7 +130,8 @@ impl Refresher {
         let mut outcome = Ok(false);
         if changed || self.sources.behind {
             let tree = self.sources.tree().await;
-            outcome = tree.map(|tree| shared.show(tree)).map_err(|error| format!("showing it: {error:#}"));
+            let shown = tree.and_then(|tree| Ok(shared.show(tree)?));
+            outcome = shown.map_err(|error| format!("showing it: {error:#}"));
             shared.set_problem(outcome.clone().err());
             // Also those of which nothing is shown yet.
             let mut wanted = shared.snapshots.origins();

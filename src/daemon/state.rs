@@ -13,7 +13,7 @@ use crate::control::{
     MirrorState, MirrorStatus, RefreshStatus, Status,
 };
 use crate::fetch::{FailureReport, Fetcher, Origin, Progress};
-use crate::fuse::Mount;
+use crate::fuse::{Front, Mount};
 use crate::metrics::Metrics;
 use crate::policy::Tally;
 use crate::store::Store;
@@ -90,6 +90,7 @@ pub(super) struct Shared {
     pub(super) mount: Mount,
     pub(super) store: Arc<Store>,
     pub(super) fetcher: Arc<Fetcher>,
+    pub(super) front: Arc<Front>,
     pub(super) snapshots: Arc<Snapshots>,
     pub(super) metrics: Arc<Metrics>,
     reports: Mutex<Vec<SourceReport>>,
@@ -106,12 +107,13 @@ impl Shared {
         mount: Mount,
         store: Arc<Store>,
         fetcher: Arc<Fetcher>,
-        snapshots: Arc<Snapshots>,
+        front: Arc<Front>,
         metrics: Arc<Metrics>,
     ) -> Self {
         let (reports, problem, misconfigured, started) =
             (Mutex::default(), Mutex::default(), Mutex::default(), seconds_now());
-        Self { config, mount, store, fetcher, snapshots, metrics, reports, problem, misconfigured, started }
+        let snapshots = Arc::clone(front.snapshots());
+        Self { config, mount, store, fetcher, front, snapshots, metrics, reports, problem, misconfigured, started }
     }
 
     /// What `status` tells of the binhosts from now on.
@@ -148,19 +150,15 @@ impl Shared {
         self.reports.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts a tree in front of Portage. `false`: it shows what is shown already.
-    pub(super) fn show(&self, tree: Arc<Tree>) -> bool {
-        let current = self.snapshots.current();
-        let same = tree.packages().rendered.digest == current.packages().rendered.digest;
-        if same && tree.view().is_from_same_places(current.view()) {
-            return false;
+    /// Puts a tree in front of Portage, with the local packages before it. `false`: it shows what is shown already.
+    pub(super) fn show(&self, tree: Arc<Tree>) -> std::io::Result<bool> {
+        let shown = tokio::task::block_in_place(|| self.front.show(tree))?;
+        if let Some(changes) = &shown {
+            self.mount.forget(changes);
+            give_memory_back();
+            tracing::info!("{}", self.summary());
         }
-        let before = self.snapshots.replace(Arc::clone(&tree));
-        self.mount.forget(&before.changes(&tree));
-        drop((before, current));
-        give_memory_back();
-        tracing::info!("{}", self.summary());
-        true
+        Ok(shown.is_some())
     }
 
     /// One line for the log and for `systemctl status`.

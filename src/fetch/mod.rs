@@ -227,6 +227,11 @@ impl Fetcher {
         result.ok().flatten().unwrap_or_else(|| Err(Arc::new(FetchError::Stopped)))
     }
 
+    /// Removes the body from the cache. `true`: it was there.
+    pub fn evict(&self, wanted: &Wanted) -> bool {
+        self.store.forget(wanted.record().id)
+    }
+
     /// Forgets failures: the next open tries again.
     pub fn forget_failures(&self) {
         self.failures.forget();

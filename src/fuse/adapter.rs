@@ -1,31 +1,38 @@
 //! fuser's types around [`Operations`].
 
+mod open;
+mod types;
+mod writing;
+
 use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
+use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use fuser::{
-    AccessFlags, BackingId, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,
-    InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory,
-    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyXattr, Request,
+    AccessFlags, BackingId, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, Generation, INodeNo,
+    InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs,
+    ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
+use super::FsError;
+use super::attr::{Attr, Validity};
 use super::handles::Handles;
-use super::ops::{Opening, Operations};
-use super::{FsError, TTL, waiting};
-use crate::fetch::Wanted;
+use super::ops::Operations;
+use crate::local::{self, Access};
 use crate::metrics::Metrics;
-use crate::tree::{Age, Attributes, Inode, Node, Tree};
+use crate::tree::Inode;
+use types::{BLOCK, caller, errno, file_attr, file_type, ttl};
 
 /// Requests that the kernel may have under way in the background, reading ahead.
 const MAX_BACKGROUND: u16 = 64;
 /// Largest request; the kernel makes reads up to this size too.
 const MAX_REQUEST: u32 = 1 << 20;
-const BLOCK: u32 = 4096;
 
 /// What all requests share.
 #[derive(Debug)]
@@ -69,26 +76,6 @@ impl Shared {
     fn stop_passing_through(&self) {
         self.passthrough.store(false, std::sync::atomic::Ordering::Relaxed);
     }
-
-    fn answer_open(&self, file: &Arc<File>, attributes: Attributes, reply: ReplyOpen) {
-        let back = |file: &File| match self.passes_through().then(|| reply.open_backing(file)) {
-            Some(Ok(backing)) => Some(backing),
-            Some(Err(error)) => {
-                tracing::debug!(%error, "no passthrough for this file");
-                // Not permitted now is not permitted later; other reasons may hold for this file only.
-                if error.kind() == io::ErrorKind::PermissionDenied {
-                    self.stop_passing_through();
-                }
-                None
-            }
-            None => None,
-        };
-        let handle = FileHandle(attributes.inode.0);
-        match self.handles.open(file, attributes, back) {
-            Some(backing) => reply.opened_passthrough(handle, FopenFlags::FOPEN_NOFLUSH, &backing),
-            None => reply.opened(handle, FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH),
-        }
-    }
 }
 
 /// The file system as fuser calls it.
@@ -100,27 +87,6 @@ thread_local! {
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-impl Adapter {
-    async fn wait_and_answer(shared: Arc<Shared>, wanted: Wanted, attributes: Attributes, tid: u32, reply: ReplyOpen) {
-        let path = wanted.path().to_owned();
-        let outcome = tokio::select! {
-            outcome = shared.operations.fetcher().open(wanted) => outcome.map_err(FsError::from),
-            () = waiting::interrupted(tid) => Err(FsError::Interrupted),
-        };
-        match outcome {
-            Ok(body) => shared.answer_open(body.file(), attributes, reply),
-            Err(error) => {
-                match error {
-                    FsError::Interrupted => shared.metrics.interrupted_opens.increase(),
-                    _ => shared.metrics.failed_opens.increase(),
-                }
-                tracing::debug!(path, tid, %error, "open fails");
-                reply.error(errno(&error));
-            }
-        }
-    }
-}
-
 impl Filesystem for Adapter {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
         for wanted in [
@@ -128,6 +94,7 @@ impl Filesystem for Adapter {
             InitFlags::FUSE_PARALLEL_DIROPS,
             InitFlags::FUSE_NO_OPENDIR_SUPPORT,
             InitFlags::FUSE_EXPLICIT_INVAL_DATA,
+            InitFlags::FUSE_ATOMIC_O_TRUNC,
         ] {
             // An older kernel does without.
             let _ = config.add_capabilities(wanted);
@@ -149,36 +116,20 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let found =
-            name.to_str().ok_or(FsError::NotFound).and_then(|name| self.0.operations.lookup(Inode(parent.0), name));
-        match found {
-            Ok((attributes, age)) => reply.entry(&ttl(age), &file_attr(attributes), Generation(0)),
-            Err(error) => reply.error(errno(&error)),
-        }
+        answer_entry(self.0.operations.lookup(Inode(parent.0), name), reply);
+    }
+
+    fn forget(&self, _request: &Request, inode: INodeNo, lookups: u64) {
+        self.0.operations.layer().forget(inode.0, lookups);
     }
 
     fn getattr(&self, _request: &Request, inode: INodeNo, _handle: Option<FileHandle>, reply: ReplyAttr) {
-        let inode = Inode(inode.0);
-        let found = self.0.operations.attributes(inode);
-        match found.or_else(|error| self.0.handles.attributes(inode).ok_or(error)) {
-            Ok(attributes) => reply.attr(&TTL, &file_attr(attributes)),
-            Err(error) => reply.error(errno(&error)),
-        }
+        let found = self.0.operations.attributes(Inode(inode.0));
+        answer_attr(found.or_else(|error| self.open_attributes(Inode(inode.0)).ok_or(error)), reply);
     }
 
     fn open(&self, request: &Request, inode: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        if flags.0 & libc::O_ACCMODE != libc::O_RDONLY {
-            return reply.error(errno(&FsError::ReadOnly));
-        }
-        match self.0.operations.open(Inode(inode.0)) {
-            Ok(Opening::Ready(file, attributes)) => self.0.answer_open(&file, attributes, reply),
-            Ok(Opening::Wait(wanted, attributes)) => {
-                let (shared, tid) = (Arc::clone(&self.0), request.pid());
-                self.0.operations.ahead().missed(&wanted, tid);
-                self.0.runtime.spawn(Self::wait_and_answer(shared, *wanted, attributes, tid, reply));
-            }
-            Err(error) => reply.error(errno(&error)),
-        }
+        open::open(&self.0, caller(request), Inode(inode.0), flags, reply);
     }
 
     fn read(
@@ -202,6 +153,7 @@ impl Filesystem for Adapter {
             }
             match buffer.get_mut(..size).map(|buffer| read_full(&file, buffer, offset)) {
                 Some(Ok(count)) => reply.data(buffer.get(..count).unwrap_or_default()),
+                Some(Err(error)) if local::is_number(handle.0) => reply.error(errno(&error.into())),
                 Some(Err(error)) => {
                     tracing::warn!(%error, "reading a cached body");
                     reply.error(errno(&FsError::Read));
@@ -221,7 +173,9 @@ impl Filesystem for Adapter {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        self.0.handles.release(Inode(handle.0));
+        if self.0.handles.release(Inode(handle.0)) {
+            self.0.operations.closed(Inode(handle.0));
+        }
         reply.ok();
     }
 
@@ -231,16 +185,13 @@ impl Filesystem for Adapter {
     }
 
     fn readdir(&self, _request: &Request, inode: INodeNo, _handle: FileHandle, offset: u64, mut reply: ReplyDirectory) {
-        let (tree, _) = match self.0.operations.directory(Inode(inode.0)) {
-            Ok(found) => found,
-            Err(error) => return reply.error(errno(&error)),
-        };
-        for (at, name, attributes) in listing(&tree, Inode(inode.0), offset) {
-            if reply.add(INodeNo(attributes.inode.0), at, file_type(attributes.node), name) {
-                break;
-            }
+        let told = self.0.operations.list(Inode(inode.0), offset, &mut |at, name, attr, _| {
+            reply.add(INodeNo(attr.inode.0), at, file_type(attr.kind), name)
+        });
+        match told {
+            Ok(()) => reply.ok(),
+            Err(error) => reply.error(errno(&error)),
         }
-        reply.ok();
     }
 
     fn readdirplus(
@@ -251,32 +202,199 @@ impl Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let (tree, age) = match self.0.operations.directory(Inode(inode.0)) {
-            Ok(found) => found,
-            Err(error) => return reply.error(errno(&error)),
-        };
-        for (at, name, attributes) in listing(&tree, Inode(inode.0), offset) {
-            let attr = file_attr(attributes);
+        let operations = &self.0.operations;
+        let told = operations.list(Inode(inode.0), offset, &mut |at, name, attr, validity| {
             // The kernel must not link `.` and `..` into its tree of names.
-            let dots = name.starts_with('.') && name.trim_matches('.').is_empty();
-            let ttl = if dots { Duration::ZERO } else { ttl(age) };
-            if reply.add(attr.ino, at, name, &ttl, &attr, Generation(0)) {
-                break;
+            let dots = name == "." || name == "..";
+            let ttl = if dots { Duration::ZERO } else { ttl(validity) };
+            let full = reply.add(INodeNo(attr.inode.0), at, name, &ttl, &file_attr(attr), Generation(attr.generation));
+            if !full && !dots && validity != Validity::Told {
+                operations.told(Inode(inode.0), name, attr.inode);
             }
+            full
+        });
+        match told {
+            Ok(()) => reply.ok(),
+            Err(error) => reply.error(errno(&error)),
         }
-        reply.ok();
     }
 
     fn statfs(&self, _request: &Request, _inode: INodeNo, reply: ReplyStatfs) {
-        let (bytes, packages) = self.0.operations.totals();
-        reply.statfs(bytes.div_ceil(u64::from(BLOCK)), 0, 0, packages, 0, BLOCK, 255, BLOCK);
+        let operations = &self.0.operations;
+        match operations.layer().space() {
+            Ok(space) if !operations.layer().is_read_only() => {
+                let block = u32::try_from(space.f_frsize).unwrap_or(BLOCK);
+                let (blocks, free, available) = (space.f_blocks, space.f_bfree, space.f_bavail);
+                reply.statfs(blocks, free, available, space.f_files, space.f_ffree, block, 255, block);
+            }
+            _ => {
+                let (bytes, packages) = operations.totals();
+                reply.statfs(bytes.div_ceil(u64::from(BLOCK)), 0, 0, packages, 0, BLOCK, 255, BLOCK);
+            }
+        }
     }
 
-    fn access(&self, _request: &Request, _inode: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
-        match mask.contains(AccessFlags::W_OK) {
-            true => reply.error(errno(&FsError::ReadOnly)),
-            false => reply.ok(),
+    fn access(&self, request: &Request, inode: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
+        let access = Access::from_bits_truncate(mask.bits().cast_unsigned());
+        answer(self.0.operations.access(caller(request), Inode(inode.0), access), reply);
+    }
+
+    fn setattr(
+        &self,
+        request: &Request,
+        inode: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        handle: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let change = types::change(mode, uid, gid, size, (atime, mtime));
+        let file = handle.and_then(|handle| self.0.handles.file(Inode(handle.0)));
+        let changed = self.0.operations.change(caller(request), Inode(inode.0), file.as_deref(), &change);
+        answer_attr(changed, reply);
+    }
+
+    fn readlink(&self, _request: &Request, inode: INodeNo, reply: ReplyData) {
+        match self.0.operations.read_link(Inode(inode.0)) {
+            Ok(target) => reply.data(&target),
+            Err(error) => reply.error(errno(&error)),
         }
+    }
+
+    fn mknod(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        _device: u32,
+        reply: ReplyEntry,
+    ) {
+        answer_entry(writing::make_node(&self.0, caller(request), Inode(parent.0), name, mode), reply);
+    }
+
+    fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, reply: ReplyEntry) {
+        answer_entry(self.0.operations.make_directory(caller(request), Inode(parent.0), name, mode), reply);
+    }
+
+    fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        answer(self.0.operations.unlink(caller(request), Inode(parent.0), name), reply);
+    }
+
+    fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        answer(self.0.operations.remove_directory(caller(request), Inode(parent.0), name), reply);
+    }
+
+    fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
+        answer_entry(self.0.operations.symlink(caller(request), Inode(parent.0), name, target), reply);
+    }
+
+    fn rename(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        new_parent: INodeNo,
+        new_name: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let (from, to) = ((Inode(parent.0), name), (Inode(new_parent.0), new_name));
+        writing::rename(&self.0, caller(request), from, to, flags, reply);
+    }
+
+    fn link(&self, request: &Request, inode: INodeNo, new_parent: INodeNo, new_name: &OsStr, reply: ReplyEntry) {
+        let (inode, parent) = (Inode(inode.0), Inode(new_parent.0));
+        answer_entry(self.0.operations.link(caller(request), inode, parent, new_name), reply);
+    }
+
+    fn create(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
+        open::create(&self.0, caller(request), (Inode(parent.0), name), mode, flags, reply);
+    }
+
+    fn write(
+        &self,
+        _request: &Request,
+        _inode: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        data: &[u8],
+        _write_flags: WriteFlags,
+        _flags: OpenFlags,
+        _owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        match writing::write(&self.0, Inode(handle.0), offset, data) {
+            Ok(count) => reply.written(count),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn fallocate(
+        &self,
+        _request: &Request,
+        _inode: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        answer(writing::allocate(&self.0, Inode(handle.0), offset, length, mode), reply);
+    }
+
+    fn copy_file_range(
+        &self,
+        _request: &Request,
+        _inode: INodeNo,
+        _handle: FileHandle,
+        _offset: u64,
+        _to: INodeNo,
+        _to_handle: FileHandle,
+        _to_offset: u64,
+        _length: u64,
+        _flags: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        // The kernel then copies by itself.
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn setxattr(
+        &self,
+        _request: &Request,
+        _inode: INodeNo,
+        _name: &OsStr,
+        _value: &[u8],
+        _flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        // Never ask again: callers get EOPNOTSUPP.
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn removexattr(&self, _request: &Request, _inode: INodeNo, _name: &OsStr, reply: ReplyEmpty) {
+        reply.error(Errno::ENOSYS);
     }
 
     fn getxattr(&self, _request: &Request, _inode: INodeNo, _name: &OsStr, _size: u32, reply: ReplyXattr) {
@@ -316,12 +434,12 @@ impl Filesystem for Adapter {
         reply.error(Errno::ENOSYS);
     }
 
-    fn fsync(&self, _request: &Request, _inode: INodeNo, _handle: FileHandle, _datasync: bool, reply: ReplyEmpty) {
-        reply.ok();
+    fn fsync(&self, _request: &Request, _inode: INodeNo, handle: FileHandle, datasync: bool, reply: ReplyEmpty) {
+        answer(writing::sync(&self.0, Inode(handle.0), datasync), reply);
     }
 
-    fn fsyncdir(&self, _request: &Request, _inode: INodeNo, _handle: FileHandle, _datasync: bool, reply: ReplyEmpty) {
-        reply.ok();
+    fn fsyncdir(&self, _request: &Request, inode: INodeNo, _handle: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+        answer(self.0.operations.sync_directory(Inode(inode.0)), reply);
     }
 
     fn flush(&self, _request: &Request, _inode: INodeNo, _handle: FileHandle, _owner: LockOwner, reply: ReplyEmpty) {
@@ -329,15 +447,39 @@ impl Filesystem for Adapter {
     }
 }
 
-/// Names from `offset` on, each with the offset of the one after it: `.`, `..`, then the children.
-fn listing(tree: &Tree, inode: Inode, offset: u64) -> impl Iterator<Item = (u64, &str, Attributes)> {
-    let itself = tree.node(inode).and_then(|node| tree.attributes(node));
-    // Nothing that lists a directory looks at the attributes of `..`.
-    let dots = itself.into_iter().flat_map(|own| [(".", own), ("..", own)]);
-    let children = tree.list(inode).into_iter().flatten();
-    let children = children.filter_map(|(name, node)| Some((name, tree.attributes(node)?)));
-    let numbered = (1..).zip(dots.chain(children)).map(|(at, (name, attributes))| (at, name, attributes));
-    numbered.skip(usize::try_from(offset).unwrap_or(usize::MAX))
+impl Adapter {
+    /// Of a file that is open, and has no name or no generation any more.
+    fn open_attributes(&self, inode: Inode) -> Option<(Attr, Validity)> {
+        let file = self.0.handles.file(inode)?;
+        match self.0.handles.attributes(inode) {
+            Some(attributes) => Some((Attr::of_remote(attributes, super::attr::Owner::FILE), Validity::Told)),
+            None => {
+                let stat = self.0.operations.layer().stat_of(&file).ok()?;
+                Some((Attr::of_local(inode, &stat), Validity::Fleeting))
+            }
+        }
+    }
+}
+
+fn answer(done: Result<(), FsError>, reply: ReplyEmpty) {
+    match done {
+        Ok(()) => reply.ok(),
+        Err(error) => reply.error(errno(&error)),
+    }
+}
+
+fn answer_attr(found: Result<(Attr, Validity), FsError>, reply: ReplyAttr) {
+    match found {
+        Ok((attr, validity)) => reply.attr(&ttl(validity), &file_attr(&attr)),
+        Err(error) => reply.error(errno(&error)),
+    }
+}
+
+fn answer_entry(found: Result<(Attr, Validity), FsError>, reply: ReplyEntry) {
+    match found {
+        Ok((attr, validity)) => reply.entry(&ttl(validity), &file_attr(&attr), Generation(attr.generation)),
+        Err(error) => reply.error(errno(&error)),
+    }
 }
 
 fn read_full(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
@@ -351,46 +493,4 @@ fn read_full(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         }
     }
     Ok(filled)
-}
-
-fn errno(error: &FsError) -> Errno {
-    Errno::from_i32(error.errno())
-}
-
-/// How long the kernel may go on using a name.
-fn ttl(age: Age) -> Duration {
-    match age {
-        Age::Current => TTL,
-        Age::Earlier => Duration::ZERO,
-    }
-}
-
-fn file_type(node: Node) -> FileType {
-    match node {
-        Node::Directory(_) => FileType::Directory,
-        Node::Package(_) | Node::Packages => FileType::RegularFile,
-    }
-}
-
-fn file_attr(attributes: Attributes) -> FileAttr {
-    let Attributes { inode, node, size, mtime, links } = attributes;
-    let kind = file_type(node);
-    let time = u64::try_from(mtime).map_or(UNIX_EPOCH, |seconds| UNIX_EPOCH + Duration::from_secs(seconds));
-    FileAttr {
-        ino: INodeNo(inode.0),
-        size,
-        blocks: size.div_ceil(512),
-        atime: time,
-        mtime: time,
-        ctime: time,
-        crtime: time,
-        kind,
-        perm: if kind == FileType::Directory { 0o755 } else { 0o644 },
-        nlink: links,
-        uid: 0,
-        gid: 0,
-        rdev: 0,
-        blksize: BLOCK,
-        flags: 0,
-    }
 }

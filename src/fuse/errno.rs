@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::fetch::FetchError;
+use crate::local::Errno;
 
 /// Why an operation fails.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -31,9 +32,34 @@ pub enum FsError {
     /// Reading a cached body failed.
     #[error("reading the cache failed")]
     Read,
+    /// What the system says of something beneath.
+    #[error("{0}")]
+    System(#[from] Errno),
+    /// A name that is replaced and not changed in place.
+    #[error("the index cannot be changed in place, only replaced")]
+    Index,
+    /// It is shown, and cannot be changed.
+    #[error("a binhost's package cannot be changed")]
+    Remote,
+    /// It cannot be renamed; whoever moves it has to copy it.
+    #[error("it cannot be renamed, only copied")]
+    OtherFileSystem,
+    /// There is something of that name.
+    #[error("it exists")]
+    Exists,
+    /// The directory has something in it.
+    #[error("the directory is not empty")]
+    NotEmpty,
     /// The package cannot be had.
     #[error(transparent)]
     Fetch(#[from] Arc<FetchError>),
+}
+
+/// What the system said, where it was that.
+impl From<std::io::Error> for FsError {
+    fn from(error: std::io::Error) -> Self {
+        Self::System(Errno::from_io_error(&error).unwrap_or(Errno::IO))
+    }
 }
 
 impl FsError {
@@ -49,6 +75,11 @@ impl FsError {
             Self::Interrupted => libc::EINTR,
             Self::NotOpen => libc::EBADF,
             Self::Read => libc::EIO,
+            Self::System(error) => error.raw_os_error(),
+            Self::Index | Self::Remote => libc::EPERM,
+            Self::OtherFileSystem => libc::EXDEV,
+            Self::Exists => libc::EEXIST,
+            Self::NotEmpty => libc::ENOTEMPTY,
             Self::Fetch(error) => match **error {
                 // Portage takes every one of these for "this package fails", and goes on with --keep-going.
                 FetchError::Index(_)
@@ -79,6 +110,14 @@ mod tests {
             (FsError::Interrupted, libc::EINTR),
             (FsError::NotOpen, libc::EBADF),
             (FsError::Read, libc::EIO),
+            (FsError::System(Errno::DQUOT), libc::EDQUOT),
+            (std::io::Error::from_raw_os_error(libc::ENOSPC).into(), libc::ENOSPC),
+            (std::io::Error::other("x").into(), libc::EIO),
+            (FsError::Index, libc::EPERM),
+            (FsError::Remote, libc::EPERM),
+            (FsError::OtherFileSystem, libc::EXDEV),
+            (FsError::Exists, libc::EEXIST),
+            (FsError::NotEmpty, libc::ENOTEMPTY),
             (fetch(FetchError::Stopped), libc::EIO),
             (fetch(FetchError::Disk(std::io::ErrorKind::StorageFull.into())), libc::EIO),
             (fetch(FetchError::Busy), libc::EAGAIN),

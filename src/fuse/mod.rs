@@ -1,9 +1,13 @@
-//! Kernel requests -> the tree and the fetcher.
+//! Kernel requests -> the tree, the fetcher and the directory beneath.
 //!
 //! | file | job |
 //! |---|---|
-//! | `ops` | the operations, without FUSE: what is there, and whether an open has to wait |
-//! | `adapter` | fuser's types around them; the only file with `mount` that names fuser |
+//! | `ops` | the operations that change nothing, without FUSE: what is there, and whether an open has to wait |
+//! | `writing` | those that change something |
+//! | `front` | what Portage sees as `Packages`: what the binhosts have, with local packages in front |
+//! | `merge` | both -> the files |
+//! | `attr` | attributes of whatever is shown |
+//! | `adapter` | fuser's types around them; nothing else but `mount` names fuser |
 //! | `handles` | open files by inode: one mode for all opens of an inode |
 //! | `waiting` | has a caller that waits been interrupted? |
 //! | `errno` | every error -> its errno |
@@ -11,22 +15,31 @@
 //!
 //! * Look-ups, attributes, listings and `Packages` are answered on the FUSE thread and never wait for the network; a package
 //!   that is not cached moves its reply into a task.
-//! * What an inode shows never changes (new content has a new inode), so the kernel may cache everything for [`TTL`]; a new
+//! * What an inode of a tree shows never changes (new content has a new inode), so the kernel may cache everything for [`TTL`]; a new
 //!   generation tells it which names to forget. Names of earlier generations are looked up anew each time.
 //! * All opens of one inode are served the same way, by passthrough or by reads, until the last is closed: the kernel
 //!   refuses a mixture with EIO.
-//! * The mount is read-only.
+//! * Local files and directories are in front of what the binhosts have. The kernel asks for their names each time, and files
+//!   change with its knowledge only. A binhost's package is never changed: whoever writes to it writes to a file beneath.
+//! * The kernel leaves permissions to us (no `default_permissions`: root must be told that packages of binhosts are not to be
+//!   written). What is local is done as the caller, by the file system beneath; to look at names and attributes nothing is
+//!   needed.
 
 mod adapter;
+mod attr;
 mod errno;
+mod front;
 mod handles;
+mod merge;
 mod mount;
 mod ops;
 mod waiting;
+mod writing;
 
 use std::time::Duration;
 
 pub use errno::FsError;
+pub use front::Front;
 pub use mount::{Mount, MountError};
 pub use ops::Operations;
 

@@ -75,7 +75,8 @@ impl Mount {
         let device = File::options().read(true).write(true).open("/dev/fuse").map_err(MountError::Device)?;
         let options = format!("fd={},rootmode=40755,user_id=0,group_id=0,allow_other", device.as_raw_fd());
         let options = CString::new(options).map_err(|error| MountError::Session(error.into()))?;
-        let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+        let mut flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+        flags.set(MountFlags::RDONLY, operations.layer().is_read_only());
         rustix::mount::mount("binhostfs", mountpoint, "fuse.binhostfs", flags, &*options).map_err(|error| {
             let hint = match error {
                 rustix::io::Errno::PERM | rustix::io::Errno::ACCESS => "; only root can mount",

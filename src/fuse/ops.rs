@@ -1,12 +1,23 @@
-//! The operations, without FUSE.
+//! The operations that change nothing, without FUSE.
+//!
+//! A name is looked for beneath first, then in what the binhosts have: local wins.
 
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::FsError;
+use super::attr::{Attr, Owner, Validity};
+use super::{Front, FsError};
 use crate::config::Prefetch;
 use crate::fetch::{Ahead, Fetcher, Wanted};
-use crate::tree::{Age, Attributes, Inode, Node, Snapshots, Tree};
+use crate::local::{self, Access, COMPRESSED, Caller, Errno, FileType, Layer, Name, Stat};
+use crate::tree::{Age, Attributes, Inode, Node, PACKAGES, Tree};
+
+/// Position of `Packages.gz` in the listing of the root: after what a tree has, before what is local.
+const AT_COMPRESSED: u64 = 1 << 61;
 
 /// What an open leads to.
 #[derive(Debug)]
@@ -17,20 +28,36 @@ pub(super) enum Opening {
     Wait(Box<Wanted>, Attributes),
 }
 
+/// What an inode is.
+#[derive(Debug)]
+pub(super) enum Place {
+    /// A file or the like beneath, and where.
+    Local(PathBuf, Stat),
+    /// A directory, wherever it is.
+    Directory(PathBuf),
+    /// Something that a tree has.
+    Remote(Arc<Tree>, Node),
+    /// `Packages.gz`.
+    Compressed(Arc<File>, Attributes),
+}
+
 /// What the mount shows, and where packages come from.
 #[derive(Debug, Clone)]
 pub struct Operations {
-    snapshots: Arc<Snapshots>,
+    front: Arc<Front>,
     fetcher: Arc<Fetcher>,
     ahead: Arc<Ahead>,
 }
 
+/// Is told of a name: its position in the listing, the name, what it is, for how long. `true`: no more.
+pub(super) type Told<'a> = &'a mut dyn FnMut(u64, &OsStr, &Attr, Validity) -> bool;
+
 impl Operations {
-    /// Operations on the current and earlier trees of `snapshots`. To be called inside a tokio runtime.
+    /// Operations on what `front` shows. To be called inside a tokio runtime.
     #[must_use]
-    pub fn new(snapshots: Arc<Snapshots>, fetcher: Arc<Fetcher>, prefetch: Prefetch) -> Self {
+    pub fn new(front: Arc<Front>, fetcher: Arc<Fetcher>, prefetch: Prefetch) -> Self {
         let ahead = Arc::new(Ahead::new(Arc::clone(&fetcher), prefetch));
-        Self { snapshots, fetcher, ahead }
+        Self { front, fetcher, ahead }
     }
 
     pub(super) fn fetcher(&self) -> &Arc<Fetcher> {
@@ -41,28 +68,248 @@ impl Operations {
         &self.ahead
     }
 
-    pub(super) fn lookup(&self, parent: Inode, name: &str) -> Result<(Attributes, Age), FsError> {
-        self.snapshots.lookup(parent, name).ok_or(FsError::NotFound)
+    pub(super) fn front(&self) -> &Arc<Front> {
+        &self.front
     }
 
-    pub(super) fn attributes(&self, inode: Inode) -> Result<Attributes, FsError> {
-        let (tree, node) = self.find(inode)?;
-        tree.attributes(node).ok_or(FsError::Stale)
+    pub(super) fn layer(&self) -> &Layer {
+        self.front.layer()
     }
 
-    /// The newest tree that has a directory.
-    pub(super) fn directory(&self, inode: Inode) -> Result<(Arc<Tree>, Age), FsError> {
-        match self.find(inode)? {
-            (tree, Node::Directory(_)) => {
-                let current = Arc::ptr_eq(&tree, &self.snapshots.current());
-                Ok((tree, if current { Age::Current } else { Age::Earlier }))
-            }
+    /// Where a directory is.
+    pub(super) fn directory_path(&self, inode: Inode) -> Result<PathBuf, FsError> {
+        match self.place(inode)? {
+            Place::Directory(path) => Ok(path),
             _ => Err(FsError::NotADirectory),
         }
     }
 
-    pub(super) fn open(&self, inode: Inode) -> Result<Opening, FsError> {
-        let (tree, node) = self.find(inode)?;
+    /// What an inode is, and where.
+    pub(super) fn place(&self, inode: Inode) -> Result<Place, FsError> {
+        if inode == Inode::ROOT {
+            return Ok(Place::Directory(PathBuf::new()));
+        }
+        if local::is_number(inode.0) {
+            let it = |_: &Path, stat: &Stat| stat.number == inode.0 && !stat.is_directory();
+            let found = self.layer().locate(inode.0, it).ok_or(FsError::Stale)?;
+            return Ok(Place::Local(found.0, found.1));
+        }
+        match self.front.snapshots().find(inode) {
+            Some((tree, node @ Node::Directory(_))) => return Ok(Place::Directory(tree.path(node).into())),
+            Some((tree, node)) => return Ok(Place::Remote(tree, node)),
+            None => {}
+        }
+        if let Some(compressed) = self.front.compressed().filter(|file| file.attributes.inode == inode) {
+            return Ok(Place::Compressed(compressed.file, compressed.attributes));
+        }
+        let it =
+            |path: &Path, stat: &Stat| stat.is_directory() && Inode::of_directory(path.as_os_str().as_bytes()) == inode;
+        let found = self.layer().locate(inode.0, it).ok_or(FsError::Stale)?;
+        Ok(Place::Directory(found.0))
+    }
+
+    /// What `name` in a directory is. The kernel is told of it: what is local is remembered until it forgets.
+    pub(super) fn lookup(&self, parent: Inode, name: &OsStr) -> Result<(Attr, Validity), FsError> {
+        let path = self.directory_path(parent)?.join(name);
+        let (attr, validity, stat) = self.look(parent, name, &path)?;
+        if stat.is_some() {
+            self.layer().told(attr.inode.0, &path);
+        }
+        Ok((attr, validity))
+    }
+
+    fn look(&self, parent: Inode, name: &OsStr, path: &Path) -> Result<(Attr, Validity, Option<Stat>), FsError> {
+        if let Some((attr, validity)) = self.index(parent, name) {
+            return Ok((attr, validity, None));
+        }
+        let remote = || name.to_str().and_then(|name| self.front.snapshots().lookup(parent, name));
+        match self.local(path)? {
+            Some(stat) if stat.is_directory() => {
+                let remote = remote().filter(|(remote, _)| matches!(remote.node, Node::Directory(_)));
+                let attr = self.directory_attr(path, remote.map(|(remote, _)| remote), Some(&stat));
+                Ok((attr, Validity::Directory, Some(stat)))
+            }
+            Some(stat) => Ok((Attr::of_local(Inode(stat.number), &stat), Validity::Fleeting, Some(stat))),
+            None => {
+                let (attributes, age) = remote().ok_or(FsError::NotFound)?;
+                Ok((self.remote_attr(attributes), age.into(), None))
+            }
+        }
+    }
+
+    /// `Packages` and `Packages.gz`, which are made of both.
+    fn index(&self, parent: Inode, name: &OsStr) -> Option<(Attr, Validity)> {
+        if parent != Inode::ROOT {
+            return None;
+        }
+        if name == PACKAGES {
+            let (attributes, age) = self.front.snapshots().lookup(parent, PACKAGES)?;
+            return Some((self.remote_attr(attributes), age.into()));
+        }
+        let compressed = self.front.compressed().filter(|_| name == COMPRESSED)?;
+        Some((self.remote_attr(compressed.attributes), Validity::Fleeting))
+    }
+
+    /// What is beneath at `path`; `None`: nothing.
+    pub(super) fn local(&self, path: &Path) -> Result<Option<Stat>, FsError> {
+        match self.layer().stat(path) {
+            Ok(stat) if !local::is_own(path) => Ok(Some(stat)),
+            // A mountpoint or a symbolic link on the way is no part of it.
+            Ok(_) | Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn remote_attr(&self, attributes: Attributes) -> Attr {
+        let owner = match attributes.node {
+            Node::Directory(_) => self.layer().stat(Path::new("")).ok().map(Owner::from),
+            Node::Packages => self.layer().index_stat().map(Owner::from),
+            Node::Package(_) => None,
+        };
+        let directory = matches!(attributes.node, Node::Directory(_));
+        let fallback = if directory { Owner { mode: 0o755, ..Owner::FILE } } else { Owner::FILE };
+        Attr::of_remote(attributes, owner.unwrap_or(fallback))
+    }
+
+    fn directory_attr(&self, path: &Path, remote: Option<Attributes>, stat: Option<&Stat>) -> Attr {
+        match (remote, stat) {
+            (Some(remote), Some(stat)) => Attr::of_both(remote, stat),
+            (Some(remote), None) => self.remote_attr(remote),
+            (None, stat) => {
+                let inode = Inode::of_directory(path.as_os_str().as_bytes());
+                stat.map_or_else(
+                    || self.remote_attr(Attributes { inode, node: Node::Directory(0), size: 4096, mtime: 0, links: 2 }),
+                    |stat| Attr::of_local(inode, stat),
+                )
+            }
+        }
+    }
+
+    pub(super) fn attributes(&self, inode: Inode) -> Result<(Attr, Validity), FsError> {
+        match self.place(inode)? {
+            Place::Local(_, stat) => Ok((Attr::of_local(inode, &stat), Validity::Fleeting)),
+            Place::Compressed(_, attributes) => Ok((self.remote_attr(attributes), Validity::Fleeting)),
+            Place::Remote(tree, node) => {
+                let attributes = tree.attributes(node).ok_or(FsError::Stale)?;
+                Ok((self.remote_attr(attributes), Validity::Told))
+            }
+            Place::Directory(path) => {
+                let stat = self.local(&path)?.filter(Stat::is_directory);
+                let remote = self.remote_directory(inode).and_then(|(tree, node, _)| tree.attributes(node));
+                if stat.is_none() && remote.is_none() {
+                    return Err(FsError::Stale);
+                }
+                let validity = if stat.is_some() { Validity::Directory } else { Validity::Told };
+                Ok((self.directory_attr(&path, remote, stat.as_ref()), validity))
+            }
+        }
+    }
+
+    /// The newest tree that has a directory.
+    pub(super) fn remote_directory(&self, inode: Inode) -> Option<(Arc<Tree>, Node, Age)> {
+        let (tree, node) = self.front.snapshots().find(inode)?;
+        let current = Arc::ptr_eq(&tree, &self.front.snapshots().current());
+        matches!(node, Node::Directory(_)).then_some((tree, node, if current { Age::Current } else { Age::Earlier }))
+    }
+
+    /// Tells of the names in a directory from position `offset` on: `.`, `..`, what the binhosts have, what is local. The
+    /// positions of the first two depend on the generation alone, those of local names on nothing else.
+    pub(super) fn list(&self, inode: Inode, offset: u64, told: Told<'_>) -> Result<(), FsError> {
+        let path = self.directory_path(inode)?;
+        let (own, _) = self.attributes(inode)?;
+        let mut beneath: HashMap<OsString, Name> = match self.layer().list(&path) {
+            Ok(names) => names.into_iter().map(|name| (name.name.clone(), name)).collect(),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV) => HashMap::new(),
+            Err(error) => return Err(error.into()),
+        };
+        // Nothing that lists a directory looks at the attributes of `..`.
+        for (at, name) in [(1, "."), (2, "..")] {
+            if at > offset && told(at, OsStr::new(name), &own, Validity::Fleeting) {
+                return Ok(());
+            }
+        }
+        let remote = self.remote_directory(inode);
+        if let Some((tree, _, age)) = &remote
+            && self.list_remote(tree, inode, &path, (*age).into(), &mut beneath, offset, told)
+        {
+            return Ok(());
+        }
+        if let Some((attr, validity)) = self.index(inode, OsStr::new(COMPRESSED))
+            && AT_COMPRESSED > offset
+            && told(AT_COMPRESSED, OsStr::new(COMPRESSED), &attr, validity)
+        {
+            return Ok(());
+        }
+        let mut names: Vec<Name> = beneath.into_values().filter(|name| name.number > offset).collect();
+        names.sort_unstable_by(|a, b| (a.number, &a.name).cmp(&(b.number, &b.name)));
+        for name in names {
+            let path = path.join(&name.name);
+            // It may be gone by now.
+            let Ok(Some(stat)) = self.local(&path) else { continue };
+            let (attr, validity) = match stat.is_directory() {
+                true => (self.directory_attr(&path, None, Some(&stat)), Validity::Directory),
+                false => (Attr::of_local(Inode(stat.number), &stat), Validity::Fleeting),
+            };
+            if told(name.number, &name.name, &attr, validity) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// What a tree has, but for what something local stands in front of. Takes directories that are both from `beneath`.
+    #[expect(clippy::too_many_arguments, reason = "one directory, from one position on")]
+    fn list_remote(
+        &self,
+        tree: &Tree,
+        inode: Inode,
+        path: &Path,
+        validity: Validity,
+        beneath: &mut HashMap<OsString, Name>,
+        offset: u64,
+        told: Told<'_>,
+    ) -> bool {
+        for (at, (name, node)) in (3..).zip(tree.list(inode).into_iter().flatten()) {
+            let key = OsStr::new(name);
+            let both = match beneath.get(key) {
+                Some(local) if local.kind == FileType::Directory && matches!(node, Node::Directory(_)) => {
+                    beneath.remove(key);
+                    true
+                }
+                Some(_) => continue,
+                None => false,
+            };
+            let Some(attributes) = tree.attributes(node).filter(|_| at > offset) else { continue };
+            let stat = if both { self.layer().stat(&path.join(name)).ok() } else { None };
+            let attr = match &stat {
+                Some(stat) => Attr::of_both(attributes, stat),
+                None => self.remote_attr(attributes),
+            };
+            if told(at, key, &attr, if both { Validity::Directory } else { validity }) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// The kernel was told of `name` in a directory, with `inode`: what is local is remembered until it forgets.
+    pub(super) fn told(&self, parent: Inode, name: &OsStr, inode: Inode) {
+        if let Ok(path) = self.directory_path(parent).map(|directory| directory.join(name))
+            && !local::is_own(&path)
+        {
+            self.layer().told(inode.0, &path);
+        }
+    }
+
+    /// Nobody writes any more to a local file.
+    pub(super) fn closed(&self, inode: Inode) {
+        if let Ok(Place::Local(path, _)) = self.place(inode) {
+            self.touched(&path);
+        }
+    }
+
+    /// Opens something that is not local, for reading.
+    pub(super) fn open(&self, tree: &Arc<Tree>, node: Node) -> Result<Opening, FsError> {
         let attributes = tree.attributes(node).ok_or(FsError::Stale)?;
         match node {
             Node::Directory(_) => Err(FsError::IsADirectory),
@@ -78,15 +325,38 @@ impl Operations {
         }
     }
 
+    /// access(2): local files and directories are what they are; the binhosts' packages are read, and never written, so that
+    /// Portage leaves them alone.
+    pub(super) fn access(&self, caller: Caller, inode: Inode, access: Access) -> Result<(), FsError> {
+        if self.layer().is_read_only() && access.contains(Access::WRITE_OK) {
+            return Err(FsError::ReadOnly);
+        }
+        match self.place(inode)? {
+            Place::Local(path, _) => Ok(self.layer().access(caller, &path, access)?),
+            Place::Directory(path) => Ok(self.directory_access(caller, &path, access)?),
+            Place::Remote(_, Node::Packages) | Place::Compressed(..) => {
+                // It is replaced, if anything.
+                let access = access - Access::WRITE_OK;
+                if access.contains(Access::EXEC_OK) { Err(Errno::ACCESS.into()) } else { Ok(()) }
+            }
+            Place::Remote(..) if access.intersects(Access::WRITE_OK | Access::EXEC_OK) => Err(Errno::ACCESS.into()),
+            Place::Remote(..) => Ok(()),
+        }
+    }
+
+    /// Directories that are not beneath are like the topmost one.
+    pub(super) fn directory_access(&self, caller: Caller, path: &Path, access: Access) -> Result<(), FsError> {
+        match self.layer().access(caller, path, access) {
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(self.layer().access(caller, Path::new(""), access)?),
+            other => Ok(other?),
+        }
+    }
+
     /// Bytes of all packages of the current tree, and how many there are.
     pub(super) fn totals(&self) -> (u64, u64) {
-        let tree = self.snapshots.current();
+        let tree = self.front.snapshots().current();
         let view = tree.view();
         let sizes = (0..view.len() as u32).filter_map(|row| view.record(row)).map(|record| record.size);
         (sizes.fold(0, u64::saturating_add), view.len() as u64)
-    }
-
-    fn find(&self, inode: Inode) -> Result<(Arc<Tree>, Node), FsError> {
-        self.snapshots.find(inode).ok_or(FsError::Stale)
     }
 }

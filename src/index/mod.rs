@@ -9,6 +9,7 @@
 //!   stanza; [`Index::entry`] reads the rest when it is needed.
 //! * An entry that cannot be served safely is dropped, counted by [`DropReason`], and never reaches Portage. A file that
 //!   is not a usable index is refused whole ([`IndexError`]); the caller keeps the last good one.
+//! * The index that Portage itself keeps in PKGDIR is a [`Listing`]: its text is carried on as it is.
 //! * An [`Atom`] selects entries as Portage's package atoms do.
 //!
 //! Not its job: fetching the index, choosing between binhosts, inode numbers.
@@ -17,6 +18,7 @@ mod atom;
 mod cpv;
 mod digest;
 mod line;
+mod listing;
 mod parse;
 mod path;
 mod render;
@@ -32,6 +34,7 @@ use std::os::unix::fs::FileExt;
 pub use atom::{Atom, AtomError};
 pub use cpv::{Cpv, CpvError};
 pub use digest::{Digest, DigestError, Md5Digest, Sha1Digest, Sha256Digest};
+pub use listing::{Listed, Listing};
 pub use parse::{DropReason, Dropped, MAX_ENTRIES};
 pub use path::{PathError, PkgPath};
 pub use render::{RENDER_VERSION, Rendered};

@@ -134,8 +134,7 @@ fn read_header(reader: &mut StanzaReader<BufReader<&File>>) -> Result<Header, In
     let Some(stanza) = reader.next()? else { return Err(IndexError::NotAnIndex { start: String::new() }) };
     let start: String =
         String::from_utf8_lossy(stanza.text).lines().next().unwrap_or_default().chars().take(60).collect();
-    let readable = |bytes: &[u8]| String::from_utf8_lossy(bytes).replace(char::is_control, " ");
-    let header = Header(pairs(stanza.text).map(|(key, value)| (readable(key), readable(value))).collect());
+    let header = Header::of(stanza.text);
     match header.get("VERSION").map(|version| version.trim().parse::<i64>()) {
         _ if stanza.too_long => Err(IndexError::HeaderTooLarge),
         Some(Ok(version)) if version > 0 => Err(IndexError::Version(version)),
@@ -144,6 +143,13 @@ fn read_header(reader: &mut StanzaReader<BufReader<&File>>) -> Result<Header, In
             Err(IndexError::NotAnIndex { start })
         }
         None | Some(Err(_)) => Err(IndexError::NoVersion),
+    }
+}
+
+impl Header {
+    pub(super) fn of(text: &[u8]) -> Self {
+        let readable = |bytes: &[u8]| String::from_utf8_lossy(bytes).replace(char::is_control, " ");
+        Self(pairs(text).map(|(key, value)| (readable(key), readable(value))).collect())
     }
 }
 

@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::digest::Digest;
 use super::stanza::{OWN_KEYS, Stanza};
-use super::{Entry, Header, Sha256Digest, View};
+use super::{Entry, Header, Listing, Sha256Digest, View};
 
 /// Part of what identifies a rendered file: goes up when the same index would be rendered differently.
 pub const RENDER_VERSION: u32 = 2;
@@ -32,15 +32,32 @@ pub struct Rendered {
     pub digest: Sha256Digest,
 }
 
+/// What is written of a view, and what stands in front of it.
+pub(super) struct Stands<'a> {
+    pub(super) header: &'a Header,
+    /// Rows of the view.
+    pub(super) rows: &'a [u32],
+    pub(super) local: &'a Listing,
+}
+
 pub(super) fn render(view: &View, out: impl Write, timestamp: i64) -> io::Result<Rendered> {
-    let timestamp = view.header().timestamp().unwrap_or(timestamp);
+    let stands = Stands { header: view.header(), rows: &view.in_file_order(), local: &Listing::default() };
+    with_local(view, &stands, out, timestamp)
+}
+
+pub(super) fn with_local(view: &View, stands: &Stands<'_>, out: impl Write, timestamp: i64) -> io::Result<Rendered> {
+    let Stands { header: shown, rows, local } = stands;
+    let timestamp = shown.timestamp().unwrap_or(timestamp);
     let mut out = BufWriter::with_capacity(64 << 10, Counted { out, size: 0, hash: Sha256::new() });
-    header(view, &mut out, timestamp)?;
-    for row in view.in_file_order() {
-        let (Some(part), Some(record)) = (view.part(row), view.record(row)) else { continue };
+    header(shown, rows.len() + local.entries().len(), &mut out, timestamp)?;
+    for entry in local.entries() {
+        as_written(&local.stanza(entry)?, &Inherited::of(local.header(), shown), &mut out)?;
+    }
+    for row in *rows {
+        let (Some(part), Some(record)) = (view.part(*row), view.record(*row)) else { continue };
         let text = part.index.stanza(record)?;
-        let inherited = Inherited::of(part.index.header(), view.header());
-        let changes = Changes { path: view.path(row), dependency: view.dependency(row), inherited };
+        let inherited = Inherited::of(part.index.header(), shown);
+        let changes = Changes { path: view.path(*row), dependency: view.dependency(*row), inherited };
         stanza(&text, &changes, &mut out)?;
     }
     let mut counted = out.into_inner().map_err(io::IntoInnerError::into_error)?;
@@ -49,14 +66,26 @@ pub(super) fn render(view: &View, out: impl Write, timestamp: i64) -> io::Result
     Ok(Rendered { size: counted.size, timestamp, digest })
 }
 
-fn header(view: &View, out: &mut impl Write, timestamp: i64) -> io::Result<()> {
-    for (key, value) in &view.header().0 {
+fn header(shown: &Header, packages: usize, out: &mut impl Write, timestamp: i64) -> io::Result<()> {
+    for (key, value) in &shown.0 {
         // To Portage an empty value is none, but for CHOST it would not stand in the client's either.
         if !HEADER_STRIPPED.contains(&key.as_str()) && !value.is_empty() {
             writeln!(out, "{key}: {value}")?;
         }
     }
-    write!(out, "PACKAGES: {}\nTIMESTAMP: {timestamp}\nVERSION: 0\n\n", view.len())
+    write!(out, "PACKAGES: {packages}\nTIMESTAMP: {timestamp}\nVERSION: 0\n\n")
+}
+
+/// A local entry: Portage's own text, and only what is missing of what has to be there.
+fn as_written(text: &Stanza, inherited: &Inherited<'_>, out: &mut impl Write) -> io::Result<()> {
+    out.write_all(&text.0)?;
+    let patches = text.get("USER_PATCHES").is_none().then_some("");
+    let chost = inherited.chost.filter(|_| text.get("CHOST").is_none());
+    let repository = inherited.repository.filter(|_| text.repository().is_none());
+    for (key, value) in [("CHOST", chost), ("REPO", repository), ("USER_PATCHES", patches)] {
+        value.map_or(Ok(()), |value| writeln!(out, "{key}: {value}"))?;
+    }
+    out.write_all(b"\n")
 }
 
 /// What entries have to say where they do not, since the header that is shown does not say it for them.

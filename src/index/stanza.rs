@@ -6,7 +6,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::line::pairs;
 use super::parse::DropReason;
-use super::{Cpv, Entry, EntryId, PkgPath, changed_on_disk};
+use super::{Cpv, Entry, EntryId, Listed, PkgPath, changed_on_disk};
 
 /// Keys that this module gives a meaning to. Rendering writes them anew; both names of MTIME count.
 pub(super) const OWN_KEYS: [&[u8]; 9] =
@@ -97,6 +97,24 @@ impl<'a> Fields<'a> {
         self.cpv.unwrap_or("an entry without CPV").chars().take(100).collect()
     }
 
+    /// What a [`Listing`](super::Listing) keeps of it.
+    pub(super) fn listed(&self, stanza: (u64, u32)) -> Option<Listed> {
+        let cpv = self.cpv.filter(|cpv| !cpv.is_empty() && !self.not_text)?;
+        let path = match self.path.filter(|path| !path.is_empty()) {
+            Some(path) => path.into(),
+            None => format!("{cpv}.tbz2").into(),
+        };
+        let size = self.size.and_then(decimal);
+        let mtime = self.mtime.and_then(decimal).and_then(|time| i64::try_from(time).ok());
+        let numbers = Numbers {
+            size: size.unwrap_or_default(),
+            build_id: self.build_id.and_then(decimal),
+            build_time: self.build_time.and_then(decimal).filter(|time| *time > 0),
+        };
+        let instance = first_16(numbers.instance(cpv, mtime));
+        Some(Listed { path, size, mtime, instance, stanza })
+    }
+
     pub(super) fn entry(&self) -> Result<Entry, DropReason> {
         if self.not_text {
             return Err(DropReason::NotText);
@@ -136,6 +154,16 @@ impl<'a> Fields<'a> {
 pub struct Stanza(pub(super) Vec<u8>);
 
 impl Stanza {
+    /// The text of an entry with these keys and values, each of them one line.
+    #[must_use]
+    pub fn of<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        let line = |(key, value): (&str, &str)| {
+            let words: Vec<&str> = value.split_whitespace().collect();
+            format!("{key}: {}\n", words.join(" "))
+        };
+        Self(pairs.into_iter().map(line).collect::<String>().into_bytes())
+    }
+
     /// The value of `key`, the last one where it occurs twice; also of keys that this program gives no meaning to.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&str> {
@@ -186,16 +214,33 @@ impl Entry {
         first_16(self.instance_hash(Sha256::new_with_prefix(b"instance\0"), true))
     }
 
-    fn instance_hash(&self, mut hash: Sha256, with_mtime: bool) -> Sha256 {
-        hash.update(self.cpv.as_str());
+    fn instance_hash(&self, hash: Sha256, with_mtime: bool) -> Sha256 {
+        let Self { size, build_id, build_time, mtime, .. } = *self;
+        let numbers = Numbers { size, build_id, build_time };
+        numbers.hash(hash, self.cpv.as_str(), with_mtime.then_some(mtime))
+    }
+}
+
+/// What tells builds of one CPV apart.
+struct Numbers {
+    size: u64,
+    build_id: Option<u64>,
+    build_time: Option<u64>,
+}
+
+impl Numbers {
+    fn instance(&self, cpv: &str, mtime: Option<i64>) -> Sha256 {
+        self.hash(Sha256::new_with_prefix(b"instance\0"), cpv, mtime)
+    }
+
+    fn hash(&self, mut hash: Sha256, cpv: &str, mtime: Option<i64>) -> Sha256 {
+        hash.update(cpv);
         hash.update([0]);
         let number = |n: Option<u64>| n.map_or([0xff; 8], u64::to_be_bytes);
         hash.update(self.size.to_be_bytes());
         hash.update(number(self.build_id));
         hash.update(number(self.build_time));
-        if with_mtime {
-            hash.update(self.mtime.to_be_bytes());
-        }
+        mtime.into_iter().for_each(|mtime| hash.update(mtime.to_be_bytes()));
         hash
     }
 }

@@ -239,7 +239,7 @@ const VALUES: &str = "USE_EXPAND_VALUES_";
 impl Header {
     /// As Portage merges the headers of several binhosts: the words of [`UNITED`] together, ARCH from the first that has one,
     /// TIMESTAMP from the newest, all else from the first.
-    fn united<'a>(headers: impl IntoIterator<Item = &'a Self>) -> Self {
+    pub(super) fn united<'a>(headers: impl IntoIterator<Item = &'a Self>) -> Self {
         let mut headers = headers.into_iter().peekable();
         let Some(first) = headers.next() else { return Self::default() };
         let mut united = first.clone();

@@ -258,6 +258,20 @@ impl Store {
         placement
     }
 
+    /// Removes the body of an entry. `true`: it was here. Whoever has it open reads on; other entries with the same bytes lose
+    /// it too.
+    pub fn forget(&self, id: EntryId) -> bool {
+        let Some((digest, _)) = self.catalogue.find(id) else { return false };
+        let _one_at_a_time = self.commits.lock().unwrap_or_else(PoisonError::into_inner);
+        self.catalogue.remove(&[digest]);
+        self.state().remove(digest);
+        let path = self.body_path(digest);
+        if let Err(error) = fs::remove_file(&path) {
+            tracing::warn!(body = %path.display(), %error, "removing a body from the cache");
+        }
+        true
+    }
+
     /// Makes a body of what was proved. The only way from [`Verified`] to [`Body`].
     #[must_use]
     pub fn body(&self, verified: Verified) -> Body {

@@ -8,6 +8,9 @@ use sha2::{Digest as _, Sha256};
 use super::{Directory, Inode, Node, PackagesFile, Tree};
 use crate::index::View;
 
+/// Largest inode number.
+const MAX: u64 = (1 << 62) - 1;
+
 /// A directory whose children are still to be laid out: records `first..end` are below it.
 struct Pending {
     directory: u32,
@@ -17,7 +20,7 @@ struct Pending {
 
 pub(super) fn build(generation: u64, view: Arc<View>, packages: PackagesFile) -> Tree {
     let count = view.len() as u32;
-    let packages_inode = derive(b"packages\0", "", &packages.rendered.digest.0, 0);
+    let packages_inode = of_content("", &packages.rendered.digest.0);
     let root = Directory { inode: Inode::ROOT, witness: 0, length: 0, children: (0, 0), directories: 0 };
     let mut tree = Tree {
         generation,
@@ -37,6 +40,25 @@ pub(super) fn build(generation: u64, view: Arc<View>, packages: PackagesFile) ->
     tree.children.shrink_to_fit();
     tree.directories.shrink_to_fit();
     tree
+}
+
+/// The same tree with another file.
+pub(super) fn with_packages(tree: &Tree, packages: PackagesFile) -> Tree {
+    let packages_inode = of_content("", &packages.rendered.digest.0);
+    let mut new = Tree {
+        generation: tree.generation,
+        view: Arc::clone(&tree.view),
+        packages,
+        packages_inode,
+        directories: tree.directories.clone(),
+        children: tree.children.clone(),
+        package_inodes: tree.package_inodes.clone(),
+        by_inode: tree.by_inode.iter().copied().filter(|node| *node != Node::Packages).collect(),
+    };
+    // A clash (62 bits: chance, or malice) hides the older one, which is not the index.
+    let at = new.by_inode.partition_point(|node| new.inode(*node) < packages_inode);
+    new.by_inode.insert(at, Node::Packages);
+    new
 }
 
 fn lay_out(tree: &mut Tree, pending: &Pending, queue: &mut VecDeque<Pending>) {
@@ -133,15 +155,26 @@ fn inode_of(tree: &Tree, node: Node, attempt: u32) -> Inode {
     }
 }
 
-fn derive(kind: &[u8], path: &str, content: &[u8], attempt: u32) -> Inode {
+/// See [`Inode::of_directory`].
+pub(super) fn of_directory(path: &[u8]) -> Inode {
+    derive(b"directory\0", path, &[], 0)
+}
+
+/// See [`Inode::of_content`].
+pub(super) fn of_content(path: &str, content: &[u8]) -> Inode {
+    derive(b"packages\0", path, content, 0)
+}
+
+fn derive(kind: &[u8], path: impl AsRef<[u8]>, content: &[u8], attempt: u32) -> Inode {
     let mut hash = Sha256::new_with_prefix(kind);
     hash.update(path);
     hash.update([0]);
     hash.update(content);
     hash.update(attempt.to_be_bytes());
     let number = hash.finalize().iter().take(8).fold(0, |number: u64, byte| number << 8 | u64::from(*byte));
-    // 0 and 1 have a meaning in FUSE; 32-bit programs are lost with 64-bit inodes anyway, Portage is not.
-    Inode(number.max(2))
+    // 0 and 1 have a meaning in FUSE, and the two upper bits are for what is not in a tree; 32-bit programs are lost with
+    // 64-bit inodes anyway, Portage is not.
+    Inode((number & MAX).max(2))
 }
 
 #[cfg(test)]

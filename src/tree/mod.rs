@@ -2,6 +2,7 @@
 //!
 //! * Inode numbers are derived, not counted: a directory's from its path, a package's from path and identity, that of
 //!   `Packages` from its content. So a restart gives the same numbers, and new content has a new inode.
+//!   They are below 2^62: what is not in a tree has numbers of its own above.
 //! * Names are not stored again: a directory remembers one record below it and how much of that record's path is its own.
 //! * A [`Tree`] never changes. [`Snapshots`] holds the current one and a few before it, so that a running emerge finds
 //!   what it has planned.
@@ -20,7 +21,7 @@ use std::sync::Arc;
 pub use difference::Change;
 pub use snapshots::{Age, KEPT_TREES, Snapshots};
 
-use crate::index::{Record, Rendered, View};
+use crate::index::{Record, Rendered, Sha256Digest, View};
 
 /// Name of the index in PKGDIR.
 pub const PACKAGES: &str = "Packages";
@@ -32,6 +33,18 @@ pub struct Inode(pub u64);
 impl Inode {
     /// The root directory; FUSE fixes the number.
     pub const ROOT: Self = Self(1);
+
+    /// The number of the directory at `path`, whether a tree has it or not.
+    #[must_use]
+    pub fn of_directory(path: &[u8]) -> Self {
+        if path.is_empty() { Self::ROOT } else { build::of_directory(path) }
+    }
+
+    /// The number of a file that is made here, from its path and a digest of its content.
+    #[must_use]
+    pub fn of_content(path: &str, digest: &Sha256Digest) -> Self {
+        build::of_content(path, &digest.0)
+    }
 }
 
 /// Something with an inode.
@@ -69,7 +82,7 @@ pub struct PackagesFile {
     pub rendered: Rendered,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Directory {
     inode: Inode,
     /// A record below it, and how many bytes of its path are this directory's.
@@ -101,6 +114,12 @@ impl Tree {
     #[must_use]
     pub fn new(generation: u64, view: Arc<View>, packages: PackagesFile) -> Self {
         build::build(generation, view, packages)
+    }
+
+    /// The same names with another rendered file.
+    #[must_use]
+    pub fn with_packages(&self, packages: PackagesFile) -> Self {
+        build::with_packages(self, packages)
     }
 
     /// The generation's number.

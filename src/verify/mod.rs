@@ -20,10 +20,13 @@
 //!
 //! Without that policy signatures are not looked at: a cleartext-signed Manifest is taken for its text.
 //!
+//! [`described`] reads the metadata of a local package, and proves nothing.
+//!
 //! Not its job: syncing, naming or removing files: whoever gave the file unlinks it when the proof fails.
 
 mod anchors;
 mod decompress;
+mod described;
 mod gpkg;
 mod identity;
 mod keyring;
@@ -42,6 +45,7 @@ use std::fs::File;
 use std::io;
 
 pub use anchors::Anchors;
+pub use described::{Container, described};
 pub use gpkg::GpkgError;
 pub use keyring::{Keyring, KeyringError, KeyringReport};
 pub use manifest::ManifestError;

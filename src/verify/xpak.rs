@@ -7,6 +7,7 @@
 //! with an index of `name_len name data_offset data_len`. It has no checksum of its own: digests of the whole file stand
 //! in the index of the binhost.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
@@ -51,6 +52,43 @@ pub enum XpakError {
 
 /// The identity in the segment of `file`, which has `size` bytes.
 pub(super) fn read(file: &File, size: u64) -> Result<Identity, VerifyError> {
+    let mut identity = Identity::default();
+    each(file, size, &mut |key, length, value| {
+        if !Identity::wants(key) {
+            return Ok(());
+        }
+        if length > MAX_VALUE {
+            return Err(MetadataError::LongValue(key.to_owned()).into());
+        }
+        Ok(identity.set(key, &value()?)?)
+    })?;
+    Ok(identity)
+}
+
+/// The values that `wanted` asks for by name and length, each trimmed.
+pub(super) fn values(
+    file: &File,
+    size: u64,
+    wanted: &dyn Fn(&str, u64) -> bool,
+) -> Result<BTreeMap<String, String>, VerifyError> {
+    let mut values = BTreeMap::new();
+    each(file, size, &mut |key, length, value| {
+        if wanted(key, length) {
+            values.insert(key.to_owned(), String::from_utf8_lossy(&value()?).trim().to_owned());
+        }
+        Ok(())
+    })?;
+    Ok(values)
+}
+
+type Value<'a> = &'a dyn Fn() -> Result<Vec<u8>, VerifyError>;
+
+/// Tells `told` of each entry: its name and length, and how to read it.
+fn each(
+    file: &File,
+    size: u64,
+    told: &mut dyn FnMut(&str, u64, Value<'_>) -> Result<(), VerifyError>,
+) -> Result<(), VerifyError> {
     let segment = segment_length(file, size)?;
     let start = size - 8 - segment;
     let (magic, index, data) = words(read_array::<16>(file, start)?);
@@ -62,18 +100,13 @@ pub(super) fn read(file: &File, size: u64) -> Result<Identity, VerifyError> {
         return Err(XpakError::Lengths { index, data, segment }.into());
     }
     let text = read_vec(file, start + HEAD, index)?;
-    let mut identity = Identity::default();
     let mut rest = text.as_slice();
     while !rest.is_empty() {
         let item = Item::parse(&mut rest).filter(|item| item.offset + item.length <= data).ok_or(XpakError::Index)?;
-        let Some(key) = std::str::from_utf8(item.name).ok().filter(|key| Identity::wants(key)) else { continue };
-        if item.length > MAX_VALUE {
-            return Err(MetadataError::LongValue(key.to_owned()).into());
-        }
-        let value = read_vec(file, start + HEAD + index + item.offset, item.length)?;
-        identity.set(key, &value)?;
+        let Ok(key) = std::str::from_utf8(item.name) else { continue };
+        told(key, item.length, &|| read_vec(file, start + HEAD + index + item.offset, item.length))?;
     }
-    Ok(identity)
+    Ok(())
 }
 
 /// The length of the segment, which fits into the file.

@@ -13,12 +13,12 @@ use std::time::Duration;
 use super::cpu::CpuNeed;
 use super::origin::{Origin, Sourced};
 use super::portage::Files;
-use super::{BinhostUrl, ByteSize, Interval, LibcGuard, Offline, Passthrough, Prefetch};
+use super::{BinhostUrl, ByteSize, Interval, LibcGuard, Offline, Passthrough, Prefetch, Writes};
 use crate::index::Atom;
 use table::{Item, Table};
 
 /// Keys of the file.
-pub(super) const KEYS: [&str; 16] = [
+pub(super) const KEYS: [&str; 17] = [
     "mountpoint",
     "cache-dir",
     "cache-size",
@@ -26,6 +26,7 @@ pub(super) const KEYS: [&str; 16] = [
     "control",
     "passthrough",
     "prefetch",
+    "read-only",
     "verify-signature",
     "keyring",
     "include",
@@ -73,6 +74,7 @@ pub(super) struct Own {
     pub(super) control: Value<PathBuf>,
     pub(super) passthrough: Value<Passthrough>,
     pub(super) prefetch: Value<Prefetch>,
+    pub(super) writes: Value<Writes>,
     pub(super) libc_guard: Value<LibcGuard>,
     pub(super) include: Value<Vec<Atom>>,
     pub(super) exclude: Value<Vec<Atom>>,
@@ -125,6 +127,8 @@ fn own(table: &Table<'_, '_>) -> Result<Own, OwnError> {
         passthrough: table
             .get("passthrough", |item| choice(&item, [("auto", Passthrough::Auto), ("off", Passthrough::Off)]))?,
         prefetch: table.get("prefetch", |item| choice(&item, [("plan", Prefetch::Plan), ("off", Prefetch::Off)]))?,
+        writes: table
+            .get("read-only", |item| item.boolean().map(|on| if on { Writes::Refused } else { Writes::Beneath }))?,
         libc_guard: table
             .get("libc-guard", |item| item.boolean().map(|on| if on { LibcGuard::On } else { LibcGuard::Off }))?,
         include: table.get("include", parsed)?,

@@ -1,0 +1,51 @@
+//! Local packages: opened before anything is mounted, and looked at again when files came or went without Portage's index.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+
+use super::files::blocking;
+use super::state::{Shared, give_memory_back};
+use crate::config::{MountConfig, Writes};
+use crate::fuse::Front;
+use crate::local::Layer;
+use crate::store::Store;
+use crate::tree::Tree;
+
+/// How long nothing more may happen before what is beneath is looked at: Portage writes a package first and its index a moment
+/// later.
+const SETTLED: Duration = Duration::from_secs(1);
+/// After this long it is looked at all the same.
+const LATEST: Duration = Duration::from_secs(10);
+
+/// `remote` with what is beneath the mountpoint in front.
+pub(super) async fn open(config: &MountConfig, store: &Store, remote: Arc<Tree>) -> anyhow::Result<Front> {
+    let (path, scratch) = (config.mountpoint.clone(), store.directory().join("generations"));
+    let read_only = config.writes == Writes::Refused;
+    blocking(move || {
+        let layer = Layer::open(&path, read_only).with_context(|| format!("opening {}", path.display()))?;
+        Front::new(remote, Arc::new(layer), scratch).context("reading the local packages beneath the mountpoint")
+    })
+    .await
+}
+
+/// Goes on for ever.
+pub(super) async fn watch(shared: Arc<Shared>) {
+    loop {
+        shared.front.changed().await;
+        let settled = async { while tokio::time::timeout(SETTLED, shared.front.changed()).await.is_ok() {} };
+        // Either way it is time.
+        let _ = tokio::time::timeout(LATEST, settled).await;
+        let front = Arc::clone(&shared.front);
+        match blocking(move || Ok(front.look_again()?)).await {
+            Ok(changes) if changes.is_empty() => {}
+            Ok(changes) => {
+                // It waits for whoever is about to change a directory.
+                tokio::task::block_in_place(|| shared.mount.forget(&changes));
+                give_memory_back();
+            }
+            Err(error) => tracing::warn!("local packages are not looked at: {error:#}"),
+        }
+    }
+}

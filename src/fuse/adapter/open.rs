@@ -1,0 +1,166 @@
+//! open(2) and creat(2).
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+
+use fuser::{BackingId, FileHandle, FopenFlags, Generation, OpenFlags, ReplyCreate, ReplyOpen};
+
+use super::super::ops::{Opening, Place};
+use super::super::{FsError, waiting};
+use super::Shared;
+use super::types::{errno, file_attr, ttl};
+use crate::fetch::Wanted;
+use crate::local::{self, Caller, OFlags};
+use crate::tree::{Attributes, Inode, Node, Tree};
+
+/// What an open is for.
+#[derive(Debug, Clone, Copy)]
+enum Purpose {
+    /// To be read.
+    Read(Attributes),
+    /// To be copied beneath, where it can be written to.
+    Copy,
+}
+
+pub(super) fn open(shared: &Arc<Shared>, caller: Caller, inode: Inode, flags: OpenFlags, reply: ReplyOpen) {
+    let flags = OFlags::from_bits_retain(flags.0.cast_unsigned());
+    let writes = flags.intersects(OFlags::WRONLY | OFlags::RDWR);
+    let opened = match shared.operations.place(inode) {
+        Ok(Place::Local(path, _)) => match shared.operations.layer().open_file(caller, &path, flags) {
+            Ok(file) => return shared.answer_open(inode, &Arc::new(file), None, writes, reply),
+            Err(error) => Err(error.into()),
+        },
+        Ok(Place::Remote(tree, Node::Package(at))) if writes => {
+            return rewrite(shared, caller, &tree, at, flags, reply);
+        }
+        Ok(Place::Remote(_, Node::Packages) | Place::Compressed(..)) if writes => Err(FsError::Index),
+        Ok(Place::Remote(tree, node)) => shared.operations.open(&tree, node),
+        Ok(Place::Compressed(file, attributes)) => Ok(Opening::Ready(file, attributes)),
+        Ok(Place::Directory(_)) => Err(FsError::IsADirectory),
+        // Without a name any more, and open elsewhere: through /proc.
+        Err(error) => match shared.handles.file(inode).filter(|_| local::is_number(inode.0) && caller.uid == 0) {
+            Some(file) => return shared.answer_open(inode, &file, None, writes, reply),
+            None => Err(error),
+        },
+    };
+    match opened {
+        Ok(Opening::Ready(file, attributes)) => shared.answer_open(inode, &file, Some(attributes), false, reply),
+        Ok(Opening::Wait(wanted, attributes)) => {
+            shared.operations.ahead().missed(&wanted, caller.pid);
+            let work = wait_and_answer(Arc::clone(shared), *wanted, Purpose::Read(attributes), caller.pid, reply);
+            shared.runtime.spawn(work);
+        }
+        Err(error) => reply.error(errno(&error)),
+    }
+}
+
+/// A binhost's package is to be written to: something local is put in front of it, and the kernel looks again (ESTALE).
+fn rewrite(shared: &Arc<Shared>, caller: Caller, tree: &Arc<Tree>, at: u32, flags: OFlags, reply: ReplyOpen) {
+    let wanted = shared.operations.check_rewriting(caller).and_then(|()| shared.operations.wanted(tree, at));
+    match wanted {
+        Ok(wanted) if flags.contains(OFlags::TRUNC) => {
+            let made = shared.operations.stand_in(wanted.path(), None);
+            reply.error(errno(&made.err().unwrap_or(FsError::Stale)));
+        }
+        Ok(wanted) => {
+            shared.runtime.spawn(wait_and_answer(Arc::clone(shared), wanted, Purpose::Copy, caller.pid, reply));
+        }
+        Err(error) => reply.error(errno(&error)),
+    }
+}
+
+async fn wait_and_answer(shared: Arc<Shared>, wanted: Wanted, purpose: Purpose, tid: u32, reply: ReplyOpen) {
+    let (path, mtime) = (wanted.path().to_owned(), wanted.record().mtime);
+    let outcome = tokio::select! {
+        outcome = shared.operations.fetcher().open(wanted) => outcome.map_err(FsError::from),
+        () = waiting::interrupted(tid) => Err(FsError::Interrupted),
+    };
+    match (outcome, purpose) {
+        (Ok(body), Purpose::Read(attributes)) => {
+            shared.answer_open(attributes.inode, body.file(), Some(attributes), false, reply);
+        }
+        (Ok(body), Purpose::Copy) => {
+            let runtime = shared.runtime.clone();
+            runtime.spawn_blocking(move || {
+                let copied = shared.operations.copy(&path, body.file(), mtime);
+                reply.error(errno(&copied.err().unwrap_or(FsError::Stale)));
+            });
+        }
+        (Err(error), _) => {
+            match error {
+                FsError::Interrupted => shared.metrics.interrupted_opens.increase(),
+                _ => shared.metrics.failed_opens.increase(),
+            }
+            tracing::debug!(path, tid, %error, "open fails");
+            reply.error(errno(&error));
+        }
+    }
+}
+
+pub(super) fn create(
+    shared: &Shared,
+    caller: Caller,
+    (parent, name): (Inode, &OsStr),
+    mode: u32,
+    flags: i32,
+    reply: ReplyCreate,
+) {
+    let flags = OFlags::from_bits_retain(flags.cast_unsigned());
+    match shared.operations.create(caller, parent, name, mode, flags) {
+        Ok((file, attr, validity)) => {
+            let (ttl, attributes, generation) = (ttl(validity), file_attr(&attr), Generation(attr.generation));
+            let handle = FileHandle(attr.inode.0);
+            let back = |file: &File| shared.back(|| reply.open_backing(file));
+            let backing = shared.handles.open(attr.inode, &Arc::new(file), None, back);
+            shared.handles.written(attr.inode);
+            match backing {
+                Some(backing) => {
+                    let flags = FopenFlags::FOPEN_NOFLUSH;
+                    reply.created_passthrough(&ttl, &attributes, generation, handle, flags, &backing);
+                }
+                None => reply.created(&ttl, &attributes, generation, handle, FopenFlags::FOPEN_NOFLUSH),
+            }
+        }
+        Err(error) => reply.error(errno(&error)),
+    }
+}
+
+impl Shared {
+    /// `attributes`: of what never changes.
+    fn answer_open(
+        &self,
+        inode: Inode,
+        file: &Arc<File>,
+        attributes: Option<Attributes>,
+        writes: bool,
+        reply: ReplyOpen,
+    ) {
+        let handle = FileHandle(inode.0);
+        let backing = self.handles.open(inode, file, attributes, |file| self.back(|| reply.open_backing(file)));
+        if writes {
+            self.handles.written(inode);
+        }
+        // What can change is read anew by whoever opens it.
+        let keep = if attributes.is_some() { FopenFlags::FOPEN_KEEP_CACHE } else { FopenFlags::empty() };
+        match backing {
+            Some(backing) => reply.opened_passthrough(handle, FopenFlags::FOPEN_NOFLUSH, &backing),
+            None => reply.opened(handle, keep | FopenFlags::FOPEN_NOFLUSH),
+        }
+    }
+
+    fn back(&self, open: impl FnOnce() -> io::Result<BackingId>) -> Option<BackingId> {
+        match self.passes_through().then(open)? {
+            Ok(backing) => Some(backing),
+            Err(error) => {
+                tracing::debug!(%error, "no passthrough for this file");
+                // Not permitted now is not permitted later; other reasons may hold for this file only.
+                if error.kind() == io::ErrorKind::PermissionDenied {
+                    self.stop_passing_through();
+                }
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Our values <-> fuser's.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use fuser::{Errno, FileAttr, FileType, INodeNo, Request, TimeOrNow};
+
+use super::super::attr::{Attr, Validity};
+use super::super::{FsError, TTL};
+use crate::local::{self, Caller, Change, Time};
+
+pub(super) const BLOCK: u32 = 4096;
+/// How long the kernel may use what it knows of a directory beneath: somebody may have got at it without the mount.
+const TTL_OF_DIRECTORIES: Duration = Duration::from_secs(1);
+
+pub(super) fn errno(error: &FsError) -> Errno {
+    Errno::from_i32(error.errno())
+}
+
+pub(super) fn caller(request: &Request) -> Caller {
+    Caller { uid: request.uid(), gid: request.gid(), pid: request.pid() }
+}
+
+/// How long the kernel may go on using a name.
+pub(super) fn ttl(validity: Validity) -> Duration {
+    match validity {
+        Validity::Told => TTL,
+        Validity::Directory => TTL_OF_DIRECTORIES,
+        Validity::Fleeting => Duration::ZERO,
+    }
+}
+
+pub(super) fn file_type(kind: local::FileType) -> FileType {
+    match kind {
+        local::FileType::Directory => FileType::Directory,
+        local::FileType::Symlink => FileType::Symlink,
+        local::FileType::Fifo => FileType::NamedPipe,
+        local::FileType::Socket => FileType::Socket,
+        local::FileType::CharacterDevice => FileType::CharDevice,
+        local::FileType::BlockDevice => FileType::BlockDevice,
+        local::FileType::RegularFile | local::FileType::Unknown => FileType::RegularFile,
+    }
+}
+
+pub(super) fn file_attr(attr: &Attr) -> FileAttr {
+    FileAttr {
+        ino: INodeNo(attr.inode.0),
+        size: attr.size,
+        blocks: attr.blocks,
+        atime: system_time(attr.atime),
+        mtime: system_time(attr.mtime),
+        ctime: system_time(attr.ctime),
+        crtime: system_time(attr.ctime),
+        kind: file_type(attr.kind),
+        perm: attr.mode,
+        nlink: attr.links,
+        uid: attr.uid,
+        gid: attr.gid,
+        rdev: attr.device,
+        blksize: BLOCK,
+        flags: 0,
+    }
+}
+
+fn system_time((seconds, nanoseconds): Time) -> SystemTime {
+    let whole = Duration::from_secs(seconds.unsigned_abs());
+    let time = if seconds < 0 { UNIX_EPOCH.checked_sub(whole) } else { UNIX_EPOCH.checked_add(whole) };
+    time.and_then(|time| time.checked_add(Duration::from_nanos(nanoseconds.into()))).unwrap_or(UNIX_EPOCH)
+}
+
+fn time(time: TimeOrNow) -> Option<Time> {
+    match time {
+        TimeOrNow::Now => None,
+        TimeOrNow::SpecificTime(time) => Some(match time.duration_since(UNIX_EPOCH) {
+            Ok(span) => (span.as_secs().cast_signed(), span.subsec_nanos()),
+            Err(before) => match before.duration() {
+                span if span.subsec_nanos() == 0 => (-span.as_secs().cast_signed(), 0),
+                span => (-span.as_secs().cast_signed() - 1, 1_000_000_000 - span.subsec_nanos()),
+            },
+        }),
+    }
+}
+
+pub(super) fn change(
+    mode: Option<u32>,
+    uid: Option<u32>,
+    gid: Option<u32>,
+    size: Option<u64>,
+    (atime, mtime): (Option<TimeOrNow>, Option<TimeOrNow>),
+) -> Change {
+    Change { size, mode, uid, gid, atime: atime.map(time), mtime: mtime.map(time) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_before_the_epoch() {
+        for there in [(0, 0), (5, 7), (-1, 0), (-1, 999_999_999), (-7, 3)] {
+            assert_eq!(time(TimeOrNow::SpecificTime(system_time(there))), Some(there));
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! Requests that change something.
+
+use std::ffi::OsStr;
+use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
+
+use fuser::{RenameFlags, ReplyEmpty};
+use rustix::fs::FallocateFlags;
+
+use super::super::FsError;
+use super::super::attr::{Attr, Validity};
+use super::super::writing::Renaming;
+use super::{Shared, answer};
+use crate::local::{self, Caller, Errno, FileType, OFlags, Replace};
+use crate::tree::Inode;
+
+/// A new `Packages` can take a while to be read and written: not on a FUSE thread.
+pub(super) fn rename(
+    shared: &Arc<Shared>,
+    caller: Caller,
+    from: (Inode, &OsStr),
+    to: (Inode, &OsStr),
+    flags: RenameFlags,
+    reply: ReplyEmpty,
+) {
+    let replace = match flags {
+        _ if flags.is_empty() => Replace::Yes,
+        RenameFlags::RENAME_NOREPLACE => Replace::No,
+        _ => return answer(Err(Errno::INVAL.into()), reply),
+    };
+    match shared.operations.rename(caller, from, to, replace) {
+        Ok(Renaming::Done) => reply.ok(),
+        Ok(Renaming::Index(new)) => {
+            let shared = Arc::clone(shared);
+            let runtime = shared.runtime.clone();
+            runtime.spawn_blocking(move || {
+                let replaced = shared.operations.replace_index(&new);
+                if let Err(error) = &replaced {
+                    tracing::warn!(%error, "a new index of the local packages is not taken; the one before stays");
+                }
+                answer(replaced, reply);
+            });
+        }
+        Err(error) => answer(Err(error), reply),
+    }
+}
+
+/// Only plain files: nothing else has a place in PKGDIR.
+pub(super) fn make_node(
+    shared: &Shared,
+    caller: Caller,
+    parent: Inode,
+    name: &OsStr,
+    mode: u32,
+) -> Result<(Attr, Validity), FsError> {
+    if FileType::from_raw_mode(mode) != FileType::RegularFile {
+        return Err(Errno::PERM.into());
+    }
+    let (_, attr, validity) = shared.operations.create(caller, parent, name, mode, OFlags::EXCL)?;
+    Ok((attr, validity))
+}
+
+pub(super) fn write(shared: &Shared, handle: Inode, offset: u64, data: &[u8]) -> Result<u32, FsError> {
+    let file = shared.handles.file(handle).filter(|_| local::is_number(handle.0)).ok_or(FsError::NotOpen)?;
+    let mut written = 0;
+    while let Some(rest) = data.get(written..).filter(|rest| !rest.is_empty()) {
+        match file.write_at(rest, offset + written as u64) {
+            Ok(0) => break,
+            Ok(count) => written += count,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            // What has been written counts; the next write says why it goes no further.
+            Err(_) if written > 0 => break,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(written as u32)
+}
+
+pub(super) fn allocate(shared: &Shared, handle: Inode, offset: u64, length: u64, mode: i32) -> Result<(), FsError> {
+    let file = shared.handles.file(handle).filter(|_| local::is_number(handle.0)).ok_or(FsError::NotOpen)?;
+    let mode = FallocateFlags::from_bits(mode.cast_unsigned()).ok_or(Errno::OPNOTSUPP)?;
+    Ok(rustix::fs::fallocate(&file, mode, offset, length)?)
+}
+
+pub(super) fn sync(shared: &Shared, handle: Inode, datasync: bool) -> Result<(), FsError> {
+    match shared.handles.file(handle).filter(|_| local::is_number(handle.0)) {
+        Some(file) if datasync => Ok(file.sync_data()?),
+        Some(file) => Ok(file.sync_all()?),
+        // Nothing of it can have changed.
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,227 @@
+//! A `Packages` as Portage keeps it in PKGDIR: the text of its entries is carried on unchanged.
+//!
+//! An [`Index`](super::Index) is a binhost's and is held to what can be verified. A [`Listing`] is the administrator's own:
+//! whatever Portage writes there is right, also without digests. A stanza without CPV, or one that cannot be text, is left out.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::{self, BufReader, BufWriter, Seek as _, Write};
+use std::os::unix::fs::FileExt as _;
+
+use super::line::StanzaReader;
+use super::render::Stands;
+use super::stanza::Fields;
+use super::{Header, Rendered, Stanza, View};
+
+/// What is kept in memory of one entry.
+#[derive(Debug, Clone)]
+pub struct Listed {
+    /// PATH, made explicit where it is left out.
+    pub path: Box<str>,
+    /// SIZE, where it is a number.
+    pub size: Option<u64>,
+    /// MTIME, where it is a number.
+    pub mtime: Option<i64>,
+    /// See [`Entry::instance`](super::Entry::instance).
+    pub instance: [u8; 16],
+    pub(super) stanza: (u64, u32),
+}
+
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub struct Listing {
+    header: Header,
+    entries: Vec<Listed>,
+    text: Option<File>,
+}
+
+impl Listing {
+    /// Reads `text`, which stays open for its entries. What is no index that Portage would read has no entries.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn parse(mut text: File) -> io::Result<Self> {
+        text.rewind()?;
+        let mut reader = StanzaReader::new(BufReader::with_capacity(64 << 10, &text));
+        let header = reader.next()?.map(|stanza| Header::of(stanza.text)).unwrap_or_default();
+        let mut entries: Vec<Listed> = Vec::new();
+        let readable = header.get("VERSION").and_then(|version| version.trim().parse::<i64>().ok());
+        if readable.is_none_or(|version| version > 0) {
+            return Ok(Self::default());
+        }
+        while let Some(stanza) = reader.next()? {
+            let fields = Fields::from_text(stanza.text);
+            if stanza.text.is_empty() || !fields.is_entry() {
+                break;
+            }
+            if let Some(listed) = fields.listed((stanza.offset, stanza.text.len() as u32)).filter(|_| !stanza.too_long)
+            {
+                entries.push(listed);
+            }
+        }
+        drop(reader);
+        Ok(Self { header, entries, text: Some(text) })
+    }
+
+    /// The header.
+    #[must_use]
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// The entries, in the order of the text.
+    #[must_use]
+    pub fn entries(&self) -> &[Listed] {
+        &self.entries
+    }
+
+    /// The text of an entry.
+    ///
+    /// # Errors
+    /// It cannot be read any more.
+    pub fn stanza(&self, entry: &Listed) -> io::Result<Stanza> {
+        let mut bytes = vec![0; entry.stanza.1 as usize];
+        match &self.text {
+            Some(text) => text.read_exact_at(&mut bytes, entry.stanza.0)?,
+            None => return Err(io::ErrorKind::NotFound.into()),
+        }
+        Ok(Stanza(bytes))
+    }
+
+    /// Writes the same listing with those of its entries that `keep` wants, and `more` behind them; with another TIMESTAMP, if
+    /// one is given, and a VERSION in any case.
+    ///
+    /// # Errors
+    /// Reading the text or writing `out` fails.
+    pub fn write(
+        &self,
+        keep: impl Fn(&Listed) -> bool,
+        more: &[Stanza],
+        timestamp: Option<i64>,
+        out: impl Write,
+    ) -> io::Result<()> {
+        let mut out = BufWriter::with_capacity(64 << 10, out);
+        let kept: Vec<&Listed> = self.entries.iter().filter(|entry| keep(entry)).collect();
+        let mut header = self.header.clone();
+        header.0.insert("PACKAGES".to_owned(), (kept.len() + more.len()).to_string());
+        header.0.entry("VERSION".to_owned()).or_insert_with(|| "0".to_owned());
+        timestamp.into_iter().for_each(|time| drop(header.0.insert("TIMESTAMP".to_owned(), time.to_string())));
+        for (key, value) in header.0.iter().filter(|(_, value)| !value.is_empty()) {
+            writeln!(out, "{key}: {value}")?;
+        }
+        out.write_all(b"\n")?;
+        for entry in kept {
+            out.write_all(&self.stanza(entry)?.0)?;
+            out.write_all(b"\n")?;
+        }
+        for stanza in more {
+            out.write_all(&stanza.0)?;
+            out.write_all(b"\n")?;
+        }
+        out.flush()
+    }
+}
+
+impl View {
+    /// Writes the index as [`View::render`] does, with `local` in front: its header counts first, its entries stand as they
+    /// are, and of the view's own entries those that `hidden` names are left out, and those that Portage could not tell from
+    /// a local one.
+    ///
+    /// # Errors
+    /// Reading the texts or writing `out` fails.
+    pub fn render_beneath(
+        &self,
+        local: &Listing,
+        hidden: &dyn Fn(&str) -> bool,
+        out: impl Write,
+        timestamp: i64,
+    ) -> io::Result<Rendered> {
+        let facts: HashSet<(u64, i64)> = local.entries.iter().filter_map(|e| Some((e.size?, e.mtime?))).collect();
+        let instances: HashSet<[u8; 16]> = local.entries.iter().map(|entry| entry.instance).collect();
+        let mut rows = Vec::with_capacity(self.len());
+        for row in self.in_file_order() {
+            let Some(record) = self.record(row) else { continue };
+            let alike = facts.contains(&(record.size, record.mtime));
+            let same = alike && instances.contains(&self.entry(row)?.instance());
+            if !same && !hidden(self.path(row)) {
+                rows.push(row);
+            }
+        }
+        let header =
+            Header::united(std::iter::once(&local.header).chain(self.parts().iter().map(|part| part.index.header())));
+        super::render::with_local(self, &Stands { header: &header, rows: &rows, local }, out, timestamp)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Index, OriginId};
+    use super::*;
+    use std::sync::Arc;
+
+    const MD5: &str = "MD5: d41d8cd98f00b204e9800998ecf8427e\n";
+
+    fn file(text: &str) -> File {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        file
+    }
+
+    fn listing(text: &str) -> Listing {
+        Listing::parse(file(text)).unwrap()
+    }
+
+    #[test]
+    fn what_portage_wrote_is_carried_on() {
+        let text = "ACCEPT_KEYWORDS: amd64\nPACKAGES: 3\nTIMESTAMP: 7\nVERSION: 0\n\n\
+                    CPV: a/b-1\nDESC:  odd\nMTIME: 5\nPATH: a/b-1.xpak\nSIZE: 3\n\nCPV: a/c-1\n\nDESC: no name\n\n";
+        let listing = listing(text);
+        let paths: Vec<&str> = listing.entries().iter().map(|entry| &*entry.path).collect();
+        assert_eq!(paths, ["a/b-1.xpak", "a/c-1.tbz2"]);
+        let written = |keep: &dyn Fn(&Listed) -> bool, more: &[Stanza]| {
+            let mut out = Vec::new();
+            listing.write(keep, more, None, &mut out).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(
+            written(&|entry| entry.size == Some(3), &[Stanza::of([("CPV", "x/y-1"), ("SLOT", "0")])]),
+            "ACCEPT_KEYWORDS: amd64\nPACKAGES: 2\nTIMESTAMP: 7\nVERSION: 0\n\n\
+             CPV: a/b-1\nDESC:  odd\nMTIME: 5\nPATH: a/b-1.xpak\nSIZE: 3\n\nCPV: x/y-1\nSLOT: 0\n\n"
+        );
+    }
+
+    #[test]
+    fn what_portage_would_not_read_has_no_entries() {
+        for text in ["", "nonsense", "VERSION: 1\n\nCPV: a/b-1\n\n", "PACKAGES: 1\n\nCPV: a/b-1\n\n"] {
+            assert!(listing(text).entries().is_empty(), "{text}");
+        }
+        let mut out = Vec::new();
+        Listing::default().write(|_| true, &[], Some(9), &mut out).unwrap();
+        assert_eq!(String::from_utf8(out).unwrap(), "PACKAGES: 0\nTIMESTAMP: 9\nVERSION: 0\n\n");
+    }
+
+    #[test]
+    fn local_entries_stand_in_front() {
+        let remote = format!(
+            "VERSION: 0\nTIMESTAMP: 5\nCHOST: remote\nREPO: r\nUSE_EXPAND: A\n\n\
+             CPV: a/same-1\nPATH: there.xpak\nSIZE: 5\nMTIME: 3\n{MD5}\nCPV: a/over-1\nPATH: over.xpak\nSIZE: 6\n{MD5}\n\
+             CPV: a/other-1\nPATH: other.xpak\nSIZE: 5\nMTIME: 3\n{MD5}\n"
+        );
+        let view = View::whole(OriginId(0), Arc::new(Index::parse(file(&remote)).unwrap()));
+        let local = listing(
+            "CHOST: local\nREPO: r\nTIMESTAMP: 8\nUSE_EXPAND: B\nVERSION: 0\n\n\
+             CPV: a/same-1\nMTIME: 3\nPATH: here.xpak\nSIZE: 5\n\n",
+        );
+        let mut out = Vec::new();
+        let told = view.render_beneath(&local, &|path| path == "over.xpak", &mut out, 42).unwrap();
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            format!(
+                "CHOST: local\nREPO: r\nUSE_EXPAND: A B\nPACKAGES: 2\nTIMESTAMP: 8\nVERSION: 0\n\n\
+                 CPV: a/same-1\nMTIME: 3\nPATH: here.xpak\nSIZE: 5\nUSER_PATCHES: \n\n\
+                 CPV: a/other-1\nCHOST: remote\n{MD5}PATH: other.xpak\nSIZE: 5\nMTIME: 3\nUSER_PATCHES: \n\n"
+            )
+        );
+        assert_eq!(told.timestamp, 8);
+    }
+}

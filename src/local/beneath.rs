@@ -1,0 +1,217 @@
+//! `Packages` and `Packages.gz` of the local packages alone.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use flate2::{Compression, GzBuilder};
+use rustix::fs::{AtFlags, Mode, OFlags, Timespec, Timestamps};
+use rustix::io::Errno;
+use rustix::process::{Gid, Uid};
+
+use super::survey::Facts;
+use super::{INDEX, Layer, Stat, Survey, is_package, pickup};
+use crate::index::{Listing, Stanza};
+
+/// Name of the compressed index in PKGDIR.
+pub const COMPRESSED: &str = "Packages.gz";
+/// Where both are written before they get their names. Never shown.
+const NEW: &str = ".Packages.binhostfs-new";
+
+/// Whether `path` is one of those that are made here and not shown as they are.
+#[must_use]
+pub fn is_own(path: &Path) -> bool {
+    [INDEX, COMPRESSED, NEW].iter().any(|name| path.as_os_str().as_bytes() == name.as_bytes())
+}
+
+/// A listing that is written, and not yet in its place.
+#[derive(Debug)]
+pub struct Prepared {
+    /// What it lists.
+    pub listing: Listing,
+    /// It waits beneath to be given its name.
+    waits: bool,
+}
+
+/// Files that are no packages, as they were when that was found out.
+pub type NoPackages = HashSet<(String, Facts)>;
+
+impl Layer {
+    /// The listing that is beneath; an empty one where there is none.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn listing(&self) -> io::Result<Listing> {
+        match self.lower.read(Path::new(INDEX)) {
+            Ok(file) if file.metadata()?.is_file() => Listing::parse(file),
+            Ok(_) | Err(Errno::NOENT | Errno::LOOP) => Ok(Listing::default()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Attributes of the index beneath.
+    #[must_use]
+    pub fn index_stat(&self) -> Option<Stat> {
+        self.lower.stat(Path::new(INDEX)).ok().filter(Stat::is_file)
+    }
+
+    /// Whether there is a compressed one.
+    #[must_use]
+    pub fn is_compressed(&self) -> bool {
+        self.lower.stat(Path::new(COMPRESSED)).is_ok_and(|stat| stat.is_file())
+    }
+
+    /// Entries of packages that `listing` does not know, from their own metadata. What is in `others` is passed over, and what
+    /// proves to be no package is added.
+    #[must_use]
+    pub fn pick_up(&self, listing: &Listing, survey: &Survey, others: &mut NoPackages) -> Vec<Stanza> {
+        let listed: HashSet<&str> =
+            listing.entries().iter().filter(|entry| survey.has(entry)).map(|entry| &*entry.path).collect();
+        let new = |(path, facts): &(&str, Facts)| is_package(Path::new(path)) && facts.0 > 0 && !listed.contains(path);
+        let mut found: Vec<(&str, Facts)> = survey.files().filter(new).collect();
+        found.sort_unstable();
+        let mut gone = std::mem::take(others);
+        let mut entries = Vec::new();
+        for (path, (size, mtime)) in found {
+            let key = (path.to_owned(), (size, mtime));
+            if gone.remove(&key) {
+                others.insert(key);
+                continue;
+            }
+            let file = self.lower.read(Path::new(path)).map_err(pickup::NotPicked::from);
+            match file.and_then(|file| pickup::entry(&file, path, size, mtime)) {
+                Ok(entry) => entries.push(entry),
+                Err(error) => {
+                    tracing::debug!(path, %error, "a local file is not listed");
+                    others.insert(key);
+                }
+            }
+        }
+        entries
+    }
+
+    /// Writes what `source` lists of the local files, with `more`. Nothing is replaced yet. What Portage has not written so is
+    /// `amended`: it gets a new TIMESTAMP.
+    ///
+    /// # Errors
+    /// Of whatever could not be read or written; EROFS where nothing may be.
+    pub fn prepare(&self, source: &Listing, survey: &Survey, amended: Option<&[Stanza]>) -> io::Result<Prepared> {
+        if self.read_only {
+            return Err(Errno::ROFS.into());
+        }
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC;
+        let mut file: File = self.lower.open_at(Path::new(NEW), flags, Mode::from_raw_mode(0o600))?.into();
+        let (more, timestamp) = (amended.unwrap_or_default(), amended.map(|_| now()));
+        let written = source.write(|entry| survey.has(entry), more, timestamp, &mut file);
+        let written = written.and_then(|()| file.sync_all());
+        match written.and_then(|()| Listing::parse(file)) {
+            Ok(listing) => Ok(Prepared { listing, waits: true }),
+            Err(error) => {
+                self.discard();
+                Err(error)
+            }
+        }
+    }
+
+    /// The same for where nothing can be written beneath: to `file`, and nothing will be replaced.
+    ///
+    /// # Errors
+    /// Of whatever could not be read or written.
+    pub fn prepare_elsewhere(
+        &self,
+        source: &Listing,
+        survey: &Survey,
+        more: &[Stanza],
+        mut file: File,
+    ) -> io::Result<Prepared> {
+        source.write(|entry| survey.has(entry), more, Some(now()), &mut file)?;
+        Ok(Prepared { listing: Listing::parse(file)?, waits: false })
+    }
+
+    /// Puts what was prepared in the place of what was there, with owner and permissions as `like` has them, else as before.
+    ///
+    /// # Errors
+    /// It stays as it was.
+    pub fn commit(&self, prepared: Prepared, like: Option<Stat>) -> io::Result<Listing> {
+        if prepared.waits {
+            let placed = self.place(INDEX, like.or_else(|| self.index_stat()), prepared.listing.header().timestamp());
+            if let Err(error) = placed {
+                self.discard();
+                return Err(error);
+            }
+        }
+        Ok(prepared.listing)
+    }
+
+    /// Makes the compressed index anew from the other one.
+    ///
+    /// # Errors
+    /// It stays as it was.
+    pub fn compress(&self, like: Option<Stat>) -> io::Result<()> {
+        let compressed = self.write_compressed().and_then(|timestamp| self.place(COMPRESSED, like, timestamp));
+        compressed.inspect_err(|_| self.discard())
+    }
+
+    /// Removes what was prepared.
+    pub fn discard(&self) {
+        // It is in nobody's way.
+        let _ = rustix::fs::unlinkat(self.lower.root(), NEW, AtFlags::empty());
+    }
+
+    /// Removes the compressed index.
+    ///
+    /// # Errors
+    /// Of unlink(2).
+    pub fn remove_compressed(&self) -> Result<(), Errno> {
+        rustix::fs::unlinkat(self.lower.root(), COMPRESSED, AtFlags::empty())
+    }
+
+    pub(super) fn remove_leftovers(&self) {
+        self.discard();
+    }
+
+    fn write_compressed(&self) -> io::Result<Option<i64>> {
+        let mut source = self.lower.read(Path::new(INDEX))?;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC;
+        let file: File = self.lower.open_at(Path::new(NEW), flags, Mode::from_raw_mode(0o644))?.into();
+        let timestamp = Listing::parse(source.try_clone()?)?.header().timestamp();
+        let mtime = timestamp.and_then(|time| u32::try_from(time).ok()).unwrap_or_default();
+        io::Seek::rewind(&mut source)?;
+        let mut encoder = GzBuilder::new().mtime(mtime).write(&file, Compression::default());
+        let mut buffer = vec![0; 64 << 10];
+        loop {
+            match source.read(&mut buffer)? {
+                0 => break,
+                count => encoder.write_all(buffer.get(..count).unwrap_or_default())?,
+            }
+        }
+        encoder.finish()?;
+        file.sync_all()?;
+        Ok(timestamp)
+    }
+
+    /// Gives what was written the name `name`, and the time that Portage gives it.
+    fn place(&self, name: &str, like: Option<Stat>, timestamp: Option<i64>) -> io::Result<()> {
+        let file = self.lower.open_at(Path::new(NEW), OFlags::RDWR, Mode::empty())?;
+        if let Some(Stat { mode, uid, gid, .. }) = like {
+            rustix::fs::fchown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
+            rustix::fs::fchmod(&file, Mode::from_raw_mode(mode.into()))?;
+        } else {
+            rustix::fs::fchmod(&file, Mode::from_raw_mode(0o644))?;
+        }
+        if let Some(timestamp) = timestamp {
+            let time = Timespec { tv_sec: timestamp, tv_nsec: 0 };
+            rustix::fs::futimens(&file, &Timestamps { last_access: time, last_modification: time })?;
+        }
+        rustix::fs::renameat(self.lower.root(), NEW, self.lower.root(), name)?;
+        Ok(())
+    }
+}
+
+/// Seconds since the epoch.
+fn now() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |span| span.as_secs().cast_signed())
+}

@@ -1,0 +1,114 @@
+//! The directory beneath the mount: local packages and their part of `Packages`.
+//!
+//! | file | job |
+//! |---|---|
+//! | `lower` | system calls beneath one descriptor, opened before mounting |
+//! | `stat` | attributes, and the numbers that files are known by |
+//! | `known` | number -> paths, for what the kernel remembers |
+//! | `caller` | doing something as whoever asked |
+//! | `operations` | what can be done with files and directories |
+//! | `survey` | everything that is there |
+//! | `pickup` | the entry of a package that nobody indexed |
+//! | `beneath` | `Packages` and `Packages.gz` of the local packages alone |
+//!
+//! * What is beneath is an ordinary PKGDIR at any time: `Packages` there names the local packages and nothing else, and is
+//!   replaced whole (written beside its name, made durable, renamed). A full disk or a crash leaves the one before.
+//! * An entry counts only while there is a file that has its SIZE and MTIME; a package file without one is picked up
+//!   with its own metadata.
+//! * A file's number is made from its inode beneath and a directory's from its path, so both are the same after a restart and
+//!   can be found again ([`Layer::locate`]). Directories are not renamed: EXDEV, as overlayfs has it, and `mv` copies.
+//! * Locks (fcntl, flock) are the kernel's own business: the file system takes part in none, so that they hold between all who
+//!   see the same mount, in whatever namespace.
+//!
+//! Not its job: what is remote, what Portage is shown.
+
+mod beneath;
+mod caller;
+mod known;
+mod lower;
+mod operations;
+mod pickup;
+mod stat;
+mod survey;
+
+use std::path::{Path, PathBuf};
+
+pub use beneath::{COMPRESSED, NoPackages, Prepared, is_own};
+pub use caller::Caller;
+pub use lower::Name;
+pub use operations::{Change, Replace};
+pub use pickup::is_package;
+pub use rustix::fs::{Access, FileType, OFlags};
+pub use rustix::io::Errno;
+pub use stat::{Stat, Time, is_number};
+pub use survey::Survey;
+
+use known::Known;
+use lower::{Lower, Walk};
+
+/// Name of the index in PKGDIR.
+pub const INDEX: &str = "Packages";
+
+/// See the module's documentation. Paths are relative to the directory, and empty for itself.
+#[derive(Debug)]
+pub struct Layer {
+    lower: Lower,
+    known: Known,
+    /// Nothing is written, not even an index.
+    read_only: bool,
+}
+
+impl Layer {
+    /// The directory at `path`, on which nothing is mounted yet.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub fn open(path: &Path, read_only: bool) -> Result<Self, Errno> {
+        let layer = Self { lower: Lower::open(path)?, known: Known::default(), read_only };
+        if !read_only {
+            layer.remove_leftovers();
+        }
+        Ok(layer)
+    }
+
+    /// Whether nothing is ever written.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        self.read_only
+    }
+
+    /// The kernel was told that `path` is `number`.
+    pub fn told(&self, number: u64, path: &Path) {
+        self.known.told(number, path);
+    }
+
+    /// The kernel has forgotten `lookups` of what it was told of `number`.
+    pub fn forget(&self, number: u64, lookups: u64) {
+        self.known.forget(number, lookups);
+    }
+
+    /// Where the file or directory is that the kernel knows as `number`. `is_it` says whether a path and what is there are the
+    /// one. What this daemon has not told the kernel, a predecessor may have: it is looked for everywhere, once.
+    #[must_use]
+    pub fn locate(&self, number: u64, is_it: impl Fn(&Path, &Stat) -> bool) -> Option<(PathBuf, Stat)> {
+        let there = |path: PathBuf| {
+            let stat = self.stat(&path).ok().filter(|stat| is_it(&path, stat))?;
+            Some((path, stat))
+        };
+        if let Some(found) = self.known.paths(number).into_iter().find_map(there) {
+            return Some(found);
+        }
+        if self.known.knows(number) {
+            return None;
+        }
+        let mut found = None;
+        self.lower.walk(&mut |path, _| {
+            found = there(path.to_owned());
+            if found.is_some() { Walk::Stop } else { Walk::Go }
+        });
+        if let Some((path, _)) = &found {
+            self.known.found(number, path);
+        }
+        found
+    }
+}

@@ -1,0 +1,356 @@
+//! What can be done with files and directories beneath, as whoever asks.
+
+use std::ffi::{CString, OsString};
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{
+    Access, AtFlags, FileType, Mode, OFlags, RenameFlags, StatVfs, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT,
+};
+use rustix::io::Errno;
+use rustix::process::{Gid, Uid};
+
+use super::beneath::is_own;
+use super::lower::{Name, stat_at, stat_of};
+use super::{Caller, Layer, Stat, Time};
+
+/// What of a file or directory is to change.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Change {
+    /// Its size.
+    pub size: Option<u64>,
+    /// Its permissions.
+    pub mode: Option<u32>,
+    /// Its owner.
+    pub uid: Option<u32>,
+    /// Its group.
+    pub gid: Option<u32>,
+    /// Its time of last access; `Some(None)`: now.
+    pub atime: Option<Option<Time>>,
+    /// Its time of last change; `Some(None)`: now.
+    pub mtime: Option<Option<Time>>,
+}
+
+/// Whether what has a name may be replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Replace {
+    /// It may.
+    Yes,
+    /// EEXIST.
+    No,
+}
+
+impl Layer {
+    /// Attributes of what is at `path`.
+    ///
+    /// # Errors
+    /// Of statx(2).
+    pub fn stat(&self, path: &Path) -> Result<Stat, Errno> {
+        self.lower.stat(path)
+    }
+
+    /// Attributes of an open file.
+    ///
+    /// # Errors
+    /// Of statx(2).
+    pub fn stat_of(&self, file: &File) -> Result<Stat, Errno> {
+        stat_of(file)
+    }
+
+    /// Names in a directory, without the indexes.
+    ///
+    /// # Errors
+    /// Of getdents(2).
+    pub fn list(&self, path: &Path) -> Result<Vec<Name>, Errno> {
+        let mut names = self.lower.list(path)?;
+        if path.as_os_str().is_empty() {
+            names.retain(|name| !is_own(Path::new(&name.name)));
+        }
+        Ok(names)
+    }
+
+    /// access(2) of what is at `path`, as the caller.
+    ///
+    /// # Errors
+    /// EACCES, EROFS, or of access(2).
+    pub fn access(&self, caller: Caller, path: &Path, access: Access) -> Result<(), Errno> {
+        // Of the ids of the process only those that it acts with count.
+        let flags = AtFlags::EACCESS | AtFlags::SYMLINK_NOFOLLOW;
+        if path.as_os_str().is_empty() {
+            return caller.act(|| rustix::fs::accessat(self.lower.root(), ".", access, AtFlags::EACCESS));
+        }
+        let (parent, name) = self.lower.parent(path)?;
+        caller.act(|| rustix::fs::accessat(&parent, name, access, flags))
+    }
+
+    /// Opens a file as the caller with `flags` (access mode, O_TRUNC), for reading and writing where that can be.
+    ///
+    /// # Errors
+    /// Of openat2(2).
+    pub fn open_file(&self, caller: Caller, path: &Path, flags: OFlags) -> Result<File, Errno> {
+        let flags = flags & (OFlags::ACCMODE | OFlags::TRUNC);
+        let asked = caller.act(|| self.lower.open_at(path, flags | OFlags::NONBLOCK, Mode::empty()))?;
+        self.for_all_opens(path, asked)
+    }
+
+    /// Makes a file and opens it.
+    ///
+    /// # Errors
+    /// EEXIST, or of openat2(2).
+    pub fn create(&self, caller: Caller, path: &Path, flags: OFlags, mode: u32) -> Result<(File, Stat), Errno> {
+        let flags = (flags & OFlags::ACCMODE) | OFlags::CREATE | OFlags::EXCL;
+        let mode = Mode::from_raw_mode(mode & 0o7777);
+        let asked = caller.act(|| self.lower.open_at(path, flags, mode))?;
+        let stat = stat_of(&asked)?;
+        Ok((self.for_all_opens(path, asked)?, stat))
+    }
+
+    /// One descriptor serves all opens of a file: what each of them may do is checked when it is opened, and by the kernel.
+    fn for_all_opens(&self, path: &Path, asked: OwnedFd) -> Result<File, Errno> {
+        match self.lower.open_at(path, OFlags::RDWR | OFlags::NONBLOCK, Mode::empty()) {
+            Ok(both) if stat_of(&both)?.number == stat_of(&asked)?.number => Ok(both.into()),
+            _ => Ok(asked.into()),
+        }
+    }
+
+    /// Makes a directory.
+    ///
+    /// # Errors
+    /// Of mkdirat(2).
+    pub fn make_directory(&self, caller: Caller, path: &Path, mode: u32) -> Result<Stat, Errno> {
+        let (parent, name) = self.lower.parent(path)?;
+        caller.act(|| rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(mode & 0o7777)))?;
+        stat_at(&parent, name)
+    }
+
+    /// Makes `path` and the directories above it, as far as they are missing, like the topmost one: they are there in what
+    /// the mount shows. Whoever may write to that one may.
+    ///
+    /// # Errors
+    /// EACCES, or of mkdirat(2).
+    pub fn make_directories(&self, caller: Caller, path: &Path) -> Result<(), Errno> {
+        if self.lower.directory(path).is_ok() {
+            return Ok(());
+        }
+        self.access(caller, Path::new(""), Access::WRITE_OK | Access::EXEC_OK)?;
+        let top = stat_of(self.lower.root())?;
+        let mut made = PathBuf::new();
+        for component in path.components() {
+            made.push(component);
+            let (parent, name) = self.lower.parent(&made)?;
+            match rustix::fs::mkdirat(&parent, name, Mode::RWXU) {
+                Ok(()) => {
+                    rustix::fs::chownat(
+                        &parent,
+                        name,
+                        Some(Uid::from_raw(top.uid)),
+                        Some(Gid::from_raw(top.gid)),
+                        AtFlags::SYMLINK_NOFOLLOW,
+                    )?;
+                    let directory = self.lower.open_at(&made, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())?;
+                    rustix::fs::fchmod(&directory, Mode::from_raw_mode(top.mode.into()))?;
+                }
+                Err(Errno::EXIST) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes a file.
+    ///
+    /// # Errors
+    /// Of unlinkat(2).
+    pub fn unlink(&self, caller: Caller, path: &Path, number: u64) -> Result<(), Errno> {
+        let (parent, name) = self.lower.parent(path)?;
+        caller.act(|| rustix::fs::unlinkat(&parent, name, AtFlags::empty()))?;
+        self.known.removed(number, path);
+        Ok(())
+    }
+
+    /// Removes an empty directory.
+    ///
+    /// # Errors
+    /// Of unlinkat(2).
+    pub fn remove_directory(&self, caller: Caller, path: &Path, number: u64) -> Result<(), Errno> {
+        let (parent, name) = self.lower.parent(path)?;
+        caller.act(|| rustix::fs::unlinkat(&parent, name, AtFlags::REMOVEDIR))?;
+        self.known.removed(number, path);
+        Ok(())
+    }
+
+    /// Gives the file `number` at `from` the name `to`.
+    ///
+    /// # Errors
+    /// EXDEV for a directory; else of renameat2(2).
+    pub fn rename(&self, caller: Caller, number: u64, from: &Path, to: &Path, replace: Replace) -> Result<(), Errno> {
+        let (from_parent, from_name) = self.lower.parent(from)?;
+        let (to_parent, to_name) = self.lower.parent(to)?;
+        if stat_at(&from_parent, from_name)?.is_directory() {
+            return Err(Errno::XDEV);
+        }
+        let replaced = stat_at(&to_parent, to_name).ok();
+        let flags = if replace == Replace::Yes { RenameFlags::empty() } else { RenameFlags::NOREPLACE };
+        caller.act(|| rustix::fs::renameat_with(&from_parent, from_name, &to_parent, to_name, flags))?;
+        if let Some(replaced) = replaced.filter(|replaced| replaced.number != number) {
+            self.known.removed(replaced.number, to);
+        }
+        // Two names of one file: nothing is done, and both stay.
+        if stat_at(&from_parent, from_name).map(|stat| stat.number) != Ok(number) {
+            self.known.removed(number, from);
+        }
+        self.known.found(number, to);
+        Ok(())
+    }
+
+    /// Gives the file at `from` another name, `to`.
+    ///
+    /// # Errors
+    /// Of linkat(2).
+    pub fn link(&self, caller: Caller, from: &Path, to: &Path) -> Result<Stat, Errno> {
+        let (from_parent, from_name) = self.lower.parent(from)?;
+        let (to_parent, to_name) = self.lower.parent(to)?;
+        caller.act(|| rustix::fs::linkat(&from_parent, from_name, &to_parent, to_name, AtFlags::empty()))?;
+        stat_at(&to_parent, to_name)
+    }
+
+    /// Makes a symbolic link, which is shown and never followed here.
+    ///
+    /// # Errors
+    /// Of symlinkat(2).
+    pub fn symlink(&self, caller: Caller, target: &Path, path: &Path) -> Result<Stat, Errno> {
+        let (parent, name) = self.lower.parent(path)?;
+        caller.act(|| rustix::fs::symlinkat(target, &parent, name))?;
+        stat_at(&parent, name)
+    }
+
+    /// Where a symbolic link points.
+    ///
+    /// # Errors
+    /// Of readlinkat(2).
+    pub fn read_link(&self, path: &Path) -> Result<CString, Errno> {
+        let (parent, name) = self.lower.parent(path)?;
+        rustix::fs::readlinkat(&parent, name, Vec::new())
+    }
+
+    /// Changes attributes of what is at `path`, and says what they are then.
+    ///
+    /// # Errors
+    /// EPERM, or of the system call that does it.
+    pub fn change(&self, caller: Caller, path: &Path, change: &Change) -> Result<Stat, Errno> {
+        let stat = self.stat(path)?;
+        if !matches!(stat.kind, FileType::RegularFile | FileType::Directory) {
+            return self.change_special(caller, path, change);
+        }
+        if let Some(size) = change.size {
+            let file = caller.act(|| self.lower.open_at(path, OFlags::WRONLY | OFlags::NONBLOCK, Mode::empty()))?;
+            rustix::fs::ftruncate(&file, size)?;
+        }
+        let file = self.lower.open_at(path, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty())?;
+        change_open(caller, &file, &Change { size: None, ..*change })?;
+        stat_of(&file)
+    }
+
+    /// The same of an open file.
+    ///
+    /// # Errors
+    /// As [`Layer::change`].
+    pub fn change_file(&self, caller: Caller, file: &File, change: &Change) -> Result<Stat, Errno> {
+        change_open(caller, file, change)?;
+        stat_of(file)
+    }
+
+    fn change_special(&self, caller: Caller, path: &Path, change: &Change) -> Result<Stat, Errno> {
+        let (parent, name) = self.lower.parent(path)?;
+        let flags = AtFlags::SYMLINK_NOFOLLOW;
+        if change.size.is_some() || change.mode.is_some() {
+            return Err(Errno::OPNOTSUPP);
+        }
+        caller.act(|| {
+            if change.uid.is_some() || change.gid.is_some() {
+                let (uid, gid) = (change.uid.map(Uid::from_raw), change.gid.map(Gid::from_raw));
+                rustix::fs::chownat(&parent, name, uid, gid, flags)?;
+            }
+            times(change).map_or(Ok(()), |times| rustix::fs::utimensat(&parent, name, &times, flags))
+        })?;
+        stat_at(&parent, name)
+    }
+
+    /// Puts a plain file at `path`, where none is: empty, or a copy with its time of last change. It appears whole.
+    ///
+    /// # Errors
+    /// EEXIST, or whatever could not be read or written.
+    pub fn stand_in(&self, path: &Path, copy: Option<(&File, i64)>) -> std::io::Result<()> {
+        let (parent, name) = self.lower.parent(path)?;
+        let directory = self.lower.open_at(path.parent().unwrap_or(Path::new("")), OFlags::RDONLY, Mode::empty())?;
+        let mut new = OsString::from(".binhostfs-new-");
+        new.push(name);
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file: File = rustix::fs::openat(&directory, &new, flags, Mode::from_raw_mode(0o644))?.into();
+        let written = (|| {
+            rustix::fs::fchmod(&file, Mode::from_raw_mode(0o644))?;
+            if let Some((from, mtime)) = copy {
+                std::io::copy(&mut Whole { file: from, offset: 0 }, &mut &file)?;
+                let mtime = Some(Some((mtime, 0)));
+                change_open(Caller::DAEMON, &file, &Change { atime: mtime, mtime, ..Change::default() })?;
+            }
+            Ok(rustix::fs::renameat_with(&parent, &new, &parent, name, RenameFlags::NOREPLACE)?)
+        })();
+        if written.is_err() {
+            // Nothing else is to be done about it.
+            let _ = rustix::fs::unlinkat(&parent, &new, AtFlags::empty());
+        }
+        written
+    }
+
+    /// The file system beneath.
+    ///
+    /// # Errors
+    /// Of fstatvfs(2).
+    pub fn space(&self) -> Result<StatVfs, Errno> {
+        rustix::fs::fstatvfs(self.lower.root())
+    }
+}
+
+/// A file from its beginning to its end, wherever others read it.
+struct Whole<'a> {
+    file: &'a File,
+    offset: u64,
+}
+
+impl Read for Whole<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.file.read_at(buffer, self.offset)?;
+        self.offset += count as u64;
+        Ok(count)
+    }
+}
+
+fn change_open(caller: Caller, file: impl AsFd, change: &Change) -> Result<(), Errno> {
+    let file = file.as_fd();
+    if let Some(size) = change.size {
+        rustix::fs::ftruncate(file, size)?;
+    }
+    caller.act(|| {
+        if change.uid.is_some() || change.gid.is_some() {
+            rustix::fs::fchown(file, change.uid.map(Uid::from_raw), change.gid.map(Gid::from_raw))?;
+        }
+        if let Some(mode) = change.mode {
+            rustix::fs::fchmod(file, Mode::from_raw_mode(mode & 0o7777))?;
+        }
+        times(change).map_or(Ok(()), |times| rustix::fs::futimens(file, &times))
+    })
+}
+
+fn times(change: &Change) -> Option<Timestamps> {
+    let time = |time: Option<Option<Time>>| match time {
+        None => Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+        Some(None) => Timespec { tv_sec: 0, tv_nsec: UTIME_NOW },
+        Some(Some((seconds, nanoseconds))) => Timespec { tv_sec: seconds, tv_nsec: nanoseconds.into() },
+    };
+    (change.atime.is_some() || change.mtime.is_some())
+        .then(|| Timestamps { last_access: time(change.atime), last_modification: time(change.mtime) })
+}

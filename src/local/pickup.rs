@@ -1,0 +1,103 @@
+//! Packages that nobody indexed: their own metadata becomes their entry.
+//!
+//! The same files count as with Portage (`bintree._populate_local`): name and directory have to fit what the package says of
+//! itself. The entry has no digests, so that `emaint binhost --fix` writes its own in its place, as it would without a mount;
+//! dependencies that depend on USE flags stay as they are until then, and emerge evaluates them.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::Path;
+
+use crate::index::{Cpv, Stanza};
+use crate::verify::{Container, VerifyError, described};
+
+/// Endings of package names, and what is inside.
+const ENDINGS: [(&str, Container); 3] =
+    [(".gpkg.tar", Container::Gpkg), (".xpak", Container::Xpak), (".tbz2", Container::Xpak)];
+/// Keys that Portage takes from a package into its index (`_pkgindex_aux_keys` and `_aux_cache_keys`), as they are called there
+/// and here.
+const KEYS: [(&str, &str); 24] = [
+    ("BDEPEND", "BDEPEND"),
+    ("BUILD_ID", "BUILD_ID"),
+    ("BUILD_TIME", "BUILD_TIME"),
+    ("CHOST", "CHOST"),
+    ("DEFINED_PHASES", "DEFINED_PHASES"),
+    ("DEPEND", "DEPEND"),
+    ("DESCRIPTION", "DESC"),
+    ("EAPI", "EAPI"),
+    ("IDEPEND", "IDEPEND"),
+    ("IUSE", "IUSE"),
+    ("KEYWORDS", "KEYWORDS"),
+    ("LICENSE", "LICENSE"),
+    ("PDEPEND", "PDEPEND"),
+    ("PROPERTIES", "PROPERTIES"),
+    ("PROVIDES", "PROVIDES"),
+    ("RDEPEND", "RDEPEND"),
+    ("repository", "REPO"),
+    ("REQUIRES", "REQUIRES"),
+    ("RESTRICT", "RESTRICT"),
+    ("SLOT", "SLOT"),
+    ("USE", "USE"),
+    ("USER_PATCHES", "USER_PATCHES"),
+    ("CATEGORY", "CATEGORY"),
+    ("PF", "PF"),
+];
+
+/// Why a file is no package that Portage would take.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NotPicked {
+    /// Its metadata cannot be read.
+    #[error("{0}")]
+    Unreadable(#[from] VerifyError),
+    /// It is not there any more, or is not a file.
+    #[error("opening it: {0}")]
+    Open(#[from] rustix::io::Errno),
+    /// Neither CATEGORY, PF nor SLOT may be missing.
+    #[error("its metadata has no usable {0}")]
+    Missing(&'static str),
+    /// Its name or its directory is another one than it should have.
+    #[error("the package inside is {0}, which does not fit name and directory of the file")]
+    Misplaced(String),
+}
+
+/// Whether a file is a package, as its name says.
+pub fn is_package(path: &Path) -> bool {
+    container(path).is_some()
+}
+
+fn container(path: &Path) -> Option<(&str, Container)> {
+    let name = path.file_name()?.to_str()?;
+    ENDINGS.iter().find_map(|(ending, container)| Some((name.strip_suffix(ending)?, *container)))
+}
+
+/// The entry of the package at `path`.
+pub(super) fn entry(file: &File, path: &str, size: u64, mtime: i64) -> Result<Stanza, NotPicked> {
+    let missing = NotPicked::Missing;
+    let (stem, container) = container(Path::new(path)).ok_or(missing("name"))?;
+    let mut values = described(file, container, &|key| KEYS.iter().any(|(theirs, _)| *theirs == key))?;
+    let mut take = |key| values.remove(key).filter(|value| !value.is_empty()).ok_or(missing(key));
+    let (category, pf) = (take("CATEGORY")?, take("PF")?);
+    if values.get("SLOT").is_none_or(String::is_empty) {
+        return Err(missing("SLOT"));
+    }
+    let cpv = Cpv::parse(&format!("{category}/{pf}")).map_err(|_| missing("CATEGORY and PF"))?;
+    let directory = path.rsplit_once('/').map_or("", |(directory, _)| directory);
+    if !is_at_home(&cpv, &category, &pf, directory, stem) {
+        return Err(NotPicked::Misplaced(cpv.to_string()));
+    }
+    let own = |key: &str| KEYS.iter().find(|(theirs, _)| *theirs == key).map_or("", |(_, own)| own);
+    let mut pairs: BTreeMap<&str, String> =
+        values.into_iter().filter(|(_, value)| !value.is_empty()).map(|(key, value)| (own(&key), value)).collect();
+    let facts = [("CPV", cpv.to_string()), ("PATH", path.to_owned()), ("SIZE", size.to_string())];
+    pairs.extend(facts.into_iter().chain([("MTIME", mtime.to_string())]));
+    Ok(Stanza::of(pairs.iter().map(|(key, value)| (*key, value.as_str()))))
+}
+
+/// `category/name/pf-BUILD_ID`, or `category/pf` and `All/pf`.
+fn is_at_home(cpv: &Cpv, category: &str, pf: &str, directory: &str, stem: &str) -> bool {
+    let build_id = stem.strip_prefix(pf).and_then(|rest| rest.strip_prefix('-'));
+    match build_id {
+        Some(id) => id.parse::<u32>().is_ok_and(|id| id > 0) && directory == cpv.cp(),
+        None => stem == pf && (directory == category || directory == "All"),
+    }
+}
