@@ -27,6 +27,8 @@ struct State {
     listing: Listing,
     /// Local files that look like packages and are none.
     others: NoPackages,
+    /// The index beneath lists more than there is.
+    stale: bool,
     /// What was beneath when it was last looked at: [`Survey::fingerprint`](crate::local::Survey::fingerprint).
     seen: u64,
 }
@@ -53,17 +55,18 @@ impl Front {
         let merger = Merger { layer: Arc::clone(&layer), scratch };
         let survey = layer.survey();
         let mut listing = layer.listing()?;
-        if !listing.entries().iter().all(|entry| survey.has(entry)) {
+        let stale = !listing.entries().iter().all(|entry| survey.has(entry));
+        if stale {
             let mut file = merger.new_file()?;
             listing.write(|entry| survey.has(entry), &[], None, &mut file)?;
             listing = Listing::parse(file)?;
         }
         let Merged { tree, compressed } = merger.merge(&remote, &listing, &survey)?;
         let snapshots = Arc::new(Snapshots::new(tree));
-        let state = Mutex::new(State { remote, listing, others: NoPackages::new(), seen: 0 });
+        let state = Mutex::new(State { remote, listing, others: NoPackages::new(), stale, seen: 0 });
         let front =
             Self { snapshots, layer, merger, state, compressed: RwLock::new(compressed), touched: Notify::new() };
-        if !survey.is_empty() {
+        if stale || !survey.is_empty() {
             front.touch();
         }
         Ok(front)
@@ -120,7 +123,7 @@ impl Front {
             self.merger.merge(&state.remote, &prepared.listing, &survey).inspect_err(|_| self.layer.discard())?;
         state.listing = self.layer.commit(prepared, Some(like))?;
         // It may know less than there is.
-        state.seen = 0;
+        (state.stale, state.seen) = (false, 0);
         self.put_in_place(merged);
         drop(state);
         self.touch();
@@ -170,7 +173,7 @@ impl Front {
         let mut others = std::mem::take(&mut state.others);
         let more = self.layer.pick_up(&state.listing, &survey, &mut others);
         state.others = others;
-        let stale = !state.listing.entries().iter().all(|entry| survey.has(entry));
+        let stale = state.stale || !state.listing.entries().iter().all(|entry| survey.has(entry));
         if more.is_empty() && !stale {
             let merged = self.merger.merge(&state.remote, &state.listing, &survey)?;
             return Ok(self.put_in_place(merged));
@@ -185,6 +188,7 @@ impl Front {
         let merged =
             self.merger.merge(&state.remote, &prepared.listing, &survey).inspect_err(|_| self.layer.discard())?;
         state.listing = self.layer.commit(prepared, None)?;
+        state.stale = false;
         if self.layer.is_compressed() && !self.layer.is_read_only() {
             self.layer.compress(None)?;
         }

@@ -20,7 +20,7 @@
 //!
 //! Without that policy signatures are not looked at: a cleartext-signed Manifest is taken for its text.
 //!
-//! [`described`] reads the metadata of a local package, and proves nothing.
+//! [`described()`] reads the metadata of a local package, and proves nothing.
 //!
 //! Not its job: syncing, naming or removing files: whoever gave the file unlinks it when the proof fails.
 

@@ -24,6 +24,7 @@ mod fuzz;
 mod harness;
 mod imports;
 mod life;
+mod local;
 mod mirrors;
 mod portage_files;
 mod portage_view;

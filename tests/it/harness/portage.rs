@@ -133,6 +133,8 @@ impl Drop for Nginx {
 #[derive(Debug)]
 pub(crate) struct Emerge {
     root: TempDir,
+    /// In place of `root`.
+    shared_root: Option<PathBuf>,
     variables: Vec<(String, String)>,
     pkgdir: PathBuf,
 }
@@ -149,12 +151,18 @@ pub(crate) struct Ended {
 impl Emerge {
     /// Portage's defaults; packages only (`-K`).
     pub(crate) fn from(pkgdir: PathBuf) -> Self {
-        Self { root: TempDir::with_prefix("binhostfs-it.").unwrap(), variables: Vec::new(), pkgdir }
+        Self { root: TempDir::with_prefix("binhostfs-it.").unwrap(), shared_root: None, variables: Vec::new(), pkgdir }
     }
 
     /// With the configuration below `root` alone, which says where PKGDIR is.
     pub(crate) fn configured(root: &Path) -> Self {
         Self::from(PathBuf::from("-")).with("CONFIGROOT", root.to_str().unwrap())
+    }
+
+    /// The same ROOT as another's.
+    pub(crate) fn into_root_of(mut self, other: &Self) -> Self {
+        self.shared_root = Some(other.root.path().to_owned());
+        self
     }
 
     /// MODE, FEATURES, USE and the like: see emerge-from.sh.
@@ -167,7 +175,7 @@ impl Emerge {
     pub(crate) fn run<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> Ended {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/portage/emerge-from.sh");
         let mut command = Command::new(script);
-        command.arg(&self.pkgdir).arg(self.root.path()).args(arguments).env("TIMEOUT", "300").stdin(Stdio::null());
+        command.arg(&self.pkgdir).arg(self.path("")).args(arguments).env("TIMEOUT", "300").stdin(Stdio::null());
         // What the machine's own Portage or a shell may have set.
         for name in ["USE", "FEATURES", "BINPKG_COMPRESS", "EMERGE_DEFAULT_OPTS", "PORTAGE_BINHOST"] {
             command.env_remove(name);
@@ -210,7 +218,7 @@ impl Emerge {
 
     /// A path below ROOT.
     pub(crate) fn path(&self, path: &str) -> PathBuf {
-        self.root.path().join(path)
+        self.shared_root.as_deref().unwrap_or(self.root.path()).join(path)
     }
 
     /// What is installed: CPV and, where the package has one, BUILD_ID; in order.
