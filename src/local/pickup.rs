@@ -14,16 +14,15 @@ use crate::verify::{Container, VerifyError, described};
 /// Endings of package names, and what is inside.
 const ENDINGS: [(&str, Container); 3] =
     [(".gpkg.tar", Container::Gpkg), (".xpak", Container::Xpak), (".tbz2", Container::Xpak)];
-/// Keys that Portage takes from a package into its index (`_pkgindex_aux_keys` and `_aux_cache_keys`), as they are called there
-/// and here.
-const KEYS: [(&str, &str); 24] = [
+/// Keys that Portage takes from a package into its index (`_aux_cache_keys`), as they are called there and here, and what it
+/// looks at.
+const KEYS: [(&str, &str); 23] = [
     ("BDEPEND", "BDEPEND"),
     ("BUILD_ID", "BUILD_ID"),
     ("BUILD_TIME", "BUILD_TIME"),
     ("CHOST", "CHOST"),
     ("DEFINED_PHASES", "DEFINED_PHASES"),
     ("DEPEND", "DEPEND"),
-    ("DESCRIPTION", "DESC"),
     ("EAPI", "EAPI"),
     ("IDEPEND", "IDEPEND"),
     ("IUSE", "IUSE"),
