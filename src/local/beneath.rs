@@ -32,8 +32,8 @@ pub fn is_own(path: &Path) -> bool {
 pub struct Prepared {
     /// What it lists.
     pub listing: Listing,
-    /// It waits beneath to be given its name.
-    waits: bool,
+    /// The file that waits beneath to be given its name.
+    waits: Option<File>,
 }
 
 /// Files that are no packages, as they were when that was found out.
@@ -102,13 +102,12 @@ impl Layer {
         if self.read_only {
             return Err(Errno::ROFS.into());
         }
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC;
-        let mut file: File = self.lower.open_at(Path::new(NEW), flags, Mode::from_raw_mode(0o600))?.into();
+        let mut file = self.new_file()?;
         let (more, timestamp) = (amended.unwrap_or_default(), amended.map(|_| now()));
         let written = source.write(|entry| survey.has(entry), more, timestamp, &mut file);
         let written = written.and_then(|()| file.sync_all());
-        match written.and_then(|()| Listing::parse(file)) {
-            Ok(listing) => Ok(Prepared { listing, waits: true }),
+        match written.and_then(|()| Ok((Listing::parse(file.try_clone()?)?, file))) {
+            Ok((listing, file)) => Ok(Prepared { listing, waits: Some(file) }),
             Err(error) => {
                 self.discard();
                 Err(error)
@@ -128,7 +127,7 @@ impl Layer {
         mut file: File,
     ) -> io::Result<Prepared> {
         source.write(|entry| survey.has(entry), more, Some(now()), &mut file)?;
-        Ok(Prepared { listing: Listing::parse(file)?, waits: false })
+        Ok(Prepared { listing: Listing::parse(file)?, waits: None })
     }
 
     /// Puts what was prepared in the place of what was there, with owner and permissions as `like` has them, else as before.
@@ -136,8 +135,9 @@ impl Layer {
     /// # Errors
     /// It stays as it was.
     pub fn commit(&self, prepared: Prepared, like: Option<Stat>) -> io::Result<Listing> {
-        if prepared.waits {
-            let placed = self.place(INDEX, like.or_else(|| self.index_stat()), prepared.listing.header().timestamp());
+        if let Some(file) = &prepared.waits {
+            let timestamp = prepared.listing.header().timestamp();
+            let placed = self.place(file, INDEX, like.or_else(|| self.index_stat()), timestamp);
             if let Err(error) = placed {
                 self.discard();
                 return Err(error);
@@ -151,7 +151,8 @@ impl Layer {
     /// # Errors
     /// It stays as it was.
     pub fn compress(&self, like: Option<Stat>) -> io::Result<()> {
-        let compressed = self.write_compressed().and_then(|timestamp| self.place(COMPRESSED, like, timestamp));
+        let compressed =
+            self.write_compressed().and_then(|(file, timestamp)| self.place(&file, COMPRESSED, like, timestamp));
         compressed.inspect_err(|_| self.discard())
     }
 
@@ -173,10 +174,16 @@ impl Layer {
         self.discard();
     }
 
-    fn write_compressed(&self) -> io::Result<Option<i64>> {
+    /// Never a file that is there: others than root may be able to write to the directory, and put a link there.
+    fn new_file(&self) -> io::Result<File> {
+        self.discard();
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
+        Ok(self.lower.open_at(Path::new(NEW), flags, Mode::from_raw_mode(0o600))?.into())
+    }
+
+    fn write_compressed(&self) -> io::Result<(File, Option<i64>)> {
         let mut source = self.lower.read(Path::new(INDEX))?;
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC;
-        let file: File = self.lower.open_at(Path::new(NEW), flags, Mode::from_raw_mode(0o644))?.into();
+        let file = self.new_file()?;
         let timestamp = Listing::parse(source.try_clone()?)?.header().timestamp();
         let mtime = timestamp.and_then(|time| u32::try_from(time).ok()).unwrap_or_default();
         io::Seek::rewind(&mut source)?;
@@ -190,21 +197,20 @@ impl Layer {
         }
         encoder.finish()?;
         file.sync_all()?;
-        Ok(timestamp)
+        Ok((file, timestamp))
     }
 
     /// Gives what was written the name `name`, and the time that Portage gives it.
-    fn place(&self, name: &str, like: Option<Stat>, timestamp: Option<i64>) -> io::Result<()> {
-        let file = self.lower.open_at(Path::new(NEW), OFlags::RDWR, Mode::empty())?;
+    fn place(&self, file: &File, name: &str, like: Option<Stat>, timestamp: Option<i64>) -> io::Result<()> {
         if let Some(Stat { mode, uid, gid, .. }) = like {
-            rustix::fs::fchown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
-            rustix::fs::fchmod(&file, Mode::from_raw_mode(mode.into()))?;
+            rustix::fs::fchown(file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
+            rustix::fs::fchmod(file, Mode::from_raw_mode(mode.into()))?;
         } else {
-            rustix::fs::fchmod(&file, Mode::from_raw_mode(0o644))?;
+            rustix::fs::fchmod(file, Mode::from_raw_mode(0o644))?;
         }
         if let Some(timestamp) = timestamp {
             let time = Timespec { tv_sec: timestamp, tv_nsec: 0 };
-            rustix::fs::futimens(&file, &Timestamps { last_access: time, last_modification: time })?;
+            rustix::fs::futimens(file, &Timestamps { last_access: time, last_modification: time })?;
         }
         rustix::fs::renameat(self.lower.root(), NEW, self.lower.root(), name)?;
         Ok(())

@@ -288,7 +288,9 @@ impl Layer {
         let directory = self.lower.open_at(path.parent().unwrap_or(Path::new("")), OFlags::RDONLY, Mode::empty())?;
         let mut new = OsString::from(".binhostfs-new-");
         new.push(name);
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        // Never a file that is there: others than root may be able to put a link there. What a crash left goes.
+        let _ = rustix::fs::unlinkat(&parent, &new, AtFlags::empty());
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let file: File = rustix::fs::openat(&directory, &new, flags, Mode::from_raw_mode(0o644))?.into();
         let written = (|| {
             rustix::fs::fchmod(&file, Mode::from_raw_mode(0o644))?;
