@@ -161,3 +161,40 @@ fn moved_packages_of_the_binhost_are_left_alone() {
         assert_eq!(before, fs::read_to_string(binhost.join("Packages")).unwrap());
     }
 }
+
+#[test]
+fn an_emerge_that_is_killed_leaves_what_can_be_mended() {
+    use std::os::unix::process::CommandExt as _;
+    let Some(binhost) = portage::binhost("gpkg-flat") else { return };
+    let (mounted, _plain) = sides(&binhost);
+    let mount = Side::new(&mounted.mountpoint());
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/portage/emerge-from.sh");
+    let there = |part: &str| {
+        let names = fs::read_dir(mounted.path("app-misc/hello")).into_iter().flatten();
+        let names = names.chain(fs::read_dir(mounted.mountpoint()).unwrap()).flatten();
+        names.map(|entry| entry.file_name().into_string().unwrap()).any(|name| name.contains(part))
+    };
+    // The placeholder, the package beside it, the lock, the new index.
+    for part in ["-1.gpkg.tar", ".gpkg.tar.", ".portage_lockfile", "Packages.gz"] {
+        let mut command = Command::new(&script);
+        command.arg(&mount.pkgdir).arg(mount.emerge.path("")).args(["--nodeps", "=app-misc/hello-1.0"]);
+        command.env("MODE", "--buildpkgonly").stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null());
+        let mut emerge = command.stderr(std::process::Stdio::null()).process_group(0).spawn().unwrap();
+        let group = rustix::process::Pid::from_raw(i32::try_from(emerge.id()).unwrap()).unwrap();
+        // A step may be over too fast to be seen; then it is killed after the last one.
+        while !there(part) && emerge.try_wait().unwrap().is_none() {
+            std::thread::yield_now();
+        }
+        // It may have ended.
+        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+        emerge.wait().unwrap();
+        mount.succeed("emaint --fix binhost");
+        mount.succeed("emaint --check binhost");
+        for entry in entries(&mounted.path("Packages")) {
+            let metadata = fs::metadata(mounted.path(&entry["PATH"])).unwrap();
+            assert_eq!(entry["SIZE"], metadata.len().to_string(), "{part}: {entry:?}");
+        }
+    }
+    mount.build("--buildpkgonly", &["=app-misc/hello-1.0"]);
+    assert!(fs::read_to_string(mounted.path("Packages")).unwrap().contains("CPV: app-misc/hello-1.0\n"));
+}
