@@ -67,9 +67,11 @@ impl Page<'_> {
         self.binhosts()?;
         self.failures("Alarms: other bytes than before under one build", "bad", &self.status.alarms)?;
         self.failures("Refused, and not shown to Portage", "bad", &self.status.refused)?;
-        self.failures("Could not be had lately", "dim", &self.status.failures)?;
+        let refused = |path: &String| self.status.refused.iter().any(|refused| refused.path == *path);
+        let passing: Vec<_> = self.status.failures.iter().filter(|failure| !refused(&failure.path)).cloned().collect();
+        self.failures("Could not be had lately", "dim", &passing)?;
         self.html.push_str(
-            "<p class=\"dim\">For programs: <a href=\"/v1/status\">status</a>, <a href=\"/metrics\">metrics</a></p>\n</body>\n</html>\n",
+            "<footer class=\"dim\">For programs: <a href=\"/v1/status\">status</a>, <a href=\"/metrics\">metrics</a></footer>\n</body>\n</html>\n",
         );
         Ok(())
     }
@@ -89,7 +91,7 @@ impl Page<'_> {
             "<div class=\"cards\">\n\
              <section><h2>Shown</h2><p class=\"big\">{} packages</p><p class=\"dim\">generation {}{made}</p></section>\n\
              <section><h2>Cache</h2><p class=\"big\">{used} of {bound}</p><progress max=\"{}\" value=\"{}\"></progress>\
-             <p class=\"dim\">{} packages, {} evicted</p></section>\n\
+             <p class=\"dim\">packages: {}, evicted: {}</p></section>\n\
              <section><h2>Opens</h2><p class=\"big\">{} cached, {} fetched</p>\
              <p class=\"dim\">{} failed; {} fetched in all; {reads}</p></section>\n</div>\n",
             generation.packages,
@@ -125,7 +127,7 @@ impl Page<'_> {
                 let (path, got, all) = (Text(path), ByteSize(*received), ByteSize(*size));
                 writeln!(
                     self.html,
-                    "<tr><td>{path}<td><progress max=\"{}\" value=\"{received}\"></progress><td class=\"number\">{got} of {all}\
+                    "<tr><td class=\"path\">{path}<td class=\"bar\"><progress max=\"{}\" value=\"{received}\"></progress><td class=\"number\">{got} of {all}\
                      <td class=\"dim\">{who}</tr>",
                     (*size).max(1),
                 )?;
@@ -163,7 +165,7 @@ impl Page<'_> {
         if let Some(error) = &refresh.error {
             writeln!(self.html, "<p class=\"bad\">refreshing the index failed: {}</p>", Text(error))?;
         }
-        self.html.push_str("<table>\n<thead><tr><th>URL<th>State<th>Rate<th>First byte<th>Last failure</tr></thead>\n");
+        self.html.push_str("<table>\n<thead><tr><th>URL<th>State<th class=\"number\">Rate<th class=\"number\">First byte<th>Last failure</tr></thead>\n");
         for mirror in binhost.mirrors.iter().take(ROWS) {
             let (class, state) = match mirror.state {
                 MirrorState::Healthy => ("good", "healthy"),
@@ -194,7 +196,7 @@ impl Page<'_> {
         write!(self.html, "<section><h2 class=\"{class}\">{title}</h2>\n<table>\n")?;
         for FailureStatus { path, reason, time } in all.iter().take(ROWS) {
             let (path, reason, ago) = (Text(path), Text(reason), self.ago(*time));
-            writeln!(self.html, "<tr><td>{path}<td>{reason}<td class=\"number\">{ago} ago</tr>")?;
+            writeln!(self.html, "<tr><td class=\"path\">{path}<td>{reason}<td class=\"number\">{ago} ago</tr>")?;
         }
         self.html.push_str("</table>\n");
         self.more(all.len())?;

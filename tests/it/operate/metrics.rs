@@ -95,6 +95,42 @@ fn binhost(mounted: &Mounted) -> String {
 }
 
 #[test]
+fn the_dashboard_asks_for_what_there_is() {
+    if !can_mount() {
+        return;
+    }
+    let origin = Origin::with(&[Package::new("a-1.0", 5_000)]);
+    let mounted = Options::new(origin.url()).mount();
+    let have = scrape(&mounted).families;
+    let text =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd/grafana-dashboard.json")).unwrap();
+    let dashboard: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap();
+    assert!(panels.len() > 10);
+    for panel in panels {
+        for target in panel["targets"].as_array().unwrap() {
+            let query = target["expr"].as_str().unwrap();
+            let asked =
+                query.split(|c: char| !c.is_ascii_lowercase() && c != '_').filter(|w| w.starts_with("binhostfs_"));
+            let asked: Vec<&str> = asked.collect();
+            assert!(!asked.is_empty(), "{query}");
+            for name in asked {
+                let kind = |name: &str| have.get(name).map(String::as_str);
+                let histogram = name.strip_suffix("_bucket").and_then(kind) == Some("histogram");
+                assert!(
+                    histogram || kind(name).is_some_and(|kind| kind != "histogram"),
+                    "{}: no {name}",
+                    panel["title"]
+                );
+                // A counter makes sense as a rate only.
+                let counts = query.contains(&format!("rate({name}")) || query.contains(&format!("increase({name}"));
+                assert!(kind(name) == Some("gauge") || counts, "{}: {query}", panel["title"]);
+            }
+        }
+    }
+}
+
+#[test]
 fn names_are_stable_and_in_the_readme() {
     if !can_mount() {
         return;

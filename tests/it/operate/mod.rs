@@ -3,3 +3,4 @@
 mod api;
 mod exposition;
 mod metrics;
+mod page;
