@@ -30,7 +30,7 @@ mod status;
 mod tcp;
 
 pub use client::{ClientError, get_packages, get_status, refresh, verify};
-pub use packages::{PackageState, PackageStatus, Packages};
+pub use packages::{CallerStatus, PackageState, PackageStatus, Packages};
 pub use server::{ControlError, MAX_CONNECTIONS, Server};
 pub use status::{
     BinhostStatus, CacheStatus, DownloadStatus, EntriesStatus, FailureStatus, GenerationStatus, KeyringStatus,

@@ -218,6 +218,10 @@ impl Sources {
         &self.store
     }
 
+    pub(super) fn fetcher(&self) -> &Arc<Fetcher> {
+        &self.fetcher
+    }
+
     /// What there is to say of each binhost.
     pub(super) fn reports(&self) -> Vec<SourceReport> {
         let tally = |source: &Source| self.tallies.get(&source.id).copied().unwrap_or_default();

@@ -159,6 +159,7 @@ async fn get(
         match download(fetcher, flight, (wanted.origin(), &entry), &mut stream, place).await {
             Ok(body) => {
                 fetcher.metrics.detail.downloads.observe(started.elapsed());
+                fetcher.traces.fetched(wanted.key(), &stream.source(), wanted.own_path());
                 log_fetched(&entry, &body, &stream, started.elapsed());
                 return Ok(body);
             }

@@ -6,6 +6,7 @@
 //! | `adapter` | fuser's types around them; the only file with `mount` that names fuser |
 //! | `handles` | open files by inode: one mode for all opens of an inode |
 //! | `waiting` | has a caller that waits been interrupted? |
+//! | `xattrs` | extended attributes: how a package stands |
 //! | `errno` | every error -> its errno |
 //! | `mount` | mount(2), the session's threads, umount |
 //!
@@ -23,6 +24,7 @@ mod handles;
 mod mount;
 mod ops;
 mod waiting;
+mod xattrs;
 
 use std::time::Duration;
 

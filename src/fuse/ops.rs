@@ -61,7 +61,8 @@ impl Operations {
         }
     }
 
-    pub(super) fn open(&self, inode: Inode) -> Result<Opening, FsError> {
+    /// `tid`: the thread that opens.
+    pub(super) fn open(&self, inode: Inode, tid: u32) -> Result<Opening, FsError> {
         let (tree, node) = self.find(inode)?;
         let attributes = tree.attributes(node).ok_or(FsError::Stale)?;
         match node {
@@ -70,6 +71,7 @@ impl Operations {
             Node::Package(at) => {
                 let wanted = self.fetcher.wanted(tree.view(), at).ok_or(FsError::Stale)?;
                 self.ahead.opened(&wanted);
+                self.fetcher.opened_by(&wanted, tid);
                 Ok(match self.fetcher.cached(&wanted) {
                     Some(body) => Opening::Ready(Arc::clone(body.file()), attributes),
                     None => Opening::Wait(Box::new(wanted), attributes),
@@ -86,7 +88,7 @@ impl Operations {
         (sizes.fold(0, u64::saturating_add), view.len() as u64)
     }
 
-    fn find(&self, inode: Inode) -> Result<(Arc<Tree>, Node), FsError> {
+    pub(super) fn find(&self, inode: Inode) -> Result<(Arc<Tree>, Node), FsError> {
         self.snapshots.find(inode).ok_or(FsError::Stale)
     }
 }

@@ -4,3 +4,5 @@ mod api;
 mod exposition;
 mod metrics;
 mod page;
+mod why;
+mod xattrs;
