@@ -7,6 +7,7 @@
 mod binhosts;
 mod cpu;
 mod error;
+mod group;
 mod interval;
 mod mountpoint;
 mod name;
@@ -20,6 +21,7 @@ mod watch;
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -27,6 +29,7 @@ use std::time::Duration;
 use crate::index::{Atom, Cpv};
 pub use cpu::{CpuLevel, CpuLevelError, CpuNeed};
 pub use error::ConfigError;
+pub use group::{Group, GroupError};
 pub use interval::{Interval, IntervalError};
 pub use mountpoint::MountpointError;
 pub use origin::{Origin, Report, Said, Setting, Source, Sourced};
@@ -173,6 +176,10 @@ pub struct RawMount {
     pub refresh: Option<Duration>,
     /// `--control`.
     pub control: Option<PathBuf>,
+    /// `--control-group`.
+    pub control_group: Option<Group>,
+    /// `--listen`.
+    pub listen: Option<SocketAddr>,
     /// `--passthrough`.
     pub passthrough: Option<Passthrough>,
     /// `--prefetch`.
@@ -232,6 +239,10 @@ pub struct MountConfig {
     pub refresh: Duration,
     /// Path of the control socket.
     pub control: PathBuf,
+    /// Who may use it beside root.
+    pub control_group: Option<Group>,
+    /// Where status and metrics can be read over TCP.
+    pub listen: Option<SocketAddr>,
     /// See [`Passthrough`].
     pub passthrough: Passthrough,
     /// See [`Prefetch`].
@@ -283,6 +294,8 @@ impl MountConfig {
             ("cache-dir", self.cache_dir != new.cache_dir),
             ("cache-size", self.cache_size != new.cache_size),
             ("control", self.control != new.control),
+            ("control-group", self.control_group != new.control_group),
+            ("listen", self.listen != new.listen),
             ("passthrough", self.passthrough != new.passthrough),
             ("prefetch", self.prefetch != new.prefetch),
         ];

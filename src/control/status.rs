@@ -43,8 +43,20 @@ pub struct Status {
     pub downloads: Vec<DownloadStatus>,
     /// What could not be had lately, newest first.
     pub failures: Vec<FailureStatus>,
+    /// The daemon's process.
+    #[serde(default)]
+    pub process: ProcessStatus,
     /// Counters since the start.
     pub metrics: Readings,
+}
+
+/// What the kernel says of the daemon's process.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessStatus {
+    /// Bytes of memory (RSS).
+    pub resident: u64,
+    /// Bytes that it had written to disks.
+    pub written: u64,
 }
 
 /// What signatures are checked with.
@@ -186,6 +198,9 @@ pub struct GenerationStatus {
     pub packages: u64,
     /// TIMESTAMP of what Portage reads, s since the epoch.
     pub index_timestamp: i64,
+    /// When it was made; 0: not known.
+    #[serde(default)]
+    pub made: u64,
 }
 
 /// How the index is kept up to date.
@@ -441,7 +456,8 @@ mod tests {
                     entries: EntriesStatus { moved: 3, ..EntriesStatus::default() },
                 },
             ],
-            generation: GenerationStatus { number: 3, packages: 15_576, index_timestamp: 9 },
+            generation: GenerationStatus { number: 3, packages: 15_576, index_timestamp: 9, made: 9_000 },
+            process: ProcessStatus::default(),
             refresh: RefreshStatus { confirmed: 0, attempted: 9_990, error: Some("gentoo: no route".to_owned()) },
             misconfigured: Some("no such key".to_owned()),
             alarms: vec![FailureStatus { path: "a/e.xpak".to_owned(), reason: "other bytes".to_owned(), time: 9_999 }],

@@ -26,7 +26,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::config::{Binhost, Interval, MountConfig, SignaturePolicy};
-use crate::control::{Control, PackageStatus, Server, Status, VerifyResult};
+use crate::control::{Control, Listener, PackageStatus, Server, Status, VerifyResult};
 use crate::fetch::Fetcher;
 use crate::fuse::{Mount, Operations};
 use crate::index::Atom;
@@ -103,6 +103,7 @@ pub struct Daemon {
     follower: tokio::task::JoinHandle<()>,
     scrubber: tokio::task::JoinHandle<()>,
     _control: Server,
+    _listener: Option<Listener>,
 }
 
 impl Drop for Daemon {
@@ -139,14 +140,16 @@ impl Daemon {
         shared.set_reports(sources.reports());
         let (requests, incoming) = mpsc::channel(MAX_REQUESTS);
         let following = requests.clone();
-        let control =
-            Server::start(&shared.config.control, Arc::new(Handle { shared: Arc::clone(&shared), requests }))?;
+        let handle: Arc<dyn Control> = Arc::new(Handle { shared: Arc::clone(&shared), requests });
+        let group = shared.config.control_group.as_ref();
+        let control = Server::start(&shared.config.control, group, Arc::clone(&handle))?;
+        let listener = shared.config.listen.map(|address| Listener::start(address, handle)).transpose()?;
         // A task of its own: a slow refresh is not broken off by whatever else happens.
         let refresher =
             tokio::spawn(Refresher::new(sources, verdicts, incoming, shared.config.refresh).run(Arc::clone(&shared)));
         let follower = tokio::spawn(follow::follow(Arc::clone(&shared), following));
         let scrubber = tokio::spawn(scrub::in_background(Arc::clone(&shared)));
-        Ok(Self { shared, refresher, follower, scrubber, _control: control })
+        Ok(Self { shared, refresher, follower, scrubber, _control: control, _listener: listener })
     }
 
     /// What it would tell on its socket.
@@ -212,6 +215,10 @@ struct Handle {
 impl Control for Handle {
     fn status(&self) -> Status {
         self.shared.status()
+    }
+
+    fn metrics(&self) -> Arc<Metrics> {
+        Arc::clone(&self.shared.metrics)
     }
 
     fn packages(&self, atoms: Vec<Atom>) -> oneshot::Receiver<Result<Vec<PackageStatus>, String>> {

@@ -25,6 +25,7 @@ mod harness;
 mod imports;
 mod life;
 mod mirrors;
+mod operate;
 mod portage_files;
 mod portage_view;
 mod reading;
