@@ -4,6 +4,8 @@
 
 mod check_config;
 mod demo;
+#[cfg(any(feature = "docs", test))]
+mod docs;
 mod logging;
 mod mount;
 mod output;
@@ -43,6 +45,9 @@ enum Command {
     Why(packages::WhyArguments),
     Refresh(refresh::RefreshArguments),
     Verify(verify::VerifyArguments),
+    #[cfg(feature = "docs")]
+    #[command(hide = true)]
+    Docs(docs::DocsArguments),
 }
 
 /// Runs the program with its arguments, the first of which is its name.
@@ -65,6 +70,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Why(arguments) => packages::why(&arguments),
         Command::Refresh(arguments) => refresh::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
+        #[cfg(feature = "docs")]
+        Command::Docs(arguments) => docs::run(&arguments),
     }
 }
 
