@@ -255,6 +255,7 @@ fn what_fails_ahead_is_tried_again_when_it_is_opened() {
     assert!(!mounted.log().contains("cannot be had"), "{}", mounted.log());
     emerge.opens(&mounted, gone);
     emerge.opens(&mounted, wrong);
+    mounted.settled();
     assert_eq!((mounted.counter("failed_opens"), cached(&mounted)), (0, 4));
 }
 
