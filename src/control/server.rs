@@ -18,7 +18,10 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::UnixListener;
 
-use super::{ACCEPT_OLDER, ATOM, Control, PACKAGES_PATH, Packages, REFRESH_PATH, Refreshed, STATUS_PATH, VERIFY_PATH};
+use super::{
+    ACCEPT_OLDER, ATOM, Control, GENERATIONS_PATH, KEEP_PATH, PACKAGES_PATH, Packages, REFRESH_PATH, ROLLBACK_PATH,
+    Refreshed, STATUS_PATH, VERIFY_PATH, generations,
+};
 use crate::index::Atom;
 
 /// Connections at the same time; more wait.
@@ -112,7 +115,10 @@ async fn serve(listener: UnixListener, control: Arc<dyn Control>) {
     }
 }
 
-async fn answer(request: &Request<Incoming>, control: &dyn Control) -> Response<Full<Bytes>> {
+/// What is sent back.
+pub(super) type Answer = Response<Full<Bytes>>;
+
+async fn answer(request: &Request<Incoming>, control: &dyn Control) -> Answer {
     match (request.method(), request.uri().path()) {
         (&Method::GET, STATUS_PATH) => json(StatusCode::OK, &control.status()),
         (&Method::POST, REFRESH_PATH) => {
@@ -126,9 +132,13 @@ async fn answer(request: &Request<Incoming>, control: &dyn Control) -> Response<
             Ok(result) => json(StatusCode::OK, &result),
             Err(_) => json(StatusCode::BAD_GATEWAY, &problem("the daemon is stopping")),
         },
-        (_, STATUS_PATH | REFRESH_PATH | VERIFY_PATH | PACKAGES_PATH) => {
-            json(StatusCode::METHOD_NOT_ALLOWED, &problem("not this method"))
+        (&Method::GET, GENERATIONS_PATH) | (&Method::POST, ROLLBACK_PATH | KEEP_PATH) => {
+            generations::answer(request, control).await
         }
+        (
+            _,
+            GENERATIONS_PATH | ROLLBACK_PATH | KEEP_PATH | STATUS_PATH | REFRESH_PATH | VERIFY_PATH | PACKAGES_PATH,
+        ) => json(StatusCode::METHOD_NOT_ALLOWED, &problem("not this method")),
         _ => json(StatusCode::NOT_FOUND, &problem("no such resource")),
     }
 }
@@ -154,7 +164,12 @@ fn problem(error: &str) -> Refreshed {
     Refreshed { summary: None, error: Some(error.to_owned()) }
 }
 
-fn json(code: StatusCode, body: &impl serde::Serialize) -> Response<Full<Bytes>> {
+/// An answer that says why there is none.
+pub(super) fn refuse(code: StatusCode, error: String) -> Answer {
+    json(code, &problem(&error))
+}
+
+pub(super) fn json(code: StatusCode, body: &impl serde::Serialize) -> Response<Full<Bytes>> {
     let (code, body) = match serde_json::to_vec(body) {
         Ok(body) => (code, body),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string().into_bytes()),

@@ -18,7 +18,7 @@ use crate::index::Atom;
 use table::{Item, Table};
 
 /// Keys of the file.
-pub(super) const KEYS: [&str; 16] = [
+pub(super) const KEYS: [&str; 17] = [
     "mountpoint",
     "cache-dir",
     "cache-size",
@@ -26,6 +26,7 @@ pub(super) const KEYS: [&str; 16] = [
     "control",
     "passthrough",
     "prefetch",
+    "generations",
     "verify-signature",
     "keyring",
     "include",
@@ -73,6 +74,7 @@ pub(super) struct Own {
     pub(super) control: Value<PathBuf>,
     pub(super) passthrough: Value<Passthrough>,
     pub(super) prefetch: Value<Prefetch>,
+    pub(super) generations: Value<NonZeroUsize>,
     pub(super) libc_guard: Value<LibcGuard>,
     pub(super) include: Value<Vec<Atom>>,
     pub(super) exclude: Value<Vec<Atom>>,
@@ -125,6 +127,7 @@ fn own(table: &Table<'_, '_>) -> Result<Own, OwnError> {
         passthrough: table
             .get("passthrough", |item| choice(&item, [("auto", Passthrough::Auto), ("off", Passthrough::Off)]))?,
         prefetch: table.get("prefetch", |item| choice(&item, [("plan", Prefetch::Plan), ("off", Prefetch::Off)]))?,
+        generations: table.get("generations", number)?,
         libc_guard: table
             .get("libc-guard", |item| item.boolean().map(|on| if on { LibcGuard::On } else { LibcGuard::Off }))?,
         include: table.get("include", parsed)?,
@@ -152,11 +155,7 @@ fn shared(table: &Table<'_, '_>) -> Result<Shared, OwnError> {
     Ok(Shared {
         verify_signature: table.get("verify-signature", |item| item.boolean())?,
         keyring: table.get("keyring", keyring)?,
-        quorum: table.get("quorum", |item| {
-            let number = item.integer()?;
-            let number = usize::try_from(number).ok().and_then(NonZeroUsize::new);
-            number.ok_or_else(|| "it must be 1 or more".to_owned())
-        })?,
+        quorum: table.get("quorum", number)?,
         offline: table.get("offline", |item| choice(&item, [("show", Offline::Show), ("hide", Offline::Hide)]))?,
         cpu: table.get("cpu-level", |item| one(item.text()?))?,
     })
@@ -176,6 +175,11 @@ fn choice<T: Copy, const N: usize>(item: &Item<'_, '_>, choices: [(&str, T); N])
     found
         .map(|(_, value)| *value)
         .ok_or_else(|| format!("{text:?} is none of {}", choices.map(|(name, _)| format!("{name:?}")).join(" and ")))
+}
+
+fn number(item: Item<'_, '_>) -> Result<NonZeroUsize, String> {
+    let number = usize::try_from(item.integer()?).ok().and_then(NonZeroUsize::new);
+    number.ok_or_else(|| "it must be 1 or more".to_owned())
 }
 
 fn path(text: &str) -> Result<PathBuf, String> {
