@@ -53,6 +53,8 @@ pub const DEFAULT_KEYRING: &str = "/usr/share/openpgp-keys/gentoo-release.asc";
 pub const DEFAULT_PORTAGE_GNUPG: &str = portage::DEFAULT_GNUPG;
 /// The configuration file unless `--config` says otherwise. It need not exist.
 pub const DEFAULT_CONFIG: &str = "/etc/binhostfs.toml";
+/// How many generations are kept, unless `generations` says otherwise: the one that is shown and two before it.
+pub const DEFAULT_GENERATIONS: NonZeroUsize = NonZeroUsize::new(3).unwrap();
 /// The shortest interval between two refreshes.
 pub const MIN_REFRESH: Duration = Duration::from_secs(1);
 
@@ -247,6 +249,8 @@ pub struct MountConfig {
     pub passthrough: Passthrough,
     /// See [`Prefetch`].
     pub prefetch: Prefetch,
+    /// How many generations are kept, with the one that is shown.
+    pub generations: NonZeroUsize,
     /// Which entries are shown, of whatever binhost.
     pub selection: Selection,
     /// See [`LibcGuard`].
@@ -298,6 +302,7 @@ impl MountConfig {
             ("listen", self.listen != new.listen),
             ("passthrough", self.passthrough != new.passthrough),
             ("prefetch", self.prefetch != new.prefetch),
+            ("generations", self.generations != new.generations),
         ];
         differs.into_iter().filter_map(|(key, differs)| differs.then_some(key))
     }

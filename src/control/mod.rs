@@ -6,6 +6,9 @@
 //! | `GET /v1/status` | a [`Status`] |
 //! | `POST /v1/refresh`, with `?accept_older=true` if need be | a [`Refreshed`], when it is done |
 //! | `GET /v1/packages`, with `?atom=ATOM` any number of times, percent-encoded | [`Packages`]: those that match, or all; `error` with status 400 or 502 |
+//! | `GET /v1/generations` | [`Generations`] |
+//! | `POST /v1/rollback?to=N`, or `latest`, or nothing for the one before | a [`Refreshed`] |
+//! | `POST /v1/keep?generation=N`, with `&keep=false` to take it back | a [`Refreshed`] |
 //! | `POST /v1/verify` | a [`VerifyResult`], when the whole cache was read |
 //! | `GET /metrics` | everything that is measured, in Prometheus' text format |
 //! | `GET /` | the same status as a page for a browser; its style is `GET /style.css` |
@@ -23,13 +26,15 @@
 
 mod client;
 mod exposition;
+mod generations;
 mod packages;
 mod page;
 mod server;
 mod status;
 mod tcp;
 
-pub use client::{ClientError, get_packages, get_status, refresh, verify};
+pub use client::{ClientError, get_generations, get_packages, get_status, keep, refresh, rollback, verify};
+pub use generations::{GenerationEntry, Generations, Keep, RollbackTo};
 pub use packages::{PackageState, PackageStatus, Packages};
 pub use server::{ControlError, MAX_CONNECTIONS, Server};
 pub use status::{
@@ -57,6 +62,12 @@ const REFRESH_PATH: &str = "/v1/refresh";
 const PACKAGES_PATH: &str = "/v1/packages";
 /// Name of its parameter.
 const ATOM: &str = "atom";
+/// Path of the list of generations.
+const GENERATIONS_PATH: &str = "/v1/generations";
+/// Where another generation is chosen.
+const ROLLBACK_PATH: &str = "/v1/rollback";
+/// Where a generation is marked to be kept.
+const KEEP_PATH: &str = "/v1/keep";
 /// Path of the verification of the cache.
 const VERIFY_PATH: &str = "/v1/verify";
 /// Query of a refresh that may bring an older index.
@@ -70,6 +81,12 @@ pub trait Control: Send + Sync {
     fn metrics(&self) -> Arc<Metrics>;
     /// What becomes of packages that match; of all where nothing is asked for. The answer, when it comes, or why there is none.
     fn packages(&self, atoms: Vec<Atom>) -> tokio::sync::oneshot::Receiver<Result<Vec<PackageStatus>, String>>;
+    /// What generations there are.
+    fn generations(&self) -> tokio::sync::oneshot::Receiver<Generations>;
+    /// Shows another generation until that is undone. The answer is a summary or why it failed.
+    fn rollback(&self, to: RollbackTo) -> tokio::sync::oneshot::Receiver<Result<String, String>>;
+    /// Marks a generation to be kept, or takes that back.
+    fn keep(&self, number: u64, keep: Keep) -> tokio::sync::oneshot::Receiver<Result<String, String>>;
     /// Reads the whole cache again.
     fn verify(&self) -> tokio::sync::oneshot::Receiver<VerifyResult>;
     /// Asks the binhost for its index now. The answer, when it comes, is a summary or why it failed.

@@ -21,8 +21,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::UnixListener;
 
 use super::{
-    ACCEPT_OLDER, ATOM, Control, METRICS_PATH, PACKAGES_PATH, PAGE_PATH, Packages, REFRESH_PATH, Refreshed,
-    STATUS_PATH, STYLE_PATH, VERIFY_PATH, exposition, page,
+    ACCEPT_OLDER, ATOM, Control, GENERATIONS_PATH, KEEP_PATH, METRICS_PATH, PACKAGES_PATH, PAGE_PATH, Packages,
+    REFRESH_PATH, ROLLBACK_PATH, Refreshed, STATUS_PATH, STYLE_PATH, VERIFY_PATH, exposition, generations, page,
 };
 use crate::config::Group;
 use crate::index::Atom;
@@ -150,7 +150,10 @@ pub(super) fn http() -> hyper::server::conn::http1::Builder {
     http
 }
 
-pub(super) async fn answer(request: &Request<Incoming>, control: &dyn Control) -> Response<Full<Bytes>> {
+/// What is sent back.
+pub(super) type Answer = Response<Full<Bytes>>;
+
+pub(super) async fn answer(request: &Request<Incoming>, control: &dyn Control) -> Answer {
     match (request.method(), request.uri().path()) {
         (&Method::GET, STATUS_PATH) => json(StatusCode::OK, &control.status()),
         (&Method::GET, METRICS_PATH) => {
@@ -169,9 +172,14 @@ pub(super) async fn answer(request: &Request<Incoming>, control: &dyn Control) -
             Ok(result) => json(StatusCode::OK, &result),
             Err(_) => json(StatusCode::BAD_GATEWAY, &problem("the daemon is stopping")),
         },
-        (_, STATUS_PATH | METRICS_PATH | PAGE_PATH | STYLE_PATH | REFRESH_PATH | VERIFY_PATH | PACKAGES_PATH) => {
-            json(StatusCode::METHOD_NOT_ALLOWED, &problem("not this method"))
+        (&Method::GET, GENERATIONS_PATH) | (&Method::POST, ROLLBACK_PATH | KEEP_PATH) => {
+            generations::answer(request, control).await
         }
+        (
+            _,
+            GENERATIONS_PATH | ROLLBACK_PATH | KEEP_PATH | STATUS_PATH | METRICS_PATH | PAGE_PATH | STYLE_PATH
+            | REFRESH_PATH | VERIFY_PATH | PACKAGES_PATH,
+        ) => json(StatusCode::METHOD_NOT_ALLOWED, &problem("not this method")),
         _ => json(StatusCode::NOT_FOUND, &problem("no such resource")),
     }
 }
@@ -210,6 +218,11 @@ fn text(media_type: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes
         response.headers_mut().insert(name, HeaderValue::from_static(value));
     }
     response
+}
+
+/// An answer that says why there is none.
+pub(super) fn refuse(code: StatusCode, error: String) -> Answer {
+    json(code, &problem(&error))
 }
 
 pub(super) fn json(code: StatusCode, body: &impl serde::Serialize) -> Response<Full<Bytes>> {

@@ -21,6 +21,7 @@ mod demo;
 mod emerge;
 mod faults;
 mod fuzz;
+mod generations;
 mod harness;
 mod imports;
 mod life;
