@@ -8,6 +8,7 @@ mod binhosts;
 mod cpu;
 mod error;
 mod interval;
+mod mountinfo;
 mod mountpoint;
 mod name;
 mod origin;
@@ -28,6 +29,7 @@ use crate::index::{Atom, Cpv};
 pub use cpu::{CpuLevel, CpuLevelError, CpuNeed};
 pub use error::ConfigError;
 pub use interval::{Interval, IntervalError};
+pub use mountinfo::{MountEntry, mount_on, mounts_of};
 pub use mountpoint::MountpointError;
 pub use origin::{Origin, Report, Said, Setting, Source, Sourced};
 pub use own::OwnError;
@@ -204,6 +206,9 @@ pub enum MountpointCheck {
     Look,
     /// It is mounted here already, by us, and not touched.
     Mounted(PathBuf),
+    /// As `Prepare`; but the mount of this device number is to be gone on with, and no daemon serves it now: it is not
+    /// touched.
+    Kept(u64),
 }
 
 /// [`MountConfig`], or why there is none; and what was found out on the way.
@@ -299,6 +304,17 @@ fn portage_config_root() -> Option<PathBuf> {
 #[must_use]
 pub fn log_filter() -> Option<String> {
     std::env::var("RUST_LOG").ok().filter(|filter| !filter.trim().is_empty())
+}
+
+/// Names the variable of [`kept_descriptors`].
+pub const KEPT_VARIABLE: &str = "BINHOSTFS_KEPT";
+
+/// Numbers of the descriptors that the process which started this one left open for it, as `BINHOSTFS_KEPT=DEVICE,LEDGER`.
+#[must_use]
+pub fn kept_descriptors() -> Option<(i32, i32)> {
+    let text = std::env::var(KEPT_VARIABLE).ok()?;
+    let (device, ledger) = text.split_once(',')?;
+    Some((device.parse().ok()?, ledger.parse().ok()?))
 }
 
 /// Whether standard error goes to journald, which adds time and priority itself.

@@ -5,6 +5,8 @@
 //! | `GET /v1/status` | a [`Status`] |
 //! | `POST /v1/refresh`, with `?accept_older=true` if need be | a [`Refreshed`], when it is done |
 //! | `GET /v1/packages`, with `?atom=ATOM` any number of times, percent-encoded | [`Packages`]: those that match, or all; `error` with status 400 or 502 |
+//! | `POST /v1/reload` | a [`Reloading`]: whether the program is run anew, now |
+//! | `GET /v1/run` | a [`Run`]: another number for each run of the program |
 //! | `POST /v1/verify` | a [`VerifyResult`], when the whole cache was read |
 //!
 //! The socket belongs to whoever started the daemon (mode 0600).
@@ -13,11 +15,13 @@
 
 mod client;
 mod packages;
+mod reload;
 mod server;
 mod status;
 
-pub use client::{ClientError, get_packages, get_status, refresh, verify};
+pub use client::{ClientError, get_packages, get_status, refresh, reload, verify};
 pub use packages::{PackageState, PackageStatus, Packages};
+pub use reload::{Reloading, Run};
 pub use server::{ControlError, Server};
 pub use status::{
     BinhostStatus, CacheStatus, DownloadStatus, EntriesStatus, FailureStatus, GenerationStatus, KeyringStatus,
@@ -36,6 +40,10 @@ const PACKAGES_PATH: &str = "/v1/packages";
 const ATOM: &str = "atom";
 /// Path of the verification of the cache.
 const VERIFY_PATH: &str = "/v1/verify";
+/// Path of the resource that has the program run anew.
+const RELOAD_PATH: &str = "/v1/reload";
+/// Path of what tells one run of the program from the next.
+const RUN_PATH: &str = "/v1/run";
 /// Query of a refresh that may bring an older index.
 const ACCEPT_OLDER: &str = "accept_older=true";
 
@@ -47,6 +55,8 @@ pub trait Control: Send + Sync {
     fn packages(&self, atoms: Vec<Atom>) -> tokio::sync::oneshot::Receiver<Result<Vec<PackageStatus>, String>>;
     /// Reads the whole cache again.
     fn verify(&self) -> tokio::sync::oneshot::Receiver<VerifyResult>;
+    /// Runs the program anew, with the mount as it is. The answer, when it comes: it is about to, or why not.
+    fn reload(&self) -> tokio::sync::oneshot::Receiver<Result<(), String>>;
     /// Asks the binhost for its index now. The answer, when it comes, is a summary or why it failed.
     fn refresh(&self, accept_older: bool) -> tokio::sync::oneshot::Receiver<Result<String, String>>;
 }

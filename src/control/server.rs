@@ -18,7 +18,10 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::UnixListener;
 
-use super::{ACCEPT_OLDER, ATOM, Control, PACKAGES_PATH, Packages, REFRESH_PATH, Refreshed, STATUS_PATH, VERIFY_PATH};
+use super::{
+    ACCEPT_OLDER, ATOM, Control, PACKAGES_PATH, Packages, REFRESH_PATH, RELOAD_PATH, RUN_PATH, Refreshed, Reloading,
+    Run, STATUS_PATH, VERIFY_PATH,
+};
 use crate::index::Atom;
 
 /// Connections at the same time; more wait.
@@ -126,7 +129,13 @@ async fn answer(request: &Request<Incoming>, control: &dyn Control) -> Response<
             Ok(result) => json(StatusCode::OK, &result),
             Err(_) => json(StatusCode::BAD_GATEWAY, &problem("the daemon is stopping")),
         },
-        (_, STATUS_PATH | REFRESH_PATH | VERIFY_PATH | PACKAGES_PATH) => {
+        (&Method::GET, RUN_PATH) => json(StatusCode::OK, &Run::this()),
+        (&Method::POST, RELOAD_PATH) => {
+            let answer = control.reload().await.unwrap_or_else(|_| Err("the daemon is stopping".to_owned()));
+            let code = if answer.is_ok() { StatusCode::OK } else { StatusCode::CONFLICT };
+            json(code, &Reloading { error: answer.err() })
+        }
+        (_, STATUS_PATH | REFRESH_PATH | VERIFY_PATH | PACKAGES_PATH | RELOAD_PATH | RUN_PATH) => {
             json(StatusCode::METHOD_NOT_ALLOWED, &problem("not this method"))
         }
         _ => json(StatusCode::NOT_FOUND, &problem("no such resource")),

@@ -21,6 +21,7 @@ mod demo;
 mod emerge;
 mod faults;
 mod fuzz;
+mod handover;
 mod harness;
 mod imports;
 mod life;
