@@ -233,6 +233,7 @@ impl Resolver<'_> {
         match check {
             MountpointCheck::Prepare => Ok(mountpoint::check(asked)?),
             MountpointCheck::Mounted(mountpoint) => Ok(mountpoint.clone()),
+            MountpointCheck::Kept(device) => Ok(mountpoint::check_kept(asked, *device)?),
             MountpointCheck::Look => {
                 let (path, own) = mountpoint::look(asked)?;
                 if own {

@@ -22,7 +22,8 @@ use tokio::net::UnixListener;
 
 use super::{
     ACCEPT_OLDER, ATOM, Control, GENERATIONS_PATH, KEEP_PATH, METRICS_PATH, PACKAGES_PATH, PAGE_PATH, Packages,
-    REFRESH_PATH, ROLLBACK_PATH, Refreshed, STATUS_PATH, STYLE_PATH, VERIFY_PATH, exposition, generations, page,
+    REFRESH_PATH, RELOAD_PATH, ROLLBACK_PATH, RUN_PATH, Refreshed, Reloading, Run, STATUS_PATH, STYLE_PATH,
+    VERIFY_PATH, exposition, generations, page,
 };
 use crate::config::Group;
 use crate::index::Atom;
@@ -175,10 +176,16 @@ pub(super) async fn answer(request: &Request<Incoming>, control: &dyn Control) -
         (&Method::GET, GENERATIONS_PATH) | (&Method::POST, ROLLBACK_PATH | KEEP_PATH) => {
             generations::answer(request, control).await
         }
+        (&Method::GET, RUN_PATH) => json(StatusCode::OK, &Run::this()),
+        (&Method::POST, RELOAD_PATH) => {
+            let answer = control.reload().await.unwrap_or_else(|_| Err("the daemon is stopping".to_owned()));
+            let code = if answer.is_ok() { StatusCode::OK } else { StatusCode::CONFLICT };
+            json(code, &Reloading { error: answer.err() })
+        }
         (
             _,
             GENERATIONS_PATH | ROLLBACK_PATH | KEEP_PATH | STATUS_PATH | METRICS_PATH | PAGE_PATH | STYLE_PATH
-            | REFRESH_PATH | VERIFY_PATH | PACKAGES_PATH,
+            | REFRESH_PATH | VERIFY_PATH | PACKAGES_PATH | RELOAD_PATH | RUN_PATH,
         ) => json(StatusCode::METHOD_NOT_ALLOWED, &problem("not this method")),
         _ => json(StatusCode::NOT_FOUND, &problem("no such resource")),
     }

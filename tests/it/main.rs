@@ -22,6 +22,7 @@ mod emerge;
 mod faults;
 mod fuzz;
 mod generations;
+mod handover;
 mod harness;
 mod imports;
 mod life;
