@@ -9,6 +9,7 @@ mod cpu;
 mod error;
 mod group;
 mod interval;
+mod mountinfo;
 mod mountpoint;
 mod name;
 mod origin;
@@ -31,6 +32,7 @@ pub use cpu::{CpuLevel, CpuLevelError, CpuNeed};
 pub use error::ConfigError;
 pub use group::{Group, GroupError};
 pub use interval::{Interval, IntervalError};
+pub use mountinfo::{MountEntry, mount_on, mounts_of};
 pub use mountpoint::MountpointError;
 pub use origin::{Origin, Report, Said, Setting, Source, Sourced};
 pub use own::OwnError;
@@ -53,6 +55,8 @@ pub const DEFAULT_KEYRING: &str = "/usr/share/openpgp-keys/gentoo-release.asc";
 pub const DEFAULT_PORTAGE_GNUPG: &str = portage::DEFAULT_GNUPG;
 /// The configuration file unless `--config` says otherwise. It need not exist.
 pub const DEFAULT_CONFIG: &str = "/etc/binhostfs.toml";
+/// How many generations are kept, unless `generations` says otherwise: the one that is shown and two before it.
+pub const DEFAULT_GENERATIONS: NonZeroUsize = NonZeroUsize::new(3).unwrap();
 /// The shortest interval between two refreshes.
 pub const MIN_REFRESH: Duration = Duration::from_secs(1);
 
@@ -211,6 +215,9 @@ pub enum MountpointCheck {
     Look,
     /// It is mounted here already, by us, and not touched.
     Mounted(PathBuf),
+    /// As `Prepare`; but the mount of this device number is to be gone on with, and no daemon serves it now: it is not
+    /// touched.
+    Kept(u64),
 }
 
 /// [`MountConfig`], or why there is none; and what was found out on the way.
@@ -247,6 +254,8 @@ pub struct MountConfig {
     pub passthrough: Passthrough,
     /// See [`Prefetch`].
     pub prefetch: Prefetch,
+    /// How many generations are kept, with the one that is shown.
+    pub generations: NonZeroUsize,
     /// Which entries are shown, of whatever binhost.
     pub selection: Selection,
     /// See [`LibcGuard`].
@@ -298,6 +307,7 @@ impl MountConfig {
             ("listen", self.listen != new.listen),
             ("passthrough", self.passthrough != new.passthrough),
             ("prefetch", self.prefetch != new.prefetch),
+            ("generations", self.generations != new.generations),
         ];
         differs.into_iter().filter_map(|(key, differs)| differs.then_some(key))
     }
@@ -319,6 +329,17 @@ pub fn log_filter() -> Option<String> {
 pub fn wants_colour() -> bool {
     let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
     set("NO_COLOR").is_none() && set("TERM").is_none_or(|term| term != "dumb")
+}
+
+/// Names the variable of [`kept_descriptors`].
+pub const KEPT_VARIABLE: &str = "BINHOSTFS_KEPT";
+
+/// Numbers of the descriptors that the process which started this one left open for it, as `BINHOSTFS_KEPT=DEVICE,LEDGER`.
+#[must_use]
+pub fn kept_descriptors() -> Option<(i32, i32)> {
+    let text = std::env::var(KEPT_VARIABLE).ok()?;
+    let (device, ledger) = text.split_once(',')?;
+    Some((device.parse().ok()?, ledger.parse().ok()?))
 }
 
 /// Whether standard error goes to journald, which adds time and priority itself.

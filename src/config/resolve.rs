@@ -1,6 +1,7 @@
 //! Where command line, `/etc/binhostfs.toml` and Portage's files meet.
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,8 +12,9 @@ use super::own::{self, Own};
 use super::portage::{self, Files, Places, Portage, PortageError};
 use super::{
     ByteSize, ConfigError, ConfigFiles, DEFAULT_CACHE_DIR, DEFAULT_CACHE_SIZE, DEFAULT_CONFIG, DEFAULT_CONTROL,
-    DEFAULT_PORTAGE_GNUPG, DEFAULT_REFRESH, Interval, LibcGuard, MIN_REFRESH, MountConfig, MountpointCheck,
-    Passthrough, Prefetch, RawMount, Resolution, Selection, SignaturePolicy, mountpoint, portage_config_root,
+    DEFAULT_GENERATIONS, DEFAULT_PORTAGE_GNUPG, DEFAULT_REFRESH, Interval, LibcGuard, MIN_REFRESH, MountConfig,
+    MountpointCheck, Passthrough, Prefetch, RawMount, Resolution, Selection, SignaturePolicy, mountpoint,
+    portage_config_root,
 };
 use crate::index::Atom;
 
@@ -156,6 +158,14 @@ impl Resolver<'_> {
                 passthrough,
             ),
             prefetch: self.value("prefetch", &raw.prefetch, "--prefetch", &own.prefetch, Prefetch::default(), prefetch),
+            generations: self.value(
+                "generations",
+                &None,
+                "",
+                &own.generations,
+                DEFAULT_GENERATIONS,
+                NonZeroUsize::to_string,
+            ),
             selection: self.selection(),
             libc_guard: self.libc_guard(),
             portage_gnupg: self.portage_gnupg(),
@@ -223,6 +233,7 @@ impl Resolver<'_> {
         match check {
             MountpointCheck::Prepare => Ok(mountpoint::check(asked)?),
             MountpointCheck::Mounted(mountpoint) => Ok(mountpoint.clone()),
+            MountpointCheck::Kept(device) => Ok(mountpoint::check_kept(asked, *device)?),
             MountpointCheck::Look => {
                 let (path, own) = mountpoint::look(asked)?;
                 if own {

@@ -15,17 +15,24 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use super::{
-    ACCEPT_OLDER, ATOM, PACKAGES_PATH, Packages, REFRESH_PATH, Refreshed, STATUS_PATH, Status, VERIFY_PATH,
-    VerifyResult,
+    ACCEPT_OLDER, ATOM, GENERATIONS_PATH, Generations, KEEP_PATH, Keep, NO_METHOD, NO_RESOURCE, PACKAGES_PATH,
+    Packages, REFRESH_PATH, RELOAD_PATH, ROLLBACK_PATH, RUN_PATH, Refreshed, Reloading, RollbackTo, Run, STATUS_PATH,
+    Status, VERIFY_PATH, VerifyResult,
 };
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// A refresh tries every URL, with patience.
 const REFRESH_TIMEOUT: Duration = Duration::from_secs(600);
+/// Large indexes are read and written, on a small machine; no binhost is waited for.
+const ROLLBACK_TIMEOUT: Duration = Duration::from_secs(120);
 /// A cache may be large, and its disk slow.
 const VERIFY_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 /// What this one is.
 const OWN: &str = concat!("version ", env!("CARGO_PKG_VERSION"));
+/// Between the end of a run of the program and the first answer of the next.
+const RELOAD_TIMEOUT: Duration = Duration::from_secs(120);
+/// How often it is looked for.
+const RELOAD_POLL: Duration = Duration::from_millis(30);
 /// Largest answer that is read, bytes.
 const MAX_ANSWER: usize = 256 << 20;
 
@@ -118,12 +125,64 @@ pub async fn get_packages(path: &Path, atoms: &[Atom]) -> Result<Packages, Clien
     }
 }
 
+/// Asks the daemon behind `path` what generations it has.
+///
+/// # Errors
+/// See [`ClientError`].
+pub async fn get_generations(path: &Path) -> Result<Generations, ClientError> {
+    ask(path, Method::GET, GENERATIONS_PATH, ROLLBACK_TIMEOUT).await
+}
+
+/// Has the daemon behind `path` show another generation.
+///
+/// # Errors
+/// See [`ClientError`]. That it cannot be is in the answer.
+pub async fn rollback(path: &Path, to: RollbackTo) -> Result<Refreshed, ClientError> {
+    let query = match to {
+        RollbackTo::Latest => format!("{ROLLBACK_PATH}?to=latest"),
+        RollbackTo::Previous => ROLLBACK_PATH.to_owned(),
+        RollbackTo::Generation(number) => format!("{ROLLBACK_PATH}?to={number}"),
+    };
+    ask(path, Method::POST, &query, ROLLBACK_TIMEOUT).await
+}
+
+/// Has the daemon behind `path` keep a generation, or not.
+///
+/// # Errors
+/// See [`ClientError`]. That it cannot be is in the answer.
+pub async fn keep(path: &Path, number: u64, keep: Keep) -> Result<Refreshed, ClientError> {
+    let query = format!("{KEEP_PATH}?generation={number}&keep={}", keep == Keep::Always);
+    ask(path, Method::POST, &query, ROLLBACK_TIMEOUT).await
+}
+
 /// Has the daemon behind `path` read its whole cache again, and waits for it.
 ///
 /// # Errors
 /// See [`ClientError`].
 pub async fn verify(path: &Path) -> Result<VerifyResult, ClientError> {
     ask(path, Method::POST, VERIFY_PATH, VERIFY_TIMEOUT).await
+}
+
+/// Has the daemon behind `path` run its program anew, and waits until that answers.
+///
+/// # Errors
+/// See [`ClientError`]. It would not start, or did not.
+pub async fn reload(path: &Path) -> Result<(), ClientError> {
+    let bad = |reason: String| ClientError::BadAnswer { path: path.to_owned(), reason };
+    let before: Run = ask(path, Method::GET, RUN_PATH, TIMEOUT).await?;
+    let answer: Reloading = ask(path, Method::POST, RELOAD_PATH, RELOAD_TIMEOUT).await?;
+    if let Some(error) = answer.error {
+        return Err(bad(error));
+    }
+    let begun = tokio::time::Instant::now();
+    loop {
+        match ask::<Run>(path, Method::GET, RUN_PATH, TIMEOUT).await {
+            Ok(run) if run != before => return Ok(()),
+            Ok(_) | Err(_) if begun.elapsed() < RELOAD_TIMEOUT => tokio::time::sleep(RELOAD_POLL).await,
+            Ok(_) => return Err(bad("it was not run anew; its log says why".to_owned())),
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 impl ClientError {
@@ -192,8 +251,11 @@ impl Answer {
         }
     }
 
+    /// What there is no more of, or not yet, may be 404 as well.
     fn is_unknown(&self) -> bool {
-        [StatusCode::NOT_FOUND, StatusCode::METHOD_NOT_ALLOWED].contains(&self.code)
+        let says = |word: &str| self.body.windows(word.len()).any(|window| window == word.as_bytes());
+        self.code == StatusCode::NOT_FOUND && says(NO_RESOURCE)
+            || self.code == StatusCode::METHOD_NOT_ALLOWED && says(NO_METHOD)
     }
 
     /// Old ones do not say their version, but answer with JSON.

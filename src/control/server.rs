@@ -21,8 +21,9 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::UnixListener;
 
 use super::{
-    ACCEPT_OLDER, ATOM, Control, METRICS_PATH, PACKAGES_PATH, PAGE_PATH, Packages, REFRESH_PATH, Refreshed,
-    STATUS_PATH, STYLE_PATH, VERIFY_PATH, exposition, page,
+    ACCEPT_OLDER, ATOM, Control, GENERATIONS_PATH, KEEP_PATH, METRICS_PATH, NO_METHOD, NO_RESOURCE, PACKAGES_PATH,
+    PAGE_PATH, Packages, REFRESH_PATH, RELOAD_PATH, ROLLBACK_PATH, RUN_PATH, Refreshed, Reloading, Run, STATUS_PATH,
+    STYLE_PATH, VERIFY_PATH, exposition, generations, page,
 };
 use crate::config::Group;
 use crate::index::Atom;
@@ -150,7 +151,10 @@ pub(super) fn http() -> hyper::server::conn::http1::Builder {
     http
 }
 
-pub(super) async fn answer(request: &Request<Incoming>, control: &dyn Control) -> Response<Full<Bytes>> {
+/// What is sent back.
+pub(super) type Answer = Response<Full<Bytes>>;
+
+pub(super) async fn answer(request: &Request<Incoming>, control: &dyn Control) -> Answer {
     match (request.method(), request.uri().path()) {
         (&Method::GET, STATUS_PATH) => json(StatusCode::OK, &control.status()),
         (&Method::GET, METRICS_PATH) => {
@@ -169,10 +173,21 @@ pub(super) async fn answer(request: &Request<Incoming>, control: &dyn Control) -
             Ok(result) => json(StatusCode::OK, &result),
             Err(_) => json(StatusCode::BAD_GATEWAY, &problem("the daemon is stopping")),
         },
-        (_, STATUS_PATH | METRICS_PATH | PAGE_PATH | STYLE_PATH | REFRESH_PATH | VERIFY_PATH | PACKAGES_PATH) => {
-            json(StatusCode::METHOD_NOT_ALLOWED, &problem("not this method"))
+        (&Method::GET, GENERATIONS_PATH) | (&Method::POST, ROLLBACK_PATH | KEEP_PATH) => {
+            generations::answer(request, control).await
         }
-        _ => json(StatusCode::NOT_FOUND, &problem("no such resource")),
+        (&Method::GET, RUN_PATH) => json(StatusCode::OK, &Run::this()),
+        (&Method::POST, RELOAD_PATH) => {
+            let answer = control.reload().await.unwrap_or_else(|_| Err("the daemon is stopping".to_owned()));
+            let code = if answer.is_ok() { StatusCode::OK } else { StatusCode::CONFLICT };
+            json(code, &Reloading { error: answer.err() })
+        }
+        (
+            _,
+            GENERATIONS_PATH | ROLLBACK_PATH | KEEP_PATH | STATUS_PATH | METRICS_PATH | PAGE_PATH | STYLE_PATH
+            | REFRESH_PATH | VERIFY_PATH | PACKAGES_PATH | RELOAD_PATH | RUN_PATH,
+        ) => json(StatusCode::METHOD_NOT_ALLOWED, &problem(NO_METHOD)),
+        _ => json(StatusCode::NOT_FOUND, &problem(NO_RESOURCE)),
     }
 }
 
@@ -210,6 +225,11 @@ fn text(media_type: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes
         response.headers_mut().insert(name, HeaderValue::from_static(value));
     }
     response
+}
+
+/// An answer that says why there is none.
+pub(super) fn refuse(code: StatusCode, error: String) -> Answer {
+    json(code, &problem(&error))
 }
 
 pub(super) fn json(code: StatusCode, body: &impl serde::Serialize) -> Response<Full<Bytes>> {

@@ -21,6 +21,8 @@ mod demo;
 mod emerge;
 mod faults;
 mod fuzz;
+mod generations;
+mod handover;
 mod harness;
 mod imports;
 mod life;

@@ -19,7 +19,7 @@ use crate::index::Atom;
 use table::{Item, Table};
 
 /// Keys of the file.
-pub(super) const KEYS: [&str; 18] = [
+pub(super) const KEYS: [&str; 19] = [
     "mountpoint",
     "cache-dir",
     "cache-size",
@@ -29,6 +29,7 @@ pub(super) const KEYS: [&str; 18] = [
     "listen",
     "passthrough",
     "prefetch",
+    "generations",
     "verify-signature",
     "keyring",
     "include",
@@ -78,6 +79,7 @@ pub(super) struct Own {
     pub(super) listen: Value<SocketAddr>,
     pub(super) passthrough: Value<Passthrough>,
     pub(super) prefetch: Value<Prefetch>,
+    pub(super) generations: Value<NonZeroUsize>,
     pub(super) libc_guard: Value<LibcGuard>,
     pub(super) include: Value<Vec<Atom>>,
     pub(super) exclude: Value<Vec<Atom>>,
@@ -132,6 +134,7 @@ fn own(table: &Table<'_, '_>) -> Result<Own, OwnError> {
         passthrough: table
             .get("passthrough", |item| choice(&item, [("auto", Passthrough::Auto), ("off", Passthrough::Off)]))?,
         prefetch: table.get("prefetch", |item| choice(&item, [("plan", Prefetch::Plan), ("off", Prefetch::Off)]))?,
+        generations: table.get("generations", number)?,
         libc_guard: table
             .get("libc-guard", |item| item.boolean().map(|on| if on { LibcGuard::On } else { LibcGuard::Off }))?,
         include: table.get("include", parsed)?,
@@ -159,11 +162,7 @@ fn shared(table: &Table<'_, '_>) -> Result<Shared, OwnError> {
     Ok(Shared {
         verify_signature: table.get("verify-signature", |item| item.boolean())?,
         keyring: table.get("keyring", keyring)?,
-        quorum: table.get("quorum", |item| {
-            let number = item.integer()?;
-            let number = usize::try_from(number).ok().and_then(NonZeroUsize::new);
-            number.ok_or_else(|| "it must be 1 or more".to_owned())
-        })?,
+        quorum: table.get("quorum", number)?,
         offline: table.get("offline", |item| choice(&item, [("show", Offline::Show), ("hide", Offline::Hide)]))?,
         cpu: table.get("cpu-level", |item| one(item.text()?))?,
     })
@@ -183,6 +182,11 @@ fn choice<T: Copy, const N: usize>(item: &Item<'_, '_>, choices: [(&str, T); N])
     found
         .map(|(_, value)| *value)
         .ok_or_else(|| format!("{text:?} is none of {}", choices.map(|(name, _)| format!("{name:?}")).join(" and ")))
+}
+
+fn number(item: Item<'_, '_>) -> Result<NonZeroUsize, String> {
+    let number = usize::try_from(item.integer()?).ok().and_then(NonZeroUsize::new);
+    number.ok_or_else(|| "it must be 1 or more".to_owned())
 }
 
 fn path(text: &str) -> Result<PathBuf, String> {

@@ -107,6 +107,12 @@ fn hostile_clients_harm_nobody() {
         let answer = mounted.send_over_tcp(bad);
         assert!(answer.as_ref().is_none_or(|answer| answer.status >= 400), "{answer:?}");
     }
+    // Nor does asking without end.
+    let start = Instant::now();
+    for _ in 0..60 {
+        assert_eq!(mounted.ask_over_tcp("GET", "/style.css").status, 200);
+    }
+    assert!(start.elapsed() > Duration::from_millis(500), "{:?}", start.elapsed());
     // As many as are served at once say a byte at a time and then nothing; the administrator does not notice.
     let mut slow: Vec<_> = (0..32).map(|_| mounted.connect()).collect();
     slow.iter_mut().for_each(|stream| stream.write_all(b"G").unwrap());

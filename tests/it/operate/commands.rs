@@ -227,7 +227,8 @@ fn a_refresh_that_fails_says_so_in_json_too() {
 }
 
 /// Every command that asks a daemon.
-const ASKING: [&[&str]; 5] = [&["status"], &["list"], &["why", "a"], &["refresh"], &["verify"]];
+const ASKING: [&[&str]; 8] =
+    [&["status"], &["list"], &["why", "a"], &["refresh"], &["verify"], &["generations"], &["rollback"], &["reload"]];
 
 #[track_caller]
 fn says(socket: &Path, code: i32, text: &str) {
