@@ -231,6 +231,7 @@ fn what_is_under_way_ends_with_its_emerge() {
     assert!(reader.wait().unwrap().success());
     mounted.settled();
     assert_eq!((origin.package_requests(), cached(&mounted)), (4, 2));
+    assert_eq!(mounted.counter("prefetch_wasted"), 2);
     assert_eq!(mounted.counter("failed_opens"), 0);
     assert!(mounted.status()["failures"].as_array().unwrap().is_empty());
 }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::harness::{Mounted, Options, Origin, Package, can_mount};
@@ -48,6 +49,23 @@ fn over_tcp_everything_is_read_only() {
     assert_eq!(mounted.ask("GET", "/v1/nothing").status, 404);
     assert_eq!(mounted.ask("GET", "/v1/packages?atom=%20%3C").status, 400);
     assert_eq!(mounted.ask("GET", "/v1/packages?nonsense=a/b").status, 400);
+}
+
+#[test]
+fn the_readme_has_every_resource() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = fs::read_to_string(root.join("README.md")).unwrap();
+    let mut paths = Vec::new();
+    for file in fs::read_dir(root.join("src/control")).unwrap() {
+        let text = fs::read_to_string(file.unwrap().path()).unwrap();
+        let constants = text.lines().filter_map(|line| line.split_once("_PATH: &str = \"")?.1.strip_suffix("\";"));
+        paths.extend(constants.map(str::to_owned));
+    }
+    assert!(paths.len() >= 8, "{paths:?}");
+    for path in paths {
+        let named = ["GET", "POST"].iter().any(|method| readme.contains(&format!("`{method} {path}`")));
+        assert!(named, "README.md does not name {path} with its method (section Monitoring)");
+    }
 }
 
 #[test]
