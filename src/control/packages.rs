@@ -86,7 +86,7 @@ pub struct PackageStatus {
     /// SHA-256 of what is cached.
     #[serde(default)]
     pub sha256: Option<String>,
-    /// The URL of the binhost that it was fetched from, where that was since the start of the daemon.
+    /// The URL of the binhost that what is cached was fetched from, where that is known.
     #[serde(default)]
     pub source: Option<String>,
     /// Who opened it last, where that was lately.

@@ -108,7 +108,7 @@ impl Question<'_> {
             cached: known.is_some(),
             since: known.map(|known| known.since),
             sha256: known.map(|known| known.digest.to_string()),
-            source: self.fetcher.source(part.origin, record.id),
+            source: known.and_then(|known| self.store.source(known.digest)),
             caller,
             verified_by: known.map(|known| match known.assurance {
                 Assurance::DigestsOnly => "digests".to_owned(),

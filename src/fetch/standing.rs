@@ -23,7 +23,7 @@ pub struct Standing {
     pub state: State,
     /// What its binhost is called in the configuration.
     pub binhost: String,
-    /// The URL of the binhost that it was fetched from since the start.
+    /// The URL of the binhost that what is cached was fetched from, where that is known.
     pub source: Option<String>,
 }
 
@@ -32,7 +32,9 @@ impl Fetcher {
     #[must_use]
     pub fn standing(&self, wanted: &Wanted) -> Standing {
         let (key, record) = (wanted.key(), wanted.record());
+        let mut source = None;
         let state = if let Some(known) = self.store.known(record.id, record.size, &wanted.origin().policy) {
+            source = self.store.source(known.digest);
             State::Cached(known)
         } else if self.flights().contains_key(&key) {
             State::Fetching
@@ -40,6 +42,6 @@ impl Fetcher {
             self.failures.reason(key).map_or(State::Remote, State::Failed)
         };
         let binhost = wanted.origin().upstream.binhost().name.clone();
-        Standing { state, binhost, source: self.source(key.0, key.1) }
+        Standing { state, binhost, source }
     }
 }

@@ -1,7 +1,7 @@
-//! Who opened a package last, and which URL it came from: for people who ask. In memory only, and bounded; a restart forgets.
+//! Who opened a package last: for people who ask. In memory only, and bounded; a restart forgets.
 
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use lru::LruCache;
@@ -11,8 +11,6 @@ use crate::index::{EntryId, OriginId};
 
 /// Packages whose last opener is remembered.
 const MAX_CALLERS: NonZeroUsize = NonZeroUsize::new(256).unwrap();
-/// Packages of which it is remembered where they came from; that text is shared.
-const MAX_SOURCES: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
 
 /// A process that opened a package.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,14 +24,11 @@ pub struct Caller {
 }
 
 #[derive(Debug)]
-pub(super) struct Traces {
-    callers: Mutex<LruCache<Key, Caller>>,
-    sources: Mutex<LruCache<Key, Arc<str>>>,
-}
+pub(super) struct Traces(Mutex<LruCache<Key, Caller>>);
 
 impl Default for Traces {
     fn default() -> Self {
-        Self { callers: Mutex::new(LruCache::new(MAX_CALLERS)), sources: Mutex::new(LruCache::new(MAX_SOURCES)) }
+        Self(Mutex::new(LruCache::new(MAX_CALLERS)))
     }
 }
 
@@ -47,23 +42,15 @@ impl Traces {
             _ => false,
         };
         // An emerge opens a package some twenty times: its name is looked up once.
-        if !known(&mut lock(&self.callers)) {
+        if !known(&mut self.lock()) {
             let caller = Caller { pid, name: name_of(pid), at: SystemTime::now() };
-            lock(&self.callers).put(key, caller);
+            self.lock().put(key, caller);
         }
     }
 
-    /// It was fetched from `url`, where its PATH is `path`.
-    pub(super) fn fetched(&self, key: Key, url: &str, path: &str) {
-        let mirror = url.strip_suffix(path).unwrap_or(url);
-        let mut sources = lock(&self.sources);
-        let shared = sources.iter().map(|(_, known)| known).find(|known| ***known == *mirror).cloned();
-        sources.put(key, shared.unwrap_or_else(|| Arc::from(mirror)));
+    fn lock(&self) -> MutexGuard<'_, LruCache<Key, Caller>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A process chooses its name itself: what could disturb a terminal is not passed on. The kernel makes the file from memory.
@@ -82,13 +69,7 @@ impl Fetcher {
     /// Who opened an entry last, of the packages opened lately.
     #[must_use]
     pub fn caller(&self, origin: OriginId, id: EntryId) -> Option<Caller> {
-        lock(&self.traces.callers).peek(&(origin, id)).cloned()
-    }
-
-    /// The URL of the binhost that an entry was fetched from since the start, without credentials.
-    #[must_use]
-    pub fn source(&self, origin: OriginId, id: EntryId) -> Option<String> {
-        lock(&self.traces.sources).peek(&(origin, id)).map(ToString::to_string)
+        self.traces.lock().peek(&(origin, id)).cloned()
     }
 }
 
@@ -109,22 +90,9 @@ mod tests {
         }
         traces.opened(key(999), 0);
         traces.opened(key(998), own);
-        let callers = lock(&traces.callers);
+        let callers = traces.lock();
         let (last, before) = (callers.peek(&key(999)).unwrap(), callers.peek(&key(998)).unwrap());
         assert_eq!((last.pid, &*last.name, before.pid, before.name.is_empty()), (0, "", own, false));
         assert!(callers.len() == MAX_CALLERS.get() && callers.peek(&key(0)).is_none());
-    }
-
-    #[test]
-    fn a_source_is_the_url_without_the_path() {
-        let traces = Traces::default();
-        for number in 0..2000 {
-            traces.fetched(key(number), "https://a/b/app-misc/x-1.gpkg.tar", "app-misc/x-1.gpkg.tar");
-        }
-        traces.fetched(key(7), "https://elsewhere/", "app-misc/x-1.gpkg.tar");
-        let sources = lock(&traces.sources);
-        let (one, other) = (sources.peek(&key(1999)).unwrap(), sources.peek(&key(1998)).unwrap());
-        assert!(&**one == "https://a/b/" && Arc::ptr_eq(one, other) && sources.len() == MAX_SOURCES.get());
-        assert_eq!(&**sources.peek(&key(7)).unwrap(), "https://elsewhere/");
     }
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command;
 
-use crate::harness::{Act, Mounted, Options, Origin, Package, binary, can_mount, eventually, index_of};
+use crate::harness::{Act, Mounted, Options, Origin, Package, binary, can_mount, eventually, have, index_of};
 
 fn why(mounted: &Mounted, atom: &str) -> String {
     let output = Command::new(binary()).args(["why", atom, "--control"]).arg(mounted.control()).output().unwrap();
@@ -33,7 +33,10 @@ pub(super) fn plain(mounted: &Mounted, text: &str) -> String {
 
 #[test]
 fn says_all_there_is() {
-    if !can_mount() {
+    // Where a body came from stands in an attribute of its file.
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let attributes = rustix::fs::setxattr(file.path(), "user.x", b"y", rustix::fs::XattrFlags::empty()).is_ok();
+    if !can_mount() || !have(attributes, "a file system with extended attributes for temporary files") {
         return;
     }
     let packages = [Package::new("good-1.0", 50_000), Package::new("bad-1.0", 50_000)];
@@ -42,7 +45,7 @@ fn says_all_there_is() {
         .replace("CPV: app-misc/good-1.0\n", "CPV: app-misc/good-1.0\nIUSE: +nls doc -test\nUSE: amd64 nls test\n");
     origin.put_index(index.as_bytes());
     origin.script(&packages[1].path, [Act::Flip(20_000)]);
-    let mounted = Options::new(origin.url()).mount();
+    let mut mounted = Options::new(origin.url()).mount();
     assert_eq!(
         plain(&mounted, &why(&mounted, "good")),
         "\
@@ -68,6 +71,11 @@ app-misc/good-1.0:0, build 1, 54.0 KiB from NAME
   needs     USE=\"nls -doc test\", else emerge -k passes over it
 "
     );
+    // Who opened it is forgotten with the daemon; where it came from is not.
+    mounted.stop();
+    mounted.start();
+    let text = plain(&mounted, &why(&mounted, "good"));
+    assert!(text.contains("  fetched   TIME, from URL/\n") && !text.contains("  opened "), "{text}");
     fs::read(mounted.path(&packages[1].path)).unwrap_err();
     eventually(20, "it is left out", || !mounted.status()["refused"].as_array().unwrap().is_empty());
     let text = plain(&mounted, &why(&mounted, "bad"));
