@@ -4,9 +4,10 @@ use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::harness::{Mounted, Options, Origin, Package, can_mount};
+use crate::harness::{Mounted, Options, Origin, Package, binary, can_mount};
 
 fn listening(origin: &Origin) -> Mounted {
     Options::new(origin.url()).with(["--listen", "127.0.0.1:0"]).mount()
@@ -94,6 +95,62 @@ fn without_the_option_nothing_listens() {
         let own =
             listening.filter(|line| inodes.iter().any(|inode| line.split_whitespace().nth(9) == Some(inode))).count();
         assert_eq!(own, 0, "{table}");
+    }
+}
+
+#[test]
+fn an_address_in_use_stops_the_start_and_leaves_nothing() {
+    if !can_mount() {
+        return;
+    }
+    let origin = one();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let place = tempfile::TempDir::with_prefix("binhostfs-it.").unwrap();
+    let mut mounted = Options::new(origin.url()).with(["--listen", &address]).unstarted_in(place);
+    assert!(!mounted.try_start() && !mounted.is_mounted());
+    let said = format!(
+        "binhostfs: answering on {address}: Address already in use (os error 98); choose another address with --listen"
+    );
+    assert!(mounted.log().contains(&said), "{}", mounted.log());
+    assert!(!mounted.control().exists());
+    drop(taken);
+    mounted.start();
+    assert_eq!(mounted.ask_over_tcp("GET", "/metrics").status, 200);
+}
+
+#[test]
+fn addresses_and_groups_are_checked() {
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join("binhostfs.toml");
+    let check = |toml: &str, options: &[&str]| {
+        let common = "[binhost.a]\nurl = \"https://a.example/\"\nverify-signature = false\n";
+        fs::write(&file, format!("mountpoint = {:?}\n{toml}\n{common}", place.path().display().to_string())).unwrap();
+        let mut command = Command::new(binary());
+        let output = command.arg("check-config").arg("--config").arg(&file).args(options).output().unwrap();
+        let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+        (output.status.code(), text)
+    };
+    let (code, text) = check("listen = \"127.0.0.1:9123\"\ncontrol-group = \"root\"", &[]);
+    assert!(
+        code == Some(0) && text.contains("listen = 127.0.0.1:9123") && text.contains("control-group = root"),
+        "{text}"
+    );
+    assert!(!text.contains("warning: status and metrics"), "{text}");
+    let (code, text) = check("", &["--listen", "[::]:9123", "--control-group", "0"]);
+    assert!(
+        code == Some(0) && text.contains("warning: status and metrics are on [::]:9123: whoever reaches it"),
+        "{text}"
+    );
+    for (toml, options, what) in [
+        ("listen = \"9123\"", &[][..], "binhostfs.toml:2: listen: \"9123\" is not an address with a port, such as"),
+        ("listen = 9123", &[], "binhostfs.toml:2: listen"),
+        ("control-group = \"nosuch\"", &[], "binhostfs.toml:2: control-group: there is no group \"nosuch\""),
+        ("", &["--control-group", "nosuch"], "there is no group \"nosuch\""),
+        ("", &["--listen", "localhost"], "invalid value 'localhost' for '--listen <ADDRESS>'"),
+    ] {
+        let (code, text) = check(toml, options);
+        assert!(code == Some(2) && text.contains(what), "{toml} {options:?}: {text}");
     }
 }
 
