@@ -66,7 +66,11 @@ pub enum ClientError {
     #[error("{0} may only be used by root, and by the group that `control-group` names if the daemon has one")]
     NotAllowed(PathBuf),
     /// The daemon does not know what it is asked for.
-    #[error("the binhostfs behind {path} is {other}, and does not know what this one, {own}, asks for ({what}): after an upgrade the daemon has to be started again", own = OWN)]
+    #[error(
+        "the binhostfs behind {path} is {other}, and does not know what this one, {own}, asks for ({what}): after an \
+         upgrade the daemon has to be started again",
+        own = OWN
+    )]
     Unknown {
         /// The socket's path.
         path: PathBuf,
@@ -243,7 +247,8 @@ impl Answer {
             }
             Some(error) if self.is_ours() => {
                 let reason = format!(
-                    "its answer (status {code}) is not understood ({error}); it is {other}, this is {OWN}: after an upgrade the daemon has to be started again"
+                    "its answer (status {code}) is not understood ({error}); it is {other}, this is {OWN}: after an \
+                     upgrade the daemon has to be started again"
                 );
                 Err(ClientError::BadAnswer { path, reason })
             }
