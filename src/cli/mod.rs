@@ -4,6 +4,8 @@
 
 mod check_config;
 mod demo;
+#[cfg(any(feature = "docs", test))]
+mod docs;
 mod generations;
 mod logging;
 mod mount;
@@ -48,6 +50,9 @@ enum Command {
     Rollback(generations::RollbackArguments),
     Reload(reload::ReloadArguments),
     Verify(verify::VerifyArguments),
+    #[cfg(feature = "docs")]
+    #[command(hide = true)]
+    Docs(docs::DocsArguments),
 }
 
 /// Runs the program with its arguments, the first of which is its name.
@@ -74,6 +79,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Rollback(arguments) => generations::roll_back(&arguments),
         Command::Reload(arguments) => reload::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
+        #[cfg(feature = "docs")]
+        Command::Docs(arguments) => docs::run(&arguments),
     }
 }
 
