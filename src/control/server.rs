@@ -41,7 +41,10 @@ pub enum ControlError {
     #[error("another binhostfs answers on {0} already: give each mount its own socket with --control")]
     InUse(PathBuf),
     /// The socket cannot be given to the group.
-    #[error("giving the control socket {path} to the group {group}: {source}")]
+    #[error(
+        "giving the control socket {path} to the group {group}: {source}; that takes CAP_CHOWN, and in a systemd unit \
+         SystemCallFilter=@chown too"
+    )]
     Group {
         /// The socket's path.
         path: PathBuf,

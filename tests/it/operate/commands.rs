@@ -10,6 +10,7 @@ use std::process::{Command, Output};
 use serde_json::Value;
 
 use super::why::plain;
+use crate::handover::can_hand_over;
 use crate::harness::{Act, Mounted, Options, Origin, Package, binary, can_mount, eventually};
 
 fn command(socket: &Path, words: &[&str]) -> Output {
@@ -208,6 +209,10 @@ fn json_for_programs() {
     assert_eq!(ask(&["why", "--json", "good"]), package);
     assert_eq!(ask(&["verify", "--json"]), ["bytes", "damaged", "sound"]);
     assert_eq!(ask(&["refresh", "--json"]), ["error", "summary"]);
+    assert_eq!(ask(&["generations", "--json"]).first().map(String::as_str), Some("generations[].added"));
+    if can_hand_over() {
+        assert_eq!(ask(&["reload", "--json"]), ["error"]);
+    }
 }
 
 #[test]
