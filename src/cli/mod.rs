@@ -8,6 +8,7 @@ mod logging;
 mod mount;
 mod output;
 mod packages;
+mod panic;
 mod refresh;
 mod reload;
 mod status;
@@ -17,6 +18,8 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use crate::daemon;
 
 /// Nobody answers on the control socket.
 const NO_DAEMON: u8 = 3;
@@ -45,6 +48,12 @@ enum Command {
     Refresh(refresh::RefreshArguments),
     Reload(reload::ReloadArguments),
     Verify(verify::VerifyArguments),
+    /// Ask a mount whether it answers
+    #[command(name = daemon::PROBE, hide = true)]
+    Probe {
+        /// Where it is
+        mountpoint: std::path::PathBuf,
+    },
 }
 
 /// Runs the program with its arguments, the first of which is its name.
@@ -69,6 +78,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Refresh(arguments) => refresh::run(&arguments),
         Command::Reload(arguments) => reload::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
+        Command::Probe { mountpoint } => match daemon::probe(&mountpoint) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => output::fail(1, error),
+        },
     }
 }
 

@@ -31,6 +31,7 @@ mod portage_view;
 mod reading;
 mod refresh;
 mod refusal;
+mod service;
 mod sharing;
 mod shown;
 mod signatures;
