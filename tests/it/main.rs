@@ -16,6 +16,7 @@ mod ahead;
 mod anchors;
 mod atoms;
 mod check_config;
+mod containers;
 mod crash;
 mod demo;
 mod emerge;
