@@ -4,7 +4,7 @@
 //! which is never answered from a cache. The latter is done by a child process. A thread of this one that waits for an answer of
 //! this one could not be killed, and would keep all of it from dying.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -29,7 +29,7 @@ pub(super) fn start(mountpoint: &Path) {
 }
 
 /// Three times within the limit: one answer may come late.
-fn watch(mountpoint: &PathBuf, runtime: &tokio::runtime::Handle, limit: Duration) {
+fn watch(mountpoint: &Path, runtime: &tokio::runtime::Handle, limit: Duration) {
     let pause = limit / 3;
     loop {
         let begun = Instant::now();

@@ -25,6 +25,7 @@ mod fuzz;
 mod handover;
 mod harness;
 mod imports;
+mod install;
 mod life;
 mod mirrors;
 mod portage_files;
