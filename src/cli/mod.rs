@@ -11,6 +11,7 @@ mod logging;
 mod mount;
 mod output;
 mod packages;
+mod panic;
 mod refresh;
 mod reload;
 mod status;
@@ -20,6 +21,8 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use crate::daemon;
 
 /// Nobody answers on the control socket.
 const NO_DAEMON: u8 = 3;
@@ -53,6 +56,12 @@ enum Command {
     #[cfg(feature = "docs")]
     #[command(hide = true)]
     Docs(docs::DocsArguments),
+    /// Ask a mount whether it answers
+    #[command(name = daemon::PROBE, hide = true)]
+    Probe {
+        /// Where it is
+        mountpoint: std::path::PathBuf,
+    },
 }
 
 /// Runs the program with its arguments, the first of which is its name.
@@ -81,6 +90,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Verify(arguments) => verify::run(&arguments),
         #[cfg(feature = "docs")]
         Command::Docs(arguments) => docs::run(&arguments),
+        Command::Probe { mountpoint } => match daemon::probe(&mountpoint) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => output::fail(1, error),
+        },
     }
 }
 

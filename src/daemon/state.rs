@@ -8,6 +8,7 @@ use super::refusals::Refusal;
 use super::shown;
 use super::source::Source;
 use super::sources::Sources;
+use super::visible;
 use crate::config::{ByteSize, MountConfig};
 use crate::control::{
     BinhostStatus, CacheStatus, DownloadStatus, EntriesStatus, FailureStatus, GenerationStatus, KeyringStatus,
@@ -189,7 +190,11 @@ impl Shared {
             let age = shown(Duration::from_secs(status.time.saturating_sub(confirmed.unwrap_or(refresh.confirmed))));
             format!("{packages} packages, generation {number}{rolled_back}, index confirmed {age} ago{missing}")
         };
-        format!("{mountpoint}: {index}; cache {used} of {bound}")
+        let hidden = match visible::hidden(&self.config.mountpoint) {
+            Some(_) => "; NOBODY ELSE SEES THIS MOUNT, the log says why",
+            None => "",
+        };
+        format!("{mountpoint}: {index}; {} cached, {used} of {bound}{hidden}", cache.packages)
     }
 
     pub(super) fn status(&self) -> Status {
