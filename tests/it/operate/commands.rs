@@ -114,7 +114,7 @@ cached    54.0 KiB  app-misc/good/good-1.0-1.gpkg.tar  NAME
     assert_eq!(printed(&mounted, &["verify"]), "1 packages (54.0 KiB) are as they were verified\n");
     assert_eq!(
         printed(&mounted, &["refresh"]),
-        "PLACE/pkgdir: 3 packages, generation 3, index confirmed N s ago; cache 54.0 KiB of 8.0 GiB\n"
+        "PLACE/pkgdir: 3 packages, generation 3, index confirmed N s ago; 1 cached, 54.0 KiB of 8.0 GiB\n"
     );
     let none = command(&mounted.control(), &["why", "no-such"]);
     assert_eq!(none.status.code(), Some(1));
