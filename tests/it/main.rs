@@ -19,6 +19,7 @@ mod check_config;
 mod crash;
 mod demo;
 mod emerge;
+mod endure;
 mod faults;
 mod fuzz;
 mod harness;
