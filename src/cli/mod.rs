@@ -4,6 +4,7 @@
 
 mod check_config;
 mod demo;
+mod generations;
 mod logging;
 mod mount;
 mod output;
@@ -42,6 +43,8 @@ enum Command {
     List(packages::ListArguments),
     Why(packages::WhyArguments),
     Refresh(refresh::RefreshArguments),
+    Generations(generations::GenerationsArguments),
+    Rollback(generations::RollbackArguments),
     Verify(verify::VerifyArguments),
 }
 
@@ -64,6 +67,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::List(arguments) => packages::list(&arguments),
         Command::Why(arguments) => packages::why(&arguments),
         Command::Refresh(arguments) => refresh::run(&arguments),
+        Command::Generations(arguments) => generations::generations(&arguments),
+        Command::Rollback(arguments) => generations::roll_back(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
     }
 }

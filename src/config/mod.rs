@@ -7,6 +7,7 @@
 mod binhosts;
 mod cpu;
 mod error;
+mod group;
 mod interval;
 mod mountpoint;
 mod name;
@@ -20,6 +21,7 @@ mod watch;
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -27,6 +29,7 @@ use std::time::Duration;
 use crate::index::{Atom, Cpv};
 pub use cpu::{CpuLevel, CpuLevelError, CpuNeed};
 pub use error::ConfigError;
+pub use group::{Group, GroupError};
 pub use interval::{Interval, IntervalError};
 pub use mountpoint::MountpointError;
 pub use origin::{Origin, Report, Said, Setting, Source, Sourced};
@@ -50,6 +53,8 @@ pub const DEFAULT_KEYRING: &str = "/usr/share/openpgp-keys/gentoo-release.asc";
 pub const DEFAULT_PORTAGE_GNUPG: &str = portage::DEFAULT_GNUPG;
 /// The configuration file unless `--config` says otherwise. It need not exist.
 pub const DEFAULT_CONFIG: &str = "/etc/binhostfs.toml";
+/// How many generations are kept, unless `generations` says otherwise: the one that is shown and two before it.
+pub const DEFAULT_GENERATIONS: NonZeroUsize = NonZeroUsize::new(3).unwrap();
 /// The shortest interval between two refreshes.
 pub const MIN_REFRESH: Duration = Duration::from_secs(1);
 
@@ -173,6 +178,10 @@ pub struct RawMount {
     pub refresh: Option<Duration>,
     /// `--control`.
     pub control: Option<PathBuf>,
+    /// `--control-group`.
+    pub control_group: Option<Group>,
+    /// `--listen`.
+    pub listen: Option<SocketAddr>,
     /// `--passthrough`.
     pub passthrough: Option<Passthrough>,
     /// `--prefetch`.
@@ -232,10 +241,16 @@ pub struct MountConfig {
     pub refresh: Duration,
     /// Path of the control socket.
     pub control: PathBuf,
+    /// Who may use it beside root.
+    pub control_group: Option<Group>,
+    /// Where status and metrics can be read over TCP.
+    pub listen: Option<SocketAddr>,
     /// See [`Passthrough`].
     pub passthrough: Passthrough,
     /// See [`Prefetch`].
     pub prefetch: Prefetch,
+    /// How many generations are kept, with the one that is shown.
+    pub generations: NonZeroUsize,
     /// Which entries are shown, of whatever binhost.
     pub selection: Selection,
     /// See [`LibcGuard`].
@@ -283,8 +298,11 @@ impl MountConfig {
             ("cache-dir", self.cache_dir != new.cache_dir),
             ("cache-size", self.cache_size != new.cache_size),
             ("control", self.control != new.control),
+            ("control-group", self.control_group != new.control_group),
+            ("listen", self.listen != new.listen),
             ("passthrough", self.passthrough != new.passthrough),
             ("prefetch", self.prefetch != new.prefetch),
+            ("generations", self.generations != new.generations),
         ];
         differs.into_iter().filter_map(|(key, differs)| differs.then_some(key))
     }

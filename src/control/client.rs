@@ -13,13 +13,15 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use super::{
-    ACCEPT_OLDER, ATOM, PACKAGES_PATH, Packages, REFRESH_PATH, Refreshed, STATUS_PATH, Status, VERIFY_PATH,
-    VerifyResult,
+    ACCEPT_OLDER, ATOM, GENERATIONS_PATH, Generations, KEEP_PATH, Keep, PACKAGES_PATH, Packages, REFRESH_PATH,
+    ROLLBACK_PATH, Refreshed, RollbackTo, STATUS_PATH, Status, VERIFY_PATH, VerifyResult,
 };
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// A refresh tries every URL, with patience.
 const REFRESH_TIMEOUT: Duration = Duration::from_secs(600);
+/// Large indexes are read and written, on a small machine; no binhost is waited for.
+const ROLLBACK_TIMEOUT: Duration = Duration::from_secs(120);
 /// A cache may be large, and its disk slow.
 const VERIFY_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 /// Largest answer that is read, bytes.
@@ -80,6 +82,36 @@ pub async fn get_packages(path: &Path, atoms: &[Atom]) -> Result<Packages, Clien
         Some(reason) => Err(ClientError::BadAnswer { path: path.to_owned(), reason }),
         None => Ok(answer),
     }
+}
+
+/// Asks the daemon behind `path` what generations it has.
+///
+/// # Errors
+/// See [`ClientError`].
+pub async fn get_generations(path: &Path) -> Result<Generations, ClientError> {
+    ask(path, Method::GET, GENERATIONS_PATH, ROLLBACK_TIMEOUT).await
+}
+
+/// Has the daemon behind `path` show another generation.
+///
+/// # Errors
+/// See [`ClientError`]. That it cannot be is in the answer.
+pub async fn rollback(path: &Path, to: RollbackTo) -> Result<Refreshed, ClientError> {
+    let query = match to {
+        RollbackTo::Latest => format!("{ROLLBACK_PATH}?to=latest"),
+        RollbackTo::Previous => ROLLBACK_PATH.to_owned(),
+        RollbackTo::Generation(number) => format!("{ROLLBACK_PATH}?to={number}"),
+    };
+    ask(path, Method::POST, &query, ROLLBACK_TIMEOUT).await
+}
+
+/// Has the daemon behind `path` keep a generation, or not.
+///
+/// # Errors
+/// See [`ClientError`]. That it cannot be is in the answer.
+pub async fn keep(path: &Path, number: u64, keep: Keep) -> Result<Refreshed, ClientError> {
+    let query = format!("{KEEP_PATH}?generation={number}&keep={}", keep == Keep::Always);
+    ask(path, Method::POST, &query, ROLLBACK_TIMEOUT).await
 }
 
 /// Has the daemon behind `path` read its whole cache again, and waits for it.

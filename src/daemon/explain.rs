@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::files::blocking;
-use super::sources::Sources;
 use crate::control::{PackageState, PackageStatus};
 use crate::fetch::Origin;
 use crate::index::{Atom, EntryId};
@@ -22,20 +21,25 @@ pub(super) struct Beside {
     pub(super) quorum: usize,
 }
 
-impl Sources {
+/// All that answers take: a picture of one moment, so that nobody who asks waits for a binhost.
+pub(super) struct Explained {
+    pub(super) inputs: Vec<Input>,
+    pub(super) beside: Vec<Beside>,
+    pub(super) rules: Rules,
+    pub(super) store: Arc<Store>,
+}
+
+impl Explained {
     /// All entries of all binhosts that one of `atoms` matches, or all there are; and what became of them. `failures`: why a
     /// package could not be had lately, by where it is shown.
-    pub(super) async fn explain(
-        &self,
+    pub(super) async fn answer(
+        self: Arc<Self>,
         atoms: Vec<Atom>,
         failures: HashMap<String, String>,
     ) -> anyhow::Result<Vec<PackageStatus>> {
-        let (inputs, beside, rules) = self.explained();
-        let store = Arc::clone(self.store());
         blocking(move || {
-            let question =
-                Question { inputs: &inputs, beside: &beside, atoms: &atoms, failures: &failures, store: &store };
-            question.answer(&rules)
+            let Self { inputs, beside, rules, store } = &*self;
+            Question { inputs, beside, atoms: &atoms, failures: &failures, store }.answer(rules)
         })
         .await
     }

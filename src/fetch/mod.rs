@@ -24,6 +24,7 @@ mod origin;
 mod plan;
 mod queue;
 mod receive;
+mod verdicts;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};

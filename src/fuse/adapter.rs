@@ -18,7 +18,7 @@ use super::handles::Handles;
 use super::ops::{Opening, Operations};
 use super::{FsError, TTL, waiting};
 use crate::fetch::Wanted;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Operation, Outcome, Timed};
 use crate::tree::{Age, Attributes, Inode, Node, Tree};
 
 /// Requests that the kernel may have under way in the background, reading ahead.
@@ -85,7 +85,10 @@ impl Shared {
         };
         let handle = FileHandle(attributes.inode.0);
         match self.handles.open(file, attributes, back) {
-            Some(backing) => reply.opened_passthrough(handle, FopenFlags::FOPEN_NOFLUSH, &backing),
+            Some(backing) => {
+                self.metrics.passthrough_opens.increase();
+                reply.opened_passthrough(handle, FopenFlags::FOPEN_NOFLUSH, &backing);
+            }
             None => reply.opened(handle, FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH),
         }
     }
@@ -101,7 +104,13 @@ thread_local! {
 }
 
 impl Adapter {
-    async fn wait_and_answer(shared: Arc<Shared>, wanted: Wanted, attributes: Attributes, tid: u32, reply: ReplyOpen) {
+    async fn wait_and_answer(
+        shared: Arc<Shared>,
+        wanted: Wanted,
+        attributes: Attributes,
+        (tid, mut timed): (u32, Timed),
+        reply: ReplyOpen,
+    ) {
         let path = wanted.path().to_owned();
         let outcome = tokio::select! {
             outcome = shared.operations.fetcher().open(wanted) => outcome.map_err(FsError::from),
@@ -115,7 +124,7 @@ impl Adapter {
                     _ => shared.metrics.failed_opens.increase(),
                 }
                 tracing::debug!(path, tid, %error, "open fails");
-                reply.error(errno(&error));
+                reply.error(failed(&mut timed, &error));
             }
         }
     }
@@ -149,20 +158,22 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let mut timed = Timed::begin(&self.0.metrics, Operation::Lookup);
         let found =
             name.to_str().ok_or(FsError::NotFound).and_then(|name| self.0.operations.lookup(Inode(parent.0), name));
         match found {
             Ok((attributes, age)) => reply.entry(&ttl(age), &file_attr(attributes), Generation(0)),
-            Err(error) => reply.error(errno(&error)),
+            Err(error) => reply.error(failed(&mut timed, &error)),
         }
     }
 
     fn getattr(&self, _request: &Request, inode: INodeNo, _handle: Option<FileHandle>, reply: ReplyAttr) {
+        let mut timed = Timed::begin(&self.0.metrics, Operation::Getattr);
         let inode = Inode(inode.0);
         let found = self.0.operations.attributes(inode);
         match found.or_else(|error| self.0.handles.attributes(inode).ok_or(error)) {
             Ok(attributes) => reply.attr(&TTL, &file_attr(attributes)),
-            Err(error) => reply.error(errno(&error)),
+            Err(error) => reply.error(failed(&mut timed, &error)),
         }
     }
 
@@ -170,14 +181,16 @@ impl Filesystem for Adapter {
         if flags.0 & libc::O_ACCMODE != libc::O_RDONLY {
             return reply.error(errno(&FsError::ReadOnly));
         }
+        let mut timed = Timed::begin(&self.0.metrics, Operation::OpenCached);
         match self.0.operations.open(Inode(inode.0)) {
             Ok(Opening::Ready(file, attributes)) => self.0.answer_open(&file, attributes, reply),
             Ok(Opening::Wait(wanted, attributes)) => {
                 let (shared, tid) = (Arc::clone(&self.0), request.pid());
                 self.0.operations.ahead().missed(&wanted, tid);
-                self.0.runtime.spawn(Self::wait_and_answer(shared, *wanted, attributes, tid, reply));
+                let timed = timed.becoming(Operation::OpenFetched);
+                self.0.runtime.spawn(Self::wait_and_answer(shared, *wanted, attributes, (tid, timed), reply));
             }
-            Err(error) => reply.error(errno(&error)),
+            Err(error) => reply.error(failed(&mut timed, &error)),
         }
     }
 
@@ -192,8 +205,9 @@ impl Filesystem for Adapter {
         _owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        let mut timed = Timed::begin(&self.0.metrics, Operation::Read);
         let Some(file) = self.0.handles.file(Inode(handle.0)) else {
-            return reply.error(errno(&FsError::NotOpen));
+            return reply.error(failed(&mut timed, &FsError::NotOpen));
         };
         BUFFER.with_borrow_mut(|buffer| {
             let size = size.min(MAX_REQUEST) as usize;
@@ -201,12 +215,15 @@ impl Filesystem for Adapter {
                 buffer.resize(size, 0);
             }
             match buffer.get_mut(..size).map(|buffer| read_full(&file, buffer, offset)) {
-                Some(Ok(count)) => reply.data(buffer.get(..count).unwrap_or_default()),
+                Some(Ok(count)) => {
+                    self.0.metrics.bytes_served.add(count as u64);
+                    reply.data(buffer.get(..count).unwrap_or_default());
+                }
                 Some(Err(error)) => {
                     tracing::warn!(%error, "reading a cached body");
-                    reply.error(errno(&FsError::Read));
+                    reply.error(failed(&mut timed, &FsError::Read));
                 }
-                None => reply.error(errno(&FsError::Read)),
+                None => reply.error(failed(&mut timed, &FsError::Read)),
             }
         });
     }
@@ -231,9 +248,10 @@ impl Filesystem for Adapter {
     }
 
     fn readdir(&self, _request: &Request, inode: INodeNo, _handle: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        let mut timed = Timed::begin(&self.0.metrics, Operation::Readdir);
         let (tree, _) = match self.0.operations.directory(Inode(inode.0)) {
             Ok(found) => found,
-            Err(error) => return reply.error(errno(&error)),
+            Err(error) => return reply.error(failed(&mut timed, &error)),
         };
         for (at, name, attributes) in listing(&tree, Inode(inode.0), offset) {
             if reply.add(INodeNo(attributes.inode.0), at, file_type(attributes.node), name) {
@@ -251,9 +269,10 @@ impl Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
+        let mut timed = Timed::begin(&self.0.metrics, Operation::Readdir);
         let (tree, age) = match self.0.operations.directory(Inode(inode.0)) {
             Ok(found) => found,
-            Err(error) => return reply.error(errno(&error)),
+            Err(error) => return reply.error(failed(&mut timed, &error)),
         };
         for (at, name, attributes) in listing(&tree, Inode(inode.0), offset) {
             let attr = file_attr(attributes);
@@ -355,6 +374,15 @@ fn read_full(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
 
 fn errno(error: &FsError) -> Errno {
     Errno::from_i32(error.errno())
+}
+
+/// The errno of a request that ends with `error`.
+fn failed(timed: &mut Timed, error: &FsError) -> Errno {
+    timed.ends(match error {
+        FsError::NotFound => Outcome::Absent,
+        _ => Outcome::Failed,
+    });
+    errno(error)
 }
 
 /// How long the kernel may go on using a name.
