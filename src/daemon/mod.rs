@@ -18,12 +18,14 @@ mod scrub;
 mod source;
 mod sources;
 mod state;
+mod systemd;
 mod votes;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
@@ -164,7 +166,7 @@ impl Daemon {
     /// Runs until it is to stop, or until somebody unmounts it; then unmounts and returns.
     async fn run(self, stop: &mut Stop) {
         let mut tidy = tokio::time::interval(TIDY);
-        tell_systemd(&[sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status(&self.shared.summary())]);
+        systemd::tell(Some(NotifyState::Ready), Some(self.shared.summary()));
         tracing::info!("{}", self.shared.summary());
         let store = Arc::clone(&self.shared.store);
         let sweep = tokio::task::spawn_blocking(move || store.sweep());
@@ -175,7 +177,7 @@ impl Daemon {
                 _ = tidy.tick() => self.tidy(),
             }
         }
-        tell_systemd(&[sd_notify::NotifyState::Stopping]);
+        systemd::tell(Some(NotifyState::Stopping), None);
         // It holds the cache; a half-done sweep harms nothing, but it must not outlive us.
         let _ = sweep.await;
     }
@@ -184,7 +186,7 @@ impl Daemon {
         self.shared.fetcher.let_go();
         let store = Arc::clone(&self.shared.store);
         tokio::task::spawn_blocking(move || store.write_uses());
-        tell_systemd(&[sd_notify::NotifyState::Status(&self.shared.summary())]);
+        systemd::tell(None, Some(self.shared.summary()));
     }
 }
 
@@ -280,13 +282,6 @@ impl Control for Handle {
     fn refresh(&self, accept_older: bool) -> oneshot::Receiver<Result<String, String>> {
         let order = if accept_older { Order::Any } else { Order::Forward };
         self.ask(|reply| Request::Refresh { order, reply })
-    }
-}
-
-/// Without systemd there is nobody to tell, which is no error.
-fn tell_systemd(state: &[sd_notify::NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(state) {
-        tracing::debug!(%error, "telling systemd");
     }
 }
 
