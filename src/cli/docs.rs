@@ -83,7 +83,8 @@ mod tests {
         let own = page("binhostfs");
         assert!(own.contains(".TH BINHOSTFS 1") && own.contains("Exit codes: 0 done"), "{own}");
         let mut pages = 1;
-        for subcommand in command.get_subcommands().filter(|subcommand| subcommand.get_name() != "help") {
+        let told = |subcommand: &&clap::Command| subcommand.get_name() != "help" && !subcommand.is_hide_set();
+        for subcommand in command.get_subcommands().filter(told) {
             let name = format!("binhostfs-{}", subcommand.get_name());
             let text = page(&name).replace("\\-", "-").replace("\\fB", "").replace("\\fR", "");
             assert!(text.contains(&format!(".TH {} 1", name.to_uppercase())), "{text}");

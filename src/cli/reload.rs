@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::output::{fail, unanswered};
+use super::output::{fail, say, unanswered};
 use super::runtime;
 use crate::config::DEFAULT_CONTROL;
 use crate::control::reload;
@@ -19,6 +19,9 @@ pub(super) struct ReloadArguments {
     /// Socket of the daemon
     #[arg(long, value_name = "PATH", default_value = DEFAULT_CONTROL)]
     control: PathBuf,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
 }
 
 pub(super) fn run(arguments: &ReloadArguments) -> ExitCode {
@@ -27,7 +30,12 @@ pub(super) fn run(arguments: &ReloadArguments) -> ExitCode {
         Err(error) => return fail(1, format_args!("starting threads: {error}")),
     };
     match runtime.block_on(reload(&arguments.control)) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => {
+            if arguments.json {
+                say(r#"{"error":null}"#);
+            }
+            ExitCode::SUCCESS
+        }
         Err(error) => unanswered(&error),
     }
 }

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -41,7 +41,10 @@ pub enum ControlError {
     #[error("another binhostfs answers on {0} already: give each mount its own socket with --control")]
     InUse(PathBuf),
     /// The socket cannot be given to the group.
-    #[error("giving the control socket {path} to the group {group}: {source}")]
+    #[error(
+        "giving the control socket {path} to the group {group}: {source}; in a systemd unit, say Group={group} in a \
+         drop-in (systemctl edit)"
+    )]
     Group {
         /// The socket's path.
         path: PathBuf,
@@ -95,7 +98,9 @@ impl Server {
             fs::remove_file(path).map_err(error)?;
         }
         let listener = UnixListener::bind(path).map_err(error)?;
-        if let Some(group) = group {
+        // A unit with Group= has the right one from the start, and no right to give files away.
+        let given = |group: &&Group| fs::metadata(path).is_ok_and(|metadata| metadata.gid() == group.gid);
+        if let Some(group) = group.filter(|group| !given(group)) {
             std::os::unix::fs::chown(path, None, Some(group.gid)).map_err(|source| ControlError::Group {
                 path: path.to_owned(),
                 group: group.clone(),

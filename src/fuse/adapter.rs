@@ -422,7 +422,7 @@ impl Filesystem for Adapter {
 
     fn listxattr(&self, _request: &Request, inode: INodeNo, size: u32, reply: ReplyXattr) {
         let timed = Timed::begin(&self.0.metrics, Operation::Xattr);
-        answer_xattr(xattrs::list(&self.0.operations, Inode(inode.0)), size, timed, reply);
+        answer_xattr(Ok(xattrs::list(&self.0.operations, Inode(inode.0))), size, timed, reply);
     }
 
     fn ioctl(

@@ -24,26 +24,27 @@ type Attribute = (&'static str, String);
 pub(super) fn get(operations: &Operations, inode: Inode, name: &str) -> Result<Vec<u8>, FsError> {
     // The kernel and `ls` ask of every file for labels and access lists.
     let wanted = name.strip_prefix(PREFIX).ok_or(FsError::NoAttribute)?;
-    let found = all(operations, inode)?.into_iter().find(|(name, _)| *name == wanted);
+    let found = all(operations, inode).into_iter().find(|(name, _)| *name == wanted);
     found.map(|(_, value)| value.into_bytes()).ok_or(FsError::NoAttribute)
 }
 
 /// The names that a file has, each ended by a NUL.
-pub(super) fn list(operations: &Operations, inode: Inode) -> Result<Vec<u8>, FsError> {
-    let names = all(operations, inode)?.into_iter().map(|(name, _)| format!("{PREFIX}{name}\0"));
-    Ok(names.collect::<String>().into_bytes())
+pub(super) fn list(operations: &Operations, inode: Inode) -> Vec<u8> {
+    let names = all(operations, inode).into_iter().map(|(name, _)| format!("{PREFIX}{name}\0"));
+    names.collect::<String>().into_bytes()
 }
 
-fn all(operations: &Operations, inode: Inode) -> Result<Vec<Attribute>, FsError> {
-    let (tree, node) = operations.find(inode)?;
+fn all(operations: &Operations, inode: Inode) -> Vec<Attribute> {
+    // What is of no generation has none: whoever copies or lists it must not fail for that.
+    let Ok((tree, node)) = operations.find(inode) else { return Vec::new() };
     match node {
-        Node::Directory(_) => Ok(Vec::new()),
+        Node::Directory(_) => Vec::new(),
         Node::Packages => {
-            Ok(vec![("state", "index".to_owned()), ("sha256", tree.packages().rendered.digest.to_string())])
+            vec![("state", "index".to_owned()), ("sha256", tree.packages().rendered.digest.to_string())]
         }
         Node::Package(at) => {
-            let wanted = operations.fetcher().wanted(tree.view(), at).ok_or(FsError::Stale)?;
-            Ok(of_package(operations.fetcher().standing(&wanted)))
+            let wanted = operations.fetcher().wanted(tree.view(), at);
+            wanted.map_or_else(Vec::new, |wanted| of_package(operations.fetcher().standing(&wanted)))
         }
     }
 }

@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::harness::{Act, Mounted, Options, Origin, Package, binary, can_mount, eventually, have};
 
 /// Whether the kernel can have a connection gone on with.
-fn can_hand_over() -> bool {
+pub(crate) fn can_hand_over() -> bool {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     let mut numbers = release.split(['.', '-']).map(|part| part.parse::<u32>().unwrap_or_default());
     let version = (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default());

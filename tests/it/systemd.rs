@@ -174,3 +174,32 @@ fn a_wrong_configuration_is_said_once() {
         assert_eq!(journal.matches(says).count(), 1, "{says:?} is not once in:\n{journal}");
     }
 }
+
+#[test]
+fn the_socket_is_a_groups_where_the_unit_is_too() {
+    let Some(machine) = configured() else { return };
+    configure(
+        &machine,
+        "BINHOST=file:///srv/binhost\nOPTIONS=--verify-signature false --control-group adm --listen 127.0.0.1:9123\n",
+    );
+    assert_ne!(machine.run(&["systemctl", "start", "binhostfs"]).0, Some(0));
+    assert!(machine.journal().contains("to the group adm: Operation not permitted"), "{}", machine.journal());
+    machine.succeed(&["systemctl", "stop", "binhostfs"]);
+    let drop_in = machine.path("/etc/systemd/system/binhostfs.service.d");
+    fs::create_dir_all(&drop_in).unwrap();
+    fs::write(drop_in.join("group.conf"), "[Service]\nGroup=adm\n").unwrap();
+    machine.succeed(&["systemctl", "daemon-reload"]);
+    machine.succeed(&["systemctl", "start", "binhostfs"]);
+    assert_serves(&machine);
+    assert_eq!(machine.succeed(&["stat", "--format=%a %G", "/run/binhostfs/control.sock"]), "660 adm");
+    let member = ["setpriv", "--reuid=65534", "--regid=adm", "--clear-groups", "binhostfs", "status"];
+    assert!(machine.succeed(&member).contains(PKGDIR));
+    // What the unit forbids is nothing that the metrics or the attributes of files need.
+    let asked = "exec 3<>/dev/tcp/127.0.0.1/9123; printf 'GET /metrics HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n' >&3; cat <&3";
+    let metrics = machine.succeed(&["bash", "-c", asked]);
+    let resident = metrics.lines().find_map(|line| line.strip_prefix("binhostfs_resident_memory_bytes "));
+    assert!(resident.is_some_and(|bytes| bytes.parse::<u64>().unwrap() > 1 << 20), "{metrics}");
+    machine.succeed(&["cat", &format!("{PKGDIR}/{PACKAGE}")]);
+    let why = machine.succeed(&["binhostfs", "why", "greet"]);
+    assert!(why.contains(", from file:///srv/binhost/") && why.contains("the last time by cat (process "), "{why}");
+}

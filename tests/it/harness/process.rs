@@ -302,6 +302,8 @@ impl Mounted {
         if let Some(mut child) = self.child.take() {
             child.wait().unwrap();
         }
+        // Descriptors that it gave to systemd, and nobody has read, would keep the mount alive, and whoever reads it waiting.
+        self.notify = None;
     }
 
     /// Whether something is mounted on the mountpoint.

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use crate::handover::can_hand_over;
 use crate::harness::{Mounted, Options, Origin, Package, binary, can_mount};
 
 fn listening(origin: &Origin) -> Mounted {
@@ -117,6 +118,22 @@ fn an_address_in_use_stops_the_start_and_leaves_nothing() {
     drop(taken);
     mounted.start();
     assert_eq!(mounted.ask_over_tcp("GET", "/metrics").status, 200);
+}
+
+#[test]
+fn a_program_that_is_run_anew_answers_on_the_same_address() {
+    if !can_hand_over() {
+        return;
+    }
+    let origin = one();
+    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let options = ["--listen", &address.to_string(), "--control-group", "4242"].map(str::to_owned);
+    let mounted = Options::new(origin.url()).with(options.iter().map(String::as_str)).mount();
+    assert_eq!((mounted.listens(), mounted.ask_over_tcp("GET", "/").status), (address, 200));
+    let reload = Command::new(binary()).args(["reload", "--control"]).arg(mounted.control()).output().unwrap();
+    assert!(reload.status.success(), "{reload:?}");
+    assert_eq!((mounted.listens(), mounted.ask_over_tcp("GET", "/metrics").status), (address, 200));
+    assert_eq!(fs::metadata(mounted.control()).unwrap().gid(), 4242);
 }
 
 #[test]

@@ -10,6 +10,7 @@ use std::process::{Command, Output};
 use serde_json::Value;
 
 use super::why::plain;
+use crate::handover::can_hand_over;
 use crate::harness::{Act, Mounted, Options, Origin, Package, binary, can_mount, eventually};
 
 fn command(socket: &Path, words: &[&str]) -> Output {
@@ -113,7 +114,7 @@ cached    54.0 KiB  app-misc/good/good-1.0-1.gpkg.tar  NAME
     assert_eq!(printed(&mounted, &["verify"]), "1 packages (54.0 KiB) are as they were verified\n");
     assert_eq!(
         printed(&mounted, &["refresh"]),
-        "PLACE/pkgdir: 3 packages, generation 3, index confirmed N s ago; cache 54.0 KiB of 8.0 GiB\n"
+        "PLACE/pkgdir: 3 packages, generation 3, index confirmed N s ago; 1 cached, 54.0 KiB of 8.0 GiB\n"
     );
     let none = command(&mounted.control(), &["why", "no-such"]);
     assert_eq!(none.status.code(), Some(1));
@@ -208,6 +209,10 @@ fn json_for_programs() {
     assert_eq!(ask(&["why", "--json", "good"]), package);
     assert_eq!(ask(&["verify", "--json"]), ["bytes", "damaged", "sound"]);
     assert_eq!(ask(&["refresh", "--json"]), ["error", "summary"]);
+    assert_eq!(ask(&["generations", "--json"]).first().map(String::as_str), Some("generations[].added"));
+    if can_hand_over() {
+        assert_eq!(ask(&["reload", "--json"]), ["error"]);
+    }
 }
 
 #[test]
