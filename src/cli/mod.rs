@@ -4,6 +4,9 @@
 
 mod check_config;
 mod demo;
+#[cfg(any(feature = "docs", test))]
+mod docs;
+mod generations;
 mod logging;
 mod mount;
 mod output;
@@ -46,6 +49,8 @@ enum Command {
     List(packages::ListArguments),
     Why(packages::WhyArguments),
     Refresh(refresh::RefreshArguments),
+    Generations(generations::GenerationsArguments),
+    Rollback(generations::RollbackArguments),
     Reload(reload::ReloadArguments),
     Verify(verify::VerifyArguments),
     /// Ask a mount whether it answers
@@ -54,6 +59,9 @@ enum Command {
         /// Where it is
         mountpoint: std::path::PathBuf,
     },
+    #[cfg(feature = "docs")]
+    #[command(hide = true)]
+    Docs(docs::DocsArguments),
 }
 
 /// Runs the program with its arguments, the first of which is its name.
@@ -76,12 +84,16 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::List(arguments) => packages::list(&arguments),
         Command::Why(arguments) => packages::why(&arguments),
         Command::Refresh(arguments) => refresh::run(&arguments),
+        Command::Generations(arguments) => generations::generations(&arguments),
+        Command::Rollback(arguments) => generations::roll_back(&arguments),
         Command::Reload(arguments) => reload::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Probe { mountpoint } => match daemon::probe(&mountpoint) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => output::fail(1, error),
         },
+        #[cfg(feature = "docs")]
+        Command::Docs(arguments) => docs::run(&arguments),
     }
 }
 

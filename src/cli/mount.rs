@@ -1,6 +1,7 @@
 //! `binhostfs mount`: the daemon, in the foreground.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -12,8 +13,8 @@ use tracing_subscriber::filter::LevelFilter;
 use super::output::fail;
 use super::{logging, runtime};
 use crate::config::{
-    ByteSize, ConfigError, ConfigFiles, CpuNeed, Interval, IntervalError, MountConfig, MountpointCheck, Passthrough,
-    Prefetch, RawMount, Resolution,
+    ByteSize, ConfigError, ConfigFiles, CpuNeed, Group, Interval, IntervalError, MountConfig, MountpointCheck,
+    Passthrough, Prefetch, RawMount, Resolution,
 };
 use crate::daemon::{self, KeyringError, Program};
 
@@ -84,6 +85,12 @@ pub(super) struct ConfigArguments {
     /// Socket on which `binhostfs status` is answered; one for each mount [default: /run/binhostfs/control.sock]
     #[arg(long, value_name = "PATH")]
     control: Option<PathBuf>,
+    /// A group whose members may use that socket too, and so do everything that root can do there [default: root alone]
+    #[arg(long, value_name = "GROUP")]
+    control_group: Option<Group>,
+    /// Answer `/`, `/metrics` and `/v1/status` over TCP as well, to be read only, e.g. 127.0.0.1:9123 [default: no]
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
     /// Whether the kernel reads cached packages without asking the daemon [default: auto]
     #[arg(long, value_enum)]
     passthrough: Option<PassthroughArgument>,
@@ -137,6 +144,8 @@ impl From<ConfigArguments> for RawMount {
             cache_size: arguments.cache_size,
             refresh: arguments.refresh,
             control: arguments.control,
+            control_group: arguments.control_group,
+            listen: arguments.listen,
             passthrough: arguments.passthrough.map(|passthrough| match passthrough {
                 PassthroughArgument::Auto => Passthrough::Auto,
                 PassthroughArgument::Off => Passthrough::Off,

@@ -7,6 +7,7 @@
 mod binhosts;
 mod cpu;
 mod error;
+mod group;
 mod interval;
 mod mountinfo;
 mod mountpoint;
@@ -21,6 +22,7 @@ mod watch;
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -28,6 +30,7 @@ use std::time::Duration;
 use crate::index::{Atom, Cpv};
 pub use cpu::{CpuLevel, CpuLevelError, CpuNeed};
 pub use error::ConfigError;
+pub use group::{Group, GroupError};
 pub use interval::{Interval, IntervalError};
 pub use mountinfo::{MountEntry, mount_on, mounts_of};
 pub use mountpoint::MountpointError;
@@ -52,6 +55,8 @@ pub const DEFAULT_KEYRING: &str = "/usr/share/openpgp-keys/gentoo-release.asc";
 pub const DEFAULT_PORTAGE_GNUPG: &str = portage::DEFAULT_GNUPG;
 /// The configuration file unless `--config` says otherwise. It need not exist.
 pub const DEFAULT_CONFIG: &str = "/etc/binhostfs.toml";
+/// How many generations are kept, unless `generations` says otherwise: the one that is shown and two before it.
+pub const DEFAULT_GENERATIONS: NonZeroUsize = NonZeroUsize::new(3).unwrap();
 /// The shortest interval between two refreshes.
 pub const MIN_REFRESH: Duration = Duration::from_secs(1);
 
@@ -175,6 +180,10 @@ pub struct RawMount {
     pub refresh: Option<Duration>,
     /// `--control`.
     pub control: Option<PathBuf>,
+    /// `--control-group`.
+    pub control_group: Option<Group>,
+    /// `--listen`.
+    pub listen: Option<SocketAddr>,
     /// `--passthrough`.
     pub passthrough: Option<Passthrough>,
     /// `--prefetch`.
@@ -237,10 +246,16 @@ pub struct MountConfig {
     pub refresh: Duration,
     /// Path of the control socket.
     pub control: PathBuf,
+    /// Who may use it beside root.
+    pub control_group: Option<Group>,
+    /// Where status and metrics can be read over TCP.
+    pub listen: Option<SocketAddr>,
     /// See [`Passthrough`].
     pub passthrough: Passthrough,
     /// See [`Prefetch`].
     pub prefetch: Prefetch,
+    /// How many generations are kept, with the one that is shown.
+    pub generations: NonZeroUsize,
     /// Which entries are shown, of whatever binhost.
     pub selection: Selection,
     /// See [`LibcGuard`].
@@ -288,8 +303,11 @@ impl MountConfig {
             ("cache-dir", self.cache_dir != new.cache_dir),
             ("cache-size", self.cache_size != new.cache_size),
             ("control", self.control != new.control),
+            ("control-group", self.control_group != new.control_group),
+            ("listen", self.listen != new.listen),
             ("passthrough", self.passthrough != new.passthrough),
             ("prefetch", self.prefetch != new.prefetch),
+            ("generations", self.generations != new.generations),
         ];
         differs.into_iter().filter_map(|(key, differs)| differs.then_some(key))
     }
@@ -304,6 +322,13 @@ fn portage_config_root() -> Option<PathBuf> {
 #[must_use]
 pub fn log_filter() -> Option<String> {
     std::env::var("RUST_LOG").ok().filter(|filter| !filter.trim().is_empty())
+}
+
+/// Whether output on a terminal may have colours: <https://no-color.org/>, and what the terminal is.
+#[must_use]
+pub fn wants_colour() -> bool {
+    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+    set("NO_COLOR").is_none() && set("TERM").is_none_or(|term| term != "dumb")
 }
 
 /// Names the variable of [`kept_descriptors`].

@@ -6,6 +6,7 @@
 //! Not its job: the command line.
 
 mod anchors;
+mod desk;
 mod explain;
 mod files;
 mod follow;
@@ -13,6 +14,7 @@ mod generation;
 mod handover;
 mod refresh;
 mod refusals;
+mod rollback;
 mod scrub;
 mod source;
 mod sources;
@@ -31,7 +33,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::config::{Binhost, Interval, MountConfig, SignaturePolicy};
-use crate::control::{Control, PackageStatus, Server, Status, VerifyResult};
+use crate::control::{Control, Generations, Keep, Listener, PackageStatus, RollbackTo, Server, Status, VerifyResult};
 use crate::fetch::Fetcher;
 use crate::fuse::{Begun, Kept, Mount, Operations};
 use crate::index::Atom;
@@ -44,7 +46,8 @@ pub use handover::{Program, fitting, give_up, kept, take_up};
 pub use supervise::supervise;
 pub use watchdog::{PROBE, probe};
 
-use refresh::{Refresher, Request};
+use desk::{Reply, Request};
+use refresh::Refresher;
 use source::Order;
 use sources::Sources;
 use state::Shared;
@@ -133,6 +136,7 @@ pub struct Daemon {
     scrubber: tokio::task::JoinHandle<()>,
     reloads: mpsc::Receiver<Reload>,
     _control: Server,
+    _listener: Option<Listener>,
 }
 
 /// Where to tell whether the program is going to be run anew.
@@ -176,18 +180,20 @@ impl Daemon {
             tracing::warn!("{why}");
         }
         let shared = Arc::new(Shared::new(config, mount, store, fetcher, snapshots, metrics));
-        shared.set_reports(sources.reports());
+        shared.set_reports(&sources);
         let (requests, incoming) = mpsc::channel(MAX_REQUESTS);
         let following = requests.clone();
         let (reload, reloads) = mpsc::channel(1);
-        let handle = Handle { shared: Arc::clone(&shared), requests, reload };
-        let control = Server::start(&shared.config.control, Arc::new(handle))?;
+        let handle: Arc<dyn Control> = Arc::new(Handle { shared: Arc::clone(&shared), requests, reload });
+        let group = shared.config.control_group.as_ref();
+        let control = Server::start(&shared.config.control, group, Arc::clone(&handle))?;
+        let listener = shared.config.listen.map(|address| Listener::start(address, handle)).transpose()?;
         // A task of its own: a slow refresh is not broken off by whatever else happens.
         let refresher =
             tokio::spawn(Refresher::new(sources, verdicts, incoming, shared.config.refresh).run(Arc::clone(&shared)));
         let follower = tokio::spawn(follow::follow(Arc::clone(&shared), following));
         let scrubber = tokio::spawn(scrub::in_background(Arc::clone(&shared)));
-        Ok(Self { shared, refresher, follower, scrubber, reloads, _control: control })
+        Ok(Self { shared, refresher, follower, scrubber, reloads, _control: control, _listener: listener })
     }
 
     /// What it would tell on its socket.
@@ -278,20 +284,55 @@ struct Handle {
     reload: mpsc::Sender<Reload>,
 }
 
+impl Handle {
+    /// Asks it of whoever decides what is shown. The answer comes when there is one.
+    fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> oneshot::Receiver<Result<T, String>> {
+        let (reply, receiver) = oneshot::channel();
+        match self.requests.try_reserve() {
+            Ok(place) => {
+                place.send(request(reply));
+                receiver
+            }
+            Err(_) => {
+                // Whoever asked may have gone.
+                let _ = reply.send(Err("too much is asked for at once; try again in a moment".to_owned()));
+                receiver
+            }
+        }
+    }
+}
+
 impl Control for Handle {
     fn status(&self) -> Status {
         self.shared.status()
     }
 
+    fn metrics(&self) -> Arc<Metrics> {
+        Arc::clone(&self.shared.metrics)
+    }
+
     fn packages(&self, atoms: Vec<Atom>) -> oneshot::Receiver<Result<Vec<PackageStatus>, String>> {
+        self.ask(|reply| Request::Explain { atoms, reply })
+    }
+
+    fn generations(&self) -> oneshot::Receiver<Generations> {
         let (reply, receiver) = oneshot::channel();
-        if let Err(error) = self.requests.try_send(Request::Explain { atoms, reply })
-            && let Request::Explain { reply, .. } = error.into_inner()
-        {
+        let directory = generation::directory(self.shared.store.directory());
+        let shown = self.shared.snapshots.current().generation();
+        tokio::task::spawn_blocking(move || {
+            let generations = rollback::list(&directory, shown);
             // Whoever asked may have gone.
-            let _ = reply.send(Err("too much is asked for at once; try again in a moment".to_owned()));
-        }
+            let _ = reply.send(Generations { time: files::seconds_now(), generations });
+        });
         receiver
+    }
+
+    fn rollback(&self, to: RollbackTo) -> oneshot::Receiver<Result<String, String>> {
+        self.ask(|reply| Request::Rollback { to, reply })
+    }
+
+    fn keep(&self, number: u64, keep: Keep) -> oneshot::Receiver<Result<String, String>> {
+        self.ask(|reply| Request::Keep { number, keep, reply })
     }
 
     fn verify(&self) -> oneshot::Receiver<VerifyResult> {
@@ -315,15 +356,8 @@ impl Control for Handle {
     }
 
     fn refresh(&self, accept_older: bool) -> oneshot::Receiver<Result<String, String>> {
-        let (reply, receiver) = oneshot::channel();
         let order = if accept_older { Order::Any } else { Order::Forward };
-        if let Err(error) = self.requests.try_send(Request::Refresh { order, reply })
-            && let Request::Refresh { reply, .. } = error.into_inner()
-        {
-            // Whoever asked may have gone.
-            let _ = reply.send(Err("too many refreshes are asked for already".to_owned()));
-        }
-        receiver
+        self.ask(|reply| Request::Refresh { order, reply })
     }
 }
 

@@ -20,9 +20,9 @@ use super::backing::{self, Backing};
 use super::handles::Handles;
 use super::ledger::{Agreement, Ledger};
 use super::ops::{Opening, Operations};
-use super::{FsError, TTL, waiting};
+use super::{FsError, TTL, waiting, xattrs};
 use crate::fetch::Wanted;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Operation, Outcome, Timed};
 use crate::tree::{Age, Attributes, Inode, Node, Tree};
 
 /// Requests that the kernel may have under way in the background, reading ahead.
@@ -140,6 +140,7 @@ impl Shared {
         let _unpaused = self.pause.read().unwrap_or_else(PoisonError::into_inner);
         match self.handles.open(file, attributes, back) {
             Some(backing) => {
+                self.metrics.passthrough_opens.increase();
                 // SAFETY: it is open, of this connection, and `backing` gives it back: `into_raw` makes sure that this does not.
                 let id = unsafe { reply.wrap_backing(backing.id()) };
                 reply.opened_passthrough(handle, FopenFlags::FOPEN_NOFLUSH, &id);
@@ -160,7 +161,13 @@ thread_local! {
 }
 
 impl Adapter {
-    async fn wait_and_answer(shared: Arc<Shared>, wanted: Wanted, attributes: Attributes, tid: u32, reply: ReplyOpen) {
+    async fn wait_and_answer(
+        shared: Arc<Shared>,
+        wanted: Wanted,
+        attributes: Attributes,
+        (tid, mut timed): (u32, Timed),
+        reply: ReplyOpen,
+    ) {
         let path = wanted.path().to_owned();
         let outcome = tokio::select! {
             outcome = shared.operations.fetcher().open(wanted) => outcome.map_err(FsError::from),
@@ -174,7 +181,7 @@ impl Adapter {
                     _ => shared.metrics.failed_opens.increase(),
                 }
                 tracing::debug!(path, tid, %error, "open fails");
-                reply.error(errno(&error));
+                reply.error(failed(&mut timed, &error));
             }
         }
     }
@@ -183,8 +190,14 @@ impl Adapter {
 impl Adapter {
     /// A read of what a daemon before this one opened, and which is not where that had it: it is the inode's content, from
     /// wherever that can be had now.
-    async fn find_and_read(shared: Arc<Shared>, inode: Inode, offset: u64, size: u32, reply: ReplyData) {
-        let found = match shared.operations.open(inode) {
+    async fn find_and_read(
+        shared: Arc<Shared>,
+        inode: Inode,
+        (offset, size): (u64, u32),
+        mut timed: Timed,
+        reply: ReplyData,
+    ) {
+        let found = match shared.operations.open(inode, None) {
             Ok(Opening::Ready(file, _)) => Ok(file),
             Ok(Opening::Wait(wanted, _)) => shared
                 .operations
@@ -206,13 +219,16 @@ impl Adapter {
                     io::Result::Ok(buffer)
                 });
                 match read.await {
-                    Ok(Ok(bytes)) => reply.data(&bytes),
-                    _ => reply.error(errno(&FsError::Read)),
+                    Ok(Ok(bytes)) => {
+                        shared.metrics.bytes_served.add(bytes.len() as u64);
+                        reply.data(&bytes);
+                    }
+                    _ => reply.error(failed(&mut timed, &FsError::Read)),
                 }
             }
             Err(error) => {
                 tracing::warn!(%error, inode = inode.0, "what an earlier daemon opened cannot be read any more");
-                reply.error(errno(&error));
+                reply.error(failed(&mut timed, &error));
             }
         }
     }
@@ -254,20 +270,22 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let mut timed = Timed::begin(&self.0.metrics, Operation::Lookup);
         let found =
             name.to_str().ok_or(FsError::NotFound).and_then(|name| self.0.operations.lookup(Inode(parent.0), name));
         match found {
             Ok((attributes, age)) => reply.entry(&ttl(age), &file_attr(attributes), Generation(0)),
-            Err(error) => reply.error(errno(&error)),
+            Err(error) => reply.error(failed(&mut timed, &error)),
         }
     }
 
     fn getattr(&self, _request: &Request, inode: INodeNo, _handle: Option<FileHandle>, reply: ReplyAttr) {
+        let mut timed = Timed::begin(&self.0.metrics, Operation::Getattr);
         let inode = Inode(inode.0);
         let found = self.0.operations.attributes(inode);
         match found.or_else(|error| self.0.handles.attributes(inode).ok_or(error)) {
             Ok(attributes) => reply.attr(&TTL, &file_attr(attributes)),
-            Err(error) => reply.error(errno(&error)),
+            Err(error) => reply.error(failed(&mut timed, &error)),
         }
     }
 
@@ -275,14 +293,16 @@ impl Filesystem for Adapter {
         if flags.0 & libc::O_ACCMODE != libc::O_RDONLY {
             return reply.error(errno(&FsError::ReadOnly));
         }
-        match self.0.operations.open(Inode(inode.0)) {
+        let mut timed = Timed::begin(&self.0.metrics, Operation::OpenCached);
+        match self.0.operations.open(Inode(inode.0), Some(request.pid())) {
             Ok(Opening::Ready(file, attributes)) => self.0.answer_open(&file, attributes, reply),
             Ok(Opening::Wait(wanted, attributes)) => {
                 let (shared, tid) = (Arc::clone(&self.0), request.pid());
                 self.0.operations.ahead().missed(&wanted, tid);
-                self.0.runtime.spawn(Self::wait_and_answer(shared, *wanted, attributes, tid, reply));
+                let timed = timed.becoming(Operation::OpenFetched);
+                self.0.runtime.spawn(Self::wait_and_answer(shared, *wanted, attributes, (tid, timed), reply));
             }
-            Err(error) => reply.error(errno(&error)),
+            Err(error) => reply.error(failed(&mut timed, &error)),
         }
     }
 
@@ -297,9 +317,10 @@ impl Filesystem for Adapter {
         _owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        let mut timed = Timed::begin(&self.0.metrics, Operation::Read);
         let Some(file) = self.0.handles.file(Inode(handle.0)) else {
             let shared = Arc::clone(&self.0);
-            self.0.runtime.spawn(Self::find_and_read(shared, Inode(handle.0), offset, size, reply));
+            self.0.runtime.spawn(Self::find_and_read(shared, Inode(handle.0), (offset, size), timed, reply));
             return;
         };
         BUFFER.with_borrow_mut(|buffer| {
@@ -308,12 +329,15 @@ impl Filesystem for Adapter {
                 buffer.resize(size, 0);
             }
             match buffer.get_mut(..size).map(|buffer| read_full(&file, buffer, offset)) {
-                Some(Ok(count)) => reply.data(buffer.get(..count).unwrap_or_default()),
+                Some(Ok(count)) => {
+                    self.0.metrics.bytes_served.add(count as u64);
+                    reply.data(buffer.get(..count).unwrap_or_default());
+                }
                 Some(Err(error)) => {
                     tracing::warn!(%error, "reading a cached body");
-                    reply.error(errno(&FsError::Read));
+                    reply.error(failed(&mut timed, &FsError::Read));
                 }
-                None => reply.error(errno(&FsError::Read)),
+                None => reply.error(failed(&mut timed, &FsError::Read)),
             }
         });
     }
@@ -340,9 +364,10 @@ impl Filesystem for Adapter {
     }
 
     fn readdir(&self, _request: &Request, inode: INodeNo, _handle: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        let mut timed = Timed::begin(&self.0.metrics, Operation::Readdir);
         let (tree, _) = match self.0.operations.directory(Inode(inode.0)) {
             Ok(found) => found,
-            Err(error) => return reply.error(errno(&error)),
+            Err(error) => return reply.error(failed(&mut timed, &error)),
         };
         for (at, name, attributes) in listing(&tree, Inode(inode.0), offset) {
             if reply.add(INodeNo(attributes.inode.0), at, file_type(attributes.node), name) {
@@ -360,9 +385,10 @@ impl Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
+        let mut timed = Timed::begin(&self.0.metrics, Operation::Readdir);
         let (tree, age) = match self.0.operations.directory(Inode(inode.0)) {
             Ok(found) => found,
-            Err(error) => return reply.error(errno(&error)),
+            Err(error) => return reply.error(failed(&mut timed, &error)),
         };
         for (at, name, attributes) in listing(&tree, Inode(inode.0), offset) {
             let attr = file_attr(attributes);
@@ -388,13 +414,15 @@ impl Filesystem for Adapter {
         }
     }
 
-    fn getxattr(&self, _request: &Request, _inode: INodeNo, _name: &OsStr, _size: u32, reply: ReplyXattr) {
-        // Never ask again: there are none.
-        reply.error(Errno::ENOSYS);
+    fn getxattr(&self, _request: &Request, inode: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        let timed = Timed::begin(&self.0.metrics, Operation::Xattr);
+        let name = name.to_str().unwrap_or_default();
+        answer_xattr(xattrs::get(&self.0.operations, Inode(inode.0), name), size, timed, reply);
     }
 
-    fn listxattr(&self, _request: &Request, _inode: INodeNo, _size: u32, reply: ReplyXattr) {
-        reply.error(Errno::ENOSYS);
+    fn listxattr(&self, _request: &Request, inode: INodeNo, size: u32, reply: ReplyXattr) {
+        let timed = Timed::begin(&self.0.metrics, Operation::Xattr);
+        answer_xattr(xattrs::list(&self.0.operations, Inode(inode.0)), size, timed, reply);
     }
 
     fn ioctl(
@@ -462,8 +490,27 @@ fn read_full(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
     Ok(filled)
 }
 
+/// `size` 0 asks how much there is.
+fn answer_xattr(found: Result<Vec<u8>, FsError>, size: u32, mut timed: Timed, reply: ReplyXattr) {
+    match found {
+        Ok(bytes) if size == 0 => reply.size(u32::try_from(bytes.len()).unwrap_or(u32::MAX)),
+        Ok(bytes) if bytes.len() <= size as usize => reply.data(&bytes),
+        Ok(_) => reply.error(failed(&mut timed, &FsError::TooSmall)),
+        Err(error) => reply.error(failed(&mut timed, &error)),
+    }
+}
+
 fn errno(error: &FsError) -> Errno {
     Errno::from_i32(error.errno())
+}
+
+/// The errno of a request that ends with `error`.
+fn failed(timed: &mut Timed, error: &FsError) -> Errno {
+    timed.ends(match error {
+        FsError::NotFound | FsError::NoAttribute => Outcome::Absent,
+        _ => Outcome::Failed,
+    });
+    errno(error)
 }
 
 /// How long the kernel may go on using a name.
