@@ -244,3 +244,27 @@ fn what_crashes_again_and_again_is_given_up() {
     assert!(!mounted.is_mounted());
     assert!(mounted.log().contains("10 times within 60 s"), "{}", mounted.log());
 }
+
+#[test]
+fn a_mount_that_does_not_answer_is_left_alone() {
+    if !can_mount() {
+        return;
+    }
+    let packages = [Package::new("one-1", 100_000)];
+    let origin = Origin::with(&packages);
+    let mounted = Options::new(origin.url()).mount();
+    mounted.signal(Signal::STOP);
+    let place = tempfile::TempDir::with_prefix("binhostfs-it.").unwrap();
+    let mut command = Command::new(binary());
+    command.args(["mount", "--verify-signature", "false", "--binhost", &origin.url()]).arg("--cache-dir");
+    command
+        .arg(place.path().join("cache"))
+        .arg("--control")
+        .arg(place.path().join("control"))
+        .arg(mounted.mountpoint());
+    let output = command.output().unwrap();
+    mounted.signal(Signal::CONT);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(2) && error.contains("did not answer within 10 s"), "{error}");
+    assert!(read(&mounted, &packages[0]));
+}

@@ -229,6 +229,27 @@ fn with_the_units_rights_the_kernel_reads_and_plans_are_found() {
     }
 }
 
+/// What systemd hands over in secret reaches the daemon, and its mount is seen all the same.
+#[test]
+fn passwords_come_from_a_credential() {
+    let packages = [Package::new("one-1", 100_000)];
+    for machine in [Machine::boot(), Machine::boot_newer()].into_iter().flatten() {
+        machine.drop_in("LoadCredential=netrc:/etc/secret");
+        fs::write(machine.path("/etc/secret"), "machine 127.0.0.1 login joe password s3cret\n").unwrap();
+        let (machine, origin) = start(machine, &packages, "");
+        assert!(read(&machine, &packages[0]));
+        // joe:s3cret
+        assert!(
+            origin.authorizations().contains(&"Basic am9lOnMzY3JldA==".to_owned()),
+            "{:?}",
+            origin.authorizations()
+        );
+        assert!(!machine.mounts().is_empty());
+        let said = machine.journal() + &machine.succeed(&["binhostfs", "status"]);
+        assert!(!said.contains("s3cret") && !said.contains("joe"), "{said}");
+    }
+}
+
 #[test]
 fn several_mounts_at_once() {
     let packages = [Package::new("one-1", 100_000)];
