@@ -53,15 +53,15 @@ enum Command {
     Rollback(generations::RollbackArguments),
     Reload(reload::ReloadArguments),
     Verify(verify::VerifyArguments),
+    #[cfg(feature = "docs")]
+    #[command(hide = true)]
+    Docs(docs::DocsArguments),
     /// Ask a mount whether it answers
     #[command(name = daemon::PROBE, hide = true)]
     Probe {
         /// Where it is
         mountpoint: std::path::PathBuf,
     },
-    #[cfg(feature = "docs")]
-    #[command(hide = true)]
-    Docs(docs::DocsArguments),
 }
 
 /// Runs the program with its arguments, the first of which is its name.
@@ -88,12 +88,12 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Rollback(arguments) => generations::roll_back(&arguments),
         Command::Reload(arguments) => reload::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
+        #[cfg(feature = "docs")]
+        Command::Docs(arguments) => docs::run(&arguments),
         Command::Probe { mountpoint } => match daemon::probe(&mountpoint) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => output::fail(1, error),
         },
-        #[cfg(feature = "docs")]
-        Command::Docs(arguments) => docs::run(&arguments),
     }
 }
 
