@@ -132,12 +132,12 @@ fn a_reload_is_not_noticed_and_runs_what_is_installed() {
         });
         eventually(30, "it has reloaded", || machine.property("ActiveState") == "active");
         assert_eq!((machine.property("MainPID"), machine.property("NRestarts")), (pid, "0".into()));
-        assert_eq!(machine.journal().matches("going on with the mount").count(), 20);
+        eventually(30, "each says so", || machine.journal().matches("going on with the mount").count() == 20);
 
         // What would not start is not run, and systemctl says so.
         fs::write(machine.path("/etc/binhostfs.toml"), "nonsense = 1\n").unwrap();
         assert_eq!(machine.run(&["systemctl", "reload", "binhostfs"]).0, Some(1));
-        assert!(machine.journal().contains("it would not start"));
+        eventually(30, "the log says why", || machine.journal().contains("it would not start"));
         assert!(read(&machine, &packages[0]));
         assert_eq!(machine.property("ActiveState"), "active");
         fs::remove_file(machine.path("/etc/binhostfs.toml")).unwrap();
@@ -162,7 +162,7 @@ fn a_daemon_that_hangs_is_started_again() {
         assert!(read(&machine, &packages[1]));
         eventually(30, "it is started again", || machine.property("NRestarts") == "1");
         eventually(30, "it runs", || machine.property("ActiveState") == "active");
-        assert!(machine.succeed(&["journalctl", "--no-pager", "--unit=binhostfs"]).contains("Watchdog timeout"));
+        eventually(30, "the log says why", || machine.journal().contains("Watchdog timeout"));
         assert!(read(&machine, &packages[0]));
     }
 }
@@ -189,6 +189,8 @@ fn a_mount_that_nobody_sees_is_said_to_be_one() {
         let Some(machine) = Machine::boot() else { return };
         machine.drop_in(option);
         let (machine, _origin) = start(machine, &packages, "");
+        // The journal is written a moment later.
+        eventually(30, "the log is there", || machine.journal().contains("1 packages, generation 1"));
         let (journal, status) = (machine.journal(), machine.property("StatusText"));
         assert_eq!(machine.mounts().is_empty(), hides, "{option}");
         assert_eq!(journal.contains("binhostfs.service has a mount namespace of its own"), hides, "{journal}");
