@@ -9,6 +9,7 @@ mod cpu;
 mod error;
 mod group;
 mod interval;
+mod logins;
 mod mountinfo;
 mod mountpoint;
 mod name;
@@ -316,6 +317,11 @@ impl MountConfig {
 /// PORTAGE_CONFIGROOT, which says where Portage's files are. `None`: not set or empty.
 fn portage_config_root() -> Option<PathBuf> {
     std::env::var_os("PORTAGE_CONFIGROOT").filter(|root| !root.is_empty()).map(PathBuf::from)
+}
+
+/// Where systemd put what it hands to the service in secret. `None`: nowhere.
+fn credentials_directory() -> Option<PathBuf> {
+    std::env::var_os("CREDENTIALS_DIRECTORY").filter(|path| !path.is_empty()).map(PathBuf::from)
 }
 
 /// The log filter: `RUST_LOG`, e.g. `debug` or `info,binhostfs::fetch=debug`. `None`: not set or empty.

@@ -2,11 +2,15 @@
 
 use std::io;
 use std::path::{Component, Path, PathBuf};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use super::mountinfo::mount_on;
 
 /// `errno` of a FUSE mount whose daemon is gone.
 const ENOTCONN: i32 = 107;
+/// How long a mount of ours may take to answer.
+const ANSWER: Duration = Duration::from_secs(10);
 /// Type of our own mounts in mountinfo.
 const OWN_TYPE: &str = "fuse.binhostfs";
 
@@ -39,6 +43,16 @@ pub enum MountpointError {
         "binhostfs is mounted on {0} already: `binhostfs status` says how it does; stop it first, or mount on another directory"
     )]
     Running(PathBuf),
+    /// A mount that nobody serves, and whose connection somebody holds.
+    #[error(
+        "a binhostfs is mounted on {path}, and did not answer within {} s: it hangs, or somebody keeps its place for a daemon to \
+         come; stop that service, or remove the mount with `umount -l {path}`",
+        ANSWER.as_secs()
+    )]
+    Silent {
+        /// The mountpoint.
+        path: PathBuf,
+    },
     /// A dead mount of a killed daemon could not be removed.
     #[error(
         "{path} is the dead mount of an earlier binhostfs, and unmounting it failed: {source}; try `umount -l {path}` as root"
@@ -125,8 +139,10 @@ fn clear_dead(path: &Path) -> Result<(), MountpointError> {
         // The kernel may answer stat(2) of a dead mount from its cache for an hour; statfs(2) always asks the daemon. Other
         // file systems are left alone: one on a silent server would hang.
         let ours = mounted_at(path).ok().flatten().is_some_and(|what| what.starts_with(OWN_TYPE));
-        let alive = || if ours { rustix::fs::statfs(path).map(drop).map_err(io::Error::from) } else { Ok(()) };
-        match path.metadata().and_then(|_| alive()) {
+        match if ours { ask(path) } else { path.metadata().map(drop) } {
+            Err(error) if ours && error.kind() == io::ErrorKind::TimedOut => {
+                return Err(MountpointError::Silent { path: path.to_owned() });
+            }
             Err(error) if error.raw_os_error() == Some(ENOTCONN) => {
                 let dead = |source| MountpointError::Dead { path: path.to_owned(), source };
                 if !ours {
@@ -139,6 +155,19 @@ fn clear_dead(path: &Path) -> Result<(), MountpointError> {
         }
     }
     Ok(())
+}
+
+/// Asks a mount of ours whether anybody is there. It may be that nobody answers, ever: then a thread is left waiting, which ends
+/// with the process.
+fn ask(path: &Path) -> io::Result<()> {
+    let (sender, answer) = mpsc::channel();
+    let path = path.to_owned();
+    let asking = move || {
+        // Nobody may wait any more.
+        let _ = sender.send(rustix::fs::statfs(&path).map(drop).map_err(io::Error::from));
+    };
+    std::thread::Builder::new().name("mountpoint".to_owned()).spawn(asking)?;
+    answer.recv_timeout(ANSWER).unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 /// Type and source of the topmost mount on `path`.

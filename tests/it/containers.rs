@@ -47,6 +47,11 @@ impl Host {
         ready.then_some(Self { place, rootfs })
     }
 
+    /// One that no other machine has.
+    fn name(&self) -> String {
+        self.place.path().file_name().unwrap().to_str().unwrap().to_owned()
+    }
+
     fn podman(&self) -> Command {
         let mut podman = Command::new("podman");
         for (option, name) in [("--root", "root"), ("--runroot", "run"), ("--tmpdir", "tmp")] {
@@ -78,7 +83,8 @@ impl Host {
                 "/proc",
             ]),
             Kind::Nspawn => command
-                .args(["-q", "--register=no", "--keep-unit", "--volatile=overlay", "--pipe", "-D"])
+                .args(["-q", "--register=no", "--keep-unit", "--volatile=overlay", "--pipe"])
+                .args(["-M", &self.name(), "-D"])
                 .arg(&self.rootfs),
             Kind::Podman | Kind::PodmanMapped => command.args([
                 "run",
@@ -122,6 +128,8 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
+        // nspawn itself removes it only where /run is a tmpfs.
+        let _ = fs::remove_dir(Path::new("/run/systemd/nspawn/propagate").join(self.name()));
         let _ = self.podman().args(["rm", "--all", "--force"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
         for _ in 0..8 {
             let table = fs::read_to_string("/proc/self/mountinfo").unwrap();

@@ -244,3 +244,55 @@ fn what_crashes_again_and_again_is_given_up() {
     assert!(!mounted.is_mounted());
     assert!(mounted.log().contains("10 times within 60 s"), "{}", mounted.log());
 }
+
+#[test]
+fn a_mount_that_does_not_answer_is_left_alone() {
+    if !can_mount() {
+        return;
+    }
+    let packages = [Package::new("one-1", 100_000)];
+    let origin = Origin::with(&packages);
+    let mounted = Options::new(origin.url()).mount();
+    mounted.signal(Signal::STOP);
+    let place = tempfile::TempDir::with_prefix("binhostfs-it.").unwrap();
+    let mut command = Command::new(binary());
+    command.args(["mount", "--verify-signature", "false", "--binhost", &origin.url()]).arg("--cache-dir");
+    command
+        .arg(place.path().join("cache"))
+        .arg("--control")
+        .arg(place.path().join("control"))
+        .arg(mounted.mountpoint());
+    let output = command.output().unwrap();
+    mounted.signal(Signal::CONT);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(2) && error.contains("did not answer within 10 s"), "{error}");
+    assert!(read(&mounted, &packages[0]));
+}
+
+/// The kernel has names cached, for an hour, that the next daemon does not know.
+#[test]
+fn what_the_next_daemon_does_not_show_is_gone() {
+    if !can_hand_over() {
+        return;
+    }
+    let packages = [Package::new("one-1", 100_000), Package::new("two-1", 100_000)];
+    let origin = Origin::with(&packages);
+    let place = tempfile::TempDir::with_prefix("binhostfs-it.").unwrap();
+    let file = place.path().join("binhostfs.toml");
+    let sound = format!("[binhost.test]\nurl = \"{}\"\n", origin.url());
+    fs::write(&file, &sound).unwrap();
+    let mounted = Options::configured(&file).with(["--supervise"]).mount();
+    let two = mounted.path(&packages[1].path);
+    assert!(packages.iter().all(|package| read(&mounted, package)));
+    assert_eq!(mounted.listing().len(), 2);
+    let before = daemon_of(&mounted);
+    // It would take the change itself, a moment later.
+    fs::write(&file, format!("exclude = [\"app-misc/two\"]\n{sound}")).unwrap();
+    kill(before);
+    eventually(60, "the next daemon answers", || answering(&mounted).is_some_and(|pid| pid != before));
+    assert_eq!(fs::metadata(&two).unwrap_err().kind(), std::io::ErrorKind::NotFound);
+    assert_eq!(mounted.listing(), [packages[0].path.clone()]);
+    let index = fs::read_to_string(mounted.path("Packages")).unwrap();
+    assert!(index.contains("PACKAGES: 1\n"), "{index}");
+    assert!(read(&mounted, &packages[0]));
+}

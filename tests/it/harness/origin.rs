@@ -49,6 +49,7 @@ pub(crate) struct Asked {
     pub(crate) range: Option<String>,
     pub(crate) if_range: Option<String>,
     pub(crate) conditional: bool,
+    pub(crate) authorization: Option<String>,
 }
 
 #[derive(Debug, Default)]
@@ -136,6 +137,11 @@ impl Origin {
     /// All requests for a path so far.
     pub(crate) fn asked(&self, path: &str) -> Vec<Asked> {
         self.content().asked.iter().filter(|asked| asked.path == path).cloned().collect()
+    }
+
+    /// What was said of who asks.
+    pub(crate) fn authorizations(&self) -> Vec<String> {
+        self.content().asked.iter().filter_map(|asked| asked.authorization.clone()).collect()
     }
 
     /// Packages that were asked for, in the order of the requests.
@@ -230,7 +236,8 @@ fn serve(stream: &TcpStream, shared: &Shared) -> io::Result<bool> {
         let conditional =
             request.headers.contains_key("if-none-match") || request.headers.contains_key("if-modified-since");
         let (range, if_range) = (request.headers.get("range").cloned(), request.headers.get("if-range").cloned());
-        content.asked.push(Asked { path: request.path.clone(), range, if_range, conditional });
+        let authorization = request.headers.get("authorization").cloned();
+        content.asked.push(Asked { path: request.path.clone(), range, if_range, conditional, authorization });
         (act.unwrap_or(Act::Serve), content.files.get(&request.path).cloned())
     };
     shared.changed.notify_all();
