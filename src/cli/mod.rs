@@ -9,6 +9,8 @@ mod logging;
 mod mount;
 mod output;
 mod packages;
+mod prefetch;
+mod progress;
 mod refresh;
 mod status;
 mod verify;
@@ -42,6 +44,7 @@ enum Command {
     Status(status::StatusArguments),
     List(packages::ListArguments),
     Why(packages::WhyArguments),
+    Prefetch(prefetch::PrefetchArguments),
     Refresh(refresh::RefreshArguments),
     Generations(generations::GenerationsArguments),
     Rollback(generations::RollbackArguments),
@@ -66,6 +69,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Status(arguments) => status::run(&arguments),
         Command::List(arguments) => packages::list(&arguments),
         Command::Why(arguments) => packages::why(&arguments),
+        Command::Prefetch(arguments) => prefetch::run(&arguments),
         Command::Refresh(arguments) => refresh::run(&arguments),
         Command::Generations(arguments) => generations::generations(&arguments),
         Command::Rollback(arguments) => generations::roll_back(&arguments),

@@ -8,6 +8,9 @@
 //! | `GET /v1/generations` | [`Generations`] |
 //! | `POST /v1/rollback?to=N`, or `latest`, or nothing for the one before | a [`Refreshed`] |
 //! | `POST /v1/keep?generation=N`, with `&keep=false` to take it back | a [`Refreshed`] |
+//! | `POST /v1/prefetch?atom=ATOM`, any number of times, or `?world=true` or `?plan=true` | a [`PrefetchJob`], at once; it goes on whoever asks about it |
+//! | `GET /v1/prefetch?job=N&since=N` | a [`PrefetchStatus`] |
+//! | `DELETE /v1/prefetch?job=N` | a [`PrefetchStatus`]; it is stopped, what was fetched stays |
 //! | `POST /v1/verify` | a [`VerifyResult`], when the whole cache was read |
 //!
 //! The socket belongs to whoever started the daemon (mode 0600).
@@ -17,16 +20,21 @@
 mod client;
 mod generations;
 mod packages;
+mod prefetch;
 mod server;
 mod status;
 
-pub use client::{ClientError, get_generations, get_packages, get_status, keep, refresh, rollback, verify};
+pub use client::{
+    ClientError, get_generations, get_packages, get_status, keep, prefetch, prefetch_status, refresh, rollback,
+    stop_prefetch, verify,
+};
 pub use generations::{GenerationEntry, Generations, Keep, RollbackTo};
 pub use packages::{PackageState, PackageStatus, Packages};
+pub use prefetch::{PrefetchDone, PrefetchJob, PrefetchOutcome, PrefetchStatus, PrefetchUnderway, PrefetchWish};
 pub use server::{ControlError, Server};
 pub use status::{
     BinhostStatus, CacheStatus, DownloadStatus, EntriesStatus, FailureStatus, GenerationStatus, KeyringStatus,
-    MirrorState, MirrorStatus, RefreshStatus, Refreshed, Status, VerifyResult,
+    MirrorState, MirrorStatus, RefreshStatus, Refreshed, Status, VerifyResult, WorldStatus,
 };
 
 use crate::index::Atom;
@@ -45,6 +53,8 @@ const GENERATIONS_PATH: &str = "/v1/generations";
 const ROLLBACK_PATH: &str = "/v1/rollback";
 /// Where a generation is marked to be kept.
 const KEEP_PATH: &str = "/v1/keep";
+/// Path of what is fetched before anybody opens it.
+const PREFETCH_PATH: &str = "/v1/prefetch";
 /// Path of the verification of the cache.
 const VERIFY_PATH: &str = "/v1/verify";
 /// Query of a refresh that may bring an older index.
@@ -62,6 +72,10 @@ pub trait Control: Send + Sync {
     fn rollback(&self, to: RollbackTo) -> tokio::sync::oneshot::Receiver<Result<String, String>>;
     /// Marks a generation to be kept, or takes that back.
     fn keep(&self, number: u64, keep: Keep) -> tokio::sync::oneshot::Receiver<Result<String, String>>;
+    /// Begins to fetch what nobody has opened. The answer is the number to ask by, or why there is nothing to begin with.
+    fn prefetch(&self, wish: PrefetchWish) -> tokio::sync::oneshot::Receiver<Result<u64, String>>;
+    /// How far that is, what is done with from number `since` on; stopped first, if `stop`. `None`: there is no such number.
+    fn prefetch_status(&self, job: u64, since: u64, stop: bool) -> Option<PrefetchStatus>;
     /// Reads the whole cache again.
     fn verify(&self) -> tokio::sync::oneshot::Receiver<VerifyResult>;
     /// Asks the binhost for its index now. The answer, when it comes, is a summary or why it failed.

@@ -19,8 +19,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::UnixListener;
 
 use super::{
-    ACCEPT_OLDER, ATOM, Control, GENERATIONS_PATH, KEEP_PATH, PACKAGES_PATH, Packages, REFRESH_PATH, ROLLBACK_PATH,
-    Refreshed, STATUS_PATH, VERIFY_PATH, generations,
+    ACCEPT_OLDER, ATOM, Control, GENERATIONS_PATH, KEEP_PATH, PACKAGES_PATH, PREFETCH_PATH, Packages, REFRESH_PATH,
+    ROLLBACK_PATH, Refreshed, STATUS_PATH, VERIFY_PATH, generations, prefetch,
 };
 use crate::index::Atom;
 
@@ -135,9 +135,11 @@ async fn answer(request: &Request<Incoming>, control: &dyn Control) -> Answer {
         (&Method::GET, GENERATIONS_PATH) | (&Method::POST, ROLLBACK_PATH | KEEP_PATH) => {
             generations::answer(request, control).await
         }
+        (&Method::GET | &Method::POST | &Method::DELETE, PREFETCH_PATH) => prefetch::answer(request, control).await,
         (
             _,
-            GENERATIONS_PATH | ROLLBACK_PATH | KEEP_PATH | STATUS_PATH | REFRESH_PATH | VERIFY_PATH | PACKAGES_PATH,
+            PREFETCH_PATH | GENERATIONS_PATH | ROLLBACK_PATH | KEEP_PATH | STATUS_PATH | REFRESH_PATH | VERIFY_PATH
+            | PACKAGES_PATH,
         ) => json(StatusCode::METHOD_NOT_ALLOWED, &problem("not this method")),
         _ => json(StatusCode::NOT_FOUND, &problem("no such resource")),
     }

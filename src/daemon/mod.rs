@@ -7,6 +7,7 @@
 
 mod anchors;
 mod desk;
+mod errands;
 mod explain;
 mod files;
 mod follow;
@@ -19,6 +20,7 @@ mod source;
 mod sources;
 mod state;
 mod votes;
+mod world;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +30,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::config::{Binhost, Interval, MountConfig, SignaturePolicy};
-use crate::control::{Control, Generations, Keep, PackageStatus, RollbackTo, Server, Status, VerifyResult};
+use crate::control::{
+    Control, Generations, Keep, PackageStatus, PrefetchStatus, PrefetchWish, RollbackTo, Server, Status, VerifyResult,
+};
 use crate::fetch::Fetcher;
 use crate::fuse::{Mount, Operations};
 use crate::index::Atom;
@@ -105,6 +109,7 @@ pub struct Daemon {
     refresher: tokio::task::JoinHandle<()>,
     follower: tokio::task::JoinHandle<()>,
     scrubber: tokio::task::JoinHandle<()>,
+    upgrader: tokio::task::JoinHandle<()>,
     _control: Server,
 }
 
@@ -113,6 +118,7 @@ impl Drop for Daemon {
         self.refresher.abort();
         self.follower.abort();
         self.scrubber.abort();
+        self.upgrader.abort();
         self.shared.mount.unmount();
     }
 }
@@ -149,7 +155,8 @@ impl Daemon {
             tokio::spawn(Refresher::new(sources, verdicts, incoming, shared.config.refresh).run(Arc::clone(&shared)));
         let follower = tokio::spawn(follow::follow(Arc::clone(&shared), following));
         let scrubber = tokio::spawn(scrub::in_background(Arc::clone(&shared)));
-        Ok(Self { shared, refresher, follower, scrubber, _control: control })
+        let upgrader = tokio::spawn(world::in_background(Arc::clone(&shared)));
+        Ok(Self { shared, refresher, follower, scrubber, upgrader, _control: control })
     }
 
     /// What it would tell on its socket.
@@ -257,6 +264,20 @@ impl Control for Handle {
 
     fn keep(&self, number: u64, keep: Keep) -> oneshot::Receiver<Result<String, String>> {
         self.ask(|reply| Request::Keep { number, keep, reply })
+    }
+
+    fn prefetch(&self, wish: PrefetchWish) -> oneshot::Receiver<Result<u64, String>> {
+        let (reply, receiver) = oneshot::channel();
+        let shared = Arc::clone(&self.shared);
+        tokio::spawn(async move {
+            // Whoever asked may have gone.
+            let _ = reply.send(errands::begin(&shared, wish).await);
+        });
+        receiver
+    }
+
+    fn prefetch_status(&self, job: u64, since: u64, stop: bool) -> Option<PrefetchStatus> {
+        self.shared.errands.status(job, usize::try_from(since).unwrap_or(usize::MAX), stop)
     }
 
     fn verify(&self) -> oneshot::Receiver<VerifyResult> {

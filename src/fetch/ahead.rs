@@ -210,7 +210,7 @@ impl Fetcher {
     /// Dropping the future breaks it off where nobody has. `true`: it is in the cache now.
     async fn ahead(self: &Arc<Self>, wanted: Wanted, turn: OwnedSemaphorePermit) -> bool {
         let Some(landed) = self.set_off(&wanted, turn) else { return false };
-        landed.wait().await;
+        drop(landed.outcome().await);
         self.has(&wanted)
     }
 
@@ -228,7 +228,7 @@ impl Fetcher {
     }
 
     /// Whether it is in the cache, most likely.
-    fn has(&self, wanted: &Wanted) -> bool {
+    pub(super) fn has(&self, wanted: &Wanted) -> bool {
         self.store.has(wanted.record().id, wanted.record().size, &wanted.origin().policy)
     }
 
@@ -239,7 +239,7 @@ impl Fetcher {
     }
 
     /// A turn, if more than `reserved` are free.
-    fn spare_turn(&self, reserved: usize) -> Option<OwnedSemaphorePermit> {
+    pub(super) fn spare_turn(&self, reserved: usize) -> Option<OwnedSemaphorePermit> {
         let spare = self.turns.available_permits() > reserved;
         spare.then(|| Arc::clone(&self.turns).try_acquire_owned().ok()).flatten()
     }

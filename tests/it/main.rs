@@ -28,6 +28,7 @@ mod life;
 mod mirrors;
 mod portage_files;
 mod portage_view;
+mod prefetch;
 mod reading;
 mod refresh;
 mod refusal;
