@@ -1,5 +1,6 @@
 //! Where command line, `/etc/binhostfs.toml` and Portage's files meet.
 
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -138,6 +139,8 @@ impl Resolver<'_> {
             binhosts: Vec::new(),
             cache_dir: absolute("cache-dir", &raw.cache_dir, "--cache-dir", &own.cache_dir, DEFAULT_CACHE_DIR),
             control: absolute("control", &raw.control, "--control", &own.control, DEFAULT_CONTROL),
+            control_group: self.optional("control-group", &raw.control_group, "--control-group", &own.control_group),
+            listen: self.listen(),
             cache_size: self.value(
                 "cache-size",
                 &raw.cache_size,
@@ -195,6 +198,27 @@ impl Resolver<'_> {
         self.report.note(key, value, shown)
     }
 
+    /// The same for what there need not be.
+    fn optional<T: Clone + ToString>(
+        &mut self,
+        key: &str,
+        given: &Option<T>,
+        option: &'static str,
+        own: &Option<Sourced<T>>,
+    ) -> Option<T> {
+        let said = Sourced::option(given.clone(), option).or_else(|| own.clone())?;
+        Some(self.report.note(key, said, T::to_string))
+    }
+
+    fn listen(&mut self) -> Option<SocketAddr> {
+        let listen = self.optional("listen", &self.raw.listen, "--listen", &self.found.own.listen)?;
+        if !listen.ip().is_loopback() {
+            let warning = "whoever reaches it can read which packages this machine uses, and nothing is encrypted;                            127.0.0.1 is for this machine alone";
+            self.report.warn(format!("status and metrics are on {listen}: {warning}"));
+        }
+        Some(listen)
+    }
+
     /// The mountpoint as it was named, absolute.
     fn mountpoint(&mut self) -> Result<PathBuf, ConfigError> {
         let given =
@@ -219,6 +243,7 @@ impl Resolver<'_> {
         match check {
             MountpointCheck::Prepare => Ok(mountpoint::check(asked)?),
             MountpointCheck::Mounted(mountpoint) => Ok(mountpoint.clone()),
+            MountpointCheck::Kept(device) => Ok(mountpoint::check_kept(asked, *device)?),
             MountpointCheck::Look => {
                 let (path, own) = mountpoint::look(asked)?;
                 if own {

@@ -15,8 +15,8 @@ use tokio::net::UnixStream;
 use super::prefetch::{self, Either};
 use super::{
     ACCEPT_OLDER, ATOM, GENERATIONS_PATH, Generations, KEEP_PATH, Keep, PACKAGES_PATH, PREFETCH_PATH, Packages,
-    PrefetchJob, PrefetchStatus, PrefetchWish, REFRESH_PATH, ROLLBACK_PATH, Refreshed, RollbackTo, STATUS_PATH, Status,
-    VERIFY_PATH, VerifyResult,
+    PrefetchJob, PrefetchStatus, PrefetchWish, REFRESH_PATH, RELOAD_PATH, ROLLBACK_PATH, RUN_PATH, Refreshed,
+    Reloading, RollbackTo, Run, STATUS_PATH, Status, VERIFY_PATH, VerifyResult,
 };
 
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -26,6 +26,10 @@ const REFRESH_TIMEOUT: Duration = Duration::from_secs(600);
 const ROLLBACK_TIMEOUT: Duration = Duration::from_secs(120);
 /// A cache may be large, and its disk slow.
 const VERIFY_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
+/// Between the end of a run of the program and the first answer of the next.
+const RELOAD_TIMEOUT: Duration = Duration::from_secs(120);
+/// How often it is looked for.
+const RELOAD_POLL: Duration = Duration::from_millis(30);
 /// Largest answer that is read, bytes.
 const MAX_ANSWER: usize = 256 << 20;
 
@@ -157,6 +161,28 @@ async fn either<T: DeserializeOwned>(path: &Path, method: Method, what: &str) ->
 /// See [`ClientError`].
 pub async fn verify(path: &Path) -> Result<VerifyResult, ClientError> {
     ask(path, Method::POST, VERIFY_PATH, VERIFY_TIMEOUT).await
+}
+
+/// Has the daemon behind `path` run its program anew, and waits until that answers.
+///
+/// # Errors
+/// See [`ClientError`]. It would not start, or did not.
+pub async fn reload(path: &Path) -> Result<(), ClientError> {
+    let bad = |reason: String| ClientError::BadAnswer { path: path.to_owned(), reason };
+    let before: Run = ask(path, Method::GET, RUN_PATH, TIMEOUT).await?;
+    let answer: Reloading = ask(path, Method::POST, RELOAD_PATH, RELOAD_TIMEOUT).await?;
+    if let Some(error) = answer.error {
+        return Err(bad(error));
+    }
+    let begun = tokio::time::Instant::now();
+    loop {
+        match ask::<Run>(path, Method::GET, RUN_PATH, TIMEOUT).await {
+            Ok(run) if run != before => return Ok(()),
+            Ok(_) | Err(_) if begun.elapsed() < RELOAD_TIMEOUT => tokio::time::sleep(RELOAD_POLL).await,
+            Ok(_) => return Err(bad("it was not run anew; its log says why".to_owned())),
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 async fn ask<T: DeserializeOwned>(

@@ -1,4 +1,5 @@
-//! What the daemon tells about itself: HTTP with JSON on a Unix socket.
+//! What the daemon tells about itself, and what it can be told: HTTP with JSON on a Unix socket; and, where the configuration
+//! names an address, over TCP to be read only.
 //!
 //! | request | answer |
 //! |---|---|
@@ -11,36 +12,62 @@
 //! | `POST /v1/prefetch?atom=ATOM`, any number of times, or `?world=true` or `?plan=true` | a [`PrefetchJob`], at once; it goes on whoever asks about it |
 //! | `GET /v1/prefetch?job=N&since=N` | a [`PrefetchStatus`] |
 //! | `DELETE /v1/prefetch?job=N` | a [`PrefetchStatus`]; it is stopped, what was fetched stays |
+//! | `POST /v1/reload` | a [`Reloading`]: whether the program is run anew, now |
+//! | `GET /v1/run` | a [`Run`]: another number for each run of the program |
 //! | `POST /v1/verify` | a [`VerifyResult`], when the whole cache was read |
+//! | `GET /metrics` | everything that is measured, in Prometheus' text format |
+//! | `GET /` | the same status as a page for a browser; its style is `GET /style.css` |
 //!
-//! The socket belongs to whoever started the daemon (mode 0600).
+//! Over TCP there are `/`, `/style.css`, `/metrics` and `/v1/status`, and nothing else: 405 for other methods, 403 for the rest.
+//!
+//! `/v1` changes only compatibly: resources and fields are added, and none changes its meaning; whoever reads passes over
+//! fields that it does not know. An unknown resource is 404, a known one with another method 405, a bad parameter 400, all
+//! with `{"error": …}`. A connection serves one request. At most [`MAX_CONNECTIONS`] are served at the same time on each side,
+//! more wait; the head of a request must be there within 5 s, and over TCP everything is over after 20 s.
+//!
+//! The socket belongs to whoever started the daemon (mode 0600); with `control-group` its members may use it too (0660).
 //!
 //! Not its job: doing any of it; that is behind [`Control`].
 
 mod client;
+mod exposition;
 mod generations;
 mod packages;
+mod page;
 mod prefetch;
+mod reload;
 mod server;
 mod status;
+mod tcp;
 
 pub use client::{
-    ClientError, get_generations, get_packages, get_status, keep, prefetch, prefetch_status, refresh, rollback,
+    ClientError, get_generations, get_packages, get_status, keep, prefetch, prefetch_status, refresh, reload, rollback,
     stop_prefetch, verify,
 };
 pub use generations::{GenerationEntry, Generations, Keep, RollbackTo};
 pub use packages::{PackageState, PackageStatus, Packages};
 pub use prefetch::{PrefetchDone, PrefetchJob, PrefetchOutcome, PrefetchStatus, PrefetchUnderway, PrefetchWish};
-pub use server::{ControlError, Server};
+pub use reload::{Reloading, Run};
+pub use server::{ControlError, MAX_CONNECTIONS, Server};
 pub use status::{
     BinhostStatus, CacheStatus, DownloadStatus, EntriesStatus, FailureStatus, GenerationStatus, KeyringStatus,
-    MirrorState, MirrorStatus, RefreshStatus, Refreshed, Status, VerifyResult, WorldStatus,
+    MirrorState, MirrorStatus, ProcessStatus, RefreshStatus, Refreshed, Status, VerifyResult, WorldStatus,
 };
+pub use tcp::Listener;
+
+use std::sync::Arc;
 
 use crate::index::Atom;
+use crate::metrics::Metrics;
 
 /// Path of the status resource.
 const STATUS_PATH: &str = "/v1/status";
+/// Path of the metrics.
+const METRICS_PATH: &str = "/metrics";
+/// Path of the page.
+const PAGE_PATH: &str = "/";
+/// Path of its style.
+const STYLE_PATH: &str = "/style.css";
 /// Path of the refresh resource.
 const REFRESH_PATH: &str = "/v1/refresh";
 /// Path of the packages.
@@ -57,6 +84,10 @@ const KEEP_PATH: &str = "/v1/keep";
 const PREFETCH_PATH: &str = "/v1/prefetch";
 /// Path of the verification of the cache.
 const VERIFY_PATH: &str = "/v1/verify";
+/// Path of the resource that has the program run anew.
+const RELOAD_PATH: &str = "/v1/reload";
+/// Path of what tells one run of the program from the next.
+const RUN_PATH: &str = "/v1/run";
 /// Query of a refresh that may bring an older index.
 const ACCEPT_OLDER: &str = "accept_older=true";
 
@@ -64,6 +95,8 @@ const ACCEPT_OLDER: &str = "accept_older=true";
 pub trait Control: Send + Sync {
     /// How it is doing.
     fn status(&self) -> Status;
+    /// What it has counted.
+    fn metrics(&self) -> Arc<Metrics>;
     /// What becomes of packages that match; of all where nothing is asked for. The answer, when it comes, or why there is none.
     fn packages(&self, atoms: Vec<Atom>) -> tokio::sync::oneshot::Receiver<Result<Vec<PackageStatus>, String>>;
     /// What generations there are.
@@ -78,6 +111,8 @@ pub trait Control: Send + Sync {
     fn prefetch_status(&self, job: u64, since: u64, stop: bool) -> Option<PrefetchStatus>;
     /// Reads the whole cache again.
     fn verify(&self) -> tokio::sync::oneshot::Receiver<VerifyResult>;
+    /// Runs the program anew, with the mount as it is. The answer, when it comes: it is about to, or why not.
+    fn reload(&self) -> tokio::sync::oneshot::Receiver<Result<(), String>>;
     /// Asks the binhost for its index now. The answer, when it comes, is a summary or why it failed.
     fn refresh(&self, accept_older: bool) -> tokio::sync::oneshot::Receiver<Result<String, String>>;
 }

@@ -46,8 +46,20 @@ pub struct Status {
     pub downloads: Vec<DownloadStatus>,
     /// What could not be had lately, newest first.
     pub failures: Vec<FailureStatus>,
+    /// The daemon's process.
+    #[serde(default)]
+    pub process: ProcessStatus,
     /// Counters since the start.
     pub metrics: Readings,
+}
+
+/// What the kernel says of the daemon's process.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessStatus {
+    /// Bytes of memory (RSS).
+    pub resident: u64,
+    /// Bytes that it had written to disks.
+    pub written: u64,
 }
 
 /// What signatures are checked with.
@@ -189,6 +201,9 @@ pub struct GenerationStatus {
     pub packages: u64,
     /// TIMESTAMP of what Portage reads, s since the epoch.
     pub index_timestamp: i64,
+    /// When it was made; 0: not known.
+    #[serde(default)]
+    pub made: u64,
     /// It is an earlier one, which the administrator has chosen.
     #[serde(default)]
     pub rolled_back: bool,
@@ -481,9 +496,11 @@ mod tests {
                 number: 3,
                 packages: 15_576,
                 index_timestamp: 9,
+                made: 9_000,
                 rolled_back: true,
                 problem: Some("generation 2 is damaged".to_owned()),
             },
+            process: ProcessStatus::default(),
             refresh: RefreshStatus { confirmed: 0, attempted: 9_990, error: Some("gentoo: no route".to_owned()) },
             misconfigured: Some("no such key".to_owned()),
             alarms: vec![FailureStatus { path: "a/e.xpak".to_owned(), reason: "other bytes".to_owned(), time: 9_999 }],

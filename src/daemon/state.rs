@@ -15,14 +15,14 @@ use super::world::Budget;
 use crate::config::{ByteSize, MountConfig, Prefetch};
 use crate::control::{
     BinhostStatus, CacheStatus, DownloadStatus, EntriesStatus, FailureStatus, GenerationStatus, KeyringStatus,
-    MirrorState, MirrorStatus, RefreshStatus, Status,
+    MirrorState, MirrorStatus, ProcessStatus, RefreshStatus, Status,
 };
 use crate::fetch::{FailureReport, Fetcher, Origin, Progress};
 use crate::fuse::Mount;
 use crate::metrics::Metrics;
 use crate::policy::Tally;
 use crate::store::Store;
-use crate::tree::{Snapshots, Tree};
+use crate::tree::{PackagesFile, Snapshots, Tree};
 use crate::upstream::{Standing, UrlReport};
 use crate::verify::{KeyringReport, Policy};
 
@@ -188,7 +188,7 @@ impl Shared {
             return false;
         }
         let before = self.snapshots.replace(Arc::clone(&tree));
-        self.mount.forget(&before.changes(&tree));
+        self.mount.shown(&before, &tree);
         drop((before, current));
         give_memory_back();
         tracing::info!("{}", self.summary());
@@ -234,9 +234,11 @@ impl Shared {
                 number: tree.generation(),
                 packages: tree.view().len() as u64,
                 index_timestamp: tree.packages().rendered.timestamp,
+                made: made(tree.packages()),
                 rolled_back: rollback.rolled_back,
                 problem: rollback.problem,
             },
+            process: process(),
             refresh: together(&binhosts, self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()),
             binhosts,
             misconfigured: self.misconfigured.lock().unwrap_or_else(PoisonError::into_inner).clone(),
@@ -306,6 +308,25 @@ fn mirror(report: UrlReport) -> MirrorStatus {
         wrong,
         last_error,
         last_error_time: since.map(|span: Duration| seconds_now().saturating_sub(span.as_secs())),
+    }
+}
+
+/// When the file that Portage reads was written.
+fn made(packages: &PackagesFile) -> u64 {
+    let modified = packages.file.metadata().and_then(|metadata| metadata.modified()).ok();
+    modified.and_then(|time| time.duration_since(UNIX_EPOCH).ok()).map_or(0, |span| span.as_secs())
+}
+
+/// Source: proc_pid_io(5), proc_pid_status(5).
+fn process() -> ProcessStatus {
+    let number = |path: &str, key: &str| -> u64 {
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix(key));
+        line.and_then(|value| value.trim().trim_end_matches(" kB").parse().ok()).unwrap_or_default()
+    };
+    ProcessStatus {
+        resident: number("/proc/self/status", "VmRSS:").saturating_mul(1024),
+        written: number("/proc/self/io", "write_bytes:"),
     }
 }
 

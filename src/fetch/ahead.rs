@@ -253,7 +253,8 @@ struct End<'a> {
 
 impl Drop for End<'_> {
     fn drop(&mut self) {
-        self.inner.queue().end(self.key);
+        let wasted = self.inner.queue().end(self.key);
+        self.inner.fetcher.metrics.prefetch_wasted.add(wasted as u64);
     }
 }
 

@@ -29,6 +29,7 @@ mod origin;
 mod plan;
 mod queue;
 mod receive;
+mod verdicts;
 mod wish;
 
 use std::collections::{HashMap, HashSet};

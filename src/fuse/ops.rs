@@ -86,6 +86,11 @@ impl Operations {
         (sizes.fold(0, u64::saturating_add), view.len() as u64)
     }
 
+    /// What is shown.
+    pub(super) fn tree(&self) -> Arc<Tree> {
+        self.snapshots.current()
+    }
+
     fn find(&self, inode: Inode) -> Result<(Arc<Tree>, Node), FsError> {
         self.snapshots.find(inode).ok_or(FsError::Stale)
     }

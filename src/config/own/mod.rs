@@ -5,6 +5,7 @@
 mod table;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -13,17 +14,19 @@ use std::time::Duration;
 use super::cpu::CpuNeed;
 use super::origin::{Origin, Sourced};
 use super::portage::Files;
-use super::{BinhostUrl, ByteSize, Interval, LibcGuard, Offline, Passthrough, Prefetch};
+use super::{BinhostUrl, ByteSize, Group, Interval, LibcGuard, Offline, Passthrough, Prefetch};
 use crate::index::Atom;
 use table::{Item, Table};
 
 /// Keys of the file.
-pub(super) const KEYS: [&str; 18] = [
+pub(super) const KEYS: [&str; 20] = [
     "mountpoint",
     "cache-dir",
     "cache-size",
     "refresh",
     "control",
+    "control-group",
+    "listen",
     "passthrough",
     "prefetch",
     "prefetch-budget",
@@ -73,6 +76,8 @@ pub(super) struct Own {
     pub(super) cache_size: Value<ByteSize>,
     pub(super) refresh: Value<Duration>,
     pub(super) control: Value<PathBuf>,
+    pub(super) control_group: Value<Group>,
+    pub(super) listen: Value<SocketAddr>,
     pub(super) passthrough: Value<Passthrough>,
     pub(super) prefetch: Value<Prefetch>,
     pub(super) prefetch_budget: Value<ByteSize>,
@@ -126,6 +131,8 @@ fn own(table: &Table<'_, '_>) -> Result<Own, OwnError> {
         cache_size: table.get("cache-size", size)?,
         refresh: table.get("refresh", interval)?,
         control: table.get("control", |item| path(item.text()?))?,
+        control_group: table.get("control-group", |item| one(item.text()?))?,
+        listen: table.get("listen", |item| listen(item.text()?))?,
         passthrough: table
             .get("passthrough", |item| choice(&item, [("auto", Passthrough::Auto), ("off", Passthrough::Off)]))?,
         prefetch: table.get("prefetch", |item| {
@@ -190,6 +197,11 @@ fn number(item: Item<'_, '_>) -> Result<NonZeroUsize, String> {
 fn path(text: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
     path.is_absolute().then_some(path).ok_or_else(|| format!("{text:?} must begin with a slash"))
+}
+
+fn listen(text: &str) -> Result<SocketAddr, String> {
+    text.parse()
+        .map_err(|_| format!("{text:?} is not an address with a port, such as \"127.0.0.1:9123\" or \"[::1]:9123\""))
 }
 
 fn keyring(item: Item<'_, '_>) -> Result<Vec<PathBuf>, String> {

@@ -4,6 +4,7 @@ pub(crate) mod binhost;
 #[allow(dead_code, reason = "the unit tests need the rest")]
 #[path = "../../../src/verify/tests/gpg.rs"]
 mod gpg;
+pub(crate) mod http;
 pub(crate) mod machine;
 #[allow(dead_code, reason = "not every act is in every test run")]
 mod origin;
