@@ -47,6 +47,9 @@ pub enum ClientError {
     /// Not allowed to ask.
     #[error("{0} may only be used by the user that runs the daemon (root)")]
     NotAllowed(PathBuf),
+    /// The daemon says why not.
+    #[error("{0}")]
+    Refused(String),
     /// An answer that makes no sense, or none.
     #[error("{path}: {reason}")]
     BadAnswer {
@@ -149,9 +152,9 @@ pub async fn stop_prefetch(path: &Path, job: u64, since: u64) -> Result<Prefetch
 async fn either<T: DeserializeOwned>(path: &Path, method: Method, what: &str) -> Result<T, ClientError> {
     match ask(path, method, what, ROLLBACK_TIMEOUT).await? {
         Either::Answer(answer) => Ok(answer),
-        Either::Refused(Refreshed { error, .. }) => {
-            Err(ClientError::BadAnswer { path: path.to_owned(), reason: error.unwrap_or_default() })
-        }
+        Either::Refused(Refreshed { error, .. }) => Err(ClientError::Refused(
+            error.unwrap_or_else(|| format!("{}: an answer without any reason", path.display())),
+        )),
     }
 }
 

@@ -54,7 +54,7 @@ pub(super) async fn begin(shared: &Arc<Shared>, wish: PrefetchWish) -> Result<u6
     let root = shared.config.portage_root.clone();
     let meant = blocking(move || Ok(fetcher.meant(tree.view(), &wish, &root)?)).await;
     give_memory_back();
-    let errand = Arc::new(Errand::new(meant.map_err(|error| format!("{error:#}"))?));
+    let errand = Arc::new(Errand::new(meant.map_err(|error| error.to_string())?));
     Ok(shared.errands.run(shared, errand))
 }
 

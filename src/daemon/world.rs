@@ -161,7 +161,7 @@ impl Round {
                 Some(wanted)
             }
             Err(error) => {
-                shared.world.say(0, 0, Some(format!("{error:#}")));
+                shared.world.say(0, 0, Some(error.to_string()));
                 None
             }
         }
