@@ -4,11 +4,14 @@
 
 mod check_config;
 mod demo;
+#[cfg(any(feature = "docs", test))]
+mod docs;
 mod generations;
 mod logging;
 mod mount;
 mod output;
 mod packages;
+mod panic;
 mod prefetch;
 mod progress;
 mod refresh;
@@ -20,6 +23,8 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use crate::daemon;
 
 /// Nobody answers on the control socket.
 const NO_DAEMON: u8 = 3;
@@ -51,6 +56,15 @@ enum Command {
     Rollback(generations::RollbackArguments),
     Reload(reload::ReloadArguments),
     Verify(verify::VerifyArguments),
+    #[cfg(feature = "docs")]
+    #[command(hide = true)]
+    Docs(docs::DocsArguments),
+    /// Ask a mount whether it answers
+    #[command(name = daemon::PROBE, hide = true)]
+    Probe {
+        /// Where it is
+        mountpoint: std::path::PathBuf,
+    },
 }
 
 /// Runs the program with its arguments, the first of which is its name.
@@ -78,6 +92,12 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Rollback(arguments) => generations::roll_back(&arguments),
         Command::Reload(arguments) => reload::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
+        #[cfg(feature = "docs")]
+        Command::Docs(arguments) => docs::run(&arguments),
+        Command::Probe { mountpoint } => match daemon::probe(&mountpoint) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => output::fail(1, error),
+        },
     }
 }
 

@@ -179,6 +179,7 @@ pub(super) fn run(arguments: MountArguments, words: Vec<OsString>) -> ExitCode {
     if let Err(error) = logging::start(LevelFilter::INFO) {
         return fail(2, error);
     }
+    super::panic::log_them();
     let program = program(words);
     if arguments.supervise {
         return supervise(&program);

@@ -8,10 +8,10 @@ use std::time::Duration;
 use clap::Args;
 use serde::Serialize;
 
-use super::output::{fail, say};
+use super::output::{fail, say, unanswered};
 use super::packages::atom;
 use super::progress::Progress;
-use super::{NO_DAEMON, runtime};
+use super::runtime;
 use crate::config::{ByteSize, DEFAULT_CONTROL};
 use crate::control::{
     ClientError, PrefetchDone, PrefetchOutcome, PrefetchStatus, PrefetchWish, prefetch, prefetch_status, stop_prefetch,
@@ -77,8 +77,7 @@ pub(super) fn run(arguments: &PrefetchArguments) -> ExitCode {
     let progress = Progress::new(arguments.json);
     match runtime.block_on(follow(&arguments.control, &wish, progress)) {
         Ok((last, done)) => tell(&last, &done, arguments.json),
-        Err(error @ ClientError::NoDaemon { .. }) => fail(NO_DAEMON, error),
-        Err(error) => fail(1, error),
+        Err(error) => unanswered(&error),
     }
 }
 

@@ -5,10 +5,10 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::output::fail;
-use super::{NO_DAEMON, runtime};
+use super::output::{fail, unanswered};
+use super::runtime;
 use crate::config::DEFAULT_CONTROL;
-use crate::control::{ClientError, reload};
+use crate::control::reload;
 
 /// Run the daemon's program anew without unmounting: after an upgrade, or for configuration that is read at its start.
 ///
@@ -28,7 +28,6 @@ pub(super) fn run(arguments: &ReloadArguments) -> ExitCode {
     };
     match runtime.block_on(reload(&arguments.control)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error @ ClientError::NoDaemon { .. }) => fail(NO_DAEMON, error),
-        Err(error) => fail(1, error),
+        Err(error) => unanswered(&error),
     }
 }

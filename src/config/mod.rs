@@ -333,6 +333,13 @@ pub fn log_filter() -> Option<String> {
     std::env::var("RUST_LOG").ok().filter(|filter| !filter.trim().is_empty())
 }
 
+/// Whether output on a terminal may have colours: <https://no-color.org/>, and what the terminal is.
+#[must_use]
+pub fn wants_colour() -> bool {
+    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+    set("NO_COLOR").is_none() && set("TERM").is_none_or(|term| term != "dumb")
+}
+
 /// Names the variable of [`kept_descriptors`].
 pub const KEPT_VARIABLE: &str = "BINHOSTFS_KEPT";
 

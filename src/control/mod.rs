@@ -45,7 +45,7 @@ pub use client::{
     stop_prefetch, verify,
 };
 pub use generations::{GenerationEntry, Generations, Keep, RollbackTo};
-pub use packages::{PackageState, PackageStatus, Packages};
+pub use packages::{CallerStatus, PackageState, PackageStatus, Packages};
 pub use prefetch::{PrefetchDone, PrefetchJob, PrefetchOutcome, PrefetchStatus, PrefetchUnderway, PrefetchWish};
 pub use reload::{Reloading, Run};
 pub use server::{ControlError, MAX_CONNECTIONS, Server};
@@ -62,6 +62,9 @@ use crate::metrics::Metrics;
 
 /// Path of the status resource.
 const STATUS_PATH: &str = "/v1/status";
+/// What is said of a path that does not exist, and of a method that it does not have; clients tell by it what the daemon is.
+const NO_RESOURCE: &str = "no such resource";
+const NO_METHOD: &str = "not this method";
 /// Path of the metrics.
 const METRICS_PATH: &str = "/metrics";
 /// Path of the page.

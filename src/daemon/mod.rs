@@ -21,7 +21,9 @@ mod source;
 mod sources;
 mod state;
 mod supervise;
+mod visible;
 mod votes;
+mod watchdog;
 mod world;
 
 use std::os::fd::OwnedFd;
@@ -47,6 +49,7 @@ pub use crate::verify::KeyringError;
 use crate::verify::{Keyring, Policy};
 pub use handover::{Program, fitting, give_up, kept, take_up};
 pub use supervise::supervise;
+pub use watchdog::{PROBE, probe};
 
 use desk::{Reply, Request};
 use refresh::Refresher;
@@ -180,6 +183,9 @@ impl Daemon {
             Begun::Mounted => handover::store(&mount),
             Begun::Resumed => tracing::info!("going on with the mount of the daemon before this one"),
         }
+        if let Some(why) = visible::hidden(&config.mountpoint) {
+            tracing::warn!("{why}");
+        }
         let shared = Arc::new(Shared::new(config, mount, store, fetcher, snapshots, metrics));
         shared.set_reports(&sources);
         let (requests, incoming) = mpsc::channel(MAX_REQUESTS);
@@ -209,6 +215,7 @@ impl Daemon {
         let mut tidy = tokio::time::interval(TIDY);
         tell_systemd(&[sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status(&self.shared.summary())]);
         tracing::info!("{}", self.shared.summary());
+        watchdog::start(&self.shared.config.mountpoint);
         let store = Arc::clone(&self.shared.store);
         let sweep = tokio::task::spawn_blocking(move || store.sweep());
         loop {

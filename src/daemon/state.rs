@@ -11,6 +11,7 @@ use super::refusals::Refusal;
 use super::shown;
 use super::source::Source;
 use super::sources::Sources;
+use super::visible;
 use super::world::Budget;
 use crate::config::{ByteSize, MountConfig, Prefetch};
 use crate::control::{
@@ -211,7 +212,11 @@ impl Shared {
             let age = shown(Duration::from_secs(status.time.saturating_sub(confirmed.unwrap_or(refresh.confirmed))));
             format!("{packages} packages, generation {number}{rolled_back}, index confirmed {age} ago{missing}")
         };
-        format!("{mountpoint}: {index}; cache {used} of {bound}")
+        let hidden = match visible::hidden(&self.config.mountpoint) {
+            Some(_) => "; NOBODY ELSE SEES THIS MOUNT, the log says why",
+            None => "",
+        };
+        format!("{mountpoint}: {index}; {} cached, {used} of {bound}{hidden}", cache.packages)
     }
 
     pub(super) fn status(&self) -> Status {

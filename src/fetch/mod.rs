@@ -29,6 +29,8 @@ mod origin;
 mod plan;
 mod queue;
 mod receive;
+mod standing;
+mod traces;
 mod verdicts;
 mod wish;
 
@@ -54,6 +56,9 @@ use held::Held;
 pub use idle::Idled;
 use origin::{Key, Origins};
 pub use origin::{Origin, Wanted};
+pub use standing::{Standing, State};
+pub use traces::Caller;
+use traces::Traces;
 pub use wish::{Meant, Wish, WishError};
 
 /// Downloads at the same time; more wait for their turn.
@@ -175,6 +180,7 @@ pub struct Fetcher {
     failures: Failures,
     alarms: Alarms,
     held: Held,
+    traces: Traces,
     turns: Arc<Semaphore>,
     /// A download has ended.
     moved: Notify,
@@ -194,6 +200,7 @@ impl Fetcher {
             failures: Failures::default(),
             alarms: Alarms::default(),
             held: Held::default(),
+            traces: Traces::default(),
             turns: Arc::new(Semaphore::new(MAX_DOWNLOADS)),
             moved: Notify::new(),
             verdicts,

@@ -20,7 +20,7 @@ use super::backing::{self, Backing};
 use super::handles::Handles;
 use super::ledger::{Agreement, Ledger};
 use super::ops::{Opening, Operations};
-use super::{FsError, TTL, waiting};
+use super::{FsError, TTL, waiting, xattrs};
 use crate::fetch::Wanted;
 use crate::metrics::{Metrics, Operation, Outcome, Timed};
 use crate::tree::{Age, Attributes, Inode, Node, Tree};
@@ -197,7 +197,7 @@ impl Adapter {
         mut timed: Timed,
         reply: ReplyData,
     ) {
-        let found = match shared.operations.open(inode) {
+        let found = match shared.operations.open(inode, None) {
             Ok(Opening::Ready(file, _)) => Ok(file),
             Ok(Opening::Wait(wanted, _)) => shared
                 .operations
@@ -294,7 +294,7 @@ impl Filesystem for Adapter {
             return reply.error(errno(&FsError::ReadOnly));
         }
         let mut timed = Timed::begin(&self.0.metrics, Operation::OpenCached);
-        match self.0.operations.open(Inode(inode.0)) {
+        match self.0.operations.open(Inode(inode.0), Some(request.pid())) {
             Ok(Opening::Ready(file, attributes)) => self.0.answer_open(&file, attributes, reply),
             Ok(Opening::Wait(wanted, attributes)) => {
                 let (shared, tid) = (Arc::clone(&self.0), request.pid());
@@ -414,13 +414,15 @@ impl Filesystem for Adapter {
         }
     }
 
-    fn getxattr(&self, _request: &Request, _inode: INodeNo, _name: &OsStr, _size: u32, reply: ReplyXattr) {
-        // Never ask again: there are none.
-        reply.error(Errno::ENOSYS);
+    fn getxattr(&self, _request: &Request, inode: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        let timed = Timed::begin(&self.0.metrics, Operation::Xattr);
+        let name = name.to_str().unwrap_or_default();
+        answer_xattr(xattrs::get(&self.0.operations, Inode(inode.0), name), size, timed, reply);
     }
 
-    fn listxattr(&self, _request: &Request, _inode: INodeNo, _size: u32, reply: ReplyXattr) {
-        reply.error(Errno::ENOSYS);
+    fn listxattr(&self, _request: &Request, inode: INodeNo, size: u32, reply: ReplyXattr) {
+        let timed = Timed::begin(&self.0.metrics, Operation::Xattr);
+        answer_xattr(xattrs::list(&self.0.operations, Inode(inode.0)), size, timed, reply);
     }
 
     fn ioctl(
@@ -488,6 +490,16 @@ fn read_full(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
     Ok(filled)
 }
 
+/// `size` 0 asks how much there is.
+fn answer_xattr(found: Result<Vec<u8>, FsError>, size: u32, mut timed: Timed, reply: ReplyXattr) {
+    match found {
+        Ok(bytes) if size == 0 => reply.size(u32::try_from(bytes.len()).unwrap_or(u32::MAX)),
+        Ok(bytes) if bytes.len() <= size as usize => reply.data(&bytes),
+        Ok(_) => reply.error(failed(&mut timed, &FsError::TooSmall)),
+        Err(error) => reply.error(failed(&mut timed, &error)),
+    }
+}
+
 fn errno(error: &FsError) -> Errno {
     Errno::from_i32(error.errno())
 }
@@ -495,7 +507,7 @@ fn errno(error: &FsError) -> Errno {
 /// The errno of a request that ends with `error`.
 fn failed(timed: &mut Timed, error: &FsError) -> Errno {
     timed.ends(match error {
-        FsError::NotFound => Outcome::Absent,
+        FsError::NotFound | FsError::NoAttribute => Outcome::Absent,
         _ => Outcome::Failed,
     });
     errno(error)

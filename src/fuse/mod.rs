@@ -6,6 +6,7 @@
 //! | `adapter` | fuser's types around them; the only file with `mount` and `attach` that names fuser |
 //! | `handles` | open files by inode: one mode for all opens of an inode |
 //! | `waiting` | has a caller that waits been interrupted? |
+//! | `xattrs` | extended attributes: how a package stands |
 //! | `errno` | every error -> its errno |
 //! | `attach` | a connection that a later daemon goes on with |
 //! | `ledger` | what that has to know of what is open |
@@ -29,6 +30,7 @@ mod ledger;
 mod mount;
 mod ops;
 mod waiting;
+mod xattrs;
 
 use std::time::Duration;
 

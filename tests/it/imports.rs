@@ -15,7 +15,8 @@ const ALLOWED: [(&str, &[&str]); 13] = [
     ("upstream", &["config", "metrics"]),
     ("store", &["config", "index", "verify", "metrics"]),
     ("fetch", &["config", "index", "upstream", "verify", "store", "metrics"]),
-    ("fuse", &["config", "tree", "fetch", "metrics"]),
+    // `verify` for the names of those who signed.
+    ("fuse", &["config", "tree", "fetch", "metrics", "verify"]),
     ("control", &["config", "index", "metrics"]),
     (
         "daemon",
