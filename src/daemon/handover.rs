@@ -16,7 +16,7 @@ use anyhow::Context as _;
 use rustix::io::FdFlags;
 use sd_notify::NotifyState;
 
-use super::tell_systemd;
+use super::systemd;
 use crate::config::{KEPT_VARIABLE, MountConfig, MountpointCheck, kept_descriptors, mount_on};
 use crate::fuse::{Kept, Mount};
 
@@ -117,7 +117,7 @@ pub(super) fn store(mount: &Mount) {
 /// Has systemd let go of what it keeps.
 pub(super) fn discard() {
     for name in [DEVICE, LEDGER] {
-        tell_systemd(&[NotifyState::FdStoreRemove, NotifyState::FdName(name)]);
+        systemd::tell(vec![NotifyState::FdStoreRemove, NotifyState::FdName(name)]);
     }
 }
 

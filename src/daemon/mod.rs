@@ -21,6 +21,7 @@ mod source;
 mod sources;
 mod state;
 mod supervise;
+mod systemd;
 mod visible;
 mod votes;
 mod watchdog;
@@ -31,6 +32,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
@@ -213,7 +215,7 @@ impl Daemon {
     /// Runs until it is to stop, or until somebody unmounts it; then unmounts and returns.
     async fn run(mut self, stop: &mut Stop, program: &Program) {
         let mut tidy = tokio::time::interval(TIDY);
-        tell_systemd(&[sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status(&self.shared.summary())]);
+        systemd::tell_status(vec![NotifyState::Ready], self.shared.summary());
         tracing::info!("{}", self.shared.summary());
         watchdog::start(&self.shared.config.mountpoint);
         let store = Arc::clone(&self.shared.store);
@@ -226,7 +228,7 @@ impl Daemon {
                 Some(reply) = self.reloads.recv() => self.reload(program, reply).await,
             }
         }
-        tell_systemd(&[sd_notify::NotifyState::Stopping]);
+        systemd::tell(vec![NotifyState::Stopping]);
         handover::discard();
         // It holds the cache; a half-done sweep harms nothing, but it must not outlive us.
         let _ = sweep.await;
@@ -244,8 +246,8 @@ impl Daemon {
         }
         let _ = reply.send(Ok(()));
         tracing::info!("reloading: running {} anew; the mount stays", program.name.display());
-        if let Ok(now) = sd_notify::NotifyState::monotonic_usec_now() {
-            tell_systemd(&[sd_notify::NotifyState::Reloading, now]);
+        if let Ok(now) = NotifyState::monotonic_usec_now() {
+            systemd::tell(vec![NotifyState::Reloading, now]);
         }
         // Whoever asked gets the answer, and what is small and unwritten is written.
         let store = Arc::clone(&self.shared.store);
@@ -253,14 +255,14 @@ impl Daemon {
         tokio::time::sleep(ANSWERED).await;
         let error = handover::replace(program, &self.shared.mount);
         tracing::error!("reloading failed, going on as before: {error:#}");
-        tell_systemd(&[sd_notify::NotifyState::Ready]);
+        systemd::tell(vec![NotifyState::Ready]);
     }
 
     fn tidy(&self) {
         self.shared.fetcher.let_go();
         let store = Arc::clone(&self.shared.store);
         tokio::task::spawn_blocking(move || store.write_uses());
-        tell_systemd(&[sd_notify::NotifyState::Status(&self.shared.summary())]);
+        systemd::tell_status(Vec::new(), self.shared.summary());
     }
 }
 
@@ -380,13 +382,6 @@ impl Control for Handle {
     fn refresh(&self, accept_older: bool) -> oneshot::Receiver<Result<String, String>> {
         let order = if accept_older { Order::Any } else { Order::Forward };
         self.ask(|reply| Request::Refresh { order, reply })
-    }
-}
-
-/// Without systemd there is nobody to tell, which is no error.
-fn tell_systemd(state: &[sd_notify::NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(state) {
-        tracing::debug!(%error, "telling systemd");
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
 
-use super::tell_systemd;
+use super::systemd;
 
 /// Name of the hidden command that asks the mount.
 pub const PROBE: &str = "probe";
@@ -34,7 +34,7 @@ fn watch(mountpoint: &Path, runtime: &tokio::runtime::Handle, limit: Duration) {
     loop {
         let begun = Instant::now();
         match check(mountpoint, runtime, limit) {
-            Ok(()) => tell_systemd(&[NotifyState::Watchdog]),
+            Ok(()) => systemd::tell(vec![NotifyState::Watchdog]),
             Err(reason) => tracing::error!("the service hangs: {reason}"),
         }
         std::thread::sleep(pause.saturating_sub(begun.elapsed()));

@@ -47,7 +47,7 @@ use crate::store::{Body, Store, StoreError};
 use crate::upstream::UpstreamError;
 use crate::verify::{Policy, VerifyError};
 
-pub use ahead::{AHEAD_SHARE, Ahead, MAX_AHEAD_BYTES, MAX_AHEAD_DOWNLOADS, RESERVED};
+pub use ahead::{AHEAD_SHARE, Ahead, MAX_AHEAD_BYTES, MAX_AHEAD_DOWNLOADS, MAX_LARGE, RESERVED};
 use alarms::Alarms;
 pub use errand::{Brought, Done, Errand, ErrandReport, MAX_TOGETHER, Underway};
 use failures::Failures;
@@ -182,7 +182,7 @@ pub struct Fetcher {
     held: Held,
     traces: Traces,
     turns: Arc<Semaphore>,
-    /// A download has ended.
+    /// A download has ended, or nearly so.
     moved: Notify,
     verdicts: mpsc::Sender<Verdict>,
 }

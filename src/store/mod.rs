@@ -11,7 +11,7 @@
 //! ```
 //!
 //! * A body gets here only as a [`Verified`]. Order of a commit: written -> verified -> rename -> fsync -> catalogue ->
-//!   its fsync. A kill or a power cut at any point leaves at worst an orphan: a body without a record, which is proved
+//!   its fsync, which several commits may share. A kill or a power cut at any point leaves at worst an orphan: a body without a record, which is proved
 //!   anew before it is used again ([`Store::unproved`]).
 //! * A record says how its body was proved. A body is served only where that meets the policy of who asks, and the keys as
 //!   they are now; else it is proved anew, like an orphan ([`Store::unproved`]).
@@ -272,12 +272,13 @@ impl Store {
         Usage { bytes: state.bytes(), reserved: state.reserved, bodies: state.bodies(), bound: self.bound }
     }
 
-    /// Writes the times of last use that are not on disk yet, in one batch.
+    /// Writes the times of last use and records that are not on disk yet, in one batch. To be called now and then.
     pub fn write_uses(&self) {
         let uses = self.state().take_uses();
         if !uses.is_empty() {
             self.catalogue.update_uses(&uses);
         }
+        self.catalogue.settle();
     }
 
     fn place(&self, incoming: &Incoming<'_>, body: &Body, id: EntryId, witness: Option<Witness>) -> Placement {

@@ -20,7 +20,7 @@ const MEMORY_SHARE: u64 = 4;
 /// Where a verified body went.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Placement {
-    /// In the cache, durably.
+    /// In the cache; the body durably, and its record soon.
     Kept,
     /// Only served; why.
     Unkept(String),

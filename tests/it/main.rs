@@ -20,6 +20,7 @@ mod containers;
 mod crash;
 mod demo;
 mod emerge;
+mod endure;
 mod faults;
 mod fuzz;
 mod generations;

@@ -1,6 +1,7 @@
 //! What tests share: a scriptable origin, packages, a mounted daemon, skipping.
 
 pub(crate) mod binhost;
+mod chance;
 #[allow(dead_code, reason = "the unit tests need the rest")]
 #[path = "../../../src/verify/tests/gpg.rs"]
 mod gpg;
@@ -15,6 +16,7 @@ pub(crate) mod portage;
 mod process;
 pub(crate) mod signed;
 
+pub(crate) use chance::{Random, number};
 pub(crate) use gpg::Gpg;
 pub(crate) use origin::{Act, Origin};
 pub(crate) use packages::{Package, index_of, plan_of};

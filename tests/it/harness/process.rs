@@ -4,14 +4,17 @@ use std::fs;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
-/// The program under test.
+/// The program under test: what was built with the tests, or what BINHOSTFS names.
 pub(crate) fn binary() -> &'static str {
-    env!("CARGO_BIN_EXE_binhostfs")
+    static BINARY: OnceLock<String> = OnceLock::new();
+    BINARY.get_or_init(|| std::env::var("BINHOSTFS").unwrap_or_else(|_| env!("CARGO_BIN_EXE_binhostfs").to_owned()))
 }
 
 /// Where a daemon's binhosts stand.
@@ -227,6 +230,16 @@ impl Mounted {
         }
         let below = |directory| fs::read_dir(directory).into_iter().flatten().map(|entry| entry.unwrap().path());
         below(self.cache().join("v1/bodies")).flat_map(below).collect()
+    }
+
+    /// Whether every body in the cache hashes to its name.
+    pub(crate) fn is_sound(&self) -> bool {
+        self.bodies().iter().filter(|body| body.file_name().unwrap().len() == 62).all(|body| {
+            let (directory, file) = (body.parent().unwrap().file_name().unwrap(), body.file_name().unwrap());
+            let name = format!("{}{}", directory.to_str().unwrap(), file.to_str().unwrap());
+            let digest: String = Sha256::digest(fs::read(body).unwrap()).iter().map(|b| format!("{b:02x}")).collect();
+            name == digest
+        })
     }
 
     /// Names in the cache's `incoming`: downloads that are not finished, or were left behind.
