@@ -12,6 +12,8 @@ mod mount;
 mod output;
 mod packages;
 mod panic;
+mod prefetch;
+mod progress;
 mod refresh;
 mod reload;
 mod status;
@@ -48,6 +50,7 @@ enum Command {
     Status(status::StatusArguments),
     List(packages::ListArguments),
     Why(packages::WhyArguments),
+    Prefetch(prefetch::PrefetchArguments),
     Refresh(refresh::RefreshArguments),
     Generations(generations::GenerationsArguments),
     Rollback(generations::RollbackArguments),
@@ -83,6 +86,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Status(arguments) => status::run(&arguments),
         Command::List(arguments) => packages::list(&arguments),
         Command::Why(arguments) => packages::why(&arguments),
+        Command::Prefetch(arguments) => prefetch::run(&arguments),
         Command::Refresh(arguments) => refresh::run(&arguments),
         Command::Generations(arguments) => generations::generations(&arguments),
         Command::Rollback(arguments) => generations::roll_back(&arguments),

@@ -120,6 +120,8 @@ enum PassthroughArgument {
 enum PrefetchArgument {
     /// The rest of what an emerge has planned, once it opens the first package
     Plan,
+    /// That, and when nothing else is to do, what installed packages can be upgraded to
+    World,
     /// Nothing
     Off,
 }
@@ -152,6 +154,7 @@ impl From<ConfigArguments> for RawMount {
             }),
             prefetch: arguments.prefetch.map(|prefetch| match prefetch {
                 PrefetchArgument::Plan => Prefetch::Plan,
+                PrefetchArgument::World => Prefetch::World,
                 PrefetchArgument::Off => Prefetch::Off,
             }),
             files: arguments.config.map_or(ConfigFiles::Default, ConfigFiles::At),

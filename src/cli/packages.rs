@@ -42,7 +42,7 @@ struct Common {
 }
 
 /// A bare name is that package in whatever category.
-fn atom(text: &str) -> Result<Atom, String> {
+pub(super) fn atom(text: &str) -> Result<Atom, String> {
     let bare = !text.contains('/') && !text.starts_with(['=', '<', '>', '~']);
     let text = if bare { format!("*/{text}") } else { text.to_owned() };
     text.parse().map_err(|error: crate::index::AtomError| error.to_string())

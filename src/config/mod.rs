@@ -56,6 +56,8 @@ pub const DEFAULT_KEYRING: &str = "/usr/share/openpgp-keys/gentoo-release.asc";
 pub const DEFAULT_PORTAGE_GNUPG: &str = portage::DEFAULT_GNUPG;
 /// The configuration file unless `--config` says otherwise. It need not exist.
 pub const DEFAULT_CONFIG: &str = "/etc/binhostfs.toml";
+/// How many bytes a day are fetched for upgrades to come, unless `prefetch-budget` says otherwise.
+pub const DEFAULT_PREFETCH_BUDGET: ByteSize = ByteSize(2 << 30);
 /// How many generations are kept, unless `generations` says otherwise: the one that is shown and two before it.
 pub const DEFAULT_GENERATIONS: NonZeroUsize = NonZeroUsize::new(3).unwrap();
 /// The shortest interval between two refreshes.
@@ -88,6 +90,8 @@ pub enum Prefetch {
     /// The rest of the plan of an emerge.
     #[default]
     Plan,
+    /// That, and what installed packages can be upgraded to.
+    World,
     /// Nothing.
     Off,
 }
@@ -255,6 +259,10 @@ pub struct MountConfig {
     pub passthrough: Passthrough,
     /// See [`Prefetch`].
     pub prefetch: Prefetch,
+    /// With [`Prefetch::World`], bytes that are fetched in a day for upgrades to come.
+    pub prefetch_budget: ByteSize,
+    /// Where Portage has its database of what is installed, and its plans. Absolute.
+    pub portage_root: PathBuf,
     /// How many generations are kept, with the one that is shown.
     pub generations: NonZeroUsize,
     /// Which entries are shown, of whatever binhost.
@@ -308,6 +316,7 @@ impl MountConfig {
             ("listen", self.listen != new.listen),
             ("passthrough", self.passthrough != new.passthrough),
             ("prefetch", self.prefetch != new.prefetch),
+            ("prefetch-budget", self.prefetch_budget != new.prefetch_budget),
             ("generations", self.generations != new.generations),
         ];
         differs.into_iter().filter_map(|(key, differs)| differs.then_some(key))

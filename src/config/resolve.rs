@@ -12,9 +12,9 @@ use super::own::{self, Own};
 use super::portage::{self, Files, Places, Portage, PortageError};
 use super::{
     ByteSize, ConfigError, ConfigFiles, DEFAULT_CACHE_DIR, DEFAULT_CACHE_SIZE, DEFAULT_CONFIG, DEFAULT_CONTROL,
-    DEFAULT_GENERATIONS, DEFAULT_PORTAGE_GNUPG, DEFAULT_REFRESH, Interval, LibcGuard, MIN_REFRESH, MountConfig,
-    MountpointCheck, Passthrough, Prefetch, RawMount, Resolution, Selection, SignaturePolicy, mountpoint,
-    portage_config_root,
+    DEFAULT_GENERATIONS, DEFAULT_PORTAGE_GNUPG, DEFAULT_PREFETCH_BUDGET, DEFAULT_REFRESH, Interval, LibcGuard,
+    MIN_REFRESH, MountConfig, MountpointCheck, Passthrough, Prefetch, RawMount, Resolution, Selection, SignaturePolicy,
+    mountpoint, portage_config_root,
 };
 use crate::index::Atom;
 
@@ -127,6 +127,7 @@ impl Resolver<'_> {
         };
         let prefetch = |choice: &Prefetch| match choice {
             Prefetch::Plan => "plan".to_owned(),
+            Prefetch::World => "world".to_owned(),
             Prefetch::Off => "off".to_owned(),
         };
         let mut absolute = |key, given: &Option<PathBuf>, option, own: &Option<Sourced<PathBuf>>, default: &str| {
@@ -158,6 +159,15 @@ impl Resolver<'_> {
                 passthrough,
             ),
             prefetch: self.value("prefetch", &raw.prefetch, "--prefetch", &own.prefetch, Prefetch::default(), prefetch),
+            prefetch_budget: self.value(
+                "prefetch-budget",
+                &None,
+                "",
+                &own.prefetch_budget,
+                DEFAULT_PREFETCH_BUDGET,
+                ByteSize::to_string,
+            ),
+            portage_root: self.found.places.config_root.clone(),
             generations: self.value(
                 "generations",
                 &None,

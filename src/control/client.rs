@@ -14,10 +14,11 @@ use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
+use super::prefetch::{self, Either};
 use super::{
     ACCEPT_OLDER, ATOM, GENERATIONS_PATH, Generations, KEEP_PATH, Keep, NO_METHOD, NO_RESOURCE, PACKAGES_PATH,
-    Packages, REFRESH_PATH, RELOAD_PATH, ROLLBACK_PATH, RUN_PATH, Refreshed, Reloading, RollbackTo, Run, STATUS_PATH,
-    Status, VERIFY_PATH, VerifyResult,
+    PREFETCH_PATH, Packages, PrefetchJob, PrefetchStatus, PrefetchWish, REFRESH_PATH, RELOAD_PATH, ROLLBACK_PATH,
+    RUN_PATH, Refreshed, Reloading, RollbackTo, Run, STATUS_PATH, Status, VERIFY_PATH, VerifyResult,
 };
 
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -65,6 +66,9 @@ pub enum ClientError {
     /// Not allowed to ask.
     #[error("{0} may only be used by root, and by the group that `control-group` names if the daemon has one")]
     NotAllowed(PathBuf),
+    /// The daemon says why not.
+    #[error("{0}")]
+    Refused(String),
     /// The daemon does not know what it is asked for.
     #[error(
         "the binhostfs behind {path} is {other}, and does not know what this one, {own}, asks for ({what}): after an \
@@ -157,6 +161,41 @@ pub async fn rollback(path: &Path, to: RollbackTo) -> Result<Refreshed, ClientEr
 pub async fn keep(path: &Path, number: u64, keep: Keep) -> Result<Refreshed, ClientError> {
     let query = format!("{KEEP_PATH}?generation={number}&keep={}", keep == Keep::Always);
     ask(path, Method::POST, &query, ROLLBACK_TIMEOUT).await
+}
+
+/// Has the daemon behind `path` fetch packages before anybody opens them; the number to ask by.
+///
+/// # Errors
+/// See [`ClientError`].
+pub async fn prefetch(path: &Path, wish: &PrefetchWish) -> Result<u64, ClientError> {
+    let query = format!("{PREFETCH_PATH}?{}", prefetch::query(wish));
+    either(path, Method::POST, &query).await.map(|PrefetchJob { job }| job)
+}
+
+/// Asks the daemon behind `path` how far that is, and what is done with from number `since` on.
+///
+/// # Errors
+/// See [`ClientError`].
+pub async fn prefetch_status(path: &Path, job: u64, since: u64) -> Result<PrefetchStatus, ClientError> {
+    either(path, Method::GET, &format!("{PREFETCH_PATH}?job={job}&since={since}")).await
+}
+
+/// Has the daemon behind `path` stop that; what was fetched stays.
+///
+/// # Errors
+/// See [`ClientError`].
+pub async fn stop_prefetch(path: &Path, job: u64, since: u64) -> Result<PrefetchStatus, ClientError> {
+    either(path, Method::DELETE, &format!("{PREFETCH_PATH}?job={job}&since={since}")).await
+}
+
+/// What was asked for, or why there is none.
+async fn either<T: DeserializeOwned>(path: &Path, method: Method, what: &str) -> Result<T, ClientError> {
+    match ask(path, method, what, ROLLBACK_TIMEOUT).await? {
+        Either::Answer(answer) => Ok(answer),
+        Either::Refused(Refreshed { error, .. }) => Err(ClientError::Refused(
+            error.unwrap_or_else(|| format!("{}: an answer without any reason", path.display())),
+        )),
+    }
 }
 
 /// Has the daemon behind `path` read its whole cache again, and waits for it.

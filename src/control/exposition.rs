@@ -40,6 +40,8 @@ fn generation(text: &mut Exposition, status: &Status) {
     let made = "When the generation that is shown was made, seconds since the epoch.";
     text.single("binhostfs_generation_timestamp_seconds", Kind::Gauge, made, generation.made);
     text.single("binhostfs_packages_shown", Kind::Gauge, "Packages that Portage sees.", generation.packages);
+    let rolled_back = "1 while an earlier generation is shown, as the administrator has chosen.";
+    text.single("binhostfs_rolled_back", Kind::Gauge, rolled_back, u8::from(generation.rolled_back));
     let refused = "Packages that are left out since the binhost serves something else than its index says.";
     text.single("binhostfs_packages_refused", Kind::Gauge, refused, status.refused.len());
 }
@@ -51,6 +53,13 @@ fn cache(text: &mut Exposition, status: &Status) {
         ("binhostfs_cache_reserved_bytes", "Bytes kept free for downloads in progress.", cache.reserved),
         ("binhostfs_cache_bound_bytes", "Most bytes that the cache may take.", cache.bound),
         ("binhostfs_cache_packages", "Packages in the cache.", cache.packages),
+    ] {
+        text.single(name, Kind::Gauge, help, value);
+    }
+    let world = status.world.clone().unwrap_or_default();
+    for (name, help, value) in [
+        ("binhostfs_world_budget_bytes", "Bytes that may be fetched in a day for upgrades to come.", world.budget),
+        ("binhostfs_world_left_bytes", "Of these, bytes that are left today.", world.left),
     ] {
         text.single(name, Kind::Gauge, help, value);
     }

@@ -9,6 +9,9 @@
 //! | `GET /v1/generations` | [`Generations`] |
 //! | `POST /v1/rollback?to=N`, or `latest`, or nothing for the one before | a [`Refreshed`] |
 //! | `POST /v1/keep?generation=N`, with `&keep=false` to take it back | a [`Refreshed`] |
+//! | `POST /v1/prefetch?atom=ATOM`, any number of times, or `?world=true` or `?plan=true` | a [`PrefetchJob`], at once; it goes on whoever asks about it |
+//! | `GET /v1/prefetch?job=N&since=N` | a [`PrefetchStatus`] |
+//! | `DELETE /v1/prefetch?job=N` | a [`PrefetchStatus`]; it is stopped, what was fetched stays |
 //! | `POST /v1/reload` | a [`Reloading`]: whether the program is run anew, now |
 //! | `GET /v1/run` | a [`Run`]: another number for each run of the program |
 //! | `POST /v1/verify` | a [`VerifyResult`], when the whole cache was read |
@@ -31,19 +34,24 @@ mod exposition;
 mod generations;
 mod packages;
 mod page;
+mod prefetch;
 mod reload;
 mod server;
 mod status;
 mod tcp;
 
-pub use client::{ClientError, get_generations, get_packages, get_status, keep, refresh, reload, rollback, verify};
+pub use client::{
+    ClientError, get_generations, get_packages, get_status, keep, prefetch, prefetch_status, refresh, reload, rollback,
+    stop_prefetch, verify,
+};
 pub use generations::{GenerationEntry, Generations, Keep, RollbackTo};
 pub use packages::{CallerStatus, PackageState, PackageStatus, Packages};
+pub use prefetch::{PrefetchDone, PrefetchJob, PrefetchOutcome, PrefetchStatus, PrefetchUnderway, PrefetchWish};
 pub use reload::{Reloading, Run};
 pub use server::{ControlError, MAX_CONNECTIONS, Server};
 pub use status::{
     BinhostStatus, CacheStatus, DownloadStatus, EntriesStatus, FailureStatus, GenerationStatus, KeyringStatus,
-    MirrorState, MirrorStatus, ProcessStatus, RefreshStatus, Refreshed, Status, VerifyResult,
+    MirrorState, MirrorStatus, ProcessStatus, RefreshStatus, Refreshed, Status, VerifyResult, WorldStatus,
 };
 pub use tcp::Listener;
 
@@ -75,6 +83,8 @@ const GENERATIONS_PATH: &str = "/v1/generations";
 const ROLLBACK_PATH: &str = "/v1/rollback";
 /// Where a generation is marked to be kept.
 const KEEP_PATH: &str = "/v1/keep";
+/// Path of what is fetched before anybody opens it.
+const PREFETCH_PATH: &str = "/v1/prefetch";
 /// Path of the verification of the cache.
 const VERIFY_PATH: &str = "/v1/verify";
 /// Path of the resource that has the program run anew.
@@ -98,6 +108,10 @@ pub trait Control: Send + Sync {
     fn rollback(&self, to: RollbackTo) -> tokio::sync::oneshot::Receiver<Result<String, String>>;
     /// Marks a generation to be kept, or takes that back.
     fn keep(&self, number: u64, keep: Keep) -> tokio::sync::oneshot::Receiver<Result<String, String>>;
+    /// Begins to fetch what nobody has opened. The answer is the number to ask by, or why there is nothing to begin with.
+    fn prefetch(&self, wish: PrefetchWish) -> tokio::sync::oneshot::Receiver<Result<u64, String>>;
+    /// How far that is, what is done with from number `since` on; stopped first, if `stop`. `None`: there is no such number.
+    fn prefetch_status(&self, job: u64, since: u64, stop: bool) -> Option<PrefetchStatus>;
     /// Reads the whole cache again.
     fn verify(&self) -> tokio::sync::oneshot::Receiver<VerifyResult>;
     /// Runs the program anew, with the mount as it is. The answer, when it comes: it is about to, or why not.

@@ -22,8 +22,8 @@ use tokio::net::UnixListener;
 
 use super::{
     ACCEPT_OLDER, ATOM, Control, GENERATIONS_PATH, KEEP_PATH, METRICS_PATH, NO_METHOD, NO_RESOURCE, PACKAGES_PATH,
-    PAGE_PATH, Packages, REFRESH_PATH, RELOAD_PATH, ROLLBACK_PATH, RUN_PATH, Refreshed, Reloading, Run, STATUS_PATH,
-    STYLE_PATH, VERIFY_PATH, exposition, generations, page,
+    PAGE_PATH, PREFETCH_PATH, Packages, REFRESH_PATH, RELOAD_PATH, ROLLBACK_PATH, RUN_PATH, Refreshed, Reloading, Run,
+    STATUS_PATH, STYLE_PATH, VERIFY_PATH, exposition, generations, page, prefetch,
 };
 use crate::config::Group;
 use crate::index::Atom;
@@ -181,6 +181,7 @@ pub(super) async fn answer(request: &Request<Incoming>, control: &dyn Control) -
         (&Method::GET, GENERATIONS_PATH) | (&Method::POST, ROLLBACK_PATH | KEEP_PATH) => {
             generations::answer(request, control).await
         }
+        (&Method::GET | &Method::POST | &Method::DELETE, PREFETCH_PATH) => prefetch::answer(request, control).await,
         (&Method::GET, RUN_PATH) => json(StatusCode::OK, &Run::this()),
         (&Method::POST, RELOAD_PATH) => {
             let answer = control.reload().await.unwrap_or_else(|_| Err("the daemon is stopping".to_owned()));
@@ -189,8 +190,8 @@ pub(super) async fn answer(request: &Request<Incoming>, control: &dyn Control) -
         }
         (
             _,
-            GENERATIONS_PATH | ROLLBACK_PATH | KEEP_PATH | STATUS_PATH | METRICS_PATH | PAGE_PATH | STYLE_PATH
-            | REFRESH_PATH | VERIFY_PATH | PACKAGES_PATH | RELOAD_PATH | RUN_PATH,
+            GENERATIONS_PATH | ROLLBACK_PATH | KEEP_PATH | PREFETCH_PATH | STATUS_PATH | METRICS_PATH | PAGE_PATH
+            | STYLE_PATH | REFRESH_PATH | VERIFY_PATH | PACKAGES_PATH | RELOAD_PATH | RUN_PATH,
         ) => json(StatusCode::METHOD_NOT_ALLOWED, &problem(NO_METHOD)),
         _ => json(StatusCode::NOT_FOUND, &problem(NO_RESOURCE)),
     }

@@ -39,6 +39,9 @@ pub struct Status {
     pub alarms: Vec<FailureStatus>,
     /// The cache.
     pub cache: CacheStatus,
+    /// What is fetched because installed packages can be upgraded; none where that is not configured.
+    #[serde(default)]
+    pub world: Option<WorldStatus>,
     /// Downloads in progress.
     pub downloads: Vec<DownloadStatus>,
     /// What could not be had lately, newest first.
@@ -235,6 +238,23 @@ pub struct CacheStatus {
     pub bound: u64,
 }
 
+/// What is fetched because installed packages can be upgraded.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct WorldStatus {
+    /// Bytes that may be fetched in a day (UTC).
+    pub budget: u64,
+    /// Of these, bytes that were fetched today.
+    pub spent: u64,
+    /// Bytes that are left today.
+    pub left: u64,
+    /// Packages that would be upgraded to, as far as the cache may take them.
+    pub upgrades: u64,
+    /// Of these, packages that are here.
+    pub cached: u64,
+    /// Why that is not known.
+    pub problem: Option<String>,
+}
+
 /// A download in progress.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DownloadStatus {
@@ -323,6 +343,11 @@ impl fmt::Display for Status {
         let (used, bound) = (ByteSize(cache.bytes), ByteSize(cache.bound));
         writeln!(f, "cache       {} packages, {used} of {bound}, in {}", cache.packages, cache.directory)?;
         writeln!(f, "reads       {reads}")?;
+        if let Some(WorldStatus { budget, spent, upgrades, cached, problem, .. }) = &self.world {
+            let (spent, budget) = (ByteSize(*spent), ByteSize(*budget));
+            writeln!(f, "upgrades    {cached} of {upgrades} are here; {spent} of {budget} fetched today")?;
+            problem.iter().try_for_each(|problem| writeln!(f, "problem     {problem}"))?;
+        }
         let fetched = ByteSize(metrics.bytes_fetched);
         writeln!(
             f,
@@ -337,7 +362,7 @@ impl fmt::Display for Status {
         }
         for DownloadStatus { path, received, size, waiters, ahead } in &self.downloads {
             let (received, size) = (ByteSize(*received), ByteSize(*size));
-            let who = if *ahead { "ahead of an emerge".to_owned() } else { format!("{waiters} waiting") };
+            let who = if *ahead { "ahead".to_owned() } else { format!("{waiters} waiting") };
             writeln!(f, "fetching    {path}: {received} of {size}, {who}")?;
         }
         for FailureStatus { path, reason, time } in &self.failures {
@@ -481,6 +506,14 @@ mod tests {
             alarms: vec![FailureStatus { path: "a/e.xpak".to_owned(), reason: "other bytes".to_owned(), time: 9_999 }],
             refused: vec![FailureStatus { path: "a/d.xpak".to_owned(), reason: "wrong MD5".to_owned(), time: 9_900 }],
             cache: CacheStatus { directory: "/c".to_owned(), bytes: 3 << 30, reserved: 0, packages: 7, bound: 8 << 30 },
+            world: Some(WorldStatus {
+                budget: 2 << 30,
+                spent: 3 << 20,
+                upgrades: 7,
+                cached: 2,
+                problem: Some("no database".to_owned()),
+                ..WorldStatus::default()
+            }),
             downloads: vec![download("a/b.xpak", 2, false), download("a/f.xpak", 0, true)],
             failures: vec![FailureStatus { path: "a/c.xpak".to_owned(), reason: "refused".to_owned(), time: 9_970 }],
             metrics: Readings { hits: 5, misses: 2, bytes_fetched: 4 << 20, ..Readings::default() },
@@ -505,11 +538,13 @@ binhost     own: no index yet
 problem     the changed configuration cannot be used, the last good one stays: no such key
 cache       7 packages, 3.0 GiB of 8.0 GiB, in /c
 reads       by the kernel (passthrough)
+upgrades    2 of 7 are here; 3.0 MiB of 2.0 GiB fetched today
+problem     no database
 opens       5 from the cache, 2 fetched (4.0 MiB), 0 failed
 ALARM       a/e.xpak 1 s ago: other bytes
 not shown   a/d.xpak since 100 s ago: wrong MD5
 fetching    a/b.xpak: 1.0 MiB of 2.0 MiB, 2 waiting
-fetching    a/f.xpak: 1.0 MiB of 2.0 MiB, ahead of an emerge
+fetching    a/f.xpak: 1.0 MiB of 2.0 MiB, ahead
 failed      a/c.xpak 30 s ago: refused
 ";
         assert_eq!(status.to_string(), expected);

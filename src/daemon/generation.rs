@@ -333,3 +333,103 @@ fn numbers(directory: &Path) -> Vec<u64> {
     numbers.sort_unstable();
     numbers
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::index::{Choice, Index, OriginId, Part};
+
+    /// A cache with the index of one binhost.
+    struct Cache {
+        store: tempfile::TempDir,
+        generations: Generations,
+    }
+
+    impl Cache {
+        fn new(keep: usize) -> Self {
+            let store = tempfile::tempdir().unwrap();
+            fs::create_dir_all(store.path().join("index")).unwrap();
+            let generations = Generations::open(store.path(), keep).unwrap();
+            Self { store, generations }
+        }
+
+        fn text(&self) -> PathBuf {
+            self.store.path().join("index/Packages")
+        }
+
+        /// A new index, with so many packages.
+        fn index(&self, packages: usize) -> (Arc<Index>, Ingredient) {
+            let entry = |at| format!("CPV: a/p{at}-1\nSIZE: 5\nMD5: {at:032x}\n\n");
+            let text: String = (0..packages).map(entry).collect();
+            write_file(&self.text(), format!("VERSION: 0\n\n{text}").as_bytes()).unwrap();
+            let file = File::open(self.text()).unwrap();
+            let stamp = stamp(&file.metadata().unwrap());
+            let disputed = HashSet::from([EntryId([7; 16])]);
+            let ingredient = Ingredient { directory: "x".to_owned(), text: self.text(), stamp, disputed };
+            (Arc::new(Index::parse(file).unwrap()), ingredient)
+        }
+
+        /// Shows all but the first `hidden` of them.
+        async fn show(&mut self, (index, ingredient): &(Arc<Index>, Ingredient), hidden: u32) -> u64 {
+            let parts = vec![Part { origin: OriginId(0), index: Arc::clone(index) }];
+            let rows = hidden..index.records().len() as u32;
+            let choices = rows.map(|record| Choice { part: 0, record, place: None, dependency: None }).collect();
+            let view = View::compose(parts, choices);
+            self.generations.tree(view, vec![ingredient.clone()]).await.unwrap().generation()
+        }
+
+        /// Number, first number, packages, whole.
+        fn stored(&self) -> Vec<(u64, u64, u64, bool)> {
+            let all = stored(&self.generations.directory).into_iter();
+            all.map(|s| (s.number, s.first(), s.state.packages, s.state.whole)).collect()
+        }
+    }
+
+    #[tokio::test]
+    async fn the_last_of_the_same_indexes_and_so_many_others() {
+        let mut cache = Cache::new(2);
+        let one = cache.index(3);
+        assert_eq!(cache.show(&one, 0).await, 1);
+        // The same again is not made again; with less it is the same generation with another number.
+        assert_eq!((cache.show(&one, 0).await, cache.show(&one, 1).await), (1, 2));
+        assert_eq!(cache.stored(), [(2, 1, 2, true)]);
+        let two = cache.index(4);
+        assert_eq!(cache.show(&two, 0).await, 3);
+        assert_eq!(cache.stored(), [(2, 1, 2, true), (3, 3, 4, true)]);
+        // It is found by either number, and its index is as it was.
+        let found = [1, 2].map(|number| find(&cache.generations.directory, number).unwrap());
+        assert_eq!(found.each_ref().map(|stored| stored.number), [2, 2]);
+        let index = Index::parse(File::open(found[0].index(0)).unwrap()).unwrap();
+        assert_eq!((index.records().len(), found[0].ids().unwrap().len()), (3, 2));
+        assert_eq!(found[0].state.disputed, [[crate::index::Digest([7; 16]).to_string()]]);
+        // What is shown stays, whatever its age, and so does what is marked.
+        let three = cache.index(5);
+        cache.generations.mark(3, true).unwrap();
+        assert_eq!(cache.show(&three, 0).await, 4);
+        assert_eq!(cache.stored().iter().map(|stored| stored.0).collect::<Vec<_>>(), [3, 4]);
+        let four = cache.index(6);
+        assert_eq!((cache.show(&four, 0).await, cache.show(&two, 2).await), (5, 6));
+        // The mark goes along.
+        assert_eq!(
+            cache.stored().iter().map(|stored| (stored.0, stored.1)).collect::<Vec<_>>(),
+            [(6, 3), (4, 4), (5, 5)]
+        );
+        assert_eq!(cache.show(&four, 0).await, 5);
+        assert_eq!(cache.stored().len(), 3);
+        cache.generations.mark(3, false).unwrap();
+        assert_eq!(cache.stored().len(), 2);
+        assert!(cache.generations.mark(3, true).unwrap_err().to_string().contains("there are 4, 5"));
+    }
+
+    #[tokio::test]
+    async fn an_index_that_is_not_as_it_was_read_is_not_kept() {
+        let mut cache = Cache::new(3);
+        let one = cache.index(3);
+        let two = cache.index(4);
+        // Another is in its place already; and then there is none.
+        assert_eq!(cache.show(&one, 0).await, 1);
+        fs::remove_file(cache.text()).unwrap();
+        assert_eq!(cache.show(&two, 0).await, 2);
+        assert_eq!(cache.stored(), [(1, 1, 3, false), (2, 2, 4, false)]);
+    }
+}

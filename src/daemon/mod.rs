@@ -7,6 +7,7 @@
 
 mod anchors;
 mod desk;
+mod errands;
 mod explain;
 mod files;
 mod follow;
@@ -24,6 +25,7 @@ mod systemd;
 mod visible;
 mod votes;
 mod watchdog;
+mod world;
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -35,7 +37,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::config::{Binhost, Interval, MountConfig, SignaturePolicy};
-use crate::control::{Control, Generations, Keep, Listener, PackageStatus, RollbackTo, Server, Status, VerifyResult};
+use crate::control::{
+    Control, Generations, Keep, Listener, PackageStatus, PrefetchStatus, PrefetchWish, RollbackTo, Server, Status,
+    VerifyResult,
+};
 use crate::fetch::Fetcher;
 use crate::fuse::{Begun, Kept, Mount, Operations};
 use crate::index::Atom;
@@ -136,6 +141,7 @@ pub struct Daemon {
     refresher: tokio::task::JoinHandle<()>,
     follower: tokio::task::JoinHandle<()>,
     scrubber: tokio::task::JoinHandle<()>,
+    upgrader: tokio::task::JoinHandle<()>,
     reloads: mpsc::Receiver<Reload>,
     _control: Server,
     _listener: Option<Listener>,
@@ -149,6 +155,7 @@ impl Drop for Daemon {
         self.refresher.abort();
         self.follower.abort();
         self.scrubber.abort();
+        self.upgrader.abort();
         self.shared.mount.unmount();
     }
 }
@@ -195,7 +202,8 @@ impl Daemon {
             tokio::spawn(Refresher::new(sources, verdicts, incoming, shared.config.refresh).run(Arc::clone(&shared)));
         let follower = tokio::spawn(follow::follow(Arc::clone(&shared), following));
         let scrubber = tokio::spawn(scrub::in_background(Arc::clone(&shared)));
-        Ok(Self { shared, refresher, follower, scrubber, reloads, _control: control, _listener: listener })
+        let upgrader = tokio::spawn(world::in_background(Arc::clone(&shared)));
+        Ok(Self { shared, refresher, follower, scrubber, upgrader, reloads, _control: control, _listener: listener })
     }
 
     /// What it would tell on its socket.
@@ -335,6 +343,20 @@ impl Control for Handle {
 
     fn keep(&self, number: u64, keep: Keep) -> oneshot::Receiver<Result<String, String>> {
         self.ask(|reply| Request::Keep { number, keep, reply })
+    }
+
+    fn prefetch(&self, wish: PrefetchWish) -> oneshot::Receiver<Result<u64, String>> {
+        let (reply, receiver) = oneshot::channel();
+        let shared = Arc::clone(&self.shared);
+        tokio::spawn(async move {
+            // Whoever asked may have gone.
+            let _ = reply.send(errands::begin(&shared, wish).await);
+        });
+        receiver
+    }
+
+    fn prefetch_status(&self, job: u64, since: u64, stop: bool) -> Option<PrefetchStatus> {
+        self.shared.errands.status(job, usize::try_from(since).unwrap_or(usize::MAX), stop)
     }
 
     fn verify(&self) -> oneshot::Receiver<VerifyResult> {

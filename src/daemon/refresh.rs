@@ -90,6 +90,7 @@ impl Refresher {
             shared.fetcher.forget_failures();
             shared.set_reports(&self.sources);
             shared.show(tree);
+            shared.renewed.notify_one();
         });
         // Where it failed, what was shown before may have to be made again.
         drop(self.present(shared, false).await);
@@ -173,7 +174,10 @@ impl Refresher {
             shared.fetcher.forget_failures();
         }
         match self.present(shared, false).await {
-            Ok(true) => shared.metrics.refreshes.increase(),
+            Ok(true) => {
+                shared.metrics.refreshes.increase();
+                shared.renewed.notify_one();
+            }
             Ok(false) if failures.is_empty() => shared.metrics.unmodified.increase(),
             Ok(false) => {}
             Err(error) => failures.push(error),

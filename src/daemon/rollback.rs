@@ -149,3 +149,16 @@ fn differences(old: &[[u8; 16]], new: &[[u8; 16]]) -> (u64, u64) {
     };
     (only(new, old), only(old, new))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_came_and_what_went() {
+        let ids = |all: &[u8]| all.iter().map(|id| [*id; 16]).collect::<Vec<_>>();
+        assert_eq!(differences(&ids(&[1, 2, 3]), &ids(&[2, 4, 5, 6])), (3, 2));
+        assert_eq!(differences(&[], &ids(&[1])), (1, 0));
+        assert_eq!(differences(&ids(&[1, 2]), &ids(&[1, 2])), (0, 0));
+    }
+}

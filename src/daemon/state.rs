@@ -3,13 +3,17 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
+use tokio::sync::Notify;
+
+use super::errands::Errands;
 use super::files::seconds_now;
 use super::refusals::Refusal;
 use super::shown;
 use super::source::Source;
 use super::sources::Sources;
 use super::visible;
-use crate::config::{ByteSize, MountConfig};
+use super::world::Budget;
+use crate::config::{ByteSize, MountConfig, Prefetch};
 use crate::control::{
     BinhostStatus, CacheStatus, DownloadStatus, EntriesStatus, FailureStatus, GenerationStatus, KeyringStatus,
     MirrorState, MirrorStatus, ProcessStatus, RefreshStatus, Status,
@@ -103,6 +107,10 @@ pub(super) struct Shared {
     pub(super) metrics: Arc<Metrics>,
     reports: Mutex<Vec<SourceReport>>,
     rollback: Mutex<RollbackReport>,
+    pub(super) errands: Errands,
+    pub(super) world: Budget,
+    /// Something new is shown.
+    pub(super) renewed: Notify,
     /// Why what is known is not shown.
     problem: Mutex<Option<String>>,
     /// What is wrong with the configuration as it stands in the files.
@@ -119,9 +127,23 @@ impl Shared {
         snapshots: Arc<Snapshots>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let (reports, rollback, problem, misconfigured) = Default::default();
-        let started = seconds_now();
-        Self { config, mount, store, fetcher, snapshots, metrics, reports, rollback, problem, misconfigured, started }
+        let world = Budget::open(store.directory(), config.prefetch_budget.0);
+        Self {
+            config,
+            mount,
+            store,
+            fetcher,
+            snapshots,
+            metrics,
+            reports: Mutex::default(),
+            rollback: Mutex::default(),
+            errands: Errands::default(),
+            world,
+            renewed: Notify::new(),
+            problem: Mutex::default(),
+            misconfigured: Mutex::default(),
+            started: seconds_now(),
+        }
     }
 
     /// What `status` tells of the binhosts and of what is shown of them from now on.
@@ -234,6 +256,7 @@ impl Shared {
                 packages: usage.bodies,
                 bound: usage.bound,
             },
+            world: (self.config.prefetch == Prefetch::World).then(|| self.world.status()),
             downloads: self.fetcher.in_progress().into_iter().map(download).collect(),
             failures: self.fetcher.failures().into_iter().map(failure).collect(),
             metrics: self.metrics.read(),

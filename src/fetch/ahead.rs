@@ -218,7 +218,7 @@ impl Fetcher {
     /// cache now.
     async fn ahead(&self, wanted: &Wanted, landed: Option<Landed>) -> bool {
         let Some(landed) = landed else { return false };
-        landed.wait().await;
+        drop(landed.outcome().await);
         self.has(wanted)
     }
 
@@ -247,7 +247,7 @@ impl Fetcher {
     }
 
     /// Whether it is in the cache, most likely.
-    fn has(&self, wanted: &Wanted) -> bool {
+    pub(super) fn has(&self, wanted: &Wanted) -> bool {
         self.store.has(wanted.record().id, wanted.record().size, &wanted.origin().policy)
     }
 
@@ -258,7 +258,7 @@ impl Fetcher {
     }
 
     /// A turn, if more than `reserved` are free.
-    fn spare_turn(&self, reserved: usize) -> Option<OwnedSemaphorePermit> {
+    pub(super) fn spare_turn(&self, reserved: usize) -> Option<OwnedSemaphorePermit> {
         let spare = self.turns.available_permits() > reserved;
         spare.then(|| Arc::clone(&self.turns).try_acquire_owned().ok()).flatten()
     }

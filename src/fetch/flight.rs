@@ -88,10 +88,16 @@ impl Landed {
         Self { flight: Arc::downgrade(flight), receiver }
     }
 
-    /// The flight is over, and what it brought is kept or not.
-    pub(super) async fn wait(mut self) {
+    /// The flight. To keep it would keep it from ending.
+    pub(super) fn flight(&self) -> Weak<Flight> {
+        Weak::clone(&self.flight)
+    }
+
+    /// The flight is over, and what it brought is kept or not. `None`: it ended without an outcome.
+    pub(super) async fn outcome(mut self) -> Option<Outcome> {
         // An outcome comes before the end.
         while self.receiver.changed().await.is_ok() {}
+        self.receiver.borrow().clone()
     }
 }
 

@@ -9,6 +9,8 @@
 //!
 //! * What an emerge is going to open is fetched ahead of it (`ahead`), by the same flights: one that nobody has asked for fails
 //!   silently, and an open joins it like any other.
+//! * What somebody asks for by name (`errand`), or what will be upgraded one day (`idle`), comes after all of these; what is
+//!   meant by it is found out in `wish`.
 //!
 //! `verify` and `store` are synchronous: each flight has one blocking thread for them, fed by a bounded channel (`receive`).
 //!
@@ -16,9 +18,12 @@
 
 mod ahead;
 mod alarms;
+mod errand;
 mod failures;
 mod flight;
 mod held;
+mod idle;
+mod installed;
 mod opener;
 mod origin;
 mod plan;
@@ -27,6 +32,7 @@ mod receive;
 mod standing;
 mod traces;
 mod verdicts;
+mod wish;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -43,14 +49,17 @@ use crate::verify::{Policy, VerifyError};
 
 pub use ahead::{AHEAD_SHARE, Ahead, MAX_AHEAD_BYTES, MAX_AHEAD_DOWNLOADS, MAX_LARGE, RESERVED};
 use alarms::Alarms;
+pub use errand::{Brought, Done, Errand, ErrandReport, MAX_TOGETHER, Underway};
 use failures::Failures;
 pub use failures::{FAILURE_MEMORY, FailureReport};
 use held::Held;
+pub use idle::Idled;
 use origin::{Key, Origins};
 pub use origin::{Origin, Wanted};
 pub use standing::{Standing, State};
 pub use traces::Caller;
 use traces::Traces;
+pub use wish::{Meant, Wish, WishError};
 
 /// Downloads at the same time; more wait for their turn.
 pub const MAX_DOWNLOADS: usize = 6;

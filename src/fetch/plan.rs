@@ -57,6 +57,12 @@ pub(super) struct Planned {
     size: u64,
 }
 
+impl Planned {
+    pub(super) fn cpv(&self) -> &Cpv {
+        &self.cpv
+    }
+}
+
 /// Reads the plan of a process whose root directory is `root`, which was `started` then. Without an emerge under way the list
 /// is empty.
 ///
@@ -125,8 +131,13 @@ fn parse(bytes: &[u8]) -> Result<Vec<Planned>, PlanError> {
     Ok(binpkgs.0.into_iter().filter_map(planned).filter(|planned| seen.insert(planned.clone())).collect())
 }
 
-/// Numbers of the entries that a plan names, in its order. Reads the text of those whose SIZE occurs in it.
+/// Numbers of the entries that a plan names, in its order.
 pub(super) fn rows(view: &View, plan: &[Planned]) -> Vec<u32> {
+    places(view, plan).into_iter().flatten().collect()
+}
+
+/// For each package of a plan the number of its entry, if it has one. Reads the text of those whose SIZE occurs in it.
+pub(super) fn places(view: &View, plan: &[Planned]) -> Vec<Option<u32>> {
     let mut by_size: HashMap<u64, Vec<usize>> = HashMap::new();
     for (at, planned) in plan.iter().enumerate() {
         by_size.entry(planned.size).or_default().push(at);
@@ -147,7 +158,7 @@ pub(super) fn rows(view: &View, plan: &[Planned]) -> Vec<u32> {
             }
         }
     }
-    found.into_iter().flatten().collect()
+    found
 }
 
 #[derive(Debug, Deserialize)]

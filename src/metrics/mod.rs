@@ -98,6 +98,14 @@ counters! {
     prefetch_hits,
     /// Bytes of packages fetched ahead.
     prefetched_bytes,
+    /// Packages fetched before anybody opened them, since somebody asked for that (`binhostfs prefetch`).
+    asked_ahead,
+    /// Bytes of these.
+    asked_ahead_bytes,
+    /// Packages fetched while nothing else was to do, since what is installed can be upgraded to them.
+    world_ahead,
+    /// Bytes received for these, also where they were broken off.
+    world_ahead_bytes,
     /// Packages fetched ahead, or begun, that nobody had opened when their emerge ended.
     prefetch_wasted,
     /// Bytes of packages and of Packages that were read through the daemon. What the kernel reads by itself (passthrough, and its page cache) is not in it.

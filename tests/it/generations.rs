@@ -313,3 +313,38 @@ fn a_running_emerge_ends_what_it_began_across_new_generations() {
     });
     assert_eq!(emerge.says("usr/bin/greet"), "greet-0.9");
 }
+
+#[test]
+fn other_rules_hold_for_an_earlier_generation_too() {
+    if !can_mount() {
+        return;
+    }
+    let [stays, one, two] = ["stays-1", "one-1", "two-1"].map(|pf| Package::new(pf, 9_000));
+    let origin = Origin::with(&[stays.clone(), one.clone()]);
+    let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
+    let write = |rules: &str| {
+        let text = format!("refresh = \"1s\"\n{rules}\n[binhost.x]\nurl = \"{}\"\n", origin.url());
+        fs::write(file.path(), text).unwrap();
+    };
+    write("");
+    let mounted = Options::configured(file.path()).mount();
+    publish(&origin, TIME + 1, &[&stays, &two]);
+    await_refreshes(&mounted, 1);
+    said(&mounted, &["rollback"]);
+    assert_eq!(mounted.listing(), paths(&[&stays, &one]));
+    // A binhost that keeps everybody waiting does not hold it up either.
+    publish(&origin, TIME + 2, &[&stays]);
+    origin.script("Packages.gz", [Act::Slow(1, Duration::from_millis(500))]);
+    origin.await_requests("Packages.gz", origin.asked("Packages.gz").len() + 1);
+    write("exclude = [\"app-misc/one\"]");
+    eventually(REFRESHED, "the rule holds", || mounted.listing() == paths(&[&stays]));
+    assert_eq!(mounted.status()["generation"]["rolled_back"], true);
+    assert_eq!(numbers(&mounted), [2, 3]);
+    write("");
+    eventually(REFRESHED, "it is there again", || mounted.listing() == paths(&[&stays, &one]));
+    assert!(fs::read(mounted.path(&one.path)).unwrap() == one.bytes);
+    // Of another binhost it had nothing.
+    write("[binhost.y]\nurl = \"file:///nonexistent\"");
+    eventually(REFRESHED, "there are two", || mounted.status()["binhosts"].as_array().unwrap().len() == 2);
+    assert_eq!(mounted.listing(), paths(&[&stays, &one]));
+}

@@ -33,6 +33,7 @@ mod mirrors;
 mod operate;
 mod portage_files;
 mod portage_view;
+mod prefetch;
 mod reading;
 mod refresh;
 mod refusal;

@@ -19,7 +19,7 @@ use crate::index::Atom;
 use table::{Item, Table};
 
 /// Keys of the file.
-pub(super) const KEYS: [&str; 19] = [
+pub(super) const KEYS: [&str; 20] = [
     "mountpoint",
     "cache-dir",
     "cache-size",
@@ -29,6 +29,7 @@ pub(super) const KEYS: [&str; 19] = [
     "listen",
     "passthrough",
     "prefetch",
+    "prefetch-budget",
     "generations",
     "verify-signature",
     "keyring",
@@ -79,6 +80,7 @@ pub(super) struct Own {
     pub(super) listen: Value<SocketAddr>,
     pub(super) passthrough: Value<Passthrough>,
     pub(super) prefetch: Value<Prefetch>,
+    pub(super) prefetch_budget: Value<ByteSize>,
     pub(super) generations: Value<NonZeroUsize>,
     pub(super) libc_guard: Value<LibcGuard>,
     pub(super) include: Value<Vec<Atom>>,
@@ -133,7 +135,10 @@ fn own(table: &Table<'_, '_>) -> Result<Own, OwnError> {
         listen: table.get("listen", |item| listen(item.text()?))?,
         passthrough: table
             .get("passthrough", |item| choice(&item, [("auto", Passthrough::Auto), ("off", Passthrough::Off)]))?,
-        prefetch: table.get("prefetch", |item| choice(&item, [("plan", Prefetch::Plan), ("off", Prefetch::Off)]))?,
+        prefetch: table.get("prefetch", |item| {
+            choice(&item, [("plan", Prefetch::Plan), ("world", Prefetch::World), ("off", Prefetch::Off)])
+        })?,
+        prefetch_budget: table.get("prefetch-budget", size)?,
         generations: table.get("generations", number)?,
         libc_guard: table
             .get("libc-guard", |item| item.boolean().map(|on| if on { LibcGuard::On } else { LibcGuard::Off }))?,
