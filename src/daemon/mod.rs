@@ -10,6 +10,7 @@ mod explain;
 mod files;
 mod follow;
 mod generation;
+mod merged;
 mod refresh;
 mod refusals;
 mod scrub;
@@ -31,7 +32,7 @@ use crate::fetch::Fetcher;
 use crate::fuse::{Mount, Operations};
 use crate::index::Atom;
 use crate::metrics::Metrics;
-use crate::store::Store;
+use crate::store::{Limits, Store};
 use crate::tree::Snapshots;
 pub use crate::verify::KeyringError;
 use crate::verify::{Keyring, Policy};
@@ -128,11 +129,16 @@ impl Daemon {
             let open = tokio::task::spawn_blocking(move || Store::open(&directory, bound, metrics)).await;
             Arc::new(open.context("opening the cache")?.context("opening the cache")?)
         };
+        let (limited, limits) = (Arc::clone(&store), limits(&config));
+        tokio::task::spawn_blocking(move || limited.set_limits(limits)).await.context("making room in the cache")?;
         let (fetcher, verdicts) = Fetcher::new(Arc::clone(&store), Arc::clone(&metrics));
+        fetcher.set_mass_read(config.mass_read);
         let fetcher = Arc::new(fetcher);
         let (held, fetching, counted) = (Arc::clone(&store), Arc::clone(&fetcher), Arc::clone(&metrics));
         let mut sources = Sources::open(held, fetching, counted, &config, policies)?;
         let snapshots = Arc::new(Snapshots::new(sources.first().await?));
+        let (shown, vdb) = (Arc::clone(&snapshots), config.vdb.clone());
+        store.rank_by(move |store| merged::ranks(&vdb, &shown, store));
         let operations = Operations::new(Arc::clone(&snapshots), Arc::clone(&fetcher), config.prefetch);
         let mount = Mount::new(&config.mountpoint, operations, Arc::clone(&metrics), config.passthrough)?;
         let shared = Arc::new(Shared::new(config, mount, store, fetcher, snapshots, metrics));
@@ -177,7 +183,10 @@ impl Daemon {
     fn tidy(&self) {
         self.shared.fetcher.let_go();
         let store = Arc::clone(&self.shared.store);
-        tokio::task::spawn_blocking(move || store.write_uses());
+        tokio::task::spawn_blocking(move || {
+            store.keep_free();
+            store.write_uses();
+        });
         tell_systemd(&[sd_notify::NotifyState::Status(&self.shared.summary())]);
     }
 }
@@ -201,6 +210,11 @@ fn policies(binhosts: &[Binhost]) -> Result<Vec<Policy>, KeyringError> {
         policies.push(policy);
     }
     Ok(policies)
+}
+
+fn limits(config: &MountConfig) -> Limits {
+    let writes_per_day = Some(config.write_budget.0).filter(|budget| *budget > 0);
+    Limits { bound: config.cache_size.0, min_free: config.min_free.0, writes_per_day }
 }
 
 /// What the control socket can do.

@@ -97,6 +97,10 @@ impl Refresher {
 
     /// Shows what is known of the binhosts that there are now, and asks them soon.
     async fn configure(&mut self, shared: &Shared, config: &MountConfig) {
+        let (store, limits) = (Arc::clone(&shared.store), super::limits(config));
+        shared.fetcher.set_mass_read(config.mass_read);
+        // Evicting takes its time; whoever waits for it here would wait for a refresh anyway.
+        drop(tokio::task::spawn_blocking(move || store.set_limits(limits)).await);
         match self.sources.configure(config).await {
             Ok(()) => {
                 shared.fetcher.forget_failures();

@@ -10,6 +10,8 @@
 //! * What an emerge is going to open is fetched ahead of it (`ahead`), by the same flights: one that nobody has asked for fails
 //!   silently, and an open joins it like any other.
 //!
+//! * What reads one package after the other, and is no emerge, is refused after some (`guard`).
+//!
 //! `verify` and `store` are synchronous: each flight has one blocking thread for them, fed by a bounded channel (`receive`).
 //!
 //! Not its job: what is shown, and what an errno is.
@@ -18,6 +20,7 @@ mod ahead;
 mod alarms;
 mod failures;
 mod flight;
+mod guard;
 mod held;
 mod opener;
 mod origin;
@@ -42,6 +45,8 @@ pub use ahead::{AHEAD_SHARE, Ahead, MAX_AHEAD_BYTES, MAX_AHEAD_DOWNLOADS, RESERV
 use alarms::Alarms;
 use failures::Failures;
 pub use failures::{FAILURE_MEMORY, FailureReport};
+use guard::Guard;
+pub use guard::WINDOW as MASS_READ_WINDOW;
 use held::Held;
 use origin::{Key, Origins};
 pub use origin::{Origin, Wanted};
@@ -79,6 +84,9 @@ pub enum FetchError {
     /// Too many packages at once.
     #[error("{MAX_FLIGHTS} packages are being fetched or wait for it already")]
     Busy,
+    /// The reader is no emerge, and has had many packages fetched already.
+    #[error("refused: too many packages that are not cached were opened by something that is no emerge (mass-read)")]
+    MassRead,
     /// The daemon stops.
     #[error("the download was broken off")]
     Stopped,
@@ -91,7 +99,7 @@ impl FetchError {
         match self {
             Self::Refused { .. } => true,
             Self::Upstream(error) => error.contradicts_index(),
-            Self::Index(_) | Self::Store(_) | Self::Disk(_) | Self::Busy | Self::Stopped => false,
+            Self::Index(_) | Self::Store(_) | Self::Disk(_) | Self::Busy | Self::MassRead | Self::Stopped => false,
         }
     }
 }
@@ -165,6 +173,7 @@ pub struct Fetcher {
     failures: Failures,
     alarms: Alarms,
     held: Held,
+    guard: Guard,
     turns: Arc<Semaphore>,
     /// A download has ended.
     moved: Notify,
@@ -184,6 +193,7 @@ impl Fetcher {
             failures: Failures::default(),
             alarms: Alarms::default(),
             held: Held::default(),
+            guard: Guard::default(),
             turns: Arc::new(Semaphore::new(MAX_DOWNLOADS)),
             moved: Notify::new(),
             verdicts,
@@ -217,14 +227,25 @@ impl Fetcher {
         body
     }
 
-    /// The body, fetched if need be. Dropping the future gives up waiting and nothing else.
+    /// The body, fetched if need be for thread `tid`; 0: nobody that we see. Dropping the future gives up waiting and nothing else.
     ///
     /// # Errors
     /// The package cannot be had; the same reason for all who asked.
-    pub async fn open(self: &Arc<Self>, wanted: Wanted) -> Outcome {
+    pub async fn open(self: &Arc<Self>, wanted: Wanted, tid: u32) -> Outcome {
+        // What is under way costs nothing more.
+        let under_way = self.flights().contains_key(&wanted.key());
+        if !under_way && !self.guard.admits(tid, wanted.path()).await {
+            self.metrics.mass_reads.increase();
+            return Err(Arc::new(FetchError::MassRead));
+        }
         let mut outcome = self.join(wanted)?;
         let result = outcome.wait_for(Option::is_some).await.map(|outcome| outcome.clone());
         result.ok().flatten().unwrap_or_else(|| Err(Arc::new(FetchError::Stopped)))
+    }
+
+    /// How many packages that are not here a session may open within [`MASS_READ_WINDOW`] if it is no emerge; 0: any number.
+    pub fn set_mass_read(&self, most: u32) {
+        self.guard.set(most);
     }
 
     /// Forgets failures: the next open tries again.

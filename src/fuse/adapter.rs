@@ -104,7 +104,7 @@ impl Adapter {
     async fn wait_and_answer(shared: Arc<Shared>, wanted: Wanted, attributes: Attributes, tid: u32, reply: ReplyOpen) {
         let path = wanted.path().to_owned();
         let outcome = tokio::select! {
-            outcome = shared.operations.fetcher().open(wanted) => outcome.map_err(FsError::from),
+            outcome = shared.operations.fetcher().open(wanted, tid) => outcome.map_err(FsError::from),
             () = waiting::interrupted(tid) => Err(FsError::Interrupted),
         };
         match outcome {
