@@ -2,6 +2,7 @@
 //!
 //! Data goes to standard output, everything else to standard error. Exit codes: 0 done, 1 failed, 2 usage, 3 no daemon.
 
+mod cache;
 mod check_config;
 mod demo;
 mod logging;
@@ -42,6 +43,10 @@ enum Command {
     List(packages::ListArguments),
     Why(packages::WhyArguments),
     Refresh(refresh::RefreshArguments),
+    Pin(cache::PinArguments),
+    Evict(cache::EvictArguments),
+    #[command(name = "gc")]
+    Collect(cache::CollectArguments),
     Verify(verify::VerifyArguments),
 }
 
@@ -63,6 +68,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Status(arguments) => status::run(&arguments),
         Command::List(arguments) => packages::list(&arguments),
         Command::Why(arguments) => packages::why(&arguments),
+        Command::Pin(arguments) => cache::pin(&arguments),
+        Command::Evict(arguments) => cache::evict(&arguments),
+        Command::Collect(arguments) => cache::collect(&arguments),
         Command::Refresh(arguments) => refresh::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
     }

@@ -13,8 +13,8 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use super::{
-    ACCEPT_OLDER, ATOM, PACKAGES_PATH, Packages, REFRESH_PATH, Refreshed, STATUS_PATH, Status, VERIFY_PATH,
-    VerifyResult,
+    ACCEPT_OLDER, ATOM, Managed, PACKAGES_PATH, Packages, REFRESH_PATH, Refreshed, STATUS_PATH, Status, Task,
+    VERIFY_PATH, VerifyResult,
 };
 
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -39,6 +39,9 @@ pub enum ClientError {
     /// Not allowed to ask.
     #[error("{0} may only be used by the user that runs the daemon (root)")]
     NotAllowed(PathBuf),
+    /// The daemon does not do it.
+    #[error("{0}")]
+    Refused(String),
     /// An answer that makes no sense, or none.
     #[error("{path}: {reason}")]
     BadAnswer {
@@ -78,6 +81,25 @@ pub async fn get_packages(path: &Path, atoms: &[Atom]) -> Result<Packages, Clien
     let answer: Packages = ask(path, Method::GET, &query.finish(), REFRESH_TIMEOUT).await?;
     match answer.error {
         Some(reason) => Err(ClientError::BadAnswer { path: path.to_owned(), reason }),
+        None => Ok(answer),
+    }
+}
+
+/// Has the daemon behind `path` do something with cached packages.
+///
+/// # Errors
+/// See [`ClientError`].
+pub async fn manage(path: &Path, task: Task, names: &[String]) -> Result<Managed, ClientError> {
+    let Some((_, changes, resource)) = Task::ALL.iter().find(|(known, ..)| *known == task) else {
+        return Err(ClientError::BadAnswer { path: path.to_owned(), reason: format!("{task:?} has no resource") });
+    };
+    let (start, length) = (format!("{resource}?"), resource.len() + 1);
+    let mut query = url::form_urlencoded::Serializer::for_suffix(start, length);
+    query.extend_pairs(names.iter().map(|name| (ATOM, name)));
+    let method = if *changes { Method::POST } else { Method::GET };
+    let answer: Managed = ask(path, method, &query.finish(), REFRESH_TIMEOUT).await?;
+    match answer.error {
+        Some(reason) => Err(ClientError::Refused(reason)),
         None => Ok(answer),
     }
 }

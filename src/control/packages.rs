@@ -51,6 +51,9 @@ pub struct PackageStatus {
     pub dependency: Option<String>,
     /// Whether it is in the cache and can be opened at once.
     pub cached: bool,
+    /// Whether it is pinned, be it in the cache or not.
+    #[serde(default)]
+    pub pinned: bool,
     /// How what is cached was verified: fingerprint of the certificate that signed it, or `digests`.
     pub verified_by: Option<String>,
     /// Why it could not be had lately.
@@ -61,8 +64,13 @@ impl PackageStatus {
     /// One line: in the cache or not, size, path, binhost.
     #[must_use]
     pub fn line(&self) -> String {
-        let Self { path, binhost, size, cached, .. } = self;
-        let (cached, size) = (if *cached { "cached" } else { "-" }, ByteSize(*size).to_string());
+        let Self { path, binhost, size, cached, pinned, .. } = self;
+        let cached = match (cached, pinned) {
+            (true, true) => "pinned",
+            (true, false) => "cached",
+            (false, _) => "-",
+        };
+        let size = ByteSize(*size).to_string();
         format!("{cached:<7} {size:>10}  {path}  {binhost}")
     }
 }
@@ -86,6 +94,9 @@ impl fmt::Display for PackageStatus {
             }
             Some(key) => writeln!(f, "  cached    verified, signed by {key}")?,
             None => writeln!(f, "  cached    no: fetched when it is opened")?,
+        }
+        if self.pinned {
+            writeln!(f, "  pinned    it is not evicted")?;
         }
         if let Some(dependency) = &self.dependency {
             writeln!(f, "  added     {dependency} to RDEPEND (libc-guard)")?;
@@ -115,6 +126,7 @@ mod tests {
             reason: Some("another binhost's package is at its path".to_owned()),
             dependency: Some(">=sys-libs/glibc-2.41".to_owned()),
             cached: true,
+            pinned: true,
             verified_by: Some("ABCD".to_owned()),
             failure: None,
         };
@@ -122,15 +134,17 @@ mod tests {
 app-misc/hello-2.0:0/2, build 3, 3.0 MiB from own
   shown     at own/app-misc/hello/hello-2.0-3.gpkg.tar: another binhost's package is at its path
   cached    verified, signed by ABCD
+  pinned    it is not evicted
   added     >=sys-libs/glibc-2.41 to RDEPEND (libc-guard)
   USE       nls
 ";
         assert_eq!(shown.to_string(), expected);
-        assert_eq!(shown.line(), "cached     3.0 MiB  own/app-misc/hello/hello-2.0-3.gpkg.tar  own");
+        assert_eq!(shown.line(), "pinned     3.0 MiB  own/app-misc/hello/hello-2.0-3.gpkg.tar  own");
         let left_out = PackageStatus {
             state: PackageState::LeftOut,
             reason: Some("wrong MD5".to_owned()),
             cached: false,
+            pinned: false,
             verified_by: None,
             dependency: None,
             failure: Some("refused".to_owned()),

@@ -18,7 +18,10 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::UnixListener;
 
-use super::{ACCEPT_OLDER, ATOM, Control, PACKAGES_PATH, Packages, REFRESH_PATH, Refreshed, STATUS_PATH, VERIFY_PATH};
+use super::{
+    ACCEPT_OLDER, ATOM, Control, Managed, PACKAGES_PATH, Packages, REFRESH_PATH, Refreshed, STATUS_PATH, Task,
+    VERIFY_PATH,
+};
 use crate::index::Atom;
 
 /// Connections at the same time; more wait.
@@ -126,10 +129,26 @@ async fn answer(request: &Request<Incoming>, control: &dyn Control) -> Response<
             Ok(result) => json(StatusCode::OK, &result),
             Err(_) => json(StatusCode::BAD_GATEWAY, &problem("the daemon is stopping")),
         },
+        (method, path) if let Some((task, changes, _)) = Task::ALL.iter().find(|(.., known)| *known == path) => {
+            if *method == if *changes { Method::POST } else { Method::GET } {
+                manage(*task, request.uri().query().unwrap_or_default(), control).await
+            } else {
+                json(StatusCode::METHOD_NOT_ALLOWED, &problem("not this method"))
+            }
+        }
         (_, STATUS_PATH | REFRESH_PATH | VERIFY_PATH | PACKAGES_PATH) => {
             json(StatusCode::METHOD_NOT_ALLOWED, &problem("not this method"))
         }
         _ => json(StatusCode::NOT_FOUND, &problem("no such resource")),
+    }
+}
+
+async fn manage(task: Task, query: &str, control: &dyn Control) -> Response<Full<Bytes>> {
+    let names = url::form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name == ATOM);
+    let answer = control.manage(task, names.map(|(_, value)| value.into_owned()).collect()).await;
+    match answer.unwrap_or_else(|_| Err("the daemon is stopping".to_owned())) {
+        Ok(managed) => json(StatusCode::OK, &managed),
+        Err(error) => json(StatusCode::BAD_REQUEST, &Managed { error: Some(error), ..Managed::default() }),
     }
 }
 

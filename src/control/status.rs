@@ -212,6 +212,12 @@ pub struct CacheStatus {
     pub packages: u64,
     /// Most bytes it may take.
     pub bound: u64,
+    /// Entries that are pinned, be they in it or not.
+    #[serde(default)]
+    pub pinned: u64,
+    /// Bytes of packages written today (UTC).
+    #[serde(default)]
+    pub written_today: u64,
 }
 
 /// A download in progress.
@@ -295,7 +301,8 @@ impl fmt::Display for Status {
             writeln!(f, "problem     the changed configuration cannot be used, the last good one stays: {error}")?;
         }
         let (used, bound) = (ByteSize(cache.bytes), ByteSize(cache.bound));
-        writeln!(f, "cache       {} packages, {used} of {bound}, in {}", cache.packages, cache.directory)?;
+        let pinned = if cache.pinned > 0 { format!(", {} pinned", cache.pinned) } else { String::new() };
+        writeln!(f, "cache       {} packages{pinned}, {used} of {bound}, in {}", cache.packages, cache.directory)?;
         writeln!(f, "reads       {reads}")?;
         let fetched = ByteSize(metrics.bytes_fetched);
         writeln!(
@@ -446,7 +453,15 @@ mod tests {
             misconfigured: Some("no such key".to_owned()),
             alarms: vec![FailureStatus { path: "a/e.xpak".to_owned(), reason: "other bytes".to_owned(), time: 9_999 }],
             refused: vec![FailureStatus { path: "a/d.xpak".to_owned(), reason: "wrong MD5".to_owned(), time: 9_900 }],
-            cache: CacheStatus { directory: "/c".to_owned(), bytes: 3 << 30, reserved: 0, packages: 7, bound: 8 << 30 },
+            cache: CacheStatus {
+                directory: "/c".to_owned(),
+                bytes: 3 << 30,
+                reserved: 0,
+                packages: 7,
+                bound: 8 << 30,
+                pinned: 2,
+                written_today: 5,
+            },
             downloads: vec![download("a/b.xpak", 2, false), download("a/f.xpak", 0, true)],
             failures: vec![FailureStatus { path: "a/c.xpak".to_owned(), reason: "refused".to_owned(), time: 9_970 }],
             metrics: Readings { hits: 5, misses: 2, bytes_fetched: 4 << 20, ..Readings::default() },
@@ -468,7 +483,7 @@ binhost     own: no index yet
   signed    not checked (digests only)
   changed   3 shown below its name
 problem     the changed configuration cannot be used, the last good one stays: no such key
-cache       7 packages, 3.0 GiB of 8.0 GiB, in /c
+cache       7 packages, 2 pinned, 3.0 GiB of 8.0 GiB, in /c
 reads       by the kernel (passthrough)
 opens       5 from the cache, 2 fetched (4.0 MiB), 0 failed
 ALARM       a/e.xpak 1 s ago: other bytes

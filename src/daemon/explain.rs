@@ -1,6 +1,6 @@
 //! What becomes of packages that somebody asks about, and why.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::files::blocking;
@@ -33,8 +33,15 @@ impl Sources {
         let (inputs, beside, rules) = self.explained();
         let store = Arc::clone(self.store());
         blocking(move || {
-            let question =
-                Question { inputs: &inputs, beside: &beside, atoms: &atoms, failures: &failures, store: &store };
+            let pinned = store.pins().into_iter().map(|pin| pin.id).collect();
+            let question = Question {
+                inputs: &inputs,
+                beside: &beside,
+                atoms: &atoms,
+                failures: &failures,
+                store: &store,
+                pinned,
+            };
             question.answer(&rules)
         })
         .await
@@ -47,6 +54,7 @@ struct Question<'a> {
     atoms: &'a [Atom],
     failures: &'a HashMap<String, String>,
     store: &'a Store,
+    pinned: HashSet<EntryId>,
 }
 
 impl Question<'_> {
@@ -93,6 +101,7 @@ impl Question<'_> {
             reason,
             dependency: dependency.map(|atom| atom.to_string()),
             cached: assurance.is_some(),
+            pinned: self.pinned.contains(&record.id),
             verified_by: assurance.map(|assurance| match assurance {
                 Assurance::DigestsOnly => "digests".to_owned(),
                 Assurance::Signed(signer) => signer.fingerprint.to_string(),

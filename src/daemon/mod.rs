@@ -10,7 +10,9 @@ mod explain;
 mod files;
 mod follow;
 mod generation;
+mod manage;
 mod merged;
+mod rebuild;
 mod refresh;
 mod refusals;
 mod scrub;
@@ -27,7 +29,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::config::{Binhost, Interval, MountConfig, SignaturePolicy};
-use crate::control::{Control, PackageStatus, Server, Status, VerifyResult};
+use crate::control::{Control, Managed, PackageStatus, Server, Status, Task, VerifyResult};
 use crate::fetch::Fetcher;
 use crate::fuse::{Mount, Operations};
 use crate::index::Atom;
@@ -103,6 +105,7 @@ pub struct Daemon {
     refresher: tokio::task::JoinHandle<()>,
     follower: tokio::task::JoinHandle<()>,
     scrubber: tokio::task::JoinHandle<()>,
+    rebuilder: tokio::task::JoinHandle<()>,
     _control: Server,
 }
 
@@ -111,6 +114,7 @@ impl Drop for Daemon {
         self.refresher.abort();
         self.follower.abort();
         self.scrubber.abort();
+        self.rebuilder.abort();
         self.shared.mount.unmount();
     }
 }
@@ -152,7 +156,8 @@ impl Daemon {
             tokio::spawn(Refresher::new(sources, verdicts, incoming, shared.config.refresh).run(Arc::clone(&shared)));
         let follower = tokio::spawn(follow::follow(Arc::clone(&shared), following));
         let scrubber = tokio::spawn(scrub::in_background(Arc::clone(&shared)));
-        Ok(Self { shared, refresher, follower, scrubber, _control: control })
+        let rebuilder = tokio::spawn(rebuild::in_background(Arc::clone(&shared)));
+        Ok(Self { shared, refresher, follower, scrubber, rebuilder, _control: control })
     }
 
     /// What it would tell on its socket.
@@ -232,6 +237,17 @@ impl Control for Handle {
         let (reply, receiver) = oneshot::channel();
         if let Err(error) = self.requests.try_send(Request::Explain { atoms, reply })
             && let Request::Explain { reply, .. } = error.into_inner()
+        {
+            // Whoever asked may have gone.
+            let _ = reply.send(Err("too much is asked for at once; try again in a moment".to_owned()));
+        }
+        receiver
+    }
+
+    fn manage(&self, task: Task, names: Vec<String>) -> oneshot::Receiver<Result<Managed, String>> {
+        let (reply, receiver) = oneshot::channel();
+        if let Err(error) = self.requests.try_send(Request::Manage { task, names, reply })
+            && let Request::Manage { reply, .. } = error.into_inner()
         {
             // Whoever asked may have gone.
             let _ = reply.send(Err("too much is asked for at once; try again in a moment".to_owned()));

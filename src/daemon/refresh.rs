@@ -10,7 +10,7 @@ use super::source::{Order, Source};
 use super::sources::Sources;
 use super::state::{Shared, give_memory_back};
 use crate::config::{MountConfig, Offline};
-use crate::control::PackageStatus;
+use crate::control::{Managed, PackageStatus, Task};
 use crate::fetch::{Verdict, VerdictKind};
 use crate::index::Atom;
 use crate::upstream::jittered;
@@ -26,6 +26,8 @@ pub(super) enum Request {
     Refresh { order: Order, reply: oneshot::Sender<Result<String, String>> },
     /// What becomes of packages, and why.
     Explain { atoms: Vec<Atom>, reply: oneshot::Sender<Result<Vec<PackageStatus>, String>> },
+    /// Something with cached packages.
+    Manage { task: Task, names: Vec<String>, reply: oneshot::Sender<Result<Managed, String>> },
     /// Other binhosts or rules from now on.
     Configure(Box<MountConfig>),
 }
@@ -65,6 +67,7 @@ impl Refresher {
                 Some(request) = self.requests.recv() => match request {
                     Request::Refresh { order, reply } => self.obey(&shared, order, reply).await,
                     Request::Explain { atoms, reply } => self.explain(&shared, atoms, reply).await,
+                    Request::Manage { task, names, reply } => self.manage(&shared, task, names, reply).await,
                     Request::Configure(config) => self.configure(&shared, &config).await,
                 },
             }
@@ -80,6 +83,22 @@ impl Refresher {
         drop(self.present(shared, pardoned > 0).await);
         // Nobody may wait for it any more.
         let _ = reply.send(answer.map(|()| shared.summary()));
+    }
+
+    async fn manage(
+        &self,
+        shared: &Arc<Shared>,
+        task: Task,
+        names: Vec<String>,
+        reply: oneshot::Sender<Result<Managed, String>>,
+    ) {
+        if task == Task::Collect {
+            // What can be used is not thrown away for want of a record.
+            super::rebuild::pass(shared, None).await;
+        }
+        let answer = self.sources.manage(task, names).await;
+        // Nobody may wait for it any more.
+        let _ = reply.send(answer.map_err(|error| format!("{error:#}")));
     }
 
     async fn explain(

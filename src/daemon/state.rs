@@ -212,6 +212,8 @@ impl Shared {
                 reserved: usage.reserved,
                 packages: usage.bodies,
                 bound: usage.bound,
+                pinned: self.store.pins().len() as u64,
+                written_today: self.store.written_today(),
             },
             downloads: self.fetcher.in_progress().into_iter().map(download).collect(),
             failures: self.fetcher.failures().into_iter().map(failure).collect(),

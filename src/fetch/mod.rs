@@ -248,6 +248,16 @@ impl Fetcher {
         self.guard.set(most);
     }
 
+    /// Looks whether a body that lies in the cache unproved is it, and takes that back. Reads it whole.
+    pub async fn prove(self: &Arc<Self>, wanted: &Wanted) -> bool {
+        if self.here(wanted.record(), &wanted.origin().policy).is_some() {
+            return false;
+        }
+        let of = wanted.clone();
+        let Ok(Ok(entry)) = tokio::task::spawn_blocking(move || of.entry()).await else { return false };
+        flight::adopt(self, wanted.origin(), &entry).await.is_some()
+    }
+
     /// Forgets failures: the next open tries again.
     pub fn forget_failures(&self) {
         self.failures.forget();
