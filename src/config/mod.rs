@@ -7,7 +7,9 @@
 mod binhosts;
 mod cpu;
 mod error;
+mod group;
 mod interval;
+mod mountinfo;
 mod mountpoint;
 mod name;
 mod origin;
@@ -20,6 +22,7 @@ mod watch;
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -27,7 +30,9 @@ use std::time::Duration;
 use crate::index::{Atom, Cpv};
 pub use cpu::{CpuLevel, CpuLevelError, CpuNeed};
 pub use error::ConfigError;
+pub use group::{Group, GroupError};
 pub use interval::{Interval, IntervalError};
+pub use mountinfo::{MountEntry, mount_on, mounts_of};
 pub use mountpoint::MountpointError;
 pub use origin::{Origin, Report, Said, Setting, Source, Sourced};
 pub use own::OwnError;
@@ -55,6 +60,8 @@ pub const DEFAULT_KEYRING: &str = "/usr/share/openpgp-keys/gentoo-release.asc";
 pub const DEFAULT_PORTAGE_GNUPG: &str = portage::DEFAULT_GNUPG;
 /// The configuration file unless `--config` says otherwise. It need not exist.
 pub const DEFAULT_CONFIG: &str = "/etc/binhostfs.toml";
+/// How many generations are kept, unless `generations` says otherwise: the one that is shown and two before it.
+pub const DEFAULT_GENERATIONS: NonZeroUsize = NonZeroUsize::new(3).unwrap();
 /// The shortest interval between two refreshes.
 pub const MIN_REFRESH: Duration = Duration::from_secs(1);
 
@@ -184,6 +191,10 @@ pub struct RawMount {
     pub refresh: Option<Duration>,
     /// `--control`.
     pub control: Option<PathBuf>,
+    /// `--control-group`.
+    pub control_group: Option<Group>,
+    /// `--listen`.
+    pub listen: Option<SocketAddr>,
     /// `--passthrough`.
     pub passthrough: Option<Passthrough>,
     /// `--prefetch`.
@@ -215,6 +226,9 @@ pub enum MountpointCheck {
     Look,
     /// It is mounted here already, by us, and not touched.
     Mounted(PathBuf),
+    /// As `Prepare`; but the mount of this device number is to be gone on with, and no daemon serves it now: it is not
+    /// touched.
+    Kept(u64),
 }
 
 /// [`MountConfig`], or why there is none; and what was found out on the way.
@@ -251,10 +265,16 @@ pub struct MountConfig {
     pub refresh: Duration,
     /// Path of the control socket.
     pub control: PathBuf,
+    /// Who may use it beside root.
+    pub control_group: Option<Group>,
+    /// Where status and metrics can be read over TCP.
+    pub listen: Option<SocketAddr>,
     /// See [`Passthrough`].
     pub passthrough: Passthrough,
     /// See [`Prefetch`].
     pub prefetch: Prefetch,
+    /// How many generations are kept, with the one that is shown.
+    pub generations: NonZeroUsize,
     /// Which entries are shown, of whatever binhost.
     pub selection: Selection,
     /// See [`LibcGuard`].
@@ -304,8 +324,11 @@ impl MountConfig {
             ("mountpoint", self.asked != new.asked),
             ("cache-dir", self.cache_dir != new.cache_dir),
             ("control", self.control != new.control),
+            ("control-group", self.control_group != new.control_group),
+            ("listen", self.listen != new.listen),
             ("passthrough", self.passthrough != new.passthrough),
             ("prefetch", self.prefetch != new.prefetch),
+            ("generations", self.generations != new.generations),
         ];
         differs.into_iter().filter_map(|(key, differs)| differs.then_some(key))
     }
@@ -320,6 +343,24 @@ fn portage_config_root() -> Option<PathBuf> {
 #[must_use]
 pub fn log_filter() -> Option<String> {
     std::env::var("RUST_LOG").ok().filter(|filter| !filter.trim().is_empty())
+}
+
+/// Whether output on a terminal may have colours: <https://no-color.org/>, and what the terminal is.
+#[must_use]
+pub fn wants_colour() -> bool {
+    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+    set("NO_COLOR").is_none() && set("TERM").is_none_or(|term| term != "dumb")
+}
+
+/// Names the variable of [`kept_descriptors`].
+pub const KEPT_VARIABLE: &str = "BINHOSTFS_KEPT";
+
+/// Numbers of the descriptors that the process which started this one left open for it, as `BINHOSTFS_KEPT=DEVICE,LEDGER`.
+#[must_use]
+pub fn kept_descriptors() -> Option<(i32, i32)> {
+    let text = std::env::var(KEPT_VARIABLE).ok()?;
+    let (device, ledger) = text.split_once(',')?;
+    Some((device.parse().ok()?, ledger.parse().ok()?))
 }
 
 /// Whether standard error goes to journald, which adds time and priority itself.

@@ -1,5 +1,7 @@
 //! Where command line, `/etc/binhostfs.toml` and Portage's files meet.
 
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,9 +12,9 @@ use super::own::{self, Own};
 use super::portage::{self, Files, Places, Portage, PortageError};
 use super::{
     ByteSize, ConfigError, ConfigFiles, DEFAULT_CACHE_DIR, DEFAULT_CACHE_SIZE, DEFAULT_CONFIG, DEFAULT_CONTROL,
-    DEFAULT_MASS_READ, DEFAULT_MIN_FREE, DEFAULT_PORTAGE_GNUPG, DEFAULT_REFRESH, Interval, LibcGuard, MIN_REFRESH,
-    MountConfig, MountpointCheck, Passthrough, Prefetch, RawMount, Resolution, Selection, SignaturePolicy, mountpoint,
-    portage_config_root,
+    DEFAULT_GENERATIONS, DEFAULT_MASS_READ, DEFAULT_MIN_FREE, DEFAULT_PORTAGE_GNUPG, DEFAULT_REFRESH, Interval,
+    LibcGuard, MIN_REFRESH, MountConfig, MountpointCheck, Passthrough, Prefetch, RawMount, Resolution, Selection,
+    SignaturePolicy, mountpoint, portage_config_root,
 };
 use crate::index::Atom;
 
@@ -138,6 +140,8 @@ impl Resolver<'_> {
             binhosts: Vec::new(),
             cache_dir: absolute("cache-dir", &raw.cache_dir, "--cache-dir", &own.cache_dir, DEFAULT_CACHE_DIR),
             control: absolute("control", &raw.control, "--control", &own.control, DEFAULT_CONTROL),
+            control_group: self.optional("control-group", &raw.control_group, "--control-group", &own.control_group),
+            listen: self.listen(),
             cache_size: self.value(
                 "cache-size",
                 &raw.cache_size,
@@ -181,6 +185,14 @@ impl Resolver<'_> {
                 passthrough,
             ),
             prefetch: self.value("prefetch", &raw.prefetch, "--prefetch", &own.prefetch, Prefetch::default(), prefetch),
+            generations: self.value(
+                "generations",
+                &None,
+                "",
+                &own.generations,
+                DEFAULT_GENERATIONS,
+                NonZeroUsize::to_string,
+            ),
             selection: self.selection(),
             libc_guard: self.libc_guard(),
             portage_gnupg: self.portage_gnupg(),
@@ -201,6 +213,28 @@ impl Resolver<'_> {
     ) -> T {
         let value = first([Sourced::option(given.clone(), option), own.clone()], default);
         self.report.note(key, value, shown)
+    }
+
+    /// The same for what there need not be.
+    fn optional<T: Clone + ToString>(
+        &mut self,
+        key: &str,
+        given: &Option<T>,
+        option: &'static str,
+        own: &Option<Sourced<T>>,
+    ) -> Option<T> {
+        let said = Sourced::option(given.clone(), option).or_else(|| own.clone())?;
+        Some(self.report.note(key, said, T::to_string))
+    }
+
+    fn listen(&mut self) -> Option<SocketAddr> {
+        let listen = self.optional("listen", &self.raw.listen, "--listen", &self.found.own.listen)?;
+        if !listen.ip().is_loopback() {
+            let warning = "whoever reaches it can read which packages this machine uses, and nothing is encrypted; \
+                           127.0.0.1 is for this machine alone";
+            self.report.warn(format!("status and metrics are on {listen}: {warning}"));
+        }
+        Some(listen)
     }
 
     /// The mountpoint as it was named, absolute.
@@ -227,6 +261,7 @@ impl Resolver<'_> {
         match check {
             MountpointCheck::Prepare => Ok(mountpoint::check(asked)?),
             MountpointCheck::Mounted(mountpoint) => Ok(mountpoint.clone()),
+            MountpointCheck::Kept(device) => Ok(mountpoint::check_kept(asked, *device)?),
             MountpointCheck::Look => {
                 let (path, own) = mountpoint::look(asked)?;
                 if own {

@@ -43,8 +43,20 @@ pub struct Status {
     pub downloads: Vec<DownloadStatus>,
     /// What could not be had lately, newest first.
     pub failures: Vec<FailureStatus>,
+    /// The daemon's process.
+    #[serde(default)]
+    pub process: ProcessStatus,
     /// Counters since the start.
     pub metrics: Readings,
+}
+
+/// What the kernel says of the daemon's process.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessStatus {
+    /// Bytes of memory (RSS).
+    pub resident: u64,
+    /// Bytes that it had written to disks.
+    pub written: u64,
 }
 
 /// What signatures are checked with.
@@ -186,6 +198,15 @@ pub struct GenerationStatus {
     pub packages: u64,
     /// TIMESTAMP of what Portage reads, s since the epoch.
     pub index_timestamp: i64,
+    /// When it was made; 0: not known.
+    #[serde(default)]
+    pub made: u64,
+    /// It is an earlier one, which the administrator has chosen.
+    #[serde(default)]
+    pub rolled_back: bool,
+    /// Why the one that the administrator has chosen is not shown.
+    #[serde(default)]
+    pub problem: Option<String>,
 }
 
 /// How the index is kept up to date.
@@ -289,7 +310,12 @@ impl fmt::Display for Status {
         let Self { mountpoint, version, pid, generation, cache, metrics, .. } = self;
         let reads = if self.passthrough { "by the kernel (passthrough)" } else { "through the daemon" };
         writeln!(f, "{mountpoint}: mounted for {} by binhostfs {version} (pid {pid})", ago(self.started))?;
-        writeln!(f, "shown       {} packages, generation {}", generation.packages, generation.number)?;
+        let rolled_back =
+            if generation.rolled_back { ", rolled back (`binhostfs rollback --latest` undoes it)" } else { "" };
+        writeln!(f, "shown       {} packages, generation {}{rolled_back}", generation.packages, generation.number)?;
+        if let Some(problem) = &generation.problem {
+            writeln!(f, "problem     {problem}")?;
+        }
         self.binhosts.iter().try_for_each(|binhost| binhost.show(f, self.time, &ago))?;
         // Of a binhost it stands there already.
         if let Some(error) =
@@ -448,7 +474,15 @@ mod tests {
                     entries: EntriesStatus { moved: 3, ..EntriesStatus::default() },
                 },
             ],
-            generation: GenerationStatus { number: 3, packages: 15_576, index_timestamp: 9 },
+            generation: GenerationStatus {
+                number: 3,
+                packages: 15_576,
+                index_timestamp: 9,
+                made: 9_000,
+                rolled_back: true,
+                problem: Some("generation 2 is damaged".to_owned()),
+            },
+            process: ProcessStatus::default(),
             refresh: RefreshStatus { confirmed: 0, attempted: 9_990, error: Some("gentoo: no route".to_owned()) },
             misconfigured: Some("no such key".to_owned()),
             alarms: vec![FailureStatus { path: "a/e.xpak".to_owned(), reason: "other bytes".to_owned(), time: 9_999 }],
@@ -468,7 +502,8 @@ mod tests {
         };
         let expected = "\
 /var/cache/binpkgs: mounted for 2 h by binhostfs 1.2.3 (pid 42)
-shown       15576 packages, generation 3
+shown       15576 packages, generation 3, rolled back (`binhostfs rollback --latest` undoes it)
+problem     generation 2 is damaged
 binhost     gentoo: 15000 packages, up to date 16 min ago; away
   url       https://b/ (5.0 MiB/s; wrong packages: 1)
   url       https://a/ (rests for 20 s after failure 2: https://a/x: HTTP status 503)

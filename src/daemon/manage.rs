@@ -2,30 +2,36 @@
 
 use std::sync::Arc;
 
+use super::explain::Explained;
 use super::files::blocking;
-use super::sources::Sources;
 use crate::control::{Managed, ManagedPackage, Task};
-use crate::index::{Atom, EntryId};
+use crate::index::{Atom, EntryId, View};
 use crate::policy::{self, Fate, Input, Rules};
 use crate::store::{Pin, Removed, Store};
 
-impl Sources {
-    /// Does it with what one of `names` (atoms, or of a pin its PATH) matches.
+impl Explained {
+    /// Does it with what one of `names` (atoms, or of a pin its PATH) matches. `shown`: what is shown, which may be of an
+    /// earlier index.
     ///
     /// # Errors
     /// It cannot be done: why, for a person.
-    pub(super) async fn manage(&self, task: Task, names: Vec<String>) -> anyhow::Result<Managed> {
-        let without = self.all.iter().find(|source| source.current().is_none());
-        if let Some(source) = without.filter(|_| task == Task::Collect) {
+    pub(super) async fn manage(
+        self: Arc<Self>,
+        shown: Arc<View>,
+        task: Task,
+        names: Vec<String>,
+    ) -> anyhow::Result<Managed> {
+        if let Some(name) = self.indexless.as_ref().filter(|_| task == Task::Collect) {
             anyhow::bail!(
-                "the binhost {} has no index yet, so nobody knows what it still has: nothing is removed; `binhostfs refresh` \
-                 asks for it",
-                source.config.name
+                "the binhost {name} has no index yet, so nobody knows what it still has: nothing is removed; \
+                 `binhostfs refresh` asks for it"
             );
         }
-        let (inputs, _, rules) = self.explained();
-        let store = Arc::clone(self.store());
-        blocking(move || Manager { inputs: &inputs, rules: &rules, store: &store, names: &names }.run(task)).await
+        blocking(move || {
+            let Self { inputs, rules, store, .. } = &*self;
+            Manager { inputs, rules, store, names: &names, shown: &shown }.run(task)
+        })
+        .await
     }
 }
 
@@ -41,6 +47,7 @@ struct Manager<'a> {
     rules: &'a Rules,
     store: &'a Store,
     names: &'a [String],
+    shown: &'a View,
 }
 
 impl Manager<'_> {
@@ -58,11 +65,17 @@ impl Manager<'_> {
             Task::Evict => self.evict(),
             Task::Collect => {
                 let records = self.inputs.iter().flat_map(|input| input.part.index.records());
-                let Removed { bodies, bytes } = self.store.retain(records.map(|record| record.id));
+                let Removed { bodies, bytes } =
+                    self.store.retain(records.map(|record| record.id).chain(self.shown_ids()));
                 tracing::info!(bodies, bytes, "removed what no index names");
                 Ok(Managed { removed: bodies, freed: bytes, ..Managed::default() })
             }
         }
+    }
+
+    /// What is shown may be an earlier generation.
+    fn shown_ids(&self) -> impl Iterator<Item = EntryId> {
+        (0..self.shown.len() as u32).filter_map(|row| self.shown.record(row)).map(|record| record.id)
     }
 
     fn unpin(&self) -> anyhow::Result<Managed> {

@@ -7,19 +7,28 @@ use super::files::seconds_now;
 use super::refusals::Refusal;
 use super::shown;
 use super::source::Source;
+use super::sources::Sources;
+use super::visible;
 use crate::config::{ByteSize, MountConfig};
 use crate::control::{
     BinhostStatus, CacheStatus, DownloadStatus, EntriesStatus, FailureStatus, GenerationStatus, KeyringStatus,
-    MirrorState, MirrorStatus, RefreshStatus, Status,
+    MirrorState, MirrorStatus, ProcessStatus, RefreshStatus, Status,
 };
 use crate::fetch::{FailureReport, Fetcher, Origin, Progress};
 use crate::fuse::Mount;
 use crate::metrics::Metrics;
 use crate::policy::Tally;
 use crate::store::Store;
-use crate::tree::{Snapshots, Tree};
+use crate::tree::{PackagesFile, Snapshots, Tree};
 use crate::upstream::{Standing, UrlReport};
 use crate::verify::{KeyringReport, Policy};
+
+/// Whether an earlier generation is shown, and why one that should be is not.
+#[derive(Debug, Clone, Default)]
+pub(super) struct RollbackReport {
+    pub(super) rolled_back: bool,
+    pub(super) problem: Option<String>,
+}
 
 /// What there is to say of a binhost, for `status`.
 #[derive(Debug)]
@@ -37,8 +46,8 @@ pub(super) struct SourceReport {
 impl SourceReport {
     pub(super) fn new(source: &Source, tally: Tally) -> Self {
         let Tally { shown, moved, guarded, unsignable, unselected, held, superseded, homeless, .. } = tally;
-        let index = source.current().map(|current| &current.index);
-        let dropped = index.map(|index| index.dropped());
+        let index = source.shown().map(|shown| shown.index);
+        let dropped = index.as_ref().map(|index| index.dropped());
         let refused: Vec<FailureStatus> = source.refusals().all().iter().map(refusal).collect();
         let entries = EntriesStatus {
             dropped: dropped.map_or(0, |dropped| dropped.total().into()),
@@ -56,7 +65,7 @@ impl SourceReport {
         Self {
             name: source.config.name.clone(),
             origin: Arc::clone(&source.origin),
-            index_timestamp: index.and_then(|index| index.header().timestamp()).unwrap_or_default(),
+            index_timestamp: index.as_ref().and_then(|index| index.header().timestamp()).unwrap_or_default(),
             refresh: source.refresh_status().clone(),
             away: source.is_away(),
             packages: shown.into(),
@@ -93,6 +102,7 @@ pub(super) struct Shared {
     pub(super) snapshots: Arc<Snapshots>,
     pub(super) metrics: Arc<Metrics>,
     reports: Mutex<Vec<SourceReport>>,
+    rollback: Mutex<RollbackReport>,
     /// Why what is known is not shown.
     problem: Mutex<Option<String>>,
     /// What is wrong with the configuration as it stands in the files.
@@ -109,14 +119,15 @@ impl Shared {
         snapshots: Arc<Snapshots>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let (reports, problem, misconfigured, started) =
-            (Mutex::default(), Mutex::default(), Mutex::default(), seconds_now());
-        Self { config, mount, store, fetcher, snapshots, metrics, reports, problem, misconfigured, started }
+        let (reports, rollback, problem, misconfigured) = Default::default();
+        let started = seconds_now();
+        Self { config, mount, store, fetcher, snapshots, metrics, reports, rollback, problem, misconfigured, started }
     }
 
-    /// What `status` tells of the binhosts from now on.
-    pub(super) fn set_reports(&self, reports: Vec<SourceReport>) {
-        *self.reports() = reports;
+    /// What `status` tells of the binhosts and of what is shown of them from now on.
+    pub(super) fn set_reports(&self, sources: &Sources) {
+        *self.rollback.lock().unwrap_or_else(PoisonError::into_inner) = sources.rollback_report();
+        *self.reports() = sources.reports();
     }
 
     /// Why a new generation cannot be made; `None`: it can.
@@ -156,7 +167,7 @@ impl Shared {
             return false;
         }
         let before = self.snapshots.replace(Arc::clone(&tree));
-        self.mount.forget(&before.changes(&tree));
+        self.mount.shown(&before, &tree);
         drop((before, current));
         give_memory_back();
         tracing::info!("{}", self.summary());
@@ -172,13 +183,18 @@ impl Shared {
         let index = if without == binhosts.len() {
             "no index yet, shown empty".to_owned()
         } else {
-            let GenerationStatus { packages, number, .. } = generation;
+            let GenerationStatus { packages, number, rolled_back, .. } = generation;
+            let rolled_back = if *rolled_back { " (rolled back)" } else { "" };
             let missing = if without == 0 { String::new() } else { format!(", {without} binhosts without an index") };
             let confirmed = binhosts.iter().map(|binhost| binhost.refresh.confirmed).filter(|time| *time > 0).min();
             let age = shown(Duration::from_secs(status.time.saturating_sub(confirmed.unwrap_or(refresh.confirmed))));
-            format!("{packages} packages, generation {number}, index confirmed {age} ago{missing}")
+            format!("{packages} packages, generation {number}{rolled_back}, index confirmed {age} ago{missing}")
         };
-        format!("{mountpoint}: {index}; cache {used} of {bound}")
+        let hidden = match visible::hidden(&self.config.mountpoint) {
+            Some(_) => "; NOBODY ELSE SEES THIS MOUNT, the log says why",
+            None => "",
+        };
+        format!("{mountpoint}: {index}; {} cached, {used} of {bound}{hidden}", cache.packages)
     }
 
     pub(super) fn status(&self) -> Status {
@@ -188,6 +204,7 @@ impl Shared {
         let binhosts: Vec<BinhostStatus> = reports.iter().map(SourceReport::status).collect();
         let refused = reports.iter().flat_map(|report| report.refused.clone()).collect();
         drop(reports);
+        let rollback = self.rollback.lock().unwrap_or_else(PoisonError::into_inner).clone();
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -200,7 +217,11 @@ impl Shared {
                 number: tree.generation(),
                 packages: tree.view().len() as u64,
                 index_timestamp: tree.packages().rendered.timestamp,
+                made: made(tree.packages()),
+                rolled_back: rollback.rolled_back,
+                problem: rollback.problem,
             },
+            process: process(),
             refresh: together(&binhosts, self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()),
             binhosts,
             misconfigured: self.misconfigured.lock().unwrap_or_else(PoisonError::into_inner).clone(),
@@ -271,6 +292,25 @@ fn mirror(report: UrlReport) -> MirrorStatus {
         wrong,
         last_error,
         last_error_time: since.map(|span: Duration| seconds_now().saturating_sub(span.as_secs())),
+    }
+}
+
+/// When the file that Portage reads was written.
+fn made(packages: &PackagesFile) -> u64 {
+    let modified = packages.file.metadata().and_then(|metadata| metadata.modified()).ok();
+    modified.and_then(|time| time.duration_since(UNIX_EPOCH).ok()).map_or(0, |span| span.as_secs())
+}
+
+/// Source: proc_pid_io(5), proc_pid_status(5).
+fn process() -> ProcessStatus {
+    let number = |path: &str, key: &str| -> u64 {
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix(key));
+        line.and_then(|value| value.trim().trim_end_matches(" kB").parse().ok()).unwrap_or_default()
+    };
+    ProcessStatus {
+        resident: number("/proc/self/status", "VmRSS:").saturating_mul(1024),
+        written: number("/proc/self/io", "write_bytes:"),
     }
 }
 

@@ -27,6 +27,9 @@ mod origin;
 mod plan;
 mod queue;
 mod receive;
+mod standing;
+mod traces;
+mod verdicts;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -41,7 +44,7 @@ use crate::store::{Body, Store, StoreError};
 use crate::upstream::UpstreamError;
 use crate::verify::{Policy, VerifyError};
 
-pub use ahead::{AHEAD_SHARE, Ahead, MAX_AHEAD_BYTES, MAX_AHEAD_DOWNLOADS, RESERVED};
+pub use ahead::{AHEAD_SHARE, Ahead, MAX_AHEAD_BYTES, MAX_AHEAD_DOWNLOADS, MAX_LARGE, RESERVED};
 use alarms::Alarms;
 use failures::Failures;
 pub use failures::{FAILURE_MEMORY, FailureReport};
@@ -50,6 +53,9 @@ pub use guard::WINDOW as MASS_READ_WINDOW;
 use held::Held;
 use origin::{Key, Origins};
 pub use origin::{Origin, Wanted};
+pub use standing::{Standing, State};
+pub use traces::Caller;
+use traces::Traces;
 
 /// Downloads at the same time; more wait for their turn.
 pub const MAX_DOWNLOADS: usize = 6;
@@ -174,8 +180,9 @@ pub struct Fetcher {
     alarms: Alarms,
     held: Held,
     guard: Guard,
+    traces: Traces,
     turns: Arc<Semaphore>,
-    /// A download has ended.
+    /// A download has ended, or nearly so.
     moved: Notify,
     verdicts: mpsc::Sender<Verdict>,
 }
@@ -194,6 +201,7 @@ impl Fetcher {
             alarms: Alarms::default(),
             held: Held::default(),
             guard: Guard::default(),
+            traces: Traces::default(),
             turns: Arc::new(Semaphore::new(MAX_DOWNLOADS)),
             moved: Notify::new(),
             verdicts,

@@ -11,9 +11,9 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Component, Path};
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
@@ -63,11 +63,8 @@ pub(super) struct Planned {
 /// # Errors
 /// See [`PlanError`].
 pub(super) fn read(root: BorrowedFd<'_>, eroot: &Path, started: SystemTime) -> Result<Vec<Planned>, PlanError> {
-    let failed = |error: rustix::io::Errno| PlanError::Open(error.into());
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let flags = OFlags::PATH | OFlags::CLOEXEC;
     // Not opened before it is known to be a file: a device may do something, a pipe may wait.
-    let place = rustix::fs::openat2(root, eroot.join(PATH), flags, Mode::empty(), resolve).map_err(failed)?;
+    let place = place(root, &eroot.join(PATH)).map_err(|error| PlanError::Open(error.into()))?;
     let metadata = File::from(place.try_clone().map_err(PlanError::Open)?).metadata().map_err(PlanError::Open)?;
     if !metadata.is_file() {
         return Err(PlanError::NotAFile);
@@ -87,6 +84,31 @@ pub(super) fn read(root: BorrowedFd<'_>, eroot: &Path, started: SystemTime) -> R
         return Err(PlanError::TooLarge);
     }
     parse(&bytes)
+}
+
+/// What a path below `root` leads to.
+fn place(root: BorrowedFd<'_>, path: &Path) -> rustix::io::Result<OwnedFd> {
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    match rustix::fs::openat2(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve) {
+        // So has systemd, for a service with RestrictSUIDSGID=: it cannot see what openat2 is going to do.
+        Err(rustix::io::Errno::NOSYS) => place_without_links(root, path),
+        other => other,
+    }
+}
+
+/// The same step by step, where no symbolic link is on the way.
+fn place_without_links(root: BorrowedFd<'_>, path: &Path) -> rustix::io::Result<OwnedFd> {
+    let mut place = rustix::io::dup(root)?;
+    for component in path.components() {
+        let name = match component {
+            Component::Normal(name) => name,
+            Component::RootDir | Component::CurDir => continue,
+            Component::ParentDir | Component::Prefix(_) => return Err(rustix::io::Errno::NOTSUP),
+        };
+        // A link is opened itself, and has nothing below it.
+        place = rustix::fs::openat(&place, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    }
+    Ok(place)
 }
 
 fn parse(bytes: &[u8]) -> Result<Vec<Planned>, PlanError> {

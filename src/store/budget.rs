@@ -65,6 +65,7 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
+    use super::super::catalogue::Durable;
     use super::*;
 
     #[test]
@@ -85,7 +86,7 @@ mod tests {
         assert_eq!(catalogue.written(), Written::default());
         let mut batch = sled::Batch::default();
         Written { day: 20_000, bytes: 1 << 40 }.record(&mut batch);
-        catalogue.apply(batch).unwrap();
+        catalogue.apply(batch, Durable::Now).unwrap();
         drop(catalogue);
         assert_eq!(Catalogue::open(&path).unwrap().written(), Written { day: 20_000, bytes: 1 << 40 });
     }

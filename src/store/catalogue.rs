@@ -17,12 +17,15 @@
 //! follows; a kill inside `open` leaves `snap.*.generating`, with which no later open succeeds, so it is deleted first; a
 //! damaged file makes sled panic, so opening and reading everything happens inside `catch_unwind`; a write error stays until
 //! the database is opened anew, which is tried again after [`REOPEN_AFTER`]. Opening it writes: a full disk is no damage.
+//!
+//! What is removed is durable at once. What is inserted need not be: without its record a body is an orphan, which costs a
+//! proof and no download. So flushes of what comes within [`LAZY`] are put off to the next one, or to [`Catalogue::settle`].
 
 use std::fs::{self, File};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use crate::index::{Digest, EntryId, Sha256Digest};
@@ -34,6 +37,8 @@ use super::{StoreError, Witness};
 
 /// After a write error, how long the cache does without the database before it is opened anew.
 const REOPEN_AFTER: Duration = Duration::from_secs(10);
+/// Bodies that come one after the other within this share one flush of their records.
+const LAZY: Duration = Duration::from_secs(5);
 /// sled's page cache, in bytes.
 const SLED_CACHE: u64 = 4 << 20;
 /// Entries remembered of one body, for its eviction.
@@ -150,6 +155,23 @@ impl From<sled::Error> for Unopened {
 pub(super) struct Catalogue {
     directory: PathBuf,
     database: RwLock<Database>,
+    flushed: Mutex<Flushed>,
+}
+
+/// What is on the disk.
+#[derive(Debug)]
+struct Flushed {
+    /// When the last flush was.
+    last: Option<Instant>,
+    /// Whether something has been put off since.
+    put_off: bool,
+}
+
+/// When a batch is to be on the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Durable {
+    Now,
+    Soon,
 }
 
 fn entry_key(id: EntryId) -> [u8; 17] {
@@ -168,7 +190,8 @@ impl Catalogue {
     /// Opens the database, whatever state it is in.
     pub(super) fn open(directory: &Path) -> Result<Self, StoreError> {
         let database = open_or_replace(directory)?;
-        Ok(Self { directory: directory.to_owned(), database: RwLock::new(database) })
+        let flushed = Mutex::new(Flushed { last: None, put_off: false });
+        Ok(Self { directory: directory.to_owned(), database: RwLock::new(database), flushed })
     }
 
     /// Whether it can answer at all.
@@ -197,7 +220,7 @@ impl Catalogue {
         self.with(|db| BodyRecord::decode(&db.get(body_key(digest)).ok()??))?
     }
 
-    /// Adds a body for `id`; durable when this returns `Ok`.
+    /// Adds a body for `id`; durable soon.
     pub(super) fn insert(
         &self,
         digest: Sha256Digest,
@@ -212,7 +235,16 @@ impl Catalogue {
         witness.into_iter().for_each(|witness| witness.record(&mut batch, digest));
         batch.insert(&body_key(digest)[..], record.encode());
         batch.insert(&entry_key(id)[..], &digest.0[..]);
-        self.apply(batch)
+        self.apply(batch, Durable::Soon)
+    }
+
+    /// Makes durable what has been put off. Writes nothing where nothing has.
+    pub(super) fn settle(&self) {
+        if self.flushed().put_off
+            && let Err(error) = self.change(|_| Ok(()), Durable::Now)
+        {
+            tracing::debug!(%error, "making records durable");
+        }
     }
 
     /// Forgets bodies; durable on return, unless the disk fails, in which case their files are gone and a later look-up
@@ -228,7 +260,7 @@ impl Catalogue {
             }
             batch.remove(&body_key(*digest)[..]);
         }
-        if let Err(error) = self.apply(batch) {
+        if let Err(error) = self.apply(batch, Durable::Now) {
             tracing::warn!(%error, "removing records of evicted packages");
         }
     }
@@ -241,18 +273,20 @@ impl Catalogue {
                 batch.insert(&body_key(*digest)[..], BodyRecord { last_use: *last_use, ..record }.encode());
             }
         }
-        if let Err(error) = self.apply(batch) {
+        if let Err(error) = self.apply(batch, Durable::Now) {
             tracing::debug!(%error, "writing times of last use");
         }
     }
 
-    pub(super) fn apply(&self, batch: sled::Batch) -> io::Result<()> {
+    pub(super) fn apply(&self, batch: sled::Batch, durable: Durable) -> io::Result<()> {
+        self.change(|db| db.apply_batch(batch), durable)
+    }
+
+    fn change(&self, change: impl FnOnce(&sled::Db) -> sled::Result<()>, durable: Durable) -> io::Result<()> {
         let result = match &*self.database.read().unwrap_or_else(PoisonError::into_inner) {
             Database::Open { db, file } => {
-                let write = || db.apply_batch(batch).and_then(|()| db.flush()).map_err(io::Error::from);
-                let written =
-                    catch_unwind(AssertUnwindSafe(write)).unwrap_or_else(|_| Err(io::Error::other("sled panicked")));
-                written.and_then(|_| file.sync_data())
+                let write = || change(db).map_err(io::Error::from).and_then(|()| self.flush(db, file, durable));
+                catch_unwind(AssertUnwindSafe(write)).unwrap_or_else(|_| Err(io::Error::other("sled panicked")))
             }
             Database::Broken { .. } => return Err(io::Error::other("the catalogue had a write error before")),
         };
@@ -261,6 +295,25 @@ impl Catalogue {
             self.close();
         }
         result
+    }
+
+    /// Makes what was changed durable, now or with the next flush.
+    fn flush(&self, db: &sled::Db, file: &File, durable: Durable) -> io::Result<()> {
+        {
+            let mut flushed = self.flushed();
+            // Noted before the flush: what comes during it may not be in it.
+            flushed.put_off = durable == Durable::Soon && flushed.last.is_some_and(|last| last.elapsed() < LAZY);
+            if flushed.put_off {
+                return Ok(());
+            }
+            flushed.last = Some(Instant::now());
+        }
+        db.flush()?;
+        file.sync_data()
+    }
+
+    fn flushed(&self) -> MutexGuard<'_, Flushed> {
+        self.flushed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn with<T>(&self, read: impl FnOnce(&sled::Db) -> T) -> Option<T> {

@@ -11,7 +11,7 @@
 //! ```
 //!
 //! * A body gets here only as a [`Verified`]. Order of a commit: written -> verified -> rename -> fsync -> catalogue ->
-//!   its fsync. A kill or a power cut at any point leaves at worst an orphan: a body without a record, which is proved
+//!   its fsync, which several commits may share. A kill or a power cut at any point leaves at worst an orphan: a body without a record, which is proved
 //!   anew before it is used again ([`Store::unproved`]).
 //! * A record says how its body was proved. A body is served only where that meets the policy of who asks, and the keys as
 //!   they are now; else it is proved anew, like an orphan ([`Store::unproved`]).
@@ -35,6 +35,7 @@
 mod budget;
 mod catalogue;
 mod incoming;
+mod known;
 mod limits;
 mod lru_state;
 mod pins;
@@ -56,6 +57,7 @@ use crate::verify::{Assurance, Policy, Verified};
 
 use catalogue::{BodyRecord, Catalogue};
 pub use incoming::Incoming;
+pub use known::Known;
 pub use limits::Limits;
 use lru_state::State;
 pub use pins::{MAX_PINS, PIN_SHARE, Pin, PinError};
@@ -254,8 +256,7 @@ impl Store {
     /// How the body of an entry was proved, where [`Store::get`] would most likely have it; a look into the catalogue only.
     #[must_use]
     pub fn assurance(&self, id: EntryId, size: u64, policy: &Policy) -> Option<Assurance> {
-        let (_, record) = self.catalogue.find(id)?;
-        (record.size == size && policy.admits(&record.assurance)).then_some(record.assurance)
+        self.known(id, size, policy).map(|known| known.assurance)
     }
 
     /// Whether [`Store::get`] would most likely have it; a look into the catalogue only.
@@ -292,15 +293,13 @@ impl Store {
         Usage { bytes: state.bytes(), reserved: state.reserved, bodies: state.bodies(), bound }
     }
 
-    /// Writes the times of last use that are not on disk yet, in one batch.
+    /// Writes the times of last use and records that are not on disk yet, in one batch. To be called now and then.
     pub fn write_uses(&self) {
-        if !self.may_write(0) {
-            return;
-        }
-        let uses = self.state().take_uses();
+        let uses = if self.may_write(0) { self.state().take_uses() } else { Vec::new() };
         if !uses.is_empty() {
             self.catalogue.update_uses(&uses);
         }
+        self.catalogue.settle();
     }
 
     fn place(&self, incoming: &Incoming<'_>, body: &Body, id: EntryId, witness: Option<Witness>) -> Placement {

@@ -5,7 +5,7 @@
 
 use std::io;
 
-use super::catalogue::Catalogue;
+use super::catalogue::{Catalogue, Durable};
 use super::{Store, now};
 use crate::index::EntryId;
 
@@ -131,7 +131,7 @@ impl Store {
         if before.len() + new().count() > MAX_PINS {
             return Err(PinError::TooMany);
         }
-        self.catalogue.apply(batch)?;
+        self.catalogue.apply(batch, Durable::Now)?;
         self.set_pinned(pins.iter().map(|pin| pin.id));
         Ok(())
     }
@@ -144,7 +144,7 @@ impl Store {
         let _one_at_a_time = self.commits.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let mut batch = sled::Batch::default();
         ids.iter().for_each(|id| batch.remove(&key(*id)[..]));
-        self.catalogue.apply(batch)?;
+        self.catalogue.apply(batch, Durable::Now)?;
         self.set_pinned(ids.iter().copied());
         Ok(())
     }
@@ -173,7 +173,7 @@ mod tests {
         let catalogue = Catalogue::open(&place).unwrap();
         let mut batch = sled::Batch::default();
         pin.record(&mut batch);
-        catalogue.apply(batch).unwrap();
+        catalogue.apply(batch, Durable::Now).unwrap();
         drop(catalogue);
         let catalogue = Catalogue::open(&place).unwrap();
         assert_eq!(catalogue.pins(), [pin]);

@@ -29,7 +29,7 @@ const NO_WRITES: &str = "no more is to be written today (write-budget)";
 /// Where a verified body went.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Placement {
-    /// In the cache, durably.
+    /// In the cache; the body durably, and its record soon.
     Kept,
     /// Only served; why.
     Unkept(String),

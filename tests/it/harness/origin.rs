@@ -296,11 +296,11 @@ fn perform(mut stream: &TcpStream, request: &Request, act: &Act, file: &[u8], sh
             bytes[*at] ^= 1;
             return serve_file(stream, request, &bytes);
         }
-        Act::Silence => await_end(shared),
+        Act::Silence => await_end(stream, shared),
         Act::StallAt(at) => {
             stream.write_all(whole.as_bytes())?;
             stream.write_all(&file[..(*at).min(file.len())])?;
-            await_end(shared);
+            await_end(stream, shared);
         }
         Act::Slow(bytes, pause) => {
             stream.write_all(whole.as_bytes())?;
@@ -360,8 +360,16 @@ fn serve_file(mut stream: &TcpStream, request: &Request, file: &[u8]) -> io::Res
     Ok(true)
 }
 
-fn await_end(shared: &Shared) {
+/// Until the test ends, or whoever asked has hung up.
+fn await_end(stream: &TcpStream, shared: &Shared) {
+    let pause = Duration::from_millis(50);
+    let _ = stream.set_read_timeout(Some(pause));
     while !shared.stopping.load(Ordering::SeqCst) {
-        std::thread::sleep(Duration::from_millis(50));
+        match stream.peek(&mut [0]) {
+            Ok(0) => return,
+            Ok(_) => std::thread::sleep(pause),
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
+            Err(_) => return,
+        }
     }
 }

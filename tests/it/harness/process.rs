@@ -4,14 +4,17 @@ use std::fs;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
-/// The program under test.
+/// The program under test: what was built with the tests, or what BINHOSTFS names.
 pub(crate) fn binary() -> &'static str {
-    env!("CARGO_BIN_EXE_binhostfs")
+    static BINARY: OnceLock<String> = OnceLock::new();
+    BINARY.get_or_init(|| std::env::var("BINHOSTFS").unwrap_or_else(|_| env!("CARGO_BIN_EXE_binhostfs").to_owned()))
 }
 
 /// Where a daemon's binhosts stand.
@@ -193,6 +196,12 @@ impl Mounted {
         self.told.clone()
     }
 
+    /// Reads what the daemon tells systemd: a socket that nobody reads gets full.
+    pub(crate) fn listen(&self) {
+        let mut message = [0; 4096];
+        while self.notify.as_ref().is_some_and(|notify| notify.recv(&mut message).is_ok()) {}
+    }
+
     /// `binhostfs status --json`.
     pub(crate) fn status(&self) -> serde_json::Value {
         let output =
@@ -225,6 +234,16 @@ impl Mounted {
         }
         let below = |directory| fs::read_dir(directory).into_iter().flatten().map(|entry| entry.unwrap().path());
         below(self.cache().join("v1/bodies")).flat_map(below).collect()
+    }
+
+    /// Whether every body in the cache hashes to its name.
+    pub(crate) fn is_sound(&self) -> bool {
+        self.bodies().iter().filter(|body| body.file_name().unwrap().len() == 62).all(|body| {
+            let (directory, file) = (body.parent().unwrap().file_name().unwrap(), body.file_name().unwrap());
+            let name = format!("{}{}", directory.to_str().unwrap(), file.to_str().unwrap());
+            let digest: String = Sha256::digest(fs::read(body).unwrap()).iter().map(|b| format!("{b:02x}")).collect();
+            name == digest
+        })
     }
 
     /// Names in the cache's `incoming`: downloads that are not finished, or were left behind.
@@ -274,6 +293,11 @@ impl Mounted {
             assert!(start.elapsed().as_secs() < 20, "the daemon does not stop:\n{}", self.log());
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    /// Whether the process that was started is there no more.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.as_mut().is_none_or(|child| child.try_wait().unwrap().is_some())
     }
 
     /// SIGKILL, without unmounting: what a crash leaves.
