@@ -2,6 +2,7 @@
 //!
 //! Data goes to standard output, everything else to standard error. Exit codes: 0 done, 1 failed, 2 usage, 3 no daemon.
 
+mod cache;
 mod check_config;
 mod demo;
 #[cfg(any(feature = "docs", test))]
@@ -52,6 +53,10 @@ enum Command {
     Why(packages::WhyArguments),
     Prefetch(prefetch::PrefetchArguments),
     Refresh(refresh::RefreshArguments),
+    Pin(cache::PinArguments),
+    Evict(cache::EvictArguments),
+    #[command(name = "gc")]
+    Collect(cache::CollectArguments),
     Generations(generations::GenerationsArguments),
     Rollback(generations::RollbackArguments),
     Reload(reload::ReloadArguments),
@@ -87,6 +92,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::List(arguments) => packages::list(&arguments),
         Command::Why(arguments) => packages::why(&arguments),
         Command::Prefetch(arguments) => prefetch::run(&arguments),
+        Command::Pin(arguments) => cache::pin(&arguments),
+        Command::Evict(arguments) => cache::evict(&arguments),
+        Command::Collect(arguments) => cache::collect(&arguments),
         Command::Refresh(arguments) => refresh::run(&arguments),
         Command::Generations(arguments) => generations::generations(&arguments),
         Command::Rollback(arguments) => generations::roll_back(&arguments),

@@ -79,6 +79,15 @@ pub(super) struct ConfigArguments {
     /// Most bytes of packages kept, e.g. 500M or 20G; the least recently used go first [default: 8G]
     #[arg(long, value_name = "SIZE")]
     cache_size: Option<ByteSize>,
+    /// Leave so much of the cache's disk free, e.g. 2G, also while packages arrive [default: 0]
+    #[arg(long, value_name = "SIZE")]
+    min_free: Option<ByteSize>,
+    /// Write at most so many bytes of packages a day, e.g. 2G, for disks that wear; 0: any [default: 0]
+    #[arg(long, value_name = "SIZE")]
+    write_budget: Option<ByteSize>,
+    /// How many packages that are not cached programs other than emerge may open in ten minutes; 0: any [default: 20]
+    #[arg(long, value_name = "N")]
+    mass_read: Option<u32>,
     /// How often the index is asked for, e.g. 10m or 1h [default: 30m]
     #[arg(long, value_name = "SPAN", value_parser = span)]
     refresh: Option<Duration>,
@@ -144,6 +153,9 @@ impl From<ConfigArguments> for RawMount {
             keyrings: arguments.keyrings,
             cache_dir: arguments.cache_dir,
             cache_size: arguments.cache_size,
+            min_free: arguments.min_free,
+            write_budget: arguments.write_budget,
+            mass_read: arguments.mass_read,
             refresh: arguments.refresh,
             control: arguments.control,
             control_group: arguments.control_group,

@@ -46,6 +46,11 @@ pub use watch::{Changes, Watch};
 pub const DEFAULT_CACHE_DIR: &str = "/var/cache/binhostfs";
 /// Bound of the cache unless `--cache-size` says otherwise.
 pub const DEFAULT_CACHE_SIZE: ByteSize = ByteSize(8 << 30);
+/// What stays free of the cache's disk unless `--min-free` says otherwise.
+pub const DEFAULT_MIN_FREE: ByteSize = ByteSize(0);
+/// Packages that are not in the cache, which programs without a merge plan may open in a while, unless `--mass-read` says
+/// otherwise.
+pub const DEFAULT_MASS_READ: u32 = 20;
 /// Where the daemon answers `status` unless `--control` says otherwise.
 pub const DEFAULT_CONTROL: &str = "/run/binhostfs/control.sock";
 /// How often the index is asked for, unless `--refresh` says otherwise.
@@ -181,6 +186,12 @@ pub struct RawMount {
     pub cache_dir: Option<PathBuf>,
     /// `--cache-size`.
     pub cache_size: Option<ByteSize>,
+    /// `--min-free`.
+    pub min_free: Option<ByteSize>,
+    /// `--write-budget`.
+    pub write_budget: Option<ByteSize>,
+    /// `--mass-read`.
+    pub mass_read: Option<u32>,
     /// `--refresh`.
     pub refresh: Option<Duration>,
     /// `--control`.
@@ -247,6 +258,14 @@ pub struct MountConfig {
     pub cache_dir: PathBuf,
     /// Most bytes of package bodies on disk.
     pub cache_size: ByteSize,
+    /// Bytes of the cache's disk that stay free; 0: it may be filled.
+    pub min_free: ByteSize,
+    /// Most bytes of packages written in a day; 0: any.
+    pub write_budget: ByteSize,
+    /// Packages that are not in the cache, which programs without a merge plan may open in a while; 0: any number.
+    pub mass_read: u32,
+    /// Where Portage notes what is installed on this host.
+    pub vdb: PathBuf,
     /// Mean interval between refreshes of the index.
     pub refresh: Duration,
     /// Path of the control socket.
@@ -298,10 +317,13 @@ impl MountConfig {
         again
     }
 
-    /// Whether `other` shows something else, or is asked at other times.
+    /// Whether `other` shows something else, is asked at other times, or has other limits.
     #[must_use]
     pub fn differs_from(&self, other: &Self) -> bool {
-        let key = |config: &Self| (config.refresh, config.libc_guard);
+        let key = |config: &Self| {
+            let limits = (config.cache_size, config.min_free, config.write_budget, config.mass_read);
+            (config.refresh, config.libc_guard, limits)
+        };
         (key(self), &self.binhosts, &self.selection) != (key(other), &other.binhosts, &other.selection)
     }
 
@@ -310,7 +332,6 @@ impl MountConfig {
         let differs = [
             ("mountpoint", self.asked != new.asked),
             ("cache-dir", self.cache_dir != new.cache_dir),
-            ("cache-size", self.cache_size != new.cache_size),
             ("control", self.control != new.control),
             ("control-group", self.control_group != new.control_group),
             ("listen", self.listen != new.listen),

@@ -12,9 +12,9 @@ use super::own::{self, Own};
 use super::portage::{self, Files, Places, Portage, PortageError};
 use super::{
     ByteSize, ConfigError, ConfigFiles, DEFAULT_CACHE_DIR, DEFAULT_CACHE_SIZE, DEFAULT_CONFIG, DEFAULT_CONTROL,
-    DEFAULT_GENERATIONS, DEFAULT_PORTAGE_GNUPG, DEFAULT_PREFETCH_BUDGET, DEFAULT_REFRESH, Interval, LibcGuard,
-    MIN_REFRESH, MountConfig, MountpointCheck, Passthrough, Prefetch, RawMount, Resolution, Selection, SignaturePolicy,
-    mountpoint, portage_config_root,
+    DEFAULT_GENERATIONS, DEFAULT_MASS_READ, DEFAULT_MIN_FREE, DEFAULT_PORTAGE_GNUPG, DEFAULT_PREFETCH_BUDGET,
+    DEFAULT_REFRESH, Interval, LibcGuard, MIN_REFRESH, MountConfig, MountpointCheck, Passthrough, Prefetch, RawMount,
+    Resolution, Selection, SignaturePolicy, mountpoint, portage_config_root,
 };
 use crate::index::Atom;
 
@@ -130,6 +130,8 @@ impl Resolver<'_> {
             Prefetch::World => "world".to_owned(),
             Prefetch::Off => "off".to_owned(),
         };
+        let any_size = |size: &ByteSize| if size.0 == 0 { "any".to_owned() } else { size.to_string() };
+        let any_number = |number: &u32| if *number == 0 { "any".to_owned() } else { number.to_string() };
         let mut absolute = |key, given: &Option<PathBuf>, option, own: &Option<Sourced<PathBuf>>, default: &str| {
             let value = self.value(key, given, option, own, PathBuf::from(default), path);
             std::path::absolute(&value).unwrap_or(value)
@@ -149,6 +151,31 @@ impl Resolver<'_> {
                 DEFAULT_CACHE_SIZE,
                 ByteSize::to_string,
             ),
+            min_free: self.value(
+                "min-free",
+                &raw.min_free,
+                "--min-free",
+                &own.min_free,
+                DEFAULT_MIN_FREE,
+                ByteSize::to_string,
+            ),
+            write_budget: self.value(
+                "write-budget",
+                &raw.write_budget,
+                "--write-budget",
+                &own.write_budget,
+                ByteSize(0),
+                any_size,
+            ),
+            mass_read: self.value(
+                "mass-read",
+                &raw.mass_read,
+                "--mass-read",
+                &own.mass_read,
+                DEFAULT_MASS_READ,
+                any_number,
+            ),
+            vdb: self.found.places.vdb(),
             refresh: self.value("refresh", &raw.refresh, "--refresh", &own.refresh, DEFAULT_REFRESH, span),
             passthrough: self.value(
                 "passthrough",

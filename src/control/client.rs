@@ -16,9 +16,9 @@ use tokio::net::UnixStream;
 
 use super::prefetch::{self, Either};
 use super::{
-    ACCEPT_OLDER, ATOM, GENERATIONS_PATH, Generations, KEEP_PATH, Keep, NO_METHOD, NO_RESOURCE, PACKAGES_PATH,
+    ACCEPT_OLDER, ATOM, GENERATIONS_PATH, Generations, KEEP_PATH, Keep, Managed, NO_METHOD, NO_RESOURCE, PACKAGES_PATH,
     PREFETCH_PATH, Packages, PrefetchJob, PrefetchStatus, PrefetchWish, REFRESH_PATH, RELOAD_PATH, ROLLBACK_PATH,
-    RUN_PATH, Refreshed, Reloading, RollbackTo, Run, STATUS_PATH, Status, VERIFY_PATH, VerifyResult,
+    RUN_PATH, Refreshed, Reloading, RollbackTo, Run, STATUS_PATH, Status, Task, VERIFY_PATH, VerifyResult,
 };
 
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -129,6 +129,25 @@ pub async fn get_packages(path: &Path, atoms: &[Atom]) -> Result<Packages, Clien
     let answer: Packages = ask(path, Method::GET, &query.finish(), REFRESH_TIMEOUT).await?;
     match answer.error {
         Some(reason) => Err(ClientError::BadAnswer { path: path.to_owned(), reason }),
+        None => Ok(answer),
+    }
+}
+
+/// Has the daemon behind `path` do something with cached packages.
+///
+/// # Errors
+/// See [`ClientError`].
+pub async fn manage(path: &Path, task: Task, names: &[String]) -> Result<Managed, ClientError> {
+    let Some((_, changes, resource)) = Task::ALL.iter().find(|(known, ..)| *known == task) else {
+        return Err(ClientError::BadAnswer { path: path.to_owned(), reason: format!("{task:?} has no resource") });
+    };
+    let (start, length) = (format!("{resource}?"), resource.len() + 1);
+    let mut query = url::form_urlencoded::Serializer::for_suffix(start, length);
+    query.extend_pairs(names.iter().map(|name| (ATOM, name)));
+    let method = if *changes { Method::POST } else { Method::GET };
+    let answer: Managed = ask(path, method, &query.finish(), REFRESH_TIMEOUT).await?;
+    match answer.error {
+        Some(reason) => Err(ClientError::Refused(reason)),
         None => Ok(answer),
     }
 }

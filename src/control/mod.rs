@@ -6,6 +6,7 @@
 //! | `GET /v1/status` | a [`Status`] |
 //! | `POST /v1/refresh`, with `?accept_older=true` if need be | a [`Refreshed`], when it is done |
 //! | `GET /v1/packages`, with `?atom=ATOM` any number of times, percent-encoded | [`Packages`]: those that match, or all; `error` with status 400 or 502 |
+//! | `GET /v1/pins`, `POST /v1/pin`, `/v1/unpin`, `/v1/evict`, with `?atom=` as above; `POST /v1/gc` | a [`Managed`] |
 //! | `GET /v1/generations` | [`Generations`] |
 //! | `POST /v1/rollback?to=N`, or `latest`, or nothing for the one before | a [`Refreshed`] |
 //! | `POST /v1/keep?generation=N`, with `&keep=false` to take it back | a [`Refreshed`] |
@@ -32,6 +33,7 @@
 mod client;
 mod exposition;
 mod generations;
+mod managed;
 mod packages;
 mod page;
 mod prefetch;
@@ -41,10 +43,11 @@ mod status;
 mod tcp;
 
 pub use client::{
-    ClientError, get_generations, get_packages, get_status, keep, prefetch, prefetch_status, refresh, reload, rollback,
-    stop_prefetch, verify,
+    ClientError, get_generations, get_packages, get_status, keep, manage, prefetch, prefetch_status, refresh, reload,
+    rollback, stop_prefetch, verify,
 };
 pub use generations::{GenerationEntry, Generations, Keep, RollbackTo};
+pub use managed::{Managed, ManagedPackage, Task};
 pub use packages::{CallerStatus, PackageState, PackageStatus, Packages};
 pub use prefetch::{PrefetchDone, PrefetchJob, PrefetchOutcome, PrefetchStatus, PrefetchUnderway, PrefetchWish};
 pub use reload::{Reloading, Run};
@@ -102,6 +105,8 @@ pub trait Control: Send + Sync {
     fn metrics(&self) -> Arc<Metrics>;
     /// What becomes of packages that match; of all where nothing is asked for. The answer, when it comes, or why there is none.
     fn packages(&self, atoms: Vec<Atom>) -> tokio::sync::oneshot::Receiver<Result<Vec<PackageStatus>, String>>;
+    /// Does something with cached packages. What came of it, when it is done, or why not.
+    fn manage(&self, task: Task, names: Vec<String>) -> tokio::sync::oneshot::Receiver<Result<Managed, String>>;
     /// What generations there are.
     fn generations(&self) -> tokio::sync::oneshot::Receiver<Generations>;
     /// Shows another generation until that is undone. The answer is a summary or why it failed.

@@ -80,6 +80,9 @@ pub struct PackageStatus {
     pub dependency: Option<String>,
     /// Whether it is in the cache and can be opened at once.
     pub cached: bool,
+    /// Whether it is pinned, be it in the cache or not.
+    #[serde(default)]
+    pub pinned: bool,
     /// When what is cached was fetched, s since the epoch.
     #[serde(default)]
     pub since: Option<u64>,
@@ -102,8 +105,13 @@ impl PackageStatus {
     /// One line: in the cache or not, size, path, binhost.
     #[must_use]
     pub fn line(&self) -> String {
-        let Self { path, binhost, size, cached, .. } = self;
-        let (cached, size) = (if *cached { "cached" } else { "-" }, ByteSize(*size).to_string());
+        let Self { path, binhost, size, cached, pinned, .. } = self;
+        let cached = match (cached, pinned) {
+            (true, true) => "pinned",
+            (true, false) => "cached",
+            (false, _) => "-",
+        };
+        let size = ByteSize(*size).to_string();
         format!("{cached:<7} {size:>10}  {path}  {binhost}")
     }
 }
@@ -127,6 +135,9 @@ impl fmt::Display for PackageStatus {
             }
             Some(key) => writeln!(f, "  cached    verified, signed by {key}")?,
             None => writeln!(f, "  cached    no: fetched when it is opened")?,
+        }
+        if self.pinned {
+            writeln!(f, "  pinned    it is not evicted")?;
         }
         if let Some(since) = self.since.map(date) {
             let source = self.source.as_ref().map(|url| format!(", from {url}")).unwrap_or_default();
@@ -175,6 +186,7 @@ mod tests {
             reason: Some("another binhost's package is at its path".to_owned()),
             dependency: Some(">=sys-libs/glibc-2.41".to_owned()),
             cached: true,
+            pinned: true,
             since: Some(1_795_395_600),
             sha256: Some("12".to_owned()),
             source: Some("https://a/".to_owned()),
@@ -186,6 +198,7 @@ mod tests {
 app-misc/hello-2.0:0/2, build 3, 3.0 MiB from own
   shown     at own/app-misc/hello/hello-2.0-3.gpkg.tar: another binhost's package is at its path
   cached    verified, signed by ABCD
+  pinned    it is not evicted
   fetched   Mon, 23 Nov 2026 01:00:00 GMT, from https://a/
   opened    Mon, 23 Nov 2026 01:01:00 GMT, the last time by emerge (process 7)
   added     >=sys-libs/glibc-2.41 to RDEPEND (libc-guard)
@@ -193,11 +206,12 @@ app-misc/hello-2.0:0/2, build 3, 3.0 MiB from own
   needs     USE=\"nls -doc\", else emerge -k passes over it
 ";
         assert_eq!(shown.to_string(), expected);
-        assert_eq!(shown.line(), "cached     3.0 MiB  own/app-misc/hello/hello-2.0-3.gpkg.tar  own");
+        assert_eq!(shown.line(), "pinned     3.0 MiB  own/app-misc/hello/hello-2.0-3.gpkg.tar  own");
         let left_out = PackageStatus {
             state: PackageState::LeftOut,
             reason: Some("wrong MD5".to_owned()),
             cached: false,
+            pinned: false,
             since: None,
             caller: None,
             verified_by: None,

@@ -21,9 +21,9 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::UnixListener;
 
 use super::{
-    ACCEPT_OLDER, ATOM, Control, GENERATIONS_PATH, KEEP_PATH, METRICS_PATH, NO_METHOD, NO_RESOURCE, PACKAGES_PATH,
-    PAGE_PATH, PREFETCH_PATH, Packages, REFRESH_PATH, RELOAD_PATH, ROLLBACK_PATH, RUN_PATH, Refreshed, Reloading, Run,
-    STATUS_PATH, STYLE_PATH, VERIFY_PATH, exposition, generations, page, prefetch,
+    ACCEPT_OLDER, ATOM, Control, GENERATIONS_PATH, KEEP_PATH, METRICS_PATH, Managed, NO_METHOD, NO_RESOURCE,
+    PACKAGES_PATH, PAGE_PATH, PREFETCH_PATH, Packages, REFRESH_PATH, RELOAD_PATH, ROLLBACK_PATH, RUN_PATH, Refreshed,
+    Reloading, Run, STATUS_PATH, STYLE_PATH, Task, VERIFY_PATH, exposition, generations, page, prefetch,
 };
 use crate::config::Group;
 use crate::index::Atom;
@@ -178,6 +178,13 @@ pub(super) async fn answer(request: &Request<Incoming>, control: &dyn Control) -
             Ok(result) => json(StatusCode::OK, &result),
             Err(_) => json(StatusCode::BAD_GATEWAY, &problem("the daemon is stopping")),
         },
+        (method, path) if let Some((task, changes, _)) = Task::ALL.iter().find(|(.., known)| *known == path) => {
+            if *method == if *changes { Method::POST } else { Method::GET } {
+                manage(*task, request.uri().query().unwrap_or_default(), control).await
+            } else {
+                json(StatusCode::METHOD_NOT_ALLOWED, &problem(NO_METHOD))
+            }
+        }
         (&Method::GET, GENERATIONS_PATH) | (&Method::POST, ROLLBACK_PATH | KEEP_PATH) => {
             generations::answer(request, control).await
         }
@@ -194,6 +201,15 @@ pub(super) async fn answer(request: &Request<Incoming>, control: &dyn Control) -
             | STYLE_PATH | REFRESH_PATH | VERIFY_PATH | PACKAGES_PATH | RELOAD_PATH | RUN_PATH,
         ) => json(StatusCode::METHOD_NOT_ALLOWED, &problem(NO_METHOD)),
         _ => json(StatusCode::NOT_FOUND, &problem(NO_RESOURCE)),
+    }
+}
+
+async fn manage(task: Task, query: &str, control: &dyn Control) -> Response<Full<Bytes>> {
+    let names = url::form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name == ATOM);
+    let answer = control.manage(task, names.map(|(_, value)| value.into_owned()).collect()).await;
+    match answer.unwrap_or_else(|_| Err("the daemon is stopping".to_owned())) {
+        Ok(managed) => json(StatusCode::OK, &managed),
+        Err(error) => json(StatusCode::BAD_REQUEST, &Managed { error: Some(error), ..Managed::default() }),
     }
 }
 

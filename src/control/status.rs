@@ -236,6 +236,12 @@ pub struct CacheStatus {
     pub packages: u64,
     /// Most bytes it may take.
     pub bound: u64,
+    /// Entries that are pinned, be they in it or not.
+    #[serde(default)]
+    pub pinned: u64,
+    /// Bytes of packages written today (UTC).
+    #[serde(default)]
+    pub written_today: u64,
 }
 
 /// What is fetched because installed packages can be upgraded.
@@ -341,7 +347,8 @@ impl fmt::Display for Status {
             writeln!(f, "problem     the changed configuration cannot be used, the last good one stays: {error}")?;
         }
         let (used, bound) = (ByteSize(cache.bytes), ByteSize(cache.bound));
-        writeln!(f, "cache       {} packages, {used} of {bound}, in {}", cache.packages, cache.directory)?;
+        let pinned = if cache.pinned > 0 { format!(", {} pinned", cache.pinned) } else { String::new() };
+        writeln!(f, "cache       {} packages{pinned}, {used} of {bound}, in {}", cache.packages, cache.directory)?;
         writeln!(f, "reads       {reads}")?;
         if let Some(WorldStatus { budget, spent, upgrades, cached, problem, .. }) = &self.world {
             let (spent, budget) = (ByteSize(*spent), ByteSize(*budget));
@@ -505,7 +512,6 @@ mod tests {
             misconfigured: Some("no such key".to_owned()),
             alarms: vec![FailureStatus { path: "a/e.xpak".to_owned(), reason: "other bytes".to_owned(), time: 9_999 }],
             refused: vec![FailureStatus { path: "a/d.xpak".to_owned(), reason: "wrong MD5".to_owned(), time: 9_900 }],
-            cache: CacheStatus { directory: "/c".to_owned(), bytes: 3 << 30, reserved: 0, packages: 7, bound: 8 << 30 },
             world: Some(WorldStatus {
                 budget: 2 << 30,
                 spent: 3 << 20,
@@ -514,6 +520,15 @@ mod tests {
                 problem: Some("no database".to_owned()),
                 ..WorldStatus::default()
             }),
+            cache: CacheStatus {
+                directory: "/c".to_owned(),
+                bytes: 3 << 30,
+                reserved: 0,
+                packages: 7,
+                bound: 8 << 30,
+                pinned: 2,
+                written_today: 5,
+            },
             downloads: vec![download("a/b.xpak", 2, false), download("a/f.xpak", 0, true)],
             failures: vec![FailureStatus { path: "a/c.xpak".to_owned(), reason: "refused".to_owned(), time: 9_970 }],
             metrics: Readings { hits: 5, misses: 2, bytes_fetched: 4 << 20, ..Readings::default() },
@@ -536,7 +551,7 @@ binhost     own: no index yet
   signed    not checked (digests only)
   changed   3 shown below its name
 problem     the changed configuration cannot be used, the last good one stays: no such key
-cache       7 packages, 3.0 GiB of 8.0 GiB, in /c
+cache       7 packages, 2 pinned, 3.0 GiB of 8.0 GiB, in /c
 reads       by the kernel (passthrough)
 upgrades    2 of 7 are here; 3.0 MiB of 2.0 GiB fetched today
 problem     no database

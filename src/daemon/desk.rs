@@ -9,7 +9,7 @@ use super::explain::Explained;
 use super::source::Order;
 use super::state::{Shared, give_memory_back};
 use crate::config::MountConfig;
-use crate::control::{Keep, PackageStatus, RollbackTo};
+use crate::control::{Keep, Managed, PackageStatus, RollbackTo, Task};
 use crate::index::Atom;
 
 /// Requests that wait for the end of a refresh.
@@ -25,6 +25,8 @@ pub(super) enum Request {
     Refresh { order: Order, reply: Reply<String> },
     /// What becomes of packages, and why.
     Explain { atoms: Vec<Atom>, reply: Reply<Vec<PackageStatus>> },
+    /// Something with cached packages.
+    Manage { task: Task, names: Vec<String>, reply: Reply<Managed> },
     /// Another generation.
     Rollback { to: RollbackTo, reply: Reply<String> },
     /// What becomes of a generation when it is old.
@@ -78,6 +80,9 @@ impl Desk {
                 Request::Explain { atoms, reply } => {
                     tokio::spawn(explain(Arc::clone(shared), Arc::clone(&picture), atoms, reply));
                 }
+                Request::Manage { task, names, reply } => {
+                    tokio::spawn(manage(Arc::clone(shared), Arc::clone(&picture), task, names, reply));
+                }
                 Request::Refresh { .. } => self.later.push_back(request),
                 Request::Rollback { .. } | Request::Keep { .. } | Request::Configure(_) => {
                     self.later.push_front(request);
@@ -97,6 +102,24 @@ pub(super) async fn explain(
 ) {
     let failures = shared.fetcher.failures().into_iter().map(|report| (report.path, report.reason)).collect();
     let answer = picture.answer(atoms, failures).await;
+    // Nobody may wait for it any more.
+    let _ = reply.send(answer.map_err(|error| format!("{error:#}")));
+    give_memory_back();
+}
+
+/// Does something with cached packages.
+pub(super) async fn manage(
+    shared: Arc<Shared>,
+    picture: Arc<Explained>,
+    task: Task,
+    names: Vec<String>,
+    reply: Reply<Managed>,
+) {
+    if task == Task::Collect {
+        // What can be used is not thrown away for want of a record.
+        super::rebuild::pass(&shared, None).await;
+    }
+    let answer = picture.manage(Arc::clone(shared.snapshots.current().view()), task, names).await;
     // Nobody may wait for it any more.
     let _ = reply.send(answer.map_err(|error| format!("{error:#}")));
     give_memory_back();

@@ -29,6 +29,8 @@ pub(super) struct Explained {
     pub(super) rules: Rules,
     pub(super) store: Arc<Store>,
     pub(super) fetcher: Arc<Fetcher>,
+    /// A binhost without an index.
+    pub(super) indexless: Option<String>,
 }
 
 impl Explained {
@@ -40,8 +42,9 @@ impl Explained {
         failures: HashMap<String, String>,
     ) -> anyhow::Result<Vec<PackageStatus>> {
         blocking(move || {
-            let Self { inputs, beside, rules, store, fetcher } = &*self;
-            Question { inputs, beside, atoms: &atoms, failures: &failures, store, fetcher }.answer(rules)
+            let Self { inputs, beside, rules, store, fetcher, .. } = &*self;
+            let pinned = store.pins().into_iter().map(|pin| pin.id).collect();
+            Question { inputs, beside, atoms: &atoms, failures: &failures, store, fetcher, pinned }.answer(rules)
         })
         .await
     }
@@ -53,6 +56,7 @@ struct Question<'a> {
     atoms: &'a [Atom],
     failures: &'a HashMap<String, String>,
     store: &'a Store,
+    pinned: HashSet<EntryId>,
     fetcher: &'a Fetcher,
 }
 
@@ -106,6 +110,7 @@ impl Question<'_> {
             reason,
             dependency: dependency.map(|atom| atom.to_string()),
             cached: known.is_some(),
+            pinned: self.pinned.contains(&record.id),
             since: known.map(|known| known.since),
             sha256: known.map(|known| known.digest.to_string()),
             source: known.and_then(|known| self.store.source(known.digest)),

@@ -13,6 +13,9 @@ mod files;
 mod follow;
 mod generation;
 mod handover;
+mod manage;
+mod merged;
+mod rebuild;
 mod refresh;
 mod refusals;
 mod rollback;
@@ -38,14 +41,14 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::config::{Binhost, Interval, MountConfig, SignaturePolicy};
 use crate::control::{
-    Control, Generations, Keep, Listener, PackageStatus, PrefetchStatus, PrefetchWish, RollbackTo, Server, Status,
-    VerifyResult,
+    Control, Generations, Keep, Listener, Managed, PackageStatus, PrefetchStatus, PrefetchWish, RollbackTo, Server,
+    Status, Task, VerifyResult,
 };
 use crate::fetch::Fetcher;
 use crate::fuse::{Begun, Kept, Mount, Operations};
 use crate::index::Atom;
 use crate::metrics::Metrics;
-use crate::store::Store;
+use crate::store::{Limits, Store};
 use crate::tree::Snapshots;
 pub use crate::verify::KeyringError;
 use crate::verify::{Keyring, Policy};
@@ -142,6 +145,7 @@ pub struct Daemon {
     follower: tokio::task::JoinHandle<()>,
     scrubber: tokio::task::JoinHandle<()>,
     upgrader: tokio::task::JoinHandle<()>,
+    rebuilder: tokio::task::JoinHandle<()>,
     reloads: mpsc::Receiver<Reload>,
     _control: Server,
     _listener: Option<Listener>,
@@ -156,6 +160,7 @@ impl Drop for Daemon {
         self.follower.abort();
         self.scrubber.abort();
         self.upgrader.abort();
+        self.rebuilder.abort();
         self.shared.mount.unmount();
     }
 }
@@ -174,11 +179,16 @@ impl Daemon {
             let open = tokio::task::spawn_blocking(move || Store::open(&directory, bound, metrics)).await;
             Arc::new(open.context("opening the cache")?.context("opening the cache")?)
         };
+        let (limited, limits) = (Arc::clone(&store), limits(&config));
+        tokio::task::spawn_blocking(move || limited.set_limits(limits)).await.context("making room in the cache")?;
         let (fetcher, verdicts) = Fetcher::new(Arc::clone(&store), Arc::clone(&metrics));
+        fetcher.set_mass_read(config.mass_read);
         let fetcher = Arc::new(fetcher);
         let (held, fetching, counted) = (Arc::clone(&store), Arc::clone(&fetcher), Arc::clone(&metrics));
         let mut sources = Sources::open(held, fetching, counted, &config, policies)?;
         let snapshots = Arc::new(Snapshots::new(sources.first().await?));
+        let (shown, vdb) = (Arc::clone(&snapshots), config.vdb.clone());
+        store.rank_by(move |store| merged::ranks(&vdb, &shown, store));
         let operations = Operations::new(Arc::clone(&snapshots), Arc::clone(&fetcher), config.prefetch);
         let mount = Mount::new(&config.mountpoint, operations, Arc::clone(&metrics), config.passthrough, kept)?;
         match mount.begun() {
@@ -203,7 +213,18 @@ impl Daemon {
         let follower = tokio::spawn(follow::follow(Arc::clone(&shared), following));
         let scrubber = tokio::spawn(scrub::in_background(Arc::clone(&shared)));
         let upgrader = tokio::spawn(world::in_background(Arc::clone(&shared)));
-        Ok(Self { shared, refresher, follower, scrubber, upgrader, reloads, _control: control, _listener: listener })
+        let rebuilder = tokio::spawn(rebuild::in_background(Arc::clone(&shared)));
+        Ok(Self {
+            shared,
+            refresher,
+            follower,
+            scrubber,
+            upgrader,
+            rebuilder,
+            reloads,
+            _control: control,
+            _listener: listener,
+        })
     }
 
     /// What it would tell on its socket.
@@ -261,7 +282,10 @@ impl Daemon {
     fn tidy(&self) {
         self.shared.fetcher.let_go();
         let store = Arc::clone(&self.shared.store);
-        tokio::task::spawn_blocking(move || store.write_uses());
+        tokio::task::spawn_blocking(move || {
+            store.keep_free();
+            store.write_uses();
+        });
         systemd::tell_status(Vec::new(), self.shared.summary());
     }
 }
@@ -285,6 +309,11 @@ fn policies(binhosts: &[Binhost]) -> Result<Vec<Policy>, KeyringError> {
         policies.push(policy);
     }
     Ok(policies)
+}
+
+fn limits(config: &MountConfig) -> Limits {
+    let writes_per_day = Some(config.write_budget.0).filter(|budget| *budget > 0);
+    Limits { bound: config.cache_size.0, min_free: config.min_free.0, writes_per_day }
 }
 
 /// What the control socket can do.
@@ -335,6 +364,10 @@ impl Control for Handle {
             let _ = reply.send(Generations { time: files::seconds_now(), generations });
         });
         receiver
+    }
+
+    fn manage(&self, task: Task, names: Vec<String>) -> oneshot::Receiver<Result<Managed, String>> {
+        self.ask(|reply| Request::Manage { task, names, reply })
     }
 
     fn rollback(&self, to: RollbackTo) -> oneshot::Receiver<Result<String, String>> {

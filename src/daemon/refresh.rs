@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use super::desk::{Desk, Reply, Request, explain};
+use super::desk::{Desk, Reply, Request, explain, manage};
 use super::source::{Order, Source};
 use super::sources::Sources;
 use super::state::Shared;
@@ -65,6 +65,10 @@ impl Refresher {
             Request::Explain { atoms, reply } => {
                 explain(Arc::clone(shared), Arc::new(self.sources.explained()), atoms, reply).await;
             }
+            Request::Manage { task, names, reply } => {
+                let picture = Arc::new(self.sources.explained());
+                manage(Arc::clone(shared), picture, task, names, reply).await;
+            }
             Request::Rollback { to, reply } => self.roll_back(shared, to, reply).await,
             Request::Keep { number, keep, reply } => self.keep(number, keep, reply),
             Request::Configure(config) => self.configure(shared, &config).await,
@@ -111,6 +115,10 @@ impl Refresher {
 
     /// Shows what is known of the binhosts that there are now, and asks them soon.
     async fn configure(&mut self, shared: &Shared, config: &MountConfig) {
+        let (store, limits) = (Arc::clone(&shared.store), super::limits(config));
+        shared.fetcher.set_mass_read(config.mass_read);
+        // Evicting takes its time; whoever waits for it here would wait for a refresh anyway.
+        drop(tokio::task::spawn_blocking(move || store.set_limits(limits)).await);
         match self.sources.configure(config).await {
             Ok(()) => {
                 shared.fetcher.forget_failures();

@@ -317,6 +317,7 @@ impl Sources {
             rules: self.rules.clone(),
             store: Arc::clone(&self.store),
             fetcher: Arc::clone(&self.fetcher),
+            indexless: self.all.iter().find(|s| s.current().is_none()).map(|source| source.config.name.clone()),
         }
     }
 

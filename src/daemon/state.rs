@@ -255,6 +255,8 @@ impl Shared {
                 reserved: usage.reserved,
                 packages: usage.bodies,
                 bound: usage.bound,
+                pinned: self.store.pins().len() as u64,
+                written_today: self.store.written_today(),
             },
             world: (self.config.prefetch == Prefetch::World).then(|| self.world.status()),
             downloads: self.fetcher.in_progress().into_iter().map(download).collect(),

@@ -192,6 +192,9 @@ impl Inner {
 
     /// The next download ahead, if it may begin now.
     fn next(self: &Arc<Self>, process: ProcessKey) -> Option<impl Future<Output = ()> + Send + use<>> {
+        if !self.fetcher.store.may_write(0) {
+            return None;
+        }
         let place = Arc::clone(&self.turns).try_acquire_owned().ok()?;
         let turn = self.fetcher.spare_turn(RESERVED).filter(|_| !self.fetcher.is_line_full())?;
         let wanted = self.queue().next(process, |wanted| self.fetcher.need_not(wanted))?;

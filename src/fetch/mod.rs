@@ -12,6 +12,8 @@
 //! * What somebody asks for by name (`errand`), or what will be upgraded one day (`idle`), comes after all of these; what is
 //!   meant by it is found out in `wish`.
 //!
+//! * What reads one package after the other, and is no emerge, is refused after some (`guard`).
+//!
 //! `verify` and `store` are synchronous: each flight has one blocking thread for them, fed by a bounded channel (`receive`).
 //!
 //! Not its job: what is shown, and what an errno is.
@@ -21,6 +23,7 @@ mod alarms;
 mod errand;
 mod failures;
 mod flight;
+mod guard;
 mod held;
 mod idle;
 mod installed;
@@ -52,6 +55,8 @@ use alarms::Alarms;
 pub use errand::{Brought, Done, Errand, ErrandReport, MAX_TOGETHER, Underway};
 use failures::Failures;
 pub use failures::{FAILURE_MEMORY, FailureReport};
+use guard::Guard;
+pub use guard::WINDOW as MASS_READ_WINDOW;
 use held::Held;
 pub use idle::Idled;
 use origin::{Key, Origins};
@@ -94,6 +99,9 @@ pub enum FetchError {
     /// Too many packages at once.
     #[error("{MAX_FLIGHTS} packages are being fetched or wait for it already")]
     Busy,
+    /// The reader is no emerge, and has had many packages fetched already.
+    #[error("refused: too many packages that are not cached were opened by something that is no emerge (mass-read)")]
+    MassRead,
     /// The daemon stops.
     #[error("the download was broken off")]
     Stopped,
@@ -106,7 +114,7 @@ impl FetchError {
         match self {
             Self::Refused { .. } => true,
             Self::Upstream(error) => error.contradicts_index(),
-            Self::Index(_) | Self::Store(_) | Self::Disk(_) | Self::Busy | Self::Stopped => false,
+            Self::Index(_) | Self::Store(_) | Self::Disk(_) | Self::Busy | Self::MassRead | Self::Stopped => false,
         }
     }
 }
@@ -180,6 +188,7 @@ pub struct Fetcher {
     failures: Failures,
     alarms: Alarms,
     held: Held,
+    guard: Guard,
     traces: Traces,
     turns: Arc<Semaphore>,
     /// A download has ended, or nearly so.
@@ -200,6 +209,7 @@ impl Fetcher {
             failures: Failures::default(),
             alarms: Alarms::default(),
             held: Held::default(),
+            guard: Guard::default(),
             traces: Traces::default(),
             turns: Arc::new(Semaphore::new(MAX_DOWNLOADS)),
             moved: Notify::new(),
@@ -234,14 +244,35 @@ impl Fetcher {
         body
     }
 
-    /// The body, fetched if need be. Dropping the future gives up waiting and nothing else.
+    /// The body, fetched if need be for thread `tid`; 0: nobody that we see. Dropping the future gives up waiting and nothing else.
     ///
     /// # Errors
     /// The package cannot be had; the same reason for all who asked.
-    pub async fn open(self: &Arc<Self>, wanted: Wanted) -> Outcome {
+    pub async fn open(self: &Arc<Self>, wanted: Wanted, tid: u32) -> Outcome {
+        // What is under way costs nothing more.
+        let under_way = self.flights().contains_key(&wanted.key());
+        if !under_way && !self.guard.admits(tid, wanted.path()).await {
+            self.metrics.mass_reads.increase();
+            return Err(Arc::new(FetchError::MassRead));
+        }
         let mut outcome = self.join(wanted)?;
         let result = outcome.wait_for(Option::is_some).await.map(|outcome| outcome.clone());
         result.ok().flatten().unwrap_or_else(|| Err(Arc::new(FetchError::Stopped)))
+    }
+
+    /// How many packages that are not here a session may open within [`MASS_READ_WINDOW`] if it is no emerge; 0: any number.
+    pub fn set_mass_read(&self, most: u32) {
+        self.guard.set(most);
+    }
+
+    /// Looks whether a body that lies in the cache unproved is it, and takes that back. Reads it whole.
+    pub async fn prove(self: &Arc<Self>, wanted: &Wanted) -> bool {
+        if self.here(wanted.record(), &wanted.origin().policy).is_some() {
+            return false;
+        }
+        let of = wanted.clone();
+        let Ok(Ok(entry)) = tokio::task::spawn_blocking(move || of.entry()).await else { return false };
+        flight::adopt(self, wanted.origin(), &entry).await.is_some()
     }
 
     /// Forgets failures: the next open tries again.

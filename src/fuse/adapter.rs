@@ -170,7 +170,7 @@ impl Adapter {
     ) {
         let path = wanted.path().to_owned();
         let outcome = tokio::select! {
-            outcome = shared.operations.fetcher().open(wanted) => outcome.map_err(FsError::from),
+            outcome = shared.operations.fetcher().open(wanted, tid) => outcome.map_err(FsError::from),
             () = waiting::interrupted(tid) => Err(FsError::Interrupted),
         };
         match outcome {
@@ -202,7 +202,7 @@ impl Adapter {
             Ok(Opening::Wait(wanted, _)) => shared
                 .operations
                 .fetcher()
-                .open(*wanted)
+                .open(*wanted, 0)
                 .await
                 .map(|body| Arc::clone(body.file()))
                 .map_err(FsError::from),

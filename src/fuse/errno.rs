@@ -65,7 +65,7 @@ impl FsError {
                 | FetchError::Store(_)
                 | FetchError::Disk(_)
                 | FetchError::Stopped => libc::EIO,
-                FetchError::Busy => libc::EAGAIN,
+                FetchError::Busy | FetchError::MassRead => libc::EAGAIN,
             },
         }
     }
@@ -92,6 +92,7 @@ mod tests {
             (fetch(FetchError::Stopped), libc::EIO),
             (fetch(FetchError::Disk(std::io::ErrorKind::StorageFull.into())), libc::EIO),
             (fetch(FetchError::Busy), libc::EAGAIN),
+            (fetch(FetchError::MassRead), libc::EAGAIN),
         ] {
             assert_eq!(error.errno(), errno, "{error}");
         }

@@ -84,6 +84,8 @@ counters! {
     evicted,
     /// Verified bodies served without being kept (no space, or larger than the cache).
     unkept,
+    /// Opens refused since something that is no emerge reads one package after the other.
+    mass_reads,
     /// Index refreshes that brought a new generation.
     refreshes,
     /// Index refreshes answered with "not modified".

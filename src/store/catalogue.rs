@@ -5,6 +5,8 @@
 //! 'e' EntryId (16 bytes)   SHA-256 of the body (32 bytes)
 //! 'b' SHA-256 (32 bytes)   version 2 (1 byte), size (8), mtime in ns (8), last use in s (8), assurance, EntryIds (16 each)
 //! 'h' Witness (16 bytes)   SHA-256 of a body that was verified once (32), when (8, s): `witness`
+//! 'p' EntryId (16 bytes)   a pin: size (8), when (8, s), PATH (its first 96 bytes): `pins`
+//! 'w'                      what was written today: day (8), bytes (8): `budget`; goes along with 'b'
 //! assurance                  length of the signer's fingerprint (1 byte; 0: digests only), fingerprint, state of its
 //!                          certificate (16; only with a fingerprint)
 //! ```
@@ -29,6 +31,7 @@ use std::time::{Duration, Instant};
 use crate::index::{Digest, EntryId, Sha256Digest};
 use crate::verify::{Assurance, Fingerprint, Signer};
 
+use super::budget::Written;
 use super::space::is_full;
 use super::{StoreError, Witness};
 
@@ -224,9 +227,11 @@ impl Catalogue {
         record: &BodyRecord,
         id: EntryId,
         witness: Option<Witness>,
+        written: Written,
     ) -> io::Result<()> {
         self.reopen_if_broken();
         let mut batch = sled::Batch::default();
+        written.record(&mut batch);
         witness.into_iter().for_each(|witness| witness.record(&mut batch, digest));
         batch.insert(&body_key(digest)[..], record.encode());
         batch.insert(&entry_key(id)[..], &digest.0[..]);
@@ -467,7 +472,7 @@ mod tests {
         let (digest, id) = (Digest([7; 32]), EntryId([8; 16]));
         let record =
             BodyRecord { size: 7, mtime: 1, last_use: 9, assurance: Assurance::DigestsOnly, entries: vec![id] };
-        catalogue.insert(digest, &record, id, None).unwrap();
+        catalogue.insert(digest, &record, id, None, Written::default()).unwrap();
         (digest, id)
     }
 

@@ -29,7 +29,7 @@ const ALLOWED: [(&str, &[&str]); 13] = [
 const CONFINED: [(&str, &[&str]); 12] = [
     ("fuser::", &["src/fuse/adapter.rs", "src/fuse/attach.rs", "src/fuse/mount.rs"]),
     ("reqwest::", &["src/upstream/client.rs"]),
-    ("sled::", &["src/store/catalogue.rs", "src/store/witness.rs"]),
+    ("sled::", &["src/store/catalogue.rs", "src/store/witness.rs", "src/store/pins.rs", "src/store/budget.rs"]),
     ("clap::", &["src/cli/"]),
     ("indicatif::", &["src/cli/progress.rs"]),
     ("hyper::", &["src/control/", "src/cli/demo/"]),

@@ -15,6 +15,7 @@
 mod ahead;
 mod anchors;
 mod atoms;
+mod cache;
 mod check_config;
 mod containers;
 mod crash;

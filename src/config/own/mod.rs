@@ -19,10 +19,13 @@ use crate::index::Atom;
 use table::{Item, Table};
 
 /// Keys of the file.
-pub(super) const KEYS: [&str; 20] = [
+pub(super) const KEYS: [&str; 23] = [
     "mountpoint",
     "cache-dir",
     "cache-size",
+    "min-free",
+    "write-budget",
+    "mass-read",
     "refresh",
     "control",
     "control-group",
@@ -74,6 +77,9 @@ pub(super) struct Own {
     pub(super) mountpoint: Value<PathBuf>,
     pub(super) cache_dir: Value<PathBuf>,
     pub(super) cache_size: Value<ByteSize>,
+    pub(super) min_free: Value<ByteSize>,
+    pub(super) write_budget: Value<ByteSize>,
+    pub(super) mass_read: Value<u32>,
     pub(super) refresh: Value<Duration>,
     pub(super) control: Value<PathBuf>,
     pub(super) control_group: Value<Group>,
@@ -129,6 +135,11 @@ fn own(table: &Table<'_, '_>) -> Result<Own, OwnError> {
         mountpoint: table.get("mountpoint", |item| path(item.text()?))?,
         cache_dir: table.get("cache-dir", |item| path(item.text()?))?,
         cache_size: table.get("cache-size", size)?,
+        min_free: table.get("min-free", size)?,
+        write_budget: table.get("write-budget", size)?,
+        mass_read: table.get("mass-read", |item| {
+            u32::try_from(item.integer()?).map_err(|_| "it must be a number of packages, or 0 for any".to_owned())
+        })?,
         refresh: table.get("refresh", interval)?,
         control: table.get("control", |item| path(item.text()?))?,
         control_group: table.get("control-group", |item| one(item.text()?))?,

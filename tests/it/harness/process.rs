@@ -142,6 +142,10 @@ impl Mounted {
             command.args(["--verify-signature", "false"]);
         }
         command.arg("--cache-dir").arg(self.cache()).arg("--control").arg(self.control());
+        // Tests read one package after the other.
+        if !self.options.more.iter().any(|option| option == "--mass-read") {
+            command.args(["--mass-read", "0"]);
+        }
         command.args(&self.options.more);
         let log = fs::File::options().create(true).append(true).open(self.place().join("log")).unwrap();
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
