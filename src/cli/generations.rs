@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::output::{fail, say};
-use super::{NO_DAEMON, runtime};
+use super::output::{fail, say, unanswered};
+use super::runtime;
 use crate::config::DEFAULT_CONTROL;
 use crate::control::{ClientError, Keep, Refreshed, RollbackTo, get_generations, keep, rollback};
 
@@ -111,7 +111,6 @@ fn ask<T>(question: impl Future<Output = Result<T, ClientError>>, tell: impl FnO
     };
     match runtime.block_on(question) {
         Ok(answer) => tell(answer),
-        Err(error @ ClientError::NoDaemon { .. }) => fail(NO_DAEMON, error),
-        Err(error) => fail(1, error),
+        Err(error) => unanswered(&error),
     }
 }

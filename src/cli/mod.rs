@@ -4,12 +4,15 @@
 
 mod check_config;
 mod demo;
+#[cfg(any(feature = "docs", test))]
+mod docs;
 mod generations;
 mod logging;
 mod mount;
 mod output;
 mod packages;
 mod refresh;
+mod reload;
 mod status;
 mod verify;
 
@@ -45,12 +48,17 @@ enum Command {
     Refresh(refresh::RefreshArguments),
     Generations(generations::GenerationsArguments),
     Rollback(generations::RollbackArguments),
+    Reload(reload::ReloadArguments),
     Verify(verify::VerifyArguments),
+    #[cfg(feature = "docs")]
+    #[command(hide = true)]
+    Docs(docs::DocsArguments),
 }
 
 /// Runs the program with its arguments, the first of which is its name.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let arguments = match Arguments::try_parse_from(arguments) {
+    let words: Vec<OsString> = arguments.into_iter().collect();
+    let arguments = match Arguments::try_parse_from(&words) {
         Ok(arguments) => arguments,
         Err(error) => {
             // `--help` and `--version` arrive here too, for standard output and with code 0.
@@ -60,7 +68,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     bound_memory();
     match arguments.command {
-        Command::Mount(arguments) => mount::run(arguments),
+        Command::Mount(arguments) => mount::run(arguments, words),
         Command::CheckConfig(arguments) => check_config::run(arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
@@ -69,7 +77,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Refresh(arguments) => refresh::run(&arguments),
         Command::Generations(arguments) => generations::generations(&arguments),
         Command::Rollback(arguments) => generations::roll_back(&arguments),
+        Command::Reload(arguments) => reload::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
+        #[cfg(feature = "docs")]
+        Command::Docs(arguments) => docs::run(&arguments),
     }
 }
 

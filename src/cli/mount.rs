@@ -1,5 +1,6 @@
 //! `binhostfs mount`: the daemon, in the foreground.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -15,7 +16,7 @@ use crate::config::{
     ByteSize, ConfigError, ConfigFiles, CpuNeed, Group, Interval, IntervalError, MountConfig, MountpointCheck,
     Passthrough, Prefetch, RawMount, Resolution,
 };
-use crate::daemon::{self, KeyringError};
+use crate::daemon::{self, KeyringError, Program};
 
 /// How long downloads get to notice that everything stops.
 const SHUTDOWN: Duration = Duration::from_secs(3);
@@ -36,6 +37,10 @@ Examples:
 Then `emerge --usepkg` uses their packages. `binhostfs check-config` says what would be mounted, and why.
 What is given here counts more than /etc/binhostfs.toml, and that more than Portage's files.")]
 pub(super) struct MountArguments {
+    /// Run the daemon in a process of its own, and start it again when it crashes: whoever uses the mount meanwhile waits, and
+    /// notices nothing. For systems without systemd, which does the same. Needs Linux 6.9
+    #[arg(long)]
+    supervise: bool,
     #[command(flatten)]
     options: ConfigArguments,
 }
@@ -156,31 +161,62 @@ impl From<ConfigArguments> for RawMount {
 }
 
 /// The configuration; warnings go to the log.
-fn configure(raw: &RawMount) -> Result<MountConfig, ConfigError> {
-    let Resolution { result, report, .. } = raw.resolve(&MountpointCheck::Prepare);
+fn configure(raw: &RawMount, check: &MountpointCheck) -> Result<MountConfig, ConfigError> {
+    let Resolution { result, report, .. } = raw.resolve(check);
     for warning in &report.warnings {
         tracing::warn!("{warning}");
     }
     result
 }
 
-pub(super) fn run(arguments: MountArguments) -> ExitCode {
+/// `words` is the command line.
+pub(super) fn run(arguments: MountArguments, words: Vec<OsString>) -> ExitCode {
+    // Before any other file is opened.
+    let kept = daemon::kept();
     if let Err(error) = logging::start(LevelFilter::INFO) {
         return fail(2, error);
     }
-    let config = match configure(&arguments.options.into()) {
+    let program = program(words);
+    if arguments.supervise {
+        return supervise(&program);
+    }
+    let (kept, check) = daemon::take_up(kept);
+    let config = match configure(&arguments.options.into(), &check) {
         Ok(config) => config,
-        Err(error) => return fail(2, error),
+        Err(error) => {
+            kept.into_iter().for_each(daemon::give_up);
+            return fail(2, error);
+        }
     };
+    let kept = daemon::fitting(kept, &config);
     let runtime = match runtime(2) {
         Ok(runtime) => runtime,
         Err(error) => return fail(1, format_args!("starting threads: {error}")),
     };
-    let result = runtime.block_on(daemon::serve(config));
+    let result = runtime.block_on(daemon::serve(config, kept, program));
     runtime.shutdown_timeout(SHUTDOWN);
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.is::<KeyringError>() => fail(2, error),
+        Err(error) => fail(1, told(&error)),
+    }
+}
+
+/// What is run again, on a reload or after a crash.
+fn program(words: Vec<OsString>) -> Program {
+    let mut words = words.into_iter();
+    let name = words.next().unwrap_or_default();
+    // The first one is `mount`.
+    Program { name, arguments: words.skip(1).filter(|word| word != "--supervise").collect() }
+}
+
+fn supervise(program: &Program) -> ExitCode {
+    let runtime = match runtime(1) {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(1, format_args!("starting threads: {error}")),
+    };
+    match runtime.block_on(daemon::supervise(program)) {
+        Ok(code) => ExitCode::from(code),
         Err(error) => fail(1, told(&error)),
     }
 }

@@ -9,6 +9,7 @@ mod cpu;
 mod error;
 mod group;
 mod interval;
+mod mountinfo;
 mod mountpoint;
 mod name;
 mod origin;
@@ -31,6 +32,7 @@ pub use cpu::{CpuLevel, CpuLevelError, CpuNeed};
 pub use error::ConfigError;
 pub use group::{Group, GroupError};
 pub use interval::{Interval, IntervalError};
+pub use mountinfo::{MountEntry, mount_on, mounts_of};
 pub use mountpoint::MountpointError;
 pub use origin::{Origin, Report, Said, Setting, Source, Sourced};
 pub use own::OwnError;
@@ -213,6 +215,9 @@ pub enum MountpointCheck {
     Look,
     /// It is mounted here already, by us, and not touched.
     Mounted(PathBuf),
+    /// As `Prepare`; but the mount of this device number is to be gone on with, and no daemon serves it now: it is not
+    /// touched.
+    Kept(u64),
 }
 
 /// [`MountConfig`], or why there is none; and what was found out on the way.
@@ -317,6 +322,24 @@ fn portage_config_root() -> Option<PathBuf> {
 #[must_use]
 pub fn log_filter() -> Option<String> {
     std::env::var("RUST_LOG").ok().filter(|filter| !filter.trim().is_empty())
+}
+
+/// Whether output on a terminal may have colours: <https://no-color.org/>, and what the terminal is.
+#[must_use]
+pub fn wants_colour() -> bool {
+    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+    set("NO_COLOR").is_none() && set("TERM").is_none_or(|term| term != "dumb")
+}
+
+/// Names the variable of [`kept_descriptors`].
+pub const KEPT_VARIABLE: &str = "BINHOSTFS_KEPT";
+
+/// Numbers of the descriptors that the process which started this one left open for it, as `BINHOSTFS_KEPT=DEVICE,LEDGER`.
+#[must_use]
+pub fn kept_descriptors() -> Option<(i32, i32)> {
+    let text = std::env::var(KEPT_VARIABLE).ok()?;
+    let (device, ledger) = text.split_once(',')?;
+    Some((device.parse().ok()?, ledger.parse().ok()?))
 }
 
 /// Whether standard error goes to journald, which adds time and priority itself.

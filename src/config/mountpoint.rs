@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
+use super::mountinfo::mount_on;
+
 /// `errno` of a FUSE mount whose daemon is gone.
 const ENOTCONN: i32 = 107;
 /// Type of our own mounts in mountinfo.
@@ -57,6 +59,18 @@ pub(super) fn check(path: &Path) -> Result<PathBuf, MountpointError> {
     let real = absolute.canonicalize().map_err(missing)?;
     clear_dead(&real)?;
     free_directory(real)
+}
+
+/// The same, where the mount with number `device` may be there already, without a daemon: nothing is asked of it.
+pub(super) fn check_kept(path: &Path, device: u64) -> Result<PathBuf, MountpointError> {
+    let missing = |source| MountpointError::Missing { path: path.to_owned(), source };
+    let absolute = std::path::absolute(path).map_err(missing)?;
+    for path in [absolute.clone(), resolved(&absolute)] {
+        if mount_on(&path).map_err(missing)?.is_some_and(|mount| mount.device == device) {
+            return Ok(path);
+        }
+    }
+    check(path)
 }
 
 /// The same, and nothing is changed. `true`: a mount of binhostfs's is there, dead or alive.
@@ -127,37 +141,9 @@ fn clear_dead(path: &Path) -> Result<(), MountpointError> {
     Ok(())
 }
 
-/// Type and source of the topmost mount on `path`. Source: proc_pid_mountinfo(5).
+/// Type and source of the topmost mount on `path`.
 fn mounted_at(path: &Path) -> io::Result<Option<String>> {
-    let text = std::fs::read_to_string("/proc/self/mountinfo")?;
-    let wanted = path.to_string_lossy();
-    let found = text.lines().rev().find_map(|line| {
-        let (before, after) = line.split_once(" - ")?;
-        (unescape(before.split(' ').nth(4)?) == wanted).then(|| {
-            let mut fields = after.split(' ');
-            format!("{} from {}", fields.next().unwrap_or_default(), unescape(fields.next().unwrap_or_default()))
-        })
-    });
-    Ok(found)
-}
-
-/// Undoes the kernel's `\040` for a space and the like.
-fn unescape(text: &str) -> String {
-    let mut parts = text.split('\\');
-    let mut out = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        match (part.get(..3).and_then(|octal| u8::from_str_radix(octal, 8).ok()), part.get(3..)) {
-            (Some(byte), Some(rest)) => {
-                out.push(char::from(byte));
-                out.push_str(rest);
-            }
-            _ => {
-                out.push('\\');
-                out.push_str(part);
-            }
-        }
-    }
-    out
+    Ok(mount_on(path)?.map(|mount| format!("{} from {}", mount.kind, mount.source)))
 }
 
 #[cfg(test)]
@@ -199,11 +185,5 @@ mod tests {
             };
             assert_eq!(resolved(&real.join(path)), wanted, "{path}");
         }
-    }
-
-    #[test]
-    fn mountinfo_escapes() {
-        assert_eq!(unescape(r"/mnt/a\040b\134c"), r"/mnt/a b\c");
-        assert_eq!(unescape(r"/mnt/\"), r"/mnt/\");
     }
 }

@@ -203,7 +203,8 @@ impl Resolver<'_> {
     fn listen(&mut self) -> Option<SocketAddr> {
         let listen = self.optional("listen", &self.raw.listen, "--listen", &self.found.own.listen)?;
         if !listen.ip().is_loopback() {
-            let warning = "whoever reaches it can read which packages this machine uses, and nothing is encrypted;                            127.0.0.1 is for this machine alone";
+            let warning = "whoever reaches it can read which packages this machine uses, and nothing is encrypted; \
+                           127.0.0.1 is for this machine alone";
             self.report.warn(format!("status and metrics are on {listen}: {warning}"));
         }
         Some(listen)
@@ -233,6 +234,7 @@ impl Resolver<'_> {
         match check {
             MountpointCheck::Prepare => Ok(mountpoint::check(asked)?),
             MountpointCheck::Mounted(mountpoint) => Ok(mountpoint.clone()),
+            MountpointCheck::Kept(device) => Ok(mountpoint::check_kept(asked, *device)?),
             MountpointCheck::Look => {
                 let (path, own) = mountpoint::look(asked)?;
                 if own {

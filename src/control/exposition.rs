@@ -27,7 +27,8 @@ fn process(text: &mut Exposition, status: &Status) {
     text.single("binhostfs_start_time_seconds", Kind::Gauge, started, status.started);
     let resident = "Memory of the daemon, as the kernel counts it (RSS).";
     text.single("binhostfs_resident_memory_bytes", Kind::Gauge, resident, status.process.resident);
-    let written = "Bytes that the daemon had the kernel write to disks: packages, indexes, catalogue and the rest (write_bytes of /proc/self/io).";
+    let written = "Bytes that the daemon had the kernel write to disks: packages, indexes, catalogue and the rest \
+                   (write_bytes of /proc/self/io).";
     text.single("binhostfs_disk_written_bytes_total", Kind::Counter, written, status.process.written);
     let wrong = "1 while the configuration, as it stands in the files, cannot be used.";
     text.single("binhostfs_misconfigured", Kind::Gauge, wrong, u8::from(status.misconfigured.is_some()));

@@ -9,6 +9,8 @@
 //! | `GET /v1/generations` | [`Generations`] |
 //! | `POST /v1/rollback?to=N`, or `latest`, or nothing for the one before | a [`Refreshed`] |
 //! | `POST /v1/keep?generation=N`, with `&keep=false` to take it back | a [`Refreshed`] |
+//! | `POST /v1/reload` | a [`Reloading`]: whether the program is run anew, now |
+//! | `GET /v1/run` | a [`Run`]: another number for each run of the program |
 //! | `POST /v1/verify` | a [`VerifyResult`], when the whole cache was read |
 //! | `GET /metrics` | everything that is measured, in Prometheus' text format |
 //! | `GET /` | the same status as a page for a browser; its style is `GET /style.css` |
@@ -29,13 +31,15 @@ mod exposition;
 mod generations;
 mod packages;
 mod page;
+mod reload;
 mod server;
 mod status;
 mod tcp;
 
-pub use client::{ClientError, get_generations, get_packages, get_status, keep, refresh, rollback, verify};
+pub use client::{ClientError, get_generations, get_packages, get_status, keep, refresh, reload, rollback, verify};
 pub use generations::{GenerationEntry, Generations, Keep, RollbackTo};
-pub use packages::{PackageState, PackageStatus, Packages};
+pub use packages::{CallerStatus, PackageState, PackageStatus, Packages};
+pub use reload::{Reloading, Run};
 pub use server::{ControlError, MAX_CONNECTIONS, Server};
 pub use status::{
     BinhostStatus, CacheStatus, DownloadStatus, EntriesStatus, FailureStatus, GenerationStatus, KeyringStatus,
@@ -50,6 +54,9 @@ use crate::metrics::Metrics;
 
 /// Path of the status resource.
 const STATUS_PATH: &str = "/v1/status";
+/// What is said of a path that does not exist, and of a method that it does not have; clients tell by it what the daemon is.
+const NO_RESOURCE: &str = "no such resource";
+const NO_METHOD: &str = "not this method";
 /// Path of the metrics.
 const METRICS_PATH: &str = "/metrics";
 /// Path of the page.
@@ -70,6 +77,10 @@ const ROLLBACK_PATH: &str = "/v1/rollback";
 const KEEP_PATH: &str = "/v1/keep";
 /// Path of the verification of the cache.
 const VERIFY_PATH: &str = "/v1/verify";
+/// Path of the resource that has the program run anew.
+const RELOAD_PATH: &str = "/v1/reload";
+/// Path of what tells one run of the program from the next.
+const RUN_PATH: &str = "/v1/run";
 /// Query of a refresh that may bring an older index.
 const ACCEPT_OLDER: &str = "accept_older=true";
 
@@ -89,6 +100,8 @@ pub trait Control: Send + Sync {
     fn keep(&self, number: u64, keep: Keep) -> tokio::sync::oneshot::Receiver<Result<String, String>>;
     /// Reads the whole cache again.
     fn verify(&self) -> tokio::sync::oneshot::Receiver<VerifyResult>;
+    /// Runs the program anew, with the mount as it is. The answer, when it comes: it is about to, or why not.
+    fn reload(&self) -> tokio::sync::oneshot::Receiver<Result<(), String>>;
     /// Asks the binhost for its index now. The answer, when it comes, is a summary or why it failed.
     fn refresh(&self, accept_older: bool) -> tokio::sync::oneshot::Receiver<Result<String, String>>;
 }

@@ -71,7 +71,8 @@ impl Page<'_> {
         let passing: Vec<_> = self.status.failures.iter().filter(|failure| !refused(&failure.path)).cloned().collect();
         self.failures("Could not be had lately", "dim", &passing)?;
         self.html.push_str(
-            "<footer class=\"dim\">For programs: <a href=\"/v1/status\">status</a>, <a href=\"/metrics\">metrics</a></footer>\n</body>\n</html>\n",
+            "<footer class=\"dim\">For programs: <a href=\"/v1/status\">status</a>, \
+             <a href=\"/metrics\">metrics</a></footer>\n</body>\n</html>\n",
         );
         Ok(())
     }
@@ -127,7 +128,8 @@ impl Page<'_> {
                 let (path, got, all) = (Text(path), ByteSize(*received), ByteSize(*size));
                 writeln!(
                     self.html,
-                    "<tr><td class=\"path\">{path}<td class=\"bar\"><progress max=\"{}\" value=\"{received}\"></progress><td class=\"number\">{got} of {all}\
+                    "<tr><td class=\"path\">{path}<td class=\"bar\"><progress max=\"{}\" value=\"{received}\">\
+                     </progress><td class=\"number\">{got} of {all}\
                      <td class=\"dim\">{who}</tr>",
                     (*size).max(1),
                 )?;
@@ -165,7 +167,10 @@ impl Page<'_> {
         if let Some(error) = &refresh.error {
             writeln!(self.html, "<p class=\"bad\">refreshing the index failed: {}</p>", Text(error))?;
         }
-        self.html.push_str("<table>\n<thead><tr><th>URL<th>State<th class=\"number\">Rate<th class=\"number\">First byte<th>Last failure</tr></thead>\n");
+        self.html.push_str(
+            "<table>\n<thead><tr><th>URL<th>State<th class=\"number\">Rate<th class=\"number\">First byte\
+             <th>Last failure</tr></thead>\n",
+        );
         for mirror in binhost.mirrors.iter().take(ROWS) {
             let (class, state) = match mirror.state {
                 MirrorState::Healthy => ("good", "healthy"),
@@ -178,7 +183,8 @@ impl Page<'_> {
             let error = mirror.last_error.as_deref().unwrap_or_default();
             writeln!(
                 self.html,
-                "<tr><td>{}<td class=\"{class}\">{state}<td class=\"number\">{rate}<td class=\"number\">{first_byte}<td>{}</tr>",
+                "<tr><td>{}<td class=\"{class}\">{state}<td class=\"number\">{rate}\
+                 <td class=\"number\">{first_byte}<td>{}</tr>",
                 Text(&mirror.url),
                 Text(error)
             )?;

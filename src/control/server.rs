@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, REFERRER_POLICY, SERVER, X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -21,8 +21,9 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::UnixListener;
 
 use super::{
-    ACCEPT_OLDER, ATOM, Control, GENERATIONS_PATH, KEEP_PATH, METRICS_PATH, PACKAGES_PATH, PAGE_PATH, Packages,
-    REFRESH_PATH, ROLLBACK_PATH, Refreshed, STATUS_PATH, STYLE_PATH, VERIFY_PATH, exposition, generations, page,
+    ACCEPT_OLDER, ATOM, Control, GENERATIONS_PATH, KEEP_PATH, METRICS_PATH, NO_METHOD, NO_RESOURCE, PACKAGES_PATH,
+    PAGE_PATH, Packages, REFRESH_PATH, RELOAD_PATH, ROLLBACK_PATH, RUN_PATH, Refreshed, Reloading, Run, STATUS_PATH,
+    STYLE_PATH, VERIFY_PATH, exposition, generations, page,
 };
 use crate::config::Group;
 use crate::index::Atom;
@@ -175,12 +176,18 @@ pub(super) async fn answer(request: &Request<Incoming>, control: &dyn Control) -
         (&Method::GET, GENERATIONS_PATH) | (&Method::POST, ROLLBACK_PATH | KEEP_PATH) => {
             generations::answer(request, control).await
         }
+        (&Method::GET, RUN_PATH) => json(StatusCode::OK, &Run::this()),
+        (&Method::POST, RELOAD_PATH) => {
+            let answer = control.reload().await.unwrap_or_else(|_| Err("the daemon is stopping".to_owned()));
+            let code = if answer.is_ok() { StatusCode::OK } else { StatusCode::CONFLICT };
+            json(code, &Reloading { error: answer.err() })
+        }
         (
             _,
             GENERATIONS_PATH | ROLLBACK_PATH | KEEP_PATH | STATUS_PATH | METRICS_PATH | PAGE_PATH | STYLE_PATH
-            | REFRESH_PATH | VERIFY_PATH | PACKAGES_PATH,
-        ) => json(StatusCode::METHOD_NOT_ALLOWED, &problem("not this method")),
-        _ => json(StatusCode::NOT_FOUND, &problem("no such resource")),
+            | REFRESH_PATH | VERIFY_PATH | PACKAGES_PATH | RELOAD_PATH | RUN_PATH,
+        ) => json(StatusCode::METHOD_NOT_ALLOWED, &problem(NO_METHOD)),
+        _ => json(StatusCode::NOT_FOUND, &problem(NO_RESOURCE)),
     }
 }
 
@@ -233,5 +240,6 @@ pub(super) fn json(code: StatusCode, body: &impl serde::Serialize) -> Response<F
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = code;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(SERVER, HeaderValue::from_static(concat!("binhostfs/", env!("CARGO_PKG_VERSION"))));
     response
 }

@@ -2,7 +2,7 @@
 //!
 //! What changes something, or costs more than a look (`/v1/packages` reads every index), is for the control socket alone.
 //! Connections have a pool of their own, so that nobody here is in the administrator's way, and each is over after
-//! [`CONNECTION_TIMEOUT`], whatever the client does or does not do.
+//! [`CONNECTION_TIMEOUT`] and follows the one before after [`PACE`], whatever the client does or does not do.
 
 use std::convert::Infallible;
 use std::io;
@@ -21,6 +21,8 @@ use hyper_util::rt::TokioIo;
 use super::server::{MAX_CONNECTIONS, answer, http, json, problem};
 use super::{Control, ControlError, METRICS_PATH, PAGE_PATH, STATUS_PATH, STYLE_PATH};
 
+/// From one connection to the next: whoever asks without end takes little of the machine.
+const PACE: Duration = Duration::from_millis(10);
 /// How long a connection may last in all.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(20);
 /// Largest head of a request, bytes; hyper takes no smaller bound.
@@ -82,6 +84,7 @@ async fn serve(listener: tokio::net::TcpListener, control: Arc<dyn Control>) {
             }
             drop(turn);
         });
+        tokio::time::sleep(PACE).await;
     }
 }
 

@@ -11,6 +11,7 @@ mod explain;
 mod files;
 mod follow;
 mod generation;
+mod handover;
 mod refresh;
 mod refusals;
 mod rollback;
@@ -18,9 +19,11 @@ mod scrub;
 mod source;
 mod sources;
 mod state;
+mod supervise;
 mod systemd;
 mod votes;
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,13 +35,15 @@ use tokio::sync::{mpsc, oneshot};
 use crate::config::{Binhost, Interval, MountConfig, SignaturePolicy};
 use crate::control::{Control, Generations, Keep, Listener, PackageStatus, RollbackTo, Server, Status, VerifyResult};
 use crate::fetch::Fetcher;
-use crate::fuse::{Mount, Operations};
+use crate::fuse::{Begun, Kept, Mount, Operations};
 use crate::index::Atom;
 use crate::metrics::Metrics;
 use crate::store::Store;
 use crate::tree::Snapshots;
 pub use crate::verify::KeyringError;
 use crate::verify::{Keyring, Policy};
+pub use handover::{Program, fitting, give_up, kept, take_up};
+pub use supervise::supervise;
 
 use desk::{Reply, Request};
 use refresh::Refresher;
@@ -50,22 +55,43 @@ use state::Shared;
 pub const START_BUDGET: Duration = Duration::from_secs(20);
 /// How often small things are tidied: times of last use, bodies that are only held.
 const TIDY: Duration = Duration::from_secs(60);
+/// How long an answer on the control socket may take to be written.
+const ANSWERED: Duration = Duration::from_millis(100);
 /// Refreshes asked for at the same time.
 const MAX_REQUESTS: usize = 4;
 
 /// Starts a daemon, and runs it until SIGTERM, SIGINT or SIGHUP, or until somebody unmounts it. A signal is obeyed from the
-/// beginning: whatever was begun is undone.
+/// beginning: whatever was begun is undone. It goes on with the mount that was `kept`; `program` is what is run anew when
+/// somebody asks for that.
 ///
 /// # Errors
 /// See [`Daemon::start`]; or signals cannot be received.
-pub async fn serve(config: MountConfig) -> anyhow::Result<()> {
+pub async fn serve(config: MountConfig, kept: Option<Kept>, program: Program) -> anyhow::Result<()> {
     let mut stop = Stop::listen()?;
+    // What is to be unmounted if it is not begun at all.
+    let spare = kept.as_ref().and_then(|kept| kept.descriptors().ok());
     let daemon = tokio::select! {
-        started = Daemon::start(config) => started?,
-        () = stop.requested() => return Ok(()),
+        started = Daemon::start(config, kept) => started,
+        () = stop.requested() => {
+            give_up_all(spare);
+            return Ok(());
+        }
     };
-    daemon.run(&mut stop).await;
+    let daemon = match daemon {
+        Err(error) if error.is::<KeyringError>() => {
+            // Trying again is no use.
+            give_up_all(spare);
+            return Err(error);
+        }
+        other => other?,
+    };
+    drop(spare);
+    daemon.run(&mut stop, &program).await;
     Ok(())
+}
+
+fn give_up_all(spare: Option<(OwnedFd, OwnedFd)>) {
+    spare.into_iter().for_each(|(device, ledger)| give_up(Kept::from_descriptors(device, ledger)));
 }
 
 /// Whether the keys are there that [`Daemon::start`] would need, and what the administrator should do so that Portage trusts
@@ -107,9 +133,13 @@ pub struct Daemon {
     refresher: tokio::task::JoinHandle<()>,
     follower: tokio::task::JoinHandle<()>,
     scrubber: tokio::task::JoinHandle<()>,
+    reloads: mpsc::Receiver<Reload>,
     _control: Server,
     _listener: Option<Listener>,
 }
+
+/// Where to tell whether the program is going to be run anew.
+type Reload = oneshot::Sender<Result<(), String>>;
 
 impl Drop for Daemon {
     fn drop(&mut self) {
@@ -121,11 +151,11 @@ impl Drop for Daemon {
 }
 
 impl Daemon {
-    /// Starts everything; when this returns, the mount is usable.
+    /// Starts everything; when this returns, the mount is usable. With a mount that was `kept`, it is gone on with.
     ///
     /// # Errors
     /// The cache, the mountpoint or the control socket cannot be used; or [`KeyringError`].
-    pub async fn start(config: MountConfig) -> anyhow::Result<Self> {
+    pub async fn start(config: MountConfig, kept: Option<Kept>) -> anyhow::Result<Self> {
         let policies = policies(&config.binhosts)?;
         anchors::warn(&policies, &config.portage_gnupg);
         let metrics = Arc::new(Metrics::default());
@@ -140,12 +170,17 @@ impl Daemon {
         let mut sources = Sources::open(held, fetching, counted, &config, policies)?;
         let snapshots = Arc::new(Snapshots::new(sources.first().await?));
         let operations = Operations::new(Arc::clone(&snapshots), Arc::clone(&fetcher), config.prefetch);
-        let mount = Mount::new(&config.mountpoint, operations, Arc::clone(&metrics), config.passthrough)?;
+        let mount = Mount::new(&config.mountpoint, operations, Arc::clone(&metrics), config.passthrough, kept)?;
+        match mount.begun() {
+            Begun::Mounted => handover::store(&mount),
+            Begun::Resumed => tracing::info!("going on with the mount of the daemon before this one"),
+        }
         let shared = Arc::new(Shared::new(config, mount, store, fetcher, snapshots, metrics));
         shared.set_reports(&sources);
         let (requests, incoming) = mpsc::channel(MAX_REQUESTS);
         let following = requests.clone();
-        let handle: Arc<dyn Control> = Arc::new(Handle { shared: Arc::clone(&shared), requests });
+        let (reload, reloads) = mpsc::channel(1);
+        let handle: Arc<dyn Control> = Arc::new(Handle { shared: Arc::clone(&shared), requests, reload });
         let group = shared.config.control_group.as_ref();
         let control = Server::start(&shared.config.control, group, Arc::clone(&handle))?;
         let listener = shared.config.listen.map(|address| Listener::start(address, handle)).transpose()?;
@@ -154,7 +189,7 @@ impl Daemon {
             tokio::spawn(Refresher::new(sources, verdicts, incoming, shared.config.refresh).run(Arc::clone(&shared)));
         let follower = tokio::spawn(follow::follow(Arc::clone(&shared), following));
         let scrubber = tokio::spawn(scrub::in_background(Arc::clone(&shared)));
-        Ok(Self { shared, refresher, follower, scrubber, _control: control, _listener: listener })
+        Ok(Self { shared, refresher, follower, scrubber, reloads, _control: control, _listener: listener })
     }
 
     /// What it would tell on its socket.
@@ -164,9 +199,9 @@ impl Daemon {
     }
 
     /// Runs until it is to stop, or until somebody unmounts it; then unmounts and returns.
-    async fn run(self, stop: &mut Stop) {
+    async fn run(mut self, stop: &mut Stop, program: &Program) {
         let mut tidy = tokio::time::interval(TIDY);
-        systemd::tell(Some(NotifyState::Ready), Some(self.shared.summary()));
+        systemd::tell(vec![NotifyState::Ready], Some(self.shared.summary()));
         tracing::info!("{}", self.shared.summary());
         let store = Arc::clone(&self.shared.store);
         let sweep = tokio::task::spawn_blocking(move || store.sweep());
@@ -175,18 +210,44 @@ impl Daemon {
                 () = stop.requested() => break,
                 () = self.shared.mount.ended() => break tracing::warn!("unmounted by somebody else: stopping"),
                 _ = tidy.tick() => self.tidy(),
+                Some(reply) = self.reloads.recv() => self.reload(program, reply).await,
             }
         }
-        systemd::tell(Some(NotifyState::Stopping), None);
+        systemd::tell(vec![NotifyState::Stopping], None);
+        handover::discard();
         // It holds the cache; a half-done sweep harms nothing, but it must not outlive us.
         let _ = sweep.await;
+    }
+
+    /// Runs the program anew; comes back only if it cannot be.
+    async fn reload(&self, program: &Program, reply: Reload) {
+        let tried = program.clone();
+        let tried = tokio::task::spawn_blocking(move || handover::try_out(&tried)).await;
+        if let Err(error) = tried.unwrap_or_else(|error| Err(error.to_string())) {
+            tracing::warn!("not reloading: {error}");
+            // Nobody may wait for it any more.
+            let _ = reply.send(Err(error));
+            return;
+        }
+        let _ = reply.send(Ok(()));
+        tracing::info!("reloading: running {} anew; the mount stays", program.name.display());
+        if let Ok(now) = NotifyState::monotonic_usec_now() {
+            systemd::tell(vec![NotifyState::Reloading, now], None);
+        }
+        // Whoever asked gets the answer, and what is small and unwritten is written.
+        let store = Arc::clone(&self.shared.store);
+        let _ = tokio::task::spawn_blocking(move || store.write_uses()).await;
+        tokio::time::sleep(ANSWERED).await;
+        let error = handover::replace(program, &self.shared.mount);
+        tracing::error!("reloading failed, going on as before: {error:#}");
+        systemd::tell(vec![NotifyState::Ready], None);
     }
 
     fn tidy(&self) {
         self.shared.fetcher.let_go();
         let store = Arc::clone(&self.shared.store);
         tokio::task::spawn_blocking(move || store.write_uses());
-        systemd::tell(None, Some(self.shared.summary()));
+        systemd::tell(Vec::new(), Some(self.shared.summary()));
     }
 }
 
@@ -215,6 +276,7 @@ fn policies(binhosts: &[Binhost]) -> Result<Vec<Policy>, KeyringError> {
 struct Handle {
     shared: Arc<Shared>,
     requests: mpsc::Sender<Request>,
+    reload: mpsc::Sender<Reload>,
 }
 
 impl Handle {
@@ -276,6 +338,15 @@ impl Control for Handle {
             // Whoever asked may have gone.
             let _ = reply.send(VerifyResult { sound, bytes, damaged });
         });
+        receiver
+    }
+
+    fn reload(&self) -> oneshot::Receiver<Result<(), String>> {
+        let (reply, receiver) = oneshot::channel();
+        if let Err(error) = self.reload.try_send(reply) {
+            // Whoever asked may have gone.
+            let _ = error.into_inner().send(Err("it is being reloaded already".to_owned()));
+        }
         receiver
     }
 

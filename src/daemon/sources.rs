@@ -311,7 +311,13 @@ impl Sources {
             Some((self.input(source)?, Beside { name, origin, refused: refused.collect(), quorum }))
         };
         let (inputs, beside) = self.all.iter().filter_map(both).unzip();
-        Explained { inputs, beside, rules: self.rules.clone(), store: Arc::clone(&self.store) }
+        Explained {
+            inputs,
+            beside,
+            rules: self.rules.clone(),
+            store: Arc::clone(&self.store),
+            fetcher: Arc::clone(&self.fetcher),
+        }
     }
 
     /// What there is to say of each binhost.

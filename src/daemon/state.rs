@@ -166,7 +166,7 @@ impl Shared {
             return false;
         }
         let before = self.snapshots.replace(Arc::clone(&tree));
-        self.mount.forget(&before.changes(&tree));
+        self.mount.shown(&before, &tree);
         drop((before, current));
         give_memory_back();
         tracing::info!("{}", self.summary());

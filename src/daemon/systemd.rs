@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 static SENDING: AtomicBool = AtomicBool::new(false);
 
 /// Says where the daemon stands, and a line for people. Without systemd there is nobody to tell, which is no error.
-pub(super) fn tell(state: Option<NotifyState<'static>>, status: Option<String>) {
+pub(super) fn tell(state: Vec<NotifyState<'static>>, status: Option<String>) {
     if SENDING.swap(true, Ordering::SeqCst) {
         return tracing::debug!("systemd does not listen; not telling it");
     }

@@ -159,6 +159,8 @@ async fn get(
         match download(fetcher, flight, (wanted.origin(), &entry), &mut stream, place).await {
             Ok(body) => {
                 fetcher.metrics.detail.downloads.observe(started.elapsed());
+                let source = stream.source();
+                body.note_source(source.strip_suffix(wanted.own_path()).unwrap_or(&source));
                 log_fetched(&entry, &body, &stream, started.elapsed());
                 return Ok(body);
             }

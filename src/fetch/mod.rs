@@ -24,6 +24,8 @@ mod origin;
 mod plan;
 mod queue;
 mod receive;
+mod standing;
+mod traces;
 mod verdicts;
 
 use std::collections::{HashMap, HashSet};
@@ -46,6 +48,9 @@ pub use failures::{FAILURE_MEMORY, FailureReport};
 use held::Held;
 use origin::{Key, Origins};
 pub use origin::{Origin, Wanted};
+pub use standing::{Standing, State};
+pub use traces::Caller;
+use traces::Traces;
 
 /// Downloads at the same time; more wait for their turn.
 pub const MAX_DOWNLOADS: usize = 6;
@@ -166,6 +171,7 @@ pub struct Fetcher {
     failures: Failures,
     alarms: Alarms,
     held: Held,
+    traces: Traces,
     turns: Arc<Semaphore>,
     /// A download has ended, or nearly so.
     moved: Notify,
@@ -185,6 +191,7 @@ impl Fetcher {
             failures: Failures::default(),
             alarms: Alarms::default(),
             held: Held::default(),
+            traces: Traces::default(),
             turns: Arc::new(Semaphore::new(MAX_DOWNLOADS)),
             moved: Notify::new(),
             verdicts,

@@ -4,19 +4,23 @@ use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt as _;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, UNIX_EPOCH};
 
 use fuser::{
-    AccessFlags, BackingId, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,
-    InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory,
-    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyXattr, Request,
+    AccessFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
+    IoctlFlags, KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
+    ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyXattr, Request,
 };
 
+use super::attach::FUSE_HAS_RESEND;
+use super::backing::{self, Backing};
 use super::handles::Handles;
+use super::ledger::{Agreement, Ledger};
 use super::ops::{Opening, Operations};
-use super::{FsError, TTL, waiting};
+use super::{FsError, TTL, waiting, xattrs};
 use crate::fetch::Wanted;
 use crate::metrics::{Metrics, Operation, Outcome, Timed};
 use crate::tree::{Age, Attributes, Inode, Node, Tree};
@@ -25,6 +29,8 @@ use crate::tree::{Age, Attributes, Inode, Node, Tree};
 const MAX_BACKGROUND: u16 = 64;
 /// Largest request; the kernel makes reads up to this size too.
 const MAX_REQUEST: u32 = 1 << 20;
+/// What the kernel reads ahead unless it is told otherwise; it takes no more.
+const READ_AHEAD: u32 = 128 << 10;
 const BLOCK: u32 = 4096;
 
 /// What all requests share.
@@ -33,7 +39,11 @@ pub(super) struct Shared {
     pub(super) operations: Operations,
     pub(super) metrics: Arc<Metrics>,
     pub(super) runtime: tokio::runtime::Handle,
-    handles: Handles<BackingId>,
+    pub(super) handles: Handles,
+    device: Arc<OwnedFd>,
+    agreement: OnceLock<Agreement>,
+    /// Held for writing while nothing may be opened or closed.
+    pause: RwLock<()>,
     /// Set when the kernel and the configuration allow it.
     passthrough: std::sync::atomic::AtomicBool,
     /// Told when the session ends.
@@ -43,18 +53,61 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(operations: Operations, metrics: Arc<Metrics>, passthrough: bool) -> Arc<Self> {
+    pub(super) fn new(
+        operations: Operations,
+        metrics: Arc<Metrics>,
+        passthrough: bool,
+        device: OwnedFd,
+        ledger: Ledger,
+    ) -> Arc<Self> {
         let passthrough = std::sync::atomic::AtomicBool::new(passthrough);
         let runtime = tokio::runtime::Handle::current();
         Arc::new(Self {
             operations,
             metrics,
             runtime,
-            handles: Handles::default(),
+            handles: Handles::new(ledger),
+            device: Arc::new(device),
+            agreement: OnceLock::new(),
+            pause: RwLock::new(()),
             passthrough,
             ended: tokio::sync::Notify::new(),
             over: std::sync::atomic::AtomicBool::new(false),
         })
+    }
+
+    pub(super) fn device(&self) -> &OwnedFd {
+        &self.device
+    }
+
+    /// What is agreed on with the kernel; to be asked once the session is there.
+    pub(super) fn agreement(&self) -> Agreement {
+        self.agreement.get().copied().unwrap_or_default()
+    }
+
+    /// Takes up what the daemon before this one left open.
+    pub(super) fn inherit(&self) {
+        let (records, highest) = self.handles.ledger(Ledger::read);
+        let used: std::collections::HashSet<u32> = records.iter().filter_map(|record| record.backing()).collect();
+        // What was asked for when it was killed, or not given back yet.
+        (1..=highest.saturating_add(16))
+            .filter(|id| !used.contains(id))
+            .for_each(|id| backing::close(&self.device, id));
+        self.handles.inherit(records, |id| Backing::new(id, Arc::downgrade(&self.device)));
+    }
+
+    /// Copies of device and ledger, where a next daemon can go on with them.
+    pub(super) fn descriptors(&self) -> Option<(OwnedFd, OwnedFd)> {
+        if self.agreement().flags & FUSE_HAS_RESEND == 0 {
+            return None;
+        }
+        let ledger = self.handles.ledger(|ledger| std::os::fd::AsFd::as_fd(ledger).try_clone_to_owned()).ok()?;
+        Some((self.device.try_clone().ok()?, ledger))
+    }
+
+    /// Nothing is opened or closed while the answer lives: what is noted is what the kernel was told.
+    pub(super) fn pause(&self) -> impl Sized + '_ {
+        self.pause.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn passes_through(&self) -> bool {
@@ -72,7 +125,7 @@ impl Shared {
 
     fn answer_open(&self, file: &Arc<File>, attributes: Attributes, reply: ReplyOpen) {
         let back = |file: &File| match self.passes_through().then(|| reply.open_backing(file)) {
-            Some(Ok(backing)) => Some(backing),
+            Some(Ok(backing)) => Some(Backing::new(backing.into_raw(), Arc::downgrade(&self.device))),
             Some(Err(error)) => {
                 tracing::debug!(%error, "no passthrough for this file");
                 // Not permitted now is not permitted later; other reasons may hold for this file only.
@@ -84,10 +137,14 @@ impl Shared {
             None => None,
         };
         let handle = FileHandle(attributes.inode.0);
+        let _unpaused = self.pause.read().unwrap_or_else(PoisonError::into_inner);
         match self.handles.open(file, attributes, back) {
             Some(backing) => {
                 self.metrics.passthrough_opens.increase();
-                reply.opened_passthrough(handle, FopenFlags::FOPEN_NOFLUSH, &backing);
+                // SAFETY: it is open, of this connection, and `backing` gives it back: `into_raw` makes sure that this does not.
+                let id = unsafe { reply.wrap_backing(backing.id()) };
+                reply.opened_passthrough(handle, FopenFlags::FOPEN_NOFLUSH, &id);
+                let _ = id.into_raw();
             }
             None => reply.opened(handle, FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH),
         }
@@ -130,23 +187,78 @@ impl Adapter {
     }
 }
 
+impl Adapter {
+    /// A read of what a daemon before this one opened, and which is not where that had it: it is the inode's content, from
+    /// wherever that can be had now.
+    async fn find_and_read(
+        shared: Arc<Shared>,
+        inode: Inode,
+        (offset, size): (u64, u32),
+        mut timed: Timed,
+        reply: ReplyData,
+    ) {
+        let found = match shared.operations.open(inode, None) {
+            Ok(Opening::Ready(file, _)) => Ok(file),
+            Ok(Opening::Wait(wanted, _)) => shared
+                .operations
+                .fetcher()
+                .open(*wanted)
+                .await
+                .map(|body| Arc::clone(body.file()))
+                .map_err(FsError::from),
+            Err(FsError::Stale) => Err(FsError::NotOpen),
+            Err(error) => Err(error),
+        };
+        match found {
+            Ok(file) => {
+                shared.handles.found(inode, &file);
+                let mut buffer = vec![0; size.min(MAX_REQUEST) as usize];
+                let read = tokio::task::spawn_blocking(move || {
+                    let count = read_full(&file, &mut buffer, offset)?;
+                    buffer.truncate(count);
+                    io::Result::Ok(buffer)
+                });
+                match read.await {
+                    Ok(Ok(bytes)) => {
+                        shared.metrics.bytes_served.add(bytes.len() as u64);
+                        reply.data(&bytes);
+                    }
+                    _ => reply.error(failed(&mut timed, &FsError::Read)),
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, inode = inode.0, "what an earlier daemon opened cannot be read any more");
+                reply.error(failed(&mut timed, &error));
+            }
+        }
+    }
+}
+
 impl Filesystem for Adapter {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        let mut agreed = config.capabilities() & InitFlags::FUSE_MAX_PAGES;
         for wanted in [
             InitFlags::FUSE_DO_READDIRPLUS,
             InitFlags::FUSE_PARALLEL_DIROPS,
             InitFlags::FUSE_NO_OPENDIR_SUPPORT,
             InitFlags::FUSE_EXPLICIT_INVAL_DATA,
+            InitFlags::FUSE_HAS_RESEND,
         ] {
             // An older kernel does without.
-            let _ = config.add_capabilities(wanted);
+            if config.add_capabilities(wanted).is_ok() {
+                agreed |= wanted;
+            }
         }
         let passes = self.0.passes_through()
             && config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok()
             && config.set_max_stack_depth(1).is_ok();
-        if !passes {
+        if passes {
+            agreed |= InitFlags::FUSE_PASSTHROUGH;
+        } else {
             self.0.stop_passing_through();
         }
+        let minor = config.kernel_abi().1;
+        let _ = self.0.agreement.set(Agreement { flags: agreed.bits(), minor, readahead: READ_AHEAD });
         let _ = config.set_max_background(MAX_BACKGROUND);
         let _ = config.set_max_write(MAX_REQUEST);
         Ok(())
@@ -182,7 +294,7 @@ impl Filesystem for Adapter {
             return reply.error(errno(&FsError::ReadOnly));
         }
         let mut timed = Timed::begin(&self.0.metrics, Operation::OpenCached);
-        match self.0.operations.open(Inode(inode.0)) {
+        match self.0.operations.open(Inode(inode.0), Some(request.pid())) {
             Ok(Opening::Ready(file, attributes)) => self.0.answer_open(&file, attributes, reply),
             Ok(Opening::Wait(wanted, attributes)) => {
                 let (shared, tid) = (Arc::clone(&self.0), request.pid());
@@ -207,7 +319,9 @@ impl Filesystem for Adapter {
     ) {
         let mut timed = Timed::begin(&self.0.metrics, Operation::Read);
         let Some(file) = self.0.handles.file(Inode(handle.0)) else {
-            return reply.error(failed(&mut timed, &FsError::NotOpen));
+            let shared = Arc::clone(&self.0);
+            self.0.runtime.spawn(Self::find_and_read(shared, Inode(handle.0), (offset, size), timed, reply));
+            return;
         };
         BUFFER.with_borrow_mut(|buffer| {
             let size = size.min(MAX_REQUEST) as usize;
@@ -238,8 +352,10 @@ impl Filesystem for Adapter {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        self.0.handles.release(Inode(handle.0));
+        let _unpaused = self.0.pause.read().unwrap_or_else(PoisonError::into_inner);
+        // In this order: a daemon that is killed in between counts one too many, never one too few.
         reply.ok();
+        self.0.handles.release(Inode(handle.0));
     }
 
     fn opendir(&self, _request: &Request, _inode: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
@@ -298,13 +414,15 @@ impl Filesystem for Adapter {
         }
     }
 
-    fn getxattr(&self, _request: &Request, _inode: INodeNo, _name: &OsStr, _size: u32, reply: ReplyXattr) {
-        // Never ask again: there are none.
-        reply.error(Errno::ENOSYS);
+    fn getxattr(&self, _request: &Request, inode: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        let timed = Timed::begin(&self.0.metrics, Operation::Xattr);
+        let name = name.to_str().unwrap_or_default();
+        answer_xattr(xattrs::get(&self.0.operations, Inode(inode.0), name), size, timed, reply);
     }
 
-    fn listxattr(&self, _request: &Request, _inode: INodeNo, _size: u32, reply: ReplyXattr) {
-        reply.error(Errno::ENOSYS);
+    fn listxattr(&self, _request: &Request, inode: INodeNo, size: u32, reply: ReplyXattr) {
+        let timed = Timed::begin(&self.0.metrics, Operation::Xattr);
+        answer_xattr(xattrs::list(&self.0.operations, Inode(inode.0)), size, timed, reply);
     }
 
     fn ioctl(
@@ -372,6 +490,16 @@ fn read_full(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
     Ok(filled)
 }
 
+/// `size` 0 asks how much there is.
+fn answer_xattr(found: Result<Vec<u8>, FsError>, size: u32, mut timed: Timed, reply: ReplyXattr) {
+    match found {
+        Ok(bytes) if size == 0 => reply.size(u32::try_from(bytes.len()).unwrap_or(u32::MAX)),
+        Ok(bytes) if bytes.len() <= size as usize => reply.data(&bytes),
+        Ok(_) => reply.error(failed(&mut timed, &FsError::TooSmall)),
+        Err(error) => reply.error(failed(&mut timed, &error)),
+    }
+}
+
 fn errno(error: &FsError) -> Errno {
     Errno::from_i32(error.errno())
 }
@@ -379,7 +507,7 @@ fn errno(error: &FsError) -> Errno {
 /// The errno of a request that ends with `error`.
 fn failed(timed: &mut Timed, error: &FsError) -> Errno {
     timed.ends(match error {
-        FsError::NotFound => Outcome::Absent,
+        FsError::NotFound | FsError::NoAttribute => Outcome::Absent,
         _ => Outcome::Failed,
     });
     errno(error)

@@ -22,6 +22,12 @@ pub enum FsError {
     /// The mount is read-only.
     #[error("read-only file system")]
     ReadOnly,
+    /// No such extended attribute.
+    #[error("no such attribute")]
+    NoAttribute,
+    /// The caller's buffer is too small for an extended attribute.
+    #[error("the buffer is too small")]
+    TooSmall,
     /// The caller was interrupted, or is gone.
     #[error("interrupted")]
     Interrupted,
@@ -46,6 +52,8 @@ impl FsError {
             Self::NotADirectory => libc::ENOTDIR,
             Self::IsADirectory => libc::EISDIR,
             Self::ReadOnly => libc::EROFS,
+            Self::NoAttribute => libc::ENODATA,
+            Self::TooSmall => libc::ERANGE,
             Self::Interrupted => libc::EINTR,
             Self::NotOpen => libc::EBADF,
             Self::Read => libc::EIO,
@@ -76,6 +84,8 @@ mod tests {
             (FsError::NotADirectory, libc::ENOTDIR),
             (FsError::IsADirectory, libc::EISDIR),
             (FsError::ReadOnly, libc::EROFS),
+            (FsError::NoAttribute, libc::ENODATA),
+            (FsError::TooSmall, libc::ERANGE),
             (FsError::Interrupted, libc::EINTR),
             (FsError::NotOpen, libc::EBADF),
             (FsError::Read, libc::EIO),

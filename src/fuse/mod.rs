@@ -3,10 +3,14 @@
 //! | file | job |
 //! |---|---|
 //! | `ops` | the operations, without FUSE: what is there, and whether an open has to wait |
-//! | `adapter` | fuser's types around them; the only file with `mount` that names fuser |
+//! | `adapter` | fuser's types around them; the only file with `mount` and `attach` that names fuser |
 //! | `handles` | open files by inode: one mode for all opens of an inode |
 //! | `waiting` | has a caller that waits been interrupted? |
+//! | `xattrs` | extended attributes: how a package stands |
 //! | `errno` | every error -> its errno |
+//! | `attach` | a connection that a later daemon goes on with |
+//! | `ledger` | what that has to know of what is open |
+//! | `backing` | the kernel's numbers of files that it reads by itself |
 //! | `mount` | mount(2), the session's threads, umount |
 //!
 //! * Look-ups, attributes, listings and `Packages` are answered on the FUSE thread and never wait for the network; a package
@@ -18,16 +22,21 @@
 //! * The mount is read-only.
 
 mod adapter;
+mod attach;
+mod backing;
 mod errno;
 mod handles;
+mod ledger;
 mod mount;
 mod ops;
 mod waiting;
+mod xattrs;
 
 use std::time::Duration;
 
+pub use attach::Kept;
 pub use errno::FsError;
-pub use mount::{Mount, MountError};
+pub use mount::{Begun, Mount, MountError};
 pub use ops::Operations;
 
 /// How long the kernel may answer by itself.

@@ -61,7 +61,8 @@ impl Operations {
         }
     }
 
-    pub(super) fn open(&self, inode: Inode) -> Result<Opening, FsError> {
+    /// `tid`: the thread that opens; none: nobody does.
+    pub(super) fn open(&self, inode: Inode, tid: Option<u32>) -> Result<Opening, FsError> {
         let (tree, node) = self.find(inode)?;
         let attributes = tree.attributes(node).ok_or(FsError::Stale)?;
         match node {
@@ -70,6 +71,7 @@ impl Operations {
             Node::Package(at) => {
                 let wanted = self.fetcher.wanted(tree.view(), at).ok_or(FsError::Stale)?;
                 self.ahead.opened(&wanted);
+                tid.into_iter().for_each(|tid| self.fetcher.opened_by(&wanted, tid));
                 Ok(match self.fetcher.cached(&wanted) {
                     Some(body) => Opening::Ready(Arc::clone(body.file()), attributes),
                     None => Opening::Wait(Box::new(wanted), attributes),
@@ -86,7 +88,12 @@ impl Operations {
         (sizes.fold(0, u64::saturating_add), view.len() as u64)
     }
 
-    fn find(&self, inode: Inode) -> Result<(Arc<Tree>, Node), FsError> {
+    /// What is shown.
+    pub(super) fn tree(&self) -> Arc<Tree> {
+        self.snapshots.current()
+    }
+
+    pub(super) fn find(&self, inode: Inode) -> Result<(Arc<Tree>, Node), FsError> {
         self.snapshots.find(inode).ok_or(FsError::Stale)
     }
 }

@@ -29,6 +29,7 @@
 
 mod catalogue;
 mod incoming;
+mod known;
 mod lru_state;
 mod scrub;
 mod space;
@@ -47,6 +48,7 @@ use crate::verify::{Assurance, Policy, Verified};
 
 use catalogue::{BodyRecord, Catalogue};
 pub use incoming::Incoming;
+pub use known::Known;
 use lru_state::State;
 pub use scrub::{SCRUB_STEP, Scrub, Scrubbed};
 pub use space::Placement;
@@ -234,8 +236,7 @@ impl Store {
     /// How the body of an entry was proved, where [`Store::get`] would most likely have it; a look into the catalogue only.
     #[must_use]
     pub fn assurance(&self, id: EntryId, size: u64, policy: &Policy) -> Option<Assurance> {
-        let (_, record) = self.catalogue.find(id)?;
-        (record.size == size && policy.admits(&record.assurance)).then_some(record.assurance)
+        self.known(id, size, policy).map(|known| known.assurance)
     }
 
     /// Whether [`Store::get`] would most likely have it; a look into the catalogue only.

@@ -263,6 +263,7 @@ fn what_is_under_way_ends_with_its_emerge() {
     assert!(reader.wait().unwrap().success());
     mounted.settled();
     assert_eq!((origin.package_requests(), cached(&mounted)), (4, 2));
+    assert_eq!(mounted.counter("prefetch_wasted"), 2);
     assert_eq!(mounted.counter("failed_opens"), 0);
     assert!(mounted.status()["failures"].as_array().unwrap().is_empty());
 }
@@ -287,6 +288,7 @@ fn what_fails_ahead_is_tried_again_when_it_is_opened() {
     assert!(!mounted.log().contains("cannot be had"), "{}", mounted.log());
     emerge.opens(&mounted, gone);
     emerge.opens(&mounted, wrong);
+    mounted.settled();
     assert_eq!((mounted.counter("failed_opens"), cached(&mounted)), (0, 4));
 }
 

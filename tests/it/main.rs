@@ -23,6 +23,7 @@ mod endure;
 mod faults;
 mod fuzz;
 mod generations;
+mod handover;
 mod harness;
 mod imports;
 mod life;

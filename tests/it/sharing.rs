@@ -418,5 +418,5 @@ fn other_users_read_the_mount_and_nothing_else() {
     }
     let output = nobody([binary(), "status", "--control"], &mounted.control());
     assert_eq!(output.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("only be used by the user that runs the daemon"));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("only be used by root"));
 }

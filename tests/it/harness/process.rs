@@ -192,6 +192,12 @@ impl Mounted {
         self.told.clone()
     }
 
+    /// Reads what the daemon tells systemd: a socket that nobody reads gets full.
+    pub(crate) fn listen(&self) {
+        let mut message = [0; 4096];
+        while self.notify.as_ref().is_some_and(|notify| notify.recv(&mut message).is_ok()) {}
+    }
+
     /// `binhostfs status --json`.
     pub(crate) fn status(&self) -> serde_json::Value {
         let output =
@@ -283,6 +289,11 @@ impl Mounted {
             assert!(start.elapsed().as_secs() < 20, "the daemon does not stop:\n{}", self.log());
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    /// Whether the process that was started is there no more.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.as_mut().is_none_or(|child| child.try_wait().unwrap().is_some())
     }
 
     /// SIGKILL, without unmounting: what a crash leaves.

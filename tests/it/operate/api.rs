@@ -3,9 +3,11 @@
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::harness::{Mounted, Options, Origin, Package, can_mount};
+use crate::harness::{Mounted, Options, Origin, Package, binary, can_mount};
 
 fn listening(origin: &Origin) -> Mounted {
     Options::new(origin.url()).with(["--listen", "127.0.0.1:0"]).mount()
@@ -51,6 +53,23 @@ fn over_tcp_everything_is_read_only() {
 }
 
 #[test]
+fn the_readme_has_every_resource() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = fs::read_to_string(root.join("README.md")).unwrap();
+    let mut paths = Vec::new();
+    for file in fs::read_dir(root.join("src/control")).unwrap() {
+        let text = fs::read_to_string(file.unwrap().path()).unwrap();
+        let constants = text.lines().filter_map(|line| line.split_once("_PATH: &str = \"")?.1.strip_suffix("\";"));
+        paths.extend(constants.map(str::to_owned));
+    }
+    assert!(paths.len() >= 8, "{paths:?}");
+    for path in paths {
+        let named = ["GET", "POST"].iter().any(|method| readme.contains(&format!("`{method} {path}`")));
+        assert!(named, "README.md does not name {path} with its method (section Monitoring)");
+    }
+}
+
+#[test]
 fn without_the_option_nothing_listens() {
     if !can_mount() {
         return;
@@ -76,6 +95,62 @@ fn without_the_option_nothing_listens() {
         let own =
             listening.filter(|line| inodes.iter().any(|inode| line.split_whitespace().nth(9) == Some(inode))).count();
         assert_eq!(own, 0, "{table}");
+    }
+}
+
+#[test]
+fn an_address_in_use_stops_the_start_and_leaves_nothing() {
+    if !can_mount() {
+        return;
+    }
+    let origin = one();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let place = tempfile::TempDir::with_prefix("binhostfs-it.").unwrap();
+    let mut mounted = Options::new(origin.url()).with(["--listen", &address]).unstarted_in(place);
+    assert!(!mounted.try_start() && !mounted.is_mounted());
+    let said = format!(
+        "binhostfs: answering on {address}: Address already in use (os error 98); choose another address with --listen"
+    );
+    assert!(mounted.log().contains(&said), "{}", mounted.log());
+    assert!(!mounted.control().exists());
+    drop(taken);
+    mounted.start();
+    assert_eq!(mounted.ask_over_tcp("GET", "/metrics").status, 200);
+}
+
+#[test]
+fn addresses_and_groups_are_checked() {
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join("binhostfs.toml");
+    let check = |toml: &str, options: &[&str]| {
+        let common = "[binhost.a]\nurl = \"https://a.example/\"\nverify-signature = false\n";
+        fs::write(&file, format!("mountpoint = {:?}\n{toml}\n{common}", place.path().display().to_string())).unwrap();
+        let mut command = Command::new(binary());
+        let output = command.arg("check-config").arg("--config").arg(&file).args(options).output().unwrap();
+        let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+        (output.status.code(), text)
+    };
+    let (code, text) = check("listen = \"127.0.0.1:9123\"\ncontrol-group = \"root\"", &[]);
+    assert!(
+        code == Some(0) && text.contains("listen = 127.0.0.1:9123") && text.contains("control-group = root"),
+        "{text}"
+    );
+    assert!(!text.contains("warning: status and metrics"), "{text}");
+    let (code, text) = check("", &["--listen", "[::]:9123", "--control-group", "0"]);
+    assert!(
+        code == Some(0) && text.contains("warning: status and metrics are on [::]:9123: whoever reaches it can read which packages this machine uses, and nothing is encrypted; 127.0.0.1 is for this machine alone"),
+        "{text}"
+    );
+    for (toml, options, what) in [
+        ("listen = \"9123\"", &[][..], "binhostfs.toml:2: listen: \"9123\" is not an address with a port, such as"),
+        ("listen = 9123", &[], "binhostfs.toml:2: listen"),
+        ("control-group = \"nosuch\"", &[], "binhostfs.toml:2: control-group: there is no group \"nosuch\""),
+        ("", &["--control-group", "nosuch"], "there is no group \"nosuch\""),
+        ("", &["--listen", "localhost"], "invalid value 'localhost' for '--listen <ADDRESS>'"),
+    ] {
+        let (code, text) = check(toml, options);
+        assert!(code == Some(2) && text.contains(what), "{toml} {options:?}: {text}");
     }
 }
 
@@ -107,6 +182,12 @@ fn hostile_clients_harm_nobody() {
         let answer = mounted.send_over_tcp(bad);
         assert!(answer.as_ref().is_none_or(|answer| answer.status >= 400), "{answer:?}");
     }
+    // Nor does asking without end.
+    let start = Instant::now();
+    for _ in 0..60 {
+        assert_eq!(mounted.ask_over_tcp("GET", "/style.css").status, 200);
+    }
+    assert!(start.elapsed() > Duration::from_millis(500), "{:?}", start.elapsed());
     // As many as are served at once say a byte at a time and then nothing; the administrator does not notice.
     let mut slow: Vec<_> = (0..32).map(|_| mounted.connect()).collect();
     slow.iter_mut().for_each(|stream| stream.write_all(b"G").unwrap());
