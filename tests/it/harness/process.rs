@@ -303,8 +303,15 @@ impl Mounted {
     /// SIGKILL, without unmounting: what a crash leaves.
     pub(crate) fn kill(&mut self) {
         self.signal(Signal::KILL);
-        if let Some(mut child) = self.child.take() {
-            child.wait().unwrap();
+        let Some(mut child) = self.child.take() else { return };
+        let start = Instant::now();
+        while child.try_wait().unwrap().is_none() {
+            if start.elapsed().as_secs() >= 30 {
+                // The kernel waits for it to answer while it waits for the kernel; this ends both.
+                let _ = rustix::mount::unmount(self.mountpoint(), rustix::mount::UnmountFlags::FORCE);
+                panic!("the killed daemon does not end: it was telling the kernel what to forget");
+            }
+            std::thread::sleep(Duration::from_millis(2));
         }
         // Descriptors that it gave to systemd, and nobody has read, would keep the mount alive, and whoever reads it waiting.
         self.notify = None;
