@@ -2,13 +2,21 @@
 //!
 //! Data goes to standard output, everything else to standard error. Exit codes: 0 done, 1 failed, 2 usage, 3 no daemon.
 
+mod cache;
 mod check_config;
 mod demo;
+#[cfg(any(feature = "docs", test))]
+mod docs;
+mod generations;
 mod logging;
 mod mount;
 mod output;
 mod packages;
+mod panic;
+mod prefetch;
+mod progress;
 mod refresh;
+mod reload;
 mod status;
 mod verify;
 
@@ -16,6 +24,8 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use crate::daemon;
 
 /// Nobody answers on the control socket.
 const NO_DAEMON: u8 = 3;
@@ -41,13 +51,31 @@ enum Command {
     Status(status::StatusArguments),
     List(packages::ListArguments),
     Why(packages::WhyArguments),
+    Prefetch(prefetch::PrefetchArguments),
     Refresh(refresh::RefreshArguments),
+    Pin(cache::PinArguments),
+    Evict(cache::EvictArguments),
+    #[command(name = "gc")]
+    Collect(cache::CollectArguments),
+    Generations(generations::GenerationsArguments),
+    Rollback(generations::RollbackArguments),
+    Reload(reload::ReloadArguments),
     Verify(verify::VerifyArguments),
+    #[cfg(feature = "docs")]
+    #[command(hide = true)]
+    Docs(docs::DocsArguments),
+    /// Ask a mount whether it answers
+    #[command(name = daemon::PROBE, hide = true)]
+    Probe {
+        /// Where it is
+        mountpoint: std::path::PathBuf,
+    },
 }
 
 /// Runs the program with its arguments, the first of which is its name.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let arguments = match Arguments::try_parse_from(arguments) {
+    let words: Vec<OsString> = arguments.into_iter().collect();
+    let arguments = match Arguments::try_parse_from(&words) {
         Ok(arguments) => arguments,
         Err(error) => {
             // `--help` and `--version` arrive here too, for standard output and with code 0.
@@ -57,14 +85,27 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     bound_memory();
     match arguments.command {
-        Command::Mount(arguments) => mount::run(arguments),
+        Command::Mount(arguments) => mount::run(arguments, words),
         Command::CheckConfig(arguments) => check_config::run(arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::List(arguments) => packages::list(&arguments),
         Command::Why(arguments) => packages::why(&arguments),
+        Command::Prefetch(arguments) => prefetch::run(&arguments),
+        Command::Pin(arguments) => cache::pin(&arguments),
+        Command::Evict(arguments) => cache::evict(&arguments),
+        Command::Collect(arguments) => cache::collect(&arguments),
         Command::Refresh(arguments) => refresh::run(&arguments),
+        Command::Generations(arguments) => generations::generations(&arguments),
+        Command::Rollback(arguments) => generations::roll_back(&arguments),
+        Command::Reload(arguments) => reload::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
+        #[cfg(feature = "docs")]
+        Command::Docs(arguments) => docs::run(&arguments),
+        Command::Probe { mountpoint } => match daemon::probe(&mountpoint) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => output::fail(1, error),
+        },
     }
 }
 

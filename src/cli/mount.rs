@@ -1,5 +1,7 @@
 //! `binhostfs mount`: the daemon, in the foreground.
 
+use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,10 +13,10 @@ use tracing_subscriber::filter::LevelFilter;
 use super::output::fail;
 use super::{logging, runtime};
 use crate::config::{
-    ByteSize, ConfigError, ConfigFiles, CpuNeed, Interval, IntervalError, MountConfig, MountpointCheck, Passthrough,
-    Prefetch, RawMount, Resolution, Writes,
+    ByteSize, ConfigError, ConfigFiles, CpuNeed, Group, Interval, IntervalError, MountConfig, MountpointCheck,
+    Passthrough, Prefetch, RawMount, Resolution, Writes,
 };
-use crate::daemon::{self, KeyringError};
+use crate::daemon::{self, KeyringError, Program};
 
 /// How long downloads get to notice that everything stops.
 const SHUTDOWN: Duration = Duration::from_secs(3);
@@ -35,6 +37,10 @@ Examples:
 Then `emerge --usepkg` uses their packages. `binhostfs check-config` says what would be mounted, and why.
 What is given here counts more than /etc/binhostfs.toml, and that more than Portage's files.")]
 pub(super) struct MountArguments {
+    /// Run the daemon in a process of its own, and start it again when it crashes: whoever uses the mount meanwhile waits, and
+    /// notices nothing. For systems without systemd, which does the same. Needs Linux 6.9
+    #[arg(long)]
+    supervise: bool,
     #[command(flatten)]
     options: ConfigArguments,
 }
@@ -73,12 +79,27 @@ pub(super) struct ConfigArguments {
     /// Most bytes of packages kept, e.g. 500M or 20G; the least recently used go first [default: 8G]
     #[arg(long, value_name = "SIZE")]
     cache_size: Option<ByteSize>,
+    /// Leave so much of the cache's disk free, e.g. 2G, also while packages arrive [default: 0]
+    #[arg(long, value_name = "SIZE")]
+    min_free: Option<ByteSize>,
+    /// Write at most so many bytes of packages a day, e.g. 2G, for disks that wear; 0: any [default: 0]
+    #[arg(long, value_name = "SIZE")]
+    write_budget: Option<ByteSize>,
+    /// How many packages that are not cached programs other than emerge may open in ten minutes; 0: any [default: 20]
+    #[arg(long, value_name = "N")]
+    mass_read: Option<u32>,
     /// How often the index is asked for, e.g. 10m or 1h [default: 30m]
     #[arg(long, value_name = "SPAN", value_parser = span)]
     refresh: Option<Duration>,
     /// Socket on which `binhostfs status` is answered; one for each mount [default: /run/binhostfs/control.sock]
     #[arg(long, value_name = "PATH")]
     control: Option<PathBuf>,
+    /// A group whose members may use that socket too, and so do everything that root can do there [default: root alone]
+    #[arg(long, value_name = "GROUP")]
+    control_group: Option<Group>,
+    /// Answer `/`, `/metrics` and `/v1/status` over TCP as well, to be read only, e.g. 127.0.0.1:9123 [default: no]
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
     /// Whether the kernel reads cached packages without asking the daemon [default: auto]
     #[arg(long, value_enum)]
     passthrough: Option<PassthroughArgument>,
@@ -108,6 +129,8 @@ enum PassthroughArgument {
 enum PrefetchArgument {
     /// The rest of what an emerge has planned, once it opens the first package
     Plan,
+    /// That, and when nothing else is to do, what installed packages can be upgraded to
+    World,
     /// Nothing
     Off,
 }
@@ -128,14 +151,20 @@ impl From<ConfigArguments> for RawMount {
             keyrings: arguments.keyrings,
             cache_dir: arguments.cache_dir,
             cache_size: arguments.cache_size,
+            min_free: arguments.min_free,
+            write_budget: arguments.write_budget,
+            mass_read: arguments.mass_read,
             refresh: arguments.refresh,
             control: arguments.control,
+            control_group: arguments.control_group,
+            listen: arguments.listen,
             passthrough: arguments.passthrough.map(|passthrough| match passthrough {
                 PassthroughArgument::Auto => Passthrough::Auto,
                 PassthroughArgument::Off => Passthrough::Off,
             }),
             prefetch: arguments.prefetch.map(|prefetch| match prefetch {
                 PrefetchArgument::Plan => Prefetch::Plan,
+                PrefetchArgument::World => Prefetch::World,
                 PrefetchArgument::Off => Prefetch::Off,
             }),
             writes: arguments.read_only.then_some(Writes::Refused),
@@ -146,31 +175,65 @@ impl From<ConfigArguments> for RawMount {
 }
 
 /// The configuration; warnings go to the log.
-fn configure(raw: &RawMount) -> Result<MountConfig, ConfigError> {
-    let Resolution { result, report, .. } = raw.resolve(&MountpointCheck::Prepare);
+fn configure(raw: &RawMount, check: &MountpointCheck) -> Result<MountConfig, ConfigError> {
+    let Resolution { result, report, .. } = raw.resolve(check);
     for warning in &report.warnings {
         tracing::warn!("{warning}");
     }
     result
 }
 
-pub(super) fn run(arguments: MountArguments) -> ExitCode {
+/// `words` is the command line.
+pub(super) fn run(arguments: MountArguments, words: Vec<OsString>) -> ExitCode {
+    // Before any other file is opened.
+    let kept = daemon::kept();
     if let Err(error) = logging::start(LevelFilter::INFO) {
         return fail(2, error);
     }
-    let config = match configure(&arguments.options.into()) {
+    super::panic::log_them();
+    let program = program(words);
+    if arguments.supervise {
+        return supervise(&program, &arguments.options.into());
+    }
+    let (kept, check) = daemon::take_up(kept);
+    let config = match configure(&arguments.options.into(), &check) {
         Ok(config) => config,
-        Err(error) => return fail(2, error),
+        Err(error) => {
+            kept.into_iter().for_each(daemon::give_up);
+            return fail(2, error);
+        }
     };
+    let kept = daemon::fitting(kept, &config);
     let runtime = match runtime(2) {
         Ok(runtime) => runtime,
         Err(error) => return fail(1, format_args!("starting threads: {error}")),
     };
-    let result = runtime.block_on(daemon::serve(config));
+    let result = runtime.block_on(daemon::serve(config, kept, program));
     runtime.shutdown_timeout(SHUTDOWN);
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.is::<KeyringError>() => fail(2, error),
+        Err(error) => fail(1, told(&error)),
+    }
+}
+
+/// What is run again, on a reload or after a crash.
+fn program(words: Vec<OsString>) -> Program {
+    let mut words = words.into_iter();
+    let name = words.next().unwrap_or_default();
+    // The first one is `mount`.
+    Program { name, arguments: words.skip(1).filter(|word| word != "--supervise").collect() }
+}
+
+fn supervise(program: &Program, raw: &RawMount) -> ExitCode {
+    // Whatever is wrong, the daemon says.
+    let mountpoint = || Some(raw.resolve(&MountpointCheck::Prepare).result.ok()?.mountpoint);
+    let runtime = match runtime(1) {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(1, format_args!("starting threads: {error}")),
+    };
+    match runtime.block_on(daemon::supervise(program, mountpoint)) {
+        Ok(code) => ExitCode::from(code),
         Err(error) => fail(1, told(&error)),
     }
 }

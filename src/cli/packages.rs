@@ -5,10 +5,10 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::output::{fail, say};
-use super::{NO_DAEMON, runtime};
+use super::output::{fail, say, tell, unanswered};
+use super::runtime;
 use crate::config::DEFAULT_CONTROL;
-use crate::control::{ClientError, PackageState, PackageStatus, get_packages};
+use crate::control::{PackageState, PackageStatus, get_packages};
 use crate::index::Atom;
 
 /// What packages are shown, and which of them are in the cache.
@@ -42,7 +42,7 @@ struct Common {
 }
 
 /// A bare name is that package in whatever category.
-fn atom(text: &str) -> Result<Atom, String> {
+pub(super) fn atom(text: &str) -> Result<Atom, String> {
     let bare = !text.contains('/') && !text.starts_with(['=', '<', '>', '~']);
     let text = if bare { format!("*/{text}") } else { text.to_owned() };
     text.parse().map_err(|error: crate::index::AtomError| error.to_string())
@@ -51,7 +51,7 @@ fn atom(text: &str) -> Result<Atom, String> {
 pub(super) fn list(arguments: &ListArguments) -> ExitCode {
     ask(&arguments.atoms, &arguments.common, |packages| {
         packages.retain(|package| package.state == PackageState::Shown);
-        packages.iter().for_each(|package| say(package.line()));
+        packages.iter().for_each(|package| tell(package.line()));
         ExitCode::SUCCESS
     })
 }
@@ -61,7 +61,7 @@ pub(super) fn why(arguments: &WhyArguments) -> ExitCode {
         if packages.is_empty() {
             return fail(1, "no binhost has such a package in its index; `binhostfs status` says how old that is");
         }
-        packages.iter().for_each(|package| say(package.to_string().trim_end()));
+        packages.iter().for_each(tell);
         ExitCode::SUCCESS
     })
 }
@@ -80,7 +80,6 @@ fn ask(atoms: &[Atom], common: &Common, tell: impl FnOnce(&mut Vec<PackageStatus
             }
             Err(error) => fail(1, error),
         },
-        Err(error @ ClientError::NoDaemon { .. }) => fail(NO_DAEMON, error),
-        Err(error) => fail(1, error),
+        Err(error) => unanswered(&error),
     }
 }

@@ -5,10 +5,10 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::output::{fail, say};
-use super::{NO_DAEMON, runtime};
+use super::output::{fail, say, unanswered};
+use super::runtime;
 use crate::config::DEFAULT_CONTROL;
-use crate::control::{ClientError, refresh};
+use crate::control::{Refreshed, refresh};
 
 /// Ask the binhost for its index now, and give packages that were refused another chance.
 #[derive(Debug, Args)]
@@ -19,6 +19,9 @@ pub(super) struct RefreshArguments {
     /// Take the index also when it is older than the one before: the binhost was really set back
     #[arg(long)]
     accept_older: bool,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
 }
 
 pub(super) fn run(arguments: &RefreshArguments) -> ExitCode {
@@ -28,13 +31,19 @@ pub(super) fn run(arguments: &RefreshArguments) -> ExitCode {
     };
     match runtime.block_on(refresh(&arguments.control, arguments.accept_older)) {
         Ok(answer) => match answer.error {
+            error if arguments.json => match serde_json::to_string(&Refreshed { error: error.clone(), ..answer }) {
+                Ok(json) => {
+                    say(json);
+                    ExitCode::from(u8::from(error.is_some()))
+                }
+                Err(error) => fail(1, error),
+            },
             Some(error) => fail(1, format_args!("refreshing the index: {error}")),
             None => {
                 say(answer.summary.unwrap_or_default());
                 ExitCode::SUCCESS
             }
         },
-        Err(error @ ClientError::NoDaemon { .. }) => fail(NO_DAEMON, error),
-        Err(error) => fail(1, error),
+        Err(error) => unanswered(&error),
     }
 }

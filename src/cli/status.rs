@@ -5,10 +5,10 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::output::{fail, say};
-use super::{NO_DAEMON, runtime};
+use super::output::{fail, say, tell, unanswered};
+use super::runtime;
 use crate::config::DEFAULT_CONTROL;
-use crate::control::{ClientError, get_status};
+use crate::control::get_status;
 
 /// Say how a mounted binhost is doing.
 #[derive(Debug, Args)]
@@ -28,8 +28,7 @@ pub(super) fn run(arguments: &StatusArguments) -> ExitCode {
     };
     let status = match runtime.block_on(get_status(&arguments.control)) {
         Ok(status) => status,
-        Err(error @ ClientError::NoDaemon { .. }) => return fail(NO_DAEMON, error),
-        Err(error) => return fail(1, error),
+        Err(error) => return unanswered(&error),
     };
     if arguments.json {
         match serde_json::to_string_pretty(&status) {
@@ -37,7 +36,7 @@ pub(super) fn run(arguments: &StatusArguments) -> ExitCode {
             Err(error) => return fail(1, error),
         }
     } else {
-        say(status.to_string().trim_end());
+        tell(status);
     }
     ExitCode::SUCCESS
 }

@@ -5,10 +5,10 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::output::{fail, say};
-use super::{NO_DAEMON, runtime};
+use super::output::{fail, say, unanswered};
+use super::runtime;
 use crate::config::DEFAULT_CONTROL;
-use crate::control::{ClientError, verify};
+use crate::control::verify;
 
 /// Read every cached package again and drop those that the disk has damaged; they are fetched again when they are wanted.
 ///
@@ -36,7 +36,6 @@ pub(super) fn run(arguments: &VerifyArguments) -> ExitCode {
             }
             if answer.damaged == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) }
         }
-        Err(error @ ClientError::NoDaemon { .. }) => fail(NO_DAEMON, error),
-        Err(error) => fail(1, error),
+        Err(error) => unanswered(&error),
     }
 }

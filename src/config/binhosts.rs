@@ -5,13 +5,14 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use super::cpu::{CpuLevel, CpuNeed};
+use super::logins::Logins;
 use super::origin::{Origin, Report, Said, Source, Sourced, first};
 use super::own::{self, OwnBinhost, Shared};
 use super::portage::Binrepo;
 use super::resolve::{Found, listed};
 use super::{
     Binhost, BinhostUrl, ConfigError, DEFAULT_CONFIG, DEFAULT_KEYRING, Offline, RawMount, Selection, SignaturePolicy,
-    name,
+    credentials_directory, name,
 };
 use crate::index::Atom;
 
@@ -44,6 +45,10 @@ impl Finder<'_> {
             return Err(ConfigError::MirrorOfWhat(given.len()));
         }
         let candidates = if given.is_empty() { self.of_files()? } else { self.of_command_line(&given)? };
+        let logins = Logins::load(credentials_directory().as_deref()).unwrap_or_else(|problem| {
+            self.report.warn(problem);
+            Logins::default()
+        });
         let mut left_out = Vec::new();
         let mut directories = BTreeSet::new();
         let mut binhosts = Vec::new();
@@ -62,7 +67,7 @@ impl Finder<'_> {
                     self.report.warn(warning.clone());
                     left_out.push(warning);
                 }
-                None => binhosts.push(self.binhost(candidate)?),
+                None => binhosts.push(self.binhost(candidate, &logins)?),
             }
         }
         if binhosts.is_empty() { Err(self.nothing(&left_out)) } else { Ok(binhosts) }
@@ -167,7 +172,7 @@ impl Finder<'_> {
         ))
     }
 
-    fn binhost(&mut self, candidate: Candidate) -> Result<Binhost, ConfigError> {
+    fn binhost(&mut self, candidate: Candidate, logins: &Logins) -> Result<Binhost, ConfigError> {
         let Candidate { name, url, mirrors, priority, verify_signature, include, exclude, own, .. } = candidate;
         let key = |key: &str| format!("binhost.{name}.{key}");
         let directory = url.value.directory_name();
@@ -196,6 +201,7 @@ impl Finder<'_> {
             Offline::Show => "show".to_owned(),
             Offline::Hide => "hide".to_owned(),
         });
+        let urls = urls.into_iter().map(|url| url.with_login(logins)).collect();
         Ok(Binhost { name, directory, urls, signatures, quorum, selection, offline })
     }
 

@@ -7,7 +7,10 @@
 mod binhosts;
 mod cpu;
 mod error;
+mod group;
 mod interval;
+mod logins;
+mod mountinfo;
 mod mountpoint;
 mod name;
 mod origin;
@@ -20,6 +23,7 @@ mod watch;
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -27,7 +31,9 @@ use std::time::Duration;
 use crate::index::{Atom, Cpv};
 pub use cpu::{CpuLevel, CpuLevelError, CpuNeed};
 pub use error::ConfigError;
+pub use group::{Group, GroupError};
 pub use interval::{Interval, IntervalError};
+pub use mountinfo::{MountEntry, mount_on, mounts_of};
 pub use mountpoint::MountpointError;
 pub use origin::{Origin, Report, Said, Setting, Source, Sourced};
 pub use own::OwnError;
@@ -40,6 +46,11 @@ pub use watch::{Changes, Watch};
 pub const DEFAULT_CACHE_DIR: &str = "/var/cache/binhostfs";
 /// Bound of the cache unless `--cache-size` says otherwise.
 pub const DEFAULT_CACHE_SIZE: ByteSize = ByteSize(8 << 30);
+/// What stays free of the cache's disk unless `--min-free` says otherwise.
+pub const DEFAULT_MIN_FREE: ByteSize = ByteSize(0);
+/// Packages that are not in the cache, which programs without a merge plan may open in a while, unless `--mass-read` says
+/// otherwise.
+pub const DEFAULT_MASS_READ: u32 = 20;
 /// Where the daemon answers `status` unless `--control` says otherwise.
 pub const DEFAULT_CONTROL: &str = "/run/binhostfs/control.sock";
 /// How often the index is asked for, unless `--refresh` says otherwise.
@@ -50,6 +61,10 @@ pub const DEFAULT_KEYRING: &str = "/usr/share/openpgp-keys/gentoo-release.asc";
 pub const DEFAULT_PORTAGE_GNUPG: &str = portage::DEFAULT_GNUPG;
 /// The configuration file unless `--config` says otherwise. It need not exist.
 pub const DEFAULT_CONFIG: &str = "/etc/binhostfs.toml";
+/// How many bytes a day are fetched for upgrades to come, unless `prefetch-budget` says otherwise.
+pub const DEFAULT_PREFETCH_BUDGET: ByteSize = ByteSize(2 << 30);
+/// How many generations are kept, unless `generations` says otherwise: the one that is shown and two before it.
+pub const DEFAULT_GENERATIONS: NonZeroUsize = NonZeroUsize::new(3).unwrap();
 /// The shortest interval between two refreshes.
 pub const MIN_REFRESH: Duration = Duration::from_secs(1);
 
@@ -80,6 +95,8 @@ pub enum Prefetch {
     /// The rest of the plan of an emerge.
     #[default]
     Plan,
+    /// That, and what installed packages can be upgraded to.
+    World,
     /// Nothing.
     Off,
 }
@@ -179,10 +196,20 @@ pub struct RawMount {
     pub cache_dir: Option<PathBuf>,
     /// `--cache-size`.
     pub cache_size: Option<ByteSize>,
+    /// `--min-free`.
+    pub min_free: Option<ByteSize>,
+    /// `--write-budget`.
+    pub write_budget: Option<ByteSize>,
+    /// `--mass-read`.
+    pub mass_read: Option<u32>,
     /// `--refresh`.
     pub refresh: Option<Duration>,
     /// `--control`.
     pub control: Option<PathBuf>,
+    /// `--control-group`.
+    pub control_group: Option<Group>,
+    /// `--listen`.
+    pub listen: Option<SocketAddr>,
     /// `--passthrough`.
     pub passthrough: Option<Passthrough>,
     /// `--prefetch`.
@@ -216,6 +243,9 @@ pub enum MountpointCheck {
     Look,
     /// It is mounted here already, by us, and not touched.
     Mounted(PathBuf),
+    /// As `Prepare`; but the mount of this device number is to be gone on with, and no daemon serves it now: it is not
+    /// touched.
+    Kept(u64),
 }
 
 /// [`MountConfig`], or why there is none; and what was found out on the way.
@@ -240,16 +270,34 @@ pub struct MountConfig {
     pub cache_dir: PathBuf,
     /// Most bytes of package bodies on disk.
     pub cache_size: ByteSize,
+    /// Bytes of the cache's disk that stay free; 0: it may be filled.
+    pub min_free: ByteSize,
+    /// Most bytes of packages written in a day; 0: any.
+    pub write_budget: ByteSize,
+    /// Packages that are not in the cache, which programs without a merge plan may open in a while; 0: any number.
+    pub mass_read: u32,
+    /// Where Portage notes what is installed on this host.
+    pub vdb: PathBuf,
     /// Mean interval between refreshes of the index.
     pub refresh: Duration,
     /// Path of the control socket.
     pub control: PathBuf,
+    /// Who may use it beside root.
+    pub control_group: Option<Group>,
+    /// Where status and metrics can be read over TCP.
+    pub listen: Option<SocketAddr>,
     /// See [`Passthrough`].
     pub passthrough: Passthrough,
     /// See [`Prefetch`].
     pub prefetch: Prefetch,
     /// See [`Writes`].
     pub writes: Writes,
+    /// With [`Prefetch::World`], bytes that are fetched in a day for upgrades to come.
+    pub prefetch_budget: ByteSize,
+    /// Where Portage has its database of what is installed, and its plans. Absolute.
+    pub portage_root: PathBuf,
+    /// How many generations are kept, with the one that is shown.
+    pub generations: NonZeroUsize,
     /// Which entries are shown, of whatever binhost.
     pub selection: Selection,
     /// See [`LibcGuard`].
@@ -283,10 +331,13 @@ impl MountConfig {
         again
     }
 
-    /// Whether `other` shows something else, or is asked at other times.
+    /// Whether `other` shows something else, is asked at other times, or has other limits.
     #[must_use]
     pub fn differs_from(&self, other: &Self) -> bool {
-        let key = |config: &Self| (config.refresh, config.libc_guard);
+        let key = |config: &Self| {
+            let limits = (config.cache_size, config.min_free, config.write_budget, config.mass_read);
+            (config.refresh, config.libc_guard, limits)
+        };
         (key(self), &self.binhosts, &self.selection) != (key(other), &other.binhosts, &other.selection)
     }
 
@@ -295,11 +346,14 @@ impl MountConfig {
         let differs = [
             ("mountpoint", self.asked != new.asked),
             ("cache-dir", self.cache_dir != new.cache_dir),
-            ("cache-size", self.cache_size != new.cache_size),
             ("control", self.control != new.control),
+            ("control-group", self.control_group != new.control_group),
+            ("listen", self.listen != new.listen),
             ("passthrough", self.passthrough != new.passthrough),
             ("prefetch", self.prefetch != new.prefetch),
             ("read-only", self.writes != new.writes),
+            ("prefetch-budget", self.prefetch_budget != new.prefetch_budget),
+            ("generations", self.generations != new.generations),
         ];
         differs.into_iter().filter_map(|(key, differs)| differs.then_some(key))
     }
@@ -310,10 +364,34 @@ fn portage_config_root() -> Option<PathBuf> {
     std::env::var_os("PORTAGE_CONFIGROOT").filter(|root| !root.is_empty()).map(PathBuf::from)
 }
 
+/// Where systemd put what it hands to the service in secret. `None`: nowhere.
+fn credentials_directory() -> Option<PathBuf> {
+    std::env::var_os("CREDENTIALS_DIRECTORY").filter(|path| !path.is_empty()).map(PathBuf::from)
+}
+
 /// The log filter: `RUST_LOG`, e.g. `debug` or `info,binhostfs::fetch=debug`. `None`: not set or empty.
 #[must_use]
 pub fn log_filter() -> Option<String> {
     std::env::var("RUST_LOG").ok().filter(|filter| !filter.trim().is_empty())
+}
+
+/// Whether output on a terminal may have colours: <https://no-color.org/>, and what the terminal is.
+#[must_use]
+pub fn wants_colour() -> bool {
+    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+    set("NO_COLOR").is_none() && set("TERM").is_none_or(|term| term != "dumb")
+}
+
+/// Names the variable of [`kept_descriptors`].
+pub const KEPT_VARIABLE: &str = "BINHOSTFS_KEPT";
+
+/// Numbers of the descriptors that the process which started this one left open for it, as
+/// `BINHOSTFS_KEPT=DEVICE,LEDGER,BENEATH`; without the last one there is none.
+#[must_use]
+pub fn kept_descriptors() -> Option<(i32, i32, Option<i32>)> {
+    let text = std::env::var(KEPT_VARIABLE).ok()?;
+    let mut numbers = text.split(',').map(|number| number.parse().ok());
+    Some((numbers.next()??, numbers.next()??, numbers.next().flatten()))
 }
 
 /// Whether standard error goes to journald, which adds time and priority itself.

@@ -2,9 +2,15 @@
 
 use std::io;
 use std::path::{Component, Path, PathBuf};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use super::mountinfo::mount_on;
 
 /// `errno` of a FUSE mount whose daemon is gone.
 const ENOTCONN: i32 = 107;
+/// How long a mount of ours may take to answer.
+const ANSWER: Duration = Duration::from_secs(10);
 /// Type of our own mounts in mountinfo.
 const OWN_TYPE: &str = "fuse.binhostfs";
 
@@ -37,6 +43,16 @@ pub enum MountpointError {
         "binhostfs is mounted on {0} already: `binhostfs status` says how it does; stop it first, or mount on another directory"
     )]
     Running(PathBuf),
+    /// A mount that nobody serves, and whose connection somebody holds.
+    #[error(
+        "a binhostfs is mounted on {path}, and did not answer within {} s: it hangs, or somebody keeps its place for a daemon to \
+         come; stop that service, or remove the mount with `umount -l {path}`",
+        ANSWER.as_secs()
+    )]
+    Silent {
+        /// The mountpoint.
+        path: PathBuf,
+    },
     /// A dead mount of a killed daemon could not be removed.
     #[error(
         "{path} is the dead mount of an earlier binhostfs, and unmounting it failed: {source}; try `umount -l {path}` as root"
@@ -57,6 +73,18 @@ pub(super) fn check(path: &Path) -> Result<PathBuf, MountpointError> {
     let real = absolute.canonicalize().map_err(missing)?;
     clear_dead(&real)?;
     free_directory(real)
+}
+
+/// The same, where the mount with number `device` may be there already, without a daemon: nothing is asked of it.
+pub(super) fn check_kept(path: &Path, device: u64) -> Result<PathBuf, MountpointError> {
+    let missing = |source| MountpointError::Missing { path: path.to_owned(), source };
+    let absolute = std::path::absolute(path).map_err(missing)?;
+    for path in [absolute.clone(), resolved(&absolute)] {
+        if mount_on(&path).map_err(missing)?.is_some_and(|mount| mount.device == device) {
+            return Ok(path);
+        }
+    }
+    check(path)
 }
 
 /// The same, and nothing is changed. `true`: a mount of binhostfs's is there, dead or alive.
@@ -111,8 +139,10 @@ fn clear_dead(path: &Path) -> Result<(), MountpointError> {
         // The kernel may answer stat(2) of a dead mount from its cache for an hour; statfs(2) always asks the daemon. Other
         // file systems are left alone: one on a silent server would hang.
         let ours = mounted_at(path).ok().flatten().is_some_and(|what| what.starts_with(OWN_TYPE));
-        let alive = || if ours { rustix::fs::statfs(path).map(drop).map_err(io::Error::from) } else { Ok(()) };
-        match path.metadata().and_then(|_| alive()) {
+        match if ours { ask(path) } else { path.metadata().map(drop) } {
+            Err(error) if ours && error.kind() == io::ErrorKind::TimedOut => {
+                return Err(MountpointError::Silent { path: path.to_owned() });
+            }
             Err(error) if error.raw_os_error() == Some(ENOTCONN) => {
                 let dead = |source| MountpointError::Dead { path: path.to_owned(), source };
                 if !ours {
@@ -127,37 +157,22 @@ fn clear_dead(path: &Path) -> Result<(), MountpointError> {
     Ok(())
 }
 
-/// Type and source of the topmost mount on `path`. Source: proc_pid_mountinfo(5).
-fn mounted_at(path: &Path) -> io::Result<Option<String>> {
-    let text = std::fs::read_to_string("/proc/self/mountinfo")?;
-    let wanted = path.to_string_lossy();
-    let found = text.lines().rev().find_map(|line| {
-        let (before, after) = line.split_once(" - ")?;
-        (unescape(before.split(' ').nth(4)?) == wanted).then(|| {
-            let mut fields = after.split(' ');
-            format!("{} from {}", fields.next().unwrap_or_default(), unescape(fields.next().unwrap_or_default()))
-        })
-    });
-    Ok(found)
+/// Asks a mount of ours whether anybody is there. It may be that nobody answers, ever: then a thread is left waiting, which ends
+/// with the process.
+fn ask(path: &Path) -> io::Result<()> {
+    let (sender, answer) = mpsc::channel();
+    let path = path.to_owned();
+    let asking = move || {
+        // Nobody may wait any more.
+        let _ = sender.send(rustix::fs::statfs(&path).map(drop).map_err(io::Error::from));
+    };
+    std::thread::Builder::new().name("mountpoint".to_owned()).spawn(asking)?;
+    answer.recv_timeout(ANSWER).unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
-/// Undoes the kernel's `\040` for a space and the like.
-fn unescape(text: &str) -> String {
-    let mut parts = text.split('\\');
-    let mut out = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        match (part.get(..3).and_then(|octal| u8::from_str_radix(octal, 8).ok()), part.get(3..)) {
-            (Some(byte), Some(rest)) => {
-                out.push(char::from(byte));
-                out.push_str(rest);
-            }
-            _ => {
-                out.push('\\');
-                out.push_str(part);
-            }
-        }
-    }
-    out
+/// Type and source of the topmost mount on `path`.
+fn mounted_at(path: &Path) -> io::Result<Option<String>> {
+    Ok(mount_on(path)?.map(|mount| format!("{} from {}", mount.kind, mount.source)))
 }
 
 #[cfg(test)]
@@ -199,11 +214,5 @@ mod tests {
             };
             assert_eq!(resolved(&real.join(path)), wanted, "{path}");
         }
-    }
-
-    #[test]
-    fn mountinfo_escapes() {
-        assert_eq!(unescape(r"/mnt/a\040b\134c"), r"/mnt/a b\c");
-        assert_eq!(unescape(r"/mnt/\"), r"/mnt/\");
     }
 }

@@ -1,5 +1,7 @@
 //! Where command line, `/etc/binhostfs.toml` and Portage's files meet.
 
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,8 +12,9 @@ use super::own::{self, Own};
 use super::portage::{self, Files, Places, Portage, PortageError};
 use super::{
     ByteSize, ConfigError, ConfigFiles, DEFAULT_CACHE_DIR, DEFAULT_CACHE_SIZE, DEFAULT_CONFIG, DEFAULT_CONTROL,
-    DEFAULT_PORTAGE_GNUPG, DEFAULT_REFRESH, Interval, LibcGuard, MIN_REFRESH, MountConfig, MountpointCheck,
-    Passthrough, Prefetch, RawMount, Resolution, Selection, SignaturePolicy, Writes, mountpoint, portage_config_root,
+    DEFAULT_GENERATIONS, DEFAULT_MASS_READ, DEFAULT_MIN_FREE, DEFAULT_PORTAGE_GNUPG, DEFAULT_PREFETCH_BUDGET,
+    DEFAULT_REFRESH, Interval, LibcGuard, MIN_REFRESH, MountConfig, MountpointCheck, Passthrough, Prefetch, RawMount,
+    Resolution, Selection, SignaturePolicy, Writes, mountpoint, portage_config_root,
 };
 use crate::index::Atom;
 
@@ -124,9 +127,12 @@ impl Resolver<'_> {
         };
         let prefetch = |choice: &Prefetch| match choice {
             Prefetch::Plan => "plan".to_owned(),
+            Prefetch::World => "world".to_owned(),
             Prefetch::Off => "off".to_owned(),
         };
         let writes = |choice: &Writes| (*choice == Writes::Refused).to_string();
+        let any_size = |size: &ByteSize| if size.0 == 0 { "any".to_owned() } else { size.to_string() };
+        let any_number = |number: &u32| if *number == 0 { "any".to_owned() } else { number.to_string() };
         let mut absolute = |key, given: &Option<PathBuf>, option, own: &Option<Sourced<PathBuf>>, default: &str| {
             let value = self.value(key, given, option, own, PathBuf::from(default), path);
             std::path::absolute(&value).unwrap_or(value)
@@ -136,6 +142,8 @@ impl Resolver<'_> {
             binhosts: Vec::new(),
             cache_dir: absolute("cache-dir", &raw.cache_dir, "--cache-dir", &own.cache_dir, DEFAULT_CACHE_DIR),
             control: absolute("control", &raw.control, "--control", &own.control, DEFAULT_CONTROL),
+            control_group: self.optional("control-group", &raw.control_group, "--control-group", &own.control_group),
+            listen: self.listen(),
             cache_size: self.value(
                 "cache-size",
                 &raw.cache_size,
@@ -144,6 +152,31 @@ impl Resolver<'_> {
                 DEFAULT_CACHE_SIZE,
                 ByteSize::to_string,
             ),
+            min_free: self.value(
+                "min-free",
+                &raw.min_free,
+                "--min-free",
+                &own.min_free,
+                DEFAULT_MIN_FREE,
+                ByteSize::to_string,
+            ),
+            write_budget: self.value(
+                "write-budget",
+                &raw.write_budget,
+                "--write-budget",
+                &own.write_budget,
+                ByteSize(0),
+                any_size,
+            ),
+            mass_read: self.value(
+                "mass-read",
+                &raw.mass_read,
+                "--mass-read",
+                &own.mass_read,
+                DEFAULT_MASS_READ,
+                any_number,
+            ),
+            vdb: self.found.places.vdb(),
             refresh: self.value("refresh", &raw.refresh, "--refresh", &own.refresh, DEFAULT_REFRESH, span),
             passthrough: self.value(
                 "passthrough",
@@ -155,6 +188,23 @@ impl Resolver<'_> {
             ),
             prefetch: self.value("prefetch", &raw.prefetch, "--prefetch", &own.prefetch, Prefetch::default(), prefetch),
             writes: self.value("read-only", &raw.writes, "--read-only", &own.writes, Writes::default(), writes),
+            prefetch_budget: self.value(
+                "prefetch-budget",
+                &None,
+                "",
+                &own.prefetch_budget,
+                DEFAULT_PREFETCH_BUDGET,
+                ByteSize::to_string,
+            ),
+            portage_root: self.found.places.config_root.clone(),
+            generations: self.value(
+                "generations",
+                &None,
+                "",
+                &own.generations,
+                DEFAULT_GENERATIONS,
+                NonZeroUsize::to_string,
+            ),
             selection: self.selection(),
             libc_guard: self.libc_guard(),
             portage_gnupg: self.portage_gnupg(),
@@ -175,6 +225,28 @@ impl Resolver<'_> {
     ) -> T {
         let value = first([Sourced::option(given.clone(), option), own.clone()], default);
         self.report.note(key, value, shown)
+    }
+
+    /// The same for what there need not be.
+    fn optional<T: Clone + ToString>(
+        &mut self,
+        key: &str,
+        given: &Option<T>,
+        option: &'static str,
+        own: &Option<Sourced<T>>,
+    ) -> Option<T> {
+        let said = Sourced::option(given.clone(), option).or_else(|| own.clone())?;
+        Some(self.report.note(key, said, T::to_string))
+    }
+
+    fn listen(&mut self) -> Option<SocketAddr> {
+        let listen = self.optional("listen", &self.raw.listen, "--listen", &self.found.own.listen)?;
+        if !listen.ip().is_loopback() {
+            let warning = "whoever reaches it can read which packages this machine uses, and nothing is encrypted; \
+                           127.0.0.1 is for this machine alone";
+            self.report.warn(format!("status and metrics are on {listen}: {warning}"));
+        }
+        Some(listen)
     }
 
     /// The mountpoint as it was named, absolute.
@@ -201,6 +273,7 @@ impl Resolver<'_> {
         match check {
             MountpointCheck::Prepare => Ok(mountpoint::check(asked)?),
             MountpointCheck::Mounted(mountpoint) => Ok(mountpoint.clone()),
+            MountpointCheck::Kept(device) => Ok(mountpoint::check_kept(asked, *device)?),
             MountpointCheck::Look => {
                 let (path, own) = mountpoint::look(asked)?;
                 if own {

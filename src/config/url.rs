@@ -7,6 +7,8 @@ use std::str::FromStr;
 use sha2::{Digest as _, Sha256};
 use url::Url;
 
+use super::logins::Logins;
+
 /// An http, https or file URL of a directory that holds `Packages`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct BinhostUrl(Url);
@@ -58,6 +60,18 @@ impl BinhostUrl {
             segments.pop_if_empty().extend(path.split('/'));
         }
         url
+    }
+
+    /// The same, asked as whom `logins` says for its host, unless it says so itself.
+    #[must_use]
+    pub(super) fn with_login(mut self, logins: &Logins) -> Self {
+        let known = self.0.host_str().filter(|_| self.0.username().is_empty() && !self.is_file());
+        if let Some((user, password)) = known.and_then(|host| logins.of(host)) {
+            // Neither can fail where there is a host.
+            let _ = self.0.set_username(user);
+            let _ = self.0.set_password(Some(password));
+        }
+        self
     }
 
     /// Whether bytes from it come over TLS.

@@ -1,31 +1,43 @@
 //! The asking side of the socket.
 
 use std::io;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::index::Atom;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper::{Method, Request};
+use hyper::header::SERVER;
+use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
+use super::prefetch::{self, Either};
 use super::{
-    ACCEPT_OLDER, ATOM, PACKAGES_PATH, Packages, REFRESH_PATH, Refreshed, STATUS_PATH, Status, VERIFY_PATH,
-    VerifyResult,
+    ACCEPT_OLDER, ATOM, GENERATIONS_PATH, Generations, KEEP_PATH, Keep, Managed, NO_METHOD, NO_RESOURCE, PACKAGES_PATH,
+    PREFETCH_PATH, Packages, PrefetchJob, PrefetchStatus, PrefetchWish, REFRESH_PATH, RELOAD_PATH, ROLLBACK_PATH,
+    RUN_PATH, Refreshed, Reloading, RollbackTo, Run, STATUS_PATH, Status, Task, VERIFY_PATH, VerifyResult,
 };
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// A refresh tries every URL, with patience.
 const REFRESH_TIMEOUT: Duration = Duration::from_secs(600);
+/// Large indexes are read and written, on a small machine; no binhost is waited for.
+const ROLLBACK_TIMEOUT: Duration = Duration::from_secs(120);
 /// A cache may be large, and its disk slow.
 const VERIFY_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
+/// What this one is.
+const OWN: &str = concat!("version ", env!("CARGO_PKG_VERSION"));
+/// Between the end of a run of the program and the first answer of the next.
+const RELOAD_TIMEOUT: Duration = Duration::from_secs(120);
+/// How often it is looked for.
+const RELOAD_POLL: Duration = Duration::from_millis(30);
 /// Largest answer that is read, bytes.
 const MAX_ANSWER: usize = 256 << 20;
 
-/// Why there is no status.
+/// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// Nobody answers.
@@ -36,9 +48,41 @@ pub enum ClientError {
         /// Why.
         source: io::Error,
     },
+    /// There is no socket to ask on.
+    #[error(
+        "{0} is no socket, and so not that of a binhostfs; --control takes the same path as that of `binhostfs mount`"
+    )]
+    NotASocket(PathBuf),
+    /// Somebody else answers.
+    #[error(
+        "what answers on {path} is no binhostfs ({reason}); --control takes the same path as that of `binhostfs mount`"
+    )]
+    Stranger {
+        /// The socket's path.
+        path: PathBuf,
+        /// What is wrong with the answer.
+        reason: String,
+    },
     /// Not allowed to ask.
-    #[error("{0} may only be used by the user that runs the daemon (root)")]
+    #[error("{0} may only be used by root, and by the group that `control-group` names if the daemon has one")]
     NotAllowed(PathBuf),
+    /// The daemon says why not.
+    #[error("{0}")]
+    Refused(String),
+    /// The daemon does not know what it is asked for.
+    #[error(
+        "the binhostfs behind {path} is {other}, and does not know what this one, {own}, asks for ({what}): after an \
+         upgrade the daemon has to be started again",
+        own = OWN
+    )]
+    Unknown {
+        /// The socket's path.
+        path: PathBuf,
+        /// What the daemon says that it is.
+        other: String,
+        /// What was asked for.
+        what: String,
+    },
     /// An answer that makes no sense, or none.
     #[error("{path}: {reason}")]
     BadAnswer {
@@ -63,7 +107,14 @@ pub async fn get_status(path: &Path) -> Result<Status, ClientError> {
 /// See [`ClientError`]. That the refresh failed is in the answer.
 pub async fn refresh(path: &Path, accept_older: bool) -> Result<Refreshed, ClientError> {
     let query = if accept_older { format!("{REFRESH_PATH}?{ACCEPT_OLDER}") } else { REFRESH_PATH.to_owned() };
-    ask(path, Method::POST, &query, REFRESH_TIMEOUT).await
+    let answer: Refreshed = ask(path, Method::POST, &query, REFRESH_TIMEOUT).await?;
+    if answer.summary.is_none() && answer.error.is_none() {
+        let reason = format!(
+            "its answer says neither what is shown now nor what failed; it is another version than this, {OWN}"
+        );
+        return Err(ClientError::BadAnswer { path: path.to_owned(), reason });
+    }
+    Ok(answer)
 }
 
 /// Asks the daemon behind `path` what becomes of packages that match, or of all.
@@ -82,12 +133,126 @@ pub async fn get_packages(path: &Path, atoms: &[Atom]) -> Result<Packages, Clien
     }
 }
 
+/// Has the daemon behind `path` do something with cached packages.
+///
+/// # Errors
+/// See [`ClientError`].
+pub async fn manage(path: &Path, task: Task, names: &[String]) -> Result<Managed, ClientError> {
+    let Some((_, changes, resource)) = Task::ALL.iter().find(|(known, ..)| *known == task) else {
+        return Err(ClientError::BadAnswer { path: path.to_owned(), reason: format!("{task:?} has no resource") });
+    };
+    let (start, length) = (format!("{resource}?"), resource.len() + 1);
+    let mut query = url::form_urlencoded::Serializer::for_suffix(start, length);
+    query.extend_pairs(names.iter().map(|name| (ATOM, name)));
+    let method = if *changes { Method::POST } else { Method::GET };
+    let answer: Managed = ask(path, method, &query.finish(), REFRESH_TIMEOUT).await?;
+    match answer.error {
+        Some(reason) => Err(ClientError::Refused(reason)),
+        None => Ok(answer),
+    }
+}
+
+/// Asks the daemon behind `path` what generations it has.
+///
+/// # Errors
+/// See [`ClientError`].
+pub async fn get_generations(path: &Path) -> Result<Generations, ClientError> {
+    ask(path, Method::GET, GENERATIONS_PATH, ROLLBACK_TIMEOUT).await
+}
+
+/// Has the daemon behind `path` show another generation.
+///
+/// # Errors
+/// See [`ClientError`]. That it cannot be is in the answer.
+pub async fn rollback(path: &Path, to: RollbackTo) -> Result<Refreshed, ClientError> {
+    let query = match to {
+        RollbackTo::Latest => format!("{ROLLBACK_PATH}?to=latest"),
+        RollbackTo::Previous => ROLLBACK_PATH.to_owned(),
+        RollbackTo::Generation(number) => format!("{ROLLBACK_PATH}?to={number}"),
+    };
+    ask(path, Method::POST, &query, ROLLBACK_TIMEOUT).await
+}
+
+/// Has the daemon behind `path` keep a generation, or not.
+///
+/// # Errors
+/// See [`ClientError`]. That it cannot be is in the answer.
+pub async fn keep(path: &Path, number: u64, keep: Keep) -> Result<Refreshed, ClientError> {
+    let query = format!("{KEEP_PATH}?generation={number}&keep={}", keep == Keep::Always);
+    ask(path, Method::POST, &query, ROLLBACK_TIMEOUT).await
+}
+
+/// Has the daemon behind `path` fetch packages before anybody opens them; the number to ask by.
+///
+/// # Errors
+/// See [`ClientError`].
+pub async fn prefetch(path: &Path, wish: &PrefetchWish) -> Result<u64, ClientError> {
+    let query = format!("{PREFETCH_PATH}?{}", prefetch::query(wish));
+    either(path, Method::POST, &query).await.map(|PrefetchJob { job }| job)
+}
+
+/// Asks the daemon behind `path` how far that is, and what is done with from number `since` on.
+///
+/// # Errors
+/// See [`ClientError`].
+pub async fn prefetch_status(path: &Path, job: u64, since: u64) -> Result<PrefetchStatus, ClientError> {
+    either(path, Method::GET, &format!("{PREFETCH_PATH}?job={job}&since={since}")).await
+}
+
+/// Has the daemon behind `path` stop that; what was fetched stays.
+///
+/// # Errors
+/// See [`ClientError`].
+pub async fn stop_prefetch(path: &Path, job: u64, since: u64) -> Result<PrefetchStatus, ClientError> {
+    either(path, Method::DELETE, &format!("{PREFETCH_PATH}?job={job}&since={since}")).await
+}
+
+/// What was asked for, or why there is none.
+async fn either<T: DeserializeOwned>(path: &Path, method: Method, what: &str) -> Result<T, ClientError> {
+    match ask(path, method, what, ROLLBACK_TIMEOUT).await? {
+        Either::Answer(answer) => Ok(answer),
+        Either::Refused(Refreshed { error, .. }) => Err(ClientError::Refused(
+            error.unwrap_or_else(|| format!("{}: an answer without any reason", path.display())),
+        )),
+    }
+}
+
 /// Has the daemon behind `path` read its whole cache again, and waits for it.
 ///
 /// # Errors
 /// See [`ClientError`].
 pub async fn verify(path: &Path) -> Result<VerifyResult, ClientError> {
     ask(path, Method::POST, VERIFY_PATH, VERIFY_TIMEOUT).await
+}
+
+/// Has the daemon behind `path` run its program anew, and waits until that answers.
+///
+/// # Errors
+/// See [`ClientError`]. It would not start, or did not.
+pub async fn reload(path: &Path) -> Result<(), ClientError> {
+    let bad = |reason: String| ClientError::BadAnswer { path: path.to_owned(), reason };
+    let before: Run = ask(path, Method::GET, RUN_PATH, TIMEOUT).await?;
+    let answer: Reloading = ask(path, Method::POST, RELOAD_PATH, RELOAD_TIMEOUT).await?;
+    if let Some(error) = answer.error {
+        return Err(bad(error));
+    }
+    let begun = tokio::time::Instant::now();
+    loop {
+        match ask::<Run>(path, Method::GET, RUN_PATH, TIMEOUT).await {
+            Ok(run) if run != before => return Ok(()),
+            Ok(_) | Err(_) if begun.elapsed() < RELOAD_TIMEOUT => tokio::time::sleep(RELOAD_POLL).await,
+            Ok(_) => return Err(bad("it was not run anew; its log says why".to_owned())),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+impl ClientError {
+    /// Whether there is nobody who could be asked.
+    #[must_use]
+    pub fn is_nobody(&self) -> bool {
+        matches!(self, Self::NoDaemon { .. } | Self::NotASocket(_) | Self::Stranger { .. })
+    }
 }
 
 async fn ask<T: DeserializeOwned>(
@@ -98,26 +263,97 @@ async fn ask<T: DeserializeOwned>(
 ) -> Result<T, ClientError> {
     let stream = UnixStream::connect(path).await.map_err(|source| match source.kind() {
         io::ErrorKind::PermissionDenied => ClientError::NotAllowed(path.to_owned()),
+        io::ErrorKind::ConnectionRefused if !is_socket(path) => ClientError::NotASocket(path.to_owned()),
         _ => ClientError::NoDaemon { path: path.to_owned(), source },
     })?;
     let bad = |reason: String| ClientError::BadAnswer { path: path.to_owned(), reason };
     match tokio::time::timeout(timeout, exchange(stream, method, what)).await {
         Err(_) => Err(bad(format!("no answer within {} s", timeout.as_secs()))),
-        Ok(answer) => answer.map_err(bad),
+        Ok(Err(Failure::NoHttp(reason))) => Err(ClientError::Stranger { path: path.to_owned(), reason }),
+        Ok(Err(Failure::Broken(reason))) => Err(bad(reason)),
+        Ok(Ok(answer)) => answer.read(path, what),
     }
 }
 
-async fn exchange<T: DeserializeOwned>(stream: UnixStream, method: Method, what: &str) -> Result<T, String> {
-    let text = |error: &dyn std::error::Error| error.to_string();
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| text(&e))?;
+fn is_socket(path: &Path) -> bool {
+    path.metadata().is_ok_and(|metadata| metadata.file_type().is_socket())
+}
+
+/// What came.
+struct Answer {
+    code: StatusCode,
+    /// The version that the daemon says it has; none: it is no binhostfs, or an old one.
+    version: Option<String>,
+    body: Bytes,
+}
+
+impl Answer {
+    fn read<T: DeserializeOwned>(self, path: &Path, what: &str) -> Result<T, ClientError> {
+        let path = path.to_owned();
+        let error = match serde_json::from_slice(&self.body) {
+            Ok(answer) if !self.is_unknown() => return Ok(answer),
+            Ok(_) => None,
+            Err(error) => Some(error),
+        };
+        let Self { code, version, .. } = &self;
+        let other =
+            version.as_ref().map_or_else(|| "of another version".to_owned(), |version| format!("version {version}"));
+        match error {
+            _ if self.is_unknown() && self.is_ours() => {
+                let what = what.split('?').next().unwrap_or_default().to_owned();
+                Err(ClientError::Unknown { path, other, what })
+            }
+            Some(error) if self.is_ours() => {
+                let reason = format!(
+                    "its answer (status {code}) is not understood ({error}); it is {other}, this is {OWN}: after an \
+                     upgrade the daemon has to be started again"
+                );
+                Err(ClientError::BadAnswer { path, reason })
+            }
+            _ => Err(ClientError::Stranger { path, reason: format!("status {code}") }),
+        }
+    }
+
+    /// What there is no more of, or not yet, may be 404 as well.
+    fn is_unknown(&self) -> bool {
+        let says = |word: &str| self.body.windows(word.len()).any(|window| window == word.as_bytes());
+        self.code == StatusCode::NOT_FOUND && says(NO_RESOURCE)
+            || self.code == StatusCode::METHOD_NOT_ALLOWED && says(NO_METHOD)
+    }
+
+    /// Old ones do not say their version, but answer with JSON.
+    fn is_ours(&self) -> bool {
+        self.version.is_some() || serde_json::from_slice::<serde_json::Value>(&self.body).is_ok()
+    }
+}
+
+/// Why there is none.
+enum Failure {
+    /// What came is not HTTP.
+    NoHttp(String),
+    Broken(String),
+}
+
+impl From<hyper::Error> for Failure {
+    fn from(error: hyper::Error) -> Self {
+        if error.is_parse() { Self::NoHttp(error.to_string()) } else { Self::Broken(error.to_string()) }
+    }
+}
+
+async fn exchange(stream: UnixStream, method: Method, what: &str) -> Result<Answer, Failure> {
+    let broken = |error: &dyn std::error::Error| Failure::Broken(error.to_string());
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
     let request = Request::builder().method(method).uri(what).header("host", "binhostfs");
-    let request = request.body(Empty::<Bytes>::new()).map_err(|e| text(&e))?;
-    let response = sender.send_request(request).await.map_err(|e| text(&e))?;
+    let request = request.body(Empty::<Bytes>::new()).map_err(|e| broken(&e))?;
+    let response = sender.send_request(request).await?;
     let code = response.status();
-    let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await.map_err(|e| e.to_string())?.to_bytes();
-    serde_json::from_slice(&body).map_err(|error| {
-        format!("its answer (status {code}) is not understood ({error}); is it another version of binhostfs?")
-    })
+    let said = response.headers().get(SERVER).and_then(|value| value.to_str().ok());
+    let version = said.and_then(|said| said.strip_prefix("binhostfs/")).map(str::to_owned);
+    let body = Limited::new(response.into_body(), MAX_ANSWER)
+        .collect()
+        .await
+        .map_err(|e| Failure::Broken(e.to_string()))?
+        .to_bytes();
+    Ok(Answer { code, version, body })
 }

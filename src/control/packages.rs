@@ -1,10 +1,14 @@
 //! What becomes of packages, for the daemon and for who asks. Fields are only ever added.
 
 use std::fmt;
+use std::time::{Duration, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
 use crate::config::ByteSize;
+
+/// httpdate goes no further, seconds since the epoch.
+const YEAR_9999: u64 = 253_402_300_800;
 
 /// The answer to a question about packages.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -26,6 +30,28 @@ pub enum PackageState {
     LeftOut,
 }
 
+/// A process that opened a package.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallerStatus {
+    /// Its number; 0: in a pid namespace that the daemon does not see.
+    pub pid: u32,
+    /// What it is called; empty: not known.
+    pub name: String,
+    /// When, s since the epoch.
+    pub time: u64,
+}
+
+/// For a person.
+impl fmt::Display for CallerStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self { pid: 0, .. } => f.write_str("a process in a pid namespace of its own"),
+            Self { pid, name, .. } if name.is_empty() => write!(f, "process {pid}"),
+            Self { pid, name, .. } => write!(f, "{name} (process {pid})"),
+        }
+    }
+}
+
 /// An entry of a binhost's index.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PackageStatus {
@@ -37,6 +63,9 @@ pub struct PackageStatus {
     pub slot: String,
     /// USE, as it was built.
     pub use_flags: String,
+    /// What USE has to say of the package's own flags for emerge to take this build; none where it has no flags.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub use_needed: Option<String>,
     /// SIZE, bytes.
     pub size: u64,
     /// The binhost.
@@ -51,6 +80,21 @@ pub struct PackageStatus {
     pub dependency: Option<String>,
     /// Whether it is in the cache and can be opened at once.
     pub cached: bool,
+    /// Whether it is pinned, be it in the cache or not.
+    #[serde(default)]
+    pub pinned: bool,
+    /// When what is cached was fetched, s since the epoch.
+    #[serde(default)]
+    pub since: Option<u64>,
+    /// SHA-256 of what is cached.
+    #[serde(default)]
+    pub sha256: Option<String>,
+    /// The URL of the binhost that what is cached was fetched from, where that is known.
+    #[serde(default)]
+    pub source: Option<String>,
+    /// Who opened it last, where that was lately.
+    #[serde(default)]
+    pub caller: Option<CallerStatus>,
     /// How what is cached was verified: fingerprint of the certificate that signed it, or `digests`.
     pub verified_by: Option<String>,
     /// Why it could not be had lately.
@@ -61,8 +105,13 @@ impl PackageStatus {
     /// One line: in the cache or not, size, path, binhost.
     #[must_use]
     pub fn line(&self) -> String {
-        let Self { path, binhost, size, cached, .. } = self;
-        let (cached, size) = (if *cached { "cached" } else { "-" }, ByteSize(*size).to_string());
+        let Self { path, binhost, size, cached, pinned, .. } = self;
+        let cached = match (cached, pinned) {
+            (true, true) => "pinned",
+            (true, false) => "cached",
+            (false, _) => "-",
+        };
+        let size = ByteSize(*size).to_string();
         format!("{cached:<7} {size:>10}  {path}  {binhost}")
     }
 }
@@ -87,14 +136,35 @@ impl fmt::Display for PackageStatus {
             Some(key) => writeln!(f, "  cached    verified, signed by {key}")?,
             None => writeln!(f, "  cached    no: fetched when it is opened")?,
         }
+        if self.pinned {
+            writeln!(f, "  pinned    it is not evicted")?;
+        }
+        if let Some(since) = self.since.map(date) {
+            let source = self.source.as_ref().map(|url| format!(", from {url}")).unwrap_or_default();
+            writeln!(f, "  fetched   {since}{source}")?;
+        }
+        if let Some(caller) = &self.caller {
+            writeln!(f, "  opened    {}, the last time by {caller}", date(caller.time))?;
+        }
         if let Some(dependency) = &self.dependency {
             writeln!(f, "  added     {dependency} to RDEPEND (libc-guard)")?;
         }
         if let Some(failure) = &self.failure {
             writeln!(f, "  failed    {failure}")?;
         }
-        writeln!(f, "  USE       {}", self.use_flags)
+        writeln!(f, "  USE       {}", self.use_flags)?;
+        match self.use_needed.as_ref().filter(|_| self.state == PackageState::Shown) {
+            Some(flags) => writeln!(f, "  needs     USE=\"{flags}\", else emerge -k passes over it"),
+            None => Ok(()),
+        }
     }
+}
+
+/// `Mon, 23 Nov 2026 01:00:00 GMT`
+fn date(seconds: u64) -> String {
+    // What no calendar has is shown as it came.
+    let time = UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).filter(|_| seconds < YEAR_9999);
+    time.map_or_else(|| seconds.to_string(), httpdate::fmt_http_date)
 }
 
 #[cfg(test)]
@@ -108,6 +178,7 @@ mod tests {
             build_id: Some(3),
             slot: "0/2".to_owned(),
             use_flags: "nls".to_owned(),
+            use_needed: Some("nls -doc".to_owned()),
             size: 3 << 20,
             binhost: "own".to_owned(),
             path: "own/app-misc/hello/hello-2.0-3.gpkg.tar".to_owned(),
@@ -115,6 +186,11 @@ mod tests {
             reason: Some("another binhost's package is at its path".to_owned()),
             dependency: Some(">=sys-libs/glibc-2.41".to_owned()),
             cached: true,
+            pinned: true,
+            since: Some(1_795_395_600),
+            sha256: Some("12".to_owned()),
+            source: Some("https://a/".to_owned()),
+            caller: Some(CallerStatus { pid: 7, name: "emerge".to_owned(), time: 1_795_395_660 }),
             verified_by: Some("ABCD".to_owned()),
             failure: None,
         };
@@ -122,15 +198,22 @@ mod tests {
 app-misc/hello-2.0:0/2, build 3, 3.0 MiB from own
   shown     at own/app-misc/hello/hello-2.0-3.gpkg.tar: another binhost's package is at its path
   cached    verified, signed by ABCD
+  pinned    it is not evicted
+  fetched   Mon, 23 Nov 2026 01:00:00 GMT, from https://a/
+  opened    Mon, 23 Nov 2026 01:01:00 GMT, the last time by emerge (process 7)
   added     >=sys-libs/glibc-2.41 to RDEPEND (libc-guard)
   USE       nls
+  needs     USE=\"nls -doc\", else emerge -k passes over it
 ";
         assert_eq!(shown.to_string(), expected);
-        assert_eq!(shown.line(), "cached     3.0 MiB  own/app-misc/hello/hello-2.0-3.gpkg.tar  own");
+        assert_eq!(shown.line(), "pinned     3.0 MiB  own/app-misc/hello/hello-2.0-3.gpkg.tar  own");
         let left_out = PackageStatus {
             state: PackageState::LeftOut,
             reason: Some("wrong MD5".to_owned()),
             cached: false,
+            pinned: false,
+            since: None,
+            caller: None,
             verified_by: None,
             dependency: None,
             failure: Some("refused".to_owned()),
@@ -148,5 +231,11 @@ app-misc/hello-2.0:0/2, build 3, 3.0 MiB from own
         let json = serde_json::to_string(&all).unwrap();
         assert!(json.contains("\"state\":\"left-out\""));
         assert_eq!(serde_json::from_str::<Packages>(&json).unwrap(), all);
+        let caller = |pid, name: &str| CallerStatus { pid, name: name.to_owned(), time: 0 }.to_string();
+        assert_eq!(
+            (caller(7, ""), caller(0, "x")),
+            ("process 7".to_owned(), "a process in a pid namespace of its own".to_owned())
+        );
+        assert_eq!(date(u64::MAX), u64::MAX.to_string());
     }
 }

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,17 +12,25 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, REFERRER_POLICY, SERVER, X_CONTENT_TYPE_OPTIONS,
+};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::UnixListener;
 
-use super::{ACCEPT_OLDER, ATOM, Control, PACKAGES_PATH, Packages, REFRESH_PATH, Refreshed, STATUS_PATH, VERIFY_PATH};
+use super::{
+    ACCEPT_OLDER, ATOM, Control, GENERATIONS_PATH, KEEP_PATH, METRICS_PATH, Managed, NO_METHOD, NO_RESOURCE,
+    PACKAGES_PATH, PAGE_PATH, PREFETCH_PATH, Packages, REFRESH_PATH, RELOAD_PATH, ROLLBACK_PATH, RUN_PATH, Refreshed,
+    Reloading, Run, STATUS_PATH, STYLE_PATH, Task, VERIFY_PATH, exposition, generations, page, prefetch,
+};
+use crate::config::Group;
 use crate::index::Atom;
+use crate::metrics::Exposition;
 
 /// Connections at the same time; more wait.
-const MAX_CONNECTIONS: usize = 16;
+pub const MAX_CONNECTIONS: usize = 16;
 /// How long a client may take to ask.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -32,6 +40,27 @@ pub enum ControlError {
     /// Another daemon answers there.
     #[error("another binhostfs answers on {0} already: give each mount its own socket with --control")]
     InUse(PathBuf),
+    /// The socket cannot be given to the group.
+    #[error(
+        "giving the control socket {path} to the group {group}: {source}; in a systemd unit, say Group={group} in a \
+         drop-in (systemctl edit)"
+    )]
+    Group {
+        /// The socket's path.
+        path: PathBuf,
+        /// The group.
+        group: Group,
+        /// Why.
+        source: io::Error,
+    },
+    /// The address for TCP cannot be had.
+    #[error("answering on {address}: {source}; choose another address with --listen")]
+    Address {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
     /// The file system says no.
     #[error("control socket {path}: {source}; choose another place with --control")]
     Io {
@@ -50,11 +79,11 @@ pub struct Server {
 }
 
 impl Server {
-    /// Answers on `path` with what `control` says.
+    /// Answers on `path`, also to members of `group`, with what `control` says.
     ///
     /// # Errors
     /// See [`ControlError`].
-    pub fn start(path: &Path, control: Arc<dyn Control>) -> Result<Self, ControlError> {
+    pub fn start(path: &Path, group: Option<&Group>, control: Arc<dyn Control>) -> Result<Self, ControlError> {
         let error = |source| ControlError::Io { path: path.to_owned(), source };
         if UnixStream::connect(path).is_ok() {
             return Err(ControlError::InUse(path.to_owned()));
@@ -69,7 +98,17 @@ impl Server {
             fs::remove_file(path).map_err(error)?;
         }
         let listener = UnixListener::bind(path).map_err(error)?;
-        fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(error)?;
+        // A unit with Group= has the right one from the start, and no right to give files away.
+        let given = |group: &&Group| fs::metadata(path).is_ok_and(|metadata| metadata.gid() == group.gid);
+        if let Some(group) = group.filter(|group| !given(group)) {
+            std::os::unix::fs::chown(path, None, Some(group.gid)).map_err(|source| ControlError::Group {
+                path: path.to_owned(),
+                group: group.clone(),
+                source,
+            })?;
+        }
+        let mode = if group.is_some() { 0o660 } else { 0o600 };
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(error)?;
         let task = tokio::spawn(serve(listener, control));
         Ok(Self { path: path.to_owned(), task })
     }
@@ -102,9 +141,7 @@ async fn serve(listener: UnixListener, control: Arc<dyn Control>) {
                 let control = Arc::clone(&control);
                 async move { Ok::<_, Infallible>(answer(&request, &*control).await) }
             });
-            let mut http = hyper::server::conn::http1::Builder::new();
-            let connection = http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).keep_alive(false);
-            if let Err(error) = connection.serve_connection(TokioIo::new(stream), service).await {
+            if let Err(error) = http().serve_connection(TokioIo::new(stream), service).await {
                 tracing::debug!(%error, "answering on the control socket");
             }
             drop(turn);
@@ -112,9 +149,24 @@ async fn serve(listener: UnixListener, control: Arc<dyn Control>) {
     }
 }
 
-async fn answer(request: &Request<Incoming>, control: &dyn Control) -> Response<Full<Bytes>> {
+/// One request a connection, and no patience with whoever does not ask.
+pub(super) fn http() -> hyper::server::conn::http1::Builder {
+    let mut http = hyper::server::conn::http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).keep_alive(false);
+    http
+}
+
+/// What is sent back.
+pub(super) type Answer = Response<Full<Bytes>>;
+
+pub(super) async fn answer(request: &Request<Incoming>, control: &dyn Control) -> Answer {
     match (request.method(), request.uri().path()) {
         (&Method::GET, STATUS_PATH) => json(StatusCode::OK, &control.status()),
+        (&Method::GET, METRICS_PATH) => {
+            text(Exposition::MEDIA_TYPE, exposition::render(&control.status(), &control.metrics()))
+        }
+        (&Method::GET, PAGE_PATH) => text("text/html; charset=utf-8", page::render(&control.status())),
+        (&Method::GET, STYLE_PATH) => text("text/css; charset=utf-8", page::STYLE),
         (&Method::POST, REFRESH_PATH) => {
             let answer = control.refresh(request.uri().query() == Some(ACCEPT_OLDER)).await;
             let answer = answer.unwrap_or_else(|_| Err("the daemon is stopping".to_owned()));
@@ -126,10 +178,38 @@ async fn answer(request: &Request<Incoming>, control: &dyn Control) -> Response<
             Ok(result) => json(StatusCode::OK, &result),
             Err(_) => json(StatusCode::BAD_GATEWAY, &problem("the daemon is stopping")),
         },
-        (_, STATUS_PATH | REFRESH_PATH | VERIFY_PATH | PACKAGES_PATH) => {
-            json(StatusCode::METHOD_NOT_ALLOWED, &problem("not this method"))
+        (method, path) if let Some((task, changes, _)) = Task::ALL.iter().find(|(.., known)| *known == path) => {
+            if *method == if *changes { Method::POST } else { Method::GET } {
+                manage(*task, request.uri().query().unwrap_or_default(), control).await
+            } else {
+                json(StatusCode::METHOD_NOT_ALLOWED, &problem(NO_METHOD))
+            }
         }
-        _ => json(StatusCode::NOT_FOUND, &problem("no such resource")),
+        (&Method::GET, GENERATIONS_PATH) | (&Method::POST, ROLLBACK_PATH | KEEP_PATH) => {
+            generations::answer(request, control).await
+        }
+        (&Method::GET | &Method::POST | &Method::DELETE, PREFETCH_PATH) => prefetch::answer(request, control).await,
+        (&Method::GET, RUN_PATH) => json(StatusCode::OK, &Run::this()),
+        (&Method::POST, RELOAD_PATH) => {
+            let answer = control.reload().await.unwrap_or_else(|_| Err("the daemon is stopping".to_owned()));
+            let code = if answer.is_ok() { StatusCode::OK } else { StatusCode::CONFLICT };
+            json(code, &Reloading { error: answer.err() })
+        }
+        (
+            _,
+            GENERATIONS_PATH | ROLLBACK_PATH | KEEP_PATH | PREFETCH_PATH | STATUS_PATH | METRICS_PATH | PAGE_PATH
+            | STYLE_PATH | REFRESH_PATH | VERIFY_PATH | PACKAGES_PATH | RELOAD_PATH | RUN_PATH,
+        ) => json(StatusCode::METHOD_NOT_ALLOWED, &problem(NO_METHOD)),
+        _ => json(StatusCode::NOT_FOUND, &problem(NO_RESOURCE)),
+    }
+}
+
+async fn manage(task: Task, query: &str, control: &dyn Control) -> Response<Full<Bytes>> {
+    let names = url::form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name == ATOM);
+    let answer = control.manage(task, names.map(|(_, value)| value.into_owned()).collect()).await;
+    match answer.unwrap_or_else(|_| Err("the daemon is stopping".to_owned())) {
+        Ok(managed) => json(StatusCode::OK, &managed),
+        Err(error) => json(StatusCode::BAD_REQUEST, &Managed { error: Some(error), ..Managed::default() }),
     }
 }
 
@@ -150,11 +230,31 @@ async fn packages(query: &str, control: &dyn Control) -> Response<Full<Bytes>> {
     }
 }
 
-fn problem(error: &str) -> Refreshed {
+pub(super) fn problem(error: &str) -> Refreshed {
     Refreshed { summary: None, error: Some(error.to_owned()) }
 }
 
-fn json(code: StatusCode, body: &impl serde::Serialize) -> Response<Full<Bytes>> {
+/// Something to look at; a browser is to take it for nothing else, and to keep it to itself.
+fn text(media_type: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    for (name, value) in [
+        (CONTENT_TYPE, media_type),
+        (CONTENT_SECURITY_POLICY, page::POLICY),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (REFERRER_POLICY, "no-referrer"),
+        (CACHE_CONTROL, "no-store"),
+    ] {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+/// An answer that says why there is none.
+pub(super) fn refuse(code: StatusCode, error: String) -> Answer {
+    json(code, &problem(&error))
+}
+
+pub(super) fn json(code: StatusCode, body: &impl serde::Serialize) -> Response<Full<Bytes>> {
     let (code, body) = match serde_json::to_vec(body) {
         Ok(body) => (code, body),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string().into_bytes()),
@@ -162,5 +262,6 @@ fn json(code: StatusCode, body: &impl serde::Serialize) -> Response<Full<Bytes>>
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = code;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(SERVER, HeaderValue::from_static(concat!("binhostfs/", env!("CARGO_PKG_VERSION"))));
     response
 }

@@ -39,12 +39,27 @@ pub struct Status {
     pub alarms: Vec<FailureStatus>,
     /// The cache.
     pub cache: CacheStatus,
+    /// What is fetched because installed packages can be upgraded; none where that is not configured.
+    #[serde(default)]
+    pub world: Option<WorldStatus>,
     /// Downloads in progress.
     pub downloads: Vec<DownloadStatus>,
     /// What could not be had lately, newest first.
     pub failures: Vec<FailureStatus>,
+    /// The daemon's process.
+    #[serde(default)]
+    pub process: ProcessStatus,
     /// Counters since the start.
     pub metrics: Readings,
+}
+
+/// What the kernel says of the daemon's process.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessStatus {
+    /// Bytes of memory (RSS).
+    pub resident: u64,
+    /// Bytes that it had written to disks.
+    pub written: u64,
 }
 
 /// What signatures are checked with.
@@ -186,6 +201,18 @@ pub struct GenerationStatus {
     pub packages: u64,
     /// TIMESTAMP of what Portage reads, s since the epoch.
     pub index_timestamp: i64,
+    /// When it was made; 0: not known.
+    #[serde(default)]
+    pub made: u64,
+    /// Packages of the directory beneath the mount, which are shown in front of it.
+    #[serde(default)]
+    pub local: u64,
+    /// It is an earlier one, which the administrator has chosen.
+    #[serde(default)]
+    pub rolled_back: bool,
+    /// Why the one that the administrator has chosen is not shown.
+    #[serde(default)]
+    pub problem: Option<String>,
 }
 
 /// How the index is kept up to date.
@@ -212,6 +239,29 @@ pub struct CacheStatus {
     pub packages: u64,
     /// Most bytes it may take.
     pub bound: u64,
+    /// Entries that are pinned, be they in it or not.
+    #[serde(default)]
+    pub pinned: u64,
+    /// Bytes of packages written today (UTC).
+    #[serde(default)]
+    pub written_today: u64,
+}
+
+/// What is fetched because installed packages can be upgraded.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct WorldStatus {
+    /// Bytes that may be fetched in a day (UTC).
+    pub budget: u64,
+    /// Of these, bytes that were fetched today.
+    pub spent: u64,
+    /// Bytes that are left today.
+    pub left: u64,
+    /// Packages that would be upgraded to, as far as the cache may take them.
+    pub upgrades: u64,
+    /// Of these, packages that are here.
+    pub cached: u64,
+    /// Why that is not known.
+    pub problem: Option<String>,
 }
 
 /// A download in progress.
@@ -283,7 +333,15 @@ impl fmt::Display for Status {
         let Self { mountpoint, version, pid, generation, cache, metrics, .. } = self;
         let reads = if self.passthrough { "by the kernel (passthrough)" } else { "through the daemon" };
         writeln!(f, "{mountpoint}: mounted for {} by binhostfs {version} (pid {pid})", ago(self.started))?;
-        writeln!(f, "shown       {} packages, generation {}", generation.packages, generation.number)?;
+        let rolled_back =
+            if generation.rolled_back { ", rolled back (`binhostfs rollback --latest` undoes it)" } else { "" };
+        let local =
+            if generation.local == 0 { String::new() } else { format!(", {} local packages", generation.local) };
+        let GenerationStatus { packages, number, .. } = generation;
+        writeln!(f, "shown       {packages} packages, generation {number}{rolled_back}{local}")?;
+        if let Some(problem) = &generation.problem {
+            writeln!(f, "problem     {problem}")?;
+        }
         self.binhosts.iter().try_for_each(|binhost| binhost.show(f, self.time, &ago))?;
         // Of a binhost it stands there already.
         if let Some(error) =
@@ -295,8 +353,14 @@ impl fmt::Display for Status {
             writeln!(f, "problem     the changed configuration cannot be used, the last good one stays: {error}")?;
         }
         let (used, bound) = (ByteSize(cache.bytes), ByteSize(cache.bound));
-        writeln!(f, "cache       {} packages, {used} of {bound}, in {}", cache.packages, cache.directory)?;
+        let pinned = if cache.pinned > 0 { format!(", {} pinned", cache.pinned) } else { String::new() };
+        writeln!(f, "cache       {} packages{pinned}, {used} of {bound}, in {}", cache.packages, cache.directory)?;
         writeln!(f, "reads       {reads}")?;
+        if let Some(WorldStatus { budget, spent, upgrades, cached, problem, .. }) = &self.world {
+            let (spent, budget) = (ByteSize(*spent), ByteSize(*budget));
+            writeln!(f, "upgrades    {cached} of {upgrades} are here; {spent} of {budget} fetched today")?;
+            problem.iter().try_for_each(|problem| writeln!(f, "problem     {problem}"))?;
+        }
         let fetched = ByteSize(metrics.bytes_fetched);
         writeln!(
             f,
@@ -311,7 +375,7 @@ impl fmt::Display for Status {
         }
         for DownloadStatus { path, received, size, waiters, ahead } in &self.downloads {
             let (received, size) = (ByteSize(*received), ByteSize(*size));
-            let who = if *ahead { "ahead of an emerge".to_owned() } else { format!("{waiters} waiting") };
+            let who = if *ahead { "ahead".to_owned() } else { format!("{waiters} waiting") };
             writeln!(f, "fetching    {path}: {received} of {size}, {who}")?;
         }
         for FailureStatus { path, reason, time } in &self.failures {
@@ -441,19 +505,45 @@ mod tests {
                     entries: EntriesStatus { moved: 3, ..EntriesStatus::default() },
                 },
             ],
-            generation: GenerationStatus { number: 3, packages: 15_576, index_timestamp: 9 },
+            generation: GenerationStatus {
+                number: 3,
+                packages: 15_576,
+                index_timestamp: 9,
+                made: 9_000,
+                local: 2,
+                rolled_back: true,
+                problem: Some("generation 2 is damaged".to_owned()),
+            },
+            process: ProcessStatus::default(),
             refresh: RefreshStatus { confirmed: 0, attempted: 9_990, error: Some("gentoo: no route".to_owned()) },
             misconfigured: Some("no such key".to_owned()),
             alarms: vec![FailureStatus { path: "a/e.xpak".to_owned(), reason: "other bytes".to_owned(), time: 9_999 }],
             refused: vec![FailureStatus { path: "a/d.xpak".to_owned(), reason: "wrong MD5".to_owned(), time: 9_900 }],
-            cache: CacheStatus { directory: "/c".to_owned(), bytes: 3 << 30, reserved: 0, packages: 7, bound: 8 << 30 },
+            world: Some(WorldStatus {
+                budget: 2 << 30,
+                spent: 3 << 20,
+                upgrades: 7,
+                cached: 2,
+                problem: Some("no database".to_owned()),
+                ..WorldStatus::default()
+            }),
+            cache: CacheStatus {
+                directory: "/c".to_owned(),
+                bytes: 3 << 30,
+                reserved: 0,
+                packages: 7,
+                bound: 8 << 30,
+                pinned: 2,
+                written_today: 5,
+            },
             downloads: vec![download("a/b.xpak", 2, false), download("a/f.xpak", 0, true)],
             failures: vec![FailureStatus { path: "a/c.xpak".to_owned(), reason: "refused".to_owned(), time: 9_970 }],
             metrics: Readings { hits: 5, misses: 2, bytes_fetched: 4 << 20, ..Readings::default() },
         };
         let expected = "\
 /var/cache/binpkgs: mounted for 2 h by binhostfs 1.2.3 (pid 42)
-shown       15576 packages, generation 3
+shown       15576 packages, generation 3, rolled back (`binhostfs rollback --latest` undoes it), 2 local packages
+problem     generation 2 is damaged
 binhost     gentoo: 15000 packages, up to date 16 min ago; away
   url       https://b/ (5.0 MiB/s; wrong packages: 1)
   url       https://a/ (rests for 20 s after failure 2: https://a/x: HTTP status 503)
@@ -468,13 +558,15 @@ binhost     own: no index yet
   signed    not checked (digests only)
   changed   3 shown below its name
 problem     the changed configuration cannot be used, the last good one stays: no such key
-cache       7 packages, 3.0 GiB of 8.0 GiB, in /c
+cache       7 packages, 2 pinned, 3.0 GiB of 8.0 GiB, in /c
 reads       by the kernel (passthrough)
+upgrades    2 of 7 are here; 3.0 MiB of 2.0 GiB fetched today
+problem     no database
 opens       5 from the cache, 2 fetched (4.0 MiB), 0 failed
 ALARM       a/e.xpak 1 s ago: other bytes
 not shown   a/d.xpak since 100 s ago: wrong MD5
 fetching    a/b.xpak: 1.0 MiB of 2.0 MiB, 2 waiting
-fetching    a/f.xpak: 1.0 MiB of 2.0 MiB, ahead of an emerge
+fetching    a/f.xpak: 1.0 MiB of 2.0 MiB, ahead
 failed      a/c.xpak 30 s ago: refused
 ";
         assert_eq!(status.to_string(), expected);

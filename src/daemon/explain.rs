@@ -1,12 +1,12 @@
 //! What becomes of packages that somebody asks about, and why.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 use super::files::blocking;
-use super::sources::Sources;
-use crate::control::{PackageState, PackageStatus};
-use crate::fetch::Origin;
+use crate::control::{CallerStatus, PackageState, PackageStatus};
+use crate::fetch::{Fetcher, Origin};
 use crate::index::{Atom, EntryId};
 use crate::policy::{self, Fate, Input, Rules};
 use crate::store::Store;
@@ -22,20 +22,29 @@ pub(super) struct Beside {
     pub(super) quorum: usize,
 }
 
-impl Sources {
+/// All that answers take: a picture of one moment, so that nobody who asks waits for a binhost.
+pub(super) struct Explained {
+    pub(super) inputs: Vec<Input>,
+    pub(super) beside: Vec<Beside>,
+    pub(super) rules: Rules,
+    pub(super) store: Arc<Store>,
+    pub(super) fetcher: Arc<Fetcher>,
+    /// A binhost without an index.
+    pub(super) indexless: Option<String>,
+}
+
+impl Explained {
     /// All entries of all binhosts that one of `atoms` matches, or all there are; and what became of them. `failures`: why a
     /// package could not be had lately, by where it is shown.
-    pub(super) async fn explain(
-        &self,
+    pub(super) async fn answer(
+        self: Arc<Self>,
         atoms: Vec<Atom>,
         failures: HashMap<String, String>,
     ) -> anyhow::Result<Vec<PackageStatus>> {
-        let (inputs, beside, rules) = self.explained();
-        let store = Arc::clone(self.store());
         blocking(move || {
-            let question =
-                Question { inputs: &inputs, beside: &beside, atoms: &atoms, failures: &failures, store: &store };
-            question.answer(&rules)
+            let Self { inputs, beside, rules, store, fetcher, .. } = &*self;
+            let pinned = store.pins().into_iter().map(|pin| pin.id).collect();
+            Question { inputs, beside, atoms: &atoms, failures: &failures, store, fetcher, pinned }.answer(rules)
         })
         .await
     }
@@ -47,6 +56,8 @@ struct Question<'a> {
     atoms: &'a [Atom],
     failures: &'a HashMap<String, String>,
     store: &'a Store,
+    pinned: HashSet<EntryId>,
+    fetcher: &'a Fetcher,
 }
 
 impl Question<'_> {
@@ -81,19 +92,30 @@ impl Question<'_> {
             Fate::Shown { place, dependency } => (place.map_or_else(|| own.to_owned(), String::from), dependency),
             _ => (own.to_owned(), None),
         };
-        let assurance = self.store.assurance(record.id, record.size, &beside.origin.policy);
+        let known = self.store.known(record.id, record.size, &beside.origin.policy);
+        let caller = self.fetcher.caller(part.origin, record.id).map(|caller| CallerStatus {
+            pid: caller.pid,
+            name: caller.name,
+            time: caller.at.duration_since(UNIX_EPOCH).map_or(0, |span| span.as_secs()),
+        });
         Ok(Some(PackageStatus {
             cpv: entry.cpv.to_string(),
             build_id: entry.build_id,
             slot: slot.unwrap_or("0").to_owned(),
             use_flags: stanza.get("USE").unwrap_or_default().to_owned(),
+            use_needed: needed(stanza.get("IUSE").unwrap_or_default(), stanza.get("USE").unwrap_or_default()),
             size: record.size,
             binhost: beside.name.clone(),
             state,
             reason,
             dependency: dependency.map(|atom| atom.to_string()),
-            cached: assurance.is_some(),
-            verified_by: assurance.map(|assurance| match assurance {
+            cached: known.is_some(),
+            pinned: self.pinned.contains(&record.id),
+            since: known.map(|known| known.since),
+            sha256: known.map(|known| known.digest.to_string()),
+            source: known.and_then(|known| self.store.source(known.digest)),
+            caller,
+            verified_by: known.map(|known| match known.assurance {
                 Assurance::DigestsOnly => "digests".to_owned(),
                 Assurance::Signed(signer) => signer.fingerprint.to_string(),
             }),
@@ -101,6 +123,14 @@ impl Question<'_> {
             path,
         }))
     }
+}
+
+/// What USE has to say of the package's own flags for emerge to take it.
+fn needed(iuse: &str, flags: &str) -> Option<String> {
+    let on: HashSet<&str> = flags.split_whitespace().collect();
+    let sign = |flag: &str| if on.contains(flag) { flag.to_owned() } else { format!("-{flag}") };
+    let all: Vec<String> = iuse.split_whitespace().map(|flag| sign(flag.trim_start_matches(['+', '-']))).collect();
+    (!all.is_empty()).then(|| all.join(" "))
 }
 
 fn state(fate: &Fate) -> PackageState {

@@ -9,7 +9,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::refresh::Request;
+use super::desk::Request;
 use super::state::Shared;
 use crate::config::{Changes, Resolution, Watch};
 

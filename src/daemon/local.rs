@@ -1,5 +1,6 @@
 //! Local packages: opened before anything is mounted, and looked at again when files came or went without Portage's index.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use anyhow::Context as _;
 use super::files::blocking;
 use super::state::{Shared, give_memory_back};
 use crate::config::{MountConfig, Writes};
-use crate::fuse::Front;
+use crate::fuse::{Front, Kept};
 use crate::local::Layer;
 use crate::store::Store;
 use crate::tree::Tree;
@@ -19,12 +20,26 @@ const SETTLED: Duration = Duration::from_secs(1);
 /// After this long it is looked at all the same.
 const LATEST: Duration = Duration::from_secs(10);
 
-/// `remote` with what is beneath the mountpoint in front.
-pub(super) async fn open(config: &MountConfig, store: &Store, remote: Arc<Tree>) -> anyhow::Result<Front> {
+/// The directory beneath a mount that is there.
+pub(super) fn beneath(kept: &Kept) -> anyhow::Result<OwnedFd> {
+    let beneath = kept.beneath().context("keeping the directory beneath the mount")?;
+    beneath.context("the directory beneath the mount was not handed over with it")
+}
+
+/// `remote` with what is beneath the mountpoint in front. `beneath`: the directory, where something is mounted on it already.
+pub(super) async fn open(
+    config: &MountConfig,
+    store: &Store,
+    remote: Arc<Tree>,
+    beneath: Option<OwnedFd>,
+) -> anyhow::Result<Front> {
     let (path, scratch) = (config.mountpoint.clone(), store.directory().join("generations"));
     let read_only = config.writes == Writes::Refused;
     blocking(move || {
-        let layer = Layer::open(&path, read_only).with_context(|| format!("opening {}", path.display()))?;
+        let layer = match beneath {
+            Some(beneath) => Layer::resume(beneath, read_only),
+            None => Layer::open(&path, read_only).with_context(|| format!("opening {}", path.display()))?,
+        };
         Front::new(remote, Arc::new(layer), scratch).context("reading the local packages beneath the mountpoint")
     })
     .await
@@ -42,7 +57,7 @@ pub(super) async fn watch(shared: Arc<Shared>) {
             Ok(changes) if changes.is_empty() => {}
             Ok(changes) => {
                 // It waits for whoever is about to change a directory.
-                tokio::task::block_in_place(|| shared.mount.forget(&changes));
+                tokio::task::block_in_place(|| shared.mount.shown(&changes));
                 give_memory_back();
             }
             Err(error) => tracing::warn!("local packages are not looked at: {error:#}"),

@@ -6,37 +6,57 @@
 //! Not its job: the command line.
 
 mod anchors;
+mod desk;
+mod errands;
 mod explain;
 mod files;
 mod follow;
 mod generation;
+mod handover;
 mod local;
+mod manage;
+mod merged;
+mod rebuild;
 mod refresh;
 mod refusals;
+mod rollback;
 mod scrub;
 mod source;
 mod sources;
 mod state;
+mod supervise;
+mod systemd;
+mod visible;
 mod votes;
+mod watchdog;
+mod world;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::config::{Binhost, Interval, MountConfig, SignaturePolicy};
-use crate::control::{Control, PackageStatus, Server, Status, VerifyResult};
+use crate::control::{
+    Control, Generations, Keep, Listener, Managed, PackageStatus, PrefetchStatus, PrefetchWish, RollbackTo, Server,
+    Status, Task, VerifyResult,
+};
 use crate::fetch::Fetcher;
-use crate::fuse::{Mount, Operations};
+use crate::fuse::{Begun, Kept, KeptDescriptors, Mount, Operations};
 use crate::index::Atom;
 use crate::metrics::Metrics;
-use crate::store::Store;
+use crate::store::{Limits, Store};
 pub use crate::verify::KeyringError;
 use crate::verify::{Keyring, Policy};
+pub use handover::{Program, fitting, give_up, kept, take_up};
+pub use supervise::supervise;
+pub use watchdog::{PROBE, probe};
 
-use refresh::{Refresher, Request};
+use desk::{Reply, Request};
+use refresh::Refresher;
 use source::Order;
 use sources::Sources;
 use state::Shared;
@@ -45,22 +65,43 @@ use state::Shared;
 pub const START_BUDGET: Duration = Duration::from_secs(20);
 /// How often small things are tidied: times of last use, bodies that are only held.
 const TIDY: Duration = Duration::from_secs(60);
+/// How long an answer on the control socket may take to be written.
+const ANSWERED: Duration = Duration::from_millis(100);
 /// Refreshes asked for at the same time.
 const MAX_REQUESTS: usize = 4;
 
 /// Starts a daemon, and runs it until SIGTERM, SIGINT or SIGHUP, or until somebody unmounts it. A signal is obeyed from the
-/// beginning: whatever was begun is undone.
+/// beginning: whatever was begun is undone. It goes on with the mount that was `kept`; `program` is what is run anew when
+/// somebody asks for that.
 ///
 /// # Errors
 /// See [`Daemon::start`]; or signals cannot be received.
-pub async fn serve(config: MountConfig) -> anyhow::Result<()> {
+pub async fn serve(config: MountConfig, kept: Option<Kept>, program: Program) -> anyhow::Result<()> {
     let mut stop = Stop::listen()?;
+    // What is to be unmounted if it is not begun at all.
+    let spare = kept.as_ref().and_then(|kept| kept.descriptors().ok());
     let daemon = tokio::select! {
-        started = Daemon::start(config) => started?,
-        () = stop.requested() => return Ok(()),
+        started = Daemon::start(config, kept) => started,
+        () = stop.requested() => {
+            give_up_all(spare);
+            return Ok(());
+        }
     };
-    daemon.run(&mut stop).await;
+    let daemon = match daemon {
+        Err(error) if error.is::<KeyringError>() => {
+            // Trying again is no use.
+            give_up_all(spare);
+            return Err(error);
+        }
+        other => other?,
+    };
+    drop(spare);
+    daemon.run(&mut stop, &program).await;
     Ok(())
+}
+
+fn give_up_all(spare: Option<KeptDescriptors>) {
+    spare.into_iter().for_each(|descriptors| give_up(Kept::from_descriptors(descriptors)));
 }
 
 /// Whether the keys are there that [`Daemon::start`] would need, and what the administrator should do so that Portage trusts
@@ -103,8 +144,15 @@ pub struct Daemon {
     follower: tokio::task::JoinHandle<()>,
     scrubber: tokio::task::JoinHandle<()>,
     watcher: tokio::task::JoinHandle<()>,
+    upgrader: tokio::task::JoinHandle<()>,
+    rebuilder: tokio::task::JoinHandle<()>,
+    reloads: mpsc::Receiver<Reload>,
     _control: Server,
+    _listener: Option<Listener>,
 }
+
+/// Where to tell whether the program is going to be run anew.
+type Reload = oneshot::Sender<Result<(), String>>;
 
 impl Drop for Daemon {
     fn drop(&mut self) {
@@ -112,16 +160,18 @@ impl Drop for Daemon {
         self.follower.abort();
         self.scrubber.abort();
         self.watcher.abort();
+        self.upgrader.abort();
+        self.rebuilder.abort();
         self.shared.mount.unmount();
     }
 }
 
 impl Daemon {
-    /// Starts everything; when this returns, the mount is usable.
+    /// Starts everything; when this returns, the mount is usable. With a mount that was `kept`, it is gone on with.
     ///
     /// # Errors
     /// The cache, the mountpoint or the control socket cannot be used; or [`KeyringError`].
-    pub async fn start(config: MountConfig) -> anyhow::Result<Self> {
+    pub async fn start(config: MountConfig, kept: Option<Kept>) -> anyhow::Result<Self> {
         let policies = policies(&config.binhosts)?;
         anchors::warn(&policies, &config.portage_gnupg);
         let metrics = Arc::new(Metrics::default());
@@ -130,26 +180,56 @@ impl Daemon {
             let open = tokio::task::spawn_blocking(move || Store::open(&directory, bound, metrics)).await;
             Arc::new(open.context("opening the cache")?.context("opening the cache")?)
         };
+        let (limited, limits) = (Arc::clone(&store), limits(&config));
+        tokio::task::spawn_blocking(move || limited.set_limits(limits)).await.context("making room in the cache")?;
         let (fetcher, verdicts) = Fetcher::new(Arc::clone(&store), Arc::clone(&metrics));
+        fetcher.set_mass_read(config.mass_read);
         let fetcher = Arc::new(fetcher);
         let (held, fetching, counted) = (Arc::clone(&store), Arc::clone(&fetcher), Arc::clone(&metrics));
         let mut sources = Sources::open(held, fetching, counted, &config, policies)?;
-        let front = Arc::new(local::open(&config, &store, sources.first().await?).await?);
+        let resumed = kept.as_ref().filter(|kept| !kept.is_new());
+        let beneath = resumed.map(local::beneath).transpose()?;
+        let front = Arc::new(local::open(&config, &store, sources.first().await?, beneath).await?);
+        let (shown, vdb) = (Arc::clone(front.snapshots()), config.vdb.clone());
+        store.rank_by(move |store| merged::ranks(&vdb, &shown, store));
         let operations = Operations::new(Arc::clone(&front), Arc::clone(&fetcher), config.prefetch);
-        let mount = Mount::new(&config.mountpoint, operations, Arc::clone(&metrics), config.passthrough)?;
+        let mount = Mount::new(&config.mountpoint, operations, Arc::clone(&metrics), config.passthrough, kept)?;
+        match mount.begun() {
+            Begun::Mounted => handover::store(&mount),
+            Begun::Resumed => tracing::info!("going on with the mount of the daemon before this one"),
+        }
+        if let Some(why) = visible::hidden(&config.mountpoint) {
+            tracing::warn!("{why}");
+        }
         let shared = Arc::new(Shared::new(config, mount, store, fetcher, front, metrics));
-        shared.set_reports(sources.reports());
+        shared.set_reports(&sources);
         let (requests, incoming) = mpsc::channel(MAX_REQUESTS);
         let following = requests.clone();
-        let control =
-            Server::start(&shared.config.control, Arc::new(Handle { shared: Arc::clone(&shared), requests }))?;
+        let (reload, reloads) = mpsc::channel(1);
+        let handle: Arc<dyn Control> = Arc::new(Handle { shared: Arc::clone(&shared), requests, reload });
+        let group = shared.config.control_group.as_ref();
+        let control = Server::start(&shared.config.control, group, Arc::clone(&handle))?;
+        let listener = shared.config.listen.map(|address| Listener::start(address, handle)).transpose()?;
         // A task of its own: a slow refresh is not broken off by whatever else happens.
         let refresher =
             tokio::spawn(Refresher::new(sources, verdicts, incoming, shared.config.refresh).run(Arc::clone(&shared)));
         let follower = tokio::spawn(follow::follow(Arc::clone(&shared), following));
         let scrubber = tokio::spawn(scrub::in_background(Arc::clone(&shared)));
         let watcher = tokio::spawn(local::watch(Arc::clone(&shared)));
-        Ok(Self { shared, refresher, follower, scrubber, watcher, _control: control })
+        let upgrader = tokio::spawn(world::in_background(Arc::clone(&shared)));
+        let rebuilder = tokio::spawn(rebuild::in_background(Arc::clone(&shared)));
+        Ok(Self {
+            shared,
+            refresher,
+            follower,
+            scrubber,
+            watcher,
+            upgrader,
+            rebuilder,
+            reloads,
+            _control: control,
+            _listener: listener,
+        })
     }
 
     /// What it would tell on its socket.
@@ -159,10 +239,11 @@ impl Daemon {
     }
 
     /// Runs until it is to stop, or until somebody unmounts it; then unmounts and returns.
-    async fn run(self, stop: &mut Stop) {
+    async fn run(mut self, stop: &mut Stop, program: &Program) {
         let mut tidy = tokio::time::interval(TIDY);
-        tell_systemd(&[sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status(&self.shared.summary())]);
+        systemd::tell_status(vec![NotifyState::Ready], self.shared.summary());
         tracing::info!("{}", self.shared.summary());
+        watchdog::start(&self.shared.config.mountpoint);
         let store = Arc::clone(&self.shared.store);
         let sweep = tokio::task::spawn_blocking(move || store.sweep());
         loop {
@@ -170,18 +251,47 @@ impl Daemon {
                 () = stop.requested() => break,
                 () = self.shared.mount.ended() => break tracing::warn!("unmounted by somebody else: stopping"),
                 _ = tidy.tick() => self.tidy(),
+                Some(reply) = self.reloads.recv() => self.reload(program, reply).await,
             }
         }
-        tell_systemd(&[sd_notify::NotifyState::Stopping]);
+        systemd::tell(vec![NotifyState::Stopping]);
+        handover::discard();
         // It holds the cache; a half-done sweep harms nothing, but it must not outlive us.
         let _ = sweep.await;
+    }
+
+    /// Runs the program anew; comes back only if it cannot be.
+    async fn reload(&self, program: &Program, reply: Reload) {
+        let tried = program.clone();
+        let tried = tokio::task::spawn_blocking(move || handover::try_out(&tried)).await;
+        if let Err(error) = tried.unwrap_or_else(|error| Err(error.to_string())) {
+            tracing::warn!("not reloading: {error}");
+            // Nobody may wait for it any more.
+            let _ = reply.send(Err(error));
+            return;
+        }
+        let _ = reply.send(Ok(()));
+        tracing::info!("reloading: running {} anew; the mount stays", program.name.display());
+        if let Ok(now) = NotifyState::monotonic_usec_now() {
+            systemd::tell(vec![NotifyState::Reloading, now]);
+        }
+        // Whoever asked gets the answer, and what is small and unwritten is written.
+        let store = Arc::clone(&self.shared.store);
+        let _ = tokio::task::spawn_blocking(move || store.write_uses()).await;
+        tokio::time::sleep(ANSWERED).await;
+        let error = handover::replace(program, &self.shared.mount);
+        tracing::error!("reloading failed, going on as before: {error:#}");
+        systemd::tell(vec![NotifyState::Ready]);
     }
 
     fn tidy(&self) {
         self.shared.fetcher.let_go();
         let store = Arc::clone(&self.shared.store);
-        tokio::task::spawn_blocking(move || store.write_uses());
-        tell_systemd(&[sd_notify::NotifyState::Status(&self.shared.summary())]);
+        tokio::task::spawn_blocking(move || {
+            store.keep_free();
+            store.write_uses();
+        });
+        systemd::tell_status(Vec::new(), self.shared.summary());
     }
 }
 
@@ -206,10 +316,34 @@ fn policies(binhosts: &[Binhost]) -> Result<Vec<Policy>, KeyringError> {
     Ok(policies)
 }
 
+fn limits(config: &MountConfig) -> Limits {
+    let writes_per_day = Some(config.write_budget.0).filter(|budget| *budget > 0);
+    Limits { bound: config.cache_size.0, min_free: config.min_free.0, writes_per_day }
+}
+
 /// What the control socket can do.
 struct Handle {
     shared: Arc<Shared>,
     requests: mpsc::Sender<Request>,
+    reload: mpsc::Sender<Reload>,
+}
+
+impl Handle {
+    /// Asks it of whoever decides what is shown. The answer comes when there is one.
+    fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> oneshot::Receiver<Result<T, String>> {
+        let (reply, receiver) = oneshot::channel();
+        match self.requests.try_reserve() {
+            Ok(place) => {
+                place.send(request(reply));
+                receiver
+            }
+            Err(_) => {
+                // Whoever asked may have gone.
+                let _ = reply.send(Err("too much is asked for at once; try again in a moment".to_owned()));
+                receiver
+            }
+        }
+    }
 }
 
 impl Control for Handle {
@@ -217,15 +351,50 @@ impl Control for Handle {
         self.shared.status()
     }
 
+    fn metrics(&self) -> Arc<Metrics> {
+        Arc::clone(&self.shared.metrics)
+    }
+
     fn packages(&self, atoms: Vec<Atom>) -> oneshot::Receiver<Result<Vec<PackageStatus>, String>> {
+        self.ask(|reply| Request::Explain { atoms, reply })
+    }
+
+    fn generations(&self) -> oneshot::Receiver<Generations> {
         let (reply, receiver) = oneshot::channel();
-        if let Err(error) = self.requests.try_send(Request::Explain { atoms, reply })
-            && let Request::Explain { reply, .. } = error.into_inner()
-        {
+        let directory = generation::directory(self.shared.store.directory());
+        let shown = self.shared.snapshots.current().generation();
+        tokio::task::spawn_blocking(move || {
+            let generations = rollback::list(&directory, shown);
             // Whoever asked may have gone.
-            let _ = reply.send(Err("too much is asked for at once; try again in a moment".to_owned()));
-        }
+            let _ = reply.send(Generations { time: files::seconds_now(), generations });
+        });
         receiver
+    }
+
+    fn manage(&self, task: Task, names: Vec<String>) -> oneshot::Receiver<Result<Managed, String>> {
+        self.ask(|reply| Request::Manage { task, names, reply })
+    }
+
+    fn rollback(&self, to: RollbackTo) -> oneshot::Receiver<Result<String, String>> {
+        self.ask(|reply| Request::Rollback { to, reply })
+    }
+
+    fn keep(&self, number: u64, keep: Keep) -> oneshot::Receiver<Result<String, String>> {
+        self.ask(|reply| Request::Keep { number, keep, reply })
+    }
+
+    fn prefetch(&self, wish: PrefetchWish) -> oneshot::Receiver<Result<u64, String>> {
+        let (reply, receiver) = oneshot::channel();
+        let shared = Arc::clone(&self.shared);
+        tokio::spawn(async move {
+            // Whoever asked may have gone.
+            let _ = reply.send(errands::begin(&shared, wish).await);
+        });
+        receiver
+    }
+
+    fn prefetch_status(&self, job: u64, since: u64, stop: bool) -> Option<PrefetchStatus> {
+        self.shared.errands.status(job, usize::try_from(since).unwrap_or(usize::MAX), stop)
     }
 
     fn verify(&self) -> oneshot::Receiver<VerifyResult> {
@@ -239,23 +408,18 @@ impl Control for Handle {
         receiver
     }
 
-    fn refresh(&self, accept_older: bool) -> oneshot::Receiver<Result<String, String>> {
+    fn reload(&self) -> oneshot::Receiver<Result<(), String>> {
         let (reply, receiver) = oneshot::channel();
-        let order = if accept_older { Order::Any } else { Order::Forward };
-        if let Err(error) = self.requests.try_send(Request::Refresh { order, reply })
-            && let Request::Refresh { reply, .. } = error.into_inner()
-        {
+        if let Err(error) = self.reload.try_send(reply) {
             // Whoever asked may have gone.
-            let _ = reply.send(Err("too many refreshes are asked for already".to_owned()));
+            let _ = error.into_inner().send(Err("it is being reloaded already".to_owned()));
         }
         receiver
     }
-}
 
-/// Without systemd there is nobody to tell, which is no error.
-fn tell_systemd(state: &[sd_notify::NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(state) {
-        tracing::debug!(%error, "telling systemd");
+    fn refresh(&self, accept_older: bool) -> oneshot::Receiver<Result<String, String>> {
+        let order = if accept_older { Order::Any } else { Order::Forward };
+        self.ask(|reply| Request::Refresh { order, reply })
     }
 }
 

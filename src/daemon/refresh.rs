@@ -4,15 +4,15 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
+use super::desk::{Desk, Reply, Request, explain, manage};
 use super::source::{Order, Source};
 use super::sources::Sources;
-use super::state::{Shared, give_memory_back};
+use super::state::Shared;
 use crate::config::{MountConfig, Offline};
-use crate::control::PackageStatus;
+use crate::control::{Keep, RollbackTo};
 use crate::fetch::{Verdict, VerdictKind};
-use crate::index::Atom;
 use crate::upstream::jittered;
 
 /// After a failed refresh the next one comes no later than this.
@@ -20,22 +20,12 @@ const RETRY: Duration = Duration::from_secs(60);
 /// Shortest span between refreshes that packages ask for.
 const PACE: Duration = Duration::from_secs(10);
 
-/// What is asked of a [`Refresher`].
-pub(super) enum Request {
-    /// A refresh now, and where to tell how it went.
-    Refresh { order: Order, reply: oneshot::Sender<Result<String, String>> },
-    /// What becomes of packages, and why.
-    Explain { atoms: Vec<Atom>, reply: oneshot::Sender<Result<Vec<PackageStatus>, String>> },
-    /// Other binhosts or rules from now on.
-    Configure(Box<MountConfig>),
-}
-
 /// Decides what is shown: asks for the indexes when they are due, and leaves out what cannot be had.
 #[derive(Debug)]
 pub(super) struct Refresher {
     sources: Sources,
     verdicts: mpsc::Receiver<Verdict>,
-    requests: mpsc::Receiver<Request>,
+    desk: Desk,
     /// Mean time between refreshes.
     interval: Duration,
     due: Instant,
@@ -50,53 +40,85 @@ impl Refresher {
         requests: mpsc::Receiver<Request>,
         interval: Duration,
     ) -> Self {
-        let now = Instant::now();
-        Self { sources, verdicts, requests, interval, due: now, last: now.checked_sub(PACE).unwrap_or(now) }
+        let (now, desk) = (Instant::now(), Desk::new(requests));
+        Self { sources, verdicts, desk, interval, due: now, last: now.checked_sub(PACE).unwrap_or(now) }
     }
 
     /// Goes on for ever.
     pub(super) async fn run(mut self, shared: Arc<Shared>) {
         loop {
-            shared.set_reports(self.sources.reports());
+            shared.set_reports(&self.sources);
             tokio::select! {
+                // What was put off, or broke something off, comes before what it broke off.
+                biased;
+                Some(request) = self.desk.next() => self.fulfil(&shared, request).await,
                 // Whoever asks hears of a failure; here it is in the log and in `status`.
                 () = tokio::time::sleep_until(self.due.into()) => drop(self.refresh(&shared, Order::Forward).await),
                 Some(verdict) = self.verdicts.recv() => self.hear(&shared, &verdict).await,
-                Some(request) = self.requests.recv() => match request {
-                    Request::Refresh { order, reply } => self.obey(&shared, order, reply).await,
-                    Request::Explain { atoms, reply } => self.explain(&shared, atoms, reply).await,
-                    Request::Configure(config) => self.configure(&shared, &config).await,
-                },
             }
         }
     }
 
+    async fn fulfil(&mut self, shared: &Arc<Shared>, request: Request) {
+        match request {
+            Request::Refresh { order, reply } => self.obey(shared, order, reply).await,
+            Request::Explain { atoms, reply } => {
+                explain(Arc::clone(shared), Arc::new(self.sources.explained()), atoms, reply).await;
+            }
+            Request::Manage { task, names, reply } => {
+                let picture = Arc::new(self.sources.explained());
+                manage(Arc::clone(shared), picture, task, names, reply).await;
+            }
+            Request::Rollback { to, reply } => self.roll_back(shared, to, reply).await,
+            Request::Keep { number, keep, reply } => self.keep(number, keep, reply),
+            Request::Configure(config) => self.configure(shared, &config).await,
+        }
+    }
+
     /// A refresh that the administrator asks for; whatever was refused gets another chance.
-    async fn obey(&mut self, shared: &Shared, order: Order, reply: oneshot::Sender<Result<String, String>>) {
+    async fn obey(&mut self, shared: &Arc<Shared>, order: Order, reply: Reply<String>) {
         shared.fetcher.forget_failures();
         self.sources.all.iter().for_each(|source| source.origin.upstream.pardon());
-        let answer = self.refresh(shared, order).await;
+        let Some(answer) = self.refresh(shared, order).await else {
+            return self.desk.put_off(Request::Refresh { order, reply });
+        };
         let pardoned = self.sources.all.iter_mut().map(Source::pardon).filter(|some| *some).count();
         drop(self.present(shared, pardoned > 0).await);
         // Nobody may wait for it any more.
         let _ = reply.send(answer.map(|()| shared.summary()));
     }
 
-    async fn explain(
-        &self,
-        shared: &Shared,
-        atoms: Vec<Atom>,
-        reply: oneshot::Sender<Result<Vec<PackageStatus>, String>>,
-    ) {
-        let failures = shared.fetcher.failures().into_iter().map(|report| (report.path, report.reason)).collect();
-        let answer = self.sources.explain(atoms, failures).await;
+    async fn roll_back(&mut self, shared: &Shared, to: RollbackTo, reply: Reply<String>) {
+        let made = self.sources.roll_back(to).await;
+        let shown = made.and_then(|tree| {
+            shared.fetcher.forget_failures();
+            shared.set_reports(&self.sources);
+            Ok(shared.show(tree)?)
+        });
+        let answer = shown.map_err(|error| format!("{error:#}")).map(|_| shared.renewed.notify_one());
+        // Where it failed, what was shown before may have to be made again.
+        drop(self.present(shared, false).await);
         // Nobody may wait for it any more.
-        let _ = reply.send(answer.map_err(|error| format!("{error:#}")));
-        give_memory_back();
+        let _ = reply.send(answer.map(|()| shared.summary()));
+    }
+
+    fn keep(&self, number: u64, keep: Keep, reply: Reply<String>) {
+        let marked = tokio::task::block_in_place(|| self.sources.generations.mark(number, keep == Keep::Always));
+        let what = match keep {
+            Keep::Always => "is kept, however old it becomes",
+            Keep::AsUsual => "goes when it is old, like any other",
+        };
+        // Nobody may wait for it any more.
+        let _ =
+            reply.send(marked.map(|()| format!("generation {number} {what}")).map_err(|error| format!("{error:#}")));
     }
 
     /// Shows what is known of the binhosts that there are now, and asks them soon.
     async fn configure(&mut self, shared: &Shared, config: &MountConfig) {
+        let (store, limits) = (Arc::clone(&shared.store), super::limits(config));
+        shared.fetcher.set_mass_read(config.mass_read);
+        // Evicting takes its time; whoever waits for it here would wait for a refresh anyway.
+        drop(tokio::task::spawn_blocking(move || store.set_limits(limits)).await);
         match self.sources.configure(config).await {
             Ok(()) => {
                 shared.fetcher.forget_failures();
@@ -109,17 +131,22 @@ impl Refresher {
     }
 
     /// A package that cannot be had leaves the index; one that can be had after all comes back.
-    async fn hear(&mut self, shared: &Shared, verdict: &Verdict) {
+    async fn hear(&mut self, shared: &Arc<Shared>, verdict: &Verdict) {
         let soon = (self.last + PACE).max(Instant::now());
+        let refused = matches!(verdict.kind, VerdictKind::Refused(_));
+        let picture = refused.then(|| self.sources.explained());
         let Some(source) = self.sources.find(verdict.origin) else { return };
-        let changed = match verdict.kind {
-            VerdictKind::Verified | VerdictKind::Refused(_) => source.hear(verdict).await,
-            VerdictKind::Unreachable => false,
-        };
         let hides = source.config.offline == Offline::Hide;
+        let changed = match (&verdict.kind, picture) {
+            // The binhost is asked about it. Broken off, it is forgotten: the next open brings it again.
+            (VerdictKind::Refused(_), Some(picture)) => {
+                self.desk.during(shared, picture, source.hear(verdict)).await.unwrap_or(false)
+            }
+            (VerdictKind::Verified | VerdictKind::Refused(_), _) => source.hear(verdict).await,
+            (VerdictKind::Unreachable, _) => false,
+        };
         // What is wrong may be the index, or the binhost is away: ask for it soon, but not for every package.
-        if matches!(verdict.kind, VerdictKind::Refused(_)) || hides && matches!(verdict.kind, VerdictKind::Unreachable)
-        {
+        if refused || hides && matches!(verdict.kind, VerdictKind::Unreachable) {
             self.due = self.due.min(soon);
         }
         drop(self.present(shared, changed).await);
@@ -139,18 +166,27 @@ impl Refresher {
             shared.fetcher.retain_origins(&wanted);
         }
         // Whoever misses a package in the index finds the reason in `status`.
-        shared.set_reports(self.sources.reports());
+        shared.set_reports(&self.sources);
         outcome
     }
 
-    async fn refresh(&mut self, shared: &Shared, order: Order) -> Result<(), String> {
-        let mut failures = self.sources.ask(order).await;
+    /// Asks for the indexes and shows what they bring. `None`: it was broken off, and is due again at once.
+    async fn refresh(&mut self, shared: &Arc<Shared>, order: Order) -> Option<Result<(), String>> {
+        let picture = self.sources.explained();
+        let Some(mut failures) = self.desk.during(shared, picture, self.sources.ask(order)).await else {
+            self.sources.all.iter_mut().for_each(Source::break_off);
+            self.due = Instant::now();
+            return None;
+        };
         if self.sources.behind {
             // Also where Portage sees nothing of it: a binhost that was away is back.
             shared.fetcher.forget_failures();
         }
         match self.present(shared, false).await {
-            Ok(true) => shared.metrics.refreshes.increase(),
+            Ok(true) => {
+                shared.metrics.refreshes.increase();
+                shared.renewed.notify_one();
+            }
             Ok(false) if failures.is_empty() => shared.metrics.unmodified.increase(),
             Ok(false) => {}
             Err(error) => failures.push(error),
@@ -159,14 +195,24 @@ impl Refresher {
         let interval = jittered(self.interval);
         self.last = Instant::now();
         self.due = self.last + if failures.is_empty() { interval } else { interval.min(jittered(RETRY)) };
-        let mut changed = false;
-        for source in self.sources.all.iter_mut().filter(|source| !source.is_away()) {
-            changed = source.reconsider().await || changed;
-        }
-        if changed {
+        self.reconsider(shared).await;
+        Some(if failures.is_empty() { Ok(()) } else { Err(failures.join("; ")) })
+    }
+
+    /// Looks whether what was refused can be had now.
+    async fn reconsider(&mut self, shared: &Arc<Shared>) {
+        let picture = self.sources.explained();
+        let all = async {
+            let mut changed = false;
+            for source in self.sources.all.iter_mut().filter(|source| !source.is_away()) {
+                changed = source.reconsider().await || changed;
+            }
+            changed
+        };
+        // Broken off, it is for the next refresh.
+        if self.desk.during(shared, picture, all).await == Some(true) {
             shared.fetcher.forget_failures();
             drop(self.present(shared, true).await);
         }
-        if failures.is_empty() { Ok(()) } else { Err(failures.join("; ")) }
     }
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::files::{read_json, seconds_now, write_json};
-use crate::index::{Digest, EntryId, Index};
+use crate::index::{Digest, EntryId};
 
 /// Entries that are left out at the most; a binhost with more of them has other problems.
 const MAX_REFUSALS: usize = 4096;
@@ -82,9 +82,9 @@ impl Refusals {
         changed
     }
 
-    /// Forgets entries that `index` no longer has.
-    pub(super) fn follow(&mut self, index: &Index) {
-        self.retain(|refusal| refusal.id().is_some_and(|id| index.contains(id)));
+    /// Forgets entries that are no longer `known`.
+    pub(super) fn follow(&mut self, known: impl Fn(EntryId) -> bool) {
+        self.retain(|refusal| refusal.id().is_some_and(&known));
     }
 
     fn save(&self) {
@@ -110,7 +110,7 @@ mod tests {
         assert_eq!((again.all(), again.ids().len()), (refusals.all(), 2));
         assert!(again.retain(|refusal| refusal.seen.is_some()));
         assert_eq!(Refusals::load(directory.path(), "p").all().len(), 1);
-        again.follow(&Index::empty());
+        again.follow(|_| false);
         assert!(again.all().is_empty());
     }
 }

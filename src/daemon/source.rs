@@ -21,6 +21,7 @@ use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
 use super::files::{blocking, read_json, seconds_now, sync_directory, write_json};
+use super::generation::Ingredient;
 use super::refusals::Refusals;
 use super::shown;
 use super::votes::Votes;
@@ -38,6 +39,8 @@ const CONFIRMED_MEMORY: u64 = 6 * 3600;
 /// How long a binhost may take to deliver its index, or its mirrors their votes: the others have to wait for it.
 const REFRESH_BUDGET: Duration = Duration::from_secs(15 * 60);
 const STATE: &str = "state.json";
+/// An index on its way.
+const INCOMING: &str = "Packages.new";
 
 /// What is known of the stored index.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,6 +85,24 @@ pub(super) struct Current {
     pub(super) stamp: Stamp,
 }
 
+/// An index of an earlier generation.
+#[derive(Debug)]
+pub(super) struct Earlier {
+    pub(super) index: Arc<Index>,
+    pub(super) stamp: Stamp,
+    /// Entries on which the mirrors did not agree then.
+    pub(super) disputed: HashSet<EntryId>,
+}
+
+/// What is shown of a binhost.
+#[derive(Debug, Clone)]
+pub(super) enum Face {
+    /// The index that is in use.
+    Latest,
+    /// That of an earlier generation; `None`: that did not know the binhost.
+    Earlier(Option<Arc<Earlier>>),
+}
+
 /// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct Source {
@@ -95,6 +116,9 @@ pub(super) struct Source {
     refusals: Refusals,
     votes: Votes,
     current: Option<Current>,
+    face: Face,
+    /// Attempts to fetch the index that were broken off.
+    broken_off: u64,
     refresh: RefreshStatus,
     /// No URL answered the last time.
     away: bool,
@@ -111,8 +135,23 @@ impl Source {
         let refusals = Refusals::load(&directory, &origin.policy.to_string());
         let votes = Votes::open(&directory, &config)?;
         let refresh = RefreshStatus::default();
-        let (current, away) = (None, false);
-        Ok(Self { config, id, origin, directory, state, written, refusals, votes, current, refresh, away })
+        let (current, face, broken_off, away) = (None, Face::Latest, 0, false);
+        remove_broken_off(&directory);
+        Ok(Self {
+            config,
+            id,
+            origin,
+            directory,
+            state,
+            written,
+            refusals,
+            votes,
+            current,
+            face,
+            broken_off,
+            refresh,
+            away,
+        })
     }
 
     /// Stands in for `before`, which is the same binhost with other settings: it has not come nearer.
@@ -162,7 +201,8 @@ impl Source {
 
     fn take_up(&mut self, index: Index, stamp: Stamp) {
         log_dropped(&self.config.name, &index);
-        self.refusals.follow(&index);
+        let earlier = self.earlier().cloned();
+        self.refusals.follow(|id| index.contains(id) || earlier.as_ref().is_some_and(|e| e.index.contains(id)));
         self.current = Some(Current { index: Arc::new(index), stamp });
     }
 
@@ -171,8 +211,38 @@ impl Source {
         self.current.as_ref()
     }
 
+    /// Shows something else of it from now on.
+    pub(super) fn set_face(&mut self, face: Face) {
+        self.face = face;
+    }
+
+    fn earlier(&self) -> Option<&Arc<Earlier>> {
+        match &self.face {
+            Face::Latest => None,
+            Face::Earlier(earlier) => earlier.as_ref(),
+        }
+    }
+
+    /// The index that is shown, if there is one.
+    pub(super) fn shown(&self) -> Option<Current> {
+        match &self.face {
+            Face::Latest => self.current.clone(),
+            Face::Earlier(earlier) => {
+                let Earlier { index, stamp, .. } = &**earlier.as_ref()?;
+                Some(Current { index: Arc::clone(index), stamp: *stamp })
+            }
+        }
+    }
+
     pub(super) fn part(&self) -> Option<Part> {
-        Some(Part { origin: self.id, index: Arc::clone(&self.current.as_ref()?.index) })
+        Some(Part { origin: self.id, index: self.shown()?.index })
+    }
+
+    /// What is shown of it is made of this.
+    pub(super) fn ingredient(&self) -> Option<Ingredient> {
+        let (directory, text) = (self.config.directory.clone(), self.directory.join(PACKAGES));
+        let (stamp, disputed) = (self.current.as_ref()?.stamp, self.votes.disputed().clone());
+        Some(Ingredient { directory, text, stamp, disputed })
     }
 
     /// Whether no URL of it answered lately.
@@ -201,7 +271,7 @@ impl Source {
     /// What must not be shown: refused, or disputed.
     pub(super) fn hidden(&self) -> HashSet<EntryId> {
         let mut hidden = self.refusals.ids();
-        hidden.extend(self.votes.disputed());
+        hidden.extend(self.earlier().map_or(self.votes.disputed(), |earlier| &earlier.disputed));
         hidden
     }
 
@@ -209,7 +279,7 @@ impl Source {
     pub(super) async fn refresh(&mut self, order: Order) -> anyhow::Result<News> {
         let was_away = self.away;
         let outcome = tokio::time::timeout(REFRESH_BUDGET, self.ask(order)).await.unwrap_or_else(|_| {
-            self.discard();
+            self.break_off();
             Err(anyhow::anyhow!("no index after {}: the line or the binhost is too slow", shown(REFRESH_BUDGET)))
         });
         let now = seconds_now();
@@ -293,6 +363,12 @@ impl Source {
         {
             tracing::debug!(path = %path.display(), %error, "removing what is no index");
         }
+    }
+
+    /// What was under way is not waited for any more. Something of it may still write: the next index comes elsewhere.
+    pub(super) fn break_off(&mut self) {
+        self.discard();
+        self.broken_off += 1;
     }
 
     /// The binhost says that nothing changed.
@@ -402,7 +478,8 @@ impl Source {
             return self.refusals.retain(|refusal| refusal.id() != Some(verdict.id));
         };
         let seen = self.origin.upstream.probe(verdict.uri.as_deref(), &verdict.path).await;
-        let known = self.current.as_ref().is_some_and(|current| current.index.contains(verdict.id));
+        let indexes = [self.current.as_ref().map(|current| &current.index), self.earlier().map(|e| &e.index)];
+        let known = indexes.into_iter().flatten().any(|index| index.contains(verdict.id));
         let policy = self.origin.policy.to_string();
         known && self.refusals.add(verdict.id, &verdict.path, &error.to_string(), seen, &policy)
     }
@@ -415,7 +492,7 @@ impl Source {
     /// Looks whether the binhost has other bytes now for what was refused, or it is judged by other keys. `true`: something
     /// comes back.
     pub(super) async fn reconsider(&mut self) -> bool {
-        let Some(current) = &self.current else { return false };
+        let Some(current) = self.shown() else { return false };
         let (upstream, policy): (&Upstream, _) = (&self.origin.upstream, self.origin.policy.to_string());
         let uri = current.index.header().uri();
         let mut changed = HashSet::new();
@@ -431,7 +508,21 @@ impl Source {
     }
 
     fn incoming_path(&self) -> PathBuf {
-        self.directory.join("Packages.new")
+        self.directory.join(match self.broken_off {
+            0 => INCOMING.to_owned(),
+            number => format!("{INCOMING}.{number}"),
+        })
+    }
+}
+
+/// What an earlier daemon left of attempts that were broken off.
+fn remove_broken_off(directory: &Path) {
+    let all = fs::read_dir(directory).into_iter().flatten().flatten();
+    let left =
+        all.filter(|entry| entry.file_name().to_str().is_some_and(|name| name.starts_with(&format!("{INCOMING}."))));
+    for path in left.map(|entry| entry.path()) {
+        // It would only take up room.
+        let _ = fs::remove_file(path);
     }
 }
 

@@ -5,13 +5,15 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 
-use super::explain::Beside;
+use super::explain::{Beside, Explained};
 use super::files::blocking;
-use super::generation::{Generations, Recipe};
-use super::source::{News, Order, Source};
-use super::state::SourceReport;
+use super::generation::{Generations, Ingredient};
+use super::rollback::{self, Rollback};
+use super::source::{Face, News, Order, Source};
+use super::state::{RollbackReport, SourceReport};
 use super::{START_BUDGET, policies, shown};
 use crate::config::{Binhost, MountConfig};
+use crate::control::RollbackTo;
 use crate::fetch::{Fetcher, Origin};
 use crate::index::{OriginId, Record};
 use crate::metrics::Metrics;
@@ -25,7 +27,11 @@ use crate::verify::Policy;
 #[derive(Debug)]
 pub(super) struct Sources {
     pub(super) all: Vec<Source>,
-    generations: Generations,
+    pub(super) generations: Generations,
+    /// An earlier generation is shown.
+    rollback: Option<Rollback>,
+    /// Why the one that should be is not.
+    rollback_problem: Option<String>,
     store: Arc<Store>,
     fetcher: Arc<Fetcher>,
     metrics: Arc<Metrics>,
@@ -48,10 +54,22 @@ impl Sources {
         config: &MountConfig,
         policies: Vec<Policy>,
     ) -> anyhow::Result<Self> {
-        let generations = Generations::open(store.directory())?;
+        let generations = Generations::open(store.directory(), config.generations.get())?;
         let (all, rules, tallies, guarded) = (Vec::new(), Rules::default(), HashMap::new(), None);
-        let mut sources =
-            Self { all, generations, store, fetcher, metrics, rules, next: 0, tallies, guarded, behind: false };
+        let mut sources = Self {
+            all,
+            generations,
+            rollback: None,
+            rollback_problem: None,
+            store,
+            fetcher,
+            metrics,
+            rules,
+            next: 0,
+            tallies,
+            guarded,
+            behind: false,
+        };
         sources.take_over(config, policies)?;
         Ok(sources)
     }
@@ -93,12 +111,15 @@ impl Sources {
         let place = |source: &Source| config.binhosts.iter().position(|binhost| *binhost == source.config);
         self.all.retain(|source| place(source).is_some());
         self.all.sort_by_key(place);
+        self.turn_faces();
         self.rules = Rules { selection: config.selection.clone(), libc_guard: config.libc_guard };
         Ok(ids)
     }
 
     /// What is stored, or, where nothing is, what the binhosts say within [`START_BUDGET`]; before anything is mounted.
     pub(super) async fn first(&mut self) -> anyhow::Result<Arc<Tree>> {
+        // First of all: what is refused is forgotten where no index has it.
+        self.roll_back_again().await;
         for source in &mut self.all {
             source.load().await;
         }
@@ -159,13 +180,92 @@ impl Sources {
         made
     }
 
+    /// What is on disk is shown again as it was written there.
+    async fn roll_back_again(&mut self) {
+        let Some(number) = rollback::written(&self.generations.directory) else { return };
+        if let Err(error) = self.take_back(number).await {
+            let problem = format!("generation {number} should be shown, and cannot be: {error:#}; the newest is shown");
+            tracing::warn!("{problem}");
+            self.rollback_problem = Some(problem);
+        }
+    }
+
+    async fn take_back(&mut self, number: u64) -> anyhow::Result<()> {
+        let directory = self.generations.directory.clone();
+        let read = blocking(move || Rollback::read(&directory, number)).await?;
+        if !self.all.iter().any(|source| read.parts.contains_key(&source.config.directory)) {
+            anyhow::bail!("none of its binhosts is configured any more");
+        }
+        self.rollback = Some(read);
+        self.turn_faces();
+        Ok(())
+    }
+
+    /// Shows another generation until that is undone; what is on disk says so too. On an error all stays as it was.
+    pub(super) async fn roll_back(&mut self, to: RollbackTo) -> anyhow::Result<Arc<Tree>> {
+        let number = rollback::meant(&self.generations.directory, to, self.generations.shown())?;
+        let before = self.rollback.take();
+        let shown = match number {
+            Some(number) => self.take_back(number).await,
+            None => Ok(()),
+        };
+        self.turn_faces();
+        let made = match shown {
+            Ok(()) => self.make_tree().await.and_then(|tree| self.write_rollback().map(|()| tree)),
+            Err(error) => Err(error),
+        };
+        match made {
+            Ok(_) => (self.behind, self.rollback_problem) = (false, None),
+            Err(_) => {
+                // Whatever was made is not shown.
+                (self.rollback, self.behind) = (before, true);
+                self.turn_faces();
+            }
+        }
+        made
+    }
+
+    /// Says on disk which generation is to be shown.
+    fn write_rollback(&self) -> anyhow::Result<()> {
+        let directory = &self.generations.directory;
+        match &self.rollback {
+            Some(rollback) => rollback.write(directory),
+            None => rollback::undo(directory),
+        }
+    }
+
+    fn turn_faces(&mut self) {
+        for source in &mut self.all {
+            let earlier = |rollback: &Rollback| Face::Earlier(rollback.parts.get(&source.config.directory).cloned());
+            source.set_face(self.rollback.as_ref().map_or(Face::Latest, earlier));
+        }
+    }
+
+    /// Whether an earlier generation is shown, and why one that should be is not.
+    pub(super) fn rollback_report(&self) -> RollbackReport {
+        RollbackReport { rolled_back: self.rollback.is_some(), problem: self.rollback_problem.clone() }
+    }
+
+    /// What is shown is made of this.
+    fn ingredients(&self) -> anyhow::Result<Vec<Ingredient>> {
+        match &self.rollback {
+            None => Ok(self.all.iter().filter_map(Source::ingredient).collect()),
+            Some(rollback) => {
+                let preferred: Vec<String> = self.all.iter().map(|source| source.config.directory.clone()).collect();
+                rollback.ingredients(&self.generations.directory, &preferred)
+            }
+        }
+    }
+
     async fn make_tree(&mut self) -> anyhow::Result<Arc<Tree>> {
         let inputs: Vec<Input> = self.all.iter().filter_map(|source| self.input(source)).collect();
         let rules = self.rules.clone();
         let Shown { view, tallies } = blocking(move || Ok(policy::compose(&inputs, &rules)?)).await?;
-        let stored = |source: &Source| Some((source.config.directory.clone(), source.current()?.stamp));
-        let recipe = Recipe::new(self.all.iter().filter_map(stored).collect(), &view);
-        let tree = self.generations.tree(view, recipe).await?;
+        let tree = self.generations.tree(view, self.ingredients()?).await?;
+        if let Some(rollback) = self.rollback.as_mut().filter(|rollback| rollback.number != tree.generation()) {
+            // By other rules it is another one, and takes the place of the first.
+            rollback.number = tree.generation();
+        }
         self.tallies = tallies.into_iter().collect();
         self.log_guarded(&tree);
         Ok(tree)
@@ -201,8 +301,8 @@ impl Sources {
         Some(Input { name, part, hidden: source.hidden(), selection, formats, here })
     }
 
-    /// What [`Sources::explain`] is about.
-    pub(super) fn explained(&self) -> (Vec<Input>, Vec<Beside>, Rules) {
+    /// What there is to answer questions with, as it is now.
+    pub(super) fn explained(&self) -> Explained {
         let both = |source: &Source| {
             let refused =
                 source.refusals().all().iter().filter_map(|refusal| Some((refusal.id()?, refusal.reason.clone())));
@@ -211,11 +311,14 @@ impl Sources {
             Some((self.input(source)?, Beside { name, origin, refused: refused.collect(), quorum }))
         };
         let (inputs, beside) = self.all.iter().filter_map(both).unzip();
-        (inputs, beside, self.rules.clone())
-    }
-
-    pub(super) fn store(&self) -> &Arc<Store> {
-        &self.store
+        Explained {
+            inputs,
+            beside,
+            rules: self.rules.clone(),
+            store: Arc::clone(&self.store),
+            fetcher: Arc::clone(&self.fetcher),
+            indexless: self.all.iter().find(|s| s.current().is_none()).map(|source| source.config.name.clone()),
+        }
     }
 
     /// What there is to say of each binhost.

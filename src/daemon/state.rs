@@ -3,23 +3,36 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
+use tokio::sync::Notify;
+
+use super::errands::Errands;
 use super::files::seconds_now;
 use super::refusals::Refusal;
 use super::shown;
 use super::source::Source;
-use crate::config::{ByteSize, MountConfig};
+use super::sources::Sources;
+use super::visible;
+use super::world::Budget;
+use crate::config::{ByteSize, MountConfig, Prefetch};
 use crate::control::{
     BinhostStatus, CacheStatus, DownloadStatus, EntriesStatus, FailureStatus, GenerationStatus, KeyringStatus,
-    MirrorState, MirrorStatus, RefreshStatus, Status,
+    MirrorState, MirrorStatus, ProcessStatus, RefreshStatus, Status,
 };
 use crate::fetch::{FailureReport, Fetcher, Origin, Progress};
 use crate::fuse::{Front, Mount};
 use crate::metrics::Metrics;
 use crate::policy::Tally;
 use crate::store::Store;
-use crate::tree::{Snapshots, Tree};
+use crate::tree::{PackagesFile, Snapshots, Tree};
 use crate::upstream::{Standing, UrlReport};
 use crate::verify::{KeyringReport, Policy};
+
+/// Whether an earlier generation is shown, and why one that should be is not.
+#[derive(Debug, Clone, Default)]
+pub(super) struct RollbackReport {
+    pub(super) rolled_back: bool,
+    pub(super) problem: Option<String>,
+}
 
 /// What there is to say of a binhost, for `status`.
 #[derive(Debug)]
@@ -37,8 +50,8 @@ pub(super) struct SourceReport {
 impl SourceReport {
     pub(super) fn new(source: &Source, tally: Tally) -> Self {
         let Tally { shown, moved, guarded, unsignable, unselected, held, superseded, homeless, .. } = tally;
-        let index = source.current().map(|current| &current.index);
-        let dropped = index.map(|index| index.dropped());
+        let index = source.shown().map(|shown| shown.index);
+        let dropped = index.as_ref().map(|index| index.dropped());
         let refused: Vec<FailureStatus> = source.refusals().all().iter().map(refusal).collect();
         let entries = EntriesStatus {
             dropped: dropped.map_or(0, |dropped| dropped.total().into()),
@@ -56,7 +69,7 @@ impl SourceReport {
         Self {
             name: source.config.name.clone(),
             origin: Arc::clone(&source.origin),
-            index_timestamp: index.and_then(|index| index.header().timestamp()).unwrap_or_default(),
+            index_timestamp: index.as_ref().and_then(|index| index.header().timestamp()).unwrap_or_default(),
             refresh: source.refresh_status().clone(),
             away: source.is_away(),
             packages: shown.into(),
@@ -94,6 +107,11 @@ pub(super) struct Shared {
     pub(super) snapshots: Arc<Snapshots>,
     pub(super) metrics: Arc<Metrics>,
     reports: Mutex<Vec<SourceReport>>,
+    rollback: Mutex<RollbackReport>,
+    pub(super) errands: Errands,
+    pub(super) world: Budget,
+    /// Something new is shown.
+    pub(super) renewed: Notify,
     /// Why what is known is not shown.
     problem: Mutex<Option<String>>,
     /// What is wrong with the configuration as it stands in the files.
@@ -110,15 +128,31 @@ impl Shared {
         front: Arc<Front>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let (reports, problem, misconfigured, started) =
-            (Mutex::default(), Mutex::default(), Mutex::default(), seconds_now());
+        let world = Budget::open(store.directory(), config.prefetch_budget.0);
         let snapshots = Arc::clone(front.snapshots());
-        Self { config, mount, store, fetcher, front, snapshots, metrics, reports, problem, misconfigured, started }
+        Self {
+            config,
+            mount,
+            store,
+            fetcher,
+            front,
+            snapshots,
+            metrics,
+            reports: Mutex::default(),
+            rollback: Mutex::default(),
+            errands: Errands::default(),
+            world,
+            renewed: Notify::new(),
+            problem: Mutex::default(),
+            misconfigured: Mutex::default(),
+            started: seconds_now(),
+        }
     }
 
-    /// What `status` tells of the binhosts from now on.
-    pub(super) fn set_reports(&self, reports: Vec<SourceReport>) {
-        *self.reports() = reports;
+    /// What `status` tells of the binhosts and of what is shown of them from now on.
+    pub(super) fn set_reports(&self, sources: &Sources) {
+        *self.rollback.lock().unwrap_or_else(PoisonError::into_inner) = sources.rollback_report();
+        *self.reports() = sources.reports();
     }
 
     /// Why a new generation cannot be made; `None`: it can.
@@ -151,10 +185,13 @@ impl Shared {
     }
 
     /// Puts a tree in front of Portage, with the local packages before it. `false`: it shows what is shown already.
+    ///
+    /// # Errors
+    /// It cannot be written; what was shown stays.
     pub(super) fn show(&self, tree: Arc<Tree>) -> std::io::Result<bool> {
         let shown = tokio::task::block_in_place(|| self.front.show(tree))?;
         if let Some(changes) = &shown {
-            self.mount.forget(changes);
+            self.mount.shown(changes);
             give_memory_back();
             tracing::info!("{}", self.summary());
         }
@@ -170,13 +207,18 @@ impl Shared {
         let index = if without == binhosts.len() {
             "no index yet, shown empty".to_owned()
         } else {
-            let GenerationStatus { packages, number, .. } = generation;
+            let GenerationStatus { packages, number, rolled_back, .. } = generation;
+            let rolled_back = if *rolled_back { " (rolled back)" } else { "" };
             let missing = if without == 0 { String::new() } else { format!(", {without} binhosts without an index") };
             let confirmed = binhosts.iter().map(|binhost| binhost.refresh.confirmed).filter(|time| *time > 0).min();
             let age = shown(Duration::from_secs(status.time.saturating_sub(confirmed.unwrap_or(refresh.confirmed))));
-            format!("{packages} packages, generation {number}, index confirmed {age} ago{missing}")
+            format!("{packages} packages, generation {number}{rolled_back}, index confirmed {age} ago{missing}")
         };
-        format!("{mountpoint}: {index}; cache {used} of {bound}")
+        let hidden = match visible::hidden(&self.config.mountpoint) {
+            Some(_) => "; NOBODY ELSE SEES THIS MOUNT, the log says why",
+            None => "",
+        };
+        format!("{mountpoint}: {index}; {} cached, {used} of {bound}{hidden}", cache.packages)
     }
 
     pub(super) fn status(&self) -> Status {
@@ -186,6 +228,7 @@ impl Shared {
         let binhosts: Vec<BinhostStatus> = reports.iter().map(SourceReport::status).collect();
         let refused = reports.iter().flat_map(|report| report.refused.clone()).collect();
         drop(reports);
+        let rollback = self.rollback.lock().unwrap_or_else(PoisonError::into_inner).clone();
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -198,7 +241,12 @@ impl Shared {
                 number: tree.generation(),
                 packages: tree.view().len() as u64,
                 index_timestamp: tree.packages().rendered.timestamp,
+                made: made(tree.packages()),
+                local: self.front.local_packages() as u64,
+                rolled_back: rollback.rolled_back,
+                problem: rollback.problem,
             },
+            process: process(),
             refresh: together(&binhosts, self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()),
             binhosts,
             misconfigured: self.misconfigured.lock().unwrap_or_else(PoisonError::into_inner).clone(),
@@ -210,7 +258,10 @@ impl Shared {
                 reserved: usage.reserved,
                 packages: usage.bodies,
                 bound: usage.bound,
+                pinned: self.store.pins().len() as u64,
+                written_today: self.store.written_today(),
             },
+            world: (self.config.prefetch == Prefetch::World).then(|| self.world.status()),
             downloads: self.fetcher.in_progress().into_iter().map(download).collect(),
             failures: self.fetcher.failures().into_iter().map(failure).collect(),
             metrics: self.metrics.read(),
@@ -267,6 +318,25 @@ fn mirror(report: UrlReport) -> MirrorStatus {
         wrong,
         last_error,
         last_error_time: since.map(|span: Duration| seconds_now().saturating_sub(span.as_secs())),
+    }
+}
+
+/// When the file that Portage reads was written.
+fn made(packages: &PackagesFile) -> u64 {
+    let modified = packages.file.metadata().and_then(|metadata| metadata.modified()).ok();
+    modified.and_then(|time| time.duration_since(UNIX_EPOCH).ok()).map_or(0, |span| span.as_secs())
+}
+
+/// Source: proc_pid_io(5), proc_pid_status(5).
+fn process() -> ProcessStatus {
+    let number = |path: &str, key: &str| -> u64 {
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix(key));
+        line.and_then(|value| value.trim().trim_end_matches(" kB").parse().ok()).unwrap_or_default()
+    };
+    ProcessStatus {
+        resident: number("/proc/self/status", "VmRSS:").saturating_mul(1024),
+        written: number("/proc/self/io", "write_bytes:"),
     }
 }
 

@@ -11,6 +11,7 @@
 
 use std::os::fd::AsFd as _;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -28,6 +29,11 @@ use crate::config::Prefetch;
 /// Packages that are fetched ahead at the same time: enough for small ones over a long way, and the next one to be opened has
 /// a third of the line at least.
 pub const MAX_AHEAD_DOWNLOADS: usize = 3;
+/// Of these, large ones: the next one to be opened is not to wait for what is opened long after it, and one that stalls does
+/// not stop the others.
+pub const MAX_LARGE: usize = 2;
+/// Two downloads are large when so much of them is still to come.
+pub(super) const LARGE: u64 = 4 << 20;
 /// Of [`super::MAX_DOWNLOADS`] turns, those that are left to packages that somebody waits for.
 pub const RESERVED: usize = 2;
 /// Bytes that are ahead, for all plans: what a line of 100 Mbit/s brings in a minute and a half.
@@ -186,13 +192,18 @@ impl Inner {
 
     /// The next download ahead, if it may begin now.
     fn next(self: &Arc<Self>, process: ProcessKey) -> Option<impl Future<Output = ()> + Send + use<>> {
+        if !self.fetcher.store.may_write(0) {
+            return None;
+        }
         let place = Arc::clone(&self.turns).try_acquire_owned().ok()?;
-        let turn = self.fetcher.spare_turn(RESERVED)?;
+        let turn = self.fetcher.spare_turn(RESERVED).filter(|_| !self.fetcher.is_line_full())?;
         let wanted = self.queue().next(process, |wanted| self.fetcher.need_not(wanted))?;
+        let (key, size) = (wanted.key(), wanted.record().size);
+        // At once: whether the next one may begin depends on it.
+        let landed = self.fetcher.set_off(&wanted, turn);
         let inner = Arc::clone(self);
         Some(async move {
-            let (key, size) = (wanted.key(), wanted.record().size);
-            if inner.fetcher.ahead(wanted, turn).await {
+            if inner.fetcher.ahead(&wanted, landed).await {
                 inner.fetcher.metrics.prefetched.increase();
                 inner.fetcher.metrics.prefetched_bytes.add(size);
                 inner.queue().succeeded(process);
@@ -206,14 +217,16 @@ impl Inner {
 }
 
 impl Fetcher {
-    /// Fetches a package that nobody has opened yet; `turn` is a turn of ours. Whoever opens it meanwhile joins the flight.
-    /// Dropping the future breaks it off where nobody has. `true`: it is in the cache now.
-    async fn ahead(self: &Arc<Self>, wanted: Wanted, turn: OwnedSemaphorePermit) -> bool {
-        let Some(landed) = self.set_off(&wanted, turn) else { return false };
-        landed.wait().await;
-        self.has(&wanted)
+    /// Waits for a package that nobody has opened yet. Dropping the future breaks it off where nobody has. `true`: it is in the
+    /// cache now.
+    async fn ahead(&self, wanted: &Wanted, landed: Option<Landed>) -> bool {
+        let Some(landed) = landed else { return false };
+        drop(landed.outcome().await);
+        self.has(wanted)
     }
 
+    /// Begins to fetch a package that nobody has opened yet; `turn` is a turn of ours. Whoever opens it meanwhile joins the
+    /// flight.
     fn set_off(self: &Arc<Self>, wanted: &Wanted, turn: OwnedSemaphorePermit) -> Option<Landed> {
         let key = wanted.key();
         let mut flights = self.flights();
@@ -227,8 +240,17 @@ impl Fetcher {
         Some(landed)
     }
 
+    /// Whether as much is being fetched ahead as a line is likely to carry.
+    fn is_line_full(&self) -> bool {
+        let flights = self.flights();
+        let ahead = flights.values().filter(|flight| flight.ahead.load(Ordering::Relaxed) > 0);
+        let left = ahead.map(|flight| flight.size.saturating_sub(flight.received.load(Ordering::Relaxed)));
+        let left: Vec<u64> = left.filter(|left| *left > 0).collect();
+        left.len() >= MAX_LARGE && left.iter().sum::<u64>() >= LARGE
+    }
+
     /// Whether it is in the cache, most likely.
-    fn has(&self, wanted: &Wanted) -> bool {
+    pub(super) fn has(&self, wanted: &Wanted) -> bool {
         self.store.has(wanted.record().id, wanted.record().size, &wanted.origin().policy)
     }
 
@@ -239,7 +261,7 @@ impl Fetcher {
     }
 
     /// A turn, if more than `reserved` are free.
-    fn spare_turn(&self, reserved: usize) -> Option<OwnedSemaphorePermit> {
+    pub(super) fn spare_turn(&self, reserved: usize) -> Option<OwnedSemaphorePermit> {
         let spare = self.turns.available_permits() > reserved;
         spare.then(|| Arc::clone(&self.turns).try_acquire_owned().ok()).flatten()
     }
@@ -253,7 +275,8 @@ struct End<'a> {
 
 impl Drop for End<'_> {
     fn drop(&mut self) {
-        self.inner.queue().end(self.key);
+        let wasted = self.inner.queue().end(self.key);
+        self.inner.fetcher.metrics.prefetch_wasted.add(wasted as u64);
     }
 }
 

@@ -65,6 +65,11 @@ impl Failures {
         Some(Arc::clone(&failure.error))
     }
 
+    /// Why it could not be had the last time, if that was lately.
+    pub(super) fn reason(&self, id: Key) -> Option<String> {
+        self.lock().peek(&id).map(|failure| failure.error.to_string())
+    }
+
     pub(super) fn forget(&self) {
         self.lock().iter_mut().for_each(|(_, failure)| failure.blocking = false);
     }

@@ -9,11 +9,11 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::origin::Key;
 use super::receive::{Place, Receiving};
-use super::{FetchError, Fetcher, Flight, GRACE, Origin, Outcome, Verdict, VerdictKind, Wanted, alarms};
+use super::{FetchError, Fetcher, Flight, GRACE, Origin, Outcome, Verdict, VerdictKind, Wanted, alarms, verdicts};
 use crate::index::Entry;
 use crate::store::{Body, Placement, Unproved};
 use crate::upstream::{BodyStream, Event};
-use crate::verify::{VerifyError, recheck};
+use crate::verify::{Assurance, VerifyError, recheck};
 
 /// Flies until the package is there or cannot be had, tells everybody who waits, and leaves the table.
 pub(super) async fn fly(
@@ -41,7 +41,8 @@ pub(super) async fn fly(
         }
         Err(error) => {
             let seconds = started.elapsed().as_secs_f32();
-            tracing::warn!("cannot be had: {} after {seconds:.1} s: {error}", wanted.path());
+            let advice = error.advice();
+            tracing::warn!("cannot be had: {} after {seconds:.1} s: {error}; {advice}", wanted.path());
             fetcher.failures.add(key, wanted.path(), error);
             if matches!(**error, FetchError::Refused { .. }) {
                 fetcher.metrics.refused.increase();
@@ -87,10 +88,16 @@ impl Landed {
         Self { flight: Arc::downgrade(flight), receiver }
     }
 
-    /// The flight is over, and what it brought is kept or not.
-    pub(super) async fn wait(mut self) {
+    /// The flight. To keep it would keep it from ending.
+    pub(super) fn flight(&self) -> Weak<Flight> {
+        Weak::clone(&self.flight)
+    }
+
+    /// The flight is over, and what it brought is kept or not. `None`: it ended without an outcome.
+    pub(super) async fn outcome(mut self) -> Option<Outcome> {
         // An outcome comes before the end.
         while self.receiver.changed().await.is_ok() {}
+        self.receiver.borrow().clone()
     }
 }
 
@@ -157,10 +164,17 @@ async fn get(
     loop {
         match download(fetcher, flight, (wanted.origin(), &entry), &mut stream, place).await {
             Ok(body) => {
-                log_fetched(&entry, &stream, started.elapsed());
+                fetcher.metrics.detail.downloads.observe(started.elapsed());
+                let source = stream.source();
+                body.note_source(source.strip_suffix(wanted.own_path()).unwrap_or(&source));
+                log_fetched(&entry, &body, &stream, started.elapsed());
                 return Ok(body);
             }
-            Err(FetchError::Refused { url, reason }) if stream.reject() => {
+            Err(FetchError::Refused { url, reason }) => {
+                verdicts::kind(&reason).into_iter().for_each(|kind| fetcher.metrics.detail.refused(kind));
+                if !stream.reject() {
+                    return Err(FetchError::Refused { url, reason });
+                }
                 tracing::warn!(path = %entry.path, %reason, url, "refused; trying once more");
             }
             Err(FetchError::Disk(error)) if place == Place::Cache && error.kind() == ErrorKind::StorageFull => {
@@ -172,13 +186,17 @@ async fn get(
     }
 }
 
-fn log_fetched(entry: &Entry, stream: &BodyStream<'_>, took: Duration) {
-    let (bytes, seconds) = (entry.size, took.as_secs_f32());
-    tracing::info!("fetched and verified {} ({bytes} bytes in {seconds:.2} s from {})", entry.path, stream.source());
+fn log_fetched(entry: &Entry, body: &Body, stream: &BodyStream<'_>, took: Duration) {
+    let (bytes, seconds, source) = (entry.size, took.as_secs_f32(), stream.source());
+    let verdict = match body.assurance() {
+        Assurance::DigestsOnly => "digests only".to_owned(),
+        Assurance::Signed(signer) => format!("signed by {}", signer.fingerprint),
+    };
+    tracing::info!("fetched and verified {} ({bytes} bytes in {seconds:.2} s from {source}; {verdict})", entry.path);
 }
 
 /// A body that lies in the cache unproved may be it: proving that is cheaper than fetching it again.
-async fn adopt(fetcher: &Arc<Fetcher>, origin: &Arc<Origin>, entry: &Entry) -> Option<Body> {
+pub(super) async fn adopt(fetcher: &Arc<Fetcher>, origin: &Arc<Origin>, entry: &Entry) -> Option<Body> {
     let (fetcher, origin, entry) = (Arc::clone(fetcher), Arc::clone(origin), entry.clone());
     let proved = tokio::task::spawn_blocking(move || {
         let candidates = fetcher.store.unproved(entry.id(), entry.size, &origin.policy);

@@ -9,6 +9,10 @@
 //!
 //! * What an emerge is going to open is fetched ahead of it (`ahead`), by the same flights: one that nobody has asked for fails
 //!   silently, and an open joins it like any other.
+//! * What somebody asks for by name (`errand`), or what will be upgraded one day (`idle`), comes after all of these; what is
+//!   meant by it is found out in `wish`.
+//!
+//! * What reads one package after the other, and is no emerge, is refused after some (`guard`).
 //!
 //! `verify` and `store` are synchronous: each flight has one blocking thread for them, fed by a bounded channel (`receive`).
 //!
@@ -16,14 +20,22 @@
 
 mod ahead;
 mod alarms;
+mod errand;
 mod failures;
 mod flight;
+mod guard;
 mod held;
+mod idle;
+mod installed;
 mod opener;
 mod origin;
 mod plan;
 mod queue;
 mod receive;
+mod standing;
+mod traces;
+mod verdicts;
+mod wish;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -38,13 +50,21 @@ use crate::store::{Body, Store, StoreError};
 use crate::upstream::UpstreamError;
 use crate::verify::{Policy, VerifyError};
 
-pub use ahead::{AHEAD_SHARE, Ahead, MAX_AHEAD_BYTES, MAX_AHEAD_DOWNLOADS, RESERVED};
+pub use ahead::{AHEAD_SHARE, Ahead, MAX_AHEAD_BYTES, MAX_AHEAD_DOWNLOADS, MAX_LARGE, RESERVED};
 use alarms::Alarms;
+pub use errand::{Brought, Done, Errand, ErrandReport, MAX_TOGETHER, Underway};
 use failures::Failures;
 pub use failures::{FAILURE_MEMORY, FailureReport};
+use guard::Guard;
+pub use guard::WINDOW as MASS_READ_WINDOW;
 use held::Held;
+pub use idle::Idled;
 use origin::{Key, Origins};
 pub use origin::{Origin, Wanted};
+pub use standing::{Standing, State};
+pub use traces::Caller;
+use traces::Traces;
+pub use wish::{Meant, Wish, WishError};
 
 /// Downloads at the same time; more wait for their turn.
 pub const MAX_DOWNLOADS: usize = 6;
@@ -79,6 +99,9 @@ pub enum FetchError {
     /// Too many packages at once.
     #[error("{MAX_FLIGHTS} packages are being fetched or wait for it already")]
     Busy,
+    /// The reader is no emerge, and has had many packages fetched already.
+    #[error("refused: too many packages that are not cached were opened by something that is no emerge (mass-read)")]
+    MassRead,
     /// The daemon stops.
     #[error("the download was broken off")]
     Stopped,
@@ -91,7 +114,7 @@ impl FetchError {
         match self {
             Self::Refused { .. } => true,
             Self::Upstream(error) => error.contradicts_index(),
-            Self::Index(_) | Self::Store(_) | Self::Disk(_) | Self::Busy | Self::Stopped => false,
+            Self::Index(_) | Self::Store(_) | Self::Disk(_) | Self::Busy | Self::MassRead | Self::Stopped => false,
         }
     }
 }
@@ -165,8 +188,10 @@ pub struct Fetcher {
     failures: Failures,
     alarms: Alarms,
     held: Held,
+    guard: Guard,
+    traces: Traces,
     turns: Arc<Semaphore>,
-    /// A download has ended.
+    /// A download has ended, or nearly so.
     moved: Notify,
     verdicts: mpsc::Sender<Verdict>,
 }
@@ -184,6 +209,8 @@ impl Fetcher {
             failures: Failures::default(),
             alarms: Alarms::default(),
             held: Held::default(),
+            guard: Guard::default(),
+            traces: Traces::default(),
             turns: Arc::new(Semaphore::new(MAX_DOWNLOADS)),
             moved: Notify::new(),
             verdicts,
@@ -217,19 +244,41 @@ impl Fetcher {
         body
     }
 
-    /// The body, fetched if need be. Dropping the future gives up waiting and nothing else.
+    /// The body, fetched if need be for thread `tid`; 0: nobody that we see. Dropping the future gives up waiting and nothing else.
     ///
     /// # Errors
     /// The package cannot be had; the same reason for all who asked.
-    pub async fn open(self: &Arc<Self>, wanted: Wanted) -> Outcome {
+    pub async fn open(self: &Arc<Self>, wanted: Wanted, tid: u32) -> Outcome {
+        // What is under way costs nothing more.
+        let under_way = self.flights().contains_key(&wanted.key());
+        if !under_way && !self.guard.admits(tid, wanted.path()).await {
+            self.metrics.mass_reads.increase();
+            return Err(Arc::new(FetchError::MassRead));
+        }
         let mut outcome = self.join(wanted)?;
         let result = outcome.wait_for(Option::is_some).await.map(|outcome| outcome.clone());
         result.ok().flatten().unwrap_or_else(|| Err(Arc::new(FetchError::Stopped)))
     }
 
-    /// Removes the body from the cache. `true`: it was there.
+    /// Removes the body from the cache, unless it is pinned. `true`: it was there.
     pub fn evict(&self, wanted: &Wanted) -> bool {
-        self.store.forget(wanted.record().id)
+        let id = wanted.record().id;
+        !self.store.pins().iter().any(|pin| pin.id == id) && self.store.forget(id).is_some()
+    }
+
+    /// How many packages that are not here a session may open within [`MASS_READ_WINDOW`] if it is no emerge; 0: any number.
+    pub fn set_mass_read(&self, most: u32) {
+        self.guard.set(most);
+    }
+
+    /// Looks whether a body that lies in the cache unproved is it, and takes that back. Reads it whole.
+    pub async fn prove(self: &Arc<Self>, wanted: &Wanted) -> bool {
+        if self.here(wanted.record(), &wanted.origin().policy).is_some() {
+            return false;
+        }
+        let of = wanted.clone();
+        let Ok(Ok(entry)) = tokio::task::spawn_blocking(move || of.entry()).await else { return false };
+        flight::adopt(self, wanted.origin(), &entry).await.is_some()
     }
 
     /// Forgets failures: the next open tries again.

@@ -37,6 +37,35 @@ pub(super) struct Process {
     key: ProcessKey,
 }
 
+/// Who opened something, for whom it is enough to know whether an emerge did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Opener {
+    /// An emerge, or something that it started.
+    Emerge,
+    /// Something else.
+    Other {
+        /// Its session.
+        session: u32,
+        pid: u32,
+        /// What it calls itself.
+        name: String,
+    },
+}
+
+/// Who opened something in thread `tid`. May wait, as [`Emerge::find`].
+pub(super) fn look(proc: &Path, tid: u32) -> Option<Opener> {
+    if Emerge::find(proc, tid).is_some() {
+        return Some(Opener::Emerge);
+    }
+    let (process, _) = Process::of(proc, tid)?;
+    let stat = String::from_utf8_lossy(&read(&process.directory, "stat").ok()?).into_owned();
+    let (name, fields) = stat.rsplit_once(')')?;
+    let name = name.split_once('(')?.1.to_owned();
+    // Source: proc_pid_stat(5), field 6; the state is the third. 0: it is another pid namespace's.
+    let session = fields.split_whitespace().nth(3)?.parse().ok().filter(|session| *session != 0)?;
+    Some(Opener::Other { session, pid: process.key.pid, name })
+}
+
 /// A running emerge.
 #[derive(Debug)]
 pub(super) struct Emerge {

@@ -11,9 +11,9 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Component, Path};
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
@@ -57,17 +57,20 @@ pub(super) struct Planned {
     size: u64,
 }
 
+impl Planned {
+    pub(super) fn cpv(&self) -> &Cpv {
+        &self.cpv
+    }
+}
+
 /// Reads the plan of a process whose root directory is `root`, which was `started` then. Without an emerge under way the list
 /// is empty.
 ///
 /// # Errors
 /// See [`PlanError`].
 pub(super) fn read(root: BorrowedFd<'_>, eroot: &Path, started: SystemTime) -> Result<Vec<Planned>, PlanError> {
-    let failed = |error: rustix::io::Errno| PlanError::Open(error.into());
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let flags = OFlags::PATH | OFlags::CLOEXEC;
     // Not opened before it is known to be a file: a device may do something, a pipe may wait.
-    let place = rustix::fs::openat2(root, eroot.join(PATH), flags, Mode::empty(), resolve).map_err(failed)?;
+    let place = place(root, &eroot.join(PATH)).map_err(|error| PlanError::Open(error.into()))?;
     let metadata = File::from(place.try_clone().map_err(PlanError::Open)?).metadata().map_err(PlanError::Open)?;
     if !metadata.is_file() {
         return Err(PlanError::NotAFile);
@@ -89,6 +92,31 @@ pub(super) fn read(root: BorrowedFd<'_>, eroot: &Path, started: SystemTime) -> R
     parse(&bytes)
 }
 
+/// What a path below `root` leads to.
+fn place(root: BorrowedFd<'_>, path: &Path) -> rustix::io::Result<OwnedFd> {
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    match rustix::fs::openat2(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve) {
+        // So has systemd, for a service with RestrictSUIDSGID=: it cannot see what openat2 is going to do.
+        Err(rustix::io::Errno::NOSYS) => place_without_links(root, path),
+        other => other,
+    }
+}
+
+/// The same step by step, where no symbolic link is on the way.
+fn place_without_links(root: BorrowedFd<'_>, path: &Path) -> rustix::io::Result<OwnedFd> {
+    let mut place = rustix::io::dup(root)?;
+    for component in path.components() {
+        let name = match component {
+            Component::Normal(name) => name,
+            Component::RootDir | Component::CurDir => continue,
+            Component::ParentDir | Component::Prefix(_) => return Err(rustix::io::Errno::NOTSUP),
+        };
+        // A link is opened itself, and has nothing below it.
+        place = rustix::fs::openat(&place, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    }
+    Ok(place)
+}
+
 fn parse(bytes: &[u8]) -> Result<Vec<Planned>, PlanError> {
     let Resume { binpkgs, mergelist } = serde_json::from_slice::<Mtimedb>(bytes)?.resume.unwrap_or_default();
     let binary = |(kind, _, cpv, _): (String, IgnoredAny, String, IgnoredAny)| (kind == "binary").then_some(cpv);
@@ -103,8 +131,13 @@ fn parse(bytes: &[u8]) -> Result<Vec<Planned>, PlanError> {
     Ok(binpkgs.0.into_iter().filter_map(planned).filter(|planned| seen.insert(planned.clone())).collect())
 }
 
-/// Numbers of the entries that a plan names, in its order. Reads the text of those whose SIZE occurs in it.
+/// Numbers of the entries that a plan names, in its order.
 pub(super) fn rows(view: &View, plan: &[Planned]) -> Vec<u32> {
+    places(view, plan).into_iter().flatten().collect()
+}
+
+/// For each package of a plan the number of its entry, if it has one. Reads the text of those whose SIZE occurs in it.
+pub(super) fn places(view: &View, plan: &[Planned]) -> Vec<Option<u32>> {
     let mut by_size: HashMap<u64, Vec<usize>> = HashMap::new();
     for (at, planned) in plan.iter().enumerate() {
         by_size.entry(planned.size).or_default().push(at);
@@ -125,7 +158,7 @@ pub(super) fn rows(view: &View, plan: &[Planned]) -> Vec<u32> {
             }
         }
     }
-    found.into_iter().flatten().collect()
+    found
 }
 
 #[derive(Debug, Deserialize)]

@@ -139,13 +139,11 @@ impl<P: Copy + Eq + Hash, I: Item> Queue<P, I> {
         }
     }
 
-    /// Nobody follows the plan any more.
-    pub(super) fn end(&mut self, process: P) {
+    /// Nobody follows the plan any more; how many were ahead for nothing.
+    pub(super) fn end(&mut self, process: P) -> usize {
         self.courses.remove(&process);
         let keys: Vec<I::Key> = self.ahead.iter().filter(|(_, (of, _))| *of == process).map(|(key, _)| *key).collect();
-        for key in keys {
-            self.opened(key);
-        }
+        keys.into_iter().filter(|key| self.opened(*key)).count()
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
+use super::ahead::LARGE;
 use super::{FetchError, Fetcher, Flight, Origin, alarms};
 use crate::index::Entry;
 use crate::store::{Body, Incoming, Placement, StoreError};
@@ -161,6 +162,11 @@ fn receive(
         match queue.blocking_recv() {
             Some(Step::Bytes(mut bytes)) => {
                 write(fetcher, &mut receiver, &bytes, entry)?;
+                let left = entry.size.saturating_sub(receiver.received());
+                if (left..left + bytes.len() as u64).contains(&LARGE) {
+                    // It is not large any more.
+                    fetcher.moved.notify_waiters();
+                }
                 incoming.start_writeback(receiver.received());
                 bytes.clear();
                 // Where it is not wanted any more it is freed.

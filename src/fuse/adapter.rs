@@ -1,122 +1,81 @@
 //! fuser's types around [`Operations`].
 
 mod open;
+mod reading;
+mod shared;
 mod types;
 mod writing;
 
-use std::cell::RefCell;
 use std::ffi::OsStr;
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use fuser::{
-    AccessFlags, BackingId, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, Generation, INodeNo,
-    InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
-    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs,
-    ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, Generation, INodeNo, InitFlags,
+    IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr,
+    Request, TimeOrNow, WriteFlags,
 };
 
-use super::FsError;
-use super::attr::{Attr, Validity};
-use super::handles::Handles;
-use super::ops::Operations;
-use crate::local::{self, Access};
-use crate::metrics::Metrics;
+use super::attr::{Attr, Owner, Validity};
+use super::ledger::Agreement;
+use super::{FsError, xattrs};
+use crate::local::Access;
+use crate::metrics::{Operation, Timed};
 use crate::tree::Inode;
-use types::{BLOCK, caller, errno, file_attr, file_type, ttl};
+pub(super) use shared::Shared;
+use types::{BLOCK, caller, failed, file_attr, file_type, ttl};
 
 /// Requests that the kernel may have under way in the background, reading ahead.
 const MAX_BACKGROUND: u16 = 64;
 /// Largest request; the kernel makes reads up to this size too.
 const MAX_REQUEST: u32 = 1 << 20;
-
-/// What all requests share.
-#[derive(Debug)]
-pub(super) struct Shared {
-    pub(super) operations: Operations,
-    pub(super) metrics: Arc<Metrics>,
-    pub(super) runtime: tokio::runtime::Handle,
-    handles: Handles<BackingId>,
-    /// Set when the kernel and the configuration allow it.
-    passthrough: std::sync::atomic::AtomicBool,
-    /// Told when the session ends.
-    pub(super) ended: tokio::sync::Notify,
-    /// It has ended.
-    over: std::sync::atomic::AtomicBool,
-}
-
-impl Shared {
-    pub(super) fn new(operations: Operations, metrics: Arc<Metrics>, passthrough: bool) -> Arc<Self> {
-        let passthrough = std::sync::atomic::AtomicBool::new(passthrough);
-        let runtime = tokio::runtime::Handle::current();
-        Arc::new(Self {
-            operations,
-            metrics,
-            runtime,
-            handles: Handles::default(),
-            passthrough,
-            ended: tokio::sync::Notify::new(),
-            over: std::sync::atomic::AtomicBool::new(false),
-        })
-    }
-
-    pub(super) fn passes_through(&self) -> bool {
-        self.passthrough.load(std::sync::atomic::Ordering::Relaxed)
-    }
-
-    /// Whether the session has ended: what is mounted now, if anything, is somebody else's.
-    pub(super) fn is_over(&self) -> bool {
-        self.over.load(std::sync::atomic::Ordering::SeqCst)
-    }
-
-    fn stop_passing_through(&self) {
-        self.passthrough.store(false, std::sync::atomic::Ordering::Relaxed);
-    }
-}
+/// What the kernel reads ahead unless it is told otherwise; it takes no more.
+const READ_AHEAD: u32 = 128 << 10;
 
 /// The file system as fuser calls it.
 #[derive(Debug)]
-pub(super) struct Adapter(pub(super) Arc<Shared>);
-
-thread_local! {
-    /// Where plain reads go; grows to the largest read of the thread.
-    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
+pub(super) struct Adapter(pub(super) std::sync::Arc<Shared>);
 
 impl Filesystem for Adapter {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        let mut agreed = config.capabilities() & InitFlags::FUSE_MAX_PAGES;
         for wanted in [
             InitFlags::FUSE_DO_READDIRPLUS,
             InitFlags::FUSE_PARALLEL_DIROPS,
             InitFlags::FUSE_NO_OPENDIR_SUPPORT,
             InitFlags::FUSE_EXPLICIT_INVAL_DATA,
             InitFlags::FUSE_ATOMIC_O_TRUNC,
+            InitFlags::FUSE_HAS_RESEND,
         ] {
             // An older kernel does without.
-            let _ = config.add_capabilities(wanted);
+            if config.add_capabilities(wanted).is_ok() {
+                agreed |= wanted;
+            }
         }
         let passes = self.0.passes_through()
             && config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok()
             && config.set_max_stack_depth(1).is_ok();
-        if !passes {
+        if passes {
+            agreed |= InitFlags::FUSE_PASSTHROUGH;
+        } else {
             self.0.stop_passing_through();
         }
+        let minor = config.kernel_abi().1;
+        let _ = self.0.agreement.set(Agreement { flags: agreed.bits(), minor, readahead: READ_AHEAD });
         let _ = config.set_max_background(MAX_BACKGROUND);
         let _ = config.set_max_write(MAX_REQUEST);
         Ok(())
     }
 
     fn destroy(&mut self) {
-        self.0.over.store(true, std::sync::atomic::Ordering::SeqCst);
-        self.0.ended.notify_one();
+        self.0.end();
     }
 
     fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        answer_entry(self.0.operations.lookup(Inode(parent.0), name), reply);
+        let timed = self.timed(Operation::Lookup);
+        answer_entry(self.0.operations.lookup(Inode(parent.0), name), timed, reply);
     }
 
     fn forget(&self, _request: &Request, inode: INodeNo, lookups: u64) {
@@ -124,8 +83,9 @@ impl Filesystem for Adapter {
     }
 
     fn getattr(&self, _request: &Request, inode: INodeNo, _handle: Option<FileHandle>, reply: ReplyAttr) {
+        let timed = self.timed(Operation::Getattr);
         let found = self.0.operations.attributes(Inode(inode.0));
-        answer_attr(found.or_else(|error| self.open_attributes(Inode(inode.0)).ok_or(error)), reply);
+        answer_attr(found.or_else(|error| self.open_attributes(Inode(inode.0)).ok_or(error)), timed, reply);
     }
 
     fn open(&self, request: &Request, inode: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
@@ -143,24 +103,7 @@ impl Filesystem for Adapter {
         _owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let Some(file) = self.0.handles.file(Inode(handle.0)) else {
-            return reply.error(errno(&FsError::NotOpen));
-        };
-        BUFFER.with_borrow_mut(|buffer| {
-            let size = size.min(MAX_REQUEST) as usize;
-            if buffer.len() < size {
-                buffer.resize(size, 0);
-            }
-            match buffer.get_mut(..size).map(|buffer| read_full(&file, buffer, offset)) {
-                Some(Ok(count)) => reply.data(buffer.get(..count).unwrap_or_default()),
-                Some(Err(error)) if local::is_number(handle.0) => reply.error(errno(&error.into())),
-                Some(Err(error)) => {
-                    tracing::warn!(%error, "reading a cached body");
-                    reply.error(errno(&FsError::Read));
-                }
-                None => reply.error(errno(&FsError::Read)),
-            }
-        });
+        reading::read(&self.0, Inode(handle.0), offset, size, reply);
     }
 
     fn release(
@@ -173,10 +116,12 @@ impl Filesystem for Adapter {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
+        let _unpaused = self.0.unpaused();
+        // In this order: a daemon that is killed in between counts one too many, never one too few.
+        reply.ok();
         if self.0.handles.release(Inode(handle.0)) {
             self.0.operations.closed(Inode(handle.0));
         }
-        reply.ok();
     }
 
     fn opendir(&self, _request: &Request, _inode: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
@@ -185,12 +130,13 @@ impl Filesystem for Adapter {
     }
 
     fn readdir(&self, _request: &Request, inode: INodeNo, _handle: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        let timed = self.timed(Operation::Readdir);
         let told = self.0.operations.list(Inode(inode.0), offset, &mut |at, name, attr, _| {
             reply.add(INodeNo(attr.inode.0), at, file_type(attr.kind), name)
         });
         match told {
             Ok(()) => reply.ok(),
-            Err(error) => reply.error(errno(&error)),
+            Err(error) => reply.error(failed(&mut { timed }, &error)),
         }
     }
 
@@ -202,7 +148,7 @@ impl Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let operations = &self.0.operations;
+        let (operations, timed) = (&self.0.operations, self.timed(Operation::Readdir));
         let told = operations.list(Inode(inode.0), offset, &mut |at, name, attr, validity| {
             // The kernel must not link `.` and `..` into its tree of names.
             let dots = name == "." || name == "..";
@@ -215,7 +161,7 @@ impl Filesystem for Adapter {
         });
         match told {
             Ok(()) => reply.ok(),
-            Err(error) => reply.error(errno(&error)),
+            Err(error) => reply.error(failed(&mut { timed }, &error)),
         }
     }
 
@@ -236,7 +182,8 @@ impl Filesystem for Adapter {
 
     fn access(&self, request: &Request, inode: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
         let access = Access::from_bits_truncate(mask.bits().cast_unsigned());
-        answer(self.0.operations.access(caller(request), Inode(inode.0), access), reply);
+        let timed = self.timed(Operation::Getattr);
+        answer(self.0.operations.access(caller(request), Inode(inode.0), access), timed, reply);
     }
 
     fn setattr(
@@ -257,16 +204,18 @@ impl Filesystem for Adapter {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
+        let (_unpaused, timed) = (self.0.unpaused(), self.timed(Operation::Change));
         let change = types::change(mode, uid, gid, size, (atime, mtime));
         let file = handle.and_then(|handle| self.0.handles.file(Inode(handle.0)));
         let changed = self.0.operations.change(caller(request), Inode(inode.0), file.as_deref(), &change);
-        answer_attr(changed, reply);
+        answer_attr(changed, timed, reply);
     }
 
     fn readlink(&self, _request: &Request, inode: INodeNo, reply: ReplyData) {
+        let mut timed = self.timed(Operation::Getattr);
         match self.0.operations.read_link(Inode(inode.0)) {
             Ok(target) => reply.data(&target),
-            Err(error) => reply.error(errno(&error)),
+            Err(error) => reply.error(failed(&mut timed, &error)),
         }
     }
 
@@ -280,23 +229,28 @@ impl Filesystem for Adapter {
         _device: u32,
         reply: ReplyEntry,
     ) {
-        answer_entry(writing::make_node(&self.0, caller(request), Inode(parent.0), name, mode), reply);
+        let (_unpaused, timed) = (self.0.unpaused(), self.timed(Operation::Change));
+        answer_entry(writing::make_node(&self.0, caller(request), Inode(parent.0), name, mode), timed, reply);
     }
 
     fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, reply: ReplyEntry) {
-        answer_entry(self.0.operations.make_directory(caller(request), Inode(parent.0), name, mode), reply);
+        let (_unpaused, timed) = (self.0.unpaused(), self.timed(Operation::Change));
+        answer_entry(self.0.operations.make_directory(caller(request), Inode(parent.0), name, mode), timed, reply);
     }
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        answer(self.0.operations.unlink(caller(request), Inode(parent.0), name), reply);
+        let (_unpaused, timed) = (self.0.unpaused(), self.timed(Operation::Change));
+        answer(self.0.operations.unlink(caller(request), Inode(parent.0), name), timed, reply);
     }
 
     fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        answer(self.0.operations.remove_directory(caller(request), Inode(parent.0), name), reply);
+        let (_unpaused, timed) = (self.0.unpaused(), self.timed(Operation::Change));
+        answer(self.0.operations.remove_directory(caller(request), Inode(parent.0), name), timed, reply);
     }
 
     fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
-        answer_entry(self.0.operations.symlink(caller(request), Inode(parent.0), name, target), reply);
+        let (_unpaused, timed) = (self.0.unpaused(), self.timed(Operation::Change));
+        answer_entry(self.0.operations.symlink(caller(request), Inode(parent.0), name, target), timed, reply);
     }
 
     fn rename(
@@ -314,8 +268,9 @@ impl Filesystem for Adapter {
     }
 
     fn link(&self, request: &Request, inode: INodeNo, new_parent: INodeNo, new_name: &OsStr, reply: ReplyEntry) {
+        let (_unpaused, timed) = (self.0.unpaused(), self.timed(Operation::Change));
         let (inode, parent) = (Inode(inode.0), Inode(new_parent.0));
-        answer_entry(self.0.operations.link(caller(request), inode, parent, new_name), reply);
+        answer_entry(self.0.operations.link(caller(request), inode, parent, new_name), timed, reply);
     }
 
     fn create(
@@ -343,9 +298,10 @@ impl Filesystem for Adapter {
         _owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
+        let mut timed = self.timed(Operation::Write);
         match writing::write(&self.0, Inode(handle.0), offset, data) {
             Ok(count) => reply.written(count),
-            Err(error) => reply.error(errno(&error)),
+            Err(error) => reply.error(failed(&mut timed, &error)),
         }
     }
 
@@ -359,7 +315,8 @@ impl Filesystem for Adapter {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        answer(writing::allocate(&self.0, Inode(handle.0), offset, length, mode), reply);
+        let (_unpaused, timed) = (self.0.unpaused(), self.timed(Operation::Change));
+        answer(writing::allocate(&self.0, Inode(handle.0), offset, length, mode), timed, reply);
     }
 
     fn copy_file_range(
@@ -397,13 +354,15 @@ impl Filesystem for Adapter {
         reply.error(Errno::ENOSYS);
     }
 
-    fn getxattr(&self, _request: &Request, _inode: INodeNo, _name: &OsStr, _size: u32, reply: ReplyXattr) {
-        // Never ask again: there are none.
-        reply.error(Errno::ENOSYS);
+    fn getxattr(&self, _request: &Request, inode: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        let timed = self.timed(Operation::Xattr);
+        let name = name.to_str().unwrap_or_default();
+        answer_xattr(xattrs::get(&self.0.operations, Inode(inode.0), name), size, timed, reply);
     }
 
-    fn listxattr(&self, _request: &Request, _inode: INodeNo, _size: u32, reply: ReplyXattr) {
-        reply.error(Errno::ENOSYS);
+    fn listxattr(&self, _request: &Request, inode: INodeNo, size: u32, reply: ReplyXattr) {
+        let timed = self.timed(Operation::Xattr);
+        answer_xattr(Ok(xattrs::list(&self.0.operations, Inode(inode.0))), size, timed, reply);
     }
 
     fn ioctl(
@@ -435,11 +394,13 @@ impl Filesystem for Adapter {
     }
 
     fn fsync(&self, _request: &Request, _inode: INodeNo, handle: FileHandle, datasync: bool, reply: ReplyEmpty) {
-        answer(writing::sync(&self.0, Inode(handle.0), datasync), reply);
+        let timed = self.timed(Operation::Write);
+        answer(writing::sync(&self.0, Inode(handle.0), datasync), timed, reply);
     }
 
     fn fsyncdir(&self, _request: &Request, inode: INodeNo, _handle: FileHandle, _datasync: bool, reply: ReplyEmpty) {
-        answer(self.0.operations.sync_directory(Inode(inode.0)), reply);
+        let timed = self.timed(Operation::Write);
+        answer(self.0.operations.sync_directory(Inode(inode.0)), timed, reply);
     }
 
     fn flush(&self, _request: &Request, _inode: INodeNo, _handle: FileHandle, _owner: LockOwner, reply: ReplyEmpty) {
@@ -448,49 +409,48 @@ impl Filesystem for Adapter {
 }
 
 impl Adapter {
+    fn timed(&self, operation: Operation) -> Timed {
+        Timed::begin(&self.0.metrics, operation)
+    }
+
     /// Of a file that is open, and has no name or no generation any more.
     fn open_attributes(&self, inode: Inode) -> Option<(Attr, Validity)> {
-        let file = self.0.handles.file(inode)?;
-        match self.0.handles.attributes(inode) {
-            Some(attributes) => Some((Attr::of_remote(attributes, super::attr::Owner::FILE), Validity::Told)),
-            None => {
-                let stat = self.0.operations.layer().stat_of(&file).ok()?;
-                Some((Attr::of_local(inode, &stat), Validity::Fleeting))
-            }
+        if let Some(attributes) = self.0.handles.attributes(inode) {
+            return Some((Attr::of_remote(attributes, Owner::FILE), Validity::Told));
         }
+        let file = self.0.handles.file(inode)?;
+        let stat = self.0.operations.layer().stat_of(&file).ok()?;
+        Some((Attr::of_local(inode, &stat), Validity::Fleeting))
     }
 }
 
-fn answer(done: Result<(), FsError>, reply: ReplyEmpty) {
+fn answer(done: Result<(), FsError>, mut timed: Timed, reply: ReplyEmpty) {
     match done {
         Ok(()) => reply.ok(),
-        Err(error) => reply.error(errno(&error)),
+        Err(error) => reply.error(failed(&mut timed, &error)),
     }
 }
 
-fn answer_attr(found: Result<(Attr, Validity), FsError>, reply: ReplyAttr) {
+fn answer_attr(found: Result<(Attr, Validity), FsError>, mut timed: Timed, reply: ReplyAttr) {
     match found {
         Ok((attr, validity)) => reply.attr(&ttl(validity), &file_attr(&attr)),
-        Err(error) => reply.error(errno(&error)),
+        Err(error) => reply.error(failed(&mut timed, &error)),
     }
 }
 
-fn answer_entry(found: Result<(Attr, Validity), FsError>, reply: ReplyEntry) {
+fn answer_entry(found: Result<(Attr, Validity), FsError>, mut timed: Timed, reply: ReplyEntry) {
     match found {
         Ok((attr, validity)) => reply.entry(&ttl(validity), &file_attr(&attr), Generation(attr.generation)),
-        Err(error) => reply.error(errno(&error)),
+        Err(error) => reply.error(failed(&mut timed, &error)),
     }
 }
 
-fn read_full(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-    let mut filled = 0;
-    while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-        match file.read_at(rest, offset + filled as u64) {
-            Ok(0) => break,
-            Ok(count) => filled += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
+/// `size` 0 asks how much there is.
+fn answer_xattr(found: Result<Vec<u8>, FsError>, size: u32, mut timed: Timed, reply: ReplyXattr) {
+    match found {
+        Ok(bytes) if size == 0 => reply.size(u32::try_from(bytes.len()).unwrap_or(u32::MAX)),
+        Ok(bytes) if bytes.len() <= size as usize => reply.data(&bytes),
+        Ok(_) => reply.error(failed(&mut timed, &FsError::TooSmall)),
+        Err(error) => reply.error(failed(&mut timed, &error)),
     }
-    Ok(filled)
 }

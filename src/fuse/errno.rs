@@ -23,6 +23,12 @@ pub enum FsError {
     /// The mount is read-only.
     #[error("read-only file system")]
     ReadOnly,
+    /// No such extended attribute.
+    #[error("no such attribute")]
+    NoAttribute,
+    /// The caller's buffer is too small for an extended attribute.
+    #[error("the buffer is too small")]
+    TooSmall,
     /// The caller was interrupted, or is gone.
     #[error("interrupted")]
     Interrupted,
@@ -72,6 +78,8 @@ impl FsError {
             Self::NotADirectory => libc::ENOTDIR,
             Self::IsADirectory => libc::EISDIR,
             Self::ReadOnly => libc::EROFS,
+            Self::NoAttribute => libc::ENODATA,
+            Self::TooSmall => libc::ERANGE,
             Self::Interrupted => libc::EINTR,
             Self::NotOpen => libc::EBADF,
             Self::Read => libc::EIO,
@@ -88,7 +96,7 @@ impl FsError {
                 | FetchError::Store(_)
                 | FetchError::Disk(_)
                 | FetchError::Stopped => libc::EIO,
-                FetchError::Busy => libc::EAGAIN,
+                FetchError::Busy | FetchError::MassRead => libc::EAGAIN,
             },
         }
     }
@@ -107,6 +115,8 @@ mod tests {
             (FsError::NotADirectory, libc::ENOTDIR),
             (FsError::IsADirectory, libc::EISDIR),
             (FsError::ReadOnly, libc::EROFS),
+            (FsError::NoAttribute, libc::ENODATA),
+            (FsError::TooSmall, libc::ERANGE),
             (FsError::Interrupted, libc::EINTR),
             (FsError::NotOpen, libc::EBADF),
             (FsError::Read, libc::EIO),
@@ -121,6 +131,7 @@ mod tests {
             (fetch(FetchError::Stopped), libc::EIO),
             (fetch(FetchError::Disk(std::io::ErrorKind::StorageFull.into())), libc::EIO),
             (fetch(FetchError::Busy), libc::EAGAIN),
+            (fetch(FetchError::MassRead), libc::EAGAIN),
         ] {
             assert_eq!(error.errno(), errno, "{error}");
         }

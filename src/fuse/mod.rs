@@ -7,10 +7,14 @@
 //! | `front` | what Portage sees as `Packages`: what the binhosts have, with local packages in front |
 //! | `merge` | both -> the files |
 //! | `attr` | attributes of whatever is shown |
-//! | `adapter` | fuser's types around them; nothing else but `mount` names fuser |
+//! | `adapter` | fuser's types around them; nothing else but `mount` and `attach` names fuser |
 //! | `handles` | open files by inode: one mode for all opens of an inode |
 //! | `waiting` | has a caller that waits been interrupted? |
+//! | `xattrs` | extended attributes: how a package stands |
 //! | `errno` | every error -> its errno |
+//! | `attach` | a connection that a later daemon goes on with |
+//! | `ledger` | what that has to know of what is open |
+//! | `backing` | the kernel's numbers of files that it reads by itself |
 //! | `mount` | mount(2), the session's threads, umount |
 //!
 //! * Look-ups, attributes, listings and `Packages` are answered on the FUSE thread and never wait for the network; a package
@@ -26,21 +30,26 @@
 //!   needed.
 
 mod adapter;
+mod attach;
 mod attr;
+mod backing;
 mod errno;
 mod front;
 mod handles;
+mod ledger;
 mod merge;
 mod mount;
 mod ops;
 mod waiting;
 mod writing;
+mod xattrs;
 
 use std::time::Duration;
 
+pub use attach::{Kept, KeptDescriptors};
 pub use errno::FsError;
 pub use front::Front;
-pub use mount::{Mount, MountError};
+pub use mount::{Begun, Mount, MountError};
 pub use ops::Operations;
 
 /// How long the kernel may answer by itself.

@@ -1,25 +1,23 @@
 //! mount(2), the session's threads, umount.
 
 use std::ffi::{CString, OsStr};
-use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use fuser::{BackgroundSession, Config, INodeNo, Notifier, Session, SessionACL};
+use fuser::{BackgroundSession, INodeNo, Notifier, Session};
 use rustix::mount::{MountFlags, UnmountFlags};
 
-use super::Operations;
 use super::adapter::{Adapter, Shared};
-use crate::config::Passthrough;
+use super::ledger::{Agreement, Ledger};
+use super::{Kept, Operations, attach};
+use crate::config::{Passthrough, mount_on};
 use crate::metrics::Metrics;
 use crate::tree::Change;
 
-/// Threads that answer requests. Two, so that a read does not wait behind a listing.
-const THREADS: usize = 2;
 /// What the kernel reads ahead where reads come to the daemon, KiB.
 const READ_AHEAD_KIB: &str = "1024";
 
@@ -59,10 +57,21 @@ pub struct Mount {
     unmounted: AtomicBool,
     notifier: Notifier,
     shared: Arc<Shared>,
+    begun: Begun,
+}
+
+/// How a mount came to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begun {
+    /// By mount(2).
+    Mounted,
+    /// It goes on with what an earlier daemon has mounted.
+    Resumed,
 }
 
 impl Mount {
-    /// Mounts `operations` on `mountpoint`. To be called inside a tokio runtime, which then waits for packages.
+    /// Mounts `operations` on `mountpoint`, or goes on with what `kept` says is mounted there. To be called inside a tokio
+    /// runtime, which then waits for packages.
     ///
     /// # Errors
     /// See [`MountError`].
@@ -71,35 +80,65 @@ impl Mount {
         operations: Operations,
         metrics: Arc<Metrics>,
         passthrough: Passthrough,
+        kept: Option<Kept>,
     ) -> Result<Self, MountError> {
-        let device = File::options().read(true).write(true).open("/dev/fuse").map_err(MountError::Device)?;
-        let options = format!("fd={},rootmode=40755,user_id=0,group_id=0,allow_other", device.as_raw_fd());
-        let options = CString::new(options).map_err(|error| MountError::Session(error.into()))?;
-        let mut flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-        flags.set(MountFlags::RDONLY, operations.layer().is_read_only());
-        rustix::mount::mount("binhostfs", mountpoint, "fuse.binhostfs", flags, &*options).map_err(|error| {
-            let hint = match error {
-                rustix::io::Errno::PERM | rustix::io::Errno::ACCESS => "; only root can mount",
-                _ => "",
-            };
-            MountError::Refused { mountpoint: mountpoint.to_owned(), source: error.into(), hint }
-        })?;
-        // From here on it has to be unmounted again.
-        let shared = Shared::new(operations, metrics, passthrough == Passthrough::Auto);
-        let mut config = Config::default();
-        config.n_threads = Some(THREADS);
-        let session = Session::from_fd(Adapter(Arc::clone(&shared)), device.into(), SessionACL::All, config);
-        let session = session.and_then(Session::spawn).map_err(|error| {
+        let Kept { device, ledger, .. } = kept.map_or_else(|| Kept::create(None), Ok).map_err(MountError::Device)?;
+        let before = ledger.agreement().filter(|_| ledger.device().is_some());
+        let shared = Shared::new(operations, metrics, passthrough == Passthrough::Auto, device, ledger);
+        let session = match before {
+            Some(agreement) => resume(&shared, agreement)?,
+            None => begin(mountpoint, &shared)?,
+        };
+        let session = session.spawn().map_err(|error| {
             unmount(mountpoint);
             MountError::Session(error)
         })?;
-        let notifier = session.notifier();
-        let mount =
-            Self { mountpoint: mountpoint.to_owned(), session, unmounted: AtomicBool::new(false), notifier, shared };
-        if !mount.passes_through() {
-            mount.read_further_ahead();
+        let (notifier, unmounted) = (session.notifier(), AtomicBool::new(false));
+        let begun = if before.is_some() { Begun::Resumed } else { Begun::Mounted };
+        let mount = Self { mountpoint: mountpoint.to_owned(), session, unmounted, notifier, shared, begun };
+        match begun {
+            Begun::Mounted if !mount.passes_through() => mount.read_further_ahead(),
+            Begun::Mounted => {}
+            Begun::Resumed => mount.catch_up(),
         }
+        mount.shared.note_shown();
         Ok(mount)
+    }
+
+    /// How it came to be.
+    #[must_use]
+    pub fn begun(&self) -> Begun {
+        self.begun
+    }
+
+    /// What the next daemon needs to go on; `None`: the kernel cannot (before Linux 6.9), or there are too many open files.
+    #[must_use]
+    pub fn keep(&self) -> Option<(OwnedFd, OwnedFd, OwnedFd)> {
+        self.shared.descriptors()
+    }
+
+    /// Holds back answers that a next daemon could not make up for, as long as what is returned lives.
+    #[must_use]
+    pub fn pause(&self) -> impl Sized + '_ {
+        self.shared.pause()
+    }
+
+    /// The kernel forgets what the daemon before this one showed and this one does not.
+    fn catch_up(&self) {
+        let tree = self.shared.operations.tree();
+        if self.shared.handles.ledger(|ledger| ledger.shown()) != Some(tree.mark()) {
+            let mut changes = tree.everything();
+            if attach::forget_names(self.shared.device()).is_ok() {
+                changes.retain(|change| matches!(change, Change::Listing(_)));
+            }
+            self.forget(&changes);
+        }
+    }
+
+    /// Something else is shown now: makes the kernel forget what changed. Not to be called from a FUSE thread.
+    pub fn shown(&self, changes: &[Change]) {
+        self.forget(changes);
+        self.shared.note_shown();
     }
 
     /// Whether cached bodies are read by the kernel alone.
@@ -122,8 +161,7 @@ impl Mount {
         self.shared.ended.notified().await;
     }
 
-    /// Makes the kernel forget what changed. Not to be called from a FUSE thread.
-    pub fn forget(&self, changes: &[Change]) {
+    fn forget(&self, changes: &[Change]) {
         for change in changes {
             let told = match change {
                 Change::Name { parent, name } => self.notifier.inval_entry(INodeNo(parent.0), OsStr::new(name)),
@@ -144,6 +182,48 @@ impl Mount {
             tracing::debug!(path, %error, "reading ahead stays as it is");
         }
     }
+}
+
+/// Goes on with what is mounted.
+fn resume(shared: &Arc<Shared>, agreement: Agreement) -> Result<Session<Adapter>, MountError> {
+    shared.inherit();
+    let session = attach::reconnect(Adapter(Arc::clone(shared)), shared.device(), agreement);
+    // Before anything is read, which would be sent again as well.
+    if let Err(error) = attach::resend(shared.device()) {
+        tracing::warn!(%error, "what the daemon before this one was doing is not done again; its callers may hang");
+    }
+    session.map_err(MountError::Session)
+}
+
+/// Mounts.
+fn begin(mountpoint: &Path, shared: &Arc<Shared>) -> Result<Session<Adapter>, MountError> {
+    let device = shared.device();
+    let options = format!("fd={},rootmode=40755,user_id=0,group_id=0,allow_other", device.as_raw_fd());
+    let options = CString::new(options).map_err(|error| MountError::Session(error.into()))?;
+    let mut flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    flags.set(MountFlags::RDONLY, shared.operations.layer().is_read_only());
+    let beneath = shared.operations.layer().identity().map_err(|error| MountError::Session(error.into()))?;
+    rustix::mount::mount("binhostfs", mountpoint, "fuse.binhostfs", flags, &*options).map_err(|error| {
+        let hint = match error {
+            rustix::io::Errno::PERM | rustix::io::Errno::ACCESS => "; only root can mount",
+            _ => "",
+        };
+        MountError::Refused { mountpoint: mountpoint.to_owned(), source: error.into(), hint }
+    })?;
+    // From here on it has to be unmounted again.
+    let undone = |error| {
+        unmount(mountpoint);
+        MountError::Session(error)
+    };
+    let session = attach::connect(Adapter(Arc::clone(shared)), device).map_err(undone)?;
+    let begin = |ledger: &mut Ledger, number| {
+        ledger.begin(number, shared.agreement(), shared.operations.tree().mark(), beneath)
+    };
+    // Not from stat(2): nobody serves it yet.
+    let number = mount_on(mountpoint).map_err(undone)?.map(|mount| mount.device);
+    let number = number.ok_or_else(|| undone(io::ErrorKind::NotFound.into()))?;
+    shared.handles.ledger(|ledger| begin(ledger, number)).map_err(undone)?;
+    Ok(session)
 }
 
 impl Drop for Mount {

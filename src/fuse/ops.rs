@@ -13,7 +13,7 @@ use super::attr::{Attr, Owner, Validity};
 use super::{Front, FsError};
 use crate::config::Prefetch;
 use crate::fetch::{Ahead, Fetcher, Wanted};
-use crate::local::{self, Access, COMPRESSED, Caller, Errno, FileType, Layer, Name, Stat};
+use crate::local::{self, Access, COMPRESSED, Caller, Errno, FileType, Layer, Name, OFlags, Stat};
 use crate::tree::{Age, Attributes, Inode, Node, PACKAGES, Tree};
 
 /// Position of `Packages.gz` in the listing of the root: after what a tree has, before what is local.
@@ -26,6 +26,15 @@ pub(super) enum Opening {
     Ready(Arc<File>, Attributes),
     /// The package has to be fetched first.
     Wait(Box<Wanted>, Attributes),
+}
+
+/// What an inode that was open leads to.
+#[derive(Debug)]
+pub(super) enum Reopening {
+    /// It is here.
+    Ready(Arc<File>),
+    /// The package has to be fetched first.
+    Wait(Box<Wanted>),
 }
 
 /// What an inode is.
@@ -308,8 +317,8 @@ impl Operations {
         }
     }
 
-    /// Opens something that is not local, for reading.
-    pub(super) fn open(&self, tree: &Arc<Tree>, node: Node) -> Result<Opening, FsError> {
+    /// Opens something that is not local, for reading. `tid`: the thread that opens; none: nobody does.
+    pub(super) fn open(&self, tree: &Arc<Tree>, node: Node, tid: Option<u32>) -> Result<Opening, FsError> {
         let attributes = tree.attributes(node).ok_or(FsError::Stale)?;
         match node {
             Node::Directory(_) => Err(FsError::IsADirectory),
@@ -317,6 +326,7 @@ impl Operations {
             Node::Package(at) => {
                 let wanted = self.fetcher.wanted(tree.view(), at).ok_or(FsError::Stale)?;
                 self.ahead.opened(&wanted);
+                tid.into_iter().for_each(|tid| self.fetcher.opened_by(&wanted, tid));
                 Ok(match self.fetcher.cached(&wanted) {
                     Some(body) => Opening::Ready(Arc::clone(body.file()), attributes),
                     None => Opening::Wait(Box::new(wanted), attributes),
@@ -350,6 +360,28 @@ impl Operations {
             Err(Errno::NOENT | Errno::NOTDIR) => Ok(self.layer().access(caller, Path::new(""), access)?),
             other => Ok(other?),
         }
+    }
+
+    /// What is read of an inode that a daemon before this one opened. It cannot be found where its last name is gone, or its
+    /// index is no longer made.
+    pub(super) fn reopen(&self, inode: Inode) -> Result<Reopening, FsError> {
+        match self.place(inode)? {
+            Place::Local(path, _) => {
+                let file = self.layer().open_file(Caller::DAEMON, &path, OFlags::RDONLY)?;
+                Ok(Reopening::Ready(Arc::new(file)))
+            }
+            Place::Compressed(file, _) => Ok(Reopening::Ready(file)),
+            Place::Directory(_) => Err(FsError::IsADirectory),
+            Place::Remote(tree, node) => Ok(match self.open(&tree, node, None)? {
+                Opening::Ready(file, _) => Reopening::Ready(file),
+                Opening::Wait(wanted, _) => Reopening::Wait(wanted),
+            }),
+        }
+    }
+
+    /// What is shown.
+    pub(super) fn tree(&self) -> Arc<Tree> {
+        self.front.snapshots().current()
     }
 
     /// Bytes of all packages of the current tree, and how many there are.

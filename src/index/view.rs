@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
-use super::{Digest, Entry, Header, Index, Record, Rendered, Sha256Digest, by_parts, render};
+use super::{Digest, Entry, Header, Index, Record, Rendered, Sha256Digest, Stanza, by_parts, render};
 
 /// Greatest number of a part: more indexes than that are not in one view.
 pub const MAX_PART: u16 = u16::MAX;
@@ -150,6 +150,16 @@ impl View {
         let found = self.row(row).and_then(|row| self.find(row));
         let (part, record) = found.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
         part.index.entry(record)
+    }
+
+    /// The text of entry number `row`, as its binhost has it.
+    ///
+    /// # Errors
+    /// It cannot be read any more.
+    pub fn stanza(&self, row: u32) -> io::Result<Stanza> {
+        let found = self.row(row).and_then(|row| self.find(row));
+        let (part, record) = found.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+        part.index.stanza(record)
     }
 
     /// What RDEPEND of entry number `row` gets on top of what its binhost says.

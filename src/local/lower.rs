@@ -40,10 +40,8 @@ pub(super) struct Lower {
 }
 
 impl Lower {
-    /// To be called before anything is mounted on `path`.
-    pub(super) fn open(path: &Path) -> Result<Self, Errno> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(Self { root: rustix::fs::open(path, flags, Mode::empty())? })
+    pub(super) fn at(root: OwnedFd) -> Self {
+        Self { root }
     }
 
     pub(super) fn root(&self) -> &OwnedFd {

@@ -31,6 +31,7 @@ mod pickup;
 mod stat;
 mod survey;
 
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 pub use beneath::{COMPRESSED, NoPackages, Prepared, is_own};
@@ -38,6 +39,7 @@ pub use caller::Caller;
 pub use lower::Name;
 pub use operations::{Change, Replace};
 pub use pickup::is_package;
+use rustix::fs::Mode;
 pub use rustix::fs::{Access, FileType, OFlags};
 pub use rustix::io::Errno;
 pub use stat::{Stat, Time, is_number};
@@ -48,6 +50,23 @@ use lower::{Lower, Walk};
 
 /// Name of the index in PKGDIR.
 pub const INDEX: &str = "Packages";
+
+/// A directory, for [`Layer::resume`].
+///
+/// # Errors
+/// It cannot be opened.
+pub fn open_directory(path: &Path) -> Result<OwnedFd, Errno> {
+    rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// Device and inode.
+///
+/// # Errors
+/// Of fstat(2).
+pub fn identity(directory: impl AsFd) -> Result<(u64, u64), Errno> {
+    let stat = rustix::fs::fstat(directory)?;
+    Ok((stat.st_dev, stat.st_ino))
+}
 
 /// See the module's documentation. Paths are relative to the directory, and empty for itself.
 #[derive(Debug)]
@@ -64,11 +83,33 @@ impl Layer {
     /// # Errors
     /// It cannot be opened.
     pub fn open(path: &Path, read_only: bool) -> Result<Self, Errno> {
-        let layer = Self { lower: Lower::open(path)?, known: Known::default(), read_only };
+        Ok(Self::resume(open_directory(path)?, read_only))
+    }
+
+    /// The directory that `directory` is, whatever is mounted on it.
+    #[must_use]
+    pub fn resume(directory: OwnedFd, read_only: bool) -> Self {
+        let layer = Self { lower: Lower::at(directory), known: Known::default(), read_only };
         if !read_only {
             layer.remove_leftovers();
         }
-        Ok(layer)
+        layer
+    }
+
+    /// For a later daemon to go on with.
+    ///
+    /// # Errors
+    /// There are too many open files.
+    pub fn descriptor(&self) -> std::io::Result<OwnedFd> {
+        self.lower.root().try_clone()
+    }
+
+    /// Device and inode of the directory.
+    ///
+    /// # Errors
+    /// Of fstat(2).
+    pub fn identity(&self) -> Result<(u64, u64), Errno> {
+        identity(self.lower.root())
     }
 
     /// Whether nothing is ever written.

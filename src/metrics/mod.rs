@@ -1,16 +1,32 @@
-//! Counters and gauges of the daemon. Names and meaning stand here and nowhere else.
+//! Counters and histograms of the daemon. Names and meaning stand here and nowhere else.
 //!
-//! Not its job: how they are shown.
+//! A counter of [`Metrics`] is `binhostfs_<name>_total` in Prometheus' text format, and its documentation is its HELP; what
+//! has labels is in [`Detail`]. All of it is atomics: counting takes no lock, and histograms have fixed buckets. Names are
+//! stable: one may be added, none changes its meaning. `README.md` lists all that `/metrics` has, and a test holds it to that.
+//!
+//! Not its job: what is not counted but looked at when somebody asks (the cache, mirrors): that is `control`'s.
+
+mod detail;
+mod exposition;
+mod histogram;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
+pub use detail::{Detail, Operation, Outcome, RefusalKind, Timed};
+pub use exposition::{Exposition, Family, Kind};
+pub use histogram::{Histogram, HistogramReading};
+
 macro_rules! counters {
     ($($(#[doc = $doc:literal])+ $name:ident),+ $(,)?) => {
         /// Numbers that only grow while the daemon lives.
         #[derive(Debug, Default)]
-        pub struct Metrics { $($(#[doc = $doc])+ pub $name: Counter),+ }
+        pub struct Metrics {
+            $($(#[doc = $doc])+ pub $name: Counter,)+
+            /// What has labels.
+            pub detail: Detail,
+        }
 
         /// The numbers at one moment.
         #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +38,14 @@ macro_rules! counters {
             #[must_use]
             pub fn read(&self) -> Readings {
                 Readings { $($name: self.$name.get()),+ }
+            }
+        }
+
+        impl Readings {
+            /// All of them as Prometheus has them: name, meaning, value.
+            pub fn counters(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
+                [$((concat!("binhostfs_", stringify!($name), "_total"), concat!($($doc),+).trim_ascii(), self.$name)),+]
+                    .into_iter()
             }
         }
     };
@@ -60,6 +84,8 @@ counters! {
     evicted,
     /// Verified bodies served without being kept (no space, or larger than the cache).
     unkept,
+    /// Opens refused since something that is no emerge reads one package after the other.
+    mass_reads,
     /// Index refreshes that brought a new generation.
     refreshes,
     /// Index refreshes answered with "not modified".
@@ -74,6 +100,20 @@ counters! {
     prefetch_hits,
     /// Bytes of packages fetched ahead.
     prefetched_bytes,
+    /// Packages fetched before anybody opened them, since somebody asked for that (`binhostfs prefetch`).
+    asked_ahead,
+    /// Bytes of these.
+    asked_ahead_bytes,
+    /// Packages fetched while nothing else was to do, since what is installed can be upgraded to them.
+    world_ahead,
+    /// Bytes received for these, also where they were broken off.
+    world_ahead_bytes,
+    /// Packages fetched ahead, or begun, that nobody had opened when their emerge ended.
+    prefetch_wasted,
+    /// Bytes of packages and of Packages that were read through the daemon. What the kernel reads by itself (passthrough, and its page cache) is not in it.
+    bytes_served,
+    /// Opens whose reads the kernel does by itself (passthrough): their bytes are in no counter.
+    passthrough_opens,
 }
 
 /// One number.

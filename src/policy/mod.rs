@@ -27,7 +27,7 @@ use places::Places;
 use survey::{Facts, Survey};
 
 /// Whether a package is here.
-pub type Here = Box<dyn Fn(&Record) -> bool + Send>;
+pub type Here = Box<dyn Fn(&Record) -> bool + Send + Sync>;
 
 /// Which package formats can be had.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -5,6 +5,8 @@
 //! 'e' EntryId (16 bytes)   SHA-256 of the body (32 bytes)
 //! 'b' SHA-256 (32 bytes)   version 2 (1 byte), size (8), mtime in ns (8), last use in s (8), assurance, EntryIds (16 each)
 //! 'h' Witness (16 bytes)   SHA-256 of a body that was verified once (32), when (8, s): `witness`
+//! 'p' EntryId (16 bytes)   a pin: size (8), when (8, s), PATH (its first 96 bytes): `pins`
+//! 'w'                      what was written today: day (8), bytes (8): `budget`; goes along with 'b'
 //! assurance                  length of the signer's fingerprint (1 byte; 0: digests only), fingerprint, state of its
 //!                          certificate (16; only with a fingerprint)
 //! ```
@@ -15,22 +17,28 @@
 //! follows; a kill inside `open` leaves `snap.*.generating`, with which no later open succeeds, so it is deleted first; a
 //! damaged file makes sled panic, so opening and reading everything happens inside `catch_unwind`; a write error stays until
 //! the database is opened anew, which is tried again after [`REOPEN_AFTER`]. Opening it writes: a full disk is no damage.
+//!
+//! What is removed is durable at once. What is inserted need not be: without its record a body is an orphan, which costs a
+//! proof and no download. So flushes of what comes within [`LAZY`] are put off to the next one, or to [`Catalogue::settle`].
 
 use std::fs::{self, File};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use crate::index::{Digest, EntryId, Sha256Digest};
 use crate::verify::{Assurance, Fingerprint, Signer};
 
+use super::budget::Written;
 use super::space::is_full;
 use super::{StoreError, Witness};
 
 /// After a write error, how long the cache does without the database before it is opened anew.
 const REOPEN_AFTER: Duration = Duration::from_secs(10);
+/// Bodies that come one after the other within this share one flush of their records.
+const LAZY: Duration = Duration::from_secs(5);
 /// sled's page cache, in bytes.
 const SLED_CACHE: u64 = 4 << 20;
 /// Entries remembered of one body, for its eviction.
@@ -147,6 +155,23 @@ impl From<sled::Error> for Unopened {
 pub(super) struct Catalogue {
     directory: PathBuf,
     database: RwLock<Database>,
+    flushed: Mutex<Flushed>,
+}
+
+/// What is on the disk.
+#[derive(Debug)]
+struct Flushed {
+    /// When the last flush was.
+    last: Option<Instant>,
+    /// Whether something has been put off since.
+    put_off: bool,
+}
+
+/// When a batch is to be on the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Durable {
+    Now,
+    Soon,
 }
 
 fn entry_key(id: EntryId) -> [u8; 17] {
@@ -165,7 +190,8 @@ impl Catalogue {
     /// Opens the database, whatever state it is in.
     pub(super) fn open(directory: &Path) -> Result<Self, StoreError> {
         let database = open_or_replace(directory)?;
-        Ok(Self { directory: directory.to_owned(), database: RwLock::new(database) })
+        let flushed = Mutex::new(Flushed { last: None, put_off: false });
+        Ok(Self { directory: directory.to_owned(), database: RwLock::new(database), flushed })
     }
 
     /// Whether it can answer at all.
@@ -194,20 +220,31 @@ impl Catalogue {
         self.with(|db| BodyRecord::decode(&db.get(body_key(digest)).ok()??))?
     }
 
-    /// Adds a body for `id`; durable when this returns `Ok`.
+    /// Adds a body for `id`; durable soon.
     pub(super) fn insert(
         &self,
         digest: Sha256Digest,
         record: &BodyRecord,
         id: EntryId,
         witness: Option<Witness>,
+        written: Written,
     ) -> io::Result<()> {
         self.reopen_if_broken();
         let mut batch = sled::Batch::default();
+        written.record(&mut batch);
         witness.into_iter().for_each(|witness| witness.record(&mut batch, digest));
         batch.insert(&body_key(digest)[..], record.encode());
         batch.insert(&entry_key(id)[..], &digest.0[..]);
-        self.apply(batch)
+        self.apply(batch, Durable::Soon)
+    }
+
+    /// Makes durable what has been put off. Writes nothing where nothing has.
+    pub(super) fn settle(&self) {
+        if self.flushed().put_off
+            && let Err(error) = self.change(|_| Ok(()), Durable::Now)
+        {
+            tracing::debug!(%error, "making records durable");
+        }
     }
 
     /// Forgets bodies; durable on return, unless the disk fails, in which case their files are gone and a later look-up
@@ -223,7 +260,7 @@ impl Catalogue {
             }
             batch.remove(&body_key(*digest)[..]);
         }
-        if let Err(error) = self.apply(batch) {
+        if let Err(error) = self.apply(batch, Durable::Now) {
             tracing::warn!(%error, "removing records of evicted packages");
         }
     }
@@ -236,18 +273,20 @@ impl Catalogue {
                 batch.insert(&body_key(*digest)[..], BodyRecord { last_use: *last_use, ..record }.encode());
             }
         }
-        if let Err(error) = self.apply(batch) {
+        if let Err(error) = self.apply(batch, Durable::Now) {
             tracing::debug!(%error, "writing times of last use");
         }
     }
 
-    pub(super) fn apply(&self, batch: sled::Batch) -> io::Result<()> {
+    pub(super) fn apply(&self, batch: sled::Batch, durable: Durable) -> io::Result<()> {
+        self.change(|db| db.apply_batch(batch), durable)
+    }
+
+    fn change(&self, change: impl FnOnce(&sled::Db) -> sled::Result<()>, durable: Durable) -> io::Result<()> {
         let result = match &*self.database.read().unwrap_or_else(PoisonError::into_inner) {
             Database::Open { db, file } => {
-                let write = || db.apply_batch(batch).and_then(|()| db.flush()).map_err(io::Error::from);
-                let written =
-                    catch_unwind(AssertUnwindSafe(write)).unwrap_or_else(|_| Err(io::Error::other("sled panicked")));
-                written.and_then(|_| file.sync_data())
+                let write = || change(db).map_err(io::Error::from).and_then(|()| self.flush(db, file, durable));
+                catch_unwind(AssertUnwindSafe(write)).unwrap_or_else(|_| Err(io::Error::other("sled panicked")))
             }
             Database::Broken { .. } => return Err(io::Error::other("the catalogue had a write error before")),
         };
@@ -256,6 +295,25 @@ impl Catalogue {
             self.close();
         }
         result
+    }
+
+    /// Makes what was changed durable, now or with the next flush.
+    fn flush(&self, db: &sled::Db, file: &File, durable: Durable) -> io::Result<()> {
+        {
+            let mut flushed = self.flushed();
+            // Noted before the flush: what comes during it may not be in it.
+            flushed.put_off = durable == Durable::Soon && flushed.last.is_some_and(|last| last.elapsed() < LAZY);
+            if flushed.put_off {
+                return Ok(());
+            }
+            flushed.last = Some(Instant::now());
+        }
+        db.flush()?;
+        file.sync_data()
+    }
+
+    fn flushed(&self) -> MutexGuard<'_, Flushed> {
+        self.flushed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn with<T>(&self, read: impl FnOnce(&sled::Db) -> T) -> Option<T> {
@@ -414,7 +472,7 @@ mod tests {
         let (digest, id) = (Digest([7; 32]), EntryId([8; 16]));
         let record =
             BodyRecord { size: 7, mtime: 1, last_use: 9, assurance: Assurance::DigestsOnly, entries: vec![id] };
-        catalogue.insert(digest, &record, id, None).unwrap();
+        catalogue.insert(digest, &record, id, None, Written::default()).unwrap();
         (digest, id)
     }
 

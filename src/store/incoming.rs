@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Store;
 
@@ -14,25 +15,55 @@ pub struct Incoming<'a> {
     pub(super) file: File,
     path: Option<PathBuf>,
     reserved: u64,
+    /// Space that the file system takes only when it is written.
+    promised: u64,
+    /// Bytes that went to the disk; `None`: it is in memory, or was there before.
+    written: Option<AtomicU64>,
+    /// Why it is not kept, where it has no path.
+    pub(super) why: &'static str,
 }
 
 impl<'a> Incoming<'a> {
-    /// `keep`: it may be committed. Otherwise it has no name from the start, and is gone when the last one closes it.
-    pub(super) fn on_disk(store: &'a Store, file: File, path: PathBuf, keep: bool, reserved: u64) -> Self {
-        if keep {
-            return Self { store, file, path: Some(path), reserved };
+    fn new(store: &'a Store, file: File, path: Option<PathBuf>) -> Self {
+        Self {
+            store,
+            file,
+            path,
+            reserved: 0,
+            promised: 0,
+            written: None,
+            why: "larger than the cache, or no space for it",
         }
-        remove(&path);
-        Self { store, file, path: None, reserved }
     }
 
-    pub(super) fn unkept(store: &'a Store, file: File) -> Self {
-        Self { store, file, path: None, reserved: 0 }
+    /// `keep`: it may be committed. Otherwise it has no name from the start, and is gone when the last one closes it.
+    pub(super) fn on_disk(store: &'a Store, file: File, path: PathBuf, keep: bool, reserved: u64) -> Self {
+        if !keep {
+            remove(&path);
+        }
+        let path = keep.then_some(path);
+        let mut incoming = Self::new(store, file, path);
+        (incoming.reserved, incoming.written) = (reserved, Some(AtomicU64::new(0)));
+        incoming
+    }
+
+    pub(super) fn in_memory(store: &'a Store, file: File, why: &'static str) -> Self {
+        let mut incoming = Self::new(store, file, None);
+        incoming.why = why;
+        incoming
     }
 
     /// For an orphan: it has its place on the disk and is counted there already.
     pub(super) fn orphan(store: &'a Store, file: File, path: PathBuf) -> Self {
-        Self { store, file, path: Some(path), reserved: 0 }
+        Self::new(store, file, Some(path))
+    }
+
+    /// The file system takes its space only when it is written.
+    pub(super) fn promise(&mut self, size: u64) {
+        let mut state = self.store.state();
+        state.promised = state.promised.saturating_sub(self.promised).saturating_add(size);
+        drop(state);
+        self.promised = size;
     }
 
     /// The empty file, to be written and verified through.
@@ -46,6 +77,9 @@ impl<'a> Incoming<'a> {
     /// Has the disk begin to write what was received, `received` bytes, so that making it durable at the end is short. For
     /// files in memory, and where the system cannot do it, nothing happens.
     pub fn start_writeback(&self, received: u64) {
+        let Some(written) = &self.written else { return };
+        let before = written.fetch_max(received, Ordering::Relaxed);
+        self.store.wrote(received.saturating_sub(before));
         if self.path.is_none() {
             return;
         }
@@ -74,6 +108,9 @@ impl Drop for Incoming<'_> {
             remove(&path);
         }
         self.store.unreserve(self.reserved);
+        if self.promised > 0 {
+            self.promise(0);
+        }
     }
 }
 

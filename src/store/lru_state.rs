@@ -1,15 +1,17 @@
 //! What is in the cache, in memory: order of eviction, sizes, who has what open.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::sync::{Arc, Weak};
 
 use lru::LruCache;
 
-use crate::index::Sha256Digest;
+use crate::index::{EntryId, Sha256Digest};
 
+use super::budget::Written;
 use super::catalogue::BodyRecord;
 use super::now;
+use super::worth::{Rank, WAITS};
 
 /// A time of last use on disk that is younger than this is not written again, s.
 const FRESH: u64 = 3600;
@@ -21,6 +23,41 @@ struct Cached {
     /// What the catalogue has for `last_use`.
     written: u64,
     open: Weak<File>,
+    rank: Rank,
+    pinned: bool,
+}
+
+/// What may be evicted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Among {
+    /// Anything.
+    All,
+    /// Only what is not pinned.
+    Unpinned,
+    /// Only what is neither pinned nor open: nothing else gives the disk its space back.
+    Spare,
+}
+
+/// Turns in which bodies go; the first are those without a record.
+const OPEN: u8 = 3;
+const PINNED: u8 = 4;
+
+impl Cached {
+    fn new(size: u64, last_use: u64, open: Weak<File>, pinned: bool) -> Self {
+        Self { size, last_use, written: last_use, open, rank: Rank::Waiting, pinned }
+    }
+
+    /// When its turn is: the lower, the sooner it goes.
+    fn turn(&self, now: u64) -> u8 {
+        match self.rank {
+            _ if self.pinned => PINNED,
+            _ if self.open.strong_count() > 0 => OPEN,
+            Rank::Spent => 0,
+            Rank::Waiting if self.last_use.saturating_add(WAITS) < now => 0,
+            Rank::Installed => 1,
+            Rank::Waiting => 2,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -30,15 +67,21 @@ pub(super) struct State {
     orphans: HashMap<Sha256Digest, u64>,
     bytes: u64,
     pub(super) reserved: u64,
+    /// Of it, what the file system could not take at once.
+    pub(super) promised: u64,
+    /// What was written on which day.
+    pub(super) written: Written,
 }
 
 impl State {
-    pub(super) fn from_records(mut records: Vec<(Sha256Digest, BodyRecord)>) -> Self {
+    pub(super) fn from_records(mut records: Vec<(Sha256Digest, BodyRecord)>, pins: &HashSet<EntryId>) -> Self {
         records.sort_by_key(|(digest, record)| (record.last_use, *digest));
-        let mut state = Self { bodies: LruCache::unbounded(), orphans: HashMap::new(), bytes: 0, reserved: 0 };
-        for (digest, BodyRecord { size, last_use, .. }) in records {
+        let (bodies, orphans, written) = (LruCache::unbounded(), HashMap::new(), Written::default());
+        let mut state = Self { bodies, orphans, bytes: 0, reserved: 0, promised: 0, written };
+        for (digest, BodyRecord { size, last_use, entries, .. }) in records {
             state.bytes = state.bytes.saturating_add(size);
-            state.bodies.put(digest, Cached { size, last_use, written: last_use, open: Weak::new() });
+            let pinned = entries.iter().any(|id| pins.contains(id));
+            state.bodies.put(digest, Cached::new(size, last_use, Weak::new(), pinned));
         }
         state
     }
@@ -80,14 +123,54 @@ impl State {
     }
 
     /// Takes a body in: as a body where it has a record, else as an orphan.
-    pub(super) fn insert(&mut self, digest: Sha256Digest, size: u64, last_use: u64, file: &Arc<File>, recorded: bool) {
+    pub(super) fn insert(&mut self, digest: Sha256Digest, size: u64, last_use: u64, file: &Arc<File>, pinned: bool) {
         self.remove(digest);
-        if recorded {
-            self.bodies.put(digest, Cached { size, last_use, written: last_use, open: Arc::downgrade(file) });
-            self.bytes += size;
-        } else {
-            self.add_orphan(digest, size);
+        self.bodies.put(digest, Cached::new(size, last_use, Arc::downgrade(file), pinned));
+        self.bytes += size;
+    }
+
+    /// Pins a body, or lets it go.
+    pub(super) fn set_pinned(&mut self, digest: Sha256Digest, pinned: bool) {
+        self.bodies.peek_mut(&digest).into_iter().for_each(|cached| cached.pinned = pinned);
+    }
+
+    /// Bytes of bodies that are pinned.
+    pub(super) fn pinned_bytes(&self) -> u64 {
+        self.bodies.iter().filter(|(_, cached)| cached.pinned).map(|(_, cached)| cached.size).sum()
+    }
+
+    /// Bytes of everything else.
+    pub(super) fn unpinned_bytes(&self) -> u64 {
+        self.bytes.saturating_sub(self.pinned_bytes())
+    }
+
+    /// Bytes that evicting could give back to the disk.
+    pub(super) fn spare_bytes(&self) -> u64 {
+        let now = now();
+        let bodies = self.bodies.iter().filter(|(_, cached)| cached.turn(now) < OPEN).map(|(_, cached)| cached.size);
+        bodies.chain(self.orphans.values().copied()).sum()
+    }
+
+    /// What each body is worth now; of the others, no index tells anything.
+    pub(super) fn rank(&mut self, ranks: &HashMap<Sha256Digest, Rank>) {
+        for (digest, cached) in self.bodies.iter_mut() {
+            cached.rank = ranks.get(digest).copied().unwrap_or(Rank::Spent);
         }
+    }
+
+    /// Sizes of the bodies without a record.
+    pub(super) fn orphan_sizes(&self) -> HashSet<u64> {
+        self.orphans.values().copied().collect()
+    }
+
+    /// Takes out the bodies without a record, and those that are neither named nor pinned; with their bytes.
+    pub(super) fn take_unnamed(&mut self, named: &HashSet<Sha256Digest>) -> (Vec<Sha256Digest>, u64) {
+        let bodies = self.bodies.iter().filter(|(digest, cached)| !cached.pinned && !named.contains(*digest));
+        let bodies: Vec<Sha256Digest> = bodies.map(|(digest, _)| *digest).collect();
+        let unnamed: Vec<Sha256Digest> = bodies.into_iter().chain(self.orphans.keys().copied()).collect();
+        let before = self.bytes;
+        unnamed.iter().for_each(|digest| self.remove(*digest));
+        (unnamed, before - self.bytes)
     }
 
     pub(super) fn add_orphan(&mut self, digest: Sha256Digest, size: u64) {
@@ -108,25 +191,27 @@ impl State {
         self.bytes = self.bytes.saturating_sub(size.unwrap_or_default());
     }
 
-    /// Takes out what is to be evicted until at least `bytes` are free: orphans, then the least recently used that nobody
-    /// has open, then those that are open.
-    pub(super) fn victims(&mut self, bytes: u64) -> Vec<Sha256Digest> {
-        let mut victims: Vec<Sha256Digest> = Vec::new();
+    /// Takes out what is to be evicted until at least `bytes` are free: orphans, then what is worth least (`worth`), of equals
+    /// the least recently used; then what is open; then what is pinned.
+    pub(super) fn victims(&mut self, bytes: u64, among: Among) -> Vec<Sha256Digest> {
+        let last = match among {
+            Among::All => PINNED,
+            Among::Unpinned => OPEN,
+            Among::Spare => OPEN - 1,
+        };
+        let now = now();
+        let orphans = self.orphans.iter().map(|(digest, size)| (*digest, *size));
+        let turns = (0..=last).flat_map(|turn| {
+            let bodies = self.bodies.iter().rev().filter(move |(_, cached)| cached.turn(now) == turn);
+            bodies.map(|(digest, cached)| (*digest, cached.size))
+        });
         let mut freed = 0_u64;
-        let mut choose = |digest: Sha256Digest, size: u64| {
+        let enough = |(_, size): &(Sha256Digest, u64)| {
             let wanted = freed < bytes;
-            if wanted {
-                freed = freed.saturating_add(size);
-                victims.push(digest);
-            }
+            freed = freed.saturating_add(*size);
             wanted
         };
-        let all_orphans = self.orphans.iter().all(|(digest, size)| choose(*digest, *size));
-        let order = || self.bodies.iter().rev();
-        let unused = order().filter(|(_, cached)| cached.open.strong_count() == 0);
-        if all_orphans && unused.into_iter().all(|(digest, cached)| choose(*digest, cached.size)) {
-            let _ = order().filter(|(_, c)| c.open.strong_count() > 0).all(|(digest, c)| choose(*digest, c.size));
-        }
+        let victims: Vec<Sha256Digest> = orphans.chain(turns).take_while(enough).map(|(digest, _)| digest).collect();
         victims.iter().for_each(|digest| self.remove(*digest));
         victims
     }
@@ -149,21 +234,63 @@ mod tests {
     use super::*;
     use crate::index::Digest;
 
+    const NOW: u64 = u64::MAX / 2;
+
+    fn digest(n: u8) -> Sha256Digest {
+        Digest([n; 32])
+    }
+
+    fn state(records: &[(u8, u64)], pinned: &[u8]) -> State {
+        let record = |(n, last_use): &(u8, u64)| {
+            let (assurance, entries) = (crate::verify::Assurance::DigestsOnly, vec![EntryId([*n; 16])]);
+            (digest(*n), BodyRecord { size: 10, mtime: 0, last_use: *last_use, assurance, entries })
+        };
+        State::from_records(records.iter().map(record).collect(), &pinned.iter().map(|n| EntryId([*n; 16])).collect())
+    }
+
     #[test]
     fn orphans_go_first_then_the_oldest_then_open_ones() {
-        let digest = |n| Digest([n; 32]);
-        let assurance = crate::verify::Assurance::DigestsOnly;
-        let record = |last_use| BodyRecord { size: 10, mtime: 0, last_use, assurance, entries: Vec::new() };
-        let mut state =
-            State::from_records(vec![(digest(1), record(30)), (digest(2), record(10)), (digest(3), record(20))]);
+        let mut state = state(&[(1, 30), (2, 10), (3, 20)], &[]);
         state.add_orphan(digest(9), 10);
         let file = Arc::new(tempfile::tempfile().unwrap());
         state.opened(digest(2), &file);
-        assert_eq!(state.bytes(), 40);
-        assert_eq!(state.victims(5), [digest(9)]);
-        assert_eq!(state.victims(15), [digest(3), digest(1)]);
-        assert_eq!(state.victims(1), [digest(2)]);
-        assert!(state.victims(1).is_empty());
+        assert_eq!((state.bytes(), state.spare_bytes()), (40, 30));
+        assert_eq!(state.victims(5, Among::All), [digest(9)]);
+        assert_eq!(state.victims(15, Among::All), [digest(3), digest(1)]);
+        assert!(state.victims(1, Among::Spare).is_empty());
+        assert_eq!(state.victims(1, Among::All), [digest(2)]);
+        assert!(state.victims(1, Among::All).is_empty());
         assert_eq!((state.bytes(), state.bodies()), (0, 0));
+    }
+
+    #[test]
+    fn what_is_merged_goes_before_what_waits_and_what_is_pinned_last() {
+        // The higher the number, the more recently used.
+        let all: Vec<(u8, u64)> = (1..=8).map(|n| (n, NOW + u64::from(n))).collect();
+        let mut state = state(&all, &[1, 2]);
+        let installed = [(3, Rank::Installed), (8, Rank::Installed), (7, Rank::Spent)];
+        let waiting = [1, 2, 4, 5].map(|n| (n, Rank::Waiting));
+        // 6 is named by no index.
+        state.rank(&installed.into_iter().chain(waiting).map(|(n, rank)| (digest(n), rank)).collect());
+        assert_eq!(state.victims(1000, Among::Unpinned), [6, 7, 3, 8, 4, 5].map(digest));
+        assert_eq!(state.pinned_bytes(), 20);
+        state.set_pinned(digest(2), false);
+        assert_eq!(state.victims(1000, Among::Spare), [digest(2)]);
+        assert_eq!(state.victims(1000, Among::All), [digest(1)]);
+    }
+
+    #[test]
+    fn what_nobody_wanted_for_long_waits_no_more() {
+        let mut state = state(&[(1, now() - 2 * WAITS), (2, now())], &[]);
+        state.rank(&[(digest(1), Rank::Waiting), (digest(2), Rank::Installed)].into());
+        assert_eq!(state.victims(1, Among::All), [digest(1)]);
+    }
+
+    #[test]
+    fn only_what_is_named_or_pinned_stays() {
+        let mut state = state(&[(1, 1), (2, 2), (3, 3)], &[2]);
+        state.add_orphan(digest(9), 5);
+        let (gone, bytes) = state.take_unnamed(&[digest(3)].into());
+        assert_eq!((gone, bytes, state.bytes()), (vec![digest(1), digest(9)], 15, 20));
     }
 }

@@ -11,7 +11,7 @@
 //! ```
 //!
 //! * A body gets here only as a [`Verified`]. Order of a commit: written -> verified -> rename -> fsync -> catalogue ->
-//!   its fsync. A kill or a power cut at any point leaves at worst an orphan: a body without a record, which is proved
+//!   its fsync, which several commits may share. A kill or a power cut at any point leaves at worst an orphan: a body without a record, which is proved
 //!   anew before it is used again ([`Store::unproved`]).
 //! * A record says how its body was proved. A body is served only where that meets the policy of who asks, and the keys as
 //!   they are now; else it is proved anew, like an orphan ([`Store::unproved`]).
@@ -21,19 +21,29 @@
 //! * Damage to the catalogue is a miss too: it is set aside and started anew, and the bodies become orphans.
 //! * `bound` holds for bodies and for the space reserved for downloads together. Bodies that someone has open are evicted
 //!   last; an open body stays readable after its eviction.
-//! * No space: least recently used bodies go first; else the download is kept in memory only (if it is small) or refused.
+//! * `min_free` bytes of the disk stay free, as far as it is up to the cache: the space of a download is taken before its
+//!   first byte comes, and only so much. Where somebody else fills the disk, bodies go until it holds or none is left.
+//! * No space: bodies go in the order of `worth`; else the download is kept in memory only (if it is small) or refused.
+//! * What is pinned (`pins`) goes only where the bound itself is made smaller than that.
+//! * Nothing is written while nothing is fetched, but times of last use, batched. A budget of writes may end a day's
+//!   keeping (`budget`).
 //!
-//! Lock order: `commits`, then `state`. The catalogue has its own lock, taken last.
+//! Lock order: `room`, `commits`, `ranked`, `state`. The catalogue has its own lock, taken last, and so have the limits.
 //!
 //! Not its job: what to fetch, and proving it.
 
+mod budget;
 mod catalogue;
 mod incoming;
+mod known;
+mod limits;
 mod lru_state;
+mod pins;
 mod scrub;
 mod space;
 mod sweep;
 mod witness;
+mod worth;
 
 use std::fs::{self, File};
 use std::io;
@@ -47,11 +57,16 @@ use crate::verify::{Assurance, Policy, Verified};
 
 use catalogue::{BodyRecord, Catalogue};
 pub use incoming::Incoming;
+pub use known::Known;
+pub use limits::Limits;
 use lru_state::State;
+pub use pins::{MAX_PINS, PIN_SHARE, Pin, PinError};
 pub use scrub::{SCRUB_STEP, Scrub, Scrubbed};
 pub use space::Placement;
-pub use sweep::Unproved;
+pub use sweep::{Removed, Unproved};
 pub use witness::{MAX_WITNESSES, Witness};
+use worth::Ranker;
+pub use worth::{RANK_AGAIN, Rank, Ranks, WAITS};
 
 /// Version of the layout on disk.
 pub const LAYOUT: &str = "v1";
@@ -159,11 +174,14 @@ pub struct Usage {
 #[derive(Debug)]
 pub struct Store {
     directory: PathBuf,
-    bound: u64,
+    limits: Mutex<Limits>,
     metrics: Arc<Metrics>,
     catalogue: Catalogue,
     state: Mutex<State>,
     commits: Mutex<()>,
+    /// Somebody looks for free space on the disk.
+    room: Mutex<()>,
+    ranker: Ranker,
     /// Bodies without a record were looked for.
     swept: Once,
     /// Holds the lock on the directory.
@@ -184,14 +202,18 @@ impl Store {
         let lock = lock(&directory)?;
         empty_incoming(&directory.join("incoming"));
         let catalogue = Catalogue::open(&directory.join("catalogue"))?;
-        let state = State::from_records(catalogue.records());
+        let pins = catalogue.pins().into_iter().map(|pin| pin.id).collect();
+        let mut state = State::from_records(catalogue.records(), &pins);
+        state.written = catalogue.written();
         let store = Self {
             directory,
-            bound,
+            limits: Mutex::new(Limits { bound, ..Limits::default() }),
             metrics,
             catalogue,
             state: Mutex::new(state),
             commits: Mutex::new(()),
+            room: Mutex::new(()),
+            ranker: Ranker::default(),
             swept: Once::new(),
             _lock: lock,
         };
@@ -234,8 +256,7 @@ impl Store {
     /// How the body of an entry was proved, where [`Store::get`] would most likely have it; a look into the catalogue only.
     #[must_use]
     pub fn assurance(&self, id: EntryId, size: u64, policy: &Policy) -> Option<Assurance> {
-        let (_, record) = self.catalogue.find(id)?;
-        (record.size == size && policy.admits(&record.assurance)).then_some(record.assurance)
+        self.known(id, size, policy).map(|known| known.assurance)
     }
 
     /// Whether [`Store::get`] would most likely have it; a look into the catalogue only.
@@ -258,20 +279,6 @@ impl Store {
         placement
     }
 
-    /// Removes the body of an entry. `true`: it was here. Whoever has it open reads on; other entries with the same bytes lose
-    /// it too.
-    pub fn forget(&self, id: EntryId) -> bool {
-        let Some((digest, _)) = self.catalogue.find(id) else { return false };
-        let _one_at_a_time = self.commits.lock().unwrap_or_else(PoisonError::into_inner);
-        self.catalogue.remove(&[digest]);
-        self.state().remove(digest);
-        let path = self.body_path(digest);
-        if let Err(error) = fs::remove_file(&path) {
-            tracing::warn!(body = %path.display(), %error, "removing a body from the cache");
-        }
-        true
-    }
-
     /// Makes a body of what was proved. The only way from [`Verified`] to [`Body`].
     #[must_use]
     pub fn body(&self, verified: Verified) -> Body {
@@ -281,21 +288,23 @@ impl Store {
     /// Bytes and bodies at this moment.
     #[must_use]
     pub fn usage(&self) -> Usage {
+        let bound = self.limits().bound;
         let state = self.state();
-        Usage { bytes: state.bytes(), reserved: state.reserved, bodies: state.bodies(), bound: self.bound }
+        Usage { bytes: state.bytes(), reserved: state.reserved, bodies: state.bodies(), bound }
     }
 
-    /// Writes the times of last use that are not on disk yet, in one batch.
+    /// Writes the times of last use and records that are not on disk yet, in one batch. To be called now and then.
     pub fn write_uses(&self) {
-        let uses = self.state().take_uses();
+        let uses = if self.may_write(0) { self.state().take_uses() } else { Vec::new() };
         if !uses.is_empty() {
             self.catalogue.update_uses(&uses);
         }
+        self.catalogue.settle();
     }
 
     fn place(&self, incoming: &Incoming<'_>, body: &Body, id: EntryId, witness: Option<Witness>) -> Placement {
         let Some(from) = incoming.kept_path() else {
-            return Placement::Unkept("larger than the cache, or no space for it".to_owned());
+            return Placement::Unkept(incoming.why.to_owned());
         };
         let _one_at_a_time = self.commits.lock().unwrap_or_else(PoisonError::into_inner);
         let to = self.body_path(body.digest);
@@ -308,8 +317,18 @@ impl Store {
                     record.assurance = body.assurance.or_signed(earlier.assurance);
                     record.entries.extend(earlier.entries.into_iter().filter(|other| *other != id));
                 }
-                let kept = self.catalogue.insert(body.digest, &record, id, witness);
-                self.state().insert(body.digest, size, now, &body.file, kept.is_ok());
+                let written = self.state().written;
+                let kept = self.catalogue.insert(body.digest, &record, id, witness, written);
+                let pinned = record.entries.iter().any(|id| self.catalogue.is_pinned(*id));
+                let mut state = self.state();
+                match &kept {
+                    Ok(()) => state.insert(body.digest, size, now, &body.file, pinned),
+                    Err(_) => {
+                        state.remove(body.digest);
+                        state.add_orphan(body.digest, size);
+                    }
+                }
+                drop(state);
                 kept.map_or_else(|error| Placement::Unkept(format!("catalogue: {error}")), |()| Placement::Kept)
             }
             Err(error) => Placement::Unkept(error.to_string()),

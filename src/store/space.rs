@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
+use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{FallocateFlags, MemfdFlags};
@@ -12,15 +13,23 @@ use rustix::fs::{FallocateFlags, MemfdFlags};
 use crate::index::Sha256Digest;
 
 use super::incoming::Incoming;
+use super::lru_state::Among;
 use super::{Store, StoreError};
 
 /// Of the memory that is available, the part that one package may take when the disk is full.
 const MEMORY_SHARE: u64 = 4;
 
+/// Beside a body, what a download takes of the disk: its directory, the catalogue, what the file system keeps for itself.
+const SLACK: u64 = 256 << 10;
+/// A file system may give space back late: how often to evict for the same.
+const MAX_ROUNDS: usize = 2;
+const NO_ROOM: &str = "larger than the cache, or no space for it";
+const NO_WRITES: &str = "no more is to be written today (write-budget)";
+
 /// Where a verified body went.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Placement {
-    /// In the cache, durably.
+    /// In the cache; the body durably, and its record soon.
     Kept,
     /// Only served; why.
     Unkept(String),
@@ -36,8 +45,22 @@ impl Store {
     /// # Errors
     /// There is no room at all, or the directory cannot be written.
     pub fn incoming(&self, size: u64) -> Result<Incoming<'_>, StoreError> {
-        let keep = size <= self.bound && self.reserve(size);
-        match self.on_disk(size, keep) {
+        // What does not fit there has to be written all the same: somebody waits for it.
+        if !self.may_write(size)
+            && let Ok(incoming) = self.held_in_memory(size, NO_WRITES)
+        {
+            return Ok(incoming);
+        }
+        let keep = size <= self.limits().bound && self.reserve(size);
+        // One at a time: what one of them finds free the others must not take.
+        let _room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = if self.has_room(size) {
+            self.on_disk(size, keep)
+        } else {
+            self.unreserve(if keep { size } else { 0 });
+            Err(io::ErrorKind::StorageFull.into())
+        };
+        match found {
             Ok(incoming) => Ok(incoming),
             Err(error) if is_full(&error) => {
                 tracing::warn!(%error, size, "no space for a download even after evicting; holding it in memory");
@@ -52,12 +75,16 @@ impl Store {
     /// # Errors
     /// It would take too large a part of what is available.
     pub fn in_memory(&self, size: u64) -> Result<Incoming<'_>, StoreError> {
+        self.held_in_memory(size, NO_ROOM)
+    }
+
+    fn held_in_memory(&self, size: u64, why: &'static str) -> Result<Incoming<'_>, StoreError> {
         let no_space = || StoreError::NoSpace { size, path: self.directory.clone() };
         if size > available_memory() / MEMORY_SHARE {
             return Err(no_space());
         }
         let file = rustix::fs::memfd_create(c"binhostfs", MemfdFlags::CLOEXEC).map_err(|_| no_space())?;
-        Ok(Incoming::unkept(self, file.into()))
+        Ok(Incoming::in_memory(self, file.into(), why))
     }
 
     /// Evicts until `bytes` more are free on the disk, where evicting can do that at all. For a write that found no space.
@@ -65,10 +92,59 @@ impl Store {
     pub fn make_room(&self, bytes: u64) -> bool {
         let free = free_space(&self.directory).unwrap_or_default();
         let missing = bytes.saturating_sub(free);
-        if self.state().bytes() < missing {
+        if self.state().unpinned_bytes() < missing {
             return false;
         }
-        self.evict(missing.max(1)) > 0
+        self.evict(missing.max(1), Among::Unpinned) > 0
+    }
+
+    /// Whether `size` bytes can be written and `min_free` is left; makes room for that if it can.
+    fn has_room(&self, size: u64) -> bool {
+        let min_free = self.limits().min_free;
+        if min_free == 0 {
+            return true;
+        }
+        let (promised, spare) = {
+            let state = self.state();
+            (state.promised, state.spare_bytes())
+        };
+        let wanted = [size, promised, SLACK].into_iter().fold(min_free, u64::saturating_add);
+        let missing = |free: u64| wanted.saturating_sub(free);
+        match free_space(&self.directory) {
+            // What is enough for nobody stays.
+            Ok(free) if missing(free) > spare => false,
+            Ok(_) => self.free_up(wanted),
+            // Who writes finds out.
+            Err(_) => true,
+        }
+    }
+
+    /// Evicts until `wanted` bytes of the disk are free, or nothing is left that evicting would free. `false`: they are not.
+    fn free_up(&self, wanted: u64) -> bool {
+        for _ in 0..MAX_ROUNDS {
+            let missing = wanted.saturating_sub(free_space(&self.directory).unwrap_or(u64::MAX));
+            if missing == 0 {
+                return true;
+            }
+            if self.evict(missing, Among::Spare) == 0 {
+                break;
+            }
+        }
+        free_space(&self.directory).is_ok_and(|free| free >= wanted)
+    }
+
+    /// Evicts if less than `min_free` is free on the disk, whoever took it. To be called now and then.
+    pub fn keep_free(&self) {
+        let min_free = self.limits().min_free;
+        if min_free == 0 || free_space(&self.directory).is_ok_and(|free| free >= min_free) {
+            return;
+        }
+        let before = self.usage().bytes;
+        let held = self.free_up(min_free);
+        let evicted = before.saturating_sub(self.usage().bytes);
+        if evicted > 0 {
+            tracing::warn!(evicted, held, "less than min-free is left on the cache's disk: packages are evicted");
+        }
     }
 
     /// Gives back what an [`Incoming`] reserved.
@@ -81,29 +157,37 @@ impl Store {
     pub(super) fn shrink_to(&self, bound: u64) {
         let over = self.state().bytes().saturating_sub(bound);
         if over > 0 {
-            self.evict(over);
+            self.evict(over, Among::All);
         }
     }
 
     /// Reserves `size` bytes within the bound. `false`: downloads in progress take too much of it.
     fn reserve(&self, size: u64) -> bool {
         let over = {
+            let bound = self.limits().bound;
             let mut state = self.state();
-            if state.reserved.saturating_add(size) > self.bound {
+            let taken = state.reserved.saturating_add(size);
+            if taken > bound {
                 return false;
             }
-            state.reserved += size;
-            state.bytes().saturating_add(state.reserved).saturating_sub(self.bound)
+            let over = state.bytes().saturating_add(taken).saturating_sub(bound);
+            // What is pinned does not go for something else.
+            if over > 0 && state.pinned_bytes().saturating_add(taken) > bound {
+                return false;
+            }
+            state.reserved = taken;
+            over
         };
         if over > 0 {
-            self.evict(over);
+            self.evict(over, Among::Unpinned);
         }
         true
     }
 
     /// Evicts at least `bytes` where there is as much; how many bodies went.
-    fn evict(&self, bytes: u64) -> usize {
-        let victims: Vec<Sha256Digest> = self.state().victims(bytes);
+    fn evict(&self, bytes: u64, among: Among) -> usize {
+        self.rank_if_due();
+        let victims: Vec<Sha256Digest> = self.state().victims(bytes, among);
         self.remove_bodies(&victims);
         victims.len()
     }
@@ -131,22 +215,25 @@ impl Store {
             file = create();
         }
         // From here on, dropping it gives everything back.
-        let incoming = match file {
+        let mut incoming = match file {
             Ok(file) => Incoming::on_disk(self, file, path, keep, reserved),
             Err(error) => {
                 self.unreserve(reserved);
                 return Err(error);
             }
         };
-        self.allocate(&incoming, size)?;
+        self.allocate(&mut incoming, size)?;
         Ok(incoming)
     }
 
     /// Takes the disk space now, so that its lack shows before the download and not in its middle.
-    fn allocate(&self, incoming: &Incoming<'_>, size: u64) -> io::Result<()> {
-        let fallocate = || match rustix::fs::fallocate(incoming.file.as_fd(), FallocateFlags::KEEP_SIZE, 0, size) {
+    fn allocate(&self, incoming: &mut Incoming<'_>, size: u64) -> io::Result<()> {
+        let mut fallocate = || match rustix::fs::fallocate(incoming.file.as_fd(), FallocateFlags::KEEP_SIZE, 0, size) {
             // Some file systems cannot do that.
-            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS | rustix::io::Errno::INVAL) => Ok(()),
+            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS | rustix::io::Errno::INVAL) => {
+                incoming.promise(size);
+                Ok(())
+            }
             other => other.map_err(io::Error::from),
         };
         match fallocate() {

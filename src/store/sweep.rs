@@ -1,6 +1,7 @@
 //! Bodies without a record, found after the start and before anything is downloaded, or with one that is not strict enough:
 //! taken back when they are asked for and prove right.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::path::Path;
 use std::sync::PoisonError;
@@ -22,7 +23,46 @@ pub struct Unproved {
     pub own: bool,
 }
 
+/// What was removed on request.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// Bodies.
+    pub bodies: u64,
+    /// Bytes of them.
+    pub bytes: u64,
+}
+
 impl Store {
+    /// Sizes of bodies that no record names. Waits for the sweep.
+    #[must_use]
+    pub fn orphan_sizes(&self) -> HashSet<u64> {
+        self.sweep();
+        self.state().orphan_sizes()
+    }
+
+    /// Removes every body that is neither pinned nor one of the entries `named`, and those without a record.
+    pub fn retain(&self, named: impl IntoIterator<Item = EntryId>) -> Removed {
+        self.sweep();
+        let named = named.into_iter().filter_map(|id| self.digest(id)).collect();
+        let _one_at_a_time = self.commits.lock().unwrap_or_else(PoisonError::into_inner);
+        let (gone, bytes) = self.state().take_unnamed(&named);
+        self.remove_bodies(&gone);
+        Removed { bodies: gone.len() as u64, bytes }
+    }
+
+    /// Removes the body of an entry, pinned or not; its bytes. `None`: it is not here.
+    pub fn forget(&self, id: EntryId) -> Option<u64> {
+        let (digest, record) = self.catalogue.find(id)?;
+        let here = self.state().has_body(digest);
+        here.then(|| self.reject(digest)).map(|()| record.size)
+    }
+
+    /// SHA-256 of the body of an entry, where there is one; a look into the catalogue only.
+    #[must_use]
+    pub fn digest(&self, id: EntryId) -> Option<Sha256Digest> {
+        self.catalogue.find(id).map(|(digest, _)| digest)
+    }
+
     /// Looks, once, for bodies that no record names, as a kill or a lost catalogue leaves them. They count against the
     /// bound from then on.
     pub fn sweep(&self) {
@@ -34,7 +74,7 @@ impl Store {
                     "bodies in the cache without a record; each is proved again when it is asked for"
                 );
             }
-            self.shrink_to(self.bound);
+            self.shrink_to(self.limits().bound);
             self.forget_old_witnesses();
         });
     }

@@ -17,7 +17,7 @@ use md5::{Digest as _, Md5};
 use proptest::prelude::*;
 use sha1::Sha1;
 
-use super::{Body, Placement, Scrubbed, Store, StoreError, Unproved};
+use super::{Body, Limits, Pin, Placement, Removed, Scrubbed, Store, StoreError, Unproved};
 use crate::index::{Cpv, Digest, Entry, PkgPath};
 use crate::metrics::Metrics;
 use crate::verify::{Policy, Receiver, recheck};
@@ -516,4 +516,135 @@ fn a_turned_bit_is_found_and_the_rest_stays() {
         std::iter::repeat_with(|| scrub.step()).find(|step| *step != Scrubbed::Unfinished),
         Some(Scrubbed::Gone)
     );
+}
+
+fn free(place: &Path) -> u64 {
+    let stat = rustix::fs::statvfs(place).unwrap();
+    stat.f_bavail * stat.f_frsize
+}
+
+#[test]
+fn what_is_pinned_stays_and_its_part_of_the_cache_is_bounded() {
+    let place = tempfile::tempdir().unwrap();
+    let bound = SAMPLES.iter().map(Sample::size).sum();
+    let store = open(place.path(), bound);
+    let pin = |sample: &Sample| Pin::new(sample.entry.id(), sample.size(), sample.entry.path.as_str());
+    // Before and after it is fetched.
+    store.pin(&[pin(&SAMPLES[0])]).unwrap();
+    SAMPLES.iter().for_each(|sample| drop(sample.fetch(&store)));
+    store.pin(&[pin(&SAMPLES[1]), pin(&SAMPLES[0])]).unwrap();
+    drop(store);
+
+    let store = open(place.path(), bound);
+    assert_eq!(store.pins().iter().map(|pin| pin.size).collect::<Vec<_>>(), [0, 1].map(|at| SAMPLES[at].size()));
+    let pinned = SAMPLES[0].size() + SAMPLES[1].size();
+    drop(store.incoming(bound - pinned).unwrap());
+    assert_eq!(store.usage().bytes, pinned);
+    // More than what is left is served only.
+    drop(store.incoming(bound - pinned + 1).unwrap());
+    assert_eq!((store.usage().bytes, store.usage().bodies), (pinned, 2));
+    let error = store.pin(&SAMPLES.iter().map(pin).collect::<Vec<_>>()).unwrap_err().to_string();
+    assert!(error.contains("is not pinned") && error.contains("cache-size"), "{error}");
+    assert_eq!(store.pins().len(), 2);
+
+    store.unpin(&[SAMPLES[0].entry.id()]).unwrap();
+    drop(store.incoming(bound - SAMPLES[1].size()).unwrap());
+    assert!(SAMPLES[0].get(&store).is_none() && SAMPLES[1].get(&store).is_some());
+    // The bound holds all the same.
+    store.set_limits(Limits { bound: SAMPLES[1].size() - 1, ..Limits::default() });
+    assert_eq!(store.usage().bytes, 0);
+}
+
+#[test]
+fn ranks_are_asked_for_when_something_has_to_go() {
+    let place = tempfile::tempdir().unwrap();
+    let bound = SAMPLES.iter().map(Sample::size).sum();
+    let store = open(place.path(), bound);
+    SAMPLES.iter().for_each(|sample| drop(sample.fetch(&store)));
+    let asked = Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let counted = Arc::clone(&asked);
+    store.rank_by(move |store| {
+        counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let rank = |at: usize| if at == 5 { super::Rank::Installed } else { super::Rank::Waiting };
+        (0..SAMPLES.len()).filter_map(|at| Some((store.digest(SAMPLES[at].entry.id())?, rank(at)))).collect()
+    });
+    assert_eq!(asked.load(std::sync::atomic::Ordering::Relaxed), 0);
+    // The most recently used one is installed: it goes first.
+    drop(store.incoming(1).unwrap());
+    assert!(SAMPLES[5].get(&store).is_none() && SAMPLES[0].get(&store).is_some());
+    drop(store.incoming(SAMPLES[5].size() + 1).unwrap());
+    assert!(SAMPLES[1].get(&store).is_none());
+    assert_eq!(asked.load(std::sync::atomic::Ordering::Relaxed), 1);
+}
+
+#[test]
+fn min_free_evicts_what_helps_and_nothing_where_nothing_does() {
+    let place = tempfile::tempdir().unwrap();
+    let store = open(place.path(), 1 << 30);
+    SAMPLES.iter().for_each(|sample| drop(sample.fetch(&store)));
+    let limits = |min_free| Limits { bound: 1 << 30, min_free, ..Limits::default() };
+    store.set_limits(limits(1));
+    assert_eq!(store.usage().bodies, SAMPLES.len() as u64);
+    // A download is refused the disk, and nothing goes for it: it would not be enough.
+    *store.limits.lock().unwrap() = limits(free(place.path()) + (1 << 30));
+    let incoming = store.incoming(1000).unwrap();
+    assert!(incoming.kept_path().is_none());
+    drop(incoming);
+    assert_eq!((store.usage().bodies, store.usage().reserved), (SAMPLES.len() as u64, 0));
+    // Whoever fills the disk, bodies go until it holds or none is left, but for those that are open.
+    let open = SAMPLES[2].get(&store).unwrap();
+    store.keep_free();
+    assert_eq!(store.usage().bodies, 1);
+    assert!(SAMPLES[2].is(&open));
+    store.keep_free();
+    assert!(SAMPLES[2].get(&store).is_some());
+}
+
+#[test]
+fn what_is_written_in_a_day_is_bounded_and_the_rest_is_served() {
+    let place = tempfile::tempdir().unwrap();
+    let (one, two) = (&SAMPLES[4], &SAMPLES[0]);
+    let limits = Limits { bound: 1 << 30, min_free: 0, writes_per_day: Some(one.size() + two.size() - 1) };
+    let store = open(place.path(), 1 << 30);
+    store.set_limits(limits);
+    let received = |sample: &Sample, store: &Store| {
+        let incoming = store.incoming(sample.size()).unwrap();
+        let mut receiver = Receiver::new(incoming.file().unwrap(), sample.entry.clone(), Policy::DigestsOnly);
+        receiver.write(&sample.bytes).unwrap();
+        incoming.start_writeback(sample.size());
+        let body = store.body(receiver.finish().unwrap());
+        assert!(sample.is(&body));
+        store.commit(incoming, &body, sample.entry.id(), None)
+    };
+    assert_eq!(received(one, &store), Placement::Kept);
+    assert_eq!(store.written_today(), one.size());
+    drop(store);
+    let store = open(place.path(), 1 << 30);
+    store.set_limits(limits);
+    let placement = received(two, &store);
+    assert!(matches!(&placement, Placement::Unkept(why) if why.contains("write-budget")), "{placement:?}");
+    assert_eq!((store.written_today(), store.usage().bodies), (one.size(), 1));
+    store.set_limits(Limits { writes_per_day: None, ..limits });
+    assert_eq!(received(two, &store), Placement::Kept);
+}
+
+#[test]
+fn what_is_named_or_pinned_is_retained() {
+    let place = tempfile::tempdir().unwrap();
+    let store = open(place.path(), 1 << 20);
+    SAMPLES.iter().take(4).for_each(|sample| drop(sample.fetch(&store)));
+    let ids = |at: &[usize]| at.iter().map(|at| SAMPLES[*at].entry.id()).collect::<Vec<_>>();
+    store.pin(&[Pin::new(SAMPLES[3].entry.id(), 1, "x")]).unwrap();
+    disturb(&store.body_path(SAMPLES[1].get(&store).unwrap().digest()));
+    assert!(SAMPLES[1].get(&store).is_none());
+    assert_eq!(store.orphan_sizes(), [SAMPLES[1].size()].into());
+    let removed = store.retain(ids(&[0, 1]));
+    assert_eq!(removed, Removed { bodies: 2, bytes: SAMPLES[1].size() + SAMPLES[2].size() });
+    let here = |at: usize| SAMPLES[at].get(&store).is_some();
+    assert_eq!([0, 1, 2, 3].map(here), [true, false, false, true]);
+    assert_eq!(
+        (store.forget(SAMPLES[0].entry.id()), store.forget(SAMPLES[0].entry.id())),
+        (Some(SAMPLES[0].size()), None)
+    );
+    assert_eq!(files(place.path()).len(), 1);
 }

@@ -5,7 +5,7 @@
 
 use sha2::{Digest as _, Sha256};
 
-use super::catalogue::Catalogue;
+use super::catalogue::{Catalogue, Durable};
 use super::{Store, now};
 use crate::index::{Digest, Sha256Digest};
 
@@ -65,7 +65,7 @@ impl Catalogue {
         });
         let mut batch = sled::Batch::default();
         oldest.into_iter().flatten().for_each(|(_, key)| batch.remove(key));
-        if let Err(error) = self.apply(batch) {
+        if let Err(error) = self.apply(batch, Durable::Now) {
             tracing::debug!(%error, "forgetting old builds");
         }
     }
@@ -73,7 +73,7 @@ impl Catalogue {
     fn remember(&self, witness: Witness, digest: Sha256Digest) {
         let mut batch = sled::Batch::default();
         witness.record(&mut batch, digest);
-        if let Err(error) = self.apply(batch) {
+        if let Err(error) = self.apply(batch, Durable::Now) {
             tracing::debug!(%error, "remembering a build");
         }
     }
@@ -123,7 +123,7 @@ mod tests {
             let value = [&[build as u8; 32][..], &(now() + 86400).to_be_bytes()].concat();
             let mut batch = sled::Batch::default();
             batch.insert(&witness(build).key()[..], value);
-            catalogue.apply(batch).unwrap();
+            catalogue.apply(batch, Durable::Now).unwrap();
         }
         catalogue.prune_witnesses(4);
         let left: Vec<u64> = (1..=5).filter(|build| catalogue.testimony(witness(*build)).is_some()).collect();

@@ -42,6 +42,18 @@ impl Tree {
         changes
     }
 
+    /// Every name and listing of this tree.
+    #[must_use]
+    pub fn everything(&self) -> Vec<Change> {
+        let mut all = Vec::new();
+        for parent in self.directories.iter().map(|directory| directory.inode) {
+            let names = self.list(parent).into_iter().flatten();
+            all.extend(names.map(|(name, _)| Change::Name { parent, name: name.to_owned() }));
+            all.push(Change::Listing(parent));
+        }
+        all
+    }
+
     fn named<'a>(&self, name: &'a str, node: Node) -> Option<(&'a str, Inode)> {
         let inode = match node {
             Node::Packages if name == PACKAGES => self.packages_inode,

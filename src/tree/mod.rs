@@ -128,6 +128,12 @@ impl Tree {
         self.generation
     }
 
+    /// Two trees with the same mark show the same: the generation, and the inode of `Packages`, which follows from its content.
+    #[must_use]
+    pub fn mark(&self) -> (u64, Inode) {
+        (self.generation, self.packages_inode)
+    }
+
     /// The entries that this tree shows; packages are numbered as its rows are.
     #[must_use]
     pub fn view(&self) -> &Arc<View> {

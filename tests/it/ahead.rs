@@ -211,6 +211,38 @@ fn what_somebody_waits_for_comes_first() {
 }
 
 #[test]
+fn of_large_ones_the_third_waits_until_little_of_the_others_is_left() {
+    if !can_mount() {
+        return;
+    }
+    const LARGE: u64 = 4 << 20;
+    let packages: [Package; 4] = std::array::from_fn(|at| {
+        let name = Box::leak(format!("p{at}-1").into_boxed_str());
+        Package::new(name, if at == 0 { 20_000 } else { 6_000_000 })
+    });
+    let origin = Origin::with(&packages);
+    for package in &packages[1..] {
+        origin.script(&package.path, [Act::Slow(64 << 10, Duration::from_millis(15))]);
+    }
+    let mounted = Options::new(origin.url()).mount();
+    let mut emerge = Emerge::with_plan(&packages);
+    emerge.opens(&mounted, &packages[0]);
+    let mut left = 0;
+    eventually(60, "the third begins", || {
+        let begun = !origin.asked(&packages[3].path).is_empty();
+        let status = mounted.status();
+        let downloads = status["downloads"].as_array().unwrap();
+        let others = downloads.iter().filter(|d| d["path"] != packages[3].path.as_str());
+        let others: Vec<u64> = others.map(|d| d["size"].as_u64().unwrap() - d["received"].as_u64().unwrap()).collect();
+        left = others.iter().sum();
+        assert!(!begun || left < LARGE, "{left} bytes are left of the others");
+        begun && downloads.len() == 3
+    });
+    assert!(left > 0, "it begins before they end");
+    eventually(60, "all of the plan is cached", || cached(&mounted) == 4);
+}
+
+#[test]
 fn what_is_under_way_ends_with_its_emerge() {
     if !can_mount() {
         return;
@@ -231,6 +263,7 @@ fn what_is_under_way_ends_with_its_emerge() {
     assert!(reader.wait().unwrap().success());
     mounted.settled();
     assert_eq!((origin.package_requests(), cached(&mounted)), (4, 2));
+    assert_eq!(mounted.counter("prefetch_wasted"), 2);
     assert_eq!(mounted.counter("failed_opens"), 0);
     assert!(mounted.status()["failures"].as_array().unwrap().is_empty());
 }
@@ -255,6 +288,7 @@ fn what_fails_ahead_is_tried_again_when_it_is_opened() {
     assert!(!mounted.log().contains("cannot be had"), "{}", mounted.log());
     emerge.opens(&mounted, gone);
     emerge.opens(&mounted, wrong);
+    mounted.settled();
     assert_eq!((mounted.counter("failed_opens"), cached(&mounted)), (0, 4));
 }
 

@@ -6,52 +6,15 @@ use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use binhostfs::index::Index;
 use binhostfs::store::Store;
 use binhostfs::verify::Policy;
-use sha2::{Digest as _, Sha256};
 
-use crate::harness::{Act, Mounted, Options, Origin, Package, can_mount, eventually, index_of};
+use crate::harness::{Act, Mounted, Options, Origin, Package, Random, can_mount, eventually, index_of, number};
 
-const ROUNDS: usize = 50;
 const FRESH: usize = 4;
-
-/// Numbers that can be had again: the seed is printed, and taken from BINHOSTFS_TEST_SEED.
-struct Random(u64);
-
-impl Random {
-    fn new() -> Self {
-        let given = std::env::var("BINHOSTFS_TEST_SEED").ok().map(|seed| seed.parse().unwrap());
-        let now = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos() as u64;
-        let seed = given.unwrap_or_else(now);
-        eprintln!("BINHOSTFS_TEST_SEED={seed}");
-        Self(seed | 1)
-    }
-
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) % end
-    }
-
-    /// Kills are to come at any moment, so here time passes without an event.
-    fn pause(&mut self, milliseconds: u64) {
-        std::thread::sleep(Duration::from_micros(self.below(1000 * milliseconds)));
-    }
-}
-
-/// Every body hashes to its name.
-fn sound(mounted: &Mounted) -> bool {
-    mounted.bodies().iter().filter(|body| body.file_name().unwrap().len() == 62).all(|body| {
-        let (directory, file) = (body.parent().unwrap().file_name().unwrap(), body.file_name().unwrap());
-        let name = format!("{}{}", directory.to_str().unwrap(), file.to_str().unwrap());
-        let digest: String = Sha256::digest(fs::read(body).unwrap()).iter().map(|b| format!("{b:02x}")).collect();
-        name == digest
-    })
-}
 
 /// Paths of packages that a store on these files has; the files stay as they are.
 fn committed(cache: &Path, index: &Index) -> BTreeSet<String> {
@@ -67,15 +30,17 @@ fn committed(cache: &Path, index: &Index) -> BTreeSet<String> {
     here.map(|record| index.path(record).to_owned()).collect()
 }
 
+/// `BINHOSTFS_TEST_KILLS`: how many, in place of 50.
 #[test]
-fn fifty_kills_leave_only_whole_bodies_and_lose_no_commit() {
+fn kills_leave_only_whole_bodies_and_lose_no_commit() {
     if !can_mount() {
         return;
     }
+    let rounds = number("BINHOSTFS_TEST_KILLS", 50);
     let mut random = Random::new();
     let name = |at: usize| -> &'static str { Box::leak(format!("p{at}-1").into_boxed_str()) };
     let mut size = || if random.below(2) == 0 { random.below(60_000) } else { random.below(900_000) };
-    let packages: Vec<Package> = (0..ROUNDS * FRESH).map(|at| Package::new(name(at), size() as usize)).collect();
+    let packages: Vec<Package> = (0..rounds * FRESH).map(|at| Package::new(name(at), size() as usize)).collect();
     let origin = Origin::with(&packages);
     for package in &packages {
         origin.script(&package.path, [Act::Slow(64 << 10, Duration::from_millis(random.below(12)))]);
@@ -89,7 +54,7 @@ fn fifty_kills_leave_only_whole_bodies_and_lose_no_commit() {
     // Of each package that was seen committed: how often it had been asked for until then.
     let mut asked: BTreeMap<String, usize> = BTreeMap::new();
     let (mut broken_reads, mut early_kills) = (0, 0);
-    for round in 0..ROUNDS {
+    for round in 0..rounds {
         let fresh = &packages[round * FRESH..(round + 1) * FRESH];
         let old = [(); 2].map(|()| &packages[random.below((round * FRESH + 1) as u64) as usize]);
         broken_reads += std::thread::scope(|scope| {
@@ -119,7 +84,7 @@ fn fifty_kills_leave_only_whole_bodies_and_lose_no_commit() {
             early_kills += 1;
         }
         mounted.start();
-        assert!(sound(&mounted));
+        assert!(mounted.is_sound());
         for package in fresh {
             assert!(fs::read(mounted.path(&package.path)).unwrap() == package.bytes);
         }
@@ -131,9 +96,9 @@ fn fifty_kills_leave_only_whole_bodies_and_lose_no_commit() {
         assert_eq!(origin.asked(path).len(), *times, "{path} was committed and fetched again");
     }
     eprintln!("{broken_reads} reads broken off, {early_kills} kills during a start, {} commits survived", asked.len());
-    assert!(broken_reads > 0 && asked.len() > ROUNDS, "the kills came at the wrong moments");
+    assert!(broken_reads > 0 && asked.len() > rounds, "the kills came at the wrong moments");
     assert_eq!(mounted.stop(), Some(0));
-    assert!(sound(&mounted));
+    assert!(mounted.is_sound());
     assert!(!mounted.log().contains("panicked"), "{}", mounted.log());
 }
 
@@ -161,7 +126,7 @@ fn survive(damage: impl Fn(&Path)) -> Survived {
     eventually(20, "everything reads right again", || {
         fs::read(mounted.path("Packages")).is_ok_and(|text| text == shown) && read(&mounted)
     });
-    eventually(10, "all are kept", || mounted.status()["cache"]["packages"] == 3 && sound(&mounted));
+    eventually(10, "all are kept", || mounted.status()["cache"]["packages"] == 3 && mounted.is_sound());
     assert!(read(&mounted));
     assert_eq!(mounted.stop(), Some(0));
     let log = mounted.log()[before..].to_owned();

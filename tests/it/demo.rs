@@ -39,3 +39,11 @@ fn without_root_the_demo_says_what_is_missing() {
     let err = String::from_utf8_lossy(&output.stderr);
     assert!(err.contains("only root can mount"), "{err}");
 }
+
+/// Of a release build; the others have what is for debuggers.
+#[test]
+#[cfg(not(debug_assertions))]
+fn the_program_is_small_enough_for_a_router() {
+    let size = std::fs::metadata(binary()).unwrap().len();
+    assert!(size <= 10 << 20, "{size} bytes; the bound is 10 MiB");
+}

@@ -6,6 +6,7 @@ use std::process::Command;
 
 use crate::harness::portage::{self, Emerge, Ended, Nginx};
 use crate::harness::{Mounted, Options, eventually};
+use crate::sharing::Disk;
 
 /// app-misc/greet and all that it depends on.
 const GREET: [&str; 7] = [
@@ -246,6 +247,33 @@ fn an_emerge_outlives_the_index_it_was_planned_from() {
     assert_eq!(nginx.fetched(), emerge.sources(copy.path()));
     emerge.succeed(["app-misc/many"]);
     assert_no_complaint(&mounted);
+}
+
+#[test]
+fn a_full_disk_stops_no_emerge() {
+    let Some(binhost) = portage::binhost("gpkg-multi") else { return };
+    let (nginx, disk) = (Nginx::serve(&binhost), Disk::ext4(16));
+    let mounted = Options::new(nginx.url()).mount_in(disk.place());
+    disk.fill();
+    let emerge = emerge(&mounted);
+    emerge.succeed(["app-misc/greet"]);
+    assert_greet(&emerge);
+    assert_eq!(mounted.counter("failed_opens"), 0);
+    assert!(mounted.counter("unkept") > 0, "the disk was to be full\n{}", mounted.log());
+    drop(mounted.into_place());
+}
+
+#[test]
+fn an_emerge_opens_as_much_as_it_likes() {
+    let Some(binhost) = portage::binhost("gpkg-multi") else { return };
+    let nginx = Nginx::serve(&binhost);
+    for more in [&[][..], &["--fetchonly"]] {
+        let mounted = Options::new(nginx.url()).with(["--mass-read", "2", "--prefetch", "off"]).mount();
+        let emerge = emerge(&mounted).with("FEATURES", VISITED);
+        emerge.succeed(more.iter().copied().chain(["app-misc/greet"]));
+        assert_eq!((mounted.counter("mass_reads"), mounted.counter("downloads")), (0, GREET.len() as u64));
+        assert_no_complaint(&mounted);
+    }
 }
 
 /// Puts a package into a binhost, as an administrator would.

@@ -17,7 +17,8 @@ const ALLOWED: [(&str, &[&str]); 14] = [
     ("fetch", &["config", "index", "upstream", "verify", "store", "metrics"]),
     // It reads the metadata of packages that nobody indexed as `verify` does.
     ("local", &["index", "verify"]),
-    ("fuse", &["config", "index", "tree", "fetch", "local", "metrics"]),
+    // `verify` for the names of those who signed.
+    ("fuse", &["config", "index", "tree", "fetch", "local", "metrics", "verify"]),
     ("control", &["config", "index", "metrics"]),
     (
         "daemon",
@@ -30,11 +31,12 @@ const ALLOWED: [(&str, &[&str]); 14] = [
 ];
 
 /// Heavy crates and the only files or folders that may name them.
-const CONFINED: [(&str, &[&str]); 11] = [
-    ("fuser::", &["src/fuse/adapter.rs", "src/fuse/adapter/", "src/fuse/mount.rs"]),
+const CONFINED: [(&str, &[&str]); 12] = [
+    ("fuser::", &["src/fuse/adapter.rs", "src/fuse/adapter/", "src/fuse/attach.rs", "src/fuse/mount.rs"]),
     ("reqwest::", &["src/upstream/client.rs"]),
-    ("sled::", &["src/store/catalogue.rs", "src/store/witness.rs"]),
+    ("sled::", &["src/store/catalogue.rs", "src/store/witness.rs", "src/store/pins.rs", "src/store/budget.rs"]),
     ("clap::", &["src/cli/"]),
+    ("indicatif::", &["src/cli/progress.rs"]),
     ("hyper::", &["src/control/", "src/cli/demo/"]),
     ("sd_notify::", &["src/daemon/"]),
     ("std::env::", &["src/config/", "src/main.rs", "src/cli/demo/mod.rs"]),

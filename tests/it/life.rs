@@ -483,3 +483,19 @@ fn verify_finds_what_the_disk_has_damaged() {
     assert!(fs::read(mounted.path(&package.path)).unwrap() == package.bytes);
     assert_eq!(origin.package_requests(), 2);
 }
+
+/// A soak of half an hour ended with a daemon that did not: nobody had read what it tells systemd, and the queue was full.
+#[test]
+fn a_supervisor_that_does_not_listen_holds_nothing_up() {
+    if !can_mount() {
+        return;
+    }
+    let origin = Origin::with(&[Package::new("one-1", 1000)]);
+    let mut mounted = Options::new(origin.url()).mount();
+    let filler = std::os::unix::net::UnixDatagram::unbound().unwrap();
+    filler.set_nonblocking(true).unwrap();
+    let full = (0..100_000).any(|_| filler.send_to(b"STATUS=x", mounted.place().join("notify")).is_err());
+    assert!(full, "the queue has no end");
+    assert_eq!(mounted.stop(), Some(0));
+    assert!(!mounted.is_mounted());
+}

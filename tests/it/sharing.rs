@@ -213,10 +213,10 @@ fn a_package_larger_than_the_cache_is_fetched_once_and_not_kept() {
 }
 
 /// A file system of its own; unmounted when dropped.
-struct Disk(TempDir);
+pub(crate) struct Disk(TempDir);
 
 impl Disk {
-    fn ext4(mebibytes: u64) -> Self {
+    pub(crate) fn ext4(mebibytes: u64) -> Self {
         let disk = Self::empty();
         let image = disk.0.path().join("image");
         File::create(&image).unwrap().set_len(mebibytes << 20).unwrap();
@@ -240,12 +240,12 @@ impl Disk {
         disk
     }
 
-    fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.0.path().join("disk")
     }
 
     /// Directories for a daemon whose cache is here.
-    fn place(&self) -> TempDir {
+    pub(crate) fn place(&self) -> TempDir {
         let place = TempDir::with_prefix("binhostfs-it.").unwrap();
         fs::create_dir(self.path().join("cache")).unwrap();
         symlink(self.path().join("cache"), place.path().join("cache")).unwrap();
@@ -253,7 +253,7 @@ impl Disk {
     }
 
     /// Somebody else takes all that is free.
-    fn fill(&self) {
+    pub(crate) fn fill(&self) {
         let mut file = File::options().create(true).append(true).open(self.path().join("filler")).unwrap();
         for size in [1 << 20, 4096, 1] {
             while file.write_all(&vec![1; size]).is_ok() {}
@@ -418,5 +418,5 @@ fn other_users_read_the_mount_and_nothing_else() {
     }
     let output = nobody([binary(), "status", "--control"], &mounted.control());
     assert_eq!(output.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("only be used by the user that runs the daemon"));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("only be used by root"));
 }

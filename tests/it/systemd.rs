@@ -43,10 +43,16 @@ fn assert_gone(machine: &Machine) {
 }
 
 #[test]
-fn the_unit_has_nothing_to_complain_about() {
-    let Some(machine) = Machine::boot() else { return };
-    let verify = ["systemd-analyze", "verify", "/etc/systemd/system/binhostfs.service"];
-    assert_eq!(machine.run(&verify), (Some(0), String::new()));
+fn the_units_have_nothing_to_complain_about() {
+    for machine in [Machine::boot(), Machine::boot_newer()].into_iter().flatten() {
+        for unit in ["binhostfs.service", "binhostfs@.service"] {
+            let path = format!("/etc/systemd/system/{unit}");
+            assert_eq!(machine.run(&["systemd-analyze", "verify", &path]), (Some(0), String::new()));
+            // Of 100; whatever else it could do without would hide the mount, or take away what it is for.
+            let (code, text) = machine.run(&["systemd-analyze", "security", "--offline=true", "--threshold=50", &path]);
+            assert_eq!(code, Some(0), "{text}");
+        }
+    }
 }
 
 #[test]
@@ -58,7 +64,7 @@ fn the_service_starts_restarts_and_stops() {
     assert_serves(&machine);
     let shown = machine.succeed(&["systemctl", "status", "--no-pager", "binhostfs"]);
     let status =
-        "Status: \"/var/cache/binpkgs: 17 packages, generation 1, index confirmed 0 s ago; cache 0 B of 1.0 GiB\"";
+        "Status: \"/var/cache/binpkgs: 17 packages, generation 1, index confirmed 0 s ago; 0 cached, 0 B of 1.0 GiB\"";
     for part in ["Gentoo binhost mounted as PKGDIR", "active (running)", status] {
         assert!(shown.contains(part), "{part:?} is not in:\n{shown}");
     }
@@ -95,10 +101,12 @@ fn the_service_needs_no_configuration_of_its_own() {
 }
 
 #[test]
-fn a_killed_daemon_is_replaced_and_so_is_its_mount() {
+fn a_killed_daemon_is_replaced_and_its_mount_stays() {
     let Some(machine) = configured() else { return };
     machine.succeed(&["systemctl", "start", "binhostfs"]);
     assert_serves(&machine);
+    let device = || fs::metadata(machine.path(PKGDIR)).unwrap().dev();
+    let before = device();
     for round in ["1", "2"] {
         let pid = machine.property("MainPID");
         machine.succeed(&["systemctl", "kill", "--signal=KILL", "binhostfs"]);
@@ -107,6 +115,7 @@ fn a_killed_daemon_is_replaced_and_so_is_its_mount() {
         });
         assert_ne!(machine.property("MainPID"), pid);
         assert_serves(&machine);
+        assert_eq!(device(), before);
     }
     machine.succeed(&["systemctl", "stop", "binhostfs"]);
     assert_gone(&machine);
@@ -164,4 +173,33 @@ fn a_wrong_configuration_is_said_once() {
         let journal = machine.journal();
         assert_eq!(journal.matches(says).count(), 1, "{says:?} is not once in:\n{journal}");
     }
+}
+
+#[test]
+fn the_socket_is_a_groups_where_the_unit_is_too() {
+    let Some(machine) = configured() else { return };
+    configure(
+        &machine,
+        "BINHOST=file:///srv/binhost\nOPTIONS=--verify-signature false --control-group adm --listen 127.0.0.1:9123\n",
+    );
+    assert_ne!(machine.run(&["systemctl", "start", "binhostfs"]).0, Some(0));
+    assert!(machine.journal().contains("to the group adm: Operation not permitted"), "{}", machine.journal());
+    machine.succeed(&["systemctl", "stop", "binhostfs"]);
+    let drop_in = machine.path("/etc/systemd/system/binhostfs.service.d");
+    fs::create_dir_all(&drop_in).unwrap();
+    fs::write(drop_in.join("group.conf"), "[Service]\nGroup=adm\n").unwrap();
+    machine.succeed(&["systemctl", "daemon-reload"]);
+    machine.succeed(&["systemctl", "start", "binhostfs"]);
+    assert_serves(&machine);
+    assert_eq!(machine.succeed(&["stat", "--format=%a %G", "/run/binhostfs/control.sock"]), "660 adm");
+    let member = ["setpriv", "--reuid=65534", "--regid=adm", "--clear-groups", "binhostfs", "status"];
+    assert!(machine.succeed(&member).contains(PKGDIR));
+    // What the unit forbids is nothing that the metrics or the attributes of files need.
+    let asked = "exec 3<>/dev/tcp/127.0.0.1/9123; printf 'GET /metrics HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n' >&3; cat <&3";
+    let metrics = machine.succeed(&["bash", "-c", asked]);
+    let resident = metrics.lines().find_map(|line| line.strip_prefix("binhostfs_resident_memory_bytes "));
+    assert!(resident.is_some_and(|bytes| bytes.parse::<u64>().unwrap() > 1 << 20), "{metrics}");
+    machine.succeed(&["cat", &format!("{PKGDIR}/{PACKAGE}")]);
+    let why = machine.succeed(&["binhostfs", "why", "greet"]);
+    assert!(why.contains(", from file:///srv/binhost/") && why.contains("the last time by cat (process "), "{why}");
 }

@@ -8,7 +8,7 @@
 #   MIRROR=URL       where from; default: mmdebstrap's own
 #
 # Creates in DIR:
-#   rootfs/   a minimal Debian with systemd, 160 MB; needs root, mmdebstrap and the network, and takes 20 s
+#   rootfs/   a minimal Debian with systemd and what Portage needs, 200 MB; needs root, mmdebstrap and the network; takes 30 s
 #   stamp     what it was made from; written last
 # While the script, SUITE and DIR are unchanged, a second run does nothing.
 set -euo pipefail
@@ -46,11 +46,13 @@ if [ -e "$dir/rootfs" ]; then
 fi
 SECONDS=0
 say "systemd of $suite into $dir/rootfs"
-mmdebstrap --quiet --variant=minbase --include=systemd,systemd-sysv \
+mmdebstrap --quiet --variant=minbase --include=systemd,systemd-sysv,python3,zstd,bzip2,lz4,xz-utils \
 	--dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
 	--dpkgopt='path-exclude=/usr/share/locale/*' "$suite" "$dir/rootfs" ${MIRROR:+"$MIRROR"} 9>&- ||
 	die "mmdebstrap failed; see above"
 [ -x "$dir/rootfs/usr/bin/systemd-analyze" ] || die "no systemd in $dir/rootfs"
+# what podman mounts over: root of a container with a user namespace could not make them
+touch "$dir/rootfs/etc/hosts" "$dir/rootfs/run/.containerenv"
 stamp > "$dir/stamp.new"
 mv -- "$dir/stamp.new" "$dir/stamp"
 say "$dir is ready after $SECONDS s"

@@ -108,7 +108,7 @@ async fn show(place: &Place) -> anyhow::Result<()> {
         ..RawMount::default()
     })?;
     let started = Instant::now();
-    let daemon = Daemon::start(config).await?;
+    let daemon = Daemon::start(config, None).await?;
     say(format_args!("Mounted on {} in {}\n", mountpoint.display(), milliseconds(started)));
     list(&mountpoint).await?;
     read_twice(&mountpoint, &origin, &daemon).await?;

@@ -5,6 +5,7 @@
 mod table;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -13,20 +14,27 @@ use std::time::Duration;
 use super::cpu::CpuNeed;
 use super::origin::{Origin, Sourced};
 use super::portage::Files;
-use super::{BinhostUrl, ByteSize, Interval, LibcGuard, Offline, Passthrough, Prefetch, Writes};
+use super::{BinhostUrl, ByteSize, Group, Interval, LibcGuard, Offline, Passthrough, Prefetch, Writes};
 use crate::index::Atom;
 use table::{Item, Table};
 
 /// Keys of the file.
-pub(super) const KEYS: [&str; 17] = [
+pub(super) const KEYS: [&str; 24] = [
     "mountpoint",
     "cache-dir",
     "cache-size",
+    "min-free",
+    "write-budget",
+    "mass-read",
     "refresh",
     "control",
+    "control-group",
+    "listen",
     "passthrough",
     "prefetch",
     "read-only",
+    "prefetch-budget",
+    "generations",
     "verify-signature",
     "keyring",
     "include",
@@ -70,11 +78,18 @@ pub(super) struct Own {
     pub(super) mountpoint: Value<PathBuf>,
     pub(super) cache_dir: Value<PathBuf>,
     pub(super) cache_size: Value<ByteSize>,
+    pub(super) min_free: Value<ByteSize>,
+    pub(super) write_budget: Value<ByteSize>,
+    pub(super) mass_read: Value<u32>,
     pub(super) refresh: Value<Duration>,
     pub(super) control: Value<PathBuf>,
+    pub(super) control_group: Value<Group>,
+    pub(super) listen: Value<SocketAddr>,
     pub(super) passthrough: Value<Passthrough>,
     pub(super) prefetch: Value<Prefetch>,
     pub(super) writes: Value<Writes>,
+    pub(super) prefetch_budget: Value<ByteSize>,
+    pub(super) generations: Value<NonZeroUsize>,
     pub(super) libc_guard: Value<LibcGuard>,
     pub(super) include: Value<Vec<Atom>>,
     pub(super) exclude: Value<Vec<Atom>>,
@@ -122,13 +137,24 @@ fn own(table: &Table<'_, '_>) -> Result<Own, OwnError> {
         mountpoint: table.get("mountpoint", |item| path(item.text()?))?,
         cache_dir: table.get("cache-dir", |item| path(item.text()?))?,
         cache_size: table.get("cache-size", size)?,
+        min_free: table.get("min-free", size)?,
+        write_budget: table.get("write-budget", size)?,
+        mass_read: table.get("mass-read", |item| {
+            u32::try_from(item.integer()?).map_err(|_| "it must be a number of packages, or 0 for any".to_owned())
+        })?,
         refresh: table.get("refresh", interval)?,
         control: table.get("control", |item| path(item.text()?))?,
+        control_group: table.get("control-group", |item| one(item.text()?))?,
+        listen: table.get("listen", |item| listen(item.text()?))?,
         passthrough: table
             .get("passthrough", |item| choice(&item, [("auto", Passthrough::Auto), ("off", Passthrough::Off)]))?,
-        prefetch: table.get("prefetch", |item| choice(&item, [("plan", Prefetch::Plan), ("off", Prefetch::Off)]))?,
         writes: table
             .get("read-only", |item| item.boolean().map(|on| if on { Writes::Refused } else { Writes::Beneath }))?,
+        prefetch: table.get("prefetch", |item| {
+            choice(&item, [("plan", Prefetch::Plan), ("world", Prefetch::World), ("off", Prefetch::Off)])
+        })?,
+        prefetch_budget: table.get("prefetch-budget", size)?,
+        generations: table.get("generations", number)?,
         libc_guard: table
             .get("libc-guard", |item| item.boolean().map(|on| if on { LibcGuard::On } else { LibcGuard::Off }))?,
         include: table.get("include", parsed)?,
@@ -156,11 +182,7 @@ fn shared(table: &Table<'_, '_>) -> Result<Shared, OwnError> {
     Ok(Shared {
         verify_signature: table.get("verify-signature", |item| item.boolean())?,
         keyring: table.get("keyring", keyring)?,
-        quorum: table.get("quorum", |item| {
-            let number = item.integer()?;
-            let number = usize::try_from(number).ok().and_then(NonZeroUsize::new);
-            number.ok_or_else(|| "it must be 1 or more".to_owned())
-        })?,
+        quorum: table.get("quorum", number)?,
         offline: table.get("offline", |item| choice(&item, [("show", Offline::Show), ("hide", Offline::Hide)]))?,
         cpu: table.get("cpu-level", |item| one(item.text()?))?,
     })
@@ -182,9 +204,19 @@ fn choice<T: Copy, const N: usize>(item: &Item<'_, '_>, choices: [(&str, T); N])
         .ok_or_else(|| format!("{text:?} is none of {}", choices.map(|(name, _)| format!("{name:?}")).join(" and ")))
 }
 
+fn number(item: Item<'_, '_>) -> Result<NonZeroUsize, String> {
+    let number = usize::try_from(item.integer()?).ok().and_then(NonZeroUsize::new);
+    number.ok_or_else(|| "it must be 1 or more".to_owned())
+}
+
 fn path(text: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
     path.is_absolute().then_some(path).ok_or_else(|| format!("{text:?} must begin with a slash"))
+}
+
+fn listen(text: &str) -> Result<SocketAddr, String> {
+    text.parse()
+        .map_err(|_| format!("{text:?} is not an address with a port, such as \"127.0.0.1:9123\" or \"[::1]:9123\""))
 }
 
 fn keyring(item: Item<'_, '_>) -> Result<Vec<PathBuf>, String> {

@@ -251,3 +251,20 @@ fn entries_are_found_by_all_that_tells_them_apart() {
     let paths: Vec<&str> = rows(&view, &plan).into_iter().map(|row| view.path(row)).collect();
     assert_eq!(paths, ["a/d.xpak", "a/c.xpak", "a/b.xpak"]);
 }
+
+#[test]
+fn without_openat2_no_link_is_followed() {
+    let root = Root::with("{}");
+    let directory = File::open(root.0.path()).unwrap();
+    let path = Path::new("/gentoo").join(PATH);
+    let inode = |fd: OwnedFd| std::os::unix::fs::MetadataExt::ino(&File::from(fd).metadata().unwrap());
+    let (slow, whole) = (place_without_links(directory.as_fd(), &path), place(directory.as_fd(), &path));
+    assert_eq!(inode(slow.unwrap()), inode(whole.unwrap()));
+    assert!(place_without_links(directory.as_fd(), Path::new("../x")).is_err());
+    symlink("gentoo", root.0.path().join("link")).unwrap();
+    assert!(place_without_links(directory.as_fd(), &Path::new("/link").join(PATH)).is_err());
+    // The last one is opened itself, which is no file.
+    symlink("/etc/passwd", root.0.path().join("last")).unwrap();
+    let last = place_without_links(directory.as_fd(), Path::new("last")).unwrap();
+    assert!(File::from(last).metadata().unwrap().is_symlink());
+}

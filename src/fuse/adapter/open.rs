@@ -2,17 +2,17 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io;
 use std::sync::Arc;
 
-use fuser::{BackingId, FileHandle, FopenFlags, Generation, OpenFlags, ReplyCreate, ReplyOpen};
+use fuser::{FileHandle, FopenFlags, Generation, OpenFlags, ReplyCreate, ReplyOpen};
 
 use super::super::ops::{Opening, Place};
 use super::super::{FsError, waiting};
 use super::Shared;
-use super::types::{errno, file_attr, ttl};
+use super::types::{failed, file_attr, ttl};
 use crate::fetch::Wanted;
 use crate::local::{self, Caller, OFlags};
+use crate::metrics::{Operation, Timed};
 use crate::tree::{Attributes, Inode, Node, Tree};
 
 /// What an open is for.
@@ -25,6 +25,7 @@ enum Purpose {
 }
 
 pub(super) fn open(shared: &Arc<Shared>, caller: Caller, inode: Inode, flags: OpenFlags, reply: ReplyOpen) {
+    let mut timed = Timed::begin(&shared.metrics, Operation::OpenCached);
     let flags = OFlags::from_bits_retain(flags.0.cast_unsigned());
     let writes = flags.intersects(OFlags::WRONLY | OFlags::RDWR);
     let opened = match shared.operations.place(inode) {
@@ -33,10 +34,10 @@ pub(super) fn open(shared: &Arc<Shared>, caller: Caller, inode: Inode, flags: Op
             Err(error) => Err(error.into()),
         },
         Ok(Place::Remote(tree, Node::Package(at))) if writes => {
-            return rewrite(shared, caller, &tree, at, flags, reply);
+            return rewrite(shared, caller, (&tree, at), flags, timed, reply);
         }
         Ok(Place::Remote(_, Node::Packages) | Place::Compressed(..)) if writes => Err(FsError::Index),
-        Ok(Place::Remote(tree, node)) => shared.operations.open(&tree, node),
+        Ok(Place::Remote(tree, node)) => shared.operations.open(&tree, node, Some(caller.pid)),
         Ok(Place::Compressed(file, attributes)) => Ok(Opening::Ready(file, attributes)),
         Ok(Place::Directory(_)) => Err(FsError::IsADirectory),
         // Without a name any more, and open elsewhere: through /proc.
@@ -49,32 +50,51 @@ pub(super) fn open(shared: &Arc<Shared>, caller: Caller, inode: Inode, flags: Op
         Ok(Opening::Ready(file, attributes)) => shared.answer_open(inode, &file, Some(attributes), false, reply),
         Ok(Opening::Wait(wanted, attributes)) => {
             shared.operations.ahead().missed(&wanted, caller.pid);
-            let work = wait_and_answer(Arc::clone(shared), *wanted, Purpose::Read(attributes), caller.pid, reply);
-            shared.runtime.spawn(work);
+            let timed = timed.becoming(Operation::OpenFetched);
+            let (shared, tid) = (Arc::clone(shared), (caller.pid, timed));
+            let runtime = shared.runtime.clone();
+            runtime.spawn(wait_and_answer(shared, *wanted, Purpose::Read(attributes), tid, reply));
         }
-        Err(error) => reply.error(errno(&error)),
+        Err(error) => reply.error(failed(&mut timed, &error)),
     }
 }
 
 /// A binhost's package is to be written to: something local is put in front of it, and the kernel looks again (ESTALE).
-fn rewrite(shared: &Arc<Shared>, caller: Caller, tree: &Arc<Tree>, at: u32, flags: OFlags, reply: ReplyOpen) {
+fn rewrite(
+    shared: &Arc<Shared>,
+    caller: Caller,
+    (tree, at): (&Arc<Tree>, u32),
+    flags: OFlags,
+    mut timed: Timed,
+    reply: ReplyOpen,
+) {
     let wanted = shared.operations.check_rewriting(caller).and_then(|()| shared.operations.wanted(tree, at));
     match wanted {
         Ok(wanted) if flags.contains(OFlags::TRUNC) => {
+            let _unpaused = shared.unpaused();
             let made = shared.operations.stand_in(wanted.path(), None);
-            reply.error(errno(&made.err().unwrap_or(FsError::Stale)));
+            reply.error(failed(&mut timed, &made.err().unwrap_or(FsError::Stale)));
         }
         Ok(wanted) => {
-            shared.runtime.spawn(wait_and_answer(Arc::clone(shared), wanted, Purpose::Copy, caller.pid, reply));
+            let timed = timed.becoming(Operation::OpenFetched);
+            let (shared, tid) = (Arc::clone(shared), (caller.pid, timed));
+            let runtime = shared.runtime.clone();
+            runtime.spawn(wait_and_answer(shared, wanted, Purpose::Copy, tid, reply));
         }
-        Err(error) => reply.error(errno(&error)),
+        Err(error) => reply.error(failed(&mut timed, &error)),
     }
 }
 
-async fn wait_and_answer(shared: Arc<Shared>, wanted: Wanted, purpose: Purpose, tid: u32, reply: ReplyOpen) {
+async fn wait_and_answer(
+    shared: Arc<Shared>,
+    wanted: Wanted,
+    purpose: Purpose,
+    (tid, mut timed): (u32, Timed),
+    reply: ReplyOpen,
+) {
     let (path, mtime) = (wanted.path().to_owned(), wanted.record().mtime);
     let outcome = tokio::select! {
-        outcome = shared.operations.fetcher().open(wanted) => outcome.map_err(FsError::from),
+        outcome = shared.operations.fetcher().open(wanted, tid) => outcome.map_err(FsError::from),
         () = waiting::interrupted(tid) => Err(FsError::Interrupted),
     };
     match (outcome, purpose) {
@@ -84,8 +104,9 @@ async fn wait_and_answer(shared: Arc<Shared>, wanted: Wanted, purpose: Purpose, 
         (Ok(body), Purpose::Copy) => {
             let runtime = shared.runtime.clone();
             runtime.spawn_blocking(move || {
+                let _unpaused = shared.unpaused();
                 let copied = shared.operations.copy(&path, body.file(), mtime);
-                reply.error(errno(&copied.err().unwrap_or(FsError::Stale)));
+                reply.error(failed(&mut timed, &copied.err().unwrap_or(FsError::Stale)));
             });
         }
         (Err(error), _) => {
@@ -94,7 +115,7 @@ async fn wait_and_answer(shared: Arc<Shared>, wanted: Wanted, purpose: Purpose, 
                 _ => shared.metrics.failed_opens.increase(),
             }
             tracing::debug!(path, tid, %error, "open fails");
-            reply.error(errno(&error));
+            reply.error(failed(&mut timed, &error));
         }
     }
 }
@@ -107,7 +128,9 @@ pub(super) fn create(
     flags: i32,
     reply: ReplyCreate,
 ) {
+    let mut timed = Timed::begin(&shared.metrics, Operation::Change);
     let flags = OFlags::from_bits_retain(flags.cast_unsigned());
+    let _unpaused = shared.unpaused();
     match shared.operations.create(caller, parent, name, mode, flags) {
         Ok((file, attr, validity)) => {
             let (ttl, attributes, generation) = (ttl(validity), file_attr(&attr), Generation(attr.generation));
@@ -117,13 +140,17 @@ pub(super) fn create(
             shared.handles.written(attr.inode);
             match backing {
                 Some(backing) => {
+                    shared.metrics.passthrough_opens.increase();
                     let flags = FopenFlags::FOPEN_NOFLUSH;
-                    reply.created_passthrough(&ttl, &attributes, generation, handle, flags, &backing);
+                    // SAFETY: as in `answer_open`.
+                    let id = unsafe { reply.wrap_backing(backing.id()) };
+                    reply.created_passthrough(&ttl, &attributes, generation, handle, flags, &id);
+                    let _ = id.into_raw();
                 }
                 None => reply.created(&ttl, &attributes, generation, handle, FopenFlags::FOPEN_NOFLUSH),
             }
         }
-        Err(error) => reply.error(errno(&error)),
+        Err(error) => reply.error(failed(&mut timed, &error)),
     }
 }
 
@@ -138,6 +165,7 @@ impl Shared {
         reply: ReplyOpen,
     ) {
         let handle = FileHandle(inode.0);
+        let _unpaused = self.unpaused();
         let backing = self.handles.open(inode, file, attributes, |file| self.back(|| reply.open_backing(file)));
         if writes {
             self.handles.written(inode);
@@ -145,22 +173,14 @@ impl Shared {
         // What can change is read anew by whoever opens it.
         let keep = if attributes.is_some() { FopenFlags::FOPEN_KEEP_CACHE } else { FopenFlags::empty() };
         match backing {
-            Some(backing) => reply.opened_passthrough(handle, FopenFlags::FOPEN_NOFLUSH, &backing),
-            None => reply.opened(handle, keep | FopenFlags::FOPEN_NOFLUSH),
-        }
-    }
-
-    fn back(&self, open: impl FnOnce() -> io::Result<BackingId>) -> Option<BackingId> {
-        match self.passes_through().then(open)? {
-            Ok(backing) => Some(backing),
-            Err(error) => {
-                tracing::debug!(%error, "no passthrough for this file");
-                // Not permitted now is not permitted later; other reasons may hold for this file only.
-                if error.kind() == io::ErrorKind::PermissionDenied {
-                    self.stop_passing_through();
-                }
-                None
+            Some(backing) => {
+                self.metrics.passthrough_opens.increase();
+                // SAFETY: it is open, of this connection, and `backing` gives it back: `into_raw` makes sure that this does not.
+                let id = unsafe { reply.wrap_backing(backing.id()) };
+                reply.opened_passthrough(handle, FopenFlags::FOPEN_NOFLUSH, &id);
+                let _ = id.into_raw();
             }
+            None => reply.opened(handle, keep | FopenFlags::FOPEN_NOFLUSH),
         }
     }
 }

@@ -7,6 +7,7 @@ use fuser::{Errno, FileAttr, FileType, INodeNo, Request, TimeOrNow};
 use super::super::attr::{Attr, Validity};
 use super::super::{FsError, TTL};
 use crate::local::{self, Caller, Change, Time};
+use crate::metrics::{Outcome, Timed};
 
 pub(super) const BLOCK: u32 = 4096;
 /// How long the kernel may use what it knows of a directory beneath: somebody may have got at it without the mount.
@@ -14,6 +15,15 @@ const TTL_OF_DIRECTORIES: Duration = Duration::from_secs(1);
 
 pub(super) fn errno(error: &FsError) -> Errno {
     Errno::from_i32(error.errno())
+}
+
+/// The errno of a request that ends with `error`.
+pub(super) fn failed(timed: &mut Timed, error: &FsError) -> Errno {
+    timed.ends(match error {
+        FsError::NotFound | FsError::NoAttribute => Outcome::Absent,
+        _ => Outcome::Failed,
+    });
+    errno(error)
 }
 
 pub(super) fn caller(request: &Request) -> Caller {

@@ -10,8 +10,8 @@ use rustix::fs::FallocateFlags;
 use super::super::FsError;
 use super::super::attr::{Attr, Validity};
 use super::super::writing::Renaming;
-use super::{Shared, answer};
-use crate::local::{self, Caller, Errno, FileType, OFlags, Replace};
+use super::{Operation, Shared, Timed, answer};
+use crate::local::{Caller, Errno, FileType, OFlags, Replace};
 use crate::tree::Inode;
 
 /// A new `Packages` can take a while to be read and written: not on a FUSE thread.
@@ -23,25 +23,29 @@ pub(super) fn rename(
     flags: RenameFlags,
     reply: ReplyEmpty,
 ) {
+    let timed = Timed::begin(&shared.metrics, Operation::Change);
     let replace = match flags {
         _ if flags.is_empty() => Replace::Yes,
         RenameFlags::RENAME_NOREPLACE => Replace::No,
-        _ => return answer(Err(Errno::INVAL.into()), reply),
+        _ => return answer(Err(Errno::INVAL.into()), timed, reply),
     };
+    let _unpaused = shared.unpaused();
     match shared.operations.rename(caller, from, to, replace) {
         Ok(Renaming::Done) => reply.ok(),
         Ok(Renaming::Index(new)) => {
             let shared = Arc::clone(shared);
             let runtime = shared.runtime.clone();
             runtime.spawn_blocking(move || {
+                let _unpaused = shared.unpaused();
                 let replaced = shared.operations.replace_index(&new);
+                shared.note_shown();
                 if let Err(error) = &replaced {
                     tracing::warn!(%error, "a new index of the local packages is not taken; the one before stays");
                 }
-                answer(replaced, reply);
+                answer(replaced, timed, reply);
             });
         }
-        Err(error) => answer(Err(error), reply),
+        Err(error) => answer(Err(error), timed, reply),
     }
 }
 
@@ -61,7 +65,7 @@ pub(super) fn make_node(
 }
 
 pub(super) fn write(shared: &Shared, handle: Inode, offset: u64, data: &[u8]) -> Result<u32, FsError> {
-    let file = shared.handles.file(handle).filter(|_| local::is_number(handle.0)).ok_or(FsError::NotOpen)?;
+    let file = shared.local_file(handle).ok_or(FsError::NotOpen)?;
     let mut written = 0;
     while let Some(rest) = data.get(written..).filter(|rest| !rest.is_empty()) {
         match file.write_at(rest, offset + written as u64) {
@@ -77,13 +81,13 @@ pub(super) fn write(shared: &Shared, handle: Inode, offset: u64, data: &[u8]) ->
 }
 
 pub(super) fn allocate(shared: &Shared, handle: Inode, offset: u64, length: u64, mode: i32) -> Result<(), FsError> {
-    let file = shared.handles.file(handle).filter(|_| local::is_number(handle.0)).ok_or(FsError::NotOpen)?;
+    let file = shared.local_file(handle).ok_or(FsError::NotOpen)?;
     let mode = FallocateFlags::from_bits(mode.cast_unsigned()).ok_or(Errno::OPNOTSUPP)?;
     Ok(rustix::fs::fallocate(&file, mode, offset, length)?)
 }
 
 pub(super) fn sync(shared: &Shared, handle: Inode, datasync: bool) -> Result<(), FsError> {
-    match shared.handles.file(handle).filter(|_| local::is_number(handle.0)) {
+    match shared.local_file(handle) {
         Some(file) if datasync => Ok(file.sync_data()?),
         Some(file) => Ok(file.sync_all()?),
         // Nothing of it can have changed.

@@ -24,14 +24,23 @@ pub(crate) struct Machine {
 impl Machine {
     /// Boots with `binhosts/gpkg-multi` as /srv/source and an empty /var/cache/binpkgs. `None`: skipped, loudly.
     pub(crate) fn boot() -> Option<Self> {
+        Self::boot_from("systemd")
+    }
+
+    /// The same with the systemd of a newer Debian.
+    pub(crate) fn boot_newer() -> Option<Self> {
+        Self::boot_from("systemd-trixie")
+    }
+
+    fn boot_from(directory: &str) -> Option<Self> {
         let tools = ["systemd-nspawn", "nsenter"];
         let tools = tools.iter().all(|tool| Command::new(tool).arg("--version").stdout(Stdio::null()).status().is_ok());
         if !can_mount() || !have(tools, "systemd-nspawn and nsenter") {
             return None;
         }
         let environment = test_environment()?;
-        let rootfs = environment.join("systemd/rootfs");
-        let ready = environment.join("systemd/stamp").exists();
+        let rootfs = environment.join(directory).join("rootfs");
+        let ready = environment.join(directory).join("stamp").exists();
         have(ready, "the root file system of tests/systemd/prepare.sh").then(|| Self::start(&environment, &rootfs))
     }
 
@@ -44,13 +53,15 @@ impl Machine {
         let notify = UnixDatagram::bind(&socket).unwrap();
         notify.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
         let log = fs::File::create(place.path().join("log")).unwrap();
-        let unit = checkout.join("systemd/binhostfs.service");
         let binhost = environment.join("binhosts/gpkg-multi");
         // Powered off even if this process is killed.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "TERM"]).arg(checkout.join("tests/systemd/boot.sh")).arg(rootfs).arg(name);
         command.arg(format!("--bind-ro={}:/usr/bin/binhostfs", binary()));
-        command.arg(format!("--bind-ro={}:/etc/systemd/system/binhostfs.service", unit.display()));
+        for unit in ["binhostfs.service", "binhostfs@.service"] {
+            let path = checkout.join("systemd").join(unit);
+            command.arg(format!("--bind-ro={}:/etc/systemd/system/{unit}", path.display()));
+        }
         command.arg(format!("--bind-ro={}:/srv/source", binhost.display()));
         command.env("NOTIFY_SOCKET", &socket).stdin(Stdio::null());
         let child = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
@@ -87,11 +98,37 @@ impl Machine {
         PathBuf::from(format!("/proc/{}/root{path}", self.leader.unwrap()))
     }
 
-    /// Runs a command in the machine, as root, beside its pid 1.
-    pub(crate) fn run(&self, words: &[&str]) -> (Option<i32>, String) {
+    /// A command in the machine, as root, beside its pid 1.
+    pub(crate) fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new("nsenter");
         command.args(["--target", &self.leader.unwrap().to_string()]);
         command.args(["--mount", "--pid", "--uts", "--ipc", "--net", "--"]).args(words);
+        command
+    }
+
+    /// Does something on the machine's network.
+    #[allow(unsafe_code, reason = "nothing else enters a namespace")]
+    pub(crate) fn on_network<T: Send>(&self, act: impl FnOnce() -> T + Send) -> T {
+        let network = fs::File::open(format!("/proc/{}/ns/net", self.leader.unwrap())).unwrap();
+        let enter = || {
+            // SAFETY: the descriptor is open; only this thread goes there, and those that it starts.
+            assert_eq!(unsafe { libc::setns(std::os::fd::AsRawFd::as_raw_fd(&network), libc::CLONE_NEWNET) }, 0);
+            act()
+        };
+        std::thread::scope(|scope| scope.spawn(enter).join().unwrap())
+    }
+
+    /// Lines for the service's unit, after its own.
+    pub(crate) fn drop_in(&self, lines: &str) {
+        let directory = self.path("/etc/systemd/system/binhostfs.service.d");
+        fs::create_dir_all(&directory).unwrap();
+        fs::write(directory.join("test.conf"), format!("[Service]\n{lines}\n")).unwrap();
+        self.succeed(&["systemctl", "daemon-reload"]);
+    }
+
+    /// Runs a command in the machine.
+    pub(crate) fn run(&self, words: &[&str]) -> (Option<i32>, String) {
+        let mut command = self.command(words);
         let output = command.stdin(Stdio::null()).output().unwrap();
         let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
         (output.status.code(), text)

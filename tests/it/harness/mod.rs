@@ -1,9 +1,11 @@
 //! What tests share: a scriptable origin, packages, a mounted daemon, skipping.
 
 pub(crate) mod binhost;
+mod chance;
 #[allow(dead_code, reason = "the unit tests need the rest")]
 #[path = "../../../src/verify/tests/gpg.rs"]
 mod gpg;
+pub(crate) mod http;
 pub(crate) mod machine;
 #[allow(dead_code, reason = "not every act is in every test run")]
 mod origin;
@@ -14,6 +16,7 @@ pub(crate) mod portage;
 mod process;
 pub(crate) mod signed;
 
+pub(crate) use chance::{Random, number};
 pub(crate) use gpg::Gpg;
 pub(crate) use origin::{Act, Origin};
 pub(crate) use packages::{Package, index_of, plan_of};

@@ -49,6 +49,7 @@ pub(crate) struct Asked {
     pub(crate) range: Option<String>,
     pub(crate) if_range: Option<String>,
     pub(crate) conditional: bool,
+    pub(crate) authorization: Option<String>,
 }
 
 #[derive(Debug, Default)]
@@ -136,6 +137,11 @@ impl Origin {
     /// All requests for a path so far.
     pub(crate) fn asked(&self, path: &str) -> Vec<Asked> {
         self.content().asked.iter().filter(|asked| asked.path == path).cloned().collect()
+    }
+
+    /// What was said of who asks.
+    pub(crate) fn authorizations(&self) -> Vec<String> {
+        self.content().asked.iter().filter_map(|asked| asked.authorization.clone()).collect()
     }
 
     /// Packages that were asked for, in the order of the requests.
@@ -230,7 +236,8 @@ fn serve(stream: &TcpStream, shared: &Shared) -> io::Result<bool> {
         let conditional =
             request.headers.contains_key("if-none-match") || request.headers.contains_key("if-modified-since");
         let (range, if_range) = (request.headers.get("range").cloned(), request.headers.get("if-range").cloned());
-        content.asked.push(Asked { path: request.path.clone(), range, if_range, conditional });
+        let authorization = request.headers.get("authorization").cloned();
+        content.asked.push(Asked { path: request.path.clone(), range, if_range, conditional, authorization });
         (act.unwrap_or(Act::Serve), content.files.get(&request.path).cloned())
     };
     shared.changed.notify_all();
@@ -296,11 +303,11 @@ fn perform(mut stream: &TcpStream, request: &Request, act: &Act, file: &[u8], sh
             bytes[*at] ^= 1;
             return serve_file(stream, request, &bytes);
         }
-        Act::Silence => await_end(shared),
+        Act::Silence => await_end(stream, shared),
         Act::StallAt(at) => {
             stream.write_all(whole.as_bytes())?;
             stream.write_all(&file[..(*at).min(file.len())])?;
-            await_end(shared);
+            await_end(stream, shared);
         }
         Act::Slow(bytes, pause) => {
             stream.write_all(whole.as_bytes())?;
@@ -360,8 +367,16 @@ fn serve_file(mut stream: &TcpStream, request: &Request, file: &[u8]) -> io::Res
     Ok(true)
 }
 
-fn await_end(shared: &Shared) {
+/// Until the test ends, or whoever asked has hung up.
+fn await_end(stream: &TcpStream, shared: &Shared) {
+    let pause = Duration::from_millis(50);
+    let _ = stream.set_read_timeout(Some(pause));
     while !shared.stopping.load(Ordering::SeqCst) {
-        std::thread::sleep(Duration::from_millis(50));
+        match stream.peek(&mut [0]) {
+            Ok(0) => return,
+            Ok(_) => std::thread::sleep(pause),
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
+            Err(_) => return,
+        }
     }
 }

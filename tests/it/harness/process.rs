@@ -4,14 +4,17 @@ use std::fs;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
-/// The program under test.
+/// The program under test: what was built with the tests, or what BINHOSTFS names.
 pub(crate) fn binary() -> &'static str {
-    env!("CARGO_BIN_EXE_binhostfs")
+    static BINARY: OnceLock<String> = OnceLock::new();
+    BINARY.get_or_init(|| std::env::var("BINHOSTFS").unwrap_or_else(|_| env!("CARGO_BIN_EXE_binhostfs").to_owned()))
 }
 
 /// Where a daemon's binhosts stand.
@@ -139,6 +142,10 @@ impl Mounted {
             command.args(["--verify-signature", "false"]);
         }
         command.arg("--cache-dir").arg(self.cache()).arg("--control").arg(self.control());
+        // Tests read one package after the other.
+        if !self.options.more.iter().any(|option| option == "--mass-read") {
+            command.args(["--mass-read", "0"]);
+        }
         command.args(&self.options.more);
         let log = fs::File::options().create(true).append(true).open(self.place().join("log")).unwrap();
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
@@ -189,6 +196,12 @@ impl Mounted {
         self.told.clone()
     }
 
+    /// Reads what the daemon tells systemd: a socket that nobody reads gets full.
+    pub(crate) fn listen(&self) {
+        let mut message = [0; 4096];
+        while self.notify.as_ref().is_some_and(|notify| notify.recv(&mut message).is_ok()) {}
+    }
+
     /// `binhostfs status --json`.
     pub(crate) fn status(&self) -> serde_json::Value {
         let output =
@@ -221,6 +234,16 @@ impl Mounted {
         }
         let below = |directory| fs::read_dir(directory).into_iter().flatten().map(|entry| entry.unwrap().path());
         below(self.cache().join("v1/bodies")).flat_map(below).collect()
+    }
+
+    /// Whether every body in the cache hashes to its name.
+    pub(crate) fn is_sound(&self) -> bool {
+        self.bodies().iter().filter(|body| body.file_name().unwrap().len() == 62).all(|body| {
+            let (directory, file) = (body.parent().unwrap().file_name().unwrap(), body.file_name().unwrap());
+            let name = format!("{}{}", directory.to_str().unwrap(), file.to_str().unwrap());
+            let digest: String = Sha256::digest(fs::read(body).unwrap()).iter().map(|b| format!("{b:02x}")).collect();
+            name == digest
+        })
     }
 
     /// Names in the cache's `incoming`: downloads that are not finished, or were left behind.
@@ -272,12 +295,26 @@ impl Mounted {
         }
     }
 
+    /// Whether the process that was started is there no more.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.as_mut().is_none_or(|child| child.try_wait().unwrap().is_some())
+    }
+
     /// SIGKILL, without unmounting: what a crash leaves.
     pub(crate) fn kill(&mut self) {
         self.signal(Signal::KILL);
-        if let Some(mut child) = self.child.take() {
-            child.wait().unwrap();
+        let Some(mut child) = self.child.take() else { return };
+        let start = Instant::now();
+        while child.try_wait().unwrap().is_none() {
+            if start.elapsed().as_secs() >= 30 {
+                // The kernel waits for it to answer while it waits for the kernel; this ends both.
+                let _ = rustix::mount::unmount(self.mountpoint(), rustix::mount::UnmountFlags::FORCE);
+                panic!("the killed daemon does not end: it was telling the kernel what to forget");
+            }
+            std::thread::sleep(Duration::from_millis(2));
         }
+        // Descriptors that it gave to systemd, and nobody has read, would keep the mount alive, and whoever reads it waiting.
+        self.notify = None;
     }
 
     /// Whether something is mounted on the mountpoint.

@@ -1,0 +1,102 @@
+//! `binhostfs pin`, `binhostfs evict` and `binhostfs gc`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::output::{fail, say};
+use super::{NO_DAEMON, runtime};
+use crate::config::{ByteSize, DEFAULT_CONTROL};
+use crate::control::{ClientError, Managed, Task, manage};
+
+/// Keep packages in the cache, whatever else has to go; without an ATOM, say which are kept.
+///
+/// What is shown now and matches is pinned, build by build; what is not cached yet is kept once it is fetched. Pins take three
+/// quarters of the cache at most, and survive restarts.
+#[derive(Debug, Args)]
+pub(super) struct PinArguments {
+    /// What packages, e.g. dev-lang/rust, '=app-misc/hello-2.0-r1', or a bare name
+    #[arg(value_name = "ATOM")]
+    atoms: Vec<String>,
+    /// Let them go instead; also by the path that is listed, for what no binhost has any more
+    #[arg(long, requires = "atoms")]
+    remove: bool,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// Remove packages from the cache. Who has one open reads on; the next open fetches it again.
+#[derive(Debug, Args)]
+pub(super) struct EvictArguments {
+    /// What packages, e.g. dev-lang/rust, '=app-misc/hello-2.0-r1', or a bare name
+    #[arg(value_name = "ATOM", required = true)]
+    atoms: Vec<String>,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// Remove from the cache what no binhost's index names any more, unless it is pinned.
+#[derive(Debug, Args)]
+pub(super) struct CollectArguments {
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Debug, Args)]
+struct Common {
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+    /// Socket of the daemon
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_CONTROL)]
+    control: PathBuf,
+}
+
+/// A bare name is that package in whatever category.
+fn named(name: &String) -> String {
+    if name.contains('/') || name.starts_with(['=', '<', '>', '~']) { name.clone() } else { format!("*/{name}") }
+}
+
+pub(super) fn pin(arguments: &PinArguments) -> ExitCode {
+    let task = match (arguments.atoms.is_empty(), arguments.remove) {
+        (true, _) => Task::Pins,
+        (false, false) => Task::Pin,
+        (false, true) => Task::Unpin,
+    };
+    ask(task, &arguments.atoms, &arguments.common, |managed| {
+        managed.packages.iter().for_each(|package| say(package.line()));
+    })
+}
+
+pub(super) fn evict(arguments: &EvictArguments) -> ExitCode {
+    ask(Task::Evict, &arguments.atoms, &arguments.common, |managed| {
+        managed.packages.iter().for_each(|package| say(package.line()));
+        freed(managed);
+    })
+}
+
+pub(super) fn collect(arguments: &CollectArguments) -> ExitCode {
+    ask(Task::Collect, &[], &arguments.common, freed)
+}
+
+fn freed(managed: &Managed) {
+    say(format_args!("removed {} packages, {}", managed.removed, ByteSize(managed.freed)));
+}
+
+fn ask(task: Task, names: &[String], common: &Common, tell: impl FnOnce(&Managed)) -> ExitCode {
+    let runtime = match runtime(1) {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(1, format_args!("starting threads: {error}")),
+    };
+    let names: Vec<String> = names.iter().map(named).collect();
+    match runtime.block_on(manage(&common.control, task, &names)) {
+        Ok(managed) => match serde_json::to_string(&managed) {
+            Ok(json) if common.json => say(json),
+            _ => tell(&managed),
+        },
+        Err(error @ ClientError::NoDaemon { .. }) => return fail(NO_DAEMON, error),
+        Err(error) => return fail(1, error),
+    }
+    ExitCode::SUCCESS
+}

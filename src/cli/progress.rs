@@ -1,0 +1,108 @@
+//! How far something is: bars on a terminal, else a line for each package. The only file that draws.
+
+use std::collections::HashMap;
+use std::io::IsTerminal as _;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+use super::output::say;
+use crate::control::{PrefetchOutcome, PrefetchStatus};
+
+/// `{msg}` is what the bar is for; no colours.
+const ONE: &str = "  {wide_msg} {bytes:>10} of {total_bytes:>10} [{bar:20}] {binary_bytes_per_sec:>12}";
+const ALL: &str = "{msg} {bytes:>10} of {total_bytes:>10} [{wide_bar}] {binary_bytes_per_sec:>12}, {eta} left";
+
+/// See the module's documentation.
+pub(super) enum Progress {
+    /// For a program.
+    Silent,
+    Lines,
+    Bars(Box<Bars>),
+}
+
+/// A bar for each download, and one for all together.
+pub(super) struct Bars {
+    place: MultiProgress,
+    total: ProgressBar,
+    one: ProgressStyle,
+    underway: HashMap<String, ProgressBar>,
+    /// Packages that are done with.
+    packages: u64,
+    /// Bytes of those that were not in the cache.
+    bytes: u64,
+    /// Bytes of those that were.
+    cached: u64,
+}
+
+impl Progress {
+    /// `silent`: nothing is shown before the end.
+    pub(super) fn new(silent: bool) -> Self {
+        if silent {
+            return Self::Silent;
+        }
+        // Where either is piped somewhere, lines are what is wanted.
+        if !std::io::stderr().is_terminal() || !std::io::stdout().is_terminal() {
+            return Self::Lines;
+        }
+        // The templates are right; without them there would be other bars.
+        let style = |template: &str| {
+            ProgressStyle::with_template(template)
+                .unwrap_or_else(|_| ProgressStyle::default_bar())
+                .progress_chars("=> ")
+        };
+        let place = MultiProgress::new();
+        let total = place.add(ProgressBar::new(0).with_style(style(ALL)));
+        let (one, underway) = (style(ONE), HashMap::new());
+        Self::Bars(Box::new(Bars { place, total, one, underway, packages: 0, bytes: 0, cached: 0 }))
+    }
+
+    /// What is done with is new since the last time.
+    pub(super) fn show(&mut self, status: &PrefetchStatus) {
+        match self {
+            Self::Silent => {}
+            // Failures are said at the end, to standard error.
+            Self::Lines => {
+                status.done.iter().filter(|package| package.outcome != PrefetchOutcome::Failed).for_each(say);
+            }
+            Self::Bars(bars) => bars.show(status),
+        }
+    }
+
+    /// Leaves the terminal as it was.
+    pub(super) fn end(&self) {
+        if let Self::Bars(bars) = self {
+            bars.underway.values().for_each(ProgressBar::finish_and_clear);
+            bars.total.finish_and_clear();
+        }
+    }
+}
+
+impl Bars {
+    fn show(&mut self, status: &PrefetchStatus) {
+        self.packages += status.done.len() as u64;
+        for package in &status.done {
+            let cached = package.outcome == PrefetchOutcome::Cached;
+            *(if cached { &mut self.cached } else { &mut self.bytes }) += package.size;
+        }
+        self.underway.retain(|path, bar| {
+            let stays = status.underway.iter().any(|package| package.path == *path);
+            if !stays {
+                bar.finish_and_clear();
+            }
+            stays
+        });
+        let mut received = self.bytes;
+        for package in &status.underway {
+            let bar = self.underway.entry(package.path.clone()).or_insert_with(|| {
+                let name = package.path.rsplit('/').next().unwrap_or_default().to_owned();
+                let bar = ProgressBar::new(package.size).with_style(self.one.clone()).with_message(name);
+                self.place.insert_before(&self.total, bar)
+            });
+            bar.set_position(package.received);
+            received += package.received;
+        }
+        self.total.set_length(status.bytes.saturating_sub(self.cached));
+        self.total.set_position(received);
+        self.total.set_message(format!("{} of {} packages", self.packages, status.packages));
+    }
+}

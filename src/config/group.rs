@@ -1,0 +1,71 @@
+//! A group of this system.
+
+use std::fmt;
+use std::fs;
+use std::str::FromStr;
+
+/// Where groups stand.
+const GROUPS: &str = "/etc/group";
+
+/// Who may use the control socket beside root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Group {
+    /// As it was given.
+    name: String,
+    /// Its number.
+    pub gid: u32,
+}
+
+/// Why text is not a group.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("there is no group {name:?}{reason}; give one of {GROUPS}, or a number")]
+pub struct GroupError {
+    name: String,
+    reason: String,
+}
+
+impl Group {
+    fn find(name: &str, groups: &str) -> Option<Self> {
+        let gid = groups.lines().find_map(|line| {
+            let mut fields = line.split(':');
+            (fields.next()? == name).then(|| fields.nth(1)?.parse().ok()).flatten()
+        });
+        let gid: u32 = gid.or_else(|| name.parse().ok())?;
+        Some(Self { name: name.to_owned(), gid })
+    }
+}
+
+/// A name in `/etc/group`, or a number.
+impl FromStr for Group {
+    type Err = GroupError;
+
+    fn from_str(text: &str) -> Result<Self, GroupError> {
+        let (groups, reason) = match fs::read_to_string(GROUPS) {
+            Ok(groups) => (groups, String::new()),
+            Err(error) => (String::new(), format!(" ({GROUPS}: {error})")),
+        };
+        Self::find(text, &groups).ok_or_else(|| GroupError { name: text.to_owned(), reason })
+    }
+}
+
+impl fmt::Display for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn by_name_or_by_number() {
+        let groups = "root:x:0:\nportage:x:250:portage,me\nbroken\n7:x:70:\n";
+        let gid = |name| Group::find(name, groups).map(|group| group.gid);
+        assert_eq!([gid("portage"), gid("root"), gid("250"), gid("7")], [Some(250), Some(0), Some(250), Some(70)]);
+        assert_eq!([gid("broken"), gid("nobody"), gid("-1"), gid("")], [None; 4]);
+        assert_eq!("root".parse::<Group>().unwrap().gid, 0);
+        let error = "no-such-group".parse::<Group>().unwrap_err().to_string();
+        assert_eq!(error, "there is no group \"no-such-group\"; give one of /etc/group, or a number");
+    }
+}

@@ -1,0 +1,146 @@
+//! Generations, for the daemon and for who asks. Fields are only ever added.
+
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::{Method, Request, Response, StatusCode};
+use serde::{Deserialize, Serialize};
+
+use super::server::{Answer, json, refuse};
+use super::{Control, KEEP_PATH, ROLLBACK_PATH};
+use crate::config::Interval;
+
+/// The answer to the question what generations there are.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Generations {
+    /// Now, seconds since the epoch.
+    pub time: u64,
+    /// The newest first.
+    pub generations: Vec<GenerationEntry>,
+}
+
+/// A generation that is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GenerationEntry {
+    /// Its number.
+    pub number: u64,
+    /// When its indexes were first shown, seconds since the epoch.
+    pub since: u64,
+    /// TIMESTAMP of what Portage reads.
+    pub index_timestamp: i64,
+    /// Packages in it.
+    pub packages: u64,
+    /// Packages that the one before it did not have. `None`: there is none before it, or that is not known.
+    pub added: Option<u64>,
+    /// Packages that only the one before it had.
+    pub removed: Option<u64>,
+    /// It is what Portage sees.
+    pub shown: bool,
+    /// It is not removed when it becomes too old.
+    pub kept: bool,
+    /// It can be shown again.
+    pub usable: bool,
+}
+
+/// Which generation is to be shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RollbackTo {
+    /// The newest, and every newer one as it comes.
+    Latest,
+    /// The one before the one that is shown.
+    Previous,
+    /// This one.
+    Generation(u64),
+}
+
+/// Whether a generation is to be kept when it becomes too old.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keep {
+    /// It is.
+    Always,
+    /// It goes like any other.
+    AsUsual,
+}
+
+impl GenerationEntry {
+    /// One line for a person, at the time `now`.
+    #[must_use]
+    pub fn line(&self, now: u64) -> String {
+        let Self { number, since, packages, added, removed, shown, kept, usable, .. } = self;
+        let age = Interval(Duration::from_secs(now.saturating_sub(*since))).to_string();
+        let differences = added.zip(*removed).map(|(added, removed)| format!("+{added} -{removed}"));
+        let notes = [(*shown, "shown"), (*kept, "kept"), (!usable, "cannot be shown again")];
+        let notes: Vec<&str> = notes.into_iter().filter_map(|(is, note)| is.then_some(note)).collect();
+        let differences = differences.unwrap_or_default();
+        let line = format!("{number:>6}  {age:>8} ago  {packages:>6} packages  {differences:<12} {}", notes.join(", "));
+        line.trim_end().to_owned()
+    }
+}
+
+/// Answers a request about generations.
+pub(super) async fn answer(request: &Request<Incoming>, control: &dyn Control) -> Answer {
+    let query: Vec<(String, String)> =
+        url::form_urlencoded::parse(request.uri().query().unwrap_or_default().as_bytes()).into_owned().collect();
+    let value = |name: &str| query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
+    let number = |text: &str| text.parse::<u64>().map_err(|_| format!("{text:?} is not the number of a generation"));
+    let done = match (request.method(), request.uri().path()) {
+        (&Method::GET, _) => match control.generations().await {
+            Ok(generations) => return json(StatusCode::OK, &generations),
+            Err(_) => return stopping(),
+        },
+        (_, ROLLBACK_PATH) => {
+            let to = match value("to") {
+                None | Some("previous") => Ok(RollbackTo::Previous),
+                Some("latest") => Ok(RollbackTo::Latest),
+                Some(text) => number(text).map(RollbackTo::Generation),
+            };
+            match to {
+                Ok(to) => control.rollback(to).await,
+                Err(error) => return refuse(StatusCode::BAD_REQUEST, error),
+            }
+        }
+        (_, KEEP_PATH) => {
+            let keep = if value("keep") == Some("false") { Keep::AsUsual } else { Keep::Always };
+            match number(value("generation").unwrap_or_default()) {
+                Ok(number) => control.keep(number, keep).await,
+                Err(error) => return refuse(StatusCode::BAD_REQUEST, error),
+            }
+        }
+        _ => return refuse(StatusCode::METHOD_NOT_ALLOWED, "not this method".to_owned()),
+    };
+    match done {
+        Ok(Ok(summary)) => json(StatusCode::OK, &super::Refreshed { summary: Some(summary), error: None }),
+        Ok(Err(error)) => refuse(StatusCode::CONFLICT, error),
+        Err(_) => stopping(),
+    }
+}
+
+fn stopping() -> Response<http_body_util::Full<bytes::Bytes>> {
+    refuse(StatusCode::BAD_GATEWAY, "the daemon is stopping".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_says_what_is_special() {
+        let plain = GenerationEntry {
+            number: 12,
+            since: 1_000,
+            index_timestamp: 900,
+            packages: 15_576,
+            added: Some(3),
+            removed: Some(1),
+            shown: false,
+            kept: false,
+            usable: true,
+        };
+        assert_eq!(plain.line(8_200), "    12       2 h ago   15576 packages  +3 -1");
+        let special = GenerationEntry { added: None, shown: true, kept: true, usable: false, ..plain };
+        assert_eq!(
+            special.line(1_005),
+            "    12       5 s ago   15576 packages               shown, kept, cannot be shown again"
+        );
+    }
+}

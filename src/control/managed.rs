@@ -1,0 +1,73 @@
+//! What the administrator does with cached packages, and what came of it. Fields are only ever added.
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::ByteSize;
+
+/// What is to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Task {
+    /// Tell what is pinned.
+    Pins,
+    /// Pin what is shown and matches.
+    Pin,
+    /// Let what matches go, or has just that PATH.
+    Unpin,
+    /// Remove what matches from the cache.
+    Evict,
+    /// Remove what no index names from the cache.
+    Collect,
+}
+
+impl Task {
+    /// All of them, with method and path.
+    pub(super) const ALL: [(Self, bool, &str); 5] = [
+        (Self::Pins, false, "/v1/pins"),
+        (Self::Pin, true, "/v1/pin"),
+        (Self::Unpin, true, "/v1/unpin"),
+        (Self::Evict, true, "/v1/evict"),
+        (Self::Collect, true, "/v1/gc"),
+    ];
+}
+
+/// What came of a [`Task`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Managed {
+    /// What is pinned, no longer pinned, or removed.
+    pub packages: Vec<ManagedPackage>,
+    /// Bodies removed; of [`Task::Collect`] their packages are not known.
+    pub removed: u64,
+    /// Bytes of them.
+    pub freed: u64,
+    /// Why nothing was done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// One package.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ManagedPackage {
+    /// Where it is shown, or PATH at its binhost.
+    pub path: String,
+    /// Bytes.
+    pub size: u64,
+    /// Whether it is in the cache.
+    pub cached: bool,
+    /// Whether it is pinned.
+    pub pinned: bool,
+}
+
+impl ManagedPackage {
+    /// One line for a person.
+    #[must_use]
+    pub fn line(&self) -> String {
+        let Self { path, size, cached, pinned } = self;
+        let state = match (pinned, cached) {
+            (true, true) => "pinned",
+            (true, false) => "pinned, to be kept once it is fetched",
+            (false, true) => "cached",
+            (false, false) => "not cached",
+        };
+        format!("{:>10}  {path}  {state}", ByteSize(*size).to_string())
+    }
+}

@@ -1,0 +1,233 @@
+//! The page at `/`: one look at a [`Status`] for a person with a browser. No script; the style is a file of its own, so that
+//! nothing that a binhost says could be either: see [`POLICY`].
+
+use std::fmt::{self, Display, Write as _};
+use std::time::Duration;
+
+use super::{BinhostStatus, DownloadStatus, FailureStatus, MirrorState, Status};
+use crate::config::{ByteSize, Interval};
+
+/// What a browser may do with the page: show it with its own style, and nothing else.
+pub(super) const POLICY: &str =
+    "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+/// The style.
+pub(super) const STYLE: &str = include_str!("page.css");
+/// Rows of a table; more are only counted.
+const ROWS: usize = 50;
+
+/// Text of whatever origin, harmless in HTML: between tags and in quoted attributes.
+struct Text<'a>(&'a str);
+
+impl Display for Text<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.chars().try_for_each(|character| match character {
+            '&' => f.write_str("&amp;"),
+            '<' => f.write_str("&lt;"),
+            '>' => f.write_str("&gt;"),
+            '"' => f.write_str("&quot;"),
+            '\'' => f.write_str("&#39;"),
+            // Control characters, and those that turn the direction of what comes after them.
+            c if c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') => {
+                f.write_char(char::REPLACEMENT_CHARACTER)
+            }
+            c => f.write_char(c),
+        })
+    }
+}
+
+/// What is shown, at the time `now`.
+struct Page<'a> {
+    status: &'a Status,
+    html: String,
+}
+
+/// The page.
+pub(super) fn render(status: &Status) -> String {
+    let mut page = Page { status, html: String::new() };
+    // Writing to a String cannot fail.
+    let _ = page.write();
+    page.html
+}
+
+impl Page<'_> {
+    fn write(&mut self) -> fmt::Result {
+        let Status { mountpoint, version, pid, started, .. } = self.status;
+        let (mountpoint, version, up) = (Text(mountpoint), Text(version), self.ago(*started));
+        write!(
+            self.html,
+            "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+             <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+             <meta http-equiv=\"refresh\" content=\"10\">\n<title>binhostfs: {mountpoint}</title>\n\
+             <link rel=\"stylesheet\" href=\"/style.css\">\n</head>\n<body>\n\
+             <h1>{mountpoint}</h1>\n<p class=\"dim\">binhostfs {version}, mounted for {up} (pid {pid})</p>\n"
+        )?;
+        self.cards()?;
+        self.problems()?;
+        self.downloads()?;
+        self.binhosts()?;
+        self.failures("Alarms: other bytes than before under one build", "bad", &self.status.alarms)?;
+        self.failures("Refused, and not shown to Portage", "bad", &self.status.refused)?;
+        let refused = |path: &String| self.status.refused.iter().any(|refused| refused.path == *path);
+        let passing: Vec<_> = self.status.failures.iter().filter(|failure| !refused(&failure.path)).cloned().collect();
+        self.failures("Could not be had lately", "dim", &passing)?;
+        self.html.push_str(
+            "<footer class=\"dim\">For programs: <a href=\"/v1/status\">status</a>, \
+             <a href=\"/metrics\">metrics</a></footer>\n</body>\n</html>\n",
+        );
+        Ok(())
+    }
+
+    fn ago(&self, time: u64) -> Interval {
+        Interval(Duration::from_secs(self.status.time.saturating_sub(time)))
+    }
+
+    fn cards(&mut self) -> fmt::Result {
+        let Status { generation, cache, metrics, .. } = self.status;
+        let (used, bound) = (ByteSize(cache.bytes), ByteSize(cache.bound));
+        let made =
+            if generation.made == 0 { String::new() } else { format!(", made {} ago", self.ago(generation.made)) };
+        let reads = if self.status.passthrough { "reads by the kernel" } else { "reads through the daemon" };
+        write!(
+            self.html,
+            "<div class=\"cards\">\n\
+             <section><h2>Shown</h2><p class=\"big\">{} packages</p><p class=\"dim\">generation {}{made}</p></section>\n\
+             <section><h2>Cache</h2><p class=\"big\">{used} of {bound}</p><progress max=\"{}\" value=\"{}\"></progress>\
+             <p class=\"dim\">packages: {}, evicted: {}</p></section>\n\
+             <section><h2>Opens</h2><p class=\"big\">{} cached, {} fetched</p>\
+             <p class=\"dim\">{} failed; {} fetched in all; {reads}</p></section>\n</div>\n",
+            generation.packages,
+            generation.number,
+            cache.bound.max(1),
+            cache.bytes,
+            cache.packages,
+            metrics.evicted,
+            metrics.hits,
+            metrics.misses,
+            metrics.failed_opens,
+            ByteSize(metrics.bytes_fetched),
+        )
+    }
+
+    fn problems(&mut self) -> fmt::Result {
+        let Status { refresh, misconfigured, .. } = self.status;
+        let wrong = misconfigured.as_ref().map(|error| format!("the changed configuration cannot be used: {error}"));
+        for problem in refresh.error.iter().chain(&wrong) {
+            writeln!(self.html, "<section class=\"bad\"><h2>Problem</h2><p>{}</p></section>", Text(problem))?;
+        }
+        Ok(())
+    }
+
+    fn downloads(&mut self) -> fmt::Result {
+        self.html.push_str("<section><h2>Downloads</h2>\n");
+        if self.status.downloads.is_empty() {
+            self.html.push_str("<p class=\"dim\">none at this moment</p>\n");
+        } else {
+            self.html.push_str("<table>\n");
+            for DownloadStatus { path, received, size, waiters, ahead } in self.status.downloads.iter().take(ROWS) {
+                let who = if *ahead { "ahead of an emerge".to_owned() } else { format!("{waiters} waiting") };
+                let (path, got, all) = (Text(path), ByteSize(*received), ByteSize(*size));
+                writeln!(
+                    self.html,
+                    "<tr><td class=\"path\">{path}<td class=\"bar\"><progress max=\"{}\" value=\"{received}\">\
+                     </progress><td class=\"number\">{got} of {all}\
+                     <td class=\"dim\">{who}</tr>",
+                    (*size).max(1),
+                )?;
+            }
+            self.html.push_str("</table>\n");
+            self.more(self.status.downloads.len())?;
+        }
+        self.html.push_str("</section>\n");
+        Ok(())
+    }
+
+    fn binhosts(&mut self) -> fmt::Result {
+        for binhost in &self.status.binhosts {
+            self.binhost(binhost)?;
+        }
+        Ok(())
+    }
+
+    fn binhost(&mut self, binhost: &BinhostStatus) -> fmt::Result {
+        let BinhostStatus { name, packages, refresh, away, keyring, .. } = binhost;
+        let (class, state) = match (away, refresh.confirmed) {
+            (true, _) => ("bad", "away".to_owned()),
+            (false, 0) => ("bad", "no index yet".to_owned()),
+            (false, confirmed) => ("good", format!("up to date {} ago", self.ago(confirmed))),
+        };
+        let signed = match keyring {
+            Some(keyring) => format!("signatures checked, {} keys", keyring.keys),
+            None => "signatures not checked".to_owned(),
+        };
+        write!(
+            self.html,
+            "<section><h2>Binhost {}</h2>\n<p><span class=\"{class}\">{state}</span>, {packages} packages; {signed}</p>\n",
+            Text(name)
+        )?;
+        if let Some(error) = &refresh.error {
+            writeln!(self.html, "<p class=\"bad\">refreshing the index failed: {}</p>", Text(error))?;
+        }
+        self.html.push_str(
+            "<table>\n<thead><tr><th>URL<th>State<th class=\"number\">Rate<th class=\"number\">First byte\
+             <th>Last failure</tr></thead>\n",
+        );
+        for mirror in binhost.mirrors.iter().take(ROWS) {
+            let (class, state) = match mirror.state {
+                MirrorState::Healthy => ("good", "healthy"),
+                MirrorState::Distrusted => ("bad", "served wrong bytes"),
+                MirrorState::Trying => ("dim", "tried again"),
+                MirrorState::Resting => ("bad", "resting"),
+            };
+            let rate = mirror.rate.map(|rate| format!("{}/s", ByteSize(rate))).unwrap_or_default();
+            let first_byte = mirror.first_byte_ms.map(|time| format!("{time} ms")).unwrap_or_default();
+            let error = mirror.last_error.as_deref().unwrap_or_default();
+            writeln!(
+                self.html,
+                "<tr><td>{}<td class=\"{class}\">{state}<td class=\"number\">{rate}\
+                 <td class=\"number\">{first_byte}<td>{}</tr>",
+                Text(&mirror.url),
+                Text(error)
+            )?;
+        }
+        self.html.push_str("</table>\n");
+        self.more(binhost.mirrors.len())?;
+        self.html.push_str("</section>\n");
+        Ok(())
+    }
+
+    fn failures(&mut self, title: &str, class: &str, all: &[FailureStatus]) -> fmt::Result {
+        if all.is_empty() {
+            return Ok(());
+        }
+        write!(self.html, "<section><h2 class=\"{class}\">{title}</h2>\n<table>\n")?;
+        for FailureStatus { path, reason, time } in all.iter().take(ROWS) {
+            let (path, reason, ago) = (Text(path), Text(reason), self.ago(*time));
+            writeln!(self.html, "<tr><td class=\"path\">{path}<td>{reason}<td class=\"number\">{ago} ago</tr>")?;
+        }
+        self.html.push_str("</table>\n");
+        self.more(all.len())?;
+        self.html.push_str("</section>\n");
+        Ok(())
+    }
+
+    fn more(&mut self, count: usize) -> fmt::Result {
+        match count.saturating_sub(ROWS) {
+            0 => Ok(()),
+            more => writeln!(self.html, "<p class=\"dim\">and {more} more</p>"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_gets_out_of_its_place() {
+        let hostile = "</td><script>alert(1)</script>\" onload='x' &amp; \u{202e}\u{7}";
+        assert_eq!(
+            Text(hostile).to_string(),
+            "&lt;/td&gt;&lt;script&gt;alert(1)&lt;/script&gt;&quot; onload=&#39;x&#39; &amp;amp; \u{fffd}\u{fffd}"
+        );
+    }
+}

@@ -1,0 +1,101 @@
+//! The read-only side over TCP: the page, the metrics and the status, for whoever reaches the address.
+//!
+//! What changes something, or costs more than a look (`/v1/packages` reads every index), is for the control socket alone.
+//! Connections have a pool of their own, so that nobody here is in the administrator's way, and each is over after
+//! [`CONNECTION_TIMEOUT`] and follows the one before after [`PACE`], whatever the client does or does not do.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::{ALLOW, HeaderValue};
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+
+use super::server::{MAX_CONNECTIONS, answer, http, json, problem};
+use super::{Control, ControlError, METRICS_PATH, PAGE_PATH, STATUS_PATH, STYLE_PATH};
+
+/// From one connection to the next: whoever asks without end takes little of the machine.
+const PACE: Duration = Duration::from_millis(10);
+/// How long a connection may last in all.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(20);
+/// Largest head of a request, bytes; hyper takes no smaller bound.
+const MAX_HEAD: usize = 8192;
+
+/// An address that answers, until this is dropped.
+#[derive(Debug)]
+pub struct Listener {
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Listener {
+    /// Answers on `address` with what `control` says. To be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// The address cannot be had.
+    pub fn start(address: SocketAddr, control: Arc<dyn Control>) -> Result<Self, ControlError> {
+        let listen = || -> io::Result<_> {
+            let listener = TcpListener::bind(address)?;
+            listener.set_nonblocking(true)?;
+            Ok((listener.local_addr()?, tokio::net::TcpListener::from_std(listener)?))
+        };
+        let (own, listener) = listen().map_err(|source| ControlError::Address { address, source })?;
+        tracing::info!("status and metrics are on http://{own}/");
+        Ok(Self { task: tokio::spawn(serve(listener, control)) })
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn serve(listener: tokio::net::TcpListener, control: Arc<dyn Control>) {
+    let turns = Arc::new(tokio::sync::Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        let Ok(turn) = Arc::clone(&turns).acquire_owned().await else { return };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::debug!(%error, "accepting over TCP");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let control = Arc::clone(&control);
+        tokio::spawn(async move {
+            let service = service_fn(move |request| {
+                let control = Arc::clone(&control);
+                async move { Ok::<_, Infallible>(read_only(&request, &*control).await) }
+            });
+            let mut http = http();
+            let connection = http.max_buf_size(MAX_HEAD).serve_connection(TokioIo::new(stream), service);
+            match tokio::time::timeout(CONNECTION_TIMEOUT, connection).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::debug!(%error, "answering over TCP"),
+                Err(_) => tracing::debug!("a client over TCP took too long"),
+            }
+            drop(turn);
+        });
+        tokio::time::sleep(PACE).await;
+    }
+}
+
+async fn read_only(request: &Request<Incoming>, control: &dyn Control) -> Response<Full<Bytes>> {
+    match (request.method(), request.uri().path()) {
+        (&Method::GET, STATUS_PATH | METRICS_PATH | PAGE_PATH | STYLE_PATH) => answer(request, control).await,
+        (_, STATUS_PATH | METRICS_PATH | PAGE_PATH | STYLE_PATH) => {
+            let mut response = json(StatusCode::METHOD_NOT_ALLOWED, &problem("it can only be read here"));
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
+            response
+        }
+        _ => json(StatusCode::FORBIDDEN, &problem("this is for the control socket alone, or there is no such thing")),
+    }
+}

@@ -1,0 +1,158 @@
+//! What the administrator does with cached packages: pins them, removes them, clears away what no index names.
+
+use std::sync::Arc;
+
+use super::explain::Explained;
+use super::files::blocking;
+use crate::control::{Managed, ManagedPackage, Task};
+use crate::index::{Atom, EntryId, View};
+use crate::policy::{self, Fate, Input, Rules};
+use crate::store::{Pin, Removed, Store};
+
+impl Explained {
+    /// Does it with what one of `names` (atoms, or of a pin its PATH) matches. `shown`: what is shown, which may be of an
+    /// earlier index.
+    ///
+    /// # Errors
+    /// It cannot be done: why, for a person.
+    pub(super) async fn manage(
+        self: Arc<Self>,
+        shown: Arc<View>,
+        task: Task,
+        names: Vec<String>,
+    ) -> anyhow::Result<Managed> {
+        if let Some(name) = self.indexless.as_ref().filter(|_| task == Task::Collect) {
+            anyhow::bail!(
+                "the binhost {name} has no index yet, so nobody knows what it still has: nothing is removed; \
+                 `binhostfs refresh` asks for it"
+            );
+        }
+        blocking(move || {
+            let Self { inputs, rules, store, .. } = &*self;
+            Manager { inputs, rules, store, names: &names, shown: &shown }.run(task)
+        })
+        .await
+    }
+}
+
+/// An entry of an index.
+struct Found {
+    id: EntryId,
+    size: u64,
+    path: String,
+}
+
+struct Manager<'a> {
+    inputs: &'a [Input],
+    rules: &'a Rules,
+    store: &'a Store,
+    names: &'a [String],
+    shown: &'a View,
+}
+
+impl Manager<'_> {
+    fn run(&self, task: Task) -> anyhow::Result<Managed> {
+        match task {
+            Task::Pins => Ok(self.told(self.store.pins())),
+            Task::Pin => {
+                let pins: Vec<Pin> =
+                    self.shown()?.iter().map(|found| Pin::new(found.id, found.size, &found.path)).collect();
+                anyhow::ensure!(!pins.is_empty(), "nothing that is shown matches");
+                self.store.pin(&pins)?;
+                Ok(self.told(pins))
+            }
+            Task::Unpin => self.unpin(),
+            Task::Evict => self.evict(),
+            Task::Collect => {
+                let records = self.inputs.iter().flat_map(|input| input.part.index.records());
+                let Removed { bodies, bytes } =
+                    self.store.retain(records.map(|record| record.id).chain(self.shown_ids()));
+                tracing::info!(bodies, bytes, "removed what no index names");
+                Ok(Managed { removed: bodies, freed: bytes, ..Managed::default() })
+            }
+        }
+    }
+
+    /// What is shown may be an earlier generation.
+    fn shown_ids(&self) -> impl Iterator<Item = EntryId> {
+        (0..self.shown.len() as u32).filter_map(|row| self.shown.record(row)).map(|record| record.id)
+    }
+
+    fn unpin(&self) -> anyhow::Result<Managed> {
+        // What no index names any more can be named by its path only.
+        let is_path = |name: &&String| self.store.pins().iter().any(|pin| pin.path == **name);
+        let atoms: Vec<String> = self.names.iter().filter(|name| !is_path(name)).cloned().collect();
+        let matching = Manager { names: &atoms, ..*self };
+        let found = if atoms.is_empty() { Vec::new() } else { matching.found(|_| true)? };
+        let chosen = |pin: &Pin| self.names.contains(&pin.path) || found.iter().any(|found| found.id == pin.id);
+        let chosen: Vec<Pin> = self.store.pins().into_iter().filter(chosen).collect();
+        anyhow::ensure!(!chosen.is_empty(), "nothing that is pinned matches");
+        self.store.unpin(&chosen.iter().map(|pin| pin.id).collect::<Vec<_>>())?;
+        Ok(self.told(chosen))
+    }
+
+    fn evict(&self) -> anyhow::Result<Managed> {
+        let mut found = self.found(|_| true)?;
+        found.retain(|found| self.store.digest(found.id).is_some());
+        anyhow::ensure!(!found.is_empty(), "nothing that is cached matches");
+        let pinned: Vec<Pin> = self.store.pins();
+        if let Some(pin) = pinned.iter().find(|pin| found.iter().any(|found| found.id == pin.id)) {
+            anyhow::bail!("{} is pinned, so nothing is removed; `binhostfs pin --remove` lets it go", pin.path);
+        }
+        let mut managed = Managed::default();
+        for Found { id, size, path } in found {
+            // Two entries may be one body.
+            if let Some(bytes) = self.store.forget(id) {
+                managed.removed += 1;
+                managed.freed += bytes;
+                managed.packages.push(ManagedPackage { path, size, cached: false, pinned: false });
+            }
+        }
+        Ok(managed)
+    }
+
+    fn told(&self, pins: Vec<Pin>) -> Managed {
+        let now: Vec<EntryId> = self.store.pins().iter().map(|pin| pin.id).collect();
+        let package = |Pin { id, size, path, .. }: Pin| {
+            let (cached, pinned) = (self.store.digest(id).is_some(), now.contains(&id));
+            ManagedPackage { path, size, cached, pinned }
+        };
+        Managed { packages: pins.into_iter().map(package).collect(), ..Managed::default() }
+    }
+
+    fn shown(&self) -> anyhow::Result<Vec<Found>> {
+        self.found(|fate| matches!(fate, Fate::Shown { .. }))
+    }
+
+    /// What matches, of what `admits` its fate; sorted by path.
+    fn found(&self, admits: impl Fn(&Fate) -> bool) -> anyhow::Result<Vec<Found>> {
+        anyhow::ensure!(!self.names.is_empty(), "no package is named");
+        let atoms = self.names.iter().map(|name| name.parse::<Atom>()).collect::<Result<Vec<_>, _>>()?;
+        let (mut found, mut failed) = (Vec::new(), Ok(()));
+        policy::decide(self.inputs, self.rules, &mut |part, record, fate| {
+            if admits(&fate) {
+                match self.look(&atoms, part, record, fate) {
+                    Ok(entry) => found.extend(entry),
+                    Err(error) => failed = Err(error),
+                }
+            }
+        })?;
+        failed?;
+        found.sort_by(|a: &Found, b| a.path.cmp(&b.path));
+        Ok(found)
+    }
+
+    fn look(&self, atoms: &[Atom], part: u16, record: u32, fate: Fate) -> std::io::Result<Option<Found>> {
+        let Some(Input { part, .. }) = self.inputs.get(usize::from(part)) else { return Ok(None) };
+        let Some(record) = part.index.records().get(record as usize) else { return Ok(None) };
+        let stanza = part.index.stanza(record)?;
+        let entry = stanza.entry()?;
+        let repository = stanza.repository().or_else(|| part.index.header().repository());
+        if !atoms.iter().any(|atom| atom.matches(&entry.cpv, stanza.get("SLOT"), repository)) {
+            return Ok(None);
+        }
+        let place = if let Fate::Shown { place, .. } = fate { place } else { None };
+        let path = place.map_or_else(|| part.index.path(record).to_owned(), String::from);
+        Ok(Some(Found { id: record.id, size: record.size, path }))
+    }
+}

@@ -1,0 +1,89 @@
+//! A parent that does nothing but hold the connection and start the daemon again: what systemd does, for systems without it.
+
+use std::path::PathBuf;
+use std::process::ExitStatus;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::Stop;
+use super::handover::{Program, start};
+use crate::fuse::Kept;
+use crate::local::open_directory;
+
+/// Before a daemon that crashed is started again.
+const PAUSE: Duration = Duration::from_secs(1);
+/// So many crashes within [`SPAN`] are too many.
+const MAX_CRASHES: usize = 10;
+const SPAN: Duration = Duration::from_secs(60);
+/// What the configuration is to blame for: it would fail again.
+const MISCONFIGURED: i32 = 2;
+
+/// Runs daemons until one ends by itself; its exit code. `mountpoint`: where the next one will mount, with nothing of ours on it.
+///
+/// # Errors
+/// No daemon can be started, or they crash too often.
+pub async fn supervise(program: &Program, mountpoint: impl Fn() -> Option<PathBuf>) -> anyhow::Result<u8> {
+    let mut stop = Stop::listen()?;
+    let mut kept = create(&mountpoint)?;
+    let mut crashes: Vec<Instant> = Vec::new();
+    loop {
+        let status = run(program, &kept, &mut stop).await?;
+        if let Some(code @ (0 | MISCONFIGURED)) = status.code() {
+            return Ok(u8::try_from(code).unwrap_or(1));
+        }
+        crashes.retain(|crash| crash.elapsed() < SPAN);
+        crashes.push(Instant::now());
+        kept = next(kept, &mountpoint)?;
+        if crashes.len() >= MAX_CRASHES {
+            kept.abandon();
+            anyhow::bail!(
+                "the daemon ended {MAX_CRASHES} times within {} s, the last time with {status}",
+                SPAN.as_secs()
+            );
+        }
+        tracing::error!("the daemon ended with {status}: starting it again");
+        tokio::select! {
+            () = tokio::time::sleep(PAUSE) => {}
+            _ = stop.requested() => {
+                kept.abandon();
+                return Ok(0);
+            }
+        }
+    }
+}
+
+/// One daemon, from start to end. A signal is passed on.
+async fn run(program: &Program, kept: &Kept, stop: &mut Stop) -> anyhow::Result<ExitStatus> {
+    let mut child = start(program, kept)?;
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    let mut ended = tokio::task::spawn_blocking(move || child.wait());
+    loop {
+        tokio::select! {
+            status = &mut ended => return status.context("waiting for the daemon")?.context("waiting for the daemon"),
+            () = stop.requested() => if let Some(pid) = pid {
+                // It may have ended just now.
+                let _ = kill_process(pid, Signal::TERM);
+            },
+        }
+    }
+}
+
+/// What the next daemon gets: the same connection, if it is of use to it.
+fn next(kept: Kept, mountpoint: &impl Fn() -> Option<PathBuf>) -> anyhow::Result<Kept> {
+    let descriptors = kept.descriptors().context("keeping the connection")?;
+    // Read again: the daemon has written to it.
+    let now = Kept::from_descriptors(descriptors);
+    if now.resumable().is_some() {
+        return Ok(now);
+    }
+    now.abandon();
+    create(mountpoint)
+}
+
+/// A new connection. What is beneath the mountpoint can be opened now only; the daemon says if it cannot be, or is not there.
+fn create(mountpoint: &impl Fn() -> Option<PathBuf>) -> anyhow::Result<Kept> {
+    let beneath = mountpoint().and_then(|path| open_directory(&path).ok());
+    Kept::create(beneath).context("opening /dev/fuse")
+}

@@ -1,0 +1,46 @@
+//! What there is to say of a package that cannot be had: in what it is wrong, and what to do about it.
+
+use super::FetchError;
+use crate::metrics::RefusalKind;
+use crate::store::StoreError;
+use crate::verify::VerifyError;
+
+/// In what the bytes are not the package. `None`: that is not what went wrong.
+pub(super) fn kind(error: &VerifyError) -> Option<RefusalKind> {
+    Some(match error {
+        VerifyError::Io { .. } | VerifyError::Refused => return None,
+        VerifyError::Truncated { .. } | VerifyError::TooLong { .. } => RefusalKind::Size,
+        VerifyError::Digest { .. } => RefusalKind::Digest,
+        VerifyError::Gpkg(_) | VerifyError::Xpak(_) => RefusalKind::Container,
+        VerifyError::Signature { .. } | VerifyError::Unsignable => RefusalKind::Signature,
+        VerifyError::Metadata(_) | VerifyError::Compression { .. } => RefusalKind::Metadata,
+        VerifyError::Identity { .. } => RefusalKind::Identity,
+    })
+}
+
+impl FetchError {
+    /// What the administrator can do, or what happens without them.
+    #[must_use]
+    pub fn advice(&self) -> &'static str {
+        match self {
+            Self::Index(_) => "check the cache's disk; `binhostfs refresh` gets the index again",
+            // The message says whose key it is and what to do with it.
+            Self::Refused { reason: VerifyError::Signature { .. } | VerifyError::Unsignable, .. } => {
+                "it is left out of Packages, and emerge builds it from source, until the keyring or the binhost changes"
+            }
+            Self::Refused { .. } => {
+                "it is left out of Packages, and emerge builds it from source, until the binhost changes it; if that does \
+                 not happen, tell whoever runs the binhost"
+            }
+            Self::Upstream(error) if error.contradicts_index() => {
+                "it is left out of Packages, and emerge builds it from source, until the binhost has it again"
+            }
+            Self::Upstream(_) => "the next open tries again; `binhostfs status` says how each URL does",
+            Self::Store(StoreError::NoSpace { .. }) => "free space on the cache's disk, or lower --cache-size",
+            Self::Store(_) | Self::Disk(_) => "check the cache's disk",
+            Self::Busy => "the next open tries again; open fewer packages at the same time",
+            Self::MassRead => "the log says who it was; mass-read sets how many packages may be opened",
+            Self::Stopped => "the next open tries again",
+        }
+    }
+}

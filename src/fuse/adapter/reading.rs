@@ -1,0 +1,105 @@
+//! read(2), where the kernel does not do it alone.
+
+use std::cell::RefCell;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
+
+use fuser::ReplyData;
+
+use super::super::FsError;
+use super::super::ops::Reopening;
+use super::types::failed;
+use super::{MAX_REQUEST, Shared};
+use crate::local;
+use crate::metrics::{Operation, Timed};
+use crate::tree::Inode;
+
+thread_local! {
+    /// Where plain reads go; grows to the largest read of the thread.
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+pub(super) fn read(shared: &Arc<Shared>, handle: Inode, offset: u64, size: u32, reply: ReplyData) {
+    let mut timed = Timed::begin(&shared.metrics, Operation::Read);
+    let Some(file) = shared.handles.file(handle) else {
+        shared.runtime.spawn(find_and_read(Arc::clone(shared), handle, (offset, size), timed, reply));
+        return;
+    };
+    BUFFER.with_borrow_mut(|buffer| {
+        let size = size.min(MAX_REQUEST) as usize;
+        if buffer.len() < size {
+            buffer.resize(size, 0);
+        }
+        match buffer.get_mut(..size).map(|buffer| read_full(&file, buffer, offset)) {
+            Some(Ok(count)) => {
+                shared.metrics.bytes_served.add(count as u64);
+                reply.data(buffer.get(..count).unwrap_or_default());
+            }
+            Some(Err(error)) if local::is_number(handle.0) => reply.error(failed(&mut timed, &error.into())),
+            Some(Err(error)) => {
+                tracing::warn!(%error, "reading a cached body");
+                reply.error(failed(&mut timed, &FsError::Read));
+            }
+            None => reply.error(failed(&mut timed, &FsError::Read)),
+        }
+    });
+}
+
+/// A read of what a daemon before this one opened, and which is not where that had it: it is the inode's content, from
+/// wherever that can be had now.
+async fn find_and_read(
+    shared: Arc<Shared>,
+    inode: Inode,
+    (offset, size): (u64, u32),
+    mut timed: Timed,
+    reply: ReplyData,
+) {
+    let finding = Arc::clone(&shared);
+    let found = tokio::task::spawn_blocking(move || finding.operations.reopen(inode)).await;
+    let found = match found.unwrap_or(Err(FsError::Read)) {
+        Ok(Reopening::Ready(file)) => Ok(file),
+        Ok(Reopening::Wait(wanted)) => {
+            let body = shared.operations.fetcher().open(*wanted, 0).await;
+            body.map(|body| Arc::clone(body.file())).map_err(FsError::from)
+        }
+        Err(FsError::Stale) => Err(FsError::NotOpen),
+        Err(error) => Err(error),
+    };
+    match found {
+        Ok(file) => {
+            shared.handles.found(inode, &file);
+            let mut buffer = vec![0; size.min(MAX_REQUEST) as usize];
+            let read = tokio::task::spawn_blocking(move || {
+                let count = read_full(&file, &mut buffer, offset)?;
+                buffer.truncate(count);
+                io::Result::Ok(buffer)
+            });
+            match read.await {
+                Ok(Ok(bytes)) => {
+                    shared.metrics.bytes_served.add(bytes.len() as u64);
+                    reply.data(&bytes);
+                }
+                _ => reply.error(failed(&mut timed, &FsError::Read)),
+            }
+        }
+        Err(error) => {
+            tracing::warn!(%error, inode = inode.0, "what an earlier daemon opened cannot be read any more");
+            reply.error(failed(&mut timed, &error));
+        }
+    }
+}
+
+fn read_full(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut filled = 0;
+    while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match file.read_at(rest, offset + filled as u64) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}

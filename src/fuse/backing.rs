@@ -1,0 +1,38 @@
+//! The kernel's name for a file that it reads from by itself: a number, which outlives the process that asked for it.
+
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::sync::Weak;
+
+/// `FUSE_DEV_IOC_BACKING_CLOSE`: `_IOW(229, 2, uint32_t)`. Source: linux/fuse.h.
+const BACKING_CLOSE: u32 = 1 << 30 | 4 << 16 | 229 << 8 | 2;
+
+/// A number that is given back when this is dropped.
+#[derive(Debug)]
+pub(super) struct Backing {
+    id: u32,
+    device: Weak<OwnedFd>,
+}
+
+impl Backing {
+    pub(super) fn new(id: u32, device: Weak<OwnedFd>) -> Self {
+        Self { id, device }
+    }
+
+    pub(super) fn id(&self) -> u32 {
+        self.id
+    }
+}
+
+impl Drop for Backing {
+    fn drop(&mut self) {
+        if let Some(device) = self.device.upgrade() {
+            close(&device, self.id);
+        }
+    }
+}
+
+/// Gives a number back; one that the kernel does not know does no harm.
+pub(super) fn close(device: &OwnedFd, id: u32) {
+    // SAFETY: the descriptor is open, and the kernel reads a u32 from where the pointer points.
+    unsafe { libc::ioctl(device.as_raw_fd(), BACKING_CLOSE as libc::Ioctl, &raw const id) };
+}

@@ -1,0 +1,430 @@
+//! What a later daemon has to know to go on with a connection: how it was set up, and which inodes are open and how.
+//!
+//! A file in memory, which whoever holds the device holds as well. Records of fixed size in the machine's byte order: the
+//! first one is about the connection, each other one about an open inode, or unused (inode 0). Each is written by one
+//! pwrite(2): a daemon that is killed leaves it whole.
+//!
+//! ```text
+//! first   magic 16 | version 4 | protocol minor 4 | device 8 | flags 8 | readahead 4 | - 4 | generation 8 | Packages' inode 8
+//!         | device and inode of the directory beneath 16
+//! others  inode 8 | opens 8 | backing 4 | - 4 | size 8 | mtime 8 | file's inode 8 | file's mtime, ns 8 | length 2 | path
+//! ```
+//! Magic, version and device stay where they are in every version.
+//!
+//! A count may be too high after a crash, by what was being opened or closed just then, and never too low: an inode whose
+//! mode is forgotten would be served in two ways, which its readers would notice.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::local;
+use crate::tree::{Attributes, Inode, Node};
+
+const MAGIC: &[u8; 16] = b"binhostfs ledger";
+/// Changes with the format, and with everything else that a daemon of another version would get wrong: what file handles
+/// mean, how inode numbers are made, what was agreed on with the kernel.
+const VERSION: u32 = 2;
+const RECORD: usize = 256;
+/// Inodes that can be open at the same time and noted.
+const MAX_RECORDS: u32 = 65_536;
+
+/// What daemon and kernel agreed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Agreement {
+    /// FUSE_INIT's flags that hold.
+    pub(super) flags: u64,
+    pub(super) minor: u32,
+    pub(super) readahead: u32,
+}
+
+/// What was shown last: its generation, and the inode of its `Packages`, which is derived from all that is in it.
+pub(super) type Shown = (u64, Inode);
+
+/// Device and inode of the directory beneath the mount.
+pub(super) type Beneath = (u64, u64);
+
+/// How the reads of an open inode are served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Served {
+    /// By the kernel, from the backing file of this number.
+    Backing(u32),
+    /// By the daemon, from this file, if it has a name.
+    File(Option<Named>),
+}
+
+/// A file, and what it looked like.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Named {
+    path: PathBuf,
+    inode: u64,
+    mtime: i64,
+}
+
+impl Named {
+    fn of(file: &File) -> Option<Self> {
+        let path = rustix::fs::readlink(format!("/proc/self/fd/{}", raw(file)), Vec::new()).ok()?;
+        let path = PathBuf::from(OsStr::from_bytes(path.to_bytes()));
+        let metadata = file.metadata().ok()?;
+        Some(Self { path, inode: metadata.ino(), mtime: modified(&metadata) })
+    }
+
+    /// The file, if it is still there and the same.
+    fn open(&self, size: u64) -> Option<Arc<File>> {
+        let file = File::open(&self.path).ok()?;
+        let metadata = file.metadata().ok()?;
+        let same = (metadata.ino(), modified(&metadata), metadata.len()) == (self.inode, self.mtime, size);
+        (same && metadata.is_file()).then(|| Arc::new(file))
+    }
+}
+
+fn raw(file: &File) -> i32 {
+    std::os::fd::AsRawFd::as_raw_fd(file)
+}
+
+fn modified(metadata: &std::fs::Metadata) -> i64 {
+    metadata.mtime().wrapping_mul(1_000_000_000).wrapping_add(metadata.mtime_nsec())
+}
+
+/// An open inode.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct OpenRecord {
+    pub(super) inode: Inode,
+    pub(super) opens: u64,
+    pub(super) size: u64,
+    pub(super) mtime: i64,
+    pub(super) served: Served,
+}
+
+impl OpenRecord {
+    pub(super) fn new(attributes: Attributes, backing: Option<u32>, file: &File) -> Self {
+        let Attributes { inode, size, mtime, .. } = attributes;
+        let served = backing.map_or_else(|| Served::File(Named::of(file)), Served::Backing);
+        Self { inode, opens: 1, size, mtime, served }
+    }
+
+    /// Of a local file, of which nothing but its number stays. It is found again by that: its path leads through the mount.
+    pub(super) fn of_local(inode: Inode, backing: Option<u32>) -> Self {
+        let served = backing.map_or(Served::File(None), Served::Backing);
+        Self { inode, opens: 1, size: 0, mtime: 0, served }
+    }
+
+    /// What `stat` shows of it, if that never changes.
+    pub(super) fn attributes(&self) -> Option<Attributes> {
+        // Which kind of file matters to nobody any more.
+        (!local::is_number(self.inode.0)).then_some(Attributes {
+            inode: self.inode,
+            node: Node::Packages,
+            size: self.size,
+            mtime: self.mtime,
+            links: 1,
+        })
+    }
+
+    pub(super) fn backing(&self) -> Option<u32> {
+        match self.served {
+            Served::Backing(id) => Some(id),
+            Served::File(_) => None,
+        }
+    }
+
+    /// Where the daemon read it, if that is still there.
+    pub(super) fn file(&self) -> Option<Arc<File>> {
+        match &self.served {
+            Served::File(Some(named)) => named.open(self.size),
+            Served::File(None) | Served::Backing(_) => None,
+        }
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(RECORD);
+        bytes.extend(self.inode.0.to_ne_bytes());
+        bytes.extend(self.opens.to_ne_bytes());
+        bytes.extend(u64::from(self.backing().unwrap_or_default()).to_ne_bytes());
+        bytes.extend(self.size.to_ne_bytes());
+        bytes.extend(self.mtime.to_ne_bytes());
+        if let Served::File(Some(Named { path, inode, mtime })) = &self.served {
+            let path = path.as_os_str().as_bytes();
+            bytes.extend(inode.to_ne_bytes());
+            bytes.extend(mtime.to_ne_bytes());
+            if let Some(length) = u64::try_from(path.len()).ok().filter(|_| path.len() + bytes.len() + 8 <= RECORD) {
+                bytes.extend(length.to_ne_bytes());
+                bytes.extend(path);
+            }
+        }
+        bytes.resize(RECORD, 0);
+        bytes
+    }
+
+    fn decode(mut bytes: &[u8]) -> Option<Self> {
+        let from = &mut bytes;
+        let (inode, opens) = (Inode(number(from)?), number(from)?);
+        let backing = u32::try_from(number(from)?).ok()?;
+        let (size, mtime) = (number(from)?, number(from)?.cast_signed());
+        let (file_inode, file_mtime) = (number(from)?, number(from)?.cast_signed());
+        let length = usize::try_from(number(from)?).ok()?;
+        let path =
+            from.get(..length).filter(|path| !path.is_empty()).map(|path| PathBuf::from(OsStr::from_bytes(path)));
+        let named = path.map(|path| Named { path, inode: file_inode, mtime: file_mtime });
+        let served = if backing == 0 { Served::File(named) } else { Served::Backing(backing) };
+        Some(Self { inode, opens, size, mtime, served })
+    }
+}
+
+fn number(from: &mut &[u8]) -> Option<u64> {
+    let (number, rest) = from.split_first_chunk()?;
+    *from = rest;
+    Some(u64::from_ne_bytes(*number))
+}
+
+/// The first record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Head {
+    version: u32,
+    device: u64,
+    agreement: Agreement,
+    shown: Shown,
+    beneath: Beneath,
+}
+
+impl Head {
+    fn encode(&self) -> Vec<u8> {
+        let Self { version, device, agreement: Agreement { flags, minor, readahead }, shown, beneath } = *self;
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend(version.to_ne_bytes());
+        bytes.extend(minor.to_ne_bytes());
+        for number in [device, flags, u64::from(readahead), shown.0, shown.1.0, beneath.0, beneath.1] {
+            bytes.extend(number.to_ne_bytes());
+        }
+        bytes.resize(RECORD, 0);
+        bytes
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let rest = bytes.strip_prefix(MAGIC)?;
+        let (version, rest) = rest.split_first_chunk()?;
+        let (minor, mut rest) = rest.split_first_chunk()?;
+        let from = &mut rest;
+        let (device, flags) = (number(from)?, number(from)?);
+        let readahead = u32::try_from(number(from)?).unwrap_or(u32::MAX);
+        let agreement = Agreement { flags, minor: u32::from_ne_bytes(*minor), readahead };
+        let shown = (number(from)?, Inode(number(from)?));
+        let beneath = (number(from)?, number(from)?);
+        Some(Self { version: u32::from_ne_bytes(*version), device, agreement, shown, beneath })
+    }
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    file: File,
+    head: Option<Head>,
+    /// Where an inode's record is.
+    places: BTreeMap<Inode, u32>,
+    free: Vec<u32>,
+    records: u32,
+}
+
+impl Ledger {
+    /// An empty one.
+    pub(super) fn create() -> io::Result<Self> {
+        let file = rustix::fs::memfd_create("binhostfs-ledger", rustix::fs::MemfdFlags::CLOEXEC)?;
+        Ok(Self { file: file.into(), head: None, places: BTreeMap::new(), free: Vec::new(), records: 0 })
+    }
+
+    /// One that another process has written; empty, if it has not.
+    pub(super) fn open(file: OwnedFd) -> Self {
+        let file = File::from(file);
+        let mut head = vec![0; RECORD];
+        let head = file.read_exact_at(&mut head, 0).ok().and_then(|()| Head::decode(&head));
+        Self { file, head, places: BTreeMap::new(), free: Vec::new(), records: 0 }
+    }
+
+    /// Device number of the mount that it is about; `None`: there was none yet.
+    pub(super) fn device(&self) -> Option<u64> {
+        self.head.map(|head| head.device)
+    }
+
+    /// What was agreed on, if it was written by a daemon that means the same by it.
+    pub(super) fn agreement(&self) -> Option<Agreement> {
+        self.head.filter(|head| head.version == VERSION).map(|head| head.agreement)
+    }
+
+    pub(super) fn shown(&self) -> Option<Shown> {
+        self.head.map(|head| head.shown)
+    }
+
+    /// What is beneath the mount.
+    pub(super) fn beneath(&self) -> Option<Beneath> {
+        self.head.map(|head| head.beneath)
+    }
+
+    /// Begins to be about a mount.
+    pub(super) fn begin(
+        &mut self,
+        device: u64,
+        agreement: Agreement,
+        shown: Shown,
+        beneath: Beneath,
+    ) -> io::Result<()> {
+        let head = Head { version: VERSION, device, agreement, shown, beneath };
+        self.file.set_len(RECORD as u64)?;
+        self.file.write_all_at(&head.encode(), 0)?;
+        self.head = Some(head);
+        Ok(())
+    }
+
+    /// What is shown now.
+    pub(super) fn show(&mut self, shown: Shown) {
+        if let Some(head) = &mut self.head {
+            head.shown = shown;
+            let bytes = head.encode();
+            self.write(0, &bytes);
+        }
+    }
+
+    /// What is open, and the highest number of a backing file that was ever in use at the end.
+    pub(super) fn read(&mut self) -> (Vec<OpenRecord>, u32) {
+        let (mut open, mut highest) = (Vec::new(), 0);
+        let records = self.file.metadata().map_or(0, |metadata| metadata.len() / RECORD as u64);
+        self.records = u32::try_from(records.saturating_sub(1)).unwrap_or(u32::MAX).min(MAX_RECORDS);
+        for at in 1..=self.records {
+            let mut bytes = vec![0; RECORD];
+            let read = self.file.read_exact_at(&mut bytes, u64::from(at) * RECORD as u64);
+            let record = read.ok().and_then(|()| OpenRecord::decode(&bytes));
+            highest = highest.max(record.as_ref().and_then(OpenRecord::backing).unwrap_or_default());
+            match record.filter(|record| record.inode != Inode(0) && record.opens > 0) {
+                Some(record) if !self.places.contains_key(&record.inode) => {
+                    self.places.insert(record.inode, at);
+                    open.push(record);
+                }
+                _ => self.free.push(at),
+            }
+        }
+        (open, highest)
+    }
+
+    /// Notes an inode that is open now.
+    pub(super) fn opened(&mut self, record: &OpenRecord) {
+        let place = self.free.pop().or_else(|| {
+            let next = Some(self.records + 1).filter(|next| *next <= MAX_RECORDS)?;
+            self.records = next;
+            Some(next)
+        });
+        if let Some(at) = place {
+            self.places.insert(record.inode, at);
+            self.write(at, &record.encode());
+        }
+    }
+
+    /// Notes how often an inode is open now; 0: not at all any more.
+    pub(super) fn count(&mut self, inode: Inode, opens: u64) {
+        let Some(at) = self.places.get(&inode).copied() else { return };
+        if opens == 0 {
+            self.places.remove(&inode);
+            self.free.push(at);
+        }
+        let place = u64::from(at) * RECORD as u64 + 8;
+        self.written(self.file.write_all_at(&opens.to_ne_bytes(), place));
+    }
+
+    fn write(&self, at: u32, record: &[u8]) {
+        self.written(self.file.write_all_at(record, u64::from(at) * RECORD as u64));
+    }
+
+    fn written(&self, result: io::Result<()>) {
+        if let Err(error) = result {
+            tracing::debug!(%error, "noting what is open");
+        }
+    }
+}
+
+impl AsFd for Ledger {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attributes(inode: u64, size: u64) -> Attributes {
+        Attributes { inode: Inode(inode), node: Node::Package(3), size, mtime: -7, links: 1 }
+    }
+
+    /// As a daemon sees it that gets the descriptor.
+    fn again(ledger: &Ledger) -> Ledger {
+        Ledger::open(ledger.file.try_clone().unwrap().into())
+    }
+
+    #[test]
+    fn a_successor_reads_what_is_open() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, other) = (directory.path().join("body"), directory.path().join("other"));
+        std::fs::write(&path, "12345").unwrap();
+        std::fs::write(&other, "12345").unwrap();
+        let file = File::open(&path).unwrap();
+        let mut ledger = Ledger::create().unwrap();
+        assert_eq!((again(&ledger).device(), again(&ledger).agreement()), (None, None));
+        let agreement = Agreement { flags: 1 << 39 | 5, minor: 45, readahead: 131_072 };
+        ledger.begin(77, agreement, (3, Inode(4)), (6, 7)).unwrap();
+        ledger.opened(&OpenRecord::new(attributes(10, 5), None, &file));
+        ledger.opened(&OpenRecord::new(attributes(11, 5), Some(9), &file));
+        ledger.opened(&OpenRecord::new(attributes(12, 5), Some(8), &file));
+        ledger.count(Inode(10), 2);
+        ledger.count(Inode(11), 0);
+        ledger.count(Inode(99), 7);
+        ledger.show((4, Inode(5)));
+
+        let mut next = again(&ledger);
+        assert_eq!((next.device(), next.agreement(), next.shown()), (Some(77), Some(agreement), Some((4, Inode(5)))));
+        assert_eq!(next.beneath(), Some((6, 7)));
+        let (open, highest) = next.read();
+        assert_eq!(open.iter().map(|record| (record.inode.0, record.opens)).collect::<Vec<_>>(), [(10, 2), (12, 1)]);
+        assert_eq!((open[1].backing(), highest), (Some(8), 9));
+        assert_eq!(open[0].attributes().map(|it| (it.size, it.mtime)), Some((5, -7)));
+        assert_eq!(open[0].file().unwrap().metadata().unwrap().ino(), file.metadata().unwrap().ino());
+        assert!(open[1].file().is_none());
+        // The free place is taken first.
+        next.opened(&OpenRecord::new(attributes(13, 5), None, &file));
+        assert_eq!(again(&next).read().0.len(), 3);
+        assert_eq!(next.file.metadata().unwrap().len(), 4 * RECORD as u64);
+
+        std::fs::rename(&other, &path).unwrap();
+        assert!(open[0].file().is_none(), "another file of that name is not taken for it");
+    }
+
+    #[test]
+    fn of_another_version_only_the_device_is_known() {
+        let ledger = Ledger::create().unwrap();
+        let head = Head {
+            version: VERSION + 1,
+            device: 5,
+            agreement: Agreement::default(),
+            shown: (1, Inode(1)),
+            beneath: (0, 0),
+        };
+        ledger.file.write_all_at(&head.encode(), 0).unwrap();
+        assert_eq!((again(&ledger).device(), again(&ledger).agreement()), (Some(5), None));
+        ledger.file.write_all_at(b"B", 0).unwrap();
+        assert_eq!(again(&ledger).device(), None);
+    }
+
+    #[test]
+    fn a_name_that_is_too_long_is_none() {
+        let record = OpenRecord {
+            served: Served::File(Some(Named { path: PathBuf::from("x".repeat(RECORD)), inode: 1, mtime: 1 })),
+            ..OpenRecord::new(attributes(1, 1), Some(1), &tempfile::tempfile().unwrap())
+        };
+        let decoded = OpenRecord::decode(&record.encode()).unwrap();
+        assert_eq!(decoded.served, Served::File(None));
+        assert!(decoded.file().is_none());
+    }
+}

@@ -1,0 +1,93 @@
+//! What was written today, for disks that wear.
+//!
+//! Counted are the bytes of packages, as they come; what else is written is small: records, and the index when it changes. The
+//! count is written along with records and never by itself, so that a kill loses what came after the last commit.
+
+use super::catalogue::Catalogue;
+use super::{Store, now};
+
+const KEY: &[u8] = b"w";
+const DAY: u64 = 86400;
+
+/// Bytes written on a day.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Written {
+    /// Days since the epoch.
+    day: u64,
+    bytes: u64,
+}
+
+impl Written {
+    fn on(self, day: u64) -> u64 {
+        if self.day == day { self.bytes } else { 0 }
+    }
+
+    fn add(&mut self, bytes: u64, day: u64) {
+        *self = Self { day, bytes: self.on(day).saturating_add(bytes) };
+    }
+
+    pub(super) fn record(self, batch: &mut sled::Batch) {
+        let mut value = [0; 16];
+        value.iter_mut().zip([self.day, self.bytes].map(u64::to_be_bytes).concat()).for_each(|(to, from)| *to = from);
+        batch.insert(KEY, &value[..]);
+    }
+}
+
+impl Catalogue {
+    /// What was written when a record was written last.
+    pub(super) fn written(&self) -> Written {
+        let value = self.with(|db| db.get(KEY).ok().flatten()).flatten();
+        let numbers = value.as_deref().and_then(|value| Some((value.first_chunk()?, value.last_chunk()?)));
+        let number = |bytes: &[u8; 8]| u64::from_be_bytes(*bytes);
+        numbers.map(|(day, bytes)| Written { day: number(day), bytes: number(bytes) }).unwrap_or_default()
+    }
+}
+
+impl Store {
+    /// Whether `size` more bytes may be written today.
+    #[must_use]
+    pub fn may_write(&self, size: u64) -> bool {
+        let Some(budget) = self.limits().writes_per_day else { return true };
+        let written = self.state().written.on(now() / DAY);
+        written.saturating_add(size) <= budget && written < budget
+    }
+
+    /// Bytes of packages written today.
+    #[must_use]
+    pub fn written_today(&self) -> u64 {
+        self.state().written.on(now() / DAY)
+    }
+
+    pub(super) fn wrote(&self, bytes: u64) {
+        self.state().written.add(bytes, now() / DAY);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::catalogue::Durable;
+    use super::*;
+
+    #[test]
+    fn a_new_day_begins_with_nothing() {
+        let mut written = Written::default();
+        written.add(5, 100);
+        written.add(7, 100);
+        assert_eq!((written.on(100), written.on(101)), (12, 0));
+        written.add(1, 101);
+        assert_eq!((written.on(100), written.on(101)), (0, 1));
+    }
+
+    #[test]
+    fn it_outlives_a_restart() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("catalogue");
+        let catalogue = Catalogue::open(&path).unwrap();
+        assert_eq!(catalogue.written(), Written::default());
+        let mut batch = sled::Batch::default();
+        Written { day: 20_000, bytes: 1 << 40 }.record(&mut batch);
+        catalogue.apply(batch, Durable::Now).unwrap();
+        drop(catalogue);
+        assert_eq!(Catalogue::open(&path).unwrap().written(), Written { day: 20_000, bytes: 1 << 40 });
+    }
+}

@@ -1,0 +1,122 @@
+//! Power cuts at any moment while packages are fetched, evicted and replaced.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::process::Command;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use super::Churn;
+use super::disk::Disk;
+use crate::harness::{Mounted, Options, Random, binary, number};
+
+/// A daemon that does nothing for a while.
+struct Stopped<'a>(&'a Mounted);
+
+impl<'a> Stopped<'a> {
+    fn new(mounted: &'a Mounted) -> Self {
+        mounted.signal(Signal::STOP);
+        Self(mounted)
+    }
+}
+
+impl Drop for Stopped<'_> {
+    fn drop(&mut self) {
+        self.0.signal(Signal::CONT);
+    }
+}
+
+/// Paths that the cache has.
+fn cached(mounted: &Mounted) -> Vec<String> {
+    let output = Command::new(binary()).args(["list", "--json", "--control"]).arg(mounted.control()).output().unwrap();
+    assert!(output.status.success(), "list: {}", String::from_utf8_lossy(&output.stderr));
+    let list: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let cached = list["packages"].as_array().unwrap().iter().filter(|package| package["cached"] == true);
+    cached.map(|package| package["path"].as_str().unwrap().to_owned()).collect()
+}
+
+/// What is durable by now, and how often each has been asked for.
+fn durable(mounted: &Mounted, churn: &Churn) -> BTreeMap<String, usize> {
+    let cached = cached(mounted);
+    // In the catalogue, and perhaps not yet on the disk.
+    let status = mounted.status();
+    let under_way = |path: &str| status["downloads"].as_array().unwrap().iter().any(|d| d["path"] == path);
+    let steady = cached.into_iter().filter(|path| churn.is_steady(path) && !under_way(path));
+    steady.map(|path| (path.clone(), churn.origin.asked(&path).len())).collect()
+}
+
+/// What came of the snapshots.
+#[derive(Debug, Default)]
+struct Survived {
+    read: usize,
+    durable: usize,
+    evicted: u64,
+    refreshes: u64,
+    /// Catalogues that could not be read.
+    catalogues: usize,
+}
+
+/// Starts from what a power cut left; everything that is shown can be read, and what was durable is not fetched again.
+fn start_from(cache: &std::path::Path, churn: &Churn, durable: &BTreeMap<String, usize>, survived: &mut Survived) {
+    let place = TempDir::with_prefix("binhostfs-it.").unwrap();
+    std::os::unix::fs::symlink(cache, place.path().join("cache")).unwrap();
+    let mut mounted = Options::new(churn.origin.url()).with(["--cache-size", "64M"]).mount_in(place);
+    assert!(mounted.is_sound());
+    let shown = mounted.listing();
+    // The daemon that was stopped may have evicted one and asked for it again, just before.
+    let durable = durable.iter().filter(|(path, asked)| churn.origin.asked(path).len() == **asked);
+    let durable: Vec<_> = durable.filter(|(path, _)| shown.contains(path)).collect();
+    for (at, package) in churn.packages.iter().enumerate().filter(|(_, package)| shown.contains(&package.path)) {
+        match churn.read(&mounted.mountpoint(), at) {
+            Ok(()) => survived.read += 1,
+            // The binhost has another build of it by now.
+            Err(_) if !churn.is_steady(&package.path) => {}
+            Err(error) => panic!("{}: {error}", package.path),
+        }
+    }
+    for (path, asked) in durable {
+        assert_eq!(churn.origin.asked(path).len(), *asked, "{path} was kept, and is lost");
+        survived.durable += 1;
+    }
+    assert_eq!(mounted.stop(), Some(0));
+    let log = mounted.log();
+    assert!(!log.contains("panicked"), "{log}");
+    survived.catalogues += usize::from(log.contains("set aside"));
+}
+
+#[test]
+fn what_a_power_cut_leaves_is_whole_and_loses_nothing_durable() {
+    let Some(disk) = Disk::new() else { return };
+    let cuts = number("BINHOSTFS_TEST_POWER_CUTS", 10);
+    let mut churn = Churn::new(48, 60_000, 900_000, Duration::from_millis(700)).slowly(12);
+    let place = TempDir::with_prefix_in("binhostfs-it.", disk.path()).unwrap();
+    let within = place.path().strip_prefix(disk.path()).unwrap().join("cache");
+    let options = Options::new(churn.origin.url()).with(["--cache-size", "4M", "--refresh", "1s"]);
+    let mounted = options.mount_in(place);
+    let mut random = Random::new();
+    let mut survived = Survived::default();
+    let ((), reads) = churn.during(&mounted.mountpoint(), 6, |churn| {
+        for _ in 0..cuts {
+            random.pause(600);
+            let before = durable(&mounted, churn);
+            random.pause(100);
+            let snapshot = disk.snapshot();
+            // What was evicted meanwhile may be gone in the snapshot.
+            let after = durable(&mounted, churn);
+            let kept = before.into_iter().filter(|(path, asked)| after.get(path) == Some(asked)).collect();
+            let _stopped = Stopped::new(&mounted);
+            let filesystem = snapshot.mount();
+            start_from(&filesystem.path().join(&within), churn, &kept, &mut survived);
+        }
+        (survived.evicted, survived.refreshes) = (mounted.counter("evicted"), mounted.counter("refreshes"));
+    });
+    eprintln!("{cuts} power cuts: {survived:?}; meanwhile {reads:?}");
+    assert!(
+        survived.evicted > 0 && survived.refreshes > 0 && survived.durable > cuts,
+        "the cuts came at the wrong moments"
+    );
+    assert_eq!((survived.catalogues, reads.broken()), (0, 0));
+    assert!(!fs::read_to_string(mounted.place().join("log")).unwrap().contains("panicked"));
+}

@@ -1,0 +1,235 @@
+//! The API: who may do what on which side, and clients that mean no good.
+
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::handover::can_hand_over;
+use crate::harness::{Mounted, Options, Origin, Package, binary, can_mount};
+
+fn listening(origin: &Origin) -> Mounted {
+    Options::new(origin.url()).with(["--listen", "127.0.0.1:0"]).mount()
+}
+
+fn one() -> Origin {
+    Origin::with(&[Package::new("a-1.0", 5_000)])
+}
+
+#[test]
+fn over_tcp_everything_is_read_only() {
+    if !can_mount() {
+        return;
+    }
+    let origin = one();
+    let mounted = listening(&origin);
+    for (path, begins) in
+        [("/", "<!doctype html>"), ("/metrics", "# HELP"), ("/v1/status", "{\""), ("/style.css", ":root")]
+    {
+        let answer = mounted.ask_over_tcp("GET", path);
+        assert!(answer.status == 200 && answer.body.starts_with(begins), "{path}: {answer:?}");
+        for method in ["POST", "PUT", "DELETE", "OPTIONS"] {
+            let answer = mounted.ask_over_tcp(method, path);
+            assert_eq!((answer.status, answer.header("allow")), (405, Some("get")), "{method} {path}");
+        }
+    }
+    let refreshes = || mounted.counter("refreshes") + mounted.counter("unmodified");
+    let before = refreshes();
+    for path in
+        ["/v1/refresh", "/v1/refresh?accept_older=true", "/v1/verify", "/v1/packages", "/etc/passwd", "/v1/../etc"]
+    {
+        for method in ["GET", "POST"] {
+            assert_eq!(mounted.ask_over_tcp(method, path).status, 403, "{method} {path}");
+        }
+    }
+    assert_eq!((refreshes(), mounted.counter("scrubbed")), (before, 0));
+    // On the socket there is all of it.
+    assert_eq!(mounted.ask("POST", "/v1/refresh").status, 200);
+    assert_eq!(mounted.ask("GET", "/v1/refresh").status, 405);
+    assert_eq!(mounted.ask("GET", "/v1/nothing").status, 404);
+    assert_eq!(mounted.ask("GET", "/v1/packages?atom=%20%3C").status, 400);
+    assert_eq!(mounted.ask("GET", "/v1/packages?nonsense=a/b").status, 400);
+}
+
+#[test]
+fn the_readme_has_every_resource() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = fs::read_to_string(root.join("README.md")).unwrap();
+    let mut paths = Vec::new();
+    for file in fs::read_dir(root.join("src/control")).unwrap() {
+        let text = fs::read_to_string(file.unwrap().path()).unwrap();
+        let constants = text.lines().filter_map(|line| line.split_once("_PATH: &str = \"")?.1.strip_suffix("\";"));
+        paths.extend(constants.map(str::to_owned));
+    }
+    assert!(paths.len() >= 8, "{paths:?}");
+    for path in paths {
+        let named = ["GET", "POST"].iter().any(|method| readme.contains(&format!("`{method} {path}`")));
+        assert!(named, "README.md does not name {path} with its method (section Monitoring)");
+    }
+}
+
+#[test]
+fn without_the_option_nothing_listens() {
+    if !can_mount() {
+        return;
+    }
+    let origin = one();
+    let mounted = Options::new(origin.url()).mount();
+    assert!(!mounted.log().contains("http://127.0.0.1:0"));
+    let sockets = |file| fs::read_to_string(format!("/proc/{}/net/{file}", mounted.pid())).unwrap();
+    let inodes: Vec<String> = fs::read_dir(format!("/proc/{}/fd", mounted.pid()))
+        .unwrap()
+        .filter_map(|fd| {
+            fs::read_link(fd.unwrap().path())
+                .ok()?
+                .to_str()?
+                .strip_prefix("socket:[")?
+                .strip_suffix(']')
+                .map(str::to_owned)
+        })
+        .collect();
+    for table in [sockets("tcp"), sockets("tcp6")] {
+        // 0A: listening
+        let listening = table.lines().filter(|line| line.split_whitespace().nth(3) == Some("0A"));
+        let own =
+            listening.filter(|line| inodes.iter().any(|inode| line.split_whitespace().nth(9) == Some(inode))).count();
+        assert_eq!(own, 0, "{table}");
+    }
+}
+
+#[test]
+fn an_address_in_use_stops_the_start_and_leaves_nothing() {
+    if !can_mount() {
+        return;
+    }
+    let origin = one();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let place = tempfile::TempDir::with_prefix("binhostfs-it.").unwrap();
+    let mut mounted = Options::new(origin.url()).with(["--listen", &address]).unstarted_in(place);
+    assert!(!mounted.try_start() && !mounted.is_mounted());
+    let said = format!(
+        "binhostfs: answering on {address}: Address already in use (os error 98); choose another address with --listen"
+    );
+    assert!(mounted.log().contains(&said), "{}", mounted.log());
+    assert!(!mounted.control().exists());
+    drop(taken);
+    mounted.start();
+    assert_eq!(mounted.ask_over_tcp("GET", "/metrics").status, 200);
+}
+
+#[test]
+fn a_program_that_is_run_anew_answers_on_the_same_address() {
+    if !can_hand_over() {
+        return;
+    }
+    let origin = one();
+    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let options = ["--listen", &address.to_string(), "--control-group", "4242"].map(str::to_owned);
+    let mounted = Options::new(origin.url()).with(options.iter().map(String::as_str)).mount();
+    assert_eq!((mounted.listens(), mounted.ask_over_tcp("GET", "/").status), (address, 200));
+    let reload = Command::new(binary()).args(["reload", "--control"]).arg(mounted.control()).output().unwrap();
+    assert!(reload.status.success(), "{reload:?}");
+    assert_eq!((mounted.listens(), mounted.ask_over_tcp("GET", "/metrics").status), (address, 200));
+    assert_eq!(fs::metadata(mounted.control()).unwrap().gid(), 4242);
+}
+
+#[test]
+fn addresses_and_groups_are_checked() {
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join("binhostfs.toml");
+    let check = |toml: &str, options: &[&str]| {
+        let common = "[binhost.a]\nurl = \"https://a.example/\"\nverify-signature = false\n";
+        fs::write(&file, format!("mountpoint = {:?}\n{toml}\n{common}", place.path().display().to_string())).unwrap();
+        let mut command = Command::new(binary());
+        let output = command.arg("check-config").arg("--config").arg(&file).args(options).output().unwrap();
+        let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+        (output.status.code(), text)
+    };
+    let (code, text) = check("listen = \"127.0.0.1:9123\"\ncontrol-group = \"root\"", &[]);
+    assert!(
+        code == Some(0) && text.contains("listen = 127.0.0.1:9123") && text.contains("control-group = root"),
+        "{text}"
+    );
+    assert!(!text.contains("warning: status and metrics"), "{text}");
+    let (code, text) = check("", &["--listen", "[::]:9123", "--control-group", "0"]);
+    assert!(
+        code == Some(0) && text.contains("warning: status and metrics are on [::]:9123: whoever reaches it can read which packages this machine uses, and nothing is encrypted; 127.0.0.1 is for this machine alone"),
+        "{text}"
+    );
+    for (toml, options, what) in [
+        ("listen = \"9123\"", &[][..], "binhostfs.toml:2: listen: \"9123\" is not an address with a port, such as"),
+        ("listen = 9123", &[], "binhostfs.toml:2: listen"),
+        ("control-group = \"nosuch\"", &[], "binhostfs.toml:2: control-group: there is no group \"nosuch\""),
+        ("", &["--control-group", "nosuch"], "there is no group \"nosuch\""),
+        ("", &["--listen", "localhost"], "invalid value 'localhost' for '--listen <ADDRESS>'"),
+    ] {
+        let (code, text) = check(toml, options);
+        assert!(code == Some(2) && text.contains(what), "{toml} {options:?}: {text}");
+    }
+}
+
+#[test]
+fn hostile_clients_harm_nobody() {
+    if !can_mount() {
+        return;
+    }
+    let origin = one();
+    let mounted = listening(&origin);
+    let mut huge = b"GET /metrics HTTP/1.1\r\nHost: x\r\nX-Long: ".to_vec();
+    huge.extend(vec![b'a'; 1 << 20]);
+    let mut many = b"GET / HTTP/1.1\r\nHost: x\r\n".to_vec();
+    (0..5000).for_each(|number| many.extend(format!("X-{number}: y\r\n").into_bytes()));
+    many.extend(b"\r\n");
+    let mut long = b"GET /".to_vec();
+    long.extend(vec![b'b'; 1 << 20]);
+    for bad in [
+        &huge[..],
+        &many,
+        &long,
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 nonsense\r\n\r\n",
+        b"GET /metrics HTTP/9.9\r\n\r\n",
+        b"GET /metrics HTTP/1.1\r\nContent-Length: 99999999999999999999\r\n\r\n",
+        b"POST /v1/status HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\nzzzz",
+        b"\r\n\r\n\r\n",
+        b"GET /%00%ff?\xff HTTP/1.1\r\n\r\n",
+    ] {
+        let answer = mounted.send_over_tcp(bad);
+        assert!(answer.as_ref().is_none_or(|answer| answer.status >= 400), "{answer:?}");
+    }
+    // Nor does asking without end.
+    let start = Instant::now();
+    for _ in 0..60 {
+        assert_eq!(mounted.ask_over_tcp("GET", "/style.css").status, 200);
+    }
+    assert!(start.elapsed() > Duration::from_millis(500), "{:?}", start.elapsed());
+    // As many as are served at once say a byte at a time and then nothing; the administrator does not notice.
+    let mut slow: Vec<_> = (0..32).map(|_| mounted.connect()).collect();
+    slow.iter_mut().for_each(|stream| stream.write_all(b"G").unwrap());
+    let start = Instant::now();
+    assert_eq!(mounted.ask("GET", "/v1/status").status, 200);
+    assert!(fs::metadata(mounted.path("Packages")).is_ok());
+    // They are hung up on, and then others have their turn, twice 16 of them.
+    assert_eq!(mounted.ask_over_tcp("GET", "/metrics").status, 200);
+    assert!(start.elapsed() < Duration::from_secs(59), "{:?}", start.elapsed());
+    assert_eq!(mounted.ask("GET", "/v1/status").status, 200);
+}
+
+#[test]
+fn the_socket_is_the_groups_if_one_is_named() {
+    if !can_mount() {
+        return;
+    }
+    let origin = one();
+    let mode = |mounted: &Mounted| {
+        let metadata = fs::metadata(mounted.control()).unwrap();
+        (metadata.permissions().mode() & 0o777, metadata.gid())
+    };
+    assert_eq!(mode(&Options::new(origin.url()).mount()), (0o600, 0));
+    let daemon = fs::read_to_string("/etc/group").unwrap();
+    let gid = daemon.lines().find_map(|line| line.strip_prefix("daemon:x:")?.split(':').next()?.parse().ok()).unwrap();
+    assert_eq!(mode(&Options::new(origin.url()).with(["--control-group", "daemon"]).mount()), (0o660, gid));
+    assert_eq!(mode(&Options::new(origin.url()).with(["--control-group", "4242"]).mount()), (0o660, 4242));
+}
