@@ -5,10 +5,10 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::output::{fail, say};
-use super::{NO_DAEMON, runtime};
+use super::output::{fail, say, unanswered};
+use super::runtime;
 use crate::config::{ByteSize, DEFAULT_CONTROL};
-use crate::control::{ClientError, Managed, Task, manage};
+use crate::control::{Managed, Task, manage};
 
 /// Keep packages in the cache, whatever else has to go; without an ATOM, say which are kept.
 ///
@@ -95,8 +95,7 @@ fn ask(task: Task, names: &[String], common: &Common, tell: impl FnOnce(&Managed
             Ok(json) if common.json => say(json),
             _ => tell(&managed),
         },
-        Err(error @ ClientError::NoDaemon { .. }) => return fail(NO_DAEMON, error),
-        Err(error) => return fail(1, error),
+        Err(error) => return unanswered(&error),
     }
     ExitCode::SUCCESS
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 use serde::Serialize;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::output::{fail, say, unanswered};
 use super::packages::atom;
@@ -87,9 +88,10 @@ async fn follow(
     wish: &PrefetchWish,
     mut progress: Progress,
 ) -> Result<(PrefetchStatus, Vec<PrefetchDone>), ClientError> {
+    // From here on Ctrl-C ends the job too. Without signals it cannot be stopped like this.
+    let mut interrupts = signal(SignalKind::interrupt()).ok();
     let job = prefetch(control, wish).await?;
     let mut done: Vec<PrefetchDone> = Vec::new();
-    let mut interrupt = Box::pin(tokio::signal::ctrl_c());
     loop {
         let mut status = prefetch_status(control, job, done.len() as u64).await?;
         progress.show(&status);
@@ -100,8 +102,7 @@ async fn follow(
         }
         tokio::select! {
             () = tokio::time::sleep(POLL) => {}
-            // Without signals it cannot be stopped like this.
-            Ok(()) = &mut interrupt => {
+            Some(()) = interrupted(&mut interrupts) => {
                 let mut last = stop_prefetch(control, job, done.len() as u64).await?;
                 progress.end();
                 done.append(&mut last.done);
@@ -109,6 +110,11 @@ async fn follow(
             }
         }
     }
+}
+
+/// `None`: never.
+async fn interrupted(interrupts: &mut Option<Signal>) -> Option<()> {
+    interrupts.as_mut()?.recv().await
 }
 
 /// What was fetched may be lost again later.

@@ -57,7 +57,7 @@ pub(super) async fn watch(shared: Arc<Shared>) {
             Ok(changes) if changes.is_empty() => {}
             Ok(changes) => {
                 // It waits for whoever is about to change a directory.
-                tokio::task::block_in_place(|| shared.mount.shown(&changes));
+                tokio::task::block_in_place(|| shared.mount.shown(changes));
                 give_memory_back();
             }
             Err(error) => tracing::warn!("local packages are not looked at: {error:#}"),

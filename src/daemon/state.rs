@@ -190,12 +190,11 @@ impl Shared {
     /// It cannot be written; what was shown stays.
     pub(super) fn show(&self, tree: Arc<Tree>) -> std::io::Result<bool> {
         let shown = tokio::task::block_in_place(|| self.front.show(tree))?;
-        if let Some(changes) = &shown {
-            self.mount.shown(changes);
-            give_memory_back();
-            tracing::info!("{}", self.summary());
-        }
-        Ok(shown.is_some())
+        let Some(changes) = shown else { return Ok(false) };
+        self.mount.shown(changes);
+        give_memory_back();
+        tracing::info!("{}", self.summary());
+        Ok(true)
     }
 
     /// One line for the log and for `systemctl status`.

@@ -200,7 +200,9 @@ pub(super) async fn adopt(fetcher: &Arc<Fetcher>, origin: &Arc<Origin>, entry: &
     let (fetcher, origin, entry) = (Arc::clone(fetcher), Arc::clone(origin), entry.clone());
     let proved = tokio::task::spawn_blocking(move || {
         let candidates = fetcher.store.unproved(entry.id(), entry.size, &origin.policy);
-        candidates.into_iter().find_map(|candidate| adopt_one(&fetcher, &origin, &entry, candidate))
+        let adopted = candidates.into_iter().find_map(|candidate| adopt_one(&fetcher, &origin, &entry, candidate));
+        // Somebody else may have adopted it meanwhile.
+        adopted.or_else(|| fetcher.store.get(entry.id(), entry.size, &origin.policy))
     });
     proved.await.ok().flatten()
 }

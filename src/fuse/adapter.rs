@@ -1,4 +1,4 @@
-//! fuser's types around [`Operations`].
+//! fuser's types around [`Operations`](super::Operations).
 
 mod open;
 mod reading;

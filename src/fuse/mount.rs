@@ -127,16 +127,12 @@ impl Mount {
     fn catch_up(&self) {
         let tree = self.shared.operations.tree();
         if self.shared.handles.ledger(|ledger| ledger.shown()) != Some(tree.mark()) {
-            let mut changes = tree.everything();
-            if attach::forget_names(self.shared.device()).is_ok() {
-                changes.retain(|change| matches!(change, Change::Listing(_)));
-            }
-            self.forget(&changes);
+            self.forget(tree.everything());
         }
     }
 
     /// Something else is shown now: makes the kernel forget what changed. Not to be called from a FUSE thread.
-    pub fn shown(&self, changes: &[Change]) {
+    pub fn shown(&self, changes: Vec<Change>) {
         self.forget(changes);
         self.shared.note_shown();
     }
@@ -161,9 +157,15 @@ impl Mount {
         self.shared.ended.notified().await;
     }
 
-    fn forget(&self, changes: &[Change]) {
+    /// Of names the kernel forgets all at once, where it can: to forget one it takes the lock of the directory, which whoever looks
+    /// something up there holds until it is answered; a kill of this process in that moment would leave both waiting for ever.
+    fn forget(&self, mut changes: Vec<Change>) {
+        let is_name = |change: &Change| matches!(change, Change::Name { .. });
+        if changes.iter().any(is_name) && attach::forget_names(self.shared.device()).is_ok() {
+            changes.retain(|change| !is_name(change));
+        }
         for change in changes {
-            let told = match change {
+            let told = match &change {
                 Change::Name { parent, name } => self.notifier.inval_entry(INodeNo(parent.0), OsStr::new(name)),
                 Change::Listing(inode) => self.notifier.inval_inode(INodeNo(inode.0), 0, 0),
             };

@@ -78,6 +78,24 @@ fn identify(uid: u32, gid: u32) {
     }
 }
 
+/// The kernel has taken the caller's umask off already: that of the daemon must not count as well. From here on, this thread has
+/// one of its own.
+pub(super) fn without_umask() {
+    thread_local! {
+        static ALONE: bool = {
+            // SAFETY: from here on this thread shares working directory and umask with no other; nothing else changes.
+            let alone = unsafe { libc::unshare(libc::CLONE_FS) } == 0;
+            if alone {
+                rustix::process::umask(rustix::fs::Mode::empty());
+            }
+            alone
+        };
+    }
+    if !ALONE.with(|alone| *alone) {
+        tracing::debug!("the daemon's umask counts, too");
+    }
+}
+
 fn current() -> (u32, u32) {
     // SAFETY: an id that is not valid changes nothing; the answer is the present one.
     let (uid, gid) = unsafe { (libc::setfsuid(u32::MAX), libc::setfsgid(u32::MAX)) };

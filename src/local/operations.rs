@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 
 use super::beneath::is_own;
+use super::caller::without_umask;
 use super::lower::{Name, stat_at, stat_of};
 use super::{Caller, Layer, Stat, Time};
 
@@ -103,6 +104,7 @@ impl Layer {
     pub fn create(&self, caller: Caller, path: &Path, flags: OFlags, mode: u32) -> Result<(File, Stat), Errno> {
         let flags = (flags & OFlags::ACCMODE) | OFlags::CREATE | OFlags::EXCL;
         let mode = Mode::from_raw_mode(mode & 0o7777);
+        without_umask();
         let asked = caller.act(|| self.lower.open_at(path, flags, mode))?;
         let stat = stat_of(&asked)?;
         Ok((self.for_all_opens(path, asked)?, stat))
@@ -122,6 +124,7 @@ impl Layer {
     /// Of mkdirat(2).
     pub fn make_directory(&self, caller: Caller, path: &Path, mode: u32) -> Result<Stat, Errno> {
         let (parent, name) = self.lower.parent(path)?;
+        without_umask();
         caller.act(|| rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(mode & 0o7777)))?;
         stat_at(&parent, name)
     }

@@ -28,7 +28,7 @@
 //! * Nothing is written while nothing is fetched, but times of last use, batched. A budget of writes may end a day's
 //!   keeping (`budget`).
 //!
-//! Lock order: `room`, `commits`, `ranked`, `state`. The catalogue has its own lock, taken last, and so have the limits.
+//! Lock order: `adoptions`, `room`, `commits`, `ranked`, `state`. The catalogue has its own lock, taken last, and so have the limits.
 //!
 //! Not its job: what to fetch, and proving it.
 
@@ -179,6 +179,8 @@ pub struct Store {
     catalogue: Catalogue,
     state: Mutex<State>,
     commits: Mutex<()>,
+    /// Held while a body without a record gets one.
+    adoptions: Mutex<()>,
     /// Somebody looks for free space on the disk.
     room: Mutex<()>,
     ranker: Ranker,
@@ -212,6 +214,7 @@ impl Store {
             catalogue,
             state: Mutex::new(state),
             commits: Mutex::new(()),
+            adoptions: Mutex::new(()),
             room: Mutex::new(()),
             ranker: Ranker::default(),
             swept: Once::new(),

@@ -113,6 +113,8 @@ impl Store {
     #[must_use]
     pub fn unproved(&self, id: EntryId, size: u64, policy: &Policy) -> Vec<Unproved> {
         self.sweep();
+        // What is being adopted is either still here, or has its record when this is over.
+        let _adopted = self.adoptions.lock().unwrap_or_else(PoisonError::into_inner);
         let own =
             self.catalogue.find(id).filter(|(_, record)| record.size == size && !policy.admits(&record.assurance));
         let recorded = !self.catalogue.is_open();
@@ -132,6 +134,7 @@ impl Store {
 
     /// Takes a body back that was proved to be the package `id`.
     pub fn adopt(&self, orphan: Sha256Digest, body: &Body, id: EntryId, witness: Option<Witness>) -> Placement {
+        let _one_at_a_time = self.adoptions.lock().unwrap_or_else(PoisonError::into_inner);
         let path = self.body_path(orphan);
         let Ok(file) = File::open(&path) else {
             return Placement::Unkept("it was evicted meanwhile".to_owned());

@@ -210,6 +210,38 @@ fn a_damaged_catalogue_costs_no_download() {
 }
 
 #[test]
+fn a_lost_catalogue_is_made_anew_from_the_bodies() {
+    if !can_mount() {
+        return;
+    }
+    // Several have one size.
+    let packages: [Package; 6] =
+        std::array::from_fn(|at| Package::new(Box::leak(format!("p{at}-1").into_boxed_str()), 100 * at + 1));
+    let origin = Origin::with(&packages);
+    let mut mounted = Options::new(origin.url()).mount();
+    packages.iter().for_each(|package| assert!(fs::read(mounted.path(&package.path)).unwrap() == package.bytes));
+    eventually(10, "all are kept", || mounted.status()["cache"]["packages"] == packages.len());
+    assert_eq!(mounted.stop(), Some(0));
+    fs::remove_dir_all(mounted.cache().join("v1/catalogue")).unwrap();
+    // A bit has turned in one of them, and one is nothing that is known.
+    let bodies = below(&mounted.cache().join("v1/bodies"));
+    flip(&bodies[0], 3000);
+    fs::write(bodies[1].with_file_name("0".repeat(62)), &packages[0].bytes[1..]).unwrap();
+    mounted.start();
+    let sound = packages.len() as u64 - 1;
+    // Nobody opens anything.
+    eventually(60, "the others are proved", || mounted.counter("adopted") == sound);
+    eventually(20, "it ends", || mounted.log().contains("were proved again and taken back"));
+    assert_eq!((mounted.counter("hits"), mounted.counter("misses")), (0, 0));
+    // From now on they are as good as ever.
+    assert_eq!(mounted.stop(), Some(0));
+    mounted.start();
+    packages.iter().for_each(|package| assert!(fs::read(mounted.path(&package.path)).unwrap() == package.bytes));
+    assert_eq!((mounted.counter("hits"), mounted.counter("misses")), (sound, 1));
+    assert_eq!(origin.package_requests(), packages.len() + 1);
+}
+
+#[test]
 fn a_damaged_body_is_fetched_again_and_the_others_are_not() {
     if !can_mount() {
         return;

@@ -23,6 +23,7 @@ mod demo;
 mod emerge;
 mod endure;
 mod faults;
+mod full_disk;
 mod fuzz;
 mod generations;
 mod handover;

@@ -260,7 +260,15 @@ impl Disk {
         }
     }
 
-    fn clear(&self) {
+    /// It gives so many bytes back.
+    pub(crate) fn leave(&self, bytes: u64) {
+        let file = File::options().write(true).open(self.path().join("filler")).unwrap();
+        let length = file.metadata().unwrap().len();
+        file.set_len(length - bytes).unwrap();
+        file.sync_all().unwrap();
+    }
+
+    pub(crate) fn clear(&self) {
         fs::remove_file(self.path().join("filler")).unwrap();
     }
 }

@@ -169,6 +169,25 @@ fn a_stricter_policy_holds_for_the_cache_too() {
     assert_eq!((mounted.counter("adopted"), origin.asked(&packages[0].path).len()), (0, 1));
 }
 
+/// What is proved again before anybody asks for it obeys the policy of its binhost.
+#[test]
+fn a_lost_catalogue_brings_back_nothing_unsigned() {
+    let Some((key, header, mut packages)) = binhost("gpkg-signed") else { return };
+    packages[1] = packages[1].changed(Members::without_signatures);
+    let origin = serve(&header, &packages);
+    let mut mounted = Options::new(origin.url()).mount();
+    assert!(packages.iter().all(|package| readable(&mounted, package)));
+    assert_eq!(mounted.bodies().len(), packages.len());
+    assert_eq!(mounted.stop(), Some(0));
+    fs::remove_dir_all(mounted.cache().join("v1/catalogue")).unwrap();
+
+    let mounted = with_keys(&origin, &key).mount_in(mounted.into_place());
+    eventually(60, "all are looked at", || mounted.log().contains("were proved again and taken back"));
+    assert_eq!(mounted.counter("adopted") as usize, packages.len() - 1, "{}", mounted.log());
+    assert_eq!(origin.package_requests(), packages.len());
+    assert!(!readable(&mounted, &packages[1]) && readable(&mounted, &packages[0]));
+}
+
 #[test]
 fn a_changed_keyring_counts_at_the_next_open() {
     let Some((key, header, packages)) = binhost("gpkg-signed") else { return };

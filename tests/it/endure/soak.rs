@@ -45,7 +45,9 @@ fn median(samples: &[Memory], what: impl Fn(&Memory) -> f64) -> f64 {
 fn open_files(mounted: &Mounted) -> Vec<String> {
     let entries = fs::read_dir(format!("/proc/{}/fd", mounted.pid())).unwrap().flatten();
     let names = entries.filter_map(|entry| fs::read_link(entry.path()).ok()).map(|path| path.display().to_string());
-    names.filter(|name| ["/v1/bodies/", "/v1/incoming/", "/memfd:"].iter().any(|part| name.contains(part))).collect()
+    names
+        .filter(|name| ["/v1/bodies/", "/v1/incoming/", "/memfd:binhostfs "].iter().any(|part| name.contains(part)))
+        .collect()
 }
 
 /// Has requests fail in one way or another, one after the other.

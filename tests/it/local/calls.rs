@@ -213,6 +213,11 @@ fn steps() -> Vec<Step> {
             let metadata = fs::metadata(d.join("new/owned")).map_err(error)?;
             Ok(format!("{} {} {} {:o}", output.status, metadata.uid(), metadata.gid(), metadata.mode()))
         }),
+        ("a umask that takes nothing away", |d| {
+            let script = "umask 0; echo x > new/all; mkdir new/within; stat -c %a new/all new/within";
+            let output = Command::new("sh").args(["-c", script]).current_dir(d).output().unwrap();
+            Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        }),
         ("a group that is only one of several", |d| {
             std::os::unix::fs::chown(d.join("new/g"), Some(0), Some(4321)).map_err(error)?;
             fs::set_permissions(d.join("new/g"), fs::Permissions::from_mode(0o640)).map_err(error)?;

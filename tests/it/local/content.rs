@@ -103,6 +103,8 @@ fn what_was_beneath_is_shown_and_wins() {
     };
     // What is listed and not there is left out beneath, too, a moment later.
     eventually(20, "it is tidied", || mounted.log().contains("local packages: 1"));
+    let tidied = || fs::metadata(mounted.path("Packages")).unwrap().ino() != metadata.ino();
+    eventually(20, "the kernel is told", tidied);
     let before = inodes(&mounted);
     assert_eq!(mounted.stop(), Some(0));
     assert_eq!(entries(&mounted.path("Packages")).len(), 1);

@@ -194,6 +194,7 @@ fn json_for_programs() {
         "dependency",
         "failure",
         "path",
+        "pinned",
         "reason",
         "sha256",
         "since",
@@ -232,8 +233,20 @@ fn a_refresh_that_fails_says_so_in_json_too() {
 }
 
 /// Every command that asks a daemon.
-const ASKING: [&[&str]; 8] =
-    [&["status"], &["list"], &["why", "a"], &["refresh"], &["verify"], &["generations"], &["rollback"], &["reload"]];
+const ASKING: [&[&str]; 12] = [
+    &["status"],
+    &["list"],
+    &["why", "a"],
+    &["refresh"],
+    &["verify"],
+    &["generations"],
+    &["rollback"],
+    &["reload"],
+    &["prefetch", "a"],
+    &["pin", "a"],
+    &["evict", "a"],
+    &["gc"],
+];
 
 #[track_caller]
 fn says(socket: &Path, code: i32, text: &str) {
