@@ -231,6 +231,29 @@ fn with_the_units_rights_the_kernel_reads_and_plans_are_found() {
     }
 }
 
+/// The directory beneath is written to as whoever writes, also by a daemon that was given it by systemd.
+#[test]
+fn with_the_units_rights_local_files_are_whose_they_are() {
+    let packages = [Package::new("one-1", 100_000)];
+    for (machine, _origin) in running(&packages, "") {
+        let directory = format!("{PKGDIR}/mine");
+        let script = format!(
+            "set -e; mkdir -p {directory}; chgrp 4321 {directory}; chmod 2777 {directory}; cd {directory}
+             setpriv --reuid=65534 --regid=1234 --clear-groups sh -c 'umask 0; echo one > own; ! chown 0 own 2> /dev/null'
+             echo two > given; chown 65534:1234 given; stat -c '%n %u %g %a' . own given"
+        );
+        assert_eq!(machine.succeed(&["sh", "-c", &script]), ". 0 4321 2777\nown 65534 4321 666\ngiven 65534 1234 644");
+        let pid = machine.property("MainPID");
+        machine.succeed(&["systemctl", "kill", "--signal=KILL", "binhostfs"]);
+        let script = format!("cd {directory}; echo more >> own; cat own; rm given; ls");
+        assert_eq!(machine.succeed(&["sh", "-c", &script]), "one\nmore\nown");
+        eventually(30, "it runs again", || {
+            machine.property("ActiveState") == "active" && machine.property("MainPID") != pid
+        });
+        assert_eq!(machine.property("NFileDescriptorStore"), "3");
+    }
+}
+
 /// What systemd hands over in secret reaches the daemon, and its mount is seen all the same.
 #[test]
 fn passwords_come_from_a_credential() {
