@@ -16,7 +16,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 use super::ahead::RESERVED;
-use super::flight::{self, Landed};
+use super::flight::{self, Cause, Landed};
 use super::wish::Meant;
 use super::{FetchError, Fetcher, Flight, MAX_FLIGHTS, Wanted};
 use crate::config::ByteSize;
@@ -254,7 +254,7 @@ impl Fetcher {
         if flights.len() >= MAX_FLIGHTS || together > self.store.usage().bound && together > size {
             return None;
         }
-        let (flight, receiver) = Flight::new(wanted, false);
+        let (flight, receiver) = Flight::new(wanted, Cause::Spare);
         let landed = Landed::new(&flight, receiver);
         flights.insert(wanted.key(), Arc::clone(&flight));
         tokio::spawn(flight::fly(Arc::clone(self), flight, wanted.clone(), Some(turn)));

@@ -258,19 +258,51 @@ async fn download(
     receiving.finish().await.map_err(|failure| failure.into_error(url))
 }
 
+/// Why a flight begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// Somebody opens the package.
+    Open,
+    /// A plan has it.
+    Plan,
+    /// The line has nothing else to do.
+    Spare,
+}
+
 impl Flight {
-    /// A flight that is not in the table yet. `asked`: somebody has opened the package.
-    pub(super) fn new(wanted: &Wanted, asked: bool) -> (Arc<Self>, watch::Receiver<Option<Outcome>>) {
+    /// A flight that is not in the table yet.
+    pub(super) fn new(wanted: &Wanted, cause: Cause) -> (Arc<Self>, watch::Receiver<Option<Outcome>>) {
         let (outcome, receiver) = watch::channel(None);
         let flight = Self {
             outcome,
             path: wanted.path().to_owned(),
             size: wanted.record().size,
             received: AtomicU64::new(0),
-            asked: AtomicBool::new(asked),
+            began: Instant::now(),
+            heard: AtomicU64::new(0),
+            planned: cause == Cause::Plan,
+            asked: AtomicBool::new(cause == Cause::Open),
             ahead: AtomicUsize::new(0),
         };
         (Arc::new(flight), receiver)
+    }
+
+    /// So many bytes came in.
+    pub(super) fn hear(&self, bytes: usize) {
+        self.received.fetch_add(bytes as u64, Ordering::Relaxed);
+        let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.heard.store(now, Ordering::Relaxed);
+    }
+
+    /// Bytes that are still to come.
+    pub(super) fn left(&self) -> u64 {
+        self.size.saturating_sub(self.received.load(Ordering::Relaxed))
+    }
+
+    /// Whether nothing has come in for so long.
+    pub(super) fn is_still(&self, time: Duration) -> bool {
+        let heard = Duration::from_millis(self.heard.load(Ordering::Relaxed));
+        self.began.elapsed().saturating_sub(heard) > time
     }
 
     pub(super) fn is_asked(&self) -> bool {

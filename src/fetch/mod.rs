@@ -40,7 +40,7 @@ mod wish;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
@@ -50,11 +50,12 @@ use crate::store::{Body, Store, StoreError};
 use crate::upstream::UpstreamError;
 use crate::verify::{Policy, VerifyError};
 
-pub use ahead::{AHEAD_SHARE, Ahead, MAX_AHEAD_BYTES, MAX_AHEAD_DOWNLOADS, MAX_LARGE, RESERVED};
+pub use ahead::{AHEAD_SHARE, Ahead, MAX_AHEAD_BYTES, MAX_AHEAD_DOWNLOADS, RESERVED};
 use alarms::Alarms;
 pub use errand::{Brought, Done, Errand, ErrandReport, MAX_TOGETHER, Underway};
 use failures::Failures;
 pub use failures::{FAILURE_MEMORY, FailureReport};
+use flight::Cause;
 use guard::Guard;
 pub use guard::WINDOW as MASS_READ_WINDOW;
 use held::Held;
@@ -172,6 +173,11 @@ struct Flight {
     path: String,
     size: u64,
     received: AtomicU64,
+    began: Instant,
+    /// When it last received something, in milliseconds since it began.
+    heard: AtomicU64,
+    /// A plan has it.
+    planned: bool,
     /// Somebody has opened it; until then, it is fetched ahead.
     asked: AtomicBool,
     /// Of those that wait for it, whoever fetches it ahead; no open.
@@ -345,7 +351,7 @@ impl Fetcher {
             return Err(Arc::new(FetchError::Busy));
         }
         self.metrics.misses.increase();
-        let (flight, receiver) = Flight::new(&wanted, true);
+        let (flight, receiver) = Flight::new(&wanted, Cause::Open);
         flights.insert(key, Arc::clone(&flight));
         tokio::spawn(flight::fly(Arc::clone(self), flight, wanted, None));
         Ok(receiver)
