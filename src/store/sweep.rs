@@ -40,11 +40,13 @@ impl Store {
         self.state().orphan_sizes()
     }
 
-    /// Removes every body that is neither pinned nor one of the entries `named`, and those without a record.
+    /// Removes every body that is neither pinned nor one of the entries `named`, and those without a record. `named` is asked
+    /// for while nothing can land.
     pub fn retain(&self, named: impl IntoIterator<Item = EntryId>) -> Removed {
         self.sweep();
-        let named = named.into_iter().filter_map(|id| self.digest(id)).collect();
         let _one_at_a_time = self.commits.lock().unwrap_or_else(PoisonError::into_inner);
+        // Only now: what had landed after that would have no name.
+        let named = named.into_iter().filter_map(|id| self.digest(id)).collect();
         let (gone, bytes) = self.state().take_unnamed(&named);
         self.remove_bodies(&gone);
         Removed { bodies: gone.len() as u64, bytes }

@@ -71,7 +71,9 @@ fn what_is_pinned_survives_restarts_and_evictions() {
     assert!(refuses(&mounted, &["pin", "none"]).contains("nothing that is shown matches"));
     assert!(says(&mounted, &["pin", "--remove", "p0", &packages[1].path]).contains("cached"));
     assert_eq!(says(&mounted, &["pin"]), "");
-    assert!(says(&mounted, &["evict", "p0"]).contains("removed 1 packages"));
+    let told = says(&mounted, &["evict", "p0"]);
+    assert!(told.contains(&format!("{}  removed\nremoved 1 package, ", packages[0].path)), "{told}");
+    assert!(refuses(&mounted, &["evict", "p0"]).contains("nothing that is cached matches"));
     reads(&mounted, &packages[0]);
     assert_eq!(origin.asked(&packages[0].path).len(), 2);
 }
@@ -102,6 +104,29 @@ fn what_is_installed_goes_before_what_is_still_to_be() {
         reads(&mounted, &packages[at]);
         assert_eq!(origin.asked(&packages[at].path).len(), times, "p{at}");
     }
+}
+
+#[test]
+fn what_an_earlier_generation_has_is_not_the_first_to_go() {
+    if !can_mount() {
+        return;
+    }
+    let packages: [Package; 4] = packages(300_000);
+    let origin = Origin::with(&packages);
+    let mounted = Options::new(origin.url()).with(["--cache-size", "1M"]).mount();
+    let read = |at: usize| {
+        reads(&mounted, &packages[at]);
+        mounted.settled();
+    };
+    [1, 0].into_iter().for_each(read);
+    origin.publish(1_760_000_001, &packages[1..]);
+    says(&mounted, &["refresh"]);
+    // The last one pushes out what was not used for longest, and not what only the first generation names.
+    [2, 3].into_iter().for_each(read);
+    assert_eq!((mounted.bodies().len(), mounted.counter("evicted")), (3, 1));
+    says(&mounted, &["rollback"]);
+    read(0);
+    assert_eq!(origin.asked(&packages[0].path).len(), 1, "it was evicted");
 }
 
 #[test]
@@ -147,12 +172,22 @@ fn what_no_index_names_is_cleared_away() {
     mounted.settled();
     says(&mounted, &["pin", "p2"]);
     assert!(says(&mounted, &["gc"]).contains("removed 0 packages"));
-    origin.publish(1_760_000_001, &packages[..2]);
-    says(&mounted, &["refresh"]);
-    assert!(says(&mounted, &["gc"]).contains("removed 1 packages"));
+    let publish = |timestamp| {
+        origin.publish(timestamp, &packages[..2]);
+        says(&mounted, &["refresh"]);
+    };
+    publish(1_760_000_001);
+    // The first generation is kept: going back to it takes what its binhost has removed.
+    assert!(says(&mounted, &["gc"]).contains("removed 0 packages"));
+    says(&mounted, &["rollback"]);
+    packages.iter().for_each(|package| reads(&mounted, package));
+    says(&mounted, &["rollback", "--latest"]);
+    // Others come after it, until it goes.
+    (1_760_000_002..1_760_000_006).for_each(publish);
+    assert!(says(&mounted, &["gc"]).contains("removed 1 package,"));
     assert_eq!(mounted.bodies().len(), 3);
     assert!(says(&mounted, &["pin", "--remove", &packages[2].path]).contains(&packages[2].path));
-    assert!(says(&mounted, &["gc"]).contains("removed 1 packages"));
+    assert!(says(&mounted, &["gc"]).contains("removed 1 package,"));
     packages[..2].iter().for_each(|package| reads(&mounted, package));
     assert_eq!(origin.package_requests(), 4);
 }
