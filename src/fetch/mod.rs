@@ -266,7 +266,7 @@ impl Fetcher {
         !self.store.pins().iter().any(|pin| pin.id == id) && self.store.forget(id).is_some()
     }
 
-    /// How many packages that are not here a session may open within [`MASS_READ_WINDOW`] if it is no emerge; 0: any number.
+    /// How many packages that are not here a job may open within [`MASS_READ_WINDOW`] if it is no emerge; 0: any number.
     pub fn set_mass_read(&self, most: u32) {
         self.guard.set(most);
     }

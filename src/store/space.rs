@@ -156,8 +156,18 @@ impl Store {
     /// Evicts whatever is over `bound`.
     pub(super) fn shrink_to(&self, bound: u64) {
         let over = self.state().bytes().saturating_sub(bound);
-        if over > 0 {
-            self.evict(over, Among::All);
+        if over == 0 {
+            return;
+        }
+        let before = self.state().pinned_bytes();
+        self.evict(over, Among::All);
+        let gone = before.saturating_sub(self.state().pinned_bytes());
+        if gone > 0 {
+            tracing::warn!(
+                "cache-size ({bound} bytes) is less than what is pinned ({before} bytes): {gone} bytes of that were removed. They \
+                 stay pinned, and are kept again once they are fetched and there is room: raise cache-size, or `binhostfs pin \
+                 --remove` some"
+            );
         }
     }
 

@@ -147,6 +147,15 @@ fn limits_change_while_it_runs() {
     write("cache-size = \"1M\"");
     eventually(20, "the smaller bound holds", || mounted.bodies().len() == 3);
     assert_eq!(mounted.status()["cache"]["bound"], 1 << 20);
+    // What is pinned goes only for this, and it is said once.
+    says(&mounted, &["pin", "p2", "p3"]);
+    write("cache-size = \"400K\"");
+    eventually(20, "the smallest bound holds", || mounted.bodies().len() == 1);
+    reads(&mounted, &packages[3]);
+    assert!(origin.asked(&packages[3].path).len() == 1);
+    reads(&mounted, &packages[0]);
+    assert_eq!(mounted.log().matches("is less than what is pinned").count(), 1, "{}", mounted.log());
+    says(&mounted, &["pin", "--remove", "p2", "p3"]);
     // Nothing can leave so much of a disk free.
     write("cache-size = \"1M\"\nmin-free = \"1000T\"");
     eventually(20, "min-free holds as far as it can", || mounted.bodies().is_empty());
@@ -154,7 +163,7 @@ fn limits_change_while_it_runs() {
     assert!(mounted.bodies().is_empty());
     write("cache-size = \"1M\"\nwrite-budget = \"310K\"");
     // The four packages of before are more than that.
-    eventually(20, "min-free holds no more", || mounted.log().matches("the configuration has changed;").count() == 3);
+    eventually(20, "min-free holds no more", || mounted.log().matches("the configuration has changed;").count() == 4);
     reads(&mounted, &packages[1]);
     reads(&mounted, &packages[1]);
     assert!(mounted.bodies().is_empty() && mounted.log().contains("write-budget"), "{}", mounted.log());
@@ -262,6 +271,38 @@ fn what_reads_everything_is_refused_and_an_emerge_is_not() {
     let before = origin.package_requests();
     assert!(session(&mounted, "grep -r -m1 '' app-misc > /dev/null").status.success());
     assert_eq!(origin.package_requests(), before);
+}
+
+#[test]
+fn a_shell_goes_on_after_what_it_had_read_everything() {
+    if !can_mount() {
+        return;
+    }
+    let packages: [Package; 40] = packages(5_000);
+    let origin = Origin::with(&packages);
+    let mounted = Options::new(origin.url()).with(["--mass-read", "4", "--prefetch", "off"]).mount();
+    // As at a prompt: each line is a job.
+    let shell = |line: &str| {
+        let script = format!("set -m\n{line}");
+        let mut command = Command::new("setsid");
+        command.args(["--wait", "bash", "-c", &script]).current_dir(mounted.mountpoint()).output().unwrap()
+    };
+    let uncached = "ls app-misc/*/* | tail -n1";
+    for reader in ["grep -r nothing .", "find . -name '*.tar' -exec cat {} \\;", "ls app-misc/*/* | xargs -n1 cat"] {
+        let before = origin.package_requests();
+        let output = shell(&format!("{reader} > /dev/null\ncat $({uncached}) > /dev/null"));
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(error.contains("Resource temporarily unavailable"), "{reader}: {error}");
+        assert!(output.status.success(), "the next line, after {reader}: {error}");
+        assert_eq!(origin.package_requests() - before, 5, "{reader}: {error}");
+        says(&mounted, &["evict", "app-misc/*"]);
+    }
+    // However many lines there are.
+    let before = origin.package_requests();
+    let output = shell("for file in app-misc/*/*; do cat $file > /dev/null; done");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(error.matches("Resource temporarily unavailable").count(), 20, "{error}");
+    assert_eq!(origin.package_requests() - before, 20);
 }
 
 fn make_executable(path: &Path) {
