@@ -267,6 +267,7 @@ impl Flight {
             path: wanted.path().to_owned(),
             size: wanted.record().size,
             received: AtomicU64::new(0),
+            placed: AtomicBool::new(false),
             asked: AtomicBool::new(asked),
             ahead: AtomicUsize::new(0),
         };

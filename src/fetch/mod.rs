@@ -172,6 +172,8 @@ struct Flight {
     path: String,
     size: u64,
     received: AtomicU64,
+    /// The store knows of it, and counts it.
+    placed: AtomicBool,
     /// Somebody has opened it; until then, it is fetched ahead.
     asked: AtomicBool,
     /// Of those that wait for it, whoever fetches it ahead; no open.

@@ -72,13 +72,15 @@ pub(super) struct State {
     pub(super) promised: u64,
     /// What was written on which day.
     pub(super) written: Written,
+    /// What is going to be written by downloads in progress.
+    pub(super) announced: u64,
 }
 
 impl State {
     pub(super) fn from_records(mut records: Vec<(Sha256Digest, BodyRecord)>, pins: &HashSet<EntryId>) -> Self {
         records.sort_by_key(|(digest, record)| (record.last_use, *digest));
         let (bodies, orphans, written) = (LruCache::unbounded(), HashMap::new(), Written::default());
-        let mut state = Self { bodies, orphans, bytes: 0, reserved: 0, promised: 0, written };
+        let mut state = Self { bodies, orphans, bytes: 0, reserved: 0, promised: 0, written, announced: 0 };
         for (digest, BodyRecord { size, last_use, entries, .. }) in records {
             state.bytes = state.bytes.saturating_add(size);
             let pinned = entries.iter().any(|id| pins.contains(id));
