@@ -165,9 +165,9 @@ impl State {
         }
     }
 
-    /// Sizes of the bodies without a record.
-    pub(super) fn orphan_sizes(&self) -> HashSet<u64> {
-        self.orphans.values().copied().collect()
+    /// The bodies without a record, with their sizes.
+    pub(super) fn orphans(&self) -> Vec<(Sha256Digest, u64)> {
+        self.orphans.iter().map(|(digest, size)| (*digest, *size)).collect()
     }
 
     /// Takes out the bodies without a record, and those that are neither named nor pinned; with their bytes.

@@ -221,6 +221,30 @@ fn a_lost_catalogue_is_rebuilt_before_anybody_asks() {
     assert!(mounted.log().contains("proved again and taken back"), "{}", mounted.log());
 }
 
+#[test]
+fn bodies_of_one_size_are_read_a_few_times_each() {
+    if !can_mount() {
+        return;
+    }
+    let packages: [Package; 24] =
+        std::array::from_fn(|at| Package::new(Box::leak(format!("p{at:02}-1").into_boxed_str()), 200_000));
+    let size = packages[0].bytes.len();
+    assert!(packages.iter().all(|package| package.bytes.len() == size));
+    let origin = Origin::with(&packages);
+    let mut mounted = Options::new(origin.url()).mount();
+    packages.iter().for_each(|package| reads(&mounted, package));
+    mounted.settled();
+    assert_eq!(mounted.stop(), Some(0));
+    fs::remove_dir_all(mounted.cache().join("v1/catalogue")).unwrap();
+    mounted.start();
+    eventually(60, "all are taken back", || mounted.counter("adopted") == 24);
+    let text = fs::read_to_string(format!("/proc/{}/io", mounted.pid())).unwrap();
+    let read: usize = text.lines().find_map(|line| line.strip_prefix("rchar: ")).unwrap().parse().unwrap();
+    eprintln!("{read} bytes were read for {} bodies of {size}", packages.len());
+    // Trying each for each entry of its size would be some 12 times and more.
+    assert!(read < 6 * packages.len() * size, "{read}");
+}
+
 /// Runs a shell in a session of its own, below the mount.
 fn session(mounted: &Mounted, script: &str) -> Output {
     Command::new("setsid").args(["--wait", "sh", "-c", script]).current_dir(mounted.mountpoint()).output().unwrap()
