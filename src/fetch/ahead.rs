@@ -5,13 +5,16 @@
 //!   line is not busy with what is opened, or will be opened before them.
 //! * A plan is followed until its emerge ends; what is under way then, and nobody has asked for, is broken off.
 //! * What fails, fails silently, and is tried again when it is opened.
+//! * What would not be kept is not fetched ahead: it would be fetched again when it is opened.
 //!
 //! Locks: the queue's before the fetcher's table of flights.
 //!
 //! Not its job: which packages are ahead (`queue`), what a plan says (`plan`), whose it is (`opener`).
 
+use std::collections::HashMap;
 use std::os::fd::AsFd as _;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,6 +28,7 @@ use super::plan::{self, PlanError};
 use super::queue::{Added, Item, Queue};
 use super::{Fetcher, Flight, MAX_FLIGHTS, Wanted};
 use crate::config::Prefetch;
+use crate::store::Unkeepable;
 
 /// Packages that are fetched ahead at the same time: enough for small ones over a long way.
 pub const MAX_AHEAD_DOWNLOADS: usize = 3;
@@ -196,7 +200,9 @@ impl Inner {
         }
         let place = Arc::clone(&self.turns).try_acquire_owned().ok()?;
         let turn = self.fetcher.spare_turn(RESERVED).filter(|_| !self.fetcher.is_line_full())?;
-        let wanted = self.queue().next(process, |wanted| self.fetcher.need_not(wanted))?;
+        let wanted = self
+            .queue()
+            .next(process, |wanted| self.fetcher.need_not(wanted) || self.fetcher.would_keep(wanted).is_err())?;
         let (key, size) = (wanted.key(), wanted.record().size);
         // At once: whether the next one may begin depends on it.
         let landed = self.fetcher.set_off(&wanted, turn);
@@ -232,6 +238,9 @@ impl Fetcher {
         if flights.contains_key(&key) || flights.len() >= MAX_FLIGHTS || self.failures.recent(key).is_some() {
             return None;
         }
+        if !self.may_write_beside(wanted, &flights) {
+            return None;
+        }
         let (flight, receiver) = Flight::new(wanted, Cause::Plan);
         let landed = Landed::new(&flight, receiver);
         flights.insert(key, Arc::clone(&flight));
@@ -244,6 +253,20 @@ impl Fetcher {
         let flights = self.flights();
         let before = flights.values().filter(|flight| (flight.is_asked() || flight.planned) && !flight.is_still(STILL));
         before.map(|flight| flight.left()).sum::<u64>() >= REST_OF_LINE
+    }
+
+    /// Whether a package would be kept if it were fetched now.
+    ///
+    /// # Errors
+    /// It would not: why.
+    pub fn would_keep(&self, wanted: &Wanted) -> Result<(), Unkeepable> {
+        self.store.would_keep(wanted.record().size)
+    }
+
+    /// Whether it may be written today besides what is going to be downloaded, of which the store does not know yet.
+    pub(super) fn may_write_beside(&self, wanted: &Wanted, flights: &HashMap<Key, Arc<Flight>>) -> bool {
+        let coming = flights.values().filter(|flight| !flight.placed.load(Ordering::Relaxed));
+        self.store.may_write(coming.fold(wanted.record().size, |sum, flight| sum.saturating_add(flight.size)))
     }
 
     /// Whether it is in the cache, most likely.

@@ -196,7 +196,7 @@ fn log_fetched(entry: &Entry, body: &Body, stream: &BodyStream<'_>, took: Durati
 }
 
 /// A body that lies in the cache unproved may be it: proving that is cheaper than fetching it again.
-pub(super) async fn adopt(fetcher: &Arc<Fetcher>, origin: &Arc<Origin>, entry: &Entry) -> Option<Body> {
+async fn adopt(fetcher: &Arc<Fetcher>, origin: &Arc<Origin>, entry: &Entry) -> Option<Body> {
     let (fetcher, origin, entry) = (Arc::clone(fetcher), Arc::clone(origin), entry.clone());
     let proved = tokio::task::spawn_blocking(move || {
         let candidates = fetcher.store.unproved(entry.id(), entry.size, &origin.policy);
@@ -207,7 +207,7 @@ pub(super) async fn adopt(fetcher: &Arc<Fetcher>, origin: &Arc<Origin>, entry: &
     proved.await.ok().flatten()
 }
 
-fn adopt_one(fetcher: &Fetcher, origin: &Origin, entry: &Entry, candidate: Unproved) -> Option<Body> {
+pub(super) fn adopt_one(fetcher: &Fetcher, origin: &Origin, entry: &Entry, candidate: Unproved) -> Option<Body> {
     let Unproved { digest, file, own } = candidate;
     match recheck(file, entry.clone(), &origin.policy) {
         Ok(verified) => {
@@ -282,6 +282,7 @@ impl Flight {
             heard: AtomicU64::new(0),
             planned: cause == Cause::Plan,
             asked: AtomicBool::new(cause == Cause::Open),
+            placed: AtomicBool::new(false),
             ahead: AtomicUsize::new(0),
         };
         (Arc::new(flight), receiver)

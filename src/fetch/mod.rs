@@ -32,6 +32,7 @@ mod origin;
 mod plan;
 mod queue;
 mod receive;
+mod reclaim;
 mod standing;
 mod traces;
 mod verdicts;
@@ -178,6 +179,8 @@ struct Flight {
     heard: AtomicU64,
     /// A plan has it.
     planned: bool,
+    /// The store knows of it, and counts it.
+    placed: AtomicBool,
     /// Somebody has opened it; until then, it is fetched ahead.
     asked: AtomicBool,
     /// Of those that wait for it, whoever fetches it ahead; no open.
@@ -272,19 +275,9 @@ impl Fetcher {
         !self.store.pins().iter().any(|pin| pin.id == id) && self.store.forget(id).is_some()
     }
 
-    /// How many packages that are not here a session may open within [`MASS_READ_WINDOW`] if it is no emerge; 0: any number.
+    /// How many packages that are not here a job may open within [`MASS_READ_WINDOW`] if it is no emerge; 0: any number.
     pub fn set_mass_read(&self, most: u32) {
         self.guard.set(most);
-    }
-
-    /// Looks whether a body that lies in the cache unproved is it, and takes that back. Reads it whole.
-    pub async fn prove(self: &Arc<Self>, wanted: &Wanted) -> bool {
-        if self.here(wanted.record(), &wanted.origin().policy).is_some() {
-            return false;
-        }
-        let of = wanted.clone();
-        let Ok(Ok(entry)) = tokio::task::spawn_blocking(move || of.entry()).await else { return false };
-        flight::adopt(self, wanted.origin(), &entry).await.is_some()
     }
 
     /// Forgets failures: the next open tries again.

@@ -156,6 +156,7 @@ fn receive(
         Place::Memory => fetcher.store.in_memory(entry.size),
     };
     let incoming = incoming.map_err(Failure::Store)?;
+    flight.placed.store(true, Ordering::Relaxed);
     let file = incoming.file().map_err(Failure::Disk)?;
     let mut receiver = Receiver::new(file, entry.clone(), origin.policy.clone());
     loop {

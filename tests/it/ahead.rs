@@ -181,6 +181,24 @@ fn no_further_ahead_than_a_part_of_the_cache() {
 }
 
 #[test]
+fn what_would_not_be_kept_is_fetched_once() {
+    if !can_mount() {
+        return;
+    }
+    let packages: [Package; 4] = packages(50_000);
+    let origin = Origin::with(&packages);
+    // Nothing can leave so much of a disk free.
+    let mounted = Options::new(origin.url()).with(["--min-free", "1000T"]).mount();
+    let mut emerge = Emerge::with_plan(&packages);
+    emerge.opens(&mounted, &packages[0]);
+    // What would be fetched ahead would be now.
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(origin.package_requests(), 1);
+    packages[1..].iter().for_each(|package| emerge.opens(&mounted, package));
+    assert_eq!(origin.package_requests(), 4);
+}
+
+#[test]
 fn what_somebody_waits_for_comes_first() {
     if !can_mount() {
         return;
