@@ -3,6 +3,7 @@
 mod calls;
 mod content;
 mod portage;
+mod resent;
 mod trouble;
 
 use std::collections::BTreeMap;
