@@ -2,6 +2,7 @@
 
 mod calls;
 mod content;
+mod moves;
 mod portage;
 mod resent;
 mod trouble;
