@@ -2,6 +2,7 @@
 
 mod calls;
 mod content;
+mod killed;
 mod moves;
 mod portage;
 mod resent;
