@@ -8,6 +8,7 @@ mod writing;
 
 use std::ffi::OsStr;
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -21,11 +22,11 @@ use fuser::{
 use super::attr::{Attr, Owner, Validity};
 use super::ledger::Agreement;
 use super::{FsError, xattrs};
-use crate::local::Access;
+use crate::local::{self, Access};
 use crate::metrics::{Operation, Timed};
 use crate::tree::Inode;
 pub(super) use shared::Shared;
-use types::{BLOCK, caller, failed, file_attr, file_type, ttl};
+use types::{BLOCK, asked, caller, failed, file_attr, file_type, ttl};
 
 /// Requests that the kernel may have under way in the background, reading ahead.
 const MAX_BACKGROUND: u16 = 64;
@@ -230,27 +231,39 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         let (_unpaused, timed) = (self.0.unpaused(), self.timed(Operation::Change));
-        answer_entry(writing::make_node(&self.0, caller(request), Inode(parent.0), name, mode), timed, reply);
+        let place = (Inode(parent.0), name);
+        let made = writing::make_node(&self.0, caller(request), place, mode, asked(request));
+        answer_entry(made, timed, reply);
     }
 
     fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, reply: ReplyEntry) {
         let (_unpaused, timed) = (self.0.unpaused(), self.timed(Operation::Change));
-        answer_entry(self.0.operations.make_directory(caller(request), Inode(parent.0), name, mode), timed, reply);
+        let (operations, parent) = (&self.0.operations, Inode(parent.0));
+        let made = operations.make_directory(caller(request), parent, name, mode);
+        let made = asked(request).made(operations, (parent, name), made, |_, stat| stat.is_directory());
+        answer_entry(made, timed, reply);
     }
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let (_unpaused, timed) = (self.0.unpaused(), self.timed(Operation::Change));
-        answer(self.0.operations.unlink(caller(request), Inode(parent.0), name), timed, reply);
+        let removed = self.0.operations.unlink(caller(request), Inode(parent.0), name);
+        answer(asked(request).removed(removed), timed, reply);
     }
 
     fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let (_unpaused, timed) = (self.0.unpaused(), self.timed(Operation::Change));
-        answer(self.0.operations.remove_directory(caller(request), Inode(parent.0), name), timed, reply);
+        let removed = self.0.operations.remove_directory(caller(request), Inode(parent.0), name);
+        answer(asked(request).removed(removed), timed, reply);
     }
 
     fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
         let (_unpaused, timed) = (self.0.unpaused(), self.timed(Operation::Change));
-        answer_entry(self.0.operations.symlink(caller(request), Inode(parent.0), name, target), timed, reply);
+        let (operations, parent) = (&self.0.operations, Inode(parent.0));
+        let made = operations.symlink(caller(request), parent, name, target);
+        let is_it = |path: &Path, _: &local::Stat| {
+            operations.layer().read_link(path).is_ok_and(|there| there.as_bytes() == target.as_os_str().as_bytes())
+        };
+        answer_entry(asked(request).made(operations, (parent, name), made, is_it), timed, reply);
     }
 
     fn rename(
@@ -264,13 +277,15 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let (from, to) = ((Inode(parent.0), name), (Inode(new_parent.0), new_name));
-        writing::rename(&self.0, caller(request), from, to, flags, reply);
+        writing::rename(&self.0, (caller(request), asked(request)), from, to, flags, reply);
     }
 
     fn link(&self, request: &Request, inode: INodeNo, new_parent: INodeNo, new_name: &OsStr, reply: ReplyEntry) {
         let (_unpaused, timed) = (self.0.unpaused(), self.timed(Operation::Change));
-        let (inode, parent) = (Inode(inode.0), Inode(new_parent.0));
-        answer_entry(self.0.operations.link(caller(request), inode, parent, new_name), timed, reply);
+        let (operations, inode, parent) = (&self.0.operations, Inode(inode.0), Inode(new_parent.0));
+        let made = operations.link(caller(request), inode, parent, new_name);
+        let made = asked(request).made(operations, (parent, new_name), made, |_, stat| stat.number == inode.0);
+        answer_entry(made, timed, reply);
     }
 
     fn create(
@@ -283,7 +298,7 @@ impl Filesystem for Adapter {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        open::create(&self.0, caller(request), (Inode(parent.0), name), mode, flags, reply);
+        open::create(&self.0, (caller(request), asked(request)), (Inode(parent.0), name), mode, flags, reply);
     }
 
     fn write(

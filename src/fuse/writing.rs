@@ -67,7 +67,7 @@ impl Operations {
         }
     }
 
-    fn made(&self, path: &Path, inode: Inode, stat: &Stat) -> (Attr, Validity) {
+    pub(super) fn made(&self, path: &Path, inode: Inode, stat: &Stat) -> (Attr, Validity) {
         self.layer().told(inode.0, path);
         (Attr::of_local(inode, stat), if stat.is_directory() { Validity::Directory } else { Validity::Fleeting })
     }
@@ -162,7 +162,7 @@ impl Operations {
             return Ok(());
         }
         if local::is_own(&path) {
-            return Err(FsError::Index);
+            return Err(if path.as_os_str() == COMPRESSED { FsError::NotFound } else { FsError::Index });
         }
         if let Some(stat) = self.local(&path)? {
             self.layer().unlink(caller, &path, stat.number)?;
@@ -326,8 +326,11 @@ impl Operations {
     pub(super) fn stand_in(&self, path: &str, copy: Option<(&File, i64)>) -> Result<(), FsError> {
         let path = Path::new(path);
         self.layer().make_directories(Caller::DAEMON, path.parent().unwrap_or(Path::new("")))?;
-        self.layer().stand_in(path, copy)?;
-        self.touched(path);
+        match self.layer().stand_in(path, copy) {
+            // Somebody was faster, or this is asked for once more.
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error.into()),
+            _ => self.touched(path),
+        }
         Ok(())
     }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use fuser::{FileHandle, FopenFlags, Generation, OpenFlags, ReplyCreate, ReplyOpen};
 
 use super::super::ops::{Opening, Place};
+use super::super::resent::Asked;
 use super::super::{FsError, waiting};
 use super::Shared;
 use super::types::{failed, file_attr, ttl};
@@ -122,7 +123,7 @@ async fn wait_and_answer(
 
 pub(super) fn create(
     shared: &Shared,
-    caller: Caller,
+    (caller, asked): (Caller, Asked),
     (parent, name): (Inode, &OsStr),
     mode: u32,
     flags: i32,
@@ -131,7 +132,8 @@ pub(super) fn create(
     let mut timed = Timed::begin(&shared.metrics, Operation::Change);
     let flags = OFlags::from_bits_retain(flags.cast_unsigned());
     let _unpaused = shared.unpaused();
-    match shared.operations.create(caller, parent, name, mode, flags) {
+    let made = shared.operations.create(caller, parent, name, mode, flags);
+    match asked.created(&shared.operations, (parent, name), made) {
         Ok((file, attr, validity)) => {
             let (ttl, attributes, generation) = (ttl(validity), file_attr(&attr), Generation(attr.generation));
             let handle = FileHandle(attr.inode.0);

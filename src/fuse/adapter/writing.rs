@@ -9,6 +9,7 @@ use rustix::fs::FallocateFlags;
 
 use super::super::FsError;
 use super::super::attr::{Attr, Validity};
+use super::super::resent::Asked;
 use super::super::writing::Renaming;
 use super::{Operation, Shared, Timed, answer};
 use crate::local::{Caller, Errno, FileType, OFlags, Replace};
@@ -17,7 +18,7 @@ use crate::tree::Inode;
 /// A new `Packages` can take a while to be read and written: not on a FUSE thread.
 pub(super) fn rename(
     shared: &Arc<Shared>,
-    caller: Caller,
+    (caller, asked): (Caller, Asked),
     from: (Inode, &OsStr),
     to: (Inode, &OsStr),
     flags: RenameFlags,
@@ -30,7 +31,8 @@ pub(super) fn rename(
         _ => return answer(Err(Errno::INVAL.into()), timed, reply),
     };
     let _unpaused = shared.unpaused();
-    match shared.operations.rename(caller, from, to, replace) {
+    let renamed = shared.operations.rename(caller, from, to, replace);
+    match asked.renamed(&shared.operations, to, renamed) {
         Ok(Renaming::Done) => reply.ok(),
         Ok(Renaming::Index(new)) => {
             let shared = Arc::clone(shared);
@@ -53,14 +55,15 @@ pub(super) fn rename(
 pub(super) fn make_node(
     shared: &Shared,
     caller: Caller,
-    parent: Inode,
-    name: &OsStr,
+    (parent, name): (Inode, &OsStr),
     mode: u32,
+    asked: Asked,
 ) -> Result<(Attr, Validity), FsError> {
     if FileType::from_raw_mode(mode) != FileType::RegularFile {
         return Err(Errno::PERM.into());
     }
-    let (_, attr, validity) = shared.operations.create(caller, parent, name, mode, OFlags::EXCL)?;
+    let made = shared.operations.create(caller, parent, name, mode, OFlags::EXCL);
+    let (_, attr, validity) = asked.created(&shared.operations, (parent, name), made)?;
     Ok((attr, validity))
 }
 

@@ -2,7 +2,10 @@
 
 mod calls;
 mod content;
+mod killed;
+mod moves;
 mod portage;
+mod resent;
 mod trouble;
 
 use std::collections::BTreeMap;
