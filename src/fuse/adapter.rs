@@ -74,9 +74,9 @@ impl Filesystem for Adapter {
         self.0.end();
     }
 
-    fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+    fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let timed = self.timed(Operation::Lookup);
-        answer_entry(self.0.operations.lookup(Inode(parent.0), name), timed, reply);
+        answer_entry(self.0.operations.lookup(caller(request), Inode(parent.0), name), timed, reply);
     }
 
     fn forget(&self, _request: &Request, inode: INodeNo, lookups: u64) {
@@ -130,9 +130,9 @@ impl Filesystem for Adapter {
         reply.error(Errno::ENOSYS);
     }
 
-    fn readdir(&self, _request: &Request, inode: INodeNo, _handle: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+    fn readdir(&self, request: &Request, inode: INodeNo, _handle: FileHandle, offset: u64, mut reply: ReplyDirectory) {
         let timed = self.timed(Operation::Readdir);
-        let told = self.0.operations.list(Inode(inode.0), offset, &mut |at, name, attr, _| {
+        let told = self.0.operations.list(caller(request), Inode(inode.0), offset, &mut |at, name, attr, _| {
             reply.add(INodeNo(attr.inode.0), at, file_type(attr.kind), name)
         });
         match told {
@@ -143,14 +143,14 @@ impl Filesystem for Adapter {
 
     fn readdirplus(
         &self,
-        _request: &Request,
+        request: &Request,
         inode: INodeNo,
         _handle: FileHandle,
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
         let (operations, timed) = (&self.0.operations, self.timed(Operation::Readdir));
-        let told = operations.list(Inode(inode.0), offset, &mut |at, name, attr, validity| {
+        let told = operations.list(caller(request), Inode(inode.0), offset, &mut |at, name, attr, validity| {
             // The kernel must not link `.` and `..` into its tree of names.
             let dots = name == "." || name == "..";
             let ttl = if dots { Duration::ZERO } else { ttl(validity) };
@@ -207,8 +207,14 @@ impl Filesystem for Adapter {
     ) {
         let (_unpaused, timed) = (self.0.unpaused(), self.timed(Operation::Change));
         let change = types::change(mode, uid, gid, size, (atime, mtime));
-        let file = handle.and_then(|handle| self.0.handles.file(Inode(handle.0)));
-        let changed = self.0.operations.change(caller(request), Inode(inode.0), file.as_deref(), &change);
+        let (inode, caller) = (Inode(inode.0), caller(request));
+        let file = handle.and_then(|handle| self.0.local_file(Inode(handle.0)));
+        let mut changed = self.0.operations.change(caller, inode, file.as_deref(), &change);
+        // It has no name any more, and somebody has it open.
+        let nameless = changed.as_ref().is_err_and(|error| error.errno() == libc::ESTALE) && change.size.is_none();
+        if let Some(file) = self.0.handles.file(inode).filter(|_| nameless) {
+            changed = self.0.operations.change(caller, inode, Some(&file), &change);
+        }
         answer_attr(changed, timed, reply);
     }
 

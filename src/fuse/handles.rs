@@ -20,6 +20,8 @@ struct OpenInode {
     file: Option<Arc<File>>,
     /// Of something that never changes.
     attributes: Option<Attributes>,
+    /// Of a local file: tells it from one that has its number later.
+    generation: u64,
     /// Somebody may have written to it.
     written: bool,
     /// The kernel's name for the file, where reads pass through.
@@ -49,7 +51,8 @@ impl Handles {
             let backing = record.backing().map(|id| Arc::new(back(id)));
             let written = local::is_number(record.inode.0);
             let (file, attributes) = (record.file(), record.attributes());
-            let open = OpenInode { file, attributes, written, backing, opens: record.opens };
+            let (generation, opens) = (record.generation(), record.opens);
+            let open = OpenInode { file, attributes, generation, written, backing, opens };
             table.open.insert(record.inode, open);
         }
     }
@@ -75,12 +78,16 @@ impl Handles {
             Entry::Vacant(entry) => {
                 let backing = back(file).map(Arc::new);
                 let id = backing.as_ref().map(|backing| backing.id());
+                let generation = if attributes.is_none() { local::generation_of(file) } else { 0 };
                 ledger.opened(&match attributes {
                     Some(attributes) => OpenRecord::new(attributes, id, file),
-                    None => OpenRecord::of_local(inode, id),
+                    None => OpenRecord::of_local(inode, generation, id),
                 });
-                let open = OpenInode { file: Some(Arc::clone(file)), attributes, written: false, backing, opens: 1 };
-                entry.insert(open).backing.clone()
+                let file = Some(Arc::clone(file));
+                entry
+                    .insert(OpenInode { file, attributes, generation, written: false, backing, opens: 1 })
+                    .backing
+                    .clone()
             }
         }
     }
@@ -123,6 +130,11 @@ impl Handles {
     /// Of a file that is open, also when its generation is gone.
     pub(super) fn attributes(&self, inode: Inode) -> Option<Attributes> {
         self.lock().open.get(&inode).and_then(|open| open.attributes)
+    }
+
+    /// Of a local file that is open.
+    pub(super) fn generation(&self, inode: Inode) -> Option<u64> {
+        self.lock().open.get(&inode).map(|open| open.generation)
     }
 
     /// Does something with the ledger.
@@ -204,6 +216,7 @@ mod tests {
             |inode, back: Option<u32>| opened(&later, &body, attributes(inode), |_| back.map(backing)).map(|b| b.id());
         assert_eq!((open(5, Some(9)), open(6, Some(9)), open(7, Some(9))), (Some(1), None, Some(9)));
         (0..3).for_each(|_| _ = later.release(Inode(6)));
+        assert!(later.generation(local) == handles.generation(local) && later.generation(local) != Some(0));
         // It can change, and its path leads through the mount.
         assert!(later.file(local).is_none() && later.attributes(local).is_none() && later.release(local));
         assert!(later.attributes(Inode(6)).is_none());

@@ -118,13 +118,44 @@ impl Operations {
     }
 
     /// What `name` in a directory is. The kernel is told of it: what is local is remembered until it forgets.
-    pub(super) fn lookup(&self, parent: Inode, name: &OsStr) -> Result<(Attr, Validity), FsError> {
-        let path = self.directory_path(parent)?.join(name);
+    pub(super) fn lookup(&self, caller: Caller, parent: Inode, name: &OsStr) -> Result<(Attr, Validity), FsError> {
+        let directory = self.directory_path(parent)?;
+        self.may(caller, &directory, Access::EXEC_OK)?;
+        let path = directory.join(name);
         let (attr, validity, stat) = self.look(parent, name, &path)?;
         if stat.is_some() {
             self.layer().told(attr.inode.0, &path);
         }
         Ok((attr, validity))
+    }
+
+    /// Whether the caller may search or list a directory. What the kernel remembers it asks nobody about: this keeps from others
+    /// what nobody was shown yet.
+    pub(super) fn may(&self, caller: Caller, directory: &Path, access: Access) -> Result<(), FsError> {
+        if caller.uid == 0 {
+            return Ok(());
+        }
+        let open = |stat: Stat| {
+            let bits = access.bits() as u16;
+            stat.mode & (bits << 6 | bits << 3 | bits) == (bits << 6 | bits << 3 | bits)
+        };
+        let is_open = |path: &Path| self.layer().stat(path).map(open);
+        match is_open(directory).or_else(|_| is_open(Path::new(""))) {
+            Ok(true) => Ok(()),
+            _ => self.directory_access(caller, directory, access),
+        }
+    }
+
+    /// Whether the caller may read the index, which has the permissions of the one beneath.
+    pub(super) fn may_read_index(&self, caller: Caller, name: &str) -> Result<(), FsError> {
+        let all = |stat: Stat| stat.mode & 0o444 == 0o444;
+        if caller.uid == 0 || self.layer().index_stat().is_none_or(all) {
+            return Ok(());
+        }
+        match self.layer().access(caller, Path::new(name), Access::READ_OK) {
+            Err(Errno::NOENT) => Ok(self.layer().access(caller, Path::new(PACKAGES), Access::READ_OK)?),
+            other => Ok(other?),
+        }
     }
 
     fn look(&self, parent: Inode, name: &OsStr, path: &Path) -> Result<(Attr, Validity, Option<Stat>), FsError> {
@@ -223,8 +254,9 @@ impl Operations {
 
     /// Tells of the names in a directory from position `offset` on: `.`, `..`, what the binhosts have, what is local. The
     /// positions of the first two depend on the generation alone, those of local names on nothing else.
-    pub(super) fn list(&self, inode: Inode, offset: u64, told: Told<'_>) -> Result<(), FsError> {
+    pub(super) fn list(&self, caller: Caller, inode: Inode, offset: u64, told: Told<'_>) -> Result<(), FsError> {
         let path = self.directory_path(inode)?;
+        self.may(caller, &path, Access::READ_OK)?;
         let (own, _) = self.attributes(inode)?;
         let mut beneath: HashMap<OsString, Name> = match self.layer().list(&path) {
             Ok(names) => names.into_iter().map(|name| (name.name.clone(), name)).collect(),
@@ -362,12 +394,14 @@ impl Operations {
         }
     }
 
-    /// What is read of an inode that a daemon before this one opened. It cannot be found where its last name is gone, or its
+    /// What is read of an inode that a daemon before this one opened; `generation`: of a local one. It cannot be found where its last name is gone, or its
     /// index is no longer made.
-    pub(super) fn reopen(&self, inode: Inode) -> Result<Reopening, FsError> {
+    pub(super) fn reopen(&self, inode: Inode, generation: Option<u64>) -> Result<Reopening, FsError> {
         match self.place(inode)? {
-            Place::Local(path, _) => {
-                let file = self.layer().open_file(Caller::DAEMON, &path, OFlags::RDONLY)?;
+            // The file of that number is gone, and another one has it now.
+            Place::Local(_, stat) if generation != Some(stat.generation) => Err(FsError::Stale),
+            Place::Local(path, stat) => {
+                let file = self.layer().open_file(Caller::DAEMON, &path, &stat, OFlags::RDONLY)?;
                 Ok(Reopening::Ready(Arc::new(file)))
             }
             Place::Compressed(file, _) => Ok(Reopening::Ready(file)),

@@ -53,10 +53,11 @@ impl Asked {
         })
     }
 
-    /// Of a new file: nobody can have written to it yet.
+    /// Of a new file: it is the caller's, and nobody can have written to it yet.
     pub(super) fn created(
         self,
         operations: &Operations,
+        caller: Caller,
         place: Place<'_>,
         made: Result<(File, Attr, Validity), FsError>,
     ) -> Result<(File, Attr, Validity), FsError> {
@@ -64,14 +65,15 @@ impl Asked {
             Err(error) if self.again(&error, false) => error,
             other => return other,
         };
-        let opened = operations.directory_path(place.0).and_then(|directory| {
-            let path = directory.join(place.1);
-            Ok(operations.layer().open_file(Caller::DAEMON, &path, OFlags::RDWR)?)
-        });
-        match (opened, operations.found(place, |_, stat| stat.is_file() && stat.size == 0)) {
-            (Ok(file), Ok(Some((attr, validity)))) => Ok((file, attr, validity)),
-            _ => Err(error),
-        }
+        let opened = || {
+            let path = operations.directory_path(place.0)?.join(place.1);
+            let own = |stat: &Stat| stat.is_file() && stat.size == 0 && stat.uid == caller.uid;
+            let stat = operations.local(&path)?.filter(own).ok_or(FsError::Exists)?;
+            let file = operations.layer().open_file(Caller::DAEMON, &path, &stat, OFlags::RDWR)?;
+            let (attr, validity) = operations.made(&path, Inode(stat.number), &stat);
+            Ok::<_, FsError>((file, attr, validity))
+        };
+        opened().map_err(|_| error)
     }
 
     /// Of a rename to `to`.

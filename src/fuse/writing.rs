@@ -256,7 +256,7 @@ impl Operations {
         if *compressed {
             self.front().compress(*stat)?;
         } else {
-            let written = self.layer().open_file(Caller::DAEMON, from, OFlags::RDONLY)?;
+            let written = self.layer().open_file(Caller::DAEMON, from, stat, OFlags::RDONLY)?;
             self.front().replace(written, *stat)?;
         }
         Ok(self.layer().unlink(*caller, from, stat.number)?)
@@ -276,14 +276,18 @@ impl Operations {
             return Ok((Attr::of_local(inode, &stat), Validity::Fleeting));
         }
         match self.place(inode)? {
-            Place::Local(path, _) => {
-                let stat = self.layer().change(caller, &path, change)?;
+            Place::Local(path, is) => {
+                let stat = self.layer().change(caller, &path, &is, change)?;
                 self.touched(&path);
                 Ok((Attr::of_local(inode, &stat), Validity::Fleeting))
             }
             Place::Directory(path) => {
                 self.layer().make_directories(caller, &path)?;
-                self.layer().change(caller, &path, change)?;
+                let is = self.layer().stat(&path)?;
+                if !is.is_directory() {
+                    return Err(FsError::Stale);
+                }
+                self.layer().change(caller, &path, &is, change)?;
                 self.attributes(inode)
             }
             Place::Remote(tree, Node::Package(at)) if change.size.is_some() => {
@@ -309,11 +313,12 @@ impl Operations {
             _ => INDEX,
         };
         let change = Change { atime: None, mtime: None, ..*change };
-        match self.layer().change(caller, Path::new(name), &change) {
-            // There is nothing beneath yet: then it is root's.
-            Ok(_) | Err(Errno::NOENT) => self.attributes(inode),
-            Err(error) => Err(error.into()),
+        let path = Path::new(name);
+        // There is nothing beneath yet: then it is root's.
+        if let Ok(is) = self.layer().stat(path) {
+            self.layer().change(caller, path, &is, &change)?;
         }
+        self.attributes(inode)
     }
 
     /// Whether the caller may have a copy of a binhost's package beneath, which is root's.
@@ -346,9 +351,10 @@ impl Operations {
 
     /// fsync(2) of a directory.
     pub(super) fn sync_directory(&self, inode: Inode) -> Result<(), FsError> {
-        match self.layer().open_file(Caller::DAEMON, &self.directory_path(inode)?, OFlags::RDONLY) {
-            Ok(directory) => directory.sync_all().map_err(io::Error::into),
-            Err(_) => Ok(()),
+        match self.layer().sync_directory(&self.directory_path(inode)?) {
+            // What is not beneath has not changed.
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(()),
+            other => Ok(other?),
         }
     }
 }

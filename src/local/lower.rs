@@ -137,6 +137,12 @@ pub(super) fn stat_at(directory: impl AsFd, name: &OsStr) -> Result<Stat, Errno>
     Ok(rustix::fs::statx(directory, name, flags, StatxFlags::BASIC_STATS | StatxFlags::BTIME)?.into())
 }
 
+/// See [`Stat::generation`]; 0 where the file system does not know.
+#[must_use]
+pub fn generation_of(file: &File) -> u64 {
+    stat_of(file).map_or(0, |stat| stat.generation)
+}
+
 /// Attributes of an open file.
 pub(super) fn stat_of(file: impl AsFd) -> Result<Stat, Errno> {
     Ok(rustix::fs::statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS | StatxFlags::BTIME)?.into())

@@ -36,7 +36,7 @@ use std::path::{Path, PathBuf};
 
 pub use beneath::{COMPRESSED, NoPackages, Prepared, is_own};
 pub use caller::Caller;
-pub use lower::Name;
+pub use lower::{Name, generation_of};
 pub use operations::{Change, Replace};
 pub use pickup::is_package;
 use rustix::fs::Mode;
@@ -133,7 +133,8 @@ impl Layer {
     #[must_use]
     pub fn locate(&self, number: u64, is_it: impl Fn(&Path, &Stat) -> bool) -> Option<(PathBuf, Stat)> {
         let there = |path: PathBuf| {
-            let stat = self.stat(&path).ok().filter(|stat| is_it(&path, stat))?;
+            // The indexes have other numbers, and no descriptor of anybody's leads to them.
+            let stat = self.stat(&path).ok().filter(|stat| !is_own(&path) && is_it(&path, stat))?;
             Some((path, stat))
         };
         if let Some(found) = self.known.paths(number).into_iter().find_map(there) {

@@ -1,6 +1,6 @@
 //! What can be done with files and directories beneath, as whoever asks.
 
-use std::ffi::{CString, OsString};
+use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
@@ -83,18 +83,38 @@ impl Layer {
         if path.as_os_str().is_empty() {
             return caller.act(|| rustix::fs::accessat(self.lower.root(), ".", access, AtFlags::EACCESS));
         }
-        let (parent, name) = self.lower.parent(path)?;
-        caller.act(|| rustix::fs::accessat(&parent, name, access, flags))
+        caller.act(|| {
+            let (parent, name) = self.lower.parent(path)?;
+            rustix::fs::accessat(&parent, name, access, flags)
+        })
     }
 
-    /// Opens a file as the caller with `flags` (access mode, O_TRUNC), for reading and writing where that can be.
+    /// Opens the file that `is` says what it is as the caller with `flags` (access mode, O_APPEND, O_TRUNC), for reading and
+    /// writing where that can be.
     ///
     /// # Errors
-    /// Of openat2(2).
-    pub fn open_file(&self, caller: Caller, path: &Path, flags: OFlags) -> Result<File, Errno> {
-        let flags = flags & (OFlags::ACCMODE | OFlags::TRUNC);
-        let asked = caller.act(|| self.lower.open_at(path, flags | OFlags::NONBLOCK, Mode::empty()))?;
+    /// ESTALE: another file is there by now. Or of openat2(2).
+    pub fn open_file(&self, caller: Caller, path: &Path, is: &Stat, flags: OFlags) -> Result<File, Errno> {
+        let truncate = flags.contains(OFlags::TRUNC);
+        let mode = match flags & OFlags::ACCMODE {
+            // What empties it needs the right to write.
+            OFlags::RDONLY if truncate => OFlags::RDWR,
+            mode => mode | flags & OFlags::APPEND,
+        };
+        let asked = caller.act(|| self.lower.open_at(path, mode | OFlags::NONBLOCK, Mode::empty()))?;
+        the_same(&asked, is)?;
+        if truncate {
+            rustix::fs::ftruncate(&asked, 0)?;
+        }
         self.for_all_opens(path, asked)
+    }
+
+    /// Writes a directory's names to the disk.
+    ///
+    /// # Errors
+    /// Of openat2(2) and fsync(2).
+    pub fn sync_directory(&self, path: &Path) -> Result<(), Errno> {
+        rustix::fs::fsync(self.lower.open_at(path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())?)
     }
 
     /// Makes a file and opens it.
@@ -113,7 +133,7 @@ impl Layer {
     /// One descriptor serves all opens of a file: what each of them may do is checked when it is opened, and by the kernel.
     fn for_all_opens(&self, path: &Path, asked: OwnedFd) -> Result<File, Errno> {
         match self.lower.open_at(path, OFlags::RDWR | OFlags::NONBLOCK, Mode::empty()) {
-            Ok(both) if stat_of(&both)?.number == stat_of(&asked)?.number => Ok(both.into()),
+            Ok(both) if stat_of(&both)?.is_of(&stat_of(&asked)?) => Ok(both.into()),
             _ => Ok(asked.into()),
         }
     }
@@ -123,8 +143,8 @@ impl Layer {
     /// # Errors
     /// Of mkdirat(2).
     pub fn make_directory(&self, caller: Caller, path: &Path, mode: u32) -> Result<Stat, Errno> {
-        let (parent, name) = self.lower.parent(path)?;
         without_umask();
+        let (parent, name) = self.parent_of(caller, path)?;
         caller.act(|| rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(mode & 0o7777)))?;
         stat_at(&parent, name)
     }
@@ -168,7 +188,7 @@ impl Layer {
     /// # Errors
     /// Of unlinkat(2).
     pub fn unlink(&self, caller: Caller, path: &Path, number: u64) -> Result<(), Errno> {
-        let (parent, name) = self.lower.parent(path)?;
+        let (parent, name) = self.parent_of(caller, path)?;
         caller.act(|| rustix::fs::unlinkat(&parent, name, AtFlags::empty()))?;
         self.known.removed(number, path);
         Ok(())
@@ -179,7 +199,7 @@ impl Layer {
     /// # Errors
     /// Of unlinkat(2).
     pub fn remove_directory(&self, caller: Caller, path: &Path, number: u64) -> Result<(), Errno> {
-        let (parent, name) = self.lower.parent(path)?;
+        let (parent, name) = self.parent_of(caller, path)?;
         caller.act(|| rustix::fs::unlinkat(&parent, name, AtFlags::REMOVEDIR))?;
         self.known.removed(number, path);
         Ok(())
@@ -190,8 +210,8 @@ impl Layer {
     /// # Errors
     /// EXDEV for a directory; else of renameat2(2).
     pub fn rename(&self, caller: Caller, number: u64, from: &Path, to: &Path, replace: Replace) -> Result<(), Errno> {
-        let (from_parent, from_name) = self.lower.parent(from)?;
-        let (to_parent, to_name) = self.lower.parent(to)?;
+        let (from_parent, from_name) = self.parent_of(caller, from)?;
+        let (to_parent, to_name) = self.parent_of(caller, to)?;
         if stat_at(&from_parent, from_name)?.is_directory() {
             return Err(Errno::XDEV);
         }
@@ -214,8 +234,8 @@ impl Layer {
     /// # Errors
     /// Of linkat(2).
     pub fn link(&self, caller: Caller, from: &Path, to: &Path) -> Result<Stat, Errno> {
-        let (from_parent, from_name) = self.lower.parent(from)?;
-        let (to_parent, to_name) = self.lower.parent(to)?;
+        let (from_parent, from_name) = self.parent_of(caller, from)?;
+        let (to_parent, to_name) = self.parent_of(caller, to)?;
         caller.act(|| rustix::fs::linkat(&from_parent, from_name, &to_parent, to_name, AtFlags::empty()))?;
         stat_at(&to_parent, to_name)
     }
@@ -225,7 +245,7 @@ impl Layer {
     /// # Errors
     /// Of symlinkat(2).
     pub fn symlink(&self, caller: Caller, target: &Path, path: &Path) -> Result<Stat, Errno> {
-        let (parent, name) = self.lower.parent(path)?;
+        let (parent, name) = self.parent_of(caller, path)?;
         caller.act(|| rustix::fs::symlinkat(target, &parent, name))?;
         stat_at(&parent, name)
     }
@@ -239,20 +259,29 @@ impl Layer {
         rustix::fs::readlinkat(&parent, name, Vec::new())
     }
 
-    /// Changes attributes of what is at `path`, and says what they are then.
+    /// The directory that `path` is in, and its name there: found with the caller's rights, as everything on the way has to be.
+    fn parent_of<'a>(&self, caller: Caller, path: &'a Path) -> Result<(OwnedFd, &'a OsStr), Errno> {
+        caller.act(|| self.lower.parent(path))
+    }
+
+    /// Changes attributes of what `is` at `path`, and says what they are then.
     ///
     /// # Errors
-    /// EPERM, or of the system call that does it.
-    pub fn change(&self, caller: Caller, path: &Path, change: &Change) -> Result<Stat, Errno> {
-        let stat = self.stat(path)?;
-        if !matches!(stat.kind, FileType::RegularFile | FileType::Directory) {
+    /// ESTALE: something else is there by now. EPERM, or of the system call that does it.
+    pub fn change(&self, caller: Caller, path: &Path, is: &Stat, change: &Change) -> Result<Stat, Errno> {
+        if !matches!(is.kind, FileType::RegularFile | FileType::Directory) {
             return self.change_special(caller, path, change);
+        }
+        if !path.as_os_str().is_empty() {
+            self.parent_of(caller, path)?;
         }
         if let Some(size) = change.size {
             let file = caller.act(|| self.lower.open_at(path, OFlags::WRONLY | OFlags::NONBLOCK, Mode::empty()))?;
+            the_same(&file, is)?;
             rustix::fs::ftruncate(&file, size)?;
         }
         let file = self.lower.open_at(path, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty())?;
+        the_same(&file, is)?;
         change_open(caller, &file, &Change { size: None, ..*change })?;
         stat_of(&file)
     }
@@ -267,7 +296,7 @@ impl Layer {
     }
 
     fn change_special(&self, caller: Caller, path: &Path, change: &Change) -> Result<Stat, Errno> {
-        let (parent, name) = self.lower.parent(path)?;
+        let (parent, name) = self.parent_of(caller, path)?;
         let flags = AtFlags::SYMLINK_NOFOLLOW;
         if change.size.is_some() || change.mode.is_some() {
             return Err(Errno::OPNOTSUPP);
@@ -332,6 +361,11 @@ impl Read for Whole<'_> {
         self.offset += count as u64;
         Ok(count)
     }
+}
+
+/// Between looking and opening, another file may have got the name.
+fn the_same(file: impl AsFd, is: &Stat) -> Result<(), Errno> {
+    if stat_of(file)?.is_of(is) { Ok(()) } else { Err(Errno::STALE) }
 }
 
 fn change_open(caller: Caller, file: impl AsFd, change: &Change) -> Result<(), Errno> {

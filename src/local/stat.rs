@@ -43,6 +43,12 @@ impl Stat {
         self.kind == FileType::Directory
     }
 
+    /// Whether `other` is of the same file, and of the same kind.
+    #[must_use]
+    pub fn is_of(&self, other: &Self) -> bool {
+        (self.number, self.generation, self.kind) == (other.number, other.generation, other.kind)
+    }
+
     /// Whether it is a plain file.
     #[must_use]
     pub fn is_file(&self) -> bool {

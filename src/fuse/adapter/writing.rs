@@ -1,6 +1,7 @@
 //! Requests that change something.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
@@ -63,12 +64,12 @@ pub(super) fn make_node(
         return Err(Errno::PERM.into());
     }
     let made = shared.operations.create(caller, parent, name, mode, OFlags::EXCL);
-    let (_, attr, validity) = asked.created(&shared.operations, (parent, name), made)?;
+    let (_, attr, validity) = asked.created(&shared.operations, caller, (parent, name), made)?;
     Ok((attr, validity))
 }
 
 pub(super) fn write(shared: &Shared, handle: Inode, offset: u64, data: &[u8]) -> Result<u32, FsError> {
-    let file = shared.local_file(handle).ok_or(FsError::NotOpen)?;
+    let file = writable_file(shared, handle)?;
     let mut written = 0;
     while let Some(rest) = data.get(written..).filter(|rest| !rest.is_empty()) {
         match file.write_at(rest, offset + written as u64) {
@@ -83,8 +84,16 @@ pub(super) fn write(shared: &Shared, handle: Inode, offset: u64, data: &[u8]) ->
     Ok(written as u32)
 }
 
+/// A file that is open. What a daemon before this one opened to write is not written to where nothing is to be any more.
+fn writable_file(shared: &Shared, handle: Inode) -> Result<Arc<File>, FsError> {
+    if shared.operations.layer().is_read_only() {
+        return Err(FsError::ReadOnly);
+    }
+    shared.local_file(handle).ok_or(FsError::NotOpen)
+}
+
 pub(super) fn allocate(shared: &Shared, handle: Inode, offset: u64, length: u64, mode: i32) -> Result<(), FsError> {
-    let file = shared.local_file(handle).ok_or(FsError::NotOpen)?;
+    let file = writable_file(shared, handle)?;
     let mode = FallocateFlags::from_bits(mode.cast_unsigned()).ok_or(Errno::OPNOTSUPP)?;
     Ok(rustix::fs::fallocate(&file, mode, offset, length)?)
 }
