@@ -42,7 +42,12 @@ pub(super) async fn fly(
         Err(error) => {
             let seconds = started.elapsed().as_secs_f32();
             let advice = error.advice();
-            tracing::warn!("cannot be had: {} after {seconds:.1} s: {error}; {advice}", wanted.path());
+            let path = wanted.path();
+            tracing::warn!(
+                binhostfs.package = path,
+                binhostfs.reason = %error,
+                "cannot be had: {path} after {seconds:.1} s: {error}; {advice}"
+            );
             fetcher.failures.add(key, wanted.path(), error);
             if matches!(**error, FetchError::Refused { .. }) {
                 fetcher.metrics.refused.increase();
@@ -192,7 +197,14 @@ fn log_fetched(entry: &Entry, body: &Body, stream: &BodyStream<'_>, took: Durati
         Assurance::DigestsOnly => "digests only".to_owned(),
         Assurance::Signed(signer) => format!("signed by {}", signer.fingerprint),
     };
-    tracing::info!("fetched and verified {} ({bytes} bytes in {seconds:.2} s from {source}; {verdict})", entry.path);
+    tracing::info!(
+        binhostfs.package = %entry.path,
+        binhostfs.bytes = bytes,
+        binhostfs.source = source,
+        binhostfs.verdict = verdict,
+        "fetched and verified {} ({bytes} bytes in {seconds:.2} s from {source}; {verdict})",
+        entry.path
+    );
 }
 
 /// A body that lies in the cache unproved may be it: proving that is cheaper than fetching it again.
