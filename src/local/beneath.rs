@@ -14,7 +14,7 @@ use rustix::process::{Gid, Uid};
 
 use super::survey::Facts;
 use super::{INDEX, Layer, Stat, Survey, is_package, pickup};
-use crate::index::{Listing, Stanza};
+use crate::index::{Listed, Listing, Stanza};
 
 /// Name of the compressed index in PKGDIR.
 pub const COMPRESSED: &str = "Packages.gz";
@@ -40,13 +40,13 @@ pub struct Prepared {
 pub type NoPackages = HashSet<(String, Facts)>;
 
 impl Layer {
-    /// The listing that is beneath; an empty one where there is none.
+    /// The listing that is beneath, with those of its entries that are `wanted`; an empty one where there is none.
     ///
     /// # Errors
     /// It cannot be read.
-    pub fn listing(&self) -> io::Result<Listing> {
+    pub fn listing(&self, wanted: impl FnMut(&Listed) -> bool) -> io::Result<Listing> {
         match self.lower.read(Path::new(INDEX)) {
-            Ok(file) if file.metadata()?.is_file() => Listing::parse(file),
+            Ok(file) if file.metadata()?.is_file() => Listing::parse(file, wanted),
             Ok(_) | Err(Errno::NOENT | Errno::LOOP) => Ok(Listing::default()),
             Err(error) => Err(error.into()),
         }
@@ -106,7 +106,7 @@ impl Layer {
         let (more, timestamp) = (amended.unwrap_or_default(), amended.map(|_| now()));
         let written = source.write(|entry| survey.has(entry), more, timestamp, &mut file);
         let written = written.and_then(|()| file.sync_all());
-        match written.and_then(|()| Ok((Listing::parse(file.try_clone()?)?, file))) {
+        match written.and_then(|()| Ok((Listing::parse(file.try_clone()?, |_| true)?, file))) {
             Ok((listing, file)) => Ok(Prepared { listing, waits: Some(file) }),
             Err(error) => {
                 self.discard();
@@ -127,7 +127,7 @@ impl Layer {
         mut file: File,
     ) -> io::Result<Prepared> {
         source.write(|entry| survey.has(entry), more, Some(now()), &mut file)?;
-        Ok(Prepared { listing: Listing::parse(file)?, waits: None })
+        Ok(Prepared { listing: Listing::parse(file, |_| true)?, waits: None })
     }
 
     /// Puts what was prepared in the place of what was there, with owner and permissions as `like` has them, else as before.
@@ -184,7 +184,7 @@ impl Layer {
     fn write_compressed(&self) -> io::Result<(File, Option<i64>)> {
         let mut source = self.lower.read(Path::new(INDEX))?;
         let file = self.new_file()?;
-        let timestamp = Listing::parse(source.try_clone()?)?.header().timestamp();
+        let timestamp = Listing::parse(source.try_clone()?, |_| false)?.header().timestamp();
         let mtime = timestamp.and_then(|time| u32::try_from(time).ok()).unwrap_or_default();
         io::Seek::rewind(&mut source)?;
         let mut encoder = GzBuilder::new().mtime(mtime).write(&file, Compression::default());

@@ -94,13 +94,18 @@ impl Lower {
     }
 
     /// Tells `told` of everything beneath, directories before what is in them, until it says so. What cannot be listed is
-    /// passed over.
-    pub(super) fn walk(&self, told: &mut dyn FnMut(&Path, &Name) -> Walk) {
+    /// passed over, and told of in the end.
+    ///
+    /// # Errors
+    /// That of the first directory that is there and cannot be listed.
+    pub(super) fn walk(&self, told: &mut dyn FnMut(&Path, &Name) -> Walk) -> Result<(), Errno> {
         let mut pending = vec![PathBuf::new()];
+        let mut outcome = Ok(());
         while let Some(directory) = pending.pop() {
             let names = self.list(&directory).unwrap_or_else(|error| {
-                if !matches!(error, Errno::NOENT | Errno::XDEV) {
+                if !is_nowhere(error) {
                     tracing::warn!(directory = %directory.display(), %error, "listing local packages");
+                    outcome = outcome.and(Err(error));
                 }
                 Vec::new()
             });
@@ -110,19 +115,25 @@ impl Lower {
                     name.kind = self.stat(&path).map_or(FileType::Unknown, |stat| stat.kind);
                 }
                 if told(&path, &name) == Walk::Stop {
-                    return;
+                    return outcome;
                 }
                 if name.kind == FileType::Directory && path.components().count() < MAX_DEPTH {
                     pending.push(path);
                 }
             }
         }
+        outcome
     }
 
     /// A file for reading.
     pub(super) fn read(&self, path: &Path) -> Result<File, Errno> {
         Ok(self.open_at(path, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty())?.into())
     }
+}
+
+/// Whether it says that nothing of ours is there: gone meanwhile, another file system, or deeper than any path can say.
+pub(super) fn is_nowhere(error: Errno) -> bool {
+    matches!(error, Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV | Errno::NAMETOOLONG)
 }
 
 /// Whether to go on.

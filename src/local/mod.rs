@@ -143,7 +143,8 @@ impl Layer {
             return None;
         }
         let mut found = None;
-        self.lower.walk(&mut |path, _| {
+        // What cannot be listed is not where it is found.
+        let _ = self.lower.walk(&mut |path, _| {
             found = there(path.to_owned());
             if found.is_some() { Walk::Stop } else { Walk::Go }
         });

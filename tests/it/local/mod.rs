@@ -2,6 +2,7 @@
 
 mod calls;
 mod content;
+mod index;
 mod portage;
 mod trouble;
 
