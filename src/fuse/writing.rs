@@ -149,15 +149,14 @@ impl Operations {
         }
     }
 
-    /// A binhost's package stays in sight; its body leaves the cache.
+    /// A binhost's package stays in sight; its body leaves the cache. Blocks for [`COMPRESSED`]: a new index may be under way.
     pub(super) fn unlink(&self, caller: Caller, parent: Inode, name: &OsStr) -> Result<(), FsError> {
         self.writable()?;
         let directory = self.directory_path(parent)?;
         let path = directory.join(name);
         let write = Access::WRITE_OK | Access::EXEC_OK;
         if path.as_os_str() == COMPRESSED && self.front().compressed().is_some() {
-            self.directory_access(caller, &directory, write)?;
-            self.layer().remove_compressed()?;
+            self.layer().remove_compressed(caller)?;
             self.front().forget_compressed();
             return Ok(());
         }
@@ -232,7 +231,8 @@ impl Operations {
             if replace == Replace::No && (!compressed || self.front().compressed().is_some()) {
                 return Err(FsError::Exists);
             }
-            self.directory_access(caller, Path::new(""), Access::WRITE_OK | Access::EXEC_OK)?;
+            self.layer().may_remove(caller, &from)?;
+            self.layer().may_remove(caller, &to)?;
             return Ok(Renaming::Index(Box::new(NewIndex { caller, from, stat, compressed })));
         }
         if local::is_own(&to) {

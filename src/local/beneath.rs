@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 
 use super::survey::Facts;
-use super::{INDEX, Layer, Stat, Survey, is_package, pickup};
+use super::{Caller, INDEX, Layer, Stat, Survey, is_package, pickup};
 use crate::index::{Listed, Listing, Stanza};
 
 /// Name of the compressed index in PKGDIR.
@@ -162,12 +162,12 @@ impl Layer {
         let _ = rustix::fs::unlinkat(self.lower.root(), NEW, AtFlags::empty());
     }
 
-    /// Removes the compressed index.
+    /// Removes the compressed index, as the caller.
     ///
     /// # Errors
     /// Of unlink(2).
-    pub fn remove_compressed(&self) -> Result<(), Errno> {
-        rustix::fs::unlinkat(self.lower.root(), COMPRESSED, AtFlags::empty())
+    pub fn remove_compressed(&self, caller: Caller) -> Result<(), Errno> {
+        caller.act(|| rustix::fs::unlinkat(self.lower.root(), COMPRESSED, AtFlags::empty()))
     }
 
     pub(super) fn remove_leftovers(&self) {

@@ -7,6 +7,7 @@
 //! | `known` | number -> paths, for what the kernel remembers |
 //! | `caller` | doing something as whoever asked |
 //! | `operations` | what can be done with files and directories |
+//! | `sticky` | whether a name may be taken away |
 //! | `survey` | everything that is there |
 //! | `pickup` | the entry of a package that nobody indexed |
 //! | `beneath` | `Packages` and `Packages.gz` of the local packages alone |
@@ -29,6 +30,7 @@ mod lower;
 mod operations;
 mod pickup;
 mod stat;
+mod sticky;
 mod survey;
 
 use std::os::fd::{AsFd, OwnedFd};
