@@ -5,13 +5,15 @@ use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use flate2::{Compression, GzBuilder};
-use rustix::fs::{AtFlags, Mode, OFlags, Timespec, Timestamps};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 
+use super::lower::Walk;
 use super::survey::Facts;
 use super::{Caller, INDEX, Layer, Stat, Survey, is_package, pickup};
 use crate::index::{Listed, Listing, Stanza};
@@ -21,10 +23,23 @@ pub const COMPRESSED: &str = "Packages.gz";
 /// Where both are written before they get their names. Never shown.
 const NEW: &str = ".Packages.binhostfs-new";
 
+/// What the name of a copy begins with until the copy is whole. Never shown.
+const NEW_COPY: &str = ".binhostfs-new-";
+
 /// Whether `path` is one of those that are made here and not shown as they are.
 #[must_use]
 pub fn is_own(path: &Path) -> bool {
-    [INDEX, COMPRESSED, NEW].iter().any(|name| path.as_os_str().as_bytes() == name.as_bytes())
+    is_new_copy(path) || [INDEX, COMPRESSED, NEW].iter().any(|name| path.as_os_str().as_bytes() == name.as_bytes())
+}
+
+fn is_new_copy(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.as_bytes().starts_with(NEW_COPY.as_bytes()))
+}
+
+/// What a copy is called until it is whole: no other that is being made, of this daemon or of one that goes, is called so.
+pub(super) fn new_name() -> String {
+    static MADE: AtomicU64 = AtomicU64::new(0);
+    format!("{NEW_COPY}{}-{}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed))
 }
 
 /// A listing that is written, and not yet in its place.
@@ -84,6 +99,8 @@ impl Layer {
             let file = self.lower.read(Path::new(path)).map_err(pickup::NotPicked::from);
             match file.and_then(|file| pickup::entry(&file, path, size, mtime)) {
                 Ok(entry) => entries.push(entry),
+                // It may be had another time.
+                Err(pickup::NotPicked::Open(error)) => tracing::debug!(path, %error, "a local file is not listed"),
                 Err(error) => {
                     tracing::debug!(path, %error, "a local file is not listed");
                     others.insert(key);
@@ -170,8 +187,19 @@ impl Layer {
         caller.act(|| rustix::fs::unlinkat(self.lower.root(), COMPRESSED, AtFlags::empty()))
     }
 
+    /// What a crash has left.
     pub(super) fn remove_leftovers(&self) {
         self.discard();
+        // What cannot be listed, or removed, is in nobody's way: it is not shown.
+        let _ = self.lower.walk(&mut |path, name| {
+            if name.kind == FileType::RegularFile
+                && is_new_copy(path)
+                && let Ok((directory, name)) = self.lower.parent(path)
+            {
+                let _ = rustix::fs::unlinkat(directory, name, AtFlags::empty());
+            }
+            Walk::Go
+        });
     }
 
     /// Never a file that is there: others than root may be able to write to the directory, and put a link there.

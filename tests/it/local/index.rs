@@ -15,7 +15,7 @@ use crate::harness::portage::entries;
 use crate::harness::{Mounted, Options, Origin, Package, can_mount, eventually};
 
 /// In a thread of a user who has no rights.
-fn as_nobody<T: Send>(act: impl FnOnce() -> T + Send) -> T {
+pub(super) fn as_nobody<T: Send>(act: impl FnOnce() -> T + Send) -> T {
     let disguised = || {
         let nobody = Uid::from_raw(65534);
         rustix::thread::set_thread_res_uid(nobody, nobody, nobody).unwrap();

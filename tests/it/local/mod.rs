@@ -3,6 +3,7 @@
 mod calls;
 mod content;
 mod index;
+mod names;
 mod portage;
 mod trouble;
 
