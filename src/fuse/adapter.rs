@@ -251,9 +251,7 @@ impl Filesystem for Adapter {
     }
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let (_unpaused, timed) = (self.0.unpaused(), self.timed(Operation::Change));
-        let removed = self.0.operations.unlink(caller(request), Inode(parent.0), name);
-        answer(asked(request).removed(removed), timed, reply);
+        writing::unlink(&self.0, (caller(request), asked(request)), (Inode(parent.0), name), reply);
     }
 
     fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
@@ -416,12 +414,16 @@ impl Filesystem for Adapter {
 
     fn fsync(&self, _request: &Request, _inode: INodeNo, handle: FileHandle, datasync: bool, reply: ReplyEmpty) {
         let timed = self.timed(Operation::Write);
-        answer(writing::sync(&self.0, Inode(handle.0), datasync), timed, reply);
+        writing::elsewhere(&self.0, move |shared| {
+            answer(writing::sync(shared, Inode(handle.0), datasync), timed, reply);
+        });
     }
 
     fn fsyncdir(&self, _request: &Request, inode: INodeNo, _handle: FileHandle, _datasync: bool, reply: ReplyEmpty) {
         let timed = self.timed(Operation::Write);
-        answer(self.0.operations.sync_directory(Inode(inode.0)), timed, reply);
+        writing::elsewhere(&self.0, move |shared| {
+            answer(shared.operations.sync_directory(Inode(inode.0)), timed, reply);
+        });
     }
 
     fn flush(&self, _request: &Request, _inode: INodeNo, _handle: FileHandle, _owner: LockOwner, reply: ReplyEmpty) {

@@ -18,6 +18,13 @@ use crate::tree::{Age, Attributes, Inode, Node, PACKAGES, Tree};
 
 /// Position of `Packages.gz` in the listing of the root: after what a tree has, before what is local.
 const AT_COMPRESSED: u64 = 1 << 61;
+/// Positions of what is local start here.
+const AT_LOCAL: u64 = 1 << 62;
+
+/// Position of a local name, a hash: its own, also where it is one of several of a file, and the same for every daemon.
+fn local_position(name: &OsStr) -> u64 {
+    AT_LOCAL | Inode::of_directory(name.as_bytes()).0 & (AT_LOCAL - 1)
+}
 
 /// What an open leads to.
 #[derive(Debug)]
@@ -281,17 +288,18 @@ impl Operations {
         {
             return Ok(());
         }
-        let mut names: Vec<Name> = beneath.into_values().filter(|name| name.number > offset).collect();
-        names.sort_unstable_by(|a, b| (a.number, &a.name).cmp(&(b.number, &b.name)));
-        for name in names {
-            let path = path.join(&name.name);
+        let positioned = beneath.into_keys().map(|name| (local_position(&name), name));
+        let mut names: Vec<(u64, OsString)> = positioned.filter(|(at, _)| *at > offset).collect();
+        names.sort_unstable();
+        for (at, name) in names {
+            let path = path.join(&name);
             // It may be gone by now.
             let Ok(Some(stat)) = self.local(&path) else { continue };
             let (attr, validity) = match stat.is_directory() {
                 true => (self.directory_attr(&path, None, Some(&stat)), Validity::Directory),
                 false => (Attr::of_local(Inode(stat.number), &stat), Validity::Fleeting),
             };
-            if told(name.number, &name.name, &attr, validity) {
+            if told(at, &name, &attr, validity) {
                 break;
             }
         }

@@ -38,13 +38,17 @@ impl Operations {
         if self.layer().is_read_only() { Err(FsError::ReadOnly) } else { Ok(()) }
     }
 
-    /// Where `name` in a directory would be. What the binhosts have there, too, is beneath from then on.
-    fn place_for(&self, caller: Caller, parent: Inode, name: &OsStr) -> Result<PathBuf, FsError> {
+    /// Where `name` in a directory would be; the directory is beneath from then on. `taken`: the error where the binhosts have
+    /// something of that name.
+    fn place_for(&self, caller: Caller, parent: Inode, name: &OsStr, taken: FsError) -> Result<PathBuf, FsError> {
         self.writable()?;
         let directory = self.directory_path(parent)?;
         let path = directory.join(name);
         if local::is_own(&path) {
             return Err(FsError::Index);
+        }
+        if self.remote(parent, name).is_some() {
+            return Err(taken);
         }
         self.layer().make_directories(caller, &directory)?;
         Ok(path)
@@ -80,11 +84,9 @@ impl Operations {
         mode: u32,
         flags: OFlags,
     ) -> Result<(File, Attr, Validity), FsError> {
-        let path = self.place_for(caller, parent, name)?;
-        if self.remote(parent, name).is_some() {
-            // The kernel did not know; with ESTALE it looks again.
-            return Err(if flags.contains(OFlags::EXCL) { FsError::Exists } else { FsError::Stale });
-        }
+        // What the kernel did not know of it looks at again with ESTALE.
+        let taken = if flags.contains(OFlags::EXCL) { FsError::Exists } else { FsError::Stale };
+        let path = self.place_for(caller, parent, name, taken)?;
         match self.layer().create(caller, &path, flags, mode) {
             Ok((file, stat)) => {
                 let (attr, validity) = self.made(&path, Inode(stat.number), &stat);
@@ -102,10 +104,7 @@ impl Operations {
         name: &OsStr,
         mode: u32,
     ) -> Result<(Attr, Validity), FsError> {
-        let path = self.place_for(caller, parent, name)?;
-        if self.remote(parent, name).is_some() {
-            return Err(FsError::Exists);
-        }
+        let path = self.place_for(caller, parent, name, FsError::Exists)?;
         let stat = self.layer().make_directory(caller, &path, mode)?;
         Ok(self.made(&path, Inode::of_directory(path.as_os_str().as_bytes()), &stat))
     }
@@ -117,10 +116,7 @@ impl Operations {
         name: &OsStr,
         target: &Path,
     ) -> Result<(Attr, Validity), FsError> {
-        let path = self.place_for(caller, parent, name)?;
-        if self.remote(parent, name).is_some() {
-            return Err(FsError::Exists);
-        }
+        let path = self.place_for(caller, parent, name, FsError::Exists)?;
         let stat = self.layer().symlink(caller, target, &path)?;
         Ok(self.made(&path, Inode(stat.number), &stat))
     }
@@ -133,10 +129,7 @@ impl Operations {
         name: &OsStr,
     ) -> Result<(Attr, Validity), FsError> {
         let Place::Local(from, _) = self.place(inode)? else { return Err(FsError::OtherFileSystem) };
-        let path = self.place_for(caller, parent, name)?;
-        if self.remote(parent, name).is_some() {
-            return Err(FsError::Exists);
-        }
+        let path = self.place_for(caller, parent, name, FsError::Exists)?;
         let stat = self.layer().link(caller, &from, &path)?;
         self.touched(&path);
         Ok(self.made(&path, inode, &stat))
@@ -149,15 +142,14 @@ impl Operations {
         }
     }
 
-    /// A binhost's package stays in sight; its body leaves the cache.
+    /// A binhost's package stays in sight; its body leaves the cache. Blocks for [`COMPRESSED`]: a new index may be under way.
     pub(super) fn unlink(&self, caller: Caller, parent: Inode, name: &OsStr) -> Result<(), FsError> {
         self.writable()?;
         let directory = self.directory_path(parent)?;
         let path = directory.join(name);
         let write = Access::WRITE_OK | Access::EXEC_OK;
         if path.as_os_str() == COMPRESSED && self.front().compressed().is_some() {
-            self.directory_access(caller, &directory, write)?;
-            self.layer().remove_compressed()?;
+            self.layer().remove_compressed(caller)?;
             self.front().forget_compressed();
             return Ok(());
         }
@@ -232,7 +224,8 @@ impl Operations {
             if replace == Replace::No && (!compressed || self.front().compressed().is_some()) {
                 return Err(FsError::Exists);
             }
-            self.directory_access(caller, Path::new(""), Access::WRITE_OK | Access::EXEC_OK)?;
+            self.layer().may_remove(caller, &from)?;
+            self.layer().may_remove(caller, &to)?;
             return Ok(Renaming::Index(Box::new(NewIndex { caller, from, stat, compressed })));
         }
         if local::is_own(&to) {
@@ -243,6 +236,7 @@ impl Operations {
             Some(_) if replace == Replace::No => return Err(FsError::Exists),
             _ => {}
         }
+        self.layer().may_remove(caller, &from)?;
         self.layer().make_directories(caller, &to_directory)?;
         self.layer().rename(caller, stat.number, &from, &to, replace)?;
         self.touched(&from);

@@ -7,6 +7,7 @@
 //! | `known` | number -> paths, for what the kernel remembers |
 //! | `caller` | doing something as whoever asked |
 //! | `operations` | what can be done with files and directories |
+//! | `sticky` | whether a name may be taken away |
 //! | `survey` | everything that is there |
 //! | `pickup` | the entry of a package that nobody indexed |
 //! | `beneath` | `Packages` and `Packages.gz` of the local packages alone |
@@ -29,6 +30,7 @@ mod lower;
 mod operations;
 mod pickup;
 mod stat;
+mod sticky;
 mod survey;
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -144,7 +146,8 @@ impl Layer {
             return None;
         }
         let mut found = None;
-        self.lower.walk(&mut |path, _| {
+        // What cannot be listed is not where it is found.
+        let _ = self.lower.walk(&mut |path, _| {
             found = there(path.to_owned());
             if found.is_some() { Walk::Stop } else { Walk::Go }
         });

@@ -1,6 +1,6 @@
 //! What can be done with files and directories beneath, as whoever asks.
 
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
@@ -13,7 +13,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 
-use super::beneath::is_own;
+use super::beneath::{is_own, new_name};
 use super::caller::without_umask;
 use super::lower::{Name, stat_at, stat_of};
 use super::{Caller, Layer, Stat, Time};
@@ -67,9 +67,7 @@ impl Layer {
     /// Of getdents(2).
     pub fn list(&self, path: &Path) -> Result<Vec<Name>, Errno> {
         let mut names = self.lower.list(path)?;
-        if path.as_os_str().is_empty() {
-            names.retain(|name| !is_own(Path::new(&name.name)));
-        }
+        names.retain(|name| !is_own(&path.join(&name.name)));
         Ok(names)
     }
 
@@ -150,7 +148,7 @@ impl Layer {
     }
 
     /// Makes `path` and the directories above it, as far as they are missing, like the topmost one: they are there in what
-    /// the mount shows. Whoever may write to that one may.
+    /// the mount shows. Whoever may write to the deepest one that is there may.
     ///
     /// # Errors
     /// EACCES, or of mkdirat(2).
@@ -158,7 +156,9 @@ impl Layer {
         if self.lower.directory(path).is_ok() {
             return Ok(());
         }
-        self.access(caller, Path::new(""), Access::WRITE_OK | Access::EXEC_OK)?;
+        let mut above = path.ancestors().skip(1);
+        let there = above.find(|above| self.lower.directory(above).is_ok()).unwrap_or(Path::new(""));
+        self.access(caller, there, Access::WRITE_OK | Access::EXEC_OK)?;
         let top = stat_of(self.lower.root())?;
         let mut made = PathBuf::new();
         for component in path.components() {
@@ -318,8 +318,7 @@ impl Layer {
     pub fn stand_in(&self, path: &Path, copy: Option<(&File, i64)>) -> std::io::Result<()> {
         let (parent, name) = self.lower.parent(path)?;
         let directory = self.lower.open_at(path.parent().unwrap_or(Path::new("")), OFlags::RDONLY, Mode::empty())?;
-        let mut new = OsString::from(".binhostfs-new-");
-        new.push(name);
+        let new = new_name();
         // Never a file that is there: others than root may be able to put a link there. What a crash left goes.
         let _ = rustix::fs::unlinkat(&parent, &new, AtFlags::empty());
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
@@ -328,6 +327,8 @@ impl Layer {
             rustix::fs::fchmod(&file, Mode::from_raw_mode(0o644))?;
             if let Some((from, mtime)) = copy {
                 std::io::copy(&mut Whole { file: from, offset: 0 }, &mut &file)?;
+                // It hides the binhost's from then on, also after a power failure.
+                file.sync_data()?;
                 let mtime = Some(Some((mtime, 0)));
                 change_open(Caller::DAEMON, &file, &Change { atime: mtime, mtime, ..Change::default() })?;
             }

@@ -13,7 +13,7 @@ use super::super::attr::{Attr, Validity};
 use super::super::resent::Asked;
 use super::super::writing::Renaming;
 use super::{Operation, Shared, Timed, answer};
-use crate::local::{Caller, Errno, FileType, OFlags, Replace};
+use crate::local::{COMPRESSED, Caller, Errno, FileType, OFlags, Replace};
 use crate::tree::Inode;
 
 /// A new `Packages` can take a while to be read and written: not on a FUSE thread.
@@ -36,9 +36,7 @@ pub(super) fn rename(
     match asked.renamed(&shared.operations, to, renamed) {
         Ok(Renaming::Done) => reply.ok(),
         Ok(Renaming::Index(new)) => {
-            let shared = Arc::clone(shared);
-            let runtime = shared.runtime.clone();
-            runtime.spawn_blocking(move || {
+            elsewhere(shared, move |shared| {
                 let _unpaused = shared.unpaused();
                 let replaced = shared.operations.replace_index(&new);
                 shared.note_shown();
@@ -50,6 +48,28 @@ pub(super) fn rename(
         }
         Err(error) => answer(Err(error), timed, reply),
     }
+}
+
+pub(super) fn unlink(
+    shared: &Arc<Shared>,
+    (caller, asked): (Caller, Asked),
+    (parent, name): (Inode, &OsStr),
+    reply: ReplyEmpty,
+) {
+    let timed = Timed::begin(&shared.metrics, Operation::Change);
+    let (waits, name) = (parent == Inode::ROOT && name == COMPRESSED, name.to_owned());
+    let remove = move |shared: &Arc<Shared>| {
+        let _unpaused = shared.unpaused();
+        answer(asked.removed(shared.operations.unlink(caller, parent, &name)), timed, reply);
+    };
+    if waits { elsewhere(shared, remove) } else { remove(shared) }
+}
+
+/// Does what can take long on another than the few FUSE threads: nothing else would be answered meanwhile.
+pub(super) fn elsewhere(shared: &Arc<Shared>, work: impl FnOnce(&Arc<Shared>) + Send + 'static) {
+    let shared = Arc::clone(shared);
+    let runtime = shared.runtime.clone();
+    runtime.spawn_blocking(move || work(&shared));
 }
 
 /// Only plain files: nothing else has a place in PKGDIR.

@@ -2,8 +2,10 @@
 
 mod calls;
 mod content;
+mod index;
 mod killed;
 mod moves;
+mod names;
 mod portage;
 mod resent;
 mod trouble;
