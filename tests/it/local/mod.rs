@@ -6,6 +6,7 @@ mod killed;
 mod moves;
 mod portage;
 mod resent;
+mod rights;
 mod trouble;
 
 use std::collections::BTreeMap;
