@@ -19,6 +19,8 @@ use crate::tree::Tree;
 const SETTLED: Duration = Duration::from_secs(1);
 /// After this long it is looked at all the same.
 const LATEST: Duration = Duration::from_secs(10);
+/// How long after it failed it is tried again.
+const AGAIN: Duration = Duration::from_secs(60);
 
 /// The directory beneath a mount that is there.
 pub(super) fn beneath(kept: &Kept) -> anyhow::Result<OwnedFd> {
@@ -47,13 +49,17 @@ pub(super) async fn open(
 
 /// Goes on for ever.
 pub(super) async fn watch(shared: Arc<Shared>) {
+    let mut failed = false;
     loop {
-        shared.front.changed().await;
+        let again = if failed { AGAIN } else { Duration::MAX };
+        let _ = tokio::time::timeout(again, shared.front.changed()).await;
         let settled = async { while tokio::time::timeout(SETTLED, shared.front.changed()).await.is_ok() {} };
         // Either way it is time.
         let _ = tokio::time::timeout(LATEST, settled).await;
         let front = Arc::clone(&shared.front);
-        match blocking(move || Ok(front.look_again()?)).await {
+        let looked = blocking(move || Ok(front.look_again()?)).await;
+        failed = looked.is_err();
+        match looked {
             Ok(changes) if changes.is_empty() => {}
             Ok(changes) => {
                 // It waits for whoever is about to change a directory.

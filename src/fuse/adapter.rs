@@ -10,6 +10,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use fuser::{
@@ -22,7 +23,7 @@ use fuser::{
 use super::attr::{Attr, Owner, Validity};
 use super::ledger::Agreement;
 use super::{FsError, xattrs};
-use crate::local::{self, Access};
+use crate::local::{self, Access, COMPRESSED};
 use crate::metrics::{Operation, Timed};
 use crate::tree::Inode;
 pub(super) use shared::Shared;
@@ -37,7 +38,7 @@ const READ_AHEAD: u32 = 128 << 10;
 
 /// The file system as fuser calls it.
 #[derive(Debug)]
-pub(super) struct Adapter(pub(super) std::sync::Arc<Shared>);
+pub(super) struct Adapter(pub(super) Arc<Shared>);
 
 impl Filesystem for Adapter {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
@@ -257,9 +258,20 @@ impl Filesystem for Adapter {
     }
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let (_unpaused, timed) = (self.0.unpaused(), self.timed(Operation::Change));
-        let removed = self.0.operations.unlink(caller(request), Inode(parent.0), name);
-        answer(asked(request).removed(removed), timed, reply);
+        let (shared, timed) = (Arc::clone(&self.0), self.timed(Operation::Change));
+        let waits = Inode(parent.0) == Inode::ROOT && name == COMPRESSED;
+        let (asked, caller, parent, name) = (asked(request), caller(request), Inode(parent.0), name.to_owned());
+        let unlink = move || {
+            let _unpaused = shared.unpaused();
+            let removed = shared.operations.unlink(caller, parent, &name);
+            answer(asked.removed(removed), timed, reply);
+        };
+        // The index may be about to be made anew.
+        if waits {
+            self.0.runtime.spawn_blocking(unlink);
+        } else {
+            unlink();
+        }
     }
 
     fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
@@ -421,13 +433,16 @@ impl Filesystem for Adapter {
     }
 
     fn fsync(&self, _request: &Request, _inode: INodeNo, handle: FileHandle, datasync: bool, reply: ReplyEmpty) {
-        let timed = self.timed(Operation::Write);
-        answer(writing::sync(&self.0, Inode(handle.0), datasync), timed, reply);
+        let (shared, timed) = (Arc::clone(&self.0), self.timed(Operation::Write));
+        // A slow disk is nothing for others to wait for.
+        let runtime = shared.runtime.clone();
+        runtime.spawn_blocking(move || answer(writing::sync(&shared, Inode(handle.0), datasync), timed, reply));
     }
 
     fn fsyncdir(&self, _request: &Request, inode: INodeNo, _handle: FileHandle, _datasync: bool, reply: ReplyEmpty) {
-        let timed = self.timed(Operation::Write);
-        answer(self.0.operations.sync_directory(Inode(inode.0)), timed, reply);
+        let (shared, timed) = (Arc::clone(&self.0), self.timed(Operation::Write));
+        let runtime = shared.runtime.clone();
+        runtime.spawn_blocking(move || answer(shared.operations.sync_directory(Inode(inode.0)), timed, reply));
     }
 
     fn flush(&self, _request: &Request, _inode: INodeNo, _handle: FileHandle, _owner: LockOwner, reply: ReplyEmpty) {

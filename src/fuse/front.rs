@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 
 use super::merge::{Compressed, Merged, Merger};
 use crate::index::Listing;
-use crate::local::{COMPRESSED, Layer, NoPackages, Stat};
+use crate::local::{COMPRESSED, Caller, Errno, Layer, NoPackages, Stat};
 use crate::tree::{Change, Inode, PACKAGES, Snapshots, Tree};
 
 #[derive(Debug)]
@@ -55,7 +55,8 @@ impl Front {
         let merger = Merger { layer: Arc::clone(&layer), scratch };
         let survey = layer.survey();
         let mut listing = layer.listing()?;
-        let stale = !listing.entries().iter().all(|entry| survey.has(entry));
+        // What could not be looked at may be there.
+        let stale = survey.check().is_ok() && !listing.entries().iter().all(|entry| survey.has(entry));
         if stale {
             let mut file = merger.new_file()?;
             listing.write(|entry| survey.has(entry), &[], None, &mut file)?;
@@ -117,6 +118,7 @@ impl Front {
     pub(super) fn replace(&self, written: File, like: Stat) -> io::Result<()> {
         let mut state = self.state();
         let survey = self.layer.survey();
+        survey.check()?;
         let source = Listing::parse(written)?;
         let prepared = self.layer.prepare(&source, &survey, None)?;
         let merged =
@@ -142,10 +144,15 @@ impl Front {
         Ok(())
     }
 
-    /// There is no compressed index any more.
-    pub(super) fn forget_compressed(&self) {
+    /// Removes the compressed index, as the caller. Blocks.
+    ///
+    /// # Errors
+    /// Of unlink(2).
+    pub(super) fn remove_compressed(&self, caller: Caller) -> Result<(), Errno> {
         let _state = self.state();
+        self.layer.remove_compressed(caller)?;
         self.set_compressed(None);
+        Ok(())
     }
 
     /// Something beneath has changed that an index could name.
@@ -166,8 +173,9 @@ impl Front {
     pub fn look_again(&self) -> io::Result<Vec<Change>> {
         let mut state = self.state();
         let survey = self.layer.survey();
+        survey.check()?;
         let seen = survey.fingerprint();
-        if std::mem::replace(&mut state.seen, seen) == seen {
+        if state.seen == seen {
             return Ok(Vec::new());
         }
         let mut others = std::mem::take(&mut state.others);
@@ -176,6 +184,7 @@ impl Front {
         let stale = state.stale || !state.listing.entries().iter().all(|entry| survey.has(entry));
         if more.is_empty() && !stale {
             let merged = self.merger.merge(&state.remote, &state.listing, &survey)?;
+            state.seen = seen;
             return Ok(self.put_in_place(merged));
         }
         let before = state.listing.entries().len();
@@ -188,13 +197,17 @@ impl Front {
         let merged =
             self.merger.merge(&state.remote, &prepared.listing, &survey).inspect_err(|_| self.layer.discard())?;
         state.listing = self.layer.commit(prepared, None)?;
-        state.stale = false;
-        if self.layer.is_compressed() && !self.layer.is_read_only() {
-            self.layer.compress(None)?;
+        (state.stale, state.seen) = (false, seen);
+        let changes = self.put_in_place(merged);
+        if self.layer.is_compressed()
+            && !self.layer.is_read_only()
+            && let Err(error) = self.layer.compress(None)
+        {
+            tracing::warn!(%error, "Packages.gz beneath the mount is not made anew, and is older than Packages now");
         }
         let (picked, now) = (more.len(), state.listing.entries().len());
         tracing::info!(picked, gone = (before + picked).saturating_sub(now), "local packages: {now}");
-        Ok(self.put_in_place(merged))
+        Ok(changes)
     }
 
     fn put_in_place(&self, Merged { tree, compressed }: Merged) -> Vec<Change> {

@@ -156,10 +156,7 @@ impl Operations {
         let path = directory.join(name);
         let write = Access::WRITE_OK | Access::EXEC_OK;
         if path.as_os_str() == COMPRESSED && self.front().compressed().is_some() {
-            self.directory_access(caller, &directory, write)?;
-            self.layer().remove_compressed()?;
-            self.front().forget_compressed();
-            return Ok(());
+            return Ok(self.front().remove_compressed(caller)?);
         }
         if local::is_own(&path) {
             return Err(if path.as_os_str() == COMPRESSED { FsError::NotFound } else { FsError::Index });
@@ -232,7 +229,9 @@ impl Operations {
             if replace == Replace::No && (!compressed || self.front().compressed().is_some()) {
                 return Err(FsError::Exists);
             }
-            self.directory_access(caller, Path::new(""), Access::WRITE_OK | Access::EXEC_OK)?;
+            let from_directory = from.parent().unwrap_or(Path::new(""));
+            self.may_take_from(caller, from_directory, Some(stat))?;
+            self.may_take_from(caller, Path::new(""), self.local_index(compressed))?;
             return Ok(Renaming::Index(Box::new(NewIndex { caller, from, stat, compressed })));
         }
         if local::is_own(&to) {
@@ -248,6 +247,22 @@ impl Operations {
         self.touched(&from);
         self.touched(&to);
         Ok(Renaming::Done)
+    }
+
+    fn local_index(&self, compressed: bool) -> Option<Stat> {
+        self.layer().stat(Path::new(if compressed { COMPRESSED } else { INDEX })).ok()
+    }
+
+    /// What the kernel asks for where a name is to go from a directory, or to be another file's.
+    fn may_take_from(&self, caller: Caller, directory: &Path, file: Option<Stat>) -> Result<(), FsError> {
+        self.directory_access(caller, directory, Access::WRITE_OK | Access::EXEC_OK)?;
+        let directory = self.layer().stat(directory)?;
+        let owners = [Some(directory), file].into_iter().flatten().map(|stat| stat.uid);
+        let sticky = directory.mode & 0o1000 != 0 && file.is_some();
+        if sticky && caller.uid != 0 && owners.into_iter().all(|owner| owner != caller.uid) {
+            return Err(Errno::PERM.into());
+        }
+        Ok(())
     }
 
     /// Blocks: much may have to be read and written.

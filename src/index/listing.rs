@@ -8,10 +8,12 @@ use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Seek as _, Write};
 use std::os::unix::fs::FileExt as _;
 
+use rustix::io::Errno;
+
 use super::line::StanzaReader;
 use super::render::Stands;
 use super::stanza::Fields;
-use super::{Header, Rendered, Stanza, View};
+use super::{Header, MAX_ENTRIES, Rendered, Stanza, View};
 
 /// What is kept in memory of one entry.
 #[derive(Debug, Clone)]
@@ -39,7 +41,7 @@ impl Listing {
     /// Reads `text`, which stays open for its entries. What is no index that Portage would read has no entries.
     ///
     /// # Errors
-    /// It cannot be read.
+    /// It cannot be read, or has more than [`MAX_ENTRIES`] entries (EFBIG).
     pub fn parse(mut text: File) -> io::Result<Self> {
         text.rewind()?;
         let mut reader = StanzaReader::new(BufReader::with_capacity(64 << 10, &text));
@@ -56,6 +58,9 @@ impl Listing {
             }
             if let Some(listed) = fields.listed((stanza.offset, stanza.text.len() as u32)).filter(|_| !stanza.too_long)
             {
+                if entries.len() >= MAX_ENTRIES {
+                    return Err(Errno::FBIG.into());
+                }
                 entries.push(listed);
             }
         }
@@ -84,6 +89,10 @@ impl Listing {
         match &self.text {
             Some(text) => text.read_exact_at(&mut bytes, entry.stanza.0)?,
             None => return Err(io::ErrorKind::NotFound.into()),
+        }
+        // The last line of a file need not have an end.
+        if !bytes.ends_with(b"\n") {
+            bytes.push(b'\n');
         }
         Ok(Stanza(bytes))
     }
@@ -188,6 +197,21 @@ mod tests {
             "ACCEPT_KEYWORDS: amd64\nPACKAGES: 2\nTIMESTAMP: 7\nVERSION: 0\n\n\
              CPV: a/b-1\nDESC:  odd\nMTIME: 5\nPATH: a/b-1.xpak\nSIZE: 3\n\nCPV: x/y-1\nSLOT: 0\n\n"
         );
+    }
+
+    #[test]
+    fn a_last_line_without_an_end() {
+        let listing = listing("VERSION: 0\n\nCPV: a/b-1\nSIZE: 3");
+        let mut out = Vec::new();
+        listing.write(|_| true, &[Stanza::of([("CPV", "x/y-1")])], None, &mut out).unwrap();
+        let expected = "PACKAGES: 2\nVERSION: 0\n\nCPV: a/b-1\nSIZE: 3\n\nCPV: x/y-1\n\n";
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
+
+    #[test]
+    fn more_than_anybody_has() {
+        let text = format!("VERSION: 0\n\n{}", "CPV: a/b-1\n\n".repeat(MAX_ENTRIES + 1));
+        assert_eq!(Listing::parse(file(&text)).unwrap_err().raw_os_error(), Some(Errno::FBIG.raw_os_error()));
     }
 
     #[test]

@@ -8,18 +8,21 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use flate2::{Compression, GzBuilder};
-use rustix::fs::{AtFlags, Mode, OFlags, Timespec, Timestamps};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 
+use super::lower::Walk;
 use super::survey::Facts;
-use super::{INDEX, Layer, Stat, Survey, is_package, pickup};
+use super::{Caller, INDEX, Layer, Stat, Survey, is_package, pickup};
 use crate::index::{Listing, Stanza};
 
 /// Name of the compressed index in PKGDIR.
 pub const COMPRESSED: &str = "Packages.gz";
 /// Where both are written before they get their names. Never shown.
 const NEW: &str = ".Packages.binhostfs-new";
+/// How the name of a package begins that is copied beneath, until it is whole.
+pub(super) const STAND_IN: &str = ".binhostfs-new-";
 
 /// Whether `path` is one of those that are made here and not shown as they are.
 #[must_use]
@@ -162,16 +165,27 @@ impl Layer {
         let _ = rustix::fs::unlinkat(self.lower.root(), NEW, AtFlags::empty());
     }
 
-    /// Removes the compressed index.
+    /// Removes the compressed index, as the caller.
     ///
     /// # Errors
     /// Of unlink(2).
-    pub fn remove_compressed(&self) -> Result<(), Errno> {
-        rustix::fs::unlinkat(self.lower.root(), COMPRESSED, AtFlags::empty())
+    pub fn remove_compressed(&self, caller: Caller) -> Result<(), Errno> {
+        caller.act(|| rustix::fs::unlinkat(self.lower.root(), COMPRESSED, AtFlags::empty()))
     }
 
     pub(super) fn remove_leftovers(&self) {
         self.discard();
+        let mut left = Vec::new();
+        let _ = self.lower.walk(&mut |path, name| {
+            if name.kind == FileType::RegularFile && name.name.as_bytes().starts_with(STAND_IN.as_bytes()) {
+                left.push(path.to_owned());
+            }
+            Walk::Go
+        });
+        for path in left {
+            let removed = self.lower.parent(&path);
+            let _ = removed.and_then(|(parent, name)| rustix::fs::unlinkat(&parent, name, AtFlags::empty()));
+        }
     }
 
     /// Never a file that is there: others than root may be able to write to the directory, and put a link there.

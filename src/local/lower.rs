@@ -21,6 +21,8 @@ const RESOLVE: ResolveFlags = ResolveFlags::BENEATH
     .union(ResolveFlags::NO_MAGICLINKS);
 /// Deepest directory that is listed when everything is: a loop cannot be, but a very deep one could.
 const MAX_DEPTH: usize = 32;
+/// How often to look once more for what is being moved.
+const MAX_TRIES: usize = 64;
 
 /// A name in a directory beneath.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,10 +52,12 @@ impl Lower {
 
     pub(super) fn open_at(&self, path: &Path, flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
         let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+        let mut tries = 0;
         loop {
-            // EAGAIN: a directory was moved meanwhile, and whether it is still beneath is not known.
             match rustix::fs::openat2(&self.root, path, flags | OFlags::CLOEXEC, mode, RESOLVE) {
-                Err(Errno::AGAIN | Errno::INTR) => {}
+                Err(Errno::INTR) => {}
+                // A directory was moved meanwhile, and whether it is still beneath is not known. Or somebody has a lease.
+                Err(Errno::AGAIN) if tries < MAX_TRIES => tries += 1,
                 other => return other,
             }
         }
@@ -95,12 +99,18 @@ impl Lower {
 
     /// Tells `told` of everything beneath, directories before what is in them, until it says so. What cannot be listed is
     /// passed over.
-    pub(super) fn walk(&self, told: &mut dyn FnMut(&Path, &Name) -> Walk) {
+    ///
+    /// # Errors
+    /// Why something that is there could not be listed; all else was told.
+    pub(super) fn walk(&self, told: &mut dyn FnMut(&Path, &Name) -> Walk) -> Result<(), Errno> {
         let mut pending = vec![PathBuf::new()];
+        let mut failed = Ok(());
         while let Some(directory) = pending.pop() {
             let names = self.list(&directory).unwrap_or_else(|error| {
-                if !matches!(error, Errno::NOENT | Errno::XDEV) {
+                // Gone meanwhile, a mountpoint, nothing that we may look into, or that an index could name.
+                if !matches!(error, Errno::NOENT | Errno::NOTDIR | Errno::XDEV | Errno::ACCESS | Errno::NAMETOOLONG) {
                     tracing::warn!(directory = %directory.display(), %error, "listing local packages");
+                    failed = Err(error);
                 }
                 Vec::new()
             });
@@ -110,13 +120,14 @@ impl Lower {
                     name.kind = self.stat(&path).map_or(FileType::Unknown, |stat| stat.kind);
                 }
                 if told(&path, &name) == Walk::Stop {
-                    return;
+                    return failed;
                 }
                 if name.kind == FileType::Directory && path.components().count() < MAX_DEPTH {
                     pending.push(path);
                 }
             }
         }
+        failed
     }
 
     /// A file for reading.

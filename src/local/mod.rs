@@ -166,7 +166,8 @@ impl Layer {
             return None;
         }
         let mut found = None;
-        self.lower.walk(&mut |path, _| {
+        // What cannot be looked at is not found.
+        let _ = self.lower.walk(&mut |path, _| {
             found = there(path.to_owned());
             if found.is_some() { Walk::Stop } else { Walk::Go }
         });

@@ -1,7 +1,8 @@
 //! What can be done with files and directories beneath, as whoever asks.
 
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{CString, OsStr};
 use std::fs::File;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt as _;
@@ -13,7 +14,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 
-use super::beneath::is_own;
+use super::beneath::{STAND_IN, is_own};
 use super::caller::without_umask;
 use super::lower::{Name, stat_at, stat_of};
 use super::{Caller, Layer, Stat, Time};
@@ -153,7 +154,7 @@ impl Layer {
     }
 
     /// Makes `path` and the directories above it, as far as they are missing, like the topmost one: they are there in what
-    /// the mount shows. Whoever may write to that one may.
+    /// the mount shows. Whoever may write to the deepest one that is there may.
     ///
     /// # Errors
     /// EACCES, or of mkdirat(2).
@@ -161,7 +162,8 @@ impl Layer {
         if self.lower.directory(path).is_ok() {
             return Ok(());
         }
-        self.access(caller, Path::new(""), Access::WRITE_OK | Access::EXEC_OK)?;
+        let deepest = path.ancestors().find(|above| self.lower.directory(above).is_ok()).unwrap_or(Path::new(""));
+        self.access(caller, deepest, Access::WRITE_OK | Access::EXEC_OK)?;
         let top = stat_of(self.lower.root())?;
         let mut made = PathBuf::new();
         for component in path.components() {
@@ -325,24 +327,28 @@ impl Layer {
     pub fn stand_in(&self, path: &Path, copy: Option<(&File, i64)>) -> std::io::Result<()> {
         let (parent, name) = self.lower.parent(path)?;
         let directory = self.lower.open_at(path.parent().unwrap_or(Path::new("")), OFlags::RDONLY, Mode::empty())?;
-        let mut new = OsString::from(".binhostfs-new-");
-        new.push(name);
+        let mut hasher = DefaultHasher::new();
+        name.hash(&mut hasher);
+        // No longer than a name may be, whatever the package's is.
+        let new = format!("{STAND_IN}{:016x}", hasher.finish());
         // Never a file that is there: others than root may be able to put a link there. What a crash left goes.
-        let _ = rustix::fs::unlinkat(&parent, &new, AtFlags::empty());
+        let _ = rustix::fs::unlinkat(&parent, new.as_str(), AtFlags::empty());
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        let file: File = rustix::fs::openat(&directory, &new, flags, Mode::from_raw_mode(0o644))?.into();
+        let file: File = rustix::fs::openat(&directory, new.as_str(), flags, Mode::from_raw_mode(0o644))?.into();
         let written = (|| {
             rustix::fs::fchmod(&file, Mode::from_raw_mode(0o644))?;
             if let Some((from, mtime)) = copy {
                 std::io::copy(&mut Whole { file: from, offset: 0 }, &mut &file)?;
                 let mtime = Some(Some((mtime, 0)));
                 change_open(Caller::DAEMON, &file, &Change { atime: mtime, mtime, ..Change::default() })?;
+                // From here on it stands in front of the binhost's: a power cut must not leave less.
+                file.sync_data()?;
             }
-            Ok(rustix::fs::renameat_with(&parent, &new, &parent, name, RenameFlags::NOREPLACE)?)
+            Ok(rustix::fs::renameat_with(&parent, new.as_str(), &parent, name, RenameFlags::NOREPLACE)?)
         })();
         if written.is_err() {
             // Nothing else is to be done about it.
-            let _ = rustix::fs::unlinkat(&parent, &new, AtFlags::empty());
+            let _ = rustix::fs::unlinkat(&parent, new.as_str(), AtFlags::empty());
         }
         written
     }

@@ -2,11 +2,12 @@
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::io;
 use std::path::Path;
 
 use super::beneath::is_own;
 use super::lower::Walk;
-use super::{FileType, Layer};
+use super::{Errno, FileType, Layer};
 use crate::index::Listed;
 
 /// Size and modification time, in seconds since the epoch.
@@ -19,6 +20,8 @@ pub struct Survey {
     directories: HashSet<String>,
     /// Neither files nor directories.
     others: HashSet<String>,
+    /// Why not everything could be looked at.
+    failed: Option<Errno>,
 }
 
 impl Layer {
@@ -26,12 +29,13 @@ impl Layer {
     #[must_use]
     pub fn survey(&self) -> Survey {
         let mut survey = Survey::default();
-        self.lower.walk(&mut |path, name| {
+        let walked = self.lower.walk(&mut |path, name| {
             if let Some(text) = path.to_str().filter(|_| !is_own(path)) {
                 survey.add(self, path, text.to_owned(), name.kind);
             }
             Walk::Go
         });
+        survey.failed = walked.err().or(survey.failed);
         survey
     }
 }
@@ -42,15 +46,23 @@ impl Survey {
             FileType::Directory => {
                 self.directories.insert(text);
             }
-            FileType::RegularFile => {
-                if let Ok(stat) = layer.stat(path) {
-                    self.files.insert(text, (stat.size, stat.mtime.0));
-                }
-            }
+            FileType::RegularFile => match layer.stat(path) {
+                Ok(stat) => drop(self.files.insert(text, (stat.size, stat.mtime.0))),
+                Err(Errno::NOENT | Errno::NOTDIR) => {}
+                Err(error) => self.failed = Some(error),
+            },
             _ => {
                 self.others.insert(text);
             }
         }
+    }
+
+    /// Whether everything could be looked at: else nothing is to be left out of an index that is written.
+    ///
+    /// # Errors
+    /// It could not: why.
+    pub fn check(&self) -> io::Result<()> {
+        self.failed.map_or(Ok(()), |error| Err(error.into()))
     }
 
     /// Whether there is nothing at all.

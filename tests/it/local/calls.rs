@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use tempfile::TempDir;
 
 use super::{beneath, mounted, tree};
-use crate::harness::can_mount;
+use crate::harness::{can_mount, index_of};
 
 type Outcome = Result<String, Errno>;
 
@@ -360,6 +360,51 @@ fn an_index_is_for_those_who_may_read_the_one_beneath() {
     fs::set_permissions(mounted.mountpoint(), fs::Permissions::from_mode(0o750)).unwrap();
     fs::metadata(&index).unwrap();
     assert!(!can_read());
+}
+
+#[test]
+fn an_index_is_replaced_by_those_who_may_replace_a_file() {
+    if !can_mount() {
+        return;
+    }
+    let (_origin, packages, mounted) = mounted("auto");
+    let write = |name: &str, timestamp: u64| {
+        fs::write(mounted.path(name), index_of(timestamp, [])).unwrap();
+        fs::rename(mounted.path(name), mounted.path("Packages")).unwrap();
+    };
+    let as_nobody = |script: &str| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "sh", "-c", script]);
+        command.current_dir(mounted.mountpoint()).output().unwrap().status.success()
+    };
+    fs::set_permissions(mounted.place(), fs::Permissions::from_mode(0o755)).unwrap();
+    write(".new", 1_790_000_000);
+    for (mode, timestamp, may) in
+        [(0o777, 1_800_000_001, true), (0o1777, 1_800_000_002, false), (0o755, 1_800_000_003, false)]
+    {
+        let text = index_of(timestamp, []);
+        fs::set_permissions(mounted.mountpoint(), fs::Permissions::from_mode(0o777)).unwrap();
+        let directory = mounted.path("theirs");
+        fs::create_dir(&directory).unwrap();
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(as_nobody(&format!("printf '%s' '{text}' > theirs/new")));
+        fs::set_permissions(mounted.mountpoint(), fs::Permissions::from_mode(mode)).unwrap();
+        // It is theirs from then on, which a sticky bit would let them replace.
+        assert_eq!(as_nobody("mv -f theirs/new Packages"), may, "{mode:o}");
+        std::os::unix::fs::chown(mounted.path("Packages"), Some(0), Some(0)).unwrap();
+        fs::remove_dir_all(&directory).unwrap();
+    }
+    // A directory that is there decides, not the one above.
+    fs::set_permissions(mounted.mountpoint(), fs::Permissions::from_mode(0o777)).unwrap();
+    let category = mounted.path("app-misc");
+    fs::set_permissions(&category, fs::Permissions::from_mode(0o755)).unwrap();
+    let of_the_binhost = Path::new(&packages[0].path).parent().unwrap();
+    assert!(of_the_binhost.starts_with("app-misc/one"), "{of_the_binhost:?}");
+    assert!(!as_nobody(&format!("touch {}/x", of_the_binhost.display())));
+    fs::set_permissions(&category, fs::Permissions::from_mode(0o777)).unwrap();
+    assert!(as_nobody(&format!("touch {}/x", of_the_binhost.display())));
+    let place = beneath(mounted);
+    assert!(fs::read_to_string(place.path().join("pkgdir/Packages")).unwrap().contains("1800000001"));
 }
 
 #[test]

@@ -12,6 +12,15 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::handover::can_hand_over;
 use crate::harness::{Mounted, Options, Origin, Package, eventually, have};
 
+/// Whether all threads of the daemon are traced.
+pub(super) fn is_traced(mounted: &Mounted) -> bool {
+    let mut threads = fs::read_dir(format!("/proc/{}/task", mounted.status()["pid"])).unwrap();
+    threads.all(|task| {
+        let status = fs::read_to_string(task.unwrap().path().join("status")).unwrap_or_default();
+        !status.contains("TracerPid:\t0\n")
+    })
+}
+
 /// The daemon, with system calls that change names held up after they were done.
 struct HeldUp {
     strace: Child,
@@ -28,14 +37,7 @@ impl HeldUp {
         // Ten minutes: it is killed in the midst of them.
         strace.args(["-e", &format!("inject={calls}:delay_exit=600000000")]);
         let strace = strace.stdin(Stdio::null()).spawn().unwrap();
-        let traced = || {
-            let threads = fs::read_dir(format!("/proc/{number}/task")).unwrap().map(|task| task.unwrap().path());
-            threads.into_iter().all(|task| {
-                let status = fs::read_to_string(task.join("status")).unwrap_or_default();
-                !status.contains("TracerPid:\t0\n")
-            })
-        };
-        eventually(60, "strace has the daemon", traced);
+        eventually(60, "strace has the daemon", || is_traced(mounted));
         Self { strace, daemon: Pid::from_raw(number).unwrap() }
     }
 
