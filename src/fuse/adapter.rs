@@ -85,7 +85,12 @@ impl Filesystem for Adapter {
 
     fn getattr(&self, _request: &Request, inode: INodeNo, _handle: Option<FileHandle>, reply: ReplyAttr) {
         let timed = self.timed(Operation::Getattr);
-        let found = self.0.operations.attributes(Inode(inode.0));
+        let mut found = self.0.operations.attributes(Inode(inode.0));
+        // Another file has its number by now.
+        let open = self.0.handles.generation(Inode(inode.0)).filter(|_| local::is_number(inode.0));
+        if found.as_ref().is_ok_and(|(attr, _)| open.is_some_and(|open| open != attr.generation)) {
+            found = Err(FsError::Stale);
+        }
         answer_attr(found.or_else(|error| self.open_attributes(Inode(inode.0)).ok_or(error)), timed, reply);
     }
 
@@ -209,11 +214,12 @@ impl Filesystem for Adapter {
         let change = types::change(mode, uid, gid, size, (atime, mtime));
         let (inode, caller) = (Inode(inode.0), caller(request));
         let file = handle.and_then(|handle| self.0.local_file(Inode(handle.0)));
-        let mut changed = self.0.operations.change(caller, inode, file.as_deref(), &change);
+        let open = (file.as_deref(), self.0.handles.generation(inode));
+        let mut changed = self.0.operations.change(caller, inode, open, &change);
         // It has no name any more, and somebody has it open.
         let nameless = changed.as_ref().is_err_and(|error| error.errno() == libc::ESTALE) && change.size.is_none();
         if let Some(file) = self.0.handles.file(inode).filter(|_| nameless) {
-            changed = self.0.operations.change(caller, inode, Some(&file), &change);
+            changed = self.0.operations.change(caller, inode, (Some(&file), None), &change);
         }
         answer_attr(changed, timed, reply);
     }

@@ -139,24 +139,21 @@ impl Operations {
     /// Whether the caller may search or list a directory. What the kernel remembers it asks nobody about: this keeps from others
     /// what nobody was shown yet.
     pub(super) fn may(&self, caller: Caller, directory: &Path, access: Access) -> Result<(), FsError> {
-        if caller.uid == 0 {
+        if caller.uid == 0 || self.layer().is_open_to_all(directory) {
             return Ok(());
         }
-        let open = |stat: Stat| {
-            let bits = access.bits() as u16;
-            stat.mode & (bits << 6 | bits << 3 | bits) == (bits << 6 | bits << 3 | bits)
-        };
-        let is_open = |path: &Path| self.layer().stat(path).map(open);
-        match is_open(directory).or_else(|_| is_open(Path::new(""))) {
-            Ok(true) => Ok(()),
-            _ => self.directory_access(caller, directory, access),
-        }
+        self.directory_access(caller, directory, access)
     }
 
     /// Whether the caller may read the index, which has the permissions of the one beneath.
     pub(super) fn may_read_index(&self, caller: Caller, name: &str) -> Result<(), FsError> {
         let all = |stat: Stat| stat.mode & 0o444 == 0o444;
-        if caller.uid == 0 || self.layer().index_stat().is_none_or(all) {
+        if caller.uid == 0 {
+            return Ok(());
+        }
+        // Its name the kernel remembers for everybody.
+        self.may(caller, Path::new(""), Access::EXEC_OK)?;
+        if self.layer().index_stat().is_none_or(all) {
             return Ok(());
         }
         match self.layer().access(caller, Path::new(name), Access::READ_OK) {

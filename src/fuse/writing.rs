@@ -256,12 +256,12 @@ impl Operations {
         Ok(self.layer().unlink(*caller, from, stat.number)?)
     }
 
-    /// Changes attributes. `open`: the file, where the caller has it open.
+    /// Changes attributes. `open`: the file, where the caller has it open, and the generation of whichever is open.
     pub(super) fn change(
         &self,
         caller: Caller,
         inode: Inode,
-        open: Option<&File>,
+        (open, generation): (Option<&File>, Option<u64>),
         change: &Change,
     ) -> Result<(Attr, Validity), FsError> {
         self.writable()?;
@@ -270,6 +270,7 @@ impl Operations {
             return Ok((Attr::of_local(inode, &stat), Validity::Fleeting));
         }
         match self.place(inode)? {
+            Place::Local(_, is) if generation.is_some_and(|open| open != is.generation) => Err(FsError::Stale),
             Place::Local(path, is) => {
                 let stat = self.layer().change(caller, &path, &is, change)?;
                 self.touched(&path);

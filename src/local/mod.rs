@@ -6,6 +6,7 @@
 //! | `stat` | attributes, and the numbers that files are known by |
 //! | `known` | number -> paths, for what the kernel remembers |
 //! | `caller` | doing something as whoever asked |
+//! | `searchable` | directories that everybody may search, for a second |
 //! | `operations` | what can be done with files and directories |
 //! | `sticky` | whether a name may be taken away |
 //! | `survey` | everything that is there |
@@ -29,12 +30,14 @@ mod known;
 mod lower;
 mod operations;
 mod pickup;
+mod searchable;
 mod stat;
 mod sticky;
 mod survey;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 pub use beneath::{COMPRESSED, NoPackages, Prepared, is_own};
 pub use caller::Caller;
@@ -49,6 +52,7 @@ pub use survey::Survey;
 
 use known::Known;
 use lower::{Lower, Walk};
+use searchable::Searchable;
 
 /// Name of the index in PKGDIR.
 pub const INDEX: &str = "Packages";
@@ -75,6 +79,7 @@ pub fn identity(directory: impl AsFd) -> Result<(u64, u64), Errno> {
 pub struct Layer {
     lower: Lower,
     known: Known,
+    searchable: Searchable,
     /// Nothing is written, not even an index.
     read_only: bool,
 }
@@ -91,7 +96,8 @@ impl Layer {
     /// The directory that `directory` is, whatever is mounted on it.
     #[must_use]
     pub fn resume(directory: OwnedFd, read_only: bool) -> Self {
-        let layer = Self { lower: Lower::at(directory), known: Known::default(), read_only };
+        let layer =
+            Self { lower: Lower::at(directory), known: Known::default(), searchable: Searchable::default(), read_only };
         if !read_only {
             layer.remove_leftovers();
         }
@@ -118,6 +124,22 @@ impl Layer {
     #[must_use]
     pub fn is_read_only(&self) -> bool {
         self.read_only
+    }
+
+    /// Whether everybody may search and list a directory; where there is none, the topmost one counts. What was seen holds for a
+    /// second, unless it is changed through this.
+    #[must_use]
+    pub fn is_open_to_all(&self, directory: &Path) -> bool {
+        if self.searchable.has(directory) {
+            return true;
+        }
+        let seen = Instant::now();
+        let stat = self.stat(directory).or_else(|_| self.stat(Path::new("")));
+        let open = stat.is_ok_and(|stat| stat.is_directory() && stat.mode & 0o555 == 0o555);
+        if open {
+            self.searchable.add(directory, seen);
+        }
+        open
     }
 
     /// The kernel was told that `path` is `number`.

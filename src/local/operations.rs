@@ -130,7 +130,9 @@ impl Layer {
 
     /// One descriptor serves all opens of a file: what each of them may do is checked when it is opened, and by the kernel.
     fn for_all_opens(&self, path: &Path, asked: OwnedFd) -> Result<File, Errno> {
-        match self.lower.open_at(path, OFlags::RDWR | OFlags::NONBLOCK, Mode::empty()) {
+        let open = |flags| self.lower.open_at(path, OFlags::RDWR | OFlags::NONBLOCK | flags, Mode::empty());
+        // What may only grow (chattr +a) opens in no other way.
+        match open(OFlags::empty()).or_else(|_| open(OFlags::APPEND)) {
             Ok(both) if stat_of(&both)?.is_of(&stat_of(&asked)?) => Ok(both.into()),
             _ => Ok(asked.into()),
         }
@@ -144,6 +146,7 @@ impl Layer {
         without_umask();
         let (parent, name) = self.parent_of(caller, path)?;
         caller.act(|| rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(mode & 0o7777)))?;
+        self.searchable.forget();
         stat_at(&parent, name)
     }
 
@@ -282,7 +285,11 @@ impl Layer {
         }
         let file = self.lower.open_at(path, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty())?;
         the_same(&file, is)?;
-        change_open(caller, &file, &Change { size: None, ..*change })?;
+        let changed = change_open(caller, &file, &Change { size: None, ..*change });
+        if is.is_directory() {
+            self.searchable.forget();
+        }
+        changed?;
         stat_of(&file)
     }
 
@@ -393,4 +400,39 @@ fn times(change: &Change) -> Option<Timestamps> {
     };
     (change.atime.is_some() || change.mtime.is_some())
         .then(|| Timestamps { last_access: time(change.atime), last_modification: time(change.mtime) })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn another_file_that_has_got_the_name_is_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let layer = Layer::open(directory.path(), false).unwrap();
+        let (path, name) = (directory.path().join("f"), Path::new("f"));
+        fs::write(&path, "one").unwrap();
+        let seen = layer.stat(name).unwrap();
+        assert!(layer.open_file(Caller::DAEMON, name, &seen, OFlags::RDWR).is_ok());
+        fs::write(directory.path().join("other"), "other").unwrap();
+        fs::rename(directory.path().join("other"), &path).unwrap();
+        let open = |flags| layer.open_file(Caller::DAEMON, name, &seen, flags).map(drop);
+        for flags in [OFlags::RDONLY, OFlags::RDWR, OFlags::WRONLY | OFlags::TRUNC] {
+            assert_eq!(open(flags), Err(Errno::STALE));
+        }
+        for change in [
+            Change { size: Some(0), ..Change::default() },
+            Change { mode: Some(0o777), ..Change::default() },
+            Change { uid: Some(1), ..Change::default() },
+        ] {
+            assert_eq!(layer.change(Caller::DAEMON, name, &seen, &change), Err(Errno::STALE), "{change:?}");
+        }
+        assert_eq!(fs::read(&path).unwrap(), b"other");
+        // One that has its number, too: it was made at another time.
+        let now = layer.stat(name).unwrap();
+        let before = Stat { generation: now.generation.wrapping_sub(1), ..now };
+        assert_eq!(layer.open_file(Caller::DAEMON, name, &before, OFlags::RDWR).map(drop), Err(Errno::STALE));
+    }
 }

@@ -10,7 +10,7 @@ use super::super::ops::{Opening, Place};
 use super::super::resent::Asked;
 use super::super::{FsError, waiting};
 use super::Shared;
-use super::types::{failed, file_attr, ttl};
+use super::types::{errno, failed, file_attr, ttl};
 use crate::fetch::Wanted;
 use crate::local::{self, COMPRESSED, Caller, INDEX, OFlags};
 use crate::metrics::{Operation, Timed};
@@ -149,7 +149,10 @@ pub(super) fn create(
             let (ttl, attributes, generation) = (ttl(validity), file_attr(&attr), Generation(attr.generation));
             let handle = FileHandle(attr.inode.0);
             let back = |file: &File| shared.back(|| reply.open_backing(file));
-            let backing = shared.handles.open(attr.inode, &Arc::new(file), None, back);
+            let backing = match shared.handles.open(attr.inode, &Arc::new(file), None, back) {
+                Ok(backing) => backing,
+                Err(error) => return reply.error(failed(&mut timed, &error)),
+            };
             shared.handles.written(attr.inode);
             match backing {
                 Some(backing) => {
@@ -179,7 +182,10 @@ impl Shared {
     ) {
         let handle = FileHandle(inode.0);
         let _unpaused = self.unpaused();
-        let backing = self.handles.open(inode, file, attributes, |file| self.back(|| reply.open_backing(file)));
+        let backing = match self.handles.open(inode, file, attributes, |file| self.back(|| reply.open_backing(file))) {
+            Ok(backing) => backing,
+            Err(error) => return reply.error(errno(&error)),
+        };
         if writes {
             self.handles.written(inode);
         }

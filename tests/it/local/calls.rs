@@ -356,6 +356,10 @@ fn an_index_is_for_those_who_may_read_the_one_beneath() {
         assert_eq!(can_read(), expected, "{mode:o}");
         assert!(fs::read(&index).is_ok());
     }
+    // Also where the kernel still knows its name.
+    fs::set_permissions(mounted.mountpoint(), fs::Permissions::from_mode(0o750)).unwrap();
+    fs::metadata(&index).unwrap();
+    assert!(!can_read());
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod moves;
 mod names;
 mod portage;
 mod resent;
+mod rights;
 mod trouble;
 
 use std::collections::BTreeMap;
