@@ -194,16 +194,19 @@ impl Front {
         Ok(changes)
     }
 
-    /// To read all that takes as long as it takes: nobody has to wait for it.
+    /// To read all that takes as long as it takes: nobody has to wait for it. What is listed is taken before what is there: a
+    /// file that Portage has listed since then must not look as it was before.
     fn news(&self) -> io::Result<Option<News>> {
+        let (listing, before) = {
+            let state = self.state();
+            (Arc::clone(&state.listing), state.seen)
+        };
         let survey = self.layer.survey()?;
         let seen = survey.fingerprint();
-        let mut state = self.state();
-        if state.seen == seen {
+        if seen == before {
             return Ok(None);
         }
-        let (listing, mut others) = (Arc::clone(&state.listing), std::mem::take(&mut state.others));
-        drop(state);
+        let mut others = std::mem::take(&mut self.state().others);
         let more = self.layer.pick_up(&listing, &survey, &mut others);
         self.state().others = others;
         Ok(Some(News { listing, survey, seen, more }))
