@@ -33,6 +33,7 @@ mod install;
 mod life;
 mod local;
 mod mirrors;
+mod openrc;
 mod operate;
 mod portage_files;
 mod portage_view;
