@@ -20,6 +20,7 @@ mod check_config;
 mod containers;
 mod crash;
 mod demo;
+mod ebuild;
 mod emerge;
 mod endure;
 mod faults;
