@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::output::{fail, say, unanswered};
 use super::runtime;
-use crate::config::{ByteSize, DEFAULT_CONTROL};
+use crate::config::DEFAULT_CONTROL;
 use crate::control::{Managed, Task, manage};
 
 /// Keep packages in the cache, whatever else has to go; without an ATOM, say which are kept.
@@ -36,7 +36,7 @@ pub(super) struct EvictArguments {
     common: Common,
 }
 
-/// Remove from the cache what no binhost's index names any more, unless it is pinned.
+/// Remove from the cache what no binhost's index names any more, and no generation that is kept, unless it is pinned.
 #[derive(Debug, Args)]
 pub(super) struct CollectArguments {
     #[command(flatten)]
@@ -71,17 +71,13 @@ pub(super) fn pin(arguments: &PinArguments) -> ExitCode {
 
 pub(super) fn evict(arguments: &EvictArguments) -> ExitCode {
     ask(Task::Evict, &arguments.atoms, &arguments.common, |managed| {
-        managed.packages.iter().for_each(|package| say(package.line()));
-        freed(managed);
+        managed.packages.iter().for_each(|package| say(package.removed_line()));
+        say(managed.removal());
     })
 }
 
 pub(super) fn collect(arguments: &CollectArguments) -> ExitCode {
-    ask(Task::Collect, &[], &arguments.common, freed)
-}
-
-fn freed(managed: &Managed) {
-    say(format_args!("removed {} packages, {}", managed.removed, ByteSize(managed.freed)));
+    ask(Task::Collect, &[], &arguments.common, |managed| say(managed.removal()))
 }
 
 fn ask(task: Task, names: &[String], common: &Common, tell: impl FnOnce(&Managed)) -> ExitCode {

@@ -1,8 +1,9 @@
-//! The log, to standard error.
+//! The log: to journald, or to standard error.
 
+use std::path::Path;
 use std::str::FromStr as _;
 
-use tracing::{Event, Level, Subscriber};
+use tracing::{Event, Subscriber};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
@@ -11,9 +12,10 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use crate::config;
+use super::journal::{self, Journal, Text};
+use crate::config::{self, LogStream};
 
-/// Starts logging at `level` unless `RUST_LOG` says otherwise. Under journald lines carry no time: it has its own.
+/// Starts logging at `level` unless `RUST_LOG` says otherwise.
 ///
 /// # Errors
 /// `RUST_LOG` makes no sense.
@@ -28,19 +30,23 @@ pub(super) fn start(level: LevelFilter) -> Result<(), String> {
         None => quiet,
     };
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false).with_target(false);
+    let layer = layer.fmt_fields(Text);
     let registry = tracing_subscriber::registry().with(filter);
-    let started = if config::logs_to_journal() {
-        registry.with(layer.event_format(Journal)).try_init()
-    } else {
-        registry.with(layer.with_timer(Utc)).try_init()
+    let started = match config::log_stream() {
+        LogStream::Journal => {
+            let journal = Journal::new(Path::new(journal::SOCKET), layer.event_format(Prefixed));
+            registry.with(journal).try_init()
+        }
+        LogStream::TowardsJournal => registry.with(layer.event_format(Prefixed)).try_init(),
+        LogStream::Other => registry.with(layer.with_timer(Utc)).try_init(),
     };
     started.map_err(|error| error.to_string())
 }
 
-/// Lines for journald: a priority as sd-daemon(3) has it, no time.
-struct Journal;
+/// Lines for journald: a priority as sd-daemon(3) has it, no time, since it has its own.
+struct Prefixed;
 
-impl<S, N> FormatEvent<S, N> for Journal
+impl<S, N> FormatEvent<S, N> for Prefixed
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
@@ -51,13 +57,7 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> std::fmt::Result {
-        let priority = match *event.metadata().level() {
-            Level::ERROR => 3,
-            Level::WARN => 4,
-            Level::INFO => 6,
-            _ => 7,
-        };
-        write!(writer, "<{priority}>")?;
+        write!(writer, "<{}>", journal::priority(*event.metadata().level()))?;
         context.field_format().format_fields(writer.by_ref(), event)?;
         writeln!(writer)
     }

@@ -8,6 +8,7 @@ mod demo;
 #[cfg(any(feature = "docs", test))]
 mod docs;
 mod generations;
+mod journal;
 mod logging;
 mod mount;
 mod output;

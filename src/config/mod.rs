@@ -394,10 +394,25 @@ pub fn kept_descriptors() -> Option<(i32, i32, Option<i32>)> {
     Some((numbers.next()??, numbers.next()??, numbers.next().flatten()))
 }
 
-/// Whether standard error goes to journald, which adds time and priority itself.
+/// Where standard error goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogStream {
+    /// To journald: it is the stream that `JOURNAL_STREAM` names.
+    Journal,
+    /// To something else in what journald's stream was given to, such as a pipe, and from there to journald, it seems.
+    TowardsJournal,
+    /// To a terminal or a file.
+    Other,
+}
+
+/// Where standard error goes, as `JOURNAL_STREAM=DEVICE:INODE` of systemd.exec(5) says.
 #[must_use]
-pub fn logs_to_journal() -> bool {
-    std::env::var_os("JOURNAL_STREAM").as_deref().is_some_and(|stream| stream != OsStr::new(""))
+pub fn log_stream() -> LogStream {
+    let Some(named) = std::env::var_os("JOURNAL_STREAM").filter(|named| !named.is_empty()) else {
+        return LogStream::Other;
+    };
+    let own = rustix::fs::fstat(std::io::stderr()).map(|stat| format!("{}:{}", stat.st_dev, stat.st_ino));
+    if own.is_ok_and(|own| named == OsStr::new(&own)) { LogStream::Journal } else { LogStream::TowardsJournal }
 }
 
 #[cfg(test)]

@@ -57,8 +57,24 @@ pub struct ManagedPackage {
     pub pinned: bool,
 }
 
+impl Managed {
+    /// One line for a person: what was removed in all.
+    #[must_use]
+    pub fn removal(&self) -> String {
+        let Self { removed, freed, .. } = self;
+        let plural = if *removed == 1 { "" } else { "s" };
+        format!("removed {removed} package{plural}, {}", ByteSize(*freed))
+    }
+}
+
 impl ManagedPackage {
-    /// One line for a person.
+    /// One line for a person, of what was removed.
+    #[must_use]
+    pub fn removed_line(&self) -> String {
+        format!("{:>10}  {}  removed", ByteSize(self.size).to_string(), self.path)
+    }
+
+    /// One line for a person, of what is pinned or not any more.
     #[must_use]
     pub fn line(&self) -> String {
         let Self { path, size, cached, pinned } = self;

@@ -119,7 +119,7 @@ pub(super) async fn manage(
         // What can be used is not thrown away for want of a record.
         super::rebuild::pass(&shared, None).await;
     }
-    let answer = picture.manage(Arc::clone(shared.snapshots.current().view()), task, names).await;
+    let answer = picture.manage(Arc::clone(&shared.snapshots), task, names).await;
     // Nobody may wait for it any more.
     let _ = reply.send(answer.map_err(|error| format!("{error:#}")));
     give_memory_back();

@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use super::files::{blocking, read_json, seconds_now, sync_directory, write_file, write_json};
 use super::source::{Stamp, stamp};
-use crate::index::{EntryId, RENDER_VERSION, Rendered, View};
+use crate::index::{EntryId, Index, RENDER_VERSION, Rendered, View};
 use crate::tree::{PACKAGES, PackagesFile, Tree};
 
 pub(super) const STATE: &str = "state.json";
@@ -121,6 +121,16 @@ impl Stored {
         let bytes = fs::read(self.path.join(IDS)).ok()?;
         let (ids, rest) = bytes.as_chunks();
         (rest.is_empty() && ids.len() as u64 == self.state.packages).then(|| ids.to_vec())
+    }
+
+    /// What it names: what it shows, or, where that is damaged, all that its indexes have.
+    pub(super) fn named(&self) -> Vec<EntryId> {
+        if let Some(ids) = self.ids() {
+            return ids.into_iter().map(EntryId).collect();
+        }
+        let indexes = (0..self.state.recipe.indexes.len()).map(|at| self.index(at));
+        let indexes = indexes.filter_map(|path| Index::parse(File::open(path).ok()?).ok());
+        indexes.flat_map(|index| index.records().iter().map(|record| record.id).collect::<Vec<_>>()).collect()
     }
 
     /// What it shows, as it was left.

@@ -20,6 +20,11 @@ const SETTLED: Duration = Duration::from_secs(1);
 /// After this long it is looked at all the same.
 const LATEST: Duration = Duration::from_secs(10);
 
+/// After a failure it is looked at again after this long, and each time after twice as long as before.
+const RETRY: Duration = Duration::from_secs(2);
+/// But never after longer.
+const LATEST_RETRY: Duration = Duration::from_secs(600);
+
 /// The directory beneath a mount that is there.
 pub(super) fn beneath(kept: &Kept) -> anyhow::Result<OwnedFd> {
     let beneath = kept.beneath().context("keeping the directory beneath the mount")?;
@@ -47,13 +52,20 @@ pub(super) async fn open(
 
 /// Goes on for ever.
 pub(super) async fn watch(shared: Arc<Shared>) {
+    let mut retry = None;
     loop {
-        shared.front.changed().await;
+        match retry {
+            // Whether the time is over or something has happened.
+            Some(after) => drop(tokio::time::timeout(after, shared.front.changed()).await),
+            None => shared.front.changed().await,
+        }
         let settled = async { while tokio::time::timeout(SETTLED, shared.front.changed()).await.is_ok() {} };
         // Either way it is time.
         let _ = tokio::time::timeout(LATEST, settled).await;
         let front = Arc::clone(&shared.front);
-        match blocking(move || Ok(front.look_again()?)).await {
+        let looked = blocking(move || Ok(front.look_again()?)).await;
+        retry = looked.is_err().then(|| retry.map_or(RETRY, |after| (after * 2).min(LATEST_RETRY)));
+        match looked {
             Ok(changes) if changes.is_empty() => {}
             Ok(changes) => {
                 // It waits for whoever is about to change a directory.

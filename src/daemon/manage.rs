@@ -1,23 +1,28 @@
 //! What the administrator does with cached packages: pins them, removes them, clears away what no index names.
+//!
+//! An index is also that of a generation that is kept: going back to it may need what its binhost does not have any more.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::explain::Explained;
 use super::files::blocking;
+use super::generation;
 use crate::control::{Managed, ManagedPackage, Task};
-use crate::index::{Atom, EntryId, View};
+use crate::index::{Atom, EntryId};
 use crate::policy::{self, Fate, Input, Rules};
 use crate::store::{Pin, Removed, Store};
+use crate::tree::Snapshots;
 
 impl Explained {
-    /// Does it with what one of `names` (atoms, or of a pin its PATH) matches. `shown`: what is shown, which may be of an
-    /// earlier index.
+    /// Does it with what one of `names` (atoms, or of a pin its PATH) matches. `snapshots`: what can be opened, also by an
+    /// emerge that read an earlier index.
     ///
     /// # Errors
     /// It cannot be done: why, for a person.
     pub(super) async fn manage(
         self: Arc<Self>,
-        shown: Arc<View>,
+        snapshots: Arc<Snapshots>,
         task: Task,
         names: Vec<String>,
     ) -> anyhow::Result<Managed> {
@@ -29,7 +34,7 @@ impl Explained {
         }
         blocking(move || {
             let Self { inputs, rules, store, .. } = &*self;
-            Manager { inputs, rules, store, names: &names, shown: &shown }.run(task)
+            Manager { inputs, rules, store, names: &names, snapshots: &snapshots }.run(task)
         })
         .await
     }
@@ -47,7 +52,7 @@ struct Manager<'a> {
     rules: &'a Rules,
     store: &'a Store,
     names: &'a [String],
-    shown: &'a View,
+    snapshots: &'a Snapshots,
 }
 
 impl Manager<'_> {
@@ -65,17 +70,26 @@ impl Manager<'_> {
             Task::Evict => self.evict(),
             Task::Collect => {
                 let records = self.inputs.iter().flat_map(|input| input.part.index.records());
-                let Removed { bodies, bytes } =
-                    self.store.retain(records.map(|record| record.id).chain(self.shown_ids()));
+                // Asked for one after the other: what is shown from now on counts, too.
+                let still = std::iter::once_with(|| self.still_named()).flatten();
+                let Removed { bodies, bytes } = self.store.retain(records.map(|record| record.id).chain(still));
                 tracing::info!(bodies, bytes, "removed what no index names");
                 Ok(Managed { removed: bodies, freed: bytes, ..Managed::default() })
             }
         }
     }
 
-    /// What is shown may be an earlier generation.
-    fn shown_ids(&self) -> impl Iterator<Item = EntryId> {
-        (0..self.shown.len() as u32).filter_map(|row| self.shown.record(row)).map(|record| record.id)
+    /// What can be opened, or shown again.
+    fn still_named(&self) -> HashSet<EntryId> {
+        let mut named: HashSet<EntryId> = HashSet::new();
+        for tree in self.snapshots.all() {
+            let view = tree.view();
+            named.extend((0..view.len() as u32).filter_map(|row| view.record(row)).map(|record| record.id));
+        }
+        for stored in generation::stored(&generation::directory(self.store.directory())) {
+            named.extend(stored.named());
+        }
+        named
     }
 
     fn unpin(&self) -> anyhow::Result<Managed> {

@@ -5,16 +5,19 @@
 //! Portage has none of it, and then nothing is installed. Only the host counts: what containers have installed is not
 //! looked at.
 //!
+//! What only a generation that is kept names is there for going back to it, like what is installed.
+//!
 //! The files are the administrator's, and still not trusted: only plain files of a few bytes are read, and nothing follows from
 //! them but the order of eviction.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::Read as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use crate::index::{Cpv, Stanza, View};
+use super::generation;
+use crate::index::{Cpv, EntryId, Stanza, View};
 use crate::store::{Rank, Ranks, Store};
 use crate::tree::Snapshots;
 
@@ -23,18 +26,28 @@ const MAX_IN_CATEGORY: usize = 10_000;
 /// Most bytes of a file that are read.
 const MAX_VALUE: u64 = 256;
 
-/// What each cached package that is shown is worth now.
+/// What each cached package is worth now that can be opened, or shown again.
 pub(super) fn ranks(vdb: &Path, snapshots: &Snapshots, store: &Store) -> Ranks {
-    let (tree, mut installed) = (snapshots.current(), Installed { vdb, categories: HashMap::new() });
-    let view: &View = tree.view();
-    let mut ranks = Ranks::new();
-    for row in 0..view.len() as u32 {
-        let Some(digest) = view.record(row).and_then(|record| store.digest(record.id)) else { continue };
-        let rank = view.stanza(row).ok().and_then(|stanza| installed.rank(&stanza)).unwrap_or(Rank::Waiting);
-        // One body may be shown at several places; what somebody may still want counts.
-        let before = ranks.insert(digest, rank);
-        if before == Some(Rank::Waiting) {
-            ranks.insert(digest, Rank::Waiting);
+    let (mut installed, mut ranks) = (Installed { vdb, categories: HashMap::new() }, Ranks::new());
+    // Most of it is in all of them.
+    let mut seen: HashSet<EntryId> = HashSet::new();
+    for tree in snapshots.all() {
+        let view: &View = tree.view();
+        for row in 0..view.len() as u32 {
+            let new = view.record(row).filter(|record| seen.insert(record.id));
+            let Some(digest) = new.and_then(|record| store.digest(record.id)) else { continue };
+            let rank = view.stanza(row).ok().and_then(|stanza| installed.rank(&stanza)).unwrap_or(Rank::Waiting);
+            // One body may be shown at several places; what somebody may still want counts.
+            let before = ranks.insert(digest, rank);
+            if before == Some(Rank::Waiting) {
+                ranks.insert(digest, Rank::Waiting);
+            }
+        }
+    }
+    let generations = generation::stored(&generation::directory(store.directory()));
+    for id in generations.iter().flat_map(generation::Stored::named).filter(|id| seen.insert(*id)) {
+        if let Some(digest) = store.digest(id) {
+            ranks.entry(digest).or_insert(Rank::Installed);
         }
     }
     ranks

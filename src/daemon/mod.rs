@@ -258,6 +258,9 @@ impl Daemon {
         handover::discard();
         // It holds the cache; a half-done sweep harms nothing, but it must not outlive us.
         let _ = sweep.await;
+        // Not left to the end of the last task that has the cache: the process may be gone before.
+        let store = Arc::clone(&self.shared.store);
+        let _ = tokio::task::spawn_blocking(move || store.write_uses()).await;
     }
 
     /// Runs the program anew; comes back only if it cannot be.

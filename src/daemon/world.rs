@@ -5,6 +5,7 @@
 //! * At most so many bytes a day (UTC) as are configured. `world.json` in the cache says how many were taken, over restarts;
 //!   what was broken off counts, too.
 //! * At most [`SHARE`] of the cache is taken by what can be upgraded.
+//! * What would not be kept (`write-budget`, a full disk) waits, and `status` says so.
 //! * What cannot be had is left alone until there is a new generation.
 
 use std::collections::HashSet;
@@ -19,6 +20,7 @@ use super::state::{Shared, give_memory_back};
 use crate::config::Prefetch;
 use crate::control::WorldStatus;
 use crate::fetch::{Brought, Idled, Meant, Wanted, Wish};
+use crate::store::Unkeepable;
 
 /// Of the cache, the part that may be taken: one half.
 pub(super) const SHARE: u64 = 2;
@@ -102,7 +104,7 @@ pub(super) async fn in_background(shared: Arc<Shared>) {
         let renewed = shared.renewed.notified();
         let generation = shared.snapshots.current().generation();
         if round.generation != generation {
-            round = Round { generation, failed: HashSet::new() };
+            round = Round { generation, failed: HashSet::new(), unkept: round.unkept };
         }
         round.go(&shared).await;
         tokio::select! {
@@ -118,16 +120,23 @@ struct Round {
     generation: u64,
     /// Where packages are that could not be had.
     failed: HashSet<String>,
+    /// Why something would not have been kept, the last time that was tried.
+    unkept: Option<Unkeepable>,
 }
 
 impl Round {
     /// Fetches what there is to fetch, as long as the budget lasts and nothing new is shown.
     async fn go(&mut self, shared: &Arc<Shared>) {
         let Some(upgrades) = self.upgrades(shared).await else { return };
+        let unkept = self.unkept.take();
         for wanted in &upgrades {
             loop {
                 let passed = shared.fetcher.is_cached(wanted) || self.failed.contains(wanted.path());
                 if passed || wanted.record().size > shared.world.left() {
+                    break;
+                }
+                if let Err(why) = shared.fetcher.would_keep(wanted) {
+                    self.unkept = Some(why);
                     break;
                 }
                 shared.fetcher.be_idle().await;
@@ -139,8 +148,10 @@ impl Round {
                 }
                 tokio::time::sleep(PAUSE).await;
             }
-            say(shared, &upgrades);
+            // It is worth a word as long as it may still be so.
+            say(shared, &upgrades, self.unkept.or(unkept));
         }
+        say(shared, &upgrades, self.unkept);
     }
 
     /// What is to be fetched, as much as the cache may take of it. `None`: it is not known.
@@ -157,7 +168,7 @@ impl Round {
                     room -= if fits { wanted.record().size } else { 0 };
                     fits
                 });
-                say(shared, &wanted);
+                say(shared, &wanted, self.unkept);
                 Some(wanted)
             }
             Err(error) => {
@@ -174,6 +185,7 @@ impl Round {
         shared.world.spend(received).await;
         match ended {
             Idled::GaveWay => return false,
+            Idled::Unkept(why) => self.unkept = Some(why),
             Idled::Ended(Brought::Fetched) => shared.metrics.world_ahead.increase(),
             Idled::Ended(Brought::Here) => {}
             Idled::Ended(Brought::Failed(reason)) => {
@@ -185,9 +197,9 @@ impl Round {
     }
 }
 
-fn say(shared: &Shared, upgrades: &[Wanted]) {
+fn say(shared: &Shared, upgrades: &[Wanted], unkept: Option<Unkeepable>) {
     let here = upgrades.iter().filter(|wanted| shared.fetcher.is_cached(wanted)).count();
-    shared.world.say(upgrades.len(), here, None);
+    shared.world.say(upgrades.len(), here, unkept.map(|why| why.to_string()));
 }
 
 #[cfg(test)]

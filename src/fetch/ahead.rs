@@ -1,14 +1,17 @@
 //! Fetching ahead: when an emerge opens a package that is not here, the rest of its plan is fetched in the order of the plan.
 //!
 //! * Nothing that is opened waits for any of this: the opener, its plan and the index are looked at by a task of its own.
-//! * What somebody waits for goes first: packages are fetched ahead only while [`RESERVED`] turns stay free.
+//! * What somebody waits for goes first: packages are fetched ahead only while [`RESERVED`] turns stay free, and while the
+//!   line is not busy with what is opened, or will be opened before them.
 //! * A plan is followed until its emerge ends; what is under way then, and nobody has asked for, is broken off.
 //! * What fails, fails silently, and is tried again when it is opened.
+//! * What would not be kept is not fetched ahead: it would be fetched again when it is opened.
 //!
 //! Locks: the queue's before the fetcher's table of flights.
 //!
 //! Not its job: which packages are ahead (`queue`), what a plan says (`plan`), whose it is (`opener`).
 
+use std::collections::HashMap;
 use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -18,22 +21,22 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
-use super::flight::{self, Landed};
+use super::flight::{self, Cause, Landed};
 use super::opener::{Emerge, Process, ProcessKey};
 use super::origin::Key;
 use super::plan::{self, PlanError};
 use super::queue::{Added, Item, Queue};
 use super::{Fetcher, Flight, MAX_FLIGHTS, Wanted};
 use crate::config::Prefetch;
+use crate::store::Unkeepable;
 
-/// Packages that are fetched ahead at the same time: enough for small ones over a long way, and the next one to be opened has
-/// a third of the line at least.
+/// Packages that are fetched ahead at the same time: enough for small ones over a long way.
 pub const MAX_AHEAD_DOWNLOADS: usize = 3;
-/// Of these, large ones: the next one to be opened is not to wait for what is opened long after it, and one that stalls does
-/// not stop the others.
-pub const MAX_LARGE: usize = 2;
-/// Two downloads are large when so much of them is still to come.
-pub(super) const LARGE: u64 = 4 << 20;
+/// The next one begins when this much is still to come of those before it: what is opened first has the line to itself, and
+/// what a request takes is hidden behind the rest. Two side by side cost an emerge of 30 packages over 100 Mbit/s a tenth.
+pub(super) const REST_OF_LINE: u64 = 2 << 20;
+/// A download that has not moved for so long leaves the line to others.
+const STILL: Duration = Duration::from_secs(2);
 /// Of [`super::MAX_DOWNLOADS`] turns, those that are left to packages that somebody waits for.
 pub const RESERVED: usize = 2;
 /// Bytes that are ahead, for all plans: what a line of 100 Mbit/s brings in a minute and a half.
@@ -197,7 +200,9 @@ impl Inner {
         }
         let place = Arc::clone(&self.turns).try_acquire_owned().ok()?;
         let turn = self.fetcher.spare_turn(RESERVED).filter(|_| !self.fetcher.is_line_full())?;
-        let wanted = self.queue().next(process, |wanted| self.fetcher.need_not(wanted))?;
+        let wanted = self
+            .queue()
+            .next(process, |wanted| self.fetcher.need_not(wanted) || self.fetcher.would_keep(wanted).is_err())?;
         let (key, size) = (wanted.key(), wanted.record().size);
         // At once: whether the next one may begin depends on it.
         let landed = self.fetcher.set_off(&wanted, turn);
@@ -233,20 +238,35 @@ impl Fetcher {
         if flights.contains_key(&key) || flights.len() >= MAX_FLIGHTS || self.failures.recent(key).is_some() {
             return None;
         }
-        let (flight, receiver) = Flight::new(wanted, false);
+        if !self.may_write_beside(wanted, &flights) {
+            return None;
+        }
+        let (flight, receiver) = Flight::new(wanted, Cause::Plan);
         let landed = Landed::new(&flight, receiver);
         flights.insert(key, Arc::clone(&flight));
         tokio::spawn(flight::fly(Arc::clone(self), flight, wanted.clone(), Some(turn)));
         Some(landed)
     }
 
-    /// Whether as much is being fetched ahead as a line is likely to carry.
+    /// Whether the line has enough to do with what is opened, or will be opened first.
     fn is_line_full(&self) -> bool {
         let flights = self.flights();
-        let ahead = flights.values().filter(|flight| flight.ahead.load(Ordering::Relaxed) > 0);
-        let left = ahead.map(|flight| flight.size.saturating_sub(flight.received.load(Ordering::Relaxed)));
-        let left: Vec<u64> = left.filter(|left| *left > 0).collect();
-        left.len() >= MAX_LARGE && left.iter().sum::<u64>() >= LARGE
+        let before = flights.values().filter(|flight| (flight.is_asked() || flight.planned) && !flight.is_still(STILL));
+        before.map(|flight| flight.left()).sum::<u64>() >= REST_OF_LINE
+    }
+
+    /// Whether a package would be kept if it were fetched now.
+    ///
+    /// # Errors
+    /// It would not: why.
+    pub fn would_keep(&self, wanted: &Wanted) -> Result<(), Unkeepable> {
+        self.store.would_keep(wanted.record().size)
+    }
+
+    /// Whether it may be written today besides what is going to be downloaded, of which the store does not know yet.
+    pub(super) fn may_write_beside(&self, wanted: &Wanted, flights: &HashMap<Key, Arc<Flight>>) -> bool {
+        let coming = flights.values().filter(|flight| !flight.placed.load(Ordering::Relaxed));
+        self.store.may_write(coming.fold(wanted.record().size, |sum, flight| sum.saturating_add(flight.size)))
     }
 
     /// Whether it is in the cache, most likely.

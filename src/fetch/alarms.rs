@@ -43,7 +43,7 @@ pub(super) fn compare(fetcher: &Fetcher, witness: Witness, entry: &Entry, digest
          {digest} now. Both were verified; a binhost that was rebuilt from nothing does this, and so does one that shows \
          different packages to different people"
     );
-    tracing::error!("ALARM: {path}: {reason}");
+    tracing::error!(binhostfs.package = path, binhostfs.reason = reason, "ALARM: {path}: {reason}");
     fetcher.metrics.alarms.increase();
     fetcher.alarms.add(FailureReport { path: path.to_owned(), reason, at: SystemTime::now() });
 }

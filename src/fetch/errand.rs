@@ -4,6 +4,7 @@
 //!   [`MAX_TOGETHER`] at the most.
 //! * It does not push out what it has fetched itself, or found: what does not fit into the cache together with all that came
 //!   before it in the list is not fetched, and says so.
+//! * What would not be kept, because the day's `write-budget` is used up or the disk is full, is not fetched, and says so.
 //! * It outlives failures: each package is had or has a reason.
 //!
 //! Locks: the list's before the fetcher's table of flights.
@@ -16,7 +17,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 use super::ahead::RESERVED;
-use super::flight::{self, Landed};
+use super::flight::{self, Cause, Landed};
 use super::wish::Meant;
 use super::{FetchError, Fetcher, Flight, MAX_FLIGHTS, Wanted};
 use crate::config::ByteSize;
@@ -228,6 +229,9 @@ fn obstacle(fetcher: &Fetcher, wanted: &Wanted, taken: u64) -> Option<Brought> {
             "its {size} do not fit into the cache ({bound}) beside the {taken} that came before it; a larger cache-size helps"
         )));
     }
+    if let Err(why) = fetcher.would_keep(wanted) {
+        return Some(Brought::Failed(why.to_string()));
+    }
     if fetcher.origins.get(wanted.key().0).is_none() {
         return Some(Brought::Failed("its binhost is not used any more".to_owned()));
     }
@@ -254,7 +258,10 @@ impl Fetcher {
         if flights.len() >= MAX_FLIGHTS || together > self.store.usage().bound && together > size {
             return None;
         }
-        let (flight, receiver) = Flight::new(wanted, false);
+        if !self.may_write_beside(wanted, &flights) {
+            return None;
+        }
+        let (flight, receiver) = Flight::new(wanted, Cause::Spare);
         let landed = Landed::new(&flight, receiver);
         flights.insert(wanted.key(), Arc::clone(&flight));
         tokio::spawn(flight::fly(Arc::clone(self), flight, wanted.clone(), Some(turn)));

@@ -42,7 +42,12 @@ pub(super) async fn fly(
         Err(error) => {
             let seconds = started.elapsed().as_secs_f32();
             let advice = error.advice();
-            tracing::warn!("cannot be had: {} after {seconds:.1} s: {error}; {advice}", wanted.path());
+            let path = wanted.path();
+            tracing::warn!(
+                binhostfs.package = path,
+                binhostfs.reason = %error,
+                "cannot be had: {path} after {seconds:.1} s: {error}; {advice}"
+            );
             fetcher.failures.add(key, wanted.path(), error);
             if matches!(**error, FetchError::Refused { .. }) {
                 fetcher.metrics.refused.increase();
@@ -192,11 +197,18 @@ fn log_fetched(entry: &Entry, body: &Body, stream: &BodyStream<'_>, took: Durati
         Assurance::DigestsOnly => "digests only".to_owned(),
         Assurance::Signed(signer) => format!("signed by {}", signer.fingerprint),
     };
-    tracing::info!("fetched and verified {} ({bytes} bytes in {seconds:.2} s from {source}; {verdict})", entry.path);
+    tracing::info!(
+        binhostfs.package = %entry.path,
+        binhostfs.bytes = bytes,
+        binhostfs.source = source,
+        binhostfs.verdict = verdict,
+        "fetched and verified {} ({bytes} bytes in {seconds:.2} s from {source}; {verdict})",
+        entry.path
+    );
 }
 
 /// A body that lies in the cache unproved may be it: proving that is cheaper than fetching it again.
-pub(super) async fn adopt(fetcher: &Arc<Fetcher>, origin: &Arc<Origin>, entry: &Entry) -> Option<Body> {
+async fn adopt(fetcher: &Arc<Fetcher>, origin: &Arc<Origin>, entry: &Entry) -> Option<Body> {
     let (fetcher, origin, entry) = (Arc::clone(fetcher), Arc::clone(origin), entry.clone());
     let proved = tokio::task::spawn_blocking(move || {
         let candidates = fetcher.store.unproved(entry.id(), entry.size, &origin.policy);
@@ -207,7 +219,7 @@ pub(super) async fn adopt(fetcher: &Arc<Fetcher>, origin: &Arc<Origin>, entry: &
     proved.await.ok().flatten()
 }
 
-fn adopt_one(fetcher: &Fetcher, origin: &Origin, entry: &Entry, candidate: Unproved) -> Option<Body> {
+pub(super) fn adopt_one(fetcher: &Fetcher, origin: &Origin, entry: &Entry, candidate: Unproved) -> Option<Body> {
     let Unproved { digest, file, own } = candidate;
     match recheck(file, entry.clone(), &origin.policy) {
         Ok(verified) => {
@@ -258,19 +270,52 @@ async fn download(
     receiving.finish().await.map_err(|failure| failure.into_error(url))
 }
 
+/// Why a flight begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// Somebody opens the package.
+    Open,
+    /// A plan has it.
+    Plan,
+    /// The line has nothing else to do.
+    Spare,
+}
+
 impl Flight {
-    /// A flight that is not in the table yet. `asked`: somebody has opened the package.
-    pub(super) fn new(wanted: &Wanted, asked: bool) -> (Arc<Self>, watch::Receiver<Option<Outcome>>) {
+    /// A flight that is not in the table yet.
+    pub(super) fn new(wanted: &Wanted, cause: Cause) -> (Arc<Self>, watch::Receiver<Option<Outcome>>) {
         let (outcome, receiver) = watch::channel(None);
         let flight = Self {
             outcome,
             path: wanted.path().to_owned(),
             size: wanted.record().size,
             received: AtomicU64::new(0),
-            asked: AtomicBool::new(asked),
+            began: Instant::now(),
+            heard: AtomicU64::new(0),
+            planned: cause == Cause::Plan,
+            asked: AtomicBool::new(cause == Cause::Open),
+            placed: AtomicBool::new(false),
             ahead: AtomicUsize::new(0),
         };
         (Arc::new(flight), receiver)
+    }
+
+    /// So many bytes came in.
+    pub(super) fn hear(&self, bytes: usize) {
+        self.received.fetch_add(bytes as u64, Ordering::Relaxed);
+        let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.heard.store(now, Ordering::Relaxed);
+    }
+
+    /// Bytes that are still to come.
+    pub(super) fn left(&self) -> u64 {
+        self.size.saturating_sub(self.received.load(Ordering::Relaxed))
+    }
+
+    /// Whether nothing has come in for so long.
+    pub(super) fn is_still(&self, time: Duration) -> bool {
+        let heard = Duration::from_millis(self.heard.load(Ordering::Relaxed));
+        self.began.elapsed().saturating_sub(heard) > time
     }
 
     pub(super) fn is_asked(&self) -> bool {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::errand::Brought;
 use super::{FetchError, Fetcher, Wanted};
+use crate::store::Unkeepable;
 
 /// How often to look whether somebody waits for a package, or nobody does any more.
 const LOOK: Duration = Duration::from_millis(500);
@@ -20,6 +21,8 @@ const QUIET: u32 = 4;
 pub enum Idled {
     /// It ended like this.
     Ended(Brought),
+    /// It would not be kept: why. It may be another time.
+    Unkept(Unkeepable),
     /// Somebody waited for something else.
     GaveWay,
 }
@@ -39,6 +42,9 @@ impl Fetcher {
     pub async fn fetch_idly(self: &Arc<Self>, wanted: &Wanted) -> (Idled, u64) {
         if self.has(wanted) {
             return (Idled::Ended(Brought::Here), 0);
+        }
+        if let Err(why) = self.would_keep(wanted) {
+            return (Idled::Unkept(why), 0);
         }
         let Some(landed) = self.lift_off(wanted) else { return (Idled::GaveWay, 0) };
         let (flight, size, mut received) = (landed.flight(), wanted.record().size, 0);

@@ -32,6 +32,7 @@ mod origin;
 mod plan;
 mod queue;
 mod receive;
+mod reclaim;
 mod standing;
 mod traces;
 mod verdicts;
@@ -40,7 +41,7 @@ mod wish;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
@@ -50,11 +51,12 @@ use crate::store::{Body, Store, StoreError};
 use crate::upstream::UpstreamError;
 use crate::verify::{Policy, VerifyError};
 
-pub use ahead::{AHEAD_SHARE, Ahead, MAX_AHEAD_BYTES, MAX_AHEAD_DOWNLOADS, MAX_LARGE, RESERVED};
+pub use ahead::{AHEAD_SHARE, Ahead, MAX_AHEAD_BYTES, MAX_AHEAD_DOWNLOADS, RESERVED};
 use alarms::Alarms;
 pub use errand::{Brought, Done, Errand, ErrandReport, MAX_TOGETHER, Underway};
 use failures::Failures;
 pub use failures::{FAILURE_MEMORY, FailureReport};
+use flight::Cause;
 use guard::Guard;
 pub use guard::WINDOW as MASS_READ_WINDOW;
 use held::Held;
@@ -172,6 +174,13 @@ struct Flight {
     path: String,
     size: u64,
     received: AtomicU64,
+    began: Instant,
+    /// When it last received something, in milliseconds since it began.
+    heard: AtomicU64,
+    /// A plan has it.
+    planned: bool,
+    /// The store knows of it, and counts it.
+    placed: AtomicBool,
     /// Somebody has opened it; until then, it is fetched ahead.
     asked: AtomicBool,
     /// Of those that wait for it, whoever fetches it ahead; no open.
@@ -266,19 +275,9 @@ impl Fetcher {
         !self.store.pins().iter().any(|pin| pin.id == id) && self.store.forget(id).is_some()
     }
 
-    /// How many packages that are not here a session may open within [`MASS_READ_WINDOW`] if it is no emerge; 0: any number.
+    /// How many packages that are not here a job may open within [`MASS_READ_WINDOW`] if it is no emerge; 0: any number.
     pub fn set_mass_read(&self, most: u32) {
         self.guard.set(most);
-    }
-
-    /// Looks whether a body that lies in the cache unproved is it, and takes that back. Reads it whole.
-    pub async fn prove(self: &Arc<Self>, wanted: &Wanted) -> bool {
-        if self.here(wanted.record(), &wanted.origin().policy).is_some() {
-            return false;
-        }
-        let of = wanted.clone();
-        let Ok(Ok(entry)) = tokio::task::spawn_blocking(move || of.entry()).await else { return false };
-        flight::adopt(self, wanted.origin(), &entry).await.is_some()
     }
 
     /// Forgets failures: the next open tries again.
@@ -345,7 +344,7 @@ impl Fetcher {
             return Err(Arc::new(FetchError::Busy));
         }
         self.metrics.misses.increase();
-        let (flight, receiver) = Flight::new(&wanted, true);
+        let (flight, receiver) = Flight::new(&wanted, Cause::Open);
         flights.insert(key, Arc::clone(&flight));
         tokio::spawn(flight::fly(Arc::clone(self), flight, wanted, None));
         Ok(receiver)

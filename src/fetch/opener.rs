@@ -44,12 +44,23 @@ pub(super) enum Opener {
     Emerge,
     /// Something else.
     Other {
+        /// What it is a part of.
+        job: Job,
         /// Its session.
         session: u32,
         pid: u32,
         /// What it calls itself.
         name: String,
     },
+}
+
+/// A process group: what a shell starts at one go, and whatever that starts, e.g. `find -exec` or a pipe into `xargs`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Job {
+    /// Its number, which is that of its first process. Nobody else gets it as long as the group has any.
+    pub(super) group: u32,
+    /// When its first process was started, if that still runs: another time under the same number is another group.
+    pub(super) began: Option<u64>,
 }
 
 /// Who opened something in thread `tid`. May wait, as [`Emerge::find`].
@@ -61,9 +72,12 @@ pub(super) fn look(proc: &Path, tid: u32) -> Option<Opener> {
     let stat = String::from_utf8_lossy(&read(&process.directory, "stat").ok()?).into_owned();
     let (name, fields) = stat.rsplit_once(')')?;
     let name = name.split_once('(')?.1.to_owned();
-    // Source: proc_pid_stat(5), field 6; the state is the third. 0: it is another pid namespace's.
-    let session = fields.split_whitespace().nth(3)?.parse().ok().filter(|session| *session != 0)?;
-    Some(Opener::Other { session, pid: process.key.pid, name })
+    // Source: proc_pid_stat(5), fields 5 and 6; the state is the third. 0: it is another pid namespace's.
+    let mut numbers = fields.split_whitespace().skip(2).map(|number| number.parse().ok().filter(|number| *number != 0));
+    let (group, session): (u32, u32) = (numbers.next()??, numbers.next()??);
+    let first = open(&rustix::fs::CWD, &proc.join(group.to_string()), OFlags::PATH);
+    let job = Job { group, began: first.ok().and_then(|first| start(&first)) };
+    Some(Opener::Other { job, session, pid: process.key.pid, name })
 }
 
 /// A running emerge.

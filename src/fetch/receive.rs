@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
-use super::ahead::LARGE;
+use super::ahead::REST_OF_LINE;
 use super::{FetchError, Fetcher, Flight, Origin, alarms};
 use crate::index::Entry;
 use crate::store::{Body, Incoming, Placement, StoreError};
@@ -102,7 +102,7 @@ impl Receiving {
 
     /// `false`: the far end has given up.
     pub(super) async fn bytes(&mut self, mut bytes: Bytes) -> bool {
-        self.flight.received.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        self.flight.hear(bytes.len());
         while !bytes.is_empty() {
             // Never beyond its capacity: growing would double it.
             let room = GATHER - self.gathered.len();
@@ -156,6 +156,7 @@ fn receive(
         Place::Memory => fetcher.store.in_memory(entry.size),
     };
     let incoming = incoming.map_err(Failure::Store)?;
+    flight.placed.store(true, Ordering::Relaxed);
     let file = incoming.file().map_err(Failure::Disk)?;
     let mut receiver = Receiver::new(file, entry.clone(), origin.policy.clone());
     loop {
@@ -163,8 +164,8 @@ fn receive(
             Some(Step::Bytes(mut bytes)) => {
                 write(fetcher, &mut receiver, &bytes, entry)?;
                 let left = entry.size.saturating_sub(receiver.received());
-                if (left..left + bytes.len() as u64).contains(&LARGE) {
-                    // It is not large any more.
+                if (left..left + bytes.len() as u64).contains(&REST_OF_LINE) {
+                    // The next one may begin.
                     fetcher.moved.notify_waiters();
                 }
                 incoming.start_writeback(receiver.received());

@@ -8,6 +8,7 @@ mod writing;
 
 use std::ffi::OsStr;
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -21,11 +22,11 @@ use fuser::{
 use super::attr::{Attr, Owner, Validity};
 use super::ledger::Agreement;
 use super::{FsError, xattrs};
-use crate::local::Access;
+use crate::local::{self, Access};
 use crate::metrics::{Operation, Timed};
 use crate::tree::Inode;
 pub(super) use shared::Shared;
-use types::{BLOCK, caller, failed, file_attr, file_type, ttl};
+use types::{BLOCK, asked, caller, failed, file_attr, file_type, ttl};
 
 /// Requests that the kernel may have under way in the background, reading ahead.
 const MAX_BACKGROUND: u16 = 64;
@@ -73,9 +74,9 @@ impl Filesystem for Adapter {
         self.0.end();
     }
 
-    fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+    fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let timed = self.timed(Operation::Lookup);
-        answer_entry(self.0.operations.lookup(Inode(parent.0), name), timed, reply);
+        answer_entry(self.0.operations.lookup(caller(request), Inode(parent.0), name), timed, reply);
     }
 
     fn forget(&self, _request: &Request, inode: INodeNo, lookups: u64) {
@@ -84,7 +85,12 @@ impl Filesystem for Adapter {
 
     fn getattr(&self, _request: &Request, inode: INodeNo, _handle: Option<FileHandle>, reply: ReplyAttr) {
         let timed = self.timed(Operation::Getattr);
-        let found = self.0.operations.attributes(Inode(inode.0));
+        let mut found = self.0.operations.attributes(Inode(inode.0));
+        // Another file has its number by now.
+        let open = self.0.handles.generation(Inode(inode.0)).filter(|_| local::is_number(inode.0));
+        if found.as_ref().is_ok_and(|(attr, _)| open.is_some_and(|open| open != attr.generation)) {
+            found = Err(FsError::Stale);
+        }
         answer_attr(found.or_else(|error| self.open_attributes(Inode(inode.0)).ok_or(error)), timed, reply);
     }
 
@@ -129,9 +135,9 @@ impl Filesystem for Adapter {
         reply.error(Errno::ENOSYS);
     }
 
-    fn readdir(&self, _request: &Request, inode: INodeNo, _handle: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+    fn readdir(&self, request: &Request, inode: INodeNo, _handle: FileHandle, offset: u64, mut reply: ReplyDirectory) {
         let timed = self.timed(Operation::Readdir);
-        let told = self.0.operations.list(Inode(inode.0), offset, &mut |at, name, attr, _| {
+        let told = self.0.operations.list(caller(request), Inode(inode.0), offset, &mut |at, name, attr, _| {
             reply.add(INodeNo(attr.inode.0), at, file_type(attr.kind), name)
         });
         match told {
@@ -142,14 +148,14 @@ impl Filesystem for Adapter {
 
     fn readdirplus(
         &self,
-        _request: &Request,
+        request: &Request,
         inode: INodeNo,
         _handle: FileHandle,
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
         let (operations, timed) = (&self.0.operations, self.timed(Operation::Readdir));
-        let told = operations.list(Inode(inode.0), offset, &mut |at, name, attr, validity| {
+        let told = operations.list(caller(request), Inode(inode.0), offset, &mut |at, name, attr, validity| {
             // The kernel must not link `.` and `..` into its tree of names.
             let dots = name == "." || name == "..";
             let ttl = if dots { Duration::ZERO } else { ttl(validity) };
@@ -206,8 +212,15 @@ impl Filesystem for Adapter {
     ) {
         let (_unpaused, timed) = (self.0.unpaused(), self.timed(Operation::Change));
         let change = types::change(mode, uid, gid, size, (atime, mtime));
-        let file = handle.and_then(|handle| self.0.handles.file(Inode(handle.0)));
-        let changed = self.0.operations.change(caller(request), Inode(inode.0), file.as_deref(), &change);
+        let (inode, caller) = (Inode(inode.0), caller(request));
+        let file = handle.and_then(|handle| self.0.local_file(Inode(handle.0)));
+        let open = (file.as_deref(), self.0.handles.generation(inode));
+        let mut changed = self.0.operations.change(caller, inode, open, &change);
+        // It has no name any more, and somebody has it open.
+        let nameless = changed.as_ref().is_err_and(|error| error.errno() == libc::ESTALE) && change.size.is_none();
+        if let Some(file) = self.0.handles.file(inode).filter(|_| nameless) {
+            changed = self.0.operations.change(caller, inode, (Some(&file), None), &change);
+        }
         answer_attr(changed, timed, reply);
     }
 
@@ -230,27 +243,37 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         let (_unpaused, timed) = (self.0.unpaused(), self.timed(Operation::Change));
-        answer_entry(writing::make_node(&self.0, caller(request), Inode(parent.0), name, mode), timed, reply);
+        let place = (Inode(parent.0), name);
+        let made = writing::make_node(&self.0, caller(request), place, mode, asked(request));
+        answer_entry(made, timed, reply);
     }
 
     fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, reply: ReplyEntry) {
         let (_unpaused, timed) = (self.0.unpaused(), self.timed(Operation::Change));
-        answer_entry(self.0.operations.make_directory(caller(request), Inode(parent.0), name, mode), timed, reply);
+        let (operations, parent) = (&self.0.operations, Inode(parent.0));
+        let made = operations.make_directory(caller(request), parent, name, mode);
+        let made = asked(request).made(operations, (parent, name), made, |_, stat| stat.is_directory());
+        answer_entry(made, timed, reply);
     }
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let (_unpaused, timed) = (self.0.unpaused(), self.timed(Operation::Change));
-        answer(self.0.operations.unlink(caller(request), Inode(parent.0), name), timed, reply);
+        writing::unlink(&self.0, (caller(request), asked(request)), (Inode(parent.0), name), reply);
     }
 
     fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let (_unpaused, timed) = (self.0.unpaused(), self.timed(Operation::Change));
-        answer(self.0.operations.remove_directory(caller(request), Inode(parent.0), name), timed, reply);
+        let removed = self.0.operations.remove_directory(caller(request), Inode(parent.0), name);
+        answer(asked(request).removed(removed), timed, reply);
     }
 
     fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
         let (_unpaused, timed) = (self.0.unpaused(), self.timed(Operation::Change));
-        answer_entry(self.0.operations.symlink(caller(request), Inode(parent.0), name, target), timed, reply);
+        let (operations, parent) = (&self.0.operations, Inode(parent.0));
+        let made = operations.symlink(caller(request), parent, name, target);
+        let is_it = |path: &Path, _: &local::Stat| {
+            operations.layer().read_link(path).is_ok_and(|there| there.as_bytes() == target.as_os_str().as_bytes())
+        };
+        answer_entry(asked(request).made(operations, (parent, name), made, is_it), timed, reply);
     }
 
     fn rename(
@@ -264,13 +287,15 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let (from, to) = ((Inode(parent.0), name), (Inode(new_parent.0), new_name));
-        writing::rename(&self.0, caller(request), from, to, flags, reply);
+        writing::rename(&self.0, (caller(request), asked(request)), from, to, flags, reply);
     }
 
     fn link(&self, request: &Request, inode: INodeNo, new_parent: INodeNo, new_name: &OsStr, reply: ReplyEntry) {
         let (_unpaused, timed) = (self.0.unpaused(), self.timed(Operation::Change));
-        let (inode, parent) = (Inode(inode.0), Inode(new_parent.0));
-        answer_entry(self.0.operations.link(caller(request), inode, parent, new_name), timed, reply);
+        let (operations, inode, parent) = (&self.0.operations, Inode(inode.0), Inode(new_parent.0));
+        let made = operations.link(caller(request), inode, parent, new_name);
+        let made = asked(request).made(operations, (parent, new_name), made, |_, stat| stat.number == inode.0);
+        answer_entry(made, timed, reply);
     }
 
     fn create(
@@ -283,7 +308,7 @@ impl Filesystem for Adapter {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        open::create(&self.0, caller(request), (Inode(parent.0), name), mode, flags, reply);
+        open::create(&self.0, (caller(request), asked(request)), (Inode(parent.0), name), mode, flags, reply);
     }
 
     fn write(
@@ -395,12 +420,16 @@ impl Filesystem for Adapter {
 
     fn fsync(&self, _request: &Request, _inode: INodeNo, handle: FileHandle, datasync: bool, reply: ReplyEmpty) {
         let timed = self.timed(Operation::Write);
-        answer(writing::sync(&self.0, Inode(handle.0), datasync), timed, reply);
+        writing::elsewhere(&self.0, move |shared| {
+            answer(writing::sync(shared, Inode(handle.0), datasync), timed, reply);
+        });
     }
 
     fn fsyncdir(&self, _request: &Request, inode: INodeNo, _handle: FileHandle, _datasync: bool, reply: ReplyEmpty) {
         let timed = self.timed(Operation::Write);
-        answer(self.0.operations.sync_directory(Inode(inode.0)), timed, reply);
+        writing::elsewhere(&self.0, move |shared| {
+            answer(shared.operations.sync_directory(Inode(inode.0)), timed, reply);
+        });
     }
 
     fn flush(&self, _request: &Request, _inode: INodeNo, _handle: FileHandle, _owner: LockOwner, reply: ReplyEmpty) {

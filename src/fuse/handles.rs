@@ -9,6 +9,7 @@ use std::collections::hash_map::Entry;
 use std::fs::File;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::FsError;
 use super::backing::Backing;
 use super::ledger::{Ledger, OpenRecord, Shown};
 use crate::local;
@@ -20,6 +21,8 @@ struct OpenInode {
     file: Option<Arc<File>>,
     /// Of something that never changes.
     attributes: Option<Attributes>,
+    /// Of a local file: tells it from one that has its number later.
+    generation: u64,
     /// Somebody may have written to it.
     written: bool,
     /// The kernel's name for the file, where reads pass through.
@@ -49,38 +52,48 @@ impl Handles {
             let backing = record.backing().map(|id| Arc::new(back(id)));
             let written = local::is_number(record.inode.0);
             let (file, attributes) = (record.file(), record.attributes());
-            let open = OpenInode { file, attributes, written, backing, opens: record.opens };
+            let (generation, opens) = (record.generation(), record.opens);
+            let open = OpenInode { file, attributes, generation, written, backing, opens };
             table.open.insert(record.inode, open);
         }
     }
 
     /// Counts one more open. `back` is asked for a backing only by the first one; `None` from it means plain reads.
+    ///
+    /// # Errors
+    /// A file of that number that is gone is still open, of a daemon before this one. Its handle is the same, so that who has it
+    /// would get at this file.
     pub(super) fn open(
         &self,
         inode: Inode,
         file: &Arc<File>,
         attributes: Option<Attributes>,
         back: impl FnOnce(&File) -> Option<Backing>,
-    ) -> Option<Arc<Backing>> {
+    ) -> Result<Option<Arc<Backing>>, FsError> {
+        let generation = if attributes.is_none() { local::generation_of(file) } else { 0 };
         let mut table = self.lock();
         let Table { open, ledger } = &mut *table;
         match open.entry(inode) {
             Entry::Occupied(mut entry) => {
                 let open = entry.get_mut();
+                if open.generation != generation {
+                    return Err(FsError::Stale);
+                }
                 open.opens += 1;
                 open.file.get_or_insert_with(|| Arc::clone(file));
                 ledger.count(inode, open.opens);
-                open.backing.clone()
+                Ok(open.backing.clone())
             }
             Entry::Vacant(entry) => {
                 let backing = back(file).map(Arc::new);
                 let id = backing.as_ref().map(|backing| backing.id());
                 ledger.opened(&match attributes {
                     Some(attributes) => OpenRecord::new(attributes, id, file),
-                    None => OpenRecord::of_local(inode, id),
+                    None => OpenRecord::of_local(inode, generation, id),
                 });
-                let open = OpenInode { file: Some(Arc::clone(file)), attributes, written: false, backing, opens: 1 };
-                entry.insert(open).backing.clone()
+                let file = Some(Arc::clone(file));
+                let open = OpenInode { file, attributes, generation, written: false, backing, opens: 1 };
+                Ok(entry.insert(open).backing.clone())
             }
         }
     }
@@ -125,6 +138,11 @@ impl Handles {
         self.lock().open.get(&inode).and_then(|open| open.attributes)
     }
 
+    /// Of a local file that is open.
+    pub(super) fn generation(&self, inode: Inode) -> Option<u64> {
+        self.lock().open.get(&inode).map(|open| open.generation)
+    }
+
     /// Does something with the ledger.
     pub(super) fn ledger<T>(&self, act: impl FnOnce(&mut Ledger) -> T) -> T {
         act(&mut self.lock().ledger)
@@ -162,7 +180,7 @@ mod tests {
         attributes: Attributes,
         back: impl FnOnce(&File) -> Option<Backing>,
     ) -> Option<Arc<Backing>> {
-        handles.open(attributes.inode, file, Some(attributes), back)
+        handles.open(attributes.inode, file, Some(attributes), back).unwrap()
     }
 
     #[test]
@@ -193,7 +211,7 @@ mod tests {
         opened(&handles, &body, attributes(7), |_| None);
         handles.release(Inode(7));
         let local = Inode(1 << 62 | 5);
-        handles.open(local, &body, None, |_| None);
+        handles.open(local, &body, None, |_| None).unwrap();
 
         let mut ledger = Ledger::open(handles.ledger(|ledger| ledger.as_fd().try_clone_to_owned()).unwrap());
         let (records, _) = ledger.read();
@@ -204,6 +222,10 @@ mod tests {
             |inode, back: Option<u32>| opened(&later, &body, attributes(inode), |_| back.map(backing)).map(|b| b.id());
         assert_eq!((open(5, Some(9)), open(6, Some(9)), open(7, Some(9))), (Some(1), None, Some(9)));
         (0..3).for_each(|_| _ = later.release(Inode(6)));
+        assert!(later.generation(local) == handles.generation(local) && later.generation(local) != Some(0));
+        // Its number is another file's by now.
+        let next = Arc::new(tempfile::tempfile().unwrap());
+        assert!(matches!(later.open(local, &next, None, |_| None), Err(FsError::Stale)));
         // It can change, and its path leads through the mount.
         assert!(later.file(local).is_none() && later.attributes(local).is_none() && later.release(local));
         assert!(later.attributes(Inode(6)).is_none());

@@ -30,7 +30,7 @@ use crate::tree::{Attributes, Inode, Node};
 const MAGIC: &[u8; 16] = b"binhostfs ledger";
 /// Changes with the format, and with everything else that a daemon of another version would get wrong: what file handles
 /// mean, how inode numbers are made, what was agreed on with the kernel.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 const RECORD: usize = 256;
 /// Inodes that can be open at the same time and noted.
 const MAX_RECORDS: u32 = 65_536;
@@ -97,6 +97,7 @@ fn modified(metadata: &std::fs::Metadata) -> i64 {
 pub(super) struct OpenRecord {
     pub(super) inode: Inode,
     pub(super) opens: u64,
+    /// In bytes; of a local file, its generation.
     pub(super) size: u64,
     pub(super) mtime: i64,
     pub(super) served: Served,
@@ -109,10 +110,16 @@ impl OpenRecord {
         Self { inode, opens: 1, size, mtime, served }
     }
 
-    /// Of a local file, of which nothing but its number stays. It is found again by that: its path leads through the mount.
-    pub(super) fn of_local(inode: Inode, backing: Option<u32>) -> Self {
+    /// Of a local file, of which nothing but its number and generation stays. It is found again by these: its path leads
+    /// through the mount.
+    pub(super) fn of_local(inode: Inode, generation: u64, backing: Option<u32>) -> Self {
         let served = backing.map_or(Served::File(None), Served::Backing);
-        Self { inode, opens: 1, size: 0, mtime: 0, served }
+        Self { inode, opens: 1, size: generation, mtime: 0, served }
+    }
+
+    /// Of a local file.
+    pub(super) fn generation(&self) -> u64 {
+        if local::is_number(self.inode.0) { self.size } else { 0 }
     }
 
     /// What `stat` shows of it, if that never changes.

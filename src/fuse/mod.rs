@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `ops` | the operations that change nothing, without FUSE: what is there, and whether an open has to wait |
 //! | `writing` | those that change something |
+//! | `resent` | what the daemon before this one may have done already |
 //! | `front` | what Portage sees as `Packages`: what the binhosts have, with local packages in front |
 //! | `merge` | both -> the files |
 //! | `attr` | attributes of whatever is shown |
@@ -40,6 +41,7 @@ mod ledger;
 mod merge;
 mod mount;
 mod ops;
+mod resent;
 mod waiting;
 mod writing;
 mod xattrs;

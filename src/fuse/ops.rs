@@ -18,6 +18,13 @@ use crate::tree::{Age, Attributes, Inode, Node, PACKAGES, Tree};
 
 /// Position of `Packages.gz` in the listing of the root: after what a tree has, before what is local.
 const AT_COMPRESSED: u64 = 1 << 61;
+/// Positions of what is local start here.
+const AT_LOCAL: u64 = 1 << 62;
+
+/// Position of a local name, a hash: its own, also where it is one of several of a file, and the same for every daemon.
+fn local_position(name: &OsStr) -> u64 {
+    AT_LOCAL | Inode::of_directory(name.as_bytes()).0 & (AT_LOCAL - 1)
+}
 
 /// What an open leads to.
 #[derive(Debug)]
@@ -118,13 +125,41 @@ impl Operations {
     }
 
     /// What `name` in a directory is. The kernel is told of it: what is local is remembered until it forgets.
-    pub(super) fn lookup(&self, parent: Inode, name: &OsStr) -> Result<(Attr, Validity), FsError> {
-        let path = self.directory_path(parent)?.join(name);
+    pub(super) fn lookup(&self, caller: Caller, parent: Inode, name: &OsStr) -> Result<(Attr, Validity), FsError> {
+        let directory = self.directory_path(parent)?;
+        self.may(caller, &directory, Access::EXEC_OK)?;
+        let path = directory.join(name);
         let (attr, validity, stat) = self.look(parent, name, &path)?;
         if stat.is_some() {
             self.layer().told(attr.inode.0, &path);
         }
         Ok((attr, validity))
+    }
+
+    /// Whether the caller may search or list a directory. What the kernel remembers it asks nobody about: this keeps from others
+    /// what nobody was shown yet.
+    pub(super) fn may(&self, caller: Caller, directory: &Path, access: Access) -> Result<(), FsError> {
+        if caller.uid == 0 || self.layer().is_open_to_all(directory) {
+            return Ok(());
+        }
+        self.directory_access(caller, directory, access)
+    }
+
+    /// Whether the caller may read the index, which has the permissions of the one beneath.
+    pub(super) fn may_read_index(&self, caller: Caller, name: &str) -> Result<(), FsError> {
+        let all = |stat: Stat| stat.mode & 0o444 == 0o444;
+        if caller.uid == 0 {
+            return Ok(());
+        }
+        // Its name the kernel remembers for everybody.
+        self.may(caller, Path::new(""), Access::EXEC_OK)?;
+        if self.layer().index_stat().is_none_or(all) {
+            return Ok(());
+        }
+        match self.layer().access(caller, Path::new(name), Access::READ_OK) {
+            Err(Errno::NOENT) => Ok(self.layer().access(caller, Path::new(PACKAGES), Access::READ_OK)?),
+            other => Ok(other?),
+        }
     }
 
     fn look(&self, parent: Inode, name: &OsStr, path: &Path) -> Result<(Attr, Validity, Option<Stat>), FsError> {
@@ -223,8 +258,9 @@ impl Operations {
 
     /// Tells of the names in a directory from position `offset` on: `.`, `..`, what the binhosts have, what is local. The
     /// positions of the first two depend on the generation alone, those of local names on nothing else.
-    pub(super) fn list(&self, inode: Inode, offset: u64, told: Told<'_>) -> Result<(), FsError> {
+    pub(super) fn list(&self, caller: Caller, inode: Inode, offset: u64, told: Told<'_>) -> Result<(), FsError> {
         let path = self.directory_path(inode)?;
+        self.may(caller, &path, Access::READ_OK)?;
         let (own, _) = self.attributes(inode)?;
         let mut beneath: HashMap<OsString, Name> = match self.layer().list(&path) {
             Ok(names) => names.into_iter().map(|name| (name.name.clone(), name)).collect(),
@@ -249,17 +285,18 @@ impl Operations {
         {
             return Ok(());
         }
-        let mut names: Vec<Name> = beneath.into_values().filter(|name| name.number > offset).collect();
-        names.sort_unstable_by(|a, b| (a.number, &a.name).cmp(&(b.number, &b.name)));
-        for name in names {
-            let path = path.join(&name.name);
+        let positioned = beneath.into_keys().map(|name| (local_position(&name), name));
+        let mut names: Vec<(u64, OsString)> = positioned.filter(|(at, _)| *at > offset).collect();
+        names.sort_unstable();
+        for (at, name) in names {
+            let path = path.join(&name);
             // It may be gone by now.
             let Ok(Some(stat)) = self.local(&path) else { continue };
             let (attr, validity) = match stat.is_directory() {
                 true => (self.directory_attr(&path, None, Some(&stat)), Validity::Directory),
                 false => (Attr::of_local(Inode(stat.number), &stat), Validity::Fleeting),
             };
-            if told(name.number, &name.name, &attr, validity) {
+            if told(at, &name, &attr, validity) {
                 break;
             }
         }
@@ -362,12 +399,14 @@ impl Operations {
         }
     }
 
-    /// What is read of an inode that a daemon before this one opened. It cannot be found where its last name is gone, or its
+    /// What is read of an inode that a daemon before this one opened; `generation`: of a local one. It cannot be found where its last name is gone, or its
     /// index is no longer made.
-    pub(super) fn reopen(&self, inode: Inode) -> Result<Reopening, FsError> {
+    pub(super) fn reopen(&self, inode: Inode, generation: Option<u64>) -> Result<Reopening, FsError> {
         match self.place(inode)? {
-            Place::Local(path, _) => {
-                let file = self.layer().open_file(Caller::DAEMON, &path, OFlags::RDONLY)?;
+            // The file of that number is gone, and another one has it now.
+            Place::Local(_, stat) if generation != Some(stat.generation) => Err(FsError::Stale),
+            Place::Local(path, stat) => {
+                let file = self.layer().open_file(Caller::DAEMON, &path, &stat, OFlags::RDONLY)?;
                 Ok(Reopening::Ready(Arc::new(file)))
             }
             Place::Compressed(file, _) => Ok(Reopening::Ready(file)),

@@ -38,13 +38,17 @@ impl Operations {
         if self.layer().is_read_only() { Err(FsError::ReadOnly) } else { Ok(()) }
     }
 
-    /// Where `name` in a directory would be. What the binhosts have there, too, is beneath from then on.
-    fn place_for(&self, caller: Caller, parent: Inode, name: &OsStr) -> Result<PathBuf, FsError> {
+    /// Where `name` in a directory would be; the directory is beneath from then on. `taken`: the error where the binhosts have
+    /// something of that name.
+    fn place_for(&self, caller: Caller, parent: Inode, name: &OsStr, taken: FsError) -> Result<PathBuf, FsError> {
         self.writable()?;
         let directory = self.directory_path(parent)?;
         let path = directory.join(name);
         if local::is_own(&path) {
             return Err(FsError::Index);
+        }
+        if self.remote(parent, name).is_some() {
+            return Err(taken);
         }
         self.layer().make_directories(caller, &directory)?;
         Ok(path)
@@ -67,7 +71,7 @@ impl Operations {
         }
     }
 
-    fn made(&self, path: &Path, inode: Inode, stat: &Stat) -> (Attr, Validity) {
+    pub(super) fn made(&self, path: &Path, inode: Inode, stat: &Stat) -> (Attr, Validity) {
         self.layer().told(inode.0, path);
         (Attr::of_local(inode, stat), if stat.is_directory() { Validity::Directory } else { Validity::Fleeting })
     }
@@ -80,11 +84,9 @@ impl Operations {
         mode: u32,
         flags: OFlags,
     ) -> Result<(File, Attr, Validity), FsError> {
-        let path = self.place_for(caller, parent, name)?;
-        if self.remote(parent, name).is_some() {
-            // The kernel did not know; with ESTALE it looks again.
-            return Err(if flags.contains(OFlags::EXCL) { FsError::Exists } else { FsError::Stale });
-        }
+        // What the kernel did not know of it looks at again with ESTALE.
+        let taken = if flags.contains(OFlags::EXCL) { FsError::Exists } else { FsError::Stale };
+        let path = self.place_for(caller, parent, name, taken)?;
         match self.layer().create(caller, &path, flags, mode) {
             Ok((file, stat)) => {
                 let (attr, validity) = self.made(&path, Inode(stat.number), &stat);
@@ -102,10 +104,7 @@ impl Operations {
         name: &OsStr,
         mode: u32,
     ) -> Result<(Attr, Validity), FsError> {
-        let path = self.place_for(caller, parent, name)?;
-        if self.remote(parent, name).is_some() {
-            return Err(FsError::Exists);
-        }
+        let path = self.place_for(caller, parent, name, FsError::Exists)?;
         let stat = self.layer().make_directory(caller, &path, mode)?;
         Ok(self.made(&path, Inode::of_directory(path.as_os_str().as_bytes()), &stat))
     }
@@ -117,10 +116,7 @@ impl Operations {
         name: &OsStr,
         target: &Path,
     ) -> Result<(Attr, Validity), FsError> {
-        let path = self.place_for(caller, parent, name)?;
-        if self.remote(parent, name).is_some() {
-            return Err(FsError::Exists);
-        }
+        let path = self.place_for(caller, parent, name, FsError::Exists)?;
         let stat = self.layer().symlink(caller, target, &path)?;
         Ok(self.made(&path, Inode(stat.number), &stat))
     }
@@ -133,10 +129,7 @@ impl Operations {
         name: &OsStr,
     ) -> Result<(Attr, Validity), FsError> {
         let Place::Local(from, _) = self.place(inode)? else { return Err(FsError::OtherFileSystem) };
-        let path = self.place_for(caller, parent, name)?;
-        if self.remote(parent, name).is_some() {
-            return Err(FsError::Exists);
-        }
+        let path = self.place_for(caller, parent, name, FsError::Exists)?;
         let stat = self.layer().link(caller, &from, &path)?;
         self.touched(&path);
         Ok(self.made(&path, inode, &stat))
@@ -149,20 +142,19 @@ impl Operations {
         }
     }
 
-    /// A binhost's package stays in sight; its body leaves the cache.
+    /// A binhost's package stays in sight; its body leaves the cache. Blocks for [`COMPRESSED`]: a new index may be under way.
     pub(super) fn unlink(&self, caller: Caller, parent: Inode, name: &OsStr) -> Result<(), FsError> {
         self.writable()?;
         let directory = self.directory_path(parent)?;
         let path = directory.join(name);
         let write = Access::WRITE_OK | Access::EXEC_OK;
         if path.as_os_str() == COMPRESSED && self.front().compressed().is_some() {
-            self.directory_access(caller, &directory, write)?;
-            self.layer().remove_compressed()?;
+            self.layer().remove_compressed(caller)?;
             self.front().forget_compressed();
             return Ok(());
         }
         if local::is_own(&path) {
-            return Err(FsError::Index);
+            return Err(if path.as_os_str() == COMPRESSED { FsError::NotFound } else { FsError::Index });
         }
         if let Some(stat) = self.local(&path)? {
             self.layer().unlink(caller, &path, stat.number)?;
@@ -232,7 +224,8 @@ impl Operations {
             if replace == Replace::No && (!compressed || self.front().compressed().is_some()) {
                 return Err(FsError::Exists);
             }
-            self.directory_access(caller, Path::new(""), Access::WRITE_OK | Access::EXEC_OK)?;
+            self.layer().may_remove(caller, &from)?;
+            self.layer().may_remove(caller, &to)?;
             return Ok(Renaming::Index(Box::new(NewIndex { caller, from, stat, compressed })));
         }
         if local::is_own(&to) {
@@ -243,6 +236,7 @@ impl Operations {
             Some(_) if replace == Replace::No => return Err(FsError::Exists),
             _ => {}
         }
+        self.layer().may_remove(caller, &from)?;
         self.layer().make_directories(caller, &to_directory)?;
         self.layer().rename(caller, stat.number, &from, &to, replace)?;
         self.touched(&from);
@@ -256,18 +250,18 @@ impl Operations {
         if *compressed {
             self.front().compress(*stat)?;
         } else {
-            let written = self.layer().open_file(Caller::DAEMON, from, OFlags::RDONLY)?;
+            let written = self.layer().open_file(Caller::DAEMON, from, stat, OFlags::RDONLY)?;
             self.front().replace(written, *stat)?;
         }
         Ok(self.layer().unlink(*caller, from, stat.number)?)
     }
 
-    /// Changes attributes. `open`: the file, where the caller has it open.
+    /// Changes attributes. `open`: the file, where the caller has it open, and the generation of whichever is open.
     pub(super) fn change(
         &self,
         caller: Caller,
         inode: Inode,
-        open: Option<&File>,
+        (open, generation): (Option<&File>, Option<u64>),
         change: &Change,
     ) -> Result<(Attr, Validity), FsError> {
         self.writable()?;
@@ -276,14 +270,19 @@ impl Operations {
             return Ok((Attr::of_local(inode, &stat), Validity::Fleeting));
         }
         match self.place(inode)? {
-            Place::Local(path, _) => {
-                let stat = self.layer().change(caller, &path, change)?;
+            Place::Local(_, is) if generation.is_some_and(|open| open != is.generation) => Err(FsError::Stale),
+            Place::Local(path, is) => {
+                let stat = self.layer().change(caller, &path, &is, change)?;
                 self.touched(&path);
                 Ok((Attr::of_local(inode, &stat), Validity::Fleeting))
             }
             Place::Directory(path) => {
                 self.layer().make_directories(caller, &path)?;
-                self.layer().change(caller, &path, change)?;
+                let is = self.layer().stat(&path)?;
+                if !is.is_directory() {
+                    return Err(FsError::Stale);
+                }
+                self.layer().change(caller, &path, &is, change)?;
                 self.attributes(inode)
             }
             Place::Remote(tree, Node::Package(at)) if change.size.is_some() => {
@@ -309,11 +308,12 @@ impl Operations {
             _ => INDEX,
         };
         let change = Change { atime: None, mtime: None, ..*change };
-        match self.layer().change(caller, Path::new(name), &change) {
-            // There is nothing beneath yet: then it is root's.
-            Ok(_) | Err(Errno::NOENT) => self.attributes(inode),
-            Err(error) => Err(error.into()),
+        let path = Path::new(name);
+        // There is nothing beneath yet: then it is root's.
+        if let Ok(is) = self.layer().stat(path) {
+            self.layer().change(caller, path, &is, &change)?;
         }
+        self.attributes(inode)
     }
 
     /// Whether the caller may have a copy of a binhost's package beneath, which is root's.
@@ -326,8 +326,11 @@ impl Operations {
     pub(super) fn stand_in(&self, path: &str, copy: Option<(&File, i64)>) -> Result<(), FsError> {
         let path = Path::new(path);
         self.layer().make_directories(Caller::DAEMON, path.parent().unwrap_or(Path::new("")))?;
-        self.layer().stand_in(path, copy)?;
-        self.touched(path);
+        match self.layer().stand_in(path, copy) {
+            // Somebody was faster, or this is asked for once more.
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error.into()),
+            _ => self.touched(path),
+        }
         Ok(())
     }
 
@@ -343,9 +346,10 @@ impl Operations {
 
     /// fsync(2) of a directory.
     pub(super) fn sync_directory(&self, inode: Inode) -> Result<(), FsError> {
-        match self.layer().open_file(Caller::DAEMON, &self.directory_path(inode)?, OFlags::RDONLY) {
-            Ok(directory) => directory.sync_all().map_err(io::Error::into),
-            Err(_) => Ok(()),
+        match self.layer().sync_directory(&self.directory_path(inode)?) {
+            // What is not beneath has not changed.
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(()),
+            other => Ok(other?),
         }
     }
 }

@@ -11,7 +11,10 @@ use std::os::unix::fs::FileExt as _;
 use super::line::StanzaReader;
 use super::render::Stands;
 use super::stanza::Fields;
-use super::{Header, Rendered, Stanza, View};
+use super::{Header, MAX_ENTRIES, Rendered, Stanza, View};
+
+/// Bytes of the longest listing that is read: more than several binhosts' indexes are together, which Portage writes into it.
+const MAX_LISTING: u64 = 2 << 30;
 
 /// What is kept in memory of one entry.
 #[derive(Debug, Clone)]
@@ -36,11 +39,16 @@ pub struct Listing {
 }
 
 impl Listing {
-    /// Reads `text`, which stays open for its entries. What is no index that Portage would read has no entries.
+    /// Reads `text`, which stays open for its entries, and keeps those that are `wanted`. What is no index that Portage would
+    /// read has no entries.
     ///
     /// # Errors
-    /// It cannot be read.
-    pub fn parse(mut text: File) -> io::Result<Self> {
+    /// It cannot be read; EFBIG: it has more than 2 GiB, or than [`MAX_ENTRIES`] entries that are wanted.
+    pub fn parse(mut text: File, mut wanted: impl FnMut(&Listed) -> bool) -> io::Result<Self> {
+        let too_large = || io::Error::from_raw_os_error(libc::EFBIG);
+        if text.metadata()?.len() > MAX_LISTING {
+            return Err(too_large());
+        }
         text.rewind()?;
         let mut reader = StanzaReader::new(BufReader::with_capacity(64 << 10, &text));
         let header = reader.next()?.map(|stanza| Header::of(stanza.text)).unwrap_or_default();
@@ -54,10 +62,12 @@ impl Listing {
             if stanza.text.is_empty() || !fields.is_entry() {
                 break;
             }
-            if let Some(listed) = fields.listed((stanza.offset, stanza.text.len() as u32)).filter(|_| !stanza.too_long)
-            {
-                entries.push(listed);
+            let listed = fields.listed((stanza.offset, stanza.text.len() as u32)).filter(|_| !stanza.too_long);
+            let Some(listed) = listed.filter(|listed| wanted(listed)) else { continue };
+            if entries.len() >= MAX_ENTRIES {
+                return Err(too_large());
             }
+            entries.push(listed);
         }
         drop(reader);
         Ok(Self { header, entries, text: Some(text) })
@@ -84,6 +94,10 @@ impl Listing {
         match &self.text {
             Some(text) => text.read_exact_at(&mut bytes, entry.stanza.0)?,
             None => return Err(io::ErrorKind::NotFound.into()),
+        }
+        // The file may end without one, and something else is to stand behind it.
+        if !bytes.ends_with(b"\n") {
+            bytes.push(b'\n');
         }
         Ok(Stanza(bytes))
     }
@@ -168,7 +182,7 @@ mod tests {
     }
 
     fn listing(text: &str) -> Listing {
-        Listing::parse(file(text)).unwrap()
+        Listing::parse(file(text), |_| true).unwrap()
     }
 
     #[test]
@@ -188,6 +202,30 @@ mod tests {
             "ACCEPT_KEYWORDS: amd64\nPACKAGES: 2\nTIMESTAMP: 7\nVERSION: 0\n\n\
              CPV: a/b-1\nDESC:  odd\nMTIME: 5\nPATH: a/b-1.xpak\nSIZE: 3\n\nCPV: x/y-1\nSLOT: 0\n\n"
         );
+    }
+
+    #[test]
+    fn a_file_may_end_without_a_line_end() {
+        let listing = listing("VERSION: 0\n\nCPV: a/b-1\nDESC: last");
+        let mut out = Vec::new();
+        listing.write(|_| true, &[Stanza::of([("CPV", "x/y-1")])], None, &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.ends_with("\n\nCPV: a/b-1\nDESC: last\n\nCPV: x/y-1\n\n"), "{text}");
+        let (mut out, view) = (Vec::new(), View::whole(OriginId(0), Arc::new(Index::empty())));
+        view.render_beneath(&listing, &|_| false, &mut out, 42).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.ends_with("\nCPV: a/b-1\nDESC: last\nREPO: \nUSER_PATCHES: \n\n"), "{text}");
+    }
+
+    #[test]
+    fn no_more_is_kept_than_is_wanted_and_can_be() {
+        let many = "VERSION: 0\n\n".to_owned() + &"CPV: a/b-1\n\n".repeat(MAX_ENTRIES + 1);
+        assert!(Listing::parse(file(&many), |_| false).unwrap().entries().is_empty());
+        let long = tempfile::tempfile().unwrap();
+        long.set_len(MAX_LISTING + 1).unwrap();
+        for refused in [Listing::parse(file(&many), |_| true), Listing::parse(long, |_| true)] {
+            assert_eq!(refused.unwrap_err().raw_os_error(), Some(libc::EFBIG));
+        }
     }
 
     #[test]

@@ -5,26 +5,41 @@ use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use flate2::{Compression, GzBuilder};
-use rustix::fs::{AtFlags, Mode, OFlags, Timespec, Timestamps};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 
+use super::lower::Walk;
 use super::survey::Facts;
-use super::{INDEX, Layer, Stat, Survey, is_package, pickup};
-use crate::index::{Listing, Stanza};
+use super::{Caller, INDEX, Layer, Stat, Survey, is_package, pickup};
+use crate::index::{Listed, Listing, Stanza};
 
 /// Name of the compressed index in PKGDIR.
 pub const COMPRESSED: &str = "Packages.gz";
 /// Where both are written before they get their names. Never shown.
 const NEW: &str = ".Packages.binhostfs-new";
 
+/// What the name of a copy begins with until the copy is whole. Never shown.
+const NEW_COPY: &str = ".binhostfs-new-";
+
 /// Whether `path` is one of those that are made here and not shown as they are.
 #[must_use]
 pub fn is_own(path: &Path) -> bool {
-    [INDEX, COMPRESSED, NEW].iter().any(|name| path.as_os_str().as_bytes() == name.as_bytes())
+    is_new_copy(path) || [INDEX, COMPRESSED, NEW].iter().any(|name| path.as_os_str().as_bytes() == name.as_bytes())
+}
+
+fn is_new_copy(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.as_bytes().starts_with(NEW_COPY.as_bytes()))
+}
+
+/// What a copy is called until it is whole: no other that is being made, of this daemon or of one that goes, is called so.
+pub(super) fn new_name() -> String {
+    static MADE: AtomicU64 = AtomicU64::new(0);
+    format!("{NEW_COPY}{}-{}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed))
 }
 
 /// A listing that is written, and not yet in its place.
@@ -40,13 +55,13 @@ pub struct Prepared {
 pub type NoPackages = HashSet<(String, Facts)>;
 
 impl Layer {
-    /// The listing that is beneath; an empty one where there is none.
+    /// The listing that is beneath, with those of its entries that are `wanted`; an empty one where there is none.
     ///
     /// # Errors
     /// It cannot be read.
-    pub fn listing(&self) -> io::Result<Listing> {
+    pub fn listing(&self, wanted: impl FnMut(&Listed) -> bool) -> io::Result<Listing> {
         match self.lower.read(Path::new(INDEX)) {
-            Ok(file) if file.metadata()?.is_file() => Listing::parse(file),
+            Ok(file) if file.metadata()?.is_file() => Listing::parse(file, wanted),
             Ok(_) | Err(Errno::NOENT | Errno::LOOP) => Ok(Listing::default()),
             Err(error) => Err(error.into()),
         }
@@ -84,6 +99,8 @@ impl Layer {
             let file = self.lower.read(Path::new(path)).map_err(pickup::NotPicked::from);
             match file.and_then(|file| pickup::entry(&file, path, size, mtime)) {
                 Ok(entry) => entries.push(entry),
+                // It may be had another time.
+                Err(pickup::NotPicked::Open(error)) => tracing::debug!(path, %error, "a local file is not listed"),
                 Err(error) => {
                     tracing::debug!(path, %error, "a local file is not listed");
                     others.insert(key);
@@ -106,7 +123,7 @@ impl Layer {
         let (more, timestamp) = (amended.unwrap_or_default(), amended.map(|_| now()));
         let written = source.write(|entry| survey.has(entry), more, timestamp, &mut file);
         let written = written.and_then(|()| file.sync_all());
-        match written.and_then(|()| Ok((Listing::parse(file.try_clone()?)?, file))) {
+        match written.and_then(|()| Ok((Listing::parse(file.try_clone()?, |_| true)?, file))) {
             Ok((listing, file)) => Ok(Prepared { listing, waits: Some(file) }),
             Err(error) => {
                 self.discard();
@@ -127,7 +144,7 @@ impl Layer {
         mut file: File,
     ) -> io::Result<Prepared> {
         source.write(|entry| survey.has(entry), more, Some(now()), &mut file)?;
-        Ok(Prepared { listing: Listing::parse(file)?, waits: None })
+        Ok(Prepared { listing: Listing::parse(file, |_| true)?, waits: None })
     }
 
     /// Puts what was prepared in the place of what was there, with owner and permissions as `like` has them, else as before.
@@ -162,16 +179,27 @@ impl Layer {
         let _ = rustix::fs::unlinkat(self.lower.root(), NEW, AtFlags::empty());
     }
 
-    /// Removes the compressed index.
+    /// Removes the compressed index, as the caller.
     ///
     /// # Errors
     /// Of unlink(2).
-    pub fn remove_compressed(&self) -> Result<(), Errno> {
-        rustix::fs::unlinkat(self.lower.root(), COMPRESSED, AtFlags::empty())
+    pub fn remove_compressed(&self, caller: Caller) -> Result<(), Errno> {
+        caller.act(|| rustix::fs::unlinkat(self.lower.root(), COMPRESSED, AtFlags::empty()))
     }
 
+    /// What a crash has left.
     pub(super) fn remove_leftovers(&self) {
         self.discard();
+        // What cannot be listed, or removed, is in nobody's way: it is not shown.
+        let _ = self.lower.walk(&mut |path, name| {
+            if name.kind == FileType::RegularFile
+                && is_new_copy(path)
+                && let Ok((directory, name)) = self.lower.parent(path)
+            {
+                let _ = rustix::fs::unlinkat(directory, name, AtFlags::empty());
+            }
+            Walk::Go
+        });
     }
 
     /// Never a file that is there: others than root may be able to write to the directory, and put a link there.
@@ -184,7 +212,7 @@ impl Layer {
     fn write_compressed(&self) -> io::Result<(File, Option<i64>)> {
         let mut source = self.lower.read(Path::new(INDEX))?;
         let file = self.new_file()?;
-        let timestamp = Listing::parse(source.try_clone()?)?.header().timestamp();
+        let timestamp = Listing::parse(source.try_clone()?, |_| false)?.header().timestamp();
         let mtime = timestamp.and_then(|time| u32::try_from(time).ok()).unwrap_or_default();
         io::Seek::rewind(&mut source)?;
         let mut encoder = GzBuilder::new().mtime(mtime).write(&file, Compression::default());

@@ -6,7 +6,9 @@
 //! | `stat` | attributes, and the numbers that files are known by |
 //! | `known` | number -> paths, for what the kernel remembers |
 //! | `caller` | doing something as whoever asked |
+//! | `searchable` | directories that everybody may search, for a second |
 //! | `operations` | what can be done with files and directories |
+//! | `sticky` | whether a name may be taken away |
 //! | `survey` | everything that is there |
 //! | `pickup` | the entry of a package that nobody indexed |
 //! | `beneath` | `Packages` and `Packages.gz` of the local packages alone |
@@ -28,15 +30,18 @@ mod known;
 mod lower;
 mod operations;
 mod pickup;
+mod searchable;
 mod stat;
+mod sticky;
 mod survey;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 pub use beneath::{COMPRESSED, NoPackages, Prepared, is_own};
 pub use caller::Caller;
-pub use lower::Name;
+pub use lower::{Name, generation_of};
 pub use operations::{Change, Replace};
 pub use pickup::is_package;
 use rustix::fs::Mode;
@@ -47,6 +52,7 @@ pub use survey::Survey;
 
 use known::Known;
 use lower::{Lower, Walk};
+use searchable::Searchable;
 
 /// Name of the index in PKGDIR.
 pub const INDEX: &str = "Packages";
@@ -73,6 +79,7 @@ pub fn identity(directory: impl AsFd) -> Result<(u64, u64), Errno> {
 pub struct Layer {
     lower: Lower,
     known: Known,
+    searchable: Searchable,
     /// Nothing is written, not even an index.
     read_only: bool,
 }
@@ -89,7 +96,8 @@ impl Layer {
     /// The directory that `directory` is, whatever is mounted on it.
     #[must_use]
     pub fn resume(directory: OwnedFd, read_only: bool) -> Self {
-        let layer = Self { lower: Lower::at(directory), known: Known::default(), read_only };
+        let layer =
+            Self { lower: Lower::at(directory), known: Known::default(), searchable: Searchable::default(), read_only };
         if !read_only {
             layer.remove_leftovers();
         }
@@ -118,6 +126,22 @@ impl Layer {
         self.read_only
     }
 
+    /// Whether everybody may search and list a directory; where there is none, the topmost one counts. What was seen holds for a
+    /// second, unless it is changed through this.
+    #[must_use]
+    pub fn is_open_to_all(&self, directory: &Path) -> bool {
+        if self.searchable.has(directory) {
+            return true;
+        }
+        let seen = Instant::now();
+        let stat = self.stat(directory).or_else(|_| self.stat(Path::new("")));
+        let open = stat.is_ok_and(|stat| stat.is_directory() && stat.mode & 0o555 == 0o555);
+        if open {
+            self.searchable.add(directory, seen);
+        }
+        open
+    }
+
     /// The kernel was told that `path` is `number`.
     pub fn told(&self, number: u64, path: &Path) {
         self.known.told(number, path);
@@ -133,7 +157,8 @@ impl Layer {
     #[must_use]
     pub fn locate(&self, number: u64, is_it: impl Fn(&Path, &Stat) -> bool) -> Option<(PathBuf, Stat)> {
         let there = |path: PathBuf| {
-            let stat = self.stat(&path).ok().filter(|stat| is_it(&path, stat))?;
+            // The indexes have other numbers, and no descriptor of anybody's leads to them.
+            let stat = self.stat(&path).ok().filter(|stat| !is_own(&path) && is_it(&path, stat))?;
             Some((path, stat))
         };
         if let Some(found) = self.known.paths(number).into_iter().find_map(there) {
@@ -143,7 +168,8 @@ impl Layer {
             return None;
         }
         let mut found = None;
-        self.lower.walk(&mut |path, _| {
+        // What cannot be listed is not where it is found.
+        let _ = self.lower.walk(&mut |path, _| {
             found = there(path.to_owned());
             if found.is_some() { Walk::Stop } else { Walk::Go }
         });

@@ -1,6 +1,6 @@
 //! What can be done with files and directories beneath, as whoever asks.
 
-use std::ffi::{CString, OsString};
+use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
@@ -13,7 +13,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 
-use super::beneath::is_own;
+use super::beneath::{is_own, new_name};
 use super::caller::without_umask;
 use super::lower::{Name, stat_at, stat_of};
 use super::{Caller, Layer, Stat, Time};
@@ -67,9 +67,7 @@ impl Layer {
     /// Of getdents(2).
     pub fn list(&self, path: &Path) -> Result<Vec<Name>, Errno> {
         let mut names = self.lower.list(path)?;
-        if path.as_os_str().is_empty() {
-            names.retain(|name| !is_own(Path::new(&name.name)));
-        }
+        names.retain(|name| !is_own(&path.join(&name.name)));
         Ok(names)
     }
 
@@ -83,18 +81,38 @@ impl Layer {
         if path.as_os_str().is_empty() {
             return caller.act(|| rustix::fs::accessat(self.lower.root(), ".", access, AtFlags::EACCESS));
         }
-        let (parent, name) = self.lower.parent(path)?;
-        caller.act(|| rustix::fs::accessat(&parent, name, access, flags))
+        caller.act(|| {
+            let (parent, name) = self.lower.parent(path)?;
+            rustix::fs::accessat(&parent, name, access, flags)
+        })
     }
 
-    /// Opens a file as the caller with `flags` (access mode, O_TRUNC), for reading and writing where that can be.
+    /// Opens the file that `is` says what it is as the caller with `flags` (access mode, O_APPEND, O_TRUNC), for reading and
+    /// writing where that can be.
     ///
     /// # Errors
-    /// Of openat2(2).
-    pub fn open_file(&self, caller: Caller, path: &Path, flags: OFlags) -> Result<File, Errno> {
-        let flags = flags & (OFlags::ACCMODE | OFlags::TRUNC);
-        let asked = caller.act(|| self.lower.open_at(path, flags | OFlags::NONBLOCK, Mode::empty()))?;
+    /// ESTALE: another file is there by now. Or of openat2(2).
+    pub fn open_file(&self, caller: Caller, path: &Path, is: &Stat, flags: OFlags) -> Result<File, Errno> {
+        let truncate = flags.contains(OFlags::TRUNC);
+        let mode = match flags & OFlags::ACCMODE {
+            // What empties it needs the right to write.
+            OFlags::RDONLY if truncate => OFlags::RDWR,
+            mode => mode | flags & OFlags::APPEND,
+        };
+        let asked = caller.act(|| self.lower.open_at(path, mode | OFlags::NONBLOCK, Mode::empty()))?;
+        the_same(&asked, is)?;
+        if truncate {
+            rustix::fs::ftruncate(&asked, 0)?;
+        }
         self.for_all_opens(path, asked)
+    }
+
+    /// Writes a directory's names to the disk.
+    ///
+    /// # Errors
+    /// Of openat2(2) and fsync(2).
+    pub fn sync_directory(&self, path: &Path) -> Result<(), Errno> {
+        rustix::fs::fsync(self.lower.open_at(path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())?)
     }
 
     /// Makes a file and opens it.
@@ -112,8 +130,10 @@ impl Layer {
 
     /// One descriptor serves all opens of a file: what each of them may do is checked when it is opened, and by the kernel.
     fn for_all_opens(&self, path: &Path, asked: OwnedFd) -> Result<File, Errno> {
-        match self.lower.open_at(path, OFlags::RDWR | OFlags::NONBLOCK, Mode::empty()) {
-            Ok(both) if stat_of(&both)?.number == stat_of(&asked)?.number => Ok(both.into()),
+        let open = |flags| self.lower.open_at(path, OFlags::RDWR | OFlags::NONBLOCK | flags, Mode::empty());
+        // What may only grow (chattr +a) opens in no other way.
+        match open(OFlags::empty()).or_else(|_| open(OFlags::APPEND)) {
+            Ok(both) if stat_of(&both)?.is_of(&stat_of(&asked)?) => Ok(both.into()),
             _ => Ok(asked.into()),
         }
     }
@@ -123,14 +143,15 @@ impl Layer {
     /// # Errors
     /// Of mkdirat(2).
     pub fn make_directory(&self, caller: Caller, path: &Path, mode: u32) -> Result<Stat, Errno> {
-        let (parent, name) = self.lower.parent(path)?;
         without_umask();
+        let (parent, name) = self.parent_of(caller, path)?;
         caller.act(|| rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(mode & 0o7777)))?;
+        self.searchable.forget();
         stat_at(&parent, name)
     }
 
     /// Makes `path` and the directories above it, as far as they are missing, like the topmost one: they are there in what
-    /// the mount shows. Whoever may write to that one may.
+    /// the mount shows. Whoever may write to the deepest one that is there may.
     ///
     /// # Errors
     /// EACCES, or of mkdirat(2).
@@ -138,7 +159,9 @@ impl Layer {
         if self.lower.directory(path).is_ok() {
             return Ok(());
         }
-        self.access(caller, Path::new(""), Access::WRITE_OK | Access::EXEC_OK)?;
+        let mut above = path.ancestors().skip(1);
+        let there = above.find(|above| self.lower.directory(above).is_ok()).unwrap_or(Path::new(""));
+        self.access(caller, there, Access::WRITE_OK | Access::EXEC_OK)?;
         let top = stat_of(self.lower.root())?;
         let mut made = PathBuf::new();
         for component in path.components() {
@@ -168,7 +191,7 @@ impl Layer {
     /// # Errors
     /// Of unlinkat(2).
     pub fn unlink(&self, caller: Caller, path: &Path, number: u64) -> Result<(), Errno> {
-        let (parent, name) = self.lower.parent(path)?;
+        let (parent, name) = self.parent_of(caller, path)?;
         caller.act(|| rustix::fs::unlinkat(&parent, name, AtFlags::empty()))?;
         self.known.removed(number, path);
         Ok(())
@@ -179,7 +202,7 @@ impl Layer {
     /// # Errors
     /// Of unlinkat(2).
     pub fn remove_directory(&self, caller: Caller, path: &Path, number: u64) -> Result<(), Errno> {
-        let (parent, name) = self.lower.parent(path)?;
+        let (parent, name) = self.parent_of(caller, path)?;
         caller.act(|| rustix::fs::unlinkat(&parent, name, AtFlags::REMOVEDIR))?;
         self.known.removed(number, path);
         Ok(())
@@ -190,8 +213,8 @@ impl Layer {
     /// # Errors
     /// EXDEV for a directory; else of renameat2(2).
     pub fn rename(&self, caller: Caller, number: u64, from: &Path, to: &Path, replace: Replace) -> Result<(), Errno> {
-        let (from_parent, from_name) = self.lower.parent(from)?;
-        let (to_parent, to_name) = self.lower.parent(to)?;
+        let (from_parent, from_name) = self.parent_of(caller, from)?;
+        let (to_parent, to_name) = self.parent_of(caller, to)?;
         if stat_at(&from_parent, from_name)?.is_directory() {
             return Err(Errno::XDEV);
         }
@@ -214,8 +237,8 @@ impl Layer {
     /// # Errors
     /// Of linkat(2).
     pub fn link(&self, caller: Caller, from: &Path, to: &Path) -> Result<Stat, Errno> {
-        let (from_parent, from_name) = self.lower.parent(from)?;
-        let (to_parent, to_name) = self.lower.parent(to)?;
+        let (from_parent, from_name) = self.parent_of(caller, from)?;
+        let (to_parent, to_name) = self.parent_of(caller, to)?;
         caller.act(|| rustix::fs::linkat(&from_parent, from_name, &to_parent, to_name, AtFlags::empty()))?;
         stat_at(&to_parent, to_name)
     }
@@ -225,7 +248,7 @@ impl Layer {
     /// # Errors
     /// Of symlinkat(2).
     pub fn symlink(&self, caller: Caller, target: &Path, path: &Path) -> Result<Stat, Errno> {
-        let (parent, name) = self.lower.parent(path)?;
+        let (parent, name) = self.parent_of(caller, path)?;
         caller.act(|| rustix::fs::symlinkat(target, &parent, name))?;
         stat_at(&parent, name)
     }
@@ -239,21 +262,34 @@ impl Layer {
         rustix::fs::readlinkat(&parent, name, Vec::new())
     }
 
-    /// Changes attributes of what is at `path`, and says what they are then.
+    /// The directory that `path` is in, and its name there: found with the caller's rights, as everything on the way has to be.
+    fn parent_of<'a>(&self, caller: Caller, path: &'a Path) -> Result<(OwnedFd, &'a OsStr), Errno> {
+        caller.act(|| self.lower.parent(path))
+    }
+
+    /// Changes attributes of what `is` at `path`, and says what they are then.
     ///
     /// # Errors
-    /// EPERM, or of the system call that does it.
-    pub fn change(&self, caller: Caller, path: &Path, change: &Change) -> Result<Stat, Errno> {
-        let stat = self.stat(path)?;
-        if !matches!(stat.kind, FileType::RegularFile | FileType::Directory) {
+    /// ESTALE: something else is there by now. EPERM, or of the system call that does it.
+    pub fn change(&self, caller: Caller, path: &Path, is: &Stat, change: &Change) -> Result<Stat, Errno> {
+        if !matches!(is.kind, FileType::RegularFile | FileType::Directory) {
             return self.change_special(caller, path, change);
+        }
+        if !path.as_os_str().is_empty() {
+            self.parent_of(caller, path)?;
         }
         if let Some(size) = change.size {
             let file = caller.act(|| self.lower.open_at(path, OFlags::WRONLY | OFlags::NONBLOCK, Mode::empty()))?;
+            the_same(&file, is)?;
             rustix::fs::ftruncate(&file, size)?;
         }
         let file = self.lower.open_at(path, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty())?;
-        change_open(caller, &file, &Change { size: None, ..*change })?;
+        the_same(&file, is)?;
+        let changed = change_open(caller, &file, &Change { size: None, ..*change });
+        if is.is_directory() {
+            self.searchable.forget();
+        }
+        changed?;
         stat_of(&file)
     }
 
@@ -267,7 +303,7 @@ impl Layer {
     }
 
     fn change_special(&self, caller: Caller, path: &Path, change: &Change) -> Result<Stat, Errno> {
-        let (parent, name) = self.lower.parent(path)?;
+        let (parent, name) = self.parent_of(caller, path)?;
         let flags = AtFlags::SYMLINK_NOFOLLOW;
         if change.size.is_some() || change.mode.is_some() {
             return Err(Errno::OPNOTSUPP);
@@ -289,8 +325,7 @@ impl Layer {
     pub fn stand_in(&self, path: &Path, copy: Option<(&File, i64)>) -> std::io::Result<()> {
         let (parent, name) = self.lower.parent(path)?;
         let directory = self.lower.open_at(path.parent().unwrap_or(Path::new("")), OFlags::RDONLY, Mode::empty())?;
-        let mut new = OsString::from(".binhostfs-new-");
-        new.push(name);
+        let new = new_name();
         // Never a file that is there: others than root may be able to put a link there. What a crash left goes.
         let _ = rustix::fs::unlinkat(&parent, &new, AtFlags::empty());
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
@@ -299,6 +334,8 @@ impl Layer {
             rustix::fs::fchmod(&file, Mode::from_raw_mode(0o644))?;
             if let Some((from, mtime)) = copy {
                 std::io::copy(&mut Whole { file: from, offset: 0 }, &mut &file)?;
+                // It hides the binhost's from then on, also after a power failure.
+                file.sync_data()?;
                 let mtime = Some(Some((mtime, 0)));
                 change_open(Caller::DAEMON, &file, &Change { atime: mtime, mtime, ..Change::default() })?;
             }
@@ -334,6 +371,11 @@ impl Read for Whole<'_> {
     }
 }
 
+/// Between looking and opening, another file may have got the name.
+fn the_same(file: impl AsFd, is: &Stat) -> Result<(), Errno> {
+    if stat_of(file)?.is_of(is) { Ok(()) } else { Err(Errno::STALE) }
+}
+
 fn change_open(caller: Caller, file: impl AsFd, change: &Change) -> Result<(), Errno> {
     let file = file.as_fd();
     if let Some(size) = change.size {
@@ -358,4 +400,39 @@ fn times(change: &Change) -> Option<Timestamps> {
     };
     (change.atime.is_some() || change.mtime.is_some())
         .then(|| Timestamps { last_access: time(change.atime), last_modification: time(change.mtime) })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn another_file_that_has_got_the_name_is_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let layer = Layer::open(directory.path(), false).unwrap();
+        let (path, name) = (directory.path().join("f"), Path::new("f"));
+        fs::write(&path, "one").unwrap();
+        let seen = layer.stat(name).unwrap();
+        assert!(layer.open_file(Caller::DAEMON, name, &seen, OFlags::RDWR).is_ok());
+        fs::write(directory.path().join("other"), "other").unwrap();
+        fs::rename(directory.path().join("other"), &path).unwrap();
+        let open = |flags| layer.open_file(Caller::DAEMON, name, &seen, flags).map(drop);
+        for flags in [OFlags::RDONLY, OFlags::RDWR, OFlags::WRONLY | OFlags::TRUNC] {
+            assert_eq!(open(flags), Err(Errno::STALE));
+        }
+        for change in [
+            Change { size: Some(0), ..Change::default() },
+            Change { mode: Some(0o777), ..Change::default() },
+            Change { uid: Some(1), ..Change::default() },
+        ] {
+            assert_eq!(layer.change(Caller::DAEMON, name, &seen, &change), Err(Errno::STALE), "{change:?}");
+        }
+        assert_eq!(fs::read(&path).unwrap(), b"other");
+        // One that has its number, too: it was made at another time.
+        let now = layer.stat(name).unwrap();
+        let before = Stat { generation: now.generation.wrapping_sub(1), ..now };
+        assert_eq!(layer.open_file(Caller::DAEMON, name, &before, OFlags::RDWR).map(drop), Err(Errno::STALE));
+    }
 }

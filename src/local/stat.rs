@@ -43,6 +43,12 @@ impl Stat {
         self.kind == FileType::Directory
     }
 
+    /// Whether `other` is of the same file, and of the same kind.
+    #[must_use]
+    pub fn is_of(&self, other: &Self) -> bool {
+        (self.number, self.generation, self.kind) == (other.number, other.generation, other.kind)
+    }
+
     /// Whether it is a plain file.
     #[must_use]
     pub fn is_file(&self) -> bool {
@@ -77,7 +83,7 @@ const TAG: u64 = 1 << 62;
 
 /// What stands for the inode `inode` beneath. All is on one file system, and none that is known uses more than 62 bits, but for
 /// overlayfs with `xino`, whose upper ones are folded in.
-pub(super) fn number_of(inode: u64) -> u64 {
+fn number_of(inode: u64) -> u64 {
     TAG | ((inode ^ (inode >> 62)) & (TAG - 1))
 }
 

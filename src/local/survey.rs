@@ -5,8 +5,8 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::Path;
 
 use super::beneath::is_own;
-use super::lower::Walk;
-use super::{FileType, Layer};
+use super::lower::{Walk, is_nowhere};
+use super::{Errno, FileType, Layer};
 use crate::index::Listed;
 
 /// Size and modification time, in seconds since the epoch.
@@ -23,34 +23,46 @@ pub struct Survey {
 
 impl Layer {
     /// Looks at everything.
-    #[must_use]
-    pub fn survey(&self) -> Survey {
+    ///
+    /// # Errors
+    /// Something that is there cannot be looked at: what is known would be taken for gone.
+    pub fn survey(&self) -> Result<Survey, Errno> {
         let mut survey = Survey::default();
-        self.lower.walk(&mut |path, name| {
+        let mut looked = Ok(());
+        let listed = self.lower.walk(&mut |path, name| {
             if let Some(text) = path.to_str().filter(|_| !is_own(path)) {
-                survey.add(self, path, text.to_owned(), name.kind);
+                looked = survey.add(self, path, text.to_owned(), name.kind);
             }
-            Walk::Go
+            if looked.is_ok() { Walk::Go } else { Walk::Stop }
         });
-        survey
+        listed.and(looked).map(|()| survey)
     }
 }
 
 impl Survey {
-    fn add(&mut self, layer: &Layer, path: &Path, text: String, kind: FileType) {
+    fn add(&mut self, layer: &Layer, path: &Path, text: String, kind: FileType) -> Result<(), Errno> {
         match kind {
             FileType::Directory => {
                 self.directories.insert(text);
             }
-            FileType::RegularFile => {
-                if let Ok(stat) = layer.stat(path) {
+            FileType::RegularFile | FileType::Unknown => match layer.stat(path) {
+                Ok(stat) if stat.is_file() => {
                     self.files.insert(text, (stat.size, stat.mtime.0));
                 }
-            }
+                Ok(_) => {
+                    self.others.insert(text);
+                }
+                Err(error) if is_nowhere(error) => {}
+                Err(error) => {
+                    tracing::warn!(path = text, %error, "looking at local packages");
+                    return Err(error);
+                }
+            },
             _ => {
                 self.others.insert(text);
             }
         }
+        Ok(())
     }
 
     /// Whether there is nothing at all.
@@ -70,9 +82,20 @@ impl Survey {
     /// Whether the file of an entry is there, and is the one that it describes.
     #[must_use]
     pub fn has(&self, entry: &Listed) -> bool {
-        self.files.get(&*entry.path).is_some_and(|(size, mtime)| {
-            entry.size.is_none_or(|listed| listed == *size) && entry.mtime.is_none_or(|listed| listed == *mtime)
-        })
+        self.described(entry).is_some()
+    }
+
+    /// Says of one entry after the other whether it is the first one of a file that is there: however much a listing says, no
+    /// more of it has to be kept than there are files.
+    pub fn choice(&self) -> impl FnMut(&Listed) -> bool + '_ {
+        let mut had = HashSet::new();
+        move |entry| self.described(entry).is_some_and(|path| had.insert(path))
+    }
+
+    fn described(&self, entry: &Listed) -> Option<&str> {
+        let (path, (size, mtime)) = self.files.get_key_value(&*entry.path)?;
+        let same = entry.size.is_none_or(|listed| listed == *size) && entry.mtime.is_none_or(|listed| listed == *mtime);
+        same.then_some(path)
     }
 
     /// Tells surveys apart.

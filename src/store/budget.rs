@@ -2,8 +2,14 @@
 //!
 //! Counted are the bytes of packages, as they come; what else is written is small: records, and the index when it changes. The
 //! count is written along with records and never by itself, so that a kill loses what came after the last commit.
+//!
+//! A download is counted whole from its beginning ([`Announced`]): of several at once, none relies on what another is going
+//! to write. What does not come is given back.
+
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::catalogue::Catalogue;
+use super::lru_state::State;
 use super::{Store, now};
 
 const KEY: &[u8] = b"w";
@@ -48,8 +54,27 @@ impl Store {
     #[must_use]
     pub fn may_write(&self, size: u64) -> bool {
         let Some(budget) = self.limits().writes_per_day else { return true };
-        let written = self.state().written.on(now() / DAY);
-        written.saturating_add(size) <= budget && written < budget
+        self.state().admits(size, budget)
+    }
+
+    /// Counts a download of `size` bytes. `None`: no more is to be written today.
+    pub(super) fn announce(&self, size: u64) -> Option<Announced<'_>> {
+        let budget = self.limits().writes_per_day;
+        let mut state = self.state();
+        if budget.is_some_and(|budget| !state.admits(size, budget)) {
+            return None;
+        }
+        state.announced = state.announced.saturating_add(size);
+        drop(state);
+        Some(Announced { store: self, size, written: AtomicU64::new(0) })
+    }
+
+    /// The same, whatever the budget says.
+    pub(super) fn announce_anyway(&self, size: u64) -> Announced<'_> {
+        let mut state = self.state();
+        state.announced = state.announced.saturating_add(size);
+        drop(state);
+        Announced { store: self, size, written: AtomicU64::new(0) }
     }
 
     /// Bytes of packages written today.
@@ -57,9 +82,43 @@ impl Store {
     pub fn written_today(&self) -> u64 {
         self.state().written.on(now() / DAY)
     }
+}
 
-    pub(super) fn wrote(&self, bytes: u64) {
-        self.state().written.add(bytes, now() / DAY);
+impl State {
+    fn admits(&self, size: u64, budget: u64) -> bool {
+        let counted = self.written.on(now() / DAY).saturating_add(self.announced);
+        counted.saturating_add(size) <= budget && counted < budget
+    }
+}
+
+/// What a download is going to write.
+#[derive(Debug)]
+pub(super) struct Announced<'a> {
+    store: &'a Store,
+    size: u64,
+    written: AtomicU64,
+}
+
+impl<'a> Announced<'a> {
+    pub(super) fn store(&self) -> &'a Store {
+        self.store
+    }
+
+    /// So many bytes of it came until now; what comes a second time is not counted.
+    pub(super) fn wrote(&self, received: u64) {
+        let before = self.written.fetch_max(received, Ordering::Relaxed).min(self.size);
+        let new = received.min(self.size).saturating_sub(before);
+        let mut state = self.store.state();
+        state.written.add(new, now() / DAY);
+        state.announced = state.announced.saturating_sub(new);
+    }
+}
+
+impl Drop for Announced<'_> {
+    fn drop(&mut self) {
+        let left = self.size.saturating_sub(*self.written.get_mut());
+        let mut state = self.store.state();
+        state.announced = state.announced.saturating_sub(left);
     }
 }
 

@@ -4,9 +4,9 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Store;
+use super::budget::Announced;
 
 /// A file for a download, with its reservation; both go away when this is dropped, unless it was committed before.
 #[derive(Debug)]
@@ -18,7 +18,7 @@ pub struct Incoming<'a> {
     /// Space that the file system takes only when it is written.
     promised: u64,
     /// Bytes that went to the disk; `None`: it is in memory, or was there before.
-    written: Option<AtomicU64>,
+    written: Option<Announced<'a>>,
     /// Why it is not kept, where it has no path.
     pub(super) why: &'static str,
 }
@@ -37,13 +37,13 @@ impl<'a> Incoming<'a> {
     }
 
     /// `keep`: it may be committed. Otherwise it has no name from the start, and is gone when the last one closes it.
-    pub(super) fn on_disk(store: &'a Store, file: File, path: PathBuf, keep: bool, reserved: u64) -> Self {
+    pub(super) fn on_disk(file: File, (path, keep): (PathBuf, bool), reserved: u64, written: Announced<'a>) -> Self {
         if !keep {
             remove(&path);
         }
         let path = keep.then_some(path);
-        let mut incoming = Self::new(store, file, path);
-        (incoming.reserved, incoming.written) = (reserved, Some(AtomicU64::new(0)));
+        let mut incoming = Self::new(written.store(), file, path);
+        (incoming.reserved, incoming.written) = (reserved, Some(written));
         incoming
     }
 
@@ -78,8 +78,7 @@ impl<'a> Incoming<'a> {
     /// files in memory, and where the system cannot do it, nothing happens.
     pub fn start_writeback(&self, received: u64) {
         let Some(written) = &self.written else { return };
-        let before = written.fetch_max(received, Ordering::Relaxed);
-        self.store.wrote(received.saturating_sub(before));
+        written.wrote(received);
         if self.path.is_none() {
             return;
         }

@@ -23,7 +23,8 @@ struct Cached {
     /// What the catalogue has for `last_use`.
     written: u64,
     open: Weak<File>,
-    rank: Rank,
+    /// `None`: nothing named it when that was looked at, and nobody has used it since.
+    rank: Option<Rank>,
     pinned: bool,
 }
 
@@ -44,7 +45,7 @@ const PINNED: u8 = 4;
 
 impl Cached {
     fn new(size: u64, last_use: u64, open: Weak<File>, pinned: bool) -> Self {
-        Self { size, last_use, written: last_use, open, rank: Rank::Waiting, pinned }
+        Self { size, last_use, written: last_use, open, rank: Some(Rank::Waiting), pinned }
     }
 
     /// When its turn is: the lower, the sooner it goes.
@@ -52,10 +53,10 @@ impl Cached {
         match self.rank {
             _ if self.pinned => PINNED,
             _ if self.open.strong_count() > 0 => OPEN,
-            Rank::Spent => 0,
-            Rank::Waiting if self.last_use.saturating_add(WAITS) < now => 0,
-            Rank::Installed => 1,
-            Rank::Waiting => 2,
+            None | Some(Rank::Spent) => 0,
+            Some(Rank::Waiting) if self.last_use.saturating_add(WAITS) < now => 0,
+            Some(Rank::Installed) => 1,
+            Some(Rank::Waiting) => 2,
         }
     }
 }
@@ -71,13 +72,15 @@ pub(super) struct State {
     pub(super) promised: u64,
     /// What was written on which day.
     pub(super) written: Written,
+    /// What is going to be written by downloads in progress.
+    pub(super) announced: u64,
 }
 
 impl State {
     pub(super) fn from_records(mut records: Vec<(Sha256Digest, BodyRecord)>, pins: &HashSet<EntryId>) -> Self {
         records.sort_by_key(|(digest, record)| (record.last_use, *digest));
         let (bodies, orphans, written) = (LruCache::unbounded(), HashMap::new(), Written::default());
-        let mut state = Self { bodies, orphans, bytes: 0, reserved: 0, promised: 0, written };
+        let mut state = Self { bodies, orphans, bytes: 0, reserved: 0, promised: 0, written, announced: 0 };
         for (digest, BodyRecord { size, last_use, entries, .. }) in records {
             state.bytes = state.bytes.saturating_add(size);
             let pinned = entries.iter().any(|id| pins.contains(id));
@@ -113,6 +116,8 @@ impl State {
     pub(super) fn touch(&mut self, digest: Sha256Digest) -> Option<Arc<File>> {
         let cached = self.bodies.get_mut(&digest)?;
         cached.last_use = now();
+        // Somebody knows it.
+        cached.rank.get_or_insert(Rank::Waiting);
         cached.open.upgrade()
     }
 
@@ -151,16 +156,18 @@ impl State {
         bodies.chain(self.orphans.values().copied()).sum()
     }
 
-    /// What each body is worth now; of the others, no index tells anything.
-    pub(super) fn rank(&mut self, ranks: &HashMap<Sha256Digest, Rank>) {
+    /// What each body is worth, as it was found out from `since` on (s since the epoch); of the others, no index tells anything,
+    /// unless they were fetched or used meanwhile.
+    pub(super) fn rank(&mut self, ranks: &HashMap<Sha256Digest, Rank>, since: u64) {
         for (digest, cached) in self.bodies.iter_mut() {
-            cached.rank = ranks.get(digest).copied().unwrap_or(Rank::Spent);
+            let meanwhile = (cached.last_use >= since).then_some(Rank::Waiting);
+            cached.rank = ranks.get(digest).copied().or(meanwhile);
         }
     }
 
-    /// Sizes of the bodies without a record.
-    pub(super) fn orphan_sizes(&self) -> HashSet<u64> {
-        self.orphans.values().copied().collect()
+    /// The bodies without a record, with their sizes.
+    pub(super) fn orphans(&self) -> Vec<(Sha256Digest, u64)> {
+        self.orphans.iter().map(|(digest, size)| (*digest, *size)).collect()
     }
 
     /// Takes out the bodies without a record, and those that are neither named nor pinned; with their bytes.
@@ -271,7 +278,7 @@ mod tests {
         let installed = [(3, Rank::Installed), (8, Rank::Installed), (7, Rank::Spent)];
         let waiting = [1, 2, 4, 5].map(|n| (n, Rank::Waiting));
         // 6 is named by no index.
-        state.rank(&installed.into_iter().chain(waiting).map(|(n, rank)| (digest(n), rank)).collect());
+        state.rank(&installed.into_iter().chain(waiting).map(|(n, rank)| (digest(n), rank)).collect(), u64::MAX);
         assert_eq!(state.victims(1000, Among::Unpinned), [6, 7, 3, 8, 4, 5].map(digest));
         assert_eq!(state.pinned_bytes(), 20);
         state.set_pinned(digest(2), false);
@@ -282,8 +289,17 @@ mod tests {
     #[test]
     fn what_nobody_wanted_for_long_waits_no_more() {
         let mut state = state(&[(1, now() - 2 * WAITS), (2, now())], &[]);
-        state.rank(&[(digest(1), Rank::Waiting), (digest(2), Rank::Installed)].into());
+        state.rank(&[(digest(1), Rank::Waiting), (digest(2), Rank::Installed)].into(), now());
         assert_eq!(state.victims(1, Among::All), [digest(1)]);
+    }
+
+    #[test]
+    fn what_lands_or_is_used_while_ranks_are_found_out_waits() {
+        let mut state = state(&[(1, NOW), (2, NOW - 1), (3, NOW - 2), (4, NOW - 3)], &[]);
+        // 2 to 4 are named by nothing; 1 has landed since.
+        state.rank(&HashMap::new(), NOW);
+        drop(state.touch(digest(3)));
+        assert_eq!(state.victims(1000, Among::All), [4, 2, 1, 3].map(digest));
     }
 
     #[test]

@@ -32,6 +32,7 @@
 //!
 //! Not its job: what to fetch, and proving it.
 
+mod admission;
 mod budget;
 mod catalogue;
 mod incoming;
@@ -55,6 +56,7 @@ use crate::index::{EntryId, Sha256Digest};
 use crate::metrics::Metrics;
 use crate::verify::{Assurance, Policy, Verified};
 
+pub use admission::Unkeepable;
 use catalogue::{BodyRecord, Catalogue};
 pub use incoming::Incoming;
 pub use known::Known;

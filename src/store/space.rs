@@ -12,6 +12,7 @@ use rustix::fs::{FallocateFlags, MemfdFlags};
 
 use crate::index::Sha256Digest;
 
+use super::budget::Announced;
 use super::incoming::Incoming;
 use super::lru_state::Among;
 use super::{Store, StoreError};
@@ -20,7 +21,7 @@ use super::{Store, StoreError};
 const MEMORY_SHARE: u64 = 4;
 
 /// Beside a body, what a download takes of the disk: its directory, the catalogue, what the file system keeps for itself.
-const SLACK: u64 = 256 << 10;
+pub(super) const SLACK: u64 = 256 << 10;
 /// A file system may give space back late: how often to evict for the same.
 const MAX_ROUNDS: usize = 2;
 const NO_ROOM: &str = "larger than the cache, or no space for it";
@@ -46,16 +47,18 @@ impl Store {
     /// There is no room at all, or the directory cannot be written.
     pub fn incoming(&self, size: u64) -> Result<Incoming<'_>, StoreError> {
         // What does not fit there has to be written all the same: somebody waits for it.
-        if !self.may_write(size)
-            && let Ok(incoming) = self.held_in_memory(size, NO_WRITES)
-        {
-            return Ok(incoming);
-        }
+        let announced = match self.announce(size) {
+            Some(announced) => announced,
+            None => match self.held_in_memory(size, NO_WRITES) {
+                Ok(incoming) => return Ok(incoming),
+                Err(_) => self.announce_anyway(size),
+            },
+        };
         let keep = size <= self.limits().bound && self.reserve(size);
         // One at a time: what one of them finds free the others must not take.
         let _room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
         let found = if self.has_room(size) {
-            self.on_disk(size, keep)
+            self.on_disk(size, keep, announced)
         } else {
             self.unreserve(if keep { size } else { 0 });
             Err(io::ErrorKind::StorageFull.into())
@@ -156,8 +159,18 @@ impl Store {
     /// Evicts whatever is over `bound`.
     pub(super) fn shrink_to(&self, bound: u64) {
         let over = self.state().bytes().saturating_sub(bound);
-        if over > 0 {
-            self.evict(over, Among::All);
+        if over == 0 {
+            return;
+        }
+        let before = self.state().pinned_bytes();
+        self.evict(over, Among::All);
+        let gone = before.saturating_sub(self.state().pinned_bytes());
+        if gone > 0 {
+            tracing::warn!(
+                "cache-size ({bound} bytes) is less than what is pinned ({before} bytes): {gone} bytes of that were removed. They \
+                 stay pinned, and are kept again once they are fetched and there is room: raise cache-size, or `binhostfs pin \
+                 --remove` some"
+            );
         }
     }
 
@@ -205,7 +218,7 @@ impl Store {
         }
     }
 
-    fn on_disk(&self, size: u64, keep: bool) -> io::Result<Incoming<'_>> {
+    fn on_disk<'a>(&'a self, size: u64, keep: bool, announced: Announced<'a>) -> io::Result<Incoming<'a>> {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let path = self.directory.join("incoming").join(format!("{number}.part"));
         let reserved = if keep { size } else { 0 };
@@ -216,7 +229,7 @@ impl Store {
         }
         // From here on, dropping it gives everything back.
         let mut incoming = match file {
-            Ok(file) => Incoming::on_disk(self, file, path, keep, reserved),
+            Ok(file) => Incoming::on_disk(file, (path, keep), reserved, announced),
             Err(error) => {
                 self.unreserve(reserved);
                 return Err(error);
@@ -249,7 +262,7 @@ pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
 }
 
-fn free_space(path: &Path) -> io::Result<u64> {
+pub(super) fn free_space(path: &Path) -> io::Result<u64> {
     let stat = rustix::fs::statvfs(path)?;
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }

@@ -1,7 +1,6 @@
 //! Bodies without a record, found after the start and before anything is downloaded, or with one that is not strict enough:
 //! taken back when they are asked for and prove right.
 
-use std::collections::HashSet;
 use std::fs::{self, File};
 use std::path::Path;
 use std::sync::PoisonError;
@@ -33,18 +32,27 @@ pub struct Removed {
 }
 
 impl Store {
-    /// Sizes of bodies that no record names. Waits for the sweep.
+    /// Bodies that no record names, with their sizes. Waits for the sweep.
     #[must_use]
-    pub fn orphan_sizes(&self) -> HashSet<u64> {
+    pub fn orphans(&self) -> Vec<(Sha256Digest, u64)> {
         self.sweep();
-        self.state().orphan_sizes()
+        self.state().orphans()
     }
 
-    /// Removes every body that is neither pinned nor one of the entries `named`, and those without a record.
+    /// One of them, if it is still there.
+    #[must_use]
+    pub fn orphan(&self, digest: Sha256Digest) -> Option<Unproved> {
+        let file = File::open(self.body_path(digest)).ok()?;
+        Some(Unproved { digest, file, own: false })
+    }
+
+    /// Removes every body that is neither pinned nor one of the entries `named`, and those without a record. `named` is asked
+    /// for while nothing can land.
     pub fn retain(&self, named: impl IntoIterator<Item = EntryId>) -> Removed {
         self.sweep();
-        let named = named.into_iter().filter_map(|id| self.digest(id)).collect();
         let _one_at_a_time = self.commits.lock().unwrap_or_else(PoisonError::into_inner);
+        // Only now: what had landed after that would have no name.
+        let named = named.into_iter().filter_map(|id| self.digest(id)).collect();
         let (gone, bytes) = self.state().take_unnamed(&named);
         self.remove_bodies(&gone);
         Removed { bodies: gone.len() as u64, bytes }

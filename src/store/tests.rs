@@ -17,7 +17,7 @@ use md5::{Digest as _, Md5};
 use proptest::prelude::*;
 use sha1::Sha1;
 
-use super::{Body, Limits, Pin, Placement, Removed, Scrubbed, Store, StoreError, Unproved};
+use super::{Body, Limits, Pin, Placement, Removed, Scrubbed, Store, StoreError, Unkeepable, Unproved};
 use crate::index::{Cpv, Digest, Entry, PkgPath};
 use crate::metrics::Metrics;
 use crate::verify::{Policy, Receiver, recheck};
@@ -629,6 +629,37 @@ fn what_is_written_in_a_day_is_bounded_and_the_rest_is_served() {
 }
 
 #[test]
+fn downloads_at_once_do_not_write_more_than_one_after_the_other() {
+    let place = tempfile::tempdir().unwrap();
+    let store = open(place.path(), 1 << 30);
+    store.set_limits(Limits { bound: 1 << 30, min_free: 0, writes_per_day: Some(1000) });
+    let kept = |incoming: &crate::store::Incoming<'_>| incoming.kept_path().is_some();
+    let first = store.incoming(600).unwrap();
+    assert!(kept(&first) && !kept(&store.incoming(600).unwrap()) && store.may_write(400) && !store.may_write(401));
+    assert_eq!(store.would_keep(401), Err(Unkeepable::Budget));
+    first.start_writeback(100);
+    assert_eq!((store.written_today(), store.may_write(400), store.may_write(401)), (100, true, false));
+    // It was broken off: what did not come can be written by others.
+    drop(first);
+    assert!(kept(&store.incoming(900).unwrap()) && store.may_write(900) && !store.may_write(901));
+}
+
+#[test]
+fn what_would_not_be_kept_is_known_before() {
+    let place = tempfile::tempdir().unwrap();
+    let bound = SAMPLES.iter().map(Sample::size).sum();
+    let store = open(place.path(), bound);
+    SAMPLES.iter().for_each(|sample| drop(sample.fetch(&store)));
+    assert_eq!((store.would_keep(bound), store.would_keep(bound + 1)), (Ok(()), Err(Unkeepable::TooLarge)));
+    store.pin(&[Pin::new(SAMPLES[0].entry.id(), SAMPLES[0].size(), "x")]).unwrap();
+    let left = bound - SAMPLES[0].size();
+    assert_eq!((store.would_keep(left), store.would_keep(left + 1)), (Ok(()), Err(Unkeepable::Pinned)));
+    *store.limits.lock().unwrap() = Limits { bound, min_free: 1 << 60, ..Limits::default() };
+    assert_eq!(store.would_keep(1), Err(Unkeepable::Disk));
+    assert_eq!(store.usage().bodies, SAMPLES.len() as u64);
+}
+
+#[test]
 fn what_is_named_or_pinned_is_retained() {
     let place = tempfile::tempdir().unwrap();
     let store = open(place.path(), 1 << 20);
@@ -637,8 +668,9 @@ fn what_is_named_or_pinned_is_retained() {
     store.pin(&[Pin::new(SAMPLES[3].entry.id(), 1, "x")]).unwrap();
     disturb(&store.body_path(SAMPLES[1].get(&store).unwrap().digest()));
     assert!(SAMPLES[1].get(&store).is_none());
-    assert_eq!(store.orphan_sizes(), [SAMPLES[1].size()].into());
-    let removed = store.retain(ids(&[0, 1]));
+    assert_eq!(store.orphans().iter().map(|(_, size)| *size).collect::<Vec<_>>(), [SAMPLES[1].size()]);
+    // Names that were looked up before would not be those of what lands meanwhile.
+    let removed = store.retain(ids(&[0, 1]).into_iter().inspect(|_| assert!(store.commits.try_lock().is_err())));
     assert_eq!(removed, Removed { bodies: 2, bytes: SAMPLES[1].size() + SAMPLES[2].size() });
     let here = |at: usize| SAMPLES[at].get(&store).is_some();
     assert_eq!([0, 1, 2, 3].map(here), [true, false, false, true]);

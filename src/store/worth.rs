@@ -1,6 +1,7 @@
 //! What a body is worth to the host, and so when its turn to be evicted is.
 //!
-//! 1. what no record names, and what no binhost's index names any more: nobody can open it;
+//! 1. what no record names, and what no index names any more, also none that could be shown again: nobody can open it. What
+//!    was fetched or used since that was looked at is [`Rank::Waiting`];
 //! 2. what is [`Rank::Spent`], and what waits for nobody: not installed, and not used for [`WAITS`];
 //! 3. what is [`Rank::Installed`]: kept for a reinstallation, or for going back after the next upgrade;
 //! 4. what is [`Rank::Waiting`];
@@ -15,7 +16,7 @@ use std::fmt;
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use super::Store;
+use super::{Store, now};
 use crate::index::Sha256Digest;
 
 /// How long what was found out about bodies holds.
@@ -28,7 +29,7 @@ pub const WAITS: u64 = 7 * 86400;
 pub enum Rank {
     /// The same version and slot, or a newer one, in another build.
     Spent,
-    /// Just this.
+    /// Just this; or it is there for going back to an earlier generation.
     Installed,
     /// Nothing, or something older: it may be fetched to be installed soon.
     Waiting,
@@ -64,8 +65,9 @@ impl Store {
         // Whoever comes meanwhile goes by what was known before.
         let (Some(ask), Ok(mut ranked)) = (self.ranker.ask.get(), self.ranker.ranked.try_lock()) else { return };
         if ranked.is_none_or(|at| at.elapsed() >= RANK_AGAIN) {
+            let since = now();
             let ranks = ask(self);
-            self.state().rank(&ranks);
+            self.state().rank(&ranks, since);
             *ranked = Some(Instant::now());
         }
     }

@@ -63,6 +63,12 @@ impl Snapshots {
         trees.iter().flat_map(|tree| tree.view().parts()).map(|part| part.origin).collect()
     }
 
+    /// All of them, newest first.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<Tree>> {
+        self.trees.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// The newest tree that has this inode, and what it is there.
     #[must_use]
     pub fn find(&self, inode: Inode) -> Option<(Arc<Tree>, Node)> {

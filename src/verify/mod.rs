@@ -36,6 +36,7 @@ mod openpgp;
 mod proof;
 mod receiver;
 mod signature;
+mod sums;
 mod tar_header;
 #[cfg(test)]
 mod tests;
@@ -52,6 +53,7 @@ pub use manifest::ManifestError;
 pub use metadata::MetadataError;
 pub use receiver::{Receiver, recheck};
 pub use signature::{Assurance, Fingerprint, Policy, SignatureError, Signer};
+pub use sums::Sums;
 pub use tar_header::TarError;
 pub use xpak::XpakError;
 

@@ -181,6 +181,24 @@ fn no_further_ahead_than_a_part_of_the_cache() {
 }
 
 #[test]
+fn what_would_not_be_kept_is_fetched_once() {
+    if !can_mount() {
+        return;
+    }
+    let packages: [Package; 4] = packages(50_000);
+    let origin = Origin::with(&packages);
+    // Nothing can leave so much of a disk free.
+    let mounted = Options::new(origin.url()).with(["--min-free", "1000T"]).mount();
+    let mut emerge = Emerge::with_plan(&packages);
+    emerge.opens(&mounted, &packages[0]);
+    // What would be fetched ahead would be now.
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(origin.package_requests(), 1);
+    packages[1..].iter().for_each(|package| emerge.opens(&mounted, package));
+    assert_eq!(origin.package_requests(), 4);
+}
+
+#[test]
 fn what_somebody_waits_for_comes_first() {
     if !can_mount() {
         return;
@@ -211,12 +229,12 @@ fn what_somebody_waits_for_comes_first() {
 }
 
 #[test]
-fn of_large_ones_the_third_waits_until_little_of_the_others_is_left() {
+fn the_next_one_has_the_line_to_itself_until_little_of_it_is_left() {
     if !can_mount() {
         return;
     }
-    const LARGE: u64 = 4 << 20;
-    let packages: [Package; 4] = std::array::from_fn(|at| {
+    const LITTLE: u64 = 2 << 20;
+    let packages: [Package; 3] = std::array::from_fn(|at| {
         let name = Box::leak(format!("p{at}-1").into_boxed_str());
         Package::new(name, if at == 0 { 20_000 } else { 6_000_000 })
     });
@@ -228,18 +246,36 @@ fn of_large_ones_the_third_waits_until_little_of_the_others_is_left() {
     let mut emerge = Emerge::with_plan(&packages);
     emerge.opens(&mounted, &packages[0]);
     let mut left = 0;
-    eventually(60, "the third begins", || {
-        let begun = !origin.asked(&packages[3].path).is_empty();
+    eventually(60, "the second begins", || {
+        let begun = !origin.asked(&packages[2].path).is_empty();
         let status = mounted.status();
         let downloads = status["downloads"].as_array().unwrap();
-        let others = downloads.iter().filter(|d| d["path"] != packages[3].path.as_str());
+        let others = downloads.iter().filter(|d| d["path"] != packages[2].path.as_str());
         let others: Vec<u64> = others.map(|d| d["size"].as_u64().unwrap() - d["received"].as_u64().unwrap()).collect();
         left = others.iter().sum();
-        assert!(!begun || left < LARGE, "{left} bytes are left of the others");
-        begun && downloads.len() == 3
+        assert!(!begun || left < LITTLE, "{left} bytes are left of the others");
+        begun && downloads.len() == 2
     });
     assert!(left > 0, "it begins before they end");
-    eventually(60, "all of the plan is cached", || cached(&mounted) == 4);
+    eventually(60, "all of the plan is cached", || cached(&mounted) == 3);
+}
+
+#[test]
+fn one_that_stalls_leaves_the_line_to_the_next() {
+    if !can_mount() {
+        return;
+    }
+    let packages: [Package; 3] = std::array::from_fn(|at| {
+        let name = Box::leak(format!("p{at}-1").into_boxed_str());
+        Package::new(name, if at == 0 { 20_000 } else { 6_000_000 })
+    });
+    let origin = Origin::with(&packages);
+    origin.script(&packages[1].path, vec![Act::StallAt(100_000); 20]);
+    let mounted = Options::new(origin.url()).mount();
+    let mut emerge = Emerge::with_plan(&packages);
+    emerge.opens(&mounted, &packages[0]);
+    eventually(20, "the one after it is cached", || cached(&mounted) == 2);
+    assert!(!origin.asked(&packages[1].path).is_empty());
 }
 
 #[test]

@@ -71,7 +71,9 @@ fn what_is_pinned_survives_restarts_and_evictions() {
     assert!(refuses(&mounted, &["pin", "none"]).contains("nothing that is shown matches"));
     assert!(says(&mounted, &["pin", "--remove", "p0", &packages[1].path]).contains("cached"));
     assert_eq!(says(&mounted, &["pin"]), "");
-    assert!(says(&mounted, &["evict", "p0"]).contains("removed 1 packages"));
+    let told = says(&mounted, &["evict", "p0"]);
+    assert!(told.contains(&format!("{}  removed\nremoved 1 package, ", packages[0].path)), "{told}");
+    assert!(refuses(&mounted, &["evict", "p0"]).contains("nothing that is cached matches"));
     reads(&mounted, &packages[0]);
     assert_eq!(origin.asked(&packages[0].path).len(), 2);
 }
@@ -105,6 +107,29 @@ fn what_is_installed_goes_before_what_is_still_to_be() {
 }
 
 #[test]
+fn what_an_earlier_generation_has_is_not_the_first_to_go() {
+    if !can_mount() {
+        return;
+    }
+    let packages: [Package; 4] = packages(300_000);
+    let origin = Origin::with(&packages);
+    let mounted = Options::new(origin.url()).with(["--cache-size", "1M"]).mount();
+    let read = |at: usize| {
+        reads(&mounted, &packages[at]);
+        mounted.settled();
+    };
+    [1, 0].into_iter().for_each(read);
+    origin.publish(1_760_000_001, &packages[1..]);
+    says(&mounted, &["refresh"]);
+    // The last one pushes out what was not used for longest, and not what only the first generation names.
+    [2, 3].into_iter().for_each(read);
+    assert_eq!((mounted.bodies().len(), mounted.counter("evicted")), (3, 1));
+    says(&mounted, &["rollback"]);
+    read(0);
+    assert_eq!(origin.asked(&packages[0].path).len(), 1, "it was evicted");
+}
+
+#[test]
 fn limits_change_while_it_runs() {
     if !can_mount() {
         return;
@@ -122,6 +147,15 @@ fn limits_change_while_it_runs() {
     write("cache-size = \"1M\"");
     eventually(20, "the smaller bound holds", || mounted.bodies().len() == 3);
     assert_eq!(mounted.status()["cache"]["bound"], 1 << 20);
+    // What is pinned goes only for this, and it is said once.
+    says(&mounted, &["pin", "p2", "p3"]);
+    write("cache-size = \"400K\"");
+    eventually(20, "the smallest bound holds", || mounted.bodies().len() == 1);
+    reads(&mounted, &packages[3]);
+    assert!(origin.asked(&packages[3].path).len() == 1);
+    reads(&mounted, &packages[0]);
+    assert_eq!(mounted.log().matches("is less than what is pinned").count(), 1, "{}", mounted.log());
+    says(&mounted, &["pin", "--remove", "p2", "p3"]);
     // Nothing can leave so much of a disk free.
     write("cache-size = \"1M\"\nmin-free = \"1000T\"");
     eventually(20, "min-free holds as far as it can", || mounted.bodies().is_empty());
@@ -129,7 +163,7 @@ fn limits_change_while_it_runs() {
     assert!(mounted.bodies().is_empty());
     write("cache-size = \"1M\"\nwrite-budget = \"310K\"");
     // The four packages of before are more than that.
-    eventually(20, "min-free holds no more", || mounted.log().matches("the configuration has changed;").count() == 3);
+    eventually(20, "min-free holds no more", || mounted.log().matches("the configuration has changed;").count() == 4);
     reads(&mounted, &packages[1]);
     reads(&mounted, &packages[1]);
     assert!(mounted.bodies().is_empty() && mounted.log().contains("write-budget"), "{}", mounted.log());
@@ -147,12 +181,22 @@ fn what_no_index_names_is_cleared_away() {
     mounted.settled();
     says(&mounted, &["pin", "p2"]);
     assert!(says(&mounted, &["gc"]).contains("removed 0 packages"));
-    origin.publish(1_760_000_001, &packages[..2]);
-    says(&mounted, &["refresh"]);
-    assert!(says(&mounted, &["gc"]).contains("removed 1 packages"));
+    let publish = |timestamp| {
+        origin.publish(timestamp, &packages[..2]);
+        says(&mounted, &["refresh"]);
+    };
+    publish(1_760_000_001);
+    // The first generation is kept: going back to it takes what its binhost has removed.
+    assert!(says(&mounted, &["gc"]).contains("removed 0 packages"));
+    says(&mounted, &["rollback"]);
+    packages.iter().for_each(|package| reads(&mounted, package));
+    says(&mounted, &["rollback", "--latest"]);
+    // Others come after it, until it goes.
+    (1_760_000_002..1_760_000_006).for_each(publish);
+    assert!(says(&mounted, &["gc"]).contains("removed 1 package,"));
     assert_eq!(mounted.bodies().len(), 3);
     assert!(says(&mounted, &["pin", "--remove", &packages[2].path]).contains(&packages[2].path));
-    assert!(says(&mounted, &["gc"]).contains("removed 1 packages"));
+    assert!(says(&mounted, &["gc"]).contains("removed 1 package,"));
     packages[..2].iter().for_each(|package| reads(&mounted, package));
     assert_eq!(origin.package_requests(), 4);
 }
@@ -175,6 +219,30 @@ fn a_lost_catalogue_is_rebuilt_before_anybody_asks() {
     packages.iter().for_each(|package| reads(&mounted, package));
     assert_eq!((origin.package_requests(), mounted.counter("hits")), (3, 3));
     assert!(mounted.log().contains("proved again and taken back"), "{}", mounted.log());
+}
+
+#[test]
+fn bodies_of_one_size_are_read_a_few_times_each() {
+    if !can_mount() {
+        return;
+    }
+    let packages: [Package; 24] =
+        std::array::from_fn(|at| Package::new(Box::leak(format!("p{at:02}-1").into_boxed_str()), 200_000));
+    let size = packages[0].bytes.len();
+    assert!(packages.iter().all(|package| package.bytes.len() == size));
+    let origin = Origin::with(&packages);
+    let mut mounted = Options::new(origin.url()).mount();
+    packages.iter().for_each(|package| reads(&mounted, package));
+    mounted.settled();
+    assert_eq!(mounted.stop(), Some(0));
+    fs::remove_dir_all(mounted.cache().join("v1/catalogue")).unwrap();
+    mounted.start();
+    eventually(60, "all are taken back", || mounted.counter("adopted") == 24);
+    let text = fs::read_to_string(format!("/proc/{}/io", mounted.pid())).unwrap();
+    let read: usize = text.lines().find_map(|line| line.strip_prefix("rchar: ")).unwrap().parse().unwrap();
+    eprintln!("{read} bytes were read for {} bodies of {size}", packages.len());
+    // Trying each for each entry of its size would be some 12 times and more.
+    assert!(read < 6 * packages.len() * size, "{read}");
 }
 
 /// Runs a shell in a session of its own, below the mount.
@@ -227,6 +295,38 @@ fn what_reads_everything_is_refused_and_an_emerge_is_not() {
     let before = origin.package_requests();
     assert!(session(&mounted, "grep -r -m1 '' app-misc > /dev/null").status.success());
     assert_eq!(origin.package_requests(), before);
+}
+
+#[test]
+fn a_shell_goes_on_after_what_it_had_read_everything() {
+    if !can_mount() {
+        return;
+    }
+    let packages: [Package; 40] = packages(5_000);
+    let origin = Origin::with(&packages);
+    let mounted = Options::new(origin.url()).with(["--mass-read", "4", "--prefetch", "off"]).mount();
+    // As at a prompt: each line is a job.
+    let shell = |line: &str| {
+        let script = format!("set -m\n{line}");
+        let mut command = Command::new("setsid");
+        command.args(["--wait", "bash", "-c", &script]).current_dir(mounted.mountpoint()).output().unwrap()
+    };
+    let uncached = "ls app-misc/*/* | tail -n1";
+    for reader in ["grep -r nothing .", "find . -name '*.tar' -exec cat {} \\;", "ls app-misc/*/* | xargs -n1 cat"] {
+        let before = origin.package_requests();
+        let output = shell(&format!("{reader} > /dev/null\ncat $({uncached}) > /dev/null"));
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(error.contains("Resource temporarily unavailable"), "{reader}: {error}");
+        assert!(output.status.success(), "the next line, after {reader}: {error}");
+        assert_eq!(origin.package_requests() - before, 5, "{reader}: {error}");
+        says(&mounted, &["evict", "app-misc/*"]);
+    }
+    // However many lines there are.
+    let before = origin.package_requests();
+    let output = shell("for file in app-misc/*/*; do cat $file > /dev/null; done");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(error.matches("Resource temporarily unavailable").count(), 20, "{error}");
+    assert_eq!(origin.package_requests() - before, 20);
 }
 
 fn make_executable(path: &Path) {

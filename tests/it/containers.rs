@@ -9,7 +9,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
 use tempfile::TempDir;
 
 use crate::harness::portage::{Nginx, binhost, test_environment};
-use crate::harness::{Mounted, Options, Origin, Package, can_mount, eventually, have};
+use crate::harness::{Act, Mounted, Options, Origin, Package, can_mount, eventually, have};
 
 /// How a container is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,11 +152,16 @@ impl Reader {
     fn start(mut command: Command) -> Self {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let (input, output) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
-        let mut reader = Self { child, input, output };
+        Self { child, input, output }
+    }
+
+    /// Waits until it has opened the file.
+    #[track_caller]
+    fn opened(mut self) -> Self {
         let mut line = String::new();
-        reader.output.read_line(&mut line).unwrap();
+        self.output.read_line(&mut line).unwrap();
         assert_eq!(line, "open\n");
-        reader
+        self
     }
 
     fn finish(&mut self) -> Vec<u8> {
@@ -184,6 +189,13 @@ fn mounted(packages: &[Package], passthrough: &str) -> (Origin, Mounted) {
     (origin, options.mount_in(place))
 }
 
+/// The daemon, not the process that starts it again.
+fn kill(mounted: &Mounted) {
+    let pid = mounted.status()["pid"].as_u64().unwrap();
+    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+}
+
 #[test]
 fn containers_of_all_kinds_read_on_when_the_daemon_is_killed() {
     let packages = [Package::new("one-1", 2 << 20), Package::new("two-1", 500_000)];
@@ -194,16 +206,43 @@ fn containers_of_all_kinds_read_on_when_the_daemon_is_killed() {
         let script =
             format!("exec 3< {} && echo open && read -r line && cat <&3 && cat {}", one.display(), two.display());
         let mountpoint = mounted.mountpoint();
-        let start = |kind| Reader::start(host.command(kind, &[&mountpoint], &["sh", "-c", &script]));
+        let start = |kind| Reader::start(host.command(kind, &[&mountpoint], &["sh", "-c", &script])).opened();
         let readers = KINDS.map(start);
-        let before = mounted.status()["pid"].as_u64().unwrap();
-        let pid = rustix::process::Pid::from_raw(i32::try_from(before).unwrap()).unwrap();
-        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        kill(&mounted);
         let expected = [&*packages[0].bytes, &packages[1].bytes].concat();
         for (mut reader, kind) in readers.into_iter().zip(KINDS) {
             assert!(reader.finish() == expected, "{kind:?}");
         }
         assert_eq!(origin.package_requests(), 2, "each is fetched once for all");
+        eventually(30, "the next daemon answers", || mounted.control().exists());
+    }
+}
+
+#[test]
+fn three_podman_containers_read_and_one_waits_while_the_daemon_is_killed() {
+    let packages = [Package::new("one-1", 2 << 20), Package::new("two-1", 1 << 20)];
+    let [one, two] = &packages;
+    let Some(host) = Host::new("systemd") else { return };
+    for passthrough in ["auto", "off"] {
+        let (origin, mounted) = mounted(&packages, passthrough);
+        origin.script(&two.path, [Act::StallAt(5000)]);
+        let mountpoint = mounted.mountpoint();
+        let start = |kind, package: &Package| {
+            let file = mounted.path(&package.path);
+            let script = format!("exec 3< {} && echo open && read -r line && cat <&3", file.display());
+            Reader::start(host.command(kind, &[&mountpoint], &["sh", "-c", &script]))
+        };
+        let kinds = [Kind::Podman, Kind::Podman, Kind::PodmanMapped];
+        let readers = kinds.map(|kind| start(kind, one)).map(Reader::opened);
+        let waiting = start(Kind::Podman, two);
+        origin.await_requests(&two.path, 1);
+        origin.script(&two.path, []);
+        kill(&mounted);
+        for mut reader in readers {
+            assert!(reader.finish() == one.bytes);
+        }
+        assert!(waiting.opened().finish() == two.bytes);
+        assert_eq!(origin.package_requests(), 3, "only what was under way is asked for again");
         eventually(30, "the next daemon answers", || mounted.control().exists());
     }
 }

@@ -237,7 +237,7 @@ fn a_lost_catalogue_is_made_anew_from_the_bodies() {
     assert_eq!(mounted.stop(), Some(0));
     mounted.start();
     packages.iter().for_each(|package| assert!(fs::read(mounted.path(&package.path)).unwrap() == package.bytes));
-    assert_eq!((mounted.counter("hits"), mounted.counter("misses")), (sound, 1));
+    assert_eq!((mounted.counter("hits"), mounted.counter("misses")), (sound, 1), "{}", mounted.log());
     assert_eq!(origin.package_requests(), packages.len() + 1);
 }
 

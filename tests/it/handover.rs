@@ -42,7 +42,7 @@ fn crash(mounted: &Mounted) {
     eventually(60, "a daemon is started again", || answering(mounted).is_some_and(|pid| pid != before));
 }
 
-fn reload(mounted: &Mounted) -> Output {
+pub(crate) fn reload(mounted: &Mounted) -> Output {
     Command::new(binary()).args(["reload", "--control"]).arg(mounted.control()).output().unwrap()
 }
 

@@ -131,6 +131,41 @@ fn it_does_not_push_out_what_it_fetched() {
 }
 
 #[test]
+fn no_more_is_fetched_than_may_be_written() {
+    if !can_mount() {
+        return;
+    }
+    let all = packages(["a-1", "b-1", "c-1", "d-1"], 100_000);
+    let origin = Origin::with(&all);
+    let mounted = Options::new(origin.url()).with(["--write-budget", "250K"]).mount();
+    let (code, stdout, stderr) = prefetch(&mounted, &["*/*"]);
+    assert_eq!(code, Some(1), "{stdout}");
+    assert!(stdout.contains("2 packages fetched"), "{stdout}{stderr}");
+    assert_eq!(stderr.matches("today's write-budget is used up").count(), 2, "{stderr}");
+    assert_eq!((origin.package_requests(), cached(&mounted)), (2, 2));
+    // What is here is here; and whoever opens the others has them.
+    succeeds(&mounted, &["a"]);
+    all.iter().for_each(|package| assert!(fs::read(mounted.path(&package.path)).unwrap() == package.bytes));
+    assert_eq!(origin.package_requests(), 4);
+}
+
+#[test]
+fn upgrades_wait_for_the_write_budget() {
+    if !can_mount() {
+        return;
+    }
+    let all = packages(["a-2", "b-2"], 100_000);
+    let origin = Origin::with(&all);
+    let root = TempDir::with_prefix("binhostfs-it.").unwrap();
+    install(root.path(), &["a-1", "b-1"]);
+    let (_file, options) = upgraded(&origin, root.path(), "2G");
+    let mounted = options.with(["--write-budget", "150K"]).mount();
+    let world = || mounted.status()["world"].clone();
+    eventually(IDLE, "it says why not all are here", || world()["problem"].to_string().contains("write-budget"));
+    assert_eq!((origin.package_requests(), &world()["cached"]), (1, &1.into()));
+}
+
+#[test]
 fn whoever_waits_comes_first_and_joins() {
     if !can_mount() {
         return;

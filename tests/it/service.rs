@@ -276,6 +276,49 @@ fn passwords_come_from_a_credential() {
 }
 
 #[test]
+fn the_journal_has_fields_that_can_be_searched() {
+    let packages = [Package::new("one-1", 100_000), Package::new("two-1", 100_000)];
+    for (machine, origin) in running(&packages, "") {
+        origin.script(&packages[1].path, vec![Act::Flip(50_000); 9]);
+        assert!(read(&machine, &packages[0]));
+        assert!(fs::read(machine.path(&path(&packages[1]))).is_err());
+        let entries = |matches: &str| {
+            let text = machine.succeed(&["journalctl", "--no-pager", "-o", "json", "-u", "binhostfs", matches]);
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<serde_json::Value>>()
+        };
+        let of = |package: &Package| format!("BINHOSTFS_PACKAGE={}", package.path);
+        eventually(30, "both are in the journal", || packages.iter().all(|package| !entries(&of(package)).is_empty()));
+        let [fetched, refused] = [0, 1].map(|at| entries(&of(&packages[at])));
+        assert_eq!((fetched.len(), refused.len()), (1, 1), "{fetched:?} {refused:?}");
+        let (fetched, url) = (&fetched[0], format!("{}/{}", origin.url(), packages[0].path));
+        let message = fetched["MESSAGE"].as_str().unwrap();
+        let begins = format!("fetched and verified {} ({} bytes in ", packages[0].path, packages[0].bytes.len());
+        assert!(
+            message.starts_with(&begins) && message.ends_with(&format!(" s from {url}; digests only)")),
+            "{message}"
+        );
+        for (field, value) in [
+            ("PRIORITY", "6"),
+            ("SYSLOG_IDENTIFIER", "binhostfs"),
+            ("BINHOSTFS_BYTES", &packages[0].bytes.len().to_string()),
+            ("BINHOSTFS_SOURCE", &url),
+            ("BINHOSTFS_VERDICT", "digests only"),
+        ] {
+            assert_eq!(fetched[field], value, "{field} of {fetched}");
+        }
+        let reason = refused[0]["BINHOSTFS_REASON"].as_str().unwrap();
+        assert!(reason.starts_with("refused: ") && refused[0]["PRIORITY"] == "4", "{refused:?}");
+        let message = refused[0]["MESSAGE"].as_str().unwrap();
+        assert!(message.starts_with("cannot be had: ") && message.contains(reason), "{message}");
+        let all = entries("_TRANSPORT=journal");
+        let texts = || all.iter().filter_map(|entry| entry["MESSAGE"].as_str());
+        assert_eq!(texts().filter(|text| text.starts_with("fetched and verified")).count(), 1);
+        // Nothing comes as a line as well.
+        assert!(entries("_TRANSPORT=stdout").iter().all(|entry| entry["_COMM"] != "binhostfs"));
+    }
+}
+
+#[test]
 fn several_mounts_at_once() {
     let packages = [Package::new("one-1", 100_000)];
     let Some(machine) = Machine::boot() else { return };

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use fuser::{FileHandle, FopenFlags, Generation, OpenFlags, ReplyCreate, ReplyOpen};
 
 use super::super::ops::{Opening, Place};
+use super::super::resent::Asked;
 use super::super::{FsError, waiting};
 use super::Shared;
-use super::types::{failed, file_attr, ttl};
+use super::types::{errno, failed, file_attr, ttl};
 use crate::fetch::Wanted;
-use crate::local::{self, Caller, OFlags};
+use crate::local::{self, COMPRESSED, Caller, INDEX, OFlags};
 use crate::metrics::{Operation, Timed};
 use crate::tree::{Attributes, Inode, Node, Tree};
 
@@ -29,7 +30,12 @@ pub(super) fn open(shared: &Arc<Shared>, caller: Caller, inode: Inode, flags: Op
     let flags = OFlags::from_bits_retain(flags.0.cast_unsigned());
     let writes = flags.intersects(OFlags::WRONLY | OFlags::RDWR);
     let opened = match shared.operations.place(inode) {
-        Ok(Place::Local(path, _)) => match shared.operations.layer().open_file(caller, &path, flags) {
+        Ok(Place::Local(..))
+            if (writes || flags.contains(OFlags::TRUNC)) && shared.operations.layer().is_read_only() =>
+        {
+            Err(FsError::ReadOnly)
+        }
+        Ok(Place::Local(path, stat)) => match shared.operations.layer().open_file(caller, &path, &stat, flags) {
             Ok(file) => return shared.answer_open(inode, &Arc::new(file), None, writes, reply),
             Err(error) => Err(error.into()),
         },
@@ -37,8 +43,14 @@ pub(super) fn open(shared: &Arc<Shared>, caller: Caller, inode: Inode, flags: Op
             return rewrite(shared, caller, (&tree, at), flags, timed, reply);
         }
         Ok(Place::Remote(_, Node::Packages) | Place::Compressed(..)) if writes => Err(FsError::Index),
-        Ok(Place::Remote(tree, node)) => shared.operations.open(&tree, node, Some(caller.pid)),
-        Ok(Place::Compressed(file, attributes)) => Ok(Opening::Ready(file, attributes)),
+        Ok(Place::Remote(tree, node)) => {
+            let may =
+                if matches!(node, Node::Packages) { shared.operations.may_read_index(caller, INDEX) } else { Ok(()) };
+            may.and_then(|()| shared.operations.open(&tree, node, Some(caller.pid)))
+        }
+        Ok(Place::Compressed(file, attributes)) => {
+            shared.operations.may_read_index(caller, COMPRESSED).map(|()| Opening::Ready(file, attributes))
+        }
         Ok(Place::Directory(_)) => Err(FsError::IsADirectory),
         // Without a name any more, and open elsewhere: through /proc.
         Err(error) => match shared.handles.file(inode).filter(|_| local::is_number(inode.0) && caller.uid == 0) {
@@ -122,7 +134,7 @@ async fn wait_and_answer(
 
 pub(super) fn create(
     shared: &Shared,
-    caller: Caller,
+    (caller, asked): (Caller, Asked),
     (parent, name): (Inode, &OsStr),
     mode: u32,
     flags: i32,
@@ -131,12 +143,16 @@ pub(super) fn create(
     let mut timed = Timed::begin(&shared.metrics, Operation::Change);
     let flags = OFlags::from_bits_retain(flags.cast_unsigned());
     let _unpaused = shared.unpaused();
-    match shared.operations.create(caller, parent, name, mode, flags) {
+    let made = shared.operations.create(caller, parent, name, mode, flags);
+    match asked.created(&shared.operations, caller, (parent, name), made) {
         Ok((file, attr, validity)) => {
             let (ttl, attributes, generation) = (ttl(validity), file_attr(&attr), Generation(attr.generation));
             let handle = FileHandle(attr.inode.0);
             let back = |file: &File| shared.back(|| reply.open_backing(file));
-            let backing = shared.handles.open(attr.inode, &Arc::new(file), None, back);
+            let backing = match shared.handles.open(attr.inode, &Arc::new(file), None, back) {
+                Ok(backing) => backing,
+                Err(error) => return reply.error(failed(&mut timed, &error)),
+            };
             shared.handles.written(attr.inode);
             match backing {
                 Some(backing) => {
@@ -166,7 +182,10 @@ impl Shared {
     ) {
         let handle = FileHandle(inode.0);
         let _unpaused = self.unpaused();
-        let backing = self.handles.open(inode, file, attributes, |file| self.back(|| reply.open_backing(file)));
+        let backing = match self.handles.open(inode, file, attributes, |file| self.back(|| reply.open_backing(file))) {
+            Ok(backing) => backing,
+            Err(error) => return reply.error(errno(&error)),
+        };
         if writes {
             self.handles.written(inode);
         }

@@ -57,7 +57,8 @@ async fn find_and_read(
     reply: ReplyData,
 ) {
     let finding = Arc::clone(&shared);
-    let found = tokio::task::spawn_blocking(move || finding.operations.reopen(inode)).await;
+    let found =
+        tokio::task::spawn_blocking(move || finding.operations.reopen(inode, finding.handles.generation(inode))).await;
     let found = match found.unwrap_or(Err(FsError::Read)) {
         Ok(Reopening::Ready(file)) => Ok(file),
         Ok(Reopening::Wait(wanted)) => {

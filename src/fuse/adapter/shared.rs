@@ -142,7 +142,8 @@ impl Shared {
             return None;
         }
         self.handles.file(inode).or_else(|| {
-            let Ok(Reopening::Ready(file)) = self.operations.reopen(inode) else { return None };
+            let generation = self.handles.generation(inode);
+            let Ok(Reopening::Ready(file)) = self.operations.reopen(inode, generation) else { return None };
             self.handles.found(inode, &file);
             Some(file)
         })

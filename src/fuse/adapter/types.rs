@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use fuser::{Errno, FileAttr, FileType, INodeNo, Request, TimeOrNow};
 
 use super::super::attr::{Attr, Validity};
+use super::super::resent::Asked;
 use super::super::{FsError, TTL};
 use crate::local::{self, Caller, Change, Time};
 use crate::metrics::{Outcome, Timed};
@@ -28,6 +29,13 @@ pub(super) fn failed(timed: &mut Timed, error: &FsError) -> Errno {
 
 pub(super) fn caller(request: &Request) -> Caller {
     Caller { uid: request.uid(), gid: request.gid(), pid: request.pid() }
+}
+
+/// FUSE_UNIQUE_RESEND: the bit of a request's number that says that it was sent before. Source: linux/fuse.h.
+const RESENT: u64 = 1 << 63;
+
+pub(super) fn asked(request: &Request) -> Asked {
+    if request.unique().0 & RESENT == 0 { Asked::Once } else { Asked::Again }
 }
 
 /// How long the kernel may go on using a name.

@@ -1,6 +1,7 @@
 //! Requests that change something.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
@@ -9,15 +10,16 @@ use rustix::fs::FallocateFlags;
 
 use super::super::FsError;
 use super::super::attr::{Attr, Validity};
+use super::super::resent::Asked;
 use super::super::writing::Renaming;
 use super::{Operation, Shared, Timed, answer};
-use crate::local::{Caller, Errno, FileType, OFlags, Replace};
+use crate::local::{COMPRESSED, Caller, Errno, FileType, OFlags, Replace};
 use crate::tree::Inode;
 
 /// A new `Packages` can take a while to be read and written: not on a FUSE thread.
 pub(super) fn rename(
     shared: &Arc<Shared>,
-    caller: Caller,
+    (caller, asked): (Caller, Asked),
     from: (Inode, &OsStr),
     to: (Inode, &OsStr),
     flags: RenameFlags,
@@ -30,12 +32,11 @@ pub(super) fn rename(
         _ => return answer(Err(Errno::INVAL.into()), timed, reply),
     };
     let _unpaused = shared.unpaused();
-    match shared.operations.rename(caller, from, to, replace) {
+    let renamed = shared.operations.rename(caller, from, to, replace);
+    match asked.renamed(&shared.operations, to, renamed) {
         Ok(Renaming::Done) => reply.ok(),
         Ok(Renaming::Index(new)) => {
-            let shared = Arc::clone(shared);
-            let runtime = shared.runtime.clone();
-            runtime.spawn_blocking(move || {
+            elsewhere(shared, move |shared| {
                 let _unpaused = shared.unpaused();
                 let replaced = shared.operations.replace_index(&new);
                 shared.note_shown();
@@ -49,23 +50,46 @@ pub(super) fn rename(
     }
 }
 
+pub(super) fn unlink(
+    shared: &Arc<Shared>,
+    (caller, asked): (Caller, Asked),
+    (parent, name): (Inode, &OsStr),
+    reply: ReplyEmpty,
+) {
+    let timed = Timed::begin(&shared.metrics, Operation::Change);
+    let (waits, name) = (parent == Inode::ROOT && name == COMPRESSED, name.to_owned());
+    let remove = move |shared: &Arc<Shared>| {
+        let _unpaused = shared.unpaused();
+        answer(asked.removed(shared.operations.unlink(caller, parent, &name)), timed, reply);
+    };
+    if waits { elsewhere(shared, remove) } else { remove(shared) }
+}
+
+/// Does what can take long on another than the few FUSE threads: nothing else would be answered meanwhile.
+pub(super) fn elsewhere(shared: &Arc<Shared>, work: impl FnOnce(&Arc<Shared>) + Send + 'static) {
+    let shared = Arc::clone(shared);
+    let runtime = shared.runtime.clone();
+    runtime.spawn_blocking(move || work(&shared));
+}
+
 /// Only plain files: nothing else has a place in PKGDIR.
 pub(super) fn make_node(
     shared: &Shared,
     caller: Caller,
-    parent: Inode,
-    name: &OsStr,
+    (parent, name): (Inode, &OsStr),
     mode: u32,
+    asked: Asked,
 ) -> Result<(Attr, Validity), FsError> {
     if FileType::from_raw_mode(mode) != FileType::RegularFile {
         return Err(Errno::PERM.into());
     }
-    let (_, attr, validity) = shared.operations.create(caller, parent, name, mode, OFlags::EXCL)?;
+    let made = shared.operations.create(caller, parent, name, mode, OFlags::EXCL);
+    let (_, attr, validity) = asked.created(&shared.operations, caller, (parent, name), made)?;
     Ok((attr, validity))
 }
 
 pub(super) fn write(shared: &Shared, handle: Inode, offset: u64, data: &[u8]) -> Result<u32, FsError> {
-    let file = shared.local_file(handle).ok_or(FsError::NotOpen)?;
+    let file = writable_file(shared, handle)?;
     let mut written = 0;
     while let Some(rest) = data.get(written..).filter(|rest| !rest.is_empty()) {
         match file.write_at(rest, offset + written as u64) {
@@ -80,8 +104,16 @@ pub(super) fn write(shared: &Shared, handle: Inode, offset: u64, data: &[u8]) ->
     Ok(written as u32)
 }
 
+/// A file that is open. What a daemon before this one opened to write is not written to where nothing is to be any more.
+fn writable_file(shared: &Shared, handle: Inode) -> Result<Arc<File>, FsError> {
+    if shared.operations.layer().is_read_only() {
+        return Err(FsError::ReadOnly);
+    }
+    shared.local_file(handle).ok_or(FsError::NotOpen)
+}
+
 pub(super) fn allocate(shared: &Shared, handle: Inode, offset: u64, length: u64, mode: i32) -> Result<(), FsError> {
-    let file = shared.local_file(handle).ok_or(FsError::NotOpen)?;
+    let file = writable_file(shared, handle)?;
     let mode = FallocateFlags::from_bits(mode.cast_unsigned()).ok_or(Errno::OPNOTSUPP)?;
     Ok(rustix::fs::fallocate(&file, mode, offset, length)?)
 }

@@ -6,13 +6,14 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 use tempfile::TempDir;
 
 use super::{beneath, mounted, tree};
-use crate::harness::can_mount;
+use crate::harness::{can_mount, index_of};
 
 type Outcome = Result<String, Errno>;
 
@@ -203,6 +204,47 @@ fn steps() -> Vec<Step> {
             ];
             Ok(format!("{:?}", scripts.map(as_nobody)))
         }),
+        ("below a directory that is not for everybody", |d| {
+            rustix::fs::mkdir(d.join("closed"), Mode::RWXU)?;
+            rustix::fs::mkdir(d.join("closed/open"), Mode::RWXU)?;
+            fs::set_permissions(d.join("closed/open"), fs::Permissions::from_mode(0o777)).map_err(error)?;
+            for file in ["closed/f", "closed/open/f"] {
+                fs::write(d.join(file), "x").map_err(error)?;
+            }
+            // Names of directories are remembered for a second, whoever asks.
+            std::thread::sleep(Duration::from_millis(1500));
+            let as_nobody = |script: &str| {
+                let mut command = Command::new("setpriv");
+                command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "sh", "-c", script]).current_dir(d);
+                command.output().unwrap().status.success()
+            };
+            let scripts = [
+                "ls closed",
+                "stat closed/f",
+                "cat closed/f",
+                "ls closed/open",
+                "echo x > closed/open/n",
+                "mkdir closed/open/n",
+                "ln -s x closed/open/n",
+                "rm -f closed/open/f",
+                "mv closed/open/f closed/open/n",
+                "echo x > mine && mv mine closed/open/n",
+                "test -e closed/open/f",
+            ];
+            fs::set_permissions(d, fs::Permissions::from_mode(0o777)).map_err(error)?;
+            let done = scripts.map(as_nobody);
+            fs::set_permissions(d, fs::Permissions::from_mode(0o755)).map_err(error)?;
+            fs::remove_file(d.join("mine")).map_err(error)?;
+            fs::remove_dir_all(d.join("closed")).map_err(error)?;
+            Ok(format!("{done:?}"))
+        }),
+        ("attributes of what is open and has no name any more", |d| {
+            let file = open(&d.join("nameless"), OFlags::RDWR | OFlags::CREATE, 0o644)?;
+            fs::remove_file(d.join("nameless")).map_err(error)?;
+            let changed = (rustix::fs::fchmod(&file, Mode::RUSR), rustix::fs::ftruncate(&file, 7));
+            let metadata = file.metadata().map_err(error)?;
+            Ok(format!("{changed:?} {:o} {}", metadata.mode(), metadata.len()))
+        }),
         ("somebody's own", |d| {
             fs::set_permissions(d.join("new"), fs::Permissions::from_mode(0o777)).map_err(error)?;
             let mut command = Command::new("setpriv");
@@ -292,6 +334,77 @@ fn the_same_as_a_plain_directory() {
         let place = beneath(mounted);
         assert_eq!(tree(&place.path().join("pkgdir")), tree(plain.path()));
     }
+}
+
+#[test]
+fn an_index_is_for_those_who_may_read_the_one_beneath() {
+    if !can_mount() {
+        return;
+    }
+    let (_origin, _, mounted) = mounted("auto");
+    fs::set_permissions(mounted.place(), fs::Permissions::from_mode(0o755)).unwrap();
+    let (new, index) = (mounted.path(".Packages.new"), mounted.path("Packages"));
+    fs::write(&new, "PACKAGES: 0\nTIMESTAMP: 1\nVERSION: 0\n\n").unwrap();
+    fs::rename(&new, &index).unwrap();
+    let can_read = || {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "cat"]).arg(&index);
+        command.output().unwrap().status.success()
+    };
+    for (mode, expected) in [(0o644, true), (0o640, false), (0o644, true)] {
+        fs::set_permissions(&index, fs::Permissions::from_mode(mode)).unwrap();
+        assert_eq!(can_read(), expected, "{mode:o}");
+        assert!(fs::read(&index).is_ok());
+    }
+    // Also where the kernel still knows its name.
+    fs::set_permissions(mounted.mountpoint(), fs::Permissions::from_mode(0o750)).unwrap();
+    fs::metadata(&index).unwrap();
+    assert!(!can_read());
+}
+
+#[test]
+fn an_index_is_replaced_by_those_who_may_replace_a_file() {
+    if !can_mount() {
+        return;
+    }
+    let (_origin, packages, mounted) = mounted("auto");
+    let write = |name: &str, timestamp: u64| {
+        fs::write(mounted.path(name), index_of(timestamp, [])).unwrap();
+        fs::rename(mounted.path(name), mounted.path("Packages")).unwrap();
+    };
+    let as_nobody = |script: &str| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "sh", "-c", script]);
+        command.current_dir(mounted.mountpoint()).output().unwrap().status.success()
+    };
+    fs::set_permissions(mounted.place(), fs::Permissions::from_mode(0o755)).unwrap();
+    write(".new", 1_790_000_000);
+    for (mode, timestamp, may) in
+        [(0o777, 1_800_000_001, true), (0o1777, 1_800_000_002, false), (0o755, 1_800_000_003, false)]
+    {
+        let text = index_of(timestamp, []);
+        fs::set_permissions(mounted.mountpoint(), fs::Permissions::from_mode(0o777)).unwrap();
+        let directory = mounted.path("theirs");
+        fs::create_dir(&directory).unwrap();
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(as_nobody(&format!("printf '%s' '{text}' > theirs/new")));
+        fs::set_permissions(mounted.mountpoint(), fs::Permissions::from_mode(mode)).unwrap();
+        // It is theirs from then on, which a sticky bit would let them replace.
+        assert_eq!(as_nobody("mv -f theirs/new Packages"), may, "{mode:o}");
+        std::os::unix::fs::chown(mounted.path("Packages"), Some(0), Some(0)).unwrap();
+        fs::remove_dir_all(&directory).unwrap();
+    }
+    // A directory that is there decides, not the one above.
+    fs::set_permissions(mounted.mountpoint(), fs::Permissions::from_mode(0o777)).unwrap();
+    let category = mounted.path("app-misc");
+    fs::set_permissions(&category, fs::Permissions::from_mode(0o755)).unwrap();
+    let of_the_binhost = Path::new(&packages[0].path).parent().unwrap();
+    assert!(of_the_binhost.starts_with("app-misc/one"), "{of_the_binhost:?}");
+    assert!(!as_nobody(&format!("touch {}/x", of_the_binhost.display())));
+    fs::set_permissions(&category, fs::Permissions::from_mode(0o777)).unwrap();
+    assert!(as_nobody(&format!("touch {}/x", of_the_binhost.display())));
+    let place = beneath(mounted);
+    assert!(fs::read_to_string(place.path().join("pkgdir/Packages")).unwrap().contains("1800000001"));
 }
 
 #[test]

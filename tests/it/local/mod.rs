@@ -2,7 +2,13 @@
 
 mod calls;
 mod content;
+mod index;
+mod killed;
+mod moves;
+mod names;
 mod portage;
+mod resent;
+mod rights;
 mod trouble;
 
 use std::collections::BTreeMap;

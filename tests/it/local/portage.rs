@@ -14,26 +14,33 @@ use crate::harness::{Mounted, Options};
 const OWN: [&str; 6] = ["BUILD_TIME", "MD5", "SHA1", "SIZE", "MTIME", "USER_PATCHES"];
 
 /// A ROOT, and the PKGDIR that is written.
-struct Side {
-    emerge: Emerge,
-    pkgdir: std::path::PathBuf,
+pub(super) struct Side {
+    pub(super) emerge: Emerge,
+    pub(super) pkgdir: std::path::PathBuf,
+    /// PORTAGE_CONFIGROOT, if it is another one than usual.
+    pub(super) configuration: Option<std::path::PathBuf>,
 }
 
 impl Side {
-    fn new(pkgdir: &Path) -> Self {
-        Self { emerge: Emerge::from(pkgdir.to_owned()), pkgdir: pkgdir.to_owned() }
+    pub(super) fn new(pkgdir: &Path) -> Self {
+        Self { emerge: Emerge::from(pkgdir.to_owned()), pkgdir: pkgdir.to_owned(), configuration: None }
     }
 
     /// emerge in another mode than `-K`.
-    fn build(&self, mode: &str, arguments: &[&str]) -> String {
-        let emerge = Emerge::from(self.pkgdir.clone()).with("MODE", mode).into_root_of(&self.emerge);
+    pub(super) fn build(&self, mode: &str, arguments: &[&str]) -> String {
+        let mut emerge = Emerge::from(self.pkgdir.clone()).with("MODE", mode).into_root_of(&self.emerge);
+        if let Some(configuration) = &self.configuration {
+            emerge = emerge.with("CONFIGROOT", configuration.to_str().unwrap());
+        }
         emerge.succeed(["--nodeps"].into_iter().chain(arguments.iter().copied()))
     }
 
     /// Another of Portage's programs; its exit code and what it says.
-    fn run(&self, command: &str) -> (Option<i32>, String) {
+    pub(super) fn run(&self, command: &str) -> (Option<i32>, String) {
+        let configuration = self.configuration.iter();
+        let settings: String = configuration.map(|root| format!("PORTAGE_CONFIGROOT={} ", root.display())).collect();
         let script = format!(
-            r#". "$BINHOSTFS_TEST_ENV/env/env.sh" && export ROOT={} && {command}"#,
+            r#". "$BINHOSTFS_TEST_ENV/env/env.sh" && export {settings}ROOT={} && {command}"#,
             self.emerge.path("").display()
         );
         let output = Command::new("bash").args(["-c", &script]).env("PKGDIR", &self.pkgdir).output().unwrap();
@@ -41,14 +48,14 @@ impl Side {
         (output.status.code(), text)
     }
 
-    fn succeed(&self, command: &str) -> String {
+    pub(super) fn succeed(&self, command: &str) -> String {
         let (code, text) = self.run(command);
         assert_eq!(code, Some(0), "{command}: {text}");
         text
     }
 
     /// The dance in all its forms.
-    fn dance(&self) {
+    pub(super) fn dance(&self) {
         self.build("--buildpkgonly", &["=app-misc/hello-1.0", "=app-misc/usesfoo-1"]);
         self.build("--buildpkg", &["=app-misc/usesfoo-1"]);
         self.succeed("quickpkg --include-config=y =app-misc/usesfoo-1");
@@ -82,8 +89,14 @@ fn packages(root: &Path) -> BTreeSet<String> {
 
 /// Both hold the same, and what is listed is what is there.
 #[track_caller]
-fn assert_same(mounted: Mounted, plain: &Path) {
+pub(super) fn assert_same(mounted: Mounted, plain: &Path) {
     assert!(!mounted.log().contains("WARN"), "{}", mounted.log());
+    assert_same_beneath(mounted, plain);
+}
+
+/// The same where the log may warn of what was done to the daemon.
+#[track_caller]
+pub(super) fn assert_same_beneath(mounted: Mounted, plain: &Path) {
     let place = super::beneath(mounted);
     let beneath = place.path().join("pkgdir");
     assert_eq!(packages(&beneath), packages(plain));
@@ -97,7 +110,7 @@ fn assert_same(mounted: Mounted, plain: &Path) {
     assert_eq!(unpacked.stdout, fs::read(beneath.join("Packages")).unwrap());
 }
 
-fn sides(binhost: &Path) -> (Mounted, TempDir) {
+pub(super) fn sides(binhost: &Path) -> (Mounted, TempDir) {
     let url = format!("file://{}", binhost.display());
     (Options::new(url).mount(), TempDir::with_prefix("binhostfs-it.").unwrap())
 }

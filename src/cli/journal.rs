@@ -1,0 +1,199 @@
+//! The log, to journald in its own protocol: a line becomes an entry with fields that `journalctl` finds and prints.
+//!
+//! A field of an event whose name begins with `binhostfs.` is for the journal alone; its text says the same in words. Here it
+//! is `BINHOSTFS_…`, and [`Text`] leaves it out. Format: <https://systemd.io/JOURNAL_NATIVE_PROTOCOL/>.
+
+use std::fmt::Debug;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::Layer;
+use tracing_subscriber::field::{RecordFields, VisitOutput as _};
+use tracing_subscriber::fmt::FormatFields;
+use tracing_subscriber::fmt::format::{DefaultVisitor, Writer};
+use tracing_subscriber::layer::Context;
+
+/// Where journald listens.
+pub(super) const SOCKET: &str = "/run/systemd/journal/socket";
+
+/// Fields with such names are not part of the text.
+const PREFIX: &str = "binhostfs.";
+
+/// What syslog(3) calls LOG_DAEMON, which systemd gives to lines of a service.
+const FACILITY: u8 = 3;
+
+/// The priority of syslog(3) and sd-daemon(3).
+pub(super) fn priority(level: Level) -> u8 {
+    match level {
+        Level::ERROR => 3,
+        Level::WARN => 4,
+        Level::INFO => 6,
+        _ => 7,
+    }
+}
+
+/// Sends each event to journald, and to another layer what journald does not take.
+#[derive(Debug)]
+pub(super) struct Journal<Lines> {
+    /// `None`: none can be made, and all are lines.
+    socket: Option<UnixDatagram>,
+    path: PathBuf,
+    lines: Lines,
+}
+
+impl<Lines> Journal<Lines> {
+    /// `path`: where journald listens.
+    pub(super) fn new(path: &Path, lines: Lines) -> Self {
+        // Not connected: whatever listens there when an event comes is asked.
+        Self { socket: UnixDatagram::unbound().ok(), path: path.to_owned(), lines }
+    }
+
+    fn send(&self, event: &Event<'_>) -> Option<usize> {
+        let socket = self.socket.as_ref()?;
+        socket.send_to(&entry(event).ok()?, &self.path).ok()
+    }
+}
+
+impl<S: Subscriber, Lines: Layer<S>> Layer<S> for Journal<Lines> {
+    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
+        // Nobody listens, or it is too long for one datagram.
+        if self.send(event).is_none() {
+            self.lines.on_event(event, context);
+        }
+    }
+}
+
+fn entry(event: &Event<'_>) -> Result<Vec<u8>, std::fmt::Error> {
+    let mut text = String::new();
+    Text.format_fields(Writer::new(&mut text), event)?;
+    let mut entry = Entry(Vec::new());
+    entry.add("MESSAGE", &text);
+    entry.add("PRIORITY", &priority(*event.metadata().level()).to_string());
+    entry.add("SYSLOG_FACILITY", &FACILITY.to_string());
+    entry.add("SYSLOG_IDENTIFIER", env!("CARGO_PKG_NAME"));
+    event.record(&mut entry);
+    Ok(entry.0)
+}
+
+/// One entry, as it is sent.
+struct Entry(Vec<u8>);
+
+impl Entry {
+    fn add(&mut self, key: &str, value: &str) {
+        self.0.extend_from_slice(key.as_bytes());
+        if value.contains('\n') {
+            let length = u64::try_from(value.len()).unwrap_or(u64::MAX);
+            self.0.push(b'\n');
+            self.0.extend_from_slice(&length.to_le_bytes());
+        } else {
+            self.0.push(b'=');
+        }
+        self.0.extend_from_slice(value.as_bytes());
+        self.0.push(b'\n');
+    }
+}
+
+impl Visit for Entry {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name().starts_with(PREFIX) {
+            self.add(&field.name().replace('.', "_").to_uppercase(), value);
+        }
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        if field.name().starts_with(PREFIX) {
+            self.record_str(field, &format!("{value:?}"));
+        }
+    }
+}
+
+/// The text of an event: its message and fields, without those for the journal.
+#[derive(Debug)]
+pub(super) struct Text;
+
+impl<'writer> FormatFields<'writer> for Text {
+    fn format_fields<R: RecordFields>(&self, writer: Writer<'writer>, fields: R) -> std::fmt::Result {
+        let mut visitor = Shown(DefaultVisitor::new(writer, true));
+        fields.record(&mut visitor);
+        visitor.0.finish()
+    }
+}
+
+struct Shown<'a>(DefaultVisitor<'a>);
+
+impl Visit for Shown<'_> {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if !field.name().starts_with(PREFIX) {
+            self.0.record_str(field, value);
+        }
+    }
+
+    fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
+        if !field.name().starts_with(PREFIX) {
+            self.0.record_error(field, value);
+        }
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        if !field.name().starts_with(PREFIX) {
+            self.0.record_debug(field, value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+    use std::sync::Arc;
+
+    use tempfile::TempDir;
+    use tracing_subscriber::layer::SubscriberExt as _;
+
+    use super::*;
+
+    /// What is sent, and what is written as lines, of the events of `act`, with or without a journald.
+    fn logged(listens: bool, act: impl FnOnce()) -> (Vec<Vec<u8>>, String) {
+        let place = TempDir::new().unwrap();
+        let (socket, file) = (place.path().join("socket"), place.path().join("lines"));
+        let journald = listens.then(|| UnixDatagram::bind(&socket).unwrap());
+        let lines = tracing_subscriber::fmt::layer().with_writer(Arc::new(File::create(&file).unwrap()));
+        let lines = lines.with_ansi(false).with_target(false).without_time().fmt_fields(Text);
+        let subscriber = tracing_subscriber::registry().with(Journal::new(&socket, lines));
+        tracing::subscriber::with_default(subscriber, act);
+        let mut entries = Vec::new();
+        if let Some(journald) = journald {
+            journald.set_nonblocking(true).unwrap();
+            let mut buffer = vec![0; 1 << 20];
+            while let Ok(length) = journald.recv(&mut buffer) {
+                entries.push(buffer[..length].to_vec());
+            }
+        }
+        (entries, fs::read_to_string(file).unwrap())
+    }
+
+    fn fetched() {
+        tracing::info!(binhostfs.package = "a/b.gpkg.tar", binhostfs.bytes = 7, "fetched {}", 1);
+        tracing::warn!(path = %"a/b", binhostfs.reason = %"one\ntwo", "not had");
+    }
+
+    #[test]
+    fn fields_are_beside_the_text_and_not_in_it() {
+        let (entries, lines) = logged(true, fetched);
+        let texts = entries.iter().map(|entry| String::from_utf8_lossy(entry).into_owned()).collect::<Vec<_>>();
+        let end = "SYSLOG_FACILITY=3\nSYSLOG_IDENTIFIER=binhostfs\nBINHOSTFS_";
+        assert_eq!(texts[0], format!("MESSAGE=fetched 1\nPRIORITY=6\n{end}PACKAGE=a/b.gpkg.tar\nBINHOSTFS_BYTES=7\n"));
+        let reason = "REASON\n\u{7}\0\0\0\0\0\0\0one\ntwo\n";
+        assert_eq!(texts[1], format!("MESSAGE=not had path=a/b\nPRIORITY=4\n{end}{reason}"));
+        assert_eq!((texts.len(), &*lines), (2, ""));
+    }
+
+    #[test]
+    fn what_journald_does_not_take_is_a_line() {
+        let (_, lines) = logged(false, fetched);
+        assert_eq!(lines, " INFO fetched 1\n WARN not had path=a/b\n");
+        let (entries, lines) = logged(true, || tracing::error!("{}", "x".repeat(8 << 20)));
+        assert!(entries.is_empty() && lines.len() > 8 << 20, "{}", lines.len());
+    }
+}

@@ -1,0 +1,56 @@
+//! Which directories everybody may search and list, so that a name is looked up there without asking for its mode each time.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// As long as the kernel remembers a directory.
+const HOLDS: Duration = Duration::from_secs(1);
+/// More are not remembered.
+const MOST: usize = 4096;
+
+/// Directories, and when their modes were looked at.
+#[derive(Debug, Default)]
+pub(super) struct Searchable(Mutex<HashMap<PathBuf, Instant>>);
+
+impl Searchable {
+    pub(super) fn has(&self, directory: &Path) -> bool {
+        self.lock().get(directory).is_some_and(|seen| seen.elapsed() < HOLDS)
+    }
+
+    /// `seen`: before its mode was looked at.
+    pub(super) fn add(&self, directory: &Path, seen: Instant) {
+        let mut all = self.lock();
+        if all.len() >= MOST {
+            all.clear();
+        }
+        all.insert(directory.to_owned(), seen);
+    }
+
+    /// The mode of one of them may be another.
+    pub(super) fn forget(&self) {
+        self.lock().clear();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<PathBuf, Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn remembered_for_a_second_at_most() {
+        let searchable = Searchable::default();
+        let directory = Path::new("a");
+        searchable.add(directory, Instant::now());
+        assert!(searchable.has(directory) && !searchable.has(Path::new("b")));
+        searchable.forget();
+        assert!(!searchable.has(directory));
+        searchable.add(directory, Instant::now().checked_sub(HOLDS).unwrap());
+        assert!(!searchable.has(directory));
+    }
+}

@@ -1,0 +1,57 @@
+//! Whether a package would be kept, asked before anybody fetches it for later: what would not be is fetched only for whoever
+//! waits for it.
+
+use super::Store;
+use super::space::{SLACK, free_space};
+
+/// Why a package would not be kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unkeepable {
+    /// It is larger than the bound.
+    #[error("a package that is larger than the cache is not kept; a larger cache-size helps")]
+    TooLarge,
+    /// Everything else that could go is pinned.
+    #[error("there is no room for it beside what is pinned; a larger cache-size helps, or `binhostfs pin --remove`")]
+    Pinned,
+    /// No more is to be written today.
+    #[error(
+        "today's write-budget is used up, or less is left than it takes: it would not be kept; there is more after midnight \
+         (UTC), or with a larger write-budget"
+    )]
+    Budget,
+    /// The disk is full.
+    #[error("the cache's disk is full (min-free), and it would not be kept; free some space")]
+    Disk,
+}
+
+impl Store {
+    /// Whether a package of `size` bytes would be kept if it were fetched now and nothing else was. Changes nothing.
+    ///
+    /// # Errors
+    /// It would not: why.
+    pub fn would_keep(&self, size: u64) -> Result<(), Unkeepable> {
+        let limits = self.limits();
+        if size > limits.bound {
+            return Err(Unkeepable::TooLarge);
+        }
+        if !self.may_write(size) {
+            return Err(Unkeepable::Budget);
+        }
+        let (over, pinned, promised, could_go) = {
+            let state = self.state();
+            let over = state.bytes().saturating_add(size) > limits.bound;
+            let could_go = if limits.min_free == 0 { state.unpinned_bytes() } else { state.spare_bytes() };
+            (over, state.pinned_bytes(), state.promised, could_go)
+        };
+        if over && pinned.saturating_add(size) > limits.bound {
+            return Err(Unkeepable::Pinned);
+        }
+        let slack = if limits.min_free == 0 { 0 } else { SLACK };
+        let wanted = [size, promised, slack].into_iter().fold(limits.min_free, u64::saturating_add);
+        match free_space(self.directory()) {
+            Ok(free) if wanted.saturating_sub(free) > could_go => Err(Unkeepable::Disk),
+            // Who writes finds out.
+            _ => Ok(()),
+        }
+    }
+}
