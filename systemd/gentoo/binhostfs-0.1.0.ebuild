@@ -2,11 +2,12 @@
 
 EAPI=8
 
-# The crates are vendored beside the sources: cargo vendor, tar --xz -cf binhostfs-0.1.0-crates.tar.xz vendor
-# For your own overlay: put both archives into DISTDIR, then ebuild binhostfs-0.1.0.ebuild manifest
+# For your own overlay: make both archives in a checkout, put them into DISTDIR, then ebuild binhostfs-0.1.0.ebuild manifest
+#   git archive --prefix=binhostfs-0.1.0/ HEAD | xz > binhostfs-0.1.0.tar.xz
+#   cargo vendor --locked cargo_home/gentoo && tar --xz -cf binhostfs-0.1.0-crates.tar.xz cargo_home
 RUST_MIN_VER="1.88.0"
 
-inherit cargo linux-info shell-completion
+inherit cargo linux-info
 
 DESCRIPTION="A remote Gentoo binhost, mounted as PKGDIR: packages are fetched and verified when opened"
 HOMEPAGE="https://wiki.gentoo.org/wiki/Binary_package_guide"
@@ -14,7 +15,7 @@ SRC_URI="${P}.tar.xz ${P}-crates.tar.xz"
 
 LICENSE="|| ( MIT Apache-2.0 )"
 # Linked in
-LICENSE+=" Apache-2.0 BSD Boost-1.0 ISC LGPL-2+ MIT MPL-2.0 Unicode-3.0 ZLIB"
+LICENSE+=" Apache-2.0 BSD BZIP2 Boost-1.0 ISC LGPL-2+ MIT Unicode-3.0 ZLIB"
 SLOT="0"
 KEYWORDS="~amd64 ~arm64"
 RESTRICT="fetch"
@@ -26,7 +27,11 @@ RDEPEND="
 
 CONFIG_CHECK="~FUSE_FS ~FUSE_PASSTHROUGH"
 
-ECARGO_VENDOR="${WORKDIR}/vendor"
+# Both eclasses have one.
+pkg_setup() {
+	linux-info_pkg_setup
+	rust_pkg_setup
+}
 
 pkg_nofetch() {
 	einfo "Put ${A} into your DISTDIR; the ebuild says how they are made."

@@ -50,27 +50,21 @@ fn everything_is_installed_where_it_belongs() {
         unit.contains("ExecStart=/usr/local/bin/binhostfs mount") && !unit.contains("=/usr/bin/binhostfs"),
         "{unit}"
     );
+    let script = fs::read_to_string(path("etc/init.d/binhostfs")).unwrap();
+    assert!(script.contains("\ncommand=/usr/local/bin/binhostfs\n"), "{script}");
 }
 
-/// Nothing here can run them; at least they are what a shell understands, and name options that there are.
+/// Every shell that may be sh there: openrc.rs runs the script with one of them.
 #[test]
-fn the_init_script_makes_sense() {
+fn scripts_are_what_a_shell_understands() {
     for (shell, file) in [
         ("sh", "systemd/openrc/binhostfs.initd"),
+        ("bash", "systemd/openrc/binhostfs.initd"),
         ("sh", "systemd/openrc/binhostfs.confd"),
         ("bash", "systemd/gentoo/binhostfs-0.1.0.ebuild"),
     ] {
         let output = Command::new(shell).arg("-n").arg(checkout().join(file)).output().unwrap();
         assert!(output.status.success() && output.stderr.is_empty(), "{file}: {output:?}");
-    }
-    let ebuild = format!("systemd/gentoo/binhostfs-{}.ebuild", env!("CARGO_PKG_VERSION"));
-    let ebuild = fs::read_to_string(checkout().join(ebuild)).unwrap();
-    assert!(ebuild.contains(&format!("RUST_MIN_VER=\"{}.0\"", env!("CARGO_PKG_RUST_VERSION"))), "{ebuild}");
-    let script = fs::read_to_string(checkout().join("systemd/openrc/binhostfs.initd")).unwrap();
-    let arguments = script.lines().find_map(|line| line.strip_prefix("command_args=\"")).unwrap();
-    let help = Command::new(binary()).args(["mount", "--help"]).output().unwrap().stdout;
-    for option in arguments.split_whitespace().filter(|word| word.starts_with("--")) {
-        assert!(String::from_utf8_lossy(&help).contains(option), "{option}");
     }
 }
 

@@ -1,5 +1,5 @@
 #!/bin/bash
-# boot.sh - boot a root file system with its systemd as pid 1, and stay until it is powered off.
+# boot.sh - boot a root file system with its init as pid 1, and stay until it is powered off.
 #
 # usage: boot.sh ROOTFS NAME [OPTION of systemd-nspawn]...
 #   ROOTFS   what prepare.sh made; nothing is written there

@@ -1,4 +1,4 @@
-//! A machine with a real systemd, on which the program and its unit are installed.
+//! A machine with a real systemd or OpenRC, on which the program and its units, or its script, are installed.
 
 use std::fs;
 use std::os::unix::net::UnixDatagram;
@@ -11,28 +11,64 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use super::portage::test_environment;
-use super::{binary, can_mount, have};
+use super::{binary, can_mount, eventually, have};
+
+/// What is pid 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Init {
+    Systemd,
+    OpenRc,
+}
+
+impl Init {
+    /// What of `systemd/` is bound where.
+    fn files(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::Systemd => &[
+                ("binhostfs.service", "/etc/systemd/system/binhostfs.service"),
+                ("binhostfs@.service", "/etc/systemd/system/binhostfs@.service"),
+            ],
+            Self::OpenRc => &[("openrc/binhostfs.initd", "/etc/init.d/binhostfs")],
+        }
+    }
+
+    /// OpenRC says to nobody that it is ready, and has a signal of its own for powering off.
+    fn options(self) -> &'static [&'static str] {
+        match self {
+            Self::Systemd => &[],
+            Self::OpenRc => &["--notify-ready=no", "--kill-signal=SIGTERM"],
+        }
+    }
+}
 
 /// A booted container; powered off when dropped. Nothing of it stays.
 #[derive(Debug)]
 pub(crate) struct Machine {
     child: Child,
     leader: Option<u32>,
+    init: Init,
     place: TempDir,
 }
 
 impl Machine {
     /// Boots with `binhosts/gpkg-multi` as /srv/source and an empty /var/cache/binpkgs. `None`: skipped, loudly.
     pub(crate) fn boot() -> Option<Self> {
-        Self::boot_from("systemd")
+        Self::boot_from("systemd", Init::Systemd)
     }
 
     /// The same with the systemd of a newer Debian.
     pub(crate) fn boot_newer() -> Option<Self> {
-        Self::boot_from("systemd-trixie")
+        Self::boot_from("systemd-trixie", Init::Systemd)
     }
 
-    fn boot_from(directory: &str) -> Option<Self> {
+    /// The same with OpenRC, in its default runlevel.
+    pub(crate) fn boot_openrc() -> Option<Self> {
+        let machine = Self::boot_from("openrc", Init::OpenRc)?;
+        eventually(60, "OpenRC starts what there is", || machine.run(&["rc-status", "--runlevel"]).1 == "default\n");
+        Some(machine)
+    }
+
+    fn boot_from(directory: &str, init: Init) -> Option<Self> {
         let tools = ["systemd-nspawn", "nsenter"];
         let tools = tools.iter().all(|tool| Command::new(tool).arg("--version").stdout(Stdio::null()).status().is_ok());
         if !can_mount() || !have(tools, "systemd-nspawn and nsenter") {
@@ -41,10 +77,11 @@ impl Machine {
         let environment = test_environment()?;
         let rootfs = environment.join(directory).join("rootfs");
         let ready = environment.join(directory).join("stamp").exists();
-        have(ready, "the root file system of tests/systemd/prepare.sh").then(|| Self::start(&environment, &rootfs))
+        have(ready, "the root file system of tests/systemd/prepare.sh")
+            .then(|| Self::start(&environment, &rootfs, init))
     }
 
-    fn start(environment: &Path, rootfs: &Path) -> Self {
+    fn start(environment: &Path, rootfs: &Path, init: Init) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let name = format!("binhostfs-it-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         let checkout = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -58,14 +95,14 @@ impl Machine {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "TERM"]).arg(checkout.join("tests/systemd/boot.sh")).arg(rootfs).arg(name);
         command.arg(format!("--bind-ro={}:/usr/bin/binhostfs", binary()));
-        for unit in ["binhostfs.service", "binhostfs@.service"] {
-            let path = checkout.join("systemd").join(unit);
-            command.arg(format!("--bind-ro={}:/etc/systemd/system/{unit}", path.display()));
+        for (file, path) in init.files() {
+            command.arg(format!("--bind-ro={}:{path}", checkout.join("systemd").join(file).display()));
         }
+        command.args(init.options());
         command.arg(format!("--bind-ro={}:/srv/source", binhost.display()));
         command.env("NOTIFY_SOCKET", &socket).stdin(Stdio::null());
         let child = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
-        let mut machine = Self { child, leader: None, place };
+        let mut machine = Self { child, leader: None, init, place };
         machine.await_ready(&notify);
         fs::create_dir(machine.path("/var/cache/binpkgs")).unwrap();
         machine
@@ -149,6 +186,9 @@ impl Machine {
 
     /// What the service logged.
     pub(crate) fn journal(&self) -> String {
+        if self.init == Init::OpenRc {
+            return fs::read_to_string(self.path("/var/log/binhostfs.log")).unwrap_or_default();
+        }
         self.run(&["journalctl", "--no-pager", "--output=cat", "--unit=binhostfs"]).1
     }
 
