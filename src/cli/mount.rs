@@ -1,6 +1,7 @@
 //! `binhostfs mount`: the daemon, in the foreground.
 
 use std::ffi::OsString;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -13,8 +14,8 @@ use tracing_subscriber::filter::LevelFilter;
 use super::output::fail;
 use super::{logging, runtime};
 use crate::config::{
-    ByteSize, ConfigError, ConfigFiles, CpuNeed, Group, Interval, IntervalError, MountConfig, MountpointCheck,
-    Passthrough, Prefetch, RawMount, Resolution, Writes,
+    ByteSize, ConfigError, ConfigFiles, CpuNeed, Group, Interval, IntervalError, MountConfig, MountNamespace,
+    MountpointCheck, Passthrough, Prefetch, RawMount, Resolution, Writes,
 };
 use crate::daemon::{self, KeyringError, Program};
 
@@ -112,6 +113,10 @@ pub(super) struct ConfigArguments {
     /// Read Portage's configuration below DIR, as PORTAGE_CONFIGROOT in the environment does
     #[arg(long, value_name = "DIR")]
     portage_root: Option<PathBuf>,
+    /// Mount in this mount namespace, e.g. /proc/1/ns/mnt, instead of the daemon's own: for a service that has one of its own
+    /// (ProtectSystem= and the like), where nobody else would see the mount
+    #[arg(long, value_name = "FILE")]
+    mount_namespace: Option<PathBuf>,
     /// Mount read-only: what is written is not taken (EROFS) instead of going to the directory beneath
     #[arg(long)]
     read_only: bool,
@@ -170,6 +175,7 @@ impl From<ConfigArguments> for RawMount {
             writes: arguments.read_only.then_some(Writes::Refused),
             files: arguments.config.map_or(ConfigFiles::Default, ConfigFiles::At),
             portage_root: arguments.portage_root,
+            namespace: MountNamespace::new(arguments.mount_namespace),
         }
     }
 }
@@ -185,18 +191,19 @@ fn configure(raw: &RawMount, check: &MountpointCheck) -> Result<MountConfig, Con
 
 /// `words` is the command line.
 pub(super) fn run(arguments: MountArguments, words: Vec<OsString>) -> ExitCode {
+    let raw: RawMount = arguments.options.into();
     // Before any other file is opened.
-    let kept = daemon::kept();
+    let kept = daemon::kept(&raw.namespace);
     if let Err(error) = logging::start(LevelFilter::INFO) {
         return fail(2, error);
     }
     super::panic::log_them();
     let program = program(words);
     if arguments.supervise {
-        return supervise(&program, &arguments.options.into());
+        return supervise(&program, &raw);
     }
     let (kept, check) = daemon::take_up(kept);
-    let config = match configure(&arguments.options.into(), &check) {
+    let config = match configure(&raw, &check) {
         Ok(config) => config,
         Err(error) => {
             kept.into_iter().for_each(daemon::give_up);
@@ -227,12 +234,12 @@ fn program(words: Vec<OsString>) -> Program {
 
 fn supervise(program: &Program, raw: &RawMount) -> ExitCode {
     // Whatever is wrong, the daemon says.
-    let mountpoint = || Some(raw.resolve(&MountpointCheck::Prepare).result.ok()?.mountpoint);
+    let config = || raw.resolve(&MountpointCheck::Prepare).result.ok();
     let runtime = match runtime(1) {
         Ok(runtime) => runtime,
         Err(error) => return fail(1, format_args!("starting threads: {error}")),
     };
-    match runtime.block_on(daemon::supervise(program, mountpoint)) {
+    match runtime.block_on(daemon::supervise(program, &raw.namespace, config)) {
         Ok(code) => ExitCode::from(code),
         Err(error) => fail(1, told(&error)),
     }
@@ -246,12 +253,16 @@ fn told(error: &anyhow::Error) -> String {
             text = format!("{text}: {cause}");
         }
     }
-    let denied = |cause: &(dyn std::error::Error + 'static)| {
-        cause.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::PermissionDenied)
+    let is = |kind| {
+        let same = move |error: &std::io::Error| error.kind() == kind;
+        error.chain().any(|cause| cause.downcast_ref().is_some_and(same))
     };
     let as_root = rustix::process::geteuid().is_root() || text.contains("only root can mount");
-    if error.chain().any(denied) && !as_root {
+    if is(ErrorKind::PermissionDenied) && !as_root {
         text.push_str("; only root can mount");
+    }
+    if is(ErrorKind::ReadOnlyFilesystem) {
+        text.push_str("; in a service, ProtectHome= or ProtectSystem= may make it so: `systemctl cat` shows them");
     }
     text
 }

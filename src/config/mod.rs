@@ -13,6 +13,7 @@ mod logins;
 mod mountinfo;
 mod mountpoint;
 mod name;
+mod namespace;
 mod origin;
 mod own;
 pub mod portage;
@@ -35,6 +36,7 @@ pub use group::{Group, GroupError};
 pub use interval::{Interval, IntervalError};
 pub use mountinfo::{MountEntry, mount_on, mounts_of};
 pub use mountpoint::MountpointError;
+pub use namespace::{MountNamespace, NamespaceError};
 pub use origin::{Origin, Report, Said, Setting, Source, Sourced};
 pub use own::OwnError;
 pub use size::{ByteSize, SizeError};
@@ -220,6 +222,8 @@ pub struct RawMount {
     pub files: ConfigFiles,
     /// `--portage-root`.
     pub portage_root: Option<PathBuf>,
+    /// `--mount-namespace`.
+    pub namespace: MountNamespace,
 }
 
 /// Which files there are beside the command line.
@@ -264,6 +268,8 @@ pub struct Resolution {
 pub struct MountConfig {
     /// An existing directory, absolute, without symbolic links.
     pub mountpoint: PathBuf,
+    /// The mount namespace that the mountpoint is in.
+    pub namespace: MountNamespace,
     /// The binhosts, the most wanted first; never empty, and no two with one name or one directory.
     pub binhosts: Vec<Binhost>,
     /// Absolute; created when missing.

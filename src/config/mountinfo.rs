@@ -29,7 +29,7 @@ impl MountEntry {
     }
 }
 
-/// Mounts that process `pid` sees (`self`, or a number), the topmost first.
+/// Mounts that a process sees (`thread-self`, or a number), the topmost first.
 ///
 /// # Errors
 /// There is no such process, or it is somebody else's.
@@ -38,12 +38,12 @@ pub fn mounts_of(pid: &str) -> io::Result<Vec<MountEntry>> {
     Ok(table.lines().rev().filter_map(MountEntry::parse).collect())
 }
 
-/// The topmost mount on `path`.
+/// The topmost mount on `path`, in the namespace of this thread.
 ///
 /// # Errors
 /// /proc cannot be read.
 pub fn mount_on(path: &Path) -> io::Result<Option<MountEntry>> {
-    Ok(mounts_of("self")?.into_iter().find(|mount| mount.path == path))
+    Ok(mounts_of("thread-self")?.into_iter().find(|mount| mount.path == path))
 }
 
 /// Undoes the kernel's `\040` for a space and the like.

@@ -6,6 +6,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use super::mountinfo::mount_on;
+use super::namespace::NamespaceError;
 
 /// `errno` of a FUSE mount whose daemon is gone.
 const ENOTCONN: i32 = 107;
@@ -17,6 +18,9 @@ const OWN_TYPE: &str = "fuse.binhostfs";
 /// Why a mountpoint is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum MountpointError {
+    /// The namespace that it is in.
+    #[error(transparent)]
+    Namespace(#[from] NamespaceError),
     /// It does not exist, or cannot be looked at.
     #[error("mountpoint {path}: {source}; create the directory first")]
     Missing {

@@ -13,8 +13,8 @@ use super::portage::{self, Files, Places, Portage, PortageError};
 use super::{
     ByteSize, ConfigError, ConfigFiles, DEFAULT_CACHE_DIR, DEFAULT_CACHE_SIZE, DEFAULT_CONFIG, DEFAULT_CONTROL,
     DEFAULT_GENERATIONS, DEFAULT_MASS_READ, DEFAULT_MIN_FREE, DEFAULT_PORTAGE_GNUPG, DEFAULT_PREFETCH_BUDGET,
-    DEFAULT_REFRESH, Interval, LibcGuard, MIN_REFRESH, MountConfig, MountpointCheck, Passthrough, Prefetch, RawMount,
-    Resolution, Selection, SignaturePolicy, Writes, mountpoint, portage_config_root,
+    DEFAULT_REFRESH, Interval, LibcGuard, MIN_REFRESH, MountConfig, MountpointCheck, MountpointError, Passthrough,
+    Prefetch, RawMount, Resolution, Selection, SignaturePolicy, Writes, mountpoint, portage_config_root,
 };
 use crate::index::Atom;
 
@@ -139,6 +139,7 @@ impl Resolver<'_> {
         };
         MountConfig {
             mountpoint: asked.clone(),
+            namespace: raw.namespace.clone(),
             binhosts: Vec::new(),
             cache_dir: absolute("cache-dir", &raw.cache_dir, "--cache-dir", &own.cache_dir, DEFAULT_CACHE_DIR),
             control: absolute("control", &raw.control, "--control", &own.control, DEFAULT_CONTROL),
@@ -270,12 +271,16 @@ impl Resolver<'_> {
     }
 
     fn check(&mut self, asked: &Path, check: &MountpointCheck) -> Result<PathBuf, ConfigError> {
+        let namespace = &self.raw.namespace;
+        let enter = |work: &(dyn Fn() -> Result<PathBuf, MountpointError> + Sync)| {
+            Ok(namespace.enter(work).map_err(MountpointError::from)??)
+        };
         match check {
-            MountpointCheck::Prepare => Ok(mountpoint::check(asked)?),
+            MountpointCheck::Prepare => enter(&|| mountpoint::check(asked)),
             MountpointCheck::Mounted(mountpoint) => Ok(mountpoint.clone()),
-            MountpointCheck::Kept(device) => Ok(mountpoint::check_kept(asked, *device)?),
+            MountpointCheck::Kept(device) => enter(&|| mountpoint::check_kept(asked, *device)),
             MountpointCheck::Look => {
-                let (path, own) = mountpoint::look(asked)?;
+                let (path, own) = namespace.enter(|| mountpoint::look(asked)).map_err(MountpointError::from)??;
                 if own {
                     self.report.warn(format!("binhostfs is mounted on {} already", path.display()));
                 }

@@ -18,7 +18,7 @@ use rustix::io::FdFlags;
 use sd_notify::NotifyState;
 
 use super::systemd;
-use crate::config::{KEPT_VARIABLE, MountConfig, MountpointCheck, kept_descriptors, mount_on};
+use crate::config::{KEPT_VARIABLE, MountConfig, MountNamespace, MountpointCheck, kept_descriptors, mount_on};
 use crate::fuse::{Kept, Mount};
 
 /// Names in systemd's store.
@@ -38,12 +38,12 @@ pub struct Program {
     pub arguments: Vec<OsString>,
 }
 
-/// The connection that somebody has held for this process. To be called once, and before anything else opens files.
+/// The connection that somebody has held for this process, of a mount in `namespace`. To be called once, and before anything else opens files.
 #[must_use]
-pub fn kept() -> Option<Kept> {
+pub fn kept(namespace: &MountNamespace) -> Option<Kept> {
     if let Some((device, ledger, beneath)) = kept_descriptors() {
         let (device, ledger) = (adopt(device, DEVICE_LINK)?, adopt(ledger, LEDGER_LINK)?);
-        return Some(Kept::from_descriptors((device, ledger, beneath.and_then(adopt_directory))));
+        return Some(Kept::from_descriptors((device, ledger, beneath.and_then(adopt_directory)), namespace.clone()));
     }
     let (mut device, mut ledger, mut beneath) = (None, None, None);
     for (number, name) in sd_notify::listen_fds_with_names().ok()? {
@@ -54,7 +54,7 @@ pub fn kept() -> Option<Kept> {
             _ => {}
         }
     }
-    Some(Kept::from_descriptors((device?, ledger?, beneath)))
+    Some(Kept::from_descriptors((device?, ledger?, beneath), namespace.clone()))
 }
 
 /// What becomes of a connection that was kept, and what may be done about the mountpoint. One that cannot be gone on with is
@@ -78,7 +78,8 @@ pub fn take_up(kept: Option<Kept>) -> (Option<Kept>, MountpointCheck) {
 #[must_use]
 pub fn fitting(kept: Option<Kept>, config: &MountConfig) -> Option<Kept> {
     let kept = kept?;
-    let here = mount_on(&config.mountpoint).ok().flatten().map(|mount| mount.device);
+    let mounted = config.namespace.enter(|| mount_on(&config.mountpoint));
+    let here = mounted.ok().and_then(Result::ok).flatten().map(|mount| mount.device);
     if kept.is_new() || kept.resumable().is_some_and(|device| here == Some(device)) {
         return Some(kept);
     }

@@ -38,12 +38,15 @@ pub(super) async fn open(
     remote: Arc<Tree>,
     beneath: Option<OwnedFd>,
 ) -> anyhow::Result<Front> {
-    let (path, scratch) = (config.mountpoint.clone(), store.directory().join("generations"));
+    let (path, namespace) = (config.mountpoint.clone(), config.namespace.clone());
+    let scratch = store.directory().join("generations");
     let read_only = config.writes == Writes::Refused;
     blocking(move || {
         let layer = match beneath {
             Some(beneath) => Layer::resume(beneath, read_only),
-            None => Layer::open(&path, read_only).with_context(|| format!("opening {}", path.display()))?,
+            None => namespace
+                .enter(|| Layer::open(&path, read_only))?
+                .with_context(|| format!("opening {}", path.display()))?,
         };
         Front::new(remote, Arc::new(layer), scratch).context("reading the local packages beneath the mountpoint")
     })

@@ -79,18 +79,22 @@ const MAX_REQUESTS: usize = 4;
 pub async fn serve(config: MountConfig, kept: Option<Kept>, program: Program) -> anyhow::Result<()> {
     let mut stop = Stop::listen()?;
     // What is to be unmounted if it is not begun at all.
+    let namespace = config.namespace.clone();
     let spare = kept.as_ref().and_then(|kept| kept.descriptors().ok());
+    let give_up_spare = |spare: Option<KeptDescriptors>| {
+        spare.into_iter().for_each(|descriptors| give_up(Kept::from_descriptors(descriptors, namespace.clone())));
+    };
     let daemon = tokio::select! {
         started = Daemon::start(config, kept) => started,
         () = stop.requested() => {
-            give_up_all(spare);
+            give_up_spare(spare);
             return Ok(());
         }
     };
     let daemon = match daemon {
         Err(error) if error.is::<KeyringError>() => {
             // Trying again is no use.
-            give_up_all(spare);
+            give_up_spare(spare);
             return Err(error);
         }
         other => other?,
@@ -98,10 +102,6 @@ pub async fn serve(config: MountConfig, kept: Option<Kept>, program: Program) ->
     drop(spare);
     daemon.run(&mut stop, &program).await;
     Ok(())
-}
-
-fn give_up_all(spare: Option<KeptDescriptors>) {
-    spare.into_iter().for_each(|descriptors| give_up(Kept::from_descriptors(descriptors)));
 }
 
 /// Whether the keys are there that [`Daemon::start`] would need, and what the administrator should do so that Portage trusts
@@ -193,12 +193,12 @@ impl Daemon {
         let (shown, vdb) = (Arc::clone(front.snapshots()), config.vdb.clone());
         store.rank_by(move |store| merged::ranks(&vdb, &shown, store));
         let operations = Operations::new(Arc::clone(&front), Arc::clone(&fetcher), config.prefetch);
-        let mount = Mount::new(&config.mountpoint, operations, Arc::clone(&metrics), config.passthrough, kept)?;
+        let mount = Mount::new(&config, operations, Arc::clone(&metrics), kept)?;
         match mount.begun() {
             Begun::Mounted => handover::store(&mount),
             Begun::Resumed => tracing::info!("going on with the mount of the daemon before this one"),
         }
-        if let Some(why) = visible::hidden(&config.mountpoint) {
+        if let Some(why) = visible::hidden(&config.mountpoint, mount.device()) {
             tracing::warn!("{why}");
         }
         let shared = Arc::new(Shared::new(config, mount, store, fetcher, front, metrics));
@@ -243,7 +243,7 @@ impl Daemon {
         let mut tidy = tokio::time::interval(TIDY);
         systemd::tell_status(vec![NotifyState::Ready], self.shared.summary());
         tracing::info!("{}", self.shared.summary());
-        watchdog::start(&self.shared.config.mountpoint);
+        watchdog::start(&self.shared.config);
         let store = Arc::clone(&self.shared.store);
         let sweep = tokio::task::spawn_blocking(move || store.sweep());
         loop {

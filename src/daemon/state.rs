@@ -213,7 +213,7 @@ impl Shared {
             let age = shown(Duration::from_secs(status.time.saturating_sub(confirmed.unwrap_or(refresh.confirmed))));
             format!("{packages} packages, generation {number}{rolled_back}, index confirmed {age} ago{missing}")
         };
-        let hidden = match visible::hidden(&self.config.mountpoint) {
+        let hidden = match visible::hidden(&self.config.mountpoint, self.mount.device()) {
             Some(_) => "; NOBODY ELSE SEES THIS MOUNT, the log says why",
             None => "",
         };

@@ -1,6 +1,5 @@
 //! A parent that does nothing but hold the connection and start the daemon again: what systemd does, for systems without it.
 
-use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
@@ -9,6 +8,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::Stop;
 use super::handover::{Program, start};
+use crate::config::{MountConfig, MountNamespace};
 use crate::fuse::Kept;
 use crate::local::open_directory;
 
@@ -20,13 +20,18 @@ const SPAN: Duration = Duration::from_secs(60);
 /// What the configuration is to blame for: it would fail again.
 const MISCONFIGURED: i32 = 2;
 
-/// Runs daemons until one ends by itself; its exit code. `mountpoint`: where the next one will mount, with nothing of ours on it.
+/// Runs daemons until one ends by itself; its exit code. `config`: what the next one will do, made ready for that; what is wrong with it
+/// it says itself.
 ///
 /// # Errors
 /// No daemon can be started, or they crash too often.
-pub async fn supervise(program: &Program, mountpoint: impl Fn() -> Option<PathBuf>) -> anyhow::Result<u8> {
+pub async fn supervise(
+    program: &Program,
+    namespace: &MountNamespace,
+    config: impl Fn() -> Option<MountConfig>,
+) -> anyhow::Result<u8> {
     let mut stop = Stop::listen()?;
-    let mut kept = create(&mountpoint)?;
+    let mut kept = create(namespace, &config)?;
     let mut crashes: Vec<Instant> = Vec::new();
     loop {
         let status = run(program, &kept, &mut stop).await?;
@@ -35,7 +40,7 @@ pub async fn supervise(program: &Program, mountpoint: impl Fn() -> Option<PathBu
         }
         crashes.retain(|crash| crash.elapsed() < SPAN);
         crashes.push(Instant::now());
-        kept = next(kept, &mountpoint)?;
+        kept = next(kept, namespace, &config)?;
         if crashes.len() >= MAX_CRASHES {
             kept.abandon();
             anyhow::bail!(
@@ -71,19 +76,19 @@ async fn run(program: &Program, kept: &Kept, stop: &mut Stop) -> anyhow::Result<
 }
 
 /// What the next daemon gets: the same connection, if it is of use to it.
-fn next(kept: Kept, mountpoint: &impl Fn() -> Option<PathBuf>) -> anyhow::Result<Kept> {
+fn next(kept: Kept, namespace: &MountNamespace, config: &impl Fn() -> Option<MountConfig>) -> anyhow::Result<Kept> {
     let descriptors = kept.descriptors().context("keeping the connection")?;
     // Read again: the daemon has written to it.
-    let now = Kept::from_descriptors(descriptors);
+    let now = Kept::from_descriptors(descriptors, namespace.clone());
     if now.resumable().is_some() {
         return Ok(now);
     }
     now.abandon();
-    create(mountpoint)
+    create(namespace, config)
 }
 
 /// A new connection. What is beneath the mountpoint can be opened now only; the daemon says if it cannot be, or is not there.
-fn create(mountpoint: &impl Fn() -> Option<PathBuf>) -> anyhow::Result<Kept> {
-    let beneath = mountpoint().and_then(|path| open_directory(&path).ok());
-    Kept::create(beneath).context("opening /dev/fuse")
+fn create(namespace: &MountNamespace, config: &impl Fn() -> Option<MountConfig>) -> anyhow::Result<Kept> {
+    let open = |config: MountConfig| namespace.enter(|| open_directory(&config.mountpoint).ok()).ok().flatten();
+    Kept::create(config().and_then(open), namespace.clone()).context("opening /dev/fuse")
 }

@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use crate::config::{mount_on, mounts_of};
+use crate::config::mounts_of;
 
 /// Options of systemd that give a service a mount namespace of its own. Source: systemd.exec(5).
 const OPTIONS: &str = "PrivateTmp=, PrivateMounts=, PrivateDevices=, ProtectSystem=, ProtectHome=, ProtectKernelTunables=, \
@@ -14,19 +14,21 @@ const OPTIONS: &str = "PrivateTmp=, PrivateMounts=, PrivateDevices=, ProtectSyst
     MountFlags=, RootDirectory=, DynamicUser= and, with some versions, PrivateNetwork=";
 
 /// Why nobody else sees what is mounted on `mountpoint`; `None`: they do, or it cannot be told.
-pub(super) fn hidden(mountpoint: &Path) -> Option<String> {
+/// `device`: its number.
+pub(super) fn hidden(mountpoint: &Path, device: Option<u64>) -> Option<String> {
     let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
     if namespace("1")? == namespace("self")? {
         return None;
     }
-    let ours = mount_on(mountpoint).ok()??.device;
+    let ours = device?;
     if mounts_of("1").ok()?.iter().any(|mount| mount.device == ours) {
         return None;
     }
     Some(match systemd_unit(&std::fs::read_to_string("/proc/self/cgroup").ok()?) {
         Some(unit) => format!(
-            "nobody else sees what is mounted on {}: the service {unit} has a mount namespace of its own. One of these options \
-             makes one, take it out (`systemctl cat {unit}` shows them all): {OPTIONS}",
+            "nobody else sees what is mounted on {}: the service {unit} has a mount namespace of its own. Have it \
+             mount in everybody's, with --mount-namespace=/proc/1/ns/mnt; or take out the option that makes one (`systemctl \
+             cat {unit}` shows them all): {OPTIONS}",
             mountpoint.display()
         ),
         None => format!(
@@ -53,6 +55,6 @@ mod tests {
         assert_eq!(unit("0::/system.slice/binhostfs.service\n"), Some("binhostfs.service"));
         assert_eq!(unit("4:cpu:/\n1:name=systemd:/a/binhostfs@x.service/sub\n"), Some("binhostfs@x.service"));
         assert_eq!(unit("0::/user.slice/session-1.scope\n"), None);
-        assert_eq!(hidden(Path::new("/proc")), None);
+        assert_eq!(hidden(Path::new("/proc"), None), None);
     }
 }

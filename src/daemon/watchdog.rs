@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use sd_notify::NotifyState;
 
 use super::systemd;
+use crate::config::MountConfig;
 
 /// Name of the hidden command that asks the mount.
 pub const PROBE: &str = "probe";
@@ -19,21 +20,21 @@ pub const PROBE: &str = "probe";
 const POLL: Duration = Duration::from_millis(20);
 
 /// Starts watching, where systemd asks for it. Goes on for as long as the process.
-pub(super) fn start(mountpoint: &Path) {
+pub(super) fn start(config: &MountConfig) {
     let Some(limit) = sd_notify::watchdog_enabled() else { return };
-    let (mountpoint, runtime) = (mountpoint.to_owned(), tokio::runtime::Handle::current());
-    let watch = move || watch(&mountpoint, &runtime, limit);
+    let (config, runtime) = (config.clone(), tokio::runtime::Handle::current());
+    let watch = move || watch(&config, &runtime, limit);
     if let Err(error) = std::thread::Builder::new().name("watchdog".to_owned()).spawn(watch) {
         tracing::warn!(%error, "starting the watchdog; systemd will take the service for dead");
     }
 }
 
 /// Three times within the limit: one answer may come late.
-fn watch(mountpoint: &Path, runtime: &tokio::runtime::Handle, limit: Duration) {
+fn watch(config: &MountConfig, runtime: &tokio::runtime::Handle, limit: Duration) {
     let pause = limit / 3;
     loop {
         let begun = Instant::now();
-        match check(mountpoint, runtime, limit) {
+        match check(config, runtime, limit) {
             Ok(()) => systemd::tell(vec![NotifyState::Watchdog]),
             Err(reason) => tracing::error!("the service hangs: {reason}"),
         }
@@ -41,14 +42,15 @@ fn watch(mountpoint: &Path, runtime: &tokio::runtime::Handle, limit: Duration) {
     }
 }
 
-fn check(mountpoint: &Path, runtime: &tokio::runtime::Handle, limit: Duration) -> Result<(), String> {
+fn check(config: &MountConfig, runtime: &tokio::runtime::Handle, limit: Duration) -> Result<(), String> {
     let (reply, answer) = mpsc::channel();
     runtime.spawn(async move { reply.send(()) });
     answer.recv_timeout(limit).map_err(|_| "its tasks do not run".to_owned())?;
+    let mountpoint = &config.mountpoint;
     let mut child = Command::new("/proc/self/exe");
     child.arg(PROBE).arg(mountpoint).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     // Without a process to spare there is nothing wrong with the mount.
-    let Ok(mut child) = child.spawn() else { return Ok(()) };
+    let Ok(Ok(mut child)) = config.namespace.enter(|| child.spawn()) else { return Ok(()) };
     match wait(&mut child, limit) {
         Some(true) => Ok(()),
         Some(false) => Err(format!("{} cannot be asked", mountpoint.display())),

@@ -20,7 +20,7 @@ use rustix::mount::UnmountFlags;
 
 use super::adapter::Adapter;
 use super::ledger::{Agreement, Ledger};
-use crate::config::mounts_of;
+use crate::config::{MountNamespace, NamespaceError, mounts_of};
 use crate::local::identity;
 
 /// Threads that answer requests. Two, so that a read does not wait behind a listing.
@@ -49,6 +49,8 @@ pub struct Kept {
     pub(super) ledger: Ledger,
     /// The directory on which it is mounted, which cannot be opened any more.
     beneath: Option<OwnedFd>,
+    /// Where it is or will be mounted.
+    pub(super) namespace: MountNamespace,
 }
 
 impl Kept {
@@ -56,15 +58,17 @@ impl Kept {
     ///
     /// # Errors
     /// /dev/fuse cannot be opened.
-    pub fn create(beneath: Option<OwnedFd>) -> io::Result<Self> {
-        let device = File::options().read(true).write(true).open("/dev/fuse")?;
-        Ok(Self { device: device.into(), ledger: Ledger::create()?, beneath })
+    pub fn create(beneath: Option<OwnedFd>, namespace: MountNamespace) -> io::Result<Self> {
+        // This process's /dev may have less in it.
+        let device = namespace.enter(|| File::options().read(true).write(true).open("/dev/fuse"));
+        let device = device.map_err(NamespaceError::into_io)??;
+        Ok(Self { device: device.into(), ledger: Ledger::create()?, beneath, namespace })
     }
 
-    /// What another process has held.
+    /// What another process has held; what is mounted with it is in `namespace`.
     #[must_use]
-    pub fn from_descriptors((device, ledger, beneath): KeptDescriptors) -> Self {
-        Self { device, ledger: Ledger::open(ledger), beneath }
+    pub fn from_descriptors((device, ledger, beneath): KeptDescriptors, namespace: MountNamespace) -> Self {
+        Self { device, ledger: Ledger::open(ledger), beneath, namespace }
     }
 
     /// The descriptors, for somebody to hold.
@@ -108,18 +112,24 @@ impl Kept {
         if !self.knows_beneath() && is_connected(&self.device) {
             tracing::warn!("the directory beneath the mount was not handed over with it: it is mounted anew");
         }
-        for path in mountpoints(device) {
-            tracing::warn!(mountpoint = %path.display(), "unmounting what an earlier daemon left");
-            if let Err(error) = rustix::mount::unmount(&path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
-                tracing::warn!(mountpoint = %path.display(), error = %io::Error::from(error), "unmounting");
-            }
+        if let Err(error) = self.namespace.enter(|| unmount_all(device)) {
+            tracing::warn!("unmounting what an earlier daemon left: {error}");
+        }
+    }
+}
+
+fn unmount_all(device: u64) {
+    for path in mountpoints(device) {
+        tracing::warn!(mountpoint = %path.display(), "unmounting what an earlier daemon left");
+        if let Err(error) = rustix::mount::unmount(&path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+            tracing::warn!(mountpoint = %path.display(), error = %io::Error::from(error), "unmounting");
         }
     }
 }
 
 /// Where a device is mounted, the topmost first.
 fn mountpoints(device: u64) -> Vec<PathBuf> {
-    let mounts = mounts_of("self").unwrap_or_default().into_iter();
+    let mounts = mounts_of("thread-self").unwrap_or_default().into_iter();
     mounts.filter(|mount| mount.device == device).map(|mount| mount.path).collect()
 }
 
@@ -203,7 +213,7 @@ mod tests {
     fn a_device_without_a_mount_is_not_connected() {
         let socket = UnixDatagram::pair().unwrap();
         assert!(is_connected(&OwnedFd::from(socket.0)));
-        if let Ok(kept) = Kept::create(None) {
+        if let Ok(kept) = Kept::create(None, MountNamespace::default()) {
             assert!(!is_connected(&kept.device) && kept.is_new() && kept.resumable().is_none());
         }
     }

@@ -1,9 +1,8 @@
 //! mount(2), the session's threads, umount.
 
-use std::ffi::{CString, OsStr};
+use std::ffi::{CStr, CString, OsStr};
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +13,7 @@ use rustix::mount::{MountFlags, UnmountFlags};
 use super::adapter::{Adapter, Shared};
 use super::ledger::{Agreement, Ledger};
 use super::{Kept, Operations, attach};
-use crate::config::{Passthrough, mount_on};
+use crate::config::{MountConfig, MountNamespace, NamespaceError, Passthrough, mount_on};
 use crate::metrics::Metrics;
 use crate::tree::Change;
 
@@ -37,6 +36,9 @@ pub enum MountError {
         /// What to do about it.
         hint: &'static str,
     },
+    /// Where the mountpoint is.
+    #[error(transparent)]
+    Namespace(#[from] NamespaceError),
     /// The kernel and the daemon did not agree.
     #[error("starting the FUSE session: {0}")]
     Session(io::Error),
@@ -45,7 +47,10 @@ pub enum MountError {
 fn device_hint(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::PermissionDenied => "only root can mount",
-        _ => "load the module with `modprobe fuse`, and in a container pass the device in",
+        _ => {
+            "load the module with `modprobe fuse`; in a container pass the device in; in a service with PrivateDevices= \
+             mount with --mount-namespace=/proc/1/ns/mnt"
+        }
     }
 }
 
@@ -53,6 +58,7 @@ fn device_hint(error: &io::Error) -> &'static str {
 #[derive(Debug)]
 pub struct Mount {
     mountpoint: PathBuf,
+    namespace: MountNamespace,
     session: BackgroundSession,
     unmounted: AtomicBool,
     notifier: Notifier,
@@ -70,32 +76,33 @@ pub enum Begun {
 }
 
 impl Mount {
-    /// Mounts `operations` on `mountpoint`, or goes on with what `kept` says is mounted there. To be called inside a tokio
+    /// Mounts `operations` as `config` says, or goes on with what `kept` says is mounted there. To be called inside a tokio
     /// runtime, which then waits for packages.
     ///
     /// # Errors
     /// See [`MountError`].
     pub fn new(
-        mountpoint: &Path,
+        config: &MountConfig,
         operations: Operations,
         metrics: Arc<Metrics>,
-        passthrough: Passthrough,
         kept: Option<Kept>,
     ) -> Result<Self, MountError> {
-        let Kept { device, ledger, .. } = kept.map_or_else(|| Kept::create(None), Ok).map_err(MountError::Device)?;
+        let new = || Kept::create(None, config.namespace.clone());
+        let Kept { device, ledger, namespace, .. } = kept.map_or_else(new, Ok).map_err(MountError::Device)?;
+        let (mountpoint, passthrough) = (&config.mountpoint, config.passthrough);
         let before = ledger.agreement().filter(|_| ledger.device().is_some());
         let shared = Shared::new(operations, metrics, passthrough == Passthrough::Auto, device, ledger);
         let session = match before {
             Some(agreement) => resume(&shared, agreement)?,
-            None => begin(mountpoint, &shared)?,
+            None => begin(&namespace, mountpoint, &shared)?,
         };
         let session = session.spawn().map_err(|error| {
-            unmount(mountpoint);
+            unmount(&namespace, mountpoint);
             MountError::Session(error)
         })?;
         let (notifier, unmounted) = (session.notifier(), AtomicBool::new(false));
         let begun = if before.is_some() { Begun::Resumed } else { Begun::Mounted };
-        let mount = Self { mountpoint: mountpoint.to_owned(), session, unmounted, notifier, shared, begun };
+        let mount = Self { mountpoint: mountpoint.clone(), namespace, session, unmounted, notifier, shared, begun };
         match begun {
             Begun::Mounted if !mount.passes_through() => mount.read_further_ahead(),
             Begun::Mounted => {}
@@ -103,6 +110,12 @@ impl Mount {
         }
         mount.shared.note_shown();
         Ok(mount)
+    }
+
+    /// Its device number; `None`: nobody could go on with it.
+    #[must_use]
+    pub fn device(&self) -> Option<u64> {
+        self.shared.handles.ledger(|ledger| ledger.device())
     }
 
     /// How it came to be.
@@ -148,7 +161,7 @@ impl Mount {
     pub fn unmount(&self) {
         let over = self.shared.is_over() || self.session.guard.is_finished();
         if !over && !self.unmounted.swap(true, Ordering::SeqCst) {
-            unmount(&self.mountpoint);
+            unmount(&self.namespace, &self.mountpoint);
         }
     }
 
@@ -177,10 +190,12 @@ impl Mount {
 
     /// The bdi of a mount is named after its device number.
     fn read_further_ahead(&self) {
-        let Ok(metadata) = self.mountpoint.metadata() else { return };
-        let (major, minor) = (rustix::fs::major(metadata.dev()), rustix::fs::minor(metadata.dev()));
+        let Some(device) = self.device() else { return };
+        let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
         let path = format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb");
-        if let Err(error) = std::fs::write(&path, READ_AHEAD_KIB) {
+        // This process's /sys may be read-only.
+        let written = self.namespace.enter(|| std::fs::write(&path, READ_AHEAD_KIB));
+        if let Err(error) = written.map_err(NamespaceError::into_io).and_then(|written| written) {
             tracing::debug!(path, %error, "reading ahead stays as it is");
         }
     }
@@ -198,34 +213,41 @@ fn resume(shared: &Arc<Shared>, agreement: Agreement) -> Result<Session<Adapter>
 }
 
 /// Mounts.
-fn begin(mountpoint: &Path, shared: &Arc<Shared>) -> Result<Session<Adapter>, MountError> {
+fn begin(namespace: &MountNamespace, mountpoint: &Path, shared: &Arc<Shared>) -> Result<Session<Adapter>, MountError> {
     let device = shared.device();
     let options = format!("fd={},rootmode=40755,user_id=0,group_id=0,allow_other", device.as_raw_fd());
     let options = CString::new(options).map_err(|error| MountError::Session(error.into()))?;
     let mut flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     flags.set(MountFlags::RDONLY, shared.operations.layer().is_read_only());
     let beneath = shared.operations.layer().identity().map_err(|error| MountError::Session(error.into()))?;
-    rustix::mount::mount("binhostfs", mountpoint, "fuse.binhostfs", flags, &*options).map_err(|error| {
+    let number = namespace.enter(|| mount(mountpoint, flags, &options)).map_err(MountError::from)??;
+    // From here on it has to be unmounted again.
+    let undone = |error| {
+        unmount(namespace, mountpoint);
+        MountError::Session(error)
+    };
+    let session = attach::connect(Adapter(Arc::clone(shared)), device).map_err(undone)?;
+    let begin =
+        |ledger: &mut Ledger| ledger.begin(number, shared.agreement(), shared.operations.tree().mark(), beneath);
+    shared.handles.ledger(begin).map_err(undone)?;
+    Ok(session)
+}
+
+/// mount(2); its device number.
+fn mount(mountpoint: &Path, flags: MountFlags, options: &CStr) -> Result<u64, MountError> {
+    rustix::mount::mount("binhostfs", mountpoint, "fuse.binhostfs", flags, options).map_err(|error| {
         let hint = match error {
             rustix::io::Errno::PERM | rustix::io::Errno::ACCESS => "; only root can mount",
             _ => "",
         };
         MountError::Refused { mountpoint: mountpoint.to_owned(), source: error.into(), hint }
     })?;
-    // From here on it has to be unmounted again.
-    let undone = |error| {
-        unmount(mountpoint);
-        MountError::Session(error)
-    };
-    let session = attach::connect(Adapter(Arc::clone(shared)), device).map_err(undone)?;
-    let begin = |ledger: &mut Ledger, number| {
-        ledger.begin(number, shared.agreement(), shared.operations.tree().mark(), beneath)
-    };
     // Not from stat(2): nobody serves it yet.
-    let number = mount_on(mountpoint).map_err(undone)?.map(|mount| mount.device);
-    let number = number.ok_or_else(|| undone(io::ErrorKind::NotFound.into()))?;
-    shared.handles.ledger(|ledger| begin(ledger, number)).map_err(undone)?;
-    Ok(session)
+    let number = mount_on(mountpoint).and_then(|mount| Ok(mount.ok_or(io::ErrorKind::NotFound)?.device));
+    number.map_err(|error| {
+        unmount_here(mountpoint);
+        MountError::Session(error)
+    })
 }
 
 impl Drop for Mount {
@@ -234,7 +256,14 @@ impl Drop for Mount {
     }
 }
 
-fn unmount(mountpoint: &Path) {
+fn unmount(namespace: &MountNamespace, mountpoint: &Path) {
+    if let Err(error) = namespace.enter(|| unmount_here(mountpoint)) {
+        tracing::warn!(mountpoint = %mountpoint.display(), "unmounting: {error}");
+    }
+}
+
+/// In the namespace of this thread.
+fn unmount_here(mountpoint: &Path) {
     let plain = rustix::mount::unmount(mountpoint, UnmountFlags::NOFOLLOW);
     let result = match plain {
         Err(rustix::io::Errno::BUSY) => {

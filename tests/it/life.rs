@@ -360,7 +360,10 @@ fn what_the_system_refuses_is_said_plainly() {
     refused(
         &output,
         1,
-        &["opening the cache: creating the directory", "cache/v1: Read-only file system (os error 30)\n"],
+        &[
+            "opening the cache: creating the directory",
+            "cache/v1: Read-only file system (os error 30); in a service, ProtectHome=",
+        ],
     );
     assert!(!place.is_mounted() && !frozen.is_mounted());
 }

@@ -34,6 +34,7 @@ mod install;
 mod life;
 mod local;
 mod mirrors;
+mod namespace;
 mod openrc;
 mod operate;
 mod portage_files;

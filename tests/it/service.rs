@@ -185,9 +185,12 @@ fn it_starts_after_everything_has_crashed() {
 #[test]
 fn a_mount_that_nobody_sees_is_said_to_be_one() {
     let packages = [Package::new("one-1", 100_000)];
-    for (option, hides) in [("PrivateTmp=yes", true), ("ProtectSystem=yes", true), ("LimitNICE=0", false)] {
+    for (option, hides) in [("--mount-namespace=/proc/self/ns/mnt", true), ("--mount-namespace=/proc/1/ns/mnt", false)]
+    {
         let Some(machine) = Machine::boot() else { return };
-        machine.drop_in(option);
+        machine.drop_in(&format!(
+            "PrivateDevices=no\nExecStart=\nExecStart=/usr/bin/binhostfs mount {option} --binhost=${{BINHOST}} $OPTIONS"
+        ));
         let (machine, _origin) = start(machine, &packages, "");
         // The journal is written a moment later.
         eventually(30, "the log is there", || machine.journal().contains("1 packages, generation 1"));
@@ -195,8 +198,47 @@ fn a_mount_that_nobody_sees_is_said_to_be_one() {
         assert_eq!(machine.mounts().is_empty(), hides, "{option}");
         assert_eq!(journal.contains("binhostfs.service has a mount namespace of its own"), hides, "{journal}");
         assert_eq!(status.contains("NOBODY ELSE SEES"), hides, "{status}");
-        let name = option.split_once('=').unwrap().0;
-        assert!(!hides || journal.contains(&format!("{name}=")), "{journal}");
+        assert!(!hides || journal.contains("with --mount-namespace=/proc/1/ns/mnt"), "{journal}");
+    }
+}
+
+/// The daemon's own files are read-only to it where they are not its cache; its mount is wherever it is wanted, and whoever may
+/// writes there.
+#[test]
+fn everybody_sees_the_mount_of_a_daemon_that_is_shut_in() {
+    let packages = [Package::new("one-1", 100_000)];
+    for (place, options) in [("/usr/portage/packages", ""), ("/home/binpkgs", "--passthrough off")] {
+        for machine in [Machine::boot(), Machine::boot_newer()].into_iter().flatten() {
+            machine.succeed(&["mkdir", "-p", place]);
+            machine.succeed(&["sh", "-c", "mkdir -p /etc/conf.d; echo MOUNTPOINT=$0 > /etc/conf.d/mountpoint", place]);
+            machine.drop_in("EnvironmentFile=/etc/conf.d/mountpoint");
+            let (machine, _origin) = start(machine, &packages, options);
+            let mounted = || machine.run(&["findmnt", "--noheadings", "--output", "FSTYPE", "--mountpoint", place]).1;
+            let reads =
+                || fs::read(machine.path(&format!("{place}/{}", packages[0].path))).unwrap() == packages[0].bytes;
+            assert_eq!(mounted(), "fuse.binhostfs\n");
+            assert!(reads());
+            let pid = machine.property("MainPID");
+            for path in ["/usr/bin/x", "/etc/x", "/home/x", "/proc/sys/vm/swappiness", "/sys/fs/cgroup/x"] {
+                let (code, said) =
+                    machine.run(&["nsenter", "--target", &pid, "--mount", "sh", "-c", "echo 1 > $0", path]);
+                assert!(code != Some(0) && said.contains("Read-only file system"), "{path}: {said}");
+            }
+            let written = format!("{place}/local");
+            machine.succeed(&["sh", "-c", "echo one > $0", &written]);
+            machine.succeed(&["systemctl", "kill", "--signal=KILL", "binhostfs"]);
+            // Whoever reads waits for the next one, which was shut in while nobody answered.
+            assert!(reads());
+            assert_eq!(machine.succeed(&["cat", &written]), "one");
+            eventually(30, "it runs again", || {
+                machine.property("ActiveState") == "active" && machine.property("MainPID") != pid
+            });
+            machine.succeed(&["systemctl", "reload", "binhostfs"]);
+            assert!(reads());
+            machine.succeed(&["systemctl", "stop", "binhostfs"]);
+            assert_eq!(mounted(), "");
+            assert_eq!(machine.succeed(&["cat", &written]), "one");
+        }
     }
 }
 

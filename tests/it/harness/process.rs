@@ -32,26 +32,31 @@ pub(crate) struct Options {
     binhosts: Binhosts,
     more: Vec<String>,
     environment: Vec<(String, String)>,
+    wrapper: Vec<String>,
 }
 
 impl Options {
+    fn of(binhosts: Binhosts) -> Self {
+        Self { binhosts, more: Vec::new(), environment: Vec::new(), wrapper: Vec::new() }
+    }
+
     pub(crate) fn new(url: impl Into<String>) -> Self {
-        Self { binhosts: Binhosts::Url(url.into()), more: Vec::new(), environment: Vec::new() }
+        Self::of(Binhosts::Url(url.into()))
     }
 
     /// The binhosts stand in a `binhostfs.toml`.
     pub(crate) fn configured(file: &Path) -> Self {
-        Self { binhosts: Binhosts::File(file.to_owned()), more: Vec::new(), environment: Vec::new() }
+        Self::of(Binhosts::File(file.to_owned()))
     }
 
     /// With Portage's configuration below the place in which it is mounted, on `pkgdir` there.
     pub(crate) fn of_portage_here() -> Self {
-        Self { binhosts: Binhosts::PortageHere, more: Vec::new(), environment: Vec::new() }
+        Self::of(Binhosts::PortageHere)
     }
 
     /// The binhosts, their signatures and the mountpoint stand in Portage's files below `root`.
     pub(crate) fn of_portage(root: &Path) -> Self {
-        Self { binhosts: Binhosts::Portage(root.to_owned()), more: Vec::new(), environment: Vec::new() }
+        Self::of(Binhosts::Portage(root.to_owned()))
     }
 
     /// More options of `binhostfs mount`.
@@ -63,6 +68,12 @@ impl Options {
     /// A variable of the daemon's environment.
     pub(crate) fn variable(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// What runs the daemon in its own process: words before the program.
+    pub(crate) fn run_by<'a>(mut self, wrapper: impl IntoIterator<Item = &'a str>) -> Self {
+        self.wrapper = wrapper.into_iter().map(str::to_owned).collect();
         self
     }
 
@@ -129,8 +140,9 @@ impl Mounted {
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new(binary());
-        command.arg("mount");
+        let mut words = self.options.wrapper.iter().map(String::as_str).chain([binary(), "mount"]);
+        let mut command = Command::new(words.next().unwrap());
+        command.args(words);
         match &self.options.binhosts {
             Binhosts::Url(url) => command.arg("--binhost").arg(url).arg(self.mountpoint()),
             Binhosts::File(file) => command.arg("--config").arg(file).arg(self.mountpoint()),

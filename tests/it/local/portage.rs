@@ -10,8 +10,8 @@ use tempfile::TempDir;
 use crate::harness::portage::{self, Emerge, entries};
 use crate::harness::{Mounted, Options};
 
-/// What no two builds have in common.
-const OWN: [&str; 6] = ["BUILD_TIME", "MD5", "SHA1", "SIZE", "MTIME", "USER_PATCHES"];
+/// What no two builds have in common; REPO_REVISIONS has that one which Portage indexed last.
+const OWN: [&str; 7] = ["BUILD_TIME", "MD5", "SHA1", "SIZE", "MTIME", "USER_PATCHES", "REPO_REVISIONS"];
 
 /// A ROOT, and the PKGDIR that is written.
 pub(super) struct Side {
