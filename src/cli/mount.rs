@@ -211,6 +211,7 @@ pub(super) fn run(arguments: MountArguments, words: Vec<OsString>) -> ExitCode {
         }
     };
     let kept = daemon::fitting(kept, &config);
+    daemon::heed_limits();
     let runtime = match runtime(2) {
         Ok(runtime) => runtime,
         Err(error) => return fail(1, format_args!("starting threads: {error}")),

@@ -47,6 +47,7 @@ use crate::control::{
 use crate::fetch::Fetcher;
 use crate::fuse::{Begun, Kept, KeptDescriptors, Mount, Operations};
 use crate::index::Atom;
+pub use crate::local::heed_limits;
 use crate::metrics::Metrics;
 use crate::store::{Limits, Store};
 pub use crate::verify::KeyringError;

@@ -313,7 +313,7 @@ impl Filesystem for Adapter {
 
     fn write(
         &self,
-        _request: &Request,
+        request: &Request,
         _inode: INodeNo,
         handle: FileHandle,
         offset: u64,
@@ -324,7 +324,7 @@ impl Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         let mut timed = self.timed(Operation::Write);
-        match writing::write(&self.0, Inode(handle.0), offset, data) {
+        match writing::write(&self.0, caller(request), Inode(handle.0), offset, data) {
             Ok(count) => reply.written(count),
             Err(error) => reply.error(failed(&mut timed, &error)),
         }
@@ -332,7 +332,7 @@ impl Filesystem for Adapter {
 
     fn fallocate(
         &self,
-        _request: &Request,
+        request: &Request,
         _inode: INodeNo,
         handle: FileHandle,
         offset: u64,
@@ -341,7 +341,8 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let (_unpaused, timed) = (self.0.unpaused(), self.timed(Operation::Change));
-        answer(writing::allocate(&self.0, Inode(handle.0), offset, length, mode), timed, reply);
+        let allocated = writing::allocate(&self.0, caller(request), Inode(handle.0), (offset, length), mode);
+        answer(allocated, timed, reply);
     }
 
     fn copy_file_range(

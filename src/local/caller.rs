@@ -35,6 +35,19 @@ impl Caller {
         work()
     }
 
+    /// Does `work` on an open file, which nobody has to be permitted any more, so that the caller is charged for what it takes:
+    /// quotas hold, and what a file system keeps for root is kept. Groups do not count there.
+    ///
+    /// # Errors
+    /// As [`Caller::act`].
+    pub fn charged<T, E: From<Errno>>(self, work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+        if self.uid == 0 {
+            return work();
+        }
+        let _until_the_end = Disguise::put_on_user(self)?;
+        work()
+    }
+
     /// Supplementary groups, as far as they can be seen. Source: proc_pid_status(5).
     fn groups(self) -> Vec<Gid> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap_or_default();
@@ -45,25 +58,36 @@ impl Caller {
 
 /// Taken off when dropped.
 struct Disguise {
-    groups: Vec<Gid>,
+    /// The daemon's own, where others were taken on.
+    groups: Option<Vec<Gid>>,
 }
 
 impl Disguise {
     fn put_on(caller: Caller) -> Result<Self, Errno> {
-        let disguise = Self { groups: rustix::process::getgroups()? };
+        let disguise = Self { groups: Some(rustix::process::getgroups()?) };
         if caller.uid != 0 {
             rustix::thread::set_thread_groups(&caller.groups())?;
         }
+        disguise.dressed_as(caller)
+    }
+
+    /// In the groups of the daemon.
+    fn put_on_user(caller: Caller) -> Result<Self, Errno> {
+        Self { groups: None }.dressed_as(caller)
+    }
+
+    fn dressed_as(self, caller: Caller) -> Result<Self, Errno> {
         identify(caller.uid, caller.gid);
         // It says only what was before.
-        if current() == (caller.uid, caller.gid) { Ok(disguise) } else { Err(Errno::PERM) }
+        if current() == (caller.uid, caller.gid) { Ok(self) } else { Err(Errno::PERM) }
     }
 }
 
 impl Drop for Disguise {
     fn drop(&mut self) {
         identify(0, 0);
-        if let Err(error) = rustix::thread::set_thread_groups(&self.groups) {
+        let Some(groups) = &self.groups else { return };
+        if let Err(error) = rustix::thread::set_thread_groups(groups) {
             tracing::error!(%error, "the daemon's own groups cannot be taken on again");
         }
     }
@@ -75,6 +99,23 @@ fn identify(uid: u32, gid: u32) {
     unsafe {
         libc::setfsgid(gid);
         libc::setfsuid(uid);
+    }
+}
+
+/// Gives up CAP_SYS_RESOURCE, with which no quota holds and all of a file system can be used up, for this thread and those that
+/// it starts. To be called before there are any.
+pub fn heed_limits() {
+    use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+    let given_up = capabilities(None).and_then(|mut sets| {
+        if !(sets.effective | sets.permitted).contains(CapabilitySet::SYS_RESOURCE) {
+            return Ok(());
+        }
+        sets.effective.remove(CapabilitySet::SYS_RESOURCE);
+        sets.permitted.remove(CapabilitySet::SYS_RESOURCE);
+        set_capabilities(None, sets)
+    });
+    if let Err(error) = given_up {
+        tracing::warn!(%error, "CAP_SYS_RESOURCE cannot be given up: quotas do not hold for what is written through the mount");
     }
 }
 
@@ -127,5 +168,8 @@ mod tests {
         assert_eq!(create(nobody, &directory.path().join("y")), Err(Errno::ACCESS));
         create(Caller::DAEMON, &directory.path().join("z")).unwrap();
         assert_eq!(std::fs::metadata(directory.path().join("z")).unwrap().uid(), 0);
+        let charged = nobody.charged(|| Ok::<_, Errno>((current(), rustix::process::getgroups()?)));
+        assert_eq!(charged, Ok(((65534, 1234), rustix::process::getgroups().unwrap())));
+        assert_eq!(current(), (0, 0));
     }
 }

@@ -281,7 +281,7 @@ impl Layer {
         if let Some(size) = change.size {
             let file = caller.act(|| self.lower.open_at(path, OFlags::WRONLY | OFlags::NONBLOCK, Mode::empty()))?;
             the_same(&file, is)?;
-            rustix::fs::ftruncate(&file, size)?;
+            caller.charged(|| rustix::fs::ftruncate(&file, size))?;
         }
         let file = self.lower.open_at(path, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty())?;
         the_same(&file, is)?;
@@ -379,7 +379,7 @@ fn the_same(file: impl AsFd, is: &Stat) -> Result<(), Errno> {
 fn change_open(caller: Caller, file: impl AsFd, change: &Change) -> Result<(), Errno> {
     let file = file.as_fd();
     if let Some(size) = change.size {
-        rustix::fs::ftruncate(file, size)?;
+        caller.charged(|| rustix::fs::ftruncate(file, size))?;
     }
     caller.act(|| {
         if change.uid.is_some() || change.gid.is_some() {

@@ -88,8 +88,12 @@ pub(super) fn make_node(
     Ok((attr, validity))
 }
 
-pub(super) fn write(shared: &Shared, handle: Inode, offset: u64, data: &[u8]) -> Result<u32, FsError> {
+pub(super) fn write(shared: &Shared, caller: Caller, handle: Inode, offset: u64, data: &[u8]) -> Result<u32, FsError> {
     let file = writable_file(shared, handle)?;
+    caller.charged(|| write_all(&file, offset, data))
+}
+
+fn write_all(file: &File, offset: u64, data: &[u8]) -> Result<u32, FsError> {
     let mut written = 0;
     while let Some(rest) = data.get(written..).filter(|rest| !rest.is_empty()) {
         match file.write_at(rest, offset + written as u64) {
@@ -112,10 +116,16 @@ fn writable_file(shared: &Shared, handle: Inode) -> Result<Arc<File>, FsError> {
     shared.local_file(handle).ok_or(FsError::NotOpen)
 }
 
-pub(super) fn allocate(shared: &Shared, handle: Inode, offset: u64, length: u64, mode: i32) -> Result<(), FsError> {
+pub(super) fn allocate(
+    shared: &Shared,
+    caller: Caller,
+    handle: Inode,
+    (offset, length): (u64, u64),
+    mode: i32,
+) -> Result<(), FsError> {
     let file = writable_file(shared, handle)?;
     let mode = FallocateFlags::from_bits(mode.cast_unsigned()).ok_or(Errno::OPNOTSUPP)?;
-    Ok(rustix::fs::fallocate(&file, mode, offset, length)?)
+    caller.charged(|| Ok(rustix::fs::fallocate(&file, mode, offset, length)?))
 }
 
 pub(super) fn sync(shared: &Shared, handle: Inode, datasync: bool) -> Result<(), FsError> {

@@ -162,3 +162,41 @@ fn what_may_only_grow_is_appended_to() {
     assert!(set("-", &place.path().join("pkgdir/grows")));
     assert_eq!(outcome.unwrap(), (Err(Some(Errno::PERM)), *b"12"));
 }
+
+#[test]
+fn what_is_kept_for_root_is_kept() {
+    // So many per cent are root's.
+    let Some(ext4) = Ext4::new("-m 30") else { return };
+    let origin = Origin::with(&[Package::new("one-1.0", 3_000)]);
+    let mounted = ext4.mount(Options::new(origin.url()).with(["--passthrough", "off"]));
+    let status = fs::read_to_string(format!("/proc/{}/status", mounted.pid())).unwrap();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:\t")).unwrap();
+    // CAP_SYS_RESOURCE is the 24th.
+    assert_eq!(u64::from_str_radix(effective, 16).unwrap() >> 24 & 1, 0);
+    let path = mounted.path("fills");
+    fs::write(&path, "").unwrap();
+    std::os::unix::fs::chown(&path, Some(65534), Some(65534)).unwrap();
+    fs::set_permissions(mounted.mountpoint(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    fs::set_permissions(mounted.place(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    fs::set_permissions(ext4.place.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let as_nobody = |words: &[&str]| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).args(words);
+        command.output().unwrap().status.success()
+    };
+    let target = path.to_str().unwrap();
+    assert!(!as_nobody(&["fallocate", "--length", "15M", target]));
+    assert!(!as_nobody(&["dd", "if=/dev/zero", "bs=64k", &format!("of={target}")]));
+    let space = rustix::fs::statvfs(ext4.beneath(".")).unwrap();
+    // But for less than what is written at once.
+    assert!(
+        space.f_bavail * space.f_frsize < 128 << 10 && space.f_bfree > space.f_blocks / 5,
+        "{} {}",
+        space.f_bavail,
+        space.f_bfree
+    );
+    // root may.
+    let filler = File::create(mounted.path("root")).unwrap();
+    filler.write_all_at(&[7; 1 << 20], 0).unwrap();
+    filler.sync_all().unwrap();
+}
