@@ -39,7 +39,7 @@ impl Caller {
     /// quotas hold, and what a file system keeps for root is kept. Groups do not count there.
     ///
     /// # Errors
-    /// As [`Caller::act`].
+    /// That of `work`; EPERM where the daemon may not become somebody else.
     pub fn charged<T, E: From<Errno>>(self, work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
         if self.uid == 0 {
             return work();

@@ -2,13 +2,13 @@
 
 use std::fs::{self, Permissions};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
 
 use tempfile::TempDir;
 
-use crate::harness::portage::{Nginx, binhost, test_environment};
+use crate::harness::portage::{Emerge, Nginx, binhost, entries, test_environment};
 use crate::harness::{Act, Mounted, Options, Origin, Package, can_mount, eventually, have};
 
 /// How a container is run.
@@ -29,6 +29,8 @@ const KINDS: [Kind; 5] = [Kind::Unshare, Kind::Bubblewrap, Kind::Nspawn, Kind::P
 struct Host {
     place: TempDir,
     rootfs: PathBuf,
+    /// What podman's containers may write to.
+    writable: Option<PathBuf>,
 }
 
 impl Host {
@@ -44,7 +46,7 @@ impl Host {
         let ready = have(rootfs.with_file_name("stamp").exists(), "the root file system of tests/systemd/prepare.sh");
         let place = TempDir::with_prefix("binhostfs-it.").unwrap();
         fs::set_permissions(place.path(), Permissions::from_mode(0o755)).unwrap();
-        ready.then_some(Self { place, rootfs })
+        ready.then_some(Self { place, rootfs, writable: None })
     }
 
     /// One that no other machine has.
@@ -104,12 +106,13 @@ impl Host {
             command.args(["--uidmap", "0:100000:65536", "--gidmap", "0:100000:65536"]);
         }
         for path in binds {
+            let mode = if self.writable.as_deref() == Some(path) { "rw" } else { "ro" };
             let path = path.display();
             match kind {
                 Kind::Unshare => &mut command,
                 Kind::Bubblewrap => command.args(["--ro-bind", &path.to_string(), &path.to_string()]),
                 Kind::Nspawn => command.arg(format!("--bind-ro={path}")),
-                Kind::Podman | Kind::PodmanMapped => command.arg("-v").arg(format!("{path}:{path}:ro,rslave")),
+                Kind::Podman | Kind::PodmanMapped => command.arg("-v").arg(format!("{path}:{path}:{mode},rslave")),
             };
         }
         match kind {
@@ -290,56 +293,131 @@ fn root_of_a_container_reads_and_nothing_else() {
     assert!(output.status.code() == Some(1) && error.contains("may only be used by"), "{output:?}");
 }
 
+/// The test environment, to be used in a container: seen elsewhere than where it is written to, and with another Python.
+struct Environment {
+    copy: TempDir,
+    scripts: PathBuf,
+    script: String,
+}
+
+impl Environment {
+    fn new() -> Self {
+        let environment = test_environment().unwrap();
+        let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/portage");
+        let modules = fs::read_dir(environment.join("venv/lib")).unwrap();
+        let modules = modules.map(|entry| entry.unwrap().path().join("site-packages"));
+        let modules = modules.filter(|path| path.join("portage").exists()).last().unwrap();
+        let text = fs::read_to_string(environment.join("env/env.sh")).unwrap();
+        let made_in = Path::new(text.split('"').nth(1).unwrap()).parent().unwrap();
+        let copy = TempDir::with_prefix("binhostfs-it.").unwrap();
+        let mut copying = Command::new("cp");
+        copying.arg("-a").args(["env", "venv"].map(|name| environment.join(name))).arg(copy.path());
+        assert!(copying.status().unwrap().success());
+        let script = format!(
+            "set -e; mkdir -p {made_in}/venv/bin {made_in}/venv/lib; cp -a {copy}/env {made_in}/; V={made_in}/venv
+             echo 'home = /usr/bin' > $V/pyvenv.cfg; ln -s $(command -v python3) $V/bin/python
+             ln -s {copy}/venv/etc {copy}/venv/share $V/; ln -s {copy}/venv/lib/portage $V/lib/
+             ln -s {modules} $V/lib/$(python3 -c 'import sys; print(\"python%d.%d\" % sys.version_info[:2])')
+             cp {copy}/venv/bin/emerge $V/bin/; export BASE={made_in}/env",
+            copy = copy.path().display(),
+            made_in = made_in.display(),
+            modules = copy.path().join(modules.strip_prefix(&environment).unwrap()).parent().unwrap().display(),
+        );
+        Self { copy, scripts, script }
+    }
+
+    /// Runs a shell's words after `emerge-from.sh`, with what there is before them, and then more of them, in a podman container.
+    fn emerge(&self, host: &Host, pkgdir: &Path, before: &str, words: &str, then: &str) -> Child {
+        let (from, pkgdir_shown) = (self.scripts.join("emerge-from.sh"), pkgdir.display());
+        let script =
+            format!("{}\n{before} {} {pkgdir_shown} /var/tmp/root {words}\n{then}", self.script, from.display());
+        let binds = [pkgdir, self.copy.path(), &self.scripts];
+        let mut command = host.command(Kind::Podman, &binds, &["bash", "-c", &script]);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+}
+
+/// What a container says that ends well: both streams, and the last line of the first one.
+#[track_caller]
+fn said(child: Child) -> (String, String) {
+    let output = child.wait_with_output().unwrap();
+    let text = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned()).concat();
+    assert!(output.status.success(), "{text}");
+    let last = String::from_utf8_lossy(&output.stdout).lines().last().unwrap_or_default().to_owned();
+    (text, last)
+}
+
+/// A daemon that is reached by everybody.
+fn shared(nginx: &Nginx) -> Mounted {
+    let place = TempDir::with_prefix("binhostfs-it.").unwrap();
+    fs::set_permissions(place.path(), Permissions::from_mode(0o755)).unwrap();
+    Options::new(nginx.url()).with(["--supervise"]).mount_in(place)
+}
+
 /// Debian 12 and 13, with the glibc of each, installing at once from one mount.
 #[test]
 fn the_real_emerge_in_containers_with_different_libcs() {
     let Some(source) = binhost("gpkg-multi") else { return };
     let (Some(older), Some(newer)) = (Host::new("systemd"), Host::new("systemd-trixie")) else { return };
-    let environment = test_environment().unwrap();
-    let nginx = Nginx::serve(&source);
-    let place = TempDir::with_prefix("binhostfs-it.").unwrap();
-    fs::set_permissions(place.path(), Permissions::from_mode(0o755)).unwrap();
-    let mounted = Options::new(nginx.url()).with(["--supervise"]).mount_in(place);
-    let mountpoint = mounted.mountpoint();
-    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/portage");
-    let modules =
-        fs::read_dir(environment.join("venv/lib")).unwrap().map(|entry| entry.unwrap().path().join("site-packages"));
-    let modules = modules.filter(|path| path.join("portage").exists()).last().unwrap();
-    let text = fs::read_to_string(environment.join("env/env.sh")).unwrap();
-    let made_in = Path::new(text.split('"').nth(1).unwrap()).parent().unwrap();
-    // Seen elsewhere than where it is written to, and with another Python.
-    let copy = TempDir::with_prefix("binhostfs-it.").unwrap();
-    let mut copying = Command::new("cp");
-    copying.arg("-a").args(["env", "venv"].map(|name| environment.join(name))).arg(copy.path());
-    assert!(copying.status().unwrap().success());
-    let script = format!(
-        "set -e; mkdir -p {made_in}/venv/bin {made_in}/venv/lib; cp -a {copy}/env {made_in}/; V={made_in}/venv
-         echo 'home = /usr/bin' > $V/pyvenv.cfg; ln -s $(command -v python3) $V/bin/python
-         ln -s {copy}/venv/etc {copy}/venv/share $V/; ln -s {copy}/venv/lib/portage $V/lib/
-         ln -s {modules} $V/lib/$(python3 -c 'import sys; print(\"python%d.%d\" % sys.version_info[:2])')
-         cp {copy}/venv/bin/emerge $V/bin/
-         BASE={made_in}/env {scripts}/emerge-from.sh {mountpoint} /var/tmp/root app-misc/greet
-         sh /var/tmp/root/usr/bin/greet; ldd --version | head -n 1",
-        copy = copy.path().display(),
-        made_in = made_in.display(),
-        modules = copy.path().join(modules.strip_prefix(&environment).unwrap()).parent().unwrap().display(),
-        scripts = scripts.display(),
-        mountpoint = mountpoint.display()
-    );
-    let binds = [mountpoint.as_path(), copy.path(), &scripts];
-    let start = |host: &Host| {
-        let mut command = host.command(Kind::Podman, &binds, &["bash", "-c", &script]);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
-    };
-    let outputs = [start(&older), start(&newer)].map(|child| child.wait_with_output().unwrap());
-    let texts = outputs.map(|output| {
-        let text = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned()).concat();
-        assert!(output.status.success() && text.contains("greet-0.9"), "{text}");
-        String::from_utf8_lossy(&output.stdout).lines().last().unwrap_or_default().to_owned()
+    let (nginx, environment) = (Nginx::serve(&source), Environment::new());
+    let mounted = shared(&nginx);
+    let then = "sh /var/tmp/root/usr/bin/greet; ldd --version | head -n 1";
+    let start = |host: &Host| environment.emerge(host, &mounted.mountpoint(), "", "app-misc/greet", then);
+    let [first, second] = [start(&older), start(&newer)].map(|child| {
+        let (text, last) = said(child);
+        assert!(text.contains("greet-0.9"), "{text}");
+        last
     });
-    assert_ne!(texts[0], texts[1], "they have the same libc");
+    assert_ne!(first, second, "they have the same libc");
     let mut fetched = nginx.fetched();
     let all = fetched.len();
     fetched.dedup();
     assert_eq!(fetched.len(), all, "each package is fetched once: {fetched:?}");
+}
+
+/// Two containers and the host build at once; what each has built is listed, and all can be installed.
+#[test]
+fn the_real_emerge_builds_in_containers_and_on_the_host_at_once() {
+    let Some(source) = binhost("gpkg-multi") else { return };
+    let (Some(mut older), Some(mut newer)) = (Host::new("systemd"), Host::new("systemd-trixie")) else { return };
+    let (nginx, environment) = (Nginx::serve(&source), Environment::new());
+    let mounted = shared(&nginx);
+    let mountpoint = mounted.mountpoint();
+    let before = "FEATURES=-sandbox MODE='--buildpkgonly --nodeps'";
+    let [one, other] =
+        [(&mut older, "=app-misc/hello-1.0 =app-misc/usesfoo-1"), (&mut newer, "=dev-libs/libfoo-1.2.3")].map(
+            |(host, atoms)| {
+                host.writable = Some(mountpoint.clone());
+                environment.emerge(host, &mountpoint, before, atoms, "")
+            },
+        );
+    let built = Emerge::from(mountpoint.clone()).with("MODE", "--buildpkgonly");
+    built.succeed(["--nodeps", "=sys-libs/glibc-2.40-r3", "=app-misc/many-1"]);
+    said(one);
+    said(other);
+    let names = [
+        "app-misc/hello-1.0",
+        "app-misc/usesfoo-1",
+        "dev-libs/libfoo-1.2.3",
+        "sys-libs/glibc-2.40-r3",
+        "app-misc/many-1",
+    ];
+    let beneath = {
+        let place = mounted.into_place();
+        let beneath = place.path().join("pkgdir");
+        let listed = entries(&beneath.join("Packages"));
+        for entry in &listed {
+            let metadata = fs::metadata(beneath.join(&entry["PATH"])).unwrap();
+            assert_eq!((entry["SIZE"].clone(), metadata.uid()), (metadata.len().to_string(), 0));
+        }
+        let mut found: Vec<String> = listed.into_iter().map(|entry| entry["CPV"].clone()).collect();
+        found.sort();
+        let mut wanted = names.map(str::to_owned);
+        wanted.sort();
+        assert_eq!(found, wanted);
+        place
+    };
+    let atoms = names.map(|name| format!("={name}"));
+    let plain = Emerge::from(beneath.path().join("pkgdir"));
+    plain.succeed(["--nodeps"].into_iter().chain(atoms.iter().map(String::as_str)));
 }
