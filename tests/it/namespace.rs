@@ -1,13 +1,16 @@
 //! A daemon in a mount namespace of its own, which mounts in that of those who use the mount.
 
 use std::fs;
+use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 
-use crate::harness::{Mounted, Options, Origin, Package, can_mount};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::harness::{Mounted, Options, Origin, Package, can_mount, eventually};
 
 /// A namespace in which nothing of the host's can be mounted, opened or set.
 const SHUT_IN: [&str; 5] = ["unshare", "--mount", "sh", "-c", SCRIPT];
-const SCRIPT: &str = "mount -t tmpfs none /dev && mount -o remount,bind,ro /sys && exec \"$0\" \"$@\"";
+const SCRIPT: &str = "mount -t tmpfs none /dev && : > /dev/null && mount -o remount,bind,ro /sys && exec \"$0\" \"$@\"";
 
 /// A daemon that is shut in, and mounts in the namespace of the test.
 fn options(origin: &Origin, wrapper: impl IntoIterator<Item = &'static str>) -> Options {
@@ -55,6 +58,32 @@ fn it_mounts_reads_on_and_unmounts_where_it_is_told_to() {
     assert!(!mounted.is_mounted());
     assert_eq!(fs::read(mounted.path("local")).unwrap(), b"one");
     drop(open);
+}
+
+#[test]
+fn a_crash_of_one_that_is_shut_in_is_not_noticed() {
+    if !can_mount() {
+        return;
+    }
+    let packages = [Package::new("one-1", 300_000), Package::new("two-1", 300_000)];
+    let origin = Origin::with(&packages);
+    let mut mounted = options(&origin, SHUT_IN).with(["--passthrough", "off", "--supervise"]).mount();
+    fs::write(mounted.path("local"), "one").unwrap();
+    let mut open = fs::File::open(mounted.path(&packages[0].path)).unwrap();
+    let daemon = mounted.status()["pid"].as_i64().unwrap();
+    assert_ne!(daemon, i64::from(mounted.pid()));
+    let pid = Pid::from_raw(i32::try_from(daemon).unwrap()).unwrap();
+    kill_process(pid, Signal::KILL).unwrap();
+    let mut bytes = Vec::new();
+    open.read_to_end(&mut bytes).unwrap();
+    assert!(bytes == packages[0].bytes);
+    assert!(fs::read(mounted.path(&packages[1].path)).unwrap() == packages[1].bytes);
+    assert_eq!(fs::read(mounted.path("local")).unwrap(), b"one");
+    eventually(30, "the next daemon answers", || mounted.control().exists());
+    assert_ne!(mounted.status()["pid"].as_i64().unwrap(), daemon);
+    drop(open);
+    assert_eq!(mounted.stop(), Some(0));
+    assert!(!mounted.is_mounted());
 }
 
 #[test]

@@ -32,6 +32,11 @@ fn index_corpus() {
 }
 
 #[test]
+fn listing_corpus() {
+    replay("listing", bodies::listing);
+}
+
+#[test]
 fn gpkg_corpus() {
     replay("gpkg", bodies::gpkg);
 }

@@ -19,7 +19,9 @@ const SHA1: &str = "SHA1: da39a3ee5e6b4b0d3255bfef95601890afd80709\n";
 #[test]
 #[ignore = "writes into the source tree"]
 fn write_seeds() {
-    for (target, seeds) in [("index", index()), ("gpkg", gpkg()), ("manifest", manifest()), ("xpak", xpak())] {
+    let targets =
+        [("index", index()), ("listing", listing()), ("gpkg", gpkg()), ("manifest", manifest()), ("xpak", xpak())];
+    for (target, seeds) in targets {
         let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus").join(target);
         fs::create_dir_all(&directory).unwrap();
         for (name, bytes) in seeds {
@@ -29,6 +31,20 @@ fn write_seeds() {
 }
 
 type Seeds = Vec<(&'static str, Vec<u8>)>;
+
+fn listing() -> Seeds {
+    let like = "CPV: a/b-1\nBUILD_ID: 2\nPATH: like.xpak\nSIZE: 6\nMTIME: 9\n\n";
+    let more = "CPV: a/c-1\n\nCPV: a/d-1\nPATH: other.xpak\nSIZE: x\nREPO: r\nUSER_PATCHES: p\n\n";
+    vec![
+        ("seed-alike", format!("CHOST: y\nPACKAGES: 1\nTIMESTAMP: 9\nVERSION: 0\n\n{like}").into_bytes()),
+        ("seed-more", format!("VERSION: 0\n\n{more}{like}").into_bytes()),
+        ("seed-end", b"VERSION: 0\n\nCPV: a/b-1\nDESC: last".to_vec()),
+        ("seed-stops", format!("VERSION: 0\n\n{like}\n{more}").into_bytes()),
+        ("seed-newer", format!("VERSION: 1\n\n{like}").into_bytes()),
+        ("seed-carriage-return", b"VERSION: 0\n\nCPV: a/b-1\nDESC: x\r\rCPV: a/c-1\r\n\n".to_vec()),
+        ("seed-no-text", b"VERSION: 0\n\nCPV: a/b-1\nDESC: \xff\0\n\nCPV: a/c-1\n\n".to_vec()),
+    ]
+}
 
 fn index() -> Seeds {
     let stanza = |cpv: &str, more: &str| format!("CPV: {cpv}\nSIZE: 5\n{MD5}{more}\n");

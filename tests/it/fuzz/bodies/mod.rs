@@ -3,6 +3,7 @@
 
 pub mod archive;
 mod index;
+mod listing;
 mod package;
 
 use std::fs::File;
@@ -11,6 +12,7 @@ use std::os::unix::fs::FileExt as _;
 use rustix::fs::{MemfdFlags, memfd_create};
 
 pub use index::index;
+pub use listing::listing;
 pub use package::{gpkg, manifest, xpak};
 
 /// A file in memory with these bytes.
