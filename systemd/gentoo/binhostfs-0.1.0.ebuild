@@ -42,6 +42,7 @@ src_install() {
 	local -x BINARY="$(cargo_target_dir)/binhostfs" OPENRC=yes
 	sh systemd/install || die
 	einstalldocs
+	dodoc CHANGELOG.md
 	keepdir /etc/binhostfs
 }
 
