@@ -283,8 +283,11 @@ mod tests {
     const TWO: &str = "VERSION: 0\n\nCPV: a/one-1\nPATH: a/one-1.xpak\n\nCPV: b/two-1\nPATH: b/two-1.xpak\n\n";
 
     /// A PKGDIR with two packages, which are listed.
+    /// Where nobody gets, too: TMPDIR may be closed, as it is where Portage builds.
+    const TEMPORARY: &str = "/tmp";
+
     fn place() -> TempDir {
-        let place = TempDir::with_prefix("binhostfs-front.").unwrap();
+        let place = TempDir::with_prefix_in("binhostfs-front.", TEMPORARY).unwrap();
         for directory in ["", "scratch", "pkgdir", "pkgdir/a", "pkgdir/b"] {
             fs::create_dir_all(place.path().join(directory)).unwrap();
             // Whoever it is that tests.
@@ -298,7 +301,7 @@ mod tests {
 
     fn front(place: &Path) -> Front {
         let view = Arc::new(View::whole(OriginId(0), Arc::new(Index::empty())));
-        let file = tempfile::tempfile().unwrap();
+        let file = tempfile::tempfile_in(TEMPORARY).unwrap();
         let rendered = view.render(&file, 1000).unwrap();
         let remote = Arc::new(Tree::new(1, view, PackagesFile { file: Arc::new(file), rendered }));
         let layer = Layer::open(&place.join("pkgdir"), false).unwrap();

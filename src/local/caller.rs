@@ -154,7 +154,8 @@ mod tests {
         if !rustix::process::geteuid().is_root() {
             return;
         }
-        let directory = tempfile::tempdir().unwrap();
+        // Not TMPDIR, to which the way may be closed, as it is where Portage builds.
+        let directory = tempfile::tempdir_in("/tmp").unwrap();
         let path = directory.path().join("x");
         std::fs::set_permissions(directory.path(), Permissions::from_mode(0o777)).unwrap();
         let create = |caller: Caller, path: &std::path::Path| {
