@@ -124,7 +124,7 @@ fn xpak(pf: &str, image: usize, number: u64) -> Vec<u8> {
 }
 
 fn receive(file: File, entry: &Entry, bytes: &[u8]) -> Verified {
-    let mut receiver = Receiver::new(file, entry.clone(), Policy::DigestsOnly);
+    let mut receiver = Receiver::new(file, entry.clone(), Policy::digests_only());
     bytes.chunks(CHUNK).for_each(|chunk| receiver.write(chunk).unwrap());
     receiver.finish().unwrap()
 }
@@ -162,7 +162,7 @@ fn store(criterion: &mut Criterion) {
     let mut next = || received(&store, numbers.next().unwrap());
     group.bench_function("commit 16 KiB, durably", |b| b.iter_batched(&mut next, commit, BatchSize::PerIteration));
     let (_, _, entry) = received(&store, 0);
-    group.bench_function("get", |b| b.iter(|| store.get(entry.id(), entry.size, &Policy::DigestsOnly).unwrap()));
+    group.bench_function("get", |b| b.iter(|| store.get(entry.id(), entry.size, &Policy::digests_only()).unwrap()));
 }
 
 fn main() {

@@ -310,6 +310,8 @@ pub struct MountConfig {
     pub libc_guard: LibcGuard,
     /// Portage's keyring for packages, which `getuto` fills.
     pub portage_gnupg: PathBuf,
+    /// Whether Portage reads packages whose members are not compressed: its BINPKG_COMPRESS is `none` or empty.
+    pub uncompressed: bool,
     /// What this was made from, to be made again.
     raw: RawMount,
     /// The mountpoint as it was named.
@@ -342,7 +344,7 @@ impl MountConfig {
     pub fn differs_from(&self, other: &Self) -> bool {
         let key = |config: &Self| {
             let limits = (config.cache_size, config.min_free, config.write_budget, config.mass_read);
-            (config.refresh, config.libc_guard, limits)
+            (config.refresh, config.libc_guard, config.uncompressed, limits)
         };
         (key(self), &self.binhosts, &self.selection) != (key(other), &other.binhosts, &other.selection)
     }

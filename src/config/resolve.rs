@@ -209,6 +209,7 @@ impl Resolver<'_> {
             selection: self.selection(),
             libc_guard: self.libc_guard(),
             portage_gnupg: self.portage_gnupg(),
+            uncompressed: self.uncompressed(),
             raw: raw.clone(),
             asked,
         }
@@ -307,6 +308,14 @@ impl Resolver<'_> {
         let said = self.found.portage().ok().flatten().map(|portage| portage.gnupg.clone().into());
         let gnupg = said.unwrap_or_else(|| Sourced::default(PathBuf::from(DEFAULT_PORTAGE_GNUPG)));
         self.report.note("portage-gnupg", gnupg, |path| path.display().to_string())
+    }
+
+    /// Not needed to mount, either.
+    fn uncompressed(&mut self) -> bool {
+        let said = self.found.portage().ok().flatten().map(|portage| portage.compression.clone().into());
+        let compression = said.unwrap_or_else(|| Sourced::default(portage::DEFAULT_COMPRESSION.to_owned()));
+        let shown = |name: &String| if name.is_empty() { "none".to_owned() } else { name.clone() };
+        matches!(self.report.note("binpkg-compress", compression, shown).as_str(), "" | "none")
     }
 }
 

@@ -8,7 +8,7 @@ use crate::verify::{Anchors, Policy};
 pub(super) fn advice(policies: &[Policy], directory: &Path) -> Vec<String> {
     let mut said: Vec<String> = Vec::new();
     for policy in policies {
-        let Policy::Signed(keyring) = policy else { continue };
+        let Some(keyring) = &policy.keyring else { continue };
         let advice = Anchors::of(directory, &keyring.primary_keys()).advice(directory);
         let new = advice.filter(|advice| !said.contains(advice));
         said.extend(new);

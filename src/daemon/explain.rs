@@ -10,7 +10,6 @@ use crate::fetch::{Fetcher, Origin};
 use crate::index::{Atom, EntryId};
 use crate::policy::{self, Fate, Input, Rules};
 use crate::store::Store;
-use crate::verify::Assurance;
 
 /// What is known of a binhost beyond its index.
 pub(super) struct Beside {
@@ -115,9 +114,9 @@ impl Question<'_> {
             sha256: known.map(|known| known.digest.to_string()),
             source: known.and_then(|known| self.store.source(known.digest)),
             caller,
-            verified_by: known.map(|known| match known.assurance {
-                Assurance::DigestsOnly => "digests".to_owned(),
-                Assurance::Signed(signer) => signer.fingerprint.to_string(),
+            verified_by: known.map(|known| match known.assurance.signer {
+                None => "digests".to_owned(),
+                Some(signer) => signer.fingerprint.to_string(),
             }),
             failure: self.failures.get(&path).cloned(),
             path,

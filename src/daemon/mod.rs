@@ -39,7 +39,7 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::config::{Binhost, Interval, MountConfig, SignaturePolicy};
+use crate::config::{Interval, MountConfig, SignaturePolicy};
 use crate::control::{
     Control, Generations, Keep, Listener, Managed, PackageStatus, PrefetchStatus, PrefetchWish, RollbackTo, Server,
     Status, Task, VerifyResult,
@@ -111,7 +111,7 @@ pub async fn serve(config: MountConfig, kept: Option<Kept>, program: Program) ->
 /// # Errors
 /// It would not start: see [`KeyringError`].
 pub fn check_keys(config: &MountConfig) -> Result<Vec<String>, KeyringError> {
-    Ok(anchors::advice(&policies(&config.binhosts)?, &config.portage_gnupg))
+    Ok(anchors::advice(&policies(config)?, &config.portage_gnupg))
 }
 
 /// The signals that end a daemon.
@@ -173,7 +173,7 @@ impl Daemon {
     /// # Errors
     /// The cache, the mountpoint or the control socket cannot be used; or [`KeyringError`].
     pub async fn start(config: MountConfig, kept: Option<Kept>) -> anyhow::Result<Self> {
-        let policies = policies(&config.binhosts)?;
+        let policies = policies(&config)?;
         anchors::warn(&policies, &config.portage_gnupg);
         let metrics = Arc::new(Metrics::default());
         let store = {
@@ -300,22 +300,22 @@ impl Daemon {
 }
 
 /// What the packages of each binhost must prove, with the keys for it.
-fn policies(binhosts: &[Binhost]) -> Result<Vec<Policy>, KeyringError> {
+fn policies(config: &MountConfig) -> Result<Vec<Policy>, KeyringError> {
     let mut policies: Vec<Policy> = Vec::new();
-    for binhost in binhosts {
+    for binhost in &config.binhosts {
         // Those with the same files share their keys.
-        let same = binhosts.iter().zip(&policies).find(|(other, _)| other.signatures == binhost.signatures);
+        let same = config.binhosts.iter().zip(&policies).find(|(other, _)| other.signatures == binhost.signatures);
         let policy = match (same, &binhost.signatures) {
             (Some((_, policy)), _) => policy.clone(),
-            (None, SignaturePolicy::DigestsOnly) => Policy::DigestsOnly,
+            (None, SignaturePolicy::DigestsOnly) => Policy::digests_only(),
             (None, SignaturePolicy::Required { keyrings }) => {
                 let opened = Keyring::open(keyrings.iter().cloned());
                 let named =
                     |KeyringError::NoKey(why)| KeyringError::NoKey(format!("{why} (for the binhost {})", binhost.name));
-                Policy::Signed(Arc::new(opened.map_err(named)?))
+                Policy::signed(Arc::new(opened.map_err(named)?))
             }
         };
-        policies.push(policy);
+        policies.push(Policy { uncompressed: config.uncompressed, ..policy });
     }
     Ok(policies)
 }

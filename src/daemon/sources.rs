@@ -77,7 +77,7 @@ impl Sources {
     /// Other binhosts, or other rules. Those that are configured as before go on as they are; new ones are asked, so that
     /// what they have is shown together with what they replace being gone.
     pub(super) async fn configure(&mut self, config: &MountConfig) -> anyhow::Result<()> {
-        let fresh = self.take_over(config, policies(&config.binhosts)?)?;
+        let fresh = self.take_over(config, policies(config)?)?;
         for source in self.all.iter_mut().filter(|source| fresh.contains(&source.id)) {
             source.load().await;
         }
@@ -294,10 +294,7 @@ impl Sources {
         let here = move |record: &Record| store.has(record.id, record.size, &origin.policy);
         let here = source.hides().then(|| -> Here { Box::new(here) });
         let Binhost { name, selection, .. } = source.config.clone();
-        let formats = match source.origin.policy {
-            Policy::DigestsOnly => Formats::All,
-            Policy::Signed(_) => Formats::Signed,
-        };
+        let formats = if source.origin.policy.keyring.is_some() { Formats::Signed } else { Formats::All };
         Some(Input { name, part, hidden: source.hidden(), selection, formats, here })
     }
 

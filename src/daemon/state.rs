@@ -25,7 +25,7 @@ use crate::policy::Tally;
 use crate::store::Store;
 use crate::tree::{PackagesFile, Snapshots, Tree};
 use crate::upstream::{Standing, UrlReport};
-use crate::verify::{KeyringReport, Policy};
+use crate::verify::KeyringReport;
 
 /// Whether an earlier generation is shown, and why one that should be is not.
 #[derive(Debug, Clone, Default)]
@@ -88,10 +88,7 @@ impl SourceReport {
             index_timestamp: *index_timestamp,
             refresh: refresh.clone(),
             away: *away,
-            keyring: match &origin.policy {
-                Policy::DigestsOnly => None,
-                Policy::Signed(keyring) => Some(keyring_status(keyring.report())),
-            },
+            keyring: origin.policy.keyring.as_ref().map(|keyring| keyring_status(keyring.report())),
             entries: entries.clone(),
         }
     }

@@ -13,7 +13,7 @@ use super::{FetchError, Fetcher, Flight, GRACE, Origin, Outcome, Verdict, Verdic
 use crate::index::Entry;
 use crate::store::{Body, Placement, Unproved};
 use crate::upstream::{BodyStream, Event};
-use crate::verify::{Assurance, VerifyError, recheck};
+use crate::verify::{VerifyError, recheck};
 
 /// Flies until the package is there or cannot be had, tells everybody who waits, and leaves the table.
 pub(super) async fn fly(
@@ -193,9 +193,9 @@ async fn get(
 
 fn log_fetched(entry: &Entry, body: &Body, stream: &BodyStream<'_>, took: Duration) {
     let (bytes, seconds, source) = (entry.size, took.as_secs_f32(), stream.source());
-    let verdict = match body.assurance() {
-        Assurance::DigestsOnly => "digests only".to_owned(),
-        Assurance::Signed(signer) => format!("signed by {}", signer.fingerprint),
+    let verdict = match body.assurance().signer {
+        None => "digests only".to_owned(),
+        Some(signer) => format!("signed by {}", signer.fingerprint),
     };
     tracing::info!(
         binhostfs.package = %entry.path,

@@ -13,7 +13,7 @@ pub(super) fn kind(error: &VerifyError) -> Option<RefusalKind> {
         VerifyError::Digest { .. } => RefusalKind::Digest,
         VerifyError::Gpkg(_) | VerifyError::Xpak(_) => RefusalKind::Container,
         VerifyError::Signature { .. } | VerifyError::Unsignable => RefusalKind::Signature,
-        VerifyError::Metadata(_) | VerifyError::Compression { .. } => RefusalKind::Metadata,
+        VerifyError::Metadata(_) | VerifyError::Compression { .. } | VerifyError::Uncompressed => RefusalKind::Metadata,
         VerifyError::Identity { .. } => RefusalKind::Identity,
     })
 }
@@ -27,6 +27,9 @@ impl FetchError {
             // The message says whose key it is and what to do with it.
             Self::Refused { reason: VerifyError::Signature { .. } | VerifyError::Unsignable, .. } => {
                 "it is left out of Packages, and emerge builds it from source, until the keyring or the binhost changes"
+            }
+            Self::Refused { reason: VerifyError::Uncompressed, .. } => {
+                "it is left out of Packages, and emerge builds it from source, until make.conf or the binhost changes"
             }
             Self::Refused { .. } => {
                 "it is left out of Packages, and emerge builds it from source, until the binhost changes it; if that does \

@@ -15,7 +15,6 @@ use super::ops::Place;
 use super::{FsError, Operations};
 use crate::fetch::{Standing, State};
 use crate::tree::{Inode, Node};
-use crate::verify::Assurance;
 
 /// All names begin with this.
 const PREFIX: &str = "user.binhostfs.";
@@ -61,9 +60,9 @@ fn of_package(Standing { state, binhost, source }: Standing) -> Vec<Attribute> {
     let origin = ("origin", origin);
     match state {
         State::Cached(known) => {
-            let key = match known.assurance {
-                Assurance::DigestsOnly => "digests".to_owned(),
-                Assurance::Signed(signer) => signer.fingerprint.to_string(),
+            let key = match known.assurance.signer {
+                None => "digests".to_owned(),
+                Some(signer) => signer.fingerprint.to_string(),
             };
             let state = ("state", "cached".to_owned());
             vec![state, ("sha256", known.digest.to_string()), origin, ("verified-by", key)]

@@ -3,15 +3,15 @@
 //! ```text
 //! key                      value
 //! 'e' EntryId (16 bytes)   SHA-256 of the body (32 bytes)
-//! 'b' SHA-256 (32 bytes)   version 2 (1 byte), size (8), mtime in ns (8), last use in s (8), assurance, EntryIds (16 each)
+//! 'b' SHA-256 (32 bytes)   `verify::RULES` (1 byte), size (8), mtime in ns (8), last use in s (8), assurance, EntryIds (16 each)
 //! 'h' Witness (16 bytes)   SHA-256 of a body that was verified once (32), when (8, s): `witness`
 //! 'p' EntryId (16 bytes)   a pin: size (8), when (8, s), PATH (its first 96 bytes): `pins`
 //! 'w'                      what was written today: day (8), bytes (8): `budget`; goes along with 'b'
-//! assurance                  length of the signer's fingerprint (1 byte; 0: digests only), fingerprint, state of its
-//!                          certificate (16; only with a fingerprint)
+//! assurance                  1 if a member is not compressed, else 0 (1 byte), length of the signer's fingerprint (1; 0: not
+//!                          signed), fingerprint, state of its certificate (16; only with a fingerprint)
 //! ```
 //! Numbers are big endian. Records have at most 128 bytes, and as many EntryIds as fit, 5 at most: larger ones make sled
-//! waste space. Other versions are no record, and their bodies orphans: version 1 did not say how a body was proved.
+//! waste space. A record of other rules is none, and its body an orphan: it is verified again before it is used.
 //!
 //! Rules that were measured, not guessed: `flush()` alone does not make a grown file durable, so `fdatasync` of sled's file
 //! follows; a kill inside `open` leaves `snap.*.generating`, with which no later open succeeds, so it is deleted first; a
@@ -29,7 +29,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use crate::index::{Digest, EntryId, Sha256Digest};
-use crate::verify::{Assurance, Fingerprint, Signer};
+use crate::verify::{Assurance, Fingerprint, RULES, Signer};
 
 use super::budget::Written;
 use super::space::is_full;
@@ -45,7 +45,6 @@ const SLED_CACHE: u64 = 4 << 20;
 const MAX_ENTRIES_OF_BODY: usize = 5;
 /// Most bytes of a record.
 const MAX_RECORD: usize = 128;
-const VERSION: u8 = 2;
 const FIXED: usize = 25;
 
 /// What is known of a body.
@@ -64,13 +63,14 @@ pub(super) struct BodyRecord {
 
 impl BodyRecord {
     fn encode(&self) -> Vec<u8> {
-        let mut bytes = vec![VERSION];
+        let mut bytes = vec![RULES];
         bytes.extend(self.size.to_be_bytes());
         bytes.extend(self.mtime.to_be_bytes());
         bytes.extend(self.last_use.to_be_bytes());
-        match &self.assurance {
-            Assurance::DigestsOnly => bytes.push(0),
-            Assurance::Signed(Signer { fingerprint, certificate }) => {
+        bytes.push(self.assurance.uncompressed.into());
+        match &self.assurance.signer {
+            None => bytes.push(0),
+            Some(Signer { fingerprint, certificate }) => {
                 let fingerprint = fingerprint.as_bytes();
                 bytes.extend(u8::try_from(fingerprint.len()));
                 bytes.extend(fingerprint);
@@ -87,7 +87,7 @@ impl BodyRecord {
         let (assurance, ids) = decode_assurance(rest)?;
         let (version, numbers) = fixed.split_first()?;
         let mut numbers = numbers.chunks_exact(8).filter_map(|n| n.try_into().ok().map(u64::from_be_bytes));
-        if *version != VERSION || ids.len() % 16 != 0 {
+        if *version != RULES || ids.len() % 16 != 0 {
             return None;
         }
         let (size, mtime, last_use) = (numbers.next()?, numbers.next()?.cast_signed(), numbers.next()?);
@@ -98,14 +98,15 @@ impl BodyRecord {
 
 /// The assurance, and what follows it.
 fn decode_assurance(bytes: &[u8]) -> Option<(Assurance, &[u8])> {
-    let (length, rest) = bytes.split_first()?;
+    let ([uncompressed @ (0 | 1), length], rest) = bytes.split_first_chunk()? else { return None };
+    let uncompressed = *uncompressed == 1;
     if *length == 0 {
-        return Some((Assurance::DigestsOnly, rest));
+        return Some((Assurance { signer: None, uncompressed }, rest));
     }
     let (fingerprint, rest) = rest.split_at_checked(usize::from(*length))?;
     let (certificate, rest) = rest.split_first_chunk()?;
     let signer = Signer { fingerprint: Fingerprint::new(fingerprint)?, certificate: Digest(*certificate) };
-    Some((Assurance::Signed(signer), rest))
+    Some((Assurance { signer: Some(signer), uncompressed }, rest))
 }
 
 #[derive(Debug)]
@@ -447,11 +448,11 @@ mod tests {
 
     #[test]
     fn records_round_trip_and_odd_bytes_are_no_record() {
-        let signed = |length: usize| {
+        let signed = |length: usize, uncompressed| {
             let fingerprint = Fingerprint::new(&vec![9; length]).unwrap();
-            Assurance::Signed(Signer { fingerprint, certificate: Digest([7; 16]) })
+            Assurance { signer: Some(Signer { fingerprint, certificate: Digest([7; 16]) }), uncompressed }
         };
-        for assurance in [Assurance::DigestsOnly, signed(20), signed(32)] {
+        for assurance in [Assurance::default(), signed(20, true), signed(32, false)] {
             let entries = vec![EntryId([1; 16]), EntryId([2; 16])];
             let record = BodyRecord { size: 7, mtime: -5, last_use: 9, assurance, entries };
             let bytes = record.encode();
@@ -459,9 +460,9 @@ mod tests {
             let many = BodyRecord { entries: vec![EntryId([3; 16]); 9], ..record };
             let decoded = BodyRecord::decode(&many.encode()).unwrap();
             assert!(many.encode().len() <= MAX_RECORD && decoded.assurance == assurance && decoded.entries.len() >= 3);
-            let version_1 = [&[1], &bytes[1..]].concat();
-            let odd_fingerprint = [&bytes[..FIXED], &[7; 64]].concat();
-            for bad in [&[][..], &bytes[..10], &bytes[..25], &bytes[..30], &[3; 42], &version_1, &odd_fingerprint] {
+            let older_rules = [&[RULES - 1], &bytes[1..]].concat();
+            let odd_fingerprint = [&bytes[..FIXED], &[0], &[7; 64]].concat();
+            for bad in [&[][..], &bytes[..10], &bytes[..26], &bytes[..30], &[9; 42], &older_rules, &odd_fingerprint] {
                 assert_eq!(BodyRecord::decode(bad), None);
             }
         }
@@ -470,8 +471,7 @@ mod tests {
     fn filled(directory: &Path) -> (Sha256Digest, EntryId) {
         let catalogue = Catalogue::open(directory).unwrap();
         let (digest, id) = (Digest([7; 32]), EntryId([8; 16]));
-        let record =
-            BodyRecord { size: 7, mtime: 1, last_use: 9, assurance: Assurance::DigestsOnly, entries: vec![id] };
+        let record = BodyRecord { size: 7, mtime: 1, last_use: 9, assurance: Assurance::default(), entries: vec![id] };
         catalogue.insert(digest, &record, id, None, Written::default()).unwrap();
         (digest, id)
     }

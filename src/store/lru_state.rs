@@ -249,7 +249,7 @@ mod tests {
 
     fn state(records: &[(u8, u64)], pinned: &[u8]) -> State {
         let record = |(n, last_use): &(u8, u64)| {
-            let (assurance, entries) = (crate::verify::Assurance::DigestsOnly, vec![EntryId([*n; 16])]);
+            let (assurance, entries) = (crate::verify::Assurance::default(), vec![EntryId([*n; 16])]);
             (digest(*n), BodyRecord { size: 10, mtime: 0, last_use: *last_use, assurance, entries })
         };
         State::from_records(records.iter().map(record).collect(), &pinned.iter().map(|n| EntryId([*n; 16])).collect())

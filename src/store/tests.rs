@@ -55,13 +55,13 @@ impl Sample {
     }
 
     fn get(&self, store: &Store) -> Option<Body> {
-        store.get(self.entry.id(), self.size(), &Policy::DigestsOnly)
+        store.get(self.entry.id(), self.size(), &Policy::digests_only())
     }
 
     /// What a download does.
     fn fetch(&self, store: &Store) -> (Body, Placement) {
         let incoming = store.incoming(self.size()).unwrap();
-        let mut receiver = Receiver::new(incoming.file().unwrap(), self.entry.clone(), Policy::DigestsOnly);
+        let mut receiver = Receiver::new(incoming.file().unwrap(), self.entry.clone(), Policy::digests_only());
         receiver.write(&self.bytes).unwrap();
         let body = store.body(receiver.finish().unwrap());
         let placement = store.commit(incoming, &body, self.entry.id(), None);
@@ -69,14 +69,14 @@ impl Sample {
     }
 
     fn unproved(&self, store: &Store) -> Vec<Unproved> {
-        store.unproved(self.entry.id(), self.size(), &Policy::DigestsOnly)
+        store.unproved(self.entry.id(), self.size(), &Policy::digests_only())
     }
 
     /// What an open does before it downloads.
     fn adopt(&self, store: &Store) -> Option<Body> {
-        store.unproved(self.entry.id(), self.size(), &Policy::DigestsOnly).into_iter().find_map(
+        store.unproved(self.entry.id(), self.size(), &Policy::digests_only()).into_iter().find_map(
             |Unproved { digest, file, .. }| {
-                let body = store.body(recheck(file, self.entry.clone(), &Policy::DigestsOnly).ok()?);
+                let body = store.body(recheck(file, self.entry.clone(), &Policy::digests_only()).ok()?);
                 store.adopt(digest, &body, self.entry.id(), None);
                 Some(body)
             },
@@ -609,7 +609,7 @@ fn what_is_written_in_a_day_is_bounded_and_the_rest_is_served() {
     store.set_limits(limits);
     let received = |sample: &Sample, store: &Store| {
         let incoming = store.incoming(sample.size()).unwrap();
-        let mut receiver = Receiver::new(incoming.file().unwrap(), sample.entry.clone(), Policy::DigestsOnly);
+        let mut receiver = Receiver::new(incoming.file().unwrap(), sample.entry.clone(), Policy::digests_only());
         receiver.write(&sample.bytes).unwrap();
         incoming.start_writeback(sample.size());
         let body = store.body(receiver.finish().unwrap());

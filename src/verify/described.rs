@@ -69,7 +69,7 @@ fn metadata_member(file: &File, size: u64) -> Result<(u64, u64, String), VerifyE
         }
         let header = TarHeader::parse(&block).map_err(GpkgError::from)?;
         position += BLOCK as u64;
-        if header.kind == Kind::LongName && header.size <= BLOCK as u64 {
+        if header.kind == Kind::LongName && header.size <= 2 * BLOCK as u64 {
             let mut name = vec![0; header.size as usize];
             file.read_exact_at(&mut name, position).map_err(VerifyError::io("reading a package"))?;
             long_name = Some(String::from_utf8_lossy(&name).trim_end_matches('\0').to_owned());
@@ -96,7 +96,7 @@ fn values(mut input: impl io::Read, wanted: &dyn Fn(&str) -> bool) -> Result<BTr
         if is_zero(&block) {
             return Ok(found);
         }
-        let TarHeader { name, size, kind } = TarHeader::parse(&block).map_err(GpkgError::from)?;
+        let TarHeader { name, size, kind, .. } = TarHeader::parse(&block).map_err(GpkgError::from)?;
         let mut value = Vec::new();
         let key = name.strip_prefix("metadata/").unwrap_or_default();
         if kind == Kind::Regular && size <= MAX_VALUE && wanted(key) {

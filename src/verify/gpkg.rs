@@ -1,4 +1,19 @@
 //! The GPKG container (GLEP 78), taken apart while it streams past; nothing of a member but its Manifest is kept.
+//!
+//! Portage opens a container with Python's `tarfile.open(file, "r")`, which tries gzip, bzip2, xz, LZMA (and zstd from
+//! Python 3.14) before it reads a plain tar. One file can be a tar to this program and a compressed tar to Portage, so
+//! only what can be nothing but a tar passes. The name's field of a header begins the file, and is one of
+//!
+//! * `directory/name`, where the directory has only the characters of a PF;
+//! * `././@LongLink`, the header of a GNU long name;
+//! * a member's name that Portage itself gives, where the directory is in the prefix.
+//!
+//! None begins like a compressed file. LZMA has no magic: a size of its window stands in the bytes 1 to 4, a power of two
+//! or half as much again, and all four of these bytes are printable here, which no such number allows. The directory is
+//! in no Manifest, so nobody signs it: that is stricter than GLEP 78, which leaves its name open.
+//!
+//! A long name stands before a GNU header and only where it has to: a header of its own for a short name is no form that
+//! Portage writes.
 
 use std::cell::Cell;
 use std::fs::File;
@@ -10,7 +25,7 @@ use blake2::{Blake2b512, Digest as _};
 use super::decompress::Section;
 use super::manifest::{Digest512, ManifestError, Record};
 use super::openpgp::MemberHash;
-use super::tar_header::{BLOCK, Kind, TarError, TarHeader, is_zero, padding, plain_text};
+use super::tar_header::{BLOCK, Format, Kind, MAX_NAME, TarError, TarHeader, is_zero, padding};
 use super::{SignatureError, VerifyError};
 use crate::index::Digest;
 
@@ -18,14 +33,20 @@ use crate::index::Digest;
 const MAX_MEMBERS: usize = 64;
 /// Largest Manifest in bytes.
 const MAX_MANIFEST: u64 = 1 << 20;
-/// Longest GNU long name in bytes.
-const MAX_LONG_NAME: u64 = 4096;
+/// Longest directory, and longest name in it, in bytes: what a file system takes.
+const MAX_PART: usize = 255;
+/// Name of the header in front of a long name.
+const LONG_LINK: &str = "././@LongLink";
 const MANIFEST: &str = "Manifest";
 const VERSION: &str = "gpkg-1";
 /// Largest signature of a member in bytes; Portage's have some 800.
 const MAX_SIGNATURE: u64 = 64 << 10;
 /// Ending of their names.
 const SIGNATURE: &str = ".sig";
+const METADATA: &str = "metadata.tar";
+const IMAGE: &str = "image.tar";
+/// What follows `metadata.tar` and `image.tar`: the compressions that Portage tells by their endings.
+const COMPRESSIONS: [&str; 8] = ["", ".gz", ".bz2", ".lz4", ".lz", ".lzo", ".xz", ".zst"];
 
 /// Why bytes are not a sound GPKG.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -36,13 +57,11 @@ pub enum GpkgError {
     /// Something else than a regular file.
     #[error("{0:?} is not a regular file")]
     NotRegular(String),
-    /// Not `directory/name`.
-    #[error("the member name {0:?} is not one directory and one name")]
+    /// Not `directory/name` in the characters of a PF.
+    #[error("the member name {0:?} is not one directory and one name of letters, digits, and `+_.-`")]
     Name(String),
-    /// A GNU long name that is too long, goes on after its NUL, or is not before a member.
-    #[error(
-        "a GNU long name is longer than {MAX_LONG_NAME} bytes, goes on after its end, or is not in front of a member"
-    )]
+    /// A GNU long name that is too short or too long, malformed, or not in front of the member that it names.
+    #[error("a GNU long name is not as Portage writes it: over {MAX_NAME} bytes, and right before its member")]
     LongName,
     /// Members in two directories.
     #[error("{0:?} is not in the directory of the members before it")]
@@ -71,6 +90,17 @@ pub enum GpkgError {
     /// Two members where only one may be, e.g. `metadata.tar.xz` and `metadata.tar.zst`.
     #[error("there is more than one member {0}")]
     Ambiguous(&'static str),
+    /// `image.tar.lol`: Portage knows no such compression, and does not find the member.
+    #[error("the ending of {0:?} is that of no compression that Portage knows")]
+    Compression(String),
+    /// Portage cannot read an empty tar.
+    #[error("{0:?} is empty")]
+    Empty(String),
+    /// Signatures of members without one of the Manifest, or the other way round; Portage refuses both.
+    #[error(
+        "only a part of it is signed; emerge would refuse it, whoever runs the binhost has to sign it anew (gpkg-sign)"
+    )]
+    HalfSigned,
     /// The Manifest has more than 1 MiB.
     #[error("the Manifest has more than {MAX_MANIFEST} bytes")]
     ManifestTooLarge,
@@ -111,6 +141,8 @@ pub(super) struct Contents {
     members: Vec<Member>,
     pub(super) manifest: Vec<u8>,
     pub(super) metadata: MetadataMember,
+    /// Metadata or image has no ending: Portage decompresses it by the reader's own BINPKG_COMPRESS.
+    pub(super) uncompressed: bool,
 }
 
 /// Where the metadata tar is.
@@ -131,10 +163,31 @@ pub(super) struct Member {
     blake2b: Digest512,
 }
 
-/// Readers differ on what follows the first NUL, so nothing may.
+/// A long name with the NUL that ends it.
 fn long_name(bytes: &[u8]) -> Result<String, GpkgError> {
-    let name = bytes.strip_suffix(&[0]).unwrap_or(bytes);
-    if name.contains(&0) { Err(GpkgError::LongName) } else { Ok(plain_text(name)?) }
+    let name = bytes.strip_suffix(&[0]).and_then(|name| std::str::from_utf8(name).ok());
+    name.map(str::to_owned).ok_or(GpkgError::LongName)
+}
+
+/// The lengths of long names, with their NUL.
+fn is_long(size: u64) -> bool {
+    usize::try_from(size).is_ok_and(|size| (MAX_NAME + 2..=2 * MAX_PART + 2).contains(&size))
+}
+
+/// The characters of a PF (PMS 3.1), and of the members' names.
+fn is_part(part: &str) -> bool {
+    let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    let mut bytes = part.bytes();
+    part.len() <= MAX_PART
+        && bytes.next().is_some_and(word)
+        && bytes.all(|byte| word(byte) || matches!(byte, b'+' | b'.' | b'-'))
+}
+
+/// What Portage names a member, signatures included.
+fn is_known(name: &str) -> bool {
+    let name = name.strip_suffix(SIGNATURE).unwrap_or(name);
+    let tar = |stem: &str| name.strip_prefix(stem).is_some_and(|ending| COMPRESSIONS.contains(&ending));
+    name == VERSION || name == MANIFEST || tar(METADATA) || tar(IMAGE)
 }
 
 /// What the bytes after a header belong to.
@@ -220,18 +273,30 @@ impl Container {
 
     /// A whole header is there, and its part starts at `offset`.
     fn open(&mut self, offset: u64) -> Result<State, GpkgError> {
-        let TarHeader { name, size, kind } = TarHeader::parse(&self.block)?;
+        let TarHeader { name, size, kind, format } = TarHeader::parse(&self.block)?;
         if size > self.size.saturating_sub(offset) {
             return Err(GpkgError::PastEnd(name));
         }
-        let part = match kind {
-            Kind::Regular => {
-                let name = self.long_name.take().unwrap_or(name);
+        let part = match (kind, self.long_name.take()) {
+            (Kind::Regular, Some(long)) => {
+                if format != Format::Gnu || long.get(..MAX_NAME) != Some(&*name) {
+                    return Err(GpkgError::LongName);
+                }
+                self.open_member(long, offset, size)?
+            }
+            (Kind::Regular, None) => {
+                // The file would begin with the member's name.
+                let split = format == (Format::Ustar { split: true });
+                if split && !name.rsplit('/').next().is_some_and(is_known) {
+                    return Err(GpkgError::Name(name));
+                }
                 self.open_member(name, offset, size)?
             }
-            Kind::LongName if self.long_name.is_none() && size <= MAX_LONG_NAME => Part::LongName(Vec::new()),
-            Kind::LongName => return Err(GpkgError::LongName),
-            Kind::Directory | Kind::Other => return Err(GpkgError::NotRegular(name)),
+            (Kind::LongName, None) if format == Format::Gnu && name == LONG_LINK && is_long(size) => {
+                Part::LongName(Vec::new())
+            }
+            (Kind::LongName, _) => return Err(GpkgError::LongName),
+            (Kind::Other, _) => return Err(GpkgError::NotRegular(name)),
         };
         if size > 0 {
             return Ok(State::Body(part, size, padding(size)));
@@ -241,9 +306,8 @@ impl Container {
     }
 
     fn open_member(&mut self, path: String, offset: u64, size: u64) -> Result<Part, GpkgError> {
-        let named = |part: &str| !matches!(part, "" | "." | "..");
         let name = match path.split_once('/') {
-            Some((directory, name)) if named(directory) && named(name) && !name.contains('/') => {
+            Some((directory, name)) if is_part(directory) && is_part(name) => {
                 if self.directory.get_or_insert_with(|| directory.to_owned()) != directory {
                     return Err(GpkgError::Directory(path));
                 }
@@ -310,24 +374,32 @@ impl Container {
         if !self.members.iter().any(|member| member.name == VERSION) {
             return Err(GpkgError::Missing(VERSION));
         }
-        self.only_one("image.tar")?;
-        let (metadata, extension) = self.only_one("metadata.tar")?;
-        let metadata = MetadataMember { offset: metadata.offset, size: metadata.size, extension: extension.to_owned() };
-        Ok(Contents { members: self.members, manifest, metadata })
+        let (_, image) = self.only_one(IMAGE)?;
+        let (metadata, ending) = self.only_one(METADATA)?;
+        let uncompressed = image.is_empty() || ending.is_empty();
+        let extension = ending.trim_start_matches('.').to_owned();
+        let metadata = MetadataMember { offset: metadata.offset, size: metadata.size, extension };
+        Ok(Contents { members: self.members, manifest, metadata, uncompressed })
     }
 
-    /// The one member `stem` or `stem.EXTENSION`, and the extension.
+    /// The one member that is `stem` and the ending of a compression, and that ending.
     fn only_one(&self, stem: &'static str) -> Result<(&Member, &str), GpkgError> {
         let mut all = self.members.iter().filter_map(|member| {
-            let extension = match member.name.strip_prefix(stem)? {
-                "" => "",
-                rest => rest.strip_prefix('.')?,
-            };
-            let is_signature = extension == "sig" || extension.ends_with(SIGNATURE);
-            (!is_signature).then_some((member, extension))
+            let ending = member.name.strip_prefix(stem)?;
+            let other = ending.ends_with(SIGNATURE) || !(ending.is_empty() || ending.starts_with('.'));
+            (!other).then_some((member, ending))
         });
-        let one = all.next().ok_or(GpkgError::Missing(stem))?;
-        if all.next().is_some() { Err(GpkgError::Ambiguous(stem)) } else { Ok(one) }
+        let (member, ending) = all.next().ok_or(GpkgError::Missing(stem))?;
+        if all.next().is_some() {
+            return Err(GpkgError::Ambiguous(stem));
+        }
+        if !COMPRESSIONS.contains(&ending) {
+            return Err(GpkgError::Compression(member.name.clone()));
+        }
+        if member.size == 0 {
+            return Err(GpkgError::Empty(member.name.clone()));
+        }
+        Ok((member, ending))
     }
 }
 
@@ -349,6 +421,12 @@ fn between(left: u64, chunk: &[u8]) -> Result<(State, usize), GpkgError> {
 }
 
 impl Contents {
+    /// The members but the Manifest.
+    #[cfg(test)]
+    pub(super) fn members(&self) -> &[Member] {
+        &self.members
+    }
+
     /// Every member has its record, every record its member, and they agree.
     pub(super) fn compare(&self, mut records: Vec<Record>) -> Result<(), GpkgError> {
         for Member { name, size, hash, blake2b, .. } in &self.members {
@@ -368,14 +446,21 @@ impl Contents {
         records.pop().map_or(Ok(()), |record| Err(GpkgError::NoMember(record.name)))
     }
 
-    /// The first member that has no signature and should have one.
+    /// Whether a member is a signature.
+    pub(super) fn has_signatures(&self) -> bool {
+        self.members.iter().any(|member| member.name.ends_with(SIGNATURE))
+    }
+
+    /// The first member that has no signature and should have one. Portage does not find a signature that stands before
+    /// its member.
     pub(super) fn unsigned(&self) -> Option<&Member> {
-        let signed = |member: &Member| {
+        let signed = |at: usize, member: &Member| {
             let name = format!("{}{SIGNATURE}", member.name);
-            self.members.iter().any(|other| other.name == name)
+            self.members.iter().skip(at).any(|other| other.name == name)
         };
         let exempt = |member: &Member| member.name == VERSION || member.name.ends_with(SIGNATURE);
-        self.members.iter().find(|member| !exempt(member) && !signed(member))
+        let mut all = self.members.iter().enumerate();
+        all.find(|(at, member)| !exempt(member) && !signed(*at, member)).map(|(_, member)| member)
     }
 
     /// Members that are signatures, each with the member that it signs, where that is there.

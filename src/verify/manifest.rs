@@ -79,8 +79,9 @@ fn signed_lines(text: &str) -> Result<Vec<&str>, ManifestError> {
     if lines.next() != Some(SIGNED) {
         return Err(ManifestError::Signed("its first line"));
     }
-    if !lines.by_ref().take_while(|line| !line.is_empty()).all(|line| line.starts_with("Hash: ")) {
-        return Err(ManifestError::Signed("a header other than Hash"));
+    // gpg takes a signature without Hash for none, and versions of it differ on a second one.
+    if !lines.next().and_then(|line| line.strip_prefix("Hash: ")).is_some_and(is_hash) || lines.next() != Some("") {
+        return Err(ManifestError::Signed("a header other than one Hash"));
     }
     let mut signed = Vec::new();
     loop {
@@ -99,6 +100,10 @@ fn signed_lines(text: &str) -> Result<Vec<&str>, ManifestError> {
         return Err(ManifestError::Signed("text after the signature"));
     }
     Ok(signed)
+}
+
+fn is_hash(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'-')
 }
 
 fn record(line: &str) -> Option<Record> {
@@ -174,7 +179,7 @@ mod tests {
     #[test]
     fn the_text_of_a_cleartext_signature_is_used() {
         assert_eq!(names(&signed("Hash: SHA512\n", &line("a"), "\n")).unwrap(), ["a"]);
-        assert_eq!(names(&signed("", &format!("- {}", line("a")), "")).unwrap(), ["a"]);
+        assert_eq!(names(&signed("Hash: SHA3-256\n", &format!("- {}", line("a")), "")).unwrap(), ["a"]);
     }
 
     #[test]
@@ -182,11 +187,15 @@ mod tests {
         let good = signed("Hash: SHA512\n", &line("a"), "");
         for (text, fault) in [
             (good.replacen(SIGNED, &format!("{SIGNED} "), 1), "its first line"),
-            (signed("NotDashEscaped: x\n", &line("a"), ""), "a header other than Hash"),
+            (signed("NotDashEscaped: x\n", &line("a"), ""), "a header other than one Hash"),
+            (signed("", &line("a"), ""), "a header other than one Hash"),
+            (signed("Hash: SHA512\nHash: SHA512\n", &line("a"), ""), "a header other than one Hash"),
+            (signed("Hash: SHA256,SHA512\n", &line("a"), ""), "a header other than one Hash"),
+            (signed("Hash: \n", &line("a"), ""), "a header other than one Hash"),
             (good[..good.len() / 2].to_owned(), "there is no signature"),
-            (signed("", "-x\n", ""), "a line with a dash that is not escaped"),
+            (signed("Hash: SHA512\n", "-x\n", ""), "a line with a dash that is not escaped"),
             (good.replace(SIGNATURE_END, ""), "the signature has no end"),
-            (signed("", &line("a"), &line("b")), "text after the signature"),
+            (signed("Hash: SHA512\n", &line("a"), &line("b")), "text after the signature"),
         ] {
             assert_eq!(names(&text), Err(ManifestError::Signed(fault)));
         }

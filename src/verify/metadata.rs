@@ -1,6 +1,7 @@
 //! `metadata.tar*` of a GPKG: read back from the file for the package's identity.
 
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read};
 
@@ -22,12 +23,18 @@ pub enum MetadataError {
     /// A block of its tar is not the header of a member.
     #[error("{0}")]
     Tar(#[from] TarError),
-    /// Something else than a regular file or a directory; Portage does not read it either.
+    /// Something else than a regular file; Portage does not read it either.
     #[error("{0:?} is not a regular file")]
     NotRegular(String),
+    /// Not `metadata/KEY`.
+    #[error("{0:?} is not a file right in the directory metadata")]
+    Name(String),
     /// A value is there twice.
     #[error("{0} is there twice")]
     Twice(String),
+    /// Bytes that are not zero after the end of its tar.
+    #[error("there is something after the end of its tar")]
+    AfterEnd,
     /// A value has more than 4096 bytes.
     #[error("{0} has more than {MAX_VALUE} bytes")]
     LongValue(String),
@@ -51,25 +58,44 @@ struct MetadataTar<R> {
 
 impl<R: Read> MetadataTar<R> {
     fn identity(mut self) -> Result<Identity, MetadataError> {
-        let mut identity = Identity::default();
+        let (mut identity, mut names) = (Identity::default(), BTreeSet::new());
         while let Some(block) = self.block()? {
-            let TarHeader { name, size, kind } = TarHeader::parse(&block)?;
-            match (kind, name.strip_prefix("metadata/").filter(|key| Identity::wants(key))) {
-                (Kind::Regular, Some(key)) if size > MAX_VALUE => return Err(MetadataError::LongValue(key.to_owned())),
-                (Kind::Regular, Some(key)) => {
-                    let value = self.value(size)?;
-                    identity.set(key, &value)?;
-                }
-                (Kind::Regular | Kind::Directory, _) => self.skip(size)?,
-                (Kind::LongName | Kind::Other, _) => return Err(MetadataError::NotRegular(name)),
+            let TarHeader { name, size, kind, .. } = TarHeader::parse(&block)?;
+            if kind != Kind::Regular {
+                return Err(MetadataError::NotRegular(name));
+            }
+            let key =
+                name.strip_prefix("metadata/").filter(|key| !key.contains('/') && !matches!(*key, "" | "." | ".."));
+            let Some(key) = key else { return Err(MetadataError::Name(name)) };
+            if !Identity::wants(key) {
+                self.skip(size)?;
+            } else if size > MAX_VALUE {
+                return Err(MetadataError::LongValue(key.to_owned()));
+            } else {
+                let value = self.value(size)?;
+                identity.set(key, &value)?;
             }
             self.skip(padding(size))?;
+            if !names.insert(key.to_owned()) {
+                return Err(MetadataError::Twice(key.to_owned()));
+            }
+        }
+        // To the last byte: what does not decompress there stops emerge, too.
+        while let Some(block) = self.full_block()? {
+            if !is_zero(&block) {
+                return Err(MetadataError::AfterEnd);
+            }
         }
         Ok(identity)
     }
 
     /// The next header; `None` at the end.
     fn block(&mut self) -> Result<Option<[u8; BLOCK]>, MetadataError> {
+        Ok(self.full_block()?.filter(|block| !is_zero(block)))
+    }
+
+    /// The next block; `None` at the end of the stream.
+    fn full_block(&mut self) -> Result<Option<[u8; BLOCK]>, MetadataError> {
         let bytes = self.take(BLOCK as u64)?;
         let mut block = [0; BLOCK];
         if bytes.is_empty() {
@@ -79,7 +105,7 @@ impl<R: Read> MetadataTar<R> {
             return Err(MetadataError::Decompress(io::ErrorKind::UnexpectedEof.into()));
         }
         block.copy_from_slice(&bytes);
-        Ok(Some(block).filter(|block| !is_zero(block)))
+        Ok(Some(block))
     }
 
     fn value(&mut self, size: u64) -> Result<Vec<u8>, MetadataError> {

@@ -11,14 +11,17 @@
 //!    * XPAK (xpak(5)): the segment at the end is consistent.
 //! 3. Where the [`Policy`] asks for it: the Manifest carries a good cleartext signature by a key of the [`Keyring`], and
 //!    only the text that was verified counts as the Manifest; every other member has its `.sig`, as Portage demands, and
-//!    each is good.
+//!    each is good. Signatures of a part of the package are refused under every policy.
 //! 4. The package inside has the entry's CPV, and its BUILD_ID and BUILD_TIME where both sides have one: other bytes
 //!    under this name are refused even where every digest is right.
 //!
 //! Memory is bounded whatever the bytes say: members are digested as they pass, and metadata is read back from the file
 //! and decompressed as a stream.
 //!
-//! Without that policy signatures are not looked at: a cleartext-signed Manifest is taken for its text.
+//! Without that policy signatures are not judged: a cleartext-signed Manifest is taken for its text.
+//!
+//! Portage, too, reads what was verified here: what it would read otherwise, or not at all, is refused. `tests/differential.rs`
+//! holds this against Python's tarfile and Portage's own check.
 //!
 //! [`described()`] reads the metadata of a local package, and proves nothing.
 //!
@@ -58,6 +61,10 @@ pub use tar_header::TarError;
 pub use xpak::XpakError;
 
 use crate::index::{Entry, Sha256Digest};
+
+/// Version of the rules by which a package is verified. Raised when a package that passed is refused from now on: what an
+/// older version accepted is then verified again.
+pub const RULES: u8 = 3;
 
 /// A file whose bytes are the package of its entry.
 #[derive(Debug)]
@@ -161,6 +168,12 @@ pub enum VerifyError {
          GPKG (BINPKG_FORMAT=gpkg), or mount with --verify-signature false"
     )]
     Unsignable,
+    /// Portage here decompresses members without an ending by another setting than that they were made with.
+    #[error(
+        "its metadata or image is not compressed, and Portage on this machine cannot read such a package: set \
+         BINPKG_COMPRESS=\"none\" in make.conf if it is to, or have whoever runs the binhost build with compression"
+    )]
+    Uncompressed,
     /// What the package says of itself cannot be read.
     #[error("reading the metadata of the package: {0}")]
     Metadata(#[from] MetadataError),

@@ -32,7 +32,7 @@ const POLICY: &StandardPolicy<'static> = &StandardPolicy::new();
 /// Most signatures in a file: each may cost another pass over what it signs.
 const MAX_SIGNATURES: usize = 8;
 /// Part of every signer's mark: what an older version of this program accepted is judged again where this is raised.
-const JUDGEMENT: &[u8] = b"binhostfs signatures 2\n";
+const JUDGEMENT: &[u8] = b"binhostfs signatures 3\n";
 
 /// A primary key or subkey, in its certificate.
 type Key<'a> = ErasedKeyAmalgamation<'a, PublicParts>;

@@ -88,12 +88,16 @@ impl Proof {
         let (identity, assurance) = match self.structure {
             Structure::Gpkg(container) => {
                 let contents = container.finish()?;
-                let assurance = judge(&contents, file, policy)?;
+                let assurance =
+                    Assurance { signer: judge(&contents, file, policy)?, uncompressed: contents.uncompressed };
+                if assurance.uncompressed && !policy.uncompressed {
+                    return Err(VerifyError::Uncompressed);
+                }
                 (metadata::read(file, &contents.metadata)?, assurance)
             }
             Structure::Xpak | Structure::Undecided(_) => {
                 Structure::Xpak.allowed(policy)?;
-                (xpak::read(file, entry.size)?, Assurance::DigestsOnly)
+                (xpak::read(file, entry.size)?, Assurance::default())
             }
         };
         identity.check(entry)?;
@@ -101,19 +105,22 @@ impl Proof {
     }
 }
 
-/// The Manifest against the members, and what the policy asks of it.
-fn judge(contents: &Contents, file: &File, policy: &Policy) -> Result<Assurance, VerifyError> {
-    let Policy::Signed(keyring) = policy else {
+/// The Manifest against the members, and what the policy asks of it: who signed, where it asks for that.
+fn judge(contents: &Contents, file: &File, policy: &Policy) -> Result<Option<Signer>, VerifyError> {
+    let signed = manifest::is_signed(&contents.manifest).map_err(GpkgError::from)?;
+    let Some(keyring) = &policy.keyring else {
         contents.compare(manifest::parse(&contents.manifest).map_err(GpkgError::from)?)?;
-        return Ok(Assurance::DigestsOnly);
+        // Portage looks at signatures wherever there are some, whatever the binhost is asked for.
+        let whole = if signed { contents.unsigned().is_none() } else { !contents.has_signatures() };
+        return if whole { Ok(None) } else { Err(GpkgError::HalfSigned.into()) };
     };
     let keys = keyring.current();
-    if !manifest::is_signed(&contents.manifest).map_err(GpkgError::from)? {
+    if !signed {
         return Err(SignatureError::Missing.of("the Manifest"));
     }
     let (text, signer) = keys.cleartext(&contents.manifest).map_err(|fault| fault.of("the Manifest"))?;
     contents.compare(manifest::parse_text(&text).map_err(GpkgError::from)?)?;
-    Ok(Assurance::Signed(members(contents, file, &keys, signer)?))
+    Ok(Some(members(contents, file, &keys, signer)?))
 }
 
 /// The signatures of members. The Manifest, signed by `signer`, covers all of them already; but Portage wants one of each
@@ -172,8 +179,8 @@ fn same<const N: usize>(
 impl Structure {
     /// Seen as early as can be: a package that cannot be signed is not fetched whole.
     fn allowed(&self, policy: &Policy) -> Result<(), VerifyError> {
-        match (self, policy) {
-            (Self::Xpak, Policy::Signed(_)) => Err(VerifyError::Unsignable),
+        match self {
+            Self::Xpak if policy.keyring.is_some() => Err(VerifyError::Unsignable),
             _ => Ok(()),
         }
     }

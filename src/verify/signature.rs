@@ -11,50 +11,63 @@ use crate::index::Digest;
 
 /// What is asked of a package beyond its digests.
 #[derive(Debug, Clone)]
-pub enum Policy {
-    /// Nothing: signatures are not looked at.
-    DigestsOnly,
-    /// A good OpenPGP signature by a key of the keyring.
-    Signed(Arc<Keyring>),
+pub struct Policy {
+    /// The keys of which one has to have signed the package. `None`: signatures are not judged.
+    pub keyring: Option<Arc<Keyring>>,
+    /// Whether a GPKG whose members are not compressed passes: Portage takes the reader's own BINPKG_COMPRESS for a member
+    /// without an ending, and emerge fails where that is not `none`.
+    pub uncompressed: bool,
 }
 
 impl Policy {
+    /// Sizes and digests, and members that every Portage can decompress.
+    #[must_use]
+    pub const fn digests_only() -> Self {
+        Self { keyring: None, uncompressed: false }
+    }
+
+    /// Beyond [`Policy::digests_only`], a good OpenPGP signature by a key of the keyring.
+    #[must_use]
+    pub const fn signed(keyring: Arc<Keyring>) -> Self {
+        Self { keyring: Some(keyring), uncompressed: false }
+    }
+
     /// Whether a body with this assurance may be served as it is. `false`: it has to be proved again. Costs one stat(2) for
     /// each file of the keyring, and its parsing when that has changed.
     #[must_use]
     pub fn admits(&self, assurance: &Assurance) -> bool {
-        match (self, assurance) {
-            (Self::DigestsOnly, _) => true,
-            (Self::Signed(_), Assurance::DigestsOnly) => false,
-            (Self::Signed(keyring), Assurance::Signed(signer)) => keyring.current().vouches(signer, SystemTime::now()),
-        }
+        let vouches = |keyring: &Arc<Keyring>| {
+            assurance.signer.is_some_and(|signer| keyring.current().vouches(&signer, SystemTime::now()))
+        };
+        (self.uncompressed || !assurance.uncompressed) && self.keyring.as_ref().is_none_or(vouches)
     }
 }
 
 /// For people, and to tell whether a judgement was made under the same policy.
 impl fmt::Display for Policy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::DigestsOnly => f.write_str("digests only"),
-            Self::Signed(keyring) => write!(f, "signed by keyring {}", keyring.current().mark()),
+        match &self.keyring {
+            None => f.write_str("digests only")?,
+            Some(keyring) => write!(f, "signed by keyring {}", keyring.current().mark())?,
         }
+        if self.uncompressed { f.write_str(", uncompressed members") } else { Ok(()) }
     }
 }
 
-/// How a body was proved.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Assurance {
-    /// By sizes and digests.
-    DigestsOnly,
-    /// By sizes, digests and a signature of this key.
-    Signed(Signer),
+/// How a body was proved, and what it asks of a reader.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Assurance {
+    /// Who signed it. `None`: nobody whom the policy asked for; sizes and digests are right.
+    pub signer: Option<Signer>,
+    /// It is a GPKG with a member that is not compressed: see [`Policy::uncompressed`].
+    pub uncompressed: bool,
 }
 
 impl Assurance {
     /// Of two assurances on the same bytes, the one that says more.
     #[must_use]
     pub fn or_signed(self, other: Self) -> Self {
-        if self == Self::DigestsOnly { other } else { self }
+        Self { signer: self.signer.or(other.signer), ..self }
     }
 }
 
@@ -129,7 +142,7 @@ pub enum SignatureError {
     Missing,
     /// The Manifest is signed and this member is not.
     #[error(
-        "there is none; emerge would refuse the package for that, although the Manifest is signed. Whoever runs the binhost \
+        "there is none behind it; emerge would refuse the package for that, although the Manifest is signed. Whoever runs the binhost \
          has to sign it anew (gpkg-sign)"
     )]
     MemberUnsigned,

@@ -26,7 +26,7 @@ fn committed(cache: &Path, index: &Index) -> BTreeSet<String> {
     }
     let store = Store::open(copy.path(), u64::MAX >> 1, Arc::default()).unwrap();
     let here =
-        index.records().iter().filter(|record| store.get(record.id, record.size, &Policy::DigestsOnly).is_some());
+        index.records().iter().filter(|record| store.get(record.id, record.size, &Policy::digests_only()).is_some());
     here.map(|record| index.path(record).to_owned()).collect()
 }
 

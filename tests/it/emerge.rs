@@ -124,7 +124,24 @@ fn what_is_planned_is_fetched_ahead() {
 #[test]
 fn packages_without_compression() {
     let Some(binhost) = portage::binhost("gpkg-uncompressed") else { return };
-    let (nginx, mounted) = served(&binhost);
+    let nginx = Nginx::serve(&binhost);
+    let root = tempfile::TempDir::with_prefix("binhostfs-it.").unwrap();
+    let make_conf = root.path().join("etc/portage/make.conf");
+    fs::create_dir_all(make_conf.parent().unwrap()).unwrap();
+    let with_root = || Options::new(nginx.url()).with(["--portage-root", root.path().to_str().unwrap()]);
+
+    // Portage decompresses them as the machine's own packages are compressed, and fails.
+    let path = "app-misc/hello/hello-1.0-1.gpkg.tar";
+    let mounted = with_root().mount();
+    let failed = emerge(&mounted).with("BINPKG_COMPRESS", "zstd").run(["--nodeps", "app-misc/hello"]);
+    assert_eq!(failed.code, Some(1), "{}", failed.output);
+    assert!(mounted.reason(path).unwrap().contains("BINPKG_COMPRESS"), "{:?}", mounted.reason(path));
+    eventually(20, "it leaves the index", || !mounted.listing().contains(&path.to_owned()));
+    drop(mounted);
+
+    fs::write(&make_conf, "BINPKG_COMPRESS=\"none\"\n").unwrap();
+    let nginx = Nginx::serve(&binhost);
+    let mounted = Options::new(nginx.url()).with(["--portage-root", root.path().to_str().unwrap()]).mount();
     let emerge = emerge(&mounted).with("BINPKG_COMPRESS", "");
     emerge.succeed(["app-misc/hello"]);
     assert_eq!(emerge.names(), ["app-misc/hello-1.0", "sys-libs/glibc-2.41"]);

@@ -37,6 +37,7 @@ mod mirrors;
 mod namespace;
 mod openrc;
 mod operate;
+mod polyglot;
 mod portage_files;
 mod portage_view;
 mod prefetch;

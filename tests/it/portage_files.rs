@@ -30,6 +30,7 @@ def evaluate(root):
     return {
         "PKGDIR": normalize_path(settings["PKGDIR"]),
         "GPG_HOME": normalize_path(settings["BINPKG_GPG_VERIFY_GPG_HOME"]),
+        "compression": settings["BINPKG_COMPRESS"],
         "signatures": "binpkg-request-signature" in settings.features,
         "binrepos": [{
             "name": repo.name,
@@ -78,6 +79,7 @@ fn ours(root: &Path, global: &Path) -> Value {
     json!({
         "PKGDIR": portage.pkgdir.value,
         "GPG_HOME": portage.gnupg.value,
+        "compression": portage.compression.value,
         "signatures": portage.request_signature.is_some(),
         "binrepos": binrepos,
     })
@@ -208,7 +210,7 @@ fn corpus() -> Vec<Configuration> {
         "PKGDIR=\"/unclosed\n", "PKGDIR=/x\\", "1A=x\n", "A-B=x\n", "A.B=x\n", "\"A\"=x\n'PKGDIR'='/x'y\"z\"\n", "\"\"=x\nPKGDIR=/y\n", "A\n", "A B\n", "A \"\"\n", "if true; then PKGDIR=/x; fi\n",
         "PKGDIR=/é\n", "PKGDIR=\"/é\"\n", "É=/x\nPKGDIR=/y\n", "\"É\"=/x\nPKGDIR=/y\n", "PKGDIR=/x;A=b\n", "PKGDIR=/x&\n", "A+=b\n", "export export=1\n", "A=export B=2\nPKGDIR=$A$B\n",
         "__P=/local\nPKGDIR=\"${__P}/x\"\n", "PKGDIR=\"${EPREFIX}/p${EROOT}q${PORTAGE_CONFIGROOT}r${SYSROOT}\"\n", "ROOT={root}/r/\nPKGDIR=${ROOT}x\n", "ROOT=\"  \"\nPKGDIR=${ROOT}x\n",
-        "PKGDIR=relative/x\n", "PKGDIR=\"\"\n", "PKGDIR=//x\n", "BINPKG_GPG_VERIFY_GPG_HOME=\"/srv/${PKGDIR}/gnupg\"\n", "\tPKGDIR\t=\t/x\t\r\nA=b\r\n", "PKGDIR=\"a\rb\"\n",
+        "PKGDIR=relative/x\n", "PKGDIR=\"\"\n", "PKGDIR=//x\n", "BINPKG_GPG_VERIFY_GPG_HOME=\"/srv/${PKGDIR}/gnupg\"\n", "BINPKG_COMPRESS=none\n", "BINPKG_COMPRESS=\"\"\n", "BINPKG_COMPRESS=\" \"\n", "\tPKGDIR\t=\t/x\t\r\nA=b\r\n", "PKGDIR=\"a\rb\"\n",
         "source source\n", "source ''\n", "source /\n", "PORTAGE_BINHOST=\"\n  https://a/\n  https://b\n\"\n", "PORTAGE_BINHOST=\"\"\n", "PORTAGE_BINHOST=\"https://h/${ARCH}x/\"\n",
         "FEATURES=\"${FEATURES} x\"\nPKGDIR=\"/$FEATURES\"\n", "CHOST=c\nPORTAGE_BINHOST=\"https://h/${CHOST}/%20\"\n", "\0=1\n", "PKGDIR=\"/\0\"\n", "#\n\n  # only\n", "PKGDIR=\"/a\"\"/b\"'/c'/d\n",
     ].map(make_conf));

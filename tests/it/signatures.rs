@@ -278,7 +278,7 @@ fn a_byte_flipped_at_every_4_kib_is_refused() {
     let Some(gpg) = gpg() else { return };
     let key = gpg.key("key", "ed25519", "sign", "0", None);
     let keyring = gpg.write("key.pgp", &gpg.export(&[&key]));
-    let policy = Policy::Signed(Arc::new(Keyring::open([keyring]).unwrap()));
+    let policy = Policy::signed(Arc::new(Keyring::open([keyring]).unwrap()));
     let package = Package::new("big-1.0", 1 << 20);
     let mut members = Members::of(&package.bytes);
     members.sign(&gpg, &["--local-user", &key]);

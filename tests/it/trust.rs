@@ -12,7 +12,7 @@ use rustix::fs::{CWD, Mode, OFlags, openat};
 use tempfile::TempDir;
 
 use crate::harness::portage::{self, Emerge, Nginx};
-use crate::harness::signed::{Members, Real, binhost, serve, with_keys};
+use crate::harness::signed::{Members, Real, binhost, pkgdir_of, serve, with_keys};
 use crate::harness::{Gpg, Mounted, Options, eventually, gpg};
 
 const EIO: Option<i32> = Some(5);
@@ -213,17 +213,21 @@ fn portage_wants_a_signature_of_each_member_by_any_trusted_key() {
     let certificates = gpg.export(&[&old, &new]);
     let home = portages_keyring(&certificates, &[&old, &new]);
     let origin = serve(&header, &[without_one.clone(), by_two.clone()]);
-    let emerge = |mounted: &Mounted, package: &Real| {
-        let emerge = Emerge::from(mounted.mountpoint()).with("MODE", "-k");
+    let emerge = |pkgdir: &Path, package: &Real| {
+        let emerge = Emerge::from(pkgdir.to_owned()).with("MODE", "-k");
         let emerge = emerge.with("BINPKG_GPG_VERIFY_GPG_HOME", home.path().join("gnupg").to_str().unwrap());
         emerge.run(["--nodeps", &format!("={}", cpv(package))])
     };
-    let lax = Options::new(origin.url()).mount();
-    let portage = emerge(&lax, &without_one);
+    let plain = pkgdir_of(&header, std::slice::from_ref(&without_one));
+    let portage = emerge(plain.path(), &without_one);
     assert!(portage.code == Some(1) && portage.output.contains("signature not found"), "{}", portage.output);
+    // It would be no use to anybody, whatever is asked of the binhost.
+    let lax = Options::new(origin.url()).mount();
+    assert_eq!(fs::read(lax.path(&without_one.path)).unwrap_err().raw_os_error(), EIO);
+    assert!(lax.reason(&without_one.path).unwrap().contains("only a part of it is signed"));
     let keyring = gpg.write("keyring.pgp", &certificates);
     let strict = with_keys(&origin, &keyring).mount();
-    let portage = emerge(&strict, &by_two);
+    let portage = emerge(&strict.mountpoint(), &by_two);
     assert_eq!(portage.code, Some(0), "{}", portage.output);
     // When the old key goes, nothing that is known of the cached package counts any more.
     fs::write(&keyring, gpg.export(&[&new])).unwrap();

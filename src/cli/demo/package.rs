@@ -59,6 +59,8 @@ fn archive(members: &[(&str, Vec<u8>)]) -> io::Result<Vec<u8>> {
         header.set_size(bytes.len() as u64);
         header.set_mode(0o644);
         header.set_mtime(BUILD_TIME);
+        header.set_uid(0);
+        header.set_gid(0);
         header.set_entry_type(tar::EntryType::Regular);
         builder.append_data(&mut header, name, bytes.as_slice())?;
     }

@@ -1,4 +1,4 @@
-//! What Portage reads: binhosts from binrepos.conf and PORTAGE_BINHOST, PKGDIR and the keyring for packages from make.conf.
+//! What Portage reads: binhosts from binrepos.conf and PORTAGE_BINHOST, PKGDIR, compression and the keyring for packages from make.conf.
 //!
 //! | what | where, later wins |
 //! |---|---|
@@ -36,6 +36,9 @@ pub const GLOBAL_CONFIG: &str = "/usr/share/portage/config";
 pub const DEFAULT_PKGDIR: &str = "/var/cache/binpkgs";
 /// Portage's keyring for packages unless `BINPKG_GPG_VERIFY_GPG_HOME` in make.conf says otherwise.
 pub const DEFAULT_GNUPG: &str = "/etc/portage/gnupg";
+
+/// BINPKG_COMPRESS where not even make.globals says it: what it says everywhere else.
+pub const DEFAULT_COMPRESSION: &str = "zstd";
 
 /// Where Portage's files are.
 #[derive(Debug, Clone)]
@@ -117,6 +120,8 @@ pub struct Portage {
     pub pkgdir: Said<PathBuf>,
     /// `BINPKG_GPG_VERIFY_GPG_HOME`.
     pub gnupg: Said<PathBuf>,
+    /// `BINPKG_COMPRESS`: how packages are compressed, and those decompressed whose names do not say it.
+    pub compression: Said<String>,
     /// Where FEATURES has `binpkg-request-signature`: emerge then takes no package without a signature, of whatever binhost.
     pub request_signature: Option<Origin>,
     /// What an administrator should know, one thing each.
@@ -155,8 +160,13 @@ fn read_all(places: &Places, files: &mut Files) -> Result<Portage, PortageError>
     };
     let pkgdir = path("PKGDIR", DEFAULT_PKGDIR);
     let gnupg = path("BINPKG_GPG_VERIFY_GPG_HOME", DEFAULT_GNUPG);
+    let compression = variables.get("BINPKG_COMPRESS");
+    let compression = Said {
+        value: compression.map_or(DEFAULT_COMPRESSION, |value| value.text.as_str()).to_owned(),
+        origin: compression.and_then(|value| value.origin.clone()),
+    };
     let request_signature = feature(&variables, "binpkg-request-signature");
-    Ok(Portage { binrepos, pkgdir, gnupg, request_signature, warnings })
+    Ok(Portage { binrepos, pkgdir, gnupg, compression, request_signature, warnings })
 }
 
 /// Where FEATURES switches this on. It is a list in which later words count, and `-*` takes back all before it.

@@ -2,7 +2,8 @@
 
 use super::super::{MetadataError, TarError};
 use super::sample::{
-    GPKG, VALUES, XPAK, compress, entry, gpkg, gpkg_with, header, member, metadata_tar, regular, tar, xpak_with,
+    GPKG, VALUES, XPAK, compress, entry, gpkg, gpkg_of, gpkg_with, header, member, metadata_tar, parts, regular, tar,
+    xpak_with,
 };
 use super::*;
 use tar::{EntryType, Header};
@@ -22,12 +23,25 @@ fn every_compression_of_portage_but_lzo() {
         let bytes = gpkg(extension);
         prove(&bytes, &entry(GPKG, &bytes)).unwrap();
     }
-    for extension in ["lzo", "Z", "zst.gz"] {
-        match fault(GPKG, &gpkg_with(extension, Vec::new())) {
-            VerifyError::Compression { extension: found } => assert_eq!(found, extension),
-            error => panic!("{error}"),
-        }
+    match fault(GPKG, &gpkg_with("lzo", b"lzo".to_vec())) {
+        VerifyError::Compression { extension } => assert_eq!(extension, "lzo"),
+        error => panic!("{error}"),
     }
+}
+
+#[test]
+fn members_without_a_compression_pass_only_where_portage_reads_them() {
+    let (raw_metadata, mut raw_image) = (gpkg(""), parts("gz", compress("gz", &metadata_tar(&VALUES))));
+    "image.tar".clone_into(&mut raw_image[2].0);
+    for bytes in [raw_metadata, gpkg_of(&raw_image)] {
+        let entry = entry(GPKG, &bytes);
+        let assurance = prove(&bytes, &entry).unwrap().assurance();
+        assert!(assurance.uncompressed && READER.admits(&assurance));
+        let zstd = Policy::digests_only();
+        assert!(matches!(prove_by(&bytes, &entry, &zstd), Err(VerifyError::Uncompressed)) && !zstd.admits(&assurance));
+    }
+    let bytes = gpkg("gz");
+    assert!(Policy::digests_only().admits(&prove(&bytes, &entry(GPKG, &bytes)).unwrap().assurance()));
 }
 
 /// The values with one other, for both formats.
@@ -80,33 +94,46 @@ fn values_that_are_not_taken() {
     for (path, bytes) in [(GPKG, gpkg_with("", metadata_tar(&twice))), (XPAK, xpak_with(&twice))] {
         assert!(matches!(fault(path, &bytes), VerifyError::Metadata(MetadataError::Twice(key)) if key == "PF"));
     }
-    // Values that nobody asks for may be anything.
-    let other = [&VALUES[..], &[("environment.bz2", &*long), ("environment.bz2", "")]].concat();
+    // Values that nobody asks for may be anything, but not twice where Portage unpacks them.
+    let other = [&VALUES[..], &[("environment.bz2", &*long)]].concat();
     for (path, bytes) in [(GPKG, gpkg_with("", metadata_tar(&other))), (XPAK, xpak_with(&other))] {
         prove(&bytes, &entry(path, &bytes)).unwrap();
     }
+    let twice = [&other[..], &[("environment.bz2", "")]].concat();
+    assert!(matches!(metadata_fault("", metadata_tar(&twice)), MetadataError::Twice(key) if key == "environment.bz2"));
 }
 
 #[test]
 fn a_metadata_tar_that_is_not_taken() {
     let plain = metadata_tar(&VALUES);
-    let directory = member(&header(Header::new_ustar(), "metadata", 0, EntryType::Directory), b"");
-    let bytes = gpkg_with("", [directory, plain.clone()].concat());
-    prove(&bytes, &entry(GPKG, &bytes)).unwrap();
-
-    let link = member(&header(Header::new_ustar(), "metadata/PF", 0, EntryType::Symlink), b"");
-    assert!(matches!(metadata_fault("", tar(&[link])), MetadataError::NotRegular(name) if name == "metadata/PF"));
+    for (name, kind) in [("metadata", EntryType::Directory), ("metadata/PF", EntryType::Symlink)] {
+        let other = member(&header(Header::new_ustar(), name, 0, kind), b"");
+        let fault = metadata_fault("", [other, plain.clone()].concat());
+        assert!(matches!(fault, MetadataError::NotRegular(found) if found == name));
+    }
     // Python finds the second PF, this program would not.
     for (head, kind) in [(Header::new_gnu(), EntryType::Directory), (Header::new_ustar(), EntryType::new(0))] {
         let hiding = member(&header(head, "metadata/x/", 1024, kind), &regular("metadata/PF", b"other-1"));
-        assert!(matches!(metadata_fault("", tar(&[hiding])), MetadataError::Tar(TarError::Directory)));
+        let fault = metadata_fault("", tar(&[hiding]));
+        assert!(matches!(fault, MetadataError::NotRegular(_) | MetadataError::Name(_)));
     }
+    // Portage up to 3.0.82 takes the first two for PF.
+    for name in ["metadata/./PF", "metadata/x/../PF", "./metadata/PF", "PF", "metadata/", "metadata/.."] {
+        let fault = metadata_fault("", [regular(name, b"other-1"), plain.clone()].concat());
+        assert!(matches!(fault, MetadataError::Name(found) if found == name));
+    }
+    let mut after = plain.clone();
+    *after.last_mut().unwrap() = 1;
+    assert!(matches!(metadata_fault("", after), MetadataError::AfterEnd));
+    let mut after = compress("gz", &plain);
+    after.extend(b"garbage after the compressed data");
+    assert!(matches!(metadata_fault("gz", after), MetadataError::Decompress(_)));
     assert!(matches!(metadata_fault("", vec![1; 512]), MetadataError::Tar(TarError::Magic)));
     let cut = plain[..plain.iter().rposition(|b| *b != 0).unwrap()].to_vec();
     for length in [100, 511, 513, cut.len() - 512, cut.len()] {
         assert!(matches!(metadata_fault("", cut[..length].to_vec()), MetadataError::Decompress(_)), "{length}");
     }
-    assert!(matches!(fault(GPKG, &gpkg_with("", Vec::new())), VerifyError::Identity { what: "CPV", .. }));
+    assert!(matches!(fault(GPKG, &gpkg_with("", vec![0; 1024])), VerifyError::Identity { what: "CPV", .. }));
 }
 
 #[test]
@@ -152,8 +179,7 @@ fn bombs_are_refused() {
     let large = header(Header::new_ustar(), "metadata/x", 33 << 20, EntryType::Regular);
     assert!(matches!(metadata_fault("", member(&large, b"")), MetadataError::TooLarge));
     // Many small members, each within bounds: 1 MiB of zeros, 40 times.
-    let one = regular("metadata/x", &vec![0; 1 << 20]);
-    let bomb: Vec<u8> = (0..40).flat_map(|_| one.iter().copied()).collect();
+    let bomb: Vec<u8> = (0..40).flat_map(|at| regular(&format!("metadata/{at}"), &vec![0; 1 << 20])).collect();
     for extension in ["gz", "bz2", "lz4"] {
         assert!(
             matches!(metadata_fault(extension, compress(extension, &bomb)), MetadataError::TooLarge),

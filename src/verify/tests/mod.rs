@@ -1,6 +1,10 @@
 //! What is proven and what is refused, seen from outside.
 
+#[allow(dead_code, reason = "shared with tests/it, each uses a part")]
+#[path = "../../../tests/it/harness/chance.rs"]
+mod chance;
 mod container;
+mod differential;
 #[allow(dead_code, reason = "shared with tests/it, each uses a part")]
 pub(super) mod gpg;
 mod hostile;
@@ -15,9 +19,12 @@ use std::io::Write;
 use super::{Policy, Receiver, Verified, VerifyError};
 use crate::index::Entry;
 
+/// That of a machine whose Portage reads members that are not compressed.
+const READER: Policy = Policy { keyring: None, uncompressed: true };
+
 /// Receives `bytes` in chunks.
 fn receive(bytes: &[u8], entry: &Entry, chunk: usize) -> Result<Verified, VerifyError> {
-    receive_by(bytes, entry, chunk, &Policy::DigestsOnly)
+    receive_by(bytes, entry, chunk, &READER)
 }
 
 fn receive_by(bytes: &[u8], entry: &Entry, chunk: usize, policy: &Policy) -> Result<Verified, VerifyError> {
@@ -30,7 +37,7 @@ fn receive_by(bytes: &[u8], entry: &Entry, chunk: usize, policy: &Policy) -> Res
 
 /// Receives `bytes`, and checks that proving them from the disk comes to the same.
 fn prove(bytes: &[u8], entry: &Entry) -> Result<Verified, VerifyError> {
-    prove_by(bytes, entry, &Policy::DigestsOnly)
+    prove_by(bytes, entry, &READER)
 }
 
 fn prove_by(bytes: &[u8], entry: &Entry, policy: &Policy) -> Result<Verified, VerifyError> {

@@ -101,7 +101,7 @@ fn more_bytes_are_refused_at_once_and_for_good() {
     let good = entry(GPKG, &bytes);
     let longer = [&bytes[..], b"x"].concat();
     assert!(matches!(prove(&longer, &good), Err(VerifyError::TooLong { .. })));
-    let mut receiver = Receiver::new(tempfile::tempfile().unwrap(), good, Policy::DigestsOnly);
+    let mut receiver = Receiver::new(tempfile::tempfile().unwrap(), good, READER);
     receiver.write(&bytes).unwrap();
     assert!(matches!(receiver.write(b"x"), Err(VerifyError::TooLong { .. })));
     assert_eq!(receiver.received(), bytes.len() as u64);
@@ -112,7 +112,7 @@ fn more_bytes_are_refused_at_once_and_for_good() {
 #[test]
 fn a_fault_of_the_container_is_seen_while_it_streams_and_a_restart_helps() {
     let bytes = gpkg("");
-    let mut receiver = Receiver::new(tempfile::tempfile().unwrap(), entry(GPKG, &bytes), Policy::DigestsOnly);
+    let mut receiver = Receiver::new(tempfile::tempfile().unwrap(), entry(GPKG, &bytes), READER);
     let page = [b"<html>404</html>".as_slice(), &[b' '; 600]].concat();
     assert!(matches!(receiver.write(&page), Err(VerifyError::Gpkg(_))));
     assert!(matches!(receiver.write(&bytes), Err(VerifyError::Refused)));
@@ -136,7 +136,7 @@ fn full_file(received: &[u8]) -> File {
 fn a_chunk_that_did_not_fit_can_be_written_again() {
     let bytes = gpkg("");
     let (first, second) = bytes.split_at(6000);
-    let mut receiver = Receiver::new(tempfile::tempfile().unwrap(), entry(GPKG, &bytes), Policy::DigestsOnly);
+    let mut receiver = Receiver::new(tempfile::tempfile().unwrap(), entry(GPKG, &bytes), READER);
     receiver.write(first).unwrap();
 
     let full = OpenOptions::new().read(true).write(true).open("/dev/full").unwrap();
@@ -161,7 +161,7 @@ fn a_file_that_cannot_be_read_is_not_the_packages_fault() {
         let entry = entry(path, &bytes);
         let directory = tempfile::tempdir().unwrap();
         let file = File::create(directory.path().join("write-only")).unwrap();
-        let mut receiver = Receiver::new(file, entry.clone(), Policy::DigestsOnly);
+        let mut receiver = Receiver::new(file, entry.clone(), READER);
         receiver.write(&bytes).unwrap();
         assert!(receiver.finish().unwrap_err().io_error().is_some());
         assert!(fault(path, b"not a package").io_error().is_none());

@@ -101,6 +101,9 @@ fn metadata() -> Vec<u8> {
 
 fn member(mut header: Header, name: &str, size: usize, kind: EntryType) -> Vec<u8> {
     header.set_path(name).unwrap();
+    header.set_mode(0o644);
+    header.set_uid(0);
+    header.set_gid(0);
     header.set_size(size as u64);
     header.set_entry_type(kind);
     header.set_cksum();
@@ -140,18 +143,17 @@ fn members(directory: &str, parts: &[(&str, Vec<u8>)]) -> Vec<Vec<u8>> {
     all
 }
 
-/// Members with GNU headers, names after themselves and sizes in base 256.
+/// Members with GNU headers and names before themselves.
 fn long_names() -> Vec<u8> {
     let directory = "d".repeat(120);
     let manifest = manifest_of(parts().iter().map(|(name, bytes)| (*name, bytes.as_slice()))).into_bytes();
     let mut all = Vec::new();
     for (name, bytes) in parts().into_iter().chain([("Manifest", manifest)]) {
         let long = format!("{directory}/{name}\0").into_bytes();
-        let mut head = Header::new_gnu();
-        head.as_old_mut().size = [0; 12];
         all.push(member(Header::new_gnu(), "././@LongLink", long.len(), EntryType::GNULongName));
         all.push(long);
-        let mut header = member(head, "cut", bytes.len(), EntryType::Regular);
+        let mut header =
+            member(Header::new_gnu(), &format!("{directory}/{name}")[..100], bytes.len(), EntryType::Regular);
         header.extend(&bytes);
         all.push(header);
         all.iter_mut().for_each(|part| part.resize(part.len().next_multiple_of(512), 0));
@@ -163,16 +165,16 @@ fn gpkg() -> Seeds {
     let with = |head: [u8; 4], bytes: Vec<u8>| [head.to_vec(), bytes].concat();
     let sound = tar(&members("hello-2.0-r1-3", &parts()));
     let mut signed = parts();
-    signed.push(("metadata.tar.gz.sig", b"-----BEGIN PGP SIGNATURE-----".to_vec()));
+    signed.push(("notes", b"an extra".to_vec()));
     signed.reverse();
-    let two = [parts(), vec![("image.tar", Vec::new())]].concat();
+    let two = [parts(), vec![("image.tar", b"another".to_vec())]].concat();
     let link = [members("p", &parts()), vec![member(Header::new_ustar(), "p/x", 0, EntryType::Symlink)]].concat();
     vec![
         ("seed-sound", with([0, 255, 255, 255], sound.clone())),
         ("seed-by-magic", with([1, 9, 63, 0], sound.clone())),
         ("seed-mended", with([6, 90, 91, 92], sound.clone())),
         ("seed-restarted", with([8, 255, 1, 90], sound.clone())),
-        ("seed-signed", with([6, 90, 90, 90], tar(&members("p", &signed)))),
+        ("seed-reversed", with([6, 90, 90, 90], tar(&members("p", &signed)))),
         ("seed-long-names", with([0, 90, 90, 90], long_names())),
         ("seed-two-images", with([4, 255, 90, 90], tar(&members("p", &two)))),
         ("seed-a-link", with([6, 255, 255, 255], tar(&link))),

@@ -8,6 +8,7 @@ use blake2::Blake2b512;
 use md5::{Digest as _, Md5};
 use sha1::Sha1;
 use sha2::Sha512;
+use tempfile::TempDir;
 
 use super::portage::test_environment;
 use super::{Gpg, Options, Origin, can_mount};
@@ -131,6 +132,8 @@ impl Members {
             let mut header = tar::Header::new_ustar();
             header.set_size(bytes.len() as u64);
             header.set_mode(0o644);
+            header.set_uid(0);
+            header.set_gid(0);
             header.set_entry_type(tar::EntryType::Regular);
             builder.append_data(&mut header, format!("{}/{name}", self.directory), bytes.as_slice()).unwrap();
         }
@@ -151,6 +154,20 @@ pub(crate) fn publish(origin: &Origin, header: &str, packages: &[Real]) {
         text += &format!("{stanza}\n\n");
     }
     origin.put_index(text.as_bytes());
+}
+
+/// The same in a directory, as an ordinary PKGDIR.
+pub(crate) fn pkgdir_of(header: &str, packages: &[Real]) -> TempDir {
+    let directory = TempDir::with_prefix("binhostfs-it.").unwrap();
+    let mut text = format!("{header}\n\n");
+    for Real { path, stanza, bytes } in packages {
+        let file = directory.path().join(path);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(&file, bytes).unwrap();
+        text += &format!("{stanza}\n\n");
+    }
+    fs::write(directory.path().join("Packages"), text).unwrap();
+    directory
 }
 
 pub(crate) fn with_keys(origin: &Origin, keyring: &Path) -> Options {

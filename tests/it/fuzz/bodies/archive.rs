@@ -15,6 +15,8 @@ pub fn regular(name: &str, bytes: &[u8]) -> Vec<u8> {
     let mut header = Header::new_ustar();
     header.set_path(name).expect("a short name");
     header.set_mode(0o644);
+    header.set_uid(0);
+    header.set_gid(0);
     header.set_size(bytes.len() as u64);
     header.set_entry_type(EntryType::Regular);
     header.set_cksum();

@@ -15,6 +15,8 @@ use super::file;
 
 /// Endings of a metadata tar, by the second byte of an input of `manifest`.
 const EXTENSIONS: [&str; 7] = ["", "gz", "bz2", "lz4", "lz", "xz", "zst"];
+/// That of a machine whose Portage reads members that are not compressed.
+const READER: Policy = Policy { keyring: None, uncompressed: true };
 /// Writes of the sizes that an input asks for; the rest comes at once, so that no input is slow.
 const MOST_WRITES: usize = 64;
 
@@ -128,7 +130,7 @@ fn judge(result: Result<Verified, VerifyError>, bytes: &[u8]) -> Result<(), Stri
 
 /// The only places, these two, that call what makes a [`Verified`].
 fn received(entry: &Entry, bytes: &[u8], chunks: &[u8], restarts: bool) -> Result<Verified, VerifyError> {
-    let mut receiver = Receiver::new(file(&[]), entry.clone(), Policy::DigestsOnly);
+    let mut receiver = Receiver::new(file(&[]), entry.clone(), READER);
     if restarts {
         // Whatever it says: it is forgotten.
         drop(receiver.write(bytes.get(bytes.len() / 3..).unwrap_or_default()));
@@ -145,7 +147,7 @@ fn received(entry: &Entry, bytes: &[u8], chunks: &[u8], restarts: bool) -> Resul
 }
 
 fn rechecked(file: File, entry: &Entry) -> Result<Verified, VerifyError> {
-    recheck(file, entry.clone(), &Policy::DigestsOnly)
+    recheck(file, entry.clone(), &READER)
 }
 
 /// The `tar` crate finds every member in the Manifest, with its digest.
