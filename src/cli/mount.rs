@@ -199,6 +199,7 @@ pub(super) fn run(arguments: MountArguments, words: Vec<OsString>) -> ExitCode {
     }
     super::panic::log_them();
     let program = program(words);
+    daemon::confine();
     if arguments.supervise {
         return supervise(&program, &raw);
     }
@@ -211,7 +212,6 @@ pub(super) fn run(arguments: MountArguments, words: Vec<OsString>) -> ExitCode {
         }
     };
     let kept = daemon::fitting(kept, &config);
-    daemon::heed_limits();
     let runtime = match runtime(2) {
         Ok(runtime) => runtime,
         Err(error) => return fail(1, format_args!("starting threads: {error}")),

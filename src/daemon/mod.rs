@@ -6,6 +6,7 @@
 //! Not its job: the command line.
 
 mod anchors;
+mod confinement;
 mod desk;
 mod errands;
 mod explain;
@@ -47,11 +48,11 @@ use crate::control::{
 use crate::fetch::Fetcher;
 use crate::fuse::{Begun, Kept, KeptDescriptors, Mount, Operations};
 use crate::index::Atom;
-pub use crate::local::heed_limits;
 use crate::metrics::Metrics;
 use crate::store::{Limits, Store};
 pub use crate::verify::KeyringError;
 use crate::verify::{Keyring, Policy};
+pub use confinement::confine;
 pub use handover::{Program, fitting, give_up, kept, take_up};
 pub use supervise::supervise;
 pub use watchdog::{PROBE, probe};

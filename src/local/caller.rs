@@ -102,23 +102,6 @@ fn identify(uid: u32, gid: u32) {
     }
 }
 
-/// Gives up CAP_SYS_RESOURCE, with which no quota holds and all of a file system can be used up, for this thread and those that
-/// it starts. To be called before there are any.
-pub fn heed_limits() {
-    use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
-    let given_up = capabilities(None).and_then(|mut sets| {
-        if !(sets.effective | sets.permitted).contains(CapabilitySet::SYS_RESOURCE) {
-            return Ok(());
-        }
-        sets.effective.remove(CapabilitySet::SYS_RESOURCE);
-        sets.permitted.remove(CapabilitySet::SYS_RESOURCE);
-        set_capabilities(None, sets)
-    });
-    if let Err(error) = given_up {
-        tracing::warn!(%error, "CAP_SYS_RESOURCE cannot be given up: quotas do not hold for what is written through the mount");
-    }
-}
-
 /// The kernel has taken the caller's umask off already: that of the daemon must not count as well. From here on, this thread has
 /// one of its own.
 pub(super) fn without_umask() {

@@ -40,7 +40,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 pub use beneath::{COMPRESSED, NoPackages, Prepared, is_own};
-pub use caller::{Caller, heed_limits};
+pub use caller::Caller;
 pub use lower::{Name, generation_of};
 pub use operations::{Change, Replace};
 pub use pickup::is_package;

@@ -17,6 +17,7 @@ mod anchors;
 mod atoms;
 mod cache;
 mod check_config;
+mod confinement;
 mod containers;
 mod crash;
 mod demo;

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, symlink};
 
+use crate::confinement::assert_confined;
 use crate::harness::eventually;
 use crate::harness::machine::Machine;
 
@@ -73,6 +74,8 @@ fn the_service_starts_reloads_restarts_and_stops() {
     // It has returned when the mount is of use: no waiting here.
     assert_serves(&machine);
     assert!(machine.succeed(&["binhostfs", "status"]).contains(PKGDIR));
+    let daemon = processes(&machine)[1].clone();
+    assert_confined(&machine.succeed(&["cat", &format!("/proc/{daemon}/status")]));
     assert_eq!(machine.succeed(&["stat", "--format=%a", "/var/cache/binhostfs"]), "700");
     assert_eq!(machine.succeed(&["stat", "--format=%a", "/var/log/binhostfs.log"]), "640");
 

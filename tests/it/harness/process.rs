@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -295,12 +295,17 @@ impl Mounted {
 
     /// Waits for the daemon to end; its exit code. Fails when it does not end.
     pub(crate) fn wait(&mut self) -> Option<i32> {
+        self.child.is_some().then(|| self.ended().code()).flatten()
+    }
+
+    /// Waits for the daemon to end; how it did. Fails when it does not end.
+    pub(crate) fn ended(&mut self) -> ExitStatus {
         let start = Instant::now();
-        let child = self.child.as_mut()?;
+        let child = self.child.as_mut().unwrap();
         loop {
             if let Some(status) = child.try_wait().unwrap() {
                 self.child = None;
-                return status.code();
+                return status;
             }
             assert!(start.elapsed().as_secs() < 20, "the daemon does not stop:\n{}", self.log());
             std::thread::sleep(Duration::from_millis(20));
