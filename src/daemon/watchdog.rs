@@ -29,16 +29,19 @@ pub(super) fn start(config: &MountConfig) {
     }
 }
 
-/// Three times within the limit: one answer may come late.
+/// Three times within the limit: one answer may come late. Not at once: whoever asks keeps the mount busy, and somebody may be
+/// about to unmount what has just been mounted.
 fn watch(config: &MountConfig, runtime: &tokio::runtime::Handle, limit: Duration) {
     let pause = limit / 3;
+    let mut begun = Instant::now();
+    systemd::tell(vec![NotifyState::Watchdog]);
     loop {
-        let begun = Instant::now();
+        std::thread::sleep(pause.saturating_sub(begun.elapsed()));
+        begun = Instant::now();
         match check(config, runtime, limit) {
             Ok(()) => systemd::tell(vec![NotifyState::Watchdog]),
             Err(reason) => tracing::error!("the service hangs: {reason}"),
         }
-        std::thread::sleep(pause.saturating_sub(begun.elapsed()));
     }
 }
 
