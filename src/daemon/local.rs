@@ -10,7 +10,7 @@ use super::files::blocking;
 use super::state::{Shared, give_memory_back};
 use crate::config::{MountConfig, Writes};
 use crate::fuse::{Front, Kept};
-use crate::local::Layer;
+use crate::local::{Layer, sees_callers};
 use crate::store::Store;
 use crate::tree::Tree;
 
@@ -41,6 +41,12 @@ pub(super) async fn open(
     let (path, namespace) = (config.mountpoint.clone(), config.namespace.clone());
     let scratch = store.directory().join("generations");
     let read_only = config.writes == Writes::Refused;
+    if !sees_callers() {
+        tracing::warn!(
+            "root has no more rights beneath the mount than owners, groups and modes give it: to see which capabilities a \
+             caller has takes CAP_SYS_PTRACE, and the /proc of this pid namespace"
+        );
+    }
     blocking(move || {
         let layer = match beneath {
             Some(beneath) => Layer::resume(beneath, read_only),

@@ -6,6 +6,7 @@
 //! | `stat` | attributes, and the numbers that files are known by |
 //! | `known` | number -> paths, for what the kernel remembers |
 //! | `caller` | doing something as whoever asked |
+//! | `disguise` | the rights of somebody else for a while |
 //! | `searchable` | directories that everybody may search, for a second |
 //! | `operations` | what can be done with files and directories |
 //! | `sticky` | whether a name may be taken away |
@@ -26,6 +27,7 @@
 
 mod beneath;
 mod caller;
+mod disguise;
 mod known;
 mod lower;
 mod operations;
@@ -40,7 +42,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 pub use beneath::{COMPRESSED, NoPackages, Prepared, is_own};
-pub use caller::Caller;
+pub use caller::{Caller, sees_callers};
 pub use lower::{Name, generation_of};
 pub use operations::{Change, Replace};
 pub use pickup::is_package;

@@ -3,7 +3,7 @@
 use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
@@ -105,6 +105,19 @@ impl Layer {
             rustix::fs::ftruncate(&asked, 0)?;
         }
         self.for_all_opens(path, asked)
+    }
+
+    /// Whether the caller may open with `flags` what is open, and has no name any more.
+    ///
+    /// # Errors
+    /// EROFS, or of open(2).
+    pub fn may_open_again(&self, caller: Caller, file: &File, flags: OFlags) -> Result<(), Errno> {
+        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let flags = (flags & OFlags::ACCMODE) | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        if self.read_only && flags.intersects(OFlags::WRONLY | OFlags::RDWR) {
+            return Err(Errno::ROFS);
+        }
+        caller.act(|| rustix::fs::open(path, flags, Mode::empty())).map(drop)
     }
 
     /// Writes a directory's names to the disk.

@@ -13,7 +13,7 @@ use crate::harness::{Act, Mounted, Options, Origin, Package, can_mount, eventual
 
 /// How a container is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(crate) enum Kind {
     /// `unshare -Urm`: all is shared but what is mounted.
     Unshare,
     Bubblewrap,
@@ -26,16 +26,16 @@ enum Kind {
 const KINDS: [Kind; 5] = [Kind::Unshare, Kind::Bubblewrap, Kind::Nspawn, Kind::Podman, Kind::PodmanMapped];
 
 /// A place for containers, with a root file system for those that bring none; cleared when dropped.
-struct Host {
+pub(crate) struct Host {
     place: TempDir,
     rootfs: PathBuf,
     /// What podman's containers may write to.
-    writable: Option<PathBuf>,
+    pub(crate) writable: Option<PathBuf>,
 }
 
 impl Host {
     /// `None`: skipped, loudly.
-    fn new(suite: &str) -> Option<Self> {
+    pub(crate) fn new(suite: &str) -> Option<Self> {
         let programs = ["podman", "runc", "bwrap", "systemd-nspawn", "unshare"];
         let there = |program: &&str| Command::new(program).arg("--version").stdout(Stdio::null()).status().is_ok();
         let lacking: Vec<&str> = programs.into_iter().filter(|program| !there(program)).collect();
@@ -65,6 +65,11 @@ impl Host {
 
     /// A command in a container that has each of `binds` where the host has it.
     fn command(&self, kind: Kind, binds: &[&Path], words: &[&str]) -> Command {
+        self.command_with(kind, &[], binds, words)
+    }
+
+    /// The same with `options` of podman's, or whichever it is.
+    pub(crate) fn command_with(&self, kind: Kind, options: &[&str], binds: &[&Path], words: &[&str]) -> Command {
         let mut command = match kind {
             Kind::Unshare => Command::new("unshare"),
             Kind::Bubblewrap => Command::new("bwrap"),
@@ -105,6 +110,7 @@ impl Host {
         if kind == Kind::PodmanMapped {
             command.args(["--uidmap", "0:100000:65536", "--gidmap", "0:100000:65536"]);
         }
+        command.args(options);
         for path in binds {
             let mode = if self.writable.as_deref() == Some(path) { "rw" } else { "ro" };
             let path = path.display();

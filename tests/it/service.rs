@@ -282,6 +282,7 @@ fn with_the_units_rights_local_files_are_whose_they_are() {
         let script = format!(
             "set -e; mkdir -p {directory}; chgrp 4321 {directory}; chmod 2777 {directory}; cd {directory}
              setpriv --reuid=65534 --regid=1234 --clear-groups sh -c 'umask 0; echo one > own; ! chown 0 own 2> /dev/null'
+             setpriv --bounding-set -all sh -c 'echo zero > zero && rm zero && ! chmod 600 own 2> /dev/null'
              echo two > given; chown 65534:1234 given; chmod 600 given; echo too >> given; chmod 644 given; stat -c '%n %u %g %a' . own given"
         );
         assert_eq!(machine.succeed(&["sh", "-c", &script]), ". 0 4321 2777\nown 65534 4321 666\ngiven 65534 1234 644");

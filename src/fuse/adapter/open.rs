@@ -53,8 +53,11 @@ pub(super) fn open(shared: &Arc<Shared>, caller: Caller, inode: Inode, flags: Op
         }
         Ok(Place::Directory(_)) => Err(FsError::IsADirectory),
         // Without a name any more, and open elsewhere: through /proc.
-        Err(error) => match shared.handles.file(inode).filter(|_| local::is_number(inode.0) && caller.uid == 0) {
-            Some(file) => return shared.answer_open(inode, &file, None, writes, reply),
+        Err(error) => match shared.handles.file(inode).filter(|_| local::is_number(inode.0)) {
+            Some(file) => match shared.operations.layer().may_open_again(caller, &file, flags) {
+                Ok(()) => return shared.answer_open(inode, &file, None, writes, reply),
+                Err(error) => Err(error.into()),
+            },
             None => Err(error),
         },
     };

@@ -28,7 +28,7 @@ pub(super) fn failed(timed: &mut Timed, error: &FsError) -> Errno {
 }
 
 pub(super) fn caller(request: &Request) -> Caller {
-    Caller { uid: request.uid(), gid: request.gid(), pid: request.pid() }
+    Caller::of_thread(request.pid(), (request.uid(), request.gid()))
 }
 
 /// FUSE_UNIQUE_RESEND: the bit of a request's number that says that it was sent before. Source: linux/fuse.h.

@@ -9,6 +9,7 @@ mod names;
 mod portage;
 mod resent;
 mod rights;
+mod root;
 mod trouble;
 
 use std::collections::BTreeMap;
