@@ -97,12 +97,13 @@ impl<'a> BodyStream<'a> {
         }
     }
 
-    /// What was received proved wrong. `true`: the stream begins anew (a spliced body once more from the same URL, else from
+    /// What was received proved wrong. `true`: the stream begins anew (after a spliced body whole from the same URL, else from
     /// another one), the next event is [`Event::Restart`]. `false`: there is nothing left to try.
     pub fn reject(&mut self) -> bool {
         self.close();
-        // Of a spliced one nobody knows whose part was wrong.
-        if !std::mem::take(&mut self.spliced) {
+        if std::mem::take(&mut self.spliced) {
+            self.candidates.spliced_wrong();
+        } else {
             self.upstream.note_wrong(self.slot(), &self.source());
             self.candidates.give_up_current();
         }
@@ -182,7 +183,7 @@ impl<'a> BodyStream<'a> {
             self.upstream.note_answer(self.slot(), began.elapsed());
             return Ok(self.restarted());
         }
-        let part = self.part.as_ref().filter(|_| self.received > 0);
+        let part = self.part.as_ref().filter(|_| self.received > 0 && !self.candidates.must_send_whole());
         let validator = part.filter(|part| part.url == url).and_then(|part| part.validator.as_deref());
         // Without a validator, or from another URL, only the digests at the end tell whether the parts fit.
         let resume = part.is_some_and(|part| part.url != url) || validator.is_some();
@@ -211,6 +212,7 @@ impl<'a> BodyStream<'a> {
         }
         self.upstream.metrics.resumes.increase();
         self.spliced = true;
+        self.candidates.contributes();
         self.connection = Connection::Http(answer);
         Ok(())
     }
@@ -219,6 +221,7 @@ impl<'a> BodyStream<'a> {
     fn restarted(&mut self) -> Option<Event> {
         let had_some = std::mem::take(&mut self.received) > 0;
         self.spliced = false;
+        self.candidates.began();
         had_some.then_some(Event::Restart)
     }
 

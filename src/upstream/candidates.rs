@@ -2,6 +2,9 @@
 //!
 //! The best standing first, then the fewest tries, then the order of `mirrors`. Tries are bounded for each URL, and so is how
 //! often one is left for being slow; what lacks the file, or had it wrong, is not asked for it again.
+//!
+//! A body that is put together from several connections may prove wrong once for each URL that it came from. From then on the
+//! URL is asked for the whole file only, and once: a server that breaks off and lies about the rest could go on for ever.
 
 use std::time::{Duration, Instant};
 
@@ -20,6 +23,10 @@ pub(super) struct Candidate {
     /// Without progress in between.
     tries: u32,
     gone: bool,
+    /// Bytes of the body so far came from it.
+    contributed: bool,
+    /// It is asked for the whole file, and given up when that fails.
+    whole: bool,
     /// It was left because it was slow: its rate then, bytes/s.
     slow: Option<f64>,
     /// Why it failed the last time.
@@ -28,7 +35,7 @@ pub(super) struct Candidate {
 
 impl Candidate {
     pub(super) fn new(slot: Slot, url: Url) -> Self {
-        Self { slot, url, tries: 0, gone: false, slow: None, error: None }
+        Self { slot, url, tries: 0, gone: false, contributed: false, whole: false, slow: None, error: None }
     }
 
     fn is_left(&self) -> bool {
@@ -125,6 +132,7 @@ impl Candidates {
             candidate.slow = Some(rate as f64);
         } else {
             candidate.tries += 1;
+            candidate.gone |= candidate.whole;
             candidate.error = Some(error);
         }
         candidate.gone |= verdict == Verdict::Gone;
@@ -144,6 +152,31 @@ impl Candidates {
     pub(super) fn give_up_current(&mut self) {
         if let Some(candidate) = self.current.take().and_then(|at| self.all.get_mut(at)) {
             candidate.gone = true;
+        }
+    }
+
+    /// A body begins at its first byte, from the one that is asked now.
+    pub(super) fn began(&mut self) {
+        self.all.iter_mut().for_each(|candidate| candidate.contributed = false);
+        self.contributes();
+    }
+
+    /// The one that is asked now adds to the body.
+    pub(super) fn contributes(&mut self) {
+        if let Some(candidate) = self.current.and_then(|at| self.all.get_mut(at)) {
+            candidate.contributed = true;
+        }
+    }
+
+    /// Whether the one that is asked now may only be asked for the whole file.
+    pub(super) fn must_send_whole(&self) -> bool {
+        self.current().is_some_and(|candidate| candidate.whole)
+    }
+
+    /// The body came over several connections and proved wrong, which nobody can tell whose fault was.
+    pub(super) fn spliced_wrong(&mut self) {
+        for candidate in self.all.iter_mut().filter(|candidate| candidate.contributed) {
+            candidate.whole = true;
         }
     }
 
@@ -273,6 +306,32 @@ mod tests {
         assert_eq!(scene.1.patience(&scene.0, scene.2), STALL_TIMEOUT);
         let mut alone = Scene(scene.0, next, scene.2);
         assert_eq!(alone.choose(), Some(0));
+    }
+
+    #[test]
+    fn what_took_part_in_a_wrong_body_gets_one_try_for_the_whole() {
+        let mut scene = Scene::new(3);
+        assert_eq!(scene.choose(), Some(0));
+        scene.1.began();
+        scene.stall();
+        assert_eq!(scene.choose(), Some(1));
+        scene.1.contributes();
+        scene.1.spliced_wrong();
+        scene.1.begin_anew();
+        let mut asked = Vec::new();
+        while let Some(slot) = scene.choose() {
+            asked.push((slot, scene.1.must_send_whole()));
+            // Progress before the break renews the tries of a URL, but not of one that may only send the whole.
+            scene.1.began();
+            if asked.len() < 5 {
+                scene.1.progressed();
+            }
+            scene.stall();
+        }
+        let of = |wanted: Slot| asked.iter().filter(move |(slot, _)| *slot == wanted).map(|(_, whole)| *whole);
+        assert_eq!(asked[0], (1, true), "the one that was asked last");
+        assert!(of(0).eq([true]) && of(1).eq([true]), "{asked:?}");
+        assert!(of(2).count() >= ATTEMPTS as usize && of(2).all(|whole| !whole), "{asked:?}");
     }
 
     #[test]

@@ -194,6 +194,54 @@ fn faults_that_pass_are_not_seen() {
     all_are_kept(&mounted, packages.len());
 }
 
+/// Like [`fails`], but does not wait for an open that never ends.
+fn fails_soon(mounted: &Mounted, package: &Package) {
+    let (tell, told) = std::sync::mpsc::channel();
+    let path = mounted.path(&package.path);
+    // It ends with the mount, too.
+    std::thread::spawn(move || tell.send(open(&path).0.err()));
+    assert_eq!(told.recv_timeout(AT_ONCE), Ok(Some(Some(libc::EIO))));
+    let said = mounted.reason(&package.path).unwrap();
+    assert!(said.contains("end of file"), "{said}");
+}
+
+/// A server that breaks off and then sends other bytes as the rest could keep a download going for ever.
+#[test]
+fn a_lie_about_the_rest_is_believed_once_for_each_url() {
+    if !can_mount() {
+        return;
+    }
+    let [package, healed] = ["lying-1", "healed-1"].map(|pf| Package::new(pf, PAYLOAD));
+    let ranges = |origin: &Origin, package: &Package| {
+        origin.asked(&package.path).iter().map(|asked| asked.range.is_some()).collect::<Vec<_>>()
+    };
+    let origin = || Origin::with(&[package.clone(), healed.clone()]);
+    let lying = Act::LyingRange(MIDDLE);
+
+    let alone = origin();
+    alone.script(&package.path, [lying.clone()]);
+    alone.script(&healed.path, [lying.clone(), lying.clone(), Act::Serve]);
+    let mounted = Options::new(alone.url()).mount();
+    fails_soon(&mounted, &package);
+    // The part that was sent, the lie, and the whole once more.
+    assert_eq!(ranges(&alone, &package), [false, true, false]);
+    assert!(open(&mounted.path(&healed.path)).0.is_ok_and(|read| read == healed.bytes));
+    assert_eq!(ranges(&alone, &healed), [false, true, false]);
+    // It is a fault of the connection as long as nobody has sent a whole file that is wrong.
+    assert!(mounted.listing().contains(&package.path));
+
+    let (first, second) = (origin(), origin());
+    let mounted = Options::new(first.url()).with(["--mirror", &second.url()]).mount();
+    first.script(&package.path, [lying.clone()]);
+    second.script(&package.path, [lying.clone()]);
+    fails_soon(&mounted, &package);
+    assert_eq!((ranges(&first, &package), ranges(&second, &package)), (vec![false; 2], vec![true, false]));
+    // One that does not lie delivers all the same.
+    first.script(&healed.path, [lying]);
+    second.script(&healed.path, [Act::LyingRange(MIDDLE), Act::Serve]);
+    assert!(open(&mounted.path(&healed.path)).0.is_ok_and(|read| read == healed.bytes));
+}
+
 /// The index and the bytes agree, and the bytes are still not the package.
 #[test]
 fn right_digests_do_not_make_a_package() {

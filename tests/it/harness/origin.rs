@@ -38,6 +38,8 @@ pub(crate) enum Act {
     Redirect(String),
     /// A range answered with another range than the one asked for.
     WrongRange,
+    /// Like `CloseAt`; a range is answered as it was asked for, with other bytes than the file's.
+    LyingRange(usize),
     /// These bytes instead of the file, with status 200.
     Instead(Vec<u8>),
 }
@@ -334,6 +336,15 @@ fn perform(mut stream: &TcpStream, request: &Request, act: &Act, file: &[u8], sh
                 stream.write_all(&file[from..])?;
             }
             None => return serve_file(stream, request, file),
+        },
+        Act::LyingRange(at) => match request.range {
+            Some(from) => {
+                let lie: Vec<u8> = file[from..].iter().map(|byte| !byte).collect();
+                let range = format!("content-range: bytes {from}-{}/{}\r\n", file.len() - 1, file.len());
+                stream.write_all(head("206 Partial Content", lie.len(), &range).as_bytes())?;
+                stream.write_all(&lie)?;
+            }
+            None => return perform(stream, request, &Act::CloseAt(*at), file, shared),
         },
         Act::Instead(bytes) => {
             stream.write_all(head("200 OK", bytes.len(), "").as_bytes())?;
