@@ -8,6 +8,7 @@
 //! | [`config`] | command line, own file and Portage's files -> one validated configuration |
 //! | [`index`] | parse, query and render `Packages` |
 //! | [`verify`] | prove that bytes are the package that the index names |
+//! | [`portage`] | Portage's own files and state: installed packages |
 //! | [`policy`] | which entries of which binhost are shown, and how |
 //! | [`tree`] | an immutable snapshot of names, inodes and attributes |
 //! | [`upstream`] | bytes of a binhost: mirrors, retries, resume, conditional requests |
@@ -29,6 +30,7 @@ pub mod index;
 pub mod local;
 pub mod metrics;
 pub mod policy;
+pub mod portage;
 pub mod store;
 pub mod tree;
 pub mod upstream;

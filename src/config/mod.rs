@@ -282,8 +282,6 @@ pub struct MountConfig {
     pub write_budget: ByteSize,
     /// Packages that are not in the cache, which programs without a merge plan may open in a while; 0: any number.
     pub mass_read: u32,
-    /// Where Portage notes what is installed on this host.
-    pub vdb: PathBuf,
     /// Mean interval between refreshes of the index.
     pub refresh: Duration,
     /// Path of the control socket.

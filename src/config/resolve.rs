@@ -177,7 +177,6 @@ impl Resolver<'_> {
                 DEFAULT_MASS_READ,
                 any_number,
             ),
-            vdb: self.found.places.vdb(),
             refresh: self.value("refresh", &raw.refresh, "--refresh", &own.refresh, DEFAULT_REFRESH, span),
             passthrough: self.value(
                 "passthrough",

@@ -192,8 +192,8 @@ impl Daemon {
         let resumed = kept.as_ref().filter(|kept| !kept.is_new());
         let beneath = resumed.map(local::beneath).transpose()?;
         let front = Arc::new(local::open(&config, &store, sources.first().await?, beneath).await?);
-        let (shown, vdb) = (Arc::clone(front.snapshots()), config.vdb.clone());
-        store.rank_by(move |store| merged::ranks(&vdb, &shown, store));
+        let (shown, root) = (Arc::clone(front.snapshots()), config.portage_root.clone());
+        store.rank_by(move |store| merged::ranks(&root, &shown, store));
         let operations = Operations::new(Arc::clone(&front), Arc::clone(&fetcher), config.prefetch);
         let mount = Mount::new(&config, operations, Arc::clone(&metrics), kept)?;
         match mount.begun() {

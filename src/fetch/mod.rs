@@ -26,7 +26,6 @@ mod flight;
 mod guard;
 mod held;
 mod idle;
-mod installed;
 mod opener;
 mod origin;
 mod plan;

@@ -14,10 +14,10 @@ use std::time::SystemTime;
 
 use rustix::fs::{Mode, OFlags};
 
-use super::installed::{self, Installed};
 use super::plan::{self, PlanError};
 use super::{Fetcher, Wanted};
 use crate::index::{Atom, Entry, Stanza, Version, View};
+use crate::portage::{InstalledPackage, InstalledPackages};
 
 /// What is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,8 +73,9 @@ impl Fetcher {
         let (rows, missing) = match wish {
             Wish::Atoms(atoms) => matching(view, atoms)?,
             Wish::World => {
-                let installed =
-                    installed::read(root).map_err(|source| WishError::Installed { root: root.to_owned(), source })?;
+                let installed = InstalledPackages::open(root)
+                    .and_then(|database| database.all())
+                    .map_err(|source| WishError::Installed { root: root.to_owned(), source })?;
                 (upgrades(view, &installed)?, Vec::new())
             }
             Wish::Plan => planned(view, root)
@@ -106,8 +107,8 @@ fn matching(view: &View, atoms: &[Atom]) -> io::Result<Found> {
     Ok((best.rows(), unmatched.map(|(atom, _)| (atom.to_string(), why.to_owned())).collect()))
 }
 
-fn upgrades(view: &View, installed: &[Installed]) -> io::Result<Vec<u32>> {
-    let mut by_slot: HashMap<(&str, &str), &Installed> = HashMap::new();
+fn upgrades(view: &View, installed: &[InstalledPackage]) -> io::Result<Vec<u32>> {
+    let mut by_slot: HashMap<(&str, &str), &InstalledPackage> = HashMap::new();
     for package in installed {
         let place = by_slot.entry((package.cpv.cp(), &package.slot)).or_insert(package);
         if package.cpv.version() > place.cpv.version() {
@@ -154,7 +155,7 @@ fn slot(stanza: &Stanza) -> &str {
 }
 
 /// Whether it was built with the USE flags of what is installed, as far as the package has them.
-fn same_flags(stanza: &Stanza, installed: &Installed) -> bool {
+fn same_flags(stanza: &Stanza, installed: &InstalledPackage) -> bool {
     let on: Vec<&str> = stanza.get("USE").unwrap_or_default().split_whitespace().collect();
     let known = stanza.get("IUSE").unwrap_or_default().split_whitespace();
     let mut known = known.map(|flag| flag.trim_start_matches(['+', '-']));
@@ -202,7 +203,7 @@ impl Candidate {
     }
 
     /// Whether it is newer than what is installed: its version, or, of what was installed from a package, its build.
-    fn replaces(&self, installed: &Installed) -> bool {
+    fn replaces(&self, installed: &InstalledPackage) -> bool {
         match Version::parse(&self.version).cmp(&Some(installed.cpv.version())) {
             Ordering::Greater => true,
             Ordering::Less => false,
@@ -232,10 +233,10 @@ mod tests {
         View::whole(OriginId(0), Arc::new(Index::parse(file).unwrap()))
     }
 
-    fn installed(cpv: &str, slot: &str, build: Option<(u64, u64)>) -> Installed {
+    fn installed(cpv: &str, slot: &str, build: Option<(u64, u64)>) -> InstalledPackage {
         let (build_id, build_time) = build.unzip();
         let cpv = Cpv::parse(cpv).unwrap();
-        Installed { cpv, slot: slot.to_owned(), flags: vec!["nls".to_owned()], build_id, build_time }
+        InstalledPackage { cpv, slot: slot.to_owned(), flags: vec!["nls".to_owned()], build_id, build_time }
     }
 
     #[test]

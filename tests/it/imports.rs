@@ -5,16 +5,18 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A module and what it may import of the others.
-const ALLOWED: [(&str, &[&str]); 14] = [
+const ALLOWED: [(&str, &[&str]); 15] = [
     ("metrics", &[]),
     ("config", &["index"]),
     ("index", &[]),
+    // `index` for the CPV.
+    ("portage", &["index"]),
     ("verify", &["index"]),
     ("policy", &["config", "index"]),
     ("tree", &["index"]),
     ("upstream", &["config", "metrics"]),
     ("store", &["config", "index", "verify", "metrics"]),
-    ("fetch", &["config", "index", "upstream", "verify", "store", "metrics"]),
+    ("fetch", &["config", "index", "portage", "upstream", "verify", "store", "metrics"]),
     // It reads the metadata of packages that nobody indexed as `verify` does.
     ("local", &["index", "verify"]),
     // `verify` for the names of those who signed.
@@ -23,8 +25,8 @@ const ALLOWED: [(&str, &[&str]); 14] = [
     (
         "daemon",
         &[
-            "config", "control", "fetch", "fuse", "index", "local", "metrics", "policy", "store", "tree", "upstream",
-            "verify",
+            "config", "control", "fetch", "fuse", "index", "local", "metrics", "policy", "portage", "store", "tree",
+            "upstream", "verify",
         ],
     ),
     ("cli", &["config", "control", "daemon", "index"]),

@@ -32,6 +32,7 @@ mod handover;
 mod harness;
 mod imports;
 mod install;
+mod installed_packages;
 mod life;
 mod local;
 mod mirrors;

@@ -384,15 +384,18 @@ fn a_hostile_database_does_nothing_worse_than_no_prefetch() {
     assert_eq!(succeeds(&mounted, &["--world"]), "there is nothing to fetch\n");
 }
 
-/// Portage's own database, as the real emerge has left it.
-#[test]
-fn the_upgrade_of_a_real_emerge_is_here_already() {
+/// Portage's own database, as the real emerge has left it, or as `emaint` has packed it afterwards.
+fn the_upgrade_is_here_already(emaint: &[&str]) {
     let Some(binhost) = portage::binhost("gpkg-multi") else { return };
     let nginx = Nginx::serve(&binhost);
     let place = TempDir::with_prefix("binhostfs-it.").unwrap();
     let before = Options::new(nginx.url()).mount_in(place);
     let emerge = Emerge::from(before.mountpoint());
     emerge.succeed(["=app-misc/hello-1.0"]);
+    if !emaint.is_empty() {
+        emerge.emaint(emaint);
+        assert!(!emerge.path("var/db/pkg/app-misc/hello-1.0/SLOT").exists());
+    }
     let root = emerge.path("");
     let mounted =
         Options::new(nginx.url()).with(["--portage-root", root.to_str().unwrap()]).mount_in(before.into_place());
@@ -405,4 +408,14 @@ fn the_upgrade_of_a_real_emerge_is_here_already() {
     assert_eq!(emerge.says("usr/bin/hello"), "hello-2.0-r1", "{output}");
     assert_eq!(nginx.fetched(), fetched);
     assert_eq!(mounted.counter("misses"), 0);
+}
+
+#[test]
+fn the_upgrade_of_a_real_emerge_is_here_already() {
+    the_upgrade_is_here_already(&[]);
+}
+
+#[test]
+fn the_upgrade_is_here_already_with_a_consolidated_database() {
+    the_upgrade_is_here_already(&["vdb", "--fix", "--delete-individual-files"]);
 }

@@ -70,12 +70,6 @@ impl Places {
     pub fn make_conf(&self) -> PathBuf {
         self.config_root.join("etc/portage/make.conf")
     }
-
-    /// What is installed, where the host's ROOT is the root that its configuration is below.
-    #[must_use]
-    pub fn vdb(&self) -> PathBuf {
-        self.config_root.join("var/db/pkg")
-    }
 }
 
 /// What Portage cannot read, and emerge stops at.

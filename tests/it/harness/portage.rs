@@ -161,7 +161,7 @@ impl Emerge {
 
     /// The same ROOT as another's.
     pub(crate) fn into_root_of(mut self, other: &Self) -> Self {
-        self.shared_root = Some(other.root.path().to_owned());
+        self.shared_root = Some(other.path(""));
         self
     }
 
@@ -203,17 +203,23 @@ impl Emerge {
         output.lines().filter_map(line).collect()
     }
 
-    /// What Portage's Python says to a script with one argument, in the same configuration.
+    /// What Portage's Python says to a script with one argument, in the same configuration and ROOT.
     pub(crate) fn python(&self, script: &str, argument: &str) -> String {
         let file = self.path("script.py");
         fs::write(&file, script).unwrap();
         // In emerge's place.
         let wrapper = format!("python {} {argument} --", file.display());
-        let mut instead = Self::from(self.pkgdir.clone()).with("WRAP", &wrapper);
+        let mut instead = Self::from(self.pkgdir.clone()).into_root_of(self).with("WRAP", &wrapper);
         instead.variables.extend(self.variables.iter().cloned());
         let Ended { code, output } = instead.run(["-p"]);
         assert_eq!(code, Some(0), "{output}");
         output
+    }
+
+    /// Portage's `emaint`, with what is installed below ROOT.
+    pub(crate) fn emaint(&self, arguments: &[&str]) -> String {
+        let script = format!("from portage.emaint.main import emaint_main\nemaint_main({arguments:?})\n");
+        self.python(&script, "")
     }
 
     /// A path below ROOT.
