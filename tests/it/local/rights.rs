@@ -80,12 +80,18 @@ fn what_is_open_never_becomes_another_file() {
     let inode = fs::metadata(ext4.beneath("mine")).unwrap().ino();
     fs::remove_file(mounted.path("mine")).unwrap();
     assert!(reload(&mounted).status.success());
-    // The one before has let go of it: its number is free.
-    let theirs = (0..64).map(|n| ext4.beneath(&format!("{n}"))).find(|path| {
-        fs::write(path, "theirs").unwrap();
-        fs::metadata(path).unwrap().ino() == inode
+    // The one before has let go of it: its number is free, now or in a moment.
+    let mut theirs = None;
+    eventually(60, "ext4 gives a number again", || {
+        let mut names = (0..64).map(|n| ext4.beneath(&format!("{n}")));
+        theirs = names.find(|path| {
+            fs::write(path, "theirs").unwrap();
+            let found = fs::metadata(path).unwrap().ino() == inode;
+            found || fs::remove_file(path).is_err()
+        });
+        theirs.is_some()
     });
-    let theirs = theirs.expect("ext4 gives a number again");
+    let theirs = theirs.unwrap();
     let shown = mounted.path(theirs.file_name().unwrap().to_str().unwrap());
     for name in [theirs, ext4.beneath("Packages")] {
         if !name.exists() {
