@@ -199,6 +199,7 @@ pub(super) fn run(arguments: MountArguments, words: Vec<OsString>) -> ExitCode {
     }
     super::panic::log_them();
     let program = program(words);
+    daemon::raise_descriptor_limit();
     daemon::confine();
     if arguments.supervise {
         return supervise(&program, &raw);

@@ -7,6 +7,7 @@
 
 mod anchors;
 mod confinement;
+mod descriptors;
 mod desk;
 mod errands;
 mod explain;
@@ -53,6 +54,7 @@ use crate::store::{Limits, Store};
 pub use crate::verify::KeyringError;
 use crate::verify::{Keyring, Policy};
 pub use confinement::confine;
+pub use descriptors::raise_descriptor_limit;
 pub use handover::{Program, fitting, give_up, kept, take_up};
 pub use supervise::supervise;
 pub use watchdog::{PROBE, probe};

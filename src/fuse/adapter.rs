@@ -101,21 +101,21 @@ impl Filesystem for Adapter {
     fn read(
         &self,
         _request: &Request,
-        _inode: INodeNo,
-        handle: FileHandle,
+        inode: INodeNo,
+        _handle: FileHandle,
         offset: u64,
         size: u32,
         _flags: OpenFlags,
         _owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        reading::read(&self.0, Inode(handle.0), offset, size, reply);
+        reading::read(&self.0, Inode(inode.0), offset, size, reply);
     }
 
     fn release(
         &self,
         _request: &Request,
-        _inode: INodeNo,
+        inode: INodeNo,
         handle: FileHandle,
         _flags: OpenFlags,
         _owner: Option<LockOwner>,
@@ -125,8 +125,8 @@ impl Filesystem for Adapter {
         let _unpaused = self.0.unpaused();
         // In this order: a daemon that is killed in between counts one too many, never one too few.
         reply.ok();
-        if self.0.handles.release(Inode(handle.0)) {
-            self.0.operations.closed(Inode(handle.0));
+        if self.0.handles.release((Inode(inode.0), types::user_of(handle))) {
+            self.0.operations.closed(Inode(inode.0));
         }
     }
 
@@ -213,7 +213,7 @@ impl Filesystem for Adapter {
         let (_unpaused, timed) = (self.0.unpaused(), self.timed(Operation::Change));
         let change = types::change(mode, uid, gid, size, (atime, mtime));
         let (inode, caller) = (Inode(inode.0), caller(request));
-        let file = handle.and_then(|handle| self.0.local_file(Inode(handle.0)));
+        let file = handle.and_then(|_| self.0.local_file(inode));
         let open = (file.as_deref(), self.0.handles.generation(inode));
         let mut changed = self.0.operations.change(caller, inode, open, &change);
         // It has no name any more, and somebody has it open.
@@ -314,8 +314,8 @@ impl Filesystem for Adapter {
     fn write(
         &self,
         request: &Request,
-        _inode: INodeNo,
-        handle: FileHandle,
+        inode: INodeNo,
+        _handle: FileHandle,
         offset: u64,
         data: &[u8],
         _write_flags: WriteFlags,
@@ -324,7 +324,7 @@ impl Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         let mut timed = self.timed(Operation::Write);
-        match writing::write(&self.0, caller(request), Inode(handle.0), offset, data) {
+        match writing::write(&self.0, caller(request), Inode(inode.0), offset, data) {
             Ok(count) => reply.written(count),
             Err(error) => reply.error(failed(&mut timed, &error)),
         }
@@ -333,15 +333,15 @@ impl Filesystem for Adapter {
     fn fallocate(
         &self,
         request: &Request,
-        _inode: INodeNo,
-        handle: FileHandle,
+        inode: INodeNo,
+        _handle: FileHandle,
         offset: u64,
         length: u64,
         mode: i32,
         reply: ReplyEmpty,
     ) {
         let (_unpaused, timed) = (self.0.unpaused(), self.timed(Operation::Change));
-        let allocated = writing::allocate(&self.0, caller(request), Inode(handle.0), (offset, length), mode);
+        let allocated = writing::allocate(&self.0, caller(request), Inode(inode.0), (offset, length), mode);
         answer(allocated, timed, reply);
     }
 
@@ -419,10 +419,10 @@ impl Filesystem for Adapter {
         reply.error(Errno::ENOSYS);
     }
 
-    fn fsync(&self, _request: &Request, _inode: INodeNo, handle: FileHandle, datasync: bool, reply: ReplyEmpty) {
+    fn fsync(&self, _request: &Request, inode: INodeNo, _handle: FileHandle, datasync: bool, reply: ReplyEmpty) {
         let timed = self.timed(Operation::Write);
         writing::elsewhere(&self.0, move |shared| {
-            answer(writing::sync(shared, Inode(handle.0), datasync), timed, reply);
+            answer(writing::sync(shared, Inode(inode.0), datasync), timed, reply);
         });
     }
 

@@ -38,6 +38,12 @@ pub enum FsError {
     /// Reading a cached body failed.
     #[error("reading the cache failed")]
     Read,
+    /// The caller's user has too many files open.
+    #[error("too many open files of one user")]
+    TooManyOpen,
+    /// All users together have.
+    #[error("too many open files")]
+    TableFull,
     /// What the system says of something beneath.
     #[error("{0}")]
     System(#[from] Errno),
@@ -83,6 +89,8 @@ impl FsError {
             Self::Interrupted => libc::EINTR,
             Self::NotOpen => libc::EBADF,
             Self::Read => libc::EIO,
+            Self::TooManyOpen => libc::EMFILE,
+            Self::TableFull => libc::ENFILE,
             Self::System(error) => error.raw_os_error(),
             Self::Index | Self::Remote => libc::EPERM,
             Self::OtherFileSystem => libc::EXDEV,
@@ -120,6 +128,8 @@ mod tests {
             (FsError::Interrupted, libc::EINTR),
             (FsError::NotOpen, libc::EBADF),
             (FsError::Read, libc::EIO),
+            (FsError::TooManyOpen, libc::EMFILE),
+            (FsError::TableFull, libc::ENFILE),
             (FsError::System(Errno::DQUOT), libc::EDQUOT),
             (std::io::Error::from_raw_os_error(libc::ENOSPC).into(), libc::ENOSPC),
             (std::io::Error::other("x").into(), libc::EIO),

@@ -1,17 +1,21 @@
 //! Open files by inode.
 //!
 //! The kernel demands that all opens of an inode are served alike, passthrough of one backing file or plain reads. So the
-//! first open of an inode decides, and the decision stands until the last close. File handles are the inode numbers: a
-//! later daemon can tell what they mean, with what the [`Ledger`] says of them.
+//! first open of an inode decides, and the decision stands until the last close.
+//!
+//! A file handle is the number of the user who opened, since nothing else says on a close whose open it ends: the kernel names the
+//! inode with each request, and no caller with a close. So a later daemon can tell what handles mean, with what the [`Ledger`] says of
+//! them.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::FsError;
 use super::backing::Backing;
-use super::ledger::{Ledger, OpenRecord, Shown};
+use super::ledger::{Holding, Ledger, OpenRecord, Shown};
+use super::quota::Quota;
 use crate::local;
 use crate::tree::{Attributes, Inode};
 
@@ -27,75 +31,95 @@ struct OpenInode {
     written: bool,
     /// The kernel's name for the file, where reads pass through.
     backing: Option<Arc<Backing>>,
-    opens: u64,
+    /// How often each user has it open.
+    holders: BTreeMap<u32, u64>,
 }
 
 #[derive(Debug)]
 struct Table {
     open: HashMap<Inode, OpenInode>,
     ledger: Ledger,
+    quota: Quota,
 }
 
 #[derive(Debug)]
 pub(super) struct Handles(Mutex<Table>);
 
 impl Handles {
-    /// Nothing is open; what will be is noted in `ledger`.
-    pub(super) fn new(ledger: Ledger) -> Self {
-        Self(Mutex::new(Table { open: HashMap::new(), ledger }))
+    /// Nothing is open; what will be is noted in `ledger`, and bounded by `quota`.
+    pub(super) fn new(ledger: Ledger, quota: Quota) -> Self {
+        Self(Mutex::new(Table { open: HashMap::new(), ledger, quota }))
     }
 
     /// What a daemon before this one left open. `back` makes a backing of its number.
     pub(super) fn inherit(&self, records: Vec<OpenRecord>, back: impl Fn(u32) -> Backing) {
-        let mut table = self.lock();
+        let Table { open, quota, .. } = &mut *self.lock();
         for record in records {
-            let backing = record.backing().map(|id| Arc::new(back(id)));
-            let written = local::is_number(record.inode.0);
-            let (file, attributes) = (record.file(), record.attributes());
-            let (generation, opens) = (record.generation(), record.opens);
-            let open = OpenInode { file, attributes, generation, written, backing, opens };
-            table.open.insert(record.inode, open);
+            let entry = open.entry(record.inode).or_insert_with(|| OpenInode {
+                file: None,
+                attributes: record.attributes(),
+                generation: record.generation(),
+                written: local::is_number(record.inode.0),
+                backing: record.backing().map(|id| Arc::new(back(id))),
+                holders: BTreeMap::new(),
+            });
+            entry.file = entry.file.take().or_else(|| record.file());
+            entry.holders.insert(record.user, record.opens);
+            quota.inherit(record.user);
         }
+    }
+
+    /// Whether `user` may open an inode, or a new file, as far as numbers go; to be asked before anything is done for it.
+    ///
+    /// # Errors
+    /// See [`Quota::check`].
+    pub(super) fn admit(&self, user: u32, inode: Option<Inode>) -> Result<(), FsError> {
+        let Table { open, quota, .. } = &mut *self.lock();
+        let held = inode.and_then(|inode| open.get(&inode)).is_some_and(|open| open.holders.contains_key(&user));
+        if held { Ok(()) } else { quota.check(user) }
     }
 
     /// Counts one more open. `back` is asked for a backing only by the first one; `None` from it means plain reads.
     ///
     /// # Errors
     /// A file of that number that is gone is still open, of a daemon before this one. Its handle is the same, so that who has it
-    /// would get at this file.
+    /// would get at this file. Or the user has too many open: see [`Quota::check`].
     pub(super) fn open(
         &self,
-        inode: Inode,
+        (inode, user): Holding,
         file: &Arc<File>,
         attributes: Option<Attributes>,
         back: impl FnOnce(&File) -> Option<Backing>,
     ) -> Result<Option<Arc<Backing>>, FsError> {
         let generation = if attributes.is_none() { local::generation_of(file) } else { 0 };
-        let mut table = self.lock();
-        let Table { open, ledger } = &mut *table;
-        match open.entry(inode) {
-            Entry::Occupied(mut entry) => {
-                let open = entry.get_mut();
-                if open.generation != generation {
-                    return Err(FsError::Stale);
-                }
-                open.opens += 1;
-                open.file.get_or_insert_with(|| Arc::clone(file));
-                ledger.count(inode, open.opens);
-                Ok(open.backing.clone())
-            }
-            Entry::Vacant(entry) => {
-                let backing = back(file).map(Arc::new);
-                let id = backing.as_ref().map(|backing| backing.id());
-                ledger.opened(&match attributes {
-                    Some(attributes) => OpenRecord::new(attributes, id, file),
-                    None => OpenRecord::of_local(inode, generation, id),
-                });
-                let file = Some(Arc::clone(file));
-                let open = OpenInode { file, attributes, generation, written: false, backing, opens: 1 };
-                Ok(entry.insert(open).backing.clone())
-            }
+        let Table { open, ledger, quota } = &mut *self.lock();
+        let entry = open.entry(inode);
+        if let Entry::Occupied(entry) = &entry
+            && entry.get().generation != generation
+        {
+            return Err(FsError::Stale);
         }
+        let held = matches!(&entry, Entry::Occupied(entry) if entry.get().holders.contains_key(&user));
+        if !held {
+            quota.take(user)?;
+        }
+        let open = entry.or_insert_with(|| {
+            let (backing, holders) = (back(file).map(Arc::new), BTreeMap::new());
+            OpenInode { file: None, attributes, generation, written: false, backing, holders }
+        });
+        open.file.get_or_insert_with(|| Arc::clone(file));
+        let opens = open.holders.entry(user).or_default();
+        *opens += 1;
+        if held {
+            ledger.count((inode, user), *opens);
+        } else {
+            let id = open.backing.as_ref().map(|backing| backing.id());
+            ledger.opened(&match attributes {
+                Some(attributes) => OpenRecord::new(user, attributes, id, file),
+                None => OpenRecord::of_local((inode, user), generation, id),
+            });
+        }
+        Ok(open.backing.clone())
     }
 
     /// Somebody opens it to write.
@@ -106,14 +130,19 @@ impl Handles {
     }
 
     /// Counts one open less. `true`: nobody has it open any more, and somebody may have written to it.
-    pub(super) fn release(&self, inode: Inode) -> bool {
+    pub(super) fn release(&self, (inode, user): Holding) -> bool {
         let mut table = self.lock();
-        let Table { open, ledger } = &mut *table;
+        let Table { open, ledger, quota } = &mut *table;
         let Entry::Occupied(mut entry) = open.entry(inode) else { return false };
-        let opens = entry.get().opens.saturating_sub(1);
-        entry.get_mut().opens = opens;
-        ledger.count(inode, opens);
-        if opens == 0 {
+        let holders = &mut entry.get_mut().holders;
+        let Some(opens) = holders.get_mut(&user) else { return false };
+        *opens = opens.saturating_sub(1);
+        ledger.count((inode, user), *opens);
+        if *opens == 0 {
+            holders.remove(&user);
+            quota.give_back(user);
+        }
+        if holders.is_empty() {
             let last = entry.remove();
             // Closing a backing is a system call: not under the lock.
             drop(table);
@@ -166,6 +195,12 @@ mod tests {
     use super::*;
     use crate::tree::Node;
 
+    const USER: u32 = 7;
+
+    fn empty() -> Handles {
+        Handles::new(Ledger::create().unwrap(), Quota::of(1024))
+    }
+
     fn backing(id: u32) -> Backing {
         Backing::new(id, Weak::new())
     }
@@ -180,54 +215,89 @@ mod tests {
         attributes: Attributes,
         back: impl FnOnce(&File) -> Option<Backing>,
     ) -> Option<Arc<Backing>> {
-        handles.open(attributes.inode, file, Some(attributes), back).unwrap()
+        handles.open((attributes.inode, USER), file, Some(attributes), back).unwrap()
     }
 
     #[test]
     fn the_first_open_decides_until_the_last_close() {
-        let handles = Handles::new(Ledger::create().unwrap());
+        let handles = empty();
         let file = Arc::new(tempfile::tempfile().unwrap());
         let open = |back: Option<u32>| opened(&handles, &file, attributes(5), |_| back.map(backing)).map(|b| b.id());
         assert_eq!(open(Some(1)), Some(1));
         assert_eq!(open(None), Some(1));
         handles.written(Inode(5));
-        assert!(!handles.release(Inode(5)));
+        assert!(!handles.release((Inode(5), USER)));
         assert!(handles.file(Inode(5)).is_some() && handles.attributes(Inode(5)).is_some());
-        assert!(handles.release(Inode(5)));
+        assert!(handles.release((Inode(5), USER)));
         assert!(handles.file(Inode(5)).is_none());
         assert_eq!(open(None), None);
         assert_eq!(open(Some(2)), None);
-        handles.release(Inode(77));
+        handles.release((Inode(77), USER));
     }
 
     #[test]
     fn and_for_a_later_daemon_too() {
-        let handles = Handles::new(Ledger::create().unwrap());
+        let handles = empty();
         let file = Arc::new(tempfile::NamedTempFile::new().unwrap());
         let body = Arc::new(File::open(file.path()).unwrap());
         opened(&handles, &body, attributes(5), |_| Some(backing(1)));
         opened(&handles, &body, attributes(6), |_| None);
         opened(&handles, &body, attributes(6), |_| None);
         opened(&handles, &body, attributes(7), |_| None);
-        handles.release(Inode(7));
+        handles.release((Inode(7), USER));
         let local = Inode(1 << 62 | 5);
-        handles.open(local, &body, None, |_| None).unwrap();
+        handles.open((local, USER), &body, None, |_| None).unwrap();
 
         let mut ledger = Ledger::open(handles.ledger(|ledger| ledger.as_fd().try_clone_to_owned()).unwrap());
         let (records, _) = ledger.read();
-        let later = Handles::new(ledger);
+        let later = Handles::new(ledger, Quota::of(1024));
         later.inherit(records, backing);
         assert!(later.file(Inode(5)).is_none() && later.file(Inode(6)).is_some() && later.file(Inode(7)).is_none());
         let open =
             |inode, back: Option<u32>| opened(&later, &body, attributes(inode), |_| back.map(backing)).map(|b| b.id());
         assert_eq!((open(5, Some(9)), open(6, Some(9)), open(7, Some(9))), (Some(1), None, Some(9)));
-        (0..3).for_each(|_| _ = later.release(Inode(6)));
+        (0..3).for_each(|_| _ = later.release((Inode(6), USER)));
         assert!(later.generation(local) == handles.generation(local) && later.generation(local) != Some(0));
         // Its number is another file's by now.
         let next = Arc::new(tempfile::tempfile().unwrap());
-        assert!(matches!(later.open(local, &next, None, |_| None), Err(FsError::Stale)));
+        assert!(matches!(later.open((local, USER), &next, None, |_| None), Err(FsError::Stale)));
         // It can change, and its path leads through the mount.
-        assert!(later.file(local).is_none() && later.attributes(local).is_none() && later.release(local));
+        assert!(later.file(local).is_none() && later.attributes(local).is_none() && later.release((local, USER)));
         assert!(later.attributes(Inode(6)).is_none());
+    }
+
+    #[test]
+    fn each_has_what_it_opened_itself_also_later() {
+        let handles = empty();
+        let file = Arc::new(tempfile::tempfile().unwrap());
+        let open = |handles: &Handles, inode, user| {
+            let attributes = attributes(inode);
+            handles.open((attributes.inode, user), &file, Some(attributes), |_| None).map(drop)
+        };
+        for inode in 1..=256 {
+            open(&handles, inode, USER).unwrap();
+        }
+        let refused = |handles: &Handles| {
+            let (opened, admitted) = (open(handles, 300, USER), handles.admit(USER, Some(Inode(300))));
+            assert!(matches!((opened, admitted), (Err(FsError::TooManyOpen), Err(FsError::TooManyOpen))));
+            assert!(matches!(handles.admit(USER, None), Err(FsError::TooManyOpen)));
+            assert!(handles.file(Inode(300)).is_none());
+        };
+        refused(&handles);
+        // What it has it can have twice, and another user's close of it is not its own.
+        assert!(handles.admit(USER, Some(Inode(1))).is_ok());
+        (0..2).for_each(|_| open(&handles, 1, USER).unwrap());
+        open(&handles, 1, 8).unwrap();
+        assert!(!handles.release((Inode(1), 8)) && !handles.release((Inode(1), 8)) && !handles.release((Inode(1), 9)));
+        refused(&handles);
+
+        let mut ledger = Ledger::open(handles.ledger(|ledger| ledger.as_fd().try_clone_to_owned()).unwrap());
+        let (records, _) = ledger.read();
+        let later = Handles::new(ledger, Quota::of(1024));
+        later.inherit(records, backing);
+        refused(&later);
+        (0..3).for_each(|_| assert!(later.admit(USER, None).is_err() && !later.release((Inode(1), USER))));
+        assert!(later.attributes(Inode(1)).is_none());
+        open(&later, 300, USER).unwrap();
     }
 }

@@ -1,13 +1,13 @@
 //! What a later daemon has to know to go on with a connection: how it was set up, and which inodes are open and how.
 //!
 //! A file in memory, which whoever holds the device holds as well. Records of fixed size in the machine's byte order: the
-//! first one is about the connection, each other one about an open inode, or unused (inode 0). Each is written by one
-//! pwrite(2): a daemon that is killed leaves it whole.
+//! first one is about the connection, each other one about an open inode and a user who has it open, or unused (inode 0). Each is
+//! written by one pwrite(2): a daemon that is killed leaves it whole.
 //!
 //! ```text
 //! first   magic 16 | version 4 | protocol minor 4 | device 8 | flags 8 | readahead 4 | - 4 | generation 8 | Packages' inode 8
 //!         | device and inode of the directory beneath 16
-//! others  inode 8 | opens 8 | backing 4 | - 4 | size 8 | mtime 8 | file's inode 8 | file's mtime, ns 8 | length 2 | path
+//! others  inode 8 | opens 8 | backing 4 | user 4 | size 8 | mtime 8 | file's inode 8 | file's mtime, ns 8 | length 2 | path
 //! ```
 //! Magic, version and device stay where they are in every version.
 //!
@@ -30,10 +30,10 @@ use crate::tree::{Attributes, Inode, Node};
 const MAGIC: &[u8; 16] = b"binhostfs ledger";
 /// Changes with the format, and with everything else that a daemon of another version would get wrong: what file handles
 /// mean, how inode numbers are made, what was agreed on with the kernel.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 const RECORD: usize = 256;
-/// Inodes that can be open at the same time and noted.
-const MAX_RECORDS: u32 = 65_536;
+/// Pairs of an open inode and a user that can be noted at the same time.
+pub(super) const MAX_RECORDS: u32 = 65_536;
 
 /// What daemon and kernel agreed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -92,10 +92,14 @@ fn modified(metadata: &std::fs::Metadata) -> i64 {
     metadata.mtime().wrapping_mul(1_000_000_000).wrapping_add(metadata.mtime_nsec())
 }
 
-/// An open inode.
+/// An open inode and a user: what a record is about.
+pub(super) type Holding = (Inode, u32);
+
+/// An inode that a user has open.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct OpenRecord {
     pub(super) inode: Inode,
+    pub(super) user: u32,
     pub(super) opens: u64,
     /// In bytes; of a local file, its generation.
     pub(super) size: u64,
@@ -104,17 +108,17 @@ pub(super) struct OpenRecord {
 }
 
 impl OpenRecord {
-    pub(super) fn new(attributes: Attributes, backing: Option<u32>, file: &File) -> Self {
+    pub(super) fn new(user: u32, attributes: Attributes, backing: Option<u32>, file: &File) -> Self {
         let Attributes { inode, size, mtime, .. } = attributes;
         let served = backing.map_or_else(|| Served::File(Named::of(file)), Served::Backing);
-        Self { inode, opens: 1, size, mtime, served }
+        Self { inode, user, opens: 1, size, mtime, served }
     }
 
     /// Of a local file, of which nothing but its number and generation stays. It is found again by these: its path leads
     /// through the mount.
-    pub(super) fn of_local(inode: Inode, generation: u64, backing: Option<u32>) -> Self {
+    pub(super) fn of_local((inode, user): Holding, generation: u64, backing: Option<u32>) -> Self {
         let served = backing.map_or(Served::File(None), Served::Backing);
-        Self { inode, opens: 1, size: generation, mtime: 0, served }
+        Self { inode, user, opens: 1, size: generation, mtime: 0, served }
     }
 
     /// Of a local file.
@@ -153,7 +157,8 @@ impl OpenRecord {
         let mut bytes = Vec::with_capacity(RECORD);
         bytes.extend(self.inode.0.to_ne_bytes());
         bytes.extend(self.opens.to_ne_bytes());
-        bytes.extend(u64::from(self.backing().unwrap_or_default()).to_ne_bytes());
+        bytes.extend(self.backing().unwrap_or_default().to_ne_bytes());
+        bytes.extend(self.user.to_ne_bytes());
         bytes.extend(self.size.to_ne_bytes());
         bytes.extend(self.mtime.to_ne_bytes());
         if let Served::File(Some(Named { path, inode, mtime })) = &self.served {
@@ -172,7 +177,7 @@ impl OpenRecord {
     fn decode(mut bytes: &[u8]) -> Option<Self> {
         let from = &mut bytes;
         let (inode, opens) = (Inode(number(from)?), number(from)?);
-        let backing = u32::try_from(number(from)?).ok()?;
+        let (backing, user) = (half(from)?, half(from)?);
         let (size, mtime) = (number(from)?, number(from)?.cast_signed());
         let (file_inode, file_mtime) = (number(from)?, number(from)?.cast_signed());
         let length = usize::try_from(number(from)?).ok()?;
@@ -180,7 +185,7 @@ impl OpenRecord {
             from.get(..length).filter(|path| !path.is_empty()).map(|path| PathBuf::from(OsStr::from_bytes(path)));
         let named = path.map(|path| Named { path, inode: file_inode, mtime: file_mtime });
         let served = if backing == 0 { Served::File(named) } else { Served::Backing(backing) };
-        Some(Self { inode, opens, size, mtime, served })
+        Some(Self { inode, user, opens, size, mtime, served })
     }
 }
 
@@ -188,6 +193,12 @@ fn number(from: &mut &[u8]) -> Option<u64> {
     let (number, rest) = from.split_first_chunk()?;
     *from = rest;
     Some(u64::from_ne_bytes(*number))
+}
+
+fn half(from: &mut &[u8]) -> Option<u32> {
+    let (number, rest) = from.split_first_chunk()?;
+    *from = rest;
+    Some(u32::from_ne_bytes(*number))
 }
 
 /// The first record.
@@ -215,15 +226,14 @@ impl Head {
 
     fn decode(bytes: &[u8]) -> Option<Self> {
         let rest = bytes.strip_prefix(MAGIC)?;
-        let (version, rest) = rest.split_first_chunk()?;
-        let (minor, mut rest) = rest.split_first_chunk()?;
-        let from = &mut rest;
+        let from = &mut &*rest;
+        let (version, minor) = (half(from)?, half(from)?);
         let (device, flags) = (number(from)?, number(from)?);
         let readahead = u32::try_from(number(from)?).unwrap_or(u32::MAX);
-        let agreement = Agreement { flags, minor: u32::from_ne_bytes(*minor), readahead };
+        let agreement = Agreement { flags, minor, readahead };
         let shown = (number(from)?, Inode(number(from)?));
         let beneath = (number(from)?, number(from)?);
-        Some(Self { version: u32::from_ne_bytes(*version), device, agreement, shown, beneath })
+        Some(Self { version, device, agreement, shown, beneath })
     }
 }
 
@@ -232,8 +242,8 @@ impl Head {
 pub(super) struct Ledger {
     file: File,
     head: Option<Head>,
-    /// Where an inode's record is.
-    places: BTreeMap<Inode, u32>,
+    /// Where a record is.
+    places: BTreeMap<Holding, u32>,
     free: Vec<u32>,
     records: u32,
 }
@@ -307,8 +317,8 @@ impl Ledger {
             let record = read.ok().and_then(|()| OpenRecord::decode(&bytes));
             highest = highest.max(record.as_ref().and_then(OpenRecord::backing).unwrap_or_default());
             match record.filter(|record| record.inode != Inode(0) && record.opens > 0) {
-                Some(record) if !self.places.contains_key(&record.inode) => {
-                    self.places.insert(record.inode, at);
+                Some(record) if !self.places.contains_key(&(record.inode, record.user)) => {
+                    self.places.insert((record.inode, record.user), at);
                     open.push(record);
                 }
                 _ => self.free.push(at),
@@ -317,7 +327,7 @@ impl Ledger {
         (open, highest)
     }
 
-    /// Notes an inode that is open now.
+    /// Notes an inode that a user has open now.
     pub(super) fn opened(&mut self, record: &OpenRecord) {
         let place = self.free.pop().or_else(|| {
             let next = Some(self.records + 1).filter(|next| *next <= MAX_RECORDS)?;
@@ -325,16 +335,16 @@ impl Ledger {
             Some(next)
         });
         if let Some(at) = place {
-            self.places.insert(record.inode, at);
+            self.places.insert((record.inode, record.user), at);
             self.write(at, &record.encode());
         }
     }
 
-    /// Notes how often an inode is open now; 0: not at all any more.
-    pub(super) fn count(&mut self, inode: Inode, opens: u64) {
-        let Some(at) = self.places.get(&inode).copied() else { return };
+    /// Notes how often a user has an inode open now; 0: not at all any more.
+    pub(super) fn count(&mut self, holding: Holding, opens: u64) {
+        let Some(at) = self.places.get(&holding).copied() else { return };
         if opens == 0 {
-            self.places.remove(&inode);
+            self.places.remove(&holding);
             self.free.push(at);
         }
         let place = u64::from(at) * RECORD as u64 + 8;
@@ -382,27 +392,30 @@ mod tests {
         assert_eq!((again(&ledger).device(), again(&ledger).agreement()), (None, None));
         let agreement = Agreement { flags: 1 << 39 | 5, minor: 45, readahead: 131_072 };
         ledger.begin(77, agreement, (3, Inode(4)), (6, 7)).unwrap();
-        ledger.opened(&OpenRecord::new(attributes(10, 5), None, &file));
-        ledger.opened(&OpenRecord::new(attributes(11, 5), Some(9), &file));
-        ledger.opened(&OpenRecord::new(attributes(12, 5), Some(8), &file));
-        ledger.count(Inode(10), 2);
-        ledger.count(Inode(11), 0);
-        ledger.count(Inode(99), 7);
+        ledger.opened(&OpenRecord::new(7, attributes(10, 5), None, &file));
+        ledger.opened(&OpenRecord::new(7, attributes(11, 5), Some(9), &file));
+        ledger.opened(&OpenRecord::new(7, attributes(12, 5), Some(8), &file));
+        ledger.opened(&OpenRecord::new(u32::MAX, attributes(12, 5), Some(8), &file));
+        ledger.count((Inode(10), 7), 2);
+        ledger.count((Inode(11), 7), 0);
+        ledger.count((Inode(10), 8), 7);
+        ledger.count((Inode(12), u32::MAX), 3);
         ledger.show((4, Inode(5)));
 
         let mut next = again(&ledger);
         assert_eq!((next.device(), next.agreement(), next.shown()), (Some(77), Some(agreement), Some((4, Inode(5)))));
         assert_eq!(next.beneath(), Some((6, 7)));
         let (open, highest) = next.read();
-        assert_eq!(open.iter().map(|record| (record.inode.0, record.opens)).collect::<Vec<_>>(), [(10, 2), (12, 1)]);
+        let noted: Vec<_> = open.iter().map(|record| (record.inode.0, record.user, record.opens)).collect();
+        assert_eq!(noted, [(10, 7, 2), (12, 7, 1), (12, u32::MAX, 3)]);
         assert_eq!((open[1].backing(), highest), (Some(8), 9));
         assert_eq!(open[0].attributes().map(|it| (it.size, it.mtime)), Some((5, -7)));
         assert_eq!(open[0].file().unwrap().metadata().unwrap().ino(), file.metadata().unwrap().ino());
         assert!(open[1].file().is_none());
         // The free place is taken first.
-        next.opened(&OpenRecord::new(attributes(13, 5), None, &file));
-        assert_eq!(again(&next).read().0.len(), 3);
-        assert_eq!(next.file.metadata().unwrap().len(), 4 * RECORD as u64);
+        next.opened(&OpenRecord::new(7, attributes(13, 5), None, &file));
+        assert_eq!(again(&next).read().0.len(), 4);
+        assert_eq!(next.file.metadata().unwrap().len(), 5 * RECORD as u64);
 
         std::fs::rename(&other, &path).unwrap();
         assert!(open[0].file().is_none(), "another file of that name is not taken for it");
@@ -428,7 +441,7 @@ mod tests {
     fn a_name_that_is_too_long_is_none() {
         let record = OpenRecord {
             served: Served::File(Some(Named { path: PathBuf::from("x".repeat(RECORD)), inode: 1, mtime: 1 })),
-            ..OpenRecord::new(attributes(1, 1), Some(1), &tempfile::tempfile().unwrap())
+            ..OpenRecord::new(0, attributes(1, 1), Some(1), &tempfile::tempfile().unwrap())
         };
         let decoded = OpenRecord::decode(&record.encode()).unwrap();
         assert_eq!(decoded.served, Served::File(None));

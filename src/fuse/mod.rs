@@ -10,6 +10,7 @@
 //! | `attr` | attributes of whatever is shown |
 //! | `adapter` | fuser's types around them; nothing else but `mount` and `attach` names fuser |
 //! | `handles` | open files by inode: one mode for all opens of an inode |
+//! | `quota` | how many of them, for whom |
 //! | `waiting` | has a caller that waits been interrupted? |
 //! | `xattrs` | extended attributes: how a package stands |
 //! | `errno` | every error -> its errno |
@@ -41,6 +42,7 @@ mod ledger;
 mod merge;
 mod mount;
 mod ops;
+mod quota;
 mod resent;
 mod waiting;
 mod writing;

@@ -21,6 +21,7 @@ mod confinement;
 mod containers;
 mod crash;
 mod demo;
+mod descriptors;
 mod ebuild;
 mod emerge;
 mod endure;

@@ -69,18 +69,18 @@ pub(super) fn refuse_useless_calls() -> Result<(), Errno> {
     let mut program = program(architecture);
     let length = u16::try_from(program.len()).map_err(|_| Errno::TOOBIG)?;
     let program = libc::sock_fprog { len: length, filter: program.as_mut_ptr() };
-    // Without the last one, kernels before 5.16 would turn speculation off as well, which is dear.
-    let flags = libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW;
+    // Without the flag, kernels before 5.16 would turn speculation off as well, which is dear.
+    let (add, flags) = (libc::SECCOMP_SET_MODE_FILTER as c_long, libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW);
     // SAFETY: the kernel copies the program, which is as long as it says and outlives the call.
-    let set = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program) };
+    let set = unsafe { libc::syscall(libc::SYS_seccomp, add, flags, &raw const program) };
     if set == 0 { Ok(()) } else { Err(last_error()) }
 }
 
 /// Whether a filter is there: this one, of the process that started us or that we were before, or systemd's.
 pub(super) fn refuses() -> bool {
-    let (nobody, nothing) = (0, 0);
+    let (request, nobody, nothing) = (libc::PTRACE_CONT as c_long, 0 as c_long, 0 as c_long);
     // SAFETY: there is no process 0, so that without a filter the kernel finds none (ESRCH).
-    let asked = unsafe { libc::syscall(libc::SYS_ptrace, libc::PTRACE_CONT, nobody, nothing, nothing) };
+    let asked = unsafe { libc::syscall(libc::SYS_ptrace, request, nobody, nothing, nothing) };
     asked == -1 && last_error() == Errno::PERM
 }
 

@@ -4,13 +4,13 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::sync::Arc;
 
-use fuser::{FileHandle, FopenFlags, Generation, OpenFlags, ReplyCreate, ReplyOpen};
+use fuser::{FopenFlags, Generation, OpenFlags, ReplyCreate, ReplyOpen};
 
 use super::super::ops::{Opening, Place};
 use super::super::resent::Asked;
 use super::super::{FsError, waiting};
 use super::Shared;
-use super::types::{errno, failed, file_attr, ttl};
+use super::types::{errno, failed, file_attr, handle_of, ttl};
 use crate::fetch::Wanted;
 use crate::local::{self, COMPRESSED, Caller, INDEX, OFlags};
 use crate::metrics::{Operation, Timed};
@@ -29,6 +29,10 @@ pub(super) fn open(shared: &Arc<Shared>, caller: Caller, inode: Inode, flags: Op
     let mut timed = Timed::begin(&shared.metrics, Operation::OpenCached);
     let flags = OFlags::from_bits_retain(flags.0.cast_unsigned());
     let writes = flags.intersects(OFlags::WRONLY | OFlags::RDWR);
+    if let Err(error) = shared.handles.admit(caller.uid, Some(inode)) {
+        return reply.error(failed(&mut timed, &error));
+    }
+    let user = caller.uid;
     let opened = match shared.operations.place(inode) {
         Ok(Place::Local(..))
             if (writes || flags.contains(OFlags::TRUNC)) && shared.operations.layer().is_read_only() =>
@@ -36,7 +40,7 @@ pub(super) fn open(shared: &Arc<Shared>, caller: Caller, inode: Inode, flags: Op
             Err(FsError::ReadOnly)
         }
         Ok(Place::Local(path, stat)) => match shared.operations.layer().open_file(caller, &path, &stat, flags) {
-            Ok(file) => return shared.answer_open(inode, &Arc::new(file), None, writes, reply),
+            Ok(file) => return shared.answer_open((inode, user), &Arc::new(file), None, writes, reply),
             Err(error) => Err(error.into()),
         },
         Ok(Place::Remote(tree, Node::Package(at))) if writes => {
@@ -55,20 +59,22 @@ pub(super) fn open(shared: &Arc<Shared>, caller: Caller, inode: Inode, flags: Op
         // Without a name any more, and open elsewhere: through /proc.
         Err(error) => match shared.handles.file(inode).filter(|_| local::is_number(inode.0)) {
             Some(file) => match shared.operations.layer().may_open_again(caller, &file, flags) {
-                Ok(()) => return shared.answer_open(inode, &file, None, writes, reply),
+                Ok(()) => return shared.answer_open((inode, user), &file, None, writes, reply),
                 Err(error) => Err(error.into()),
             },
             None => Err(error),
         },
     };
     match opened {
-        Ok(Opening::Ready(file, attributes)) => shared.answer_open(inode, &file, Some(attributes), false, reply),
+        Ok(Opening::Ready(file, attributes)) => {
+            shared.answer_open((inode, user), &file, Some(attributes), false, reply);
+        }
         Ok(Opening::Wait(wanted, attributes)) => {
             shared.operations.ahead().missed(&wanted, caller.pid);
             let timed = timed.becoming(Operation::OpenFetched);
-            let (shared, tid) = (Arc::clone(shared), (caller.pid, timed));
+            let (shared, caller) = (Arc::clone(shared), (caller, timed));
             let runtime = shared.runtime.clone();
-            runtime.spawn(wait_and_answer(shared, *wanted, Purpose::Read(attributes), tid, reply));
+            runtime.spawn(wait_and_answer(shared, *wanted, Purpose::Read(attributes), caller, reply));
         }
         Err(error) => reply.error(failed(&mut timed, &error)),
     }
@@ -92,9 +98,9 @@ fn rewrite(
         }
         Ok(wanted) => {
             let timed = timed.becoming(Operation::OpenFetched);
-            let (shared, tid) = (Arc::clone(shared), (caller.pid, timed));
+            let (shared, caller) = (Arc::clone(shared), (caller, timed));
             let runtime = shared.runtime.clone();
-            runtime.spawn(wait_and_answer(shared, wanted, Purpose::Copy, tid, reply));
+            runtime.spawn(wait_and_answer(shared, wanted, Purpose::Copy, caller, reply));
         }
         Err(error) => reply.error(failed(&mut timed, &error)),
     }
@@ -104,17 +110,18 @@ async fn wait_and_answer(
     shared: Arc<Shared>,
     wanted: Wanted,
     purpose: Purpose,
-    (tid, mut timed): (u32, Timed),
+    (caller, mut timed): (Caller, Timed),
     reply: ReplyOpen,
 ) {
-    let (path, mtime) = (wanted.path().to_owned(), wanted.record().mtime);
+    let (path, mtime, tid) = (wanted.path().to_owned(), wanted.record().mtime, caller.pid);
     let outcome = tokio::select! {
         outcome = shared.operations.fetcher().open(wanted, tid) => outcome.map_err(FsError::from),
         () = waiting::interrupted(tid) => Err(FsError::Interrupted),
     };
     match (outcome, purpose) {
         (Ok(body), Purpose::Read(attributes)) => {
-            shared.answer_open(attributes.inode, body.file(), Some(attributes), false, reply);
+            let holding = (attributes.inode, caller.uid);
+            shared.answer_open(holding, body.file(), Some(attributes), false, reply);
         }
         (Ok(body), Purpose::Copy) => {
             let runtime = shared.runtime.clone();
@@ -146,13 +153,14 @@ pub(super) fn create(
     let mut timed = Timed::begin(&shared.metrics, Operation::Change);
     let flags = OFlags::from_bits_retain(flags.cast_unsigned());
     let _unpaused = shared.unpaused();
-    let made = shared.operations.create(caller, parent, name, mode, flags);
+    let made = shared.handles.admit(caller.uid, None);
+    let made = made.and_then(|()| shared.operations.create(caller, parent, name, mode, flags));
     match asked.created(&shared.operations, caller, (parent, name), made) {
         Ok((file, attr, validity)) => {
             let (ttl, attributes, generation) = (ttl(validity), file_attr(&attr), Generation(attr.generation));
-            let handle = FileHandle(attr.inode.0);
+            let handle = handle_of(caller.uid);
             let back = |file: &File| shared.back(|| reply.open_backing(file));
-            let backing = match shared.handles.open(attr.inode, &Arc::new(file), None, back) {
+            let backing = match shared.handles.open((attr.inode, caller.uid), &Arc::new(file), None, back) {
                 Ok(backing) => backing,
                 Err(error) => return reply.error(failed(&mut timed, &error)),
             };
@@ -177,18 +185,19 @@ impl Shared {
     /// `attributes`: of what never changes.
     fn answer_open(
         &self,
-        inode: Inode,
+        (inode, user): (Inode, u32),
         file: &Arc<File>,
         attributes: Option<Attributes>,
         writes: bool,
         reply: ReplyOpen,
     ) {
-        let handle = FileHandle(inode.0);
+        let handle = handle_of(user);
         let _unpaused = self.unpaused();
-        let backing = match self.handles.open(inode, file, attributes, |file| self.back(|| reply.open_backing(file))) {
-            Ok(backing) => backing,
-            Err(error) => return reply.error(errno(&error)),
-        };
+        let backing =
+            match self.handles.open((inode, user), file, attributes, |file| self.back(|| reply.open_backing(file))) {
+                Ok(backing) => backing,
+                Err(error) => return reply.error(errno(&error)),
+            };
         if writes {
             self.handles.written(inode);
         }

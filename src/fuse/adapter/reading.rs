@@ -21,10 +21,10 @@ thread_local! {
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-pub(super) fn read(shared: &Arc<Shared>, handle: Inode, offset: u64, size: u32, reply: ReplyData) {
+pub(super) fn read(shared: &Arc<Shared>, inode: Inode, offset: u64, size: u32, reply: ReplyData) {
     let mut timed = Timed::begin(&shared.metrics, Operation::Read);
-    let Some(file) = shared.handles.file(handle) else {
-        shared.runtime.spawn(find_and_read(Arc::clone(shared), handle, (offset, size), timed, reply));
+    let Some(file) = shared.handles.file(inode) else {
+        shared.runtime.spawn(find_and_read(Arc::clone(shared), inode, (offset, size), timed, reply));
         return;
     };
     BUFFER.with_borrow_mut(|buffer| {
@@ -37,7 +37,7 @@ pub(super) fn read(shared: &Arc<Shared>, handle: Inode, offset: u64, size: u32, 
                 shared.metrics.bytes_served.add(count as u64);
                 reply.data(buffer.get(..count).unwrap_or_default());
             }
-            Some(Err(error)) if local::is_number(handle.0) => reply.error(failed(&mut timed, &error.into())),
+            Some(Err(error)) if local::is_number(inode.0) => reply.error(failed(&mut timed, &error.into())),
             Some(Err(error)) => {
                 tracing::warn!(%error, "reading a cached body");
                 reply.error(failed(&mut timed, &FsError::Read));

@@ -13,6 +13,7 @@ use super::super::backing::{self, Backing};
 use super::super::handles::Handles;
 use super::super::ledger::{Agreement, Ledger};
 use super::super::ops::Operations;
+use super::super::quota::Quota;
 use crate::metrics::Metrics;
 
 /// What all requests share.
@@ -47,7 +48,7 @@ impl Shared {
             operations,
             metrics,
             runtime,
-            handles: Handles::new(ledger),
+            handles: Handles::new(ledger, Quota::of_process()),
             device: Arc::new(device),
             agreement: OnceLock::new(),
             pause: RwLock::new(()),

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use fuser::{Errno, FileAttr, FileType, INodeNo, Request, TimeOrNow};
+use fuser::{Errno, FileAttr, FileHandle, FileType, INodeNo, Request, TimeOrNow};
 
 use super::super::attr::{Attr, Validity};
 use super::super::resent::Asked;
@@ -29,6 +29,17 @@ pub(super) fn failed(timed: &mut Timed, error: &FsError) -> Errno {
 
 pub(super) fn caller(request: &Request) -> Caller {
     Caller::of_thread(request.pid(), (request.uid(), request.gid()))
+}
+
+/// The handle of whatever `user` opens.
+pub(super) fn handle_of(user: u32) -> FileHandle {
+    FileHandle(user.into())
+}
+
+/// Whose handle it is.
+pub(super) fn user_of(handle: FileHandle) -> u32 {
+    // The kernel knows none but those that it was given.
+    u32::try_from(handle.0).unwrap_or(u32::MAX)
 }
 
 /// FUSE_UNIQUE_RESEND: the bit of a request's number that says that it was sent before. Source: linux/fuse.h.

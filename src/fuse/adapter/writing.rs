@@ -88,8 +88,8 @@ pub(super) fn make_node(
     Ok((attr, validity))
 }
 
-pub(super) fn write(shared: &Shared, caller: Caller, handle: Inode, offset: u64, data: &[u8]) -> Result<u32, FsError> {
-    let file = writable_file(shared, handle)?;
+pub(super) fn write(shared: &Shared, caller: Caller, inode: Inode, offset: u64, data: &[u8]) -> Result<u32, FsError> {
+    let file = writable_file(shared, inode)?;
     caller.charged(|| write_all(&file, offset, data))
 }
 
@@ -109,27 +109,27 @@ fn write_all(file: &File, offset: u64, data: &[u8]) -> Result<u32, FsError> {
 }
 
 /// A file that is open. What a daemon before this one opened to write is not written to where nothing is to be any more.
-fn writable_file(shared: &Shared, handle: Inode) -> Result<Arc<File>, FsError> {
+fn writable_file(shared: &Shared, inode: Inode) -> Result<Arc<File>, FsError> {
     if shared.operations.layer().is_read_only() {
         return Err(FsError::ReadOnly);
     }
-    shared.local_file(handle).ok_or(FsError::NotOpen)
+    shared.local_file(inode).ok_or(FsError::NotOpen)
 }
 
 pub(super) fn allocate(
     shared: &Shared,
     caller: Caller,
-    handle: Inode,
+    inode: Inode,
     (offset, length): (u64, u64),
     mode: i32,
 ) -> Result<(), FsError> {
-    let file = writable_file(shared, handle)?;
+    let file = writable_file(shared, inode)?;
     let mode = FallocateFlags::from_bits(mode.cast_unsigned()).ok_or(Errno::OPNOTSUPP)?;
     caller.charged(|| Ok(rustix::fs::fallocate(&file, mode, offset, length)?))
 }
 
-pub(super) fn sync(shared: &Shared, handle: Inode, datasync: bool) -> Result<(), FsError> {
-    match shared.local_file(handle) {
+pub(super) fn sync(shared: &Shared, inode: Inode, datasync: bool) -> Result<(), FsError> {
+    match shared.local_file(inode) {
         Some(file) if datasync => Ok(file.sync_data()?),
         Some(file) => Ok(file.sync_all()?),
         // Nothing of it can have changed.
