@@ -310,6 +310,8 @@ pub struct MountConfig {
     pub portage_gnupg: PathBuf,
     /// Whether Portage reads packages whose members are not compressed: its BINPKG_COMPRESS is `none` or empty.
     pub uncompressed: bool,
+    /// What an administrator should know of it, one thing each.
+    pub warnings: Vec<String>,
     /// What this was made from, to be made again.
     raw: RawMount,
     /// The mountpoint as it was named.

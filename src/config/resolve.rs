@@ -31,9 +31,12 @@ impl RawMount {
     /// The same for a machine of this level. `None`: not an x86-64 one.
     pub(super) fn resolve_on(&self, check: &MountpointCheck, machine: Option<CpuLevel>) -> Resolution {
         let (mut files, mut report) = (Files::default(), Report::default());
-        let result = self
+        let mut result = self
             .read_files(&mut files, &mut report)
             .and_then(|found| Resolver { raw: self, found: &found, report: &mut report, machine }.resolve(check));
+        if let Ok(config) = &mut result {
+            config.warnings.clone_from(&report.warnings);
+        }
         // Keys that are missing now may come.
         for binhost in result.iter().flat_map(|config| &config.binhosts) {
             if let SignaturePolicy::Required { keyrings } = &binhost.signatures {
@@ -111,6 +114,7 @@ impl Resolver<'_> {
         }
         let finder = Finder { raw: self.raw, found: self.found, report: self.report, machine: self.machine };
         config.binhosts = finder.find()?;
+        self.getbinpkg();
         config.mountpoint = self.check(&config.asked, check)?;
         outside(&mut config)?;
         Ok(config)
@@ -209,6 +213,7 @@ impl Resolver<'_> {
             libc_guard: self.libc_guard(),
             portage_gnupg: self.portage_gnupg(),
             uncompressed: self.uncompressed(),
+            warnings: Vec::new(),
             raw: raw.clone(),
             asked,
         }
@@ -300,6 +305,18 @@ impl Resolver<'_> {
     fn libc_guard(&mut self) -> LibcGuard {
         let guard = first([self.found.own.libc_guard.clone()], LibcGuard::default());
         self.report.note("libc-guard", guard, |guard| (*guard == LibcGuard::On).to_string())
+    }
+
+    /// Warns where emerge fetches packages itself, past the mount.
+    fn getbinpkg(&mut self) {
+        // What cannot be read stops emerge, too.
+        let Some(getbinpkg) = self.found.portage().ok().flatten().and_then(|portage| portage.getbinpkg.as_ref()) else {
+            return;
+        };
+        self.report.warn(format!(
+            "{getbinpkg}: emerge fetches packages from the binhosts itself, past this mount, also those that binhostfs \
+             refuses or hides; take it out, `emerge --usepkg` is enough"
+        ));
     }
 
     /// Not needed to mount: unreadable files of Portage do no harm here.

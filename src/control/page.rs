@@ -114,6 +114,10 @@ impl Page<'_> {
         for problem in refresh.error.iter().chain(&wrong) {
             writeln!(self.html, "<section class=\"bad\"><h2>Problem</h2><p>{}</p></section>", Text(problem))?;
         }
+        let bypassed = self.status.bypassed.iter().map(ToString::to_string);
+        for warning in self.status.warnings.iter().cloned().chain(bypassed) {
+            writeln!(self.html, "<section><h2 class=\"bad\">Warning</h2><p>{}</p></section>", Text(&warning))?;
+        }
         Ok(())
     }
 

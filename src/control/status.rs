@@ -33,6 +33,12 @@ pub struct Status {
     pub refresh: RefreshStatus,
     /// Why the configuration, as it stands in the files, is not in use.
     pub misconfigured: Option<String>,
+    /// What an administrator should know of the configuration, one thing each.
+    #[serde(default)]
+    pub warnings: Vec<String>,
+    /// Local packages that Portage fetched itself from a binhost, of which they are hidden.
+    #[serde(default)]
+    pub bypassed: Vec<BypassStatus>,
     /// Packages that are left out because what their binhost serves is not what its index says.
     pub refused: Vec<FailureStatus>,
     /// Verified packages that had other bytes when they were verified before, newest first.
@@ -291,6 +297,25 @@ pub struct FailureStatus {
     pub time: u64,
 }
 
+/// A local package that Portage fetched itself (`getbinpkg`), and that is hidden as the binhost's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BypassStatus {
+    /// Where it is, below the mountpoint.
+    pub path: String,
+    /// The binhost whose index has it.
+    pub binhost: String,
+    /// Why the binhost's is hidden.
+    pub reason: String,
+}
+
+/// For a person.
+impl fmt::Display for BypassStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { path, binhost, reason } = self;
+        write!(f, "{path} is a local package that Portage fetched itself from {binhost}, where it is hidden: {reason}")
+    }
+}
+
 /// How a refresh that was asked for went.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Refreshed {
@@ -352,6 +377,7 @@ impl fmt::Display for Status {
         if let Some(error) = &self.misconfigured {
             writeln!(f, "problem     the changed configuration cannot be used, the last good one stays: {error}")?;
         }
+        self.warnings.iter().try_for_each(|warning| writeln!(f, "warning     {warning}"))?;
         let (used, bound) = (ByteSize(cache.bytes), ByteSize(cache.bound));
         let pinned = if cache.pinned > 0 { format!(", {} pinned", cache.pinned) } else { String::new() };
         writeln!(f, "cache       {} packages{pinned}, {used} of {bound}, in {}", cache.packages, cache.directory)?;
@@ -370,6 +396,7 @@ impl fmt::Display for Status {
         for FailureStatus { path, reason, time } in &self.alarms {
             writeln!(f, "ALARM       {path} {} ago: {reason}", ago(*time))?;
         }
+        self.bypassed.iter().try_for_each(|bypassed| writeln!(f, "bypass      {bypassed}"))?;
         for FailureStatus { path, reason, time } in &self.refused {
             writeln!(f, "not shown   {path} since {} ago: {reason}", ago(*time))?;
         }
@@ -517,6 +544,12 @@ mod tests {
             process: ProcessStatus::default(),
             refresh: RefreshStatus { confirmed: 0, attempted: 9_990, error: Some("gentoo: no route".to_owned()) },
             misconfigured: Some("no such key".to_owned()),
+            warnings: vec!["make.conf:3: FEATURES has getbinpkg".to_owned()],
+            bypassed: vec![BypassStatus {
+                path: "a/g.xpak".to_owned(),
+                binhost: "gentoo".to_owned(),
+                reason: "not selected".to_owned(),
+            }],
             alarms: vec![FailureStatus { path: "a/e.xpak".to_owned(), reason: "other bytes".to_owned(), time: 9_999 }],
             refused: vec![FailureStatus { path: "a/d.xpak".to_owned(), reason: "wrong MD5".to_owned(), time: 9_900 }],
             world: Some(WorldStatus {
@@ -558,12 +591,14 @@ binhost     own: no index yet
   signed    not checked (digests only)
   changed   3 shown below its name
 problem     the changed configuration cannot be used, the last good one stays: no such key
+warning     make.conf:3: FEATURES has getbinpkg
 cache       7 packages, 2 pinned, 3.0 GiB of 8.0 GiB, in /c
 reads       by the kernel (passthrough)
 upgrades    2 of 7 are here; 3.0 MiB of 2.0 GiB fetched today
 problem     no database
 opens       5 from the cache, 2 fetched (4.0 MiB), 0 failed
 ALARM       a/e.xpak 1 s ago: other bytes
+bypass      a/g.xpak is a local package that Portage fetched itself from gentoo, where it is hidden: not selected
 not shown   a/d.xpak since 100 s ago: wrong MD5
 fetching    a/b.xpak: 1.0 MiB of 2.0 MiB, 2 waiting
 fetching    a/f.xpak: 1.0 MiB of 2.0 MiB, ahead

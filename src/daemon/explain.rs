@@ -1,13 +1,14 @@
 //! What becomes of packages that somebody asks about, and why.
 
 use std::collections::{HashMap, HashSet};
+use std::fmt;
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use super::files::blocking;
 use crate::control::{CallerStatus, PackageState, PackageStatus};
 use crate::fetch::{Fetcher, Origin};
-use crate::index::{Atom, EntryId};
+use crate::index::{Atom, EntryId, Index};
 use crate::policy::{self, Fate, Input, Rules};
 use crate::store::Store;
 
@@ -30,9 +31,22 @@ pub(super) struct Explained {
     pub(super) fetcher: Arc<Fetcher>,
     /// A binhost without an index.
     pub(super) indexless: Option<String>,
+    /// Indexes that are not shown because an earlier generation is, by the names of their binhosts.
+    pub(super) newer: Vec<(String, Arc<Index>)>,
+}
+
+impl fmt::Debug for Explained {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Explained").field("beside", &self.beside.len()).finish_non_exhaustive()
+    }
 }
 
 impl Explained {
+    /// All indexes.
+    pub(super) fn indexes(&self) -> impl Iterator<Item = &Arc<Index>> {
+        self.inputs.iter().map(|input| &input.part.index).chain(self.newer.iter().map(|(_, index)| index))
+    }
+
     /// All entries of all binhosts that one of `atoms` matches, or all there are; and what became of them. `failures`: why a
     /// package could not be had lately, by where it is shown.
     pub(super) async fn answer(
@@ -142,7 +156,7 @@ fn state(fate: &Fate) -> PackageState {
 }
 
 /// Why it is not shown, or not at its path.
-fn reason(fate: &Fate, beside: &Beside, id: EntryId) -> Option<String> {
+pub(super) fn reason(fate: &Fate, beside: &Beside, id: EntryId) -> Option<String> {
     let Beside { name, refused, quorum, .. } = beside;
     Some(match fate {
         Fate::Shown { place: None, .. } => return None,

@@ -40,7 +40,7 @@ async fn try_follow(shared: &Shared, requests: &mpsc::Sender<Request>) -> std::i
     // SAFETY: the watch owns its descriptor, never exchanges it, and is itself never exchanged below.
     let mut watch = unsafe { AsyncFd::register_with_interest(watch, Interest::READABLE)? };
     let mut current = shared.config.clone();
-    let mut warned = Vec::new();
+    let mut warned = current.warnings.clone();
     loop {
         // Small files, but on whatever disk they are.
         let resolve = || tokio::task::block_in_place(|| current.reload());
@@ -49,6 +49,7 @@ async fn try_follow(shared: &Shared, requests: &mpsc::Sender<Request>) -> std::i
             tracing::warn!("{warning}");
         }
         warned = report.warnings;
+        shared.set_warnings(warned.clone());
         match result {
             Ok(config) if config.differs_from(&current) || shared.is_misconfigured() => {
                 current = config.clone();

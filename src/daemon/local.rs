@@ -74,6 +74,7 @@ pub(super) async fn watch(shared: Arc<Shared>) {
         let front = Arc::clone(&shared.front);
         let looked = blocking(move || Ok(front.look_again()?)).await;
         retry = looked.is_err().then(|| retry.map_or(RETRY, |after| (after * 2).min(LATEST_RETRY)));
+        shared.changed.notify_one();
         match looked {
             Ok(changes) if changes.is_empty() => {}
             Ok(changes) => {

@@ -6,6 +6,7 @@
 //! Not its job: the command line.
 
 mod anchors;
+mod bypass;
 mod confinement;
 mod descriptors;
 mod desk;
@@ -148,6 +149,7 @@ pub struct Daemon {
     follower: tokio::task::JoinHandle<()>,
     scrubber: tokio::task::JoinHandle<()>,
     watcher: tokio::task::JoinHandle<()>,
+    comparer: tokio::task::JoinHandle<()>,
     upgrader: tokio::task::JoinHandle<()>,
     rebuilder: tokio::task::JoinHandle<()>,
     reloads: mpsc::Receiver<Reload>,
@@ -164,6 +166,7 @@ impl Drop for Daemon {
         self.follower.abort();
         self.scrubber.abort();
         self.watcher.abort();
+        self.comparer.abort();
         self.upgrader.abort();
         self.rebuilder.abort();
         self.shared.mount.unmount();
@@ -220,6 +223,7 @@ impl Daemon {
         let follower = tokio::spawn(follow::follow(Arc::clone(&shared), following));
         let scrubber = tokio::spawn(scrub::in_background(Arc::clone(&shared)));
         let watcher = tokio::spawn(local::watch(Arc::clone(&shared)));
+        let comparer = tokio::spawn(bypass::watch(Arc::clone(&shared)));
         let upgrader = tokio::spawn(world::in_background(Arc::clone(&shared)));
         let rebuilder = tokio::spawn(rebuild::in_background(Arc::clone(&shared)));
         Ok(Self {
@@ -228,6 +232,7 @@ impl Daemon {
             follower,
             scrubber,
             watcher,
+            comparer,
             upgrader,
             rebuilder,
             reloads,

@@ -234,6 +234,12 @@ impl Source {
         }
     }
 
+    /// The index that is not shown because that of an earlier generation is; with the name of the binhost.
+    pub(super) fn newer(&self) -> Option<(String, Arc<Index>)> {
+        let Face::Earlier(_) = self.face else { return None };
+        Some((self.config.name.clone(), Arc::clone(&self.current.as_ref()?.index)))
+    }
+
     pub(super) fn part(&self) -> Option<Part> {
         Some(Part { origin: self.id, index: self.shown()?.index })
     }

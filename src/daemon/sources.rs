@@ -314,6 +314,7 @@ impl Sources {
             rules: self.rules.clone(),
             store: Arc::clone(&self.store),
             fetcher: Arc::clone(&self.fetcher),
+            newer: self.all.iter().filter_map(Source::newer).collect(),
             indexless: self.all.iter().find(|s| s.current().is_none()).map(|source| source.config.name.clone()),
         }
     }

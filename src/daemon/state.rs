@@ -6,6 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use tokio::sync::Notify;
 
 use super::errands::Errands;
+use super::explain::Explained;
 use super::files::seconds_now;
 use super::refusals::Refusal;
 use super::shown;
@@ -15,8 +16,8 @@ use super::visible;
 use super::world::Budget;
 use crate::config::{ByteSize, MountConfig, Prefetch};
 use crate::control::{
-    BinhostStatus, CacheStatus, DownloadStatus, EntriesStatus, FailureStatus, GenerationStatus, KeyringStatus,
-    MirrorState, MirrorStatus, ProcessStatus, RefreshStatus, Status,
+    BinhostStatus, BypassStatus, CacheStatus, DownloadStatus, EntriesStatus, FailureStatus, GenerationStatus,
+    KeyringStatus, MirrorState, MirrorStatus, ProcessStatus, RefreshStatus, Status,
 };
 use crate::fetch::{FailureReport, Fetcher, Origin, Progress};
 use crate::fuse::{Front, Mount};
@@ -113,6 +114,13 @@ pub(super) struct Shared {
     problem: Mutex<Option<String>>,
     /// What is wrong with the configuration as it stands in the files.
     misconfigured: Mutex<Option<String>>,
+    /// What an administrator should know of the configuration.
+    warnings: Mutex<Vec<String>>,
+    /// What becomes of all entries.
+    picture: Mutex<Option<Arc<Explained>>>,
+    /// Local packages or what becomes of entries may have changed.
+    pub(super) changed: Notify,
+    bypassed: Mutex<Vec<BypassStatus>>,
     started: u64,
 }
 
@@ -127,6 +135,7 @@ impl Shared {
     ) -> Self {
         let world = Budget::open(store.directory(), config.prefetch_budget.0);
         let snapshots = Arc::clone(front.snapshots());
+        let warnings = Mutex::new(config.warnings.clone());
         Self {
             config,
             mount,
@@ -142,6 +151,10 @@ impl Shared {
             renewed: Notify::new(),
             problem: Mutex::default(),
             misconfigured: Mutex::default(),
+            warnings,
+            picture: Mutex::default(),
+            changed: Notify::new(),
+            bypassed: Mutex::default(),
             started: seconds_now(),
         }
     }
@@ -150,6 +163,28 @@ impl Shared {
     pub(super) fn set_reports(&self, sources: &Sources) {
         *self.rollback.lock().unwrap_or_else(PoisonError::into_inner) = sources.rollback_report();
         *self.reports() = sources.reports();
+        *self.picture.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(sources.explained()));
+        self.changed.notify_one();
+    }
+
+    /// What became of all entries the last time.
+    pub(super) fn picture(&self) -> Option<Arc<Explained>> {
+        self.picture.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What an administrator should know of the configuration as it stands in the files.
+    pub(super) fn set_warnings(&self, warnings: Vec<String>) {
+        *self.warnings.lock().unwrap_or_else(PoisonError::into_inner) = warnings;
+    }
+
+    /// Local packages that are hidden as a binhost's; each is logged once.
+    pub(super) fn set_bypassed(&self, bypassed: Vec<BypassStatus>) {
+        let mut before = self.bypassed.lock().unwrap_or_else(PoisonError::into_inner);
+        for new in bypassed.iter().filter(|new| !before.contains(new)) {
+            let path = self.config.mountpoint.join(&new.path);
+            tracing::warn!("{new}; to get rid of it, turn getbinpkg off and remove {}", path.display());
+        }
+        *before = bypassed;
     }
 
     /// Why a new generation cannot be made; `None`: it can.
@@ -246,6 +281,8 @@ impl Shared {
             refresh: together(&binhosts, self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()),
             binhosts,
             misconfigured: self.misconfigured.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            warnings: self.warnings.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            bypassed: self.bypassed.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             refused,
             alarms: self.fetcher.alarms().into_iter().map(failure).collect(),
             cache: CacheStatus {

@@ -96,6 +96,12 @@ impl Front {
         &self.layer
     }
 
+    /// What is listed of the local packages.
+    #[must_use]
+    pub fn listing(&self) -> Arc<Listing> {
+        Arc::clone(&self.state().listing)
+    }
+
     /// Local packages that are shown.
     #[must_use]
     pub fn local_packages(&self) -> usize {

@@ -29,6 +29,7 @@ mod faults;
 mod full_disk;
 mod fuzz;
 mod generations;
+mod getbinpkg;
 mod handover;
 mod harness;
 mod imports;

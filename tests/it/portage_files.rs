@@ -143,6 +143,73 @@ fn write(root: &Path, path: &str, text: &str) {
     }
 }
 
+/// Which default options and FEATURES make emerge ask binhosts: a line for each, as `parse_opts` and `run_action` have it.
+const ASKS: &str = r#"
+import json, shlex, sys
+from _emerge.main import parse_opts
+
+for options, features in json.loads(sys.argv[1]):
+    opts = parse_opts(shlex.split(options), silent=True)[1]
+    asks = opts.get("--getbinpkg")
+    if "getbinpkg" in features.split() and asks is not False:
+        asks = True
+    print(asks is True or opts.get("--getbinpkgonly") is True)
+"#;
+
+#[test]
+fn whether_emerge_asks_binhosts_itself_is_known() {
+    let Some(environment) = test_environment() else { return };
+    let (mut cases, mut ours) = (Vec::new(), Vec::new());
+    for options in [
+        "",
+        "--jobs=4 --usepkg -k --ask n",
+        "--getbinpkg",
+        "-j4 --getbinpkg=y",
+        "--getbinpkg n --ask",
+        "--getbinpkg y",
+        "--getbinpkg --getbinpkg=n",
+        "--getbinpkg=n -g",
+        "-g",
+        "-g n",
+        "-avg n",
+        "-avgk --jobs",
+        "-vk",
+        "-G",
+        "-G n",
+        "-vG",
+        "--getbinpkgonly=n -g",
+        "--getbinpkgonly --getbinpkg=n",
+        "--getbinpkgonly n",
+        "--exclude dev-lang/go-g",
+        "--getbinpkg-exclude=dev-lang/go --getbinpkg-include gcc",
+        "  --quiet\n\t--getbinpkg\n",
+    ] {
+        for features in ["", "getbinpkg", "parallel-fetch getbinpkg -news", "getbinpkg -getbinpkg", "getbinpkg -*"] {
+            let root = TempDir::with_prefix("binhostfs-it.").unwrap();
+            write(root.path(), "portage/binrepos.conf", "[a]\nsync-uri = https://a\n");
+            let text = format!("FEATURES=\"{features}\"\nEMERGE_DEFAULT_OPTS=\"{options}\"\n");
+            write(root.path(), "portage/make.conf", &text);
+            let places = Places { config_root: root.path().to_owned(), global: root.path().join("none") };
+            ours.push(portage::read(&places).result.unwrap().getbinpkg.is_some());
+            let on = features.split(' ').fold("", |on, word| match word {
+                "getbinpkg" => word,
+                "-getbinpkg" | "-*" => "",
+                _ => on,
+            });
+            cases.push((options, on));
+        }
+    }
+    let mut python = Command::new(environment.join("venv/bin/python"));
+    python.args(["-c", ASKS, &json!(cases).to_string()]).env_clear().env("PATH", "/usr/bin:/bin");
+    let output = python.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let theirs: Vec<bool> = text.lines().map(|line| line == "True").collect();
+    assert_eq!(theirs.len(), cases.len());
+    let wrong = cases.iter().zip(ours.iter().zip(&theirs)).filter(|(_, (ours, theirs))| ours != theirs);
+    assert_eq!(wrong.collect::<Vec<_>>(), []);
+}
+
 fn binrepos(text: &str) -> Configuration {
     vec![("portage/binrepos.conf".into(), text.into())]
 }

@@ -16,6 +16,7 @@
 mod binrepos;
 mod expand;
 mod files;
+mod getbinpkg;
 mod ini;
 mod lexer;
 mod make_conf;
@@ -27,6 +28,7 @@ use std::path::{Component, Path, PathBuf};
 use super::{Origin, Said};
 use crate::index::Atom;
 pub(super) use files::Files;
+pub use getbinpkg::GetBinpkg;
 use lexer::Sourcing;
 use make_conf::Variables;
 
@@ -118,6 +120,8 @@ pub struct Portage {
     pub compression: Said<String>,
     /// Where FEATURES has `binpkg-request-signature`: emerge then takes no package without a signature, of whatever binhost.
     pub request_signature: Option<Origin>,
+    /// Where emerge is told to fetch packages of these binhosts itself.
+    pub getbinpkg: Option<GetBinpkg>,
     /// What an administrator should know, one thing each.
     pub warnings: Vec<String>,
 }
@@ -160,7 +164,8 @@ fn read_all(places: &Places, files: &mut Files) -> Result<Portage, PortageError>
         origin: compression.and_then(|value| value.origin.clone()),
     };
     let request_signature = feature(&variables, "binpkg-request-signature");
-    Ok(Portage { binrepos, pkgdir, gnupg, compression, request_signature, warnings })
+    let getbinpkg = getbinpkg::find(&variables).filter(|_| !binrepos.is_empty());
+    Ok(Portage { binrepos, pkgdir, gnupg, compression, request_signature, getbinpkg, warnings })
 }
 
 /// Where FEATURES switches this on. It is a list in which later words count, and `-*` takes back all before it.

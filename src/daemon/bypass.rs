@@ -1,0 +1,143 @@
+//! Packages that Portage fetched from a binhost itself (`getbinpkg`) and put into the lower directory, although they are hidden.
+//!
+//! Portage writes there what it fetches from binhosts of PORTAGE_BINHOST, or from any before 3.0.77. What was refused or filtered
+//! out then counts as a local package, in front of everything. Such a package has the size and the digests of a hidden entry.
+//! What Portage keeps elsewhere (`location` in binrepos.conf) is not seen here.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::sync::Arc;
+
+use super::explain::{self, Beside, Explained};
+use super::files::blocking;
+use super::state::Shared;
+use crate::control::BypassStatus;
+use crate::index::{Entry, Index, Listing, Record};
+use crate::policy::{self, Fate};
+
+/// What an answer was made from: while it is the same, so is the answer.
+struct Seen {
+    generation: u64,
+    listing: Arc<Listing>,
+    indexes: Vec<Arc<Index>>,
+}
+
+impl Seen {
+    fn is_same(&self, other: &Self) -> bool {
+        self.generation == other.generation
+            && Arc::ptr_eq(&self.listing, &other.listing)
+            && self.indexes.len() == other.indexes.len()
+            && self.indexes.iter().zip(&other.indexes).all(|(one, other)| Arc::ptr_eq(one, other))
+    }
+}
+
+/// Looks again whenever the local packages or what is hidden have changed. Goes on for ever.
+pub(super) async fn watch(shared: Arc<Shared>) {
+    let mut seen: Option<Seen> = None;
+    loop {
+        shared.changed.notified().await;
+        let Some(picture) = shared.picture() else { continue };
+        let now = Seen {
+            generation: shared.snapshots.current().generation(),
+            listing: shared.front.listing(),
+            indexes: picture.indexes().cloned().collect(),
+        };
+        if seen.as_ref().is_some_and(|seen| seen.is_same(&now)) {
+            continue;
+        }
+        let listing = Arc::clone(&now.listing);
+        match blocking(move || Ok(find(&picture, &listing)?)).await {
+            Ok(found) => {
+                shared.set_bypassed(found);
+                seen = Some(now);
+            }
+            Err(error) => tracing::warn!("local packages are not compared with what is hidden: {error:#}"),
+        }
+    }
+}
+
+/// Local packages with the digests of entries that are hidden from every binhost.
+fn find(picture: &Explained, listing: &Listing) -> io::Result<Vec<BypassStatus>> {
+    let locals = Locals::of(listing, picture)?;
+    if locals.0.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (mut found, mut shown, mut failed) = (HashMap::new(), HashSet::new(), Ok(()));
+    let mut look = |at: u16, number: u32, fate: Fate| -> io::Result<()> {
+        let at = usize::from(at);
+        let (Some(input), Some(beside)) = (picture.inputs.get(at), picture.beside.get(at)) else { return Ok(()) };
+        let index = &input.part.index;
+        let Some(record) = index.records().get(number as usize) else { return Ok(()) };
+        for path in locals.same(index, record)? {
+            match hidden(&fate, beside, record) {
+                Some(reason) => found.entry(path).or_insert_with(|| (beside.name.clone(), reason)),
+                None => {
+                    shown.insert(path);
+                    continue;
+                }
+            };
+        }
+        Ok(())
+    };
+    policy::decide(&picture.inputs, &picture.rules, &mut |at, number, fate| {
+        if let Err(error) = look(at, number, fate) {
+            failed = Err(error);
+        }
+    })?;
+    failed?;
+    for (name, index) in &picture.newer {
+        for record in index.records() {
+            for path in locals.same(index, record)? {
+                let reason = "an earlier generation is shown; `binhostfs rollback --latest` undoes it";
+                found.entry(path).or_insert_with(|| (name.clone(), reason.to_owned()));
+            }
+        }
+    }
+    let found = found.into_iter().filter(|(path, _)| !shown.contains(path));
+    let status = |(path, (binhost, reason)): (&str, _)| BypassStatus { path: path.to_owned(), binhost, reason };
+    let mut found: Vec<BypassStatus> = found.map(status).collect();
+    found.sort_by(|one, other| one.path.cmp(&other.path));
+    Ok(found)
+}
+
+/// Why an entry is hidden. `None`: it is shown, or the same package of another binhost is.
+fn hidden(fate: &Fate, beside: &Beside, record: &Record) -> Option<String> {
+    match fate {
+        Fate::Shown { .. } | Fate::Superseded | Fate::Homeless => None,
+        Fate::Hidden | Fate::Unsignable | Fate::Unselected | Fate::Held => explain::reason(fate, beside, record.id),
+    }
+}
+
+/// Local packages by size, those whose size some entry has.
+struct Locals(HashMap<u64, Vec<(String, Entry)>>);
+
+impl Locals {
+    fn of(listing: &Listing, picture: &Explained) -> io::Result<Self> {
+        let mut by_size: HashMap<u64, Vec<(String, Entry)>> = HashMap::new();
+        if !listing.entries().is_empty() {
+            let records = picture.indexes().flat_map(|index| index.records());
+            let sizes: HashSet<u64> = records.map(|record| record.size).collect();
+            for listed in listing.entries().iter().filter(|listed| listed.size.is_some_and(|s| sizes.contains(&s))) {
+                // One without digests was not fetched by Portage.
+                let Ok(entry) = listing.stanza(listed)?.entry() else { continue };
+                by_size.entry(entry.size).or_default().push((listed.path.to_string(), entry));
+            }
+        }
+        Ok(Self(by_size))
+    }
+
+    /// Paths of those that a record of an index describes.
+    fn same(&self, index: &Index, record: &Record) -> io::Result<Vec<&str>> {
+        let Some(locals) = self.0.get(&record.size) else { return Ok(Vec::new()) };
+        let entry = index.stanza(record)?.entry()?;
+        let same = locals.iter().filter(|(_, local)| is_same_file(local, &entry));
+        Ok(same.map(|(path, _)| path.as_str()).collect())
+    }
+}
+
+/// Whether all digests that both have are equal, and there is one.
+fn is_same_file(one: &Entry, other: &Entry) -> bool {
+    let md5 = one.md5.as_ref().zip(other.md5.as_ref()).map(|(one, other)| one == other);
+    let sha1 = one.sha1.as_ref().zip(other.sha1.as_ref()).map(|(one, other)| one == other);
+    matches!((md5, sha1), (Some(true), Some(true) | None) | (None, Some(true)))
+}
