@@ -178,13 +178,6 @@ pub(super) async fn answer(request: &Request<Incoming>, control: &dyn Control) -
             Ok(result) => json(StatusCode::OK, &result),
             Err(_) => json(StatusCode::BAD_GATEWAY, &problem("the daemon is stopping")),
         },
-        (method, path) if let Some((task, changes, _)) = Task::ALL.iter().find(|(.., known)| *known == path) => {
-            if *method == if *changes { Method::POST } else { Method::GET } {
-                manage(*task, request.uri().query().unwrap_or_default(), control).await
-            } else {
-                json(StatusCode::METHOD_NOT_ALLOWED, &problem(NO_METHOD))
-            }
-        }
         (&Method::GET, GENERATIONS_PATH) | (&Method::POST, ROLLBACK_PATH | KEEP_PATH) => {
             generations::answer(request, control).await
         }
@@ -200,7 +193,13 @@ pub(super) async fn answer(request: &Request<Incoming>, control: &dyn Control) -
             GENERATIONS_PATH | ROLLBACK_PATH | KEEP_PATH | PREFETCH_PATH | STATUS_PATH | METRICS_PATH | PAGE_PATH
             | STYLE_PATH | REFRESH_PATH | VERIFY_PATH | PACKAGES_PATH | RELOAD_PATH | RUN_PATH,
         ) => json(StatusCode::METHOD_NOT_ALLOWED, &problem(NO_METHOD)),
-        _ => json(StatusCode::NOT_FOUND, &problem(NO_RESOURCE)),
+        (method, path) => match Task::ALL.iter().find(|(.., known)| *known == path) {
+            None => json(StatusCode::NOT_FOUND, &problem(NO_RESOURCE)),
+            Some((task, changes, _)) if *method == if *changes { Method::POST } else { Method::GET } => {
+                manage(*task, request.uri().query().unwrap_or_default(), control).await
+            }
+            Some(_) => json(StatusCode::METHOD_NOT_ALLOWED, &problem(NO_METHOD)),
+        },
     }
 }
 

@@ -68,7 +68,10 @@ print(*[keyword for keyword in E['KEYWORDS'].split() if keyword[0] != '~'])
     );
     assert_eq!(String::from_utf8_lossy(&output.stdout), expected);
     assert_eq!((variable("EAPI"), variable("SLOT")), ("8".into(), "0".into()));
-    assert_eq!(variable("RUST_MIN_VER"), format!("{}.0", env!("CARGO_PKG_RUST_VERSION")));
+    let oldest = env!("CARGO_PKG_RUST_VERSION");
+    assert_eq!(variable("RUST_MIN_VER"), format!("{oldest}.0"));
+    let readme = include_str!("../../README.md");
+    assert!(readme.contains(&format!("[Rust](https://www.rust-lang.org/) {oldest} or later")));
 }
 
 /// The eclass inherited last would win, and without rust.eclass's there is no cargo to build with.
