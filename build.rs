@@ -1,14 +1,54 @@
-//! Links the unwinder of gcc into the binary, so that it needs no library beyond libc.
+//! Two things that the program takes from where it is built: its date, and the unwinder of gcc.
 //!
-//! Rust asks the linker for `-lgcc_s`. Where gcc has the same code as an archive (`libgcc_eh.a`), a linker script of that
+//! **Date** (`BINHOSTFS_BUILD_DATE`, seconds since the epoch): a system clock that shows less is not set. It is the same for the
+//! same sources: SOURCE_DATE_EPOCH where the environment has it, else the newest date in a heading of CHANGELOG.md
+//! (`## 1.2.3 (2027-01-31)`), and never less than [`WRITTEN`].
+//!
+//! **Unwinder:** it is linked into the binary, so that it needs no library beyond libc. Rust asks the linker for `-lgcc_s`. Where gcc has the same code as an archive (`libgcc_eh.a`), a linker script of that
 //! name in a directory that is searched first stands for it. Elsewhere (musl, another compiler, cross builds) nothing is
 //! changed, and the binary needs `libgcc_s.so.1` as any other Rust program does.
 
 use std::path::PathBuf;
 use std::process::Command;
 
+/// 2026-11-22: the first version was written.
+const WRITTEN: u64 = 1_795_305_600;
+const DAY: u64 = 86400;
+
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rustc-env=BINHOSTFS_BUILD_DATE={}", build_date());
+    link_unwinder();
+}
+
+fn build_date() -> u64 {
+    println!("cargo:rerun-if-env-changed=SOURCE_DATE_EPOCH");
+    println!("cargo:rerun-if-changed=CHANGELOG.md");
+    let given = std::env::var("SOURCE_DATE_EPOCH").ok().and_then(|seconds| seconds.trim().parse().ok());
+    given.or_else(newest_release).unwrap_or_default().max(WRITTEN)
+}
+
+fn newest_release() -> Option<u64> {
+    let changelog = std::fs::read_to_string("CHANGELOG.md").ok()?;
+    let headings = changelog.lines().filter(|line| line.starts_with("## "));
+    headings.flat_map(str::split_whitespace).filter_map(|word| seconds(word.trim_matches(['(', ')']))).max()
+}
+
+/// `2027-01-31` -> seconds since the epoch.
+fn seconds(date: &str) -> Option<u64> {
+    let mut parts = date.splitn(3, '-').map(|part| part.parse::<u64>().ok());
+    let (year, month, day) = (parts.next()??, parts.next()??, parts.next()??);
+    if year < 1970 || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
+        return None;
+    }
+    // Years begin in March, so that the leap day is the last one.
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let days = year * 365 + year / 4 - year / 100 + year / 400 + (month * 153 + 2) / 5 + day - 1;
+    // Days from the first of March of the year 0 to the epoch.
+    Some((days - 719_468) * DAY)
+}
+
+fn link_unwinder() {
     let variable = |name: &str| std::env::var(name).unwrap_or_default();
     if variable("CARGO_CFG_TARGET_ENV") != "gnu" || variable("HOST") != variable("TARGET") {
         return;

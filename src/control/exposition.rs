@@ -11,7 +11,7 @@ pub(super) fn render(status: &Status, metrics: &Metrics) -> String {
     process(&mut text, status);
     generation(&mut text, status);
     cache(&mut text, status);
-    binhosts(&mut text, &status.binhosts);
+    binhosts(&mut text, &status.binhosts, status.time);
     mirrors(&mut text, &status.binhosts);
     requests(&mut text, metrics);
     for (name, help, value) in status.metrics.counters() {
@@ -69,7 +69,7 @@ fn cache(text: &mut Exposition, status: &Status) {
     text.single("binhostfs_opens_waiting", Kind::Gauge, "Opens that wait for a download.", waiting);
 }
 
-fn binhosts(text: &mut Exposition, binhosts: &[BinhostStatus]) {
+fn binhosts(text: &mut Exposition, binhosts: &[BinhostStatus], now: u64) {
     let mut each = |name, help, value: &dyn Fn(&BinhostStatus) -> i64| {
         let mut family = text.family(name, Kind::Gauge, help);
         binhosts.iter().for_each(|binhost| family.sample(&[("binhost", &binhost.name)], value(binhost)));
@@ -89,6 +89,11 @@ fn binhosts(text: &mut Exposition, binhosts: &[BinhostStatus]) {
     each("binhostfs_index_refresh_failed", "1 if the last attempt to get its index failed.", &|binhost| {
         binhost.refresh.error.is_some().into()
     });
+    each(
+        "binhostfs_index_frozen",
+        "1 if for more than a day it has had only indexes that are older than the one in use, and were refused.",
+        &|binhost| binhost.refresh.frozen_since(now).is_some().into(),
+    );
     let mut family =
         text.family("binhostfs_entries_left_out", Kind::Gauge, "Entries of its index that are not shown, by why.");
     for binhost in binhosts {

@@ -4,6 +4,7 @@
 use std::fmt::{self, Display, Write as _};
 use std::time::Duration;
 
+use super::status::frozen;
 use super::{BinhostStatus, DownloadStatus, FailureStatus, MirrorState, Status};
 use crate::config::{ByteSize, Interval};
 
@@ -171,6 +172,9 @@ impl Page<'_> {
         if let Some(error) = &refresh.error {
             writeln!(self.html, "<p class=\"bad\">refreshing the index failed: {}</p>", Text(error))?;
         }
+        if let Some(since) = refresh.frozen_since(self.status.time) {
+            writeln!(self.html, "<p class=\"bad\">{}</p>", Text(&frozen(self.ago(since))))?;
+        }
         self.html.push_str(
             "<table>\n<thead><tr><th>URL<th>State<th class=\"number\">Rate<th class=\"number\">First byte\
              <th>Last failure</tr></thead>\n",
@@ -178,7 +182,7 @@ impl Page<'_> {
         for mirror in binhost.mirrors.iter().take(ROWS) {
             let (class, state) = match mirror.state {
                 MirrorState::Healthy => ("good", "healthy"),
-                MirrorState::Distrusted => ("bad", "served wrong bytes"),
+                MirrorState::Distrusted => ("bad", mirror.distrust()),
                 MirrorState::Trying => ("dim", "tried again"),
                 MirrorState::Resting => ("bad", "resting"),
             };
@@ -187,9 +191,10 @@ impl Page<'_> {
             let error = mirror.last_error.as_deref().unwrap_or_default();
             writeln!(
                 self.html,
-                "<tr><td>{}<td class=\"{class}\">{state}<td class=\"number\">{rate}\
+                "<tr><td>{}<td class=\"{class}\">{}<td class=\"number\">{rate}\
                  <td class=\"number\">{first_byte}<td>{}</tr>",
                 Text(&mirror.url),
+                Text(state),
                 Text(error)
             )?;
         }

@@ -147,6 +147,9 @@ pub struct MirrorStatus {
     pub failures: u64,
     /// Packages from it that proved wrong.
     pub wrong: u64,
+    /// Why it is distrusted; none: it is not.
+    #[serde(default)]
+    pub distrusted_for: Option<String>,
     /// The last failure, be it over or not.
     pub last_error: Option<String>,
     /// When that was.
@@ -159,7 +162,7 @@ pub struct MirrorStatus {
 pub enum MirrorState {
     /// Nothing is known against it.
     Healthy,
-    /// It served wrong bytes lately: asked after the healthy ones.
+    /// It served something wrong lately: asked after the healthy ones.
     Distrusted,
     /// It has rested, and one download tries it.
     Trying,
@@ -168,6 +171,12 @@ pub enum MirrorState {
 }
 
 impl MirrorStatus {
+    /// Why it is distrusted, where it is.
+    pub(super) fn distrust(&self) -> &str {
+        // A daemon of an earlier version distrusted for this alone.
+        self.distrusted_for.as_deref().unwrap_or("served wrong bytes")
+    }
+
     /// One line for a person, at the time `now`.
     fn line(&self, now: u64) -> String {
         let span = |seconds: u64| Interval(Duration::from_secs(seconds));
@@ -175,7 +184,7 @@ impl MirrorStatus {
         let error = self.last_error.as_deref().unwrap_or_default();
         let state = match self.state {
             MirrorState::Healthy => None,
-            MirrorState::Distrusted => Some("served wrong bytes".to_owned()),
+            MirrorState::Distrusted => Some(self.distrust().to_owned()),
             MirrorState::Trying => Some(format!("tried again after: {error}")),
             MirrorState::Resting => {
                 let left = span(self.resting_until.unwrap_or(now).saturating_sub(now));
@@ -230,6 +239,20 @@ pub struct RefreshStatus {
     pub attempted: u64,
     /// Why the last attempt failed, if it did.
     pub error: Option<String>,
+    /// Since when all indexes that the binhost had were older than the one in use, and refused; none: that is not so.
+    #[serde(default)]
+    pub older_since: Option<u64>,
+}
+
+/// A binhost that has had only older indexes for longer than this is said to be frozen, s.
+const FROZEN: u64 = 24 * 3600;
+
+impl RefreshStatus {
+    /// Since when the binhost has had only older indexes, if that is for more than a day at the time `now`: then somebody should
+    /// look whether it was set back, or what is in use was never its own.
+    pub(super) fn frozen_since(&self, now: u64) -> Option<u64> {
+        self.older_since.filter(|since| now.saturating_sub(*since) > FROZEN)
+    }
 }
 
 /// The cache.
@@ -454,8 +477,19 @@ impl BinhostStatus {
         if let Some(error) = &refresh.error {
             writeln!(f, "  problem   refreshing the index failed {} ago: {error}", ago(refresh.attempted))?;
         }
+        if let Some(since) = refresh.frozen_since(now) {
+            writeln!(f, "  problem   {}", frozen(ago(since)))?;
+        }
         Ok(())
     }
+}
+
+/// What there is to say of a binhost that has had only older indexes for so long.
+pub(super) fn frozen(span: Interval) -> String {
+    format!(
+        "for {span} all its indexes have been older than the one in use, and were refused: ask whoever runs it why, or run \
+         `binhostfs refresh --accept-older`"
+    )
 }
 
 #[cfg(test)]
@@ -471,6 +505,7 @@ mod tests {
             first_byte_ms: None,
             failures: 0,
             wrong: 0,
+            distrusted_for: None,
             last_error: None,
             last_error_time: None,
         }
@@ -478,6 +513,17 @@ mod tests {
 
     fn download(path: &str, waiters: u64, ahead: bool) -> DownloadStatus {
         DownloadStatus { path: path.to_owned(), received: 1 << 20, size: 2 << 20, waiters, ahead }
+    }
+
+    #[test]
+    fn a_binhost_is_frozen_after_a_day() {
+        let now = 10 * FROZEN;
+        for since in [None, Some(now), Some(now - FROZEN), Some(now + 9)] {
+            let refresh = RefreshStatus { older_since: since, ..RefreshStatus::default() };
+            assert_eq!(refresh.frozen_since(now), None, "{since:?}");
+        }
+        let refresh = RefreshStatus { older_since: Some(now - FROZEN - 1), ..RefreshStatus::default() };
+        assert_eq!(refresh.frozen_since(now), Some(now - FROZEN - 1));
     }
 
     #[test]
@@ -506,7 +552,12 @@ mod tests {
                     ],
                     packages: 15_000,
                     index_timestamp: 9,
-                    refresh: RefreshStatus { confirmed: 9_000, attempted: 9_990, error: Some("no route".to_owned()) },
+                    refresh: RefreshStatus {
+                        confirmed: 9_000,
+                        attempted: 9_990,
+                        error: Some("no route".to_owned()),
+                        older_since: Some(1),
+                    },
                     away: true,
                     keyring: Some(KeyringStatus {
                         files: vec!["/k".to_owned(), "/l".to_owned()],
@@ -542,7 +593,11 @@ mod tests {
                 problem: Some("generation 2 is damaged".to_owned()),
             },
             process: ProcessStatus::default(),
-            refresh: RefreshStatus { confirmed: 0, attempted: 9_990, error: Some("gentoo: no route".to_owned()) },
+            refresh: RefreshStatus {
+                attempted: 9_990,
+                error: Some("gentoo: no route".to_owned()),
+                ..RefreshStatus::default()
+            },
             misconfigured: Some("no such key".to_owned()),
             warnings: vec!["make.conf:3: FEATURES has getbinpkg".to_owned()],
             bypassed: vec![BypassStatus {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 use super::explain::Explained;
-use super::source::Order;
+use super::freshness::Order;
 use super::state::{Shared, give_memory_back};
 use crate::config::MountConfig;
 use crate::control::{Keep, Managed, PackageStatus, RollbackTo, Task};

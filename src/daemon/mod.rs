@@ -7,6 +7,7 @@
 
 mod anchors;
 mod bypass;
+mod clock;
 mod confinement;
 mod descriptors;
 mod desk;
@@ -14,6 +15,7 @@ mod errands;
 mod explain;
 mod files;
 mod follow;
+mod freshness;
 mod generation;
 mod handover;
 mod local;
@@ -61,8 +63,8 @@ pub use supervise::supervise;
 pub use watchdog::{PROBE, probe};
 
 use desk::{Reply, Request};
+use freshness::Order;
 use refresh::Refresher;
-use source::Order;
 use sources::Sources;
 use state::Shared;
 

@@ -6,8 +6,10 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
+use super::clock::ClockWatch;
 use super::desk::{Desk, Reply, Request, explain, manage};
-use super::source::{Order, Source};
+use super::freshness::Order;
+use super::source::Source;
 use super::sources::Sources;
 use super::state::Shared;
 use crate::config::{MountConfig, Offline};
@@ -26,6 +28,7 @@ pub(super) struct Refresher {
     sources: Sources,
     verdicts: mpsc::Receiver<Verdict>,
     desk: Desk,
+    clock: ClockWatch,
     /// Mean time between refreshes.
     interval: Duration,
     due: Instant,
@@ -40,8 +43,9 @@ impl Refresher {
         requests: mpsc::Receiver<Request>,
         interval: Duration,
     ) -> Self {
-        let (now, desk) = (Instant::now(), Desk::new(requests));
-        Self { sources, verdicts, desk, interval, due: now, last: now.checked_sub(PACE).unwrap_or(now) }
+        let (now, desk, clock) = (Instant::now(), Desk::new(requests), ClockWatch::new());
+        let last = now.checked_sub(PACE).unwrap_or(now);
+        Self { sources, verdicts, desk, clock, interval, due: now, last }
     }
 
     /// Goes on for ever.
@@ -55,6 +59,7 @@ impl Refresher {
                 // Whoever asks hears of a failure; here it is in the log and in `status`.
                 () = tokio::time::sleep_until(self.due.into()) => drop(self.refresh(&shared, Order::Forward).await),
                 Some(verdict) = self.verdicts.recv() => self.hear(&shared, &verdict).await,
+                () = self.clock.stepped() => self.judge_again(),
             }
         }
     }
@@ -73,6 +78,14 @@ impl Refresher {
             Request::Keep { number, keep, reply } => self.keep(number, keep, reply),
             Request::Configure(config) => self.configure(shared, &config).await,
         }
+    }
+
+    /// The clock was set: indexes are judged by it with the refresh that follows, and who was blamed by the old one gets
+    /// another chance.
+    fn judge_again(&mut self) {
+        tracing::info!("the system clock was set: the indexes are asked for and judged again");
+        self.sources.all.iter().for_each(|source| source.origin.upstream.pardon());
+        self.due = Instant::now();
     }
 
     /// A refresh that the administrator asks for; whatever was refused gets another chance.

@@ -20,7 +20,9 @@ use std::time::Duration;
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
+use super::clock::Clock;
 use super::files::{blocking, read_json, seconds_now, sync_directory, write_json};
+use super::freshness::{self, Order, Unfit};
 use super::generation::Ingredient;
 use super::refusals::Refusals;
 use super::shown;
@@ -49,8 +51,10 @@ struct IndexState {
     validators: Validators,
     /// Seconds since the epoch.
     confirmed: u64,
-    /// The newest TIMESTAMP that was accepted, seconds since the epoch.
+    /// The newest TIMESTAMP that was accepted by a clock that was set, seconds since the epoch: see `freshness`.
     timestamp: i64,
+    /// Since when the binhost has had only indexes that are older, seconds since the epoch; 0: that is not so.
+    older_since: u64,
     /// The URL of the binhost that it came from, without credentials.
     from: String,
     /// The stored index when it was written.
@@ -59,15 +63,6 @@ struct IndexState {
 
 /// Size and modification time (ns) of a file: it is believed only as long as it has them.
 pub(super) type Stamp = (u64, i64);
-
-/// Whether an index may be older than the one before it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Order {
-    /// TIMESTAMP must not go back: an old index brings back packages with known holes.
-    Forward,
-    /// The administrator says that it is all right.
-    Any,
-}
 
 /// What a refresh brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -178,7 +173,8 @@ impl Source {
                     self.state.validators = Validators::default();
                 }
                 let confirmed = self.state.confirmed.max(1);
-                self.refresh = RefreshStatus { confirmed, attempted: confirmed, error: None };
+                let older_since = self.older_since();
+                self.refresh = RefreshStatus { confirmed, attempted: confirmed, error: None, older_since };
                 self.take_up(index, stamp);
                 self.count_votes();
             }
@@ -289,7 +285,7 @@ impl Source {
             Err(anyhow::anyhow!("no index after {}: the line or the binhost is too slow", shown(REFRESH_BUDGET)))
         });
         let now = seconds_now();
-        self.refresh.attempted = now;
+        (self.refresh.attempted, self.refresh.older_since) = (now, self.older_since());
         match outcome {
             Ok(news) => {
                 (self.away, self.refresh.confirmed, self.refresh.error) = (false, now, None);
@@ -312,30 +308,34 @@ impl Source {
     /// Asks one URL after the other until one has a usable index.
     async fn ask(&mut self, order: Order) -> anyhow::Result<News> {
         let upstream = Arc::clone(&self.origin.upstream);
+        let clock = Clock::now();
         let mut failures = Vec::new();
-        let mut away = true;
-        // Without the index, "not modified" would be no use.
-        let known = self.current.as_ref().map(|_| self.state.validators.clone()).unwrap_or_default();
+        let (mut away, mut older) = (true, false);
+        // Without an index that may stay, "not modified" would be no use.
+        let stays = self.current_stays(clock);
+        let known = if stays { self.state.validators.clone() } else { Validators::default() };
         let mut sources = upstream.index_sources(&known);
         loop {
             let file = self.incoming()?;
             let Some(answer) = sources.next(&known, &file).await else { break };
             match answer {
-                Ok(IndexAnswer::NotModified) if self.current.is_some() => {
+                Ok(IndexAnswer::NotModified) if stays => {
                     self.confirm().await;
                     return Ok(News::Unmodified);
                 }
                 Ok(IndexAnswer::NotModified) => {
                     away = false;
-                    failures.push("an index is said to be unchanged that is not here".to_owned());
+                    failures.push("an index is said to be unchanged that nobody asked about".to_owned());
                 }
                 Ok(IndexAnswer::Fresh(validators)) => {
                     away = false;
-                    let url = validators.url.clone();
                     let from = upstream.base_of(&validators).map(ToString::to_string).unwrap_or_default();
-                    match self.take(file, (validators, from), order).await {
+                    match self.take(file, (validators.clone(), from), (order, clock)).await {
                         Ok(news) => return Ok(news),
-                        Err(error) => failures.push(format!("{url}: {error:#}")),
+                        Err(error) => {
+                            older |= self.blame(&validators, &error);
+                            failures.push(format!("{}: {error:#}", validators.url));
+                        }
                     }
                 }
                 Err(error) => {
@@ -346,7 +346,43 @@ impl Source {
         }
         self.discard();
         self.away = away;
+        if older {
+            self.note_older(clock).await;
+        }
         Err(anyhow::anyhow!(failures.join("; ")))
+    }
+
+    /// Whether there is an index in use that is not from the future: else any other is better.
+    fn current_stays(&self, clock: Clock) -> bool {
+        self.current.as_ref().is_some_and(|current| !freshness::is_ahead(freshness::timestamp(&current.index), clock))
+    }
+
+    /// The newest TIMESTAMP that counts: also that of an index that was taken without a clock, once there is one.
+    fn newest(&self, clock: Clock) -> i64 {
+        let current = self.current.as_ref().filter(|_| clock != Clock::Unset);
+        let current = current.map(|current| freshness::timestamp(&current.index));
+        freshness::newest([self.state.timestamp].into_iter().chain(current), clock)
+    }
+
+    /// An index was not taken: blames its URL where that is to blame. `true`: it is older than the one in use.
+    fn blame(&self, from: &Validators, error: &anyhow::Error) -> bool {
+        let unfit = error.downcast_ref();
+        if let Some(Unfit::Ahead(_)) = unfit {
+            self.origin.upstream.note_wrong_index(from, &error.to_string());
+        }
+        matches!(unfit, Some(Unfit::Older { .. }))
+    }
+
+    /// All indexes that the binhost has are older than the one in use.
+    async fn note_older(&mut self, clock: Clock) {
+        if let (Clock::Set(now), 0) = (clock, self.state.older_since) {
+            self.state.older_since = now;
+            self.write_state().await;
+        }
+    }
+
+    fn older_since(&self) -> Option<u64> {
+        Some(self.state.older_since).filter(|since| *since > 0)
     }
 
     /// An empty file for an index to come. It stays while it is empty: nothing is written as long as no index comes.
@@ -379,7 +415,7 @@ impl Source {
 
     /// The binhost says that nothing changed.
     async fn confirm(&mut self) {
-        self.state.confirmed = seconds_now();
+        (self.state.confirmed, self.state.older_since) = (seconds_now(), 0);
         let same = IndexState { confirmed: self.written.confirmed, ..self.state.clone() } == self.written;
         if !same || self.state.confirmed.abs_diff(self.written.confirmed) > CONFIRMED_MEMORY {
             self.write_state().await;
@@ -391,10 +427,11 @@ impl Source {
         &mut self,
         file: File,
         (validators, from): (Validators, String),
-        order: Order,
+        (order, clock): (Order, Clock),
     ) -> anyhow::Result<News> {
-        if self.is_current(&file).await {
+        if let Some(timestamp) = self.current_timestamp(&file).await {
             // From a server that cannot say so.
+            freshness::judge(timestamp, self.newest(clock), order, clock)?;
             self.keep_vote(&from).await;
             (self.state.validators, self.state.from) = (validators, from);
             self.discard();
@@ -403,14 +440,8 @@ impl Source {
         }
         let copy = file.try_clone()?;
         let index = blocking(move || Ok(Index::parse(copy)?)).await?;
-        let timestamp = index.header().timestamp().unwrap_or_default();
-        if order == Order::Forward && timestamp < self.state.timestamp {
-            anyhow::bail!(
-                "the index is older (TIMESTAMP {timestamp}) than the one accepted before ({}): refused, since it could bring \
-                 back packages with known holes; `binhostfs refresh --accept-older` takes it all the same",
-                self.state.timestamp
-            );
-        }
+        let timestamp = freshness::timestamp(&index);
+        freshness::judge(timestamp, self.newest(clock), order, clock)?;
         let (new, to, directory) = (self.incoming_path(), self.directory.join(PACKAGES), self.directory.clone());
         let synced = file.try_clone()?;
         blocking(move || {
@@ -422,23 +453,24 @@ impl Source {
         let stamp = stamp(&file.metadata()?);
         self.keep_vote(&from).await;
         // Both before the next await: a refresh may be broken off.
-        self.state = IndexState { validators, confirmed: seconds_now(), timestamp, from, file: stamp };
+        let timestamp = freshness::newest_after(timestamp, self.state.timestamp, clock);
+        let confirmed = seconds_now();
+        self.state = IndexState { validators, confirmed, timestamp, older_since: 0, from, file: stamp };
         self.take_up(index, stamp);
         self.write_state().await;
         Ok(News::Changed)
     }
 
-    /// Whether `file` has the bytes of the stored index, and that is the one in use.
-    async fn is_current(&self, file: &File) -> bool {
+    /// TIMESTAMP of the index in use, if `file` has the bytes of that.
+    async fn current_timestamp(&self, file: &File) -> Option<i64> {
         let path = self.directory.join(PACKAGES);
-        let (Ok(new), Some(Current { stamp: known, .. })) = (file.try_clone(), self.current.clone()) else {
-            return false;
-        };
+        let current = self.current.clone()?;
+        let (new, known) = (file.try_clone().ok()?, current.stamp);
         let compare = move || {
             let stored = File::open(path)?;
             Ok(stamp(&stored.metadata()?) == known && same_bytes(&stored, &new)?)
         };
-        blocking(compare).await.unwrap_or(false)
+        blocking(compare).await.unwrap_or(false).then(|| freshness::timestamp(&current.index))
     }
 
     /// The index comes from `next` now: where it came from until now has a vote like the others.

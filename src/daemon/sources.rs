@@ -7,9 +7,10 @@ use futures_util::future::join_all;
 
 use super::explain::{Beside, Explained};
 use super::files::blocking;
+use super::freshness::Order;
 use super::generation::{Generations, Ingredient};
 use super::rollback::{self, Rollback};
-use super::source::{Face, News, Order, Source};
+use super::source::{Face, News, Source};
 use super::state::{RollbackReport, SourceReport};
 use super::{START_BUDGET, policies, shown};
 use crate::config::{Binhost, MountConfig};

@@ -311,6 +311,7 @@ fn together(binhosts: &[BinhostStatus], problem: Option<String>) -> RefreshStatu
         confirmed: binhosts.iter().map(|binhost| binhost.refresh.confirmed).min().unwrap_or_default(),
         attempted: binhosts.iter().map(|binhost| binhost.refresh.attempted).max().unwrap_or_default(),
         error: (!problems.is_empty()).then(|| problems.join("; ")),
+        older_since: binhosts.iter().filter_map(|binhost| binhost.refresh.older_since).min(),
     }
 }
 
@@ -334,7 +335,7 @@ pub(super) fn give_memory_back() {
 }
 
 fn mirror(report: UrlReport) -> MirrorStatus {
-    let UrlReport { url, standing, rests_for, rate, first_byte, failures, wrong, last_error } = report;
+    let UrlReport { url, standing, rests_for, rate, first_byte, failures, wrong, distrusted_for, last_error } = report;
     let (last_error, since) = last_error.unzip();
     MirrorStatus {
         url,
@@ -349,6 +350,7 @@ fn mirror(report: UrlReport) -> MirrorStatus {
         first_byte_ms: first_byte.map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX)),
         failures: u64::from(failures),
         wrong,
+        distrusted_for,
         last_error,
         last_error_time: since.map(|span: Duration| seconds_now().saturating_sub(span.as_secs())),
     }

@@ -14,7 +14,9 @@ use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::clock::Clock;
 use super::files::{blocking, read_json, write_file};
+use super::freshness;
 use super::source::{Stamp, stamp};
 use crate::config::Binhost;
 use crate::index::{EntryId, Index};
@@ -108,8 +110,13 @@ impl Votes {
         let known = self.state(url).map(|state| state.validators).unwrap_or_default();
         let answer = upstream.index_source(source).next(&known, &file).await.context("it has rested too long")??;
         let IndexAnswer::Fresh(validators) = answer else { return Ok(()) };
+        let index = blocking(move || Ok(Index::parse(file)?)).await?;
+        if let Err(unfit) = freshness::not_ahead(freshness::timestamp(&index), Clock::now()) {
+            upstream.note_wrong_index(&validators, &unfit.to_string());
+            return Err(unfit.into());
+        }
         let vote = self.vote(url, validators);
-        blocking(move || vote.write(&identities(&Index::parse(file)?))).await
+        blocking(move || vote.write(&identities(&index))).await
     }
 
     /// Counts the votes that are here for the entries of `index`, which came from `chosen`. `true`: other entries are disputed

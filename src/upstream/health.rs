@@ -3,14 +3,14 @@
 //! * A failure of the host (`retry` says which are) lets it rest, longer each time; then one try decides. Failures while it
 //!   rests come from connections that were there before, and count once.
 //! * That a host lacks one file says nothing against it.
-//! * Bytes that proved wrong cost it preference for [`DISTRUST`].
+//! * A package or an index that proved wrong costs it preference for [`DISTRUST`].
 //! * Rate and time to the first byte come from real downloads, the last one counting half.
 //!
 //! Time is passed in. Nothing here asks, waits, locks or draws lots.
 
 use std::time::{Duration, Instant};
 
-/// How long a URL that served wrong bytes stands behind those that did not.
+/// How long a URL that served something wrong stands behind those that did not.
 pub(super) const DISTRUST: Duration = Duration::from_secs(600);
 /// After a rest, one try; no other for so long unless it ended before.
 const TRIAL: Duration = Duration::from_secs(15);
@@ -29,7 +29,7 @@ const CLEARLY: (f64, f64) = (1.5, 0.1);
 pub enum Standing {
     /// Nothing is known against it.
     Healthy,
-    /// It served wrong bytes lately.
+    /// It served something wrong lately.
     Distrusted,
     /// It has rested, and one download tries it.
     Trying,
@@ -44,7 +44,8 @@ pub(super) struct Health {
     failures: u32,
     rest_until: Option<Instant>,
     trial_until: Option<Instant>,
-    distrusted_until: Option<Instant>,
+    /// Until when, and for what.
+    distrusted: Option<(Instant, String)>,
     /// Bytes/s, and when it was measured.
     rate: Option<(f64, Instant)>,
     first_byte: Option<Duration>,
@@ -58,7 +59,7 @@ impl Health {
         match () {
             () if lasts(self.rest_until) => Standing::Resting,
             () if lasts(self.trial_until) => Standing::Trying,
-            () if lasts(self.distrusted_until) => Standing::Distrusted,
+            () if lasts(self.distrusted.as_ref().map(|(until, _)| *until)) => Standing::Distrusted,
             () => Standing::Healthy,
         }
     }
@@ -96,7 +97,7 @@ impl Health {
 
     /// Somebody says that it is worth another try now: one decides.
     pub(super) fn pardoned(&mut self) {
-        (self.rest_until, self.trial_until, self.distrusted_until) = (None, None, None);
+        (self.rest_until, self.trial_until, self.distrusted) = (None, None, None);
     }
 
     /// It delivered `bytes`, in `took` without what others were waited for.
@@ -109,10 +110,20 @@ impl Health {
         self.rate = Some((current.map_or(sample, |(rate, _)| (rate + sample) / 2.0), now));
     }
 
-    /// What it served proved wrong.
+    /// A package that it served proved wrong.
     pub(super) fn wrong(&mut self, now: Instant) {
         self.wrong += 1;
-        self.distrusted_until = Some(now + DISTRUST);
+        self.distrust(now, "served wrong bytes".to_owned());
+    }
+
+    /// What it served is not to be used.
+    pub(super) fn distrust(&mut self, now: Instant, reason: String) {
+        self.distrusted = Some((now + DISTRUST, reason));
+    }
+
+    /// Why it was distrusted the last time, be that over or not.
+    pub(super) fn distrusted_for(&self) -> Option<&str> {
+        self.distrusted.as_ref().map(|(_, reason)| &**reason)
     }
 
     /// Bytes/s.

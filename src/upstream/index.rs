@@ -56,8 +56,7 @@ impl Upstream {
     #[must_use]
     pub fn index_sources(&self, known: &Validators) -> IndexSources<'_> {
         let bases = &self.binhost.urls;
-        let position = bases.iter().position(|base| has_index_of(base, known));
-        let first = self.mirrors().index_first(position, Instant::now());
+        let first = self.mirrors().index_first(self.slot_of_index(known), Instant::now());
         let all = bases.iter().enumerate().map(|(slot, base)| Candidate::new(slot, base.join(COMPRESSED)));
         IndexSources { upstream: self, candidates: Candidates::new(all.collect(), Some(first)) }
     }
@@ -72,7 +71,11 @@ impl Upstream {
     /// The URL of the binhost that an index came from.
     #[must_use]
     pub fn base_of(&self, known: &Validators) -> Option<&BinhostUrl> {
-        self.binhost.urls.iter().find(|base| has_index_of(base, known))
+        self.binhost.urls.get(self.slot_of_index(known)?)
+    }
+
+    pub(super) fn slot_of_index(&self, known: &Validators) -> Option<Slot> {
+        self.binhost.urls.iter().position(|base| has_index_of(base, known))
     }
 }
 

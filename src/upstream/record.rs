@@ -10,7 +10,7 @@ use super::candidates::Candidates;
 use super::health::{Health, Standing};
 use super::mirrors::{Mirrors, Slot};
 use super::retry::{self, Fault, Others};
-use super::{Upstream, UpstreamError};
+use super::{Upstream, UpstreamError, Validators};
 use crate::config::BinhostUrl;
 
 /// A download in progress; over when dropped.
@@ -40,6 +40,8 @@ pub struct UrlReport {
     pub failures: u32,
     /// Bodies that proved wrong.
     pub wrong: u64,
+    /// Why it comes after others, while it is distrusted.
+    pub distrusted_for: Option<String>,
     /// The last failure of the host, and how long ago.
     pub last_error: Option<(String, Duration)>,
 }
@@ -52,6 +54,7 @@ impl Upstream {
         let report = |(base, health): (&BinhostUrl, &Health)| {
             let standing = health.standing(now);
             let resting = health.rest_until().filter(|_| standing == Standing::Resting);
+            let distrusted = health.distrusted_for().filter(|_| standing == Standing::Distrusted);
             UrlReport {
                 url: base.to_string(),
                 standing,
@@ -60,6 +63,7 @@ impl Upstream {
                 first_byte: health.first_byte(),
                 failures: health.failures(),
                 wrong: health.wrong_bodies(),
+                distrusted_for: distrusted.map(str::to_owned),
                 last_error: health.last_error().map(|(error, at)| (error.clone(), now.saturating_duration_since(*at))),
             }
         };
@@ -111,6 +115,20 @@ impl Upstream {
     pub(super) fn note_wrong(&self, slot: Option<Slot>, url: &str) {
         tracing::debug!(url, "what it served proved wrong; others are preferred for a while");
         self.note(slot, |health| health.wrong(Instant::now()));
+    }
+
+    /// An index that was taken from a URL of the binhost is not to be used, and others are asked first for a while.
+    pub fn note_wrong_index(&self, from: &Validators, reason: &str) {
+        let Some(slot) = self.slot_of_index(from) else { return };
+        let mut known = false;
+        self.note(Some(slot), |health| {
+            known = health.distrusted_for() == Some(reason);
+            health.distrust(Instant::now(), reason.to_owned());
+        });
+        // The same fault over and over is said once.
+        if !known {
+            tracing::warn!(url = from.url, "this URL of the binhost is asked after the others for a while: {reason}");
+        }
     }
 
     pub(super) fn note_failure(&self, slot: Option<Slot>, error: &UpstreamError) {

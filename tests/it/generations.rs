@@ -293,15 +293,18 @@ fn a_running_emerge_ends_what_it_began_across_new_generations() {
     let entries = portage::entries(&source.join("Packages"));
     let [big, many] = ["app-misc/big-1", "app-misc/many-1"]
         .map(|cpv| entries.iter().find(|entry| entry["CPV"] == cpv).unwrap()["PATH"].clone());
-    let only = |timestamp: &str, paths: &[&String]| {
-        let new = binhost::Assembled::new(copy.path().to_owned(), &source).header("TIMESTAMP", timestamp);
+    let text = fs::read_to_string(source.join("Packages")).unwrap();
+    let built: u64 = text.lines().find_map(|line| line.strip_prefix("TIMESTAMP: ")).unwrap().parse().unwrap();
+    let only = |count: u64, paths: &[&String]| {
+        let timestamp = (built + count).to_string();
+        let new = binhost::Assembled::new(copy.path().to_owned(), &source).header("TIMESTAMP", &timestamp);
         paths.iter().fold(new, |new, path| new.take(&source, path)).publish();
     };
     std::thread::scope(|scope| {
         let ended = scope.spawn(|| emerge.run(["app-misc/greet"]));
         eventually(120, "the first package is being fetched", || !mounted.status()["downloads"][0].is_null());
-        for (count, timestamp, paths) in [(1, "1960000001", &[&big, &many][..]), (2, "1960000002", &[&big])] {
-            only(timestamp, paths);
+        for (count, paths) in [(1, &[&big, &many][..]), (2, &[&big])] {
+            only(count, paths);
             await_refreshes(&mounted, count);
         }
         assert_eq!(mounted.listing(), [&*big]);

@@ -26,6 +26,7 @@ mod ebuild;
 mod emerge;
 mod endure;
 mod faults;
+mod freshness;
 mod full_disk;
 mod fuzz;
 mod generations;

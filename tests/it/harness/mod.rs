@@ -2,6 +2,7 @@
 
 pub(crate) mod binhost;
 mod chance;
+pub(crate) mod clock;
 #[allow(dead_code, reason = "the unit tests need the rest")]
 #[path = "../../../src/verify/tests/gpg.rs"]
 mod gpg;

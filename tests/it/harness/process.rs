@@ -214,6 +214,13 @@ impl Mounted {
         while self.notify.as_ref().is_some_and(|notify| notify.recv(&mut message).is_ok()) {}
     }
 
+    /// `binhostfs status`.
+    pub(crate) fn status_text(&self) -> String {
+        let output = Command::new(binary()).args(["status", "--control"]).arg(self.control()).output().unwrap();
+        assert!(output.status.success(), "status: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
     /// `binhostfs status --json`.
     pub(crate) fn status(&self) -> serde_json::Value {
         let output =
