@@ -112,7 +112,7 @@ pub struct EntriesStatus {
     pub dropped_reasons: String,
     /// What the binhost serves is not what its index says.
     pub refused: u64,
-    /// Too few of its URLs have them with the same digests.
+    /// Too few of its URLs say the same of them.
     pub disputed: u64,
     /// XPAK, where signatures are asked for.
     pub unsignable: u64,

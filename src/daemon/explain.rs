@@ -163,7 +163,7 @@ pub(super) fn reason(fate: &Fate, beside: &Beside, id: EntryId) -> Option<String
         Fate::Shown { place: Some(_), .. } => "another binhost's package is at its path".to_owned(),
         Fate::Hidden => match refused.get(&id) {
             Some(reason) => format!("{reason}; `binhostfs refresh` gives it another chance"),
-            None => format!("fewer than {quorum} URLs of {name} have it with the same digests"),
+            None => format!("fewer than {quorum} URLs of {name} say the same of it in their indexes"),
         },
         Fate::Unsignable => "XPAK packages cannot be signed, and signatures are asked for".to_owned(),
         Fate::Unselected => "the configuration (include, exclude) does not select it".to_owned(),

@@ -176,7 +176,7 @@ impl Source {
                 let older_since = self.older_since();
                 self.refresh = RefreshStatus { confirmed, attempted: confirmed, error: None, older_since };
                 self.take_up(index, stamp);
-                self.count_votes();
+                self.count_votes().await;
             }
             Ok(None) => self.forget_index(),
             Err(error) => {
@@ -477,7 +477,7 @@ impl Source {
     async fn keep_vote(&mut self, next: &str) {
         let IndexState { from, validators, .. } = &self.state;
         if let Some(current) = self.current.as_ref().filter(|_| from != next) {
-            self.votes.keep(from, validators.clone(), &current.index).await;
+            self.votes.keep(from, validators.clone(), Arc::clone(&current.index)).await;
         }
     }
 
@@ -490,12 +490,12 @@ impl Source {
                 "not every mirror has told in time what it has; its last vote counts"
             );
         }
-        self.count_votes()
+        self.count_votes().await
     }
 
-    fn count_votes(&mut self) -> bool {
+    async fn count_votes(&mut self) -> bool {
         let Some(current) = &self.current else { return false };
-        self.votes.count(&self.origin.upstream, &self.state.from, &current.index)
+        self.votes.count(&self.origin.upstream, &self.state.from, Arc::clone(&current.index)).await
     }
 
     async fn write_state(&mut self) {

@@ -1,14 +1,15 @@
-//! A quorum of mirrors: an entry is shown only if so many URLs of the binhost have it with the same digests.
+//! A quorum of mirrors: an entry is shown only if so many URLs of the binhost say the same of it.
 //!
-//! One of them alone, taken over or led astray, can then neither bring an entry in nor keep an old one alive. What each of
-//! the other URLs has is kept as the sorted identities of its entries (16 bytes each) in `votes/<digest of the URL>.ids`, with
-//! what to ask it by the next time in `.json` beside it. One that does not answer keeps its last vote, and so does the one that
+//! One of them alone, taken over or led astray, can then neither bring an entry in, nor change one, nor keep an old one alive.
+//! What each of the other URLs has is kept as the sorted digests of its entries ([`EntryDigest`], 16 bytes each) in
+//! `votes/<digest of the URL>.digests`, with what to ask it by the next time in `.json` beside it. One that does not answer keeps its last vote, and so does the one that
 //! the index came from when it comes from another. A vote that is damaged is none, and is asked for again whole.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
@@ -19,8 +20,12 @@ use super::files::{blocking, read_json, write_file};
 use super::freshness;
 use super::source::{Stamp, stamp};
 use crate::config::Binhost;
-use crate::index::{EntryId, Index};
+use crate::index::{EntryDigest, EntryId, Index};
 use crate::upstream::{IndexAnswer, Upstream, Validators};
+
+/// Extensions of what is kept of a vote.
+const DIGESTS: &str = "digests";
+const STATE: &str = "json";
 
 /// What is known of one vote.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,7 +34,7 @@ struct VoteState {
     /// The URL of the binhost, without credentials.
     url: String,
     validators: Validators,
-    /// The identities when they were written.
+    /// The digests when they were written.
     file: Stamp,
 }
 
@@ -52,9 +57,10 @@ impl Votes {
         if quorum > 1 {
             let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&votes.directory);
             made.with_context(|| format!("creating {}", votes.directory.display()))?;
-            let stays: HashSet<PathBuf> = binhost.urls.iter().map(|url| votes.path(&url.to_string(), "")).collect();
+            let files = |url: String| [DIGESTS, STATE].map(|extension| votes.path(&url, extension));
+            let stays: HashSet<PathBuf> = binhost.urls.iter().flat_map(|url| files(url.to_string())).collect();
             let all = fs::read_dir(&votes.directory).into_iter().flatten().flatten().map(|entry| entry.path());
-            for path in all.filter(|path| !stays.contains(&path.with_extension(""))) {
+            for path in all.filter(|path| !stays.contains(path)) {
                 // It would only take up room.
                 let _ = fs::remove_file(path);
             }
@@ -91,12 +97,12 @@ impl Votes {
     }
 
     /// `index` is what `url` has, as far as is known.
-    pub(super) async fn keep(&self, url: &str, validators: Validators, index: &Index) {
+    pub(super) async fn keep(&self, url: &str, validators: Validators, index: Arc<Index>) {
         if self.quorum <= 1 || url.is_empty() {
             return;
         }
-        let (has, vote) = (identities(index), self.vote(url, validators));
-        if let Err(error) = blocking(move || vote.write(&has)).await {
+        let vote = self.vote(url, validators);
+        if let Err(error) = blocking(move || vote.write(&index)).await {
             tracing::warn!(url, "the vote of this mirror is not written: {error:#}");
         }
     }
@@ -116,52 +122,44 @@ impl Votes {
             return Err(unfit.into());
         }
         let vote = self.vote(url, validators);
-        blocking(move || vote.write(&identities(&index))).await
+        blocking(move || vote.write(&index)).await
     }
 
     /// Counts the votes that are here for the entries of `index`, which came from `chosen`. `true`: other entries are disputed
     /// than before.
-    pub(super) fn count(&mut self, upstream: &Upstream, chosen: &str, index: &Index) -> bool {
+    pub(super) async fn count(&mut self, upstream: &Upstream, chosen: &str, index: Arc<Index>) -> bool {
         if self.quorum <= 1 {
             return false;
         }
         let urls: Vec<String> = upstream.binhost().urls.iter().map(ToString::to_string).collect();
         // It may come from a URL that is not one of the binhost's any more.
         let own = usize::from(urls.iter().any(|url| url == chosen));
-        let mut counts: HashMap<EntryId, usize> = index.records().iter().map(|record| (record.id, own)).collect();
-        for url in urls {
-            if url != chosen && self.state(&url).is_some() {
-                let ids = fs::read(self.path(&url, "ids")).unwrap_or_default();
-                let ids: HashSet<EntryId> = ids.as_chunks().0.iter().map(|id| EntryId(*id)).collect();
-                for id in ids {
-                    counts.entry(id).and_modify(|count| *count += 1);
-                }
-            }
-        }
-        let disputed = counts.into_iter().filter(|(_, count)| *count < self.quorum).map(|(id, _)| id).collect();
+        let others = urls.iter().filter(|url| *url != chosen && self.state(url).is_some());
+        let votes: Vec<PathBuf> = others.map(|url| self.path(url, DIGESTS)).collect();
+        let (quorum, all) = (self.quorum, Arc::clone(&index));
+        let disputed = blocking(move || disputed(&index, own, &votes, quorum)).await.unwrap_or_else(|error| {
+            tracing::warn!("the votes of the mirrors cannot be counted: {error:#}");
+            all.records().iter().map(|record| record.id).collect()
+        });
         let changed = disputed != self.disputed;
         self.disputed = disputed;
         if changed && !self.disputed.is_empty() {
             let (entries, quorum) = (self.disputed.len(), self.quorum);
-            tracing::warn!(
-                entries,
-                quorum,
-                "left out: not enough of the binhost's URLs have them with the same digests"
-            );
+            tracing::warn!(entries, quorum, "left out: not enough of the binhost's URLs say the same of them");
         }
         changed
     }
 
     /// What is known of the vote of a URL, if it is as it was left.
     fn state(&self, url: &str) -> Option<VoteState> {
-        let state = read_json(&self.path(url, "json")).filter(|state: &VoteState| state.url == url)?;
-        let file = fs::metadata(self.path(url, "ids")).ok()?;
+        let state = read_json(&self.path(url, STATE)).filter(|state: &VoteState| state.url == url)?;
+        let file = fs::metadata(self.path(url, DIGESTS)).ok()?;
         (stamp(&file) == state.file).then_some(state)
     }
 
     fn vote(&self, url: &str, validators: Validators) -> Vote {
-        let (ids, json) = (self.path(url, "ids"), self.path(url, "json"));
-        Vote { ids, json, url: url.to_owned(), validators }
+        let (digests, json) = (self.path(url, DIGESTS), self.path(url, STATE));
+        Vote { digests, json, url: url.to_owned(), validators }
     }
 
     fn path(&self, url: &str, extension: &str) -> PathBuf {
@@ -172,7 +170,7 @@ impl Votes {
 
 /// A vote to be written.
 struct Vote {
-    ids: PathBuf,
+    digests: PathBuf,
     json: PathBuf,
     url: String,
     validators: Validators,
@@ -180,13 +178,16 @@ struct Vote {
 
 impl Vote {
     /// Nothing is written where it stands already.
-    fn write(self, has: &[u8]) -> anyhow::Result<()> {
-        let Self { ids, json, url, validators } = self;
-        if !fs::read(&ids).is_ok_and(|before| before == has) {
+    fn write(self, index: &Index) -> anyhow::Result<()> {
+        let Self { digests, json, url, validators } = self;
+        let mut has = index.digests()?;
+        has.sort_unstable();
+        let has: Vec<u8> = has.into_iter().flat_map(|digest| digest.0).collect();
+        if !fs::read(&digests).is_ok_and(|before| before == has) {
             // What is not as `json` says is no vote of anybody: a crash in between costs no more than a question.
-            write_file(&ids, has)?;
+            write_file(&digests, &has)?;
         }
-        let file = stamp(&fs::metadata(&ids).with_context(|| format!("reading {}", ids.display()))?);
+        let file = stamp(&fs::metadata(&digests).with_context(|| format!("reading {}", digests.display()))?);
         let state = VoteState { url, validators, file };
         let text = serde_json::to_vec(&state)?;
         if !fs::read(&json).is_ok_and(|before| before == text) {
@@ -196,8 +197,19 @@ impl Vote {
     }
 }
 
-fn identities(index: &Index) -> Vec<u8> {
-    let mut has: Vec<[u8; 16]> = index.records().iter().map(|record| record.id.0).collect();
-    has.sort_unstable();
-    has.concat()
+/// Entries of `index`, which has `own` votes itself, that fewer than `quorum` have. Of one package that an index has twice,
+/// all that is said must be agreed on.
+fn disputed(index: &Index, own: usize, votes: &[PathBuf], quorum: usize) -> anyhow::Result<HashSet<EntryId>> {
+    let digests = index.digests()?;
+    let mut counts: HashMap<EntryDigest, usize> = digests.iter().map(|digest| (*digest, own)).collect();
+    for vote in votes {
+        let bytes = fs::read(vote).unwrap_or_default();
+        let has: HashSet<EntryDigest> = bytes.as_chunks().0.iter().map(|digest| EntryDigest(*digest)).collect();
+        for digest in has {
+            counts.entry(digest).and_modify(|count| *count += 1);
+        }
+    }
+    let too_few = |digest: &EntryDigest| counts.get(digest).is_none_or(|count| *count < quorum);
+    let disputed = index.records().iter().zip(&digests).filter(|(_, digest)| too_few(digest));
+    Ok(disputed.map(|(record, _)| record.id).collect())
 }

@@ -161,8 +161,7 @@ impl View {
                 rows.push(row);
             }
         }
-        let header =
-            Header::united(std::iter::once(&local.header).chain(self.parts().iter().map(|part| part.index.header())));
+        let header = Header::united([&local.header, self.header()]);
         super::render::with_local(self, &Stands { header: &header, rows: &rows, local }, out, timestamp)
     }
 }

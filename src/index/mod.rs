@@ -14,6 +14,7 @@
 //!
 //! Not its job: fetching the index, choosing between binhosts, inode numbers.
 
+mod agreement;
 mod atom;
 mod cpv;
 mod digest;
@@ -31,6 +32,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
+pub use agreement::EntryDigest;
 pub use atom::{Atom, AtomError};
 pub use cpv::{Cpv, CpvError};
 pub use digest::{Digest, DigestError, Md5Digest, Sha1Digest, Sha256Digest};

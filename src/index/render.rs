@@ -16,7 +16,8 @@ use super::{Entry, Header, Listing, Sha256Digest, View};
 pub const RENDER_VERSION: u32 = 2;
 
 /// Keys that say where or how to fetch: meaningless or dangerous in a local index.
-const STRIPPED: [&[u8]; 5] = [b"BASE_URI", b"PKGINDEX_URI", b"FETCHCOMMAND", b"RESUMECOMMAND", b"USER_PATCHES"];
+pub(super) const STRIPPED: [&[u8]; 5] =
+    [b"BASE_URI", b"PKGINDEX_URI", b"FETCHCOMMAND", b"RESUMECOMMAND", b"USER_PATCHES"];
 /// Header keys that are written anew or do not belong into a local index.
 const HEADER_STRIPPED: [&str; 8] =
     ["URI", "TTL", "DOWNLOAD_TIMESTAMP", "FETCHCOMMAND", "RESUMECOMMAND", "VERSION", "TIMESTAMP", "PACKAGES"];

@@ -245,7 +245,7 @@ impl Numbers {
     }
 }
 
-fn first_16(hash: Sha256) -> [u8; 16] {
+pub(super) fn first_16(hash: Sha256) -> [u8; 16] {
     let mut first = [0; 16];
     first.iter_mut().zip(hash.finalize()).for_each(|(to, from)| *to = from);
     first

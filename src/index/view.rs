@@ -55,6 +55,8 @@ pub struct View {
     rows: Vec<Row>,
     parts: Vec<Part>,
     header: Header,
+    /// Parts whose headers say nothing.
+    mute: BTreeSet<u16>,
     /// Paths of entries that are not shown at their own, by part and record.
     places: HashMap<(u16, u32), Box<str>>,
     dependencies: HashMap<(u16, u32), Arc<str>>,
@@ -68,6 +70,7 @@ impl View {
             rows: Vec::with_capacity(choices.len()),
             header: Header::united(parts.iter().map(|part| part.index.header())),
             parts,
+            mute: BTreeSet::new(),
             places: HashMap::new(),
             dependencies: HashMap::new(),
         };
@@ -90,6 +93,22 @@ impl View {
             view.rows = rows;
         }
         view
+    }
+
+    /// The same view without what the headers of these parts say, but for TIMESTAMP: it holds for their entries alone, none of
+    /// which may be believed.
+    #[must_use]
+    pub fn without_headers_of(mut self, mute: BTreeSet<u16>) -> Self {
+        if !mute.is_empty() {
+            let parts = (0..=MAX_PART).zip(&self.parts).filter(|(number, _)| !mute.contains(number));
+            self.header = Header::united(parts.map(|(_, part)| part.index.header()));
+            let newest = self.parts.iter().filter_map(|part| part.index.header().timestamp()).max();
+            newest
+                .into_iter()
+                .for_each(|newest| drop(self.header.0.insert("TIMESTAMP".to_owned(), newest.to_string())));
+            self.mute = mute;
+        }
+        self
     }
 
     /// All entries of one index.
@@ -189,7 +208,8 @@ impl View {
         self.rows.len() == other.rows.len() && self.rows.iter().zip(&other.rows).all(same)
     }
 
-    /// Tells views of the same stored indexes apart: which entries they show, where, and what was added to them.
+    /// Tells views of the same stored indexes apart: which entries they show, where, what was added to them, and whose headers
+    /// are left out.
     #[must_use]
     pub fn fingerprint(&self) -> Sha256Digest {
         let mut hash = Sha256::new_with_prefix(b"view\0");
@@ -203,6 +223,8 @@ impl View {
                 hash.update([0]);
             }
         }
+        // As long as none is, it is what it was before headers could be left out.
+        self.mute.iter().for_each(|part| hash.update(part.to_be_bytes()));
         Digest(hash.finalize().into())
     }
 
@@ -245,6 +267,13 @@ impl View {
 const UNITED: [&str; 4] = ["IUSE_IMPLICIT", "USE_EXPAND_IMPLICIT", "USE_EXPAND_UNPREFIXED", "USE_EXPAND"];
 /// What such a key begins with; it counts only in a header that names the rest of it as implicit.
 const VALUES: &str = "USE_EXPAND_VALUES_";
+/// Portage takes it from the first header that has one.
+const ARCH: &str = "ARCH";
+
+/// Whether Portage merges a header key into its own configuration (`_merge_pkgindex_header`).
+pub(super) fn is_merged(key: &str) -> bool {
+    key == ARCH || UNITED.contains(&key) || key.starts_with(VALUES)
+}
 
 impl Header {
     /// As Portage merges the headers of several binhosts: the words of [`UNITED`] together, ARCH from the first that has one,
@@ -267,7 +296,7 @@ impl Header {
                 let value = match united.get(key) {
                     Some(before) if is_united(key) => words(before, value),
                     Some(_) if newer => value.clone(),
-                    None if is_united(key) || newer || key == "ARCH" => value.clone(),
+                    None if is_united(key) || newer || key == ARCH => value.clone(),
                     _ => continue,
                 };
                 united.0.insert(key.clone(), value);
@@ -332,6 +361,20 @@ mod tests {
         assert!(view.record(4).is_none() && view.path(4).is_empty() && view.entry(4).is_err());
         let text = rendered(&view);
         assert!(text.contains("PACKAGES: 4\n") && text.contains("PATH: two/c.xpak\n"), "{text}");
+    }
+
+    #[test]
+    fn a_header_that_is_not_believed_only_has_a_time() {
+        let one = part(1, "CHOST: x\nIUSE_IMPLICIT: lie\nTIMESTAMP: 9\n", &[("a.xpak", "")]);
+        let two = part(2, "CHOST: y\nIUSE_IMPLICIT: z\nTIMESTAMP: 7\n", &[("b.xpak", "")]);
+        let both = || View::compose(vec![one.clone(), two.clone()], vec![choice(1, 0)]);
+        let view = both().without_headers_of([0].into());
+        let header = ["CHOST", "IUSE_IMPLICIT", "TIMESTAMP"].map(|key| view.header().get(key));
+        assert_eq!(header, [Some("y"), Some("z"), Some("9")]);
+        assert_ne!(view.fingerprint(), both().fingerprint());
+        let nothing = both().without_headers_of([0, 1].into());
+        assert_eq!(nothing.header().0.keys().collect::<Vec<_>>(), ["TIMESTAMP"]);
+        assert_eq!(both().without_headers_of(BTreeSet::new()).fingerprint(), both().fingerprint());
     }
 
     #[test]

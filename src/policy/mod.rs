@@ -5,6 +5,8 @@
 //! * Several builds of one CPV stand side by side: Portage chooses by USE and BUILD_TIME.
 //! * What is refused, disputed between mirrors, cannot be signed though it has to be, is not selected or cannot be had now
 //!   is left out, and counted by reason.
+//! * An index of which all is refused or disputed says nothing in the header either: it would change what Portage makes of
+//!   other packages.
 //! * The libc guard (`libc`): what was built against a newer libc than the one that is installed comes after that libc.
 //!
 //! The same input gives the same view, whatever happened before. Entries of different packages at different paths do not
@@ -159,7 +161,12 @@ pub fn compose(inputs: &[Input], rules: &Rules) -> io::Result<Shown> {
     };
     let tallies = decide(inputs, rules, &mut choose)?;
     let parts = inputs.iter().map(|input| input.part.clone()).collect();
-    Ok(Shown { view: View::compose(parts, choices), tallies })
+    let all_hidden = |(input, (_, tally)): (&Input, &(OriginId, Tally))| {
+        input.part.index.records().len() == usize::try_from(tally.hidden).unwrap_or(usize::MAX)
+    };
+    let numbered = (0..=MAX_PART).zip(inputs.iter().zip(&tallies));
+    let mute = numbered.filter(|(_, told)| all_hidden(*told)).map(|(number, _)| number).collect();
+    Ok(Shown { view: View::compose(parts, choices).without_headers_of(mute), tallies })
 }
 
 /// Tells `told` what becomes of each entry, by the numbers of its binhost and its record.

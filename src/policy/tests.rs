@@ -73,6 +73,26 @@ fn what_is_left_out_gives_way_to_the_next_binhost() {
 }
 
 #[test]
+fn a_binhost_of_which_all_is_hidden_says_nothing_in_the_header() {
+    let inputs =
+        || [1, 2].map(|origin| input("x", origin, &[entry("a/b-1", "b.xpak", 1, ""), entry("a/c-1", "c.xpak", 2, "")]));
+    let repository =
+        |inputs: &[Input]| compose(inputs, &Rules::default()).unwrap().view.header().repository().map(str::to_owned);
+    let hide = |input: &mut Input, count: usize| {
+        input.hidden = input.part.index.records().iter().take(count).map(|record| record.id).collect();
+    };
+    let [mut one, mut two] = inputs();
+    hide(&mut one, 2);
+    // What a preferred binhost has as well is not hidden.
+    assert_eq!(repository(&inputs()), Some("gentoo".to_owned()));
+    hide(&mut two, 1);
+    assert_eq!(repository(&[one, two]), Some("gentoo".to_owned()));
+    let [mut one, mut two] = inputs();
+    [&mut one, &mut two].into_iter().for_each(|input| hide(input, 2));
+    assert_eq!(repository(&[one, two]), None);
+}
+
+#[test]
 fn a_selection_holds_for_one_binhost_or_for_all() {
     let entries = [
         entry("app-misc/a-1", "a.xpak", 1, ""),

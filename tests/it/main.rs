@@ -46,6 +46,7 @@ mod polyglot;
 mod portage_files;
 mod portage_view;
 mod prefetch;
+mod quorum;
 mod reading;
 mod refresh;
 mod refusal;

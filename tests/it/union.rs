@@ -401,7 +401,7 @@ fn a_damaged_vote_is_asked_for_again() {
     let mut damaged = 0;
     for index in fs::read_dir(mounted.cache().join("v1/index")).unwrap() {
         for vote in fs::read_dir(index.unwrap().path().join("votes")).unwrap().map(|vote| vote.unwrap().path()) {
-            if vote.extension().is_some_and(|extension| extension == "ids") {
+            if vote.extension().is_some_and(|extension| extension == "digests") {
                 fs::write(vote, "").unwrap();
                 damaged += 1;
             }
