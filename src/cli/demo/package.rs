@@ -55,7 +55,9 @@ impl Package {
 fn archive(members: &[(&str, Vec<u8>)]) -> io::Result<Vec<u8>> {
     let mut builder = tar::Builder::new(Vec::new());
     for (name, bytes) in members {
-        let mut header = tar::Header::new_ustar();
+        // As Portage: names that do not fit into the two fields of a ustar header take a GNU one.
+        let directory = name.find('/').unwrap_or_default();
+        let mut header = if directory >= 154 { tar::Header::new_gnu() } else { tar::Header::new_ustar() };
         header.set_size(bytes.len() as u64);
         header.set_mode(0o644);
         header.set_mtime(BUILD_TIME);
