@@ -142,10 +142,11 @@ fn verify(criterion: &mut Criterion) {
 }
 
 /// A body of 16 KiB that is received and not yet committed.
-fn received(store: &Store, number: u64) -> (Incoming<'_>, Body, Entry) {
+fn received(store: &Arc<Store>, number: u64) -> (Incoming, Body, Entry) {
     let bytes = xpak("small-1", 16 << 10, number);
     let entry = entry_of("small-1", "xpak", &bytes);
-    let incoming = store.incoming(entry.size).unwrap();
+    let mut incoming = store.incoming(entry.size).unwrap();
+    incoming.reserve(entry.size).unwrap();
     let body = store.body(receive(incoming.file().unwrap(), &entry, &bytes));
     (incoming, body, entry)
 }
@@ -153,7 +154,7 @@ fn received(store: &Store, number: u64) -> (Incoming<'_>, Body, Entry) {
 fn store(criterion: &mut Criterion) {
     // Beside the program: /tmp may be in memory, where fsync costs nothing.
     let directory = tempfile::tempdir_in(std::env::current_exe().unwrap().parent().unwrap()).unwrap();
-    let store = Store::open(directory.path(), 1 << 30, Arc::new(Metrics::default())).unwrap();
+    let store = Arc::new(Store::open(directory.path(), 1 << 30, Arc::new(Metrics::default())).unwrap());
     let commit = |(incoming, body, entry): (_, Body, Entry)| {
         assert_eq!(store.commit(incoming, &body, entry.id(), None), Placement::Kept)
     };

@@ -2,7 +2,7 @@
 //!
 //! `README.md` lists the names; they are stable.
 
-use super::{BinhostStatus, MirrorState, MirrorStatus, Status};
+use super::{BinhostStatus, DownloadCounts, MirrorState, MirrorStatus, Status};
 use crate::metrics::{Exposition, Kind, Metrics, Operation, Outcome, RefusalKind};
 
 /// What `/metrics` answers.
@@ -63,10 +63,18 @@ fn cache(text: &mut Exposition, status: &Status) {
     ] {
         text.single(name, Kind::Gauge, help, value);
     }
-    let waiting: u64 = status.downloads.iter().map(|download| download.waiters).sum();
-    let active = "Downloads in progress, and those that wait for their turn.";
-    text.single("binhostfs_downloads_active", Kind::Gauge, active, status.downloads.len());
-    text.single("binhostfs_opens_waiting", Kind::Gauge, "Opens that wait for a download.", waiting);
+    let DownloadCounts { live, parked, waiting, opens } = status.download_counts;
+    for (name, help, value) in [
+        (
+            "binhostfs_downloads_active",
+            "Downloads in progress, and those that wait for their turn.",
+            live + parked + waiting,
+        ),
+        ("binhostfs_downloads_parked", "Of these, downloads whose binhost is silent.", parked),
+        ("binhostfs_opens_waiting", "Opens that wait for a download.", opens),
+    ] {
+        text.single(name, Kind::Gauge, help, value);
+    }
 }
 
 fn binhosts(text: &mut Exposition, binhosts: &[BinhostStatus], now: u64) {

@@ -53,9 +53,9 @@ pub use prefetch::{PrefetchDone, PrefetchJob, PrefetchOutcome, PrefetchStatus, P
 pub use reload::{Reloading, Run};
 pub use server::{ControlError, MAX_CONNECTIONS, Server};
 pub use status::{
-    BinhostStatus, BypassStatus, CacheStatus, DownloadStatus, EntriesStatus, FailureStatus, GenerationStatus,
-    KeyringStatus, MirrorState, MirrorStatus, ProcessStatus, RefreshStatus, Refreshed, Status, VerifyResult,
-    WorldStatus,
+    BinhostStatus, BypassStatus, CacheStatus, DownloadCounts, DownloadState, DownloadStatus, EntriesStatus,
+    FailureStatus, GenerationStatus, KeyringStatus, MirrorState, MirrorStatus, ProcessStatus, RefreshStatus, Refreshed,
+    Status, VerifyResult, WorldStatus,
 };
 pub use tcp::Listener;
 

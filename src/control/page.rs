@@ -128,8 +128,8 @@ impl Page<'_> {
             self.html.push_str("<p class=\"dim\">none at this moment</p>\n");
         } else {
             self.html.push_str("<table>\n");
-            for DownloadStatus { path, received, size, waiters, ahead } in self.status.downloads.iter().take(ROWS) {
-                let who = if *ahead { "ahead of an emerge".to_owned() } else { format!("{waiters} waiting") };
+            for download in self.status.downloads.iter().take(ROWS) {
+                let (DownloadStatus { path, received, size, .. }, who) = (download, download.who());
                 let (path, got, all) = (Text(path), ByteSize(*received), ByteSize(*size));
                 writeln!(
                     self.html,

@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 use crate::config::{ByteSize, Interval};
 use crate::metrics::Readings;
 
+/// Downloads that are told of one by one, for a person.
+const DOWNLOADS: usize = 30;
+
 /// The daemon at one moment. Times are seconds since the epoch, sizes bytes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Status {
@@ -48,7 +51,10 @@ pub struct Status {
     /// What is fetched because installed packages can be upgraded; none where that is not configured.
     #[serde(default)]
     pub world: Option<WorldStatus>,
-    /// Downloads in progress.
+    /// How many downloads there are.
+    #[serde(default)]
+    pub download_counts: DownloadCounts,
+    /// Downloads in progress, and those that somebody waits for; of very many, those with a turn and some others.
     pub downloads: Vec<DownloadStatus>,
     /// What could not be had lately, newest first.
     pub failures: Vec<FailureStatus>,
@@ -262,8 +268,11 @@ pub struct CacheStatus {
     pub directory: String,
     /// Bytes of packages in it.
     pub bytes: u64,
-    /// Bytes reserved for downloads in progress.
+    /// Bytes of downloads in progress, and room for what they receive next.
     pub reserved: u64,
+    /// Bytes that parked downloads have received: they go where something else needs the room.
+    #[serde(default)]
+    pub parked: u64,
     /// Packages in it.
     pub packages: u64,
     /// Most bytes it may take.
@@ -293,11 +302,40 @@ pub struct WorldStatus {
     pub problem: Option<String>,
 }
 
+/// How many downloads there are, and who waits for them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DownloadCounts {
+    /// Downloads that have a turn.
+    pub live: u64,
+    /// Downloads whose binhost is silent.
+    pub parked: u64,
+    /// Downloads that wait for a turn.
+    pub waiting: u64,
+    /// Opens that wait for a download.
+    pub opens: u64,
+}
+
+/// What a download does.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DownloadState {
+    /// It receives.
+    #[default]
+    Live,
+    /// Its binhost is silent.
+    Parked,
+    /// It waits for a turn.
+    Waiting,
+}
+
 /// A download in progress.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DownloadStatus {
     /// PATH of the package.
     pub path: String,
+    /// What it does.
+    #[serde(default)]
+    pub state: DownloadState,
     /// Bytes received.
     pub received: u64,
     /// Bytes in all.
@@ -423,15 +461,34 @@ impl fmt::Display for Status {
         for FailureStatus { path, reason, time } in &self.refused {
             writeln!(f, "not shown   {path} since {} ago: {reason}", ago(*time))?;
         }
-        for DownloadStatus { path, received, size, waiters, ahead } in &self.downloads {
+        for download in self.downloads.iter().take(DOWNLOADS) {
+            let DownloadStatus { path, received, size, .. } = download;
             let (received, size) = (ByteSize(*received), ByteSize(*size));
-            let who = if *ahead { "ahead".to_owned() } else { format!("{waiters} waiting") };
-            writeln!(f, "fetching    {path}: {received} of {size}, {who}")?;
+            writeln!(f, "fetching    {path}: {received} of {size}, {}", download.who())?;
+        }
+        let DownloadCounts { live, parked, waiting, opens } = self.download_counts;
+        if self.downloads.len() > DOWNLOADS {
+            writeln!(
+                f,
+                "            {live} downloads have a turn, {parked} are silent, {waiting} wait; {opens} opens wait"
+            )?;
         }
         for FailureStatus { path, reason, time } in &self.failures {
             writeln!(f, "failed      {path} {} ago: {reason}", ago(*time))?;
         }
         Ok(())
+    }
+}
+
+impl DownloadStatus {
+    /// Who waits for it, and for what it waits itself.
+    pub(super) fn who(&self) -> String {
+        let who = if self.ahead { "ahead".to_owned() } else { format!("{} waiting", self.waiters) };
+        match self.state {
+            DownloadState::Live => who,
+            DownloadState::Parked => format!("{who}; its binhost is silent"),
+            DownloadState::Waiting => format!("{who}; before its turn"),
+        }
     }
 }
 
@@ -512,7 +569,8 @@ mod tests {
     }
 
     fn download(path: &str, waiters: u64, ahead: bool) -> DownloadStatus {
-        DownloadStatus { path: path.to_owned(), received: 1 << 20, size: 2 << 20, waiters, ahead }
+        let state = if ahead { DownloadState::Parked } else { DownloadState::Live };
+        DownloadStatus { path: path.to_owned(), state, received: 1 << 20, size: 2 << 20, waiters, ahead }
     }
 
     #[test]
@@ -619,11 +677,13 @@ mod tests {
                 directory: "/c".to_owned(),
                 bytes: 3 << 30,
                 reserved: 0,
+                parked: 0,
                 packages: 7,
                 bound: 8 << 30,
                 pinned: 2,
                 written_today: 5,
             },
+            download_counts: DownloadCounts { live: 1, parked: 1, waiting: 0, opens: 2 },
             downloads: vec![download("a/b.xpak", 2, false), download("a/f.xpak", 0, true)],
             failures: vec![FailureStatus { path: "a/c.xpak".to_owned(), reason: "refused".to_owned(), time: 9_970 }],
             metrics: Readings { hits: 5, misses: 2, bytes_fetched: 4 << 20, ..Readings::default() },
@@ -656,7 +716,7 @@ ALARM       a/e.xpak 1 s ago: other bytes
 bypass      a/g.xpak is a local package that Portage fetched itself from gentoo, where it is hidden: not selected
 not shown   a/d.xpak since 100 s ago: wrong MD5
 fetching    a/b.xpak: 1.0 MiB of 2.0 MiB, 2 waiting
-fetching    a/f.xpak: 1.0 MiB of 2.0 MiB, ahead
+fetching    a/f.xpak: 1.0 MiB of 2.0 MiB, ahead; its binhost is silent
 failed      a/c.xpak 30 s ago: refused
 ";
         assert_eq!(status.to_string(), expected);

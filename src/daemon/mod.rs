@@ -193,7 +193,6 @@ impl Daemon {
         tokio::task::spawn_blocking(move || limited.set_limits(limits)).await.context("making room in the cache")?;
         let (fetcher, verdicts) = Fetcher::new(Arc::clone(&store), Arc::clone(&metrics));
         fetcher.set_mass_read(config.mass_read);
-        let fetcher = Arc::new(fetcher);
         let (held, fetching, counted) = (Arc::clone(&store), Arc::clone(&fetcher), Arc::clone(&metrics));
         let mut sources = Sources::open(held, fetching, counted, &config, policies)?;
         let resumed = kept.as_ref().filter(|kept| !kept.is_new());

@@ -37,7 +37,7 @@ pub(super) async fn pass(shared: &Arc<Shared>, rate: Option<u64>) {
     let (all, mut proved) = (candidates(shared, orphans.iter().map(|(_, size)| *size).collect()), 0_u64);
     for (orphan, size) in orphans {
         let Some(among) = all.get(&size) else { continue };
-        while rate.is_some() && !shared.fetcher.in_progress().is_empty() {
+        while rate.is_some() && shared.fetcher.counts().live > 0 {
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
         let (fetcher, among) = (Arc::clone(&shared.fetcher), Arc::clone(among));

@@ -32,7 +32,7 @@ pub(super) async fn in_background(shared: Arc<Shared>) {
         let bodies = u32::try_from(shared.store.usage().bodies).unwrap_or(u32::MAX).max(1);
         tokio::time::sleep(jittered((PERIOD / bodies).clamp(SHORTEST, LONGEST))).await;
         // Whoever waits for a download needs the disk more.
-        if shared.fetcher.in_progress().is_empty()
+        if shared.fetcher.counts().live == 0
             && let Some(scrub) = shared.store.scrub(after)
         {
             after = scrub.digest();

@@ -16,10 +16,10 @@ use super::visible;
 use super::world::Budget;
 use crate::config::{ByteSize, MountConfig, Prefetch};
 use crate::control::{
-    BinhostStatus, BypassStatus, CacheStatus, DownloadStatus, EntriesStatus, FailureStatus, GenerationStatus,
-    KeyringStatus, MirrorState, MirrorStatus, ProcessStatus, RefreshStatus, Status,
+    BinhostStatus, BypassStatus, CacheStatus, DownloadCounts, DownloadState, DownloadStatus, EntriesStatus,
+    FailureStatus, GenerationStatus, KeyringStatus, MirrorState, MirrorStatus, ProcessStatus, RefreshStatus, Status,
 };
-use crate::fetch::{FailureReport, Fetcher, Origin, Progress};
+use crate::fetch::{self, Counts, FailureReport, Fetcher, Origin, Progress};
 use crate::fuse::{Front, Mount};
 use crate::metrics::Metrics;
 use crate::policy::Tally;
@@ -289,12 +289,14 @@ impl Shared {
                 directory: self.config.cache_dir.display().to_string(),
                 bytes: usage.bytes,
                 reserved: usage.reserved,
+                parked: usage.parked,
                 packages: usage.bodies,
                 bound: usage.bound,
                 pinned: self.store.pins().len() as u64,
                 written_today: self.store.written_today(),
             },
             world: (self.config.prefetch == Prefetch::World).then(|| self.world.status()),
+            download_counts: counts(self.fetcher.counts()),
             downloads: self.fetcher.in_progress().into_iter().map(download).collect(),
             failures: self.fetcher.failures().into_iter().map(failure).collect(),
             metrics: self.metrics.read(),
@@ -375,9 +377,19 @@ fn process() -> ProcessStatus {
     }
 }
 
+fn counts(counts: Counts) -> DownloadCounts {
+    let Counts { live, parked, waiting, opens } = counts;
+    DownloadCounts { live: live as u64, parked: parked as u64, waiting: waiting as u64, opens: opens as u64 }
+}
+
 fn download(progress: Progress) -> DownloadStatus {
-    let Progress { path, received, size, waiters, ahead } = progress;
-    DownloadStatus { path, received, size, waiters: waiters as u64, ahead }
+    let Progress { path, state, received, size, waiters, ahead } = progress;
+    let state = match state {
+        fetch::DownloadState::Live => DownloadState::Live,
+        fetch::DownloadState::Parked => DownloadState::Parked,
+        fetch::DownloadState::Waiting => DownloadState::Waiting,
+    };
+    DownloadStatus { path, state, received, size, waiters: waiters as u64, ahead }
 }
 
 fn failure(report: FailureReport) -> FailureStatus {

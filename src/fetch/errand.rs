@@ -1,31 +1,25 @@
 //! Fetching a list of packages that somebody asked for, before anybody opens them.
 //!
-//! * What somebody waits for goes first, as with `ahead`: an errand takes only turns that stay free then, and
-//!   [`MAX_TOGETHER`] at the most.
+//! * What somebody waits for goes first (`downloads`); [`MAX_TOGETHER`] wait for a turn at the same time.
 //! * It does not push out what it has fetched itself, or found: what does not fit into the cache together with all that came
 //!   before it in the list is not fetched, and says so.
 //! * What would not be kept, because the day's `write-budget` is used up or the disk is full, is not fetched, and says so.
 //! * It outlives failures: each package is had or has a reason.
 //!
-//! Locks: the list's before the fetcher's table of flights.
+//! Locks: the list's before the table of downloads.
 
 use std::collections::VecDeque;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::task::JoinSet;
 
-use super::ahead::RESERVED;
-use super::flight::{self, Cause, Landed};
+use super::downloads::{Download, Waiter};
 use super::wish::Meant;
-use super::{FetchError, Fetcher, Flight, MAX_FLIGHTS, Wanted};
+use super::{Fetcher, Priority, Wanted};
 use crate::config::ByteSize;
 
-/// Packages of one errand that are fetched at the same time.
+/// Packages of one errand that are fetched, or wait for their turn, at the same time.
 pub const MAX_TOGETHER: usize = 3;
-/// How often to look for a turn when nothing has moved.
-const LOOK: Duration = Duration::from_secs(1);
 
 /// What became of a package.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,8 +78,8 @@ pub struct Errand {
 #[derive(Debug)]
 struct List {
     waiting: VecDeque<Wanted>,
-    /// Where they are shown, and their flights.
-    underway: Vec<(String, u64, Weak<Flight>)>,
+    /// What has had a turn.
+    underway: Vec<(Wanted, Arc<Download>)>,
     done: Vec<Done>,
     fetched: Vec<Wanted>,
     /// Bytes that are here for it, or about to be.
@@ -94,9 +88,7 @@ struct List {
 
 /// How to go on.
 enum Step {
-    Fetch(Wanted, Landed),
-    /// When something has changed.
-    Later,
+    Fetch(Wanted, Waiter),
     /// There is nothing left.
     End,
 }
@@ -116,10 +108,10 @@ impl Errand {
     #[must_use]
     pub fn report(&self, since: usize) -> ErrandReport {
         let list = self.list();
-        let underway = |(path, size, flight): &(String, u64, Weak<Flight>)| Underway {
-            path: path.clone(),
-            size: *size,
-            received: flight.upgrade().map_or(*size, |flight| flight.received.load(Ordering::Relaxed)),
+        let underway = |(wanted, download): &(Wanted, Arc<Download>)| Underway {
+            path: wanted.path().to_owned(),
+            size: wanted.record().size,
+            received: download.received(),
         };
         ErrandReport {
             packages: self.packages,
@@ -134,62 +126,57 @@ impl Errand {
         // Dropped at the end, with all that is in it.
         let mut downloads = JoinSet::new();
         loop {
-            let moved = fetcher.moved.notified();
             while downloads.len() < MAX_TOGETHER {
                 match self.step(&fetcher) {
-                    Step::Fetch(wanted, landed) => {
+                    Step::Fetch(wanted, waiter) => {
                         let (errand, fetcher) = (Arc::clone(&self), Arc::clone(&fetcher));
-                        downloads.spawn(async move { errand.fetch(&fetcher, wanted, landed).await });
+                        downloads.spawn(async move { errand.fetch(&fetcher, wanted, waiter).await });
                     }
-                    Step::Later => break,
-                    Step::End if downloads.is_empty() => return self.count_losses(&fetcher),
                     Step::End => break,
                 }
             }
-            tokio::select! {
-                () = moved => {}
-                Some(_) = downloads.join_next() => {}
-                () = tokio::time::sleep(LOOK) => {}
+            if downloads.join_next().await.is_none() {
+                return self.count_losses(&fetcher);
             }
         }
     }
 
     fn step(&self, fetcher: &Arc<Fetcher>) -> Step {
         let mut list = self.list();
-        while let Some(wanted) = list.waiting.front().cloned() {
+        while let Some(wanted) = list.waiting.pop_front() {
             let (path, size) = (wanted.path().to_owned(), wanted.record().size);
+            let requested = || fetcher.request(&wanted, Priority::Requested);
             let brought = match obstacle(fetcher, &wanted, list.taken) {
                 Some(brought) => brought,
-                None => match fetcher.lift_off(&wanted) {
-                    None => return Step::Later,
-                    Some(landed) => {
-                        list.waiting.pop_front();
+                None => match requested() {
+                    Ok(waiter) => {
                         list.taken += size;
-                        list.underway.push((path, size, landed.flight()));
-                        return Step::Fetch(wanted, landed);
+                        return Step::Fetch(wanted, waiter);
                     }
+                    Err(error) => Brought::Failed(error.to_string()),
                 },
             };
             if brought == Brought::Here {
                 list.taken += size;
             }
-            list.waiting.pop_front();
             list.done.push(Done { path, size, brought });
         }
         Step::End
     }
 
-    async fn fetch(&self, fetcher: &Fetcher, wanted: Wanted, landed: Landed) {
-        let flight = landed.flight();
-        let brought = match landed.outcome().await {
-            Some(Ok(_)) if fetcher.has(&wanted) => Brought::Fetched,
-            Some(Ok(_)) => Brought::Failed("it was fetched, and the cache could not keep it".to_owned()),
-            Some(Err(error)) => Brought::Failed(error.to_string()),
-            None => Brought::Failed(FetchError::Stopped.to_string()),
+    async fn fetch(&self, fetcher: &Fetcher, wanted: Wanted, mut waiter: Waiter) {
+        let begun = waiter.watcher().clone().begun().await;
+        if let Some(download) = waiter.download().filter(|_| begun) {
+            self.list().underway.push((wanted.clone(), Arc::clone(download)));
+        }
+        let brought = match waiter.end().await {
+            Ok(_) if fetcher.is_cached(&wanted) => Brought::Fetched,
+            Ok(_) => Brought::Failed("it was fetched, and the cache could not keep it".to_owned()),
+            Err(error) => Brought::Failed(error.to_string()),
         };
         let (path, size) = (wanted.path().to_owned(), wanted.record().size);
         let mut list = self.list();
-        list.underway.retain(|(_, _, other)| !Weak::ptr_eq(other, &flight));
+        list.underway.retain(|(other, _)| other.key() != wanted.key());
         match brought {
             Brought::Fetched => {
                 fetcher.metrics.asked_ahead.increase();
@@ -204,7 +191,7 @@ impl Errand {
     /// What was fetched, and others have pushed out since: it is not here, and is done with a second time.
     fn count_losses(&self, fetcher: &Fetcher) {
         let mut list = self.list();
-        let lost: Vec<Wanted> = list.fetched.drain(..).filter(|wanted| !fetcher.has(wanted)).collect();
+        let lost: Vec<Wanted> = list.fetched.drain(..).filter(|wanted| !fetcher.is_cached(wanted)).collect();
         for wanted in lost {
             let brought = Brought::Failed("it was fetched, and pushed out again by other packages".to_owned());
             list.done.push(Done { path: wanted.path().to_owned(), size: wanted.record().size, brought });
@@ -232,39 +219,6 @@ fn obstacle(fetcher: &Fetcher, wanted: &Wanted, taken: u64) -> Option<Brought> {
     if let Err(why) = fetcher.would_keep(wanted) {
         return Some(Brought::Failed(why.to_string()));
     }
-    if fetcher.origins.get(wanted.key().0).is_none() {
-        return Some(Brought::Failed("its binhost is not used any more".to_owned()));
-    }
-    fetcher.failures.recent(wanted.key()).map(|error| Brought::Failed(error.to_string()))
-}
-
-impl Fetcher {
-    /// Joins the flight of a package without asking for it, or begins one that nobody has asked for. `None`: there is no turn
-    /// or no room for it now.
-    pub(super) fn lift_off(self: &Arc<Self>, wanted: &Wanted) -> Option<Landed> {
-        let join = |flight: &Arc<Flight>| Landed::new(flight, flight.outcome.subscribe());
-        if let Some(joined) = self.flights().get(&wanted.key()).map(join) {
-            return Some(joined);
-        }
-        let turn = self.spare_turn(RESERVED)?;
-        let mut flights = self.flights();
-        // Somebody may have been faster.
-        if let Some(joined) = flights.get(&wanted.key()).map(join) {
-            return Some(joined);
-        }
-        // What is on its way takes its place in the cache already: what comes on top would be fetched and not kept.
-        let size = wanted.record().size;
-        let together = flights.values().fold(size, |sum, flight| sum.saturating_add(flight.size));
-        if flights.len() >= MAX_FLIGHTS || together > self.store.usage().bound && together > size {
-            return None;
-        }
-        if !self.may_write_beside(wanted, &flights) {
-            return None;
-        }
-        let (flight, receiver) = Flight::new(wanted, Cause::Spare);
-        let landed = Landed::new(&flight, receiver);
-        flights.insert(wanted.key(), Arc::clone(&flight));
-        tokio::spawn(flight::fly(Arc::clone(self), flight, wanted.clone(), Some(turn)));
-        Some(landed)
-    }
+    let is_used = fetcher.origins.get(wanted.key().0).is_some();
+    (!is_used).then(|| Brought::Failed("its binhost is not used any more".to_owned()))
 }

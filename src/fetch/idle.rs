@@ -4,14 +4,13 @@
 //! of it is there already: then it is cheaper to have the rest.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::errand::Brought;
-use super::{FetchError, Fetcher, Wanted};
+use super::{FetchError, Fetcher, Priority, Wanted};
 use crate::store::Unkeepable;
 
-/// How often to look whether somebody waits for a package, or nobody does any more.
+/// How often to look whether anything is being downloaded.
 const LOOK: Duration = Duration::from_millis(500);
 /// How long nobody may have waited for anything before it begins.
 const QUIET: u32 = 4;
@@ -32,7 +31,7 @@ impl Fetcher {
     pub async fn be_idle(&self) {
         let mut quiet = 0;
         while quiet < QUIET {
-            quiet = if self.flights().is_empty() { quiet + 1 } else { 0 };
+            quiet = if self.downloads.is_empty() { quiet + 1 } else { 0 };
             tokio::time::sleep(LOOK).await;
         }
     }
@@ -40,42 +39,29 @@ impl Fetcher {
     /// Fetches a package that nobody has asked for, as long as nobody waits for another; how that ended, and the bytes that
     /// were received. Dropping the future breaks it off.
     pub async fn fetch_idly(self: &Arc<Self>, wanted: &Wanted) -> (Idled, u64) {
-        if self.has(wanted) {
+        if self.is_cached(wanted) {
             return (Idled::Ended(Brought::Here), 0);
         }
-        if let Err(why) = self.would_keep(wanted) {
-            return (Idled::Unkept(why), 0);
+        let failed = |error: &FetchError| match error {
+            FetchError::Unkept(why) => Idled::Unkept(*why),
+            FetchError::GaveWay => Idled::GaveWay,
+            error => Idled::Ended(Brought::Failed(error.to_string())),
+        };
+        let mut waiter = match self.request(wanted, Priority::Upgrade) {
+            Ok(waiter) => waiter,
+            Err(error) => return (failed(&error), 0),
+        };
+        // What has neither begun nor ended waits for something else.
+        if !waiter.watcher().has_begun() && !waiter.watcher().has_ended() {
+            return (Idled::GaveWay, 0);
         }
-        let Some(landed) = self.lift_off(wanted) else { return (Idled::GaveWay, 0) };
-        let (flight, size, mut received) = (landed.flight(), wanted.record().size, 0);
-        let mut outcome = Box::pin(landed.outcome());
-        let landed = loop {
-            tokio::select! {
-                outcome = &mut outcome => break outcome,
-                () = tokio::time::sleep(LOOK) => {}
-            }
-            let Some(flight) = flight.upgrade() else { continue };
-            received = flight.received.load(Ordering::Relaxed);
-            let others = self.flights().values().any(|other| !Arc::ptr_eq(other, &flight));
-            if others && !flight.is_asked() && received < size / 2 {
-                return (Idled::GaveWay, received);
-            }
-        };
-        let brought = match landed {
-            Some(Ok(_)) => {
-                received = size;
-                let unkept = || Brought::Failed("the cache could not keep it".to_owned());
-                if self.has(wanted) { Brought::Fetched } else { unkept() }
-            }
-            Some(Err(error)) => Brought::Failed(error.to_string()),
-            None => Brought::Failed(FetchError::Stopped.to_string()),
-        };
-        (Idled::Ended(brought), received)
-    }
-
-    /// Whether a package is in the cache, most likely.
-    #[must_use]
-    pub fn is_cached(&self, wanted: &Wanted) -> bool {
-        self.has(wanted)
+        let outcome = waiter.end().await;
+        let received = waiter.download().map_or(0, |download| download.received());
+        let unkept = || Brought::Failed("the cache could not keep it".to_owned());
+        match outcome {
+            Ok(_) if self.is_cached(wanted) => (Idled::Ended(Brought::Fetched), wanted.record().size),
+            Ok(_) => (Idled::Ended(unkept()), wanted.record().size),
+            Err(error) => (failed(&error), received),
+        }
     }
 }

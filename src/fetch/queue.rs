@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 pub(super) const MAX_COURSES: usize = 8;
 /// Packages of one plan that are ahead. An emerge installs some 64 small ones in a minute; what comes after them can wait.
 pub(super) const MAX_AHEAD: usize = 64;
-/// Packages of one plan that can wait for their turn, with what was added to it later.
+/// Packages of one plan that wait for their turn in the table of downloads: enough that it has a choice.
+const MAX_WAITING: usize = 3;
+/// Packages of one plan that can wait until then, with what was added to it later.
 const MAX_QUEUED: usize = 2 * super::plan::MAX_PLANNED;
 /// Failures in a row after which a plan is not followed any further: the binhost is away, or the disk is full.
 const MAX_FAILURES: u32 = 3;
@@ -33,16 +35,26 @@ struct Course<I: Item> {
     /// All that is or was in it.
     members: HashSet<I::Key>,
     ahead: usize,
+    /// Of these, packages that have not begun.
+    waiting: usize,
     failures: u32,
     read: Instant,
+}
+
+/// A package that is ahead.
+#[derive(Debug)]
+struct Ahead<P> {
+    process: P,
+    size: u64,
+    /// It is being fetched, or is here.
+    begun: bool,
 }
 
 /// See the module's documentation. `P` tells plans apart.
 #[derive(Debug)]
 pub(super) struct Queue<P, I: Item> {
     courses: HashMap<P, Course<I>>,
-    /// What is ahead, for whom.
-    ahead: HashMap<I::Key, (P, u64)>,
+    ahead: HashMap<I::Key, Ahead<P>>,
     bytes: u64,
     max_bytes: u64,
 }
@@ -103,25 +115,37 @@ impl<P: Copy + Eq + Hash, I: Item> Queue<P, I> {
                 course.queue.pop_front();
                 continue;
             }
-            if course.ahead >= MAX_AHEAD || self.bytes.saturating_add(size) > self.max_bytes {
+            let full = course.ahead >= MAX_AHEAD || course.waiting >= MAX_WAITING;
+            if full || self.bytes.saturating_add(size) > self.max_bytes {
                 return None;
             }
-            course.ahead += 1;
+            (course.ahead, course.waiting) = (course.ahead + 1, course.waiting + 1);
             self.bytes += size;
-            self.ahead.insert(key, (process, size));
+            self.ahead.insert(key, Ahead { process, size, begun: false });
             return course.queue.pop_front();
         }
         None
     }
 
-    /// It was opened. `true`: it was ahead.
-    pub(super) fn opened(&mut self, key: I::Key) -> bool {
-        let Some((process, size)) = self.ahead.remove(&key) else { return false };
+    /// It is being fetched from now on. `false`: it was opened before.
+    pub(super) fn begun(&mut self, key: I::Key) -> bool {
+        let Some(ahead) = self.ahead.get_mut(&key) else { return false };
+        let before = std::mem::replace(&mut ahead.begun, true);
+        if let Some(course) = self.courses.get_mut(&ahead.process).filter(|_| !before) {
+            course.waiting -= 1;
+        }
+        true
+    }
+
+    /// It was opened. The answer: whether it had begun before; `None`: it was not ahead.
+    pub(super) fn opened(&mut self, key: I::Key) -> Option<bool> {
+        let Ahead { process, size, begun } = self.ahead.remove(&key)?;
         self.bytes -= size;
         if let Some(course) = self.courses.get_mut(&process) {
             course.ahead -= 1;
+            course.waiting -= usize::from(!begun);
         }
-        true
+        Some(begun)
     }
 
     /// It was fetched.
@@ -139,17 +163,19 @@ impl<P: Copy + Eq + Hash, I: Item> Queue<P, I> {
         }
     }
 
-    /// Nobody follows the plan any more; how many were ahead for nothing.
+    /// Nobody follows the plan any more; how many were begun for nothing.
     pub(super) fn end(&mut self, process: P) -> usize {
         self.courses.remove(&process);
-        let keys: Vec<I::Key> = self.ahead.iter().filter(|(_, (of, _))| *of == process).map(|(key, _)| *key).collect();
-        keys.into_iter().filter(|key| self.opened(*key)).count()
+        let of = |(key, ahead): (&I::Key, &Ahead<P>)| (ahead.process == process).then_some(*key);
+        let keys: Vec<I::Key> = self.ahead.iter().filter_map(of).collect();
+        keys.into_iter().filter(|key| self.opened(*key) == Some(true)).count()
     }
 }
 
 impl<I: Item> Course<I> {
     fn new() -> Self {
-        Self { queue: VecDeque::new(), members: HashSet::new(), ahead: 0, failures: 0, read: Instant::now() }
+        let (queue, members) = (VecDeque::new(), HashSet::new());
+        Self { queue, members, ahead: 0, waiting: 0, failures: 0, read: Instant::now() }
     }
 }
 
@@ -172,8 +198,10 @@ mod tests {
         }
     }
 
+    /// The next one, which begins at once.
     fn next(queue: &mut Queue<char, Of>, process: char) -> Option<u32> {
-        queue.next(process, |_| false).map(|item| item.0)
+        let next = queue.next(process, |_| false).map(|item| item.0);
+        next.inspect(|key| assert!(queue.begun(*key)))
     }
 
     fn all(queue: &mut Queue<char, Of>, process: char) -> Vec<u32> {
@@ -209,7 +237,7 @@ mod tests {
         let count = 2 * MAX_AHEAD as u32;
         queue.add('a', (1..=count).map(|key| Of(key, 1)), 0);
         assert_eq!(all(&mut queue, 'a').len(), MAX_AHEAD);
-        assert!(queue.opened(7) && !queue.opened(7) && !queue.opened(count));
+        assert_eq!([7, 7, count].map(|key| queue.opened(key)), [Some(true), None, None]);
         assert_eq!(all(&mut queue, 'a'), [MAX_AHEAD as u32 + 1]);
 
         let mut queue = Queue::new(10);
@@ -219,6 +247,24 @@ mod tests {
         queue.end('a');
         assert_eq!((all(&mut queue, 'a'), all(&mut queue, 'b')), (vec![], vec![5]));
         assert_eq!(queue.bytes, 3);
+    }
+
+    #[test]
+    fn only_a_few_wait_for_their_turn() {
+        let mut queue = Queue::new(100);
+        queue.add('a', (1..=20).map(|key| Of(key, 1)), 0);
+        let wait = |queue: &mut Queue<char, Of>| -> Vec<u32> {
+            std::iter::from_fn(|| queue.next('a', |_| false).map(|item| item.0)).collect()
+        };
+        assert_eq!(wait(&mut queue), [1, 2, 3]);
+        // What begins, is opened before its turn or fails makes room; what is opened later does not.
+        assert!(queue.begun(1) && queue.begun(1));
+        assert_eq!((queue.opened(2), queue.opened(1)), (Some(false), Some(true)));
+        queue.failed('a', 3);
+        assert_eq!(wait(&mut queue), [4, 5, 6]);
+        assert!(queue.begun(4) && !queue.begun(2));
+        // Nothing was begun for nothing but one.
+        assert_eq!((queue.end('a'), queue.bytes), (1, 0));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What lies in the cache unproved, after a kill or when the catalogue was lost, is proved before anybody asks for it.
 
-use super::{Fetcher, Wanted, flight};
+use super::{Fetcher, Wanted, downloads};
 use crate::index::Sha256Digest;
 use crate::verify::Sums;
 
@@ -14,11 +14,11 @@ impl Fetcher {
             return false;
         };
         // Somebody fetches it, and looks at what is here by himself.
-        let is_under_way = |wanted: &Wanted| self.flights().contains_key(&wanted.key());
+        let is_under_way = |wanted: &Wanted| self.downloads.contains(wanted.key());
         among.iter().filter(|wanted| !is_under_way(wanted)).any(|wanted| {
             let Some(entry) = wanted.entry().ok().filter(|entry| sums.fit(entry)) else { return false };
             let unproved = self.store.orphan(orphan);
-            unproved.is_some_and(|unproved| flight::adopt_one(self, wanted.origin(), &entry, unproved).is_some())
+            unproved.is_some_and(|unproved| downloads::adopt_one(self, wanted.origin(), &entry, unproved).is_some())
         })
     }
 }

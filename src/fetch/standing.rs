@@ -36,7 +36,7 @@ impl Fetcher {
         let state = if let Some(known) = self.store.known(record.id, record.size, &wanted.origin().policy) {
             source = self.store.source(known.digest);
             State::Cached(known)
-        } else if self.flights().contains_key(&key) {
+        } else if self.downloads.contains(key) {
             State::Fetching
         } else {
             self.failures.reason(key).map_or(State::Remote, State::Failed)

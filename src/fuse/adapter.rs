@@ -22,6 +22,7 @@ use fuser::{
 use super::attr::{Attr, Owner, Validity};
 use super::ledger::Agreement;
 use super::{FsError, xattrs};
+use crate::fetch::Uid;
 use crate::local::{self, Access};
 use crate::metrics::{Operation, Timed};
 use crate::tree::Inode;
@@ -100,7 +101,7 @@ impl Filesystem for Adapter {
 
     fn read(
         &self,
-        _request: &Request,
+        request: &Request,
         inode: INodeNo,
         _handle: FileHandle,
         offset: u64,
@@ -109,7 +110,7 @@ impl Filesystem for Adapter {
         _owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        reading::read(&self.0, Inode(inode.0), offset, size, reply);
+        reading::read(&self.0, Inode(inode.0), (offset, size), Uid(request.uid()), reply);
     }
 
     fn release(

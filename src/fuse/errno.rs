@@ -103,6 +103,8 @@ impl FsError {
                 | FetchError::Refused { .. }
                 | FetchError::Store(_)
                 | FetchError::Disk(_)
+                | FetchError::Unkept(_)
+                | FetchError::GaveWay
                 | FetchError::Stopped => libc::EIO,
                 FetchError::Busy | FetchError::MassRead => libc::EAGAIN,
             },

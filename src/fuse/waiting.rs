@@ -4,11 +4,20 @@
 //! a waiting request looks at its caller in /proc, twenty times a second, and ends when a signal waits for it that would
 //! kill it or that it handles. Signals that only tell it something (SIGCHLD, job control, a resized window) do not count:
 //! Ctrl-Z and `fg` must not break an installation.
+//!
+//! A look costs some 20 us. Where many wait, each looks less often: the requests of one user together make no more than
+//! [`LOOKS_OF_USER`] looks a second, all together no more than [`LOOKS`].
 
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// How often to look.
+/// How often to look, where few wait.
 pub(super) const POLL: Duration = Duration::from_millis(50);
+/// Looks a second at the callers of one user.
+const LOOKS_OF_USER: u32 = 1000;
+/// Looks a second at all callers.
+const LOOKS: u32 = 4000;
 
 const SIGNALS_THAT_DO_NOT_COUNT: [i32; 8] = [
     libc::SIGCHLD,
@@ -21,14 +30,58 @@ const SIGNALS_THAT_DO_NOT_COUNT: [i32; 8] = [
     libc::SIGWINCH,
 ];
 
-/// Ends when thread `tid` is interrupted or gone. Never ends for 0, a caller in a pid namespace that we do not see.
-pub(super) async fn interrupted(tid: u32) {
+/// Requests that wait, by user.
+#[derive(Debug, Default)]
+pub(super) struct Waiting(Mutex<HashMap<u32, u32>>);
+
+impl Waiting {
+    /// One more of user `uid`, until this is dropped.
+    fn enter(&self, uid: u32) -> Entered<'_> {
+        *self.counts().entry(uid).or_default() += 1;
+        Entered { waiting: self, uid }
+    }
+
+    /// How long a request of user `uid` waits before it looks at its caller.
+    fn pause(&self, uid: u32) -> Duration {
+        let counts = self.counts();
+        let own = counts.get(&uid).copied().unwrap_or_default();
+        let all = counts.values().fold(0, |sum: u32, count| sum.saturating_add(*count));
+        drop(counts);
+        POLL.max(Duration::from_secs(1) * own / LOOKS_OF_USER).max(Duration::from_secs(1) * all / LOOKS)
+    }
+
+    fn counts(&self) -> MutexGuard<'_, HashMap<u32, u32>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Entered<'a> {
+    waiting: &'a Waiting,
+    uid: u32,
+}
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        let mut counts = self.waiting.counts();
+        match counts.get_mut(&self.uid) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => {
+                counts.remove(&self.uid);
+            }
+        }
+    }
+}
+
+/// Ends when thread `tid` of user `uid` is interrupted or gone. Never ends for 0, a caller in a pid namespace that we do not
+/// see.
+pub(super) async fn interrupted(waiting: &Waiting, tid: u32, uid: u32) {
     if tid == 0 {
         return std::future::pending().await;
     }
+    let _entered = waiting.enter(uid);
     let path = format!("/proc/{tid}/status");
     loop {
-        tokio::time::sleep(POLL).await;
+        tokio::time::sleep(waiting.pause(uid)).await;
         // A file of /proc is made while it is read, from memory: this does not block.
         match std::fs::read_to_string(&path) {
             Ok(status) if !is_interrupted(&status) => {}
@@ -56,6 +109,23 @@ fn bit(signal: i32) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn many_who_wait_look_less_often() {
+        let waiting = Waiting::default();
+        let few: Vec<_> = (0..50).map(|_| waiting.enter(7)).collect();
+        assert_eq!((waiting.pause(7), waiting.pause(8)), (POLL, POLL));
+        let many: Vec<_> = (0..10_000).map(|_| waiting.enter(8)).collect();
+        // Somebody else waits no longer than what all looks together ask for.
+        assert_eq!(
+            (waiting.pause(8), waiting.pause(7)),
+            (Duration::from_secs(10), Duration::from_secs(10_050) / LOOKS)
+        );
+        drop(many);
+        assert_eq!(waiting.pause(7), POLL);
+        drop(few);
+        assert!(waiting.counts().is_empty());
+    }
 
     #[test]
     fn which_signals_end_a_wait() {

@@ -2,7 +2,6 @@
 //! waits for it.
 
 use super::Store;
-use super::space::{SLACK, free_space};
 
 /// Why a package would not be kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -37,21 +36,13 @@ impl Store {
         if !self.may_write(size) {
             return Err(Unkeepable::Budget);
         }
-        let (over, pinned, promised, could_go) = {
+        let (over, pinned) = {
             let state = self.state();
-            let over = state.bytes().saturating_add(size) > limits.bound;
-            let could_go = if limits.min_free == 0 { state.unpinned_bytes() } else { state.spare_bytes() };
-            (over, state.pinned_bytes(), state.promised, could_go)
+            (state.bytes().saturating_add(size) > limits.bound, state.pinned_bytes())
         };
         if over && pinned.saturating_add(size) > limits.bound {
             return Err(Unkeepable::Pinned);
         }
-        let slack = if limits.min_free == 0 { 0 } else { SLACK };
-        let wanted = [size, promised, slack].into_iter().fold(limits.min_free, u64::saturating_add);
-        match free_space(self.directory()) {
-            Ok(free) if wanted.saturating_sub(free) > could_go => Err(Unkeepable::Disk),
-            // Who writes finds out.
-            _ => Ok(()),
-        }
+        if self.disk_takes(size) { Ok(()) } else { Err(Unkeepable::Disk) }
     }
 }

@@ -6,7 +6,7 @@
 //! A download is counted whole from its beginning ([`Announced`]): of several at once, none relies on what another is going
 //! to write. What does not come is given back.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
 
 use super::catalogue::Catalogue;
 use super::lru_state::State;
@@ -58,7 +58,7 @@ impl Store {
     }
 
     /// Counts a download of `size` bytes. `None`: no more is to be written today.
-    pub(super) fn announce(&self, size: u64) -> Option<Announced<'_>> {
+    pub(super) fn announce(self: &Arc<Self>, size: u64) -> Option<Announced> {
         let budget = self.limits().writes_per_day;
         let mut state = self.state();
         if budget.is_some_and(|budget| !state.admits(size, budget)) {
@@ -66,15 +66,14 @@ impl Store {
         }
         state.announced = state.announced.saturating_add(size);
         drop(state);
-        Some(Announced { store: self, size, written: AtomicU64::new(0) })
+        Some(Announced { store: Arc::clone(self), size, written: 0, counts: true })
     }
 
     /// The same, whatever the budget says.
-    pub(super) fn announce_anyway(&self, size: u64) -> Announced<'_> {
-        let mut state = self.state();
-        state.announced = state.announced.saturating_add(size);
-        drop(state);
-        Announced { store: self, size, written: AtomicU64::new(0) }
+    pub(super) fn announce_anyway(self: &Arc<Self>, size: u64) -> Announced {
+        let mut announced = Announced { store: Arc::clone(self), size, written: 0, counts: false };
+        announced.renew();
+        announced
     }
 
     /// Bytes of packages written today.
@@ -93,32 +92,47 @@ impl State {
 
 /// What a download is going to write.
 #[derive(Debug)]
-pub(super) struct Announced<'a> {
-    store: &'a Store,
+pub(super) struct Announced {
+    store: Arc<Store>,
     size: u64,
-    written: AtomicU64,
+    written: u64,
+    /// What is left of it is counted.
+    counts: bool,
 }
 
-impl<'a> Announced<'a> {
-    pub(super) fn store(&self) -> &'a Store {
-        self.store
-    }
-
+impl Announced {
     /// So many bytes of it came until now; what comes a second time is not counted.
-    pub(super) fn wrote(&self, received: u64) {
-        let before = self.written.fetch_max(received, Ordering::Relaxed).min(self.size);
-        let new = received.min(self.size).saturating_sub(before);
+    pub(super) fn wrote(&mut self, received: u64) {
+        let received = received.min(self.size);
+        let new = received.saturating_sub(self.written);
+        self.written += new;
         let mut state = self.store.state();
         state.written.add(new, now() / DAY);
-        state.announced = state.announced.saturating_sub(new);
+        if self.counts {
+            state.announced = state.announced.saturating_sub(new);
+        }
+    }
+
+    /// What is left of it is not counted any more.
+    pub(super) fn withdraw(&mut self) {
+        if std::mem::replace(&mut self.counts, false) {
+            let mut state = self.store.state();
+            state.announced = state.announced.saturating_sub(self.size.saturating_sub(self.written));
+        }
+    }
+
+    /// What is left of it is counted, whatever the budget says: what is begun is ended.
+    pub(super) fn renew(&mut self) {
+        if !std::mem::replace(&mut self.counts, true) {
+            let mut state = self.store.state();
+            state.announced = state.announced.saturating_add(self.size.saturating_sub(self.written));
+        }
     }
 }
 
-impl Drop for Announced<'_> {
+impl Drop for Announced {
     fn drop(&mut self) {
-        let left = self.size.saturating_sub(*self.written.get_mut());
-        let mut state = self.store.state();
-        state.announced = state.announced.saturating_sub(left);
+        self.withdraw();
     }
 }
 

@@ -1,6 +1,6 @@
 //! What is in the cache, in memory: order of eviction, sizes, who has what open.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::sync::{Arc, Weak};
 
@@ -10,6 +10,7 @@ use crate::index::{EntryId, Sha256Digest};
 
 use super::budget::Written;
 use super::catalogue::BodyRecord;
+use super::incoming::{Claim, Parked};
 use super::now;
 use super::worth::{Rank, WAITS};
 
@@ -67,9 +68,11 @@ pub(super) struct State {
     /// Bodies without a record: evicted first, proved again before they are used.
     orphans: HashMap<Sha256Digest, u64>,
     bytes: u64,
-    pub(super) reserved: u64,
-    /// Of it, what the file system could not take at once.
-    pub(super) promised: u64,
+    /// What all downloads in progress count for together.
+    pub(super) claims: Claim,
+    /// What parked downloads have received, by number; the number of the last one.
+    pub(super) parked: BTreeMap<u64, Parked>,
+    pub(super) last_parked: u64,
     /// What was written on which day.
     pub(super) written: Written,
     /// What is going to be written by downloads in progress.
@@ -80,7 +83,8 @@ impl State {
     pub(super) fn from_records(mut records: Vec<(Sha256Digest, BodyRecord)>, pins: &HashSet<EntryId>) -> Self {
         records.sort_by_key(|(digest, record)| (record.last_use, *digest));
         let (bodies, orphans, written) = (LruCache::unbounded(), HashMap::new(), Written::default());
-        let mut state = Self { bodies, orphans, bytes: 0, reserved: 0, promised: 0, written, announced: 0 };
+        let (claims, parked) = (Claim::default(), BTreeMap::new());
+        let mut state = Self { bodies, orphans, bytes: 0, claims, parked, last_parked: 0, written, announced: 0 };
         for (digest, BodyRecord { size, last_use, entries, .. }) in records {
             state.bytes = state.bytes.saturating_add(size);
             let pinned = entries.iter().any(|id| pins.contains(id));
@@ -144,16 +148,16 @@ impl State {
         self.bodies.iter().filter(|(_, cached)| cached.pinned).map(|(_, cached)| cached.size).sum()
     }
 
-    /// Bytes of everything else.
+    /// Bytes of everything else, with those of parked downloads.
     pub(super) fn unpinned_bytes(&self) -> u64 {
-        self.bytes.saturating_sub(self.pinned_bytes())
+        self.bytes.saturating_sub(self.pinned_bytes()).saturating_add(self.parked_bytes())
     }
 
     /// Bytes that evicting could give back to the disk.
     pub(super) fn spare_bytes(&self) -> u64 {
         let now = now();
         let bodies = self.bodies.iter().filter(|(_, cached)| cached.turn(now) < OPEN).map(|(_, cached)| cached.size);
-        bodies.chain(self.orphans.values().copied()).sum()
+        bodies.chain(self.orphans.values().copied()).sum::<u64>().saturating_add(self.parked_bytes())
     }
 
     /// What each body is worth, as it was found out from `since` on (s since the epoch); of the others, no index tells anything,

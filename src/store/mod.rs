@@ -19,10 +19,12 @@
 //!   anything else is a miss, never wrong bytes.
 //! * What the disk turns without a trace is found by reading bodies again ([`Store::scrub`]), and dropped.
 //! * Damage to the catalogue is a miss too: it is set aside and started anew, and the bodies become orphans.
-//! * `bound` holds for bodies and for the space reserved for downloads together. Bodies that someone has open are evicted
-//!   last; an open body stays readable after its eviction.
-//! * `min_free` bytes of the disk stay free, as far as it is up to the cache: the space of a download is taken before its
-//!   first byte comes, and only so much. Where somebody else fills the disk, bodies go until it holds or none is left.
+//! * `bound` holds for bodies and for downloads together. Bodies that someone has open are evicted last; an open body stays
+//!   readable after its eviction.
+//! * A download gets room step by step, as its bytes arrive (`incoming`): a size that only the index names evicts nothing.
+//! * `min_free` bytes of the disk stay free, as far as it is up to the cache: a download goes to the disk only where all of
+//!   it would fit, and each step takes its space before it is written. Where somebody else fills the disk, bodies go until
+//!   it holds or none is left.
 //! * No space: bodies go in the order of `worth`; else the download is kept in memory only (if it is small) or refused.
 //! * What is pinned (`pins`) goes only where the bound itself is made smaller than that.
 //! * Nothing is written while nothing is fetched, but times of last use, batched. A budget of writes may end a day's
@@ -58,13 +60,13 @@ use crate::verify::{Assurance, Policy, Verified};
 
 pub use admission::Unkeepable;
 use catalogue::{BodyRecord, Catalogue};
-pub use incoming::Incoming;
+pub use incoming::{Incoming, ROOM_STEP, Resumed};
 pub use known::Known;
 pub use limits::Limits;
 use lru_state::State;
 pub use pins::{MAX_PINS, PIN_SHARE, Pin, PinError};
 pub use scrub::{SCRUB_STEP, Scrub, Scrubbed};
-pub use space::Placement;
+pub use space::{Placement, is_full};
 pub use sweep::{Removed, Unproved};
 pub use witness::{MAX_WITNESSES, Witness};
 use worth::Ranker;
@@ -160,12 +162,14 @@ impl Body {
 }
 
 /// How full the cache is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
     /// Bytes of bodies on disk.
     pub bytes: u64,
-    /// Bytes reserved for downloads in progress.
+    /// Bytes of downloads in progress, and room for what they receive next.
     pub reserved: u64,
+    /// Bytes that parked downloads have received: they go where something else needs the room.
+    pub parked: u64,
     /// Number of bodies.
     pub bodies: u64,
     /// The bound in bytes.
@@ -273,8 +277,11 @@ impl Store {
     /// Keeps a verified body for `id`, or says why it is only served and not kept. The body is usable either way; it was
     /// usable before, too: nothing waits for a commit.
     /// `witness` is remembered in any case.
-    pub fn commit(&self, incoming: Incoming<'_>, verified: &Body, id: EntryId, witness: Option<Witness>) -> Placement {
-        let placement = self.place(&incoming, verified, id, witness);
+    pub fn commit(&self, incoming: Incoming, verified: &Body, id: EntryId, witness: Option<Witness>) -> Placement {
+        let placement = match incoming.kept_path() {
+            Some(path) => self.place(path, verified, id, witness),
+            None => Placement::Unkept(incoming.why.to_owned()),
+        };
         if let Placement::Unkept(reason) = &placement {
             witness.into_iter().for_each(|witness| self.remember(witness, verified.digest()));
             self.metrics.unkept.increase();
@@ -295,7 +302,8 @@ impl Store {
     pub fn usage(&self) -> Usage {
         let bound = self.limits().bound;
         let state = self.state();
-        Usage { bytes: state.bytes(), reserved: state.reserved, bodies: state.bodies(), bound }
+        let (bytes, reserved, parked) = (state.bytes(), state.claims.reserved, state.parked_bytes());
+        Usage { bytes, reserved, parked, bodies: state.bodies(), bound }
     }
 
     /// Writes the times of last use and records that are not on disk yet, in one batch. To be called now and then.
@@ -307,10 +315,8 @@ impl Store {
         self.catalogue.settle();
     }
 
-    fn place(&self, incoming: &Incoming<'_>, body: &Body, id: EntryId, witness: Option<Witness>) -> Placement {
-        let Some(from) = incoming.kept_path() else {
-            return Placement::Unkept(incoming.why.to_owned());
-        };
+    /// Keeps the body that is at `from`.
+    fn place(&self, from: &Path, body: &Body, id: EntryId, witness: Option<Witness>) -> Placement {
         let _one_at_a_time = self.commits.lock().unwrap_or_else(PoisonError::into_inner);
         let to = self.body_path(body.digest);
         match self.move_in(from, &to, body) {

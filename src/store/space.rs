@@ -4,16 +4,15 @@ use std::fs;
 use std::io;
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
-use std::sync::PoisonError;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
 
 use rustix::fs::{FallocateFlags, MemfdFlags};
 
 use crate::index::Sha256Digest;
 
-use super::budget::Announced;
-use super::incoming::Incoming;
+use super::incoming::{Incoming, Parked};
 use super::lru_state::Among;
 use super::{Store, StoreError};
 
@@ -22,9 +21,11 @@ const MEMORY_SHARE: u64 = 4;
 
 /// Beside a body, what a download takes of the disk: its directory, the catalogue, what the file system keeps for itself.
 pub(super) const SLACK: u64 = 256 << 10;
+/// Where the disk may be filled, what is left for the catalogue as long as bodies can go for it: it cannot be written else.
+const ROOM_OF_CATALOGUE: u64 = 2 << 20;
 /// A file system may give space back late: how often to evict for the same.
 const MAX_ROUNDS: usize = 2;
-const NO_ROOM: &str = "larger than the cache, or no space for it";
+pub(super) const NO_ROOM: &str = "larger than the cache, or no space for it";
 const NO_WRITES: &str = "no more is to be written today (write-budget)";
 
 /// Where a verified body went.
@@ -40,12 +41,12 @@ pub enum Placement {
 static NUMBER: AtomicU64 = AtomicU64::new(0);
 
 impl Store {
-    /// A place for a download of `size` bytes, with its space reserved: within the bound where it fits, else on the disk
-    /// for as long as it is open, else in memory.
+    /// A place for a download of `size` bytes: on the disk where all of it would fit there, else in memory. It takes no room
+    /// yet ([`Incoming::reserve`]), and nothing is evicted for it.
     ///
     /// # Errors
     /// There is no room at all, or the directory cannot be written.
-    pub fn incoming(&self, size: u64) -> Result<Incoming<'_>, StoreError> {
+    pub fn incoming(self: &Arc<Self>, size: u64) -> Result<Incoming, StoreError> {
         // What does not fit there has to be written all the same: somebody waits for it.
         let announced = match self.announce(size) {
             Some(announced) => announced,
@@ -54,17 +55,11 @@ impl Store {
                 Err(_) => self.announce_anyway(size),
             },
         };
-        let keep = size <= self.limits().bound && self.reserve(size);
         // One at a time: what one of them finds free the others must not take.
         let _room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = if self.has_room(size) {
-            self.on_disk(size, keep, announced)
-        } else {
-            self.unreserve(if keep { size } else { 0 });
-            Err(io::ErrorKind::StorageFull.into())
-        };
-        match found {
-            Ok(incoming) => Ok(incoming),
+        let created = if self.disk_takes(size) { self.create() } else { Err(io::ErrorKind::StorageFull.into()) };
+        match created {
+            Ok((file, path)) => Ok(Incoming::on_disk(self, file, path, (size, announced))),
             Err(error) if is_full(&error) => {
                 tracing::warn!(%error, size, "no space for a download even after evicting; holding it in memory");
                 self.in_memory(size)
@@ -77,17 +72,21 @@ impl Store {
     ///
     /// # Errors
     /// It would take too large a part of what is available.
-    pub fn in_memory(&self, size: u64) -> Result<Incoming<'_>, StoreError> {
+    pub fn in_memory(self: &Arc<Self>, size: u64) -> Result<Incoming, StoreError> {
         self.held_in_memory(size, NO_ROOM)
     }
 
-    fn held_in_memory(&self, size: u64, why: &'static str) -> Result<Incoming<'_>, StoreError> {
+    fn held_in_memory(self: &Arc<Self>, size: u64, why: &'static str) -> Result<Incoming, StoreError> {
         let no_space = || StoreError::NoSpace { size, path: self.directory.clone() };
-        if size > available_memory() / MEMORY_SHARE {
-            return Err(no_space());
-        }
+        self.check_memory(size).map_err(|_| no_space())?;
         let file = rustix::fs::memfd_create(c"binhostfs", MemfdFlags::CLOEXEC).map_err(|_| no_space())?;
-        Ok(Incoming::in_memory(self, file.into(), why))
+        Ok(Incoming::in_memory(self, file.into(), size, why))
+    }
+
+    /// Whether `bytes` more may be held in memory.
+    pub(super) fn check_memory(&self, bytes: u64) -> io::Result<()> {
+        let fits = bytes <= available_memory() / MEMORY_SHARE;
+        if fits { Ok(()) } else { Err(io::ErrorKind::StorageFull.into()) }
     }
 
     /// Evicts until `bytes` more are free on the disk, where evicting can do that at all. For a write that found no space.
@@ -101,25 +100,38 @@ impl Store {
         self.evict(missing.max(1), Among::Unpinned) > 0
     }
 
-    /// Whether `size` bytes can be written and `min_free` is left; makes room for that if it can.
-    fn has_room(&self, size: u64) -> bool {
+    /// Whether the disk can take `size` bytes more beside what is still to come of downloads in progress, if need be after
+    /// evicting, with `min_free` left. Changes nothing.
+    pub(super) fn disk_takes(&self, size: u64) -> bool {
         let min_free = self.limits().min_free;
-        if min_free == 0 {
-            return true;
-        }
+        let (coming, could_go) = {
+            let state = self.state();
+            let coming = state.claims.coming.saturating_add(state.claims.promised);
+            (coming, if min_free == 0 { state.unpinned_bytes() } else { state.spare_bytes() })
+        };
+        let slack = if min_free == 0 { 0 } else { SLACK };
+        let wanted = [size, coming, slack].into_iter().fold(min_free, u64::saturating_add);
+        // Who writes finds out.
+        free_space(&self.directory).map_or(true, |free| wanted.saturating_sub(free) <= could_go)
+    }
+
+    /// Whether `more` bytes can be written now and `min_free` is left; makes room for that if it can.
+    fn has_room(&self, more: u64) -> bool {
+        let min_free = self.limits().min_free;
         let (promised, spare) = {
             let state = self.state();
-            (state.promised, state.spare_bytes())
+            (state.claims.promised, state.spare_bytes())
         };
-        let wanted = [size, promised, SLACK].into_iter().fold(min_free, u64::saturating_add);
-        let missing = |free: u64| wanted.saturating_sub(free);
-        match free_space(&self.directory) {
+        let slack = if min_free == 0 { ROOM_OF_CATALOGUE } else { SLACK };
+        let wanted = [more, promised, slack].into_iter().fold(min_free, u64::saturating_add);
+        let has_room = match free_space(&self.directory) {
             // What is enough for nobody stays.
-            Ok(free) if missing(free) > spare => false,
+            Ok(free) if wanted.saturating_sub(free) > spare => false,
             Ok(_) => self.free_up(wanted),
-            // Who writes finds out.
             Err(_) => true,
-        }
+        };
+        // Without a bound, who writes finds out.
+        has_room || min_free == 0
     }
 
     /// Evicts until `wanted` bytes of the disk are free, or nothing is left that evicting would free. `false`: they are not.
@@ -150,15 +162,12 @@ impl Store {
         }
     }
 
-    /// Gives back what an [`Incoming`] reserved.
-    pub(super) fn unreserve(&self, bytes: u64) {
-        let mut state = self.state();
-        state.reserved = state.reserved.saturating_sub(bytes);
-    }
-
     /// Evicts whatever is over `bound`.
     pub(super) fn shrink_to(&self, bound: u64) {
-        let over = self.state().bytes().saturating_sub(bound);
+        let over = {
+            let state = self.state();
+            state.bytes().saturating_add(state.parked_bytes()).saturating_sub(bound)
+        };
         if over == 0 {
             return;
         }
@@ -174,21 +183,20 @@ impl Store {
         }
     }
 
-    /// Reserves `size` bytes within the bound. `false`: downloads in progress take too much of it.
-    fn reserve(&self, size: u64) -> bool {
+    /// Reserves `more` bytes within the bound, and evicts for them. `false`: what is pinned and other downloads take too much
+    /// of it.
+    pub(super) fn grow(&self, more: u64) -> bool {
+        let bound = self.limits().bound;
         let over = {
-            let bound = self.limits().bound;
             let mut state = self.state();
-            let taken = state.reserved.saturating_add(size);
-            if taken > bound {
-                return false;
-            }
-            let over = state.bytes().saturating_add(taken).saturating_sub(bound);
+            let taken = state.claims.reserved.saturating_add(more);
+            let used = [state.bytes(), state.parked_bytes()].into_iter().fold(taken, u64::saturating_add);
+            let over = used.saturating_sub(bound);
             // What is pinned does not go for something else.
             if over > 0 && state.pinned_bytes().saturating_add(taken) > bound {
                 return false;
             }
-            state.reserved = taken;
+            state.claims.reserved = taken;
             over
         };
         if over > 0 {
@@ -197,12 +205,19 @@ impl Store {
         true
     }
 
-    /// Evicts at least `bytes` where there is as much; how many bodies went.
+    /// Evicts at least `bytes` where there is as much: bodies, then what parked downloads have received; how many went.
     fn evict(&self, bytes: u64, among: Among) -> usize {
         self.rank_if_due();
-        let victims: Vec<Sha256Digest> = self.state().victims(bytes, among);
+        let (victims, parked) = {
+            let mut state = self.state();
+            let before = state.bytes();
+            let victims: Vec<Sha256Digest> = state.victims(bytes, among);
+            let freed = before.saturating_sub(state.bytes());
+            (victims, state.take_parked(bytes.saturating_sub(freed)))
+        };
         self.remove_bodies(&victims);
-        victims.len()
+        parked.iter().for_each(Parked::discard);
+        victims.len() + parked.len()
     }
 
     /// Removes bodies that `state` does not have any more.
@@ -218,46 +233,41 @@ impl Store {
         }
     }
 
-    fn on_disk<'a>(&'a self, size: u64, keep: bool, announced: Announced<'a>) -> io::Result<Incoming<'a>> {
+    /// An empty file for a download, and its path.
+    fn create(&self) -> io::Result<(fs::File, PathBuf)> {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let path = self.directory.join("incoming").join(format!("{number}.part"));
-        let reserved = if keep { size } else { 0 };
         let create = || fs::File::options().read(true).write(true).create_new(true).mode(0o600).open(&path);
-        let mut file = create();
-        if file.as_ref().is_err_and(is_full) && self.make_room(size) {
-            file = create();
-        }
-        // From here on, dropping it gives everything back.
-        let mut incoming = match file {
-            Ok(file) => Incoming::on_disk(file, (path, keep), reserved, announced),
-            Err(error) => {
-                self.unreserve(reserved);
-                return Err(error);
-            }
+        let file = match create() {
+            Err(error) if is_full(&error) && self.make_room(SLACK) => create(),
+            other => other,
         };
-        self.allocate(&mut incoming, size)?;
-        Ok(incoming)
+        Ok((file?, path))
     }
 
-    /// Takes the disk space now, so that its lack shows before the download and not in its middle.
-    fn allocate(&self, incoming: &mut Incoming<'_>, size: u64) -> io::Result<()> {
-        let mut fallocate = || match rustix::fs::fallocate(incoming.file.as_fd(), FallocateFlags::KEEP_SIZE, 0, size) {
+    /// Takes disk space for `more` bytes of `file` from byte `from` on, so that its lack shows before they are written. The
+    /// answer: bytes that the file system takes only when they are written.
+    pub(super) fn allocate(&self, file: &fs::File, from: u64, more: u64) -> io::Result<u64> {
+        // One at a time: what one of them finds free the others must not take.
+        let _room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.has_room(more) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let fallocate = || match rustix::fs::fallocate(file.as_fd(), FallocateFlags::KEEP_SIZE, from, more) {
             // Some file systems cannot do that.
-            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS | rustix::io::Errno::INVAL) => {
-                incoming.promise(size);
-                Ok(())
-            }
-            other => other.map_err(io::Error::from),
+            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS | rustix::io::Errno::INVAL) => Ok(more),
+            other => other.map(|()| 0).map_err(io::Error::from),
         };
         match fallocate() {
-            Err(error) if is_full(&error) && self.make_room(size) => fallocate(),
+            Err(error) if is_full(&error) && self.make_room(more) => fallocate(),
             other => other,
         }
     }
 }
 
 /// No space left, quota, or larger than the file system can hold.
-pub(super) fn is_full(error: &io::Error) -> bool {
+#[must_use]
+pub fn is_full(error: &io::Error) -> bool {
     use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
     matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
 }

@@ -8,7 +8,6 @@ use std::sync::PoisonError;
 use crate::index::{EntryId, Sha256Digest};
 use crate::verify::Policy;
 
-use super::incoming::Incoming;
 use super::{Body, Placement, Store, Witness};
 
 /// A file that may be the package asked for.
@@ -115,6 +114,17 @@ impl Store {
         true
     }
 
+    /// Whether [`Store::unproved`] may find something. Waits for nothing.
+    #[must_use]
+    pub fn may_have_unproved(&self, id: EntryId, size: u64, policy: &Policy) -> bool {
+        let own = || {
+            let record = self.catalogue.find(id).map(|(_, record)| record);
+            record.is_some_and(|record| record.size == size && !policy.admits(&record.assurance))
+        };
+        let others = || !self.state().candidates(size, !self.catalogue.is_open()).is_empty();
+        !self.swept.is_completed() || own() || others()
+    }
+
     /// Files that may be the package asked for, each still to be proved: the entry's own body, where it was proved less
     /// strictly than `policy` asks, and orphans of that size; without a catalogue, any body of that size. Waits for the
     /// sweep.
@@ -144,13 +154,11 @@ impl Store {
     pub fn adopt(&self, orphan: Sha256Digest, body: &Body, id: EntryId, witness: Option<Witness>) -> Placement {
         let _one_at_a_time = self.adoptions.lock().unwrap_or_else(PoisonError::into_inner);
         let path = self.body_path(orphan);
-        let Ok(file) = File::open(&path) else {
+        if !path.is_file() {
             return Placement::Unkept("it was evicted meanwhile".to_owned());
-        };
-        let mut incoming = Incoming::orphan(self, file, path);
+        }
         self.state().remove(orphan);
-        let placement = self.place(&incoming, body, id, witness);
-        incoming.leave_file();
+        let placement = self.place(&path, body, id, witness);
         if placement == Placement::Kept {
             self.metrics.adopted.increase();
         } else if let Ok(metadata) = self.body_path(orphan).metadata() {

@@ -17,7 +17,10 @@ use md5::{Digest as _, Md5};
 use proptest::prelude::*;
 use sha1::Sha1;
 
-use super::{Body, Limits, Pin, Placement, Removed, Scrubbed, Store, StoreError, Unkeepable, Unproved};
+use super::{
+    Body, Incoming, Limits, Pin, Placement, ROOM_STEP, Removed, Resumed, Scrubbed, Store, StoreError, Unkeepable,
+    Unproved,
+};
 use crate::index::{Cpv, Digest, Entry, PkgPath};
 use crate::metrics::Metrics;
 use crate::verify::{Policy, Receiver, recheck};
@@ -59,8 +62,9 @@ impl Sample {
     }
 
     /// What a download does.
-    fn fetch(&self, store: &Store) -> (Body, Placement) {
-        let incoming = store.incoming(self.size()).unwrap();
+    fn fetch(&self, store: &Arc<Store>) -> (Body, Placement) {
+        let mut incoming = store.incoming(self.size()).unwrap();
+        incoming.reserve(self.size()).unwrap();
         let mut receiver = Receiver::new(incoming.file().unwrap(), self.entry.clone(), Policy::digests_only());
         receiver.write(&self.bytes).unwrap();
         let body = store.body(receiver.finish().unwrap());
@@ -90,15 +94,22 @@ impl Sample {
     }
 }
 
-fn open(place: &Path, bound: u64) -> Store {
+fn open(place: &Path, bound: u64) -> Arc<Store> {
     // Between fork and exec, a child of another test holds a lock that was just given up.
     for _ in 0..100 {
         match Store::open(place, bound, Arc::new(Metrics::default())) {
             Err(StoreError::InUse { .. }) => std::thread::sleep(Duration::from_millis(20)),
-            other => return other.unwrap(),
+            other => return Arc::new(other.unwrap()),
         }
     }
     panic!("locked for ever");
+}
+
+/// A download of `size` bytes, all of which have room.
+fn filled(store: &Arc<Store>, size: u64) -> Incoming {
+    let mut incoming = store.incoming(size).unwrap();
+    incoming.reserve(size).unwrap();
+    incoming
 }
 
 /// Files of bodies and their sizes.
@@ -162,7 +173,7 @@ type Rank = (bool, u32);
 struct Run {
     place: tempfile::TempDir,
     bound: u64,
-    store: Option<Store>,
+    store: Option<Arc<Store>>,
     ranks: BTreeMap<usize, u32>,
     held: BTreeMap<usize, Body>,
     /// Open and evicted: another download of the same package is another file.
@@ -177,7 +188,7 @@ impl Run {
         Self { place, bound, store, ranks: BTreeMap::new(), held: BTreeMap::new(), outlived: Vec::new(), clock: 1 }
     }
 
-    fn store(&self) -> &Store {
+    fn store(&self) -> &Arc<Store> {
         self.store.as_ref().unwrap()
     }
 
@@ -198,7 +209,7 @@ impl Run {
                 self.outlived.clear();
             }
             Step::Room(bytes) => {
-                drop(self.store().incoming(*bytes).unwrap());
+                drop(filled(self.store(), *bytes));
                 self.notice_evictions();
             }
             Step::Disturb(at) if self.path_of(*at).exists() => disturb(&self.path_of(*at)),
@@ -242,7 +253,7 @@ impl Run {
 
     fn crash(&mut self, with_catalogue: bool) {
         let copy = tempfile::tempdir().unwrap();
-        let download = self.store().incoming(1).unwrap();
+        let download = filled(self.store(), 1);
         let copied = Command::new("cp").arg("-a").arg(self.place.path().join("v1")).arg(copy.path()).status().unwrap();
         assert!(copied.success());
         drop(download);
@@ -293,7 +304,7 @@ fn an_open_body_survives_its_eviction() {
     let sample = &SAMPLES[0];
     let store = open(place.path(), sample.size());
     let (body, _) = sample.fetch(&store);
-    drop(store.incoming(1).unwrap());
+    drop(filled(&store, 1));
     assert!(files(place.path()).is_empty() && sample.get(&store).is_none());
     assert!(sample.is(&body));
 }
@@ -350,8 +361,7 @@ fn downloads_in_progress_count_against_the_bound() {
     let sample = &SAMPLES[0];
     let store = open(place.path(), 2 * sample.size());
     drop(sample.fetch(&store));
-    let first = store.incoming(sample.size()).unwrap();
-    let second = store.incoming(sample.size()).unwrap();
+    let (first, second) = (filled(&store, sample.size()), filled(&store, sample.size()));
     let usage = store.usage();
     assert_eq!((usage.bytes, usage.reserved), (0, 2 * sample.size()));
     // No room for a third: it is served only.
@@ -360,6 +370,86 @@ fn downloads_in_progress_count_against_the_bound() {
     drop((first, second));
     assert_eq!(store.usage().reserved, 0);
     assert_eq!(sample.fetch(&store).1, Placement::Kept);
+}
+
+#[test]
+fn room_is_made_for_what_has_arrived_and_not_for_what_an_index_names() {
+    let place = tempfile::tempdir().unwrap();
+    let bound = 4 * ROOM_STEP;
+    let store = open(place.path(), bound);
+    SAMPLES.iter().for_each(|sample| drop(sample.fetch(&store)));
+    let bodies = store.usage().bodies;
+    let mut incoming = store.incoming(bound).unwrap();
+    assert_eq!((store.usage().reserved, store.usage().bodies), (0, bodies));
+    incoming.reserve(1).unwrap();
+    incoming.reserve(2 * ROOM_STEP + 1).unwrap();
+    assert_eq!((store.usage().reserved, store.usage().bodies), (3 * ROOM_STEP, bodies));
+    // Only now there is too little for all.
+    incoming.reserve(3 * ROOM_STEP + 1).unwrap();
+    assert_eq!((store.usage().reserved, store.usage().bodies), (bound, 0));
+    // Its bytes are expected, and are not given to another one.
+    assert!(incoming.kept_path().is_some() && store.incoming(1).unwrap().kept_path().is_none());
+    incoming.restart();
+    assert_eq!(store.usage().reserved, 0);
+    drop(incoming);
+    assert!(store.incoming(bound).unwrap().kept_path().is_some());
+}
+
+#[test]
+fn what_a_parked_download_has_received_goes_where_another_needs_the_room() {
+    let place = tempfile::tempdir().unwrap();
+    let (sample, bound) = (&SAMPLES[5], 2 * SAMPLES[5].size());
+    let store = open(place.path(), bound);
+    let half = sample.size() / 2;
+    let received = || {
+        let mut incoming = filled(&store, sample.size());
+        incoming.file().unwrap().write_all_at(&sample.bytes[..half as usize], 0).unwrap();
+        incoming.start_writeback(half);
+        incoming.park(half);
+        incoming
+    };
+    let parked = |incoming: &Incoming| incoming.file().unwrap().metadata().unwrap().len();
+    let mut first = received();
+    let usage = store.usage();
+    assert_eq!((usage.reserved, usage.parked), (0, half));
+    // It goes on where nobody needed the room.
+    assert_eq!((first.resume(), store.usage().parked, store.usage().reserved), (Resumed::Whole, 0, half));
+    first.reserve(sample.size()).unwrap();
+    assert_eq!(store.usage().reserved, sample.size());
+    first.park(half);
+    let mut second = received();
+    drop(SAMPLES[0].fetch(&store));
+    // A body goes before it.
+    let whole = filled(&store, bound - 2 * half);
+    assert_eq!((store.usage().bytes, store.usage().parked), (0, 2 * half));
+    let more = filled(&store, 1);
+    assert_eq!((store.usage().parked, parked(&first), parked(&second)), (half, 0, half));
+    assert_eq!((first.resume(), second.resume()), (Resumed::Lost, Resumed::Whole));
+    drop((first, whole, more));
+    // What does not fit any more is not kept, and goes on.
+    second.park(half);
+    let all = filled(&store, bound - half);
+    assert_eq!((second.resume(), second.kept_path(), store.usage().parked), (Resumed::Whole, None, 0));
+    drop((second, all));
+    assert_eq!(store.usage(), crate::store::Usage { bound, ..crate::store::Usage::default() });
+    assert_eq!(fs::read_dir(place.path().join("v1/incoming")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_parked_download_counts_for_nothing_in_the_budget_of_a_day() {
+    let place = tempfile::tempdir().unwrap();
+    let store = open(place.path(), 1 << 30);
+    store.set_limits(Limits { bound: 1 << 30, min_free: 0, writes_per_day: Some(1000) });
+    let mut incoming = filled(&store, 800);
+    incoming.file().unwrap().write_all_at(&[0; 300], 0).unwrap();
+    incoming.start_writeback(300);
+    assert!(!store.may_write(201));
+    incoming.park(300);
+    assert!(store.may_write(700) && !store.may_write(701));
+    assert_eq!(incoming.resume(), Resumed::Whole);
+    assert!(store.may_write(200) && !store.may_write(201));
+    drop(incoming);
+    assert_eq!((store.written_today(), store.may_write(700)), (300, true));
 }
 
 #[test]
@@ -375,7 +465,7 @@ fn the_same_bytes_under_two_entries_are_kept_once_and_go_together() {
     drop(store);
     let store = open(place.path(), 1 << 20);
     assert!(one.get(&store).is_some() && two.get(&store).is_some());
-    drop(store.incoming(1 << 20).unwrap());
+    drop(filled(&store, 1 << 20));
     assert!(one.get(&store).is_none() && two.get(&store).is_none());
     assert_eq!(store.usage().bytes, 0);
 }
@@ -489,7 +579,7 @@ fn turn_a_bit(path: &Path) {
 #[test]
 fn a_turned_bit_is_found_and_the_rest_stays() {
     let place = tempfile::tempdir().unwrap();
-    let store = Arc::new(open(place.path(), 1 << 20));
+    let store = open(place.path(), 1 << 20);
     assert!(store.scrub(Digest([0; 32])).is_none());
     let packages = [&SAMPLES[0], &SAMPLES[1], &SAMPLES[2]];
     packages.iter().for_each(|package| drop(package.fetch(&store)));
@@ -538,17 +628,17 @@ fn what_is_pinned_stays_and_its_part_of_the_cache_is_bounded() {
     let store = open(place.path(), bound);
     assert_eq!(store.pins().iter().map(|pin| pin.size).collect::<Vec<_>>(), [0, 1].map(|at| SAMPLES[at].size()));
     let pinned = SAMPLES[0].size() + SAMPLES[1].size();
-    drop(store.incoming(bound - pinned).unwrap());
+    drop(filled(&store, bound - pinned));
     assert_eq!(store.usage().bytes, pinned);
     // More than what is left is served only.
-    drop(store.incoming(bound - pinned + 1).unwrap());
+    drop(filled(&store, bound - pinned + 1));
     assert_eq!((store.usage().bytes, store.usage().bodies), (pinned, 2));
     let error = store.pin(&SAMPLES.iter().map(pin).collect::<Vec<_>>()).unwrap_err().to_string();
     assert!(error.contains("is not pinned") && error.contains("cache-size"), "{error}");
     assert_eq!(store.pins().len(), 2);
 
     store.unpin(&[SAMPLES[0].entry.id()]).unwrap();
-    drop(store.incoming(bound - SAMPLES[1].size()).unwrap());
+    drop(filled(&store, bound - SAMPLES[1].size()));
     assert!(SAMPLES[0].get(&store).is_none() && SAMPLES[1].get(&store).is_some());
     // The bound holds all the same.
     store.set_limits(Limits { bound: SAMPLES[1].size() - 1, ..Limits::default() });
@@ -570,9 +660,9 @@ fn ranks_are_asked_for_when_something_has_to_go() {
     });
     assert_eq!(asked.load(std::sync::atomic::Ordering::Relaxed), 0);
     // The most recently used one is installed: it goes first.
-    drop(store.incoming(1).unwrap());
+    drop(filled(&store, 1));
     assert!(SAMPLES[5].get(&store).is_none() && SAMPLES[0].get(&store).is_some());
-    drop(store.incoming(SAMPLES[5].size() + 1).unwrap());
+    drop(filled(&store, SAMPLES[5].size() + 1));
     assert!(SAMPLES[1].get(&store).is_none());
     assert_eq!(asked.load(std::sync::atomic::Ordering::Relaxed), 1);
 }
@@ -607,8 +697,8 @@ fn what_is_written_in_a_day_is_bounded_and_the_rest_is_served() {
     let limits = Limits { bound: 1 << 30, min_free: 0, writes_per_day: Some(one.size() + two.size() - 1) };
     let store = open(place.path(), 1 << 30);
     store.set_limits(limits);
-    let received = |sample: &Sample, store: &Store| {
-        let incoming = store.incoming(sample.size()).unwrap();
+    let received = |sample: &Sample, store: &Arc<Store>| {
+        let mut incoming = filled(store, sample.size());
         let mut receiver = Receiver::new(incoming.file().unwrap(), sample.entry.clone(), Policy::digests_only());
         receiver.write(&sample.bytes).unwrap();
         incoming.start_writeback(sample.size());
@@ -633,8 +723,8 @@ fn downloads_at_once_do_not_write_more_than_one_after_the_other() {
     let place = tempfile::tempdir().unwrap();
     let store = open(place.path(), 1 << 30);
     store.set_limits(Limits { bound: 1 << 30, min_free: 0, writes_per_day: Some(1000) });
-    let kept = |incoming: &crate::store::Incoming<'_>| incoming.kept_path().is_some();
-    let first = store.incoming(600).unwrap();
+    let kept = |incoming: &Incoming| incoming.kept_path().is_some();
+    let mut first = store.incoming(600).unwrap();
     assert!(kept(&first) && !kept(&store.incoming(600).unwrap()) && store.may_write(400) && !store.may_write(401));
     assert_eq!(store.would_keep(401), Err(Unkeepable::Budget));
     first.start_writeback(100);

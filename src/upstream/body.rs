@@ -11,8 +11,11 @@ use super::local::LocalFile;
 use super::mirrors::Slot;
 use super::pace::Pace;
 use super::retry::{self, NO_PROGRESS_BUDGET, RATE_FLOOR, RATE_WINDOW, Verdict};
-use super::{Active, Upstream, UpstreamError};
+use super::{Upstream, UpstreamError};
 use crate::config;
+
+/// From how long on a connection that was not read may break because of that.
+const NEGLECTED: Duration = Duration::from_secs(1);
 
 /// What comes next.
 #[derive(Debug, PartialEq, Eq)]
@@ -50,12 +53,15 @@ pub struct BodyStream<'a> {
     /// The most that any try has got to: only more than that is progress.
     furthest: u64,
     connection: Connection,
-    /// Counts the connection.
-    _active: Option<Active<'a>>,
+    /// It was not read for a while: if it breaks, that is not the mirror's fault.
+    neglected: bool,
     pace: Pace,
     /// `None`: the next request is for the whole.
     part: Option<Part>,
-    last_progress: Instant,
+    /// How long calls of [`Self::next`] have waited without a new byte, but for the current call.
+    fruitless: Duration,
+    /// Since when the current call waits without a new byte.
+    since: Instant,
     /// Parts of it came over different connections.
     spliced: bool,
 }
@@ -69,10 +75,11 @@ impl<'a> BodyStream<'a> {
             received: 0,
             furthest: 0,
             connection: Connection::None,
-            _active: None,
+            neglected: false,
             pace: Pace::default(),
             part: None,
-            last_progress: Instant::now(),
+            fruitless: Duration::ZERO,
+            since: Instant::now(),
             spliced: false,
         }
     }
@@ -83,18 +90,32 @@ impl<'a> BodyStream<'a> {
         self.candidates.current().map(|candidate| config::shown(&candidate.url)).unwrap_or_default()
     }
 
-    /// The next piece. Breaks are healed inside; an error is final.
+    /// The next piece. Breaks are healed inside; an error is final. Only the time within calls counts against a mirror.
     ///
     /// # Errors
     /// No URL delivers the body within the bounds of tries and time.
     pub async fn next(&mut self) -> Result<Event, UpstreamError> {
-        loop {
+        self.since = Instant::now();
+        let event = loop {
             match self.step().await {
-                Ok(Some(event)) => return Ok(event),
+                Ok(Some(event)) => break event,
                 Ok(None) => {}
                 Err(error) => self.recover(error).await?,
             }
-        }
+        };
+        self.fruitless += self.since.elapsed();
+        Ok(event)
+    }
+
+    /// The mirror was ready to send, and was not listened to for so long.
+    pub fn kept_waiting(&mut self, time: Duration) {
+        self.neglected |= time >= NEGLECTED;
+    }
+
+    /// What was received is lost here. The body begins again at its first byte, at the same URL.
+    pub fn start_over(&mut self) {
+        self.close();
+        self.part = None;
     }
 
     /// What was received proved wrong. `true`: the stream begins anew (after a spliced body whole from the same URL, else from
@@ -108,7 +129,7 @@ impl<'a> BodyStream<'a> {
             self.candidates.give_up_current();
         }
         self.candidates.begin_anew();
-        (self.part, self.furthest, self.last_progress) = (None, 0, Instant::now());
+        (self.part, self.furthest, self.fruitless) = (None, 0, Duration::ZERO);
         self.candidates.any_left()
     }
 
@@ -143,7 +164,7 @@ impl<'a> BodyStream<'a> {
         if self.received > self.furthest {
             self.furthest = self.received;
             self.candidates.progressed();
-            self.last_progress = Instant::now();
+            (self.fruitless, self.since) = (Duration::ZERO, Instant::now());
         }
     }
 
@@ -169,7 +190,7 @@ impl<'a> BodyStream<'a> {
 
     /// Ends the connection, if there is one, and remembers how fast it was.
     fn close(&mut self) {
-        (self.connection, self._active) = (Connection::None, None);
+        (self.connection, self.neglected) = (Connection::None, false);
         self.upstream.note_pace(self.slot(), std::mem::take(&mut self.pace).total());
     }
 
@@ -177,9 +198,8 @@ impl<'a> BodyStream<'a> {
         let chosen = self.upstream.choose(&mut self.candidates);
         let Some(url) = chosen else { return Err(self.candidates.take_error()) };
         let began = Instant::now();
-        self._active = Some(self.upstream.begin());
         if url.scheme() == "file" {
-            self.connection = Connection::File(LocalFile::open(&url, self.size).await?);
+            self.connection = Connection::File(LocalFile::open(&url, self.size, &self.upstream.local_reads).await?);
             self.upstream.note_answer(self.slot(), began.elapsed());
             return Ok(self.restarted());
         }
@@ -226,9 +246,15 @@ impl<'a> BodyStream<'a> {
     }
 
     async fn recover(&mut self, error: UpstreamError) -> Result<(), UpstreamError> {
+        let neglected = self.neglected;
         self.close();
         let slot @ Some(_) = self.slot() else { return Err(error) };
-        let out_of_time = self.last_progress.elapsed() >= NO_PROGRESS_BUDGET;
+        let out_of_time = self.fruitless + self.since.elapsed() >= NO_PROGRESS_BUDGET;
+        let broke = matches!(error, UpstreamError::Transport { .. } | UpstreamError::Truncated { .. });
+        if neglected && broke && !out_of_time {
+            tracing::debug!(%error, "a connection broke that was kept waiting");
+            return Ok(());
+        }
         // The server does not have that part: the whole, then.
         let whole = matches!(error, UpstreamError::Status { status: 416, .. }) && self.received > 0;
         if whole {

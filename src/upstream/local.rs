@@ -2,8 +2,11 @@
 
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::sync::Semaphore;
 use url::Url;
 
 use super::UpstreamError;
@@ -11,24 +14,28 @@ use crate::config;
 
 /// Bytes read at once.
 const CHUNK: usize = 256 << 10;
+/// Files of one binhost that are opened or read at the same time: a directory on a network may never answer, and whatever
+/// waits for it keeps a thread.
+pub(super) const MAX_READS: usize = 2;
 
 /// A package in a directory.
 #[derive(Debug)]
 pub(super) struct LocalFile {
     file: Option<File>,
     url: String,
+    reads: Arc<Semaphore>,
 }
 
 impl LocalFile {
     /// Opens the file and compares its size with the index's, bytes.
-    pub(super) async fn open(url: &Url, size: u64) -> Result<Self, UpstreamError> {
+    pub(super) async fn open(url: &Url, size: u64, reads: &Arc<Semaphore>) -> Result<Self, UpstreamError> {
         let shown = config::shown(url);
         let error = |source| UpstreamError::File { url: shown.clone(), source };
-        let (file, got) = open(url).await.map_err(error)?;
+        let (file, got) = open_in_turn(url, reads).await.map_err(error)?;
         if got != size {
             return Err(UpstreamError::SizeMismatch { url: shown, got, expected: size });
         }
-        Ok(Self { file: Some(file), url: shown })
+        Ok(Self { file: Some(file), url: shown, reads: Arc::clone(reads) })
     }
 
     pub(super) async fn chunk(&mut self) -> Result<Option<Bytes>, UpstreamError> {
@@ -40,7 +47,7 @@ impl LocalFile {
             bytes.truncate(count);
             Ok((file, bytes))
         };
-        let (file, bytes) = blocking(read).await.map_err(error)?;
+        let (file, bytes) = in_turn(&self.reads, read).await.map_err(error)?;
         self.file = Some(file);
         Ok((!bytes.is_empty()).then(|| bytes.into()))
     }
@@ -48,16 +55,40 @@ impl LocalFile {
 
 /// Opens a regular file; its size. FIFOs and devices would hang or never end.
 pub(super) async fn open(url: &Url) -> io::Result<(File, u64)> {
-    let path = config::file_path(url).ok_or_else(|| io::Error::other("not the URL of a local file"))?;
+    let path = path(url)?;
+    blocking(move || open_regular(&path)).await
+}
+
+async fn open_in_turn(url: &Url, reads: &Arc<Semaphore>) -> io::Result<(File, u64)> {
+    let path = path(url)?;
+    in_turn(reads, move || open_regular(&path)).await
+}
+
+fn path(url: &Url) -> io::Result<PathBuf> {
+    config::file_path(url).ok_or_else(|| io::Error::other("not the URL of a local file"))
+}
+
+fn open_regular(path: &Path) -> io::Result<(File, u64)> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let nonblock = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let file = File::options().read(true).custom_flags(nonblock).open(path)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(io::Error::other("not a regular file"));
+    }
+    Ok((file, metadata.len()))
+}
+
+/// No more than [`MAX_READS`] at once; what never ends keeps its place.
+async fn in_turn<T: Send + 'static>(
+    reads: &Arc<Semaphore>,
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    let turn = Arc::clone(reads).acquire_owned().await.map_err(io::Error::other)?;
     blocking(move || {
-        use std::os::unix::fs::OpenOptionsExt as _;
-        let nonblock = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-        let file = File::options().read(true).custom_flags(nonblock).open(path)?;
-        let metadata = file.metadata()?;
-        if !metadata.is_file() {
-            return Err(io::Error::other("not a regular file"));
-        }
-        Ok((file, metadata.len()))
+        let done = work();
+        drop(turn);
+        done
     })
     .await
 }

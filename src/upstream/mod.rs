@@ -30,11 +30,13 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+use tokio::sync::Semaphore;
+
 pub use body::{BodyStream, Event};
 pub use error::UpstreamError;
 pub use health::Standing;
 pub use index::{IndexAnswer, IndexSources, MAX_INDEX_BYTES, Validators};
-pub use record::UrlReport;
+pub use record::{Active, UrlReport};
 pub use retry::{ATTEMPTS, NO_PROGRESS_BUDGET, PATIENCE, STALL_TIMEOUT, jittered};
 
 use crate::config::{Binhost, BinhostUrl};
@@ -42,7 +44,6 @@ use crate::metrics::Metrics;
 use candidates::{Candidate, Candidates};
 use mirrors::Mirrors;
 use places::Places;
-use record::Active;
 
 /// One binhost and the connections to it.
 #[derive(Debug)]
@@ -51,8 +52,10 @@ pub struct Upstream {
     binhost: Binhost,
     metrics: Arc<Metrics>,
     mirrors: Mutex<Mirrors>,
-    /// Bodies that are being read.
-    active: AtomicUsize,
+    /// Turns to read from a `file:` URL.
+    local_reads: Arc<Semaphore>,
+    /// Downloads that share the way.
+    active: Arc<AtomicUsize>,
 }
 
 impl Upstream {
@@ -69,7 +72,8 @@ impl Upstream {
             );
         }
         let mirrors = Mutex::new(Mirrors::new(&binhost.urls));
-        Ok(Self { client, binhost, metrics, mirrors, active: AtomicUsize::new(0) })
+        let local_reads = Arc::new(Semaphore::new(local::MAX_READS));
+        Ok(Self { client, binhost, metrics, mirrors, local_reads, active: Arc::default() })
     }
 
     /// The binhost.

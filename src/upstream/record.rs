@@ -1,7 +1,7 @@
 //! What happens to URLs, told to `mirrors`: the only place with a clock, dice and a lock for it.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use url::Url;
@@ -13,11 +13,11 @@ use super::retry::{self, Fault, Others};
 use super::{Upstream, UpstreamError, Validators};
 use crate::config::BinhostUrl;
 
-/// A download in progress; over when dropped.
+/// A download that takes its part of the way to the binhost; until it is dropped.
 #[derive(Debug)]
-pub(super) struct Active<'a>(&'a AtomicUsize);
+pub struct Active(Arc<AtomicUsize>);
 
-impl Drop for Active<'_> {
+impl Drop for Active {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -87,13 +87,14 @@ impl Upstream {
         Some(url)
     }
 
-    /// A download begins.
-    pub(super) fn begin(&self) -> Active<'_> {
+    /// A download begins, or goes on, to take its part of the way.
+    #[must_use]
+    pub fn begin(&self) -> Active {
         self.active.fetch_add(1, Ordering::Relaxed);
-        Active(&self.active)
+        Active(Arc::clone(&self.active))
     }
 
-    /// Downloads in progress.
+    /// Downloads that share the way.
     pub(super) fn active(&self) -> usize {
         self.active.load(Ordering::Relaxed)
     }

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use crate::harness::{Act, Mounted, Options, Origin, Package, can_mount, eventually, plan_of};
 
 /// A process that opens what it is told to, until it is dropped.
-struct Emerge {
+pub(crate) struct Emerge {
     child: Child,
     root: TempDir,
 }
@@ -40,7 +40,7 @@ impl Emerge {
         emerge
     }
 
-    fn with_plan<'a>(packages: impl IntoIterator<Item = &'a Package> + Clone) -> Self {
+    pub(crate) fn with_plan<'a>(packages: impl IntoIterator<Item = &'a Package> + Clone) -> Self {
         let emerge = Self::start("emerge");
         emerge.plan(packages);
         emerge
@@ -63,7 +63,7 @@ impl Emerge {
     }
 
     /// Opens a package by a child of its own, as Portage does with tar, and reads it.
-    fn opens(&mut self, mounted: &Mounted, package: &Package) {
+    pub(crate) fn opens(&mut self, mounted: &Mounted, package: &Package) {
         self.begin(&format!("cat {}", mounted.path(&package.path).display()));
         assert_eq!(self.says(), "0");
     }

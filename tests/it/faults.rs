@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use binhostfs::fetch::MAX_DOWNLOADS;
+use binhostfs::fetch::TURNS_OF_USER;
 use binhostfs::upstream::{NO_PROGRESS_BUDGET, STALL_TIMEOUT};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -57,7 +57,7 @@ fn all_are_kept(mounted: &Mounted, count: usize) {
 
 /// Runs `test` for each of `cases`, no more at once than are downloaded at once.
 fn for_each<T: Sync>(cases: &[T], test: impl Fn(&T) + Sync) {
-    for some in cases.chunks(MAX_DOWNLOADS) {
+    for some in cases.chunks(TURNS_OF_USER) {
         std::thread::scope(|scope| some.iter().for_each(|case| drop(scope.spawn(|| test(case)))));
     }
 }

@@ -22,6 +22,7 @@ mod containers;
 mod crash;
 mod demo;
 mod descriptors;
+mod downloads;
 mod ebuild;
 mod emerge;
 mod endure;

@@ -353,6 +353,7 @@ fn an_upgrade_gives_way_to_whoever_waits() {
     let (_file, options) = upgraded(&origin, root.path(), "2G");
     let mounted = options.mount();
     origin.await_requests(&upgrade.path, 1);
+    eventually(10, "something of it is here", || mounted.status()["downloads"][0]["received"].as_u64() > Some(0));
     assert!(fs::read(mounted.path(&other.path)).unwrap() == other.bytes);
     eventually(IDLE, "it is fetched afterwards", || mounted.counter("world_ahead") == 1);
     assert_eq!(origin.asked(&upgrade.path).len(), 2);

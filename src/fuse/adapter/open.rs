@@ -11,7 +11,7 @@ use super::super::resent::Asked;
 use super::super::{FsError, waiting};
 use super::Shared;
 use super::types::{errno, failed, file_attr, handle_of, ttl};
-use crate::fetch::Wanted;
+use crate::fetch::{Uid, Wanted};
 use crate::local::{self, COMPRESSED, Caller, INDEX, OFlags};
 use crate::metrics::{Operation, Timed};
 use crate::tree::{Attributes, Inode, Node, Tree};
@@ -115,8 +115,8 @@ async fn wait_and_answer(
 ) {
     let (path, mtime, tid) = (wanted.path().to_owned(), wanted.record().mtime, caller.pid);
     let outcome = tokio::select! {
-        outcome = shared.operations.fetcher().open(wanted, tid) => outcome.map_err(FsError::from),
-        () = waiting::interrupted(tid) => Err(FsError::Interrupted),
+        outcome = shared.operations.fetcher().open(wanted, tid, Uid(caller.uid)) => outcome.map_err(FsError::from),
+        () = waiting::interrupted(&shared.waiting, tid, caller.uid) => Err(FsError::Interrupted),
     };
     match (outcome, purpose) {
         (Ok(body), Purpose::Read(attributes)) => {

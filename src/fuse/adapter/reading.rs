@@ -12,6 +12,7 @@ use super::super::FsError;
 use super::super::ops::Reopening;
 use super::types::failed;
 use super::{MAX_REQUEST, Shared};
+use crate::fetch::Uid;
 use crate::local;
 use crate::metrics::{Operation, Timed};
 use crate::tree::Inode;
@@ -21,10 +22,10 @@ thread_local! {
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-pub(super) fn read(shared: &Arc<Shared>, inode: Inode, offset: u64, size: u32, reply: ReplyData) {
+pub(super) fn read(shared: &Arc<Shared>, inode: Inode, (offset, size): (u64, u32), uid: Uid, reply: ReplyData) {
     let mut timed = Timed::begin(&shared.metrics, Operation::Read);
     let Some(file) = shared.handles.file(inode) else {
-        shared.runtime.spawn(find_and_read(Arc::clone(shared), inode, (offset, size), timed, reply));
+        shared.runtime.spawn(find_and_read(Arc::clone(shared), inode, (offset, size), (uid, timed), reply));
         return;
     };
     BUFFER.with_borrow_mut(|buffer| {
@@ -53,7 +54,7 @@ async fn find_and_read(
     shared: Arc<Shared>,
     inode: Inode,
     (offset, size): (u64, u32),
-    mut timed: Timed,
+    (uid, mut timed): (Uid, Timed),
     reply: ReplyData,
 ) {
     let finding = Arc::clone(&shared);
@@ -62,7 +63,7 @@ async fn find_and_read(
     let found = match found.unwrap_or(Err(FsError::Read)) {
         Ok(Reopening::Ready(file)) => Ok(file),
         Ok(Reopening::Wait(wanted)) => {
-            let body = shared.operations.fetcher().open(*wanted, 0).await;
+            let body = shared.operations.fetcher().open(*wanted, 0, uid).await;
             body.map(|body| Arc::clone(body.file())).map_err(FsError::from)
         }
         Err(FsError::Stale) => Err(FsError::NotOpen),

@@ -14,6 +14,7 @@ use super::super::handles::Handles;
 use super::super::ledger::{Agreement, Ledger};
 use super::super::ops::Operations;
 use super::super::quota::Quota;
+use super::super::waiting::Waiting;
 use crate::metrics::Metrics;
 
 /// What all requests share.
@@ -23,6 +24,7 @@ pub(in crate::fuse) struct Shared {
     pub(in crate::fuse) metrics: Arc<Metrics>,
     pub(in crate::fuse) runtime: tokio::runtime::Handle,
     pub(in crate::fuse) handles: Handles,
+    pub(in crate::fuse) waiting: Waiting,
     device: Arc<OwnedFd>,
     pub(super) agreement: OnceLock<Agreement>,
     /// Held for writing while nothing may be opened, closed or changed.
@@ -49,6 +51,7 @@ impl Shared {
             metrics,
             runtime,
             handles: Handles::new(ledger, Quota::of_process()),
+            waiting: Waiting::default(),
             device: Arc::new(device),
             agreement: OnceLock::new(),
             pause: RwLock::new(()),

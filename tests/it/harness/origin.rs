@@ -1,6 +1,6 @@
 //! A binhost that misbehaves on demand: an HTTP/1.1 server on loopback, written by hand so that it can break the protocol.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,6 +30,8 @@ pub(crate) enum Act {
     Silence,
     /// Send so many bytes of the body, then nothing more.
     StallAt(usize),
+    /// Send so many bytes of the body, and the rest when the test releases the path.
+    HoldAt(usize),
     /// So many bytes at a time, with a pause in between.
     Slow(usize, Duration),
     /// A chunked body without end.
@@ -59,6 +61,8 @@ struct Content {
     files: HashMap<String, Arc<Vec<u8>>>,
     /// Of each path: acts for the requests to come; the last one stays.
     acts: HashMap<String, VecDeque<Act>>,
+    /// What is held no longer.
+    released: HashSet<String>,
     asked: Vec<Asked>,
 }
 
@@ -134,6 +138,11 @@ impl Origin {
     /// What to do with the next requests for a path, one after the other; the last act stays.
     pub(crate) fn script(&self, path: &str, acts: impl IntoIterator<Item = Act>) {
         self.content().acts.insert(path.to_owned(), acts.into_iter().collect());
+    }
+
+    /// Has what is held of a path sent.
+    pub(crate) fn release(&self, path: &str) {
+        self.content().released.insert(path.to_owned());
     }
 
     /// All requests for a path so far.
@@ -311,6 +320,14 @@ fn perform(mut stream: &TcpStream, request: &Request, act: &Act, file: &[u8], sh
             stream.write_all(&file[..(*at).min(file.len())])?;
             await_end(stream, shared);
         }
+        Act::HoldAt(at) => {
+            stream.write_all(whole.as_bytes())?;
+            let (first, rest) = file.split_at((*at).min(file.len()));
+            stream.write_all(first)?;
+            await_end_or(stream, shared, || shared.content.lock().unwrap().released.contains(&request.path));
+            stream.set_read_timeout(None)?;
+            stream.write_all(rest)?;
+        }
         Act::Slow(bytes, pause) => {
             stream.write_all(whole.as_bytes())?;
             for part in file.chunks(*bytes) {
@@ -380,9 +397,14 @@ fn serve_file(mut stream: &TcpStream, request: &Request, file: &[u8]) -> io::Res
 
 /// Until the test ends, or whoever asked has hung up.
 fn await_end(stream: &TcpStream, shared: &Shared) {
+    await_end_or(stream, shared, || false);
+}
+
+/// The same, or until it is `over`.
+fn await_end_or(stream: &TcpStream, shared: &Shared, over: impl Fn() -> bool) {
     let pause = Duration::from_millis(50);
     let _ = stream.set_read_timeout(Some(pause));
-    while !shared.stopping.load(Ordering::SeqCst) {
+    while !shared.stopping.load(Ordering::SeqCst) && !over() {
         match stream.peek(&mut [0]) {
             Ok(0) => return,
             Ok(_) => std::thread::sleep(pause),

@@ -1,0 +1,81 @@
+//! A download as the table has it.
+
+use std::sync::Arc;
+
+use super::Fetcher;
+use super::download::Download;
+use super::lane::Lane;
+use super::table::{Left, Number, Table};
+use super::{Key, Priority};
+
+/// See the module's documentation. What is done to it after its end is done to nothing.
+#[derive(Debug, Clone)]
+pub(super) struct Listed {
+    pub(super) fetcher: Arc<Fetcher>,
+    pub(super) download: Arc<Download>,
+    number: Number,
+}
+
+impl Listed {
+    pub(super) fn new(fetcher: &Arc<Fetcher>, download: Arc<Download>, number: Number) -> Self {
+        Self { fetcher: Arc::clone(fetcher), download, number }
+    }
+
+    /// A waiter of that priority goes away.
+    pub(super) fn leave(&self, priority: Priority) {
+        match self.change(|table, key, number| table.leave(key, number, priority)) {
+            Left::Stays => return,
+            Left::Removed => self.download.end(),
+            Left::Stop => self.download.stop(),
+        }
+        self.changed();
+    }
+
+    /// Gives the turn back.
+    pub(super) fn park(&self) {
+        if !self.change(Table::park) {
+            self.download.stop();
+        }
+        self.changed();
+    }
+
+    /// Asks for a turn again, and waits for it.
+    pub(super) async fn resume(&self) {
+        self.change(Table::resume);
+        self.fetcher.start_downloads();
+        self.download.await_turn().await;
+    }
+
+    /// Waits for a turn in another lane. `false`: nobody waits for it.
+    pub(super) fn change_lane(&self, lane: Lane) -> bool {
+        let waits = self.change(|table, key, number| table.change_lane(key, number, lane));
+        self.changed();
+        waits
+    }
+
+    /// Whether somebody has opened the package.
+    pub(super) fn is_asked(&self) -> bool {
+        self.change(|table, key, number| table.is_asked(key, number))
+    }
+
+    /// Takes it out of the table if nobody waits for it; `false`: somebody does.
+    pub(super) fn abandon(&self) -> bool {
+        self.change(Table::abandon)
+    }
+
+    /// It is over.
+    pub(super) fn finish(&self) {
+        self.change(Table::finish);
+        self.download.end();
+        self.changed();
+    }
+
+    /// A turn may be given.
+    pub(super) fn changed(&self) {
+        self.fetcher.downloads.changed.notify_one();
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut Table<Arc<Download>>, Key, Number) -> T) -> T {
+        change(&mut self.fetcher.downloads.table(), self.download.wanted.key(), self.number)
+    }
+}

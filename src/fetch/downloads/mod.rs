@@ -1,0 +1,326 @@
+//! The table of downloads: the only way to get a package from a binhost.
+//!
+//! Who wants a package asks for it with a [`Priority`] and gets a [`Waiter`]. All who want the same package wait for one
+//! download, which has the highest of their priorities. A waiter that goes away harms nobody.
+//!
+//! # Stages of a download
+//!
+//! ```text
+//!              a turn              silent for 1 s
+//!   waiting ───────────► live ───────────────────────► parked
+//!                         ▲                              │ bytes come
+//!                         └───────── a turn ◄──── resuming
+//! ```
+//!
+//! | stage | what it holds | when nobody waits for it any more |
+//! |---|---|---|
+//! | waiting | its entry in the table | it is gone at once |
+//! | live | a turn, a place, a task, a connection; from its first byte on its file, the room that it has in the cache, two buffers of 512 KiB, and a thread while a piece is proved and written | it goes on for [`GRACE`] if somebody had opened it, else it ends at once |
+//! | parked | a place, a task, a connection, its file; no turn, thread, buffer or reservation | it ends at once |
+//! | resuming | what a parked one holds, and the piece that has come | it ends at once |
+//!
+//! A live download without a byte for [`SILENCE`] is parked, be it before the answer or in its middle. A parked one goes on
+//! when bytes come and there is a turn. The time that it waits for the turn is not the mirror's silence.
+//!
+//! # Turns and places
+//!
+//! * Each binhost has [`TURNS`] turns and [`PLACES`] places, all binhosts together [`MAX_LIVE`] turns. A binhost that is
+//!   silent or slow takes nothing from another.
+//! * The last quarter of what is shared is for those who have none of it: of a binhost's turns and places for users without
+//!   any, of all turns for binhosts without any. The last turn and the last place of a binhost are root's, so that nobody
+//!   keeps emerge out, however many users they are.
+//! * What is opened comes first. Of the users who wait, the one with the fewest turns is next; of several with the same
+//!   number, the one that has waited longest for a turn. Of the downloads of a user, one that goes on is before the oldest.
+//! * Then come prefetches: what an emerge has planned, what somebody has requested, what will be upgraded. They take at most
+//!   [`PREFETCH_TURNS`] turns of each kind, at most half of a binhost's turns together with what is opened, and only what
+//!   would be kept. A planned one begins when less than [`REST_OF_LINE`] is to come of those before it; one for an upgrade
+//!   only while there is nothing else, and it ends for whatever else comes, unless half of it is there.
+//! * What may lie in the cache without a proof (`adopt`) is looked at first, with turns of its own: it needs no binhost.
+//! * No user may have so many opens waiting that less is left for others ([`MAX_WAITERS`]).
+//!
+//! # Locks
+//!
+//! The list of a plan (`ahead`) or of a job (`errand`), then the table, then the locks of the store. No lock is held while a
+//! task is started or a waiter is told.
+//!
+//! Not its job: which packages to prefetch (`ahead`, `errand`, `idle`).
+
+mod adopt;
+mod download;
+mod lane;
+mod listed;
+mod receive;
+mod run;
+mod table;
+mod turn;
+mod waiter;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+
+use super::origin::Key;
+use super::{FetchError, Fetcher, Wanted};
+pub(super) use adopt::adopt_one;
+pub(super) use download::Download;
+use lane::Lane;
+use listed::Listed;
+pub use table::Counts;
+use table::{Gate, OnTheWay, Stage, Step, Table};
+use turn::Turn;
+pub(super) use waiter::{Waiter, Watcher};
+
+/// Downloads that have a turn at the same time, of all binhosts: below the number of blocking threads, so that some are left
+/// for everything else.
+pub const MAX_LIVE: usize = 16;
+/// Downloads of one binhost that have a turn at the same time.
+pub const TURNS: usize = 8;
+/// Downloads of one binhost that one user has a turn for at the same time.
+pub const TURNS_OF_USER: usize = TURNS - TURNS / 4;
+/// Downloads of one binhost that have a turn or are parked: each keeps a connection and a file open, three descriptors in
+/// all. When so many are parked, of all binhosts, each has no more places than turns.
+pub const PLACES: usize = 24;
+/// Packages that are looked for among unproved bodies at the same time: each is read from the disk.
+const TURNS_OF_CACHE: usize = 2;
+/// Prefetches of one kind and one binhost that have a turn at the same time: enough for small ones over a long way.
+pub const PREFETCH_TURNS: usize = 3;
+/// A planned package is fetched when this much is still to come of those before it: what is opened first has the line to
+/// itself, and what a request takes is hidden behind the rest. Two side by side cost an emerge of 30 packages over 100 Mbit/s
+/// a tenth.
+pub(super) const REST_OF_LINE: u64 = 2 << 20;
+/// A download that has received nothing for so long is parked.
+pub const SILENCE: Duration = Duration::from_secs(1);
+/// How long a download goes on when nobody waits for it any more.
+pub const GRACE: Duration = Duration::from_secs(30);
+/// Opens that wait for a download; of one user at most half of them, and less where others wait.
+pub const MAX_WAITERS: usize = 16_384;
+/// Downloads that are told of one by one; the others are only counted.
+const MAX_SHOWN: usize = 256;
+
+/// Who opens a package.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Uid(pub u32);
+
+impl Uid {
+    /// The administrator, and the daemon itself.
+    pub const ROOT: Self = Self(0);
+}
+
+/// Why a package is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Priority {
+    /// Something that is installed can be upgraded to it.
+    Upgrade,
+    /// Somebody has asked for it before it is opened.
+    Requested,
+    /// An emerge has planned it.
+    Plan,
+    /// Somebody has opened it.
+    Open(Uid),
+}
+
+impl Priority {
+    const UPGRADE: usize = 0;
+    const PLAN: usize = 2;
+    const OPEN: usize = 3;
+    /// Classes of what nobody has opened.
+    const PREFETCHES: usize = Self::OPEN;
+
+    /// The higher, the more urgent.
+    fn class(self) -> usize {
+        match self {
+            Self::Upgrade => Self::UPGRADE,
+            Self::Requested => 1,
+            Self::Plan => Self::PLAN,
+            Self::Open(_) => Self::OPEN,
+        }
+    }
+}
+
+/// What a download does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DownloadState {
+    /// It receives.
+    Live,
+    /// Its binhost is silent.
+    Parked,
+    /// It waits for a turn.
+    Waiting,
+}
+
+/// A download, for `status`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Progress {
+    /// PATH of the package.
+    pub path: String,
+    /// What it does.
+    pub state: DownloadState,
+    /// Bytes received.
+    pub received: u64,
+    /// Bytes in all.
+    pub size: u64,
+    /// Opens that wait for it.
+    pub waiters: usize,
+    /// It was begun before anybody had opened it, and nobody has.
+    pub ahead: bool,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Downloads {
+    table: Mutex<Table<Arc<Download>>>,
+    /// A turn may be free, or may be given now.
+    changed: Arc<Notify>,
+    runtime: Handle,
+    scheduler: AbortHandle,
+}
+
+impl Downloads {
+    /// The table of `fetcher`. To be called inside a tokio runtime.
+    pub(super) fn new(fetcher: Weak<Fetcher>) -> Self {
+        let (changed, runtime) = (Arc::new(Notify::new()), Handle::current());
+        let scheduler = runtime.spawn(schedule(fetcher, Arc::clone(&changed))).abort_handle();
+        Self { table: Mutex::new(Table::new()), changed, runtime, scheduler }
+    }
+
+    pub(super) fn contains(&self, key: Key) -> bool {
+        self.table().contains(key)
+    }
+
+    /// Whether there is no download at all.
+    pub(super) fn is_empty(&self) -> bool {
+        self.table().is_empty()
+    }
+
+    pub(super) fn counts(&self) -> Counts {
+        self.table().counts()
+    }
+
+    /// What is being downloaded, and what somebody waits for; those with a turn first.
+    pub(super) fn progress(&self) -> Vec<Progress> {
+        let table = self.table();
+        let mut looks: Vec<_> = table.looks().filter(|look| look.stage != Stage::Waiting || look.waiters > 0).collect();
+        looks.sort_unstable_by_key(|look| (look.stage, look.number));
+        looks.truncate(MAX_SHOWN);
+        looks.sort_by_key(|look| (look.stage, look.download.wanted.path()));
+        let progress = looks.into_iter().map(|look| Progress {
+            path: look.download.wanted.path().to_owned(),
+            state: match look.stage {
+                Stage::Live => DownloadState::Live,
+                Stage::Parked => DownloadState::Parked,
+                Stage::Resuming | Stage::Waiting => DownloadState::Waiting,
+            },
+            received: look.download.received(),
+            size: look.download.wanted.record().size,
+            waiters: look.waiters,
+            ahead: !look.asked,
+        });
+        progress.collect()
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table<Arc<Download>>> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Downloads {
+    fn drop(&mut self) {
+        self.scheduler.abort();
+    }
+}
+
+/// Gives turns whenever something has changed, until the fetcher is gone.
+async fn schedule(fetcher: Weak<Fetcher>, changed: Arc<Notify>) {
+    loop {
+        changed.notified().await;
+        let Some(fetcher) = fetcher.upgrade() else { return };
+        fetcher.start_downloads();
+    }
+}
+
+impl Fetcher {
+    /// Waits for a package, together with whoever else does.
+    ///
+    /// # Errors
+    /// It failed a moment ago, or too many wait.
+    pub(super) fn request(self: &Arc<Self>, wanted: &Wanted, priority: Priority) -> Result<Waiter, Arc<FetchError>> {
+        let key = wanted.key();
+        let opened = matches!(priority, Priority::Open(_));
+        let mut table = self.downloads.table();
+        if !table.admits(priority) {
+            return Err(Arc::new(FetchError::Busy));
+        }
+        let waiter = match table.join(key, priority) {
+            Some((number, download, asked)) => {
+                self.metrics.misses.add(u64::from(opened && !asked));
+                Waiter::new(Listed::new(self, download, number), priority)
+            }
+            None => {
+                // It may have been kept since somebody looked.
+                if let Some(body) = self.here(wanted.record(), &wanted.origin().policy) {
+                    return Ok(Waiter::of(body));
+                }
+                if let Some(error) = self.failures.recent(key) {
+                    return Err(error);
+                }
+                self.metrics.misses.add(u64::from(opened));
+                let download = Arc::new(Download::new(wanted.clone()));
+                let number = table.insert(key, self.first_lane(wanted), Arc::clone(&download), priority);
+                Waiter::new(Listed::new(self, download, number), priority)
+            }
+        };
+        let in_the_way = if priority == Priority::Upgrade { Vec::new() } else { table.in_the_way() };
+        drop(table);
+        for download in in_the_way {
+            download.settle(|| Err(Arc::new(FetchError::GaveWay)));
+            download.stop();
+        }
+        self.start_downloads();
+        Ok(waiter)
+    }
+
+    fn first_lane(&self, wanted: &Wanted) -> Lane {
+        let record = wanted.record();
+        if self.store.may_have_unproved(record.id, record.size, &wanted.origin().policy) {
+            Lane::Cache
+        } else {
+            Lane::Binhost(wanted.key().0)
+        }
+    }
+
+    /// Gives turns, as long as there are some for those that wait.
+    fn start_downloads(self: &Arc<Self>) {
+        loop {
+            let step = self.downloads.table().next(|download, on_the_way| self.gate(download, on_the_way));
+            match step {
+                None => return,
+                Some(Step::Start(number, lane, download)) => {
+                    download.begin();
+                    let turn = Turn::new(Listed::new(self, download, number), lane);
+                    self.downloads.runtime.spawn(run::run(turn));
+                }
+                Some(Step::Resume(download)) => download.give_turn(),
+                Some(Step::Refuse(download, why)) => {
+                    download.settle(|| Err(Arc::new(FetchError::Unkept(why))));
+                    download.end();
+                }
+            }
+        }
+    }
+
+    /// Whether a package that nobody has opened may be fetched now.
+    fn gate(&self, download: &Download, on_the_way: OnTheWay) -> Gate {
+        let size = download.wanted.record().size;
+        if let Err(why) = self.store.would_keep(size) {
+            return Gate::Never(why);
+        }
+        // What is on its way takes its part of the cache already: what comes on top would be fetched and not kept.
+        let together = on_the_way.all.saturating_add(size);
+        let fits = on_the_way.all == 0 || together <= self.store.usage().bound;
+        let may_write = self.store.may_write(on_the_way.unplaced.saturating_add(size));
+        if fits && may_write { Gate::Open } else { Gate::Later }
+    }
+}

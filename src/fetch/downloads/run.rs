@@ -1,0 +1,215 @@
+//! One download from its first turn to its end.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::adopt::adopt;
+use super::lane::Lane;
+use super::listed::Listed;
+use super::receive::{Medium, Receiving};
+use super::turn::Turn;
+use super::{GRACE, SILENCE, Wanted};
+use crate::fetch::{FetchError, Outcome, Verdict, VerdictKind, verdicts};
+use crate::index::Entry;
+use crate::store::{Body, is_full};
+use crate::upstream::{BodyStream, Event};
+
+/// How often what a download has received while it was parked may be lost before it is given up.
+const MAX_LOSSES: usize = 2;
+
+/// Runs a download to its end, unless it has to wait for another turn, and tells everybody who waits.
+pub(super) async fn run(mut turn: Turn) {
+    let listed = turn.listed.clone();
+    let ended = tokio::select! {
+        ended = fetch(&mut turn) => ended,
+        () = deserted(&listed) => Err(FetchError::Stopped),
+        () = listed.download.stopped() => Err(FetchError::Stopped),
+    };
+    match ended {
+        Ok(None) => turn.change_lane(),
+        Ok(Some(body)) => conclude(&listed, Ok(body)),
+        Err(error) => conclude(&listed, Err(Arc::new(error))),
+    }
+}
+
+/// Ends when nobody has waited for [`GRACE`], at once where nobody ever did; nobody can join it any more then.
+async fn deserted(listed: &Listed) {
+    loop {
+        listed.download.deserted().await;
+        if listed.is_asked() {
+            tokio::time::sleep(GRACE).await;
+        }
+        if listed.abandon() {
+            return;
+        }
+    }
+}
+
+/// Says how it ended, remembers failures, and tells everybody who waits.
+fn conclude(listed: &Listed, outcome: Outcome) {
+    let (fetcher, wanted, asked) = (&listed.fetcher, &listed.download.wanted, listed.is_asked());
+    let path = wanted.path();
+    match &outcome {
+        Ok(_) => fetcher.failures.clear(wanted.key(), path),
+        Err(error) if matches!(**error, FetchError::Stopped) => {
+            tracing::debug!(path, "nobody waits for it any more");
+        }
+        // Whoever opens it tries again, and tells.
+        Err(error) if !asked => tracing::debug!(path, %error, "cannot be had ahead"),
+        Err(error) => {
+            let (seconds, advice) = (listed.download.age().as_secs_f32(), error.advice());
+            tracing::warn!(
+                binhostfs.package = path,
+                binhostfs.reason = %error,
+                "cannot be had: {path} after {seconds:.1} s: {error}; {advice}"
+            );
+            fetcher.failures.add(wanted.key(), path, error);
+            if matches!(**error, FetchError::Refused { .. }) {
+                fetcher.metrics.refused.increase();
+            }
+        }
+    }
+    if outcome.is_ok() || asked {
+        tell(listed, &outcome);
+    }
+    listed.download.settle(|| outcome);
+}
+
+/// Tells whoever decides what is shown, if it concerns them.
+fn tell(listed: &Listed, outcome: &Outcome) {
+    let wanted = &listed.download.wanted;
+    let kind = match outcome {
+        Ok(_) => VerdictKind::Verified,
+        Err(error) if error.is_final() => VerdictKind::Refused(Arc::clone(error)),
+        Err(error) if matches!(**error, FetchError::Upstream(_)) => VerdictKind::Unreachable,
+        Err(_) => return,
+    };
+    let ((origin, id), path, uri) = (wanted.key(), wanted.own_path().to_owned(), wanted.uri().map(str::to_owned));
+    if listed.fetcher.verdicts.try_send(Verdict { origin, id, path, uri, kind }).is_err() {
+        tracing::debug!(path = wanted.path(), "too many verdicts at once; this one is dropped");
+    }
+}
+
+/// `None`: the cache does not have it.
+async fn fetch(turn: &mut Turn) -> Result<Option<Body>, FetchError> {
+    let wanted = turn.wanted().clone();
+    let read = {
+        let wanted = wanted.clone();
+        tokio::task::spawn_blocking(move || wanted.entry()).await
+    };
+    let entry = read.map_err(|_| FetchError::Stopped)?.map_err(FetchError::Index)?;
+    match turn.lane {
+        Lane::Cache => Ok(adopt(turn.fetcher(), wanted.origin(), &entry).await),
+        Lane::Binhost(_) => from_binhost(turn, &wanted, &entry).await.map(Some),
+    }
+}
+
+async fn from_binhost(turn: &mut Turn, wanted: &Wanted, entry: &Entry) -> Result<Body, FetchError> {
+    let fetcher = Arc::clone(turn.fetcher());
+    fetcher.metrics.downloads.increase();
+    let started = Instant::now();
+    let begin = || wanted.origin().upstream.body(wanted.uri(), entry.path.as_str(), entry.size);
+    let (mut stream, mut medium) = (begin(), Medium::Cache);
+    loop {
+        match transfer(turn, entry, &mut stream, medium).await {
+            Ok(body) => {
+                fetcher.metrics.detail.downloads.observe(started.elapsed());
+                let source = stream.source();
+                body.note_source(source.strip_suffix(wanted.own_path()).unwrap_or(&source));
+                log_fetched(entry, &body, &stream, started.elapsed());
+                return Ok(body);
+            }
+            Err(FetchError::Refused { url, reason }) => {
+                verdicts::kind(&reason).into_iter().for_each(|kind| fetcher.metrics.detail.refused(kind));
+                if !stream.reject() {
+                    return Err(FetchError::Refused { url, reason });
+                }
+                tracing::warn!(path = %entry.path, %reason, url, "refused; trying once more");
+            }
+            Err(FetchError::Disk(error)) if medium == Medium::Cache && is_full(&error) => {
+                tracing::warn!(path = %entry.path, %error, "the cache's disk is full; fetching once more, into memory");
+                (stream, medium) = (begin(), Medium::Memory);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// One try: all bytes, and what they prove to be.
+async fn transfer(
+    turn: &mut Turn,
+    entry: &Entry,
+    stream: &mut BodyStream<'_>,
+    medium: Medium,
+) -> Result<Body, FetchError> {
+    turn.listed.download.restart();
+    let mut receiving = Receiving::new(&turn.listed, entry, medium);
+    let mut losses = 0;
+    loop {
+        let received = match next(turn, stream, &mut receiving).await? {
+            Next::Event(Event::Chunk(bytes)) => {
+                turn.receive(bytes.len());
+                receiving.bytes(bytes).await
+            }
+            Next::Event(Event::Restart) => {
+                turn.listed.download.restart();
+                receiving.restart().await
+            }
+            Next::Event(Event::End) => break,
+            Next::Lost if losses < MAX_LOSSES => {
+                losses += 1;
+                stream.start_over();
+                turn.listed.download.restart();
+                receiving = Receiving::new(&turn.listed, entry, medium);
+                Ok(())
+            }
+            Next::Lost => return Err(FetchError::Disk(std::io::ErrorKind::StorageFull.into())),
+        };
+        received.map_err(|failure| failure.into_error(stream.source()))?;
+    }
+    receiving.finish().await.map_err(|failure| failure.into_error(stream.source()))
+}
+
+/// What comes next.
+enum Next {
+    Event(Event),
+    /// What was received before is gone: something else needed the room while it was parked.
+    Lost,
+}
+
+/// The next event, with a turn to do something about it. While nothing comes, the download is parked.
+async fn next(turn: &mut Turn, stream: &mut BodyStream<'_>, receiving: &mut Receiving) -> Result<Next, FetchError> {
+    let (event, waited) = {
+        let mut event = pin!(stream.next());
+        tokio::select! {
+            biased;
+            event = &mut event => return Ok(Next::Event(event?)),
+            () = tokio::time::sleep(SILENCE) => {}
+        }
+        // A failure of our own shows when it goes on.
+        receiving.park().await;
+        turn.park();
+        let event = event.await?;
+        (event, turn.resume().await)
+    };
+    stream.kept_waiting(waited);
+    Ok(if receiving.resume() { Next::Event(event) } else { Next::Lost })
+}
+
+/// One line for each package, with fields for the journal.
+fn log_fetched(entry: &Entry, body: &Body, stream: &BodyStream<'_>, took: Duration) {
+    let (bytes, seconds, source) = (entry.size, took.as_secs_f32(), stream.source());
+    let verdict = match body.assurance().signer {
+        None => "digests only".to_owned(),
+        Some(signer) => format!("signed by {}", signer.fingerprint),
+    };
+    tracing::info!(
+        binhostfs.package = %entry.path,
+        binhostfs.bytes = bytes,
+        binhostfs.source = source,
+        binhostfs.verdict = verdict,
+        "fetched and verified {} ({bytes} bytes in {seconds:.2} s from {source}; {verdict})",
+        entry.path
+    );
+}
