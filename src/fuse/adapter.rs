@@ -188,7 +188,12 @@ impl Filesystem for Adapter {
     }
 
     fn access(&self, request: &Request, inode: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
-        let access = Access::from_bits_truncate(mask.bits().cast_unsigned());
+        let named = [
+            (AccessFlags::R_OK, Access::READ_OK),
+            (AccessFlags::W_OK, Access::WRITE_OK),
+            (AccessFlags::X_OK, Access::EXEC_OK),
+        ];
+        let access = named.into_iter().filter(|(flag, _)| mask.contains(*flag)).map(|(_, access)| access).collect();
         let timed = self.timed(Operation::Getattr);
         answer(self.0.operations.access(caller(request), Inode(inode.0), access), timed, reply);
     }

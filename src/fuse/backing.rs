@@ -3,8 +3,8 @@
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::sync::Weak;
 
-/// `FUSE_DEV_IOC_BACKING_CLOSE`: `_IOW(229, 2, uint32_t)`. Source: linux/fuse.h.
-const BACKING_CLOSE: u32 = 1 << 30 | 4 << 16 | 229 << 8 | 2;
+/// `FUSE_DEV_IOC_BACKING_CLOSE`. Source: linux/fuse.h. MIPS, PowerPC and SPARC have another number than the rest.
+const BACKING_CLOSE: libc::Ioctl = libc::_IOW::<u32>(229, 2);
 
 /// A number that is given back when this is dropped.
 #[derive(Debug)]
@@ -34,5 +34,14 @@ impl Drop for Backing {
 /// Gives a number back; one that the kernel does not know does no harm.
 pub(super) fn close(device: &OwnedFd, id: u32) {
     // SAFETY: the descriptor is open, and the kernel reads a u32 from where the pointer points.
-    unsafe { libc::ioctl(device.as_raw_fd(), BACKING_CLOSE as libc::Ioctl, &raw const id) };
+    unsafe { libc::ioctl(device.as_raw_fd(), BACKING_CLOSE, &raw const id) };
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    #[cfg(not(any(target_arch = "mips", target_arch = "powerpc", target_arch = "sparc64")))]
+    fn the_number_is_that_of_the_header() {
+        assert_eq!(super::BACKING_CLOSE, 0x4004_e502);
+    }
 }

@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    Access, AtFlags, FileType, Mode, OFlags, RenameFlags, StatVfs, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT,
+    Access, AtFlags, FileType, Mode, Nsecs, OFlags, RenameFlags, StatVfs, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT,
 };
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
@@ -409,7 +409,7 @@ fn times(change: &Change) -> Option<Timestamps> {
     let time = |time: Option<Option<Time>>| match time {
         None => Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
         Some(None) => Timespec { tv_sec: 0, tv_nsec: UTIME_NOW },
-        Some(Some((seconds, nanoseconds))) => Timespec { tv_sec: seconds, tv_nsec: nanoseconds.into() },
+        Some(Some((seconds, nanoseconds))) => Timespec { tv_sec: seconds, tv_nsec: nanoseconds as Nsecs },
     };
     (change.atime.is_some() || change.mtime.is_some())
         .then(|| Timestamps { last_access: time(change.atime), last_modification: time(change.mtime) })

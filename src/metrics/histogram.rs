@@ -1,7 +1,9 @@
 //! How long things take.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
+
+use portable_atomic::AtomicU64;
 
 /// Most buckets of a histogram; what is longer than the last is in one more.
 const MAX_BUCKETS: usize = 12;

@@ -10,8 +10,9 @@ mod detail;
 mod exposition;
 mod histogram;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
+use portable_atomic::AtomicU64;
 use serde::{Deserialize, Serialize};
 
 pub use detail::{Detail, Operation, Outcome, RefusalKind, Timed};

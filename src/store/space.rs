@@ -5,9 +5,10 @@ use std::io;
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
+use portable_atomic::AtomicU64;
 use rustix::fs::{FallocateFlags, MemfdFlags};
 
 use crate::index::Sha256Digest;

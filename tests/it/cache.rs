@@ -373,7 +373,7 @@ fn min_free_holds_while_large_packages_arrive_at_once() {
     let disk = Disk::ext4(40);
     let min_free: u64 = 12 << 20;
     let mounted = Options::new(origin.url()).with(["--min-free", "12M"]).mount_in(disk.place());
-    let (least, stop) = (std::sync::atomic::AtomicU64::new(u64::MAX), std::sync::atomic::AtomicBool::new(false));
+    let (least, stop) = (portable_atomic::AtomicU64::new(u64::MAX), std::sync::atomic::AtomicBool::new(false));
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while !stop.load(std::sync::atomic::Ordering::Relaxed) {

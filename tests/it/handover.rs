@@ -4,9 +4,10 @@ use std::fs::{self, File};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::process::{Command, Output};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use portable_atomic::AtomicU64;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::harness::{Act, Mounted, Options, Origin, Package, binary, can_mount, eventually, have};

@@ -1,9 +1,10 @@
 //! One download, as those see it who wait for it, and the task that runs it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use portable_atomic::AtomicU64;
 use tokio::sync::{Notify, watch};
 
 use super::table::Load;
