@@ -5,8 +5,6 @@
 mod cache;
 mod check_config;
 mod demo;
-#[cfg(any(feature = "docs", test))]
-mod docs;
 mod generations;
 mod journal;
 mod logging;
@@ -24,7 +22,7 @@ mod verify;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::daemon;
 
@@ -62,15 +60,18 @@ enum Command {
     Rollback(generations::RollbackArguments),
     Reload(reload::ReloadArguments),
     Verify(verify::VerifyArguments),
-    #[cfg(feature = "docs")]
-    #[command(hide = true)]
-    Docs(docs::DocsArguments),
     /// Ask a mount whether it answers
     #[command(name = daemon::PROBE, hide = true)]
     Probe {
         /// Where it is
         mountpoint: std::path::PathBuf,
     },
+}
+
+/// The definition of the command line, to make documentation of.
+#[must_use]
+pub fn command() -> clap::Command {
+    Arguments::command()
 }
 
 /// Runs the program with its arguments, the first of which is its name.
@@ -101,8 +102,6 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Rollback(arguments) => generations::roll_back(&arguments),
         Command::Reload(arguments) => reload::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
-        #[cfg(feature = "docs")]
-        Command::Docs(arguments) => docs::run(&arguments),
         Command::Probe { mountpoint } => match daemon::probe(&mountpoint) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => output::fail(1, error),

@@ -22,6 +22,7 @@ mod containers;
 mod crash;
 mod demo;
 mod descriptors;
+mod docs;
 mod downloads;
 mod ebuild;
 mod emerge;
