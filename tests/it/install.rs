@@ -16,6 +16,68 @@ fn checkout() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
+/// Paths of all files and links below a directory, in order.
+fn below(directory: &Path) -> Vec<String> {
+    let output = Command::new("find").arg(directory).args(["-not", "-type", "d"]).output().unwrap();
+    let mut paths: Vec<String> = String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect();
+    paths.sort();
+    paths
+}
+
+/// Paths that the script says something of.
+fn told(output: &std::process::Output, what: &str) -> Vec<String> {
+    let text = String::from_utf8(output.stdout.clone()).unwrap();
+    let mut paths: Vec<String> =
+        text.lines().filter_map(|line| line.strip_prefix(what)?.strip_prefix(' ')).map(str::to_owned).collect();
+    paths.sort();
+    paths
+}
+
+#[test]
+fn what_is_installed_is_said_and_can_be_uninstalled() {
+    let [destination, docs] = [(); 2].map(|()| TempDir::with_prefix("binhostfs-it.").unwrap());
+    for page in ["man/man1/binhostfs.1", "man/man1/binhostfs-mount.1", "zsh/site-functions/_binhostfs"] {
+        let page = docs.path().join("share").join(page);
+        fs::create_dir_all(page.parent().unwrap()).unwrap();
+        fs::write(page, "a page").unwrap();
+    }
+    let install = |arguments: &[&str]| {
+        let mut command = Command::new(checkout().join("systemd/install"));
+        command.env("DESTDIR", destination.path()).env("BINARY", binary()).env("OPENRC", "yes");
+        command.env("DOCS", docs.path()).args(arguments).output().unwrap()
+    };
+    // Questions and mistakes install nothing.
+    for (arguments, code) in [(&["--help"][..], 0), (&["-h"], 0), (&["--nonsense"], 2), (&["--uninstall", "x"], 2)] {
+        let output = install(arguments);
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        let said = if code == 0 { output.stdout } else { output.stderr };
+        assert!(String::from_utf8(said).unwrap().contains("usage: systemd/install "), "{arguments:?}");
+        assert_eq!(below(destination.path()), [""; 0], "{arguments:?}");
+    }
+    let output = install(&[]);
+    assert!(output.status.success(), "{output:?}");
+    let installed = below(destination.path());
+    assert_eq!(told(&output, "installed"), installed);
+    assert_eq!(installed.len(), 10, "{installed:?}");
+    // What is configured, and what is not of this program, stays.
+    let [configured, other] =
+        ["etc/binhostfs.toml", "usr/share/man/man1/other.1"].map(|path| destination.path().join(path));
+    [&configured, &other].into_iter().for_each(|path| fs::write(path, "mine").unwrap());
+    let output = install(&["--uninstall"]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(told(&output, "removed"), installed);
+    assert_eq!(told(&output, "left in place:"), [configured.display().to_string()]);
+    assert_eq!(below(destination.path()), [configured.display().to_string(), other.display().to_string()]);
+    let confd = destination.path().join("etc/conf.d/binhostfs");
+    install(&[]);
+    fs::write(&confd, "mine").unwrap();
+    assert_eq!(told(&install(&[]), "left as it is:"), [confd.display().to_string()]);
+    assert!(!told(&install(&["--uninstall"]), "removed").contains(&confd.display().to_string()));
+    assert_eq!(fs::read(&confd).unwrap(), b"mine");
+    // A second time there is nothing to remove.
+    assert_eq!(told(&install(&["--uninstall"]), "removed"), [""; 0]);
+}
+
 #[test]
 fn everything_is_installed_where_it_belongs() {
     let destination = TempDir::with_prefix("binhostfs-it.").unwrap();
@@ -61,6 +123,7 @@ fn scripts_are_what_a_shell_understands() {
         ("sh", "systemd/openrc/binhostfs.initd"),
         ("bash", "systemd/openrc/binhostfs.initd"),
         ("sh", "systemd/openrc/binhostfs.confd"),
+        ("sh", "systemd/install"),
         ("bash", "systemd/gentoo/binhostfs-0.1.0.ebuild"),
     ] {
         let output = Command::new(shell).arg("-n").arg(checkout().join(file)).output().unwrap();
