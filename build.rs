@@ -4,9 +4,10 @@
 //! same sources: SOURCE_DATE_EPOCH where the environment has it, else the newest date in a heading of CHANGELOG.md
 //! (`## 1.2.3 (2027-01-31)`), and never less than [`WRITTEN`].
 //!
-//! **Unwinder:** it is linked into the binary, so that it needs no library beyond libc. Rust asks the linker for `-lgcc_s`. Where gcc has the same code as an archive (`libgcc_eh.a`), a linker script of that
-//! name in a directory that is searched first stands for it. Elsewhere (musl, another compiler, cross builds) nothing is
-//! changed, and the binary needs `libgcc_s.so.1` as any other Rust program does.
+//! **Unwinder:** it is linked into the binary, so that it needs no library beyond libc. Rust asks the linker for `-lgcc_s`. Where
+//! gcc has the same code as an archive (`libgcc_eh.a`), a linker script of that name in a directory that is searched first stands
+//! for it. A cross build asks the linker that cargo is told of (`CARGO_TARGET_…_LINKER`). Elsewhere (musl, another compiler)
+//! nothing is changed, and the binary needs `libgcc_s.so.1` as any other Rust program does.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -50,10 +51,8 @@ fn seconds(date: &str) -> Option<u64> {
 
 fn link_unwinder() {
     let variable = |name: &str| std::env::var(name).unwrap_or_default();
-    if variable("CARGO_CFG_TARGET_ENV") != "gnu" || variable("HOST") != variable("TARGET") {
-        return;
-    }
-    if archive().is_none() {
+    println!("cargo:rerun-if-env-changed=RUSTC_LINKER");
+    if compiler(&variable).and_then(|compiler| archive(&compiler)).is_none() {
         return;
     }
     let directory = PathBuf::from(variable("OUT_DIR"));
@@ -62,9 +61,20 @@ fn link_unwinder() {
     }
 }
 
+/// Which compiler links, as far as cargo says. `None`: it is not known, or is not to be asked.
+pub(crate) fn compiler(variable: &dyn Fn(&str) -> String) -> Option<String> {
+    if variable("CARGO_CFG_TARGET_ENV") != "gnu" {
+        return None;
+    }
+    match variable("RUSTC_LINKER") {
+        linker if !linker.is_empty() => Some(linker),
+        _ => (variable("HOST") == variable("TARGET")).then(|| "cc".to_owned()),
+    }
+}
+
 /// gcc's static unwinder, if gcc has one: asked for a file it does not have, it answers with the bare name.
-fn archive() -> Option<PathBuf> {
-    let output = Command::new("cc").arg("-print-file-name=libgcc_eh.a").output().ok()?;
+fn archive(compiler: &str) -> Option<PathBuf> {
+    let output = Command::new(compiler).arg("-print-file-name=libgcc_eh.a").output().ok()?;
     let path = PathBuf::from(String::from_utf8(output.stdout).ok()?.trim());
     path.is_absolute().then_some(path)
 }

@@ -41,6 +41,7 @@ mod incoming;
 mod known;
 mod limits;
 mod lru_state;
+mod memory;
 mod pins;
 mod scrub;
 mod space;

@@ -15,6 +15,7 @@ use crate::index::Sha256Digest;
 
 use super::incoming::{Incoming, Parked};
 use super::lru_state::Among;
+use super::memory;
 use super::{Store, StoreError};
 
 /// Of the memory that is available, the part that one package may take when the disk is full.
@@ -86,7 +87,7 @@ impl Store {
 
     /// Whether `bytes` more may be held in memory.
     pub(super) fn check_memory(&self, bytes: u64) -> io::Result<()> {
-        let fits = bytes <= available_memory() / MEMORY_SHARE;
+        let fits = bytes <= memory::available() / MEMORY_SHARE;
         if fits { Ok(()) } else { Err(io::ErrorKind::StorageFull.into()) }
     }
 
@@ -276,12 +277,4 @@ pub fn is_full(error: &io::Error) -> bool {
 pub(super) fn free_space(path: &Path) -> io::Result<u64> {
     let stat = rustix::fs::statvfs(path)?;
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
-}
-
-/// Bytes that programs can still take, as the kernel estimates it.
-fn available_memory() -> u64 {
-    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
-    let kib: u64 = line.and_then(|l| l.trim().trim_end_matches(" kB").parse().ok()).unwrap_or_default();
-    kib.saturating_mul(1024)
 }

@@ -125,7 +125,10 @@ impl IndexSources<'_> {
     ) -> Result<IndexAnswer, UpstreamError> {
         match self.ask_for(slot, compressed, known, out).await {
             Err(error) if is_absent(&error) => match compressed.join(PLAIN) {
-                Ok(plain) => self.ask_for(slot, &plain, known, out).await.map_err(|_| error),
+                Ok(plain) => self.ask_for(slot, &plain, known, out).await.map_err(|of_plain| {
+                    // Where there is neither, the one that was wanted is missing.
+                    if is_absent(&of_plain) { error } else { of_plain }
+                }),
                 Err(_) => Err(error),
             },
             other => other,

@@ -15,6 +15,7 @@
 mod ahead;
 mod anchors;
 mod atoms;
+mod build_script;
 mod cache;
 mod check_config;
 mod confinement;

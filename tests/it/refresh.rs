@@ -561,3 +561,20 @@ fn an_index_that_could_not_be_shown_is_shown_later() {
     assert_eq!(mounted.listing(), paths([&two]));
     reads(&mounted, &two);
 }
+
+#[test]
+fn the_error_of_the_plain_index_is_told() {
+    if !can_mount() {
+        return;
+    }
+    let one = Package::new("one-1", 9_000);
+    let origin = Origin::with(std::slice::from_ref(&one));
+    let mounted = mount(&origin);
+    origin.script("Packages.gz", [Act::Status(404, Vec::new())]);
+    origin.script("Packages", [Act::Status(500, Vec::new())]);
+    origin.publish(TIME + 1, std::slice::from_ref(&one));
+    await_problem(&mounted, "/Packages: HTTP status 500");
+    // Where there is neither, the compressed one is missing.
+    origin.script("Packages", [Act::Status(410, Vec::new())]);
+    await_problem(&mounted, "/Packages.gz: HTTP status 404");
+}

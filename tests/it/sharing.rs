@@ -11,7 +11,7 @@ use std::time::Duration;
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
-use crate::harness::{Act, Mounted, Options, Origin, Package, binary, can_mount, eventually, index_of};
+use crate::harness::{Act, Mounted, Options, Origin, Package, binary, can_mount, eventually, have, index_of};
 
 fn digest(package: &Package) -> String {
     Sha256::digest(&package.bytes).iter().map(|byte| format!("{byte:02x}")).collect()
@@ -427,4 +427,76 @@ fn other_users_read_the_mount_and_nothing_else() {
     let output = nobody([binary(), "status", "--control"], &mounted.control());
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("only be used by root"));
+}
+
+/// A control group whose memory is bounded.
+struct MemoryGroup(PathBuf);
+
+impl MemoryGroup {
+    /// Below the one that this process is in. `None`: skipped, loudly.
+    fn of(bytes: u64) -> Option<Self> {
+        let groups = fs::read_to_string("/proc/self/cgroup").unwrap();
+        let own = |wanted: &str| {
+            let path = groups.lines().find_map(|line| {
+                let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+                (controllers == wanted).then_some(path)
+            });
+            path.unwrap_or_default().trim_start_matches('/').to_owned()
+        };
+        let name = format!("binhostfs-it.{}", std::process::id());
+        let tried = [
+            (Path::new("/sys/fs/cgroup/memory").join(own("memory")), "memory.limit_in_bytes"),
+            // One that has processes has no controllers for others.
+            (PathBuf::from("/sys/fs/cgroup"), "memory.max"),
+        ];
+        let group = tried.into_iter().find_map(|(parent, limit)| {
+            let group = Self(parent.join(&name));
+            fs::create_dir(&group.0).ok()?;
+            fs::write(group.0.join(limit), bytes.to_string()).ok().map(|()| group)
+        });
+        have(group.is_some(), "a control group of memory");
+        group
+    }
+
+    /// Words before a program that is to run in it.
+    fn enter(&self) -> [String; 4] {
+        let script = format!("echo $$ > {}/cgroup.procs && exec \"$@\"", self.0.display());
+        ["sh", "-c", &script, "sh"].map(str::to_owned)
+    }
+}
+
+impl Drop for MemoryGroup {
+    fn drop(&mut self) {
+        // Whatever is in it has just ended.
+        for _ in 0..100 {
+            match fs::remove_dir(&self.0) {
+                Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+                _ => break,
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_held_in_memory_is_bounded_by_the_control_group() {
+    if !can_mount() {
+        return;
+    }
+    let Some(group) = MemoryGroup::of(160 << 20) else { return };
+    let [small, large] = [Package::new("small-1", 3 << 20), Package::new("large-1", 48 << 20)];
+    let origin = Origin::with(&[small.clone(), large.clone()]);
+    let disk = Disk::ext4(16);
+    let words = group.enter();
+    let options = Options::new(origin.url()).run_by(words.iter().map(String::as_str));
+    let mounted = options.mount_in(disk.place());
+    disk.fill();
+    assert!(reads_right(&mounted, &small), "{}", mounted.log());
+    // A quarter of what the machine has would be enough.
+    assert!(fs::read(mounted.path(&large.path)).is_err());
+    let reason = mounted.reason(&large.path).unwrap();
+    assert!(reason.contains("no space"), "{reason}");
+    let mounted = Options::new(origin.url()).mount_in(mounted.into_place());
+    assert!(reads_right(&mounted, &large), "{}", mounted.log());
 }
