@@ -10,7 +10,7 @@ use std::os::unix::fs::FileExt as _;
 
 use super::line::StanzaReader;
 use super::render::Stands;
-use super::stanza::Fields;
+use super::stanza::{Fields, decoded};
 use super::{Header, MAX_ENTRIES, Rendered, Stanza, View};
 
 /// Bytes of the longest listing that is read: more than several binhosts' indexes are together, which Portage writes into it.
@@ -58,7 +58,8 @@ impl Listing {
             return Ok(Self::default());
         }
         while let Some(stanza) = reader.next()? {
-            let fields = Fields::from_text(stanza.text);
+            let text = decoded(stanza.text);
+            let fields = Fields::from_text(&text);
             if stanza.text.is_empty() || !fields.is_entry() {
                 break;
             }
@@ -99,7 +100,7 @@ impl Listing {
         if !bytes.ends_with(b"\n") {
             bytes.push(b'\n');
         }
-        Ok(Stanza(bytes))
+        Ok(Stanza(decoded(&bytes).into_owned()))
     }
 
     /// Writes the same listing with those of its entries that `keep` wants, and `more` behind them; with another TIMESTAMP, if

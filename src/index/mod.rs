@@ -220,7 +220,7 @@ impl Index {
             Some(text) => text.read_exact_at(&mut bytes, record.stanza.0)?,
             None => return Err(io::ErrorKind::NotFound.into()),
         }
-        Ok(Stanza(bytes))
+        Ok(Stanza(stanza::decoded(&bytes).into_owned()))
     }
 }
 

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{BufReader, Seek as _};
 
 use super::line::{RawStanza, StanzaReader, pairs};
-use super::stanza::Fields;
+use super::stanza::{Fields, decoded};
 use super::{Entry, Header, Index, IndexError, Record, by_parts};
 
 /// Most entries of one index. The official binhosts have 16,000 (2026).
@@ -23,7 +23,7 @@ pub enum DropReason {
     BadSize,
     /// Neither MD5 nor SHA1, or one that is not a digest: the package could not be verified.
     NoDigest,
-    /// A NUL, a carriage return, or a byte that is not UTF-8.
+    /// A NUL or a carriage return.
     NotText,
     /// A line or the whole stanza is too long.
     TooLong,
@@ -56,7 +56,7 @@ impl fmt::Display for DropReason {
             Self::UnsafePath => "unsafe PATH",
             Self::BadSize => "missing or odd SIZE",
             Self::NoDigest => "no usable MD5 or SHA1",
-            Self::NotText => "NUL, carriage return or invalid UTF-8",
+            Self::NotText => "NUL or carriage return",
             Self::TooLong => "a line or stanza that is too long",
             Self::DuplicateInstance => "duplicate instance key",
             Self::DuplicatePath => "duplicate PATH",
@@ -173,7 +173,8 @@ struct Draft {
 
 impl Draft {
     fn add(&mut self, stanza: &RawStanza<'_>) -> Result<Next, IndexError> {
-        let fields = Fields::from_text(stanza.text);
+        let text = decoded(stanza.text);
+        let fields = Fields::from_text(&text);
         if stanza.too_long {
             self.dropped.add(DropReason::TooLong, fields.name());
             return Ok(Next::Go);
@@ -310,6 +311,27 @@ mod tests {
         }
         let said = index.dropped().to_string();
         assert!(said.contains("1 with unsafe PATH (first: a/b-1)"), "{said}");
+    }
+
+    #[test]
+    fn bytes_that_are_not_utf8_are_replaced_as_portage_replaces_them() {
+        let mut text =
+            format!("VERSION: 0\n\n{}", entry("a/b-1", "PATH: b.xpak\nDESC: caf@ au lait\nSLOT:@2\n")).into_bytes();
+        text.extend(entry("a/p@th-1", "").bytes());
+        text.extend(entry("a/c-1", "PATH: c@.xpak\n").bytes());
+        // In its MD5: there is no other digest.
+        text.extend(b"CPV: a/d-1\nSIZE: 5\nMD5: @41d8cd98f00b204e9800998ecf8427e\n\n");
+        text.iter_mut().filter(|byte| **byte == b'@').for_each(|byte| *byte = 0xe9);
+        let index = index(&text).unwrap();
+        let record = index.records().iter().find(|record| index.path(record) == "b.xpak").unwrap();
+        let stanza = index.stanza(record).unwrap();
+        // The one character after the colon is dropped, whatever it is.
+        assert_eq!((stanza.get("DESC"), stanza.get("SLOT")), (Some("caf\u{fffd} au lait"), Some("2")));
+        assert_eq!(index.entry(record).unwrap().id(), record.id);
+        assert_eq!(index.dropped().count(DropReason::InvalidCpv), 1);
+        assert_eq!(index.dropped().count(DropReason::NoDigest), 1);
+        let paths: Vec<&str> = index.records().iter().map(|record| index.path(record)).collect();
+        assert_eq!(paths, ["b.xpak", "c\u{fffd}.xpak"]);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! One entry's stanza -> typed values.
 
+use std::borrow::Cow;
 use std::io;
 
 use sha2::{Digest as _, Sha256};
@@ -45,6 +46,14 @@ const OTHER_KEYS: [&[u8]; 28] = [
     b"repository",
 ];
 
+/// Text as Portage decodes it: what is not UTF-8 is replaced by U+FFFD.
+pub(super) fn decoded(text: &[u8]) -> Cow<'_, [u8]> {
+    match String::from_utf8_lossy(text) {
+        Cow::Borrowed(_) => Cow::Borrowed(text),
+        Cow::Owned(text) => Cow::Owned(text.into_bytes()),
+    }
+}
+
 /// The values of [`OWN_KEYS`] in one stanza, the last one of each.
 #[derive(Debug, Default)]
 pub(super) struct Fields<'a> {
@@ -61,10 +70,11 @@ pub(super) struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
+    /// Of text that is [`decoded`].
     pub(super) fn from_text(text: &'a [u8]) -> Self {
         // Portage reads the file in Python's text mode, where a carriage return ends a line too: what follows it would be
         // other keys, or a whole other entry.
-        let not_text = std::str::from_utf8(text).is_err() || memchr::memchr2(0, b'\r', text).is_some();
+        let not_text = memchr::memchr2(0, b'\r', text).is_some();
         let mut fields = Self { not_text, ..Self::default() };
         for (key, value) in pairs(text) {
             let value = std::str::from_utf8(value).ok();
@@ -149,7 +159,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// The text of one entry, as it stands in its index: without the empty line after it.
+/// The text of one entry, as it stands in its index and [`decoded`]: without the empty line after it.
 #[derive(Debug)]
 pub struct Stanza(pub(super) Vec<u8>);
 
@@ -294,7 +304,6 @@ mod tests {
         ] {
             assert_eq!(entry(&format!("{GOOD}{more}")).unwrap_err(), reason, "{more}");
         }
-        assert_eq!(Fields::from_text(b"CPV: a/b-1\nDESC: \xff\n").entry().unwrap_err(), DropReason::NotText);
     }
 
     #[test]

@@ -309,7 +309,7 @@ fn hostile_entries_are_left_out_one_by_one() {
         stanza("below-index-1", "Packages/x.xpak").into_bytes(),
         stanza("no version", "x/no-version.xpak").into_bytes(),
         more("nul-1", b"\0"),
-        more("latin-1", b"caf\xe9"),
+        more("return-1", b"one\rtwo"),
         more("long-1", &vec![b'x'; 10 << 20]),
         // An instance of alpha, which comes again; the path of beta, which was built later; a directory of all.
         good[0].stanza().replace(&good[0].path, "x/alpha.xpak").into_bytes(),
@@ -329,14 +329,7 @@ fn hostile_entries_are_left_out_one_by_one() {
     let binhost = &mounted.status()["binhosts"][0];
     let entries = &binhost["entries"];
     assert_eq!((&binhost["packages"], &entries["dropped"]), (&3.into(), &13.into()), "{binhost}");
-    for reason in [
-        "unsafe PATH",
-        "invalid CPV",
-        "NUL, carriage return or invalid UTF-8",
-        "too long",
-        "duplicate",
-        "is a directory",
-    ] {
+    for reason in ["unsafe PATH", "invalid CPV", "NUL or carriage return", "too long", "duplicate", "is a directory"] {
         assert!(entries["dropped_reasons"].as_str().unwrap().contains(reason), "{reason}: {entries}");
     }
     let shown = fs::read_to_string(mounted.path("Packages")).unwrap();

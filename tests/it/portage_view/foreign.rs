@@ -40,6 +40,31 @@ fn an_index_of_old_installs() {
 }
 
 #[test]
+fn an_index_with_a_byte_that_is_not_utf8_installs() {
+    let Some(flat) = binhost("gpkg-flat") else { return };
+    let place = TempDir::with_prefix("binhostfs-it.").unwrap();
+    Assembled::new(place.path().to_owned(), &flat).say("DESC", "caf@ au lait").take_all(&flat).publish();
+    let mut text = fs::read(place.path().join("Packages")).unwrap();
+    // As a binhost of another age wrote it, in Latin-1.
+    let bytes: Vec<&mut u8> = text.iter_mut().filter(|byte| **byte == b'@').collect();
+    assert_eq!(bytes.len(), 7);
+    bytes.into_iter().for_each(|byte| *byte = 0xe9);
+    fs::write(place.path().join("Packages"), &text).unwrap();
+    fs::remove_file(place.path().join("Packages.gz")).unwrap();
+    let server = Nginx::serve(place.path());
+    let world = World::of(&server, &[("old", "", "")], "").unwrap();
+    assert_eq!(world.paths().len(), 7);
+    for features in [TRUSTED, VISITED] {
+        let theirs = world.theirs().with("FEATURES", features).plan(["app-misc/greet"]);
+        assert!(theirs.len() == 7 && theirs.iter().all(|line| line.starts_with("binary ")), "{theirs:?}");
+        assert_eq!(world.ours().with("FEATURES", features).plan(["app-misc/greet"]), theirs);
+    }
+    let emerge = world.ours();
+    emerge.succeed(["app-misc/greet"]);
+    assert_eq!(emerge.says("usr/bin/greet"), "greet-0.9");
+}
+
+#[test]
 fn packages_for_another_machine_are_not_taken() {
     let Some(multi) = binhost("gpkg-multi") else { return };
     let place = TempDir::with_prefix("binhostfs-it.").unwrap();
