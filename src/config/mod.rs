@@ -5,6 +5,7 @@
 //! daemon values are valid; nothing else parses them again. The only module that reads the environment.
 
 mod binhosts;
+mod chost;
 mod cpu;
 mod error;
 mod group;
@@ -30,6 +31,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::index::{Atom, Cpv};
+pub use chost::AcceptedChosts;
 pub use cpu::{CpuLevel, CpuLevelError, CpuNeed};
 pub use error::ConfigError;
 pub use group::{Group, GroupError};
@@ -310,6 +312,8 @@ pub struct MountConfig {
     pub portage_gnupg: PathBuf,
     /// Whether Portage reads packages whose members are not compressed: its BINPKG_COMPRESS is `none` or empty.
     pub uncompressed: bool,
+    /// Which machines' packages emerge takes.
+    pub accepted_chosts: AcceptedChosts,
     /// What an administrator should know of it, one thing each.
     pub warnings: Vec<String>,
     /// What this was made from, to be made again.

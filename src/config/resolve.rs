@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::binhosts::Finder;
+use super::chost::AcceptedChosts;
 use super::cpu::CpuLevel;
 use super::origin::{Report, Source, Sourced, first};
 use super::own::{self, Own};
@@ -213,6 +214,7 @@ impl Resolver<'_> {
             libc_guard: self.libc_guard(),
             portage_gnupg: self.portage_gnupg(),
             uncompressed: self.uncompressed(),
+            accepted_chosts: AcceptedChosts::of(self.found.portage().ok().flatten()),
             warnings: Vec::new(),
             raw: raw.clone(),
             asked,

@@ -169,6 +169,9 @@ impl Page<'_> {
             "<section><h2>Binhost {}</h2>\n<p><span class=\"{class}\">{state}</span>, {packages} packages; {signed}</p>\n",
             Text(name)
         )?;
+        if let Some(reason) = &binhost.unusable {
+            writeln!(self.html, "<p class=\"bad\">nothing of it can be used: {}</p>", Text(reason))?;
+        }
         if let Some(error) = &refresh.error {
             writeln!(self.html, "<p class=\"bad\">refreshing the index failed: {}</p>", Text(error))?;
         }

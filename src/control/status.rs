@@ -107,6 +107,9 @@ pub struct BinhostStatus {
     pub keyring: Option<KeyringStatus>,
     /// Entries of its index that are not shown, or not as they are.
     pub entries: EntriesStatus,
+    /// Why nothing of it can be used, where that is for one reason.
+    #[serde(default)]
+    pub unusable: Option<String>,
 }
 
 /// Entries of an index that are not shown, or not as they are, by number.
@@ -510,6 +513,9 @@ impl BinhostStatus {
                 problems.iter().try_for_each(|problem| writeln!(f, "  keyring   {problem}"))?;
             }
         }
+        if let Some(reason) = &self.unusable {
+            writeln!(f, "  warning   nothing of it can be used: {reason}")?;
+        }
         if entries.dropped > 0 {
             writeln!(f, "  left out  {} unfit entries: {}", entries.dropped, entries.dropped_reasons)?;
         }
@@ -628,6 +634,7 @@ mod tests {
                         disputed: 7,
                         ..EntriesStatus::default()
                     },
+                    unusable: None,
                 },
                 BinhostStatus {
                     name: "own".to_owned(),
@@ -639,6 +646,7 @@ mod tests {
                     away: false,
                     keyring: None,
                     entries: EntriesStatus { moved: 3, ..EntriesStatus::default() },
+                    unusable: Some("for another machine".to_owned()),
                 },
             ],
             generation: GenerationStatus {
@@ -704,6 +712,7 @@ binhost     gentoo: 15000 packages, up to date 16 min ago; away
 binhost     own: no index yet
   url       file:///srv
   signed    not checked (digests only)
+  warning   nothing of it can be used: for another machine
   changed   3 shown below its name
 problem     the changed configuration cannot be used, the last good one stays: no such key
 warning     make.conf:3: FEATURES has getbinpkg

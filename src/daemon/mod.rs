@@ -31,6 +31,7 @@ mod sources;
 mod state;
 mod supervise;
 mod systemd;
+mod unusable;
 mod visible;
 mod votes;
 mod watchdog;

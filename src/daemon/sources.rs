@@ -12,8 +12,8 @@ use super::generation::{Generations, Ingredient};
 use super::rollback::{self, Rollback};
 use super::source::{Face, News, Source};
 use super::state::{RollbackReport, SourceReport};
-use super::{START_BUDGET, policies, shown};
-use crate::config::{Binhost, MountConfig};
+use super::{START_BUDGET, policies, shown, unusable};
+use crate::config::{AcceptedChosts, Binhost, MountConfig};
 use crate::control::RollbackTo;
 use crate::fetch::{Fetcher, Origin};
 use crate::index::{OriginId, Record};
@@ -42,6 +42,10 @@ pub(super) struct Sources {
     tallies: HashMap<OriginId, Tally>,
     /// What was said of the libc guard.
     guarded: Option<String>,
+    /// Which machines' packages emerge takes.
+    accepted_chosts: AcceptedChosts,
+    /// Why nothing of a binhost can be used.
+    unusable: HashMap<OriginId, String>,
     /// What is known is not what is shown: showing it failed.
     pub(super) behind: bool,
 }
@@ -69,6 +73,8 @@ impl Sources {
             next: 0,
             tallies,
             guarded,
+            accepted_chosts: config.accepted_chosts.clone(),
+            unusable: HashMap::new(),
             behind: false,
         };
         sources.take_over(config, policies)?;
@@ -113,6 +119,7 @@ impl Sources {
         self.all.retain(|source| place(source).is_some());
         self.all.sort_by_key(place);
         self.turn_faces();
+        self.accepted_chosts = config.accepted_chosts.clone();
         self.rules = Rules { selection: config.selection.clone(), libc_guard: config.libc_guard };
         Ok(ids)
     }
@@ -268,8 +275,33 @@ impl Sources {
             rollback.number = tree.generation();
         }
         self.tallies = tallies.into_iter().collect();
+        self.find_unusable().await?;
         self.log_guarded(&tree);
         Ok(tree)
+    }
+
+    /// Finds the binhosts of which nothing can be used, and says so once for as long as it is for the same reason.
+    async fn find_unusable(&mut self) -> anyhow::Result<()> {
+        let facts = |source: &Source| Some((source.id, source.part()?.index, source.disputed()));
+        let all: Vec<_> = self.all.iter().filter_map(facts).collect();
+        let (tallies, accepted) = (self.tallies.clone(), self.accepted_chosts.clone());
+        let found = blocking(move || {
+            let mut found = HashMap::new();
+            for (id, index, disputed) in all {
+                let tally = tallies.get(&id).copied().unwrap_or_default();
+                found.extend(unusable::reason(&index, tally, disputed, &accepted)?.map(|reason| (id, reason)));
+            }
+            Ok(found)
+        })
+        .await?;
+        for source in &self.all {
+            let reason = found.get(&source.id).filter(|reason| self.unusable.get(&source.id) != Some(*reason));
+            if let Some(reason) = reason {
+                tracing::warn!("nothing of the binhost {} can be used: {reason}", source.config.name);
+            }
+        }
+        self.unusable = found;
+        Ok(())
     }
 
     /// Says what the libc guard did, once for as long as it does the same.
@@ -323,7 +355,8 @@ impl Sources {
     /// What there is to say of each binhost.
     pub(super) fn reports(&self) -> Vec<SourceReport> {
         let tally = |source: &Source| self.tallies.get(&source.id).copied().unwrap_or_default();
-        self.all.iter().map(|source| SourceReport::new(source, tally(source))).collect()
+        let unusable = |source: &Source| self.unusable.get(&source.id).cloned();
+        self.all.iter().map(|source| SourceReport::new(source, tally(source), unusable(source))).collect()
     }
 
     pub(super) fn find(&mut self, id: OriginId) -> Option<&mut Source> {

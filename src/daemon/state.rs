@@ -45,11 +45,12 @@ pub(super) struct SourceReport {
     away: bool,
     packages: u64,
     entries: EntriesStatus,
+    unusable: Option<String>,
     refused: Vec<FailureStatus>,
 }
 
 impl SourceReport {
-    pub(super) fn new(source: &Source, tally: Tally) -> Self {
+    pub(super) fn new(source: &Source, tally: Tally, unusable: Option<String>) -> Self {
         let Tally { shown, moved, guarded, unsignable, unselected, held, superseded, homeless, .. } = tally;
         let index = source.shown().map(|shown| shown.index);
         let dropped = index.as_ref().map(|index| index.dropped());
@@ -75,12 +76,13 @@ impl SourceReport {
             away: source.is_away(),
             packages: shown.into(),
             entries,
+            unusable,
             refused,
         }
     }
 
     fn status(&self) -> BinhostStatus {
-        let Self { name, origin, index_timestamp, refresh, away, packages, entries, .. } = self;
+        let Self { name, origin, index_timestamp, refresh, away, packages, entries, unusable, .. } = self;
         BinhostStatus {
             name: name.clone(),
             urls: origin.upstream.binhost().urls.iter().map(ToString::to_string).collect(),
@@ -91,6 +93,7 @@ impl SourceReport {
             away: *away,
             keyring: origin.policy.keyring.as_ref().map(|keyring| keyring_status(keyring.report())),
             entries: entries.clone(),
+            unusable: unusable.clone(),
         }
     }
 }

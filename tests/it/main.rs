@@ -61,3 +61,4 @@ mod systemd;
 mod tls;
 mod trust;
 mod union;
+mod unusable;

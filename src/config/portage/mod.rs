@@ -120,6 +120,10 @@ pub struct Portage {
     pub compression: Said<String>,
     /// Where FEATURES has `binpkg-request-signature`: emerge then takes no package without a signature, of whatever binhost.
     pub request_signature: Option<Origin>,
+    /// CHOST of make.conf; usually a profile sets it, which is not read.
+    pub chost: Option<String>,
+    /// ACCEPT_CHOSTS of make.conf.
+    pub accept_chosts: Option<String>,
     /// Where emerge is told to fetch packages of these binhosts itself.
     pub getbinpkg: Option<GetBinpkg>,
     /// What an administrator should know, one thing each.
@@ -165,7 +169,9 @@ fn read_all(places: &Places, files: &mut Files) -> Result<Portage, PortageError>
     };
     let request_signature = feature(&variables, "binpkg-request-signature");
     let getbinpkg = getbinpkg::find(&variables).filter(|_| !binrepos.is_empty());
-    Ok(Portage { binrepos, pkgdir, gnupg, compression, request_signature, getbinpkg, warnings })
+    let text = |name: &str| variables.get(name).map(|value| value.text.clone());
+    let (chost, accept_chosts) = (text("CHOST"), text("ACCEPT_CHOSTS"));
+    Ok(Portage { binrepos, pkgdir, gnupg, compression, request_signature, chost, accept_chosts, getbinpkg, warnings })
 }
 
 /// Where FEATURES switches this on. It is a list in which later words count, and `-*` takes back all before it.

@@ -1,0 +1,124 @@
+//! A binhost of which nothing can be used, all for one reason: worth a warning, where `0 packages` would say nothing.
+
+use std::io;
+
+use crate::config::AcceptedChosts;
+use crate::index::Index;
+use crate::policy::Tally;
+
+/// Why nothing of an index can be used. `None`: something can, there is nothing in it, or there is more than one reason.
+/// `disputed`: entries on which too few mirrors agree.
+pub(super) fn reason(
+    index: &Index,
+    tally: Tally,
+    disputed: usize,
+    accepted: &AcceptedChosts,
+) -> io::Result<Option<String>> {
+    let entries = index.records().len();
+    if tally.shown > 0 {
+        return of_chost(index, accepted);
+    }
+    let is_all = |count: usize| entries > 0 && count == entries;
+    let dropped = index.dropped();
+    let announced =
+        index.header().get("PACKAGES").and_then(|count| count.trim().parse::<u64>().ok()).unwrap_or_default();
+    Ok(if entries == 0 && dropped.total() == 0 && announced > 0 {
+        Some(format!(
+            "its index announces {announced} packages, and has none that Portage could read; are its line ends CR LF?"
+        ))
+    } else if entries == 0 && dropped.total() > 0 {
+        Some(format!("none of its {} entries is fit for Portage: {dropped}", dropped.total()))
+    } else if is_all(tally.unsignable as usize) {
+        Some(format!(
+            "all {entries} packages are XPAK, which cannot be signed, and signatures are asked for; with verify-signature = false \
+             they are shown, checked by size and digests only"
+        ))
+    } else if is_all(tally.unselected as usize) {
+        Some(format!("include and exclude select none of its {entries} packages"))
+    } else if is_all(tally.hidden as usize) && is_all(disputed) {
+        Some(format!("too few of its URLs have the same digests (quorum) for any of its {entries} packages"))
+    } else {
+        None
+    })
+}
+
+/// Entries inherit CHOST from the header.
+fn of_chost(index: &Index, accepted: &AcceptedChosts) -> io::Result<Option<String>> {
+    let chost = index.header().get("CHOST").unwrap_or_default();
+    if accepted.take(chost) {
+        return Ok(None);
+    }
+    for record in index.records() {
+        if index.stanza(record)?.get("CHOST").is_some_and(|chost| accepted.take(chost)) {
+            return Ok(None);
+        }
+    }
+    let count = index.records().len();
+    Ok(Some(format!("all {count} packages are for {chost}, and this machine is another: emerge passes over them")))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    fn index(header: &str, entries: &[&str]) -> Index {
+        let mut text = format!("VERSION: 0\n{header}\n\n");
+        for (at, more) in entries.iter().enumerate() {
+            text += &format!("CPV: a/p{at}-1\nPATH: {at}.xpak\nSIZE: 5\nMD5: {at:032x}\n{more}\n");
+        }
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        Index::parse(file).unwrap()
+    }
+
+    #[test]
+    fn one_reason_for_all_is_told() {
+        let two = index("ARCH: amd64", &["", ""]);
+        let told =
+            |index: &Index, tally: Tally, disputed| reason(index, tally, disputed, &AcceptedChosts::Any).unwrap();
+        let none = Tally::default();
+        for (tally, disputed, says) in [
+            (Tally { unsignable: 2, ..none }, 0, "all 2 packages are XPAK"),
+            (Tally { unselected: 2, ..none }, 0, "include and exclude select none of its 2"),
+            (Tally { hidden: 2, ..none }, 2, "quorum"),
+        ] {
+            let told = told(&two, tally, disputed);
+            assert!(told.as_ref().is_some_and(|told| told.contains(says)), "{told:?}");
+        }
+        for (tally, disputed) in [
+            (Tally { unsignable: 1, unselected: 1, ..none }, 0),
+            (Tally { unsignable: 1, shown: 1, ..none }, 0),
+            (Tally { hidden: 2, ..none }, 1),
+            (Tally { superseded: 2, ..none }, 0),
+            (Tally { held: 2, ..none }, 0),
+        ] {
+            assert_eq!(told(&two, tally, disputed), None, "{tally:?}");
+        }
+        let unfit = told(&index("ARCH: amd64", &["DESC: a\rb\n", "DESC: c\rd\n"]), none, 0).unwrap();
+        assert!(
+            unfit.starts_with("none of its 2 entries is fit for Portage: 2 with NUL or carriage return"),
+            "{unfit}"
+        );
+        assert_eq!(told(&index("ARCH: amd64", &[]), none, 0), None);
+        assert_eq!(told(&index("PACKAGES: 0", &[]), none, 0), None);
+        let dos = told(&index("PACKAGES: 2\r", &[]), none, 0).unwrap();
+        assert!(dos.contains("announces 2 packages"), "{dos}");
+    }
+
+    #[test]
+    fn packages_for_another_machine() {
+        let accepted = AcceptedChosts::One("x86_64-pc-linux-gnu".to_owned());
+        let told = |header: &str, entries: &[&str]| {
+            let tally = Tally { shown: entries.len() as u32, ..Tally::default() };
+            reason(&index(header, entries), tally, 0, &accepted).unwrap()
+        };
+        let foreign = "CHOST: aarch64-unknown-linux-gnu";
+        let why = told(foreign, &["", "CHOST: riscv64-unknown-linux-gnu\n"]).unwrap();
+        assert!(why.starts_with("all 2 packages are for aarch64-unknown-linux-gnu"), "{why}");
+        assert_eq!(told(foreign, &["", "CHOST: x86_64-pc-linux-gnu\n"]), None);
+        assert_eq!(told("CHOST: x86_64-pc-linux-gnu", &[""]), None);
+        assert_eq!(told("ARCH: amd64", &[""]), None);
+    }
+}

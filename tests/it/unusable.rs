@@ -1,0 +1,84 @@
+//! A binhost of which nothing can be used: a warning says why, and goes when that is over.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::harness::portage::binhost;
+use crate::harness::{Mounted, Options, Origin, Package, binary, can_mount, eventually, index_of, signed};
+
+const TIME: u64 = 1_760_000_000;
+
+fn unusable(mounted: &Mounted) -> Option<String> {
+    mounted.status()["binhosts"][0]["unusable"].as_str().map(str::to_owned)
+}
+
+fn refresh(mounted: &Mounted) {
+    let output = Command::new(binary()).args(["refresh", "--control"]).arg(mounted.control()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// It is in `status`, for programs and for people, on the page, and once in the log.
+fn is_said(mounted: &Mounted, why: &str) {
+    let said = unusable(mounted).unwrap();
+    assert!(said.contains(why), "{said}");
+    let output = Command::new(binary()).args(["status", "--control"]).arg(mounted.control()).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains(&format!("  warning   nothing of it can be used: {said}")), "{text}");
+    assert!(mounted.ask("GET", "/").body.contains("nothing of it can be used"));
+    assert_eq!(mounted.log().matches(&format!("can be used: {said}")).count(), 1, "{}", mounted.log());
+}
+
+#[test]
+fn line_ends_of_another_system_and_packages_for_another_machine() {
+    if !can_mount() {
+        return;
+    }
+    let package = Package::new("a-1", 9_000);
+    let origin = Origin::with(std::slice::from_ref(&package));
+    let mounted = Options::new(origin.url()).mount();
+    assert_eq!(unusable(&mounted), None);
+    let index = |time, from: &str, to: &str| index_of(time, std::slice::from_ref(&package)).replace(from, to);
+    origin.put_index(index(TIME + 1, "\n", "\r\n").as_bytes());
+    refresh(&mounted);
+    is_said(&mounted, "CR LF");
+    // One entry alone is like that.
+    origin.put_index(index(TIME + 2, "REPO: test\n", "REPO: test\r\n").as_bytes());
+    refresh(&mounted);
+    is_said(&mounted, "none of its 1 entries is fit for Portage: 1 with NUL or carriage return");
+    origin.put_index(index(TIME + 3, "ARCH: amd64\n", "ARCH: vax\nCHOST: vax-dec-netbsd\n").as_bytes());
+    refresh(&mounted);
+    is_said(&mounted, "all 1 packages are for vax-dec-netbsd");
+    assert!(mounted.listing().contains(&package.path));
+    refresh(&mounted);
+    is_said(&mounted, "vax");
+    origin.put_index(index(TIME + 4, "", "").as_bytes());
+    refresh(&mounted);
+    assert_eq!(unusable(&mounted), None);
+}
+
+#[test]
+fn packages_that_cannot_be_signed() {
+    let (Some(xpak), Some((key, ..))) = (binhost("xpak-flat"), signed::binhost("gpkg-signed")) else { return };
+    let url = format!("file://{}", xpak.display());
+    let mounted = Options::new(url).with(["--keyring", key.to_str().unwrap()]).mount();
+    is_said(&mounted, "all 7 packages are XPAK");
+    assert_eq!(mounted.listing(), [""; 0]);
+}
+
+#[test]
+fn a_selection_of_nothing() {
+    if !can_mount() {
+        return;
+    }
+    let origin = Origin::with(&[Package::new("a-1", 9_000)]);
+    let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
+    let write = |path: &Path, include: &str| {
+        let text = format!("include = [\"{include}\"]\n[binhost.x]\nurl = \"{}\"\n", origin.url());
+        std::fs::write(path, text).unwrap();
+    };
+    write(file.path(), "app-misk/*");
+    let mounted = Options::configured(file.path()).mount();
+    is_said(&mounted, "include and exclude select none of its 1 packages");
+    write(file.path(), "app-misc/*");
+    eventually(20, "it is corrected", || unusable(&mounted).is_none());
+}
