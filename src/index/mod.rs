@@ -11,12 +11,15 @@
 //!   is not a usable index is refused whole ([`IndexError`]); the caller keeps the last good one.
 //! * The index that Portage itself keeps in PKGDIR is a [`Listing`]: its text is carried on as it is.
 //! * An [`Atom`] selects entries as Portage's package atoms do.
+//! * An entry is held against the package that it names: [`AuxValues::compare`].
 //!
 //! Not its job: fetching the index, choosing between binhosts, inode numbers.
 
 mod agreement;
 mod atom;
+mod aux_values;
 mod cpv;
+mod dependencies;
 mod digest;
 mod line;
 mod listing;
@@ -26,6 +29,7 @@ mod render;
 mod stanza;
 mod version;
 mod view;
+mod words;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -34,7 +38,9 @@ use std::os::unix::fs::FileExt;
 
 pub use agreement::EntryDigest;
 pub use atom::{Atom, AtomError};
+pub use aux_values::{AuxDigests, AuxKey, AuxKeys, AuxValues, Comparison, EntryValues, IndexMismatch};
 pub use cpv::{Cpv, CpvError};
+pub use dependencies::{Dependencies, DependenciesError, EMPTY_ANY_OF, MAX_DEPTH, MAX_WORDS, TokenKind, UseFlags};
 pub use digest::{Digest, DigestError, Md5Digest, Sha1Digest, Sha256Digest};
 pub use listing::{Listed, Listing};
 pub use parse::{DropReason, Dropped, MAX_ENTRIES};
@@ -140,7 +146,7 @@ impl Header {
     /// REPO: the ebuild repository that entries belong to unless they say otherwise.
     #[must_use]
     pub fn repository(&self) -> Option<&str> {
-        self.get("REPO").or_else(|| self.get("repository"))
+        self.get("REPO")
     }
 }
 
@@ -152,6 +158,7 @@ pub struct Index {
     paths: String,
     text: Option<File>,
     dropped: Dropped,
+    carried: AuxKeys,
 }
 
 impl Index {
@@ -167,7 +174,7 @@ impl Index {
     #[must_use]
     pub fn empty() -> Self {
         let (header, records, paths) = Default::default();
-        Self { header, records, paths, text: None, dropped: Dropped::default() }
+        Self { header, records, paths, text: None, dropped: Dropped::default(), carried: AuxKeys::default() }
     }
 
     /// Whether there is an entry with this identity. Looks at all of them.
@@ -192,6 +199,11 @@ impl Index {
     #[must_use]
     pub fn dropped(&self) -> &Dropped {
         &self.dropped
+    }
+
+    /// The keys that the header or any entry has a value of: those that the index's writer knew, for all that one can tell.
+    fn carried(&self) -> AuxKeys {
+        self.carried
     }
 
     /// PATH of a record of this index.

@@ -7,7 +7,7 @@ use std::io::{BufReader, Seek as _};
 
 use super::line::{RawStanza, StanzaReader, pairs};
 use super::stanza::{Fields, decoded};
-use super::{Entry, Header, Index, IndexError, Record, by_parts};
+use super::{AuxKeys, Entry, Header, Index, IndexError, Record, by_parts};
 
 /// Most entries of one index. The official binhosts have 16,000 (2026).
 pub const MAX_ENTRIES: usize = 500_000;
@@ -126,8 +126,9 @@ pub(super) fn parse(mut text: File) -> Result<Index, IndexError> {
             break;
         }
     }
+    let carried = draft.carried.union(header.carried());
     let (records, paths, dropped) = draft.finish();
-    Ok(Index { header, records, paths, text: Some(text), dropped })
+    Ok(Index { header, records, paths, text: Some(text), dropped, carried })
 }
 
 fn read_header(reader: &mut StanzaReader<BufReader<&File>>) -> Result<Header, IndexError> {
@@ -149,7 +150,9 @@ fn read_header(reader: &mut StanzaReader<BufReader<&File>>) -> Result<Header, In
 impl Header {
     pub(super) fn of(text: &[u8]) -> Self {
         let readable = |bytes: &[u8]| String::from_utf8_lossy(bytes).replace(char::is_control, " ");
-        Self(pairs(text).map(|(key, value)| (readable(key), readable(value))).collect())
+        // One key with two names: of both, too, the last one counts.
+        let name = |key: &[u8]| if key == b"repository" { "REPO".to_owned() } else { readable(key) };
+        Self(pairs(text).map(|(key, value)| (name(key), readable(value))).collect())
     }
 }
 
@@ -169,6 +172,7 @@ struct Draft {
     paths: String,
     instances: HashMap<[u8; 16], u32>,
     dropped: Dropped,
+    carried: AuxKeys,
 }
 
 impl Draft {
@@ -183,6 +187,7 @@ impl Draft {
             self.dropped.stopped_at = Some(stanza.offset);
             return Ok(Next::Stop);
         }
+        self.carried = self.carried.union(fields.carried());
         match fields.entry() {
             Ok(entry) => self.push(&entry, (stanza.offset, stanza.text.len() as u32))?,
             Err(reason) => self.dropped.add(reason, fields.name()),

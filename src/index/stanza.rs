@@ -7,43 +7,24 @@ use sha2::{Digest as _, Sha256};
 
 use super::line::pairs;
 use super::parse::DropReason;
-use super::{Cpv, Entry, EntryId, Listed, PkgPath, changed_on_disk};
+use super::{AuxKey, AuxKeys, Cpv, Entry, EntryId, Listed, PkgPath, changed_on_disk};
 
 /// Keys that this module gives a meaning to. Rendering writes them anew; both names of MTIME count.
 pub(super) const OWN_KEYS: [&[u8]; 9] =
     [b"CPV", b"PATH", b"SIZE", b"MTIME", b"_mtime_", b"MD5", b"SHA1", b"BUILD_ID", b"BUILD_TIME"];
 
-/// Other keys that Portage takes from an entry (`_pkgindex_allowed_pkg_keys`): a stanza with none of them and none of
-/// [`OWN_KEYS`] is where Portage stops reading.
-const OTHER_KEYS: [&[u8]; 28] = [
-    b"BDEPEND",
-    b"CHOST",
-    b"DEFINED_PHASES",
-    b"DEPEND",
+/// Other keys that Portage takes from an entry (`_pkgindex_allowed_pkg_keys`): a stanza with none of them, none of
+/// [`OWN_KEYS`] and no [`AuxKey`] is where Portage stops reading.
+const OTHER_KEYS: [&[u8]; 9] = [
     b"DESC",
     b"DESCRIPTION",
-    b"EAPI",
     b"FEATURES",
     b"HOMEPAGE",
-    b"IDEPEND",
-    b"IUSE",
-    b"KEYWORDS",
-    b"LICENSE",
-    b"PDEPEND",
     b"PKGINDEX_URI",
-    b"PROPERTIES",
-    b"PROVIDES",
-    b"RDEPEND",
-    b"REPO",
     b"REQUIRED_USE",
-    b"REQUIRES",
-    b"RESTRICT",
-    b"SLOT",
-    b"USE",
     b"USER_PATCHES",
     b"BASE_URI",
     b"RESUMECOMMAND",
-    b"repository",
 ];
 
 /// Text as Portage decodes it: what is not UTF-8 is replaced by U+FFFD.
@@ -65,6 +46,7 @@ pub(super) struct Fields<'a> {
     sha1: Option<&'a str>,
     build_id: Option<&'a str>,
     build_time: Option<&'a str>,
+    carried: AuxKeys,
     not_text: bool,
     known: bool,
 }
@@ -78,6 +60,8 @@ impl<'a> Fields<'a> {
         let mut fields = Self { not_text, ..Self::default() };
         for (key, value) in pairs(text) {
             let value = std::str::from_utf8(value).ok();
+            let aux_key = AuxKey::of_entry(key);
+            aux_key.into_iter().for_each(|key| fields.carried.insert(key));
             match key {
                 b"CPV" => fields.cpv = value,
                 b"PATH" => fields.path = value,
@@ -88,7 +72,7 @@ impl<'a> Fields<'a> {
                 b"BUILD_ID" => fields.build_id = value,
                 b"BUILD_TIME" => fields.build_time = value,
                 other => {
-                    fields.known = fields.known || OTHER_KEYS.contains(&other);
+                    fields.known = fields.known || aux_key.is_some() || OTHER_KEYS.contains(&other);
                     continue;
                 }
             }
@@ -100,6 +84,11 @@ impl<'a> Fields<'a> {
     /// Whether Portage would take this stanza for an entry at all.
     pub(super) fn is_entry(&self) -> bool {
         self.known
+    }
+
+    /// The keys that have a value.
+    pub(super) fn carried(&self) -> AuxKeys {
+        self.carried
     }
 
     /// For messages: the CPV as it stands, shortened.

@@ -1,0 +1,270 @@
+//! The keys of an entry that Portage's resolver uses.
+
+use std::fmt;
+
+use super::super::dependencies::TokenKind;
+
+/// A key of an entry whose value Portage takes from the package's own metadata: those of `_pkgindex_aux_keys` but DESCRIPTION,
+/// SIZE and the URIs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum AuxKey {
+    /// BDEPEND.
+    Bdepend,
+    /// BUILD_ID.
+    BuildId,
+    /// BUILD_TIME.
+    BuildTime,
+    /// CHOST.
+    Chost,
+    /// DEFINED_PHASES.
+    DefinedPhases,
+    /// DEPEND.
+    Depend,
+    /// EAPI.
+    Eapi,
+    /// IDEPEND.
+    Idepend,
+    /// IUSE.
+    Iuse,
+    /// KEYWORDS.
+    Keywords,
+    /// LICENSE.
+    License,
+    /// PDEPEND.
+    Pdepend,
+    /// PROPERTIES.
+    Properties,
+    /// PROVIDES.
+    Provides,
+    /// RDEPEND.
+    Rdepend,
+    /// `repository`; REPO in an index.
+    Repository,
+    /// REQUIRES.
+    Requires,
+    /// RESTRICT.
+    Restrict,
+    /// SLOT.
+    Slot,
+    /// USE.
+    Use,
+}
+
+/// How many keys there are.
+const COUNT: usize = 20;
+
+impl AuxKey {
+    /// All of them, in the order of their names.
+    pub const ALL: [Self; COUNT] = [
+        Self::Bdepend,
+        Self::BuildId,
+        Self::BuildTime,
+        Self::Chost,
+        Self::DefinedPhases,
+        Self::Depend,
+        Self::Eapi,
+        Self::Idepend,
+        Self::Iuse,
+        Self::Keywords,
+        Self::License,
+        Self::Pdepend,
+        Self::Properties,
+        Self::Provides,
+        Self::Rdepend,
+        Self::Repository,
+        Self::Requires,
+        Self::Restrict,
+        Self::Slot,
+        Self::Use,
+    ];
+
+    /// Its name in the metadata of a package.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Bdepend => "BDEPEND",
+            Self::BuildId => "BUILD_ID",
+            Self::BuildTime => "BUILD_TIME",
+            Self::Chost => "CHOST",
+            Self::DefinedPhases => "DEFINED_PHASES",
+            Self::Depend => "DEPEND",
+            Self::Eapi => "EAPI",
+            Self::Idepend => "IDEPEND",
+            Self::Iuse => "IUSE",
+            Self::Keywords => "KEYWORDS",
+            Self::License => "LICENSE",
+            Self::Pdepend => "PDEPEND",
+            Self::Properties => "PROPERTIES",
+            Self::Provides => "PROVIDES",
+            Self::Rdepend => "RDEPEND",
+            Self::Repository => "repository",
+            Self::Requires => "REQUIRES",
+            Self::Restrict => "RESTRICT",
+            Self::Slot => "SLOT",
+            Self::Use => "USE",
+        }
+    }
+
+    /// The key of this name in an index, where `repository` has a second one.
+    #[must_use]
+    pub fn of_entry(name: &[u8]) -> Option<Self> {
+        Some(match name {
+            b"BDEPEND" => Self::Bdepend,
+            b"BUILD_ID" => Self::BuildId,
+            b"BUILD_TIME" => Self::BuildTime,
+            b"CHOST" => Self::Chost,
+            b"DEFINED_PHASES" => Self::DefinedPhases,
+            b"DEPEND" => Self::Depend,
+            b"EAPI" => Self::Eapi,
+            b"IDEPEND" => Self::Idepend,
+            b"IUSE" => Self::Iuse,
+            b"KEYWORDS" => Self::Keywords,
+            b"LICENSE" => Self::License,
+            b"PDEPEND" => Self::Pdepend,
+            b"PROPERTIES" => Self::Properties,
+            b"PROVIDES" => Self::Provides,
+            b"RDEPEND" => Self::Rdepend,
+            b"REPO" | b"repository" => Self::Repository,
+            b"REQUIRES" => Self::Requires,
+            b"RESTRICT" => Self::Restrict,
+            b"SLOT" => Self::Slot,
+            b"USE" => Self::Use,
+            _ => return None,
+        })
+    }
+
+    /// Whether the metadata value of this name is looked at.
+    #[must_use]
+    pub fn is_metadata(name: &str) -> bool {
+        Self::of_entry(name.as_bytes()).is_some_and(|key| key.name() == name)
+    }
+
+    /// What Portage takes where neither entry nor header has a value.
+    #[must_use]
+    pub const fn default(self) -> &'static str {
+        match self {
+            Self::Eapi | Self::Slot => "0",
+            _ => "",
+        }
+    }
+
+    /// Whether entries without it have the header's value.
+    #[must_use]
+    pub const fn is_inherited(self) -> bool {
+        matches!(self, Self::Chost | Self::Repository)
+    }
+
+    /// What the words are, if the value may have USE conditionals (`_pkgindex_use_evaluated_keys`).
+    pub(super) const fn reduced(self) -> Option<TokenKind> {
+        match self {
+            Self::Bdepend | Self::Depend | Self::Idepend | Self::Pdepend | Self::Rdepend => Some(TokenKind::Atom),
+            Self::License | Self::Properties | Self::Restrict => Some(TokenKind::Plain),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for AuxKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// A set of keys.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct AuxKeys(u32);
+
+impl AuxKeys {
+    /// All of them.
+    pub const ALL: Self = Self((1 << COUNT) - 1);
+
+    /// Whether `key` is one of them.
+    #[must_use]
+    pub const fn contains(self, key: AuxKey) -> bool {
+        self.0 & (1 << key as u32) != 0
+    }
+
+    /// Puts `key` in.
+    pub const fn insert(&mut self, key: AuxKey) {
+        self.0 |= 1 << key as u32;
+    }
+
+    /// Those that are in either.
+    #[must_use]
+    pub const fn union(self, others: Self) -> Self {
+        Self(self.0 | others.0)
+    }
+
+    /// Those that are not in `others`.
+    #[must_use]
+    pub const fn difference(self, others: Self) -> Self {
+        Self(self.0 & !others.0)
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// One after the other, in the order of their names.
+    pub fn iter(self) -> impl Iterator<Item = AuxKey> {
+        AuxKey::ALL.into_iter().filter(move |key| self.contains(*key))
+    }
+
+    pub(super) const fn bits(self) -> u32 {
+        self.0
+    }
+
+    /// The set with these bits, if there are keys for all of them.
+    pub(super) fn from_bits(bits: u32) -> Option<Self> {
+        Some(Self(bits)).filter(|keys| keys.difference(Self::ALL).is_empty())
+    }
+}
+
+/// Something of each key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct PerKey<T>([T; COUNT]);
+
+impl<T> PerKey<T> {
+    pub(super) fn of(make: impl FnMut(AuxKey) -> T) -> Self {
+        Self(AuxKey::ALL.map(make))
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "there is one element for each key")]
+    pub(super) fn get(&self, key: AuxKey) -> &T {
+        &self.0[key as usize]
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "there is one element for each key")]
+    pub(super) fn get_mut(&mut self, key: AuxKey) -> &mut T {
+        &mut self.0[key as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_found_by_name_and_number() {
+        for (at, key) in AuxKey::ALL.into_iter().enumerate() {
+            assert_eq!(key as usize, at);
+            assert_eq!(AuxKey::of_entry(key.name().as_bytes()), Some(key));
+            assert!(AuxKey::is_metadata(key.name()));
+        }
+        assert_eq!(AuxKey::of_entry(b"REPO"), Some(AuxKey::Repository));
+        assert!(!AuxKey::is_metadata("REPO") && !AuxKey::is_metadata("DESCRIPTION"));
+    }
+
+    #[test]
+    fn sets_hold_what_is_put_in() {
+        let mut set = AuxKeys::default();
+        set.insert(AuxKey::Bdepend);
+        set.insert(AuxKey::Use);
+        assert_eq!(set.iter().collect::<Vec<_>>(), [AuxKey::Bdepend, AuxKey::Use]);
+        assert_eq!(AuxKeys::from_bits(set.bits()), Some(set));
+        assert_eq!(AuxKeys::ALL.difference(set).iter().count(), COUNT - 2);
+        assert!(AuxKeys::from_bits(1 << COUNT).is_none());
+    }
+}

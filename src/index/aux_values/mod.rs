@@ -1,0 +1,75 @@
+//! An entry held against the package that it names: what an index says of a package need not be true, but the package itself
+//! is signed.
+//!
+//! Portage makes an entry from the metadata inside the package by a fixed rule, and its resolver looks at nothing but the
+//! entry. [`AuxValues::of_package`] applies the same rule, [`EntryValues`] is the entry as Portage reads it, with the header's
+//! values and its own defaults, and [`AuxValues::compare`] has one of three results:
+//!
+//! * Equal: what Portage 3.0.83 writes of that package.
+//! * Another form of the same, which some writer of an index is known to write. Portage's resolver makes the same of it:
+//!   * brackets and USE conditionals that other versions of Portage leave in a dependency string;
+//!   * other white space between words;
+//!   * CHOST or `repository` where the package has none: no version writes an empty value, and reading it again gives the
+//!     header's.
+//! * An index mismatch.
+//!
+//! A key that neither the header nor any entry has is not compared for an XPAK: its writer may be older than the key. No
+//! writer of GPKG entries is (Portage 3.0.31 is the first, and knows all keys), so there an absent value is compared as well.
+//!
+//! [`AuxDigests`] is what the cache keeps of a package for later indexes.
+//!
+//! Source: portage 3.0.83, `dbapi/bintree.py` (`_read_metadata`, `_eval_use_flags`, `inject`) and `getbinpkg.py`.
+
+mod compare;
+mod digests;
+mod key;
+
+use std::borrow::Cow;
+
+pub use compare::{Comparison, EntryValues, IndexMismatch};
+pub use digests::AuxDigests;
+pub use key::{AuxKey, AuxKeys};
+
+use super::dependencies::{Dependencies, UseFlags};
+use super::words::joined;
+use key::PerKey;
+
+/// What Portage writes into the entry of a package.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuxValues(PerKey<Box<str>>);
+
+impl AuxValues {
+    /// Makes them from the package's metadata: `value` has the bytes of each, where there is one.
+    ///
+    /// A dependency string that Portage cannot reduce stays as it is: Portage itself takes no such package into an index.
+    pub fn of_package<'a>(value: impl Fn(AuxKey) -> Option<&'a [u8]>) -> Self {
+        let text = |key| value(key).map(|value| joined(&String::from_utf8_lossy(value)));
+        let flags = text(AuxKey::Use).unwrap_or_default();
+        let enabled = UseFlags::of(&flags);
+        Self(PerKey::of(|key| {
+            let text = text(key).unwrap_or_default();
+            let reduced = key.reduced().and_then(|kind| Dependencies::reduce(&text, kind, &enabled).ok());
+            let text = reduced.map(Dependencies::as_portage).unwrap_or(text);
+            if text.is_empty() { key.default().into() } else { text.into() }
+        }))
+    }
+
+    /// The value of `key`; Portage's default where the package has none.
+    #[must_use]
+    pub fn get(&self, key: AuxKey) -> &str {
+        self.0.get(key)
+    }
+
+    fn simplest(&self, key: AuxKey) -> Cow<'_, str> {
+        simplest(key, self.get(key), &UseFlags::of(self.get(AuxKey::Use)))
+    }
+}
+
+/// The form in which all that means the same is the same.
+fn simplest<'a>(key: AuxKey, value: &'a str, enabled: &UseFlags<'_>) -> Cow<'a, str> {
+    let reduced = key.reduced().and_then(|kind| Dependencies::reduce(value, kind, enabled).ok());
+    reduced.map_or_else(|| Cow::Owned(joined(value)), |reduced| Cow::Owned(reduced.simplest()))
+}
+
+#[cfg(test)]
+mod tests;

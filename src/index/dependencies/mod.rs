@@ -1,0 +1,224 @@
+//! A dependency string without its USE conditionals, as Portage writes it into an index.
+//!
+//! Source: portage 3.0.31 to 3.0.83, `use_reduce` and `paren_enclose` of `dep/__init__.py`, for any EAPI. Portage's two
+//! parsers (Python's, and since 3.0.83 one in C) give the same text.
+//!
+//! * `flag? ( … )` is replaced by what is in it, or by nothing; `[flag?,other=]` of an atom by what it means.
+//! * Brackets that mean nothing are left out, also `|| ( )` around one alternative and within another `|| ( )`.
+//! * `|| ( )` that loses all its alternatives becomes [`EMPTY_ANY_OF`], which no package satisfies.
+//!
+//! Versions of Portage differ only in brackets within an alternative: of `|| ( ( a || ( ( b c ) ) ) d )` those up to 3.0.77
+//! make `|| ( ( a b c ) d )`, later ones `|| ( ( a ( b c ) ) d )`. [`Dependencies::simplest`] has the same text for both.
+//!
+//! Not its job: whether an atom is valid. A text that Portage cannot reduce is in no index that it wrote.
+
+mod parse;
+mod use_dependency;
+
+use std::borrow::Cow;
+
+use super::words::words;
+
+/// Most brackets within brackets. Packages have less than ten.
+pub const MAX_DEPTH: usize = 100;
+/// Most words of a text. Packages have some hundreds.
+pub const MAX_WORDS: usize = 1 << 16;
+/// Portage's name for a choice without alternatives.
+pub const EMPTY_ANY_OF: &str = "__const__/empty-any-of";
+
+/// Why a text is no dependency string.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum DependenciesError {
+    /// A `)` too many.
+    #[error("`)` without `(`")]
+    Unopened,
+    /// A `)` too few.
+    #[error("`(` without `)`")]
+    Unclosed,
+    /// `( )`.
+    #[error("nothing between `(` and `)`")]
+    Empty,
+    /// Something else than `(` after `||` or a USE conditional.
+    #[error("`||` or a USE conditional without `(`")]
+    NoGroup,
+    /// What stands before `?` is no USE flag.
+    #[error("a USE conditional without a valid flag")]
+    Flag,
+    /// `->`, which belongs into SRC_URI.
+    #[error("`->`")]
+    Arrow,
+    /// More than [`MAX_DEPTH`].
+    #[error("more than {MAX_DEPTH} brackets within brackets")]
+    TooDeep,
+    /// More than [`MAX_WORDS`].
+    #[error("more than {MAX_WORDS} words")]
+    TooLong,
+}
+
+/// What the words of a text are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenKind {
+    /// Atoms, whose own USE conditionals are evaluated: DEPEND and the like.
+    Atom,
+    /// Anything else: LICENSE, PROPERTIES, RESTRICT.
+    Plain,
+}
+
+/// The USE flags that are enabled.
+#[derive(Debug, Default)]
+pub struct UseFlags<'a>(Vec<&'a str>);
+
+impl<'a> UseFlags<'a> {
+    /// The words of USE.
+    #[must_use]
+    pub fn of(text: &'a str) -> Self {
+        let mut flags: Vec<&str> = words(text).collect();
+        flags.sort_unstable();
+        Self(flags)
+    }
+
+    fn contains(&self, flag: &str) -> bool {
+        self.0.binary_search(&flag).is_ok()
+    }
+}
+
+/// A part of a dependency string.
+#[derive(Debug)]
+enum Item<'a> {
+    Word(Cow<'a, str>),
+    /// `( … )`.
+    All(Vec<Item<'a>>),
+    /// `|| ( … )`.
+    Any(Vec<Item<'a>>),
+}
+
+/// A dependency string without USE conditionals, its brackets as they stand.
+#[derive(Debug)]
+pub struct Dependencies<'a>(Vec<Item<'a>>);
+
+impl<'a> Dependencies<'a> {
+    /// What is left of `text` with these flags.
+    ///
+    /// # Errors
+    /// It is no dependency string, or larger than any package has.
+    pub fn reduce(text: &'a str, kind: TokenKind, enabled: &UseFlags<'_>) -> Result<Self, DependenciesError> {
+        parse::parse(text, kind, enabled).map(Self)
+    }
+
+    /// As Portage 3.0.83 writes it.
+    #[must_use]
+    pub fn as_portage(self) -> String {
+        self.enclosed(Brackets::Portage)
+    }
+
+    /// With the fewest brackets that mean the same: what several versions of Portage make of one text is the same here.
+    #[must_use]
+    pub fn simplest(self) -> String {
+        self.enclosed(Brackets::Fewest)
+    }
+
+    fn enclosed(self, brackets: Brackets) -> String {
+        let (mut items, mut text) = (Vec::with_capacity(self.0.len()), String::new());
+        brackets.conjunction(self.0, Place::Free, &mut items);
+        write(&items, &mut text);
+        text
+    }
+}
+
+/// Which brackets stay.
+#[derive(Clone, Copy, PartialEq)]
+enum Brackets {
+    Portage,
+    Fewest,
+}
+
+/// Where a conjunction stands.
+#[derive(Clone, Copy, PartialEq)]
+enum Place {
+    Free,
+    /// It is an alternative.
+    Alternative,
+}
+
+impl Brackets {
+    /// Appends `items`, all of which have to be there, to `out`.
+    fn conjunction<'a>(self, items: Vec<Item<'a>>, place: Place, out: &mut Vec<Item<'a>>) {
+        for item in items {
+            match item {
+                Item::Word(_) => out.push(item),
+                Item::All(inner) => self.conjunction(inner, place, out),
+                Item::Any(inner) => {
+                    let mut alternatives = Vec::with_capacity(inner.len());
+                    self.alternatives(inner, &mut alternatives);
+                    if alternatives.len() > 1 {
+                        out.push(Item::Any(alternatives));
+                        continue;
+                    }
+                    match alternatives.pop() {
+                        None => out.push(empty_any_of()),
+                        Some(Item::All(only)) if place == Place::Free || self == Self::Fewest => out.extend(only),
+                        Some(only) => out.push(only),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Appends `items`, one of which has to be there, to `out`.
+    fn alternatives<'a>(self, items: Vec<Item<'a>>, out: &mut Vec<Item<'a>>) {
+        for item in items {
+            match item {
+                Item::Word(_) => out.push(item),
+                Item::All(inner) => {
+                    let mut all = Vec::with_capacity(inner.len());
+                    self.conjunction(inner, Place::Alternative, &mut all);
+                    match (all.len(), all.pop()) {
+                        (_, None) => {}
+                        (1, Some(Item::Any(alternatives))) => out.extend(alternatives),
+                        (1, Some(only)) => out.push(only),
+                        (_, Some(last)) => {
+                            all.push(last);
+                            out.push(Item::All(all));
+                        }
+                    }
+                }
+                Item::Any(inner) => {
+                    let before = out.len();
+                    self.alternatives(inner, out);
+                    match self {
+                        _ if out.len() > before => {}
+                        Self::Portage => out.push(Item::All(vec![empty_any_of()])),
+                        Self::Fewest => out.push(empty_any_of()),
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn empty_any_of<'a>() -> Item<'a> {
+    Item::Word(Cow::Borrowed(EMPTY_ANY_OF))
+}
+
+/// Appends `items` to `text`, with brackets and one space between two words.
+fn write(items: &[Item<'_>], text: &mut String) {
+    for (at, item) in items.iter().enumerate() {
+        if at > 0 {
+            text.push(' ');
+        }
+        let (open, inner) = match item {
+            Item::Word(word) => {
+                text.push_str(word);
+                continue;
+            }
+            Item::All(inner) => ("( ", inner),
+            Item::Any(inner) => ("|| ( ", inner),
+        };
+        text.push_str(open);
+        write(inner, text);
+        text.push_str(" )");
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,83 @@
+//! `[flag?,other(-)=]` of an atom: what it says of the dependency, given the flags of the package itself (PMS 8.3.4).
+
+use std::borrow::Cow;
+
+use super::UseFlags;
+
+/// `atom` without USE conditionals. One that has none, or whose brackets hold something else, stays as it is.
+///
+/// As Portage does it, an atom that is evaluated loses its repository.
+pub(super) fn evaluated<'a>(atom: &'a str, enabled: &UseFlags<'_>) -> Cow<'a, str> {
+    let brackets = atom.split_once('[').and_then(|(head, rest)| Some((head, rest.strip_suffix(']')?)));
+    let Some((head, flags)) = brackets else { return Cow::Borrowed(atom) };
+    // The usual case, told without looking further.
+    if !flags.contains(['?', '=']) {
+        return Cow::Borrowed(atom);
+    }
+    let mut kept: Vec<Cow<'_, str>> = Vec::new();
+    for text in flags.split(',') {
+        let Some(dependency) = UseDependency::parse(text) else { return Cow::Borrowed(atom) };
+        kept.extend(dependency.evaluated(enabled));
+    }
+    let head = head.split_once("::").map_or(head, |(head, _)| head);
+    Cow::Owned(if kept.is_empty() { head.to_owned() } else { format!("{head}[{}]", kept.join(",")) })
+}
+
+/// Whether it can be the name of a USE flag.
+pub(super) fn is_flag(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"+_@-".contains(&byte);
+    text.bytes().next().is_some_and(|first| first.is_ascii_alphanumeric()) && text.bytes().all(allowed)
+}
+
+/// One of the flags between the brackets.
+struct UseDependency<'a> {
+    whole: &'a str,
+    flag: &'a str,
+    /// The flag and its `(+)` or `(-)`.
+    name: &'a str,
+    condition: Option<Condition>,
+}
+
+enum Condition {
+    /// `flag?`.
+    IfEnabled,
+    /// `!flag?`.
+    IfDisabled,
+    /// `flag=`.
+    Equal,
+    /// `!flag=`.
+    Opposite,
+}
+
+impl<'a> UseDependency<'a> {
+    fn parse(whole: &'a str) -> Option<Self> {
+        let (negated, rest) = match whole.strip_prefix('!') {
+            Some(rest) => (true, rest),
+            None => (false, whole),
+        };
+        let ending = |ending| rest.strip_suffix(ending);
+        let (name, condition) = match (ending('?'), ending('='), negated) {
+            (Some(name), _, false) => (name, Some(Condition::IfEnabled)),
+            (Some(name), _, true) => (name, Some(Condition::IfDisabled)),
+            (_, Some(name), false) => (name, Some(Condition::Equal)),
+            (_, Some(name), true) => (name, Some(Condition::Opposite)),
+            (None, None, true) => return None,
+            (None, None, false) => (rest.strip_prefix('-').unwrap_or(rest), None),
+        };
+        let flag = name.strip_suffix("(+)").or_else(|| name.strip_suffix("(-)")).unwrap_or(name);
+        is_flag(flag).then_some(Self { whole, flag, name, condition })
+    }
+
+    /// What is left of it, if anything.
+    fn evaluated(&self, enabled: &UseFlags<'_>) -> Option<Cow<'a, str>> {
+        let on = enabled.contains(self.flag);
+        let wanted = match self.condition {
+            None => return Some(Cow::Borrowed(self.whole)),
+            Some(Condition::IfEnabled) => on.then_some(true),
+            Some(Condition::IfDisabled) => (!on).then_some(false),
+            Some(Condition::Equal) => Some(on),
+            Some(Condition::Opposite) => Some(!on),
+        };
+        wanted.map(|wanted| if wanted { Cow::Borrowed(self.name) } else { Cow::Owned(format!("-{}", self.name)) })
+    }
+}
