@@ -28,6 +28,7 @@ mod downloads;
 mod ebuild;
 mod emerge;
 mod endure;
+mod entries;
 mod faults;
 mod freshness;
 mod full_disk;

@@ -1,14 +1,15 @@
 //! A dependency string without its USE conditionals, as Portage writes it into an index.
 //!
-//! Source: portage 3.0.31 to 3.0.83, `use_reduce` and `paren_enclose` of `dep/__init__.py`, for any EAPI. Portage's two
-//! parsers (Python's, and since 3.0.83 one in C) give the same text.
+//! Source: portage 3.0.31 to 3.0.83, `use_reduce` and `paren_enclose` of `dep/__init__.py`, for any EAPI. Its parser in C has
+//! the same results.
 //!
 //! * `flag? ( … )` is replaced by what is in it, or by nothing; `[flag?,other=]` of an atom by what it means.
 //! * Brackets that mean nothing are left out, also `|| ( )` around one alternative and within another `|| ( )`.
 //! * `|| ( )` that loses all its alternatives becomes [`EMPTY_ANY_OF`], which no package satisfies.
 //!
-//! Versions of Portage differ only in brackets within an alternative: of `|| ( ( a || ( ( b c ) ) ) d )` those up to 3.0.77
-//! make `|| ( ( a b c ) d )`, later ones `|| ( ( a ( b c ) ) d )`. [`Dependencies::simplest`] has the same text for both.
+//! One kind of needless brackets stays: of `|| ( ( a || ( ( b c ) ) ) d )` Portage makes `|| ( ( a ( b c ) ) d )`. Whether it does so
+//! can depend on what stands before, and differs between its versions (up to 3.0.77 atoms are strings to it, as the words of a
+//! LICENSE are still). [`Dependencies::simplest`] has the same text for all.
 //!
 //! Not its job: whether an atom is valid. A text that Portage cannot reduce is in no index that it wrote.
 
@@ -87,14 +88,24 @@ impl<'a> UseFlags<'a> {
 enum Item<'a> {
     Word(Cow<'a, str>),
     /// `( … )`.
-    All(Vec<Item<'a>>),
+    All(Opening, Vec<Item<'a>>),
     /// `|| ( … )`.
     Any(Vec<Item<'a>>),
 }
 
+/// What stood before `(`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Opening {
+    Nothing,
+    Conditional,
+}
+
 /// A dependency string without USE conditionals, its brackets as they stand.
 #[derive(Debug)]
-pub struct Dependencies<'a>(Vec<Item<'a>>);
+pub struct Dependencies<'a> {
+    items: Vec<Item<'a>>,
+    kind: TokenKind,
+}
 
 impl<'a> Dependencies<'a> {
     /// What is left of `text` with these flags.
@@ -102,13 +113,14 @@ impl<'a> Dependencies<'a> {
     /// # Errors
     /// It is no dependency string, or larger than any package has.
     pub fn reduce(text: &'a str, kind: TokenKind, enabled: &UseFlags<'_>) -> Result<Self, DependenciesError> {
-        parse::parse(text, kind, enabled).map(Self)
+        Ok(Self { items: parse::parse(text, kind, enabled)?, kind })
     }
 
     /// As Portage 3.0.83 writes it.
     #[must_use]
     pub fn as_portage(self) -> String {
-        self.enclosed(Brackets::Portage)
+        let kind = self.kind;
+        self.enclosed(Brackets::Portage(kind))
     }
 
     /// With the fewest brackets that mean the same: what several versions of Portage make of one text is the same here.
@@ -118,8 +130,8 @@ impl<'a> Dependencies<'a> {
     }
 
     fn enclosed(self, brackets: Brackets) -> String {
-        let (mut items, mut text) = (Vec::with_capacity(self.0.len()), String::new());
-        brackets.conjunction(self.0, Place::Free, &mut items);
+        let (mut items, mut text) = (Vec::with_capacity(self.items.len()), String::new());
+        brackets.conjunction(self.items, Only::IsInlined, &mut items);
         write(&items, &mut text);
         text
     }
@@ -128,25 +140,25 @@ impl<'a> Dependencies<'a> {
 /// Which brackets stay.
 #[derive(Clone, Copy, PartialEq)]
 enum Brackets {
-    Portage,
+    Portage(TokenKind),
     Fewest,
 }
 
-/// Where a conjunction stands.
-#[derive(Clone, Copy, PartialEq)]
-enum Place {
-    Free,
-    /// It is an alternative.
-    Alternative,
+/// What becomes of `( … )` that is the only alternative of `|| ( )`.
+#[derive(Clone, Copy)]
+enum Only {
+    IsInlined,
+    KeepsBrackets,
 }
 
 impl Brackets {
     /// Appends `items`, all of which have to be there, to `out`.
-    fn conjunction<'a>(self, items: Vec<Item<'a>>, place: Place, out: &mut Vec<Item<'a>>) {
+    fn conjunction<'a>(self, items: Vec<Item<'a>>, only: Only, out: &mut Vec<Item<'a>>) {
+        let start = out.len();
         for item in items {
             match item {
                 Item::Word(_) => out.push(item),
-                Item::All(inner) => self.conjunction(inner, place, out),
+                Item::All(opening, inner) => self.conjunction(inner, self.within(opening, out.get(start..), only), out),
                 Item::Any(inner) => {
                     let mut alternatives = Vec::with_capacity(inner.len());
                     self.alternatives(inner, &mut alternatives);
@@ -154,10 +166,10 @@ impl Brackets {
                         out.push(Item::Any(alternatives));
                         continue;
                     }
-                    match alternatives.pop() {
-                        None => out.push(empty_any_of()),
-                        Some(Item::All(only)) if place == Place::Free || self == Self::Fewest => out.extend(only),
-                        Some(only) => out.push(only),
+                    match (alternatives.pop(), only) {
+                        (None, _) => out.push(empty_any_of()),
+                        (Some(Item::All(_, inner)), Only::IsInlined) => out.extend(inner),
+                        (Some(alternative), _) => out.push(alternative),
                     }
                 }
             }
@@ -166,19 +178,20 @@ impl Brackets {
 
     /// Appends `items`, one of which has to be there, to `out`.
     fn alternatives<'a>(self, items: Vec<Item<'a>>, out: &mut Vec<Item<'a>>) {
+        let start = out.len();
         for item in items {
             match item {
                 Item::Word(_) => out.push(item),
-                Item::All(inner) => {
+                Item::All(opening, inner) => {
                     let mut all = Vec::with_capacity(inner.len());
-                    self.conjunction(inner, Place::Alternative, &mut all);
+                    self.conjunction(inner, self.within(opening, out.get(start..), Only::KeepsBrackets), &mut all);
                     match (all.len(), all.pop()) {
                         (_, None) => {}
                         (1, Some(Item::Any(alternatives))) => out.extend(alternatives),
-                        (1, Some(only)) => out.push(only),
+                        (1, Some(alternative)) => out.push(alternative),
                         (_, Some(last)) => {
                             all.push(last);
-                            out.push(Item::All(all));
+                            out.push(Item::All(opening, all));
                         }
                     }
                 }
@@ -187,11 +200,23 @@ impl Brackets {
                     self.alternatives(inner, out);
                     match self {
                         _ if out.len() > before => {}
-                        Self::Portage => out.push(Item::All(vec![empty_any_of()])),
+                        Self::Portage(_) => out.push(Item::All(Opening::Nothing, vec![empty_any_of()])),
                         Self::Fewest => out.push(empty_any_of()),
                     }
                 }
             }
+        }
+    }
+
+    /// What holds in `( … )` that comes after `before`. Portage looks for the `||` that it stands in, and takes a string right
+    /// before a bracket for the end of its search.
+    fn within(self, opening: Opening, before: Option<&[Item<'_>]>, outside: Only) -> Only {
+        let last = before.and_then(<[Item<'_>]>::last);
+        match (self, opening, last) {
+            (Self::Fewest, ..) | (Self::Portage(TokenKind::Plain), Opening::Nothing, Some(Item::Word(_))) => {
+                Only::IsInlined
+            }
+            _ => outside,
         }
     }
 }
@@ -211,7 +236,7 @@ fn write(items: &[Item<'_>], text: &mut String) {
                 text.push_str(word);
                 continue;
             }
-            Item::All(inner) => ("( ", inner),
+            Item::All(_, inner) => ("( ", inner),
             Item::Any(inner) => ("|| ( ", inner),
         };
         text.push_str(open);

@@ -3,13 +3,13 @@
 use std::borrow::Cow;
 
 use super::use_dependency::{evaluated, is_flag};
-use super::{DependenciesError, Item, MAX_DEPTH, MAX_WORDS, TokenKind, UseFlags};
+use super::{DependenciesError, Item, MAX_DEPTH, MAX_WORDS, Opening, TokenKind, UseFlags};
 use crate::index::words::words;
 
 /// What the next `( … )` is.
 #[derive(Clone, Copy)]
 enum Group {
-    All,
+    All(Opening),
     Any,
     /// Of a USE conditional that does not hold: read, and left out.
     Inactive,
@@ -31,13 +31,13 @@ pub(super) fn parse<'a>(
             _ if count > MAX_WORDS => return Err(DependenciesError::TooLong),
             "(" if all.peek() == Some(&")") => return Err(DependenciesError::Empty),
             "(" if open.len() == MAX_DEPTH => return Err(DependenciesError::TooDeep),
-            "(" => open.push((announced.take().unwrap_or(Group::All), std::mem::take(&mut items))),
+            "(" => open.push((announced.take().unwrap_or(Group::All(Opening::Nothing)), std::mem::take(&mut items))),
             _ if announced.is_some() => return Err(DependenciesError::NoGroup),
             ")" => {
                 let (group, outer) = open.pop().ok_or(DependenciesError::Unopened)?;
                 let inner = std::mem::replace(&mut items, outer);
                 match group {
-                    Group::All => items.push(Item::All(inner)),
+                    Group::All(opening) => items.push(Item::All(opening, inner)),
                     Group::Any => items.push(Item::Any(inner)),
                     Group::Inactive => {}
                 }
@@ -66,7 +66,7 @@ fn conditional(condition: &str, enabled: &UseFlags<'_>) -> Result<Group, Depende
     };
     match is_flag(flag) {
         false => Err(DependenciesError::Flag),
-        true if enabled.contains(flag) == wanted => Ok(Group::All),
+        true if enabled.contains(flag) == wanted => Ok(Group::All(Opening::Conditional)),
         true => Ok(Group::Inactive),
     }
 }

@@ -1,15 +1,15 @@
 """Makes packages of given metadata, and lets Portage make their index.
 
 Arguments: a directory, which becomes PKGDIR; `walk`, as `emaint binhost --fix` reads every package, or `inject`, as emerge
-adds a package that it has built. Standard input: JSON, an object of metadata (each value's UTF-8 bytes as Latin-1) a package.
-Standard output: how many packages Portage has taken.
+adds a package that it has built; the header's REPO, or nothing. Standard input: JSON, a list of objects of metadata, each
+byte of a value a character. Standard output: how many packages Portage has taken.
 """
 
 import json
 import os
 import sys
 
-pkgdir, way = sys.argv[1:]
+pkgdir, way, repository = sys.argv[1:]
 os.environ["FEATURES"] = "-pkgdir-index-trusted"
 
 import portage
@@ -46,4 +46,8 @@ if way == "inject":
     taken = injecting
 else:
     taken = tree()
+if repository:
+    index = taken._load_pkgindex()
+    index.header["repository"] = repository
+    taken._pkgindex_write(index)
 print(len(taken.dbapi.cpv_all()))
