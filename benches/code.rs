@@ -1,4 +1,4 @@
-//! Benchmarks of code: index, tree, proof, store. Whole-process figures are in `process`.
+//! Benchmarks of code: index, entry, tree, proof, store. Whole-process figures are in `process`.
 
 #![allow(
     clippy::unwrap_used,
@@ -12,7 +12,9 @@ use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use binhostfs::index::{Cpv, Digest, Entry, Index, OriginId, PkgPath, View};
+use binhostfs::index::{
+    AuxDigests, AuxKey, AuxValues, Comparison, Cpv, Digest, Entry, EntryValues, Index, OriginId, PkgPath, View,
+};
 use binhostfs::metrics::Metrics;
 use binhostfs::store::{Body, Incoming, Placement, Store};
 use binhostfs::tree::{Inode, PackagesFile, Tree};
@@ -74,6 +76,42 @@ fn index(criterion: &mut Criterion) {
     group.bench_function("parse", |b| b.iter(parse));
     let view = View::whole(OriginId(0), Arc::new(parse()));
     group.bench_function("render", |b| b.iter(|| view.render(std::io::sink(), 1).unwrap()));
+}
+
+/// An entry held against its package: when the package is verified, and when it is in the cache.
+fn entry(criterion: &mut Criterion) {
+    let text = index_text(usize::MAX);
+    let index = Index::parse(file_of(text.as_bytes())).unwrap();
+    let stanza = index.stanza(&index.records()[ENTRIES / 2]).unwrap();
+    let metadata = |key: AuxKey| match key {
+        // As the ebuild has them; the entry has what the flags leave.
+        AuxKey::Bdepend | AuxKey::Depend | AuxKey::Rdepend => Some(
+            stanza
+                .get(key.name())?
+                .replace(" ssl? ( dev-libs/openssl:0= )", "\n\tssl? ( dev-libs/openssl:0= )\n\tdoc? ( app-text/x )"),
+        ),
+        _ => stanza.get(key.name()).map(str::to_owned),
+    };
+    let metadata: Vec<Option<String>> = AuxKey::ALL.map(metadata).into();
+    let of_package = || AuxValues::of_package(|key| metadata[key as usize].as_deref().map(str::as_bytes));
+    let reduced = of_package();
+    let entry_text: String = AuxKey::ALL.map(|key| format!("{key}: {}\n", reduced.get(key))).concat();
+    let header = text.split("\n\n").next().unwrap();
+    let made = format!("{header}\n\nCPV: a/b-1\nMD5: {:032}\nPATH: a/b-1.gpkg.tar\nSIZE: 5\n{entry_text}\n", 0);
+    let index = Index::parse(file_of(made.as_bytes())).unwrap();
+    let stanza = index.stanza(&index.records()[0]).unwrap();
+    let digests = AuxDigests::of(&reduced).to_bytes();
+    let mut group = criterion.benchmark_group("entry of 1.1 KiB");
+    group.bench_function("make the package's values and compare", |b| {
+        b.iter(|| assert_eq!(of_package().compare(&EntryValues::of(&stanza, &index)), Comparison::Equal))
+    });
+    group.bench_function("digests for the cache", |b| b.iter(|| AuxDigests::of(&reduced).to_bytes()));
+    group.bench_function("compare with a cached package", |b| {
+        b.iter(|| {
+            let digests = AuxDigests::from_bytes(&digests).unwrap();
+            assert!(digests.mismatches(&EntryValues::of(&stanza, &index)).is_empty())
+        })
+    });
 }
 
 fn tree(criterion: &mut Criterion) {
@@ -169,7 +207,7 @@ fn store(criterion: &mut Criterion) {
 fn main() {
     let short = Criterion::default().sample_size(10).warm_up_time(Duration::from_millis(300));
     let mut criterion = short.measurement_time(Duration::from_secs(2)).configure_from_args();
-    for benchmark in [index, tree, verify, store] {
+    for benchmark in [index, entry, tree, verify, store] {
         benchmark(&mut criterion);
     }
     criterion.final_summary();

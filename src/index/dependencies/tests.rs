@@ -43,6 +43,9 @@ fn use_dependencies_are_evaluated() {
         ("a/b[-on?]", "a/b[-on?]"),
         ("a/b[on?,]", "a/b[on?,]"),
         ("a/b[on?x", "a/b[on?x"),
+        ("a?[off?]", "a?[off?]"),
+        ("([off?]", "([off?]"),
+        ("x::a/b[off?]", "x::a/b[off?]"),
     ] {
         assert_eq!(reduced(atom, "on"), Ok(expected.to_owned()), "{atom}");
     }

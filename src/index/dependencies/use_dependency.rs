@@ -4,14 +4,15 @@ use std::borrow::Cow;
 
 use super::UseFlags;
 
-/// `atom` without USE conditionals. One that has none, or whose brackets hold something else, stays as it is.
+/// `atom` without USE conditionals. One that has none stays as it is, and so does what is no atom.
 ///
 /// As Portage does it, an atom that is evaluated loses its repository.
 pub(super) fn evaluated<'a>(atom: &'a str, enabled: &UseFlags<'_>) -> Cow<'a, str> {
     let brackets = atom.split_once('[').and_then(|(head, rest)| Some((head, rest.strip_suffix(']')?)));
     let Some((head, flags)) = brackets else { return Cow::Borrowed(atom) };
+    let head = head.split_once("::").map_or(head, |(head, _)| head);
     // The usual case, told without looking further.
-    if !flags.contains(['?', '=']) {
+    if !flags.contains(['?', '=']) || !is_head(head) {
         return Cow::Borrowed(atom);
     }
     let mut kept: Vec<Cow<'_, str>> = Vec::new();
@@ -19,8 +20,12 @@ pub(super) fn evaluated<'a>(atom: &'a str, enabled: &UseFlags<'_>) -> Cow<'a, st
         let Some(dependency) = UseDependency::parse(text) else { return Cow::Borrowed(atom) };
         kept.extend(dependency.evaluated(enabled));
     }
-    let head = head.split_once("::").map_or(head, |(head, _)| head);
     Cow::Owned(if kept.is_empty() { head.to_owned() } else { format!("{head}[{}]", kept.join(",")) })
+}
+
+/// Whether it can be an atom before its brackets. Nothing else that stands there may become a word of its own.
+fn is_head(text: &str) -> bool {
+    text.contains('/') && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+_./:=<>~!*-".contains(&byte))
 }
 
 /// Whether it can be the name of a USE flag.

@@ -85,6 +85,26 @@ pub(super) fn atoms(random: &mut Random) -> String {
     dependencies(random, 0, &atom)
 }
 
+/// An ebuild with conditionals in all that may have them.
+pub(super) fn ebuild(random: &mut Random) -> String {
+    // An ebuild may not name a repository, nor the sub-slot that an atom was built against.
+    let mut atoms = || atoms(random).replace("::gentoo", "").replace(":2/2=", ":2=");
+    let dependencies =
+        ["BDEPEND", "DEPEND", "IDEPEND", "PDEPEND", "RDEPEND"].map(|key| format!("{key}=\"{}\"\n", atoms()));
+    let license = self::dependencies(random, 0, &of(&["GPL-2"]));
+    let properties = self::dependencies(random, 0, &of(&["live"]));
+    let restrict = self::dependencies(random, 0, &of(&["test", "strip", "bindist"]));
+    let iuse: Vec<String> = FLAGS.iter().map(|flag| format!("{}{flag}", random.of(&["", "+", "-"]))).collect();
+    let slot = random.of(&["0", "0/1.2", "2", "3.12/3.12"]);
+    format!(
+        "EAPI=8\nDESCRIPTION=\"a test\"\nHOMEPAGE=\"https://example.invalid/\"\nSLOT=\"{slot}\"\nKEYWORDS=\"amd64 ~arm64\"\n\
+         IUSE=\"{}\"\nLICENSE=\"{license}\"\nPROPERTIES=\"{properties}\"\nRESTRICT=\"{restrict}\"\n{}S=\"${{WORKDIR}}\"\n{}",
+        iuse.join(" "),
+        dependencies.concat(),
+        random.of(&["", "src_install() { keepdir /usr/share/${PN}; }\npkg_postinst() { :; }\n"]),
+    )
+}
+
 fn of(words: &'static [&'static str]) -> impl Fn(&mut Random) -> String {
     move |random| random.of(words).to_owned()
 }

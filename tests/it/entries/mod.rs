@@ -2,6 +2,7 @@
 //! real Portage makes.
 
 mod generate;
+mod versions;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -10,7 +11,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use binhostfs::index::{
-    AuxDigests, AuxKey, AuxKeys, AuxValues, Comparison, Dependencies, EntryValues, Index, TokenKind, UseFlags,
+    AuxDigests, AuxKey, AuxKeys, AuxValues, Comparison, Dependencies, EntryValues, Index, Stanza, TokenKind, UseFlags,
 };
 use binhostfs::verify::{Container, described};
 use tempfile::TempDir;
@@ -38,20 +39,38 @@ fn python(environment: &Path, program: &str, arguments: &[&str], input: &[u8]) -
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// The index that Portage makes of packages with this metadata, which has all of them.
-fn portage_index(environment: &Path, packages: &[Metadata], way: &str, repository: &str) -> String {
-    let pkgdir = TempDir::with_prefix("binhostfs-it.").unwrap();
+/// Has Portage make packages with this metadata in PKGDIR, and their index.
+fn make_index(
+    environment: &Path,
+    pkgdir: &Path,
+    packages: &[Metadata],
+    way: &str,
+    format: &str,
+    repository: &str,
+) -> usize {
     let text = |bytes: &Vec<u8>| bytes.iter().map(|byte| char::from(*byte)).collect::<String>();
     let objects: Vec<BTreeMap<&str, String>> =
         packages.iter().map(|values| values.iter().map(|(key, value)| (*key, text(value))).collect()).collect();
-    let input = serde_json::to_vec(&objects).unwrap();
-    let pkgdir_name = pkgdir.path().to_str().unwrap();
-    let said = python(environment, include_str!("index.py"), &[pkgdir_name, way, repository], &input);
-    assert_eq!(said.trim(), packages.len().to_string(), "Portage takes every package");
-    // `walk` does not read whole packages.
-    let digest = "\nMD5: d41d8cd98f00b204e9800998ecf8427e\nPATH: ";
-    let index = fs::read_to_string(pkgdir.path().join("Packages")).unwrap();
-    if way == "walk" { index.replace("\nPATH: ", digest) } else { index }
+    let arguments = [pkgdir.to_str().unwrap(), way, format, repository];
+    let said = python(environment, include_str!("index.py"), &arguments, &serde_json::to_vec(&objects).unwrap());
+    said.lines().last().unwrap().parse().unwrap()
+}
+
+/// PKGDIR/Packages, with digests also where Portage leaves them out: walking, it does not read whole packages.
+fn index_in(pkgdir: &Path) -> String {
+    let text = fs::read_to_string(pkgdir.join("Packages")).unwrap();
+    let digest = "MD5: d41d8cd98f00b204e9800998ecf8427e\n";
+    let stanza = |stanza: &str| format!("{}{stanza}\n\n", if stanza.contains("\nMD5: ") { "" } else { digest });
+    let (header, entries) = text.trim_end().split_once("\n\n").unwrap();
+    format!("{header}\n\n{}", entries.split("\n\n").map(stanza).collect::<String>())
+}
+
+/// The index that Portage makes of packages with this metadata, which has all of them.
+fn portage_index(environment: &Path, packages: &[Metadata], way: &str, repository: &str) -> String {
+    let pkgdir = TempDir::with_prefix("binhostfs-it.").unwrap();
+    let taken = make_index(environment, pkgdir.path(), packages, way, "xpak", repository);
+    assert_eq!(taken, packages.len(), "Portage takes every package");
+    index_in(pkgdir.path())
 }
 
 fn parsed(text: &str) -> Index {
@@ -97,7 +116,7 @@ fn all_are_equal(index: &Index, packages: &BTreeMap<String, AuxValues>) {
 }
 
 /// `text` with what `change` makes of the line of `key` in every entry that has one, and of none in the others.
-fn changed(text: &str, key: AuxKey, change: &dyn Fn(Option<&str>) -> String) -> String {
+fn changed(text: &str, key: AuxKey, change: Change<'_>) -> String {
     let mut stanzas = text.trim_end().split("\n\n");
     let mut changed = format!("{}\n\n", stanzas.next().unwrap());
     for stanza in stanzas {
@@ -112,10 +131,13 @@ fn changed(text: &str, key: AuxKey, change: &dyn Fn(Option<&str>) -> String) -> 
     changed
 }
 
+/// What is written of a key instead of a value.
+type Change<'a> = &'a dyn Fn(Option<&str>) -> String;
+
 /// Whatever an index says of a key of a package, and where it says nothing more.
 fn every_change_is_found(text: &str, packages: &BTreeMap<String, AuxValues>, key: AuxKey) {
     let line = |value: &str| format!("{key}: {value}\n");
-    let changes: [&dyn Fn(Option<&str>) -> String; 4] = [
+    let changes: [Change<'_>; 4] = [
         &|value| value.map_or_else(|| line("x/y"), |_| String::new()),
         &|value| line(&format!("{}x", value.unwrap_or_default())),
         &|value| line(&format!("x/y {}", value.unwrap_or_default())),
@@ -216,26 +238,24 @@ fn dependencies_are_reduced_as_portage_reduces_them() {
     assert!((1000..4000).contains(&invalid), "{invalid}");
 }
 
+/// Holds each entry of PKGDIR's index against the package on the disk.
+fn comparisons(pkgdir: &Path) -> Vec<(String, Comparison)> {
+    let index = parsed(&index_in(pkgdir));
+    let compare = |path: &str, stanza: &Stanza| {
+        let container = if path.ends_with(".gpkg.tar") { Container::Gpkg } else { Container::Xpak };
+        let metadata = described(&File::open(pkgdir.join(path)).unwrap(), container, &AuxKey::is_metadata).unwrap();
+        let package = AuxValues::of_package(|key| metadata.get(key.name()).map(String::as_bytes));
+        package.compare(&EntryValues::of(stanza, &index))
+    };
+    let paths = index.records().iter().map(|record| (index.path(record), index.stanza(record).unwrap()));
+    paths.map(|(path, stanza)| (path.to_owned(), compare(path, &stanza))).collect()
+}
+
 #[test]
 fn every_package_that_portage_builds_agrees_with_its_index() {
     let Some(environment) = test_environment() else { return };
-    let (mut count, mut wrong) = (0, Vec::new());
-    for binhost in fs::read_dir(environment.join("binhosts")).unwrap() {
-        let binhost = binhost.unwrap().path();
-        let index = Index::parse(File::open(binhost.join("Packages")).unwrap()).unwrap();
-        for record in index.records() {
-            let path = index.path(record);
-            let container = if path.ends_with(".gpkg.tar") { Container::Gpkg } else { Container::Xpak };
-            let metadata =
-                described(&File::open(binhost.join(path)).unwrap(), container, &AuxKey::is_metadata).unwrap();
-            let package = AuxValues::of_package(|key| metadata.get(key.name()).map(String::as_bytes));
-            let stanza = index.stanza(record).unwrap();
-            let comparison = package.compare(&EntryValues::of(&stanza, &index));
-            count += 1;
-            if comparison != Comparison::Equal {
-                wrong.push(format!("{}: {path}: {comparison:?}", binhost.display()));
-            }
-        }
-    }
-    assert!(wrong.is_empty() && count > 40, "{} of {count} differ:\n{}", wrong.len(), wrong.join("\n"));
+    let binhosts = fs::read_dir(environment.join("binhosts")).unwrap().map(|binhost| binhost.unwrap().path());
+    let all: Vec<(String, Comparison)> = binhosts.flat_map(|binhost| comparisons(&binhost)).collect();
+    let wrong: Vec<_> = all.iter().filter(|(_, comparison)| *comparison != Comparison::Equal).collect();
+    assert!(wrong.is_empty() && all.len() > 40, "{} of {}: {wrong:?}", wrong.len(), all.len());
 }

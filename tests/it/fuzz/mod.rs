@@ -32,6 +32,11 @@ fn index_corpus() {
 }
 
 #[test]
+fn entry_corpus() {
+    replay("entry", bodies::entry);
+}
+
+#[test]
 fn listing_corpus() {
     replay("listing", bodies::listing);
 }

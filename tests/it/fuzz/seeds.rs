@@ -19,8 +19,14 @@ const SHA1: &str = "SHA1: da39a3ee5e6b4b0d3255bfef95601890afd80709\n";
 #[test]
 #[ignore = "writes into the source tree"]
 fn write_seeds() {
-    let targets =
-        [("index", index()), ("listing", listing()), ("gpkg", gpkg()), ("manifest", manifest()), ("xpak", xpak())];
+    let targets = [
+        ("entry", entry()),
+        ("index", index()),
+        ("listing", listing()),
+        ("gpkg", gpkg()),
+        ("manifest", manifest()),
+        ("xpak", xpak()),
+    ];
     for (target, seeds) in targets {
         let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus").join(target);
         fs::create_dir_all(&directory).unwrap();
@@ -43,6 +49,19 @@ fn listing() -> Seeds {
         ("seed-newer", format!("VERSION: 1\n\n{like}").into_bytes()),
         ("seed-carriage-return", b"VERSION: 0\n\nCPV: a/b-1\nDESC: x\r\rCPV: a/c-1\r\n\n".to_vec()),
         ("seed-no-text", b"VERSION: 0\n\nCPV: a/b-1\nDESC: \xff\0\n\nCPV: a/c-1\n\n".to_vec()),
+    ]
+}
+
+fn entry() -> Seeds {
+    let with = |line: &str, metadata: &str| format!("a b c++\n{line}\n{metadata}").into_bytes();
+    vec![
+        ("seed-reduced", with("RDEPEND: x/y:= a? ( x/z )", "x/y:= a? ( x/z ) !a? ( || ( x/p b? ( x/q x/r ) ) )\n")),
+        ("seed-use", with("DEPEND: x/y[a]", "!!>=x/y-1:0/2=[a?,!b(+)=,-d] ~x/z-2[d?]")),
+        ("seed-brackets", with("LICENSE: ( A B )", "|| ( ( A || ( ( B d? ( C ) ) ) ) || ( E ) ( F G ) )")),
+        ("seed-empty", with("PDEPEND: ", "|| ( d? ( x/y ) ) || ( x/z || ( d? ( x/y ) ) )")),
+        ("seed-malformed", with("RESTRICT: test )", "( a? x || ) -> ( )")),
+        ("seed-words", with("repository:  x\u{a0}y", "0/1.2 \u{1c}\t amd64\u{2028} \u{0}")),
+        ("seed-no-text", b"\xff\nSLOT:\n\xe2\x82 \xff".to_vec()),
     ]
 }
 

@@ -2,6 +2,7 @@
 //! build this directory as a library, and the replay of the corpora in `tests/it`.
 
 pub mod archive;
+mod entry;
 mod index;
 mod listing;
 mod package;
@@ -11,6 +12,7 @@ use std::os::unix::fs::FileExt as _;
 
 use rustix::fs::{MemfdFlags, memfd_create};
 
+pub use entry::entry;
 pub use index::index;
 pub use listing::listing;
 pub use package::{gpkg, manifest, xpak};

@@ -1,0 +1,34 @@
+#!/bin/bash
+# other-versions.sh - other versions of Portage, whose packages and indexes the test entries::versions holds against each other.
+#
+# usage: other-versions.sh DIR [VERSION...]
+#   DIR       new, empty, or made by an earlier run; what is there already stays
+#   VERSION   of Portage on PyPI; default: 3.0.31 (the first with GPKG), 3.0.48, 3.0.65, 3.0.77, 3.0.83
+# environment:
+#   PYTHON=python3   the interpreter of the venvs
+#
+# Creates in DIR for each: VERSION/venv, VERSION/env (see make-repo.sh). 20 s and 60 MB each. Then, for some 40 minutes:
+#   BINHOSTFS_TEST_ENV=.../target/test-env BINHOSTFS_TEST_PORTAGES=DIR \
+#       cargo nextest run --test it --run-ignored only -E 'test(entries::versions)' --no-capture
+set -euo pipefail
+umask 022
+
+[ $# -ge 1 ] && [ -n "$1" ] || { sed -n '4,8p' "$0" >&2; exit 2; }
+mkdir -p "$1"
+dir=$(cd "$1" && pwd -P)
+shift
+here=$(cd "$(dirname "$0")" && pwd -P)
+[ $# -gt 0 ] || set -- 3.0.31 3.0.48 3.0.65 3.0.77 3.0.83
+
+for version; do
+	[ ! -e "$dir/$version/complete" ] || continue
+	mkdir -p "$dir/$version"
+	echo "other-versions.sh: Portage $version" >&2
+	"${PYTHON:-python3}" -m venv "$dir/$version/venv"
+	"$dir/$version/venv/bin/python" -m pip --quiet --disable-pip-version-check install "portage==$version"
+	"$here/make-repo.sh" "$dir/$version/env" "$dir/$version/venv"
+	# 3.0.31 looks for programs of an ebuild only below its prefix.
+	ln -s /usr/bin "$dir/$version/env/host/usr/bin"
+	ln -s /bin "$dir/$version/env/host/bin"
+	: > "$dir/$version/complete"
+done
