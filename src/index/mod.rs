@@ -38,7 +38,7 @@ use std::os::unix::fs::FileExt;
 
 pub use agreement::EntryDigest;
 pub use atom::{Atom, AtomError};
-pub use aux_values::{AuxDigests, AuxKey, AuxKeys, AuxValues, Comparison, EntryValues, IndexMismatch};
+pub use aux_values::{AuxDigest, AuxKey, AuxKeys, AuxValues, Comparison, EntryValues, IndexMismatch};
 pub use cpv::{Cpv, CpvError};
 pub use dependencies::{Dependencies, DependenciesError, EMPTY_ANY_OF, MAX_DEPTH, MAX_WORDS, TokenKind, UseFlags};
 pub use digest::{Digest, DigestError, Md5Digest, Sha1Digest, Sha256Digest};

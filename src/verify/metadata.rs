@@ -1,4 +1,4 @@
-//! `metadata.tar*` of a GPKG: read back from the file for the package's identity.
+//! `metadata.tar*` of a GPKG: read back from the file for what the package says of itself.
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
@@ -8,8 +8,8 @@ use std::io::{self, Read};
 use super::VerifyError;
 use super::decompress::{MAX_METADATA, Section, decoder};
 use super::gpkg::MetadataMember;
-use super::identity::{Identity, MAX_VALUE};
 use super::tar_header::{BLOCK, Kind, TarError, TarHeader, is_zero, padding};
+use super::values::Values;
 
 /// Why a package's metadata cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -35,19 +35,19 @@ pub enum MetadataError {
     /// Bytes that are not zero after the end of its tar.
     #[error("there is something after the end of its tar")]
     AfterEnd,
-    /// A value has more than 4096 bytes.
-    #[error("{0} has more than {MAX_VALUE} bytes")]
-    LongValue(String),
+    /// A value has more than so many bytes.
+    #[error("{0} has more than {1} bytes")]
+    LongValue(String, u64),
 }
 
-/// The identity in the metadata of `file`.
-pub(super) fn read(file: &File, member: &MetadataMember) -> Result<Identity, VerifyError> {
+/// The values in the metadata of `file`.
+pub(super) fn read(file: &File, member: &MetadataMember) -> Result<Values, VerifyError> {
     let failure = Cell::new(None);
     let section = Section::new(file, member.offset, member.size, &failure);
-    let identity = MetadataTar { input: decoder(&member.extension, section)?, left: MAX_METADATA }.identity();
+    let values = MetadataTar { input: decoder(&member.extension, section)?, left: MAX_METADATA }.values();
     match failure.take() {
         Some(source) => Err(VerifyError::Io { attempted: "reading a package back from the cache", source }),
-        None => Ok(identity?),
+        None => Ok(values?),
     }
 }
 
@@ -57,8 +57,8 @@ struct MetadataTar<R> {
 }
 
 impl<R: Read> MetadataTar<R> {
-    fn identity(mut self) -> Result<Identity, MetadataError> {
-        let (mut identity, mut names) = (Identity::default(), BTreeSet::new());
+    fn values(mut self) -> Result<Values, MetadataError> {
+        let (mut values, mut names) = (Values::default(), BTreeSet::new());
         while let Some(block) = self.block()? {
             let TarHeader { name, size, kind, .. } = TarHeader::parse(&block)?;
             if kind != Kind::Regular {
@@ -67,13 +67,10 @@ impl<R: Read> MetadataTar<R> {
             let key =
                 name.strip_prefix("metadata/").filter(|key| !key.contains('/') && !matches!(*key, "" | "." | ".."));
             let Some(key) = key else { return Err(MetadataError::Name(name)) };
-            if !Identity::wants(key) {
-                self.skip(size)?;
-            } else if size > MAX_VALUE {
-                return Err(MetadataError::LongValue(key.to_owned()));
+            if Values::wants(key, size)? {
+                values.set(key, self.value(size)?)?;
             } else {
-                let value = self.value(size)?;
-                identity.set(key, &value)?;
+                self.skip(size)?;
             }
             self.skip(padding(size))?;
             if !names.insert(key.to_owned()) {
@@ -86,7 +83,7 @@ impl<R: Read> MetadataTar<R> {
                 return Err(MetadataError::AfterEnd);
             }
         }
-        Ok(identity)
+        Ok(values)
     }
 
     /// The next header; `None` at the end.

@@ -31,7 +31,6 @@ mod anchors;
 mod decompress;
 mod described;
 mod gpkg;
-mod identity;
 mod keyring;
 mod manifest;
 mod metadata;
@@ -43,6 +42,7 @@ mod sums;
 mod tar_header;
 #[cfg(test)]
 mod tests;
+mod values;
 mod xpak;
 
 use std::fs::File;
@@ -60,7 +60,7 @@ pub use sums::Sums;
 pub use tar_header::TarError;
 pub use xpak::XpakError;
 
-use crate::index::{Entry, Sha256Digest};
+use crate::index::{AuxValues, Entry, Sha256Digest};
 
 /// Version of the rules by which a package is verified. Raised when a package that passed is refused from now on: what an
 /// older version accepted is then verified again.
@@ -73,6 +73,7 @@ pub struct Verified {
     entry: Entry,
     digest: Sha256Digest,
     assurance: Assurance,
+    values: AuxValues,
 }
 
 impl Verified {
@@ -92,6 +93,12 @@ impl Verified {
     #[must_use]
     pub fn assurance(&self) -> Assurance {
         self.assurance
+    }
+
+    /// What Portage writes into an index of this package. What its own index says beyond the identity is not compared here.
+    #[must_use]
+    pub fn aux_values(&self) -> &AuxValues {
+        &self.values
     }
 
     /// The entry that the body was proven against.

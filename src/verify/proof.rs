@@ -13,7 +13,7 @@ use super::gpkg::{Container, Contents, GpkgError};
 use super::manifest;
 use super::openpgp::Keys;
 use super::{Assurance, Policy, SignatureError, Signer, VerifyError, metadata, xpak};
-use crate::index::{Digest, Entry, Sha256Digest};
+use crate::index::{AuxValues, Digest, Entry, Sha256Digest};
 
 /// Where a tar of either kind says so, and what.
 const MAGIC_AT: usize = 0x101;
@@ -83,9 +83,9 @@ impl Proof {
         file: &File,
         entry: &Entry,
         policy: &Policy,
-    ) -> Result<(Sha256Digest, Assurance), VerifyError> {
+    ) -> Result<(Sha256Digest, Assurance, AuxValues), VerifyError> {
         let digest = self.whole.finish(entry)?;
-        let (identity, assurance) = match self.structure {
+        let (values, assurance) = match self.structure {
             Structure::Gpkg(container) => {
                 let contents = container.finish()?;
                 let assurance =
@@ -100,8 +100,8 @@ impl Proof {
                 (xpak::read(file, entry.size)?, Assurance::default())
             }
         };
-        identity.check(entry)?;
-        Ok((digest, assurance))
+        values.check(entry)?;
+        Ok((digest, assurance, values.aux_values()))
     }
 }
 

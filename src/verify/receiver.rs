@@ -91,8 +91,8 @@ impl Receiver {
             return Err(VerifyError::Truncated { expected: entry.size, got: received });
         }
         same_length(&file, &entry)?;
-        let (digest, assurance) = proof.finish(&file, &entry, &policy)?;
-        Ok(Verified { file, entry, digest, assurance })
+        let (digest, assurance, values) = proof.finish(&file, &entry, &policy)?;
+        Ok(Verified { file, entry, digest, assurance, values })
     }
 }
 
@@ -112,8 +112,8 @@ pub fn recheck(file: File, entry: Entry, policy: &Policy) -> Result<Verified, Ve
         proof.update(chunk, &entry, policy)?;
         position += chunk.len() as u64;
     }
-    let (digest, assurance) = proof.finish(&file, &entry, policy)?;
-    Ok(Verified { file, entry, digest, assurance })
+    let (digest, assurance, values) = proof.finish(&file, &entry, policy)?;
+    Ok(Verified { file, entry, digest, assurance, values })
 }
 
 /// The file has SIZE bytes: no more than were proven are ever served.

@@ -11,8 +11,8 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
-use super::identity::{Identity, MAX_VALUE};
-use super::{MetadataError, VerifyError};
+use super::VerifyError;
+use super::values::Values;
 
 /// Largest segment in bytes.
 const MAX_SEGMENT: u64 = 64 << 20;
@@ -50,19 +50,16 @@ pub enum XpakError {
     Index,
 }
 
-/// The identity in the segment of `file`, which has `size` bytes.
-pub(super) fn read(file: &File, size: u64) -> Result<Identity, VerifyError> {
-    let mut identity = Identity::default();
+/// The values in the segment of `file`, which has `size` bytes.
+pub(super) fn read(file: &File, size: u64) -> Result<Values, VerifyError> {
+    let mut values = Values::default();
     each(file, size, &mut |key, length, value| {
-        if !Identity::wants(key) {
-            return Ok(());
+        if Values::wants(key, length)? {
+            values.set(key, value()?)?;
         }
-        if length > MAX_VALUE {
-            return Err(MetadataError::LongValue(key.to_owned()).into());
-        }
-        Ok(identity.set(key, &value()?)?)
+        Ok(())
     })?;
-    Ok(identity)
+    Ok(values)
 }
 
 /// The values that `wanted` asks for by name and length, each trimmed.

@@ -16,7 +16,8 @@ const SHOWN: usize = 200;
 #[derive(Debug, Clone)]
 pub struct EntryValues<'a> {
     values: PerKey<&'a str>,
-    compared: AuxKeys,
+    /// The keys that its writer knew.
+    pub(super) compared: AuxKeys,
 }
 
 impl<'a> EntryValues<'a> {
@@ -49,11 +50,6 @@ impl<'a> EntryValues<'a> {
     /// What the resolver makes of the value of `key`.
     pub(super) fn simplest(&self, key: AuxKey) -> Cow<'a, str> {
         simplest(key, self.get(key), &UseFlags::of(self.get(AuxKey::Use)))
-    }
-
-    /// The keys that its writer knew.
-    pub(super) fn compared(&self) -> impl Iterator<Item = AuxKey> {
-        self.compared.iter()
     }
 }
 
@@ -104,7 +100,7 @@ impl AuxValues {
     #[must_use]
     pub fn compare(&self, entry: &EntryValues<'_>) -> Comparison {
         let (mut other_form, mut mismatches) = (AuxKeys::default(), Vec::new());
-        for key in entry.compared() {
+        for key in entry.compared.iter() {
             let (index, package) = (entry.get(key), self.get(key));
             if index == package {
                 continue;

@@ -195,12 +195,6 @@ impl AuxKeys {
         Self(self.0 | others.0)
     }
 
-    /// Those that are not in `others`.
-    #[must_use]
-    pub const fn difference(self, others: Self) -> Self {
-        Self(self.0 & !others.0)
-    }
-
     /// Whether there are none.
     #[must_use]
     pub const fn is_empty(self) -> bool {
@@ -212,13 +206,9 @@ impl AuxKeys {
         AuxKey::ALL.into_iter().filter(move |key| self.contains(*key))
     }
 
+    /// One bit a key, [`AuxKey::Bdepend`] the lowest.
     pub(super) const fn bits(self) -> u32 {
         self.0
-    }
-
-    /// The set with these bits, if there are keys for all of them.
-    pub(super) fn from_bits(bits: u32) -> Option<Self> {
-        Some(Self(bits)).filter(|keys| keys.difference(Self::ALL).is_empty())
     }
 }
 
@@ -263,8 +253,7 @@ mod tests {
         set.insert(AuxKey::Bdepend);
         set.insert(AuxKey::Use);
         assert_eq!(set.iter().collect::<Vec<_>>(), [AuxKey::Bdepend, AuxKey::Use]);
-        assert_eq!(AuxKeys::from_bits(set.bits()), Some(set));
-        assert_eq!(AuxKeys::ALL.difference(set).iter().count(), COUNT - 2);
-        assert!(AuxKeys::from_bits(1 << COUNT).is_none());
+        assert_eq!(AuxKeys::ALL.iter().count(), COUNT);
+        assert_eq!(set.union(AuxKeys::ALL), AuxKeys::ALL);
     }
 }

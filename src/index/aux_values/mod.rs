@@ -16,18 +16,18 @@
 //! A key that neither the header nor any entry has is not compared for an XPAK: its writer may be older than the key. No
 //! writer of GPKG entries is (Portage 3.0.31 is the first, and knows all keys), so there an absent value is compared as well.
 //!
-//! [`AuxDigests`] is what the cache keeps of a package for later indexes.
+//! [`AuxDigest`] is what the cache keeps of a package for later indexes.
 //!
 //! Source: portage 3.0.83, `dbapi/bintree.py` (`_read_metadata`, `_eval_use_flags`, `inject`) and `getbinpkg.py`.
 
 mod compare;
-mod digests;
+mod digest;
 mod key;
 
 use std::borrow::Cow;
 
 pub use compare::{Comparison, EntryValues, IndexMismatch};
-pub use digests::AuxDigests;
+pub use digest::AuxDigest;
 pub use key::{AuxKey, AuxKeys};
 
 use super::dependencies::{Dependencies, UseFlags};

@@ -51,16 +51,16 @@ fn index(header: &str, entries: &[&str]) -> Index {
     Index::parse(file).unwrap()
 }
 
-/// The result for an entry of the index, which the digests have to share.
+/// The result for an entry of the index, with which the digests have to agree.
 fn compared(package: &AuxValues, index: &Index, stanza: &Stanza) -> Comparison {
     let entry = EntryValues::of(stanza, index);
     let comparison = package.compare(&entry);
-    let digests = AuxDigests::from_bytes(&AuxDigests::of(package).to_bytes()).unwrap();
-    let keys: Vec<AuxKey> = digests.mismatches(&entry).iter().collect();
     match &comparison {
-        Comparison::Mismatch(found) => assert_eq!(keys, found.iter().map(|found| found.key).collect::<Vec<_>>()),
-        _ => assert_eq!(keys, []),
+        Comparison::Mismatch(_) => assert!(!entry.agrees_with(package.digest())),
+        Comparison::Equal => assert_eq!(entry.agrees_with(package.digest()), entry.compared == AuxKeys::ALL),
+        Comparison::OtherForm(_) => {}
     }
+    assert!(entry.agrees_with(entry.digest()));
     comparison
 }
 
@@ -191,15 +191,25 @@ fn a_mismatch_names_key_and_values() {
 }
 
 #[test]
-fn damaged_digests_are_none() {
-    let bytes = AuxDigests::of(&values(&PACKAGE)).to_bytes();
-    assert_eq!(bytes.len(), 4 + 16 * 20);
-    assert_eq!(AuxDigests::of(&values(&[])).to_bytes(), [0; 4]);
-    for length in 0..bytes.len() {
-        assert!(AuxDigests::from_bytes(&bytes[..length]).is_none());
-    }
-    assert!(AuxDigests::from_bytes(&[&bytes[..], b"x"].concat()).is_none());
-    assert!(AuxDigests::from_bytes(&[0xff; 400]).is_none());
+fn a_digest_is_of_all_values_in_whatever_form() {
+    let package = values(&PACKAGE);
+    let agrees = |entry: &str| {
+        let index = index(CHOST, &[entry]);
+        let stanza = index.stanza(&index.records()[0]).unwrap();
+        EntryValues::of(&stanza, &index).agrees_with(package.digest())
+    };
+    let entry = ENTRY.to_owned() + GPKG;
+    assert!(agrees(&entry) && agrees(&entry.replace("RDEPEND: r/a", "RDEPEND: ( r/a doc? ( x/y ) )")));
+    // What is moved from one value to the next is not where it was.
+    assert!(!agrees(&entry.replace("BDEPEND: b/d\n", "BDEPEND: b/\n").replace("BUILD_ID: ", "BUILD_ID: d")));
+    // One that was accepted without a key is none any more where the key is compared.
+    let (path, package) = ("PATH: b.xpak\n", values(&[("IDEPEND", "i/d")]));
+    let [older, newer] = [index("", &[path]), index("", &[path, "IDEPEND: x/y\n"])];
+    let stanza = Stanza(path.into());
+    let [older, newer] = [&older, &newer].map(|index| EntryValues::of(&stanza, index));
+    assert_eq!(package.compare(&older), Comparison::Equal);
+    assert!(older.agrees_with(older.digest()) && !newer.agrees_with(older.digest()));
+    assert_eq!(values(&[]).digest(), values(&[("EAPI", "0"), ("SLOT", "0\n"), ("IUSE", "\n")]).digest());
 }
 
 proptest! {

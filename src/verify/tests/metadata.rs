@@ -6,6 +6,7 @@ use super::sample::{
     xpak_with,
 };
 use super::*;
+use crate::index::AuxKey;
 use tar::{EntryType, Header};
 
 pub(super) const EXTENSIONS: [&str; 7] = ["", "gz", "bz2", "lz4", "lz", "xz", "zst"];
@@ -85,10 +86,35 @@ fn what_one_side_does_not_know_is_not_compared() {
 }
 
 #[test]
+fn what_portage_writes_of_a_package_comes_with_it() {
+    let atoms = "a/b ".repeat(3000);
+    let raw = format!("{atoms}off? ( x/y )\n");
+    for limit in [0, 256 << 10] {
+        let long = "x".repeat(limit);
+        let values = [&VALUES[..], &[("DEPEND", &*raw), ("IUSE", &*long)]].concat();
+        for (path, bytes) in [(GPKG, gpkg_with("", metadata_tar(&values))), (XPAK, xpak_with(&values))] {
+            let verified = prove(&bytes, &entry(path, &bytes)).unwrap();
+            let written = |key| verified.aux_values().get(key);
+            assert_eq!(written(AuxKey::Depend), atoms.trim_end());
+            assert_eq!((written(AuxKey::BuildId), written(AuxKey::Iuse)), ("3", &*long));
+        }
+    }
+    let long = "x".repeat((256 << 10) + 1);
+    let values = [&VALUES[..], &[("IUSE", &*long)]].concat();
+    for (path, bytes) in [(GPKG, gpkg_with("", metadata_tar(&values))), (XPAK, xpak_with(&values))] {
+        assert!(
+            matches!(fault(path, &bytes), VerifyError::Metadata(MetadataError::LongValue(key, _)) if key == "IUSE")
+        );
+    }
+}
+
+#[test]
 fn values_that_are_not_taken() {
     let long = "x".repeat(4097);
     for (path, bytes) in with_value("PF", &long) {
-        assert!(matches!(fault(path, &bytes), VerifyError::Metadata(MetadataError::LongValue(key)) if key == "PF"));
+        assert!(
+            matches!(fault(path, &bytes), VerifyError::Metadata(MetadataError::LongValue(key, 4096)) if key == "PF")
+        );
     }
     let twice = [&VALUES[..], &[("PF", "hello-2.0-r1")]].concat();
     for (path, bytes) in [(GPKG, gpkg_with("", metadata_tar(&twice))), (XPAK, xpak_with(&twice))] {

@@ -88,7 +88,7 @@ pub(super) fn atoms(random: &mut Random) -> String {
 /// An ebuild with conditionals in all that may have them.
 pub(super) fn ebuild(random: &mut Random) -> String {
     // An ebuild may not name a repository, nor the sub-slot that an atom was built against.
-    let mut atoms = || atoms(random).replace("::gentoo", "").replace(":2/2=", ":2=");
+    let mut atoms = || atoms(random).replace("::gentoo", "").replace(":2/2=", ":2=").replace("/1.2=", "=");
     let dependencies =
         ["BDEPEND", "DEPEND", "IDEPEND", "PDEPEND", "RDEPEND"].map(|key| format!("{key}=\"{}\"\n", atoms()));
     let license = self::dependencies(random, 0, &of(&["GPL-2"]));

@@ -1,10 +1,11 @@
 //! Packages and indexes of several versions of Portage, which `tests/portage/other-versions.sh` installs: is there an entry that
 //! we would take for an index mismatch? The numbers are the evidence for the default of `index-mismatch`.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use binhostfs::index::Comparison;
+use binhostfs::index::{AuxKey, Comparison};
 use tempfile::TempDir;
 
 use super::generate::{Metadata, Random, ebuild, metadata};
@@ -15,7 +16,7 @@ use crate::harness::number;
 #[derive(Default)]
 struct Count {
     entries: usize,
-    other_form: usize,
+    other_forms: BTreeMap<AuxKey, usize>,
     mismatches: Vec<String>,
 }
 
@@ -25,7 +26,9 @@ impl Count {
             self.entries += 1;
             match comparison {
                 Comparison::Equal => {}
-                Comparison::OtherForm(_) => self.other_form += 1,
+                Comparison::OtherForm(keys) => {
+                    keys.iter().for_each(|key| *self.other_forms.entry(key).or_default() += 1)
+                }
                 Comparison::Mismatch(found) => {
                     let found: Vec<String> = found.iter().map(ToString::to_string).collect();
                     self.mismatches.push(format!("{writer}: {path}: {}", found.join("; ")));
@@ -54,11 +57,10 @@ fn name(version: &Path) -> &str {
 }
 
 fn report(what: &str, packages: usize, count: &Count) {
-    let Count { entries, other_form, mismatches } = count;
-    eprintln!(
-        "{what}: {packages} packages, {entries} entries, {other_form} in another form, {} mismatches",
-        mismatches.len()
-    );
+    let Count { entries, other_forms, mismatches } = count;
+    let forms: Vec<String> = other_forms.iter().map(|(key, count)| format!("{key} {count}")).collect();
+    let (forms, wrong) = (forms.join(", "), mismatches.len());
+    eprintln!("{what}: {packages} packages, {entries} entries, {wrong} mismatches; other forms: {forms}");
     assert!(mismatches.is_empty(), "{}", mismatches.join("\n"));
 }
 
