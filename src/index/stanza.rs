@@ -148,7 +148,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// The text of one entry, as it stands in its index and [`decoded`]: without the empty line after it.
+/// The text of one entry, as it stands in its index, decoded as Portage does it: without the empty line after it.
 #[derive(Debug)]
 pub struct Stanza(pub(super) Vec<u8>);
 
