@@ -1,28 +1,38 @@
 #!/usr/bin/env python3
 """polyglot.py - hide another package in a signed one, for those who read it with Python's tarfile.
 
-usage: polyglot.py SIGNED.gpkg.tar OUT.gpkg.tar
+usage: polyglot.py FORM SIGNED.gpkg.tar OUT.gpkg.tar
+    FORM  bzip2 | lzma | lzma-max | lzip
 
-OUT is a tar that begins with a GNU long name and goes on with the members of SIGNED, unchanged. It is a bzip2 stream as
-well, of another, unsigned package with the same name that installs the file /owned, setuid root. `tarfile.open(OUT, "r")`,
-and so Portage, tries bzip2 first.
+OUT is compressed, and unsigned: a package with the name of SIGNED that installs the file /owned, setuid root.
+`tarfile.open(OUT, "r")`, and so Portage, tries compressed tars first.
 
-How both fit into one file: a bzip2 block may have more selectors than it needs, and nearly any bytes are selectors, those
-of a tar header among them. The Huffman codes that follow have 8 bits each, and only values of printable characters, so
-that the data is a text: the name of the directory in that long name.
+bzip2: OUT is a tar as well, which begins with a GNU long name and goes on with the members of SIGNED, unchanged. A bzip2
+block may have more selectors than it needs, and nearly any bytes are selectors, those of a tar header among them. The
+Huffman codes that follow have 8 bits each, and only values of printable characters, so that the data is a text: the name of
+the directory in that long name.
+
+lzma, lzma-max (the largest window that a header can ask for), lzip: OUT has nothing of SIGNED but its name. Portage wants to
+see the magic of a tar in the 257th byte before it opens a file; a member of the package spells it.
 """
 
 import bz2
 import hashlib
 import io
+import itertools
+import random
 import subprocess
 import sys
 import tarfile
+
+import lzma_spelled
 
 # Codes of the symbols of the block, and how many there can be.
 FIRST_CODE, LAST_CODE = 0x30, 0x7E
 TABLES = 4
 LONG_NAME_MAX = 4096
+# Where a tar says that it is one.
+MAGIC_AT = 257
 KEYS = ("CATEGORY", "PF", "SLOT", "EAPI", "BUILD_ID", "BUILD_TIME", "repository")
 
 
@@ -56,19 +66,22 @@ def metadata_of(path):
         return {value.name.removeprefix("metadata/"): values.extractfile(value).read() for value in values}
 
 
-def hidden_package(metadata):
-    """What Portage shall install instead."""
+def hidden_parts(metadata):
+    """Members of what Portage shall install instead."""
     values = {key: metadata[key] for key in KEYS if key in metadata}
     values["environment.bz2"] = bz2.compress(b"")
     image = [("image", b"", 0o755, tarfile.DIRTYPE), file("image/owned", b"owned\n", 0o4755)]
-    parts = [
+    return [
         ("gpkg-1", b""),
         ("metadata.tar.zst", zstd_stored(tar([file(f"metadata/{key}", value) for key, value in values.items()]))),
         ("image.tar.zst", zstd_stored(tar(image))),
     ]
+
+
+def hidden_package(parts):
     digests = [(name, part, hashlib.sha512(part).hexdigest(), hashlib.blake2b(part).hexdigest()) for name, part in parts]
     lines = [f"DATA {name} {len(part)} SHA512 {sha512} BLAKE2B {blake2b}\n" for name, part, sha512, blake2b in digests]
-    parts.append(("Manifest", "".join(lines).encode()))
+    parts = [*parts, ("Manifest", "".join(lines).encode())]
     # Nobody reads to the end of the stream, which is none.
     return tar([file(f"e/{name}", part) for name, part in parts]) + bytes(64 << 10)
 
@@ -190,8 +203,8 @@ def directory_member(member, directory, content):
     return len(long), headers
 
 
-def main(signed, out):
-    package = hidden_package(metadata_of(signed))
+def bzip2_polyglot(signed):
+    package = hidden_package(hidden_parts(metadata_of(signed)))
     before, tables, data = block(package)
     directory = data.decode("ascii")
     assert "/" not in directory
@@ -207,8 +220,53 @@ def main(signed, out):
     result += bytes(-len(result) % tarfile.RECORDSIZE)
     found = bz2.BZ2Decompressor().decompress(bytes(result), len(package) - 4096)
     assert package.startswith(found) and len(found) == len(package) - 4096
+    return bytes(result)
+
+
+def spelled_member(encoder, noise, before):
+    """Encodes the header of a member, and so much of it that the magic stands where it belongs; that part of it."""
+    info = tarfile.TarInfo("e/z")
+    info.size = tarfile.BLOCKSIZE
+    encoder.bytes(info.tobuf(tarfile.USTAR_FORMAT))
+    content = bytearray()
+    while before + encoder.settled() < MAGIC_AT:
+        content.append(encoder.byte(noise.randrange(256)))
+    if before + encoder.settled() > MAGIC_AT:
+        raise lzma_spelled.DeadEnd
+    return bytes(content + encoder.spell(tarfile.GNU_MAGIC))
+
+
+def lzma_package(signed, header):
+    parts = hidden_parts(metadata_of(signed))
+    for seed in itertools.count():
+        encoder = lzma_spelled.Encoder()
+        try:
+            spelled = spelled_member(encoder, random.Random(seed), len(header))
+        except lzma_spelled.DeadEnd:
+            continue
+        first = spelled + bytes(tarfile.BLOCKSIZE - len(spelled))
+        package = hidden_package([("z", first), *parts])
+        encoder.bytes(package[tarfile.BLOCKSIZE + len(spelled) :])
+        return header + encoder.flush()
+
+
+def lzma_header(window):
+    return bytes([lzma_spelled.PROPERTIES]) + window.to_bytes(4, "little") + b"\xff" * 8
+
+
+FORMS = {
+    "bzip2": bzip2_polyglot,
+    "lzma": lambda signed: lzma_package(signed, lzma_header(8 << 20)),
+    "lzma-max": lambda signed: lzma_package(signed, lzma_header(0xFFFFFFFF)),
+    # Version 1, and a window of 8 MiB.
+    "lzip": lambda signed: lzma_package(signed, b"LZIP\x01\x17"),
+}
+
+
+def main(form, signed, out):
+    package = FORMS[form](signed)
     with open(out, "wb") as file:
-        file.write(result)
+        file.write(package)
 
 
 if __name__ == "__main__":
