@@ -162,8 +162,8 @@ impl<'a> BodyStream<'a> {
         self.pace.add(bytes, waited);
         self.upstream.metrics.bytes_fetched.add(bytes);
         if self.received > self.furthest {
+            self.candidates.progressed(self.received - self.furthest);
             self.furthest = self.received;
-            self.candidates.progressed();
             (self.fruitless, self.since) = (Duration::ZERO, Instant::now());
         }
     }

@@ -13,7 +13,7 @@ use url::Url;
 use super::UpstreamError;
 use super::health::{Health, Standing};
 use super::mirrors::{Mirrors, Slot};
-use super::retry::{self, ATTEMPTS, MAX_SLOW, Others, STALL_TIMEOUT, Verdict};
+use super::retry::{self, ATTEMPTS, MAX_SLOW, Others, PROGRESS, STALL_TIMEOUT, Verdict};
 
 /// A URL of the file.
 #[derive(Debug)]
@@ -22,6 +22,8 @@ pub(super) struct Candidate {
     pub(super) url: Url,
     /// Without progress in between.
     tries: u32,
+    /// New bytes that came from it and are no progress yet.
+    new_bytes: u64,
     gone: bool,
     /// Bytes of the body so far came from it.
     contributed: bool,
@@ -35,7 +37,17 @@ pub(super) struct Candidate {
 
 impl Candidate {
     pub(super) fn new(slot: Slot, url: Url) -> Self {
-        Self { slot, url, tries: 0, gone: false, contributed: false, whole: false, slow: None, error: None }
+        Self {
+            slot,
+            url,
+            tries: 0,
+            new_bytes: 0,
+            gone: false,
+            contributed: false,
+            whole: false,
+            slow: None,
+            error: None,
+        }
     }
 
     fn is_left(&self) -> bool {
@@ -141,10 +153,13 @@ impl Candidates {
         }
     }
 
-    /// The one that is asked now goes on.
-    pub(super) fn progressed(&mut self) {
+    /// The one that is asked now sent bytes that nobody had sent before.
+    pub(super) fn progressed(&mut self, bytes: u64) {
         if let Some(candidate) = self.current.and_then(|at| self.all.get_mut(at)) {
-            candidate.tries = 0;
+            candidate.new_bytes += bytes;
+            if candidate.new_bytes >= PROGRESS {
+                (candidate.tries, candidate.new_bytes) = (0, 0);
+            }
         }
     }
 
@@ -324,7 +339,7 @@ mod tests {
             // Progress before the break renews the tries of a URL, but not of one that may only send the whole.
             scene.1.began();
             if asked.len() < 5 {
-                scene.1.progressed();
+                scene.1.progressed(PROGRESS);
             }
             scene.stall();
         }
@@ -332,6 +347,21 @@ mod tests {
         assert_eq!(asked[0], (1, true), "the one that was asked last");
         assert!(of(0).eq([true]) && of(1).eq([true]), "{asked:?}");
         assert!(of(2).count() >= ATTEMPTS as usize && of(2).all(|whole| !whole), "{asked:?}");
+    }
+
+    #[test]
+    fn a_few_bytes_at_a_time_are_no_progress() {
+        let tries = |bytes: u64| {
+            let mut scene = Scene::new(1);
+            let tries = (0..100).take_while(|_| {
+                let left = scene.choose().is_some();
+                scene.1.progressed(bytes);
+                left && scene.stall() == Verdict::Later
+            });
+            tries.count()
+        };
+        assert_eq!([0, 1, PROGRESS / 3 - 1].map(tries), [ATTEMPTS as usize; 3]);
+        assert_eq!([PROGRESS / 2, PROGRESS].map(tries), [100; 2]);
     }
 
     #[test]

@@ -10,7 +10,7 @@ pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 pub const STALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest silence where another URL is at hand, unless this one is known to take its time.
 pub const PATIENCE: Duration = Duration::from_secs(3);
-/// Tries of one URL without a new byte in between.
+/// Tries of one URL without progress in between.
 pub const ATTEMPTS: u32 = 3;
 /// After so long without a new byte no further try is begun, on whatever URL.
 pub const NO_PROGRESS_BUDGET: Duration = Duration::from_secs(45);
@@ -18,6 +18,9 @@ pub const NO_PROGRESS_BUDGET: Duration = Duration::from_secs(45);
 pub(super) const RATE_FLOOR: u64 = 1024;
 /// See [`RATE_FLOOR`].
 pub(super) const RATE_WINDOW: Duration = Duration::from_secs(30);
+/// So many new bytes of a URL are progress: as many as the least rate brings over its window. Else one byte for each connection
+/// could keep a download going for as long as there are bytes.
+pub(super) const PROGRESS: u64 = RATE_FLOOR * RATE_WINDOW.as_secs();
 /// Over so long a URL must be slow to be left for another one.
 pub(super) const SLOW_WINDOW: Duration = Duration::from_secs(4);
 /// A URL is left for one that has been so many times as fast.

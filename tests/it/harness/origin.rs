@@ -42,6 +42,8 @@ pub(crate) enum Act {
     WrongRange,
     /// Like `CloseAt`; a range is answered as it was asked for, with other bytes than the file's.
     LyingRange(usize),
+    /// Announce everything that is asked for, with ranges, send so many bytes of it, then close.
+    Drip(usize),
     /// These bytes instead of the file, with status 200.
     Instead(Vec<u8>),
 }
@@ -363,6 +365,16 @@ fn perform(mut stream: &TcpStream, request: &Request, act: &Act, file: &[u8], sh
             }
             None => return perform(stream, request, &Act::CloseAt(*at), file, shared),
         },
+        Act::Drip(bytes) => {
+            let (from, size) = (request.range.unwrap_or_default(), file.len());
+            let (status, range) = match request.range {
+                Some(_) => ("206 Partial Content", format!("content-range: bytes {from}-{}/{size}\r\n", size - 1)),
+                None => ("200 OK", String::new()),
+            };
+            stream.write_all(head(status, size - from, &format!("{range}etag: {}\r\n", etag(file))).as_bytes())?;
+            stream.write_all(&file[from..(from + bytes).min(size)])?;
+            return Ok(false);
+        }
         Act::Instead(bytes) => {
             stream.write_all(head("200 OK", bytes.len(), "").as_bytes())?;
             stream.write_all(bytes)?;
