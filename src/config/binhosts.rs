@@ -139,6 +139,14 @@ impl Finder<'_> {
 
     fn of_portage(&mut self, binrepo: &Binrepo, own: OwnBinhost) -> Option<Candidate> {
         let shown = binrepo.section.as_deref().unwrap_or("of PORTAGE_BINHOST");
+        if let Some(written) = &binrepo.unset {
+            let place = binrepo.uri.origin.clone().unwrap_or_default();
+            self.report.warn(format!(
+                "{place}: the binhost {written} {shown} is left out: it refers to a variable that make.conf does not set, and profiles \
+                 are not read; write the value there, or the whole URL into binrepos.conf"
+            ));
+            return None;
+        }
         let url = match own.url.clone().map_or_else(|| said(&binrepo.uri, binrepo.uri.value.parse()), Ok) {
             Ok(url) => url,
             Err(error) => {
@@ -188,6 +196,13 @@ impl Finder<'_> {
         }
         self.report.note(key("priority"), priority, i64::to_string);
         let signatures = self.signatures(&name, &own.shared, verify_signature);
+        let open = urls.iter().find(|url| url.is_open_to_others() && signatures == SignaturePolicy::DigestsOnly);
+        if let Some(url) = open {
+            self.report.warn(format!(
+                "{url}: whoever is on the way to the binhost {name} decides what is installed: it is asked over plain http, and \
+                 signatures are not checked; use https, or verify-signature = true"
+            ));
+        }
         let shared = &self.found.own.shared;
         let quorum = [Sourced::option(self.raw.quorum, "--quorum"), own.shared.quorum, shared.quorum.clone()];
         let quorum = quorum_of(first(quorum, NonZeroUsize::MIN), &name, urls.len())?;

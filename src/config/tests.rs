@@ -333,3 +333,54 @@ fn the_example_of_the_readme_is_right() {
         assert!(example.contains(key), "{key} is not in the README");
     }
 }
+
+#[test]
+fn a_binhost_that_only_a_profile_completes_is_left_out() {
+    let make = |binhosts: &str| {
+        format!("PKGDIR={{root}}\nPARENT=https://h\nDIR=$PARENT/$ARCH\nPORTAGE_BINHOST=\"{binhosts}\"\n")
+    };
+    let with = |binhosts: &str| {
+        let system = System::with(&[]);
+        let text = make(binhosts).replace("{root}", system.path("pkgdir").to_str().unwrap());
+        system.write(MAKE, &text);
+        system
+    };
+    let urls = |system: &System| -> Vec<String> {
+        system.config().binhosts.iter().map(|binhost| binhost.urls[0].to_string()).collect()
+    };
+    let system = with("https://one/${CHOST}/x https://two $PARENT/three");
+    assert_eq!(urls(&system), ["https://two/", "https://h/three"]);
+    let says = "etc/portage/make.conf:4: the binhost https://one/${CHOST}/x of PORTAGE_BINHOST is left out: it refers to a \
+                variable that make.conf does not set";
+    let warnings = system.warnings();
+    assert!(warnings.len() == 1 && warnings[0].starts_with(says), "{warnings:?}");
+    // Also where it comes from afar, or is all that there is.
+    let system = with("$DIR/x https://two");
+    assert_eq!(urls(&system), ["https://two/"]);
+    assert!(system.warnings()[0].contains("the binhost https://h/${ARCH}/x of"), "{:?}", system.warnings());
+    assert!(with("$DIR").refused().contains("no binhost"), "{}", with("$DIR").refused());
+}
+
+#[test]
+fn plain_http_without_signatures_is_warned_of() {
+    let with = |url: &str, verify: &str| {
+        let own = format!("[binhost.x]\nurl = \"{url}\"\nverify-signature = {verify}\n");
+        System::with(&[]).own(&own).warnings()
+    };
+    let warnings = with("http://h/x", "false");
+    let says = "http://h/x: whoever is on the way to the binhost x decides what is installed";
+    assert!(warnings.len() == 1 && warnings[0].starts_with(says), "{warnings:?}");
+    for (url, verify) in [
+        ("http://h/x", "true"),
+        ("https://h/x", "false"),
+        ("file:///x", "false"),
+        ("http://localhost:8080/x", "false"),
+        ("http://127.0.0.1/x", "false"),
+        ("http://[::1]/x", "false"),
+    ] {
+        assert_eq!(with(url, verify), [""; 0], "{url} {verify}");
+    }
+    // A mirror is on the way, too.
+    let own = "[binhost.x]\nurl = \"https://h\"\nmirrors = [\"http://m\"]\nverify-signature = false\n";
+    assert!(System::with(&[]).own(own).warnings()[0].starts_with("http://m/: "));
+}

@@ -80,6 +80,18 @@ impl BinhostUrl {
         self.0.scheme() == "https"
     }
 
+    /// Whether others on the way can change what comes from it: plain http, not from this machine.
+    #[must_use]
+    pub fn is_open_to_others(&self) -> bool {
+        let is_here = match self.0.host() {
+            Some(url::Host::Domain(name)) => name == "localhost",
+            Some(url::Host::Ipv4(address)) => address.is_loopback(),
+            Some(url::Host::Ipv6(address)) => address.is_loopback(),
+            None => false,
+        };
+        self.0.scheme() == "http" && !is_here
+    }
+
     /// Whether it names a local directory.
     #[must_use]
     pub fn is_file(&self) -> bool {

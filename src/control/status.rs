@@ -127,7 +127,7 @@ pub struct EntriesStatus {
     pub unsignable: u64,
     /// Not selected by the configuration.
     pub unselected: u64,
-    /// Not in the cache, while the binhost is away.
+    /// Not in the cache, while the binhost is away or its packages are nowhere.
     pub held: u64,
     /// A preferred binhost has the same one.
     pub superseded: u64,
@@ -524,7 +524,7 @@ impl BinhostStatus {
             (entries.disputed, "on which too few of its URLs agree"),
             (entries.unsignable, "in XPAK, which cannot be signed"),
             (entries.unselected, "not selected by the configuration"),
-            (entries.held, "not in the cache, while it is away"),
+            (entries.held, "not in the cache, and cannot be had now"),
             (entries.superseded, "that a preferred binhost has"),
             (entries.homeless, "whose path is taken"),
         ] {

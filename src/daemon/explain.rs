@@ -20,6 +20,8 @@ pub(super) struct Beside {
     pub(super) refused: HashMap<EntryId, String>,
     /// URLs that have to agree.
     pub(super) quorum: usize,
+    /// Why no package of it can be had.
+    pub(super) nowhere: Option<String>,
 }
 
 /// All that answers take: a picture of one moment, so that nobody who asks waits for a binhost.
@@ -157,7 +159,7 @@ fn state(fate: &Fate) -> PackageState {
 
 /// Why it is not shown, or not at its path.
 pub(super) fn reason(fate: &Fate, beside: &Beside, id: EntryId) -> Option<String> {
-    let Beside { name, refused, quorum, .. } = beside;
+    let Beside { name, refused, quorum, nowhere, .. } = beside;
     Some(match fate {
         Fate::Shown { place: None, .. } => return None,
         Fate::Shown { place: Some(_), .. } => "another binhost's package is at its path".to_owned(),
@@ -167,7 +169,10 @@ pub(super) fn reason(fate: &Fate, beside: &Beside, id: EntryId) -> Option<String
         },
         Fate::Unsignable => "XPAK packages cannot be signed, and signatures are asked for".to_owned(),
         Fate::Unselected => "the configuration (include, exclude) does not select it".to_owned(),
-        Fate::Held => format!("{name} is away, and it is not in the cache (offline = \"hide\")"),
+        Fate::Held => match nowhere {
+            Some(why) => why.clone(),
+            None => format!("{name} is away, and it is not in the cache (offline = \"hide\")"),
+        },
         Fate::Superseded => "a preferred binhost has the same one".to_owned(),
         Fate::Homeless => "its path is taken, and so is that below the binhost's name".to_owned(),
     })

@@ -257,6 +257,12 @@ impl Source {
         self.away && self.config.offline == Offline::Hide
     }
 
+    /// Why no package of it can be had, whatever is asked.
+    pub(super) fn nowhere(&self) -> Option<String> {
+        let index = self.shown()?.index;
+        self.origin.upstream.nowhere(index.header().uri())
+    }
+
     pub(super) fn refresh_status(&self) -> &RefreshStatus {
         &self.refresh
     }

@@ -12,7 +12,8 @@ use super::generation::{Generations, Ingredient};
 use super::rollback::{self, Rollback};
 use super::source::{Face, News, Source};
 use super::state::{RollbackReport, SourceReport};
-use super::{START_BUDGET, policies, shown, unusable};
+use super::unusable::{self, Facts};
+use super::{START_BUDGET, policies, shown};
 use crate::config::{AcceptedChosts, Binhost, MountConfig};
 use crate::control::RollbackTo;
 use crate::fetch::{Fetcher, Origin};
@@ -282,14 +283,21 @@ impl Sources {
 
     /// Finds the binhosts of which nothing can be used, and says so once for as long as it is for the same reason.
     async fn find_unusable(&mut self) -> anyhow::Result<()> {
-        let facts = |source: &Source| Some((source.id, source.part()?.index, source.disputed()));
+        let facts = |source: &Source| {
+            Some(Facts {
+                id: source.id,
+                index: source.part()?.index,
+                disputed: source.disputed(),
+                nowhere: source.nowhere(),
+            })
+        };
         let all: Vec<_> = self.all.iter().filter_map(facts).collect();
         let (tallies, accepted) = (self.tallies.clone(), self.accepted_chosts.clone());
         let found = blocking(move || {
             let mut found = HashMap::new();
-            for (id, index, disputed) in all {
-                let tally = tallies.get(&id).copied().unwrap_or_default();
-                found.extend(unusable::reason(&index, tally, disputed, &accepted)?.map(|reason| (id, reason)));
+            for facts in all {
+                let tally = tallies.get(&facts.id).copied().unwrap_or_default();
+                found.extend(unusable::reason(&facts, tally, &accepted)?.map(|reason| (facts.id, reason)));
             }
             Ok(found)
         })
@@ -325,7 +333,8 @@ impl Sources {
         let part = source.part()?;
         let (store, origin) = (Arc::clone(&self.store), Arc::clone(&source.origin));
         let here = move |record: &Record| store.has(record.id, record.size, &origin.policy);
-        let here = source.hides().then(|| -> Here { Box::new(here) });
+        let only_here = source.hides() || source.nowhere().is_some();
+        let here = only_here.then(|| -> Here { Box::new(here) });
         let Binhost { name, selection, .. } = source.config.clone();
         let formats = if source.origin.policy.keyring.is_some() { Formats::Signed } else { Formats::All };
         Some(Input { name, part, hidden: source.hidden(), selection, formats, here })
@@ -338,7 +347,8 @@ impl Sources {
                 source.refusals().all().iter().filter_map(|refusal| Some((refusal.id()?, refusal.reason.clone())));
             let (name, origin, quorum) =
                 (source.config.name.clone(), Arc::clone(&source.origin), source.config.quorum.get());
-            Some((self.input(source)?, Beside { name, origin, refused: refused.collect(), quorum }))
+            let (refused, nowhere) = (refused.collect(), source.nowhere());
+            Some((self.input(source)?, Beside { name, origin, refused, quorum, nowhere }))
         };
         let (inputs, beside) = self.all.iter().filter_map(both).unzip();
         Explained {

@@ -1,20 +1,29 @@
 //! A binhost of which nothing can be used, all for one reason: worth a warning, where `0 packages` would say nothing.
 
 use std::io;
+use std::sync::Arc;
 
 use crate::config::AcceptedChosts;
-use crate::index::Index;
+use crate::index::{Index, OriginId};
 use crate::policy::Tally;
 
-/// Why nothing of an index can be used. `None`: something can, there is nothing in it, or there is more than one reason.
-/// `disputed`: entries on which too few mirrors agree.
-pub(super) fn reason(
-    index: &Index,
-    tally: Tally,
-    disputed: usize,
-    accepted: &AcceptedChosts,
-) -> io::Result<Option<String>> {
+/// What there is to know of a binhost.
+pub(super) struct Facts {
+    pub(super) id: OriginId,
+    pub(super) index: Arc<Index>,
+    /// Entries on which too few mirrors agree.
+    pub(super) disputed: usize,
+    /// Why no package can be had, whatever is asked.
+    pub(super) nowhere: Option<String>,
+}
+
+/// Why nothing of a binhost can be used. `None`: something can, there is nothing in it, or there is more than one reason.
+pub(super) fn reason(facts: &Facts, tally: Tally, accepted: &AcceptedChosts) -> io::Result<Option<String>> {
+    let Facts { index, disputed, nowhere, .. } = facts;
     let entries = index.records().len();
+    if nowhere.is_some() {
+        return Ok(nowhere.clone());
+    }
     if tally.shown > 0 {
         return of_chost(index, accepted);
     }
@@ -35,7 +44,7 @@ pub(super) fn reason(
         ))
     } else if is_all(tally.unselected as usize) {
         Some(format!("include and exclude select none of its {entries} packages"))
-    } else if is_all(tally.hidden as usize) && is_all(disputed) {
+    } else if is_all(tally.hidden as usize) && is_all(*disputed) {
         Some(format!("too few of its URLs have the same digests (quorum) for any of its {entries} packages"))
     } else {
         None
@@ -63,21 +72,23 @@ mod tests {
 
     use super::*;
 
-    fn index(header: &str, entries: &[&str]) -> Index {
+    fn index(header: &str, entries: &[&str]) -> Arc<Index> {
         let mut text = format!("VERSION: 0\n{header}\n\n");
         for (at, more) in entries.iter().enumerate() {
             text += &format!("CPV: a/p{at}-1\nPATH: {at}.xpak\nSIZE: 5\nMD5: {at:032x}\n{more}\n");
         }
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(text.as_bytes()).unwrap();
-        Index::parse(file).unwrap()
+        Arc::new(Index::parse(file).unwrap())
     }
 
     #[test]
     fn one_reason_for_all_is_told() {
         let two = index("ARCH: amd64", &["", ""]);
-        let told =
-            |index: &Index, tally: Tally, disputed| reason(index, tally, disputed, &AcceptedChosts::Any).unwrap();
+        let told = |index: &Arc<Index>, tally: Tally, disputed| {
+            let facts = Facts { id: OriginId(0), index: Arc::clone(index), disputed, nowhere: None };
+            reason(&facts, tally, &AcceptedChosts::Any).unwrap()
+        };
         let none = Tally::default();
         for (tally, disputed, says) in [
             (Tally { unsignable: 2, ..none }, 0, "all 2 packages are XPAK"),
@@ -112,7 +123,8 @@ mod tests {
         let accepted = AcceptedChosts::One("x86_64-pc-linux-gnu".to_owned());
         let told = |header: &str, entries: &[&str]| {
             let tally = Tally { shown: entries.len() as u32, ..Tally::default() };
-            reason(&index(header, entries), tally, 0, &accepted).unwrap()
+            let facts = Facts { id: OriginId(0), index: index(header, entries), disputed: 0, nowhere: None };
+            reason(&facts, tally, &accepted).unwrap()
         };
         let foreign = "CHOST: aarch64-unknown-linux-gnu";
         let why = told(foreign, &["", "CHOST: riscv64-unknown-linux-gnu\n"]).unwrap();

@@ -82,6 +82,16 @@ impl Upstream {
         &self.binhost
     }
 
+    /// Why no package can be had: what `uri`, that of the index header, names cannot be asked. `None`: it can, as far as one can see.
+    #[must_use]
+    pub fn nowhere(&self, uri: Option<&str>) -> Option<String> {
+        let uri = uri.filter(|uri| places::is_nowhere(&self.binhost.urls, uri))?;
+        let shown: String = uri.chars().take(100).map(|c| if c.is_control() { ' ' } else { c }).collect();
+        Some(format!(
+            "its index says that the packages are at {shown} (URI), and only http, https and file can be asked"
+        ))
+    }
+
     /// Starts to read the package at `path` of `size` bytes. `uri` is the URI of the index header, if it has one: packages
     /// are then there, and not beside the index.
     #[must_use]

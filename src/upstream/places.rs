@@ -5,7 +5,7 @@
 //! | none | beside the index, at every URL of the binhost |
 //! | one of the URLs, or below one | the same directory below every URL: each has the whole binhost |
 //! | elsewhere | there first; then, where mirrors are configured, beside the index at every URL |
-//! | not usable | as if there were none |
+//! | not usable | as if there were none; what no URL could be, and without mirrors, leaves no place ([`is_nowhere`]) |
 //!
 //! The index comes from outside. Its `URI` must not lead to local files unless every URL is one, nor to plain http where any
 //! URL is https; whatever else is asked, the administrator has named.
@@ -46,6 +46,12 @@ impl Places {
         let elsewhere = self.elsewhere.as_ref().map(|base| base.join(path));
         elsewhere.or_else(|| self.configured.first().map(|(_, url)| url.clone()))
     }
+}
+
+/// Whether a URI says that packages are where they cannot be had: its scheme is not http, https or file, or it is no URL; and no
+/// mirror stands in.
+pub(super) fn is_nowhere(urls: &[BinhostUrl], uri: &str) -> bool {
+    urls.len() == 1 && uri.parse::<BinhostUrl>().is_err()
 }
 
 fn usable(urls: &[BinhostUrl], uri: &str) -> Result<BinhostUrl, &'static str> {

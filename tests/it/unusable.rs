@@ -82,3 +82,29 @@ fn a_selection_of_nothing() {
     write(file.path(), "app-misc/*");
     eventually(20, "it is corrected", || unusable(&mounted).is_none());
 }
+
+#[test]
+fn packages_that_are_where_nobody_can_ask() {
+    if !can_mount() {
+        return;
+    }
+    let [cached, other] = ["cached-1", "other-1"].map(|pf| Package::new(pf, 9_000));
+    let all = [cached.clone(), other.clone()];
+    let origin = Origin::with(&all);
+    let mounted = Options::new(origin.url()).mount();
+    assert!(std::fs::read(mounted.path(&cached.path)).unwrap() == cached.bytes);
+    mounted.settled();
+    let index = |time, uri: &str| index_of(time, &all).replacen("VERSION", &format!("{uri}VERSION"), 1);
+    origin.put_index(index(TIME + 1, "URI: ssh://builder.example/srv/binpkgs\n").as_bytes());
+    refresh(&mounted);
+    is_said(&mounted, "its index says that the packages are at ssh://builder.example/srv/binpkgs (URI)");
+    // What is here can be had.
+    assert_eq!(mounted.listing(), std::slice::from_ref(&cached.path));
+    let output = Command::new(binary()).args(["why", "other", "--control"]).arg(mounted.control()).output().unwrap();
+    let why = String::from_utf8(output.stdout).unwrap();
+    assert!(why.contains("ssh://builder.example"), "{why}");
+    assert_eq!(origin.package_requests(), 1);
+    origin.put_index(index(TIME + 2, "").as_bytes());
+    refresh(&mounted);
+    assert_eq!((unusable(&mounted), mounted.listing().len()), (None, 2));
+}

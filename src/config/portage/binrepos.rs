@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::expand::MARK;
 use super::files::Files;
 use super::ini::{Ini, Section, is_space};
 use super::make_conf::Variables;
@@ -62,6 +63,12 @@ fn sections(ini: &Ini, warnings: &mut Vec<String>) -> Result<Vec<Binrepo>, Porta
         let uri = Said { value: uri.value.trim_end_matches('/').to_owned(), origin: uri.origin };
         let priority = priority(&section, warnings);
         let verify = said(&section, "verify-signature");
+        if let Some(Said { value, origin }) = verify.as_ref().filter(|said| is_meant_true(&said.value)) {
+            warnings.push(format!(
+                "{}: verify-signature = {value} is false for Portage, and so it is here: write true or false",
+                origin.clone().unwrap_or_default()
+            ));
+        }
         let verify_signature = verify.map(|said| Said { value: is_true(&said.value), origin: said.origin });
         let mut include = atoms(&section, "getbinpkg-include", warnings);
         let mut exclude = atoms(&section, "getbinpkg-exclude", warnings);
@@ -75,7 +82,7 @@ fn sections(ini: &Ini, warnings: &mut Vec<String>) -> Result<Vec<Binrepo>, Porta
                 format!("[{name}] of binrepos.conf both includes and excludes {atom}: Portage does neither")
             }),
         );
-        found.push(Binrepo { section: Some(name), uri, priority, verify_signature, include, exclude });
+        found.push(Binrepo { section: Some(name), uri, unset: None, priority, verify_signature, include, exclude });
     }
     Ok(found)
 }
@@ -96,19 +103,32 @@ fn portage_binhost(variables: &Variables, known: &mut BTreeSet<String>, warnings
     let Some(value) = variables.get("PORTAGE_BINHOST") else { return Vec::new() };
     let origin = value.origin.clone();
     let place = origin.clone().unwrap_or_default();
-    warnings.extend(value.doubts.iter().map(|doubt| format!("{place}: PORTAGE_BINHOST: {doubt}")));
-    let addresses = value.text.split(is_space).filter(|address| !address.is_empty()).rev();
-    let addresses = addresses.map(|address| address.trim_end_matches('/').to_owned());
-    let new = addresses.filter(|address| known.insert(address.clone()));
-    let binrepo = |(uri, priority)| Binrepo {
+    warnings.extend(value.is_broken().map(|doubt| format!("{place}: PORTAGE_BINHOST: {doubt}")));
+    let addresses = value.marked.split(is_space).filter(|address| !address.is_empty()).rev();
+    let addresses =
+        addresses.map(|marked| (without_marked(marked), marked.contains(MARK).then(|| without_marks(marked))));
+    let new = addresses.filter(|(address, _)| !address.is_empty() && known.insert(address.clone()));
+    let binrepo = |((uri, unset), priority)| Binrepo {
         section: None,
         uri: Said { value: uri, origin: origin.clone() },
+        unset,
         priority: Said { value: priority, origin: origin.clone() },
         verify_signature: None,
         include: Said { value: Vec::new(), origin: None },
         exclude: Said { value: Vec::new(), origin: None },
     };
     new.zip(1..).map(binrepo).collect()
+}
+
+/// As Portage has it: what is not set is empty.
+fn without_marked(marked: &str) -> String {
+    let text: String = marked.split(MARK).step_by(2).collect();
+    text.trim_end_matches('/').to_owned()
+}
+
+/// As it was written.
+fn without_marks(marked: &str) -> String {
+    marked.replace(MARK, "")
 }
 
 fn said(section: &Section, key: &str) -> Option<Said<String>> {
@@ -142,6 +162,12 @@ fn atom(word: &str) -> Result<Atom, String> {
 
 fn is_true(text: &str) -> bool {
     matches!(text.to_lowercase().as_str(), "true" | "yes")
+}
+
+/// Whether a value that Portage takes for false may have been meant otherwise.
+fn is_meant_true(text: &str) -> bool {
+    let clear = ["true", "yes", "false", "no", "0", "off", "n", "f", "none", "never", ""];
+    !clear.contains(&text.trim().to_lowercase().as_str())
 }
 
 /// As Python's `int`: white space around, a sign, single underscores between digits.

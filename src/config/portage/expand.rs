@@ -18,8 +18,20 @@ pub(super) struct Expanded {
     pub(super) too_long: bool,
 }
 
+/// What stands for a variable that is not set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unset {
+    /// Nothing, as for Portage.
+    Empty,
+    /// Its reference between two [`MARK`]s.
+    Marked,
+}
+
+/// A character that is no text.
+pub(super) const MARK: char = '\u{ffff}';
+
 /// `text` is a word of the lexer: quotes are gone, those that are left are part of the value.
-pub(super) fn expand<'a>(text: &str, lookup: impl Fn(&str) -> Option<&'a str>) -> Expanded {
+pub(super) fn expand<'a>(text: &str, unset: Unset, lookup: impl Fn(&str) -> Option<&'a str>) -> Expanded {
     let mut out = Expanded::default();
     let mut rest = text.chars().peekable();
     let (mut single, mut double) = (false, false);
@@ -45,7 +57,12 @@ pub(super) fn expand<'a>(text: &str, lookup: impl Fn(&str) -> Option<&'a str>) -
                 Some(name) if name.is_empty() => out.text.push('$'),
                 Some(name) => match lookup(&name) {
                     Some(value) => out.text.push_str(value),
-                    None => out.unknown.push(name),
+                    None => {
+                        if unset == Unset::Marked {
+                            out.text.extend([MARK, '$', '{'].into_iter().chain(name.chars()).chain(['}', MARK]));
+                        }
+                        out.unknown.push(name);
+                    }
                 },
                 None => return Expanded { broken: true, ..Expanded::default() },
             },
@@ -93,7 +110,7 @@ mod tests {
     use super::*;
 
     fn expanded(text: &str) -> String {
-        expand(text, |name| (name == "A").then_some("x")).text
+        expand(text, Unset::Empty, |name| (name == "A").then_some("x")).text
     }
 
     #[test]
@@ -114,6 +131,7 @@ mod tests {
             assert_eq!(expanded(text), wanted, "{text}");
         }
         let doubling = "x".repeat(MAX_VALUE);
-        assert!(expand("$A$A$A", |_| Some(&doubling)).too_long);
+        assert!(expand("$A$A$A", Unset::Empty, |_| Some(&doubling)).too_long);
+        assert_eq!(expand("a$NONE/b", Unset::Marked, |_| None).text, "a\u{ffff}${NONE}\u{ffff}/b");
     }
 }

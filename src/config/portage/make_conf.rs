@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use super::expand::{self, Expanded};
+use super::expand::{self, Expanded, Unset};
 use super::files::{Files, lines_normal};
 use super::lexer::{Item, Lexer, Sourcing};
 use super::{Origin, PortageError};
@@ -15,10 +15,27 @@ const MAX_SOURCED: usize = 100;
 #[derive(Debug, Clone)]
 pub(super) struct Value {
     pub(super) text: String,
+    /// The same with the references that variables which are not set leave behind, between marks: see [`Unset::Marked`].
+    pub(super) marked: String,
     /// `None`: set by Portage itself.
     pub(super) origin: Option<Origin>,
+    /// Variables that it refers to and that are not set.
+    pub(super) unset: Vec<String>,
+    /// A `$` without a name: the whole is empty.
+    pub(super) broken: bool,
+}
+
+impl Value {
     /// What is wrong with it, though Portage goes on.
-    pub(super) doubts: Vec<String>,
+    pub(super) fn doubts(&self) -> Vec<String> {
+        let unset = self.unset.iter().map(|name| format!("{name} is not set, taken for empty"));
+        unset.chain(self.is_broken()).collect()
+    }
+
+    pub(super) fn is_broken(&self) -> Option<String> {
+        let why = "a '$' has no proper name after it: Portage takes the whole value for empty";
+        self.broken.then(|| why.to_owned())
+    }
 }
 
 /// Variables as they are set, by name.
@@ -32,11 +49,18 @@ impl Variables {
 
     /// One that Portage sets itself.
     pub(super) fn set(&mut self, name: &str, text: &str) {
-        self.0.insert(name.to_owned(), Value { text: text.to_owned(), origin: None, doubts: Vec::new() });
+        self.0.insert(
+            name.to_owned(),
+            Value { text: text.to_owned(), marked: text.to_owned(), origin: None, unset: Vec::new(), broken: false },
+        );
     }
 
     fn expand(&self, text: &str) -> Expanded {
-        expand::expand(text, |name| self.0.get(name).map(|value| value.text.as_str()))
+        expand::expand(text, Unset::Empty, |name| self.0.get(name).map(|value| value.text.as_str()))
+    }
+
+    fn expand_marked(&self, text: &str) -> String {
+        expand::expand(text, Unset::Marked, |name| self.0.get(name).map(|value| value.marked.as_str())).text
     }
 
     /// Sets what the file `path` sets, or what the files below the directory `path` set. Nothing there: nothing.
@@ -120,16 +144,11 @@ impl Words<'_> {
     }
 
     fn value(&self, variables: &Variables, key: &str, raw: &str) -> Result<Value, PortageError> {
-        let Expanded { text, unknown, broken, too_long } = variables.expand(raw);
+        let Expanded { text, unknown: unset, broken, too_long } = variables.expand(raw);
         if too_long {
             return Err(self.error(format_args!("the value of {key} grows beyond {} bytes", expand::MAX_VALUE)));
         }
-        let mut doubts: Vec<String> =
-            unknown.iter().map(|name| format!("{name} is not set, taken for empty")).collect();
-        if broken {
-            doubts.push("a '$' has no proper name after it: Portage takes the whole value for empty".to_owned());
-        }
-        Ok(Value { text, origin: Some(self.origin()), doubts })
+        Ok(Value { text, marked: variables.expand_marked(raw), origin: Some(self.origin()), unset, broken })
     }
 
     fn origin(&self) -> Origin {

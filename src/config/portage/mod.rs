@@ -97,6 +97,8 @@ pub struct Binrepo {
     pub section: Option<String>,
     /// `sync-uri`, without slashes at the end.
     pub uri: Said<String>,
+    /// The URI as it was written, where it refers to a variable that make.conf does not set: a profile may, and then it is another.
+    pub unset: Option<String>,
     /// `priority`; of PORTAGE_BINHOST, the place in it, counted from the end.
     pub priority: Said<i64>,
     /// `verify-signature`. `None`: nobody says; for Portage that means no.
@@ -153,7 +155,7 @@ fn read_all(places: &Places, files: &mut Files) -> Result<Portage, PortageError>
     let binrepos = binrepos::read(places, files, &fixed, &variables, &mut warnings)?;
     let mut path = |name: &str, default: &str| {
         let value = variables.get(name);
-        let doubts = value.into_iter().flat_map(|value| value.doubts.iter().map(move |doubt| (value, doubt)));
+        let doubts = value.into_iter().flat_map(|value| value.doubts().into_iter().map(move |doubt| (value, doubt)));
         warnings.extend(
             doubts.map(|(value, doubt)| format!("{}: {name}: {doubt}", value.origin.clone().unwrap_or_default())),
         );

@@ -76,9 +76,15 @@ fn what_portage_does_silently_is_said() {
         ),
         (
             MAKE,
-            "\nPORTAGE_BINHOST=http://h/${ARCH}\n",
-            "etc/portage/make.conf:2: PORTAGE_BINHOST: ARCH is not set, taken for empty",
+            "\nPORTAGE_BINHOST=\"http://h/$ \"\n",
+            "etc/portage/make.conf:2: PORTAGE_BINHOST: a '$' has no proper name after it: Portage takes the whole value for empty",
         ),
+        (
+            REPOS,
+            "[a]\nsync-uri=u\nverify-signature = On\n",
+            "etc/portage/binrepos.conf:3: verify-signature = On is false for Portage, and so it is here: write true or false",
+        ),
+        (REPOS, "[a]\nsync-uri=u\nverify-signature = off\n", ""),
         (
             MAKE,
             "PKGDIR=\"/$ \"\n",
