@@ -114,15 +114,14 @@ impl Store {
         true
     }
 
-    /// Whether [`Store::unproved`] may find something. Waits for nothing.
+    /// Whether [`Store::unproved`], or [`Store::get`] after it, may find something that `get` did not. Waits for nothing.
     #[must_use]
-    pub fn may_have_unproved(&self, id: EntryId, size: u64, policy: &Policy) -> bool {
-        let own = || {
-            let record = self.catalogue.find(id).map(|(_, record)| record);
-            record.is_some_and(|record| record.size == size && !policy.admits(&record.assurance))
-        };
+    pub fn may_have_unproved(&self, id: EntryId, size: u64) -> bool {
         let others = || !self.state().candidates(size, !self.catalogue.is_open()).is_empty();
-        !self.swept.is_completed() || own() || others()
+        let adopting = || self.adoptions.try_lock().is_err();
+        let own = || self.catalogue.find(id).is_some_and(|(_, record)| record.size == size);
+        // In this order: a body that is being adopted is no orphan any more, and has no record yet.
+        !self.swept.is_completed() || others() || adopting() || own()
     }
 
     /// Files that may be the package asked for, each still to be proved: the entry's own body, where it was proved less

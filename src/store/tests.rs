@@ -770,3 +770,24 @@ fn what_is_named_or_pinned_is_retained() {
     );
     assert_eq!(files(place.path()).len(), 1);
 }
+
+/// Between a look-up that finds nothing and this question, somebody else may begin to take the body back, or be done with it.
+#[test]
+fn a_body_that_is_being_adopted_may_be_unproved() {
+    let place = tempfile::tempdir().unwrap();
+    let store = open(place.path(), 1 << 20);
+    let sample = &SAMPLES[0];
+    let may_have = || store.may_have_unproved(sample.entry.id(), sample.size());
+    assert!(may_have(), "nobody has looked for orphans yet");
+    store.sweep();
+    assert!(!may_have());
+    {
+        let _adopting = store.adoptions.lock().unwrap();
+        assert!(may_have());
+    }
+    assert!(!may_have());
+    let path = store.body_path(sample.fetch(&store).0.digest());
+    assert!(may_have(), "it has been adopted");
+    disturb(&path);
+    assert!(sample.get(&store).is_none() && may_have(), "it is an orphan");
+}

@@ -237,7 +237,8 @@ fn waiting_takes_no_descriptors() {
     let mut command = Command::new("setpriv");
     command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "sh", "-c", &script]).stderr(Stdio::null());
     let mut waiting = command.spawn().unwrap();
-    eventually(60, "all wait", || mounted.status()["downloads"].as_array().unwrap().len() == packages.len());
+    let opens = || mounted.status()["download_counts"]["opens"].as_u64().unwrap();
+    eventually(60, "all wait", || opens() == packages.len() as u64);
     assert!(descriptors() < before + 64, "{} after {before}", descriptors());
     assert_eq!(fs::read(mounted.path("local")).unwrap(), b"x");
     waiting.kill().unwrap();

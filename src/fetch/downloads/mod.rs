@@ -284,11 +284,7 @@ impl Fetcher {
 
     fn first_lane(&self, wanted: &Wanted) -> Lane {
         let record = wanted.record();
-        if self.store.may_have_unproved(record.id, record.size, &wanted.origin().policy) {
-            Lane::Cache
-        } else {
-            Lane::Binhost(wanted.key().0)
-        }
+        if self.store.may_have_unproved(record.id, record.size) { Lane::Cache } else { Lane::Binhost(wanted.key().0) }
     }
 
     /// Gives turns, as long as there are some for those that wait.
