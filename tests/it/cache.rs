@@ -319,6 +319,7 @@ fn a_shell_goes_on_after_what_it_had_read_everything() {
         assert!(error.contains("Resource temporarily unavailable"), "{reader}: {error}");
         assert!(output.status.success(), "the next line, after {reader}: {error}");
         assert_eq!(origin.package_requests() - before, 5, "{reader}: {error}");
+        mounted.settled();
         says(&mounted, &["evict", "app-misc/*"]);
     }
     // However many lines there are.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use portable_atomic::AtomicU64;
 use tokio::sync::{Notify, watch};
 
-use super::table::Load;
+use super::entry::Load;
 use crate::fetch::{FetchError, Outcome, Wanted};
 
 /// How far a download is.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use super::entry::Number;
 use super::{PLACES, TURNS, TURNS_OF_CACHE, Uid};
 use crate::fetch::origin::Key;
 use crate::index::OriginId;
@@ -48,7 +49,7 @@ impl Share {
         self.free > self.all / 4 || self.own == 0 && self.free > 0
     }
 
-    /// The same for a user; the last one of all is root's.
+    /// The same for a user; where there are more than a few, the last one is root's.
     fn has_more_for(self, uid: Uid) -> bool {
         self.has_more() && (uid == Uid::ROOT || self.free > 1 || self.all < 4)
     }
@@ -58,22 +59,34 @@ impl Share {
 #[derive(Debug, Default)]
 pub(super) struct Opened {
     /// They go on.
-    resuming: BTreeMap<u64, Key>,
+    resuming: BTreeMap<Number, Key>,
     /// They begin, and need a place as well.
-    waiting: BTreeMap<u64, Key>,
+    waiting: BTreeMap<Number, Key>,
 }
 
 impl Opened {
-    /// The next one; `true`: it begins.
-    fn first(&self, may_begin: bool) -> Option<(bool, u64, Key)> {
-        let first = |downloads: &BTreeMap<u64, Key>| downloads.first_key_value().map(|(number, key)| (*number, *key));
-        let resuming = first(&self.resuming).map(|(number, key)| (false, number, key));
-        resuming.or_else(|| first(&self.waiting).filter(|_| may_begin).map(|(number, key)| (true, number, key)))
+    /// The next one; whether it begins, its number and key.
+    fn first(&self, may_begin: bool) -> Option<(bool, Number, Key)> {
+        let resuming = self.resuming.first_key_value().map(|first| (false, first));
+        let waiting = || self.waiting.first_key_value().filter(|_| may_begin).map(|first| (true, first));
+        resuming.or_else(waiting).map(|(begins, (number, key))| (begins, *number, *key))
     }
 
     fn is_empty(&self) -> bool {
         self.resuming.is_empty() && self.waiting.is_empty()
     }
+}
+
+/// The next download of a user.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Next {
+    pub(super) uid: Uid,
+    /// Turns that the user has.
+    pub(super) turns: usize,
+    /// It does not go on, but begins.
+    pub(super) begins: bool,
+    pub(super) number: Number,
+    pub(super) key: Key,
 }
 
 /// See the module's documentation.
@@ -82,7 +95,7 @@ pub(super) struct Queue {
     /// What somebody has opened and wants a turn, by who waits for it.
     pub(super) opened: HashMap<Uid, Opened>,
     /// Everything else that wants a turn, by number.
-    pub(super) prefetches: BTreeMap<u64, Key>,
+    pub(super) prefetches: BTreeMap<Number, Key>,
     /// What has a place.
     pub(super) holders: Vec<Key>,
     /// Of these, what has a turn.
@@ -90,11 +103,16 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    /// `uids`: who has opened it.
-    pub(super) fn enqueue<'a>(&mut self, number: u64, key: Key, begins: bool, uids: impl Iterator<Item = &'a Uid>) {
+    /// `opens`: those that wait for it, by user.
+    pub(super) fn enqueue(
+        &mut self,
+        (number, key): (Number, Key),
+        begins: bool,
+        opens: impl Iterator<Item = (Uid, usize)>,
+    ) {
         let mut prefetch = true;
-        for uid in uids {
-            let opened = self.opened.entry(*uid).or_default();
+        for (uid, _) in opens {
+            let opened = self.opened.entry(uid).or_default();
             if begins { &mut opened.waiting } else { &mut opened.resuming }.insert(number, key);
             prefetch = false;
         }
@@ -103,14 +121,14 @@ impl Queue {
         }
     }
 
-    pub(super) fn dequeue<'a>(&mut self, number: u64, uids: impl Iterator<Item = &'a Uid>) {
+    pub(super) fn dequeue(&mut self, number: Number, opens: impl Iterator<Item = (Uid, usize)>) {
         self.prefetches.remove(&number);
-        for uid in uids {
-            let Some(opened) = self.opened.get_mut(uid) else { continue };
+        for (uid, _) in opens {
+            let Some(opened) = self.opened.get_mut(&uid) else { continue };
             opened.waiting.remove(&number);
             opened.resuming.remove(&number);
             if opened.is_empty() {
-                self.opened.remove(uid);
+                self.opened.remove(&uid);
             }
         }
     }
@@ -128,23 +146,21 @@ impl Queue {
         self.holders.len().saturating_sub(self.live)
     }
 
-    /// The next download of each user who may have one more; with its number, and whether it begins. `shares`: turns and
-    /// places of the users who have any.
-    /// `may_park`: more may be parked.
+    /// The next download of each user who may have one more. `shares`: turns and places of the users who have any;
+    /// `may_park`: one more may be parked.
     pub(super) fn next_opened(
         &self,
         lane: Lane,
         shares: &HashMap<Uid, (usize, usize)>,
         may_park: bool,
-    ) -> impl Iterator<Item = (Uid, (bool, u64, Key))> {
-        let (turns, places) = (lane.turns(), lane.places());
-        let (free_turns, free_places) = (turns.saturating_sub(self.live), places.saturating_sub(self.holders.len()));
+    ) -> impl Iterator<Item = Next> {
+        let share = |own, used, all: usize| Share { own, free: all.saturating_sub(used), all };
         self.opened.iter().filter_map(move |(uid, opened)| {
-            let (own_turns, own_places) = shares.get(uid).copied().unwrap_or_default();
-            let turn = Share { own: own_turns, free: free_turns, all: turns };
-            let place = Share { own: own_places, free: free_places, all: places };
-            let (may_go_on, may_begin) = (turn.has_more_for(*uid), may_park && place.has_more_for(*uid));
-            may_go_on.then(|| opened.first(may_begin)).flatten().map(|first| (*uid, first))
+            let (turns, places) = shares.get(uid).copied().unwrap_or_default();
+            let may_go_on = share(turns, self.live, lane.turns()).has_more_for(*uid);
+            let may_begin = may_park && share(places, self.holders.len(), lane.places()).has_more_for(*uid);
+            let (begins, number, key) = may_go_on.then(|| opened.first(may_begin)).flatten()?;
+            Some(Next { uid: *uid, turns, begins, number, key })
         })
     }
 

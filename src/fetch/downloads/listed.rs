@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
-use super::Fetcher;
+use super::Priority;
 use super::download::Download;
+use super::entry::Number;
 use super::lane::Lane;
-use super::table::{Left, Number, Table};
-use super::{Key, Priority};
+use super::table::{Left, Table};
+use crate::fetch::Fetcher;
+use crate::fetch::origin::Key;
 
 /// See the module's documentation. What is done to it after its end is done to nothing.
 #[derive(Debug, Clone)]
@@ -58,9 +60,9 @@ impl Listed {
         self.change(|table, key, number| table.is_asked(key, number))
     }
 
-    /// Takes it out of the table if nobody waits for it; `false`: somebody does.
-    pub(super) fn abandon(&self) -> bool {
-        self.change(Table::abandon)
+    /// Takes it out of the table if nobody waits for it; `true`: somebody does.
+    pub(super) fn end_unless_wanted(&self) -> bool {
+        self.change(Table::end_unless_wanted)
     }
 
     /// It is over.

@@ -47,30 +47,22 @@
 
 mod adopt;
 mod download;
+mod entry;
 mod lane;
 mod listed;
 mod receive;
 mod run;
+mod scheduler;
 mod table;
 mod turn;
 mod waiter;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use tokio::runtime::Handle;
-use tokio::sync::Notify;
-use tokio::task::AbortHandle;
-
-use super::origin::Key;
-use super::{FetchError, Fetcher, Wanted};
 pub(super) use adopt::adopt_one;
 pub(super) use download::Download;
-use lane::Lane;
-use listed::Listed;
+pub(super) use scheduler::Downloads;
 pub use table::Counts;
-use table::{Gate, OnTheWay, Stage, Step, Table};
-use turn::Turn;
 pub(super) use waiter::{Waiter, Watcher};
 
 /// Downloads that have a turn at the same time, of all binhosts: below the number of blocking threads, so that some are left
@@ -97,8 +89,6 @@ pub const SILENCE: Duration = Duration::from_secs(1);
 pub const GRACE: Duration = Duration::from_secs(30);
 /// Opens that wait for a download; of one user at most half of them, and less where others wait.
 pub const MAX_WAITERS: usize = 16_384;
-/// Downloads that are told of one by one; the others are only counted.
-const MAX_SHOWN: usize = 256;
 
 /// Who opens a package.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -109,8 +99,8 @@ impl Uid {
     pub const ROOT: Self = Self(0);
 }
 
-/// Why a package is wanted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Why a package is wanted; the last reason is the most urgent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Priority {
     /// Something that is installed can be upgraded to it.
     Upgrade,
@@ -123,19 +113,11 @@ pub(super) enum Priority {
 }
 
 impl Priority {
-    const UPGRADE: usize = 0;
-    const PLAN: usize = 2;
-    const OPEN: usize = 3;
-    /// Classes of what nobody has opened.
-    const PREFETCHES: usize = Self::OPEN;
-
-    /// The higher, the more urgent.
-    fn class(self) -> usize {
+    /// The user who has opened it.
+    fn uid(self) -> Option<Uid> {
         match self {
-            Self::Upgrade => Self::UPGRADE,
-            Self::Requested => 1,
-            Self::Plan => Self::PLAN,
-            Self::Open(_) => Self::OPEN,
+            Self::Open(uid) => Some(uid),
+            Self::Upgrade | Self::Requested | Self::Plan => None,
         }
     }
 }
@@ -166,157 +148,4 @@ pub struct Progress {
     pub waiters: usize,
     /// It was begun before anybody had opened it, and nobody has.
     pub ahead: bool,
-}
-
-/// See the module's documentation.
-#[derive(Debug)]
-pub(super) struct Downloads {
-    table: Mutex<Table<Arc<Download>>>,
-    /// A turn may be free, or may be given now.
-    changed: Arc<Notify>,
-    runtime: Handle,
-    scheduler: AbortHandle,
-}
-
-impl Downloads {
-    /// The table of `fetcher`. To be called inside a tokio runtime.
-    pub(super) fn new(fetcher: Weak<Fetcher>) -> Self {
-        let (changed, runtime) = (Arc::new(Notify::new()), Handle::current());
-        let scheduler = runtime.spawn(schedule(fetcher, Arc::clone(&changed))).abort_handle();
-        Self { table: Mutex::new(Table::new()), changed, runtime, scheduler }
-    }
-
-    pub(super) fn contains(&self, key: Key) -> bool {
-        self.table().contains(key)
-    }
-
-    /// Whether there is no download at all.
-    pub(super) fn is_empty(&self) -> bool {
-        self.table().is_empty()
-    }
-
-    pub(super) fn counts(&self) -> Counts {
-        self.table().counts()
-    }
-
-    /// What is being downloaded, and what somebody waits for; those with a turn first.
-    pub(super) fn progress(&self) -> Vec<Progress> {
-        let table = self.table();
-        let mut looks: Vec<_> = table.looks().filter(|look| look.stage != Stage::Waiting || look.waiters > 0).collect();
-        looks.sort_unstable_by_key(|look| (look.stage, look.number));
-        looks.truncate(MAX_SHOWN);
-        looks.sort_by_key(|look| (look.stage, look.download.wanted.path()));
-        let progress = looks.into_iter().map(|look| Progress {
-            path: look.download.wanted.path().to_owned(),
-            state: match look.stage {
-                Stage::Live => DownloadState::Live,
-                Stage::Parked => DownloadState::Parked,
-                Stage::Resuming | Stage::Waiting => DownloadState::Waiting,
-            },
-            received: look.download.received(),
-            size: look.download.wanted.record().size,
-            waiters: look.waiters,
-            ahead: !look.asked,
-        });
-        progress.collect()
-    }
-
-    fn table(&self) -> MutexGuard<'_, Table<Arc<Download>>> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for Downloads {
-    fn drop(&mut self) {
-        self.scheduler.abort();
-    }
-}
-
-/// Gives turns whenever something has changed, until the fetcher is gone.
-async fn schedule(fetcher: Weak<Fetcher>, changed: Arc<Notify>) {
-    loop {
-        changed.notified().await;
-        let Some(fetcher) = fetcher.upgrade() else { return };
-        fetcher.start_downloads();
-    }
-}
-
-impl Fetcher {
-    /// Waits for a package, together with whoever else does.
-    ///
-    /// # Errors
-    /// It failed a moment ago, or too many wait.
-    pub(super) fn request(self: &Arc<Self>, wanted: &Wanted, priority: Priority) -> Result<Waiter, Arc<FetchError>> {
-        let key = wanted.key();
-        let opened = matches!(priority, Priority::Open(_));
-        let mut table = self.downloads.table();
-        if !table.admits(priority) {
-            return Err(Arc::new(FetchError::Busy));
-        }
-        let waiter = match table.join(key, priority) {
-            Some((number, download, asked)) => {
-                self.metrics.misses.add(u64::from(opened && !asked));
-                Waiter::new(Listed::new(self, download, number), priority)
-            }
-            None => {
-                // It may have been kept since somebody looked.
-                if let Some(body) = self.here(wanted.record(), &wanted.origin().policy) {
-                    return Ok(Waiter::of(body));
-                }
-                if let Some(error) = self.failures.recent(key) {
-                    return Err(error);
-                }
-                self.metrics.misses.add(u64::from(opened));
-                let download = Arc::new(Download::new(wanted.clone()));
-                let number = table.insert(key, self.first_lane(wanted), Arc::clone(&download), priority);
-                Waiter::new(Listed::new(self, download, number), priority)
-            }
-        };
-        let in_the_way = if priority == Priority::Upgrade { Vec::new() } else { table.in_the_way() };
-        drop(table);
-        for download in in_the_way {
-            download.settle(|| Err(Arc::new(FetchError::GaveWay)));
-            download.stop();
-        }
-        self.start_downloads();
-        Ok(waiter)
-    }
-
-    fn first_lane(&self, wanted: &Wanted) -> Lane {
-        let record = wanted.record();
-        if self.store.may_have_unproved(record.id, record.size) { Lane::Cache } else { Lane::Binhost(wanted.key().0) }
-    }
-
-    /// Gives turns, as long as there are some for those that wait.
-    fn start_downloads(self: &Arc<Self>) {
-        loop {
-            let step = self.downloads.table().next(|download, on_the_way| self.gate(download, on_the_way));
-            match step {
-                None => return,
-                Some(Step::Start(number, lane, download)) => {
-                    download.begin();
-                    let turn = Turn::new(Listed::new(self, download, number), lane);
-                    self.downloads.runtime.spawn(run::run(turn));
-                }
-                Some(Step::Resume(download)) => download.give_turn(),
-                Some(Step::Refuse(download, why)) => {
-                    download.settle(|| Err(Arc::new(FetchError::Unkept(why))));
-                    download.end();
-                }
-            }
-        }
-    }
-
-    /// Whether a package that nobody has opened may be fetched now.
-    fn gate(&self, download: &Download, on_the_way: OnTheWay) -> Gate {
-        let size = download.wanted.record().size;
-        if let Err(why) = self.store.would_keep(size) {
-            return Gate::Never(why);
-        }
-        // What is on its way takes its part of the cache already: what comes on top would be fetched and not kept.
-        let together = on_the_way.all.saturating_add(size);
-        let fits = on_the_way.all == 0 || together <= self.store.usage().bound;
-        let may_write = self.store.may_write(on_the_way.unplaced.saturating_add(size));
-        if fits && may_write { Gate::Open } else { Gate::Later }
-    }
 }

@@ -9,8 +9,8 @@ use super::lane::Lane;
 use super::listed::Listed;
 use super::receive::{Medium, Receiving};
 use super::turn::Turn;
-use super::{GRACE, SILENCE, Wanted};
-use crate::fetch::{FetchError, Outcome, Verdict, VerdictKind, verdicts};
+use super::{GRACE, SILENCE};
+use crate::fetch::{FetchError, Outcome, Verdict, VerdictKind, Wanted, verdicts};
 use crate::index::Entry;
 use crate::store::{Body, is_full};
 use crate::upstream::{BodyStream, Event};
@@ -40,7 +40,7 @@ async fn deserted(listed: &Listed) {
         if listed.is_asked() {
             tokio::time::sleep(GRACE).await;
         }
-        if listed.abandon() {
+        if !listed.end_unless_wanted() {
             return;
         }
     }

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::REST_OF_LINE;
 use super::lane::Lane;
 use super::listed::Listed;
-use super::{REST_OF_LINE, Wanted};
-use crate::fetch::Fetcher;
+use crate::fetch::{Fetcher, Wanted};
 use crate::upstream::Active;
 
 /// What the task of a download holds. When it is dropped, the download is over and out of the table, whatever happened: a

@@ -4,9 +4,10 @@ use std::rc::Rc;
 
 use proptest::prelude::*;
 
-use super::super::{TURNS_OF_CACHE, TURNS_OF_USER};
+use super::super::{MAX_LIVE, PLACES, PREFETCH_TURNS, REST_OF_LINE, TURNS, TURNS_OF_CACHE, TURNS_OF_USER};
 use super::*;
 use crate::index::{EntryId, OriginId};
+use crate::store::Unkeepable;
 
 /// A download of so many bytes, of which some have come.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -230,13 +231,14 @@ fn what_nobody_waits_for_ends_when_it_costs_nothing_to_end_it() {
     assert_eq!(scene.leave(0, Priority::Open(A)), Left::Stays);
     scene.want(1, Priority::Plan);
     assert!(scene.park(1) && scene.park(2) && !scene.park(0));
+    assert!(!scene.table.contains(key_of(0)), "nobody joins what is to end");
     assert_eq!(scene.leave(1, Priority::Open(A)), Left::Stays, "a plan has it");
     assert_eq!(scene.leave(2, Priority::Open(A)), Left::Stop);
     assert_eq!(scene.leave(1, Priority::Plan), Left::Stop);
     let number = scene.numbers[&3];
-    assert!(!scene.table.abandon(key_of(3), number));
+    assert!(scene.table.end_unless_wanted(key_of(3), number));
     scene.leave(3, Priority::Open(A));
-    assert!(scene.table.abandon(key_of(3), number) && !scene.table.contains(key_of(3)));
+    assert!(!scene.table.end_unless_wanted(key_of(3), number) && !scene.table.contains(key_of(3)));
     // A later download of the same package is another one.
     scene.open([3], B);
     assert_eq!(scene.table.leave(key_of(3), number, Priority::Open(B)), Left::Stays);
@@ -257,12 +259,16 @@ fn prefetches_come_after_what_is_opened_and_in_their_order() {
     assert_eq!(scene.next(), Vec::<u32>::new());
     scene.finish(1);
     assert_eq!(scene.next(), [2]);
-    assert!(scene.table.in_the_way().is_empty());
+    assert!(scene.table.take_out_of_the_way().is_empty());
     scene.want(5, Priority::Requested);
-    assert_eq!(scene.table.in_the_way().len(), 1);
+    assert_eq!(scene.table.take_out_of_the_way().len(), 1);
+    assert!(!scene.table.contains(key_of(2)));
+    scene.finish(5);
+    scene.want(2, Priority::Upgrade);
+    assert_eq!(scene.next(), [2]);
     // Whoever opens it has it.
-    scene.open([2], A);
-    assert!(scene.table.in_the_way().is_empty());
+    scene.open([2, 6], A);
+    assert!(scene.table.take_out_of_the_way().is_empty());
 }
 
 #[test]
@@ -270,10 +276,11 @@ fn an_upgrade_of_which_half_is_there_goes_on() {
     let mut scene = Scene::new();
     let upgrade = scene.want_sized(1, Priority::Upgrade, 100);
     assert_eq!(scene.next(), [1]);
-    scene.open([2], A);
-    assert_eq!(scene.table.in_the_way().len(), 1);
     upgrade.left.set(50);
-    assert!(scene.table.in_the_way().is_empty());
+    scene.open([2], A);
+    assert!(scene.table.take_out_of_the_way().is_empty());
+    upgrade.left.set(51);
+    assert_eq!(scene.table.take_out_of_the_way().len(), 1);
 }
 
 #[test]
@@ -367,7 +374,7 @@ fn what_may_lie_in_the_cache_needs_no_turn_of_its_binhost() {
     assert_eq!(scene.next(), [102], "it waits with the others");
     scene.leave(101, Priority::Open(A));
     assert!(!scene.table.change_lane(key_of(101), scene.numbers[&101], binhost));
-    scene.finish(101);
+    assert!(!scene.table.contains(key_of(101)));
     assert_eq!(scene.next(), [103]);
     (0..19).for_each(|package| scene.finish(package));
     assert_eq!(scene.next(), [19, 100]);
@@ -418,11 +425,13 @@ fn check(scene: &Scene) {
         assert_eq!(keys.len(), of(&|stage| matches!(stage, Stage::Waiting | Stage::Resuming)));
         assert!(queue.live <= TURNS && queue.holders.len() <= PLACES && !queue.is_idle());
     }
-    let opens = |uid: Uid| -> usize { table.downloads.values().filter_map(|entry| entry.opens.get(&uid)).sum() };
+    let opens = |uid: Uid| -> usize {
+        let counts = table.downloads.values().flat_map(Entry::opens).filter(|(other, _)| *other == uid);
+        counts.map(|(_, count)| count).sum()
+    };
     for (uid, user) in &table.users {
         assert_eq!(user.waiters, opens(*uid));
-        assert_eq!(user.live, stages(&|entry| entry.stage == Stage::Live && entry.owner == Some(*uid)));
-        assert!(user.waiters + user.live > 0);
+        assert!(user.waiters > 0);
     }
     assert_eq!(table.waiters, table.users.values().map(|user| user.waiters).sum::<usize>());
     assert!(table.downloads.values().all(|entry| entry.stage != Stage::Waiting || entry.is_wanted()));
@@ -445,16 +454,11 @@ proptest! {
                     let number = scene.numbers.get(&package).copied().unwrap_or_default();
                     if let Some(count) = wants.get_mut(&(package, number, who)).filter(|count| **count > 0) {
                         *count -= 1;
-                        // What is to be stopped ends.
-                        if scene.leave(package, priority(who)) == Left::Stop {
-                            scene.finish(package);
-                        }
+                        scene.leave(package, priority(who));
                     }
                 }
                 Act::Park(package) if scene.numbers.contains_key(&package) => {
-                    if !scene.park(package) {
-                        scene.finish(package);
-                    }
+                    scene.park(package);
                 }
                 Act::Resume(package) if scene.numbers.contains_key(&package) => scene.resume(package),
                 Act::Finish(package) if scene.stages().get(&package).is_some_and(|stage| *stage != Stage::Waiting) => {
@@ -462,6 +466,7 @@ proptest! {
                 }
                 Act::Park(_) | Act::Resume(_) | Act::Finish(_) => {}
             }
+            scene.table.take_out_of_the_way();
             scene.next();
             check(&scene);
         }

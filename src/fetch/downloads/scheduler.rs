@@ -1,0 +1,178 @@
+//! Who asks for a package, and which download goes on when something has changed.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+
+use super::download::Download;
+use super::entry::Stage;
+use super::lane::Lane;
+use super::listed::Listed;
+use super::table::{Counts, Gate, OnTheWay, Step, Table};
+use super::turn::Turn;
+use super::waiter::Waiter;
+use super::{DownloadState, Priority, Progress, run};
+use crate::fetch::origin::Key;
+use crate::fetch::{FetchError, Fetcher, Wanted};
+
+/// Downloads that are told of one by one; the others are only counted.
+const MAX_SHOWN: usize = 256;
+
+/// All downloads.
+#[derive(Debug)]
+pub(in crate::fetch) struct Downloads {
+    table: Mutex<Table<Arc<Download>>>,
+    /// A turn may be free, or may be given now.
+    pub(super) changed: Arc<Notify>,
+    pub(super) runtime: Handle,
+    scheduler: AbortHandle,
+}
+
+impl Downloads {
+    /// The table of `fetcher`. To be called inside a tokio runtime.
+    pub(in crate::fetch) fn new(fetcher: Weak<Fetcher>) -> Self {
+        let (changed, runtime) = (Arc::new(Notify::new()), Handle::current());
+        let scheduler = runtime.spawn(schedule(fetcher, Arc::clone(&changed))).abort_handle();
+        Self { table: Mutex::new(Table::new()), changed, runtime, scheduler }
+    }
+
+    pub(in crate::fetch) fn contains(&self, key: Key) -> bool {
+        self.table().contains(key)
+    }
+
+    /// Whether there is no download at all.
+    pub(in crate::fetch) fn is_empty(&self) -> bool {
+        self.table().is_empty()
+    }
+
+    pub(in crate::fetch) fn counts(&self) -> Counts {
+        self.table().counts()
+    }
+
+    /// What is being downloaded, and what somebody waits for; those with a turn first.
+    pub(in crate::fetch) fn progress(&self) -> Vec<Progress> {
+        let table = self.table();
+        let mut looks: Vec<_> = table.looks().filter(|look| look.stage != Stage::Waiting || look.waiters > 0).collect();
+        looks.sort_unstable_by_key(|look| (look.stage, look.number));
+        looks.truncate(MAX_SHOWN);
+        looks.sort_by_key(|look| (look.stage, look.download.wanted.path()));
+        let progress = looks.into_iter().map(|look| Progress {
+            path: look.download.wanted.path().to_owned(),
+            state: match look.stage {
+                Stage::Live => DownloadState::Live,
+                Stage::Parked => DownloadState::Parked,
+                Stage::Resuming | Stage::Waiting => DownloadState::Waiting,
+            },
+            received: look.download.received(),
+            size: look.download.wanted.record().size,
+            waiters: look.waiters,
+            ahead: !look.asked,
+        });
+        progress.collect()
+    }
+
+    pub(super) fn table(&self) -> MutexGuard<'_, Table<Arc<Download>>> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Downloads {
+    fn drop(&mut self) {
+        self.scheduler.abort();
+    }
+}
+
+/// Gives turns whenever something has changed, until the fetcher is gone.
+async fn schedule(fetcher: Weak<Fetcher>, changed: Arc<Notify>) {
+    loop {
+        changed.notified().await;
+        let Some(fetcher) = fetcher.upgrade() else { return };
+        fetcher.start_downloads();
+    }
+}
+
+impl Fetcher {
+    /// Waits for a package, together with whoever else does.
+    ///
+    /// # Errors
+    /// It failed a moment ago, or too many wait.
+    pub(in crate::fetch) fn request(
+        self: &Arc<Self>,
+        wanted: &Wanted,
+        priority: Priority,
+    ) -> Result<Waiter, Arc<FetchError>> {
+        let key = wanted.key();
+        let opened = priority.uid().is_some();
+        let mut table = self.downloads.table();
+        if !table.admits(priority) {
+            return Err(Arc::new(FetchError::Busy));
+        }
+        let waiter = match table.join(key, priority) {
+            Some((number, download, asked)) => {
+                self.metrics.misses.add(u64::from(opened && !asked));
+                Waiter::new(Listed::new(self, download, number), priority)
+            }
+            None => {
+                // It may have been kept since somebody looked.
+                if let Some(body) = self.here(wanted.record(), &wanted.origin().policy) {
+                    return Ok(Waiter::of(body));
+                }
+                if let Some(error) = self.failures.recent(key) {
+                    return Err(error);
+                }
+                self.metrics.misses.add(u64::from(opened));
+                let download = Arc::new(Download::new(wanted.clone()));
+                let number = table.insert(key, self.first_lane(wanted), Arc::clone(&download), priority);
+                Waiter::new(Listed::new(self, download, number), priority)
+            }
+        };
+        let in_the_way = table.take_out_of_the_way();
+        drop(table);
+        for download in in_the_way {
+            download.settle(|| Err(Arc::new(FetchError::GaveWay)));
+            download.stop();
+        }
+        self.start_downloads();
+        Ok(waiter)
+    }
+
+    fn first_lane(&self, wanted: &Wanted) -> Lane {
+        let record = wanted.record();
+        if self.store.may_have_unproved(record.id, record.size) { Lane::Cache } else { Lane::Binhost(wanted.key().0) }
+    }
+
+    /// Gives turns, as long as there are some for those that wait.
+    pub(super) fn start_downloads(self: &Arc<Self>) {
+        loop {
+            let step = self.downloads.table().next(|download, on_the_way| self.gate(download, on_the_way));
+            match step {
+                None => return,
+                Some(Step::Start(number, lane, download)) => {
+                    download.begin();
+                    let turn = Turn::new(Listed::new(self, download, number), lane);
+                    self.downloads.runtime.spawn(run::run(turn));
+                }
+                Some(Step::Resume(download)) => download.give_turn(),
+                Some(Step::Refuse(download, why)) => {
+                    download.settle(|| Err(Arc::new(FetchError::Unkept(why))));
+                    download.end();
+                }
+            }
+        }
+    }
+
+    /// Whether a package that nobody has opened may be fetched now.
+    fn gate(&self, download: &Download, on_the_way: OnTheWay) -> Gate {
+        let size = download.wanted.record().size;
+        if let Err(why) = self.store.would_keep(size) {
+            return Gate::Never(why);
+        }
+        // What is on its way takes its part of the cache already: what comes on top would be fetched and not kept.
+        let together = on_the_way.all.saturating_add(size);
+        let fits = on_the_way.all == 0 || together <= self.store.usage().bound;
+        let may_write = self.store.may_write(on_the_way.unplaced.saturating_add(size));
+        if fits && may_write { Gate::Open } else { Gate::Later }
+    }
+}

@@ -1,0 +1,154 @@
+//! Which download gets the next turn.
+
+use std::cmp::Reverse;
+use std::collections::HashMap;
+
+use super::super::entry::{Entry, Load, Number, Stage};
+use super::super::lane::{Lane, Next, Queue, Share};
+use super::super::{MAX_LIVE, PLACES, PREFETCH_TURNS, Priority, REST_OF_LINE, TURNS, Uid};
+use super::Table;
+use crate::fetch::origin::Key;
+use crate::store::Unkeepable;
+
+/// What is to be done with the next download.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::fetch::downloads) enum Step<D> {
+    /// It begins, in this lane.
+    Start(Number, Lane, D),
+    /// It goes on.
+    Resume(D),
+    /// It would not be kept, and nobody has opened it: it is not in the table any more.
+    Refuse(D, Unkeepable),
+}
+
+/// Whether a prefetch may begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::fetch::downloads) enum Gate {
+    Open,
+    /// When something has ended.
+    Later,
+    Never(Unkeepable),
+}
+
+/// What has a turn or is parked, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(in crate::fetch::downloads) struct OnTheWay {
+    /// All of it.
+    pub(in crate::fetch::downloads) all: u64,
+    /// That of which the store does not know yet.
+    pub(in crate::fetch::downloads) unplaced: u64,
+}
+
+impl<D: Load> Table<D> {
+    /// The next download, which has a turn from now on; `None`: none may have one now. `gate`: whether a prefetch may begin.
+    pub(in crate::fetch::downloads) fn next(&mut self, gate: impl Fn(&D, OnTheWay) -> Gate) -> Option<Step<D>> {
+        if let Some((key, uid)) = self.next_open() {
+            return self.give_turn(key, Some(uid));
+        }
+        let on_the_way = self.on_the_way();
+        let (key, gate) = self.next_prefetches().into_iter().find_map(|key| {
+            let entry = self.downloads.get(&key)?;
+            // What has begun is ended.
+            let begins = entry.stage == Stage::Waiting;
+            let gate = if begins { gate(&entry.download, on_the_way) } else { Gate::Open };
+            (gate != Gate::Later).then_some((key, gate))
+        })?;
+        match gate {
+            Gate::Never(why) => {
+                let download = self.downloads.get(&key)?.download.clone();
+                self.remove(key);
+                Some(Step::Refuse(download, why))
+            }
+            Gate::Open | Gate::Later => self.give_turn(key, None),
+        }
+    }
+
+    /// Of what is opened: first the users with the fewest turns in a lane, of these the one that has had none for longest, and of
+    /// its downloads one that goes on, then the oldest.
+    fn next_open(&self) -> Option<(Key, Uid)> {
+        let lanes = self.lanes.iter().filter(|(lane, queue)| queue.has_turn(**lane) && self.has_turn_for(queue));
+        let next = lanes.filter_map(|(lane, queue)| {
+            let shares = self.shares(queue);
+            let rank = |next: Next| {
+                let served = self.users.get(&next.uid).map(|user| user.served);
+                ((next.turns, served, next.begins, next.number), (next.key, next.uid))
+            };
+            queue.next_opened(*lane, &shares, self.may_park(queue)).map(rank).min_by_key(|(rank, _)| *rank)
+        });
+        next.min_by_key(|(rank, _)| *rank).map(|(_, next)| next)
+    }
+
+    /// Prefetches that turns and the line would allow, in their order.
+    fn next_prefetches(&self) -> Vec<Key> {
+        let line = self.line();
+        let mut allowed = Vec::new();
+        for (lane, queue) in &self.lanes {
+            if !queue.has_turn_for_prefetch(*lane) || self.live >= MAX_LIVE / 2 {
+                continue;
+            }
+            let has_place = queue.has_place_for_prefetch(*lane) && self.may_park(queue);
+            for (number, key) in &queue.prefetches {
+                let Some(entry) = self.downloads.get(key) else { continue };
+                let Some(priority) = entry.priority() else { continue };
+                let may = match priority {
+                    Priority::Plan => line < REST_OF_LINE,
+                    Priority::Upgrade => self.live == 0 && self.is_quiet(),
+                    Priority::Requested | Priority::Open(_) => true,
+                };
+                let goes_on = entry.stage == Stage::Resuming;
+                if may && (has_place || goes_on) && self.live_of(queue, priority) < PREFETCH_TURNS {
+                    allowed.push((Reverse(priority), *number, *key));
+                }
+            }
+        }
+        allowed.sort_unstable_by_key(|(priority, number, _)| (*priority, *number));
+        allowed.into_iter().map(|(.., key)| key).collect()
+    }
+
+    /// Whether there is nothing but what is fetched for upgrades.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.downloads.values().all(|entry| entry.priority() == Some(Priority::Upgrade))
+    }
+
+    /// Whether a lane may have one more of all turns: the last quarter is for those that have none.
+    fn has_turn_for(&self, queue: &Queue) -> bool {
+        Share { own: queue.live, free: MAX_LIVE.saturating_sub(self.live), all: MAX_LIVE }.has_more()
+    }
+
+    /// Whether a lane may have one more that may be parked: where many are, each lane has no more places than turns.
+    fn may_park(&self, queue: &Queue) -> bool {
+        queue.holders.len() < TURNS || self.lanes.values().map(Queue::parked).sum::<usize>() < PLACES
+    }
+
+    /// Turns and places of each user in a lane.
+    fn shares(&self, queue: &Queue) -> HashMap<Uid, (usize, usize)> {
+        let mut shares: HashMap<Uid, (usize, usize)> = HashMap::new();
+        for entry in self.holders_of(queue) {
+            let Some(owner) = entry.owner else { continue };
+            let (turns, places) = shares.entry(owner).or_default();
+            *turns += usize::from(entry.stage == Stage::Live);
+            *places += 1;
+        }
+        shares
+    }
+
+    /// Turns of prefetches of one kind, be they opened since or not.
+    fn live_of(&self, queue: &Queue, priority: Priority) -> usize {
+        let is_of = |entry: &&Entry<D>| entry.stage == Stage::Live && entry.is_wanted_for(priority);
+        self.holders_of(queue).filter(is_of).count()
+    }
+
+    /// Bytes that are still to come of what is opened, or will be opened first.
+    fn line(&self) -> u64 {
+        let urgent = |entry: &&Entry<D>| entry.stage == Stage::Live && entry.priority() >= Some(Priority::Plan);
+        self.holders().filter(urgent).map(|entry| entry.download.left()).fold(0, u64::saturating_add)
+    }
+
+    fn on_the_way(&self) -> OnTheWay {
+        self.holders().fold(OnTheWay::default(), |sum, entry| {
+            let size = entry.download.size();
+            let unplaced = if entry.download.is_placed() { 0 } else { size };
+            OnTheWay { all: sum.all.saturating_add(size), unplaced: sum.unplaced.saturating_add(unplaced) }
+        })
+    }
+}
