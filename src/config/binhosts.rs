@@ -11,8 +11,8 @@ use super::own::{self, OwnBinhost, Shared};
 use super::portage::Binrepo;
 use super::resolve::{Found, listed};
 use super::{
-    Binhost, BinhostUrl, ConfigError, DEFAULT_CONFIG, DEFAULT_KEYRING, Offline, RawMount, Selection, SignaturePolicy,
-    credentials_directory, name,
+    Binhost, BinhostUrl, ConfigError, DEFAULT_CONFIG, DEFAULT_KEYRING, Offline, OnMismatch, RawMount, Selection,
+    SignaturePolicy, credentials_directory, name,
 };
 use crate::index::Atom;
 
@@ -216,8 +216,11 @@ impl Finder<'_> {
             Offline::Show => "show".to_owned(),
             Offline::Hide => "hide".to_owned(),
         });
+        let on_mismatch = [own.shared.on_mismatch, shared.on_mismatch.clone()];
+        let on_mismatch = first(on_mismatch, OnMismatch::default_for(&signatures));
+        let on_mismatch = self.report.note(key("index-mismatch"), on_mismatch, |chosen| chosen.name().to_owned());
         let urls = urls.into_iter().map(|url| url.with_login(logins)).collect();
-        Ok(Binhost { name, directory, urls, signatures, quorum, selection, offline })
+        Ok(Binhost { name, directory, urls, signatures, quorum, selection, offline, on_mismatch })
     }
 
     fn signatures(&mut self, name: &str, own: &Shared, portage: Option<Sourced<bool>>) -> SignaturePolicy {

@@ -149,6 +149,43 @@ pub enum Offline {
     Hide,
 }
 
+/// What an index mismatch leads to: an entry that says something else of a package than the package does (`index::AuxValues`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum OnMismatch {
+    /// The package cannot be opened, and the entry is not shown.
+    #[default]
+    Refuse,
+    /// It is told, and shown all the same.
+    Warn,
+    /// Nothing is compared.
+    Off,
+}
+
+impl OnMismatch {
+    /// The values of `index-mismatch`.
+    pub const NAMES: [(&'static str, Self); 3] = [("refuse", Self::Refuse), ("warn", Self::Warn), ("off", Self::Off)];
+
+    /// The default. Where packages are signed, they prove that the index is wrong. Where they are not, whoever changed the index
+    /// may have changed the package as well, and a mismatch may be a mistake of whoever runs the binhost.
+    #[must_use]
+    pub const fn default_for(signatures: &SignaturePolicy) -> Self {
+        match signatures {
+            SignaturePolicy::Required { .. } => Self::Refuse,
+            SignaturePolicy::DigestsOnly => Self::Warn,
+        }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Refuse => "refuse",
+            Self::Warn => "warn",
+            Self::Off => "off",
+        }
+    }
+}
+
 /// Whether entries that were built against a libc, and do not say so, get a dependency on it (`policy`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum LibcGuard {
@@ -177,6 +214,8 @@ pub struct Binhost {
     pub selection: Selection,
     /// See [`Offline`].
     pub offline: Offline,
+    /// See [`OnMismatch`].
+    pub on_mismatch: OnMismatch,
 }
 
 /// What the command line said, before it is checked. `None` and nothing: not given.

@@ -110,6 +110,9 @@ pub struct BinhostStatus {
     /// Why nothing of it can be used, where that is for one reason.
     #[serde(default)]
     pub unusable: Option<String>,
+    /// Entries that say something else of their package than the package, whether they are refused or not.
+    #[serde(default)]
+    pub index_mismatches: Vec<FailureStatus>,
 }
 
 /// Entries of an index that are not shown, or not as they are, by number.
@@ -516,6 +519,9 @@ impl BinhostStatus {
         if let Some(reason) = &self.unusable {
             writeln!(f, "  warning   nothing of it can be used: {reason}")?;
         }
+        for FailureStatus { path, reason, time } in &self.index_mismatches {
+            writeln!(f, "  index     {path} ({} ago): {reason}", ago(*time))?;
+        }
         if entries.dropped > 0 {
             writeln!(f, "  left out  {} unfit entries: {}", entries.dropped, entries.dropped_reasons)?;
         }
@@ -635,6 +641,7 @@ mod tests {
                         ..EntriesStatus::default()
                     },
                     unusable: None,
+                    index_mismatches: Vec::new(),
                 },
                 BinhostStatus {
                     name: "own".to_owned(),
@@ -647,6 +654,7 @@ mod tests {
                     keyring: None,
                     entries: EntriesStatus { moved: 3, ..EntriesStatus::default() },
                     unusable: Some("for another machine".to_owned()),
+                    index_mismatches: Vec::new(),
                 },
             ],
             generation: GenerationStatus {

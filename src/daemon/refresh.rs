@@ -155,11 +155,14 @@ impl Refresher {
             (VerdictKind::Refused(_), Some(picture)) => {
                 self.desk.during(shared, picture, source.hear(verdict)).await.unwrap_or(false)
             }
-            (VerdictKind::Verified | VerdictKind::Refused(_), _) => source.hear(verdict).await,
+            (VerdictKind::Verified | VerdictKind::Refused(_) | VerdictKind::IndexMismatch(_), _) => {
+                source.hear(verdict).await
+            }
             (VerdictKind::Unreachable, _) => false,
         };
         // What is wrong may be the index, or the binhost is away: ask for it soon, but not for every package.
-        if refused || hides && matches!(verdict.kind, VerdictKind::Unreachable) {
+        let wrong = refused || changed && matches!(verdict.kind, VerdictKind::IndexMismatch(_));
+        if wrong || hides && matches!(verdict.kind, VerdictKind::Unreachable) {
             self.due = self.due.min(soon);
         }
         drop(self.present(shared, changed).await);

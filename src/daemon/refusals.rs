@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::files::{read_json, seconds_now, write_json};
-use crate::index::{Digest, EntryId};
+use crate::index::{AuxDigest, Digest, EntryId};
 
 /// Entries that are left out at the most; a binhost with more of them has other problems.
 const MAX_REFUSALS: usize = 4096;
@@ -28,11 +28,19 @@ pub(super) struct Refusal {
     /// The policy under which it was refused: under another one it may be good.
     #[serde(default)]
     pub(super) policy: String,
+    /// For an index mismatch, the `AuxDigest` of the entry in hexadecimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    said: Option<String>,
 }
 
 impl Refusal {
     pub(super) fn id(&self) -> Option<EntryId> {
         self.id.parse().ok().map(|digest: Digest<16>| EntryId(digest.0))
+    }
+
+    /// For an index mismatch, what the entry said.
+    pub(super) fn said(&self) -> Option<AuxDigest> {
+        self.said.as_ref()?.parse().ok().map(|digest: Digest<16>| AuxDigest(digest.0))
     }
 }
 
@@ -61,12 +69,30 @@ impl Refusals {
 
     /// `false`: it is left out already, or there are too many.
     pub(super) fn add(&mut self, id: EntryId, path: &str, reason: &str, seen: Option<String>, policy: &str) -> bool {
+        let (path, reason, policy) = (path.to_owned(), reason.to_owned(), policy.to_owned());
         let id = Digest(id.0).to_string();
-        if self.all.len() >= MAX_REFUSALS || self.all.iter().any(|refusal| refusal.id == id) {
+        self.push(Refusal { id, path, reason, since: seconds_now(), seen, policy, said: None })
+    }
+
+    /// As [`Self::add`], for an entry that is an index mismatch as long as it says this.
+    pub(super) fn add_mismatch(
+        &mut self,
+        id: EntryId,
+        path: &str,
+        reason: &str,
+        said: AuxDigest,
+        policy: &str,
+    ) -> bool {
+        let (path, reason, policy) = (path.to_owned(), reason.to_owned(), policy.to_owned());
+        let (id, said) = (Digest(id.0).to_string(), Some(Digest(said.0).to_string()));
+        self.push(Refusal { id, path, reason, since: seconds_now(), seen: None, policy, said })
+    }
+
+    fn push(&mut self, refusal: Refusal) -> bool {
+        if self.all.len() >= MAX_REFUSALS || self.all.iter().any(|other| other.id == refusal.id) {
             return false;
         }
-        let (path, reason, policy) = (path.to_owned(), reason.to_owned(), policy.to_owned());
-        self.all.push(Refusal { id, path, reason, since: seconds_now(), seen, policy });
+        self.all.push(refusal);
         self.save();
         true
     }

@@ -9,6 +9,8 @@
 //! Everything is written beside its name, made durable and renamed. What is damaged, or has another size or modification
 //! time than it was left with, is not relied on: the index is fetched again whole.
 
+mod mismatches;
+
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io;
@@ -24,7 +26,7 @@ use super::clock::Clock;
 use super::files::{blocking, read_json, seconds_now, sync_directory, write_json};
 use super::freshness::{self, Order, Unfit};
 use super::generation::Ingredient;
-use super::refusals::Refusals;
+use super::refusals::{Refusal, Refusals};
 use super::shown;
 use super::votes::Votes;
 use crate::config::{Binhost, Offline};
@@ -33,6 +35,7 @@ use crate::fetch::{Origin, Verdict, VerdictKind};
 use crate::index::{EntryId, Index, OriginId, Part};
 use crate::tree::PACKAGES;
 use crate::upstream::{IndexAnswer, Upstream, UpstreamError, Validators};
+use mismatches::Mismatches;
 
 /// Refused packages that are looked at after a refresh.
 const MAX_PROBES: usize = 64;
@@ -53,6 +56,10 @@ struct IndexState {
     confirmed: u64,
     /// The newest TIMESTAMP that was accepted by a clock that was set, seconds since the epoch: see `freshness`.
     timestamp: i64,
+    /// What it was before the first of the indexes in a row that came from `from`.
+    before: i64,
+    /// Too many entries of the index are wrong.
+    distrusted: bool,
     /// Since when the binhost has had only indexes that are older, seconds since the epoch; 0: that is not so.
     older_since: u64,
     /// The URL of the binhost that it came from, without credentials.
@@ -109,6 +116,7 @@ pub(super) struct Source {
     /// As it was written last.
     written: IndexState,
     refusals: Refusals,
+    mismatches: Mismatches,
     votes: Votes,
     current: Option<Current>,
     face: Face,
@@ -127,7 +135,7 @@ impl Source {
         made.with_context(|| format!("creating {}", directory.display()))?;
         let state: IndexState = read_json(&directory.join(STATE)).unwrap_or_default();
         let written = state.clone();
-        let refusals = Refusals::load(&directory, &origin.policy.to_string());
+        let refusals = Refusals::load(&directory, &judged_under(&origin));
         let votes = Votes::open(&directory, &config)?;
         let refresh = RefreshStatus::default();
         let (current, face, broken_off, away) = (None, Face::Latest, 0, false);
@@ -140,6 +148,7 @@ impl Source {
             state,
             written,
             refusals,
+            mismatches: Mismatches::default(),
             votes,
             current,
             face,
@@ -365,7 +374,7 @@ impl Source {
 
     /// The newest TIMESTAMP that counts: also that of an index that was taken without a clock, once there is one.
     fn newest(&self, clock: Clock) -> i64 {
-        let current = self.current.as_ref().filter(|_| clock != Clock::Unset);
+        let current = self.current.as_ref().filter(|_| clock != Clock::Unset && !self.state.distrusted);
         let current = current.map(|current| freshness::timestamp(&current.index));
         freshness::newest([self.state.timestamp].into_iter().chain(current), clock)
     }
@@ -461,7 +470,10 @@ impl Source {
         // Both before the next await: a refresh may be broken off.
         let timestamp = freshness::newest_after(timestamp, self.state.timestamp, clock);
         let confirmed = seconds_now();
-        self.state = IndexState { validators, confirmed, timestamp, older_since: 0, from, file: stamp };
+        let before = if from == self.state.from { self.state.before } else { self.state.timestamp };
+        let (older_since, distrusted) = (0, false);
+        self.state =
+            IndexState { validators, confirmed, timestamp, before, distrusted, older_since, from, file: stamp };
         self.take_up(index, stamp);
         self.write_state().await;
         Ok(News::Changed)
@@ -518,18 +530,25 @@ impl Source {
 
     /// Judges a package that was downloaded or could not be had. `true`: something else is to be shown.
     pub(super) async fn hear(&mut self, verdict: &Verdict) -> bool {
-        let VerdictKind::Refused(error) = &verdict.kind else {
-            return self.refusals.retain(|refusal| refusal.id() != Some(verdict.id));
+        let error = match &verdict.kind {
+            VerdictKind::Refused(error) => error,
+            VerdictKind::IndexMismatch(mismatch) => return self.note_mismatch(mismatch),
+            VerdictKind::Verified | VerdictKind::Unreachable => {
+                // What its entry says is another matter.
+                let over = |refusal: &Refusal| refusal.id() == Some(verdict.id) && refusal.said().is_none();
+                return self.refusals.retain(|refusal| !over(refusal));
+            }
         };
         let seen = self.origin.upstream.probe(verdict.uri.as_deref(), &verdict.path).await;
         let indexes = [self.current.as_ref().map(|current| &current.index), self.earlier().map(|e| &e.index)];
         let known = indexes.into_iter().flatten().any(|index| index.contains(verdict.id));
-        let policy = self.origin.policy.to_string();
+        let policy = self.judged_under();
         known && self.refusals.add(verdict.id, &verdict.path, &error.to_string(), seen, &policy)
     }
 
     /// Gives whatever was refused another chance. `true`: there was something.
     pub(super) fn pardon(&mut self) -> bool {
+        self.forget_held();
         self.refusals.retain(|_| false)
     }
 
@@ -537,18 +556,23 @@ impl Source {
     /// comes back.
     pub(super) async fn reconsider(&mut self) -> bool {
         let Some(current) = self.shown() else { return false };
-        let (upstream, policy): (&Upstream, _) = (&self.origin.upstream, self.origin.policy.to_string());
+        let (upstream, policy): (&Upstream, _) = (&self.origin.upstream, self.judged_under());
         let uri = current.index.header().uri();
         let mut changed = HashSet::new();
         for (number, refusal) in self.refusals.all().iter().enumerate() {
             if refusal.policy != policy {
                 changed.extend(refusal.id());
-            } else if number < MAX_PROBES {
+            } else if number < MAX_PROBES && refusal.said().is_none() {
                 let seen = upstream.probe(uri, &refusal.path).await;
                 changed.extend(refusal.id().filter(|_| seen.is_some() && seen != refusal.seen));
             }
         }
         !changed.is_empty() && self.refusals.retain(|refusal| refusal.id().is_none_or(|id| !changed.contains(&id)))
+    }
+
+    /// What a judgement depends on: under something else it may be another one.
+    fn judged_under(&self) -> String {
+        judged_under(&self.origin)
     }
 
     fn incoming_path(&self) -> PathBuf {
@@ -557,6 +581,10 @@ impl Source {
             number => format!("{INCOMING}.{number}"),
         })
     }
+}
+
+fn judged_under(origin: &Origin) -> String {
+    format!("{}, index-mismatch {}", origin.policy, origin.on_mismatch.name())
 }
 
 /// What an earlier daemon left of attempts that were broken off.

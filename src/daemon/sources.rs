@@ -105,7 +105,7 @@ impl Sources {
             let (id, name) = (OriginId(self.next), binhost.directory.clone());
             self.next += 1;
             let upstream = Arc::new(Upstream::new(binhost.clone(), Arc::clone(&self.metrics))?);
-            let origin = Arc::new(Origin { name, upstream, policy });
+            let origin = Arc::new(Origin { name, upstream, policy, on_mismatch: binhost.on_mismatch });
             let mut source = Source::open(self.store.directory(), binhost.clone(), id, origin)?;
             if let Some(before) = self.all.iter().find(|before| before.config.directory == binhost.directory) {
                 source.succeed(before);
@@ -267,6 +267,10 @@ impl Sources {
     }
 
     async fn make_tree(&mut self) -> anyhow::Result<Arc<Tree>> {
+        let fetcher = Arc::clone(&self.fetcher);
+        for source in &mut self.all {
+            source.hold_entries(&fetcher).await;
+        }
         let inputs: Vec<Input> = self.all.iter().filter_map(|source| self.input(source)).collect();
         let rules = self.rules.clone();
         let Shown { view, tallies } = blocking(move || Ok(policy::compose(&inputs, &rules)?)).await?;

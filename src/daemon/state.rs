@@ -47,6 +47,7 @@ pub(super) struct SourceReport {
     entries: EntriesStatus,
     unusable: Option<String>,
     refused: Vec<FailureStatus>,
+    index_mismatches: Vec<FailureStatus>,
 }
 
 impl SourceReport {
@@ -78,6 +79,7 @@ impl SourceReport {
             entries,
             unusable,
             refused,
+            index_mismatches: source.index_mismatches(),
         }
     }
 
@@ -94,6 +96,7 @@ impl SourceReport {
             keyring: origin.policy.keyring.as_ref().map(|keyring| keyring_status(keyring.report())),
             entries: entries.clone(),
             unusable: unusable.clone(),
+            index_mismatches: self.index_mismatches.clone(),
         }
     }
 }

@@ -44,15 +44,35 @@ impl Default for Failures {
 
 impl Failures {
     pub(super) fn add(&self, id: Key, path: &str, error: &Arc<FetchError>) {
+        self.put(id, path, error, true);
+    }
+
+    /// For `status` only: the next open may be by another index.
+    pub(super) fn note(&self, id: Key, path: &str, error: &Arc<FetchError>) {
+        self.put(id, path, error, false);
+    }
+
+    fn put(&self, id: Key, path: &str, error: &Arc<FetchError>, blocking: bool) {
         let (at, shown_at) = (Instant::now(), SystemTime::now());
-        let failure = Failure { path: path.to_owned(), error: Arc::clone(error), at, shown_at, blocking: true };
+        let failure = Failure { path: path.to_owned(), error: Arc::clone(error), at, shown_at, blocking };
         self.lock().put(id, failure);
     }
 
-    /// It can be had after all, or what is at its path now can.
-    pub(super) fn clear(&self, id: Key, path: &str) {
+    /// It was fetched after all, or what is at its path now was.
+    pub(super) fn fetched(&self, id: Key, path: &str) {
+        self.clear(id, path, |error| !matches!(error, FetchError::IndexMismatch(_)));
+    }
+
+    /// Its entry says what the package says, or that of what is at its path now.
+    pub(super) fn agreed(&self, id: Key, path: &str) {
+        self.clear(id, path, |error| matches!(error, FetchError::IndexMismatch(_)));
+    }
+
+    fn clear(&self, id: Key, path: &str, such: impl Fn(&FetchError) -> bool) {
         let mut failures = self.lock();
-        let over = |(key, failure): (&Key, &Failure)| (*key == id || failure.path == path).then_some(*key);
+        let over = |(key, failure): (&Key, &Failure)| {
+            ((*key == id || failure.path == path) && such(&failure.error)).then_some(*key)
+        };
         let over: Vec<Key> = failures.iter().filter_map(over).collect();
         for key in over {
             failures.pop(&key);

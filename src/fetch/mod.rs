@@ -8,6 +8,7 @@
 //! * What an emerge is going to open is fetched ahead of it (`ahead`); what somebody asks for by name (`errand`), or what will
 //!   be upgraded one day (`idle`), comes after that. What is meant by it is found out in `wish`.
 //!
+//! * Before a byte of a package is answered, its entry is held against it (`mismatch`).
 //! * What reads one package after the other, and is no emerge, is refused after some (`guard`).
 //!
 //! Not its job: what is shown, and what an errno is.
@@ -20,6 +21,7 @@ mod failures;
 mod guard;
 mod held;
 mod idle;
+mod mismatch;
 mod opener;
 mod origin;
 mod plan;
@@ -35,7 +37,7 @@ use std::sync::{Arc, Weak};
 
 use tokio::sync::mpsc;
 
-use crate::index::{EntryId, OriginId, Record, View};
+use crate::index::{EntryId, IndexMismatch, OriginId, Record, View};
 use crate::metrics::Metrics;
 use crate::store::{Body, Store, StoreError, Unkeepable};
 use crate::upstream::UpstreamError;
@@ -55,6 +57,8 @@ use guard::Guard;
 pub use guard::WINDOW as MASS_READ_WINDOW;
 use held::Held;
 pub use idle::Idled;
+use mismatch::Judgements;
+pub use mismatch::Mismatch;
 use origin::{Key, Origins};
 pub use origin::{Origin, Wanted};
 pub use standing::{Standing, State};
@@ -79,6 +83,9 @@ pub enum FetchError {
         /// What is wrong with it.
         reason: VerifyError,
     },
+    /// It is the package, and its index entry says something else of it.
+    #[error("index mismatch: {}", listed(.0))]
+    IndexMismatch(Vec<IndexMismatch>),
     /// The cache cannot take it.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -107,7 +114,7 @@ impl FetchError {
     #[must_use]
     pub fn is_final(&self) -> bool {
         match self {
-            Self::Refused { .. } => true,
+            Self::Refused { .. } | Self::IndexMismatch(_) => true,
             Self::Upstream(error) => error.contradicts_index(),
             Self::Index(_)
             | Self::Store(_)
@@ -119,6 +126,14 @@ impl FetchError {
             | Self::Stopped => false,
         }
     }
+}
+
+/// The first differences, and how many more there are.
+fn listed(found: &[IndexMismatch]) -> String {
+    let (shown, rest) = found.split_at(found.len().min(MAX_LISTED));
+    let shown: Vec<String> = shown.iter().map(ToString::to_string).collect();
+    let more = if rest.is_empty() { String::new() } else { format!("; {} more keys differ", rest.len()) };
+    shown.join("; ") + &more
 }
 
 /// What came of a download, for whoever decides what is shown.
@@ -143,12 +158,16 @@ pub enum VerdictKind {
     Verified,
     /// It cannot be had as long as the binhost has the same bytes.
     Refused(Arc<FetchError>),
+    /// It is the package, and its entry says something else of it.
+    IndexMismatch(Mismatch),
     /// Nobody sent it.
     Unreachable,
 }
 
 /// Verdicts that wait to be looked at; more are dropped, the next download of the same package brings them again.
 pub const MAX_VERDICTS: usize = 256;
+/// Differences of one entry that are named.
+const MAX_LISTED: usize = 3;
 
 /// How a download ended, for all who wait for it.
 pub type Outcome = Result<Body, Arc<FetchError>>;
@@ -163,6 +182,7 @@ pub struct Fetcher {
     failures: Failures,
     alarms: Alarms,
     held: Held,
+    judgements: Judgements,
     guard: Guard,
     traces: Traces,
     verdicts: mpsc::Sender<Verdict>,
@@ -182,6 +202,7 @@ impl Fetcher {
             failures: Failures::default(),
             alarms: Alarms::default(),
             held: Held::default(),
+            judgements: Judgements::default(),
             guard: Guard::default(),
             traces: Traces::default(),
             verdicts,
@@ -208,7 +229,7 @@ impl Fetcher {
     /// The body, if it can be had without waiting. For FUSE threads.
     #[must_use]
     pub fn cached(&self, wanted: &Wanted) -> Option<Body> {
-        let body = self.here(wanted.record(), &wanted.origin().policy);
+        let body = self.here(wanted.record(), &wanted.origin().policy).filter(|body| self.agrees(wanted, body));
         if body.is_some() {
             self.metrics.hits.increase();
         }
@@ -221,12 +242,14 @@ impl Fetcher {
     /// # Errors
     /// The package cannot be had; the same reason for all who asked.
     pub async fn open(self: &Arc<Self>, wanted: Wanted, tid: u32, uid: Uid) -> Outcome {
-        // What is under way costs nothing more.
-        if !self.downloads.contains(wanted.key()) && !self.guard.admits(tid, wanted.path()).await {
+        // What is here or under way costs nothing more.
+        let costs = !self.downloads.contains(wanted.key()) && !self.is_cached(&wanted);
+        if costs && !self.guard.admits(tid, wanted.path()).await {
             self.metrics.mass_reads.increase();
             return Err(Arc::new(FetchError::MassRead));
         }
-        self.request(&wanted, Priority::Open(uid))?.outcome().await
+        let body = self.request(&wanted, Priority::Open(uid))?.outcome().await?;
+        self.held_against(&wanted, body).await
     }
 
     /// Removes the body from the cache, unless it is pinned. `true`: it was there.

@@ -3,7 +3,8 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use crate::index::{EntryId, OriginId, Part, Record, View};
+use crate::config::OnMismatch;
+use crate::index::{EntryId, OriginId, Part, Record, Stanza, View};
 use crate::upstream::Upstream;
 use crate::verify::Policy;
 
@@ -16,6 +17,8 @@ pub struct Origin {
     pub upstream: Arc<Upstream>,
     /// What its packages must prove.
     pub policy: Policy,
+    /// What it leads to when its index says something else of a package than the package.
+    pub on_mismatch: OnMismatch,
 }
 
 /// All binhosts of which something may be asked for.
@@ -99,7 +102,12 @@ impl Wanted {
         self.view.entry(self.row)
     }
 
-    fn part(&self) -> Option<&Part> {
+    /// The text of its entry.
+    pub(super) fn stanza(&self) -> std::io::Result<Stanza> {
+        self.view.stanza(self.row)
+    }
+
+    pub(super) fn part(&self) -> Option<&Part> {
         self.view.part(self.row)
     }
 }

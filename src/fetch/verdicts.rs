@@ -35,6 +35,10 @@ impl FetchError {
                 "it is left out of Packages, and emerge builds it from source, until the binhost changes it; if that does \
                  not happen, tell whoever runs the binhost"
             }
+            Self::IndexMismatch(_) => {
+                "it is the index that is wrong: with index-mismatch = \"refuse\" the package is left out of Packages until the index \
+                 says the same; tell whoever runs the binhost or its mirror"
+            }
             Self::Upstream(error) if error.contradicts_index() => {
                 "it is left out of Packages, and emerge builds it from source, until the binhost has it again"
             }

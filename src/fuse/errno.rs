@@ -101,6 +101,7 @@ impl FsError {
                 FetchError::Index(_)
                 | FetchError::Upstream(_)
                 | FetchError::Refused { .. }
+                | FetchError::IndexMismatch(_)
                 | FetchError::Store(_)
                 | FetchError::Disk(_)
                 | FetchError::Unkept(_)

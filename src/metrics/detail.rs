@@ -76,6 +76,8 @@ label! {
         Metadata = "metadata",
         /// It is another package.
         Identity = "identity",
+        /// Its index entry says something else of it than the package.
+        IndexMismatch = "index-mismatch",
     }
 }
 

@@ -67,6 +67,8 @@ counters! {
     verified,
     /// Downloads refused because the bytes are not what the index names.
     refused,
+    /// Index entries found to say something else of their package than the package.
+    index_mismatches,
     /// Verified packages that had other bytes when they were verified before, with the same BUILD_ID.
     alarms,
     /// Bodies that were on disk without a record, proved again and taken back.

@@ -3,7 +3,8 @@
 //! ```text
 //! key                      value
 //! 'e' EntryId (16 bytes)   SHA-256 of the body (32 bytes)
-//! 'b' SHA-256 (32 bytes)   `verify::RULES` (1 byte), size (8), mtime in ns (8), last use in s (8), assurance, EntryIds (16 each)
+//! 'b' SHA-256 (32 bytes)   `verify::RULES` (1 byte), size (8), mtime in ns (8), last use in s (8), `AuxDigest` (16), assurance,
+//!                          EntryIds (16 each)
 //! 'h' Witness (16 bytes)   SHA-256 of a body that was verified once (32), when (8, s): `witness`
 //! 'p' EntryId (16 bytes)   a pin: size (8), when (8, s), PATH (its first 96 bytes): `pins`
 //! 'w'                      what was written today: day (8), bytes (8): `budget`; goes along with 'b'
@@ -28,7 +29,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use crate::index::{Digest, EntryId, Sha256Digest};
+use crate::index::{AuxDigest, Digest, EntryId, Sha256Digest};
 use crate::verify::{Assurance, Fingerprint, RULES, Signer};
 
 use super::budget::Written;
@@ -45,7 +46,8 @@ const SLED_CACHE: u64 = 4 << 20;
 const MAX_ENTRIES_OF_BODY: usize = 5;
 /// Most bytes of a record.
 const MAX_RECORD: usize = 128;
-const FIXED: usize = 25;
+/// Bytes of a record before its assurance.
+const FIXED: usize = 41;
 
 /// What is known of a body.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +57,8 @@ pub(super) struct BodyRecord {
     pub(super) mtime: i64,
     /// Seconds since the epoch.
     pub(super) last_use: u64,
+    /// What the package says of itself.
+    pub(super) values: AuxDigest,
     /// How the body was proved.
     pub(super) assurance: Assurance,
     /// Entries that are this body.
@@ -67,6 +71,7 @@ impl BodyRecord {
         bytes.extend(self.size.to_be_bytes());
         bytes.extend(self.mtime.to_be_bytes());
         bytes.extend(self.last_use.to_be_bytes());
+        bytes.extend(self.values.0);
         bytes.push(self.assurance.uncompressed.into());
         match &self.assurance.signer {
             None => bytes.push(0),
@@ -86,13 +91,14 @@ impl BodyRecord {
         let (fixed, rest) = bytes.split_at_checked(FIXED)?;
         let (assurance, ids) = decode_assurance(rest)?;
         let (version, numbers) = fixed.split_first()?;
+        let (numbers, values) = numbers.split_last_chunk()?;
         let mut numbers = numbers.chunks_exact(8).filter_map(|n| n.try_into().ok().map(u64::from_be_bytes));
         if *version != RULES || ids.len() % 16 != 0 {
             return None;
         }
         let (size, mtime, last_use) = (numbers.next()?, numbers.next()?.cast_signed(), numbers.next()?);
         let entries = ids.chunks_exact(16).filter_map(|id| id.try_into().ok().map(EntryId)).collect();
-        Some(Self { size, mtime, last_use, assurance, entries })
+        Some(Self { size, mtime, last_use, values: AuxDigest(*values), assurance, entries })
     }
 }
 
@@ -454,15 +460,16 @@ mod tests {
         };
         for assurance in [Assurance::default(), signed(20, true), signed(32, false)] {
             let entries = vec![EntryId([1; 16]), EntryId([2; 16])];
-            let record = BodyRecord { size: 7, mtime: -5, last_use: 9, assurance, entries };
+            let values = AuxDigest([4; 16]);
+            let record = BodyRecord { size: 7, mtime: -5, last_use: 9, values, assurance, entries };
             let bytes = record.encode();
             assert_eq!(BodyRecord::decode(&bytes), Some(record.clone()));
             let many = BodyRecord { entries: vec![EntryId([3; 16]); 9], ..record };
             let decoded = BodyRecord::decode(&many.encode()).unwrap();
-            assert!(many.encode().len() <= MAX_RECORD && decoded.assurance == assurance && decoded.entries.len() >= 3);
+            assert!(many.encode().len() <= MAX_RECORD && decoded.assurance == assurance && decoded.entries.len() >= 2);
             let older_rules = [&[RULES - 1], &bytes[1..]].concat();
             let odd_fingerprint = [&bytes[..FIXED], &[0], &[7; 64]].concat();
-            for bad in [&[][..], &bytes[..10], &bytes[..26], &bytes[..30], &[9; 42], &older_rules, &odd_fingerprint] {
+            for bad in [&[][..], &bytes[..10], &bytes[..42], &bytes[..46], &[9; 58], &older_rules, &odd_fingerprint] {
                 assert_eq!(BodyRecord::decode(bad), None);
             }
         }
@@ -471,7 +478,8 @@ mod tests {
     fn filled(directory: &Path) -> (Sha256Digest, EntryId) {
         let catalogue = Catalogue::open(directory).unwrap();
         let (digest, id) = (Digest([7; 32]), EntryId([8; 16]));
-        let record = BodyRecord { size: 7, mtime: 1, last_use: 9, assurance: Assurance::default(), entries: vec![id] };
+        let (values, assurance, entries) = (AuxDigest([0; 16]), Assurance::default(), vec![id]);
+        let record = BodyRecord { size: 7, mtime: 1, last_use: 9, values, assurance, entries };
         catalogue.insert(digest, &record, id, None, Written::default()).unwrap();
         (digest, id)
     }

@@ -3,7 +3,7 @@
 //! no such attributes.
 
 use super::{Body, Store};
-use crate::index::{EntryId, Sha256Digest};
+use crate::index::{AuxDigest, EntryId, Sha256Digest};
 use crate::verify::{Assurance, Policy};
 
 /// A body that [`Store::get`] would most likely have.
@@ -40,6 +40,13 @@ impl Store {
         let length = rustix::fs::getxattr(self.body_path(digest), SOURCE, &mut value).ok()?;
         value.truncate(length);
         String::from_utf8(value).ok().filter(|url| !url.chars().any(char::is_control))
+    }
+
+    /// What the package of an entry says of itself, where its body is here, however it was proved; a look into the catalogue only.
+    #[must_use]
+    pub fn aux_digest(&self, id: EntryId, size: u64) -> Option<AuxDigest> {
+        let (_, record) = self.catalogue.find(id)?;
+        (record.size == size).then_some(record.values)
     }
 
     /// The body of an entry, where it is here and was proved as `policy` asks; a look into the catalogue only.

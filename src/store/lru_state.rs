@@ -243,7 +243,7 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::index::Digest;
+    use crate::index::{AuxDigest, Digest};
 
     const NOW: u64 = u64::MAX / 2;
 
@@ -253,8 +253,9 @@ mod tests {
 
     fn state(records: &[(u8, u64)], pinned: &[u8]) -> State {
         let record = |(n, last_use): &(u8, u64)| {
-            let (assurance, entries) = (crate::verify::Assurance::default(), vec![EntryId([*n; 16])]);
-            (digest(*n), BodyRecord { size: 10, mtime: 0, last_use: *last_use, assurance, entries })
+            let (values, assurance) = (AuxDigest([0; 16]), crate::verify::Assurance::default());
+            let entries = vec![EntryId([*n; 16])];
+            (digest(*n), BodyRecord { size: 10, mtime: 0, last_use: *last_use, values, assurance, entries })
         };
         State::from_records(records.iter().map(record).collect(), &pinned.iter().map(|n| EntryId([*n; 16])).collect())
     }

@@ -55,7 +55,7 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 
-use crate::index::{EntryId, Sha256Digest};
+use crate::index::{AuxDigest, EntryId, Sha256Digest};
 use crate::metrics::Metrics;
 use crate::verify::{Assurance, Policy, Verified};
 
@@ -128,13 +128,15 @@ pub struct Body {
     file: Arc<File>,
     size: u64,
     digest: Sha256Digest,
+    values: AuxDigest,
     assurance: Assurance,
 }
 
 impl Body {
     fn new(verified: Verified) -> Self {
         let (size, digest, assurance) = (verified.size(), verified.digest(), verified.assurance());
-        Self { file: Arc::new(verified.into_file()), size, digest, assurance }
+        let values = verified.aux_values().digest();
+        Self { file: Arc::new(verified.into_file()), size, digest, values, assurance }
     }
 
     /// The file.
@@ -153,6 +155,12 @@ impl Body {
     #[must_use]
     pub fn digest(&self) -> Sha256Digest {
         self.digest
+    }
+
+    /// What the package says of itself: an index has to say the same of it.
+    #[must_use]
+    pub fn aux_digest(&self) -> AuxDigest {
+        self.values
     }
 
     /// How it was proved.
@@ -243,18 +251,18 @@ impl Store {
     #[must_use]
     pub fn get(&self, id: EntryId, size: u64, policy: &Policy) -> Option<Body> {
         let (digest, record) = self.catalogue.find(id)?;
-        let assurance = record.assurance;
+        let BodyRecord { values, assurance, .. } = record;
         if record.size != size || !policy.admits(&assurance) {
             return None;
         }
         if let Some(file) = self.state().touch(digest) {
-            return Some(Body { file, size, digest, assurance });
+            return Some(Body { file, size, digest, values, assurance });
         }
         match open_body(&self.body_path(digest), &record) {
             Ok(file) => {
                 let file = Arc::new(file);
                 self.state().opened(digest, &file);
-                Some(Body { file, size, digest, assurance })
+                Some(Body { file, size, digest, values, assurance })
             }
             Err(error) => {
                 self.disown(digest, &error);
@@ -322,9 +330,8 @@ impl Store {
         let to = self.body_path(body.digest);
         match self.move_in(from, &to, body) {
             Ok(mtime) => {
-                let (size, now) = (body.size, now());
-                let mut record =
-                    BodyRecord { size, mtime, last_use: now, assurance: body.assurance, entries: vec![id] };
+                let (Body { size, values, assurance, .. }, now) = (body.clone(), now());
+                let mut record = BodyRecord { size, mtime, last_use: now, values, assurance, entries: vec![id] };
                 if let Some(earlier) = self.catalogue.body(body.digest) {
                     record.assurance = body.assurance.or_signed(earlier.assurance);
                     record.entries.extend(earlier.entries.into_iter().filter(|other| *other != id));

@@ -11,9 +11,11 @@ use std::os::unix::fs::FileExt as _;
 
 use super::VerifyError;
 use super::decompress::{MAX_METADATA, Section, decoder};
-use super::gpkg::GpkgError;
+use super::gpkg::{GpkgError, MetadataMember};
+use super::proof::{MAGIC, MAGIC_AT};
 use super::tar_header::{BLOCK, Kind, TarHeader, is_zero, padding};
-use super::xpak;
+use super::{metadata, xpak};
+use crate::index::AuxValues;
 
 /// Longest value that is read, in bytes: dependencies of a large package have some 10 KiB. What is longer (an environment) is
 /// passed over.
@@ -30,6 +32,32 @@ pub enum Container {
     Xpak,
 }
 
+impl Container {
+    /// The format that the name of a package tells; `None`: its first bytes have to.
+    pub(super) fn by_name(path: &str) -> Option<Self> {
+        let ends = |suffix| path.ends_with(suffix);
+        if ends(".gpkg.tar") { Some(Self::Gpkg) } else { (ends(".xpak") || ends(".tbz2")).then_some(Self::Xpak) }
+    }
+}
+
+/// What Portage writes into an index of a package that was verified as the one at `path`, read back from its file.
+///
+/// # Errors
+/// The file cannot be read, or is not what was verified.
+pub fn aux_values(file: &File, path: &str) -> Result<AuxValues, VerifyError> {
+    let size = file.metadata().map_err(VerifyError::io("looking at a package in the cache"))?.len();
+    let by_magic = || -> Result<Container, VerifyError> {
+        let mut magic = [0; MAGIC.len()];
+        file.read_exact_at(&mut magic, MAGIC_AT as u64).map_err(VerifyError::io("reading a package from the cache"))?;
+        Ok(if magic == *MAGIC { Container::Gpkg } else { Container::Xpak })
+    };
+    let values = match Container::by_name(path).map_or_else(by_magic, Ok)? {
+        Container::Gpkg => metadata::read(file, &metadata_member(file, size)?)?,
+        Container::Xpak => xpak::read(file, size)?,
+    };
+    Ok(values.aux_values())
+}
+
 /// Those of the metadata that `wanted` names, each trimmed.
 ///
 /// # Errors
@@ -43,7 +71,7 @@ pub fn described(
     match container {
         Container::Xpak => xpak::values(file, size, &|key, length| length <= MAX_VALUE && wanted(key)),
         Container::Gpkg => {
-            let (offset, size, extension) = metadata_member(file, size)?;
+            let MetadataMember { offset, size, extension } = metadata_member(file, size)?;
             let failure = Cell::new(None);
             let input = decoder(&extension, Section::new(file, offset, size, &failure))?;
             let values = values(input.take(MAX_METADATA), wanted);
@@ -55,8 +83,8 @@ pub fn described(
     }
 }
 
-/// Offset, size and compression of `metadata.tar*`.
-fn metadata_member(file: &File, size: u64) -> Result<(u64, u64, String), VerifyError> {
+/// Where `metadata.tar*` is.
+fn metadata_member(file: &File, size: u64) -> Result<MetadataMember, VerifyError> {
     let (mut position, mut long_name) = (0, None);
     for _ in 0..MAX_MEMBERS {
         let mut block = [0; BLOCK];
@@ -80,7 +108,8 @@ fn metadata_member(file: &File, size: u64) -> Result<(u64, u64, String), VerifyE
         let name = path.rsplit('/').next().unwrap_or_default();
         let extension = name.strip_prefix("metadata.tar").filter(|rest| !rest.ends_with(".sig"));
         if let Some(extension) = extension.filter(|_| header.kind == Kind::Regular) {
-            return Ok((position, header.size, extension.trim_start_matches('.').to_owned()));
+            let extension = extension.trim_start_matches('.').to_owned();
+            return Ok(MetadataMember { offset: position, size: header.size, extension });
         }
         position = position.saturating_add(header.size).saturating_add(padding(header.size));
     }

@@ -49,7 +49,7 @@ use std::fs::File;
 use std::io;
 
 pub use anchors::Anchors;
-pub use described::{Container, described};
+pub use described::{Container, aux_values, described};
 pub use gpkg::GpkgError;
 pub use keyring::{Keyring, KeyringError, KeyringReport};
 pub use manifest::ManifestError;
@@ -62,9 +62,9 @@ pub use xpak::XpakError;
 
 use crate::index::{AuxValues, Entry, Sha256Digest};
 
-/// Version of the rules by which a package is verified. Raised when a package that passed is refused from now on: what an
-/// older version accepted is then verified again.
-pub const RULES: u8 = 3;
+/// Version of the rules by which a package is verified. Raised when a package that passed is refused from now on, or when more
+/// is to be known of it: what an older version accepted is then verified again.
+pub const RULES: u8 = 4;
 
 /// A file whose bytes are the package of its entry.
 #[derive(Debug)]

@@ -9,6 +9,7 @@ use sha1::Sha1;
 use sha2::{Digest as _, Sha256};
 
 use super::decompress::Section;
+use super::described::Container as Format;
 use super::gpkg::{Container, Contents, GpkgError};
 use super::manifest;
 use super::openpgp::Keys;
@@ -16,8 +17,8 @@ use super::{Assurance, Policy, SignatureError, Signer, VerifyError, metadata, xp
 use crate::index::{AuxValues, Digest, Entry, Sha256Digest};
 
 /// Where a tar of either kind says so, and what.
-const MAGIC_AT: usize = 0x101;
-const MAGIC: &[u8] = b"ustar";
+pub(super) const MAGIC_AT: usize = 0x101;
+pub(super) const MAGIC: &[u8; 5] = b"ustar";
 /// From how many bytes on a chunk is worth a second thread: some 0.5 ms of digests against 0.03 ms for the thread.
 const WORTH_A_THREAD: usize = 128 << 10;
 
@@ -186,13 +187,10 @@ impl Structure {
     }
 
     fn by_name(entry: &Entry) -> Self {
-        let path = entry.path.as_str();
-        if path.ends_with(".gpkg.tar") {
-            Self::Gpkg(Box::new(Container::new(entry.size)))
-        } else if path.ends_with(".xpak") || path.ends_with(".tbz2") {
-            Self::Xpak
-        } else {
-            Self::Undecided(Vec::new())
+        match Format::by_name(entry.path.as_str()) {
+            Some(Format::Gpkg) => Self::Gpkg(Box::new(Container::new(entry.size))),
+            Some(Format::Xpak) => Self::Xpak,
+            None => Self::Undecided(Vec::new()),
         }
     }
 

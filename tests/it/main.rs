@@ -38,6 +38,7 @@ mod getbinpkg;
 mod handover;
 mod harness;
 mod imports;
+mod index_mismatch;
 mod install;
 mod installed_packages;
 mod life;

@@ -14,12 +14,12 @@ use std::time::Duration;
 use super::cpu::CpuNeed;
 use super::origin::{Origin, Sourced};
 use super::portage::Files;
-use super::{BinhostUrl, ByteSize, Group, Interval, LibcGuard, Offline, Passthrough, Prefetch, Writes};
+use super::{BinhostUrl, ByteSize, Group, Interval, LibcGuard, Offline, OnMismatch, Passthrough, Prefetch, Writes};
 use crate::index::Atom;
 use table::{Item, Table};
 
 /// Keys of the file.
-pub(super) const KEYS: [&str; 24] = [
+pub(super) const KEYS: [&str; 25] = [
     "mountpoint",
     "cache-dir",
     "cache-size",
@@ -41,12 +41,13 @@ pub(super) const KEYS: [&str; 24] = [
     "exclude",
     "libc-guard",
     "offline",
+    "index-mismatch",
     "cpu-level",
     "quorum",
     "binhost",
 ];
 /// Keys of a `[binhost.NAME]`.
-pub(super) const BINHOST_KEYS: [&str; 11] = [
+pub(super) const BINHOST_KEYS: [&str; 12] = [
     "url",
     "mirrors",
     "priority",
@@ -56,6 +57,7 @@ pub(super) const BINHOST_KEYS: [&str; 11] = [
     "include",
     "exclude",
     "offline",
+    "index-mismatch",
     "cpu-level",
     "enabled",
 ];
@@ -105,6 +107,7 @@ pub(super) struct Shared {
     pub(super) keyring: Value<Vec<PathBuf>>,
     pub(super) quorum: Value<NonZeroUsize>,
     pub(super) offline: Value<Offline>,
+    pub(super) on_mismatch: Value<OnMismatch>,
     pub(super) cpu: Value<CpuNeed>,
 }
 
@@ -184,6 +187,7 @@ fn shared(table: &Table<'_, '_>) -> Result<Shared, OwnError> {
         keyring: table.get("keyring", keyring)?,
         quorum: table.get("quorum", number)?,
         offline: table.get("offline", |item| choice(&item, [("show", Offline::Show), ("hide", Offline::Hide)]))?,
+        on_mismatch: table.get("index-mismatch", |item| choice(&item, OnMismatch::NAMES))?,
         cpu: table.get("cpu-level", |item| one(item.text()?))?,
     })
 }

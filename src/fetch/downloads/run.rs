@@ -28,7 +28,14 @@ pub(super) async fn run(mut turn: Turn) {
     };
     match ended {
         Ok(None) => turn.change_lane(),
-        Ok(Some(body)) => conclude(&listed, Ok(body)),
+        Ok(Some(body)) => {
+            let ahead = !listed.is_asked();
+            conclude(&listed, Ok(body.clone()));
+            if ahead {
+                // Nobody may open it for a while, and its entry is shown.
+                drop(listed.fetcher.held_against(&listed.download.wanted, body).await);
+            }
+        }
         Err(error) => conclude(&listed, Err(Arc::new(error))),
     }
 }
@@ -51,7 +58,7 @@ fn conclude(listed: &Listed, outcome: Outcome) {
     let (fetcher, wanted, asked) = (&listed.fetcher, &listed.download.wanted, listed.is_asked());
     let path = wanted.path();
     match &outcome {
-        Ok(_) => fetcher.failures.clear(wanted.key(), path),
+        Ok(_) => fetcher.failures.fetched(wanted.key(), path),
         Err(error) if matches!(**error, FetchError::Stopped) => {
             tracing::debug!(path, "nobody waits for it any more");
         }

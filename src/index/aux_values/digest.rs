@@ -10,7 +10,7 @@ use super::{AuxKey, AuxKeys, AuxValues, EntryValues};
 /// for no more. Who writes an index would have to find other values with the same bits.
 ///
 /// Where two digests differ, the package itself says whether that is an index mismatch, and in which key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct AuxDigest(pub [u8; 16]);
 
 impl AuxDigest {

@@ -1,0 +1,198 @@
+//! Every entry is held against its package before a byte of that is answered: the package is signed, the index is not, and
+//! Portage's resolver goes by the index alone.
+//!
+//! The cache keeps a digest of what a package says of itself. Where that of the entry is the same, which takes some 2 us, it is
+//! right. Else the metadata is read from the body, once for each entry and body, and compared ([`AuxValues::compare`]).
+//!
+//! An index mismatch is told to whoever decides what is shown. Whether it is also refused is up to the binhost's
+//! [`OnMismatch`].
+//!
+//! [`AuxValues::compare`]: crate::index::AuxValues::compare
+
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use lru::LruCache;
+
+use super::{FetchError, Fetcher, Outcome, Verdict, VerdictKind, Wanted};
+use crate::config::OnMismatch;
+use crate::index::{AuxDigest, Comparison, EntryId, EntryValues, Index, OriginId, Sha256Digest, View};
+use crate::metrics::RefusalKind;
+use crate::store::Body;
+use crate::verify::{self, VerifyError};
+
+/// Comparisons that are remembered, of entries that are not written as Portage writes them now.
+const MAX_JUDGED: NonZeroUsize = NonZeroUsize::new(8192).unwrap();
+
+/// An entry that says something else of its package than the package.
+#[derive(Debug, Clone)]
+pub struct Mismatch {
+    /// The entry.
+    pub id: EntryId,
+    /// Its PATH at the binhost.
+    pub path: String,
+    /// What it says: another index may say something else of the same package.
+    pub entry: AuxDigest,
+    /// What is wrong.
+    pub error: Arc<FetchError>,
+}
+
+/// What came of a comparison.
+#[derive(Debug, Clone)]
+enum Judgement {
+    /// The entry means what the package says.
+    Agrees,
+    /// It does not.
+    Differs(Mismatch),
+}
+
+/// Whose entry, which body, and what the entry says.
+type Subject = (OriginId, Sha256Digest, AuxDigest);
+
+/// See [`MAX_JUDGED`].
+#[derive(Debug)]
+pub(super) struct Judgements(Mutex<LruCache<Subject, Judgement>>);
+
+impl Default for Judgements {
+    fn default() -> Self {
+        Self(Mutex::new(LruCache::new(MAX_JUDGED)))
+    }
+}
+
+impl Judgements {
+    fn get(&self, subject: &Subject) -> Option<Judgement> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(subject).cloned()
+    }
+
+    /// `true`: it is new.
+    fn put(&self, subject: Subject, judgement: Judgement) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).put(subject, judgement).is_none()
+    }
+}
+
+/// Does something with the values of an entry.
+fn with_entry<T>(wanted: &Wanted, look: impl FnOnce(&EntryValues<'_>) -> T) -> std::io::Result<T> {
+    let part = wanted.part().ok_or(std::io::ErrorKind::NotFound)?;
+    let stanza = wanted.stanza()?;
+    Ok(look(&EntryValues::of(&stanza, &part.index)))
+}
+
+impl Fetcher {
+    /// Whether an entry means what its package says, as far as that shows without reading the package. For FUSE threads.
+    pub(super) fn agrees(&self, wanted: &Wanted, body: &Body) -> bool {
+        let known = |entry: &EntryValues<'_>| {
+            let subject = (wanted.key().0, body.digest(), entry.digest());
+            match self.judgements.get(&subject) {
+                Some(Judgement::Agrees) => true,
+                Some(Judgement::Differs(_)) => wanted.origin().on_mismatch == OnMismatch::Warn,
+                None => false,
+            }
+        };
+        wanted.origin().on_mismatch == OnMismatch::Off
+            || with_entry(wanted, |entry| entry.agrees_with(body.aux_digest()) || known(entry)).unwrap_or(false)
+    }
+
+    /// The body, unless the entry is an index mismatch that is refused.
+    pub(super) async fn held_against(self: &Arc<Self>, wanted: &Wanted, body: Body) -> Outcome {
+        if self.agrees(wanted, &body) {
+            self.failures.agreed(wanted.key(), wanted.path());
+            return Ok(body);
+        }
+        let (fetcher, of, its) = (Arc::clone(self), wanted.clone(), body.clone());
+        let judged = tokio::task::spawn_blocking(move || fetcher.judge(&of, &its)).await;
+        let judgement = judged.map_err(|_| Arc::new(FetchError::Stopped))?.map_err(Arc::new)?;
+        let Judgement::Differs(mismatch) = judgement else { return Ok(body) };
+        self.send_verdict(wanted, &mismatch);
+        if wanted.origin().on_mismatch != OnMismatch::Refuse {
+            return Ok(body);
+        }
+        self.failures.note(wanted.key(), wanted.path(), &mismatch.error);
+        Err(mismatch.error)
+    }
+
+    /// Holds the entry against the metadata in the body, unless that was done before. Blocks.
+    fn judge(&self, wanted: &Wanted, body: &Body) -> Result<Judgement, FetchError> {
+        let entry = with_entry(wanted, |entry| entry.digest()).map_err(FetchError::Index)?;
+        let subject = (wanted.key().0, body.digest(), entry);
+        if let Some(judgement) = self.judgements.get(&subject) {
+            return Ok(judgement);
+        }
+        let package = verify::aux_values(body.file(), wanted.own_path()).map_err(|error| match error {
+            VerifyError::Io { source, .. } => FetchError::Disk(source),
+            other => FetchError::Disk(std::io::Error::other(other)),
+        })?;
+        let compared = with_entry(wanted, |entry| package.compare(entry)).map_err(FetchError::Index)?;
+        let judgement = match compared {
+            Comparison::Equal | Comparison::OtherForm(_) => Judgement::Agrees,
+            Comparison::Mismatch(found) => {
+                let (id, path) = (wanted.record().id, wanted.own_path().to_owned());
+                Judgement::Differs(Mismatch { id, path, entry, error: Arc::new(FetchError::IndexMismatch(found)) })
+            }
+        };
+        if self.judgements.put(subject, judgement.clone())
+            && let Judgement::Differs(mismatch) = &judgement
+        {
+            self.log_mismatch(wanted, mismatch);
+        }
+        Ok(judgement)
+    }
+
+    fn log_mismatch(&self, wanted: &Wanted, mismatch: &Mismatch) {
+        let Mismatch { path, error, .. } = mismatch;
+        self.metrics.index_mismatches.increase();
+        if wanted.origin().on_mismatch == OnMismatch::Refuse {
+            self.metrics.refused.increase();
+            self.metrics.detail.refused(RefusalKind::IndexMismatch);
+        }
+        tracing::warn!(binhostfs.package = path, binhostfs.reason = %error, "{path}: {error}; {}", error.advice());
+    }
+
+    /// Tells whoever decides what is shown, each time: what was forgiven is to be left out again.
+    fn send_verdict(&self, wanted: &Wanted, mismatch: &Mismatch) {
+        let Mismatch { id, path, .. } = mismatch;
+        let (kind, uri) = (VerdictKind::IndexMismatch(mismatch.clone()), wanted.uri().map(str::to_owned));
+        let verdict = Verdict { origin: wanted.key().0, id: *id, path: path.clone(), uri, kind };
+        if self.verdicts.try_send(verdict).is_err() {
+            tracing::debug!(path, "too many verdicts at once; this one is dropped");
+        }
+    }
+
+    /// Entries of an index that are index mismatches, as far as the cache has their packages. Blocks.
+    #[must_use]
+    pub fn mismatches(&self, origin: OriginId, index: &Arc<Index>) -> Vec<Mismatch> {
+        let view = Arc::new(View::whole(origin, Arc::clone(index)));
+        let mismatch = |row| {
+            let wanted = self.wanted(&view, row)?;
+            let record = wanted.record();
+            let known = self.store.aux_digest(record.id, record.size)?;
+            if with_entry(&wanted, |entry| entry.agrees_with(known)).unwrap_or(false) {
+                return None;
+            }
+            let body = self.here(record, &wanted.origin().policy)?;
+            match self.judge(&wanted, &body) {
+                Ok(Judgement::Differs(mismatch)) => Some(mismatch),
+                Ok(Judgement::Agrees) => None,
+                Err(error) => {
+                    tracing::warn!(path = wanted.path(), %error, "its index entry cannot be compared with the cached package");
+                    None
+                }
+            }
+        };
+        (0..view.len() as u32).filter_map(mismatch).collect()
+    }
+
+    /// Of the entries of an index, those that say something else than they did. Blocks.
+    ///
+    /// # Errors
+    /// The stored index cannot be read.
+    pub fn changed(index: &Index, said: &[(EntryId, AuxDigest)]) -> std::io::Result<Vec<EntryId>> {
+        let mut changed = Vec::new();
+        for record in index.records() {
+            let Some((id, before)) = said.iter().find(|(id, _)| *id == record.id) else { continue };
+            if EntryValues::of(&index.stanza(record)?, index).digest() != *before {
+                changed.push(*id);
+            }
+        }
+        Ok(changed)
+    }
+}

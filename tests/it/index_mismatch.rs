@@ -1,0 +1,226 @@
+//! An index that lies about packages that are signed: found for packages that are fetched and for cached ones, whatever key
+//! it lies about; and what is right is never refused.
+
+use std::fs;
+use std::process::Command;
+
+use binhostfs::index::AuxKey;
+use tempfile::TempDir;
+
+use crate::harness::signed::{Real, binhost, publish, serve, with_keys};
+use crate::harness::{Act, Mounted, Options, Origin, binary, eventually};
+
+const EIO: Option<i32> = Some(5);
+
+fn run(mounted: &Mounted, arguments: &[&str]) {
+    let ran = Command::new(binary()).args(arguments).arg("--control").arg(mounted.control()).output().unwrap();
+    assert!(ran.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&ran.stderr));
+}
+
+/// Another index for the same packages.
+fn serve_index(origin: &Origin, mounted: &Mounted, header: &str, packages: &[Real]) {
+    publish(origin, header, packages);
+    run(mounted, &["refresh"]);
+}
+
+fn open(mounted: &Mounted, package: &Real) -> Result<(), Option<i32>> {
+    let bytes = fs::read(mounted.path(&package.path)).map_err(|error| error.raw_os_error())?;
+    assert!(bytes == package.bytes, "{}", package.path);
+    Ok(())
+}
+
+/// The line of `key` in an entry, where it has one.
+fn line(package: &Real, key: AuxKey) -> Option<String> {
+    let is_key =
+        |line: &&str| line.split_once(": ").is_some_and(|(name, _)| AuxKey::of_entry(name.as_bytes()) == Some(key));
+    package.stanza.lines().find(is_key).map(str::to_owned)
+}
+
+/// `package` with an entry in which `key` says something else: a changed value, none, or one more.
+fn lies(package: &Real, key: AuxKey) -> Vec<Real> {
+    let with = |stanza: String| Real { stanza, ..package.clone() };
+    let other = match key {
+        AuxKey::BuildId => "7",
+        AuxKey::BuildTime => "1",
+        AuxKey::Eapi => "7",
+        AuxKey::Slot => "5",
+        _ => "evil/other",
+    };
+    match line(package, key) {
+        Some(line) => {
+            let name = line.split_once(": ").unwrap().0;
+            let replaced = |by: &str| {
+                with(format!("{}\n", package.stanza).replace(&format!("{line}\n"), by).trim_end().to_owned())
+            };
+            vec![replaced(&format!("{name}: {other}\n")), replaced("")]
+        }
+        None => vec![with(format!("{}\n{key}: {other}", package.stanza))],
+    }
+}
+
+/// With `more` in binhostfs.toml, and with a make.conf by which Portage reads packages that are not compressed.
+fn mount_unsigned(origin: &Origin, more: &str) -> Mounted {
+    let place = TempDir::with_prefix("binhostfs-it.").unwrap();
+    let portage = place.path().join("etc/portage");
+    fs::create_dir_all(&portage).unwrap();
+    fs::write(portage.join("make.conf"), "BINPKG_COMPRESS=\"none\"\n").unwrap();
+    let file = place.path().join("binhostfs.toml");
+    let text = format!("verify-signature = false\n{more}\n[binhost.test]\nurl = \"{}\"\n", origin.url());
+    fs::write(&file, text).unwrap();
+    let root = place.path().to_str().unwrap().to_owned();
+    Options::configured(&file).with(["--portage-root", &root]).mount_in(place)
+}
+
+/// CPV, as an atom.
+fn atom(package: &Real) -> String {
+    let cpv = package.stanza.lines().find_map(|line| line.strip_prefix("CPV: ")).unwrap();
+    format!("={cpv}")
+}
+
+#[test]
+fn whatever_key_an_index_lies_about_is_found() {
+    let Some((key, header, packages)) = binhost("gpkg-signed") else { return };
+    // One with many keys, of which no other package has the name.
+    let honest = packages.iter().max_by_key(|package| package.stanza.lines().count()).unwrap();
+    let origin = serve(&header, std::slice::from_ref(honest));
+    let mounted = with_keys(&origin, &key).mount();
+    let mut tried = 0;
+    for (key, lie) in AuxKey::ALL.into_iter().flat_map(|key| lies(honest, key).into_iter().map(move |lie| (key, lie))) {
+        // Whether it is another entry to who goes by its identity: then it is no hit, and looked at when it is opened.
+        let identity = matches!(key, AuxKey::BuildId | AuxKey::BuildTime);
+
+        // The package is fetched.
+        if !mounted.bodies().is_empty() {
+            run(&mounted, &["evict", &atom(honest)]);
+        }
+        serve_index(&origin, &mounted, &header, std::slice::from_ref(&lie));
+        assert_eq!(open(&mounted, &lie), Err(EIO), "{key}: {}", lie.stanza);
+        let reason = mounted.reason(&lie.path).unwrap();
+        let expected = if identity && lie.stanza.contains(key.name()) {
+            format!("the package inside has {key}")
+        } else {
+            format!("index mismatch: {key} is ")
+        };
+        assert!(reason.contains(&expected), "{key}: {reason}");
+        eventually(20, "the entry leaves the index", || mounted.listing().is_empty());
+
+        // What is right comes back with the next index, and is read.
+        serve_index(&origin, &mounted, &header, std::slice::from_ref(honest));
+        eventually(20, "the entry is shown again", || mounted.listing() == [honest.path.as_str()]);
+        assert_eq!(open(&mounted, honest), Ok(()), "{key}");
+
+        // The package is in the cache.
+        serve_index(&origin, &mounted, &header, std::slice::from_ref(&lie));
+        if identity {
+            // Under this identity it may have been fetched before: then it is known already.
+            assert!(mounted.listing().is_empty() || open(&mounted, &lie) == Err(EIO), "{key}: {}", lie.stanza);
+            eventually(20, "the entry leaves the index", || mounted.listing().is_empty());
+        } else {
+            assert!(mounted.listing().is_empty(), "{key}: {}", lie.stanza);
+            let status = mounted.status();
+            let told = status["binhosts"][0]["index_mismatches"].as_array().unwrap();
+            assert!(told.len() == 1 && told[0]["reason"].as_str().unwrap().contains(key.name()), "{told:?}");
+        }
+        serve_index(&origin, &mounted, &header, std::slice::from_ref(honest));
+        eventually(20, "the entry is shown again", || mounted.listing() == [honest.path.as_str()]);
+        assert_eq!(open(&mounted, honest), Ok(()), "{key}");
+        tried += 1;
+    }
+    assert!(tried > AuxKey::ALL.len(), "{tried}");
+    let header = header.replace("CHOST: x86_64", "CHOST: i686");
+    serve_index(&origin, &mounted, &header, std::slice::from_ref(honest));
+    assert!(mounted.listing().is_empty(), "the header's CHOST is the entry's");
+}
+
+#[test]
+fn what_is_cached_is_held_against_the_index_after_a_restart_too() {
+    let Some((key, header, packages)) = binhost("gpkg-signed") else { return };
+    let honest = &packages[0];
+    let origin = serve(&header, std::slice::from_ref(honest));
+    let mounted = with_keys(&origin, &key).mount();
+    assert_eq!(open(&mounted, honest), Ok(()));
+    mounted.settled();
+    publish(&origin, &header, &lies(honest, AuxKey::Rdepend)[..1]);
+    let mounted = with_keys(&origin, &key).mount_in(mounted.into_place());
+    eventually(20, "the entry leaves the index", || mounted.listing().is_empty());
+    // Without a network the stored index is all there is, and nothing of it is shown for a moment.
+    origin.script("Packages", vec![Act::Status(503, Vec::new()); 50]);
+    let mounted = with_keys(&origin, &key).mount_in(mounted.into_place());
+    assert!(mounted.listing().is_empty());
+}
+
+#[test]
+fn without_signatures_it_is_a_warning_and_refused_only_if_asked_for() {
+    let Some((_, header, packages)) = binhost("gpkg-multi") else { return };
+    let honest = &packages[0];
+    let lie = &lies(honest, AuxKey::Slot)[0];
+    let origin = serve(&header, std::slice::from_ref(lie));
+    let unsigned = |more: &str| mount_unsigned(&origin, more);
+    let mounted = unsigned("");
+    for _ in 0..2 {
+        assert_eq!(open(&mounted, lie), Ok(()));
+    }
+    let told = |mounted: &Mounted| mounted.status()["binhosts"][0]["index_mismatches"].as_array().unwrap().len();
+    eventually(20, "it is told", || told(&mounted) == 1);
+    assert_eq!(
+        (mounted.listing(), mounted.status()["metrics"]["index_mismatches"].as_u64()),
+        (vec![lie.path.clone()], Some(1))
+    );
+    drop(mounted);
+
+    let mounted = unsigned("index-mismatch = \"refuse\"");
+    assert_eq!(open(&mounted, lie), Err(EIO));
+    eventually(20, "the entry leaves the index", || mounted.listing().is_empty());
+    drop(mounted);
+
+    let mounted = unsigned("index-mismatch = \"off\"");
+    assert_eq!(open(&mounted, lie), Ok(()));
+    assert_eq!((told(&mounted), mounted.status()["metrics"]["index_mismatches"].as_u64()), (0, Some(0)));
+}
+
+#[test]
+fn after_two_packages_another_url_is_asked_for_the_index() {
+    let Some((key, header, packages)) = binhost("gpkg-signed") else { return };
+    let stamp = |timestamp: &str| {
+        let line = header.lines().find(|line| line.starts_with("TIMESTAMP: ")).unwrap();
+        header.replace(line, &format!("TIMESTAMP: {timestamp}"))
+    };
+    let liar = serve(
+        &stamp("1795841930"),
+        &packages.iter().map(|honest| lies(honest, AuxKey::Keywords).remove(0)).collect::<Vec<_>>(),
+    );
+    // Its index is the older one.
+    let honest = serve(&stamp("1795841925"), &packages);
+    let options = with_keys(&liar, &key).with(["--mirror", &honest.url(), "--refresh", "1h"]);
+    let mounted = options.mount();
+    assert_eq!(open(&mounted, &packages[0]), Err(EIO));
+    eventually(20, "the first leaves the index", || mounted.listing().len() == packages.len() - 1);
+    assert_eq!(honest.asked("Packages").len() + honest.asked("Packages.gz").len(), 0, "one may be a mistake");
+    assert_eq!(open(&mounted, &packages[1]), Err(EIO));
+    eventually(40, "the mirror's index is used", || mounted.listing().len() == packages.len());
+    for package in &packages {
+        assert_eq!(open(&mounted, package), Ok(()));
+    }
+    let status = mounted.status();
+    assert_eq!(status["binhosts"][0]["index_mismatches"].as_array().unwrap().len(), 0);
+    assert!(
+        status["binhosts"][0]["mirrors"].to_string().contains("say something else than their packages"),
+        "{status}"
+    );
+}
+
+#[test]
+fn nothing_that_portage_has_made_is_an_index_mismatch() {
+    let mut compared = 0;
+    for name in ["gpkg-flat", "gpkg-multi", "gpkg-signed", "gpkg-uncompressed", "xpak-flat", "xpak-multi"] {
+        let Some((_, header, packages)) = binhost(name) else { return };
+        let origin = serve(&header, &packages);
+        let mounted = mount_unsigned(&origin, "index-mismatch = \"refuse\"");
+        for package in &packages {
+            assert_eq!(open(&mounted, package), Ok(()), "{name}");
+            compared += 1;
+        }
+        assert_eq!(mounted.status()["metrics"]["index_mismatches"].as_u64(), Some(0), "{name}");
+    }
+    assert!(compared >= 36, "{compared}");
+}
