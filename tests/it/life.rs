@@ -76,7 +76,12 @@ impl Drop for Place {
 
 /// Runs a program that is expected to end by itself, soon.
 fn run(wrapper: &[&str], arguments: &[String]) -> Output {
-    let words: Vec<&str> = wrapper.iter().copied().chain(["timeout", "-k1", "20", binary()]).collect();
+    run_program(Path::new(binary()), wrapper, arguments)
+}
+
+fn run_program(program: &Path, wrapper: &[&str], arguments: &[String]) -> Output {
+    let words: Vec<&str> =
+        wrapper.iter().copied().chain(["timeout", "-k1", "20", program.to_str().unwrap()]).collect();
     let output = Command::new(words[0]).args(&words[1..]).args(arguments).stdin(Stdio::null()).output().unwrap();
     assert_ne!(output.status.code(), Some(124), "{arguments:?} did not end");
     output
@@ -377,11 +382,16 @@ fn a_user_who_may_not_mount_is_told_so() {
     let nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
     let place = Place::new();
     let arguments = place.arguments_with("--binhost", Some(&origin.url()));
-    refused(&run(&nobody, &arguments), 1, &["Permission denied (os error 13); only root can mount\n"]);
+    // The program may lie where nobody else can read it.
+    let shared = TempDir::with_prefix("binhostfs-it.").unwrap();
+    fs::set_permissions(shared.path(), Permissions::from_mode(0o755)).unwrap();
+    let program = shared.path().join("binhostfs");
+    fs::copy(binary(), &program).unwrap();
+    refused(&run_program(&program, &nobody, &arguments), 1, &["Permission denied (os error 13); only root can mount\n"]);
     // Also where every directory is theirs.
     fs::set_permissions(place.0.path(), Permissions::from_mode(0o777)).unwrap();
     fs::set_permissions(place.path("pkgdir"), Permissions::from_mode(0o777)).unwrap();
-    refused(&run(&nobody, &arguments), 1, &["Permission denied (os error 13); only root can mount\n"]);
+    refused(&run_program(&program, &nobody, &arguments), 1, &["Permission denied (os error 13); only root can mount\n"]);
     assert!(!place.is_mounted());
 }
 

@@ -34,7 +34,11 @@ pub(crate) fn copy_of(binhost: &Path) -> TempDir {
 
 /// Entries of a `Packages` file: keys and values.
 pub(crate) fn entries(packages: &Path) -> Vec<BTreeMap<String, String>> {
-    let text = fs::read_to_string(packages).unwrap();
+    entries_of(&fs::read_to_string(packages).unwrap())
+}
+
+/// Those of its text.
+pub(crate) fn entries_of(text: &str) -> Vec<BTreeMap<String, String>> {
     let stanza = |stanza: &str| {
         let pairs = stanza.lines().filter_map(|line| line.split_once(':'));
         pairs.map(|(key, value)| (key.to_owned(), value.trim().to_owned())).collect()
