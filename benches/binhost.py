@@ -152,7 +152,8 @@ class _Digesting:
 
 def _metadata(pf):
     inner = io.BytesIO()
-    values = {"BUILD_ID": "1", "BUILD_TIME": str(BUILD_TIME), "CATEGORY": "bench", "EAPI": "8", "PF": pf, "SLOT": "0"}
+    values = {"BUILD_ID": "1", "BUILD_TIME": str(BUILD_TIME), "CATEGORY": "bench", "EAPI": "8", "PF": pf}
+    values |= {"KEYWORDS": "amd64", "SLOT": "0", "repository": "gentoo"}
     with tarfile.open(fileobj=inner, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for key, value in values.items():
             header = tarfile.TarInfo(f"metadata/{key}")

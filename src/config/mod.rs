@@ -67,6 +67,10 @@ pub const DEFAULT_PORTAGE_GNUPG: &str = portage::DEFAULT_GNUPG;
 pub const DEFAULT_CONFIG: &str = "/etc/binhostfs.toml";
 /// How many bytes a day are fetched for upgrades to come, unless `prefetch-budget` says otherwise.
 pub const DEFAULT_PREFETCH_BUDGET: ByteSize = ByteSize(2 << 30);
+/// How long the first open of a plan waits until the entries of the others are checked, unless `plan-check` says otherwise.
+pub const DEFAULT_PLAN_CHECK: Duration = Duration::from_secs(5);
+/// The longest that it may wait: an emerge that waits longer looks as if it hung.
+pub const MAX_PLAN_CHECK: Duration = Duration::from_secs(600);
 /// How many generations are kept, unless `generations` says otherwise: the one that is shown and two before it.
 pub const DEFAULT_GENERATIONS: NonZeroUsize = NonZeroUsize::new(3).unwrap();
 /// The shortest interval between two refreshes.
@@ -339,6 +343,9 @@ pub struct MountConfig {
     pub writes: Writes,
     /// With [`Prefetch::World`], bytes that are fetched in a day for upgrades to come.
     pub prefetch_budget: ByteSize,
+    /// How long the first open of a plan waits until the entries of the plan are held against their packages; zero: that is not
+    /// done.
+    pub plan_check: Duration,
     /// Where Portage has its database of what is installed, and its plans. Absolute.
     pub portage_root: PathBuf,
     /// How many generations are kept, with the one that is shown.
@@ -403,6 +410,7 @@ impl MountConfig {
             ("passthrough", self.passthrough != new.passthrough),
             ("prefetch", self.prefetch != new.prefetch),
             ("read-only", self.writes != new.writes),
+            ("plan-check", self.plan_check != new.plan_check),
             ("prefetch-budget", self.prefetch_budget != new.prefetch_budget),
             ("generations", self.generations != new.generations),
         ];

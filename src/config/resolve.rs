@@ -13,9 +13,10 @@ use super::own::{self, Own};
 use super::portage::{self, Files, Places, Portage, PortageError};
 use super::{
     ByteSize, ConfigError, ConfigFiles, DEFAULT_CACHE_DIR, DEFAULT_CACHE_SIZE, DEFAULT_CONFIG, DEFAULT_CONTROL,
-    DEFAULT_GENERATIONS, DEFAULT_MASS_READ, DEFAULT_MIN_FREE, DEFAULT_PORTAGE_GNUPG, DEFAULT_PREFETCH_BUDGET,
-    DEFAULT_REFRESH, Interval, LibcGuard, MIN_REFRESH, MountConfig, MountpointCheck, MountpointError, Passthrough,
-    Prefetch, RawMount, Resolution, Selection, SignaturePolicy, Writes, mountpoint, portage_config_root,
+    DEFAULT_GENERATIONS, DEFAULT_MASS_READ, DEFAULT_MIN_FREE, DEFAULT_PLAN_CHECK, DEFAULT_PORTAGE_GNUPG,
+    DEFAULT_PREFETCH_BUDGET, DEFAULT_REFRESH, Interval, LibcGuard, MIN_REFRESH, MountConfig, MountpointCheck,
+    MountpointError, Passthrough, Prefetch, RawMount, Resolution, Selection, SignaturePolicy, Writes, mountpoint,
+    portage_config_root,
 };
 use crate::index::Atom;
 
@@ -201,6 +202,9 @@ impl Resolver<'_> {
                 DEFAULT_PREFETCH_BUDGET,
                 ByteSize::to_string,
             ),
+            plan_check: self.value("plan-check", &None, "", &own.plan_check, DEFAULT_PLAN_CHECK, |span| {
+                if span.is_zero() { "off".to_owned() } else { Interval(*span).to_string() }
+            }),
             portage_root: self.found.places.config_root.clone(),
             generations: self.value(
                 "generations",

@@ -201,7 +201,7 @@ impl Daemon {
         let front = Arc::new(local::open(&config, &store, sources.first().await?, beneath).await?);
         let (shown, root) = (Arc::clone(front.snapshots()), config.portage_root.clone());
         store.rank_by(move |store| merged::ranks(&root, &shown, store));
-        let operations = Operations::new(Arc::clone(&front), Arc::clone(&fetcher), config.prefetch);
+        let operations = Operations::new(Arc::clone(&front), Arc::clone(&fetcher), config.prefetch, config.plan_check);
         let mount = Mount::new(&config, operations, Arc::clone(&metrics), kept)?;
         match mount.begun() {
             Begun::Mounted => handover::store(&mount),

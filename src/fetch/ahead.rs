@@ -23,6 +23,7 @@ use super::downloads::{Waiter, Watcher};
 use super::opener::{Emerge, Process, ProcessKey};
 use super::origin::Key;
 use super::plan::{self, PlanError};
+use super::plan_check::PlanChecks;
 use super::queue::{Added, Item, Queue};
 use super::{FetchError, Fetcher, Priority, Wanted};
 use crate::config::Prefetch;
@@ -44,6 +45,7 @@ const LIVENESS: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Ahead {
     prefetch: Prefetch,
+    checks: PlanChecks,
     inner: Arc<Inner>,
     runtime: tokio::runtime::Handle,
     tasks: Mutex<JoinSet<()>>,
@@ -73,7 +75,7 @@ impl Item for Wanted {
 impl Ahead {
     /// Fetches ahead with `fetcher`. To be called inside a tokio runtime.
     #[must_use]
-    pub fn new(fetcher: Arc<Fetcher>, prefetch: Prefetch) -> Self {
+    pub fn new(fetcher: Arc<Fetcher>, prefetch: Prefetch, plan_check: Duration) -> Self {
         let max_bytes = MAX_AHEAD_BYTES.min(fetcher.store.usage().bound / AHEAD_SHARE);
         let inner = Inner {
             fetcher,
@@ -81,7 +83,23 @@ impl Ahead {
             changed: Notify::new(),
             readers: Arc::new(Semaphore::new(MAX_READERS)),
         };
-        Self { prefetch, inner: Arc::new(inner), runtime: tokio::runtime::Handle::current(), tasks: Mutex::default() }
+        let (runtime, checks) = (tokio::runtime::Handle::current(), PlanChecks::new(plan_check));
+        Self { prefetch, checks, inner: Arc::new(inner), runtime, tasks: Mutex::default() }
+    }
+
+    /// Whether thread `tid` may follow a plan whose entries are not checked: then [`Self::check_plan`] comes before a package is
+    /// given to it. For FUSE threads.
+    pub fn is_unchecked(&self, wanted: &Wanted, tid: u32) -> bool {
+        self.checks.concerns(wanted, tid)
+    }
+
+    /// Waits, for no longer than `plan-check`, until the entries of the plan that thread `tid` follows are held against their
+    /// packages.
+    ///
+    /// # Errors
+    /// One of them is wrong.
+    pub async fn check_plan(&self, wanted: &Wanted, tid: u32) -> Result<(), Arc<FetchError>> {
+        if self.is_unchecked(wanted, tid) { self.checks.check(&self.inner.fetcher, wanted, tid).await } else { Ok(()) }
     }
 
     /// A package is opened. Waits for nothing.
@@ -254,7 +272,7 @@ impl Drop for Course<'_> {
 }
 
 /// The plan of an emerge, from the first EROOT that has one.
-fn read(emerge: &Emerge) -> Result<Vec<plan::Planned>, PlanError> {
+pub(super) fn read(emerge: &Emerge) -> Result<Vec<plan::Planned>, PlanError> {
     let root = emerge.root().map_err(PlanError::Open)?;
     let mut last = Ok(Vec::new());
     for eroot in &emerge.eroots {

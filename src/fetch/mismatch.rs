@@ -14,15 +14,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use lru::LruCache;
 
+use super::origin::Key;
 use super::{FetchError, Fetcher, Outcome, Verdict, VerdictKind, Wanted};
 use crate::config::OnMismatch;
-use crate::index::{AuxDigest, Comparison, EntryId, EntryValues, Index, OriginId, Sha256Digest, View};
+use crate::index::{AuxDigest, Comparison, EntryId, EntryValues, Index, IndexMismatch, OriginId, Sha256Digest, View};
 use crate::metrics::RefusalKind;
 use crate::store::Body;
 use crate::verify::{self, VerifyError};
 
 /// Comparisons that are remembered, of entries that are not written as Portage writes them now.
 const MAX_JUDGED: NonZeroUsize = NonZeroUsize::new(8192).unwrap();
+
+/// Index mismatches that are remembered, to be told once.
+const MAX_LOGGED: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 
 /// An entry that says something else of its package than the package.
 #[derive(Debug, Clone)]
@@ -35,6 +39,14 @@ pub struct Mismatch {
     pub entry: AuxDigest,
     /// What is wrong.
     pub error: Arc<FetchError>,
+}
+
+impl Mismatch {
+    /// `found` is wrong in an entry, whose digest is `entry`.
+    pub(super) fn new(wanted: &Wanted, entry: AuxDigest, found: Vec<IndexMismatch>) -> Self {
+        let (id, path) = (wanted.record().id, wanted.own_path().to_owned());
+        Self { id, path, entry, error: Arc::new(FetchError::IndexMismatch(found)) }
+    }
 }
 
 /// What came of a comparison.
@@ -51,27 +63,35 @@ type Subject = (OriginId, Sha256Digest, AuxDigest);
 
 /// See [`MAX_JUDGED`].
 #[derive(Debug)]
-pub(super) struct Judgements(Mutex<LruCache<Subject, Judgement>>);
+pub(super) struct Judgements {
+    judged: Mutex<LruCache<Subject, Judgement>>,
+    /// Index mismatches that stand in the log already.
+    logged: Mutex<LruCache<(Key, AuxDigest), ()>>,
+}
 
 impl Default for Judgements {
     fn default() -> Self {
-        Self(Mutex::new(LruCache::new(MAX_JUDGED)))
+        Self { judged: Mutex::new(LruCache::new(MAX_JUDGED)), logged: Mutex::new(LruCache::new(MAX_LOGGED)) }
     }
 }
 
 impl Judgements {
     fn get(&self, subject: &Subject) -> Option<Judgement> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(subject).cloned()
+        self.judged.lock().unwrap_or_else(PoisonError::into_inner).get(subject).cloned()
     }
 
-    /// `true`: it is new.
-    fn put(&self, subject: Subject, judgement: Judgement) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).put(subject, judgement).is_none()
+    fn put(&self, subject: Subject, judgement: Judgement) {
+        self.judged.lock().unwrap_or_else(PoisonError::into_inner).put(subject, judgement);
+    }
+
+    /// Whether it is the first time.
+    fn is_news(&self, key: Key, entry: AuxDigest) -> bool {
+        self.logged.lock().unwrap_or_else(PoisonError::into_inner).put((key, entry), ()).is_none()
     }
 }
 
 /// Does something with the values of an entry.
-fn with_entry<T>(wanted: &Wanted, look: impl FnOnce(&EntryValues<'_>) -> T) -> std::io::Result<T> {
+pub(super) fn with_entry<T>(wanted: &Wanted, look: impl FnOnce(&EntryValues<'_>) -> T) -> std::io::Result<T> {
     let part = wanted.part().ok_or(std::io::ErrorKind::NotFound)?;
     let stanza = wanted.stanza()?;
     Ok(look(&EntryValues::of(&stanza, &part.index)))
@@ -124,21 +144,21 @@ impl Fetcher {
         let compared = with_entry(wanted, |entry| package.compare(entry)).map_err(FetchError::Index)?;
         let judgement = match compared {
             Comparison::Equal | Comparison::OtherForm(_) => Judgement::Agrees,
-            Comparison::Mismatch(found) => {
-                let (id, path) = (wanted.record().id, wanted.own_path().to_owned());
-                Judgement::Differs(Mismatch { id, path, entry, error: Arc::new(FetchError::IndexMismatch(found)) })
-            }
+            Comparison::Mismatch(found) => Judgement::Differs(Mismatch::new(wanted, entry, found)),
         };
-        if self.judgements.put(subject, judgement.clone())
-            && let Judgement::Differs(mismatch) = &judgement
-        {
+        self.judgements.put(subject, judgement.clone());
+        if let Judgement::Differs(mismatch) = &judgement {
             self.log_mismatch(wanted, mismatch);
         }
         Ok(judgement)
     }
 
-    fn log_mismatch(&self, wanted: &Wanted, mismatch: &Mismatch) {
+    /// Tells the administrator, once.
+    pub(super) fn log_mismatch(&self, wanted: &Wanted, mismatch: &Mismatch) {
         let Mismatch { path, error, .. } = mismatch;
+        if !self.judgements.is_news(wanted.key(), mismatch.entry) {
+            return;
+        }
         self.metrics.index_mismatches.increase();
         if wanted.origin().on_mismatch == OnMismatch::Refuse {
             self.metrics.refused.increase();
@@ -148,7 +168,7 @@ impl Fetcher {
     }
 
     /// Tells whoever decides what is shown, each time: what was forgiven is to be left out again.
-    fn send_verdict(&self, wanted: &Wanted, mismatch: &Mismatch) {
+    pub(super) fn send_verdict(&self, wanted: &Wanted, mismatch: &Mismatch) {
         let Mismatch { id, path, .. } = mismatch;
         let (kind, uri) = (VerdictKind::IndexMismatch(mismatch.clone()), wanted.uri().map(str::to_owned));
         let verdict = Verdict { origin: wanted.key().0, id: *id, path: path.clone(), uri, kind };

@@ -25,6 +25,7 @@ mod mismatch;
 mod opener;
 mod origin;
 mod plan;
+mod plan_check;
 mod queue;
 mod reclaim;
 mod standing;
@@ -61,6 +62,8 @@ use mismatch::Judgements;
 pub use mismatch::Mismatch;
 use origin::{Key, Origins};
 pub use origin::{Origin, Wanted};
+pub use plan_check::EntryCheck;
+use plan_check::ProvedAhead;
 pub use standing::{Standing, State};
 pub use traces::Caller;
 use traces::Traces;
@@ -86,6 +89,14 @@ pub enum FetchError {
     /// It is the package, and its index entry says something else of it.
     #[error("index mismatch: {}", listed(.0))]
     IndexMismatch(Vec<IndexMismatch>),
+    /// The plan that it is a part of counts on a package whose entry is wrong.
+    #[error("the plan of this emerge has {path} in it, and {reason}")]
+    Plan {
+        /// Where that package is shown.
+        path: String,
+        /// What is wrong with it.
+        reason: Arc<FetchError>,
+    },
     /// The cache cannot take it.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -117,6 +128,7 @@ impl FetchError {
             Self::Refused { .. } | Self::IndexMismatch(_) => true,
             Self::Upstream(error) => error.contradicts_index(),
             Self::Index(_)
+            | Self::Plan { .. }
             | Self::Store(_)
             | Self::Disk(_)
             | Self::Busy
@@ -183,6 +195,7 @@ pub struct Fetcher {
     alarms: Alarms,
     held: Held,
     judgements: Judgements,
+    proved_ahead: ProvedAhead,
     guard: Guard,
     traces: Traces,
     verdicts: mpsc::Sender<Verdict>,
@@ -203,6 +216,7 @@ impl Fetcher {
             alarms: Alarms::default(),
             held: Held::default(),
             judgements: Judgements::default(),
+            proved_ahead: ProvedAhead::default(),
             guard: Guard::default(),
             traces: Traces::default(),
             verdicts,

@@ -39,6 +39,7 @@ impl FetchError {
                 "it is the index that is wrong: with index-mismatch = \"refuse\" the package is left out of Packages until the index \
                  says the same; tell whoever runs the binhost or its mirror"
             }
+            Self::Plan { .. } => "that entry is left out of Packages; run emerge again",
             Self::Upstream(error) if error.contradicts_index() => {
                 "it is left out of Packages, and emerge builds it from source, until the binhost has it again"
             }

@@ -102,6 +102,7 @@ impl FsError {
                 | FetchError::Upstream(_)
                 | FetchError::Refused { .. }
                 | FetchError::IndexMismatch(_)
+                | FetchError::Plan { .. }
                 | FetchError::Store(_)
                 | FetchError::Disk(_)
                 | FetchError::Unkept(_)

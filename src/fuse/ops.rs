@@ -8,6 +8,7 @@ use std::fs::File;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::attr::{Attr, Owner, Validity};
 use super::{Front, FsError};
@@ -31,6 +32,8 @@ fn local_position(name: &OsStr) -> u64 {
 pub(super) enum Opening {
     /// It can be answered at once.
     Ready(Arc<File>, Attributes),
+    /// It is here, and whoever opens it may follow a plan that has to be checked first.
+    Check(Box<Wanted>, Attributes),
     /// The package has to be fetched first.
     Wait(Box<Wanted>, Attributes),
 }
@@ -71,8 +74,8 @@ pub(super) type Told<'a> = &'a mut dyn FnMut(u64, &OsStr, &Attr, Validity) -> bo
 impl Operations {
     /// Operations on what `front` shows. To be called inside a tokio runtime.
     #[must_use]
-    pub fn new(front: Arc<Front>, fetcher: Arc<Fetcher>, prefetch: Prefetch) -> Self {
-        let ahead = Arc::new(Ahead::new(Arc::clone(&fetcher), prefetch));
+    pub fn new(front: Arc<Front>, fetcher: Arc<Fetcher>, prefetch: Prefetch, plan_check: Duration) -> Self {
+        let ahead = Arc::new(Ahead::new(Arc::clone(&fetcher), prefetch, plan_check));
         Self { front, fetcher, ahead }
     }
 
@@ -361,8 +364,10 @@ impl Operations {
                 let wanted = self.fetcher.wanted(tree.view(), at).ok_or(FsError::Stale)?;
                 self.ahead.opened(&wanted);
                 tid.into_iter().for_each(|tid| self.fetcher.opened_by(&wanted, tid));
+                let unchecked = tid.is_some_and(|tid| self.ahead.is_unchecked(&wanted, tid));
                 Ok(match self.fetcher.cached(&wanted) {
-                    Some(body) => Opening::Ready(Arc::clone(body.file()), attributes),
+                    Some(body) if !unchecked => Opening::Ready(Arc::clone(body.file()), attributes),
+                    Some(_) => Opening::Check(Box::new(wanted), attributes),
                     None => Opening::Wait(Box::new(wanted), attributes),
                 })
             }
@@ -410,7 +415,7 @@ impl Operations {
             Place::Directory(_) => Err(FsError::IsADirectory),
             Place::Remote(tree, node) => Ok(match self.open(&tree, node, None)? {
                 Opening::Ready(file, _) => Reopening::Ready(file),
-                Opening::Wait(wanted, _) => Reopening::Wait(wanted),
+                Opening::Check(wanted, _) | Opening::Wait(wanted, _) => Reopening::Wait(wanted),
             }),
         }
     }

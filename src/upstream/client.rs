@@ -26,6 +26,8 @@ pub(super) enum Condition<'a> {
     None,
     /// Only if it is not what was had before.
     Changed { etag: Option<&'a str>, last_modified: Option<&'a str> },
+    /// So many bytes from its first one on, at least one.
+    First(u64),
     /// From this byte on, if it is still the file that `validator` was given for.
     From { offset: u64, validator: Option<&'a str> },
 }
@@ -150,6 +152,7 @@ fn conditional(request: reqwest::RequestBuilder, condition: Condition<'_>) -> re
         Condition::Changed { etag, last_modified } => {
             with(with(request, IF_NONE_MATCH, etag), IF_MODIFIED_SINCE, last_modified)
         }
+        Condition::First(count) => request.header(RANGE, format!("bytes=0-{}", count.saturating_sub(1))),
         Condition::From { offset, validator } => {
             with(request.header(RANGE, format!("bytes={offset}-")), IF_RANGE, validator)
         }

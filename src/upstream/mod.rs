@@ -16,6 +16,7 @@ mod body;
 mod candidates;
 mod client;
 mod error;
+mod head;
 mod health;
 mod index;
 mod local;
@@ -96,6 +97,11 @@ impl Upstream {
     /// are then there, and not beside the index.
     #[must_use]
     pub fn body(&self, uri: Option<&str>, path: &str, size: u64) -> BodyStream<'_> {
+        BodyStream::new(self, self.candidates(uri, path, size), size)
+    }
+
+    /// The URLs of a package, of which `size` bytes are to be fetched.
+    fn candidates(&self, uri: Option<&str>, path: &str, size: u64) -> Candidates {
         let Places { elsewhere, configured, refused } = Places::new(&self.binhost.urls, uri, path);
         if let Some(reason) = refused {
             tracing::warn!(uri, reason, "the index names another place for its packages, which is not used");
@@ -109,7 +115,7 @@ impl Upstream {
         };
         drop(mirrors);
         let all = named.into_iter().chain(configured).map(|(slot, url)| Candidate::new(slot, url)).collect();
-        BodyStream::new(self, Candidates::new(all, first), size)
+        Candidates::new(all, first)
     }
 
     /// What the first URL of a package says of it without sending it: changes when its bytes do. `None`: it is not there, or

@@ -41,6 +41,8 @@ const MANIFEST: &str = "Manifest";
 const VERSION: &str = "gpkg-1";
 /// Largest signature of a member in bytes; Portage's have some 800.
 const MAX_SIGNATURE: u64 = 64 << 10;
+/// Bytes after the metadata that have its signature: a header and some 800 bytes, with room for several keys.
+const AFTER_METADATA: u64 = 8 << 10;
 /// Ending of their names.
 const SIGNATURE: &str = ".sig";
 const METADATA: &str = "metadata.tar";
@@ -218,6 +220,16 @@ enum State {
     Refused,
 }
 
+/// What the first bytes of a container have.
+pub(super) enum Front<'a> {
+    /// Metadata, and the signature of that.
+    Signed { metadata: &'a Member, signature: &'a Member },
+    /// Not all of it: so many bytes may have.
+    Needs(u64),
+    /// Something else.
+    Elsewhere,
+}
+
 /// The machine: [`Container::push`] all bytes, then [`Container::finish`].
 pub(super) struct Container {
     size: u64,
@@ -363,6 +375,32 @@ impl Container {
         Ok(())
     }
 
+    /// The metadata and its signature, as far as that shows in the first bytes.
+    pub(super) fn front(&self) -> Front<'_> {
+        let named = |name: &str| self.members.iter().find(|member| member.name == name);
+        let metadata = self.members.iter().find(|member| {
+            member.name.strip_prefix(METADATA).is_some_and(|ending| COMPRESSIONS.contains(&ending)) && member.size > 0
+        });
+        let signature = metadata.and_then(|metadata| named(&format!("{}{SIGNATURE}", metadata.name)));
+        if let (Some(metadata), Some(signature)) = (metadata, signature) {
+            return Front::Signed { metadata, signature };
+        }
+        let is_front = |name: &str| name == VERSION || name.starts_with(METADATA);
+        let (passing, left) = match &self.state {
+            State::Body(Part::Member(passing), left, padding) => (Some(passing.name.as_str()), left + padding),
+            State::Body(_, left, padding) => (None, left + padding),
+            State::Padding(left) => (None, *left),
+            State::Header(_) => (None, 0),
+            State::End(_) | State::Refused => return Front::Elsewhere,
+        };
+        let names = self.members.iter().map(|member| member.name.as_str()).chain(passing);
+        if names.into_iter().all(is_front) && self.manifest.is_none() {
+            Front::Needs(self.position.saturating_add(left).saturating_add(AFTER_METADATA))
+        } else {
+            Front::Elsewhere
+        }
+    }
+
     /// All bytes were pushed: checks what can only be known now.
     pub(super) fn finish(mut self) -> Result<Contents, GpkgError> {
         match self.state {
@@ -377,8 +415,7 @@ impl Container {
         let (_, image) = self.only_one(IMAGE)?;
         let (metadata, ending) = self.only_one(METADATA)?;
         let uncompressed = image.is_empty() || ending.is_empty();
-        let extension = ending.trim_start_matches('.').to_owned();
-        let metadata = MetadataMember { offset: metadata.offset, size: metadata.size, extension };
+        let metadata = metadata.as_metadata();
         Ok(Contents { members: self.members, manifest, metadata, uncompressed })
     }
 
@@ -473,6 +510,12 @@ impl Contents {
 }
 
 impl Member {
+    /// As a place of metadata.
+    pub(super) fn as_metadata(&self) -> MetadataMember {
+        let ending = self.name.strip_prefix(METADATA).unwrap_or_default();
+        MetadataMember { offset: self.offset, size: self.size, extension: ending.trim_start_matches('.').to_owned() }
+    }
+
     /// The bytes of a signature.
     pub(super) fn read(&self, file: &File) -> Result<Vec<u8>, VerifyError> {
         if self.size > MAX_SIGNATURE {

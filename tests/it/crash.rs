@@ -296,7 +296,7 @@ fn a_damaged_index_is_fetched_again() {
             let at = text.find("MD5: ").unwrap() + 5;
             flip(index, at as u64);
         },
-        |index| replace(index, "REPO: test", "REPO: tost"),
+        |index| replace(index, "REPO: gentoo", "REPO: gentuu"),
     ] {
         let survived = survive(|v1| damage(&index(v1)));
         said(&survived, "the stored index");
@@ -316,7 +316,7 @@ fn a_damaged_generation_is_rendered_again() {
     }
     let generation = |v1: &Path| the(&v1.join("generations"), "Packages");
     for damage in [
-        (|generation| replace(generation, "REPO: test", "REPO: tost")) as fn(&Path),
+        (|generation| replace(generation, "REPO: gentoo", "REPO: gentuu")) as fn(&Path),
         |generation| flip(generation, 100),
         |generation| truncate(generation, |length| length / 2),
         |generation| fs::remove_file(generation).unwrap(),

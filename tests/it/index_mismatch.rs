@@ -3,10 +3,12 @@
 
 use std::fs;
 use std::process::Command;
+use std::time::Instant;
 
 use binhostfs::index::AuxKey;
 use tempfile::TempDir;
 
+use crate::harness::portage::Emerge;
 use crate::harness::signed::{Real, binhost, publish, serve, with_keys};
 use crate::harness::{Act, Mounted, Options, Origin, binary, eventually};
 
@@ -207,6 +209,122 @@ fn after_two_packages_another_url_is_asked_for_the_index() {
         status["binhosts"][0]["mirrors"].to_string().contains("say something else than their packages"),
         "{status}"
     );
+}
+
+/// An emerge that trusts the key that the binhost's packages are signed with.
+fn emerge(mounted: &Mounted) -> Emerge {
+    Emerge::from(mounted.mountpoint()).with("MODE", "-K")
+}
+
+fn named<'a>(packages: &'a [Real], name: &str) -> &'a Real {
+    packages.iter().find(|package| package.path.starts_with(name)).unwrap()
+}
+
+/// `packages` with a dependency of acct-group/demo on another signed package, which nobody has asked for.
+fn with_added_dependency(packages: &[Real]) -> Vec<Real> {
+    let liar = named(packages, "acct-group/demo/");
+    let lie = Real { stanza: format!("{}\nRDEPEND: dev-libs/libfoo", liar.stanza), ..liar.clone() };
+    packages.iter().map(|package| if package.path == liar.path { lie.clone() } else { package.clone() }).collect()
+}
+
+#[test]
+fn a_dependency_that_an_index_adds_is_not_installed() {
+    let Some((key, header, honest)) = binhost("gpkg-signed") else { return };
+    let packages = with_added_dependency(&honest);
+    let added = named(&honest, "dev-libs/libfoo/");
+    // What it is for: without the check it is installed before the package of the wrong entry is opened.
+    let origin = serve(&header, &packages);
+    let place = TempDir::with_prefix("binhostfs-it.").unwrap();
+    let file = place.path().join("binhostfs.toml");
+    let url = origin.url();
+    fs::write(&file, format!("plan-check = 0\n[binhost.test]\nurl = \"{url}\"\n")).unwrap();
+    let keyring = ["--keyring", key.to_str().unwrap()];
+    let unchecked = Options::configured(&file).with(keyring).mount_in(place);
+    let attacked = emerge(&unchecked);
+    assert_eq!(attacked.run(["acct-group/demo"]).code, Some(1));
+    let brought = ["dev-libs/libfoo-1.3.0", "sys-libs/glibc-2.41"];
+    assert_eq!(attacked.names(), brought, "the attack itself does not work");
+    drop(unchecked);
+
+    // The package that nobody wants is cached, and so can be had at once; or nothing is.
+    for cached in [false, true] {
+        let origin = serve(&header, &packages);
+        let mounted = with_keys(&origin, &key).mount();
+        if cached {
+            assert_eq!(open(&mounted, added), Ok(()));
+        }
+        let safe = emerge(&mounted);
+        let ended = safe.run(["acct-group/demo"]);
+        assert!(ended.code == Some(1) && safe.names().is_empty(), "{}", ended.output);
+        let log = mounted.log();
+        assert!(log.contains("no package of an emerge's plan is given out: it has acct-group/demo/"), "{log}");
+        assert!(log.contains("RDEPEND is \"dev-libs/libfoo\" in the index, but \"\" in the package"), "{log}");
+        eventually(20, "the entry leaves the index", || mounted.listing().len() == packages.len() - 1);
+        // The next emerge plans without it.
+        let again = safe.run(["acct-group/demo"]);
+        assert!(again.code == Some(1) && safe.names().is_empty(), "{}", again.output);
+        safe.succeed(["dev-libs/libfoo"]);
+        assert_eq!(safe.names(), brought, "what is asked for is installed");
+    }
+}
+
+#[test]
+fn a_package_that_does_not_exist_brings_no_other() {
+    let Some((key, header, honest)) = binhost("gpkg-signed") else { return };
+    let real = named(&honest, "acct-group/demo/");
+    let renamed = |path: &str| {
+        let stanza = real.stanza.replace("acct-group/demo-0", "acct-group/fake-0").replace(&real.path, path);
+        Real { path: path.to_owned(), stanza: format!("{stanza}\nRDEPEND: dev-libs/libfoo"), bytes: real.bytes.clone() }
+    };
+    let path = "acct-group/fake/fake-0-1.gpkg.tar";
+    let other = renamed(path);
+    let garbage = Real { bytes: vec![7; real.bytes.len()], ..other.clone() };
+    for (fake, exists) in [(&other, true), (&garbage, true), (&other, false)] {
+        let packages: Vec<Real> = honest.iter().chain([fake]).cloned().collect();
+        let origin = serve(&header, &packages);
+        if !exists {
+            origin.remove(path);
+        }
+        let mounted = with_keys(&origin, &key).mount();
+        let safe = emerge(&mounted);
+        let ended = safe.run(["acct-group/fake"]);
+        assert!(ended.code == Some(1) && safe.names().is_empty(), "{}", ended.output);
+        eventually(20, "the entry leaves the index", || mounted.listing().len() == honest.len());
+    }
+}
+
+#[test]
+fn a_plan_whose_entries_are_right_is_checked_by_first_bytes_and_merged() {
+    let Some((key, header, packages)) = binhost("gpkg-signed") else { return };
+    let origin = serve(&header, &packages);
+    let mounted = with_keys(&origin, &key).with(["--prefetch", "off"]).mount();
+    let emerge = emerge(&mounted);
+    emerge.succeed(["acct-user/demo"]);
+    assert_eq!(emerge.names(), ["acct-group/demo-0", "acct-user/demo-0"]);
+    let asked = |name: &str| -> Vec<Option<String>> {
+        origin.asked(&named(&packages, name).path).into_iter().map(|asked| asked.range).collect()
+    };
+    let first = format!("bytes=0-{}", named(&packages, "acct-user/").bytes.len() - 1);
+    assert_eq!(asked("acct-user/demo/"), [Some(first), None]);
+    // Whom the other emerge plans is known already.
+    let again = self::emerge(&mounted);
+    again.succeed(["acct-user/demo"]);
+    assert_eq!(asked("acct-user/demo/").len(), 2);
+    assert_eq!(mounted.counter("index_mismatches"), 0);
+}
+
+#[test]
+fn who_does_not_answer_holds_up_a_plan_no_longer_than_it_may() {
+    let Some((key, header, packages)) = binhost("gpkg-signed") else { return };
+    let origin = serve(&header, &packages);
+    // Nothing is known of it until it is opened: then it is fetched as ever.
+    origin.script(&named(&packages, "acct-user/").path, [Act::Silence, Act::Serve]);
+    let mounted = with_keys(&origin, &key).with(["--prefetch", "off"]).mount();
+    let emerge = emerge(&mounted);
+    let began = Instant::now();
+    emerge.succeed(["acct-user/demo"]);
+    assert_eq!(emerge.names(), ["acct-group/demo-0", "acct-user/demo-0"]);
+    assert!(began.elapsed().as_secs() < 120, "{:?}", began.elapsed());
 }
 
 #[test]

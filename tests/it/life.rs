@@ -80,8 +80,7 @@ fn run(wrapper: &[&str], arguments: &[String]) -> Output {
 }
 
 fn run_program(program: &Path, wrapper: &[&str], arguments: &[String]) -> Output {
-    let words: Vec<&str> =
-        wrapper.iter().copied().chain(["timeout", "-k1", "20", program.to_str().unwrap()]).collect();
+    let words: Vec<&str> = wrapper.iter().copied().chain(["timeout", "-k1", "20", program.to_str().unwrap()]).collect();
     let output = Command::new(words[0]).args(&words[1..]).args(arguments).stdin(Stdio::null()).output().unwrap();
     assert_ne!(output.status.code(), Some(124), "{arguments:?} did not end");
     output
@@ -387,11 +386,19 @@ fn a_user_who_may_not_mount_is_told_so() {
     fs::set_permissions(shared.path(), Permissions::from_mode(0o755)).unwrap();
     let program = shared.path().join("binhostfs");
     fs::copy(binary(), &program).unwrap();
-    refused(&run_program(&program, &nobody, &arguments), 1, &["Permission denied (os error 13); only root can mount\n"]);
+    refused(
+        &run_program(&program, &nobody, &arguments),
+        1,
+        &["Permission denied (os error 13); only root can mount\n"],
+    );
     // Also where every directory is theirs.
     fs::set_permissions(place.0.path(), Permissions::from_mode(0o777)).unwrap();
     fs::set_permissions(place.path("pkgdir"), Permissions::from_mode(0o777)).unwrap();
-    refused(&run_program(&program, &nobody, &arguments), 1, &["Permission denied (os error 13); only root can mount\n"]);
+    refused(
+        &run_program(&program, &nobody, &arguments),
+        1,
+        &["Permission denied (os error 13); only root can mount\n"],
+    );
     assert!(!place.is_mounted());
 }
 

@@ -26,6 +26,7 @@ pub(super) fn build(category: &'static str, pf: &'static str, payload: usize) ->
         ("metadata/EAPI", text("8")),
         ("metadata/PF", text(pf)),
         ("metadata/SLOT", text("0")),
+        ("metadata/repository", text("gentoo")),
     ];
     let image = [(format!("image/usr/share/{pf}/payload"), noise(payload))];
     let image: Vec<(&str, Vec<u8>)> = image.iter().map(|(name, bytes)| (name.as_str(), bytes.clone())).collect();

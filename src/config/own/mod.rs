@@ -19,7 +19,7 @@ use crate::index::Atom;
 use table::{Item, Table};
 
 /// Keys of the file.
-pub(super) const KEYS: [&str; 25] = [
+pub(super) const KEYS: [&str; 26] = [
     "mountpoint",
     "cache-dir",
     "cache-size",
@@ -34,6 +34,7 @@ pub(super) const KEYS: [&str; 25] = [
     "prefetch",
     "read-only",
     "prefetch-budget",
+    "plan-check",
     "generations",
     "verify-signature",
     "keyring",
@@ -91,6 +92,7 @@ pub(super) struct Own {
     pub(super) prefetch: Value<Prefetch>,
     pub(super) writes: Value<Writes>,
     pub(super) prefetch_budget: Value<ByteSize>,
+    pub(super) plan_check: Value<Duration>,
     pub(super) generations: Value<NonZeroUsize>,
     pub(super) libc_guard: Value<LibcGuard>,
     pub(super) include: Value<Vec<Atom>>,
@@ -145,7 +147,7 @@ fn own(table: &Table<'_, '_>) -> Result<Own, OwnError> {
         mass_read: table.get("mass-read", |item| {
             u32::try_from(item.integer()?).map_err(|_| "it must be a number of packages, or 0 for any".to_owned())
         })?,
-        refresh: table.get("refresh", interval)?,
+        refresh: table.get("refresh", refresh)?,
         control: table.get("control", |item| path(item.text()?))?,
         control_group: table.get("control-group", |item| one(item.text()?))?,
         listen: table.get("listen", |item| listen(item.text()?))?,
@@ -157,6 +159,7 @@ fn own(table: &Table<'_, '_>) -> Result<Own, OwnError> {
             choice(&item, [("plan", Prefetch::Plan), ("world", Prefetch::World), ("off", Prefetch::Off)])
         })?,
         prefetch_budget: table.get("prefetch-budget", size)?,
+        plan_check: table.get("plan-check", plan_check)?,
         generations: table.get("generations", number)?,
         libc_guard: table
             .get("libc-guard", |item| item.boolean().map(|on| if on { LibcGuard::On } else { LibcGuard::Off }))?,
@@ -237,16 +240,28 @@ fn size(item: Item<'_, '_>) -> Result<ByteSize, String> {
 }
 
 /// `"30m"`, or a number of seconds.
-fn interval(item: Item<'_, '_>) -> Result<Duration, String> {
+fn span(item: &Item<'_, '_>) -> Result<(Duration, String), String> {
     let text = match item.integer() {
         Ok(seconds) => seconds.to_string(),
         Err(_) => item.text().map_err(|_| "it must be seconds, or a span such as \"30m\"".to_owned())?.to_owned(),
     };
-    let interval: Interval = one(&text)?;
-    if interval.0 < super::MIN_REFRESH {
-        return Err(format!("{text} is shorter than {:?}", super::MIN_REFRESH));
+    Ok((one::<Interval>(&text)?.0, text))
+}
+
+fn refresh(item: Item<'_, '_>) -> Result<Duration, String> {
+    match span(&item)? {
+        (span, text) if span < super::MIN_REFRESH => Err(format!("{text} is shorter than {:?}", super::MIN_REFRESH)),
+        (span, _) => Ok(span),
     }
-    Ok(interval.0)
+}
+
+fn plan_check(item: Item<'_, '_>) -> Result<Duration, String> {
+    match span(&item)? {
+        (span, text) if span > super::MAX_PLAN_CHECK => {
+            Err(format!("{text} is longer than {:?}; 0 is never", super::MAX_PLAN_CHECK))
+        }
+        (span, _) => Ok(span),
+    }
 }
 
 /// The binhost that was meant, of those that are there.

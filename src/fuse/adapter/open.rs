@@ -11,7 +11,7 @@ use super::super::resent::Asked;
 use super::super::{FsError, waiting};
 use super::Shared;
 use super::types::{errno, failed, file_attr, handle_of, ttl};
-use crate::fetch::{Uid, Wanted};
+use crate::fetch::{Outcome, Uid, Wanted};
 use crate::local::{self, COMPRESSED, Caller, INDEX, OFlags};
 use crate::metrics::{Operation, Timed};
 use crate::tree::{Attributes, Inode, Node, Tree};
@@ -69,6 +69,11 @@ pub(super) fn open(shared: &Arc<Shared>, caller: Caller, inode: Inode, flags: Op
         Ok(Opening::Ready(file, attributes)) => {
             shared.answer_open((inode, user), &file, Some(attributes), false, reply);
         }
+        Ok(Opening::Check(wanted, attributes)) => {
+            let (shared, caller) = (Arc::clone(shared), (caller, timed));
+            let runtime = shared.runtime.clone();
+            runtime.spawn(wait_and_answer(shared, *wanted, Purpose::Read(attributes), caller, reply));
+        }
         Ok(Opening::Wait(wanted, attributes)) => {
             shared.operations.ahead().missed(&wanted, caller.pid);
             let timed = timed.becoming(Operation::OpenFetched);
@@ -106,6 +111,12 @@ fn rewrite(
     }
 }
 
+/// The body, once the plan that thread `tid` follows is checked.
+async fn checked_and_opened(shared: &Shared, wanted: Wanted, (tid, uid): (u32, Uid)) -> Outcome {
+    shared.operations.ahead().check_plan(&wanted, tid).await?;
+    shared.operations.fetcher().open(wanted, tid, uid).await
+}
+
 async fn wait_and_answer(
     shared: Arc<Shared>,
     wanted: Wanted,
@@ -115,7 +126,7 @@ async fn wait_and_answer(
 ) {
     let (path, mtime, tid) = (wanted.path().to_owned(), wanted.record().mtime, caller.pid);
     let outcome = tokio::select! {
-        outcome = shared.operations.fetcher().open(wanted, tid, Uid(caller.uid)) => outcome.map_err(FsError::from),
+        outcome = checked_and_opened(&shared, wanted, (tid, Uid(caller.uid))) => outcome.map_err(FsError::from),
         () = waiting::interrupted(&shared.waiting, tid, caller.uid) => Err(FsError::Interrupted),
     };
     match (outcome, purpose) {

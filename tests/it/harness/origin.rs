@@ -202,6 +202,8 @@ struct Request {
     head: bool,
     path: String,
     range: Option<usize>,
+    /// With `range`, the last byte asked for.
+    last: Option<usize>,
     headers: HashMap<String, String>,
 }
 
@@ -219,8 +221,9 @@ fn read_request(stream: &TcpStream) -> io::Result<Option<Request>> {
         let Some((name, value)) = line.split_once(": ") else { break };
         headers.insert(name.to_ascii_lowercase(), value.to_owned());
     }
-    let range = headers.get("range").and_then(|r| r.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
-    Ok(Some(Request { head, path, range, headers }))
+    let bytes = headers.get("range").and_then(|range| range.strip_prefix("bytes=")?.split_once('-'));
+    let (range, last) = bytes.map_or((None, None), |(from, last)| (from.parse().ok(), last.parse().ok()));
+    Ok(Some(Request { head, path, range, last, headers }))
 }
 
 fn etag(bytes: &[u8]) -> String {
@@ -390,20 +393,20 @@ fn serve_file(mut stream: &TcpStream, request: &Request, file: &[u8]) -> io::Res
         return Ok(true);
     }
     let fits = request.headers.get("if-range").is_none_or(|wanted| *wanted == etag);
+    let last = request.last.unwrap_or(usize::MAX).min(file.len().saturating_sub(1));
     let (status, from, more) = match request.range.filter(|_| fits) {
         Some(from) if from >= file.len() => {
             stream.write_all(b"HTTP/1.1 416 Range Not Satisfiable\r\ncontent-length: 0\r\n\r\n")?;
             return Ok(true);
         }
-        Some(from) => {
-            ("206 Partial Content", from, format!("content-range: bytes {from}-{}/{}\r\n", file.len() - 1, file.len()))
-        }
+        Some(from) => ("206 Partial Content", from, format!("content-range: bytes {from}-{last}/{}\r\n", file.len())),
         None => ("200 OK", 0, String::new()),
     };
-    let length = file.len() - from;
+    let end = if from == 0 && more.is_empty() { file.len() } else { last + 1 };
+    let length = end - from;
     let head = format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\netag: {etag}\r\n{more}\r\n");
     stream.write_all(head.as_bytes())?;
-    stream.write_all(&file[from..])?;
+    stream.write_all(&file[from..end])?;
     Ok(true)
 }
 

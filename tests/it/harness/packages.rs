@@ -38,8 +38,8 @@ impl Package {
         let (md5, sha1, size, time) =
             (hex(&Md5::digest(bytes)), hex(&Sha1::digest(bytes)), bytes.len(), package::BUILD_TIME);
         format!(
-            "BUILD_ID: {build_id}\nBUILD_TIME: {time}\nCPV: {cpv}\nMD5: {md5}\nPATH: {path}\nSHA1: {sha1}\nSIZE: {size}\n\
-             MTIME: {time}\nREPO: test\n\n"
+            "BUILD_ID: {build_id}\nBUILD_TIME: {time}\nCPV: {cpv}\nEAPI: 8\nMD5: {md5}\nPATH: {path}\nSHA1: {sha1}\nSIZE: {size}\n\
+             MTIME: {time}\nREPO: gentoo\n\n"
         )
     }
 }

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use super::portage::{Side, assert_same_beneath};
 use crate::handover::can_hand_over;
-use crate::harness::portage::{self, entries};
+use crate::harness::portage::{self, entries_of};
 use crate::harness::{Mounted, Options, eventually};
 
 /// What is seen in the directories when a step is reached: the placeholder, the package beside it, the lock, its probe, the new

@@ -1,0 +1,291 @@
+//! Before the first package of a plan is answered, the entries of the others are held against what their packages say of
+//! themselves: a dependency that somebody has added to an entry would be merged before the package of that entry is opened.
+//!
+//! * Only where packages are signed and an index mismatch is refused: else nothing would follow from it.
+//! * Of a package that is not here, its first bytes are fetched: Portage writes the metadata in front, with its own signature.
+//!   Where they are no such thing, the package is fetched whole, as if somebody had opened it.
+//! * Within a bounded time. What takes longer goes on, and stops the packages of the plan that are opened later.
+//! * Who opens is found out once for each thread, and remembered for a while.
+//!
+//! Not its job: fetching what is planned (`ahead`).
+
+use std::fs::File;
+use std::io::Write as _;
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt as _;
+use lru::LruCache;
+use tokio::sync::watch;
+
+use super::downloads::Uid;
+use super::mismatch::{self, Mismatch};
+use super::opener::{Emerge, ProcessKey};
+use super::origin::Key;
+use super::{FetchError, Fetcher, Wanted, ahead, plan};
+use crate::config::OnMismatch;
+use crate::index::{AuxDigest, Comparison};
+use crate::verify::{self, Head};
+
+/// First bytes that are asked for: enough for nearly all packages.
+const FIRST: u64 = 64 << 10;
+/// Packages of a plan that are asked for at the same time.
+const TOGETHER: usize = 6;
+/// How long a check goes on when nobody waits for it any more.
+const LONGEST: Duration = Duration::from_secs(60);
+/// Plans whose check is remembered.
+const MAX_PLANS: NonZeroUsize = NonZeroUsize::new(64).unwrap();
+/// Threads that are known to follow no plan, or one that is checked.
+const MAX_OPENERS: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
+/// For how long: then another process may have the number.
+const KNOWN: Duration = Duration::from_secs(30);
+/// Entries that are known to agree with the first bytes of their packages.
+const MAX_PROVED: NonZeroUsize = NonZeroUsize::new(8192).unwrap();
+
+/// See [`MAX_PROVED`]: whose entry, which, and what it says.
+#[derive(Debug)]
+pub(super) struct ProvedAhead(Mutex<LruCache<(Key, AuxDigest), ()>>);
+
+impl Default for ProvedAhead {
+    fn default() -> Self {
+        Self(Mutex::new(LruCache::new(MAX_PROVED)))
+    }
+}
+
+impl ProvedAhead {
+    fn lock(&self) -> MutexGuard<'_, LruCache<(Key, AuxDigest), ()>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What is known of an entry without its whole package.
+#[derive(Debug, Clone)]
+pub enum EntryCheck {
+    /// It means what its package says.
+    Agrees,
+    /// Its package cannot be had, or says something else.
+    Wrong(Arc<FetchError>),
+    /// That could not be found out.
+    Unknown(String),
+}
+
+impl Fetcher {
+    /// Holds an entry against its package, of which as little as possible is fetched.
+    pub async fn check_entry(self: &Arc<Self>, wanted: &Wanted) -> EntryCheck {
+        if let Some(body) = self.here(wanted.record(), &wanted.origin().policy) {
+            return match self.held_against(wanted, body).await {
+                Ok(_) => EntryCheck::Agrees,
+                Err(error) => EntryCheck::Wrong(error),
+            };
+        }
+        match self.check_head(wanted).await {
+            Ok(Some(check)) => check,
+            Ok(None) => EntryCheck::Unknown("its metadata is not in front of the package".to_owned()),
+            // What is wrong with it is found out by who downloads.
+            Err(FetchError::Refused { .. }) => self.check_whole(wanted).await,
+            Err(error) if error.is_final() => self.check_whole(wanted).await,
+            Err(error) => EntryCheck::Unknown(error.to_string()),
+        }
+    }
+
+    async fn check_whole(self: &Arc<Self>, wanted: &Wanted) -> EntryCheck {
+        match self.open(wanted.clone(), 0, Uid::ROOT).await {
+            Ok(_) => EntryCheck::Agrees,
+            Err(error) if error.is_final() => EntryCheck::Wrong(error),
+            Err(error) => EntryCheck::Unknown(error.to_string()),
+        }
+    }
+
+    /// `None`: the first bytes prove nothing.
+    async fn check_head(self: &Arc<Self>, wanted: &Wanted) -> Result<Option<EntryCheck>, FetchError> {
+        let (of, digest) =
+            (wanted.clone(), move |wanted: &Wanted| mismatch::with_entry(wanted, |entry| entry.digest()));
+        let read = tokio::task::spawn_blocking(move || Ok((of.entry()?, digest(&of)?)));
+        let (entry, said) = read.await.map_err(|_| FetchError::Stopped)?.map_err(FetchError::Index)?;
+        let proved = (wanted.key(), said);
+        if self.proved_ahead.lock().get(&proved).is_some() {
+            return Ok(Some(EntryCheck::Agrees));
+        }
+        let mut count = FIRST;
+        let package = loop {
+            let upstream = &wanted.origin().upstream;
+            let bytes = upstream.first_bytes(wanted.uri(), wanted.own_path(), entry.size, count).await?;
+            let (policy, entry) = (wanted.origin().policy.clone(), entry.clone());
+            let judged = tokio::task::spawn_blocking(move || {
+                let length = bytes.len() as u64;
+                let file = in_memory(&bytes).map_err(FetchError::Disk)?;
+                let refused = |reason| FetchError::Refused { url: String::new(), reason };
+                verify::head(&file, length, &entry, &policy).map_err(refused)
+            });
+            match judged.await.map_err(|_| FetchError::Stopped)?? {
+                Head::Values(values) => break *values,
+                Head::Needs(more) if more > count => count = more,
+                Head::Needs(_) | Head::Nothing => return Ok(None),
+            }
+        };
+        let compared = mismatch::with_entry(wanted, |entry| package.compare(entry)).map_err(FetchError::Index)?;
+        Ok(Some(match compared {
+            Comparison::Equal | Comparison::OtherForm(_) => {
+                self.proved_ahead.lock().put(proved, ());
+                EntryCheck::Agrees
+            }
+            Comparison::Mismatch(found) => {
+                let mismatch = Mismatch::new(wanted, said, found);
+                self.log_mismatch(wanted, &mismatch);
+                self.send_verdict(wanted, &mismatch);
+                EntryCheck::Wrong(mismatch.error)
+            }
+        }))
+    }
+}
+
+/// A file for those who read files.
+fn in_memory(bytes: &[u8]) -> std::io::Result<File> {
+    let mut file = File::from(rustix::fs::memfd_create("binhostfs-head", rustix::fs::MemfdFlags::CLOEXEC)?);
+    file.write_all(bytes)?;
+    Ok(file)
+}
+
+/// How far the check of a plan is.
+#[derive(Debug, Clone)]
+enum Progress {
+    Running,
+    /// Nothing is wrong with it, as far as that could be found out.
+    Done,
+    /// There was no plan yet.
+    NoPlan,
+    Wrong(Arc<FetchError>),
+}
+
+#[derive(Debug, Clone)]
+struct PlanCheck {
+    began: Instant,
+    progress: watch::Receiver<Progress>,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct PlanChecks {
+    /// Zero: nothing is checked.
+    limit: Duration,
+    plans: Mutex<LruCache<ProcessKey, PlanCheck>>,
+    openers: Mutex<LruCache<u32, Instant>>,
+}
+
+impl PlanChecks {
+    pub(super) fn new(limit: Duration) -> Self {
+        Self { limit, plans: Mutex::new(LruCache::new(MAX_PLANS)), openers: Mutex::new(LruCache::new(MAX_OPENERS)) }
+    }
+
+    /// Whether thread `tid` may follow a plan that is not checked. For FUSE threads.
+    pub(super) fn concerns(&self, wanted: &Wanted, tid: u32) -> bool {
+        let origin = wanted.origin();
+        let is_judged = origin.policy.keyring.is_some() && origin.on_mismatch == OnMismatch::Refuse;
+        !self.limit.is_zero()
+            && tid != 0
+            && is_judged
+            && self.openers().get(&tid).is_none_or(|known| known.elapsed() > KNOWN)
+    }
+
+    /// Waits until the plan that thread `tid` follows is checked, if it follows one.
+    ///
+    /// # Errors
+    /// An entry of the plan is wrong.
+    pub(super) async fn check(&self, fetcher: &Arc<Fetcher>, wanted: &Wanted, tid: u32) -> Result<(), Arc<FetchError>> {
+        let began = Instant::now();
+        let found = tokio::task::spawn_blocking(move || Emerge::find(Path::new("/proc"), tid));
+        let Ok(Ok(found)) = tokio::time::timeout(self.limit, found).await else { return Ok(()) };
+        let Some(emerge) = found else {
+            self.clear(tid, began);
+            return Ok(());
+        };
+        let key = emerge.key();
+        let mut check = self.of(emerge, fetcher, wanted);
+        let rest = self.limit.saturating_sub(check.began.elapsed());
+        let ended = check.progress.wait_for(|progress| !matches!(progress, Progress::Running));
+        let progress = match tokio::time::timeout(rest, ended).await {
+            Ok(Ok(progress)) => progress.clone(),
+            Ok(Err(_)) | Err(_) => Progress::Running,
+        };
+        match progress {
+            Progress::Wrong(error) => Err(error),
+            Progress::Done => {
+                self.clear(tid, began);
+                Ok(())
+            }
+            Progress::NoPlan => {
+                self.plans().pop(&key);
+                Ok(())
+            }
+            // It goes on; whoever comes next looks again.
+            Progress::Running => Ok(()),
+        }
+    }
+
+    /// The check of an emerge's plan, begun now if there was none.
+    fn of(&self, emerge: Emerge, fetcher: &Arc<Fetcher>, wanted: &Wanted) -> PlanCheck {
+        let mut plans = self.plans();
+        if let Some(check) = plans.get(&emerge.key()) {
+            return check.clone();
+        }
+        let (sender, progress) = watch::channel(Progress::Running);
+        let check = PlanCheck { began: Instant::now(), progress };
+        plans.put(emerge.key(), check.clone());
+        drop(plans);
+        let (fetcher, wanted) = (Arc::clone(fetcher), wanted.clone());
+        tokio::spawn(async move {
+            let checked = tokio::time::timeout(LONGEST, fetcher.check_plan(emerge, &wanted)).await;
+            // Nobody may wait for it.
+            sender.send_replace(checked.unwrap_or(Progress::Done));
+        });
+        check
+    }
+
+    fn clear(&self, tid: u32, at: Instant) {
+        self.openers().put(tid, at);
+    }
+
+    fn plans(&self) -> MutexGuard<'_, LruCache<ProcessKey, PlanCheck>> {
+        self.plans.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn openers(&self) -> MutexGuard<'_, LruCache<u32, Instant>> {
+        self.openers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Fetcher {
+    async fn check_plan(self: Arc<Self>, emerge: Emerge, wanted: &Wanted) -> Progress {
+        let (fetcher, of) = (Arc::clone(&self), wanted.clone());
+        let read = tokio::task::spawn_blocking(move || {
+            let rows = plan::rows(of.view(), &ahead::read(&emerge).ok()?);
+            let planned: Vec<Wanted> = rows.into_iter().filter_map(|row| fetcher.wanted(of.view(), row)).collect();
+            (!planned.is_empty()).then_some(planned)
+        });
+        let Ok(Some(planned)) = read.await else { return Progress::NoPlan };
+        let (count, began) = (planned.len(), Instant::now());
+        let checks = futures_util::stream::iter(planned).map(|wanted| {
+            let fetcher = Arc::clone(&self);
+            async move { (fetcher.check_entry(&wanted).await, wanted) }
+        });
+        let (mut checks, mut unknown) = (checks.buffer_unordered(TOGETHER), 0);
+        while let Some((check, wanted)) = checks.next().await {
+            match check {
+                EntryCheck::Agrees => {}
+                EntryCheck::Unknown(reason) => {
+                    unknown += 1;
+                    tracing::debug!(path = wanted.path(), reason, "an entry of a plan is not checked");
+                }
+                EntryCheck::Wrong(reason) => {
+                    let path = wanted.path().to_owned();
+                    tracing::warn!("no package of an emerge's plan is given out: it has {path} in it, and {reason}");
+                    return Progress::Wrong(Arc::new(FetchError::Plan { path, reason }));
+                }
+            }
+        }
+        tracing::debug!(count, unknown, took = ?began.elapsed(), "the entries of an emerge's plan are checked");
+        Progress::Done
+    }
+}

@@ -1,0 +1,58 @@
+//! The first bytes of a package, by Range.
+
+use super::client::Condition;
+use super::local::LocalFile;
+use super::{Upstream, UpstreamError};
+use crate::config;
+
+impl Upstream {
+    /// The first `count` bytes of the package at `path`, which has `size`; all of it where it has no more. One URL is asked, once:
+    /// the one that a download would be begun with.
+    ///
+    /// # Errors
+    /// They cannot be had so: the URL fails, or does not know Range.
+    pub async fn first_bytes(
+        &self,
+        uri: Option<&str>,
+        path: &str,
+        size: u64,
+        count: u64,
+    ) -> Result<Vec<u8>, UpstreamError> {
+        let count = count.min(size);
+        let mut candidates = self.candidates(uri, path, 0);
+        let Some(url) = self.choose(&mut candidates) else { return Err(candidates.take_error()) };
+        let mut bytes = Vec::with_capacity(usize::try_from(count).unwrap_or_default());
+        if url.scheme() == "file" {
+            let mut file = LocalFile::open(&url, size, &self.local_reads).await?;
+            while (bytes.len() as u64) < count
+                && let Some(chunk) = file.chunk().await?
+            {
+                bytes.extend_from_slice(&chunk);
+            }
+            bytes.truncate(usize::try_from(count).unwrap_or_default());
+            return Ok(bytes);
+        }
+        let patience = self.patience(&candidates);
+        let mut answer = self.client.get(&url, Condition::First(count), patience).await?;
+        let (shown, range) = (config::shown(&url), answer.content_range().unwrap_or_default());
+        if answer.status() != 206 || range != format!("bytes 0-{}/{size}", count.saturating_sub(1)) {
+            return Err(
+                match range.rsplit_once('/').and_then(|(_, all)| all.parse().ok()).filter(|all| *all != size) {
+                    Some(got) => UpstreamError::SizeMismatch { url: shown, got, expected: size },
+                    None => UpstreamError::WrongRange { url: shown, range },
+                },
+            );
+        }
+        while let Some(chunk) = answer.chunk(patience).await? {
+            if bytes.len() as u64 + chunk.len() as u64 > count {
+                return Err(UpstreamError::WrongRange { url: shown, range });
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        self.metrics.bytes_fetched.add(bytes.len() as u64);
+        match bytes.len() as u64 {
+            got if got == count => Ok(bytes),
+            got => Err(UpstreamError::Truncated { url: shown, got, expected: count }),
+        }
+    }
+}
