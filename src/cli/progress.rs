@@ -10,6 +10,7 @@ use crate::control::{PrefetchOutcome, PrefetchStatus};
 
 /// `{msg}` is what the bar is for; no colours.
 const ONE: &str = "  {wide_msg} {bytes:>10} of {total_bytes:>10} [{bar:20}] {binary_bytes_per_sec:>12}";
+const COUNT: &str = "{pos} of {len} entries [{wide_bar}] {per_sec}, {eta} left";
 const ALL: &str = "{msg} {bytes:>10} of {total_bytes:>10} [{wide_bar}] {binary_bytes_per_sec:>12}, {eta} left";
 
 /// See the module's documentation.
@@ -74,6 +75,30 @@ impl Progress {
             bars.underway.values().for_each(ProgressBar::finish_and_clear);
             bars.total.finish_and_clear();
         }
+    }
+}
+
+/// A bar for so many things that are looked at; nothing where that is no terminal.
+pub(super) struct Count(Option<ProgressBar>);
+
+impl Count {
+    /// `silent`: for a program.
+    pub(super) fn new(total: usize, silent: bool) -> Self {
+        let is_terminal = std::io::stderr().is_terminal() && std::io::stdout().is_terminal();
+        Self((!silent && is_terminal).then(|| {
+            let style = ProgressStyle::with_template(COUNT).unwrap_or_else(|_| ProgressStyle::default_bar());
+            ProgressBar::new(total as u64).with_style(style.progress_chars("=> "))
+        }))
+    }
+
+    /// So many more.
+    pub(super) fn add(&self, more: usize) {
+        self.0.iter().for_each(|bar| bar.inc(more as u64));
+    }
+
+    /// Leaves the terminal as it was.
+    pub(super) fn end(&self) {
+        self.0.iter().for_each(ProgressBar::finish_and_clear);
     }
 }
 

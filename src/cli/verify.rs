@@ -1,20 +1,42 @@
-//! `binhostfs verify`: read the whole cache again.
+//! `binhostfs verify`: read the whole cache again, or hold an index against its packages.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
+use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::output::{fail, say, unanswered};
+use super::packages::atom;
+use super::progress::Count;
 use super::runtime;
 use crate::config::DEFAULT_CONTROL;
-use crate::control::verify;
+use crate::control::{
+    CheckedEntry, ClientError, EntryOutcome, MAX_CHECKED, PackageState, check_entries, get_packages, verify,
+};
+use crate::index::Atom;
 
 /// Read every cached package again and drop those that the disk has damaged; they are fetched again when they are wanted.
 ///
 /// The daemon does the same by itself, slowly, once in 30 days. Exit code 1 if something was damaged.
+///
+/// With --index, hold the entries of the index against what their packages say of themselves: of what is not cached, the first
+/// 64 KiB are fetched, some 20 packages a second. It proves nothing about the rest of a package that nobody has read. Only where
+/// packages must be signed: without signatures their metadata proves nothing. Exit code 1 if an entry is wrong.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  binhostfs verify
+  binhostfs verify --index               all that is shown
+  binhostfs verify --index 'dev-lang/*' app-editors/vim")]
 pub(super) struct VerifyArguments {
+    /// Hold the entries of the index against their packages
+    #[arg(long)]
+    index: bool,
+    /// With --index, only these, e.g. dev-lang/rust, '=app-misc/hello-2*', or a bare name
+    #[arg(value_name = "ATOM", value_parser = atom, requires = "index")]
+    atoms: Vec<Atom>,
     /// Socket of the daemon
     #[arg(long, value_name = "PATH", default_value = DEFAULT_CONTROL)]
     control: PathBuf,
@@ -28,6 +50,12 @@ pub(super) fn run(arguments: &VerifyArguments) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(1, format_args!("starting threads: {error}")),
     };
+    if arguments.index {
+        return match runtime.block_on(entries(arguments)) {
+            Ok(checked) => checked.tell(arguments.json),
+            Err(error) => unanswered(&error),
+        };
+    }
     match runtime.block_on(verify(&arguments.control)) {
         Ok(answer) => {
             match serde_json::to_string(&answer) {
@@ -37,5 +65,82 @@ pub(super) fn run(arguments: &VerifyArguments) -> ExitCode {
             if answer.damaged == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) }
         }
         Err(error) => unanswered(&error),
+    }
+}
+
+/// What came of the comparison.
+#[derive(Debug, Default, Serialize)]
+struct Checked {
+    entries: Vec<CheckedEntry>,
+    /// It ended before all were compared.
+    stopped: bool,
+}
+
+async fn entries(arguments: &VerifyArguments) -> Result<Checked, ClientError> {
+    let packages = get_packages(&arguments.control, &arguments.atoms).await?.packages;
+    let shown: Vec<&str> = packages
+        .iter()
+        .filter(|package| package.state == PackageState::Shown)
+        .map(|package| package.path.as_str())
+        .collect();
+    let count = Count::new(shown.len(), arguments.json);
+    let mut checked = Checked::default();
+    // Without signals it cannot be stopped like this.
+    let mut interrupts = signal(SignalKind::interrupt()).ok();
+    let interrupted = async {
+        match &mut interrupts {
+            Some(interrupts) => interrupts.recv().await,
+            None => std::future::pending().await,
+        }
+    };
+    let result = tokio::select! {
+        result = all(&arguments.control, &shown, &count, &mut checked.entries) => result,
+        _ = interrupted => Ok(()),
+    };
+    count.end();
+    checked.stopped = checked.entries.len() < shown.len();
+    result.map(|()| checked)
+}
+
+async fn all(
+    control: &Path,
+    shown: &[&str],
+    count: &Count,
+    checked: &mut Vec<CheckedEntry>,
+) -> Result<(), ClientError> {
+    for some in shown.chunks(MAX_CHECKED) {
+        let mut answer = check_entries(control, some).await?;
+        count.add(answer.len());
+        checked.append(&mut answer);
+    }
+    Ok(())
+}
+
+impl Checked {
+    fn count(&self, outcome: EntryOutcome) -> usize {
+        self.entries.iter().filter(|entry| entry.outcome == outcome).count()
+    }
+
+    fn tell(&self, json: bool) -> ExitCode {
+        let [agree, wrong, unknown] =
+            [EntryOutcome::Agrees, EntryOutcome::Wrong, EntryOutcome::Unknown].map(|outcome| self.count(outcome));
+        if json {
+            match serde_json::to_string(self) {
+                Ok(json) => say(json),
+                Err(error) => return fail(1, error),
+            }
+        } else {
+            for CheckedEntry { path, reason, .. } in self.entries.iter().filter(|entry| entry.reason.is_some()) {
+                say(format_args!("{path}: {}", reason.as_deref().unwrap_or_default()));
+            }
+            say(format_args!(
+                "{agree} entries say what their packages say, {wrong} are wrong, {unknown} could not be checked"
+            ));
+        }
+        match (wrong, self.stopped) {
+            (0, false) => ExitCode::SUCCESS,
+            (_, true) if !json => fail(1, "stopped before its end"),
+            _ => ExitCode::FAILURE,
+        }
     }
 }

@@ -14,11 +14,13 @@ use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
+use super::entries::{self, CheckedEntries, CheckedEntry};
 use super::prefetch::{self, Either};
 use super::{
     ACCEPT_OLDER, ATOM, GENERATIONS_PATH, Generations, KEEP_PATH, Keep, Managed, NO_METHOD, NO_RESOURCE, PACKAGES_PATH,
     PREFETCH_PATH, Packages, PrefetchJob, PrefetchStatus, PrefetchWish, REFRESH_PATH, RELOAD_PATH, ROLLBACK_PATH,
-    RUN_PATH, Refreshed, Reloading, RollbackTo, Run, STATUS_PATH, Status, Task, VERIFY_PATH, VerifyResult,
+    RUN_PATH, Refreshed, Reloading, RollbackTo, Run, STATUS_PATH, Status, Task, VERIFY_INDEX_PATH, VERIFY_PATH,
+    VerifyResult,
 };
 
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -131,6 +133,20 @@ pub async fn get_packages(path: &Path, atoms: &[Atom]) -> Result<Packages, Clien
         Some(reason) => Err(ClientError::BadAnswer { path: path.to_owned(), reason }),
         None => Ok(answer),
     }
+}
+
+/// Has the daemon behind `path` hold the entries that are shown at `shown` against their packages; at most
+/// [`MAX_CHECKED`](super::MAX_CHECKED) of them.
+///
+/// # Errors
+/// See [`ClientError`].
+pub async fn check_entries(path: &Path, shown: &[&str]) -> Result<Vec<CheckedEntry>, ClientError> {
+    let start = format!("{VERIFY_INDEX_PATH}?");
+    let length = start.len();
+    let mut query = url::form_urlencoded::Serializer::for_suffix(start, length);
+    query.extend_pairs(shown.iter().map(|shown| (entries::PATH, shown)));
+    let answer: CheckedEntries = ask(path, Method::POST, &query.finish(), REFRESH_TIMEOUT).await?;
+    Ok(answer.entries)
 }
 
 /// Has the daemon behind `path` do something with cached packages.

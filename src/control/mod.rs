@@ -16,6 +16,7 @@
 //! | `POST /v1/reload` | a [`Reloading`]: whether the program is run anew, now |
 //! | `GET /v1/run` | a [`Run`]: another number for each run of the program |
 //! | `POST /v1/verify` | a [`VerifyResult`], when the whole cache was read |
+//! | `POST /v1/verify-index?path=PATH`, up to 32 times | [`CheckedEntries`], when their packages were asked for |
 //! | `GET /metrics` | everything that is measured, in Prometheus' text format |
 //! | `GET /` | the same status as a page for a browser; its style is `GET /style.css` |
 //!
@@ -31,6 +32,7 @@
 //! Not its job: doing any of it; that is behind [`Control`].
 
 mod client;
+mod entries;
 mod exposition;
 mod generations;
 mod managed;
@@ -43,9 +45,10 @@ mod status;
 mod tcp;
 
 pub use client::{
-    ClientError, get_generations, get_packages, get_status, keep, manage, prefetch, prefetch_status, refresh, reload,
-    rollback, stop_prefetch, verify,
+    ClientError, check_entries, get_generations, get_packages, get_status, keep, manage, prefetch, prefetch_status,
+    refresh, reload, rollback, stop_prefetch, verify,
 };
+pub use entries::{CheckedEntries, CheckedEntry, EntryOutcome, MAX_CHECKED};
 pub use generations::{GenerationEntry, Generations, Keep, RollbackTo};
 pub use managed::{Managed, ManagedPackage, Task};
 pub use packages::{CallerStatus, PackageState, PackageStatus, Packages};
@@ -91,6 +94,8 @@ const KEEP_PATH: &str = "/v1/keep";
 const PREFETCH_PATH: &str = "/v1/prefetch";
 /// Path of the verification of the cache.
 const VERIFY_PATH: &str = "/v1/verify";
+/// Path of the comparison of entries with their packages.
+const VERIFY_INDEX_PATH: &str = "/v1/verify-index";
 /// Path of the resource that has the program run anew.
 const RELOAD_PATH: &str = "/v1/reload";
 /// Path of what tells one run of the program from the next.
@@ -120,6 +125,8 @@ pub trait Control: Send + Sync {
     fn prefetch_status(&self, job: u64, since: u64, stop: bool) -> Option<PrefetchStatus>;
     /// Reads the whole cache again.
     fn verify(&self) -> tokio::sync::oneshot::Receiver<VerifyResult>;
+    /// Holds the entries that are shown at these paths against their packages. The answer, when it comes, has one for each.
+    fn check_entries(&self, paths: Vec<String>) -> tokio::sync::oneshot::Receiver<Vec<CheckedEntry>>;
     /// Runs the program anew, with the mount as it is. The answer, when it comes: it is about to, or why not.
     fn reload(&self) -> tokio::sync::oneshot::Receiver<Result<(), String>>;
     /// Asks the binhost for its index now. The answer, when it comes, is a summary or why it failed.

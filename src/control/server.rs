@@ -23,7 +23,8 @@ use tokio::net::UnixListener;
 use super::{
     ACCEPT_OLDER, ATOM, Control, GENERATIONS_PATH, KEEP_PATH, METRICS_PATH, Managed, NO_METHOD, NO_RESOURCE,
     PACKAGES_PATH, PAGE_PATH, PREFETCH_PATH, Packages, REFRESH_PATH, RELOAD_PATH, ROLLBACK_PATH, RUN_PATH, Refreshed,
-    Reloading, Run, STATUS_PATH, STYLE_PATH, Task, VERIFY_PATH, exposition, generations, page, prefetch,
+    Reloading, Run, STATUS_PATH, STYLE_PATH, Task, VERIFY_INDEX_PATH, VERIFY_PATH, entries, exposition, generations,
+    page, prefetch,
 };
 use crate::config::Group;
 use crate::index::Atom;
@@ -178,6 +179,7 @@ pub(super) async fn answer(request: &Request<Incoming>, control: &dyn Control) -
             Ok(result) => json(StatusCode::OK, &result),
             Err(_) => json(StatusCode::BAD_GATEWAY, &problem("the daemon is stopping")),
         },
+        (&Method::POST, VERIFY_INDEX_PATH) => entries::answer(request, control).await,
         (&Method::GET, GENERATIONS_PATH) | (&Method::POST, ROLLBACK_PATH | KEEP_PATH) => {
             generations::answer(request, control).await
         }
@@ -191,7 +193,7 @@ pub(super) async fn answer(request: &Request<Incoming>, control: &dyn Control) -
         (
             _,
             GENERATIONS_PATH | ROLLBACK_PATH | KEEP_PATH | PREFETCH_PATH | STATUS_PATH | METRICS_PATH | PAGE_PATH
-            | STYLE_PATH | REFRESH_PATH | VERIFY_PATH | PACKAGES_PATH | RELOAD_PATH | RUN_PATH,
+            | STYLE_PATH | REFRESH_PATH | VERIFY_PATH | VERIFY_INDEX_PATH | PACKAGES_PATH | RELOAD_PATH | RUN_PATH,
         ) => json(StatusCode::METHOD_NOT_ALLOWED, &problem(NO_METHOD)),
         (method, path) => match Task::ALL.iter().find(|(.., known)| *known == path) {
             None => json(StatusCode::NOT_FOUND, &problem(NO_RESOURCE)),

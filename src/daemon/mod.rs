@@ -7,6 +7,7 @@
 
 mod anchors;
 mod bypass;
+mod check_entries;
 mod clock;
 mod confinement;
 mod descriptors;
@@ -47,8 +48,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::config::{Interval, MountConfig, SignaturePolicy};
 use crate::control::{
-    Control, Generations, Keep, Listener, Managed, PackageStatus, PrefetchStatus, PrefetchWish, RollbackTo, Server,
-    Status, Task, VerifyResult,
+    CheckedEntry, Control, Generations, Keep, Listener, Managed, PackageStatus, PrefetchStatus, PrefetchWish,
+    RollbackTo, Server, Status, Task, VerifyResult,
 };
 use crate::fetch::Fetcher;
 use crate::fuse::{Begun, Kept, KeptDescriptors, Mount, Operations};
@@ -418,6 +419,16 @@ impl Control for Handle {
             let scrub::Found { sound, bytes, damaged } = scrub::all(&shared).await;
             // Whoever asked may have gone.
             let _ = reply.send(VerifyResult { sound, bytes, damaged });
+        });
+        receiver
+    }
+
+    fn check_entries(&self, paths: Vec<String>) -> oneshot::Receiver<Vec<CheckedEntry>> {
+        let (reply, receiver) = oneshot::channel();
+        let shared = Arc::clone(&self.shared);
+        tokio::spawn(async move {
+            // Whoever asked may have gone.
+            let _ = reply.send(check_entries::check(&shared, paths).await);
         });
         receiver
     }

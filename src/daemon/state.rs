@@ -5,6 +5,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use tokio::sync::Notify;
 
+use super::check_entries::Pace;
 use super::errands::Errands;
 use super::explain::Explained;
 use super::files::seconds_now;
@@ -114,6 +115,7 @@ pub(super) struct Shared {
     rollback: Mutex<RollbackReport>,
     pub(super) errands: Errands,
     pub(super) world: Budget,
+    pub(super) entry_pace: Pace,
     /// Something new is shown.
     pub(super) renewed: Notify,
     /// Why what is known is not shown.
@@ -154,6 +156,7 @@ impl Shared {
             rollback: Mutex::default(),
             errands: Errands::default(),
             world,
+            entry_pace: Pace::new(),
             renewed: Notify::new(),
             problem: Mutex::default(),
             misconfigured: Mutex::default(),

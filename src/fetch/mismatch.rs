@@ -114,20 +114,40 @@ impl Fetcher {
 
     /// The body, unless the entry is an index mismatch that is refused.
     pub(super) async fn held_against(self: &Arc<Self>, wanted: &Wanted, body: Body) -> Outcome {
-        if self.agrees(wanted, &body) {
+        match self.mismatch(wanted, &body).await? {
+            Some(mismatch) if wanted.origin().on_mismatch == OnMismatch::Refuse => {
+                self.failures.note(wanted.key(), wanted.path(), &mismatch.error);
+                Err(mismatch.error)
+            }
+            _ => Ok(body),
+        }
+    }
+
+    /// What is wrong with the entry, refused or not; whoever decides what is shown is told.
+    pub(super) async fn mismatch(
+        self: &Arc<Self>,
+        wanted: &Wanted,
+        body: &Body,
+    ) -> Result<Option<Mismatch>, Arc<FetchError>> {
+        if wanted.origin().on_mismatch == OnMismatch::Off {
+            return Ok(None);
+        }
+        if with_entry(wanted, |entry| entry.agrees_with(body.aux_digest())).unwrap_or(false) {
             self.failures.agreed(wanted.key(), wanted.path());
-            return Ok(body);
+            return Ok(None);
         }
         let (fetcher, of, its) = (Arc::clone(self), wanted.clone(), body.clone());
         let judged = tokio::task::spawn_blocking(move || fetcher.judge(&of, &its)).await;
-        let judgement = judged.map_err(|_| Arc::new(FetchError::Stopped))?.map_err(Arc::new)?;
-        let Judgement::Differs(mismatch) = judgement else { return Ok(body) };
-        self.send_verdict(wanted, &mismatch);
-        if wanted.origin().on_mismatch != OnMismatch::Refuse {
-            return Ok(body);
+        match judged.map_err(|_| Arc::new(FetchError::Stopped))?.map_err(Arc::new)? {
+            Judgement::Differs(mismatch) => {
+                self.send_verdict(wanted, &mismatch);
+                Ok(Some(mismatch))
+            }
+            Judgement::Agrees => {
+                self.failures.agreed(wanted.key(), wanted.path());
+                Ok(None)
+            }
         }
-        self.failures.note(wanted.key(), wanted.path(), &mismatch.error);
-        Err(mismatch.error)
     }
 
     /// Holds the entry against the metadata in the body, unless that was done before. Blocks.

@@ -75,10 +75,15 @@ impl Fetcher {
     /// Holds an entry against its package, of which as little as possible is fetched.
     pub async fn check_entry(self: &Arc<Self>, wanted: &Wanted) -> EntryCheck {
         if let Some(body) = self.here(wanted.record(), &wanted.origin().policy) {
-            return match self.held_against(wanted, body).await {
-                Ok(_) => EntryCheck::Agrees,
-                Err(error) => EntryCheck::Wrong(error),
+            return match self.mismatch(wanted, &body).await {
+                Ok(None) => EntryCheck::Agrees,
+                Ok(Some(mismatch)) => EntryCheck::Wrong(mismatch.error),
+                Err(error) => EntryCheck::Unknown(error.to_string()),
             };
+        }
+        if wanted.origin().policy.keyring.is_none() {
+            let reason = "it is not cached, and without signatures only the whole package can prove something";
+            return EntryCheck::Unknown(reason.to_owned());
         }
         match self.check_head(wanted).await {
             Ok(Some(check)) => check,

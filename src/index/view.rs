@@ -155,6 +155,13 @@ impl View {
         self.row(row).map_or("", |row| self.path_of(row))
     }
 
+    /// Number of the entry that is shown at `path`.
+    #[must_use]
+    pub fn row_at(&self, path: &str) -> Option<u32> {
+        let found = self.rows.binary_search_by(|row| by_parts(self.path_of(*row), path)).ok()?;
+        u32::try_from(found).ok()
+    }
+
     /// The index of entry number `row`, and whose it is.
     #[must_use]
     pub fn part(&self, row: u32) -> Option<&Part> {

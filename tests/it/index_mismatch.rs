@@ -327,6 +327,55 @@ fn who_does_not_answer_holds_up_a_plan_no_longer_than_it_may() {
     assert!(began.elapsed().as_secs() < 120, "{:?}", began.elapsed());
 }
 
+fn verify_index(mounted: &Mounted, atoms: &[&str]) -> (Option<i32>, serde_json::Value) {
+    let ran = Command::new(binary())
+        .args(["verify", "--index", "--json", "--control"])
+        .arg(mounted.control())
+        .args(atoms)
+        .output()
+        .unwrap();
+    let json = serde_json::from_slice(&ran.stdout);
+    (ran.status.code(), json.unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&ran.stderr))))
+}
+
+#[test]
+fn an_index_is_held_against_its_packages_on_request() {
+    let Some((key, header, honest)) = binhost("gpkg-signed") else { return };
+    let packages = with_added_dependency(&honest);
+    let origin = serve(&header, &packages);
+    let mounted = with_keys(&origin, &key).mount();
+    assert_eq!(open(&mounted, named(&packages, "virtual/libgreet/")), Ok(()));
+    let outcomes = |checked: &serde_json::Value| -> Vec<String> {
+        let entries = checked["entries"].as_array().unwrap();
+        entries.iter().map(|entry| entry["outcome"].as_str().unwrap().to_owned()).collect()
+    };
+    let (code, some) = verify_index(&mounted, &["dev-libs/*", "virtual/libgreet"]);
+    assert_eq!((code, outcomes(&some)), (Some(0), vec!["agrees".to_owned(); 2]), "{some}");
+    let (code, all) = verify_index(&mounted, &[]);
+    let wrong: Vec<_> =
+        all["entries"].as_array().unwrap().iter().filter(|entry| entry["outcome"] != "agrees").collect();
+    assert_eq!((code, outcomes(&all).len(), wrong.len()), (Some(1), packages.len(), 1), "{all}");
+    assert!(wrong[0]["reason"].as_str().unwrap().starts_with("index mismatch: RDEPEND"), "{all}");
+    assert_eq!(wrong[0]["path"], named(&packages, "acct-group/demo/").path);
+    // One is cached, and of the others no more was fetched than it takes.
+    for package in packages.iter().filter(|package| !package.path.starts_with("virtual/libgreet/")) {
+        let ranges: Vec<_> = origin.asked(&package.path).into_iter().map(|asked| asked.range.is_some()).collect();
+        assert_eq!(ranges, [true], "{}", package.path);
+    }
+    eventually(20, "the entry leaves the index", || mounted.listing().len() == packages.len() - 1);
+    assert_eq!(verify_index(&mounted, &[]).0, Some(0));
+    drop(mounted);
+
+    // Without signatures, what is cached can be compared, and nothing else.
+    let mounted = mount_unsigned(&origin, "");
+    let liar = named(&packages, "acct-group/demo/");
+    assert_eq!(open(&mounted, liar), Ok(()));
+    let (code, all) = verify_index(&mounted, &[]);
+    let wrong = outcomes(&all).iter().filter(|outcome| *outcome == "wrong").count();
+    let unknown = outcomes(&all).iter().filter(|outcome| *outcome == "unknown").count();
+    assert_eq!((code, wrong, unknown), (Some(1), 1, packages.len() - 1), "{all}");
+}
+
 #[test]
 fn nothing_that_portage_has_made_is_an_index_mismatch() {
     let mut compared = 0;
