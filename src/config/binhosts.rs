@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::cpu::{CpuLevel, CpuNeed};
 use super::logins::Logins;
@@ -11,8 +12,8 @@ use super::own::{self, OwnBinhost, Shared};
 use super::portage::Binrepo;
 use super::resolve::{Found, listed};
 use super::{
-    Binhost, BinhostUrl, ConfigError, DEFAULT_CONFIG, DEFAULT_KEYRING, Offline, OnMismatch, RawMount, Selection,
-    SignaturePolicy, credentials_directory, name,
+    Binhost, BinhostUrl, ConfigError, DEFAULT_CONFIG, DEFAULT_KEYRING, GENTOO_HOST, Interval, Offline, OnMismatch,
+    RawMount, Selection, SignaturePolicy, credentials_directory, name,
 };
 use crate::index::Atom;
 
@@ -219,8 +220,16 @@ impl Finder<'_> {
         let on_mismatch = [own.shared.on_mismatch, shared.on_mismatch.clone()];
         let on_mismatch = first(on_mismatch, OnMismatch::default_for(&signatures));
         let on_mismatch = self.report.note(key("index-mismatch"), on_mismatch, |chosen| chosen.name().to_owned());
+        let (gentoo, usual) = GENTOO_HOST;
+        let usual = if urls.iter().any(|url| url.host() == Some(gentoo)) { usual } else { Duration::ZERO };
+        let max_index_age = first([own.shared.max_index_age, shared.max_index_age.clone()], usual);
+        let max_index_age = self.report.note(key("max-index-age"), max_index_age, |span| match span.is_zero() {
+            true => "any".to_owned(),
+            false => Interval(*span).to_string(),
+        });
+        let max_index_age = Some(max_index_age).filter(|span| !span.is_zero());
         let urls = urls.into_iter().map(|url| url.with_login(logins)).collect();
-        Ok(Binhost { name, directory, urls, signatures, quorum, selection, offline, on_mismatch })
+        Ok(Binhost { name, directory, urls, signatures, quorum, selection, offline, on_mismatch, max_index_age })
     }
 
     fn signatures(&mut self, name: &str, own: &Shared, portage: Option<Sourced<bool>>) -> SignaturePolicy {

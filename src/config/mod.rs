@@ -71,6 +71,9 @@ pub const DEFAULT_PREFETCH_BUDGET: ByteSize = ByteSize(2 << 30);
 pub const DEFAULT_PLAN_CHECK: Duration = Duration::from_secs(5);
 /// The longest that it may wait: an emerge that waits longer looks as if it hung.
 pub const MAX_PLAN_CHECK: Duration = Duration::from_secs(600);
+/// Gentoo's own host, and how old its index may be before that is worth a note, unless `max-index-age` says otherwise: packages
+/// are built there every day, and whoever runs another binhost may build once a year.
+pub const GENTOO_HOST: (&str, Duration) = ("distfiles.gentoo.org", Duration::from_secs(14 * 86400));
 /// How many generations are kept, unless `generations` says otherwise: the one that is shown and two before it.
 pub const DEFAULT_GENERATIONS: NonZeroUsize = NonZeroUsize::new(3).unwrap();
 /// The shortest interval between two refreshes.
@@ -220,6 +223,8 @@ pub struct Binhost {
     pub offline: Offline,
     /// See [`OnMismatch`].
     pub on_mismatch: OnMismatch,
+    /// An index whose TIMESTAMP is further back than this is worth a note. `None`: none is.
+    pub max_index_age: Option<Duration>,
 }
 
 /// What the command line said, before it is checked. `None` and nothing: not given.

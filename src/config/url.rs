@@ -74,6 +74,11 @@ impl BinhostUrl {
         self
     }
 
+    /// The host, if it has one.
+    pub(super) fn host(&self) -> Option<&str> {
+        self.0.host_str()
+    }
+
     /// Whether bytes from it come over TLS.
     #[must_use]
     pub fn is_https(&self) -> bool {

@@ -102,6 +102,9 @@ fn binhosts(text: &mut Exposition, binhosts: &[BinhostStatus], now: u64) {
         "1 if for more than a day it has had only indexes that are older than the one in use, and were refused.",
         &|binhost| binhost.refresh.frozen_since(now).is_some().into(),
     );
+    each("binhostfs_index_stale", "1 if its index is older than max-index-age.", &|binhost| {
+        binhost.stale_since(now).is_some().into()
+    });
     let mut family =
         text.family("binhostfs_entries_left_out", Kind::Gauge, "Entries of its index that are not shown, by why.");
     for binhost in binhosts {

@@ -4,7 +4,7 @@
 use std::fmt::{self, Display, Write as _};
 use std::time::Duration;
 
-use super::status::frozen;
+use super::status::{frozen, stale};
 use super::{BinhostStatus, DownloadStatus, FailureStatus, MirrorState, Status};
 use crate::config::{ByteSize, Interval};
 
@@ -177,6 +177,9 @@ impl Page<'_> {
         }
         if let Some(since) = refresh.frozen_since(self.status.time) {
             writeln!(self.html, "<p class=\"bad\">{}</p>", Text(&frozen(self.ago(since))))?;
+        }
+        if let Some(since) = binhost.stale_since(self.status.time) {
+            writeln!(self.html, "<p>{}</p>", Text(&stale(self.ago(since))))?;
         }
         self.html.push_str(
             "<table>\n<thead><tr><th>URL<th>State<th class=\"number\">Rate<th class=\"number\">First byte\

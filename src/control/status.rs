@@ -110,6 +110,9 @@ pub struct BinhostStatus {
     /// Why nothing of it can be used, where that is for one reason.
     #[serde(default)]
     pub unusable: Option<String>,
+    /// How old its index may be before that is worth a note, s; none where any age will do, or an earlier one is shown.
+    #[serde(default)]
+    pub max_index_age: Option<u64>,
     /// Entries that say something else of their package than the package, whether they are refused or not.
     #[serde(default)]
     pub index_mismatches: Vec<FailureStatus>,
@@ -211,6 +214,12 @@ impl MirrorStatus {
 }
 
 impl BinhostStatus {
+    /// TIMESTAMP of its index, if that is worth a note.
+    pub(super) fn stale_since(&self, now: u64) -> Option<u64> {
+        let since = u64::try_from(self.index_timestamp).ok().filter(|since| *since > 0)?;
+        self.max_index_age.filter(|most| now.saturating_sub(since) > *most).map(|_| since)
+    }
+
     /// Its URLs for a person, at the time `now`.
     fn lines(&self, now: u64) -> Vec<String> {
         // A daemon of another version may not say how they do.
@@ -549,8 +558,18 @@ impl BinhostStatus {
         if let Some(since) = refresh.frozen_since(now) {
             writeln!(f, "  problem   {}", frozen(ago(since)))?;
         }
+        if let Some(since) = self.stale_since(now) {
+            writeln!(f, "  note      {}", stale(ago(since)))?;
+        }
         Ok(())
     }
+}
+
+/// What there is to say of a binhost whose index is so old.
+pub(super) fn stale(span: Interval) -> String {
+    format!(
+        "its index was made {span} ago (max-index-age): nothing has been built since then, or a mirror holds back what has"
+    )
 }
 
 /// What there is to say of a binhost that has had only older indexes for so long.
@@ -641,6 +660,7 @@ mod tests {
                         ..EntriesStatus::default()
                     },
                     unusable: None,
+                    max_index_age: None,
                     index_mismatches: Vec::new(),
                 },
                 BinhostStatus {
@@ -654,6 +674,7 @@ mod tests {
                     keyring: None,
                     entries: EntriesStatus { moved: 3, ..EntriesStatus::default() },
                     unusable: Some("for another machine".to_owned()),
+                    max_index_age: None,
                     index_mismatches: Vec::new(),
                 },
             ],

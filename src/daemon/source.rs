@@ -125,6 +125,8 @@ pub(super) struct Source {
     refresh: RefreshStatus,
     /// No URL answered the last time.
     away: bool,
+    /// TIMESTAMP of the index that was said to be old.
+    noted_age: i64,
 }
 
 impl Source {
@@ -138,7 +140,7 @@ impl Source {
         let refusals = Refusals::load(&directory, &judged_under(&origin));
         let votes = Votes::open(&directory, &config)?;
         let refresh = RefreshStatus::default();
-        let (current, face, broken_off, away) = (None, Face::Latest, 0, false);
+        let (current, face, broken_off, away, noted_age) = (None, Face::Latest, 0, false, 0);
         remove_broken_off(&directory);
         Ok(Self {
             config,
@@ -155,6 +157,7 @@ impl Source {
             broken_off,
             refresh,
             away,
+            noted_age,
         })
     }
 
@@ -285,6 +288,11 @@ impl Source {
         self.votes.disputed().len()
     }
 
+    /// How old the index that is shown may be before that is worth a note.
+    pub(super) fn max_index_age(&self) -> Option<Duration> {
+        self.config.max_index_age.filter(|_| matches!(self.face, Face::Latest))
+    }
+
     /// What must not be shown: refused, or disputed.
     pub(super) fn hidden(&self) -> HashSet<EntryId> {
         let mut hidden = self.refusals.ids();
@@ -304,6 +312,7 @@ impl Source {
         match outcome {
             Ok(news) => {
                 (self.away, self.refresh.confirmed, self.refresh.error) = (false, now, None);
+                self.note_age();
                 let disputes = self.ask_for_votes().await;
                 Ok(if was_away || disputes { News::Changed } else { news })
             }
@@ -317,6 +326,23 @@ impl Source {
                 self.refresh.error = Some(text);
                 Err(error)
             }
+        }
+    }
+
+    /// Says once of an index that it is old.
+    fn note_age(&mut self) {
+        let (Some(most), Clock::Set(now), Some(shown)) = (self.max_index_age(), Clock::now(), self.shown()) else {
+            return;
+        };
+        let timestamp = freshness::timestamp(&shown.index);
+        let made = u64::try_from(timestamp).unwrap_or_default();
+        if made > 0 && now.saturating_sub(made) > most.as_secs() && self.noted_age != timestamp {
+            self.noted_age = timestamp;
+            let age = super::shown(Duration::from_secs(now - made));
+            tracing::warn!(
+                binhost = self.config.name,
+                "the index was made {age} ago (max-index-age): nothing has been built since then, or a mirror holds back what has"
+            );
         }
     }
 

@@ -49,6 +49,7 @@ pub(super) struct SourceReport {
     unusable: Option<String>,
     refused: Vec<FailureStatus>,
     index_mismatches: Vec<FailureStatus>,
+    max_index_age: Option<Duration>,
 }
 
 impl SourceReport {
@@ -81,6 +82,7 @@ impl SourceReport {
             unusable,
             refused,
             index_mismatches: source.index_mismatches(),
+            max_index_age: source.max_index_age(),
         }
     }
 
@@ -97,6 +99,7 @@ impl SourceReport {
             keyring: origin.policy.keyring.as_ref().map(|keyring| keyring_status(keyring.report())),
             entries: entries.clone(),
             unusable: unusable.clone(),
+            max_index_age: self.max_index_age.map(|span| span.as_secs()),
             index_mismatches: self.index_mismatches.clone(),
         }
     }

@@ -62,5 +62,6 @@ mod signatures;
 mod systemd;
 mod tls;
 mod trust;
+mod trust_limits;
 mod union;
 mod unusable;

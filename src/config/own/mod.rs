@@ -19,7 +19,7 @@ use crate::index::Atom;
 use table::{Item, Table};
 
 /// Keys of the file.
-pub(super) const KEYS: [&str; 26] = [
+pub(super) const KEYS: [&str; 27] = [
     "mountpoint",
     "cache-dir",
     "cache-size",
@@ -43,12 +43,13 @@ pub(super) const KEYS: [&str; 26] = [
     "libc-guard",
     "offline",
     "index-mismatch",
+    "max-index-age",
     "cpu-level",
     "quorum",
     "binhost",
 ];
 /// Keys of a `[binhost.NAME]`.
-pub(super) const BINHOST_KEYS: [&str; 12] = [
+pub(super) const BINHOST_KEYS: [&str; 13] = [
     "url",
     "mirrors",
     "priority",
@@ -59,6 +60,7 @@ pub(super) const BINHOST_KEYS: [&str; 12] = [
     "exclude",
     "offline",
     "index-mismatch",
+    "max-index-age",
     "cpu-level",
     "enabled",
 ];
@@ -110,6 +112,8 @@ pub(super) struct Shared {
     pub(super) quorum: Value<NonZeroUsize>,
     pub(super) offline: Value<Offline>,
     pub(super) on_mismatch: Value<OnMismatch>,
+    /// Zero: any.
+    pub(super) max_index_age: Value<Duration>,
     pub(super) cpu: Value<CpuNeed>,
 }
 
@@ -190,6 +194,7 @@ fn shared(table: &Table<'_, '_>) -> Result<Shared, OwnError> {
         keyring: table.get("keyring", keyring)?,
         quorum: table.get("quorum", number)?,
         offline: table.get("offline", |item| choice(&item, [("show", Offline::Show), ("hide", Offline::Hide)]))?,
+        max_index_age: table.get("max-index-age", |item| Ok(span(&item)?.0))?,
         on_mismatch: table.get("index-mismatch", |item| choice(&item, OnMismatch::NAMES))?,
         cpu: table.get("cpu-level", |item| one(item.text()?))?,
     })
