@@ -25,7 +25,7 @@ use super::origin::Key;
 use super::plan::{self, PlanError};
 use super::plan_check::PlanChecks;
 use super::queue::{Added, Item, Queue};
-use super::{FetchError, Fetcher, Priority, Wanted};
+use super::{FetchError, Fetcher, Priority, Uid, Wanted};
 use crate::config::Prefetch;
 
 /// Bytes that are ahead, for all plans: what a line of 100 Mbit/s brings in a minute and a half.
@@ -93,13 +93,16 @@ impl Ahead {
         self.checks.concerns(wanted, tid)
     }
 
-    /// Waits, for no longer than `plan-check`, until the entries of the plan that thread `tid` follows are held against their
+    /// Waits, for no longer than `plan-check`, until the entries of the plan that thread `tid` of user `uid` follows are held against their
     /// packages.
     ///
     /// # Errors
     /// One of them is wrong.
-    pub async fn check_plan(&self, wanted: &Wanted, tid: u32) -> Result<(), Arc<FetchError>> {
-        if self.is_unchecked(wanted, tid) { self.checks.check(&self.inner.fetcher, wanted, tid).await } else { Ok(()) }
+    pub async fn check_plan(&self, wanted: &Wanted, tid: u32, uid: Uid) -> Result<(), Arc<FetchError>> {
+        if !self.is_unchecked(wanted, tid) {
+            return Ok(());
+        }
+        self.checks.check(&self.inner.fetcher, wanted, (tid, uid)).await
     }
 
     /// A package is opened. Waits for nothing.

@@ -5,7 +5,8 @@
 //! * Of a package that is not here, its first bytes are fetched: Portage writes the metadata in front, with its own signature.
 //!   Where they are no such thing, the package is fetched whole, as if somebody had opened it.
 //! * Within a bounded time. What takes longer goes on, and stops the packages of the plan that are opened later.
-//! * Who opens is found out once for each thread, and remembered for a while.
+//! * Who opens is found out once for each thread, and remembered for a while. That, and reading a plan, may never end: root, as
+//!   which emerge runs, has readers that nobody else can take up.
 //!
 //! Not its job: fetching what is planned (`ahead`).
 
@@ -18,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use lru::LruCache;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::downloads::Uid;
 use super::mismatch::{self, Mismatch};
@@ -41,6 +42,8 @@ const MAX_PLANS: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 const MAX_OPENERS: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
 /// For how long: then another process may have the number.
 const KNOWN: Duration = Duration::from_secs(30);
+/// Openers and plans that are looked at, of root and of all others. A process may have its files where reading never ends.
+const MAX_READERS: usize = 8;
 /// Entries that are known to agree with the first bytes of their packages.
 const MAX_PROVED: NonZeroUsize = NonZeroUsize::new(8192).unwrap();
 
@@ -177,11 +180,20 @@ pub(super) struct PlanChecks {
     limit: Duration,
     plans: Mutex<LruCache<ProcessKey, PlanCheck>>,
     openers: Mutex<LruCache<u32, Instant>>,
+    readers_of_root: Arc<Semaphore>,
+    readers: Arc<Semaphore>,
 }
 
 impl PlanChecks {
     pub(super) fn new(limit: Duration) -> Self {
-        Self { limit, plans: Mutex::new(LruCache::new(MAX_PLANS)), openers: Mutex::new(LruCache::new(MAX_OPENERS)) }
+        let readers = || Arc::new(Semaphore::new(MAX_READERS));
+        Self {
+            limit,
+            plans: Mutex::new(LruCache::new(MAX_PLANS)),
+            openers: Mutex::new(LruCache::new(MAX_OPENERS)),
+            readers_of_root: readers(),
+            readers: readers(),
+        }
     }
 
     /// Whether thread `tid` may follow a plan that is not checked. For FUSE threads.
@@ -194,20 +206,31 @@ impl PlanChecks {
             && self.openers().get(&tid).is_none_or(|known| known.elapsed() > KNOWN)
     }
 
-    /// Waits until the plan that thread `tid` follows is checked, if it follows one.
+    /// Waits until the plan that thread `tid` of user `uid` follows is checked, if it follows one.
     ///
     /// # Errors
     /// An entry of the plan is wrong.
-    pub(super) async fn check(&self, fetcher: &Arc<Fetcher>, wanted: &Wanted, tid: u32) -> Result<(), Arc<FetchError>> {
+    pub(super) async fn check(
+        &self,
+        fetcher: &Arc<Fetcher>,
+        wanted: &Wanted,
+        (tid, uid): (u32, Uid),
+    ) -> Result<(), Arc<FetchError>> {
         let began = Instant::now();
-        let found = tokio::task::spawn_blocking(move || Emerge::find(Path::new("/proc"), tid));
-        let Ok(Ok(found)) = tokio::time::timeout(self.limit, found).await else { return Ok(()) };
+        let readers = Arc::clone(if uid == Uid::ROOT { &self.readers_of_root } else { &self.readers });
+        let find = async {
+            let reader = readers.acquire_owned().await.ok()?;
+            // What reads takes its place along: it may never end.
+            let found = tokio::task::spawn_blocking(move || (Emerge::find(Path::new("/proc"), tid), reader));
+            found.await.ok()
+        };
+        let Ok(Some((found, reader))) = tokio::time::timeout(self.limit, find).await else { return Ok(()) };
         let Some(emerge) = found else {
             self.clear(tid, began);
             return Ok(());
         };
         let key = emerge.key();
-        let mut check = self.of(emerge, fetcher, wanted);
+        let mut check = self.of((emerge, reader), fetcher, wanted);
         let rest = self.limit.saturating_sub(check.began.elapsed());
         let ended = check.progress.wait_for(|progress| !matches!(progress, Progress::Running));
         let progress = match tokio::time::timeout(rest, ended).await {
@@ -230,7 +253,12 @@ impl PlanChecks {
     }
 
     /// The check of an emerge's plan, begun now if there was none.
-    fn of(&self, emerge: Emerge, fetcher: &Arc<Fetcher>, wanted: &Wanted) -> PlanCheck {
+    fn of(
+        &self,
+        (emerge, reader): (Emerge, OwnedSemaphorePermit),
+        fetcher: &Arc<Fetcher>,
+        wanted: &Wanted,
+    ) -> PlanCheck {
         let mut plans = self.plans();
         if let Some(check) = plans.get(&emerge.key()) {
             return check.clone();
@@ -241,7 +269,7 @@ impl PlanChecks {
         drop(plans);
         let (fetcher, wanted) = (Arc::clone(fetcher), wanted.clone());
         tokio::spawn(async move {
-            let checked = tokio::time::timeout(LONGEST, fetcher.check_plan(emerge, &wanted)).await;
+            let checked = tokio::time::timeout(LONGEST, fetcher.check_plan(emerge, reader, &wanted)).await;
             // Nobody may wait for it.
             sender.send_replace(checked.unwrap_or(Progress::Done));
         });
@@ -262,9 +290,10 @@ impl PlanChecks {
 }
 
 impl Fetcher {
-    async fn check_plan(self: Arc<Self>, emerge: Emerge, wanted: &Wanted) -> Progress {
+    async fn check_plan(self: Arc<Self>, emerge: Emerge, reader: OwnedSemaphorePermit, wanted: &Wanted) -> Progress {
         let (fetcher, of) = (Arc::clone(&self), wanted.clone());
         let read = tokio::task::spawn_blocking(move || {
+            let _reader = reader;
             let rows = plan::rows(of.view(), &ahead::read(&emerge).ok()?);
             let planned: Vec<Wanted> = rows.into_iter().filter_map(|row| fetcher.wanted(of.view(), row)).collect();
             (!planned.is_empty()).then_some(planned)

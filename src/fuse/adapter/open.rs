@@ -113,7 +113,7 @@ fn rewrite(
 
 /// The body, once the plan that thread `tid` follows is checked.
 async fn checked_and_opened(shared: &Shared, wanted: Wanted, (tid, uid): (u32, Uid)) -> Outcome {
-    shared.operations.ahead().check_plan(&wanted, tid).await?;
+    shared.operations.ahead().check_plan(&wanted, tid, uid).await?;
     shared.operations.fetcher().open(wanted, tid, uid).await
 }
 
