@@ -44,9 +44,19 @@ pub(crate) fn have(condition: bool, what: &str) -> bool {
     if !condition {
         let required = std::env::var_os("BINHOSTFS_TEST_REQUIRE_ALL").is_some();
         assert!(!required, "required, and not here: {what}");
-        eprintln!("SKIPPED: {what}");
+        note_skip(what);
     }
     condition
+}
+
+/// Says that the test is skipped: the output of a test that passes is not shown, so `tests/run` collects them.
+fn note_skip(what: &str) {
+    eprintln!("SKIPPED: {what}");
+    let Some(file) = std::env::var_os("BINHOSTFS_TEST_SKIPS") else { return };
+    let thread = std::thread::current();
+    let line = format!("{}: {what}\n", thread.name().unwrap_or("a test"));
+    let mut file = std::fs::File::options().append(true).create(true).open(file).unwrap();
+    std::io::Write::write_all(&mut file, line.as_bytes()).unwrap();
 }
 
 /// Polls `condition` until it holds; fails after `seconds`. For what has no event to wait for.
