@@ -36,6 +36,7 @@ struct Candidate {
     verify_signature: Option<Sourced<bool>>,
     include: Option<Sourced<Vec<Atom>>>,
     exclude: Option<Sourced<Vec<Atom>>>,
+    frozen: Sourced<bool>,
     own: OwnBinhost,
 }
 
@@ -161,6 +162,7 @@ impl Finder<'_> {
         candidate.order = binrepo.order();
         candidate.verify_signature = binrepo.verify_signature.clone().map(Sourced::from);
         let atoms = |said: &Said<Vec<Atom>>| said.origin.is_some().then(|| said.clone().into());
+        candidate.frozen = binrepo.frozen.clone().into();
         (candidate.include, candidate.exclude) = (atoms(&binrepo.include), atoms(&binrepo.exclude));
         Some(candidate.with(own))
     }
@@ -182,7 +184,7 @@ impl Finder<'_> {
     }
 
     fn binhost(&mut self, candidate: Candidate, logins: &Logins) -> Result<Binhost, ConfigError> {
-        let Candidate { name, url, mirrors, priority, verify_signature, include, exclude, own, .. } = candidate;
+        let Candidate { name, url, mirrors, priority, verify_signature, include, exclude, frozen, own, .. } = candidate;
         let key = |key: &str| format!("binhost.{name}.{key}");
         let directory = url.value.directory_name();
         let mut urls = vec![self.report.note(key("url"), url, BinhostUrl::to_string)];
@@ -228,8 +230,24 @@ impl Finder<'_> {
             false => Interval(*span).to_string(),
         });
         let max_index_age = Some(max_index_age).filter(|span| !span.is_zero());
+        let frozen = match frozen.value {
+            true => self.report.note(key("frozen"), frozen, bool::to_string),
+            false => false,
+        };
         let urls = urls.into_iter().map(|url| url.with_login(logins)).collect();
-        Ok(Binhost { name, directory, urls, signatures, quorum, selection, offline, on_mismatch, max_index_age })
+        let binhost = Binhost {
+            name,
+            directory,
+            urls,
+            signatures,
+            quorum,
+            selection,
+            offline,
+            on_mismatch,
+            max_index_age,
+            frozen,
+        };
+        Ok(binhost)
     }
 
     fn signatures(&mut self, name: &str, own: &Shared, portage: Option<Sourced<bool>>) -> SignaturePolicy {
@@ -251,7 +269,18 @@ impl Candidate {
     fn new(name: String, url: Sourced<BinhostUrl>, priority: Sourced<i64>) -> Self {
         let own = OwnBinhost::default();
         let order = name.clone();
-        Self { name, order, url, mirrors: None, priority, verify_signature: None, include: None, exclude: None, own }
+        Self {
+            name,
+            order,
+            url,
+            mirrors: None,
+            priority,
+            verify_signature: None,
+            include: None,
+            exclude: None,
+            frozen: Sourced::default(false),
+            own,
+        }
     }
 
     /// What the configuration file says counts more.

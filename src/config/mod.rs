@@ -225,6 +225,8 @@ pub struct Binhost {
     pub on_mismatch: OnMismatch,
     /// An index whose TIMESTAMP is further back than this is worth a note. `None`: none is.
     pub max_index_age: Option<Duration>,
+    /// The index is asked for only where none is stored, or with `binhostfs refresh`.
+    pub frozen: bool,
 }
 
 /// What the command line said, before it is checked. `None` and nothing: not given.

@@ -103,6 +103,9 @@ pub struct BinhostStatus {
     pub refresh: RefreshStatus,
     /// Whether none of its URLs answered the last time.
     pub away: bool,
+    /// Whether only `binhostfs refresh` asks for its index (`frozen` in binrepos.conf).
+    #[serde(default)]
+    pub not_refreshed: bool,
     /// What signatures are checked with; none where they are not checked.
     pub keyring: Option<KeyringStatus>,
     /// Entries of its index that are not shown, or not as they are.
@@ -511,11 +514,14 @@ impl BinhostStatus {
     fn show(&self, f: &mut fmt::Formatter<'_>, now: u64, ago: &impl Fn(u64) -> Interval) -> fmt::Result {
         let Self { name, packages, refresh, entries, .. } = self;
         let away = if self.away { "; away" } else { "" };
+        let refreshed = if self.not_refreshed { "; not refreshed (frozen in binrepos.conf)" } else { "" };
         match refresh.confirmed {
             0 => writeln!(f, "binhost     {name}: no index yet{away}")?,
-            confirmed => {
-                writeln!(f, "binhost     {name}: {packages} packages, up to date {} ago{away}", ago(confirmed))?
-            }
+            confirmed => writeln!(
+                f,
+                "binhost     {name}: {packages} packages, up to date {} ago{away}{refreshed}",
+                ago(confirmed)
+            )?,
         }
         self.lines(now).iter().try_for_each(|url| writeln!(f, "  url       {url}"))?;
         match &self.keyring {
@@ -648,6 +654,7 @@ mod tests {
                         older_since: Some(1),
                     },
                     away: true,
+                    not_refreshed: true,
                     keyring: Some(KeyringStatus {
                         files: vec!["/k".to_owned(), "/l".to_owned()],
                         keys: 2,
@@ -671,6 +678,7 @@ mod tests {
                     index_timestamp: 0,
                     refresh: RefreshStatus::default(),
                     away: false,
+                    not_refreshed: false,
                     keyring: None,
                     entries: EntriesStatus { moved: 3, ..EntriesStatus::default() },
                     unusable: Some("for another machine".to_owned()),
@@ -729,7 +737,7 @@ mod tests {
 /var/cache/binpkgs: mounted for 2 h by binhostfs 1.2.3 (pid 42)
 shown       15576 packages, generation 3, rolled back (`binhostfs rollback --latest` undoes it), 2 local packages
 problem     generation 2 is damaged
-binhost     gentoo: 15000 packages, up to date 16 min ago; away
+binhost     gentoo: 15000 packages, up to date 16 min ago; away; not refreshed (frozen in binrepos.conf)
   url       https://b/ (5.0 MiB/s; wrong packages: 1)
   url       https://a/ (rests for 20 s after failure 2: https://a/x: HTTP status 503)
   url       https://c/

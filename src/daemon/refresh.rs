@@ -10,7 +10,7 @@ use super::clock::ClockWatch;
 use super::desk::{Desk, Reply, Request, explain, manage};
 use super::freshness::Order;
 use super::source::Source;
-use super::sources::Sources;
+use super::sources::{Asker, Sources};
 use super::state::Shared;
 use crate::config::{MountConfig, Offline};
 use crate::control::{Keep, RollbackTo};
@@ -57,7 +57,7 @@ impl Refresher {
                 biased;
                 Some(request) = self.desk.next() => self.fulfil(&shared, request).await,
                 // Whoever asks hears of a failure; here it is in the log and in `status`.
-                () = tokio::time::sleep_until(self.due.into()) => drop(self.refresh(&shared, Order::Forward).await),
+                () = tokio::time::sleep_until(self.due.into()) => drop(self.refresh(&shared, Order::Forward, Asker::Timer).await),
                 Some(verdict) = self.verdicts.recv() => self.hear(&shared, &verdict).await,
                 () = self.clock.stepped() => self.judge_again(),
             }
@@ -92,7 +92,7 @@ impl Refresher {
     async fn obey(&mut self, shared: &Arc<Shared>, order: Order, reply: Reply<String>) {
         shared.fetcher.forget_failures();
         self.sources.all.iter().for_each(|source| source.origin.upstream.pardon());
-        let Some(answer) = self.refresh(shared, order).await else {
+        let Some(answer) = self.refresh(shared, order, Asker::Administrator).await else {
             return self.desk.put_off(Request::Refresh { order, reply });
         };
         let pardoned = self.sources.all.iter_mut().map(Source::pardon).filter(|some| *some).count();
@@ -187,9 +187,9 @@ impl Refresher {
     }
 
     /// Asks for the indexes and shows what they bring. `None`: it was broken off, and is due again at once.
-    async fn refresh(&mut self, shared: &Arc<Shared>, order: Order) -> Option<Result<(), String>> {
+    async fn refresh(&mut self, shared: &Arc<Shared>, order: Order, asker: Asker) -> Option<Result<(), String>> {
         let picture = self.sources.explained();
-        let Some(mut failures) = self.desk.during(shared, picture, self.sources.ask(order)).await else {
+        let Some(mut failures) = self.desk.during(shared, picture, self.sources.ask(order, asker)).await else {
             self.sources.all.iter_mut().for_each(Source::break_off);
             self.due = Instant::now();
             return None;

@@ -161,9 +161,10 @@ impl Source {
         })
     }
 
-    /// Stands in for `before`, which is the same binhost with other settings: it has not come nearer.
+    /// Stands in for `before`, which is the same binhost with other settings: it has not come nearer. What is frozen is not
+    /// asked, and would never be found to be back.
     pub(super) fn succeed(&mut self, before: &Self) {
-        self.away = before.away;
+        self.away = before.away && !self.config.frozen;
     }
 
     /// Takes the stored index, if there is a usable one.
@@ -273,6 +274,11 @@ impl Source {
     pub(super) fn nowhere(&self) -> Option<String> {
         let index = self.shown()?.index;
         self.origin.upstream.nowhere(index.header().uri())
+    }
+
+    /// Whether only the administrator asks for another index than the one that is stored.
+    pub(super) fn is_frozen(&self) -> bool {
+        self.config.frozen && self.current.is_some()
     }
 
     pub(super) fn refresh_status(&self) -> &RefreshStatus {

@@ -25,6 +25,15 @@ use crate::tree::Tree;
 use crate::upstream::Upstream;
 use crate::verify::Policy;
 
+/// On whose behalf indexes are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asker {
+    /// The interval is over, or something seems to have changed. Frozen binhosts are not asked.
+    Timer,
+    /// `binhostfs refresh`.
+    Administrator,
+}
+
 /// All binhosts and what is shown of them.
 #[derive(Debug)]
 pub(super) struct Sources {
@@ -159,8 +168,8 @@ impl Sources {
     }
 
     /// Asks all binhosts at once; what went wrong with which.
-    pub(super) async fn ask(&mut self, order: Order) -> Vec<String> {
-        self.ask_those(order, |_| true).await
+    pub(super) async fn ask(&mut self, order: Order, asker: Asker) -> Vec<String> {
+        self.ask_those(order, |source| asker == Asker::Administrator || !source.is_frozen()).await
     }
 
     async fn ask_those(&mut self, order: Order, which: impl Fn(&Source) -> bool) -> Vec<String> {

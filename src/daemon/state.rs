@@ -44,6 +44,7 @@ pub(super) struct SourceReport {
     index_timestamp: i64,
     refresh: RefreshStatus,
     away: bool,
+    frozen: bool,
     packages: u64,
     entries: EntriesStatus,
     unusable: Option<String>,
@@ -77,6 +78,7 @@ impl SourceReport {
             index_timestamp: index.as_ref().and_then(|index| index.header().timestamp()).unwrap_or_default(),
             refresh: source.refresh_status().clone(),
             away: source.is_away(),
+            frozen: source.is_frozen(),
             packages: shown.into(),
             entries,
             unusable,
@@ -87,7 +89,7 @@ impl SourceReport {
     }
 
     fn status(&self) -> BinhostStatus {
-        let Self { name, origin, index_timestamp, refresh, away, packages, entries, unusable, .. } = self;
+        let Self { name, origin, index_timestamp, refresh, away, frozen, packages, entries, unusable, .. } = self;
         BinhostStatus {
             name: name.clone(),
             urls: origin.upstream.binhost().urls.iter().map(ToString::to_string).collect(),
@@ -96,6 +98,7 @@ impl SourceReport {
             index_timestamp: *index_timestamp,
             refresh: refresh.clone(),
             away: *away,
+            not_refreshed: *frozen,
             keyring: origin.policy.keyring.as_ref().map(|keyring| keyring_status(keyring.report())),
             entries: entries.clone(),
             unusable: unusable.clone(),

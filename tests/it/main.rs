@@ -31,6 +31,7 @@ mod endure;
 mod entries;
 mod faults;
 mod freshness;
+mod frozen;
 mod full_disk;
 mod fuzz;
 mod generations;

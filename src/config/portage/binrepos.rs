@@ -70,6 +70,7 @@ fn sections(ini: &Ini, warnings: &mut Vec<String>) -> Result<Vec<Binrepo>, Porta
             ));
         }
         let verify_signature = verify.map(|said| Said { value: is_true(&said.value), origin: said.origin });
+        let frozen = frozen(&section);
         let mut include = atoms(&section, "getbinpkg-include", warnings);
         let mut exclude = atoms(&section, "getbinpkg-exclude", warnings);
         // What is in both is in neither.
@@ -82,9 +83,23 @@ fn sections(ini: &Ini, warnings: &mut Vec<String>) -> Result<Vec<Binrepo>, Porta
                 format!("[{name}] of binrepos.conf both includes and excludes {atom}: Portage does neither")
             }),
         );
-        found.push(Binrepo { section: Some(name), uri, unset: None, priority, verify_signature, include, exclude });
+        found.push(Binrepo {
+            section: Some(name),
+            uri,
+            unset: None,
+            priority,
+            verify_signature,
+            frozen,
+            include,
+            exclude,
+        });
     }
     Ok(found)
+}
+
+fn frozen(section: &Section) -> Said<bool> {
+    let said = said(section, "frozen").unwrap_or(Said { value: String::new(), origin: None });
+    Said { value: is_true(&said.value), origin: said.origin }
 }
 
 fn priority(section: &Section, warnings: &mut Vec<String>) -> Said<i64> {
@@ -114,6 +129,7 @@ fn portage_binhost(variables: &Variables, known: &mut BTreeSet<String>, warnings
         unset,
         priority: Said { value: priority, origin: origin.clone() },
         verify_signature: None,
+        frozen: Said { value: false, origin: None },
         include: Said { value: Vec::new(), origin: None },
         exclude: Said { value: Vec::new(), origin: None },
     };

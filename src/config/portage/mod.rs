@@ -103,6 +103,8 @@ pub struct Binrepo {
     pub priority: Said<i64>,
     /// `verify-signature`. `None`: nobody says; for Portage that means no.
     pub verify_signature: Option<Said<bool>>,
+    /// `frozen`: its index is not asked for where one is stored.
+    pub frozen: Said<bool>,
     /// `getbinpkg-include`
     pub include: Said<Vec<Atom>>,
     /// `getbinpkg-exclude`
