@@ -8,7 +8,7 @@
 //! | [`config`] | command line, own file and Portage's files -> one validated configuration |
 //! | [`index`] | parse, query and render `Packages` |
 //! | [`verify`] | prove that bytes are the package that the index names |
-//! | [`portage`] | Portage's own files and state: installed packages |
+//! | [`portage`] | Portage's own files and state: installed packages, user patches; which packages emerge takes |
 //! | [`policy`] | which entries of which binhost are shown, and how |
 //! | [`tree`] | an immutable snapshot of names, inodes and attributes |
 //! | [`upstream`] | bytes of a binhost: mirrors, retries, resume, conditional requests |

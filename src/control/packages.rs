@@ -99,6 +99,9 @@ pub struct PackageStatus {
     pub verified_by: Option<String>,
     /// Why it could not be had lately.
     pub failure: Option<String>,
+    /// Why emerge does not take it on this system, whatever USE and dependencies say.
+    #[serde(default)]
+    pub rejected: Vec<String>,
 }
 
 impl PackageStatus {
@@ -152,6 +155,9 @@ impl fmt::Display for PackageStatus {
         if let Some(failure) = &self.failure {
             writeln!(f, "  failed    {failure}")?;
         }
+        for why in &self.rejected {
+            writeln!(f, "  rejected  by emerge: {why}")?;
+        }
         writeln!(f, "  USE       {}", self.use_flags)?;
         match self.use_needed.as_ref().filter(|_| self.state == PackageState::Shown) {
             Some(flags) => writeln!(f, "  needs     USE=\"{flags}\", else emerge -k passes over it"),
@@ -193,6 +199,7 @@ mod tests {
             caller: Some(CallerStatus { pid: 7, name: "emerge".to_owned(), time: 1_795_395_660 }),
             verified_by: Some("ABCD".to_owned()),
             failure: None,
+            rejected: vec!["usepkg-exclude has it".to_owned()],
         };
         let expected = "\
 app-misc/hello-2.0:0/2, build 3, 3.0 MiB from own
@@ -202,6 +209,7 @@ app-misc/hello-2.0:0/2, build 3, 3.0 MiB from own
   fetched   Mon, 23 Nov 2026 01:00:00 GMT, from https://a/
   opened    Mon, 23 Nov 2026 01:01:00 GMT, the last time by emerge (process 7)
   added     >=sys-libs/glibc-2.41 to RDEPEND (libc-guard)
+  rejected  by emerge: usepkg-exclude has it
   USE       nls
   needs     USE=\"nls -doc\", else emerge -k passes over it
 ";
@@ -217,6 +225,7 @@ app-misc/hello-2.0:0/2, build 3, 3.0 MiB from own
             verified_by: None,
             dependency: None,
             failure: Some("refused".to_owned()),
+            rejected: Vec::new(),
             ..shown.clone()
         };
         let expected = "\

@@ -101,7 +101,7 @@ pub(super) async fn explain(
     reply: Reply<Vec<PackageStatus>>,
 ) {
     let failures = shared.fetcher.failures().into_iter().map(|report| (report.path, report.reason)).collect();
-    let answer = picture.answer(atoms, failures).await;
+    let answer = picture.answer(atoms, failures, shared.config.portage_root.clone()).await;
     // Nobody may wait for it any more.
     let _ = reply.send(answer.map_err(|error| format!("{error:#}")));
     give_memory_back();

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::task::JoinHandle;
 
+use super::acceptance::acceptance;
 use super::files::blocking;
 use super::state::{Shared, give_memory_back};
 use crate::control::{PrefetchDone, PrefetchOutcome, PrefetchStatus, PrefetchUnderway, PrefetchWish};
@@ -52,7 +53,7 @@ pub(super) async fn begin(shared: &Arc<Shared>, wish: PrefetchWish) -> Result<u6
     };
     let (fetcher, tree) = (Arc::clone(&shared.fetcher), shared.snapshots.current());
     let root = shared.config.portage_root.clone();
-    let meant = blocking(move || Ok(fetcher.meant(tree.view(), &wish, &root)?)).await;
+    let meant = blocking(move || Ok(fetcher.meant(tree.view(), &wish, &root, &acceptance(&root))?)).await;
     give_memory_back();
     let errand = Arc::new(Errand::new(meant.map_err(|error| error.to_string())?));
     Ok(shared.errands.run(shared, errand))

@@ -2,14 +2,17 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
+use super::acceptance::acceptance;
 use super::files::blocking;
 use crate::control::{CallerStatus, PackageState, PackageStatus};
 use crate::fetch::{Fetcher, Origin};
 use crate::index::{Atom, EntryId, Index};
 use crate::policy::{self, Fate, Input, Rules};
+use crate::portage::{Acceptance, BinaryPackage};
 use crate::store::Store;
 
 /// What is known of a binhost beyond its index.
@@ -50,16 +53,18 @@ impl Explained {
     }
 
     /// All entries of all binhosts that one of `atoms` matches, or all there are; and what became of them. `failures`: why a
-    /// package could not be had lately, by where it is shown.
+    /// package could not be had lately, by where it is shown. `root`: Portage's.
     pub(super) async fn answer(
         self: Arc<Self>,
         atoms: Vec<Atom>,
         failures: HashMap<String, String>,
+        root: PathBuf,
     ) -> anyhow::Result<Vec<PackageStatus>> {
         blocking(move || {
             let Self { inputs, beside, rules, store, fetcher, .. } = &*self;
             let pinned = store.pins().into_iter().map(|pin| pin.id).collect();
-            Question { inputs, beside, atoms: &atoms, failures: &failures, store, fetcher, pinned }.answer(rules)
+            let (atoms, failures, acceptance) = (&atoms, &failures, &acceptance(&root));
+            Question { inputs, beside, atoms, failures, store, fetcher, pinned, acceptance }.answer(rules)
         })
         .await
     }
@@ -73,6 +78,7 @@ struct Question<'a> {
     store: &'a Store,
     pinned: HashSet<EntryId>,
     fetcher: &'a Fetcher,
+    acceptance: &'a Acceptance,
 }
 
 impl Question<'_> {
@@ -101,6 +107,8 @@ impl Question<'_> {
         if !self.atoms.is_empty() && !self.atoms.iter().any(|atom| atom.matches(&entry.cpv, slot, repository)) {
             return Ok(None);
         }
+        let binary = BinaryPackage { cpv: &entry.cpv, stanza: &stanza, header: part.index.header() };
+        let rejections = self.acceptance.rejections(&binary);
         let own = part.index.path(record);
         let (state, reason) = (state(&fate), reason(&fate, beside, record.id));
         let (path, dependency) = match fate {
@@ -135,6 +143,7 @@ impl Question<'_> {
                 Some(signer) => signer.fingerprint.to_string(),
             }),
             failure: self.failures.get(&path).cloned(),
+            rejected: rejections.iter().map(ToString::to_string).collect(),
             path,
         }))
     }

@@ -5,6 +5,7 @@
 //!
 //! Not its job: the command line.
 
+mod acceptance;
 mod anchors;
 mod bypass;
 mod check_entries;

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::acceptance::acceptance;
 use super::files::{blocking, read_json, seconds_now, write_json};
 use super::state::{Shared, give_memory_back};
 use crate::config::Prefetch;
@@ -158,7 +159,7 @@ impl Round {
     async fn upgrades(&self, shared: &Arc<Shared>) -> Option<Vec<Wanted>> {
         let (fetcher, tree) = (Arc::clone(&shared.fetcher), shared.snapshots.current());
         let root = shared.config.portage_root.clone();
-        let meant = blocking(move || Ok(fetcher.meant(tree.view(), &Wish::World, &root)?)).await;
+        let meant = blocking(move || Ok(fetcher.meant(tree.view(), &Wish::World, &root, &acceptance(&root))?)).await;
         give_memory_back();
         match meant {
             Ok(Meant { mut wanted, .. }) => {

@@ -17,7 +17,7 @@ use rustix::fs::{Mode, OFlags};
 use super::plan::{self, PlanError};
 use super::{Fetcher, Wanted};
 use crate::index::{Atom, Entry, Stanza, Version, View};
-use crate::portage::{InstalledPackage, InstalledPackages};
+use crate::portage::{Acceptance, BinaryPackage, InstalledPackage, InstalledPackages};
 
 /// What is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,19 +64,25 @@ pub struct Meant {
 }
 
 impl Fetcher {
-    /// What of `view` is wanted. `root`: where Portage has its database and its plan. Reads all of the index: not for threads
-    /// that others wait for.
+    /// What of `view` is wanted. `root`: where Portage has its database and its plan. Of upgrades, only what emerge takes by
+    /// `acceptance`. Reads all of the index: not for threads that others wait for.
     ///
     /// # Errors
     /// See [`WishError`].
-    pub fn meant(&self, view: &Arc<View>, wish: &Wish, root: &Path) -> Result<Meant, WishError> {
+    pub fn meant(
+        &self,
+        view: &Arc<View>,
+        wish: &Wish,
+        root: &Path,
+        acceptance: &Acceptance,
+    ) -> Result<Meant, WishError> {
         let (rows, missing) = match wish {
             Wish::Atoms(atoms) => matching(view, atoms)?,
             Wish::World => {
                 let installed = InstalledPackages::open(root)
                     .and_then(|database| database.all())
                     .map_err(|source| WishError::Installed { root: root.to_owned(), source })?;
-                (upgrades(view, &installed)?, Vec::new())
+                (upgrades(view, &installed, acceptance)?, Vec::new())
             }
             Wish::Plan => planned(view, root)
                 .map_err(|error| WishError::Plan { root: root.to_owned(), reason: error.to_string() })?,
@@ -107,7 +113,7 @@ fn matching(view: &View, atoms: &[Atom]) -> io::Result<Found> {
     Ok((best.rows(), unmatched.map(|(atom, _)| (atom.to_string(), why.to_owned())).collect()))
 }
 
-fn upgrades(view: &View, installed: &[InstalledPackage]) -> io::Result<Vec<u32>> {
+fn upgrades(view: &View, installed: &[InstalledPackage], acceptance: &Acceptance) -> io::Result<Vec<u32>> {
     let mut by_slot: HashMap<(&str, &str), &InstalledPackage> = HashMap::new();
     for package in installed {
         let place = by_slot.entry((package.cpv.cp(), &package.slot)).or_insert(package);
@@ -117,7 +123,11 @@ fn upgrades(view: &View, installed: &[InstalledPackage]) -> io::Result<Vec<u32>>
     }
     let mut best = Best::default();
     each(view, |row, stanza, entry| {
-        if let Some(package) = by_slot.get(&(entry.cpv.cp(), slot(stanza))) {
+        let (Some(package), Some(part)) = (by_slot.get(&(entry.cpv.cp(), slot(stanza))), view.part(row)) else {
+            return;
+        };
+        let binary = BinaryPackage { cpv: &entry.cpv, stanza, header: part.index.header() };
+        if acceptance.rejections(&binary).is_empty() {
             best.offer(row, stanza, entry, same_flags(stanza, package));
         }
     })?;
@@ -273,7 +283,8 @@ mod tests {
             ("a/flags-2", "IUSE: +nls doc\nUSE: nls\nBUILD_TIME: 1\n"),
             ("a/flags-2", "IUSE: +nls doc\nUSE: nls doc\nBUILD_TIME: 2\n"),
         ]);
-        let all = |build| {
+        let mut acceptance = Acceptance::default();
+        let all = |build, acceptance: &Acceptance| {
             upgrades(
                 &view,
                 &[
@@ -283,12 +294,16 @@ mod tests {
                     installed("a/flags-1", "0", None),
                     installed("a/absent-1", "0", None),
                 ],
+                acceptance,
             )
             .unwrap()
         };
-        assert_eq!(all(Some((8, 19))), [0, 2, 5]);
-        assert_eq!(all(Some((9, 20))), [0, 5]);
+        assert_eq!(all(Some((8, 19)), &acceptance), [0, 2, 5]);
+        assert_eq!(all(Some((9, 20)), &acceptance), [0, 5]);
         // It was built here.
-        assert_eq!(all(None), [0, 5]);
+        assert_eq!(all(None, &acceptance), [0, 5]);
+        // What emerge does not take is not fetched.
+        acceptance.exclude = vec!["a/flags".parse().unwrap()];
+        assert_eq!(all(None, &acceptance), [0]);
     }
 }

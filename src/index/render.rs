@@ -1,6 +1,6 @@
 //! A [`View`] -> the `Packages` file that Portage reads from PKGDIR.
 //!
-//! What has to be there is in `portage-client` terms: `USER_PATCHES` in every entry (without it Portage 3.0.83 opens each
+//! What has to be there is in `portage-client` terms: `USER_PATCHES` in every entry, be it empty (without it Portage 3.0.83 opens each
 //! package; the same goes for CHOST and REPO), MTIME equal to st_mtime, PATH explicit, and none of the keys that point back
 //! to a remote host.
 
@@ -13,11 +13,12 @@ use super::stanza::{OWN_KEYS, Stanza};
 use super::{Entry, Header, Listing, Sha256Digest, View};
 
 /// Part of what identifies a rendered file: goes up when the same index would be rendered differently.
-pub const RENDER_VERSION: u32 = 2;
+pub const RENDER_VERSION: u32 = 3;
 
 /// Keys that say where or how to fetch: meaningless or dangerous in a local index.
-pub(super) const STRIPPED: [&[u8]; 5] =
-    [b"BASE_URI", b"PKGINDEX_URI", b"FETCHCOMMAND", b"RESUMECOMMAND", b"USER_PATCHES"];
+pub(super) const STRIPPED: [&[u8]; 4] = [b"BASE_URI", b"PKGINDEX_URI", b"FETCHCOMMAND", b"RESUMECOMMAND"];
+/// Written of every entry, be it empty.
+const USER_PATCHES: &[u8] = b"USER_PATCHES";
 /// Header keys that are written anew or do not belong into a local index.
 const HEADER_STRIPPED: [&str; 8] =
     ["URI", "TTL", "DOWNLOAD_TIMESTAMP", "FETCHCOMMAND", "RESUMECOMMAND", "VERSION", "TIMESTAMP", "PACKAGES"];
@@ -119,9 +120,13 @@ fn stanza(text: &Stanza, changes: &Changes<'_>, out: &mut impl Write) -> io::Res
     let Entry { cpv, size, mtime, build_id, build_time, md5, sha1, .. } = text.entry()?;
     let Changes { path, dependency, inherited: Inherited { chost, repository } } = changes;
     writeln!(out, "CPV: {cpv}")?;
-    let (mut missing, mut chost, mut repository) = (*dependency, *chost, *repository);
+    let (mut missing, mut chost, mut repository, mut patches) = (*dependency, *chost, *repository, &b""[..]);
     for (key, value) in text.pairs() {
         if OWN_KEYS.contains(&key) || STRIPPED.contains(&key) {
+            continue;
+        }
+        if key == USER_PATCHES {
+            patches = value;
             continue;
         }
         out.write_all(key)?;
@@ -147,7 +152,9 @@ fn stanza(text: &Stanza, changes: &Changes<'_>, out: &mut impl Write) -> io::Res
     }
     md5.map_or(Ok(()), |md5| writeln!(out, "MD5: {md5}"))?;
     sha1.map_or(Ok(()), |sha1| writeln!(out, "SHA1: {sha1}"))?;
-    write!(out, "PATH: {path}\nSIZE: {size}\nMTIME: {mtime}\nUSER_PATCHES: \n\n")
+    write!(out, "PATH: {path}\nSIZE: {size}\nMTIME: {mtime}\nUSER_PATCHES: ")?;
+    out.write_all(patches)?;
+    out.write_all(b"\n\n")
 }
 
 /// Counts and hashes what passes through.
@@ -207,6 +214,13 @@ mod tests {
                  PATH: a/b-1.tbz2\nSIZE: 5\nMTIME: 9\nUSER_PATCHES: \n\n"
             )
         );
+    }
+
+    #[test]
+    fn user_patches_stay() {
+        let text = format!("VERSION: 0\n\nCPV: a/b-1\nUSER_PATCHES: 12ab\nSIZE: 5\n{MD5}USE: x\n\n");
+        let text = rendered(&parsed(text.as_bytes()));
+        assert!(text.ends_with("MTIME: 1\nUSER_PATCHES: 12ab\n\n"), "{text}");
     }
 
     #[test]

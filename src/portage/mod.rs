@@ -1,8 +1,12 @@
 //! Portage's own files and state: what it wrote down, read as it reads it.
 //!
-//! Nothing here trusts these files. Below a directory of Portage's no symbolic link is followed, only plain files are opened, and
-//! sizes and counts are bounded.
+//! Nothing here trusts these files. Below the database no symbolic link is followed; only plain files are opened, and sizes and
+//! counts are bounded.
 
+mod acceptance;
 mod installed;
+mod user_patches;
 
+pub use acceptance::{Acceptance, BinaryPackage, Rejection};
 pub use installed::{InstalledPackage, InstalledPackages};
+pub use user_patches::UserPatches;

@@ -73,11 +73,7 @@ fn sections(ini: &Ini, warnings: &mut Vec<String>) -> Result<Vec<Binrepo>, Porta
         let frozen = frozen(&section);
         let mut include = atoms(&section, "getbinpkg-include", warnings);
         let mut exclude = atoms(&section, "getbinpkg-exclude", warnings);
-        // What is in both is in neither.
-        let both: Vec<Atom> = include.value.iter().filter(|atom| exclude.value.contains(atom)).cloned().collect();
-        for atoms in [&mut include.value, &mut exclude.value] {
-            atoms.retain(|atom| !both.contains(atom));
-        }
+        let both = without_both(&mut include.value, &mut exclude.value);
         warnings.extend(
             both.iter().map(|atom| {
                 format!("[{name}] of binrepos.conf both includes and excludes {atom}: Portage does neither")
@@ -151,9 +147,26 @@ fn said(section: &Section, key: &str) -> Option<Said<String>> {
     section.get(key).map(|entry| Said { value: entry.text.clone(), origin: entry.origin.clone() })
 }
 
-/// Atoms that Portage takes there, and as it understands them: without a category they mean any.
-fn atoms(section: &Section, key: &str, warnings: &mut Vec<String>) -> Said<Vec<Atom>> {
-    let Some(Said { value, origin }) = said(section, key) else { return Said { value: Vec::new(), origin: None } };
+/// What both lists have is in neither; returns it.
+pub(super) fn without_both(include: &mut Vec<Atom>, exclude: &mut Vec<Atom>) -> Vec<Atom> {
+    let both: Vec<Atom> = include.iter().filter(|atom| exclude.contains(atom)).cloned().collect();
+    for atoms in [include, exclude] {
+        atoms.retain(|atom| !both.contains(atom));
+    }
+    both
+}
+
+/// The atoms of a key of a section.
+pub(super) fn atoms(section: &Section, key: &str, warnings: &mut Vec<String>) -> Said<Vec<Atom>> {
+    match said(section, key) {
+        Some(said) => atoms_of(said, key, warnings),
+        None => Said { value: Vec::new(), origin: None },
+    }
+}
+
+/// Atoms that Portage takes there, and as it understands them: without a category they mean any. `key`: for warnings.
+pub(super) fn atoms_of(said: Said<String>, key: &str, warnings: &mut Vec<String>) -> Said<Vec<Atom>> {
+    let Said { value, origin } = said;
     let mut atoms = Vec::new();
     for word in value.split(is_space).filter(|word| !word.is_empty()) {
         match atom(word) {

@@ -1,8 +1,10 @@
-//! What Portage reads: binhosts from binrepos.conf and PORTAGE_BINHOST, PKGDIR, compression and the keyring for packages from make.conf.
+//! What Portage reads: binhosts from binrepos.conf and PORTAGE_BINHOST, PKGDIR, compression and the keyring for packages from
+//! make.conf, and which packages it installs from binaries.
 //!
 //! | what | where, later wins |
 //! |---|---|
 //! | binrepos.conf | `/usr/share/portage/config/binrepos.conf`, `/etc/portage/binrepos.conf` |
+//! | repos.conf | `/usr/share/portage/config/repos.conf`, `/etc/portage/repos.conf` |
 //! | variables | `/usr/share/portage/config/make.globals`, `/etc/make.conf`, `/etc/portage/make.conf` |
 //!
 //! Everything below `/etc` may be a directory of files, is read below the root that [`Places`] has, and is read as Portage
@@ -20,6 +22,8 @@ mod getbinpkg;
 mod ini;
 mod lexer;
 mod make_conf;
+mod options;
+mod usepkg;
 
 use std::collections::BTreeSet;
 use std::io;
@@ -31,6 +35,7 @@ pub(super) use files::Files;
 pub use getbinpkg::GetBinpkg;
 use lexer::Sourcing;
 use make_conf::Variables;
+pub use usepkg::UsePkg;
 
 /// Where Portage installs its defaults.
 pub const GLOBAL_CONFIG: &str = "/usr/share/portage/config";
@@ -130,6 +135,8 @@ pub struct Portage {
     pub accept_chosts: Option<String>,
     /// Where emerge is told to fetch packages of these binhosts itself.
     pub getbinpkg: Option<GetBinpkg>,
+    /// Which packages emerge installs from binaries.
+    pub usepkg: UsePkg,
     /// What an administrator should know, one thing each.
     pub warnings: Vec<String>,
 }
@@ -173,9 +180,21 @@ fn read_all(places: &Places, files: &mut Files) -> Result<Portage, PortageError>
     };
     let request_signature = feature(&variables, "binpkg-request-signature");
     let getbinpkg = getbinpkg::find(&variables).filter(|_| !binrepos.is_empty());
+    let usepkg = usepkg::read(places, files, &fixed, &variables, &mut warnings);
     let text = |name: &str| variables.get(name).map(|value| value.text.clone());
     let (chost, accept_chosts) = (text("CHOST"), text("ACCEPT_CHOSTS"));
-    Ok(Portage { binrepos, pkgdir, gnupg, compression, request_signature, chost, accept_chosts, getbinpkg, warnings })
+    Ok(Portage {
+        binrepos,
+        pkgdir,
+        gnupg,
+        compression,
+        request_signature,
+        chost,
+        accept_chosts,
+        getbinpkg,
+        usepkg,
+        warnings,
+    })
 }
 
 /// Where FEATURES switches this on. It is a list in which later words count, and `-*` takes back all before it.

@@ -1,6 +1,7 @@
 //! The view of several binhosts as the real Portage sees it, beside what Portage plans itself with `--getbinpkg` from the same
 //! binhosts: one `binrepos.conf` for both.
 
+mod acceptance;
 mod foreign;
 mod guard;
 mod offline;
