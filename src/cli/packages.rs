@@ -11,7 +11,7 @@ use crate::config::DEFAULT_CONTROL;
 use crate::control::{PackageState, PackageStatus, get_packages};
 use crate::index::Atom;
 
-/// What packages are shown, and which of them are in the cache.
+/// What packages are shown, and which of them are in the cache or local.
 #[derive(Debug, Args)]
 pub(super) struct ListArguments {
     /// Only packages that match, e.g. dev-lang/rust, 'dev-libs/*', '>=app-misc/hello-2', or a bare name
@@ -59,7 +59,10 @@ pub(super) fn list(arguments: &ListArguments) -> ExitCode {
 pub(super) fn why(arguments: &WhyArguments) -> ExitCode {
     ask(&arguments.atoms, &arguments.common, |packages| {
         if packages.is_empty() {
-            return fail(1, "no binhost has such a package in its index; `binhostfs status` says how old that is");
+            return fail(
+                1,
+                "no binhost has such a package in its index, and none is local; `binhostfs status` says how old the indexes are",
+            );
         }
         packages.iter().for_each(tell);
         ExitCode::SUCCESS

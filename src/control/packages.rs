@@ -21,12 +21,13 @@ pub struct Packages {
 }
 
 /// Whether Portage sees an entry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PackageState {
     /// It is in `Packages`.
     Shown,
     /// It is not.
+    #[default]
     LeftOut,
 }
 
@@ -52,8 +53,8 @@ impl fmt::Display for CallerStatus {
     }
 }
 
-/// An entry of a binhost's index.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// An entry of a binhost's index, or a local package.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PackageStatus {
     /// CPV.
     pub cpv: String,
@@ -68,8 +69,11 @@ pub struct PackageStatus {
     pub use_needed: Option<String>,
     /// SIZE, bytes.
     pub size: u64,
-    /// The binhost.
+    /// The binhost; empty for a local package.
     pub binhost: String,
+    /// Whether it is a local package: of the directory beneath the mount, in front of all binhosts.
+    #[serde(default)]
+    pub local: bool,
     /// Where it is shown; PATH at its binhost where it is not.
     pub path: String,
     /// Whether it is shown.
@@ -110,12 +114,13 @@ impl PackageStatus {
     pub fn line(&self) -> String {
         let Self { path, binhost, size, cached, pinned, .. } = self;
         let cached = match (cached, pinned) {
+            _ if self.local => "local",
             (true, true) => "pinned",
             (true, false) => "cached",
             (false, _) => "-",
         };
         let size = ByteSize(*size).to_string();
-        format!("{cached:<7} {size:>10}  {path}  {binhost}")
+        format!("{cached:<7} {size:>10}  {path}  {binhost}").trim_end().to_owned()
     }
 }
 
@@ -124,7 +129,8 @@ impl fmt::Display for PackageStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { cpv, slot, binhost, path, .. } = self;
         let build = self.build_id.map(|build| format!(", build {build}")).unwrap_or_default();
-        writeln!(f, "{cpv}:{slot}{build}, {} from {binhost}", ByteSize(self.size))?;
+        let from = if self.local { ", a local package".to_owned() } else { format!(" from {binhost}") };
+        writeln!(f, "{cpv}:{slot}{build}, {}{from}", ByteSize(self.size))?;
         match (self.state, &self.reason) {
             (PackageState::Shown, None) => writeln!(f, "  shown     at {path}")?,
             (PackageState::Shown, Some(reason)) => writeln!(f, "  shown     at {path}: {reason}")?,
@@ -137,6 +143,8 @@ impl fmt::Display for PackageStatus {
                 writeln!(f, "  cached    verified by the digests of the index; signatures were not asked for")?
             }
             Some(key) => writeln!(f, "  cached    verified, signed by {key}")?,
+            None if self.local => writeln!(f, "  verified  no: a local package is Portage's own")?,
+            None if self.state == PackageState::LeftOut => writeln!(f, "  cached    no")?,
             None => writeln!(f, "  cached    no: fetched when it is opened")?,
         }
         if self.pinned {
@@ -187,6 +195,7 @@ mod tests {
             use_needed: Some("nls -doc".to_owned()),
             size: 3 << 20,
             binhost: "own".to_owned(),
+            local: false,
             path: "own/app-misc/hello/hello-2.0-3.gpkg.tar".to_owned(),
             state: PackageState::Shown,
             reason: Some("another binhost's package is at its path".to_owned()),
@@ -231,12 +240,29 @@ app-misc/hello-2.0:0/2, build 3, 3.0 MiB from own
         let expected = "\
 app-misc/hello-2.0:0/2, build 3, 3.0 MiB from own
   not shown wrong MD5
-  cached    no: fetched when it is opened
+  cached    no
   failed    refused
   USE       nls
 ";
         assert_eq!(left_out.to_string(), expected);
-        let all = Packages { packages: vec![shown, left_out], error: None };
+        let local = PackageStatus {
+            local: true,
+            binhost: String::new(),
+            state: PackageState::Shown,
+            reason: None,
+            failure: None,
+            ..left_out.clone()
+        };
+        assert_eq!(local.line(), "local      3.0 MiB  own/app-misc/hello/hello-2.0-3.gpkg.tar");
+        let expected = "\
+app-misc/hello-2.0:0/2, build 3, 3.0 MiB, a local package
+  shown     at own/app-misc/hello/hello-2.0-3.gpkg.tar
+  verified  no: a local package is Portage's own
+  USE       nls
+  needs     USE=\"nls -doc\", else emerge -k passes over it
+";
+        assert_eq!(local.to_string(), expected);
+        let all = Packages { packages: vec![shown, left_out, local], error: None };
         let json = serde_json::to_string(&all).unwrap();
         assert!(json.contains("\"state\":\"left-out\""));
         assert_eq!(serde_json::from_str::<Packages>(&json).unwrap(), all);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::explain::Explained;
+use super::explain::{Explained, Machine};
 use super::freshness::Order;
 use super::state::{Shared, give_memory_back};
 use crate::config::MountConfig;
@@ -101,7 +101,8 @@ pub(super) async fn explain(
     reply: Reply<Vec<PackageStatus>>,
 ) {
     let failures = shared.fetcher.failures().into_iter().map(|report| (report.path, report.reason)).collect();
-    let answer = picture.answer(atoms, failures, shared.config.portage_root.clone()).await;
+    let machine = Machine { front: Arc::clone(&shared.front), root: shared.config.portage_root.clone() };
+    let answer = picture.answer(atoms, failures, machine).await;
     // Nobody may wait for it any more.
     let _ = reply.send(answer.map_err(|error| format!("{error:#}")));
     give_memory_back();

@@ -10,6 +10,7 @@ mod portage;
 mod resent;
 mod rights;
 mod root;
+mod told;
 mod trouble;
 
 use std::collections::BTreeMap;

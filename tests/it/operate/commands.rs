@@ -120,7 +120,7 @@ cached    54.0 KiB  app-misc/good/good-1.0-1.gpkg.tar  NAME
     assert_eq!(none.status.code(), Some(1));
     assert_eq!(
         String::from_utf8_lossy(&none.stderr),
-        "binhostfs: no binhost has such a package in its index; `binhostfs status` says how old that is\n"
+        "binhostfs: no binhost has such a package in its index, and none is local; `binhostfs status` says how old the indexes are\n"
     );
 }
 
@@ -195,6 +195,7 @@ fn json_for_programs() {
         "cpv",
         "dependency",
         "failure",
+        "local",
         "path",
         "pinned",
         "reason",

@@ -1,16 +1,22 @@
 //! What becomes of packages that somebody asks about, and why.
 
 use std::collections::{HashMap, HashSet};
+mod local;
+
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
+use anyhow::Context as _;
+
+use self::local::LocalPackages;
 use super::acceptance::acceptance;
 use super::files::blocking;
 use crate::control::{CallerStatus, PackageState, PackageStatus};
 use crate::fetch::{Fetcher, Origin};
-use crate::index::{Atom, EntryId, Index};
+use crate::fuse::Front;
+use crate::index::{Atom, EntryId, Index, Stanza};
 use crate::policy::{self, Fate, Input, Rules};
 use crate::portage::{Acceptance, BinaryPackage};
 use crate::store::Store;
@@ -40,6 +46,12 @@ pub(super) struct Explained {
     pub(super) newer: Vec<(String, Arc<Index>)>,
 }
 
+/// The machine that asks: its local packages, and where Portage's files are.
+pub(super) struct Machine {
+    pub(super) front: Arc<Front>,
+    pub(super) root: PathBuf,
+}
+
 impl fmt::Debug for Explained {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Explained").field("beside", &self.beside.len()).finish_non_exhaustive()
@@ -53,18 +65,19 @@ impl Explained {
     }
 
     /// All entries of all binhosts that one of `atoms` matches, or all there are; and what became of them. `failures`: why a
-    /// package could not be had lately, by where it is shown. `root`: Portage's.
+    /// package could not be had lately, by where it is shown.
     pub(super) async fn answer(
         self: Arc<Self>,
         atoms: Vec<Atom>,
         failures: HashMap<String, String>,
-        root: PathBuf,
+        machine: Machine,
     ) -> anyhow::Result<Vec<PackageStatus>> {
         blocking(move || {
             let Self { inputs, beside, rules, store, fetcher, .. } = &*self;
             let pinned = store.pins().into_iter().map(|pin| pin.id).collect();
-            let (atoms, failures, acceptance) = (&atoms, &failures, &acceptance(&root));
-            Question { inputs, beside, atoms, failures, store, fetcher, pinned, acceptance }.answer(rules)
+            let (atoms, failures, acceptance) = (&atoms, &failures, &acceptance(&machine.root));
+            let local = &LocalPackages::of(&machine).context("looking at the local packages")?;
+            Question { inputs, beside, atoms, failures, store, fetcher, pinned, acceptance, local }.answer(rules)
         })
         .await
     }
@@ -79,11 +92,12 @@ struct Question<'a> {
     pinned: HashSet<EntryId>,
     fetcher: &'a Fetcher,
     acceptance: &'a Acceptance,
+    local: &'a LocalPackages,
 }
 
 impl Question<'_> {
     fn answer(&self, rules: &Rules) -> anyhow::Result<Vec<PackageStatus>> {
-        let (mut found, mut failed) = (Vec::new(), Ok(()));
+        let (mut found, mut failed) = (self.local.matching(self.atoms, self.acceptance)?, Ok(()));
         policy::decide(self.inputs, rules, &mut |part, record, fate| match self.look(part, record, fate) {
             Ok(status) => found.extend(status),
             Err(error) => failed = Err(error),
@@ -108,13 +122,16 @@ impl Question<'_> {
             return Ok(None);
         }
         let binary = BinaryPackage { cpv: &entry.cpv, stanza: &stanza, header: part.index.header() };
-        let rejections = self.acceptance.rejections(&binary);
+        let rejected = rejections(self.acceptance, &binary);
         let own = part.index.path(record);
-        let (state, reason) = (state(&fate), reason(&fate, beside, record.id));
+        let (mut state, mut reason) = (state(&fate), reason(&fate, beside, record.id));
         let (path, dependency) = match fate {
             Fate::Shown { place, dependency } => (place.map_or_else(|| own.to_owned(), String::from), dependency),
             _ => (own.to_owned(), None),
         };
+        if let Some(why) = self.local.hides(&path, &entry).filter(|_| state == PackageState::Shown) {
+            (state, reason) = (PackageState::LeftOut, Some(why.to_owned()));
+        }
         let known = self.store.known(record.id, record.size, &beside.origin.policy);
         let caller = self.fetcher.caller(part.origin, record.id).map(|caller| CallerStatus {
             pid: caller.pid,
@@ -122,12 +139,6 @@ impl Question<'_> {
             time: caller.at.duration_since(UNIX_EPOCH).map_or(0, |span| span.as_secs()),
         });
         Ok(Some(PackageStatus {
-            cpv: entry.cpv.to_string(),
-            build_id: entry.build_id,
-            slot: slot.unwrap_or("0").to_owned(),
-            use_flags: stanza.get("USE").unwrap_or_default().to_owned(),
-            use_needed: needed(stanza.get("IUSE").unwrap_or_default(), stanza.get("USE").unwrap_or_default()),
-            size: record.size,
             binhost: beside.name.clone(),
             state,
             reason,
@@ -143,10 +154,30 @@ impl Question<'_> {
                 Some(signer) => signer.fingerprint.to_string(),
             }),
             failure: self.failures.get(&path).cloned(),
-            rejected: rejections.iter().map(ToString::to_string).collect(),
-            path,
+            rejected,
+            ..described(&stanza, &path)
         }))
     }
+}
+
+/// What the text of an entry says by itself.
+fn described(stanza: &Stanza, path: &str) -> PackageStatus {
+    let value = |key| stanza.get(key).unwrap_or_default();
+    PackageStatus {
+        cpv: value("CPV").to_owned(),
+        build_id: value("BUILD_ID").parse().ok(),
+        slot: stanza.get("SLOT").filter(|slot| !slot.is_empty()).unwrap_or("0").to_owned(),
+        use_flags: value("USE").to_owned(),
+        use_needed: needed(value("IUSE"), value("USE")),
+        size: value("SIZE").parse().unwrap_or_default(),
+        path: path.to_owned(),
+        ..PackageStatus::default()
+    }
+}
+
+/// For a person, why emerge does not take a package.
+fn rejections(acceptance: &Acceptance, package: &BinaryPackage<'_>) -> Vec<String> {
+    acceptance.rejections(package).iter().map(ToString::to_string).collect()
 }
 
 /// What USE has to say of the package's own flags for emerge to take it.

@@ -1,0 +1,61 @@
+//! Local packages among the answers: Portage reads them in front of what the binhosts have.
+
+use std::collections::HashSet;
+use std::io;
+use std::sync::Arc;
+
+use super::{Machine, described, rejections};
+use crate::control::{PackageState, PackageStatus};
+use crate::index::{Atom, Cpv, Entry, Listing};
+use crate::local::Survey;
+use crate::portage::{Acceptance, BinaryPackage};
+
+/// The local packages at one moment.
+pub(super) struct LocalPackages {
+    listing: Arc<Listing>,
+    survey: Survey,
+    instances: HashSet<[u8; 16]>,
+}
+
+impl LocalPackages {
+    /// Looks at the lower directory.
+    pub(super) fn of(machine: &Machine) -> io::Result<Self> {
+        // As in the front: a file that Portage lists meanwhile must not look as it was before.
+        let listing = machine.front.listing();
+        let survey = machine.front.layer().survey()?;
+        let instances = listing.entries().iter().map(|entry| entry.instance).collect();
+        Ok(Self { listing, survey, instances })
+    }
+
+    /// Those that one of `atoms` matches, or all.
+    pub(super) fn matching(&self, atoms: &[Atom], acceptance: &Acceptance) -> io::Result<Vec<PackageStatus>> {
+        let (mut found, header) = (Vec::new(), self.listing.header());
+        for listed in self.listing.entries().iter().filter(|listed| self.survey.has(listed)) {
+            let stanza = self.listing.stanza(listed)?;
+            let Ok(cpv) = Cpv::parse(stanza.get("CPV").unwrap_or_default()) else { continue };
+            let repository = stanza.repository().or_else(|| header.repository());
+            if !atoms.is_empty() && !atoms.iter().any(|atom| atom.matches(&cpv, stanza.get("SLOT"), repository)) {
+                continue;
+            }
+            let binary = BinaryPackage { cpv: &cpv, stanza: &stanza, header };
+            found.push(PackageStatus {
+                local: true,
+                state: PackageState::Shown,
+                rejected: rejections(acceptance, &binary),
+                ..described(&stanza, &listed.path)
+            });
+        }
+        Ok(found)
+    }
+
+    /// Why Portage does not see a binhost's entry that would be shown at `path`.
+    pub(super) fn hides(&self, path: &str, entry: &Entry) -> Option<&'static str> {
+        if self.survey.shadows(path) {
+            Some("a local file is at its path, and that is what Portage reads")
+        } else if self.instances.contains(&entry.instance()) {
+            Some("Portage cannot tell it from a local package, and reads that one")
+        } else {
+            None
+        }
+    }
+}
