@@ -13,10 +13,12 @@ pub(super) fn say(text: impl Display) {
     let _ = writeln!(std::io::stdout(), "{text}");
 }
 
-/// Lines for a person: in colour on a terminal that wants it, the important ones.
+/// Lines for a person: in colour on a terminal that wants it, the important ones. Indexes have a part in them: a terminal is not
+/// given any control character of theirs.
 pub(super) fn tell(text: impl Display) {
     let colour = std::io::stdout().is_terminal() && config::wants_colour();
-    for line in text.to_string().trim_end().lines() {
+    let text = text.to_string().replace(|c: char| c.is_control() && c != '\n', "\u{fffd}");
+    for line in text.trim_end().lines() {
         match colour.then(|| shade(line)).flatten() {
             Some(shade) => say(format_args!("\x1b[{shade}m{line}\x1b[0m")),
             None => say(line),

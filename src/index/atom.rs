@@ -107,6 +107,17 @@ impl Atom {
     }
 }
 
+impl Atom {
+    /// Whether a person who writes this atom may mean `text`, which should have been a CPV and is none: its category and a
+    /// beginning of its name are those of the atom.
+    #[must_use]
+    pub fn may_mean(&self, text: &str) -> bool {
+        let Some((category, name)) = text.split_once('/') else { return false };
+        let mut beginnings = name.match_indices('-').filter_map(|(at, _)| name.get(..at)).chain([name]);
+        matches_glob(&self.category, category) && beginnings.any(|name| matches_glob(&self.package, name))
+    }
+}
+
 impl fmt::Display for Atom {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
@@ -322,6 +333,19 @@ mod tests {
             let found = atom(text).matches(&Cpv::parse(cpv).unwrap(), slot, repository);
             assert_eq!(found, expected, "{text} {cpv} {slot:?} {repository:?}");
             assert_eq!(atom(text).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn what_may_be_meant() {
+        for (text, atoms) in [
+            ("app-misc/hello", ["app-misc/hello", "*/hello", "=app-misc/hello-2"]),
+            ("app-misc/hello-2.0_x", ["app-misc/hello", "app-*/*", "*/hel*"]),
+        ] {
+            assert!(atoms.iter().all(|text_of| atom(text_of).may_mean(text)), "{text}");
+        }
+        for text in ["app-misc/hello-world-", "hello", "dev-libs/hello-1", ""] {
+            assert!(!atom("app-misc/hell").may_mean(text), "{text}");
         }
     }
 

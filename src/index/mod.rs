@@ -27,6 +27,7 @@ mod parse;
 mod path;
 mod render;
 mod stanza;
+mod unfit;
 mod version;
 mod view;
 mod words;
@@ -47,6 +48,7 @@ pub use parse::{DropReason, Dropped, MAX_ENTRIES};
 pub use path::{PathError, PkgPath};
 pub use render::{RENDER_VERSION, Rendered};
 pub use stanza::Stanza;
+pub use unfit::Unfit;
 pub use version::Version;
 pub use view::{Choice, MAX_PART, OriginId, Part, View};
 

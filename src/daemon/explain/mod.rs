@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 mod local;
+mod unfit;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -103,6 +104,9 @@ impl Question<'_> {
             Err(error) => failed = Err(error),
         })?;
         failed?;
+        for (input, beside) in self.inputs.iter().zip(self.beside) {
+            found.extend(unfit::unfit(&input.part.index, beside, self.atoms)?);
+        }
         found.sort_by(|a, b| (&a.cpv, a.build_id, &a.path).cmp(&(&b.cpv, b.build_id, &b.path)));
         Ok(found)
     }

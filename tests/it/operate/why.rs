@@ -32,6 +32,33 @@ pub(super) fn plain(mounted: &Mounted, text: &str) -> String {
 }
 
 #[test]
+fn names_what_is_unfit_with_its_reason() {
+    if !can_mount() {
+        return;
+    }
+    let packages = [Package::new("good-1.0", 5_000), Package::new("good-2.0", 5_000), Package::new("good-3.0", 5_000)];
+    let origin = Origin::with(&packages);
+    let index = index_of(1_760_000_000, &packages)
+        .replace("CPV: app-misc/good-2.0\n", "CPV: app-misc/good-2.0\u{1b}beta\n")
+        .replace(&format!("PATH: {}\n", packages[2].path), "PATH: ../../etc/passwd\n");
+    origin.put_index(index.as_bytes());
+    let mounted = Options::new(origin.url()).mount();
+    assert_eq!(mounted.listing(), std::slice::from_ref(&packages[0].path));
+    let text = plain(&mounted, &why(&mounted, "good"));
+    for expected in [
+        "app-misc/good-1.0:0, build 1, ",
+        "app-misc/good-2.0\u{fffd}beta:0, build 1, ",
+        "  not shown its entry in the index is not fit for use: invalid CPV\n",
+        "app-misc/good-3.0:0, build 1, ",
+        "  not shown its entry in the index is not fit for use: unsafe PATH\n",
+    ] {
+        assert!(text.contains(expected), "{expected:?} is not in:\n{text}");
+    }
+    let text = why(&mounted, "=app-misc/good-3.0");
+    assert!(text.contains("unsafe PATH") && !text.contains("good-1.0"), "{text}");
+}
+
+#[test]
 fn says_all_there_is() {
     // Where a body came from stands in an attribute of its file.
     let file = tempfile::NamedTempFile::new().unwrap();

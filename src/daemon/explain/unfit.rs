@@ -1,0 +1,29 @@
+//! Entries that Portage could not read, or that would harm: they are in no index that is shown.
+
+use std::io;
+
+use super::{Beside, described};
+use crate::control::PackageStatus;
+use crate::index::{Atom, Cpv, Index, Unfit};
+
+/// Those of `index` that one of `atoms` means, each with its reason.
+pub(super) fn unfit(index: &Index, beside: &Beside, atoms: &[Atom]) -> io::Result<Vec<PackageStatus>> {
+    let mut found = Vec::new();
+    index.unfit(&mut |entry: Unfit<'_>| {
+        let Unfit { reason, cpv, stanza } = entry;
+        let repository = stanza.repository().or_else(|| index.header().repository());
+        let means = |atom: &Atom| match Cpv::parse(cpv) {
+            Ok(cpv) => atom.matches(&cpv, stanza.get("SLOT"), repository),
+            Err(_) => atom.may_mean(cpv),
+        };
+        if atoms.iter().any(means) {
+            found.push(PackageStatus {
+                cpv: cpv.to_owned(),
+                binhost: beside.name.clone(),
+                reason: Some(format!("its entry in the index is not fit for use: {reason}")),
+                ..described(stanza, stanza.get("PATH").unwrap_or_default())
+            });
+        }
+    })?;
+    Ok(found)
+}
