@@ -25,7 +25,7 @@ const POLL: Duration = Duration::from_millis(200);
 /// Fetch packages before anybody opens them.
 ///
 /// Of what matches an atom, the newest version in each slot is fetched, and of that the newest build; masks, keywords and USE are
-/// Portage's to know. What fits into the cache together is fetched, what somebody waits for comes first. Ctrl-C stops it; what
+/// Portage's to know; with --world, what emerge does not take is left out. What fits into the cache together is fetched, what somebody waits for comes first. Ctrl-C stops it; what
 /// was fetched stays. Exit code 1 if a package could not be had.
 #[derive(Debug, Args)]
 #[command(after_help = "\

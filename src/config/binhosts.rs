@@ -235,7 +235,7 @@ impl Finder<'_> {
             false => false,
         };
         let urls = urls.into_iter().map(|url| url.with_login(logins)).collect();
-        let binhost = Binhost {
+        Ok(Binhost {
             name,
             directory,
             urls,
@@ -246,8 +246,7 @@ impl Finder<'_> {
             on_mismatch,
             max_index_age,
             frozen,
-        };
-        Ok(binhost)
+        })
     }
 
     fn signatures(&mut self, name: &str, own: &Shared, portage: Option<Sourced<bool>>) -> SignaturePolicy {

@@ -103,9 +103,18 @@ pub struct PackageStatus {
     pub verified_by: Option<String>,
     /// Why it could not be had lately.
     pub failure: Option<String>,
-    /// Why emerge does not take it on this system, whatever USE and dependencies say.
+    /// Why emerge does not take it on this system, whatever package.use and dependencies say. As the two below only in an answer
+    /// about packages in particular (`?atom=`).
     #[serde(default)]
     pub rejected: Vec<String>,
+    /// Flags that the build has otherwise than this system would set them, as the build has them (`nls`, `-doc`); none: that is
+    /// not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub use_differs: Option<Vec<String>>,
+    /// A line for package.use with which emerge takes this build; only for the build of a version that is nearest to what this
+    /// system sets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub package_use: Option<String>,
 }
 
 impl PackageStatus {
@@ -167,8 +176,14 @@ impl fmt::Display for PackageStatus {
             writeln!(f, "  rejected  by emerge: {why}")?;
         }
         writeln!(f, "  USE       {}", self.use_flags)?;
-        match self.use_needed.as_ref().filter(|_| self.state == PackageState::Shown) {
-            Some(flags) => writeln!(f, "  needs     USE=\"{flags}\", else emerge -k passes over it"),
+        if let Some(flags) = self.use_needed.as_ref().filter(|_| self.state == PackageState::Shown) {
+            writeln!(f, "  needs     USE=\"{flags}\", else emerge -k passes over it")?;
+        }
+        match &self.package_use {
+            Some(line) => {
+                writeln!(f, "  nearest   to what is set here; emerge -k takes it with this line in package.use:")?;
+                writeln!(f, "            {line}")
+            }
             None => Ok(()),
         }
     }
@@ -209,6 +224,8 @@ mod tests {
             verified_by: Some("ABCD".to_owned()),
             failure: None,
             rejected: vec!["usepkg-exclude has it".to_owned()],
+            use_differs: Some(vec!["-doc".to_owned()]),
+            package_use: Some("=app-misc/hello-2.0 -doc".to_owned()),
         };
         let expected = "\
 app-misc/hello-2.0:0/2, build 3, 3.0 MiB from own
@@ -221,6 +238,8 @@ app-misc/hello-2.0:0/2, build 3, 3.0 MiB from own
   rejected  by emerge: usepkg-exclude has it
   USE       nls
   needs     USE=\"nls -doc\", else emerge -k passes over it
+  nearest   to what is set here; emerge -k takes it with this line in package.use:
+            =app-misc/hello-2.0 -doc
 ";
         assert_eq!(shown.to_string(), expected);
         assert_eq!(shown.line(), "pinned     3.0 MiB  own/app-misc/hello/hello-2.0-3.gpkg.tar  own");
@@ -235,6 +254,8 @@ app-misc/hello-2.0:0/2, build 3, 3.0 MiB from own
             dependency: None,
             failure: Some("refused".to_owned()),
             rejected: Vec::new(),
+            use_differs: None,
+            package_use: None,
             ..shown.clone()
         };
         let expected = "\

@@ -7,7 +7,13 @@ use crate::portage::{Acceptance, UserPatches};
 
 /// Reads Portage's files below `root`. What emerge cannot read keeps it from every package: then nothing is known of any.
 pub(super) fn acceptance(root: &Path) -> Acceptance {
-    let usepkg = portage::read(&Places::below(root)).result.map(|portage| portage.usepkg).unwrap_or_default();
+    let places = Places::below(root);
+    let usepkg = portage::read(&places).result.map(|portage| portage.usepkg).unwrap_or_default();
     let patches = usepkg.respect_user_patches.then(|| UserPatches::below(root));
-    Acceptance { include: usepkg.include, exclude: usepkg.exclude, patches }
+    Acceptance {
+        include: usepkg.include,
+        exclude: usepkg.exclude,
+        patches,
+        settings: portage::package_settings(&places),
+    }
 }

@@ -1,8 +1,8 @@
 //! What somebody wants to have before it is opened: packages by name, what can be upgraded, or what an emerge has planned.
 //!
 //! Of what matches, the newest version in each slot of each package is meant, and of several builds of that the newest
-//! (BUILD_TIME, then BUILD_ID); where the package is installed, first of all one with the same USE. Masks, keywords and other
-//! things that only Portage knows do not count.
+//! (BUILD_TIME, then BUILD_ID); where the package is installed, first of all one with the same USE. What is upgraded is what
+//! emerge takes ([`Acceptance`]); masks and dependencies do not count.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;

@@ -1,11 +1,16 @@
 //! Which binary packages emerge takes on this system, as far as a package's entry says.
 //!
-//! Source: portage 3.0.83, `_emerge/depgraph.py` (`_wrapped_select_pkg_highest_available_imp`).
+//! Source: portage 3.0.83, `_emerge/depgraph.py` (`_wrapped_select_pkg_highest_available_imp`) and
+//! `package/ebuild/_config/KeywordsManager.py` and `LicenseManager.py`. Not known here: package.mask, ACCEPT_PROPERTIES,
+//! ACCEPT_RESTRICT, dependencies.
 
 use std::fmt;
 
-use super::UserPatches;
+use super::{FlagDifference, PackageSettings, UserPatches};
 use crate::index::{Atom, Cpv, Header, Stanza};
+
+/// EAPIs that portage 3.0.83 knows, but for the drafts of those that are there now.
+const EAPIS: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9-pre1"];
 
 /// What decides whether emerge takes a binary package.
 #[derive(Debug, Clone, Default)]
@@ -16,6 +21,8 @@ pub struct Acceptance {
     pub exclude: Vec<Atom>,
     /// The patches that a package must have been built with; `None`: any (`--binpkg-respect-user-patches=n`).
     pub patches: Option<UserPatches>,
+    /// What the configuration says of USE, KEYWORDS and the like; `None`: nothing is known of that.
+    pub settings: Option<PackageSettings>,
 }
 
 /// A binary package: what an index says of it.
@@ -40,9 +47,27 @@ pub enum Rejection {
     Unpatched,
     /// It was built with user patches, and this system has none for it.
     Patched,
+    /// It is for another machine.
+    Chost(String),
+    /// This Portage may not know its EAPI.
+    Eapi(String),
+    /// None of its keywords is accepted.
+    Keywords(String),
+    /// These licenses are not accepted.
+    Licenses(Vec<String>),
 }
 
 impl BinaryPackage<'_> {
+    /// The value of `key`, which entries of an index may inherit; empty where there is none.
+    pub(super) fn value(&self, key: &str) -> &str {
+        let inherited = || self.header.get(key).filter(|_| key == "CHOST");
+        self.stanza.get(key).or_else(inherited).unwrap_or_default()
+    }
+
+    pub(super) fn matches(&self, atom: &Atom) -> bool {
+        atom.matches(self.cpv, self.slot(), self.repository())
+    }
+
     fn slot(&self) -> Option<&str> {
         self.stanza.get("SLOT").filter(|slot| !slot.is_empty())
     }
@@ -56,14 +81,33 @@ impl Acceptance {
     /// All reasons why emerge does not take `package`; empty: nothing that its entry says keeps emerge from it.
     #[must_use]
     pub fn rejections(&self, package: &BinaryPackage<'_>) -> Vec<Rejection> {
-        self.by_name(package).into_iter().chain(self.by_patches(package)).collect()
+        let mut rejections: Vec<Rejection> =
+            self.by_name(package).into_iter().chain(self.by_patches(package)).collect();
+        let eapi = package.value("EAPI");
+        if !eapi.is_empty() && !EAPIS.contains(&eapi) {
+            rejections.push(Rejection::Eapi(eapi.to_owned()));
+        }
+        let Some(settings) = &self.settings else { return rejections };
+        let chost = package.value("CHOST");
+        if settings.takes_chost(chost) == Some(false) {
+            rejections.push(Rejection::Chost(chost.to_owned()));
+        }
+        rejections.extend(settings.missing_keywords(package).map(Rejection::Keywords));
+        let licenses = settings.missing_licenses(package);
+        rejections.extend((!licenses.is_empty()).then_some(Rejection::Licenses(licenses)));
+        rejections
+    }
+
+    /// How the USE flags of `package` differ from what this system would set. `None`: that is not known.
+    #[must_use]
+    pub fn difference(&self, package: &BinaryPackage<'_>) -> Option<FlagDifference> {
+        self.settings.as_ref().map(|settings| settings.difference(package))
     }
 
     fn by_name(&self, package: &BinaryPackage<'_>) -> Option<Rejection> {
-        let (slot, repository) = (package.slot(), package.repository());
-        let matches = |atom: &&Atom| atom.matches(package.cpv, slot, repository);
-        let excluded = self.exclude.iter().find(matches).map(|atom| Rejection::Excluded(atom.clone()));
-        let included = || self.include.is_empty() || self.include.iter().any(|atom| matches(&atom));
+        let excluded =
+            self.exclude.iter().find(|atom| package.matches(atom)).map(|atom| Rejection::Excluded(atom.clone()));
+        let included = || self.include.is_empty() || self.include.iter().any(|atom| package.matches(atom));
         excluded.or_else(|| (!included()).then_some(Rejection::NotIncluded))
     }
 
@@ -91,6 +135,17 @@ impl fmt::Display for Rejection {
                 "it was not built with the patches that are for it in /etc/portage/patches \
                  (--binpkg-respect-user-patches=n takes it all the same)",
             ),
+            Self::Chost(chost) => write!(f, "CHOST: it is for {chost}, and this machine is another"),
+            Self::Eapi(eapi) => write!(f, "EAPI: no Portage up to 3.0.83 knows EAPI {eapi}"),
+            Self::Keywords(keywords) if keywords.is_empty() => {
+                f.write_str("KEYWORDS: it has none (a line for package.accept_keywords with ** takes it)")
+            }
+            Self::Keywords(keywords) => {
+                write!(f, "KEYWORDS: none of {keywords} is in ACCEPT_KEYWORDS or package.accept_keywords")
+            }
+            Self::Licenses(licenses) => {
+                write!(f, "LICENSE: {} is not in ACCEPT_LICENSE or package.license", licenses.join(" "))
+            }
             Self::Patched => f.write_str(
                 "it was built with patches, and /etc/portage/patches has none for it \
                  (--binpkg-respect-user-patches=n takes it all the same)",

@@ -5,8 +5,10 @@
 
 mod acceptance;
 mod installed;
+mod settings;
 mod user_patches;
 
 pub use acceptance::{Acceptance, BinaryPackage, Rejection};
 pub use installed::{InstalledPackage, InstalledPackages};
+pub use settings::{FlagDifference, Layer, PackageSettings};
 pub use user_patches::UserPatches;

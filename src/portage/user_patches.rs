@@ -28,23 +28,25 @@ const MAX_PATCH: u64 = 16 << 20;
 /// The user patches of a root.
 #[derive(Debug, Clone)]
 pub struct UserPatches {
-    directory: PathBuf,
+    /// Where there are any.
+    directory: Option<PathBuf>,
 }
 
 impl UserPatches {
     /// Those below `root`; there need not be any.
     #[must_use]
     pub fn below(root: &Path) -> Self {
-        Self { directory: root.join(PATH) }
+        Self { directory: Some(root.join(PATH)).filter(|directory| directory.is_dir()) }
     }
 
     /// The digest over all patches that Portage would apply to a package; empty where there is none. `slot`: without the subslot.
     #[must_use]
     pub fn digest(&self, cpv: &Cpv, slot: &str) -> String {
+        let Some(directory) = &self.directory else { return String::new() };
         let mut digests: BTreeMap<OsString, String> = BTreeMap::new();
         for name in [cpv.cp().to_owned(), cpv.to_string(), format!("{}:{slot}", cpv.cp()), format!("{cpv}:{slot}")] {
             // What cannot be read stops emerge: any answer is as good as another.
-            digests.extend(patches(&self.directory.join(name)).unwrap_or_default());
+            digests.extend(patches(&directory.join(name)).unwrap_or_default());
         }
         let empty = hex(Sha256::new());
         let all: String = digests.into_values().filter(|digest| *digest != empty).collect();
@@ -91,8 +93,7 @@ mod tests {
     #[test]
     fn the_most_particular_of_each_name_counts() {
         let root = tempfile::tempdir().unwrap();
-        let patches = UserPatches::below(root.path());
-        let digest = |cpv: &str, slot: &str| patches.digest(&Cpv::parse(cpv).unwrap(), slot);
+        let digest = |cpv: &str, slot: &str| UserPatches::below(root.path()).digest(&Cpv::parse(cpv).unwrap(), slot);
         let of = |texts: &[&str]| {
             let all: String = texts.iter().map(|text| hex(Sha256::new_with_prefix(text))).collect();
             hex(Sha256::new_with_prefix(all))

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 /// A module and what it may import of the others.
 const ALLOWED: [(&str, &[&str]); 15] = [
     ("metrics", &[]),
-    ("config", &["index"]),
+    // `portage` for what the settings of packages are.
+    ("config", &["index", "portage"]),
     ("index", &[]),
     // `index` for the CPV.
     ("portage", &["index"]),

@@ -47,6 +47,10 @@ impl Variables {
         self.0.get(name)
     }
 
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value))
+    }
+
     /// One that Portage sets itself.
     pub(super) fn set(&mut self, name: &str, text: &str) {
         self.0.insert(

@@ -10,7 +10,7 @@
 //! Everything below `/etc` may be a directory of files, is read below the root that [`Places`] has, and is read as Portage
 //! 3.0.83 reads it, its peculiarities included: whatever emerge makes of a configuration, binhostfs makes of it too. Where
 //! emerge refuses, so does [`read`]. Nothing else has a say here: not the environment of whoever calls emerge (a daemon cannot
-//! see it), not `make.defaults` of profiles, `/etc/profile.env` or `package.env`. A value that refers to a variable of theirs
+//! see it), not `make.defaults` of profiles ([`package_settings`] reads them), `/etc/profile.env` or `package.env`. A value that refers to a variable of theirs
 //! comes with a warning.
 //!
 //! No file makes this hang, panic or use much memory: sizes, counts and depths are bounded.
@@ -23,6 +23,9 @@ mod ini;
 mod lexer;
 mod make_conf;
 mod options;
+mod profile;
+mod repos_conf;
+mod settings;
 mod usepkg;
 
 use std::collections::BTreeSet;
@@ -35,6 +38,7 @@ pub(super) use files::Files;
 pub use getbinpkg::GetBinpkg;
 use lexer::Sourcing;
 use make_conf::Variables;
+pub use settings::package_settings;
 pub use usepkg::UsePkg;
 
 /// Where Portage installs its defaults.

@@ -4,12 +4,13 @@
 //! Source: portage 3.0.83, `repository/config.py` (`RepoConfig`), `_emerge/actions.py` (`binpkg_selection_config`) and
 //! `_emerge/depgraph.py` (`_frozen_depgraph_config`). What a command line says is not known here.
 
+use std::collections::BTreeMap;
+
 use super::binrepos::{atoms, atoms_of, without_both};
 use super::files::Files;
-use super::ini::Ini;
 use super::make_conf::Variables;
 use super::options::Options;
-use super::{Places, Said};
+use super::{Places, PortageError, Said, repos_conf};
 use crate::index::Atom;
 
 /// See the module's documentation.
@@ -67,19 +68,9 @@ fn of_repositories(
     fixed: &[(&'static str, String)],
     warnings: &mut Vec<String>,
 ) -> Vec<(String, Vec<Atom>, Vec<Atom>)> {
-    let mut ini = Ini::with_defaults(fixed.iter().map(|(name, value)| (*name, value.as_str())));
-    for path in [places.global.join("repos.conf"), places.config_root.join("etc/portage/repos.conf")] {
-        for file in files.list(&path).unwrap_or_default() {
-            let bytes = files.read(&file).ok().flatten().unwrap_or_default();
-            if let Err(error) = ini.read(&file, &String::from_utf8_lossy(&bytes)) {
-                warnings.push(format!("{}: {}; Portage ignores repos.conf then", error.origin, error.what));
-                return Vec::new();
-            }
-        }
-    }
-    let sections = ini.sections().unwrap_or_else(|error| {
-        warnings.push(error.to_string());
-        Default::default()
+    let sections = repos_conf::read(places, files, fixed).unwrap_or_else(|PortageError { origin, what }| {
+        warnings.push(format!("{origin}: {what}; Portage goes on without repos.conf"));
+        BTreeMap::new()
     });
     let mut of_section = |(name, section)| {
         let mut atoms = |key| atoms(&section, key, warnings).value;

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
 
-use super::{Machine, described, rejections};
+use super::{Machine, judged};
 use crate::control::{PackageState, PackageStatus};
 use crate::index::{Atom, Cpv, Entry, Listing};
 use crate::local::Survey;
@@ -28,7 +28,7 @@ impl LocalPackages {
     }
 
     /// Those that one of `atoms` matches, or all.
-    pub(super) fn matching(&self, atoms: &[Atom], acceptance: &Acceptance) -> io::Result<Vec<PackageStatus>> {
+    pub(super) fn matching(&self, atoms: &[Atom], acceptance: Option<&Acceptance>) -> io::Result<Vec<PackageStatus>> {
         let (mut found, header) = (Vec::new(), self.listing.header());
         for listed in self.listing.entries().iter().filter(|listed| self.survey.has(listed)) {
             let stanza = self.listing.stanza(listed)?;
@@ -41,8 +41,7 @@ impl LocalPackages {
             found.push(PackageStatus {
                 local: true,
                 state: PackageState::Shown,
-                rejected: rejections(acceptance, &binary),
-                ..described(&stanza, &listed.path)
+                ..judged(acceptance, &binary, &listed.path)
             });
         }
         Ok(found)

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 mod local;
+mod nearest;
 mod unfit;
 
 use std::fmt;
@@ -21,6 +22,9 @@ use crate::index::{Atom, EntryId, Index, Stanza};
 use crate::policy::{self, Fate, Input, Rules};
 use crate::portage::{Acceptance, BinaryPackage};
 use crate::store::Store;
+
+/// The rejection of a build that no line in package.use makes fit.
+const FIXED: &str = "USE: the profile forces or masks a flag that it has otherwise";
 
 /// What is known of a binhost beyond its index.
 pub(super) struct Beside {
@@ -76,7 +80,9 @@ impl Explained {
         blocking(move || {
             let Self { inputs, beside, rules, store, fetcher, .. } = &*self;
             let pinned = store.pins().into_iter().map(|pin| pin.id).collect();
-            let (atoms, failures, acceptance) = (&atoms, &failures, &acceptance(&machine.root));
+            let (atoms, failures) = (&atoms, &failures);
+            let acceptance = (!atoms.is_empty()).then(|| acceptance(&machine.root));
+            let acceptance = acceptance.as_ref();
             let local = &LocalPackages::of(&machine).context("looking at the local packages")?;
             Question { inputs, beside, atoms, failures, store, fetcher, pinned, acceptance, local }.answer(rules)
         })
@@ -92,7 +98,8 @@ struct Question<'a> {
     store: &'a Store,
     pinned: HashSet<EntryId>,
     fetcher: &'a Fetcher,
-    acceptance: &'a Acceptance,
+    /// Only where somebody asks about packages in particular: it takes its time for each of them.
+    acceptance: Option<&'a Acceptance>,
     local: &'a LocalPackages,
 }
 
@@ -107,6 +114,7 @@ impl Question<'_> {
         for (input, beside) in self.inputs.iter().zip(self.beside) {
             found.extend(unfit::unfit(&input.part.index, beside, self.atoms)?);
         }
+        nearest::mark(&mut found);
         found.sort_by(|a, b| (&a.cpv, a.build_id, &a.path).cmp(&(&b.cpv, b.build_id, &b.path)));
         Ok(found)
     }
@@ -126,7 +134,6 @@ impl Question<'_> {
             return Ok(None);
         }
         let binary = BinaryPackage { cpv: &entry.cpv, stanza: &stanza, header: part.index.header() };
-        let rejected = rejections(self.acceptance, &binary);
         let own = part.index.path(record);
         let (mut state, mut reason) = (state(&fate), reason(&fate, beside, record.id));
         let (path, dependency) = match fate {
@@ -158,8 +165,7 @@ impl Question<'_> {
                 Some(signer) => signer.fingerprint.to_string(),
             }),
             failure: self.failures.get(&path).cloned(),
-            rejected,
-            ..described(&stanza, &path)
+            ..judged(self.acceptance, &binary, &path)
         }))
     }
 }
@@ -179,9 +185,15 @@ fn described(stanza: &Stanza, path: &str) -> PackageStatus {
     }
 }
 
-/// For a person, why emerge does not take a package.
-fn rejections(acceptance: &Acceptance, package: &BinaryPackage<'_>) -> Vec<String> {
-    acceptance.rejections(package).iter().map(ToString::to_string).collect()
+/// The same, and, where that is asked, what emerge makes of it on this system.
+fn judged(acceptance: Option<&Acceptance>, package: &BinaryPackage<'_>, path: &str) -> PackageStatus {
+    let Some(acceptance) = acceptance else { return described(package.stanza, path) };
+    let difference = acceptance.difference(package);
+    let is_fixed = difference.as_ref().is_some_and(|difference| difference.is_fixed);
+    let mut rejected: Vec<String> = acceptance.rejections(package).iter().map(ToString::to_string).collect();
+    rejected.extend(is_fixed.then(|| FIXED.to_owned()));
+    let use_differs = difference.map(|difference| difference.flags);
+    PackageStatus { rejected, use_differs, ..described(package.stanza, path) }
 }
 
 /// What USE has to say of the package's own flags for emerge to take it.

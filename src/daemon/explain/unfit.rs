@@ -6,9 +6,12 @@ use super::{Beside, described};
 use crate::control::PackageStatus;
 use crate::index::{Atom, Cpv, Index, Unfit};
 
-/// Those of `index` that one of `atoms` means, each with its reason.
+/// Those of `index` that one of `atoms` means, each with its reason; none where nothing in particular is asked about.
 pub(super) fn unfit(index: &Index, beside: &Beside, atoms: &[Atom]) -> io::Result<Vec<PackageStatus>> {
     let mut found = Vec::new();
+    if atoms.is_empty() {
+        return Ok(found);
+    }
     index.unfit(&mut |entry: Unfit<'_>| {
         let Unfit { reason, cpv, stanza } = entry;
         let repository = stanza.repository().or_else(|| index.header().repository());

@@ -8,7 +8,6 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::World;
-use crate::harness::binary;
 use crate::harness::binhost::configuration;
 use crate::harness::portage::{Emerge, Nginx, binhost, copy_of, test_environment};
 
@@ -55,18 +54,13 @@ impl World {
         Emerge::from(pkgdir.to_owned()).with("CONFIGROOT", root).with("MODE", "-k")
     }
 
-    fn client(&self, words: &[&str]) -> String {
-        let output = Command::new(binary()).args(words).arg("--control").arg(self.mounted.control()).output().unwrap();
-        assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
-    }
-
     /// Of each build, its path and why emerge does not take it.
     fn rejections(&self, atom: &str) -> Vec<(String, Vec<String>)> {
-        let told: Value = serde_json::from_str(&self.client(&["why", "--json", atom])).unwrap();
-        let all = told["packages"].as_array().unwrap().iter();
         let text = |value: &Value| value.as_str().unwrap().to_owned();
-        all.map(|one| (text(&one["path"]), one["rejected"].as_array().unwrap().iter().map(text).collect())).collect()
+        self.why(atom)
+            .iter()
+            .map(|one| (text(&one["path"]), one["rejected"].as_array().unwrap().iter().map(text).collect()))
+            .collect()
     }
 }
 

@@ -4,18 +4,21 @@
 mod acceptance;
 mod foreign;
 mod guard;
+mod nearest;
 mod offline;
 mod selection;
 mod union;
 mod zero;
 
 use std::fs;
+use std::process::Command;
 
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::harness::binhost::configuration;
 use crate::harness::portage::{Emerge, Nginx};
-use crate::harness::{Mounted, Options};
+use crate::harness::{Mounted, Options, binary};
 
 const TRUSTED: &str = "";
 const VISITED: &str = "-pkgdir-index-trusted";
@@ -64,6 +67,19 @@ impl World {
     fn theirs(&self) -> Emerge {
         let root = self.root.path().to_str().unwrap();
         Emerge::from(self.theirs.path().join("pkgdir")).with("CONFIGROOT", root).with("MODE", "-gk")
+    }
+
+    /// What a subcommand says.
+    fn client(&self, words: &[&str]) -> String {
+        let output = Command::new(binary()).args(words).arg("--control").arg(self.mounted.control()).output().unwrap();
+        assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// What `why` says of each build that an atom matches.
+    fn why(&self, atom: &str) -> Vec<Value> {
+        let told: Value = serde_json::from_str(&self.client(&["why", "--json", atom])).unwrap();
+        told["packages"].as_array().unwrap().clone()
     }
 
     /// Where the entries are that are shown.

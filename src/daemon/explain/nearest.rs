@@ -1,0 +1,62 @@
+//! Of several builds of a version, the one that takes the fewest changes of USE.
+
+use std::collections::HashMap;
+
+use crate::control::{PackageState, PackageStatus};
+
+/// Gives the nearest build of each version its line for package.use, if it needs one. Of builds that are as near, the newest is it.
+pub(super) fn mark(packages: &mut [PackageStatus]) {
+    let mut nearest: HashMap<String, &mut PackageStatus> = HashMap::new();
+    for package in packages {
+        let Some(distance) = distance(package) else { continue };
+        let rank = |other: &PackageStatus| (self::distance(other), std::cmp::Reverse(other.build_id));
+        let is_nearer = nearest
+            .get(&package.cpv)
+            .is_none_or(|other| (Some(distance), std::cmp::Reverse(package.build_id)) < rank(other));
+        if is_nearer {
+            nearest.insert(package.cpv.clone(), package);
+        }
+    }
+    for package in nearest.into_values() {
+        let flags = package.use_differs.iter().flatten();
+        let line: String = flags.map(|flag| format!(" {flag}")).collect();
+        package.package_use = (!line.is_empty()).then(|| format!("={}{line}", package.cpv));
+    }
+}
+
+/// How many flags would have to be set otherwise. `None`: emerge would not take it then, or that is not known.
+fn distance(package: &PackageStatus) -> Option<usize> {
+    let can_be_had = package.state == PackageState::Shown && package.rejected.is_empty();
+    package.use_differs.as_ref().filter(|_| can_be_had).map(Vec::len)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_of_each_version() {
+        let package = |cpv: &str, build: u64, differs: Option<&[&str]>, rejected: bool| PackageStatus {
+            cpv: cpv.to_owned(),
+            build_id: Some(build),
+            state: PackageState::Shown,
+            use_differs: differs.map(|flags| flags.iter().map(|flag| (*flag).to_owned()).collect()),
+            rejected: if rejected { vec!["so".to_owned()] } else { Vec::new() },
+            ..PackageStatus::default()
+        };
+        let mut packages = [
+            package("a/x-1", 1, Some(&["nls", "-doc"]), false),
+            package("a/x-1", 2, Some(&["-doc"]), false),
+            package("a/x-1", 3, Some(&["doc"]), false),
+            package("a/x-1", 4, Some(&[]), true),
+            package("a/x-1", 5, None, false),
+            package("a/y-1", 1, Some(&["nls"]), false),
+            package("a/y-1", 2, Some(&[]), false),
+            package("a/z-1", 1, Some(&["z"]), true),
+            PackageStatus { state: PackageState::LeftOut, ..package("a/v-1", 1, Some(&["v"]), false) },
+        ];
+        mark(&mut packages);
+        let lines: Vec<Option<&str>> = packages.iter().map(|package| package.package_use.as_deref()).collect();
+        assert_eq!(lines, [None, None, Some("=a/x-1 doc"), None, None, None, None, None, None]);
+    }
+}
