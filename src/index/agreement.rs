@@ -124,12 +124,13 @@ mod tests {
     #[test]
     fn what_decides_nothing_does_not_count() {
         let honest = digest(HEADER, ENTRY);
+        assert_ne!(digest(HEADER, &format!("{ENTRY}USER_PATCHES: x\n")), honest, "emerge goes by it");
         for same in [
             ENTRY.replace("DESC: it", "DESC: other"),
             ENTRY.replace("DESC: it", "DESCRIPTION: other"),
             ENTRY.replace("MTIME: 7", "_mtime_: 8"),
             ENTRY.replace("USE: x\n", "USE: y\nUSE: x\n"),
-            format!("{ENTRY}FETCHCOMMAND: evil\nUSER_PATCHES: x\n"),
+            format!("{ENTRY}FETCHCOMMAND: evil\n"),
             format!("SLOT: 0\n{}", ENTRY.replace("SLOT: 0\n", "")),
         ] {
             assert_eq!(digest(HEADER, &same), honest, "{same}");

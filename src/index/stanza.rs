@@ -15,14 +15,13 @@ pub(super) const OWN_KEYS: [&[u8]; 9] =
 
 /// Other keys that Portage takes from an entry (`_pkgindex_allowed_pkg_keys`): a stanza with none of them, none of
 /// [`OWN_KEYS`] and no [`AuxKey`] is where Portage stops reading.
-const OTHER_KEYS: [&[u8]; 9] = [
+const OTHER_KEYS: [&[u8]; 8] = [
     b"DESC",
     b"DESCRIPTION",
     b"FEATURES",
     b"HOMEPAGE",
     b"PKGINDEX_URI",
     b"REQUIRED_USE",
-    b"USER_PATCHES",
     b"BASE_URI",
     b"RESUMECOMMAND",
 ];

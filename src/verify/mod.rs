@@ -66,7 +66,7 @@ use crate::index::{AuxValues, Entry, Sha256Digest};
 
 /// Version of the rules by which a package is verified. Raised when a package that passed is refused from now on, or when more
 /// is to be known of it: what an older version accepted is then verified again.
-pub const RULES: u8 = 4;
+pub const RULES: u8 = 5;
 
 /// A file whose bytes are the package of its entry.
 #[derive(Debug)]

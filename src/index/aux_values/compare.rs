@@ -38,7 +38,10 @@ impl<'a> EntryValues<'a> {
         }
         // Without PATH it is CPV.tbz2.
         let is_xpak = path.is_none_or(|path| path.is_empty() || path.ends_with(".xpak") || path.ends_with(".tbz2"));
-        Self { values, compared: if is_xpak { index.carried() } else { AuxKeys::ALL } }
+        let mut compared = if is_xpak { index.carried() } else { AuxKeys::ALL };
+        // Of a writer that does not know it the comparison makes nothing.
+        compared.insert(AuxKey::UserPatches);
+        Self { values, compared }
     }
 
     /// The value of `key`.
@@ -106,7 +109,8 @@ impl AuxValues {
                 continue;
             }
             let inherited = key.is_inherited() && package.is_empty();
-            if inherited || entry.simplest(key) == self.simplest(key) {
+            let unsaid = key == AuxKey::UserPatches && index.is_empty();
+            if inherited || unsaid || entry.simplest(key) == self.simplest(key) {
                 other_form.insert(key);
             } else {
                 mismatches.push(IndexMismatch { key, index: index.to_owned(), package: package.to_owned() });

@@ -5,7 +5,7 @@ use std::fmt;
 use super::super::dependencies::TokenKind;
 
 /// A key of an entry whose value Portage takes from the package's own metadata: those of `_pkgindex_aux_keys` but DESCRIPTION,
-/// SIZE and the URIs.
+/// SIZE and the URIs; and USER_PATCHES.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum AuxKey {
     /// BDEPEND.
@@ -48,10 +48,12 @@ pub enum AuxKey {
     Slot,
     /// USE.
     Use,
+    /// USER_PATCHES.
+    UserPatches,
 }
 
 /// How many keys there are.
-const COUNT: usize = 20;
+const COUNT: usize = 21;
 
 impl AuxKey {
     /// All of them, in the order of their names.
@@ -76,6 +78,7 @@ impl AuxKey {
         Self::Restrict,
         Self::Slot,
         Self::Use,
+        Self::UserPatches,
     ];
 
     /// Its name in the metadata of a package.
@@ -102,6 +105,7 @@ impl AuxKey {
             Self::Restrict => "RESTRICT",
             Self::Slot => "SLOT",
             Self::Use => "USE",
+            Self::UserPatches => "USER_PATCHES",
         }
     }
 
@@ -129,6 +133,7 @@ impl AuxKey {
             b"RESTRICT" => Self::Restrict,
             b"SLOT" => Self::Slot,
             b"USE" => Self::Use,
+            b"USER_PATCHES" => Self::UserPatches,
             _ => return None,
         })
     }

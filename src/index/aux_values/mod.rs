@@ -9,6 +9,7 @@
 //! * Another form of the same, which some writer of an index is known to write. Portage's resolver makes the same of it:
 //!   * brackets and USE conditionals that other versions of Portage leave in a dependency string;
 //!   * other white space between words;
+//!   * no USER_PATCHES, which older versions of Portage do not write: emerge takes it for a package without patches;
 //!   * CHOST or `repository` where the package has none: no version writes an empty value, and reading it again gives the
 //!     header's.
 //! * An index mismatch.

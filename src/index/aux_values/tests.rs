@@ -224,3 +224,16 @@ proptest! {
         compared(&package, &index, &stanza);
     }
 }
+
+#[test]
+fn an_entry_may_be_silent_on_user_patches_but_not_lie() {
+    let compare = |entry: &str| compare(&[("USER_PATCHES", "12ab\n")], "", &format!("{entry}{GPKG}"));
+    let mut silent = AuxKeys::default();
+    silent.insert(AuxKey::UserPatches);
+    assert_eq!(compare("USER_PATCHES: 12ab\n"), Comparison::Equal);
+    assert_eq!(
+        (compare(""), compare("USER_PATCHES: \n")),
+        (Comparison::OtherForm(silent), Comparison::OtherForm(silent))
+    );
+    assert_eq!(keys(&compare("USER_PATCHES: 34cd\n")), [AuxKey::UserPatches]);
+}
