@@ -44,6 +44,7 @@ mod install;
 mod installed_packages;
 mod life;
 mod local;
+mod merge_lists;
 mod mirrors;
 mod namespace;
 mod openrc;

@@ -1,5 +1,6 @@
 #!/bin/bash
-# other-versions.sh - other versions of Portage, whose packages and indexes the test entries::versions holds against each other.
+# other-versions.sh - other versions of Portage: the test merge_lists installs from a mount with older ones, and entries::versions
+# holds the packages and indexes of all against each other.
 #
 # usage: other-versions.sh DIR [VERSION...]
 #   DIR       new, empty, or made by an earlier run; what is there already stays
@@ -7,13 +8,16 @@
 # environment:
 #   PYTHON=python3   the interpreter of the venvs
 #
-# Creates in DIR for each: VERSION/venv, VERSION/env (see make-repo.sh). 20 s and 60 MB each. Then, for some 40 minutes:
+# Creates in DIR for each: VERSION/venv, VERSION/env (see make-repo.sh). 20 s and 60 MB each.
+# merge_lists runs this script itself, for what it needs, in target/portages or BINHOSTFS_TEST_PORTAGES, and takes some 4 minutes:
+#   BINHOSTFS_TEST_ENV=.../target/test-env cargo nextest run --test it --run-ignored only -E 'test(merge_lists)'
+# entries::versions takes some 40 minutes with what is there already:
 #   BINHOSTFS_TEST_ENV=.../target/test-env BINHOSTFS_TEST_PORTAGES=DIR \
 #       cargo nextest run --test it --run-ignored only -E 'test(entries::versions)' --no-capture
 set -euo pipefail
 umask 022
 
-[ $# -ge 1 ] && [ -n "$1" ] || { sed -n '4,8p' "$0" >&2; exit 2; }
+[ $# -ge 1 ] && [ -n "$1" ] || { sed -n '5,9p' "$0" >&2; exit 2; }
 mkdir -p "$1"
 dir=$(cd "$1" && pwd -P)
 shift

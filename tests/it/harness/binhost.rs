@@ -108,3 +108,16 @@ pub(crate) fn configuration(binrepos_conf: &str, make_conf: &str) -> Option<Temp
     fs::write(portage.join("make.conf"), before + make_conf).unwrap();
     Some(root)
 }
+
+/// A copy of the ebuild repository in `directory`, with version 1 of more packages in app-misc; its repos.conf.
+pub(crate) fn repository(directory: &Path, ebuilds: &[(&str, &str)]) -> String {
+    let repository = directory.join("repo");
+    let original = test_environment().unwrap().join("env/repo");
+    assert!(Command::new("cp").arg("-aT").arg(original).arg(&repository).status().unwrap().success());
+    for (name, text) in ebuilds {
+        let package = repository.join("app-misc").join(name);
+        fs::create_dir(&package).unwrap();
+        fs::write(package.join(format!("{name}-1.ebuild")), text).unwrap();
+    }
+    format!("[DEFAULT]\nmain-repo = bhtest\n[bhtest]\nlocation = {}\n", repository.display())
+}

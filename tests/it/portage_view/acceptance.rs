@@ -2,14 +2,13 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use serde_json::Value;
 use tempfile::TempDir;
 
 use super::World;
-use crate::harness::binhost::configuration;
-use crate::harness::portage::{Emerge, Nginx, binhost, copy_of, test_environment};
+use crate::harness::binhost::{configuration, repository};
+use crate::harness::portage::{Emerge, Nginx, binhost, copy_of};
 
 /// Makes a file; the package's directory is empty.
 const PATCH: &str = "--- /dev/null\n+++ b/new\n@@ -0,0 +1 @@\n+new\n";
@@ -18,16 +17,6 @@ const OTHER: &str = "--- /dev/null\n+++ b/other\n@@ -0,0 +1 @@\n+other\n";
 /// Without a phase of its own Portage would not prepare a source.
 const EBUILD: &str = "EAPI=8\nDESCRIPTION=x\nSLOT=0\nLICENSE=GPL-2\nKEYWORDS=amd64\nS=\"${WORKDIR}\"\n\
                       src_prepare() { default; }\nsrc_install() { keepdir /etc/patched; }\n";
-
-/// A copy of the ebuild repository with app-misc/patched.
-fn repository(directory: &Path) -> String {
-    let repository = directory.join("repo");
-    let original = test_environment().unwrap().join("env/repo");
-    assert!(Command::new("cp").arg("-aT").arg(original).arg(&repository).status().unwrap().success());
-    fs::create_dir(repository.join("app-misc/patched")).unwrap();
-    fs::write(repository.join("app-misc/patched/patched-1.ebuild"), EBUILD).unwrap();
-    format!("[DEFAULT]\nmain-repo = bhtest\n[bhtest]\nlocation = {}\n", repository.display())
-}
 
 /// The one user patch for app-misc/patched, or none.
 fn patch(root: &Path, text: Option<&str>) {
@@ -72,7 +61,7 @@ fn a_package_that_was_built_with_the_same_patches_is_taken() {
     fs::create_dir(&pkgdir).unwrap();
     let builder = configuration("", &format!("PKGDIR=\"{}\"\n", pkgdir.display())).unwrap();
     patch(builder.path(), Some(PATCH));
-    let repos_conf = repository(builder.path());
+    let repos_conf = repository(builder.path(), &[("patched", EBUILD)]);
     fs::write(builder.path().join("etc/portage/repos.conf"), &repos_conf).unwrap();
     let package = ["--nodeps", "=app-misc/patched-1"];
     Emerge::configured(builder.path()).with("MODE", "--buildpkgonly").succeed(package);
