@@ -103,6 +103,9 @@ pub struct PackageStatus {
     pub verified_by: Option<String>,
     /// Why it could not be had lately.
     pub failure: Option<String>,
+    /// What its entry says otherwise than the package, where that is known and it is shown all the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index_mismatch: Option<String>,
     /// Why emerge does not take it on this system, whatever package.use and dependencies say. As the two below only in an answer
     /// about packages in particular (`?atom=`).
     #[serde(default)]
@@ -172,6 +175,9 @@ impl fmt::Display for PackageStatus {
         if let Some(failure) = &self.failure {
             writeln!(f, "  failed    {failure}")?;
         }
+        if let Some(mismatch) = &self.index_mismatch {
+            writeln!(f, "  warning   {mismatch}")?;
+        }
         for why in &self.rejected {
             writeln!(f, "  rejected  by emerge: {why}")?;
         }
@@ -223,6 +229,7 @@ mod tests {
             caller: Some(CallerStatus { pid: 7, name: "emerge".to_owned(), time: 1_795_395_660 }),
             verified_by: Some("ABCD".to_owned()),
             failure: None,
+            index_mismatch: None,
             rejected: vec!["usepkg-exclude has it".to_owned()],
             use_differs: Some(vec!["-doc".to_owned()]),
             package_use: Some("=app-misc/hello-2.0 -doc".to_owned()),

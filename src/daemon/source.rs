@@ -296,7 +296,7 @@ impl Source {
 
     /// How old the index that is shown may be before that is worth a note.
     pub(super) fn max_index_age(&self) -> Option<Duration> {
-        self.config.max_index_age.filter(|_| matches!(self.face, Face::Latest))
+        self.config.max_index_age.filter(|_| matches!(self.face, Face::Latest) && !self.config.frozen)
     }
 
     /// What must not be shown: refused, or disputed.

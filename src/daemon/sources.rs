@@ -360,8 +360,8 @@ impl Sources {
                 source.refusals().all().iter().filter_map(|refusal| Some((refusal.id()?, refusal.reason.clone())));
             let (name, origin, quorum) =
                 (source.config.name.clone(), Arc::clone(&source.origin), source.config.quorum.get());
-            let (refused, nowhere) = (refused.collect(), source.nowhere());
-            Some((self.input(source)?, Beside { name, origin, refused, quorum, nowhere }))
+            let (refused, mismatched, nowhere) = (refused.collect(), source.warned(), source.nowhere());
+            Some((self.input(source)?, Beside { name, origin, refused, mismatched, quorum, nowhere }))
         };
         let (inputs, beside) = self.all.iter().filter_map(both).unzip();
         Explained {

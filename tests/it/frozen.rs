@@ -33,7 +33,11 @@ fn a_frozen_binhost_is_asked_only_by_the_administrator() {
     write(root.path(), &origin, "frozen = true\n");
     let place = tempfile::TempDir::with_prefix("binhostfs-it.").unwrap();
     let pkgdir = place.path().join("pkgdir");
-    let options = Options::of_portage(root.path()).with([pkgdir.to_str().unwrap(), "--refresh", "1s"]);
+    // Its index is old on purpose.
+    let config = root.path().join("binhostfs.toml");
+    fs::write(&config, "max-index-age = \"1d\"\n").unwrap();
+    let arguments = [pkgdir.to_str().unwrap(), "--refresh", "1s", "--config", config.to_str().unwrap()];
+    let options = Options::of_portage(root.path()).with(arguments);
     // It has no index yet.
     let mut mounted = options.mount_in(place);
     assert_eq!(mounted.listing(), std::slice::from_ref(&one.path));
@@ -47,11 +51,12 @@ fn a_frozen_binhost_is_asked_only_by_the_administrator() {
     assert_eq!((origin.asked("Packages.gz").len(), mounted.listing()), (asked, vec![one.path]));
     let status = run(&mounted, "status");
     assert!(status.contains("not refreshed (frozen in binrepos.conf)"), "{status}");
+    assert!(!status.contains("max-index-age"), "{status}");
     run(&mounted, "refresh");
     assert_eq!(mounted.listing(), [two.path]);
     origin.publish(TIME + 2, std::slice::from_ref(&three));
     write(root.path(), &origin, "");
     eventually(REFRESHED, "it is asked again", || mounted.listing() == [three.path.clone()]);
     let status = run(&mounted, "status");
-    assert!(!status.contains("frozen"), "{status}");
+    assert!(!status.contains("frozen") && status.contains("(max-index-age)"), "{status}");
 }

@@ -164,6 +164,9 @@ fn without_signatures_it_is_a_warning_and_refused_only_if_asked_for() {
     }
     let told = |mounted: &Mounted| mounted.status()["binhosts"][0]["index_mismatches"].as_array().unwrap().len();
     eventually(20, "it is told", || told(&mounted) == 1);
+    let why = Command::new(binary()).args(["why", &atom(lie), "--control"]).arg(mounted.control()).output().unwrap();
+    let why = String::from_utf8(why.stdout).unwrap();
+    assert!(why.contains("warning   index mismatch: SLOT is \"5\" in the index, but \"0\" in the package"), "{why}");
     assert_eq!(
         (mounted.listing(), mounted.status()["metrics"]["index_mismatches"].as_u64()),
         (vec![lie.path.clone()], Some(1))

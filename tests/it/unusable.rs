@@ -42,7 +42,7 @@ fn line_ends_of_another_system_and_packages_for_another_machine() {
     refresh(&mounted);
     is_said(&mounted, "CR LF");
     // One entry alone is like that.
-    origin.put_index(index(TIME + 2, "REPO: test\n", "REPO: test\r\n").as_bytes());
+    origin.put_index(index(TIME + 2, "REPO: gentoo\n", "REPO: gentoo\r\n").as_bytes());
     refresh(&mounted);
     is_said(&mounted, "none of its 1 entries is fit for Portage: 1 with NUL or carriage return");
     origin.put_index(index(TIME + 3, "ARCH: amd64\n", "ARCH: vax\nCHOST: vax-dec-netbsd\n").as_bytes());

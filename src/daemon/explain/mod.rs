@@ -32,6 +32,8 @@ pub(super) struct Beside {
     pub(super) origin: Arc<Origin>,
     /// Reasons of refusals.
     pub(super) refused: HashMap<EntryId, String>,
+    /// Index mismatches that are not refused.
+    pub(super) mismatched: HashMap<EntryId, String>,
     /// URLs that have to agree.
     pub(super) quorum: usize,
     /// Why no package of it can be had.
@@ -165,6 +167,7 @@ impl Question<'_> {
                 Some(signer) => signer.fingerprint.to_string(),
             }),
             failure: self.failures.get(&path).cloned(),
+            index_mismatch: beside.mismatched.get(&record.id).cloned(),
             ..judged(self.acceptance, &binary, &path)
         }))
     }

@@ -6,6 +6,7 @@
 //! A URL whose index has [`DISTRUSTED`] of them is asked for an index after the others, and its TIMESTAMP does not count any
 //! more: no index of another URL is too old because of it.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
 use super::Source;
@@ -90,6 +91,11 @@ impl Source {
             FailureStatus { path: refusal.path.clone(), reason: refusal.reason.clone(), time: refusal.since }
         });
         refused.chain(self.mismatches.warned.iter().map(|(_, status)| status.clone())).collect()
+    }
+
+    /// Reasons of those that are shown all the same.
+    pub(in crate::daemon) fn warned(&self) -> HashMap<EntryId, String> {
+        self.mismatches.warned.iter().map(|((id, _), status)| (*id, status.reason.clone())).collect()
     }
 
     /// Compares all of it again with the next index, or when it is shown the next time.
