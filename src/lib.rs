@@ -4,6 +4,7 @@
 //!
 //! | module | job |
 //! |---|---|
+//! | [`sys`] | what several modules need of the system: the clock |
 //! | [`metrics`] | name and count measurements |
 //! | [`config`] | command line, own file and Portage's files -> one validated configuration |
 //! | [`index`] | parse, query and render `Packages` |
@@ -32,6 +33,7 @@ pub mod metrics;
 pub mod policy;
 pub mod portage;
 pub mod store;
+pub mod sys;
 pub mod tree;
 pub mod upstream;
 pub mod verify;

@@ -23,9 +23,10 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
-use super::files::{blocking, read_json, seconds_now, sync_directory, write_file, write_json};
+use super::files::{blocking, read_json, sync_directory, write_file, write_json};
 use super::source::{Stamp, stamp};
 use crate::index::{EntryId, Index, RENDER_VERSION, Rendered, View};
+use crate::sys::seconds_now;
 use crate::tree::{PACKAGES, PackagesFile, Tree};
 
 pub(super) const STATE: &str = "state.json";

@@ -20,6 +20,7 @@ mod follow;
 mod freshness;
 mod generation;
 mod handover;
+mod last_refresh;
 mod local;
 mod manage;
 mod merged;
@@ -57,6 +58,7 @@ use crate::fuse::{Begun, Kept, KeptDescriptors, Mount, Operations};
 use crate::index::Atom;
 use crate::metrics::Metrics;
 use crate::store::{Limits, Store};
+use crate::sys::{Passed, seconds_now};
 pub use crate::verify::KeyringError;
 use crate::verify::{Keyring, Policy};
 pub use confinement::confine;
@@ -120,7 +122,11 @@ pub async fn serve(config: MountConfig, kept: Option<Kept>, program: Program) ->
 /// # Errors
 /// It would not start: see [`KeyringError`].
 pub fn check_keys(config: &MountConfig) -> Result<Vec<String>, KeyringError> {
-    Ok(anchors::advice(&policies(config)?, &config.portage_gnupg))
+    let policies = policies(config)?;
+    let signed = policies.iter().filter_map(|policy| policy.keyring.as_ref()?.last_signed());
+    let clock = signed.fold(Passed::BUILT, |known, signed| known.or_later(Some(signed))).check(seconds_now());
+    let clock = clock.err().map(|wrong| wrong.to_string());
+    Ok(clock.into_iter().chain(anchors::advice(&policies, &config.portage_gnupg)).collect())
 }
 
 /// The signals that end a daemon.
@@ -322,9 +328,7 @@ fn policies(config: &MountConfig) -> Result<Vec<Policy>, KeyringError> {
             (None, SignaturePolicy::DigestsOnly) => Policy::digests_only(),
             (None, SignaturePolicy::Required { keyrings }) => {
                 let opened = Keyring::open(keyrings.iter().cloned());
-                let named =
-                    |KeyringError::NoKey(why)| KeyringError::NoKey(format!("{why} (for the binhost {})", binhost.name));
-                Policy::signed(Arc::new(opened.map_err(named)?))
+                Policy::signed(Arc::new(opened.map_err(|error| error.of_binhost(&binhost.name))?))
             }
         };
         policies.push(Policy { uncompressed: config.uncompressed, ..policy });
@@ -382,7 +386,7 @@ impl Control for Handle {
         tokio::task::spawn_blocking(move || {
             let generations = rollback::list(&directory, shown);
             // Whoever asked may have gone.
-            let _ = reply.send(Generations { time: files::seconds_now(), generations });
+            let _ = reply.send(Generations { time: seconds_now(), generations });
         });
         receiver
     }

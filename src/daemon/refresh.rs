@@ -59,7 +59,7 @@ impl Refresher {
                 // Whoever asks hears of a failure; here it is in the log and in `status`.
                 () = tokio::time::sleep_until(self.due.into()) => drop(self.refresh(&shared, Order::Forward, Asker::Timer).await),
                 Some(verdict) = self.verdicts.recv() => self.hear(&shared, &verdict).await,
-                () = self.clock.stepped() => self.judge_again(),
+                () = self.clock.stepped() => self.judge_again(&shared),
             }
         }
     }
@@ -80,10 +80,11 @@ impl Refresher {
         }
     }
 
-    /// The clock was set: indexes are judged by it with the refresh that follows, and who was blamed by the old one gets
-    /// another chance.
-    fn judge_again(&mut self) {
+    /// The clock was set: indexes and refused packages are judged by it with the refresh that follows, and who was blamed by
+    /// the old one gets another chance.
+    fn judge_again(&mut self, shared: &Shared) {
         tracing::info!("the system clock was set: the indexes are asked for and judged again");
+        shared.fetcher.forget_failures();
         self.sources.all.iter().for_each(|source| source.origin.upstream.pardon());
         self.due = Instant::now();
     }

@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::files::{read_json, seconds_now, write_json};
+use super::files::{read_json, write_json};
 use crate::index::{AuxDigest, Digest, EntryId};
+use crate::sys::{STEP, seconds_now};
 
 /// Entries that are left out at the most; a binhost with more of them has other problems.
 const MAX_REFUSALS: usize = 4096;
@@ -31,6 +32,9 @@ pub(super) struct Refusal {
     /// For an index mismatch, the `AuxDigest` of the entry in hexadecimal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     said: Option<String>,
+    /// How the clock was set ([`offset`](crate::sys::offset)), where that decided.
+    #[serde(default)]
+    clock: Option<i64>,
 }
 
 impl Refusal {
@@ -41,6 +45,11 @@ impl Refusal {
     /// For an index mismatch, what the entry said.
     pub(super) fn said(&self) -> Option<AuxDigest> {
         self.said.as_ref()?.parse().ok().map(|digest: Digest<16>| AuxDigest(digest.0))
+    }
+
+    /// Whether it was refused by a clock that was set otherwise than `clock`.
+    pub(super) fn is_by_other_clock(&self, clock: i64) -> bool {
+        self.clock.is_some_and(|then| then.abs_diff(clock) >= STEP)
     }
 }
 
@@ -67,11 +76,18 @@ impl Refusals {
         self.all.iter().filter_map(Refusal::id).collect()
     }
 
-    /// `false`: it is left out already, or there are too many.
-    pub(super) fn add(&mut self, id: EntryId, path: &str, reason: &str, seen: Option<String>, policy: &str) -> bool {
+    /// `clock`: how the clock was set, where that decided. `false`: it is left out already, or there are too many.
+    pub(super) fn add(
+        &mut self,
+        id: EntryId,
+        path: &str,
+        reason: &str,
+        seen: Option<String>,
+        (policy, clock): (&str, Option<i64>),
+    ) -> bool {
         let (path, reason, policy) = (path.to_owned(), reason.to_owned(), policy.to_owned());
         let id = Digest(id.0).to_string();
-        self.push(Refusal { id, path, reason, since: seconds_now(), seen, policy, said: None })
+        self.push(Refusal { id, path, reason, since: seconds_now(), seen, policy, said: None, clock })
     }
 
     /// As [`Self::add`], for an entry that is an index mismatch as long as it says this.
@@ -85,7 +101,7 @@ impl Refusals {
     ) -> bool {
         let (path, reason, policy) = (path.to_owned(), reason.to_owned(), policy.to_owned());
         let (id, said) = (Digest(id.0).to_string(), Some(Digest(said.0).to_string()));
-        self.push(Refusal { id, path, reason, since: seconds_now(), seen: None, policy, said })
+        self.push(Refusal { id, path, reason, since: seconds_now(), seen: None, policy, said, clock: None })
     }
 
     fn push(&mut self, refusal: Refusal) -> bool {
@@ -128,13 +144,15 @@ mod tests {
     fn survive_a_restart_and_go_one_by_one() {
         let directory = tempfile::tempdir().unwrap();
         let mut refusals = Refusals::load(directory.path(), "p");
-        assert!(refusals.add(EntryId([1; 16]), "a/b.xpak", "wrong", None, "p"));
-        assert!(!refusals.add(EntryId([1; 16]), "a/b.xpak", "wrong", None, "p"));
-        assert!(refusals.add(EntryId([2; 16]), "a/c.xpak", "gone", Some("5".to_owned()), "p"));
+        assert!(refusals.add(EntryId([1; 16]), "a/b.xpak", "wrong", None, ("p", None)));
+        assert!(!refusals.add(EntryId([1; 16]), "a/b.xpak", "wrong", None, ("p", None)));
+        assert!(refusals.add(EntryId([2; 16]), "a/c.xpak", "gone", Some("5".to_owned()), ("p", Some(1000))));
         assert!(Refusals::load(directory.path(), "another policy").all().is_empty());
         let mut again = Refusals::load(directory.path(), "p");
         assert_eq!((again.all(), again.ids().len()), (refusals.all(), 2));
         assert!(again.retain(|refusal| refusal.seen.is_some()));
+        let by_other = |clock| again.all().iter().filter(|refusal| refusal.is_by_other_clock(clock)).count();
+        assert_eq!([1001, 1000 + STEP.cast_signed(), -1].map(by_other), [0, 1, 1]);
         assert_eq!(Refusals::load(directory.path(), "p").all().len(), 1);
         again.follow(|_| false);
         assert!(again.all().is_empty());

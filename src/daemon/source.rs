@@ -23,16 +23,17 @@ use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
 use super::clock::Clock;
-use super::files::{blocking, read_json, seconds_now, sync_directory, write_json};
+use super::files::{blocking, read_json, sync_directory, write_json};
 use super::freshness::{self, Order, Unfit};
 use super::generation::Ingredient;
+use super::last_refresh::{LastRefresh, When};
 use super::refusals::{Refusal, Refusals};
 use super::shown;
 use super::votes::Votes;
 use crate::config::{Binhost, Offline};
-use crate::control::RefreshStatus;
 use crate::fetch::{Origin, Verdict, VerdictKind};
 use crate::index::{EntryId, Index, OriginId, Part};
+use crate::sys::{Moment, offset, seconds_now};
 use crate::tree::PACKAGES;
 use crate::upstream::{IndexAnswer, Upstream, UpstreamError, Validators};
 use mismatches::Mismatches;
@@ -122,7 +123,7 @@ pub(super) struct Source {
     face: Face,
     /// Attempts to fetch the index that were broken off.
     broken_off: u64,
-    refresh: RefreshStatus,
+    refresh: LastRefresh,
     /// No URL answered the last time.
     away: bool,
     /// TIMESTAMP of the index that was said to be old.
@@ -139,7 +140,7 @@ impl Source {
         let written = state.clone();
         let refusals = Refusals::load(&directory, &judged_under(&origin));
         let votes = Votes::open(&directory, &config)?;
-        let refresh = RefreshStatus::default();
+        let refresh = LastRefresh::default();
         let (current, face, broken_off, away, noted_age) = (None, Face::Latest, 0, false, 0);
         remove_broken_off(&directory);
         Ok(Self {
@@ -185,9 +186,10 @@ impl Source {
                     );
                     self.state.validators = Validators::default();
                 }
-                let confirmed = self.state.confirmed.max(1);
+                let confirmed = Some(When::Stored(self.state.confirmed.max(1)));
                 let older_since = self.older_since();
-                self.refresh = RefreshStatus { confirmed, attempted: confirmed, error: None, older_since };
+                self.refresh = LastRefresh { confirmed, attempted: confirmed, error: None, older_since };
+                self.origin.note_confirmed(self.state.confirmed);
                 self.take_up(index, stamp);
                 self.count_votes().await;
             }
@@ -281,7 +283,7 @@ impl Source {
         self.config.frozen && self.current.is_some()
     }
 
-    pub(super) fn refresh_status(&self) -> &RefreshStatus {
+    pub(super) fn last_refresh(&self) -> &LastRefresh {
         &self.refresh
     }
 
@@ -313,11 +315,12 @@ impl Source {
             self.break_off();
             Err(anyhow::anyhow!("no index after {}: the line or the binhost is too slow", shown(REFRESH_BUDGET)))
         });
-        let now = seconds_now();
+        let now = Some(When::Now(Moment::now()));
         (self.refresh.attempted, self.refresh.older_since) = (now, self.older_since());
         match outcome {
             Ok(news) => {
                 (self.away, self.refresh.confirmed, self.refresh.error) = (false, now, None);
+                self.origin.note_confirmed(self.state.confirmed);
                 self.note_age();
                 let disputes = self.ask_for_votes().await;
                 Ok(if was_away || disputes { News::Changed } else { news })
@@ -574,8 +577,8 @@ impl Source {
         let seen = self.origin.upstream.probe(verdict.uri.as_deref(), &verdict.path).await;
         let indexes = [self.current.as_ref().map(|current| &current.index), self.earlier().map(|e| &e.index)];
         let known = indexes.into_iter().flatten().any(|index| index.contains(verdict.id));
-        let policy = self.judged_under();
-        known && self.refusals.add(verdict.id, &verdict.path, &error.to_string(), seen, &policy)
+        let (policy, clock) = (self.judged_under(), error.depends_on_clock().then(offset));
+        known && self.refusals.add(verdict.id, &verdict.path, &error.to_string(), seen, (&policy, clock))
     }
 
     /// Gives whatever was refused another chance. `true`: there was something.
@@ -584,15 +587,15 @@ impl Source {
         self.refusals.retain(|_| false)
     }
 
-    /// Looks whether the binhost has other bytes now for what was refused, or it is judged by other keys. `true`: something
-    /// comes back.
+    /// Looks whether the binhost has other bytes now for what was refused, or it is judged by other keys or another clock.
+    /// `true`: something comes back.
     pub(super) async fn reconsider(&mut self) -> bool {
         let Some(current) = self.shown() else { return false };
         let (upstream, policy): (&Upstream, _) = (&self.origin.upstream, self.judged_under());
         let uri = current.index.header().uri();
-        let mut changed = HashSet::new();
+        let (mut changed, clock) = (HashSet::new(), offset());
         for (number, refusal) in self.refusals.all().iter().enumerate() {
-            if refusal.policy != policy {
+            if refusal.policy != policy || refusal.is_by_other_clock(clock) {
                 changed.extend(refusal.id());
             } else if number < MAX_PROBES && refusal.said().is_none() {
                 let seen = upstream.probe(uri, &refusal.path).await;

@@ -114,7 +114,7 @@ impl Sources {
             let (id, name) = (OriginId(self.next), binhost.directory.clone());
             self.next += 1;
             let upstream = Arc::new(Upstream::new(binhost.clone(), Arc::clone(&self.metrics))?);
-            let origin = Arc::new(Origin { name, upstream, policy, on_mismatch: binhost.on_mismatch });
+            let origin = Arc::new(Origin::new(name, upstream, policy, binhost.on_mismatch));
             let mut source = Source::open(self.store.directory(), binhost.clone(), id, origin)?;
             if let Some(before) = self.all.iter().find(|before| before.config.directory == binhost.directory) {
                 source.succeed(before);

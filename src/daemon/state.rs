@@ -1,5 +1,6 @@
 //! What all parts of the daemon share, and what it says about itself.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -8,7 +9,7 @@ use tokio::sync::Notify;
 use super::check_entries::Pace;
 use super::errands::Errands;
 use super::explain::Explained;
-use super::files::seconds_now;
+use super::last_refresh::LastRefresh;
 use super::refusals::Refusal;
 use super::shown;
 use super::source::Source;
@@ -25,6 +26,7 @@ use crate::fuse::{Front, Mount};
 use crate::metrics::Metrics;
 use crate::policy::Tally;
 use crate::store::Store;
+use crate::sys::{Moment, WrongClock, seconds_now};
 use crate::tree::{PackagesFile, Snapshots, Tree};
 use crate::upstream::{Standing, UrlReport};
 use crate::verify::KeyringReport;
@@ -42,7 +44,7 @@ pub(super) struct SourceReport {
     name: String,
     origin: Arc<Origin>,
     index_timestamp: i64,
-    refresh: RefreshStatus,
+    refresh: LastRefresh,
     away: bool,
     frozen: bool,
     packages: u64,
@@ -76,7 +78,7 @@ impl SourceReport {
             name: source.config.name.clone(),
             origin: Arc::clone(&source.origin),
             index_timestamp: index.as_ref().and_then(|index| index.header().timestamp()).unwrap_or_default(),
-            refresh: source.refresh_status().clone(),
+            refresh: source.last_refresh().clone(),
             away: source.is_away(),
             frozen: source.is_frozen(),
             packages: shown.into(),
@@ -96,7 +98,7 @@ impl SourceReport {
             mirrors: origin.upstream.url_reports().into_iter().map(mirror).collect(),
             packages: *packages,
             index_timestamp: *index_timestamp,
-            refresh: refresh.clone(),
+            refresh: refresh.status(),
             away: *away,
             not_refreshed: *frozen,
             keyring: origin.policy.keyring.as_ref().map(|keyring| keyring_status(keyring.report())),
@@ -135,7 +137,9 @@ pub(super) struct Shared {
     /// Local packages or what becomes of entries may have changed.
     pub(super) changed: Notify,
     bypassed: Mutex<Vec<BypassStatus>>,
-    started: u64,
+    started: Moment,
+    /// It is known, and was said, that the system clock is wrong.
+    clock_is_wrong: AtomicBool,
 }
 
 impl Shared {
@@ -170,7 +174,8 @@ impl Shared {
             picture: Mutex::default(),
             changed: Notify::new(),
             bypassed: Mutex::default(),
-            started: seconds_now(),
+            started: Moment::now(),
+            clock_is_wrong: AtomicBool::new(false),
         }
     }
 
@@ -180,6 +185,20 @@ impl Shared {
         *self.reports() = sources.reports();
         *self.picture.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(sources.explained()));
         self.changed.notify_one();
+        self.look_at_clock();
+    }
+
+    /// Says once that the clock is wrong.
+    fn look_at_clock(&self) {
+        let wrong = self.wrong_clock();
+        let known = self.clock_is_wrong.swap(wrong.is_some(), Ordering::Relaxed);
+        if let Some(wrong) = wrong.filter(|_| !known) {
+            tracing::warn!("{}", clock_warning(wrong));
+        }
+    }
+
+    fn wrong_clock(&self) -> Option<WrongClock> {
+        self.reports().iter().find_map(|report| report.origin.check_clock().err())
     }
 
     /// What became of all entries the last time.
@@ -190,6 +209,10 @@ impl Shared {
     /// What an administrator should know of the configuration as it stands in the files.
     pub(super) fn set_warnings(&self, warnings: Vec<String>) {
         *self.warnings.lock().unwrap_or_else(PoisonError::into_inner) = warnings;
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        self.warnings.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Local packages that are hidden as a binhost's; each is logged once.
@@ -279,7 +302,7 @@ impl Shared {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             time: seconds_now(),
-            started: self.started,
+            started: self.started.by_clock(),
             mountpoint: self.config.mountpoint.display().to_string(),
             passthrough: self.mount.passes_through(),
             signatures: binhosts.iter().all(|binhost| binhost.keyring.is_some()),
@@ -296,7 +319,7 @@ impl Shared {
             refresh: together(&binhosts, self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()),
             binhosts,
             misconfigured: self.misconfigured.lock().unwrap_or_else(PoisonError::into_inner).clone(),
-            warnings: self.warnings.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            warnings: self.wrong_clock().map(clock_warning).into_iter().chain(self.warnings()).collect(),
             bypassed: self.bypassed.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             refused,
             alarms: self.fetcher.alarms().into_iter().map(failure).collect(),
@@ -317,6 +340,10 @@ impl Shared {
             metrics: self.metrics.read(),
         }
     }
+}
+
+fn clock_warning(wrong: WrongClock) -> String {
+    format!("{wrong}; until then neither signatures nor certificates of web servers can be judged, and opens may fail")
 }
 
 /// How all binhosts are, in one.
@@ -409,5 +436,5 @@ fn download(progress: Progress) -> DownloadStatus {
 
 fn failure(report: FailureReport) -> FailureStatus {
     let FailureReport { path, reason, at } = report;
-    FailureStatus { path, reason, time: at.duration_since(UNIX_EPOCH).map_or(0, |span| span.as_secs()) }
+    FailureStatus { path, reason, time: at.by_clock() }
 }

@@ -16,12 +16,13 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::acceptance::acceptance;
-use super::files::{blocking, read_json, seconds_now, write_json};
+use super::files::{blocking, read_json, write_json};
 use super::state::{Shared, give_memory_back};
 use crate::config::Prefetch;
 use crate::control::WorldStatus;
 use crate::fetch::{Brought, Idled, Meant, Wanted, Wish};
 use crate::store::Unkeepable;
+use crate::sys::seconds_now;
 
 /// Of the cache, the part that may be taken: one half.
 pub(super) const SHARE: u64 = 2;

@@ -2,10 +2,10 @@
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
-use std::time::SystemTime;
 
 use crate::index::{Entry, Sha256Digest};
 use crate::store::Witness;
+use crate::sys::Moment;
 
 use super::{FailureReport, Fetcher, Origin};
 
@@ -45,5 +45,5 @@ pub(super) fn compare(fetcher: &Fetcher, witness: Witness, entry: &Entry, digest
     );
     tracing::error!(binhostfs.package = path, binhostfs.reason = reason, "ALARM: {path}: {reason}");
     fetcher.metrics.alarms.increase();
-    fetcher.alarms.add(FailureReport { path: path.to_owned(), reason, at: SystemTime::now() });
+    fetcher.alarms.add(FailureReport { path: path.to_owned(), reason, at: Moment::now() });
 }

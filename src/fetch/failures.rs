@@ -2,11 +2,12 @@
 
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
 use lru::LruCache;
 
 use super::{FetchError, Key};
+use crate::sys::Moment;
 
 /// How long a failure answers further opens of the same package.
 pub const FAILURE_MEMORY: Duration = Duration::from_secs(5);
@@ -21,15 +22,14 @@ pub struct FailureReport {
     /// Why.
     pub reason: String,
     /// When.
-    pub at: SystemTime,
+    pub at: Moment,
 }
 
 #[derive(Debug)]
 struct Failure {
     path: String,
     error: Arc<FetchError>,
-    at: Instant,
-    shown_at: SystemTime,
+    at: Moment,
     blocking: bool,
 }
 
@@ -53,8 +53,8 @@ impl Failures {
     }
 
     fn put(&self, id: Key, path: &str, error: &Arc<FetchError>, blocking: bool) {
-        let (at, shown_at) = (Instant::now(), SystemTime::now());
-        let failure = Failure { path: path.to_owned(), error: Arc::clone(error), at, shown_at, blocking };
+        let (path, error, at) = (path.to_owned(), Arc::clone(error), Moment::now());
+        let failure = Failure { path, error, at, blocking };
         self.lock().put(id, failure);
     }
 
@@ -98,7 +98,7 @@ impl Failures {
         let report = |(_, failure): (&Key, &Failure)| FailureReport {
             path: failure.path.clone(),
             reason: failure.error.to_string(),
-            at: failure.shown_at,
+            at: failure.at,
         };
         self.lock().iter().map(report).collect()
     }

@@ -41,6 +41,7 @@ use tokio::sync::mpsc;
 use crate::index::{EntryId, IndexMismatch, OriginId, Record, View};
 use crate::metrics::Metrics;
 use crate::store::{Body, Store, StoreError, Unkeepable};
+use crate::sys::WrongClock;
 use crate::upstream::UpstreamError;
 use crate::verify::{Policy, VerifyError};
 
@@ -97,6 +98,9 @@ pub enum FetchError {
         /// What is wrong with it.
         reason: Arc<FetchError>,
     },
+    /// Signatures cannot be judged now.
+    #[error("its signature cannot be checked: {0}")]
+    Clock(#[from] WrongClock),
     /// The cache cannot take it.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -129,6 +133,7 @@ impl FetchError {
             Self::Upstream(error) => error.contradicts_index(),
             Self::Index(_)
             | Self::Plan { .. }
+            | Self::Clock(_)
             | Self::Store(_)
             | Self::Disk(_)
             | Self::Busy
@@ -137,6 +142,12 @@ impl FetchError {
             | Self::MassRead
             | Self::Stopped => false,
         }
+    }
+
+    /// Whether the same bytes may be taken once the system clock shows another time.
+    #[must_use]
+    pub fn depends_on_clock(&self) -> bool {
+        matches!(self, Self::Refused { reason, .. } if reason.depends_on_clock())
     }
 }
 

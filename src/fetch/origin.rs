@@ -1,10 +1,14 @@
 //! Where packages come from and what they have to prove: one [`Origin`] for each binhost.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, RwLock};
+
+use portable_atomic::AtomicU64;
 
 use crate::config::OnMismatch;
 use crate::index::{EntryId, OriginId, Part, Record, Stanza, View};
+use crate::sys::{Passed, PastEvent, WrongClock, seconds_now};
 use crate::upstream::Upstream;
 use crate::verify::Policy;
 
@@ -19,6 +23,40 @@ pub struct Origin {
     pub policy: Policy,
     /// What it leads to when its index says something else of a package than the package.
     pub on_mismatch: OnMismatch,
+    /// When its index was last confirmed, seconds since the epoch; 0: not known.
+    confirmed: AtomicU64,
+}
+
+impl Origin {
+    /// A binhost of which nothing is known yet.
+    #[must_use]
+    pub fn new(name: String, upstream: Arc<Upstream>, policy: Policy, on_mismatch: OnMismatch) -> Self {
+        Self { name, upstream, policy, on_mismatch, confirmed: AtomicU64::new(0) }
+    }
+
+    /// Its index was confirmed at `time`, seconds since the epoch, by the clock of then.
+    pub fn note_confirmed(&self, time: u64) {
+        self.confirmed.store(time, Ordering::Relaxed);
+    }
+
+    /// Whether the system clock can be right.
+    ///
+    /// # Errors
+    /// It shows a time before the program was built, before a key was signed, or before the index was confirmed.
+    pub fn check_clock(&self) -> Result<(), WrongClock> {
+        let confirmed = Passed::new(self.confirmed.load(Ordering::Relaxed), PastEvent::IndexConfirmed);
+        let signed = self.policy.keyring.as_ref().and_then(|keyring| keyring.last_signed());
+        Passed::BUILT.or_later(signed).or_later(Some(confirmed)).check(seconds_now())
+    }
+
+    /// Whether there is a key to check signatures with, where they are asked for.
+    ///
+    /// # Errors
+    /// There is none, and the clock is why.
+    pub(super) fn check_keys(&self) -> Result<(), WrongClock> {
+        let without = self.policy.keyring.as_ref().is_some_and(|keyring| !keyring.has_keys());
+        if without { self.check_clock() } else { Ok(()) }
+    }
 }
 
 /// All binhosts of which something may be asked for.

@@ -2,12 +2,12 @@
 
 use std::num::NonZeroUsize;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
 
 use lru::LruCache;
 
 use super::{Fetcher, Key, Wanted};
 use crate::index::{EntryId, OriginId};
+use crate::sys::Moment;
 
 /// Packages whose last opener is remembered.
 const MAX_CALLERS: NonZeroUsize = NonZeroUsize::new(256).unwrap();
@@ -20,7 +20,7 @@ pub struct Caller {
     /// What it is called; empty: not known.
     pub name: String,
     /// When.
-    pub at: SystemTime,
+    pub at: Moment,
 }
 
 #[derive(Debug)]
@@ -36,14 +36,14 @@ impl Traces {
     fn opened(&self, key: Key, pid: u32) {
         let known = |callers: &mut LruCache<Key, Caller>| match callers.get_mut(&key) {
             Some(caller) if caller.pid == pid => {
-                caller.at = SystemTime::now();
+                caller.at = Moment::now();
                 true
             }
             _ => false,
         };
         // An emerge opens a package some twenty times: its name is looked up once.
         if !known(&mut self.lock()) {
-            let caller = Caller { pid, name: name_of(pid), at: SystemTime::now() };
+            let caller = Caller { pid, name: name_of(pid), at: Moment::now() };
             self.lock().put(key, caller);
         }
     }

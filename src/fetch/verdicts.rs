@@ -44,6 +44,7 @@ impl FetchError {
                 "it is left out of Packages, and emerge builds it from source, until the binhost has it again"
             }
             Self::Upstream(_) => "the next open tries again; `binhostfs status` says how each URL does",
+            Self::Clock(_) => "the next open after that tries again",
             Self::Store(StoreError::NoSpace { .. }) => "free space on the cache's disk, or lower --cache-size",
             Self::Store(_) | Self::Disk(_) => "check the cache's disk",
             Self::Busy => "the next open tries again; open fewer packages at the same time",

@@ -103,6 +103,7 @@ impl FsError {
                 | FetchError::Refused { .. }
                 | FetchError::IndexMismatch(_)
                 | FetchError::Plan { .. }
+                | FetchError::Clock(_)
                 | FetchError::Store(_)
                 | FetchError::Disk(_)
                 | FetchError::Unkept(_)

@@ -2,15 +2,20 @@
 //!
 //! Whether they have changed is asked at each use, by stat(2). A file that has become unreadable is warned about, and what
 //! it had last counts until it can be read again, or until the daemon starts anew.
+//!
+//! What keys are good for depends on the time as well: it is judged again when the system clock is set, and when something of a
+//! certificate begins or ends.
 
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use super::Fingerprint;
 use super::openpgp::{Certificates, Keys};
+use crate::sys::Passed;
 
 /// Largest file of certificates in bytes. Gentoo's has some 100 KiB.
 const MAX_FILE: u64 = 16 << 20;
@@ -24,7 +29,25 @@ pub enum KeyringError {
          sec-keys/openpgp-keys-gentoo-release; else give the file of the binhost's certificate with --keyring FILE, or \
          accept unsigned packages with --verify-signature false"
     )]
-    NoKey(String),
+    Missing(String),
+    /// There are certificates, and none of them may sign packages.
+    #[error(
+        "packages must be signed, but no key of the keyring may sign: {0}. Update the keyring (on Gentoo: \
+         sec-keys/openpgp-keys-gentoo-release), or give the file of another certificate of the binhost with --keyring FILE"
+    )]
+    Unusable(String),
+}
+
+impl KeyringError {
+    /// The same, and whose packages it is about.
+    #[must_use]
+    pub fn of_binhost(self, name: &str) -> Self {
+        let named = |why: String| format!("{why} (for the binhost {name})");
+        match self {
+            Self::Missing(why) => Self::Missing(named(why)),
+            Self::Unusable(why) => Self::Unusable(named(why)),
+        }
+    }
 }
 
 /// Keys that are trusted to sign packages.
@@ -70,18 +93,36 @@ impl Keyring {
     /// The keys of these files. Files that cannot be read and certificates of no use are warned about.
     ///
     /// # Errors
-    /// There is no key that may sign.
+    /// There is no key that may sign, nor would there be one if the system clock were not behind the keyring.
     pub fn open(paths: impl IntoIterator<Item = PathBuf>) -> Result<Self, KeyringError> {
+        Self::open_at(paths, SystemTime::now())
+    }
+
+    pub(super) fn open_at(paths: impl IntoIterator<Item = PathBuf>, now: SystemTime) -> Result<Self, KeyringError> {
         let mut files: Vec<CertificateFile> = paths.into_iter().map(CertificateFile::new).collect();
         files.iter_mut().for_each(|file| {
             file.read_if_changed();
         });
         let mut state = State { files, keys: Arc::default() };
-        state.unite();
-        if state.keys.count() == 0 {
-            return Err(KeyringError::NoKey(state.problems().join("; ")));
+        state.unite(now);
+        if state.keys.count() > 0 || state.may_have_keys_later(now) {
+            return Ok(Self(Mutex::new(state)));
         }
-        Ok(Self(Mutex::new(state)))
+        let without = state.files.iter().all(|file| file.certificates.is_empty());
+        let problems = state.problems().join("; ");
+        Err(if without { KeyringError::Missing(problems) } else { KeyringError::Unusable(problems) })
+    }
+
+    /// Whether there is a key now that may sign.
+    #[must_use]
+    pub fn has_keys(&self) -> bool {
+        self.current().count() > 0
+    }
+
+    /// When a key was last made or signed by its owner. `None`: there is no key.
+    #[must_use]
+    pub fn last_signed(&self) -> Option<Passed> {
+        self.current().last_signed()
     }
 
     /// What it has now.
@@ -105,9 +146,15 @@ impl Keyring {
         for file in &mut state.files {
             changed |= file.read_if_changed();
         }
-        if changed {
-            state.unite();
-            tracing::info!(keys = state.keys.count(), "the keyring has changed");
+        let now = SystemTime::now();
+        if changed || !state.keys.is_judged_for(now) {
+            let before = state.keys.count();
+            state.unite(now);
+            if changed {
+                tracing::info!(keys = state.keys.count(), "the keyring has changed");
+            } else if before != state.keys.count() {
+                tracing::info!(keys = state.keys.count(), before, "other keys of the keyring may sign by now");
+            }
         }
         Arc::clone(&state.keys)
     }
@@ -118,11 +165,17 @@ impl Keyring {
 }
 
 impl State {
-    fn unite(&mut self) {
-        self.keys = Arc::new(Keys::new(self.files.iter().map(|file| &file.certificates)));
+    fn unite(&mut self, now: SystemTime) {
+        self.keys = Arc::new(Keys::new(self.files.iter().map(|file| &file.certificates), now));
         for problem in self.keys.unusable() {
             tracing::info!(problem, "in the keyring, but of no use");
         }
+    }
+
+    /// Whether it is the clock, and not the keys, why none of them may sign.
+    fn may_have_keys_later(&self, now: SystemTime) -> bool {
+        let later = self.keys.last_signed().map(|signed| signed.time()).filter(|signed| now < *signed);
+        later.is_some_and(|then| Keys::new(self.files.iter().map(|file| &file.certificates), then).count() > 0)
     }
 
     fn problems(&self) -> Vec<String> {

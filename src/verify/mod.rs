@@ -217,6 +217,12 @@ impl VerifyError {
         }
     }
 
+    /// Whether the same bytes may be taken, or refused, once the system clock shows another time.
+    #[must_use]
+    pub fn depends_on_clock(&self) -> bool {
+        matches!(self, Self::Signature { fault, .. } if fault.depends_on_clock())
+    }
+
     /// For `map_err`: a local failure while doing `attempted`.
     fn io(attempted: &'static str) -> impl Fn(io::Error) -> Self {
         move |source| Self::Io { attempted, source }

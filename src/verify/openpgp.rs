@@ -4,7 +4,7 @@
 //! accepts only what gpg calls GOODSIG: a key that has expired or was revoked since vouches for nothing.
 
 use std::io::{self, Read};
-use std::time::SystemTime;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use sequoia_openpgp as openpgp;
 
@@ -27,6 +27,7 @@ use sha2::{Digest as _, Sha256};
 use super::manifest::Digest512;
 use super::signature::{Fingerprint, SignatureError, Signer};
 use crate::index::Digest;
+use crate::sys::{Passed, PastEvent, WrongClock};
 
 const POLICY: &StandardPolicy<'static> = &StandardPolicy::new();
 /// Most signatures in a file: each may cost another pass over what it signs.
@@ -81,11 +82,16 @@ pub(super) struct Keys {
     signing: Vec<SigningKey>,
     /// Certificates with no key that may sign: which and why.
     unusable: Vec<String>,
+    /// From when until when all of this is so. `None`: for ever.
+    judged_from: Option<SystemTime>,
+    judged_until: Option<SystemTime>,
+    last_signed: Option<SystemTime>,
 }
 
 impl Keys {
-    /// A certificate that is in several files counts with all that any of them says: a revocation is not overlooked.
-    pub(super) fn new<'a>(files: impl IntoIterator<Item = &'a Certificates>) -> Self {
+    /// What they are good for at the time `now`. A certificate that is in several files counts with all that any of them says:
+    /// a revocation is not overlooked.
+    pub(super) fn new<'a>(files: impl IntoIterator<Item = &'a Certificates>, now: SystemTime) -> Self {
         let mut certificates: Vec<Cert> = Vec::new();
         for certificate in files.into_iter().flat_map(|file| file.0.iter().cloned()) {
             let same = certificates.iter().position(|other| other.fingerprint() == certificate.fingerprint());
@@ -97,9 +103,29 @@ impl Keys {
         }
         let mut keys = Self::default();
         for certificate in &certificates {
-            keys.note(certificate, SystemTime::now());
+            keys.note(certificate, now);
         }
-        Self { certificates, ..keys }
+        let ends = || keys.signing.iter().filter_map(|key| key.until);
+        let changes = || certificates.iter().flat_map(changes).chain(ends());
+        let last_signed = certificates.iter().flat_map(signed_at).max();
+        Self {
+            judged_from: changes().filter(|change| *change <= now).max(),
+            judged_until: changes().filter(|change| *change > now).min(),
+            last_signed,
+            certificates,
+            ..keys
+        }
+    }
+
+    /// Whether they are good for the same at the time `now`.
+    pub(super) fn is_judged_for(&self, now: SystemTime) -> bool {
+        self.judged_from.is_none_or(|from| from <= now) && self.judged_until.is_none_or(|until| now < until)
+    }
+
+    /// When a key was last made or signed by its owner.
+    pub(super) fn last_signed(&self) -> Option<Passed> {
+        let since_epoch = self.last_signed?.duration_since(UNIX_EPOCH).ok()?;
+        Some(Passed::new(since_epoch.as_secs(), PastEvent::KeySigned))
     }
 
     fn note(&mut self, certificate: &Cert, now: SystemTime) {
@@ -117,6 +143,7 @@ impl Keys {
             }
         }
         if let (true, Some(reason)) = (self.signing.len() == before, reason) {
+            let reason = clock_fault(certificate, now).map_or_else(|| reason.to_string(), |wrong| wrong.to_string());
             self.unusable.push(format!("certificate {}: {reason}", certificate.fingerprint()));
         }
     }
@@ -336,6 +363,33 @@ fn signer(key: &Key<'_>) -> Result<Signer, SignatureError> {
 /// `None`: it is of an unknown version.
 fn primary(certificate: &Cert) -> Option<Fingerprint> {
     Fingerprint::new(certificate.fingerprint().as_bytes())
+}
+
+/// Signatures by which its owner says what a certificate and its keys are good for.
+fn own_signatures(certificate: &Cert) -> impl Iterator<Item = &Signature> {
+    let of_keys = certificate.keys().flat_map(|key| key.bundle().self_signatures());
+    of_keys.chain(certificate.userids().flat_map(|user_id| user_id.bundle().self_signatures()))
+}
+
+/// When those were made.
+fn signed_at(certificate: &Cert) -> impl Iterator<Item = SystemTime> {
+    own_signatures(certificate).filter_map(|signature| signature.signature_creation_time())
+}
+
+/// Times at which something of a certificate begins or ends. When keys expire, [`usable`] says.
+fn changes(certificate: &Cert) -> impl Iterator<Item = SystemTime> {
+    let revocations = certificate.keys().flat_map(|key| key.bundle().self_revocations());
+    let signatures = own_signatures(certificate).chain(revocations);
+    let of_signatures = signatures.flat_map(|one| [one.signature_creation_time(), one.signature_expiration_time()]);
+    of_signatures.flatten().chain(certificate.keys().map(|key| key.key().creation_time()))
+}
+
+/// Whether the clock is to blame that a certificate is of no use.
+fn clock_fault(certificate: &Cert, now: SystemTime) -> Option<WrongClock> {
+    let signed = signed_at(certificate).max()?;
+    let seconds = |time: SystemTime| time.duration_since(UNIX_EPOCH).map_or(0, |span| span.as_secs());
+    let wrong = Passed::new(seconds(signed), PastEvent::KeySigned).check(seconds(now)).err()?;
+    certificate.keys().any(|key| usable(&key, signed).is_ok()).then_some(wrong)
 }
 
 /// Digest of a certificate with all that is known of it.

@@ -218,6 +218,10 @@ pub enum SignatureError {
 }
 
 impl SignatureError {
+    pub(super) fn depends_on_clock(&self) -> bool {
+        matches!(self, Self::Expired { .. } | Self::Unusable { .. } | Self::NotNow { .. })
+    }
+
     /// For `map_err`.
     pub(super) fn of(self, what: &str) -> super::VerifyError {
         super::VerifyError::Signature { of: what.to_owned(), fault: self }

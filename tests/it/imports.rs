@@ -5,19 +5,20 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A module and what it may import of the others.
-const ALLOWED: [(&str, &[&str]); 15] = [
+const ALLOWED: [(&str, &[&str]); 16] = [
     ("metrics", &[]),
+    ("sys", &[]),
     // `portage` for what the settings of packages are.
     ("config", &["index", "portage"]),
     ("index", &[]),
     // `index` for the CPV.
     ("portage", &["index"]),
-    ("verify", &["index"]),
+    ("verify", &["index", "sys"]),
     ("policy", &["config", "index"]),
     ("tree", &["index"]),
     ("upstream", &["config", "metrics"]),
     ("store", &["config", "index", "verify", "metrics"]),
-    ("fetch", &["config", "index", "portage", "upstream", "verify", "store", "metrics"]),
+    ("fetch", &["config", "index", "portage", "upstream", "verify", "store", "metrics", "sys"]),
     // It reads the metadata of packages that nobody indexed as `verify` does.
     ("local", &["index", "verify"]),
     // `verify` for the names of those who signed.
@@ -26,8 +27,8 @@ const ALLOWED: [(&str, &[&str]); 15] = [
     (
         "daemon",
         &[
-            "config", "control", "fetch", "fuse", "index", "local", "metrics", "policy", "portage", "store", "tree",
-            "upstream", "verify",
+            "config", "control", "fetch", "fuse", "index", "local", "metrics", "policy", "portage", "store", "sys",
+            "tree", "upstream", "verify",
         ],
     ),
     ("cli", &["config", "control", "daemon", "index"]),

@@ -47,6 +47,7 @@ mod local;
 mod merge_lists;
 mod mirrors;
 mod namespace;
+mod no_clock;
 mod openrc;
 mod operate;
 mod polyglot;

@@ -8,7 +8,6 @@ mod unfit;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::UNIX_EPOCH;
 
 use anyhow::Context as _;
 
@@ -149,7 +148,7 @@ impl Question<'_> {
         let caller = self.fetcher.caller(part.origin, record.id).map(|caller| CallerStatus {
             pid: caller.pid,
             name: caller.name,
-            time: caller.at.duration_since(UNIX_EPOCH).map_or(0, |span| span.as_secs()),
+            time: caller.at.by_clock(),
         });
         Ok(Some(PackageStatus {
             binhost: beside.name.clone(),

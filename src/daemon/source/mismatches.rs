@@ -12,9 +12,10 @@ use std::sync::{Arc, Weak};
 use super::Source;
 use crate::config::OnMismatch;
 use crate::control::FailureStatus;
-use crate::daemon::files::{blocking, seconds_now};
+use crate::daemon::files::blocking;
 use crate::fetch::{Fetcher, Mismatch};
 use crate::index::{AuxDigest, EntryId, Index};
+use crate::sys::seconds_now;
 use crate::upstream::Validators;
 
 /// Packages whose entries are wrong before their index is distrusted: one may be a mistake.

@@ -37,6 +37,8 @@ pub(in crate::fetch) fn adopt_one(
             }
             Some(body)
         }
+        // It is judged again when the clock is right.
+        Err(error) if error.depends_on_clock() && origin.check_clock().is_err() => None,
         // Signatures come after digests: it is the package that was asked for, and may not be served.
         Err(error) if error.io_error().is_none() && (own || matches!(error, VerifyError::Signature { .. })) => {
             tracing::warn!(path = %entry.path, %error, "what the cache has of it is refused and removed");

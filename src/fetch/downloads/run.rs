@@ -106,6 +106,7 @@ async fn fetch(turn: &mut Turn) -> Result<Option<Body>, FetchError> {
         tokio::task::spawn_blocking(move || wanted.entry()).await
     };
     let entry = read.map_err(|_| FetchError::Stopped)?.map_err(FetchError::Index)?;
+    wanted.origin().check_keys()?;
     match turn.lane {
         Lane::Cache => Ok(adopt(turn.fetcher(), wanted.origin(), &entry).await),
         Lane::Binhost(_) => from_binhost(turn, &wanted, &entry).await.map(Some),
@@ -128,6 +129,10 @@ async fn from_binhost(turn: &mut Turn, wanted: &Wanted, entry: &Entry) -> Result
                 return Ok(body);
             }
             Err(FetchError::Refused { url, reason }) => {
+                if reason.depends_on_clock() {
+                    // Neither the package nor the mirror is to blame.
+                    wanted.origin().check_clock()?;
+                }
                 verdicts::kind(&reason).into_iter().for_each(|kind| fetcher.metrics.detail.refused(kind));
                 if !stream.reject() {
                     return Err(FetchError::Refused { url, reason });

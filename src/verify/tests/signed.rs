@@ -3,8 +3,10 @@
 use std::fs;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, UNIX_EPOCH};
 
-use super::super::{Assurance, Keyring, SignatureError};
+use super::super::openpgp::{Certificates, Keys as OpenPgpKeys};
+use super::super::{Assurance, Keyring, KeyringError, SignatureError};
 use super::gpg::Gpg;
 use super::sample::{GPKG, Parts, VALUES, XPAK, compress, container, entry, gpkg, manifest, metadata_tar, parts, xpak};
 use super::*;
@@ -378,11 +380,12 @@ fn a_keyring_follows_its_files() {
     let error = Keyring::open(paths.clone()).unwrap_err().to_string();
     assert!(error.contains(first.to_str().unwrap()) && error.contains("--verify-signature false"), "{error}");
     fs::write(&first, "no keys").unwrap();
-    assert!(Keyring::open(paths.clone()).is_err());
+    assert!(matches!(Keyring::open(paths.clone()), Err(KeyringError::Missing(_))));
     let bad = keys.gpg.export(&[&keys.expired, &keys.revoked, &keys.not_signing]);
     fs::write(&first, &bad).unwrap();
     let error = Keyring::open(paths.clone()).unwrap_err().to_string();
     assert!(["expired on", "was revoked", "not meant for signing"].iter().all(|part| error.contains(part)), "{error}");
+    assert!(!error.contains("--verify-signature") && error.contains("Update the keyring"), "{error}");
 
     // Two armours one after the other, as Gentoo's ebuild makes the file.
     let armoured = |key: &str| keys.gpg.run(&["--armor", "--export", key], b"");
@@ -414,6 +417,38 @@ fn a_keyring_follows_its_files() {
     assert!(matches!(signature_fault(prove_signed(&by_rsa, &policy)), SignatureError::UnknownKey { .. }));
     fs::write(&first, armoured(&keys.rsa)).unwrap();
     assert!(policy.admits(&assurance), "the same certificate again");
+}
+
+/// It is the clock that is wrong, not the keyring; what does not become good with the time is still refused.
+#[test]
+fn a_clock_before_the_keys_makes_no_keyring_useless() {
+    let Some(keys) = keys() else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("keys.pgp");
+    let in_1970 = UNIX_EPOCH + Duration::from_secs(3600);
+    fs::write(&file, keys.gpg.export(&[&keys.ed25519, &keys.expired])).unwrap();
+    let keyring = Keyring::open_at([file.clone()], in_1970).unwrap();
+    assert!(keyring.last_signed().unwrap().check(3600).unwrap_err().to_string().contains("a key of the keyring"));
+    assert!(keyring.has_keys(), "it is looked at again");
+    for useless in [&keys.revoked, &keys.not_signing] {
+        fs::write(&file, keys.gpg.export(&[useless])).unwrap();
+        assert!(matches!(Keyring::open_at([file.clone()], in_1970), Err(KeyringError::Unusable(_))), "{useless}");
+    }
+}
+
+#[test]
+fn keys_are_judged_again_when_something_begins_or_ends() {
+    let Some(gpg) = Gpg::new() else { return };
+    let key = gpg.key("brief", "ed25519", "sign", "1y", Some(LONG_AGO));
+    let (certificates, problems) = Certificates::parse(&gpg.export(&[&key]));
+    assert!(problems.is_empty());
+    let at = |days: u64| UNIX_EPOCH + Duration::from_secs(1_577_880_000 + days * 86400);
+    let judged = |days| OpenPgpKeys::new([&certificates], at(days));
+    let (before, within, after) =
+        (OpenPgpKeys::new([&certificates], at(0) - Duration::from_secs(1)), judged(100), judged(400));
+    assert_eq!([&before, &within, &after].map(OpenPgpKeys::count), [0, 1, 0]);
+    assert!(!before.is_judged_for(at(0)) && before.is_judged_for(UNIX_EPOCH));
+    assert!(within.is_judged_for(at(1)) && !within.is_judged_for(at(400)) && !within.is_judged_for(UNIX_EPOCH));
 }
 
 /// Of two copies of a certificate one knows of the revocation.
