@@ -288,7 +288,7 @@ pub struct CacheStatus {
     pub bytes: u64,
     /// Bytes of downloads in progress, and room for what they receive next.
     pub reserved: u64,
-    /// Bytes that parked downloads have received: they go where something else needs the room.
+    /// Bytes that parked and interrupted downloads have received: they go where something else needs the room.
     #[serde(default)]
     pub parked: u64,
     /// Packages in it.

@@ -48,8 +48,8 @@ use crate::verify::{Policy, VerifyError};
 pub use ahead::{AHEAD_SHARE, Ahead, MAX_AHEAD_BYTES};
 use alarms::Alarms;
 pub use downloads::{
-    Counts, DownloadState, GRACE, MAX_LIVE, MAX_WAITERS, PLACES, PREFETCH_TURNS, Progress, SILENCE, TURNS,
-    TURNS_OF_USER, Uid,
+    Counts, DownloadState, GRACE, KEPT_FOR, MAX_LIVE, MAX_WAITERS, PLACES, PREFETCH_TURNS, Progress, SILENCE, TURNS,
+    TURNS_OF_USER, Uid, WORTH_KEEPING,
 };
 use downloads::{Downloads, Priority};
 pub use errand::{Brought, Done, Errand, ErrandReport, MAX_TOGETHER, Underway};
@@ -293,9 +293,11 @@ impl Fetcher {
         self.failures.forget();
     }
 
-    /// Lets go of bodies that are only held, once nobody has used them for a while. To be called now and then.
+    /// Lets go of bodies that are only held, once nobody has used them for a while, and of what interrupted downloads had
+    /// received. To be called now and then.
     pub fn let_go(&self) {
         self.held.let_go();
+        self.downloads.let_go();
     }
 
     /// The body, where it is here and may be served.

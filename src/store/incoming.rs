@@ -4,6 +4,7 @@
 //!   it: room is made step by step, for bytes that have arrived ([`Incoming::reserve`]).
 //! * A parked download gives back what it reserved ([`Incoming::park`]). What it has received stays in its file as long as
 //!   nothing else needs that room; it goes after the bodies that may be evicted, and the download begins anew then.
+//! * Where nobody waits for it any more ([`Incoming::abandon`]), it goes before all bodies.
 
 use std::fs::{self, File};
 use std::io;
@@ -168,6 +169,15 @@ impl Incoming {
         self.parked = self.path.is_some().then(|| state.park(&self.file, received));
     }
 
+    /// Parks it, if it is not yet, and has it go before everything else when room is needed: nobody waits for it. `false`: it
+    /// is not in the cache, or its room was needed already.
+    pub fn abandon(&mut self, received: u64) -> bool {
+        if self.path.is_some() && self.parked.is_none() {
+            self.park(received);
+        }
+        self.parked.is_some_and(|number| self.store.state().abandon(number))
+    }
+
     /// Goes on with a parked download.
     pub fn resume(&mut self) -> Resumed {
         let Medium::Disk(announced) = &mut self.medium else { return Resumed::Whole };
@@ -236,6 +246,15 @@ impl Drop for Incoming {
 pub(super) struct Parked {
     file: Arc<File>,
     bytes: u64,
+    /// Whether somebody waits for it.
+    awaited: Awaited,
+}
+
+/// Whether somebody waits for a parked download.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Awaited {
+    Yes,
+    No,
 }
 
 impl Parked {
@@ -253,22 +272,28 @@ impl State {
         self.parked.values().map(|parked| parked.bytes).sum()
     }
 
-    /// Takes out parked downloads of at least `bytes`, where there are as many.
-    pub(super) fn take_parked(&mut self, bytes: u64) -> Vec<Parked> {
-        let mut taken = Vec::new();
+    /// Takes out parked downloads of at least `bytes`, where there are as many, the oldest first; and how many bytes they have.
+    pub(super) fn take_parked(&mut self, bytes: u64, awaited: Awaited) -> (Vec<Parked>, u64) {
         let mut freed = 0_u64;
-        while freed < bytes
-            && let Some((_, parked)) = self.parked.pop_first()
-        {
-            freed = freed.saturating_add(parked.bytes);
-            taken.push(parked);
-        }
-        taken
+        let enough = |(_, parked): &(&u64, &Parked)| {
+            let wanted = freed < bytes;
+            freed = freed.saturating_add(if wanted { parked.bytes } else { 0 });
+            wanted
+        };
+        let all = self.parked.iter().filter(|(_, parked)| parked.awaited == awaited);
+        let taken: Vec<u64> = all.take_while(enough).map(|(number, _)| *number).collect();
+        let taken = taken.iter().filter_map(|number| self.parked.remove(number)).collect();
+        (taken, freed)
+    }
+
+    /// Nobody waits for it any more. `false`: it was taken.
+    fn abandon(&mut self, number: u64) -> bool {
+        self.parked.get_mut(&number).map(|parked| parked.awaited = Awaited::No).is_some()
     }
 
     fn park(&mut self, file: &Arc<File>, bytes: u64) -> u64 {
         self.last_parked += 1;
-        self.parked.insert(self.last_parked, Parked { file: Arc::clone(file), bytes });
+        self.parked.insert(self.last_parked, Parked { file: Arc::clone(file), bytes, awaited: Awaited::Yes });
         self.last_parked
     }
 

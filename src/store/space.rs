@@ -13,7 +13,7 @@ use rustix::fs::{FallocateFlags, MemfdFlags};
 
 use crate::index::Sha256Digest;
 
-use super::incoming::{Incoming, Parked};
+use super::incoming::{Awaited, Incoming, Parked};
 use super::lru_state::Among;
 use super::memory;
 use super::{Store, StoreError};
@@ -207,15 +207,19 @@ impl Store {
         true
     }
 
-    /// Evicts at least `bytes` where there is as much: bodies, then what parked downloads have received; how many went.
+    /// Evicts at least `bytes` where there is as much: what downloads have received that nobody waits for, then bodies, then what
+    /// parked downloads have received; how many went.
     fn evict(&self, bytes: u64, among: Among) -> usize {
         self.rank_if_due();
         let (victims, parked) = {
             let mut state = self.state();
+            let (mut parked, freed) = state.take_parked(bytes, Awaited::No);
+            let bytes = bytes.saturating_sub(freed);
             let before = state.bytes();
             let victims: Vec<Sha256Digest> = state.victims(bytes, among);
             let freed = before.saturating_sub(state.bytes());
-            (victims, state.take_parked(bytes.saturating_sub(freed)))
+            parked.extend(state.take_parked(bytes.saturating_sub(freed), Awaited::Yes).0);
+            (victims, parked)
         };
         self.remove_bodies(&victims);
         parked.iter().for_each(Parked::discard);

@@ -432,6 +432,17 @@ fn what_a_parked_download_has_received_goes_where_another_needs_the_room() {
     assert_eq!((second.resume(), second.kept_path(), store.usage().parked), (Resumed::Whole, None, 0));
     drop((second, all));
     assert_eq!(store.usage(), crate::store::Usage { bound, ..crate::store::Usage::default() });
+    // What nobody waits for goes before a body.
+    let mut abandoned = received();
+    assert!(abandoned.abandon(half) && abandoned.abandon(half));
+    drop(SAMPLES[0].fetch(&store));
+    let before = store.usage();
+    assert_eq!(before.parked, half);
+    let whole = filled(&store, bound - before.bytes);
+    assert_eq!((store.usage().bytes, store.usage().parked), (before.bytes, 0));
+    assert!(!abandoned.abandon(half) && abandoned.resume() == Resumed::Lost);
+    drop((abandoned, whole));
+    assert_eq!(store.usage(), crate::store::Usage { parked: 0, ..before });
     assert_eq!(fs::read_dir(place.path().join("v1/incoming")).unwrap().count(), 0);
 }
 

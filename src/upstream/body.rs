@@ -35,9 +35,9 @@ enum Connection {
     File(LocalFile),
 }
 
-/// Where what was received so far came from.
+/// Where the first bytes of a body came from.
 #[derive(Debug)]
-struct Part {
+pub struct Part {
     url: Url,
     /// ETag or Last-Modified.
     validator: Option<String>,
@@ -116,6 +116,17 @@ impl<'a> BodyStream<'a> {
     pub fn start_over(&mut self) {
         self.close();
         self.part = None;
+    }
+
+    /// Where what was received came from, for another stream to go on. `None`: it cannot be gone on with.
+    #[must_use]
+    pub fn into_part(self) -> Option<Part> {
+        self.part
+    }
+
+    /// The first `received` bytes are there from an earlier stream. To be called before [`Self::next`].
+    pub fn go_on(&mut self, part: Part, received: u64) {
+        (self.part, self.received, self.furthest) = (Some(part), received, received);
     }
 
     /// What was received proved wrong. `true`: the stream begins anew (after a spliced body whole from the same URL, else from

@@ -42,6 +42,7 @@ mod imports;
 mod index_mismatch;
 mod install;
 mod installed_packages;
+mod interrupted;
 mod life;
 mod local;
 mod merge_lists;

@@ -67,7 +67,12 @@ impl Download {
 
     /// It begins at its first byte.
     pub(super) fn restart(&self) {
-        self.received.store(0, Ordering::Relaxed);
+        self.go_on_at(0);
+    }
+
+    /// It goes on behind so many bytes.
+    pub(super) fn go_on_at(&self, received: u64) {
+        self.received.store(received, Ordering::Relaxed);
     }
 
     /// The store counts it, or does not any more.

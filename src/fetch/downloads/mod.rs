@@ -19,6 +19,8 @@
 //! | parked | a place, a task, a connection, its file; no turn, thread, buffer or reservation | it ends at once |
 //! | resuming | what a parked one holds, and the piece that has come | it ends at once |
 //!
+//! What an ended one had received is kept for [`KEPT_FOR`] (`interrupted`): the next download of the package goes on from there.
+//!
 //! A live download without a byte for [`SILENCE`] is parked, be it before the answer or in its middle. A parked one goes on
 //! when bytes come and there is a turn. The time that it waits for the turn is not the mirror's silence.
 //!
@@ -48,6 +50,7 @@
 mod adopt;
 mod download;
 mod entry;
+mod interrupted;
 mod lane;
 mod listed;
 mod receive;
@@ -61,6 +64,7 @@ use std::time::Duration;
 
 pub(super) use adopt::adopt_one;
 pub(super) use download::Download;
+pub use interrupted::{KEPT_FOR, WORTH_KEEPING};
 pub(super) use scheduler::Downloads;
 pub use table::Counts;
 pub(super) use waiter::{Waiter, Watcher};

@@ -2,12 +2,14 @@
 //!
 //! Between two pieces a download has no thread. Nothing is opened, allocated or evicted before its first bytes have come.
 
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::task::{JoinHandle, spawn_blocking};
 
+use super::interrupted::WORTH_KEEPING;
 use super::listed::Listed;
 use crate::fetch::{FetchError, alarms};
 use crate::index::Entry;
@@ -64,15 +66,22 @@ struct Source {
 }
 
 /// The file of a download, and what its bytes prove so far. All of it blocks.
-struct Partial {
+pub(super) struct Partial {
     incoming: Incoming,
     receiver: Receiver,
+}
+
+impl fmt::Debug for Partial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Partial").field("incoming", &self.incoming).finish_non_exhaustive()
+    }
 }
 
 /// What a blocking thread gives back: the file, unless something is wrong with it, and the emptied buffer.
 type Written = (Result<Box<Partial>, Failure>, Vec<u8>);
 
-/// See the module's documentation.
+/// See the module's documentation. A future of it that is dropped loses nothing that was received but for the piece given to
+/// it, unless it was about to begin anew or to end.
 pub(super) struct Receiving {
     source: Arc<Source>,
     /// Bytes that are not handed over yet.
@@ -90,6 +99,19 @@ impl Receiving {
         listed.download.set_placed(false);
         let source = Arc::new(Source { listed: listed.clone(), entry: entry.clone(), medium });
         Self { source, gathered: Vec::new(), spare: Vec::new(), writing: None, partial: None, failure: None }
+    }
+
+    /// Goes on where an earlier download was interrupted. `None`: something else needed the room of what it had received.
+    pub(super) fn going_on(listed: &Listed, entry: &Entry, mut partial: Box<Partial>) -> Option<Self> {
+        let mut receiving = Self::new(listed, entry, Medium::Cache);
+        if partial.incoming.resume() == Resumed::Lost {
+            listed.fetcher.downloads.runtime.spawn_blocking(move || drop(partial));
+            return None;
+        }
+        listed.download.set_placed(true);
+        listed.download.go_on_at(partial.receiver.received());
+        receiving.partial = Some(partial);
+        Some(receiving)
     }
 
     /// Takes the next bytes.
@@ -139,10 +161,23 @@ impl Receiving {
         let partial = self.written().await?;
         if partial.is_some() || !self.gathered.is_empty() {
             let (source, rest) = (Arc::clone(&self.source), std::mem::take(&mut self.gathered));
-            let parked = spawn_blocking(move || write(partial, &source, rest).0.map(Partial::park)).await;
-            self.partial = Some(parked.map_err(|_| Failure::Stopped)??);
+            self.writing = Some(spawn_blocking(move || {
+                let (written, empty) = write(partial, &source, rest);
+                (written.map(Partial::park), empty)
+            }));
+            self.partial = self.written().await?;
         }
         Ok(())
+    }
+
+    /// What was received, for another download to go on with. `None`: that is not worth it, or cannot be.
+    pub(super) async fn interrupt(mut self) -> Option<Box<Partial>> {
+        let partial = self.written().await.ok()?;
+        if partial.is_none() && self.gathered.is_empty() {
+            return None;
+        }
+        let (source, rest) = (Arc::clone(&self.source), std::mem::take(&mut self.gathered));
+        spawn_blocking(move || write(partial, &source, rest).0.ok()?.abandon()).await.ok()?
     }
 
     /// Goes on. `false`: what was received is lost.
@@ -166,8 +201,10 @@ impl Receiving {
         if let Some(failure) = self.failure.take() {
             return Err(failure);
         }
-        if let Some(writing) = self.writing.take() {
-            let (partial, buffer) = writing.await.map_err(|_| Failure::Stopped)?;
+        if let Some(writing) = &mut self.writing {
+            let written = writing.await;
+            self.writing = None;
+            let (partial, buffer) = written.map_err(|_| Failure::Stopped)?;
             self.spare = buffer;
             self.partial = Some(partial?);
         }
@@ -235,6 +272,16 @@ impl Partial {
     fn park(mut self: Box<Self>) -> Box<Self> {
         self.incoming.park(self.receiver.received());
         self
+    }
+
+    /// Parks it without anybody who waits for it. `None`: it is not worth it.
+    fn abandon(mut self: Box<Self>) -> Option<Box<Self>> {
+        let received = self.receiver.received();
+        (received >= WORTH_KEEPING && self.incoming.abandon(received)).then_some(self)
+    }
+
+    pub(super) fn received(&self) -> u64 {
+        self.receiver.received()
     }
 
     /// Judges the body. It is published as soon as it is proved, and made durable after that.

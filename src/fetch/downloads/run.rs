@@ -18,11 +18,49 @@ use crate::upstream::{BodyStream, Event};
 /// How often what a download has received while it was parked may be lost before it is given up.
 const MAX_LOSSES: usize = 2;
 
+/// What a download has to do with its binhost, from its first turn there on.
+struct Transfer<'a> {
+    stream: BodyStream<'a>,
+    entry: Entry,
+    /// `None`: the body comes from its first byte on.
+    receiving: Option<Receiving>,
+}
+
+impl<'a> Transfer<'a> {
+    /// Goes on where an earlier download of the package was interrupted, if there was one.
+    fn new(listed: &Listed, wanted: &'a Wanted, entry: Entry) -> Self {
+        let mut stream = begin(wanted, &entry);
+        let left = listed.fetcher.downloads.interrupted.take(wanted, &entry);
+        let receiving = left.and_then(|(partial, part)| {
+            let received = partial.received();
+            let receiving = Receiving::going_on(listed, &entry, partial)?;
+            tracing::debug!(path = wanted.path(), received, "an interrupted download goes on");
+            stream.go_on(part, received);
+            Some(receiving)
+        });
+        Self { stream, entry, receiving }
+    }
+
+    /// Nobody waits for it: keeps what was received for the next one who asks.
+    async fn interrupt(self, listed: &Listed) {
+        let Some(receiving) = self.receiving else { return };
+        let (Some(part), Some(partial)) = (self.stream.into_part(), receiving.interrupt().await) else { return };
+        let downloads = &listed.fetcher.downloads;
+        let gone = downloads.interrupted.keep(&listed.download.wanted, self.entry, partial, part);
+        downloads.runtime.spawn_blocking(move || drop(gone));
+    }
+}
+
+fn begin<'a>(wanted: &'a Wanted, entry: &Entry) -> BodyStream<'a> {
+    wanted.origin().upstream.body(wanted.uri(), entry.path.as_str(), entry.size)
+}
+
 /// Runs a download to its end, unless it has to wait for another turn, and tells everybody who waits.
 pub(super) async fn run(mut turn: Turn) {
-    let listed = turn.listed.clone();
+    let (listed, wanted) = (turn.listed.clone(), turn.wanted().clone());
+    let mut transfer = None;
     let ended = tokio::select! {
-        ended = fetch(&mut turn) => ended,
+        ended = fetch(&mut turn, &wanted, &mut transfer) => ended,
         () = deserted(&listed) => Err(FetchError::Stopped),
         () = listed.download.stopped() => Err(FetchError::Stopped),
     };
@@ -36,7 +74,13 @@ pub(super) async fn run(mut turn: Turn) {
                 drop(listed.fetcher.held_against(&listed.download.wanted, body).await);
             }
         }
-        Err(error) => conclude(&listed, Err(Arc::new(error))),
+        Err(error) => {
+            let stopped = matches!(error, FetchError::Stopped);
+            conclude(&listed, Err(Arc::new(error)));
+            if let Some(transfer) = transfer.filter(|_| stopped) {
+                transfer.interrupt(&listed).await;
+            }
+        }
     }
 }
 
@@ -99,8 +143,11 @@ fn tell(listed: &Listed, outcome: &Outcome) {
 }
 
 /// `None`: the cache does not have it.
-async fn fetch(turn: &mut Turn) -> Result<Option<Body>, FetchError> {
-    let wanted = turn.wanted().clone();
+async fn fetch<'a>(
+    turn: &mut Turn,
+    wanted: &'a Wanted,
+    transfer: &mut Option<Transfer<'a>>,
+) -> Result<Option<Body>, FetchError> {
     let read = {
         let wanted = wanted.clone();
         tokio::task::spawn_blocking(move || wanted.entry()).await
@@ -109,23 +156,32 @@ async fn fetch(turn: &mut Turn) -> Result<Option<Body>, FetchError> {
     wanted.origin().check_keys()?;
     match turn.lane {
         Lane::Cache => Ok(adopt(turn.fetcher(), wanted.origin(), &entry).await),
-        Lane::Binhost(_) => from_binhost(turn, &wanted, &entry).await.map(Some),
+        Lane::Binhost(_) => {
+            let transfer = transfer.insert(Transfer::new(&turn.listed, wanted, entry));
+            from_binhost(turn, wanted, transfer).await.map(Some)
+        }
     }
 }
 
-async fn from_binhost(turn: &mut Turn, wanted: &Wanted, entry: &Entry) -> Result<Body, FetchError> {
+async fn from_binhost<'a>(
+    turn: &mut Turn,
+    wanted: &'a Wanted,
+    transfer: &mut Transfer<'a>,
+) -> Result<Body, FetchError> {
     let fetcher = Arc::clone(turn.fetcher());
     fetcher.metrics.downloads.increase();
-    let started = Instant::now();
-    let begin = || wanted.origin().upstream.body(wanted.uri(), entry.path.as_str(), entry.size);
-    let (mut stream, mut medium) = (begin(), Medium::Cache);
+    let (started, mut medium) = (Instant::now(), Medium::Cache);
     loop {
-        match transfer(turn, entry, &mut stream, medium).await {
+        let received = receive(turn, transfer, medium).await;
+        let Transfer { stream, entry, receiving } = transfer;
+        // Whatever comes next begins with the first byte.
+        *receiving = None;
+        match received {
             Ok(body) => {
                 fetcher.metrics.detail.downloads.observe(started.elapsed());
                 let source = stream.source();
                 body.note_source(source.strip_suffix(wanted.own_path()).unwrap_or(&source));
-                log_fetched(entry, &body, &stream, started.elapsed());
+                log_fetched(entry, &body, stream, started.elapsed());
                 return Ok(body);
             }
             Err(FetchError::Refused { url, reason }) => {
@@ -141,7 +197,7 @@ async fn from_binhost(turn: &mut Turn, wanted: &Wanted, entry: &Entry) -> Result
             }
             Err(FetchError::Disk(error)) if medium == Medium::Cache && is_full(&error) => {
                 tracing::warn!(path = %entry.path, %error, "the cache's disk is full; fetching once more, into memory");
-                (stream, medium) = (begin(), Medium::Memory);
+                (*stream, medium) = (begin(wanted, entry), Medium::Memory);
             }
             Err(error) => return Err(error),
         }
@@ -149,17 +205,15 @@ async fn from_binhost(turn: &mut Turn, wanted: &Wanted, entry: &Entry) -> Result
 }
 
 /// One try: all bytes, and what they prove to be.
-async fn transfer(
-    turn: &mut Turn,
-    entry: &Entry,
-    stream: &mut BodyStream<'_>,
-    medium: Medium,
-) -> Result<Body, FetchError> {
-    turn.listed.download.restart();
-    let mut receiving = Receiving::new(&turn.listed, entry, medium);
+async fn receive(turn: &mut Turn, transfer: &mut Transfer<'_>, medium: Medium) -> Result<Body, FetchError> {
+    let Transfer { stream, entry, receiving: slot } = transfer;
     let mut losses = 0;
     loop {
-        let received = match next(turn, stream, &mut receiving).await? {
+        let receiving = slot.get_or_insert_with(|| {
+            turn.listed.download.restart();
+            Receiving::new(&turn.listed, entry, medium)
+        });
+        let received = match next(turn, stream, receiving).await? {
             Next::Event(Event::Chunk(bytes)) => {
                 turn.receive(bytes.len());
                 receiving.bytes(bytes).await
@@ -172,14 +226,14 @@ async fn transfer(
             Next::Lost if losses < MAX_LOSSES => {
                 losses += 1;
                 stream.start_over();
-                turn.listed.download.restart();
-                receiving = Receiving::new(&turn.listed, entry, medium);
+                *slot = None;
                 Ok(())
             }
             Next::Lost => return Err(FetchError::Disk(std::io::ErrorKind::StorageFull.into())),
         };
         received.map_err(|failure| failure.into_error(stream.source()))?;
     }
+    let Some(receiving) = slot.take() else { return Err(FetchError::Stopped) };
     receiving.finish().await.map_err(|failure| failure.into_error(stream.source()))
 }
 

@@ -8,6 +8,7 @@ use tokio::task::AbortHandle;
 
 use super::download::Download;
 use super::entry::Stage;
+use super::interrupted::Interrupted;
 use super::lane::Lane;
 use super::listed::Listed;
 use super::table::{Counts, Gate, OnTheWay, Step, Table};
@@ -24,6 +25,7 @@ const MAX_SHOWN: usize = 256;
 #[derive(Debug)]
 pub(in crate::fetch) struct Downloads {
     table: Mutex<Table<Arc<Download>>>,
+    pub(super) interrupted: Interrupted,
     /// A turn may be free, or may be given now.
     pub(super) changed: Arc<Notify>,
     pub(super) runtime: Handle,
@@ -35,7 +37,8 @@ impl Downloads {
     pub(in crate::fetch) fn new(fetcher: Weak<Fetcher>) -> Self {
         let (changed, runtime) = (Arc::new(Notify::new()), Handle::current());
         let scheduler = runtime.spawn(schedule(fetcher, Arc::clone(&changed))).abort_handle();
-        Self { table: Mutex::new(Table::new()), changed, runtime, scheduler }
+        let (table, interrupted) = (Mutex::new(Table::new()), Interrupted::default());
+        Self { table, interrupted, changed, runtime, scheduler }
     }
 
     pub(in crate::fetch) fn contains(&self, key: Key) -> bool {
@@ -71,6 +74,13 @@ impl Downloads {
             ahead: !look.asked,
         });
         progress.collect()
+    }
+
+    /// Lets go of what interrupted downloads had received a while ago.
+    pub(in crate::fetch) fn let_go(&self) {
+        let old = self.interrupted.take_old();
+        // Removing large files takes its time.
+        self.runtime.spawn_blocking(move || drop(old));
     }
 
     pub(super) fn table(&self) -> MutexGuard<'_, Table<Arc<Download>>> {
