@@ -97,14 +97,12 @@ async fn follow(
         progress.show(&status);
         done.append(&mut status.done);
         if !status.running {
-            progress.end();
             return Ok((status, done));
         }
         tokio::select! {
             () = tokio::time::sleep(POLL) => {}
             Some(()) = interrupted(&mut interrupts) => {
                 let mut last = stop_prefetch(control, job, done.len() as u64).await?;
-                progress.end();
                 done.append(&mut last.done);
                 return Ok((last, done));
             }

@@ -1,9 +1,13 @@
 //! How far something is: bars on a terminal, else a line for each package. The only file that draws.
+//!
+//! A terminal shows `^C` where the cursor is, which is at the end of the last bar: that would wrap, and move all bars by a line
+//! that nobody counts. So control characters are not shown while there are bars.
 
 use std::collections::HashMap;
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Stderr};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 
 use super::output::say;
 use crate::control::{PrefetchOutcome, PrefetchStatus};
@@ -33,6 +37,31 @@ pub(super) struct Bars {
     bytes: u64,
     /// Bytes of those that were.
     cached: u64,
+    _terminal: Option<Unechoed>,
+}
+
+/// A terminal that shows no control characters, until this is dropped.
+struct Unechoed {
+    terminal: Stderr,
+    before: Termios,
+}
+
+impl Unechoed {
+    /// `None`: it cannot be set so.
+    fn new(terminal: Stderr) -> Option<Self> {
+        let before = tcgetattr(&terminal).ok()?;
+        let mut unechoed = before.clone();
+        unechoed.local_modes.remove(LocalModes::ECHOCTL);
+        tcsetattr(&terminal, OptionalActions::Now, &unechoed).ok()?;
+        Some(Self { terminal, before })
+    }
+}
+
+impl Drop for Unechoed {
+    fn drop(&mut self) {
+        // Without it `^C` is not shown at the prompt, which harms nobody.
+        let _ = tcsetattr(&self.terminal, OptionalActions::Now, &self.before);
+    }
 }
 
 impl Progress {
@@ -53,8 +82,8 @@ impl Progress {
         };
         let place = MultiProgress::new();
         let total = place.add(ProgressBar::new(0).with_style(style(ALL)));
-        let (one, underway) = (style(ONE), HashMap::new());
-        Self::Bars(Box::new(Bars { place, total, one, underway, packages: 0, bytes: 0, cached: 0 }))
+        let (one, underway, _terminal) = (style(ONE), HashMap::new(), Unechoed::new(std::io::stderr()));
+        Self::Bars(Box::new(Bars { place, total, one, underway, packages: 0, bytes: 0, cached: 0, _terminal }))
     }
 
     /// What is done with is new since the last time.
@@ -68,13 +97,13 @@ impl Progress {
             Self::Bars(bars) => bars.show(status),
         }
     }
+}
 
-    /// Leaves the terminal as it was.
-    pub(super) fn end(&self) {
-        if let Self::Bars(bars) = self {
-            bars.underway.values().for_each(ProgressBar::finish_and_clear);
-            bars.total.finish_and_clear();
-        }
+/// Leaves the terminal as it was.
+impl Drop for Bars {
+    fn drop(&mut self) {
+        self.underway.values().for_each(ProgressBar::finish_and_clear);
+        self.total.finish_and_clear();
     }
 }
 

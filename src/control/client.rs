@@ -306,6 +306,11 @@ struct Answer {
 impl Answer {
     fn read<T: DeserializeOwned>(self, path: &Path, what: &str) -> Result<T, ClientError> {
         let path = path.to_owned();
+        if self.code == StatusCode::SERVICE_UNAVAILABLE
+            && let Ok(Refreshed { error: Some(error), .. }) = serde_json::from_slice(&self.body)
+        {
+            return Err(ClientError::Refused(error));
+        }
         let error = match serde_json::from_slice(&self.body) {
             Ok(answer) if !self.is_unknown() => return Ok(answer),
             Ok(_) => None,

@@ -4,7 +4,7 @@ use hyper::{Request, StatusCode, body::Incoming};
 use serde::{Deserialize, Serialize};
 
 use super::Control;
-use super::server::{Answer, json, refuse};
+use super::server::{Answer, json, refuse, stopping};
 
 /// Name of the parameter of `POST /v1/verify-index`: where an entry is shown.
 pub(super) const PATH: &str = "path";
@@ -55,6 +55,6 @@ pub(super) async fn answer(request: &Request<Incoming>, control: &dyn Control) -
     }
     match control.check_entries(paths).await {
         Ok(entries) => json(StatusCode::OK, &CheckedEntries { entries }),
-        Err(_) => refuse(StatusCode::SERVICE_UNAVAILABLE, "the daemon is stopping".to_owned()),
+        Err(_) => stopping(),
     }
 }

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use hyper::body::Incoming;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Request, StatusCode};
 use serde::{Deserialize, Serialize};
 
-use super::server::{Answer, json, refuse};
+use super::server::{Answer, json, refuse, stopping};
 use super::{Control, KEEP_PATH, ROLLBACK_PATH};
 use crate::config::Interval;
 
@@ -113,10 +113,6 @@ pub(super) async fn answer(request: &Request<Incoming>, control: &dyn Control) -
         Ok(Err(error)) => refuse(StatusCode::CONFLICT, error),
         Err(_) => stopping(),
     }
-}
-
-fn stopping() -> Response<http_body_util::Full<bytes::Bytes>> {
-    refuse(StatusCode::BAD_GATEWAY, "the daemon is stopping".to_owned())
 }
 
 #[cfg(test)]

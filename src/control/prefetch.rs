@@ -6,7 +6,7 @@ use hyper::body::Incoming;
 use hyper::{Method, Request, StatusCode};
 use serde::{Deserialize, Serialize};
 
-use super::server::{Answer, json, refuse};
+use super::server::{Answer, json, refuse, stopping};
 use super::{ATOM, Control, Refreshed};
 use crate::config::ByteSize;
 use crate::index::Atom;
@@ -108,7 +108,7 @@ pub(super) async fn answer(request: &Request<Incoming>, control: &dyn Control) -
             Ok(wish) => match control.prefetch(wish).await {
                 Ok(Ok(job)) => json(StatusCode::OK, &PrefetchJob { job }),
                 Ok(Err(error)) => refuse(StatusCode::CONFLICT, error),
-                Err(_) => refuse(StatusCode::BAD_GATEWAY, "the daemon is stopping".to_owned()),
+                Err(_) => stopping(),
             },
             Err(error) => refuse(StatusCode::BAD_REQUEST, error),
         };

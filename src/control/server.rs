@@ -169,15 +169,16 @@ pub(super) async fn answer(request: &Request<Incoming>, control: &dyn Control) -
         (&Method::GET, PAGE_PATH) => text("text/html; charset=utf-8", page::render(&control.status())),
         (&Method::GET, STYLE_PATH) => text("text/css; charset=utf-8", page::STYLE),
         (&Method::POST, REFRESH_PATH) => {
-            let answer = control.refresh(request.uri().query() == Some(ACCEPT_OLDER)).await;
-            let answer = answer.unwrap_or_else(|_| Err("the daemon is stopping".to_owned()));
+            let Ok(answer) = control.refresh(request.uri().query() == Some(ACCEPT_OLDER)).await else {
+                return stopping();
+            };
             let code = if answer.is_ok() { StatusCode::OK } else { StatusCode::BAD_GATEWAY };
             json(code, &Refreshed { error: answer.as_ref().err().cloned(), summary: answer.ok() })
         }
         (&Method::GET, PACKAGES_PATH) => packages(request.uri().query().unwrap_or_default(), control).await,
         (&Method::POST, VERIFY_PATH) => match control.verify().await {
             Ok(result) => json(StatusCode::OK, &result),
-            Err(_) => json(StatusCode::BAD_GATEWAY, &problem("the daemon is stopping")),
+            Err(_) => stopping(),
         },
         (&Method::POST, VERIFY_INDEX_PATH) => entries::answer(request, control).await,
         (&Method::GET, GENERATIONS_PATH) | (&Method::POST, ROLLBACK_PATH | KEEP_PATH) => {
@@ -186,7 +187,7 @@ pub(super) async fn answer(request: &Request<Incoming>, control: &dyn Control) -
         (&Method::GET | &Method::POST | &Method::DELETE, PREFETCH_PATH) => prefetch::answer(request, control).await,
         (&Method::GET, RUN_PATH) => json(StatusCode::OK, &Run::this()),
         (&Method::POST, RELOAD_PATH) => {
-            let answer = control.reload().await.unwrap_or_else(|_| Err("the daemon is stopping".to_owned()));
+            let Ok(answer) = control.reload().await else { return stopping() };
             let code = if answer.is_ok() { StatusCode::OK } else { StatusCode::CONFLICT };
             json(code, &Reloading { error: answer.err() })
         }
@@ -208,9 +209,10 @@ pub(super) async fn answer(request: &Request<Incoming>, control: &dyn Control) -
 async fn manage(task: Task, query: &str, control: &dyn Control) -> Response<Full<Bytes>> {
     let names = url::form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name == ATOM);
     let answer = control.manage(task, names.map(|(_, value)| value.into_owned()).collect()).await;
-    match answer.unwrap_or_else(|_| Err("the daemon is stopping".to_owned())) {
-        Ok(managed) => json(StatusCode::OK, &managed),
-        Err(error) => json(StatusCode::BAD_REQUEST, &Managed { error: Some(error), ..Managed::default() }),
+    match answer {
+        Err(_) => stopping(),
+        Ok(Ok(managed)) => json(StatusCode::OK, &managed),
+        Ok(Err(error)) => json(StatusCode::BAD_REQUEST, &Managed { error: Some(error), ..Managed::default() }),
     }
 }
 
@@ -227,7 +229,7 @@ async fn packages(query: &str, control: &dyn Control) -> Response<Full<Bytes>> {
     match control.packages(atoms).await {
         Ok(Ok(packages)) => json(StatusCode::OK, &Packages { packages, error: None }),
         Ok(Err(error)) => refuse(StatusCode::BAD_GATEWAY, error),
-        Err(_) => refuse(StatusCode::BAD_GATEWAY, "the daemon is stopping".to_owned()),
+        Err(_) => stopping(),
     }
 }
 
@@ -250,6 +252,11 @@ fn text(media_type: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes
     response
 }
 
+/// The daemon ends, and drops what it was asked for: the next one may be asked.
+pub(super) fn stopping() -> Answer {
+    refuse(StatusCode::SERVICE_UNAVAILABLE, "the daemon is stopping".to_owned())
+}
+
 /// An answer that says why there is none.
 pub(super) fn refuse(code: StatusCode, error: String) -> Answer {
     json(code, &problem(&error))
@@ -265,4 +272,112 @@ pub(super) fn json(code: StatusCode, body: &impl serde::Serialize) -> Response<F
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response.headers_mut().insert(SERVER, HeaderValue::from_static(concat!("binhostfs/", env!("CARGO_PKG_VERSION"))));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot::{Receiver, channel};
+
+    use super::super::{
+        CheckedEntry, ClientError, Generations, Keep, PackageStatus, PrefetchStatus, PrefetchWish, RollbackTo, Status,
+        VerifyResult, client,
+    };
+    use super::*;
+    use crate::metrics::Metrics;
+
+    /// A daemon that ends while it is asked.
+    struct Ending;
+
+    fn nobody<T>() -> Receiver<T> {
+        channel().1
+    }
+
+    impl Control for Ending {
+        fn status(&self) -> Status {
+            unreachable!("not asked for")
+        }
+
+        fn metrics(&self) -> Arc<Metrics> {
+            Arc::default()
+        }
+
+        fn packages(&self, _: Vec<Atom>) -> Receiver<Result<Vec<PackageStatus>, String>> {
+            nobody()
+        }
+
+        fn check_entries(&self, _: Vec<String>) -> Receiver<Vec<CheckedEntry>> {
+            nobody()
+        }
+
+        fn manage(&self, _: Task, _: Vec<String>) -> Receiver<Result<Managed, String>> {
+            nobody()
+        }
+
+        fn generations(&self) -> Receiver<Generations> {
+            nobody()
+        }
+
+        fn rollback(&self, _: RollbackTo) -> Receiver<Result<String, String>> {
+            nobody()
+        }
+
+        fn keep(&self, _: u64, _: Keep) -> Receiver<Result<String, String>> {
+            nobody()
+        }
+
+        fn prefetch(&self, _: PrefetchWish) -> Receiver<Result<u64, String>> {
+            nobody()
+        }
+
+        fn prefetch_status(&self, _: u64, _: u64, _: bool) -> Option<PrefetchStatus> {
+            None
+        }
+
+        fn verify(&self) -> Receiver<VerifyResult> {
+            nobody()
+        }
+
+        fn reload(&self) -> Receiver<Result<(), String>> {
+            nobody()
+        }
+
+        fn refresh(&self, _: bool) -> Receiver<Result<String, String>> {
+            nobody()
+        }
+    }
+
+    async fn status_line(socket: &Path, request: &str) -> String {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let mut stream = tokio::net::UnixStream::connect(socket).await.unwrap();
+        stream.write_all(format!("{request} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.contains("the daemon is stopping"), "{request}: {answer}");
+        answer.lines().next().unwrap_or_default().to_owned()
+    }
+
+    #[tokio::test]
+    async fn a_daemon_that_stops_is_503_for_everything_that_waits_for_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("control.sock");
+        let _server = Server::start(&socket, None, Arc::new(Ending)).unwrap();
+        let managed = Task::ALL.iter().map(|(_, changes, path)| (if *changes { "POST" } else { "GET" }, *path));
+        let others = [
+            ("POST", REFRESH_PATH),
+            ("GET", PACKAGES_PATH),
+            ("POST", VERIFY_PATH),
+            ("POST", "/v1/verify-index?path=a/b"),
+            ("GET", GENERATIONS_PATH),
+            ("POST", ROLLBACK_PATH),
+            ("POST", "/v1/keep?generation=1"),
+            ("POST", "/v1/prefetch?world=true"),
+            ("POST", RELOAD_PATH),
+        ];
+        for (method, path) in others.into_iter().chain(managed) {
+            let line = status_line(&socket, &format!("{method} {path}")).await;
+            assert_eq!(line, "HTTP/1.1 503 Service Unavailable", "{method} {path}");
+        }
+        let refused = client::get_packages(&socket, &[]).await.unwrap_err();
+        assert!(matches!(&refused, ClientError::Refused(why) if why == "the daemon is stopping"), "{refused}");
+    }
 }

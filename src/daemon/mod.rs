@@ -46,6 +46,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::config::{Interval, MountConfig, SignaturePolicy};
@@ -357,7 +358,9 @@ impl Handle {
                 place.send(request(reply));
                 receiver
             }
-            Err(_) => {
+            // The reply is dropped with this: the daemon is stopping.
+            Err(TrySendError::Closed(())) => receiver,
+            Err(TrySendError::Full(())) => {
                 // Whoever asked may have gone.
                 let _ = reply.send(Err("too much is asked for at once; try again in a moment".to_owned()));
                 receiver
@@ -440,9 +443,9 @@ impl Control for Handle {
 
     fn reload(&self) -> oneshot::Receiver<Result<(), String>> {
         let (reply, receiver) = oneshot::channel();
-        if let Err(error) = self.reload.try_send(reply) {
+        if let Err(TrySendError::Full(reply)) = self.reload.try_send(reply) {
             // Whoever asked may have gone.
-            let _ = error.into_inner().send(Err("it is being reloaded already".to_owned()));
+            let _ = reply.send(Err("it is being reloaded already".to_owned()));
         }
         receiver
     }

@@ -12,7 +12,6 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::AsFd as _;
-use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -20,12 +19,13 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
 use super::downloads::{Waiter, Watcher};
-use super::opener::{Emerge, Process, ProcessKey};
+use super::miss::Miss;
+use super::opener::{Emerge, Looked, ProcessKey};
 use super::origin::Key;
 use super::plan::{self, PlanError};
 use super::plan_check::PlanChecks;
 use super::queue::{Added, Item, Queue};
-use super::{FetchError, Fetcher, Priority, Uid, Wanted};
+use super::{FetchError, Fetcher, Priority, Wanted};
 use crate::config::Prefetch;
 
 /// Bytes that are ahead, for all plans: what a line of 100 Mbit/s brings in a minute and a half.
@@ -93,16 +93,16 @@ impl Ahead {
         self.checks.concerns(wanted, tid)
     }
 
-    /// Waits, for no longer than `plan-check`, until the entries of the plan that thread `tid` of user `uid` follows are held against their
+    /// Waits, for no longer than `plan-check`, until the entries of the plan that the opener follows are held against their
     /// packages.
     ///
     /// # Errors
     /// One of them is wrong.
-    pub async fn check_plan(&self, wanted: &Wanted, tid: u32, uid: Uid) -> Result<(), Arc<FetchError>> {
-        if !self.is_unchecked(wanted, tid) {
-            return Ok(());
+    pub async fn check_plan(&self, wanted: &Wanted, miss: &Miss) -> Result<(), Arc<FetchError>> {
+        match miss.tid().filter(|tid| self.is_unchecked(wanted, *tid)) {
+            Some(tid) => self.checks.check(&self.inner.fetcher, wanted, (tid, miss)).await,
+            None => Ok(()),
         }
-        self.checks.check(&self.inner.fetcher, wanted, (tid, uid)).await
     }
 
     /// A package is opened. Waits for nothing.
@@ -112,9 +112,10 @@ impl Ahead {
         self.inner.changed.notify_waiters();
     }
 
-    /// Thread `tid` opens a package that is not here; 0: nobody that we see. Waits for nothing.
-    pub fn missed(&self, wanted: &Wanted, tid: u32) {
-        if self.prefetch == Prefetch::Off || tid == 0 || self.inner.queue().is_planned(wanted.key()) {
+    /// A package is opened that is not here. Waits for nothing.
+    pub fn missed(&self, wanted: &Wanted, miss: &Miss) {
+        let Some(tid) = miss.tid().filter(|_| self.prefetch != Prefetch::Off) else { return };
+        if self.inner.queue().is_planned(wanted.key()) {
             return;
         }
         let Ok(reader) = Arc::clone(&self.inner.readers).try_acquire_owned() else {
@@ -122,13 +123,14 @@ impl Ahead {
         };
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         while tasks.try_join_next().is_some() {}
-        tasks.spawn_on(Arc::clone(&self.inner).look(wanted.clone(), tid, reader), &self.runtime);
+        tasks.spawn_on(Arc::clone(&self.inner).look(wanted.clone(), miss.clone(), reader), &self.runtime);
     }
 }
 
 /// What was found out about an opener.
 struct Found {
-    process: Process,
+    looked: Arc<Looked>,
+    key: ProcessKey,
     plan: Vec<Wanted>,
 }
 
@@ -137,40 +139,39 @@ impl Inner {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Looks whether thread `tid` follows a plan, and follows it too.
-    async fn look(self: Arc<Self>, wanted: Wanted, tid: u32, reader: OwnedSemaphorePermit) {
+    /// Looks whether who opens the package follows a plan, and follows it too.
+    async fn look(self: Arc<Self>, wanted: Wanted, miss: Miss, reader: OwnedSemaphorePermit) {
         let (inner, opened) = (Arc::clone(&self), wanted.key());
+        let began = Instant::now();
+        let Some(looked) = miss.opener().await else { return };
         // What reads takes its place along: it may never end.
-        let find = move || {
-            let began = Instant::now();
-            (inner.find(&wanted, tid), began.elapsed(), reader)
-        };
+        let find = move || (inner.find(&wanted, looked), began.elapsed(), reader);
         let Ok((found, took, reader)) = tokio::task::spawn_blocking(find).await else { return };
         let rest = async {
             tokio::time::sleep(took.saturating_mul(REST).min(MAX_REST)).await;
             drop(reader);
         };
-        let Some(Found { process, plan }) = found else { return rest.await };
-        let key = process.key();
+        let Some(Found { looked, key, plan }) = found else { return rest.await };
         let added = self.queue().add(key, plan, opened);
         tracing::debug!(?key, ?added, "an emerge's plan");
         self.changed.notify_waiters();
         match added {
-            Added::New => drop(tokio::join!(self.follow(process), rest)),
+            Added::New => drop(tokio::join!(self.follow(key, &looked), rest)),
             Added::Extended | Added::Refused => rest.await,
         }
     }
 
     /// The plan that `wanted` belongs to, of the emerge that opened it.
-    fn find(&self, wanted: &Wanted, tid: u32) -> Option<Found> {
-        let emerge = Emerge::find(Path::new("/proc"), tid)?;
-        if !self.queue().may_read(emerge.key()) {
+    fn find(&self, wanted: &Wanted, looked: Arc<Looked>) -> Option<Found> {
+        let emerge = looked.emerge.as_ref()?;
+        let key = emerge.key();
+        if !self.queue().may_read(key) {
             return None;
         }
-        let names = match read(&emerge) {
+        let names = match read(emerge) {
             Ok(names) => names,
             Err(error) => {
-                tracing::debug!(tid, %error, "no plan of an emerge");
+                tracing::debug!(?key, %error, "no plan of an emerge");
                 return None;
             }
         };
@@ -178,12 +179,13 @@ impl Inner {
         let plan: Vec<Wanted> = rows.into_iter().filter_map(|row| self.fetcher.wanted(wanted.view(), row)).collect();
         let belongs = plan.iter().any(|planned| planned.key() == wanted.key());
         let plan = plan.into_iter().filter(|planned| !self.need_not(planned)).collect();
-        belongs.then(|| Found { process: emerge.into_process(), plan })
+        belongs.then_some(Found { looked, key, plan })
     }
 
     /// Fetches what is ahead of an emerge, until it ends.
-    async fn follow(self: &Arc<Self>, process: Process) {
-        let mut course = Course { inner: self, key: process.key(), waiters: BTreeMap::new(), last: 0 };
+    async fn follow(self: &Arc<Self>, key: ProcessKey, looked: &Looked) {
+        let mut course = Course { inner: self, key, waiters: BTreeMap::new(), last: 0 };
+        let is_alive = || looked.emerge.as_ref().is_some_and(Emerge::is_alive);
         // Dropped at the end, with all that is in it.
         let mut downloads = JoinSet::new();
         let mut liveness = tokio::time::interval(LIVENESS);
@@ -201,7 +203,7 @@ impl Inner {
             tokio::select! {
                 () = changed => {}
                 Some(ended) = downloads.join_next() => drop(ended.map(|number| course.waiters.remove(&number))),
-                _ = liveness.tick() => if !process.is_alive() {
+                _ = liveness.tick() => if !is_alive() {
                     return tracing::debug!(key = ?course.key, "the emerge has ended");
                 }
             }

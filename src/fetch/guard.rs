@@ -13,14 +13,12 @@
 //! It is a guard against accidents, not against attacks: who wants to can call itself emerge.
 
 use std::collections::HashMap;
-use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::Semaphore;
-
-use super::opener::{self, Opener};
+use super::miss::Miss;
+use super::opener::Opener;
 
 /// For how long packages of a job are counted.
 pub const WINDOW: Duration = Duration::from_secs(600);
@@ -28,8 +26,6 @@ pub const WINDOW: Duration = Duration::from_secs(600);
 pub(super) const SESSION_JOBS: u32 = 5;
 /// Jobs and sessions that are counted at the same time; beyond that the oldest is forgotten.
 const MAX_READERS: usize = 512;
-/// Openers that are looked at at the same time: reading /proc may wait for the process.
-const MAX_LOOKS: usize = 4;
 /// How long to look.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -51,18 +47,11 @@ struct Count {
 }
 
 /// See the module's documentation.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Guard {
     /// Packages a job may open; 0: any number.
     most: AtomicU32,
     readers: Mutex<HashMap<Reader, Count>>,
-    looks: Arc<Semaphore>,
-}
-
-impl Default for Guard {
-    fn default() -> Self {
-        Self { most: AtomicU32::new(0), readers: Mutex::default(), looks: Arc::new(Semaphore::new(MAX_LOOKS)) }
-    }
 }
 
 impl Guard {
@@ -70,19 +59,14 @@ impl Guard {
         self.most.store(most, Ordering::Relaxed);
     }
 
-    /// Whether thread `tid` may have `path` fetched. Waits for /proc, for [`PATIENCE`] at most.
-    pub(super) async fn admits(&self, tid: u32, path: &str) -> bool {
+    /// Whether who opens `path` may have it fetched. Waits for /proc, for [`PATIENCE`] at most.
+    pub(super) async fn admits(&self, miss: &Miss, path: &str) -> bool {
         let most = self.most.load(Ordering::Relaxed);
-        if most == 0 || tid == 0 {
+        if most == 0 || miss.tid().is_none() {
             return true;
         }
-        let Ok(turn) = tokio::time::timeout(PATIENCE, Arc::clone(&self.looks).acquire_owned()).await else {
-            return true;
-        };
-        // What reads takes its place along: it may never end.
-        let look = tokio::task::spawn_blocking(move || (opener::look(Path::new("/proc"), tid), turn));
-        let Ok(Ok((Some(opener), _turn))) = tokio::time::timeout(PATIENCE, look).await else { return true };
-        self.count(&opener, most, path, Instant::now())
+        let Ok(Some(looked)) = tokio::time::timeout(PATIENCE, miss.opener()).await else { return true };
+        self.count(&looked.opener, most, path, Instant::now())
     }
 
     fn count(&self, opener: &Opener, most: u32, path: &str, now: Instant) -> bool {

@@ -22,6 +22,7 @@ mod guard;
 mod held;
 mod idle;
 mod mismatch;
+mod miss;
 mod opener;
 mod origin;
 mod plan;
@@ -61,6 +62,8 @@ use held::Held;
 pub use idle::Idled;
 use mismatch::Judgements;
 pub use mismatch::Mismatch;
+pub use miss::Miss;
+use miss::Openers;
 use origin::{Key, Origins};
 pub use origin::{Origin, Wanted};
 pub use plan_check::EntryCheck;
@@ -208,6 +211,7 @@ pub struct Fetcher {
     judgements: Judgements,
     proved_ahead: ProvedAhead,
     guard: Guard,
+    openers: Openers,
     traces: Traces,
     verdicts: mpsc::Sender<Verdict>,
 }
@@ -229,6 +233,7 @@ impl Fetcher {
             judgements: Judgements::default(),
             proved_ahead: ProvedAhead::default(),
             guard: Guard::default(),
+            openers: Openers::default(),
             traces: Traces::default(),
             verdicts,
         });
@@ -261,15 +266,21 @@ impl Fetcher {
         body
     }
 
-    /// The body, fetched if need be for thread `tid` of user `uid`; thread 0: nobody that we see. Dropping the future gives up
+    /// Thread `tid` of user `uid` opens a package that is not here; 0: nobody that we see.
+    #[must_use]
+    pub fn miss(&self, tid: u32, uid: Uid) -> Miss {
+        self.openers.miss(tid, uid)
+    }
+
+    /// The body, fetched if need be for who opens it, of user `uid`. Dropping the future gives up
     /// waiting and nothing else.
     ///
     /// # Errors
     /// The package cannot be had; the same reason for all who asked.
-    pub async fn open(self: &Arc<Self>, wanted: Wanted, tid: u32, uid: Uid) -> Outcome {
+    pub async fn open(self: &Arc<Self>, wanted: Wanted, miss: &Miss, uid: Uid) -> Outcome {
         // What is here or under way costs nothing more.
         let costs = !self.downloads.contains(wanted.key()) && !self.is_cached(&wanted);
-        if costs && !self.guard.admits(tid, wanted.path()).await {
+        if costs && !self.guard.admits(miss, wanted.path()).await {
             self.metrics.mass_reads.increase();
             return Err(Arc::new(FetchError::MassRead));
         }

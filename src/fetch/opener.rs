@@ -63,11 +63,24 @@ pub(super) struct Job {
     pub(super) began: Option<u64>,
 }
 
+/// What /proc tells of an opener.
+#[derive(Debug)]
+pub(super) struct Looked {
+    pub(super) opener: Opener,
+    /// The emerge behind it, if there is one.
+    pub(super) emerge: Option<Emerge>,
+}
+
 /// Who opened something in thread `tid`. May wait, as [`Emerge::find`].
-pub(super) fn look(proc: &Path, tid: u32) -> Option<Opener> {
-    if Emerge::find(proc, tid).is_some() {
-        return Some(Opener::Emerge);
+pub(super) fn look(proc: &Path, tid: u32) -> Option<Looked> {
+    match Emerge::find(proc, tid) {
+        Some(emerge) => Some(Looked { opener: Opener::Emerge, emerge: Some(emerge) }),
+        None => Some(Looked { opener: other(proc, tid)?, emerge: None }),
     }
+}
+
+/// Something that is no emerge.
+fn other(proc: &Path, tid: u32) -> Option<Opener> {
     let (process, _) = Process::of(proc, tid)?;
     let stat = String::from_utf8_lossy(&read(&process.directory, "stat").ok()?).into_owned();
     let (name, fields) = stat.rsplit_once(')')?;
@@ -104,12 +117,8 @@ impl Process {
         Some((Self { directory, key: ProcessKey { pid, started } }, parent))
     }
 
-    pub(super) fn key(&self) -> ProcessKey {
-        self.key
-    }
-
     /// Whether it still runs.
-    pub(super) fn is_alive(&self) -> bool {
+    fn is_alive(&self) -> bool {
         start(&self.directory) == Some(self.key.started)
     }
 
@@ -151,8 +160,9 @@ impl Emerge {
         Ok(open(&self.process.directory, Path::new("root"), OFlags::PATH | OFlags::DIRECTORY)?)
     }
 
-    pub(super) fn into_process(self) -> Process {
-        self.process
+    /// Whether it still runs.
+    pub(super) fn is_alive(&self) -> bool {
+        self.process.is_alive()
     }
 }
 

@@ -5,15 +5,14 @@
 //! * Of a package that is not here, its first bytes are fetched: Portage writes the metadata in front, with its own signature.
 //!   Where they are no such thing, the package is fetched whole, as if somebody had opened it.
 //! * Within a bounded time. What takes longer goes on, and stops the packages of the plan that are opened later.
-//! * Who opens is found out once for each thread, and remembered for a while. That, and reading a plan, may never end: root, as
-//!   which emerge runs, has readers that nobody else can take up.
+//! * Who opens is found out once for each thread, and remembered for a while. That (`miss`), and reading a plan, may never end:
+//!   root, as which emerge runs, has readers that nobody else can take up.
 //!
 //! Not its job: fetching what is planned (`ahead`).
 
 use std::fs::File;
 use std::io::Write as _;
 use std::num::NonZeroUsize;
-use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -23,7 +22,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::downloads::Uid;
 use super::mismatch::{self, Mismatch};
-use super::opener::{Emerge, ProcessKey};
+use super::miss::Miss;
+use super::opener::{Looked, ProcessKey};
 use super::origin::Key;
 use super::{FetchError, Fetcher, Wanted, ahead, plan};
 use crate::config::OnMismatch;
@@ -42,8 +42,8 @@ const MAX_PLANS: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 const MAX_OPENERS: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
 /// For how long: then another process may have the number.
 const KNOWN: Duration = Duration::from_secs(30);
-/// Openers and plans that are looked at, of root and of all others. A process may have its files where reading never ends.
-const MAX_READERS: usize = 8;
+/// Plans that are read, of root and of all others. A process may have its files where reading never ends.
+const MAX_READERS: usize = 4;
 /// Entries that are known to agree with the first bytes of their packages.
 const MAX_PROVED: NonZeroUsize = NonZeroUsize::new(8192).unwrap();
 
@@ -99,7 +99,7 @@ impl Fetcher {
     }
 
     async fn check_whole(self: &Arc<Self>, wanted: &Wanted) -> EntryCheck {
-        match self.open(wanted.clone(), 0, Uid::ROOT).await {
+        match self.open(wanted.clone(), &self.miss(0, Uid::ROOT), Uid::ROOT).await {
             Ok(_) => EntryCheck::Agrees,
             Err(error) if error.is_final() => EntryCheck::Wrong(error),
             Err(error) => EntryCheck::Unknown(error.to_string()),
@@ -206,7 +206,7 @@ impl PlanChecks {
             && self.openers().get(&tid).is_none_or(|known| known.elapsed() > KNOWN)
     }
 
-    /// Waits until the plan that thread `tid` of user `uid` follows is checked, if it follows one.
+    /// Waits until the plan that thread `tid`, which opens a package, follows is checked, if it follows one.
     ///
     /// # Errors
     /// An entry of the plan is wrong.
@@ -214,23 +214,19 @@ impl PlanChecks {
         &self,
         fetcher: &Arc<Fetcher>,
         wanted: &Wanted,
-        (tid, uid): (u32, Uid),
+        (tid, miss): (u32, &Miss),
     ) -> Result<(), Arc<FetchError>> {
         let began = Instant::now();
-        let readers = Arc::clone(if uid == Uid::ROOT { &self.readers_of_root } else { &self.readers });
-        let find = async {
-            let reader = readers.acquire_owned().await.ok()?;
-            // What reads takes its place along: it may never end.
-            let found = tokio::task::spawn_blocking(move || (Emerge::find(Path::new("/proc"), tid), reader));
-            found.await.ok()
-        };
-        let Ok(Some((found, reader))) = tokio::time::timeout(self.limit, find).await else { return Ok(()) };
-        let Some(emerge) = found else {
+        let Ok(looked) = tokio::time::timeout(self.limit, miss.opener()).await else { return Ok(()) };
+        let Some((looked, key)) = looked.and_then(|looked| Some((Arc::clone(&looked), looked.emerge.as_ref()?.key())))
+        else {
             self.clear(tid, began);
             return Ok(());
         };
-        let key = emerge.key();
-        let mut check = self.of((emerge, reader), fetcher, wanted);
+        let readers = Arc::clone(if miss.is_of_root() { &self.readers_of_root } else { &self.readers });
+        let left = self.limit.saturating_sub(began.elapsed());
+        let Ok(Ok(reader)) = tokio::time::timeout(left, readers.acquire_owned()).await else { return Ok(()) };
+        let mut check = self.of((key, looked, reader), fetcher, wanted);
         let rest = self.limit.saturating_sub(check.began.elapsed());
         let ended = check.progress.wait_for(|progress| !matches!(progress, Progress::Running));
         let progress = match tokio::time::timeout(rest, ended).await {
@@ -255,21 +251,21 @@ impl PlanChecks {
     /// The check of an emerge's plan, begun now if there was none.
     fn of(
         &self,
-        (emerge, reader): (Emerge, OwnedSemaphorePermit),
+        (key, looked, reader): (ProcessKey, Arc<Looked>, OwnedSemaphorePermit),
         fetcher: &Arc<Fetcher>,
         wanted: &Wanted,
     ) -> PlanCheck {
         let mut plans = self.plans();
-        if let Some(check) = plans.get(&emerge.key()) {
+        if let Some(check) = plans.get(&key) {
             return check.clone();
         }
         let (sender, progress) = watch::channel(Progress::Running);
         let check = PlanCheck { began: Instant::now(), progress };
-        plans.put(emerge.key(), check.clone());
+        plans.put(key, check.clone());
         drop(plans);
         let (fetcher, wanted) = (Arc::clone(fetcher), wanted.clone());
         tokio::spawn(async move {
-            let checked = tokio::time::timeout(LONGEST, fetcher.check_plan(emerge, reader, &wanted)).await;
+            let checked = tokio::time::timeout(LONGEST, fetcher.check_plan(looked, reader, &wanted)).await;
             // Nobody may wait for it.
             sender.send_replace(checked.unwrap_or(Progress::Done));
         });
@@ -290,11 +286,16 @@ impl PlanChecks {
 }
 
 impl Fetcher {
-    async fn check_plan(self: Arc<Self>, emerge: Emerge, reader: OwnedSemaphorePermit, wanted: &Wanted) -> Progress {
+    async fn check_plan(
+        self: Arc<Self>,
+        looked: Arc<Looked>,
+        reader: OwnedSemaphorePermit,
+        wanted: &Wanted,
+    ) -> Progress {
         let (fetcher, of) = (Arc::clone(&self), wanted.clone());
         let read = tokio::task::spawn_blocking(move || {
             let _reader = reader;
-            let rows = plan::rows(of.view(), &ahead::read(&emerge).ok()?);
+            let rows = plan::rows(of.view(), &ahead::read(looked.emerge.as_ref()?).ok()?);
             let planned: Vec<Wanted> = rows.into_iter().filter_map(|row| fetcher.wanted(of.view(), row)).collect();
             (!planned.is_empty()).then_some(planned)
         });

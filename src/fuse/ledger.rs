@@ -5,10 +5,11 @@
 //! written by one pwrite(2): a daemon that is killed leaves it whole.
 //!
 //! ```text
-//! first   magic 16 | version 4 | protocol minor 4 | device 8 | flags 8 | readahead 4 | - 4 | generation 8 | Packages' inode 8
-//!         | device and inode of the directory beneath 16
-//! others  inode 8 | opens 8 | backing 4 | user 4 | size 8 | mtime 8 | file's inode 8 | file's mtime, ns 8 | length 2 | path
+//! first   magic 16 | version 4 | protocol minor 4 | device 8 | flags 8 | readahead 8 | generation 8 | Packages' inode 8
+//!         | device of the directory beneath 8 | its inode 8 | zeros
+//! others  inode 8 | opens 8 | backing 4 | user 4 | size 8 | mtime 8 | file's inode 8 | file's mtime, ns 8 | length 8 | path | zeros
 //! ```
+//! Where a backing file serves it, all behind mtime is zeros; where the path does not fit, all behind the file's mtime.
 //! Magic, version and device stay where they are in every version.
 //!
 //! A count may be too high after a crash, by what was being opened or closed just then, and never too low: an inode whose
@@ -435,6 +436,52 @@ mod tests {
         assert_eq!((again(&ledger).device(), again(&ledger).agreement()), (Some(5), None));
         ledger.file.write_all_at(b"B", 0).unwrap();
         assert_eq!(again(&ledger).device(), None);
+    }
+
+    /// Widths of the fields of one kind of record, as the module's documentation has them, in order.
+    fn documented(kind: &str) -> Vec<usize> {
+        let lines = include_str!("ledger.rs").lines().map(|line| line.trim_start_matches("//! "));
+        let record = lines.skip_while(|line| !line.starts_with(kind));
+        let record: Vec<&str> = record
+            .enumerate()
+            .take_while(|(at, line)| *at == 0 || line.starts_with("  "))
+            .map(|(_, line)| line)
+            .collect();
+        let text = record.join(" ");
+        text.split('|').filter_map(|field| field.split_whitespace().last()?.parse().ok()).collect()
+    }
+
+    /// The numbers at these places of a record.
+    fn fields(record: &[u8], widths: &[usize]) -> Vec<u64> {
+        let mut rest = record;
+        let field = |width: &usize| {
+            let (field, behind) = rest.split_at(*width);
+            rest = behind;
+            match *width {
+                4 => u64::from(u32::from_ne_bytes(field.try_into().unwrap())),
+                _ => u64::from_ne_bytes(field[..8].try_into().unwrap()),
+            }
+        };
+        widths.iter().map(field).collect()
+    }
+
+    #[test]
+    fn records_are_as_documented() {
+        let agreement = Agreement { flags: 4, minor: 2, readahead: 5 };
+        let head = Head { version: 1, device: 3, agreement, shown: (6, Inode(7)), beneath: (8, 9) };
+        let (widths, bytes) = (documented("first   "), head.encode());
+        assert_eq!(bytes.len(), RECORD);
+        assert_eq!(&bytes[..16], MAGIC);
+        assert_eq!(fields(&bytes, &widths)[1..], [1, 2, 3, 4, 5, 6, 7, 8, 9]);
+        assert!(bytes[widths.iter().sum::<usize>()..].iter().all(|byte| *byte == 0));
+
+        let served = Served::File(Some(Named { path: PathBuf::from("/a/path"), inode: 7, mtime: 8 }));
+        let record = OpenRecord { inode: Inode(1), user: 4, opens: 2, size: 5, mtime: 6, served };
+        let (widths, bytes) = (documented("others  "), record.encode());
+        assert_eq!(fields(&bytes, &widths), [1, 2, 0, 4, 5, 6, 7, 8, 7]);
+        let path = widths.iter().sum::<usize>();
+        assert_eq!(&bytes[path..path + 8], b"/a/path\0");
+        assert_eq!(bytes.len(), RECORD);
     }
 
     #[test]

@@ -420,3 +420,52 @@ fn the_upgrade_of_a_real_emerge_is_here_already() {
 fn the_upgrade_is_here_already_with_a_consolidated_database() {
     the_upgrade_is_here_already(&["vdb", "--fix", "--delete-individual-files"]);
 }
+
+/// Runs a command on a terminal, presses Ctrl-C when something is to be seen on it, and prints what is left there.
+const TERMINAL: &str = r"
+import fcntl, os, pty, re, struct, sys, termios
+COLUMNS = 80
+pid, terminal = pty.fork()
+if pid == 0: os.execv(sys.argv[2], sys.argv[2:])
+fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack('HHHH', 24, COLUMNS, 0, 0))
+raw, pressed = b'', False
+while True:
+    try: piece = os.read(terminal, 4096)
+    except OSError: break
+    if not piece: break
+    raw += piece
+    if not pressed and sys.argv[1].encode() in raw:
+        os.write(terminal, b'\x03')
+        pressed = True
+screen, row, column = {}, 0, 0
+for escape, key, control, text in re.findall(r'\x1b\[([?0-9;]*)([A-Za-z])|([\r\n])|([^\x00-\x1f])', raw.decode()):
+    if key in 'AB' and key: row = max(0, row + int(escape or 1) * (1 if key == 'B' else -1))
+    elif key == 'K': screen = {place: shown for place, shown in screen.items() if place[0] != row}
+    elif control == '\r': column = 0
+    elif control == '\n': row += 1
+    elif text:
+        if column == COLUMNS: row, column = row + 1, 0
+        screen[row, column] = text
+        column += 1
+for shown in sorted({place[0] for place in screen}):
+    print(''.join(screen.get((shown, at), ' ') for at in range(COLUMNS)).rstrip())
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+";
+
+#[test]
+fn ctrl_c_leaves_no_bar_on_the_terminal() {
+    if !can_mount() {
+        return;
+    }
+    let [package] = packages(["big-1"], 300_000);
+    let origin = Origin::with(std::slice::from_ref(&package));
+    origin.script(&package.path, [Act::StallAt(100_000)]);
+    let mounted = Options::new(origin.url()).mount();
+    let mut command = Command::new("python3");
+    command.args(["-c", TERMINAL, "big-1-1.gpkg.tar", binary(), "prefetch", "app-misc/big", "--control"]);
+    let output = command.arg(mounted.control()).env("TERM", "xterm").output().unwrap();
+    let screen = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{screen}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(screen.contains("stopped before its end"), "{screen}");
+    assert!(!screen.contains('[') && !screen.contains("big-1-1"), "a bar is left:\n{screen}");
+}

@@ -11,7 +11,7 @@ use super::super::resent::Asked;
 use super::super::{FsError, waiting};
 use super::Shared;
 use super::types::{errno, failed, file_attr, handle_of, ttl};
-use crate::fetch::{Outcome, Uid, Wanted};
+use crate::fetch::{Miss, Outcome, Uid, Wanted};
 use crate::local::{self, COMPRESSED, Caller, INDEX, OFlags};
 use crate::metrics::{Operation, Timed};
 use crate::tree::{Attributes, Inode, Node, Tree};
@@ -70,16 +70,18 @@ pub(super) fn open(shared: &Arc<Shared>, caller: Caller, inode: Inode, flags: Op
             shared.answer_open((inode, user), &file, Some(attributes), false, reply);
         }
         Ok(Opening::Check(wanted, attributes)) => {
+            let miss = shared.operations.fetcher().miss(caller.pid, Uid(caller.uid));
             let (shared, caller) = (Arc::clone(shared), (caller, timed));
             let runtime = shared.runtime.clone();
-            runtime.spawn(wait_and_answer(shared, *wanted, Purpose::Read(attributes), caller, reply));
+            runtime.spawn(wait_and_answer(shared, (*wanted, miss), Purpose::Read(attributes), caller, reply));
         }
         Ok(Opening::Wait(wanted, attributes)) => {
-            shared.operations.ahead().missed(&wanted, caller.pid);
+            let miss = shared.operations.fetcher().miss(caller.pid, Uid(caller.uid));
+            shared.operations.ahead().missed(&wanted, &miss);
             let timed = timed.becoming(Operation::OpenFetched);
             let (shared, caller) = (Arc::clone(shared), (caller, timed));
             let runtime = shared.runtime.clone();
-            runtime.spawn(wait_and_answer(shared, *wanted, Purpose::Read(attributes), caller, reply));
+            runtime.spawn(wait_and_answer(shared, (*wanted, miss), Purpose::Read(attributes), caller, reply));
         }
         Err(error) => reply.error(failed(&mut timed, &error)),
     }
@@ -104,29 +106,30 @@ fn rewrite(
         Ok(wanted) => {
             let timed = timed.becoming(Operation::OpenFetched);
             let (shared, caller) = (Arc::clone(shared), (caller, timed));
-            let runtime = shared.runtime.clone();
-            runtime.spawn(wait_and_answer(shared, wanted, Purpose::Copy, caller, reply));
+            let (runtime, miss) =
+                (shared.runtime.clone(), shared.operations.fetcher().miss(caller.0.pid, Uid(caller.0.uid)));
+            runtime.spawn(wait_and_answer(shared, (wanted, miss), Purpose::Copy, caller, reply));
         }
         Err(error) => reply.error(failed(&mut timed, &error)),
     }
 }
 
-/// The body, once the plan that thread `tid` follows is checked.
-async fn checked_and_opened(shared: &Shared, wanted: Wanted, (tid, uid): (u32, Uid)) -> Outcome {
-    shared.operations.ahead().check_plan(&wanted, tid, uid).await?;
-    shared.operations.fetcher().open(wanted, tid, uid).await
+/// The body, once the plan that its opener follows is checked.
+async fn checked_and_opened(shared: &Shared, wanted: Wanted, miss: &Miss, uid: Uid) -> Outcome {
+    shared.operations.ahead().check_plan(&wanted, miss).await?;
+    shared.operations.fetcher().open(wanted, miss, uid).await
 }
 
 async fn wait_and_answer(
     shared: Arc<Shared>,
-    wanted: Wanted,
+    (wanted, miss): (Wanted, Miss),
     purpose: Purpose,
     (caller, mut timed): (Caller, Timed),
     reply: ReplyOpen,
 ) {
     let (path, mtime, tid) = (wanted.path().to_owned(), wanted.record().mtime, caller.pid);
     let outcome = tokio::select! {
-        outcome = checked_and_opened(&shared, wanted, (tid, Uid(caller.uid))) => outcome.map_err(FsError::from),
+        outcome = checked_and_opened(&shared, wanted, &miss, Uid(caller.uid)) => outcome.map_err(FsError::from),
         () = waiting::interrupted(&shared.waiting, tid, caller.uid) => Err(FsError::Interrupted),
     };
     match (outcome, purpose) {

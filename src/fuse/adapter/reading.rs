@@ -63,7 +63,8 @@ async fn find_and_read(
     let found = match found.unwrap_or(Err(FsError::Read)) {
         Ok(Reopening::Ready(file)) => Ok(file),
         Ok(Reopening::Wait(wanted)) => {
-            let body = shared.operations.fetcher().open(*wanted, 0, uid).await;
+            let fetcher = shared.operations.fetcher();
+            let body = fetcher.open(*wanted, &fetcher.miss(0, uid), uid).await;
             body.map(|body| Arc::clone(body.file())).map_err(FsError::from)
         }
         Err(FsError::Stale) => Err(FsError::NotOpen),

@@ -1,0 +1,113 @@
+//! An open of a package that is not here. Who opened it is looked up in /proc at most once, however many want to know.
+
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+
+use tokio::sync::{Semaphore, watch};
+
+use super::downloads::Uid;
+use super::opener::{self, Looked};
+
+/// Openers that are looked at at the same time, of root and of all others: reading /proc may wait for the process, and may
+/// never end. Root, as which emerge runs, has looks that nobody else can take up.
+const MAX_LOOKS: usize = 4;
+
+/// `None`: nothing can be said of the opener.
+type Answer = Option<Arc<Looked>>;
+
+/// Where openers are looked up.
+#[derive(Debug)]
+pub(super) struct Openers {
+    proc: PathBuf,
+    looks_of_root: Arc<Semaphore>,
+    looks: Arc<Semaphore>,
+}
+
+impl Default for Openers {
+    fn default() -> Self {
+        let looks = || Arc::new(Semaphore::new(MAX_LOOKS));
+        Self { proc: PathBuf::from("/proc"), looks_of_root: looks(), looks: looks() }
+    }
+}
+
+impl Openers {
+    /// Thread `tid` of user `uid` opens a package; 0: nobody that we see.
+    pub(super) fn miss(&self, tid: u32, uid: Uid) -> Miss {
+        let looks = Arc::clone(if uid == Uid::ROOT { &self.looks_of_root } else { &self.looks });
+        Miss(Arc::new(Inner { tid, uid, proc: self.proc.clone(), looks, answer: OnceLock::new() }))
+    }
+}
+
+/// See the module's documentation.
+#[derive(Debug, Clone)]
+pub struct Miss(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    tid: u32,
+    uid: Uid,
+    proc: PathBuf,
+    looks: Arc<Semaphore>,
+    /// `None` in the channel: it is being looked up.
+    answer: OnceLock<watch::Receiver<Option<Answer>>>,
+}
+
+impl Miss {
+    /// The thread that opens it; `None`: nobody that we see.
+    pub(super) fn tid(&self) -> Option<u32> {
+        Some(self.0.tid).filter(|tid| *tid != 0)
+    }
+
+    pub(super) fn is_of_root(&self) -> bool {
+        self.0.uid == Uid::ROOT
+    }
+
+    /// Who opens it. The look goes on when this is dropped, for others who ask.
+    pub(super) async fn opener(&self) -> Answer {
+        let mut answer = self.0.answer.get_or_init(|| self.look()).clone();
+        answer.wait_for(Option::is_some).await.ok().and_then(|answer| answer.clone().flatten())
+    }
+
+    fn look(&self) -> watch::Receiver<Option<Answer>> {
+        let (sender, receiver) = watch::channel(None);
+        let (tid, proc, looks) = (self.0.tid, self.0.proc.clone(), Arc::clone(&self.0.looks));
+        tokio::spawn(async move {
+            let Ok(turn) = looks.acquire_owned().await else { return };
+            // What reads takes its turn along: it may never end.
+            let look = move || (opener::look(&proc, tid).map(Arc::new), turn);
+            let answer = tokio::task::spawn_blocking(look).await.ok().and_then(|(answer, _turn)| answer);
+            // Nobody may wait for it any more.
+            let _ = sender.send(Some(answer));
+        });
+        receiver
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_opener_is_looked_up_once() {
+        let proc = tempfile::tempdir().unwrap();
+        let process = proc.path().join("7");
+        fs::create_dir(&process).unwrap();
+        fs::write(process.join("status"), "Tgid:\t7\nPPid:\t0\n").unwrap();
+        fs::write(process.join("cmdline"), "cat\0").unwrap();
+        let fields: Vec<String> = (4..=22).map(|field| field.to_string()).collect();
+        fs::write(process.join("stat"), format!("7 (cat) S {} 0", fields.join(" "))).unwrap();
+        let openers = Openers { proc: proc.path().to_owned(), ..Openers::default() };
+
+        let miss = openers.miss(7, Uid::ROOT);
+        // One that gives up asking breaks nothing off.
+        drop(tokio::time::timeout(std::time::Duration::ZERO, miss.opener()).await);
+        let first = miss.opener().await.unwrap();
+        fs::remove_dir_all(&process).unwrap();
+        let second = miss.clone().opener().await.unwrap();
+        assert!(Arc::ptr_eq(&first, &second), "it was looked up again");
+        assert!(first.emerge.is_none() && openers.miss(7, Uid::ROOT).opener().await.is_none());
+        assert_eq!((miss.tid(), openers.miss(0, Uid::ROOT).tid()), (Some(7), None));
+    }
+}
