@@ -8,7 +8,7 @@ use clap::Args;
 use super::output::{fail, say, unanswered};
 use super::runtime;
 use crate::config::DEFAULT_CONTROL;
-use crate::control::{Managed, Task, manage};
+use crate::control::{Managed, ManagedPackage, Task, manage};
 
 /// Keep packages in the cache, whatever else has to go; without an ATOM, say which are kept.
 ///
@@ -65,7 +65,8 @@ pub(super) fn pin(arguments: &PinArguments) -> ExitCode {
         (false, true) => Task::Unpin,
     };
     ask(task, &arguments.atoms, &arguments.common, |managed| {
-        managed.packages.iter().for_each(|package| say(package.line()));
+        let line = if task == Task::Unpin { ManagedPackage::unpinned_line } else { ManagedPackage::line };
+        managed.packages.iter().for_each(|package| say(line(package)));
     })
 }
 

@@ -17,10 +17,10 @@ use crate::control::{ClientError, Keep, Refreshed, RollbackTo, get_generations, 
 #[derive(Debug, Args)]
 pub(super) struct GenerationsArguments {
     /// Keep this one, however old it becomes
-    #[arg(long, value_name = "GENERATION", conflicts_with = "release")]
+    #[arg(long, value_name = "GENERATION", conflicts_with = "release", value_parser = generation)]
     keep: Option<u64>,
     /// Let this one go like any other
-    #[arg(long, value_name = "GENERATION")]
+    #[arg(long, value_name = "GENERATION", value_parser = generation)]
     release: Option<u64>,
     #[command(flatten)]
     common: Common,
@@ -33,7 +33,7 @@ pub(super) struct GenerationsArguments {
 #[derive(Debug, Args)]
 pub(super) struct RollbackArguments {
     /// Its number, as `binhostfs generations` says it [default: the one before the one that is shown]
-    #[arg(value_name = "GENERATION")]
+    #[arg(value_name = "GENERATION", value_parser = generation)]
     generation: Option<u64>,
     /// Show the newest again, and every newer one as it comes
     #[arg(long, conflicts_with = "generation")]
@@ -50,6 +50,11 @@ struct Common {
     /// Socket of the daemon
     #[arg(long, value_name = "PATH", default_value = DEFAULT_CONTROL)]
     control: PathBuf,
+}
+
+fn generation(text: &str) -> Result<u64, String> {
+    text.parse()
+        .map_err(|_| "it is not the number of a generation, e.g. 12; `binhostfs generations` lists them".to_owned())
 }
 
 pub(super) fn generations(arguments: &GenerationsArguments) -> ExitCode {

@@ -6,7 +6,7 @@ use std::str::FromStr as _;
 use tracing::{Event, Subscriber};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::fmt::time::FormatTime;
+use tracing_subscriber::fmt::time::SystemTime;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
@@ -38,7 +38,8 @@ pub(super) fn start(level: LevelFilter) -> Result<(), String> {
             registry.with(journal).try_init()
         }
         LogStream::TowardsJournal => registry.with(layer.event_format(Prefixed)).try_init(),
-        LogStream::Other => registry.with(layer.with_timer(Utc)).try_init(),
+        // With date and time of day in UTC, as RFC 3339 has them.
+        LogStream::Other => registry.with(layer.with_timer(SystemTime)).try_init(),
     };
     started.map_err(|error| error.to_string())
 }
@@ -60,19 +61,5 @@ where
         write!(writer, "<{}>", journal::priority(*event.metadata().level()))?;
         context.field_format().format_fields(writer.by_ref(), event)?;
         writeln!(writer)
-    }
-}
-
-/// Time of day in UTC, to the millisecond.
-struct Utc;
-
-impl FormatTime for Utc {
-    fn format_time(&self, writer: &mut Writer<'_>) -> std::fmt::Result {
-        let now = std::time::SystemTime::now();
-        let date = httpdate::fmt_http_date(now);
-        let milliseconds = now.duration_since(std::time::UNIX_EPOCH).map_or(0, |span| span.subsec_millis());
-        // `Sun, 22 Nov 2026 18:06:00 GMT`
-        let time = date.get(17..25).unwrap_or_default();
-        write!(writer, "{time}.{milliseconds:03}Z")
     }
 }

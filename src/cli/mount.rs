@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -60,7 +61,7 @@ pub(super) struct ConfigArguments {
     #[arg(long = "mirror", value_name = "URL")]
     mirrors: Vec<String>,
     /// How many URLs of a binhost must have an entry for it to be shown [default: 1]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number::<NonZeroUsize>)]
     quorum: Option<NonZeroUsize>,
     /// Whether packages must carry a good OpenPGP signature; `false`: sizes and digests of the binhost's index are enough
     /// [default: as binrepos.conf says, else true]
@@ -87,7 +88,7 @@ pub(super) struct ConfigArguments {
     #[arg(long, value_name = "SIZE")]
     write_budget: Option<ByteSize>,
     /// How many packages that are not cached programs other than emerge may open in ten minutes; 0: any [default: 20]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number::<u32>)]
     mass_read: Option<u32>,
     /// How often the index is asked for, e.g. 10m or 1h [default: 30m]
     #[arg(long, value_name = "SPAN", value_parser = span)]
@@ -99,7 +100,7 @@ pub(super) struct ConfigArguments {
     #[arg(long, value_name = "GROUP")]
     control_group: Option<Group>,
     /// Answer `/`, `/metrics` and `/v1/status` over TCP as well, to be read only, e.g. 127.0.0.1:9123 [default: no]
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
     listen: Option<SocketAddr>,
     /// Whether the kernel reads cached packages without asking the daemon [default: auto]
     #[arg(long, value_enum)]
@@ -142,6 +143,14 @@ enum PrefetchArgument {
 
 fn span(text: &str) -> Result<Duration, IntervalError> {
     text.parse::<Interval>().map(|interval| interval.0)
+}
+
+fn number<T: FromStr>(text: &str) -> Result<T, &'static str> {
+    text.parse().map_err(|_| "it is not such a number; give for example 2")
+}
+
+fn address(text: &str) -> Result<SocketAddr, &'static str> {
+    text.parse().map_err(|_| "it is not an IP address with a port; give for example 127.0.0.1:9123 or [::1]:9123")
 }
 
 impl From<ConfigArguments> for RawMount {

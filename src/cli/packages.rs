@@ -9,7 +9,7 @@ use super::output::{fail, say, tell, unanswered};
 use super::runtime;
 use crate::config::DEFAULT_CONTROL;
 use crate::control::{PackageState, PackageStatus, get_packages};
-use crate::index::Atom;
+use crate::index::{Atom, AtomError};
 
 /// What packages are shown, and which of them are in the cache or local.
 #[derive(Debug, Args)]
@@ -44,8 +44,9 @@ struct Common {
 /// A bare name is that package in whatever category.
 pub(super) fn atom(text: &str) -> Result<Atom, String> {
     let bare = !text.contains('/') && !text.starts_with(['=', '<', '>', '~']);
-    let text = if bare { format!("*/{text}") } else { text.to_owned() };
-    text.parse().map_err(|error: crate::index::AtomError| error.to_string())
+    let parsed = if bare { format!("*/{text}").parse() } else { text.parse() };
+    // What was typed is what is named.
+    parsed.map_err(|error: AtomError| if bare { AtomError::Invalid(text.to_owned()) } else { error }.to_string())
 }
 
 pub(super) fn list(arguments: &ListArguments) -> ExitCode {

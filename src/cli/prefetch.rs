@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use serde::Serialize;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -13,7 +13,7 @@ use super::output::{fail, say, unanswered};
 use super::packages::atom;
 use super::progress::Progress;
 use super::runtime;
-use crate::config::{ByteSize, DEFAULT_CONTROL};
+use crate::config::{ByteSize, Count, DEFAULT_CONTROL};
 use crate::control::{
     ClientError, PrefetchDone, PrefetchOutcome, PrefetchStatus, PrefetchWish, prefetch, prefetch_status, stop_prefetch,
 };
@@ -28,6 +28,7 @@ const POLL: Duration = Duration::from_millis(200);
 /// Portage's to know; with --world, what emerge does not take is left out. What fits into the cache together is fetched, what somebody waits for comes first. Ctrl-C stops it; what
 /// was fetched stays. Exit code 1 if a package could not be had.
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("what").required(true))]
 #[command(after_help = "\
 Examples:
   binhostfs prefetch app-editors/vim '=dev-lang/rust-1.80*'
@@ -36,13 +37,13 @@ Examples:
   binhostfs prefetch --plan          what an emerge has planned, or had when it was broken off")]
 pub(super) struct PrefetchArguments {
     /// What packages, e.g. dev-lang/rust, '=app-misc/hello-2*', or a bare name
-    #[arg(value_name = "ATOM", value_parser = atom, required_unless_present_any = ["world", "plan"])]
+    #[arg(value_name = "ATOM", value_parser = atom, group = "what")]
     atoms: Vec<Atom>,
     /// What installed packages would be upgraded to
-    #[arg(long, conflicts_with_all = ["atoms", "plan"])]
+    #[arg(long, group = "what")]
     world: bool,
     /// What an emerge of this system has planned
-    #[arg(long, conflicts_with = "atoms")]
+    #[arg(long, group = "what")]
     plan: bool,
     /// As JSON, at the end
     #[arg(long)]
@@ -139,7 +140,9 @@ fn tell(last: &PrefetchStatus, done: &[PrefetchDone], json: bool) -> ExitCode {
     } else if last.packages == 0 {
         say("there is nothing to fetch");
     } else {
-        say(format_args!("{fetched} packages fetched ({}), {cached} were here already", ByteSize(fetched_bytes)));
+        let (fetched, bytes) = (Count(fetched as u64, "package"), ByteSize(fetched_bytes));
+        let were = if cached == 1 { "was" } else { "were" };
+        say(format_args!("{fetched} fetched ({bytes}), {cached} {were} here already"));
     }
     match (failed, last.stopped) {
         (0, false) => ExitCode::SUCCESS,
@@ -151,7 +154,7 @@ fn tell(last: &PrefetchStatus, done: &[PrefetchDone], json: bool) -> ExitCode {
             if stopped {
                 fail(1, "stopped before its end")
             } else {
-                fail(1, format_args!("{failed} packages could not be had"))
+                fail(1, format_args!("{} could not be had", Count(failed as u64, "package")))
             }
         }
     }

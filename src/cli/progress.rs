@@ -10,6 +10,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 
 use super::output::say;
+use crate::config;
 use crate::control::{PrefetchOutcome, PrefetchStatus};
 
 /// `{msg}` is what the bar is for; no colours.
@@ -157,6 +158,6 @@ impl Bars {
         }
         self.total.set_length(status.bytes.saturating_sub(self.cached));
         self.total.set_position(received);
-        self.total.set_message(format!("{} of {} packages", self.packages, status.packages));
+        self.total.set_message(format!("{} of {}", self.packages, config::Count(status.packages, "package")));
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::origin::{Origin, Source};
 use super::own::OwnError;
 use super::portage::PortageError;
-use super::{MIN_REFRESH, MountpointError, UrlError};
+use super::{Interval, MIN_REFRESH, MountpointError, UrlError};
 
 /// Why a configuration is refused. Each message says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -115,6 +115,6 @@ pub enum ConfigError {
         mountpoint: PathBuf,
     },
     /// The interval is too short.
-    #[error("--refresh {0:?} is shorter than {MIN_REFRESH:?}")]
+    #[error("--refresh: {} is shorter than {}; give for example 30m", Interval(*.0), Interval(MIN_REFRESH))]
     Refresh(Duration),
 }

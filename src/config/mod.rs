@@ -6,6 +6,7 @@
 
 mod binhosts;
 mod chost;
+mod count;
 mod cpu;
 mod error;
 mod group;
@@ -32,6 +33,7 @@ use std::time::Duration;
 
 use crate::index::{Atom, Cpv};
 pub use chost::AcceptedChosts;
+pub use count::Count;
 pub use cpu::{CpuLevel, CpuLevelError, CpuNeed};
 pub use error::ConfigError;
 pub use group::{Group, GroupError};

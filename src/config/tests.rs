@@ -212,7 +212,7 @@ fn mistakes_in_the_file_are_named_with_their_line() {
             "cache-size = \"8X\"",
             "own.toml:1: cache-size: \"8X\" is not a size: give bytes, or a number with K, M, G or T (powers of 1024), e.g. 8G",
         ),
-        ("refresh = 0", "own.toml:1: refresh: 0 is shorter than 1s"),
+        ("refresh = 0", "own.toml:1: refresh: 0 s is shorter than 1 s; give for example \"30m\""),
         ("cache-dir = \"x\"", "own.toml:1: cache-dir: \"x\" must begin with a slash"),
         ("keyring = []", "own.toml:1: keyring: there must be one file at least"),
         ("keyring = [1]", "own.toml:1: keyring: it must be a string, or an array of strings, and is an array"),

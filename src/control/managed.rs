@@ -74,7 +74,14 @@ impl ManagedPackage {
         format!("{:>10}  {}  removed", ByteSize(self.size).to_string(), self.path)
     }
 
-    /// One line for a person, of what is pinned or not any more.
+    /// One line for a person, of what is not pinned any more.
+    #[must_use]
+    pub fn unpinned_line(&self) -> String {
+        let stays = if self.cached { "stays in the cache until something else needs the room" } else { "not cached" };
+        format!("{:>10}  {}  no longer pinned; {stays}", ByteSize(self.size).to_string(), self.path)
+    }
+
+    /// One line for a person, of what is pinned or not.
     #[must_use]
     pub fn line(&self) -> String {
         let Self { path, size, cached, pinned } = self;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::status::{frozen, stale};
 use super::{BinhostStatus, DownloadStatus, FailureStatus, MirrorState, Status};
-use crate::config::{ByteSize, Interval};
+use crate::config::{ByteSize, Count, Interval};
 
 /// What a browser may do with the page: show it with its own style, and nothing else.
 pub(super) const POLICY: &str =
@@ -91,12 +91,12 @@ impl Page<'_> {
         write!(
             self.html,
             "<div class=\"cards\">\n\
-             <section><h2>Shown</h2><p class=\"big\">{} packages</p><p class=\"dim\">generation {}{made}</p></section>\n\
+             <section><h2>Shown</h2><p class=\"big\">{}</p><p class=\"dim\">generation {}{made}</p></section>\n\
              <section><h2>Cache</h2><p class=\"big\">{used} of {bound}</p><progress max=\"{}\" value=\"{}\"></progress>\
              <p class=\"dim\">packages: {}, evicted: {}</p></section>\n\
              <section><h2>Opens</h2><p class=\"big\">{} cached, {} fetched</p>\
              <p class=\"dim\">{} failed; {} fetched in all; {reads}</p></section>\n</div>\n",
-            generation.packages,
+            Count(generation.packages, "package"),
             generation.number,
             cache.bound.max(1),
             cache.bytes,
@@ -161,13 +161,14 @@ impl Page<'_> {
             (false, confirmed) => ("good", format!("up to date {} ago", self.ago(confirmed))),
         };
         let signed = match keyring {
-            Some(keyring) => format!("signatures checked, {} keys", keyring.keys),
+            Some(keyring) => format!("signatures checked, {}", Count(keyring.keys, "key")),
             None => "signatures not checked".to_owned(),
         };
         write!(
             self.html,
-            "<section><h2>Binhost {}</h2>\n<p><span class=\"{class}\">{state}</span>, {packages} packages; {signed}</p>\n",
-            Text(name)
+            "<section><h2>Binhost {}</h2>\n<p><span class=\"{class}\">{state}</span>, {}; {signed}</p>\n",
+            Text(name),
+            Count(*packages, "package")
         )?;
         if let Some(reason) = &binhost.unusable {
             writeln!(self.html, "<p class=\"bad\">nothing of it can be used: {}</p>", Text(reason))?;

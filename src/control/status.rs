@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{ByteSize, Interval};
+use crate::config::{ByteSize, Count, Interval};
 use crate::metrics::Readings;
 
 /// Downloads that are told of one by one, for a person.
@@ -419,7 +419,8 @@ pub struct VerifyResult {
 impl fmt::Display for VerifyResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { sound, bytes, damaged } = self;
-        write!(f, "{sound} packages ({}) are as they were verified", ByteSize(*bytes))?;
+        let are = if *sound == 1 { "is as it was" } else { "are as they were" };
+        write!(f, "{} ({}) {are} verified", Count(*sound, "package"), ByteSize(*bytes))?;
         match damaged {
             0 => Ok(()),
             _ => write!(
@@ -439,10 +440,14 @@ impl fmt::Display for Status {
         writeln!(f, "{mountpoint}: mounted for {} by binhostfs {version} (pid {pid})", ago(self.started))?;
         let rolled_back =
             if generation.rolled_back { ", rolled back (`binhostfs rollback --latest` undoes it)" } else { "" };
-        let local =
-            if generation.local == 0 { String::new() } else { format!(", {} local packages", generation.local) };
+        let local = if generation.local == 0 {
+            String::new()
+        } else {
+            format!(", {}", Count(generation.local, "local package"))
+        };
         let GenerationStatus { packages, number, .. } = generation;
-        writeln!(f, "shown       {packages} packages, generation {number}{rolled_back}{local}")?;
+        let packages = Count(*packages, "package");
+        writeln!(f, "shown       {packages}, generation {number}{rolled_back}{local}")?;
         if let Some(problem) = &generation.problem {
             writeln!(f, "problem     {problem}")?;
         }
@@ -459,19 +464,17 @@ impl fmt::Display for Status {
         self.warnings.iter().try_for_each(|warning| writeln!(f, "warning     {warning}"))?;
         let (used, bound) = (ByteSize(cache.bytes), ByteSize(cache.bound));
         let pinned = if cache.pinned > 0 { format!(", {} pinned", cache.pinned) } else { String::new() };
-        writeln!(f, "cache       {} packages{pinned}, {used} of {bound}, in {}", cache.packages, cache.directory)?;
+        let packages = Count(cache.packages, "package");
+        writeln!(f, "cache       {packages}{pinned}, {used} of {bound}, in {}", cache.directory)?;
         writeln!(f, "reads       {reads}")?;
         if let Some(WorldStatus { budget, spent, upgrades, cached, problem, .. }) = &self.world {
             let (spent, budget) = (ByteSize(*spent), ByteSize(*budget));
             writeln!(f, "upgrades    {cached} of {upgrades} are here; {spent} of {budget} fetched today")?;
             problem.iter().try_for_each(|problem| writeln!(f, "problem     {problem}"))?;
         }
-        let fetched = ByteSize(metrics.bytes_fetched);
-        writeln!(
-            f,
-            "opens       {} from the cache, {} fetched ({fetched}), {} failed",
-            metrics.hits, metrics.misses, metrics.failed_opens
-        )?;
+        let Readings { hits, misses, failed_opens, verified, bytes_fetched, .. } = metrics;
+        writeln!(f, "opens       {hits} from the cache, {misses} waited for a download, {failed_opens} failed")?;
+        writeln!(f, "downloads   {}, {} verified", ByteSize(*bytes_fetched), Count(*verified, "package"))?;
         for FailureStatus { path, reason, time } in &self.alarms {
             writeln!(f, "ALARM       {path} {} ago: {reason}", ago(*time))?;
         }
@@ -517,17 +520,17 @@ impl BinhostStatus {
         let refreshed = if self.not_refreshed { "; not refreshed (frozen in binrepos.conf)" } else { "" };
         match refresh.confirmed {
             0 => writeln!(f, "binhost     {name}: no index yet{away}")?,
-            confirmed => writeln!(
-                f,
-                "binhost     {name}: {packages} packages, up to date {} ago{away}{refreshed}",
-                ago(confirmed)
-            )?,
+            confirmed => {
+                let packages = Count(*packages, "package");
+                writeln!(f, "binhost     {name}: {packages}, up to date {} ago{away}{refreshed}", ago(confirmed))?
+            }
         }
         self.lines(now).iter().try_for_each(|url| writeln!(f, "  url       {url}"))?;
         match &self.keyring {
             None => writeln!(f, "  signed    not checked (digests only)")?,
             Some(KeyringStatus { files, keys, problems }) => {
-                writeln!(f, "  signed    checked; {keys} keys may sign, from {}", files.join(", "))?;
+                let keys = Count(*keys, "key");
+                writeln!(f, "  signed    checked; {keys} may sign, from {}", files.join(", "))?;
                 problems.iter().try_for_each(|problem| writeln!(f, "  keyring   {problem}"))?;
             }
         }
@@ -757,7 +760,8 @@ cache       7 packages, 2 pinned, 3.0 GiB of 8.0 GiB, in /c
 reads       by the kernel (passthrough)
 upgrades    2 of 7 are here; 3.0 MiB of 2.0 GiB fetched today
 problem     no database
-opens       5 from the cache, 2 fetched (4.0 MiB), 0 failed
+opens       5 from the cache, 2 waited for a download, 0 failed
+downloads   4.0 MiB, 0 packages verified
 ALARM       a/e.xpak 1 s ago: other bytes
 bypass      a/g.xpak is a local package that Portage fetched itself from gentoo, where it is hidden: not selected
 not shown   a/d.xpak since 100 s ago: wrong MD5

@@ -639,6 +639,7 @@ fn is_absence(error: &UpstreamError) -> bool {
         UpstreamError::Transport { .. } | UpstreamError::Stalled { .. } | UpstreamError::TooSlow { .. } => true,
         UpstreamError::Status { status, .. } => *status >= 500,
         UpstreamError::File { .. } => true,
+        UpstreamError::NoIndex(error) => is_absence(error),
         UpstreamError::All(errors) => errors.iter().all(is_absence),
         _ => false,
     }

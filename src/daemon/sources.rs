@@ -14,7 +14,7 @@ use super::source::{Face, News, Source};
 use super::state::{RollbackReport, SourceReport};
 use super::unusable::{self, Facts};
 use super::{START_BUDGET, policies, shown};
-use crate::config::{AcceptedChosts, Binhost, MountConfig};
+use crate::config::{AcceptedChosts, Binhost, Count, MountConfig};
 use crate::control::RollbackTo;
 use crate::fetch::{Fetcher, Origin};
 use crate::index::{OriginId, Record};
@@ -99,7 +99,7 @@ impl Sources {
             source.load().await;
         }
         // Why not is said by each of them.
-        drop(self.ask_new().await);
+        let _ = self.ask_new().await;
         self.behind = true;
         Ok(())
     }
@@ -143,26 +143,26 @@ impl Sources {
         }
         let none = |all: &[Source]| all.iter().all(|source| source.current().is_none());
         if none(&self.all) {
-            let reason = self.ask_new().await;
+            // Why, each of them has said.
+            let failed = self.ask_new().await;
             if none(&self.all) {
-                tracing::warn!("no index: PKGDIR is shown empty until a binhost answers; {reason}");
-            } else if !reason.is_empty() {
-                tracing::warn!(
-                    "not every binhost has an index; their packages are not shown until they have; {reason}"
-                );
+                tracing::warn!("no index: PKGDIR is shown empty until a binhost answers");
+            } else if failed {
+                tracing::warn!("not every binhost has an index; their packages are not shown until they have");
             }
         }
         self.tree().await
     }
 
-    /// Asks those that have no index, within [`START_BUDGET`]; what went wrong with which.
-    async fn ask_new(&mut self) -> String {
+    /// Asks those that have no index, within [`START_BUDGET`]; whether one has none after that.
+    async fn ask_new(&mut self) -> bool {
         let asked = self.ask_those(Order::Forward, |source| source.current().is_none());
         match tokio::time::timeout(START_BUDGET, asked).await {
-            Ok(failures) => failures.join("; "),
+            Ok(failures) => !failures.is_empty(),
             Err(_) => {
                 self.all.iter().filter(|source| source.current().is_none()).for_each(Source::discard);
-                format!("nothing after {}", shown(START_BUDGET))
+                tracing::warn!("not every binhost has sent its index within {}", shown(START_BUDGET));
+                true
             }
         }
     }
@@ -335,7 +335,8 @@ impl Sources {
             first.get_or_insert((path, dependency));
             count += 1;
         }
-        let guarded = first.map(|(path, dependency)| format!("{count} packages (first: {path} gets {dependency})"));
+        let guarded =
+            first.map(|(path, dependency)| format!("{} (first: {path} gets {dependency})", Count(count, "package")));
         if let Some(guarded) = guarded.as_ref().filter(|guarded| self.guarded.as_ref() != Some(guarded)) {
             tracing::info!("libc guard: a dependency on the libc that it was built against is added to {guarded}");
         }

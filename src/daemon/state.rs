@@ -16,7 +16,7 @@ use super::source::Source;
 use super::sources::Sources;
 use super::visible;
 use super::world::Budget;
-use crate::config::{ByteSize, MountConfig, Prefetch};
+use crate::config::{ByteSize, Count, MountConfig, Prefetch};
 use crate::control::{
     BinhostStatus, BypassStatus, CacheStatus, DownloadCounts, DownloadState, DownloadStatus, EntriesStatus,
     FailureStatus, GenerationStatus, KeyringStatus, MirrorState, MirrorStatus, ProcessStatus, RefreshStatus, Status,
@@ -278,10 +278,15 @@ impl Shared {
         } else {
             let GenerationStatus { packages, number, rolled_back, .. } = generation;
             let rolled_back = if *rolled_back { " (rolled back)" } else { "" };
-            let missing = if without == 0 { String::new() } else { format!(", {without} binhosts without an index") };
+            let missing = if without == 0 {
+                String::new()
+            } else {
+                format!(", {} without an index", Count(without as u64, "binhost"))
+            };
             let confirmed = binhosts.iter().map(|binhost| binhost.refresh.confirmed).filter(|time| *time > 0).min();
             let age = shown(Duration::from_secs(status.time.saturating_sub(confirmed.unwrap_or(refresh.confirmed))));
-            format!("{packages} packages, generation {number}{rolled_back}, index confirmed {age} ago{missing}")
+            let packages = Count(*packages, "package");
+            format!("{packages}, generation {number}{rolled_back}, index confirmed {age} ago{missing}")
         };
         let hidden = match visible::hidden(&self.config.mountpoint, self.mount.device()) {
             Some(_) => "; NOBODY ELSE SEES THIS MOUNT, the log says why",

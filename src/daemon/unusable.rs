@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use crate::config::AcceptedChosts;
+use crate::config::{AcceptedChosts, Count};
 use crate::index::{Index, OriginId};
 use crate::policy::Tally;
 
@@ -33,19 +33,20 @@ pub(super) fn reason(facts: &Facts, tally: Tally, accepted: &AcceptedChosts) -> 
         index.header().get("PACKAGES").and_then(|count| count.trim().parse::<u64>().ok()).unwrap_or_default();
     Ok(if entries == 0 && dropped.total() == 0 && announced > 0 {
         Some(format!(
-            "its index announces {announced} packages, and has none that Portage could read; are its line ends CR LF?"
+            "its index announces {}, and has none that Portage could read; are its line ends CR LF?",
+            Count(announced, "package")
         ))
     } else if entries == 0 && dropped.total() > 0 {
         Some(format!("none of its {} entries is fit for Portage: {dropped}", dropped.total()))
     } else if is_all(tally.unsignable as usize) {
         Some(format!(
-            "all {entries} packages are XPAK, which cannot be signed, and signatures are asked for; with verify-signature = false \
+            "each of its packages ({entries}) is an XPAK, which cannot be signed, and signatures are asked for; with verify-signature = false \
              they are shown, checked by size and digests only"
         ))
     } else if is_all(tally.unselected as usize) {
-        Some(format!("include and exclude select none of its {entries} packages"))
+        Some(format!("include and exclude select none of its packages ({entries})"))
     } else if is_all(tally.hidden as usize) && is_all(*disputed) {
-        Some(format!("too few of its URLs have the same digests (quorum) for any of its {entries} packages"))
+        Some(format!("too few of its URLs have the same digests (quorum) for any of its packages ({entries})"))
     } else {
         None
     })
@@ -63,7 +64,9 @@ fn of_chost(index: &Index, accepted: &AcceptedChosts) -> io::Result<Option<Strin
         }
     }
     let count = index.records().len();
-    Ok(Some(format!("all {count} packages are for {chost}, and this machine is another: emerge passes over them")))
+    Ok(Some(format!(
+        "each of its packages ({count}) is for {chost}, and this machine is another: emerge passes over them"
+    )))
 }
 
 #[cfg(test)]
@@ -91,8 +94,8 @@ mod tests {
         };
         let none = Tally::default();
         for (tally, disputed, says) in [
-            (Tally { unsignable: 2, ..none }, 0, "all 2 packages are XPAK"),
-            (Tally { unselected: 2, ..none }, 0, "include and exclude select none of its 2"),
+            (Tally { unsignable: 2, ..none }, 0, "each of its packages (2) is an XPAK"),
+            (Tally { unselected: 2, ..none }, 0, "include and exclude select none of its packages (2)"),
             (Tally { hidden: 2, ..none }, 2, "quorum"),
         ] {
             let told = told(&two, tally, disputed);
@@ -128,7 +131,7 @@ mod tests {
         };
         let foreign = "CHOST: aarch64-unknown-linux-gnu";
         let why = told(foreign, &["", "CHOST: riscv64-unknown-linux-gnu\n"]).unwrap();
-        assert!(why.starts_with("all 2 packages are for aarch64-unknown-linux-gnu"), "{why}");
+        assert!(why.starts_with("each of its packages (2) is for aarch64-unknown-linux-gnu"), "{why}");
         assert_eq!(told(foreign, &["", "CHOST: x86_64-pc-linux-gnu\n"]), None);
         assert_eq!(told("CHOST: x86_64-pc-linux-gnu", &[""]), None);
         assert_eq!(told("ARCH: amd64", &[""]), None);

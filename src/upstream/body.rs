@@ -28,6 +28,15 @@ pub enum Event {
     End,
 }
 
+/// Whose fault it is that a body is not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Of the URL: the bytes are not those of the package.
+    Url,
+    /// Of whoever built or signed the package: another URL has the same.
+    Package,
+}
+
 #[derive(Debug)]
 enum Connection {
     None,
@@ -131,12 +140,14 @@ impl<'a> BodyStream<'a> {
 
     /// What was received proved wrong. `true`: the stream begins anew (after a spliced body whole from the same URL, else from
     /// another one), the next event is [`Event::Restart`]. `false`: there is nothing left to try.
-    pub fn reject(&mut self) -> bool {
+    pub fn reject(&mut self, fault: Fault) -> bool {
         self.close();
         if std::mem::take(&mut self.spliced) {
             self.candidates.spliced_wrong();
         } else {
-            self.upstream.note_wrong(self.slot(), &self.source());
+            if fault == Fault::Url {
+                self.upstream.note_wrong(self.slot(), &self.source());
+            }
             self.candidates.give_up_current();
         }
         self.candidates.begin_anew();

@@ -184,7 +184,13 @@ fn waiting_time(text: &str) -> Option<Duration> {
     text.trim().parse().ok().map(Duration::from_secs).or_else(date)
 }
 
-/// An error with what caused it, shortest words first: reqwest's own text says only "error sending request".
+/// Texts of causes that say nothing where there is a cause of them.
+const EMPTY_WORDS: [&str; 4] =
+    ["error sending request", "client error (Connect)", "client error (SendRequest)", "tcp connect error"];
+/// How rustls calls bytes that are no TLS, which come where a server speaks plain HTTP on that port.
+const NO_TLS: &str = "InvalidContentType";
+
+/// An error with what caused it, in one line.
 fn causes(error: &dyn std::error::Error) -> String {
     let mut parts = vec![error.to_string()];
     let mut next = error.source();
@@ -195,7 +201,12 @@ fn causes(error: &dyn std::error::Error) -> String {
         }
         next = cause.source();
     }
-    parts.join(": ")
+    if let Some(last) = parts.pop() {
+        parts.retain(|part| !EMPTY_WORDS.contains(&part.as_str()));
+        parts.push(last);
+    }
+    let text = parts.join(": ");
+    if text.contains(NO_TLS) { format!("{text}; the server seems to speak http and not https here") } else { text }
 }
 
 #[cfg(test)]

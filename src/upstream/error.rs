@@ -18,7 +18,7 @@ pub enum UpstreamError {
         reason: String,
     },
     /// An answer with an error status.
-    #[error("{url}: HTTP status {status}")]
+    #[error("{url}: HTTP status {status}{}", advice(*.status))]
     Status {
         /// What was asked for.
         url: String,
@@ -35,6 +35,9 @@ pub enum UpstreamError {
         /// Why they are not followed.
         reason: String,
     },
+    /// There is no index at this URL.
+    #[error("{0}; is that the directory that holds Packages?")]
+    NoIndex(Box<UpstreamError>),
     /// Nothing came for too long.
     #[error("{url}: no data for {} s", .after.as_secs())]
     Stalled {
@@ -140,6 +143,14 @@ impl UpstreamError {
             Self::All(errors) => !errors.is_empty() && errors.iter().all(Self::contradicts_index),
             _ => false,
         }
+    }
+}
+
+/// What to do about a status.
+fn advice(status: u16) -> &'static str {
+    match status {
+        401 => "; it wants a user and a password: give them in a netrc file (LoadCredential=netrc:FILE)",
+        _ => "",
     }
 }
 

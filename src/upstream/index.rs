@@ -127,7 +127,7 @@ impl IndexSources<'_> {
             Err(error) if is_absent(&error) => match compressed.join(PLAIN) {
                 Ok(plain) => self.ask_for(slot, &plain, known, out).await.map_err(|of_plain| {
                     // Where there is neither, the one that was wanted is missing.
-                    if is_absent(&of_plain) { error } else { of_plain }
+                    if is_absent(&of_plain) { no_index(error) } else { of_plain }
                 }),
                 Err(_) => Err(error),
             },
@@ -192,6 +192,16 @@ fn is_absent(error: &UpstreamError) -> bool {
         UpstreamError::Status { status, .. } => matches!(status, 403 | 404 | 410),
         UpstreamError::File { source, .. } => source.kind() == io::ErrorKind::NotFound,
         _ => false,
+    }
+}
+
+/// Where there is no file, it may be another directory that has it.
+fn no_index(error: UpstreamError) -> UpstreamError {
+    match error {
+        UpstreamError::Status { status: 404 | 410, .. } | UpstreamError::File { .. } => {
+            UpstreamError::NoIndex(Box::new(error))
+        }
+        other => other,
     }
 }
 

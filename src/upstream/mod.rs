@@ -33,7 +33,7 @@ use std::time::Instant;
 
 use tokio::sync::Semaphore;
 
-pub use body::{BodyStream, Event, Part};
+pub use body::{BodyStream, Event, Fault, Part};
 pub use error::UpstreamError;
 pub use health::Standing;
 pub use index::{IndexAnswer, IndexSources, MAX_INDEX_BYTES, Validators};

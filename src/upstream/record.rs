@@ -140,8 +140,9 @@ impl Upstream {
                 self.note(slot, |health| {
                     let before = health.failures();
                     health.failed(Instant::now(), error.to_string(), rest, at_least);
-                    if before == 0 {
-                        tracing::info!(%error, "a URL of the binhost fails; others are asked first, if there are any");
+                    // Of the only one, whoever asked says it.
+                    if before == 0 && self.binhost.urls.len() > 1 {
+                        tracing::info!(%error, "a URL of the binhost fails; others are asked first");
                     }
                 });
             }

@@ -87,6 +87,7 @@ pub(super) fn fault(error: &UpstreamError) -> Fault {
         | UpstreamError::Truncated { .. }
         | UpstreamError::Status { status: 408 | 425 | 429 | 500..=599, .. } => Fault::Host,
         UpstreamError::Status { .. }
+        | UpstreamError::NoIndex(_)
         | UpstreamError::Redirect { .. }
         | UpstreamError::WrongRange { .. }
         | UpstreamError::SizeMismatch { .. }

@@ -217,6 +217,18 @@ impl VerifyError {
         }
     }
 
+    /// Whether the bytes are those of the package, which is refused for how it was built or signed.
+    #[must_use]
+    pub fn is_of_package(&self) -> bool {
+        match self {
+            Self::Signature { fault, .. } => {
+                !matches!(fault, SignatureError::Bad { .. } | SignatureError::Malformed(_))
+            }
+            Self::Unsignable | Self::Uncompressed => true,
+            _ => false,
+        }
+    }
+
     /// Whether the same bytes may be taken, or refused, once the system clock shows another time.
     #[must_use]
     pub fn depends_on_clock(&self) -> bool {

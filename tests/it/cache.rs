@@ -69,7 +69,8 @@ fn what_is_pinned_survives_restarts_and_evictions() {
     assert!(refuses(&mounted, &["pin", "p2"]).contains("is not pinned"));
     assert!(refuses(&mounted, &["evict", "p0"]).contains("is pinned"));
     assert!(refuses(&mounted, &["pin", "none"]).contains("nothing that is shown matches"));
-    assert!(says(&mounted, &["pin", "--remove", "p0", &packages[1].path]).contains("cached"));
+    let said = says(&mounted, &["pin", "--remove", "p0", &packages[1].path]);
+    assert_eq!(said.matches("no longer pinned; stays in the cache").count(), 2, "{said}");
     assert_eq!(says(&mounted, &["pin"]), "");
     let told = says(&mounted, &["evict", "p0"]);
     assert!(told.contains(&format!("{}  removed\nremoved 1 package, ", packages[0].path)), "{told}");

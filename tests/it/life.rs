@@ -120,7 +120,7 @@ fn systemd_is_told() {
     }
     let (_origin, mut mounted, _) = mounted();
     let told = mounted.told();
-    assert!(told.contains("READY=1") && told.contains(": 1 packages, generation 1, index confirmed"), "{told}");
+    assert!(told.contains("READY=1") && told.contains(": 1 package, generation 1, index confirmed"), "{told}");
     assert!(!told.contains("STOPPING=1"));
     assert_eq!(mounted.stop(), Some(0));
     assert!(mounted.told().contains("STOPPING=1"));
@@ -314,7 +314,7 @@ fn arguments_that_make_no_sense_are_refused_before_anything_is_touched() {
         (add(&["--mirror", "nonsense"]), &["\"nonsense\" is not a URL"]),
         (add(&["--cache-size", "much"]), &["--cache-size", "\"much\" is not a size"]),
         (add(&["--cache-size=-1"]), &["--cache-size", "\"-1\" is not a size"]),
-        (add(&["--refresh", "0"]), &["--refresh", "shorter than 1s"]),
+        (add(&["--refresh", "0"]), &["--refresh", "0 s is shorter than 1 s", "30m"]),
         (add(&["--refresh", "soon"]), &["\"soon\" is not a span of time"]),
         (add(&["--passthrough", "maybe"]), &["--passthrough", "auto, off"]),
         (add(&["--keyring"]), &["--keyring", "a value is required"]),
@@ -419,7 +419,7 @@ fn status_says_whom_it_asked() {
     let out = String::from_utf8_lossy(&text.stdout);
     assert!(text.status.success() && text.stderr.is_empty());
     assert!(
-        out.starts_with(mounted.mountpoint().to_str().unwrap()) && out.contains("1 packages, generation 1"),
+        out.starts_with(mounted.mountpoint().to_str().unwrap()) && out.contains("1 package, generation 1"),
         "{out}"
     );
 
@@ -488,7 +488,7 @@ fn verify_finds_what_the_disk_has_damaged() {
     assert!(fs::read(mounted.path(&package.path)).unwrap() == package.bytes);
     mounted.settled();
     let (code, text) = verify(&[]);
-    assert!(code == Some(0) && text.starts_with("1 packages (") && text.contains("as they were verified"), "{text}");
+    assert!(code == Some(0) && text.starts_with("1 package (") && text.contains("as it was verified"), "{text}");
 
     // A bit turns, and neither size nor time say so.
     let body = mounted.bodies().pop().unwrap();

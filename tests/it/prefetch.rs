@@ -95,7 +95,7 @@ fn what_cannot_be_had_is_named() {
     let mounted = Options::new(origin.url()).mount();
     let (code, stdout, stderr) = prefetch(&mounted, &["*/*", "app-misc/nothing"]);
     assert_eq!(code, Some(1));
-    assert!(stdout.contains("1 packages fetched"), "{stdout}");
+    assert!(stdout.contains("1 package fetched"), "{stdout}");
     for reason in
         [format!("{}: ", gone.path), format!("{}: refused", wrong.path), "app-misc/nothing: no package".to_owned()]
     {

@@ -193,7 +193,7 @@ fn a_mount_that_nobody_sees_is_said_to_be_one() {
         ));
         let (machine, _origin) = start(machine, &packages, "");
         // The journal is written a moment later.
-        eventually(30, "the log is there", || machine.journal().contains("1 packages, generation 1"));
+        eventually(30, "the log is there", || machine.journal().contains("1 package, generation 1"));
         let (journal, status) = (machine.journal(), machine.property("StatusText"));
         assert_eq!(machine.mounts().is_empty(), hides, "{option}");
         assert_eq!(journal.contains("binhostfs.service has a mount namespace of its own"), hides, "{journal}");

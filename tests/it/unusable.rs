@@ -47,7 +47,7 @@ fn line_ends_of_another_system_and_packages_for_another_machine() {
     is_said(&mounted, "none of its 1 entries is fit for Portage: 1 with NUL or carriage return");
     origin.put_index(index(TIME + 3, "ARCH: amd64\n", "ARCH: vax\nCHOST: vax-dec-netbsd\n").as_bytes());
     refresh(&mounted);
-    is_said(&mounted, "all 1 packages are for vax-dec-netbsd");
+    is_said(&mounted, "each of its packages (1) is for vax-dec-netbsd");
     assert!(mounted.listing().contains(&package.path));
     refresh(&mounted);
     is_said(&mounted, "vax");
@@ -61,7 +61,7 @@ fn packages_that_cannot_be_signed() {
     let (Some(xpak), Some((key, ..))) = (binhost("xpak-flat"), signed::binhost("gpkg-signed")) else { return };
     let url = format!("file://{}", xpak.display());
     let mounted = Options::new(url).with(["--keyring", key.to_str().unwrap()]).mount();
-    is_said(&mounted, "all 7 packages are XPAK");
+    is_said(&mounted, "each of its packages (7) is an XPAK");
     assert_eq!(mounted.listing(), [""; 0]);
 }
 
@@ -78,7 +78,7 @@ fn a_selection_of_nothing() {
     };
     write(file.path(), "app-misk/*");
     let mounted = Options::configured(file.path()).mount();
-    is_said(&mounted, "include and exclude select none of its 1 packages");
+    is_said(&mounted, "include and exclude select none of its packages (1)");
     write(file.path(), "app-misc/*");
     eventually(20, "it is corrected", || unusable(&mounted).is_none());
 }

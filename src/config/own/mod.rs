@@ -255,7 +255,10 @@ fn span(item: &Item<'_, '_>) -> Result<(Duration, String), String> {
 
 fn refresh(item: Item<'_, '_>) -> Result<Duration, String> {
     match span(&item)? {
-        (span, text) if span < super::MIN_REFRESH => Err(format!("{text} is shorter than {:?}", super::MIN_REFRESH)),
+        (span, _) if span < super::MIN_REFRESH => {
+            let (span, least) = (Interval(span), Interval(super::MIN_REFRESH));
+            Err(format!("{span} is shorter than {least}; give for example \"30m\""))
+        }
         (span, _) => Ok(span),
     }
 }

@@ -13,7 +13,7 @@ use super::{GRACE, SILENCE};
 use crate::fetch::{FetchError, Outcome, Verdict, VerdictKind, Wanted, verdicts};
 use crate::index::Entry;
 use crate::store::{Body, is_full};
-use crate::upstream::{BodyStream, Event};
+use crate::upstream::{BodyStream, Event, Fault};
 
 /// How often what a download has received while it was parked may be lost before it is given up.
 const MAX_LOSSES: usize = 2;
@@ -190,7 +190,8 @@ async fn from_binhost<'a>(
                     wanted.origin().check_clock()?;
                 }
                 verdicts::kind(&reason).into_iter().for_each(|kind| fetcher.metrics.detail.refused(kind));
-                if !stream.reject() {
+                let fault = if reason.is_of_package() { Fault::Package } else { Fault::Url };
+                if !stream.reject(fault) {
                     return Err(FetchError::Refused { url, reason });
                 }
                 tracing::warn!(path = %entry.path, %reason, url, "refused; trying once more");

@@ -91,9 +91,10 @@ shown       2 packages, generation 2
 binhost     NAME: 2 packages, up to date N s ago
   signed    not checked (digests only)
   left out  1 refused (see below)
-cache       1 packages, 54.0 KiB of 8.0 GiB, in PLACE/cache
+cache       1 package, 54.0 KiB of 8.0 GiB, in PLACE/cache
 reads       through the daemon
-opens       0 from the cache, 2 fetched (108.0 KiB), 1 failed
+opens       0 from the cache, 2 waited for a download, 1 failed
+downloads   108.0 KiB, 1 package verified
 not shown   app-misc/bad/bad-1.0-1.gpkg.tar since N s ago: {reason}
 failed      app-misc/bad/bad-1.0-1.gpkg.tar N s ago: {reason}
 "
@@ -111,7 +112,7 @@ cached    54.0 KiB  app-misc/good/good-1.0-1.gpkg.tar  NAME
 "
     );
     assert_eq!(printed(&mounted, &["list", ">=app-misc/other-2"]).lines().count(), 1);
-    assert_eq!(printed(&mounted, &["verify"]), "1 packages (54.0 KiB) are as they were verified\n");
+    assert_eq!(printed(&mounted, &["verify"]), "1 package (54.0 KiB) is as it was verified\n");
     assert_eq!(
         printed(&mounted, &["refresh"]),
         "PLACE/pkgdir: 3 packages, generation 3, index confirmed N s ago; 1 cached, 54.0 KiB of 8.0 GiB\n"

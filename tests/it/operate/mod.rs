@@ -4,6 +4,7 @@ mod api;
 mod commands;
 mod exposition;
 mod log;
+mod messages;
 mod metrics;
 mod page;
 mod why;
