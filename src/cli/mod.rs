@@ -20,6 +20,7 @@ mod status;
 mod verify;
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
@@ -60,12 +61,6 @@ enum Command {
     Rollback(generations::RollbackArguments),
     Reload(reload::ReloadArguments),
     Verify(verify::VerifyArguments),
-    /// Ask a mount whether it answers
-    #[command(name = daemon::PROBE, hide = true)]
-    Probe {
-        /// Where it is
-        mountpoint: std::path::PathBuf,
-    },
 }
 
 /// The definition of the command line, to make documentation of.
@@ -77,6 +72,12 @@ pub fn command() -> clap::Command {
 /// Runs the program with its arguments, the first of which is its name.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let words: Vec<OsString> = arguments.into_iter().collect();
+    // The daemon runs this itself: it is no command of anybody, and in no help or completion.
+    if let [_, command, mountpoint] = words.as_slice()
+        && command == daemon::PROBE
+    {
+        return probe(Path::new(mountpoint));
+    }
     let arguments = match Arguments::try_parse_from(&words) {
         Ok(arguments) => arguments,
         Err(error) => {
@@ -102,10 +103,14 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Rollback(arguments) => generations::roll_back(&arguments),
         Command::Reload(arguments) => reload::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
-        Command::Probe { mountpoint } => match daemon::probe(&mountpoint) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => output::fail(1, error),
-        },
+    }
+}
+
+/// Asks a mount whether it answers.
+fn probe(mountpoint: &Path) -> ExitCode {
+    match daemon::probe(mountpoint) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => output::fail(1, error),
     }
 }
 

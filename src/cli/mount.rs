@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use std::str::FromStr;
 use std::time::Duration;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use tracing_subscriber::filter::LevelFilter;
 
@@ -73,7 +74,7 @@ pub(super) struct ConfigArguments {
     keyrings: Vec<PathBuf>,
     /// What the packages need of the CPU: `any` for no check, or x86-64, x86-64-v2, x86-64-v3, x86-64-v4
     /// [default: what name or URL say]
-    #[arg(long, value_name = "LEVEL")]
+    #[arg(long, value_name = "LEVEL", value_parser = cpu_level())]
     cpu_level: Option<CpuNeed>,
     /// Where packages and indexes are kept; one directory for each mount [default: /var/cache/binhostfs]
     #[arg(long, value_name = "DIR")]
@@ -143,6 +144,11 @@ enum PrefetchArgument {
 
 fn span(text: &str) -> Result<Duration, IntervalError> {
     text.parse::<Interval>().map(|interval| interval.0)
+}
+
+/// What there is to choose from is offered by completions, too.
+fn cpu_level() -> impl TypedValueParser<Value = CpuNeed> {
+    PossibleValuesParser::new(CpuNeed::NAMES).try_map(|name| name.parse::<CpuNeed>())
 }
 
 fn number<T: FromStr>(text: &str) -> Result<T, &'static str> {

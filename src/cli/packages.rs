@@ -1,5 +1,6 @@
 //! `binhostfs list` and `binhostfs why`.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -9,7 +10,7 @@ use super::output::{fail, say, tell, unanswered};
 use super::runtime;
 use crate::config::DEFAULT_CONTROL;
 use crate::control::{PackageState, PackageStatus, get_packages};
-use crate::index::{Atom, AtomError};
+use crate::index::{Atom, AtomError, Cpv};
 
 /// What packages are shown, and which of them are in the cache or local.
 #[derive(Debug, Args)]
@@ -17,6 +18,9 @@ pub(super) struct ListArguments {
     /// Only packages that match, e.g. dev-lang/rust, 'dev-libs/*', '>=app-misc/hello-2', or a bare name
     #[arg(value_name = "ATOM", value_parser = atom)]
     atoms: Vec<Atom>,
+    /// Only names, each once, e.g. dev-lang/rust
+    #[arg(long, conflicts_with = "json")]
+    names: bool,
     #[command(flatten)]
     common: Common,
 }
@@ -52,6 +56,11 @@ pub(super) fn atom(text: &str) -> Result<Atom, String> {
 pub(super) fn list(arguments: &ListArguments) -> ExitCode {
     ask(&arguments.atoms, &arguments.common, |packages| {
         packages.retain(|package| package.state == PackageState::Shown);
+        if arguments.names {
+            let parsed: Vec<Cpv> = packages.iter().filter_map(|package| Cpv::parse(&package.cpv).ok()).collect();
+            parsed.iter().map(Cpv::cp).collect::<BTreeSet<_>>().into_iter().for_each(say);
+            return ExitCode::SUCCESS;
+        }
         packages.iter().for_each(|package| tell(package.line()));
         ExitCode::SUCCESS
     })

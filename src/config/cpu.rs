@@ -28,9 +28,14 @@ pub enum CpuNeed {
     Any,
 }
 
+impl CpuNeed {
+    /// What can be given.
+    pub const NAMES: [&str; 5] = ["any", "x86-64", "x86-64-v2", "x86-64-v3", "x86-64-v4"];
+}
+
 /// A text that is no level.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no CPU level: one of any, x86-64, x86-64-v2, x86-64-v3, x86-64-v4")]
+#[error("{0:?} is no CPU level: one of {names}", names = CpuNeed::NAMES.join(", "))]
 pub struct CpuLevelError(String);
 
 impl CpuLevel {

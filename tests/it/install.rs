@@ -36,7 +36,12 @@ fn told(output: &std::process::Output, what: &str) -> Vec<String> {
 #[test]
 fn what_is_installed_is_said_and_can_be_uninstalled() {
     let [destination, docs] = [(); 2].map(|()| TempDir::with_prefix("binhostfs-it.").unwrap());
-    for page in ["man/man1/binhostfs.1", "man/man1/binhostfs-mount.1", "zsh/site-functions/_binhostfs"] {
+    for page in [
+        "man/man1/binhostfs.1",
+        "man/man1/binhostfs-mount.1",
+        "man/man5/binhostfs.toml.5",
+        "zsh/site-functions/_binhostfs",
+    ] {
         let page = docs.path().join("share").join(page);
         fs::create_dir_all(page.parent().unwrap()).unwrap();
         fs::write(page, "a page").unwrap();
@@ -58,7 +63,7 @@ fn what_is_installed_is_said_and_can_be_uninstalled() {
     assert!(output.status.success(), "{output:?}");
     let installed = below(destination.path());
     assert_eq!(told(&output, "installed"), installed);
-    assert_eq!(installed.len(), 10, "{installed:?}");
+    assert_eq!(installed.len(), 11, "{installed:?}");
     // What is configured, and what is not of this program, stays.
     let [configured, other] =
         ["etc/binhostfs.toml", "usr/share/man/man1/other.1"].map(|path| destination.path().join(path));

@@ -321,7 +321,7 @@ fn arguments_that_make_no_sense_are_refused_before_anything_is_touched() {
         (with("--verify-signature", "perhaps"), &["--verify-signature", "perhaps"]),
         (add(&["--config", "/none.toml"]), &["--config /none.toml: there is no such file"]),
         (add(&["--quorum", "2"]), &["--quorum: 2 URLs of", "add mirrors"]),
-        (add(&["--cpu-level", "v3"]), &["\"v3\" is no CPU level", "x86-64-v3"]),
+        (add(&["--cpu-level", "v3"]), &["'v3'", "--cpu-level", "any, x86-64, x86-64-v2, x86-64-v3"]),
         (add(&["--binhsot", "x"]), &["unexpected argument '--binhsot'", "--binhost"]),
         (
             ["mount", "--portage-root", here.to_str().unwrap()].map(str::to_owned).into(),
