@@ -226,8 +226,9 @@ impl Daemon {
         let (reload, reloads) = mpsc::channel(1);
         let handle: Arc<dyn Control> = Arc::new(Handle { shared: Arc::clone(&shared), requests, reload });
         let group = shared.config.control_group.as_ref();
-        let control = Server::start(&shared.config.control, group, Arc::clone(&handle))?;
-        let listener = shared.config.listen.map(|address| Listener::start(address, handle)).transpose()?;
+        // The socket comes last: who reloads waits for it, and then asks over TCP.
+        let listener = shared.config.listen.map(|address| Listener::start(address, Arc::clone(&handle))).transpose()?;
+        let control = Server::start(&shared.config.control, group, handle)?;
         // A task of its own: a slow refresh is not broken off by whatever else happens.
         let refresher =
             tokio::spawn(Refresher::new(sources, verdicts, incoming, shared.config.refresh).run(Arc::clone(&shared)));
