@@ -410,7 +410,12 @@ impl MountConfig {
 
     /// Keys that differ in `new` and cannot change while it is mounted.
     fn fixed_until_restart(&self, new: &Self) -> impl Iterator<Item = &'static str> {
-        let differs = [
+        self.fixed(new).into_iter().filter_map(|(key, differs)| differs.then_some(key))
+    }
+
+    /// All keys that cannot change while it is mounted, and whether they differ in `new`.
+    fn fixed(&self, new: &Self) -> [(&'static str, bool); 11] {
+        [
             ("mountpoint", self.asked != new.asked),
             ("cache-dir", self.cache_dir != new.cache_dir),
             ("control", self.control != new.control),
@@ -422,8 +427,7 @@ impl MountConfig {
             ("plan-check", self.plan_check != new.plan_check),
             ("prefetch-budget", self.prefetch_budget != new.prefetch_budget),
             ("generations", self.generations != new.generations),
-        ];
-        differs.into_iter().filter_map(|(key, differs)| differs.then_some(key))
+        ]
     }
 }
 

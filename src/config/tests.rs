@@ -335,6 +335,24 @@ fn the_example_of_the_readme_is_right() {
 }
 
 #[test]
+fn the_readme_says_what_takes_effect_when_it_is_started_again() {
+    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let (before, _) = readme.split_once(" take effect when binhostfs is started again").unwrap();
+    let (_, sentence) = before.rsplit_once(". ").unwrap();
+    let told: Vec<&str> = sentence.split('`').skip(1).step_by(2).collect();
+    let system = System::with(&[(REPOS, TWO)]).given(|raw| raw.mountpoint = raw.portage_root.clone());
+    let config = system.config();
+    assert_eq!(told, config.fixed(&config).map(|(key, _)| key));
+    // Of all others a change is taken.
+    let live = own::KEYS.into_iter().filter(|key| !told.contains(key));
+    let of_binhosts = ["binhost", "include", "exclude", "libc-guard"];
+    let (_, changes) = readme.split_once("**Changes** of all these files").unwrap();
+    for key in live.filter(|key| !own::BINHOST_KEYS.contains(key) && !of_binhosts.contains(key)) {
+        assert!(changes.lines().next().unwrap().contains(&format!("`{key}`")), "{key} is neither live nor fixed");
+    }
+}
+
+#[test]
 fn a_binhost_that_only_a_profile_completes_is_left_out() {
     let make = |binhosts: &str| {
         format!("PKGDIR={{root}}\nPARENT=https://h\nDIR=$PARENT/$ARCH\nPORTAGE_BINHOST=\"{binhosts}\"\n")

@@ -1,5 +1,6 @@
 //! The API: who may do what on which side, and clients that mean no good.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
@@ -53,20 +54,50 @@ fn over_tcp_everything_is_read_only() {
     assert_eq!(mounted.ask("GET", "/v1/packages?nonsense=a/b").status, 400);
 }
 
+/// Paths in the text between `start` and the end of each path.
+fn paths<'a>(text: &'a str, start: &str) -> impl Iterator<Item = String> + use<'a> {
+    let is_path = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "/._-".contains(c);
+    let after: Vec<&str> = text.split(start).skip(1).collect();
+    after.into_iter().map(move |rest| format!("/{}", rest.split(|c| !is_path(c)).next().unwrap_or_default()))
+}
+
+/// All that the daemon's side names, be it a constant or not, and no more.
 #[test]
 fn the_readme_has_every_resource() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let readme = fs::read_to_string(root.join("README.md")).unwrap();
-    let mut paths = Vec::new();
+    let (_, table) = readme.split_once("**The API**").unwrap();
+    let (table, _) = table.split_once("What is not known is 404").unwrap();
+    let mut named = BTreeSet::new();
+    for method in ["GET", "POST", "DELETE"] {
+        named.extend(paths(table, &format!("`{method} /")));
+    }
+    let mut served = BTreeSet::new();
     for file in fs::read_dir(root.join("src/control")).unwrap() {
         let text = fs::read_to_string(file.unwrap().path()).unwrap();
-        let constants = text.lines().filter_map(|line| line.split_once("_PATH: &str = \"")?.1.strip_suffix("\";"));
-        paths.extend(constants.map(str::to_owned));
+        let (code, _) = text.split_once("#[cfg(test)]").unwrap_or((&text, ""));
+        served.extend(paths(code, "\"/v1/").map(|path| format!("/v1{path}")));
+        served.extend(paths(code, "_PATH: &str = \"/"));
     }
-    assert!(paths.len() >= 8, "{paths:?}");
-    for path in paths {
-        let named = ["GET", "POST"].iter().any(|method| readme.contains(&format!("`{method} {path}`")));
-        assert!(named, "README.md does not name {path} with its method (section Monitoring)");
+    assert_eq!(named, served, "README.md (section Monitoring) and src/control");
+    assert!(served.contains("/v1/pins") && served.contains("/style.css"), "{served:?}");
+
+    if !can_mount() {
+        return;
+    }
+    let origin = one();
+    let mounted = Options::new(origin.url()).mount();
+    for path in &named {
+        assert_eq!(mounted.ask("PUT", path).status, 405, "{path} is not known");
+    }
+    for (method, path) in table.split('`').filter_map(|quoted| quoted.split_once(" /")) {
+        // That would begin another run; and what DELETE stops is asked for with its number.
+        let path = format!("/{path}");
+        if ["/v1/reload", "/v1/run"].contains(&path.as_str()) || !["GET", "POST"].contains(&method) {
+            continue;
+        }
+        let status = mounted.ask(method, &path).status;
+        assert!(![404, 405].contains(&status) || path.contains('='), "{method} {path}: {status}");
     }
 }
 
