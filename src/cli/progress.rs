@@ -109,7 +109,7 @@ impl Drop for Bars {
 }
 
 /// A bar for so many things that are looked at; nothing where that is no terminal.
-pub(super) struct Count(Option<ProgressBar>);
+pub(super) struct Count(Option<(ProgressBar, Option<Unechoed>)>);
 
 impl Count {
     /// `silent`: for a program.
@@ -117,18 +117,21 @@ impl Count {
         let is_terminal = std::io::stderr().is_terminal() && std::io::stdout().is_terminal();
         Self((!silent && is_terminal).then(|| {
             let style = ProgressStyle::with_template(COUNT).unwrap_or_else(|_| ProgressStyle::default_bar());
-            ProgressBar::new(total as u64).with_style(style.progress_chars("=> "))
+            let bar = ProgressBar::new(total as u64).with_style(style.progress_chars("=> "));
+            (bar, Unechoed::new(std::io::stderr()))
         }))
     }
 
     /// So many more.
     pub(super) fn add(&self, more: usize) {
-        self.0.iter().for_each(|bar| bar.inc(more as u64));
+        self.0.iter().for_each(|(bar, _)| bar.inc(more as u64));
     }
+}
 
-    /// Leaves the terminal as it was.
-    pub(super) fn end(&self) {
-        self.0.iter().for_each(ProgressBar::finish_and_clear);
+/// Leaves the terminal as it was.
+impl Drop for Count {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|(bar, _)| bar.finish_and_clear());
     }
 }
 

@@ -97,7 +97,7 @@ async fn entries(arguments: &VerifyArguments) -> Result<Checked, ClientError> {
         result = all(&arguments.control, &shown, &count, &mut checked.entries) => result,
         _ = interrupted => Ok(()),
     };
-    count.end();
+    drop(count);
     checked.stopped = checked.entries.len() < shown.len();
     result.map(|()| checked)
 }

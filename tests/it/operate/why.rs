@@ -86,6 +86,8 @@ app-misc/good-1.0:0, build 1, 54.0 KiB from NAME
     // A process with a name.
     assert!(Command::new("cat").arg(mounted.path(&packages[0].path)).output().unwrap().status.success());
     mounted.settled();
+    let told = || mounted.status()["binhosts"][0]["index_mismatches"].as_array().unwrap().len() == 1;
+    eventually(20, "its entry is told to be wrong", told);
     assert_eq!(
         plain(&mounted, &why(&mounted, "good")),
         "\
@@ -94,6 +96,7 @@ app-misc/good-1.0:0, build 1, 54.0 KiB from NAME
   cached    verified by the digests of the index; signatures were not asked for
   fetched   TIME, from URL/
   opened    TIME, the last time by cat (process PID)
+  warning   index mismatch: IUSE is \"+nls doc -test\" in the index, but \"\" in the package; USE is \"amd64 nls test\" in the index, but \"\" in the package
   USE       amd64 nls test
   needs     USE=\"nls -doc test\", else emerge -k passes over it
 "
