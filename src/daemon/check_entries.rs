@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::state::Shared;
 use crate::control::{CheckedEntry, EntryOutcome};
-use crate::fetch::EntryCheck;
+use crate::fetch::{CheckFor, EntryCheck};
 
 /// At the same time.
 const TOGETHER: usize = 4;
@@ -51,5 +51,5 @@ async fn check_one(shared: &Shared, path: &str) -> EntryCheck {
     if !shared.fetcher.is_cached(&wanted) {
         shared.entry_pace.turn().await;
     }
-    shared.fetcher.check_entry(&wanted).await
+    shared.fetcher.check_entry(&wanted, CheckFor::Index).await
 }

@@ -2,7 +2,7 @@
 //! Portage's resolver goes by the index alone.
 //!
 //! The cache keeps a digest of what a package says of itself. Where that of the entry is the same, which takes some 2 us, it is
-//! right. Else the metadata is read from the body, once for each entry and body, and compared ([`AuxValues::compare`]).
+//! right; for the entries that were looked at last that is remembered, since emerge opens a package some twenty times. Else the metadata is read from the body, once for each entry and body, and compared ([`AuxValues::compare`]).
 //!
 //! An index mismatch is told to whoever decides what is shown. Whether it is also refused is up to the binhost's
 //! [`OnMismatch`].
@@ -10,7 +10,7 @@
 //! [`AuxValues::compare`]: crate::index::AuxValues::compare
 
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use lru::LruCache;
 
@@ -25,6 +25,8 @@ use crate::verify::{self, VerifyError};
 /// Comparisons that are remembered, of entries that are not written as Portage writes them now.
 const MAX_JUDGED: NonZeroUsize = NonZeroUsize::new(8192).unwrap();
 
+/// Entries that are known to agree, of the packages opened last: some 100 bytes each.
+const MAX_AGREED: NonZeroUsize = NonZeroUsize::new(512).unwrap();
 /// Index mismatches that are remembered, to be told once.
 const MAX_LOGGED: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 
@@ -61,9 +63,18 @@ enum Judgement {
 /// Whose entry, which body, and what the entry says.
 type Subject = (OriginId, Sha256Digest, AuxDigest);
 
+/// An entry of an index that may be gone: as long as this is here, no other index has its address.
+#[derive(Debug)]
+struct Agreed {
+    _index: Weak<Index>,
+    body: Sha256Digest,
+}
+
 /// See [`MAX_JUDGED`].
 #[derive(Debug)]
 pub(super) struct Judgements {
+    /// By the address of the index, and where in its text the entry begins.
+    agreed: Mutex<LruCache<(usize, u64), Agreed>>,
     judged: Mutex<LruCache<Subject, Judgement>>,
     /// Index mismatches that stand in the log already.
     logged: Mutex<LruCache<(Key, AuxDigest), ()>>,
@@ -71,11 +82,26 @@ pub(super) struct Judgements {
 
 impl Default for Judgements {
     fn default() -> Self {
-        Self { judged: Mutex::new(LruCache::new(MAX_JUDGED)), logged: Mutex::new(LruCache::new(MAX_LOGGED)) }
+        Self {
+            agreed: Mutex::new(LruCache::new(MAX_AGREED)),
+            judged: Mutex::new(LruCache::new(MAX_JUDGED)),
+            logged: Mutex::new(LruCache::new(MAX_LOGGED)),
+        }
     }
 }
 
 impl Judgements {
+    /// Whether an entry is known to agree with a body.
+    fn is_agreed(&self, index: &Arc<Index>, offset: u64, body: Sha256Digest) -> bool {
+        let mut agreed = self.agreed.lock().unwrap_or_else(PoisonError::into_inner);
+        agreed.get(&(Arc::as_ptr(index).addr(), offset)).is_some_and(|agreed| agreed.body == body)
+    }
+
+    fn note_agreed(&self, index: &Arc<Index>, offset: u64, body: Sha256Digest) {
+        let (key, agreed) = ((Arc::as_ptr(index).addr(), offset), Agreed { _index: Arc::downgrade(index), body });
+        self.agreed.lock().unwrap_or_else(PoisonError::into_inner).put(key, agreed);
+    }
+
     fn get(&self, subject: &Subject) -> Option<Judgement> {
         self.judged.lock().unwrap_or_else(PoisonError::into_inner).get(subject).cloned()
     }
@@ -108,8 +134,23 @@ impl Fetcher {
                 None => false,
             }
         };
-        wanted.origin().on_mismatch == OnMismatch::Off
-            || with_entry(wanted, |entry| entry.agrees_with(body.aux_digest()) || known(entry)).unwrap_or(false)
+        if wanted.origin().on_mismatch == OnMismatch::Off {
+            return true;
+        }
+        let Some(part) = wanted.part() else { return false };
+        let offset = wanted.record().offset();
+        if self.judgements.is_agreed(&part.index, offset, body.digest()) {
+            return true;
+        }
+        let (agrees, passes) = with_entry(wanted, |entry| {
+            let agrees = entry.agrees_with(body.aux_digest());
+            (agrees, agrees || known(entry))
+        })
+        .unwrap_or_default();
+        if agrees {
+            self.judgements.note_agreed(&part.index, offset, body.digest());
+        }
+        passes
     }
 
     /// The body, unless the entry is an index mismatch that is refused.

@@ -2,8 +2,9 @@
 //! themselves: a dependency that somebody has added to an entry would be merged before the package of that entry is opened.
 //!
 //! * Only where packages are signed and an index mismatch is refused: else nothing would follow from it.
-//! * Of a package that is not here, its first bytes are fetched: Portage writes the metadata in front, with its own signature.
-//!   Where they are no such thing, the package is fetched whole, as if somebody had opened it.
+//! * A small package is fetched whole, since it is going to be opened. Of any other the first bytes are: Portage writes the
+//!   metadata in front, with a signature of its own.
+//! * Only what proves an entry wrong stops a plan. A package that cannot be had stops itself, when it is opened.
 //! * Within a bounded time. What takes longer goes on, and stops the packages of the plan that are opened later.
 //! * Who opens is found out once for each thread, and remembered for a while. That (`miss`), and reading a plan, may never end:
 //!   root, as which emerge runs, has readers that nobody else can take up.
@@ -28,7 +29,7 @@ use super::origin::Key;
 use super::{FetchError, Fetcher, Wanted, ahead, plan};
 use crate::config::OnMismatch;
 use crate::index::{AuxDigest, Comparison};
-use crate::verify::{self, Head};
+use crate::verify::{self, Head, VerifyError};
 
 /// First bytes that are asked for: enough for nearly all packages.
 const FIRST: u64 = 64 << 10;
@@ -63,12 +64,21 @@ impl ProvedAhead {
     }
 }
 
+/// What an entry is checked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CheckFor {
+    /// Its package is going to be opened: a small one may as well be fetched whole.
+    Plan,
+    /// Nothing else: nothing is kept that can be done without.
+    Index,
+}
+
 /// What is known of an entry without its whole package.
 #[derive(Debug, Clone)]
 pub enum EntryCheck {
     /// It means what its package says.
     Agrees,
-    /// Its package cannot be had, or says something else.
+    /// Its package says something else, or is another one.
     Wrong(Arc<FetchError>),
     /// That could not be found out.
     Unknown(String),
@@ -76,7 +86,7 @@ pub enum EntryCheck {
 
 impl Fetcher {
     /// Holds an entry against its package, of which as little as possible is fetched.
-    pub async fn check_entry(self: &Arc<Self>, wanted: &Wanted) -> EntryCheck {
+    pub async fn check_entry(self: &Arc<Self>, wanted: &Wanted, check_for: CheckFor) -> EntryCheck {
         if let Some(body) = self.here(wanted.record(), &wanted.origin().policy) {
             return match self.mismatch(wanted, &body).await {
                 Ok(None) => EntryCheck::Agrees,
@@ -88,12 +98,14 @@ impl Fetcher {
             let reason = "it is not cached, and without signatures only the whole package can prove something";
             return EntryCheck::Unknown(reason.to_owned());
         }
+        if check_for == CheckFor::Plan && wanted.record().size <= FIRST && self.would_keep(wanted).is_ok() {
+            return self.check_whole(wanted).await;
+        }
         match self.check_head(wanted).await {
             Ok(Some(check)) => check,
             Ok(None) => EntryCheck::Unknown("its metadata is not in front of the package".to_owned()),
-            // What is wrong with it is found out by who downloads.
-            Err(FetchError::Refused { .. }) => self.check_whole(wanted).await,
-            Err(error) if error.is_final() => self.check_whole(wanted).await,
+            // The entry names a package that the keys have signed as another one: who downloads it says so.
+            Err(error) if is_lie(&error) => self.check_whole(wanted).await,
             Err(error) => EntryCheck::Unknown(error.to_string()),
         }
     }
@@ -101,7 +113,7 @@ impl Fetcher {
     async fn check_whole(self: &Arc<Self>, wanted: &Wanted) -> EntryCheck {
         match self.open(wanted.clone(), &self.miss(0, Uid::ROOT), Uid::ROOT).await {
             Ok(_) => EntryCheck::Agrees,
-            Err(error) if error.is_final() => EntryCheck::Wrong(error),
+            Err(error) if is_lie(&error) => EntryCheck::Wrong(error),
             Err(error) => EntryCheck::Unknown(error.to_string()),
         }
     }
@@ -147,6 +159,13 @@ impl Fetcher {
             }
         }))
     }
+}
+
+/// Whether it shows that an entry is wrong, rather than that its package cannot be had now: an index that is a little older than
+/// what its binhost serves must not stop a whole plan.
+fn is_lie(error: &FetchError) -> bool {
+    matches!(error, FetchError::IndexMismatch(_))
+        || matches!(error, FetchError::Refused { reason: VerifyError::Identity { .. }, .. })
 }
 
 /// A file for those who read files.
@@ -303,7 +322,7 @@ impl Fetcher {
         let (count, began) = (planned.len(), Instant::now());
         let checks = futures_util::stream::iter(planned).map(|wanted| {
             let fetcher = Arc::clone(&self);
-            async move { (fetcher.check_entry(&wanted).await, wanted) }
+            async move { (fetcher.check_entry(&wanted, CheckFor::Plan).await, wanted) }
         });
         let (mut checks, mut unknown) = (checks.buffer_unordered(TOGETHER), 0);
         while let Some((check, wanted)) = checks.next().await {

@@ -101,6 +101,14 @@ pub struct Record {
     pub id: EntryId,
 }
 
+impl Record {
+    /// Where in the text of its index the entry begins: no other entry of that index has the same place.
+    #[must_use]
+    pub const fn offset(&self) -> u64 {
+        self.stanza.0
+    }
+}
+
 /// One entry with everything that is needed to fetch and verify it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use crate::harness::portage::Emerge;
 use crate::harness::signed::{Real, binhost, publish, serve, with_keys};
-use crate::harness::{Act, Mounted, Options, Origin, binary, eventually};
+use crate::harness::{Act, Mounted, Options, Origin, binary, eventually, gpg};
 
 const EIO: Option<i32> = Some(5);
 
@@ -272,48 +272,75 @@ fn a_dependency_that_an_index_adds_is_not_installed() {
 }
 
 #[test]
-fn a_package_that_does_not_exist_brings_no_other() {
+fn another_package_under_a_false_name_brings_no_other() {
     let Some((key, header, honest)) = binhost("gpkg-signed") else { return };
     let real = named(&honest, "acct-group/demo/");
-    let renamed = |path: &str| {
-        let stanza = real.stanza.replace("acct-group/demo-0", "acct-group/fake-0").replace(&real.path, path);
-        Real { path: path.to_owned(), stanza: format!("{stanza}\nRDEPEND: dev-libs/libfoo"), bytes: real.bytes.clone() }
-    };
     let path = "acct-group/fake/fake-0-1.gpkg.tar";
-    let other = renamed(path);
-    let garbage = Real { bytes: vec![7; real.bytes.len()], ..other.clone() };
-    for (fake, exists) in [(&other, true), (&garbage, true), (&other, false)] {
-        let packages: Vec<Real> = honest.iter().chain([fake]).cloned().collect();
-        let origin = serve(&header, &packages);
-        if !exists {
-            origin.remove(path);
-        }
-        let mounted = with_keys(&origin, &key).mount();
-        let safe = emerge(&mounted);
-        let ended = safe.run(["acct-group/fake"]);
-        assert!(ended.code == Some(1) && safe.names().is_empty(), "{}", ended.output);
-        eventually(20, "the entry leaves the index", || mounted.listing().len() == honest.len());
-    }
+    let stanza = real.stanza.replace("acct-group/demo-0", "acct-group/fake-0").replace(&real.path, path);
+    let stanza = format!("{stanza}\nRDEPEND: dev-libs/libfoo");
+    let fake = Real { path: path.to_owned(), stanza, bytes: real.bytes.clone() };
+    let packages: Vec<Real> = honest.iter().chain([&fake]).cloned().collect();
+    let origin = serve(&header, &packages);
+    let mounted = with_keys(&origin, &key).mount();
+    let safe = emerge(&mounted);
+    let ended = safe.run(["acct-group/fake"]);
+    assert!(ended.code == Some(1) && safe.names().is_empty(), "{}", ended.output);
+    assert!(mounted.log().contains("no package of an emerge's plan is given out"), "{}", mounted.log());
+    eventually(20, "the entry leaves the index", || mounted.listing().len() == honest.len());
 }
 
 #[test]
-fn a_plan_whose_entries_are_right_is_checked_by_first_bytes_and_merged() {
+fn a_plan_whose_entries_are_right_is_checked_and_merged() {
     let Some((key, header, packages)) = binhost("gpkg-signed") else { return };
     let origin = serve(&header, &packages);
     let mounted = with_keys(&origin, &key).with(["--prefetch", "off"]).mount();
-    let emerge = emerge(&mounted);
-    emerge.succeed(["acct-user/demo"]);
-    assert_eq!(emerge.names(), ["acct-group/demo-0", "acct-user/demo-0"]);
-    let asked = |name: &str| -> Vec<Option<String>> {
-        origin.asked(&named(&packages, name).path).into_iter().map(|asked| asked.range).collect()
-    };
-    let first = format!("bytes=0-{}", named(&packages, "acct-user/").bytes.len() - 1);
-    assert_eq!(asked("acct-user/demo/"), [Some(first), None]);
-    // Whom the other emerge plans is known already.
-    let again = self::emerge(&mounted);
-    again.succeed(["acct-user/demo"]);
-    assert_eq!(asked("acct-user/demo/").len(), 2);
+    for _ in 0..2 {
+        let emerge = emerge(&mounted);
+        emerge.succeed(["acct-user/demo"]);
+        assert_eq!(emerge.names(), ["acct-group/demo-0", "acct-user/demo-0"]);
+        // Small packages are fetched whole, once.
+        assert_eq!(origin.asked_packages().len(), 2);
+    }
     assert_eq!(mounted.counter("index_mismatches"), 0);
+}
+
+#[test]
+fn of_a_large_package_the_first_bytes_are_enough() {
+    let Some((_, header, packages)) = binhost("gpkg-signed") else { return };
+    let Some(gpg) = gpg() else { return };
+    let signer = gpg.key("binhost", "ed25519", "sign", "0", None);
+    let large = named(&packages, "app-misc/greet/").changed(|members| {
+        let image = members.members.iter_mut().find(|(name, _)| name.starts_with("image.tar")).unwrap();
+        image.1.extend((0..1_000_000_u32).map(|at| at.to_le_bytes()[0]));
+        members.sign(&gpg, &["--local-user", &signer]);
+        // As Portage has them: each signature behind its member.
+        members.members.sort_by_key(|(name, _)| ["gpkg-1", "metadata", "image"].map(|start| !name.starts_with(start)));
+    });
+    let keyring = gpg.write("key.pgp", &gpg.export(&[&signer]));
+    let lie = &lies(&large, AuxKey::Rdepend)[0];
+    for (entry, agrees) in [(&large, true), (lie, false)] {
+        let origin = serve(&header, std::slice::from_ref(entry));
+        let mounted = with_keys(&origin, &keyring).mount();
+        let (code, checked) = verify_index(&mounted, &[]);
+        assert_eq!(
+            (code, checked["entries"][0]["outcome"] == "agrees"),
+            (Some(i32::from(!agrees)), agrees),
+            "{checked}"
+        );
+        let ranges: Vec<_> = origin.asked(&large.path).into_iter().map(|asked| asked.range).collect();
+        assert_eq!(ranges, [Some("bytes=0-65535".to_owned())]);
+        assert!(mounted.bodies().is_empty());
+        // Asked for once more, it is known.
+        let again = verify_index(&mounted, &[]).1["entries"].as_array().unwrap().len();
+        assert!(again == usize::from(agrees) && origin.asked(&large.path).len() == 1, "{again}");
+    }
+    // A server that does not know Range says nothing, and the package is fetched when it is opened.
+    let origin = serve(&header, std::slice::from_ref(lie));
+    origin.script(&large.path, [Act::Whole]);
+    let mounted = with_keys(&origin, &keyring).mount();
+    let (code, checked) = verify_index(&mounted, &[]);
+    assert_eq!((code, checked["entries"][0]["outcome"].as_str()), (Some(0), Some("unknown")), "{checked}");
+    assert_eq!(open(&mounted, lie), Err(EIO));
 }
 
 #[test]

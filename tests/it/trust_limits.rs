@@ -105,6 +105,22 @@ fn a_mirror_can_offer_what_the_key_signed() {
 }
 
 #[test]
+fn a_mirror_can_have_dependencies_of_nothing_merged() {
+    let Some((key, header, packages)) = binhost("gpkg-signed") else { return };
+    let liar = packages.iter().find(|package| package.path.starts_with("acct-group/demo/")).unwrap();
+    let lie = Real { stanza: format!("{}\nRDEPEND: sys-libs/glibc", liar.stanza), ..liar.clone() };
+    let all: Vec<Real> = packages.iter().map(|p| if p.path == lie.path { lie.clone() } else { p.clone() }).collect();
+    for act in [Act::Status(404, Vec::new()), Act::Silence] {
+        let origin = serve(&header, &all);
+        origin.script(&lie.path, [act]);
+        let mounted = with_keys(&origin, &key).with(["--prefetch", "off"]).mount();
+        let emerge = Emerge::from(mounted.mountpoint()).with("MODE", "-K");
+        assert_eq!(emerge.run(["acct-group/demo"]).code, Some(1));
+        assert_eq!(emerge.names(), ["sys-libs/glibc-2.41"]);
+    }
+}
+
+#[test]
 fn a_mirror_can_change_the_header_within_the_quorum() {
     let Some((key, header, packages)) = binhost("gpkg-signed") else { return };
     let changed = header.replace("USE_EXPAND_VALUES_ELIBC: glibc musl", "USE_EXPAND_VALUES_ELIBC: glibc musl evil");
