@@ -122,6 +122,9 @@ pub enum FetchError {
     /// The reader is no emerge, and has had many packages fetched already.
     #[error("refused: too many packages that are not cached were opened by something that is no emerge (mass-read)")]
     MassRead,
+    /// It was verified by other keys than those that may sign now.
+    #[error("the keys that may sign have changed since it was verified")]
+    KeysChanged,
     /// The daemon stops.
     #[error("the download was broken off")]
     Stopped,
@@ -143,6 +146,7 @@ impl FetchError {
             | Self::Unkept(_)
             | Self::GaveWay
             | Self::MassRead
+            | Self::KeysChanged
             | Self::Stopped => false,
         }
     }
@@ -285,6 +289,10 @@ impl Fetcher {
             return Err(Arc::new(FetchError::MassRead));
         }
         let body = self.request(&wanted, Priority::Open(uid))?.outcome().await?;
+        // A download that others wait for may have ended before the keys changed.
+        if !wanted.origin().policy.admits(&body.assurance()) {
+            return Err(Arc::new(FetchError::KeysChanged));
+        }
         self.held_against(&wanted, body).await
     }
 

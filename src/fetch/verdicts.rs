@@ -50,7 +50,7 @@ impl FetchError {
             Self::Busy => "the next open tries again; open fewer packages at the same time",
             Self::Unkept(_) | Self::GaveWay => "it is fetched when it is opened",
             Self::MassRead => "the log says who it was; mass-read sets how many packages may be opened",
-            Self::Stopped => "the next open tries again",
+            Self::KeysChanged | Self::Stopped => "the next open tries again",
         }
     }
 }

@@ -108,6 +108,7 @@ impl FsError {
                 | FetchError::Disk(_)
                 | FetchError::Unkept(_)
                 | FetchError::GaveWay
+                | FetchError::KeysChanged
                 | FetchError::Stopped => libc::EIO,
                 FetchError::Busy | FetchError::MassRead => libc::EAGAIN,
             },

@@ -118,7 +118,8 @@ fn whatever_key_an_index_lies_about_is_found() {
             assert!(mounted.listing().is_empty() || open(&mounted, &lie) == Err(EIO), "{key}: {}", lie.stanza);
             eventually(20, "the entry leaves the index", || mounted.listing().is_empty());
         } else {
-            assert!(mounted.listing().is_empty(), "{key}: {}", lie.stanza);
+            // The kernel is told of it, and needs a moment where others keep it busy.
+            eventually(20, "the entry leaves the index", || mounted.listing().is_empty());
             let status = mounted.status();
             let told = status["binhosts"][0]["index_mismatches"].as_array().unwrap();
             assert!(told.len() == 1 && told[0]["reason"].as_str().unwrap().contains(key.name()), "{told:?}");
@@ -131,7 +132,7 @@ fn whatever_key_an_index_lies_about_is_found() {
     assert!(tried > AuxKey::ALL.len(), "{tried}");
     let header = header.replace("CHOST: x86_64", "CHOST: i686");
     serve_index(&origin, &mounted, &header, std::slice::from_ref(honest));
-    assert!(mounted.listing().is_empty(), "the header's CHOST is the entry's");
+    eventually(20, "the header's CHOST is the entry's", || mounted.listing().is_empty());
 }
 
 #[test]
