@@ -130,11 +130,16 @@ impl Checked {
                 Err(error) => return fail(1, error),
             }
         } else {
-            for CheckedEntry { path, reason, .. } in self.entries.iter().filter(|entry| entry.reason.is_some()) {
-                say(format_args!("{path}: {}", reason.as_deref().unwrap_or_default()));
-            }
+            let of = |outcome| self.entries.iter().filter(move |entry| entry.outcome == outcome);
+            let line = |entry: &CheckedEntry| {
+                format!("{}: {}", entry.path, entry.reason.as_deref().unwrap_or("for an unknown reason"))
+            };
+            of(EntryOutcome::Wrong).map(line).for_each(say);
+            // There may be thousands, all for one reason.
+            let first = of(EntryOutcome::Unknown).next().map(|entry| format!(" (the first: {})", line(entry)));
             say(format_args!(
-                "{agree} entries say what their packages say, {wrong} are wrong, {unknown} could not be checked"
+                "{agree} entries say what their packages say, {wrong} are wrong, {unknown} could not be checked{}",
+                first.unwrap_or_default()
             ));
         }
         match (wrong, self.stopped) {

@@ -1,4 +1,4 @@
-//! The first bytes of a package, by Range.
+//! The first bytes of a package, by Range; of a server that does not know that, what it sends until it is not read any more.
 
 use super::client::Condition;
 use super::local::LocalFile;
@@ -10,7 +10,7 @@ impl Upstream {
     /// the one that a download would be begun with.
     ///
     /// # Errors
-    /// They cannot be had so: the URL fails, or does not know Range.
+    /// The URL fails, or has a file of another size.
     pub async fn first_bytes(
         &self,
         uri: Option<&str>,
@@ -35,20 +35,23 @@ impl Upstream {
         let patience = self.patience(&candidates);
         let mut answer = self.client.get(&url, Condition::First(count), patience).await?;
         let (shown, range) = (config::shown(&url), answer.content_range().unwrap_or_default());
-        if answer.status() != 206 || range != format!("bytes 0-{}/{size}", count.saturating_sub(1)) {
-            return Err(
-                match range.rsplit_once('/').and_then(|(_, all)| all.parse().ok()).filter(|all| *all != size) {
-                    Some(got) => UpstreamError::SizeMismatch { url: shown, got, expected: size },
-                    None => UpstreamError::WrongRange { url: shown, range },
-                },
-            );
+        let size_of_all = match answer.status() {
+            206 => range.rsplit_once('/').and_then(|(_, all)| all.parse().ok()),
+            // It does not know Range, and begins to send the whole.
+            _ => answer.length(),
+        };
+        if let Some(got) = size_of_all.filter(|got| *got != size) {
+            return Err(UpstreamError::SizeMismatch { url: shown, got, expected: size });
         }
-        while let Some(chunk) = answer.chunk(patience).await? {
-            if bytes.len() as u64 + chunk.len() as u64 > count {
-                return Err(UpstreamError::WrongRange { url: shown, range });
-            }
+        if answer.status() == 206 && range != format!("bytes 0-{}/{size}", count.saturating_sub(1)) {
+            return Err(UpstreamError::WrongRange { url: shown, range });
+        }
+        while (bytes.len() as u64) < count
+            && let Some(chunk) = answer.chunk(patience).await?
+        {
             bytes.extend_from_slice(&chunk);
         }
+        bytes.truncate(usize::try_from(count).unwrap_or_default());
         self.metrics.bytes_fetched.add(bytes.len() as u64);
         match bytes.len() as u64 {
             got if got == count => Ok(bytes),

@@ -335,12 +335,21 @@ fn of_a_large_package_the_first_bytes_are_enough() {
         let again = verify_index(&mounted, &[]).1["entries"].as_array().unwrap().len();
         assert!(again == usize::from(agrees) && origin.asked(&large.path).len() == 1, "{again}");
     }
-    // A server that does not know Range says nothing, and the package is fetched when it is opened.
+    // A server that does not know Range begins to send the whole.
     let origin = serve(&header, std::slice::from_ref(lie));
     origin.script(&large.path, [Act::Whole]);
     let mounted = with_keys(&origin, &keyring).mount();
     let (code, checked) = verify_index(&mounted, &[]);
-    assert_eq!((code, checked["entries"][0]["outcome"].as_str()), (Some(0), Some("unknown")), "{checked}");
+    assert_eq!((code, checked["entries"][0]["outcome"].as_str()), (Some(1), Some("wrong")), "{checked}");
+    assert_eq!(mounted.counter("downloads"), 0);
+    // One that answers with something else proves nothing.
+    origin.script(&large.path, [Act::Status(503, Vec::new()), Act::WrongRange, Act::ShortBy(100_000), Act::Serve]);
+    let mounted = with_keys(&origin, &keyring).mount();
+    for _ in 0..3 {
+        let (code, checked) = verify_index(&mounted, &[]);
+        let outcome = checked["entries"][0]["outcome"].as_str().map(str::to_owned);
+        assert_eq!((code, outcome.as_deref()), (Some(0), Some("unknown")), "{checked}");
+    }
     assert_eq!(open(&mounted, lie), Err(EIO));
 }
 
