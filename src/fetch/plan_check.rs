@@ -87,6 +87,9 @@ pub enum EntryCheck {
 impl Fetcher {
     /// Holds an entry against its package, of which as little as possible is fetched.
     pub async fn check_entry(self: &Arc<Self>, wanted: &Wanted, check_for: CheckFor) -> EntryCheck {
+        if wanted.origin().on_mismatch == OnMismatch::Off {
+            return EntryCheck::Unknown("index-mismatch is off".to_owned());
+        }
         if let Some(body) = self.here(wanted.record(), &wanted.origin().policy) {
             return match self.mismatch(wanted, &body).await {
                 Ok(None) => EntryCheck::Agrees,
