@@ -1,6 +1,7 @@
 //! Fetching ahead: when an emerge opens a package that is not here, the rest of its plan is fetched in the order of the plan.
 //!
-//! * Nothing that is opened waits for any of this: the opener, its plan and the index are looked at by a task of its own.
+//! * Nothing that is opened waits for any of this: the opener, its plan and the index are looked at by a task of its own. Only
+//!   for its opener to be found it waits for [`MOMENT`] at most: a process that is answered may end.
 //! * What somebody waits for goes first: the table of downloads sees to that.
 //! * A plan is followed until its emerge ends; what is under way then, and nobody has asked for, is broken off.
 //! * What fails, fails silently, and is tried again when it is opened.
@@ -38,6 +39,8 @@ const MAX_READERS: usize = 4;
 const REST: u32 = 10;
 /// How long it rests at most.
 const MAX_REST: Duration = Duration::from_secs(1);
+/// What is opened waits for so long at most until its opener is found; that takes some 0.1 ms, beside the download.
+const MOMENT: Duration = Duration::from_millis(50);
 /// How often to look whether an emerge still runs.
 const LIVENESS: Duration = Duration::from_secs(1);
 
@@ -110,6 +113,13 @@ impl Ahead {
         let Some(begun) = self.inner.queue().opened(wanted.key()) else { return };
         self.inner.fetcher.metrics.prefetch_hits.add(u64::from(begun));
         self.inner.changed.notify_waiters();
+    }
+
+    /// A package that was not here is about to be given to who opens it: that may be the last of its opener.
+    pub async fn found(&self, wanted: &Wanted, miss: &Miss) {
+        if self.prefetch != Prefetch::Off && miss.tid().is_some() && !self.inner.queue().is_planned(wanted.key()) {
+            drop(tokio::time::timeout(MOMENT, miss.opener()).await);
+        }
     }
 
     /// A package is opened that is not here. Waits for nothing.

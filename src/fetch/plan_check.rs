@@ -287,9 +287,15 @@ impl PlanChecks {
         drop(plans);
         let (fetcher, wanted) = (Arc::clone(fetcher), wanted.clone());
         tokio::spawn(async move {
-            let checked = tokio::time::timeout(LONGEST, fetcher.check_plan(looked, reader, &wanted)).await;
-            // Nobody may wait for it.
-            sender.send_replace(checked.unwrap_or(Progress::Done));
+            // What takes longer stays unknown.
+            let _ = tokio::time::timeout(LONGEST, fetcher.check_plan((looked, reader), &wanted, &sender)).await;
+            sender.send_if_modified(|progress| {
+                let is_running = matches!(progress, Progress::Running);
+                if is_running {
+                    *progress = Progress::Done;
+                }
+                is_running
+            });
         });
         check
     }
@@ -308,12 +314,13 @@ impl PlanChecks {
 }
 
 impl Fetcher {
+    /// Checks all of a plan, also when something is wrong with it: all that is leaves the index before the next emerge plans.
     async fn check_plan(
         self: Arc<Self>,
-        looked: Arc<Looked>,
-        reader: OwnedSemaphorePermit,
+        (looked, reader): (Arc<Looked>, OwnedSemaphorePermit),
         wanted: &Wanted,
-    ) -> Progress {
+        told: &watch::Sender<Progress>,
+    ) {
         let (fetcher, of) = (Arc::clone(&self), wanted.clone());
         let read = tokio::task::spawn_blocking(move || {
             let _reader = reader;
@@ -321,13 +328,16 @@ impl Fetcher {
             let planned: Vec<Wanted> = rows.into_iter().filter_map(|row| fetcher.wanted(of.view(), row)).collect();
             (!planned.is_empty()).then_some(planned)
         });
-        let Ok(Some(planned)) = read.await else { return Progress::NoPlan };
+        let Ok(Some(planned)) = read.await else {
+            told.send_replace(Progress::NoPlan);
+            return;
+        };
         let (count, began) = (planned.len(), Instant::now());
         let checks = futures_util::stream::iter(planned).map(|wanted| {
             let fetcher = Arc::clone(&self);
             async move { (fetcher.check_entry(&wanted, CheckFor::Plan).await, wanted) }
         });
-        let (mut checks, mut unknown) = (checks.buffer_unordered(TOGETHER), 0);
+        let (mut checks, mut unknown, mut is_stopped) = (checks.buffer_unordered(TOGETHER), 0, false);
         while let Some((check, wanted)) = checks.next().await {
             match check {
                 EntryCheck::Agrees => {}
@@ -335,14 +345,16 @@ impl Fetcher {
                     unknown += 1;
                     tracing::debug!(path = wanted.path(), reason, "an entry of a plan is not checked");
                 }
-                EntryCheck::Wrong(reason) => {
+                EntryCheck::Wrong(reason) if !is_stopped => {
+                    is_stopped = true;
                     let path = wanted.path().to_owned();
                     tracing::warn!("no package of an emerge's plan is given out: it has {path} in it, and {reason}");
-                    return Progress::Wrong(Arc::new(FetchError::Plan { path, reason }));
+                    told.send_replace(Progress::Wrong(Arc::new(FetchError::Plan { path, reason })));
                 }
+                // It is in the log, and one is enough.
+                EntryCheck::Wrong(_) => {}
             }
         }
         tracing::debug!(count, unknown, took = ?began.elapsed(), "the entries of an emerge's plan are checked");
-        Progress::Done
     }
 }

@@ -116,8 +116,11 @@ fn rewrite(
 
 /// The body, once the plan that its opener follows is checked.
 async fn checked_and_opened(shared: &Shared, wanted: Wanted, miss: &Miss, uid: Uid) -> Outcome {
-    shared.operations.ahead().check_plan(&wanted, miss).await?;
-    shared.operations.fetcher().open(wanted, miss, uid).await
+    let ahead = shared.operations.ahead();
+    ahead.check_plan(&wanted, miss).await?;
+    let opened = shared.operations.fetcher().open(wanted.clone(), miss, uid).await;
+    ahead.found(&wanted, miss).await;
+    opened
 }
 
 async fn wait_and_answer(
