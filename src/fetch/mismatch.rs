@@ -2,7 +2,8 @@
 //! Portage's resolver goes by the index alone.
 //!
 //! The cache keeps a digest of what a package says of itself. Where that of the entry is the same, which takes some 2 us, it is
-//! right; for the entries that were looked at last that is remembered, since emerge opens a package some twenty times. Else the metadata is read from the body, once for each entry and body, and compared ([`AuxValues::compare`]).
+//! right; for the entries that were looked at last that is remembered, since emerge opens a package some twenty times. Else the
+//! metadata is read from the body, once for each entry and body, and compared ([`AuxValues::compare`]).
 //!
 //! An index mismatch is told to whoever decides what is shown. Whether it is also refused is up to the binhost's
 //! [`OnMismatch`].
@@ -17,7 +18,9 @@ use lru::LruCache;
 use super::origin::Key;
 use super::{FetchError, Fetcher, Outcome, Verdict, VerdictKind, Wanted};
 use crate::config::OnMismatch;
-use crate::index::{AuxDigest, Comparison, EntryId, EntryValues, Index, IndexMismatch, OriginId, Sha256Digest, View};
+use crate::index::{
+    AuxDigest, Comparison, EntryId, EntryValues, Index, IndexMismatch, OriginId, Record, Sha256Digest, View,
+};
 use crate::metrics::RefusalKind;
 use crate::store::Body;
 use crate::verify::{self, VerifyError};
@@ -124,33 +127,31 @@ pub(super) fn with_entry<T>(wanted: &Wanted, look: impl FnOnce(&EntryValues<'_>)
 }
 
 impl Fetcher {
-    /// Whether an entry means what its package says, as far as that shows without reading the package. For FUSE threads.
+    /// Whether an entry may be answered with its package, as far as that shows without reading the package. For FUSE threads.
     pub(super) fn agrees(&self, wanted: &Wanted, body: &Body) -> bool {
-        let known = |entry: &EntryValues<'_>| {
-            let subject = (wanted.key().0, body.digest(), entry.digest());
-            match self.judgements.get(&subject) {
-                Some(Judgement::Agrees) => true,
-                Some(Judgement::Differs(_)) => wanted.origin().on_mismatch == OnMismatch::Warn,
-                None => false,
-            }
-        };
-        if wanted.origin().on_mismatch == OnMismatch::Off {
+        if wanted.origin().on_mismatch == OnMismatch::Off || self.says_the_same(wanted, body) {
             return true;
         }
+        let judged = with_entry(wanted, |entry| self.judgements.get(&(wanted.key().0, body.digest(), entry.digest())));
+        match judged.ok().flatten() {
+            Some(Judgement::Agrees) => true,
+            Some(Judgement::Differs(_)) => wanted.origin().on_mismatch == OnMismatch::Warn,
+            None => false,
+        }
+    }
+
+    /// Whether an entry has the digest of what its package says of itself.
+    fn says_the_same(&self, wanted: &Wanted, body: &Body) -> bool {
         let Some(part) = wanted.part() else { return false };
-        let offset = wanted.record().offset();
-        if self.judgements.is_agreed(&part.index, offset, body.digest()) {
+        let (offset, digest) = (wanted.record().offset(), body.digest());
+        if self.judgements.is_agreed(&part.index, offset, digest) {
             return true;
         }
-        let (agrees, passes) = with_entry(wanted, |entry| {
-            let agrees = entry.agrees_with(body.aux_digest());
-            (agrees, agrees || known(entry))
-        })
-        .unwrap_or_default();
+        let agrees = with_entry(wanted, |entry| entry.agrees_with(body.aux_digest())).unwrap_or(false);
         if agrees {
-            self.judgements.note_agreed(&part.index, offset, body.digest());
+            self.judgements.note_agreed(&part.index, offset, digest);
         }
-        passes
+        agrees
     }
 
     /// The body, unless the entry is an index mismatch that is refused.
@@ -173,7 +174,7 @@ impl Fetcher {
         if wanted.origin().on_mismatch == OnMismatch::Off {
             return Ok(None);
         }
-        if with_entry(wanted, |entry| entry.agrees_with(body.aux_digest())).unwrap_or(false) {
+        if self.says_the_same(wanted, body) {
             self.failures.agreed(wanted.key(), wanted.path());
             return Ok(None);
         }
@@ -241,12 +242,15 @@ impl Fetcher {
     /// Entries of an index that are index mismatches, as far as the cache has their packages. Blocks.
     #[must_use]
     pub fn mismatches(&self, origin: OriginId, index: &Arc<Index>) -> Vec<Mismatch> {
+        let cached = self.store.aux_digests();
+        if cached.is_empty() {
+            return Vec::new();
+        }
         let view = Arc::new(View::whole(origin, Arc::clone(index)));
-        let mismatch = |row| {
+        let mismatch = |(row, record): (u32, &Record)| {
+            let known = cached.get(&(record.id, record.size))?;
             let wanted = self.wanted(&view, row)?;
-            let record = wanted.record();
-            let known = self.store.aux_digest(record.id, record.size)?;
-            if with_entry(&wanted, |entry| entry.agrees_with(known)).unwrap_or(false) {
+            if with_entry(&wanted, |entry| entry.agrees_with(*known)).unwrap_or(false) {
                 return None;
             }
             let body = self.here(record, &wanted.origin().policy)?;
@@ -259,21 +263,6 @@ impl Fetcher {
                 }
             }
         };
-        (0..view.len() as u32).filter_map(mismatch).collect()
-    }
-
-    /// Of the entries of an index, those that say something else than they did. Blocks.
-    ///
-    /// # Errors
-    /// The stored index cannot be read.
-    pub fn changed(index: &Index, said: &[(EntryId, AuxDigest)]) -> std::io::Result<Vec<EntryId>> {
-        let mut changed = Vec::new();
-        for record in index.records() {
-            let Some((id, before)) = said.iter().find(|(id, _)| *id == record.id) else { continue };
-            if EntryValues::of(&index.stanza(record)?, index).digest() != *before {
-                changed.push(*id);
-            }
-        }
-        Ok(changed)
+        (0..).zip(index.records()).filter_map(mismatch).collect()
     }
 }

@@ -215,6 +215,16 @@ impl Catalogue {
         self.with(read).unwrap_or_default()
     }
 
+    /// All entries, each with what is known of its body. Reads everything.
+    pub(super) fn entries(&self) -> Vec<(EntryId, BodyRecord)> {
+        let entries = |db: &sled::Db| -> Vec<EntryId> {
+            let rows = db.scan_prefix(b"e").filter_map(Result::ok);
+            rows.filter_map(|(key, _)| key.get(1..)?.try_into().ok().map(EntryId)).collect()
+        };
+        let found = self.with(entries).unwrap_or_default();
+        found.into_iter().filter_map(|id| Some((id, self.find(id)?.1))).collect()
+    }
+
     pub(super) fn find(&self, id: EntryId) -> Option<(Sha256Digest, BodyRecord)> {
         self.with(|db| {
             let digest = digest_of(&db.get(entry_key(id)).ok()??)?;

@@ -2,6 +2,8 @@
 //! attribute of its file. That costs no write of its own, goes with the body, and is missed by nobody where the file system has
 //! no such attributes.
 
+use std::collections::HashMap;
+
 use super::{Body, Store};
 use crate::index::{AuxDigest, EntryId, Sha256Digest};
 use crate::verify::{Assurance, Policy};
@@ -42,11 +44,11 @@ impl Store {
         String::from_utf8(value).ok().filter(|url| !url.chars().any(char::is_control))
     }
 
-    /// What the package of an entry says of itself, where its body is here, however it was proved; a look into the catalogue only.
+    /// What the package of each entry says of itself, by the entry and its size: of all that are here, however they were proved.
+    /// A look into the catalogue only.
     #[must_use]
-    pub fn aux_digest(&self, id: EntryId, size: u64) -> Option<AuxDigest> {
-        let (_, record) = self.catalogue.find(id)?;
-        (record.size == size).then_some(record.values)
+    pub fn aux_digests(&self) -> HashMap<(EntryId, u64), AuxDigest> {
+        self.catalogue.entries().into_iter().map(|(id, record)| ((id, record.size), record.values)).collect()
     }
 
     /// The body of an entry, where it is here and was proved as `policy` asks; a look into the catalogue only.

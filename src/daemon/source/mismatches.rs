@@ -6,7 +6,7 @@
 //! A URL whose index has [`DISTRUSTED`] of them is asked for an index after the others, and its TIMESTAMP does not count any
 //! more: no index of another URL is too old because of it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Weak};
 
 use super::Source;
@@ -14,7 +14,7 @@ use crate::config::OnMismatch;
 use crate::control::FailureStatus;
 use crate::daemon::files::blocking;
 use crate::fetch::{Fetcher, Mismatch};
-use crate::index::{AuxDigest, EntryId, Index};
+use crate::index::{AuxDigest, EntryId, EntryValues, Index};
 use crate::sys::seconds_now;
 use crate::upstream::Validators;
 
@@ -25,6 +25,19 @@ const MAX_WARNED: usize = 64;
 
 /// What an entry said when it was an index mismatch.
 pub(super) type Said = (EntryId, AuxDigest);
+
+/// Of the entries of `index`, those that say something else than they `said`.
+fn changed(index: &Index, said: &HashMap<EntryId, AuxDigest>) -> anyhow::Result<HashSet<EntryId>> {
+    let mut changed = HashSet::new();
+    for record in index.records() {
+        if let Some(before) = said.get(&record.id)
+            && EntryValues::of(&index.stanza(record)?, index).digest() != *before
+        {
+            changed.insert(record.id);
+        }
+    }
+    Ok(changed)
+}
 
 /// What is known of the entries of one binhost.
 #[derive(Debug, Default)]
@@ -43,10 +56,10 @@ impl Source {
         if held.is_some_and(|held| Arc::ptr_eq(&held, &shown.index)) {
             return;
         }
-        let said: Vec<Said> =
+        let said: HashMap<EntryId, AuxDigest> =
             self.refusals.all().iter().filter_map(|refusal| Some((refusal.id()?, refusal.said()?))).collect();
         let (fetcher, id, index) = (Arc::clone(fetcher), self.id, Arc::clone(&shown.index));
-        let compared = blocking(move || Ok((Fetcher::changed(&index, &said)?, fetcher.mismatches(id, &index))));
+        let compared = blocking(move || Ok((changed(&index, &said)?, fetcher.mismatches(id, &index))));
         match compared.await {
             Ok((changed, found)) => {
                 self.mismatches.warned.clear();
