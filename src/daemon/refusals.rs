@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::files::{read_json, write_json};
+use crate::control::FailureStatus;
 use crate::index::{AuxDigest, Digest, EntryId};
 use crate::sys::{STEP, seconds_now};
 
@@ -34,12 +35,36 @@ pub(super) struct Refusal {
     said: Option<String>,
     /// How the clock was set ([`offset`](crate::sys::offset)), where that decided.
     #[serde(default)]
-    clock: Option<i64>,
+    pub(super) clock: Option<i64>,
 }
 
 impl Refusal {
+    /// Of the entry `id`, now, under `policy`.
+    pub(super) fn new(id: EntryId, path: &str, reason: &str, policy: &str) -> Self {
+        Self {
+            id: Digest(id.0).to_string(),
+            path: path.to_owned(),
+            reason: reason.to_string(),
+            since: seconds_now(),
+            seen: None,
+            policy: policy.to_owned(),
+            said: None,
+            clock: None,
+        }
+    }
+
+    /// Because of an index mismatch: for as long as the entry says this.
+    pub(super) fn with_said(self, said: AuxDigest) -> Self {
+        Self { said: Some(Digest(said.0).to_string()), ..self }
+    }
+
     pub(super) fn id(&self) -> Option<EntryId> {
         self.id.parse().ok().map(|digest: Digest<16>| EntryId(digest.0))
+    }
+
+    /// For `status`.
+    pub(super) fn status(&self) -> FailureStatus {
+        FailureStatus { path: self.path.clone(), reason: self.reason.clone(), time: self.since }
     }
 
     /// For an index mismatch, what the entry said.
@@ -76,35 +101,8 @@ impl Refusals {
         self.all.iter().filter_map(Refusal::id).collect()
     }
 
-    /// `clock`: how the clock was set, where that decided. `false`: it is left out already, or there are too many.
-    pub(super) fn add(
-        &mut self,
-        id: EntryId,
-        path: &str,
-        reason: &str,
-        seen: Option<String>,
-        (policy, clock): (&str, Option<i64>),
-    ) -> bool {
-        let (path, reason, policy) = (path.to_owned(), reason.to_owned(), policy.to_owned());
-        let id = Digest(id.0).to_string();
-        self.push(Refusal { id, path, reason, since: seconds_now(), seen, policy, said: None, clock })
-    }
-
-    /// As [`Self::add`], for an entry that is an index mismatch as long as it says this.
-    pub(super) fn add_mismatch(
-        &mut self,
-        id: EntryId,
-        path: &str,
-        reason: &str,
-        said: AuxDigest,
-        policy: &str,
-    ) -> bool {
-        let (path, reason, policy) = (path.to_owned(), reason.to_owned(), policy.to_owned());
-        let (id, said) = (Digest(id.0).to_string(), Some(Digest(said.0).to_string()));
-        self.push(Refusal { id, path, reason, since: seconds_now(), seen: None, policy, said, clock: None })
-    }
-
-    fn push(&mut self, refusal: Refusal) -> bool {
+    /// `false`: it is left out already, or there are too many.
+    pub(super) fn add(&mut self, refusal: Refusal) -> bool {
         if self.all.len() >= MAX_REFUSALS || self.all.iter().any(|other| other.id == refusal.id) {
             return false;
         }
@@ -144,9 +142,11 @@ mod tests {
     fn survive_a_restart_and_go_one_by_one() {
         let directory = tempfile::tempdir().unwrap();
         let mut refusals = Refusals::load(directory.path(), "p");
-        assert!(refusals.add(EntryId([1; 16]), "a/b.xpak", "wrong", None, ("p", None)));
-        assert!(!refusals.add(EntryId([1; 16]), "a/b.xpak", "wrong", None, ("p", None)));
-        assert!(refusals.add(EntryId([2; 16]), "a/c.xpak", "gone", Some("5".to_owned()), ("p", Some(1000))));
+        let wrong = || Refusal::new(EntryId([1; 16]), "a/b.xpak", "wrong", "p");
+        assert!(refusals.add(wrong()));
+        assert!(!refusals.add(wrong()));
+        let gone = Refusal::new(EntryId([2; 16]), "a/c.xpak", "gone", "p");
+        assert!(refusals.add(Refusal { seen: Some("5".to_owned()), clock: Some(1000), ..gone }));
         assert!(Refusals::load(directory.path(), "another policy").all().is_empty());
         let mut again = Refusals::load(directory.path(), "p");
         assert_eq!((again.all(), again.ids().len()), (refusals.all(), 2));

@@ -575,10 +575,15 @@ impl Source {
             }
         };
         let seen = self.origin.upstream.probe(verdict.uri.as_deref(), &verdict.path).await;
+        let mut refusal = Refusal::new(verdict.id, &verdict.path, &error.to_string(), &self.judged_under());
+        (refusal.seen, refusal.clock) = (seen, error.depends_on_clock().then(offset));
+        self.knows(verdict.id) && self.refusals.add(refusal)
+    }
+
+    /// Whether an entry is in its index, or in that which is shown instead.
+    fn knows(&self, id: EntryId) -> bool {
         let indexes = [self.current.as_ref().map(|current| &current.index), self.earlier().map(|e| &e.index)];
-        let known = indexes.into_iter().flatten().any(|index| index.contains(verdict.id));
-        let (policy, clock) = (self.judged_under(), error.depends_on_clock().then(offset));
-        known && self.refusals.add(verdict.id, &verdict.path, &error.to_string(), seen, (&policy, clock))
+        indexes.into_iter().flatten().any(|index| index.contains(id))
     }
 
     /// Gives whatever was refused another chance. `true`: there was something.

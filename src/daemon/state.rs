@@ -60,7 +60,7 @@ impl SourceReport {
         let Tally { shown, moved, guarded, unsignable, unselected, held, superseded, homeless, .. } = tally;
         let index = source.shown().map(|shown| shown.index);
         let dropped = index.as_ref().map(|index| index.dropped());
-        let refused: Vec<FailureStatus> = source.refusals().all().iter().map(refusal).collect();
+        let refused: Vec<FailureStatus> = source.refusals().all().iter().map(Refusal::status).collect();
         let entries = EntriesStatus {
             dropped: dropped.map_or(0, |dropped| dropped.total().into()),
             dropped_reasons: dropped.map(ToString::to_string).unwrap_or_default(),
@@ -362,11 +362,6 @@ fn together(binhosts: &[BinhostStatus], problem: Option<String>) -> RefreshStatu
         error: (!problems.is_empty()).then(|| problems.join("; ")),
         older_since: binhosts.iter().filter_map(|binhost| binhost.refresh.older_since).min(),
     }
-}
-
-fn refusal(refusal: &Refusal) -> FailureStatus {
-    let Refusal { path, reason, since, .. } = refusal.clone();
-    FailureStatus { path, reason, time: since }
 }
 
 fn keyring_status(report: KeyringReport) -> KeyringStatus {

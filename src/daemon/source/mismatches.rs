@@ -13,6 +13,7 @@ use super::Source;
 use crate::config::OnMismatch;
 use crate::control::FailureStatus;
 use crate::daemon::files::blocking;
+use crate::daemon::refusals::Refusal;
 use crate::fetch::{Fetcher, Mismatch};
 use crate::index::{AuxDigest, EntryId, EntryValues, Index};
 use crate::sys::seconds_now;
@@ -81,13 +82,12 @@ impl Source {
     /// An entry is an index mismatch. `true`: something else is to be shown.
     pub(super) fn note_mismatch(&mut self, mismatch: &Mismatch) -> bool {
         let Mismatch { id, path, entry, error } = mismatch;
-        let known = [self.current.as_ref().map(|current| &current.index), self.earlier().map(|e| &e.index)];
-        if !known.into_iter().flatten().any(|index| index.contains(*id)) {
+        if !self.knows(*id) {
             return false;
         }
         if self.origin.on_mismatch == OnMismatch::Refuse {
-            let policy = self.judged_under();
-            let added = self.refusals.add_mismatch(*id, path, &error.to_string(), *entry, &policy);
+            let refusal = Refusal::new(*id, path, &error.to_string(), &self.judged_under());
+            let added = self.refusals.add(refusal.with_said(*entry));
             self.distrust_index();
             return added;
         }
@@ -101,9 +101,7 @@ impl Source {
 
     /// Index mismatches, whether they are refused or not.
     pub(in crate::daemon) fn index_mismatches(&self) -> Vec<FailureStatus> {
-        let refused = self.refusals.all().iter().filter(|refusal| refusal.said().is_some()).map(|refusal| {
-            FailureStatus { path: refusal.path.clone(), reason: refusal.reason.clone(), time: refusal.since }
-        });
+        let refused = self.refusals.all().iter().filter(|refusal| refusal.said().is_some()).map(Refusal::status);
         refused.chain(self.mismatches.warned.iter().map(|(_, status)| status.clone())).collect()
     }
 
