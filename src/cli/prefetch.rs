@@ -111,8 +111,8 @@ async fn follow(
     }
 }
 
-/// `None`: never.
-async fn interrupted(interrupts: &mut Option<Signal>) -> Option<()> {
+/// Ends with the next Ctrl-C. `None`: never.
+pub(super) async fn interrupted(interrupts: &mut Option<Signal>) -> Option<()> {
     interrupts.as_mut()?.recv().await
 }
 

@@ -9,6 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::output::{fail, say, unanswered};
 use super::packages::atom;
+use super::prefetch::interrupted;
 use super::progress::Count;
 use super::runtime;
 use crate::config::DEFAULT_CONTROL;
@@ -87,15 +88,9 @@ async fn entries(arguments: &VerifyArguments) -> Result<Checked, ClientError> {
     let mut checked = Checked::default();
     // Without signals it cannot be stopped like this.
     let mut interrupts = signal(SignalKind::interrupt()).ok();
-    let interrupted = async {
-        match &mut interrupts {
-            Some(interrupts) => interrupts.recv().await,
-            None => std::future::pending().await,
-        }
-    };
     let result = tokio::select! {
         result = all(&arguments.control, &shown, &count, &mut checked.entries) => result,
-        _ = interrupted => Ok(()),
+        Some(()) = interrupted(&mut interrupts) => Ok(()),
     };
     drop(count);
     checked.stopped = checked.entries.len() < shown.len();

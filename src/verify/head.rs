@@ -2,12 +2,11 @@
 //!
 //! It proves what the package says of itself, not that the rest of it is there.
 
-use std::cell::Cell;
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 
-use super::decompress::Section;
 use super::gpkg::{Container, Front};
+use super::proof::signer_of;
 use super::{Policy, VerifyError, metadata};
 use crate::index::{AuxValues, Entry};
 
@@ -42,13 +41,7 @@ pub fn head(file: &File, length: u64, entry: &Entry, policy: &Policy) -> Result<
         }
         Front::Needs(_) | Front::Elsewhere => return Ok(Head::Nothing),
     };
-    let (signed, failure) = (signature.read(file)?, Cell::new(None));
-    let section = || Section::new(file, metadata.offset, metadata.size, &failure);
-    let judged = keyring.current().detached(&signed, &metadata.hash, section);
-    if let Some(source) = failure.take() {
-        return Err(VerifyError::Io { attempted: "reading the first bytes of a package", source });
-    }
-    judged.map_err(|fault| fault.of(&metadata.name))?;
+    signer_of(metadata, signature, file, &keyring.current())?;
     let values = metadata::read(file, &metadata.as_metadata())?;
     values.check(entry)?;
     Ok(Head::Values(Box::new(values.aux_values())))

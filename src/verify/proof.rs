@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::decompress::Section;
 use super::described::Container as Format;
-use super::gpkg::{Container, Contents, GpkgError};
+use super::gpkg::{Container, Contents, GpkgError, Member};
 use super::manifest;
 use super::openpgp::Keys;
 use super::{Assurance, Policy, SignatureError, Signer, VerifyError, metadata, xpak};
@@ -136,18 +136,23 @@ fn members(contents: &Contents, file: &File, keys: &Keys, signer: Signer) -> Res
         let Some(signed) = signed else {
             return Err(SignatureError::Malformed("there is no such member".to_owned()).of(&signature.name));
         };
-        let bytes = signature.read(file)?;
-        let failure = Cell::new(None);
-        let result = keys.detached(&bytes, &signed.hash, || Section::new(file, signed.offset, signed.size, &failure));
-        if let Some(source) = failure.take() {
-            return Err(VerifyError::Io { attempted: "reading a package back from the cache", source });
-        }
-        let theirs = result.map_err(|fault| fault.of(&signed.name))?;
+        let theirs = signer_of(signed, signature, file, keys)?;
         if theirs != signer && *beside.get_or_insert(theirs) != theirs {
             return Err(SignatureError::ManyKeys.of(&signed.name));
         }
     }
     Ok(beside.map_or(signer, |other| signer.beside(&other)))
+}
+
+/// Who signed a member of the container in `file`.
+pub(super) fn signer_of(signed: &Member, signature: &Member, file: &File, keys: &Keys) -> Result<Signer, VerifyError> {
+    let bytes = signature.read(file)?;
+    let failure = Cell::new(None);
+    let result = keys.detached(&bytes, &signed.hash, || Section::new(file, signed.offset, signed.size, &failure));
+    if let Some(source) = failure.take() {
+        return Err(VerifyError::Io { attempted: "reading a package back from the cache", source });
+    }
+    result.map_err(|fault| fault.of(&signed.name))
 }
 
 impl Whole {

@@ -14,24 +14,23 @@ impl Options {
         Self(split(text).unwrap_or_default())
     }
 
-    /// All values of an option that takes one: `--NAME VALUE` or `--NAME=VALUE`.
-    pub(super) fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+    /// What stands behind each `--NAME`: the next word, or what follows `=`.
+    fn each<'a>(&'a self, name: &'a str) -> impl Iterator<Item = Option<&'a str>> {
         let following = self.0.iter().skip(1).map(Some).chain([None]);
         self.0.iter().zip(following).filter_map(move |(word, next)| {
             let rest = word.strip_prefix("--")?.strip_prefix(name)?;
-            if rest.is_empty() { next.map(String::as_str) } else { rest.strip_prefix('=') }
+            if rest.is_empty() { Some(next.map(String::as_str)) } else { Some(Some(rest.strip_prefix('=')?)) }
         })
+    }
+
+    /// All values of an option that takes one: `--NAME VALUE` or `--NAME=VALUE`.
+    pub(super) fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.each(name).flatten()
     }
 
     /// The last value of an option that is `y` where nothing is said. `None`: it is not there.
     pub(super) fn switch(&self, name: &str) -> Option<bool> {
-        let following = self.0.iter().skip(1).map(Some).chain([None]);
-        let said = self.0.iter().zip(following).filter_map(|(word, next)| {
-            let rest = word.strip_prefix("--")?.strip_prefix(name)?;
-            let value = if rest.is_empty() { next.map(String::as_str) } else { Some(rest.strip_prefix('=')?) };
-            Some(value != Some("n"))
-        });
-        said.last()
+        self.each(name).last().map(|value| value != Some("n"))
     }
 }
 
