@@ -15,7 +15,7 @@ use crate::control::{PrefetchOutcome, PrefetchStatus};
 
 /// `{msg}` is what the bar is for; no colours.
 const ONE: &str = "  {wide_msg} {bytes:>10} of {total_bytes:>10} [{bar:20}] {binary_bytes_per_sec:>12}";
-const COUNT: &str = "{pos} of {len} entries [{wide_bar}] {per_sec}, {eta} left";
+const ENTRIES: &str = "{pos} of {len} entries [{wide_bar}] {per_sec}, {eta} left";
 const ALL: &str = "{msg} {bytes:>10} of {total_bytes:>10} [{wide_bar}] {binary_bytes_per_sec:>12}, {eta} left";
 
 /// See the module's documentation.
@@ -65,22 +65,25 @@ impl Drop for Unechoed {
     }
 }
 
+/// Whether there is a terminal for bars. Where either stream is piped somewhere, lines are what is wanted.
+fn is_watched() -> bool {
+    std::io::stderr().is_terminal() && std::io::stdout().is_terminal()
+}
+
+/// The templates are right; without them there would be other bars.
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> ")
+}
+
 impl Progress {
     /// `silent`: nothing is shown before the end.
     pub(super) fn new(silent: bool) -> Self {
         if silent {
             return Self::Silent;
         }
-        // Where either is piped somewhere, lines are what is wanted.
-        if !std::io::stderr().is_terminal() || !std::io::stdout().is_terminal() {
+        if !is_watched() {
             return Self::Lines;
         }
-        // The templates are right; without them there would be other bars.
-        let style = |template: &str| {
-            ProgressStyle::with_template(template)
-                .unwrap_or_else(|_| ProgressStyle::default_bar())
-                .progress_chars("=> ")
-        };
         let place = MultiProgress::new();
         let total = place.add(ProgressBar::new(0).with_style(style(ALL)));
         let (one, underway, _terminal) = (style(ONE), HashMap::new(), Unechoed::new(std::io::stderr()));
@@ -108,18 +111,14 @@ impl Drop for Bars {
     }
 }
 
-/// A bar for so many things that are looked at; nothing where that is no terminal.
-pub(super) struct Count(Option<(ProgressBar, Option<Unechoed>)>);
+/// A bar for entries that are looked at; nothing where that is no terminal.
+pub(super) struct EntriesBar(Option<(ProgressBar, Option<Unechoed>)>);
 
-impl Count {
+impl EntriesBar {
     /// `silent`: for a program.
     pub(super) fn new(total: usize, silent: bool) -> Self {
-        let is_terminal = std::io::stderr().is_terminal() && std::io::stdout().is_terminal();
-        Self((!silent && is_terminal).then(|| {
-            let style = ProgressStyle::with_template(COUNT).unwrap_or_else(|_| ProgressStyle::default_bar());
-            let bar = ProgressBar::new(total as u64).with_style(style.progress_chars("=> "));
-            (bar, Unechoed::new(std::io::stderr()))
-        }))
+        let bar = || ProgressBar::new(total as u64).with_style(style(ENTRIES));
+        Self((!silent && is_watched()).then(|| (bar(), Unechoed::new(std::io::stderr()))))
     }
 
     /// So many more.
@@ -129,7 +128,7 @@ impl Count {
 }
 
 /// Leaves the terminal as it was.
-impl Drop for Count {
+impl Drop for EntriesBar {
     fn drop(&mut self) {
         self.0.iter().for_each(|(bar, _)| bar.finish_and_clear());
     }

@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::output::{fail, say, unanswered};
 use super::packages::atom;
 use super::prefetch::interrupted;
-use super::progress::Count;
+use super::progress::EntriesBar;
 use super::runtime;
 use crate::config::DEFAULT_CONTROL;
 use crate::control::{
@@ -84,15 +84,15 @@ async fn entries(arguments: &VerifyArguments) -> Result<Checked, ClientError> {
         .filter(|package| package.state == PackageState::Shown)
         .map(|package| package.path.as_str())
         .collect();
-    let count = Count::new(shown.len(), arguments.json);
+    let bar = EntriesBar::new(shown.len(), arguments.json);
     let mut checked = Checked::default();
     // Without signals it cannot be stopped like this.
     let mut interrupts = signal(SignalKind::interrupt()).ok();
     let result = tokio::select! {
-        result = all(&arguments.control, &shown, &count, &mut checked.entries) => result,
+        result = all(&arguments.control, &shown, &bar, &mut checked.entries) => result,
         Some(()) = interrupted(&mut interrupts) => Ok(()),
     };
-    drop(count);
+    drop(bar);
     checked.stopped = checked.entries.len() < shown.len();
     result.map(|()| checked)
 }
@@ -100,12 +100,12 @@ async fn entries(arguments: &VerifyArguments) -> Result<Checked, ClientError> {
 async fn all(
     control: &Path,
     shown: &[&str],
-    count: &Count,
+    bar: &EntriesBar,
     checked: &mut Vec<CheckedEntry>,
 ) -> Result<(), ClientError> {
     for some in shown.chunks(MAX_CHECKED) {
         let mut answer = check_entries(control, some).await?;
-        count.add(answer.len());
+        bar.add(answer.len());
         checked.append(&mut answer);
     }
     Ok(())

@@ -123,9 +123,9 @@ impl Fetcher {
 
     /// `None`: the first bytes prove nothing.
     async fn check_head(self: &Arc<Self>, wanted: &Wanted) -> Result<Option<EntryCheck>, FetchError> {
-        let (of, digest) =
-            (wanted.clone(), move |wanted: &Wanted| mismatch::with_entry(wanted, |entry| entry.digest()));
-        let read = tokio::task::spawn_blocking(move || Ok((of.entry()?, digest(&of)?)));
+        let of = wanted.clone();
+        let read =
+            tokio::task::spawn_blocking(move || Ok((of.entry()?, mismatch::with_entry(&of, |entry| entry.digest())?)));
         let (entry, said) = read.await.map_err(|_| FetchError::Stopped)?.map_err(FetchError::Index)?;
         let proved = (wanted.key(), said);
         if self.proved_ahead.lock().get(&proved).is_some() {

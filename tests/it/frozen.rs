@@ -2,9 +2,8 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
-use crate::harness::{Mounted, Options, Origin, Package, binary, can_mount, eventually};
+use crate::harness::{Options, Origin, Package, can_mount, eventually};
 
 /// Seconds; a refresh takes one.
 const REFRESHED: u64 = 20;
@@ -14,12 +13,6 @@ fn write(root: &Path, origin: &Origin, frozen: &str) {
     let file = root.join("etc/portage/binrepos.conf");
     fs::create_dir_all(file.parent().unwrap()).unwrap();
     fs::write(file, format!("[x]\nsync-uri = {}\nverify-signature = false\n{frozen}", origin.url())).unwrap();
-}
-
-fn run(mounted: &Mounted, command: &str) -> String {
-    let output = Command::new(binary()).args([command, "--control"]).arg(mounted.control()).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
 }
 
 #[test]
@@ -49,14 +42,14 @@ fn a_frozen_binhost_is_asked_only_by_the_administrator() {
     mounted.start();
     eventually(REFRESHED, "the interval ends after a restart", || mounted.counter("unmodified") >= 1);
     assert_eq!((origin.asked("Packages.gz").len(), mounted.listing()), (asked, vec![one.path]));
-    let status = run(&mounted, "status");
+    let status = mounted.runs(&["status"]);
     assert!(status.contains("not refreshed (frozen in binrepos.conf)"), "{status}");
     assert!(!status.contains("max-index-age"), "{status}");
-    run(&mounted, "refresh");
+    mounted.runs(&["refresh"]);
     assert_eq!(mounted.listing(), [two.path]);
     origin.publish(TIME + 2, std::slice::from_ref(&three));
     write(root.path(), &origin, "");
     eventually(REFRESHED, "it is asked again", || mounted.listing() == [three.path.clone()]);
-    let status = run(&mounted, "status");
+    let status = mounted.runs(&["status"]);
     assert!(!status.contains("frozen") && status.contains("(max-index-age)"), "{status}");
 }

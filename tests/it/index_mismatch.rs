@@ -2,7 +2,6 @@
 //! it lies about; and what is right is never refused.
 
 use std::fs;
-use std::process::Command;
 use std::time::Instant;
 
 use binhostfs::index::AuxKey;
@@ -10,19 +9,14 @@ use tempfile::TempDir;
 
 use crate::harness::portage::Emerge;
 use crate::harness::signed::{Real, binhost, publish, serve, with_keys};
-use crate::harness::{Act, Mounted, Options, Origin, binary, eventually, gpg};
+use crate::harness::{Act, Mounted, Options, Origin, eventually, gpg};
 
 const EIO: Option<i32> = Some(5);
-
-fn run(mounted: &Mounted, arguments: &[&str]) {
-    let ran = Command::new(binary()).args(arguments).arg("--control").arg(mounted.control()).output().unwrap();
-    assert!(ran.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&ran.stderr));
-}
 
 /// Another index for the same packages.
 fn serve_index(origin: &Origin, mounted: &Mounted, header: &str, packages: &[Real]) {
     publish(origin, header, packages);
-    run(mounted, &["refresh"]);
+    mounted.runs(&["refresh"]);
 }
 
 fn open(mounted: &Mounted, package: &Real) -> Result<(), Option<i32>> {
@@ -93,7 +87,7 @@ fn whatever_key_an_index_lies_about_is_found() {
 
         // The package is fetched.
         if !mounted.bodies().is_empty() {
-            run(&mounted, &["evict", &atom(honest)]);
+            mounted.runs(&["evict", &atom(honest)]);
         }
         serve_index(&origin, &mounted, &header, std::slice::from_ref(&lie));
         assert_eq!(open(&mounted, &lie), Err(EIO), "{key}: {}", lie.stanza);
@@ -165,8 +159,7 @@ fn without_signatures_it_is_a_warning_and_refused_only_if_asked_for() {
     }
     let told = |mounted: &Mounted| mounted.status()["binhosts"][0]["index_mismatches"].as_array().unwrap().len();
     eventually(20, "it is told", || told(&mounted) == 1);
-    let why = Command::new(binary()).args(["why", &atom(lie), "--control"]).arg(mounted.control()).output().unwrap();
-    let why = String::from_utf8(why.stdout).unwrap();
+    let why = mounted.runs(&["why", &atom(lie)]);
     assert!(why.contains("warning   index mismatch: SLOT is \"5\" in the index, but \"0\" in the package"), "{why}");
     assert_eq!(
         (mounted.listing(), mounted.status()["metrics"]["index_mismatches"].as_u64()),
@@ -368,12 +361,7 @@ fn who_does_not_answer_holds_up_a_plan_no_longer_than_it_may() {
 }
 
 fn verify_index(mounted: &Mounted, atoms: &[&str]) -> (Option<i32>, serde_json::Value) {
-    let ran = Command::new(binary())
-        .args(["verify", "--index", "--json", "--control"])
-        .arg(mounted.control())
-        .args(atoms)
-        .output()
-        .unwrap();
+    let ran = mounted.output_of(&[&["verify", "--index", "--json"], atoms].concat());
     let json = serde_json::from_slice(&ran.stdout);
     (ran.status.code(), json.unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&ran.stderr))))
 }

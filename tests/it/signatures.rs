@@ -30,11 +30,6 @@ fn readable(mounted: &Mounted, package: &Real) -> bool {
     }
 }
 
-fn refresh(mounted: &Mounted) {
-    let asked = Command::new(binary()).args(["refresh", "--control"]).arg(mounted.control()).output().unwrap();
-    assert!(asked.status.success(), "{}", String::from_utf8_lossy(&asked.stderr));
-}
-
 #[test]
 fn what_portage_signed_is_readable_with_its_key_and_with_no_other() {
     let Some((key, header, packages)) = binhost("gpkg-signed") else { return };
@@ -213,7 +208,7 @@ fn a_changed_keyring_counts_at_the_next_open() {
     assert_eq!(origin.asked(&packages[1].path).len(), 1);
 
     fs::write(&keyring, good).unwrap();
-    refresh(&mounted);
+    mounted.runs(&["refresh"]);
     eventually(20, "it can be read again", || fs::read(mounted.path(&package.path)).is_ok());
 }
 

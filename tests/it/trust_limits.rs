@@ -3,22 +3,17 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use tempfile::TempDir;
 
 use crate::harness::portage::Emerge;
 use crate::harness::signed::{Real, binhost, publish, serve, with_keys};
-use crate::harness::{Act, Mounted, Options, Origin, binary, eventually};
+use crate::harness::{Act, Mounted, Options, Origin, eventually};
 
 /// A header with another TIMESTAMP.
 fn stamped(header: &str, timestamp: u64) -> String {
     let line = header.lines().find(|line| line.starts_with("TIMESTAMP: ")).unwrap();
     header.replace(line, &format!("TIMESTAMP: {timestamp}"))
-}
-
-fn refresh(mounted: &Mounted) -> bool {
-    Command::new(binary()).args(["refresh", "--control"]).arg(mounted.control()).output().unwrap().status.success()
 }
 
 fn paths(packages: &[Real]) -> Vec<&str> {
@@ -77,12 +72,12 @@ fn a_mirror_can_delay_and_its_age_is_noted() {
     );
     // What is older still is no index for it.
     publish(&origin, &older, &packages[1..]);
-    assert!(!refresh(&mounted));
+    assert!(!mounted.output_of(&["refresh"]).status.success());
     assert_eq!(mounted.listing(), paths(&packages));
     drop(mounted);
     for fine in ["max-index-age = \"32d\"", "max-index-age = 0", ""] {
         let mounted = mount(fine);
-        assert!(refresh(&mounted));
+        assert!(mounted.output_of(&["refresh"]).status.success());
         assert!(!mounted.log().contains("max-index-age"), "{fine}");
         assert!(!mounted.status_text().contains("max-index-age"), "{fine}: {}", mounted.status_text());
     }

@@ -12,11 +12,6 @@ fn unusable(mounted: &Mounted) -> Option<String> {
     mounted.status()["binhosts"][0]["unusable"].as_str().map(str::to_owned)
 }
 
-fn refresh(mounted: &Mounted) {
-    let output = Command::new(binary()).args(["refresh", "--control"]).arg(mounted.control()).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-}
-
 /// It is in `status`, for programs and for people, on the page, and once in the log.
 fn is_said(mounted: &Mounted, why: &str) {
     let said = unusable(mounted).unwrap();
@@ -39,20 +34,20 @@ fn line_ends_of_another_system_and_packages_for_another_machine() {
     assert_eq!(unusable(&mounted), None);
     let index = |time, from: &str, to: &str| index_of(time, std::slice::from_ref(&package)).replace(from, to);
     origin.put_index(index(TIME + 1, "\n", "\r\n").as_bytes());
-    refresh(&mounted);
+    mounted.runs(&["refresh"]);
     is_said(&mounted, "CR LF");
     // One entry alone is like that.
     origin.put_index(index(TIME + 2, "REPO: gentoo\n", "REPO: gentoo\r\n").as_bytes());
-    refresh(&mounted);
+    mounted.runs(&["refresh"]);
     is_said(&mounted, "none of its 1 entries is fit for Portage: 1 with NUL or carriage return");
     origin.put_index(index(TIME + 3, "ARCH: amd64\n", "ARCH: vax\nCHOST: vax-dec-netbsd\n").as_bytes());
-    refresh(&mounted);
+    mounted.runs(&["refresh"]);
     is_said(&mounted, "each of its packages (1) is for vax-dec-netbsd");
     assert!(mounted.listing().contains(&package.path));
-    refresh(&mounted);
+    mounted.runs(&["refresh"]);
     is_said(&mounted, "vax");
     origin.put_index(index(TIME + 4, "", "").as_bytes());
-    refresh(&mounted);
+    mounted.runs(&["refresh"]);
     assert_eq!(unusable(&mounted), None);
 }
 
@@ -96,7 +91,7 @@ fn packages_that_are_where_nobody_can_ask() {
     mounted.settled();
     let index = |time, uri: &str| index_of(time, &all).replacen("VERSION", &format!("{uri}VERSION"), 1);
     origin.put_index(index(TIME + 1, "URI: ssh://builder.example/srv/binpkgs\n").as_bytes());
-    refresh(&mounted);
+    mounted.runs(&["refresh"]);
     is_said(&mounted, "its index says that the packages are at ssh://builder.example/srv/binpkgs (URI)");
     // What is here can be had.
     assert_eq!(mounted.listing(), std::slice::from_ref(&cached.path));
@@ -105,6 +100,6 @@ fn packages_that_are_where_nobody_can_ask() {
     assert!(why.contains("ssh://builder.example"), "{why}");
     assert_eq!(origin.package_requests(), 1);
     origin.put_index(index(TIME + 2, "").as_bytes());
-    refresh(&mounted);
+    mounted.runs(&["refresh"]);
     assert_eq!((unusable(&mounted), mounted.listing().len()), (None, 2));
 }

@@ -214,6 +214,18 @@ impl Mounted {
         while self.notify.as_ref().is_some_and(|notify| notify.recv(&mut message).is_ok()) {}
     }
 
+    /// Another command of the program, for this daemon.
+    pub(crate) fn output_of(&self, words: &[&str]) -> std::process::Output {
+        Command::new(binary()).args(words).arg("--control").arg(self.control()).output().unwrap()
+    }
+
+    /// The same, which has to end well; what it says.
+    pub(crate) fn runs(&self, words: &[&str]) -> String {
+        let output = self.output_of(words);
+        assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
     /// `binhostfs status`.
     pub(crate) fn status_text(&self) -> String {
         let output = Command::new(binary()).args(["status", "--control"]).arg(self.control()).output().unwrap();
