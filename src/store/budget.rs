@@ -8,9 +8,10 @@
 
 use std::sync::Arc;
 
+use super::Store;
 use super::catalogue::Catalogue;
 use super::lru_state::State;
-use super::{Store, now};
+use crate::sys::seconds_now;
 
 const KEY: &[u8] = b"w";
 const DAY: u64 = 86400;
@@ -79,13 +80,13 @@ impl Store {
     /// Bytes of packages written today.
     #[must_use]
     pub fn written_today(&self) -> u64 {
-        self.state().written.on(now() / DAY)
+        self.state().written.on(seconds_now() / DAY)
     }
 }
 
 impl State {
     fn admits(&self, size: u64, budget: u64) -> bool {
-        let counted = self.written.on(now() / DAY).saturating_add(self.announced);
+        let counted = self.written.on(seconds_now() / DAY).saturating_add(self.announced);
         counted.saturating_add(size) <= budget && counted < budget
     }
 }
@@ -107,7 +108,7 @@ impl Announced {
         let new = received.saturating_sub(self.written);
         self.written += new;
         let mut state = self.store.state();
-        state.written.add(new, now() / DAY);
+        state.written.add(new, seconds_now() / DAY);
         if self.counts {
             state.announced = state.announced.saturating_sub(new);
         }

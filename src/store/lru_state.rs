@@ -11,8 +11,8 @@ use crate::index::{EntryId, Sha256Digest};
 use super::budget::Written;
 use super::catalogue::BodyRecord;
 use super::incoming::{Claim, Parked};
-use super::now;
 use super::worth::{Rank, WAITS};
+use crate::sys::seconds_now;
 
 /// A time of last use on disk that is younger than this is not written again, s.
 const FRESH: u64 = 3600;
@@ -119,7 +119,7 @@ impl State {
     /// Marks a body as used now; its file, if someone has it open.
     pub(super) fn touch(&mut self, digest: Sha256Digest) -> Option<Arc<File>> {
         let cached = self.bodies.get_mut(&digest)?;
-        cached.last_use = now();
+        cached.last_use = seconds_now();
         // Somebody knows it.
         cached.rank.get_or_insert(Rank::Waiting);
         cached.open.upgrade()
@@ -155,7 +155,7 @@ impl State {
 
     /// Bytes that evicting could give back to the disk.
     pub(super) fn spare_bytes(&self) -> u64 {
-        let now = now();
+        let now = seconds_now();
         let bodies = self.bodies.iter().filter(|(_, cached)| cached.turn(now) < OPEN).map(|(_, cached)| cached.size);
         bodies.chain(self.orphans.values().copied()).sum::<u64>().saturating_add(self.parked_bytes())
     }
@@ -210,7 +210,7 @@ impl State {
             Among::Unpinned => OPEN,
             Among::Spare => OPEN - 1,
         };
-        let now = now();
+        let now = seconds_now();
         let orphans = self.orphans.iter().map(|(digest, size)| (*digest, *size));
         let turns = (0..=last).flat_map(|turn| {
             let bodies = self.bodies.iter().rev().filter(move |(_, cached)| cached.turn(now) == turn);
@@ -293,8 +293,8 @@ mod tests {
 
     #[test]
     fn what_nobody_wanted_for_long_waits_no_more() {
-        let mut state = state(&[(1, now() - 2 * WAITS), (2, now())], &[]);
-        state.rank(&[(digest(1), Rank::Waiting), (digest(2), Rank::Installed)].into(), now());
+        let mut state = state(&[(1, seconds_now() - 2 * WAITS), (2, seconds_now())], &[]);
+        state.rank(&[(digest(1), Rank::Waiting), (digest(2), Rank::Installed)].into(), seconds_now());
         assert_eq!(state.victims(1, Among::All), [digest(1)]);
     }
 

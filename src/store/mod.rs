@@ -57,6 +57,7 @@ use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 
 use crate::index::{AuxDigest, EntryId, Sha256Digest};
 use crate::metrics::Metrics;
+use crate::sys::seconds_now;
 use crate::verify::{Assurance, Policy, Verified};
 
 pub use admission::Unkeepable;
@@ -330,7 +331,7 @@ impl Store {
         let to = self.body_path(body.digest);
         match self.move_in(from, &to, body) {
             Ok(mtime) => {
-                let (Body { size, values, assurance, .. }, now) = (body.clone(), now());
+                let (Body { size, values, assurance, .. }, now) = (body.clone(), seconds_now());
                 let mut record = BodyRecord { size, mtime, last_use: now, values, assurance, entries: vec![id] };
                 if let Some(earlier) = self.catalogue.body(body.digest) {
                     record.assurance = body.assurance.or_signed(earlier.assurance);
@@ -415,11 +416,6 @@ fn open_body(path: &Path, record: &BodyRecord) -> io::Result<File> {
 
 fn mtime_ns(metadata: &fs::Metadata) -> i64 {
     metadata.mtime().saturating_mul(1_000_000_000).saturating_add(metadata.mtime_nsec())
-}
-
-/// Seconds since the epoch.
-fn now() -> u64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }
 
 fn create_directory(path: &Path) -> Result<(), StoreError> {

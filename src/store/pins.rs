@@ -5,9 +5,10 @@
 
 use std::io;
 
+use super::Store;
 use super::catalogue::{Catalogue, Durable};
-use super::{Store, now};
 use crate::index::EntryId;
+use crate::sys::seconds_now;
 
 /// Pins that there can be.
 pub const MAX_PINS: usize = 4096;
@@ -66,7 +67,7 @@ impl Pin {
     #[must_use]
     pub fn new(id: EntryId, size: u64, path: &str) -> Self {
         let end = (0..=path.len().min(MAX_PATH)).rev().find(|end| path.is_char_boundary(*end)).unwrap_or_default();
-        Self { id, size, since: now(), path: path.get(..end).unwrap_or_default().to_owned() }
+        Self { id, size, since: seconds_now(), path: path.get(..end).unwrap_or_default().to_owned() }
     }
 
     fn record(&self, batch: &mut sled::Batch) {

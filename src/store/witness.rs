@@ -5,9 +5,10 @@
 
 use sha2::{Digest as _, Sha256};
 
+use super::Store;
 use super::catalogue::{Catalogue, Durable};
-use super::{Store, now};
 use crate::index::{Digest, Sha256Digest};
+use crate::sys::seconds_now;
 
 /// Builds that are remembered; the oldest go first. Some 100 bytes each on disk, and nothing in memory.
 pub const MAX_WITNESSES: usize = 100_000;
@@ -39,7 +40,7 @@ impl Witness {
 
     /// Adds to `batch` that the build is `digest`.
     pub(super) fn record(self, batch: &mut sled::Batch, digest: Sha256Digest) {
-        let value = [&digest.0[..], &now().to_be_bytes()].concat();
+        let value = [&digest.0[..], &seconds_now().to_be_bytes()].concat();
         batch.insert(&self.key()[..], value);
     }
 }
@@ -120,7 +121,7 @@ mod tests {
         assert_eq!(catalogue.testimony(witness(6)), None);
         // All but the first are of tomorrow.
         for build in 2..=5 {
-            let value = [&[build as u8; 32][..], &(now() + 86400).to_be_bytes()].concat();
+            let value = [&[build as u8; 32][..], &(seconds_now() + 86400).to_be_bytes()].concat();
             let mut batch = sled::Batch::default();
             batch.insert(&witness(build).key()[..], value);
             catalogue.apply(batch, Durable::Now).unwrap();

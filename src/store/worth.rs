@@ -16,8 +16,9 @@ use std::fmt;
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use super::{Store, now};
+use super::Store;
 use crate::index::Sha256Digest;
+use crate::sys::seconds_now;
 
 /// How long what was found out about bodies holds.
 pub const RANK_AGAIN: Duration = Duration::from_secs(300);
@@ -65,7 +66,7 @@ impl Store {
         // Whoever comes meanwhile goes by what was known before.
         let (Some(ask), Ok(mut ranked)) = (self.ranker.ask.get(), self.ranker.ranked.try_lock()) else { return };
         if ranked.is_none_or(|at| at.elapsed() >= RANK_AGAIN) {
-            let since = now();
+            let since = seconds_now();
             let ranks = ask(self);
             self.state().rank(&ranks, since);
             *ranked = Some(Instant::now());

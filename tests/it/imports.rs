@@ -17,7 +17,7 @@ const ALLOWED: [(&str, &[&str]); 16] = [
     ("policy", &["config", "index"]),
     ("tree", &["index"]),
     ("upstream", &["config", "metrics"]),
-    ("store", &["config", "index", "verify", "metrics"]),
+    ("store", &["config", "index", "verify", "metrics", "sys"]),
     ("fetch", &["config", "index", "portage", "upstream", "verify", "store", "metrics", "sys"]),
     // It reads the metadata of packages that nobody indexed as `verify` does.
     ("local", &["index", "verify"]),
