@@ -25,7 +25,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
-use crate::daemon;
+use crate::sys::mount_probe;
 
 /// Nobody answers on the control socket.
 const NO_DAEMON: u8 = 3;
@@ -72,11 +72,11 @@ pub fn command() -> clap::Command {
 /// Runs the program with its arguments, the first of which is its name.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let words: Vec<OsString> = arguments.into_iter().collect();
-    // The daemon runs this itself: it is no command of anybody, and in no help or completion.
+    // The program runs this itself: it is no command of anybody, and in no help or completion.
     if let [_, command, mountpoint] = words.as_slice()
-        && command == daemon::PROBE
+        && command == mount_probe::PROBE
     {
-        return probe(Path::new(mountpoint));
+        return ExitCode::from(mount_probe::statfs(Path::new(mountpoint)));
     }
     let arguments = match Arguments::try_parse_from(&words) {
         Ok(arguments) => arguments,
@@ -103,14 +103,6 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Rollback(arguments) => generations::roll_back(&arguments),
         Command::Reload(arguments) => reload::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
-    }
-}
-
-/// Asks a mount whether it answers.
-fn probe(mountpoint: &Path) -> ExitCode {
-    match daemon::probe(mountpoint) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => output::fail(1, error),
     }
 }
 

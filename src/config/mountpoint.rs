@@ -2,11 +2,11 @@
 
 use std::io;
 use std::path::{Component, Path, PathBuf};
-use std::sync::mpsc;
 use std::time::Duration;
 
 use super::mountinfo::mount_on;
 use super::namespace::NamespaceError;
+use crate::sys::mount_probe::{self, Answer};
 
 /// `errno` of a FUSE mount whose daemon is gone.
 const ENOTCONN: i32 = 107;
@@ -143,11 +143,14 @@ fn clear_dead(path: &Path) -> Result<(), MountpointError> {
         // The kernel may answer stat(2) of a dead mount from its cache for an hour; statfs(2) always asks the daemon. Other
         // file systems are left alone: one on a silent server would hang.
         let ours = mounted_at(path).ok().flatten().is_some_and(|what| what.starts_with(OWN_TYPE));
-        match if ours { ask(path) } else { path.metadata().map(drop) } {
-            Err(error) if ours && error.kind() == io::ErrorKind::TimedOut => {
-                return Err(MountpointError::Silent { path: path.to_owned() });
-            }
-            Err(error) if error.raw_os_error() == Some(ENOTCONN) => {
+        let answer = if ours {
+            mount_probe::probe(path, ANSWER)
+        } else {
+            path.metadata().map_or_else(|error| Ok(Answer::Failed(error)), |_| Ok(Answer::Alive))
+        };
+        match answer {
+            Ok(Answer::Silent) => return Err(MountpointError::Silent { path: path.to_owned() }),
+            Ok(Answer::Failed(error)) if error.raw_os_error() == Some(ENOTCONN) => {
                 let dead = |source| MountpointError::Dead { path: path.to_owned(), source };
                 if !ours {
                     return Err(dead(io::Error::other("it is not a mount of binhostfs")));
@@ -159,19 +162,6 @@ fn clear_dead(path: &Path) -> Result<(), MountpointError> {
         }
     }
     Ok(())
-}
-
-/// Asks a mount of ours whether anybody is there. It may be that nobody answers, ever: then a thread is left waiting, which ends
-/// with the process.
-fn ask(path: &Path) -> io::Result<()> {
-    let (sender, answer) = mpsc::channel();
-    let path = path.to_owned();
-    let asking = move || {
-        // Nobody may wait any more.
-        let _ = sender.send(rustix::fs::statfs(&path).map(drop).map_err(io::Error::from));
-    };
-    std::thread::Builder::new().name("mountpoint".to_owned()).spawn(asking)?;
-    answer.recv_timeout(ANSWER).unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 /// Type and source of the topmost mount on `path`.

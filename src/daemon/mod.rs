@@ -66,7 +66,6 @@ pub use confinement::confine;
 pub use descriptors::raise_descriptor_limit;
 pub use handover::{Program, fitting, give_up, kept, take_up};
 pub use supervise::supervise;
-pub use watchdog::{PROBE, probe};
 
 use desk::{Reply, Request};
 use freshness::Order;

@@ -276,6 +276,8 @@ fn what_reads_everything_is_refused_and_an_emerge_is_not() {
         if origin.package_requests() < packages.len() && complains {
             assert!(error.contains("Resource temporarily unavailable"), "{script}: {error}");
         }
+        // A reader is served before what it reads is in the cache.
+        mounted.settled();
         says(&mounted, &["evict", "app-misc/*"]);
     }
     let log = mounted.log();

@@ -2,12 +2,15 @@
 
 use std::fs::{self, File};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use portable_atomic::AtomicU64;
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::harness::{Act, Mounted, Options, Origin, Package, binary, can_mount, eventually, have};
@@ -293,6 +296,61 @@ fn what_crashes_again_and_again_is_given_up() {
     assert!(mounted.log().contains("10 times within 60 s"), "{}", mounted.log());
 }
 
+/// A mount whose daemon reads requests, and answers the first of them only.
+struct Hung {
+    place: tempfile::TempDir,
+    device: Option<File>,
+    daemon: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Hung {
+    fn new() -> Self {
+        let place = tempfile::TempDir::with_prefix("binhostfs-it.").unwrap();
+        let device = File::options().read(true).write(true).open("/dev/fuse").unwrap();
+        let options = format!("fd={},rootmode=40000,user_id=0,group_id=0,subtype=binhostfs", device.as_raw_fd());
+        let options = std::ffi::CString::new(options).unwrap();
+        let flags = MountFlags::NODEV | MountFlags::NOSUID;
+        mount("hung", place.path(), "fuse", flags, Some(options.as_c_str())).unwrap();
+        let mut reading = device.try_clone().unwrap();
+        let daemon = std::thread::spawn(move || {
+            let mut request = vec![0; 1 << 20];
+            let length = reading.read(&mut request).unwrap();
+            assert!(length > 16, "{length}");
+            // fuse_out_header with the request's number, and fuse_init_out. Source: linux/fuse.h.
+            let mut init = [0_u8; 16 + 64];
+            init[0..4].copy_from_slice(&80_u32.to_ne_bytes());
+            init[8..16].copy_from_slice(&request[8..16]);
+            init[16..20].copy_from_slice(&7_u32.to_ne_bytes());
+            init[20..24].copy_from_slice(&31_u32.to_ne_bytes());
+            init[36..40].copy_from_slice(&4096_u32.to_ne_bytes());
+            reading.write_all(&init).unwrap();
+            // Until it is unmounted.
+            while reading.read(&mut request).is_ok() {}
+        });
+        Self { place, device: Some(device), daemon: Some(daemon) }
+    }
+}
+
+impl Drop for Hung {
+    fn drop(&mut self) {
+        unmount(self.place.path(), UnmountFlags::FORCE | UnmountFlags::DETACH).unwrap();
+        self.device = None;
+        self.daemon.take().unwrap().join().unwrap();
+    }
+}
+
+/// What `mount` says of a mountpoint that is taken.
+fn refused(origin: &Origin, mountpoint: &Path) -> String {
+    let place = tempfile::TempDir::with_prefix("binhostfs-it.").unwrap();
+    let mut command = Command::new(binary());
+    command.args(["mount", "--verify-signature", "false", "--binhost", &origin.url()]).arg("--cache-dir");
+    command.arg(place.path().join("cache")).arg("--control").arg(place.path().join("control")).arg(mountpoint);
+    let output = command.output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{error}");
+    error
+}
+
 #[test]
 fn a_mount_that_does_not_answer_is_left_alone() {
     if !can_mount() {
@@ -302,19 +360,22 @@ fn a_mount_that_does_not_answer_is_left_alone() {
     let origin = Origin::with(&packages);
     let mounted = Options::new(origin.url()).mount();
     mounted.signal(Signal::STOP);
-    let place = tempfile::TempDir::with_prefix("binhostfs-it.").unwrap();
-    let mut command = Command::new(binary());
-    command.args(["mount", "--verify-signature", "false", "--binhost", &origin.url()]).arg("--cache-dir");
-    command
-        .arg(place.path().join("cache"))
-        .arg("--control")
-        .arg(place.path().join("control"))
-        .arg(mounted.mountpoint());
-    let output = command.output().unwrap();
+    let error = refused(&origin, &mounted.mountpoint());
     mounted.signal(Signal::CONT);
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.code() == Some(2) && error.contains("did not answer within 10 s"), "{error}");
+    assert!(error.contains("did not answer within 10 s"), "{error}");
     assert!(read(&mounted, &packages[0]));
+}
+
+/// What waits for a daemon that has read its request cannot be killed: it may be no part of the process that ends.
+#[test]
+fn a_daemon_that_hangs_keeps_nobody_from_ending() {
+    if !can_mount() {
+        return;
+    }
+    let origin = Origin::with(&[Package::new("one-1", 100_000)]);
+    let hung = Hung::new();
+    let error = refused(&origin, hung.place.path());
+    assert!(error.contains("did not answer within 10 s"), "{error}");
 }
 
 /// The kernel has names cached, for an hour, that the next daemon does not know.

@@ -9,7 +9,7 @@ const ALLOWED: [(&str, &[&str]); 16] = [
     ("metrics", &[]),
     ("sys", &[]),
     // `portage` for what the settings of packages are.
-    ("config", &["index", "portage"]),
+    ("config", &["index", "portage", "sys"]),
     ("index", &[]),
     // `index` for the CPV.
     ("portage", &["index"]),
@@ -31,7 +31,7 @@ const ALLOWED: [(&str, &[&str]); 16] = [
             "tree", "upstream", "verify",
         ],
     ),
-    ("cli", &["config", "control", "daemon", "index"]),
+    ("cli", &["config", "control", "daemon", "index", "sys"]),
 ];
 
 /// Heavy crates and the only files or folders that may name them.
