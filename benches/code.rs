@@ -13,10 +13,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use binhostfs::index::{
-    AuxKey, AuxValues, Comparison, Cpv, Digest, Entry, EntryValues, Index, OriginId, PkgPath, View,
+    AuxKey, AuxValues, BinhostId, Comparison, Cpv, Digest, Entry, EntryValues, Index, PkgPath, View,
 };
 use binhostfs::metrics::Metrics;
-use binhostfs::store::{Body, Incoming, Placement, Store};
+use binhostfs::store::{Blob, Incoming, Placement, Store};
 use binhostfs::tree::{Inode, PackagesFile, Tree};
 use binhostfs::verify::{Policy, Receiver, Verified};
 use criterion::{BatchSize, Criterion, Throughput};
@@ -62,7 +62,7 @@ fn index_text(changed: usize) -> String {
 }
 
 fn tree_of(index: Index) -> Tree {
-    let view = Arc::new(View::whole(OriginId(0), Arc::new(index)));
+    let view = Arc::new(View::whole(BinhostId(0), Arc::new(index)));
     let rendered = view.render(std::io::sink(), 1).unwrap();
     Tree::new(1, view, PackagesFile { file: Arc::new(tempfile::tempfile().unwrap()), rendered })
 }
@@ -74,7 +74,7 @@ fn index(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("index of 20,000 entries");
     group.throughput(Throughput::Bytes(text.len() as u64));
     group.bench_function("parse", |b| b.iter(parse));
-    let view = View::whole(OriginId(0), Arc::new(parse()));
+    let view = View::whole(BinhostId(0), Arc::new(parse()));
     group.bench_function("render", |b| b.iter(|| view.render(std::io::sink(), 1).unwrap()));
 }
 
@@ -178,7 +178,7 @@ fn verify(criterion: &mut Criterion) {
 }
 
 /// A body of 16 KiB that is received and not yet committed.
-fn received(store: &Arc<Store>, number: u64) -> (Incoming, Body, Entry) {
+fn received(store: &Arc<Store>, number: u64) -> (Incoming, Blob, Entry) {
     let bytes = xpak("small-1", 16 << 10, number);
     let entry = entry_of("small-1", "xpak", &bytes);
     let mut incoming = store.incoming(entry.size).unwrap();
@@ -191,7 +191,7 @@ fn store(criterion: &mut Criterion) {
     // Beside the program: /tmp may be in memory, where fsync costs nothing.
     let directory = tempfile::tempdir_in(std::env::current_exe().unwrap().parent().unwrap()).unwrap();
     let store = Arc::new(Store::open(directory.path(), 1 << 30, Arc::new(Metrics::default())).unwrap());
-    let commit = |(incoming, body, entry): (_, Body, Entry)| {
+    let commit = |(incoming, body, entry): (_, Blob, Entry)| {
         assert_eq!(store.commit(incoming, &body, entry.id(), None), Placement::Kept)
     };
     let mut group = criterion.benchmark_group("store");

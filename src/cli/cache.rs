@@ -8,7 +8,7 @@ use clap::Args;
 use super::output::{fail, say, unanswered};
 use super::runtime;
 use crate::config::DEFAULT_CONTROL;
-use crate::control::{Managed, ManagedPackage, Task, manage};
+use crate::control::{CacheTask, Managed, ManagedPackage, manage};
 
 /// Keep packages in the cache, whatever else has to go; without an ATOM, say which are kept.
 ///
@@ -60,28 +60,28 @@ fn named(name: &String) -> String {
 
 pub(super) fn pin(arguments: &PinArguments) -> ExitCode {
     let task = match (arguments.atoms.is_empty(), arguments.remove) {
-        (true, _) => Task::Pins,
-        (false, false) => Task::Pin,
-        (false, true) => Task::Unpin,
+        (true, _) => CacheTask::Pins,
+        (false, false) => CacheTask::Pin,
+        (false, true) => CacheTask::Unpin,
     };
     ask(task, &arguments.atoms, &arguments.common, |managed| {
-        let line = if task == Task::Unpin { ManagedPackage::unpinned_line } else { ManagedPackage::line };
+        let line = if task == CacheTask::Unpin { ManagedPackage::unpinned_line } else { ManagedPackage::line };
         managed.packages.iter().for_each(|package| say(line(package)));
     })
 }
 
 pub(super) fn evict(arguments: &EvictArguments) -> ExitCode {
-    ask(Task::Evict, &arguments.atoms, &arguments.common, |managed| {
+    ask(CacheTask::Evict, &arguments.atoms, &arguments.common, |managed| {
         managed.packages.iter().for_each(|package| say(package.removed_line()));
         say(managed.removal());
     })
 }
 
 pub(super) fn collect(arguments: &CollectArguments) -> ExitCode {
-    ask(Task::Collect, &[], &arguments.common, |managed| say(managed.removal()))
+    ask(CacheTask::Collect, &[], &arguments.common, |managed| say(managed.removal()))
 }
 
-fn ask(task: Task, names: &[String], common: &Common, tell: impl FnOnce(&Managed)) -> ExitCode {
+fn ask(task: CacheTask, names: &[String], common: &Common, tell: impl FnOnce(&Managed)) -> ExitCode {
     let runtime = match runtime(1) {
         Ok(runtime) => runtime,
         Err(error) => return fail(1, format_args!("starting threads: {error}")),

@@ -24,22 +24,22 @@ pub(super) struct CheckArguments {
 
 /// The same for programs. Keys may be added, none changes its meaning.
 #[derive(Debug, Serialize)]
-struct Told<'a> {
+struct ConfigReport<'a> {
     usable: bool,
     /// Why not.
     error: Option<String>,
-    settings: Vec<ToldSetting<'a>>,
+    settings: Vec<SettingReport<'a>>,
     warnings: &'a [String],
 }
 
 #[derive(Debug, Serialize)]
-struct ToldSetting<'a> {
+struct SettingReport<'a> {
     key: &'a str,
     value: &'a str,
     source: String,
 }
 
-impl<'a> From<&'a Setting> for ToldSetting<'a> {
+impl<'a> From<&'a Setting> for SettingReport<'a> {
     fn from(setting: &'a Setting) -> Self {
         Self { key: &setting.key, value: &setting.value, source: setting.source.to_string() }
     }
@@ -57,8 +57,8 @@ pub(super) fn run(arguments: CheckArguments) -> ExitCode {
         Err(error) => Some(error.to_string()),
     };
     if arguments.json {
-        let settings = report.settings.iter().map(ToldSetting::from).collect();
-        let told = Told { usable: error.is_none(), error: error.clone(), settings, warnings: &report.warnings };
+        let settings = report.settings.iter().map(SettingReport::from).collect();
+        let told = ConfigReport { usable: error.is_none(), error: error.clone(), settings, warnings: &report.warnings };
         match serde_json::to_string_pretty(&told) {
             Ok(text) => say(text),
             Err(error) => return fail(1, error),

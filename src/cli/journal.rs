@@ -67,8 +67,8 @@ impl<S: Subscriber, Lines: Layer<S>> Layer<S> for Journal<Lines> {
 
 fn entry(event: &Event<'_>) -> Result<Vec<u8>, std::fmt::Error> {
     let mut text = String::new();
-    Text.format_fields(Writer::new(&mut text), event)?;
-    let mut entry = Entry(Vec::new());
+    EventText.format_fields(Writer::new(&mut text), event)?;
+    let mut entry = JournalEntry(Vec::new());
     entry.add("MESSAGE", &text);
     entry.add("PRIORITY", &priority(*event.metadata().level()).to_string());
     entry.add("SYSLOG_FACILITY", &FACILITY.to_string());
@@ -78,9 +78,9 @@ fn entry(event: &Event<'_>) -> Result<Vec<u8>, std::fmt::Error> {
 }
 
 /// One entry, as it is sent.
-struct Entry(Vec<u8>);
+struct JournalEntry(Vec<u8>);
 
-impl Entry {
+impl JournalEntry {
     fn add(&mut self, key: &str, value: &str) {
         self.0.extend_from_slice(key.as_bytes());
         if value.contains('\n') {
@@ -95,7 +95,7 @@ impl Entry {
     }
 }
 
-impl Visit for Entry {
+impl Visit for JournalEntry {
     fn record_str(&mut self, field: &Field, value: &str) {
         if field.name().starts_with(PREFIX) {
             self.add(&field.name().replace('.', "_").to_uppercase(), value);
@@ -111,19 +111,19 @@ impl Visit for Entry {
 
 /// The text of an event: its message and fields, without those for the journal.
 #[derive(Debug)]
-pub(super) struct Text;
+pub(super) struct EventText;
 
-impl<'writer> FormatFields<'writer> for Text {
+impl<'writer> FormatFields<'writer> for EventText {
     fn format_fields<R: RecordFields>(&self, writer: Writer<'writer>, fields: R) -> std::fmt::Result {
-        let mut visitor = Shown(DefaultVisitor::new(writer, true));
+        let mut visitor = VisibleFields(DefaultVisitor::new(writer, true));
         fields.record(&mut visitor);
         visitor.0.finish()
     }
 }
 
-struct Shown<'a>(DefaultVisitor<'a>);
+struct VisibleFields<'a>(DefaultVisitor<'a>);
 
-impl Visit for Shown<'_> {
+impl Visit for VisibleFields<'_> {
     fn record_str(&mut self, field: &Field, value: &str) {
         if !field.name().starts_with(PREFIX) {
             self.0.record_str(field, value);
@@ -159,7 +159,7 @@ mod tests {
         let (socket, file) = (place.path().join("socket"), place.path().join("lines"));
         let journald = listens.then(|| UnixDatagram::bind(&socket).unwrap());
         let lines = tracing_subscriber::fmt::layer().with_writer(Arc::new(File::create(&file).unwrap()));
-        let lines = lines.with_ansi(false).with_target(false).without_time().fmt_fields(Text);
+        let lines = lines.with_ansi(false).with_target(false).without_time().fmt_fields(EventText);
         let subscriber = tracing_subscriber::registry().with(Journal::new(&socket, lines));
         tracing::subscriber::with_default(subscriber, act);
         let mut entries = Vec::new();

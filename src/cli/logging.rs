@@ -12,7 +12,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use super::journal::{self, Journal, Text};
+use super::journal::{self, EventText, Journal};
 use crate::config::{self, LogStream};
 
 /// Starts logging at `level` unless `RUST_LOG` says otherwise.
@@ -30,7 +30,7 @@ pub(super) fn start(level: LevelFilter) -> Result<(), String> {
         None => quiet,
     };
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false).with_target(false);
-    let layer = layer.fmt_fields(Text);
+    let layer = layer.fmt_fields(EventText);
     let registry = tracing_subscriber::registry().with(filter);
     let started = match config::log_stream() {
         LogStream::Journal => {

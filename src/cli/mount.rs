@@ -16,8 +16,8 @@ use tracing_subscriber::filter::LevelFilter;
 use super::output::fail;
 use super::{logging, runtime};
 use crate::config::{
-    ByteSize, ConfigError, ConfigFiles, CpuNeed, Group, Interval, IntervalError, MountConfig, MountNamespace,
-    MountpointCheck, Passthrough, Prefetch, RawMount, Resolution, Writes,
+    ByteSize, ConfigError, ConfigFiles, CpuNeed, Interval, IntervalError, MountConfig, MountNamespace, MountpointCheck,
+    Passthrough, Prefetch, RawMount, Resolution, SocketGroup, Writes,
 };
 use crate::daemon::{self, KeyringError, Program};
 
@@ -99,7 +99,7 @@ pub(super) struct ConfigArguments {
     control: Option<PathBuf>,
     /// A group whose members may use that socket too, and so do everything that root can do there [default: root alone]
     #[arg(long, value_name = "GROUP")]
-    control_group: Option<Group>,
+    control_group: Option<SocketGroup>,
     /// Answer `/`, `/metrics` and `/v1/status` over TCP as well, to be read only, e.g. 127.0.0.1:9123 [default: no]
     #[arg(long, value_name = "ADDRESS", value_parser = address)]
     listen: Option<SocketAddr>,

@@ -11,11 +11,12 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::output::{fail, say, unanswered};
 use super::packages::atom;
-use super::progress::Progress;
+use super::progress::ProgressDisplay;
 use super::runtime;
-use crate::config::{ByteSize, Count, DEFAULT_CONTROL};
+use crate::config::{ByteSize, DEFAULT_CONTROL, Plural};
 use crate::control::{
-    ClientError, PrefetchDone, PrefetchOutcome, PrefetchStatus, PrefetchWish, prefetch, prefetch_status, stop_prefetch,
+    ClientError, PrefetchDone, PrefetchOutcome, PrefetchRequest, PrefetchStatus, prefetch, prefetch_status,
+    stop_prefetch,
 };
 use crate::index::Atom;
 
@@ -70,13 +71,13 @@ pub(super) fn run(arguments: &PrefetchArguments) -> ExitCode {
         Err(error) => return fail(1, format_args!("starting threads: {error}")),
     };
     let wish = if arguments.world {
-        PrefetchWish::World
+        PrefetchRequest::World
     } else if arguments.plan {
-        PrefetchWish::Plan
+        PrefetchRequest::Plan
     } else {
-        PrefetchWish::Atoms(arguments.atoms.clone())
+        PrefetchRequest::Atoms(arguments.atoms.clone())
     };
-    let progress = Progress::new(arguments.json);
+    let progress = ProgressDisplay::new(arguments.json);
     match runtime.block_on(follow(&arguments.control, &wish, progress)) {
         Ok((last, done)) => tell(&last, &done, arguments.json),
         Err(error) => unanswered(&error),
@@ -86,8 +87,8 @@ pub(super) fn run(arguments: &PrefetchArguments) -> ExitCode {
 /// Begins it and looks on until it ends; everything that is done with, in the end.
 async fn follow(
     control: &Path,
-    wish: &PrefetchWish,
-    mut progress: Progress,
+    wish: &PrefetchRequest,
+    mut progress: ProgressDisplay,
 ) -> Result<(PrefetchStatus, Vec<PrefetchDone>), ClientError> {
     // From here on Ctrl-C ends the job too. Without signals it cannot be stopped like this.
     let mut interrupts = signal(SignalKind::interrupt()).ok();
@@ -140,7 +141,7 @@ fn tell(last: &PrefetchStatus, done: &[PrefetchDone], json: bool) -> ExitCode {
     } else if last.packages == 0 {
         say("there is nothing to fetch");
     } else {
-        let (fetched, bytes) = (Count(fetched as u64, "package"), ByteSize(fetched_bytes));
+        let (fetched, bytes) = (Plural(fetched as u64, "package"), ByteSize(fetched_bytes));
         let were = if cached == 1 { "was" } else { "were" };
         say(format_args!("{fetched} fetched ({bytes}), {cached} {were} here already"));
     }
@@ -154,7 +155,7 @@ fn tell(last: &PrefetchStatus, done: &[PrefetchDone], json: bool) -> ExitCode {
             if stopped {
                 fail(1, "stopped before its end")
             } else {
-                fail(1, format_args!("{} could not be had", Count(failed as u64, "package")))
+                fail(1, format_args!("{} could not be had", Plural(failed as u64, "package")))
             }
         }
     }

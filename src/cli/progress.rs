@@ -19,7 +19,7 @@ const ENTRIES: &str = "{pos} of {len} entries [{wide_bar}] {per_sec}, {eta} left
 const ALL: &str = "{msg} {bytes:>10} of {total_bytes:>10} [{wide_bar}] {binary_bytes_per_sec:>12}, {eta} left";
 
 /// See the module's documentation.
-pub(super) enum Progress {
+pub(super) enum ProgressDisplay {
     /// For a program.
     Silent,
     Lines,
@@ -75,7 +75,7 @@ fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> ")
 }
 
-impl Progress {
+impl ProgressDisplay {
     /// `silent`: nothing is shown before the end.
     pub(super) fn new(silent: bool) -> Self {
         if silent {
@@ -160,6 +160,6 @@ impl Bars {
         }
         self.total.set_length(status.bytes.saturating_sub(self.cached));
         self.total.set_position(received);
-        self.total.set_message(format!("{} of {}", self.packages, config::Count(status.packages, "package")));
+        self.total.set_message(format!("{} of {}", self.packages, config::Plural(status.packages, "package")));
     }
 }

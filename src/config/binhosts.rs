@@ -6,27 +6,27 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::cpu::{CpuLevel, CpuNeed};
-use super::logins::Logins;
-use super::origin::{Origin, Report, Said, Source, Sourced, first};
-use super::own::{self, OwnBinhost, Shared};
+use super::netrc::Credentials;
+use super::origin::{Located, Report, SourceLocation, Sourced, ValueSource, first};
+use super::own::{self, BinhostOptions, OwnBinhost};
 use super::portage::Binrepo;
-use super::resolve::{Found, listed};
+use super::resolve::{FileSettings, listed};
 use super::{
-    Binhost, BinhostUrl, ConfigError, DEFAULT_CONFIG, DEFAULT_KEYRING, GENTOO_HOST, Interval, Offline, OnMismatch,
-    RawMount, Selection, SignaturePolicy, credentials_directory, name,
+    BinhostConfig, BinhostUrl, ConfigError, DEFAULT_CONFIG, DEFAULT_KEYRING, GENTOO_HOST, Interval, Offline,
+    OnMismatch, RawMount, Selection, SignaturePolicy, credentials_directory, name,
 };
 use crate::index::Atom;
 
 /// Finds them.
-pub(super) struct Finder<'a> {
+pub(super) struct BinhostFinder<'a> {
     pub(super) raw: &'a RawMount,
-    pub(super) found: &'a Found,
+    pub(super) found: &'a FileSettings,
     pub(super) report: &'a mut Report,
     pub(super) machine: Option<CpuLevel>,
 }
 
 /// A binhost, and what each side says of it.
-struct Candidate {
+struct BinhostCandidate {
     name: String,
     /// Decides where priorities are equal: the name that Portage has for it.
     order: String,
@@ -40,16 +40,16 @@ struct Candidate {
     own: OwnBinhost,
 }
 
-impl Finder<'_> {
-    pub(super) fn find(mut self) -> Result<Vec<Binhost>, ConfigError> {
+impl BinhostFinder<'_> {
+    pub(super) fn find(mut self) -> Result<Vec<BinhostConfig>, ConfigError> {
         let given: Vec<&String> = self.raw.binhosts.iter().filter(|url| !url.trim().is_empty()).collect();
         if !self.raw.mirrors.is_empty() && given.len() != 1 {
             return Err(ConfigError::MirrorOfWhat(given.len()));
         }
         let candidates = if given.is_empty() { self.of_files()? } else { self.of_command_line(&given)? };
-        let logins = Logins::load(credentials_directory().as_deref()).unwrap_or_else(|problem| {
+        let logins = Credentials::load(credentials_directory().as_deref()).unwrap_or_else(|problem| {
             self.report.warn(problem);
-            Logins::default()
+            Credentials::default()
         });
         let mut left_out = Vec::new();
         let mut directories = BTreeSet::new();
@@ -88,7 +88,7 @@ impl Finder<'_> {
         }
     }
 
-    fn of_command_line(&mut self, given: &[&String]) -> Result<Vec<Candidate>, ConfigError> {
+    fn of_command_line(&mut self, given: &[&String]) -> Result<Vec<BinhostCandidate>, ConfigError> {
         if !self.found.own.binhosts.is_empty() {
             self.report.warn("with --binhost, every [binhost.NAME] of the configuration file is passed over");
         }
@@ -96,16 +96,16 @@ impl Finder<'_> {
             let url = text.parse::<BinhostUrl>().map_err(|source| ConfigError::Url { option, source })?;
             Ok::<_, ConfigError>(url)
         };
-        let mut candidates: Vec<Candidate> = Vec::new();
+        let mut candidates: Vec<BinhostCandidate> = Vec::new();
         for (text, priority) in given.iter().zip((0..=given.len()).rev()) {
             let url = parse("--binhost", text)?;
             let name = url.directory_name();
             if candidates.iter().any(|other| other.name == name) {
                 return Err(ConfigError::Twice(url.to_string()));
             }
-            let source = Source::CommandLine("--binhost");
+            let source = ValueSource::CommandLine("--binhost");
             let priority = Sourced { value: i64::try_from(priority).unwrap_or(i64::MAX), source: source.clone() };
-            candidates.push(Candidate::new(name, Sourced { value: url, source }, priority));
+            candidates.push(BinhostCandidate::new(name, Sourced { value: url, source }, priority));
         }
         let mirrors: Vec<_> = self.raw.mirrors.iter().map(|text| parse("--mirror", text)).collect::<Result<_, _>>()?;
         if let Some(only) = candidates.first_mut().filter(|_| !mirrors.is_empty()) {
@@ -115,7 +115,7 @@ impl Finder<'_> {
     }
 
     /// Those of Portage with what the configuration file says of them, and those of the file alone; in Portage's order.
-    fn of_files(&mut self) -> Result<Vec<Candidate>, ConfigError> {
+    fn of_files(&mut self) -> Result<Vec<BinhostCandidate>, ConfigError> {
         let found = self.found;
         let portage = found.portage()?;
         let mut own = found.own.binhosts.clone();
@@ -127,7 +127,7 @@ impl Finder<'_> {
             let own = binrepo.section.as_ref().and_then(|section| own.remove(section)).unwrap_or_default();
             let candidate = self.of_portage(binrepo, own);
             candidates.extend(candidate.map(|candidate| match requested {
-                Some(origin) => Candidate { verify_signature: Some(of_file(true, origin)), ..candidate },
+                Some(origin) => BinhostCandidate { verify_signature: Some(of_file(true, origin)), ..candidate },
                 None => candidate,
             }));
         }
@@ -139,7 +139,7 @@ impl Finder<'_> {
         Ok(candidates)
     }
 
-    fn of_portage(&mut self, binrepo: &Binrepo, own: OwnBinhost) -> Option<Candidate> {
+    fn of_portage(&mut self, binrepo: &Binrepo, own: OwnBinhost) -> Option<BinhostCandidate> {
         let shown = binrepo.section.as_deref().unwrap_or("of PORTAGE_BINHOST");
         if let Some(written) = &binrepo.unset {
             let place = binrepo.uri.origin.clone().unwrap_or_default();
@@ -158,17 +158,17 @@ impl Finder<'_> {
             }
         };
         let name = binrepo.section.as_deref().map_or_else(|| url.value.directory_name(), name::safe);
-        let mut candidate = Candidate::new(name, url, binrepo.priority.clone().into());
+        let mut candidate = BinhostCandidate::new(name, url, binrepo.priority.clone().into());
         candidate.order = binrepo.order();
         candidate.verify_signature = binrepo.verify_signature.clone().map(Sourced::from);
-        let atoms = |said: &Said<Vec<Atom>>| said.origin.is_some().then(|| said.clone().into());
+        let atoms = |said: &Located<Vec<Atom>>| said.origin.is_some().then(|| said.clone().into());
         candidate.frozen = binrepo.frozen.clone().into();
         (candidate.include, candidate.exclude) = (atoms(&binrepo.include), atoms(&binrepo.exclude));
         Some(candidate.with(own))
     }
 
     /// Why a binhost cannot be used on this machine.
-    fn unfit(&self, candidate: &Candidate) -> Option<String> {
+    fn unfit(&self, candidate: &BinhostCandidate) -> Option<String> {
         let chosen = [
             Sourced::option(self.raw.cpu, "--cpu-level"),
             candidate.own.shared.cpu.clone(),
@@ -183,8 +183,9 @@ impl Finder<'_> {
         ))
     }
 
-    fn binhost(&mut self, candidate: Candidate, logins: &Logins) -> Result<Binhost, ConfigError> {
-        let Candidate { name, url, mirrors, priority, verify_signature, include, exclude, frozen, own, .. } = candidate;
+    fn binhost(&mut self, candidate: BinhostCandidate, logins: &Credentials) -> Result<BinhostConfig, ConfigError> {
+        let BinhostCandidate { name, url, mirrors, priority, verify_signature, include, exclude, frozen, own, .. } =
+            candidate;
         let key = |key: &str| format!("binhost.{name}.{key}");
         let directory = url.value.directory_name();
         let mut urls = vec![self.report.note(key("url"), url, BinhostUrl::to_string)];
@@ -235,7 +236,7 @@ impl Finder<'_> {
             false => false,
         };
         let urls = urls.into_iter().map(|url| url.with_login(logins)).collect();
-        Ok(Binhost {
+        Ok(BinhostConfig {
             name,
             directory,
             urls,
@@ -249,7 +250,7 @@ impl Finder<'_> {
         })
     }
 
-    fn signatures(&mut self, name: &str, own: &Shared, portage: Option<Sourced<bool>>) -> SignaturePolicy {
+    fn signatures(&mut self, name: &str, own: &BinhostOptions, portage: Option<Sourced<bool>>) -> SignaturePolicy {
         let shared = &self.found.own.shared;
         let given = Sourced::option(self.raw.verify_signature, "--verify-signature");
         let verify = [given, own.verify_signature.clone(), shared.verify_signature.clone(), portage];
@@ -264,7 +265,7 @@ impl Finder<'_> {
     }
 }
 
-impl Candidate {
+impl BinhostCandidate {
     fn new(name: String, url: Sourced<BinhostUrl>, priority: Sourced<i64>) -> Self {
         let own = OwnBinhost::default();
         let order = name.clone();
@@ -294,7 +295,7 @@ impl Candidate {
 }
 
 /// A binhost that only the configuration file has.
-fn of_own(name: String, own: OwnBinhost, sections: &[&str]) -> Result<Candidate, ConfigError> {
+fn of_own(name: String, own: OwnBinhost, sections: &[&str]) -> Result<BinhostCandidate, ConfigError> {
     let Some(url) = own.url.clone() else {
         let meant = own::nearest(&name, sections).map(|meant| format!("; did you mean [binhost.{meant}]?"));
         return Err(ConfigError::NoSuchBinhost { origin: own.origin, name, meant: meant.unwrap_or_default() });
@@ -302,7 +303,7 @@ fn of_own(name: String, own: OwnBinhost, sections: &[&str]) -> Result<Candidate,
     if !name::is_safe(&name) {
         return Err(ConfigError::Name { origin: own.origin, name });
     }
-    Ok(Candidate::new(name, url, Sourced::default(0)).with(own))
+    Ok(BinhostCandidate::new(name, url, Sourced::default(0)).with(own))
 }
 
 fn quorum_of(quorum: Sourced<NonZeroUsize>, name: &str, urls: usize) -> Result<Sourced<NonZeroUsize>, ConfigError> {
@@ -313,10 +314,10 @@ fn quorum_of(quorum: Sourced<NonZeroUsize>, name: &str, urls: usize) -> Result<S
     Ok(quorum)
 }
 
-fn of_file<T>(value: T, origin: &Origin) -> Sourced<T> {
-    Sourced { value, source: Source::File(origin.clone()) }
+fn of_file<T>(value: T, origin: &SourceLocation) -> Sourced<T> {
+    Sourced { value, source: ValueSource::File(origin.clone()) }
 }
 
-fn said<T, E>(said: &Said<String>, parsed: Result<T, E>) -> Result<Sourced<T>, E> {
-    parsed.map(|value| Said { value, origin: said.origin.clone() }.into())
+fn said<T, E>(said: &Located<String>, parsed: Result<T, E>) -> Result<Sourced<T>, E> {
+    parsed.map(|value| Located { value, origin: said.origin.clone() }.into())
 }

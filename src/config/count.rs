@@ -4,9 +4,9 @@ use std::fmt;
 
 /// `1 package`, `2 packages`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Count<'a>(pub u64, pub &'a str);
+pub struct Plural<'a>(pub u64, pub &'a str);
 
-impl fmt::Display for Count<'_> {
+impl fmt::Display for Plural<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(number, thing) = self;
         write!(f, "{number} {thing}{}", if *number == 1 { "" } else { "s" })
@@ -19,6 +19,6 @@ mod tests {
 
     #[test]
     fn one_is_no_plural() {
-        assert_eq!([0, 1, 2].map(|number| Count(number, "key").to_string()), ["0 keys", "1 key", "2 keys"]);
+        assert_eq!([0, 1, 2].map(|number| Plural(number, "key").to_string()), ["0 keys", "1 key", "2 keys"]);
     }
 }

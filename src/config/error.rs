@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::origin::{Origin, Source};
+use super::origin::{SourceLocation, ValueSource};
 use super::own::OwnError;
 use super::portage::PortageError;
 use super::{Interval, MIN_REFRESH, MountpointError, UrlError};
@@ -57,7 +57,7 @@ pub enum ConfigError {
     #[error("{origin}: [binhost.{name}] has no url, and binrepos.conf has no section [{name}]{meant}")]
     NoSuchBinhost {
         /// Where the table is.
-        origin: Origin,
+        origin: SourceLocation,
         /// Its name.
         name: String,
         /// `; did you mean …?`, or nothing.
@@ -69,7 +69,7 @@ pub enum ConfigError {
     )]
     Name {
         /// Where the table is.
-        origin: Origin,
+        origin: SourceLocation,
         /// The name.
         name: String,
     },
@@ -77,7 +77,7 @@ pub enum ConfigError {
     #[error("{asked_by}: {quorum} URLs of {binhost} must agree, and it has {urls}: add mirrors, or ask for fewer")]
     Quorum {
         /// Who asked.
-        asked_by: Source,
+        asked_by: ValueSource,
         /// How many.
         quorum: NonZeroUsize,
         /// Name of the binhost.
@@ -91,7 +91,7 @@ pub enum ConfigError {
         /// PKGDIR.
         pkgdir: PathBuf,
         /// Who says so.
-        said_by: Source,
+        said_by: ValueSource,
     },
     /// The mountpoint.
     #[error(transparent)]

@@ -9,7 +9,7 @@ const GROUPS: &str = "/etc/group";
 
 /// Who may use the control socket beside root.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Group {
+pub struct SocketGroup {
     /// As it was given.
     name: String,
     /// Its number.
@@ -24,7 +24,7 @@ pub struct GroupError {
     reason: String,
 }
 
-impl Group {
+impl SocketGroup {
     fn find(name: &str, groups: &str) -> Option<Self> {
         let gid = groups.lines().find_map(|line| {
             let mut fields = line.split(':');
@@ -36,7 +36,7 @@ impl Group {
 }
 
 /// A name in `/etc/group`, or a number.
-impl FromStr for Group {
+impl FromStr for SocketGroup {
     type Err = GroupError;
 
     fn from_str(text: &str) -> Result<Self, GroupError> {
@@ -48,7 +48,7 @@ impl FromStr for Group {
     }
 }
 
-impl fmt::Display for Group {
+impl fmt::Display for SocketGroup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name)
     }
@@ -61,11 +61,11 @@ mod tests {
     #[test]
     fn by_name_or_by_number() {
         let groups = "root:x:0:\nportage:x:250:portage,me\nbroken\n7:x:70:\n";
-        let gid = |name| Group::find(name, groups).map(|group| group.gid);
+        let gid = |name| SocketGroup::find(name, groups).map(|group| group.gid);
         assert_eq!([gid("portage"), gid("root"), gid("250"), gid("7")], [Some(250), Some(0), Some(250), Some(70)]);
         assert_eq!([gid("broken"), gid("nobody"), gid("-1"), gid("")], [None; 4]);
-        assert_eq!("root".parse::<Group>().unwrap().gid, 0);
-        let error = "no-such-group".parse::<Group>().unwrap_err().to_string();
+        assert_eq!("root".parse::<SocketGroup>().unwrap().gid, 0);
+        let error = "no-such-group".parse::<SocketGroup>().unwrap_err().to_string();
         assert_eq!(error, "there is no group \"no-such-group\"; give one of /etc/group, or a number");
     }
 }

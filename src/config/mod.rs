@@ -11,11 +11,11 @@ mod cpu;
 mod error;
 mod group;
 mod interval;
-mod logins;
 mod mountinfo;
 mod mountpoint;
 mod name;
 mod namespace;
+mod netrc;
 mod origin;
 mod own;
 pub mod portage;
@@ -33,20 +33,20 @@ use std::time::Duration;
 
 use crate::index::{Atom, Cpv};
 pub use chost::AcceptedChosts;
-pub use count::Count;
+pub use count::Plural;
 pub use cpu::{CpuLevel, CpuLevelError, CpuNeed};
 pub use error::ConfigError;
-pub use group::{Group, GroupError};
+pub use group::{GroupError, SocketGroup};
 pub use interval::{Interval, IntervalError};
 pub use mountinfo::{MountEntry, mount_on, mounts_of};
 pub use mountpoint::MountpointError;
 pub use namespace::{MountNamespace, NamespaceError};
-pub use origin::{Origin, Report, Said, Setting, Source, Sourced};
+pub use origin::{Located, Report, Setting, SourceLocation, Sourced, ValueSource};
 pub use own::OwnError;
 pub use size::{ByteSize, SizeError};
 pub use url::{BinhostUrl, UrlError};
-pub(crate) use url::{file_path, shown};
-pub use watch::{Changes, Watch};
+pub(crate) use url::{display, file_path};
+pub use watch::{Watch, WatchEvent};
 
 /// Where the cache is unless `--cache-dir` says otherwise.
 pub const DEFAULT_CACHE_DIR: &str = "/var/cache/binhostfs";
@@ -207,7 +207,7 @@ pub enum LibcGuard {
 
 /// One binhost: the same content at one or more URLs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Binhost {
+pub struct BinhostConfig {
     /// What people call it: its section in binrepos.conf, or made from that or from its first URL. One plain component of a
     /// path: it is a directory in the mount.
     pub name: String,
@@ -263,7 +263,7 @@ pub struct RawMount {
     /// `--control`.
     pub control: Option<PathBuf>,
     /// `--control-group`.
-    pub control_group: Option<Group>,
+    pub control_group: Option<SocketGroup>,
     /// `--listen`.
     pub listen: Option<SocketAddr>,
     /// `--passthrough`.
@@ -325,7 +325,7 @@ pub struct MountConfig {
     /// The mount namespace that the mountpoint is in.
     pub namespace: MountNamespace,
     /// The binhosts, the most wanted first; never empty, and no two with one name or one directory.
-    pub binhosts: Vec<Binhost>,
+    pub binhosts: Vec<BinhostConfig>,
     /// Absolute; created when missing.
     pub cache_dir: PathBuf,
     /// Most bytes of package bodies on disk.
@@ -341,7 +341,7 @@ pub struct MountConfig {
     /// Path of the control socket.
     pub control: PathBuf,
     /// Who may use it beside root.
-    pub control_group: Option<Group>,
+    pub control_group: Option<SocketGroup>,
     /// Where status and metrics can be read over TCP.
     pub listen: Option<SocketAddr>,
     /// See [`Passthrough`].

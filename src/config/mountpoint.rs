@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::mountinfo::mount_on;
 use super::namespace::NamespaceError;
-use crate::sys::mount_probe::{self, Answer};
+use crate::sys::mount_probe::{self, ProbeAnswer};
 
 /// `errno` of a FUSE mount whose daemon is gone.
 const ENOTCONN: i32 = 107;
@@ -92,7 +92,7 @@ pub(super) fn check_kept(path: &Path, device: u64) -> Result<PathBuf, Mountpoint
 }
 
 /// The same, and nothing is changed. `true`: a mount of binhostfs's is there, dead or alive.
-pub(super) fn look(path: &Path) -> Result<(PathBuf, bool), MountpointError> {
+pub(super) fn inspect(path: &Path) -> Result<(PathBuf, bool), MountpointError> {
     let missing = |source| MountpointError::Missing { path: path.to_owned(), source };
     let absolute = std::path::absolute(path).map_err(missing)?;
     let own = |path: &Path| {
@@ -146,11 +146,11 @@ fn clear_dead(path: &Path) -> Result<(), MountpointError> {
         let answer = if ours {
             mount_probe::probe(path, ANSWER)
         } else {
-            path.metadata().map_or_else(|error| Ok(Answer::Failed(error)), |_| Ok(Answer::Alive))
+            path.metadata().map_or_else(|error| Ok(ProbeAnswer::Failed(error)), |_| Ok(ProbeAnswer::Alive))
         };
         match answer {
-            Ok(Answer::Silent) => return Err(MountpointError::Silent { path: path.to_owned() }),
-            Ok(Answer::Failed(error)) if error.raw_os_error() == Some(ENOTCONN) => {
+            Ok(ProbeAnswer::Silent) => return Err(MountpointError::Silent { path: path.to_owned() }),
+            Ok(ProbeAnswer::Failed(error)) if error.raw_os_error() == Some(ENOTCONN) => {
                 let dead = |source| MountpointError::Dead { path: path.to_owned(), source };
                 if !ours {
                     return Err(dead(io::Error::other("it is not a mount of binhostfs")));

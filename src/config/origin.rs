@@ -5,14 +5,14 @@ use std::path::PathBuf;
 
 /// A place in a file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Origin {
+pub struct SourceLocation {
     /// The file.
     pub file: PathBuf,
     /// The line, from 1; `None`: the file as a whole.
     pub line: Option<u32>,
 }
 
-impl fmt::Display for Origin {
+impl fmt::Display for SourceLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.line {
             Some(line) => write!(f, "{}:{line}", self.file.display()),
@@ -23,27 +23,27 @@ impl fmt::Display for Origin {
 
 /// A value of a file and where it stands. `None`: nowhere, it is a default.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Said<T> {
+pub struct Located<T> {
     /// The value.
     pub value: T,
     /// Where it stands.
-    pub origin: Option<Origin>,
+    pub origin: Option<SourceLocation>,
 }
 
 /// Who decided a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Source {
+pub enum ValueSource {
     /// This option of the command line.
     CommandLine(&'static str),
     /// This variable of the environment.
     Environment(&'static str),
     /// This place in a file.
-    File(Origin),
+    File(SourceLocation),
     /// Nobody.
     Default,
 }
 
-impl fmt::Display for Source {
+impl fmt::Display for ValueSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::CommandLine(option) => f.write_str(option),
@@ -60,22 +60,22 @@ pub struct Sourced<T> {
     /// The value.
     pub value: T,
     /// Who decided.
-    pub source: Source,
+    pub source: ValueSource,
 }
 
 impl<T> Sourced<T> {
     pub(super) fn default(value: T) -> Self {
-        Self { value, source: Source::Default }
+        Self { value, source: ValueSource::Default }
     }
 
     pub(super) fn option(value: Option<T>, option: &'static str) -> Option<Self> {
-        value.map(|value| Self { value, source: Source::CommandLine(option) })
+        value.map(|value| Self { value, source: ValueSource::CommandLine(option) })
     }
 }
 
-impl<T> From<Said<T>> for Sourced<T> {
-    fn from(said: Said<T>) -> Self {
-        Self { value: said.value, source: said.origin.map_or(Source::Default, Source::File) }
+impl<T> From<Located<T>> for Sourced<T> {
+    fn from(said: Located<T>) -> Self {
+        Self { value: said.value, source: said.origin.map_or(ValueSource::Default, ValueSource::File) }
     }
 }
 
@@ -87,7 +87,7 @@ pub struct Setting {
     /// The value, without credentials.
     pub value: String,
     /// Who decided.
-    pub source: Source,
+    pub source: ValueSource,
 }
 
 /// What is found out on the way to a configuration.

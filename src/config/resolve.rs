@@ -5,12 +5,12 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::binhosts::Finder;
+use super::binhosts::BinhostFinder;
 use super::chost::AcceptedChosts;
 use super::cpu::CpuLevel;
-use super::origin::{Report, Source, Sourced, first};
-use super::own::{self, Own};
-use super::portage::{self, Files, Places, Portage, PortageError};
+use super::origin::{Report, Sourced, ValueSource, first};
+use super::own::{self, ConfigFile};
+use super::portage::{self, Files, Portage, PortageError, PortagePaths};
 use super::{
     ByteSize, ConfigError, ConfigFiles, DEFAULT_CACHE_DIR, DEFAULT_CACHE_SIZE, DEFAULT_CONFIG, DEFAULT_CONTROL,
     DEFAULT_GENERATIONS, DEFAULT_MASS_READ, DEFAULT_MIN_FREE, DEFAULT_PLAN_CHECK, DEFAULT_PORTAGE_GNUPG,
@@ -48,20 +48,20 @@ impl RawMount {
         Resolution { result, report, watched: files.seen }
     }
 
-    fn read_files(&self, files: &mut Files, report: &mut Report) -> Result<Found, ConfigError> {
+    fn read_files(&self, files: &mut Files, report: &mut Report) -> Result<FileSettings, ConfigError> {
         let root = Sourced::option(self.portage_root.clone(), "--portage-root");
         let environment = || {
-            let source = Source::Environment("PORTAGE_CONFIGROOT");
+            let source = ValueSource::Environment("PORTAGE_CONFIGROOT");
             portage_config_root().map(|value| Sourced { value, source })
         };
         let mut root = root.or_else(environment).unwrap_or_else(|| Sourced::default(PathBuf::from("/")));
         root.value = std::path::absolute(&root.value).unwrap_or(root.value);
         let path = match &self.files {
             ConfigFiles::Ignored => {
-                return Ok(Found {
-                    own: Own::default(),
+                return Ok(FileSettings {
+                    own: ConfigFile::default(),
                     own_path: PathBuf::new(),
-                    places: Places::below(&root.value),
+                    places: PortagePaths::below(&root.value),
                     portage: None,
                 });
             }
@@ -74,22 +74,27 @@ impl RawMount {
             return Err(ConfigError::NoConfig(path.to_owned()));
         }
         let root = report.note("portage-root", root, |root| root.display().to_string());
-        let places = Places::below(&root);
+        let places = PortagePaths::below(&root);
         let reading = portage::read(&places);
         files.seen.extend(reading.seen);
-        Ok(Found { own: own.unwrap_or_default(), own_path: path.to_owned(), places, portage: Some(reading.result) })
+        Ok(FileSettings {
+            own: own.unwrap_or_default(),
+            own_path: path.to_owned(),
+            places,
+            portage: Some(reading.result),
+        })
     }
 }
 
 /// What the files say.
-pub(super) struct Found {
-    pub(super) own: Own,
+pub(super) struct FileSettings {
+    pub(super) own: ConfigFile,
     pub(super) own_path: PathBuf,
-    pub(super) places: Places,
+    pub(super) places: PortagePaths,
     portage: Option<Result<Portage, PortageError>>,
 }
 
-impl Found {
+impl FileSettings {
     /// What Portage's files say, where that is needed.
     pub(super) fn portage(&self) -> Result<Option<&Portage>, ConfigError> {
         self.portage.as_ref().map(Result::as_ref).transpose().map_err(|error| error.clone().into())
@@ -98,7 +103,7 @@ impl Found {
 
 struct Resolver<'a> {
     raw: &'a RawMount,
-    found: &'a Found,
+    found: &'a FileSettings,
     report: &'a mut Report,
     machine: Option<CpuLevel>,
 }
@@ -114,7 +119,7 @@ impl Resolver<'_> {
             let size = config.cache_size;
             self.report.warn(format!("cache-size is {size}: hardly a package is kept; say it with a unit, e.g. 8G"));
         }
-        let finder = Finder { raw: self.raw, found: self.found, report: self.report, machine: self.machine };
+        let finder = BinhostFinder { raw: self.raw, found: self.found, report: self.report, machine: self.machine };
         config.binhosts = finder.find()?;
         self.getbinpkg();
         config.mountpoint = self.check(&config.asked, check)?;
@@ -291,7 +296,7 @@ impl Resolver<'_> {
             MountpointCheck::Mounted(mountpoint) => Ok(mountpoint.clone()),
             MountpointCheck::Kept(device) => enter(&|| mountpoint::check_kept(asked, *device)),
             MountpointCheck::Look => {
-                let (path, own) = namespace.enter(|| mountpoint::look(asked)).map_err(MountpointError::from)??;
+                let (path, own) = namespace.enter(|| mountpoint::inspect(asked)).map_err(MountpointError::from)??;
                 if own {
                     self.report.warn(format!("binhostfs is mounted on {} already", path.display()));
                 }

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use sha2::{Digest as _, Sha256};
 use url::Url;
 
-use super::logins::Logins;
+use super::netrc::Credentials;
 
 /// An http, https or file URL of a directory that holds `Packages`.
 #[derive(Clone, PartialEq, Eq)]
@@ -64,7 +64,7 @@ impl BinhostUrl {
 
     /// The same, asked as whom `logins` says for its host, unless it says so itself.
     #[must_use]
-    pub(super) fn with_login(mut self, logins: &Logins) -> Self {
+    pub(super) fn with_login(mut self, logins: &Credentials) -> Self {
         let known = self.0.host_str().filter(|_| self.0.username().is_empty() && !self.is_file());
         if let Some((user, password)) = known.and_then(|host| logins.of(host)) {
             // Neither can fail where there is a host.
@@ -156,7 +156,7 @@ pub(crate) fn file_path(url: &Url) -> Option<PathBuf> {
 
 /// `url` for a person: without credentials.
 #[must_use]
-pub(crate) fn shown(url: &Url) -> String {
+pub(crate) fn display(url: &Url) -> String {
     redacted(url)
 }
 

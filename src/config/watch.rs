@@ -29,19 +29,19 @@ const MAX_ROUNDS: usize = 5;
 pub struct Watch {
     inotify: OwnedFd,
     /// By watch descriptor.
-    directories: BTreeMap<i32, Names>,
+    directories: BTreeMap<i32, NameFilter>,
 }
 
 /// Which names in a directory count.
 #[derive(Debug, Default)]
-struct Names {
+struct NameFilter {
     any: bool,
     some: BTreeSet<OsString>,
 }
 
 /// What [`Watch::drain`] found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Changes {
+pub enum WatchEvent {
     /// Nothing that matters.
     None,
     /// Something that may matter: resolve again, with [`Watch::follow`].
@@ -99,7 +99,7 @@ impl Watch {
             | WatchFlags::CLOSE_WRITE
             | WatchFlags::ATTRIB
             | WatchFlags::ONLYDIR;
-        let mut directories: BTreeMap<i32, Names> = BTreeMap::new();
+        let mut directories: BTreeMap<i32, NameFilter> = BTreeMap::new();
         for (directory, names) in points {
             match inotify::add_watch(&self.inotify, &directory, flags) {
                 Ok(watch) => {
@@ -125,8 +125,8 @@ impl Watch {
     ///
     /// # Errors
     /// Reading from inotify failed.
-    pub fn drain(&mut self) -> io::Result<Changes> {
-        let mut changes = Changes::None;
+    pub fn drain(&mut self) -> io::Result<WatchEvent> {
+        let mut changes = WatchEvent::None;
         let mut buffer = [MaybeUninit::uninit(); 4096];
         let mut reader = Reader::new(&self.inotify, &mut buffer);
         loop {
@@ -144,7 +144,7 @@ impl Watch {
                         (Some(_), None) => true,
                     };
                     if matters {
-                        changes = Changes::Some;
+                        changes = WatchEvent::Some;
                     }
                 }
                 Err(Errno::AGAIN) => return Ok(changes),
@@ -156,7 +156,7 @@ impl Watch {
 }
 
 /// Adds the directories that lead to `path`, each with the name that counts in it.
-fn lead_to(path: &Path, points: &mut BTreeMap<PathBuf, Names>) {
+fn lead_to(path: &Path, points: &mut BTreeMap<PathBuf, NameFilter>) {
     let mut links = 0;
     // What is still to be walked, the next component last.
     let mut rest: Vec<OsString> = components(path);
@@ -229,24 +229,24 @@ mod tests {
         }
 
         /// inotify has said what there is to say by the time a system call returns.
-        fn changes(&mut self) -> Changes {
+        fn changes(&mut self) -> WatchEvent {
             let mut fds = [PollFd::new(&self.1, PollFlags::IN)];
             let readable = poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap() > 0;
             let changes = self.1.drain().unwrap();
-            assert!(readable || changes == Changes::None);
+            assert!(readable || changes == WatchEvent::None);
             changes
         }
 
         #[track_caller]
         fn notices(&mut self, act: impl FnOnce(&Self)) {
             act(self);
-            assert_eq!(self.changes(), Changes::Some);
+            assert_eq!(self.changes(), WatchEvent::Some);
         }
 
         #[track_caller]
         fn ignores(&mut self, act: impl FnOnce(&Self)) {
             act(self);
-            assert_eq!(self.changes(), Changes::None);
+            assert_eq!(self.changes(), WatchEvent::None);
         }
     }
 
@@ -318,11 +318,11 @@ mod tests {
         assert!(watch.follow(resolve).unwrap().result.is_err());
         let make_conf = root.join("etc/portage/make.conf");
         fs::write(&make_conf, format!("PKGDIR={}\nsource more\n", root.display())).unwrap();
-        assert_eq!(watch.drain().unwrap(), Changes::Some);
+        assert_eq!(watch.drain().unwrap(), WatchEvent::Some);
         watch.follow(resolve).unwrap();
         fs::write(root.join("etc/portage/more"), "PORTAGE_BINHOST=http://h\n").unwrap();
-        assert_eq!(watch.drain().unwrap(), Changes::Some);
+        assert_eq!(watch.drain().unwrap(), WatchEvent::Some);
         assert_eq!(watch.follow(resolve).unwrap().result.unwrap().binhosts.len(), 1);
-        assert_eq!(watch.drain().unwrap(), Changes::None);
+        assert_eq!(watch.drain().unwrap(), WatchEvent::None);
     }
 }

@@ -15,12 +15,12 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use super::entries::{self, CheckedEntries, CheckedEntry};
-use super::prefetch::{self, Either};
+use super::prefetch::{self, ApiResult};
 use super::{
-    ACCEPT_OLDER, ATOM, GENERATIONS_PATH, Generations, KEEP_PATH, Keep, Managed, NO_METHOD, NO_RESOURCE, PACKAGES_PATH,
-    PREFETCH_PATH, Packages, PrefetchJob, PrefetchStatus, PrefetchWish, REFRESH_PATH, RELOAD_PATH, ROLLBACK_PATH,
-    RUN_PATH, Refreshed, Reloading, RollbackTo, Run, STATUS_PATH, Status, Task, VERIFY_INDEX_PATH, VERIFY_PATH,
-    VerifyResult,
+    ACCEPT_OLDER, ATOM, CacheTask, GENERATIONS_PATH, GenerationList, KEEP_PATH, Keep, Managed, NO_METHOD, NO_RESOURCE,
+    PACKAGES_PATH, PREFETCH_PATH, Packages, PrefetchJob, PrefetchRequest, PrefetchStatus, REFRESH_PATH, RELOAD_PATH,
+    ROLLBACK_PATH, RUN_PATH, Refreshed, Reloading, RollbackTo, Run, STATUS_PATH, Status, VERIFY_INDEX_PATH,
+    VERIFY_PATH, VerifyResult,
 };
 
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -153,8 +153,8 @@ pub async fn check_entries(path: &Path, shown: &[&str]) -> Result<Vec<CheckedEnt
 ///
 /// # Errors
 /// See [`ClientError`].
-pub async fn manage(path: &Path, task: Task, names: &[String]) -> Result<Managed, ClientError> {
-    let Some((_, changes, resource)) = Task::ALL.iter().find(|(known, ..)| *known == task) else {
+pub async fn manage(path: &Path, task: CacheTask, names: &[String]) -> Result<Managed, ClientError> {
+    let Some((_, changes, resource)) = CacheTask::ALL.iter().find(|(known, ..)| *known == task) else {
         return Err(ClientError::BadAnswer { path: path.to_owned(), reason: format!("{task:?} has no resource") });
     };
     let (start, length) = (format!("{resource}?"), resource.len() + 1);
@@ -172,7 +172,7 @@ pub async fn manage(path: &Path, task: Task, names: &[String]) -> Result<Managed
 ///
 /// # Errors
 /// See [`ClientError`].
-pub async fn get_generations(path: &Path) -> Result<Generations, ClientError> {
+pub async fn get_generations(path: &Path) -> Result<GenerationList, ClientError> {
     ask(path, Method::GET, GENERATIONS_PATH, ROLLBACK_TIMEOUT).await
 }
 
@@ -202,7 +202,7 @@ pub async fn keep(path: &Path, number: u64, keep: Keep) -> Result<Refreshed, Cli
 ///
 /// # Errors
 /// See [`ClientError`].
-pub async fn prefetch(path: &Path, wish: &PrefetchWish) -> Result<u64, ClientError> {
+pub async fn prefetch(path: &Path, wish: &PrefetchRequest) -> Result<u64, ClientError> {
     let query = format!("{PREFETCH_PATH}?{}", prefetch::query(wish));
     either(path, Method::POST, &query).await.map(|PrefetchJob { job }| job)
 }
@@ -226,8 +226,8 @@ pub async fn stop_prefetch(path: &Path, job: u64, since: u64) -> Result<Prefetch
 /// What was asked for, or why there is none.
 async fn either<T: DeserializeOwned>(path: &Path, method: Method, what: &str) -> Result<T, ClientError> {
     match ask(path, method, what, ROLLBACK_TIMEOUT).await? {
-        Either::Answer(answer) => Ok(answer),
-        Either::Refused(Refreshed { error, .. }) => Err(ClientError::Refused(
+        ApiResult::Answer(answer) => Ok(answer),
+        ApiResult::Refused(Refreshed { error, .. }) => Err(ClientError::Refused(
             error.unwrap_or_else(|| format!("{}: an answer without any reason", path.display())),
         )),
     }
@@ -285,8 +285,8 @@ async fn ask<T: DeserializeOwned>(
     let bad = |reason: String| ClientError::BadAnswer { path: path.to_owned(), reason };
     match tokio::time::timeout(timeout, exchange(stream, method, what)).await {
         Err(_) => Err(bad(format!("no answer within {} s", timeout.as_secs()))),
-        Ok(Err(Failure::NoHttp(reason))) => Err(ClientError::Stranger { path: path.to_owned(), reason }),
-        Ok(Err(Failure::Broken(reason))) => Err(bad(reason)),
+        Ok(Err(RequestError::NoHttp(reason))) => Err(ClientError::Stranger { path: path.to_owned(), reason }),
+        Ok(Err(RequestError::Broken(reason))) => Err(bad(reason)),
         Ok(Ok(answer)) => answer.read(path, what),
     }
 }
@@ -296,14 +296,14 @@ fn is_socket(path: &Path) -> bool {
 }
 
 /// What came.
-struct Answer {
+struct ClientResponse {
     code: StatusCode,
     /// The version that the daemon says it has; none: it is no binhostfs, or an old one.
     version: Option<String>,
     body: Bytes,
 }
 
-impl Answer {
+impl ClientResponse {
     fn read<T: DeserializeOwned>(self, path: &Path, what: &str) -> Result<T, ClientError> {
         let path = path.to_owned();
         if self.code == StatusCode::SERVICE_UNAVAILABLE
@@ -349,20 +349,20 @@ impl Answer {
 }
 
 /// Why there is none.
-enum Failure {
+enum RequestError {
     /// What came is not HTTP.
     NoHttp(String),
     Broken(String),
 }
 
-impl From<hyper::Error> for Failure {
+impl From<hyper::Error> for RequestError {
     fn from(error: hyper::Error) -> Self {
         if error.is_parse() { Self::NoHttp(error.to_string()) } else { Self::Broken(error.to_string()) }
     }
 }
 
-async fn exchange(stream: UnixStream, method: Method, what: &str) -> Result<Answer, Failure> {
-    let broken = |error: &dyn std::error::Error| Failure::Broken(error.to_string());
+async fn exchange(stream: UnixStream, method: Method, what: &str) -> Result<ClientResponse, RequestError> {
+    let broken = |error: &dyn std::error::Error| RequestError::Broken(error.to_string());
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
     let request = Request::builder().method(method).uri(what).header("host", "binhostfs");
@@ -374,7 +374,7 @@ async fn exchange(stream: UnixStream, method: Method, what: &str) -> Result<Answ
     let body = Limited::new(response.into_body(), MAX_ANSWER)
         .collect()
         .await
-        .map_err(|e| Failure::Broken(e.to_string()))?
+        .map_err(|e| RequestError::Broken(e.to_string()))?
         .to_bytes();
-    Ok(Answer { code, version, body })
+    Ok(ClientResponse { code, version, body })
 }

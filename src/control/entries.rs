@@ -4,7 +4,7 @@ use hyper::{Request, StatusCode, body::Incoming};
 use serde::{Deserialize, Serialize};
 
 use super::Control;
-use super::server::{Answer, json, refuse, stopping};
+use super::server::{HttpResponse, json, refuse, stopping};
 
 /// Name of the parameter of `POST /v1/verify-index`: where an entry is shown.
 pub(super) const PATH: &str = "path";
@@ -42,7 +42,7 @@ pub enum EntryOutcome {
     Unknown,
 }
 
-pub(super) async fn answer(request: &Request<Incoming>, control: &dyn Control) -> Answer {
+pub(super) async fn answer(request: &Request<Incoming>, control: &dyn Control) -> HttpResponse {
     let mut paths = Vec::new();
     for (name, value) in url::form_urlencoded::parse(request.uri().query().unwrap_or_default().as_bytes()) {
         if name != PATH {

@@ -3,7 +3,7 @@
 //! `README.md` lists the names; they are stable.
 
 use super::{BinhostStatus, DownloadCounts, MirrorState, MirrorStatus, Status};
-use crate::metrics::{Exposition, Kind, Metrics, Operation, Outcome, RefusalKind};
+use crate::metrics::{Exposition, FamilyKind, Metrics, Operation, Outcome, RefusalKind};
 
 /// What `/metrics` answers.
 pub(super) fn render(status: &Status, metrics: &Metrics) -> String {
@@ -15,35 +15,40 @@ pub(super) fn render(status: &Status, metrics: &Metrics) -> String {
     mirrors(&mut text, &status.binhosts);
     requests(&mut text, metrics);
     for (name, help, value) in status.metrics.counters() {
-        text.single(name, Kind::Counter, help, value);
+        text.single(name, FamilyKind::Counter, help, value);
     }
     text.finish()
 }
 
 fn process(text: &mut Exposition, status: &Status) {
-    let mut build = text.family("binhostfs_build_info", Kind::Gauge, "1; its label says which version runs.");
+    let mut build = text.family("binhostfs_build_info", FamilyKind::Gauge, "1; its label says which version runs.");
     build.sample(&[("version", &status.version)], 1);
     let started = "When the daemon was started, seconds since the epoch.";
-    text.single("binhostfs_start_time_seconds", Kind::Gauge, started, status.started);
+    text.single("binhostfs_start_time_seconds", FamilyKind::Gauge, started, status.started);
     let resident = "Memory of the daemon, as the kernel counts it (RSS).";
-    text.single("binhostfs_resident_memory_bytes", Kind::Gauge, resident, status.process.resident);
+    text.single("binhostfs_resident_memory_bytes", FamilyKind::Gauge, resident, status.process.resident);
     let written = "Bytes that the daemon had the kernel write to disks: packages, indexes, catalogue and the rest \
                    (write_bytes of /proc/self/io).";
-    text.single("binhostfs_disk_written_bytes_total", Kind::Counter, written, status.process.written);
+    text.single("binhostfs_disk_written_bytes_total", FamilyKind::Counter, written, status.process.written);
     let wrong = "1 while the configuration, as it stands in the files, cannot be used.";
-    text.single("binhostfs_misconfigured", Kind::Gauge, wrong, u8::from(status.misconfigured.is_some()));
+    text.single("binhostfs_misconfigured", FamilyKind::Gauge, wrong, u8::from(status.misconfigured.is_some()));
 }
 
 fn generation(text: &mut Exposition, status: &Status) {
     let generation = &status.generation;
-    text.single("binhostfs_generation", Kind::Gauge, "Number of the generation that is shown.", generation.number);
+    text.single(
+        "binhostfs_generation",
+        FamilyKind::Gauge,
+        "Number of the generation that is shown.",
+        generation.number,
+    );
     let made = "When the generation that is shown was made, seconds since the epoch.";
-    text.single("binhostfs_generation_timestamp_seconds", Kind::Gauge, made, generation.made);
-    text.single("binhostfs_packages_shown", Kind::Gauge, "Packages that Portage sees.", generation.packages);
+    text.single("binhostfs_generation_timestamp_seconds", FamilyKind::Gauge, made, generation.made);
+    text.single("binhostfs_packages_shown", FamilyKind::Gauge, "Packages that Portage sees.", generation.packages);
     let rolled_back = "1 while an earlier generation is shown, as the administrator has chosen.";
-    text.single("binhostfs_rolled_back", Kind::Gauge, rolled_back, u8::from(generation.rolled_back));
+    text.single("binhostfs_rolled_back", FamilyKind::Gauge, rolled_back, u8::from(generation.rolled_back));
     let refused = "Packages that are left out since the binhost serves something else than its index says.";
-    text.single("binhostfs_packages_refused", Kind::Gauge, refused, status.refused.len());
+    text.single("binhostfs_packages_refused", FamilyKind::Gauge, refused, status.refused.len());
 }
 
 fn cache(text: &mut Exposition, status: &Status) {
@@ -54,14 +59,14 @@ fn cache(text: &mut Exposition, status: &Status) {
         ("binhostfs_cache_bound_bytes", "Most bytes that the cache may take.", cache.bound),
         ("binhostfs_cache_packages", "Packages in the cache.", cache.packages),
     ] {
-        text.single(name, Kind::Gauge, help, value);
+        text.single(name, FamilyKind::Gauge, help, value);
     }
     let world = status.world.clone().unwrap_or_default();
     for (name, help, value) in [
         ("binhostfs_world_budget_bytes", "Bytes that may be fetched in a day for upgrades to come.", world.budget),
         ("binhostfs_world_left_bytes", "Of these, bytes that are left today.", world.left),
     ] {
-        text.single(name, Kind::Gauge, help, value);
+        text.single(name, FamilyKind::Gauge, help, value);
     }
     let DownloadCounts { live, parked, waiting, opens } = status.download_counts;
     for (name, help, value) in [
@@ -73,13 +78,13 @@ fn cache(text: &mut Exposition, status: &Status) {
         ("binhostfs_downloads_parked", "Of these, downloads whose binhost is silent.", parked),
         ("binhostfs_opens_waiting", "Opens that wait for a download.", opens),
     ] {
-        text.single(name, Kind::Gauge, help, value);
+        text.single(name, FamilyKind::Gauge, help, value);
     }
 }
 
 fn binhosts(text: &mut Exposition, binhosts: &[BinhostStatus], now: u64) {
     let mut each = |name, help, value: &dyn Fn(&BinhostStatus) -> i64| {
-        let mut family = text.family(name, Kind::Gauge, help);
+        let mut family = text.family(name, FamilyKind::Gauge, help);
         binhosts.iter().for_each(|binhost| family.sample(&[("binhost", &binhost.name)], value(binhost)));
     };
     each("binhostfs_binhost_up", "0 if none of its URLs answered the last time.", &|binhost| (!binhost.away).into());
@@ -105,8 +110,11 @@ fn binhosts(text: &mut Exposition, binhosts: &[BinhostStatus], now: u64) {
     each("binhostfs_index_stale", "1 if its index is older than max-index-age.", &|binhost| {
         binhost.stale_since(now).is_some().into()
     });
-    let mut family =
-        text.family("binhostfs_entries_left_out", Kind::Gauge, "Entries of its index that are not shown, by why.");
+    let mut family = text.family(
+        "binhostfs_entries_left_out",
+        FamilyKind::Gauge,
+        "Entries of its index that are not shown, by why.",
+    );
     for binhost in binhosts {
         let entries = &binhost.entries;
         for (reason, count) in [
@@ -127,7 +135,7 @@ fn binhosts(text: &mut Exposition, binhosts: &[BinhostStatus], now: u64) {
 fn mirrors(text: &mut Exposition, binhosts: &[BinhostStatus]) {
     let all = || binhosts.iter().flat_map(|binhost| binhost.mirrors.iter().map(|mirror| (&*binhost.name, mirror)));
     let mut states =
-        text.family("binhostfs_mirror_state", Kind::Gauge, "1 for the state that a URL of a binhost is in.");
+        text.family("binhostfs_mirror_state", FamilyKind::Gauge, "1 for the state that a URL of a binhost is in.");
     for (binhost, mirror) in all() {
         for (name, state) in [
             ("healthy", MirrorState::Healthy),
@@ -149,26 +157,31 @@ fn mirrors(text: &mut Exposition, binhosts: &[BinhostStatus]) {
     };
     each(
         "binhostfs_mirror_bytes_per_second",
-        Kind::Gauge,
+        FamilyKind::Gauge,
         "Smoothed rate of downloads from it; not there while it is not known.",
         &|mirror| mirror.rate.map(|rate| rate as f64),
     );
     each(
         "binhostfs_mirror_first_byte_seconds",
-        Kind::Gauge,
+        FamilyKind::Gauge,
         "Smoothed time to its first byte; not there while it is not known.",
         &|mirror| mirror.first_byte_ms.map(|time| time as f64 / 1000.0),
     );
-    each("binhostfs_mirror_failures", Kind::Gauge, "Its failures in a row.", &|mirror| Some(mirror.failures as f64));
-    each("binhostfs_mirror_wrong_packages_total", Kind::Counter, "Packages from it that proved wrong.", &|mirror| {
-        Some(mirror.wrong as f64)
+    each("binhostfs_mirror_failures", FamilyKind::Gauge, "Its failures in a row.", &|mirror| {
+        Some(mirror.failures as f64)
     });
+    each(
+        "binhostfs_mirror_wrong_packages_total",
+        FamilyKind::Counter,
+        "Packages from it that proved wrong.",
+        &|mirror| Some(mirror.wrong as f64),
+    );
 }
 
 fn requests(text: &mut Exposition, metrics: &Metrics) {
     let detail = &metrics.detail;
     let help = "What the kernel asked, and how it ended (absent: there is no such file or attribute).";
-    let mut requests = text.family("binhostfs_requests_total", Kind::Counter, help);
+    let mut requests = text.family("binhostfs_requests_total", FamilyKind::Counter, help);
     for operation in Operation::ALL {
         for outcome in Outcome::ALL {
             let labels = [("operation", operation.name()), ("outcome", outcome.name())];
@@ -176,16 +189,16 @@ fn requests(text: &mut Exposition, metrics: &Metrics) {
         }
     }
     let mut latency =
-        text.family("binhostfs_request_seconds", Kind::Histogram, "How long the kernel waited for the answer.");
+        text.family("binhostfs_request_seconds", FamilyKind::Histogram, "How long the kernel waited for the answer.");
     for operation in Operation::ALL {
         let reading = detail.latency(operation).map(|latency| latency.read());
         reading.iter().for_each(|reading| latency.histogram(&[("operation", operation.name())], reading));
     }
     let help = "Downloads that were verified, from their turn to the verdict.";
-    let mut downloads = text.family("binhostfs_download_seconds", Kind::Histogram, help);
+    let mut downloads = text.family("binhostfs_download_seconds", FamilyKind::Histogram, help);
     downloads.histogram(&[], &detail.downloads.read());
     let help = "Downloads refused, by what was wrong with them; each attempt counts.";
-    let mut refusals = text.family("binhostfs_verification_failures_total", Kind::Counter, help);
+    let mut refusals = text.family("binhostfs_verification_failures_total", FamilyKind::Counter, help);
     for kind in RefusalKind::ALL {
         refusals.sample(&[("kind", kind.name())], detail.refusals(kind));
     }

@@ -6,13 +6,13 @@ use hyper::body::Incoming;
 use hyper::{Method, Request, StatusCode};
 use serde::{Deserialize, Serialize};
 
-use super::server::{Answer, json, refuse, stopping};
+use super::server::{HttpResponse, json, refuse, stopping};
 use super::{Control, KEEP_PATH, ROLLBACK_PATH};
 use crate::config::Interval;
 
 /// The answer to the question what generations there are.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Generations {
+pub struct GenerationList {
     /// Now, seconds since the epoch.
     pub time: u64,
     /// The newest first.
@@ -78,7 +78,7 @@ impl GenerationEntry {
 }
 
 /// Answers a request about generations.
-pub(super) async fn answer(request: &Request<Incoming>, control: &dyn Control) -> Answer {
+pub(super) async fn answer(request: &Request<Incoming>, control: &dyn Control) -> HttpResponse {
     let query: Vec<(String, String)> =
         url::form_urlencoded::parse(request.uri().query().unwrap_or_default().as_bytes()).into_owned().collect();
     let value = |name: &str| query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());

@@ -6,7 +6,7 @@ use crate::config::ByteSize;
 
 /// What is to be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Task {
+pub enum CacheTask {
     /// Tell what is pinned.
     Pins,
     /// Pin what is shown and matches.
@@ -19,7 +19,7 @@ pub enum Task {
     Collect,
 }
 
-impl Task {
+impl CacheTask {
     /// All of them, with method and path.
     pub(super) const ALL: [(Self, bool, &str); 5] = [
         (Self::Pins, false, "/v1/pins"),

@@ -49,10 +49,10 @@ pub use client::{
     refresh, reload, rollback, stop_prefetch, verify,
 };
 pub use entries::{CheckedEntries, CheckedEntry, EntryOutcome, MAX_CHECKED};
-pub use generations::{GenerationEntry, Generations, Keep, RollbackTo};
-pub use managed::{Managed, ManagedPackage, Task};
+pub use generations::{GenerationEntry, GenerationList, Keep, RollbackTo};
+pub use managed::{CacheTask, Managed, ManagedPackage};
 pub use packages::{CallerStatus, PackageState, PackageStatus, Packages};
-pub use prefetch::{PrefetchDone, PrefetchJob, PrefetchOutcome, PrefetchStatus, PrefetchUnderway, PrefetchWish};
+pub use prefetch::{PrefetchDone, PrefetchJob, PrefetchOutcome, PrefetchRequest, PrefetchStatus, PrefetchUnderway};
 pub use reload::{Reloading, Run};
 pub use server::{ControlError, MAX_CONNECTIONS, Server};
 pub use status::{
@@ -112,15 +112,15 @@ pub trait Control: Send + Sync {
     /// What becomes of packages that match; of all where nothing is asked for. The answer, when it comes, or why there is none.
     fn packages(&self, atoms: Vec<Atom>) -> tokio::sync::oneshot::Receiver<Result<Vec<PackageStatus>, String>>;
     /// Does something with cached packages. What came of it, when it is done, or why not.
-    fn manage(&self, task: Task, names: Vec<String>) -> tokio::sync::oneshot::Receiver<Result<Managed, String>>;
+    fn manage(&self, task: CacheTask, names: Vec<String>) -> tokio::sync::oneshot::Receiver<Result<Managed, String>>;
     /// What generations there are.
-    fn generations(&self) -> tokio::sync::oneshot::Receiver<Generations>;
+    fn generations(&self) -> tokio::sync::oneshot::Receiver<GenerationList>;
     /// Shows another generation until that is undone. The answer is a summary or why it failed.
     fn rollback(&self, to: RollbackTo) -> tokio::sync::oneshot::Receiver<Result<String, String>>;
     /// Marks a generation to be kept, or takes that back.
     fn keep(&self, number: u64, keep: Keep) -> tokio::sync::oneshot::Receiver<Result<String, String>>;
     /// Begins to fetch what nobody has opened. The answer is the number to ask by, or why there is nothing to begin with.
-    fn prefetch(&self, wish: PrefetchWish) -> tokio::sync::oneshot::Receiver<Result<u64, String>>;
+    fn prefetch(&self, wish: PrefetchRequest) -> tokio::sync::oneshot::Receiver<Result<u64, String>>;
     /// How far that is, what is done with from number `since` on; stopped first, if `stop`. `None`: there is no such number.
     fn prefetch_status(&self, job: u64, since: u64, stop: bool) -> Option<PrefetchStatus>;
     /// Reads the whole cache again.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::status::{frozen, stale};
 use super::{BinhostStatus, DownloadStatus, FailureStatus, MirrorState, Status};
-use crate::config::{ByteSize, Count, Interval};
+use crate::config::{ByteSize, Interval, Plural};
 
 /// What a browser may do with the page: show it with its own style, and nothing else.
 pub(super) const POLICY: &str =
@@ -17,9 +17,9 @@ pub(super) const STYLE: &str = include_str!("page.css");
 const ROWS: usize = 50;
 
 /// Text of whatever origin, harmless in HTML: between tags and in quoted attributes.
-struct Text<'a>(&'a str);
+struct Escaped<'a>(&'a str);
 
-impl Display for Text<'_> {
+impl Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.chars().try_for_each(|character| match character {
             '&' => f.write_str("&amp;"),
@@ -53,7 +53,7 @@ pub(super) fn render(status: &Status) -> String {
 impl Page<'_> {
     fn write(&mut self) -> fmt::Result {
         let Status { mountpoint, version, pid, started, .. } = self.status;
-        let (mountpoint, version, up) = (Text(mountpoint), Text(version), self.ago(*started));
+        let (mountpoint, version, up) = (Escaped(mountpoint), Escaped(version), self.ago(*started));
         write!(
             self.html,
             "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
@@ -96,7 +96,7 @@ impl Page<'_> {
              <p class=\"dim\">packages: {}, evicted: {}</p></section>\n\
              <section><h2>Opens</h2><p class=\"big\">{} cached, {} fetched</p>\
              <p class=\"dim\">{} failed; {} fetched in all; {reads}</p></section>\n</div>\n",
-            Count(generation.packages, "package"),
+            Plural(generation.packages, "package"),
             generation.number,
             cache.bound.max(1),
             cache.bytes,
@@ -113,11 +113,11 @@ impl Page<'_> {
         let Status { refresh, misconfigured, .. } = self.status;
         let wrong = misconfigured.as_ref().map(|error| format!("the changed configuration cannot be used: {error}"));
         for problem in refresh.error.iter().chain(&wrong) {
-            writeln!(self.html, "<section class=\"bad\"><h2>Problem</h2><p>{}</p></section>", Text(problem))?;
+            writeln!(self.html, "<section class=\"bad\"><h2>Problem</h2><p>{}</p></section>", Escaped(problem))?;
         }
         let bypassed = self.status.bypassed.iter().map(ToString::to_string);
         for warning in self.status.warnings.iter().cloned().chain(bypassed) {
-            writeln!(self.html, "<section><h2 class=\"bad\">Warning</h2><p>{}</p></section>", Text(&warning))?;
+            writeln!(self.html, "<section><h2 class=\"bad\">Warning</h2><p>{}</p></section>", Escaped(&warning))?;
         }
         Ok(())
     }
@@ -130,7 +130,7 @@ impl Page<'_> {
             self.html.push_str("<table>\n");
             for download in self.status.downloads.iter().take(ROWS) {
                 let (DownloadStatus { path, received, size, .. }, who) = (download, download.who());
-                let (path, got, all) = (Text(path), ByteSize(*received), ByteSize(*size));
+                let (path, got, all) = (Escaped(path), ByteSize(*received), ByteSize(*size));
                 writeln!(
                     self.html,
                     "<tr><td class=\"path\">{path}<td class=\"bar\"><progress max=\"{}\" value=\"{received}\">\
@@ -161,26 +161,26 @@ impl Page<'_> {
             (false, confirmed) => ("good", format!("up to date {} ago", self.ago(confirmed))),
         };
         let signed = match keyring {
-            Some(keyring) => format!("signatures checked, {}", Count(keyring.keys, "key")),
+            Some(keyring) => format!("signatures checked, {}", Plural(keyring.keys, "key")),
             None => "signatures not checked".to_owned(),
         };
         write!(
             self.html,
             "<section><h2>Binhost {}</h2>\n<p><span class=\"{class}\">{state}</span>, {}; {signed}</p>\n",
-            Text(name),
-            Count(*packages, "package")
+            Escaped(name),
+            Plural(*packages, "package")
         )?;
         if let Some(reason) = &binhost.unusable {
-            writeln!(self.html, "<p class=\"bad\">nothing of it can be used: {}</p>", Text(reason))?;
+            writeln!(self.html, "<p class=\"bad\">nothing of it can be used: {}</p>", Escaped(reason))?;
         }
         if let Some(error) = &refresh.error {
-            writeln!(self.html, "<p class=\"bad\">refreshing the index failed: {}</p>", Text(error))?;
+            writeln!(self.html, "<p class=\"bad\">refreshing the index failed: {}</p>", Escaped(error))?;
         }
         if let Some(since) = refresh.frozen_since(self.status.time) {
-            writeln!(self.html, "<p class=\"bad\">{}</p>", Text(&frozen(self.ago(since))))?;
+            writeln!(self.html, "<p class=\"bad\">{}</p>", Escaped(&frozen(self.ago(since))))?;
         }
         if let Some(since) = binhost.stale_since(self.status.time) {
-            writeln!(self.html, "<p>{}</p>", Text(&stale(self.ago(since))))?;
+            writeln!(self.html, "<p>{}</p>", Escaped(&stale(self.ago(since))))?;
         }
         self.html.push_str(
             "<table>\n<thead><tr><th>URL<th>State<th class=\"number\">Rate<th class=\"number\">First byte\
@@ -200,9 +200,9 @@ impl Page<'_> {
                 self.html,
                 "<tr><td>{}<td class=\"{class}\">{}<td class=\"number\">{rate}\
                  <td class=\"number\">{first_byte}<td>{}</tr>",
-                Text(&mirror.url),
-                Text(state),
-                Text(error)
+                Escaped(&mirror.url),
+                Escaped(state),
+                Escaped(error)
             )?;
         }
         self.html.push_str("</table>\n");
@@ -217,7 +217,7 @@ impl Page<'_> {
         }
         write!(self.html, "<section><h2 class=\"{class}\">{title}</h2>\n<table>\n")?;
         for FailureStatus { path, reason, time } in all.iter().take(ROWS) {
-            let (path, reason, ago) = (Text(path), Text(reason), self.ago(*time));
+            let (path, reason, ago) = (Escaped(path), Escaped(reason), self.ago(*time));
             writeln!(self.html, "<tr><td class=\"path\">{path}<td>{reason}<td class=\"number\">{ago} ago</tr>")?;
         }
         self.html.push_str("</table>\n");
@@ -242,7 +242,7 @@ mod tests {
     fn nothing_gets_out_of_its_place() {
         let hostile = "</td><script>alert(1)</script>\" onload='x' &amp; \u{202e}\u{7}";
         assert_eq!(
-            Text(hostile).to_string(),
+            Escaped(hostile).to_string(),
             "&lt;/td&gt;&lt;script&gt;alert(1)&lt;/script&gt;&quot; onload=&#39;x&#39; &amp;amp; \u{fffd}\u{fffd}"
         );
     }

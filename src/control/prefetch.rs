@@ -6,14 +6,14 @@ use hyper::body::Incoming;
 use hyper::{Method, Request, StatusCode};
 use serde::{Deserialize, Serialize};
 
-use super::server::{Answer, json, refuse, stopping};
+use super::server::{HttpResponse, json, refuse, stopping};
 use super::{ATOM, Control, Refreshed};
 use crate::config::ByteSize;
 use crate::index::Atom;
 
 /// What is to be fetched.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PrefetchWish {
+pub enum PrefetchRequest {
     /// The newest of what these select, in each slot.
     Atoms(Vec<Atom>),
     /// What is installed can be upgraded to.
@@ -98,13 +98,13 @@ impl fmt::Display for PrefetchDone {
 }
 
 /// Answers a request about what is to be fetched.
-pub(super) async fn answer(request: &Request<Incoming>, control: &dyn Control) -> Answer {
+pub(super) async fn answer(request: &Request<Incoming>, control: &dyn Control) -> HttpResponse {
     let query = request.uri().query().unwrap_or_default();
     let query: Vec<(String, String)> = url::form_urlencoded::parse(query.as_bytes()).into_owned().collect();
     let number =
         |name: &str| query.iter().find(|(key, _)| key == name).and_then(|(_, value)| value.parse::<u64>().ok());
     if request.method() == Method::POST {
-        return match wish(&query) {
+        return match parse_request(&query) {
             Ok(wish) => match control.prefetch(wish).await {
                 Ok(Ok(job)) => json(StatusCode::OK, &PrefetchJob { job }),
                 Ok(Err(error)) => refuse(StatusCode::CONFLICT, error),
@@ -121,12 +121,12 @@ pub(super) async fn answer(request: &Request<Incoming>, control: &dyn Control) -
     }
 }
 
-fn wish(query: &[(String, String)]) -> Result<PrefetchWish, String> {
+fn parse_request(query: &[(String, String)]) -> Result<PrefetchRequest, String> {
     let mut atoms = Vec::new();
     for (name, value) in query {
         match (name.as_str(), value.as_str()) {
-            ("world", "true") if query.len() == 1 => return Ok(PrefetchWish::World),
-            ("plan", "true") if query.len() == 1 => return Ok(PrefetchWish::Plan),
+            ("world", "true") if query.len() == 1 => return Ok(PrefetchRequest::World),
+            ("plan", "true") if query.len() == 1 => return Ok(PrefetchRequest::Plan),
             (ATOM, text) => atoms.push(text.parse().map_err(|error: crate::index::AtomError| error.to_string())?),
             _ => return Err(format!("{name}={value} is not understood here")),
         }
@@ -134,17 +134,17 @@ fn wish(query: &[(String, String)]) -> Result<PrefetchWish, String> {
     if atoms.is_empty() {
         Err("atom=ATOM, world=true or plan=true is missing".to_owned())
     } else {
-        Ok(PrefetchWish::Atoms(atoms))
+        Ok(PrefetchRequest::Atoms(atoms))
     }
 }
 
 /// The query for a wish.
-pub(super) fn query(wish: &PrefetchWish) -> String {
+pub(super) fn query(wish: &PrefetchRequest) -> String {
     let mut query = url::form_urlencoded::Serializer::new(String::new());
     match wish {
-        PrefetchWish::World => query.append_pair("world", "true"),
-        PrefetchWish::Plan => query.append_pair("plan", "true"),
-        PrefetchWish::Atoms(atoms) => query.extend_pairs(atoms.iter().map(|atom| (ATOM, atom.to_string()))),
+        PrefetchRequest::World => query.append_pair("world", "true"),
+        PrefetchRequest::Plan => query.append_pair("plan", "true"),
+        PrefetchRequest::Atoms(atoms) => query.extend_pairs(atoms.iter().map(|atom| (ATOM, atom.to_string()))),
     };
     query.finish()
 }
@@ -152,7 +152,7 @@ pub(super) fn query(wish: &PrefetchWish) -> String {
 /// An answer that is either what was asked for or why not.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
-pub(super) enum Either<T> {
+pub(super) enum ApiResult<T> {
     /// It is.
     Answer(T),
     /// It is not.
@@ -166,14 +166,14 @@ mod tests {
     #[test]
     fn a_wish_survives_its_query() {
         let atoms = [">=app-misc/hello-2", "*/*::gentoo"].map(|text| text.parse().unwrap());
-        for asked in [PrefetchWish::World, PrefetchWish::Plan, PrefetchWish::Atoms(atoms.to_vec())] {
+        for asked in [PrefetchRequest::World, PrefetchRequest::Plan, PrefetchRequest::Atoms(atoms.to_vec())] {
             let text = query(&asked);
             let parsed: Vec<(String, String)> = url::form_urlencoded::parse(text.as_bytes()).into_owned().collect();
-            assert_eq!(wish(&parsed), Ok(asked), "{text}");
+            assert_eq!(parse_request(&parsed), Ok(asked), "{text}");
         }
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         for bad in [vec![], vec![pair("atom", "hello")], vec![pair("world", "true"), pair("plan", "true")]] {
-            assert!(wish(&bad).is_err(), "{bad:?}");
+            assert!(parse_request(&bad).is_err(), "{bad:?}");
         }
     }
 

@@ -21,12 +21,12 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::UnixListener;
 
 use super::{
-    ACCEPT_OLDER, ATOM, Control, GENERATIONS_PATH, KEEP_PATH, METRICS_PATH, Managed, NO_METHOD, NO_RESOURCE,
+    ACCEPT_OLDER, ATOM, CacheTask, Control, GENERATIONS_PATH, KEEP_PATH, METRICS_PATH, Managed, NO_METHOD, NO_RESOURCE,
     PACKAGES_PATH, PAGE_PATH, PREFETCH_PATH, Packages, REFRESH_PATH, RELOAD_PATH, ROLLBACK_PATH, RUN_PATH, Refreshed,
-    Reloading, Run, STATUS_PATH, STYLE_PATH, Task, VERIFY_INDEX_PATH, VERIFY_PATH, entries, exposition, generations,
-    page, prefetch,
+    Reloading, Run, STATUS_PATH, STYLE_PATH, VERIFY_INDEX_PATH, VERIFY_PATH, entries, exposition, generations, page,
+    prefetch,
 };
-use crate::config::Group;
+use crate::config::SocketGroup;
 use crate::index::Atom;
 use crate::metrics::Exposition;
 
@@ -50,7 +50,7 @@ pub enum ControlError {
         /// The socket's path.
         path: PathBuf,
         /// The group.
-        group: Group,
+        group: SocketGroup,
         /// Why.
         source: io::Error,
     },
@@ -84,7 +84,7 @@ impl Server {
     ///
     /// # Errors
     /// See [`ControlError`].
-    pub fn start(path: &Path, group: Option<&Group>, control: Arc<dyn Control>) -> Result<Self, ControlError> {
+    pub fn start(path: &Path, group: Option<&SocketGroup>, control: Arc<dyn Control>) -> Result<Self, ControlError> {
         let error = |source| ControlError::Io { path: path.to_owned(), source };
         if UnixStream::connect(path).is_ok() {
             return Err(ControlError::InUse(path.to_owned()));
@@ -100,7 +100,7 @@ impl Server {
         }
         let listener = UnixListener::bind(path).map_err(error)?;
         // A unit with Group= has the right one from the start, and no right to give files away.
-        let given = |group: &&Group| fs::metadata(path).is_ok_and(|metadata| metadata.gid() == group.gid);
+        let given = |group: &&SocketGroup| fs::metadata(path).is_ok_and(|metadata| metadata.gid() == group.gid);
         if let Some(group) = group.filter(|group| !given(group)) {
             std::os::unix::fs::chown(path, None, Some(group.gid)).map_err(|source| ControlError::Group {
                 path: path.to_owned(),
@@ -158,9 +158,9 @@ pub(super) fn http() -> hyper::server::conn::http1::Builder {
 }
 
 /// What is sent back.
-pub(super) type Answer = Response<Full<Bytes>>;
+pub(super) type HttpResponse = Response<Full<Bytes>>;
 
-pub(super) async fn answer(request: &Request<Incoming>, control: &dyn Control) -> Answer {
+pub(super) async fn answer(request: &Request<Incoming>, control: &dyn Control) -> HttpResponse {
     match (request.method(), request.uri().path()) {
         (&Method::GET, STATUS_PATH) => json(StatusCode::OK, &control.status()),
         (&Method::GET, METRICS_PATH) => {
@@ -196,7 +196,7 @@ pub(super) async fn answer(request: &Request<Incoming>, control: &dyn Control) -
             GENERATIONS_PATH | ROLLBACK_PATH | KEEP_PATH | PREFETCH_PATH | STATUS_PATH | METRICS_PATH | PAGE_PATH
             | STYLE_PATH | REFRESH_PATH | VERIFY_PATH | VERIFY_INDEX_PATH | PACKAGES_PATH | RELOAD_PATH | RUN_PATH,
         ) => json(StatusCode::METHOD_NOT_ALLOWED, &problem(NO_METHOD)),
-        (method, path) => match Task::ALL.iter().find(|(.., known)| *known == path) {
+        (method, path) => match CacheTask::ALL.iter().find(|(.., known)| *known == path) {
             None => json(StatusCode::NOT_FOUND, &problem(NO_RESOURCE)),
             Some((task, changes, _)) if *method == if *changes { Method::POST } else { Method::GET } => {
                 manage(*task, request.uri().query().unwrap_or_default(), control).await
@@ -206,7 +206,7 @@ pub(super) async fn answer(request: &Request<Incoming>, control: &dyn Control) -
     }
 }
 
-async fn manage(task: Task, query: &str, control: &dyn Control) -> Response<Full<Bytes>> {
+async fn manage(task: CacheTask, query: &str, control: &dyn Control) -> Response<Full<Bytes>> {
     let names = url::form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name == ATOM);
     let answer = control.manage(task, names.map(|(_, value)| value.into_owned()).collect()).await;
     match answer {
@@ -253,12 +253,12 @@ fn text(media_type: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes
 }
 
 /// The daemon ends, and drops what it was asked for: the next one may be asked.
-pub(super) fn stopping() -> Answer {
+pub(super) fn stopping() -> HttpResponse {
     refuse(StatusCode::SERVICE_UNAVAILABLE, "the daemon is stopping".to_owned())
 }
 
 /// An answer that says why there is none.
-pub(super) fn refuse(code: StatusCode, error: String) -> Answer {
+pub(super) fn refuse(code: StatusCode, error: String) -> HttpResponse {
     json(code, &problem(&error))
 }
 
@@ -279,8 +279,8 @@ mod tests {
     use tokio::sync::oneshot::{Receiver, channel};
 
     use super::super::{
-        CheckedEntry, ClientError, Generations, Keep, PackageStatus, PrefetchStatus, PrefetchWish, RollbackTo, Status,
-        VerifyResult, client,
+        CheckedEntry, ClientError, GenerationList, Keep, PackageStatus, PrefetchRequest, PrefetchStatus, RollbackTo,
+        Status, VerifyResult, client,
     };
     use super::*;
     use crate::metrics::Metrics;
@@ -309,11 +309,11 @@ mod tests {
             nobody()
         }
 
-        fn manage(&self, _: Task, _: Vec<String>) -> Receiver<Result<Managed, String>> {
+        fn manage(&self, _: CacheTask, _: Vec<String>) -> Receiver<Result<Managed, String>> {
             nobody()
         }
 
-        fn generations(&self) -> Receiver<Generations> {
+        fn generations(&self) -> Receiver<GenerationList> {
             nobody()
         }
 
@@ -325,7 +325,7 @@ mod tests {
             nobody()
         }
 
-        fn prefetch(&self, _: PrefetchWish) -> Receiver<Result<u64, String>> {
+        fn prefetch(&self, _: PrefetchRequest) -> Receiver<Result<u64, String>> {
             nobody()
         }
 
@@ -361,7 +361,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("control.sock");
         let _server = Server::start(&socket, None, Arc::new(Ending)).unwrap();
-        let managed = Task::ALL.iter().map(|(_, changes, path)| (if *changes { "POST" } else { "GET" }, *path));
+        let managed = CacheTask::ALL.iter().map(|(_, changes, path)| (if *changes { "POST" } else { "GET" }, *path));
         let others = [
             ("POST", REFRESH_PATH),
             ("GET", PACKAGES_PATH),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{ByteSize, Count, Interval};
+use crate::config::{ByteSize, Interval, Plural};
 use crate::metrics::Readings;
 
 /// Downloads that are told of one by one, for a person.
@@ -420,7 +420,7 @@ impl fmt::Display for VerifyResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { sound, bytes, damaged } = self;
         let are = if *sound == 1 { "is as it was" } else { "are as they were" };
-        write!(f, "{} ({}) {are} verified", Count(*sound, "package"), ByteSize(*bytes))?;
+        write!(f, "{} ({}) {are} verified", Plural(*sound, "package"), ByteSize(*bytes))?;
         match damaged {
             0 => Ok(()),
             _ => write!(
@@ -443,10 +443,10 @@ impl fmt::Display for Status {
         let local = if generation.local == 0 {
             String::new()
         } else {
-            format!(", {}", Count(generation.local, "local package"))
+            format!(", {}", Plural(generation.local, "local package"))
         };
         let GenerationStatus { packages, number, .. } = generation;
-        let packages = Count(*packages, "package");
+        let packages = Plural(*packages, "package");
         writeln!(f, "shown       {packages}, generation {number}{rolled_back}{local}")?;
         if let Some(problem) = &generation.problem {
             writeln!(f, "problem     {problem}")?;
@@ -464,7 +464,7 @@ impl fmt::Display for Status {
         self.warnings.iter().try_for_each(|warning| writeln!(f, "warning     {warning}"))?;
         let (used, bound) = (ByteSize(cache.bytes), ByteSize(cache.bound));
         let pinned = if cache.pinned > 0 { format!(", {} pinned", cache.pinned) } else { String::new() };
-        let packages = Count(cache.packages, "package");
+        let packages = Plural(cache.packages, "package");
         writeln!(f, "cache       {packages}{pinned}, {used} of {bound}, in {}", cache.directory)?;
         writeln!(f, "reads       {reads}")?;
         if let Some(WorldStatus { budget, spent, upgrades, cached, problem, .. }) = &self.world {
@@ -474,7 +474,7 @@ impl fmt::Display for Status {
         }
         let Readings { hits, misses, failed_opens, verified, bytes_fetched, .. } = metrics;
         writeln!(f, "opens       {hits} from the cache, {misses} waited for a download, {failed_opens} failed")?;
-        writeln!(f, "downloads   {}, {} verified", ByteSize(*bytes_fetched), Count(*verified, "package"))?;
+        writeln!(f, "downloads   {}, {} verified", ByteSize(*bytes_fetched), Plural(*verified, "package"))?;
         for FailureStatus { path, reason, time } in &self.alarms {
             writeln!(f, "ALARM       {path} {} ago: {reason}", ago(*time))?;
         }
@@ -521,7 +521,7 @@ impl BinhostStatus {
         match refresh.confirmed {
             0 => writeln!(f, "binhost     {name}: no index yet{away}")?,
             confirmed => {
-                let packages = Count(*packages, "package");
+                let packages = Plural(*packages, "package");
                 writeln!(f, "binhost     {name}: {packages}, up to date {} ago{away}{refreshed}", ago(confirmed))?
             }
         }
@@ -529,7 +529,7 @@ impl BinhostStatus {
         match &self.keyring {
             None => writeln!(f, "  signed    not checked (digests only)")?,
             Some(KeyringStatus { files, keys, problems }) => {
-                let keys = Count(*keys, "key");
+                let keys = Plural(*keys, "key");
                 writeln!(f, "  signed    checked; {keys} may sign, from {}", files.join(", "))?;
                 problems.iter().try_for_each(|problem| writeln!(f, "  keyring   {problem}"))?;
             }

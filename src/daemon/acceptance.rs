@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use crate::config::portage::{self, Places};
+use crate::config::portage::{self, PortagePaths};
 use crate::portage::{Acceptance, UserPatches};
 
 /// Reads Portage's files below `root`. What emerge cannot read keeps it from every package: then nothing is known of any.
 pub(super) fn acceptance(root: &Path) -> Acceptance {
-    let places = Places::below(root);
+    let places = PortagePaths::below(root);
     let usepkg = portage::read(&places).result.map(|portage| portage.usepkg).unwrap_or_default();
     let patches = usepkg.respect_user_patches.then(|| UserPatches::below(root));
     Acceptance {

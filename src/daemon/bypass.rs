@@ -8,12 +8,12 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
 
-use super::explain::{self, Beside, Explained};
+use super::explain::{self, BinhostContext, Explained};
 use super::files::blocking;
-use super::state::Shared;
+use super::state::DaemonState;
 use crate::control::BypassStatus;
 use crate::index::{Entry, Index, Listing, Record};
-use crate::policy::{self, Fate};
+use crate::policy::{self, Decision};
 
 /// What an answer was made from: while it is the same, so is the answer.
 struct Seen {
@@ -32,7 +32,7 @@ impl Seen {
 }
 
 /// Looks again whenever the local packages or what is hidden have changed. Goes on for ever.
-pub(super) async fn watch(shared: Arc<Shared>) {
+pub(super) async fn watch(shared: Arc<DaemonState>) {
     let mut seen: Option<Seen> = None;
     loop {
         shared.changed.notified().await;
@@ -63,7 +63,7 @@ fn find(picture: &Explained, listing: &Listing) -> io::Result<Vec<BypassStatus>>
         return Ok(Vec::new());
     }
     let (mut found, mut shown, mut failed) = (HashMap::new(), HashSet::new(), Ok(()));
-    let mut look = |at: u16, number: u32, fate: Fate| -> io::Result<()> {
+    let mut look = |at: u16, number: u32, fate: Decision| -> io::Result<()> {
         let at = usize::from(at);
         let (Some(input), Some(beside)) = (picture.inputs.get(at), picture.beside.get(at)) else { return Ok(()) };
         let index = &input.part.index;
@@ -101,10 +101,12 @@ fn find(picture: &Explained, listing: &Listing) -> io::Result<Vec<BypassStatus>>
 }
 
 /// Why an entry is hidden. `None`: it is shown, or the same package of another binhost is.
-fn hidden(fate: &Fate, beside: &Beside, record: &Record) -> Option<String> {
+fn hidden(fate: &Decision, beside: &BinhostContext, record: &Record) -> Option<String> {
     match fate {
-        Fate::Shown { .. } | Fate::Superseded | Fate::Homeless => None,
-        Fate::Hidden | Fate::Unsignable | Fate::Unselected | Fate::Held => explain::reason(fate, beside, record.id),
+        Decision::Shown { .. } | Decision::Superseded | Decision::Homeless => None,
+        Decision::Hidden | Decision::Unsignable | Decision::Unselected | Decision::Held => {
+            explain::reason(fate, beside, record.id)
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use tokio::time::Instant;
 
-use super::state::Shared;
+use super::state::DaemonState;
 use crate::control::{CheckedEntry, EntryOutcome};
 use crate::fetch::{CheckFor, EntryCheck};
 
@@ -17,9 +17,9 @@ const PACE: Duration = Duration::from_millis(50);
 
 /// When the next one may be asked for.
 #[derive(Debug)]
-pub(super) struct Pace(tokio::sync::Mutex<Instant>);
+pub(super) struct CheckRate(tokio::sync::Mutex<Instant>);
 
-impl Pace {
+impl CheckRate {
     pub(super) fn new() -> Self {
         Self(tokio::sync::Mutex::new(Instant::now()))
     }
@@ -32,7 +32,7 @@ impl Pace {
 }
 
 /// Holds the entries that are shown at `paths` against their packages.
-pub(super) async fn check(shared: &Arc<Shared>, paths: Vec<String>) -> Vec<CheckedEntry> {
+pub(super) async fn check(shared: &Arc<DaemonState>, paths: Vec<String>) -> Vec<CheckedEntry> {
     let checks = futures_util::stream::iter(paths).map(async |path| {
         let (outcome, reason) = match check_one(shared, &path).await {
             EntryCheck::Agrees => (EntryOutcome::Agrees, None),
@@ -44,7 +44,7 @@ pub(super) async fn check(shared: &Arc<Shared>, paths: Vec<String>) -> Vec<Check
     checks.buffered(TOGETHER).collect().await
 }
 
-async fn check_one(shared: &Shared, path: &str) -> EntryCheck {
+async fn check_one(shared: &DaemonState, path: &str) -> EntryCheck {
     let tree = shared.snapshots.current();
     let found = tree.view().row_at(path).and_then(|row| shared.fetcher.wanted(tree.view(), row));
     let Some(wanted) = found else { return EntryCheck::Unknown("no binhost's package is shown there".to_owned()) };

@@ -24,7 +24,7 @@ pub(super) enum Order {
 
 /// Why an index is not taken. The text does not change from refresh to refresh: the same failure is logged once.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Unfit {
+pub(super) enum IndexRejection {
     /// The mirror's fault.
     #[error(
         "the index is from the future (TIMESTAMP {0} is more than 24 h ahead of this machine's clock): refused, since every \
@@ -44,9 +44,13 @@ pub(super) fn timestamp(index: &Index) -> i64 {
 }
 
 /// Judges an index by its TIMESTAMP; `newest` is the newest one that counts.
-pub(super) fn judge(timestamp: i64, newest: i64, order: Order, clock: Clock) -> Result<(), Unfit> {
+pub(super) fn judge(timestamp: i64, newest: i64, order: Order, clock: Clock) -> Result<(), IndexRejection> {
     not_ahead(timestamp, clock)?;
-    if order == Order::Forward && timestamp < newest { Err(Unfit::Older { timestamp, newest }) } else { Ok(()) }
+    if order == Order::Forward && timestamp < newest {
+        Err(IndexRejection::Older { timestamp, newest })
+    } else {
+        Ok(())
+    }
 }
 
 /// The newest of the TIMESTAMPs that are stored, without those that are from the future.
@@ -55,8 +59,8 @@ pub(super) fn newest(stored: impl IntoIterator<Item = i64>, clock: Clock) -> i64
 }
 
 /// Judges only whether it is from the future.
-pub(super) fn not_ahead(timestamp: i64, clock: Clock) -> Result<(), Unfit> {
-    if is_ahead(timestamp, clock) { Err(Unfit::Ahead(timestamp)) } else { Ok(()) }
+pub(super) fn not_ahead(timestamp: i64, clock: Clock) -> Result<(), IndexRejection> {
+    if is_ahead(timestamp, clock) { Err(IndexRejection::Ahead(timestamp)) } else { Ok(()) }
 }
 
 /// Whether a TIMESTAMP is too far ahead of a clock that is set.
@@ -82,7 +86,7 @@ mod tests {
     const HOUR: i64 = 3600;
     const NOW: i64 = 1_800_000_000;
 
-    fn forward(timestamp: i64, newest: i64, clock: Clock) -> Result<(), Unfit> {
+    fn forward(timestamp: i64, newest: i64, clock: Clock) -> Result<(), IndexRejection> {
         judge(timestamp, newest, Order::Forward, clock)
     }
 
@@ -94,14 +98,14 @@ mod tests {
             // What the administrator allows is to go back.
             assert_eq!(judge(NOW + ahead, 0, Order::Any, set).is_ok(), taken, "{ahead}");
         }
-        assert_eq!(forward(i64::MAX, 0, set), Err(Unfit::Ahead(i64::MAX)));
-        assert_eq!(forward(i64::MAX, i64::MAX, set), Err(Unfit::Ahead(i64::MAX)));
+        assert_eq!(forward(i64::MAX, 0, set), Err(IndexRejection::Ahead(i64::MAX)));
+        assert_eq!(forward(i64::MAX, i64::MAX, set), Err(IndexRejection::Ahead(i64::MAX)));
     }
 
     #[test]
     fn an_older_one_is_refused_unless_what_is_stored_cannot_be() {
         let set = Clock::Set(NOW.cast_unsigned());
-        let older = Err(Unfit::Older { timestamp: NOW - HOUR, newest: NOW });
+        let older = Err(IndexRejection::Older { timestamp: NOW - HOUR, newest: NOW });
         assert_eq!(forward(NOW - HOUR, NOW, set), older);
         assert_eq!(forward(NOW, NOW, set), Ok(()));
         assert_eq!(judge(NOW - HOUR, NOW, Order::Any, set), Ok(()));

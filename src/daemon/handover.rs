@@ -133,7 +133,7 @@ pub(super) fn store(mount: &Mount) {
 /// Has systemd let go of what it keeps.
 pub(super) fn discard() {
     for name in [DEVICE, LEDGER, BENEATH] {
-        systemd::tell(vec![NotifyState::FdStoreRemove, NotifyState::FdName(name)]);
+        systemd::notify(vec![NotifyState::FdStoreRemove, NotifyState::FdName(name)]);
     }
 }
 

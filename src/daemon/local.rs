@@ -7,10 +7,10 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use super::files::blocking;
-use super::state::{Shared, give_memory_back};
+use super::state::{DaemonState, give_memory_back};
 use crate::config::{MountConfig, Writes};
-use crate::fuse::{Front, Kept};
-use crate::local::{Layer, sees_callers};
+use crate::fuse::{Kept, PublishedTree};
+use crate::local::{LowerDirectory, sees_callers};
 use crate::store::Store;
 use crate::tree::Tree;
 
@@ -37,7 +37,7 @@ pub(super) async fn open(
     store: &Store,
     remote: Arc<Tree>,
     beneath: Option<OwnedFd>,
-) -> anyhow::Result<Front> {
+) -> anyhow::Result<PublishedTree> {
     let (path, namespace) = (config.mountpoint.clone(), config.namespace.clone());
     let scratch = store.directory().join("generations");
     let read_only = config.writes == Writes::Refused;
@@ -49,18 +49,19 @@ pub(super) async fn open(
     }
     blocking(move || {
         let layer = match beneath {
-            Some(beneath) => Layer::resume(beneath, read_only),
+            Some(beneath) => LowerDirectory::resume(beneath, read_only),
             None => namespace
-                .enter(|| Layer::open(&path, read_only))?
+                .enter(|| LowerDirectory::open(&path, read_only))?
                 .with_context(|| format!("opening {}", path.display()))?,
         };
-        Front::new(remote, Arc::new(layer), scratch).context("reading the local packages beneath the mountpoint")
+        PublishedTree::new(remote, Arc::new(layer), scratch)
+            .context("reading the local packages beneath the mountpoint")
     })
     .await
 }
 
 /// Goes on for ever.
-pub(super) async fn watch(shared: Arc<Shared>) {
+pub(super) async fn watch(shared: Arc<DaemonState>) {
     let mut retry = None;
     loop {
         match retry {
@@ -72,14 +73,14 @@ pub(super) async fn watch(shared: Arc<Shared>) {
         // Either way it is time.
         let _ = tokio::time::timeout(LATEST, settled).await;
         let front = Arc::clone(&shared.front);
-        let looked = blocking(move || Ok(front.look_again()?)).await;
+        let looked = blocking(move || Ok(front.rescan()?)).await;
         retry = looked.is_err().then(|| retry.map_or(RETRY, |after| (after * 2).min(LATEST_RETRY)));
         shared.changed.notify_one();
         match looked {
             Ok(changes) if changes.is_empty() => {}
             Ok(changes) => {
                 // It waits for whoever is about to change a directory.
-                tokio::task::block_in_place(|| shared.mount.shown(changes));
+                tokio::task::block_in_place(|| shared.mount.notify_kernel(changes));
                 give_memory_back();
             }
             Err(error) => tracing::warn!("local packages are not looked at: {error:#}"),

@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use super::explain::Explained;
 use super::files::blocking;
-use super::generation;
-use crate::control::{Managed, ManagedPackage, Task};
+use super::generations;
+use crate::control::{CacheTask, Managed, ManagedPackage};
 use crate::index::{Atom, EntryId};
-use crate::policy::{self, Fate, Input, Rules};
+use crate::policy::{self, Decision, Rules, UnionMember};
 use crate::store::{Pin, Removed, Store};
 use crate::tree::Snapshots;
 
@@ -23,10 +23,10 @@ impl Explained {
     pub(super) async fn manage(
         self: Arc<Self>,
         snapshots: Arc<Snapshots>,
-        task: Task,
+        task: CacheTask,
         names: Vec<String>,
     ) -> anyhow::Result<Managed> {
-        if let Some(name) = self.indexless.as_ref().filter(|_| task == Task::Collect) {
+        if let Some(name) = self.indexless.as_ref().filter(|_| task == CacheTask::Collect) {
             anyhow::bail!(
                 "the binhost {name} has no index yet, so nobody knows what it still has: nothing is removed; \
                  `binhostfs refresh` asks for it"
@@ -41,14 +41,14 @@ impl Explained {
 }
 
 /// An entry of an index.
-struct Found {
+struct MatchedEntry {
     id: EntryId,
     size: u64,
     path: String,
 }
 
 struct Manager<'a> {
-    inputs: &'a [Input],
+    inputs: &'a [UnionMember],
     rules: &'a Rules,
     store: &'a Store,
     names: &'a [String],
@@ -56,19 +56,19 @@ struct Manager<'a> {
 }
 
 impl Manager<'_> {
-    fn run(&self, task: Task) -> anyhow::Result<Managed> {
+    fn run(&self, task: CacheTask) -> anyhow::Result<Managed> {
         match task {
-            Task::Pins => Ok(self.told(self.store.pins())),
-            Task::Pin => {
+            CacheTask::Pins => Ok(self.report(self.store.pins())),
+            CacheTask::Pin => {
                 let pins: Vec<Pin> =
-                    self.shown()?.iter().map(|found| Pin::new(found.id, found.size, &found.path)).collect();
+                    self.matching_entries()?.iter().map(|found| Pin::new(found.id, found.size, &found.path)).collect();
                 anyhow::ensure!(!pins.is_empty(), "nothing that is shown matches");
                 self.store.pin(&pins)?;
-                Ok(self.told(pins))
+                Ok(self.report(pins))
             }
-            Task::Unpin => self.unpin(),
-            Task::Evict => self.evict(),
-            Task::Collect => {
+            CacheTask::Unpin => self.unpin(),
+            CacheTask::Evict => self.evict(),
+            CacheTask::Collect => {
                 let records = self.inputs.iter().flat_map(|input| input.part.index.records());
                 // Asked for one after the other: what is shown from now on counts, too.
                 let still = std::iter::once_with(|| self.still_named()).flatten();
@@ -86,7 +86,7 @@ impl Manager<'_> {
             let view = tree.view();
             named.extend((0..view.len() as u32).filter_map(|row| view.record(row)).map(|record| record.id));
         }
-        for stored in generation::stored(&generation::directory(self.store.directory())) {
+        for stored in generations::stored(&generations::directory(self.store.directory())) {
             named.extend(stored.named());
         }
         named
@@ -102,7 +102,7 @@ impl Manager<'_> {
         let chosen: Vec<Pin> = self.store.pins().into_iter().filter(chosen).collect();
         anyhow::ensure!(!chosen.is_empty(), "nothing that is pinned matches");
         self.store.unpin(&chosen.iter().map(|pin| pin.id).collect::<Vec<_>>())?;
-        Ok(self.told(chosen))
+        Ok(self.report(chosen))
     }
 
     fn evict(&self) -> anyhow::Result<Managed> {
@@ -114,7 +114,7 @@ impl Manager<'_> {
             anyhow::bail!("{} is pinned, so nothing is removed; `binhostfs pin --remove` lets it go", pin.path);
         }
         let mut managed = Managed::default();
-        for Found { id, size, path } in found {
+        for MatchedEntry { id, size, path } in found {
             // Two entries may be one body.
             if let Some(bytes) = self.store.forget(id) {
                 managed.removed += 1;
@@ -125,7 +125,7 @@ impl Manager<'_> {
         Ok(managed)
     }
 
-    fn told(&self, pins: Vec<Pin>) -> Managed {
+    fn report(&self, pins: Vec<Pin>) -> Managed {
         let now: Vec<EntryId> = self.store.pins().iter().map(|pin| pin.id).collect();
         let package = |Pin { id, size, path, .. }: Pin| {
             let (cached, pinned) = (self.store.digest(id).is_some(), now.contains(&id));
@@ -134,30 +134,36 @@ impl Manager<'_> {
         Managed { packages: pins.into_iter().map(package).collect(), ..Managed::default() }
     }
 
-    fn shown(&self) -> anyhow::Result<Vec<Found>> {
-        self.found(|fate| matches!(fate, Fate::Shown { .. }))
+    fn matching_entries(&self) -> anyhow::Result<Vec<MatchedEntry>> {
+        self.found(|fate| matches!(fate, Decision::Shown { .. }))
     }
 
     /// What matches, of what `admits` its fate; sorted by path.
-    fn found(&self, admits: impl Fn(&Fate) -> bool) -> anyhow::Result<Vec<Found>> {
+    fn found(&self, admits: impl Fn(&Decision) -> bool) -> anyhow::Result<Vec<MatchedEntry>> {
         anyhow::ensure!(!self.names.is_empty(), "no package is named");
         let atoms = self.names.iter().map(|name| name.parse::<Atom>()).collect::<Result<Vec<_>, _>>()?;
         let (mut found, mut failed) = (Vec::new(), Ok(()));
         policy::decide(self.inputs, self.rules, &mut |part, record, fate| {
             if admits(&fate) {
-                match self.look(&atoms, part, record, fate) {
+                match self.match_entry(&atoms, part, record, fate) {
                     Ok(entry) => found.extend(entry),
                     Err(error) => failed = Err(error),
                 }
             }
         })?;
         failed?;
-        found.sort_by(|a: &Found, b| a.path.cmp(&b.path));
+        found.sort_by(|a: &MatchedEntry, b| a.path.cmp(&b.path));
         Ok(found)
     }
 
-    fn look(&self, atoms: &[Atom], part: u16, record: u32, fate: Fate) -> std::io::Result<Option<Found>> {
-        let Some(Input { part, .. }) = self.inputs.get(usize::from(part)) else { return Ok(None) };
+    fn match_entry(
+        &self,
+        atoms: &[Atom],
+        part: u16,
+        record: u32,
+        fate: Decision,
+    ) -> std::io::Result<Option<MatchedEntry>> {
+        let Some(UnionMember { part, .. }) = self.inputs.get(usize::from(part)) else { return Ok(None) };
         let Some(record) = part.index.records().get(record as usize) else { return Ok(None) };
         let stanza = part.index.stanza(record)?;
         let entry = stanza.entry()?;
@@ -165,8 +171,8 @@ impl Manager<'_> {
         if !atoms.iter().any(|atom| atom.matches(&entry.cpv, stanza.get("SLOT"), repository)) {
             return Ok(None);
         }
-        let place = if let Fate::Shown { place, .. } = fate { place } else { None };
+        let place = if let Decision::Shown { place, .. } = fate { place } else { None };
         let path = place.map_or_else(|| part.index.path(record).to_owned(), String::from);
-        Ok(Some(Found { id: record.id, size: record.size, path }))
+        Ok(Some(MatchedEntry { id: record.id, size: record.size, path }))
     }
 }

@@ -6,39 +6,39 @@
 //! Not its job: the command line.
 
 mod acceptance;
-mod anchors;
+mod binhost;
+mod binhosts;
 mod bypass;
 mod check_entries;
 mod clock;
+mod config_watcher;
 mod confinement;
 mod descriptors;
-mod desk;
-mod errands;
 mod explain;
 mod files;
-mod follow;
 mod freshness;
-mod generation;
+mod generations;
 mod handover;
+mod installed_classes;
 mod last_refresh;
 mod local;
 mod manage;
-mod merged;
-mod rebuild;
+mod mount_visibility;
+mod portage_keyring;
+mod prefetch_jobs;
+mod quorum;
+mod recovery;
 mod refresh;
 mod refusals;
+mod request_queue;
 mod rollback;
 mod scrub;
-mod source;
-mod sources;
 mod state;
 mod supervise;
 mod systemd;
-mod unusable;
-mod visible;
-mod votes;
+mod unusable_binhost;
+mod upgrade_prefetch;
 mod watchdog;
-mod world;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,11 +51,11 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::config::{Interval, MountConfig, SignaturePolicy};
 use crate::control::{
-    CheckedEntry, Control, Generations, Keep, Listener, Managed, PackageStatus, PrefetchStatus, PrefetchWish,
-    RollbackTo, Server, Status, Task, VerifyResult,
+    CacheTask, CheckedEntry, Control, GenerationList, Keep, Listener, Managed, PackageStatus, PrefetchRequest,
+    PrefetchStatus, RollbackTo, Server, Status, VerifyResult,
 };
 use crate::fetch::Fetcher;
-use crate::fuse::{Begun, Kept, KeptDescriptors, Mount, Operations};
+use crate::fuse::{Begun, Filesystem, Kept, KeptDescriptors, Mount};
 use crate::index::Atom;
 use crate::metrics::Metrics;
 use crate::store::{Limits, Store};
@@ -67,11 +67,11 @@ pub use descriptors::raise_descriptor_limit;
 pub use handover::{Program, fitting, give_up, kept, take_up};
 pub use supervise::supervise;
 
-use desk::{Reply, Request};
+use binhosts::Binhosts;
 use freshness::Order;
 use refresh::Refresher;
-use sources::Sources;
-use state::Shared;
+use request_queue::{Reply, Request};
+use state::DaemonState;
 
 /// How long a start without a stored index waits for a binhost before it shows an empty PKGDIR.
 pub const START_BUDGET: Duration = Duration::from_secs(20);
@@ -126,7 +126,7 @@ pub fn check_keys(config: &MountConfig) -> Result<Vec<String>, KeyringError> {
     let signed = policies.iter().filter_map(|policy| policy.keyring.as_ref()?.last_signed());
     let clock = signed.fold(Passed::BUILT, |known, signed| known.or_later(Some(signed))).check(seconds_now());
     let clock = clock.err().map(|wrong| wrong.to_string());
-    Ok(clock.into_iter().chain(anchors::advice(&policies, &config.portage_gnupg)).collect())
+    Ok(clock.into_iter().chain(portage_keyring::advice(&policies, &config.portage_gnupg)).collect())
 }
 
 /// The signals that end a daemon.
@@ -155,7 +155,7 @@ impl Stop {
 /// A running daemon. Dropping it unmounts.
 #[derive(Debug)]
 pub struct Daemon {
-    shared: Arc<Shared>,
+    shared: Arc<DaemonState>,
     refresher: tokio::task::JoinHandle<()>,
     follower: tokio::task::JoinHandle<()>,
     scrubber: tokio::task::JoinHandle<()>,
@@ -191,7 +191,7 @@ impl Daemon {
     /// The cache, the mountpoint or the control socket cannot be used; or [`KeyringError`].
     pub async fn start(config: MountConfig, kept: Option<Kept>) -> anyhow::Result<Self> {
         let policies = policies(&config)?;
-        anchors::warn(&policies, &config.portage_gnupg);
+        portage_keyring::warn(&policies, &config.portage_gnupg);
         let metrics = Arc::new(Metrics::default());
         let store = {
             let (directory, bound, metrics) = (config.cache_dir.clone(), config.cache_size.0, Arc::clone(&metrics));
@@ -203,22 +203,22 @@ impl Daemon {
         let (fetcher, verdicts) = Fetcher::new(Arc::clone(&store), Arc::clone(&metrics));
         fetcher.set_mass_read(config.mass_read);
         let (held, fetching, counted) = (Arc::clone(&store), Arc::clone(&fetcher), Arc::clone(&metrics));
-        let mut sources = Sources::open(held, fetching, counted, &config, policies)?;
+        let mut sources = Binhosts::open(held, fetching, counted, &config, policies)?;
         let resumed = kept.as_ref().filter(|kept| !kept.is_new());
         let beneath = resumed.map(local::beneath).transpose()?;
         let front = Arc::new(local::open(&config, &store, sources.first().await?, beneath).await?);
         let (shown, root) = (Arc::clone(front.snapshots()), config.portage_root.clone());
-        store.rank_by(move |store| merged::ranks(&root, &shown, store));
-        let operations = Operations::new(Arc::clone(&front), Arc::clone(&fetcher), config.prefetch, config.plan_check);
+        store.rank_by(move |store| installed_classes::ranks(&root, &shown, store));
+        let operations = Filesystem::new(Arc::clone(&front), Arc::clone(&fetcher), config.prefetch, config.plan_check);
         let mount = Mount::new(&config, operations, Arc::clone(&metrics), kept)?;
         match mount.begun() {
             Begun::Mounted => handover::store(&mount),
             Begun::Resumed => tracing::info!("going on with the mount of the daemon before this one"),
         }
-        if let Some(why) = visible::hidden(&config.mountpoint, mount.device()) {
+        if let Some(why) = mount_visibility::hidden(&config.mountpoint, mount.device()) {
             tracing::warn!("{why}");
         }
-        let shared = Arc::new(Shared::new(config, mount, store, fetcher, front, metrics));
+        let shared = Arc::new(DaemonState::new(config, mount, store, fetcher, front, metrics));
         shared.set_reports(&sources);
         let (requests, incoming) = mpsc::channel(MAX_REQUESTS);
         let following = requests.clone();
@@ -231,12 +231,12 @@ impl Daemon {
         // A task of its own: a slow refresh is not broken off by whatever else happens.
         let refresher =
             tokio::spawn(Refresher::new(sources, verdicts, incoming, shared.config.refresh).run(Arc::clone(&shared)));
-        let follower = tokio::spawn(follow::follow(Arc::clone(&shared), following));
+        let follower = tokio::spawn(config_watcher::follow(Arc::clone(&shared), following));
         let scrubber = tokio::spawn(scrub::in_background(Arc::clone(&shared)));
         let watcher = tokio::spawn(local::watch(Arc::clone(&shared)));
         let comparer = tokio::spawn(bypass::watch(Arc::clone(&shared)));
-        let upgrader = tokio::spawn(world::in_background(Arc::clone(&shared)));
-        let rebuilder = tokio::spawn(rebuild::in_background(Arc::clone(&shared)));
+        let upgrader = tokio::spawn(upgrade_prefetch::in_background(Arc::clone(&shared)));
+        let rebuilder = tokio::spawn(recovery::in_background(Arc::clone(&shared)));
         Ok(Self {
             shared,
             refresher,
@@ -261,7 +261,7 @@ impl Daemon {
     /// Runs until it is to stop, or until somebody unmounts it; then unmounts and returns.
     async fn run(mut self, stop: &mut Stop, program: &Program) {
         let mut tidy = tokio::time::interval(TIDY);
-        systemd::tell_status(vec![NotifyState::Ready], self.shared.summary());
+        systemd::notify_status(vec![NotifyState::Ready], self.shared.summary());
         tracing::info!("{}", self.shared.summary());
         watchdog::start(&self.shared.config);
         let store = Arc::clone(&self.shared.store);
@@ -274,7 +274,7 @@ impl Daemon {
                 Some(reply) = self.reloads.recv() => self.reload(program, reply).await,
             }
         }
-        systemd::tell(vec![NotifyState::Stopping]);
+        systemd::notify(vec![NotifyState::Stopping]);
         handover::discard();
         // It holds the cache; a half-done sweep harms nothing, but it must not outlive us.
         let _ = sweep.await;
@@ -296,7 +296,7 @@ impl Daemon {
         let _ = reply.send(Ok(()));
         tracing::info!("reloading: running {} anew; the mount stays", program.name.display());
         if let Ok(now) = NotifyState::monotonic_usec_now() {
-            systemd::tell(vec![NotifyState::Reloading, now]);
+            systemd::notify(vec![NotifyState::Reloading, now]);
         }
         // Whoever asked gets the answer, and what is small and unwritten is written.
         let store = Arc::clone(&self.shared.store);
@@ -304,7 +304,7 @@ impl Daemon {
         tokio::time::sleep(ANSWERED).await;
         let error = handover::replace(program, &self.shared.mount);
         tracing::error!("reloading failed, going on as before: {error:#}");
-        systemd::tell(vec![NotifyState::Ready]);
+        systemd::notify(vec![NotifyState::Ready]);
     }
 
     fn tidy(&self) {
@@ -314,7 +314,7 @@ impl Daemon {
             store.keep_free();
             store.write_uses();
         });
-        systemd::tell_status(Vec::new(), self.shared.summary());
+        systemd::notify_status(Vec::new(), self.shared.summary());
     }
 }
 
@@ -344,7 +344,7 @@ fn limits(config: &MountConfig) -> Limits {
 
 /// What the control socket can do.
 struct Handle {
-    shared: Arc<Shared>,
+    shared: Arc<DaemonState>,
     requests: mpsc::Sender<Request>,
     reload: mpsc::Sender<Reload>,
 }
@@ -382,19 +382,19 @@ impl Control for Handle {
         self.ask(|reply| Request::Explain { atoms, reply })
     }
 
-    fn generations(&self) -> oneshot::Receiver<Generations> {
+    fn generations(&self) -> oneshot::Receiver<GenerationList> {
         let (reply, receiver) = oneshot::channel();
-        let directory = generation::directory(self.shared.store.directory());
+        let directory = generations::directory(self.shared.store.directory());
         let shown = self.shared.snapshots.current().generation();
         tokio::task::spawn_blocking(move || {
             let generations = rollback::list(&directory, shown);
             // Whoever asked may have gone.
-            let _ = reply.send(Generations { time: seconds_now(), generations });
+            let _ = reply.send(GenerationList { time: seconds_now(), generations });
         });
         receiver
     }
 
-    fn manage(&self, task: Task, names: Vec<String>) -> oneshot::Receiver<Result<Managed, String>> {
+    fn manage(&self, task: CacheTask, names: Vec<String>) -> oneshot::Receiver<Result<Managed, String>> {
         self.ask(|reply| Request::Manage { task, names, reply })
     }
 
@@ -406,12 +406,12 @@ impl Control for Handle {
         self.ask(|reply| Request::Keep { number, keep, reply })
     }
 
-    fn prefetch(&self, wish: PrefetchWish) -> oneshot::Receiver<Result<u64, String>> {
+    fn prefetch(&self, wish: PrefetchRequest) -> oneshot::Receiver<Result<u64, String>> {
         let (reply, receiver) = oneshot::channel();
         let shared = Arc::clone(&self.shared);
         tokio::spawn(async move {
             // Whoever asked may have gone.
-            let _ = reply.send(errands::begin(&shared, wish).await);
+            let _ = reply.send(prefetch_jobs::begin(&shared, wish).await);
         });
         receiver
     }
@@ -424,7 +424,7 @@ impl Control for Handle {
         let (reply, receiver) = oneshot::channel();
         let shared = Arc::clone(&self.shared);
         tokio::spawn(async move {
-            let scrub::Found { sound, bytes, damaged } = scrub::all(&shared).await;
+            let scrub::ScrubResult { sound, bytes, damaged } = scrub::all(&shared).await;
             // Whoever asked may have gone.
             let _ = reply.send(VerifyResult { sound, bytes, damaged });
         });

@@ -6,15 +6,15 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
+use super::binhost::Binhost;
+use super::binhosts::{Asker, Binhosts};
 use super::clock::ClockWatch;
-use super::desk::{Desk, Reply, Request, explain, manage};
 use super::freshness::Order;
-use super::source::Source;
-use super::sources::{Asker, Sources};
-use super::state::Shared;
+use super::request_queue::{Reply, Request, RequestQueue, explain, manage};
+use super::state::DaemonState;
 use crate::config::{MountConfig, Offline};
 use crate::control::{Keep, RollbackTo};
-use crate::fetch::{Verdict, VerdictKind};
+use crate::fetch::{DownloadOutcome, OutcomeKind};
 use crate::upstream::jittered;
 
 /// After a failed refresh the next one comes no later than this.
@@ -25,9 +25,9 @@ const PACE: Duration = Duration::from_secs(10);
 /// Decides what is shown: asks for the indexes when they are due, and leaves out what cannot be had.
 #[derive(Debug)]
 pub(super) struct Refresher {
-    sources: Sources,
-    verdicts: mpsc::Receiver<Verdict>,
-    desk: Desk,
+    sources: Binhosts,
+    verdicts: mpsc::Receiver<DownloadOutcome>,
+    desk: RequestQueue,
     clock: ClockWatch,
     /// Mean time between refreshes.
     interval: Duration,
@@ -38,18 +38,18 @@ pub(super) struct Refresher {
 impl Refresher {
     /// Due at once: the stored indexes may be old.
     pub(super) fn new(
-        sources: Sources,
-        verdicts: mpsc::Receiver<Verdict>,
+        sources: Binhosts,
+        verdicts: mpsc::Receiver<DownloadOutcome>,
         requests: mpsc::Receiver<Request>,
         interval: Duration,
     ) -> Self {
-        let (now, desk, clock) = (Instant::now(), Desk::new(requests), ClockWatch::new());
+        let (now, desk, clock) = (Instant::now(), RequestQueue::new(requests), ClockWatch::new());
         let last = now.checked_sub(PACE).unwrap_or(now);
         Self { sources, verdicts, desk, clock, interval, due: now, last }
     }
 
     /// Goes on for ever.
-    pub(super) async fn run(mut self, shared: Arc<Shared>) {
+    pub(super) async fn run(mut self, shared: Arc<DaemonState>) {
         loop {
             shared.set_reports(&self.sources);
             tokio::select! {
@@ -58,13 +58,13 @@ impl Refresher {
                 Some(request) = self.desk.next() => self.fulfil(&shared, request).await,
                 // Whoever asks hears of a failure; here it is in the log and in `status`.
                 () = tokio::time::sleep_until(self.due.into()) => drop(self.refresh(&shared, Order::Forward, Asker::Timer).await),
-                Some(verdict) = self.verdicts.recv() => self.hear(&shared, &verdict).await,
+                Some(verdict) = self.verdicts.recv() => self.record_outcome(&shared, &verdict).await,
                 () = self.clock.stepped() => self.judge_again(&shared),
             }
         }
     }
 
-    async fn fulfil(&mut self, shared: &Arc<Shared>, request: Request) {
+    async fn fulfil(&mut self, shared: &Arc<DaemonState>, request: Request) {
         match request {
             Request::Refresh { order, reply } => self.obey(shared, order, reply).await,
             Request::Explain { atoms, reply } => {
@@ -82,32 +82,32 @@ impl Refresher {
 
     /// The clock was set: indexes and refused packages are judged by it with the refresh that follows, and who was blamed by
     /// the old one gets another chance.
-    fn judge_again(&mut self, shared: &Shared) {
+    fn judge_again(&mut self, shared: &DaemonState) {
         tracing::info!("the system clock was set: the indexes are asked for and judged again");
         shared.fetcher.forget_failures();
-        self.sources.all.iter().for_each(|source| source.origin.upstream.pardon());
+        self.sources.all.iter().for_each(|source| source.origin.upstream.allow_retries());
         self.due = Instant::now();
     }
 
     /// A refresh that the administrator asks for; whatever was refused gets another chance.
-    async fn obey(&mut self, shared: &Arc<Shared>, order: Order, reply: Reply<String>) {
+    async fn obey(&mut self, shared: &Arc<DaemonState>, order: Order, reply: Reply<String>) {
         shared.fetcher.forget_failures();
-        self.sources.all.iter().for_each(|source| source.origin.upstream.pardon());
+        self.sources.all.iter().for_each(|source| source.origin.upstream.allow_retries());
         let Some(answer) = self.refresh(shared, order, Asker::Administrator).await else {
             return self.desk.put_off(Request::Refresh { order, reply });
         };
-        let pardoned = self.sources.all.iter_mut().map(Source::pardon).filter(|some| *some).count();
+        let pardoned = self.sources.all.iter_mut().map(Binhost::clear_refusals).filter(|some| *some).count();
         drop(self.present(shared, pardoned > 0).await);
         // Nobody may wait for it any more.
         let _ = reply.send(answer.map(|()| shared.summary()));
     }
 
-    async fn roll_back(&mut self, shared: &Shared, to: RollbackTo, reply: Reply<String>) {
+    async fn roll_back(&mut self, shared: &DaemonState, to: RollbackTo, reply: Reply<String>) {
         let made = self.sources.roll_back(to).await;
         let shown = made.and_then(|tree| {
             shared.fetcher.forget_failures();
             shared.set_reports(&self.sources);
-            Ok(shared.show(tree)?)
+            Ok(shared.publish(tree)?)
         });
         let answer = shown.map_err(|error| format!("{error:#}")).map(|_| shared.renewed.notify_one());
         // Where it failed, what was shown before may have to be made again.
@@ -128,7 +128,7 @@ impl Refresher {
     }
 
     /// Shows what is known of the binhosts that there are now, and asks them soon.
-    async fn configure(&mut self, shared: &Shared, config: &MountConfig) {
+    async fn configure(&mut self, shared: &DaemonState, config: &MountConfig) {
         let (store, limits) = (Arc::clone(&shared.store), super::limits(config));
         shared.fetcher.set_mass_read(config.mass_read);
         // Evicting takes its time; whoever waits for it here would wait for a refresh anyway.
@@ -145,36 +145,36 @@ impl Refresher {
     }
 
     /// A package that cannot be had leaves the index; one that can be had after all comes back.
-    async fn hear(&mut self, shared: &Arc<Shared>, verdict: &Verdict) {
+    async fn record_outcome(&mut self, shared: &Arc<DaemonState>, verdict: &DownloadOutcome) {
         let soon = (self.last + PACE).max(Instant::now());
-        let refused = matches!(verdict.kind, VerdictKind::Refused(_));
+        let refused = matches!(verdict.kind, OutcomeKind::Refused(_));
         let picture = refused.then(|| self.sources.explained());
         let Some(source) = self.sources.find(verdict.origin) else { return };
         let hides = source.config.offline == Offline::Hide;
         let changed = match (&verdict.kind, picture) {
             // The binhost is asked about it. Broken off, it is forgotten: the next open brings it again.
-            (VerdictKind::Refused(_), Some(picture)) => {
-                self.desk.during(shared, picture, source.hear(verdict)).await.unwrap_or(false)
+            (OutcomeKind::Refused(_), Some(picture)) => {
+                self.desk.during(shared, picture, source.record_outcome(verdict)).await.unwrap_or(false)
             }
-            (VerdictKind::Verified | VerdictKind::Refused(_) | VerdictKind::IndexMismatch(_), _) => {
-                source.hear(verdict).await
+            (OutcomeKind::Verified | OutcomeKind::Refused(_) | OutcomeKind::IndexMismatch(_), _) => {
+                source.record_outcome(verdict).await
             }
-            (VerdictKind::Unreachable, _) => false,
+            (OutcomeKind::Unreachable, _) => false,
         };
         // What is wrong may be the index, or the binhost is away: ask for it soon, but not for every package.
-        let wrong = refused || changed && matches!(verdict.kind, VerdictKind::IndexMismatch(_));
-        if wrong || hides && matches!(verdict.kind, VerdictKind::Unreachable) {
+        let wrong = refused || changed && matches!(verdict.kind, OutcomeKind::IndexMismatch(_));
+        if wrong || hides && matches!(verdict.kind, OutcomeKind::Unreachable) {
             self.due = self.due.min(soon);
         }
         drop(self.present(shared, changed).await);
     }
 
     /// Shows what is known now, if that is something else. `true`: Portage sees something new.
-    async fn present(&mut self, shared: &Shared, changed: bool) -> Result<bool, String> {
+    async fn present(&mut self, shared: &DaemonState, changed: bool) -> Result<bool, String> {
         let mut outcome = Ok(false);
         if changed || self.sources.behind {
             let tree = self.sources.tree().await;
-            let shown = tree.and_then(|tree| Ok(shared.show(tree)?));
+            let shown = tree.and_then(|tree| Ok(shared.publish(tree)?));
             outcome = shown.map_err(|error| format!("showing it: {error:#}"));
             shared.set_problem(outcome.clone().err());
             // Also those of which nothing is shown yet.
@@ -188,10 +188,10 @@ impl Refresher {
     }
 
     /// Asks for the indexes and shows what they bring. `None`: it was broken off, and is due again at once.
-    async fn refresh(&mut self, shared: &Arc<Shared>, order: Order, asker: Asker) -> Option<Result<(), String>> {
+    async fn refresh(&mut self, shared: &Arc<DaemonState>, order: Order, asker: Asker) -> Option<Result<(), String>> {
         let picture = self.sources.explained();
-        let Some(mut failures) = self.desk.during(shared, picture, self.sources.ask(order, asker)).await else {
-            self.sources.all.iter_mut().for_each(Source::break_off);
+        let Some(mut failures) = self.desk.during(shared, picture, self.sources.refresh(order, asker)).await else {
+            self.sources.all.iter_mut().for_each(Binhost::break_off);
             self.due = Instant::now();
             return None;
         };
@@ -212,17 +212,17 @@ impl Refresher {
         let interval = jittered(self.interval);
         self.last = Instant::now();
         self.due = self.last + if failures.is_empty() { interval } else { interval.min(jittered(RETRY)) };
-        self.reconsider(shared).await;
+        self.recheck_refusals(shared).await;
         Some(if failures.is_empty() { Ok(()) } else { Err(failures.join("; ")) })
     }
 
     /// Looks whether what was refused can be had now.
-    async fn reconsider(&mut self, shared: &Arc<Shared>) {
+    async fn recheck_refusals(&mut self, shared: &Arc<DaemonState>) {
         let picture = self.sources.explained();
         let all = async {
             let mut changed = false;
-            for source in self.sources.all.iter_mut().filter(|source| !source.is_away()) {
-                changed = source.reconsider().await || changed;
+            for source in self.sources.all.iter_mut().filter(|source| !source.is_unreachable()) {
+                changed = source.recheck_refusals().await || changed;
             }
             changed
         };

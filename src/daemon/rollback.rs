@@ -13,16 +13,16 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
+use super::binhost::{Earlier, stamp};
 use super::files::{read_json, sync_directory, write_json};
-use super::generation::{Ingredient, Stored, find, stored};
-use super::source::{Earlier, stamp};
+use super::generations::{RecipeIndex, StoredGeneration, find, stored};
 use crate::control::{GenerationEntry, RollbackTo};
 use crate::index::{Digest, EntryId, Index};
 
 const FILE: &str = "rollback.json";
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Written {
+struct RollbackFile {
     /// The first number of its indexes.
     generation: u64,
 }
@@ -41,7 +41,7 @@ impl Rollback {
     /// Reads the indexes of a generation.
     pub(super) fn read(directory: &Path, number: u64) -> anyhow::Result<Self> {
         let stored = find(directory, number)?;
-        if !can_be_shown(&stored) {
+        if !is_complete(&stored) {
             anyhow::bail!("generation {number} was made without keeping its indexes, and cannot be shown again");
         }
         let mut parts = HashMap::new();
@@ -60,30 +60,30 @@ impl Rollback {
     }
 
     /// What it is made of: the binhosts of `preferred` that it has, in their order, and then the others.
-    pub(super) fn ingredients(&self, directory: &Path, preferred: &[String]) -> anyhow::Result<Vec<Ingredient>> {
+    pub(super) fn ingredients(&self, directory: &Path, preferred: &[String]) -> anyhow::Result<Vec<RecipeIndex>> {
         let stored = find(directory, self.number)?;
         let indexes = stored.state.recipe.indexes.iter().enumerate();
         let ingredient = |(at, (name, _)): (usize, &(String, _))| {
             let Earlier { stamp, disputed, .. } = &**self.parts.get(name)?;
             let (directory, text) = (name.clone(), stored.index(at));
-            Some(Ingredient { directory, text, stamp: *stamp, disputed: disputed.clone() })
+            Some(RecipeIndex { directory, text, stamp: *stamp, disputed: disputed.clone() })
         };
-        let mut all: Vec<Ingredient> = indexes.filter_map(ingredient).collect();
-        let place = |index: &Ingredient| preferred.iter().position(|name| *name == index.directory);
+        let mut all: Vec<RecipeIndex> = indexes.filter_map(ingredient).collect();
+        let place = |index: &RecipeIndex| preferred.iter().position(|name| *name == index.directory);
         all.sort_by_key(|index| place(index).unwrap_or(usize::MAX));
         Ok(all)
     }
 
     /// Makes it outlive a restart.
     pub(super) fn write(&self, directory: &Path) -> anyhow::Result<()> {
-        write_json(&directory.join(FILE), &Written { generation: self.first })
+        write_json(&directory.join(FILE), &RollbackFile { generation: self.first })
     }
 }
 
 /// The generation that is to be shown instead of the newest, as it was written.
 pub(super) fn written(directory: &Path) -> Option<u64> {
     let path = directory.join(FILE);
-    path.exists().then(|| read_json(&path)).flatten().map(|Written { generation }| generation)
+    path.exists().then(|| read_json(&path)).flatten().map(|RollbackFile { generation }| generation)
 }
 
 /// The newest is to be shown again.
@@ -97,13 +97,13 @@ pub(super) fn undo(directory: &Path) -> anyhow::Result<()> {
 }
 
 /// The number of the generation that is meant. `shown`: the one that is shown now. `None`: the newest.
-pub(super) fn meant(directory: &Path, to: RollbackTo, shown: u64) -> anyhow::Result<Option<u64>> {
+pub(super) fn resolve(directory: &Path, to: RollbackTo, shown: u64) -> anyhow::Result<Option<u64>> {
     match to {
         RollbackTo::Latest => Ok(None),
         RollbackTo::Generation(number) => Ok(Some(number)),
         RollbackTo::Previous => {
             let before = stored(directory).into_iter().take_while(|stored| stored.number != shown);
-            let last = before.filter(can_be_shown).last();
+            let last = before.filter(is_complete).last();
             let why = "there is no earlier generation that could be shown; `binhostfs generations` says what there is";
             last.map(|stored| Some(stored.number)).context(why)
         }
@@ -126,7 +126,7 @@ pub(super) fn list(directory: &Path, shown: u64) -> Vec<GenerationEntry> {
             removed,
             shown: stored.number == shown,
             kept: stored.is_kept(),
-            usable: can_be_shown(&stored),
+            usable: is_complete(&stored),
         });
         before = ids;
     }
@@ -134,7 +134,7 @@ pub(super) fn list(directory: &Path, shown: u64) -> Vec<GenerationEntry> {
     entries
 }
 
-fn can_be_shown(stored: &Stored) -> bool {
+fn is_complete(stored: &StoredGeneration) -> bool {
     stored.state.whole && !stored.state.recipe.indexes.is_empty()
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::state::Shared;
+use super::state::DaemonState;
 use crate::index::{Digest, Sha256Digest};
 use crate::store::{SCRUB_STEP, Scrub, Scrubbed};
 use crate::upstream::jittered;
@@ -19,14 +19,14 @@ const RATE: u32 = 8 << 20;
 
 /// What reading the whole cache again found.
 #[derive(Debug, Default)]
-pub(super) struct Found {
+pub(super) struct ScrubResult {
     pub(super) sound: u64,
     pub(super) bytes: u64,
     pub(super) damaged: u64,
 }
 
 /// Goes on for ever. It begins anywhere, so that a machine that is restarted every day gets round as well.
-pub(super) async fn in_background(shared: Arc<Shared>) {
+pub(super) async fn in_background(shared: Arc<DaemonState>) {
     let mut after = anywhere();
     loop {
         let bodies = u32::try_from(shared.store.usage().bodies).unwrap_or(u32::MAX).max(1);
@@ -42,8 +42,8 @@ pub(super) async fn in_background(shared: Arc<Shared>) {
 }
 
 /// Every body, as fast as it goes.
-pub(super) async fn all(shared: &Shared) -> Found {
-    let (mut found, mut after) = (Found::default(), Digest([0; 32]));
+pub(super) async fn all(shared: &DaemonState) -> ScrubResult {
+    let (mut found, mut after) = (ScrubResult::default(), Digest([0; 32]));
     while let Some(scrub) = shared.store.scrub(after).filter(|scrub| scrub.digest() > after) {
         after = scrub.digest();
         match one(scrub, Duration::ZERO).await {

@@ -6,29 +6,29 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use tokio::sync::Notify;
 
-use super::check_entries::Pace;
-use super::errands::Errands;
+use super::binhost::Binhost;
+use super::binhosts::Binhosts;
+use super::check_entries::CheckRate;
 use super::explain::Explained;
 use super::last_refresh::LastRefresh;
+use super::mount_visibility;
+use super::prefetch_jobs::PrefetchJobs;
 use super::refusals::Refusal;
 use super::shown;
-use super::source::Source;
-use super::sources::Sources;
-use super::visible;
-use super::world::Budget;
-use crate::config::{ByteSize, Count, MountConfig, Prefetch};
+use super::upgrade_prefetch::Budget;
+use crate::config::{ByteSize, MountConfig, Plural, Prefetch};
 use crate::control::{
     BinhostStatus, BypassStatus, CacheStatus, DownloadCounts, DownloadState, DownloadStatus, EntriesStatus,
     FailureStatus, GenerationStatus, KeyringStatus, MirrorState, MirrorStatus, ProcessStatus, RefreshStatus, Status,
 };
-use crate::fetch::{self, Counts, FailureReport, Fetcher, Origin, Progress};
-use crate::fuse::{Front, Mount};
+use crate::fetch::{self, Counts, DownloadProgress, FailureReport, Fetcher, RemoteBinhost};
+use crate::fuse::{Mount, PublishedTree};
 use crate::metrics::Metrics;
-use crate::policy::Tally;
+use crate::policy::EntryCounts;
 use crate::store::Store;
 use crate::sys::{Moment, WrongClock, seconds_now};
 use crate::tree::{PackagesFile, Snapshots, Tree};
-use crate::upstream::{Standing, UrlReport};
+use crate::upstream::{HealthState, UrlReport};
 use crate::verify::KeyringReport;
 
 /// Whether an earlier generation is shown, and why one that should be is not.
@@ -40,9 +40,9 @@ pub(super) struct RollbackReport {
 
 /// What there is to say of a binhost, for `status`.
 #[derive(Debug)]
-pub(super) struct SourceReport {
+pub(super) struct BinhostReport {
     name: String,
-    origin: Arc<Origin>,
+    origin: Arc<RemoteBinhost>,
     index_timestamp: i64,
     refresh: LastRefresh,
     away: bool,
@@ -55,10 +55,10 @@ pub(super) struct SourceReport {
     max_index_age: Option<Duration>,
 }
 
-impl SourceReport {
-    pub(super) fn new(source: &Source, tally: Tally, unusable: Option<String>) -> Self {
-        let Tally { shown, moved, guarded, unsignable, unselected, held, superseded, homeless, .. } = tally;
-        let index = source.shown().map(|shown| shown.index);
+impl BinhostReport {
+    pub(super) fn new(source: &Binhost, tally: EntryCounts, unusable: Option<String>) -> Self {
+        let EntryCounts { shown, moved, guarded, unsignable, unselected, held, superseded, homeless, .. } = tally;
+        let index = source.published_index().map(|shown| shown.index);
         let dropped = index.as_ref().map(|index| index.dropped());
         let refused: Vec<FailureStatus> = source.refusals().all().iter().map(Refusal::status).collect();
         let entries = EntriesStatus {
@@ -79,7 +79,7 @@ impl SourceReport {
             origin: Arc::clone(&source.origin),
             index_timestamp: index.as_ref().and_then(|index| index.header().timestamp()).unwrap_or_default(),
             refresh: source.last_refresh().clone(),
-            away: source.is_away(),
+            away: source.is_unreachable(),
             frozen: source.is_frozen(),
             packages: shown.into(),
             entries,
@@ -111,19 +111,19 @@ impl SourceReport {
 }
 
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(super) struct DaemonState {
     pub(super) config: MountConfig,
     pub(super) mount: Mount,
     pub(super) store: Arc<Store>,
     pub(super) fetcher: Arc<Fetcher>,
-    pub(super) front: Arc<Front>,
+    pub(super) front: Arc<PublishedTree>,
     pub(super) snapshots: Arc<Snapshots>,
     pub(super) metrics: Arc<Metrics>,
-    reports: Mutex<Vec<SourceReport>>,
+    reports: Mutex<Vec<BinhostReport>>,
     rollback: Mutex<RollbackReport>,
-    pub(super) errands: Errands,
+    pub(super) errands: PrefetchJobs,
     pub(super) world: Budget,
-    pub(super) entry_pace: Pace,
+    pub(super) entry_pace: CheckRate,
     /// Something new is shown.
     pub(super) renewed: Notify,
     /// Why what is known is not shown.
@@ -142,13 +142,13 @@ pub(super) struct Shared {
     clock_is_wrong: AtomicBool,
 }
 
-impl Shared {
+impl DaemonState {
     pub(super) fn new(
         config: MountConfig,
         mount: Mount,
         store: Arc<Store>,
         fetcher: Arc<Fetcher>,
-        front: Arc<Front>,
+        front: Arc<PublishedTree>,
         metrics: Arc<Metrics>,
     ) -> Self {
         let world = Budget::open(store.directory(), config.prefetch_budget.0);
@@ -164,9 +164,9 @@ impl Shared {
             metrics,
             reports: Mutex::default(),
             rollback: Mutex::default(),
-            errands: Errands::default(),
+            errands: PrefetchJobs::default(),
             world,
-            entry_pace: Pace::new(),
+            entry_pace: CheckRate::new(),
             renewed: Notify::new(),
             problem: Mutex::default(),
             misconfigured: Mutex::default(),
@@ -180,16 +180,16 @@ impl Shared {
     }
 
     /// What `status` tells of the binhosts and of what is shown of them from now on.
-    pub(super) fn set_reports(&self, sources: &Sources) {
+    pub(super) fn set_reports(&self, sources: &Binhosts) {
         *self.rollback.lock().unwrap_or_else(PoisonError::into_inner) = sources.rollback_report();
         *self.reports() = sources.reports();
         *self.picture.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(sources.explained()));
         self.changed.notify_one();
-        self.look_at_clock();
+        self.check_clock();
     }
 
     /// Says once that the clock is wrong.
-    fn look_at_clock(&self) {
+    fn check_clock(&self) {
         let wrong = self.wrong_clock();
         let known = self.clock_is_wrong.swap(wrong.is_some(), Ordering::Relaxed);
         if let Some(wrong) = wrong.filter(|_| !known) {
@@ -250,7 +250,7 @@ impl Shared {
         self.misconfigured.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
-    fn reports(&self) -> MutexGuard<'_, Vec<SourceReport>> {
+    fn reports(&self) -> MutexGuard<'_, Vec<BinhostReport>> {
         self.reports.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -258,10 +258,10 @@ impl Shared {
     ///
     /// # Errors
     /// It cannot be written; what was shown stays.
-    pub(super) fn show(&self, tree: Arc<Tree>) -> std::io::Result<bool> {
-        let shown = tokio::task::block_in_place(|| self.front.show(tree))?;
+    pub(super) fn publish(&self, tree: Arc<Tree>) -> std::io::Result<bool> {
+        let shown = tokio::task::block_in_place(|| self.front.publish(tree))?;
         let Some(changes) = shown else { return Ok(false) };
-        self.mount.shown(changes);
+        self.mount.notify_kernel(changes);
         give_memory_back();
         tracing::info!("{}", self.summary());
         Ok(true)
@@ -281,14 +281,14 @@ impl Shared {
             let missing = if without == 0 {
                 String::new()
             } else {
-                format!(", {} without an index", Count(without as u64, "binhost"))
+                format!(", {} without an index", Plural(without as u64, "binhost"))
             };
             let confirmed = binhosts.iter().map(|binhost| binhost.refresh.confirmed).filter(|time| *time > 0).min();
             let age = shown(Duration::from_secs(status.time.saturating_sub(confirmed.unwrap_or(refresh.confirmed))));
-            let packages = Count(*packages, "package");
+            let packages = Plural(*packages, "package");
             format!("{packages}, generation {number}{rolled_back}, index confirmed {age} ago{missing}")
         };
-        let hidden = match visible::hidden(&self.config.mountpoint, self.mount.device()) {
+        let hidden = match mount_visibility::hidden(&self.config.mountpoint, self.mount.device()) {
             Some(_) => "; NOBODY ELSE SEES THIS MOUNT, the log says why",
             None => "",
         };
@@ -299,7 +299,7 @@ impl Shared {
         let tree = self.snapshots.current();
         let usage = self.store.usage();
         let reports = self.reports();
-        let binhosts: Vec<BinhostStatus> = reports.iter().map(SourceReport::status).collect();
+        let binhosts: Vec<BinhostStatus> = reports.iter().map(BinhostReport::status).collect();
         let refused = reports.iter().flat_map(|report| report.refused.clone()).collect();
         drop(reports);
         let rollback = self.rollback.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -384,10 +384,10 @@ fn mirror(report: UrlReport) -> MirrorStatus {
     MirrorStatus {
         url,
         state: match standing {
-            Standing::Healthy => MirrorState::Healthy,
-            Standing::Distrusted => MirrorState::Distrusted,
-            Standing::Trying => MirrorState::Trying,
-            Standing::Resting => MirrorState::Resting,
+            HealthState::Healthy => MirrorState::Healthy,
+            HealthState::Distrusted => MirrorState::Distrusted,
+            HealthState::Trying => MirrorState::Trying,
+            HealthState::Resting => MirrorState::Resting,
         },
         resting_until: rests_for.map(|span| seconds_now().saturating_add(span.as_secs())),
         rate: rate.map(|rate| rate as u64),
@@ -424,8 +424,8 @@ fn counts(counts: Counts) -> DownloadCounts {
     DownloadCounts { live: live as u64, parked: parked as u64, waiting: waiting as u64, opens: opens as u64 }
 }
 
-fn download(progress: Progress) -> DownloadStatus {
-    let Progress { path, state, received, size, waiters, ahead } = progress;
+fn download(progress: DownloadProgress) -> DownloadStatus {
+    let DownloadProgress { path, state, received, size, waiters, ahead } = progress;
     let state = match state {
         fetch::DownloadState::Live => DownloadState::Live,
         fetch::DownloadState::Parked => DownloadState::Parked,

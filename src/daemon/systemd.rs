@@ -18,12 +18,12 @@ static SENDING: Mutex<Option<Instant>> = Mutex::new(None);
 static SENT: Condvar = Condvar::new();
 
 /// Says where the daemon stands. Without systemd there is nobody to tell, which is no error.
-pub(super) fn tell(states: Vec<NotifyState<'static>>) {
+pub(super) fn notify(states: Vec<NotifyState<'static>>) {
     say(states, None);
 }
 
 /// A line for people, with whatever else there is to say.
-pub(super) fn tell_status(states: Vec<NotifyState<'static>>, status: String) {
+pub(super) fn notify_status(states: Vec<NotifyState<'static>>, status: String) {
     say(states, Some(status));
 }
 

@@ -10,7 +10,7 @@ use sd_notify::NotifyState;
 
 use super::systemd;
 use crate::config::MountConfig;
-use crate::sys::mount_probe::{self, Answer};
+use crate::sys::mount_probe::{self, ProbeAnswer};
 
 /// Starts watching, where systemd asks for it. Goes on for as long as the process.
 pub(super) fn start(config: &MountConfig) {
@@ -27,12 +27,12 @@ pub(super) fn start(config: &MountConfig) {
 fn watch(config: &MountConfig, runtime: &tokio::runtime::Handle, limit: Duration) {
     let pause = limit / 3;
     let mut begun = Instant::now();
-    systemd::tell(vec![NotifyState::Watchdog]);
+    systemd::notify(vec![NotifyState::Watchdog]);
     loop {
         std::thread::sleep(pause.saturating_sub(begun.elapsed()));
         begun = Instant::now();
         match check(config, runtime, limit) {
-            Ok(()) => systemd::tell(vec![NotifyState::Watchdog]),
+            Ok(()) => systemd::notify(vec![NotifyState::Watchdog]),
             Err(reason) => tracing::error!("the service hangs: {reason}"),
         }
     }
@@ -44,9 +44,9 @@ fn check(config: &MountConfig, runtime: &tokio::runtime::Handle, limit: Duration
     answer.recv_timeout(limit).map_err(|_| "its tasks do not run".to_owned())?;
     let mountpoint = &config.mountpoint;
     match config.namespace.enter(|| mount_probe::probe(mountpoint, limit)) {
-        Ok(Ok(Answer::Failed(error))) => Err(format!("{} cannot be asked: {error}", mountpoint.display())),
-        Ok(Ok(Answer::Silent)) => Err(format!("{} does not answer", mountpoint.display())),
+        Ok(Ok(ProbeAnswer::Failed(error))) => Err(format!("{} cannot be asked: {error}", mountpoint.display())),
+        Ok(Ok(ProbeAnswer::Silent)) => Err(format!("{} does not answer", mountpoint.display())),
         // Without a process to spare there is nothing wrong with the mount.
-        Ok(Ok(Answer::Alive) | Err(_)) | Err(_) => Ok(()),
+        Ok(Ok(ProbeAnswer::Alive) | Err(_)) | Err(_) => Ok(()),
     }
 }

@@ -4,10 +4,10 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
 use crate::index::{Entry, Sha256Digest};
-use crate::store::Witness;
+use crate::store::BuildKey;
 use crate::sys::Moment;
 
-use super::{FailureReport, Fetcher, Origin};
+use super::{FailureReport, Fetcher, RemoteBinhost};
 
 /// Alarms kept for `status`.
 const KEPT: usize = 32;
@@ -30,12 +30,12 @@ impl Alarms {
 
 /// What is remembered of a verified package for ever. `None`: without a BUILD_ID, other bytes at the same PATH are nothing
 /// unusual.
-pub(super) fn witness(origin: &Origin, entry: &Entry) -> Option<Witness> {
-    Some(Witness::new(&origin.name, entry.path.as_str(), entry.build_id?))
+pub(super) fn build_key(origin: &RemoteBinhost, entry: &Entry) -> Option<BuildKey> {
+    Some(BuildKey::new(&origin.name, entry.path.as_str(), entry.build_id?))
 }
 
 /// Says so when `digest` is not what this build was when it was verified before.
-pub(super) fn compare(fetcher: &Fetcher, witness: Witness, entry: &Entry, digest: Sha256Digest) {
+pub(super) fn compare(fetcher: &Fetcher, witness: BuildKey, entry: &Entry, digest: Sha256Digest) {
     let Some(before) = fetcher.store.testimony(witness).filter(|before| *before != digest) else { return };
     let (path, build) = (entry.path.as_str(), entry.build_id.unwrap_or_default());
     let reason = format!(

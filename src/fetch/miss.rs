@@ -6,14 +6,14 @@ use std::sync::{Arc, OnceLock};
 use tokio::sync::{Semaphore, watch};
 
 use super::downloads::Uid;
-use super::opener::{self, Looked};
+use super::opener::{self, OpenerProcess};
 
 /// Openers that are looked at at the same time, of root and of all others: reading /proc may wait for the process, and may
 /// never end. Root, as which emerge runs, has looks that nobody else can take up.
 const MAX_LOOKS: usize = 4;
 
 /// `None`: nothing can be said of the opener.
-type Answer = Option<Arc<Looked>>;
+type OpenerAnswer = Option<Arc<OpenerProcess>>;
 
 /// Where openers are looked up.
 #[derive(Debug)]
@@ -34,22 +34,22 @@ impl Openers {
     /// Thread `tid` of user `uid` opens a package; 0: nobody that we see.
     pub(super) fn miss(&self, tid: u32, uid: Uid) -> Miss {
         let looks = Arc::clone(if uid == Uid::ROOT { &self.looks_of_root } else { &self.looks });
-        Miss(Arc::new(Inner { tid, uid, proc: self.proc.clone(), looks, answer: OnceLock::new() }))
+        Miss(Arc::new(MissState { tid, uid, proc: self.proc.clone(), looks, answer: OnceLock::new() }))
     }
 }
 
 /// See the module's documentation.
 #[derive(Debug, Clone)]
-pub struct Miss(Arc<Inner>);
+pub struct Miss(Arc<MissState>);
 
 #[derive(Debug)]
-struct Inner {
+struct MissState {
     tid: u32,
     uid: Uid,
     proc: PathBuf,
     looks: Arc<Semaphore>,
     /// `None` in the channel: it is being looked up.
-    answer: OnceLock<watch::Receiver<Option<Answer>>>,
+    answer: OnceLock<watch::Receiver<Option<OpenerAnswer>>>,
 }
 
 impl Miss {
@@ -63,18 +63,18 @@ impl Miss {
     }
 
     /// Who opens it. The look goes on when this is dropped, for others who ask.
-    pub(super) async fn opener(&self) -> Answer {
-        let mut answer = self.0.answer.get_or_init(|| self.look()).clone();
+    pub(super) async fn opener(&self) -> OpenerAnswer {
+        let mut answer = self.0.answer.get_or_init(|| self.start_lookup()).clone();
         answer.wait_for(Option::is_some).await.ok().and_then(|answer| answer.clone().flatten())
     }
 
-    fn look(&self) -> watch::Receiver<Option<Answer>> {
+    fn start_lookup(&self) -> watch::Receiver<Option<OpenerAnswer>> {
         let (sender, receiver) = watch::channel(None);
         let (tid, proc, looks) = (self.0.tid, self.0.proc.clone(), Arc::clone(&self.0.looks));
         tokio::spawn(async move {
             let Ok(turn) = looks.acquire_owned().await else { return };
             // What reads takes its turn along: it may never end.
-            let look = move || (opener::look(&proc, tid).map(Arc::new), turn);
+            let look = move || (opener::read_process(&proc, tid).map(Arc::new), turn);
             let answer = tokio::task::spawn_blocking(look).await.ok().and_then(|(answer, _turn)| answer);
             // Nobody may wait for it any more.
             let _ = sender.send(Some(answer));

@@ -13,65 +13,67 @@
 //!
 //! Not its job: what is shown, and what an errno is.
 
-mod ahead;
 mod alarms;
+mod availability;
+mod background_fetch;
+mod bulk_read_limit;
 mod downloads;
-mod errand;
 mod failures;
-mod guard;
-mod held;
-mod idle;
-mod mismatch;
+mod index_mismatch;
+mod last_openers;
 mod miss;
 mod opener;
-mod origin;
+mod outcomes;
 mod plan;
 mod plan_check;
-mod queue;
+mod plan_prefetch;
+mod prefetch_queue;
+mod prefetch_target;
 mod reclaim;
-mod standing;
-mod traces;
-mod verdicts;
-mod wish;
+mod remote_binhost;
+mod requested_prefetch;
+mod transient_blobs;
 
 use std::collections::HashSet;
 use std::sync::{Arc, Weak};
 
 use tokio::sync::mpsc;
 
-use crate::index::{EntryId, IndexMismatch, OriginId, Record, View};
+use crate::index::{BinhostId, EntryId, IndexMismatch, Record, View};
 use crate::metrics::Metrics;
-use crate::store::{Body, Store, StoreError, Unkeepable};
+use crate::store::{Blob, Store, StoreError, Unkeepable};
 use crate::sys::WrongClock;
 use crate::upstream::UpstreamError;
 use crate::verify::{Policy, VerifyError};
 
-pub use ahead::{AHEAD_SHARE, Ahead, MAX_AHEAD_BYTES};
 use alarms::Alarms;
+pub use availability::{Availability, PackageAvailability};
+pub use background_fetch::BackgroundOutcome;
+use bulk_read_limit::BulkReadLimit;
+pub use bulk_read_limit::WINDOW as MASS_READ_WINDOW;
 pub use downloads::{
-    Counts, DownloadState, GRACE, KEPT_FOR, MAX_LIVE, MAX_WAITERS, PLACES, PREFETCH_TURNS, Progress, SILENCE, TURNS,
-    TURNS_OF_USER, Uid, WORTH_KEEPING,
+    Counts, DownloadProgress, DownloadState, GRACE, KEPT_FOR, MAX_LIVE, MAX_WAITERS, PLACES, PREFETCH_TURNS, SILENCE,
+    TURNS, TURNS_OF_USER, Uid, WORTH_KEEPING,
 };
 use downloads::{Downloads, Priority};
-pub use errand::{Brought, Done, Errand, ErrandReport, MAX_TOGETHER, Underway};
 use failures::Failures;
 pub use failures::{FAILURE_MEMORY, FailureReport};
-use guard::Guard;
-pub use guard::WINDOW as MASS_READ_WINDOW;
-use held::Held;
-pub use idle::Idled;
-use mismatch::Judgements;
-pub use mismatch::Mismatch;
+use index_mismatch::Judgements;
+pub use index_mismatch::Mismatch;
+pub use last_openers::LastOpener;
+use last_openers::LastOpeners;
 pub use miss::Miss;
 use miss::Openers;
-use origin::{Key, Origins};
-pub use origin::{Origin, Wanted};
 use plan_check::ProvedAhead;
 pub use plan_check::{CheckFor, EntryCheck};
-pub use standing::{Standing, State};
-pub use traces::Caller;
-use traces::Traces;
-pub use wish::{Meant, Wish, WishError};
+pub use plan_prefetch::{AHEAD_SHARE, MAX_AHEAD_BYTES, PlanPrefetch};
+pub use prefetch_target::{PrefetchTarget, PrefetchTargetError, ResolvedTarget};
+use remote_binhost::{PackageKey, RemoteBinhosts};
+pub use remote_binhost::{PackageRef, RemoteBinhost};
+pub use requested_prefetch::{
+    Done, InProgress, MAX_TOGETHER, PackageOutcome, RequestedPrefetch, RequestedPrefetchReport,
+};
+use transient_blobs::TransientBlobs;
 
 /// Why a package cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -168,9 +170,9 @@ fn listed(found: &[IndexMismatch]) -> String {
 
 /// What came of a download, for whoever decides what is shown.
 #[derive(Debug)]
-pub struct Verdict {
+pub struct DownloadOutcome {
     /// Its binhost.
-    pub origin: OriginId,
+    pub origin: BinhostId,
     /// The entry.
     pub id: EntryId,
     /// Its PATH there.
@@ -178,12 +180,12 @@ pub struct Verdict {
     /// URI of the index header it belongs to.
     pub uri: Option<String>,
     /// How it ended.
-    pub kind: VerdictKind,
+    pub kind: OutcomeKind,
 }
 
 /// How a download ended.
 #[derive(Debug)]
-pub enum VerdictKind {
+pub enum OutcomeKind {
     /// It was verified.
     Verified,
     /// It cannot be had as long as the binhost has the same bytes.
@@ -200,69 +202,69 @@ pub const MAX_VERDICTS: usize = 256;
 const MAX_LISTED: usize = 3;
 
 /// How a download ended, for all who wait for it.
-pub type Outcome = Result<Body, Arc<FetchError>>;
+pub type Outcome = Result<Blob, Arc<FetchError>>;
 
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct Fetcher {
     store: Arc<Store>,
     metrics: Arc<Metrics>,
-    origins: Origins,
+    origins: RemoteBinhosts,
     downloads: Downloads,
     failures: Failures,
     alarms: Alarms,
-    held: Held,
+    held: TransientBlobs,
     judgements: Judgements,
     proved_ahead: ProvedAhead,
-    guard: Guard,
+    guard: BulkReadLimit,
     openers: Openers,
-    traces: Traces,
-    verdicts: mpsc::Sender<Verdict>,
+    traces: LastOpeners,
+    verdicts: mpsc::Sender<DownloadOutcome>,
 }
 
 impl Fetcher {
     /// A fetcher that reads through `store`, and the verdicts on what it downloads. It knows no binhost yet. To be called
     /// inside a tokio runtime.
     #[must_use]
-    pub fn new(store: Arc<Store>, metrics: Arc<Metrics>) -> (Arc<Self>, mpsc::Receiver<Verdict>) {
+    pub fn new(store: Arc<Store>, metrics: Arc<Metrics>) -> (Arc<Self>, mpsc::Receiver<DownloadOutcome>) {
         let (verdicts, receiver) = mpsc::channel(MAX_VERDICTS);
         let fetcher = Arc::new_cyclic(|fetcher| Self {
             store,
             metrics,
-            origins: Origins::default(),
+            origins: RemoteBinhosts::default(),
             downloads: Downloads::new(Weak::clone(fetcher)),
             failures: Failures::default(),
             alarms: Alarms::default(),
-            held: Held::default(),
+            held: TransientBlobs::default(),
             judgements: Judgements::default(),
             proved_ahead: ProvedAhead::default(),
-            guard: Guard::default(),
+            guard: BulkReadLimit::default(),
             openers: Openers::default(),
-            traces: Traces::default(),
+            traces: LastOpeners::default(),
             verdicts,
         });
         (fetcher, receiver)
     }
 
     /// Packages of `origin` can be asked for from now on.
-    pub fn add_origin(&self, id: OriginId, origin: Arc<Origin>) {
+    pub fn add_origin(&self, id: BinhostId, origin: Arc<RemoteBinhost>) {
         self.origins.add(id, origin);
     }
 
     /// Nothing is asked for any more but of `wanted`.
-    pub fn retain_origins(&self, wanted: &HashSet<OriginId>) {
+    pub fn retain_origins(&self, wanted: &HashSet<BinhostId>) {
         self.origins.retain(wanted);
     }
 
     /// Entry number `row` of `view`. `None`: there is none, or its binhost is no longer used.
     #[must_use]
-    pub fn wanted(&self, view: &Arc<View>, row: u32) -> Option<Wanted> {
-        Wanted::new(&self.origins, view, row)
+    pub fn wanted(&self, view: &Arc<View>, row: u32) -> Option<PackageRef> {
+        PackageRef::new(&self.origins, view, row)
     }
 
     /// The body, if it can be had without waiting. For FUSE threads.
     #[must_use]
-    pub fn cached(&self, wanted: &Wanted) -> Option<Body> {
+    pub fn cached(&self, wanted: &PackageRef) -> Option<Blob> {
         let body = self.here(wanted.record(), &wanted.origin().policy).filter(|body| self.agrees(wanted, body));
         if body.is_some() {
             self.metrics.hits.increase();
@@ -281,7 +283,7 @@ impl Fetcher {
     ///
     /// # Errors
     /// The package cannot be had; the same reason for all who asked.
-    pub async fn open(self: &Arc<Self>, wanted: Wanted, miss: &Miss, uid: Uid) -> Outcome {
+    pub async fn open(self: &Arc<Self>, wanted: PackageRef, miss: &Miss, uid: Uid) -> Outcome {
         // What is here or under way costs nothing more.
         let costs = !self.downloads.contains(wanted.key()) && !self.is_cached(&wanted);
         if costs && !self.guard.admits(miss, wanted.path()).await {
@@ -297,7 +299,7 @@ impl Fetcher {
     }
 
     /// Removes the body from the cache, unless it is pinned. `true`: it was there.
-    pub fn evict(&self, wanted: &Wanted) -> bool {
+    pub fn evict(&self, wanted: &PackageRef) -> bool {
         let id = wanted.record().id;
         !self.store.pins().iter().any(|pin| pin.id == id) && self.store.forget(id).is_some()
     }
@@ -320,7 +322,7 @@ impl Fetcher {
     }
 
     /// The body, where it is here and may be served.
-    fn here(&self, record: &Record, policy: &Policy) -> Option<Body> {
+    fn here(&self, record: &Record, policy: &Policy) -> Option<Blob> {
         let held = || self.held.get(record.id).filter(|body| policy.admits(&body.assurance()));
         self.store.get(record.id, record.size, policy).or_else(held)
     }
@@ -339,7 +341,7 @@ impl Fetcher {
 
     /// What is being downloaded, and what somebody waits for.
     #[must_use]
-    pub fn in_progress(&self) -> Vec<Progress> {
+    pub fn in_progress(&self) -> Vec<DownloadProgress> {
         self.downloads.progress()
     }
 
@@ -353,13 +355,13 @@ impl Fetcher {
     ///
     /// # Errors
     /// It would not: why.
-    pub fn would_keep(&self, wanted: &Wanted) -> Result<(), Unkeepable> {
+    pub fn would_keep(&self, wanted: &PackageRef) -> Result<(), Unkeepable> {
         self.store.would_keep(wanted.record().size)
     }
 
     /// Whether a package is in the cache, most likely.
     #[must_use]
-    pub fn is_cached(&self, wanted: &Wanted) -> bool {
+    pub fn is_cached(&self, wanted: &PackageRef) -> bool {
         self.store.has(wanted.record().id, wanted.record().size, &wanted.origin().policy)
     }
 }

@@ -45,7 +45,7 @@ pub(super) enum Opener {
     /// Something else.
     Other {
         /// What it is a part of.
-        job: Job,
+        job: ProcessGroup,
         /// Its session.
         session: u32,
         pid: u32,
@@ -56,7 +56,7 @@ pub(super) enum Opener {
 
 /// A process group: what a shell starts at one go, and whatever that starts, e.g. `find -exec` or a pipe into `xargs`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Job {
+pub(super) struct ProcessGroup {
     /// Its number, which is that of its first process. Nobody else gets it as long as the group has any.
     pub(super) group: u32,
     /// When its first process was started, if that still runs: another time under the same number is another group.
@@ -65,17 +65,17 @@ pub(super) struct Job {
 
 /// What /proc tells of an opener.
 #[derive(Debug)]
-pub(super) struct Looked {
+pub(super) struct OpenerProcess {
     pub(super) opener: Opener,
     /// The emerge behind it, if there is one.
     pub(super) emerge: Option<Emerge>,
 }
 
 /// Who opened something in thread `tid`. May wait, as [`Emerge::find`].
-pub(super) fn look(proc: &Path, tid: u32) -> Option<Looked> {
+pub(super) fn read_process(proc: &Path, tid: u32) -> Option<OpenerProcess> {
     match Emerge::find(proc, tid) {
-        Some(emerge) => Some(Looked { opener: Opener::Emerge, emerge: Some(emerge) }),
-        None => Some(Looked { opener: other(proc, tid)?, emerge: None }),
+        Some(emerge) => Some(OpenerProcess { opener: Opener::Emerge, emerge: Some(emerge) }),
+        None => Some(OpenerProcess { opener: other(proc, tid)?, emerge: None }),
     }
 }
 
@@ -89,7 +89,7 @@ fn other(proc: &Path, tid: u32) -> Option<Opener> {
     let mut numbers = fields.split_whitespace().skip(2).map(|number| number.parse().ok().filter(|number| *number != 0));
     let (group, session): (u32, u32) = (numbers.next()??, numbers.next()??);
     let first = open(&rustix::fs::CWD, &proc.join(group.to_string()), OFlags::PATH);
-    let job = Job { group, began: first.ok().and_then(|first| start(&first)) };
+    let job = ProcessGroup { group, began: first.ok().and_then(|first| start(&first)) };
     Some(Opener::Other { job, session, pid: process.key.pid, name })
 }
 

@@ -22,11 +22,11 @@ use lru::LruCache;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::downloads::Uid;
-use super::mismatch::{self, Mismatch};
+use super::index_mismatch::{self, Mismatch};
 use super::miss::Miss;
-use super::opener::{Looked, ProcessKey};
-use super::origin::Key;
-use super::{FetchError, Fetcher, Wanted, ahead, plan};
+use super::opener::{OpenerProcess, ProcessKey};
+use super::remote_binhost::PackageKey;
+use super::{FetchError, Fetcher, PackageRef, plan, plan_prefetch};
 use crate::config::OnMismatch;
 use crate::index::{AuxDigest, Comparison};
 use crate::verify::{self, Head, VerifyError};
@@ -50,7 +50,7 @@ const MAX_PROVED: NonZeroUsize = NonZeroUsize::new(8192).unwrap();
 
 /// See [`MAX_PROVED`]: whose entry, which, and what it says.
 #[derive(Debug)]
-pub(super) struct ProvedAhead(Mutex<LruCache<(Key, AuxDigest), ()>>);
+pub(super) struct ProvedAhead(Mutex<LruCache<(PackageKey, AuxDigest), ()>>);
 
 impl Default for ProvedAhead {
     fn default() -> Self {
@@ -59,7 +59,7 @@ impl Default for ProvedAhead {
 }
 
 impl ProvedAhead {
-    fn lock(&self) -> MutexGuard<'_, LruCache<(Key, AuxDigest), ()>> {
+    fn lock(&self) -> MutexGuard<'_, LruCache<(PackageKey, AuxDigest), ()>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -86,7 +86,7 @@ pub enum EntryCheck {
 
 impl Fetcher {
     /// Holds an entry against its package, of which as little as possible is fetched.
-    pub async fn check_entry(self: &Arc<Self>, wanted: &Wanted, check_for: CheckFor) -> EntryCheck {
+    pub async fn check_entry(self: &Arc<Self>, wanted: &PackageRef, check_for: CheckFor) -> EntryCheck {
         if wanted.origin().on_mismatch == OnMismatch::Off {
             return EntryCheck::Unknown("index-mismatch is off".to_owned());
         }
@@ -113,7 +113,7 @@ impl Fetcher {
         }
     }
 
-    async fn check_whole(self: &Arc<Self>, wanted: &Wanted) -> EntryCheck {
+    async fn check_whole(self: &Arc<Self>, wanted: &PackageRef) -> EntryCheck {
         match self.open(wanted.clone(), &self.miss(0, Uid::ROOT), Uid::ROOT).await {
             Ok(_) => EntryCheck::Agrees,
             Err(error) if is_lie(&error) => EntryCheck::Wrong(error),
@@ -122,10 +122,11 @@ impl Fetcher {
     }
 
     /// `None`: the first bytes prove nothing.
-    async fn check_head(self: &Arc<Self>, wanted: &Wanted) -> Result<Option<EntryCheck>, FetchError> {
+    async fn check_head(self: &Arc<Self>, wanted: &PackageRef) -> Result<Option<EntryCheck>, FetchError> {
         let of = wanted.clone();
-        let read =
-            tokio::task::spawn_blocking(move || Ok((of.entry()?, mismatch::with_entry(&of, |entry| entry.digest())?)));
+        let read = tokio::task::spawn_blocking(move || {
+            Ok((of.entry()?, index_mismatch::with_entry(&of, |entry| entry.digest())?))
+        });
         let (entry, said) = read.await.map_err(|_| FetchError::Stopped)?.map_err(FetchError::Index)?;
         let proved = (wanted.key(), said);
         if self.proved_ahead.lock().get(&proved).is_some() {
@@ -148,7 +149,7 @@ impl Fetcher {
                 Head::Needs(_) | Head::Nothing => return Ok(None),
             }
         };
-        let compared = mismatch::with_entry(wanted, |entry| package.compare(entry)).map_err(FetchError::Index)?;
+        let compared = index_mismatch::with_entry(wanted, |entry| package.compare(entry)).map_err(FetchError::Index)?;
         Ok(Some(match compared {
             Comparison::Equal | Comparison::OtherForm(_) => {
                 self.proved_ahead.lock().put(proved, ());
@@ -219,7 +220,7 @@ impl PlanChecks {
     }
 
     /// Whether thread `tid` may follow a plan that is not checked. For FUSE threads.
-    pub(super) fn concerns(&self, wanted: &Wanted, tid: u32) -> bool {
+    pub(super) fn concerns(&self, wanted: &PackageRef, tid: u32) -> bool {
         let origin = wanted.origin();
         let is_judged = origin.policy.keyring.is_some() && origin.on_mismatch == OnMismatch::Refuse;
         !self.limit.is_zero()
@@ -235,7 +236,7 @@ impl PlanChecks {
     pub(super) async fn check(
         &self,
         fetcher: &Arc<Fetcher>,
-        wanted: &Wanted,
+        wanted: &PackageRef,
         (tid, miss): (u32, &Miss),
     ) -> Result<(), Arc<FetchError>> {
         let began = Instant::now();
@@ -273,9 +274,9 @@ impl PlanChecks {
     /// The check of an emerge's plan, begun now if there was none.
     fn of(
         &self,
-        (key, looked, reader): (ProcessKey, Arc<Looked>, OwnedSemaphorePermit),
+        (key, looked, reader): (ProcessKey, Arc<OpenerProcess>, OwnedSemaphorePermit),
         fetcher: &Arc<Fetcher>,
-        wanted: &Wanted,
+        wanted: &PackageRef,
     ) -> PlanCheck {
         let mut plans = self.plans();
         if let Some(check) = plans.get(&key) {
@@ -317,15 +318,15 @@ impl Fetcher {
     /// Checks all of a plan, also when something is wrong with it: all that is leaves the index before the next emerge plans.
     async fn check_plan(
         self: Arc<Self>,
-        (looked, reader): (Arc<Looked>, OwnedSemaphorePermit),
-        wanted: &Wanted,
+        (looked, reader): (Arc<OpenerProcess>, OwnedSemaphorePermit),
+        wanted: &PackageRef,
         told: &watch::Sender<Progress>,
     ) {
         let (fetcher, of) = (Arc::clone(&self), wanted.clone());
         let read = tokio::task::spawn_blocking(move || {
             let _reader = reader;
-            let rows = plan::rows(of.view(), &ahead::read(looked.emerge.as_ref()?).ok()?);
-            let planned: Vec<Wanted> = rows.into_iter().filter_map(|row| fetcher.wanted(of.view(), row)).collect();
+            let rows = plan::rows(of.view(), &plan_prefetch::read(looked.emerge.as_ref()?).ok()?);
+            let planned: Vec<PackageRef> = rows.into_iter().filter_map(|row| fetcher.wanted(of.view(), row)).collect();
             (!planned.is_empty()).then_some(planned)
         });
         let Ok(Some(planned)) = read.await else {

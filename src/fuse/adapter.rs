@@ -20,14 +20,14 @@ use fuser::{
 };
 
 use super::attr::{Attr, Owner, Validity};
-use super::ledger::Agreement;
+use super::ledger::Negotiated;
 use super::{FsError, xattrs};
 use crate::fetch::Uid;
 use crate::local::{self, Access};
 use crate::metrics::{Operation, Timed};
 use crate::tree::Inode;
-pub(super) use shared::Shared;
-use types::{BLOCK, asked, caller, failed, file_attr, file_type, ttl};
+pub(super) use shared::AdapterState;
+use types::{BLOCK, caller, delivery, failed, file_attr, file_type, ttl};
 
 /// Requests that the kernel may have under way in the background, reading ahead.
 const MAX_BACKGROUND: u16 = 64;
@@ -38,7 +38,7 @@ const READ_AHEAD: u32 = 128 << 10;
 
 /// The file system as fuser calls it.
 #[derive(Debug)]
-pub(super) struct Adapter(pub(super) std::sync::Arc<Shared>);
+pub(super) struct Adapter(pub(super) std::sync::Arc<AdapterState>);
 
 impl Filesystem for Adapter {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
@@ -65,7 +65,7 @@ impl Filesystem for Adapter {
             self.0.stop_passing_through();
         }
         let minor = config.kernel_abi().1;
-        let _ = self.0.agreement.set(Agreement { flags: agreed.bits(), minor, readahead: READ_AHEAD });
+        let _ = self.0.agreement.set(Negotiated { flags: agreed.bits(), minor, readahead: READ_AHEAD });
         let _ = config.set_max_background(MAX_BACKGROUND);
         let _ = config.set_max_write(MAX_REQUEST);
         Ok(())
@@ -162,7 +162,7 @@ impl Filesystem for Adapter {
             let ttl = if dots { Duration::ZERO } else { ttl(validity) };
             let full = reply.add(INodeNo(attr.inode.0), at, name, &ttl, &file_attr(attr), Generation(attr.generation));
             if !full && !dots && validity != Validity::Told {
-                operations.told(Inode(inode.0), name, attr.inode);
+                operations.note_lookup(Inode(inode.0), name, attr.inode);
             }
             full
         });
@@ -250,7 +250,7 @@ impl Filesystem for Adapter {
     ) {
         let (_unpaused, timed) = (self.0.unpaused(), self.timed(Operation::Change));
         let place = (Inode(parent.0), name);
-        let made = writing::make_node(&self.0, caller(request), place, mode, asked(request));
+        let made = writing::make_node(&self.0, caller(request), place, mode, delivery(request));
         answer_entry(made, timed, reply);
     }
 
@@ -258,18 +258,18 @@ impl Filesystem for Adapter {
         let (_unpaused, timed) = (self.0.unpaused(), self.timed(Operation::Change));
         let (operations, parent) = (&self.0.operations, Inode(parent.0));
         let made = operations.make_directory(caller(request), parent, name, mode);
-        let made = asked(request).made(operations, (parent, name), made, |_, stat| stat.is_directory());
+        let made = delivery(request).made(operations, (parent, name), made, |_, stat| stat.is_directory());
         answer_entry(made, timed, reply);
     }
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        writing::unlink(&self.0, (caller(request), asked(request)), (Inode(parent.0), name), reply);
+        writing::unlink(&self.0, (caller(request), delivery(request)), (Inode(parent.0), name), reply);
     }
 
     fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let (_unpaused, timed) = (self.0.unpaused(), self.timed(Operation::Change));
         let removed = self.0.operations.remove_directory(caller(request), Inode(parent.0), name);
-        answer(asked(request).removed(removed), timed, reply);
+        answer(delivery(request).removed(removed), timed, reply);
     }
 
     fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
@@ -279,7 +279,7 @@ impl Filesystem for Adapter {
         let is_it = |path: &Path, _: &local::Stat| {
             operations.layer().read_link(path).is_ok_and(|there| there.as_bytes() == target.as_os_str().as_bytes())
         };
-        answer_entry(asked(request).made(operations, (parent, name), made, is_it), timed, reply);
+        answer_entry(delivery(request).made(operations, (parent, name), made, is_it), timed, reply);
     }
 
     fn rename(
@@ -293,14 +293,14 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let (from, to) = ((Inode(parent.0), name), (Inode(new_parent.0), new_name));
-        writing::rename(&self.0, (caller(request), asked(request)), from, to, flags, reply);
+        writing::rename(&self.0, (caller(request), delivery(request)), from, to, flags, reply);
     }
 
     fn link(&self, request: &Request, inode: INodeNo, new_parent: INodeNo, new_name: &OsStr, reply: ReplyEntry) {
         let (_unpaused, timed) = (self.0.unpaused(), self.timed(Operation::Change));
         let (operations, inode, parent) = (&self.0.operations, Inode(inode.0), Inode(new_parent.0));
         let made = operations.link(caller(request), inode, parent, new_name);
-        let made = asked(request).made(operations, (parent, new_name), made, |_, stat| stat.number == inode.0);
+        let made = delivery(request).made(operations, (parent, new_name), made, |_, stat| stat.number == inode.0);
         answer_entry(made, timed, reply);
     }
 
@@ -314,7 +314,7 @@ impl Filesystem for Adapter {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        open::create(&self.0, (caller(request), asked(request)), (Inode(parent.0), name), mode, flags, reply);
+        open::create(&self.0, (caller(request), delivery(request)), (Inode(parent.0), name), mode, flags, reply);
     }
 
     fn write(

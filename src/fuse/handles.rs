@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::FsError;
 use super::backing::Backing;
-use super::ledger::{Holding, Ledger, OpenRecord, Shown};
+use super::ledger::{HandoverLog, Holding, OpenRecord, PublishedId};
 use super::quota::Quota;
 use crate::local;
 use crate::tree::{Attributes, Inode};
@@ -36,24 +36,24 @@ struct OpenInode {
 }
 
 #[derive(Debug)]
-struct Table {
+struct HandleTable {
     open: HashMap<Inode, OpenInode>,
-    ledger: Ledger,
+    ledger: HandoverLog,
     quota: Quota,
 }
 
 #[derive(Debug)]
-pub(super) struct Handles(Mutex<Table>);
+pub(super) struct Handles(Mutex<HandleTable>);
 
 impl Handles {
     /// Nothing is open; what will be is noted in `ledger`, and bounded by `quota`.
-    pub(super) fn new(ledger: Ledger, quota: Quota) -> Self {
-        Self(Mutex::new(Table { open: HashMap::new(), ledger, quota }))
+    pub(super) fn new(ledger: HandoverLog, quota: Quota) -> Self {
+        Self(Mutex::new(HandleTable { open: HashMap::new(), ledger, quota }))
     }
 
     /// What a daemon before this one left open. `back` makes a backing of its number.
     pub(super) fn inherit(&self, records: Vec<OpenRecord>, back: impl Fn(u32) -> Backing) {
-        let Table { open, quota, .. } = &mut *self.lock();
+        let HandleTable { open, quota, .. } = &mut *self.lock();
         for record in records {
             let entry = open.entry(record.inode).or_insert_with(|| OpenInode {
                 file: None,
@@ -74,7 +74,7 @@ impl Handles {
     /// # Errors
     /// See [`Quota::check`].
     pub(super) fn admit(&self, user: u32, inode: Option<Inode>) -> Result<(), FsError> {
-        let Table { open, quota, .. } = &mut *self.lock();
+        let HandleTable { open, quota, .. } = &mut *self.lock();
         let held = inode.and_then(|inode| open.get(&inode)).is_some_and(|open| open.holders.contains_key(&user));
         if held { Ok(()) } else { quota.check(user) }
     }
@@ -92,7 +92,7 @@ impl Handles {
         back: impl FnOnce(&File) -> Option<Backing>,
     ) -> Result<Option<Arc<Backing>>, FsError> {
         let generation = if attributes.is_none() { local::generation_of(file) } else { 0 };
-        let Table { open, ledger, quota } = &mut *self.lock();
+        let HandleTable { open, ledger, quota } = &mut *self.lock();
         let entry = open.entry(inode);
         if let Entry::Occupied(entry) = &entry
             && entry.get().generation != generation
@@ -132,7 +132,7 @@ impl Handles {
     /// Counts one open less. `true`: nobody has it open any more, and somebody may have written to it.
     pub(super) fn release(&self, (inode, user): Holding) -> bool {
         let mut table = self.lock();
-        let Table { open, ledger, quota } = &mut *table;
+        let HandleTable { open, ledger, quota } = &mut *table;
         let Entry::Occupied(mut entry) = open.entry(inode) else { return false };
         let holders = &mut entry.get_mut().holders;
         let Some(opens) = holders.get_mut(&user) else { return false };
@@ -173,16 +173,16 @@ impl Handles {
     }
 
     /// Does something with the ledger.
-    pub(super) fn ledger<T>(&self, act: impl FnOnce(&mut Ledger) -> T) -> T {
+    pub(super) fn ledger<T>(&self, act: impl FnOnce(&mut HandoverLog) -> T) -> T {
         act(&mut self.lock().ledger)
     }
 
     /// What is shown from now on.
-    pub(super) fn show(&self, shown: Shown) {
-        self.ledger(|ledger| ledger.show(shown));
+    pub(super) fn record_published(&self, shown: PublishedId) {
+        self.ledger(|ledger| ledger.record_published(shown));
     }
 
-    fn lock(&self) -> MutexGuard<'_, Table> {
+    fn lock(&self) -> MutexGuard<'_, HandleTable> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -198,7 +198,7 @@ mod tests {
     const USER: u32 = 7;
 
     fn empty() -> Handles {
-        Handles::new(Ledger::create().unwrap(), Quota::of(1024))
+        Handles::new(HandoverLog::create().unwrap(), Quota::of(1024))
     }
 
     fn backing(id: u32) -> Backing {
@@ -248,7 +248,7 @@ mod tests {
         let local = Inode(1 << 62 | 5);
         handles.open((local, USER), &body, None, |_| None).unwrap();
 
-        let mut ledger = Ledger::open(handles.ledger(|ledger| ledger.as_fd().try_clone_to_owned()).unwrap());
+        let mut ledger = HandoverLog::open(handles.ledger(|ledger| ledger.as_fd().try_clone_to_owned()).unwrap());
         let (records, _) = ledger.read();
         let later = Handles::new(ledger, Quota::of(1024));
         later.inherit(records, backing);
@@ -291,7 +291,7 @@ mod tests {
         assert!(!handles.release((Inode(1), 8)) && !handles.release((Inode(1), 8)) && !handles.release((Inode(1), 9)));
         refused(&handles);
 
-        let mut ledger = Ledger::open(handles.ledger(|ledger| ledger.as_fd().try_clone_to_owned()).unwrap());
+        let mut ledger = HandoverLog::open(handles.ledger(|ledger| ledger.as_fd().try_clone_to_owned()).unwrap());
         let (records, _) = ledger.read();
         let later = Handles::new(ledger, Quota::of(1024));
         later.inherit(records, backing);

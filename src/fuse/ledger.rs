@@ -38,7 +38,7 @@ pub(super) const MAX_RECORDS: u32 = 65_536;
 
 /// What daemon and kernel agreed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Agreement {
+pub(super) struct Negotiated {
     /// FUSE_INIT's flags that hold.
     pub(super) flags: u64,
     pub(super) minor: u32,
@@ -46,7 +46,7 @@ pub(super) struct Agreement {
 }
 
 /// What was shown last: its generation, and the inode of its `Packages`, which is derived from all that is in it.
-pub(super) type Shown = (u64, Inode);
+pub(super) type PublishedId = (u64, Inode);
 
 /// Device and inode of the directory beneath the mount.
 pub(super) type Beneath = (u64, u64);
@@ -57,18 +57,18 @@ pub(super) enum Served {
     /// By the kernel, from the backing file of this number.
     Backing(u32),
     /// By the daemon, from this file, if it has a name.
-    File(Option<Named>),
+    File(Option<LoggedFile>),
 }
 
 /// A file, and what it looked like.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Named {
+pub(super) struct LoggedFile {
     path: PathBuf,
     inode: u64,
     mtime: i64,
 }
 
-impl Named {
+impl LoggedFile {
     fn of(file: &File) -> Option<Self> {
         let path = rustix::fs::readlink(format!("/proc/self/fd/{}", raw(file)), Vec::new()).ok()?;
         let path = PathBuf::from(OsStr::from_bytes(path.to_bytes()));
@@ -111,7 +111,7 @@ pub(super) struct OpenRecord {
 impl OpenRecord {
     pub(super) fn new(user: u32, attributes: Attributes, backing: Option<u32>, file: &File) -> Self {
         let Attributes { inode, size, mtime, .. } = attributes;
-        let served = backing.map_or_else(|| Served::File(Named::of(file)), Served::Backing);
+        let served = backing.map_or_else(|| Served::File(LoggedFile::of(file)), Served::Backing);
         Self { inode, user, opens: 1, size, mtime, served }
     }
 
@@ -162,7 +162,7 @@ impl OpenRecord {
         bytes.extend(self.user.to_ne_bytes());
         bytes.extend(self.size.to_ne_bytes());
         bytes.extend(self.mtime.to_ne_bytes());
-        if let Served::File(Some(Named { path, inode, mtime })) = &self.served {
+        if let Served::File(Some(LoggedFile { path, inode, mtime })) = &self.served {
             let path = path.as_os_str().as_bytes();
             bytes.extend(inode.to_ne_bytes());
             bytes.extend(mtime.to_ne_bytes());
@@ -184,7 +184,7 @@ impl OpenRecord {
         let length = usize::try_from(number(from)?).ok()?;
         let path =
             from.get(..length).filter(|path| !path.is_empty()).map(|path| PathBuf::from(OsStr::from_bytes(path)));
-        let named = path.map(|path| Named { path, inode: file_inode, mtime: file_mtime });
+        let named = path.map(|path| LoggedFile { path, inode: file_inode, mtime: file_mtime });
         let served = if backing == 0 { Served::File(named) } else { Served::Backing(backing) };
         Some(Self { inode, user, opens, size, mtime, served })
     }
@@ -204,17 +204,17 @@ fn half(from: &mut &[u8]) -> Option<u32> {
 
 /// The first record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Head {
+struct LogHeader {
     version: u32,
     device: u64,
-    agreement: Agreement,
-    shown: Shown,
+    agreement: Negotiated,
+    shown: PublishedId,
     beneath: Beneath,
 }
 
-impl Head {
+impl LogHeader {
     fn encode(&self) -> Vec<u8> {
-        let Self { version, device, agreement: Agreement { flags, minor, readahead }, shown, beneath } = *self;
+        let Self { version, device, agreement: Negotiated { flags, minor, readahead }, shown, beneath } = *self;
         let mut bytes = MAGIC.to_vec();
         bytes.extend(version.to_ne_bytes());
         bytes.extend(minor.to_ne_bytes());
@@ -231,7 +231,7 @@ impl Head {
         let (version, minor) = (half(from)?, half(from)?);
         let (device, flags) = (number(from)?, number(from)?);
         let readahead = u32::try_from(number(from)?).unwrap_or(u32::MAX);
-        let agreement = Agreement { flags, minor, readahead };
+        let agreement = Negotiated { flags, minor, readahead };
         let shown = (number(from)?, Inode(number(from)?));
         let beneath = (number(from)?, number(from)?);
         Some(Self { version, device, agreement, shown, beneath })
@@ -240,16 +240,16 @@ impl Head {
 
 /// See the module's documentation.
 #[derive(Debug)]
-pub(super) struct Ledger {
+pub(super) struct HandoverLog {
     file: File,
-    head: Option<Head>,
+    head: Option<LogHeader>,
     /// Where a record is.
     places: BTreeMap<Holding, u32>,
     free: Vec<u32>,
     records: u32,
 }
 
-impl Ledger {
+impl HandoverLog {
     /// An empty one.
     pub(super) fn create() -> io::Result<Self> {
         let file = rustix::fs::memfd_create("binhostfs-ledger", rustix::fs::MemfdFlags::CLOEXEC)?;
@@ -260,7 +260,7 @@ impl Ledger {
     pub(super) fn open(file: OwnedFd) -> Self {
         let file = File::from(file);
         let mut head = vec![0; RECORD];
-        let head = file.read_exact_at(&mut head, 0).ok().and_then(|()| Head::decode(&head));
+        let head = file.read_exact_at(&mut head, 0).ok().and_then(|()| LogHeader::decode(&head));
         Self { file, head, places: BTreeMap::new(), free: Vec::new(), records: 0 }
     }
 
@@ -270,11 +270,11 @@ impl Ledger {
     }
 
     /// What was agreed on, if it was written by a daemon that means the same by it.
-    pub(super) fn agreement(&self) -> Option<Agreement> {
+    pub(super) fn agreement(&self) -> Option<Negotiated> {
         self.head.filter(|head| head.version == VERSION).map(|head| head.agreement)
     }
 
-    pub(super) fn shown(&self) -> Option<Shown> {
+    pub(super) fn published(&self) -> Option<PublishedId> {
         self.head.map(|head| head.shown)
     }
 
@@ -287,11 +287,11 @@ impl Ledger {
     pub(super) fn begin(
         &mut self,
         device: u64,
-        agreement: Agreement,
-        shown: Shown,
+        agreement: Negotiated,
+        shown: PublishedId,
         beneath: Beneath,
     ) -> io::Result<()> {
-        let head = Head { version: VERSION, device, agreement, shown, beneath };
+        let head = LogHeader { version: VERSION, device, agreement, shown, beneath };
         self.file.set_len(RECORD as u64)?;
         self.file.write_all_at(&head.encode(), 0)?;
         self.head = Some(head);
@@ -299,7 +299,7 @@ impl Ledger {
     }
 
     /// What is shown now.
-    pub(super) fn show(&mut self, shown: Shown) {
+    pub(super) fn record_published(&mut self, shown: PublishedId) {
         if let Some(head) = &mut self.head {
             head.shown = shown;
             let bytes = head.encode();
@@ -363,7 +363,7 @@ impl Ledger {
     }
 }
 
-impl AsFd for Ledger {
+impl AsFd for HandoverLog {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }
@@ -378,8 +378,8 @@ mod tests {
     }
 
     /// As a daemon sees it that gets the descriptor.
-    fn again(ledger: &Ledger) -> Ledger {
-        Ledger::open(ledger.file.try_clone().unwrap().into())
+    fn again(ledger: &HandoverLog) -> HandoverLog {
+        HandoverLog::open(ledger.file.try_clone().unwrap().into())
     }
 
     #[test]
@@ -389,9 +389,9 @@ mod tests {
         std::fs::write(&path, "12345").unwrap();
         std::fs::write(&other, "12345").unwrap();
         let file = File::open(&path).unwrap();
-        let mut ledger = Ledger::create().unwrap();
+        let mut ledger = HandoverLog::create().unwrap();
         assert_eq!((again(&ledger).device(), again(&ledger).agreement()), (None, None));
-        let agreement = Agreement { flags: 1 << 39 | 5, minor: 45, readahead: 131_072 };
+        let agreement = Negotiated { flags: 1 << 39 | 5, minor: 45, readahead: 131_072 };
         ledger.begin(77, agreement, (3, Inode(4)), (6, 7)).unwrap();
         ledger.opened(&OpenRecord::new(7, attributes(10, 5), None, &file));
         ledger.opened(&OpenRecord::new(7, attributes(11, 5), Some(9), &file));
@@ -401,10 +401,13 @@ mod tests {
         ledger.count((Inode(11), 7), 0);
         ledger.count((Inode(10), 8), 7);
         ledger.count((Inode(12), u32::MAX), 3);
-        ledger.show((4, Inode(5)));
+        ledger.record_published((4, Inode(5)));
 
         let mut next = again(&ledger);
-        assert_eq!((next.device(), next.agreement(), next.shown()), (Some(77), Some(agreement), Some((4, Inode(5)))));
+        assert_eq!(
+            (next.device(), next.agreement(), next.published()),
+            (Some(77), Some(agreement), Some((4, Inode(5))))
+        );
         assert_eq!(next.beneath(), Some((6, 7)));
         let (open, highest) = next.read();
         let noted: Vec<_> = open.iter().map(|record| (record.inode.0, record.user, record.opens)).collect();
@@ -424,11 +427,11 @@ mod tests {
 
     #[test]
     fn of_another_version_only_the_device_is_known() {
-        let ledger = Ledger::create().unwrap();
-        let head = Head {
+        let ledger = HandoverLog::create().unwrap();
+        let head = LogHeader {
             version: VERSION + 1,
             device: 5,
-            agreement: Agreement::default(),
+            agreement: Negotiated::default(),
             shown: (1, Inode(1)),
             beneath: (0, 0),
         };
@@ -467,15 +470,15 @@ mod tests {
 
     #[test]
     fn records_are_as_documented() {
-        let agreement = Agreement { flags: 4, minor: 2, readahead: 5 };
-        let head = Head { version: 1, device: 3, agreement, shown: (6, Inode(7)), beneath: (8, 9) };
+        let agreement = Negotiated { flags: 4, minor: 2, readahead: 5 };
+        let head = LogHeader { version: 1, device: 3, agreement, shown: (6, Inode(7)), beneath: (8, 9) };
         let (widths, bytes) = (documented("first   "), head.encode());
         assert_eq!(bytes.len(), RECORD);
         assert_eq!(&bytes[..16], MAGIC);
         assert_eq!(fields(&bytes, &widths)[1..], [1, 2, 3, 4, 5, 6, 7, 8, 9]);
         assert!(bytes[widths.iter().sum::<usize>()..].iter().all(|byte| *byte == 0));
 
-        let served = Served::File(Some(Named { path: PathBuf::from("/a/path"), inode: 7, mtime: 8 }));
+        let served = Served::File(Some(LoggedFile { path: PathBuf::from("/a/path"), inode: 7, mtime: 8 }));
         let record = OpenRecord { inode: Inode(1), user: 4, opens: 2, size: 5, mtime: 6, served };
         let (widths, bytes) = (documented("others  "), record.encode());
         assert_eq!(fields(&bytes, &widths), [1, 2, 0, 4, 5, 6, 7, 8, 7]);
@@ -487,7 +490,7 @@ mod tests {
     #[test]
     fn a_name_that_is_too_long_is_none() {
         let record = OpenRecord {
-            served: Served::File(Some(Named { path: PathBuf::from("x".repeat(RECORD)), inode: 1, mtime: 1 })),
+            served: Served::File(Some(LoggedFile { path: PathBuf::from("x".repeat(RECORD)), inode: 1, mtime: 1 })),
             ..OpenRecord::new(0, attributes(1, 1), Some(1), &tempfile::tempfile().unwrap())
         };
         let decoded = OpenRecord::decode(&record.encode()).unwrap();

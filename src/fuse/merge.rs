@@ -10,7 +10,7 @@ use flate2::{Compression, GzBuilder};
 use sha2::{Digest as _, Sha256};
 
 use crate::index::{Digest, Listing};
-use crate::local::{COMPRESSED, Layer, Survey};
+use crate::local::{COMPRESSED, LocalScan, LowerDirectory};
 use crate::tree::{Attributes, Inode, Node, PackagesFile, Tree};
 
 /// The compressed index as a file.
@@ -31,14 +31,14 @@ pub(super) struct Merged {
 /// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct Merger {
-    pub(super) layer: Arc<Layer>,
+    pub(super) layer: Arc<LowerDirectory>,
     /// A directory for what is rendered.
     pub(super) scratch: PathBuf,
 }
 
 impl Merger {
     /// The tree of what is to be shown of both: `remote` itself where nothing local is in front of it.
-    pub(super) fn merge(&self, remote: &Arc<Tree>, listing: &Listing, survey: &Survey) -> io::Result<Merged> {
+    pub(super) fn merge(&self, remote: &Arc<Tree>, listing: &Listing, survey: &LocalScan) -> io::Result<Merged> {
         let view = remote.view();
         let in_the_way = || (0..view.len() as u32).any(|row| survey.shadows(view.path(row)));
         let tree = if listing.entries().is_empty() && (survey.is_empty() || !in_the_way()) {
@@ -58,7 +58,7 @@ impl Merger {
         let timestamp = packages.rendered.timestamp;
         let file = self.new_file()?;
         let mtime = u32::try_from(timestamp).unwrap_or_default();
-        let counted = Counted { file: &file, size: 0, hash: Sha256::new() };
+        let counted = MergeWriter { file: &file, size: 0, hash: Sha256::new() };
         let mut encoder = GzBuilder::new().mtime(mtime).write(counted, Compression::fast());
         let (mut buffer, mut offset) = (vec![0; 64 << 10], 0);
         loop {
@@ -69,7 +69,7 @@ impl Merger {
                 break;
             }
         }
-        let Counted { size, hash, .. } = encoder.finish()?;
+        let MergeWriter { size, hash, .. } = encoder.finish()?;
         let inode = Inode::of_content(COMPRESSED, &Digest(hash.finalize().into()));
         let attributes = Attributes { inode, node: Node::Packages, size, mtime: timestamp, links: 1 };
         Ok(Compressed { file: Arc::new(file), attributes })
@@ -85,13 +85,13 @@ impl Merger {
 }
 
 /// Counts and hashes what passes through.
-struct Counted<'a> {
+struct MergeWriter<'a> {
     file: &'a File,
     size: u64,
     hash: Sha256,
 }
 
-impl Write for Counted<'_> {
+impl Write for MergeWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.file.write(bytes)?;
         self.size += written as u64;

@@ -32,29 +32,29 @@
 //!   needed.
 
 mod adapter;
-mod attach;
 mod attr;
 mod backing;
+mod connection;
 mod errno;
-mod front;
+mod filesystem;
 mod handles;
+mod interrupt;
 mod ledger;
 mod merge;
 mod mount;
-mod ops;
+mod published_tree;
 mod quota;
-mod resent;
-mod waiting;
+mod replay;
 mod writing;
 mod xattrs;
 
 use std::time::Duration;
 
-pub use attach::{Kept, KeptDescriptors};
+pub use connection::{Kept, KeptDescriptors};
 pub use errno::FsError;
-pub use front::Front;
+pub use filesystem::Filesystem;
 pub use mount::{Begun, Mount, MountError};
-pub use ops::Operations;
+pub use published_tree::PublishedTree;
 
 /// How long the kernel may answer by itself.
 pub const TTL: Duration = Duration::from_secs(3600);

@@ -10,9 +10,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use fuser::{BackgroundSession, INodeNo, Notifier, Session};
 use rustix::mount::{MountFlags, UnmountFlags};
 
-use super::adapter::{Adapter, Shared};
-use super::ledger::{Agreement, Ledger};
-use super::{Kept, Operations, attach};
+use super::adapter::{Adapter, AdapterState};
+use super::ledger::{HandoverLog, Negotiated};
+use super::{Filesystem, Kept, connection};
 use crate::config::{MountConfig, MountNamespace, NamespaceError, Passthrough, mount_on};
 use crate::metrics::Metrics;
 use crate::tree::Change;
@@ -62,7 +62,7 @@ pub struct Mount {
     session: BackgroundSession,
     unmounted: AtomicBool,
     notifier: Notifier,
-    shared: Arc<Shared>,
+    shared: Arc<AdapterState>,
     begun: Begun,
 }
 
@@ -83,7 +83,7 @@ impl Mount {
     /// See [`MountError`].
     pub fn new(
         config: &MountConfig,
-        operations: Operations,
+        operations: Filesystem,
         metrics: Arc<Metrics>,
         kept: Option<Kept>,
     ) -> Result<Self, MountError> {
@@ -91,7 +91,7 @@ impl Mount {
         let Kept { device, ledger, namespace, .. } = kept.map_or_else(new, Ok).map_err(MountError::Device)?;
         let (mountpoint, passthrough) = (&config.mountpoint, config.passthrough);
         let before = ledger.agreement().filter(|_| ledger.device().is_some());
-        let shared = Shared::new(operations, metrics, passthrough == Passthrough::Auto, device, ledger);
+        let shared = AdapterState::new(operations, metrics, passthrough == Passthrough::Auto, device, ledger);
         let session = match before {
             Some(agreement) => resume(&shared, agreement)?,
             None => begin(&namespace, mountpoint, &shared)?,
@@ -108,7 +108,7 @@ impl Mount {
             Begun::Mounted => {}
             Begun::Resumed => mount.catch_up(),
         }
-        mount.shared.note_shown();
+        mount.shared.note_published();
         Ok(mount)
     }
 
@@ -139,15 +139,15 @@ impl Mount {
     /// The kernel forgets what the daemon before this one showed and this one does not.
     fn catch_up(&self) {
         let tree = self.shared.operations.tree();
-        if self.shared.handles.ledger(|ledger| ledger.shown()) != Some(tree.mark()) {
+        if self.shared.handles.ledger(|ledger| ledger.published()) != Some(tree.mark()) {
             self.forget(tree.everything());
         }
     }
 
     /// Something else is shown now: makes the kernel forget what changed. Not to be called from a FUSE thread.
-    pub fn shown(&self, changes: Vec<Change>) {
+    pub fn notify_kernel(&self, changes: Vec<Change>) {
         self.forget(changes);
-        self.shared.note_shown();
+        self.shared.note_published();
     }
 
     /// Whether cached bodies are read by the kernel alone.
@@ -174,7 +174,7 @@ impl Mount {
     /// something up there holds until it is answered; a kill of this process in that moment would leave both waiting for ever.
     fn forget(&self, mut changes: Vec<Change>) {
         let is_name = |change: &Change| matches!(change, Change::Name { .. });
-        if changes.iter().any(is_name) && attach::forget_names(self.shared.device()).is_ok() {
+        if changes.iter().any(is_name) && connection::forget_names(self.shared.device()).is_ok() {
             changes.retain(|change| !is_name(change));
         }
         for change in changes {
@@ -202,18 +202,22 @@ impl Mount {
 }
 
 /// Goes on with what is mounted.
-fn resume(shared: &Arc<Shared>, agreement: Agreement) -> Result<Session<Adapter>, MountError> {
+fn resume(shared: &Arc<AdapterState>, agreement: Negotiated) -> Result<Session<Adapter>, MountError> {
     shared.inherit();
-    let session = attach::reconnect(Adapter(Arc::clone(shared)), shared.device(), agreement);
+    let session = connection::reconnect(Adapter(Arc::clone(shared)), shared.device(), agreement);
     // Before anything is read, which would be sent again as well.
-    if let Err(error) = attach::resend(shared.device()) {
+    if let Err(error) = connection::resend(shared.device()) {
         tracing::warn!(%error, "what the daemon before this one was doing is not done again; its callers may hang");
     }
     session.map_err(MountError::Session)
 }
 
 /// Mounts.
-fn begin(namespace: &MountNamespace, mountpoint: &Path, shared: &Arc<Shared>) -> Result<Session<Adapter>, MountError> {
+fn begin(
+    namespace: &MountNamespace,
+    mountpoint: &Path,
+    shared: &Arc<AdapterState>,
+) -> Result<Session<Adapter>, MountError> {
     let device = shared.device();
     let options = format!("fd={},rootmode=40755,user_id=0,group_id=0,allow_other", device.as_raw_fd());
     let options = CString::new(options).map_err(|error| MountError::Session(error.into()))?;
@@ -226,9 +230,9 @@ fn begin(namespace: &MountNamespace, mountpoint: &Path, shared: &Arc<Shared>) ->
         unmount(namespace, mountpoint);
         MountError::Session(error)
     };
-    let session = attach::connect(Adapter(Arc::clone(shared)), device).map_err(undone)?;
+    let session = connection::connect(Adapter(Arc::clone(shared)), device).map_err(undone)?;
     let begin =
-        |ledger: &mut Ledger| ledger.begin(number, shared.agreement(), shared.operations.tree().mark(), beneath);
+        |ledger: &mut HandoverLog| ledger.begin(number, shared.agreement(), shared.operations.tree().mark(), beneath);
     shared.handles.ledger(begin).map_err(undone)?;
     Ok(session)
 }

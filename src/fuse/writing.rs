@@ -10,9 +10,9 @@ use std::sync::Arc;
 
 use super::FsError;
 use super::attr::{Attr, Validity};
-use super::ops::{Operations, Place};
-use crate::fetch::Wanted;
-use crate::local::{self, Access, COMPRESSED, Caller, Change, Errno, INDEX, OFlags, Replace, Stat};
+use super::filesystem::{Filesystem, InodeTarget};
+use crate::fetch::PackageRef;
+use crate::local::{self, Access, AttrChange, COMPRESSED, Caller, Errno, INDEX, OFlags, Replace, Stat};
 use crate::tree::{Inode, Node, Tree};
 
 /// What a rename is.
@@ -33,7 +33,7 @@ pub(super) struct NewIndex {
     compressed: bool,
 }
 
-impl Operations {
+impl Filesystem {
     fn writable(&self) -> Result<(), FsError> {
         if self.layer().is_read_only() { Err(FsError::ReadOnly) } else { Ok(()) }
     }
@@ -72,7 +72,7 @@ impl Operations {
     }
 
     pub(super) fn made(&self, path: &Path, inode: Inode, stat: &Stat) -> (Attr, Validity) {
-        self.layer().told(inode.0, path);
+        self.layer().note_lookup(inode.0, path);
         (Attr::of_local(inode, stat), if stat.is_directory() { Validity::Directory } else { Validity::Fleeting })
     }
 
@@ -128,7 +128,7 @@ impl Operations {
         parent: Inode,
         name: &OsStr,
     ) -> Result<(Attr, Validity), FsError> {
-        let Place::Local(from, _) = self.place(inode)? else { return Err(FsError::OtherFileSystem) };
+        let InodeTarget::Local(from, _) = self.place(inode)? else { return Err(FsError::OtherFileSystem) };
         let path = self.place_for(caller, parent, name, FsError::Exists)?;
         let stat = self.layer().link(caller, &from, &path)?;
         self.touched(&path);
@@ -137,7 +137,7 @@ impl Operations {
 
     pub(super) fn read_link(&self, inode: Inode) -> Result<Vec<u8>, FsError> {
         match self.place(inode)? {
-            Place::Local(path, _) => Ok(self.layer().read_link(&path)?.into_bytes()),
+            InodeTarget::Local(path, _) => Ok(self.layer().read_link(&path)?.into_bytes()),
             _ => Err(Errno::INVAL.into()),
         }
     }
@@ -175,7 +175,7 @@ impl Operations {
         let (attributes, _) =
             name.to_str().and_then(|name| self.front().snapshots().lookup(parent, name)).ok_or(FsError::NotFound)?;
         let wanted = match self.place(attributes.inode)? {
-            Place::Remote(tree, Node::Package(at)) => self.fetcher().wanted(tree.view(), at),
+            InodeTarget::Remote(tree, Node::Package(at)) => self.fetcher().wanted(tree.view(), at),
             _ => None,
         };
         if let Some(wanted) = wanted {
@@ -262,7 +262,7 @@ impl Operations {
         caller: Caller,
         inode: Inode,
         (open, generation): (Option<&File>, Option<u64>),
-        change: &Change,
+        change: &AttrChange,
     ) -> Result<(Attr, Validity), FsError> {
         self.writable()?;
         if let Some(file) = open.filter(|_| local::is_number(inode.0)) {
@@ -270,13 +270,13 @@ impl Operations {
             return Ok((Attr::of_local(inode, &stat), Validity::Fleeting));
         }
         match self.place(inode)? {
-            Place::Local(_, is) if generation.is_some_and(|open| open != is.generation) => Err(FsError::Stale),
-            Place::Local(path, is) => {
+            InodeTarget::Local(_, is) if generation.is_some_and(|open| open != is.generation) => Err(FsError::Stale),
+            InodeTarget::Local(path, is) => {
                 let stat = self.layer().change(caller, &path, &is, change)?;
                 self.touched(&path);
                 Ok((Attr::of_local(inode, &stat), Validity::Fleeting))
             }
-            Place::Directory(path) => {
+            InodeTarget::Directory(path) => {
                 self.layer().make_directories(caller, &path)?;
                 let is = self.layer().stat(&path)?;
                 if !is.is_directory() {
@@ -285,29 +285,29 @@ impl Operations {
                 self.layer().change(caller, &path, &is, change)?;
                 self.attributes(inode)
             }
-            Place::Remote(tree, Node::Package(at)) if change.size.is_some() => {
+            InodeTarget::Remote(tree, Node::Package(at)) if change.size.is_some() => {
                 self.check_rewriting(caller)?;
                 if change.size == Some(0) {
-                    self.stand_in(tree.view().path(at), None)?;
+                    self.leave_placeholder(tree.view().path(at), None)?;
                 }
                 // With a size of more than that it would have to be fetched; whoever wants that opens it first.
                 Err(if change.size == Some(0) { FsError::Stale } else { FsError::Remote })
             }
-            Place::Remote(_, Node::Packages) | Place::Compressed(..) if change.size.is_none() => {
+            InodeTarget::Remote(_, Node::Packages) | InodeTarget::Compressed(..) if change.size.is_none() => {
                 self.change_index(caller, inode, change)
             }
-            Place::Remote(_, Node::Packages) | Place::Compressed(..) => Err(FsError::Index),
-            Place::Remote(..) => Err(FsError::Remote),
+            InodeTarget::Remote(_, Node::Packages) | InodeTarget::Compressed(..) => Err(FsError::Index),
+            InodeTarget::Remote(..) => Err(FsError::Remote),
         }
     }
 
     /// Owner and permissions are those of the index beneath. Its time is its TIMESTAMP, which is what Portage sets.
-    fn change_index(&self, caller: Caller, inode: Inode, change: &Change) -> Result<(Attr, Validity), FsError> {
+    fn change_index(&self, caller: Caller, inode: Inode, change: &AttrChange) -> Result<(Attr, Validity), FsError> {
         let name = match self.place(inode)? {
-            Place::Compressed(..) => COMPRESSED,
+            InodeTarget::Compressed(..) => COMPRESSED,
             _ => INDEX,
         };
-        let change = Change { atime: None, mtime: None, ..*change };
+        let change = AttrChange { atime: None, mtime: None, ..*change };
         let path = Path::new(name);
         // There is nothing beneath yet: then it is root's.
         if let Ok(is) = self.layer().stat(path) {
@@ -323,10 +323,10 @@ impl Operations {
     }
 
     /// Puts a file in front of a binhost's package: an empty one, or a copy. Blocks.
-    pub(super) fn stand_in(&self, path: &str, copy: Option<(&File, i64)>) -> Result<(), FsError> {
+    pub(super) fn leave_placeholder(&self, path: &str, copy: Option<(&File, i64)>) -> Result<(), FsError> {
         let path = Path::new(path);
         self.layer().make_directories(Caller::DAEMON, path.parent().unwrap_or(Path::new("")))?;
-        match self.layer().stand_in(path, copy) {
+        match self.layer().create_placeholder(path, copy) {
             // Somebody was faster, or this is asked for once more.
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error.into()),
             _ => self.touched(path),
@@ -336,11 +336,11 @@ impl Operations {
 
     /// Makes a copy of a binhost's package, which is at hand, beneath. Blocks.
     pub(super) fn copy(&self, wanted_path: &str, body: &File, mtime: i64) -> Result<(), FsError> {
-        self.stand_in(wanted_path, Some((body, mtime)))
+        self.leave_placeholder(wanted_path, Some((body, mtime)))
     }
 
     /// The entry of a tree, to be fetched.
-    pub(super) fn wanted(&self, tree: &Arc<Tree>, at: u32) -> Result<Wanted, FsError> {
+    pub(super) fn wanted(&self, tree: &Arc<Tree>, at: u32) -> Result<PackageRef, FsError> {
         self.fetcher().wanted(tree.view(), at).ok_or(FsError::Stale)
     }
 

@@ -11,9 +11,9 @@
 //!
 //! Nothing else is asked for in vain: other names do not exist, and no request waits for the network.
 
-use super::ops::Place;
-use super::{FsError, Operations};
-use crate::fetch::{Standing, State};
+use super::filesystem::InodeTarget;
+use super::{Filesystem, FsError};
+use crate::fetch::{Availability, PackageAvailability};
 use crate::tree::{Inode, Node};
 
 /// All names begin with this.
@@ -22,7 +22,7 @@ const PREFIX: &str = "user.binhostfs.";
 type Attribute = (&'static str, String);
 
 /// The value of an attribute.
-pub(super) fn get(operations: &Operations, inode: Inode, name: &str) -> Result<Vec<u8>, FsError> {
+pub(super) fn get(operations: &Filesystem, inode: Inode, name: &str) -> Result<Vec<u8>, FsError> {
     // The kernel and `ls` ask of every file for labels and access lists.
     let wanted = name.strip_prefix(PREFIX).ok_or(FsError::NoAttribute)?;
     let found = all(operations, inode).into_iter().find(|(name, _)| *name == wanted);
@@ -30,18 +30,18 @@ pub(super) fn get(operations: &Operations, inode: Inode, name: &str) -> Result<V
 }
 
 /// The names that a file has, each ended by a NUL.
-pub(super) fn list(operations: &Operations, inode: Inode) -> Vec<u8> {
+pub(super) fn list(operations: &Filesystem, inode: Inode) -> Vec<u8> {
     let names = all(operations, inode).into_iter().map(|(name, _)| format!("{PREFIX}{name}\0"));
     names.collect::<String>().into_bytes()
 }
 
-fn all(operations: &Operations, inode: Inode) -> Vec<Attribute> {
+fn all(operations: &Filesystem, inode: Inode) -> Vec<Attribute> {
     // What is of no generation has none: whoever copies or lists it must not fail for that.
     let (tree, node) = match operations.place(inode) {
-        Ok(Place::Remote(tree, node)) => (tree, node),
-        Ok(Place::Local(..)) => return vec![("state", "local".to_owned())],
-        Ok(Place::Compressed(..)) => return vec![("state", "index".to_owned())],
-        Ok(Place::Directory(_)) | Err(_) => return Vec::new(),
+        Ok(InodeTarget::Remote(tree, node)) => (tree, node),
+        Ok(InodeTarget::Local(..)) => return vec![("state", "local".to_owned())],
+        Ok(InodeTarget::Compressed(..)) => return vec![("state", "index".to_owned())],
+        Ok(InodeTarget::Directory(_)) | Err(_) => return Vec::new(),
     };
     match node {
         Node::Directory(_) => Vec::new(),
@@ -50,16 +50,16 @@ fn all(operations: &Operations, inode: Inode) -> Vec<Attribute> {
         }
         Node::Package(at) => {
             let wanted = operations.fetcher().wanted(tree.view(), at);
-            wanted.map_or_else(Vec::new, |wanted| of_package(operations.fetcher().standing(&wanted)))
+            wanted.map_or_else(Vec::new, |wanted| of_package(operations.fetcher().availability(&wanted)))
         }
     }
 }
 
-fn of_package(Standing { state, binhost, source }: Standing) -> Vec<Attribute> {
+fn of_package(PackageAvailability { state, binhost, source }: PackageAvailability) -> Vec<Attribute> {
     let origin = source.map_or_else(|| binhost.clone(), |url| format!("{binhost} {url}"));
     let origin = ("origin", origin);
     match state {
-        State::Cached(known) => {
+        Availability::Cached(known) => {
             let key = match known.assurance.signer {
                 None => "digests".to_owned(),
                 Some(signer) => signer.fingerprint.to_string(),
@@ -67,8 +67,8 @@ fn of_package(Standing { state, binhost, source }: Standing) -> Vec<Attribute> {
             let state = ("state", "cached".to_owned());
             vec![state, ("sha256", known.digest.to_string()), origin, ("verified-by", key)]
         }
-        State::Fetching => vec![("state", "fetching".to_owned()), origin],
-        State::Failed(reason) => vec![("state", "failed".to_owned()), origin, ("reason", reason)],
-        State::Remote => vec![("state", "remote".to_owned()), origin],
+        Availability::Fetching => vec![("state", "fetching".to_owned()), origin],
+        Availability::Failed(reason) => vec![("state", "failed".to_owned()), origin, ("reason", reason)],
+        Availability::Remote => vec![("state", "remote".to_owned()), origin],
     }
 }

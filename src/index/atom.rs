@@ -31,7 +31,7 @@ pub struct Atom {
     category: Box<str>,
     package: Box<str>,
     versions: Versions,
-    slot: Option<Slot>,
+    slot: Option<SlotRestriction>,
     repository: Option<Box<str>>,
 }
 
@@ -40,7 +40,7 @@ pub struct Atom {
 enum Versions {
     All,
     /// `= >= > <= <`: how a package's version may compare with this one.
-    Compared(Comparison, Box<str>),
+    Compared(VersionOperator, Box<str>),
     /// `~`: this version with any revision.
     Revisions(Box<str>),
     /// `=…*`: what begins like this, up to the end of a part.
@@ -50,7 +50,7 @@ enum Versions {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Comparison {
+enum VersionOperator {
     Equal,
     AtLeast,
     Above,
@@ -59,7 +59,7 @@ enum Comparison {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Slot {
+struct SlotRestriction {
     slot: Box<str>,
     subslot: Option<Box<str>>,
 }
@@ -111,7 +111,7 @@ impl Atom {
     /// Whether a person who writes this atom may mean `text`, which should have been a CPV and is none: its category and a
     /// beginning of its name are those of the atom.
     #[must_use]
-    pub fn may_mean(&self, text: &str) -> bool {
+    pub fn may_match(&self, text: &str) -> bool {
         let Some((category, name)) = text.split_once('/') else { return false };
         let mut beginnings = name.match_indices('-').filter_map(|(at, _)| name.get(..at)).chain([name]);
         matches_glob(&self.category, category) && beginnings.any(|name| matches_glob(&self.package, name))
@@ -133,9 +133,9 @@ impl FromStr for Atom {
 }
 
 /// The error, when it is told of what.
-type Fault = fn(String) -> AtomError;
+type AtomFault = fn(String) -> AtomError;
 
-fn parse(text: &str) -> Result<Atom, Fault> {
+fn parse(text: &str) -> Result<Atom, AtomFault> {
     if text.starts_with('!') {
         return Err(AtomError::Blocker);
     }
@@ -147,17 +147,17 @@ fn parse(text: &str) -> Result<Atom, Fault> {
         return Err(AtomError::Invalid);
     }
     let (rest, slot) = rest.split_once(':').map_or((rest, None), |(rest, slot)| (rest, Some(slot)));
-    let slot = slot.map(Slot::parse).transpose()?;
+    let slot = slot.map(SlotRestriction::parse).transpose()?;
     let (category, package, versions) = parse_package(rest)?;
     let [category, package] = [category, package].map(Into::into);
     Ok(Atom { text: text.into(), category, package, versions, slot, repository: repository.map(Into::into) })
 }
 
 /// The atom without slot and repository: category, name, versions.
-fn parse_package(text: &str) -> Result<(&str, &str, Versions), Fault> {
+fn parse_package(text: &str) -> Result<(&str, &str, Versions), AtomFault> {
     let name = text.trim_start_matches(['=', '>', '<', '~']);
     let operator = text.strip_suffix(name).unwrap_or_default();
-    let (category, pf) = name.split_once('/').ok_or(AtomError::Invalid as Fault)?;
+    let (category, pf) = name.split_once('/').ok_or(AtomError::Invalid as AtomFault)?;
     if operator.is_empty() {
         return parse_unversioned(category, pf);
     }
@@ -177,18 +177,18 @@ fn parse_package(text: &str) -> Result<(&str, &str, Versions), Fault> {
     let version = version.into();
     let versions = match operator {
         "=" if beginning => Versions::Beginning(version),
-        "=" => Versions::Compared(Comparison::Equal, version),
-        ">=" => Versions::Compared(Comparison::AtLeast, version),
-        ">" => Versions::Compared(Comparison::Above, version),
-        "<=" => Versions::Compared(Comparison::AtMost, version),
-        "<" => Versions::Compared(Comparison::Below, version),
+        "=" => Versions::Compared(VersionOperator::Equal, version),
+        ">=" => Versions::Compared(VersionOperator::AtLeast, version),
+        ">" => Versions::Compared(VersionOperator::Above, version),
+        "<=" => Versions::Compared(VersionOperator::AtMost, version),
+        "<" => Versions::Compared(VersionOperator::Below, version),
         "~" => Versions::Revisions(version),
         _ => return Err(AtomError::Invalid),
     };
     Ok((category, package, versions))
 }
 
-fn parse_unversioned<'a>(category: &'a str, pf: &'a str) -> Result<(&'a str, &'a str, Versions), Fault> {
+fn parse_unversioned<'a>(category: &'a str, pf: &'a str) -> Result<(&'a str, &'a str, Versions), AtomFault> {
     if let Some((name, _)) = split_version(pf) {
         let (category, name) = patterns(category, name)?;
         let wildcards = category.contains('*') || name.contains('*');
@@ -199,7 +199,7 @@ fn parse_unversioned<'a>(category: &'a str, pf: &'a str) -> Result<(&'a str, &'a
 }
 
 /// Category and name as they may be with wildcards. Portage takes a leading `+` in these only.
-fn patterns<'a>(category: &'a str, package: &'a str) -> Result<(&'a str, &'a str), Fault> {
+fn patterns<'a>(category: &'a str, package: &'a str) -> Result<(&'a str, &'a str), AtomFault> {
     let is_pattern = |text: &str, more: &[u8]| {
         let first = |b: u8| is_word(b) || b == b'+' || b == b'*';
         text.bytes().next().is_some_and(first)
@@ -211,7 +211,7 @@ fn patterns<'a>(category: &'a str, package: &'a str) -> Result<(&'a str, &'a str
 }
 
 /// Name and version of what has an operator.
-fn parse_pf<'a>(category: &str, pf: &'a str) -> Result<(&'a str, &'a str), Fault> {
+fn parse_pf<'a>(category: &str, pf: &'a str) -> Result<(&'a str, &'a str), AtomFault> {
     let is_cp = |package: &str| is_name(category, CATEGORY) && is_name(package, PACKAGE);
     let Some((package, version)) = split_version(pf) else {
         return Err(if is_cp(pf) { AtomError::NoVersion } else { AtomError::Invalid });
@@ -223,8 +223,8 @@ fn parse_pf<'a>(category: &str, pf: &'a str) -> Result<(&'a str, &'a str), Fault
     }
 }
 
-impl Slot {
-    fn parse(text: &str) -> Result<Self, Fault> {
+impl SlotRestriction {
+    fn parse(text: &str) -> Result<Self, AtomFault> {
         let (slot, subslot) = text.split_once('/').map_or((text, None), |(slot, subslot)| (slot, Some(subslot)));
         if is_name(slot, SLOT) && subslot.is_none_or(|subslot| is_name(subslot, SLOT)) {
             return Ok(Self { slot: slot.into(), subslot: subslot.map(Into::into) });
@@ -248,11 +248,11 @@ impl Versions {
             Self::Compared(comparison, ours) => {
                 let order = version.cmp(&Version::of_valid(ours));
                 match comparison {
-                    Comparison::Equal => order.is_eq(),
-                    Comparison::AtLeast => order.is_ge(),
-                    Comparison::Above => order.is_gt(),
-                    Comparison::AtMost => order.is_le(),
-                    Comparison::Below => order.is_lt(),
+                    VersionOperator::Equal => order.is_eq(),
+                    VersionOperator::AtLeast => order.is_ge(),
+                    VersionOperator::Above => order.is_gt(),
+                    VersionOperator::AtMost => order.is_le(),
+                    VersionOperator::Below => order.is_lt(),
                 }
             }
             Self::Revisions(ours) => version.base() == Version::of_valid(ours).base(),
@@ -342,10 +342,10 @@ mod tests {
             ("app-misc/hello", ["app-misc/hello", "*/hello", "=app-misc/hello-2"]),
             ("app-misc/hello-2.0_x", ["app-misc/hello", "app-*/*", "*/hel*"]),
         ] {
-            assert!(atoms.iter().all(|text_of| atom(text_of).may_mean(text)), "{text}");
+            assert!(atoms.iter().all(|text_of| atom(text_of).may_match(text)), "{text}");
         }
         for text in ["app-misc/hello-world-", "hello", "dev-libs/hello-1", ""] {
-            assert!(!atom("app-misc/hell").may_mean(text), "{text}");
+            assert!(!atom("app-misc/hell").may_match(text), "{text}");
         }
     }
 

@@ -18,7 +18,7 @@ const MAX_LISTING: u64 = 2 << 30;
 
 /// What is kept in memory of one entry.
 #[derive(Debug, Clone)]
-pub struct Listed {
+pub struct ListedEntry {
     /// PATH, made explicit where it is left out.
     pub path: Box<str>,
     /// SIZE, where it is a number.
@@ -34,7 +34,7 @@ pub struct Listed {
 #[derive(Debug, Default)]
 pub struct Listing {
     header: Header,
-    entries: Vec<Listed>,
+    entries: Vec<ListedEntry>,
     text: Option<File>,
 }
 
@@ -44,7 +44,7 @@ impl Listing {
     ///
     /// # Errors
     /// It cannot be read; EFBIG: it has more than 2 GiB, or than [`MAX_ENTRIES`] entries that are wanted.
-    pub fn parse(mut text: File, mut wanted: impl FnMut(&Listed) -> bool) -> io::Result<Self> {
+    pub fn parse(mut text: File, mut wanted: impl FnMut(&ListedEntry) -> bool) -> io::Result<Self> {
         let too_large = || io::Error::from_raw_os_error(libc::EFBIG);
         if text.metadata()?.len() > MAX_LISTING {
             return Err(too_large());
@@ -52,7 +52,7 @@ impl Listing {
         text.rewind()?;
         let mut reader = StanzaReader::new(BufReader::with_capacity(64 << 10, &text));
         let header = reader.next()?.map(|stanza| Header::of(stanza.text)).unwrap_or_default();
-        let mut entries: Vec<Listed> = Vec::new();
+        let mut entries: Vec<ListedEntry> = Vec::new();
         let readable = header.get("VERSION").and_then(|version| version.trim().parse::<i64>().ok());
         if readable.is_none_or(|version| version > 0) {
             return Ok(Self::default());
@@ -82,7 +82,7 @@ impl Listing {
 
     /// The entries, in the order of the text.
     #[must_use]
-    pub fn entries(&self) -> &[Listed] {
+    pub fn entries(&self) -> &[ListedEntry] {
         &self.entries
     }
 
@@ -90,7 +90,7 @@ impl Listing {
     ///
     /// # Errors
     /// It cannot be read any more.
-    pub fn stanza(&self, entry: &Listed) -> io::Result<Stanza> {
+    pub fn stanza(&self, entry: &ListedEntry) -> io::Result<Stanza> {
         let mut bytes = vec![0; entry.stanza.1 as usize];
         match &self.text {
             Some(text) => text.read_exact_at(&mut bytes, entry.stanza.0)?,
@@ -110,13 +110,13 @@ impl Listing {
     /// Reading the text or writing `out` fails.
     pub fn write(
         &self,
-        keep: impl Fn(&Listed) -> bool,
+        keep: impl Fn(&ListedEntry) -> bool,
         more: &[Stanza],
         timestamp: Option<i64>,
         out: impl Write,
     ) -> io::Result<()> {
         let mut out = BufWriter::with_capacity(64 << 10, out);
-        let kept: Vec<&Listed> = self.entries.iter().filter(|entry| keep(entry)).collect();
+        let kept: Vec<&ListedEntry> = self.entries.iter().filter(|entry| keep(entry)).collect();
         let mut header = self.header.clone();
         header.0.insert("PACKAGES".to_owned(), (kept.len() + more.len()).to_string());
         header.0.entry("VERSION".to_owned()).or_insert_with(|| "0".to_owned());
@@ -169,7 +169,7 @@ impl View {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Index, OriginId};
+    use super::super::{BinhostId, Index};
     use super::*;
     use std::sync::Arc;
 
@@ -192,7 +192,7 @@ mod tests {
         let listing = listing(text);
         let paths: Vec<&str> = listing.entries().iter().map(|entry| &*entry.path).collect();
         assert_eq!(paths, ["a/b-1.xpak", "a/c-1.tbz2"]);
-        let written = |keep: &dyn Fn(&Listed) -> bool, more: &[Stanza]| {
+        let written = |keep: &dyn Fn(&ListedEntry) -> bool, more: &[Stanza]| {
             let mut out = Vec::new();
             listing.write(keep, more, None, &mut out).unwrap();
             String::from_utf8(out).unwrap()
@@ -211,7 +211,7 @@ mod tests {
         listing.write(|_| true, &[Stanza::of([("CPV", "x/y-1")])], None, &mut out).unwrap();
         let text = String::from_utf8(out).unwrap();
         assert!(text.ends_with("\n\nCPV: a/b-1\nDESC: last\n\nCPV: x/y-1\n\n"), "{text}");
-        let (mut out, view) = (Vec::new(), View::whole(OriginId(0), Arc::new(Index::empty())));
+        let (mut out, view) = (Vec::new(), View::whole(BinhostId(0), Arc::new(Index::empty())));
         view.render_beneath(&listing, &|_| false, &mut out, 42).unwrap();
         let text = String::from_utf8(out).unwrap();
         assert!(text.ends_with("\nCPV: a/b-1\nDESC: last\nREPO: \nUSER_PATCHES: \n\n"), "{text}");
@@ -245,7 +245,7 @@ mod tests {
              CPV: a/same-1\nPATH: there.xpak\nSIZE: 5\nMTIME: 3\n{MD5}\nCPV: a/over-1\nPATH: over.xpak\nSIZE: 6\n{MD5}\n\
              CPV: a/other-1\nPATH: other.xpak\nSIZE: 5\nMTIME: 3\n{MD5}\n"
         );
-        let view = View::whole(OriginId(0), Arc::new(Index::parse(file(&remote)).unwrap()));
+        let view = View::whole(BinhostId(0), Arc::new(Index::parse(file(&remote)).unwrap()));
         let local = listing(
             "CHOST: local\nREPO: r\nTIMESTAMP: 8\nUSE_EXPAND: B\nVERSION: 0\n\n\
              CPV: a/same-1\nMTIME: 3\nPATH: here.xpak\nSIZE: 5\n\n",

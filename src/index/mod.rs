@@ -43,14 +43,14 @@ pub use aux_values::{AuxDigest, AuxKey, AuxKeys, AuxValues, Comparison, EntryVal
 pub use cpv::{Cpv, CpvError};
 pub use dependencies::{Dependencies, DependenciesError, EMPTY_ANY_OF, MAX_DEPTH, MAX_WORDS, TokenKind, UseFlags};
 pub use digest::{Digest, DigestError, Md5Digest, Sha1Digest, Sha256Digest};
-pub use listing::{Listed, Listing};
+pub use listing::{ListedEntry, Listing};
 pub use parse::{DropReason, Dropped, MAX_ENTRIES};
 pub use path::{PathError, PkgPath};
 pub use render::{RENDER_VERSION, Rendered};
 pub use stanza::Stanza;
-pub use unfit::Unfit;
+pub use unfit::DroppedEntry;
 pub use version::Version;
-pub use view::{Choice, MAX_PART, OriginId, Part, View};
+pub use view::{BinhostId, BinhostIndex, MAX_PART, ShownEntry, View};
 
 /// Longest line that is looked at, in bytes; an entry with a longer one is dropped.
 pub const MAX_LINE: usize = 1 << 20;

@@ -120,9 +120,9 @@ pub(super) fn parse(mut text: File) -> Result<Index, IndexError> {
     text.rewind()?;
     let mut reader = StanzaReader::new(BufReader::with_capacity(64 << 10, &text));
     let header = read_header(&mut reader)?;
-    let mut draft = Draft::default();
+    let mut draft = IndexBuilder::default();
     while let Some(stanza) = reader.next()? {
-        if draft.add(&stanza)? == Next::Stop {
+        if draft.add(&stanza)? == ParseStep::Stop {
             break;
         }
     }
@@ -157,14 +157,14 @@ impl Header {
 }
 
 #[derive(PartialEq)]
-enum Next {
+enum ParseStep {
     Go,
     Stop,
 }
 
 /// The records read so far, in the order of the file.
 #[derive(Default)]
-struct Draft {
+struct IndexBuilder {
     records: Vec<Record>,
     /// `false` at the places of records that turned out to be superseded.
     kept: Vec<bool>,
@@ -175,24 +175,24 @@ struct Draft {
     carried: AuxKeys,
 }
 
-impl Draft {
-    fn add(&mut self, stanza: &RawStanza<'_>) -> Result<Next, IndexError> {
+impl IndexBuilder {
+    fn add(&mut self, stanza: &RawStanza<'_>) -> Result<ParseStep, IndexError> {
         let text = decoded(stanza.text);
         let fields = Fields::from_text(&text);
         if stanza.too_long {
             self.dropped.add(DropReason::TooLong, fields.name());
-            return Ok(Next::Go);
+            return Ok(ParseStep::Go);
         }
         if !fields.is_entry() {
             self.dropped.stopped_at = Some(stanza.offset);
-            return Ok(Next::Stop);
+            return Ok(ParseStep::Stop);
         }
         self.carried = self.carried.union(fields.carried());
         match fields.entry() {
             Ok(entry) => self.push(&entry, (stanza.offset, stanza.text.len() as u32))?,
             Err(reason) => self.dropped.add(reason, fields.name()),
         }
-        Ok(Next::Go)
+        Ok(ParseStep::Go)
     }
 
     fn push(&mut self, entry: &Entry, stanza: (u64, u32)) -> Result<(), IndexError> {

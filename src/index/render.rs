@@ -50,7 +50,7 @@ pub(super) fn render(view: &View, out: impl Write, timestamp: i64) -> io::Result
 pub(super) fn with_local(view: &View, stands: &Stands<'_>, out: impl Write, timestamp: i64) -> io::Result<Rendered> {
     let Stands { header: shown, rows, local } = stands;
     let timestamp = shown.timestamp().unwrap_or(timestamp);
-    let mut out = BufWriter::with_capacity(64 << 10, Counted { out, size: 0, hash: Sha256::new() });
+    let mut out = BufWriter::with_capacity(64 << 10, RenderWriter { out, size: 0, hash: Sha256::new() });
     header(shown, rows.len() + local.entries().len(), &mut out, timestamp)?;
     for entry in local.entries() {
         as_written(&local.stanza(entry)?, &Inherited::of(local.header(), shown), &mut out)?;
@@ -59,7 +59,7 @@ pub(super) fn with_local(view: &View, stands: &Stands<'_>, out: impl Write, time
         let (Some(part), Some(record)) = (view.part(*row), view.record(*row)) else { continue };
         let text = part.index.stanza(record)?;
         let inherited = Inherited::of(part.index.header(), shown);
-        let changes = Changes { path: view.path(*row), dependency: view.dependency(*row), inherited };
+        let changes = EntryEdits { path: view.path(*row), dependency: view.dependency(*row), inherited };
         stanza(&text, &changes, &mut out)?;
     }
     let mut counted = out.into_inner().map_err(io::IntoInnerError::into_error)?;
@@ -110,15 +110,15 @@ impl<'a> Inherited<'a> {
 }
 
 /// How an entry is shown otherwise than its binhost has it.
-struct Changes<'a> {
+struct EntryEdits<'a> {
     path: &'a str,
     dependency: Option<&'a str>,
     inherited: Inherited<'a>,
 }
 
-fn stanza(text: &Stanza, changes: &Changes<'_>, out: &mut impl Write) -> io::Result<()> {
+fn stanza(text: &Stanza, changes: &EntryEdits<'_>, out: &mut impl Write) -> io::Result<()> {
     let Entry { cpv, size, mtime, build_id, build_time, md5, sha1, .. } = text.entry()?;
-    let Changes { path, dependency, inherited: Inherited { chost, repository } } = changes;
+    let EntryEdits { path, dependency, inherited: Inherited { chost, repository } } = changes;
     writeln!(out, "CPV: {cpv}")?;
     let (mut missing, mut chost, mut repository, mut patches) = (*dependency, *chost, *repository, &b""[..]);
     for (key, value) in text.pairs() {
@@ -158,13 +158,13 @@ fn stanza(text: &Stanza, changes: &Changes<'_>, out: &mut impl Write) -> io::Res
 }
 
 /// Counts and hashes what passes through.
-struct Counted<W> {
+struct RenderWriter<W> {
     out: W,
     size: u64,
     hash: Sha256,
 }
 
-impl<W: Write> Write for Counted<W> {
+impl<W: Write> Write for RenderWriter<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.out.write(bytes)?;
         self.size += written as u64;
@@ -179,7 +179,7 @@ impl<W: Write> Write for Counted<W> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Index, OriginId};
+    use super::super::{BinhostId, Index};
     use super::*;
     use proptest::prelude::*;
     use std::sync::Arc;
@@ -194,7 +194,7 @@ mod tests {
 
     fn rendered(index: &Arc<Index>) -> String {
         let mut out = Vec::new();
-        let told = View::whole(OriginId(0), Arc::clone(index)).render(&mut out, 42).unwrap();
+        let told = View::whole(BinhostId(0), Arc::clone(index)).render(&mut out, 42).unwrap();
         assert_eq!(told.size, out.len() as u64);
         String::from_utf8(out).unwrap()
     }

@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::line::pairs;
 use super::parse::DropReason;
-use super::{AuxKey, AuxKeys, Cpv, Entry, EntryId, Listed, PkgPath, changed_on_disk};
+use super::{AuxKey, AuxKeys, Cpv, Entry, EntryId, ListedEntry, PkgPath, changed_on_disk};
 
 /// Keys that this module gives a meaning to. Rendering writes them anew; both names of MTIME count.
 pub(super) const OWN_KEYS: [&[u8]; 9] =
@@ -96,7 +96,7 @@ impl<'a> Fields<'a> {
     }
 
     /// What a [`Listing`](super::Listing) keeps of it.
-    pub(super) fn listed(&self, stanza: (u64, u32)) -> Option<Listed> {
+    pub(super) fn listed(&self, stanza: (u64, u32)) -> Option<ListedEntry> {
         let cpv = self.cpv.filter(|cpv| !cpv.is_empty() && !self.not_text)?;
         let path = match self.path.filter(|path| !path.is_empty()) {
             Some(path) => path.into(),
@@ -110,7 +110,7 @@ impl<'a> Fields<'a> {
             build_time: self.build_time.and_then(decimal).filter(|time| *time > 0),
         };
         let instance = first_16(numbers.instance(cpv, mtime));
-        Some(Listed { path, size, mtime, instance, stanza })
+        Some(ListedEntry { path, size, mtime, instance, stanza })
     }
 
     pub(super) fn entry(&self) -> Result<Entry, DropReason> {

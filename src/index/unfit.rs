@@ -14,7 +14,7 @@ use super::{Entry, Index, Stanza};
 
 /// An entry that was left out.
 #[derive(Debug)]
-pub struct Unfit<'a> {
+pub struct DroppedEntry<'a> {
     /// Why.
     pub reason: DropReason,
     /// CPV as it stands there, which need not be one.
@@ -36,7 +36,7 @@ impl Index {
     ///
     /// # Errors
     /// The text cannot be read any more.
-    pub fn unfit(&self, told: &mut dyn FnMut(Unfit<'_>)) -> io::Result<()> {
+    pub fn unfit(&self, told: &mut dyn FnMut(DroppedEntry<'_>)) -> io::Result<()> {
         let Some(text) = self.text.as_ref().filter(|_| self.dropped.total() > 0) else { return Ok(()) };
         let kept: HashSet<u64> = self.records.iter().map(|record| record.stanza.0).collect();
         let mut superseded: HashMap<[u8; 16], Vec<Superseded>> = HashMap::new();
@@ -81,8 +81,8 @@ impl Index {
     }
 }
 
-fn tell(told: &mut dyn FnMut(Unfit<'_>), reason: DropReason, cpv: String, text: &[u8]) {
-    told(Unfit { reason, cpv: &cpv, stanza: &Stanza(text.to_vec()) });
+fn tell(told: &mut dyn FnMut(DroppedEntry<'_>), reason: DropReason, cpv: String, text: &[u8]) {
+    told(DroppedEntry { reason, cpv: &cpv, stanza: &Stanza(text.to_vec()) });
 }
 
 /// A file from some place on, whoever else reads it.

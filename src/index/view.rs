@@ -16,20 +16,20 @@ pub const MAX_PART: u16 = u16::MAX;
 
 /// Names one binhost for as long as the program runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct OriginId(pub u32);
+pub struct BinhostId(pub u32);
 
 /// An index that entries are taken from.
 #[derive(Debug, Clone)]
-pub struct Part {
+pub struct BinhostIndex {
     /// Whose index it is.
-    pub origin: OriginId,
+    pub origin: BinhostId,
     /// The index.
     pub index: Arc<Index>,
 }
 
 /// An entry that is to be shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Choice {
+pub struct ShownEntry {
     /// Number of the part.
     pub part: u16,
     /// Number of the record in that part.
@@ -53,7 +53,7 @@ struct Row {
 #[derive(Debug)]
 pub struct View {
     rows: Vec<Row>,
-    parts: Vec<Part>,
+    parts: Vec<BinhostIndex>,
     header: Header,
     /// Parts whose headers say nothing.
     mute: BTreeSet<u16>,
@@ -65,7 +65,7 @@ pub struct View {
 impl View {
     /// A view of `choices`, whose paths must not be in each other's way; those that name no record are left out.
     #[must_use]
-    pub fn compose(parts: Vec<Part>, choices: Vec<Choice>) -> Self {
+    pub fn compose(parts: Vec<BinhostIndex>, choices: Vec<ShownEntry>) -> Self {
         let mut view = Self {
             rows: Vec::with_capacity(choices.len()),
             header: Header::united(parts.iter().map(|part| part.index.header())),
@@ -75,7 +75,7 @@ impl View {
             dependencies: HashMap::new(),
         };
         let mut sorted = true;
-        for Choice { part, record, place, dependency } in choices {
+        for ShownEntry { part, record, place, dependency } in choices {
             let row = Row { record, part, moved: place.is_some() };
             if view.find(row).is_none() {
                 continue;
@@ -113,10 +113,10 @@ impl View {
 
     /// All entries of one index.
     #[must_use]
-    pub fn whole(origin: OriginId, index: Arc<Index>) -> Self {
+    pub fn whole(origin: BinhostId, index: Arc<Index>) -> Self {
         let all = 0..index.records().len() as u32;
-        let choice = |record| Choice { part: 0, record, place: None, dependency: None };
-        Self::compose(vec![Part { origin, index }], all.map(choice).collect())
+        let choice = |record| ShownEntry { part: 0, record, place: None, dependency: None };
+        Self::compose(vec![BinhostIndex { origin, index }], all.map(choice).collect())
     }
 
     /// How many entries there are.
@@ -133,7 +133,7 @@ impl View {
 
     /// The indexes that entries come from, in the order of preference.
     #[must_use]
-    pub fn parts(&self) -> &[Part] {
+    pub fn parts(&self) -> &[BinhostIndex] {
         &self.parts
     }
 
@@ -164,7 +164,7 @@ impl View {
 
     /// The index of entry number `row`, and whose it is.
     #[must_use]
-    pub fn part(&self, row: u32) -> Option<&Part> {
+    pub fn part(&self, row: u32) -> Option<&BinhostIndex> {
         self.parts.get(usize::from(self.row(row)?.part))
     }
 
@@ -198,7 +198,7 @@ impl View {
     /// Whether both take their entries from the same indexes.
     #[must_use]
     pub fn is_of_same_parts(&self, other: &Self) -> bool {
-        let same = |(a, b): (&Part, &Part)| a.origin == b.origin && Arc::ptr_eq(&a.index, &b.index);
+        let same = |(a, b): (&BinhostIndex, &BinhostIndex)| a.origin == b.origin && Arc::ptr_eq(&a.index, &b.index);
         self.parts.len() == other.parts.len() && self.parts.iter().zip(&other.parts).all(same)
     }
 
@@ -207,7 +207,7 @@ impl View {
     #[must_use]
     pub fn is_from_same_places(&self, other: &Self) -> bool {
         let places = |view: &Self| -> Vec<_> {
-            let place = |part: &Part| (part.origin, part.index.header().uri().map(str::to_owned));
+            let place = |part: &BinhostIndex| (part.origin, part.index.header().uri().map(str::to_owned));
             view.parts.iter().map(place).collect()
         };
         let (ours, theirs) = (places(self), places(other));
@@ -258,7 +258,7 @@ impl View {
         self.rows.get(at as usize).copied()
     }
 
-    fn find(&self, row: Row) -> Option<(&Part, &Record)> {
+    fn find(&self, row: Row) -> Option<(&BinhostIndex, &Record)> {
         let part = self.parts.get(usize::from(row.part))?;
         Some((part, part.index.records().get(row.record as usize)?))
     }
@@ -331,18 +331,18 @@ mod tests {
     use super::*;
     use std::io::Write as _;
 
-    fn part(origin: u32, header: &str, entries: &[(&str, &str)]) -> Part {
+    fn part(origin: u32, header: &str, entries: &[(&str, &str)]) -> BinhostIndex {
         let mut text = format!("VERSION: 0\n{header}\n");
         for (at, (path, more)) in entries.iter().enumerate() {
             text += &format!("CPV: a/p{at}-1\nPATH: {path}\nSIZE: 5\nMD5: {origin:016x}{at:016x}\n{more}\n");
         }
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(text.as_bytes()).unwrap();
-        Part { origin: OriginId(origin), index: Arc::new(Index::parse(file).unwrap()) }
+        BinhostIndex { origin: BinhostId(origin), index: Arc::new(Index::parse(file).unwrap()) }
     }
 
-    fn choice(part: u16, record: u32) -> Choice {
-        Choice { part, record, place: None, dependency: None }
+    fn choice(part: u16, record: u32) -> ShownEntry {
+        ShownEntry { part, record, place: None, dependency: None }
     }
 
     fn rendered(view: &View) -> String {
@@ -359,11 +359,11 @@ mod tests {
     fn rows_stand_in_the_order_of_their_paths() {
         let parts =
             vec![part(1, "", &[("b/x.xpak", ""), ("d.xpak", "")]), part(2, "", &[("a.xpak", ""), ("c.xpak", "")])];
-        let moved = Choice { place: Some("two/c.xpak".into()), ..choice(1, 1) };
+        let moved = ShownEntry { place: Some("two/c.xpak".into()), ..choice(1, 1) };
         let view =
             View::compose(parts, vec![choice(0, 0), choice(0, 1), choice(1, 0), moved, choice(1, 9), choice(7, 0)]);
         assert_eq!(paths(&view), ["a.xpak", "b/x.xpak", "d.xpak", "two/c.xpak"]);
-        assert_eq!(view.part(3).unwrap().origin, OriginId(2));
+        assert_eq!(view.part(3).unwrap().origin, BinhostId(2));
         assert_eq!(view.entry(3).unwrap().path.as_str(), "c.xpak");
         assert!(view.record(4).is_none() && view.path(4).is_empty() && view.entry(4).is_err());
         let text = rendered(&view);
@@ -431,7 +431,7 @@ mod tests {
     #[test]
     fn a_dependency_is_added_to_what_is_there() {
         let one = part(1, "", &[("a.xpak", "RDEPEND: dev-libs/x\n"), ("b.xpak", "")]);
-        let with = |record| Choice { dependency: Some(">=sys-libs/glibc-2.40".into()), ..choice(0, record) };
+        let with = |record| ShownEntry { dependency: Some(">=sys-libs/glibc-2.40".into()), ..choice(0, record) };
         let plain = View::compose(vec![one.clone()], vec![choice(0, 0), choice(0, 1)]);
         let view = View::compose(vec![one], vec![with(0), with(1)]);
         let text = rendered(&view);

@@ -15,9 +15,9 @@ use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 
 use super::lower::Walk;
-use super::survey::Facts;
-use super::{Caller, INDEX, Layer, Stat, Survey, is_package, pickup};
-use crate::index::{Listed, Listing, Stanza};
+use super::scan::FileFacts;
+use super::{Caller, INDEX, LocalScan, LowerDirectory, Stat, is_package, pickup};
+use crate::index::{ListedEntry, Listing, Stanza};
 
 /// Name of the compressed index in PKGDIR.
 pub const COMPRESSED: &str = "Packages.gz";
@@ -53,14 +53,14 @@ pub struct Prepared {
 }
 
 /// Files that are no packages, as they were when that was found out.
-pub type NoPackages = HashSet<(String, Facts)>;
+pub type NoPackages = HashSet<(String, FileFacts)>;
 
-impl Layer {
+impl LowerDirectory {
     /// The listing that is beneath, with those of its entries that are `wanted`; an empty one where there is none.
     ///
     /// # Errors
     /// It cannot be read.
-    pub fn listing(&self, wanted: impl FnMut(&Listed) -> bool) -> io::Result<Listing> {
+    pub fn listing(&self, wanted: impl FnMut(&ListedEntry) -> bool) -> io::Result<Listing> {
         match self.lower.read(Path::new(INDEX)) {
             Ok(file) if file.metadata()?.is_file() => Listing::parse(file, wanted),
             Ok(_) | Err(Errno::NOENT | Errno::LOOP) => Ok(Listing::default()),
@@ -83,11 +83,12 @@ impl Layer {
     /// Entries of packages that `listing` does not know, from their own metadata. What is in `others` is passed over, and what
     /// proves to be no package is added.
     #[must_use]
-    pub fn pick_up(&self, listing: &Listing, survey: &Survey, others: &mut NoPackages) -> Vec<Stanza> {
+    pub fn pick_up(&self, listing: &Listing, survey: &LocalScan, others: &mut NoPackages) -> Vec<Stanza> {
         let listed: HashSet<&str> =
             listing.entries().iter().filter(|entry| survey.has(entry)).map(|entry| &*entry.path).collect();
-        let new = |(path, facts): &(&str, Facts)| is_package(Path::new(path)) && facts.0 > 0 && !listed.contains(path);
-        let mut found: Vec<(&str, Facts)> = survey.files().filter(new).collect();
+        let new =
+            |(path, facts): &(&str, FileFacts)| is_package(Path::new(path)) && facts.0 > 0 && !listed.contains(path);
+        let mut found: Vec<(&str, FileFacts)> = survey.files().filter(new).collect();
         found.sort_unstable();
         let mut gone = std::mem::take(others);
         let mut entries = Vec::new();
@@ -116,7 +117,7 @@ impl Layer {
     ///
     /// # Errors
     /// Of whatever could not be read or written; EROFS where nothing may be.
-    pub fn prepare(&self, source: &Listing, survey: &Survey, amended: Option<&[Stanza]>) -> io::Result<Prepared> {
+    pub fn prepare(&self, source: &Listing, survey: &LocalScan, amended: Option<&[Stanza]>) -> io::Result<Prepared> {
         if self.read_only {
             return Err(Errno::ROFS.into());
         }
@@ -140,7 +141,7 @@ impl Layer {
     pub fn prepare_elsewhere(
         &self,
         source: &Listing,
-        survey: &Survey,
+        survey: &LocalScan,
         more: &[Stanza],
         mut file: File,
     ) -> io::Result<Prepared> {

@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use rustix::process::{Gid, Pid, getpid};
 use rustix::thread::{CapabilitySet, capabilities};
 
-use super::disguise::Disguise;
+use super::assumed_credentials::AssumedCredentials;
 
 /// What root may do with files that others may not. The kernel takes it from a thread whose fsuid is another's. Source:
 /// capabilities(7), "Effect of user ID changes on capabilities".
@@ -58,7 +58,7 @@ impl Caller {
         if self.uid == 0 && self.gid == 0 && lacks.is_empty() {
             return work();
         }
-        let mut disguise = Disguise::default();
+        let mut disguise = AssumedCredentials::default();
         // They do not matter to root, who has the rights of all.
         if self.uid != 0 || !lacks.is_empty() {
             disguise.put_on_groups(&self.groups())?;
@@ -77,7 +77,7 @@ impl Caller {
         if self.uid == 0 {
             return work();
         }
-        let mut disguise = Disguise::default();
+        let mut disguise = AssumedCredentials::default();
         disguise.put_on(self.uid, self.gid)?;
         work()
     }
@@ -162,7 +162,7 @@ mod tests {
     use std::path::Path;
     use std::process::{Child, Command, Stdio};
 
-    use super::super::disguise::current;
+    use super::super::assumed_credentials::current;
     use super::*;
 
     fn create(caller: Caller, path: &Path) -> Result<(), Errno> {

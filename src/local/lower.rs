@@ -35,11 +35,11 @@ pub struct Name {
 
 /// See the module's documentation. Paths are relative, and empty for the directory itself.
 #[derive(Debug)]
-pub(super) struct Lower {
+pub(super) struct LowerCalls {
     root: OwnedFd,
 }
 
-impl Lower {
+impl LowerCalls {
     pub(super) fn at(root: OwnedFd) -> Self {
         Self { root }
     }
@@ -177,7 +177,7 @@ mod tests {
     fn what_stays_in_the_way_is_told() {
         let place = tempfile::tempdir().unwrap();
         let held = File::create(place.path().join("held")).unwrap();
-        let lower = Lower::at(File::open(place.path()).unwrap().into());
+        let lower = LowerCalls::at(File::open(place.path()).unwrap().into());
         // SAFETY: they change what is told of this file, and to whom; nobody minds this signal.
         let leased = unsafe {
             libc::fcntl(held.as_raw_fd(), F_SETSIG, libc::SIGURG);

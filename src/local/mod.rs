@@ -25,17 +25,17 @@
 //!
 //! Not its job: what is remote, what Portage is shown.
 
+mod assumed_credentials;
 mod beneath;
 mod caller;
-mod disguise;
-mod known;
+mod inode_table;
 mod lower;
 mod operations;
 mod pickup;
+mod scan;
 mod searchable;
 mod stat;
 mod sticky;
-mod survey;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -44,16 +44,16 @@ use std::time::Instant;
 pub use beneath::{COMPRESSED, NoPackages, Prepared, is_own};
 pub use caller::{Caller, sees_callers};
 pub use lower::{Name, generation_of};
-pub use operations::{Change, Replace};
+pub use operations::{AttrChange, Replace};
 pub use pickup::is_package;
 use rustix::fs::Mode;
 pub use rustix::fs::{Access, FileType, OFlags};
 pub use rustix::io::Errno;
+pub use scan::LocalScan;
 pub use stat::{Stat, Time, is_number};
-pub use survey::Survey;
 
-use known::Known;
-use lower::{Lower, Walk};
+use inode_table::InodeTable;
+use lower::{LowerCalls, Walk};
 use searchable::Searchable;
 
 /// Name of the index in PKGDIR.
@@ -78,15 +78,15 @@ pub fn identity(directory: impl AsFd) -> Result<(u64, u64), Errno> {
 
 /// See the module's documentation. Paths are relative to the directory, and empty for itself.
 #[derive(Debug)]
-pub struct Layer {
-    lower: Lower,
-    known: Known,
+pub struct LowerDirectory {
+    lower: LowerCalls,
+    known: InodeTable,
     searchable: Searchable,
     /// Nothing is written, not even an index.
     read_only: bool,
 }
 
-impl Layer {
+impl LowerDirectory {
     /// The directory at `path`, on which nothing is mounted yet.
     ///
     /// # Errors
@@ -98,8 +98,12 @@ impl Layer {
     /// The directory that `directory` is, whatever is mounted on it.
     #[must_use]
     pub fn resume(directory: OwnedFd, read_only: bool) -> Self {
-        let layer =
-            Self { lower: Lower::at(directory), known: Known::default(), searchable: Searchable::default(), read_only };
+        let layer = Self {
+            lower: LowerCalls::at(directory),
+            known: InodeTable::default(),
+            searchable: Searchable::default(),
+            read_only,
+        };
         if !read_only {
             layer.remove_leftovers();
         }
@@ -145,8 +149,8 @@ impl Layer {
     }
 
     /// The kernel was told that `path` is `number`.
-    pub fn told(&self, number: u64, path: &Path) {
-        self.known.told(number, path);
+    pub fn note_lookup(&self, number: u64, path: &Path) {
+        self.known.note_lookup(number, path);
     }
 
     /// The kernel has forgotten `lookups` of what it was told of `number`.

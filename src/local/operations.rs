@@ -16,11 +16,11 @@ use rustix::process::{Gid, Uid};
 use super::beneath::{is_own, new_name};
 use super::caller::without_umask;
 use super::lower::{Name, stat_at, stat_of};
-use super::{Caller, Layer, Stat, Time};
+use super::{Caller, LowerDirectory, Stat, Time};
 
 /// What of a file or directory is to change.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Change {
+pub struct AttrChange {
     /// Its size.
     pub size: Option<u64>,
     /// Its permissions.
@@ -44,7 +44,7 @@ pub enum Replace {
     No,
 }
 
-impl Layer {
+impl LowerDirectory {
     /// Attributes of what is at `path`.
     ///
     /// # Errors
@@ -284,7 +284,7 @@ impl Layer {
     ///
     /// # Errors
     /// ESTALE: something else is there by now. EPERM, or of the system call that does it.
-    pub fn change(&self, caller: Caller, path: &Path, is: &Stat, change: &Change) -> Result<Stat, Errno> {
+    pub fn change(&self, caller: Caller, path: &Path, is: &Stat, change: &AttrChange) -> Result<Stat, Errno> {
         if !matches!(is.kind, FileType::RegularFile | FileType::Directory) {
             return self.change_special(caller, path, change);
         }
@@ -298,7 +298,7 @@ impl Layer {
         }
         let file = self.lower.open_at(path, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty())?;
         the_same(&file, is)?;
-        let changed = change_open(caller, &file, &Change { size: None, ..*change });
+        let changed = change_open(caller, &file, &AttrChange { size: None, ..*change });
         if is.is_directory() {
             self.searchable.forget();
         }
@@ -310,12 +310,12 @@ impl Layer {
     ///
     /// # Errors
     /// As [`Layer::change`].
-    pub fn change_file(&self, caller: Caller, file: &File, change: &Change) -> Result<Stat, Errno> {
+    pub fn change_file(&self, caller: Caller, file: &File, change: &AttrChange) -> Result<Stat, Errno> {
         change_open(caller, file, change)?;
         stat_of(file)
     }
 
-    fn change_special(&self, caller: Caller, path: &Path, change: &Change) -> Result<Stat, Errno> {
+    fn change_special(&self, caller: Caller, path: &Path, change: &AttrChange) -> Result<Stat, Errno> {
         let (parent, name) = self.parent_of(caller, path)?;
         let flags = AtFlags::SYMLINK_NOFOLLOW;
         if change.size.is_some() || change.mode.is_some() {
@@ -335,7 +335,7 @@ impl Layer {
     ///
     /// # Errors
     /// EEXIST, or whatever could not be read or written.
-    pub fn stand_in(&self, path: &Path, copy: Option<(&File, i64)>) -> std::io::Result<()> {
+    pub fn create_placeholder(&self, path: &Path, copy: Option<(&File, i64)>) -> std::io::Result<()> {
         let (parent, name) = self.lower.parent(path)?;
         let directory = self.lower.open_at(path.parent().unwrap_or(Path::new("")), OFlags::RDONLY, Mode::empty())?;
         let new = new_name();
@@ -346,11 +346,11 @@ impl Layer {
         let written = (|| {
             rustix::fs::fchmod(&file, Mode::from_raw_mode(0o644))?;
             if let Some((from, mtime)) = copy {
-                std::io::copy(&mut Whole { file: from, offset: 0 }, &mut &file)?;
+                std::io::copy(&mut FullRead { file: from, offset: 0 }, &mut &file)?;
                 // It hides the binhost's from then on, also after a power failure.
                 file.sync_data()?;
                 let mtime = Some(Some((mtime, 0)));
-                change_open(Caller::DAEMON, &file, &Change { atime: mtime, mtime, ..Change::default() })?;
+                change_open(Caller::DAEMON, &file, &AttrChange { atime: mtime, mtime, ..AttrChange::default() })?;
             }
             Ok(rustix::fs::renameat_with(&parent, &new, &parent, name, RenameFlags::NOREPLACE)?)
         })();
@@ -371,12 +371,12 @@ impl Layer {
 }
 
 /// A file from its beginning to its end, wherever others read it.
-struct Whole<'a> {
+struct FullRead<'a> {
     file: &'a File,
     offset: u64,
 }
 
-impl Read for Whole<'_> {
+impl Read for FullRead<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         let count = self.file.read_at(buffer, self.offset)?;
         self.offset += count as u64;
@@ -389,7 +389,7 @@ fn the_same(file: impl AsFd, is: &Stat) -> Result<(), Errno> {
     if stat_of(file)?.is_of(is) { Ok(()) } else { Err(Errno::STALE) }
 }
 
-fn change_open(caller: Caller, file: impl AsFd, change: &Change) -> Result<(), Errno> {
+fn change_open(caller: Caller, file: impl AsFd, change: &AttrChange) -> Result<(), Errno> {
     let file = file.as_fd();
     if let Some(size) = change.size {
         caller.charged(|| rustix::fs::ftruncate(file, size))?;
@@ -405,7 +405,7 @@ fn change_open(caller: Caller, file: impl AsFd, change: &Change) -> Result<(), E
     })
 }
 
-fn times(change: &Change) -> Option<Timestamps> {
+fn times(change: &AttrChange) -> Option<Timestamps> {
     let time = |time: Option<Option<Time>>| match time {
         None => Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
         Some(None) => Timespec { tv_sec: 0, tv_nsec: UTIME_NOW },
@@ -424,7 +424,7 @@ mod tests {
     #[test]
     fn another_file_that_has_got_the_name_is_left_alone() {
         let directory = tempfile::tempdir().unwrap();
-        let layer = Layer::open(directory.path(), false).unwrap();
+        let layer = LowerDirectory::open(directory.path(), false).unwrap();
         let (path, name) = (directory.path().join("f"), Path::new("f"));
         fs::write(&path, "one").unwrap();
         let seen = layer.stat(name).unwrap();
@@ -436,9 +436,9 @@ mod tests {
             assert_eq!(open(flags), Err(Errno::STALE));
         }
         for change in [
-            Change { size: Some(0), ..Change::default() },
-            Change { mode: Some(0o777), ..Change::default() },
-            Change { uid: Some(1), ..Change::default() },
+            AttrChange { size: Some(0), ..AttrChange::default() },
+            AttrChange { mode: Some(0o777), ..AttrChange::default() },
+            AttrChange { uid: Some(1), ..AttrChange::default() },
         ] {
             assert_eq!(layer.change(Caller::DAEMON, name, &seen, &change), Err(Errno::STALE), "{change:?}");
         }

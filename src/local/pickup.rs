@@ -9,11 +9,11 @@ use std::fs::File;
 use std::path::Path;
 
 use crate::index::{Cpv, Stanza};
-use crate::verify::{Container, VerifyError, described};
+use crate::verify::{PackageFormat, VerifyError, described};
 
 /// Endings of package names, and what is inside.
-const ENDINGS: [(&str, Container); 3] =
-    [(".gpkg.tar", Container::Gpkg), (".xpak", Container::Xpak), (".tbz2", Container::Xpak)];
+const ENDINGS: [(&str, PackageFormat); 3] =
+    [(".gpkg.tar", PackageFormat::Gpkg), (".xpak", PackageFormat::Xpak), (".tbz2", PackageFormat::Xpak)];
 /// Keys that Portage takes from a package into its index (`_aux_cache_keys`), as they are called there and here, and what it
 /// looks at.
 const KEYS: [(&str, &str); 23] = [
@@ -64,7 +64,7 @@ pub fn is_package(path: &Path) -> bool {
     container(path).is_some()
 }
 
-fn container(path: &Path) -> Option<(&str, Container)> {
+fn container(path: &Path) -> Option<(&str, PackageFormat)> {
     let name = path.file_name()?.to_str()?;
     ENDINGS.iter().find_map(|(ending, container)| Some((name.strip_suffix(ending)?, *container)))
 }

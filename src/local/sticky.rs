@@ -6,9 +6,9 @@ use rustix::fs::{Access, AtFlags, Mode};
 use rustix::io::Errno;
 
 use super::lower::{stat_at, stat_of};
-use super::{Caller, Layer};
+use super::{Caller, LowerDirectory};
 
-impl Layer {
+impl LowerDirectory {
     /// Whether the caller may remove what is at `path`, or rename it or something over it; also where nothing is. Of two names
     /// that are to change both are asked for before the first one does.
     ///

@@ -111,7 +111,7 @@ impl Default for Detail {
 
 impl Detail {
     /// A request was answered.
-    pub fn answered(&self, operation: Operation, outcome: Outcome, took: Duration) {
+    pub fn count_request(&self, operation: Operation, outcome: Outcome, took: Duration) {
         if let Some(count) = self.count(operation, outcome) {
             count.increase();
         }
@@ -181,7 +181,7 @@ impl Timed {
 
 impl Drop for Timed {
     fn drop(&mut self) {
-        self.metrics.detail.answered(self.operation, self.outcome, self.began.elapsed());
+        self.metrics.detail.count_request(self.operation, self.outcome, self.began.elapsed());
     }
 }
 

@@ -10,7 +10,7 @@ use super::HistogramReading;
 
 /// What a family is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum FamilyKind {
     /// It only grows while the daemon lives.
     Counter,
     /// It goes up and down.
@@ -38,11 +38,11 @@ impl Exposition {
     pub const MEDIA_TYPE: &'static str = "text/plain; version=0.0.4; charset=utf-8";
 
     /// Begins a family. To be called once for a name.
-    pub fn family<'a>(&'a mut self, name: &'a str, kind: Kind, help: &str) -> Family<'a> {
+    pub fn family<'a>(&'a mut self, name: &'a str, kind: FamilyKind, help: &str) -> Family<'a> {
         let kind = match kind {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
-            Kind::Histogram => "histogram",
+            FamilyKind::Counter => "counter",
+            FamilyKind::Gauge => "gauge",
+            FamilyKind::Histogram => "histogram",
         };
         let help = help.replace('\\', "\\\\").replace('\n', "\\n");
         // Writing to a String cannot fail.
@@ -51,7 +51,7 @@ impl Exposition {
     }
 
     /// A family of one sample without labels.
-    pub fn single(&mut self, name: &str, kind: Kind, help: &str, value: impl Display) {
+    pub fn single(&mut self, name: &str, kind: FamilyKind, help: &str, value: impl Display) {
         self.family(name, kind, help).sample(&[], value);
     }
 
@@ -107,13 +107,13 @@ mod tests {
     #[test]
     fn hostile_labels_do_not_break_out() {
         let mut exposition = Exposition::default();
-        exposition.single("a_total", Kind::Counter, "One\nline \\ only", 3);
-        let mut family = exposition.family("b", Kind::Gauge, "With labels");
+        exposition.single("a_total", FamilyKind::Counter, "One\nline \\ only", 3);
+        let mut family = exposition.family("b", FamilyKind::Gauge, "With labels");
         family.sample(&[("url", "x\"} 1\nb{url=\"\\")], 1.5);
         family.sample(&[("url", "y")], 2);
         family.sample(&[("url", "y")], 3);
         let reading = HistogramReading { buckets: vec![(0.00001, 1), (1.0, 2)], count: 3, sum: 4.5 };
-        exposition.family("c_seconds", Kind::Histogram, "Spans").histogram(&[("of", "d")], &reading);
+        exposition.family("c_seconds", FamilyKind::Histogram, "Spans").histogram(&[("of", "d")], &reading);
         let expected = "\
 # HELP a_total One\\nline \\\\ only
 # TYPE a_total counter

@@ -16,7 +16,7 @@ use portable_atomic::AtomicU64;
 use serde::{Deserialize, Serialize};
 
 pub use detail::{Detail, Operation, Outcome, RefusalKind, Timed};
-pub use exposition::{Exposition, Family, Kind};
+pub use exposition::{Exposition, Family, FamilyKind};
 pub use histogram::{Histogram, HistogramReading};
 
 macro_rules! counters {

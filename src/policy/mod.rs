@@ -14,19 +14,19 @@
 //!
 //! Not its job: fetching, and why something is refused.
 
+mod entry_facts;
 mod libc;
 mod places;
-mod survey;
 
 use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
 
 use crate::config::{LibcGuard, Selection};
-use crate::index::{Choice, EntryId, MAX_PART, OriginId, Part, PkgPath, Record, View};
+use crate::index::{BinhostId, BinhostIndex, EntryId, MAX_PART, PkgPath, Record, ShownEntry, View};
 
-use places::Places;
-use survey::{Facts, Survey};
+use entry_facts::{EntryFacts, EntrySurvey};
+use places::TakenPaths;
 
 /// Whether a package is here.
 pub type Here = Box<dyn Fn(&Record) -> bool + Send + Sync>;
@@ -48,11 +48,11 @@ impl Formats {
 }
 
 /// One binhost's part in what is shown.
-pub struct Input {
+pub struct UnionMember {
     /// What people call it: a plain path component.
     pub name: String,
     /// Its index.
-    pub part: Part,
+    pub part: BinhostIndex,
     /// Entries that cannot be had, or that its mirrors do not agree on.
     pub hidden: HashSet<EntryId>,
     /// Which of its entries are wanted.
@@ -74,7 +74,7 @@ pub struct Rules {
 
 /// What became of the entries of one binhost, by number.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct EntryCounts {
     /// Shown.
     pub shown: u32,
     /// Of these, shown below the name of the binhost.
@@ -97,16 +97,16 @@ pub struct Tally {
 
 /// What is shown.
 #[derive(Debug)]
-pub struct Shown {
+pub struct Union {
     /// The entries.
     pub view: View,
     /// For each binhost what became of its entries.
-    pub tallies: Vec<(OriginId, Tally)>,
+    pub tallies: Vec<(BinhostId, EntryCounts)>,
 }
 
 /// What becomes of one entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Fate {
+pub enum Decision {
     /// It is shown.
     Shown {
         /// Where, if not at its own path.
@@ -128,20 +128,20 @@ pub enum Fate {
     Homeless,
 }
 
-impl Tally {
-    fn count(&mut self, fate: &Fate) {
+impl EntryCounts {
+    fn count(&mut self, fate: &Decision) {
         let counter = match fate {
-            Fate::Shown { place, dependency } => {
+            Decision::Shown { place, dependency } => {
                 self.moved += u32::from(place.is_some());
                 self.guarded += u32::from(dependency.is_some());
                 &mut self.shown
             }
-            Fate::Hidden => &mut self.hidden,
-            Fate::Unsignable => &mut self.unsignable,
-            Fate::Unselected => &mut self.unselected,
-            Fate::Held => &mut self.held,
-            Fate::Superseded => &mut self.superseded,
-            Fate::Homeless => &mut self.homeless,
+            Decision::Hidden => &mut self.hidden,
+            Decision::Unsignable => &mut self.unsignable,
+            Decision::Unselected => &mut self.unselected,
+            Decision::Held => &mut self.held,
+            Decision::Superseded => &mut self.superseded,
+            Decision::Homeless => &mut self.homeless,
         };
         *counter += 1;
     }
@@ -152,21 +152,21 @@ impl Tally {
 ///
 /// # Errors
 /// A stored index cannot be read.
-pub fn compose(inputs: &[Input], rules: &Rules) -> io::Result<Shown> {
+pub fn compose(inputs: &[UnionMember], rules: &Rules) -> io::Result<Union> {
     let mut choices = Vec::new();
     let mut choose = |part, record, fate| {
-        if let Fate::Shown { place, dependency } = fate {
-            choices.push(Choice { part, record, place, dependency });
+        if let Decision::Shown { place, dependency } = fate {
+            choices.push(ShownEntry { part, record, place, dependency });
         }
     };
     let tallies = decide(inputs, rules, &mut choose)?;
     let parts = inputs.iter().map(|input| input.part.clone()).collect();
-    let all_hidden = |(input, (_, tally)): (&Input, &(OriginId, Tally))| {
+    let all_hidden = |(input, (_, tally)): (&UnionMember, &(BinhostId, EntryCounts))| {
         input.part.index.records().len() == usize::try_from(tally.hidden).unwrap_or(usize::MAX)
     };
     let numbered = (0..=MAX_PART).zip(inputs.iter().zip(&tallies));
     let mute = numbered.filter(|(_, told)| all_hidden(*told)).map(|(number, _)| number).collect();
-    Ok(Shown { view: View::compose(parts, choices).without_headers_of(mute), tallies })
+    Ok(Union { view: View::compose(parts, choices).without_headers_of(mute), tallies })
 }
 
 /// Tells `told` what becomes of each entry, by the numbers of its binhost and its record.
@@ -174,12 +174,12 @@ pub fn compose(inputs: &[Input], rules: &Rules) -> io::Result<Shown> {
 /// # Errors
 /// As [`compose`].
 pub fn decide(
-    inputs: &[Input],
+    inputs: &[UnionMember],
     rules: &Rules,
-    told: &mut dyn FnMut(u16, u32, Fate),
-) -> io::Result<Vec<(OriginId, Tally)>> {
+    told: &mut dyn FnMut(u16, u32, Decision),
+) -> io::Result<Vec<(BinhostId, EntryCounts)>> {
     let (instances, packages, places) = Default::default();
-    let mut draft = Draft { rules, alone: inputs.len() == 1, instances, packages, places };
+    let mut draft = UnionBuilder { rules, alone: inputs.len() == 1, instances, packages, places };
     let mut tallies = Vec::with_capacity(inputs.len());
     for (number, input) in (0..=MAX_PART).zip(inputs) {
         tallies.push((input.part.origin, draft.add(input, &mut |record, fate| told(number, record, fate))?));
@@ -188,19 +188,19 @@ pub fn decide(
 }
 
 /// What is chosen so far.
-struct Draft<'a> {
+struct UnionBuilder<'a> {
     rules: &'a Rules,
     /// There is one binhost: its entries are not in each other's way.
     alone: bool,
     instances: HashSet<[u8; 16]>,
     packages: HashSet<EntryId>,
-    places: Places,
+    places: TakenPaths,
 }
 
-impl Draft<'_> {
-    fn add(&mut self, input: &Input, told: &mut dyn FnMut(u32, Fate)) -> io::Result<Tally> {
-        let mut tally = Tally::default();
-        let survey = Survey { alone: self.alone, rules: self.rules, selection: &input.selection };
+impl UnionBuilder<'_> {
+    fn add(&mut self, input: &UnionMember, told: &mut dyn FnMut(u32, Decision)) -> io::Result<EntryCounts> {
+        let mut tally = EntryCounts::default();
+        let survey = EntrySurvey { alone: self.alone, rules: self.rules, selection: &input.selection };
         let surveyed = survey.of(&input.part.index)?;
         let mut chosen = Vec::new();
         for (number, record) in (0_u32..).zip(input.part.index.records()) {
@@ -208,12 +208,12 @@ impl Draft<'_> {
             let fate = match self.obstacle(input, record, facts.as_ref()) {
                 Some(fate) => fate,
                 None => match self.place(input, record) {
-                    Ok(place) => Fate::Shown { place, dependency: surveyed.dependency(number) },
+                    Ok(place) => Decision::Shown { place, dependency: surveyed.dependency(number) },
                     Err(fate) => fate,
                 },
             };
             tally.count(&fate);
-            if matches!(fate, Fate::Shown { .. }) && !self.alone {
+            if matches!(fate, Decision::Shown { .. }) && !self.alone {
                 chosen.push((record, facts));
             }
             told(number, fate);
@@ -227,25 +227,25 @@ impl Draft<'_> {
     }
 
     /// Why it is not shown, wherever that would be.
-    fn obstacle(&self, input: &Input, record: &Record, facts: Option<&Facts>) -> Option<Fate> {
-        let same = |facts: &Facts| self.instances.contains(&facts.instance);
+    fn obstacle(&self, input: &UnionMember, record: &Record, facts: Option<&EntryFacts>) -> Option<Decision> {
+        let same = |facts: &EntryFacts| self.instances.contains(&facts.instance);
         if input.hidden.contains(&record.id) {
-            Some(Fate::Hidden)
+            Some(Decision::Hidden)
         } else if !input.formats.admit(input.part.index.path(record)) {
-            Some(Fate::Unsignable)
+            Some(Decision::Unsignable)
         } else if facts.is_some_and(|facts| !facts.selected) {
-            Some(Fate::Unselected)
+            Some(Decision::Unselected)
         } else if input.here.as_ref().is_some_and(|here| !here(record)) {
-            Some(Fate::Held)
+            Some(Decision::Held)
         } else if self.packages.contains(&record.id) || facts.is_some_and(same) {
-            Some(Fate::Superseded)
+            Some(Decision::Superseded)
         } else {
             None
         }
     }
 
     /// Where it is shown; `None`: at its own path.
-    fn place(&mut self, input: &Input, record: &Record) -> Result<Option<Box<str>>, Fate> {
+    fn place(&mut self, input: &UnionMember, record: &Record) -> Result<Option<Box<str>>, Decision> {
         let path = input.part.index.path(record);
         if self.alone || self.places.take(path) {
             return Ok(None);
@@ -254,7 +254,7 @@ impl Draft<'_> {
         if PkgPath::parse(&below).is_ok() && self.places.take(&below) {
             Ok(Some(below.into()))
         } else {
-            Err(Fate::Homeless)
+            Err(Decision::Homeless)
         }
     }
 }

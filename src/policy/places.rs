@@ -5,13 +5,13 @@ use std::hash::{BuildHasher as _, RandomState};
 
 /// Hashes instead of paths: a collision (64 bits, with a key of its own each time) moves an entry that had no need to.
 #[derive(Debug, Default)]
-pub(super) struct Places {
+pub(super) struct TakenPaths {
     hasher: RandomState,
     files: HashSet<u64>,
     directories: HashSet<u64>,
 }
 
-impl Places {
+impl TakenPaths {
     /// `false`: it is in the way of another.
     pub(super) fn take(&mut self, path: &str) -> bool {
         let hash = self.hasher.hash_one(path);
@@ -37,7 +37,7 @@ mod tests {
 
     #[test]
     fn nobody_is_in_anybodys_way() {
-        let mut places = Places::default();
+        let mut places = TakenPaths::default();
         for (path, free) in [
             ("a/b", true),
             ("a/b", false),

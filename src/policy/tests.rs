@@ -7,22 +7,22 @@ use super::*;
 use crate::index::Index;
 
 /// An index of stanzas that are given without SIZE and MD5.
-fn input(name: &str, origin: u32, stanzas: &[String]) -> Input {
+fn input(name: &str, origin: u32, stanzas: &[String]) -> UnionMember {
     let mut text = "VERSION: 0\nREPO: gentoo\n\n".to_owned();
     stanzas.iter().for_each(|stanza| text += &format!("{stanza}\n\n"));
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(text.as_bytes()).unwrap();
-    let part = Part { origin: OriginId(origin), index: Arc::new(Index::parse(file).unwrap()) };
+    let part = BinhostIndex { origin: BinhostId(origin), index: Arc::new(Index::parse(file).unwrap()) };
     let (hidden, selection, formats) = Default::default();
-    Input { name: name.to_owned(), part, hidden, selection, formats, here: None }
+    UnionMember { name: name.to_owned(), part, hidden, selection, formats, here: None }
 }
 
 fn entry(cpv: &str, path: &str, content: u8, more: &str) -> String {
     format!("CPV: {cpv}\nPATH: {path}\nSIZE: 5\nMD5: {:032x}\nMTIME: 7\n{more}", content).trim_end().to_owned()
 }
 
-fn shown(inputs: &[Input], rules: &Rules) -> (Vec<String>, Vec<Tally>) {
-    let Shown { view, tallies } = compose(inputs, rules).unwrap();
+fn shown(inputs: &[UnionMember], rules: &Rules) -> (Vec<String>, Vec<EntryCounts>) {
+    let Union { view, tallies } = compose(inputs, rules).unwrap();
     let rows = (0..view.len() as u32).map(|row| format!("{} of {}", view.path(row), view.part(row).unwrap().origin.0));
     (rows.collect(), tallies.into_iter().map(|(_, tally)| tally).collect())
 }
@@ -76,9 +76,10 @@ fn what_is_left_out_gives_way_to_the_next_binhost() {
 fn a_binhost_of_which_all_is_hidden_says_nothing_in_the_header() {
     let inputs =
         || [1, 2].map(|origin| input("x", origin, &[entry("a/b-1", "b.xpak", 1, ""), entry("a/c-1", "c.xpak", 2, "")]));
-    let repository =
-        |inputs: &[Input]| compose(inputs, &Rules::default()).unwrap().view.header().repository().map(str::to_owned);
-    let hide = |input: &mut Input, count: usize| {
+    let repository = |inputs: &[UnionMember]| {
+        compose(inputs, &Rules::default()).unwrap().view.header().repository().map(str::to_owned)
+    };
+    let hide = |input: &mut UnionMember, count: usize| {
         input.hidden = input.part.index.records().iter().take(count).map(|record| record.id).collect();
     };
     let [mut one, mut two] = inputs();
@@ -118,7 +119,7 @@ fn what_cannot_be_signed_gives_way_where_it_has_to_be() {
     let paths = ["a.xpak", "b.tbz2", "c.gpkg.tar"];
     let entries: Vec<String> =
         paths.iter().zip(1..).map(|(path, at)| entry(&format!("a/p{at}-1"), path, at, "")).collect();
-    let host = |name, origin, formats| Input { formats, ..input(name, origin, &entries) };
+    let host = |name, origin, formats| UnionMember { formats, ..input(name, origin, &entries) };
     let (rows, tallies) = shown(&[host("one", 1, Formats::Signed), host("two", 2, Formats::All)], &Rules::default());
     assert_eq!(rows, ["a.xpak of 2", "b.tbz2 of 2", "c.gpkg.tar of 1"]);
     assert_eq!((tallies[0].unsignable, tallies[1].superseded), (2, 1));
@@ -165,7 +166,7 @@ fn the_guard_names_the_newest_libc_of_that_time() {
             entry("a/timeless-1", "timeless.xpak", 12, needs),
         ],
     );
-    let Shown { view, tallies } = compose(&[host], &Rules { libc_guard: LibcGuard::On, ..Rules::default() }).unwrap();
+    let Union { view, tallies } = compose(&[host], &Rules { libc_guard: LibcGuard::On, ..Rules::default() }).unwrap();
     let added: BTreeMap<&str, &str> =
         (0..view.len() as u32).filter_map(|row| Some((view.path(row), view.dependency(row)?))).collect();
     let expected = BTreeMap::from([
@@ -185,7 +186,7 @@ fn any_number_of_binhosts() {
         let cpv = format!("a/p{number}-1");
         input(&format!("host{number}"), number, &[entry(&cpv, "p.xpak", number as u8, "")])
     };
-    let inputs: Vec<Input> = (0..300).map(host).collect();
+    let inputs: Vec<UnionMember> = (0..300).map(host).collect();
     let (rows, tallies) = shown(&inputs, &Rules::default());
     assert_eq!((rows.len(), tallies.len()), (300, 300));
     assert!(rows.contains(&"p.xpak of 0".to_owned()) && rows.contains(&"host299/p.xpak of 299".to_owned()));
@@ -206,9 +207,9 @@ fn some_entries() -> impl Strategy<Value = Vec<String>> {
 proptest! {
     #[test]
     fn whatever_is_united(hosts in prop::collection::vec(some_entries(), 1..4)) {
-        let inputs: Vec<Input> =
+        let inputs: Vec<UnionMember> =
             hosts.iter().zip(0..).map(|(entries, at)| input(["one", "a", "b.xpak"][at as usize], at, entries)).collect();
-        let Shown { view, tallies } = compose(&inputs, &Rules::default()).unwrap();
+        let Union { view, tallies } = compose(&inputs, &Rules::default()).unwrap();
         let again = compose(&inputs, &Rules::default()).unwrap().view;
         prop_assert_eq!(view.fingerprint(), again.fingerprint());
 
@@ -229,7 +230,7 @@ proptest! {
         prop_assert_eq!(parsed.dropped().total(), 0);
         prop_assert_eq!(parsed.records().iter().map(|record| parsed.path(record)).collect::<BTreeSet<_>>(), paths);
         for ((_, tally), input) in tallies.iter().zip(&inputs) {
-            let Tally { shown, hidden, unsignable, unselected, held, superseded, homeless, .. } = tally;
+            let EntryCounts { shown, hidden, unsignable, unselected, held, superseded, homeless, .. } = tally;
             let all = shown + hidden + unsignable + unselected + held + superseded + homeless;
             prop_assert_eq!(all as usize, input.part.index.records().len());
         }
@@ -239,7 +240,7 @@ proptest! {
         // What Portage can choose from does not depend on the order of the binhosts, as long as there is room for all.
         let (mut turned, first) = (inputs, tallies);
         turned.reverse();
-        let Shown { view: other, tallies } = compose(&turned, &Rules::default()).unwrap();
+        let Union { view: other, tallies } = compose(&turned, &Rules::default()).unwrap();
         if first.iter().chain(&tallies).all(|(_, tally)| tally.homeless == 0) {
             let others: BTreeSet<_> = (0..other.len() as u32).map(|row| other.entry(row).unwrap().instance()).collect();
             prop_assert_eq!(instances, others);

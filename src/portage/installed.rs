@@ -110,7 +110,7 @@ impl InstalledPackages {
     #[must_use]
     pub fn read(&self, cpv: &Cpv) -> Option<InstalledPackage> {
         let (category, pf) = cpv.as_str().split_once('/')?;
-        let values = Values::of(enter(&enter(&self.base, category)?, pf)?).ok()?;
+        let values = InstalledValues::of(enter(&enter(&self.base, category)?, pf)?).ok()?;
         let get = |name| values.get(name).ok();
         let slot = get("SLOT")?.split('/').next().filter(|slot| !slot.is_empty()).unwrap_or("0").to_owned();
         let mut flags: Vec<String> = get("USE")?.split_whitespace().map(str::to_owned).collect();
@@ -149,12 +149,12 @@ fn names(directory: &File, left: &mut usize) -> io::Result<Vec<CString>> {
 }
 
 /// The values of one package, from whichever layout counts.
-struct Values {
+struct InstalledValues {
     directory: File,
     consolidated: Option<HashMap<String, String>>,
 }
 
-impl Values {
+impl InstalledValues {
     fn of(directory: File) -> io::Result<Self> {
         let consolidated = consolidated(&directory)?;
         Ok(Self { directory, consolidated })

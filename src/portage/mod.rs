@@ -10,5 +10,5 @@ mod user_patches;
 
 pub use acceptance::{Acceptance, BinaryPackage, Rejection};
 pub use installed::{InstalledPackage, InstalledPackages};
-pub use settings::{FlagDifference, Layer, PackageSettings};
+pub use settings::{FlagDifference, IncrementalVariable, PackageSettings};
 pub use user_patches::UserPatches;

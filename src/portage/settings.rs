@@ -16,7 +16,7 @@ const DEFAULT_LICENSES: [&str; 2] = ["*", "-@EULA"];
 /// An incremental variable, and the file that adds to it package by package (`package.use` to USE). `-word` takes a word back,
 /// `-*` all of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Layer {
+pub struct IncrementalVariable {
     /// For all packages.
     pub all: Vec<String>,
     /// For those that an atom matches; what is more particular comes later.
@@ -29,18 +29,18 @@ pub struct PackageSettings {
     /// The CHOSTs that are taken; empty: any.
     pub chosts: Vec<String>,
     /// ACCEPT_KEYWORDS and package.accept_keywords.
-    pub keywords: Layer,
+    pub keywords: IncrementalVariable,
     /// ACCEPT_LICENSE and package.license, with groups replaced by what is in them.
-    pub licenses: Layer,
+    pub licenses: IncrementalVariable,
     /// USE and package.use; later layers count more.
-    pub flags: Vec<Layer>,
+    pub flags: Vec<IncrementalVariable>,
     /// use.force and package.use.force.
-    pub forced: Vec<Layer>,
+    pub forced: Vec<IncrementalVariable>,
     /// use.mask and package.use.mask.
-    pub masked: Vec<Layer>,
+    pub masked: Vec<IncrementalVariable>,
 }
 
-impl Layer {
+impl IncrementalVariable {
     /// What is added for `package`, the most particular last.
     fn some<'a>(&'a self, package: &'a BinaryPackage<'_>) -> impl Iterator<Item = &'a [String]> {
         self.some.iter().filter(|(atom, _)| package.matches(atom)).map(|(_, words)| words.as_slice())
@@ -61,7 +61,7 @@ fn stack<'a>(set: &mut BTreeSet<&'a str>, words: impl IntoIterator<Item = &'a st
     }
 }
 
-fn stacked<'a>(layers: &'a [Layer], package: &'a BinaryPackage<'_>) -> BTreeSet<&'a str> {
+fn stacked<'a>(layers: &'a [IncrementalVariable], package: &'a BinaryPackage<'_>) -> BTreeSet<&'a str> {
     let mut set = BTreeSet::new();
     for layer in layers {
         stack(&mut set, layer.all.iter().map(String::as_str));
@@ -124,7 +124,7 @@ impl PackageSettings {
         };
         let enabled = package.value("USE").split_whitespace().collect();
         let mut tokens = package.value("LICENSE").split_whitespace();
-        let mut missing = Licenses { enabled, accepts: &accepts }.missing(&mut tokens, Group::All, MAX_DEPTH);
+        let mut missing = Licenses { enabled, accepts: &accepts }.missing(&mut tokens, LicenseMode::All, MAX_DEPTH);
         missing.sort();
         missing.dedup();
         missing
@@ -166,7 +166,7 @@ impl PackageSettings {
 
 /// How many of a group's licenses are needed.
 #[derive(Clone, Copy, PartialEq)]
-enum Group {
+enum LicenseMode {
     All,
     Any,
     /// Those of a USE flag that is off.
@@ -180,29 +180,29 @@ struct Licenses<'a> {
 
 impl Licenses<'_> {
     /// What is not accepted up to the bracket that ends the group.
-    fn missing<'t>(&self, tokens: &mut impl Iterator<Item = &'t str>, group: Group, depth: usize) -> Vec<String> {
-        let (mut missing, mut accepted, mut next) = (Vec::new(), false, Group::All);
+    fn missing<'t>(&self, tokens: &mut impl Iterator<Item = &'t str>, group: LicenseMode, depth: usize) -> Vec<String> {
+        let (mut missing, mut accepted, mut next) = (Vec::new(), false, LicenseMode::All);
         while let Some(token) = tokens.next() {
             let of_one = match (token, token.strip_suffix('?')) {
                 (")", _) => break,
                 ("(", _) if depth == 0 => return Vec::new(),
                 ("(", _) => {
-                    let group = std::mem::replace(&mut next, Group::All);
+                    let group = std::mem::replace(&mut next, LicenseMode::All);
                     let of_group = self.missing(tokens, group, depth - 1);
-                    if group == Group::None {
+                    if group == LicenseMode::None {
                         continue;
                     }
                     of_group
                 }
                 ("||", _) => {
-                    next = Group::Any;
+                    next = LicenseMode::Any;
                     continue;
                 }
                 (_, Some(flag)) => {
                     let is_on = flag
                         .strip_prefix('!')
                         .map_or_else(|| self.enabled.contains(flag), |off| !self.enabled.contains(off));
-                    next = if is_on { Group::All } else { Group::None };
+                    next = if is_on { LicenseMode::All } else { LicenseMode::None };
                     continue;
                 }
                 (license, None) if (self.accepts)(license) => Vec::new(),
@@ -212,9 +212,9 @@ impl Licenses<'_> {
             missing.extend(of_one);
         }
         match group {
-            Group::All => missing,
-            Group::Any if !accepted => missing,
-            Group::Any | Group::None => Vec::new(),
+            LicenseMode::All => missing,
+            LicenseMode::Any if !accepted => missing,
+            LicenseMode::Any | LicenseMode::None => Vec::new(),
         }
     }
 }
@@ -228,9 +228,9 @@ mod tests {
         text.split_whitespace().map(str::to_owned).collect()
     }
 
-    fn layer(all: &str, some: &[(&str, &str)]) -> Layer {
+    fn layer(all: &str, some: &[(&str, &str)]) -> IncrementalVariable {
         let some = some.iter().map(|(atom, text)| (atom.parse().unwrap(), words(text))).collect();
-        Layer { all: words(all), some }
+        IncrementalVariable { all: words(all), some }
     }
 
     fn with<T>(pairs: &[(&str, &str)], act: impl FnOnce(&BinaryPackage<'_>) -> T) -> T {

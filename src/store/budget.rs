@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::Store;
 use super::catalogue::Catalogue;
-use super::lru_state::State;
+use super::eviction::EvictionState;
 use crate::sys::seconds_now;
 
 const KEY: &[u8] = b"w";
@@ -18,13 +18,13 @@ const DAY: u64 = 86400;
 
 /// Bytes written on a day.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Written {
+pub(super) struct DailyWrites {
     /// Days since the epoch.
     day: u64,
     bytes: u64,
 }
 
-impl Written {
+impl DailyWrites {
     fn on(self, day: u64) -> u64 {
         if self.day == day { self.bytes } else { 0 }
     }
@@ -42,11 +42,11 @@ impl Written {
 
 impl Catalogue {
     /// What was written when a record was written last.
-    pub(super) fn written(&self) -> Written {
+    pub(super) fn written(&self) -> DailyWrites {
         let value = self.with(|db| db.get(KEY).ok().flatten()).flatten();
         let numbers = value.as_deref().and_then(|value| Some((value.first_chunk()?, value.last_chunk()?)));
         let number = |bytes: &[u8; 8]| u64::from_be_bytes(*bytes);
-        numbers.map(|(day, bytes)| Written { day: number(day), bytes: number(bytes) }).unwrap_or_default()
+        numbers.map(|(day, bytes)| DailyWrites { day: number(day), bytes: number(bytes) }).unwrap_or_default()
     }
 }
 
@@ -84,7 +84,7 @@ impl Store {
     }
 }
 
-impl State {
+impl EvictionState {
     fn admits(&self, size: u64, budget: u64) -> bool {
         let counted = self.written.on(seconds_now() / DAY).saturating_add(self.announced);
         counted.saturating_add(size) <= budget && counted < budget
@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn a_new_day_begins_with_nothing() {
-        let mut written = Written::default();
+        let mut written = DailyWrites::default();
         written.add(5, 100);
         written.add(7, 100);
         assert_eq!((written.on(100), written.on(101)), (12, 0));
@@ -157,11 +157,11 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("catalogue");
         let catalogue = Catalogue::open(&path).unwrap();
-        assert_eq!(catalogue.written(), Written::default());
+        assert_eq!(catalogue.written(), DailyWrites::default());
         let mut batch = sled::Batch::default();
-        Written { day: 20_000, bytes: 1 << 40 }.record(&mut batch);
+        DailyWrites { day: 20_000, bytes: 1 << 40 }.record(&mut batch);
         catalogue.apply(batch, Durable::Now).unwrap();
         drop(catalogue);
-        assert_eq!(Catalogue::open(&path).unwrap().written(), Written { day: 20_000, bytes: 1 << 40 });
+        assert_eq!(Catalogue::open(&path).unwrap().written(), DailyWrites { day: 20_000, bytes: 1 << 40 });
     }
 }

@@ -32,9 +32,9 @@ use std::time::{Duration, Instant};
 use crate::index::{AuxDigest, Digest, EntryId, Sha256Digest};
 use crate::verify::{Assurance, Fingerprint, RULES, Signer};
 
-use super::budget::Written;
+use super::budget::DailyWrites;
 use super::space::is_full;
-use super::{StoreError, Witness};
+use super::{BuildKey, StoreError};
 
 /// After a write error, how long the cache does without the database before it is opened anew.
 const REOPEN_AFTER: Duration = Duration::from_secs(10);
@@ -243,8 +243,8 @@ impl Catalogue {
         digest: Sha256Digest,
         record: &BodyRecord,
         id: EntryId,
-        witness: Option<Witness>,
-        written: Written,
+        witness: Option<BuildKey>,
+        written: DailyWrites,
     ) -> io::Result<()> {
         self.reopen_if_broken();
         let mut batch = sled::Batch::default();
@@ -490,7 +490,7 @@ mod tests {
         let (digest, id) = (Digest([7; 32]), EntryId([8; 16]));
         let (values, assurance, entries) = (AuxDigest([0; 16]), Assurance::default(), vec![id]);
         let record = BodyRecord { size: 7, mtime: 1, last_use: 9, values, assurance, entries };
-        catalogue.insert(digest, &record, id, None, Written::default()).unwrap();
+        catalogue.insert(digest, &record, id, None, DailyWrites::default()).unwrap();
         (digest, id)
     }
 

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use super::Store;
 use super::budget::Announced;
-use super::lru_state::State;
+use super::eviction::EvictionState;
 use super::space::NO_ROOM;
 
 /// Room is made for so many bytes at once.
@@ -46,7 +46,7 @@ impl Claim {
 
 /// Where the bytes go.
 #[derive(Debug)]
-enum Medium {
+enum IncomingMedium {
     Disk(Announced),
     Memory,
 }
@@ -72,7 +72,7 @@ pub struct Incoming {
     room: u64,
     /// Where it is, while it may be kept.
     path: Option<PathBuf>,
-    medium: Medium,
+    medium: IncomingMedium,
     claim: Claim,
     /// What it is called among the parked ones, while it is one.
     parked: Option<u64>,
@@ -83,17 +83,17 @@ pub struct Incoming {
 impl Incoming {
     /// For `size` bytes in `file` at `path`; kept if they fit within the bound.
     pub(super) fn on_disk(store: &Arc<Store>, file: File, path: PathBuf, (size, announced): (u64, Announced)) -> Self {
-        let mut incoming = Self::new(store, file, (size, Medium::Disk(announced)), NO_ROOM);
+        let mut incoming = Self::new(store, file, (size, IncomingMedium::Disk(announced)), NO_ROOM);
         incoming.path = Some(path);
         incoming.claim_whole();
         incoming
     }
 
     pub(super) fn in_memory(store: &Arc<Store>, file: File, size: u64, why: &'static str) -> Self {
-        Self::new(store, file, (size, Medium::Memory), why)
+        Self::new(store, file, (size, IncomingMedium::Memory), why)
     }
 
-    fn new(store: &Arc<Store>, file: File, (size, medium): (u64, Medium), why: &'static str) -> Self {
+    fn new(store: &Arc<Store>, file: File, (size, medium): (u64, IncomingMedium), why: &'static str) -> Self {
         let (store, file, claim) = (Arc::clone(store), Arc::new(file), Claim::default());
         Self { store, file, size, room: 0, path: None, medium, claim, parked: None, why }
     }
@@ -114,8 +114,8 @@ impl Incoming {
         let upto = upto.checked_next_multiple_of(ROOM_STEP).unwrap_or(upto).min(self.size);
         let Some(more) = upto.checked_sub(self.room).filter(|more| *more > 0) else { return Ok(()) };
         match self.medium {
-            Medium::Memory => self.store.check_memory(self.size - self.room)?,
-            Medium::Disk(_) => {
+            IncomingMedium::Memory => self.store.check_memory(self.size - self.room)?,
+            IncomingMedium::Disk(_) => {
                 if self.path.is_some() && !self.store.grow(more) {
                     self.keep_no_longer();
                 } else if self.path.is_some() {
@@ -132,7 +132,7 @@ impl Incoming {
     /// Has the disk begin to write what was received, `received` bytes, so that making it durable at the end is short. For
     /// files in memory, and where the system cannot do it, nothing happens.
     pub fn start_writeback(&mut self, received: u64) {
-        let Medium::Disk(announced) = &mut self.medium else { return };
+        let IncomingMedium::Disk(announced) = &mut self.medium else { return };
         announced.wrote(received);
         if self.claim.promised > 0 {
             self.claim(Claim { promised: 0, ..self.claim });
@@ -149,7 +149,7 @@ impl Incoming {
 
     /// What was received is not there any more: the body comes anew from its first byte.
     pub fn restart(&mut self) {
-        if let Medium::Disk(_) = self.medium {
+        if let IncomingMedium::Disk(_) = self.medium {
             self.claim(Claim { reserved: 0, coming: self.size, promised: 0, ..self.claim });
         }
         self.room = 0;
@@ -157,7 +157,7 @@ impl Incoming {
 
     /// Gives back everything but the `received` bytes in the file; they stay for as long as nothing else needs the room.
     pub fn park(&mut self, received: u64) {
-        let Medium::Disk(announced) = &mut self.medium else { return };
+        let IncomingMedium::Disk(announced) = &mut self.medium else { return };
         announced.withdraw();
         // What was allocated behind the last byte; where that fails it stays allocated, a step at the most.
         drop(self.file.set_len(received));
@@ -180,7 +180,7 @@ impl Incoming {
 
     /// Goes on with a parked download.
     pub fn resume(&mut self) -> Resumed {
-        let Medium::Disk(announced) = &mut self.medium else { return Resumed::Whole };
+        let IncomingMedium::Disk(announced) = &mut self.medium else { return Resumed::Whole };
         if let Some(number) = self.parked.take()
             && !self.store.state().unpark(number)
         {
@@ -266,7 +266,7 @@ impl Parked {
     }
 }
 
-impl State {
+impl EvictionState {
     /// Bytes of parked downloads.
     pub(super) fn parked_bytes(&self) -> u64 {
         self.parked.values().map(|parked| parked.bytes).sum()

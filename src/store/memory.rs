@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A version of control groups. Source: Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst of the kernel.
-struct Version {
+struct CgroupVersion {
     /// In a line `NUMBER:CONTROLLERS:PATH` of `/proc/PID/cgroup`.
     controllers: &'static str,
     /// Where the groups are, as systemd, OpenRC and containers mount them.
@@ -15,15 +15,15 @@ struct Version {
     reclaimable: &'static str,
 }
 
-const VERSIONS: [Version; 2] = [
-    Version {
+const VERSIONS: [CgroupVersion; 2] = [
+    CgroupVersion {
         controllers: "",
         mount: "sys/fs/cgroup",
         limits: &["memory.max", "memory.high"],
         usage: "memory.current",
         reclaimable: "inactive_file",
     },
-    Version {
+    CgroupVersion {
         controllers: "memory",
         mount: "sys/fs/cgroup/memory",
         limits: &["memory.limit_in_bytes"],
@@ -50,7 +50,7 @@ fn of_machine(root: &Path) -> u64 {
     kib.saturating_mul(1024)
 }
 
-impl Version {
+impl CgroupVersion {
     /// The least that is left in the group of this process and in those that it is in. `None`: there is no bound.
     fn left(&self, root: &Path, groups: &str) -> Option<u64> {
         let path = groups.lines().find_map(|line| {

@@ -35,17 +35,17 @@
 //! Not its job: what to fetch, and proving it.
 
 mod admission;
+mod blob_info;
 mod budget;
 mod catalogue;
+mod eviction;
 mod incoming;
-mod known;
 mod limits;
-mod lru_state;
 mod memory;
 mod pins;
+mod recovery;
 mod scrub;
 mod space;
-mod sweep;
 mod witness;
 mod worth;
 
@@ -61,18 +61,18 @@ use crate::sys::seconds_now;
 use crate::verify::{Assurance, Policy, Verified};
 
 pub use admission::Unkeepable;
+pub use blob_info::BlobInfo;
 use catalogue::{BodyRecord, Catalogue};
+use eviction::EvictionState;
 pub use incoming::{Incoming, ROOM_STEP, Resumed};
-pub use known::Known;
 pub use limits::Limits;
-use lru_state::State;
 pub use pins::{MAX_PINS, PIN_SHARE, Pin, PinError};
+pub use recovery::{Removed, Unproved};
 pub use scrub::{SCRUB_STEP, Scrub, Scrubbed};
 pub use space::{Placement, is_full};
-pub use sweep::{Removed, Unproved};
-pub use witness::{MAX_WITNESSES, Witness};
-use worth::Ranker;
-pub use worth::{RANK_AGAIN, Rank, Ranks, WAITS};
+pub use witness::{BuildKey, MAX_WITNESSES};
+use worth::EvictionClassifier;
+pub use worth::{EvictionClass, RANK_AGAIN, Ranks, WAITS};
 
 /// Version of the layout on disk.
 pub const LAYOUT: &str = "v1";
@@ -125,7 +125,7 @@ impl StoreError {
 
 /// A verified body, open for reading. Stays readable when it is evicted.
 #[derive(Debug, Clone)]
-pub struct Body {
+pub struct Blob {
     file: Arc<File>,
     size: u64,
     digest: Sha256Digest,
@@ -133,7 +133,7 @@ pub struct Body {
     assurance: Assurance,
 }
 
-impl Body {
+impl Blob {
     fn new(verified: Verified) -> Self {
         let (size, digest, assurance) = (verified.size(), verified.digest(), verified.assurance());
         let values = verified.aux_values().digest();
@@ -193,13 +193,13 @@ pub struct Store {
     limits: Mutex<Limits>,
     metrics: Arc<Metrics>,
     catalogue: Catalogue,
-    state: Mutex<State>,
+    state: Mutex<EvictionState>,
     commits: Mutex<()>,
     /// Held while a body without a record gets one.
     adoptions: Mutex<()>,
     /// Somebody looks for free space on the disk.
     room: Mutex<()>,
-    ranker: Ranker,
+    ranker: EvictionClassifier,
     /// Bodies without a record were looked for.
     swept: Once,
     /// Holds the lock on the directory.
@@ -221,7 +221,7 @@ impl Store {
         empty_incoming(&directory.join("incoming"));
         let catalogue = Catalogue::open(&directory.join("catalogue"))?;
         let pins = catalogue.pins().into_iter().map(|pin| pin.id).collect();
-        let mut state = State::from_records(catalogue.records(), &pins);
+        let mut state = EvictionState::from_records(catalogue.records(), &pins);
         state.written = catalogue.written();
         let store = Self {
             directory,
@@ -232,7 +232,7 @@ impl Store {
             commits: Mutex::new(()),
             adoptions: Mutex::new(()),
             room: Mutex::new(()),
-            ranker: Ranker::default(),
+            ranker: EvictionClassifier::default(),
             swept: Once::new(),
             _lock: lock,
         };
@@ -250,20 +250,20 @@ impl Store {
     /// The body of an entry, if it is here and was proved as `policy` asks. Fast enough for a FUSE thread: two look-ups, an
     /// open(2), and stat(2) of the keyring's files.
     #[must_use]
-    pub fn get(&self, id: EntryId, size: u64, policy: &Policy) -> Option<Body> {
+    pub fn get(&self, id: EntryId, size: u64, policy: &Policy) -> Option<Blob> {
         let (digest, record) = self.catalogue.find(id)?;
         let BodyRecord { values, assurance, .. } = record;
         if record.size != size || !policy.admits(&assurance) {
             return None;
         }
         if let Some(file) = self.state().touch(digest) {
-            return Some(Body { file, size, digest, values, assurance });
+            return Some(Blob { file, size, digest, values, assurance });
         }
         match open_body(&self.body_path(digest), &record) {
             Ok(file) => {
                 let file = Arc::new(file);
                 self.state().opened(digest, &file);
-                Some(Body { file, size, digest, values, assurance })
+                Some(Blob { file, size, digest, values, assurance })
             }
             Err(error) => {
                 self.disown(digest, &error);
@@ -287,7 +287,7 @@ impl Store {
     /// Keeps a verified body for `id`, or says why it is only served and not kept. The body is usable either way; it was
     /// usable before, too: nothing waits for a commit.
     /// `witness` is remembered in any case.
-    pub fn commit(&self, incoming: Incoming, verified: &Body, id: EntryId, witness: Option<Witness>) -> Placement {
+    pub fn commit(&self, incoming: Incoming, verified: &Blob, id: EntryId, witness: Option<BuildKey>) -> Placement {
         let placement = match incoming.kept_path() {
             Some(path) => self.place(path, verified, id, witness),
             None => Placement::Unkept(incoming.why.to_owned()),
@@ -303,8 +303,8 @@ impl Store {
 
     /// Makes a body of what was proved. The only way from [`Verified`] to [`Body`].
     #[must_use]
-    pub fn body(&self, verified: Verified) -> Body {
-        Body::new(verified)
+    pub fn body(&self, verified: Verified) -> Blob {
+        Blob::new(verified)
     }
 
     /// Bytes and bodies at this moment.
@@ -326,12 +326,12 @@ impl Store {
     }
 
     /// Keeps the body that is at `from`.
-    fn place(&self, from: &Path, body: &Body, id: EntryId, witness: Option<Witness>) -> Placement {
+    fn place(&self, from: &Path, body: &Blob, id: EntryId, witness: Option<BuildKey>) -> Placement {
         let _one_at_a_time = self.commits.lock().unwrap_or_else(PoisonError::into_inner);
         let to = self.body_path(body.digest);
         match self.move_in(from, &to, body) {
             Ok(mtime) => {
-                let (Body { size, values, assurance, .. }, now) = (body.clone(), seconds_now());
+                let (Blob { size, values, assurance, .. }, now) = (body.clone(), seconds_now());
                 let mut record = BodyRecord { size, mtime, last_use: now, values, assurance, entries: vec![id] };
                 if let Some(earlier) = self.catalogue.body(body.digest) {
                     record.assurance = body.assurance.or_signed(earlier.assurance);
@@ -360,7 +360,7 @@ impl Store {
     /// The name comes first: then one fsync makes bytes and name durable together where the file system can do that (ext4,
     /// xfs, btrfs), instead of three. A power cut before it leaves an orphan at worst, which is proved before it is used, and
     /// a name that gets lost leaves a record without a body, which is a miss.
-    fn move_in(&self, from: &Path, to: &Path, body: &Body) -> Result<i64, StoreError> {
+    fn move_in(&self, from: &Path, to: &Path, body: &Blob) -> Result<i64, StoreError> {
         let parent = to.parent().unwrap_or(&self.directory);
         if !parent.is_dir() {
             create_directory(parent)?;
@@ -394,7 +394,7 @@ impl Store {
         self.directory.join("bodies").join(first).join(rest)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, EvictionState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -13,8 +13,8 @@ use rustix::fs::{FallocateFlags, MemfdFlags};
 
 use crate::index::Sha256Digest;
 
+use super::eviction::Among;
 use super::incoming::{Awaited, Incoming, Parked};
-use super::lru_state::Among;
 use super::memory;
 use super::{Store, StoreError};
 

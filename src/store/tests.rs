@@ -18,7 +18,7 @@ use proptest::prelude::*;
 use sha1::Sha1;
 
 use super::{
-    Body, Incoming, Limits, Pin, Placement, ROOM_STEP, Removed, Resumed, Scrubbed, Store, StoreError, Unkeepable,
+    Blob, Incoming, Limits, Pin, Placement, ROOM_STEP, Removed, Resumed, Scrubbed, Store, StoreError, Unkeepable,
     Unproved,
 };
 use crate::index::{Cpv, Digest, Entry, PkgPath};
@@ -57,12 +57,12 @@ impl Sample {
         self.entry.size
     }
 
-    fn get(&self, store: &Store) -> Option<Body> {
+    fn get(&self, store: &Store) -> Option<Blob> {
         store.get(self.entry.id(), self.size(), &Policy::digests_only())
     }
 
     /// What a download does.
-    fn fetch(&self, store: &Arc<Store>) -> (Body, Placement) {
+    fn fetch(&self, store: &Arc<Store>) -> (Blob, Placement) {
         let mut incoming = store.incoming(self.size()).unwrap();
         incoming.reserve(self.size()).unwrap();
         let mut receiver = Receiver::new(incoming.file().unwrap(), self.entry.clone(), Policy::digests_only());
@@ -77,7 +77,7 @@ impl Sample {
     }
 
     /// What an open does before it downloads.
-    fn adopt(&self, store: &Store) -> Option<Body> {
+    fn adopt(&self, store: &Store) -> Option<Blob> {
         store.unproved(self.entry.id(), self.size(), &Policy::digests_only()).into_iter().find_map(
             |Unproved { digest, file, .. }| {
                 let body = store.body(recheck(file, self.entry.clone(), &Policy::digests_only()).ok()?);
@@ -87,7 +87,7 @@ impl Sample {
         )
     }
 
-    fn is(&self, body: &Body) -> bool {
+    fn is(&self, body: &Blob) -> bool {
         let mut bytes = vec![0; self.bytes.len()];
         body.file().read_exact_at(&mut bytes, 0).unwrap();
         bytes == self.bytes && body.size() == self.size()
@@ -175,9 +175,9 @@ struct Run {
     bound: u64,
     store: Option<Arc<Store>>,
     ranks: BTreeMap<usize, u32>,
-    held: BTreeMap<usize, Body>,
+    held: BTreeMap<usize, Blob>,
     /// Open and evicted: another download of the same package is another file.
-    outlived: Vec<(usize, Body)>,
+    outlived: Vec<(usize, Blob)>,
     clock: u32,
 }
 
@@ -666,7 +666,7 @@ fn ranks_are_asked_for_when_something_has_to_go() {
     let counted = Arc::clone(&asked);
     store.rank_by(move |store| {
         counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let rank = |at: usize| if at == 5 { super::Rank::Installed } else { super::Rank::Waiting };
+        let rank = |at: usize| if at == 5 { super::EvictionClass::Installed } else { super::EvictionClass::Waiting };
         (0..SAMPLES.len()).filter_map(|at| Some((store.digest(SAMPLES[at].entry.id())?, rank(at)))).collect()
     });
     assert_eq!(asked.load(std::sync::atomic::Ordering::Relaxed), 0);

@@ -15,9 +15,9 @@ pub const MAX_WITNESSES: usize = 100_000;
 
 /// Names one build of one binhost: 16 bytes of a SHA-256 over binhost, PATH and BUILD_ID.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Witness([u8; 16]);
+pub struct BuildKey([u8; 16]);
 
-impl Witness {
+impl BuildKey {
     /// The build `build_id` at `path` of the binhost that is called `binhost` in the cache.
     #[must_use]
     pub fn new(binhost: &str, path: &str, build_id: u64) -> Self {
@@ -46,13 +46,13 @@ impl Witness {
 }
 
 impl Catalogue {
-    fn testimony(&self, witness: Witness) -> Option<Sha256Digest> {
+    fn testimony(&self, witness: BuildKey) -> Option<Sha256Digest> {
         let value = self.with(|db| db.get(witness.key()).ok().flatten())??;
         value.first_chunk().copied().map(Digest)
     }
 
     /// Forgets the oldest where there are more than `most`.
-    fn prune_witnesses(&self, most: usize) {
+    fn prune_builds(&self, most: usize) {
         let all = |db: &sled::Db| db.scan_prefix(b"h").filter_map(Result::ok);
         let surplus = self.with(|db| all(db).count()).unwrap_or_default().saturating_sub(most);
         if surplus == 0 {
@@ -71,7 +71,7 @@ impl Catalogue {
         }
     }
 
-    fn remember(&self, witness: Witness, digest: Sha256Digest) {
+    fn remember(&self, witness: BuildKey, digest: Sha256Digest) {
         let mut batch = sled::Batch::default();
         witness.record(&mut batch, digest);
         if let Err(error) = self.apply(batch, Durable::Now) {
@@ -87,19 +87,19 @@ fn time_of(value: &[u8]) -> u64 {
 impl Store {
     /// SHA-256 of the build when it was verified last.
     #[must_use]
-    pub fn testimony(&self, witness: Witness) -> Option<Sha256Digest> {
+    pub fn testimony(&self, witness: BuildKey) -> Option<Sha256Digest> {
         self.catalogue.testimony(witness)
     }
 
     /// For a body that has no record of its own.
-    pub(super) fn remember(&self, witness: Witness, digest: Sha256Digest) {
+    pub(super) fn remember(&self, witness: BuildKey, digest: Sha256Digest) {
         if self.testimony(witness) != Some(digest) {
             self.catalogue.remember(witness, digest);
         }
     }
 
-    pub(super) fn forget_old_witnesses(&self) {
-        self.catalogue.prune_witnesses(MAX_WITNESSES);
+    pub(super) fn prune_build_history(&self) {
+        self.catalogue.prune_builds(MAX_WITNESSES);
     }
 }
 
@@ -111,8 +111,8 @@ mod tests {
     fn the_oldest_go_first_and_the_last_word_counts() {
         let directory = tempfile::tempdir().unwrap();
         let catalogue = Catalogue::open(&directory.path().join("catalogue")).unwrap();
-        let witness = |build| Witness::new("host", "a/b-1.gpkg.tar", build);
-        assert_ne!(witness(1), Witness::new("other", "a/b-1.gpkg.tar", 1));
+        let witness = |build| BuildKey::new("host", "a/b-1.gpkg.tar", build);
+        assert_ne!(witness(1), BuildKey::new("other", "a/b-1.gpkg.tar", 1));
         for build in 1..=5 {
             catalogue.remember(witness(build), Digest([build as u8; 32]));
         }
@@ -126,7 +126,7 @@ mod tests {
             batch.insert(&witness(build).key()[..], value);
             catalogue.apply(batch, Durable::Now).unwrap();
         }
-        catalogue.prune_witnesses(4);
+        catalogue.prune_builds(4);
         let left: Vec<u64> = (1..=5).filter(|build| catalogue.testimony(witness(*build)).is_some()).collect();
         assert_eq!(left, [2, 3, 4, 5]);
     }

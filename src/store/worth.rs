@@ -27,7 +27,7 @@ pub const WAITS: u64 = 7 * 86400;
 
 /// What the host has of a package.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rank {
+pub enum EvictionClass {
     /// The same version and slot, or a newer one, in another build.
     Spent,
     /// Just this; or it is there for going back to an earlier generation.
@@ -37,19 +37,19 @@ pub enum Rank {
 }
 
 /// Ranks of bodies that an index names.
-pub type Ranks = HashMap<Sha256Digest, Rank>;
+pub type Ranks = HashMap<Sha256Digest, EvictionClass>;
 
 type Ask = Box<dyn Fn(&Store) -> Ranks + Send + Sync>;
 
 /// Who knows what is installed.
 #[derive(Default)]
-pub(super) struct Ranker {
+pub(super) struct EvictionClassifier {
     ask: OnceLock<Ask>,
     /// When it was asked last.
     ranked: Mutex<Option<Instant>>,
 }
 
-impl fmt::Debug for Ranker {
+impl fmt::Debug for EvictionClassifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Ranker").field("ranked", &self.ranked).finish_non_exhaustive()
     }

@@ -15,7 +15,7 @@ const POLL: Duration = Duration::from_millis(20);
 
 /// What a mount answered.
 #[derive(Debug)]
-pub enum Answer {
+pub enum ProbeAnswer {
     /// Its daemon works.
     Alive,
     /// statfs(2) failed.
@@ -28,19 +28,19 @@ pub enum Answer {
 ///
 /// # Errors
 /// The program cannot be started: nothing is known of the mount.
-pub fn probe(mountpoint: &Path, limit: Duration) -> io::Result<Answer> {
+pub fn probe(mountpoint: &Path, limit: Duration) -> io::Result<ProbeAnswer> {
     let mut command = Command::new("/proc/self/exe");
     command.arg(PROBE).arg(mountpoint).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let mut child = command.spawn()?;
     let Some(status) = wait(&mut child, limit)? else {
         // Not waited for any longer: it does not die before the mount answers.
         let _ = child.kill();
-        return Ok(Answer::Silent);
+        return Ok(ProbeAnswer::Silent);
     };
     Ok(match status.code() {
-        Some(0) => Answer::Alive,
-        Some(errno) => Answer::Failed(io::Error::from_raw_os_error(errno)),
-        None => Answer::Failed(io::Error::other(format!("the probe ended with {status}"))),
+        Some(0) => ProbeAnswer::Alive,
+        Some(errno) => ProbeAnswer::Failed(io::Error::from_raw_os_error(errno)),
+        None => ProbeAnswer::Failed(io::Error::other(format!("the probe ended with {status}"))),
     })
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use sha2::{Digest as _, Sha256};
 
 use super::{PackagesFile, Tree};
-use crate::index::{Digest, Index, OriginId, Rendered, View};
+use crate::index::{BinhostId, Digest, Index, Rendered, View};
 
 /// A tree with these paths and sizes.
 pub(super) fn tree_of(generation: u64, paths: &[(&str, u64)]) -> Tree {
@@ -19,6 +19,6 @@ pub(super) fn tree_of(generation: u64, paths: &[(&str, u64)]) -> Tree {
     let index = Arc::new(Index::parse(file.try_clone().unwrap()).unwrap());
     let digest = Digest(Sha256::digest(text.as_bytes()).into());
     let rendered = Rendered { size: text.len() as u64, timestamp: 1000, digest };
-    let view = Arc::new(View::whole(OriginId(0), index));
+    let view = Arc::new(View::whole(BinhostId(0), index));
     Tree::new(generation, view, PackagesFile { file: Arc::new(file), rendered })
 }

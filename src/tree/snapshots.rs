@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::{Attributes, Inode, Node, Tree};
-use crate::index::OriginId;
+use crate::index::BinhostId;
 
 /// Trees kept: the current one, and earlier ones whose names still resolve for an emerge that read an earlier index. Of the same
 /// indexes no more than two: what was shown of them first, and what is shown now.
@@ -58,7 +58,7 @@ impl Snapshots {
 
     /// Binhosts of which something can be found here.
     #[must_use]
-    pub fn origins(&self) -> HashSet<OriginId> {
+    pub fn origins(&self) -> HashSet<BinhostId> {
         let trees = self.trees.read().unwrap_or_else(PoisonError::into_inner);
         trees.iter().flat_map(|tree| tree.view().parts()).map(|part| part.origin).collect()
     }
@@ -89,7 +89,7 @@ impl Snapshots {
 mod tests {
     use super::super::sample::tree_of;
     use super::*;
-    use crate::index::{Choice, View};
+    use crate::index::{ShownEntry, View};
 
     #[test]
     fn earlier_names_still_resolve_and_the_newest_wins() {
@@ -112,7 +112,7 @@ mod tests {
         let whole = tree_of(1, &[("a.xpak", 1), ("b.xpak", 1)]);
         let parts = whole.view().parts().to_vec();
         let view = |generation, rows: std::ops::Range<u32>| {
-            let choice = |record| Choice { part: 0, record, place: None, dependency: None };
+            let choice = |record| ShownEntry { part: 0, record, place: None, dependency: None };
             let view = Arc::new(View::compose(parts.clone(), rows.map(choice).collect()));
             let packages = super::super::PackagesFile { file: Arc::clone(&whole.packages().file), ..*whole.packages() };
             Arc::new(Tree::new(generation, view, packages))

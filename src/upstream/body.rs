@@ -6,11 +6,11 @@ use bytes::Bytes;
 use url::Url;
 
 use super::candidates::Candidates;
-use super::client::{Answer, Condition};
+use super::client::{RequestCondition, UpstreamResponse};
 use super::local::LocalFile;
-use super::mirrors::Slot;
-use super::pace::Pace;
-use super::retry::{self, NO_PROGRESS_BUDGET, RATE_FLOOR, RATE_WINDOW, Verdict};
+use super::mirrors::MirrorSlot;
+use super::retry::{self, NO_PROGRESS_BUDGET, RATE_FLOOR, RATE_WINDOW, RetryDecision};
+use super::throughput::Throughput;
 use super::{Upstream, UpstreamError};
 use crate::config;
 
@@ -30,7 +30,7 @@ pub enum Event {
 
 /// Whose fault it is that a body is not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
+pub enum BodyFault {
     /// Of the URL: the bytes are not those of the package.
     Url,
     /// Of whoever built or signed the package: another URL has the same.
@@ -40,13 +40,13 @@ pub enum Fault {
 #[derive(Debug)]
 enum Connection {
     None,
-    Http(Answer),
+    Http(UpstreamResponse),
     File(LocalFile),
 }
 
 /// Where the first bytes of a body came from.
 #[derive(Debug)]
-pub struct Part {
+pub struct ResumePoint {
     url: Url,
     /// ETag or Last-Modified.
     validator: Option<String>,
@@ -64,9 +64,9 @@ pub struct BodyStream<'a> {
     connection: Connection,
     /// It was not read for a while: if it breaks, that is not the mirror's fault.
     neglected: bool,
-    pace: Pace,
+    pace: Throughput,
     /// `None`: the next request is for the whole.
-    part: Option<Part>,
+    part: Option<ResumePoint>,
     /// How long calls of [`Self::next`] have waited without a new byte, but for the current call.
     fruitless: Duration,
     /// Since when the current call waits without a new byte.
@@ -85,7 +85,7 @@ impl<'a> BodyStream<'a> {
             furthest: 0,
             connection: Connection::None,
             neglected: false,
-            pace: Pace::default(),
+            pace: Throughput::default(),
             part: None,
             fruitless: Duration::ZERO,
             since: Instant::now(),
@@ -96,7 +96,7 @@ impl<'a> BodyStream<'a> {
     /// The URL that is read now, for people.
     #[must_use]
     pub fn source(&self) -> String {
-        self.candidates.current().map(|candidate| config::shown(&candidate.url)).unwrap_or_default()
+        self.candidates.current().map(|candidate| config::display(&candidate.url)).unwrap_or_default()
     }
 
     /// The next piece. Breaks are healed inside; an error is final. Only the time within calls counts against a mirror.
@@ -129,23 +129,23 @@ impl<'a> BodyStream<'a> {
 
     /// Where what was received came from, for another stream to go on. `None`: it cannot be gone on with.
     #[must_use]
-    pub fn into_part(self) -> Option<Part> {
+    pub fn into_part(self) -> Option<ResumePoint> {
         self.part
     }
 
     /// The first `received` bytes are there from an earlier stream. To be called before [`Self::next`].
-    pub fn go_on(&mut self, part: Part, received: u64) {
+    pub fn go_on(&mut self, part: ResumePoint, received: u64) {
         (self.part, self.received, self.furthest) = (Some(part), received, received);
     }
 
     /// What was received proved wrong. `true`: the stream begins anew (after a spliced body whole from the same URL, else from
     /// another one), the next event is [`Event::Restart`]. `false`: there is nothing left to try.
-    pub fn reject(&mut self, fault: Fault) -> bool {
+    pub fn reject(&mut self, fault: BodyFault) -> bool {
         self.close();
         if std::mem::take(&mut self.spliced) {
             self.candidates.spliced_wrong();
         } else {
-            if fault == Fault::Url {
+            if fault == BodyFault::Url {
                 self.upstream.note_wrong(self.slot(), &self.source());
             }
             self.candidates.give_up_current();
@@ -203,10 +203,10 @@ impl<'a> BodyStream<'a> {
         let Some(better) = self.candidates.outpaced(&mirrors, now, together, missing) else { return Ok(()) };
         drop(mirrors);
         self.candidates.prefer(better);
-        Err(UpstreamError::Outpaced { url: self.source(), rate: rate as u64, by: self.upstream.shown(better) })
+        Err(UpstreamError::Outpaced { url: self.source(), rate: rate as u64, by: self.upstream.display_url(better) })
     }
 
-    fn slot(&self) -> Option<Slot> {
+    fn slot(&self) -> Option<MirrorSlot> {
         self.candidates.current().map(|candidate| candidate.slot)
     }
 
@@ -222,16 +222,17 @@ impl<'a> BodyStream<'a> {
         let began = Instant::now();
         if url.scheme() == "file" {
             self.connection = Connection::File(LocalFile::open(&url, self.size, &self.upstream.local_reads).await?);
-            self.upstream.note_answer(self.slot(), began.elapsed());
+            self.upstream.note_response(self.slot(), began.elapsed());
             return Ok(self.restarted());
         }
         let part = self.part.as_ref().filter(|_| self.received > 0 && !self.candidates.must_send_whole());
         let validator = part.filter(|part| part.url == url).and_then(|part| part.validator.as_deref());
         // Without a validator, or from another URL, only the digests at the end tell whether the parts fit.
         let resume = part.is_some_and(|part| part.url != url) || validator.is_some();
-        let condition = if resume { Condition::From { offset: self.received, validator } } else { Condition::None };
+        let condition =
+            if resume { RequestCondition::From { offset: self.received, validator } } else { RequestCondition::None };
         let answer = self.upstream.client.get(&url, condition, self.upstream.patience(&self.candidates)).await?;
-        self.upstream.note_answer(self.slot(), began.elapsed());
+        self.upstream.note_response(self.slot(), began.elapsed());
         if resume && answer.status() == 206 {
             return self.resumed(answer).map(|()| None);
         }
@@ -240,12 +241,12 @@ impl<'a> BodyStream<'a> {
         }
         // If-Range takes only strong validators.
         let etag = answer.etag().filter(|etag| !etag.starts_with("W/"));
-        self.part = Some(Part { url, validator: etag.or_else(|| answer.last_modified()) });
+        self.part = Some(ResumePoint { url, validator: etag.or_else(|| answer.last_modified()) });
         self.connection = Connection::Http(answer);
         Ok(self.restarted())
     }
 
-    fn resumed(&mut self, answer: Answer) -> Result<(), UpstreamError> {
+    fn resumed(&mut self, answer: UpstreamResponse) -> Result<(), UpstreamError> {
         let range = answer.content_range().unwrap_or_default();
         if range != format!("bytes {}-{}/{}", self.received, self.size - 1, self.size) {
             // Not to be asked again in the same way.
@@ -284,7 +285,7 @@ impl<'a> BodyStream<'a> {
         }
         self.upstream.note_failure(slot, &error);
         let others = self.upstream.others(&self.candidates);
-        let verdict = if whole { Verdict::Again } else { retry::judge(&error, others) };
+        let verdict = if whole { RetryDecision::Again } else { retry::judge(&error, others) };
         tracing::debug!(%error, ?verdict, "a download was interrupted");
         let wait = retry::wait(self.candidates.tries() + 1, &error);
         self.candidates.failed(error, verdict);
@@ -295,9 +296,9 @@ impl<'a> BodyStream<'a> {
             return Err(self.candidates.take_error());
         }
         match verdict {
-            Verdict::Elsewhere => self.upstream.metrics.switched.increase(),
-            Verdict::Gone => {}
-            Verdict::Again | Verdict::Later => {
+            RetryDecision::Elsewhere => self.upstream.metrics.switched.increase(),
+            RetryDecision::Gone => {}
+            RetryDecision::Again | RetryDecision::Later => {
                 self.upstream.metrics.retries.increase();
                 tokio::time::sleep(wait).await;
             }

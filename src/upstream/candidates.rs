@@ -11,14 +11,14 @@ use std::time::{Duration, Instant};
 use url::Url;
 
 use super::UpstreamError;
-use super::health::{Health, Standing};
-use super::mirrors::{Mirrors, Slot};
-use super::retry::{self, ATTEMPTS, MAX_SLOW, Others, PROGRESS, STALL_TIMEOUT, Verdict};
+use super::health::{Health, HealthState};
+use super::mirrors::{MirrorSlot, Mirrors};
+use super::retry::{self, ATTEMPTS, MAX_SLOW, Others, PROGRESS, RetryDecision, STALL_TIMEOUT};
 
 /// A URL of the file.
 #[derive(Debug)]
-pub(super) struct Candidate {
-    pub(super) slot: Slot,
+pub(super) struct UrlCandidate {
+    pub(super) slot: MirrorSlot,
     pub(super) url: Url,
     /// Without progress in between.
     tries: u32,
@@ -35,8 +35,8 @@ pub(super) struct Candidate {
     error: Option<UpstreamError>,
 }
 
-impl Candidate {
-    pub(super) fn new(slot: Slot, url: Url) -> Self {
+impl UrlCandidate {
+    pub(super) fn new(slot: MirrorSlot, url: Url) -> Self {
         Self {
             slot,
             url,
@@ -58,31 +58,31 @@ impl Candidate {
 /// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct Candidates {
-    all: Vec<Candidate>,
+    all: Vec<UrlCandidate>,
     /// The one to ask before others of the same standing.
-    first: Option<Slot>,
+    first: Option<MirrorSlot>,
     current: Option<usize>,
     slow: u32,
 }
 
 impl Candidates {
-    pub(super) fn new(all: Vec<Candidate>, first: Option<Slot>) -> Self {
+    pub(super) fn new(all: Vec<UrlCandidate>, first: Option<MirrorSlot>) -> Self {
         Self { all, first, current: None, slow: 0 }
     }
 
     /// The one that is asked now.
-    pub(super) fn current(&self) -> Option<&Candidate> {
+    pub(super) fn current(&self) -> Option<&UrlCandidate> {
         self.current.and_then(|at| self.all.get(at))
     }
 
     /// Settles on one to ask, if there is none yet. `None`: nothing is left to try.
-    pub(super) fn choose(&mut self, mirrors: &Mirrors, now: Instant) -> Option<&Candidate> {
+    pub(super) fn choose(&mut self, mirrors: &Mirrors, now: Instant) -> Option<&UrlCandidate> {
         if self.current.is_none() {
             let order = mirrors.order(now);
-            let key = |candidate: &Candidate| {
+            let key = |candidate: &UrlCandidate| {
                 let position = order.iter().position(|slot| *slot == candidate.slot);
-                let Candidate { slot, tries, slow, .. } = *candidate;
-                (mirrors.standing(slot, now), slow.is_some(), tries, Some(slot) != self.first, position)
+                let UrlCandidate { slot, tries, slow, .. } = *candidate;
+                (mirrors.state(slot, now), slow.is_some(), tries, Some(slot) != self.first, position)
             };
             let left = self.all.iter().enumerate().filter(|(_, candidate)| candidate.is_left());
             self.current = left.min_by_key(|(_, candidate)| key(candidate)).map(|(at, _)| at);
@@ -92,7 +92,7 @@ impl Candidates {
 
     /// Whether another one is at hand that nothing is known against.
     pub(super) fn others(&self, mirrors: &Mirrors, now: Instant) -> Others {
-        let ready = |candidate: &Candidate| mirrors.standing(candidate.slot, now) <= Standing::Distrusted;
+        let ready = |candidate: &UrlCandidate| mirrors.state(candidate.slot, now) <= HealthState::Distrusted;
         if self.besides().any(ready) { Others::Ready } else { Others::None }
     }
 
@@ -108,24 +108,24 @@ impl Candidates {
     }
 
     /// Leaves the one that is asked now if, with `rate` bytes/s and `missing` bytes to come, another one is better: its slot.
-    pub(super) fn outpaced(&self, mirrors: &Mirrors, now: Instant, rate: f64, missing: u64) -> Option<Slot> {
+    pub(super) fn outpaced(&self, mirrors: &Mirrors, now: Instant, rate: f64, missing: u64) -> Option<MirrorSlot> {
         if self.slow >= MAX_SLOW {
             return None;
         }
-        let better = |candidate: &&Candidate| {
+        let better = |candidate: &&UrlCandidate| {
             let health = mirrors.health(candidate.slot);
             let proven =
-                health.is_some_and(|health| health.failures() == 0 && health.standing(now) == Standing::Healthy);
+                health.is_some_and(|health| health.failures() == 0 && health.state(now) == HealthState::Healthy);
             // What it did for this file says more than what it did before.
             proven && retry::is_outpaced(rate, candidate.slow.or(health.and_then(Health::rate)), missing)
         };
         let order = mirrors.order(now);
-        let position = |candidate: &&Candidate| order.iter().position(|slot| *slot == candidate.slot);
+        let position = |candidate: &&UrlCandidate| order.iter().position(|slot| *slot == candidate.slot);
         self.besides().filter(better).min_by_key(position).map(|candidate| candidate.slot)
     }
 
     /// From now on `slot` is preferred.
-    pub(super) fn prefer(&mut self, slot: Slot) {
+    pub(super) fn prefer(&mut self, slot: MirrorSlot) {
         self.first = Some(slot);
         self.all.iter_mut().filter(|candidate| candidate.slot == slot).for_each(|candidate| candidate.slow = None);
     }
@@ -136,7 +136,7 @@ impl Candidates {
     }
 
     /// The one that is asked now failed.
-    pub(super) fn failed(&mut self, error: UpstreamError, verdict: Verdict) {
+    pub(super) fn failed(&mut self, error: UpstreamError, verdict: RetryDecision) {
         let Some(candidate) = self.current.and_then(|at| self.all.get_mut(at)) else { return };
         // Slowness is no reason why a file cannot be had.
         if let UpstreamError::Outpaced { rate, .. } = error {
@@ -147,8 +147,8 @@ impl Candidates {
             candidate.gone |= candidate.whole;
             candidate.error = Some(error);
         }
-        candidate.gone |= verdict == Verdict::Gone;
-        if verdict != Verdict::Again || !candidate.is_left() {
+        candidate.gone |= verdict == RetryDecision::Gone;
+        if verdict != RetryDecision::Again || !candidate.is_left() {
             self.current = None;
         }
     }
@@ -208,7 +208,7 @@ impl Candidates {
 
     /// Whether one is left to try.
     pub(super) fn any_left(&self) -> bool {
-        self.all.iter().any(Candidate::is_left)
+        self.all.iter().any(UrlCandidate::is_left)
     }
 
     /// Whether one failed, and nothing was said about it yet.
@@ -227,7 +227,7 @@ impl Candidates {
     }
 
     /// Those left to try but for the current one.
-    fn besides(&self) -> impl Iterator<Item = &Candidate> {
+    fn besides(&self) -> impl Iterator<Item = &UrlCandidate> {
         let others = self.all.iter().enumerate().filter(|(at, _)| Some(*at) != self.current);
         others.map(|(_, candidate)| candidate).filter(|candidate| candidate.is_left())
     }
@@ -245,15 +245,15 @@ mod tests {
         fn new(count: usize) -> Self {
             let url = |slot: usize| format!("http://m{slot}/");
             let mirrors = Mirrors::new(&(0..count).map(|slot| url(slot).parse().unwrap()).collect::<Vec<_>>());
-            let all = (0..count).map(|slot| Candidate::new(slot, url(slot).parse().unwrap())).collect();
+            let all = (0..count).map(|slot| UrlCandidate::new(slot, url(slot).parse().unwrap())).collect();
             Self(mirrors, Candidates::new(all, None), Instant::now())
         }
 
-        fn choose(&mut self) -> Option<Slot> {
+        fn choose(&mut self) -> Option<MirrorSlot> {
             self.1.choose(&self.0, self.2).map(|candidate| candidate.slot)
         }
 
-        fn stall(&mut self) -> Verdict {
+        fn stall(&mut self) -> RetryDecision {
             let Self(mirrors, candidates, now) = self;
             let error = UpstreamError::Stalled { url: String::new(), after: S };
             let slot = candidates.current().unwrap().slot;
@@ -265,16 +265,19 @@ mod tests {
         }
 
         fn lacks(&mut self) {
-            self.1.failed(UpstreamError::Status { url: String::new(), status: 404, retry_after: None }, Verdict::Gone);
+            self.1.failed(
+                UpstreamError::Status { url: String::new(), status: 404, retry_after: None },
+                RetryDecision::Gone,
+            );
         }
 
-        fn leave(&mut self, rate: f64, to: Slot) {
+        fn leave(&mut self, rate: f64, to: MirrorSlot) {
             let error = UpstreamError::Outpaced { url: String::new(), rate: rate as u64, by: String::new() };
-            self.1.failed(error, Verdict::Elsewhere);
+            self.1.failed(error, RetryDecision::Elsewhere);
             self.1.prefer(to);
         }
 
-        fn delivered(&mut self, slot: Slot, rate: f64) {
+        fn delivered(&mut self, slot: MirrorSlot, rate: f64) {
             self.0.delivered(slot, self.2, (rate as u64, S));
         }
     }
@@ -302,9 +305,12 @@ mod tests {
             let patient = scene.1.patience(&scene.0, scene.2) == STALL_TIMEOUT;
             asked.push((slot, patient, scene.stall()));
         }
-        assert_eq!(asked[..2], [(0, false, Verdict::Elsewhere), (1, false, Verdict::Elsewhere)]);
-        assert!(asked[2..].iter().all(|(_, patient, verdict)| *patient && *verdict == Verdict::Later), "{asked:?}");
-        let slots: Vec<Slot> = asked.iter().map(|(slot, ..)| *slot).collect();
+        assert_eq!(asked[..2], [(0, false, RetryDecision::Elsewhere), (1, false, RetryDecision::Elsewhere)]);
+        assert!(
+            asked[2..].iter().all(|(_, patient, verdict)| *patient && *verdict == RetryDecision::Later),
+            "{asked:?}"
+        );
+        let slots: Vec<MirrorSlot> = asked.iter().map(|(slot, ..)| *slot).collect();
         assert_eq!(slots, [0, 1, 2, 0, 1, 2, 0, 1, 2]);
         assert!(matches!(scene.1.take_error(), UpstreamError::All(errors) if errors.len() == 3));
     }
@@ -312,8 +318,8 @@ mod tests {
     #[test]
     fn what_rests_is_left_alone_while_another_has_the_file() {
         let mut scene = Scene::new(2);
-        assert_eq!((scene.choose(), scene.stall()), (Some(0), Verdict::Elsewhere));
-        let next = Candidates::new(vec![Candidate::new(0, "http://a/".parse().unwrap())], None);
+        assert_eq!((scene.choose(), scene.stall()), (Some(0), RetryDecision::Elsewhere));
+        let next = Candidates::new(vec![UrlCandidate::new(0, "http://a/".parse().unwrap())], None);
         assert_eq!(scene.choose(), Some(1));
         scene.lacks();
         // The last resort is asked all the same, and with patience.
@@ -343,7 +349,7 @@ mod tests {
             }
             scene.stall();
         }
-        let of = |wanted: Slot| asked.iter().filter(move |(slot, _)| *slot == wanted).map(|(_, whole)| *whole);
+        let of = |wanted: MirrorSlot| asked.iter().filter(move |(slot, _)| *slot == wanted).map(|(_, whole)| *whole);
         assert_eq!(asked[0], (1, true), "the one that was asked last");
         assert!(of(0).eq([true]) && of(1).eq([true]), "{asked:?}");
         assert!(of(2).count() >= ATTEMPTS as usize && of(2).all(|whole| !whole), "{asked:?}");
@@ -356,7 +362,7 @@ mod tests {
             let tries = (0..100).take_while(|_| {
                 let left = scene.choose().is_some();
                 scene.1.progressed(bytes);
-                left && scene.stall() == Verdict::Later
+                left && scene.stall() == RetryDecision::Later
             });
             tries.count()
         };

@@ -21,7 +21,7 @@ const MAX_REDIRECTS: usize = 5;
 pub(super) struct Client(reqwest::Client);
 
 /// A header to send, and what it is for.
-pub(super) enum Condition<'a> {
+pub(super) enum RequestCondition<'a> {
     /// A whole file, whatever it is.
     None,
     /// Only if it is not what was had before.
@@ -34,7 +34,7 @@ pub(super) enum Condition<'a> {
 
 /// An answer whose body is still to come.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct UpstreamResponse {
     response: reqwest::Response,
     url: String,
 }
@@ -56,7 +56,7 @@ impl Client {
 
     /// What the server says of a file without sending it: size, ETag, date. `None`: nothing good.
     pub(super) async fn head(&self, url: &Url) -> Result<Option<String>, UpstreamError> {
-        let response = answer(self.0.head(url.clone()), config::shown(url), STALL_TIMEOUT).await?;
+        let response = response(self.0.head(url.clone()), config::display(url), STALL_TIMEOUT).await?;
         let headers = response.headers();
         let parts = [CONTENT_LENGTH, ETAG, LAST_MODIFIED].map(|name| header(headers, name).unwrap_or_default());
         Ok((response.status() == StatusCode::OK).then(|| parts.join(" ")))
@@ -66,14 +66,14 @@ impl Client {
     pub(super) async fn get(
         &self,
         url: &Url,
-        condition: Condition<'_>,
+        condition: RequestCondition<'_>,
         patience: Duration,
-    ) -> Result<Answer, UpstreamError> {
-        let shown = config::shown(url);
-        let response = answer(conditional(self.0.get(url.clone()), condition), shown.clone(), patience).await?;
+    ) -> Result<UpstreamResponse, UpstreamError> {
+        let shown = config::display(url);
+        let response = response(conditional(self.0.get(url.clone()), condition), shown.clone(), patience).await?;
         match response.status() {
             StatusCode::OK | StatusCode::PARTIAL_CONTENT | StatusCode::NOT_MODIFIED => {
-                Ok(Answer { response, url: shown })
+                Ok(UpstreamResponse { response, url: shown })
             }
             status => {
                 let retry_after = header(response.headers(), RETRY_AFTER).and_then(|text| waiting_time(&text));
@@ -83,7 +83,7 @@ impl Client {
     }
 }
 
-impl Answer {
+impl UpstreamResponse {
     pub(super) fn status(&self) -> u16 {
         self.response.status().as_u16()
     }
@@ -125,7 +125,7 @@ fn builder() -> reqwest::ClientBuilder {
 }
 
 /// Sends a request; whatever the server says to it.
-async fn answer(
+async fn response(
     request: reqwest::RequestBuilder,
     url: String,
     patience: Duration,
@@ -142,18 +142,18 @@ async fn answer(
     }
 }
 
-fn conditional(request: reqwest::RequestBuilder, condition: Condition<'_>) -> reqwest::RequestBuilder {
+fn conditional(request: reqwest::RequestBuilder, condition: RequestCondition<'_>) -> reqwest::RequestBuilder {
     let with = |request: reqwest::RequestBuilder, name: HeaderName, value: Option<&str>| match value {
         Some(value) => request.header(name, value),
         None => request,
     };
     match condition {
-        Condition::None => request,
-        Condition::Changed { etag, last_modified } => {
+        RequestCondition::None => request,
+        RequestCondition::Changed { etag, last_modified } => {
             with(with(request, IF_NONE_MATCH, etag), IF_MODIFIED_SINCE, last_modified)
         }
-        Condition::First(count) => request.header(RANGE, format!("bytes=0-{}", count.saturating_sub(1))),
-        Condition::From { offset, validator } => {
+        RequestCondition::First(count) => request.header(RANGE, format!("bytes=0-{}", count.saturating_sub(1))),
+        RequestCondition::From { offset, validator } => {
             with(request.header(RANGE, format!("bytes={offset}-")), IF_RANGE, validator)
         }
     }

@@ -1,6 +1,6 @@
 //! The first bytes of a package, by Range; of a server that does not know that, what it sends until it is not read any more.
 
-use super::client::Condition;
+use super::client::RequestCondition;
 use super::local::LocalFile;
 use super::{Upstream, UpstreamError};
 use crate::config;
@@ -33,8 +33,8 @@ impl Upstream {
             return Ok(bytes);
         }
         let patience = self.patience(&candidates);
-        let mut answer = self.client.get(&url, Condition::First(count), patience).await?;
-        let (shown, range) = (config::shown(&url), answer.content_range().unwrap_or_default());
+        let mut answer = self.client.get(&url, RequestCondition::First(count), patience).await?;
+        let (shown, range) = (config::display(&url), answer.content_range().unwrap_or_default());
         let size_of_all = match answer.status() {
             206 => range.rsplit_once('/').and_then(|(_, all)| all.parse().ok()),
             // It does not know Range, and begins to send the whole.

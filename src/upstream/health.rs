@@ -26,7 +26,7 @@ const CLEARLY: (f64, f64) = (1.5, 0.1);
 
 /// Whether to ask a URL; the best first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Standing {
+pub enum HealthState {
     /// Nothing is known against it.
     Healthy,
     /// It served something wrong lately.
@@ -54,25 +54,25 @@ pub(super) struct Health {
 }
 
 impl Health {
-    pub(super) fn standing(&self, now: Instant) -> Standing {
+    pub(super) fn state(&self, now: Instant) -> HealthState {
         let lasts = |until: Option<Instant>| until.is_some_and(|until| now < until);
         match () {
-            () if lasts(self.rest_until) => Standing::Resting,
-            () if lasts(self.trial_until) => Standing::Trying,
-            () if lasts(self.distrusted.as_ref().map(|(until, _)| *until)) => Standing::Distrusted,
-            () => Standing::Healthy,
+            () if lasts(self.rest_until) => HealthState::Resting,
+            () if lasts(self.trial_until) => HealthState::Trying,
+            () if lasts(self.distrusted.as_ref().map(|(until, _)| *until)) => HealthState::Distrusted,
+            () => HealthState::Healthy,
         }
     }
 
     /// It is asked now. After a rest nobody else asks it until it has answered.
-    pub(super) fn asked(&mut self, now: Instant) {
-        if self.failures > 0 && self.standing(now) != Standing::Resting {
+    pub(super) fn note_request(&mut self, now: Instant) {
+        if self.failures > 0 && self.state(now) != HealthState::Resting {
             self.trial_until = Some(now + TRIAL);
         }
     }
 
     /// It began to send what it was asked for.
-    pub(super) fn answered(&mut self, after: Duration) {
+    pub(super) fn note_response(&mut self, after: Duration) {
         self.trial_until = None;
         self.first_byte = Some(self.first_byte.map_or(after, |before| (before + after) / 2));
     }
@@ -81,7 +81,7 @@ impl Health {
     pub(super) fn failed(&mut self, now: Instant, error: String, rest: impl Fn(u32) -> Duration, at_least: Duration) {
         self.last_error = Some((error, now));
         self.trial_until = None;
-        let until = if self.standing(now) == Standing::Resting {
+        let until = if self.state(now) == HealthState::Resting {
             self.rest_until.max(Some(now + at_least))
         } else {
             self.failures = self.failures.saturating_add(1);
@@ -96,7 +96,7 @@ impl Health {
     }
 
     /// Somebody says that it is worth another try now: one decides.
-    pub(super) fn pardoned(&mut self) {
+    pub(super) fn retry_allowed(&mut self) {
         (self.rest_until, self.trial_until, self.distrusted) = (None, None, None);
     }
 
@@ -185,18 +185,18 @@ mod tests {
         let (mut health, mut now) = (Health::default(), Instant::now());
         for rest in [10, 20, 30] {
             failed(&mut health, now);
-            assert_eq!(health.standing(now + S * (rest - 1)), Standing::Resting);
+            assert_eq!(health.state(now + S * (rest - 1)), HealthState::Resting);
             // Five more connections of the same moment.
             (0..5).for_each(|_| failed(&mut health, now + S));
             now += S * rest;
-            assert_eq!(health.standing(now), Standing::Healthy);
-            health.asked(now);
-            assert_eq!(health.standing(now), Standing::Trying);
+            assert_eq!(health.state(now), HealthState::Healthy);
+            health.note_request(now);
+            assert_eq!(health.state(now), HealthState::Trying);
         }
         // Who tries may have gone away.
-        assert_eq!(health.standing(now + TRIAL), Standing::Healthy);
-        health.answered(S);
-        assert_eq!(health.standing(now), Standing::Healthy);
+        assert_eq!(health.state(now + TRIAL), HealthState::Healthy);
+        health.note_response(S);
+        assert_eq!(health.state(now), HealthState::Healthy);
         health.served();
         failed(&mut health, now);
         assert_eq!((health.failures(), health.rest_until()), (1, Some(now + S * 10)));
@@ -206,18 +206,18 @@ mod tests {
     fn a_pardon_is_worth_one_try() {
         let (mut health, now) = (Health::default(), Instant::now());
         health.failed(now, String::new(), |_| S * 10, Duration::ZERO);
-        health.pardoned();
-        assert_eq!(health.standing(now), Standing::Healthy);
-        health.asked(now);
-        assert_eq!((health.standing(now), health.failures()), (Standing::Trying, 1));
+        health.retry_allowed();
+        assert_eq!(health.state(now), HealthState::Healthy);
+        health.note_request(now);
+        assert_eq!((health.state(now), health.failures()), (HealthState::Trying, 1));
     }
 
     #[test]
     fn rests_as_long_as_it_asks_for() {
         let (mut health, now) = (Health::default(), Instant::now());
         health.failed(now, "429".to_owned(), |_| S, S * 60);
-        assert_eq!(health.standing(now + S * 59), Standing::Resting);
-        assert_eq!(health.standing(now + S * 60), Standing::Healthy);
+        assert_eq!(health.state(now + S * 59), HealthState::Resting);
+        assert_eq!(health.state(now + S * 60), HealthState::Healthy);
     }
 
     #[test]
@@ -225,8 +225,8 @@ mod tests {
         let (mut health, now) = (Health::default(), Instant::now());
         health.wrong(now);
         health.served();
-        assert_eq!((health.standing(now), health.wrong_bodies()), (Standing::Distrusted, 1));
-        assert_eq!(health.standing(now + DISTRUST), Standing::Healthy);
+        assert_eq!((health.state(now), health.wrong_bodies()), (HealthState::Distrusted, 1));
+        assert_eq!(health.state(now + DISTRUST), HealthState::Healthy);
     }
 
     #[test]
@@ -249,7 +249,7 @@ mod tests {
     fn only_clear_differences_count() {
         let measured = |first_byte: u64, rate: u64| {
             let mut health = Health::default();
-            health.answered(Duration::from_millis(first_byte));
+            health.note_response(Duration::from_millis(first_byte));
             health.delivered(Instant::now(), rate << 10, S);
             health
         };

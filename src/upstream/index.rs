@@ -8,11 +8,11 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use super::candidates::{Candidate, Candidates};
-use super::client::Condition;
-use super::mirrors::Slot;
-use super::pace::Pace;
-use super::retry::{self, RATE_FLOOR, RATE_WINDOW, Verdict};
+use super::candidates::{Candidates, UrlCandidate};
+use super::client::RequestCondition;
+use super::mirrors::MirrorSlot;
+use super::retry::{self, RATE_FLOOR, RATE_WINDOW, RetryDecision};
+use super::throughput::Throughput;
 use super::unpack::{IndexWriter, blocking};
 use super::{Upstream, UpstreamError, local};
 use crate::config::{self, BinhostUrl};
@@ -57,14 +57,14 @@ impl Upstream {
     pub fn index_sources(&self, known: &Validators) -> IndexSources<'_> {
         let bases = &self.binhost.urls;
         let first = self.mirrors().index_first(self.slot_of_index(known), Instant::now());
-        let all = bases.iter().enumerate().map(|(slot, base)| Candidate::new(slot, base.join(COMPRESSED)));
+        let all = bases.iter().enumerate().map(|(slot, base)| UrlCandidate::new(slot, base.join(COMPRESSED)));
         IndexSources { upstream: self, candidates: Candidates::new(all.collect(), Some(first)) }
     }
 
     /// Only the URL number `number`, where it matters who says what.
     #[must_use]
     pub fn index_source(&self, number: usize) -> IndexSources<'_> {
-        let one = self.binhost.urls.get(number).map(|base| Candidate::new(number, base.join(COMPRESSED)));
+        let one = self.binhost.urls.get(number).map(|base| UrlCandidate::new(number, base.join(COMPRESSED)));
         IndexSources { upstream: self, candidates: Candidates::new(one.into_iter().collect(), None) }
     }
 
@@ -74,13 +74,13 @@ impl Upstream {
         self.binhost.urls.get(self.slot_of_index(known)?)
     }
 
-    pub(super) fn slot_of_index(&self, known: &Validators) -> Option<Slot> {
+    pub(super) fn slot_of_index(&self, known: &Validators) -> Option<MirrorSlot> {
         self.binhost.urls.iter().position(|base| has_index_of(base, known))
     }
 }
 
 fn has_index_of(base: &BinhostUrl, known: &Validators) -> bool {
-    [COMPRESSED, PLAIN].iter().any(|name| config::shown(&base.join(name)) == known.url)
+    [COMPRESSED, PLAIN].iter().any(|name| config::display(&base.join(name)) == known.url)
 }
 
 impl IndexSources<'_> {
@@ -92,7 +92,7 @@ impl IndexSources<'_> {
     pub async fn next(&mut self, known: &Validators, out: &File) -> Option<Result<IndexAnswer, UpstreamError>> {
         while let Some(url) = self.upstream.choose(&mut self.candidates) {
             let slot = self.candidates.current().map(|candidate| candidate.slot);
-            match self.ask(slot, &url, known, out).await {
+            match self.request_once(slot, &url, known, out).await {
                 Ok(answer) => {
                     self.upstream.note_served(slot);
                     self.candidates.give_up_current();
@@ -104,28 +104,28 @@ impl IndexSources<'_> {
         self.candidates.has_error().then(|| Err(self.candidates.take_error()))
     }
 
-    async fn recover(&mut self, slot: Option<Slot>, error: UpstreamError) {
+    async fn recover(&mut self, slot: Option<MirrorSlot>, error: UpstreamError) {
         self.upstream.note_failure(slot, &error);
         let verdict = retry::judge(&error, self.upstream.others(&self.candidates));
         let wait = retry::wait(self.candidates.tries() + 1, &error);
         self.candidates.failed(error, verdict);
-        if matches!(verdict, Verdict::Again | Verdict::Later) && self.candidates.any_left() {
+        if matches!(verdict, RetryDecision::Again | RetryDecision::Later) && self.candidates.any_left() {
             self.upstream.metrics.retries.increase();
             tokio::time::sleep(wait).await;
         }
     }
 
     /// Asks one URL, once: for the compressed index, and if there is none for the plain one.
-    async fn ask(
+    async fn request_once(
         &self,
-        slot: Option<Slot>,
+        slot: Option<MirrorSlot>,
         compressed: &Url,
         known: &Validators,
         out: &File,
     ) -> Result<IndexAnswer, UpstreamError> {
-        match self.ask_for(slot, compressed, known, out).await {
+        match self.request(slot, compressed, known, out).await {
             Err(error) if is_absent(&error) => match compressed.join(PLAIN) {
-                Ok(plain) => self.ask_for(slot, &plain, known, out).await.map_err(|of_plain| {
+                Ok(plain) => self.request(slot, &plain, known, out).await.map_err(|of_plain| {
                     // Where there is neither, the one that was wanted is missing.
                     if is_absent(&of_plain) { no_index(error) } else { of_plain }
                 }),
@@ -135,9 +135,9 @@ impl IndexSources<'_> {
         }
     }
 
-    async fn ask_for(
+    async fn request(
         &self,
-        slot: Option<Slot>,
+        slot: Option<MirrorSlot>,
         url: &Url,
         known: &Validators,
         out: &File,
@@ -145,7 +145,7 @@ impl IndexSources<'_> {
         if url.scheme() == "file" {
             return from_file(url, known, out).await;
         }
-        let mut pace = Pace::default();
+        let mut pace = Throughput::default();
         let result = self.over_http(slot, url, known, out, &mut pace).await;
         self.upstream.note_pace(slot, pace.total());
         result
@@ -153,21 +153,21 @@ impl IndexSources<'_> {
 
     async fn over_http(
         &self,
-        slot: Option<Slot>,
+        slot: Option<MirrorSlot>,
         url: &Url,
         known: &Validators,
         out: &File,
-        pace: &mut Pace,
+        pace: &mut Throughput,
     ) -> Result<IndexAnswer, UpstreamError> {
-        let shown = config::shown(url);
+        let shown = config::display(url);
         let same = known.url == shown;
         let (etag, last_modified) =
             (known.etag.as_deref().filter(|_| same), known.last_modified.as_deref().filter(|_| same));
         let patience = || self.upstream.patience(&self.candidates);
         let asked = Instant::now();
-        let condition = Condition::Changed { etag, last_modified };
+        let condition = RequestCondition::Changed { etag, last_modified };
         let mut answer = self.upstream.client.get(url, condition, patience()).await?;
-        self.upstream.note_answer(slot, asked.elapsed());
+        self.upstream.note_response(slot, asked.elapsed());
         if answer.status() == 304 {
             return Ok(IndexAnswer::NotModified);
         }
@@ -206,7 +206,7 @@ fn no_index(error: UpstreamError) -> UpstreamError {
 }
 
 async fn from_file(url: &Url, known: &Validators, out: &File) -> Result<IndexAnswer, UpstreamError> {
-    let shown = config::shown(url);
+    let shown = config::display(url);
     let error = |source| UpstreamError::File { url: shown.clone(), source };
     let (mut file, size) = local::open(url).await.map_err(error)?;
     let metadata = file.metadata().map_err(error)?;

@@ -29,7 +29,7 @@ pub(super) struct LocalFile {
 impl LocalFile {
     /// Opens the file and compares its size with the index's, bytes.
     pub(super) async fn open(url: &Url, size: u64, reads: &Arc<Semaphore>) -> Result<Self, UpstreamError> {
-        let shown = config::shown(url);
+        let shown = config::display(url);
         let error = |source| UpstreamError::File { url: shown.clone(), source };
         let (file, got) = open_in_turn(url, reads).await.map_err(error)?;
         if got != size {

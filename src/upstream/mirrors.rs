@@ -13,7 +13,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::health::{Health, Standing};
+use super::health::{Health, HealthState};
 use crate::config::BinhostUrl;
 
 /// Every so many packages a URL that was not measured lately gets a chance.
@@ -24,7 +24,7 @@ const MAX_NAMED: usize = 4;
 pub(super) const HOME_TIME: Duration = Duration::from_secs(7200);
 
 /// Number of a URL, as configured from 0 on; then those that indexes name.
-pub(super) type Slot = usize;
+pub(super) type MirrorSlot = usize;
 
 #[derive(Debug)]
 struct Mirror {
@@ -47,7 +47,7 @@ pub(super) struct Mirrors {
     known: Vec<Mirror>,
     configured: usize,
     /// Slots, the most wanted first where their standing is the same.
-    ranking: Vec<Slot>,
+    ranking: Vec<MirrorSlot>,
     packages: u64,
     next_chance: u64,
     home: Home,
@@ -61,7 +61,7 @@ impl Mirrors {
     }
 
     /// The slot of a place that an index names.
-    pub(super) fn slot_of(&mut self, base: &BinhostUrl) -> Slot {
+    pub(super) fn slot_of(&mut self, base: &BinhostUrl) -> MirrorSlot {
         if let Some(slot) = self.known.iter().position(|mirror| mirror.base == *base) {
             return slot;
         }
@@ -75,23 +75,23 @@ impl Mirrors {
         self.known.len() - 1
     }
 
-    pub(super) fn base(&self, slot: Slot) -> Option<&BinhostUrl> {
+    pub(super) fn base(&self, slot: MirrorSlot) -> Option<&BinhostUrl> {
         self.known.get(slot).map(|mirror| &mirror.base)
     }
 
-    pub(super) fn health(&self, slot: Slot) -> Option<&Health> {
+    pub(super) fn health(&self, slot: MirrorSlot) -> Option<&Health> {
         self.known.get(slot).map(|mirror| &mirror.health)
     }
 
-    pub(super) fn standing(&self, slot: Slot, now: Instant) -> Standing {
-        self.health(slot).map_or(Standing::Resting, |health| health.standing(now))
+    pub(super) fn state(&self, slot: MirrorSlot, now: Instant) -> HealthState {
+        self.health(slot).map_or(HealthState::Resting, |health| health.state(now))
     }
 
     /// All slots, the one to ask first in front.
-    pub(super) fn order(&self, now: Instant) -> Vec<Slot> {
-        let key = |slot: &Slot| {
-            let standing = self.standing(*slot, now);
-            let until = self.health(*slot).and_then(Health::rest_until).filter(|_| standing == Standing::Resting);
+    pub(super) fn order(&self, now: Instant) -> Vec<MirrorSlot> {
+        let key = |slot: &MirrorSlot| {
+            let standing = self.state(*slot, now);
+            let until = self.health(*slot).and_then(Health::rest_until).filter(|_| standing == HealthState::Resting);
             (standing, until)
         };
         let mut order = self.ranking.clone();
@@ -100,7 +100,7 @@ impl Mirrors {
     }
 
     /// The URL that one more package should go to first, out of turn, to get to know it.
-    pub(super) fn chance(&mut self, now: Instant) -> Option<Slot> {
+    pub(super) fn chance(&mut self, now: Instant) -> Option<MirrorSlot> {
         self.packages += 1;
         if self.packages < self.next_chance {
             return None;
@@ -109,7 +109,7 @@ impl Mirrors {
         let due = |mirror: &Mirror| {
             mirror.chance_at <= packages
                 && mirror.health.is_unmeasured(now)
-                && mirror.health.standing(now) == Standing::Healthy
+                && mirror.health.state(now) == HealthState::Healthy
         };
         let slots = self.ranking.iter().copied().filter(|slot| *slot < configured);
         let slot = slots.into_iter().find(|slot| self.known.get(*slot).is_some_and(due))?;
@@ -121,19 +121,19 @@ impl Mirrors {
     }
 
     /// Something happens to a URL.
-    pub(super) fn note(&mut self, slot: Slot, what: impl FnOnce(&mut Health)) {
+    pub(super) fn note(&mut self, slot: MirrorSlot, what: impl FnOnce(&mut Health)) {
         if let Some(mirror) = self.known.get_mut(slot) {
             what(&mut mirror.health);
         }
     }
 
     /// None rests any more.
-    pub(super) fn pardon(&mut self) {
-        self.known.iter_mut().for_each(|mirror| mirror.health.pardoned());
+    pub(super) fn allow_retries(&mut self) {
+        self.known.iter_mut().for_each(|mirror| mirror.health.retry_allowed());
     }
 
     /// It delivered so many bytes, for which it was waited so long.
-    pub(super) fn delivered(&mut self, slot: Slot, now: Instant, (bytes, took): (u64, Duration)) {
+    pub(super) fn delivered(&mut self, slot: MirrorSlot, now: Instant, (bytes, took): (u64, Duration)) {
         self.note(slot, |health| health.delivered(now, bytes, took));
         if let Some(mirror) = self.known.get_mut(slot).filter(|mirror| !mirror.health.is_unmeasured(now)) {
             mirror.chances = 0;
@@ -154,23 +154,23 @@ impl Mirrors {
     }
 
     /// The URL to ask for the index first, where the stored one came from `source`.
-    pub(super) fn index_first(&mut self, source: Option<Slot>, now: Instant) -> Slot {
+    pub(super) fn index_first(&mut self, source: Option<MirrorSlot>, now: Instant) -> MirrorSlot {
         self.home.first(source, now)
     }
 
     /// Base and health of the URLs, those that were configured and, where packages were fetched from them, others.
     pub(super) fn all(&self, now: Instant) -> Vec<(&BinhostUrl, &Health)> {
-        let of = |slot: Slot| self.known.get(slot).map(|mirror| (&mirror.base, &mirror.health));
+        let of = |slot: MirrorSlot| self.known.get(slot).map(|mirror| (&mirror.base, &mirror.health));
         self.order(now).into_iter().filter_map(of).collect()
     }
 }
 
 /// Where the index came from last, and since when it is not the first URL.
 #[derive(Debug, Default)]
-struct Home(Option<(Slot, Instant)>);
+struct Home(Option<(MirrorSlot, Instant)>);
 
 impl Home {
-    fn first(&mut self, source: Option<Slot>, now: Instant) -> Slot {
+    fn first(&mut self, source: Option<MirrorSlot>, now: Instant) -> MirrorSlot {
         let Some(source) = source.filter(|source| *source > 0) else {
             self.0 = None;
             return 0;

@@ -20,11 +20,11 @@ mod head;
 mod health;
 mod index;
 mod local;
+mod mirror_tracker;
 mod mirrors;
-mod pace;
 mod places;
-mod record;
 mod retry;
+mod throughput;
 mod unpack;
 
 use std::sync::atomic::AtomicUsize;
@@ -33,24 +33,24 @@ use std::time::Instant;
 
 use tokio::sync::Semaphore;
 
-pub use body::{BodyStream, Event, Fault, Part};
+pub use body::{BodyFault, BodyStream, Event, ResumePoint};
 pub use error::UpstreamError;
-pub use health::Standing;
+pub use health::HealthState;
 pub use index::{IndexAnswer, IndexSources, MAX_INDEX_BYTES, Validators};
-pub use record::{Active, UrlReport};
+pub use mirror_tracker::{Active, UrlReport};
 pub use retry::{ATTEMPTS, NO_PROGRESS_BUDGET, PATIENCE, STALL_TIMEOUT, jittered};
 
-use crate::config::{Binhost, BinhostUrl};
+use crate::config::{BinhostConfig, BinhostUrl};
 use crate::metrics::Metrics;
-use candidates::{Candidate, Candidates};
+use candidates::{Candidates, UrlCandidate};
 use mirrors::Mirrors;
-use places::Places;
+use places::PackageUrls;
 
 /// One binhost and the connections to it.
 #[derive(Debug)]
 pub struct Upstream {
     client: client::Client,
-    binhost: Binhost,
+    binhost: BinhostConfig,
     metrics: Arc<Metrics>,
     mirrors: Mutex<Mirrors>,
     /// Turns to read from a `file:` URL.
@@ -64,7 +64,7 @@ impl Upstream {
     ///
     /// # Errors
     /// TLS cannot be set up.
-    pub fn new(binhost: Binhost, metrics: Arc<Metrics>) -> Result<Self, UpstreamError> {
+    pub fn new(binhost: BinhostConfig, metrics: Arc<Metrics>) -> Result<Self, UpstreamError> {
         let (client, untrusting) = client::Client::new()?;
         if let Some(reason) = untrusting.filter(|_| binhost.urls.iter().any(BinhostUrl::is_https)) {
             tracing::warn!(
@@ -79,7 +79,7 @@ impl Upstream {
 
     /// The binhost.
     #[must_use]
-    pub fn binhost(&self) -> &Binhost {
+    pub fn binhost(&self) -> &BinhostConfig {
         &self.binhost
     }
 
@@ -102,7 +102,7 @@ impl Upstream {
 
     /// The URLs of a package, of which `size` bytes are to be fetched.
     fn candidates(&self, uri: Option<&str>, path: &str, size: u64) -> Candidates {
-        let Places { elsewhere, configured, refused } = Places::new(&self.binhost.urls, uri, path);
+        let PackageUrls { elsewhere, configured, refused } = PackageUrls::new(&self.binhost.urls, uri, path);
         if let Some(reason) = refused {
             tracing::warn!(uri, reason, "the index names another place for its packages, which is not used");
         }
@@ -114,14 +114,14 @@ impl Upstream {
             None => None,
         };
         drop(mirrors);
-        let all = named.into_iter().chain(configured).map(|(slot, url)| Candidate::new(slot, url)).collect();
+        let all = named.into_iter().chain(configured).map(|(slot, url)| UrlCandidate::new(slot, url)).collect();
         Candidates::new(all, first)
     }
 
     /// What the first URL of a package says of it without sending it: changes when its bytes do. `None`: it is not there, or
     /// cannot be asked now.
     pub async fn probe(&self, uri: Option<&str>, path: &str) -> Option<String> {
-        let places = Places::new(&self.binhost.urls, uri, path);
+        let places = PackageUrls::new(&self.binhost.urls, uri, path);
         let url = places.first(path)?;
         if url.scheme() == "file" {
             let (file, size) = local::open(&url).await.ok()?;
@@ -129,7 +129,7 @@ impl Upstream {
             return Some(format!("{size} {modified:?}"));
         }
         let slot = places.elsewhere.map_or(0, |base| self.mirrors().slot_of(&base));
-        if self.mirrors().standing(slot, Instant::now()) >= Standing::Trying {
+        if self.mirrors().state(slot, Instant::now()) >= HealthState::Trying {
             return None;
         }
         let said = self.client.head(&url).await;

@@ -16,7 +16,7 @@ use crate::config::BinhostUrl;
 
 /// Where a package can be, by the slots of `mirrors`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Places {
+pub(super) struct PackageUrls {
     /// What the index names, when it is none of the URLs: asked before them.
     pub(super) elsewhere: Option<BinhostUrl>,
     /// Of each URL that is asked, its number and the package's URL.
@@ -25,7 +25,7 @@ pub(super) struct Places {
     pub(super) refused: Option<&'static str>,
 }
 
-impl Places {
+impl PackageUrls {
     pub(super) fn new(urls: &[BinhostUrl], uri: Option<&str>, path: &str) -> Self {
         let beside = |directory: &str| urls.iter().map(|base| below(base, directory, path)).enumerate().collect();
         let (elsewhere, directory, refused) = match uri.map(|uri| usable(urls, uri)) {
@@ -91,7 +91,7 @@ mod tests {
 
     fn places(urls: &[&str], uri: Option<&str>) -> (Vec<String>, Option<&'static str>) {
         let urls: Vec<BinhostUrl> = urls.iter().map(|url| url.parse().unwrap()).collect();
-        let places = Places::new(&urls, uri, "c/p+.xpak");
+        let places = PackageUrls::new(&urls, uri, "c/p+.xpak");
         let elsewhere = places.elsewhere.iter().map(|base| base.join("c/p+.xpak").to_string());
         let all: Vec<String> = elsewhere.chain(places.configured.iter().map(|(_, url)| url.to_string())).collect();
         assert_eq!(places.first("c/p+.xpak").unwrap().as_str(), all[0]);

@@ -48,7 +48,7 @@ pub(super) enum Others {
 
 /// What to do after a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum RetryDecision {
     /// The same URL, asked in another way.
     Again,
     /// Any URL may do better in a moment.
@@ -61,7 +61,7 @@ pub(super) enum Verdict {
 
 /// Whose fault a failure is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(super) enum FailureCause {
     /// The host or the way to it: other files will fare no better.
     Host,
     /// It answers, and has nothing good for this file.
@@ -70,22 +70,22 @@ pub(super) enum Fault {
     Own,
 }
 
-pub(super) fn judge(error: &UpstreamError, others: Others) -> Verdict {
+pub(super) fn judge(error: &UpstreamError, others: Others) -> RetryDecision {
     match (error, fault(error), others) {
-        (UpstreamError::WrongRange { .. }, ..) => Verdict::Again,
-        (UpstreamError::Outpaced { .. }, ..) | (_, Fault::Host, Others::Ready) => Verdict::Elsewhere,
-        (_, Fault::Host, Others::None) => Verdict::Later,
-        (_, Fault::File | Fault::Own, _) => Verdict::Gone,
+        (UpstreamError::WrongRange { .. }, ..) => RetryDecision::Again,
+        (UpstreamError::Outpaced { .. }, ..) | (_, FailureCause::Host, Others::Ready) => RetryDecision::Elsewhere,
+        (_, FailureCause::Host, Others::None) => RetryDecision::Later,
+        (_, FailureCause::File | FailureCause::Own, _) => RetryDecision::Gone,
     }
 }
 
-pub(super) fn fault(error: &UpstreamError) -> Fault {
+pub(super) fn fault(error: &UpstreamError) -> FailureCause {
     match error {
         UpstreamError::Transport { .. }
         | UpstreamError::Stalled { .. }
         | UpstreamError::TooSlow { .. }
         | UpstreamError::Truncated { .. }
-        | UpstreamError::Status { status: 408 | 425 | 429 | 500..=599, .. } => Fault::Host,
+        | UpstreamError::Status { status: 408 | 425 | 429 | 500..=599, .. } => FailureCause::Host,
         UpstreamError::Status { .. }
         | UpstreamError::NoIndex(_)
         | UpstreamError::Redirect { .. }
@@ -93,18 +93,18 @@ pub(super) fn fault(error: &UpstreamError) -> Fault {
         | UpstreamError::SizeMismatch { .. }
         | UpstreamError::File { .. }
         | UpstreamError::Compressed { .. }
-        | UpstreamError::TooLarge { .. } => Fault::File,
+        | UpstreamError::TooLarge { .. } => FailureCause::File,
         UpstreamError::Setup(_)
         | UpstreamError::Outpaced { .. }
         | UpstreamError::Store { .. }
-        | UpstreamError::All(_) => Fault::Own,
+        | UpstreamError::All(_) => FailureCause::Own,
     }
 }
 
 /// How long to wait before try number `attempt` (the second is 1): doubling, with jitter, at least what the server asks for.
 pub(super) fn wait(attempt: u32, error: &UpstreamError) -> Duration {
     let doubled = FIRST_BACKOFF.saturating_mul(1 << attempt.saturating_sub(1).min(5));
-    jittered(doubled).max(asked_for(error)).min(MAX_WAIT)
+    jittered(doubled).max(requested_delay(error)).min(MAX_WAIT)
 }
 
 /// How long a URL rests after so many failures in a row: doubling, bounded, and spread by `random` (0 to 1).
@@ -114,7 +114,7 @@ pub(super) fn rest(failures: u32, random: f64) -> Duration {
 }
 
 /// How long the server asks to be left alone, within bounds.
-pub(super) fn asked_for(error: &UpstreamError) -> Duration {
+pub(super) fn requested_delay(error: &UpstreamError) -> Duration {
     match error {
         UpstreamError::Status { retry_after: Some(asked), .. } => (*asked).min(MAX_REST),
         _ => Duration::ZERO,
@@ -157,15 +157,15 @@ mod tests {
     #[test]
     fn what_is_tried_again() {
         for code in [500, 503, 429, 408] {
-            assert_eq!(judge(&status(code, None), Others::None), Verdict::Later, "{code}");
-            assert_eq!(judge(&status(code, None), Others::Ready), Verdict::Elsewhere, "{code}");
+            assert_eq!(judge(&status(code, None), Others::None), RetryDecision::Later, "{code}");
+            assert_eq!(judge(&status(code, None), Others::Ready), RetryDecision::Elsewhere, "{code}");
         }
         for (code, others) in [404, 403, 401, 410].into_iter().zip([Others::None, Others::Ready].into_iter().cycle()) {
-            assert_eq!(judge(&status(code, None), others), Verdict::Gone, "{code}");
-            assert_eq!(fault(&status(code, None)), Fault::File, "{code}");
+            assert_eq!(judge(&status(code, None), others), RetryDecision::Gone, "{code}");
+            assert_eq!(fault(&status(code, None)), FailureCause::File, "{code}");
         }
         let wrong = UpstreamError::WrongRange { url: String::new(), range: String::new() };
-        assert_eq!(judge(&wrong, Others::Ready), Verdict::Again);
+        assert_eq!(judge(&wrong, Others::Ready), RetryDecision::Again);
     }
 
     #[test]
@@ -187,7 +187,7 @@ mod tests {
         assert!(rests.is_sorted() && rests[0] == FIRST_REST && rests[1] == FIRST_REST * 2);
         assert!(rests.iter().all(|rest| *rest <= MAX_REST));
         assert!(rest(1, 1.0) > rest(1, 0.0) && rest(u32::MAX, 1.0) == MAX_REST);
-        assert_eq!(asked_for(&status(503, Some(86400))), MAX_REST);
+        assert_eq!(requested_delay(&status(503, Some(86400))), MAX_REST);
     }
 
     #[test]

@@ -93,14 +93,14 @@ impl IndexWriter {
             None => None,
         };
         match bounded.and_then(|out| out.fault.take()) {
-            Some(Fault::TooLarge) => UpstreamError::TooLarge { url: self.url.clone(), limit: MAX_INDEX_BYTES },
-            Some(Fault::Io(source)) => UpstreamError::Store { attempted: "storing the index", source },
+            Some(UnpackError::TooLarge) => UpstreamError::TooLarge { url: self.url.clone(), limit: MAX_INDEX_BYTES },
+            Some(UnpackError::Io(source)) => UpstreamError::Store { attempted: "storing the index", source },
             None => UpstreamError::Compressed { url: self.url.clone(), reason: error.to_string() },
         }
     }
 }
 
-enum Fault {
+enum UnpackError {
     TooLarge,
     Io(io::Error),
 }
@@ -109,18 +109,18 @@ enum Fault {
 struct Bounded {
     file: File,
     left: u64,
-    fault: Option<Fault>,
+    fault: Option<UnpackError>,
 }
 
 impl Write for Bounded {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let Some(left) = self.left.checked_sub(bytes.len() as u64) else {
-            self.fault = Some(Fault::TooLarge);
+            self.fault = Some(UnpackError::TooLarge);
             return Err(io::Error::other("too large"));
         };
         if let Err(error) = self.file.write_all(bytes) {
             let told = io::Error::from(error.kind());
-            self.fault = Some(Fault::Io(error));
+            self.fault = Some(UnpackError::Io(error));
             return Err(told);
         }
         self.left = left;

@@ -23,20 +23,20 @@ const SKIPPABLE_MASK: u32 = 0xFFFF_FFF0;
 
 /// `size` bytes of a file from `offset` on. What goes wrong with the file itself is left in `failure`: decoders wrap
 /// errors, and a bad disk must not look like a bad package.
-pub(super) struct Section<'a> {
+pub(super) struct FileSection<'a> {
     file: &'a File,
     offset: u64,
     left: u64,
     failure: &'a Cell<Option<io::Error>>,
 }
 
-impl<'a> Section<'a> {
+impl<'a> FileSection<'a> {
     pub(super) fn new(file: &'a File, offset: u64, size: u64, failure: &'a Cell<Option<io::Error>>) -> Self {
         Self { file, offset, left: size, failure }
     }
 }
 
-impl Read for Section<'_> {
+impl Read for FileSection<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
         let buffer = buffer.get_mut(..count).unwrap_or_default();
@@ -65,7 +65,7 @@ impl Read for Section<'_> {
 }
 
 /// Decompresses `input` by the ending of its member's name, empty for none.
-pub(super) fn decoder<'a>(extension: &str, input: Section<'a>) -> Result<Box<dyn Read + 'a>, VerifyError> {
+pub(super) fn decoder<'a>(extension: &str, input: FileSection<'a>) -> Result<Box<dyn Read + 'a>, VerifyError> {
     let input = BufReader::with_capacity(16 << 10, input);
     Ok(match extension {
         "" => Box::new(input),

@@ -22,8 +22,8 @@ use std::mem;
 
 use blake2::{Blake2b512, Digest as _};
 
-use super::decompress::Section;
-use super::manifest::{Digest512, ManifestError, Record};
+use super::decompress::FileSection;
+use super::manifest::{Digest512, ManifestError, ManifestRecord};
 use super::openpgp::MemberHash;
 use super::tar_header::{BLOCK, Format, Kind, MAX_NAME, TarError, TarHeader, is_zero, padding};
 use super::{SignatureError, VerifyError};
@@ -465,7 +465,7 @@ impl Contents {
     }
 
     /// Every member has its record, every record its member, and they agree.
-    pub(super) fn compare(&self, mut records: Vec<Record>) -> Result<(), GpkgError> {
+    pub(super) fn compare(&self, mut records: Vec<ManifestRecord>) -> Result<(), GpkgError> {
         for Member { name, size, hash, blake2b, .. } in &self.members {
             let name = || name.clone();
             let at = records.iter().position(|r| r.name == name()).ok_or_else(|| GpkgError::NoRecord(name()))?;
@@ -523,7 +523,7 @@ impl Member {
             return Err(SignatureError::Malformed(fault).of(&self.name));
         }
         let (mut bytes, failure) = (Vec::new(), Cell::new(None));
-        let read = Section::new(file, self.offset, self.size, &failure).read_to_end(&mut bytes);
+        let read = FileSection::new(file, self.offset, self.size, &failure).read_to_end(&mut bytes);
         read.map_err(VerifyError::io("reading a package back from the cache"))?;
         Ok(bytes)
     }

@@ -52,7 +52,7 @@ impl KeyringError {
 
 /// Keys that are trusted to sign packages.
 #[derive(Debug)]
-pub struct Keyring(Mutex<State>);
+pub struct Keyring(Mutex<LoadedKeyring>);
 
 /// A keyring at one moment, for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,7 +66,7 @@ pub struct KeyringReport {
 }
 
 #[derive(Debug)]
-struct State {
+struct LoadedKeyring {
     files: Vec<CertificateFile>,
     keys: Arc<Keys>,
 }
@@ -74,14 +74,14 @@ struct State {
 #[derive(Debug)]
 struct CertificateFile {
     path: PathBuf,
-    stamp: Option<Stamp>,
+    stamp: Option<KeyringStamp>,
     certificates: Certificates,
     problems: Vec<String>,
 }
 
 /// What changes when a file does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamp {
+struct KeyringStamp {
     device: u64,
     inode: u64,
     size: u64,
@@ -103,7 +103,7 @@ impl Keyring {
         files.iter_mut().for_each(|file| {
             file.read_if_changed();
         });
-        let mut state = State { files, keys: Arc::default() };
+        let mut state = LoadedKeyring { files, keys: Arc::default() };
         state.unite(now);
         if state.keys.count() > 0 || state.may_have_keys_later(now) {
             return Ok(Self(Mutex::new(state)));
@@ -159,12 +159,12 @@ impl Keyring {
         Arc::clone(&state.keys)
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, LoadedKeyring> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl LoadedKeyring {
     fn unite(&mut self, now: SystemTime) {
         self.keys = Arc::new(Keys::new(self.files.iter().map(|file| &file.certificates), now));
         for problem in self.keys.unusable() {
@@ -194,7 +194,7 @@ impl CertificateFile {
 
     /// `true`: its certificates may be others than before.
     fn read_if_changed(&mut self) -> bool {
-        let stamp = fs::metadata(&self.path).map(|metadata| Stamp::of(&metadata));
+        let stamp = fs::metadata(&self.path).map(|metadata| KeyringStamp::of(&metadata));
         let stamp = match stamp {
             Ok(stamp) if self.stamp == Some(stamp) => return false,
             Ok(stamp) => stamp,
@@ -233,7 +233,7 @@ impl CertificateFile {
     }
 }
 
-impl Stamp {
+impl KeyringStamp {
     fn of(metadata: &fs::Metadata) -> Self {
         Self {
             device: metadata.dev(),

@@ -31,7 +31,7 @@ pub enum ManifestError {
 
 /// What the Manifest says of one member.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Record {
+pub(super) struct ManifestRecord {
     pub(super) name: String,
     pub(super) size: u64,
     pub(super) sha512: Digest512,
@@ -39,13 +39,13 @@ pub(super) struct Record {
 }
 
 /// The records, whether or not they are signed; a signature is not judged.
-pub(super) fn parse(bytes: &[u8]) -> Result<Vec<Record>, ManifestError> {
+pub(super) fn parse(bytes: &[u8]) -> Result<Vec<ManifestRecord>, ManifestError> {
     let text = plain_text(bytes)?;
     if text.starts_with(SIGNED) { records(signed_lines(text)?) } else { records(text.lines()) }
 }
 
 /// The records of a text that came from beneath a signature.
-pub(super) fn parse_text(bytes: &[u8]) -> Result<Vec<Record>, ManifestError> {
+pub(super) fn parse_text(bytes: &[u8]) -> Result<Vec<ManifestRecord>, ManifestError> {
     records(plain_text(bytes)?.lines())
 }
 
@@ -60,11 +60,11 @@ fn plain_text(bytes: &[u8]) -> Result<&str, ManifestError> {
     std::str::from_utf8(bytes).ok().filter(|_| bytes.iter().all(plain)).ok_or(ManifestError::NotText)
 }
 
-fn records<'a>(lines: impl IntoIterator<Item = &'a str>) -> Result<Vec<Record>, ManifestError> {
+fn records<'a>(lines: impl IntoIterator<Item = &'a str>) -> Result<Vec<ManifestRecord>, ManifestError> {
     let mut records = Vec::new();
     for (number, line) in (1..).zip(lines).filter(|(_, line)| !line.is_empty()) {
         let record = record(line).ok_or(ManifestError::Line(number))?;
-        if records.iter().any(|other: &Record| other.name == record.name) {
+        if records.iter().any(|other: &ManifestRecord| other.name == record.name) {
             return Err(ManifestError::Duplicate(record.name));
         }
         records.push(record);
@@ -106,7 +106,7 @@ fn is_hash(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'-')
 }
 
-fn record(line: &str) -> Option<Record> {
+fn record(line: &str) -> Option<ManifestRecord> {
     let mut words = line.split_ascii_whitespace();
     let (Some("DATA"), Some(name), Some(size)) = (words.next(), words.next(), words.next()) else { return None };
     let size = size.bytes().all(|b| b.is_ascii_digit()).then(|| size.parse().ok()).flatten()?;
@@ -121,7 +121,7 @@ fn record(line: &str) -> Option<Record> {
             return None;
         }
     }
-    Some(Record { name: name.to_owned(), size, sha512: sha512?, blake2b: blake2b? })
+    Some(ManifestRecord { name: name.to_owned(), size, sha512: sha512?, blake2b: blake2b? })
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{self, Read};
 
 use super::VerifyError;
-use super::decompress::{MAX_METADATA, Section, decoder};
+use super::decompress::{FileSection, MAX_METADATA, decoder};
 use super::gpkg::MetadataMember;
 use super::tar_header::{BLOCK, Kind, TarError, TarHeader, is_zero, padding};
 use super::values::Values;
@@ -43,7 +43,7 @@ pub enum MetadataError {
 /// The values in the metadata of `file`.
 pub(super) fn read(file: &File, member: &MetadataMember) -> Result<Values, VerifyError> {
     let failure = Cell::new(None);
-    let section = Section::new(file, member.offset, member.size, &failure);
+    let section = FileSection::new(file, member.offset, member.size, &failure);
     let values = MetadataTar { input: decoder(&member.extension, section)?, left: MAX_METADATA }.values();
     match failure.take() {
         Some(source) => Err(VerifyError::Io { attempted: "reading a package back from the cache", source }),

@@ -27,19 +27,19 @@
 //!
 //! Not its job: syncing, naming or removing files: whoever gave the file unlinks it when the proof fails.
 
-mod anchors;
 mod decompress;
-mod described;
+mod file_digests;
 mod gpkg;
 mod head;
 mod keyring;
+mod keyring_check;
+mod local_metadata;
 mod manifest;
 mod metadata;
 mod openpgp;
 mod proof;
 mod receiver;
 mod signature;
-mod sums;
 mod tar_header;
 #[cfg(test)]
 mod tests;
@@ -49,16 +49,16 @@ mod xpak;
 use std::fs::File;
 use std::io;
 
-pub use anchors::Anchors;
-pub use described::{Container, aux_values, described};
+pub use file_digests::Sums;
 pub use gpkg::GpkgError;
 pub use head::{Head, head};
 pub use keyring::{Keyring, KeyringError, KeyringReport};
+pub use keyring_check::Anchors;
+pub use local_metadata::{PackageFormat, aux_values, described};
 pub use manifest::ManifestError;
 pub use metadata::MetadataError;
 pub use receiver::{Receiver, recheck};
 pub use signature::{Assurance, Fingerprint, Policy, SignatureError, Signer};
-pub use sums::Sums;
 pub use tar_header::TarError;
 pub use xpak::XpakError;
 

@@ -36,7 +36,7 @@ const MAX_SIGNATURES: usize = 8;
 const JUDGEMENT: &[u8] = b"binhostfs signatures 3\n";
 
 /// A primary key or subkey, in its certificate.
-type Key<'a> = ErasedKeyAmalgamation<'a, PublicParts>;
+type KeyInCertificate<'a> = ErasedKeyAmalgamation<'a, PublicParts>;
 
 /// Certificates of one file.
 #[derive(Debug, Default)]
@@ -184,7 +184,7 @@ impl Keys {
     /// The text under the cleartext signature in `bytes`, as it was verified, and who signed it.
     pub(super) fn cleartext(&self, bytes: &[u8]) -> Result<(Vec<u8>, Signer), SignatureError> {
         let malformed = |error: &dyn std::fmt::Display| SignatureError::Malformed(error.to_string());
-        let reader = Reader { keys: self, outcome: Err(SignatureError::Missing) };
+        let reader = SignatureCheck { keys: self, outcome: Err(SignatureError::Missing) };
         let builder = VerifierBuilder::from_bytes(bytes).map_err(|error| malformed(&error))?;
         let mut verifier = builder.with_policy(POLICY, None, reader).map_err(|error| malformed(&error))?;
         let mut text = Vec::new();
@@ -237,9 +237,9 @@ impl Keys {
     }
 
     /// The key that a signature says it is by.
-    fn signing_key(&self, signature: &Signature) -> Result<Key<'_>, SignatureError> {
+    fn signing_key(&self, signature: &Signature) -> Result<KeyInCertificate<'_>, SignatureError> {
         let issuers = signature.get_issuers();
-        let names = |key: &Key<'_>| issuers.iter().any(|issuer| issuer.aliases(key.key().key_handle()));
+        let names = |key: &KeyInCertificate<'_>| issuers.iter().any(|issuer| issuer.aliases(key.key().key_handle()));
         self.certificates.iter().flat_map(Cert::keys).find(names).ok_or_else(|| unknown(signature))
     }
 
@@ -293,12 +293,12 @@ impl Keys {
 }
 
 /// Takes what sequoia found.
-struct Reader<'a> {
+struct SignatureCheck<'a> {
     keys: &'a Keys,
     outcome: Result<Signer, SignatureError>,
 }
 
-impl VerificationHelper for Reader<'_> {
+impl VerificationHelper for SignatureCheck<'_> {
     fn get_certs(&mut self, _ids: &[KeyHandle]) -> openpgp::Result<Vec<Cert>> {
         Ok(self.keys.certificates.clone())
     }
@@ -330,7 +330,7 @@ fn combine(all: impl Iterator<Item = Result<Signer, SignatureError>>) -> Result<
 }
 
 /// Whether a key may sign at `time`, and until when.
-fn usable(key: &Key<'_>, time: SystemTime) -> Result<Option<SystemTime>, SignatureError> {
+fn usable(key: &KeyInCertificate<'_>, time: SystemTime) -> Result<Option<SystemTime>, SignatureError> {
     let name = || key.key().fingerprint().to_string();
     let unusable = |error: anyhow::Error| {
         let (key, reason) = (name(), reason(&error));
@@ -354,7 +354,7 @@ fn usable(key: &Key<'_>, time: SystemTime) -> Result<Option<SystemTime>, Signatu
     if valid.for_signing() { Ok(until) } else { Err(SignatureError::NotForSigning { key: name() }) }
 }
 
-fn signer(key: &Key<'_>) -> Result<Signer, SignatureError> {
+fn signer(key: &KeyInCertificate<'_>) -> Result<Signer, SignatureError> {
     let fingerprint = Fingerprint::new(key.key().fingerprint().as_bytes());
     let fingerprint = fingerprint.ok_or_else(|| SignatureError::Malformed("a key of an unknown version".to_owned()))?;
     Ok(Signer { fingerprint, certificate: mark(key.cert()) })

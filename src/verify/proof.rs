@@ -8,9 +8,9 @@ use md5::Md5;
 use sha1::Sha1;
 use sha2::{Digest as _, Sha256};
 
-use super::decompress::Section;
-use super::described::Container as Format;
+use super::decompress::FileSection;
 use super::gpkg::{Container, Contents, GpkgError, Member};
+use super::local_metadata::PackageFormat as Format;
 use super::manifest;
 use super::openpgp::Keys;
 use super::{Assurance, Policy, SignatureError, Signer, VerifyError, metadata, xpak};
@@ -24,13 +24,13 @@ const WORTH_A_THREAD: usize = 128 << 10;
 
 /// The proof in the making.
 pub(super) struct Proof {
-    whole: Whole,
+    whole: WholeDigests,
     structure: Structure,
     two_processors: bool,
 }
 
 /// Digests of the whole file; those that the entry lacks are not made.
-struct Whole {
+struct WholeDigests {
     md5: Option<Md5>,
     sha1: Option<Sha1>,
     sha256: Sha256,
@@ -48,7 +48,7 @@ enum Structure {
 impl Proof {
     pub(super) fn new(entry: &Entry) -> Self {
         let sha256 = Sha256::new();
-        let whole = Whole { md5: entry.md5.map(|_| Md5::new()), sha1: entry.sha1.map(|_| Sha1::new()), sha256 };
+        let whole = WholeDigests { md5: entry.md5.map(|_| Md5::new()), sha1: entry.sha1.map(|_| Sha1::new()), sha256 };
         let two_processors = thread::available_parallelism().is_ok_and(|count| count.get() >= 2);
         Self { whole, structure: Structure::by_name(entry), two_processors }
     }
@@ -148,14 +148,14 @@ fn members(contents: &Contents, file: &File, keys: &Keys, signer: Signer) -> Res
 pub(super) fn signer_of(signed: &Member, signature: &Member, file: &File, keys: &Keys) -> Result<Signer, VerifyError> {
     let bytes = signature.read(file)?;
     let failure = Cell::new(None);
-    let result = keys.detached(&bytes, &signed.hash, || Section::new(file, signed.offset, signed.size, &failure));
+    let result = keys.detached(&bytes, &signed.hash, || FileSection::new(file, signed.offset, signed.size, &failure));
     if let Some(source) = failure.take() {
         return Err(VerifyError::Io { attempted: "reading a package back from the cache", source });
     }
     result.map_err(|fault| fault.of(&signed.name))
 }
 
-impl Whole {
+impl WholeDigests {
     fn update(&mut self, chunk: &[u8]) {
         self.md5.iter_mut().for_each(|md5| md5.update(chunk));
         self.sha1.iter_mut().for_each(|sha1| sha1.update(chunk));

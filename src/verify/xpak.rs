@@ -78,13 +78,13 @@ pub(super) fn values(
     Ok(values)
 }
 
-type Value<'a> = &'a dyn Fn() -> Result<Vec<u8>, VerifyError>;
+type XpakValue<'a> = &'a dyn Fn() -> Result<Vec<u8>, VerifyError>;
 
 /// Tells `told` of each entry: its name and length, and how to read it.
 fn each(
     file: &File,
     size: u64,
-    told: &mut dyn FnMut(&str, u64, Value<'_>) -> Result<(), VerifyError>,
+    told: &mut dyn FnMut(&str, u64, XpakValue<'_>) -> Result<(), VerifyError>,
 ) -> Result<(), VerifyError> {
     let segment = segment_length(file, size)?;
     let start = size - 8 - segment;
@@ -99,7 +99,8 @@ fn each(
     let text = read_vec(file, start + HEAD, index)?;
     let mut rest = text.as_slice();
     while !rest.is_empty() {
-        let item = Item::parse(&mut rest).filter(|item| item.offset + item.length <= data).ok_or(XpakError::Index)?;
+        let item =
+            XpakItem::parse(&mut rest).filter(|item| item.offset + item.length <= data).ok_or(XpakError::Index)?;
         let Ok(key) = std::str::from_utf8(item.name) else { continue };
         told(key, item.length, &|| read_vec(file, start + HEAD + index + item.offset, item.length))?;
     }
@@ -119,13 +120,13 @@ fn segment_length(file: &File, size: u64) -> Result<u64, VerifyError> {
 }
 
 /// An entry of the index.
-struct Item<'a> {
+struct XpakItem<'a> {
     name: &'a [u8],
     offset: u64,
     length: u64,
 }
 
-impl<'a> Item<'a> {
+impl<'a> XpakItem<'a> {
     fn parse(rest: &mut &'a [u8]) -> Option<Self> {
         let length = usize::try_from(number(rest)?).ok()?;
         let (name, after) = rest.split_at_checked(length)?;

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use binhostfs::config::portage::{self, Places};
+use binhostfs::config::portage::{self, PortagePaths};
 use binhostfs::index::Atom;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
@@ -55,7 +55,7 @@ for name in sorted(os.listdir(sys.argv[1])):
 
 /// What binhostfs makes of the same, in the same form.
 fn ours(root: &Path, global: &Path) -> Value {
-    let places = Places { config_root: root.to_owned(), global: global.to_owned() };
+    let places = PortagePaths { config_root: root.to_owned(), global: global.to_owned() };
     let portage = match portage::read(&places).result {
         Ok(portage) => portage,
         Err(error) => return json!({ "refused": error.to_string() }),
@@ -191,7 +191,7 @@ fn whether_emerge_asks_binhosts_itself_is_known() {
             write(root.path(), "portage/binrepos.conf", "[a]\nsync-uri = https://a\n");
             let text = format!("FEATURES=\"{features}\"\nEMERGE_DEFAULT_OPTS=\"{options}\"\n");
             write(root.path(), "portage/make.conf", &text);
-            let places = Places { config_root: root.path().to_owned(), global: root.path().join("none") };
+            let places = PortagePaths { config_root: root.path().to_owned(), global: root.path().join("none") };
             ours.push(portage::read(&places).result.unwrap().getbinpkg.is_some());
             let on = features.split(' ').fold("", |on, word| match word {
                 "getbinpkg" => word,

@@ -22,7 +22,7 @@ use super::{logging, runtime};
 use crate::config::{ByteSize, ConfigFiles, MountConfig, RawMount};
 use crate::control::Status;
 use crate::daemon::Daemon;
-use origin::Origin;
+use origin::DemoBinhost;
 
 /// For a very slow disk.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -42,7 +42,7 @@ pub(super) fn run(_arguments: &DemoArguments) -> ExitCode {
     if let Some(missing) = missing() {
         return fail(1, format_args!("the demo cannot run here: {missing}"));
     }
-    let (place, runtime) = match (Place::new(), runtime(2)) {
+    let (place, runtime) = match (DemoDirectory::new(), runtime(2)) {
         (Ok(place), Ok(runtime)) => (place, runtime),
         (Err(error), _) | (_, Err(error)) => return fail(1, format_args!("preparing the demo: {error}")),
     };
@@ -65,9 +65,9 @@ fn missing() -> Option<String> {
 }
 
 /// A temporary directory, removed when dropped.
-struct Place(PathBuf);
+struct DemoDirectory(PathBuf);
 
-impl Place {
+impl DemoDirectory {
     fn new() -> io::Result<Self> {
         // Made with mode 0700, or not at all if somebody was there first.
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -84,7 +84,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for DemoDirectory {
     fn drop(&mut self) {
         // If the mount is still there, rmdir fails, and nothing below it is touched.
         if fs::remove_dir(self.mountpoint()).is_ok() {
@@ -93,8 +93,8 @@ impl Drop for Place {
     }
 }
 
-async fn show(place: &Place) -> anyhow::Result<()> {
-    let origin = Origin::start().await.context("starting the embedded binhost")?;
+async fn show(place: &DemoDirectory) -> anyhow::Result<()> {
+    let origin = DemoBinhost::start().await.context("starting the embedded binhost")?;
     let mountpoint = place.mountpoint();
     say(format_args!("A binhost with {} packages runs inside this program: {}", origin.packages(), origin.url()));
     let config = MountConfig::validate(RawMount {
@@ -148,7 +148,7 @@ fn walk(root: &Path, directory: &Path, files: &mut Vec<(String, u64)>) -> io::Re
     Ok(())
 }
 
-async fn read_twice(mountpoint: &Path, origin: &Origin, daemon: &Daemon) -> anyhow::Result<()> {
+async fn read_twice(mountpoint: &Path, origin: &DemoBinhost, daemon: &Daemon) -> anyhow::Result<()> {
     let path = mountpoint.join(origin::GOOD);
     say(format_args!("\nReading {}:", origin::GOOD));
     for (time, told) in [("first", "fetched, verified, cached"), ("second", "from the cache")] {
@@ -163,7 +163,7 @@ async fn read_twice(mountpoint: &Path, origin: &Origin, daemon: &Daemon) -> anyh
     }
     let downloads = origin.downloads(origin::GOOD);
     ensure!(downloads == 1, "the package was downloaded {downloads} times instead of once");
-    let Status { metrics, cache, passthrough, .. } = landed(daemon).await?;
+    let Status { metrics, cache, passthrough, .. } = wait_until_stored(daemon).await?;
     ensure!(metrics.verified == 1 && cache.packages == 1, "it was not verified and cached: {metrics:?}");
     let reads =
         if passthrough { "the kernel reads it straight from the cache" } else { "reads pass through the daemon" };
@@ -173,7 +173,7 @@ async fn read_twice(mountpoint: &Path, origin: &Origin, daemon: &Daemon) -> anyh
 }
 
 /// What was read is made durable behind the reader's back: waits until that is done.
-async fn landed(daemon: &Daemon) -> anyhow::Result<Status> {
+async fn wait_until_stored(daemon: &Daemon) -> anyhow::Result<Status> {
     let started = Instant::now();
     loop {
         let status = daemon.status();
@@ -185,7 +185,7 @@ async fn landed(daemon: &Daemon) -> anyhow::Result<Status> {
     }
 }
 
-async fn try_tampered(mountpoint: &Path, origin: &Origin, daemon: &Daemon) -> anyhow::Result<()> {
+async fn try_tampered(mountpoint: &Path, origin: &DemoBinhost, daemon: &Daemon) -> anyhow::Result<()> {
     let path = mountpoint.join(origin::TAMPERED);
     say(format_args!("\nReading {}, of which the binhost serves one wrong byte:", origin::TAMPERED));
     let started = Instant::now();
@@ -197,7 +197,7 @@ async fn try_tampered(mountpoint: &Path, origin: &Origin, daemon: &Daemon) -> an
         Ok(_) => bail!("a tampered package could be read"),
         Err(error) => say(format_args!("  open fails after {}: {error}", milliseconds(started))),
     }
-    let status = landed(daemon).await?;
+    let status = wait_until_stored(daemon).await?;
     let failure = status.failures.iter().find(|failure| failure.path == origin::TAMPERED);
     say(format_args!("  reason: {}", failure.context("the reason was not kept")?.reason));
     ensure!(status.cache.packages == 1, "something of the tampered package is in the cache");

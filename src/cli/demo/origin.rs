@@ -29,13 +29,13 @@ struct Content {
 
 /// Runs until it is dropped.
 #[derive(Debug)]
-pub(super) struct Origin {
+pub(super) struct DemoBinhost {
     url: String,
     content: Arc<Content>,
     task: tokio::task::JoinHandle<()>,
 }
 
-impl Origin {
+impl DemoBinhost {
     pub(super) async fn start() -> io::Result<Self> {
         let content = Arc::new(content()?);
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
@@ -63,7 +63,7 @@ impl Origin {
     }
 }
 
-impl Drop for Origin {
+impl Drop for DemoBinhost {
     fn drop(&mut self) {
         self.task.abort();
     }

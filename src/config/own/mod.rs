@@ -12,11 +12,13 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::cpu::CpuNeed;
-use super::origin::{Origin, Sourced};
+use super::origin::{SourceLocation, Sourced};
 use super::portage::Files;
-use super::{BinhostUrl, ByteSize, Group, Interval, LibcGuard, Offline, OnMismatch, Passthrough, Prefetch, Writes};
+use super::{
+    BinhostUrl, ByteSize, Interval, LibcGuard, Offline, OnMismatch, Passthrough, Prefetch, SocketGroup, Writes,
+};
 use crate::index::Atom;
-use table::{Item, Table};
+use table::{TomlTable, TomlValue};
 
 /// Keys of the file.
 pub(super) const KEYS: [&str; 27] = [
@@ -70,79 +72,79 @@ pub(super) const BINHOST_KEYS: [&str; 13] = [
 #[error("{origin}: {what}")]
 pub struct OwnError {
     /// Where.
-    pub origin: Origin,
+    pub origin: SourceLocation,
     /// What is wrong, and what would be right.
     pub what: String,
 }
 
-type Value<T> = Option<Sourced<T>>;
+type FileSetting<T> = Option<Sourced<T>>;
 
 /// What the file says.
 #[derive(Debug, Default)]
-pub(super) struct Own {
-    pub(super) mountpoint: Value<PathBuf>,
-    pub(super) cache_dir: Value<PathBuf>,
-    pub(super) cache_size: Value<ByteSize>,
-    pub(super) min_free: Value<ByteSize>,
-    pub(super) write_budget: Value<ByteSize>,
-    pub(super) mass_read: Value<u32>,
-    pub(super) refresh: Value<Duration>,
-    pub(super) control: Value<PathBuf>,
-    pub(super) control_group: Value<Group>,
-    pub(super) listen: Value<SocketAddr>,
-    pub(super) passthrough: Value<Passthrough>,
-    pub(super) prefetch: Value<Prefetch>,
-    pub(super) writes: Value<Writes>,
-    pub(super) prefetch_budget: Value<ByteSize>,
-    pub(super) plan_check: Value<Duration>,
-    pub(super) generations: Value<NonZeroUsize>,
-    pub(super) libc_guard: Value<LibcGuard>,
-    pub(super) include: Value<Vec<Atom>>,
-    pub(super) exclude: Value<Vec<Atom>>,
+pub(super) struct ConfigFile {
+    pub(super) mountpoint: FileSetting<PathBuf>,
+    pub(super) cache_dir: FileSetting<PathBuf>,
+    pub(super) cache_size: FileSetting<ByteSize>,
+    pub(super) min_free: FileSetting<ByteSize>,
+    pub(super) write_budget: FileSetting<ByteSize>,
+    pub(super) mass_read: FileSetting<u32>,
+    pub(super) refresh: FileSetting<Duration>,
+    pub(super) control: FileSetting<PathBuf>,
+    pub(super) control_group: FileSetting<SocketGroup>,
+    pub(super) listen: FileSetting<SocketAddr>,
+    pub(super) passthrough: FileSetting<Passthrough>,
+    pub(super) prefetch: FileSetting<Prefetch>,
+    pub(super) writes: FileSetting<Writes>,
+    pub(super) prefetch_budget: FileSetting<ByteSize>,
+    pub(super) plan_check: FileSetting<Duration>,
+    pub(super) generations: FileSetting<NonZeroUsize>,
+    pub(super) libc_guard: FileSetting<LibcGuard>,
+    pub(super) include: FileSetting<Vec<Atom>>,
+    pub(super) exclude: FileSetting<Vec<Atom>>,
     /// For every binhost that does not say otherwise.
-    pub(super) shared: Shared,
+    pub(super) shared: BinhostOptions,
     pub(super) binhosts: BTreeMap<String, OwnBinhost>,
 }
 
 /// What both the file and a `[binhost.NAME]` can say.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Shared {
-    pub(super) verify_signature: Value<bool>,
-    pub(super) keyring: Value<Vec<PathBuf>>,
-    pub(super) quorum: Value<NonZeroUsize>,
-    pub(super) offline: Value<Offline>,
-    pub(super) on_mismatch: Value<OnMismatch>,
+pub(super) struct BinhostOptions {
+    pub(super) verify_signature: FileSetting<bool>,
+    pub(super) keyring: FileSetting<Vec<PathBuf>>,
+    pub(super) quorum: FileSetting<NonZeroUsize>,
+    pub(super) offline: FileSetting<Offline>,
+    pub(super) on_mismatch: FileSetting<OnMismatch>,
     /// Zero: any.
-    pub(super) max_index_age: Value<Duration>,
-    pub(super) cpu: Value<CpuNeed>,
+    pub(super) max_index_age: FileSetting<Duration>,
+    pub(super) cpu: FileSetting<CpuNeed>,
 }
 
 /// What a `[binhost.NAME]` says.
 #[derive(Debug, Clone, Default)]
 pub(super) struct OwnBinhost {
-    pub(super) origin: Origin,
-    pub(super) url: Value<BinhostUrl>,
-    pub(super) mirrors: Value<Vec<BinhostUrl>>,
-    pub(super) priority: Value<i64>,
-    pub(super) include: Value<Vec<Atom>>,
-    pub(super) exclude: Value<Vec<Atom>>,
-    pub(super) enabled: Value<bool>,
-    pub(super) shared: Shared,
+    pub(super) origin: SourceLocation,
+    pub(super) url: FileSetting<BinhostUrl>,
+    pub(super) mirrors: FileSetting<Vec<BinhostUrl>>,
+    pub(super) priority: FileSetting<i64>,
+    pub(super) include: FileSetting<Vec<Atom>>,
+    pub(super) exclude: FileSetting<Vec<Atom>>,
+    pub(super) enabled: FileSetting<bool>,
+    pub(super) shared: BinhostOptions,
 }
 
 /// Reads it. `None`: there is no such file.
-pub(super) fn read(files: &mut Files, file: &Path) -> Result<Option<Own>, OwnError> {
-    let error = |what| OwnError { origin: Origin { file: file.to_owned(), line: None }, what };
+pub(super) fn read(files: &mut Files, file: &Path) -> Result<Option<ConfigFile>, OwnError> {
+    let error = |what| OwnError { origin: SourceLocation { file: file.to_owned(), line: None }, what };
     let Some(bytes) = files.read(file).map_err(|reason| error(reason.to_string()))? else { return Ok(None) };
     let text = String::from_utf8(bytes).map_err(|_| error("it is not UTF-8 text".to_owned()))?;
     table::parse(file, &text, own).map(Some)
 }
 
-fn own(table: &Table<'_, '_>) -> Result<Own, OwnError> {
+fn own(table: &TomlTable<'_, '_>) -> Result<ConfigFile, OwnError> {
     table.only(&KEYS)?;
     let binhosts =
         table.tables("binhost")?.into_iter().map(|(name, origin, table)| Ok((name, binhost(origin, &table)?)));
-    Ok(Own {
+    Ok(ConfigFile {
         mountpoint: table.get("mountpoint", |item| path(item.text()?))?,
         cache_dir: table.get("cache-dir", |item| path(item.text()?))?,
         cache_size: table.get("cache-size", size)?,
@@ -174,7 +176,7 @@ fn own(table: &Table<'_, '_>) -> Result<Own, OwnError> {
     })
 }
 
-fn binhost(origin: Origin, table: &Table<'_, '_>) -> Result<OwnBinhost, OwnError> {
+fn binhost(origin: SourceLocation, table: &TomlTable<'_, '_>) -> Result<OwnBinhost, OwnError> {
     table.only(&BINHOST_KEYS)?;
     Ok(OwnBinhost {
         origin,
@@ -188,8 +190,8 @@ fn binhost(origin: Origin, table: &Table<'_, '_>) -> Result<OwnBinhost, OwnError
     })
 }
 
-fn shared(table: &Table<'_, '_>) -> Result<Shared, OwnError> {
-    Ok(Shared {
+fn shared(table: &TomlTable<'_, '_>) -> Result<BinhostOptions, OwnError> {
+    Ok(BinhostOptions {
         verify_signature: table.get("verify-signature", |item| item.boolean())?,
         keyring: table.get("keyring", keyring)?,
         quorum: table.get("quorum", number)?,
@@ -204,11 +206,11 @@ fn one<T: FromStr<Err: ToString>>(text: &str) -> Result<T, String> {
     text.parse().map_err(|error: T::Err| error.to_string())
 }
 
-fn parsed<T: FromStr<Err: ToString>>(item: Item<'_, '_>) -> Result<Vec<T>, String> {
+fn parsed<T: FromStr<Err: ToString>>(item: TomlValue<'_, '_>) -> Result<Vec<T>, String> {
     item.texts()?.into_iter().map(one).collect()
 }
 
-fn choice<T: Copy, const N: usize>(item: &Item<'_, '_>, choices: [(&str, T); N]) -> Result<T, String> {
+fn choice<T: Copy, const N: usize>(item: &TomlValue<'_, '_>, choices: [(&str, T); N]) -> Result<T, String> {
     let text = item.text()?;
     let found = choices.iter().find(|(name, _)| *name == text);
     found
@@ -216,7 +218,7 @@ fn choice<T: Copy, const N: usize>(item: &Item<'_, '_>, choices: [(&str, T); N])
         .ok_or_else(|| format!("{text:?} is none of {}", choices.map(|(name, _)| format!("{name:?}")).join(" and ")))
 }
 
-fn number(item: Item<'_, '_>) -> Result<NonZeroUsize, String> {
+fn number(item: TomlValue<'_, '_>) -> Result<NonZeroUsize, String> {
     let number = usize::try_from(item.integer()?).ok().and_then(NonZeroUsize::new);
     number.ok_or_else(|| "it must be 1 or more".to_owned())
 }
@@ -231,13 +233,13 @@ fn listen(text: &str) -> Result<SocketAddr, String> {
         .map_err(|_| format!("{text:?} is not an address with a port, such as \"127.0.0.1:9123\" or \"[::1]:9123\""))
 }
 
-fn keyring(item: Item<'_, '_>) -> Result<Vec<PathBuf>, String> {
+fn keyring(item: TomlValue<'_, '_>) -> Result<Vec<PathBuf>, String> {
     let paths: Vec<PathBuf> = item.texts()?.into_iter().map(path).collect::<Result<_, _>>()?;
     if paths.is_empty() { Err("there must be one file at least".to_owned()) } else { Ok(paths) }
 }
 
 /// `"8G"`, or a number of bytes.
-fn size(item: Item<'_, '_>) -> Result<ByteSize, String> {
+fn size(item: TomlValue<'_, '_>) -> Result<ByteSize, String> {
     match item.integer() {
         Ok(bytes) => u64::try_from(bytes).map(ByteSize).map_err(|_| "it is less than nothing".to_owned()),
         Err(_) => one(item.text().map_err(|_| "it must be bytes, or a size such as \"8G\"".to_owned())?),
@@ -245,7 +247,7 @@ fn size(item: Item<'_, '_>) -> Result<ByteSize, String> {
 }
 
 /// `"30m"`, or a number of seconds.
-fn span(item: &Item<'_, '_>) -> Result<(Duration, String), String> {
+fn span(item: &TomlValue<'_, '_>) -> Result<(Duration, String), String> {
     let text = match item.integer() {
         Ok(seconds) => seconds.to_string(),
         Err(_) => item.text().map_err(|_| "it must be seconds, or a span such as \"30m\"".to_owned())?.to_owned(),
@@ -253,7 +255,7 @@ fn span(item: &Item<'_, '_>) -> Result<(Duration, String), String> {
     Ok((one::<Interval>(&text)?.0, text))
 }
 
-fn refresh(item: Item<'_, '_>) -> Result<Duration, String> {
+fn refresh(item: TomlValue<'_, '_>) -> Result<Duration, String> {
     match span(&item)? {
         (span, _) if span < super::MIN_REFRESH => {
             let (span, least) = (Interval(span), Interval(super::MIN_REFRESH));
@@ -263,7 +265,7 @@ fn refresh(item: Item<'_, '_>) -> Result<Duration, String> {
     }
 }
 
-fn plan_check(item: Item<'_, '_>) -> Result<Duration, String> {
+fn plan_check(item: TomlValue<'_, '_>) -> Result<Duration, String> {
     match span(&item)? {
         (span, text) if span > super::MAX_PLAN_CHECK => {
             Err(format!("{text} is longer than {:?}; 0 is never", super::MAX_PLAN_CHECK))

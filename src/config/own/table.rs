@@ -5,7 +5,7 @@ use std::path::Path;
 use toml::de::{DeTable, DeValue};
 
 use super::OwnError;
-use crate::config::origin::{Origin, Source, Sourced};
+use crate::config::origin::{SourceLocation, Sourced, ValueSource};
 
 /// How many letters a key may be off to be taken for a mistyped one.
 const MAX_DISTANCE: usize = 3;
@@ -14,11 +14,11 @@ const MAX_DISTANCE: usize = 3;
 pub(super) fn parse<T>(
     file: &Path,
     text: &str,
-    read: impl FnOnce(&Table<'_, '_>) -> Result<T, OwnError>,
+    read: impl FnOnce(&TomlTable<'_, '_>) -> Result<T, OwnError>,
 ) -> Result<T, OwnError> {
     let document = Document { file, text };
     match DeTable::parse(text) {
-        Ok(table) => read(&Table { document: &document, name: String::new(), values: table.get_ref() }),
+        Ok(table) => read(&TomlTable { document: &document, name: String::new(), values: table.get_ref() }),
         Err(error) => Err(document.error(error.span().map_or(0, |span| span.start), error.message().to_owned())),
     }
 }
@@ -29,10 +29,10 @@ struct Document<'a> {
 }
 
 impl Document<'_> {
-    fn origin(&self, at: usize) -> Origin {
+    fn origin(&self, at: usize) -> SourceLocation {
         let before = self.text.as_bytes().get(..at).unwrap_or_default();
         let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
-        Origin { file: self.file.to_owned(), line: u32::try_from(line).ok() }
+        SourceLocation { file: self.file.to_owned(), line: u32::try_from(line).ok() }
     }
 
     fn error(&self, at: usize, what: String) -> OwnError {
@@ -41,14 +41,14 @@ impl Document<'_> {
 }
 
 /// A table.
-pub(super) struct Table<'a, 'i> {
+pub(super) struct TomlTable<'a, 'i> {
     document: &'a Document<'a>,
     /// As in its header, with a dot; empty: the file itself.
     name: String,
     values: &'a DeTable<'i>,
 }
 
-impl<'a, 'i> Table<'a, 'i> {
+impl<'a, 'i> TomlTable<'a, 'i> {
     /// Refuses every key but these.
     pub(super) fn only(&self, known: &[&str]) -> Result<(), OwnError> {
         let unknown = self.values.keys().filter(|key| !known.contains(&key.get_ref().as_ref()));
@@ -67,18 +67,18 @@ impl<'a, 'i> Table<'a, 'i> {
     pub(super) fn get<T>(
         &self,
         key: &str,
-        parse: impl Fn(Item<'_, 'i>) -> Result<T, String>,
+        parse: impl Fn(TomlValue<'_, 'i>) -> Result<T, String>,
     ) -> Result<Option<Sourced<T>>, OwnError> {
         let Some(value) = self.values.get(key) else { return Ok(None) };
         let at = value.span().start;
-        match parse(Item(value.get_ref())) {
-            Ok(value) => Ok(Some(Sourced { value, source: Source::File(self.document.origin(at)) })),
+        match parse(TomlValue(value.get_ref())) {
+            Ok(value) => Ok(Some(Sourced { value, source: ValueSource::File(self.document.origin(at)) })),
             Err(reason) => Err(self.document.error(at, format!("{}{key}: {reason}", self.name))),
         }
     }
 
     /// The tables in the table `key`, with their names and places.
-    pub(super) fn tables(&self, key: &str) -> Result<Vec<(String, Origin, Table<'a, 'i>)>, OwnError> {
+    pub(super) fn tables(&self, key: &str) -> Result<Vec<(String, SourceLocation, TomlTable<'a, 'i>)>, OwnError> {
         let Some(value) = self.values.get(key) else { return Ok(Vec::new()) };
         let Some(tables) = value.get_ref().as_table() else {
             let what = format!("{key} must have a name: write [{key}.NAME]");
@@ -91,16 +91,20 @@ impl<'a, 'i> Table<'a, 'i> {
                 let what = format!("{key}.{name} is a value; a binhost is a table: [{key}.NAME], with its keys below");
                 return Err(OwnError { origin, what });
             };
-            Ok((name.to_string(), origin, Table { document: self.document, name: format!("{key}.{name}."), values }))
+            Ok((
+                name.to_string(),
+                origin,
+                TomlTable { document: self.document, name: format!("{key}.{name}."), values },
+            ))
         };
         tables.iter().map(table).collect()
     }
 }
 
 /// A value.
-pub(super) struct Item<'a, 'i>(&'a DeValue<'i>);
+pub(super) struct TomlValue<'a, 'i>(&'a DeValue<'i>);
 
-impl Item<'_, '_> {
+impl TomlValue<'_, '_> {
     pub(super) fn text(&self) -> Result<&str, String> {
         self.0.as_str().ok_or_else(|| self.instead_of("a string in quotation marks"))
     }

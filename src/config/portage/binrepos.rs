@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 
 use super::expand::MARK;
 use super::files::Files;
-use super::ini::{Ini, Section, is_space};
+use super::ini::{Ini, IniSection, is_space};
 use super::make_conf::Variables;
-use super::{Binrepo, Places, PortageError, Said};
+use super::{Binrepo, Located, PortageError, PortagePaths};
 use crate::index::{Atom, AtomError};
 
 /// Reads both; the most wanted first.
 pub(super) fn read(
-    places: &Places,
+    places: &PortagePaths,
     files: &mut Files,
     fixed: &[(&'static str, String)],
     variables: &Variables,
@@ -60,16 +60,16 @@ fn sections(ini: &Ini, warnings: &mut Vec<String>) -> Result<Vec<Binrepo>, Porta
             warnings.push(format!("[{name}] of binrepos.conf has no sync-uri: Portage passes over it"));
             continue;
         };
-        let uri = Said { value: uri.value.trim_end_matches('/').to_owned(), origin: uri.origin };
+        let uri = Located { value: uri.value.trim_end_matches('/').to_owned(), origin: uri.origin };
         let priority = priority(&section, warnings);
         let verify = said(&section, "verify-signature");
-        if let Some(Said { value, origin }) = verify.as_ref().filter(|said| is_meant_true(&said.value)) {
+        if let Some(Located { value, origin }) = verify.as_ref().filter(|said| is_meant_true(&said.value)) {
             warnings.push(format!(
                 "{}: verify-signature = {value} is false for Portage, and so it is here: write true or false",
                 origin.clone().unwrap_or_default()
             ));
         }
-        let verify_signature = verify.map(|said| Said { value: is_true(&said.value), origin: said.origin });
+        let verify_signature = verify.map(|said| Located { value: is_true(&said.value), origin: said.origin });
         let frozen = frozen(&section);
         let mut include = atoms(&section, "getbinpkg-include", warnings);
         let mut exclude = atoms(&section, "getbinpkg-exclude", warnings);
@@ -93,18 +93,18 @@ fn sections(ini: &Ini, warnings: &mut Vec<String>) -> Result<Vec<Binrepo>, Porta
     Ok(found)
 }
 
-fn frozen(section: &Section) -> Said<bool> {
-    let said = said(section, "frozen").unwrap_or(Said { value: String::new(), origin: None });
-    Said { value: is_true(&said.value), origin: said.origin }
+fn frozen(section: &IniSection) -> Located<bool> {
+    let said = said(section, "frozen").unwrap_or(Located { value: String::new(), origin: None });
+    Located { value: is_true(&said.value), origin: said.origin }
 }
 
-fn priority(section: &Section, warnings: &mut Vec<String>) -> Said<i64> {
-    let Some(Said { value, origin }) = said(section, "priority") else { return Said { value: 0, origin: None } };
+fn priority(section: &IniSection, warnings: &mut Vec<String>) -> Located<i64> {
+    let Some(Located { value, origin }) = said(section, "priority") else { return Located { value: 0, origin: None } };
     match integer(&value) {
-        Some(value) => Said { value, origin },
+        Some(value) => Located { value, origin },
         None => {
             warnings.push(format!("{}: priority is no number: Portage takes 0", origin.unwrap_or_default()));
-            Said { value: 0, origin: None }
+            Located { value: 0, origin: None }
         }
     }
 }
@@ -121,13 +121,13 @@ fn portage_binhost(variables: &Variables, known: &mut BTreeSet<String>, warnings
     let new = addresses.filter(|(address, _)| !address.is_empty() && known.insert(address.clone()));
     let binrepo = |((uri, unset), priority)| Binrepo {
         section: None,
-        uri: Said { value: uri, origin: origin.clone() },
+        uri: Located { value: uri, origin: origin.clone() },
         unset,
-        priority: Said { value: priority, origin: origin.clone() },
+        priority: Located { value: priority, origin: origin.clone() },
         verify_signature: None,
-        frozen: Said { value: false, origin: None },
-        include: Said { value: Vec::new(), origin: None },
-        exclude: Said { value: Vec::new(), origin: None },
+        frozen: Located { value: false, origin: None },
+        include: Located { value: Vec::new(), origin: None },
+        exclude: Located { value: Vec::new(), origin: None },
     };
     new.zip(1..).map(binrepo).collect()
 }
@@ -143,8 +143,8 @@ fn without_marks(marked: &str) -> String {
     marked.replace(MARK, "")
 }
 
-fn said(section: &Section, key: &str) -> Option<Said<String>> {
-    section.get(key).map(|entry| Said { value: entry.text.clone(), origin: entry.origin.clone() })
+fn said(section: &IniSection, key: &str) -> Option<Located<String>> {
+    section.get(key).map(|entry| Located { value: entry.text.clone(), origin: entry.origin.clone() })
 }
 
 /// What both lists have is in neither; returns it.
@@ -157,16 +157,16 @@ pub(super) fn without_both(include: &mut Vec<Atom>, exclude: &mut Vec<Atom>) -> 
 }
 
 /// The atoms of a key of a section.
-pub(super) fn atoms(section: &Section, key: &str, warnings: &mut Vec<String>) -> Said<Vec<Atom>> {
+pub(super) fn atoms(section: &IniSection, key: &str, warnings: &mut Vec<String>) -> Located<Vec<Atom>> {
     match said(section, key) {
         Some(said) => atoms_of(said, key, warnings),
-        None => Said { value: Vec::new(), origin: None },
+        None => Located { value: Vec::new(), origin: None },
     }
 }
 
 /// Atoms that Portage takes there, and as it understands them: without a category they mean any. `key`: for warnings.
-pub(super) fn atoms_of(said: Said<String>, key: &str, warnings: &mut Vec<String>) -> Said<Vec<Atom>> {
-    let Said { value, origin } = said;
+pub(super) fn atoms_of(said: Located<String>, key: &str, warnings: &mut Vec<String>) -> Located<Vec<Atom>> {
+    let Located { value, origin } = said;
     let mut atoms = Vec::new();
     for word in value.split(is_space).filter(|word| !word.is_empty()) {
         match atom(word) {
@@ -177,7 +177,7 @@ pub(super) fn atoms_of(said: Said<String>, key: &str, warnings: &mut Vec<String>
             }
         }
     }
-    Said { value: atoms, origin }
+    Located { value: atoms, origin }
 }
 
 fn atom(word: &str) -> Result<Atom, String> {

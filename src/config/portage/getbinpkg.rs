@@ -6,8 +6,8 @@
 
 use std::fmt;
 
-use super::make_conf::{Value, Variables};
-use super::{Origin, feature};
+use super::make_conf::{Variable, Variables};
+use super::{SourceLocation, feature};
 
 const OPTIONS: &str = "EMERGE_DEFAULT_OPTS";
 
@@ -15,7 +15,7 @@ const OPTIONS: &str = "EMERGE_DEFAULT_OPTS";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GetBinpkg {
     /// The file and line.
-    pub origin: Origin,
+    pub origin: SourceLocation,
     /// The variable and the word.
     pub setting: &'static str,
 }
@@ -29,9 +29,10 @@ impl fmt::Display for GetBinpkg {
 /// `None`: emerge is not told to, as far as make.conf says.
 pub(super) fn find(variables: &Variables) -> Option<GetBinpkg> {
     let options = variables.get(OPTIONS);
-    let Said { fetch, only } = options.map(|value| Said::in_options(&value.text)).unwrap_or_default();
+    let GetBinpkgOptions { fetch, only } =
+        options.map(|value| GetBinpkgOptions::in_options(&value.text)).unwrap_or_default();
     let by_options = || {
-        let origin = options.and_then(|Value { origin, .. }| origin.clone())?;
+        let origin = options.and_then(|Variable { origin, .. }| origin.clone())?;
         Some(GetBinpkg { origin, setting: "EMERGE_DEFAULT_OPTS has --getbinpkg" })
     };
     // An option that says no overrides FEATURES, and --getbinpkgonly overrides that.
@@ -47,12 +48,12 @@ pub(super) fn find(variables: &Variables) -> Option<GetBinpkg> {
 
 /// What options say of `--getbinpkg` and `--getbinpkgonly`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Said {
+struct GetBinpkgOptions {
     fetch: Option<bool>,
     only: Option<bool>,
 }
 
-impl Said {
+impl GetBinpkgOptions {
     fn in_options(text: &str) -> Self {
         let mut said = Self::default();
         let mut words = text.split(super::ini::is_space).filter(|word| !word.is_empty()).peekable();

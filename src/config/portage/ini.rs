@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
 use super::files::lines_normal;
-use super::{Origin, PortageError};
+use super::{PortageError, SourceLocation};
 
 /// How deep `%(name)s` may lead, as in Python.
 const MAX_DEPTH: usize = 10;
@@ -13,25 +13,25 @@ const MAX_WORK: usize = 1 << 20;
 
 /// A value and where it stands. `None`: Portage's own.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Entry {
+pub(super) struct IniValue {
     pub(super) text: String,
-    pub(super) origin: Option<Origin>,
+    pub(super) origin: Option<SourceLocation>,
 }
 
 /// Keys, in lower case, and their values.
-pub(super) type Section = BTreeMap<String, Entry>;
+pub(super) type IniSection = BTreeMap<String, IniValue>;
 
 /// What was read so far: a later file adds to it.
 #[derive(Debug, Default)]
 pub(super) struct Ini {
-    defaults: Section,
-    sections: BTreeMap<String, Section>,
+    defaults: IniSection,
+    sections: BTreeMap<String, IniSection>,
 }
 
 impl Ini {
     /// With values that every section has unless it says otherwise.
     pub(super) fn with_defaults<'a>(defaults: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
-        let entry = |(key, text): (&str, &str)| (key.to_lowercase(), Entry { text: text.to_owned(), origin: None });
+        let entry = |(key, text): (&str, &str)| (key.to_lowercase(), IniValue { text: text.to_owned(), origin: None });
         Self { defaults: defaults.into_iter().map(entry).collect(), sections: BTreeMap::new() }
     }
 
@@ -40,15 +40,15 @@ impl Ini {
     /// # Errors
     /// What Python's parser refuses: Portage then drops *everything* that it read.
     pub(super) fn read(&mut self, file: &Path, text: &str) -> Result<(), PortageError> {
-        Reader { ini: self, file, section: None, key: None, indent: 0, seen: HashSet::new() }.read(text)
+        IniReader { ini: self, file, section: None, key: None, indent: 0, seen: HashSet::new() }.read(text)
     }
 
     /// Every section by name, with what it inherits, and with `%(name)s` replaced.
     ///
     /// # Errors
     /// A `%` that is none of `%%` and `%(name)s`, or that leads to nothing or in a circle: emerge ends with a traceback then.
-    pub(super) fn sections(&self) -> Result<BTreeMap<String, Section>, PortageError> {
-        let resolve = |(name, own): (&String, &Section)| {
+    pub(super) fn sections(&self) -> Result<BTreeMap<String, IniSection>, PortageError> {
+        let resolve = |(name, own): (&String, &IniSection)| {
             let mut all = self.defaults.clone();
             all.extend(own.clone());
             let mut resolved = all.clone();
@@ -66,7 +66,7 @@ impl Ini {
     }
 }
 
-struct Reader<'a> {
+struct IniReader<'a> {
     ini: &'a mut Ini,
     file: &'a Path,
     section: Option<String>,
@@ -75,11 +75,11 @@ struct Reader<'a> {
     seen: HashSet<(String, Option<String>)>,
 }
 
-impl Reader<'_> {
+impl IniReader<'_> {
     fn read(mut self, text: &str) -> Result<(), PortageError> {
         for (number, line) in (1..).zip(lines_normal(text).lines()) {
             self.line(number, line).map_err(|what| PortageError {
-                origin: Origin { file: self.file.to_owned(), line: Some(number) },
+                origin: SourceLocation { file: self.file.to_owned(), line: Some(number) },
                 what,
             })?;
         }
@@ -147,8 +147,8 @@ impl Reader<'_> {
         if !self.seen.insert((name.clone(), Some(key.clone()))) {
             return Err(format!("{key} is there twice in [{name}] of one file"));
         }
-        let origin = Some(Origin { file: self.file.to_owned(), line: Some(number) });
-        let entry = Entry { text: value.trim_matches(is_space).to_owned(), origin };
+        let origin = Some(SourceLocation { file: self.file.to_owned(), line: Some(number) });
+        let entry = IniValue { text: value.trim_matches(is_space).to_owned(), origin };
         let section = match name.as_str() {
             "DEFAULT" => &mut self.ini.defaults,
             name => self.ini.sections.entry(name.to_owned()).or_default(),
@@ -166,7 +166,7 @@ fn header(text: &str) -> Option<&str> {
 }
 
 struct Interpolation<'a> {
-    section: &'a Section,
+    section: &'a IniSection,
     out: String,
     work: usize,
 }

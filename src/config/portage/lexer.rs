@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 /// What comes next.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Item {
+pub(super) enum Token {
     /// A word or a lone character.
     Word(String),
     /// `source`, and the word after it. Whoever gets it may [`Lexer::push`] the file.
@@ -26,7 +26,7 @@ pub(super) enum LexError {
 }
 
 #[derive(Debug, Clone, Copy)]
-enum State {
+enum LexerState {
     /// Past the end of a file. Stays until the file is left.
     Ended,
     Between,
@@ -59,14 +59,14 @@ pub(super) struct Lexer {
     files: Vec<Stream>,
     current: Stream,
     pushed_back: Option<char>,
-    state: State,
+    state: LexerState,
     sourcing: Sourcing,
 }
 
 impl Lexer {
     /// `text` has `\n` for line ends.
     pub(super) fn new(file: PathBuf, text: &str, sourcing: Sourcing) -> Self {
-        Self { files: Vec::new(), current: stream(file, text), pushed_back: None, state: State::Between, sourcing }
+        Self { files: Vec::new(), current: stream(file, text), pushed_back: None, state: LexerState::Between, sourcing }
     }
 
     /// Where the last word begins, for messages.
@@ -84,19 +84,19 @@ impl Lexer {
         self.files.push(std::mem::replace(&mut self.current, stream(file, text)));
     }
 
-    pub(super) fn next(&mut self) -> Result<Item, LexError> {
+    pub(super) fn next(&mut self) -> Result<Token, LexError> {
         loop {
             if let Some(character) = self.pushed_back.take() {
-                return Ok(Item::Word(character.into()));
+                return Ok(Token::Word(character.into()));
             }
             match self.read()? {
                 Some(word) if word == "source" && self.sourcing == Sourcing::Allowed => {
-                    return Ok(Item::Source(self.read()?));
+                    return Ok(Token::Source(self.read()?));
                 }
-                Some(word) => return Ok(Item::Word(word)),
+                Some(word) => return Ok(Token::Word(word)),
                 None => match self.files.pop() {
-                    Some(outer) => (self.current, self.state) = (outer, State::Between),
-                    None => return Ok(Item::End),
+                    Some(outer) => (self.current, self.state) = (outer, LexerState::Between),
+                    None => return Ok(Token::End),
                 },
             }
         }
@@ -106,40 +106,40 @@ impl Lexer {
     fn read(&mut self) -> Result<Option<String>, LexError> {
         let (mut word, mut quoted) = (String::new(), false);
         loop {
-            if matches!(self.state, State::Between) {
+            if matches!(self.state, LexerState::Between) {
                 self.current.begun = self.current.line;
             }
             let next = self.character();
             match (self.state, next) {
-                (State::Ended, _) => break,
-                (State::Between | State::Word, None) => {
-                    self.state = State::Ended;
+                (LexerState::Ended, _) => break,
+                (LexerState::Between | LexerState::Word, None) => {
+                    self.state = LexerState::Ended;
                     break;
                 }
-                (State::Quoted(_), None) => return Err(LexError::Quote),
-                (State::Escaped(_), None) => return Err(LexError::Escape),
-                (State::Between | State::Word, Some(character)) => {
+                (LexerState::Quoted(_), None) => return Err(LexError::Quote),
+                (LexerState::Escaped(_), None) => return Err(LexError::Escape),
+                (LexerState::Between | LexerState::Word, Some(character)) => {
                     if self.plain(character, &mut word) {
                         break;
                     }
                 }
-                (State::Quoted(quote), Some(character)) => {
+                (LexerState::Quoted(quote), Some(character)) => {
                     quoted = true;
                     self.state = match character {
-                        _ if character == quote => State::Word,
-                        '\\' if quote == '"' => State::Escaped(Some(quote)),
+                        _ if character == quote => LexerState::Word,
+                        '\\' if quote == '"' => LexerState::Escaped(Some(quote)),
                         _ => {
                             word.push(character);
                             self.state
                         }
                     };
                 }
-                (State::Escaped(quote), Some(character)) => {
+                (LexerState::Escaped(quote), Some(character)) => {
                     if quote.is_some_and(|quote| character != quote && character != '\\') {
                         word.push('\\');
                     }
                     word.push(character);
-                    self.state = quote.map_or(State::Word, State::Quoted);
+                    self.state = quote.map_or(LexerState::Word, LexerState::Quoted);
                 }
             }
         }
@@ -148,29 +148,29 @@ impl Lexer {
 
     /// A character outside quotes. Whether the word ends here.
     fn plain(&mut self, character: char, word: &mut String) -> bool {
-        let within = matches!(self.state, State::Word);
+        let within = matches!(self.state, LexerState::Word);
         match character {
-            ' ' | '\t' | '\r' | '\n' => self.state = State::Between,
+            ' ' | '\t' | '\r' | '\n' => self.state = LexerState::Between,
             '#' => {
                 self.skip_line();
-                self.state = State::Between;
+                self.state = LexerState::Between;
             }
             '\'' | '"' => {
-                self.state = State::Quoted(character);
+                self.state = LexerState::Quoted(character);
                 return false;
             }
             '\\' => {
-                self.state = State::Escaped(None);
+                self.state = LexerState::Escaped(None);
                 return false;
             }
             _ if character.is_ascii_alphanumeric() || "~!@$%*_:;?,./-+{}".contains(character) => {
                 word.push(character);
-                self.state = State::Word;
+                self.state = LexerState::Word;
                 return false;
             }
             _ if within => {
                 self.pushed_back = Some(character);
-                self.state = State::Between;
+                self.state = LexerState::Between;
             }
             _ => {
                 word.push(character);

@@ -5,27 +5,27 @@ use std::path::{Path, PathBuf};
 
 use super::expand::{self, Expanded, Unset};
 use super::files::{Files, lines_normal};
-use super::lexer::{Item, Lexer, Sourcing};
-use super::{Origin, PortageError};
+use super::lexer::{Lexer, Sourcing, Token};
+use super::{PortageError, SourceLocation};
 
 /// The most files that may be sourced by one. A file that sources itself has more.
 const MAX_SOURCED: usize = 100;
 
 /// The value of a variable.
 #[derive(Debug, Clone)]
-pub(super) struct Value {
+pub(super) struct Variable {
     pub(super) text: String,
     /// The same with the references that variables which are not set leave behind, between marks: see [`Unset::Marked`].
     pub(super) marked: String,
     /// `None`: set by Portage itself.
-    pub(super) origin: Option<Origin>,
+    pub(super) origin: Option<SourceLocation>,
     /// Variables that it refers to and that are not set.
     pub(super) unset: Vec<String>,
     /// A `$` without a name: the whole is empty.
     pub(super) broken: bool,
 }
 
-impl Value {
+impl Variable {
     /// What is wrong with it, though Portage goes on.
     pub(super) fn doubts(&self) -> Vec<String> {
         let unset = self.unset.iter().map(|name| format!("{name} is not set, taken for empty"));
@@ -40,14 +40,14 @@ impl Value {
 
 /// Variables as they are set, by name.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Variables(HashMap<String, Value>);
+pub(super) struct Variables(HashMap<String, Variable>);
 
 impl Variables {
-    pub(super) fn get(&self, name: &str) -> Option<&Value> {
+    pub(super) fn get(&self, name: &str) -> Option<&Variable> {
         self.0.get(name)
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &Variable)> {
         self.0.iter().map(|(name, value)| (name.as_str(), value))
     }
 
@@ -55,7 +55,7 @@ impl Variables {
     pub(super) fn set(&mut self, name: &str, text: &str) {
         self.0.insert(
             name.to_owned(),
-            Value { text: text.to_owned(), marked: text.to_owned(), origin: None, unset: Vec::new(), broken: false },
+            Variable { text: text.to_owned(), marked: text.to_owned(), origin: None, unset: Vec::new(), broken: false },
         );
     }
 
@@ -117,9 +117,9 @@ impl Words<'_> {
     fn next(&mut self, variables: &Variables) -> Result<Option<String>, PortageError> {
         loop {
             match self.lexer.next().map_err(|error| self.error(error))? {
-                Item::Word(word) => return Ok(Some(word)),
-                Item::End => return Ok(None),
-                Item::Source(name) => self.source(name.as_deref(), variables)?,
+                Token::Word(word) => return Ok(Some(word)),
+                Token::End => return Ok(None),
+                Token::Source(name) => self.source(name.as_deref(), variables)?,
             }
         }
     }
@@ -147,17 +147,17 @@ impl Words<'_> {
         Ok(())
     }
 
-    fn value(&self, variables: &Variables, key: &str, raw: &str) -> Result<Value, PortageError> {
+    fn value(&self, variables: &Variables, key: &str, raw: &str) -> Result<Variable, PortageError> {
         let Expanded { text, unknown: unset, broken, too_long } = variables.expand(raw);
         if too_long {
             return Err(self.error(format_args!("the value of {key} grows beyond {} bytes", expand::MAX_VALUE)));
         }
-        Ok(Value { text, marked: variables.expand_marked(raw), origin: Some(self.origin()), unset, broken })
+        Ok(Variable { text, marked: variables.expand_marked(raw), origin: Some(self.origin()), unset, broken })
     }
 
-    fn origin(&self) -> Origin {
+    fn origin(&self) -> SourceLocation {
         let (file, line) = self.lexer.place();
-        Origin { file: file.clone(), line: Some(line) }
+        SourceLocation { file: file.clone(), line: Some(line) }
     }
 
     fn error(&self, what: impl std::fmt::Display) -> PortageError {

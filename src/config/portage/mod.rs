@@ -32,7 +32,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-use super::{Origin, Said};
+use super::{Located, SourceLocation};
 use crate::index::Atom;
 pub(super) use files::Files;
 pub use getbinpkg::GetBinpkg;
@@ -53,14 +53,14 @@ pub const DEFAULT_COMPRESSION: &str = "zstd";
 
 /// Where Portage's files are.
 #[derive(Debug, Clone)]
-pub struct Places {
+pub struct PortagePaths {
     /// PORTAGE_CONFIGROOT: `etc/portage` is below it.
     pub config_root: PathBuf,
     /// Where `make.globals` and the first `binrepos.conf` are.
     pub global: PathBuf,
 }
 
-impl Places {
+impl PortagePaths {
     /// Below `config_root`; defaults from there too, unless this system has some, which is where Portage looks.
     #[must_use]
     pub fn below(config_root: &Path) -> Self {
@@ -88,14 +88,14 @@ impl Places {
 #[error("{origin}: {what}; emerge cannot read it either")]
 pub struct PortageError {
     /// Where.
-    pub origin: Origin,
+    pub origin: SourceLocation,
     /// What is wrong.
     pub what: String,
 }
 
 impl PortageError {
     fn read(path: &Path, error: &io::Error) -> Self {
-        Self { origin: Origin { file: path.to_owned(), line: None }, what: error.to_string() }
+        Self { origin: SourceLocation { file: path.to_owned(), line: None }, what: error.to_string() }
     }
 }
 
@@ -105,19 +105,19 @@ pub struct Binrepo {
     /// Its section in binrepos.conf. `None`: it is one of PORTAGE_BINHOST.
     pub section: Option<String>,
     /// `sync-uri`, without slashes at the end.
-    pub uri: Said<String>,
+    pub uri: Located<String>,
     /// The URI as it was written, where it refers to a variable that make.conf does not set: a profile may, and then it is another.
     pub unset: Option<String>,
     /// `priority`; of PORTAGE_BINHOST, the place in it, counted from the end.
-    pub priority: Said<i64>,
+    pub priority: Located<i64>,
     /// `verify-signature`. `None`: nobody says; for Portage that means no.
-    pub verify_signature: Option<Said<bool>>,
+    pub verify_signature: Option<Located<bool>>,
     /// `frozen`: its index is not asked for where one is stored.
-    pub frozen: Said<bool>,
+    pub frozen: Located<bool>,
     /// `getbinpkg-include`
-    pub include: Said<Vec<Atom>>,
+    pub include: Located<Vec<Atom>>,
     /// `getbinpkg-exclude`
-    pub exclude: Said<Vec<Atom>>,
+    pub exclude: Located<Vec<Atom>>,
 }
 
 /// What Portage's files say.
@@ -126,13 +126,13 @@ pub struct Portage {
     /// In the order in which Portage prefers them.
     pub binrepos: Vec<Binrepo>,
     /// PKGDIR, normalised.
-    pub pkgdir: Said<PathBuf>,
+    pub pkgdir: Located<PathBuf>,
     /// `BINPKG_GPG_VERIFY_GPG_HOME`.
-    pub gnupg: Said<PathBuf>,
+    pub gnupg: Located<PathBuf>,
     /// `BINPKG_COMPRESS`: how packages are compressed, and those decompressed whose names do not say it.
-    pub compression: Said<String>,
+    pub compression: Located<String>,
     /// Where FEATURES has `binpkg-request-signature`: emerge then takes no package without a signature, of whatever binhost.
-    pub request_signature: Option<Origin>,
+    pub request_signature: Option<SourceLocation>,
     /// CHOST of make.conf; usually a profile sets it, which is not read.
     pub chost: Option<String>,
     /// ACCEPT_CHOSTS of make.conf.
@@ -156,13 +156,13 @@ pub struct Reading {
 
 /// Reads Portage's configuration.
 #[must_use]
-pub fn read(places: &Places) -> Reading {
+pub fn read(places: &PortagePaths) -> Reading {
     let mut files = Files::default();
     let result = read_all(places, &mut files);
     Reading { result, seen: files.seen }
 }
 
-fn read_all(places: &Places, files: &mut Files) -> Result<Portage, PortageError> {
+fn read_all(places: &PortagePaths, files: &mut Files) -> Result<Portage, PortageError> {
     let mut warnings = Vec::new();
     let (fixed, variables) = variables(places, files, &mut warnings)?;
     let binrepos = binrepos::read(places, files, &fixed, &variables, &mut warnings)?;
@@ -173,12 +173,12 @@ fn read_all(places: &Places, files: &mut Files) -> Result<Portage, PortageError>
             doubts.map(|(value, doubt)| format!("{}: {name}: {doubt}", value.origin.clone().unwrap_or_default())),
         );
         let text = value.map_or(default, |value| value.text.as_str());
-        Said { value: PathBuf::from(normal(text)), origin: value.and_then(|value| value.origin.clone()) }
+        Located { value: PathBuf::from(normal(text)), origin: value.and_then(|value| value.origin.clone()) }
     };
     let pkgdir = path("PKGDIR", DEFAULT_PKGDIR);
     let gnupg = path("BINPKG_GPG_VERIFY_GPG_HOME", DEFAULT_GNUPG);
     let compression = variables.get("BINPKG_COMPRESS");
-    let compression = Said {
+    let compression = Located {
         value: compression.map_or(DEFAULT_COMPRESSION, |value| value.text.as_str()).to_owned(),
         origin: compression.and_then(|value| value.origin.clone()),
     };
@@ -202,7 +202,7 @@ fn read_all(places: &Places, files: &mut Files) -> Result<Portage, PortageError>
 }
 
 /// Where FEATURES switches this on. It is a list in which later words count, and `-*` takes back all before it.
-fn feature(variables: &Variables, name: &str) -> Option<Origin> {
+fn feature(variables: &Variables, name: &str) -> Option<SourceLocation> {
     let features = variables.get("FEATURES")?;
     let words = features.text.split(ini::is_space);
     let on = words.fold(false, |on, word| match word.strip_prefix('-') {
@@ -217,7 +217,7 @@ type Fixed = [(&'static str, String); 4];
 
 /// Variables that Portage sets itself, for binrepos.conf; and those of make.globals and make.conf.
 fn variables(
-    places: &Places,
+    places: &PortagePaths,
     files: &mut Files,
     warnings: &mut Vec<String>,
 ) -> Result<(Fixed, Variables), PortageError> {
@@ -243,7 +243,7 @@ fn variables(
 }
 
 /// `etc/make.conf` and `etc/portage/make.conf`; the first alone where both are one.
-fn make_confs(places: &Places, warnings: &mut Vec<String>) -> Vec<PathBuf> {
+fn make_confs(places: &PortagePaths, warnings: &mut Vec<String>) -> Vec<PathBuf> {
     let (old, new) = (places.config_root.join("etc/make.conf"), places.make_conf());
     match (old.canonicalize(), new.canonicalize()) {
         (Ok(one), Ok(other)) if one == other => return vec![old],

@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use super::files::Files;
-use super::{Places, normal};
+use super::{PortagePaths, normal};
 
 /// Directories that a profile may have. Parents that are each other's have more.
 const MAX_DIRECTORIES: usize = 1000;
@@ -15,7 +15,11 @@ pub(super) type Repository = (String, PathBuf);
 
 /// The directories of the profile, parents first, and `etc/portage/profile` last. `None`: there is no profile, or none that
 /// Portage could read.
-pub(super) fn directories(places: &Places, files: &mut Files, repositories: &[Repository]) -> Option<Vec<PathBuf>> {
+pub(super) fn directories(
+    places: &PortagePaths,
+    files: &mut Files,
+    repositories: &[Repository],
+) -> Option<Vec<PathBuf>> {
     let etc = places.config_root.join("etc");
     let links = [etc.join("portage/make.profile"), etc.join("make.profile")];
     let profile = links.iter().find(|link| link.is_dir())?.canonicalize().ok()?;

@@ -7,25 +7,25 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
 use super::files::Files;
-use super::ini::{Section, is_space};
+use super::ini::{IniSection, is_space};
 use super::lexer::Sourcing;
 use super::make_conf::Variables;
 use super::profile::{self, Repository, lines};
-use super::{Places, make_confs, repos_conf};
+use super::{PortagePaths, make_confs, repos_conf};
 use crate::index::Atom;
-use crate::portage::{Layer, PackageSettings};
+use crate::portage::{IncrementalVariable, PackageSettings};
 
 /// Words that a license group may come to.
 const MAX_LICENSES: usize = 100_000;
 
 /// Reads all of it. `None`: there is no profile, or Portage could not read it either.
 #[must_use]
-pub fn package_settings(places: &Places) -> Option<PackageSettings> {
+pub fn package_settings(places: &PortagePaths) -> Option<PackageSettings> {
     let (mut files, mut unused) = (Files::default(), Vec::new());
     let (fixed, _) = super::variables(places, &mut files, &mut unused).ok()?;
     let repositories = repositories(places, &mut files, &fixed);
     let profiles = profile::directories(places, &mut files, &repositories)?;
-    let mut reader = Reader { files, variables: Variables::default(), use_expand: BTreeSet::new() };
+    let mut reader = SettingsReader { files, variables: Variables::default(), use_expand: BTreeSet::new() };
     fixed.iter().for_each(|(name, value)| reader.variables.set(name, value));
     reader.variables.read(&mut reader.files, &places.global.join("make.globals"), Sourcing::Off).ok()?;
     let mut settings = PackageSettings::default();
@@ -35,7 +35,7 @@ pub fn package_settings(places: &Places) -> Option<PackageSettings> {
         reader.use_expand.extend(own.words("USE_EXPAND"));
         make_defaults.push(own);
     }
-    let mut own = Own::default();
+    let mut own = FileVariables::default();
     for path in make_confs(places, &mut unused) {
         own.0.extend(reader.read(&path, Sourcing::Allowed)?.0);
     }
@@ -44,20 +44,20 @@ pub fn package_settings(places: &Places) -> Option<PackageSettings> {
         settings.keywords.all.extend(own.words("ACCEPT_KEYWORDS"));
         settings.licenses.all.extend(own.words("ACCEPT_LICENSE"));
         let flags = reader.expanded(own, Clear::No).into_iter().chain(own.words("USE")).collect();
-        let mut layer = |all, some| Some(Layer { all, some: reader.packages(&directory.join(some))? });
+        let mut layer = |all, some| Some(IncrementalVariable { all, some: reader.packages(&directory.join(some))? });
         settings.flags.push(layer(flags, "package.use")?);
         settings.forced.push(layer(Vec::new(), "package.use.force")?);
         settings.masked.push(layer(Vec::new(), "package.use.mask")?);
         for (layers, name) in [(&mut settings.forced, "use.force"), (&mut settings.masked, "use.mask")] {
             let all = lines(&mut reader.files, &directory.join(name))?.into_iter().flatten().collect();
-            layers.push(Layer { all, some: Vec::new() });
+            layers.push(IncrementalVariable { all, some: Vec::new() });
         }
     }
     let portage = places.config_root.join("etc/portage");
     settings.keywords.all.extend(own.words("ACCEPT_KEYWORDS"));
     settings.licenses.all.extend(own.words("ACCEPT_LICENSE"));
     let flags = own.words("USE").into_iter().chain(reader.expanded(&own, Clear::Yes)).collect();
-    settings.flags.push(Layer { all: flags, some: reader.packages(&portage.join("package.use"))? });
+    settings.flags.push(IncrementalVariable { all: flags, some: reader.packages(&portage.join("package.use"))? });
     settings.keywords.some = reader.packages(&portage.join("package.accept_keywords"))?;
     settings.licenses.some = reader.packages(&portage.join("package.license"))?;
     let groups = Groups::read(&mut reader.files, &repositories, &portage)?;
@@ -68,17 +68,17 @@ pub fn package_settings(places: &Places) -> Option<PackageSettings> {
 }
 
 /// The locations of repos.conf.
-fn repositories(places: &Places, files: &mut Files, fixed: &[(&'static str, String)]) -> Vec<Repository> {
+fn repositories(places: &PortagePaths, files: &mut Files, fixed: &[(&'static str, String)]) -> Vec<Repository> {
     let sections = repos_conf::read(places, files, fixed).unwrap_or_default();
-    let location = |section: &Section| Path::new(&section.get("location")?.text).canonicalize().ok();
+    let location = |section: &IniSection| Path::new(&section.get("location")?.text).canonicalize().ok();
     sections.into_iter().filter_map(|(name, section)| Some((name, location(&section)?))).collect()
 }
 
 /// What one file sets.
 #[derive(Default)]
-struct Own(HashMap<String, String>);
+struct FileVariables(HashMap<String, String>);
 
-impl Own {
+impl FileVariables {
     fn words(&self, name: &str) -> Vec<String> {
         let text = self.0.get(name).map_or("", String::as_str);
         text.split(is_space).filter(|word| !word.is_empty()).map(str::to_owned).collect()
@@ -92,25 +92,25 @@ enum Clear {
     No,
 }
 
-struct Reader {
+struct SettingsReader {
     files: Files,
     /// As they are after all files so far.
     variables: Variables,
     use_expand: BTreeSet<String>,
 }
 
-impl Reader {
-    fn read(&mut self, path: &Path, sourcing: Sourcing) -> Option<Own> {
+impl SettingsReader {
+    fn read(&mut self, path: &Path, sourcing: Sourcing) -> Option<FileVariables> {
         let before = self.variables.clone();
         self.variables.read(&mut self.files, path, sourcing).ok()?;
         let changed = self.variables.iter().filter(|(name, value)| {
             before.get(name).is_none_or(|other| other.origin != value.origin || other.text != value.text)
         });
-        Some(Own(changed.map(|(name, value)| (name.to_owned(), value.text.clone())).collect()))
+        Some(FileVariables(changed.map(|(name, value)| (name.to_owned(), value.text.clone())).collect()))
     }
 
     /// Flags of the variables that USE_EXPAND names: `PYTHON_TARGETS="a"` is `python_targets_a`.
-    fn expanded(&self, own: &Own, clear: Clear) -> Vec<String> {
+    fn expanded(&self, own: &FileVariables, clear: Clear) -> Vec<String> {
         let mut flags = Vec::new();
         for name in self.use_expand.iter().filter(|name| own.0.contains_key(*name)) {
             flags.extend((clear == Clear::Yes).then(|| format!("-{}_*", name.to_lowercase())));

@@ -10,7 +10,7 @@ use super::binrepos::{atoms, atoms_of, without_both};
 use super::files::Files;
 use super::make_conf::Variables;
 use super::options::Options;
-use super::{Places, PortageError, Said, repos_conf};
+use super::{Located, PortageError, PortagePaths, repos_conf};
 use crate::index::Atom;
 
 /// See the module's documentation.
@@ -32,7 +32,7 @@ impl Default for UsePkg {
 
 /// Reads both.
 pub(super) fn read(
-    places: &Places,
+    places: &PortagePaths,
     files: &mut Files,
     fixed: &[(&'static str, String)],
     variables: &Variables,
@@ -44,7 +44,7 @@ pub(super) fn read(
     let mut of_option = |name: &str| {
         let words: Vec<&str> = options.values(name).collect();
         let origin = value.and_then(|value| value.origin.clone());
-        let said = Said { value: words.join(" "), origin };
+        let said = Located { value: words.join(" "), origin };
         atoms_of(said, &format!("{OPTIONS}: --{name}"), warnings).value
     };
     let (mut include, mut exclude) = (of_option("usepkg-include"), of_option("usepkg-exclude"));
@@ -63,7 +63,7 @@ pub(super) fn read(
 
 /// Of each section of repos.conf its name, `usepkg-include` and `usepkg-exclude`. What Portage cannot read has none.
 fn of_repositories(
-    places: &Places,
+    places: &PortagePaths,
     files: &mut Files,
     fixed: &[(&'static str, String)],
     warnings: &mut Vec<String>,

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use super::{Machine, judged};
 use crate::control::{PackageState, PackageStatus};
 use crate::index::{Atom, Cpv, Entry, Listing};
-use crate::local::Survey;
+use crate::local::LocalScan;
 use crate::portage::{Acceptance, BinaryPackage};
 
 /// The local packages at one moment.
 pub(super) struct LocalPackages {
     listing: Arc<Listing>,
-    survey: Survey,
+    survey: LocalScan,
     instances: HashSet<[u8; 16]>,
 }
 

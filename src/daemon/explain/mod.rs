@@ -15,10 +15,10 @@ use self::local::LocalPackages;
 use super::acceptance::acceptance;
 use super::files::blocking;
 use crate::control::{CallerStatus, PackageState, PackageStatus};
-use crate::fetch::{Fetcher, Origin};
-use crate::fuse::Front;
+use crate::fetch::{Fetcher, RemoteBinhost};
+use crate::fuse::PublishedTree;
 use crate::index::{Atom, EntryId, Index, Stanza};
-use crate::policy::{self, Fate, Input, Rules};
+use crate::policy::{self, Decision, Rules, UnionMember};
 use crate::portage::{Acceptance, BinaryPackage};
 use crate::store::Store;
 
@@ -26,9 +26,9 @@ use crate::store::Store;
 const FIXED: &str = "USE: the profile forces or masks a flag that it has otherwise";
 
 /// What is known of a binhost beyond its index.
-pub(super) struct Beside {
+pub(super) struct BinhostContext {
     pub(super) name: String,
-    pub(super) origin: Arc<Origin>,
+    pub(super) origin: Arc<RemoteBinhost>,
     /// Reasons of refusals.
     pub(super) refused: HashMap<EntryId, String>,
     /// Index mismatches that are not refused.
@@ -41,8 +41,8 @@ pub(super) struct Beside {
 
 /// All that answers take: a picture of one moment, so that nobody who asks waits for a binhost.
 pub(super) struct Explained {
-    pub(super) inputs: Vec<Input>,
-    pub(super) beside: Vec<Beside>,
+    pub(super) inputs: Vec<UnionMember>,
+    pub(super) beside: Vec<BinhostContext>,
     pub(super) rules: Rules,
     pub(super) store: Arc<Store>,
     pub(super) fetcher: Arc<Fetcher>,
@@ -54,7 +54,7 @@ pub(super) struct Explained {
 
 /// The machine that asks: its local packages, and where Portage's files are.
 pub(super) struct Machine {
-    pub(super) front: Arc<Front>,
+    pub(super) front: Arc<PublishedTree>,
     pub(super) root: PathBuf,
 }
 
@@ -92,8 +92,8 @@ impl Explained {
 }
 
 struct Question<'a> {
-    inputs: &'a [Input],
-    beside: &'a [Beside],
+    inputs: &'a [UnionMember],
+    beside: &'a [BinhostContext],
     atoms: &'a [Atom],
     failures: &'a HashMap<String, String>,
     store: &'a Store,
@@ -121,9 +121,9 @@ impl Question<'_> {
     }
 
     /// `None`: it is not what was asked about.
-    fn look(&self, part: u16, record: u32, fate: Fate) -> std::io::Result<Option<PackageStatus>> {
+    fn look(&self, part: u16, record: u32, fate: Decision) -> std::io::Result<Option<PackageStatus>> {
         let at = usize::from(part);
-        let (Some(Input { part, .. }), Some(beside)) = (self.inputs.get(at), self.beside.get(at)) else {
+        let (Some(UnionMember { part, .. }), Some(beside)) = (self.inputs.get(at), self.beside.get(at)) else {
             return Ok(None);
         };
         let Some(record) = part.index.records().get(record as usize) else { return Ok(None) };
@@ -138,7 +138,7 @@ impl Question<'_> {
         let own = part.index.path(record);
         let (mut state, mut reason) = (state(&fate), reason(&fate, beside, record.id));
         let (path, dependency) = match fate {
-            Fate::Shown { place, dependency } => (place.map_or_else(|| own.to_owned(), String::from), dependency),
+            Decision::Shown { place, dependency } => (place.map_or_else(|| own.to_owned(), String::from), dependency),
             _ => (own.to_owned(), None),
         };
         if let Some(why) = self.local.hides(&path, &entry).filter(|_| state == PackageState::Shown) {
@@ -206,32 +206,35 @@ fn needed(iuse: &str, flags: &str) -> Option<String> {
     (!all.is_empty()).then(|| all.join(" "))
 }
 
-fn state(fate: &Fate) -> PackageState {
+fn state(fate: &Decision) -> PackageState {
     match fate {
-        Fate::Shown { .. } => PackageState::Shown,
-        Fate::Hidden | Fate::Unsignable | Fate::Unselected | Fate::Held | Fate::Superseded | Fate::Homeless => {
-            PackageState::LeftOut
-        }
+        Decision::Shown { .. } => PackageState::Shown,
+        Decision::Hidden
+        | Decision::Unsignable
+        | Decision::Unselected
+        | Decision::Held
+        | Decision::Superseded
+        | Decision::Homeless => PackageState::LeftOut,
     }
 }
 
 /// Why it is not shown, or not at its path.
-pub(super) fn reason(fate: &Fate, beside: &Beside, id: EntryId) -> Option<String> {
-    let Beside { name, refused, quorum, nowhere, .. } = beside;
+pub(super) fn reason(fate: &Decision, beside: &BinhostContext, id: EntryId) -> Option<String> {
+    let BinhostContext { name, refused, quorum, nowhere, .. } = beside;
     Some(match fate {
-        Fate::Shown { place: None, .. } => return None,
-        Fate::Shown { place: Some(_), .. } => "another binhost's package is at its path".to_owned(),
-        Fate::Hidden => match refused.get(&id) {
+        Decision::Shown { place: None, .. } => return None,
+        Decision::Shown { place: Some(_), .. } => "another binhost's package is at its path".to_owned(),
+        Decision::Hidden => match refused.get(&id) {
             Some(reason) => format!("{reason}; `binhostfs refresh` gives it another chance"),
             None => format!("fewer than {quorum} URLs of {name} say the same of it in their indexes"),
         },
-        Fate::Unsignable => "XPAK packages cannot be signed, and signatures are asked for".to_owned(),
-        Fate::Unselected => "the configuration (include, exclude) does not select it".to_owned(),
-        Fate::Held => match nowhere {
+        Decision::Unsignable => "XPAK packages cannot be signed, and signatures are asked for".to_owned(),
+        Decision::Unselected => "the configuration (include, exclude) does not select it".to_owned(),
+        Decision::Held => match nowhere {
             Some(why) => why.clone(),
             None => format!("{name} is away, and it is not in the cache (offline = \"hide\")"),
         },
-        Fate::Superseded => "a preferred binhost has the same one".to_owned(),
-        Fate::Homeless => "its path is taken, and so is that below the binhost's name".to_owned(),
+        Decision::Superseded => "a preferred binhost has the same one".to_owned(),
+        Decision::Homeless => "its path is taken, and so is that below the binhost's name".to_owned(),
     })
 }

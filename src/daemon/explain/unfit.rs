@@ -2,22 +2,22 @@
 
 use std::io;
 
-use super::{Beside, described};
+use super::{BinhostContext, described};
 use crate::control::PackageStatus;
-use crate::index::{Atom, Cpv, Index, Unfit};
+use crate::index::{Atom, Cpv, DroppedEntry, Index};
 
 /// Those of `index` that one of `atoms` means, each with its reason; none where nothing in particular is asked about.
-pub(super) fn unfit(index: &Index, beside: &Beside, atoms: &[Atom]) -> io::Result<Vec<PackageStatus>> {
+pub(super) fn unfit(index: &Index, beside: &BinhostContext, atoms: &[Atom]) -> io::Result<Vec<PackageStatus>> {
     let mut found = Vec::new();
     if atoms.is_empty() {
         return Ok(found);
     }
-    index.unfit(&mut |entry: Unfit<'_>| {
-        let Unfit { reason, cpv, stanza } = entry;
+    index.unfit(&mut |entry: DroppedEntry<'_>| {
+        let DroppedEntry { reason, cpv, stanza } = entry;
         let repository = stanza.repository().or_else(|| index.header().repository());
         let means = |atom: &Atom| match Cpv::parse(cpv) {
             Ok(cpv) => atom.matches(&cpv, stanza.get("SLOT"), repository),
-            Err(_) => atom.may_mean(cpv),
+            Err(_) => atom.may_match(cpv),
         };
         if atoms.iter().any(means) {
             found.push(PackageStatus {

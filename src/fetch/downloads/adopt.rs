@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use crate::fetch::{Fetcher, Origin, alarms};
+use crate::fetch::{Fetcher, RemoteBinhost, alarms};
 use crate::index::Entry;
-use crate::store::{Body, Placement, Unproved};
+use crate::store::{Blob, Placement, Unproved};
 use crate::verify::{VerifyError, recheck};
 
 /// A body that lies in the cache unproved may be it: proving that is cheaper than fetching it again.
-pub(super) async fn adopt(fetcher: &Arc<Fetcher>, origin: &Arc<Origin>, entry: &Entry) -> Option<Body> {
+pub(super) async fn adopt(fetcher: &Arc<Fetcher>, origin: &Arc<RemoteBinhost>, entry: &Entry) -> Option<Blob> {
     let (fetcher, origin, entry) = (Arc::clone(fetcher), Arc::clone(origin), entry.clone());
     let proved = tokio::task::spawn_blocking(move || {
         let candidates = fetcher.store.unproved(entry.id(), entry.size, &origin.policy);
@@ -22,16 +22,16 @@ pub(super) async fn adopt(fetcher: &Arc<Fetcher>, origin: &Arc<Origin>, entry: &
 /// Takes one body back, if it is the package of `entry`.
 pub(in crate::fetch) fn adopt_one(
     fetcher: &Fetcher,
-    origin: &Origin,
+    origin: &RemoteBinhost,
     entry: &Entry,
     candidate: Unproved,
-) -> Option<Body> {
+) -> Option<Blob> {
     let Unproved { digest, file, own } = candidate;
     match recheck(file, entry.clone(), &origin.policy) {
         Ok(verified) => {
             let body = fetcher.store.body(verified);
             tracing::info!(path = %entry.path, "found in the cache, and proved again");
-            let witness = alarms::witness(origin, entry);
+            let witness = alarms::build_key(origin, entry);
             if let Placement::Unkept(_) = fetcher.store.adopt(digest, &body, entry.id(), witness) {
                 fetcher.held.hold(entry.id(), body.clone());
             }

@@ -8,7 +8,7 @@ use portable_atomic::AtomicU64;
 use tokio::sync::{Notify, watch};
 
 use super::entry::Load;
-use crate::fetch::{FetchError, Outcome, Wanted};
+use crate::fetch::{FetchError, Outcome, PackageRef};
 
 /// How far a download is.
 #[derive(Debug, Default)]
@@ -24,7 +24,7 @@ pub(super) struct Phase {
 /// See the module's documentation.
 #[derive(Debug)]
 pub(in crate::fetch) struct Download {
-    pub(super) wanted: Wanted,
+    pub(super) wanted: PackageRef,
     phase: watch::Sender<Phase>,
     received: AtomicU64,
     placed: AtomicBool,
@@ -36,7 +36,7 @@ pub(in crate::fetch) struct Download {
 }
 
 impl Download {
-    pub(super) fn new(wanted: Wanted) -> Self {
+    pub(super) fn new(wanted: PackageRef) -> Self {
         let (phase, received, placed) = (watch::Sender::default(), AtomicU64::new(0), AtomicBool::new(false));
         Self { wanted, phase, received, placed, requested: Instant::now(), turn: Notify::new(), stop: Notify::new() }
     }

@@ -33,7 +33,7 @@ pub(super) enum Stage {
 
 /// See the module's documentation.
 #[derive(Debug)]
-pub(super) struct Entry<D> {
+pub(super) struct TableEntry<D> {
     pub(super) number: Number,
     pub(super) download: D,
     pub(super) lane: Lane,
@@ -46,7 +46,7 @@ pub(super) struct Entry<D> {
     pub(super) owner: Option<Uid>,
 }
 
-impl<D> Entry<D> {
+impl<D> TableEntry<D> {
     /// It waits for its first turn, and nobody wants it yet.
     pub(super) fn new(number: Number, lane: Lane, download: D) -> Self {
         Self { number, download, lane, stage: Stage::Waiting, wants: BTreeMap::new(), asked: false, owner: None }

@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::receive::Partial;
-use crate::fetch::origin::Key;
-use crate::fetch::{Origin, Wanted};
+use crate::fetch::remote_binhost::PackageKey;
+use crate::fetch::{PackageRef, RemoteBinhost};
 use crate::index::Entry;
-use crate::upstream::Part;
+use crate::upstream::ResumePoint;
 
 /// How long they are kept: whoever has pressed Ctrl-C by mistake, or thinks about it, comes back within that.
 pub const KEPT_FOR: Duration = Duration::from_secs(15 * 60);
@@ -22,42 +22,42 @@ const MOST: usize = 16;
 
 /// What one download left.
 #[derive(Debug)]
-struct Left {
-    key: Key,
+struct InterruptedBody {
+    key: PackageKey,
     entry: Entry,
     /// How it was to be proved.
-    origin: Arc<Origin>,
+    origin: Arc<RemoteBinhost>,
     partial: Box<Partial>,
     /// Where it came from.
-    part: Part,
+    part: ResumePoint,
     at: Instant,
 }
 
 /// See the module's documentation. Oldest first.
 #[derive(Debug, Default)]
-pub(super) struct Interrupted(Mutex<VecDeque<Left>>);
+pub(super) struct Interrupted(Mutex<VecDeque<InterruptedBody>>);
 
 impl Interrupted {
     /// Keeps it for a while; the answer is what has to go for it. To be dropped where that may take its time.
     #[must_use]
     pub(super) fn keep(
         &self,
-        wanted: &Wanted,
+        wanted: &PackageRef,
         entry: Entry,
         partial: Box<Partial>,
-        part: Part,
+        part: ResumePoint,
     ) -> Option<impl Send + use<>> {
         let (key, origin, at) = (wanted.key(), Arc::clone(wanted.origin()), Instant::now());
         let mut all = self.all();
         let same = all.iter().position(|left| left.key == key);
         let gone = if same.is_none() && all.len() >= MOST { Some(0) } else { same };
         let gone = gone.and_then(|at| all.remove(at));
-        all.push_back(Left { key, entry, origin, partial, part, at });
+        all.push_back(InterruptedBody { key, entry, origin, partial, part, at });
         gone
     }
 
     /// What there is of a package.
-    pub(super) fn take(&self, wanted: &Wanted, entry: &Entry) -> Option<(Box<Partial>, Part)> {
+    pub(super) fn take(&self, wanted: &PackageRef, entry: &Entry) -> Option<(Box<Partial>, ResumePoint)> {
         let mut all = self.all();
         let at = all.iter().position(|left| left.key == wanted.key())?;
         let left = all.remove(at)?;
@@ -73,7 +73,7 @@ impl Interrupted {
         all.drain(..old).collect()
     }
 
-    fn all(&self) -> MutexGuard<'_, VecDeque<Left>> {
+    fn all(&self) -> MutexGuard<'_, VecDeque<InterruptedBody>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

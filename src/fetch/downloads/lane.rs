@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::entry::Number;
 use super::{PLACES, TURNS, TURNS_OF_CACHE, Uid};
-use crate::fetch::origin::Key;
-use crate::index::OriginId;
+use crate::fetch::remote_binhost::PackageKey;
+use crate::index::BinhostId;
 
 /// What downloads share turns by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -13,7 +13,7 @@ pub(super) enum Lane {
     /// It may be in the cache already, without a proof.
     Cache,
     /// It comes from this binhost.
-    Binhost(OriginId),
+    Binhost(BinhostId),
 }
 
 impl Lane {
@@ -57,16 +57,16 @@ impl Share {
 
 /// Downloads that one user waits for and that want a turn, by number.
 #[derive(Debug, Default)]
-pub(super) struct Opened {
+pub(super) struct UserDownloads {
     /// They go on.
-    resuming: BTreeMap<Number, Key>,
+    resuming: BTreeMap<Number, PackageKey>,
     /// They begin, and need a place as well.
-    waiting: BTreeMap<Number, Key>,
+    waiting: BTreeMap<Number, PackageKey>,
 }
 
-impl Opened {
+impl UserDownloads {
     /// The next one; whether it begins, its number and key.
-    fn first(&self, may_begin: bool) -> Option<(bool, Number, Key)> {
+    fn first(&self, may_begin: bool) -> Option<(bool, Number, PackageKey)> {
         let resuming = self.resuming.first_key_value().map(|first| (false, first));
         let waiting = || self.waiting.first_key_value().filter(|_| may_begin).map(|first| (true, first));
         resuming.or_else(waiting).map(|(begins, (number, key))| (begins, *number, *key))
@@ -79,34 +79,34 @@ impl Opened {
 
 /// The next download of a user.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Next {
+pub(super) struct NextDownload {
     pub(super) uid: Uid,
     /// Turns that the user has.
     pub(super) turns: usize,
     /// It does not go on, but begins.
     pub(super) begins: bool,
     pub(super) number: Number,
-    pub(super) key: Key,
+    pub(super) key: PackageKey,
 }
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
-pub(super) struct Queue {
+pub(super) struct LaneQueue {
     /// What somebody has opened and wants a turn, by who waits for it.
-    pub(super) opened: HashMap<Uid, Opened>,
+    pub(super) opened: HashMap<Uid, UserDownloads>,
     /// Everything else that wants a turn, by number.
-    pub(super) prefetches: BTreeMap<Number, Key>,
+    pub(super) prefetches: BTreeMap<Number, PackageKey>,
     /// What has a place.
-    pub(super) holders: Vec<Key>,
+    pub(super) holders: Vec<PackageKey>,
     /// Of these, what has a turn.
     pub(super) live: usize,
 }
 
-impl Queue {
+impl LaneQueue {
     /// `opens`: those that wait for it, by user.
     pub(super) fn enqueue(
         &mut self,
-        (number, key): (Number, Key),
+        (number, key): (Number, PackageKey),
         begins: bool,
         opens: impl Iterator<Item = (Uid, usize)>,
     ) {
@@ -153,20 +153,20 @@ impl Queue {
         lane: Lane,
         shares: &HashMap<Uid, (usize, usize)>,
         may_park: bool,
-    ) -> impl Iterator<Item = Next> {
+    ) -> impl Iterator<Item = NextDownload> {
         let share = |own, used, all: usize| Share { own, free: all.saturating_sub(used), all };
         self.opened.iter().filter_map(move |(uid, opened)| {
             let (turns, places) = shares.get(uid).copied().unwrap_or_default();
             let may_go_on = share(turns, self.live, lane.turns()).has_more_for(*uid);
             let may_begin = may_park && share(places, self.holders.len(), lane.places()).has_more_for(*uid);
             let (begins, number, key) = may_go_on.then(|| opened.first(may_begin)).flatten()?;
-            Some(Next { uid: *uid, turns, begins, number, key })
+            Some(NextDownload { uid: *uid, turns, begins, number, key })
         })
     }
 
     /// What somebody has opened and wants a turn, once for each who waits for it.
     #[cfg(test)]
-    pub(super) fn queued(&self) -> impl Iterator<Item = Key> {
+    pub(super) fn queued(&self) -> impl Iterator<Item = PackageKey> {
         self.opened.values().flat_map(|opened| opened.resuming.values().chain(opened.waiting.values()).copied())
     }
 

@@ -6,19 +6,19 @@ use super::Priority;
 use super::download::Download;
 use super::entry::Number;
 use super::lane::Lane;
-use super::table::{Left, Table};
+use super::table::{DownloadTable, OnLeave};
 use crate::fetch::Fetcher;
-use crate::fetch::origin::Key;
+use crate::fetch::remote_binhost::PackageKey;
 
 /// See the module's documentation. What is done to it after its end is done to nothing.
 #[derive(Debug, Clone)]
-pub(super) struct Listed {
+pub(super) struct ListedDownload {
     pub(super) fetcher: Arc<Fetcher>,
     pub(super) download: Arc<Download>,
     number: Number,
 }
 
-impl Listed {
+impl ListedDownload {
     pub(super) fn new(fetcher: &Arc<Fetcher>, download: Arc<Download>, number: Number) -> Self {
         Self { fetcher: Arc::clone(fetcher), download, number }
     }
@@ -26,16 +26,16 @@ impl Listed {
     /// A waiter of that priority goes away.
     pub(super) fn leave(&self, priority: Priority) {
         match self.change(|table, key, number| table.leave(key, number, priority)) {
-            Left::Stays => return,
-            Left::Removed => self.download.end(),
-            Left::Stop => self.download.stop(),
+            OnLeave::Stays => return,
+            OnLeave::Removed => self.download.end(),
+            OnLeave::Stop => self.download.stop(),
         }
         self.changed();
     }
 
     /// Gives the turn back.
     pub(super) fn park(&self) {
-        if !self.change(Table::park) {
+        if !self.change(DownloadTable::park) {
             self.download.stop();
         }
         self.changed();
@@ -43,7 +43,7 @@ impl Listed {
 
     /// Asks for a turn again, and waits for it.
     pub(super) async fn resume(&self) {
-        self.change(Table::resume);
+        self.change(DownloadTable::resume);
         self.fetcher.start_downloads();
         self.download.await_turn().await;
     }
@@ -62,12 +62,12 @@ impl Listed {
 
     /// Takes it out of the table if nobody waits for it; `true`: somebody does.
     pub(super) fn end_unless_wanted(&self) -> bool {
-        self.change(Table::end_unless_wanted)
+        self.change(DownloadTable::end_unless_wanted)
     }
 
     /// It is over.
     pub(super) fn finish(&self) {
-        self.change(Table::finish);
+        self.change(DownloadTable::finish);
         self.download.end();
         self.changed();
     }
@@ -77,7 +77,7 @@ impl Listed {
         self.fetcher.downloads.changed.notify_one();
     }
 
-    fn change<T>(&self, change: impl FnOnce(&mut Table<Arc<Download>>, Key, Number) -> T) -> T {
+    fn change<T>(&self, change: impl FnOnce(&mut DownloadTable<Arc<Download>>, PackageKey, Number) -> T) -> T {
         change(&mut self.fetcher.downloads.table(), self.download.wanted.key(), self.number)
     }
 }

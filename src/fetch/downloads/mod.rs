@@ -139,7 +139,7 @@ pub enum DownloadState {
 
 /// A download, for `status`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Progress {
+pub struct DownloadProgress {
     /// PATH of the package.
     pub path: String,
     /// What it does.

@@ -10,10 +10,10 @@ use bytes::Bytes;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::interrupted::WORTH_KEEPING;
-use super::listed::Listed;
+use super::listed::ListedDownload;
 use crate::fetch::{FetchError, alarms};
 use crate::index::Entry;
-use crate::store::{Body, Incoming, Placement, Resumed, StoreError, is_full};
+use crate::store::{Blob, Incoming, Placement, Resumed, StoreError, is_full};
 use crate::verify::{Receiver, VerifyError};
 
 /// Bytes that are handed over and proved at once: below 128 KiB the digests share one CPU, and every write is a system call.
@@ -23,7 +23,7 @@ const GATHER: usize = 512 << 10;
 
 /// Where a download goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Medium {
+pub(super) enum Destination {
     Cache,
     /// The disk turned out to be full in the middle.
     Memory,
@@ -31,14 +31,14 @@ pub(super) enum Medium {
 
 /// Why bytes were not taken.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(super) enum ReceiveError {
     Verify(VerifyError),
     Store(StoreError),
     Disk(io::Error),
     Stopped,
 }
 
-impl Failure {
+impl ReceiveError {
     pub(super) fn into_error(self, url: String) -> FetchError {
         match self {
             Self::Verify(reason) => FetchError::Refused { url, reason },
@@ -49,7 +49,7 @@ impl Failure {
     }
 }
 
-impl From<VerifyError> for Failure {
+impl From<VerifyError> for ReceiveError {
     fn from(error: VerifyError) -> Self {
         match error.io_error().map(|source| io::Error::new(source.kind(), source.to_string())) {
             Some(source) => Self::Disk(source),
@@ -59,10 +59,10 @@ impl From<VerifyError> for Failure {
 }
 
 /// What is received.
-struct Source {
-    listed: Listed,
+struct ReceivedFrom {
+    listed: ListedDownload,
     entry: Entry,
-    medium: Medium,
+    medium: Destination,
 }
 
 /// The file of a download, and what its bytes prove so far. All of it blocks.
@@ -78,32 +78,32 @@ impl fmt::Debug for Partial {
 }
 
 /// What a blocking thread gives back: the file, unless something is wrong with it, and the emptied buffer.
-type Written = (Result<Box<Partial>, Failure>, Vec<u8>);
+type WriteResult = (Result<Box<Partial>, ReceiveError>, Vec<u8>);
 
 /// See the module's documentation. A future of it that is dropped loses nothing that was received but for the piece given to
 /// it, unless it was about to begin anew or to end.
 pub(super) struct Receiving {
-    source: Arc<Source>,
+    source: Arc<ReceivedFrom>,
     /// Bytes that are not handed over yet.
     gathered: Vec<u8>,
     /// The other buffer, while it is empty.
     spare: Vec<u8>,
-    writing: Option<JoinHandle<Written>>,
+    writing: Option<JoinHandle<WriteResult>>,
     partial: Option<Box<Partial>>,
     /// Why it could not be parked.
-    failure: Option<Failure>,
+    failure: Option<ReceiveError>,
 }
 
 impl Receiving {
-    pub(super) fn new(listed: &Listed, entry: &Entry, medium: Medium) -> Self {
+    pub(super) fn new(listed: &ListedDownload, entry: &Entry, medium: Destination) -> Self {
         listed.download.set_placed(false);
-        let source = Arc::new(Source { listed: listed.clone(), entry: entry.clone(), medium });
+        let source = Arc::new(ReceivedFrom { listed: listed.clone(), entry: entry.clone(), medium });
         Self { source, gathered: Vec::new(), spare: Vec::new(), writing: None, partial: None, failure: None }
     }
 
     /// Goes on where an earlier download was interrupted. `None`: something else needed the room of what it had received.
-    pub(super) fn going_on(listed: &Listed, entry: &Entry, mut partial: Box<Partial>) -> Option<Self> {
-        let mut receiving = Self::new(listed, entry, Medium::Cache);
+    pub(super) fn going_on(listed: &ListedDownload, entry: &Entry, mut partial: Box<Partial>) -> Option<Self> {
+        let mut receiving = Self::new(listed, entry, Destination::Cache);
         if partial.incoming.resume() == Resumed::Lost {
             listed.fetcher.downloads.runtime.spawn_blocking(move || drop(partial));
             return None;
@@ -115,7 +115,7 @@ impl Receiving {
     }
 
     /// Takes the next bytes.
-    pub(super) async fn bytes(&mut self, mut bytes: Bytes) -> Result<(), Failure> {
+    pub(super) async fn bytes(&mut self, mut bytes: Bytes) -> Result<(), ReceiveError> {
         while !bytes.is_empty() {
             if self.gathered.capacity() == 0 {
                 let size = usize::try_from(self.source.entry.size).unwrap_or(GATHER);
@@ -132,21 +132,21 @@ impl Receiving {
     }
 
     /// The body comes anew from its first byte.
-    pub(super) async fn restart(&mut self) -> Result<(), Failure> {
+    pub(super) async fn restart(&mut self) -> Result<(), ReceiveError> {
         self.gathered.clear();
         if let Some(mut partial) = self.written().await? {
             let restarted = spawn_blocking(move || partial.restart().map(|()| partial)).await;
-            self.partial = Some(restarted.map_err(|_| Failure::Stopped)??);
+            self.partial = Some(restarted.map_err(|_| ReceiveError::Stopped)??);
         }
         Ok(())
     }
 
     /// All bytes are there: the verdict.
-    pub(super) async fn finish(mut self) -> Result<Body, Failure> {
+    pub(super) async fn finish(mut self) -> Result<Blob, ReceiveError> {
         let partial = self.written().await?;
         let (source, rest) = (Arc::clone(&self.source), std::mem::take(&mut self.gathered));
         let finished = spawn_blocking(move || write(partial, &source, rest).0?.finish(&source));
-        finished.await.map_err(|_| Failure::Stopped)?
+        finished.await.map_err(|_| ReceiveError::Stopped)?
     }
 
     /// Gives back buffers and what is reserved. A failure shows when it goes on.
@@ -157,7 +157,7 @@ impl Receiving {
         self.source.listed.download.set_placed(false);
     }
 
-    async fn write_all_and_park(&mut self) -> Result<(), Failure> {
+    async fn write_all_and_park(&mut self) -> Result<(), ReceiveError> {
         let partial = self.written().await?;
         if partial.is_some() || !self.gathered.is_empty() {
             let (source, rest) = (Arc::clone(&self.source), std::mem::take(&mut self.gathered));
@@ -188,7 +188,7 @@ impl Receiving {
         whole
     }
 
-    async fn hand_over(&mut self) -> Result<(), Failure> {
+    async fn hand_over(&mut self) -> Result<(), ReceiveError> {
         let partial = self.written().await?;
         let empty = std::mem::take(&mut self.spare);
         let (source, full) = (Arc::clone(&self.source), std::mem::replace(&mut self.gathered, empty));
@@ -197,14 +197,14 @@ impl Receiving {
     }
 
     /// The file, once the piece before this one is written; `None`: there is none yet.
-    async fn written(&mut self) -> Result<Option<Box<Partial>>, Failure> {
+    async fn written(&mut self) -> Result<Option<Box<Partial>>, ReceiveError> {
         if let Some(failure) = self.failure.take() {
             return Err(failure);
         }
         if let Some(writing) = &mut self.writing {
             let written = writing.await;
             self.writing = None;
-            let (partial, buffer) = written.map_err(|_| Failure::Stopped)?;
+            let (partial, buffer) = written.map_err(|_| ReceiveError::Stopped)?;
             self.spare = buffer;
             self.partial = Some(partial?);
         }
@@ -222,7 +222,7 @@ impl Drop for Receiving {
 }
 
 /// Takes a piece; the first one has the file made.
-fn write(partial: Option<Box<Partial>>, source: &Source, mut bytes: Vec<u8>) -> Written {
+fn write(partial: Option<Box<Partial>>, source: &ReceivedFrom, mut bytes: Vec<u8>) -> WriteResult {
     let opened = partial.map_or_else(|| Partial::open(source).map(Box::new), Ok);
     let written = opened.and_then(|mut partial| partial.write(&bytes, source).map(|()| partial));
     bytes.clear();
@@ -230,30 +230,30 @@ fn write(partial: Option<Box<Partial>>, source: &Source, mut bytes: Vec<u8>) -> 
 }
 
 impl Partial {
-    fn open(source: &Source) -> Result<Self, Failure> {
+    fn open(source: &ReceivedFrom) -> Result<Self, ReceiveError> {
         let (store, entry) = (&source.listed.fetcher.store, &source.entry);
         let incoming = match source.medium {
-            Medium::Cache => store.incoming(entry.size),
-            Medium::Memory => store.in_memory(entry.size),
+            Destination::Cache => store.incoming(entry.size),
+            Destination::Memory => store.in_memory(entry.size),
         };
-        let incoming = incoming.map_err(Failure::Store)?;
+        let incoming = incoming.map_err(ReceiveError::Store)?;
         source.listed.download.set_placed(true);
         let policy = source.listed.download.wanted.origin().policy.clone();
-        let receiver = Receiver::new(incoming.file().map_err(Failure::Disk)?, entry.clone(), policy);
+        let receiver = Receiver::new(incoming.file().map_err(ReceiveError::Disk)?, entry.clone(), policy);
         Ok(Self { incoming, receiver })
     }
 
     /// Makes room for a piece, proves it and writes it; when the disk is full, makes room once more and tries again.
-    fn write(&mut self, bytes: &[u8], source: &Source) -> Result<(), Failure> {
+    fn write(&mut self, bytes: &[u8], source: &ReceivedFrom) -> Result<(), ReceiveError> {
         if bytes.is_empty() {
             return Ok(());
         }
         let upto = self.receiver.received().saturating_add(bytes.len() as u64);
-        self.incoming.reserve(upto).map_err(Failure::Disk)?;
-        match self.receiver.write(bytes).map_err(Failure::from) {
-            Err(Failure::Disk(error)) if is_full(&error) => {
+        self.incoming.reserve(upto).map_err(ReceiveError::Disk)?;
+        match self.receiver.write(bytes).map_err(ReceiveError::from) {
+            Err(ReceiveError::Disk(error)) if is_full(&error) => {
                 if !source.listed.fetcher.store.make_room(bytes.len() as u64) {
-                    return Err(Failure::Disk(error));
+                    return Err(ReceiveError::Disk(error));
                 }
                 self.receiver.write(bytes)?;
             }
@@ -263,7 +263,7 @@ impl Partial {
         Ok(())
     }
 
-    fn restart(&mut self) -> Result<(), Failure> {
+    fn restart(&mut self) -> Result<(), ReceiveError> {
         self.receiver.restart()?;
         self.incoming.restart();
         Ok(())
@@ -285,14 +285,14 @@ impl Partial {
     }
 
     /// Judges the body. It is published as soon as it is proved, and made durable after that.
-    fn finish(self: Box<Self>, source: &Source) -> Result<Body, Failure> {
+    fn finish(self: Box<Self>, source: &ReceivedFrom) -> Result<Blob, ReceiveError> {
         let Self { incoming, receiver } = *self;
-        let Source { listed, entry, .. } = source;
+        let ReceivedFrom { listed, entry, .. } = source;
         let (fetcher, origin) = (&listed.fetcher, listed.download.wanted.origin());
         let body = fetcher.store.body(receiver.finish()?);
         fetcher.metrics.verified.increase();
         listed.download.settle(|| Ok(body.clone()));
-        let witness = alarms::witness(origin, entry);
+        let witness = alarms::build_key(origin, entry);
         if let Some(witness) = witness {
             alarms::compare(fetcher, witness, entry, body.digest());
         }

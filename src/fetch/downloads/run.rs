@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 
 use super::adopt::adopt;
 use super::lane::Lane;
-use super::listed::Listed;
-use super::receive::{Medium, Receiving};
+use super::listed::ListedDownload;
+use super::receive::{Destination, Receiving};
 use super::turn::Turn;
 use super::{GRACE, SILENCE};
-use crate::fetch::{FetchError, Outcome, Verdict, VerdictKind, Wanted, verdicts};
+use crate::fetch::{DownloadOutcome, FetchError, Outcome, OutcomeKind, PackageRef, outcomes};
 use crate::index::Entry;
-use crate::store::{Body, is_full};
-use crate::upstream::{BodyStream, Event, Fault};
+use crate::store::{Blob, is_full};
+use crate::upstream::{BodyFault, BodyStream, Event};
 
 /// How often what a download has received while it was parked may be lost before it is given up.
 const MAX_LOSSES: usize = 2;
@@ -28,7 +28,7 @@ struct Transfer<'a> {
 
 impl<'a> Transfer<'a> {
     /// Goes on where an earlier download of the package was interrupted, if there was one.
-    fn new(listed: &Listed, wanted: &'a Wanted, entry: Entry) -> Self {
+    fn new(listed: &ListedDownload, wanted: &'a PackageRef, entry: Entry) -> Self {
         let mut stream = begin(wanted, &entry);
         let left = listed.fetcher.downloads.interrupted.take(wanted, &entry);
         let receiving = left.and_then(|(partial, part)| {
@@ -42,7 +42,7 @@ impl<'a> Transfer<'a> {
     }
 
     /// Nobody waits for it: keeps what was received for the next one who asks.
-    async fn interrupt(self, listed: &Listed) {
+    async fn interrupt(self, listed: &ListedDownload) {
         let Some(receiving) = self.receiving else { return };
         let (Some(part), Some(partial)) = (self.stream.into_part(), receiving.interrupt().await) else { return };
         let downloads = &listed.fetcher.downloads;
@@ -51,7 +51,7 @@ impl<'a> Transfer<'a> {
     }
 }
 
-fn begin<'a>(wanted: &'a Wanted, entry: &Entry) -> BodyStream<'a> {
+fn begin<'a>(wanted: &'a PackageRef, entry: &Entry) -> BodyStream<'a> {
     wanted.origin().upstream.body(wanted.uri(), entry.path.as_str(), entry.size)
 }
 
@@ -85,7 +85,7 @@ pub(super) async fn run(mut turn: Turn) {
 }
 
 /// Ends when nobody has waited for [`GRACE`], at once where nobody ever did; nobody can join it any more then.
-async fn deserted(listed: &Listed) {
+async fn deserted(listed: &ListedDownload) {
     loop {
         listed.download.deserted().await;
         if listed.is_asked() {
@@ -98,7 +98,7 @@ async fn deserted(listed: &Listed) {
 }
 
 /// Says how it ended, remembers failures, and tells everybody who waits.
-fn conclude(listed: &Listed, outcome: Outcome) {
+fn conclude(listed: &ListedDownload, outcome: Outcome) {
     let (fetcher, wanted, asked) = (&listed.fetcher, &listed.download.wanted, listed.is_asked());
     let path = wanted.path();
     match &outcome {
@@ -122,22 +122,22 @@ fn conclude(listed: &Listed, outcome: Outcome) {
         }
     }
     if outcome.is_ok() || asked {
-        tell(listed, &outcome);
+        log_outcome(listed, &outcome);
     }
     listed.download.settle(|| outcome);
 }
 
 /// Tells whoever decides what is shown, if it concerns them.
-fn tell(listed: &Listed, outcome: &Outcome) {
+fn log_outcome(listed: &ListedDownload, outcome: &Outcome) {
     let wanted = &listed.download.wanted;
     let kind = match outcome {
-        Ok(_) => VerdictKind::Verified,
-        Err(error) if error.is_final() => VerdictKind::Refused(Arc::clone(error)),
-        Err(error) if matches!(**error, FetchError::Upstream(_)) => VerdictKind::Unreachable,
+        Ok(_) => OutcomeKind::Verified,
+        Err(error) if error.is_final() => OutcomeKind::Refused(Arc::clone(error)),
+        Err(error) if matches!(**error, FetchError::Upstream(_)) => OutcomeKind::Unreachable,
         Err(_) => return,
     };
     let ((origin, id), path, uri) = (wanted.key(), wanted.own_path().to_owned(), wanted.uri().map(str::to_owned));
-    if listed.fetcher.verdicts.try_send(Verdict { origin, id, path, uri, kind }).is_err() {
+    if listed.fetcher.verdicts.try_send(DownloadOutcome { origin, id, path, uri, kind }).is_err() {
         tracing::debug!(path = wanted.path(), "too many verdicts at once; this one is dropped");
     }
 }
@@ -145,9 +145,9 @@ fn tell(listed: &Listed, outcome: &Outcome) {
 /// `None`: the cache does not have it.
 async fn fetch<'a>(
     turn: &mut Turn,
-    wanted: &'a Wanted,
+    wanted: &'a PackageRef,
     transfer: &mut Option<Transfer<'a>>,
-) -> Result<Option<Body>, FetchError> {
+) -> Result<Option<Blob>, FetchError> {
     let read = {
         let wanted = wanted.clone();
         tokio::task::spawn_blocking(move || wanted.entry()).await
@@ -165,12 +165,12 @@ async fn fetch<'a>(
 
 async fn from_binhost<'a>(
     turn: &mut Turn,
-    wanted: &'a Wanted,
+    wanted: &'a PackageRef,
     transfer: &mut Transfer<'a>,
-) -> Result<Body, FetchError> {
+) -> Result<Blob, FetchError> {
     let fetcher = Arc::clone(turn.fetcher());
     fetcher.metrics.downloads.increase();
-    let (started, mut medium) = (Instant::now(), Medium::Cache);
+    let (started, mut medium) = (Instant::now(), Destination::Cache);
     loop {
         let received = receive(turn, transfer, medium).await;
         let Transfer { stream, entry, receiving } = transfer;
@@ -189,16 +189,16 @@ async fn from_binhost<'a>(
                     // Neither the package nor the mirror is to blame.
                     wanted.origin().check_clock()?;
                 }
-                verdicts::kind(&reason).into_iter().for_each(|kind| fetcher.metrics.detail.refused(kind));
-                let fault = if reason.is_of_package() { Fault::Package } else { Fault::Url };
+                outcomes::kind(&reason).into_iter().for_each(|kind| fetcher.metrics.detail.refused(kind));
+                let fault = if reason.is_of_package() { BodyFault::Package } else { BodyFault::Url };
                 if !stream.reject(fault) {
                     return Err(FetchError::Refused { url, reason });
                 }
                 tracing::warn!(path = %entry.path, %reason, url, "refused; trying once more");
             }
-            Err(FetchError::Disk(error)) if medium == Medium::Cache && is_full(&error) => {
+            Err(FetchError::Disk(error)) if medium == Destination::Cache && is_full(&error) => {
                 tracing::warn!(path = %entry.path, %error, "the cache's disk is full; fetching once more, into memory");
-                (*stream, medium) = (begin(wanted, entry), Medium::Memory);
+                (*stream, medium) = (begin(wanted, entry), Destination::Memory);
             }
             Err(error) => return Err(error),
         }
@@ -206,7 +206,7 @@ async fn from_binhost<'a>(
 }
 
 /// One try: all bytes, and what they prove to be.
-async fn receive(turn: &mut Turn, transfer: &mut Transfer<'_>, medium: Medium) -> Result<Body, FetchError> {
+async fn receive(turn: &mut Turn, transfer: &mut Transfer<'_>, medium: Destination) -> Result<Blob, FetchError> {
     let Transfer { stream, entry, receiving: slot } = transfer;
     let mut losses = 0;
     loop {
@@ -215,22 +215,22 @@ async fn receive(turn: &mut Turn, transfer: &mut Transfer<'_>, medium: Medium) -
             Receiving::new(&turn.listed, entry, medium)
         });
         let received = match next(turn, stream, receiving).await? {
-            Next::Event(Event::Chunk(bytes)) => {
+            AfterTransfer::Event(Event::Chunk(bytes)) => {
                 turn.receive(bytes.len());
                 receiving.bytes(bytes).await
             }
-            Next::Event(Event::Restart) => {
+            AfterTransfer::Event(Event::Restart) => {
                 turn.listed.download.restart();
                 receiving.restart().await
             }
-            Next::Event(Event::End) => break,
-            Next::Lost if losses < MAX_LOSSES => {
+            AfterTransfer::Event(Event::End) => break,
+            AfterTransfer::Lost if losses < MAX_LOSSES => {
                 losses += 1;
                 stream.start_over();
                 *slot = None;
                 Ok(())
             }
-            Next::Lost => return Err(FetchError::Disk(std::io::ErrorKind::StorageFull.into())),
+            AfterTransfer::Lost => return Err(FetchError::Disk(std::io::ErrorKind::StorageFull.into())),
         };
         received.map_err(|failure| failure.into_error(stream.source()))?;
     }
@@ -239,19 +239,23 @@ async fn receive(turn: &mut Turn, transfer: &mut Transfer<'_>, medium: Medium) -
 }
 
 /// What comes next.
-enum Next {
+enum AfterTransfer {
     Event(Event),
     /// What was received before is gone: something else needed the room while it was parked.
     Lost,
 }
 
 /// The next event, with a turn to do something about it. While nothing comes, the download is parked.
-async fn next(turn: &mut Turn, stream: &mut BodyStream<'_>, receiving: &mut Receiving) -> Result<Next, FetchError> {
+async fn next(
+    turn: &mut Turn,
+    stream: &mut BodyStream<'_>,
+    receiving: &mut Receiving,
+) -> Result<AfterTransfer, FetchError> {
     let (event, waited) = {
         let mut event = pin!(stream.next());
         tokio::select! {
             biased;
-            event = &mut event => return Ok(Next::Event(event?)),
+            event = &mut event => return Ok(AfterTransfer::Event(event?)),
             () = tokio::time::sleep(SILENCE) => {}
         }
         // A failure of our own shows when it goes on.
@@ -261,11 +265,11 @@ async fn next(turn: &mut Turn, stream: &mut BodyStream<'_>, receiving: &mut Rece
         (event, turn.resume().await)
     };
     stream.kept_waiting(waited);
-    Ok(if receiving.resume() { Next::Event(event) } else { Next::Lost })
+    Ok(if receiving.resume() { AfterTransfer::Event(event) } else { AfterTransfer::Lost })
 }
 
 /// One line for each package, with fields for the journal.
-fn log_fetched(entry: &Entry, body: &Body, stream: &BodyStream<'_>, took: Duration) {
+fn log_fetched(entry: &Entry, body: &Blob, stream: &BodyStream<'_>, took: Duration) {
     let (bytes, seconds, source) = (entry.size, took.as_secs_f32(), stream.source());
     let verdict = match body.assurance().signer {
         None => "digests only".to_owned(),

@@ -10,13 +10,13 @@ use super::download::Download;
 use super::entry::Stage;
 use super::interrupted::Interrupted;
 use super::lane::Lane;
-use super::listed::Listed;
-use super::table::{Counts, Gate, OnTheWay, Step, Table};
+use super::listed::ListedDownload;
+use super::table::{Counts, DownloadTable, Gate, NextAction, OnTheWay};
 use super::turn::Turn;
 use super::waiter::Waiter;
-use super::{DownloadState, Priority, Progress, run};
-use crate::fetch::origin::Key;
-use crate::fetch::{FetchError, Fetcher, Wanted};
+use super::{DownloadProgress, DownloadState, Priority, run};
+use crate::fetch::remote_binhost::PackageKey;
+use crate::fetch::{FetchError, Fetcher, PackageRef};
 
 /// Downloads that are told of one by one; the others are only counted.
 const MAX_SHOWN: usize = 256;
@@ -24,7 +24,7 @@ const MAX_SHOWN: usize = 256;
 /// All downloads.
 #[derive(Debug)]
 pub(in crate::fetch) struct Downloads {
-    table: Mutex<Table<Arc<Download>>>,
+    table: Mutex<DownloadTable<Arc<Download>>>,
     pub(super) interrupted: Interrupted,
     /// A turn may be free, or may be given now.
     pub(super) changed: Arc<Notify>,
@@ -37,11 +37,11 @@ impl Downloads {
     pub(in crate::fetch) fn new(fetcher: Weak<Fetcher>) -> Self {
         let (changed, runtime) = (Arc::new(Notify::new()), Handle::current());
         let scheduler = runtime.spawn(schedule(fetcher, Arc::clone(&changed))).abort_handle();
-        let (table, interrupted) = (Mutex::new(Table::new()), Interrupted::default());
+        let (table, interrupted) = (Mutex::new(DownloadTable::new()), Interrupted::default());
         Self { table, interrupted, changed, runtime, scheduler }
     }
 
-    pub(in crate::fetch) fn contains(&self, key: Key) -> bool {
+    pub(in crate::fetch) fn contains(&self, key: PackageKey) -> bool {
         self.table().contains(key)
     }
 
@@ -55,13 +55,13 @@ impl Downloads {
     }
 
     /// What is being downloaded, and what somebody waits for; those with a turn first.
-    pub(in crate::fetch) fn progress(&self) -> Vec<Progress> {
+    pub(in crate::fetch) fn progress(&self) -> Vec<DownloadProgress> {
         let table = self.table();
         let mut looks: Vec<_> = table.looks().filter(|look| look.stage != Stage::Waiting || look.waiters > 0).collect();
         looks.sort_unstable_by_key(|look| (look.stage, look.number));
         looks.truncate(MAX_SHOWN);
         looks.sort_by_key(|look| (look.stage, look.download.wanted.path()));
-        let progress = looks.into_iter().map(|look| Progress {
+        let progress = looks.into_iter().map(|look| DownloadProgress {
             path: look.download.wanted.path().to_owned(),
             state: match look.stage {
                 Stage::Live => DownloadState::Live,
@@ -83,7 +83,7 @@ impl Downloads {
         self.runtime.spawn_blocking(move || drop(old));
     }
 
-    pub(super) fn table(&self) -> MutexGuard<'_, Table<Arc<Download>>> {
+    pub(super) fn table(&self) -> MutexGuard<'_, DownloadTable<Arc<Download>>> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -110,7 +110,7 @@ impl Fetcher {
     /// It failed a moment ago, or too many wait.
     pub(in crate::fetch) fn request(
         self: &Arc<Self>,
-        wanted: &Wanted,
+        wanted: &PackageRef,
         priority: Priority,
     ) -> Result<Waiter, Arc<FetchError>> {
         let key = wanted.key();
@@ -122,7 +122,7 @@ impl Fetcher {
         let waiter = match table.join(key, priority) {
             Some((number, download, asked)) => {
                 self.metrics.misses.add(u64::from(opened && !asked));
-                Waiter::new(Listed::new(self, download, number), priority)
+                Waiter::new(ListedDownload::new(self, download, number), priority)
             }
             None => {
                 // It may have been kept since somebody looked.
@@ -135,7 +135,7 @@ impl Fetcher {
                 self.metrics.misses.add(u64::from(opened));
                 let download = Arc::new(Download::new(wanted.clone()));
                 let number = table.insert(key, self.first_lane(wanted), Arc::clone(&download), priority);
-                Waiter::new(Listed::new(self, download, number), priority)
+                Waiter::new(ListedDownload::new(self, download, number), priority)
             }
         };
         let in_the_way = table.take_out_of_the_way();
@@ -148,7 +148,7 @@ impl Fetcher {
         Ok(waiter)
     }
 
-    fn first_lane(&self, wanted: &Wanted) -> Lane {
+    fn first_lane(&self, wanted: &PackageRef) -> Lane {
         let record = wanted.record();
         if self.store.may_have_unproved(record.id, record.size) { Lane::Cache } else { Lane::Binhost(wanted.key().0) }
     }
@@ -159,13 +159,13 @@ impl Fetcher {
             let step = self.downloads.table().next(|download, on_the_way| self.gate(download, on_the_way));
             match step {
                 None => return,
-                Some(Step::Start(number, lane, download)) => {
+                Some(NextAction::Start(number, lane, download)) => {
                     download.begin();
-                    let turn = Turn::new(Listed::new(self, download, number), lane);
+                    let turn = Turn::new(ListedDownload::new(self, download, number), lane);
                     self.downloads.runtime.spawn(run::run(turn));
                 }
-                Some(Step::Resume(download)) => download.give_turn(),
-                Some(Step::Refuse(download, why)) => {
+                Some(NextAction::Resume(download)) => download.give_turn(),
+                Some(NextAction::Refuse(download, why)) => {
                     download.settle(|| Err(Arc::new(FetchError::Unkept(why))));
                     download.end();
                 }

@@ -7,12 +7,12 @@ mod tests;
 
 use std::collections::HashMap;
 
-pub(super) use choice::{Gate, OnTheWay, Step};
+pub(super) use choice::{Gate, NextAction, OnTheWay};
 
-use super::entry::{Entry, Load, Number, Stage};
-use super::lane::{Lane, Queue};
+use super::entry::{Load, Number, Stage, TableEntry};
+use super::lane::{Lane, LaneQueue};
 use super::{MAX_WAITERS, Priority, Uid};
-use crate::fetch::origin::Key;
+use crate::fetch::remote_binhost::PackageKey;
 
 /// A user who waits for something.
 #[derive(Debug, Default)]
@@ -24,7 +24,7 @@ struct User {
 
 /// What leaving a download means for it.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Left {
+pub(super) enum OnLeave {
     /// It goes on, for others or for a while.
     Stays,
     /// It had not begun, and is gone.
@@ -35,9 +35,9 @@ pub(super) enum Left {
 
 /// See the module's documentation.
 #[derive(Debug)]
-pub(super) struct Table<D> {
-    downloads: HashMap<Key, Entry<D>>,
-    lanes: HashMap<Lane, Queue>,
+pub(super) struct DownloadTable<D> {
+    downloads: HashMap<PackageKey, TableEntry<D>>,
+    lanes: HashMap<Lane, LaneQueue>,
     users: HashMap<Uid, User>,
     live: usize,
     waiters: usize,
@@ -67,13 +67,13 @@ pub struct Counts {
     pub opens: usize,
 }
 
-impl<D: Load> Table<D> {
+impl<D: Load> DownloadTable<D> {
     pub(super) fn new() -> Self {
         let (downloads, lanes, users) = (HashMap::new(), HashMap::new(), HashMap::new());
         Self { downloads, lanes, users, live: 0, waiters: 0, last: 0, turns: 0 }
     }
 
-    pub(super) fn contains(&self, key: Key) -> bool {
+    pub(super) fn contains(&self, key: PackageKey) -> bool {
         self.downloads.contains_key(&key)
     }
 
@@ -89,7 +89,7 @@ impl<D: Load> Table<D> {
     }
 
     /// One more waits for a download that is there; the download, and whether it was opened before. `None`: it is not there.
-    pub(super) fn join(&mut self, key: Key, priority: Priority) -> Option<(Number, D, bool)> {
+    pub(super) fn join(&mut self, key: PackageKey, priority: Priority) -> Option<(Number, D, bool)> {
         let entry = self.downloads.get(&key)?;
         let (number, download, asked) = (entry.number, entry.download.clone(), entry.asked);
         self.change(key, |entry| {
@@ -107,24 +107,24 @@ impl<D: Load> Table<D> {
     }
 
     /// A new download, for which somebody waits.
-    pub(super) fn insert(&mut self, key: Key, lane: Lane, download: D, priority: Priority) -> Number {
+    pub(super) fn insert(&mut self, key: PackageKey, lane: Lane, download: D, priority: Priority) -> Number {
         self.last += 1;
-        self.downloads.insert(key, Entry::new(self.last, lane, download));
+        self.downloads.insert(key, TableEntry::new(self.last, lane, download));
         drop(self.join(key, priority));
         self.last
     }
 
     /// Somebody does not wait any more.
-    pub(super) fn leave(&mut self, key: Key, number: Number, priority: Priority) -> Left {
+    pub(super) fn leave(&mut self, key: PackageKey, number: Number, priority: Priority) -> OnLeave {
         if self.entry(key, number).is_none() {
-            return Left::Stays;
+            return OnLeave::Stays;
         }
         self.change(key, |entry| entry.remove(priority));
         priority.uid().into_iter().for_each(|uid| self.go(uid, 1));
         let left = match self.entry(key, number).filter(|entry| !entry.is_wanted()).map(|entry| entry.stage) {
-            Some(Stage::Waiting) => Left::Removed,
-            Some(Stage::Parked | Stage::Resuming) => Left::Stop,
-            Some(Stage::Live) | None => return Left::Stays,
+            Some(Stage::Waiting) => OnLeave::Removed,
+            Some(Stage::Parked | Stage::Resuming) => OnLeave::Stop,
+            Some(Stage::Live) | None => return OnLeave::Stays,
         };
         // At once: nobody joins what is to end.
         self.remove(key);
@@ -132,8 +132,8 @@ impl<D: Load> Table<D> {
     }
 
     /// Takes a download out if nobody waits for it; `true`: somebody does.
-    pub(super) fn end_unless_wanted(&mut self, key: Key, number: Number) -> bool {
-        let wanted = self.entry(key, number).is_some_and(Entry::is_wanted);
+    pub(super) fn end_unless_wanted(&mut self, key: PackageKey, number: Number) -> bool {
+        let wanted = self.entry(key, number).is_some_and(TableEntry::is_wanted);
         if !wanted {
             self.finish(key, number);
         }
@@ -141,14 +141,14 @@ impl<D: Load> Table<D> {
     }
 
     /// A download has ended.
-    pub(super) fn finish(&mut self, key: Key, number: Number) {
+    pub(super) fn finish(&mut self, key: PackageKey, number: Number) {
         if self.entry(key, number).is_some() {
             self.remove(key);
         }
     }
 
     /// A download gives its turn back, and is parked. `false`: nobody waits for it, it is gone from the table.
-    pub(super) fn park(&mut self, key: Key, number: Number) -> bool {
+    pub(super) fn park(&mut self, key: PackageKey, number: Number) -> bool {
         let wanted = self.end_unless_wanted(key, number);
         if wanted && self.entry(key, number).is_some_and(|entry| entry.stage == Stage::Live) {
             self.take_turn(key);
@@ -158,14 +158,14 @@ impl<D: Load> Table<D> {
     }
 
     /// A parked download wants a turn.
-    pub(super) fn resume(&mut self, key: Key, number: Number) {
+    pub(super) fn resume(&mut self, key: PackageKey, number: Number) {
         if self.entry(key, number).is_some_and(|entry| entry.stage == Stage::Parked) {
             self.change(key, |entry| entry.stage = Stage::Resuming);
         }
     }
 
     /// A download that has its turn needs one in another lane instead. `false`: nobody waits for it, it is gone from the table.
-    pub(super) fn change_lane(&mut self, key: Key, number: Number, lane: Lane) -> bool {
+    pub(super) fn change_lane(&mut self, key: PackageKey, number: Number, lane: Lane) -> bool {
         let wanted = self.end_unless_wanted(key, number);
         if wanted && self.entry(key, number).is_some_and(|entry| entry.stage == Stage::Live) {
             self.take_turn(key);
@@ -176,7 +176,7 @@ impl<D: Load> Table<D> {
     }
 
     /// Whether somebody has opened the package of a download.
-    pub(super) fn is_asked(&self, key: Key, number: Number) -> bool {
+    pub(super) fn is_asked(&self, key: PackageKey, number: Number) -> bool {
         self.entry(key, number).is_some_and(|entry| entry.asked)
     }
 
@@ -185,18 +185,19 @@ impl<D: Load> Table<D> {
         if self.is_quiet() {
             return Vec::new();
         }
-        let early = |key: &Key| {
+        let early = |key: &PackageKey| {
             let entry = self.downloads.get(key)?;
             let little = entry.download.left() > entry.download.size() / 2;
             let gives_way = little && !entry.asked && entry.priority() == Some(Priority::Upgrade);
             gives_way.then(|| (*key, entry.download.clone()))
         };
-        let early: Vec<(Key, D)> = self.lanes.values().flat_map(|queue| &queue.holders).filter_map(early).collect();
+        let early: Vec<(PackageKey, D)> =
+            self.lanes.values().flat_map(|queue| &queue.holders).filter_map(early).collect();
         early.iter().for_each(|(key, _)| self.remove(*key));
         early.into_iter().map(|(_, download)| download).collect()
     }
 
-    fn give_turn(&mut self, key: Key, owner: Option<Uid>) -> Option<Step<D>> {
+    fn give_turn(&mut self, key: PackageKey, owner: Option<Uid>) -> Option<NextAction<D>> {
         let begins = self.downloads.get(&key)?.stage == Stage::Waiting;
         self.change(key, |entry| (entry.stage, entry.owner) = (Stage::Live, owner.or(entry.owner)));
         self.live += 1;
@@ -210,24 +211,24 @@ impl<D: Load> Table<D> {
         }
         let user = owner.and_then(|uid| self.users.get_mut(&uid));
         user.into_iter().for_each(|user| user.served = self.turns);
-        Some(if begins { Step::Start(number, lane, download) } else { Step::Resume(download) })
+        Some(if begins { NextAction::Start(number, lane, download) } else { NextAction::Resume(download) })
     }
 
     /// Takes the turn of a download that has one.
-    fn take_turn(&mut self, key: Key) {
+    fn take_turn(&mut self, key: PackageKey) {
         let Some(lane) = self.downloads.get(&key).map(|entry| entry.lane) else { return };
         let queue = queue_of(&mut self.lanes, lane);
         queue.live = queue.live.saturating_sub(1);
         self.live = self.live.saturating_sub(1);
     }
 
-    fn give_up_place(&mut self, key: Key) {
+    fn give_up_place(&mut self, key: PackageKey) {
         let Some(lane) = self.downloads.get(&key).map(|entry| entry.lane) else { return };
         queue_of(&mut self.lanes, lane).holders.retain(|holder| *holder != key);
     }
 
     /// Changes a download, and puts it where it belongs then among those that want a turn.
-    fn change(&mut self, key: Key, change: impl FnOnce(&mut Entry<D>)) {
+    fn change(&mut self, key: PackageKey, change: impl FnOnce(&mut TableEntry<D>)) {
         let Some(entry) = self.downloads.get_mut(&key) else { return };
         let (lane, number) = (entry.lane, entry.number);
         queue_of(&mut self.lanes, lane).dequeue(number, entry.opens());
@@ -242,7 +243,7 @@ impl<D: Load> Table<D> {
     }
 
     /// Takes a download out, whatever it does.
-    fn remove(&mut self, key: Key) {
+    fn remove(&mut self, key: PackageKey) {
         if self.downloads.get(&key).is_some_and(|entry| entry.stage == Stage::Live) {
             self.take_turn(key);
         }
@@ -253,7 +254,7 @@ impl<D: Load> Table<D> {
         entry.opens().for_each(|(uid, count)| self.go(uid, count));
     }
 
-    fn entry(&self, key: Key, number: Number) -> Option<&Entry<D>> {
+    fn entry(&self, key: PackageKey, number: Number) -> Option<&TableEntry<D>> {
         self.downloads.get(&key).filter(|entry| entry.number == number)
     }
 
@@ -267,11 +268,11 @@ impl<D: Load> Table<D> {
         }
     }
 
-    fn holders(&self) -> impl Iterator<Item = &Entry<D>> {
+    fn holders(&self) -> impl Iterator<Item = &TableEntry<D>> {
         self.lanes.values().flat_map(|queue| self.holders_of(queue))
     }
 
-    fn holders_of(&self, queue: &Queue) -> impl Iterator<Item = &Entry<D>> {
+    fn holders_of(&self, queue: &LaneQueue) -> impl Iterator<Item = &TableEntry<D>> {
         queue.holders.iter().filter_map(|key| self.downloads.get(key))
     }
 
@@ -293,12 +294,12 @@ impl<D: Load> Table<D> {
     }
 }
 
-fn forget_if_idle(lanes: &mut HashMap<Lane, Queue>, lane: Lane) {
-    if lanes.get(&lane).is_some_and(Queue::is_idle) {
+fn forget_if_idle(lanes: &mut HashMap<Lane, LaneQueue>, lane: Lane) {
+    if lanes.get(&lane).is_some_and(LaneQueue::is_idle) {
         lanes.remove(&lane);
     }
 }
 
-fn queue_of(lanes: &mut HashMap<Lane, Queue>, lane: Lane) -> &mut Queue {
+fn queue_of(lanes: &mut HashMap<Lane, LaneQueue>, lane: Lane) -> &mut LaneQueue {
     lanes.entry(lane).or_default()
 }

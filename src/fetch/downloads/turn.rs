@@ -5,15 +5,15 @@ use std::time::{Duration, Instant};
 
 use super::REST_OF_LINE;
 use super::lane::Lane;
-use super::listed::Listed;
-use crate::fetch::{Fetcher, Wanted};
+use super::listed::ListedDownload;
+use crate::fetch::{Fetcher, PackageRef};
 use crate::upstream::Active;
 
 /// What the task of a download holds. When it is dropped, the download is over and out of the table, whatever happened: a
 /// panic leaves no waiters behind.
 #[derive(Debug)]
 pub(super) struct Turn {
-    pub(super) listed: Listed,
+    pub(super) listed: ListedDownload,
     pub(super) lane: Lane,
     /// It takes its part of the way to its binhost.
     active: Option<Active>,
@@ -22,7 +22,7 @@ pub(super) struct Turn {
 }
 
 impl Turn {
-    pub(super) fn new(listed: Listed, lane: Lane) -> Self {
+    pub(super) fn new(listed: ListedDownload, lane: Lane) -> Self {
         let active = (lane != Lane::Cache).then(|| listed.download.wanted.origin().upstream.begin());
         Self { listed, lane, active, held: true }
     }
@@ -31,7 +31,7 @@ impl Turn {
         &self.listed.fetcher
     }
 
-    pub(super) fn wanted(&self) -> &Wanted {
+    pub(super) fn wanted(&self) -> &PackageRef {
         &self.listed.download.wanted
     }
 

@@ -6,22 +6,22 @@ use tokio::sync::watch;
 
 use super::Priority;
 use super::download::{Download, Phase};
-use super::listed::Listed;
+use super::listed::ListedDownload;
 use crate::fetch::{FetchError, Outcome};
-use crate::store::Body;
+use crate::store::Blob;
 
 /// Somebody who waits, until this is dropped.
 #[derive(Debug)]
 pub(in crate::fetch) struct Waiter {
     /// In this order: who looks whether anybody waits does so once nobody watches.
-    part: Option<Part>,
+    part: Option<Participation>,
     watcher: Watcher,
 }
 
 /// A part in a download.
 #[derive(Debug)]
-struct Part {
-    listed: Listed,
+struct Participation {
+    listed: ListedDownload,
     priority: Priority,
 }
 
@@ -33,13 +33,13 @@ pub(in crate::fetch) struct Watcher {
 
 impl Waiter {
     /// To be called while the table is locked.
-    pub(super) fn new(listed: Listed, priority: Priority) -> Self {
+    pub(super) fn new(listed: ListedDownload, priority: Priority) -> Self {
         let phase = listed.download.phase();
-        Self { part: Some(Part { listed, priority }), watcher: Watcher { phase } }
+        Self { part: Some(Participation { listed, priority }), watcher: Watcher { phase } }
     }
 
     /// For what is here already.
-    pub(super) fn of(body: Body) -> Self {
+    pub(super) fn of(body: Blob) -> Self {
         let phase = watch::channel(Phase { begun: true, outcome: Some(Ok(body)), ended: true }).1;
         Self { part: None, watcher: Watcher { phase } }
     }
@@ -93,7 +93,7 @@ impl Watcher {
     }
 }
 
-impl Drop for Part {
+impl Drop for Participation {
     fn drop(&mut self) {
         self.listed.leave(self.priority);
     }

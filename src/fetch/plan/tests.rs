@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use tempfile::TempDir;
 
-use crate::index::{Index, OriginId};
+use crate::index::{BinhostId, Index};
 
 /// A process's root directory, in which `gentoo` is EROOT.
 struct Root(TempDir);
@@ -237,7 +237,7 @@ fn entries_are_found_by_all_that_tells_them_apart() {
     }
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(text.as_bytes()).unwrap();
-    let view = View::whole(OriginId(1), Arc::new(Index::parse(file).unwrap()));
+    let view = View::whole(BinhostId(1), Arc::new(Index::parse(file).unwrap()));
     let planned =
         |cpv: &str, build_id, build_time, size| Planned { cpv: Cpv::parse(cpv).unwrap(), build_id, build_time, size };
     let plan = [

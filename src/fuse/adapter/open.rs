@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use fuser::{FopenFlags, Generation, OpenFlags, ReplyCreate, ReplyOpen};
 
-use super::super::ops::{Opening, Place};
-use super::super::resent::Asked;
-use super::super::{FsError, waiting};
-use super::Shared;
+use super::super::filesystem::{InodeTarget, OpenOutcome};
+use super::super::replay::Delivery;
+use super::super::{FsError, interrupt};
+use super::AdapterState;
 use super::types::{errno, failed, file_attr, handle_of, ttl};
-use crate::fetch::{Miss, Outcome, Uid, Wanted};
+use crate::fetch::{Miss, Outcome, PackageRef, Uid};
 use crate::local::{self, COMPRESSED, Caller, INDEX, OFlags};
 use crate::metrics::{Operation, Timed};
 use crate::tree::{Attributes, Inode, Node, Tree};
@@ -25,7 +25,7 @@ enum Purpose {
     Copy,
 }
 
-pub(super) fn open(shared: &Arc<Shared>, caller: Caller, inode: Inode, flags: OpenFlags, reply: ReplyOpen) {
+pub(super) fn open(shared: &Arc<AdapterState>, caller: Caller, inode: Inode, flags: OpenFlags, reply: ReplyOpen) {
     let mut timed = Timed::begin(&shared.metrics, Operation::OpenCached);
     let flags = OFlags::from_bits_retain(flags.0.cast_unsigned());
     let writes = flags.intersects(OFlags::WRONLY | OFlags::RDWR);
@@ -34,28 +34,28 @@ pub(super) fn open(shared: &Arc<Shared>, caller: Caller, inode: Inode, flags: Op
     }
     let user = caller.uid;
     let opened = match shared.operations.place(inode) {
-        Ok(Place::Local(..))
+        Ok(InodeTarget::Local(..))
             if (writes || flags.contains(OFlags::TRUNC)) && shared.operations.layer().is_read_only() =>
         {
             Err(FsError::ReadOnly)
         }
-        Ok(Place::Local(path, stat)) => match shared.operations.layer().open_file(caller, &path, &stat, flags) {
+        Ok(InodeTarget::Local(path, stat)) => match shared.operations.layer().open_file(caller, &path, &stat, flags) {
             Ok(file) => return shared.answer_open((inode, user), &Arc::new(file), None, writes, reply),
             Err(error) => Err(error.into()),
         },
-        Ok(Place::Remote(tree, Node::Package(at))) if writes => {
+        Ok(InodeTarget::Remote(tree, Node::Package(at))) if writes => {
             return rewrite(shared, caller, (&tree, at), flags, timed, reply);
         }
-        Ok(Place::Remote(_, Node::Packages) | Place::Compressed(..)) if writes => Err(FsError::Index),
-        Ok(Place::Remote(tree, node)) => {
+        Ok(InodeTarget::Remote(_, Node::Packages) | InodeTarget::Compressed(..)) if writes => Err(FsError::Index),
+        Ok(InodeTarget::Remote(tree, node)) => {
             let may =
                 if matches!(node, Node::Packages) { shared.operations.may_read_index(caller, INDEX) } else { Ok(()) };
             may.and_then(|()| shared.operations.open(&tree, node, Some(caller.pid)))
         }
-        Ok(Place::Compressed(file, attributes)) => {
-            shared.operations.may_read_index(caller, COMPRESSED).map(|()| Opening::Ready(file, attributes))
+        Ok(InodeTarget::Compressed(file, attributes)) => {
+            shared.operations.may_read_index(caller, COMPRESSED).map(|()| OpenOutcome::Ready(file, attributes))
         }
-        Ok(Place::Directory(_)) => Err(FsError::IsADirectory),
+        Ok(InodeTarget::Directory(_)) => Err(FsError::IsADirectory),
         // Without a name any more, and open elsewhere: through /proc.
         Err(error) => match shared.handles.file(inode).filter(|_| local::is_number(inode.0)) {
             Some(file) => match shared.operations.layer().may_open_again(caller, &file, flags) {
@@ -66,16 +66,16 @@ pub(super) fn open(shared: &Arc<Shared>, caller: Caller, inode: Inode, flags: Op
         },
     };
     match opened {
-        Ok(Opening::Ready(file, attributes)) => {
+        Ok(OpenOutcome::Ready(file, attributes)) => {
             shared.answer_open((inode, user), &file, Some(attributes), false, reply);
         }
-        Ok(Opening::Check(wanted, attributes)) => {
+        Ok(OpenOutcome::Check(wanted, attributes)) => {
             let miss = shared.operations.fetcher().miss(caller.pid, Uid(caller.uid));
             let (shared, caller) = (Arc::clone(shared), (caller, timed));
             let runtime = shared.runtime.clone();
             runtime.spawn(wait_and_answer(shared, (*wanted, miss), Purpose::Read(attributes), caller, reply));
         }
-        Ok(Opening::Wait(wanted, attributes)) => {
+        Ok(OpenOutcome::Wait(wanted, attributes)) => {
             let miss = shared.operations.fetcher().miss(caller.pid, Uid(caller.uid));
             shared.operations.ahead().missed(&wanted, &miss);
             let timed = timed.becoming(Operation::OpenFetched);
@@ -89,7 +89,7 @@ pub(super) fn open(shared: &Arc<Shared>, caller: Caller, inode: Inode, flags: Op
 
 /// A binhost's package is to be written to: something local is put in front of it, and the kernel looks again (ESTALE).
 fn rewrite(
-    shared: &Arc<Shared>,
+    shared: &Arc<AdapterState>,
     caller: Caller,
     (tree, at): (&Arc<Tree>, u32),
     flags: OFlags,
@@ -100,7 +100,7 @@ fn rewrite(
     match wanted {
         Ok(wanted) if flags.contains(OFlags::TRUNC) => {
             let _unpaused = shared.unpaused();
-            let made = shared.operations.stand_in(wanted.path(), None);
+            let made = shared.operations.leave_placeholder(wanted.path(), None);
             reply.error(failed(&mut timed, &made.err().unwrap_or(FsError::Stale)));
         }
         Ok(wanted) => {
@@ -115,7 +115,7 @@ fn rewrite(
 }
 
 /// The body, once the plan that its opener follows is checked.
-async fn checked_and_opened(shared: &Shared, wanted: Wanted, miss: &Miss, uid: Uid) -> Outcome {
+async fn checked_and_opened(shared: &AdapterState, wanted: PackageRef, miss: &Miss, uid: Uid) -> Outcome {
     let ahead = shared.operations.ahead();
     ahead.check_plan(&wanted, miss).await?;
     let opened = shared.operations.fetcher().open(wanted.clone(), miss, uid).await;
@@ -124,8 +124,8 @@ async fn checked_and_opened(shared: &Shared, wanted: Wanted, miss: &Miss, uid: U
 }
 
 async fn wait_and_answer(
-    shared: Arc<Shared>,
-    (wanted, miss): (Wanted, Miss),
+    shared: Arc<AdapterState>,
+    (wanted, miss): (PackageRef, Miss),
     purpose: Purpose,
     (caller, mut timed): (Caller, Timed),
     reply: ReplyOpen,
@@ -133,7 +133,7 @@ async fn wait_and_answer(
     let (path, mtime, tid) = (wanted.path().to_owned(), wanted.record().mtime, caller.pid);
     let outcome = tokio::select! {
         outcome = checked_and_opened(&shared, wanted, &miss, Uid(caller.uid)) => outcome.map_err(FsError::from),
-        () = waiting::interrupted(&shared.waiting, tid, caller.uid) => Err(FsError::Interrupted),
+        () = interrupt::interrupted(&shared.waiting, tid, caller.uid) => Err(FsError::Interrupted),
     };
     match (outcome, purpose) {
         (Ok(body), Purpose::Read(attributes)) => {
@@ -160,8 +160,8 @@ async fn wait_and_answer(
 }
 
 pub(super) fn create(
-    shared: &Shared,
-    (caller, asked): (Caller, Asked),
+    shared: &AdapterState,
+    (caller, asked): (Caller, Delivery),
     (parent, name): (Inode, &OsStr),
     mode: u32,
     flags: i32,
@@ -198,7 +198,7 @@ pub(super) fn create(
     }
 }
 
-impl Shared {
+impl AdapterState {
     /// `attributes`: of what never changes.
     fn answer_open(
         &self,

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use fuser::ReplyData;
 
 use super::super::FsError;
-use super::super::ops::Reopening;
+use super::super::filesystem::Reopening;
 use super::types::failed;
-use super::{MAX_REQUEST, Shared};
+use super::{AdapterState, MAX_REQUEST};
 use crate::fetch::Uid;
 use crate::local;
 use crate::metrics::{Operation, Timed};
@@ -22,7 +22,7 @@ thread_local! {
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-pub(super) fn read(shared: &Arc<Shared>, inode: Inode, (offset, size): (u64, u32), uid: Uid, reply: ReplyData) {
+pub(super) fn read(shared: &Arc<AdapterState>, inode: Inode, (offset, size): (u64, u32), uid: Uid, reply: ReplyData) {
     let mut timed = Timed::begin(&shared.metrics, Operation::Read);
     let Some(file) = shared.handles.file(inode) else {
         shared.runtime.spawn(find_and_read(Arc::clone(shared), inode, (offset, size), (uid, timed), reply));
@@ -51,7 +51,7 @@ pub(super) fn read(shared: &Arc<Shared>, inode: Inode, (offset, size): (u64, u32
 /// A read of what a daemon before this one opened, and which is not where that had it: it is the inode's content, from
 /// wherever that can be had now.
 async fn find_and_read(
-    shared: Arc<Shared>,
+    shared: Arc<AdapterState>,
     inode: Inode,
     (offset, size): (u64, u32),
     (uid, mut timed): (Uid, Timed),

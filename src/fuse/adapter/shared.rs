@@ -8,25 +8,25 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use fuser::BackingId;
 
-use super::super::attach::FUSE_HAS_RESEND;
 use super::super::backing::{self, Backing};
+use super::super::connection::FUSE_HAS_RESEND;
+use super::super::filesystem::Filesystem;
 use super::super::handles::Handles;
-use super::super::ledger::{Agreement, Ledger};
-use super::super::ops::Operations;
+use super::super::interrupt::Waiting;
+use super::super::ledger::{HandoverLog, Negotiated};
 use super::super::quota::Quota;
-use super::super::waiting::Waiting;
 use crate::metrics::Metrics;
 
 /// What all requests share.
 #[derive(Debug)]
-pub(in crate::fuse) struct Shared {
-    pub(in crate::fuse) operations: Operations,
+pub(in crate::fuse) struct AdapterState {
+    pub(in crate::fuse) operations: Filesystem,
     pub(in crate::fuse) metrics: Arc<Metrics>,
     pub(in crate::fuse) runtime: tokio::runtime::Handle,
     pub(in crate::fuse) handles: Handles,
     pub(in crate::fuse) waiting: Waiting,
     device: Arc<OwnedFd>,
-    pub(super) agreement: OnceLock<Agreement>,
+    pub(super) agreement: OnceLock<Negotiated>,
     /// Held for writing while nothing may be opened, closed or changed.
     pause: RwLock<()>,
     /// Set when the kernel and the configuration allow it.
@@ -37,13 +37,13 @@ pub(in crate::fuse) struct Shared {
     over: AtomicBool,
 }
 
-impl Shared {
+impl AdapterState {
     pub(in crate::fuse) fn new(
-        operations: Operations,
+        operations: Filesystem,
         metrics: Arc<Metrics>,
         passthrough: bool,
         device: OwnedFd,
-        ledger: Ledger,
+        ledger: HandoverLog,
     ) -> Arc<Self> {
         let runtime = tokio::runtime::Handle::current();
         Arc::new(Self {
@@ -66,13 +66,13 @@ impl Shared {
     }
 
     /// What is agreed on with the kernel; to be asked once the session is there.
-    pub(in crate::fuse) fn agreement(&self) -> Agreement {
+    pub(in crate::fuse) fn agreement(&self) -> Negotiated {
         self.agreement.get().copied().unwrap_or_default()
     }
 
     /// Takes up what the daemon before this one left open.
     pub(in crate::fuse) fn inherit(&self) {
-        let (records, highest) = self.handles.ledger(Ledger::read);
+        let (records, highest) = self.handles.ledger(HandoverLog::read);
         let used: std::collections::HashSet<u32> = records.iter().filter_map(|record| record.backing()).collect();
         // What was asked for when it was killed, or not given back yet.
         (1..=highest.saturating_add(16))
@@ -120,8 +120,8 @@ impl Shared {
     }
 
     /// Another index is shown now.
-    pub(in crate::fuse) fn note_shown(&self) {
-        self.handles.show(self.operations.tree().mark());
+    pub(in crate::fuse) fn note_published(&self) {
+        self.handles.record_published(self.operations.tree().mark());
     }
 
     /// Has the kernel read `file` by itself, if it may.
@@ -141,7 +141,7 @@ impl Shared {
 
     /// A local file that is open; one that a daemon before this one opened is found by its number.
     pub(super) fn local_file(&self, inode: crate::tree::Inode) -> Option<Arc<File>> {
-        use super::super::ops::Reopening;
+        use super::super::filesystem::Reopening;
         if !crate::local::is_number(inode.0) {
             return None;
         }

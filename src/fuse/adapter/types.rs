@@ -5,9 +5,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use fuser::{Errno, FileAttr, FileHandle, FileType, INodeNo, Request, TimeOrNow};
 
 use super::super::attr::{Attr, Validity};
-use super::super::resent::Asked;
+use super::super::replay::Delivery;
 use super::super::{FsError, TTL};
-use crate::local::{self, Caller, Change, Time};
+use crate::local::{self, AttrChange, Caller, Time};
 use crate::metrics::{Outcome, Timed};
 
 pub(super) const BLOCK: u32 = 4096;
@@ -45,8 +45,8 @@ pub(super) fn user_of(handle: FileHandle) -> u32 {
 /// FUSE_UNIQUE_RESEND: the bit of a request's number that says that it was sent before. Source: linux/fuse.h.
 const RESENT: u64 = 1 << 63;
 
-pub(super) fn asked(request: &Request) -> Asked {
-    if request.unique().0 & RESENT == 0 { Asked::Once } else { Asked::Again }
+pub(super) fn delivery(request: &Request) -> Delivery {
+    if request.unique().0 & RESENT == 0 { Delivery::Once } else { Delivery::Again }
 }
 
 /// How long the kernel may go on using a name.
@@ -115,8 +115,8 @@ pub(super) fn change(
     gid: Option<u32>,
     size: Option<u64>,
     (atime, mtime): (Option<TimeOrNow>, Option<TimeOrNow>),
-) -> Change {
-    Change { size, mode, uid, gid, atime: atime.map(time), mtime: mtime.map(time) }
+) -> AttrChange {
+    AttrChange { size, mode, uid, gid, atime: atime.map(time), mtime: mtime.map(time) }
 }
 
 #[cfg(test)]

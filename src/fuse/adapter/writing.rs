@@ -10,16 +10,16 @@ use rustix::fs::FallocateFlags;
 
 use super::super::FsError;
 use super::super::attr::{Attr, Validity};
-use super::super::resent::Asked;
+use super::super::replay::Delivery;
 use super::super::writing::Renaming;
-use super::{Operation, Shared, Timed, answer};
+use super::{AdapterState, Operation, Timed, answer};
 use crate::local::{COMPRESSED, Caller, Errno, FileType, OFlags, Replace};
 use crate::tree::Inode;
 
 /// A new `Packages` can take a while to be read and written: not on a FUSE thread.
 pub(super) fn rename(
-    shared: &Arc<Shared>,
-    (caller, asked): (Caller, Asked),
+    shared: &Arc<AdapterState>,
+    (caller, asked): (Caller, Delivery),
     from: (Inode, &OsStr),
     to: (Inode, &OsStr),
     flags: RenameFlags,
@@ -39,7 +39,7 @@ pub(super) fn rename(
             elsewhere(shared, move |shared| {
                 let _unpaused = shared.unpaused();
                 let replaced = shared.operations.replace_index(&new);
-                shared.note_shown();
+                shared.note_published();
                 if let Err(error) = &replaced {
                     tracing::warn!(%error, "a new index of the local packages is not taken; the one before stays");
                 }
@@ -51,14 +51,14 @@ pub(super) fn rename(
 }
 
 pub(super) fn unlink(
-    shared: &Arc<Shared>,
-    (caller, asked): (Caller, Asked),
+    shared: &Arc<AdapterState>,
+    (caller, asked): (Caller, Delivery),
     (parent, name): (Inode, &OsStr),
     reply: ReplyEmpty,
 ) {
     let timed = Timed::begin(&shared.metrics, Operation::Change);
     let (waits, name) = (parent == Inode::ROOT && name == COMPRESSED, name.to_owned());
-    let remove = move |shared: &Arc<Shared>| {
+    let remove = move |shared: &Arc<AdapterState>| {
         let _unpaused = shared.unpaused();
         answer(asked.removed(shared.operations.unlink(caller, parent, &name)), timed, reply);
     };
@@ -66,7 +66,7 @@ pub(super) fn unlink(
 }
 
 /// Does what can take long on another than the few FUSE threads: nothing else would be answered meanwhile.
-pub(super) fn elsewhere(shared: &Arc<Shared>, work: impl FnOnce(&Arc<Shared>) + Send + 'static) {
+pub(super) fn elsewhere(shared: &Arc<AdapterState>, work: impl FnOnce(&Arc<AdapterState>) + Send + 'static) {
     let shared = Arc::clone(shared);
     let runtime = shared.runtime.clone();
     runtime.spawn_blocking(move || work(&shared));
@@ -74,11 +74,11 @@ pub(super) fn elsewhere(shared: &Arc<Shared>, work: impl FnOnce(&Arc<Shared>) + 
 
 /// Only plain files: nothing else has a place in PKGDIR.
 pub(super) fn make_node(
-    shared: &Shared,
+    shared: &AdapterState,
     caller: Caller,
     (parent, name): (Inode, &OsStr),
     mode: u32,
-    asked: Asked,
+    asked: Delivery,
 ) -> Result<(Attr, Validity), FsError> {
     if FileType::from_raw_mode(mode) != FileType::RegularFile {
         return Err(Errno::PERM.into());
@@ -88,7 +88,13 @@ pub(super) fn make_node(
     Ok((attr, validity))
 }
 
-pub(super) fn write(shared: &Shared, caller: Caller, inode: Inode, offset: u64, data: &[u8]) -> Result<u32, FsError> {
+pub(super) fn write(
+    shared: &AdapterState,
+    caller: Caller,
+    inode: Inode,
+    offset: u64,
+    data: &[u8],
+) -> Result<u32, FsError> {
     let file = writable_file(shared, inode)?;
     caller.charged(|| write_all(&file, offset, data))
 }
@@ -109,7 +115,7 @@ fn write_all(file: &File, offset: u64, data: &[u8]) -> Result<u32, FsError> {
 }
 
 /// A file that is open. What a daemon before this one opened to write is not written to where nothing is to be any more.
-fn writable_file(shared: &Shared, inode: Inode) -> Result<Arc<File>, FsError> {
+fn writable_file(shared: &AdapterState, inode: Inode) -> Result<Arc<File>, FsError> {
     if shared.operations.layer().is_read_only() {
         return Err(FsError::ReadOnly);
     }
@@ -117,7 +123,7 @@ fn writable_file(shared: &Shared, inode: Inode) -> Result<Arc<File>, FsError> {
 }
 
 pub(super) fn allocate(
-    shared: &Shared,
+    shared: &AdapterState,
     caller: Caller,
     inode: Inode,
     (offset, length): (u64, u64),
@@ -128,7 +134,7 @@ pub(super) fn allocate(
     caller.charged(|| Ok(rustix::fs::fallocate(&file, mode, offset, length)?))
 }
 
-pub(super) fn sync(shared: &Shared, inode: Inode, datasync: bool) -> Result<(), FsError> {
+pub(super) fn sync(shared: &AdapterState, inode: Inode, datasync: bool) -> Result<(), FsError> {
     match shared.local_file(inode) {
         Some(file) if datasync => Ok(file.sync_data()?),
         Some(file) => Ok(file.sync_all()?),

@@ -85,17 +85,17 @@ impl<'a> UseFlags<'a> {
 
 /// A part of a dependency string.
 #[derive(Debug)]
-enum Item<'a> {
+enum DependencyItem<'a> {
     Word(Cow<'a, str>),
     /// `( … )`.
-    All(Opening, Vec<Item<'a>>),
+    All(GroupPrefix, Vec<DependencyItem<'a>>),
     /// `|| ( … )`.
-    Any(Vec<Item<'a>>),
+    Any(Vec<DependencyItem<'a>>),
 }
 
 /// What stood before `(`.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Opening {
+enum GroupPrefix {
     Nothing,
     Conditional,
 }
@@ -103,7 +103,7 @@ enum Opening {
 /// A dependency string without USE conditionals, its brackets as they stand.
 #[derive(Debug)]
 pub struct Dependencies<'a> {
-    items: Vec<Item<'a>>,
+    items: Vec<DependencyItem<'a>>,
     kind: TokenKind,
 }
 
@@ -153,22 +153,24 @@ enum Only {
 
 impl Brackets {
     /// Appends `items`, all of which have to be there, to `out`.
-    fn conjunction<'a>(self, items: Vec<Item<'a>>, only: Only, out: &mut Vec<Item<'a>>) {
+    fn conjunction<'a>(self, items: Vec<DependencyItem<'a>>, only: Only, out: &mut Vec<DependencyItem<'a>>) {
         let start = out.len();
         for item in items {
             match item {
-                Item::Word(_) => out.push(item),
-                Item::All(opening, inner) => self.conjunction(inner, self.within(opening, out.get(start..), only), out),
-                Item::Any(inner) => {
+                DependencyItem::Word(_) => out.push(item),
+                DependencyItem::All(opening, inner) => {
+                    self.conjunction(inner, self.within(opening, out.get(start..), only), out)
+                }
+                DependencyItem::Any(inner) => {
                     let mut alternatives = Vec::with_capacity(inner.len());
                     self.alternatives(inner, &mut alternatives);
                     if alternatives.len() > 1 {
-                        out.push(Item::Any(alternatives));
+                        out.push(DependencyItem::Any(alternatives));
                         continue;
                     }
                     match (alternatives.pop(), only) {
                         (None, _) => out.push(empty_any_of()),
-                        (Some(Item::All(_, inner)), Only::IsInlined) => out.extend(inner),
+                        (Some(DependencyItem::All(_, inner)), Only::IsInlined) => out.extend(inner),
                         (Some(alternative), _) => out.push(alternative),
                     }
                 }
@@ -177,30 +179,30 @@ impl Brackets {
     }
 
     /// Appends `items`, one of which has to be there, to `out`.
-    fn alternatives<'a>(self, items: Vec<Item<'a>>, out: &mut Vec<Item<'a>>) {
+    fn alternatives<'a>(self, items: Vec<DependencyItem<'a>>, out: &mut Vec<DependencyItem<'a>>) {
         let start = out.len();
         for item in items {
             match item {
-                Item::Word(_) => out.push(item),
-                Item::All(opening, inner) => {
+                DependencyItem::Word(_) => out.push(item),
+                DependencyItem::All(opening, inner) => {
                     let mut all = Vec::with_capacity(inner.len());
                     self.conjunction(inner, self.within(opening, out.get(start..), Only::KeepsBrackets), &mut all);
                     match (all.len(), all.pop()) {
                         (_, None) => {}
-                        (1, Some(Item::Any(alternatives))) => out.extend(alternatives),
+                        (1, Some(DependencyItem::Any(alternatives))) => out.extend(alternatives),
                         (1, Some(alternative)) => out.push(alternative),
                         (_, Some(last)) => {
                             all.push(last);
-                            out.push(Item::All(opening, all));
+                            out.push(DependencyItem::All(opening, all));
                         }
                     }
                 }
-                Item::Any(inner) => {
+                DependencyItem::Any(inner) => {
                     let before = out.len();
                     self.alternatives(inner, out);
                     match self {
                         _ if out.len() > before => {}
-                        Self::Portage(_) => out.push(Item::All(Opening::Nothing, vec![empty_any_of()])),
+                        Self::Portage(_) => out.push(DependencyItem::All(GroupPrefix::Nothing, vec![empty_any_of()])),
                         Self::Fewest => out.push(empty_any_of()),
                     }
                 }
@@ -210,34 +212,33 @@ impl Brackets {
 
     /// What holds in `( … )` that comes after `before`. Portage looks for the `||` that it stands in, and takes a string right
     /// before a bracket for the end of its search.
-    fn within(self, opening: Opening, before: Option<&[Item<'_>]>, outside: Only) -> Only {
-        let last = before.and_then(<[Item<'_>]>::last);
+    fn within(self, opening: GroupPrefix, before: Option<&[DependencyItem<'_>]>, outside: Only) -> Only {
+        let last = before.and_then(<[DependencyItem<'_>]>::last);
         match (self, opening, last) {
-            (Self::Fewest, ..) | (Self::Portage(TokenKind::Plain), Opening::Nothing, Some(Item::Word(_))) => {
-                Only::IsInlined
-            }
+            (Self::Fewest, ..)
+            | (Self::Portage(TokenKind::Plain), GroupPrefix::Nothing, Some(DependencyItem::Word(_))) => Only::IsInlined,
             _ => outside,
         }
     }
 }
 
-fn empty_any_of<'a>() -> Item<'a> {
-    Item::Word(Cow::Borrowed(EMPTY_ANY_OF))
+fn empty_any_of<'a>() -> DependencyItem<'a> {
+    DependencyItem::Word(Cow::Borrowed(EMPTY_ANY_OF))
 }
 
 /// Appends `items` to `text`, with brackets and one space between two words.
-fn write(items: &[Item<'_>], text: &mut String) {
+fn write(items: &[DependencyItem<'_>], text: &mut String) {
     for (at, item) in items.iter().enumerate() {
         if at > 0 {
             text.push(' ');
         }
         let (open, inner) = match item {
-            Item::Word(word) => {
+            DependencyItem::Word(word) => {
                 text.push_str(word);
                 continue;
             }
-            Item::All(_, inner) => ("( ", inner),
-            Item::Any(inner) => ("|| ( ", inner),
+            DependencyItem::All(_, inner) => ("( ", inner),
+            DependencyItem::Any(inner) => ("|| ( ", inner),
         };
         text.push_str(open);
         write(inner, text);

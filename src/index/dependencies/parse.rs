@@ -3,13 +3,13 @@
 use std::borrow::Cow;
 
 use super::use_dependency::{evaluated, is_flag};
-use super::{DependenciesError, Item, MAX_DEPTH, MAX_WORDS, Opening, TokenKind, UseFlags};
+use super::{DependenciesError, DependencyItem, GroupPrefix, MAX_DEPTH, MAX_WORDS, TokenKind, UseFlags};
 use crate::index::words::words;
 
 /// What the next `( … )` is.
 #[derive(Clone, Copy)]
-enum Group {
-    All(Opening),
+enum GroupKind {
+    All(GroupPrefix),
     Any,
     /// Of a USE conditional that does not hold: read, and left out.
     Inactive,
@@ -19,8 +19,8 @@ pub(super) fn parse<'a>(
     text: &'a str,
     kind: TokenKind,
     enabled: &UseFlags<'_>,
-) -> Result<Vec<Item<'a>>, DependenciesError> {
-    let mut open: Vec<(Group, Vec<Item<'a>>)> = Vec::new();
+) -> Result<Vec<DependencyItem<'a>>, DependenciesError> {
+    let mut open: Vec<(GroupKind, Vec<DependencyItem<'a>>)> = Vec::new();
     let mut items = Vec::new();
     let mut announced = None;
     let mut all = words(text).peekable();
@@ -31,23 +31,24 @@ pub(super) fn parse<'a>(
             _ if count > MAX_WORDS => return Err(DependenciesError::TooLong),
             "(" if all.peek() == Some(&")") => return Err(DependenciesError::Empty),
             "(" if open.len() == MAX_DEPTH => return Err(DependenciesError::TooDeep),
-            "(" => open.push((announced.take().unwrap_or(Group::All(Opening::Nothing)), std::mem::take(&mut items))),
+            "(" => open
+                .push((announced.take().unwrap_or(GroupKind::All(GroupPrefix::Nothing)), std::mem::take(&mut items))),
             _ if announced.is_some() => return Err(DependenciesError::NoGroup),
             ")" => {
                 let (group, outer) = open.pop().ok_or(DependenciesError::Unopened)?;
                 let inner = std::mem::replace(&mut items, outer);
                 match group {
-                    Group::All(opening) => items.push(Item::All(opening, inner)),
-                    Group::Any => items.push(Item::Any(inner)),
-                    Group::Inactive => {}
+                    GroupKind::All(opening) => items.push(DependencyItem::All(opening, inner)),
+                    GroupKind::Any => items.push(DependencyItem::Any(inner)),
+                    GroupKind::Inactive => {}
                 }
             }
-            "||" => announced = Some(Group::Any),
+            "||" => announced = Some(GroupKind::Any),
             "->" => return Err(DependenciesError::Arrow),
             _ => match word.strip_suffix('?') {
                 Some(condition) => announced = Some(conditional(condition, enabled)?),
-                None if kind == TokenKind::Atom => items.push(Item::Word(evaluated(word, enabled))),
-                None => items.push(Item::Word(Cow::Borrowed(word))),
+                None if kind == TokenKind::Atom => items.push(DependencyItem::Word(evaluated(word, enabled))),
+                None => items.push(DependencyItem::Word(Cow::Borrowed(word))),
             },
         }
     }
@@ -59,14 +60,14 @@ pub(super) fn parse<'a>(
 }
 
 /// The group after `flag?` or `!flag?`.
-fn conditional(condition: &str, enabled: &UseFlags<'_>) -> Result<Group, DependenciesError> {
+fn conditional(condition: &str, enabled: &UseFlags<'_>) -> Result<GroupKind, DependenciesError> {
     let (flag, wanted) = match condition.strip_prefix('!') {
         Some(flag) => (flag, false),
         None => (condition, true),
     };
     match is_flag(flag) {
         false => Err(DependenciesError::Flag),
-        true if enabled.contains(flag) == wanted => Ok(Group::All(Opening::Conditional)),
-        true => Ok(Group::Inactive),
+        true if enabled.contains(flag) == wanted => Ok(GroupKind::All(GroupPrefix::Conditional)),
+        true => Ok(GroupKind::Inactive),
     }
 }

@@ -40,10 +40,10 @@ struct UseDependency<'a> {
     flag: &'a str,
     /// The flag and its `(+)` or `(-)`.
     name: &'a str,
-    condition: Option<Condition>,
+    condition: Option<FlagCondition>,
 }
 
-enum Condition {
+enum FlagCondition {
     /// `flag?`.
     IfEnabled,
     /// `!flag?`.
@@ -62,10 +62,10 @@ impl<'a> UseDependency<'a> {
         };
         let ending = |ending| rest.strip_suffix(ending);
         let (name, condition) = match (ending('?'), ending('='), negated) {
-            (Some(name), _, false) => (name, Some(Condition::IfEnabled)),
-            (Some(name), _, true) => (name, Some(Condition::IfDisabled)),
-            (_, Some(name), false) => (name, Some(Condition::Equal)),
-            (_, Some(name), true) => (name, Some(Condition::Opposite)),
+            (Some(name), _, false) => (name, Some(FlagCondition::IfEnabled)),
+            (Some(name), _, true) => (name, Some(FlagCondition::IfDisabled)),
+            (_, Some(name), false) => (name, Some(FlagCondition::Equal)),
+            (_, Some(name), true) => (name, Some(FlagCondition::Opposite)),
             (None, None, true) => return None,
             (None, None, false) => (rest.strip_prefix('-').unwrap_or(rest), None),
         };
@@ -78,10 +78,10 @@ impl<'a> UseDependency<'a> {
         let on = enabled.contains(self.flag);
         let wanted = match self.condition {
             None => return Some(Cow::Borrowed(self.whole)),
-            Some(Condition::IfEnabled) => on.then_some(true),
-            Some(Condition::IfDisabled) => (!on).then_some(false),
-            Some(Condition::Equal) => Some(on),
-            Some(Condition::Opposite) => Some(!on),
+            Some(FlagCondition::IfEnabled) => on.then_some(true),
+            Some(FlagCondition::IfDisabled) => (!on).then_some(false),
+            Some(FlagCondition::Equal) => Some(on),
+            Some(FlagCondition::Opposite) => Some(!on),
         };
         wanted.map(|wanted| if wanted { Cow::Borrowed(self.name) } else { Cow::Owned(format!("-{}", self.name)) })
     }

@@ -10,13 +10,13 @@ fn mirrors(count: usize) -> Mirrors {
     Mirrors::new(&urls)
 }
 
-fn fail(mirrors: &mut Mirrors, slot: Slot, now: Instant) {
+fn fail(mirrors: &mut Mirrors, slot: MirrorSlot, now: Instant) {
     mirrors.note(slot, |health| health.failed(now, "no".to_owned(), |n| rest(n, 0.5), Duration::ZERO));
 }
 
 /// Megabytes/s.
-fn deliver(mirrors: &mut Mirrors, slot: Slot, now: Instant, rate: f64) {
-    mirrors.note(slot, |health| health.answered(S / 100));
+fn deliver(mirrors: &mut Mirrors, slot: MirrorSlot, now: Instant, rate: f64) {
+    mirrors.note(slot, |health| health.note_response(S / 100));
     mirrors.delivered(slot, now, ((rate * 1e6) as u64, S));
     mirrors.note(slot, Health::served);
 }
@@ -46,13 +46,13 @@ fn happening() -> impl Strategy<Value = Happening> {
     ]
 }
 
-fn apply(mirrors: &mut Mirrors, slot: Slot, what: &Happening, now: &mut Instant) {
+fn apply(mirrors: &mut Mirrors, slot: MirrorSlot, what: &Happening, now: &mut Instant) {
     match what {
         Happening::Fails => fail(mirrors, slot, *now),
         Happening::Lacks => mirrors.note(slot, Health::served),
         Happening::Delivers(rate) => deliver(mirrors, slot, *now, *rate),
         Happening::Wrong => mirrors.note(slot, |health| health.wrong(*now)),
-        Happening::Asked => mirrors.note(slot, |health| health.asked(*now)),
+        Happening::Asked => mirrors.note(slot, |health| health.note_request(*now)),
         Happening::Passes(seconds) => *now += S * u32::try_from(*seconds).unwrap(),
         Happening::Chance => drop(mirrors.chance(*now)),
         Happening::Named(n) => drop(mirrors.slot_of(&format!("http://named{n}/").parse().unwrap())),
@@ -76,13 +76,13 @@ proptest! {
             let mut sorted = order.clone();
             sorted.sort_unstable();
             prop_assert_eq!(sorted, (0..one.known.len()).collect::<Vec<_>>());
-            let standings: Vec<Standing> = order.iter().map(|slot| one.standing(*slot, now)).collect();
+            let standings: Vec<HealthState> = order.iter().map(|slot| one.state(*slot, now)).collect();
             prop_assert!(standings.is_sorted());
             // Nobody is behind one that is clearly slower and in no better standing.
             for (at, slot) in order.iter().enumerate() {
                 for before in &order[..at] {
                     let (a, b) = (one.health(*slot).unwrap(), one.health(*before).unwrap());
-                    let same = a.standing(now) == b.standing(now) && a.standing(now) != Standing::Resting;
+                    let same = a.state(now) == b.state(now) && a.state(now) != HealthState::Resting;
                     prop_assert!(!same || !a.is_clearly_faster(b));
                 }
             }
@@ -92,7 +92,7 @@ proptest! {
         }
         // Nothing is held against anybody for ever.
         let later = now + S * 3600;
-        prop_assert!(one.order(later).iter().all(|slot| one.standing(*slot, later) == Standing::Healthy));
+        prop_assert!(one.order(later).iter().all(|slot| one.state(*slot, later) == HealthState::Healthy));
     }
 
     #[test]
@@ -127,7 +127,7 @@ proptest! {
 fn a_file_that_is_not_there_is_no_ill_health() {
     let (mut mirrors, now) = (mirrors(2), Instant::now());
     (0..20).for_each(|_| mirrors.note(0, Health::served));
-    assert_eq!((mirrors.order(now), mirrors.standing(0, now)), (vec![0, 1], Standing::Healthy));
+    assert_eq!((mirrors.order(now), mirrors.state(0, now)), (vec![0, 1], HealthState::Healthy));
 }
 
 #[test]
@@ -160,10 +160,10 @@ fn whoever_is_not_known_gets_a_chance_now_and_then() {
     let (mut mirrors, mut now) = (mirrors(3), Instant::now());
     deliver(&mut mirrors, 0, now, 1.0);
     fail(&mut mirrors, 1, now);
-    let chances = |mirrors: &mut Mirrors, now, packages: usize| -> Vec<Slot> {
+    let chances = |mirrors: &mut Mirrors, now, packages: usize| -> Vec<MirrorSlot> {
         (0..packages).filter_map(|_| mirrors.chance(now)).collect()
     };
-    assert_eq!(chances(&mut mirrors, now, 7), Vec::<Slot>::new());
+    assert_eq!(chances(&mut mirrors, now, 7), Vec::<MirrorSlot>::new());
     // The one that rests gets none; the one without the file ever fewer.
     assert_eq!(chances(&mut mirrors, now, 100), [2, 2, 2, 2]);
     now += MAX_REST;
@@ -171,7 +171,7 @@ fn whoever_is_not_known_gets_a_chance_now_and_then() {
     assert_eq!(mirrors.order(now), [2, 0, 1]);
     assert_eq!(chances(&mut mirrors, now, 8), [1]);
     deliver(&mut mirrors, 1, now, 9.0);
-    assert_eq!(chances(&mut mirrors, now, 100), Vec::<Slot>::new());
+    assert_eq!(chances(&mut mirrors, now, 100), Vec::<MirrorSlot>::new());
     // What was measured long ago is measured again.
     assert!(!chances(&mut mirrors, now + S * 4000, 8).is_empty());
 }

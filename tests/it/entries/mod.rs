@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 use binhostfs::index::{
     AuxKey, AuxKeys, AuxValues, Comparison, Dependencies, EntryValues, Index, Stanza, TokenKind, UseFlags,
 };
-use binhostfs::verify::{Container, described};
+use binhostfs::verify::{PackageFormat, described};
 use tempfile::TempDir;
 
 use crate::harness::portage::test_environment;
@@ -243,7 +243,7 @@ fn dependencies_are_reduced_as_portage_reduces_them() {
 fn comparisons(pkgdir: &Path) -> Vec<(String, Comparison)> {
     let index = parsed(&index_in(pkgdir));
     let compare = |path: &str, stanza: &Stanza| {
-        let container = if path.ends_with(".gpkg.tar") { Container::Gpkg } else { Container::Xpak };
+        let container = if path.ends_with(".gpkg.tar") { PackageFormat::Gpkg } else { PackageFormat::Xpak };
         let metadata = described(&File::open(pkgdir.join(path)).unwrap(), container, &AuxKey::is_metadata).unwrap();
         let package = AuxValues::of_package(|key| metadata.get(key.name()).map(String::as_bytes));
         package.compare(&EntryValues::of(stanza, &index))

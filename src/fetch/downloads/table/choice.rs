@@ -3,16 +3,16 @@
 use std::cmp::Reverse;
 use std::collections::HashMap;
 
-use super::super::entry::{Entry, Load, Number, Stage};
-use super::super::lane::{Lane, Next, Queue, Share};
+use super::super::entry::{Load, Number, Stage, TableEntry};
+use super::super::lane::{Lane, LaneQueue, NextDownload, Share};
 use super::super::{MAX_LIVE, PLACES, PREFETCH_TURNS, Priority, REST_OF_LINE, TURNS, Uid};
-use super::Table;
-use crate::fetch::origin::Key;
+use super::DownloadTable;
+use crate::fetch::remote_binhost::PackageKey;
 use crate::store::Unkeepable;
 
 /// What is to be done with the next download.
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::fetch::downloads) enum Step<D> {
+pub(in crate::fetch::downloads) enum NextAction<D> {
     /// It begins, in this lane.
     Start(Number, Lane, D),
     /// It goes on.
@@ -39,9 +39,9 @@ pub(in crate::fetch::downloads) struct OnTheWay {
     pub(in crate::fetch::downloads) unplaced: u64,
 }
 
-impl<D: Load> Table<D> {
+impl<D: Load> DownloadTable<D> {
     /// The next download, which has a turn from now on; `None`: none may have one now. `gate`: whether a prefetch may begin.
-    pub(in crate::fetch::downloads) fn next(&mut self, gate: impl Fn(&D, OnTheWay) -> Gate) -> Option<Step<D>> {
+    pub(in crate::fetch::downloads) fn next(&mut self, gate: impl Fn(&D, OnTheWay) -> Gate) -> Option<NextAction<D>> {
         if let Some((key, uid)) = self.next_open() {
             return self.give_turn(key, Some(uid));
         }
@@ -57,7 +57,7 @@ impl<D: Load> Table<D> {
             Gate::Never(why) => {
                 let download = self.downloads.get(&key)?.download.clone();
                 self.remove(key);
-                Some(Step::Refuse(download, why))
+                Some(NextAction::Refuse(download, why))
             }
             Gate::Open | Gate::Later => self.give_turn(key, None),
         }
@@ -65,11 +65,11 @@ impl<D: Load> Table<D> {
 
     /// Of what is opened: first the users with the fewest turns in a lane, of these the one that has had none for longest, and of
     /// its downloads one that goes on, then the oldest.
-    fn next_open(&self) -> Option<(Key, Uid)> {
+    fn next_open(&self) -> Option<(PackageKey, Uid)> {
         let lanes = self.lanes.iter().filter(|(lane, queue)| queue.has_turn(**lane) && self.has_turn_for(queue));
         let next = lanes.filter_map(|(lane, queue)| {
             let shares = self.shares(queue);
-            let rank = |next: Next| {
+            let rank = |next: NextDownload| {
                 let served = self.users.get(&next.uid).map(|user| user.served);
                 ((next.turns, served, next.begins, next.number), (next.key, next.uid))
             };
@@ -79,7 +79,7 @@ impl<D: Load> Table<D> {
     }
 
     /// Prefetches that turns and the line would allow, in their order.
-    fn next_prefetches(&self) -> Vec<Key> {
+    fn next_prefetches(&self) -> Vec<PackageKey> {
         let line = self.line();
         let mut allowed = Vec::new();
         for (lane, queue) in &self.lanes {
@@ -111,17 +111,17 @@ impl<D: Load> Table<D> {
     }
 
     /// Whether a lane may have one more of all turns: the last quarter is for those that have none.
-    fn has_turn_for(&self, queue: &Queue) -> bool {
+    fn has_turn_for(&self, queue: &LaneQueue) -> bool {
         Share { own: queue.live, free: MAX_LIVE.saturating_sub(self.live), all: MAX_LIVE }.has_more()
     }
 
     /// Whether a lane may have one more that may be parked: where many are, each lane has no more places than turns.
-    fn may_park(&self, queue: &Queue) -> bool {
-        queue.holders.len() < TURNS || self.lanes.values().map(Queue::parked).sum::<usize>() < PLACES
+    fn may_park(&self, queue: &LaneQueue) -> bool {
+        queue.holders.len() < TURNS || self.lanes.values().map(LaneQueue::parked).sum::<usize>() < PLACES
     }
 
     /// Turns and places of each user in a lane.
-    fn shares(&self, queue: &Queue) -> HashMap<Uid, (usize, usize)> {
+    fn shares(&self, queue: &LaneQueue) -> HashMap<Uid, (usize, usize)> {
         let mut shares: HashMap<Uid, (usize, usize)> = HashMap::new();
         for entry in self.holders_of(queue) {
             let Some(owner) = entry.owner else { continue };
@@ -133,14 +133,14 @@ impl<D: Load> Table<D> {
     }
 
     /// Turns of prefetches of one kind, be they opened since or not.
-    fn live_of(&self, queue: &Queue, priority: Priority) -> usize {
-        let is_of = |entry: &&Entry<D>| entry.stage == Stage::Live && entry.is_wanted_for(priority);
+    fn live_of(&self, queue: &LaneQueue, priority: Priority) -> usize {
+        let is_of = |entry: &&TableEntry<D>| entry.stage == Stage::Live && entry.is_wanted_for(priority);
         self.holders_of(queue).filter(is_of).count()
     }
 
     /// Bytes that are still to come of what is opened, or will be opened first.
     fn line(&self) -> u64 {
-        let urgent = |entry: &&Entry<D>| entry.stage == Stage::Live && entry.priority() >= Some(Priority::Plan);
+        let urgent = |entry: &&TableEntry<D>| entry.stage == Stage::Live && entry.priority() >= Some(Priority::Plan);
         self.holders().filter(urgent).map(|entry| entry.download.left()).fold(0, u64::saturating_add)
     }
 

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::super::{MAX_LIVE, PLACES, PREFETCH_TURNS, REST_OF_LINE, TURNS, TURNS_OF_CACHE, TURNS_OF_USER};
 use super::*;
-use crate::index::{EntryId, OriginId};
+use crate::index::{BinhostId, EntryId};
 use crate::store::Unkeepable;
 
 /// A download of so many bytes, of which some have come.
@@ -35,24 +35,24 @@ const B: Uid = Uid(1001);
 
 /// A table, and what has a turn in it.
 struct Scene {
-    table: Table<Sized>,
+    table: DownloadTable<Sized>,
     numbers: BTreeMap<u32, Number>,
 }
 
-fn key(binhost: u32, package: u32) -> Key {
+fn key(binhost: u32, package: u32) -> PackageKey {
     let mut id = [0; 16];
     id[..4].copy_from_slice(&package.to_be_bytes());
-    (OriginId(binhost), EntryId(id))
+    (BinhostId(binhost), EntryId(id))
 }
 
 /// Packages 0 to 999 are the first binhost's, the next thousand the second one's.
-fn key_of(package: u32) -> Key {
+fn key_of(package: u32) -> PackageKey {
     key(package / 1000, package)
 }
 
 impl Scene {
     fn new() -> Self {
-        Self { table: Table::new(), numbers: BTreeMap::new() }
+        Self { table: DownloadTable::new(), numbers: BTreeMap::new() }
     }
 
     fn want_sized(&mut self, package: u32, priority: Priority, size: u64) -> Sized {
@@ -113,7 +113,7 @@ impl Scene {
         self.table.finish(key_of(package), self.numbers[&package]);
     }
 
-    fn leave(&mut self, package: u32, priority: Priority) -> Left {
+    fn leave(&mut self, package: u32, priority: Priority) -> OnLeave {
         self.table.leave(key_of(package), self.numbers[&package], priority)
     }
 }
@@ -227,21 +227,21 @@ fn what_nobody_waits_for_ends_when_it_costs_nothing_to_end_it() {
     let mut scene = Scene::new();
     scene.open(0..8, A);
     scene.next();
-    assert_eq!(scene.leave(7, Priority::Open(A)), Left::Removed);
-    assert_eq!(scene.leave(0, Priority::Open(A)), Left::Stays);
+    assert_eq!(scene.leave(7, Priority::Open(A)), OnLeave::Removed);
+    assert_eq!(scene.leave(0, Priority::Open(A)), OnLeave::Stays);
     scene.want(1, Priority::Plan);
     assert!(scene.park(1) && scene.park(2) && !scene.park(0));
     assert!(!scene.table.contains(key_of(0)), "nobody joins what is to end");
-    assert_eq!(scene.leave(1, Priority::Open(A)), Left::Stays, "a plan has it");
-    assert_eq!(scene.leave(2, Priority::Open(A)), Left::Stop);
-    assert_eq!(scene.leave(1, Priority::Plan), Left::Stop);
+    assert_eq!(scene.leave(1, Priority::Open(A)), OnLeave::Stays, "a plan has it");
+    assert_eq!(scene.leave(2, Priority::Open(A)), OnLeave::Stop);
+    assert_eq!(scene.leave(1, Priority::Plan), OnLeave::Stop);
     let number = scene.numbers[&3];
     assert!(scene.table.end_unless_wanted(key_of(3), number));
     scene.leave(3, Priority::Open(A));
     assert!(!scene.table.end_unless_wanted(key_of(3), number) && !scene.table.contains(key_of(3)));
     // A later download of the same package is another one.
     scene.open([3], B);
-    assert_eq!(scene.table.leave(key_of(3), number, Priority::Open(B)), Left::Stays);
+    assert_eq!(scene.table.leave(key_of(3), number, Priority::Open(B)), OnLeave::Stays);
     scene.table.finish(key_of(3), number);
     assert!(scene.table.contains(key_of(3)));
 }
@@ -326,7 +326,7 @@ fn what_would_not_be_kept_is_not_prefetched() {
         assert_eq!(on_the_way, OnTheWay { all: 10, unplaced: 10 });
         Gate::Never(Unkeepable::Disk)
     });
-    assert!(matches!(step, Some(Step::Refuse(_, Unkeepable::Disk))));
+    assert!(matches!(step, Some(NextAction::Refuse(_, Unkeepable::Disk))));
     assert!(!scene.table.contains(key_of(1)));
     // What has begun is ended.
     scene.want(3, Priority::Plan);
@@ -338,13 +338,13 @@ fn what_would_not_be_kept_is_not_prefetched() {
 
 #[test]
 fn a_user_takes_no_more_waiters_than_are_left_for_others() {
-    let mut table = Table::<Sized>::new();
-    let fill = |table: &mut Table<Sized>, uid: Uid| {
+    let mut table = DownloadTable::<Sized>::new();
+    let fill = |table: &mut DownloadTable<Sized>, uid: Uid| {
         let download = Sized { size: 1, left: Rc::default() };
         let mut count = 0;
         while table.admits(Priority::Open(uid)) {
             let key = key(0, count + 100_000 * uid.0);
-            table.insert(key, Lane::Binhost(OriginId(0)), download.clone(), Priority::Open(uid));
+            table.insert(key, Lane::Binhost(BinhostId(0)), download.clone(), Priority::Open(uid));
             count += 1;
         }
         count as usize
@@ -369,7 +369,7 @@ fn what_may_lie_in_the_cache_needs_no_turn_of_its_binhost() {
     }
     assert_eq!(scene.next(), [100, 101]);
     assert_eq!(scene.next().len() + TURNS_OF_CACHE, 2);
-    let binhost = Lane::Binhost(OriginId(0));
+    let binhost = Lane::Binhost(BinhostId(0));
     assert!(scene.table.change_lane(key_of(100), scene.numbers[&100], binhost));
     assert_eq!(scene.next(), [102], "it waits with the others");
     scene.leave(101, Priority::Open(A));
@@ -414,19 +414,19 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
 fn check(scene: &Scene) {
     let table = &scene.table;
     let stages =
-        |wanted: &dyn Fn(&Entry<Sized>) -> bool| table.downloads.values().filter(|entry| wanted(entry)).count();
+        |wanted: &dyn Fn(&TableEntry<Sized>) -> bool| table.downloads.values().filter(|entry| wanted(entry)).count();
     assert_eq!(table.live, stages(&|entry| entry.stage == Stage::Live));
     assert!(table.live <= MAX_LIVE);
     for (lane, queue) in &table.lanes {
         let of = |stage: &dyn Fn(Stage) -> bool| stages(&|entry| entry.lane == *lane && stage(entry.stage));
         assert_eq!(queue.live, of(&|stage| stage == Stage::Live));
         assert_eq!(queue.holders.len(), of(&|stage| stage != Stage::Waiting));
-        let keys: BTreeSet<Key> = queue.queued().chain(queue.prefetches.values().copied()).collect();
+        let keys: BTreeSet<PackageKey> = queue.queued().chain(queue.prefetches.values().copied()).collect();
         assert_eq!(keys.len(), of(&|stage| matches!(stage, Stage::Waiting | Stage::Resuming)));
         assert!(queue.live <= TURNS && queue.holders.len() <= PLACES && !queue.is_idle());
     }
     let opens = |uid: Uid| -> usize {
-        let counts = table.downloads.values().flat_map(Entry::opens).filter(|(other, _)| *other == uid);
+        let counts = table.downloads.values().flat_map(TableEntry::opens).filter(|(other, _)| *other == uid);
         counts.map(|(_, count)| count).sum()
     };
     for (uid, user) in &table.users {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use binhostfs::index::{Index, Listed, Listing, OriginId, View};
+use binhostfs::index::{BinhostId, Index, ListedEntry, Listing, View};
 
 use super::file;
 
@@ -29,7 +29,7 @@ pub fn listing(bytes: &[u8]) {
 
     let index = Index::parse(file(REMOTE)).expect("an index");
     let remote = read(REMOTE);
-    let view = View::whole(OriginId(0), Arc::new(index));
+    let view = View::whole(BinhostId(0), Arc::new(index));
     let mut text = Vec::new();
     let told =
         view.render_beneath(&first, &|path| path == "hidden.xpak", &mut text, 42).expect("rendering into memory");
@@ -37,9 +37,10 @@ pub fn listing(bytes: &[u8]) {
     let shown = read(&text);
     let (own, theirs) = shown.entries().split_at(first.entries().len());
     assert_eq!(facts(own), facts(first.entries()));
-    let taken = |entry: &&Listed| {
-        let same =
-            |local: &Listed| (local.size, local.mtime, local.instance) == (entry.size, entry.mtime, entry.instance);
+    let taken = |entry: &&ListedEntry| {
+        let same = |local: &ListedEntry| {
+            (local.size, local.mtime, local.instance) == (entry.size, entry.mtime, entry.instance)
+        };
         &*entry.path != "hidden.xpak" && !first.entries().iter().any(same)
     };
     let mut expected: Vec<&str> = remote.entries().iter().filter(taken).map(|entry| &*entry.path).collect();
@@ -64,6 +65,6 @@ fn written(listing: &Listing) -> Vec<u8> {
 type Facts<'a> = (&'a str, Option<u64>, Option<i64>, [u8; 16]);
 
 /// What is known of each entry.
-fn facts(entries: &[Listed]) -> Vec<Facts<'_>> {
+fn facts(entries: &[ListedEntry]) -> Vec<Facts<'_>> {
     entries.iter().map(|entry| (&*entry.path, entry.size, entry.mtime, entry.instance)).collect()
 }

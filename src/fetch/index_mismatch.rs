@@ -1,0 +1,268 @@
+//! Every entry is held against its package before a byte of that is answered: the package is signed, the index is not, and
+//! Portage's resolver goes by the index alone.
+//!
+//! The cache keeps a digest of what a package says of itself. Where that of the entry is the same, which takes some 2 us, it is
+//! right; for the entries that were looked at last that is remembered, since emerge opens a package some twenty times. Else the
+//! metadata is read from the body, once for each entry and body, and compared ([`AuxValues::compare`]).
+//!
+//! An index mismatch is told to whoever decides what is shown. Whether it is also refused is up to the binhost's
+//! [`OnMismatch`].
+//!
+//! [`AuxValues::compare`]: crate::index::AuxValues::compare
+
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use lru::LruCache;
+
+use super::remote_binhost::PackageKey;
+use super::{DownloadOutcome, FetchError, Fetcher, Outcome, OutcomeKind, PackageRef};
+use crate::config::OnMismatch;
+use crate::index::{
+    AuxDigest, BinhostId, Comparison, EntryId, EntryValues, Index, IndexMismatch, Record, Sha256Digest, View,
+};
+use crate::metrics::RefusalKind;
+use crate::store::Blob;
+use crate::verify::{self, VerifyError};
+
+/// Comparisons that are remembered, of entries that are not written as Portage writes them now.
+const MAX_JUDGED: NonZeroUsize = NonZeroUsize::new(8192).unwrap();
+
+/// Entries that are known to agree, of the packages opened last: some 100 bytes each.
+const MAX_AGREED: NonZeroUsize = NonZeroUsize::new(512).unwrap();
+/// Index mismatches that are remembered, to be told once.
+const MAX_LOGGED: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
+
+/// An entry that says something else of its package than the package.
+#[derive(Debug, Clone)]
+pub struct Mismatch {
+    /// The entry.
+    pub id: EntryId,
+    /// Its PATH at the binhost.
+    pub path: String,
+    /// What it says: another index may say something else of the same package.
+    pub entry: AuxDigest,
+    /// What is wrong.
+    pub error: Arc<FetchError>,
+}
+
+impl Mismatch {
+    /// `found` is wrong in an entry, whose digest is `entry`.
+    pub(super) fn new(wanted: &PackageRef, entry: AuxDigest, found: Vec<IndexMismatch>) -> Self {
+        let (id, path) = (wanted.record().id, wanted.own_path().to_owned());
+        Self { id, path, entry, error: Arc::new(FetchError::IndexMismatch(found)) }
+    }
+}
+
+/// What came of a comparison.
+#[derive(Debug, Clone)]
+enum Judgement {
+    /// The entry means what the package says.
+    Agrees,
+    /// It does not.
+    Differs(Mismatch),
+}
+
+/// Whose entry, which body, and what the entry says.
+type Subject = (BinhostId, Sha256Digest, AuxDigest);
+
+/// An entry of an index that may be gone: as long as this is here, no other index has its address.
+#[derive(Debug)]
+struct Agreed {
+    _index: Weak<Index>,
+    body: Sha256Digest,
+}
+
+/// See [`MAX_JUDGED`].
+#[derive(Debug)]
+pub(super) struct Judgements {
+    /// By the address of the index, and where in its text the entry begins.
+    agreed: Mutex<LruCache<(usize, u64), Agreed>>,
+    judged: Mutex<LruCache<Subject, Judgement>>,
+    /// Index mismatches that stand in the log already.
+    logged: Mutex<LruCache<(PackageKey, AuxDigest), ()>>,
+}
+
+impl Default for Judgements {
+    fn default() -> Self {
+        Self {
+            agreed: Mutex::new(LruCache::new(MAX_AGREED)),
+            judged: Mutex::new(LruCache::new(MAX_JUDGED)),
+            logged: Mutex::new(LruCache::new(MAX_LOGGED)),
+        }
+    }
+}
+
+impl Judgements {
+    /// Whether an entry is known to agree with a body.
+    fn is_agreed(&self, index: &Arc<Index>, offset: u64, body: Sha256Digest) -> bool {
+        let mut agreed = self.agreed.lock().unwrap_or_else(PoisonError::into_inner);
+        agreed.get(&(Arc::as_ptr(index).addr(), offset)).is_some_and(|agreed| agreed.body == body)
+    }
+
+    fn note_agreed(&self, index: &Arc<Index>, offset: u64, body: Sha256Digest) {
+        let (key, agreed) = ((Arc::as_ptr(index).addr(), offset), Agreed { _index: Arc::downgrade(index), body });
+        self.agreed.lock().unwrap_or_else(PoisonError::into_inner).put(key, agreed);
+    }
+
+    fn get(&self, subject: &Subject) -> Option<Judgement> {
+        self.judged.lock().unwrap_or_else(PoisonError::into_inner).get(subject).cloned()
+    }
+
+    fn put(&self, subject: Subject, judgement: Judgement) {
+        self.judged.lock().unwrap_or_else(PoisonError::into_inner).put(subject, judgement);
+    }
+
+    /// Whether it is the first time.
+    fn is_news(&self, key: PackageKey, entry: AuxDigest) -> bool {
+        self.logged.lock().unwrap_or_else(PoisonError::into_inner).put((key, entry), ()).is_none()
+    }
+}
+
+/// Does something with the values of an entry.
+pub(super) fn with_entry<T>(wanted: &PackageRef, look: impl FnOnce(&EntryValues<'_>) -> T) -> std::io::Result<T> {
+    let part = wanted.part().ok_or(std::io::ErrorKind::NotFound)?;
+    let stanza = wanted.stanza()?;
+    Ok(look(&EntryValues::of(&stanza, &part.index)))
+}
+
+impl Fetcher {
+    /// Whether an entry may be answered with its package, as far as that shows without reading the package. For FUSE threads.
+    pub(super) fn agrees(&self, wanted: &PackageRef, body: &Blob) -> bool {
+        if wanted.origin().on_mismatch == OnMismatch::Off || self.says_the_same(wanted, body) {
+            return true;
+        }
+        let judged = with_entry(wanted, |entry| self.judgements.get(&(wanted.key().0, body.digest(), entry.digest())));
+        match judged.ok().flatten() {
+            Some(Judgement::Agrees) => true,
+            Some(Judgement::Differs(_)) => wanted.origin().on_mismatch == OnMismatch::Warn,
+            None => false,
+        }
+    }
+
+    /// Whether an entry has the digest of what its package says of itself.
+    fn says_the_same(&self, wanted: &PackageRef, body: &Blob) -> bool {
+        let Some(part) = wanted.part() else { return false };
+        let (offset, digest) = (wanted.record().offset(), body.digest());
+        if self.judgements.is_agreed(&part.index, offset, digest) {
+            return true;
+        }
+        let agrees = with_entry(wanted, |entry| entry.agrees_with(body.aux_digest())).unwrap_or(false);
+        if agrees {
+            self.judgements.note_agreed(&part.index, offset, digest);
+        }
+        agrees
+    }
+
+    /// The body, unless the entry is an index mismatch that is refused.
+    pub(super) async fn held_against(self: &Arc<Self>, wanted: &PackageRef, body: Blob) -> Outcome {
+        match self.mismatch(wanted, &body).await? {
+            Some(mismatch) if wanted.origin().on_mismatch == OnMismatch::Refuse => {
+                self.failures.note(wanted.key(), wanted.path(), &mismatch.error);
+                Err(mismatch.error)
+            }
+            _ => Ok(body),
+        }
+    }
+
+    /// What is wrong with the entry, refused or not; whoever decides what is shown is told.
+    pub(super) async fn mismatch(
+        self: &Arc<Self>,
+        wanted: &PackageRef,
+        body: &Blob,
+    ) -> Result<Option<Mismatch>, Arc<FetchError>> {
+        if wanted.origin().on_mismatch == OnMismatch::Off {
+            return Ok(None);
+        }
+        if self.says_the_same(wanted, body) {
+            self.failures.agreed(wanted.key(), wanted.path());
+            return Ok(None);
+        }
+        let (fetcher, of, its) = (Arc::clone(self), wanted.clone(), body.clone());
+        let judged = tokio::task::spawn_blocking(move || fetcher.judge(&of, &its)).await;
+        match judged.map_err(|_| Arc::new(FetchError::Stopped))?.map_err(Arc::new)? {
+            Judgement::Differs(mismatch) => {
+                self.send_verdict(wanted, &mismatch);
+                Ok(Some(mismatch))
+            }
+            Judgement::Agrees => {
+                self.failures.agreed(wanted.key(), wanted.path());
+                Ok(None)
+            }
+        }
+    }
+
+    /// Holds the entry against the metadata in the body, unless that was done before. Blocks.
+    fn judge(&self, wanted: &PackageRef, body: &Blob) -> Result<Judgement, FetchError> {
+        let entry = with_entry(wanted, |entry| entry.digest()).map_err(FetchError::Index)?;
+        let subject = (wanted.key().0, body.digest(), entry);
+        if let Some(judgement) = self.judgements.get(&subject) {
+            return Ok(judgement);
+        }
+        let package = verify::aux_values(body.file(), wanted.own_path()).map_err(|error| match error {
+            VerifyError::Io { source, .. } => FetchError::Disk(source),
+            other => FetchError::Disk(std::io::Error::other(other)),
+        })?;
+        let compared = with_entry(wanted, |entry| package.compare(entry)).map_err(FetchError::Index)?;
+        let judgement = match compared {
+            Comparison::Equal | Comparison::OtherForm(_) => Judgement::Agrees,
+            Comparison::Mismatch(found) => Judgement::Differs(Mismatch::new(wanted, entry, found)),
+        };
+        self.judgements.put(subject, judgement.clone());
+        if let Judgement::Differs(mismatch) = &judgement {
+            self.log_mismatch(wanted, mismatch);
+        }
+        Ok(judgement)
+    }
+
+    /// Tells the administrator, once.
+    pub(super) fn log_mismatch(&self, wanted: &PackageRef, mismatch: &Mismatch) {
+        let Mismatch { path, error, .. } = mismatch;
+        if !self.judgements.is_news(wanted.key(), mismatch.entry) {
+            return;
+        }
+        self.metrics.index_mismatches.increase();
+        if wanted.origin().on_mismatch == OnMismatch::Refuse {
+            self.metrics.refused.increase();
+            self.metrics.detail.refused(RefusalKind::IndexMismatch);
+        }
+        tracing::warn!(binhostfs.package = path, binhostfs.reason = %error, "{path}: {error}; {}", error.advice());
+    }
+
+    /// Tells whoever decides what is shown, each time: what was forgiven is to be left out again.
+    pub(super) fn send_verdict(&self, wanted: &PackageRef, mismatch: &Mismatch) {
+        let Mismatch { id, path, .. } = mismatch;
+        let (kind, uri) = (OutcomeKind::IndexMismatch(mismatch.clone()), wanted.uri().map(str::to_owned));
+        let verdict = DownloadOutcome { origin: wanted.key().0, id: *id, path: path.clone(), uri, kind };
+        if self.verdicts.try_send(verdict).is_err() {
+            tracing::debug!(path, "too many verdicts at once; this one is dropped");
+        }
+    }
+
+    /// Entries of an index that are index mismatches, as far as the cache has their packages. Blocks.
+    #[must_use]
+    pub fn mismatches(&self, origin: BinhostId, index: &Arc<Index>) -> Vec<Mismatch> {
+        let cached = self.store.aux_digests();
+        if cached.is_empty() {
+            return Vec::new();
+        }
+        let view = Arc::new(View::whole(origin, Arc::clone(index)));
+        let mismatch = |(row, record): (u32, &Record)| {
+            let known = cached.get(&(record.id, record.size))?;
+            let wanted = self.wanted(&view, row)?;
+            if with_entry(&wanted, |entry| entry.agrees_with(*known)).unwrap_or(false) {
+                return None;
+            }
+            let body = self.here(record, &wanted.origin().policy)?;
+            match self.judge(&wanted, &body) {
+                Ok(Judgement::Differs(mismatch)) => Some(mismatch),
+                Ok(Judgement::Agrees) => None,
+                Err(error) => {
+                    tracing::warn!(path = wanted.path(), %error, "its index entry cannot be compared with the cached package");
+                    None
+                }
+            }
+        };
+        (0..).zip(index.records()).filter_map(mismatch).collect()
+    }
+}
