@@ -5,10 +5,11 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::config_file;
+use super::config_file::{BinhostOptions, OwnBinhost};
 use super::cpu::{CpuLevel, CpuNeed};
 use super::netrc::Credentials;
 use super::origin::{Located, Report, SourceLocation, Sourced, ValueSource, first};
-use super::own::{self, BinhostOptions, OwnBinhost};
 use super::portage::Binrepo;
 use super::resolve::{FileSettings, listed};
 use super::{
@@ -297,7 +298,7 @@ impl BinhostCandidate {
 /// A binhost that only the configuration file has.
 fn of_own(name: String, own: OwnBinhost, sections: &[&str]) -> Result<BinhostCandidate, ConfigError> {
     let Some(url) = own.url.clone() else {
-        let meant = own::nearest(&name, sections).map(|meant| format!("; did you mean [binhost.{meant}]?"));
+        let meant = config_file::nearest(&name, sections).map(|meant| format!("; did you mean [binhost.{meant}]?"));
         return Err(ConfigError::NoSuchBinhost { origin: own.origin, name, meant: meant.unwrap_or_default() });
     };
     if !name::is_safe(&name) {

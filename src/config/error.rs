@@ -4,8 +4,8 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::config_file::OwnError;
 use super::origin::{SourceLocation, ValueSource};
-use super::own::OwnError;
 use super::portage::PortageError;
 use super::{Interval, MIN_REFRESH, MountpointError, UrlError};
 

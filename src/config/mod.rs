@@ -6,6 +6,7 @@
 
 mod binhosts;
 mod chost;
+mod config_file;
 mod count;
 mod cpu;
 mod error;
@@ -17,7 +18,6 @@ mod name;
 mod namespace;
 mod netrc;
 mod origin;
-mod own;
 pub mod portage;
 mod resolve;
 mod size;
@@ -33,6 +33,7 @@ use std::time::Duration;
 
 use crate::index::{Atom, Cpv};
 pub use chost::AcceptedChosts;
+pub use config_file::OwnError;
 pub use count::Plural;
 pub use cpu::{CpuLevel, CpuLevelError, CpuNeed};
 pub use error::ConfigError;
@@ -42,7 +43,6 @@ pub use mountinfo::{MountEntry, mount_on, mounts_of};
 pub use mountpoint::MountpointError;
 pub use namespace::{MountNamespace, NamespaceError};
 pub use origin::{Located, Report, Setting, SourceLocation, Sourced, ValueSource};
-pub use own::OwnError;
 pub use size::{ByteSize, SizeError};
 pub use url::{BinhostUrl, UrlError};
 pub(crate) use url::{display, file_path};

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use super::binhosts::BinhostFinder;
 use super::chost::AcceptedChosts;
+use super::config_file;
+use super::config_file::ConfigFile;
 use super::cpu::CpuLevel;
 use super::origin::{Report, Sourced, ValueSource, first};
-use super::own::{self, ConfigFile};
 use super::portage::{self, Files, Portage, PortageError, PortagePaths};
 use super::{
     ByteSize, ConfigError, ConfigFiles, DEFAULT_CACHE_DIR, DEFAULT_CACHE_SIZE, DEFAULT_CONFIG, DEFAULT_CONTROL,
@@ -69,7 +70,7 @@ impl RawMount {
             ConfigFiles::At(path) => path,
         };
         let path = &std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        let own = own::read(files, path)?;
+        let own = config_file::read(files, path)?;
         if own.is_none() && self.files != ConfigFiles::Default {
             return Err(ConfigError::NoConfig(path.to_owned()));
         }

@@ -329,7 +329,7 @@ fn the_example_of_the_readme_is_right() {
     let config = system.config();
     assert_eq!(names(&config), ["gentoo", "b", "a"]);
     assert_eq!((config.binhosts[0].urls.len(), config.selection.exclude.len()), (2, 1));
-    for key in own::KEYS.iter().chain(&own::BINHOST_KEYS) {
+    for key in config_file::KEYS.iter().chain(&config_file::BINHOST_KEYS) {
         assert!(example.contains(key), "{key} is not in the README");
     }
 }
@@ -344,10 +344,10 @@ fn the_readme_says_what_takes_effect_when_it_is_started_again() {
     let config = system.config();
     assert_eq!(told, config.fixed(&config).map(|(key, _)| key));
     // Of all others a change is taken.
-    let live = own::KEYS.into_iter().filter(|key| !told.contains(key));
+    let live = config_file::KEYS.into_iter().filter(|key| !told.contains(key));
     let of_binhosts = ["binhost", "include", "exclude", "libc-guard"];
     let (_, changes) = readme.split_once("**Changes** of all these files").unwrap();
-    for key in live.filter(|key| !own::BINHOST_KEYS.contains(key) && !of_binhosts.contains(key)) {
+    for key in live.filter(|key| !config_file::BINHOST_KEYS.contains(key) && !of_binhosts.contains(key)) {
         assert!(changes.lines().next().unwrap().contains(&format!("`{key}`")), "{key} is neither live nor fixed");
     }
 }

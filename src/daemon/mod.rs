@@ -21,7 +21,7 @@ mod generations;
 mod handover;
 mod installed_classes;
 mod last_refresh;
-mod local;
+mod local_watcher;
 mod manage;
 mod mount_visibility;
 mod portage_keyring;
@@ -205,8 +205,8 @@ impl Daemon {
         let (held, fetching, counted) = (Arc::clone(&store), Arc::clone(&fetcher), Arc::clone(&metrics));
         let mut sources = Binhosts::open(held, fetching, counted, &config, policies)?;
         let resumed = kept.as_ref().filter(|kept| !kept.is_new());
-        let beneath = resumed.map(local::beneath).transpose()?;
-        let front = Arc::new(local::open(&config, &store, sources.first().await?, beneath).await?);
+        let beneath = resumed.map(local_watcher::beneath).transpose()?;
+        let front = Arc::new(local_watcher::open(&config, &store, sources.first().await?, beneath).await?);
         let (shown, root) = (Arc::clone(front.snapshots()), config.portage_root.clone());
         store.rank_by(move |store| installed_classes::ranks(&root, &shown, store));
         let operations = Filesystem::new(Arc::clone(&front), Arc::clone(&fetcher), config.prefetch, config.plan_check);
@@ -233,7 +233,7 @@ impl Daemon {
             tokio::spawn(Refresher::new(sources, verdicts, incoming, shared.config.refresh).run(Arc::clone(&shared)));
         let follower = tokio::spawn(config_watcher::follow(Arc::clone(&shared), following));
         let scrubber = tokio::spawn(scrub::in_background(Arc::clone(&shared)));
-        let watcher = tokio::spawn(local::watch(Arc::clone(&shared)));
+        let watcher = tokio::spawn(local_watcher::watch(Arc::clone(&shared)));
         let comparer = tokio::spawn(bypass::watch(Arc::clone(&shared)));
         let upgrader = tokio::spawn(upgrade_prefetch::in_background(Arc::clone(&shared)));
         let rebuilder = tokio::spawn(recovery::in_background(Arc::clone(&shared)));

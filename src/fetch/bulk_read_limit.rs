@@ -17,8 +17,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::miss::Miss;
 use super::opener::Opener;
+use super::uncached_open::Miss;
 
 /// For how long packages of a job are counted.
 pub const WINDOW: Duration = Duration::from_secs(600);

@@ -21,7 +21,6 @@ mod downloads;
 mod failures;
 mod index_mismatch;
 mod last_openers;
-mod miss;
 mod opener;
 mod outcomes;
 mod plan;
@@ -29,10 +28,11 @@ mod plan_check;
 mod plan_prefetch;
 mod prefetch_queue;
 mod prefetch_target;
-mod reclaim;
+mod recovery;
 mod remote_binhost;
 mod requested_prefetch;
 mod transient_blobs;
+mod uncached_open;
 
 use std::collections::HashSet;
 use std::sync::{Arc, Weak};
@@ -62,8 +62,6 @@ use index_mismatch::Judgements;
 pub use index_mismatch::Mismatch;
 pub use last_openers::LastOpener;
 use last_openers::LastOpeners;
-pub use miss::Miss;
-use miss::Openers;
 use plan_check::ProvedAhead;
 pub use plan_check::{CheckFor, EntryCheck};
 pub use plan_prefetch::{AHEAD_SHARE, MAX_AHEAD_BYTES, PlanPrefetch};
@@ -74,6 +72,8 @@ pub use requested_prefetch::{
     Done, InProgress, MAX_TOGETHER, PackageOutcome, RequestedPrefetch, RequestedPrefetchReport,
 };
 use transient_blobs::TransientBlobs;
+pub use uncached_open::Miss;
+use uncached_open::Openers;
 
 /// Why a package cannot be had.
 #[derive(Debug, thiserror::Error)]

@@ -23,9 +23,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::downloads::Uid;
 use super::index_mismatch::{self, Mismatch};
-use super::miss::Miss;
 use super::opener::{OpenerProcess, ProcessKey};
 use super::remote_binhost::PackageKey;
+use super::uncached_open::Miss;
 use super::{FetchError, Fetcher, PackageRef, plan, plan_prefetch};
 use crate::config::OnMismatch;
 use crate::index::{AuxDigest, Comparison};

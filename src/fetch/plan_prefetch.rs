@@ -20,12 +20,12 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
 use super::downloads::{Waiter, Watcher};
-use super::miss::Miss;
 use super::opener::{Emerge, OpenerProcess, ProcessKey};
 use super::plan::{self, PlanError};
 use super::plan_check::PlanChecks;
 use super::prefetch_queue::{Added, PrefetchQueue, Prefetchable};
 use super::remote_binhost::PackageKey;
+use super::uncached_open::Miss;
 use super::{FetchError, Fetcher, PackageRef, Priority};
 use crate::config::Prefetch;
 

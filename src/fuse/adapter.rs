@@ -20,7 +20,7 @@ use fuser::{
 };
 
 use super::attr::{Attr, Owner, Validity};
-use super::ledger::Negotiated;
+use super::handover_log::Negotiated;
 use super::{FsError, xattrs};
 use crate::fetch::Uid;
 use crate::local::{self, Access};

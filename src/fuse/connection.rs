@@ -19,7 +19,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::mount::UnmountFlags;
 
 use super::adapter::Adapter;
-use super::ledger::{HandoverLog, Negotiated};
+use super::handover_log::{HandoverLog, Negotiated};
 use crate::config::{MountNamespace, NamespaceError, mounts_of};
 use crate::local::identity;
 

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::FsError;
 use super::backing::Backing;
-use super::ledger::{HandoverLog, Holding, OpenRecord, PublishedId};
+use super::handover_log::{HandoverLog, Holding, OpenRecord, PublishedId};
 use super::quota::Quota;
 use crate::local;
 use crate::tree::{Attributes, Inode};

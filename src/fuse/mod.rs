@@ -38,14 +38,14 @@ mod connection;
 mod errno;
 mod filesystem;
 mod handles;
+mod handover_log;
 mod interrupt;
-mod ledger;
 mod merge;
+mod modify;
 mod mount;
 mod published_tree;
 mod quota;
 mod replay;
-mod writing;
 mod xattrs;
 
 use std::time::Duration;

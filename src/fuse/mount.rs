@@ -11,7 +11,7 @@ use fuser::{BackgroundSession, INodeNo, Notifier, Session};
 use rustix::mount::{MountFlags, UnmountFlags};
 
 use super::adapter::{Adapter, AdapterState};
-use super::ledger::{HandoverLog, Negotiated};
+use super::handover_log::{HandoverLog, Negotiated};
 use super::{Filesystem, Kept, connection};
 use crate::config::{MountConfig, MountNamespace, NamespaceError, Passthrough, mount_on};
 use crate::metrics::Metrics;

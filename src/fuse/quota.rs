@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Resource, getrlimit};
 
 use super::FsError;
-use super::ledger::MAX_RECORDS;
+use super::handover_log::MAX_RECORDS;
 
 /// The part of all for one user.
 const SHARE: usize = 4;

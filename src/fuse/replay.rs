@@ -12,7 +12,7 @@ use std::path::Path;
 use super::FsError;
 use super::attr::{Attr, Validity};
 use super::filesystem::Filesystem;
-use super::writing::Renaming;
+use super::modify::Renaming;
 use crate::local::{Caller, Errno, OFlags, Stat};
 use crate::tree::Inode;
 

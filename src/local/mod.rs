@@ -26,35 +26,35 @@
 //! Not its job: what is remote, what Portage is shown.
 
 mod assumed_credentials;
-mod beneath;
 mod caller;
 mod inode_table;
+mod local_index;
 mod lower;
 mod operations;
-mod pickup;
+mod permission_cache;
 mod scan;
-mod searchable;
 mod stat;
 mod sticky;
+mod unlisted;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-pub use beneath::{COMPRESSED, NoPackages, Prepared, is_own};
 pub use caller::{Caller, sees_callers};
+pub use local_index::{COMPRESSED, NoPackages, Prepared, is_own};
 pub use lower::{Name, generation_of};
 pub use operations::{AttrChange, Replace};
-pub use pickup::is_package;
 use rustix::fs::Mode;
 pub use rustix::fs::{Access, FileType, OFlags};
 pub use rustix::io::Errno;
 pub use scan::LocalScan;
 pub use stat::{Stat, Time, is_number};
+pub use unlisted::is_package;
 
 use inode_table::InodeTable;
 use lower::{LowerCalls, Walk};
-use searchable::Searchable;
+use permission_cache::Searchable;
 
 /// Name of the index in PKGDIR.
 pub const INDEX: &str = "Packages";

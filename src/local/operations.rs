@@ -13,8 +13,8 @@ use rustix::fs::{
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 
-use super::beneath::{is_own, new_name};
 use super::caller::without_umask;
+use super::local_index::{is_own, new_name};
 use super::lower::{Name, stat_at, stat_of};
 use super::{Caller, LowerDirectory, Stat, Time};
 

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::Path;
 
-use super::beneath::is_own;
+use super::local_index::is_own;
 use super::lower::{Walk, is_nowhere};
 use super::{Errno, FileType, LowerDirectory};
 use crate::index::ListedEntry;

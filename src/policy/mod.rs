@@ -16,7 +16,7 @@
 
 mod entry_facts;
 mod libc;
-mod places;
+mod paths;
 
 use std::collections::HashSet;
 use std::io;
@@ -26,7 +26,7 @@ use crate::config::{LibcGuard, Selection};
 use crate::index::{BinhostId, BinhostIndex, EntryId, MAX_PART, PkgPath, Record, ShownEntry, View};
 
 use entry_facts::{EntryFacts, EntrySurvey};
-use places::TakenPaths;
+use paths::TakenPaths;
 
 /// Whether a package is here.
 pub type Here = Box<dyn Fn(&Record) -> bool + Send + Sync>;

@@ -10,8 +10,8 @@ use crate::index::{EntryId, Sha256Digest};
 
 use super::budget::DailyWrites;
 use super::catalogue::BodyRecord;
+use super::eviction_class::{EvictionClass, WAITS};
 use super::incoming::{Claim, Parked};
-use super::worth::{EvictionClass, WAITS};
 use crate::sys::seconds_now;
 
 /// A time of last use on disk that is younger than this is not written again, s.

@@ -37,8 +37,10 @@
 mod admission;
 mod blob_info;
 mod budget;
+mod build_history;
 mod catalogue;
 mod eviction;
+mod eviction_class;
 mod incoming;
 mod limits;
 mod memory;
@@ -46,8 +48,6 @@ mod pins;
 mod recovery;
 mod scrub;
 mod space;
-mod witness;
-mod worth;
 
 use std::fs::{self, File};
 use std::io;
@@ -62,17 +62,17 @@ use crate::verify::{Assurance, Policy, Verified};
 
 pub use admission::Unkeepable;
 pub use blob_info::BlobInfo;
+pub use build_history::{BuildKey, MAX_WITNESSES};
 use catalogue::{BodyRecord, Catalogue};
 use eviction::EvictionState;
+use eviction_class::EvictionClassifier;
+pub use eviction_class::{EvictionClass, RANK_AGAIN, Ranks, WAITS};
 pub use incoming::{Incoming, ROOM_STEP, Resumed};
 pub use limits::Limits;
 pub use pins::{MAX_PINS, PIN_SHARE, Pin, PinError};
 pub use recovery::{Removed, Unproved};
 pub use scrub::{SCRUB_STEP, Scrub, Scrubbed};
 pub use space::{Placement, is_full};
-pub use witness::{BuildKey, MAX_WITNESSES};
-use worth::EvictionClassifier;
-pub use worth::{EvictionClass, RANK_AGAIN, Ranks, WAITS};
 
 /// Version of the layout on disk.
 pub const LAYOUT: &str = "v1";

@@ -22,7 +22,7 @@ mod index;
 mod local;
 mod mirror_tracker;
 mod mirrors;
-mod places;
+mod package_urls;
 mod retry;
 mod throughput;
 mod unpack;
@@ -44,7 +44,7 @@ use crate::config::{BinhostConfig, BinhostUrl};
 use crate::metrics::Metrics;
 use candidates::{Candidates, UrlCandidate};
 use mirrors::Mirrors;
-use places::PackageUrls;
+use package_urls::PackageUrls;
 
 /// One binhost and the connections to it.
 #[derive(Debug)]
@@ -86,7 +86,7 @@ impl Upstream {
     /// Why no package can be had: what `uri`, that of the index header, names cannot be asked. `None`: it can, as far as one can see.
     #[must_use]
     pub fn nowhere(&self, uri: Option<&str>) -> Option<String> {
-        let uri = uri.filter(|uri| places::is_nowhere(&self.binhost.urls, uri))?;
+        let uri = uri.filter(|uri| package_urls::is_nowhere(&self.binhost.urls, uri))?;
         let shown: String = uri.chars().take(100).map(|c| if c.is_control() { ' ' } else { c }).collect();
         Some(format!(
             "its index says that the packages are at {shown} (URI), and only http, https and file can be asked"

@@ -13,8 +13,8 @@ use super::super::connection::FUSE_HAS_RESEND;
 use super::super::filesystem::Filesystem;
 use super::super::handles::Handles;
 use super::super::interrupt::Waiting;
-use super::super::ledger::{HandoverLog, Negotiated};
 use super::super::quota::Quota;
+use crate::fuse::handover_log::{HandoverLog, Negotiated};
 use crate::metrics::Metrics;
 
 /// What all requests share.

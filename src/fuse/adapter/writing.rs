@@ -11,8 +11,8 @@ use rustix::fs::FallocateFlags;
 use super::super::FsError;
 use super::super::attr::{Attr, Validity};
 use super::super::replay::Delivery;
-use super::super::writing::Renaming;
 use super::{AdapterState, Operation, Timed, answer};
+use crate::fuse::modify::Renaming;
 use crate::local::{COMPRESSED, Caller, Errno, FileType, OFlags, Replace};
 use crate::tree::Inode;
 

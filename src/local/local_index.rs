@@ -16,7 +16,7 @@ use rustix::process::{Gid, Uid};
 
 use super::lower::Walk;
 use super::scan::FileFacts;
-use super::{Caller, INDEX, LocalScan, LowerDirectory, Stat, is_package, pickup};
+use super::{Caller, INDEX, LocalScan, LowerDirectory, Stat, is_package, unlisted};
 use crate::index::{ListedEntry, Listing, Stanza};
 
 /// Name of the compressed index in PKGDIR.
@@ -98,11 +98,11 @@ impl LowerDirectory {
                 others.insert(key);
                 continue;
             }
-            let file = self.lower.read(Path::new(path)).map_err(pickup::NotPicked::from);
-            match file.and_then(|file| pickup::entry(&file, path, size, mtime)) {
+            let file = self.lower.read(Path::new(path)).map_err(unlisted::NotPicked::from);
+            match file.and_then(|file| unlisted::entry(&file, path, size, mtime)) {
                 Ok(entry) => entries.push(entry),
                 // It may be had another time.
-                Err(pickup::NotPicked::Open(error)) => tracing::debug!(path, %error, "a local file is not listed"),
+                Err(unlisted::NotPicked::Open(error)) => tracing::debug!(path, %error, "a local file is not listed"),
                 Err(error) => {
                     tracing::debug!(path, %error, "a local file is not listed");
                     others.insert(key);

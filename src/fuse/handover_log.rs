@@ -443,7 +443,7 @@ mod tests {
 
     /// Widths of the fields of one kind of record, as the module's documentation has them, in order.
     fn documented(kind: &str) -> Vec<usize> {
-        let lines = include_str!("ledger.rs").lines().map(|line| line.trim_start_matches("//! "));
+        let lines = include_str!("handover_log.rs").lines().map(|line| line.trim_start_matches("//! "));
         let record = lines.skip_while(|line| !line.starts_with(kind));
         let record: Vec<&str> = record
             .enumerate()

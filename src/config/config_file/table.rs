@@ -11,7 +11,7 @@ use crate::config::origin::{SourceLocation, Sourced, ValueSource};
 const MAX_DISTANCE: usize = 3;
 
 /// A file's text, parsed.
-pub(super) fn parse<T>(
+pub(crate) fn parse<T>(
     file: &Path,
     text: &str,
     read: impl FnOnce(&TomlTable<'_, '_>) -> Result<T, OwnError>,
@@ -41,7 +41,7 @@ impl Document<'_> {
 }
 
 /// A table.
-pub(super) struct TomlTable<'a, 'i> {
+pub(crate) struct TomlTable<'a, 'i> {
     document: &'a Document<'a>,
     /// As in its header, with a dot; empty: the file itself.
     name: String,
@@ -50,7 +50,7 @@ pub(super) struct TomlTable<'a, 'i> {
 
 impl<'a, 'i> TomlTable<'a, 'i> {
     /// Refuses every key but these.
-    pub(super) fn only(&self, known: &[&str]) -> Result<(), OwnError> {
+    pub(crate) fn only(&self, known: &[&str]) -> Result<(), OwnError> {
         let unknown = self.values.keys().filter(|key| !known.contains(&key.get_ref().as_ref()));
         let Some(key) = unknown.min_by_key(|key| key.span().start) else { return Ok(()) };
         let name = key.get_ref();
@@ -64,7 +64,7 @@ impl<'a, 'i> TomlTable<'a, 'i> {
     }
 
     /// A value, if it is there.
-    pub(super) fn get<T>(
+    pub(crate) fn get<T>(
         &self,
         key: &str,
         parse: impl Fn(TomlValue<'_, 'i>) -> Result<T, String>,
@@ -78,7 +78,7 @@ impl<'a, 'i> TomlTable<'a, 'i> {
     }
 
     /// The tables in the table `key`, with their names and places.
-    pub(super) fn tables(&self, key: &str) -> Result<Vec<(String, SourceLocation, TomlTable<'a, 'i>)>, OwnError> {
+    pub(crate) fn tables(&self, key: &str) -> Result<Vec<(String, SourceLocation, TomlTable<'a, 'i>)>, OwnError> {
         let Some(value) = self.values.get(key) else { return Ok(Vec::new()) };
         let Some(tables) = value.get_ref().as_table() else {
             let what = format!("{key} must have a name: write [{key}.NAME]");
@@ -102,24 +102,24 @@ impl<'a, 'i> TomlTable<'a, 'i> {
 }
 
 /// A value.
-pub(super) struct TomlValue<'a, 'i>(&'a DeValue<'i>);
+pub(crate) struct TomlValue<'a, 'i>(&'a DeValue<'i>);
 
 impl TomlValue<'_, '_> {
-    pub(super) fn text(&self) -> Result<&str, String> {
+    pub(crate) fn text(&self) -> Result<&str, String> {
         self.0.as_str().ok_or_else(|| self.instead_of("a string in quotation marks"))
     }
 
-    pub(super) fn boolean(&self) -> Result<bool, String> {
+    pub(crate) fn boolean(&self) -> Result<bool, String> {
         self.0.as_bool().ok_or_else(|| self.instead_of("true or false"))
     }
 
-    pub(super) fn integer(&self) -> Result<i64, String> {
+    pub(crate) fn integer(&self) -> Result<i64, String> {
         let integer = self.0.as_integer().ok_or_else(|| self.instead_of("a whole number"))?;
         i64::from_str_radix(integer.as_str(), integer.radix()).map_err(|_| format!("{integer} is too large"))
     }
 
     /// One string, or an array of them.
-    pub(super) fn texts(&self) -> Result<Vec<&str>, String> {
+    pub(crate) fn texts(&self) -> Result<Vec<&str>, String> {
         let all = || self.instead_of("a string, or an array of strings");
         match self.0 {
             DeValue::String(text) => Ok(vec![text.as_ref()]),
@@ -145,7 +145,7 @@ impl TomlValue<'_, '_> {
 }
 
 /// The key that was meant, if one is near.
-pub(super) fn nearest<'a>(key: &str, known: &[&'a str]) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(key: &str, known: &[&'a str]) -> Option<&'a str> {
     let distance = |known: &&&str| strsim::osa_distance(key, known);
     known
         .iter()
