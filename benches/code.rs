@@ -12,11 +12,10 @@ use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use binhostfs::index::{
-    AuxKey, AuxValues, BinhostId, Comparison, Cpv, Digest, Entry, EntryValues, Index, PkgPath, View,
-};
+use binhostfs::cache::{Blob, Incoming, Placement, Store};
+use binhostfs::index::{AuxKey, AuxValues, BinhostId, Comparison, Digest, Entry, EntryValues, Index, PkgPath, View};
 use binhostfs::metrics::Metrics;
-use binhostfs::store::{Blob, Incoming, Placement, Store};
+use binhostfs::portage::Cpv;
 use binhostfs::tree::{Inode, PackagesFile, Tree};
 use binhostfs::verify::{Policy, Receiver, Verified};
 use criterion::{BatchSize, Criterion, Throughput};

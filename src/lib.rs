@@ -4,36 +4,42 @@
 //!
 //! | module | job |
 //! |---|---|
-//! | [`sys`] | what several modules need of the system: the clock |
+//! | [`units`] | sizes and spans of time, as people read and write them |
+//! | [`sys`] | system calls and files of /proc that several modules need |
 //! | [`metrics`] | name and count measurements |
 //! | [`config`] | command line, own file and Portage's files -> one validated configuration |
+//! | [`portage`] | Portage's own formats, files and state: atoms and versions, its configuration, installed packages, a running emerge |
 //! | [`index`] | parse, query and render `Packages` |
 //! | [`verify`] | prove that bytes are the package that the index names |
-//! | [`portage`] | Portage's own files and state: installed packages, user patches; which packages emerge takes |
 //! | [`policy`] | which entries of which binhost are shown, and how |
 //! | [`tree`] | an immutable snapshot of names, inodes and attributes |
 //! | [`upstream`] | bytes of a binhost: mirrors, retries, resume, conditional requests |
-//! | [`store`] | verified bodies and their catalogue within a bound |
-//! | [`fetch`] | read-through: hit, else one download -> verify -> store |
-//! | [`local`] | the directory beneath the mount: local packages and their part of `Packages` |
-//! | [`fuse`] | kernel requests -> tree, fetch, local |
-//! | [`control`] | what the daemon tells about itself |
+//! | [`cache`] | verified blobs and their catalogue within a bound |
+//! | [`fetch`] | read-through: hit, else one download -> verify -> commit |
+//! | [`local`] | the lower directory: local packages and their part of `Packages` |
+//! | [`fs`] | the filesystem without FUSE: lookup, open, list, change; what Portage reads as `Packages` |
+//! | [`fuse`] | kernel requests -> `fs`; open handles, the connection to the kernel and its handover |
+//! | [`api`] | requests and answers of the control socket, as JSON |
+//! | [`control`] | HTTP over a Unix socket and TCP: routes, client, status page, metrics |
 //! | [`daemon`] | compose, mount, refresh, stop |
 //! | [`cli`] | arguments, subcommands, output |
 
+pub mod api;
+pub mod cache;
 pub mod cli;
 pub mod config;
 pub mod control;
 pub mod daemon;
 pub mod fetch;
+pub mod fs;
 pub mod fuse;
 pub mod index;
 pub mod local;
 pub mod metrics;
 pub mod policy;
 pub mod portage;
-pub mod store;
 pub mod sys;
 pub mod tree;
+pub mod units;
 pub mod upstream;
 pub mod verify;

@@ -1,14 +1,14 @@
 //! `binhostfs pin`, `binhostfs evict` and `binhostfs gc`.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
 
+use super::client_arguments::ClientArguments;
 use super::output::{fail, say, unanswered};
 use super::runtime;
-use crate::config::DEFAULT_CONTROL;
-use crate::control::{CacheTask, Managed, ManagedPackage, manage};
+use crate::api::{CacheTask, Managed, ManagedPackage};
+use crate::control::manage;
 
 /// Keep packages in the cache, whatever else has to go; without an ATOM, say which are kept.
 ///
@@ -23,7 +23,7 @@ pub(super) struct PinArguments {
     #[arg(long, requires = "atoms")]
     remove: bool,
     #[command(flatten)]
-    common: Common,
+    client: ClientArguments,
 }
 
 /// Remove packages from the cache. Who has one open reads on; the next open fetches it again.
@@ -33,24 +33,14 @@ pub(super) struct EvictArguments {
     #[arg(value_name = "ATOM", required = true)]
     atoms: Vec<String>,
     #[command(flatten)]
-    common: Common,
+    client: ClientArguments,
 }
 
 /// Remove from the cache what no binhost's index names any more, and no generation that is kept, unless it is pinned.
 #[derive(Debug, Args)]
 pub(super) struct CollectArguments {
     #[command(flatten)]
-    common: Common,
-}
-
-#[derive(Debug, Args)]
-struct Common {
-    /// As JSON
-    #[arg(long)]
-    json: bool,
-    /// Socket of the daemon
-    #[arg(long, value_name = "PATH", default_value = DEFAULT_CONTROL)]
-    control: PathBuf,
+    client: ClientArguments,
 }
 
 /// A bare name is that package in whatever category.
@@ -64,32 +54,32 @@ pub(super) fn pin(arguments: &PinArguments) -> ExitCode {
         (false, false) => CacheTask::Pin,
         (false, true) => CacheTask::Unpin,
     };
-    ask(task, &arguments.atoms, &arguments.common, |managed| {
+    ask(task, &arguments.atoms, &arguments.client, |managed| {
         let line = if task == CacheTask::Unpin { ManagedPackage::unpinned_line } else { ManagedPackage::line };
         managed.packages.iter().for_each(|package| say(line(package)));
     })
 }
 
 pub(super) fn evict(arguments: &EvictArguments) -> ExitCode {
-    ask(CacheTask::Evict, &arguments.atoms, &arguments.common, |managed| {
+    ask(CacheTask::Evict, &arguments.atoms, &arguments.client, |managed| {
         managed.packages.iter().for_each(|package| say(package.removed_line()));
         say(managed.removal());
     })
 }
 
 pub(super) fn collect(arguments: &CollectArguments) -> ExitCode {
-    ask(CacheTask::Collect, &[], &arguments.common, |managed| say(managed.removal()))
+    ask(CacheTask::Collect, &[], &arguments.client, |managed| say(managed.removal()))
 }
 
-fn ask(task: CacheTask, names: &[String], common: &Common, tell: impl FnOnce(&Managed)) -> ExitCode {
+fn ask(task: CacheTask, names: &[String], client: &ClientArguments, tell: impl FnOnce(&Managed)) -> ExitCode {
     let runtime = match runtime(1) {
         Ok(runtime) => runtime,
         Err(error) => return fail(1, format_args!("starting threads: {error}")),
     };
     let names: Vec<String> = names.iter().map(named).collect();
-    match runtime.block_on(manage(&common.control, task, &names)) {
+    match runtime.block_on(manage(&client.control, task, &names)) {
         Ok(managed) => match serde_json::to_string(&managed) {
-            Ok(json) if common.json => say(json),
+            Ok(json) if client.json => say(json),
             _ => tell(&managed),
         },
         Err(error) => return unanswered(&error),

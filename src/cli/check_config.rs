@@ -7,8 +7,9 @@ use serde::Serialize;
 
 use super::mount::ConfigArguments;
 use super::output::{fail, say};
-use crate::config::{MountpointCheck, RawMount, Report, Resolution, Setting};
+use crate::config::{MountpointCheck, RawMount, Resolution};
 use crate::daemon::check_keys;
+use crate::portage::{Report, Setting};
 
 /// Print the configuration that `mount` would use, each value with where it comes from.
 ///

@@ -1,14 +1,14 @@
 //! `binhostfs generations` and `binhostfs rollback`.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
 
+use super::client_arguments::ClientArguments;
 use super::output::{fail, say, unanswered};
 use super::runtime;
-use crate::config::DEFAULT_CONTROL;
-use crate::control::{ClientError, Keep, Refreshed, RollbackTo, get_generations, keep, rollback};
+use crate::api::{Keep, Refreshed, RollbackTo};
+use crate::control::{ClientError, get_generations, keep, rollback};
 
 /// What has been shown to Portage lately, and can be shown again.
 ///
@@ -23,7 +23,7 @@ pub(super) struct GenerationsArguments {
     #[arg(long, value_name = "GENERATION", value_parser = generation)]
     release: Option<u64>,
     #[command(flatten)]
-    common: Common,
+    client: ClientArguments,
 }
 
 /// Show an earlier generation to Portage, until that is undone with --latest.
@@ -39,17 +39,7 @@ pub(super) struct RollbackArguments {
     #[arg(long, conflicts_with = "generation")]
     latest: bool,
     #[command(flatten)]
-    common: Common,
-}
-
-#[derive(Debug, Args)]
-struct Common {
-    /// As JSON
-    #[arg(long)]
-    json: bool,
-    /// Socket of the daemon
-    #[arg(long, value_name = "PATH", default_value = DEFAULT_CONTROL)]
-    control: PathBuf,
+    client: ClientArguments,
 }
 
 fn generation(text: &str) -> Result<u64, String> {
@@ -58,7 +48,7 @@ fn generation(text: &str) -> Result<u64, String> {
 }
 
 pub(super) fn generations(arguments: &GenerationsArguments) -> ExitCode {
-    let Common { json, control } = &arguments.common;
+    let ClientArguments { json, control } = &arguments.client;
     let mark = match (arguments.keep, arguments.release) {
         (Some(number), _) => Some((number, Keep::Always)),
         (None, Some(number)) => Some((number, Keep::AsUsual)),
@@ -82,7 +72,7 @@ pub(super) fn roll_back(arguments: &RollbackArguments) -> ExitCode {
         None if arguments.latest => RollbackTo::Latest,
         None => RollbackTo::Previous,
     };
-    ask(rollback(&arguments.common.control, to), |done| told(&done, arguments.common.json))
+    ask(rollback(&arguments.client.control, to), |done| told(&done, arguments.client.json))
 }
 
 fn told(done: &Refreshed, json: bool) -> ExitCode {

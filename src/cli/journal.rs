@@ -1,7 +1,7 @@
 //! The log, to journald in its own protocol: a line becomes an entry with fields that `journalctl` finds and prints.
 //!
 //! A field of an event whose name begins with `binhostfs.` is for the journal alone; its text says the same in words. Here it
-//! is `BINHOSTFS_…`, and [`Text`] leaves it out. Format: <https://systemd.io/JOURNAL_NATIVE_PROTOCOL/>.
+//! is `BINHOSTFS_…`, and [`EventText`] leaves it out. Format: <https://systemd.io/JOURNAL_NATIVE_PROTOCOL/>.
 
 use std::fmt::Debug;
 use std::os::unix::net::UnixDatagram;

@@ -4,6 +4,7 @@
 
 mod cache;
 mod check_config;
+mod client_arguments;
 mod demo;
 mod generations;
 mod journal;

@@ -16,10 +16,12 @@ use tracing_subscriber::filter::LevelFilter;
 use super::output::fail;
 use super::{logging, runtime};
 use crate::config::{
-    ByteSize, ConfigError, ConfigFiles, CpuNeed, Interval, IntervalError, MountConfig, MountNamespace, MountpointCheck,
-    Passthrough, Prefetch, RawMount, Resolution, SocketGroup, Writes,
+    ConfigError, ConfigFiles, CpuNeed, MountConfig, MountpointCheck, Passthrough, Prefetch, RawMount, Resolution,
+    SocketGroup, Writes,
 };
 use crate::daemon::{self, KeyringError, Program};
+use crate::sys::MountNamespace;
+use crate::units::{ByteSize, Interval, IntervalError};
 
 /// How long downloads get to notice that everything stops.
 const SHUTDOWN: Duration = Duration::from_secs(3);

@@ -1,16 +1,16 @@
 //! `binhostfs list` and `binhostfs why`.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
 
+use super::client_arguments::ClientArguments;
 use super::output::{fail, say, tell, unanswered};
 use super::runtime;
-use crate::config::DEFAULT_CONTROL;
-use crate::control::{PackageState, PackageStatus, get_packages};
-use crate::index::{Atom, AtomError, Cpv};
+use crate::api::{PackageState, PackageStatus};
+use crate::control::get_packages;
+use crate::portage::{Atom, AtomError, Cpv};
 
 /// What packages are shown, and which of them are in the cache or local.
 #[derive(Debug, Args)]
@@ -22,7 +22,7 @@ pub(super) struct ListArguments {
     #[arg(long, conflicts_with = "json")]
     names: bool,
     #[command(flatten)]
-    common: Common,
+    client: ClientArguments,
 }
 
 /// Why a package is shown or not, cached or not, and by which key it was verified.
@@ -32,17 +32,7 @@ pub(super) struct WhyArguments {
     #[arg(value_name = "ATOM", required = true, value_parser = atom)]
     atoms: Vec<Atom>,
     #[command(flatten)]
-    common: Common,
-}
-
-#[derive(Debug, Args)]
-struct Common {
-    /// As JSON
-    #[arg(long)]
-    json: bool,
-    /// Socket of the daemon
-    #[arg(long, value_name = "PATH", default_value = DEFAULT_CONTROL)]
-    control: PathBuf,
+    client: ClientArguments,
 }
 
 /// A bare name is that package in whatever category.
@@ -54,7 +44,7 @@ pub(super) fn atom(text: &str) -> Result<Atom, String> {
 }
 
 pub(super) fn list(arguments: &ListArguments) -> ExitCode {
-    ask(&arguments.atoms, &arguments.common, |packages| {
+    ask(&arguments.atoms, &arguments.client, |packages| {
         packages.retain(|package| package.state == PackageState::Shown);
         if arguments.names {
             let parsed: Vec<Cpv> = packages.iter().filter_map(|package| Cpv::parse(&package.cpv).ok()).collect();
@@ -67,7 +57,7 @@ pub(super) fn list(arguments: &ListArguments) -> ExitCode {
 }
 
 pub(super) fn why(arguments: &WhyArguments) -> ExitCode {
-    ask(&arguments.atoms, &arguments.common, |packages| {
+    ask(&arguments.atoms, &arguments.client, |packages| {
         if packages.is_empty() {
             return fail(
                 1,
@@ -79,13 +69,13 @@ pub(super) fn why(arguments: &WhyArguments) -> ExitCode {
     })
 }
 
-fn ask(atoms: &[Atom], common: &Common, tell: impl FnOnce(&mut Vec<PackageStatus>) -> ExitCode) -> ExitCode {
+fn ask(atoms: &[Atom], client: &ClientArguments, tell: impl FnOnce(&mut Vec<PackageStatus>) -> ExitCode) -> ExitCode {
     let runtime = match runtime(1) {
         Ok(runtime) => runtime,
         Err(error) => return fail(1, format_args!("starting threads: {error}")),
     };
-    match runtime.block_on(get_packages(&common.control, atoms)) {
-        Ok(mut packages) if !common.json => tell(&mut packages.packages),
+    match runtime.block_on(get_packages(&client.control, atoms)) {
+        Ok(mut packages) if !client.json => tell(&mut packages.packages),
         Ok(packages) => match serde_json::to_string(&packages) {
             Ok(json) => {
                 say(json);

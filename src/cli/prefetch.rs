@@ -13,12 +13,11 @@ use super::output::{fail, say, unanswered};
 use super::packages::atom;
 use super::progress::ProgressDisplay;
 use super::runtime;
-use crate::config::{ByteSize, DEFAULT_CONTROL, Plural};
-use crate::control::{
-    ClientError, PrefetchDone, PrefetchOutcome, PrefetchRequest, PrefetchStatus, prefetch, prefetch_status,
-    stop_prefetch,
-};
-use crate::index::Atom;
+use crate::api::{PrefetchDone, PrefetchOutcome, PrefetchRequest, PrefetchStatus};
+use crate::config::DEFAULT_CONTROL;
+use crate::control::{ClientError, prefetch, prefetch_status, stop_prefetch};
+use crate::portage::Atom;
+use crate::units::{ByteSize, Plural};
 
 /// How often the daemon is asked how far it is.
 const POLL: Duration = Duration::from_millis(200);

@@ -10,8 +10,8 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 
 use super::output::say;
-use crate::config;
-use crate::control::{PrefetchOutcome, PrefetchStatus};
+use crate::api::{PrefetchOutcome, PrefetchStatus};
+use crate::units::Plural;
 
 /// `{msg}` is what the bar is for; no colours.
 const ONE: &str = "  {wide_msg} {bytes:>10} of {total_bytes:>10} [{bar:20}] {binary_bytes_per_sec:>12}";
@@ -160,6 +160,6 @@ impl Bars {
         }
         self.total.set_length(status.bytes.saturating_sub(self.cached));
         self.total.set_position(received);
-        self.total.set_message(format!("{} of {}", self.packages, config::Plural(status.packages, "package")));
+        self.total.set_message(format!("{} of {}", self.packages, Plural(status.packages, "package")));
     }
 }

@@ -7,8 +7,9 @@ use clap::Args;
 
 use super::output::{fail, say, unanswered};
 use super::runtime;
+use crate::api::Refreshed;
 use crate::config::DEFAULT_CONTROL;
-use crate::control::{Refreshed, refresh};
+use crate::control::refresh;
 
 /// Ask the binhost for its index now, and give packages that were refused another chance.
 #[derive(Debug, Args)]

@@ -12,11 +12,10 @@ use super::packages::atom;
 use super::prefetch::interrupted;
 use super::progress::EntriesBar;
 use super::runtime;
+use crate::api::{CheckedEntry, EntryOutcome, MAX_CHECKED, PackageState};
 use crate::config::DEFAULT_CONTROL;
-use crate::control::{
-    CheckedEntry, ClientError, EntryOutcome, MAX_CHECKED, PackageState, check_entries, get_packages, verify,
-};
-use crate::index::Atom;
+use crate::control::{ClientError, check_entries, get_packages, verify};
+use crate::portage::Atom;
 
 /// Read every cached package again and drop those that the disk has damaged; they are fetched again when they are wanted.
 ///

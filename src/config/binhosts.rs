@@ -5,18 +5,17 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::config_file;
-use super::config_file::{BinhostOptions, OwnBinhost};
+use super::config_file::{self, BinhostOptions, OwnBinhost};
 use super::cpu::{CpuLevel, CpuNeed};
 use super::netrc::Credentials;
-use super::origin::{Located, Report, SourceLocation, Sourced, ValueSource, first};
-use super::portage::Binrepo;
 use super::resolve::{FileSettings, listed};
 use super::{
-    BinhostConfig, BinhostUrl, ConfigError, DEFAULT_CONFIG, DEFAULT_KEYRING, GENTOO_HOST, Interval, Offline,
-    OnMismatch, RawMount, Selection, SignaturePolicy, credentials_directory, name,
+    BinhostConfig, BinhostUrl, ConfigError, DEFAULT_CONFIG, DEFAULT_KEYRING, GENTOO_HOST, Offline, OnMismatch,
+    RawMount, Selection, SignaturePolicy, credentials_directory, name,
 };
-use crate::index::Atom;
+use crate::portage::conf::Binrepo;
+use crate::portage::{Atom, Located, Report, SourceLocation, Sourced, ValueSource, first};
+use crate::units::Interval;
 
 /// Finds them.
 pub(super) struct BinhostFinder<'a> {

@@ -1,6 +1,6 @@
 //! Which machines' packages emerge takes here, as far as Portage's own files or this program say.
 
-use super::portage::Portage;
+use crate::portage::conf::Portage;
 
 /// CPUs of this program, as CHOST begins, and those whose programs they run as well.
 const FAMILIES: [(&str, &[&str]); 7] = [

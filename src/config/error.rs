@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::config_file::OwnError;
-use super::origin::{SourceLocation, ValueSource};
-use super::portage::PortageError;
-use super::{Interval, MIN_REFRESH, MountpointError, UrlError};
+use super::{MIN_REFRESH, MountpointError, UrlError};
+use crate::portage::conf::PortageError;
+use crate::portage::{SourceLocation, ValueSource};
+use crate::units::Interval;
 
 /// Why a configuration is refused. Each message says what to do.
 #[derive(Debug, thiserror::Error)]

@@ -1,8 +1,7 @@
 //! A group of this system.
 
-use std::fmt;
-use std::fs;
 use std::str::FromStr;
+use std::{fmt, fs};
 
 /// Where groups stand.
 const GROUPS: &str = "/etc/group";

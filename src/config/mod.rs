@@ -7,20 +7,13 @@
 mod binhosts;
 mod chost;
 mod config_file;
-mod count;
 mod cpu;
 mod error;
 mod group;
-mod interval;
-mod mountinfo;
 mod mountpoint;
 mod name;
-mod namespace;
 mod netrc;
-mod origin;
-pub mod portage;
 mod resolve;
-mod size;
 mod url;
 mod watch;
 
@@ -31,19 +24,15 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::index::{Atom, Cpv};
+use crate::portage::{Atom, Cpv, Report};
+use crate::sys::MountNamespace;
+use crate::units::ByteSize;
 pub use chost::AcceptedChosts;
 pub use config_file::OwnError;
-pub use count::Plural;
 pub use cpu::{CpuLevel, CpuLevelError, CpuNeed};
 pub use error::ConfigError;
 pub use group::{GroupError, SocketGroup};
-pub use interval::{Interval, IntervalError};
-pub use mountinfo::{MountEntry, mount_on, mounts_of};
 pub use mountpoint::MountpointError;
-pub use namespace::{MountNamespace, NamespaceError};
-pub use origin::{Located, Report, Setting, SourceLocation, Sourced, ValueSource};
-pub use size::{ByteSize, SizeError};
 pub use url::{BinhostUrl, UrlError};
 pub(crate) use url::{display, file_path};
 pub use watch::{Watch, WatchEvent};
@@ -64,7 +53,7 @@ pub const DEFAULT_REFRESH: Duration = Duration::from_secs(1800);
 /// Where the keys are unless `--keyring` says otherwise: what Gentoo's sec-keys/openpgp-keys-gentoo-release installs.
 pub const DEFAULT_KEYRING: &str = "/usr/share/openpgp-keys/gentoo-release.asc";
 /// Where Portage's keyring is unless `BINPKG_GPG_VERIFY_GPG_HOME` in make.conf says otherwise.
-pub const DEFAULT_PORTAGE_GNUPG: &str = portage::DEFAULT_GNUPG;
+pub const DEFAULT_PORTAGE_GNUPG: &str = crate::portage::conf::DEFAULT_GNUPG;
 /// The configuration file unless `--config` says otherwise. It need not exist.
 pub const DEFAULT_CONFIG: &str = "/etc/binhostfs.toml";
 /// How many bytes a day are fetched for upgrades to come, unless `prefetch-budget` says otherwise.

@@ -4,9 +4,8 @@ use std::io;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
-use super::mountinfo::mount_on;
-use super::namespace::NamespaceError;
 use crate::sys::mount_probe::{self, ProbeAnswer};
+use crate::sys::{NamespaceError, mount_on};
 
 /// `errno` of a FUSE mount whose daemon is gone.
 const ENOTCONN: i32 = 107;

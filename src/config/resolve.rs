@@ -7,19 +7,17 @@ use std::time::Duration;
 
 use super::binhosts::BinhostFinder;
 use super::chost::AcceptedChosts;
-use super::config_file;
-use super::config_file::ConfigFile;
+use super::config_file::{self, ConfigFile};
 use super::cpu::CpuLevel;
-use super::origin::{Report, Sourced, ValueSource, first};
-use super::portage::{self, Files, Portage, PortageError, PortagePaths};
 use super::{
-    ByteSize, ConfigError, ConfigFiles, DEFAULT_CACHE_DIR, DEFAULT_CACHE_SIZE, DEFAULT_CONFIG, DEFAULT_CONTROL,
+    ConfigError, ConfigFiles, DEFAULT_CACHE_DIR, DEFAULT_CACHE_SIZE, DEFAULT_CONFIG, DEFAULT_CONTROL,
     DEFAULT_GENERATIONS, DEFAULT_MASS_READ, DEFAULT_MIN_FREE, DEFAULT_PLAN_CHECK, DEFAULT_PORTAGE_GNUPG,
-    DEFAULT_PREFETCH_BUDGET, DEFAULT_REFRESH, Interval, LibcGuard, MIN_REFRESH, MountConfig, MountpointCheck,
-    MountpointError, Passthrough, Prefetch, RawMount, Resolution, Selection, SignaturePolicy, Writes, mountpoint,
-    portage_config_root,
+    DEFAULT_PREFETCH_BUDGET, DEFAULT_REFRESH, LibcGuard, MIN_REFRESH, MountConfig, MountpointCheck, MountpointError,
+    Passthrough, Prefetch, RawMount, Resolution, Selection, SignaturePolicy, Writes, mountpoint, portage_config_root,
 };
-use crate::index::Atom;
+use crate::portage::conf::{self, Files, Portage, PortageError, PortagePaths};
+use crate::portage::{Atom, Report, Sourced, ValueSource, first};
+use crate::units::{ByteSize, Interval};
 
 /// A cache below this is a slip, most likely: of the unit.
 const SMALL_CACHE: u64 = 1 << 20;
@@ -76,7 +74,7 @@ impl RawMount {
         }
         let root = report.note("portage-root", root, |root| root.display().to_string());
         let places = PortagePaths::below(&root);
-        let reading = portage::read(&places);
+        let reading = conf::read(&places);
         files.seen.extend(reading.seen);
         Ok(FileSettings {
             own: own.unwrap_or_default(),
@@ -276,7 +274,7 @@ impl Resolver<'_> {
             None => {
                 let pkgdir = self.found.portage()?.map(|portage| portage.pkgdir.clone().into());
                 let Sourced { value: pkgdir, source } =
-                    pkgdir.unwrap_or_else(|| Sourced::default(PathBuf::from(portage::DEFAULT_PKGDIR)));
+                    pkgdir.unwrap_or_else(|| Sourced::default(PathBuf::from(conf::DEFAULT_PKGDIR)));
                 if !pkgdir.is_absolute() {
                     return Err(ConfigError::Pkgdir { pkgdir, said_by: source });
                 }
@@ -341,7 +339,7 @@ impl Resolver<'_> {
     /// Not needed to mount, either.
     fn uncompressed(&mut self) -> bool {
         let said = self.found.portage().ok().flatten().map(|portage| portage.compression.clone().into());
-        let compression = said.unwrap_or_else(|| Sourced::default(portage::DEFAULT_COMPRESSION.to_owned()));
+        let compression = said.unwrap_or_else(|| Sourced::default(conf::DEFAULT_COMPRESSION.to_owned()));
         let shown = |name: &String| if name.is_empty() { "none".to_owned() } else { name.clone() };
         matches!(self.report.note("binpkg-compress", compression, shown).as_str(), "" | "none")
     }

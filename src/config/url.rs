@@ -62,7 +62,7 @@ impl BinhostUrl {
         url
     }
 
-    /// The same, asked as whom `logins` says for its host, unless it says so itself.
+    /// The same, asked with the user and password that `netrc` has for its host, unless it says so itself.
     #[must_use]
     pub(super) fn with_login(mut self, logins: &Credentials) -> Self {
         let known = self.0.host_str().filter(|_| self.0.username().is_empty() && !self.is_file());

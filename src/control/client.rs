@@ -5,23 +5,24 @@ use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::index::Atom;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::header::SERVER;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use super::entries::{self, CheckedEntries, CheckedEntry};
-use super::prefetch::{self, ApiResult};
 use super::{
-    ACCEPT_OLDER, ATOM, CacheTask, GENERATIONS_PATH, GenerationList, KEEP_PATH, Keep, Managed, NO_METHOD, NO_RESOURCE,
-    PACKAGES_PATH, PREFETCH_PATH, Packages, PrefetchJob, PrefetchRequest, PrefetchStatus, REFRESH_PATH, RELOAD_PATH,
-    ROLLBACK_PATH, RUN_PATH, Refreshed, Reloading, RollbackTo, Run, STATUS_PATH, Status, VERIFY_INDEX_PATH,
-    VERIFY_PATH, VerifyResult,
+    ACCEPT_OLDER, ATOM, GENERATIONS_PATH, KEEP_PATH, NO_METHOD, NO_RESOURCE, PACKAGES_PATH, PREFETCH_PATH,
+    REFRESH_PATH, RELOAD_PATH, ROLLBACK_PATH, RUN_PATH, STATUS_PATH, VERIFY_INDEX_PATH, VERIFY_PATH, handlers,
 };
+use crate::api::{
+    CacheTask, CheckedEntries, CheckedEntry, GenerationList, Keep, Managed, Packages, PrefetchJob, PrefetchRequest,
+    PrefetchStatus, Refreshed, Reloading, RollbackTo, Run, Status, VerifyResult,
+};
+use crate::portage::Atom;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// A refresh tries every URL, with patience.
@@ -136,7 +137,7 @@ pub async fn get_packages(path: &Path, atoms: &[Atom]) -> Result<Packages, Clien
 }
 
 /// Has the daemon behind `path` hold the entries that are shown at `shown` against their packages; at most
-/// [`MAX_CHECKED`](super::MAX_CHECKED) of them.
+/// [`MAX_CHECKED`](crate::api::MAX_CHECKED) of them.
 ///
 /// # Errors
 /// See [`ClientError`].
@@ -144,7 +145,7 @@ pub async fn check_entries(path: &Path, shown: &[&str]) -> Result<Vec<CheckedEnt
     let start = format!("{VERIFY_INDEX_PATH}?");
     let length = start.len();
     let mut query = url::form_urlencoded::Serializer::for_suffix(start, length);
-    query.extend_pairs(shown.iter().map(|shown| (entries::PATH, shown)));
+    query.extend_pairs(shown.iter().map(|shown| (handlers::PATH, shown)));
     let answer: CheckedEntries = ask(path, Method::POST, &query.finish(), REFRESH_TIMEOUT).await?;
     Ok(answer.entries)
 }
@@ -203,7 +204,7 @@ pub async fn keep(path: &Path, number: u64, keep: Keep) -> Result<Refreshed, Cli
 /// # Errors
 /// See [`ClientError`].
 pub async fn prefetch(path: &Path, wish: &PrefetchRequest) -> Result<u64, ClientError> {
-    let query = format!("{PREFETCH_PATH}?{}", prefetch::query(wish));
+    let query = format!("{PREFETCH_PATH}?{}", handlers::prefetch_query(wish));
     either(path, Method::POST, &query).await.map(|PrefetchJob { job }| job)
 }
 
@@ -377,4 +378,11 @@ async fn exchange(stream: UnixStream, method: Method, what: &str) -> Result<Clie
         .map_err(|e| RequestError::Broken(e.to_string()))?
         .to_bytes();
     Ok(ClientResponse { code, version, body })
+}
+/// A response: the resource, or an error body.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum ApiResult<T> {
+    Answer(T),
+    Refused(Refreshed),
 }

@@ -2,7 +2,7 @@
 //!
 //! `README.md` lists the names; they are stable.
 
-use super::{BinhostStatus, DownloadCounts, MirrorState, MirrorStatus, Status};
+use crate::api::{BinhostStatus, DownloadCounts, MirrorState, MirrorStatus, Status};
 use crate::metrics::{Exposition, FamilyKind, Metrics, Operation, Outcome, RefusalKind};
 
 /// What `/metrics` answers.

@@ -4,19 +4,19 @@
 //! | request | answer |
 //! |---|---|
 //! | `GET /v1/status` | a [`Status`] |
-//! | `POST /v1/refresh`, with `?accept_older=true` if need be | a [`Refreshed`], when it is done |
-//! | `GET /v1/packages`, with `?atom=ATOM` any number of times, percent-encoded | [`Packages`]: those that match, or all; `error` with status 400 or 502 |
+//! | `POST /v1/refresh`, with `?accept_older=true` if need be | a [`Refreshed`](crate::api::Refreshed), when it is done |
+//! | `GET /v1/packages`, with `?atom=ATOM` any number of times, percent-encoded | [`Packages`](crate::api::Packages): those that match, or all; `error` with status 400 or 502 |
 //! | `GET /v1/pins`, `POST /v1/pin`, `/v1/unpin`, `/v1/evict`, with `?atom=` as above; `POST /v1/gc` | a [`Managed`] |
-//! | `GET /v1/generations` | [`Generations`] |
-//! | `POST /v1/rollback?to=N`, or `latest`, or nothing for the one before | a [`Refreshed`] |
-//! | `POST /v1/keep?generation=N`, with `&keep=false` to take it back | a [`Refreshed`] |
-//! | `POST /v1/prefetch?atom=ATOM`, any number of times, or `?world=true` or `?plan=true` | a [`PrefetchJob`], at once; it goes on whoever asks about it |
+//! | `GET /v1/generations` | [`GenerationList`] |
+//! | `POST /v1/rollback?to=N`, or `latest`, or nothing for the one before | a [`Refreshed`](crate::api::Refreshed) |
+//! | `POST /v1/keep?generation=N`, with `&keep=false` to take it back | a [`Refreshed`](crate::api::Refreshed) |
+//! | `POST /v1/prefetch?atom=ATOM`, any number of times, or `?world=true` or `?plan=true` | a [`PrefetchJob`](crate::api::PrefetchJob), at once; it goes on whoever asks about it |
 //! | `GET /v1/prefetch?job=N&since=N` | a [`PrefetchStatus`] |
 //! | `DELETE /v1/prefetch?job=N` | a [`PrefetchStatus`]; it is stopped, what was fetched stays |
-//! | `POST /v1/reload` | a [`Reloading`]: whether the program is run anew, now |
-//! | `GET /v1/run` | a [`Run`]: another number for each run of the program |
+//! | `POST /v1/reload` | a [`Reloading`](crate::api::Reloading): whether the program is run anew, now |
+//! | `GET /v1/run` | a [`Run`](crate::api::Run): another number for each run of the program |
 //! | `POST /v1/verify` | a [`VerifyResult`], when the whole cache was read |
-//! | `POST /v1/verify-index?path=PATH`, up to 32 times | [`CheckedEntries`], when their packages were asked for |
+//! | `POST /v1/verify-index?path=PATH`, up to 32 times | [`CheckedEntries`](crate::api::CheckedEntries), when their packages were asked for |
 //! | `GET /metrics` | everything that is measured, in Prometheus' text format |
 //! | `GET /` | the same status as a page for a browser; its style is `GET /style.css` |
 //!
@@ -32,40 +32,28 @@
 //! Not its job: doing any of it; that is behind [`Control`].
 
 mod client;
-mod entries;
 mod exposition;
-mod generations;
-mod managed;
-mod packages;
+mod handlers;
 mod page;
-mod prefetch;
-mod reload;
 mod server;
-mod status;
 mod tcp;
 
 pub use client::{
     ClientError, check_entries, get_generations, get_packages, get_status, keep, manage, prefetch, prefetch_status,
     refresh, reload, rollback, stop_prefetch, verify,
 };
-pub use entries::{CheckedEntries, CheckedEntry, EntryOutcome, MAX_CHECKED};
-pub use generations::{GenerationEntry, GenerationList, Keep, RollbackTo};
-pub use managed::{CacheTask, Managed, ManagedPackage};
-pub use packages::{CallerStatus, PackageState, PackageStatus, Packages};
-pub use prefetch::{PrefetchDone, PrefetchJob, PrefetchOutcome, PrefetchRequest, PrefetchStatus, PrefetchUnderway};
-pub use reload::{Reloading, Run};
 pub use server::{ControlError, MAX_CONNECTIONS, Server};
-pub use status::{
-    BinhostStatus, BypassStatus, CacheStatus, DownloadCounts, DownloadState, DownloadStatus, EntriesStatus,
-    FailureStatus, GenerationStatus, KeyringStatus, MirrorState, MirrorStatus, ProcessStatus, RefreshStatus, Refreshed,
-    Status, VerifyResult, WorldStatus,
-};
 pub use tcp::Listener;
 
 use std::sync::Arc;
 
-use crate::index::Atom;
+use crate::api::{
+    CacheTask, CheckedEntry, GenerationList, Keep, Managed, PackageStatus, PrefetchRequest, PrefetchStatus, RollbackTo,
+    Status, VerifyResult,
+};
+
 use crate::metrics::Metrics;
+use crate::portage::Atom;
 
 /// Path of the status resource.
 const STATUS_PATH: &str = "/v1/status";

@@ -4,9 +4,8 @@
 use std::fmt::{self, Display, Write as _};
 use std::time::Duration;
 
-use super::status::{frozen, stale};
-use super::{BinhostStatus, DownloadStatus, FailureStatus, MirrorState, Status};
-use crate::config::{ByteSize, Interval, Plural};
+use crate::api::{BinhostStatus, DownloadStatus, FailureStatus, MirrorState, Status, frozen, stale};
+use crate::units::{ByteSize, Interval, Plural};
 
 /// What a browser may do with the page: show it with its own style, and nothing else.
 pub(super) const POLICY: &str =

@@ -1,13 +1,12 @@
 //! The daemon's side of the socket.
 
 use std::convert::Infallible;
-use std::fs;
-use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use std::{fs, io};
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -21,14 +20,14 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::UnixListener;
 
 use super::{
-    ACCEPT_OLDER, ATOM, CacheTask, Control, GENERATIONS_PATH, KEEP_PATH, METRICS_PATH, Managed, NO_METHOD, NO_RESOURCE,
-    PACKAGES_PATH, PAGE_PATH, PREFETCH_PATH, Packages, REFRESH_PATH, RELOAD_PATH, ROLLBACK_PATH, RUN_PATH, Refreshed,
-    Reloading, Run, STATUS_PATH, STYLE_PATH, VERIFY_INDEX_PATH, VERIFY_PATH, entries, exposition, generations, page,
-    prefetch,
+    ACCEPT_OLDER, ATOM, Control, GENERATIONS_PATH, KEEP_PATH, METRICS_PATH, NO_METHOD, NO_RESOURCE, PACKAGES_PATH,
+    PAGE_PATH, PREFETCH_PATH, REFRESH_PATH, RELOAD_PATH, ROLLBACK_PATH, RUN_PATH, STATUS_PATH, STYLE_PATH,
+    VERIFY_INDEX_PATH, VERIFY_PATH, exposition, handlers, page,
 };
+use crate::api::{CacheTask, Managed, Packages, Refreshed, Reloading, Run};
 use crate::config::SocketGroup;
-use crate::index::Atom;
 use crate::metrics::Exposition;
+use crate::portage::Atom;
 
 /// Connections at the same time; more wait.
 pub const MAX_CONNECTIONS: usize = 16;
@@ -180,11 +179,11 @@ pub(super) async fn answer(request: &Request<Incoming>, control: &dyn Control) -
             Ok(result) => json(StatusCode::OK, &result),
             Err(_) => stopping(),
         },
-        (&Method::POST, VERIFY_INDEX_PATH) => entries::answer(request, control).await,
+        (&Method::POST, VERIFY_INDEX_PATH) => handlers::check_entries(request, control).await,
         (&Method::GET, GENERATIONS_PATH) | (&Method::POST, ROLLBACK_PATH | KEEP_PATH) => {
-            generations::answer(request, control).await
+            handlers::generations(request, control).await
         }
-        (&Method::GET | &Method::POST | &Method::DELETE, PREFETCH_PATH) => prefetch::answer(request, control).await,
+        (&Method::GET | &Method::POST | &Method::DELETE, PREFETCH_PATH) => handlers::prefetch(request, control).await,
         (&Method::GET, RUN_PATH) => json(StatusCode::OK, &Run::this()),
         (&Method::POST, RELOAD_PATH) => {
             let Ok(answer) = control.reload().await else { return stopping() };
@@ -278,11 +277,12 @@ pub(super) fn json(code: StatusCode, body: &impl serde::Serialize) -> Response<F
 mod tests {
     use tokio::sync::oneshot::{Receiver, channel};
 
-    use super::super::{
-        CheckedEntry, ClientError, GenerationList, Keep, PackageStatus, PrefetchRequest, PrefetchStatus, RollbackTo,
-        Status, VerifyResult, client,
-    };
+    use super::super::{ClientError, client};
     use super::*;
+    use crate::api::{
+        CheckedEntry, GenerationList, Keep, PackageStatus, PrefetchRequest, PrefetchStatus, RollbackTo, Status,
+        VerifyResult,
+    };
     use crate::metrics::Metrics;
 
     /// A daemon that ends while it is asked.

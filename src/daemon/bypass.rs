@@ -9,11 +9,11 @@ use std::io;
 use std::sync::Arc;
 
 use super::explain::{self, BinhostContext, Explained};
-use super::files::blocking;
 use super::state::DaemonState;
-use crate::control::BypassStatus;
+use crate::api::BypassStatus;
 use crate::index::{Entry, Index, Listing, Record};
 use crate::policy::{self, Decision};
+use crate::sys::durable::blocking;
 
 /// What an answer was made from: while it is the same, so is the answer.
 struct Seen {

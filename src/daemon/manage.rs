@@ -6,12 +6,13 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::explain::Explained;
-use super::files::blocking;
 use super::generations;
-use crate::control::{CacheTask, Managed, ManagedPackage};
-use crate::index::{Atom, EntryId};
+use crate::api::{CacheTask, Managed, ManagedPackage};
+use crate::cache::{Pin, Removed, Store};
+use crate::index::EntryId;
 use crate::policy::{self, Decision, Rules, UnionMember};
-use crate::store::{Pin, Removed, Store};
+use crate::portage::Atom;
+use crate::sys::durable::blocking;
 use crate::tree::Snapshots;
 
 impl Explained {

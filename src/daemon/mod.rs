@@ -6,39 +6,17 @@
 //! Not its job: the command line.
 
 mod acceptance;
-mod binhost;
 mod binhosts;
 mod bypass;
-mod check_entries;
-mod clock;
-mod config_watcher;
-mod confinement;
-mod descriptors;
 mod explain;
-mod files;
-mod freshness;
 mod generations;
-mod handover;
-mod installed_classes;
-mod last_refresh;
-mod local_watcher;
 mod manage;
-mod mount_visibility;
 mod portage_keyring;
-mod prefetch_jobs;
-mod quorum;
-mod recovery;
 mod refresh;
-mod refusals;
 mod request_queue;
-mod rollback;
-mod scrub;
+mod service;
 mod state;
-mod supervise;
-mod systemd;
-mod unusable_binhost;
-mod upgrade_prefetch;
-mod watchdog;
+mod tasks;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,26 +27,29 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::config::{Interval, MountConfig, SignaturePolicy};
-use crate::control::{
-    CacheTask, CheckedEntry, Control, GenerationList, Keep, Listener, Managed, PackageStatus, PrefetchRequest,
-    PrefetchStatus, RollbackTo, Server, Status, VerifyResult,
+use crate::api::{
+    CacheTask, CheckedEntry, GenerationList, Keep, Managed, PackageStatus, PrefetchRequest, PrefetchStatus, RollbackTo,
+    Status, VerifyResult,
 };
+use crate::cache::{Limits, Store};
+use crate::config::{MountConfig, SignaturePolicy};
+use crate::control::{Control, Listener, Server};
 use crate::fetch::Fetcher;
-use crate::fuse::{Begun, Filesystem, Kept, KeptDescriptors, Mount};
-use crate::index::Atom;
+use crate::fs::Filesystem;
+use crate::fuse::{Begun, Kept, KeptDescriptors, Mount};
 use crate::metrics::Metrics;
-use crate::store::{Limits, Store};
+use crate::portage::Atom;
 use crate::sys::{Passed, seconds_now};
+use crate::units::Interval;
 pub use crate::verify::KeyringError;
 use crate::verify::{Keyring, Policy};
-pub use confinement::confine;
-pub use descriptors::raise_descriptor_limit;
-pub use handover::{Program, fitting, give_up, kept, take_up};
-pub use supervise::supervise;
+pub use service::confinement::confine;
+pub use service::descriptors::raise_descriptor_limit;
+pub use service::handover::{Program, fitting, give_up, kept, take_up};
+pub use service::supervise::supervise;
 
 use binhosts::Binhosts;
-use freshness::Order;
+use binhosts::freshness::Order;
 use refresh::Refresher;
 use request_queue::{Reply, Request};
 use state::DaemonState;
@@ -205,17 +186,17 @@ impl Daemon {
         let (held, fetching, counted) = (Arc::clone(&store), Arc::clone(&fetcher), Arc::clone(&metrics));
         let mut sources = Binhosts::open(held, fetching, counted, &config, policies)?;
         let resumed = kept.as_ref().filter(|kept| !kept.is_new());
-        let beneath = resumed.map(local_watcher::beneath).transpose()?;
-        let front = Arc::new(local_watcher::open(&config, &store, sources.first().await?, beneath).await?);
+        let beneath = resumed.map(tasks::local_watcher::beneath).transpose()?;
+        let front = Arc::new(tasks::local_watcher::open(&config, &store, sources.first().await?, beneath).await?);
         let (shown, root) = (Arc::clone(front.snapshots()), config.portage_root.clone());
-        store.rank_by(move |store| installed_classes::ranks(&root, &shown, store));
+        store.rank_by(move |store| tasks::installed_classes::ranks(&root, &shown, store));
         let operations = Filesystem::new(Arc::clone(&front), Arc::clone(&fetcher), config.prefetch, config.plan_check);
         let mount = Mount::new(&config, operations, Arc::clone(&metrics), kept)?;
         match mount.begun() {
-            Begun::Mounted => handover::store(&mount),
+            Begun::Mounted => service::handover::store(&mount),
             Begun::Resumed => tracing::info!("going on with the mount of the daemon before this one"),
         }
-        if let Some(why) = mount_visibility::hidden(&config.mountpoint, mount.device()) {
+        if let Some(why) = service::mount_visibility::hidden(&config.mountpoint, mount.device()) {
             tracing::warn!("{why}");
         }
         let shared = Arc::new(DaemonState::new(config, mount, store, fetcher, front, metrics));
@@ -231,12 +212,12 @@ impl Daemon {
         // A task of its own: a slow refresh is not broken off by whatever else happens.
         let refresher =
             tokio::spawn(Refresher::new(sources, verdicts, incoming, shared.config.refresh).run(Arc::clone(&shared)));
-        let follower = tokio::spawn(config_watcher::follow(Arc::clone(&shared), following));
-        let scrubber = tokio::spawn(scrub::in_background(Arc::clone(&shared)));
-        let watcher = tokio::spawn(local_watcher::watch(Arc::clone(&shared)));
+        let follower = tokio::spawn(tasks::config_watcher::follow(Arc::clone(&shared), following));
+        let scrubber = tokio::spawn(tasks::scrub::in_background(Arc::clone(&shared)));
+        let watcher = tokio::spawn(tasks::local_watcher::watch(Arc::clone(&shared)));
         let comparer = tokio::spawn(bypass::watch(Arc::clone(&shared)));
-        let upgrader = tokio::spawn(upgrade_prefetch::in_background(Arc::clone(&shared)));
-        let rebuilder = tokio::spawn(recovery::in_background(Arc::clone(&shared)));
+        let upgrader = tokio::spawn(tasks::upgrade_prefetch::in_background(Arc::clone(&shared)));
+        let rebuilder = tokio::spawn(tasks::recovery::in_background(Arc::clone(&shared)));
         Ok(Self {
             shared,
             refresher,
@@ -261,9 +242,9 @@ impl Daemon {
     /// Runs until it is to stop, or until somebody unmounts it; then unmounts and returns.
     async fn run(mut self, stop: &mut Stop, program: &Program) {
         let mut tidy = tokio::time::interval(TIDY);
-        systemd::notify_status(vec![NotifyState::Ready], self.shared.summary());
+        service::systemd::notify_status(vec![NotifyState::Ready], self.shared.summary());
         tracing::info!("{}", self.shared.summary());
-        watchdog::start(&self.shared.config);
+        service::watchdog::start(&self.shared.config);
         let store = Arc::clone(&self.shared.store);
         let sweep = tokio::task::spawn_blocking(move || store.sweep());
         loop {
@@ -274,8 +255,8 @@ impl Daemon {
                 Some(reply) = self.reloads.recv() => self.reload(program, reply).await,
             }
         }
-        systemd::notify(vec![NotifyState::Stopping]);
-        handover::discard();
+        service::systemd::notify(vec![NotifyState::Stopping]);
+        service::handover::discard();
         // It holds the cache; a half-done sweep harms nothing, but it must not outlive us.
         let _ = sweep.await;
         // Not left to the end of the last task that has the cache: the process may be gone before.
@@ -286,7 +267,7 @@ impl Daemon {
     /// Runs the program anew; comes back only if it cannot be.
     async fn reload(&self, program: &Program, reply: Reload) {
         let tried = program.clone();
-        let tried = tokio::task::spawn_blocking(move || handover::try_out(&tried)).await;
+        let tried = tokio::task::spawn_blocking(move || service::handover::try_out(&tried)).await;
         if let Err(error) = tried.unwrap_or_else(|error| Err(error.to_string())) {
             tracing::warn!("not reloading: {error}");
             // Nobody may wait for it any more.
@@ -296,15 +277,15 @@ impl Daemon {
         let _ = reply.send(Ok(()));
         tracing::info!("reloading: running {} anew; the mount stays", program.name.display());
         if let Ok(now) = NotifyState::monotonic_usec_now() {
-            systemd::notify(vec![NotifyState::Reloading, now]);
+            service::systemd::notify(vec![NotifyState::Reloading, now]);
         }
         // Whoever asked gets the answer, and what is small and unwritten is written.
         let store = Arc::clone(&self.shared.store);
         let _ = tokio::task::spawn_blocking(move || store.write_uses()).await;
         tokio::time::sleep(ANSWERED).await;
-        let error = handover::replace(program, &self.shared.mount);
+        let error = service::handover::replace(program, &self.shared.mount);
         tracing::error!("reloading failed, going on as before: {error:#}");
-        systemd::notify(vec![NotifyState::Ready]);
+        service::systemd::notify(vec![NotifyState::Ready]);
     }
 
     fn tidy(&self) {
@@ -314,7 +295,7 @@ impl Daemon {
             store.keep_free();
             store.write_uses();
         });
-        systemd::notify_status(Vec::new(), self.shared.summary());
+        service::systemd::notify_status(Vec::new(), self.shared.summary());
     }
 }
 
@@ -387,7 +368,7 @@ impl Control for Handle {
         let directory = generations::directory(self.shared.store.directory());
         let shown = self.shared.snapshots.current().generation();
         tokio::task::spawn_blocking(move || {
-            let generations = rollback::list(&directory, shown);
+            let generations = generations::rollback::list(&directory, shown);
             // Whoever asked may have gone.
             let _ = reply.send(GenerationList { time: seconds_now(), generations });
         });
@@ -411,7 +392,7 @@ impl Control for Handle {
         let shared = Arc::clone(&self.shared);
         tokio::spawn(async move {
             // Whoever asked may have gone.
-            let _ = reply.send(prefetch_jobs::begin(&shared, wish).await);
+            let _ = reply.send(tasks::prefetch_jobs::begin(&shared, wish).await);
         });
         receiver
     }
@@ -424,7 +405,7 @@ impl Control for Handle {
         let (reply, receiver) = oneshot::channel();
         let shared = Arc::clone(&self.shared);
         tokio::spawn(async move {
-            let scrub::ScrubResult { sound, bytes, damaged } = scrub::all(&shared).await;
+            let tasks::scrub::ScrubResult { sound, bytes, damaged } = tasks::scrub::all(&shared).await;
             // Whoever asked may have gone.
             let _ = reply.send(VerifyResult { sound, bytes, damaged });
         });
@@ -436,7 +417,7 @@ impl Control for Handle {
         let shared = Arc::clone(&self.shared);
         tokio::spawn(async move {
             // Whoever asked may have gone.
-            let _ = reply.send(check_entries::check(&shared, paths).await);
+            let _ = reply.send(tasks::check_entries::check(&shared, paths).await);
         });
         receiver
     }

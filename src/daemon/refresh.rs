@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use super::binhost::Binhost;
+use super::binhosts::binhost::Binhost;
+use super::binhosts::freshness::Order;
 use super::binhosts::{Asker, Binhosts};
-use super::clock::ClockWatch;
-use super::freshness::Order;
 use super::request_queue::{Reply, Request, RequestQueue, explain, manage};
 use super::state::DaemonState;
+use super::tasks::clock::ClockWatch;
+use crate::api::{Keep, RollbackTo};
 use crate::config::{MountConfig, Offline};
-use crate::control::{Keep, RollbackTo};
 use crate::fetch::{DownloadOutcome, OutcomeKind};
 use crate::upstream::jittered;
 

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::binhosts::freshness::Order;
 use super::explain::{Explained, Machine};
-use super::freshness::Order;
 use super::state::{DaemonState, give_memory_back};
+use crate::api::{CacheTask, Keep, Managed, PackageStatus, RollbackTo};
 use crate::config::MountConfig;
-use crate::control::{CacheTask, Keep, Managed, PackageStatus, RollbackTo};
-use crate::index::Atom;
+use crate::portage::Atom;
 
 /// Requests that wait for the end of a refresh.
 const MAX_LATER: usize = 16;
@@ -118,7 +118,7 @@ pub(super) async fn manage(
 ) {
     if task == CacheTask::Collect {
         // What can be used is not thrown away for want of a record.
-        super::recovery::pass(&shared, None).await;
+        super::tasks::recovery::pass(&shared, None).await;
     }
     let answer = picture.manage(Arc::clone(&shared.snapshots), task, names).await;
     // Nobody may wait for it any more.

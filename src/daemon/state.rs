@@ -6,28 +6,30 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use tokio::sync::Notify;
 
-use super::binhost::Binhost;
 use super::binhosts::Binhosts;
-use super::check_entries::CheckRate;
+use super::binhosts::binhost::Binhost;
+use super::binhosts::last_refresh::LastRefresh;
+use super::binhosts::refusals::Refusal;
 use super::explain::Explained;
-use super::last_refresh::LastRefresh;
-use super::mount_visibility;
-use super::prefetch_jobs::PrefetchJobs;
-use super::refusals::Refusal;
+use super::service::mount_visibility;
 use super::shown;
-use super::upgrade_prefetch::Budget;
-use crate::config::{ByteSize, MountConfig, Plural, Prefetch};
-use crate::control::{
+use super::tasks::check_entries::CheckRate;
+use super::tasks::prefetch_jobs::PrefetchJobs;
+use super::tasks::upgrade_prefetch::Budget;
+use crate::api::{
     BinhostStatus, BypassStatus, CacheStatus, DownloadCounts, DownloadState, DownloadStatus, EntriesStatus,
     FailureStatus, GenerationStatus, KeyringStatus, MirrorState, MirrorStatus, ProcessStatus, RefreshStatus, Status,
 };
+use crate::cache::Store;
+use crate::config::{MountConfig, Prefetch};
 use crate::fetch::{self, Counts, DownloadProgress, FailureReport, Fetcher, RemoteBinhost};
-use crate::fuse::{Mount, PublishedTree};
+use crate::fs::PublishedTree;
+use crate::fuse::Mount;
 use crate::metrics::Metrics;
 use crate::policy::EntryCounts;
-use crate::store::Store;
 use crate::sys::{Moment, WrongClock, seconds_now};
 use crate::tree::{PackagesFile, Snapshots, Tree};
+use crate::units::{ByteSize, Plural};
 use crate::upstream::{HealthState, UrlReport};
 use crate::verify::KeyringReport;
 

@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
+use crate::cache::BuildKey;
 use crate::index::{Entry, Sha256Digest};
-use crate::store::BuildKey;
 use crate::sys::Moment;
 
 use super::{FailureReport, Fetcher, RemoteBinhost};

@@ -1,7 +1,7 @@
 //! How a package stands at this moment, for whoever asks of one file. Looks at memory and at the catalogue; waits for nothing.
 
 use super::{Fetcher, PackageRef};
-use crate::store::BlobInfo;
+use crate::cache::BlobInfo;
 
 /// Whether a package can be opened at once, and if not, why not.
 #[derive(Debug, Clone)]

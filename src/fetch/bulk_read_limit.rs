@@ -17,8 +17,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::opener::Opener;
 use super::uncached_open::Miss;
+use crate::portage::emerge_process::Opener;
 
 /// For how long packages of a job are counted.
 pub const WINDOW: Duration = Duration::from_secs(600);
@@ -118,8 +118,8 @@ fn count_of(
 
 #[cfg(test)]
 mod tests {
-    use super::super::opener::ProcessGroup;
     use super::*;
+    use crate::portage::emerge_process::ProcessGroup;
 
     fn other(group: u32, began: Option<u64>, session: u32) -> Opener {
         Opener::Other { job: ProcessGroup { group, began }, session, pid: 7, name: "grep".to_owned() }

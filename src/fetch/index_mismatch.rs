@@ -17,12 +17,12 @@ use lru::LruCache;
 
 use super::remote_binhost::PackageKey;
 use super::{DownloadOutcome, FetchError, Fetcher, Outcome, OutcomeKind, PackageRef};
+use crate::cache::Blob;
 use crate::config::OnMismatch;
 use crate::index::{
     AuxDigest, BinhostId, Comparison, EntryId, EntryValues, Index, IndexMismatch, Record, Sha256Digest, View,
 };
 use crate::metrics::RefusalKind;
-use crate::store::Blob;
 use crate::verify::{self, VerifyError};
 
 /// Comparisons that are remembered, of entries that are not written as Portage writes them now.

@@ -1,36 +1,31 @@
-//! Read-through: a body from the cache, else one download -> verify -> store, however many ask.
+//! Read-through: a body from the cache, else one download -> verify -> commit, however many ask.
 //!
 //! * All downloads are in one table (`downloads`), whoever wants them and why; it says which one goes on next.
 //! * A failure is remembered for [`FAILURE_MEMORY`], so that a program that opens the file again at once does not hammer the
 //!   binhost; the reason is kept for `status`.
 //! * A verified body that could not be kept stays here for a while: emerge opens a package some twenty times.
 //!
-//! * What an emerge is going to open is fetched ahead of it (`ahead`); what somebody asks for by name (`errand`), or what will
-//!   be upgraded one day (`idle`), comes after that. What is meant by it is found out in `wish`.
+//! * What an emerge is going to open is fetched ahead of it (`prefetch::planned`); what somebody asks for by name (`prefetch::requested`), or what will
+//!   be upgraded one day (`prefetch::background`), comes after that. `prefetch::target` resolves what is asked for.
 //!
-//! * Before a byte of a package is answered, its entry is held against it (`mismatch`).
-//! * What reads one package after the other, and is no emerge, is refused after some (`guard`).
+//! * Before a byte of a package is answered, its entry is held against it (`index_mismatch`).
+//! * What reads one package after the other, and is no emerge, is refused after some (`bulk_read_limit`).
 //!
 //! Not its job: what is shown, and what an errno is.
 
 mod alarms;
 mod availability;
-mod background_fetch;
 mod bulk_read_limit;
 mod downloads;
 mod failures;
 mod index_mismatch;
 mod last_openers;
-mod opener;
 mod outcomes;
 mod plan;
 mod plan_check;
-mod plan_prefetch;
-mod prefetch_queue;
-mod prefetch_target;
+mod prefetch;
 mod recovery;
 mod remote_binhost;
-mod requested_prefetch;
 mod transient_blobs;
 mod uncached_open;
 
@@ -39,16 +34,15 @@ use std::sync::{Arc, Weak};
 
 use tokio::sync::mpsc;
 
+use crate::cache::{Blob, Store, StoreError, Unkeepable};
 use crate::index::{BinhostId, EntryId, IndexMismatch, Record, View};
 use crate::metrics::Metrics;
-use crate::store::{Blob, Store, StoreError, Unkeepable};
 use crate::sys::WrongClock;
 use crate::upstream::UpstreamError;
 use crate::verify::{Policy, VerifyError};
 
 use alarms::Alarms;
 pub use availability::{Availability, PackageAvailability};
-pub use background_fetch::BackgroundOutcome;
 use bulk_read_limit::BulkReadLimit;
 pub use bulk_read_limit::WINDOW as MASS_READ_WINDOW;
 pub use downloads::{
@@ -64,13 +58,14 @@ pub use last_openers::LastOpener;
 use last_openers::LastOpeners;
 use plan_check::ProvedAhead;
 pub use plan_check::{CheckFor, EntryCheck};
-pub use plan_prefetch::{AHEAD_SHARE, MAX_AHEAD_BYTES, PlanPrefetch};
-pub use prefetch_target::{PrefetchTarget, PrefetchTargetError, ResolvedTarget};
-use remote_binhost::{PackageKey, RemoteBinhosts};
-pub use remote_binhost::{PackageRef, RemoteBinhost};
-pub use requested_prefetch::{
+pub use prefetch::background::BackgroundOutcome;
+pub use prefetch::planned::{AHEAD_SHARE, MAX_AHEAD_BYTES, PlanPrefetch};
+pub use prefetch::requested::{
     Done, InProgress, MAX_TOGETHER, PackageOutcome, RequestedPrefetch, RequestedPrefetchReport,
 };
+pub use prefetch::target::{PrefetchTarget, PrefetchTargetError, ResolvedTarget};
+use remote_binhost::{PackageKey, RemoteBinhosts};
+pub use remote_binhost::{PackageRef, RemoteBinhost};
 use transient_blobs::TransientBlobs;
 pub use uncached_open::Miss;
 use uncached_open::Openers;

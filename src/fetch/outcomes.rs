@@ -1,8 +1,8 @@
 //! What there is to say of a package that cannot be had: in what it is wrong, and what to do about it.
 
 use super::FetchError;
+use crate::cache::StoreError;
 use crate::metrics::RefusalKind;
-use crate::store::StoreError;
 use crate::verify::VerifyError;
 
 /// In what the bytes are not the package. `None`: that is not what went wrong.

@@ -20,7 +20,8 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 use serde::de::{IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use crate::index::{Cpv, View};
+use crate::index::View;
+use crate::portage::Cpv;
 
 /// Below EROOT.
 pub(super) const PATH: &str = "var/cache/edb/mtimedb";

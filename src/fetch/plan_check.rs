@@ -6,10 +6,10 @@
 //!   metadata in front, with a signature of its own.
 //! * Only what proves an entry wrong stops a plan. A package that cannot be had stops itself, when it is opened.
 //! * Within a bounded time. What takes longer goes on, and stops the packages of the plan that are opened later.
-//! * Who opens is found out once for each thread, and remembered for a while. That (`miss`), and reading a plan, may never end:
+//! * Who opens is found out once for each thread, and remembered for a while. That (`uncached_open`), and reading a plan, may never end:
 //!   root, as which emerge runs, has readers that nobody else can take up.
 //!
-//! Not its job: fetching what is planned (`ahead`).
+//! Not its job: fetching what is planned (`prefetch::planned`).
 
 use std::fs::File;
 use std::io::Write as _;
@@ -23,12 +23,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::downloads::Uid;
 use super::index_mismatch::{self, Mismatch};
-use super::opener::{OpenerProcess, ProcessKey};
+use super::prefetch::planned;
 use super::remote_binhost::PackageKey;
 use super::uncached_open::Miss;
-use super::{FetchError, Fetcher, PackageRef, plan, plan_prefetch};
+use super::{FetchError, Fetcher, PackageRef, plan};
 use crate::config::OnMismatch;
 use crate::index::{AuxDigest, Comparison};
+use crate::portage::emerge_process::{OpenerProcess, ProcessKey};
 use crate::verify::{self, Head, VerifyError};
 
 /// First bytes that are asked for: enough for nearly all packages.
@@ -325,7 +326,7 @@ impl Fetcher {
         let (fetcher, of) = (Arc::clone(&self), wanted.clone());
         let read = tokio::task::spawn_blocking(move || {
             let _reader = reader;
-            let rows = plan::rows(of.view(), &plan_prefetch::read(looked.emerge.as_ref()?).ok()?);
+            let rows = plan::rows(of.view(), &planned::read(looked.emerge.as_ref()?).ok()?);
             let planned: Vec<PackageRef> = rows.into_iter().filter_map(|row| fetcher.wanted(of.view(), row)).collect();
             (!planned.is_empty()).then_some(planned)
         });

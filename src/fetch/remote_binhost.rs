@@ -1,4 +1,4 @@
-//! Where packages come from and what they have to prove: one [`Origin`] for each binhost.
+//! Where packages come from and what they have to prove: one [`RemoteBinhost`] for each binhost.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use lru::LruCache;
 
+use crate::cache::Blob;
 use crate::index::EntryId;
-use crate::store::Blob;
 
 /// After how long without a use a body is let go.
 const HOLD: Duration = Duration::from_secs(120);

@@ -6,7 +6,8 @@ use std::sync::{Arc, OnceLock};
 use tokio::sync::{Semaphore, watch};
 
 use super::downloads::Uid;
-use super::opener::{self, OpenerProcess};
+use crate::portage::emerge_process;
+use crate::portage::emerge_process::OpenerProcess;
 
 /// Openers that are looked at at the same time, of root and of all others: reading /proc may wait for the process, and may
 /// never end. Root, as which emerge runs, has looks that nobody else can take up.
@@ -74,7 +75,7 @@ impl Miss {
         tokio::spawn(async move {
             let Ok(turn) = looks.acquire_owned().await else { return };
             // What reads takes its turn along: it may never end.
-            let look = move || (opener::read_process(&proc, tid).map(Arc::new), turn);
+            let look = move || (emerge_process::read_process(&proc, tid).map(Arc::new), turn);
             let answer = tokio::task::spawn_blocking(look).await.ok().and_then(|(answer, _turn)| answer);
             // Nobody may wait for it any more.
             let _ = sender.send(Some(answer));

@@ -1,4 +1,4 @@
-//! fuser's types around [`Operations`](super::Operations).
+//! fuser's types around [`Filesystem`](crate::fs::Filesystem).
 
 mod open;
 mod reading;
@@ -19,10 +19,10 @@ use fuser::{
     Request, TimeOrNow, WriteFlags,
 };
 
-use super::attr::{Attr, Owner, Validity};
 use super::handover_log::Negotiated;
-use super::{FsError, xattrs};
 use crate::fetch::Uid;
+use crate::fs::attr::{Attr, Owner, Validity};
+use crate::fs::{FsError, xattrs};
 use crate::local::{self, Access};
 use crate::metrics::{Operation, Timed};
 use crate::tree::Inode;

@@ -1,6 +1,6 @@
 //! A connection to the kernel that a daemon can leave to the next one.
 //!
-//! A mount lives for as long as anybody has its /dev/fuse open. Who holds that, and the [`Ledger`], while no daemon runs, can
+//! A mount lives for as long as anybody has its /dev/fuse open. Who holds that, and the [`HandoverLog`], while no daemon runs, can
 //! give both to a new one: requests wait meanwhile, those that the dead daemon had taken are sent again, and nobody who uses
 //! the mount notices.
 //!
@@ -20,8 +20,8 @@ use rustix::mount::UnmountFlags;
 
 use super::adapter::Adapter;
 use super::handover_log::{HandoverLog, Negotiated};
-use crate::config::{MountNamespace, NamespaceError, mounts_of};
 use crate::local::identity;
+use crate::sys::{MountNamespace, NamespaceError, mounts_of};
 
 /// Threads that answer requests. Two, so that a read does not wait behind a listing.
 const THREADS: usize = 2;

@@ -4,7 +4,7 @@
 //! first open of an inode decides, and the decision stands until the last close.
 //!
 //! A file handle is the number of the user who opened, since nothing else says on a close whose open it ends: the kernel names the
-//! inode with each request, and no caller with a close. So a later daemon can tell what handles mean, with what the [`Ledger`] says of
+//! inode with each request, and no caller with a close. So a later daemon can tell what handles mean, with what the [`HandoverLog`] says of
 //! them.
 
 use std::collections::hash_map::Entry;
@@ -12,10 +12,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::FsError;
 use super::backing::Backing;
 use super::handover_log::{HandoverLog, Holding, OpenRecord, PublishedId};
 use super::quota::Quota;
+use crate::fs::FsError;
 use crate::local;
 use crate::tree::{Attributes, Inode};
 

@@ -1,21 +1,13 @@
-//! Kernel requests -> the tree, the fetcher and the directory beneath.
+//! Kernel requests -> `fs`, and the connection to the kernel.
 //!
 //! | file | job |
 //! |---|---|
-//! | `ops` | the operations that change nothing, without FUSE: what is there, and whether an open has to wait |
-//! | `writing` | those that change something |
-//! | `resent` | what the daemon before this one may have done already |
-//! | `front` | what Portage sees as `Packages`: what the binhosts have, with local packages in front |
-//! | `merge` | both -> the files |
-//! | `attr` | attributes of whatever is shown |
-//! | `adapter` | fuser's types around them; nothing else but `mount` and `attach` names fuser |
+//! | `adapter` | fuser's types around `fs`; nothing else but `mount` and `connection` names fuser |
 //! | `handles` | open files by inode: one mode for all opens of an inode |
 //! | `quota` | how many of them, for whom |
-//! | `waiting` | has a caller that waits been interrupted? |
-//! | `xattrs` | extended attributes: how a package stands |
-//! | `errno` | every error -> its errno |
-//! | `attach` | a connection that a later daemon goes on with |
-//! | `ledger` | what that has to know of what is open |
+//! | `interrupt` | whether a caller that waits has been interrupted |
+//! | `connection` | a connection to the kernel that a later daemon continues |
+//! | `handover_log` | what that daemon has to know of open inodes |
 //! | `backing` | the kernel's numbers of files that it reads by itself |
 //! | `mount` | mount(2), the session's threads, umount |
 //!
@@ -32,29 +24,21 @@
 //!   needed.
 
 mod adapter;
-mod attr;
 mod backing;
 mod connection;
-mod errno;
-mod filesystem;
 mod handles;
 mod handover_log;
 mod interrupt;
-mod merge;
-mod modify;
 mod mount;
-mod published_tree;
 mod quota;
-mod replay;
-mod xattrs;
 
 use std::time::Duration;
 
+pub use crate::fs::errno::FsError;
+pub use crate::fs::filesystem::Filesystem;
+pub use crate::fs::published_tree::PublishedTree;
 pub use connection::{Kept, KeptDescriptors};
-pub use errno::FsError;
-pub use filesystem::Filesystem;
 pub use mount::{Begun, Mount, MountError};
-pub use published_tree::PublishedTree;
 
 /// How long the kernel may answer by itself.
 pub const TTL: Duration = Duration::from_secs(3600);

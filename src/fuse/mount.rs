@@ -12,9 +12,11 @@ use rustix::mount::{MountFlags, UnmountFlags};
 
 use super::adapter::{Adapter, AdapterState};
 use super::handover_log::{HandoverLog, Negotiated};
-use super::{Filesystem, Kept, connection};
-use crate::config::{MountConfig, MountNamespace, NamespaceError, Passthrough, mount_on};
+use super::{Kept, connection};
+use crate::config::{MountConfig, Passthrough};
+use crate::fs::Filesystem;
 use crate::metrics::Metrics;
+use crate::sys::{MountNamespace, NamespaceError, mount_on};
 use crate::tree::Change;
 
 /// What the kernel reads ahead where reads come to the daemon, KiB.

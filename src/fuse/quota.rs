@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, getrlimit};
 
-use super::FsError;
 use super::handover_log::MAX_RECORDS;
+use crate::fs::FsError;
 
 /// The part of all for one user.
 const SHARE: usize = 4;

@@ -10,15 +10,13 @@
 //! * An entry that cannot be served safely is dropped, counted by [`DropReason`], and never reaches Portage. A file that
 //!   is not a usable index is refused whole ([`IndexError`]); the caller keeps the last good one.
 //! * The index that Portage itself keeps in PKGDIR is a [`Listing`]: its text is carried on as it is.
-//! * An [`Atom`] selects entries as Portage's package atoms do.
+//! * An [`Atom`](crate::portage::Atom) selects entries as Portage's package atoms do.
 //! * An entry is held against the package that it names: [`AuxValues::compare`].
 //!
 //! Not its job: fetching the index, choosing between binhosts, inode numbers.
 
 mod agreement;
-mod atom;
 mod aux_values;
-mod cpv;
 mod dependencies;
 mod digest;
 mod line;
@@ -28,19 +26,16 @@ mod path;
 mod render;
 mod stanza;
 mod unfit;
-mod version;
 mod view;
-mod words;
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
+use crate::portage::Cpv;
 pub use agreement::EntryDigest;
-pub use atom::{Atom, AtomError};
 pub use aux_values::{AuxDigest, AuxKey, AuxKeys, AuxValues, Comparison, EntryValues, IndexMismatch};
-pub use cpv::{Cpv, CpvError};
 pub use dependencies::{Dependencies, DependenciesError, EMPTY_ANY_OF, MAX_DEPTH, MAX_WORDS, TokenKind, UseFlags};
 pub use digest::{Digest, DigestError, Md5Digest, Sha1Digest, Sha256Digest};
 pub use listing::{ListedEntry, Listing};
@@ -49,7 +44,6 @@ pub use path::{PathError, PkgPath};
 pub use render::{RENDER_VERSION, Rendered};
 pub use stanza::Stanza;
 pub use unfit::DroppedEntry;
-pub use version::Version;
 pub use view::{BinhostId, BinhostIndex, MAX_PART, ShownEntry, View};
 
 /// Longest line that is looked at, in bytes; an entry with a longer one is dropped.
@@ -157,6 +151,16 @@ impl Header {
     #[must_use]
     pub fn repository(&self) -> Option<&str> {
         self.get("REPO")
+    }
+}
+
+impl crate::portage::KeyValues for Header {
+    fn get(&self, key: &str) -> Option<&str> {
+        self.get(key)
+    }
+
+    fn repository(&self) -> Option<&str> {
+        self.repository()
     }
 }
 

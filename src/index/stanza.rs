@@ -7,7 +7,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::line::pairs;
 use super::parse::DropReason;
-use super::{AuxKey, AuxKeys, Cpv, Entry, EntryId, ListedEntry, PkgPath, changed_on_disk};
+use super::{AuxKey, AuxKeys, Entry, EntryId, ListedEntry, PkgPath, changed_on_disk};
+use crate::portage::Cpv;
 
 /// Keys that this module gives a meaning to. Rendering writes them anew; both names of MTIME count.
 pub(super) const OWN_KEYS: [&[u8]; 9] =
@@ -247,6 +248,16 @@ pub(super) fn first_16(hash: Sha256) -> [u8; 16] {
     let mut first = [0; 16];
     first.iter_mut().zip(hash.finalize()).for_each(|(to, from)| *to = from);
     first
+}
+
+impl crate::portage::KeyValues for Stanza {
+    fn get(&self, key: &str) -> Option<&str> {
+        self.get(key)
+    }
+
+    fn repository(&self) -> Option<&str> {
+        self.repository()
+    }
 }
 
 #[cfg(test)]

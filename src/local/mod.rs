@@ -1,25 +1,25 @@
-//! The directory beneath the mount: local packages and their part of `Packages`.
+//! The lower directory, beneath the mount: local packages and their part of `Packages`.
 //!
 //! | file | job |
 //! |---|---|
 //! | `lower` | system calls beneath one descriptor, opened before mounting |
 //! | `stat` | attributes, and the numbers that files are known by |
-//! | `known` | number -> paths, for what the kernel remembers |
+//! | `inode_table` | number -> paths, for what the kernel remembers |
 //! | `caller` | doing something as whoever asked |
-//! | `disguise` | the rights of somebody else for a while |
-//! | `searchable` | directories that everybody may search, for a second |
+//! | `assumed_credentials` | the rights of somebody else, for one operation |
+//! | `permission_cache` | directories that everybody may search, for a second |
 //! | `operations` | what can be done with files and directories |
 //! | `sticky` | whether a name may be taken away |
-//! | `survey` | everything that is there |
-//! | `pickup` | the entry of a package that nobody indexed |
-//! | `beneath` | `Packages` and `Packages.gz` of the local packages alone |
+//! | `scan` | all files of the lower directory at one moment |
+//! | `unlisted` | the entry of a package that nobody indexed |
+//! | `local_index` | `Packages` and `Packages.gz` of the local packages alone |
 //!
 //! * What is beneath is an ordinary PKGDIR at any time: `Packages` there names the local packages and nothing else, and is
 //!   replaced whole (written beside its name, made durable, renamed). A full disk or a crash leaves the one before.
 //! * An entry counts only while there is a file that has its SIZE and MTIME; a package file without one is picked up
 //!   with its own metadata.
 //! * A file's number is made from its inode beneath and a directory's from its path, so both are the same after a restart and
-//!   can be found again ([`Layer::locate`]). Directories are not renamed: EXDEV, as overlayfs has it, and `mv` copies.
+//!   can be found again ([`LowerDirectory::locate`]). Directories are not renamed: EXDEV, as overlayfs has it, and `mv` copies.
 //! * Locks (fcntl, flock) are the kernel's own business: the file system takes part in none, so that they hold between all who
 //!   see the same mount, in whatever namespace.
 //!
@@ -41,25 +41,25 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-pub use caller::{Caller, sees_callers};
-pub use local_index::{COMPRESSED, NoPackages, Prepared, is_own};
-pub use lower::{Name, generation_of};
-pub use operations::{AttrChange, Replace};
 use rustix::fs::Mode;
 pub use rustix::fs::{Access, FileType, OFlags};
 pub use rustix::io::Errno;
+
+pub use caller::{Caller, sees_callers};
+use inode_table::InodeTable;
+pub use local_index::{COMPRESSED, NoPackages, Prepared, is_own};
+use lower::{LowerCalls, Walk};
+pub use lower::{Name, generation_of};
+pub use operations::{AttrChange, Replace};
+use permission_cache::Searchable;
 pub use scan::LocalScan;
 pub use stat::{Stat, Time, is_number};
 pub use unlisted::is_package;
 
-use inode_table::InodeTable;
-use lower::{LowerCalls, Walk};
-use permission_cache::Searchable;
-
 /// Name of the index in PKGDIR.
 pub const INDEX: &str = "Packages";
 
-/// A directory, for [`Layer::resume`].
+/// A directory, for [`LowerDirectory::resume`].
 ///
 /// # Errors
 /// It cannot be opened.

@@ -309,7 +309,7 @@ impl LowerDirectory {
     /// The same of an open file.
     ///
     /// # Errors
-    /// As [`Layer::change`].
+    /// As [`LowerDirectory::change`].
     pub fn change_file(&self, caller: Caller, file: &File, change: &AttrChange) -> Result<Stat, Errno> {
         change_open(caller, file, change)?;
         stat_of(file)

@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
 
-use crate::index::{Cpv, Stanza};
+use crate::index::Stanza;
+use crate::portage::Cpv;
 use crate::verify::{PackageFormat, VerifyError, described};
 
 /// Endings of package names, and what is inside.

@@ -10,7 +10,8 @@
 use std::sync::Arc;
 
 use super::Dependency;
-use crate::index::{Cpv, Entry, Stanza};
+use crate::index::{Entry, Stanza};
+use crate::portage::Cpv;
 
 /// A C library that has the trap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -114,17 +114,17 @@ pub enum Decision {
         /// The dependency on a libc that it gets.
         dependency: Option<Arc<str>>,
     },
-    /// See [`Tally::hidden`].
+    /// See [`EntryCounts::hidden`].
     Hidden,
-    /// See [`Tally::unsignable`].
+    /// See [`EntryCounts::unsignable`].
     Unsignable,
-    /// See [`Tally::unselected`].
+    /// See [`EntryCounts::unselected`].
     Unselected,
-    /// See [`Tally::held`].
+    /// See [`EntryCounts::held`].
     Held,
-    /// See [`Tally::superseded`].
+    /// See [`EntryCounts::superseded`].
     Superseded,
-    /// See [`Tally::homeless`].
+    /// See [`EntryCounts::homeless`].
     Homeless,
 }
 

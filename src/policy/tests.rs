@@ -27,7 +27,7 @@ fn shown(inputs: &[UnionMember], rules: &Rules) -> (Vec<String>, Vec<EntryCounts
     (rows.collect(), tallies.into_iter().map(|(_, tally)| tally).collect())
 }
 
-fn atoms(atoms: &[&str]) -> Vec<crate::index::Atom> {
+fn atoms(atoms: &[&str]) -> Vec<crate::portage::Atom> {
     atoms.iter().map(|atom| atom.parse().unwrap()).collect()
 }
 

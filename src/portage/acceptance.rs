@@ -6,8 +6,7 @@
 
 use std::fmt;
 
-use super::{FlagDifference, PackageSettings, UserPatches};
-use crate::index::{Atom, Cpv, Header, Stanza};
+use super::{Atom, Cpv, FlagDifference, PackageSettings, UserPatches};
 
 /// EAPIs that portage 3.0.83 knows, but for the drafts of those that are there now.
 const EAPIS: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9-pre1"];
@@ -25,15 +24,23 @@ pub struct Acceptance {
     pub settings: Option<PackageSettings>,
 }
 
+/// Keys and values, as an index has them.
+pub trait KeyValues: fmt::Debug {
+    /// The value of `key`.
+    fn get(&self, key: &str) -> Option<&str>;
+    /// The ebuild repository, by whichever key.
+    fn repository(&self) -> Option<&str>;
+}
+
 /// A binary package: what an index says of it.
 #[derive(Debug, Clone, Copy)]
 pub struct BinaryPackage<'a> {
     /// Category, name and version.
     pub cpv: &'a Cpv,
     /// The entry.
-    pub stanza: &'a Stanza,
+    pub stanza: &'a dyn KeyValues,
     /// The header of the index, whose values entries inherit.
-    pub header: &'a Header,
+    pub header: &'a dyn KeyValues,
 }
 
 /// Why emerge does not take a binary package.
@@ -59,12 +66,12 @@ pub enum Rejection {
 
 impl BinaryPackage<'_> {
     /// The value of `key`, which entries of an index may inherit; empty where there is none.
-    pub(super) fn value(&self, key: &str) -> &str {
+    pub(crate) fn value(&self, key: &str) -> &str {
         let inherited = || self.header.get(key).filter(|_| key == "CHOST");
         self.stanza.get(key).or_else(inherited).unwrap_or_default()
     }
 
-    pub(super) fn matches(&self, atom: &Atom) -> bool {
+    pub(crate) fn matches(&self, atom: &Atom) -> bool {
         atom.matches(self.cpv, self.slot(), self.repository())
     }
 

@@ -24,7 +24,7 @@ use std::path::Path;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::index::Cpv;
+use super::Cpv;
 
 /// Below Portage's root.
 const PATH: &str = "var/db/pkg";

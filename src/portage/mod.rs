@@ -4,11 +4,23 @@
 //! counts are bounded.
 
 mod acceptance;
+mod atom;
+pub mod conf;
+pub(crate) mod cpv;
+pub(crate) mod emerge_process;
 mod installed;
+mod provenance;
 mod settings;
 mod user_patches;
+mod version;
+pub(crate) mod words;
 
-pub use acceptance::{Acceptance, BinaryPackage, Rejection};
+pub use acceptance::{Acceptance, BinaryPackage, KeyValues, Rejection};
+pub use atom::{Atom, AtomError};
+pub use cpv::{Cpv, CpvError};
 pub use installed::{InstalledPackage, InstalledPackages};
+pub(crate) use provenance::first;
+pub use provenance::{Located, Report, Setting, SourceLocation, Sourced, ValueSource};
 pub use settings::{FlagDifference, IncrementalVariable, PackageSettings};
 pub use user_patches::UserPatches;
+pub use version::Version;

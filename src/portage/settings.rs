@@ -5,8 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use super::BinaryPackage;
-use crate::index::Atom;
+use super::{Atom, BinaryPackage};
 
 /// Brackets within brackets that are followed in a LICENSE.
 const MAX_DEPTH: usize = 64;
@@ -222,7 +221,20 @@ impl Licenses<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::index::{Cpv, Header, Stanza};
+    use crate::portage::{Cpv, KeyValues};
+
+    #[derive(Debug)]
+    struct Pairs<'a>(&'a [(&'a str, &'a str)]);
+
+    impl KeyValues for Pairs<'_> {
+        fn get(&self, key: &str) -> Option<&str> {
+            self.0.iter().find(|(name, _)| *name == key).map(|(_, value)| *value)
+        }
+
+        fn repository(&self) -> Option<&str> {
+            self.get("repository")
+        }
+    }
 
     fn words(text: &str) -> Vec<String> {
         text.split_whitespace().map(str::to_owned).collect()
@@ -234,8 +246,7 @@ mod tests {
     }
 
     fn with<T>(pairs: &[(&str, &str)], act: impl FnOnce(&BinaryPackage<'_>) -> T) -> T {
-        let (cpv, stanza) = (Cpv::parse("a/b-1").unwrap(), Stanza::of(pairs.iter().copied()));
-        act(&BinaryPackage { cpv: &cpv, stanza: &stanza, header: &Header::default() })
+        act(&BinaryPackage { cpv: &Cpv::parse("a/b-1").unwrap(), stanza: &Pairs(pairs), header: &Pairs(&[]) })
     }
 
     #[test]

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
-use crate::index::Cpv;
+use super::Cpv;
 
 /// Below Portage's root.
 const PATH: &str = "etc/portage/patches";

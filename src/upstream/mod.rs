@@ -6,7 +6,7 @@
 //!   ever; a bounded number of tries without progress, with jittered backoff.
 //! * A binhost may have several URLs with the same content. A failure leads to another one at once, which goes on where the
 //!   first one broke off; the failed one rests, and costs the next packages nothing. A URL that is much slower than another
-//!   was is left in mid-file, a bounded number of times. `mirrors` says who is asked first, `places` where packages are.
+//!   was is left in mid-file, a bounded number of times. `mirrors` says who is asked first, `package_urls` where packages are.
 //! * Redirects are bounded and never lead from https to http.
 //! * What may be repeated, where and how soon is decided in `retry` alone.
 //!

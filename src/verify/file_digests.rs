@@ -55,7 +55,8 @@ impl Sums {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::index::{Cpv, PkgPath};
+    use crate::index::PkgPath;
+    use crate::portage::Cpv;
     use std::io::Write as _;
 
     #[test]

@@ -6,12 +6,11 @@
 //! What keys are good for depends on the time as well: it is judged again when the system clock is set, and when something of a
 //! certificate begins or ends.
 
-use std::fs;
-use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
+use std::{fs, io};
 
 use super::Fingerprint;
 use super::openpgp::{Certificates, Keys};

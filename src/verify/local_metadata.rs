@@ -9,12 +9,11 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::unix::fs::FileExt as _;
 
-use super::VerifyError;
 use super::decompress::{FileSection, MAX_METADATA, decoder};
 use super::gpkg::{GpkgError, MetadataMember};
 use super::proof::{MAGIC, MAGIC_AT};
 use super::tar_header::{BLOCK, Kind, TarHeader, is_zero, padding};
-use super::{metadata, xpak};
+use super::{VerifyError, metadata, xpak};
 use crate::index::AuxValues;
 
 /// Longest value that is read, in bytes: dependencies of a large package have some 10 KiB. What is longer (an environment) is

@@ -11,9 +11,8 @@ use sha2::{Digest as _, Sha256};
 use super::decompress::FileSection;
 use super::gpkg::{Container, Contents, GpkgError, Member};
 use super::local_metadata::PackageFormat as Format;
-use super::manifest;
 use super::openpgp::Keys;
-use super::{Assurance, Policy, SignatureError, Signer, VerifyError, metadata, xpak};
+use super::{Assurance, Policy, SignatureError, Signer, VerifyError, manifest, metadata, xpak};
 use crate::index::{AuxValues, Digest, Entry, Sha256Digest};
 
 /// Where a tar of either kind says so, and what.

@@ -8,8 +8,8 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use binhostfs::cache::Store;
 use binhostfs::index::Index;
-use binhostfs::store::Store;
 use binhostfs::verify::Policy;
 
 use crate::harness::{Act, Mounted, Options, Origin, Package, Random, can_mount, eventually, index_of, number};

@@ -5,8 +5,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use binhostfs::config::portage::{self, PortagePaths};
-use binhostfs::index::Atom;
+use binhostfs::portage::Atom;
+use binhostfs::portage::conf::{self, PortagePaths};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::TestRunner;
@@ -56,7 +56,7 @@ for name in sorted(os.listdir(sys.argv[1])):
 /// What binhostfs makes of the same, in the same form.
 fn ours(root: &Path, global: &Path) -> Value {
     let places = PortagePaths { config_root: root.to_owned(), global: global.to_owned() };
-    let portage = match portage::read(&places).result {
+    let portage = match conf::read(&places).result {
         Ok(portage) => portage,
         Err(error) => return json!({ "refused": error.to_string() }),
     };
@@ -192,7 +192,7 @@ fn whether_emerge_asks_binhosts_itself_is_known() {
             let text = format!("FEATURES=\"{features}\"\nEMERGE_DEFAULT_OPTS=\"{options}\"\n");
             write(root.path(), "portage/make.conf", &text);
             let places = PortagePaths { config_root: root.path().to_owned(), global: root.path().join("none") };
-            ours.push(portage::read(&places).result.unwrap().getbinpkg.is_some());
+            ours.push(conf::read(&places).result.unwrap().getbinpkg.is_some());
             let on = features.split(' ').fold("", |on, word| match word {
                 "getbinpkg" => word,
                 "-getbinpkg" | "-*" => "",

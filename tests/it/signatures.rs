@@ -6,7 +6,8 @@ use std::io::{Seek as _, Write as _};
 use std::process::Command;
 use std::sync::Arc;
 
-use binhostfs::index::{Cpv, Digest, Entry, PkgPath};
+use binhostfs::index::{Digest, Entry, PkgPath};
+use binhostfs::portage::Cpv;
 use binhostfs::verify::{Keyring, Policy, recheck};
 use md5::{Digest as _, Md5};
 use sha1::Sha1;

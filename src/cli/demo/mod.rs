@@ -19,9 +19,10 @@ use tracing_subscriber::filter::LevelFilter;
 
 use super::output::{fail, say};
 use super::{logging, runtime};
-use crate::config::{ByteSize, ConfigFiles, MountConfig, RawMount};
-use crate::control::Status;
+use crate::api::Status;
+use crate::config::{ConfigFiles, MountConfig, RawMount};
 use crate::daemon::Daemon;
+use crate::units::ByteSize;
 use origin::DemoBinhost;
 
 /// For a very slow disk.

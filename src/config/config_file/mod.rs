@@ -12,12 +12,10 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::cpu::CpuNeed;
-use super::origin::{SourceLocation, Sourced};
-use super::portage::Files;
-use super::{
-    BinhostUrl, ByteSize, Interval, LibcGuard, Offline, OnMismatch, Passthrough, Prefetch, SocketGroup, Writes,
-};
-use crate::index::Atom;
+use super::{BinhostUrl, LibcGuard, Offline, OnMismatch, Passthrough, Prefetch, SocketGroup, Writes};
+use crate::portage::conf::Files;
+use crate::portage::{Atom, SourceLocation, Sourced};
+use crate::units::{ByteSize, Interval};
 use table::{TomlTable, TomlValue};
 
 /// Keys of the file.

@@ -5,7 +5,7 @@ use std::path::Path;
 use toml::de::{DeTable, DeValue};
 
 use super::OwnError;
-use crate::config::origin::{SourceLocation, Sourced, ValueSource};
+use crate::portage::{SourceLocation, Sourced, ValueSource};
 
 /// How many letters a key may be off to be taken for a mistyped one.
 const MAX_DISTANCE: usize = 3;

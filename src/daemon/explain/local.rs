@@ -5,10 +5,10 @@ use std::io;
 use std::sync::Arc;
 
 use super::{Machine, judged};
-use crate::control::{PackageState, PackageStatus};
-use crate::index::{Atom, Cpv, Entry, Listing};
+use crate::api::{PackageState, PackageStatus};
+use crate::index::{Entry, Listing};
 use crate::local::LocalScan;
-use crate::portage::{Acceptance, BinaryPackage};
+use crate::portage::{Acceptance, Atom, BinaryPackage, Cpv};
 
 /// The local packages at one moment.
 pub(super) struct LocalPackages {

@@ -13,14 +13,15 @@ use anyhow::Context as _;
 
 use self::local::LocalPackages;
 use super::acceptance::acceptance;
-use super::files::blocking;
-use crate::control::{CallerStatus, PackageState, PackageStatus};
+use crate::api::{CallerStatus, PackageState, PackageStatus};
+use crate::cache::Store;
 use crate::fetch::{Fetcher, RemoteBinhost};
-use crate::fuse::PublishedTree;
-use crate::index::{Atom, EntryId, Index, Stanza};
+use crate::fs::PublishedTree;
+use crate::index::{EntryId, Index};
 use crate::policy::{self, Decision, Rules, UnionMember};
-use crate::portage::{Acceptance, BinaryPackage};
-use crate::store::Store;
+use crate::portage::Atom;
+use crate::portage::{Acceptance, BinaryPackage, KeyValues};
+use crate::sys::durable::blocking;
 
 /// The rejection of a build that no line in package.use makes fit.
 const FIXED: &str = "USE: the profile forces or masks a flag that it has otherwise";
@@ -173,7 +174,7 @@ impl Question<'_> {
 }
 
 /// What the text of an entry says by itself.
-fn described(stanza: &Stanza, path: &str) -> PackageStatus {
+fn described(stanza: &dyn KeyValues, path: &str) -> PackageStatus {
     let value = |key| stanza.get(key).unwrap_or_default();
     PackageStatus {
         cpv: value("CPV").to_owned(),

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::control::{PackageState, PackageStatus};
+use crate::api::{PackageState, PackageStatus};
 
 /// Gives the nearest build of each version its line for package.use, if it needs one. Of builds that are as near, the newest is it.
 pub(super) fn mark(packages: &mut [PackageStatus]) {

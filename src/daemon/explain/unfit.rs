@@ -3,8 +3,9 @@
 use std::io;
 
 use super::{BinhostContext, described};
-use crate::control::PackageStatus;
-use crate::index::{Atom, Cpv, DroppedEntry, Index};
+use crate::api::PackageStatus;
+use crate::index::{DroppedEntry, Index};
+use crate::portage::{Atom, Cpv};
 
 /// Those of `index` that one of `atoms` means, each with its reason; none where nothing in particular is asked about.
 pub(super) fn unfit(index: &Index, beside: &BinhostContext, atoms: &[Atom]) -> io::Result<Vec<PackageStatus>> {

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use crate::cache::{Blob, Placement, Unproved};
 use crate::fetch::{Fetcher, RemoteBinhost, alarms};
 use crate::index::Entry;
-use crate::store::{Blob, Placement, Unproved};
 use crate::verify::{VerifyError, recheck};
 
 /// A body that lies in the cache unproved may be it: proving that is cheaper than fetching it again.

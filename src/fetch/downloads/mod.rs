@@ -42,10 +42,10 @@
 //!
 //! # Locks
 //!
-//! The list of a plan (`ahead`) or of a job (`errand`), then the table, then the locks of the store. No lock is held while a
+//! The list of a plan (`prefetch::planned`) or of a job (`prefetch::requested`), then the table, then the locks of the store. No lock is held while a
 //! task is started or a waiter is told.
 //!
-//! Not its job: which packages to prefetch (`ahead`, `errand`, `idle`).
+//! Not its job: which packages to prefetch (`prefetch`).
 
 mod adopt;
 mod download;

@@ -2,18 +2,17 @@
 //!
 //! Between two pieces a download has no thread. Nothing is opened, allocated or evicted before its first bytes have come.
 
-use std::fmt;
-use std::io;
 use std::sync::Arc;
+use std::{fmt, io};
 
 use bytes::Bytes;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::interrupted::WORTH_KEEPING;
 use super::listed::ListedDownload;
+use crate::cache::{Blob, Incoming, Placement, Resumed, StoreError, is_full};
 use crate::fetch::{FetchError, alarms};
 use crate::index::Entry;
-use crate::store::{Blob, Incoming, Placement, Resumed, StoreError, is_full};
 use crate::verify::{Receiver, VerifyError};
 
 /// Bytes that are handed over and proved at once: below 128 KiB the digests share one CPU, and every write is a system call.

@@ -10,9 +10,9 @@ use super::listed::ListedDownload;
 use super::receive::{Destination, Receiving};
 use super::turn::Turn;
 use super::{GRACE, SILENCE};
+use crate::cache::{Blob, is_full};
 use crate::fetch::{DownloadOutcome, FetchError, Outcome, OutcomeKind, PackageRef, outcomes};
 use crate::index::Entry;
-use crate::store::{Blob, is_full};
 use crate::upstream::{BodyFault, BodyStream, Event};
 
 /// How often what a download has received while it was parked may be lost before it is given up.

@@ -7,8 +7,8 @@ use tokio::sync::watch;
 use super::Priority;
 use super::download::{Download, Phase};
 use super::listed::ListedDownload;
+use crate::cache::Blob;
 use crate::fetch::{FetchError, Outcome};
-use crate::store::Blob;
 
 /// Somebody who waits, until this is dropped.
 #[derive(Debug)]

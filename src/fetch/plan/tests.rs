@@ -1,4 +1,3 @@
-use super::*;
 use std::fs;
 use std::io::Write as _;
 use std::os::fd::AsFd as _;
@@ -11,6 +10,7 @@ use std::time::Instant;
 
 use tempfile::TempDir;
 
+use super::*;
 use crate::index::{BinhostId, Index};
 
 /// A process's root directory, in which `gentoo` is EROOT.

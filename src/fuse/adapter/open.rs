@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use fuser::{FopenFlags, Generation, OpenFlags, ReplyCreate, ReplyOpen};
 
-use super::super::filesystem::{InodeTarget, OpenOutcome};
-use super::super::replay::Delivery;
-use super::super::{FsError, interrupt};
+use super::super::interrupt;
 use super::AdapterState;
 use super::types::{errno, failed, file_attr, handle_of, ttl};
 use crate::fetch::{Miss, Outcome, PackageRef, Uid};
+use crate::fs::FsError;
+use crate::fs::filesystem::{InodeTarget, OpenOutcome};
+use crate::fs::replay::Delivery;
 use crate::local::{self, COMPRESSED, Caller, INDEX, OFlags};
 use crate::metrics::{Operation, Timed};
 use crate::tree::{Attributes, Inode, Node, Tree};

@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use fuser::ReplyData;
 
-use super::super::FsError;
-use super::super::filesystem::Reopening;
 use super::types::failed;
 use super::{AdapterState, MAX_REQUEST};
 use crate::fetch::Uid;
+use crate::fs::FsError;
+use crate::fs::filesystem::Reopening;
 use crate::local;
 use crate::metrics::{Operation, Timed};
 use crate::tree::Inode;

@@ -10,10 +10,10 @@ use fuser::BackingId;
 
 use super::super::backing::{self, Backing};
 use super::super::connection::FUSE_HAS_RESEND;
-use super::super::filesystem::Filesystem;
 use super::super::handles::Handles;
 use super::super::interrupt::Waiting;
 use super::super::quota::Quota;
+use crate::fs::filesystem::Filesystem;
 use crate::fuse::handover_log::{HandoverLog, Negotiated};
 use crate::metrics::Metrics;
 
@@ -141,7 +141,7 @@ impl AdapterState {
 
     /// A local file that is open; one that a daemon before this one opened is found by its number.
     pub(super) fn local_file(&self, inode: crate::tree::Inode) -> Option<Arc<File>> {
-        use super::super::filesystem::Reopening;
+        use crate::fs::filesystem::Reopening;
         if !crate::local::is_number(inode.0) {
             return None;
         }

@@ -4,9 +4,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fuser::{Errno, FileAttr, FileHandle, FileType, INodeNo, Request, TimeOrNow};
 
-use super::super::attr::{Attr, Validity};
-use super::super::replay::Delivery;
-use super::super::{FsError, TTL};
+use super::super::TTL;
+use crate::fs::FsError;
+use crate::fs::attr::{Attr, Validity};
+use crate::fs::replay::Delivery;
 use crate::local::{self, AttrChange, Caller, Time};
 use crate::metrics::{Outcome, Timed};
 

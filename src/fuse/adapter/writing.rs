@@ -8,11 +8,11 @@ use std::sync::Arc;
 use fuser::{RenameFlags, ReplyEmpty};
 use rustix::fs::FallocateFlags;
 
-use super::super::FsError;
-use super::super::attr::{Attr, Validity};
-use super::super::replay::Delivery;
 use super::{AdapterState, Operation, Timed, answer};
-use crate::fuse::modify::Renaming;
+use crate::fs::FsError;
+use crate::fs::attr::{Attr, Validity};
+use crate::fs::modify::Renaming;
+use crate::fs::replay::Delivery;
 use crate::local::{COMPRESSED, Caller, Errno, FileType, OFlags, Replace};
 use crate::tree::Inode;
 

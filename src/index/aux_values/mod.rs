@@ -32,7 +32,7 @@ pub use digest::AuxDigest;
 pub use key::{AuxKey, AuxKeys};
 
 use super::dependencies::{Dependencies, UseFlags};
-use super::words::joined;
+use crate::portage::words::joined;
 use key::PerKey;
 
 /// What Portage writes into the entry of a package.

@@ -18,7 +18,7 @@ mod use_dependency;
 
 use std::borrow::Cow;
 
-use super::words::words;
+use crate::portage::words::words;
 
 /// Most brackets within brackets. Packages have less than ten.
 pub const MAX_DEPTH: usize = 100;

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::use_dependency::{evaluated, is_flag};
 use super::{DependenciesError, DependencyItem, GroupPrefix, MAX_DEPTH, MAX_WORDS, TokenKind, UseFlags};
-use crate::index::words::words;
+use crate::portage::words::words;
 
 /// What the next `( … )` is.
 #[derive(Clone, Copy)]

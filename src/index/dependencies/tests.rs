@@ -1,5 +1,6 @@
-use super::*;
 use proptest::prelude::*;
+
+use super::*;
 
 fn reduced(text: &str, flags: &str) -> Result<String, DependenciesError> {
     Dependencies::reduce(text, TokenKind::Atom, &UseFlags::of(flags)).map(Dependencies::as_portage)

@@ -1,10 +1,11 @@
-use super::*;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::process::Command;
 use std::time::Instant;
 
 use tempfile::TempDir;
+
+use super::*;
 
 fn install(root: &Path, cpv: &str, values: &[(&str, &str)]) {
     let directory = root.join(PATH).join(cpv);

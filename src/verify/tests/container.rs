@@ -1,12 +1,13 @@
 //! Faults of the GPKG container, each in a package that is otherwise sound and has the digests of its entry.
 
+use tar::{EntryType, Header};
+
 use super::super::{GpkgError, ManifestError, TarError};
 use super::sample::{
     GPKG, Parts, VALUES, compress, container, entry, gpkg_of, header, manifest, member, metadata_tar, parts, regular,
     tar,
 };
 use super::*;
-use tar::{EntryType, Header};
 
 fn good() -> Parts {
     parts("gz", compress("gz", &metadata_tar(&VALUES)))

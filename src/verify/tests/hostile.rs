@@ -1,9 +1,10 @@
 //! Whatever the bytes are: an answer, no panic, and the same one in chunks of any size.
 
+use proptest::prelude::*;
+
 use super::metadata::EXTENSIONS;
 use super::sample::{GPKG, VALUES, XPAK, compress, entry, gpkg, gpkg_with, metadata_tar, xpak};
 use super::*;
-use proptest::prelude::*;
 
 /// Bytes to overwrite, by a position that is taken modulo the length, and where to cut.
 fn mutations() -> impl Strategy<Value = (Vec<(usize, u8)>, Option<usize>)> {

@@ -1,5 +1,7 @@
 //! The package inside, and what keeps it from being read.
 
+use tar::{EntryType, Header};
+
 use super::super::{MetadataError, TarError};
 use super::sample::{
     GPKG, VALUES, XPAK, compress, entry, gpkg, gpkg_of, gpkg_with, header, member, metadata_tar, parts, regular, tar,
@@ -7,7 +9,6 @@ use super::sample::{
 };
 use super::*;
 use crate::index::AuxKey;
-use tar::{EntryType, Header};
 
 pub(super) const EXTENSIONS: [&str; 7] = ["", "gz", "bz2", "lz4", "lz", "xz", "zst"];
 

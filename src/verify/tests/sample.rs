@@ -8,7 +8,8 @@ use sha1::Sha1;
 use sha2::{Digest as _, Sha512};
 use tar::{EntryType, Header};
 
-use crate::index::{Cpv, Digest, Entry, PkgPath};
+use crate::index::{Digest, Entry, PkgPath};
+use crate::portage::Cpv;
 
 pub(super) const GPKG: &str = "app-misc/hello/hello-2.0-r1-3.gpkg.tar";
 pub(super) const XPAK: &str = "app-misc/hello/hello-2.0-r1-3.xpak";

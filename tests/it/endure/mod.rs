@@ -14,11 +14,10 @@ mod power;
 mod soak;
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+use std::{fs, io};
 
 use crate::harness::{Act, Origin, Package, Random, index_of};
 

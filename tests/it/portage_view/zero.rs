@@ -3,10 +3,9 @@
 use tempfile::TempDir;
 
 use super::{TRUSTED, VISITED};
-use crate::harness::Options;
 use crate::harness::binhost::{Assembled, configuration};
 use crate::harness::portage::{Emerge, Nginx, binhost};
-use crate::harness::signed;
+use crate::harness::{Options, signed};
 
 const GREET: [&str; 7] = [
     "acct-group/demo-0",

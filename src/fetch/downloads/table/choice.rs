@@ -7,8 +7,8 @@ use super::super::entry::{Load, Number, Stage, TableEntry};
 use super::super::lane::{Lane, LaneQueue, NextDownload, Share};
 use super::super::{MAX_LIVE, PLACES, PREFETCH_TURNS, Priority, REST_OF_LINE, TURNS, Uid};
 use super::DownloadTable;
+use crate::cache::Unkeepable;
 use crate::fetch::remote_binhost::PackageKey;
-use crate::store::Unkeepable;
 
 /// What is to be done with the next download.
 #[derive(Debug, PartialEq, Eq)]

@@ -6,8 +6,8 @@ use proptest::prelude::*;
 
 use super::super::{MAX_LIVE, PLACES, PREFETCH_TURNS, REST_OF_LINE, TURNS, TURNS_OF_CACHE, TURNS_OF_USER};
 use super::*;
+use crate::cache::Unkeepable;
 use crate::index::{BinhostId, EntryId};
-use crate::store::Unkeepable;
 
 /// A download of so many bytes, of which some have come.
 #[derive(Debug, Clone, PartialEq, Eq)]

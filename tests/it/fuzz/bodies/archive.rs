@@ -1,8 +1,8 @@
 //! Tars, made and mended: a fuzzer alone would hardly ever hit a right checksum or digest.
 
-use binhostfs::index::Digest;
 use std::collections::HashMap;
 
+use binhostfs::index::Digest;
 use blake2::Blake2b512;
 use sha2::{Digest as _, Sha512};
 use tar::{EntryType, Header};

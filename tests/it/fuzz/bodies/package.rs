@@ -4,7 +4,8 @@ use std::fs::File;
 use std::io::Read as _;
 use std::os::unix::fs::FileExt as _;
 
-use binhostfs::index::{Cpv, Digest, Entry, PkgPath};
+use binhostfs::index::{Digest, Entry, PkgPath};
+use binhostfs::portage::Cpv;
 use binhostfs::verify::{Policy, Receiver, Verified, VerifyError, recheck};
 use md5::Md5;
 use sha1::Sha1;

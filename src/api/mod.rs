@@ -1,0 +1,26 @@
+//! What goes over the wire: requests and answers of the control socket, as JSON.
+//!
+//! `/v1` changes only compatibly: fields are added, and none changes its meaning. Who reads ignores fields that it does not know.
+//!
+//! Not its job: routes and HTTP (`control`), and making the answers (`daemon`).
+
+mod entries;
+mod generations;
+mod managed;
+mod packages;
+mod prefetch;
+mod reload;
+mod status;
+
+pub use entries::{CheckedEntries, CheckedEntry, EntryOutcome, MAX_CHECKED};
+pub use generations::{GenerationEntry, GenerationList, Keep, RollbackTo};
+pub use managed::{CacheTask, Managed, ManagedPackage};
+pub use packages::{CallerStatus, PackageState, PackageStatus, Packages};
+pub use prefetch::{PrefetchDone, PrefetchJob, PrefetchOutcome, PrefetchRequest, PrefetchStatus, PrefetchUnderway};
+pub use reload::{Reloading, Run};
+pub use status::{
+    BinhostStatus, BypassStatus, CacheStatus, DownloadCounts, DownloadState, DownloadStatus, EntriesStatus,
+    FailureStatus, GenerationStatus, KeyringStatus, MirrorState, MirrorStatus, ProcessStatus, RefreshStatus, Refreshed,
+    Status, VerifyResult, WorldStatus,
+};
+pub(crate) use status::{frozen, stale};

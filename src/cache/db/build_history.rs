@@ -1,0 +1,133 @@
+//! What every build was when it was verified, for as long as the cache directory lives.
+//!
+//! A binhost gives each build of a package a BUILD_ID of its own. Other bytes under the same one are worth an alarm, however
+//! well they are signed: the records of bodies cannot tell, since they go with the bodies.
+
+use sha2::{Digest as _, Sha256};
+
+use super::catalogue::{Catalogue, Durable};
+use crate::cache::Store;
+use crate::index::{Digest, Sha256Digest};
+use crate::sys::seconds_now;
+
+/// Builds that are remembered; the oldest go first. Some 100 bytes each on disk, and nothing in memory.
+pub const MAX_WITNESSES: usize = 100_000;
+
+/// Names one build of one binhost: 16 bytes of a SHA-256 over binhost, PATH and BUILD_ID.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BuildKey([u8; 16]);
+
+impl BuildKey {
+    /// The build `build_id` at `path` of the binhost that is called `binhost` in the cache.
+    #[must_use]
+    pub fn new(binhost: &str, path: &str, build_id: u64) -> Self {
+        let mut hash = Sha256::new_with_prefix(b"witness\0");
+        for text in [binhost, path] {
+            hash.update(text);
+            hash.update([0]);
+        }
+        hash.update(build_id.to_be_bytes());
+        let mut first = [0; 16];
+        first.iter_mut().zip(hash.finalize()).for_each(|(to, from)| *to = from);
+        Self(first)
+    }
+
+    fn key(self) -> [u8; 17] {
+        let mut key = [b'h'; 17];
+        key.iter_mut().skip(1).zip(self.0).for_each(|(to, from)| *to = from);
+        key
+    }
+
+    /// Adds to `batch` that the build is `digest`.
+    pub(crate) fn record(self, batch: &mut sled::Batch, digest: Sha256Digest) {
+        let value = [&digest.0[..], &seconds_now().to_be_bytes()].concat();
+        batch.insert(&self.key()[..], value);
+    }
+}
+
+impl Catalogue {
+    fn testimony(&self, witness: BuildKey) -> Option<Sha256Digest> {
+        let value = self.with(|db| db.get(witness.key()).ok().flatten())??;
+        value.first_chunk().copied().map(Digest)
+    }
+
+    /// Forgets the oldest where there are more than `most`.
+    fn prune_builds(&self, most: usize) {
+        let all = |db: &sled::Db| db.scan_prefix(b"h").filter_map(Result::ok);
+        let surplus = self.with(|db| all(db).count()).unwrap_or_default().saturating_sub(most);
+        if surplus == 0 {
+            return;
+        }
+        let oldest = self.with(|db| {
+            let mut times: Vec<(u64, sled::IVec)> = all(db).map(|(key, value)| (time_of(&value), key)).collect();
+            times.sort_unstable();
+            times.truncate(surplus);
+            times
+        });
+        let mut batch = sled::Batch::default();
+        oldest.into_iter().flatten().for_each(|(_, key)| batch.remove(key));
+        if let Err(error) = self.apply(batch, Durable::Now) {
+            tracing::debug!(%error, "forgetting old builds");
+        }
+    }
+
+    fn remember(&self, witness: BuildKey, digest: Sha256Digest) {
+        let mut batch = sled::Batch::default();
+        witness.record(&mut batch, digest);
+        if let Err(error) = self.apply(batch, Durable::Now) {
+            tracing::debug!(%error, "remembering a build");
+        }
+    }
+}
+
+fn time_of(value: &[u8]) -> u64 {
+    value.last_chunk().copied().map_or(0, u64::from_be_bytes)
+}
+
+impl Store {
+    /// SHA-256 of the build when it was verified last.
+    #[must_use]
+    pub fn testimony(&self, witness: BuildKey) -> Option<Sha256Digest> {
+        self.catalogue.testimony(witness)
+    }
+
+    /// For a body that has no record of its own.
+    pub(crate) fn remember(&self, witness: BuildKey, digest: Sha256Digest) {
+        if self.testimony(witness) != Some(digest) {
+            self.catalogue.remember(witness, digest);
+        }
+    }
+
+    pub(crate) fn prune_build_history(&self) {
+        self.catalogue.prune_builds(MAX_WITNESSES);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_go_first_and_the_last_word_counts() {
+        let directory = tempfile::tempdir().unwrap();
+        let catalogue = Catalogue::open(&directory.path().join("catalogue")).unwrap();
+        let witness = |build| BuildKey::new("host", "a/b-1.gpkg.tar", build);
+        assert_ne!(witness(1), BuildKey::new("other", "a/b-1.gpkg.tar", 1));
+        for build in 1..=5 {
+            catalogue.remember(witness(build), Digest([build as u8; 32]));
+        }
+        catalogue.remember(witness(5), Digest([50; 32]));
+        assert_eq!(catalogue.testimony(witness(5)), Some(Digest([50; 32])));
+        assert_eq!(catalogue.testimony(witness(6)), None);
+        // All but the first are of tomorrow.
+        for build in 2..=5 {
+            let value = [&[build as u8; 32][..], &(seconds_now() + 86400).to_be_bytes()].concat();
+            let mut batch = sled::Batch::default();
+            batch.insert(&witness(build).key()[..], value);
+            catalogue.apply(batch, Durable::Now).unwrap();
+        }
+        catalogue.prune_builds(4);
+        let left: Vec<u64> = (1..=5).filter(|build| catalogue.testimony(witness(*build)).is_some()).collect();
+        assert_eq!(left, [2, 3, 4, 5]);
+    }
+}

@@ -1,0 +1,531 @@
+//! The sled database: which entry is which body, and what is known of each body.
+//!
+//! ```text
+//! key                      value
+//! 'e' EntryId (16 bytes)   SHA-256 of the body (32 bytes)
+//! 'b' SHA-256 (32 bytes)   `verify::RULES` (1 byte), size (8), mtime in ns (8), last use in s (8), `AuxDigest` (16), assurance,
+//!                          EntryIds (16 each)
+//! 'h' Witness (16 bytes)   SHA-256 of a body that was verified once (32), when (8, s): `build_history`
+//! 'p' EntryId (16 bytes)   a pin: size (8), when (8, s), PATH (its first 96 bytes): `pins`
+//! 'w'                      what was written today: day (8), bytes (8): `write_budget`; goes along with 'b'
+//! assurance                  1 if a member is not compressed, else 0 (1 byte), length of the signer's fingerprint (1; 0: not
+//!                          signed), fingerprint, state of its certificate (16; only with a fingerprint)
+//! ```
+//! Numbers are big endian. Records have at most 128 bytes, and as many EntryIds as fit, 5 at most: larger ones make sled
+//! waste space. A record of other rules is none, and its body an orphan: it is verified again before it is used.
+//!
+//! Rules that were measured, not guessed: `flush()` alone does not make a grown file durable, so `fdatasync` of sled's file
+//! follows; a kill inside `open` leaves `snap.*.generating`, with which no later open succeeds, so it is deleted first; a
+//! damaged file makes sled panic, so opening and reading everything happens inside `catch_unwind`; a write error stays until
+//! the database is opened anew, which is tried again after [`REOPEN_AFTER`]. Opening it writes: a full disk is no damage.
+//!
+//! What is removed is durable at once. What is inserted need not be: without its record a body is an orphan, which costs a
+//! proof and no download. So flushes of what comes within [`LAZY`] are put off to the next one, or to [`Catalogue::settle`].
+
+use std::fs::{self, File};
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use crate::index::{AuxDigest, Digest, EntryId, Sha256Digest};
+use crate::verify::{Assurance, Fingerprint, RULES, Signer};
+
+use super::write_budget::DailyWrites;
+use crate::cache::space::is_full;
+use crate::cache::{BuildKey, StoreError};
+
+/// After a write error, how long the cache does without the database before it is opened anew.
+const REOPEN_AFTER: Duration = Duration::from_secs(10);
+/// Bodies that come one after the other within this share one flush of their records.
+const LAZY: Duration = Duration::from_secs(5);
+/// sled's page cache, in bytes.
+const SLED_CACHE: u64 = 4 << 20;
+/// Entries remembered of one body, for its eviction.
+const MAX_ENTRIES_OF_BODY: usize = 5;
+/// Most bytes of a record.
+const MAX_RECORD: usize = 128;
+/// Bytes of a record before its assurance.
+const FIXED: usize = 41;
+
+/// What is known of a body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct BodyRecord {
+    pub(crate) size: u64,
+    /// Of the file, in ns since the epoch.
+    pub(crate) mtime: i64,
+    /// Seconds since the epoch.
+    pub(crate) last_use: u64,
+    /// What the package says of itself.
+    pub(crate) values: AuxDigest,
+    /// How the body was proved.
+    pub(crate) assurance: Assurance,
+    /// Entries that are this body.
+    pub(crate) entries: Vec<EntryId>,
+}
+
+impl BodyRecord {
+    fn encode(&self) -> Vec<u8> {
+        let mut bytes = vec![RULES];
+        bytes.extend(self.size.to_be_bytes());
+        bytes.extend(self.mtime.to_be_bytes());
+        bytes.extend(self.last_use.to_be_bytes());
+        bytes.extend(self.values.0);
+        bytes.push(self.assurance.uncompressed.into());
+        match &self.assurance.signer {
+            None => bytes.push(0),
+            Some(Signer { fingerprint, certificate }) => {
+                let fingerprint = fingerprint.as_bytes();
+                bytes.extend(u8::try_from(fingerprint.len()));
+                bytes.extend(fingerprint);
+                bytes.extend(certificate.0);
+            }
+        }
+        let room = (MAX_RECORD - bytes.len()) / 16;
+        self.entries.iter().take(MAX_ENTRIES_OF_BODY.min(room)).for_each(|id| bytes.extend(id.0));
+        bytes
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (fixed, rest) = bytes.split_at_checked(FIXED)?;
+        let (assurance, ids) = decode_assurance(rest)?;
+        let (version, numbers) = fixed.split_first()?;
+        let (numbers, values) = numbers.split_last_chunk()?;
+        let mut numbers = numbers.chunks_exact(8).filter_map(|n| n.try_into().ok().map(u64::from_be_bytes));
+        if *version != RULES || ids.len() % 16 != 0 {
+            return None;
+        }
+        let (size, mtime, last_use) = (numbers.next()?, numbers.next()?.cast_signed(), numbers.next()?);
+        let entries = ids.chunks_exact(16).filter_map(|id| id.try_into().ok().map(EntryId)).collect();
+        Some(Self { size, mtime, last_use, values: AuxDigest(*values), assurance, entries })
+    }
+}
+
+/// The assurance, and what follows it.
+fn decode_assurance(bytes: &[u8]) -> Option<(Assurance, &[u8])> {
+    let ([uncompressed @ (0 | 1), length], rest) = bytes.split_first_chunk()? else { return None };
+    let uncompressed = *uncompressed == 1;
+    if *length == 0 {
+        return Some((Assurance { signer: None, uncompressed }, rest));
+    }
+    let (fingerprint, rest) = rest.split_at_checked(usize::from(*length))?;
+    let (certificate, rest) = rest.split_first_chunk()?;
+    let signer = Signer { fingerprint: Fingerprint::new(fingerprint)?, certificate: Digest(*certificate) };
+    Some((Assurance { signer: Some(signer), uncompressed }, rest))
+}
+
+#[derive(Debug)]
+enum Database {
+    Open {
+        db: sled::Db,
+        /// sled's own file, to make its size durable.
+        file: File,
+    },
+    Broken {
+        since: Instant,
+    },
+}
+
+/// Why the database is not open.
+#[derive(Debug)]
+enum Unopened {
+    /// It may be all right.
+    Full(String),
+    Damaged(String),
+}
+
+impl Unopened {
+    fn reason(self) -> String {
+        match self {
+            Self::Full(reason) | Self::Damaged(reason) => reason,
+        }
+    }
+}
+
+impl From<io::Error> for Unopened {
+    fn from(error: io::Error) -> Self {
+        if is_full(&error) { Self::Full(error.to_string()) } else { Self::Damaged(error.to_string()) }
+    }
+}
+
+impl From<sled::Error> for Unopened {
+    fn from(error: sled::Error) -> Self {
+        match error {
+            sled::Error::Io(error) => error.into(),
+            other => Self::Damaged(other.to_string()),
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Catalogue {
+    directory: PathBuf,
+    database: RwLock<Database>,
+    flushed: Mutex<Flushed>,
+}
+
+/// What is on the disk.
+#[derive(Debug)]
+struct Flushed {
+    /// When the last flush was.
+    last: Option<Instant>,
+    /// Whether something has been put off since.
+    put_off: bool,
+}
+
+/// When a batch is to be on the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Durable {
+    Now,
+    Soon,
+}
+
+fn entry_key(id: EntryId) -> [u8; 17] {
+    let mut key = [b'e'; 17];
+    key.iter_mut().skip(1).zip(id.0).for_each(|(to, from)| *to = from);
+    key
+}
+
+fn body_key(digest: Sha256Digest) -> [u8; 33] {
+    let mut key = [b'b'; 33];
+    key.iter_mut().skip(1).zip(digest.0).for_each(|(to, from)| *to = from);
+    key
+}
+
+impl Catalogue {
+    /// Opens the database, whatever state it is in.
+    pub(crate) fn open(directory: &Path) -> Result<Self, StoreError> {
+        let database = open_or_replace(directory)?;
+        let flushed = Mutex::new(Flushed { last: None, put_off: false });
+        Ok(Self { directory: directory.to_owned(), database: RwLock::new(database), flushed })
+    }
+
+    /// Whether it can answer at all.
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(&*self.database.read().unwrap_or_else(PoisonError::into_inner), Database::Open { .. })
+    }
+
+    /// All bodies. Only for the start: reads everything.
+    pub(crate) fn records(&self) -> Vec<(Sha256Digest, BodyRecord)> {
+        let read = |db: &sled::Db| -> Vec<(Sha256Digest, BodyRecord)> {
+            let rows = db.scan_prefix(b"b").filter_map(Result::ok);
+            rows.filter_map(|(key, value)| Some((digest_of(key.get(1..)?)?, BodyRecord::decode(&value)?))).collect()
+        };
+        self.with(read).unwrap_or_default()
+    }
+
+    /// All entries, each with what is known of its body. Reads everything.
+    pub(crate) fn entries(&self) -> Vec<(EntryId, BodyRecord)> {
+        let entries = |db: &sled::Db| -> Vec<EntryId> {
+            let rows = db.scan_prefix(b"e").filter_map(Result::ok);
+            rows.filter_map(|(key, _)| key.get(1..)?.try_into().ok().map(EntryId)).collect()
+        };
+        let found = self.with(entries).unwrap_or_default();
+        found.into_iter().filter_map(|id| Some((id, self.find(id)?.1))).collect()
+    }
+
+    pub(crate) fn find(&self, id: EntryId) -> Option<(Sha256Digest, BodyRecord)> {
+        self.with(|db| {
+            let digest = digest_of(&db.get(entry_key(id)).ok()??)?;
+            let record = BodyRecord::decode(&db.get(body_key(digest)).ok()??)?;
+            Some((digest, record))
+        })?
+    }
+
+    pub(crate) fn body(&self, digest: Sha256Digest) -> Option<BodyRecord> {
+        self.with(|db| BodyRecord::decode(&db.get(body_key(digest)).ok()??))?
+    }
+
+    /// Adds a body for `id`; durable soon.
+    pub(crate) fn insert(
+        &self,
+        digest: Sha256Digest,
+        record: &BodyRecord,
+        id: EntryId,
+        witness: Option<BuildKey>,
+        written: DailyWrites,
+    ) -> io::Result<()> {
+        self.reopen_if_broken();
+        let mut batch = sled::Batch::default();
+        written.record(&mut batch);
+        witness.into_iter().for_each(|witness| witness.record(&mut batch, digest));
+        batch.insert(&body_key(digest)[..], record.encode());
+        batch.insert(&entry_key(id)[..], &digest.0[..]);
+        self.apply(batch, Durable::Soon)
+    }
+
+    /// Makes durable what has been put off. Writes nothing where nothing has.
+    pub(crate) fn settle(&self) {
+        if self.flushed().put_off
+            && let Err(error) = self.change(|_| Ok(()), Durable::Now)
+        {
+            tracing::debug!(%error, "making records durable");
+        }
+    }
+
+    /// Forgets bodies; durable on return, unless the disk fails, in which case their files are gone and a later look-up
+    /// finds that out.
+    pub(crate) fn remove(&self, digests: &[Sha256Digest]) {
+        let mut batch = sled::Batch::default();
+        for digest in digests {
+            for id in self.body(*digest).map(|record| record.entries).unwrap_or_default() {
+                // Another body may have taken the entry over.
+                if self.find(id).is_some_and(|(current, _)| current == *digest) {
+                    batch.remove(&entry_key(id)[..]);
+                }
+            }
+            batch.remove(&body_key(*digest)[..]);
+        }
+        if let Err(error) = self.apply(batch, Durable::Now) {
+            tracing::warn!(%error, "removing records of evicted packages");
+        }
+    }
+
+    /// Writes times of last use, s since the epoch.
+    pub(crate) fn update_uses(&self, uses: &[(Sha256Digest, u64)]) {
+        let mut batch = sled::Batch::default();
+        for (digest, last_use) in uses {
+            if let Some(record) = self.body(*digest) {
+                batch.insert(&body_key(*digest)[..], BodyRecord { last_use: *last_use, ..record }.encode());
+            }
+        }
+        if let Err(error) = self.apply(batch, Durable::Now) {
+            tracing::debug!(%error, "writing times of last use");
+        }
+    }
+
+    pub(crate) fn apply(&self, batch: sled::Batch, durable: Durable) -> io::Result<()> {
+        self.change(|db| db.apply_batch(batch), durable)
+    }
+
+    fn change(&self, change: impl FnOnce(&sled::Db) -> sled::Result<()>, durable: Durable) -> io::Result<()> {
+        let result = match &*self.database.read().unwrap_or_else(PoisonError::into_inner) {
+            Database::Open { db, file } => {
+                let write = || change(db).map_err(io::Error::from).and_then(|()| self.flush(db, file, durable));
+                catch_unwind(AssertUnwindSafe(write)).unwrap_or_else(|_| Err(io::Error::other("sled panicked")))
+            }
+            Database::Broken { .. } => return Err(io::Error::other("the catalogue had a write error before")),
+        };
+        if let Err(error) = &result {
+            tracing::warn!(%error, catalogue = %self.directory.display(), "the catalogue cannot be written; packages are served without being kept");
+            self.close();
+        }
+        result
+    }
+
+    /// Makes what was changed durable, now or with the next flush.
+    fn flush(&self, db: &sled::Db, file: &File, durable: Durable) -> io::Result<()> {
+        {
+            let mut flushed = self.flushed();
+            // Noted before the flush: what comes during it may not be in it.
+            flushed.put_off = durable == Durable::Soon && flushed.last.is_some_and(|last| last.elapsed() < LAZY);
+            if flushed.put_off {
+                return Ok(());
+            }
+            flushed.last = Some(Instant::now());
+        }
+        db.flush()?;
+        file.sync_data()
+    }
+
+    fn flushed(&self) -> MutexGuard<'_, Flushed> {
+        self.flushed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn with<T>(&self, read: impl FnOnce(&sled::Db) -> T) -> Option<T> {
+        match &*self.database.read().unwrap_or_else(PoisonError::into_inner) {
+            Database::Open { db, .. } => catch_unwind(AssertUnwindSafe(|| read(db))).ok(),
+            Database::Broken { .. } => None,
+        }
+    }
+
+    /// Does without the database until [`REOPEN_AFTER`].
+    pub(crate) fn close(&self) {
+        let broken = Database::Broken { since: Instant::now() };
+        let before = std::mem::replace(&mut *self.database.write().unwrap_or_else(PoisonError::into_inner), broken);
+        // Dropping sled writes once more, and may fail again.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(before)));
+    }
+
+    fn reopen_if_broken(&self) {
+        let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        if matches!(&*database, Database::Broken { since } if since.elapsed() >= REOPEN_AFTER) {
+            *database = match open_once(&self.directory) {
+                Ok(open) => {
+                    tracing::info!("the catalogue can be written again");
+                    open
+                }
+                Err(unopened) => {
+                    tracing::debug!(reason = unopened.reason(), "opening the catalogue again");
+                    Database::Broken { since: Instant::now() }
+                }
+            };
+        }
+    }
+}
+
+fn digest_of(bytes: &[u8]) -> Option<Sha256Digest> {
+    bytes.try_into().ok().map(Digest)
+}
+
+fn open_or_replace(directory: &Path) -> Result<Database, StoreError> {
+    remove_snapshots(directory, ".generating");
+    match open_once(directory) {
+        Ok(database) => return Ok(database),
+        Err(Unopened::Full(reason)) => return Ok(without_space(directory, &reason)),
+        Err(Unopened::Damaged(reason)) => {
+            tracing::warn!(reason, catalogue = %directory.display(), "the catalogue is damaged; trying without its snapshot");
+        }
+    }
+    remove_snapshots(directory, "");
+    match open_once(directory) {
+        Ok(database) => return Ok(database),
+        Err(Unopened::Full(reason)) => return Ok(without_space(directory, &reason)),
+        Err(Unopened::Damaged(_)) => {}
+    }
+    let aside = directory.with_extension("damaged");
+    tracing::warn!(
+        aside = %aside.display(),
+        "the catalogue cannot be read; it is set aside and started anew, cached packages are proved again when they are opened"
+    );
+    if aside.is_dir() {
+        fs::remove_dir_all(&aside).map_err(StoreError::io("removing", &aside))?;
+    }
+    fs::rename(directory, &aside).map_err(StoreError::io("setting aside", directory))?;
+    match open_once(directory) {
+        Err(Unopened::Full(reason)) => Ok(without_space(directory, &reason)),
+        other => {
+            other.map_err(|unopened| StoreError::Catalogue { path: directory.to_owned(), reason: unopened.reason() })
+        }
+    }
+}
+
+fn without_space(directory: &Path, reason: &str) -> Database {
+    tracing::warn!(
+        reason,
+        catalogue = %directory.display(),
+        "no space to open the catalogue; cached packages are proved again when they are opened, and none are kept until there is"
+    );
+    Database::Broken { since: Instant::now() }
+}
+
+/// Opens and reads every record once: damage may show only then.
+fn open_once(directory: &Path) -> Result<Database, Unopened> {
+    let open = || -> Result<Database, Unopened> {
+        let config = sled::Config::new().path(directory).cache_capacity(SLED_CACHE).use_compression(false);
+        let config = config.flush_every_ms(Some(5000));
+        let db = open_patiently(&config)?;
+        db.iter().try_for_each(|row| row.map(|_| ()))?;
+        let file = File::open(directory.join("db"))?;
+        // sled makes its directory, and does not make that durable.
+        for path in [Some(directory), directory.parent()].into_iter().flatten() {
+            File::open(path).and_then(|directory| directory.sync_all())?;
+        }
+        Ok(Database::Open { db, file })
+    };
+    catch_unwind(AssertUnwindSafe(open)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        Err(Unopened::Damaged(
+            text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()))
+                .unwrap_or_else(|| "sled panicked".to_owned()),
+        ))
+    })
+}
+
+/// A database that this process has just closed is locked for a moment longer.
+fn open_patiently(config: &sled::Config) -> sled::Result<sled::Db> {
+    for _ in 0..20 {
+        match config.open() {
+            Err(sled::Error::Io(error))
+                if error.kind() == io::ErrorKind::WouldBlock || error.to_string().contains("lock") =>
+            {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            other => return other,
+        }
+    }
+    config.open()
+}
+
+fn remove_snapshots(directory: &Path, ending: &str) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with("snap.") && name.ends_with(ending) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_round_trip_and_odd_bytes_are_no_record() {
+        let signed = |length: usize, uncompressed| {
+            let fingerprint = Fingerprint::new(&vec![9; length]).unwrap();
+            Assurance { signer: Some(Signer { fingerprint, certificate: Digest([7; 16]) }), uncompressed }
+        };
+        for assurance in [Assurance::default(), signed(20, true), signed(32, false)] {
+            let entries = vec![EntryId([1; 16]), EntryId([2; 16])];
+            let values = AuxDigest([4; 16]);
+            let record = BodyRecord { size: 7, mtime: -5, last_use: 9, values, assurance, entries };
+            let bytes = record.encode();
+            assert_eq!(BodyRecord::decode(&bytes), Some(record.clone()));
+            let many = BodyRecord { entries: vec![EntryId([3; 16]); 9], ..record };
+            let decoded = BodyRecord::decode(&many.encode()).unwrap();
+            assert!(many.encode().len() <= MAX_RECORD && decoded.assurance == assurance && decoded.entries.len() >= 2);
+            let older_rules = [&[RULES - 1], &bytes[1..]].concat();
+            let odd_fingerprint = [&bytes[..FIXED], &[0], &[7; 64]].concat();
+            for bad in [&[][..], &bytes[..10], &bytes[..42], &bytes[..46], &[9; 58], &older_rules, &odd_fingerprint] {
+                assert_eq!(BodyRecord::decode(bad), None);
+            }
+        }
+    }
+
+    fn filled(directory: &Path) -> (Sha256Digest, EntryId) {
+        let catalogue = Catalogue::open(directory).unwrap();
+        let (digest, id) = (Digest([7; 32]), EntryId([8; 16]));
+        let (values, assurance, entries) = (AuxDigest([0; 16]), Assurance::default(), vec![id]);
+        let record = BodyRecord { size: 7, mtime: 1, last_use: 9, values, assurance, entries };
+        catalogue.insert(digest, &record, id, None, DailyWrites::default()).unwrap();
+        (digest, id)
+    }
+
+    #[test]
+    fn what_is_inserted_is_there_after_opening_again_and_gone_after_removal() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("catalogue");
+        let (digest, id) = filled(&path);
+        let catalogue = Catalogue::open(&path).unwrap();
+        assert_eq!(catalogue.find(id).unwrap().0, digest);
+        catalogue.update_uses(&[(digest, 77)]);
+        assert_eq!(catalogue.records()[0].1.last_use, 77);
+        catalogue.remove(&[digest]);
+        assert!(catalogue.find(id).is_none() && catalogue.records().is_empty());
+    }
+
+    #[test]
+    fn damage_is_an_empty_catalogue_never_a_failure() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("catalogue");
+        let mut lost = 0;
+        for round in 0..12 {
+            let (_, id) = filled(&path);
+            let file = path.join("db");
+            let mut bytes = fs::read(&file).unwrap();
+            let at = bytes.len() * round / 12;
+            bytes.iter_mut().skip(at).take(4096).for_each(|byte| *byte ^= 0x5a);
+            if round % 3 == 0 {
+                bytes.truncate(at);
+            }
+            fs::write(&file, bytes).unwrap();
+            fs::write(path.join("snap.0000.generating"), "half").unwrap();
+            let catalogue = Catalogue::open(&path).unwrap();
+            lost += u32::from(catalogue.find(id).is_none());
+        }
+        assert!(lost > 0, "the damage was never noticed");
+    }
+}

@@ -1,0 +1,13 @@
+//! The sled database: all its trees, keys and values are written and read here.
+//!
+//! | file | what it keeps |
+//! |---|---|
+//! | `catalogue` | which entry is which blob, and what is known of each blob |
+//! | `pins` | packages that the administrator keeps |
+//! | `build_history` | the digest last seen of each build |
+//! | `write_budget` | how much was written today |
+
+pub(super) mod build_history;
+pub(super) mod catalogue;
+pub(super) mod pins;
+pub(super) mod write_budget;

@@ -1,0 +1,320 @@
+//! What is in the cache, in memory: order of eviction, sizes, who has what open.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fs::File;
+use std::sync::{Arc, Weak};
+
+use lru::LruCache;
+
+use crate::index::{EntryId, Sha256Digest};
+
+use super::db::catalogue::BodyRecord;
+use super::db::write_budget::DailyWrites;
+use super::eviction_class::{EvictionClass, WAITS};
+use super::incoming::{Claim, Parked};
+use crate::sys::seconds_now;
+
+/// A time of last use on disk that is younger than this is not written again, s.
+const FRESH: u64 = 3600;
+
+#[derive(Debug)]
+struct Cached {
+    size: u64,
+    last_use: u64,
+    /// What the catalogue has for `last_use`.
+    written: u64,
+    open: Weak<File>,
+    /// `None`: nothing named it when that was looked at, and nobody has used it since.
+    rank: Option<EvictionClass>,
+    pinned: bool,
+}
+
+/// What may be evicted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Among {
+    /// Anything.
+    All,
+    /// Only what is not pinned.
+    Unpinned,
+    /// Only what is neither pinned nor open: nothing else gives the disk its space back.
+    Spare,
+}
+
+/// Turns in which bodies go; the first are those without a record.
+const OPEN: u8 = 3;
+const PINNED: u8 = 4;
+
+impl Cached {
+    fn new(size: u64, last_use: u64, open: Weak<File>, pinned: bool) -> Self {
+        Self { size, last_use, written: last_use, open, rank: Some(EvictionClass::Waiting), pinned }
+    }
+
+    /// When its turn is: the lower, the sooner it goes.
+    fn turn(&self, now: u64) -> u8 {
+        match self.rank {
+            _ if self.pinned => PINNED,
+            _ if self.open.strong_count() > 0 => OPEN,
+            None | Some(EvictionClass::Spent) => 0,
+            Some(EvictionClass::Waiting) if self.last_use.saturating_add(WAITS) < now => 0,
+            Some(EvictionClass::Installed) => 1,
+            Some(EvictionClass::Waiting) => 2,
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct EvictionState {
+    bodies: LruCache<Sha256Digest, Cached>,
+    /// Bodies without a record: evicted first, proved again before they are used.
+    orphans: HashMap<Sha256Digest, u64>,
+    bytes: u64,
+    /// What all downloads in progress count for together.
+    pub(crate) claims: Claim,
+    /// What parked downloads have received, by number; the number of the last one.
+    pub(crate) parked: BTreeMap<u64, Parked>,
+    pub(crate) last_parked: u64,
+    /// What was written on which day.
+    pub(crate) written: DailyWrites,
+    /// What is going to be written by downloads in progress.
+    pub(crate) announced: u64,
+}
+
+impl EvictionState {
+    pub(crate) fn from_records(mut records: Vec<(Sha256Digest, BodyRecord)>, pins: &HashSet<EntryId>) -> Self {
+        records.sort_by_key(|(digest, record)| (record.last_use, *digest));
+        let (bodies, orphans, written) = (LruCache::unbounded(), HashMap::new(), DailyWrites::default());
+        let (claims, parked) = (Claim::default(), BTreeMap::new());
+        let mut state = Self { bodies, orphans, bytes: 0, claims, parked, last_parked: 0, written, announced: 0 };
+        for (digest, BodyRecord { size, last_use, entries, .. }) in records {
+            state.bytes = state.bytes.saturating_add(size);
+            let pinned = entries.iter().any(|id| pins.contains(id));
+            state.bodies.put(digest, Cached::new(size, last_use, Weak::new(), pinned));
+        }
+        state
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub(crate) fn bodies(&self) -> u64 {
+        (self.bodies.len() + self.orphans.len()) as u64
+    }
+
+    pub(crate) fn knows(&self, digest: Sha256Digest) -> bool {
+        self.bodies.contains(&digest) || self.orphans.contains_key(&digest)
+    }
+
+    /// Whether it has a record.
+    pub(crate) fn has_body(&self, digest: Sha256Digest) -> bool {
+        self.bodies.contains(&digest)
+    }
+
+    /// The body that follows `after` in the order of digests; after the last one the first.
+    pub(crate) fn next_body(&self, after: Sha256Digest) -> Option<Sha256Digest> {
+        let digests = || self.bodies.iter().map(|(digest, _)| *digest);
+        digests().filter(|digest| *digest > after).min().or_else(|| digests().min())
+    }
+
+    /// Marks a body as used now; its file, if someone has it open.
+    pub(crate) fn touch(&mut self, digest: Sha256Digest) -> Option<Arc<File>> {
+        let cached = self.bodies.get_mut(&digest)?;
+        cached.last_use = seconds_now();
+        // Somebody knows it.
+        cached.rank.get_or_insert(EvictionClass::Waiting);
+        cached.open.upgrade()
+    }
+
+    pub(crate) fn opened(&mut self, digest: Sha256Digest, file: &Arc<File>) {
+        if let Some(cached) = self.bodies.get_mut(&digest) {
+            cached.open = Arc::downgrade(file);
+        }
+    }
+
+    /// Takes a body in: as a body where it has a record, else as an orphan.
+    pub(crate) fn insert(&mut self, digest: Sha256Digest, size: u64, last_use: u64, file: &Arc<File>, pinned: bool) {
+        self.remove(digest);
+        self.bodies.put(digest, Cached::new(size, last_use, Arc::downgrade(file), pinned));
+        self.bytes += size;
+    }
+
+    /// Pins a body, or lets it go.
+    pub(crate) fn set_pinned(&mut self, digest: Sha256Digest, pinned: bool) {
+        self.bodies.peek_mut(&digest).into_iter().for_each(|cached| cached.pinned = pinned);
+    }
+
+    /// Bytes of bodies that are pinned.
+    pub(crate) fn pinned_bytes(&self) -> u64 {
+        self.bodies.iter().filter(|(_, cached)| cached.pinned).map(|(_, cached)| cached.size).sum()
+    }
+
+    /// Bytes of everything else, with those of parked downloads.
+    pub(crate) fn unpinned_bytes(&self) -> u64 {
+        self.bytes.saturating_sub(self.pinned_bytes()).saturating_add(self.parked_bytes())
+    }
+
+    /// Bytes that evicting could give back to the disk.
+    pub(crate) fn spare_bytes(&self) -> u64 {
+        let now = seconds_now();
+        let bodies = self.bodies.iter().filter(|(_, cached)| cached.turn(now) < OPEN).map(|(_, cached)| cached.size);
+        bodies.chain(self.orphans.values().copied()).sum::<u64>().saturating_add(self.parked_bytes())
+    }
+
+    /// What each body is worth, as it was found out from `since` on (s since the epoch); of the others, no index tells anything,
+    /// unless they were fetched or used meanwhile.
+    pub(crate) fn rank(&mut self, ranks: &HashMap<Sha256Digest, EvictionClass>, since: u64) {
+        for (digest, cached) in self.bodies.iter_mut() {
+            let meanwhile = (cached.last_use >= since).then_some(EvictionClass::Waiting);
+            cached.rank = ranks.get(digest).copied().or(meanwhile);
+        }
+    }
+
+    /// The bodies without a record, with their sizes.
+    pub(crate) fn orphans(&self) -> Vec<(Sha256Digest, u64)> {
+        self.orphans.iter().map(|(digest, size)| (*digest, *size)).collect()
+    }
+
+    /// Takes out the bodies without a record, and those that are neither named nor pinned; with their bytes.
+    pub(crate) fn take_unnamed(&mut self, named: &HashSet<Sha256Digest>) -> (Vec<Sha256Digest>, u64) {
+        let bodies = self.bodies.iter().filter(|(digest, cached)| !cached.pinned && !named.contains(*digest));
+        let bodies: Vec<Sha256Digest> = bodies.map(|(digest, _)| *digest).collect();
+        let unnamed: Vec<Sha256Digest> = bodies.into_iter().chain(self.orphans.keys().copied()).collect();
+        let before = self.bytes;
+        unnamed.iter().for_each(|digest| self.remove(*digest));
+        (unnamed, before - self.bytes)
+    }
+
+    pub(crate) fn add_orphan(&mut self, digest: Sha256Digest, size: u64) {
+        if !self.bodies.contains(&digest) && self.orphans.insert(digest, size).is_none() {
+            self.bytes = self.bytes.saturating_add(size);
+        }
+    }
+
+    /// Orphans of that size, and if need be the bodies that have a record.
+    pub(crate) fn candidates(&self, size: u64, recorded: bool) -> Vec<Sha256Digest> {
+        let orphans = self.orphans.iter().map(|(digest, size)| (digest, *size));
+        let bodies = self.bodies.iter().filter(|_| recorded).map(|(digest, cached)| (digest, cached.size));
+        orphans.chain(bodies).filter(|(_, s)| *s == size).map(|(digest, _)| *digest).collect()
+    }
+
+    pub(crate) fn remove(&mut self, digest: Sha256Digest) {
+        let size = self.bodies.pop(&digest).map(|cached| cached.size).or_else(|| self.orphans.remove(&digest));
+        self.bytes = self.bytes.saturating_sub(size.unwrap_or_default());
+    }
+
+    /// Takes out what is to be evicted until at least `bytes` are free: orphans, then what is worth least (`eviction_class`), of equals
+    /// the least recently used; then what is open; then what is pinned.
+    pub(crate) fn victims(&mut self, bytes: u64, among: Among) -> Vec<Sha256Digest> {
+        let last = match among {
+            Among::All => PINNED,
+            Among::Unpinned => OPEN,
+            Among::Spare => OPEN - 1,
+        };
+        let now = seconds_now();
+        let orphans = self.orphans.iter().map(|(digest, size)| (*digest, *size));
+        let turns = (0..=last).flat_map(|turn| {
+            let bodies = self.bodies.iter().rev().filter(move |(_, cached)| cached.turn(now) == turn);
+            bodies.map(|(digest, cached)| (*digest, cached.size))
+        });
+        let mut freed = 0_u64;
+        let enough = |(_, size): &(Sha256Digest, u64)| {
+            let wanted = freed < bytes;
+            freed = freed.saturating_add(*size);
+            wanted
+        };
+        let victims: Vec<Sha256Digest> = orphans.chain(turns).take_while(enough).map(|(digest, _)| digest).collect();
+        victims.iter().for_each(|digest| self.remove(*digest));
+        victims
+    }
+
+    /// Times of last use that the catalogue does not have, without those that it has fresh enough.
+    pub(crate) fn take_uses(&mut self) -> Vec<(Sha256Digest, u64)> {
+        let stale =
+            |(_, cached): &(&Sha256Digest, &mut Cached)| cached.last_use >= cached.written.saturating_add(FRESH);
+        let mut uses = Vec::new();
+        for (digest, cached) in self.bodies.iter_mut().filter(stale) {
+            cached.written = cached.last_use;
+            uses.push((*digest, cached.last_use));
+        }
+        uses
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::index::{AuxDigest, Digest};
+
+    const NOW: u64 = u64::MAX / 2;
+
+    fn digest(n: u8) -> Sha256Digest {
+        Digest([n; 32])
+    }
+
+    fn state(records: &[(u8, u64)], pinned: &[u8]) -> EvictionState {
+        let record = |(n, last_use): &(u8, u64)| {
+            let (values, assurance) = (AuxDigest([0; 16]), crate::verify::Assurance::default());
+            let entries = vec![EntryId([*n; 16])];
+            (digest(*n), BodyRecord { size: 10, mtime: 0, last_use: *last_use, values, assurance, entries })
+        };
+        EvictionState::from_records(
+            records.iter().map(record).collect(),
+            &pinned.iter().map(|n| EntryId([*n; 16])).collect(),
+        )
+    }
+
+    #[test]
+    fn orphans_go_first_then_the_oldest_then_open_ones() {
+        let mut state = state(&[(1, 30), (2, 10), (3, 20)], &[]);
+        state.add_orphan(digest(9), 10);
+        let file = Arc::new(tempfile::tempfile().unwrap());
+        state.opened(digest(2), &file);
+        assert_eq!((state.bytes(), state.spare_bytes()), (40, 30));
+        assert_eq!(state.victims(5, Among::All), [digest(9)]);
+        assert_eq!(state.victims(15, Among::All), [digest(3), digest(1)]);
+        assert!(state.victims(1, Among::Spare).is_empty());
+        assert_eq!(state.victims(1, Among::All), [digest(2)]);
+        assert!(state.victims(1, Among::All).is_empty());
+        assert_eq!((state.bytes(), state.bodies()), (0, 0));
+    }
+
+    #[test]
+    fn what_is_merged_goes_before_what_waits_and_what_is_pinned_last() {
+        // The higher the number, the more recently used.
+        let all: Vec<(u8, u64)> = (1..=8).map(|n| (n, NOW + u64::from(n))).collect();
+        let mut state = state(&all, &[1, 2]);
+        let installed = [(3, EvictionClass::Installed), (8, EvictionClass::Installed), (7, EvictionClass::Spent)];
+        let waiting = [1, 2, 4, 5].map(|n| (n, EvictionClass::Waiting));
+        // 6 is named by no index.
+        state.rank(&installed.into_iter().chain(waiting).map(|(n, rank)| (digest(n), rank)).collect(), u64::MAX);
+        assert_eq!(state.victims(1000, Among::Unpinned), [6, 7, 3, 8, 4, 5].map(digest));
+        assert_eq!(state.pinned_bytes(), 20);
+        state.set_pinned(digest(2), false);
+        assert_eq!(state.victims(1000, Among::Spare), [digest(2)]);
+        assert_eq!(state.victims(1000, Among::All), [digest(1)]);
+    }
+
+    #[test]
+    fn what_nobody_wanted_for_long_waits_no_more() {
+        let mut state = state(&[(1, seconds_now() - 2 * WAITS), (2, seconds_now())], &[]);
+        state.rank(&[(digest(1), EvictionClass::Waiting), (digest(2), EvictionClass::Installed)].into(), seconds_now());
+        assert_eq!(state.victims(1, Among::All), [digest(1)]);
+    }
+
+    #[test]
+    fn what_lands_or_is_used_while_ranks_are_found_out_waits() {
+        let mut state = state(&[(1, NOW), (2, NOW - 1), (3, NOW - 2), (4, NOW - 3)], &[]);
+        // 2 to 4 are named by nothing; 1 has landed since.
+        state.rank(&HashMap::new(), NOW);
+        drop(state.touch(digest(3)));
+        assert_eq!(state.victims(1000, Among::All), [4, 2, 1, 3].map(digest));
+    }
+
+    #[test]
+    fn only_what_is_named_or_pinned_stays() {
+        let mut state = state(&[(1, 1), (2, 2), (3, 3)], &[2]);
+        state.add_orphan(digest(9), 5);
+        let (gone, bytes) = state.take_unnamed(&[digest(3)].into());
+        assert_eq!((gone, bytes, state.bytes()), (vec![digest(1), digest(9)], 15, 20));
+    }
+}

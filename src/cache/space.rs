@@ -1,0 +1,281 @@
+//! Room for what comes in: the bound, the disk, and what to do when neither has any.
+
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::{fs, io};
+
+use portable_atomic::AtomicU64;
+use rustix::fs::{FallocateFlags, MemfdFlags};
+
+use super::eviction::Among;
+use super::incoming::{Awaited, Incoming, Parked};
+use super::{Store, StoreError, memory};
+use crate::index::Sha256Digest;
+
+/// Of the memory that is available, the part that one package may take when the disk is full.
+const MEMORY_SHARE: u64 = 4;
+
+/// Beside a body, what a download takes of the disk: its directory, the catalogue, what the file system keeps for itself.
+pub(crate) const SLACK: u64 = 256 << 10;
+/// Where the disk may be filled, what is left for the catalogue as long as bodies can go for it: it cannot be written else.
+const ROOM_OF_CATALOGUE: u64 = 2 << 20;
+/// A file system may give space back late: how often to evict for the same.
+const MAX_ROUNDS: usize = 2;
+pub(crate) const NO_ROOM: &str = "larger than the cache, or no space for it";
+const NO_WRITES: &str = "no more is to be written today (write-budget)";
+
+/// Where a verified body went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Placement {
+    /// In the cache; the body durably, and its record soon.
+    Kept,
+    /// Only served; why.
+    Unkept(String),
+}
+
+/// Makes names in `incoming` unique within the process.
+static NUMBER: AtomicU64 = AtomicU64::new(0);
+
+impl Store {
+    /// A place for a download of `size` bytes: on the disk where all of it would fit there, else in memory. It takes no room
+    /// yet ([`Incoming::reserve`]), and nothing is evicted for it.
+    ///
+    /// # Errors
+    /// There is no room at all, or the directory cannot be written.
+    pub fn incoming(self: &Arc<Self>, size: u64) -> Result<Incoming, StoreError> {
+        // What does not fit there has to be written all the same: somebody waits for it.
+        let announced = match self.announce(size) {
+            Some(announced) => announced,
+            None => match self.held_in_memory(size, NO_WRITES) {
+                Ok(incoming) => return Ok(incoming),
+                Err(_) => self.announce_anyway(size),
+            },
+        };
+        // One at a time: what one of them finds free the others must not take.
+        let _room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
+        let created = if self.disk_takes(size) { self.create() } else { Err(io::ErrorKind::StorageFull.into()) };
+        match created {
+            Ok((file, path)) => Ok(Incoming::on_disk(self, file, path, (size, announced))),
+            Err(error) if is_full(&error) => {
+                tracing::warn!(%error, size, "no space for a download even after evicting; holding it in memory");
+                self.in_memory(size)
+            }
+            Err(error) => Err(StoreError::io("creating a file in", &self.directory.join("incoming"))(error)),
+        }
+    }
+
+    /// A place for `size` bytes in memory.
+    ///
+    /// # Errors
+    /// It would take too large a part of what is available.
+    pub fn in_memory(self: &Arc<Self>, size: u64) -> Result<Incoming, StoreError> {
+        self.held_in_memory(size, NO_ROOM)
+    }
+
+    fn held_in_memory(self: &Arc<Self>, size: u64, why: &'static str) -> Result<Incoming, StoreError> {
+        let no_space = || StoreError::NoSpace { size, path: self.directory.clone() };
+        self.check_memory(size).map_err(|_| no_space())?;
+        let file = rustix::fs::memfd_create(c"binhostfs", MemfdFlags::CLOEXEC).map_err(|_| no_space())?;
+        Ok(Incoming::in_memory(self, file.into(), size, why))
+    }
+
+    /// Whether `bytes` more may be held in memory.
+    pub(crate) fn check_memory(&self, bytes: u64) -> io::Result<()> {
+        let fits = bytes <= memory::available() / MEMORY_SHARE;
+        if fits { Ok(()) } else { Err(io::ErrorKind::StorageFull.into()) }
+    }
+
+    /// Evicts until `bytes` more are free on the disk, where evicting can do that at all. For a write that found no space.
+    #[must_use]
+    pub fn make_room(&self, bytes: u64) -> bool {
+        let free = free_space(&self.directory).unwrap_or_default();
+        let missing = bytes.saturating_sub(free);
+        if self.state().unpinned_bytes() < missing {
+            return false;
+        }
+        self.evict(missing.max(1), Among::Unpinned) > 0
+    }
+
+    /// Whether the disk can take `size` bytes more beside what is still to come of downloads in progress, if need be after
+    /// evicting, with `min_free` left. Changes nothing.
+    pub(crate) fn disk_takes(&self, size: u64) -> bool {
+        let min_free = self.limits().min_free;
+        let (coming, could_go) = {
+            let state = self.state();
+            let coming = state.claims.coming.saturating_add(state.claims.promised);
+            (coming, if min_free == 0 { state.unpinned_bytes() } else { state.spare_bytes() })
+        };
+        let slack = if min_free == 0 { 0 } else { SLACK };
+        let wanted = [size, coming, slack].into_iter().fold(min_free, u64::saturating_add);
+        // Who writes finds out.
+        free_space(&self.directory).map_or(true, |free| wanted.saturating_sub(free) <= could_go)
+    }
+
+    /// Whether `more` bytes can be written now and `min_free` is left; makes room for that if it can.
+    fn has_room(&self, more: u64) -> bool {
+        let min_free = self.limits().min_free;
+        let (promised, spare) = {
+            let state = self.state();
+            (state.claims.promised, state.spare_bytes())
+        };
+        let slack = if min_free == 0 { ROOM_OF_CATALOGUE } else { SLACK };
+        let wanted = [more, promised, slack].into_iter().fold(min_free, u64::saturating_add);
+        let has_room = match free_space(&self.directory) {
+            // What is enough for nobody stays.
+            Ok(free) if wanted.saturating_sub(free) > spare => false,
+            Ok(_) => self.free_up(wanted),
+            Err(_) => true,
+        };
+        // Without a bound, who writes finds out.
+        has_room || min_free == 0
+    }
+
+    /// Evicts until `wanted` bytes of the disk are free, or nothing is left that evicting would free. `false`: they are not.
+    fn free_up(&self, wanted: u64) -> bool {
+        for _ in 0..MAX_ROUNDS {
+            let missing = wanted.saturating_sub(free_space(&self.directory).unwrap_or(u64::MAX));
+            if missing == 0 {
+                return true;
+            }
+            if self.evict(missing, Among::Spare) == 0 {
+                break;
+            }
+        }
+        free_space(&self.directory).is_ok_and(|free| free >= wanted)
+    }
+
+    /// Evicts if less than `min_free` is free on the disk, whoever took it. To be called now and then.
+    pub fn keep_free(&self) {
+        let min_free = self.limits().min_free;
+        if min_free == 0 || free_space(&self.directory).is_ok_and(|free| free >= min_free) {
+            return;
+        }
+        let before = self.usage().bytes;
+        let held = self.free_up(min_free);
+        let evicted = before.saturating_sub(self.usage().bytes);
+        if evicted > 0 {
+            tracing::warn!(evicted, held, "less than min-free is left on the cache's disk: packages are evicted");
+        }
+    }
+
+    /// Evicts whatever is over `bound`.
+    pub(crate) fn shrink_to(&self, bound: u64) {
+        let over = {
+            let state = self.state();
+            state.bytes().saturating_add(state.parked_bytes()).saturating_sub(bound)
+        };
+        if over == 0 {
+            return;
+        }
+        let before = self.state().pinned_bytes();
+        self.evict(over, Among::All);
+        let gone = before.saturating_sub(self.state().pinned_bytes());
+        if gone > 0 {
+            tracing::warn!(
+                "cache-size ({bound} bytes) is less than what is pinned ({before} bytes): {gone} bytes of that were removed. They \
+                 stay pinned, and are kept again once they are fetched and there is room: raise cache-size, or `binhostfs pin \
+                 --remove` some"
+            );
+        }
+    }
+
+    /// Reserves `more` bytes within the bound, and evicts for them. `false`: what is pinned and other downloads take too much
+    /// of it.
+    pub(crate) fn grow(&self, more: u64) -> bool {
+        let bound = self.limits().bound;
+        let over = {
+            let mut state = self.state();
+            let taken = state.claims.reserved.saturating_add(more);
+            let used = [state.bytes(), state.parked_bytes()].into_iter().fold(taken, u64::saturating_add);
+            let over = used.saturating_sub(bound);
+            // What is pinned does not go for something else.
+            if over > 0 && state.pinned_bytes().saturating_add(taken) > bound {
+                return false;
+            }
+            state.claims.reserved = taken;
+            over
+        };
+        if over > 0 {
+            self.evict(over, Among::Unpinned);
+        }
+        true
+    }
+
+    /// Evicts at least `bytes` where there is as much: what downloads have received that nobody waits for, then bodies, then what
+    /// parked downloads have received; how many went.
+    fn evict(&self, bytes: u64, among: Among) -> usize {
+        self.rank_if_due();
+        let (victims, parked) = {
+            let mut state = self.state();
+            let (mut parked, freed) = state.take_parked(bytes, Awaited::No);
+            let bytes = bytes.saturating_sub(freed);
+            let before = state.bytes();
+            let victims: Vec<Sha256Digest> = state.victims(bytes, among);
+            let freed = before.saturating_sub(state.bytes());
+            parked.extend(state.take_parked(bytes.saturating_sub(freed), Awaited::Yes).0);
+            (victims, parked)
+        };
+        self.remove_bodies(&victims);
+        parked.iter().for_each(Parked::discard);
+        victims.len() + parked.len()
+    }
+
+    /// Removes bodies that `state` does not have any more.
+    pub(crate) fn remove_bodies(&self, digests: &[Sha256Digest]) {
+        // Records first: a kill in between leaves orphans, never records without bodies that look like damage.
+        self.catalogue.remove(digests);
+        for digest in digests {
+            let path = self.body_path(*digest);
+            match fs::remove_file(&path) {
+                Ok(()) => self.metrics.evicted.increase(),
+                Err(error) => tracing::warn!(path = %path.display(), %error, "evicting a package"),
+            }
+        }
+    }
+
+    /// An empty file for a download, and its path.
+    fn create(&self) -> io::Result<(fs::File, PathBuf)> {
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let path = self.directory.join("incoming").join(format!("{number}.part"));
+        let create = || fs::File::options().read(true).write(true).create_new(true).mode(0o600).open(&path);
+        let file = match create() {
+            Err(error) if is_full(&error) && self.make_room(SLACK) => create(),
+            other => other,
+        };
+        Ok((file?, path))
+    }
+
+    /// Takes disk space for `more` bytes of `file` from byte `from` on, so that its lack shows before they are written. The
+    /// answer: bytes that the file system takes only when they are written.
+    pub(crate) fn allocate(&self, file: &fs::File, from: u64, more: u64) -> io::Result<u64> {
+        // One at a time: what one of them finds free the others must not take.
+        let _room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.has_room(more) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let fallocate = || match rustix::fs::fallocate(file.as_fd(), FallocateFlags::KEEP_SIZE, from, more) {
+            // Some file systems cannot do that.
+            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS | rustix::io::Errno::INVAL) => Ok(more),
+            other => other.map(|()| 0).map_err(io::Error::from),
+        };
+        match fallocate() {
+            Err(error) if is_full(&error) && self.make_room(more) => fallocate(),
+            other => other,
+        }
+    }
+}
+
+/// No space left, quota, or larger than the file system can hold.
+#[must_use]
+pub fn is_full(error: &io::Error) -> bool {
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
+}
+
+pub(crate) fn free_space(path: &Path) -> io::Result<u64> {
+    let stat = rustix::fs::statvfs(path)?;
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}

@@ -1,0 +1,398 @@
+//! All binhosts together: who is asked, and what is shown of what they have.
+
+pub(super) mod binhost;
+pub(super) mod freshness;
+pub(super) mod last_refresh;
+pub(super) mod quorum;
+pub(super) mod refusals;
+pub(super) mod unusable;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+
+use super::explain::{BinhostContext, Explained};
+use super::generations::rollback::{self, Rollback};
+use super::generations::{GenerationStore, RecipeIndex};
+use super::state::{BinhostReport, RollbackReport};
+use super::{START_BUDGET, policies, shown};
+use crate::api::RollbackTo;
+use crate::cache::Store;
+use crate::config::{AcceptedChosts, BinhostConfig, MountConfig};
+use crate::fetch::{Fetcher, RemoteBinhost};
+use crate::index::{BinhostId, Record};
+use crate::metrics::Metrics;
+use crate::policy::{self, EntryCounts, Formats, Here, Rules, Union, UnionMember};
+use crate::sys::durable::blocking;
+use crate::tree::Tree;
+use crate::units::Plural;
+use crate::upstream::Upstream;
+use crate::verify::Policy;
+use binhost::{Binhost, IndexChoice, RefreshOutcome};
+use freshness::Order;
+use unusable::BinhostFacts;
+
+/// On whose behalf indexes are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asker {
+    /// The interval is over, or something seems to have changed. Frozen binhosts are not asked.
+    Timer,
+    /// `binhostfs refresh`.
+    Administrator,
+}
+
+/// All binhosts and what is shown of them.
+#[derive(Debug)]
+pub(super) struct Binhosts {
+    pub(super) all: Vec<Binhost>,
+    pub(super) generations: GenerationStore,
+    /// An earlier generation is shown.
+    rollback: Option<Rollback>,
+    /// Why the one that should be is not.
+    rollback_problem: Option<String>,
+    store: Arc<Store>,
+    fetcher: Arc<Fetcher>,
+    metrics: Arc<Metrics>,
+    rules: Rules,
+    /// Number of the next binhost: none has that of another.
+    next: u32,
+    tallies: HashMap<BinhostId, EntryCounts>,
+    /// What was said of the libc guard.
+    guarded: Option<String>,
+    /// Which machines' packages emerge takes.
+    accepted_chosts: AcceptedChosts,
+    /// Why nothing of a binhost can be used.
+    unusable: HashMap<BinhostId, String>,
+    /// What is known is not what is shown: showing it failed.
+    pub(super) behind: bool,
+}
+
+impl Binhosts {
+    /// The binhosts of `config`, whose packages `fetcher` can be asked for from now on. Nothing is read or asked yet.
+    pub(super) fn open(
+        store: Arc<Store>,
+        fetcher: Arc<Fetcher>,
+        metrics: Arc<Metrics>,
+        config: &MountConfig,
+        policies: Vec<Policy>,
+    ) -> anyhow::Result<Self> {
+        let generations = GenerationStore::open(store.directory(), config.generations.get())?;
+        let (all, rules, tallies, guarded) = (Vec::new(), Rules::default(), HashMap::new(), None);
+        let mut sources = Self {
+            all,
+            generations,
+            rollback: None,
+            rollback_problem: None,
+            store,
+            fetcher,
+            metrics,
+            rules,
+            next: 0,
+            tallies,
+            guarded,
+            accepted_chosts: config.accepted_chosts.clone(),
+            unusable: HashMap::new(),
+            behind: false,
+        };
+        sources.take_over(config, policies)?;
+        Ok(sources)
+    }
+
+    /// Other binhosts, or other rules. Those that are configured as before go on as they are; new ones are asked, so that
+    /// what they have is shown together with what they replace being gone.
+    pub(super) async fn configure(&mut self, config: &MountConfig) -> anyhow::Result<()> {
+        let fresh = self.take_over(config, policies(config)?)?;
+        for source in self.all.iter_mut().filter(|source| fresh.contains(&source.id)) {
+            source.load().await;
+        }
+        // Why not is said by each of them.
+        let _ = self.refresh_new().await;
+        self.behind = true;
+        Ok(())
+    }
+
+    /// The new ones among the binhosts.
+    fn take_over(&mut self, config: &MountConfig, policies: Vec<Policy>) -> anyhow::Result<Vec<BinhostId>> {
+        let mut fresh = Vec::new();
+        for (binhost, policy) in config.binhosts.iter().zip(policies) {
+            if self.all.iter().any(|source| source.config == *binhost) {
+                continue;
+            }
+            let (id, name) = (BinhostId(self.next), binhost.directory.clone());
+            self.next += 1;
+            let upstream = Arc::new(Upstream::new(binhost.clone(), Arc::clone(&self.metrics))?);
+            let origin = Arc::new(RemoteBinhost::new(name, upstream, policy, binhost.on_mismatch));
+            let mut source = Binhost::open(self.store.directory(), binhost.clone(), id, origin)?;
+            if let Some(before) = self.all.iter().find(|before| before.config.directory == binhost.directory) {
+                source.inherit_reachability(before);
+            }
+            fresh.push(source);
+        }
+        // Nothing can fail any more.
+        let ids = fresh.iter().map(|source| source.id).collect();
+        fresh.iter().for_each(|source| self.fetcher.add_origin(source.id, Arc::clone(&source.origin)));
+        self.all.append(&mut fresh);
+        let place = |source: &Binhost| config.binhosts.iter().position(|binhost| *binhost == source.config);
+        self.all.retain(|source| place(source).is_some());
+        self.all.sort_by_key(place);
+        self.apply_rollback();
+        self.accepted_chosts = config.accepted_chosts.clone();
+        self.rules = Rules { selection: config.selection.clone(), libc_guard: config.libc_guard };
+        Ok(ids)
+    }
+
+    /// What is stored, or, where nothing is, what the binhosts say within [`START_BUDGET`]; before anything is mounted.
+    pub(super) async fn first(&mut self) -> anyhow::Result<Arc<Tree>> {
+        // First of all: what is refused is forgotten where no index has it.
+        self.roll_back_again().await;
+        for source in &mut self.all {
+            source.load().await;
+        }
+        let none = |all: &[Binhost]| all.iter().all(|source| source.current().is_none());
+        if none(&self.all) {
+            // Why, each of them has said.
+            let failed = self.refresh_new().await;
+            if none(&self.all) {
+                tracing::warn!("no index: PKGDIR is shown empty until a binhost answers");
+            } else if failed {
+                tracing::warn!("not every binhost has an index; their packages are not shown until they have");
+            }
+        }
+        self.tree().await
+    }
+
+    /// Asks those that have no index, within [`START_BUDGET`]; whether one has none after that.
+    async fn refresh_new(&mut self) -> bool {
+        let asked = self.refresh_where(Order::Forward, |source| source.current().is_none());
+        match tokio::time::timeout(START_BUDGET, asked).await {
+            Ok(failures) => !failures.is_empty(),
+            Err(_) => {
+                self.all.iter().filter(|source| source.current().is_none()).for_each(Binhost::discard);
+                tracing::warn!("not every binhost has sent its index within {}", shown(START_BUDGET));
+                true
+            }
+        }
+    }
+
+    /// Asks all binhosts at once; what went wrong with which.
+    pub(super) async fn refresh(&mut self, order: Order, asker: Asker) -> Vec<String> {
+        self.refresh_where(order, |source| asker == Asker::Administrator || !source.is_frozen()).await
+    }
+
+    async fn refresh_where(&mut self, order: Order, which: impl Fn(&Binhost) -> bool) -> Vec<String> {
+        let many = self.all.len() > 1;
+        let asked = self.all.iter_mut().filter(|source| which(source)).map(async |source| {
+            let news = source.refresh(order).await;
+            (source.config.name.clone(), news)
+        });
+        let mut failures = Vec::new();
+        for (name, news) in join_all(asked).await {
+            match news {
+                Ok(news) => self.behind = self.behind || news == RefreshOutcome::Changed,
+                Err(error) if many => failures.push(format!("{name}: {error:#}")),
+                Err(error) => failures.push(format!("{error:#}")),
+            }
+        }
+        // One that went away may have to be shown with less.
+        self.behind = self.behind || self.all.iter().any(Binhost::hides);
+        failures
+    }
+
+    /// The tree of what is to be shown now.
+    pub(super) async fn tree(&mut self) -> anyhow::Result<Arc<Tree>> {
+        let made = self.make_tree().await;
+        self.behind = made.is_err();
+        made
+    }
+
+    /// What is on disk is shown again as it was written there.
+    async fn roll_back_again(&mut self) {
+        let Some(number) = rollback::written(&self.generations.directory) else { return };
+        if let Err(error) = self.take_back(number).await {
+            let problem = format!("generation {number} should be shown, and cannot be: {error:#}; the newest is shown");
+            tracing::warn!("{problem}");
+            self.rollback_problem = Some(problem);
+        }
+    }
+
+    async fn take_back(&mut self, number: u64) -> anyhow::Result<()> {
+        let directory = self.generations.directory.clone();
+        let read = blocking(move || Rollback::read(&directory, number)).await?;
+        if !self.all.iter().any(|source| read.parts.contains_key(&source.config.directory)) {
+            anyhow::bail!("none of its binhosts is configured any more");
+        }
+        self.rollback = Some(read);
+        self.apply_rollback();
+        Ok(())
+    }
+
+    /// Shows another generation until that is undone; what is on disk says so too. On an error all stays as it was.
+    pub(super) async fn roll_back(&mut self, to: RollbackTo) -> anyhow::Result<Arc<Tree>> {
+        let number = rollback::resolve(&self.generations.directory, to, self.generations.current_number())?;
+        let before = self.rollback.take();
+        let shown = match number {
+            Some(number) => self.take_back(number).await,
+            None => Ok(()),
+        };
+        self.apply_rollback();
+        let made = match shown {
+            Ok(()) => self.make_tree().await.and_then(|tree| self.write_rollback().map(|()| tree)),
+            Err(error) => Err(error),
+        };
+        match made {
+            Ok(_) => (self.behind, self.rollback_problem) = (false, None),
+            Err(_) => {
+                // Whatever was made is not shown.
+                (self.rollback, self.behind) = (before, true);
+                self.apply_rollback();
+            }
+        }
+        made
+    }
+
+    /// Says on disk which generation is to be shown.
+    fn write_rollback(&self) -> anyhow::Result<()> {
+        let directory = &self.generations.directory;
+        match &self.rollback {
+            Some(rollback) => rollback.write(directory),
+            None => rollback::undo(directory),
+        }
+    }
+
+    fn apply_rollback(&mut self) {
+        for source in &mut self.all {
+            let earlier =
+                |rollback: &Rollback| IndexChoice::Earlier(rollback.parts.get(&source.config.directory).cloned());
+            source.set_face(self.rollback.as_ref().map_or(IndexChoice::Latest, earlier));
+        }
+    }
+
+    /// Whether an earlier generation is shown, and why one that should be is not.
+    pub(super) fn rollback_report(&self) -> RollbackReport {
+        RollbackReport { rolled_back: self.rollback.is_some(), problem: self.rollback_problem.clone() }
+    }
+
+    /// What is shown is made of this.
+    fn ingredients(&self) -> anyhow::Result<Vec<RecipeIndex>> {
+        match &self.rollback {
+            None => Ok(self.all.iter().filter_map(Binhost::ingredient).collect()),
+            Some(rollback) => {
+                let preferred: Vec<String> = self.all.iter().map(|source| source.config.directory.clone()).collect();
+                rollback.ingredients(&self.generations.directory, &preferred)
+            }
+        }
+    }
+
+    async fn make_tree(&mut self) -> anyhow::Result<Arc<Tree>> {
+        let fetcher = Arc::clone(&self.fetcher);
+        for source in &mut self.all {
+            source.hold_entries(&fetcher).await;
+        }
+        let inputs: Vec<UnionMember> = self.all.iter().filter_map(|source| self.input(source)).collect();
+        let rules = self.rules.clone();
+        let Union { view, tallies } = blocking(move || Ok(policy::compose(&inputs, &rules)?)).await?;
+        let tree = self.generations.tree(view, self.ingredients()?).await?;
+        if let Some(rollback) = self.rollback.as_mut().filter(|rollback| rollback.number != tree.generation()) {
+            // By other rules it is another one, and takes the place of the first.
+            rollback.number = tree.generation();
+        }
+        self.tallies = tallies.into_iter().collect();
+        self.find_unusable().await?;
+        self.log_guarded(&tree);
+        Ok(tree)
+    }
+
+    /// Finds the binhosts of which nothing can be used, and says so once for as long as it is for the same reason.
+    async fn find_unusable(&mut self) -> anyhow::Result<()> {
+        let facts = |source: &Binhost| {
+            Some(BinhostFacts {
+                id: source.id,
+                index: source.part()?.index,
+                disputed: source.disputed(),
+                nowhere: source.nowhere(),
+            })
+        };
+        let all: Vec<_> = self.all.iter().filter_map(facts).collect();
+        let (tallies, accepted) = (self.tallies.clone(), self.accepted_chosts.clone());
+        let found = blocking(move || {
+            let mut found = HashMap::new();
+            for facts in all {
+                let tally = tallies.get(&facts.id).copied().unwrap_or_default();
+                found.extend(unusable::reason(&facts, tally, &accepted)?.map(|reason| (facts.id, reason)));
+            }
+            Ok(found)
+        })
+        .await?;
+        for source in &self.all {
+            let reason = found.get(&source.id).filter(|reason| self.unusable.get(&source.id) != Some(*reason));
+            if let Some(reason) = reason {
+                tracing::warn!("nothing of the binhost {} can be used: {reason}", source.config.name);
+            }
+        }
+        self.unusable = found;
+        Ok(())
+    }
+
+    /// Says what the libc guard did, once for as long as it does the same.
+    fn log_guarded(&mut self, tree: &Tree) {
+        let (view, mut first) = (tree.view(), None);
+        let mut count = 0;
+        for (path, dependency) in (0..view.len() as u32).filter_map(|row| Some((view.path(row), view.dependency(row)?)))
+        {
+            tracing::debug!("libc guard: {path} gets {dependency}");
+            first.get_or_insert((path, dependency));
+            count += 1;
+        }
+        let guarded =
+            first.map(|(path, dependency)| format!("{} (first: {path} gets {dependency})", Plural(count, "package")));
+        if let Some(guarded) = guarded.as_ref().filter(|guarded| self.guarded.as_ref() != Some(guarded)) {
+            tracing::info!("libc guard: a dependency on the libc that it was built against is added to {guarded}");
+        }
+        self.guarded = guarded;
+    }
+
+    fn input(&self, source: &Binhost) -> Option<UnionMember> {
+        let part = source.part()?;
+        let (store, origin) = (Arc::clone(&self.store), Arc::clone(&source.origin));
+        let here = move |record: &Record| store.has(record.id, record.size, &origin.policy);
+        let only_here = source.hides() || source.nowhere().is_some();
+        let here = only_here.then(|| -> Here { Box::new(here) });
+        let BinhostConfig { name, selection, .. } = source.config.clone();
+        let formats = if source.origin.policy.keyring.is_some() { Formats::Signed } else { Formats::All };
+        Some(UnionMember { name, part, hidden: source.hidden(), selection, formats, here })
+    }
+
+    /// What there is to answer questions with, as it is now.
+    pub(super) fn explained(&self) -> Explained {
+        let both = |source: &Binhost| {
+            let refused =
+                source.refusals().all().iter().filter_map(|refusal| Some((refusal.id()?, refusal.reason.clone())));
+            let (name, origin, quorum) =
+                (source.config.name.clone(), Arc::clone(&source.origin), source.config.quorum.get());
+            let (refused, mismatched, nowhere) = (refused.collect(), source.warned(), source.nowhere());
+            Some((self.input(source)?, BinhostContext { name, origin, refused, mismatched, quorum, nowhere }))
+        };
+        let (inputs, beside) = self.all.iter().filter_map(both).unzip();
+        Explained {
+            inputs,
+            beside,
+            rules: self.rules.clone(),
+            store: Arc::clone(&self.store),
+            fetcher: Arc::clone(&self.fetcher),
+            newer: self.all.iter().filter_map(Binhost::newer).collect(),
+            indexless: self.all.iter().find(|s| s.current().is_none()).map(|source| source.config.name.clone()),
+        }
+    }
+
+    /// What there is to say of each binhost.
+    pub(super) fn reports(&self) -> Vec<BinhostReport> {
+        let tally = |source: &Binhost| self.tallies.get(&source.id).copied().unwrap_or_default();
+        let unusable = |source: &Binhost| self.unusable.get(&source.id).cloned();
+        self.all.iter().map(|source| BinhostReport::new(source, tally(source), unusable(source))).collect()
+    }
+
+    pub(super) fn find(&mut self, id: BinhostId) -> Option<&mut Binhost> {
+        self.all.iter_mut().find(|source| source.id == id)
+    }
+}

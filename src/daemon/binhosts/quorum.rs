@@ -1,0 +1,215 @@
+//! A quorum of mirrors: an entry is shown only if so many URLs of the binhost say the same of it.
+//!
+//! One of them alone, taken over or led astray, can then neither bring an entry in, nor change one, nor keep an old one alive.
+//! What each of the other URLs has is kept as the sorted digests of its entries ([`EntryDigest`], 16 bytes each) in
+//! `votes/<digest of the URL>.digests`, with what to ask it by the next time in `.json` beside it. One that does not answer keeps its last vote, and so does the one that
+//! the index came from when it comes from another. A vote that is damaged is none, and is asked for again whole.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, File};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::binhost::{FileStamp, stamp};
+use super::freshness;
+use crate::config::BinhostConfig;
+use crate::daemon::tasks::clock::Clock;
+use crate::index::{EntryDigest, EntryId, Index};
+use crate::sys::durable::{blocking, read_json, write_file};
+use crate::upstream::{IndexAnswer, Upstream, Validators};
+
+/// Extensions of what is kept of a vote.
+const DIGESTS: &str = "digests";
+const STATE: &str = "json";
+
+/// What is known of one vote.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+struct VoteState {
+    /// The URL of the binhost, without credentials.
+    url: String,
+    validators: Validators,
+    /// The digests when they were written.
+    file: FileStamp,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(crate) struct Votes {
+    directory: PathBuf,
+    /// URLs that must have an entry, the one that the index came from among them.
+    quorum: usize,
+    disputed: HashSet<EntryId>,
+    /// URLs that did not answer, and what was said of it.
+    silent: HashMap<String, String>,
+}
+
+impl Votes {
+    /// The votes of the URLs of `binhost`, kept below `source`; those of others are removed.
+    pub(crate) fn open(source: &Path, binhost: &BinhostConfig) -> anyhow::Result<Self> {
+        let (directory, quorum) = (source.join("votes"), binhost.quorum.get());
+        let votes = Self { directory, quorum, disputed: HashSet::new(), silent: HashMap::new() };
+        if quorum > 1 {
+            let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&votes.directory);
+            made.with_context(|| format!("creating {}", votes.directory.display()))?;
+            let files = |url: String| [DIGESTS, STATE].map(|extension| votes.path(&url, extension));
+            let stays: HashSet<PathBuf> = binhost.urls.iter().flat_map(|url| files(url.to_string())).collect();
+            let all = fs::read_dir(&votes.directory).into_iter().flatten().flatten().map(|entry| entry.path());
+            for path in all.filter(|path| !stays.contains(path)) {
+                // It would only take up room.
+                let _ = fs::remove_file(path);
+            }
+        }
+        Ok(votes)
+    }
+
+    /// Entries of the index that too few have.
+    pub(crate) fn disputed(&self) -> &HashSet<EntryId> {
+        &self.disputed
+    }
+
+    /// Asks every URL but `chosen`, where the index came from, what it has.
+    pub(crate) async fn collect(&mut self, upstream: &Upstream, chosen: &str) {
+        if self.quorum <= 1 {
+            return;
+        }
+        for (source, url) in upstream.binhost().urls.iter().map(ToString::to_string).enumerate() {
+            if url == chosen {
+                continue;
+            }
+            match self.collect_one(upstream, source, &url).await {
+                Ok(()) => drop(self.silent.remove(&url)),
+                Err(error) => {
+                    let error = format!("{error:#}");
+                    // The same failure over and over is said once.
+                    if self.silent.get(&url) != Some(&error) {
+                        tracing::warn!(url, "no vote of this mirror, its last one counts: {error}");
+                        self.silent.insert(url, error);
+                    }
+                }
+            }
+        }
+    }
+
+    /// `index` is what `url` has, as far as is known.
+    pub(crate) async fn keep(&self, url: &str, validators: Validators, index: Arc<Index>) {
+        if self.quorum <= 1 || url.is_empty() {
+            return;
+        }
+        let vote = self.vote(url, validators);
+        if let Err(error) = blocking(move || vote.write(&index)).await {
+            tracing::warn!(url, "the vote of this mirror is not written: {error:#}");
+        }
+    }
+
+    async fn collect_one(&self, upstream: &Upstream, source: usize, url: &str) -> anyhow::Result<()> {
+        let path = self.path(url, "new");
+        let options = File::options().read(true).write(true).create(true).truncate(true).open(&path);
+        let file = options.with_context(|| format!("creating {}", path.display()))?;
+        // What arrives is read by descriptor, and does not stay.
+        fs::remove_file(&path).with_context(|| format!("removing {}", path.display()))?;
+        let known = self.state(url).map(|state| state.validators).unwrap_or_default();
+        let answer = upstream.index_source(source).next(&known, &file).await.context("it has rested too long")??;
+        let IndexAnswer::Fresh(validators) = answer else { return Ok(()) };
+        let index = blocking(move || Ok(Index::parse(file)?)).await?;
+        if let Err(unfit) = freshness::not_ahead(freshness::timestamp(&index), Clock::now()) {
+            upstream.note_wrong_index(&validators, &unfit.to_string());
+            return Err(unfit.into());
+        }
+        let vote = self.vote(url, validators);
+        blocking(move || vote.write(&index)).await
+    }
+
+    /// Counts the votes that are here for the entries of `index`, which came from `chosen`. `true`: other entries are disputed
+    /// than before.
+    pub(crate) async fn count(&mut self, upstream: &Upstream, chosen: &str, index: Arc<Index>) -> bool {
+        if self.quorum <= 1 {
+            return false;
+        }
+        let urls: Vec<String> = upstream.binhost().urls.iter().map(ToString::to_string).collect();
+        // It may come from a URL that is not one of the binhost's any more.
+        let own = usize::from(urls.iter().any(|url| url == chosen));
+        let others = urls.iter().filter(|url| *url != chosen && self.state(url).is_some());
+        let votes: Vec<PathBuf> = others.map(|url| self.path(url, DIGESTS)).collect();
+        let (quorum, all) = (self.quorum, Arc::clone(&index));
+        let disputed = blocking(move || disputed(&index, own, &votes, quorum)).await.unwrap_or_else(|error| {
+            tracing::warn!("the votes of the mirrors cannot be counted: {error:#}");
+            all.records().iter().map(|record| record.id).collect()
+        });
+        let changed = disputed != self.disputed;
+        self.disputed = disputed;
+        if changed && !self.disputed.is_empty() {
+            let (entries, quorum) = (self.disputed.len(), self.quorum);
+            tracing::warn!(entries, quorum, "left out: not enough of the binhost's URLs say the same of them");
+        }
+        changed
+    }
+
+    /// What is known of the vote of a URL, if it is as it was left.
+    fn state(&self, url: &str) -> Option<VoteState> {
+        let state = read_json(&self.path(url, STATE)).filter(|state: &VoteState| state.url == url)?;
+        let file = fs::metadata(self.path(url, DIGESTS)).ok()?;
+        (stamp(&file) == state.file).then_some(state)
+    }
+
+    fn vote(&self, url: &str, validators: Validators) -> Vote {
+        let (digests, json) = (self.path(url, DIGESTS), self.path(url, STATE));
+        Vote { digests, json, url: url.to_owned(), validators }
+    }
+
+    fn path(&self, url: &str, extension: &str) -> PathBuf {
+        let name: String = Sha256::digest(url).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        self.directory.join(name).with_extension(extension)
+    }
+}
+
+/// A vote to be written.
+struct Vote {
+    digests: PathBuf,
+    json: PathBuf,
+    url: String,
+    validators: Validators,
+}
+
+impl Vote {
+    /// Nothing is written where it stands already.
+    fn write(self, index: &Index) -> anyhow::Result<()> {
+        let Self { digests, json, url, validators } = self;
+        let mut has = index.digests()?;
+        has.sort_unstable();
+        let has: Vec<u8> = has.into_iter().flat_map(|digest| digest.0).collect();
+        if !fs::read(&digests).is_ok_and(|before| before == has) {
+            // What is not as `json` says is no vote of anybody: a crash in between costs no more than a question.
+            write_file(&digests, &has)?;
+        }
+        let file = stamp(&fs::metadata(&digests).with_context(|| format!("reading {}", digests.display()))?);
+        let state = VoteState { url, validators, file };
+        let text = serde_json::to_vec(&state)?;
+        if !fs::read(&json).is_ok_and(|before| before == text) {
+            write_file(&json, &text)?;
+        }
+        Ok(())
+    }
+}
+
+/// Entries of `index`, which has `own` votes itself, that fewer than `quorum` have. Of one package that an index has twice,
+/// all that is said must be agreed on.
+fn disputed(index: &Index, own: usize, votes: &[PathBuf], quorum: usize) -> anyhow::Result<HashSet<EntryId>> {
+    let digests = index.digests()?;
+    let mut counts: HashMap<EntryDigest, usize> = digests.iter().map(|digest| (*digest, own)).collect();
+    for vote in votes {
+        let bytes = fs::read(vote).unwrap_or_default();
+        let has: HashSet<EntryDigest> = bytes.as_chunks().0.iter().map(|digest| EntryDigest(*digest)).collect();
+        for digest in has {
+            counts.entry(digest).and_modify(|count| *count += 1);
+        }
+    }
+    let too_few = |digest: &EntryDigest| counts.get(digest).is_none_or(|count| *count < quorum);
+    let disputed = index.records().iter().zip(&digests).filter(|(_, digest)| too_few(digest));
+    Ok(disputed.map(|(record, _)| record.id).collect())
+}

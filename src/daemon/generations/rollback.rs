@@ -1,0 +1,164 @@
+//! Shows an earlier generation again, until that is undone.
+//!
+//! What is shown then are the indexes of that generation, by today's rules: what is refused, or not selected any more, stays
+//! away, and every package is verified as ever. The binhosts are asked for new indexes all the same; those are kept, and shown
+//! when the rollback is undone. `generations/rollback.json` makes it outlive a restart.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
+
+use super::{RecipeIndex, StoredGeneration, find, stored};
+use crate::api::{GenerationEntry, RollbackTo};
+use crate::daemon::binhosts::binhost::{Earlier, stamp};
+use crate::index::{Digest, EntryId, Index};
+use crate::sys::durable::{read_json, sync_directory, write_json};
+
+const FILE: &str = "rollback.json";
+
+#[derive(Debug, Serialize, Deserialize)]
+struct RollbackFile {
+    /// The first number of its indexes.
+    generation: u64,
+}
+
+/// An earlier generation, read again.
+#[derive(Debug)]
+pub(crate) struct Rollback {
+    /// Its number: another one when it has been rendered anew.
+    pub(crate) number: u64,
+    first: u64,
+    /// What it shows of each binhost, by the directory of that.
+    pub(crate) parts: HashMap<String, Arc<Earlier>>,
+}
+
+impl Rollback {
+    /// Reads the indexes of a generation.
+    pub(crate) fn read(directory: &Path, number: u64) -> anyhow::Result<Self> {
+        let stored = find(directory, number)?;
+        if !is_complete(&stored) {
+            anyhow::bail!("generation {number} was made without keeping its indexes, and cannot be shown again");
+        }
+        let mut parts = HashMap::new();
+        for (at, (name, expected)) in stored.state.recipe.indexes.iter().enumerate() {
+            let path = stored.index(at);
+            let reading = || format!("reading {}", path.display());
+            let file = File::open(&path).with_context(reading)?;
+            let found = stamp(&file.metadata().with_context(reading)?);
+            anyhow::ensure!(found == *expected, "{} is not as it was left: damaged", path.display());
+            let index = Arc::new(Index::parse(file).with_context(reading)?);
+            let disputed: HashSet<EntryId> =
+                stored.state.disputed.get(at).into_iter().flatten().filter_map(|id| identity(id)).collect();
+            parts.insert(name.clone(), Arc::new(Earlier { index, stamp: found, disputed }));
+        }
+        Ok(Self { number: stored.number, first: stored.first(), parts })
+    }
+
+    /// What it is made of: the binhosts of `preferred` that it has, in their order, and then the others.
+    pub(crate) fn ingredients(&self, directory: &Path, preferred: &[String]) -> anyhow::Result<Vec<RecipeIndex>> {
+        let stored = find(directory, self.number)?;
+        let indexes = stored.state.recipe.indexes.iter().enumerate();
+        let ingredient = |(at, (name, _)): (usize, &(String, _))| {
+            let Earlier { stamp, disputed, .. } = &**self.parts.get(name)?;
+            let (directory, text) = (name.clone(), stored.index(at));
+            Some(RecipeIndex { directory, text, stamp: *stamp, disputed: disputed.clone() })
+        };
+        let mut all: Vec<RecipeIndex> = indexes.filter_map(ingredient).collect();
+        let place = |index: &RecipeIndex| preferred.iter().position(|name| *name == index.directory);
+        all.sort_by_key(|index| place(index).unwrap_or(usize::MAX));
+        Ok(all)
+    }
+
+    /// Makes it outlive a restart.
+    pub(crate) fn write(&self, directory: &Path) -> anyhow::Result<()> {
+        write_json(&directory.join(FILE), &RollbackFile { generation: self.first })
+    }
+}
+
+/// The generation that is to be shown instead of the newest, as it was written.
+pub(crate) fn written(directory: &Path) -> Option<u64> {
+    let path = directory.join(FILE);
+    path.exists().then(|| read_json(&path)).flatten().map(|RollbackFile { generation }| generation)
+}
+
+/// The newest is to be shown again.
+pub(crate) fn undo(directory: &Path) -> anyhow::Result<()> {
+    let path = directory.join(FILE);
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error).with_context(|| format!("removing {}", path.display())),
+        Ok(()) => sync_directory(directory),
+    }
+}
+
+/// The number of the generation that is meant. `shown`: the one that is shown now. `None`: the newest.
+pub(crate) fn resolve(directory: &Path, to: RollbackTo, shown: u64) -> anyhow::Result<Option<u64>> {
+    match to {
+        RollbackTo::Latest => Ok(None),
+        RollbackTo::Generation(number) => Ok(Some(number)),
+        RollbackTo::Previous => {
+            let before = stored(directory).into_iter().take_while(|stored| stored.number != shown);
+            let last = before.filter(is_complete).last();
+            let why = "there is no earlier generation that could be shown; `binhostfs generations` says what there is";
+            last.map(|stored| Some(stored.number)).context(why)
+        }
+    }
+}
+
+/// All generations, the newest first; `shown` is the one that Portage sees.
+pub(crate) fn list(directory: &Path, shown: u64) -> Vec<GenerationEntry> {
+    let mut before: Option<Vec<[u8; 16]>> = None;
+    let mut entries = Vec::new();
+    for stored in stored(directory) {
+        let ids = stored.ids();
+        let (added, removed) = ids.as_ref().zip(before.as_ref()).map(|(new, old)| differences(old, new)).unzip();
+        entries.push(GenerationEntry {
+            number: stored.number,
+            since: stored.state.since,
+            index_timestamp: stored.state.timestamp,
+            packages: stored.state.packages,
+            added,
+            removed,
+            shown: stored.number == shown,
+            kept: stored.is_kept(),
+            usable: is_complete(&stored),
+        });
+        before = ids;
+    }
+    entries.reverse();
+    entries
+}
+
+fn is_complete(stored: &StoredGeneration) -> bool {
+    stored.state.whole && !stored.state.recipe.indexes.is_empty()
+}
+
+fn identity(text: &str) -> Option<EntryId> {
+    text.parse().ok().map(|digest: Digest<16>| EntryId(digest.0))
+}
+
+/// How many are only in `new`, and how many only in `old`; both sorted.
+fn differences(old: &[[u8; 16]], new: &[[u8; 16]]) -> (u64, u64) {
+    let only = |ours: &[[u8; 16]], theirs: &[[u8; 16]]| {
+        ours.iter().filter(|id| theirs.binary_search(id).is_err()).count() as u64
+    };
+    (only(new, old), only(old, new))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_came_and_what_went() {
+        let ids = |all: &[u8]| all.iter().map(|id| [*id; 16]).collect::<Vec<_>>();
+        assert_eq!(differences(&ids(&[1, 2, 3]), &ids(&[2, 4, 5, 6])), (3, 2));
+        assert_eq!(differences(&[], &ids(&[1])), (1, 0));
+        assert_eq!(differences(&ids(&[1, 2]), &ids(&[1, 2])), (0, 0));
+    }
+}

@@ -1,0 +1,55 @@
+//! Entries that somebody wants to be held against their packages, at a pace that a binhost does not mind.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use tokio::time::Instant;
+
+use crate::api::{CheckedEntry, EntryOutcome};
+use crate::daemon::state::DaemonState;
+use crate::fetch::{CheckFor, EntryCheck};
+
+/// At the same time.
+const TOGETHER: usize = 4;
+/// Between two that a binhost is asked for, of all who want some.
+const PACE: Duration = Duration::from_millis(50);
+
+/// When the next one may be asked for.
+#[derive(Debug)]
+pub(crate) struct CheckRate(tokio::sync::Mutex<Instant>);
+
+impl CheckRate {
+    pub(crate) fn new() -> Self {
+        Self(tokio::sync::Mutex::new(Instant::now()))
+    }
+
+    async fn turn(&self) {
+        let mut next = self.0.lock().await;
+        tokio::time::sleep_until(*next).await;
+        *next = Instant::now() + PACE;
+    }
+}
+
+/// Holds the entries that are shown at `paths` against their packages.
+pub(crate) async fn check(shared: &Arc<DaemonState>, paths: Vec<String>) -> Vec<CheckedEntry> {
+    let checks = futures_util::stream::iter(paths).map(async |path| {
+        let (outcome, reason) = match check_one(shared, &path).await {
+            EntryCheck::Agrees => (EntryOutcome::Agrees, None),
+            EntryCheck::Wrong(error) => (EntryOutcome::Wrong, Some(error.to_string())),
+            EntryCheck::Unknown(reason) => (EntryOutcome::Unknown, Some(reason)),
+        };
+        CheckedEntry { path, outcome, reason }
+    });
+    checks.buffered(TOGETHER).collect().await
+}
+
+async fn check_one(shared: &DaemonState, path: &str) -> EntryCheck {
+    let tree = shared.snapshots.current();
+    let found = tree.view().row_at(path).and_then(|row| shared.fetcher.wanted(tree.view(), row));
+    let Some(wanted) = found else { return EntryCheck::Unknown("no binhost's package is shown there".to_owned()) };
+    if !shared.fetcher.is_cached(&wanted) {
+        shared.entry_pace.turn().await;
+    }
+    shared.fetcher.check_entry(&wanted, CheckFor::Index).await
+}

@@ -1,0 +1,123 @@
+//! The system clock: whether it can be right, and when somebody sets it. What was judged by the clock before that is judged
+//! again when the clock is set.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use crate::sys::{BUILT, STEP, offset, seconds_now};
+
+/// What the system clock shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Clock {
+    /// A time before the program was built: it cannot be right.
+    Unset,
+    /// Seconds since the epoch.
+    Set(u64),
+}
+
+impl Clock {
+    pub(crate) fn now() -> Self {
+        Self::showing(seconds_now())
+    }
+
+    pub(crate) fn showing(seconds: u64) -> Self {
+        if seconds < BUILT { Self::Unset } else { Self::Set(seconds) }
+    }
+}
+
+/// Reports when the system clock is set.
+#[derive(Debug)]
+pub(crate) struct ClockWatch {
+    /// Never expires. The kernel makes it readable when the clock is set. `None`: the clock cannot be watched.
+    timer: Option<AsyncFd<OwnedFd>>,
+    /// Time since the epoch less time since the boot, s: it changes only when the clock is set.
+    offset: i64,
+}
+
+impl ClockWatch {
+    pub(crate) fn new() -> Self {
+        let timer = watching_timer();
+        if let Err(error) = &timer {
+            tracing::warn!(%error, "changes of the system clock cannot be watched; indexes are judged again when they are refreshed");
+        }
+        Self { timer: timer.ok(), offset: offset() }
+    }
+
+    /// Waits until the clock is set to a time that is clearly another one.
+    pub(crate) async fn stepped(&mut self) {
+        while self.set().await.is_ok() {
+            let before = std::mem::replace(&mut self.offset, offset());
+            if self.offset.abs_diff(before) >= STEP {
+                return;
+            }
+        }
+        std::future::pending().await
+    }
+
+    /// Waits until the clock is set, to whatever time.
+    async fn set(&self) -> io::Result<()> {
+        let Some(timer) = &self.timer else { return Err(io::ErrorKind::Unsupported.into()) };
+        let mut ready = timer.readable().await?;
+        // It fails with ECANCELED, and the timer goes on.
+        let _ = rustix::io::read(ready.get_inner(), &mut [0; 8]);
+        ready.clear_ready();
+        Ok(())
+    }
+}
+
+fn watching_timer() -> io::Result<AsyncFd<OwnedFd>> {
+    let timer = timerfd_create(TimerfdClockId::Realtime, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
+    let never = Itimerspec {
+        it_interval: Timespec { tv_sec: 0, tv_nsec: 0 },
+        it_value: Timespec { tv_sec: i64::MAX, tv_nsec: 0 },
+    };
+    timerfd_settime(&timer, TimerfdTimerFlags::ABSTIME | TimerfdTimerFlags::CANCEL_ON_SET, &never)?;
+    // SAFETY: the descriptor is owned by what is registered, and is never exchanged.
+    Ok(unsafe { AsyncFd::register_with_interest(timer, Interest::READABLE)? })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd as _;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_clock_before_the_build_is_not_set() {
+        assert_eq!([0, BUILT - 1].map(Clock::showing), [Clock::Unset; 2]);
+        assert_eq!(Clock::showing(BUILT), Clock::Set(BUILT));
+    }
+
+    /// A timer that has expired stands for a clock that was set: to set the machine's is not for a test.
+    fn expired() -> AsyncFd<OwnedFd> {
+        let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC).unwrap();
+        let it_value = Timespec { tv_sec: 0, tv_nsec: 1 };
+        let soon = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value };
+        timerfd_settime(&timer, TimerfdTimerFlags::empty(), &soon).unwrap();
+        // SAFETY: as above.
+        unsafe { AsyncFd::register_with_interest(timer, Interest::READABLE) }.unwrap()
+    }
+
+    #[tokio::test]
+    async fn only_clear_steps_are_reported() {
+        let mut watch = ClockWatch::new();
+        let timer = watch.timer.as_ref().unwrap().get_ref().as_raw_fd();
+        let armed = std::fs::read_to_string(format!("/proc/self/fdinfo/{timer}")).unwrap();
+        // CLOCK_REALTIME, with TFD_TIMER_ABSTIME and TFD_TIMER_CANCEL_ON_SET.
+        assert!(armed.contains("clockid: 0\n") && armed.contains("settime flags: 03\n"), "{armed}");
+        watch.timer = Some(expired());
+        let waited = tokio::time::timeout(Duration::from_millis(500), watch.stepped()).await;
+        assert!(waited.is_err(), "it is the same time as before");
+        watch.timer = Some(expired());
+        // A second more than that: both clocks are read in whole seconds.
+        watch.offset -= STEP.cast_signed() + 1;
+        tokio::time::timeout(Duration::from_secs(60), watch.stepped()).await.unwrap();
+    }
+}

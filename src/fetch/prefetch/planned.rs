@@ -1,0 +1,301 @@
+//! Fetching ahead: when an emerge opens a package that is not here, the rest of its plan is fetched in the order of the plan.
+//!
+//! * Nothing that is opened waits for any of this: the opener, its plan and the index are looked at by a task of its own. Only
+//!   for its opener to be found it waits for [`MOMENT`] at most: a process that is answered may end.
+//! * What somebody waits for goes first: the table of downloads sees to that.
+//! * A plan is followed until its emerge ends; what is under way then, and nobody has asked for, is broken off.
+//! * What fails, fails silently, and is tried again when it is opened.
+//! * What would not be kept is not fetched ahead: it would be fetched again when it is opened.
+//!
+//! Locks: the queue's before the table of downloads.
+//!
+//! Not its job: which packages are ahead (`queue`), what a plan says (`plan`), whose it is (`portage::emerge_process`).
+
+use std::collections::BTreeMap;
+use std::os::fd::AsFd as _;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+
+use super::queue::{Added, PrefetchQueue, Prefetchable};
+use crate::config::Prefetch;
+use crate::fetch::downloads::{Waiter, Watcher};
+use crate::fetch::plan::{self, PlanError};
+use crate::fetch::plan_check::PlanChecks;
+use crate::fetch::remote_binhost::PackageKey;
+use crate::fetch::uncached_open::Miss;
+use crate::fetch::{FetchError, Fetcher, PackageRef, Priority};
+use crate::portage::emerge_process::{Emerge, OpenerProcess, ProcessKey};
+
+/// Bytes that are ahead, for all plans: what a line of 100 Mbit/s brings in a minute and a half.
+pub const MAX_AHEAD_BYTES: u64 = 1 << 30;
+/// Of the cache, the part that may be ahead: the rest is for what has proved to be used.
+pub const AHEAD_SHARE: u64 = 4;
+/// Plans that are being read. A process may have its files where reading never ends.
+const MAX_READERS: usize = 4;
+/// How much longer than it worked a reader rests, so that many processes with many plans keep no processor busy.
+const REST: u32 = 10;
+/// How long it rests at most.
+const MAX_REST: Duration = Duration::from_secs(1);
+/// What is opened waits for so long at most until its opener is found; that takes some 0.1 ms, beside the download.
+const MOMENT: Duration = Duration::from_millis(50);
+/// How often to look whether an emerge still runs.
+const LIVENESS: Duration = Duration::from_secs(1);
+
+/// See the module's documentation. What is under way ends when it is dropped.
+#[derive(Debug)]
+pub struct PlanPrefetch {
+    prefetch: Prefetch,
+    checks: PlanChecks,
+    inner: Arc<PlanPrefetchState>,
+    runtime: tokio::runtime::Handle,
+    tasks: Mutex<JoinSet<()>>,
+}
+
+#[derive(Debug)]
+struct PlanPrefetchState {
+    fetcher: Arc<Fetcher>,
+    queue: Mutex<PrefetchQueue<ProcessKey, PackageRef>>,
+    /// There is more to fetch of a plan, or room for it.
+    changed: Notify,
+    readers: Arc<Semaphore>,
+}
+
+impl Prefetchable for PackageRef {
+    type Key = PackageKey;
+
+    fn key(&self) -> PackageKey {
+        Self::key(self)
+    }
+
+    fn size(&self) -> u64 {
+        self.record().size
+    }
+}
+
+impl PlanPrefetch {
+    /// Fetches ahead with `fetcher`. To be called inside a tokio runtime.
+    #[must_use]
+    pub fn new(fetcher: Arc<Fetcher>, prefetch: Prefetch, plan_check: Duration) -> Self {
+        let max_bytes = MAX_AHEAD_BYTES.min(fetcher.store.usage().bound / AHEAD_SHARE);
+        let inner = PlanPrefetchState {
+            fetcher,
+            queue: Mutex::new(PrefetchQueue::new(max_bytes)),
+            changed: Notify::new(),
+            readers: Arc::new(Semaphore::new(MAX_READERS)),
+        };
+        let (runtime, checks) = (tokio::runtime::Handle::current(), PlanChecks::new(plan_check));
+        Self { prefetch, checks, inner: Arc::new(inner), runtime, tasks: Mutex::default() }
+    }
+
+    /// Whether thread `tid` may follow a plan whose entries are not checked: then [`Self::check_plan`] comes before a package is
+    /// given to it. For FUSE threads.
+    pub fn is_unchecked(&self, wanted: &PackageRef, tid: u32) -> bool {
+        self.checks.concerns(wanted, tid)
+    }
+
+    /// Waits, for no longer than `plan-check`, until the entries of the plan that the opener follows are held against their
+    /// packages.
+    ///
+    /// # Errors
+    /// One of them is wrong.
+    pub async fn check_plan(&self, wanted: &PackageRef, miss: &Miss) -> Result<(), Arc<FetchError>> {
+        match miss.tid().filter(|tid| self.is_unchecked(wanted, *tid)) {
+            Some(tid) => self.checks.check(&self.inner.fetcher, wanted, (tid, miss)).await,
+            None => Ok(()),
+        }
+    }
+
+    /// A package is opened. Waits for nothing.
+    pub fn opened(&self, wanted: &PackageRef) {
+        let Some(begun) = self.inner.queue().opened(wanted.key()) else { return };
+        self.inner.fetcher.metrics.prefetch_hits.add(u64::from(begun));
+        self.inner.changed.notify_waiters();
+    }
+
+    /// A package that was not here is about to be given to who opens it: that may be the last of its opener.
+    pub async fn found(&self, wanted: &PackageRef, miss: &Miss) {
+        if self.prefetch != Prefetch::Off && miss.tid().is_some() && !self.inner.queue().is_planned(wanted.key()) {
+            drop(tokio::time::timeout(MOMENT, miss.opener()).await);
+        }
+    }
+
+    /// A package is opened that is not here. Waits for nothing.
+    pub fn missed(&self, wanted: &PackageRef, miss: &Miss) {
+        let Some(tid) = miss.tid().filter(|_| self.prefetch != Prefetch::Off) else { return };
+        if self.inner.queue().is_planned(wanted.key()) {
+            return;
+        }
+        let Ok(reader) = Arc::clone(&self.inner.readers).try_acquire_owned() else {
+            return tracing::debug!(tid, "too many plans are being read; this one is not");
+        };
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn_on(Arc::clone(&self.inner).read_plan(wanted.clone(), miss.clone(), reader), &self.runtime);
+    }
+}
+
+/// What was found out about an opener.
+struct OpenerPlan {
+    looked: Arc<OpenerProcess>,
+    key: ProcessKey,
+    plan: Vec<PackageRef>,
+}
+
+impl PlanPrefetchState {
+    fn queue(&self) -> MutexGuard<'_, PrefetchQueue<ProcessKey, PackageRef>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks whether who opens the package follows a plan, and follows it too.
+    async fn read_plan(self: Arc<Self>, wanted: PackageRef, miss: Miss, reader: OwnedSemaphorePermit) {
+        let (inner, opened) = (Arc::clone(&self), wanted.key());
+        let began = Instant::now();
+        let Some(looked) = miss.opener().await else { return };
+        // What reads takes its place along: it may never end.
+        let find = move || (inner.find(&wanted, looked), began.elapsed(), reader);
+        let Ok((found, took, reader)) = tokio::task::spawn_blocking(find).await else { return };
+        let rest = async {
+            tokio::time::sleep(took.saturating_mul(REST).min(MAX_REST)).await;
+            drop(reader);
+        };
+        let Some(OpenerPlan { looked, key, plan }) = found else { return rest.await };
+        let added = self.queue().add(key, plan, opened);
+        tracing::debug!(?key, ?added, "an emerge's plan");
+        self.changed.notify_waiters();
+        match added {
+            Added::New => drop(tokio::join!(self.follow(key, &looked), rest)),
+            Added::Extended | Added::Refused => rest.await,
+        }
+    }
+
+    /// The plan that `wanted` belongs to, of the emerge that opened it.
+    fn find(&self, wanted: &PackageRef, looked: Arc<OpenerProcess>) -> Option<OpenerPlan> {
+        let emerge = looked.emerge.as_ref()?;
+        let key = emerge.key();
+        if !self.queue().may_read(key) {
+            return None;
+        }
+        let names = match read(emerge) {
+            Ok(names) => names,
+            Err(error) => {
+                tracing::debug!(?key, %error, "no plan of an emerge");
+                return None;
+            }
+        };
+        let rows = plan::rows(wanted.view(), &names);
+        let plan: Vec<PackageRef> =
+            rows.into_iter().filter_map(|row| self.fetcher.wanted(wanted.view(), row)).collect();
+        let belongs = plan.iter().any(|planned| planned.key() == wanted.key());
+        let plan = plan.into_iter().filter(|planned| !self.need_not(planned)).collect();
+        belongs.then_some(OpenerPlan { looked, key, plan })
+    }
+
+    /// Fetches what is ahead of an emerge, until it ends.
+    async fn follow(self: &Arc<Self>, key: ProcessKey, looked: &OpenerProcess) {
+        let mut course = FollowedPlan { inner: self, key, waiters: BTreeMap::new(), last: 0 };
+        let is_alive = || looked.emerge.as_ref().is_some_and(Emerge::is_alive);
+        // Dropped at the end, with all that is in it.
+        let mut downloads = JoinSet::new();
+        let mut liveness = tokio::time::interval(LIVENESS);
+        loop {
+            let changed = self.changed.notified();
+            while let Some((wanted, waiter)) = self.next(course.key) {
+                let (inner, process) = (Arc::clone(self), course.key);
+                let watcher = waiter.as_ref().ok().map(|waiter| waiter.watcher().clone());
+                let number = course.keep(waiter.ok());
+                downloads.spawn(async move {
+                    inner.watch(process, &wanted, watcher).await;
+                    number
+                });
+            }
+            tokio::select! {
+                () = changed => {}
+                Some(ended) = downloads.join_next() => drop(ended.map(|number| course.waiters.remove(&number))),
+                _ = liveness.tick() => if !is_alive() {
+                    return tracing::debug!(key = ?course.key, "the emerge has ended");
+                }
+            }
+        }
+    }
+
+    /// The next package ahead, which waits for its turn from now on.
+    fn next(self: &Arc<Self>, process: ProcessKey) -> Option<(PackageRef, Result<Waiter, Arc<FetchError>>)> {
+        if !self.fetcher.store.may_write(0) {
+            return None;
+        }
+        let passed = |wanted: &PackageRef| self.need_not(wanted) || self.fetcher.would_keep(wanted).is_err();
+        let wanted = self.queue().next(process, passed)?;
+        let waiter = self.fetcher.request(&wanted, Priority::Plan);
+        Some((wanted, waiter))
+    }
+
+    /// Sees a package ahead to its end. `None`: nobody waits for it.
+    async fn watch(&self, process: ProcessKey, wanted: &PackageRef, watcher: Option<Watcher>) {
+        let (mut ahead, mut fetched) = (false, false);
+        if let Some(mut watcher) = watcher {
+            ahead = watcher.begun().await && self.queue().begun(wanted.key());
+            self.changed.notify_waiters();
+            fetched = watcher.end().await.is_ok() && self.fetcher.is_cached(wanted);
+        }
+        if fetched {
+            self.queue().succeeded(process);
+        } else {
+            self.queue().failed(process, wanted.key());
+        }
+        // What was opened before its turn came was not fetched ahead.
+        if fetched && ahead {
+            self.fetcher.metrics.prefetched.increase();
+            self.fetcher.metrics.prefetched_bytes.add(wanted.record().size);
+        }
+        self.changed.notify_waiters();
+    }
+
+    /// Whether fetching it would be no use: it is here, or under way, or its binhost is no longer used.
+    fn need_not(&self, wanted: &PackageRef) -> bool {
+        let (key, fetcher) = (wanted.key(), &self.fetcher);
+        fetcher.is_cached(wanted) || fetcher.downloads.contains(key) || fetcher.origins.get(key.0).is_none()
+    }
+}
+
+/// A plan that is followed. It ends when this is dropped, also when the task that follows it is aborted.
+struct FollowedPlan<'a> {
+    inner: &'a PlanPrefetchState,
+    key: ProcessKey,
+    /// Who waits for its packages, in the order of the plan.
+    waiters: BTreeMap<u64, Waiter>,
+    last: u64,
+}
+
+impl FollowedPlan<'_> {
+    /// Keeps who waits for the next package; its number.
+    fn keep(&mut self, waiter: Option<Waiter>) -> u64 {
+        self.last += 1;
+        waiter.into_iter().for_each(|waiter| drop(self.waiters.insert(self.last, waiter)));
+        self.last
+    }
+}
+
+impl Drop for FollowedPlan<'_> {
+    fn drop(&mut self) {
+        // The last one first: no turn that becomes free is given to one that is to be given up as well.
+        while self.waiters.pop_last().is_some() {}
+        let wasted = self.inner.queue().end(self.key);
+        self.inner.fetcher.metrics.prefetch_wasted.add(wasted as u64);
+    }
+}
+
+/// The plan of an emerge, from the first EROOT that has one.
+pub(crate) fn read(emerge: &Emerge) -> Result<Vec<plan::Planned>, PlanError> {
+    let root = emerge.root().map_err(PlanError::Open)?;
+    let mut last = Ok(Vec::new());
+    for eroot in &emerge.eroots {
+        last = plan::read(root.as_fd(), eroot, emerge.started);
+        if last.as_ref().is_ok_and(|plan| !plan.is_empty()) {
+            break;
+        }
+    }
+    last
+}

@@ -1,0 +1,443 @@
+//! The operations that change nothing, without FUSE.
+//!
+//! A name is looked for beneath first, then in what the binhosts have: local wins.
+
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::attr::{Attr, Owner, Validity};
+use super::{FsError, PublishedTree};
+use crate::config::Prefetch;
+use crate::fetch::{Fetcher, PackageRef, PlanPrefetch};
+use crate::local::{self, Access, COMPRESSED, Caller, Errno, FileType, LowerDirectory, Name, OFlags, Stat};
+use crate::tree::{Age, Attributes, Inode, Node, PACKAGES, Tree};
+
+/// Position of `Packages.gz` in the listing of the root: after what a tree has, before what is local.
+const AT_COMPRESSED: u64 = 1 << 61;
+/// Positions of what is local start here.
+const AT_LOCAL: u64 = 1 << 62;
+
+/// Position of a local name, a hash: its own, also where it is one of several of a file, and the same for every daemon.
+fn local_position(name: &OsStr) -> u64 {
+    AT_LOCAL | Inode::of_directory(name.as_bytes()).0 & (AT_LOCAL - 1)
+}
+
+/// What an open leads to.
+#[derive(Debug)]
+pub(crate) enum OpenOutcome {
+    /// It can be answered at once.
+    Ready(Arc<File>, Attributes),
+    /// It is here, and whoever opens it may follow a plan that has to be checked first.
+    Check(Box<PackageRef>, Attributes),
+    /// The package has to be fetched first.
+    Wait(Box<PackageRef>, Attributes),
+}
+
+/// What an inode that was open leads to.
+#[derive(Debug)]
+pub(crate) enum Reopening {
+    /// It is here.
+    Ready(Arc<File>),
+    /// The package has to be fetched first.
+    Wait(Box<PackageRef>),
+}
+
+/// What an inode is.
+#[derive(Debug)]
+pub(crate) enum InodeTarget {
+    /// A file or the like beneath, and where.
+    Local(PathBuf, Stat),
+    /// A directory, wherever it is.
+    Directory(PathBuf),
+    /// Something that a tree has.
+    Remote(Arc<Tree>, Node),
+    /// `Packages.gz`.
+    Compressed(Arc<File>, Attributes),
+}
+
+/// What the mount shows, and where packages come from.
+#[derive(Debug, Clone)]
+pub struct Filesystem {
+    front: Arc<PublishedTree>,
+    fetcher: Arc<Fetcher>,
+    ahead: Arc<PlanPrefetch>,
+}
+
+/// Is told of a name: its position in the listing, the name, what it is, for how long. `true`: no more.
+pub(crate) type DirEntrySink<'a> = &'a mut dyn FnMut(u64, &OsStr, &Attr, Validity) -> bool;
+
+impl Filesystem {
+    /// Operations on what `front` shows. To be called inside a tokio runtime.
+    #[must_use]
+    pub fn new(front: Arc<PublishedTree>, fetcher: Arc<Fetcher>, prefetch: Prefetch, plan_check: Duration) -> Self {
+        let ahead = Arc::new(PlanPrefetch::new(Arc::clone(&fetcher), prefetch, plan_check));
+        Self { front, fetcher, ahead }
+    }
+
+    pub(crate) fn fetcher(&self) -> &Arc<Fetcher> {
+        &self.fetcher
+    }
+
+    pub(crate) fn ahead(&self) -> &PlanPrefetch {
+        &self.ahead
+    }
+
+    pub(crate) fn front(&self) -> &Arc<PublishedTree> {
+        &self.front
+    }
+
+    pub(crate) fn layer(&self) -> &LowerDirectory {
+        self.front.layer()
+    }
+
+    /// Where a directory is.
+    pub(crate) fn directory_path(&self, inode: Inode) -> Result<PathBuf, FsError> {
+        match self.place(inode)? {
+            InodeTarget::Directory(path) => Ok(path),
+            _ => Err(FsError::NotADirectory),
+        }
+    }
+
+    /// What an inode is, and where.
+    pub(crate) fn place(&self, inode: Inode) -> Result<InodeTarget, FsError> {
+        if inode == Inode::ROOT {
+            return Ok(InodeTarget::Directory(PathBuf::new()));
+        }
+        if local::is_number(inode.0) {
+            let it = |_: &Path, stat: &Stat| stat.number == inode.0 && !stat.is_directory();
+            let found = self.layer().locate(inode.0, it).ok_or(FsError::Stale)?;
+            return Ok(InodeTarget::Local(found.0, found.1));
+        }
+        match self.front.snapshots().find(inode) {
+            Some((tree, node @ Node::Directory(_))) => return Ok(InodeTarget::Directory(tree.path(node).into())),
+            Some((tree, node)) => return Ok(InodeTarget::Remote(tree, node)),
+            None => {}
+        }
+        if let Some(compressed) = self.front.compressed().filter(|file| file.attributes.inode == inode) {
+            return Ok(InodeTarget::Compressed(compressed.file, compressed.attributes));
+        }
+        let it =
+            |path: &Path, stat: &Stat| stat.is_directory() && Inode::of_directory(path.as_os_str().as_bytes()) == inode;
+        let found = self.layer().locate(inode.0, it).ok_or(FsError::Stale)?;
+        Ok(InodeTarget::Directory(found.0))
+    }
+
+    /// What `name` in a directory is. The kernel is told of it: what is local is remembered until it forgets.
+    pub(crate) fn lookup(&self, caller: Caller, parent: Inode, name: &OsStr) -> Result<(Attr, Validity), FsError> {
+        let directory = self.directory_path(parent)?;
+        self.may(caller, &directory, Access::EXEC_OK)?;
+        let path = directory.join(name);
+        let (attr, validity, stat) = self.lookup_path(parent, name, &path)?;
+        if stat.is_some() {
+            self.layer().note_lookup(attr.inode.0, &path);
+        }
+        Ok((attr, validity))
+    }
+
+    /// Whether the caller may search or list a directory. What the kernel remembers it asks nobody about: this keeps from others
+    /// what nobody was shown yet.
+    pub(crate) fn may(&self, caller: Caller, directory: &Path, access: Access) -> Result<(), FsError> {
+        if self.layer().is_open_to_all(directory) {
+            return Ok(());
+        }
+        self.directory_access(caller, directory, access)
+    }
+
+    /// Whether the caller may read the index, which has the permissions of the one beneath.
+    pub(crate) fn may_read_index(&self, caller: Caller, name: &str) -> Result<(), FsError> {
+        let all = |stat: Stat| stat.mode & 0o444 == 0o444;
+        // Its name the kernel remembers for everybody.
+        self.may(caller, Path::new(""), Access::EXEC_OK)?;
+        if self.layer().index_stat().is_none_or(all) {
+            return Ok(());
+        }
+        match self.layer().access(caller, Path::new(name), Access::READ_OK) {
+            Err(Errno::NOENT) => Ok(self.layer().access(caller, Path::new(PACKAGES), Access::READ_OK)?),
+            other => Ok(other?),
+        }
+    }
+
+    fn lookup_path(&self, parent: Inode, name: &OsStr, path: &Path) -> Result<(Attr, Validity, Option<Stat>), FsError> {
+        if let Some((attr, validity)) = self.index(parent, name) {
+            return Ok((attr, validity, None));
+        }
+        let remote = || name.to_str().and_then(|name| self.front.snapshots().lookup(parent, name));
+        match self.local(path)? {
+            Some(stat) if stat.is_directory() => {
+                let remote = remote().filter(|(remote, _)| matches!(remote.node, Node::Directory(_)));
+                let attr = self.directory_attr(path, remote.map(|(remote, _)| remote), Some(&stat));
+                Ok((attr, Validity::Directory, Some(stat)))
+            }
+            Some(stat) => Ok((Attr::of_local(Inode(stat.number), &stat), Validity::Fleeting, Some(stat))),
+            None => {
+                let (attributes, age) = remote().ok_or(FsError::NotFound)?;
+                Ok((self.remote_attr(attributes), age.into(), None))
+            }
+        }
+    }
+
+    /// `Packages` and `Packages.gz`, which are made of both.
+    fn index(&self, parent: Inode, name: &OsStr) -> Option<(Attr, Validity)> {
+        if parent != Inode::ROOT {
+            return None;
+        }
+        if name == PACKAGES {
+            let (attributes, age) = self.front.snapshots().lookup(parent, PACKAGES)?;
+            return Some((self.remote_attr(attributes), age.into()));
+        }
+        let compressed = self.front.compressed().filter(|_| name == COMPRESSED)?;
+        Some((self.remote_attr(compressed.attributes), Validity::Fleeting))
+    }
+
+    /// What is beneath at `path`; `None`: nothing.
+    pub(crate) fn local(&self, path: &Path) -> Result<Option<Stat>, FsError> {
+        match self.layer().stat(path) {
+            Ok(stat) if !local::is_own(path) => Ok(Some(stat)),
+            // A mountpoint or a symbolic link on the way is no part of it.
+            Ok(_) | Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn remote_attr(&self, attributes: Attributes) -> Attr {
+        let owner = match attributes.node {
+            Node::Directory(_) => self.layer().stat(Path::new("")).ok().map(Owner::from),
+            Node::Packages => self.layer().index_stat().map(Owner::from),
+            Node::Package(_) => None,
+        };
+        let directory = matches!(attributes.node, Node::Directory(_));
+        let fallback = if directory { Owner { mode: 0o755, ..Owner::FILE } } else { Owner::FILE };
+        Attr::of_remote(attributes, owner.unwrap_or(fallback))
+    }
+
+    fn directory_attr(&self, path: &Path, remote: Option<Attributes>, stat: Option<&Stat>) -> Attr {
+        match (remote, stat) {
+            (Some(remote), Some(stat)) => Attr::of_both(remote, stat),
+            (Some(remote), None) => self.remote_attr(remote),
+            (None, stat) => {
+                let inode = Inode::of_directory(path.as_os_str().as_bytes());
+                stat.map_or_else(
+                    || self.remote_attr(Attributes { inode, node: Node::Directory(0), size: 4096, mtime: 0, links: 2 }),
+                    |stat| Attr::of_local(inode, stat),
+                )
+            }
+        }
+    }
+
+    pub(crate) fn attributes(&self, inode: Inode) -> Result<(Attr, Validity), FsError> {
+        match self.place(inode)? {
+            InodeTarget::Local(_, stat) => Ok((Attr::of_local(inode, &stat), Validity::Fleeting)),
+            InodeTarget::Compressed(_, attributes) => Ok((self.remote_attr(attributes), Validity::Fleeting)),
+            InodeTarget::Remote(tree, node) => {
+                let attributes = tree.attributes(node).ok_or(FsError::Stale)?;
+                Ok((self.remote_attr(attributes), Validity::Told))
+            }
+            InodeTarget::Directory(path) => {
+                let stat = self.local(&path)?.filter(Stat::is_directory);
+                let remote = self.remote_directory(inode).and_then(|(tree, node, _)| tree.attributes(node));
+                if stat.is_none() && remote.is_none() {
+                    return Err(FsError::Stale);
+                }
+                let validity = if stat.is_some() { Validity::Directory } else { Validity::Told };
+                Ok((self.directory_attr(&path, remote, stat.as_ref()), validity))
+            }
+        }
+    }
+
+    /// The newest tree that has a directory.
+    pub(crate) fn remote_directory(&self, inode: Inode) -> Option<(Arc<Tree>, Node, Age)> {
+        let (tree, node) = self.front.snapshots().find(inode)?;
+        let current = Arc::ptr_eq(&tree, &self.front.snapshots().current());
+        matches!(node, Node::Directory(_)).then_some((tree, node, if current { Age::Current } else { Age::Earlier }))
+    }
+
+    /// Tells of the names in a directory from position `offset` on: `.`, `..`, what the binhosts have, what is local. The
+    /// positions of the first two depend on the generation alone, those of local names on nothing else.
+    pub(crate) fn list(
+        &self,
+        caller: Caller,
+        inode: Inode,
+        offset: u64,
+        told: DirEntrySink<'_>,
+    ) -> Result<(), FsError> {
+        let path = self.directory_path(inode)?;
+        self.may(caller, &path, Access::READ_OK)?;
+        let (own, _) = self.attributes(inode)?;
+        let mut beneath: HashMap<OsString, Name> = match self.layer().list(&path) {
+            Ok(names) => names.into_iter().map(|name| (name.name.clone(), name)).collect(),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV) => HashMap::new(),
+            Err(error) => return Err(error.into()),
+        };
+        // Nothing that lists a directory looks at the attributes of `..`.
+        for (at, name) in [(1, "."), (2, "..")] {
+            if at > offset && told(at, OsStr::new(name), &own, Validity::Fleeting) {
+                return Ok(());
+            }
+        }
+        let remote = self.remote_directory(inode);
+        if let Some((tree, _, age)) = &remote
+            && self.list_remote(tree, inode, &path, (*age).into(), &mut beneath, offset, told)
+        {
+            return Ok(());
+        }
+        if let Some((attr, validity)) = self.index(inode, OsStr::new(COMPRESSED))
+            && AT_COMPRESSED > offset
+            && told(AT_COMPRESSED, OsStr::new(COMPRESSED), &attr, validity)
+        {
+            return Ok(());
+        }
+        let positioned = beneath.into_keys().map(|name| (local_position(&name), name));
+        let mut names: Vec<(u64, OsString)> = positioned.filter(|(at, _)| *at > offset).collect();
+        names.sort_unstable();
+        for (at, name) in names {
+            let path = path.join(&name);
+            // It may be gone by now.
+            let Ok(Some(stat)) = self.local(&path) else { continue };
+            let (attr, validity) = match stat.is_directory() {
+                true => (self.directory_attr(&path, None, Some(&stat)), Validity::Directory),
+                false => (Attr::of_local(Inode(stat.number), &stat), Validity::Fleeting),
+            };
+            if told(at, &name, &attr, validity) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// What a tree has, but for what something local stands in front of. Takes directories that are both from `beneath`.
+    #[expect(clippy::too_many_arguments, reason = "one directory, from one position on")]
+    fn list_remote(
+        &self,
+        tree: &Tree,
+        inode: Inode,
+        path: &Path,
+        validity: Validity,
+        beneath: &mut HashMap<OsString, Name>,
+        offset: u64,
+        told: DirEntrySink<'_>,
+    ) -> bool {
+        for (at, (name, node)) in (3..).zip(tree.list(inode).into_iter().flatten()) {
+            let key = OsStr::new(name);
+            let both = match beneath.get(key) {
+                Some(local) if local.kind == FileType::Directory && matches!(node, Node::Directory(_)) => {
+                    beneath.remove(key);
+                    true
+                }
+                Some(_) => continue,
+                None => false,
+            };
+            let Some(attributes) = tree.attributes(node).filter(|_| at > offset) else { continue };
+            let stat = if both { self.layer().stat(&path.join(name)).ok() } else { None };
+            let attr = match &stat {
+                Some(stat) => Attr::of_both(attributes, stat),
+                None => self.remote_attr(attributes),
+            };
+            if told(at, key, &attr, if both { Validity::Directory } else { validity }) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// The kernel was told of `name` in a directory, with `inode`: what is local is remembered until it forgets.
+    pub(crate) fn note_lookup(&self, parent: Inode, name: &OsStr, inode: Inode) {
+        if let Ok(path) = self.directory_path(parent).map(|directory| directory.join(name))
+            && !local::is_own(&path)
+        {
+            self.layer().note_lookup(inode.0, &path);
+        }
+    }
+
+    /// Nobody writes any more to a local file.
+    pub(crate) fn closed(&self, inode: Inode) {
+        if let Ok(InodeTarget::Local(path, _)) = self.place(inode) {
+            self.touched(&path);
+        }
+    }
+
+    /// Opens something that is not local, for reading. `tid`: the thread that opens; none: nobody does.
+    pub(crate) fn open(&self, tree: &Arc<Tree>, node: Node, tid: Option<u32>) -> Result<OpenOutcome, FsError> {
+        let attributes = tree.attributes(node).ok_or(FsError::Stale)?;
+        match node {
+            Node::Directory(_) => Err(FsError::IsADirectory),
+            Node::Packages => Ok(OpenOutcome::Ready(Arc::clone(&tree.packages().file), attributes)),
+            Node::Package(at) => {
+                let wanted = self.fetcher.wanted(tree.view(), at).ok_or(FsError::Stale)?;
+                self.ahead.opened(&wanted);
+                tid.into_iter().for_each(|tid| self.fetcher.opened_by(&wanted, tid));
+                let unchecked = tid.is_some_and(|tid| self.ahead.is_unchecked(&wanted, tid));
+                Ok(match self.fetcher.cached(&wanted) {
+                    Some(body) if !unchecked => OpenOutcome::Ready(Arc::clone(body.file()), attributes),
+                    Some(_) => OpenOutcome::Check(Box::new(wanted), attributes),
+                    None => OpenOutcome::Wait(Box::new(wanted), attributes),
+                })
+            }
+        }
+    }
+
+    /// access(2): local files and directories are what they are; the binhosts' packages are read, and never written, so that
+    /// Portage leaves them alone.
+    pub(crate) fn access(&self, caller: Caller, inode: Inode, access: Access) -> Result<(), FsError> {
+        if self.layer().is_read_only() && access.contains(Access::WRITE_OK) {
+            return Err(FsError::ReadOnly);
+        }
+        match self.place(inode)? {
+            InodeTarget::Local(path, _) => Ok(self.layer().access(caller, &path, access)?),
+            InodeTarget::Directory(path) => Ok(self.directory_access(caller, &path, access)?),
+            InodeTarget::Remote(_, Node::Packages) | InodeTarget::Compressed(..) => {
+                // It is replaced, if anything.
+                let access = access - Access::WRITE_OK;
+                if access.contains(Access::EXEC_OK) { Err(Errno::ACCESS.into()) } else { Ok(()) }
+            }
+            InodeTarget::Remote(..) if access.intersects(Access::WRITE_OK | Access::EXEC_OK) => {
+                Err(Errno::ACCESS.into())
+            }
+            InodeTarget::Remote(..) => Ok(()),
+        }
+    }
+
+    /// Directories that are not beneath are like the topmost one.
+    pub(crate) fn directory_access(&self, caller: Caller, path: &Path, access: Access) -> Result<(), FsError> {
+        match self.layer().access(caller, path, access) {
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(self.layer().access(caller, Path::new(""), access)?),
+            other => Ok(other?),
+        }
+    }
+
+    /// What is read of an inode that a daemon before this one opened; `generation`: of a local one. It cannot be found where its last name is gone, or its
+    /// index is no longer made.
+    pub(crate) fn reopen(&self, inode: Inode, generation: Option<u64>) -> Result<Reopening, FsError> {
+        match self.place(inode)? {
+            // The file of that number is gone, and another one has it now.
+            InodeTarget::Local(_, stat) if generation != Some(stat.generation) => Err(FsError::Stale),
+            InodeTarget::Local(path, stat) => {
+                let file = self.layer().open_file(Caller::DAEMON, &path, &stat, OFlags::RDONLY)?;
+                Ok(Reopening::Ready(Arc::new(file)))
+            }
+            InodeTarget::Compressed(file, _) => Ok(Reopening::Ready(file)),
+            InodeTarget::Directory(_) => Err(FsError::IsADirectory),
+            InodeTarget::Remote(tree, node) => Ok(match self.open(&tree, node, None)? {
+                OpenOutcome::Ready(file, _) => Reopening::Ready(file),
+                OpenOutcome::Check(wanted, _) | OpenOutcome::Wait(wanted, _) => Reopening::Wait(wanted),
+            }),
+        }
+    }
+
+    /// What is shown.
+    pub(crate) fn tree(&self) -> Arc<Tree> {
+        self.front.snapshots().current()
+    }
+
+    /// Bytes of all packages of the current tree, and how many there are.
+    pub(crate) fn totals(&self) -> (u64, u64) {
+        let tree = self.front.snapshots().current();
+        let view = tree.view();
+        let sizes = (0..view.len() as u32).filter_map(|row| view.record(row)).map(|record| record.size);
+        (sizes.fold(0, u64::saturating_add), view.len() as u64)
+    }
+}

@@ -1,0 +1,105 @@
+//! A generation of the binhosts' indexes and the local packages -> the files that Portage reads.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use flate2::{Compression, GzBuilder};
+use sha2::{Digest as _, Sha256};
+
+use crate::index::{Digest, Listing};
+use crate::local::{COMPRESSED, LocalScan, LowerDirectory};
+use crate::tree::{Attributes, Inode, Node, PackagesFile, Tree};
+
+/// The compressed index as a file.
+#[derive(Debug, Clone)]
+pub(crate) struct Compressed {
+    pub(crate) file: Arc<File>,
+    pub(crate) attributes: Attributes,
+}
+
+/// What is to be shown.
+#[derive(Debug)]
+pub(crate) struct Merged {
+    pub(crate) tree: Arc<Tree>,
+    /// Where there is one beneath.
+    pub(crate) compressed: Option<Compressed>,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(crate) struct Merger {
+    pub(crate) layer: Arc<LowerDirectory>,
+    /// A directory for what is rendered.
+    pub(crate) scratch: PathBuf,
+}
+
+impl Merger {
+    /// The tree of what is to be shown of both: `remote` itself where nothing local is in front of it.
+    pub(crate) fn merge(&self, remote: &Arc<Tree>, listing: &Listing, survey: &LocalScan) -> io::Result<Merged> {
+        let view = remote.view();
+        let in_the_way = || (0..view.len() as u32).any(|row| survey.shadows(view.path(row)));
+        let tree = if listing.entries().is_empty() && (survey.is_empty() || !in_the_way()) {
+            Arc::clone(remote)
+        } else {
+            let file = self.new_file()?;
+            let timestamp = remote.packages().rendered.timestamp;
+            let rendered = view.render_beneath(listing, &|path| survey.shadows(path), &file, timestamp)?;
+            Arc::new(remote.with_packages(PackagesFile { file: Arc::new(file), rendered }))
+        };
+        let compressed = self.layer.is_compressed().then(|| self.compressed_of(tree.packages())).transpose()?;
+        Ok(Merged { tree, compressed })
+    }
+
+    /// Made anew each time and hardly ever read: fast rather than small.
+    pub(crate) fn compressed_of(&self, packages: &PackagesFile) -> io::Result<Compressed> {
+        let timestamp = packages.rendered.timestamp;
+        let file = self.new_file()?;
+        let mtime = u32::try_from(timestamp).unwrap_or_default();
+        let counted = MergeWriter { file: &file, size: 0, hash: Sha256::new() };
+        let mut encoder = GzBuilder::new().mtime(mtime).write(counted, Compression::fast());
+        let (mut buffer, mut offset) = (vec![0; 64 << 10], 0);
+        loop {
+            let count = packages.file.read_at(&mut buffer, offset)?;
+            encoder.write_all(buffer.get(..count).unwrap_or_default())?;
+            offset += count as u64;
+            if count == 0 {
+                break;
+            }
+        }
+        let MergeWriter { size, hash, .. } = encoder.finish()?;
+        let inode = Inode::of_content(COMPRESSED, &Digest(hash.finalize().into()));
+        let attributes = Attributes { inode, node: Node::Packages, size, mtime: timestamp, links: 1 };
+        Ok(Compressed { file: Arc::new(file), attributes })
+    }
+
+    /// A file without a name: it goes with its last descriptor.
+    pub(crate) fn new_file(&self) -> io::Result<File> {
+        let path = self.scratch.join("shown.new");
+        let file = File::options().read(true).write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+        std::fs::remove_file(&path)?;
+        Ok(file)
+    }
+}
+
+/// Counts and hashes what passes through.
+struct MergeWriter<'a> {
+    file: &'a File,
+    size: u64,
+    hash: Sha256,
+}
+
+impl Write for MergeWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(bytes)?;
+        self.size += written as u64;
+        self.hash.update(bytes.get(..written).unwrap_or_default());
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}

@@ -1,0 +1,27 @@
+//! The filesystem without FUSE: names, attributes, opens and changes, and the `Packages` file that Portage reads.
+//!
+//! | file | job |
+//! |---|---|
+//! | `filesystem` | operations that change nothing: lookup, attributes, listing, and whether an open has to wait |
+//! | `modify` | operations that change something; all of them happen in the lower directory |
+//! | `replay` | requests that the kernel sends again, and that the daemon before this one may have done already |
+//! | `published_tree` | the tree that Portage sees: a generation with the local packages in front |
+//! | `merge` | both -> the index files |
+//! | `attr` | attributes of whatever is shown |
+//! | `xattrs` | extended attributes: how a package stands |
+//! | `errno` | every error -> its errno |
+//!
+//! Not its job: fuser's types, open handles and the connection to the kernel (`fuse`).
+
+pub(crate) mod attr;
+pub(crate) mod errno;
+pub(crate) mod filesystem;
+pub(crate) mod merge;
+pub(crate) mod modify;
+pub(crate) mod published_tree;
+pub(crate) mod replay;
+pub(crate) mod xattrs;
+
+pub use errno::FsError;
+pub use filesystem::Filesystem;
+pub use published_tree::PublishedTree;

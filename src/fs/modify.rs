@@ -1,0 +1,355 @@
+//! The operations that change something, without FUSE. What they make is local; what the binhosts have is never changed, only
+//! stood in front of.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::FsError;
+use super::attr::{Attr, Validity};
+use super::filesystem::{Filesystem, InodeTarget};
+use crate::fetch::PackageRef;
+use crate::local::{self, Access, AttrChange, COMPRESSED, Caller, Errno, INDEX, OFlags, Replace, Stat};
+use crate::tree::{Inode, Node, Tree};
+
+/// What a rename is.
+#[derive(Debug)]
+pub(crate) enum Renaming {
+    /// It is done.
+    Done,
+    /// Portage's new index is in this file, which is to go: [`Filesystem::replace_index`].
+    Index(Box<NewIndex>),
+}
+
+/// A file that takes the place of an index.
+#[derive(Debug)]
+pub(crate) struct NewIndex {
+    caller: Caller,
+    from: PathBuf,
+    stat: Stat,
+    compressed: bool,
+}
+
+impl Filesystem {
+    fn writable(&self) -> Result<(), FsError> {
+        if self.layer().is_read_only() { Err(FsError::ReadOnly) } else { Ok(()) }
+    }
+
+    /// Where `name` in a directory would be; the directory is beneath from then on. `taken`: the error where the binhosts have
+    /// something of that name.
+    fn place_for(&self, caller: Caller, parent: Inode, name: &OsStr, taken: FsError) -> Result<PathBuf, FsError> {
+        self.writable()?;
+        let directory = self.directory_path(parent)?;
+        let path = directory.join(name);
+        if local::is_own(&path) {
+            return Err(FsError::Index);
+        }
+        if self.remote(parent, name).is_some() {
+            return Err(taken);
+        }
+        self.layer().make_directories(caller, &directory)?;
+        Ok(path)
+    }
+
+    fn remote(&self, parent: Inode, name: &OsStr) -> Option<Node> {
+        let (attributes, _) = self.front().snapshots().lookup(parent, name.to_str()?)?;
+        Some(attributes.node)
+    }
+
+    /// An index may have to name `path`, or not any more.
+    pub(crate) fn touched(&self, path: &Path) {
+        let shown = |tree: Arc<Tree>| {
+            let name = path.file_name().and_then(OsStr::to_str);
+            let parent = path.parent().map(|parent| Inode::of_directory(parent.as_os_str().as_bytes()));
+            parent.zip(name).is_some_and(|(parent, name)| tree.lookup(parent, name).is_some())
+        };
+        if local::is_package(path) || shown(self.front().snapshots().current()) {
+            self.front().touch();
+        }
+    }
+
+    pub(crate) fn made(&self, path: &Path, inode: Inode, stat: &Stat) -> (Attr, Validity) {
+        self.layer().note_lookup(inode.0, path);
+        (Attr::of_local(inode, stat), if stat.is_directory() { Validity::Directory } else { Validity::Fleeting })
+    }
+
+    pub(crate) fn create(
+        &self,
+        caller: Caller,
+        parent: Inode,
+        name: &OsStr,
+        mode: u32,
+        flags: OFlags,
+    ) -> Result<(File, Attr, Validity), FsError> {
+        // What the kernel did not know of it looks at again with ESTALE.
+        let taken = if flags.contains(OFlags::EXCL) { FsError::Exists } else { FsError::Stale };
+        let path = self.place_for(caller, parent, name, taken)?;
+        match self.layer().create(caller, &path, flags, mode) {
+            Ok((file, stat)) => {
+                let (attr, validity) = self.made(&path, Inode(stat.number), &stat);
+                Ok((file, attr, validity))
+            }
+            Err(Errno::EXIST) if !flags.contains(OFlags::EXCL) => Err(FsError::Stale),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    pub(crate) fn make_directory(
+        &self,
+        caller: Caller,
+        parent: Inode,
+        name: &OsStr,
+        mode: u32,
+    ) -> Result<(Attr, Validity), FsError> {
+        let path = self.place_for(caller, parent, name, FsError::Exists)?;
+        let stat = self.layer().make_directory(caller, &path, mode)?;
+        Ok(self.made(&path, Inode::of_directory(path.as_os_str().as_bytes()), &stat))
+    }
+
+    pub(crate) fn symlink(
+        &self,
+        caller: Caller,
+        parent: Inode,
+        name: &OsStr,
+        target: &Path,
+    ) -> Result<(Attr, Validity), FsError> {
+        let path = self.place_for(caller, parent, name, FsError::Exists)?;
+        let stat = self.layer().symlink(caller, target, &path)?;
+        Ok(self.made(&path, Inode(stat.number), &stat))
+    }
+
+    pub(crate) fn link(
+        &self,
+        caller: Caller,
+        inode: Inode,
+        parent: Inode,
+        name: &OsStr,
+    ) -> Result<(Attr, Validity), FsError> {
+        let InodeTarget::Local(from, _) = self.place(inode)? else { return Err(FsError::OtherFileSystem) };
+        let path = self.place_for(caller, parent, name, FsError::Exists)?;
+        let stat = self.layer().link(caller, &from, &path)?;
+        self.touched(&path);
+        Ok(self.made(&path, inode, &stat))
+    }
+
+    pub(crate) fn read_link(&self, inode: Inode) -> Result<Vec<u8>, FsError> {
+        match self.place(inode)? {
+            InodeTarget::Local(path, _) => Ok(self.layer().read_link(&path)?.into_bytes()),
+            _ => Err(Errno::INVAL.into()),
+        }
+    }
+
+    /// A binhost's package stays in sight; its body leaves the cache. Blocks for [`COMPRESSED`]: a new index may be under way.
+    pub(crate) fn unlink(&self, caller: Caller, parent: Inode, name: &OsStr) -> Result<(), FsError> {
+        self.writable()?;
+        let directory = self.directory_path(parent)?;
+        let path = directory.join(name);
+        let write = Access::WRITE_OK | Access::EXEC_OK;
+        if path.as_os_str() == COMPRESSED && self.front().compressed().is_some() {
+            self.layer().remove_compressed(caller)?;
+            self.front().forget_compressed();
+            return Ok(());
+        }
+        if local::is_own(&path) {
+            return Err(if path.as_os_str() == COMPRESSED { FsError::NotFound } else { FsError::Index });
+        }
+        if let Some(stat) = self.local(&path)? {
+            self.layer().unlink(caller, &path, stat.number)?;
+            self.touched(&path);
+            return Ok(());
+        }
+        match self.remote(parent, name).ok_or(FsError::NotFound)? {
+            Node::Package(_) => {
+                self.directory_access(caller, &directory, write)?;
+                self.evict(parent, name)
+            }
+            Node::Directory(_) => Err(FsError::IsADirectory),
+            Node::Packages => Err(FsError::Index),
+        }
+    }
+
+    fn evict(&self, parent: Inode, name: &OsStr) -> Result<(), FsError> {
+        let (attributes, _) =
+            name.to_str().and_then(|name| self.front().snapshots().lookup(parent, name)).ok_or(FsError::NotFound)?;
+        let wanted = match self.place(attributes.inode)? {
+            InodeTarget::Remote(tree, Node::Package(at)) => self.fetcher().wanted(tree.view(), at),
+            _ => None,
+        };
+        if let Some(wanted) = wanted {
+            let cached = self.fetcher().evict(&wanted);
+            tracing::info!(path = wanted.path(), cached, "removed: it leaves the cache, and the binhost still has it");
+        }
+        Ok(())
+    }
+
+    pub(crate) fn remove_directory(&self, caller: Caller, parent: Inode, name: &OsStr) -> Result<(), FsError> {
+        self.writable()?;
+        let path = self.directory_path(parent)?.join(name);
+        let remote = self.remote(parent, name);
+        let inode = Inode::of_directory(path.as_os_str().as_bytes());
+        match (self.local(&path)?, remote) {
+            (Some(stat), _) if !stat.is_directory() => Err(FsError::NotADirectory),
+            // It would come back by itself.
+            (Some(_) | None, Some(Node::Directory(_))) => Err(FsError::NotEmpty),
+            (Some(_), _) => Ok(self.layer().remove_directory(caller, &path, inode.0)?),
+            (None, Some(_)) => Err(FsError::NotADirectory),
+            (None, None) => Err(FsError::NotFound),
+        }
+    }
+
+    pub(crate) fn rename(
+        &self,
+        caller: Caller,
+        (parent, name): (Inode, &OsStr),
+        (new_parent, new_name): (Inode, &OsStr),
+        replace: Replace,
+    ) -> Result<Renaming, FsError> {
+        self.writable()?;
+        let from = self.directory_path(parent)?.join(name);
+        let to_directory = self.directory_path(new_parent)?;
+        let to = to_directory.join(new_name);
+        let stat = match self.local(&from)? {
+            Some(stat) if !stat.is_directory() => stat,
+            Some(_) => return Err(FsError::OtherFileSystem),
+            None if local::is_own(&from) || self.remote(parent, name).is_some() => {
+                return Err(FsError::OtherFileSystem);
+            }
+            None => return Err(FsError::NotFound),
+        };
+        let compressed = to.as_os_str() == COMPRESSED;
+        if compressed || to.as_os_str() == INDEX {
+            if replace == Replace::No && (!compressed || self.front().compressed().is_some()) {
+                return Err(FsError::Exists);
+            }
+            self.layer().may_remove(caller, &from)?;
+            self.layer().may_remove(caller, &to)?;
+            return Ok(Renaming::Index(Box::new(NewIndex { caller, from, stat, compressed })));
+        }
+        if local::is_own(&to) {
+            return Err(FsError::Index);
+        }
+        match self.remote(new_parent, new_name) {
+            Some(Node::Directory(_)) => return Err(FsError::IsADirectory),
+            Some(_) if replace == Replace::No => return Err(FsError::Exists),
+            _ => {}
+        }
+        self.layer().may_remove(caller, &from)?;
+        self.layer().make_directories(caller, &to_directory)?;
+        self.layer().rename(caller, stat.number, &from, &to, replace)?;
+        self.touched(&from);
+        self.touched(&to);
+        Ok(Renaming::Done)
+    }
+
+    /// Blocks: much may have to be read and written.
+    pub(crate) fn replace_index(&self, new: &NewIndex) -> Result<(), FsError> {
+        let NewIndex { caller, from, stat, compressed } = new;
+        if *compressed {
+            self.front().compress(*stat)?;
+        } else {
+            let written = self.layer().open_file(Caller::DAEMON, from, stat, OFlags::RDONLY)?;
+            self.front().replace(written, *stat)?;
+        }
+        Ok(self.layer().unlink(*caller, from, stat.number)?)
+    }
+
+    /// Changes attributes. `open`: the file, where the caller has it open, and the generation of whichever is open.
+    pub(crate) fn change(
+        &self,
+        caller: Caller,
+        inode: Inode,
+        (open, generation): (Option<&File>, Option<u64>),
+        change: &AttrChange,
+    ) -> Result<(Attr, Validity), FsError> {
+        self.writable()?;
+        if let Some(file) = open.filter(|_| local::is_number(inode.0)) {
+            let stat = self.layer().change_file(caller, file, change)?;
+            return Ok((Attr::of_local(inode, &stat), Validity::Fleeting));
+        }
+        match self.place(inode)? {
+            InodeTarget::Local(_, is) if generation.is_some_and(|open| open != is.generation) => Err(FsError::Stale),
+            InodeTarget::Local(path, is) => {
+                let stat = self.layer().change(caller, &path, &is, change)?;
+                self.touched(&path);
+                Ok((Attr::of_local(inode, &stat), Validity::Fleeting))
+            }
+            InodeTarget::Directory(path) => {
+                self.layer().make_directories(caller, &path)?;
+                let is = self.layer().stat(&path)?;
+                if !is.is_directory() {
+                    return Err(FsError::Stale);
+                }
+                self.layer().change(caller, &path, &is, change)?;
+                self.attributes(inode)
+            }
+            InodeTarget::Remote(tree, Node::Package(at)) if change.size.is_some() => {
+                self.check_rewriting(caller)?;
+                if change.size == Some(0) {
+                    self.leave_placeholder(tree.view().path(at), None)?;
+                }
+                // With a size of more than that it would have to be fetched; whoever wants that opens it first.
+                Err(if change.size == Some(0) { FsError::Stale } else { FsError::Remote })
+            }
+            InodeTarget::Remote(_, Node::Packages) | InodeTarget::Compressed(..) if change.size.is_none() => {
+                self.change_index(caller, inode, change)
+            }
+            InodeTarget::Remote(_, Node::Packages) | InodeTarget::Compressed(..) => Err(FsError::Index),
+            InodeTarget::Remote(..) => Err(FsError::Remote),
+        }
+    }
+
+    /// Owner and permissions are those of the index beneath. Its time is its TIMESTAMP, which is what Portage sets.
+    fn change_index(&self, caller: Caller, inode: Inode, change: &AttrChange) -> Result<(Attr, Validity), FsError> {
+        let name = match self.place(inode)? {
+            InodeTarget::Compressed(..) => COMPRESSED,
+            _ => INDEX,
+        };
+        let change = AttrChange { atime: None, mtime: None, ..*change };
+        let path = Path::new(name);
+        // There is nothing beneath yet: then it is root's.
+        if let Ok(is) = self.layer().stat(path) {
+            self.layer().change(caller, path, &is, &change)?;
+        }
+        self.attributes(inode)
+    }
+
+    /// Whether the caller may have a copy of a binhost's package beneath, which is root's.
+    pub(crate) fn check_rewriting(&self, caller: Caller) -> Result<(), FsError> {
+        self.writable()?;
+        if caller.uid == 0 { Ok(()) } else { Err(Errno::ACCESS.into()) }
+    }
+
+    /// Puts a file in front of a binhost's package: an empty one, or a copy. Blocks.
+    pub(crate) fn leave_placeholder(&self, path: &str, copy: Option<(&File, i64)>) -> Result<(), FsError> {
+        let path = Path::new(path);
+        self.layer().make_directories(Caller::DAEMON, path.parent().unwrap_or(Path::new("")))?;
+        match self.layer().create_placeholder(path, copy) {
+            // Somebody was faster, or this is asked for once more.
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error.into()),
+            _ => self.touched(path),
+        }
+        Ok(())
+    }
+
+    /// Makes a copy of a binhost's package, which is at hand, beneath. Blocks.
+    pub(crate) fn copy(&self, wanted_path: &str, body: &File, mtime: i64) -> Result<(), FsError> {
+        self.leave_placeholder(wanted_path, Some((body, mtime)))
+    }
+
+    /// The entry of a tree, to be fetched.
+    pub(crate) fn wanted(&self, tree: &Arc<Tree>, at: u32) -> Result<PackageRef, FsError> {
+        self.fetcher().wanted(tree.view(), at).ok_or(FsError::Stale)
+    }
+
+    /// fsync(2) of a directory.
+    pub(crate) fn sync_directory(&self, inode: Inode) -> Result<(), FsError> {
+        match self.layer().sync_directory(&self.directory_path(inode)?) {
+            // What is not beneath has not changed.
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(()),
+            other => Ok(other?),
+        }
+    }
+}

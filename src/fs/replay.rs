@@ -1,0 +1,113 @@
+//! Requests that the kernel sends again: the daemon before this one took them, and was killed before it answered.
+//!
+//! It may have done what was asked. Then there is what was to be made, or nothing is left of what was to go, and whoever asked is
+//! told so in place of EEXIST and ENOENT: the kernel had looked before it asked, and holds the directory until it is answered.
+//! All else can be done twice.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use super::FsError;
+use super::attr::{Attr, Validity};
+use super::filesystem::Filesystem;
+use super::modify::Renaming;
+use crate::local::{Caller, Errno, OFlags, Stat};
+use crate::tree::Inode;
+
+/// How often something was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Delivery {
+    /// Once.
+    Once,
+    /// Of the daemon before this one, too.
+    Again,
+}
+
+/// A name in a directory.
+type ChildName<'a> = (Inode, &'a OsStr);
+
+impl Delivery {
+    fn again(self, error: &FsError, absent: bool) -> bool {
+        let (own, system) = if absent { (FsError::NotFound, Errno::NOENT) } else { (FsError::Exists, Errno::EXIST) };
+        self == Self::Again && [own.errno(), system.raw_os_error()].contains(&error.errno())
+    }
+
+    /// Of an unlink or rmdir.
+    pub(crate) fn removed(self, done: Result<(), FsError>) -> Result<(), FsError> {
+        done.or_else(|error| if self.again(&error, true) { Ok(()) } else { Err(error) })
+    }
+
+    /// Of what was to be made at `place`, if what is there `is_it`.
+    pub(crate) fn made(
+        self,
+        operations: &Filesystem,
+        place: ChildName<'_>,
+        made: Result<(Attr, Validity), FsError>,
+        is_it: impl FnOnce(&Path, &Stat) -> bool,
+    ) -> Result<(Attr, Validity), FsError> {
+        made.or_else(|error| match self.again(&error, false).then(|| operations.found(place, is_it)) {
+            Some(Ok(Some(found))) => Ok(found),
+            _ => Err(error),
+        })
+    }
+
+    /// Of a new file: it is the caller's, and nobody can have written to it yet.
+    pub(crate) fn created(
+        self,
+        operations: &Filesystem,
+        caller: Caller,
+        place: ChildName<'_>,
+        made: Result<(File, Attr, Validity), FsError>,
+    ) -> Result<(File, Attr, Validity), FsError> {
+        let error = match made {
+            Err(error) if self.again(&error, false) => error,
+            other => return other,
+        };
+        let opened = || {
+            let path = operations.directory_path(place.0)?.join(place.1);
+            let own = |stat: &Stat| stat.is_file() && stat.size == 0 && stat.uid == caller.uid;
+            let stat = operations.local(&path)?.filter(own).ok_or(FsError::Exists)?;
+            let file = operations.layer().open_file(Caller::DAEMON, &path, &stat, OFlags::RDWR)?;
+            let (attr, validity) = operations.made(&path, Inode(stat.number), &stat);
+            Ok::<_, FsError>((file, attr, validity))
+        };
+        opened().map_err(|_| error)
+    }
+
+    /// Of a rename to `to`.
+    pub(crate) fn renamed(
+        self,
+        operations: &Filesystem,
+        to: ChildName<'_>,
+        done: Result<Renaming, FsError>,
+    ) -> Result<Renaming, FsError> {
+        done.or_else(|error| {
+            let there = || {
+                let path = operations.directory_path(to.0)?.join(to.1);
+                Ok::<_, FsError>(operations.layer().stat(&path)?.is_directory())
+            };
+            if self.again(&error, true) && there().is_ok_and(|directory| !directory) {
+                Ok(Renaming::Done)
+            } else {
+                Err(error)
+            }
+        })
+    }
+}
+
+impl Filesystem {
+    /// What is local at a place, as the kernel is told of what was made there.
+    fn found(
+        &self,
+        (parent, name): ChildName<'_>,
+        is_it: impl FnOnce(&Path, &Stat) -> bool,
+    ) -> Result<Option<(Attr, Validity)>, FsError> {
+        let path = self.directory_path(parent)?.join(name);
+        Ok(self.local(&path)?.filter(|stat| is_it(&path, stat)).map(|stat| {
+            let directory = || Inode::of_directory(path.as_os_str().as_bytes());
+            self.made(&path, if stat.is_directory() { directory() } else { Inode(stat.number) }, &stat)
+        }))
+    }
+}

@@ -1,0 +1,82 @@
+//! Whether emerge is told to fetch packages itself: `getbinpkg` in FEATURES or among its default options.
+//!
+//! Source: portage 3.0.83, `_emerge/main.py` (`insert_optional_args`, `parse_opts`) and `_emerge/actions.py` (`run_action`).
+//! Only make.conf is known here: what profiles, the environment or a command line say is not. A quoted word that looks like the
+//! option is taken for it.
+
+use std::fmt;
+
+use super::make_conf::{Variable, Variables};
+use super::{SourceLocation, feature};
+
+const OPTIONS: &str = "EMERGE_DEFAULT_OPTS";
+
+/// Where emerge is told to fetch packages itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GetBinpkg {
+    /// The file and line.
+    pub origin: SourceLocation,
+    /// The variable and the word.
+    pub setting: &'static str,
+}
+
+impl fmt::Display for GetBinpkg {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.origin, self.setting)
+    }
+}
+
+/// `None`: emerge is not told to, as far as make.conf says.
+pub(crate) fn find(variables: &Variables) -> Option<GetBinpkg> {
+    let options = variables.get(OPTIONS);
+    let GetBinpkgOptions { fetch, only } =
+        options.map(|value| GetBinpkgOptions::in_options(&value.text)).unwrap_or_default();
+    let by_options = || {
+        let origin = options.and_then(|Variable { origin, .. }| origin.clone())?;
+        Some(GetBinpkg { origin, setting: "EMERGE_DEFAULT_OPTS has --getbinpkg" })
+    };
+    // An option that says no overrides FEATURES, and --getbinpkgonly overrides that.
+    match (only, fetch) {
+        (Some(true), _) | (_, Some(true)) => by_options(),
+        (_, Some(false)) => None,
+        (_, None) => {
+            let origin = feature(variables, "getbinpkg")?;
+            Some(GetBinpkg { origin, setting: "FEATURES has getbinpkg" })
+        }
+    }
+}
+
+/// What options say of `--getbinpkg` and `--getbinpkgonly`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct GetBinpkgOptions {
+    fetch: Option<bool>,
+    only: Option<bool>,
+}
+
+impl GetBinpkgOptions {
+    fn in_options(text: &str) -> Self {
+        let mut said = Self::default();
+        let mut words = text.split(super::ini::is_space).filter(|word| !word.is_empty()).peekable();
+        while let Some(word) = words.next() {
+            let (fetch, only, value) = match word.strip_prefix("--") {
+                Some(long) => {
+                    let (option, value) = long.split_once('=').map_or((long, None), |(option, v)| (option, Some(v)));
+                    (option == "getbinpkg", option == "getbinpkgonly", value)
+                }
+                // Of several letters in a word, none takes a value from the next.
+                None => {
+                    let letters = word.strip_prefix('-').unwrap_or_default();
+                    (letters.contains('g'), letters.contains('G'), (letters.len() > 1).then_some("y"))
+                }
+            };
+            if !fetch && !only {
+                continue;
+            }
+            let value = value.or_else(|| words.next_if(|next| ["y", "n"].contains(next)));
+            for (_, place) in [(fetch, &mut said.fetch), (only, &mut said.only)].into_iter().filter(|(on, _)| *on) {
+                *place = Some(value != Some("n"));
+            }
+        }
+        said
+    }
+}
