@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::process::Command;
 
 use binhostfs::cli;
@@ -105,4 +106,22 @@ fn no_shell_is_offered_what_is_hidden_and_all_ask_for_packages() {
     let zsh = fs::read_to_string(prefix.path().join(COMPLETIONS[1].1)).unwrap();
     assert_eq!(zsh.matches(":_binhostfs_packages' \\\n").count(), 6);
     assert_eq!(zsh.matches("\n_binhostfs_packages() {").count(), 1);
+}
+
+/// A document that sends its reader to a file that has moved is worse than none.
+#[test]
+fn documents_name_files_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut named = 0;
+    for document in ["CONTRIBUTING.md", "docs/architecture.md", "docs/glossary.md", "docs/trust.md"] {
+        let text = fs::read_to_string(root.join(document)).unwrap();
+        // What stands between backticks is every second piece.
+        for path in
+            text.split('`').skip(1).step_by(2).filter(|word| word.starts_with("src/") || word.starts_with("tests/"))
+        {
+            assert!(root.join(path).exists(), "{document} names {path}");
+            named += 1;
+        }
+    }
+    assert!(named > 30, "{named}");
 }

@@ -162,8 +162,13 @@ mod tests {
         if !rustix::process::geteuid().is_root() {
             return;
         }
-        let arguments =
-            ["--exact", "daemon::confinement::tests::confined", "--ignored", "--nocapture", "--test-threads=1"];
+        let arguments = [
+            "--exact",
+            "daemon::service::confinement::tests::confined",
+            "--ignored",
+            "--nocapture",
+            "--test-threads=1",
+        ];
         let output = Command::new("/proc/self/exe").args(arguments).output().unwrap();
         let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
         assert!(output.status.success() && text.contains("1 passed"), "{text}");
