@@ -21,6 +21,6 @@ pub use reload::{Reloading, Run};
 pub use status::{
     BinhostStatus, BypassStatus, CacheStatus, DownloadCounts, DownloadState, DownloadStatus, EntriesStatus,
     FailureStatus, GenerationStatus, KeyringStatus, MirrorState, MirrorStatus, ProcessStatus, RefreshStatus, Refreshed,
-    Status, VerifyResult, WorldStatus,
+    Status, UpgradePrefetchStatus, VerifyResult,
 };
 pub(crate) use status::{frozen, stale};

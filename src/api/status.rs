@@ -50,7 +50,7 @@ pub struct Status {
     pub cache: CacheStatus,
     /// What is fetched because installed packages can be upgraded; none where that is not configured.
     #[serde(default)]
-    pub world: Option<WorldStatus>,
+    pub upgrade_prefetch: Option<UpgradePrefetchStatus>,
     /// How many downloads there are.
     #[serde(default)]
     pub download_counts: DownloadCounts,
@@ -102,7 +102,7 @@ pub struct BinhostStatus {
     /// How its index is kept up to date.
     pub refresh: RefreshStatus,
     /// Whether none of its URLs answered the last time.
-    pub away: bool,
+    pub unreachable: bool,
     /// Whether only `binhostfs refresh` asks for its index (`frozen` in binrepos.conf).
     #[serde(default)]
     pub not_refreshed: bool,
@@ -133,19 +133,19 @@ pub struct EntriesStatus {
     /// Too few of its URLs say the same of them.
     pub disputed: u64,
     /// XPAK, where signatures are asked for.
-    pub unsignable: u64,
+    pub unsigned_format: u64,
     /// Not selected by the configuration.
-    pub unselected: u64,
+    pub filtered: u64,
     /// Not in the cache, while the binhost is away or its packages are nowhere.
-    pub held: u64,
+    pub offline: u64,
     /// A preferred binhost has the same one.
-    pub superseded: u64,
+    pub shadowed: u64,
     /// Their PATH, also below the binhost's name, is taken.
-    pub homeless: u64,
+    pub path_conflict: u64,
     /// Shown below the name of the binhost, since their PATH is taken.
     pub moved: u64,
     /// Shown with a dependency on the libc that they were built against.
-    pub guarded: u64,
+    pub libc_guarded: u64,
 }
 
 /// How a URL of a binhost does.
@@ -156,7 +156,7 @@ pub struct MirrorStatus {
     /// Whether it is asked.
     pub state: MirrorState,
     /// When it is asked again; only while it rests. Where no other URL is better it is asked all the same.
-    pub resting_until: Option<u64>,
+    pub backing_off_until: Option<u64>,
     /// Smoothed rate of downloads, bytes/s; none: not known.
     pub rate: Option<u64>,
     /// Smoothed time to the first byte, ms; none: not known.
@@ -176,16 +176,16 @@ pub struct MirrorStatus {
 
 /// See [`MirrorStatus`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
 pub enum MirrorState {
     /// Nothing is known against it.
     Healthy,
     /// It served something wrong lately: asked after the healthy ones.
     Distrusted,
     /// It has rested, and one download tries it.
-    Trying,
+    Probing,
     /// It failed lately, and is left alone for a while.
-    Resting,
+    BackingOff,
 }
 
 impl MirrorStatus {
@@ -203,9 +203,9 @@ impl MirrorStatus {
         let state = match self.state {
             MirrorState::Healthy => None,
             MirrorState::Distrusted => Some(self.distrust().to_owned()),
-            MirrorState::Trying => Some(format!("tried again after: {error}")),
-            MirrorState::Resting => {
-                let left = span(self.resting_until.unwrap_or(now).saturating_sub(now));
+            MirrorState::Probing => Some(format!("tried again after: {error}")),
+            MirrorState::BackingOff => {
+                let left = span(self.backing_off_until.unwrap_or(now).saturating_sub(now));
                 Some(format!("rests for {left} after failure {failures}: {error}"))
             }
         };
@@ -242,7 +242,7 @@ pub struct GenerationStatus {
     pub index_timestamp: i64,
     /// When it was made; 0: not known.
     #[serde(default)]
-    pub made: u64,
+    pub created: u64,
     /// Packages of the directory beneath the mount, which are shown in front of it.
     #[serde(default)]
     pub local: u64,
@@ -305,7 +305,7 @@ pub struct CacheStatus {
 
 /// What is fetched because installed packages can be upgraded.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct WorldStatus {
+pub struct UpgradePrefetchStatus {
     /// Bytes that may be fetched in a day (UTC).
     pub budget: u64,
     /// Of these, bytes that were fetched today.
@@ -362,7 +362,7 @@ pub struct DownloadStatus {
     pub waiters: u64,
     /// It was begun ahead of an emerge, and nobody has opened it yet.
     #[serde(default)]
-    pub ahead: bool,
+    pub prefetch: bool,
 }
 
 /// A package that could not be had.
@@ -467,7 +467,7 @@ impl fmt::Display for Status {
         let packages = Plural(cache.packages, "package");
         writeln!(f, "cache       {packages}{pinned}, {used} of {bound}, in {}", cache.directory)?;
         writeln!(f, "reads       {reads}")?;
-        if let Some(WorldStatus { budget, spent, upgrades, cached, problem, .. }) = &self.world {
+        if let Some(UpgradePrefetchStatus { budget, spent, upgrades, cached, problem, .. }) = &self.upgrade_prefetch {
             let (spent, budget) = (ByteSize(*spent), ByteSize(*budget));
             writeln!(f, "upgrades    {cached} of {upgrades} are here; {spent} of {budget} fetched today")?;
             problem.iter().try_for_each(|problem| writeln!(f, "problem     {problem}"))?;
@@ -504,7 +504,7 @@ impl fmt::Display for Status {
 impl DownloadStatus {
     /// Who waits for it, and for what it waits itself.
     pub(crate) fn who(&self) -> String {
-        let who = if self.ahead { "ahead".to_owned() } else { format!("{} waiting", self.waiters) };
+        let who = if self.prefetch { "prefetch".to_owned() } else { format!("{} waiting", self.waiters) };
         match self.state {
             DownloadState::Live => who,
             DownloadState::Parked => format!("{who}; its binhost is silent"),
@@ -516,13 +516,17 @@ impl DownloadStatus {
 impl BinhostStatus {
     fn show(&self, f: &mut fmt::Formatter<'_>, now: u64, ago: &impl Fn(u64) -> Interval) -> fmt::Result {
         let Self { name, packages, refresh, entries, .. } = self;
-        let away = if self.away { "; away" } else { "" };
+        let unreachable = if self.unreachable { "; unreachable" } else { "" };
         let refreshed = if self.not_refreshed { "; not refreshed (frozen in binrepos.conf)" } else { "" };
         match refresh.confirmed {
-            0 => writeln!(f, "binhost     {name}: no index yet{away}")?,
+            0 => writeln!(f, "binhost     {name}: no index yet{unreachable}")?,
             confirmed => {
                 let packages = Plural(*packages, "package");
-                writeln!(f, "binhost     {name}: {packages}, up to date {} ago{away}{refreshed}", ago(confirmed))?
+                writeln!(
+                    f,
+                    "binhost     {name}: {packages}, up to date {} ago{unreachable}{refreshed}",
+                    ago(confirmed)
+                )?
             }
         }
         self.lines(now).iter().try_for_each(|url| writeln!(f, "  url       {url}"))?;
@@ -546,17 +550,19 @@ impl BinhostStatus {
         for (count, what) in [
             (entries.refused, "refused (see below)"),
             (entries.disputed, "on which too few of its URLs agree"),
-            (entries.unsignable, "in XPAK, which cannot be signed"),
-            (entries.unselected, "not selected by the configuration"),
-            (entries.held, "not in the cache, and cannot be had now"),
-            (entries.superseded, "that a preferred binhost has"),
-            (entries.homeless, "whose path is taken"),
+            (entries.unsigned_format, "in XPAK, which cannot be signed"),
+            (entries.filtered, "not selected by the configuration"),
+            (entries.offline, "not in the cache, and cannot be had now"),
+            (entries.shadowed, "that a preferred binhost has"),
+            (entries.path_conflict, "whose path is taken"),
         ] {
             if count > 0 {
                 writeln!(f, "  left out  {count} {what}")?;
             }
         }
-        for (count, what) in [(entries.moved, "below its name"), (entries.guarded, "with a dependency on their libc")] {
+        for (count, what) in
+            [(entries.moved, "below its name"), (entries.libc_guarded, "with a dependency on their libc")]
+        {
             if count > 0 {
                 writeln!(f, "  changed   {count} shown {what}")?;
             }
@@ -597,7 +603,7 @@ mod tests {
         MirrorStatus {
             url: url.to_owned(),
             state,
-            resting_until: None,
+            backing_off_until: None,
             rate: None,
             first_byte_ms: None,
             failures: 0,
@@ -610,7 +616,7 @@ mod tests {
 
     fn download(path: &str, waiters: u64, ahead: bool) -> DownloadStatus {
         let state = if ahead { DownloadState::Parked } else { DownloadState::Live };
-        DownloadStatus { path: path.to_owned(), state, received: 1 << 20, size: 2 << 20, waiters, ahead }
+        DownloadStatus { path: path.to_owned(), state, received: 1 << 20, size: 2 << 20, waiters, prefetch: ahead }
     }
 
     #[test]
@@ -641,11 +647,11 @@ mod tests {
                     mirrors: vec![
                         MirrorStatus { rate: Some(5 << 20), wrong: 1, ..mirror("https://b/", MirrorState::Healthy) },
                         MirrorStatus {
-                            resting_until: Some(10_020),
+                            backing_off_until: Some(10_020),
                             failures: 2,
                             last_error: Some("https://a/x: HTTP status 503".to_owned()),
                             last_error_time: Some(9_990),
-                            ..mirror("https://a/", MirrorState::Resting)
+                            ..mirror("https://a/", MirrorState::BackingOff)
                         },
                     ],
                     packages: 15_000,
@@ -656,7 +662,7 @@ mod tests {
                         error: Some("no route".to_owned()),
                         older_since: Some(1),
                     },
-                    away: true,
+                    unreachable: true,
                     not_refreshed: true,
                     keyring: Some(KeyringStatus {
                         files: vec!["/k".to_owned(), "/l".to_owned()],
@@ -680,7 +686,7 @@ mod tests {
                     packages: 0,
                     index_timestamp: 0,
                     refresh: RefreshStatus::default(),
-                    away: false,
+                    unreachable: false,
                     not_refreshed: false,
                     keyring: None,
                     entries: EntriesStatus { moved: 3, ..EntriesStatus::default() },
@@ -693,7 +699,7 @@ mod tests {
                 number: 3,
                 packages: 15_576,
                 index_timestamp: 9,
-                made: 9_000,
+                created: 9_000,
                 local: 2,
                 rolled_back: true,
                 problem: Some("generation 2 is damaged".to_owned()),
@@ -713,13 +719,13 @@ mod tests {
             }],
             alarms: vec![FailureStatus { path: "a/e.xpak".to_owned(), reason: "other bytes".to_owned(), time: 9_999 }],
             refused: vec![FailureStatus { path: "a/d.xpak".to_owned(), reason: "wrong MD5".to_owned(), time: 9_900 }],
-            world: Some(WorldStatus {
+            upgrade_prefetch: Some(UpgradePrefetchStatus {
                 budget: 2 << 30,
                 spent: 3 << 20,
                 upgrades: 7,
                 cached: 2,
                 problem: Some("no database".to_owned()),
-                ..WorldStatus::default()
+                ..UpgradePrefetchStatus::default()
             }),
             cache: CacheStatus {
                 directory: "/c".to_owned(),
@@ -740,7 +746,7 @@ mod tests {
 /var/cache/binpkgs: mounted for 2 h by binhostfs 1.2.3 (pid 42)
 shown       15576 packages, generation 3, rolled back (`binhostfs rollback --latest` undoes it), 2 local packages
 problem     generation 2 is damaged
-binhost     gentoo: 15000 packages, up to date 16 min ago; away; not refreshed (frozen in binrepos.conf)
+binhost     gentoo: 15000 packages, up to date 16 min ago; unreachable; not refreshed (frozen in binrepos.conf)
   url       https://b/ (5.0 MiB/s; wrong packages: 1)
   url       https://a/ (rests for 20 s after failure 2: https://a/x: HTTP status 503)
   url       https://c/
@@ -766,7 +772,7 @@ ALARM       a/e.xpak 1 s ago: other bytes
 bypass      a/g.xpak is a local package that Portage fetched itself from gentoo, where it is hidden: not selected
 not shown   a/d.xpak since 100 s ago: wrong MD5
 fetching    a/b.xpak: 1.0 MiB of 2.0 MiB, 2 waiting
-fetching    a/f.xpak: 1.0 MiB of 2.0 MiB, ahead; its binhost is silent
+fetching    a/f.xpak: 1.0 MiB of 2.0 MiB, prefetch; its binhost is silent
 failed      a/c.xpak 30 s ago: refused
 ";
         assert_eq!(status.to_string(), expected);

@@ -291,7 +291,7 @@ impl Store {
         };
         if let Placement::Unkept(reason) = &placement {
             witness.into_iter().for_each(|witness| self.remember(witness, verified.digest()));
-            self.metrics.unkept.increase();
+            self.metrics.transient_blobs.increase();
             tracing::debug!(%reason, "verified body is served without being kept");
         }
         drop(incoming);

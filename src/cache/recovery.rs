@@ -159,7 +159,7 @@ impl Store {
         self.state().remove(orphan);
         let placement = self.place(&path, body, id, witness);
         if placement == Placement::Kept {
-            self.metrics.adopted.increase();
+            self.metrics.recovered.increase();
         } else if let Ok(metadata) = self.body_path(orphan).metadata() {
             self.state().add_orphan(orphan, metadata.len());
         }

@@ -92,7 +92,7 @@ pub(super) struct ConfigArguments {
     write_budget: Option<ByteSize>,
     /// How many packages that are not cached programs other than emerge may open in ten minutes; 0: any [default: 20]
     #[arg(long, value_name = "N", value_parser = number::<u32>)]
-    mass_read: Option<u32>,
+    bulk_read_limit: Option<u32>,
     /// How often the index is asked for, e.g. 10m or 1h [default: 30m]
     #[arg(long, value_name = "SPAN", value_parser = span)]
     refresh: Option<Duration>,
@@ -175,7 +175,7 @@ impl From<ConfigArguments> for RawMount {
             cache_size: arguments.cache_size,
             min_free: arguments.min_free,
             write_budget: arguments.write_budget,
-            mass_read: arguments.mass_read,
+            bulk_read_limit: arguments.bulk_read_limit,
             refresh: arguments.refresh,
             control: arguments.control,
             control_group: arguments.control_group,

@@ -43,9 +43,9 @@ pub const DEFAULT_CACHE_DIR: &str = "/var/cache/binhostfs";
 pub const DEFAULT_CACHE_SIZE: ByteSize = ByteSize(8 << 30);
 /// What stays free of the cache's disk unless `--min-free` says otherwise.
 pub const DEFAULT_MIN_FREE: ByteSize = ByteSize(0);
-/// Packages that are not in the cache, which programs without a merge plan may open in a while, unless `--mass-read` says
+/// Packages that are not in the cache, which programs without a merge plan may open in a while, unless `--bulk-read-limit` says
 /// otherwise.
-pub const DEFAULT_MASS_READ: u32 = 20;
+pub const DEFAULT_BULK_READ: u32 = 20;
 /// Where the daemon answers `status` unless `--control` says otherwise.
 pub const DEFAULT_CONTROL: &str = "/run/binhostfs/control.sock";
 /// How often the index is asked for, unless `--refresh` says otherwise.
@@ -245,8 +245,8 @@ pub struct RawMount {
     pub min_free: Option<ByteSize>,
     /// `--write-budget`.
     pub write_budget: Option<ByteSize>,
-    /// `--mass-read`.
-    pub mass_read: Option<u32>,
+    /// `--bulk-read-limit`.
+    pub bulk_read_limit: Option<u32>,
     /// `--refresh`.
     pub refresh: Option<Duration>,
     /// `--control`.
@@ -324,7 +324,7 @@ pub struct MountConfig {
     /// Most bytes of packages written in a day; 0: any.
     pub write_budget: ByteSize,
     /// Packages that are not in the cache, which programs without a merge plan may open in a while; 0: any number.
-    pub mass_read: u32,
+    pub bulk_read_limit: u32,
     /// Mean interval between refreshes of the index.
     pub refresh: Duration,
     /// Path of the control socket.
@@ -391,7 +391,7 @@ impl MountConfig {
     #[must_use]
     pub fn differs_from(&self, other: &Self) -> bool {
         let key = |config: &Self| {
-            let limits = (config.cache_size, config.min_free, config.write_budget, config.mass_read);
+            let limits = (config.cache_size, config.min_free, config.write_budget, config.bulk_read_limit);
             (config.refresh, config.libc_guard, config.uncompressed, limits)
         };
         (key(self), &self.binhosts, &self.selection) != (key(other), &other.binhosts, &other.selection)

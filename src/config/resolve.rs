@@ -10,8 +10,8 @@ use super::chost::AcceptedChosts;
 use super::config_file::{self, ConfigFile};
 use super::cpu::CpuLevel;
 use super::{
-    ConfigError, ConfigFiles, DEFAULT_CACHE_DIR, DEFAULT_CACHE_SIZE, DEFAULT_CONFIG, DEFAULT_CONTROL,
-    DEFAULT_GENERATIONS, DEFAULT_MASS_READ, DEFAULT_MIN_FREE, DEFAULT_PLAN_CHECK, DEFAULT_PORTAGE_GNUPG,
+    ConfigError, ConfigFiles, DEFAULT_BULK_READ, DEFAULT_CACHE_DIR, DEFAULT_CACHE_SIZE, DEFAULT_CONFIG,
+    DEFAULT_CONTROL, DEFAULT_GENERATIONS, DEFAULT_MIN_FREE, DEFAULT_PLAN_CHECK, DEFAULT_PORTAGE_GNUPG,
     DEFAULT_PREFETCH_BUDGET, DEFAULT_REFRESH, LibcGuard, MIN_REFRESH, MountConfig, MountpointCheck, MountpointError,
     Passthrough, Prefetch, RawMount, Resolution, Selection, SignaturePolicy, Writes, mountpoint, portage_config_root,
 };
@@ -179,12 +179,12 @@ impl Resolver<'_> {
                 ByteSize(0),
                 any_size,
             ),
-            mass_read: self.value(
-                "mass-read",
-                &raw.mass_read,
-                "--mass-read",
-                &own.mass_read,
-                DEFAULT_MASS_READ,
+            bulk_read_limit: self.value(
+                "bulk-read-limit",
+                &raw.bulk_read_limit,
+                "--bulk-read-limit",
+                &own.bulk_read_limit,
+                DEFAULT_BULK_READ,
                 any_number,
             ),
             refresh: self.value("refresh", &raw.refresh, "--refresh", &own.refresh, DEFAULT_REFRESH, span),

@@ -43,7 +43,7 @@ fn generation(text: &mut Exposition, status: &Status) {
         generation.number,
     );
     let made = "When the generation that is shown was made, seconds since the epoch.";
-    text.single("binhostfs_generation_timestamp_seconds", FamilyKind::Gauge, made, generation.made);
+    text.single("binhostfs_generation_timestamp_seconds", FamilyKind::Gauge, made, generation.created);
     text.single("binhostfs_packages_shown", FamilyKind::Gauge, "Packages that Portage sees.", generation.packages);
     let rolled_back = "1 while an earlier generation is shown, as the administrator has chosen.";
     text.single("binhostfs_rolled_back", FamilyKind::Gauge, rolled_back, u8::from(generation.rolled_back));
@@ -61,10 +61,14 @@ fn cache(text: &mut Exposition, status: &Status) {
     ] {
         text.single(name, FamilyKind::Gauge, help, value);
     }
-    let world = status.world.clone().unwrap_or_default();
+    let world = status.upgrade_prefetch.clone().unwrap_or_default();
     for (name, help, value) in [
-        ("binhostfs_world_budget_bytes", "Bytes that may be fetched in a day for upgrades to come.", world.budget),
-        ("binhostfs_world_left_bytes", "Of these, bytes that are left today.", world.left),
+        (
+            "binhostfs_upgrade_prefetch_budget_bytes",
+            "Bytes that may be fetched in a day for upgrades to come.",
+            world.budget,
+        ),
+        ("binhostfs_upgrade_prefetch_left_bytes", "Of these, bytes that are left today.", world.left),
     ] {
         text.single(name, FamilyKind::Gauge, help, value);
     }
@@ -87,7 +91,9 @@ fn binhosts(text: &mut Exposition, binhosts: &[BinhostStatus], now: u64) {
         let mut family = text.family(name, FamilyKind::Gauge, help);
         binhosts.iter().for_each(|binhost| family.sample(&[("binhost", &binhost.name)], value(binhost)));
     };
-    each("binhostfs_binhost_up", "0 if none of its URLs answered the last time.", &|binhost| (!binhost.away).into());
+    each("binhostfs_binhost_up", "0 if none of its URLs answered the last time.", &|binhost| {
+        (!binhost.unreachable).into()
+    });
     each("binhostfs_binhost_packages", "Packages of it that are shown.", &|binhost| binhost.packages.cast_signed());
     each(
         "binhostfs_index_timestamp_seconds",
@@ -110,22 +116,19 @@ fn binhosts(text: &mut Exposition, binhosts: &[BinhostStatus], now: u64) {
     each("binhostfs_index_stale", "1 if its index is older than max-index-age.", &|binhost| {
         binhost.stale_since(now).is_some().into()
     });
-    let mut family = text.family(
-        "binhostfs_entries_left_out",
-        FamilyKind::Gauge,
-        "Entries of its index that are not shown, by why.",
-    );
+    let mut family =
+        text.family("binhostfs_entries_hidden", FamilyKind::Gauge, "Entries of its index that are not shown, by why.");
     for binhost in binhosts {
         let entries = &binhost.entries;
         for (reason, count) in [
-            ("unfit", entries.dropped),
+            ("dropped", entries.dropped),
             ("refused", entries.refused),
             ("disputed", entries.disputed),
-            ("unsignable", entries.unsignable),
-            ("unselected", entries.unselected),
-            ("held", entries.held),
-            ("superseded", entries.superseded),
-            ("homeless", entries.homeless),
+            ("unsigned_format", entries.unsigned_format),
+            ("filtered", entries.filtered),
+            ("offline", entries.offline),
+            ("shadowed", entries.shadowed),
+            ("path_conflict", entries.path_conflict),
         ] {
             family.sample(&[("binhost", &binhost.name), ("reason", reason)], count);
         }
@@ -140,8 +143,8 @@ fn mirrors(text: &mut Exposition, binhosts: &[BinhostStatus]) {
         for (name, state) in [
             ("healthy", MirrorState::Healthy),
             ("distrusted", MirrorState::Distrusted),
-            ("trying", MirrorState::Trying),
-            ("resting", MirrorState::Resting),
+            ("probing", MirrorState::Probing),
+            ("backing_off", MirrorState::BackingOff),
         ] {
             let labels = [("binhost", binhost), ("url", &*mirror.url), ("state", name)];
             states.sample(&labels, u8::from(mirror.state == state));

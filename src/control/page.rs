@@ -84,8 +84,11 @@ impl Page<'_> {
     fn cards(&mut self) -> fmt::Result {
         let Status { generation, cache, metrics, .. } = self.status;
         let (used, bound) = (ByteSize(cache.bytes), ByteSize(cache.bound));
-        let made =
-            if generation.made == 0 { String::new() } else { format!(", made {} ago", self.ago(generation.made)) };
+        let made = if generation.created == 0 {
+            String::new()
+        } else {
+            format!(", made {} ago", self.ago(generation.created))
+        };
         let reads = if self.status.passthrough { "reads by the kernel" } else { "reads through the daemon" };
         write!(
             self.html,
@@ -153,9 +156,9 @@ impl Page<'_> {
     }
 
     fn binhost(&mut self, binhost: &BinhostStatus) -> fmt::Result {
-        let BinhostStatus { name, packages, refresh, away, keyring, .. } = binhost;
-        let (class, state) = match (away, refresh.confirmed) {
-            (true, _) => ("bad", "away".to_owned()),
+        let BinhostStatus { name, packages, refresh, unreachable, keyring, .. } = binhost;
+        let (class, state) = match (unreachable, refresh.confirmed) {
+            (true, _) => ("bad", "unreachable".to_owned()),
             (false, 0) => ("bad", "no index yet".to_owned()),
             (false, confirmed) => ("good", format!("up to date {} ago", self.ago(confirmed))),
         };
@@ -189,8 +192,8 @@ impl Page<'_> {
             let (class, state) = match mirror.state {
                 MirrorState::Healthy => ("good", "healthy"),
                 MirrorState::Distrusted => ("bad", mirror.distrust()),
-                MirrorState::Trying => ("dim", "tried again"),
-                MirrorState::Resting => ("bad", "resting"),
+                MirrorState::Probing => ("dim", "probing"),
+                MirrorState::BackingOff => ("bad", "backing off"),
             };
             let rate = mirror.rate.map(|rate| format!("{}/s", ByteSize(rate))).unwrap_or_default();
             let first_byte = mirror.first_byte_ms.map(|time| format!("{time} ms")).unwrap_or_default();

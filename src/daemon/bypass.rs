@@ -103,8 +103,8 @@ fn find(picture: &Explained, listing: &Listing) -> io::Result<Vec<BypassStatus>>
 /// Why an entry is hidden. `None`: it is shown, or the same package of another binhost is.
 fn hidden(fate: &Decision, beside: &BinhostContext, record: &Record) -> Option<String> {
     match fate {
-        Decision::Shown { .. } | Decision::Superseded | Decision::Homeless => None,
-        Decision::Hidden | Decision::Unsignable | Decision::Unselected | Decision::Held => {
+        Decision::Shown { .. } | Decision::Shadowed | Decision::PathConflict => None,
+        Decision::Hidden | Decision::UnsignedFormat | Decision::Filtered | Decision::Offline => {
             explain::reason(fate, beside, record.id)
         }
     }

@@ -182,7 +182,7 @@ impl Daemon {
         let (limited, limits) = (Arc::clone(&store), limits(&config));
         tokio::task::spawn_blocking(move || limited.set_limits(limits)).await.context("making room in the cache")?;
         let (fetcher, verdicts) = Fetcher::new(Arc::clone(&store), Arc::clone(&metrics));
-        fetcher.set_mass_read(config.mass_read);
+        fetcher.set_bulk_read_limit(config.bulk_read_limit);
         let (held, fetching, counted) = (Arc::clone(&store), Arc::clone(&fetcher), Arc::clone(&metrics));
         let mut sources = Binhosts::open(held, fetching, counted, &config, policies)?;
         let resumed = kept.as_ref().filter(|kept| !kept.is_new());

@@ -130,7 +130,7 @@ impl Refresher {
     /// Shows what is known of the binhosts that there are now, and asks them soon.
     async fn configure(&mut self, shared: &DaemonState, config: &MountConfig) {
         let (store, limits) = (Arc::clone(&shared.store), super::limits(config));
-        shared.fetcher.set_mass_read(config.mass_read);
+        shared.fetcher.set_bulk_read_limit(config.bulk_read_limit);
         // Evicting takes its time; whoever waits for it here would wait for a refresh anyway.
         drop(tokio::task::spawn_blocking(move || store.set_limits(limits)).await);
         match self.sources.configure(config).await {

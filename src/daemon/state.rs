@@ -47,7 +47,7 @@ pub(super) struct BinhostReport {
     origin: Arc<RemoteBinhost>,
     index_timestamp: i64,
     refresh: LastRefresh,
-    away: bool,
+    unreachable: bool,
     frozen: bool,
     packages: u64,
     entries: EntriesStatus,
@@ -59,7 +59,9 @@ pub(super) struct BinhostReport {
 
 impl BinhostReport {
     pub(super) fn new(source: &Binhost, tally: EntryCounts, unusable: Option<String>) -> Self {
-        let EntryCounts { shown, moved, guarded, unsignable, unselected, held, superseded, homeless, .. } = tally;
+        let EntryCounts {
+            shown, moved, libc_guarded, unsigned_format, filtered, offline, shadowed, path_conflict, ..
+        } = tally;
         let index = source.published_index().map(|shown| shown.index);
         let dropped = index.as_ref().map(|index| index.dropped());
         let refused: Vec<FailureStatus> = source.refusals().all().iter().map(Refusal::status).collect();
@@ -68,20 +70,20 @@ impl BinhostReport {
             dropped_reasons: dropped.map(ToString::to_string).unwrap_or_default(),
             refused: refused.len() as u64,
             disputed: source.disputed() as u64,
-            unsignable: unsignable.into(),
-            unselected: unselected.into(),
-            held: held.into(),
-            superseded: superseded.into(),
-            homeless: homeless.into(),
+            unsigned_format: unsigned_format.into(),
+            filtered: filtered.into(),
+            offline: offline.into(),
+            shadowed: shadowed.into(),
+            path_conflict: path_conflict.into(),
             moved: moved.into(),
-            guarded: guarded.into(),
+            libc_guarded: libc_guarded.into(),
         };
         Self {
             name: source.config.name.clone(),
             origin: Arc::clone(&source.origin),
             index_timestamp: index.as_ref().and_then(|index| index.header().timestamp()).unwrap_or_default(),
             refresh: source.last_refresh().clone(),
-            away: source.is_unreachable(),
+            unreachable: source.is_unreachable(),
             frozen: source.is_frozen(),
             packages: shown.into(),
             entries,
@@ -93,7 +95,8 @@ impl BinhostReport {
     }
 
     fn status(&self) -> BinhostStatus {
-        let Self { name, origin, index_timestamp, refresh, away, frozen, packages, entries, unusable, .. } = self;
+        let Self { name, origin, index_timestamp, refresh, unreachable, frozen, packages, entries, unusable, .. } =
+            self;
         BinhostStatus {
             name: name.clone(),
             urls: origin.upstream.binhost().urls.iter().map(ToString::to_string).collect(),
@@ -101,7 +104,7 @@ impl BinhostReport {
             packages: *packages,
             index_timestamp: *index_timestamp,
             refresh: refresh.status(),
-            away: *away,
+            unreachable: *unreachable,
             not_refreshed: *frozen,
             keyring: origin.policy.keyring.as_ref().map(|keyring| keyring_status(keyring.report())),
             entries: entries.clone(),
@@ -317,7 +320,7 @@ impl DaemonState {
                 number: tree.generation(),
                 packages: tree.view().len() as u64,
                 index_timestamp: tree.packages().rendered.timestamp,
-                made: made(tree.packages()),
+                created: made(tree.packages()),
                 local: self.front.local_packages() as u64,
                 rolled_back: rollback.rolled_back,
                 problem: rollback.problem,
@@ -340,7 +343,7 @@ impl DaemonState {
                 pinned: self.store.pins().len() as u64,
                 written_today: self.store.written_today(),
             },
-            world: (self.config.prefetch == Prefetch::World).then(|| self.world.status()),
+            upgrade_prefetch: (self.config.prefetch == Prefetch::World).then(|| self.world.status()),
             download_counts: counts(self.fetcher.counts()),
             downloads: self.fetcher.in_progress().into_iter().map(download).collect(),
             failures: self.fetcher.failures().into_iter().map(failure).collect(),
@@ -388,10 +391,10 @@ fn mirror(report: UrlReport) -> MirrorStatus {
         state: match standing {
             HealthState::Healthy => MirrorState::Healthy,
             HealthState::Distrusted => MirrorState::Distrusted,
-            HealthState::Trying => MirrorState::Trying,
-            HealthState::Resting => MirrorState::Resting,
+            HealthState::Probing => MirrorState::Probing,
+            HealthState::BackingOff => MirrorState::BackingOff,
         },
-        resting_until: rests_for.map(|span| seconds_now().saturating_add(span.as_secs())),
+        backing_off_until: rests_for.map(|span| seconds_now().saturating_add(span.as_secs())),
         rate: rate.map(|rate| rate as u64),
         first_byte_ms: first_byte.map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX)),
         failures: u64::from(failures),
@@ -433,7 +436,7 @@ fn download(progress: DownloadProgress) -> DownloadStatus {
         fetch::DownloadState::Parked => DownloadState::Parked,
         fetch::DownloadState::Waiting => DownloadState::Waiting,
     };
-    DownloadStatus { path, state, received, size, waiters: waiters as u64, ahead }
+    DownloadStatus { path, state, received, size, waiters: waiters as u64, prefetch: ahead }
 }
 
 fn failure(report: FailureReport) -> FailureStatus {

@@ -90,7 +90,7 @@ impl BulkReadLimit {
                 tracing::warn!(
                     "{name:?} (pid {pid}, session {session}) opens one package after the other, and is no emerge: {bound} that \
                      were not cached within {minutes} min{}; {path} and further ones are refused with EAGAIN until that time \
-                     is over. What is cached stays readable. mass-read in binhostfs.toml sets how many may be opened; 0: any \
+                     is over. What is cached stays readable. bulk-read-limit in binhostfs.toml sets how many may be opened; 0: any \
                      number",
                     if matches!(reader, BulkReader::Session(_)) { ", by all of its session" } else { "" }
                 );

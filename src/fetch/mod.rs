@@ -44,7 +44,7 @@ use crate::verify::{Policy, VerifyError};
 use alarms::Alarms;
 pub use availability::{Availability, PackageAvailability};
 use bulk_read_limit::BulkReadLimit;
-pub use bulk_read_limit::WINDOW as MASS_READ_WINDOW;
+pub use bulk_read_limit::WINDOW as BULK_READ_WINDOW;
 pub use downloads::{
     Counts, DownloadProgress, DownloadState, GRACE, KEPT_FOR, MAX_LIVE, MAX_WAITERS, PLACES, PREFETCH_TURNS, SILENCE,
     TURNS, TURNS_OF_USER, Uid, WORTH_KEEPING,
@@ -117,8 +117,10 @@ pub enum FetchError {
     #[error("the download gave way to another one")]
     GaveWay,
     /// The reader is no emerge, and has had many packages fetched already.
-    #[error("refused: too many packages that are not cached were opened by something that is no emerge (mass-read)")]
-    MassRead,
+    #[error(
+        "refused: too many packages that are not cached were opened by something that is no emerge (bulk-read-limit)"
+    )]
+    BulkRead,
     /// It was verified by other keys than those that may sign now.
     #[error("the keys that may sign have changed since it was verified")]
     KeysChanged,
@@ -142,7 +144,7 @@ impl FetchError {
             | Self::Busy
             | Self::Unkept(_)
             | Self::GaveWay
-            | Self::MassRead
+            | Self::BulkRead
             | Self::KeysChanged
             | Self::Stopped => false,
         }
@@ -282,8 +284,8 @@ impl Fetcher {
         // What is here or under way costs nothing more.
         let costs = !self.downloads.contains(wanted.key()) && !self.is_cached(&wanted);
         if costs && !self.guard.admits(miss, wanted.path()).await {
-            self.metrics.mass_reads.increase();
-            return Err(Arc::new(FetchError::MassRead));
+            self.metrics.bulk_reads_refused.increase();
+            return Err(Arc::new(FetchError::BulkRead));
         }
         let body = self.request(&wanted, Priority::Open(uid))?.outcome().await?;
         // A download that others wait for may have ended before the keys changed.
@@ -299,8 +301,8 @@ impl Fetcher {
         !self.store.pins().iter().any(|pin| pin.id == id) && self.store.forget(id).is_some()
     }
 
-    /// How many packages that are not here a job may open within [`MASS_READ_WINDOW`] if it is no emerge; 0: any number.
-    pub fn set_mass_read(&self, most: u32) {
+    /// How many packages that are not here a job may open within [`BULK_READ_WINDOW`] if it is no emerge; 0: any number.
+    pub fn set_bulk_read_limit(&self, most: u32) {
         self.guard.set(most);
     }
 

@@ -49,7 +49,7 @@ impl FetchError {
             Self::Store(_) | Self::Disk(_) => "check the cache's disk",
             Self::Busy => "the next open tries again; open fewer packages at the same time",
             Self::Unkept(_) | Self::GaveWay => "it is fetched when it is opened",
-            Self::MassRead => "the log says who it was; mass-read sets how many packages may be opened",
+            Self::BulkRead => "the log says who it was; bulk-read-limit sets how many packages may be opened",
             Self::KeysChanged | Self::Stopped => "the next open tries again",
         }
     }

@@ -110,7 +110,7 @@ impl FsError {
                 | FetchError::GaveWay
                 | FetchError::KeysChanged
                 | FetchError::Stopped => libc::EIO,
-                FetchError::Busy | FetchError::MassRead => libc::EAGAIN,
+                FetchError::Busy | FetchError::BulkRead => libc::EAGAIN,
             },
         }
     }
@@ -147,7 +147,7 @@ mod tests {
             (fetch(FetchError::Stopped), libc::EIO),
             (fetch(FetchError::Disk(std::io::ErrorKind::StorageFull.into())), libc::EIO),
             (fetch(FetchError::Busy), libc::EAGAIN),
-            (fetch(FetchError::MassRead), libc::EAGAIN),
+            (fetch(FetchError::BulkRead), libc::EAGAIN),
         ] {
             assert_eq!(error.errno(), errno, "{error}");
         }

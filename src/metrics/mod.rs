@@ -72,7 +72,7 @@ counters! {
     /// Verified packages that had other bytes when they were verified before, with the same BUILD_ID.
     alarms,
     /// Bodies that were on disk without a record, proved again and taken back.
-    adopted,
+    recovered,
     /// Bytes of packages received from binhosts.
     bytes_fetched,
     /// Requests that had to be repeated.
@@ -86,9 +86,9 @@ counters! {
     /// Bodies evicted to stay within the bound.
     evicted,
     /// Verified bodies served without being kept (no space, or larger than the cache).
-    unkept,
+    transient_blobs,
     /// Opens refused since something that is no emerge reads one package after the other.
-    mass_reads,
+    bulk_reads_refused,
     /// Index refreshes that brought a new generation.
     refreshes,
     /// Index refreshes answered with "not modified".
@@ -96,7 +96,7 @@ counters! {
     /// Index refreshes that failed.
     failed_refreshes,
     /// Downloads that went on at another URL, because one failed or was slow.
-    switched,
+    mirror_switches,
     /// Packages fetched before anybody opened them, since an emerge was going to.
     prefetched,
     /// Of the packages fetched or being fetched ahead, those that were opened then.
@@ -104,13 +104,13 @@ counters! {
     /// Bytes of packages fetched ahead.
     prefetched_bytes,
     /// Packages fetched before anybody opened them, since somebody asked for that (`binhostfs prefetch`).
-    asked_ahead,
+    requested_prefetches,
     /// Bytes of these.
-    asked_ahead_bytes,
+    requested_prefetch_bytes,
     /// Packages fetched while nothing else was to do, since what is installed can be upgraded to them.
-    world_ahead,
+    upgrade_prefetches,
     /// Bytes received for these, also where they were broken off.
-    world_ahead_bytes,
+    upgrade_prefetch_bytes,
     /// Packages fetched ahead, or begun, that nobody had opened when their emerge ended.
     prefetch_wasted,
     /// Bytes of packages and of Packages that were read through the daemon. What the kernel reads by itself (passthrough, and its page cache) is not in it.

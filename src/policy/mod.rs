@@ -80,19 +80,19 @@ pub struct EntryCounts {
     /// Of these, shown below the name of the binhost.
     pub moved: u32,
     /// Of these, with a dependency on a libc.
-    pub guarded: u32,
+    pub libc_guarded: u32,
     /// Refused, or disputed between mirrors.
     pub hidden: u32,
     /// In a format that cannot be signed.
-    pub unsignable: u32,
+    pub unsigned_format: u32,
     /// Not selected.
-    pub unselected: u32,
+    pub filtered: u32,
     /// Not here while the binhost is away.
-    pub held: u32,
+    pub offline: u32,
     /// A preferred binhost has the same one.
-    pub superseded: u32,
+    pub shadowed: u32,
     /// There is no path for it.
-    pub homeless: u32,
+    pub path_conflict: u32,
 }
 
 /// What is shown.
@@ -116,16 +116,16 @@ pub enum Decision {
     },
     /// See [`EntryCounts::hidden`].
     Hidden,
-    /// See [`EntryCounts::unsignable`].
-    Unsignable,
-    /// See [`EntryCounts::unselected`].
-    Unselected,
-    /// See [`EntryCounts::held`].
-    Held,
-    /// See [`EntryCounts::superseded`].
-    Superseded,
-    /// See [`EntryCounts::homeless`].
-    Homeless,
+    /// See [`EntryCounts::unsigned_format`].
+    UnsignedFormat,
+    /// See [`EntryCounts::filtered`].
+    Filtered,
+    /// See [`EntryCounts::offline`].
+    Offline,
+    /// See [`EntryCounts::shadowed`].
+    Shadowed,
+    /// See [`EntryCounts::path_conflict`].
+    PathConflict,
 }
 
 impl EntryCounts {
@@ -133,15 +133,15 @@ impl EntryCounts {
         let counter = match fate {
             Decision::Shown { place, dependency } => {
                 self.moved += u32::from(place.is_some());
-                self.guarded += u32::from(dependency.is_some());
+                self.libc_guarded += u32::from(dependency.is_some());
                 &mut self.shown
             }
             Decision::Hidden => &mut self.hidden,
-            Decision::Unsignable => &mut self.unsignable,
-            Decision::Unselected => &mut self.unselected,
-            Decision::Held => &mut self.held,
-            Decision::Superseded => &mut self.superseded,
-            Decision::Homeless => &mut self.homeless,
+            Decision::UnsignedFormat => &mut self.unsigned_format,
+            Decision::Filtered => &mut self.filtered,
+            Decision::Offline => &mut self.offline,
+            Decision::Shadowed => &mut self.shadowed,
+            Decision::PathConflict => &mut self.path_conflict,
         };
         *counter += 1;
     }
@@ -232,13 +232,13 @@ impl UnionBuilder<'_> {
         if input.hidden.contains(&record.id) {
             Some(Decision::Hidden)
         } else if !input.formats.admit(input.part.index.path(record)) {
-            Some(Decision::Unsignable)
+            Some(Decision::UnsignedFormat)
         } else if facts.is_some_and(|facts| !facts.selected) {
-            Some(Decision::Unselected)
+            Some(Decision::Filtered)
         } else if input.here.as_ref().is_some_and(|here| !here(record)) {
-            Some(Decision::Held)
+            Some(Decision::Offline)
         } else if self.packages.contains(&record.id) || facts.is_some_and(same) {
-            Some(Decision::Superseded)
+            Some(Decision::Shadowed)
         } else {
             None
         }
@@ -254,7 +254,7 @@ impl UnionBuilder<'_> {
         if PkgPath::parse(&below).is_ok() && self.places.take(&below) {
             Ok(Some(below.into()))
         } else {
-            Err(Decision::Homeless)
+            Err(Decision::PathConflict)
         }
     }
 }

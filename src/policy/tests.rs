@@ -57,8 +57,8 @@ fn the_preferred_binhost_wins_and_other_builds_stand_beside_it() {
         "two/a/c-1-1.xpak of 2",
     ];
     assert_eq!(rows, expected);
-    assert_eq!((tallies[0].shown, tallies[0].superseded), (2, 0));
-    assert_eq!((tallies[1].shown, tallies[1].moved, tallies[1].superseded), (3, 2, 2));
+    assert_eq!((tallies[0].shown, tallies[0].shadowed), (2, 0));
+    assert_eq!((tallies[1].shown, tallies[1].moved, tallies[1].shadowed), (3, 2, 2));
 }
 
 #[test]
@@ -69,7 +69,7 @@ fn what_is_left_out_gives_way_to_the_next_binhost() {
     one.selection = Selection { include: Vec::new(), exclude: atoms(&["a/c:5"]) };
     let (rows, tallies) = shown(&[one, two], &Rules::default());
     assert_eq!(rows, ["b.xpak of 2", "c.xpak of 2"]);
-    assert_eq!((tallies[0].hidden, tallies[0].unselected, tallies[0].shown), (1, 1, 0));
+    assert_eq!((tallies[0].hidden, tallies[0].filtered, tallies[0].shown), (1, 1, 0));
 }
 
 #[test]
@@ -122,7 +122,7 @@ fn what_cannot_be_signed_gives_way_where_it_has_to_be() {
     let host = |name, origin, formats| UnionMember { formats, ..input(name, origin, &entries) };
     let (rows, tallies) = shown(&[host("one", 1, Formats::Signed), host("two", 2, Formats::All)], &Rules::default());
     assert_eq!(rows, ["a.xpak of 2", "b.tbz2 of 2", "c.gpkg.tar of 1"]);
-    assert_eq!((tallies[0].unsignable, tallies[1].superseded), (2, 1));
+    assert_eq!((tallies[0].unsigned_format, tallies[1].shadowed), (2, 1));
 }
 
 #[test]
@@ -131,7 +131,7 @@ fn only_what_is_here_while_a_binhost_is_away() {
     let here = one.part.index.records()[1].id;
     one.here = Some(Box::new(move |record| record.id == here));
     let (rows, tallies) = shown(&[one], &Rules::default());
-    assert_eq!((rows, tallies[0].held), (vec!["c.xpak of 1".to_owned()], 1));
+    assert_eq!((rows, tallies[0].offline), (vec!["c.xpak of 1".to_owned()], 1));
 }
 
 #[test]
@@ -177,7 +177,7 @@ fn the_guard_names_the_newest_libc_of_that_time() {
         ("musl.xpak", ">=sys-libs/musl-1.2.5"),
     ]);
     assert_eq!(added, expected);
-    assert_eq!(tallies[0].1.guarded, 5);
+    assert_eq!(tallies[0].1.libc_guarded, 5);
 }
 
 #[test]
@@ -230,8 +230,8 @@ proptest! {
         prop_assert_eq!(parsed.dropped().total(), 0);
         prop_assert_eq!(parsed.records().iter().map(|record| parsed.path(record)).collect::<BTreeSet<_>>(), paths);
         for ((_, tally), input) in tallies.iter().zip(&inputs) {
-            let EntryCounts { shown, hidden, unsignable, unselected, held, superseded, homeless, .. } = tally;
-            let all = shown + hidden + unsignable + unselected + held + superseded + homeless;
+            let EntryCounts { shown, hidden, unsigned_format, filtered, offline, shadowed, path_conflict, .. } = tally;
+            let all = shown + hidden + unsigned_format + filtered + offline + shadowed + path_conflict;
             prop_assert_eq!(all as usize, input.part.index.records().len());
         }
         // The first binhost is shown whole, at its own paths.
@@ -241,7 +241,7 @@ proptest! {
         let (mut turned, first) = (inputs, tallies);
         turned.reverse();
         let Union { view: other, tallies } = compose(&turned, &Rules::default()).unwrap();
-        if first.iter().chain(&tallies).all(|(_, tally)| tally.homeless == 0) {
+        if first.iter().chain(&tallies).all(|(_, tally)| tally.path_conflict == 0) {
             let others: BTreeSet<_> = (0..other.len() as u32).map(|row| other.entry(row).unwrap().instance()).collect();
             prop_assert_eq!(instances, others);
         }

@@ -296,7 +296,7 @@ impl<'a> BodyStream<'a> {
             return Err(self.candidates.take_error());
         }
         match verdict {
-            RetryDecision::Elsewhere => self.upstream.metrics.switched.increase(),
+            RetryDecision::Elsewhere => self.upstream.metrics.mirror_switches.increase(),
             RetryDecision::Gone => {}
             RetryDecision::Again | RetryDecision::Later => {
                 self.upstream.metrics.retries.increase();

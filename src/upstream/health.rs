@@ -32,9 +32,9 @@ pub enum HealthState {
     /// It served something wrong lately.
     Distrusted,
     /// It has rested, and one download tries it.
-    Trying,
+    Probing,
     /// It failed; asked only where no other is better.
-    Resting,
+    BackingOff,
 }
 
 /// See the module's documentation.
@@ -57,8 +57,8 @@ impl Health {
     pub(super) fn state(&self, now: Instant) -> HealthState {
         let lasts = |until: Option<Instant>| until.is_some_and(|until| now < until);
         match () {
-            () if lasts(self.rest_until) => HealthState::Resting,
-            () if lasts(self.trial_until) => HealthState::Trying,
+            () if lasts(self.rest_until) => HealthState::BackingOff,
+            () if lasts(self.trial_until) => HealthState::Probing,
             () if lasts(self.distrusted.as_ref().map(|(until, _)| *until)) => HealthState::Distrusted,
             () => HealthState::Healthy,
         }
@@ -66,7 +66,7 @@ impl Health {
 
     /// It is asked now. After a rest nobody else asks it until it has answered.
     pub(super) fn note_request(&mut self, now: Instant) {
-        if self.failures > 0 && self.state(now) != HealthState::Resting {
+        if self.failures > 0 && self.state(now) != HealthState::BackingOff {
             self.trial_until = Some(now + TRIAL);
         }
     }
@@ -81,7 +81,7 @@ impl Health {
     pub(super) fn failed(&mut self, now: Instant, error: String, rest: impl Fn(u32) -> Duration, at_least: Duration) {
         self.last_error = Some((error, now));
         self.trial_until = None;
-        let until = if self.state(now) == HealthState::Resting {
+        let until = if self.state(now) == HealthState::BackingOff {
             self.rest_until.max(Some(now + at_least))
         } else {
             self.failures = self.failures.saturating_add(1);
@@ -185,13 +185,13 @@ mod tests {
         let (mut health, mut now) = (Health::default(), Instant::now());
         for rest in [10, 20, 30] {
             failed(&mut health, now);
-            assert_eq!(health.state(now + S * (rest - 1)), HealthState::Resting);
+            assert_eq!(health.state(now + S * (rest - 1)), HealthState::BackingOff);
             // Five more connections of the same moment.
             (0..5).for_each(|_| failed(&mut health, now + S));
             now += S * rest;
             assert_eq!(health.state(now), HealthState::Healthy);
             health.note_request(now);
-            assert_eq!(health.state(now), HealthState::Trying);
+            assert_eq!(health.state(now), HealthState::Probing);
         }
         // Who tries may have gone away.
         assert_eq!(health.state(now + TRIAL), HealthState::Healthy);
@@ -209,14 +209,14 @@ mod tests {
         health.retry_allowed();
         assert_eq!(health.state(now), HealthState::Healthy);
         health.note_request(now);
-        assert_eq!((health.state(now), health.failures()), (HealthState::Trying, 1));
+        assert_eq!((health.state(now), health.failures()), (HealthState::Probing, 1));
     }
 
     #[test]
     fn rests_as_long_as_it_asks_for() {
         let (mut health, now) = (Health::default(), Instant::now());
         health.failed(now, "429".to_owned(), |_| S, S * 60);
-        assert_eq!(health.state(now + S * 59), HealthState::Resting);
+        assert_eq!(health.state(now + S * 59), HealthState::BackingOff);
         assert_eq!(health.state(now + S * 60), HealthState::Healthy);
     }
 

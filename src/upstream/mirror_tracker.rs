@@ -53,7 +53,7 @@ impl Upstream {
         let (mirrors, now) = (self.mirrors(), Instant::now());
         let report = |(base, health): (&BinhostUrl, &Health)| {
             let standing = health.state(now);
-            let resting = health.rest_until().filter(|_| standing == HealthState::Resting);
+            let resting = health.rest_until().filter(|_| standing == HealthState::BackingOff);
             let distrusted = health.distrusted_for().filter(|_| standing == HealthState::Distrusted);
             UrlReport {
                 url: base.to_string(),

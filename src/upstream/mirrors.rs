@@ -84,14 +84,14 @@ impl Mirrors {
     }
 
     pub(super) fn state(&self, slot: MirrorSlot, now: Instant) -> HealthState {
-        self.health(slot).map_or(HealthState::Resting, |health| health.state(now))
+        self.health(slot).map_or(HealthState::BackingOff, |health| health.state(now))
     }
 
     /// All slots, the one to ask first in front.
     pub(super) fn order(&self, now: Instant) -> Vec<MirrorSlot> {
         let key = |slot: &MirrorSlot| {
             let standing = self.state(*slot, now);
-            let until = self.health(*slot).and_then(Health::rest_until).filter(|_| standing == HealthState::Resting);
+            let until = self.health(*slot).and_then(Health::rest_until).filter(|_| standing == HealthState::BackingOff);
             (standing, until)
         };
         let mut order = self.ranking.clone();

@@ -129,7 +129,7 @@ impl Upstream {
             return Some(format!("{size} {modified:?}"));
         }
         let slot = places.elsewhere.map_or(0, |base| self.mirrors().slot_of(&base));
-        if self.mirrors().state(slot, Instant::now()) >= HealthState::Trying {
+        if self.mirrors().state(slot, Instant::now()) >= HealthState::Probing {
             return None;
         }
         let said = self.client.head(&url).await;

@@ -214,7 +214,7 @@ fn what_somebody_waits_for_comes_first() {
     eventually(10, "three are fetched ahead", || {
         let status = mounted.status();
         let downloads = status["downloads"].as_array().unwrap();
-        downloads.len() == 3 && downloads.iter().all(|d| d["ahead"] == true && d["waiters"] == 0)
+        downloads.len() == 3 && downloads.iter().all(|d| d["prefetch"] == true && d["waiters"] == 0)
     });
     let before = Instant::now();
     // Far behind in the plan, and in no plan.

@@ -215,7 +215,7 @@ fn a_lost_catalogue_is_rebuilt_before_anybody_asks() {
     assert_eq!(mounted.stop(), Some(0));
     fs::remove_dir_all(mounted.cache().join("v1/catalogue")).unwrap();
     mounted.start();
-    eventually(30, "all are taken back", || mounted.counter("adopted") == 3);
+    eventually(30, "all are taken back", || mounted.counter("recovered") == 3);
     assert_eq!((mounted.counter("hits"), mounted.counter("misses")), (0, 0));
     packages.iter().for_each(|package| reads(&mounted, package));
     assert_eq!((origin.package_requests(), mounted.counter("hits")), (3, 3));
@@ -238,7 +238,7 @@ fn bodies_of_one_size_are_read_a_few_times_each() {
     assert_eq!(mounted.stop(), Some(0));
     fs::remove_dir_all(mounted.cache().join("v1/catalogue")).unwrap();
     mounted.start();
-    eventually(60, "all are taken back", || mounted.counter("adopted") == 24);
+    eventually(60, "all are taken back", || mounted.counter("recovered") == 24);
     let text = fs::read_to_string(format!("/proc/{}/io", mounted.pid())).unwrap();
     let read: usize = text.lines().find_map(|line| line.strip_prefix("rchar: ")).unwrap().parse().unwrap();
     eprintln!("{read} bytes were read for {} bodies of {size}", packages.len());
@@ -258,7 +258,7 @@ fn what_reads_everything_is_refused_and_an_emerge_is_not() {
     }
     let packages: [Package; 12] = packages(20_000);
     let origin = Origin::with(&packages);
-    let mounted = Options::new(origin.url()).with(["--mass-read", "4", "--prefetch", "off"]).mount();
+    let mounted = Options::new(origin.url()).with(["--bulk-read-limit", "4", "--prefetch", "off"]).mount();
     // Names and sizes cost nothing.
     assert!(session(&mounted, "find . -type f > /dev/null; du -s . > /dev/null; ls -lR > /dev/null").status.success());
     assert!(session(&mounted, "tar -cf /dev/null .").status.success());
@@ -281,9 +281,9 @@ fn what_reads_everything_is_refused_and_an_emerge_is_not() {
         says(&mounted, &["evict", "app-misc/*"]);
     }
     let log = mounted.log();
-    assert!(log.contains("\"grep\"") && log.contains("mass-read") && log.contains("EAGAIN"), "{log}");
+    assert!(log.contains("\"grep\"") && log.contains("bulk-read-limit") && log.contains("EAGAIN"), "{log}");
     assert_eq!(log.matches("is no emerge").count(), 4, "each is named once: {log}");
-    assert!(mounted.counter("mass_reads") > 0);
+    assert!(mounted.counter("bulk_reads_refused") > 0);
 
     // Whatever an emerge opens, and more of it; and what is here is for anybody.
     let emerge = mounted.place().join("emerge");
@@ -307,7 +307,7 @@ fn a_shell_goes_on_after_what_it_had_read_everything() {
     }
     let packages: [Package; 40] = packages(5_000);
     let origin = Origin::with(&packages);
-    let mounted = Options::new(origin.url()).with(["--mass-read", "4", "--prefetch", "off"]).mount();
+    let mounted = Options::new(origin.url()).with(["--bulk-read-limit", "4", "--prefetch", "off"]).mount();
     // As at a prompt: each line is a job.
     let shell = |line: &str| {
         let script = format!("set -m\n{line}");

@@ -230,7 +230,7 @@ fn a_lost_catalogue_is_made_anew_from_the_bodies() {
     mounted.start();
     let sound = packages.len() as u64 - 1;
     // Nobody opens anything.
-    eventually(60, "the others are proved", || mounted.counter("adopted") == sound);
+    eventually(60, "the others are proved", || mounted.counter("recovered") == sound);
     eventually(20, "it ends", || mounted.log().contains("were proved again and taken back"));
     assert_eq!((mounted.counter("hits"), mounted.counter("misses")), (0, 0));
     // From now on they are as good as ever.

@@ -116,9 +116,8 @@ fn documents_name_files_that_exist() {
     for document in ["CONTRIBUTING.md", "docs/architecture.md", "docs/glossary.md", "docs/trust.md"] {
         let text = fs::read_to_string(root.join(document)).unwrap();
         // What stands between backticks is every second piece.
-        for path in
-            text.split('`').skip(1).step_by(2).filter(|word| word.starts_with("src/") || word.starts_with("tests/"))
-        {
+        let words = text.split('`').skip(1).step_by(2).filter_map(|word| word.split(' ').next());
+        for path in words.filter(|word| word.starts_with("src/") || word.starts_with("tests/")) {
             assert!(root.join(path).exists(), "{document} names {path}");
             named += 1;
         }

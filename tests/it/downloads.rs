@@ -279,7 +279,10 @@ fn a_download_that_waits_for_its_turn_is_no_stall_of_its_mirror() {
     assert!(began.elapsed() > STALL_TIMEOUT, "they had to wait: {:?}", began.elapsed());
     others.has(slow.len());
     assert_eq!((origin.asked(&held.path).len(), origin.asked(&late.path).len()), (1, 1));
-    assert_eq!((mounted.counter("retries"), mounted.counter("switched"), mounted.counter("failed_opens")), (0, 0, 0));
+    assert_eq!(
+        (mounted.counter("retries"), mounted.counter("mirror_switches"), mounted.counter("failed_opens")),
+        (0, 0, 0)
+    );
     let mirror = &mounted.status()["binhosts"][0]["mirrors"][0];
     assert_eq!(
         (&mirror["failures"], &mirror["state"], &mirror["last_error"].is_null()),

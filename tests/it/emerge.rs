@@ -276,7 +276,7 @@ fn a_full_disk_stops_no_emerge() {
     emerge.succeed(["app-misc/greet"]);
     assert_greet(&emerge);
     assert_eq!(mounted.counter("failed_opens"), 0);
-    assert!(mounted.counter("unkept") > 0, "the disk was to be full\n{}", mounted.log());
+    assert!(mounted.counter("transient_blobs") > 0, "the disk was to be full\n{}", mounted.log());
     drop(mounted.into_place());
 }
 
@@ -285,10 +285,10 @@ fn an_emerge_opens_as_much_as_it_likes() {
     let Some(binhost) = portage::binhost("gpkg-multi") else { return };
     let nginx = Nginx::serve(&binhost);
     for more in [&[][..], &["--fetchonly"]] {
-        let mounted = Options::new(nginx.url()).with(["--mass-read", "2", "--prefetch", "off"]).mount();
+        let mounted = Options::new(nginx.url()).with(["--bulk-read-limit", "2", "--prefetch", "off"]).mount();
         let emerge = emerge(&mounted).with("FEATURES", VISITED);
         emerge.succeed(more.iter().copied().chain(["app-misc/greet"]));
-        assert_eq!((mounted.counter("mass_reads"), mounted.counter("downloads")), (0, GREET.len() as u64));
+        assert_eq!((mounted.counter("bulk_reads_refused"), mounted.counter("downloads")), (0, GREET.len() as u64));
         assert_no_complaint(&mounted);
     }
 }

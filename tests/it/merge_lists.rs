@@ -144,7 +144,7 @@ fn four_jobs_with_pkg_pretend_of_binaries() {
     let ours = merge(&mounted.mountpoint());
     assert_eq!(ours, merge(copy.path()));
     assert_eq!((ours.1.len(), nginx.fetched().len()), (names.len(), names.len()));
-    assert_eq!((mounted.counter("failed_opens"), mounted.counter("mass_reads")), (0, 0));
+    assert_eq!((mounted.counter("failed_opens"), mounted.counter("bulk_reads_refused")), (0, 0));
 }
 
 #[test]

@@ -118,9 +118,9 @@ fn a_bad_first_url_costs_one_package_a_moment_and_the_next_nothing() {
                 assert!(took < SOON, "{act:?}: {took:?}");
                 assert_eq!(asked(&first, &all[0]), [None], "{act:?}");
                 let bad = mirror(&mounted, &first.url());
-                assert_eq!((&bad["state"], &bad["failures"]), (&"resting".into(), &1.into()), "{act:?}");
+                assert_eq!((&bad["state"], &bad["failures"]), (&"backing_off".into(), &1.into()), "{act:?}");
                 assert!(bad["last_error"].as_str().unwrap().contains(&first.url()), "{bad}");
-                assert!(bad["resting_until"].as_u64() >= mounted.status()["time"].as_u64(), "{bad}");
+                assert!(bad["backing_off_until"].as_u64() >= mounted.status()["time"].as_u64(), "{bad}");
                 for package in &all[1..3] {
                     let took = read(&mounted, package);
                     assert!(took < PATIENCE, "{act:?}: {took:?}");
@@ -160,7 +160,7 @@ fn a_bad_first_url_does_not_hold_up_the_first_start() {
         let took: Duration = all.iter().map(|package| read(&mounted, package)).sum();
         // The index has shown already that it is bad.
         assert!(took < PATIENCE, "{act:?}: {took:?}");
-        assert_eq!(mirror(&mounted, &url)["state"], "resting");
+        assert_eq!(mirror(&mounted, &url)["state"], "backing_off");
         assert_eq!(mounted.stop(), Some(0));
     }
 }
@@ -195,7 +195,10 @@ fn a_slow_url_is_left_in_the_middle_for_one_that_was_faster() {
                 assert!((1 << 20..7 << 20).contains(&from), "{from}");
                 // Both served a part, once; with two slow ones nobody goes to and fro.
                 assert_eq!((rest.len(), requests), (1, 2));
-                assert_eq!((mounted.counter("switched"), mounted.counter("resumes")), (1, u64::from(!second_too)));
+                assert_eq!(
+                    (mounted.counter("mirror_switches"), mounted.counter("resumes")),
+                    (1, u64::from(!second_too))
+                );
                 assert_eq!(mounted.counter("failed_opens"), 0);
                 if !second_too {
                     assert!(mounted.counter("bytes_fetched") <= all[..2].iter().map(|p| p.bytes.len() as u64).sum());

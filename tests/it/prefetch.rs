@@ -73,7 +73,7 @@ fn the_newest_of_what_was_asked_for() {
         assert!(said.lines().any(|line| line.starts_with("fetched ") && line.ends_with(path)), "{said}");
     }
     assert!(said.ends_with(", 0 were here already\n") && said.contains("2 packages fetched ("), "{said}");
-    assert_eq!((mounted.counter("asked_ahead"), mounted.counter("prefetched"), cached(&mounted)), (2, 0, 2));
+    assert_eq!((mounted.counter("requested_prefetches"), mounted.counter("prefetched"), cached(&mounted)), (2, 0, 2));
     // An older one by its version; what is here is not fetched again.
     let json: Value = serde_json::from_str(&succeeds(&mounted, &["--json", "=app-misc/a-2", "*/b"])).unwrap();
     assert_eq!((&json["fetched"], &json["cached"], &json["failed"]), (&1.into(), &1.into(), &0.into()));
@@ -160,7 +160,7 @@ fn upgrades_wait_for_the_write_budget() {
     install(root.path(), &["a-1", "b-1"]);
     let (_file, options) = upgraded(&origin, root.path(), "2G");
     let mounted = options.with(["--write-budget", "150K"]).mount();
-    let world = || mounted.status()["world"].clone();
+    let world = || mounted.status()["upgrade_prefetch"].clone();
     eventually(IDLE, "it says why not all are here", || world()["problem"].to_string().contains("write-budget"));
     assert_eq!((origin.package_requests(), &world()["cached"]), (1, &1.into()));
 }
@@ -183,7 +183,7 @@ fn whoever_waits_comes_first_and_joins() {
     eventually(10, "three are being fetched", || {
         let status = mounted.status();
         let downloads = status["downloads"].as_array().unwrap();
-        downloads.len() == 3 && downloads.iter().all(|d| d["ahead"] == true && d["waiters"] == 0)
+        downloads.len() == 3 && downloads.iter().all(|d| d["prefetch"] == true && d["waiters"] == 0)
     });
     let before = Instant::now();
     for package in [&x, &y] {
@@ -313,12 +313,12 @@ fn upgrades_are_fetched_when_nothing_else_is_to_do() {
     install(root.path(), &["a-1", "b-1"]);
     let (_file, options) = upgraded(&origin, root.path(), "150K");
     let mut mounted = options.mount();
-    let world = |mounted: &Mounted| mounted.status()["world"].clone();
+    let world = |mounted: &Mounted| mounted.status()["upgrade_prefetch"].clone();
     assert_eq!(world(&mounted)["left"], 150 << 10);
     assert_eq!(origin.package_requests(), 0);
     origin.publish(TIME + 1, &all);
     // One of them fits into the budget of the day.
-    eventually(IDLE, "an upgrade is here", || mounted.counter("world_ahead") == 1);
+    eventually(IDLE, "an upgrade is here", || mounted.counter("upgrade_prefetches") == 1);
     let size = all[2].bytes.len() as u64;
     eventually(IDLE, "it says so", || world(&mounted)["cached"] == 1);
     let said = world(&mounted);
@@ -355,10 +355,10 @@ fn an_upgrade_gives_way_to_whoever_waits() {
     origin.await_requests(&upgrade.path, 1);
     eventually(10, "something of it is here", || mounted.status()["downloads"][0]["received"].as_u64() > Some(0));
     assert!(fs::read(mounted.path(&other.path)).unwrap() == other.bytes);
-    eventually(IDLE, "it is fetched afterwards", || mounted.counter("world_ahead") == 1);
+    eventually(IDLE, "it is fetched afterwards", || mounted.counter("upgrade_prefetches") == 1);
     assert_eq!(origin.asked(&upgrade.path).len(), 2);
     // What was broken off counts.
-    let spent = mounted.status()["world"]["spent"].as_u64().unwrap();
+    let spent = mounted.status()["upgrade_prefetch"]["spent"].as_u64().unwrap();
     assert!(spent > upgrade.bytes.len() as u64, "{spent}");
 }
 
@@ -374,7 +374,7 @@ fn a_hostile_database_does_nothing_worse_than_no_prefetch() {
     assert!(Command::new("mkfifo").arg(root.path().join("var/db/pkg")).status().unwrap().success());
     let (_file, options) = upgraded(&origin, root.path(), "2G");
     let mounted = options.mount();
-    eventually(IDLE, "it says what is wrong", || !mounted.status()["world"]["problem"].is_null());
+    eventually(IDLE, "it says what is wrong", || !mounted.status()["upgrade_prefetch"]["problem"].is_null());
     assert!(fs::read(mounted.path(&package.path)).unwrap() == package.bytes);
     assert_eq!(prefetch(&mounted, &["--world"]).0, Some(1));
     fs::remove_file(root.path().join("var/db/pkg")).unwrap();

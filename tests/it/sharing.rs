@@ -206,7 +206,7 @@ fn a_package_larger_than_the_cache_is_fetched_once_and_not_kept() {
         assert!(reads_right(&mounted, &packages[1]));
     }
     assert_eq!(origin.asked(&packages[1].path).len(), 1);
-    assert_eq!((mounted.counter("unkept"), mounted.bodies().len()), (1, 1));
+    assert_eq!((mounted.counter("transient_blobs"), mounted.bodies().len()), (1, 1));
     assert!(mounted.log().contains("not kept in the cache"));
     assert!(reads_right(&mounted, &packages[0]));
     assert_eq!(origin.asked(&packages[0].path).len(), 1, "nothing had to go for it");
@@ -325,7 +325,7 @@ fn outlives_a_full_disk(disk: &Disk) {
     assert!(reads_right(&mounted, &large));
     assert!(mounted.log().contains("holding it in memory"), "{}", mounted.log());
     assert!(packages[..3].iter().all(|package| reads_right(&mounted, package)));
-    assert_eq!((origin.package_requests(), mounted.counter("unkept")), (4, 1), "{}", mounted.log());
+    assert_eq!((origin.package_requests(), mounted.counter("transient_blobs")), (4, 1), "{}", mounted.log());
     // Others have to go for these.
     for package in &packages[3..8] {
         assert!(reads_right(&mounted, package));
@@ -365,11 +365,11 @@ fn outlives_a_full_disk(disk: &Disk) {
         assert!(reads_right(&mounted, package));
         std::thread::sleep(Duration::from_secs(1));
         let asked = origin.package_requests();
-        let kept = mounted.counter("unkept");
+        let kept = mounted.counter("transient_blobs");
         let again = fresh.next().unwrap();
         assert!(reads_right(&mounted, again));
         eventually(5, "written", || mounted.status()["cache"]["reserved"] == 0);
-        origin.package_requests() == asked + 1 && mounted.counter("unkept") == kept
+        origin.package_requests() == asked + 1 && mounted.counter("transient_blobs") == kept
     });
     eventually(10, "the new index is shown", || mounted.path(&later.path).exists());
     assert!(reads_right(&mounted, &later));

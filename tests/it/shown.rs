@@ -87,10 +87,10 @@ fn all_that_is_shown_can_be_had() {
         let count = |number: usize, key: &str| status["binhosts"][number]["entries"][key].as_u64().unwrap() as usize;
         for (number, packages) in hosts.iter().enumerate() {
             let shown = status["binhosts"][number]["packages"].as_u64().unwrap() as usize;
-            let out = count(number, "superseded") + count(number, "homeless") + count(number, "dropped");
+            let out = count(number, "shadowed") + count(number, "path_conflict") + count(number, "dropped");
             assert_eq!(shown + out, packages.len());
             moved += count(number, "moved");
-            superseded += count(number, "superseded");
+            superseded += count(number, "shadowed");
         }
         assert_eq!(status["binhosts"][0]["packages"].as_u64().unwrap() as usize, hosts[0].len() - count(0, "dropped"));
     }

@@ -124,7 +124,10 @@ fn an_xpak_is_refused_where_signatures_are_asked_for() {
     let mounted = with_keys(&origin, &key).mount();
     // Those whose name says what they are are not even shown, as with Portage's verify-signature.
     assert_eq!(mounted.listing(), [&*disguised.path]);
-    assert_eq!(mounted.status()["binhosts"][0]["entries"]["unsignable"].as_u64().unwrap() as usize, packages.len() - 1);
+    assert_eq!(
+        mounted.status()["binhosts"][0]["entries"]["unsigned_format"].as_u64().unwrap() as usize,
+        packages.len() - 1
+    );
     assert!(!readable(&mounted, &disguised));
     assert!(mounted.reason(&disguised.path).unwrap().contains("XPAK, which cannot be signed"));
 }
@@ -156,13 +159,13 @@ fn a_stricter_policy_holds_for_the_cache_too() {
     assert!(mounted.reason(&second.path).unwrap().contains("there is none"));
     assert_eq!(mounted.bodies().len(), 1);
     // From now on it is known to be signed.
-    let adopted = mounted.counter("adopted");
+    let adopted = mounted.counter("recovered");
     assert!(readable(&mounted, &packages[0]));
-    assert_eq!((adopted, mounted.counter("adopted")), (1, 1));
+    assert_eq!((adopted, mounted.counter("recovered")), (1, 1));
     mounted.stop();
     mounted.start();
     assert!(readable(&mounted, &packages[0]));
-    assert_eq!((mounted.counter("adopted"), origin.asked(&packages[0].path).len()), (0, 1));
+    assert_eq!((mounted.counter("recovered"), origin.asked(&packages[0].path).len()), (0, 1));
 }
 
 /// What is proved again before anybody asks for it obeys the policy of its binhost.
@@ -179,7 +182,7 @@ fn a_lost_catalogue_brings_back_nothing_unsigned() {
 
     let mounted = with_keys(&origin, &key).mount_in(mounted.into_place());
     eventually(60, "all are looked at", || mounted.log().contains("were proved again and taken back"));
-    assert_eq!(mounted.counter("adopted") as usize, packages.len() - 1, "{}", mounted.log());
+    assert_eq!(mounted.counter("recovered") as usize, packages.len() - 1, "{}", mounted.log());
     assert_eq!(origin.package_requests(), packages.len());
     assert!(!readable(&mounted, &packages[1]) && readable(&mounted, &packages[0]));
 }

@@ -67,7 +67,7 @@ fn each_package_comes_from_its_binhost() {
     }
     assert_eq!((one.package_requests(), two.package_requests()), (2, 2), "each was fetched once, from its binhost");
     let entries = &binhost(&mounted, 1)["entries"];
-    assert_eq!((&entries["superseded"], &entries["moved"]), (&1.into(), &1.into()), "{entries}");
+    assert_eq!((&entries["shadowed"], &entries["moved"]), (&1.into(), &1.into()), "{entries}");
 }
 
 #[test]
@@ -82,7 +82,7 @@ fn one_binhost_that_is_away_harms_no_other() {
     drop(one);
     two.publish(TIME + 1, &[theirs.clone(), new.clone()]);
     eventually(REFRESHED, "the other's news", || shown(&mounted) == [&*mine.path, &*new.path, &*theirs.path]);
-    eventually(REFRESHED, "it is said to be away", || binhost(&mounted, 0)["away"] == true);
+    eventually(REFRESHED, "it is said to be away", || binhost(&mounted, 0)["unreachable"] == true);
     reads(&mounted, &new.path, &new);
     assert_eq!(fs::read(mounted.path(&mine.path)).unwrap_err().raw_os_error(), EIO);
     assert_eq!(binhost(&mounted, 1)["refresh"]["error"], Value::Null);
@@ -91,7 +91,7 @@ fn one_binhost_that_is_away_harms_no_other() {
         origin.publish(TIME, std::slice::from_ref(&mine));
         origin
     };
-    eventually(REFRESHED, "it is back", || binhost(&mounted, 0)["away"] == false);
+    eventually(REFRESHED, "it is back", || binhost(&mounted, 0)["unreachable"] == false);
     reads(&mounted, &mine.path, &mine);
 }
 
@@ -243,7 +243,7 @@ fn a_changed_configuration_is_taken_without_a_restart() {
 fn one_is_held(mounted: &Mounted) -> bool {
     let status = mounted.status();
     let one = status["binhosts"].as_array().unwrap().iter().find(|binhost| binhost["name"] == "one").unwrap();
-    one["entries"]["held"] == 1
+    one["entries"]["offline"] == 1
 }
 
 #[test]

@@ -25,7 +25,7 @@ pub(super) const KEYS: [&str; 27] = [
     "cache-size",
     "min-free",
     "write-budget",
-    "mass-read",
+    "bulk-read-limit",
     "refresh",
     "control",
     "control-group",
@@ -85,7 +85,7 @@ pub(super) struct ConfigFile {
     pub(super) cache_size: FileSetting<ByteSize>,
     pub(super) min_free: FileSetting<ByteSize>,
     pub(super) write_budget: FileSetting<ByteSize>,
-    pub(super) mass_read: FileSetting<u32>,
+    pub(super) bulk_read_limit: FileSetting<u32>,
     pub(super) refresh: FileSetting<Duration>,
     pub(super) control: FileSetting<PathBuf>,
     pub(super) control_group: FileSetting<SocketGroup>,
@@ -148,7 +148,7 @@ fn own(table: &TomlTable<'_, '_>) -> Result<ConfigFile, OwnError> {
         cache_size: table.get("cache-size", size)?,
         min_free: table.get("min-free", size)?,
         write_budget: table.get("write-budget", size)?,
-        mass_read: table.get("mass-read", |item| {
+        bulk_read_limit: table.get("bulk-read-limit", |item| {
             u32::try_from(item.integer()?).map_err(|_| "it must be a number of packages, or 0 for any".to_owned())
         })?,
         refresh: table.get("refresh", refresh)?,

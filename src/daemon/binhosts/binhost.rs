@@ -125,7 +125,7 @@ pub(crate) struct Binhost {
     broken_off: u64,
     refresh: LastRefresh,
     /// No URL answered the last time.
-    away: bool,
+    unreachable: bool,
     /// TIMESTAMP of the index that was said to be old.
     noted_age: i64,
 }
@@ -146,7 +146,7 @@ impl Binhost {
         let refusals = Refusals::load(&directory, &judged_under(&origin));
         let votes = Votes::open(&directory, &config)?;
         let refresh = LastRefresh::default();
-        let (current, face, broken_off, away, noted_age) = (None, IndexChoice::Latest, 0, false, 0);
+        let (current, face, broken_off, unreachable, noted_age) = (None, IndexChoice::Latest, 0, false, 0);
         remove_broken_off(&directory);
         Ok(Self {
             config,
@@ -162,7 +162,7 @@ impl Binhost {
             face,
             broken_off,
             refresh,
-            away,
+            unreachable,
             noted_age,
         })
     }
@@ -170,7 +170,7 @@ impl Binhost {
     /// Stands in for `before`, which is the same binhost with other settings: it has not come nearer. What is frozen is not
     /// asked, and would never be found to be back.
     pub(crate) fn inherit_reachability(&mut self, before: &Self) {
-        self.away = before.away && !self.config.frozen;
+        self.unreachable = before.unreachable && !self.config.frozen;
     }
 
     /// Takes the stored index, if there is a usable one.
@@ -269,12 +269,12 @@ impl Binhost {
 
     /// Whether no URL of it answered lately.
     pub(crate) fn is_unreachable(&self) -> bool {
-        self.away
+        self.unreachable
     }
 
     /// Whether only what is here may be shown of it.
     pub(crate) fn hides(&self) -> bool {
-        self.away && self.config.offline == Offline::Hide
+        self.unreachable && self.config.offline == Offline::Hide
     }
 
     /// Why no package of it can be had, whatever is asked.
@@ -315,7 +315,7 @@ impl Binhost {
 
     /// Asks the binhost for its index.
     pub(crate) async fn refresh(&mut self, order: Order) -> anyhow::Result<RefreshOutcome> {
-        let was_away = self.away;
+        let was_unreachable = self.unreachable;
         let outcome = tokio::time::timeout(REFRESH_BUDGET, self.fetch_index(order)).await.unwrap_or_else(|_| {
             self.break_off();
             Err(anyhow::anyhow!("no index after {}: the line or the binhost is too slow", shown(REFRESH_BUDGET)))
@@ -324,11 +324,11 @@ impl Binhost {
         (self.refresh.attempted, self.refresh.older_since) = (now, self.older_since());
         match outcome {
             Ok(news) => {
-                (self.away, self.refresh.confirmed, self.refresh.error) = (false, now, None);
+                (self.unreachable, self.refresh.confirmed, self.refresh.error) = (false, now, None);
                 self.origin.note_confirmed(self.state.confirmed);
                 self.note_age();
                 let disputes = self.collect_votes().await;
-                Ok(if was_away || disputes { RefreshOutcome::Changed } else { news })
+                Ok(if was_unreachable || disputes { RefreshOutcome::Changed } else { news })
             }
             Err(error) => {
                 let text = format!("{error:#}");
@@ -366,7 +366,7 @@ impl Binhost {
         let upstream = Arc::clone(&self.origin.upstream);
         let clock = Clock::now();
         let mut failures = Vec::new();
-        let (mut away, mut older) = (true, false);
+        let (mut unreachable, mut older) = (true, false);
         // Without an index that may stay, "not modified" would be no use.
         let stays = self.current_stays(clock);
         let known = if stays { self.state.validators.clone() } else { Validators::default() };
@@ -380,11 +380,11 @@ impl Binhost {
                     return Ok(RefreshOutcome::Unmodified);
                 }
                 Ok(IndexAnswer::NotModified) => {
-                    away = false;
+                    unreachable = false;
                     failures.push("an index is said to be unchanged that nobody asked about".to_owned());
                 }
                 Ok(IndexAnswer::Fresh(validators)) => {
-                    away = false;
+                    unreachable = false;
                     let from = upstream.base_of(&validators).map(ToString::to_string).unwrap_or_default();
                     match self.take(file, (validators.clone(), from), (order, clock)).await {
                         Ok(news) => return Ok(news),
@@ -395,13 +395,13 @@ impl Binhost {
                     }
                 }
                 Err(error) => {
-                    away = away && is_absence(&error);
+                    unreachable = unreachable && is_absence(&error);
                     failures.push(error.to_string());
                 }
             }
         }
         self.discard();
-        self.away = away;
+        self.unreachable = unreachable;
         if older {
             self.note_older(clock).await;
         }

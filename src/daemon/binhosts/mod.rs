@@ -59,7 +59,7 @@ pub(super) struct Binhosts {
     next: u32,
     tallies: HashMap<BinhostId, EntryCounts>,
     /// What was said of the libc guard.
-    guarded: Option<String>,
+    libc_guarded: Option<String>,
     /// Which machines' packages emerge takes.
     accepted_chosts: AcceptedChosts,
     /// Why nothing of a binhost can be used.
@@ -78,7 +78,7 @@ impl Binhosts {
         policies: Vec<Policy>,
     ) -> anyhow::Result<Self> {
         let generations = GenerationStore::open(store.directory(), config.generations.get())?;
-        let (all, rules, tallies, guarded) = (Vec::new(), Rules::default(), HashMap::new(), None);
+        let (all, rules, tallies, libc_guarded) = (Vec::new(), Rules::default(), HashMap::new(), None);
         let mut sources = Self {
             all,
             generations,
@@ -90,7 +90,7 @@ impl Binhosts {
             rules,
             next: 0,
             tallies,
-            guarded,
+            libc_guarded,
             accepted_chosts: config.accepted_chosts.clone(),
             unusable: HashMap::new(),
             behind: false,
@@ -344,12 +344,14 @@ impl Binhosts {
             first.get_or_insert((path, dependency));
             count += 1;
         }
-        let guarded =
+        let libc_guarded =
             first.map(|(path, dependency)| format!("{} (first: {path} gets {dependency})", Plural(count, "package")));
-        if let Some(guarded) = guarded.as_ref().filter(|guarded| self.guarded.as_ref() != Some(guarded)) {
-            tracing::info!("libc guard: a dependency on the libc that it was built against is added to {guarded}");
+        if let Some(libc_guarded) =
+            libc_guarded.as_ref().filter(|libc_guarded| self.libc_guarded.as_ref() != Some(libc_guarded))
+        {
+            tracing::info!("libc guard: a dependency on the libc that it was built against is added to {libc_guarded}");
         }
-        self.guarded = guarded;
+        self.libc_guarded = libc_guarded;
     }
 
     fn input(&self, source: &Binhost) -> Option<UnionMember> {

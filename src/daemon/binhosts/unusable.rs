@@ -43,12 +43,12 @@ pub(crate) fn reason(
         ))
     } else if entries == 0 && dropped.total() > 0 {
         Some(format!("none of its {} entries is fit for Portage: {dropped}", dropped.total()))
-    } else if is_all(tally.unsignable as usize) {
+    } else if is_all(tally.unsigned_format as usize) {
         Some(format!(
             "each of its packages ({entries}) is an XPAK, which cannot be signed, and signatures are asked for; with verify-signature = false \
              they are shown, checked by size and digests only"
         ))
-    } else if is_all(tally.unselected as usize) {
+    } else if is_all(tally.filtered as usize) {
         Some(format!("include and exclude select none of its packages ({entries})"))
     } else if is_all(tally.hidden as usize) && is_all(*disputed) {
         Some(format!("too few of its URLs have the same digests (quorum) for any of its packages ({entries})"))
@@ -99,19 +99,19 @@ mod tests {
         };
         let none = EntryCounts::default();
         for (tally, disputed, says) in [
-            (EntryCounts { unsignable: 2, ..none }, 0, "each of its packages (2) is an XPAK"),
-            (EntryCounts { unselected: 2, ..none }, 0, "include and exclude select none of its packages (2)"),
+            (EntryCounts { unsigned_format: 2, ..none }, 0, "each of its packages (2) is an XPAK"),
+            (EntryCounts { filtered: 2, ..none }, 0, "include and exclude select none of its packages (2)"),
             (EntryCounts { hidden: 2, ..none }, 2, "quorum"),
         ] {
             let told = told(&two, tally, disputed);
             assert!(told.as_ref().is_some_and(|told| told.contains(says)), "{told:?}");
         }
         for (tally, disputed) in [
-            (EntryCounts { unsignable: 1, unselected: 1, ..none }, 0),
-            (EntryCounts { unsignable: 1, shown: 1, ..none }, 0),
+            (EntryCounts { unsigned_format: 1, filtered: 1, ..none }, 0),
+            (EntryCounts { unsigned_format: 1, shown: 1, ..none }, 0),
             (EntryCounts { hidden: 2, ..none }, 1),
-            (EntryCounts { superseded: 2, ..none }, 0),
-            (EntryCounts { held: 2, ..none }, 0),
+            (EntryCounts { shadowed: 2, ..none }, 0),
+            (EntryCounts { offline: 2, ..none }, 0),
         ] {
             assert_eq!(told(&two, tally, disputed), None, "{tally:?}");
         }

@@ -211,11 +211,11 @@ fn state(fate: &Decision) -> PackageState {
     match fate {
         Decision::Shown { .. } => PackageState::Shown,
         Decision::Hidden
-        | Decision::Unsignable
-        | Decision::Unselected
-        | Decision::Held
-        | Decision::Superseded
-        | Decision::Homeless => PackageState::LeftOut,
+        | Decision::UnsignedFormat
+        | Decision::Filtered
+        | Decision::Offline
+        | Decision::Shadowed
+        | Decision::PathConflict => PackageState::LeftOut,
     }
 }
 
@@ -229,13 +229,13 @@ pub(super) fn reason(fate: &Decision, beside: &BinhostContext, id: EntryId) -> O
             Some(reason) => format!("{reason}; `binhostfs refresh` gives it another chance"),
             None => format!("fewer than {quorum} URLs of {name} say the same of it in their indexes"),
         },
-        Decision::Unsignable => "XPAK packages cannot be signed, and signatures are asked for".to_owned(),
-        Decision::Unselected => "the configuration (include, exclude) does not select it".to_owned(),
-        Decision::Held => match nowhere {
+        Decision::UnsignedFormat => "XPAK packages cannot be signed, and signatures are asked for".to_owned(),
+        Decision::Filtered => "the configuration (include, exclude) does not select it".to_owned(),
+        Decision::Offline => match nowhere {
             Some(why) => why.clone(),
             None => format!("{name} is away, and it is not in the cache (offline = \"hide\")"),
         },
-        Decision::Superseded => "a preferred binhost has the same one".to_owned(),
-        Decision::Homeless => "its path is taken, and so is that below the binhost's name".to_owned(),
+        Decision::Shadowed => "a preferred binhost has the same one".to_owned(),
+        Decision::PathConflict => "its path is taken, and so is that below the binhost's name".to_owned(),
     })
 }

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::api::WorldStatus;
+use crate::api::UpgradePrefetchStatus;
 use crate::cache::Unkeepable;
 use crate::config::Prefetch;
 use crate::daemon::acceptance::acceptance;
@@ -89,10 +89,10 @@ impl Budget {
         *status = (upgrades as u64, here as u64, problem);
     }
 
-    pub(crate) fn status(&self) -> WorldStatus {
+    pub(crate) fn status(&self) -> UpgradePrefetchStatus {
         let (upgrades, cached, problem) = self.status.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let left = self.left();
-        WorldStatus { budget: self.daily, spent: self.daily - left, left, upgrades, cached, problem }
+        UpgradePrefetchStatus { budget: self.daily, spent: self.daily - left, left, upgrades, cached, problem }
     }
 }
 
@@ -185,12 +185,12 @@ impl Round {
     /// `false`: it gave way, and is to be tried again.
     async fn one(&mut self, shared: &DaemonState, wanted: &PackageRef) -> bool {
         let (ended, received) = shared.fetcher.fetch_in_background(wanted).await;
-        shared.metrics.world_ahead_bytes.add(received);
+        shared.metrics.upgrade_prefetch_bytes.add(received);
         shared.world.spend(received).await;
         match ended {
             BackgroundOutcome::GaveWay => return false,
             BackgroundOutcome::Unkept(why) => self.unkept = Some(why),
-            BackgroundOutcome::Ended(PackageOutcome::Fetched) => shared.metrics.world_ahead.increase(),
+            BackgroundOutcome::Ended(PackageOutcome::Fetched) => shared.metrics.upgrade_prefetches.increase(),
             BackgroundOutcome::Ended(PackageOutcome::Here) => {}
             BackgroundOutcome::Ended(PackageOutcome::Failed(reason)) => {
                 tracing::debug!(path = wanted.path(), reason, "not had for what is installed");

@@ -179,8 +179,8 @@ impl RequestedPrefetch {
         list.underway.retain(|(other, _)| other.key() != wanted.key());
         match brought {
             PackageOutcome::Fetched => {
-                fetcher.metrics.asked_ahead.increase();
-                fetcher.metrics.asked_ahead_bytes.add(size);
+                fetcher.metrics.requested_prefetches.increase();
+                fetcher.metrics.requested_prefetch_bytes.add(size);
                 list.fetched.push(wanted);
             }
             _ => list.taken = list.taken.saturating_sub(size),

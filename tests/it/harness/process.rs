@@ -155,8 +155,8 @@ impl Mounted {
         }
         command.arg("--cache-dir").arg(self.cache()).arg("--control").arg(self.control());
         // Tests read one package after the other.
-        if !self.options.more.iter().any(|option| option == "--mass-read") {
-            command.args(["--mass-read", "0"]);
+        if !self.options.more.iter().any(|option| option == "--bulk-read-limit") {
+            command.args(["--bulk-read-limit", "0"]);
         }
         command.args(&self.options.more);
         let log = fs::File::options().create(true).append(true).open(self.place().join("log")).unwrap();

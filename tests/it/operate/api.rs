@@ -73,13 +73,13 @@ fn the_readme_has_every_resource() {
         named.extend(paths(table, &format!("`{method} /")));
     }
     let mut served = BTreeSet::new();
-    for file in fs::read_dir(root.join("src/control")).unwrap() {
+    for file in ["src/api", "src/control"].iter().flat_map(|place| fs::read_dir(root.join(place)).unwrap()) {
         let text = fs::read_to_string(file.unwrap().path()).unwrap();
         let (code, _) = text.split_once("#[cfg(test)]").unwrap_or((&text, ""));
         served.extend(paths(code, "\"/v1/").map(|path| format!("/v1{path}")));
         served.extend(paths(code, "_PATH: &str = \"/"));
     }
-    assert_eq!(named, served, "README.md (section Monitoring) and src/control");
+    assert_eq!(named, served, "README.md (section Monitoring), src/api and src/control");
     assert!(served.contains("/v1/pins") && served.contains("/style.css"), "{served:?}");
 
     if !can_mount() {

@@ -135,7 +135,7 @@ fn json_for_programs() {
     let ask = |words: &[&str]| keys_of(&command(&mounted.control(), words));
     let status = ask(&["status", "--json"]);
     for key in [
-        "binhosts[].away",
+        "binhosts[].unreachable",
         "binhosts[].entries.refused",
         "binhosts[].index_timestamp",
         "binhosts[].keyring",
@@ -144,7 +144,7 @@ fn json_for_programs() {
         "binhosts[].mirrors[].first_byte_ms",
         "binhosts[].mirrors[].last_error",
         "binhosts[].mirrors[].rate",
-        "binhosts[].mirrors[].resting_until",
+        "binhosts[].mirrors[].backing_off_until",
         "binhosts[].mirrors[].state",
         "binhosts[].mirrors[].url",
         "binhosts[].mirrors[].wrong",
@@ -164,7 +164,7 @@ fn json_for_programs() {
         "failures[].reason",
         "failures[].time",
         "generation.index_timestamp",
-        "generation.made",
+        "generation.created",
         "generation.number",
         "generation.packages",
         "metrics.hits",

@@ -29,7 +29,7 @@ fn a_bad_value_is_named_with_its_option_and_an_example() {
         (&["mount", "--refresh", "x"], &["'x'", "--refresh", "30m"]),
         (&["check-config", "--binhost", "http://127.0.0.1/", "--refresh", "0"], &["--refresh: 0 s", "1 s", "30m"]),
         (&["mount", "--quorum", "0"], &["'0'", "--quorum", "give for example 2"]),
-        (&["mount", "--mass-read", "x"], &["'x'", "--mass-read", "give for example 2"]),
+        (&["mount", "--bulk-read-limit", "x"], &["'x'", "--bulk-read-limit", "give for example 2"]),
         (&["mount", "--cache-size", "8Z"], &["'8Z'", "--cache-size", "8G"]),
         (&["list", "foo bar"], &["'foo bar'", "\"foo bar\" is not a package atom", "dev-libs/openssl"]),
         (&["prefetch"], &["ATOM", "--world", "--plan"]),
@@ -91,7 +91,7 @@ fn what_a_server_says_no_to_comes_with_advice() {
     let nowhere = tempfile::tempdir().unwrap();
     let local = Options::new(format!("file://{}", nowhere.path().display())).mount();
     assert!(problem(&local).contains("is that the directory that holds Packages?"), "{}", problem(&local));
-    assert_eq!(local.status()["binhosts"][0]["away"], true);
+    assert_eq!(local.status()["binhosts"][0]["unreachable"], true);
 
     origin.script("Packages.gz", [Act::Status(401, Vec::new())]);
     let locked = Options::new(origin.url()).mount();

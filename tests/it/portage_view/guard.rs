@@ -56,7 +56,7 @@ fn what_was_built_against_a_newer_libc_brings_it_along() {
     let Some((server, _place)) = server() else { return };
     let off = World::of(&server, &HOST, "").unwrap();
     let on = World::of(&server, &HOST, "libc-guard = true").unwrap();
-    assert_eq!(on.mounted.status()["binhosts"][0]["entries"]["guarded"], 2);
+    assert_eq!(on.mounted.status()["binhosts"][0]["entries"]["libc_guarded"], 2);
     for (package, line) in
         [("app-misc/many", "binary app-misc/many-1-1"), (HELLO, "binary app-misc/hello-1.1_p20260101-1")]
     {

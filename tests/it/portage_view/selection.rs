@@ -45,7 +45,7 @@ fn what_cannot_be_signed_is_planned_from_source_where_it_has_to_be() {
         let world = World::of(&server, &sections, &toml).unwrap();
         let arguments = ["app-misc/greet"];
         assert_eq!(world.ours().plan(arguments), world.theirs().plan(arguments));
-        assert_eq!(world.mounted.status()["binhosts"][1]["entries"]["unsignable"], unsignable);
+        assert_eq!(world.mounted.status()["binhosts"][1]["entries"]["unsigned_format"], unsignable);
     }
     let alone = World::of(&server, &[("flat", "xpak-flat", "verify-signature = true")], &toml).unwrap();
     let plan = alone.ours().plan(["app-misc/greet"]);
@@ -91,5 +91,5 @@ fn versions_too() {
     assert_eq!(older, ["binary sys-libs/glibc-2.40-r3-1", "binary app-misc/hello-1.0-1"]);
     let all = entries(&binhost("gpkg-multi").unwrap().join("Packages")).len();
     let entries = &world.mounted.status()["binhosts"][0]["entries"];
-    assert_eq!(entries["unselected"].as_u64().unwrap() as usize, all - world.paths().len(), "{entries}");
+    assert_eq!(entries["filtered"].as_u64().unwrap() as usize, all - world.paths().len(), "{entries}");
 }
