@@ -398,6 +398,7 @@ fn an_index_is_held_against_its_packages_on_request() {
     let mounted = mount_unsigned(&origin, "");
     let liar = named(&packages, "acct-group/demo/");
     assert_eq!(open(&mounted, liar), Ok(()));
+    mounted.settled();
     let (code, all) = verify_index(&mounted, &[]);
     let wrong = outcomes(&all).iter().filter(|outcome| *outcome == "wrong").count();
     let unknown = outcomes(&all).iter().filter(|outcome| *outcome == "unknown").count();
