@@ -22,8 +22,9 @@ use crate::portage::Atom;
 /// The daemon does the same by itself, slowly, once in 30 days. Exit code 1 if something was damaged.
 ///
 /// With --index, hold the entries of the index against what their packages say of themselves: of what is not cached, the first
-/// 64 KiB are fetched, some 20 packages a second. It proves nothing about the rest of a package that nobody has read. Only where
-/// packages must be signed: without signatures their metadata proves nothing. Exit code 1 if an entry is wrong.
+/// 64 KiB are fetched, some 20 packages a second, and if their metadata has no signature there, as many from the end at most. It
+/// proves nothing about the rest of a package that nobody has read. Only where packages must be signed: without signatures their
+/// metadata proves nothing. Exit code 1 if an entry is wrong.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

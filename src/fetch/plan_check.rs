@@ -3,7 +3,8 @@
 //!
 //! * Only where packages are signed and an index mismatch is refused: else nothing would follow from it.
 //! * A small package is fetched whole, since it is going to be opened. Of any other the first bytes are: Portage writes the
-//!   metadata in front, with a signature of its own.
+//!   metadata in front, with a signature of its own. If they have no signature of it, the last bytes are fetched, too: they
+//!   have the Manifest, which covers the metadata. [`verify::head`] bounds both.
 //! * Only what proves an entry wrong stops a plan. A package that cannot be had stops itself, when it is opened.
 //! * Within a bounded time. What takes longer goes on, and stops the packages of the plan that are opened later.
 //! * Who opens is found out once for each thread, and remembered for a while. That (`uncached_open`), and reading a plan, may never end:
@@ -28,12 +29,14 @@ use super::remote_binhost::PackageKey;
 use super::uncached_open::Miss;
 use super::{FetchError, Fetcher, PackageRef, plan};
 use crate::config::OnMismatch;
-use crate::index::{AuxDigest, Comparison};
+use crate::index::{AuxDigest, AuxValues, Comparison, Entry};
 use crate::portage::emerge_process::{OpenerProcess, ProcessKey};
 use crate::verify::{self, Head, VerifyError};
 
 /// First bytes that are asked for: enough for nearly all packages.
 const FIRST: u64 = 64 << 10;
+/// Most requests for bytes of one package: the first, twice more of them where they do not have the metadata, and the last.
+const MAX_REQUESTS: usize = 4;
 /// Packages of a plan that are asked for at the same time.
 const TOGETHER: usize = 6;
 /// How long a check goes on when nobody waits for it any more.
@@ -103,27 +106,30 @@ impl Fetcher {
             return EntryCheck::Unknown(reason.to_owned());
         }
         if check_for == CheckFor::Plan && wanted.record().size <= FIRST && self.would_keep(wanted).is_ok() {
-            return self.check_whole(wanted).await;
+            match self.check_whole(wanted).await {
+                // What it says of itself may be signed all the same, and show that its entry is wrong.
+                Err(error) if is_of_package(&error) => {}
+                checked => return EntryCheck::of_whole(checked),
+            }
         }
-        match self.check_head(wanted).await {
-            Ok(Some(check)) => check,
-            Ok(None) => EntryCheck::Unknown("its metadata is not in front of the package".to_owned()),
-            // The entry names a package that the keys have signed as another one: who downloads it says so.
-            Err(error) if is_lie(&error) => self.check_whole(wanted).await,
-            Err(error) => EntryCheck::Unknown(error.to_string()),
+        let mismatch = match self.check_head(wanted).await {
+            Ok(check) => return check,
+            Err(error) if is_lie(&error) => error,
+            Err(error) => return EntryCheck::Unknown(error.to_string()),
+        };
+        // The entry names a package that the keys have signed as another one: who downloads it says so, unless the package
+        // is refused before it is asked which one it is.
+        match self.check_whole(wanted).await {
+            Err(error) if is_of_package(&error) => EntryCheck::Wrong(Arc::new(mismatch)),
+            checked => EntryCheck::of_whole(checked),
         }
     }
 
-    async fn check_whole(self: &Arc<Self>, wanted: &PackageRef) -> EntryCheck {
-        match self.open(wanted.clone(), &self.miss(0, Uid::ROOT), Uid::ROOT).await {
-            Ok(_) => EntryCheck::Agrees,
-            Err(error) if is_lie(&error) => EntryCheck::Wrong(error),
-            Err(error) => EntryCheck::Unknown(error.to_string()),
-        }
+    async fn check_whole(self: &Arc<Self>, wanted: &PackageRef) -> Result<(), Arc<FetchError>> {
+        self.open(wanted.clone(), &self.miss(0, Uid::ROOT), Uid::ROOT).await.map(|_| ())
     }
 
-    /// `None`: the first bytes prove nothing.
-    async fn check_head(self: &Arc<Self>, wanted: &PackageRef) -> Result<Option<EntryCheck>, FetchError> {
+    async fn check_head(self: &Arc<Self>, wanted: &PackageRef) -> Result<EntryCheck, FetchError> {
         let of = wanted.clone();
         let read = tokio::task::spawn_blocking(move || {
             Ok((of.entry()?, index_mismatch::with_entry(&of, |entry| entry.digest())?))
@@ -131,39 +137,65 @@ impl Fetcher {
         let (entry, said) = read.await.map_err(|_| FetchError::Stopped)?.map_err(FetchError::Index)?;
         let proved = (wanted.key(), said);
         if self.proved_ahead.lock().get(&proved).is_some() {
-            return Ok(Some(EntryCheck::Agrees));
+            return Ok(EntryCheck::Agrees);
         }
-        let mut count = FIRST;
-        let package = loop {
-            let upstream = &wanted.origin().upstream;
-            let bytes = upstream.first_bytes(wanted.uri(), wanted.own_path(), entry.size, count).await?;
-            let (policy, entry) = (wanted.origin().policy.clone(), entry.clone());
-            let judged = tokio::task::spawn_blocking(move || {
-                let length = bytes.len() as u64;
-                let file = in_memory(&bytes).map_err(FetchError::Disk)?;
-                let refused = |reason| FetchError::Refused { url: String::new(), reason };
-                verify::head(&file, length, &entry, &policy).map_err(refused)
-            });
-            match judged.await.map_err(|_| FetchError::Stopped)?? {
-                Head::Values(values) => break *values,
-                Head::Needs(more) if more > count => count = more,
-                Head::Needs(_) | Head::Nothing => return Ok(None),
-            }
+        let Some((values, refusal)) = signed_values(wanted, &entry).await? else {
+            return Ok(EntryCheck::Unknown("its first and last bytes do not have its metadata signed".to_owned()));
         };
-        let compared = index_mismatch::with_entry(wanted, |entry| package.compare(entry)).map_err(FetchError::Index)?;
-        Ok(Some(match compared {
-            Comparison::Equal | Comparison::OtherForm(_) => {
+        let compared = index_mismatch::with_entry(wanted, |entry| values.compare(entry)).map_err(FetchError::Index)?;
+        Ok(match (compared, refusal) {
+            (Comparison::Equal | Comparison::OtherForm(_), None) => {
                 self.proved_ahead.lock().put(proved, ());
                 EntryCheck::Agrees
             }
-            Comparison::Mismatch(found) => {
+            (Comparison::Equal | Comparison::OtherForm(_), Some(refusal)) => EntryCheck::Unknown(refusal.to_string()),
+            (Comparison::Mismatch(found), _) => {
                 let mismatch = Mismatch::new(wanted, said, found);
                 self.log_mismatch(wanted, &mismatch);
                 self.send_verdict(wanted, &mismatch);
                 EntryCheck::Wrong(mismatch.error)
             }
-        }))
+        })
     }
+}
+
+impl EntryCheck {
+    fn of_whole(checked: Result<(), Arc<FetchError>>) -> Self {
+        match checked {
+            Ok(()) => Self::Agrees,
+            Err(error) if is_lie(&error) => Self::Wrong(error),
+            Err(error) => Self::Unknown(error.to_string()),
+        }
+    }
+}
+
+/// What the package of `entry` says of itself, by its first and last bytes, and why it is refused all the same ([`Head::Values`]).
+/// `None`: they prove nothing.
+async fn signed_values(
+    wanted: &PackageRef,
+    entry: &Entry,
+) -> Result<Option<(AuxValues, Option<VerifyError>)>, FetchError> {
+    let upstream = &wanted.origin().upstream;
+    let fetch = |range| upstream.fetch_range(wanted.uri(), wanted.own_path(), entry.size, range);
+    let (mut next, mut first, mut last) = (0..FIRST, Arc::default(), Arc::default());
+    for _ in 0..MAX_REQUESTS {
+        let part = if next.start == 0 { &mut first } else { &mut last };
+        *part = Arc::new(fetch(next).await?);
+        let parts = [Arc::clone(&first), Arc::clone(&last)];
+        let (of, policy, path) = (entry.clone(), wanted.origin().policy.clone(), wanted.path().to_owned());
+        let judged = tokio::task::spawn_blocking(move || {
+            let file = in_memory(&parts).map_err(FetchError::Disk)?;
+            let refused = |reason| FetchError::Refused { url: path, reason };
+            verify::head(&file, parts[0].len() as u64, &of, &policy).map_err(refused)
+        });
+        next = match judged.await.map_err(|_| FetchError::Stopped)?? {
+            Head::Values { values, refusal } => return Ok(Some((*values, refusal))),
+            Head::Needs(count) => 0..count,
+            Head::NeedsLast(from) => from..entry.size,
+            Head::Nothing => break,
+        };
+    }
+    Ok(None)
 }
 
 /// Whether it shows that an entry is wrong, rather than that its package cannot be had now: an index that is a little older than
@@ -173,10 +205,15 @@ fn is_lie(error: &FetchError) -> bool {
         || matches!(error, FetchError::Refused { reason: VerifyError::Identity { .. }, .. })
 }
 
+/// Whether a package is refused for how it was built or signed.
+fn is_of_package(error: &FetchError) -> bool {
+    matches!(error, FetchError::Refused { reason, .. } if reason.is_of_package())
+}
+
 /// A file for those who read files.
-fn in_memory(bytes: &[u8]) -> std::io::Result<File> {
+fn in_memory(parts: &[Arc<Vec<u8>>]) -> std::io::Result<File> {
     let mut file = File::from(rustix::fs::memfd_create("binhostfs-head", rustix::fs::MemfdFlags::CLOEXEC)?);
-    file.write_all(bytes)?;
+    parts.iter().try_for_each(|part| file.write_all(part))?;
     Ok(file)
 }
 

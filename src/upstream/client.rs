@@ -1,5 +1,6 @@
 //! The only file that names reqwest.
 
+use std::ops::Range;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -26,8 +27,8 @@ pub(super) enum RequestCondition<'a> {
     None,
     /// Only if it is not what was had before.
     Changed { etag: Option<&'a str>, last_modified: Option<&'a str> },
-    /// So many bytes from its first one on, at least one.
-    First(u64),
+    /// These bytes of it, at least one.
+    Range(Range<u64>),
     /// From this byte on, if it is still the file that `validator` was given for.
     From { offset: u64, validator: Option<&'a str> },
 }
@@ -152,7 +153,9 @@ fn conditional(request: reqwest::RequestBuilder, condition: RequestCondition<'_>
         RequestCondition::Changed { etag, last_modified } => {
             with(with(request, IF_NONE_MATCH, etag), IF_MODIFIED_SINCE, last_modified)
         }
-        RequestCondition::First(count) => request.header(RANGE, format!("bytes=0-{}", count.saturating_sub(1))),
+        RequestCondition::Range(Range { start, end }) => {
+            request.header(RANGE, format!("bytes={start}-{}", end.saturating_sub(1)))
+        }
         RequestCondition::From { offset, validator } => {
             with(request.header(RANGE, format!("bytes={offset}-")), IF_RANGE, validator)
         }

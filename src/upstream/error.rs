@@ -96,6 +96,12 @@ pub enum UpstreamError {
         /// Its Content-Range.
         range: String,
     },
+    /// The server sends whole files only.
+    #[error("{url}: the server does not send a part of a file (Range)")]
+    NoRange {
+        /// What was asked for.
+        url: String,
+    },
     /// A local file of a `file:` binhost.
     #[error("{url}: {source}")]
     File {

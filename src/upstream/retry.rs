@@ -90,6 +90,7 @@ pub(super) fn fault(error: &UpstreamError) -> FailureCause {
         | UpstreamError::NoIndex(_)
         | UpstreamError::Redirect { .. }
         | UpstreamError::WrongRange { .. }
+        | UpstreamError::NoRange { .. }
         | UpstreamError::SizeMismatch { .. }
         | UpstreamError::File { .. }
         | UpstreamError::Compressed { .. }

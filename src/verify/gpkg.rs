@@ -26,7 +26,7 @@ use super::decompress::FileSection;
 use super::manifest::{Digest512, ManifestError, ManifestRecord};
 use super::openpgp::MemberHash;
 use super::tar_header::{BLOCK, Format, Kind, MAX_NAME, TarError, TarHeader, is_zero, padding};
-use super::{SignatureError, VerifyError};
+use super::{Policy, SignatureError, VerifyError};
 use crate::index::Digest;
 
 /// Most members of a container, Manifest included; Portage makes 4, or 6 with signatures.
@@ -163,6 +163,8 @@ pub(super) struct Member {
     pub(super) size: u64,
     pub(super) hash: MemberHash,
     blake2b: Digest512,
+    /// Whether all its bytes were pushed. `false`: its digests are of no use ([`Container::leave_out_image`]).
+    pub(super) is_whole: bool,
 }
 
 /// A long name with the NUL that ends it.
@@ -188,8 +190,12 @@ fn is_part(part: &str) -> bool {
 /// What Portage names a member, signatures included.
 fn is_known(name: &str) -> bool {
     let name = name.strip_suffix(SIGNATURE).unwrap_or(name);
-    let tar = |stem: &str| name.strip_prefix(stem).is_some_and(|ending| COMPRESSIONS.contains(&ending));
-    name == VERSION || name == MANIFEST || tar(METADATA) || tar(IMAGE)
+    name == VERSION || name == MANIFEST || is_tar(METADATA, name) || is_tar(IMAGE, name)
+}
+
+/// Whether a member is the tar `stem`, compressed or not.
+fn is_tar(stem: &str, name: &str) -> bool {
+    name.strip_prefix(stem).is_some_and(|ending| COMPRESSIONS.contains(&ending))
 }
 
 /// What the bytes after a header belong to.
@@ -366,22 +372,42 @@ impl Container {
         match part {
             Part::LongName(bytes) => self.long_name = Some(long_name(&bytes)?),
             Part::Manifest(bytes) => self.manifest = Some(bytes),
-            Part::Member(passing) => {
-                let Passing { name, offset, size, hash, blake2b } = *passing;
-                let blake2b = Digest(blake2b.finalize().into());
-                self.members.push(Member { name, offset, size, hash, blake2b });
-            }
+            Part::Member(passing) => self.members.push(passing.close(true)),
         }
         Ok(())
+    }
+
+    /// Leaves out what is missing of the image, if the bytes so far end within it. Returns the offset in the package of
+    /// the bytes to be pushed next. In a file of what was pushed, and only there, the offsets of members are right.
+    pub(super) fn leave_out_image(&mut self) -> u64 {
+        match mem::replace(&mut self.state, State::Refused) {
+            State::Body(Part::Member(passing), left, padding) if is_tar(IMAGE, &passing.name) => {
+                self.members.push(passing.close(false));
+                self.state = after_padding(padding);
+                // From here on this is the machine of a package that has so many bytes less.
+                self.size = self.size.saturating_sub(left);
+                self.position + left
+            }
+            state => {
+                self.state = state;
+                self.position
+            }
+        }
+    }
+
+    /// The metadata, if all of it was pushed.
+    pub(super) fn metadata(&self) -> Option<&Member> {
+        self.members.iter().find(|member| is_tar(METADATA, &member.name) && member.size > 0)
     }
 
     /// The metadata and its signature, as far as that shows in the first bytes.
     pub(super) fn front(&self) -> Front<'_> {
         let named = |name: &str| self.members.iter().find(|member| member.name == name);
-        let metadata = self.members.iter().find(|member| {
-            member.name.strip_prefix(METADATA).is_some_and(|ending| COMPRESSIONS.contains(&ending)) && member.size > 0
+        let metadata = self.metadata();
+        let signature = metadata.and_then(|metadata| {
+            // Portage does not find one that stands before its member.
+            named(&format!("{}{SIGNATURE}", metadata.name)).filter(|signature| signature.offset > metadata.offset)
         });
-        let signature = metadata.and_then(|metadata| named(&format!("{}{SIGNATURE}", metadata.name)));
         if let (Some(metadata), Some(signature)) = (metadata, signature) {
             return Front::Signed { metadata, signature };
         }
@@ -466,12 +492,16 @@ impl Contents {
 
     /// Every member has its record, every record its member, and they agree.
     pub(super) fn compare(&self, mut records: Vec<ManifestRecord>) -> Result<(), GpkgError> {
-        for Member { name, size, hash, blake2b, .. } in &self.members {
+        for Member { name, size, hash, blake2b, is_whole, .. } in &self.members {
             let name = || name.clone();
             let at = records.iter().position(|r| r.name == name()).ok_or_else(|| GpkgError::NoRecord(name()))?;
             let record = records.swap_remove(at);
             if record.size != *size {
                 return Err(GpkgError::Size { name: name(), expected: record.size, got: *size });
+            }
+            if !is_whole {
+                // Its signed record tells what it would have to be.
+                continue;
             }
             if record.sha512 != hash.finish() {
                 return Err(GpkgError::Digest { name: name(), kind: "SHA512" });
@@ -481,6 +511,12 @@ impl Contents {
             }
         }
         records.pop().map_or(Ok(()), |record| Err(GpkgError::NoMember(record.name)))
+    }
+
+    /// # Errors
+    /// Portage on this machine cannot decompress its members.
+    pub(super) fn readable(&self, policy: &Policy) -> Result<(), VerifyError> {
+        if self.uncompressed && !policy.uncompressed { Err(VerifyError::Uncompressed) } else { Ok(()) }
     }
 
     /// Whether a member is a signature.
@@ -506,6 +542,13 @@ impl Contents {
             let signed = signature.name.strip_suffix(SIGNATURE)?;
             Some((signature, self.members.iter().find(|member| member.name == signed)))
         })
+    }
+}
+
+impl Passing {
+    fn close(self, is_whole: bool) -> Member {
+        let Self { name, offset, size, hash, blake2b } = self;
+        Member { name, offset, size, hash, blake2b: Digest(blake2b.finalize().into()), is_whole }
     }
 }
 

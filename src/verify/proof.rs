@@ -90,9 +90,7 @@ impl Proof {
                 let contents = container.finish()?;
                 let assurance =
                     Assurance { signer: judge(&contents, file, policy)?, uncompressed: contents.uncompressed };
-                if assurance.uncompressed && !policy.uncompressed {
-                    return Err(VerifyError::Uncompressed);
-                }
+                contents.readable(policy)?;
                 (metadata::read(file, &contents.metadata)?, assurance)
             }
             Structure::Xpak | Structure::Undecided(_) => {
@@ -107,26 +105,32 @@ impl Proof {
 
 /// The Manifest against the members, and what the policy asks of it: who signed, where it asks for that.
 fn judge(contents: &Contents, file: &File, policy: &Policy) -> Result<Option<Signer>, VerifyError> {
-    let signed = manifest::is_signed(&contents.manifest).map_err(GpkgError::from)?;
     let Some(keyring) = &policy.keyring else {
+        let signed = manifest::is_signed(&contents.manifest).map_err(GpkgError::from)?;
         contents.compare(manifest::parse(&contents.manifest).map_err(GpkgError::from)?)?;
         // Portage looks at signatures wherever there are some, whatever the binhost is asked for.
         let whole = if signed { contents.unsigned().is_none() } else { !contents.has_signatures() };
         return if whole { Ok(None) } else { Err(GpkgError::HalfSigned.into()) };
     };
     let keys = keyring.current();
-    if !signed {
+    let signer = signer_of_manifest(contents, &keys)?;
+    Ok(Some(members(contents, file, &keys, signer)?))
+}
+
+/// Who signed the Manifest, which is right for all members.
+pub(super) fn signer_of_manifest(contents: &Contents, keys: &Keys) -> Result<Signer, VerifyError> {
+    if !manifest::is_signed(&contents.manifest).map_err(GpkgError::from)? {
         return Err(SignatureError::Missing.of("the Manifest"));
     }
     let (text, signer) = keys.cleartext(&contents.manifest).map_err(|fault| fault.of("the Manifest"))?;
     contents.compare(manifest::parse_text(&text).map_err(GpkgError::from)?)?;
-    Ok(Some(members(contents, file, &keys, signer)?))
+    Ok(signer)
 }
 
 /// The signatures of members. The Manifest, signed by `signer`, covers all of them already; but Portage wants one of each
 /// member, and none may be wrong. Portage's tools can leave those of an older key in place when they sign anew
 /// (`gpkg-sign --keep-current-signature`): then the answer stands for both keys.
-fn members(contents: &Contents, file: &File, keys: &Keys, signer: Signer) -> Result<Signer, VerifyError> {
+pub(super) fn members(contents: &Contents, file: &File, keys: &Keys, signer: Signer) -> Result<Signer, VerifyError> {
     if let Some(member) = contents.unsigned() {
         return Err(SignatureError::MemberUnsigned.of(&member.name));
     }
@@ -135,6 +139,10 @@ fn members(contents: &Contents, file: &File, keys: &Keys, signer: Signer) -> Res
         let Some(signed) = signed else {
             return Err(SignatureError::Malformed("there is no such member".to_owned()).of(&signature.name));
         };
+        if !signed.is_whole {
+            // What it signs was left out.
+            continue;
+        }
         let theirs = signer_of(signed, signature, file, keys)?;
         if theirs != signer && *beside.get_or_insert(theirs) != theirs {
             return Err(SignatureError::ManyKeys.of(&signed.name));

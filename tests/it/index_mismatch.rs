@@ -209,16 +209,16 @@ fn after_two_packages_another_url_is_asked_for_the_index() {
 }
 
 /// An emerge that trusts the key that the binhost's packages are signed with.
-fn emerge(mounted: &Mounted) -> Emerge {
+pub(crate) fn emerge(mounted: &Mounted) -> Emerge {
     Emerge::from(mounted.mountpoint()).with("MODE", "-K")
 }
 
-fn named<'a>(packages: &'a [Real], name: &str) -> &'a Real {
+pub(crate) fn named<'a>(packages: &'a [Real], name: &str) -> &'a Real {
     packages.iter().find(|package| package.path.starts_with(name)).unwrap()
 }
 
 /// `packages` with a dependency of acct-group/demo on another signed package, which nobody has asked for.
-fn with_added_dependency(packages: &[Real]) -> Vec<Real> {
+pub(crate) fn with_added_dependency(packages: &[Real]) -> Vec<Real> {
     let liar = named(packages, "acct-group/demo/");
     let lie = Real { stanza: format!("{}\nRDEPEND: dev-libs/libfoo", liar.stanza), ..liar.clone() };
     packages.iter().map(|package| if package.path == liar.path { lie.clone() } else { package.clone() }).collect()
@@ -360,7 +360,7 @@ fn who_does_not_answer_holds_up_a_plan_no_longer_than_it_may() {
     assert!(began.elapsed().as_secs() < 120, "{:?}", began.elapsed());
 }
 
-fn verify_index(mounted: &Mounted, atoms: &[&str]) -> (Option<i32>, serde_json::Value) {
+pub(crate) fn verify_index(mounted: &Mounted, atoms: &[&str]) -> (Option<i32>, serde_json::Value) {
     let ran = mounted.output_of(&[&["verify", "--index", "--json"], atoms].concat());
     let json = serde_json::from_slice(&ran.stdout);
     (ran.status.code(), json.unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&ran.stderr))))

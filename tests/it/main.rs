@@ -43,6 +43,7 @@ mod index_mismatch;
 mod install;
 mod installed_packages;
 mod interrupted;
+mod last_bytes;
 mod life;
 mod local;
 mod merge_lists;

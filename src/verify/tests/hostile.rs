@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::super::gpkg::{Container, Contents, GpkgError};
 use super::metadata::EXTENSIONS;
 use super::sample::{GPKG, VALUES, XPAK, compress, entry, gpkg, gpkg_with, metadata_tar, xpak};
 use super::*;
@@ -29,7 +30,44 @@ fn sum_headers(bytes: &mut [u8]) {
     }
 }
 
+/// A container that is no longer what was packed: with these changes, of its headers alone, or anywhere.
+fn changed_container((mut changes, cut): (Vec<(usize, u8)>, Option<usize>), in_headers: bool) -> Vec<u8> {
+    let mut bytes = gpkg("zst");
+    if in_headers {
+        let headers: Vec<_> =
+            (0..bytes.len()).step_by(512).filter(|at| bytes[at + 257..at + 262] == *b"ustar").collect();
+        changes.iter_mut().for_each(|(at, _)| *at = headers[*at % headers.len()] + *at / 7 % 512);
+    }
+    mutate(&mut bytes, (changes, cut));
+    sum_headers(&mut bytes);
+    bytes
+}
+
+/// What is in a container, but for what the bytes of the image are; and how many of these were left out after the `first`.
+fn contents(bytes: &[u8], first: Option<usize>) -> (Result<String, GpkgError>, usize) {
+    let (mut container, mut left_out) = (Container::new(bytes.len() as u64), 0);
+    let (first, rest) = bytes.split_at(first.unwrap_or(bytes.len()));
+    let result = container.push(first).and_then(|()| {
+        left_out = usize::try_from(container.leave_out_image()).unwrap() - first.len();
+        container.push(&rest[left_out..])?;
+        container.finish()
+    });
+    let said = |contents: Contents| {
+        let members: Vec<_> = contents.members().iter().map(|member| (&member.name, member.size)).collect();
+        format!("{members:?} {:?} {:?} {}", contents.manifest, contents.metadata.extension, contents.uncompressed)
+    };
+    (result.map(said), left_out)
+}
+
 proptest! {
+    /// To leave out a part of the image changes nothing of what the rest is taken for.
+    #[test]
+    fn containers_without_a_part_of_their_image(changes in mutations(), in_headers: bool, first: prop::sample::Index) {
+        let bytes = changed_container(changes, in_headers);
+        let first = first.index(bytes.len() + 1);
+        prop_assert_eq!(contents(&bytes, Some(first)).0, contents(&bytes, None).0);
+    }
+
     #[test]
     fn metadata_that_is_no_longer_what_was_compressed(which in 0..EXTENSIONS.len(), changes in mutations()) {
         let extension = EXTENSIONS[which];
@@ -55,14 +93,7 @@ proptest! {
 
     #[test]
     fn containers_that_are_no_longer_what_was_packed(changes in mutations(), in_headers: bool, chunk in 1_usize..2000) {
-        let mut bytes = gpkg("zst");
-        let (mut changes, cut) = changes;
-        if in_headers {
-            let headers: Vec<_> = (0..bytes.len()).step_by(512).filter(|at| bytes[at + 257..at + 262] == *b"ustar").collect();
-            changes.iter_mut().for_each(|(at, _)| *at = headers[*at % headers.len()] + *at / 7 % 512);
-        }
-        mutate(&mut bytes, (changes, cut));
-        sum_headers(&mut bytes);
+        let bytes = changed_container(changes, in_headers);
         let entry = entry(GPKG, &bytes);
         let outcome = |result: Result<Verified, VerifyError>| result.map_err(|error| error.to_string()).map(|v| v.digest());
         prop_assert_eq!(outcome(receive(&bytes, &entry, usize::MAX)), outcome(receive(&bytes, &entry, chunk)));
@@ -82,4 +113,19 @@ proptest! {
         let path = [GPKG, XPAK, "app-misc/hello"][name];
         prop_assert!(receive(&bytes, &entry(path, &bytes), 100).is_err());
     }
+}
+
+#[test]
+fn a_part_of_the_image_is_left_out_wherever_the_first_bytes_end_in_it() {
+    let bytes = gpkg("zst");
+    let whole = contents(&bytes, None).0.unwrap();
+    let left_out: usize = (0..=bytes.len())
+        .map(|first| {
+            let (said, left_out) = contents(&bytes, Some(first));
+            assert_eq!(said.as_ref(), Ok(&whole), "{first}");
+            left_out
+        })
+        .sum();
+    // The image has 1000 bytes.
+    assert_eq!(left_out, (1..=1000).sum::<usize>());
 }

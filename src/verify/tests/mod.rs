@@ -7,6 +7,7 @@ mod container;
 mod differential;
 #[allow(dead_code, reason = "shared with tests/it, each uses a part")]
 pub(super) mod gpg;
+mod head;
 mod hostile;
 mod metadata;
 mod receive;

@@ -1,32 +1,28 @@
 //! Signatures made by gpg with keys of all kinds, and what gpg says of the same Manifests.
 
 use std::fs;
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::super::openpgp::{Certificates, Keys as OpenPgpKeys};
-use super::super::{Assurance, Head, Keyring, KeyringError, SignatureError, head};
+use super::super::{Assurance, Keyring, KeyringError, SignatureError};
 use super::gpg::Gpg;
-use super::sample::{
-    GPKG, Parts, VALUES, XPAK, compress, container, entry, gpkg, gpkg_of, manifest, metadata_tar, parts, xpak,
-};
+use super::sample::{GPKG, Parts, VALUES, XPAK, compress, container, entry, gpkg, manifest, metadata_tar, parts, xpak};
 use super::*;
-use crate::index::AuxKey;
 
 const LONG_AGO: &str = "20200101T120000!";
 
 /// Keys of all kinds in one gpg home.
-struct Keys {
-    gpg: Gpg,
-    rsa: String,
-    ed25519: String,
+pub(super) struct Keys {
+    pub(super) gpg: Gpg,
+    pub(super) rsa: String,
+    pub(super) ed25519: String,
     subkey: String,
     expired: String,
     revoked: String,
     not_signing: String,
-    stranger: String,
+    pub(super) stranger: String,
     /// Signatures that were made before the keys went bad.
     by_expired: Vec<u8>,
     by_revoked: Vec<u8>,
@@ -39,7 +35,7 @@ struct Keys {
 
 /// `None`: there is no gpg, and the test skips; what must not skip is in tests/it. Shared by the tests that run at the same
 /// time, and gone with the last of them: statics are never dropped.
-fn keys() -> Option<Arc<Keys>> {
+pub(super) fn keys() -> Option<Arc<Keys>> {
     static KEYS: Mutex<Weak<Keys>> = Mutex::new(Weak::new());
     let mut shared = KEYS.lock().unwrap_or_else(PoisonError::into_inner);
     let keys = shared.upgrade().or_else(|| Keys::make().map(Arc::new))?;
@@ -89,15 +85,15 @@ impl Keys {
         })
     }
 
-    fn good(&self) -> Parts {
+    pub(super) fn good(&self) -> Parts {
         self.parts.clone()
     }
 
-    fn policy(&self) -> Policy {
+    pub(super) fn policy(&self) -> Policy {
         policy([self.file.clone()])
     }
 
-    fn by(&self, key: &str, text: &[u8]) -> Vec<u8> {
+    pub(super) fn by(&self, key: &str, text: &[u8]) -> Vec<u8> {
         self.gpg.clearsign(&["--local-user", &format!("{key}!")], text)
     }
 }
@@ -470,53 +466,4 @@ fn a_revocation_counts_wherever_it_is() {
     let signed = keyring.report();
     fs::copy(gpg.home().join("after.pgp"), before).unwrap();
     assert_eq!((signed.keys, keyring.report().keys), (1, 0));
-}
-
-/// What the first bytes of a package prove.
-fn first(bytes: &[u8], count: usize, of: &Entry, policy: &Policy) -> Result<Head, VerifyError> {
-    let count = count.min(bytes.len());
-    let mut file = tempfile::tempfile().unwrap();
-    file.write_all(&bytes[..count]).unwrap();
-    head(&file, count as u64, of, policy)
-}
-
-#[test]
-fn the_first_bytes_prove_what_the_package_says_of_itself() {
-    let Some(keys) = keys() else { return };
-    let mut parts = keys.good();
-    // As Portage has them: each signature behind its member.
-    parts.sort_by_key(|(name, _)| ["gpkg-1", "metadata", "image"].map(|start| !name.starts_with(start)));
-    let bytes = container(&parts, &String::from_utf8(keys.by(&keys.ed25519, manifest(&parts).as_bytes())).unwrap());
-    let (of, policy) = (entry(GPKG, &bytes), keys.policy());
-    let said = |count: usize| match first(&bytes, count, &of, &policy) {
-        Ok(Head::Values(values)) => Some(values.get(AuxKey::Slot).to_owned()),
-        Ok(Head::Needs(more)) => {
-            assert!(more > count as u64 && more <= bytes.len() as u64, "{more}");
-            None
-        }
-        other => panic!("{count}: {other:?}"),
-    };
-    let enough = (0..bytes.len()).step_by(64).find(|count| said(*count).is_some()).unwrap();
-    assert!(enough > 1024 && said(bytes.len()) == Some("0".to_owned()), "{enough}");
-
-    // Another package, no keys, and signatures that are elsewhere.
-    let other = Entry { build_id: Some(7), ..of.clone() };
-    let refused = first(&bytes, enough, &other, &policy).unwrap_err();
-    assert!(matches!(refused, VerifyError::Identity { what: "BUILD_ID", .. }), "{refused}");
-    assert!(matches!(first(&bytes, enough, &of, &READER), Ok(Head::Nothing)));
-    let behind = gpkg_of(&keys.good());
-    assert!(matches!(first(&behind, 2048, &entry(GPKG, &behind), &policy), Ok(Head::Nothing | Head::Needs(_))));
-    assert!(matches!(first(&behind, behind.len(), &entry(GPKG, &behind), &policy), Ok(Head::Values(_))));
-    let unsigned = gpkg("gz");
-    assert!(matches!(first(&unsigned, unsigned.len(), &entry(GPKG, &unsigned), &policy), Ok(Head::Nothing)));
-
-    // Whatever byte is another one: the same is said, or nothing.
-    let whole = first(&bytes, enough, &of, &policy).map(|head| format!("{head:?}")).unwrap();
-    for at in (0..enough).step_by(7) {
-        let mut changed = bytes.clone();
-        changed[at] ^= 0x20;
-        if let Ok(Head::Values(values)) = first(&changed, enough, &of, &policy) {
-            assert_eq!(format!("{:?}", Head::Values(values)), whole, "{at}");
-        }
-    }
 }

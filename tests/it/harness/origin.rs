@@ -40,6 +40,8 @@ pub(crate) enum Act {
     Redirect(String),
     /// A range answered with another range than the one asked for.
     WrongRange,
+    /// A range answered with what was asked for, and more behind it without end.
+    EndlessRange,
     /// Like `CloseAt`; a range is answered as it was asked for, with other bytes than the file's.
     LyingRange(usize),
     /// Announce everything that is asked for, with ranges, send so many bytes of it, then close.
@@ -359,6 +361,19 @@ fn perform(mut stream: &TcpStream, request: &Request, act: &Act, file: &[u8], sh
             }
             None => return serve_file(stream, request, file),
         },
+        Act::EndlessRange => {
+            let (from, last) = (request.range.unwrap(), request.last.unwrap());
+            let range = format!("content-range: bytes {from}-{last}/{}", file.len());
+            let head = format!("HTTP/1.1 206 Partial Content\r\ntransfer-encoding: chunked\r\n{range}\r\n\r\n");
+            stream.write_all(head.as_bytes())?;
+            let mut part = &file[from..=last];
+            while !shared.stopping.load(Ordering::SeqCst) {
+                write!(stream, "{:x}\r\n", part.len())?;
+                stream.write_all(part)?;
+                stream.write_all(b"\r\n")?;
+                part = &[0; 64 << 10];
+            }
+        }
         Act::LyingRange(at) => match request.range {
             Some(from) => {
                 let lie: Vec<u8> = file[from..].iter().map(|byte| !byte).collect();
@@ -383,7 +398,7 @@ fn perform(mut stream: &TcpStream, request: &Request, act: &Act, file: &[u8], sh
             stream.write_all(bytes)?;
         }
     }
-    Ok(!matches!(act, Act::Silence | Act::StallAt(_) | Act::Endless))
+    Ok(!matches!(act, Act::Silence | Act::StallAt(_) | Act::Endless | Act::EndlessRange))
 }
 
 fn serve_file(mut stream: &TcpStream, request: &Request, file: &[u8]) -> io::Result<bool> {
