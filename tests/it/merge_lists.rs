@@ -28,11 +28,10 @@ const SETS: [(&str, &str, &[&str]); 14] = [
     ("-k", "doc", &["--nodeps"]),
     ("-k", "", &["--update", "--deep", "--with-bdeps=y", "--complete-graph"]),
 ];
-const TRUSTED: &str = "";
+/// Portage's default since some version.
+const TRUSTED: &str = "pkgdir-index-trusted";
 const VISITED: &str = "-pkgdir-index-trusted";
 const PROACTIVE: &str = "buildpkg buildpkg-proactive";
-/// Those that are tried beside the one of the test environment.
-const OLDER: [&str; 2] = ["3.0.48", "3.0.65"];
 
 /// A mount of a binhost, and a plain copy of it.
 struct Sides {
@@ -147,27 +146,36 @@ fn four_jobs_with_pkg_pretend_of_binaries() {
     assert_eq!((mounted.counter("failed_opens"), mounted.counter("bulk_reads_refused")), (0, 0));
 }
 
-#[test]
-#[ignore = "installs two older versions of Portage from PyPI, and takes some minutes"]
-fn for_older_versions_of_portage() {
+/// Plans and merges with another version of Portage than that of the test environment.
+fn for_portage(version: &str) {
     let Some(mut sides) = Sides::of("gpkg-multi") else { return };
     let checkout = Path::new(env!("CARGO_MANIFEST_DIR"));
     let directory = std::env::var_os("BINHOSTFS_TEST_PORTAGES").map(PathBuf::from);
     let directory = directory.unwrap_or_else(|| checkout.join("target/portages"));
     let script = checkout.join("tests/portage/other-versions.sh");
-    assert!(Command::new(script).arg(&directory).args(OLDER).status().unwrap().success());
-    for version in OLDER {
-        sides.base = Some(directory.join(version).join("env"));
-        let root = sides.emerge(sides.copy.path(), "-K");
-        let told = root.succeed(["--version"]);
-        assert!(told.contains(&format!("Portage {version} ")), "{told}");
-        sides.lists(&root, TRUSTED, &["app-misc/greet", "app-misc/usesfoo"]);
-        root.succeed(["--nodeps", "=sys-libs/glibc-2.40-r3", "=dev-libs/libfoo-1.2.3", "=app-misc/hello-1.0"]);
-        for features in [TRUSTED, VISITED] {
-            sides.lists(&root, features, &["app-misc/greet"]);
-        }
-        sides.emerge(&sides.mounted.mountpoint(), "-k").into_root_of(&root).succeed(["--update", "app-misc/greet"]);
-        assert_eq!(root.says("usr/bin/greet"), "greet-0.9");
-        assert_eq!(sides.mounted.counter("failed_opens"), 0, "{version}");
+    assert!(Command::new(script).arg(&directory).arg(version).status().unwrap().success());
+    sides.base = Some(directory.join(version).join("env"));
+    let root = sides.emerge(sides.copy.path(), "-K");
+    let told = root.succeed(["--version"]);
+    assert!(told.contains(&format!("Portage {version} ")), "{told}");
+    sides.lists(&root, VISITED, &["app-misc/greet", "app-misc/usesfoo"]);
+    root.succeed(["--nodeps", "=sys-libs/glibc-2.40-r3", "=dev-libs/libfoo-1.2.3", "=app-misc/hello-1.0"]);
+    for features in [TRUSTED, VISITED] {
+        sides.lists(&root, features, &["app-misc/greet"]);
     }
+    sides.emerge(&sides.mounted.mountpoint(), "-k").into_root_of(&root).succeed(["--update", "app-misc/greet"]);
+    assert_eq!(root.says("usr/bin/greet"), "greet-0.9");
+    assert_eq!(sides.mounted.counter("failed_opens"), 0);
+}
+
+#[test]
+#[ignore = "group portages: installs an older Portage from PyPI"]
+fn for_portage_3_0_48() {
+    for_portage("3.0.48");
+}
+
+#[test]
+#[ignore = "group portages: installs an older Portage from PyPI"]
+fn for_portage_3_0_65() {
+    for_portage("3.0.65");
 }

@@ -91,6 +91,12 @@ program='src_install() {
 	keepdir /etc/${PN}
 }'
 account='src_install() { keepdir /usr/share/${CATEGORY}-${PN}; }'
+# Larger than its group: they have one file name and may be of one second, and Portage 3.0.65 and older, scanning PKGDIR, takes
+# files with the same name, size and second for one package, whatever directories they are in.
+user_account='src_install() {
+	python3 -c "import random,sys; sys.stdout.buffer.write(random.Random(7).randbytes(8<<10))" > "${T}/payload" || die
+	insinto /usr/share/${CATEGORY}-${PN}; doins "${T}/payload"
+}'
 libc='src_install() {
 	insinto /lib64; echo "fake libc ${PV}" > "${T}/libc.txt" || die; doins "${T}/libc.txt"
 	dosym libc.txt /lib64/libc-compat.txt
@@ -108,7 +114,7 @@ many='src_install() {
 	insinto /usr/share/many; doins -r "${T}/m"
 }'
 ebuild acct-group demo 0 0 "" "" "$account"
-ebuild acct-user demo 0 0 "" "acct-group/demo" "$account"
+ebuild acct-user demo 0 0 "" "acct-group/demo" "$user_account"
 ebuild sys-libs glibc 2.40-r3 2.2 "static-libs" "" "$libc"
 ebuild sys-libs glibc 2.41 2.2 "static-libs" "" "$libc"
 ebuild dev-libs libfoo 1.2.3 0/1.2 "static-libs" "sys-libs/glibc" "$program"
