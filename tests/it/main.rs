@@ -56,6 +56,7 @@ mod polyglot;
 mod portage_files;
 mod portage_view;
 mod prefetch;
+mod programs;
 mod quorum;
 mod reading;
 mod refresh;
