@@ -92,18 +92,60 @@ impl Attr {
         Self { inode, generation, kind, mode, uid, gid, links, size, blocks, device, atime, mtime, ctime }
     }
 
-    /// A directory that is both.
+    /// Attributes of a directory that is both local and remote.
+    ///
+    /// The kernel caches a listing until mtime differs from the value at the time of its request,
+    /// and it fills the cache after the answer. A listing that was requested before a generation
+    /// is replaced can enter the cache after the kernel was notified of the change. Therefore
+    /// mtime differs in each generation, also if the lower directory has changed later than the
+    /// index: its nanoseconds depend on both.
     pub(crate) fn of_both(remote: Attributes, stat: &Stat) -> Self {
-        let newest = |time: Time| time.max((remote.mtime, 0));
+        const SECOND: i64 = 1_000_000_000;
+        let nanoseconds = (remote.mtime.rem_euclid(SECOND) + i64::from(stat.mtime.1)).rem_euclid(SECOND);
         let attr = Self::of_local(remote.inode, stat);
-        // How many directories are in it would have to be counted; 1 says that it is not known.
+        // The true link count needs a count of all subdirectories; 1 means that it is unknown.
         Self {
             generation: 0,
             size: remote.size,
             links: 1,
-            mtime: newest(stat.mtime),
-            ctime: newest(stat.ctime),
+            mtime: (stat.mtime.0.max(remote.mtime), u32::try_from(nanoseconds).unwrap_or_default()),
+            ctime: stat.ctime.max((remote.mtime, 0)),
             ..attr
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_has_another_time_in_each_generation() {
+        let time = (2_000_000_000, 999_999_999);
+        let stat = Stat {
+            number: 1,
+            generation: 0,
+            kind: FileType::Directory,
+            mode: 0o755,
+            uid: 0,
+            gid: 0,
+            links: 2,
+            size: 0,
+            blocks: 0,
+            device: 0,
+            atime: time,
+            mtime: time,
+            ctime: time,
+        };
+        let of = |mtime, stat: &Stat| {
+            let (inode, node) = (Inode::ROOT, Node::Directory(0));
+            Attr::of_both(Attributes { inode, node, size: 4096, mtime, links: 2 }, stat).mtime
+        };
+        // The lower directory is newer, as it is when something was built since the index was made.
+        assert_eq!((of(1_760_000_000, &stat).0, of(1_760_000_001, &stat).0), (time.0, time.0));
+        assert_ne!(of(1_760_000_000, &stat), of(1_760_000_001, &stat));
+        assert_ne!(of(1_760_000_000, &stat), of(1_760_000_000, &Stat { mtime: (time.0, 1), ..stat }));
+        assert_ne!(of(2_100_000_000, &stat), of(2_100_000_001, &stat));
+        assert_eq!(of(-1, &stat).0, time.0);
     }
 }
