@@ -1,4 +1,4 @@
-//! The only file that writes to standard output and standard error itself.
+//! Output for people and programs. Only this file writes to standard output and standard error.
 
 use std::fmt::Display;
 use std::io::{IsTerminal as _, Write as _};
@@ -8,25 +8,35 @@ use super::NO_DAEMON;
 use crate::config;
 use crate::control::ClientError;
 
-/// A line of data. A closed pipe is no reason to fail.
+/// Prints data and a line end; on a terminal without control characters, see [`harmless`].
 pub(super) fn say(text: impl Display) {
-    let _ = writeln!(std::io::stdout(), "{text}");
+    if std::io::stdout().is_terminal() { print(harmless(&text.to_string())) } else { print(text) }
 }
 
-/// Lines for a person: in colour on a terminal that wants it, the important ones. Indexes have a part in them: a terminal is not
-/// given any control character of theirs.
+/// Prints lines for a person, see [`harmless`]. On a terminal that accepts colours, important lines
+/// are coloured.
 pub(super) fn tell(text: impl Display) {
     let colour = std::io::stdout().is_terminal() && config::wants_colour();
-    let text = text.to_string().replace(|c: char| c.is_control() && c != '\n', "\u{fffd}");
-    for line in text.trim_end().lines() {
+    for line in harmless(&text.to_string()).trim_end().lines() {
         match colour.then(|| shade(line)).flatten() {
-            Some(shade) => say(format_args!("\x1b[{shade}m{line}\x1b[0m")),
-            None => say(line),
+            Some(shade) => print(format_args!("\x1b[{shade}m{line}\x1b[0m")),
+            None => print(line),
         }
     }
 }
 
-/// The colour of a line by its first word, as in ECMA-48 (SGR).
+/// The text with control characters replaced, except for line ends and tabs. Indexes and binhosts
+/// are a source of what commands print, and an escape sequence of theirs would reach the terminal.
+fn harmless(text: &str) -> String {
+    text.replace(|c: char| c.is_control() && !matches!(c, '\n' | '\t'), "\u{fffd}")
+}
+
+/// A failed write, e.g. to a closed pipe, is ignored.
+fn print(text: impl Display) {
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+/// The colour of a line by its first word, as an SGR parameter of ECMA-48.
 fn shade(line: &str) -> Option<&'static str> {
     let line = line.trim_start();
     let begins = |words: &[&str]| words.iter().any(|word| line.split("  ").next() == Some(word));
@@ -43,13 +53,27 @@ fn shade(line: &str) -> Option<&'static str> {
     }
 }
 
-/// Why the daemon could not be asked, and the exit code for that.
+/// Prints why a request to the daemon failed. Returns the exit code for that.
 pub(super) fn unanswered(error: &ClientError) -> ExitCode {
     fail(if error.is_nobody() { NO_DAEMON } else { 1 }, error)
 }
 
-/// An error for a person, and exit code `code`.
+/// Prints an error for a person. Returns exit code `code`.
 pub(super) fn fail(code: u8, text: impl Display) -> ExitCode {
-    let _ = writeln!(std::io::stderr(), "binhostfs: {text}");
+    let _ = writeln!(std::io::stderr(), "binhostfs: {}", harmless(&text.to_string()));
     ExitCode::from(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::harmless;
+
+    #[test]
+    fn no_escape_sequence_of_others_is_left() {
+        assert_eq!(
+            harmless("a\x1b]0;title\x07b\u{9b}31m\tc\r\nd"),
+            "a\u{fffd}]0;title\u{fffd}b\u{fffd}31m\tc\u{fffd}\nd"
+        );
+        assert_eq!(harmless("größer\n"), "größer\n");
+    }
 }
