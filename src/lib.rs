@@ -1,6 +1,6 @@
-//! A FUSE filesystem that shows a Gentoo binhost as Portage's PKGDIR.
+//! A FUSE filesystem that shows Gentoo binhosts as Portage's PKGDIR.
 //!
-//! One responsibility a module; `tests/it/imports.rs` holds who may import whom.
+//! Each module has one responsibility. `tests/it/imports.rs` checks which module may import which.
 //!
 //! | module | job |
 //! |---|---|
@@ -8,17 +8,17 @@
 //! | [`sys`] | system calls and files of /proc that several modules need |
 //! | [`metrics`] | name and count measurements |
 //! | [`config`] | command line, own file and Portage's files -> one validated configuration |
-//! | [`portage`] | Portage's own formats, files and state: atoms and versions, its configuration, installed packages, a running emerge |
+//! | [`portage`] | Portage's formats, files and state: atoms, configuration, installed packages |
 //! | [`index`] | parse, query and render `Packages` |
 //! | [`verify`] | prove that bytes are the package that the index names |
-//! | [`policy`] | which entries of which binhost are shown, and how |
+//! | [`policy`] | decide which entries of which binhost are shown, and at which path |
 //! | [`tree`] | an immutable snapshot of names, inodes and attributes |
 //! | [`upstream`] | bytes of a binhost: mirrors, retries, resume, conditional requests |
 //! | [`cache`] | verified blobs and their catalogue within a bound |
-//! | [`fetch`] | read-through: hit, else one download -> verify -> commit |
+//! | [`fetch`] | read-through: a cache hit, else one download -> verify -> commit |
 //! | [`local`] | the lower directory: local packages and their part of `Packages` |
-//! | [`fs`] | the filesystem without FUSE: lookup, open, list, change; what Portage reads as `Packages` |
-//! | [`fuse`] | kernel requests -> `fs`; open handles, the connection to the kernel and its handover |
+//! | [`fs`] | the filesystem without FUSE: lookup, open, list, change; the published `Packages` |
+//! | [`fuse`] | kernel requests -> `fs`; open handles, the FUSE connection and its handover |
 //! | [`api`] | requests and answers of the control socket, as JSON |
 //! | [`control`] | HTTP over a Unix socket and TCP: routes, client, status page, metrics |
 //! | [`daemon`] | compose, mount, refresh, stop |

@@ -1,37 +1,37 @@
-//! Entries that are held against their packages on request. Fields are only ever added.
+//! Comparison of index entries with their packages, on request. Fields are only ever added.
 
 use serde::{Deserialize, Serialize};
 
-/// Most entries of one request.
+/// Maximum number of entries in one request.
 pub const MAX_CHECKED: usize = 32;
 
-/// What came of it, in the order asked for.
+/// The results of a request, in the order of its paths.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckedEntries {
-    /// One for each entry.
+    /// One result for each path of the request.
     pub entries: Vec<CheckedEntry>,
 }
 
-/// An entry, and what is known of it.
+/// The result of one comparison.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckedEntry {
-    /// Where it is shown.
+    /// The path at which the entry is shown.
     pub path: String,
-    /// What came of the comparison.
+    /// Whether the entry agrees with its package.
     pub outcome: EntryOutcome,
-    /// Why it does not agree.
+    /// Why the entry is wrong, or why it could not be checked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
-/// What came of a comparison.
+/// The outcome of a comparison.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum EntryOutcome {
-    /// It means what its package says.
+    /// The entry agrees with its package.
     Agrees,
-    /// Its package says something else, or cannot be had.
+    /// The package contradicts the entry, or is another package.
     Wrong,
-    /// That could not be found out.
+    /// The comparison could not be made.
     Unknown,
 }

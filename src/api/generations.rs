@@ -1,4 +1,4 @@
-//! Generations, for the daemon and for who asks. Fields are only ever added.
+//! Generations, as the daemon reports them to its clients. Fields are only ever added.
 
 use std::time::Duration;
 
@@ -6,60 +6,61 @@ use serde::{Deserialize, Serialize};
 
 use crate::units::Interval;
 
-/// The answer to the question what generations there are.
+/// The list of generations that the daemon keeps.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GenerationList {
-    /// Now, seconds since the epoch.
+    /// Time of the answer, in seconds since the epoch.
     pub time: u64,
-    /// The newest first.
+    /// All generations, the newest first.
     pub generations: Vec<GenerationEntry>,
 }
 
-/// A generation that is kept.
+/// One generation that the daemon keeps.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GenerationEntry {
-    /// Its number.
+    /// Number of the generation.
     pub number: u64,
-    /// When its indexes were first shown, seconds since the epoch.
+    /// When the indexes of the generation were first shown, in seconds since the epoch.
     pub since: u64,
-    /// TIMESTAMP of what Portage reads.
+    /// TIMESTAMP of the `Packages` file that Portage reads.
     pub index_timestamp: i64,
-    /// Packages in it.
+    /// Number of packages in the generation.
     pub packages: u64,
-    /// Packages that the one before it did not have. `None`: there is none before it, or that is not known.
+    /// Number of packages that the generation before did not have. `None`: there is no generation
+    /// before, or its packages are not known.
     pub added: Option<u64>,
-    /// Packages that only the one before it had.
+    /// Number of packages that only the generation before had.
     pub removed: Option<u64>,
-    /// It is what Portage sees.
+    /// Whether Portage sees this generation now.
     pub shown: bool,
-    /// It is not removed when it becomes too old.
+    /// Whether the administrator has marked the generation, so that its age does not remove it.
     pub kept: bool,
-    /// It can be shown again.
+    /// Whether the generation can be shown again.
     pub usable: bool,
 }
 
-/// Which generation is to be shown.
+/// The generation that a rollback selects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RollbackTo {
-    /// The newest, and every newer one as it comes.
+    /// The newest generation, and every newer one as soon as it exists.
     Latest,
-    /// The one before the one that is shown.
+    /// The last complete generation before the one that is shown.
     Previous,
-    /// This one.
+    /// The generation with this number.
     Generation(u64),
 }
 
-/// Whether a generation is to be kept when it becomes too old.
+/// Whether a generation is kept when it becomes too old.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keep {
-    /// It is.
+    /// The generation is kept, however old it becomes.
     Always,
-    /// It goes like any other.
+    /// The generation is removed like any other.
     AsUsual,
 }
 
 impl GenerationEntry {
-    /// One line for a person, at the time `now`.
+    /// One line of text for a person. `now`: seconds since the epoch.
     #[must_use]
     pub fn line(&self, now: u64) -> String {
         let Self { number, since, packages, added, removed, shown, kept, usable, .. } = self;

@@ -1,26 +1,26 @@
-//! What the administrator does with cached packages, and what came of it. Fields are only ever added.
+//! Tasks of the administrator on cached packages, and their results. Fields are only ever added.
 
 use serde::{Deserialize, Serialize};
 
 use crate::units::ByteSize;
 
-/// What is to be done.
+/// A task on cached packages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CacheTask {
-    /// Tell what is pinned.
+    /// List the pinned packages.
     Pins,
-    /// Pin what is shown and matches.
+    /// Pin the shown packages that match.
     Pin,
-    /// Let what matches go, or has just that PATH.
+    /// Unpin the packages that match, or that have exactly this PATH.
     Unpin,
-    /// Remove what matches from the cache.
+    /// Remove the packages that match from the cache.
     Evict,
-    /// Remove what no index names from the cache.
+    /// Remove the packages that no index names from the cache.
     Collect,
 }
 
 impl CacheTask {
-    /// All of them, with method and path.
+    /// All tasks: whether the task changes something (POST, else GET), and its path.
     pub(crate) const ALL: [(Self, bool, &str); 5] = [
         (Self::Pins, false, "/v1/pins"),
         (Self::Pin, true, "/v1/pin"),
@@ -30,35 +30,36 @@ impl CacheTask {
     ];
 }
 
-/// What came of a [`CacheTask`].
+/// The result of a [`CacheTask`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Managed {
-    /// What is pinned, no longer pinned, or removed.
+    /// The packages that are pinned, no longer pinned, or removed.
     pub packages: Vec<ManagedPackage>,
-    /// Bodies removed; of [`CacheTask::Collect`] their packages are not known.
+    /// Number of blobs removed. For [`CacheTask::Collect`], `packages` does not name their
+    /// packages.
     pub removed: u64,
-    /// Bytes of them.
+    /// Size of the removed blobs in bytes.
     pub freed: u64,
     /// Why nothing was done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
 
-/// One package.
+/// One package of the result.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ManagedPackage {
-    /// Where it is shown, or PATH at its binhost.
+    /// The path at which the package is shown, or its PATH at its binhost.
     pub path: String,
-    /// Bytes.
+    /// Size of the package in bytes.
     pub size: u64,
-    /// Whether it is in the cache.
+    /// Whether the package is in the cache.
     pub cached: bool,
-    /// Whether it is pinned.
+    /// Whether the package is pinned.
     pub pinned: bool,
 }
 
 impl Managed {
-    /// One line for a person: what was removed in all.
+    /// One line for a person: number and size of the removed packages.
     #[must_use]
     pub fn removal(&self) -> String {
         let Self { removed, freed, .. } = self;
@@ -68,20 +69,20 @@ impl Managed {
 }
 
 impl ManagedPackage {
-    /// One line for a person, of what was removed.
+    /// One line for a person about a removed package.
     #[must_use]
     pub fn removed_line(&self) -> String {
         format!("{:>10}  {}  removed", ByteSize(self.size).to_string(), self.path)
     }
 
-    /// One line for a person, of what is not pinned any more.
+    /// One line for a person about a package that is no longer pinned.
     #[must_use]
     pub fn unpinned_line(&self) -> String {
         let stays = if self.cached { "stays in the cache until something else needs the room" } else { "not cached" };
         format!("{:>10}  {}  no longer pinned; {stays}", ByteSize(self.size).to_string(), self.path)
     }
 
-    /// One line for a person, of what is pinned or not.
+    /// One line for a person: whether the package is pinned, and whether it is cached.
     #[must_use]
     pub fn line(&self) -> String {
         let Self { path, size, cached, pinned } = self;

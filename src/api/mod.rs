@@ -1,6 +1,7 @@
-//! What goes over the wire: requests and answers of the control socket, as JSON.
+//! Wire format of the control socket: requests and answers as JSON.
 //!
-//! `/v1` changes only compatibly: fields are added, and none changes its meaning. Who reads ignores fields that it does not know.
+//! `/v1` changes only compatibly: fields are added, and no field changes its meaning. Clients
+//! ignore fields that they do not know.
 //!
 //! Not its job: routes and HTTP (`control`), and making the answers (`daemon`).
 

@@ -1,4 +1,5 @@
-//! What becomes of packages, for the daemon and for who asks. Fields are only ever added.
+//! The state of single packages, as the daemon reports it to its clients. Fields are only ever
+//! added.
 
 use std::fmt;
 use std::time::{Duration, UNIX_EPOCH};
@@ -7,13 +8,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::units::ByteSize;
 
-/// httpdate goes no further, seconds since the epoch.
+/// The first second of the year 10000, in seconds since the epoch: httpdate formats only times
+/// before it.
 const YEAR_9999: u64 = 253_402_300_800;
 
-/// The answer to a question about packages.
+/// The answer to `GET /v1/packages`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Packages {
-    /// In the order of CPV, BUILD_ID and path.
+    /// The packages in the order of CPV, BUILD_ID and path.
     pub packages: Vec<PackageStatus>,
     /// Why there is no answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -24,9 +26,9 @@ pub struct Packages {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PackageState {
-    /// It is in `Packages`.
+    /// The entry is in the published `Packages`.
     Shown,
-    /// It is not.
+    /// The entry is hidden from Portage.
     #[default]
     LeftOut,
 }
@@ -34,15 +36,15 @@ pub enum PackageState {
 /// A process that opened a package.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CallerStatus {
-    /// Its number; 0: in a pid namespace that the daemon does not see.
+    /// Process id. 0: the process is in a pid namespace that the daemon does not see.
     pub pid: u32,
-    /// What it is called; empty: not known.
+    /// Name of the process. Empty: the name is not known.
     pub name: String,
-    /// When, s since the epoch.
+    /// Time of the open, in seconds since the epoch.
     pub time: u64,
 }
 
-/// For a person.
+/// Text for a person.
 impl fmt::Display for CallerStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -56,72 +58,75 @@ impl fmt::Display for CallerStatus {
 /// An entry of a binhost's index, or a local package.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PackageStatus {
-    /// CPV.
+    /// Category, package name and version.
     pub cpv: String,
-    /// BUILD_ID, where it has one.
+    /// BUILD_ID, if the package has one.
     pub build_id: Option<u64>,
-    /// SLOT.
+    /// SLOT of the package, `0` if the entry names none.
     pub slot: String,
-    /// USE, as it was built.
+    /// USE with which the package was built.
     pub use_flags: String,
-    /// What USE has to say of the package's own flags for emerge to take this build; none where it has no flags.
+    /// The setting of each of the package's own flags that makes emerge take this build. `None`:
+    /// the package has no flags.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub use_needed: Option<String>,
-    /// SIZE, bytes.
+    /// SIZE of the package in bytes.
     pub size: u64,
-    /// The binhost; empty for a local package.
+    /// Name of the binhost. Empty for a local package.
     pub binhost: String,
-    /// Whether it is a local package: of the directory beneath the mount, in front of all binhosts.
+    /// Whether this is a local package: one in the lower directory, in front of all binhosts.
     #[serde(default)]
     pub local: bool,
-    /// Where it is shown; PATH at its binhost where it is not.
+    /// The path at which the package is shown. For a hidden entry, its PATH at its binhost.
     pub path: String,
-    /// Whether it is shown.
+    /// Whether Portage sees the entry.
     pub state: PackageState,
-    /// Why it is not, or not at its PATH.
+    /// Why the entry is hidden, or shown at another path than its PATH.
     pub reason: Option<String>,
-    /// The dependency on a libc that it got.
+    /// The dependency on a libc that the libc guard has added.
     pub dependency: Option<String>,
-    /// Whether it is in the cache and can be opened at once.
+    /// Whether the package is in the cache, so that an open does not wait for a download.
     pub cached: bool,
-    /// Whether it is pinned, be it in the cache or not.
+    /// Whether the package is pinned. A pinned package need not be in the cache yet.
     #[serde(default)]
     pub pinned: bool,
-    /// When what is cached was fetched, s since the epoch.
+    /// When the cached blob was fetched, in seconds since the epoch.
     #[serde(default)]
     pub since: Option<u64>,
-    /// SHA-256 of what is cached.
+    /// SHA-256 of the cached blob.
     #[serde(default)]
     pub sha256: Option<String>,
-    /// The URL of the binhost that what is cached was fetched from, where that is known.
+    /// The URL of the binhost from which the cached blob was fetched, if the URL is known.
     #[serde(default)]
     pub source: Option<String>,
-    /// Who opened it last, where that was lately.
+    /// The process that opened the package last, if the open was recent.
     #[serde(default)]
     pub caller: Option<CallerStatus>,
-    /// How what is cached was verified: fingerprint of the certificate that signed it, or `digests`.
+    /// How the cached blob was verified: the fingerprint of the certificate that signed it, or
+    /// `digests`.
     pub verified_by: Option<String>,
-    /// Why it could not be had lately.
+    /// Why a recent download of the package failed.
     pub failure: Option<String>,
-    /// What its entry says otherwise than the package, where that is known and it is shown all the same.
+    /// The index mismatch of an entry that is shown nevertheless.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub index_mismatch: Option<String>,
-    /// Why emerge does not take it on this system, whatever package.use and dependencies say. As the two below only in an answer
-    /// about packages in particular (`?atom=`).
+    /// Why emerge does not take the package on this system, regardless of package.use and
+    /// dependencies. Like the two fields below, this field is set only if the request names
+    /// packages (`?atom=`).
     #[serde(default)]
     pub rejected: Vec<String>,
-    /// Flags that the build has otherwise than this system would set them, as the build has them (`nls`, `-doc`); none: that is
-    /// not known.
+    /// The flags whose setting in the build differs from this system's setting, as the build has
+    /// them (`nls`, `-doc`). `None`: the difference is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub use_differs: Option<Vec<String>>,
-    /// A line for package.use with which emerge takes this build; only for the build of a version that is nearest to what this
-    /// system sets.
+    /// A line for package.use with which emerge takes this build. Only the build of each version
+    /// that is nearest to this system's settings has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub package_use: Option<String>,
 }
 
 impl PackageStatus {
-    /// One line: in the cache or not, size, path, binhost.
+    /// One line of text: state in the cache, size, path, binhost.
     #[must_use]
     pub fn line(&self) -> String {
         let Self { path, binhost, size, cached, pinned, .. } = self;
@@ -136,7 +141,7 @@ impl PackageStatus {
     }
 }
 
-/// For a person.
+/// Text for a person, of several lines.
 impl fmt::Display for PackageStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { cpv, slot, binhost, path, .. } = self;
@@ -195,9 +200,9 @@ impl fmt::Display for PackageStatus {
     }
 }
 
-/// `Mon, 23 Nov 2026 01:00:00 GMT`
+/// A date in the form `Mon, 23 Nov 2026 01:00:00 GMT`.
 fn date(seconds: u64) -> String {
-    // What no calendar has is shown as it came.
+    // A number beyond the calendar is shown as a number.
     let time = UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).filter(|_| seconds < YEAR_9999);
     time.map_or_else(|| seconds.to_string(), httpdate::fmt_http_date)
 }

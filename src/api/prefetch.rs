@@ -1,4 +1,4 @@
-//! Packages that are fetched before anybody opens them, for the daemon and for who asks. Fields are only ever added.
+//! Prefetch jobs, as the daemon reports them to its clients. Fields are only ever added.
 
 use std::fmt;
 
@@ -7,77 +7,78 @@ use serde::{Deserialize, Serialize};
 use crate::portage::Atom;
 use crate::units::ByteSize;
 
-/// What is to be fetched.
+/// The packages that a prefetch job fetches.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PrefetchRequest {
-    /// The newest of what these select, in each slot.
+    /// Of the packages that these atoms select, the newest one in each slot.
     Atoms(Vec<Atom>),
-    /// What is installed can be upgraded to.
+    /// The packages to which installed packages can be upgraded.
     World,
-    /// What emerge has planned.
+    /// The packages of an emerge's merge plan.
     Plan,
 }
 
-/// The number of what was begun.
+/// The answer to a request that starts a prefetch job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PrefetchJob {
-    /// To ask by.
+    /// Number of the job, for later requests about it.
     pub job: u64,
 }
 
-/// How far it is.
+/// The state of a prefetch job.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PrefetchStatus {
-    /// Its number.
+    /// Number of the job.
     pub job: u64,
-    /// It has not ended.
+    /// Whether the job has not ended.
     pub running: bool,
-    /// It was stopped before its end.
+    /// Whether the job was stopped before its end.
     pub stopped: bool,
-    /// Packages in all.
+    /// Number of packages of the job.
     pub packages: u64,
-    /// Bytes of them in all.
+    /// Size of these packages in bytes.
     pub bytes: u64,
-    /// What is being fetched.
+    /// The packages that are being fetched.
     pub underway: Vec<PrefetchUnderway>,
-    /// What is done with, in that order, from the number on that was asked for; of what is there twice, the last one counts.
+    /// The finished packages in the order in which they finished, beginning with the number that
+    /// the request names. If a package occurs twice, the last outcome counts.
     pub done: Vec<PrefetchDone>,
 }
 
 /// A package that is being fetched.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PrefetchUnderway {
-    /// Where it is shown.
+    /// The path at which the package is shown.
     pub path: String,
-    /// Bytes in all.
+    /// Size of the package in bytes.
     pub size: u64,
-    /// Bytes received.
+    /// Number of bytes received.
     pub received: u64,
 }
 
-/// A package that is done with.
+/// A finished package of a job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PrefetchDone {
-    /// Where it is shown; what was asked for, where there is nothing.
+    /// The path at which the package is shown, or the requested name if no package matches.
     pub path: String,
-    /// Bytes; 0 where there is nothing.
+    /// Size of the package in bytes. 0 if no package matches.
     pub size: u64,
-    /// How it ended.
+    /// How the package finished.
     pub outcome: PrefetchOutcome,
-    /// Why it failed.
+    /// Why the package failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
-/// See [`PrefetchDone`].
+/// How a package of a job finished.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PrefetchOutcome {
-    /// It was in the cache.
+    /// The package was in the cache.
     Cached,
-    /// It was fetched and verified.
+    /// The package was fetched and verified.
     Fetched,
-    /// It could not be had.
+    /// The package could not be fetched or kept.
     Failed,
 }
 

@@ -1,26 +1,26 @@
-//! Running the program anew, as the socket tells of it.
+//! Reloads of the daemon's program (`POST /v1/reload`, `GET /v1/run`).
 
 use std::sync::LazyLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-/// Whether the program is run anew.
+/// Whether the daemon is about to start its program again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reloading {
-    /// Why not.
+    /// Why the daemon does not reload.
     pub error: Option<String>,
 }
 
-/// Tells one run of the program from the next: they may have the same process id.
+/// Distinguishes one run of the program from the next. Two runs may have the same process id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Run {
-    /// Nanoseconds since the epoch; when the program was first asked.
+    /// Time at which this run was first asked for its number, in nanoseconds since the epoch.
     pub number: u64,
 }
 
 impl Run {
-    /// This one.
+    /// The run of this process. The number does not change while the process runs.
     pub(crate) fn this() -> Self {
         static NUMBER: LazyLock<u64> = LazyLock::new(|| {
             let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! The shape of the answer, for the daemon and for who asks. Fields are only ever added.
+//! The answer to `GET /v1/status`, and its form for people. Fields are only ever added.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::metrics::Readings;
 use crate::units::{ByteSize, Interval, Plural};
 
-/// Downloads that are told of one by one, for a person.
+/// Maximum number of downloads that the text for a person lists one by one.
 const DOWNLOADS: usize = 30;
 
 /// The daemon at one moment. Times are seconds since the epoch, sizes bytes.
@@ -16,182 +16,189 @@ const DOWNLOADS: usize = 30;
 pub struct Status {
     /// Version of the daemon.
     pub version: String,
-    /// Its process id.
+    /// Process id of the daemon.
     pub pid: u32,
-    /// Now.
+    /// Time of the answer.
     pub time: u64,
-    /// Since when it runs.
+    /// When the daemon was started.
     pub started: u64,
-    /// Where it is mounted.
+    /// Path of the mountpoint.
     pub mountpoint: String,
     /// Whether the kernel reads cached packages without the daemon.
     pub passthrough: bool,
-    /// Whether OpenPGP signatures are checked, whatever the binhost.
+    /// Whether OpenPGP signatures are checked for all binhosts.
     pub signatures: bool,
-    /// Where packages come from, the most preferred first.
+    /// The binhosts, the most preferred first.
     pub binhosts: Vec<BinhostStatus>,
-    /// What is shown.
+    /// The generation that is shown.
     pub generation: GenerationStatus,
-    /// How the indexes are kept up to date: of several, the oldest confirmation, the last attempt and all problems.
+    /// The refreshes of all binhosts together: the oldest confirmation, the last attempt, and all
+    /// problems.
     pub refresh: RefreshStatus,
-    /// Why the configuration, as it stands in the files, is not in use.
+    /// Why the configuration that is in the files now is not in use.
     pub misconfigured: Option<String>,
-    /// What an administrator should know of the configuration, one thing each.
+    /// Warnings about the configuration and the system clock, each about one thing.
     #[serde(default)]
     pub warnings: Vec<String>,
-    /// Local packages that Portage fetched itself from a binhost, of which they are hidden.
+    /// Local packages that Portage fetched itself from a binhost although the binhost's entry is
+    /// hidden.
     #[serde(default)]
     pub bypassed: Vec<BypassStatus>,
-    /// Packages that are left out because what their binhost serves is not what its index says.
+    /// Refused packages: the package that the binhost serves contradicts its entry.
     pub refused: Vec<FailureStatus>,
-    /// Verified packages that had other bytes when they were verified before, newest first.
+    /// Verified packages whose bytes differ from those verified before, the newest first.
     pub alarms: Vec<FailureStatus>,
-    /// The cache.
+    /// State of the cache.
     pub cache: CacheStatus,
-    /// What is fetched because installed packages can be upgraded; none where that is not configured.
+    /// State of the upgrade prefetch. `None`: it is not configured.
     #[serde(default)]
     pub upgrade_prefetch: Option<UpgradePrefetchStatus>,
-    /// How many downloads there are.
+    /// Number of downloads by state.
     #[serde(default)]
     pub download_counts: DownloadCounts,
-    /// Downloads in progress, and those that somebody waits for; of very many, those with a turn and some others.
+    /// The downloads in progress, and those with waiters. If there are very many, the list has all
+    /// downloads with a turn and some others.
     pub downloads: Vec<DownloadStatus>,
-    /// What could not be had lately, newest first.
+    /// Packages whose download failed recently, the newest first.
     pub failures: Vec<FailureStatus>,
-    /// The daemon's process.
+    /// Resources of the daemon's process.
     #[serde(default)]
     pub process: ProcessStatus,
-    /// Counters since the start.
+    /// Counters since the daemon was started.
     pub metrics: Readings,
 }
 
-/// What the kernel says of the daemon's process.
+/// The kernel's figures for the daemon's process.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessStatus {
-    /// Bytes of memory (RSS).
+    /// Resident memory (RSS) in bytes.
     pub resident: u64,
-    /// Bytes that it had written to disks.
+    /// Bytes that the process had written to disks.
     pub written: u64,
 }
 
-/// What signatures are checked with.
+/// The keys with which signatures are checked.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct KeyringStatus {
-    /// Its files.
+    /// The files that have the keys.
     pub files: Vec<String>,
-    /// Keys and subkeys in them that may sign.
+    /// Number of keys and subkeys in the files that may sign.
     pub keys: u64,
-    /// Files that cannot be read and certificates of no use, and why.
+    /// Files that cannot be read, and certificates that cannot be used, each with the reason.
     pub problems: Vec<String>,
 }
 
-/// A binhost.
+/// State of one binhost.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BinhostStatus {
-    /// What it is called in the configuration.
+    /// Name of the binhost in the configuration.
     pub name: String,
-    /// Its URLs in the order in which they are configured, without credentials.
+    /// The configured URLs in their order, without credentials.
     pub urls: Vec<String>,
-    /// How each of them does, in the order in which they would be asked now; also places that an index names.
+    /// State of each mirror, in the order in which the daemon would ask them now. The list includes
+    /// mirrors that an index names.
     #[serde(default)]
     pub mirrors: Vec<MirrorStatus>,
-    /// Packages of it that are shown.
+    /// Number of packages of this binhost that are shown.
     pub packages: u64,
-    /// TIMESTAMP of its index; 0 without one.
+    /// TIMESTAMP of the binhost's index. 0: the binhost has no index.
     pub index_timestamp: i64,
-    /// How its index is kept up to date.
+    /// How the last refreshes of the index ended.
     pub refresh: RefreshStatus,
-    /// Whether none of its URLs answered the last time.
+    /// Whether no URL of the binhost answered at the last attempt.
     pub unreachable: bool,
-    /// Whether only `binhostfs refresh` asks for its index (`frozen` in binrepos.conf).
+    /// Whether only `binhostfs refresh` asks for the index (`frozen` in binrepos.conf).
     #[serde(default)]
     pub not_refreshed: bool,
-    /// What signatures are checked with; none where they are not checked.
+    /// The keys with which signatures are checked. `None`: signatures are not checked.
     pub keyring: Option<KeyringStatus>,
-    /// Entries of its index that are not shown, or not as they are.
+    /// Entries of the index that are hidden or changed.
     pub entries: EntriesStatus,
-    /// Why nothing of it can be used, where that is for one reason.
+    /// Why no entry of the index can be used, if all have the same reason.
     #[serde(default)]
     pub unusable: Option<String>,
-    /// How old its index may be before that is worth a note, s; none where any age will do, or an earlier one is shown.
+    /// Age of the index in seconds from which it is worth a note. `None`: there is no limit, or an
+    /// earlier index is shown.
     #[serde(default)]
     pub max_index_age: Option<u64>,
-    /// Entries that say something else of their package than the package, whether they are refused or not.
+    /// Entries that contradict their package, refused or not.
     #[serde(default)]
     pub index_mismatches: Vec<FailureStatus>,
 }
 
-/// Entries of an index that are not shown, or not as they are, by number.
+/// Numbers of entries that are hidden or changed, by reason.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct EntriesStatus {
-    /// Not fit for Portage.
+    /// Entries that are not fit for Portage.
     pub dropped: u64,
-    /// Why they are not.
+    /// Why the dropped entries are not fit.
     pub dropped_reasons: String,
-    /// What the binhost serves is not what its index says.
+    /// Refused entries: the package that the binhost serves contradicts its entry.
     pub refused: u64,
-    /// Too few of its URLs say the same of them.
+    /// Entries on which too few URLs of the binhost agree.
     pub disputed: u64,
-    /// XPAK, where signatures are asked for.
+    /// XPAK packages, where signatures are required.
     pub unsigned_format: u64,
-    /// Not selected by the configuration.
+    /// Entries that the configuration does not select.
     pub filtered: u64,
-    /// Not in the cache, while the binhost is away or its packages are nowhere.
+    /// Entries without a cached package, while the binhost is unreachable or its packages cannot be
+    /// fetched from any URL.
     pub offline: u64,
-    /// A preferred binhost has the same one.
+    /// Entries whose package a preferred binhost has as well.
     pub shadowed: u64,
-    /// Their PATH, also below the binhost's name, is taken.
+    /// Entries whose PATH is taken, also below the binhost's name.
     pub path_conflict: u64,
-    /// Shown below the name of the binhost, since their PATH is taken.
+    /// Entries that are shown below the binhost's name, since their PATH is taken.
     pub moved: u64,
-    /// Shown with a dependency on the libc that they were built against.
+    /// Entries that are shown with a dependency on the libc that they were built against.
     pub libc_guarded: u64,
 }
 
-/// How a URL of a binhost does.
+/// State of one mirror of a binhost.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MirrorStatus {
-    /// The URL, without credentials.
+    /// URL of the mirror, without credentials.
     pub url: String,
-    /// Whether it is asked.
+    /// Whether the daemon asks the mirror.
     pub state: MirrorState,
-    /// When it is asked again; only while it rests. Where no other URL is better it is asked all the same.
+    /// When the back-off ends. The daemon asks the mirror earlier if no other mirror is better.
+    /// `None`: the mirror is not backing off.
     pub backing_off_until: Option<u64>,
-    /// Smoothed rate of downloads, bytes/s; none: not known.
+    /// Smoothed rate of downloads in bytes/s. `None`: the rate is not known.
     pub rate: Option<u64>,
-    /// Smoothed time to the first byte, ms; none: not known.
+    /// Smoothed time to the first byte in ms. `None`: the time is not known.
     pub first_byte_ms: Option<u64>,
-    /// Failures in a row.
+    /// Number of failures in a row.
     pub failures: u64,
-    /// Packages from it that proved wrong.
+    /// Number of packages from this mirror that proved wrong.
     pub wrong: u64,
-    /// Why it is distrusted; none: it is not.
+    /// Why the mirror is distrusted. `None`: the mirror is not distrusted.
     #[serde(default)]
     pub distrusted_for: Option<String>,
-    /// The last failure, be it over or not.
+    /// The last failure, even if the mirror has recovered since.
     pub last_error: Option<String>,
-    /// When that was.
+    /// Time of the last failure.
     pub last_error_time: Option<u64>,
 }
 
-/// See [`MirrorStatus`].
+/// Whether the daemon asks a mirror.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MirrorState {
-    /// Nothing is known against it.
+    /// No recent failure is known.
     Healthy,
-    /// It served something wrong lately: asked after the healthy ones.
+    /// The mirror served something wrong recently. The daemon asks it after the healthy ones.
     Distrusted,
-    /// It has rested, and one download tries it.
+    /// The back-off has ended, and one download tries the mirror.
     Probing,
-    /// It failed lately, and is left alone for a while.
+    /// The mirror failed recently, and the daemon waits before it asks again.
     BackingOff,
 }
 
 impl MirrorStatus {
-    /// Why it is distrusted, where it is.
+    /// Why the mirror is distrusted.
     pub(crate) fn distrust(&self) -> &str {
-        // A daemon of an earlier version distrusted for this alone.
+        // A daemon of an earlier version sends no reason: wrong bytes were its only one.
         self.distrusted_for.as_deref().unwrap_or("served wrong bytes")
     }
 
@@ -217,85 +224,88 @@ impl MirrorStatus {
 }
 
 impl BinhostStatus {
-    /// TIMESTAMP of its index, if that is worth a note.
+    /// TIMESTAMP of the index, if the index is older than `max_index_age`.
     pub(crate) fn stale_since(&self, now: u64) -> Option<u64> {
         let since = u64::try_from(self.index_timestamp).ok().filter(|since| *since > 0)?;
         self.max_index_age.filter(|most| now.saturating_sub(since) > *most).map(|_| since)
     }
 
-    /// Its URLs for a person, at the time `now`.
+    /// The mirrors for a person, one line each, at the time `now`.
     fn lines(&self, now: u64) -> Vec<String> {
-        // A daemon of another version may not say how they do.
+        // A daemon of another version may not send the state of each URL.
         let unknown = self.urls.iter().filter(|url| self.mirrors.iter().all(|mirror| mirror.url != **url)).cloned();
         self.mirrors.iter().map(|mirror| mirror.line(now)).chain(unknown).collect()
     }
 }
 
-/// What is shown.
+/// The generation that is shown.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct GenerationStatus {
     /// Number of the generation.
     pub number: u64,
-    /// Packages in it.
+    /// Number of packages in the generation.
     pub packages: u64,
-    /// TIMESTAMP of what Portage reads, s since the epoch.
+    /// TIMESTAMP of the `Packages` file that Portage reads, in seconds since the epoch.
     pub index_timestamp: i64,
-    /// When it was made; 0: not known.
+    /// When the generation was made. 0: the time is not known.
     #[serde(default)]
     pub created: u64,
-    /// Packages of the directory beneath the mount, which are shown in front of it.
+    /// Number of local packages, which are shown in front of the generation.
     #[serde(default)]
     pub local: u64,
-    /// It is an earlier one, which the administrator has chosen.
+    /// Whether this is an earlier generation that the administrator has chosen.
     #[serde(default)]
     pub rolled_back: bool,
-    /// Why the one that the administrator has chosen is not shown.
+    /// Why the generation that the administrator has chosen is not shown.
     #[serde(default)]
     pub problem: Option<String>,
 }
 
-/// How the index is kept up to date.
+/// How the last refreshes of an index ended.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct RefreshStatus {
-    /// When a binhost last confirmed or sent the index; 0: never.
+    /// When a binhost last confirmed or sent the index. 0: never.
     pub confirmed: u64,
     /// When the last attempt ended.
     pub attempted: u64,
     /// Why the last attempt failed, if it did.
     pub error: Option<String>,
-    /// Since when all indexes that the binhost had were older than the one in use, and refused; none: that is not so.
+    /// Since when the binhost has had only indexes that are older than the one in use, and were
+    /// refused. `None`: its last index was not older.
     #[serde(default)]
     pub older_since: Option<u64>,
 }
 
-/// A binhost that has had only older indexes for longer than this is said to be frozen, s.
+/// Seconds after which a binhost that has only older indexes is reported as frozen.
 const FROZEN: u64 = 24 * 3600;
 
 impl RefreshStatus {
-    /// Since when the binhost has had only older indexes, if that is for more than a day at the time `now`: then somebody should
-    /// look whether it was set back, or what is in use was never its own.
+    /// Since when the binhost has had only older indexes, if that is longer than a day at the time
+    /// `now`. Then somebody should check: either the binhost was set back, or the index in use was
+    /// never its own.
     pub(crate) fn frozen_since(&self, now: u64) -> Option<u64> {
         self.older_since.filter(|since| now.saturating_sub(*since) > FROZEN)
     }
 }
 
-/// The cache.
+/// State of the cache.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CacheStatus {
-    /// Its directory.
+    /// Path of the cache directory.
     pub directory: String,
-    /// Bytes of packages in it.
+    /// Bytes of packages in the cache.
     pub bytes: u64,
-    /// Bytes of downloads in progress, and room for what they receive next.
+    /// Bytes of downloads in progress, and the room that they need next.
     pub reserved: u64,
-    /// Bytes that parked and interrupted downloads have received: they go where something else needs the room.
+    /// Bytes that parked and interrupted downloads have received. The cache discards them if
+    /// something else needs the room.
     #[serde(default)]
     pub parked: u64,
-    /// Packages in it.
+    /// Number of packages in the cache.
     pub packages: u64,
-    /// Most bytes it may take.
+    /// Maximum size of the cache in bytes.
     pub bound: u64,
-    /// Entries that are pinned, be they in it or not.
+    /// Number of pinned entries, in the cache or not.
     #[serde(default)]
     pub pinned: u64,
     /// Bytes of packages written today (UTC).
@@ -303,29 +313,30 @@ pub struct CacheStatus {
     pub written_today: u64,
 }
 
-/// What is fetched because installed packages can be upgraded.
+/// State of the upgrade prefetch.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct UpgradePrefetchStatus {
     /// Bytes that may be fetched in a day (UTC).
     pub budget: u64,
-    /// Of these, bytes that were fetched today.
+    /// Bytes of this budget that were fetched today.
     pub spent: u64,
-    /// Bytes that are left today.
+    /// Bytes of this budget that are left today.
     pub left: u64,
-    /// Packages that would be upgraded to, as far as the cache may take them.
+    /// Number of packages to which installed ones would be upgraded, as far as the cache may take
+    /// them.
     pub upgrades: u64,
-    /// Of these, packages that are here.
+    /// Number of these packages that are in the cache.
     pub cached: u64,
-    /// Why that is not known.
+    /// Why the upgrades are not known.
     pub problem: Option<String>,
 }
 
-/// How many downloads there are, and who waits for them.
+/// Numbers of downloads by state, and of opens that wait for them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DownloadCounts {
     /// Downloads that have a turn.
     pub live: u64,
-    /// Downloads whose binhost is silent.
+    /// Parked downloads: their binhost is silent.
     pub parked: u64,
     /// Downloads that wait for a turn.
     pub waiting: u64,
@@ -333,16 +344,16 @@ pub struct DownloadCounts {
     pub opens: u64,
 }
 
-/// What a download does.
+/// State of a download.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DownloadState {
-    /// It receives.
+    /// The download has a turn and receives bytes.
     #[default]
     Live,
-    /// Its binhost is silent.
+    /// The binhost of the download is silent.
     Parked,
-    /// It waits for a turn.
+    /// The download waits for a turn.
     Waiting,
 }
 
@@ -351,43 +362,44 @@ pub enum DownloadState {
 pub struct DownloadStatus {
     /// PATH of the package.
     pub path: String,
-    /// What it does.
+    /// State of the download.
     #[serde(default)]
     pub state: DownloadState,
-    /// Bytes received.
+    /// Number of bytes received.
     pub received: u64,
-    /// Bytes in all.
+    /// Size of the package in bytes.
     pub size: u64,
-    /// Opens that wait for it.
+    /// Number of opens that wait for the download.
     pub waiters: u64,
-    /// It was begun ahead of an emerge, and nobody has opened it yet.
+    /// Whether this is a prefetch of a package that nobody has opened so far.
     #[serde(default)]
     pub prefetch: bool,
 }
 
-/// A package that could not be had.
+/// A package with an error: a failed download, a refusal, an alarm or an index mismatch.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FailureStatus {
     /// PATH of the package.
     pub path: String,
-    /// Why.
+    /// Reason of the error.
     pub reason: String,
-    /// When.
+    /// Time of the error.
     pub time: u64,
 }
 
-/// A local package that Portage fetched itself (`getbinpkg`), and that is hidden as the binhost's.
+/// A local package that Portage fetched itself (`getbinpkg`) although the binhost's entry is
+/// hidden.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BypassStatus {
-    /// Where it is, below the mountpoint.
+    /// Path of the local package below the mountpoint.
     pub path: String,
-    /// The binhost whose index has it.
+    /// The binhost whose index has the package.
     pub binhost: String,
-    /// Why the binhost's is hidden.
+    /// Why the binhost's entry is hidden.
     pub reason: String,
 }
 
-/// For a person.
+/// Text for a person, in one line.
 impl fmt::Display for BypassStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { path, binhost, reason } = self;
@@ -395,27 +407,28 @@ impl fmt::Display for BypassStatus {
     }
 }
 
-/// How a refresh that was asked for went.
+/// The result of a refresh, a rollback or a keep request. Errors of other requests have this form,
+/// too.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Refreshed {
-    /// What is shown now.
+    /// Summary of the result. `None`: the request failed.
     pub summary: Option<String>,
-    /// Why it failed.
+    /// Why the request failed.
     pub error: Option<String>,
 }
 
-/// What reading the whole cache again found.
+/// The result of reading the whole cache again.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VerifyResult {
-    /// Packages that are what was verified.
+    /// Number of packages that still have the verified bytes.
     pub sound: u64,
-    /// Bytes of them.
+    /// Size of these packages in bytes.
     pub bytes: u64,
-    /// Packages that were damaged, and are removed.
+    /// Number of packages that were damaged, and are removed.
     pub damaged: u64,
 }
 
-/// For a person.
+/// One line for a person.
 impl fmt::Display for VerifyResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { sound, bytes, damaged } = self;
@@ -431,7 +444,7 @@ impl fmt::Display for VerifyResult {
     }
 }
 
-/// For a person.
+/// Text for a person, of several lines.
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ago = |time: u64| Interval(Duration::from_secs(self.time.saturating_sub(time)));
@@ -452,7 +465,7 @@ impl fmt::Display for Status {
             writeln!(f, "problem     {problem}")?;
         }
         self.binhosts.iter().try_for_each(|binhost| binhost.show(f, self.time, &ago))?;
-        // Of a binhost it stands there already.
+        // A binhost's own lines already show its error.
         if let Some(error) =
             self.refresh.error.as_ref().filter(|_| self.binhosts.iter().all(|b| b.refresh.error.is_none()))
         {
@@ -502,7 +515,7 @@ impl fmt::Display for Status {
 }
 
 impl DownloadStatus {
-    /// Who waits for it, and for what it waits itself.
+    /// For a person: who waits for the download, and what the download waits for.
     pub(crate) fn who(&self) -> String {
         let who = if self.prefetch { "prefetch".to_owned() } else { format!("{} waiting", self.waiters) };
         match self.state {
@@ -580,14 +593,14 @@ impl BinhostStatus {
     }
 }
 
-/// What there is to say of a binhost whose index is so old.
+/// The note about a binhost whose index has the age `span`.
 pub(crate) fn stale(span: Interval) -> String {
     format!(
         "its index was made {span} ago (max-index-age): nothing has been built since then, or a mirror holds back what has"
     )
 }
 
-/// What there is to say of a binhost that has had only older indexes for so long.
+/// The problem text for a binhost that has had only older indexes for `span`.
 pub(crate) fn frozen(span: Interval) -> String {
     format!(
         "for {span} all its indexes have been older than the one in use, and were refused: ask whoever runs it why, or run \

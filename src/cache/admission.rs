@@ -1,18 +1,18 @@
-//! Whether a package would be kept, asked before anybody fetches it for later: what would not be is fetched only for whoever
-//! waits for it.
+//! Whether the cache would keep a package, checked before a prefetch. A package that would not be
+//! kept is fetched only for waiters.
 
 use super::Store;
 
 /// Why a package would not be kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Unkeepable {
-    /// It is larger than the bound.
+    /// The package is larger than the bound.
     #[error("a package that is larger than the cache is not kept; a larger cache-size helps")]
     TooLarge,
-    /// Everything else that could go is pinned.
+    /// All other blobs that could be evicted are pinned.
     #[error("there is no room for it beside what is pinned; a larger cache-size helps, or `binhostfs pin --remove`")]
     Pinned,
-    /// No more is to be written today.
+    /// The write budget of today is used up.
     #[error(
         "today's write-budget is used up, or less is left than it takes: it would not be kept; there is more after midnight \
          (UTC), or with a larger write-budget"
@@ -24,10 +24,11 @@ pub enum Unkeepable {
 }
 
 impl Store {
-    /// Whether a package of `size` bytes would be kept if it were fetched now and nothing else was. Changes nothing.
+    /// Checks whether a package of `size` bytes would be kept if it alone were fetched now. Changes
+    /// nothing.
     ///
     /// # Errors
-    /// It would not: why.
+    /// The package would not be kept, for this reason.
     pub fn would_keep(&self, size: u64) -> Result<(), Unkeepable> {
         let limits = self.limits();
         if size > limits.bound {

@@ -1,6 +1,8 @@
-//! What is known of a body, without reading it: from the catalogue, and where it came from, which stands in an extended
-//! attribute of its file. That costs no write of its own, goes with the body, and is missed by nobody where the file system has
-//! no such attributes.
+//! Information about a blob without reading it: from the catalogue, and the source URL from an
+//! extended attribute of its file.
+//!
+//! The attribute costs no write of its own and is removed with the file. Where the file system has
+//! no such attributes, only the URL is missing.
 
 use std::collections::HashMap;
 
@@ -8,24 +10,25 @@ use super::{Blob, Store};
 use crate::index::{AuxDigest, EntryId, Sha256Digest};
 use crate::verify::{Assurance, Policy};
 
-/// A body that [`Store::get`] would most likely have.
+/// A blob that [`Store::get`] would most likely return.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BlobInfo {
-    /// SHA-256 of it.
+    /// SHA-256 of the whole blob.
     pub digest: Sha256Digest,
-    /// How it was proved.
+    /// How the blob was proved.
     pub assurance: Assurance,
-    /// When its last byte was written, seconds since the epoch.
+    /// Modification time of the file, which is when its last byte was written, in seconds since the
+    /// epoch.
     pub since: u64,
 }
 
-/// Name of the attribute.
+/// Name of the extended attribute.
 const SOURCE: &str = "user.binhostfs.source";
-/// Longest value that is read, bytes.
+/// Longest value that is read, in bytes.
 const MAX_SOURCE: usize = 2048;
 
 impl Blob {
-    /// It was fetched from this URL of its binhost, without credentials.
+    /// Records the URL of its binhost that the blob was fetched from, without credentials.
     pub fn note_source(&self, url: &str) {
         let flags = rustix::fs::XattrFlags::empty();
         if let Err(error) = rustix::fs::fsetxattr(&*self.file, SOURCE, url.as_bytes(), flags) {
@@ -35,7 +38,7 @@ impl Blob {
 }
 
 impl Store {
-    /// The URL of its binhost that a body was fetched from, where that is known.
+    /// The URL of its binhost that a blob was fetched from, where it is recorded.
     #[must_use]
     pub fn source(&self, digest: Sha256Digest) -> Option<String> {
         let mut value = vec![0; MAX_SOURCE];
@@ -44,14 +47,15 @@ impl Store {
         String::from_utf8(value).ok().filter(|url| !url.chars().any(char::is_control))
     }
 
-    /// What the package of each entry says of itself, by the entry and its size: of all that are here, however they were proved.
-    /// A look into the catalogue only.
+    /// The `AuxDigest` of the package of each entry, by entry and size, for all blobs in the cache,
+    /// however they were proved. Reads the catalogue only.
     #[must_use]
     pub fn aux_digests(&self) -> HashMap<(EntryId, u64), AuxDigest> {
         self.catalogue.entries().into_iter().map(|(id, record)| ((id, record.size), record.values)).collect()
     }
 
-    /// The body of an entry, where it is here and was proved as `policy` asks; a look into the catalogue only.
+    /// The blob of an entry, if the cache has it with a proof that `policy` accepts. Reads the
+    /// catalogue only.
     #[must_use]
     pub fn known(&self, id: EntryId, size: u64, policy: &Policy) -> Option<BlobInfo> {
         let (digest, record) = self.catalogue.find(id)?;

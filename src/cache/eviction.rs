@@ -1,4 +1,4 @@
-//! What is in the cache, in memory: order of eviction, sizes, who has what open.
+//! The cache's content in memory: order of eviction, sizes, open blobs.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
@@ -14,33 +14,34 @@ use super::eviction_class::{EvictionClass, WAITS};
 use super::incoming::{Claim, Parked};
 use crate::sys::seconds_now;
 
-/// A time of last use on disk that is younger than this is not written again, s.
+/// A time of last use is written only if it is this much later than the one on disk, in seconds.
 const FRESH: u64 = 3600;
 
 #[derive(Debug)]
 struct Cached {
     size: u64,
     last_use: u64,
-    /// What the catalogue has for `last_use`.
+    /// The value of `last_use` in the catalogue.
     written: u64,
     open: Weak<File>,
-    /// `None`: nothing named it when that was looked at, and nobody has used it since.
+    /// `None`: no index named the blob when the classes were computed, and nobody has used it
+    /// since.
     rank: Option<EvictionClass>,
     pinned: bool,
 }
 
-/// What may be evicted.
+/// Which blobs may be evicted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Among {
-    /// Anything.
+    /// All blobs, pinned and open ones included.
     All,
-    /// Only what is not pinned.
+    /// Only blobs that are not pinned.
     Unpinned,
-    /// Only what is neither pinned nor open: nothing else gives the disk its space back.
+    /// Only blobs that are neither pinned nor open: no others give the disk its space back.
     Spare,
 }
 
-/// Turns in which bodies go; the first are those without a record.
+/// Turns in which blobs are evicted, after those without a record.
 const OPEN: u8 = 3;
 const PINNED: u8 = 4;
 
@@ -49,7 +50,7 @@ impl Cached {
         Self { size, last_use, written: last_use, open, rank: Some(EvictionClass::Waiting), pinned }
     }
 
-    /// When its turn is: the lower, the sooner it goes.
+    /// The turn of this blob: the lower, the sooner it is evicted.
     fn turn(&self, now: u64) -> u8 {
         match self.rank {
             _ if self.pinned => PINNED,
@@ -65,17 +66,17 @@ impl Cached {
 #[derive(Debug)]
 pub(crate) struct EvictionState {
     bodies: LruCache<Sha256Digest, Cached>,
-    /// Bodies without a record: evicted first, proved again before they are used.
+    /// Blobs without a record, with their sizes: evicted first, proved again before they are used.
     orphans: HashMap<Sha256Digest, u64>,
     bytes: u64,
-    /// What all downloads in progress count for together.
+    /// Claims of all downloads in progress together.
     pub(crate) claims: Claim,
-    /// What parked downloads have received, by number; the number of the last one.
+    /// Parked downloads by number; `last_parked` is the highest number so far.
     pub(crate) parked: BTreeMap<u64, Parked>,
     pub(crate) last_parked: u64,
-    /// What was written on which day.
+    /// Bytes written, and the day of that.
     pub(crate) written: DailyWrites,
-    /// What is going to be written by downloads in progress.
+    /// Bytes that downloads in progress are still going to write.
     pub(crate) announced: u64,
 }
 
@@ -105,22 +106,22 @@ impl EvictionState {
         self.bodies.contains(&digest) || self.orphans.contains_key(&digest)
     }
 
-    /// Whether it has a record.
+    /// Whether the blob has a record.
     pub(crate) fn has_body(&self, digest: Sha256Digest) -> bool {
         self.bodies.contains(&digest)
     }
 
-    /// The body that follows `after` in the order of digests; after the last one the first.
+    /// The blob that follows `after` in the order of digests; after the last one, the first.
     pub(crate) fn next_body(&self, after: Sha256Digest) -> Option<Sha256Digest> {
         let digests = || self.bodies.iter().map(|(digest, _)| *digest);
         digests().filter(|digest| *digest > after).min().or_else(|| digests().min())
     }
 
-    /// Marks a body as used now; its file, if someone has it open.
+    /// Marks a blob as used now; returns its file if it is open.
     pub(crate) fn touch(&mut self, digest: Sha256Digest) -> Option<Arc<File>> {
         let cached = self.bodies.get_mut(&digest)?;
         cached.last_use = seconds_now();
-        // Somebody knows it.
+        // A used blob is named by an entry, so it is no longer among the unnamed ones.
         cached.rank.get_or_insert(EvictionClass::Waiting);
         cached.open.upgrade()
     }
@@ -131,37 +132,38 @@ impl EvictionState {
         }
     }
 
-    /// Takes a body in: as a body where it has a record, else as an orphan.
+    /// Adds a blob that has a record.
     pub(crate) fn insert(&mut self, digest: Sha256Digest, size: u64, last_use: u64, file: &Arc<File>, pinned: bool) {
         self.remove(digest);
         self.bodies.put(digest, Cached::new(size, last_use, Arc::downgrade(file), pinned));
         self.bytes += size;
     }
 
-    /// Pins a body, or lets it go.
+    /// Pins or unpins a blob.
     pub(crate) fn set_pinned(&mut self, digest: Sha256Digest, pinned: bool) {
         self.bodies.peek_mut(&digest).into_iter().for_each(|cached| cached.pinned = pinned);
     }
 
-    /// Bytes of bodies that are pinned.
+    /// Bytes of pinned blobs.
     pub(crate) fn pinned_bytes(&self) -> u64 {
         self.bodies.iter().filter(|(_, cached)| cached.pinned).map(|(_, cached)| cached.size).sum()
     }
 
-    /// Bytes of everything else, with those of parked downloads.
+    /// Bytes of all other blobs and of parked downloads.
     pub(crate) fn unpinned_bytes(&self) -> u64 {
         self.bytes.saturating_sub(self.pinned_bytes()).saturating_add(self.parked_bytes())
     }
 
-    /// Bytes that evicting could give back to the disk.
+    /// Bytes that eviction could give back to the disk.
     pub(crate) fn spare_bytes(&self) -> u64 {
         let now = seconds_now();
         let bodies = self.bodies.iter().filter(|(_, cached)| cached.turn(now) < OPEN).map(|(_, cached)| cached.size);
         bodies.chain(self.orphans.values().copied()).sum::<u64>().saturating_add(self.parked_bytes())
     }
 
-    /// What each body is worth, as it was found out from `since` on (s since the epoch); of the others, no index tells anything,
-    /// unless they were fetched or used meanwhile.
+    /// Sets the class of each blob, as computed from `since` on (seconds since the epoch). No index
+    /// names a blob that has no class in `ranks`; it is `Waiting` if it was fetched or used
+    /// since then.
     pub(crate) fn rank(&mut self, ranks: &HashMap<Sha256Digest, EvictionClass>, since: u64) {
         for (digest, cached) in self.bodies.iter_mut() {
             let meanwhile = (cached.last_use >= since).then_some(EvictionClass::Waiting);
@@ -169,12 +171,13 @@ impl EvictionState {
         }
     }
 
-    /// The bodies without a record, with their sizes.
+    /// The blobs without a record, with their sizes.
     pub(crate) fn orphans(&self) -> Vec<(Sha256Digest, u64)> {
         self.orphans.iter().map(|(digest, size)| (*digest, *size)).collect()
     }
 
-    /// Takes out the bodies without a record, and those that are neither named nor pinned; with their bytes.
+    /// Removes the blobs without a record, and those that are neither named nor pinned; returns
+    /// them and their bytes.
     pub(crate) fn take_unnamed(&mut self, named: &HashSet<Sha256Digest>) -> (Vec<Sha256Digest>, u64) {
         let bodies = self.bodies.iter().filter(|(digest, cached)| !cached.pinned && !named.contains(*digest));
         let bodies: Vec<Sha256Digest> = bodies.map(|(digest, _)| *digest).collect();
@@ -190,7 +193,7 @@ impl EvictionState {
         }
     }
 
-    /// Orphans of that size, and if need be the bodies that have a record.
+    /// Orphans of that size; with `recorded`, also the blobs that have a record.
     pub(crate) fn candidates(&self, size: u64, recorded: bool) -> Vec<Sha256Digest> {
         let orphans = self.orphans.iter().map(|(digest, size)| (digest, *size));
         let bodies = self.bodies.iter().filter(|_| recorded).map(|(digest, cached)| (digest, cached.size));
@@ -202,8 +205,8 @@ impl EvictionState {
         self.bytes = self.bytes.saturating_sub(size.unwrap_or_default());
     }
 
-    /// Takes out what is to be evicted until at least `bytes` are free: orphans, then what is worth least (`eviction_class`), of equals
-    /// the least recently used; then what is open; then what is pinned.
+    /// Removes victims until at least `bytes` are free: orphans, then blobs in the order of
+    /// `eviction_class`, the least recently used first; then open blobs; then pinned ones.
     pub(crate) fn victims(&mut self, bytes: u64, among: Among) -> Vec<Sha256Digest> {
         let last = match among {
             Among::All => PINNED,
@@ -227,7 +230,7 @@ impl EvictionState {
         victims
     }
 
-    /// Times of last use that the catalogue does not have, without those that it has fresh enough.
+    /// Times of last use that are newer than the catalogue's by `FRESH` or more.
     pub(crate) fn take_uses(&mut self) -> Vec<(Sha256Digest, u64)> {
         let stale =
             |(_, cached): &(&Sha256Digest, &mut Cached)| cached.last_use >= cached.written.saturating_add(FRESH);
@@ -285,7 +288,7 @@ mod tests {
         let mut state = state(&all, &[1, 2]);
         let installed = [(3, EvictionClass::Installed), (8, EvictionClass::Installed), (7, EvictionClass::Spent)];
         let waiting = [1, 2, 4, 5].map(|n| (n, EvictionClass::Waiting));
-        // 6 is named by no index.
+        // No index names 6.
         state.rank(&installed.into_iter().chain(waiting).map(|(n, rank)| (digest(n), rank)).collect(), u64::MAX);
         assert_eq!(state.victims(1000, Among::Unpinned), [6, 7, 3, 8, 4, 5].map(digest));
         assert_eq!(state.pinned_bytes(), 20);
@@ -304,7 +307,7 @@ mod tests {
     #[test]
     fn what_lands_or_is_used_while_ranks_are_found_out_waits() {
         let mut state = state(&[(1, NOW), (2, NOW - 1), (3, NOW - 2), (4, NOW - 3)], &[]);
-        // 2 to 4 are named by nothing; 1 has landed since.
+        // No index names 2 to 4; 1 was fetched since.
         state.rank(&HashMap::new(), NOW);
         drop(state.touch(digest(3)));
         assert_eq!(state.victims(1000, Among::All), [4, 2, 1, 3].map(digest));

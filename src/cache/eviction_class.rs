@@ -1,15 +1,18 @@
-//! What a body is worth to the host, and so when its turn to be evicted is.
+//! The eviction class of a blob: how useful it is to this host, and so how soon it is evicted.
 //!
-//! 1. what no record names, and what no index names any more, also none that could be shown again: nobody can open it. What
-//!    was fetched or used since that was looked at is [`EvictionClass::Waiting`];
-//! 2. what is [`EvictionClass::Spent`], and what waits for nobody: not installed, and not used for [`WAITS`];
-//! 3. what is [`EvictionClass::Installed`]: kept for a reinstallation, or for going back after the next upgrade;
-//! 4. what is [`EvictionClass::Waiting`];
-//! 5. what somebody has open: the disk gets nothing back for it;
-//! 6. what is pinned.
+//! 1. orphans, which no record names;
+//! 2. blobs that no index names any more, not even one of a generation that could be shown again:
+//!    nobody can open them. [`EvictionClass::Spent`] blobs, and [`EvictionClass::Waiting`] blobs
+//!    that were not used for [`WAITS`], go at the same time;
+//! 3. [`EvictionClass::Installed`] blobs: kept for a reinstallation, or for a downgrade after the
+//!    next upgrade;
+//! 4. [`EvictionClass::Waiting`] blobs, with those that were fetched or used since the classes were
+//!    computed;
+//! 5. open blobs: their eviction gives the disk nothing back;
+//! 6. pinned blobs.
 //!
-//! Of equals, the least recently used goes first. Who knows what is installed is asked only when something is to be
-//! evicted, and no more often than once in [`RANK_AGAIN`].
+//! Within a class, the least recently used blob goes first. The classes are computed only when
+//! something is to be evicted, and at most once in [`RANK_AGAIN`].
 
 use std::collections::HashMap;
 use std::fmt;
@@ -20,50 +23,52 @@ use super::Store;
 use crate::index::Sha256Digest;
 use crate::sys::seconds_now;
 
-/// How long what was found out about bodies holds.
+/// How long computed classes are valid.
 pub const RANK_AGAIN: Duration = Duration::from_secs(300);
-/// How long a package that is not installed is waited for, s.
+/// A package that is not installed stays in class `Waiting` for this long after its last use, in
+/// seconds.
 pub const WAITS: u64 = 7 * 86400;
 
-/// What the host has of a package.
+/// How a cached package relates to the installed packages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EvictionClass {
-    /// The same version and slot, or a newer one, in another build.
+    /// The same version and slot, or a newer one, is installed from another build.
     Spent,
-    /// Just this; or it is there for going back to an earlier generation.
+    /// Exactly this package is installed; or it is kept for a return to an earlier generation.
     Installed,
-    /// Nothing, or something older: it may be fetched to be installed soon.
+    /// Nothing of it, or something older, is installed: the package may be installed soon.
     Waiting,
 }
 
-/// Ranks of bodies that an index names.
+/// Classes of the blobs that an index names.
 pub type Ranks = HashMap<Sha256Digest, EvictionClass>;
 
 type Ask = Box<dyn Fn(&Store) -> Ranks + Send + Sync>;
 
-/// Who knows what is installed.
+/// Computes eviction classes through a function that knows the installed packages.
 #[derive(Default)]
 pub(crate) struct EvictionClassifier {
     ask: OnceLock<Ask>,
-    /// When it was asked last.
+    /// When the classes were computed last.
     ranked: Mutex<Option<Instant>>,
 }
 
 impl fmt::Debug for EvictionClassifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ranker").field("ranked", &self.ranked).finish_non_exhaustive()
+        f.debug_struct("EvictionClassifier").field("ranked", &self.ranked).finish_non_exhaustive()
     }
 }
 
 impl Store {
-    /// `ask` is asked for ranks when something is to be evicted; it may read files. Only the first one counts.
+    /// Sets the function that computes the classes when something is to be evicted. `ask` may read
+    /// files. Only the first call counts.
     pub fn rank_by(&self, ask: impl Fn(&Store) -> Ranks + Send + Sync + 'static) {
-        // The second one is not needed.
+        // `set` fails at a second call, which is ignored.
         drop(self.ranker.ask.set(Box::new(ask)));
     }
 
     pub(crate) fn rank_if_due(&self) {
-        // Whoever comes meanwhile goes by what was known before.
+        // A thread that comes while another one computes the classes uses the previous ones.
         let (Some(ask), Ok(mut ranked)) = (self.ranker.ask.get(), self.ranker.ranked.try_lock()) else { return };
         if ranked.is_none_or(|at| at.elapsed() >= RANK_AGAIN) {
             let since = seconds_now();

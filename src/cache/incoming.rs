@@ -1,10 +1,12 @@
 //! A download in progress: its file, and the room that it takes.
 //!
-//! * The size that an index names decides whether a package may be kept, and nothing else. Nothing is allocated or evicted for
-//!   it: room is made step by step, for bytes that have arrived ([`Incoming::reserve`]).
-//! * A parked download gives back what it reserved ([`Incoming::park`]). What it has received stays in its file as long as
-//!   nothing else needs that room; it goes after the bodies that may be evicted, and the download begins anew then.
-//! * Where nobody waits for it any more ([`Incoming::abandon`]), it goes before all bodies.
+//! * The size in the index decides only whether a package may be kept. Nothing is allocated or
+//!   evicted for that size: room is made step by step, for bytes that have arrived
+//!   ([`Incoming::reserve`]).
+//! * A parked download gives back its reservation ([`Incoming::park`]). The bytes that it has
+//!   received stay in its file as long as nothing else needs that room. They are discarded after
+//!   all blobs that may be evicted, and then the download restarts from its first byte.
+//! * A download without waiters ([`Incoming::abandon`]) is discarded before all blobs.
 
 use std::fs::{self, File};
 use std::io;
@@ -17,24 +19,24 @@ use super::db::write_budget::Announced;
 use super::eviction::EvictionState;
 use super::space::NO_ROOM;
 
-/// Room is made for so many bytes at once.
+/// Room is made in steps of this many bytes.
 pub const ROOM_STEP: u64 = 1 << 20;
 
-/// What downloads in progress count for.
+/// Bytes that downloads in progress claim, of one download or of all together.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Claim {
-    /// Bytes in all of those that may be kept.
+    /// Full sizes of the downloads that may be kept.
     pub(crate) expected: u64,
-    /// Of these, bytes that there is room for within the bound.
+    /// The part of `expected` that has room within the bound.
     pub(crate) reserved: u64,
     /// Bytes that are still to be allocated on the disk.
     pub(crate) coming: u64,
-    /// Bytes that the file system takes only when they are written.
+    /// Bytes that the file system allocates only when they are written.
     pub(crate) promised: u64,
 }
 
 impl Claim {
-    /// Replaces the part `old` of it.
+    /// Replaces one download's claim `old` within this sum by `new`.
     fn replace(&mut self, old: Self, new: Self) {
         let change = |sum: &mut u64, old: u64, new: u64| *sum = sum.saturating_sub(old).saturating_add(new);
         change(&mut self.expected, old.expected, new.expected);
@@ -44,44 +46,44 @@ impl Claim {
     }
 }
 
-/// Where the bytes go.
+/// The medium that the bytes are written to.
 #[derive(Debug)]
 enum IncomingMedium {
     Disk(Announced),
     Memory,
 }
 
-/// Whether a parked download still has what it had received.
+/// Whether a parked download still has its received bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Resumed {
-    /// It has.
+    /// All received bytes are still in the file.
     Whole,
-    /// Something else needed the room: it is of no use any more.
+    /// Other data needed the room: the received bytes are gone.
     Lost,
 }
 
-/// See the module's documentation. Everything is given back when it is dropped; its file is removed unless it was committed
-/// before.
+/// One download in progress. Dropping it gives all room back, and removes its file unless the file
+/// was committed before.
 #[derive(Debug)]
 pub struct Incoming {
     store: Arc<Store>,
     file: Arc<File>,
-    /// Bytes in all, as the index says.
+    /// Size of the whole package in bytes, according to the index.
     size: u64,
-    /// Bytes from the first one on that there is room for.
+    /// Bytes that have room, counted from the first one.
     room: u64,
-    /// Where it is, while it may be kept.
+    /// Path of the file, while the download may be kept.
     path: Option<PathBuf>,
     medium: IncomingMedium,
     claim: Claim,
-    /// What it is called among the parked ones, while it is one.
+    /// Number of this download among the parked ones, while it is parked.
     parked: Option<u64>,
-    /// Why it is not kept, where it has no path.
+    /// Why the download is not kept, where it has no path.
     pub(crate) why: &'static str,
 }
 
 impl Incoming {
-    /// For `size` bytes in `file` at `path`; kept if they fit within the bound.
+    /// A download of `size` bytes into `file` at `path`, kept if they fit within the bound.
     pub(crate) fn on_disk(store: &Arc<Store>, file: File, path: PathBuf, (size, announced): (u64, Announced)) -> Self {
         let mut incoming = Self::new(store, file, (size, IncomingMedium::Disk(announced)), NO_ROOM);
         incoming.path = Some(path);
@@ -98,18 +100,19 @@ impl Incoming {
         Self { store, file, size, room: 0, path: None, medium, claim, parked: None, why }
     }
 
-    /// The empty file, to be written and verified through.
+    /// A new descriptor of the file, through which the bytes are written and verified.
     ///
     /// # Errors
-    /// No more descriptors.
+    /// The process has no more descriptors.
     pub fn file(&self) -> io::Result<File> {
         self.file.try_clone()
     }
 
-    /// Makes room for the bytes up to `upto`, which have arrived: evicts where that is needed, and takes the disk space.
+    /// Makes room for the bytes up to `upto`, which have arrived: evicts where necessary, and
+    /// allocates the disk space.
     ///
     /// # Errors
-    /// There is none ([`io::ErrorKind::StorageFull`] and the like).
+    /// There is no room ([`io::ErrorKind::StorageFull`] and the like).
     pub fn reserve(&mut self, upto: u64) -> io::Result<()> {
         let upto = upto.checked_next_multiple_of(ROOM_STEP).unwrap_or(upto).min(self.size);
         let Some(more) = upto.checked_sub(self.room).filter(|more| *more > 0) else { return Ok(()) };
@@ -129,8 +132,8 @@ impl Incoming {
         Ok(())
     }
 
-    /// Has the disk begin to write what was received, `received` bytes, so that making it durable at the end is short. For
-    /// files in memory, and where the system cannot do it, nothing happens.
+    /// Starts writing the first `received` bytes to the disk, so that the fsync at the end is
+    /// short. Does nothing for files in memory, and where the system has no such call.
     pub fn start_writeback(&mut self, received: u64) {
         let IncomingMedium::Disk(announced) = &mut self.medium else { return };
         announced.wrote(received);
@@ -141,13 +144,14 @@ impl Incoming {
             return;
         }
         let length = i64::try_from(received).unwrap_or(i64::MAX);
-        // SAFETY: the descriptor is open for as long as `self`; the call only starts input and output on the file.
+        // SAFETY: the descriptor is open for as long as `self`; the call only starts input and
+        // output on the file.
         unsafe {
             libc::sync_file_range(self.file.as_raw_fd(), 0, length, libc::SYNC_FILE_RANGE_WRITE);
         }
     }
 
-    /// What was received is not there any more: the body comes anew from its first byte.
+    /// Discards the room of the received bytes: the download restarts from its first byte.
     pub fn restart(&mut self) {
         if let IncomingMedium::Disk(_) = self.medium {
             self.claim(Claim { reserved: 0, coming: self.size, promised: 0, ..self.claim });
@@ -155,22 +159,24 @@ impl Incoming {
         self.room = 0;
     }
 
-    /// Gives back everything but the `received` bytes in the file; they stay for as long as nothing else needs the room.
+    /// Gives back all room but that of the `received` bytes in the file, which stay as long as
+    /// nothing else needs it.
     pub fn park(&mut self, received: u64) {
         let IncomingMedium::Disk(announced) = &mut self.medium else { return };
         announced.withdraw();
-        // What was allocated behind the last byte; where that fails it stays allocated, a step at the most.
+        // Frees the space behind the last byte; where that fails, at most one step stays allocated.
         drop(self.file.set_len(received));
         self.room = received;
         let mut state = self.store.state();
         state.claims.replace(self.claim, Claim::default());
         self.claim = Claim::default();
-        // What is not kept does not count within the bound.
+        // A download that is not kept does not count within the bound.
         self.parked = self.path.is_some().then(|| state.park(&self.file, received));
     }
 
-    /// Parks it, if it is not yet, and has it go before everything else when room is needed: nobody waits for it. `false`: it
-    /// is not in the cache, or its room was needed already.
+    /// Parks the download, if it is not parked yet, and marks it as the first to be discarded: it
+    /// has no waiters. Returns `false` if it is not in the cache, or if its room was needed
+    /// already.
     pub fn abandon(&mut self, received: u64) -> bool {
         if self.path.is_some() && self.parked.is_none() {
             self.park(received);
@@ -178,7 +184,7 @@ impl Incoming {
         self.parked.is_some_and(|number| self.store.state().abandon(number))
     }
 
-    /// Goes on with a parked download.
+    /// Continues a parked download.
     pub fn resume(&mut self) -> Resumed {
         let IncomingMedium::Disk(announced) = &mut self.medium else { return Resumed::Whole };
         if let Some(number) = self.parked.take()
@@ -191,19 +197,20 @@ impl Incoming {
         Resumed::Whole
     }
 
-    /// Where it is, if it may be kept.
+    /// Path of the file, if the download may be kept.
     pub(crate) fn kept_path(&self) -> Option<&Path> {
         self.path.as_deref()
     }
 
-    /// Claims its size and the room that it has. Where that does not fit within the bound it is not kept.
+    /// Claims the whole size and the room that the download has. A download that does not fit
+    /// within the bound is not kept.
     fn claim_whole(&mut self) {
         let coming = self.size - self.room.min(self.size);
         let kept = Claim { expected: self.size, reserved: self.room, coming, promised: 0 };
         let bound = self.store.limits().bound;
         let fits = {
             let mut state = self.store.state();
-            // What is pinned does not go for something else.
+            // Pinned blobs are not evicted for a download.
             let taken = [self.size, state.pinned_bytes()].into_iter().fold(state.claims.expected, u64::saturating_add);
             let fits = self.path.is_some() && taken <= bound;
             let claim = if fits { kept } else { Claim { coming, ..Claim::default() } };
@@ -216,7 +223,7 @@ impl Incoming {
         }
     }
 
-    /// It goes on without a name, and is gone when the last one closes it.
+    /// Continues the download in a file without a name, which the kernel frees at the last close.
     fn keep_no_longer(&mut self) {
         self.path.take().iter().for_each(|path| remove(path));
         self.claim(Claim { expected: 0, reserved: 0, ..self.claim });
@@ -231,7 +238,7 @@ impl Incoming {
 
 impl Drop for Incoming {
     fn drop(&mut self) {
-        // After a commit the name is gone already.
+        // A committed file was renamed: then this path no longer exists.
         self.path.take().iter().for_each(|path| remove(path));
         let mut state = self.store.state();
         state.claims.replace(self.claim, Claim::default());
@@ -241,16 +248,16 @@ impl Drop for Incoming {
     }
 }
 
-/// What a parked download has received.
+/// The received bytes of a parked download.
 #[derive(Debug)]
 pub(crate) struct Parked {
     file: Arc<File>,
     bytes: u64,
-    /// Whether somebody waits for it.
+    /// Whether a waiter waits for the download.
     awaited: Awaited,
 }
 
-/// Whether somebody waits for a parked download.
+/// Whether a parked download has waiters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Awaited {
     Yes,
@@ -258,7 +265,7 @@ pub(crate) enum Awaited {
 }
 
 impl Parked {
-    /// Gives the disk its space back. The file itself goes with its download.
+    /// Gives the disk its space back. The file itself is freed with its download.
     pub(crate) fn discard(&self) {
         if let Err(error) = self.file.set_len(0) {
             tracing::debug!(%error, "giving back the space of a parked download");
@@ -267,12 +274,13 @@ impl Parked {
 }
 
 impl EvictionState {
-    /// Bytes of parked downloads.
+    /// Bytes of all parked downloads.
     pub(crate) fn parked_bytes(&self) -> u64 {
         self.parked.values().map(|parked| parked.bytes).sum()
     }
 
-    /// Takes out parked downloads of at least `bytes`, where there are as many, the oldest first; and how many bytes they have.
+    /// Removes parked downloads of at least `bytes` in sum, if there are as many, the oldest first.
+    /// Returns them, and the sum of their bytes.
     pub(crate) fn take_parked(&mut self, bytes: u64, awaited: Awaited) -> (Vec<Parked>, u64) {
         let mut freed = 0_u64;
         let enough = |(_, parked): &(&u64, &Parked)| {
@@ -286,7 +294,7 @@ impl EvictionState {
         (taken, freed)
     }
 
-    /// Nobody waits for it any more. `false`: it was taken.
+    /// Marks a parked download as having no waiters. Returns `false` if it was discarded before.
     fn abandon(&mut self, number: u64) -> bool {
         self.parked.get_mut(&number).map(|parked| parked.awaited = Awaited::No).is_some()
     }
@@ -297,7 +305,7 @@ impl EvictionState {
         self.last_parked
     }
 
-    /// `false`: it was taken.
+    /// Returns `false` if the received bytes were discarded before.
     fn unpark(&mut self, number: u64) -> bool {
         self.parked.remove(&number).is_some()
     }

@@ -1,28 +1,28 @@
-//! What the cache may take. All of it may change while it is in use.
+//! Limits of the cache, which may change while it is in use.
 
 use std::sync::PoisonError;
 
 use super::Store;
 
-/// See the fields.
+/// How much disk the cache may use and write.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Limits {
-    /// Most bytes of bodies, with what is reserved for downloads.
+    /// Most bytes of blobs, with the reservations of downloads.
     pub bound: u64,
-    /// Bytes of the disk that stay free; 0: it may be filled.
+    /// Bytes of the disk that stay free; 0: the cache may fill the disk.
     pub min_free: u64,
-    /// Most bytes of packages written in a day (UTC); `None`: any.
+    /// Most bytes of packages written in a day (UTC); `None`: unlimited.
     pub writes_per_day: Option<u64>,
 }
 
 impl Store {
-    /// What it may take now.
+    /// The current limits.
     #[must_use]
     pub fn limits(&self) -> Limits {
         *self.limits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What it may take from now on; what is too much goes at once.
+    /// Sets new limits; evicts at once what exceeds them.
     pub fn set_limits(&self, limits: Limits) {
         *self.limits.lock().unwrap_or_else(PoisonError::into_inner) = limits;
         self.shrink_to(limits.bound);

@@ -1,17 +1,19 @@
-//! How much memory can still be taken: by the machine, and by the control groups that this process is in.
+//! Memory that can still be taken, within the limits of the machine and of this process's control
+//! groups.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// A version of control groups. Source: Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst of the kernel.
+/// A version of control groups. Source: Documentation/admin-guide/cgroup-v2.rst and
+/// cgroup-v1/memory.rst of the kernel.
 struct CgroupVersion {
-    /// In a line `NUMBER:CONTROLLERS:PATH` of `/proc/PID/cgroup`.
+    /// The controller in a line `NUMBER:CONTROLLERS:PATH` of `/proc/PID/cgroup`.
     controllers: &'static str,
-    /// Where the groups are, as systemd, OpenRC and containers mount them.
+    /// Where systemd, OpenRC and containers mount the groups.
     mount: &'static str,
     limits: &'static [&'static str],
     usage: &'static str,
-    /// In `memory.stat`: file pages that go before anything else does.
+    /// Key in `memory.stat` of the file pages that the kernel reclaims first.
     reclaimable: &'static str,
 }
 
@@ -51,7 +53,8 @@ fn of_machine(root: &Path) -> u64 {
 }
 
 impl CgroupVersion {
-    /// The least that is left in the group of this process and in those that it is in. `None`: there is no bound.
+    /// The least that is left in the group of this process and in its ancestors. `None`: there is
+    /// no bound.
     fn left(&self, root: &Path, groups: &str) -> Option<u64> {
         let path = groups.lines().find_map(|line| {
             let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
@@ -64,7 +67,7 @@ impl CgroupVersion {
 
     fn left_in(&self, group: &Path) -> Option<u64> {
         let number = |name: &str| fs::read_to_string(group.join(name)).ok()?.trim().parse::<u64>().ok();
-        // No bound is `max`, or a number beyond all memory.
+        // A group without a bound has `max`, or a number larger than any memory.
         let limit = self.limits.iter().filter_map(|name| number(name)).min()?;
         let stat = fs::read_to_string(group.join("memory.stat")).unwrap_or_default();
         let reclaimable = stat.lines().find_map(|line| line.strip_prefix(self.reclaimable)?.trim().parse::<u64>().ok());
@@ -91,7 +94,7 @@ mod tests {
         assert_eq!(below(root.path()), 0);
         write(root.path(), &[("proc/meminfo", "MemTotal: 9000 kB\nMemAvailable:    8000 kB\n")]);
         assert_eq!(below(root.path()), 8_000 << 10);
-        // Version 2, with a bound on a group above.
+        // Version 2, with a bound on a parent group.
         let group = "sys/fs/cgroup/system.slice/binhostfs.service";
         write(
             root.path(),

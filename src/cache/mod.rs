@@ -3,34 +3,43 @@
 //! ```text
 //! <cache-dir>/v1/
 //!   lock              held while a daemon uses the directory; its pid
-//!   catalogue/        sled: entry -> body, and what is known of each body
-//!   bodies/ab/cdef…   verified bodies, named by SHA-256
+//!   catalogue/        sled: entry -> blob, and what is known of each blob
+//!   bodies/ab/cdef…   verified blobs, named by SHA-256
 //!   incoming/         downloads in progress; emptied at start
 //!   index/            the indexes as received (`upstream`)
 //!   generations/      what Portage reads (`daemon`)
 //! ```
 //!
-//! * A body gets here only as a [`Verified`]. Order of a commit: written -> verified -> rename -> fsync -> catalogue ->
-//!   its fsync, which several commits may share. A kill or a power cut at any point leaves at worst an orphan: a body without a record, which is proved
-//!   anew before it is used again ([`Store::unproved`]).
-//! * A record says how its body was proved. A body is served only where that meets the policy of who asks, and the keys as
-//!   they are now; else it is proved anew, like an orphan ([`Store::unproved`]).
-//! * A record is believed only as long as the body has the size and modification time that it had when it was committed;
-//!   anything else is a miss, never wrong bytes.
-//! * What the disk turns without a trace is found by reading bodies again ([`Store::scrub`]), and dropped.
-//! * Damage to the catalogue is a miss too: it is set aside and started anew, and the bodies become orphans.
-//! * `bound` holds for bodies and for downloads together. Bodies that someone has open are evicted last; an open body stays
-//!   readable after its eviction.
-//! * A download gets room step by step, as its bytes arrive (`incoming`): a size that only the index names evicts nothing.
-//! * `min_free` bytes of the disk stay free, as far as it is up to the cache: a download goes to the disk only where all of
-//!   it would fit, and each step takes its space before it is written. Where somebody else fills the disk, bodies go until
-//!   it holds or none is left.
-//! * No space: bodies go in the order of `eviction_class`; else the download is kept in memory only (if it is small) or refused.
-//! * What is pinned (`db::pins`) goes only where the bound itself is made smaller than that.
-//! * Nothing is written while nothing is fetched, but times of last use, batched. A budget of writes may end a day's
-//!   keeping (`db::write_budget`).
+//! * A blob enters the cache only as a [`Verified`]. Order of a commit: written -> verified ->
+//!   rename -> fsync -> catalogue -> its fsync, which several commits may share. A kill or a power
+//!   cut at any point leaves at worst an orphan: a blob without a record, which is proved again
+//!   before it is used ([`Store::unproved`]).
+//! * A record says how its blob was proved. The cache serves a blob only where that proof meets the
+//!   caller's policy and the keys as they are now; otherwise the blob is proved again, like an
+//!   orphan ([`Store::unproved`]).
+//! * A record is valid only as long as the blob has the size and modification time that it had when
+//!   it was committed. A difference is a miss, never wrong bytes.
+//! * The scrub reads blobs again to find silent disk damage ([`Store::scrub`]), and drops damaged
+//!   blobs.
+//! * Damage to the catalogue is a miss too: the catalogue is set aside and recreated, and the blobs
+//!   become orphans.
+//! * `bound` holds for blobs and for downloads together. Open blobs are evicted last; an open blob
+//!   stays readable after its eviction.
+//! * A download gets room step by step, as its bytes arrive (`incoming`): a size that only the
+//!   index names evicts nothing.
+//! * `min_free` bytes of the disk stay free, as far as the cache can ensure it. A download goes to
+//!   the disk only where all of it would fit, and each step takes its space before it is written.
+//!   Where other programs fill the disk, the cache evicts blobs until `min_free` bytes are free or
+//!   no blob is left.
+//! * Without space, blobs are evicted in the order of `eviction_class`; if that does not help, the
+//!   download is kept in memory only (if it is small) or refused.
+//! * Pinned blobs (`db::pins`) are evicted only where the bound itself becomes smaller than their
+//!   sum.
+//! * While nothing is fetched, the cache writes nothing but times of last use, batched. A write
+//!   budget may stop the keeping of blobs for the rest of the day (`db::write_budget`).
 //!
-//! Lock order: `adoptions`, `room`, `commits`, `ranked`, `state`. The catalogue has its own lock, taken last, and so have the limits.
+//! Lock order: `adoptions`, `room`, `commits`, `ranked`, `state`. The catalogue has its own lock,
+//! taken last, and so have the limits.
 //!
 //! Not its job: what to fetch, and proving it.
 
@@ -74,41 +83,36 @@ pub use space::{Placement, is_full};
 /// Version of the layout on disk.
 pub const LAYOUT: &str = "v1";
 
-/// Why the store cannot be used.
+/// Why the cache cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// A file or directory of the cache.
+    /// An operation on a file or directory of the cache failed.
     #[error("{attempted} {path}: {source}", path = path.display())]
     Io {
-        /// What was tried.
+        /// The operation, as a phrase before the path.
         attempted: &'static str,
-        /// On what.
         path: PathBuf,
-        /// Why it failed.
         source: io::Error,
     },
     /// Another daemon uses the directory.
     #[error("the cache directory {path} is in use by another binhostfs{pid}: each mount needs its own --cache-dir", path = path.display())]
     InUse {
-        /// The directory.
         path: PathBuf,
-        /// ` (pid N)`, where known.
+        /// ` (pid N)`, or empty if the lock file contains no pid.
         pid: String,
     },
-    /// The catalogue could not be opened even after it was started anew.
+    /// The catalogue could not be opened even after it was recreated.
     #[error("the catalogue {path} cannot be opened: {reason}", path = path.display())]
     Catalogue {
-        /// Its directory.
+        /// Directory of the sled database.
         path: PathBuf,
-        /// Why.
         reason: String,
     },
-    /// There is no room for a package.
+    /// Neither the disk nor memory has room for a package.
     #[error("no space for {size} bytes in {path}, and too large to be held in memory", path = path.display())]
     NoSpace {
-        /// Bytes wanted.
+        /// Size of the download in bytes.
         size: u64,
-        /// The cache directory.
         path: PathBuf,
     },
 }
@@ -120,7 +124,7 @@ impl StoreError {
     }
 }
 
-/// A verified body, open for reading. Stays readable when it is evicted.
+/// A verified blob, open for reading. It stays readable after its eviction.
 #[derive(Debug, Clone)]
 pub struct Blob {
     file: Arc<File>,
@@ -137,31 +141,30 @@ impl Blob {
         Self { file: Arc::new(verified.into_file()), size, digest, values, assurance }
     }
 
-    /// The file.
     #[must_use]
     pub fn file(&self) -> &Arc<File> {
         &self.file
     }
 
-    /// Bytes.
+    /// Size in bytes.
     #[must_use]
     pub fn size(&self) -> u64 {
         self.size
     }
 
-    /// SHA-256 of the whole body.
+    /// SHA-256 of the whole blob.
     #[must_use]
     pub fn digest(&self) -> Sha256Digest {
         self.digest
     }
 
-    /// What the package says of itself: an index has to say the same of it.
+    /// Digest of the metadata values in the package; an index entry must have the same values.
     #[must_use]
     pub fn aux_digest(&self) -> AuxDigest {
         self.values
     }
 
-    /// How it was proved.
+    /// How the blob was proved.
     #[must_use]
     pub fn assurance(&self) -> Assurance {
         self.assurance
@@ -171,19 +174,20 @@ impl Blob {
 /// How full the cache is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Bytes of bodies on disk.
+    /// Bytes of blobs on disk.
     pub bytes: u64,
-    /// Bytes of downloads in progress, and room for what they receive next.
+    /// Bytes of downloads in progress, and room for the bytes that they receive next.
     pub reserved: u64,
-    /// Bytes that parked downloads have received: they go where something else needs the room.
+    /// Bytes that parked downloads have received; they are discarded when other data needs the
+    /// room.
     pub parked: u64,
-    /// Number of bodies.
+    /// Number of blobs, orphans included.
     pub bodies: u64,
     /// The bound in bytes.
     pub bound: u64,
 }
 
-/// See the module's documentation.
+/// The cache of blobs; the module's documentation has its invariants.
 #[derive(Debug)]
 pub struct Store {
     directory: PathBuf,
@@ -192,22 +196,23 @@ pub struct Store {
     catalogue: Catalogue,
     state: Mutex<EvictionState>,
     commits: Mutex<()>,
-    /// Held while a body without a record gets one.
+    /// Held while a blob without a record gets one.
     adoptions: Mutex<()>,
-    /// Somebody looks for free space on the disk.
+    /// Held while a download checks and takes free space on the disk.
     room: Mutex<()>,
     ranker: EvictionClassifier,
-    /// Bodies without a record were looked for.
+    /// Completed once the cache was searched for blobs without a record.
     swept: Once,
-    /// Holds the lock on the directory.
+    /// Keeps the lock on the directory.
     _lock: File,
 }
 
 impl Store {
-    /// Opens the cache in `cache_dir` (created when missing), at most `bound` bytes of bodies.
+    /// Opens the cache in `cache_dir` (created when missing), with at most `bound` bytes of blobs.
     ///
     /// # Errors
-    /// The directory cannot be used, or another daemon uses it. Damage is no error.
+    /// The directory cannot be used, or another daemon uses it. Damage to the catalogue is no
+    /// error.
     pub fn open(cache_dir: &Path, bound: u64, metrics: Arc<Metrics>) -> Result<Self, StoreError> {
         let directory = cache_dir.join(LAYOUT);
         create_directory(&directory)?;
@@ -238,14 +243,15 @@ impl Store {
         Ok(store)
     }
 
-    /// `<cache-dir>/v1`.
+    /// The directory `<cache-dir>/v1`.
     #[must_use]
     pub fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// The body of an entry, if it is here and was proved as `policy` asks. Fast enough for a FUSE thread: two look-ups, an
-    /// open(2), and stat(2) of the keyring's files.
+    /// Returns the blob of an entry, if the cache has it with a proof that `policy` accepts.
+    ///
+    /// Fast enough for a FUSE thread: two look-ups, an open(2), and stat(2) of the keyring's files.
     #[must_use]
     pub fn get(&self, id: EntryId, size: u64, policy: &Policy) -> Option<Blob> {
         let (digest, record) = self.catalogue.find(id)?;
@@ -269,21 +275,23 @@ impl Store {
         }
     }
 
-    /// How the body of an entry was proved, where [`Store::get`] would most likely have it; a look into the catalogue only.
+    /// How the blob of an entry was proved, if [`Store::get`] would most likely return it. Reads
+    /// the catalogue only.
     #[must_use]
     pub fn assurance(&self, id: EntryId, size: u64, policy: &Policy) -> Option<Assurance> {
         self.known(id, size, policy).map(|known| known.assurance)
     }
 
-    /// Whether [`Store::get`] would most likely have it; a look into the catalogue only.
+    /// Whether [`Store::get`] would most likely return the blob. Reads the catalogue only.
     #[must_use]
     pub fn has(&self, id: EntryId, size: u64, policy: &Policy) -> bool {
         self.assurance(id, size, policy).is_some()
     }
 
-    /// Keeps a verified body for `id`, or says why it is only served and not kept. The body is usable either way; it was
-    /// usable before, too: nothing waits for a commit.
-    /// `witness` is remembered in any case.
+    /// Keeps a verified blob for `id`, or returns why the blob is transient.
+    ///
+    /// The blob is usable in both cases, and was usable before: no waiter waits for a commit. The
+    /// build `witness` is recorded in the build history in any case.
     pub fn commit(&self, incoming: Incoming, verified: &Blob, id: EntryId, witness: Option<BuildKey>) -> Placement {
         let placement = match incoming.kept_path() {
             Some(path) => self.place(path, verified, id, witness),
@@ -298,13 +306,13 @@ impl Store {
         placement
     }
 
-    /// Makes a body of what was proved. The only way from [`Verified`] to [`Blob`].
+    /// Makes a blob of verified bytes: the only way from [`Verified`] to [`Blob`].
     #[must_use]
     pub fn body(&self, verified: Verified) -> Blob {
         Blob::new(verified)
     }
 
-    /// Bytes and bodies at this moment.
+    /// Current numbers of bytes and blobs.
     #[must_use]
     pub fn usage(&self) -> Usage {
         let bound = self.limits().bound;
@@ -313,7 +321,8 @@ impl Store {
         Usage { bytes, reserved, parked, bodies: state.bodies(), bound }
     }
 
-    /// Writes the times of last use and records that are not on disk yet, in one batch. To be called now and then.
+    /// Writes the times of last use and the records that are not on disk yet, in one batch. The
+    /// caller repeats this periodically.
     pub fn write_uses(&self) {
         let uses = if self.may_write(0) { self.state().take_uses() } else { Vec::new() };
         if !uses.is_empty() {
@@ -322,7 +331,7 @@ impl Store {
         self.catalogue.settle();
     }
 
-    /// Keeps the body that is at `from`.
+    /// Keeps the blob whose file is at `from`.
     fn place(&self, from: &Path, body: &Blob, id: EntryId, witness: Option<BuildKey>) -> Placement {
         let _one_at_a_time = self.commits.lock().unwrap_or_else(PoisonError::into_inner);
         let to = self.body_path(body.digest);
@@ -352,11 +361,12 @@ impl Store {
         }
     }
 
-    /// Gives a body its name and makes its bytes durable; its modification time in ns.
+    /// Gives a blob its name and makes its bytes durable; returns its modification time in ns.
     ///
-    /// The name comes first: then one fsync makes bytes and name durable together where the file system can do that (ext4,
-    /// xfs, btrfs), instead of three. A power cut before it leaves an orphan at worst, which is proved before it is used, and
-    /// a name that gets lost leaves a record without a body, which is a miss.
+    /// The rename comes first: then one fsync makes bytes and name durable together where the file
+    /// system can do that (ext4, xfs, btrfs), instead of three. A power cut before the fsync leaves
+    /// an orphan at worst, which is proved before it is used. A lost name leaves a record without a
+    /// blob, which is a miss.
     fn move_in(&self, from: &Path, to: &Path, body: &Blob) -> Result<i64, StoreError> {
         let parent = to.parent().unwrap_or(&self.directory);
         if !parent.is_dir() {
@@ -364,7 +374,7 @@ impl Store {
         }
         fs::rename(from, to).map_err(StoreError::io("renaming a download to", to))?;
         if let Err(error) = body.file.sync_all() {
-            // Whoever has it open reads on; nobody else is to find it.
+            // A reader that has the file open continues; no later look-up may find it.
             let _ = fs::remove_file(to);
             return Err(StoreError::io("writing to disk", to)(error));
         }
@@ -372,7 +382,7 @@ impl Store {
         Ok(mtime_ns(&metadata))
     }
 
-    /// The body of a record is not what it was: forget the record, keep the file as an orphan if there is one.
+    /// Removes a record whose blob has changed; keeps the file, if there is one, as an orphan.
     fn disown(&self, digest: Sha256Digest, error: &io::Error) {
         let path = self.body_path(digest);
         tracing::warn!(body = %path.display(), %error, "a cached body is not as it was left; it will be proved or fetched again");
@@ -427,7 +437,8 @@ fn lock(directory: &Path) -> Result<File, StoreError> {
     match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {
             use io::Write as _;
-            // Only for the message of another daemon, and a full disk may refuse it.
+            // The pid is only for the error message of another daemon, and a full disk may refuse
+            // it.
             if let Err(error) = file.set_len(0).and_then(|()| write!(file, "{}", std::process::id())) {
                 tracing::debug!(path = %path.display(), %error, "writing the process id");
             }
@@ -442,7 +453,7 @@ fn lock(directory: &Path) -> Result<File, StoreError> {
     }
 }
 
-/// Downloads that a killed daemon left: they are not resumed, their digests are not known any more.
+/// Removes the downloads of a killed daemon. They cannot be resumed: their digests are lost.
 fn empty_incoming(directory: &Path) {
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         if let Err(error) = fs::remove_file(entry.path()) {

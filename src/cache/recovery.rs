@@ -1,5 +1,7 @@
-//! Bodies without a record, found after the start and before anything is downloaded, or with one that is not strict enough:
-//! taken back when they are asked for and prove right.
+//! Recovery of blobs without a record, which a sweep finds after the start and before the first
+//! download, and of blobs with a record that is not strict enough.
+//!
+//! An open of the package proves such a blob again, and takes it back if it is right.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -10,68 +12,69 @@ use crate::verify::Policy;
 
 use super::{Blob, BuildKey, Placement, Store};
 
-/// A file that may be the package asked for.
+/// A file that may be the package of an entry, still to be proved.
 #[derive(Debug)]
 pub struct Unproved {
-    /// Its name; not known to be its digest.
+    /// The file's name, which need not be its digest.
     pub digest: Sha256Digest,
-    /// Open for reading.
+    /// The file, open for reading.
     pub file: File,
-    /// It was the package already, by a weaker proof.
+    /// Whether the file is the entry's own blob, by a weaker proof.
     pub own: bool,
 }
 
-/// What was removed on request.
+/// Blobs that a request removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Removed {
-    /// Bodies.
+    /// Number of removed blobs.
     pub bodies: u64,
-    /// Bytes of them.
+    /// Bytes of these blobs.
     pub bytes: u64,
 }
 
 impl Store {
-    /// Bodies that no record names, with their sizes. Waits for the sweep.
+    /// Blobs that no record names, with their sizes. Waits for the sweep.
     #[must_use]
     pub fn orphans(&self) -> Vec<(Sha256Digest, u64)> {
         self.sweep();
         self.state().orphans()
     }
 
-    /// One of them, if it is still there.
+    /// Opens one of the orphans, if it still exists.
     #[must_use]
     pub fn orphan(&self, digest: Sha256Digest) -> Option<Unproved> {
         let file = File::open(self.body_path(digest)).ok()?;
         Some(Unproved { digest, file, own: false })
     }
 
-    /// Removes every body that is neither pinned nor one of the entries `named`, and those without a record. `named` is asked
-    /// for while nothing can land.
+    /// Removes every blob that is neither pinned nor one of the entries `named`, and all blobs
+    /// without a record. Reads `named` only while no commit can happen.
     pub fn retain(&self, named: impl IntoIterator<Item = EntryId>) -> Removed {
         self.sweep();
         let _one_at_a_time = self.commits.lock().unwrap_or_else(PoisonError::into_inner);
-        // Only now: what had landed after that would have no name.
+        // Under the lock: a blob committed after `named` was read would have no name.
         let named = named.into_iter().filter_map(|id| self.digest(id)).collect();
         let (gone, bytes) = self.state().take_unnamed(&named);
         self.remove_bodies(&gone);
         Removed { bodies: gone.len() as u64, bytes }
     }
 
-    /// Removes the body of an entry, pinned or not; its bytes. `None`: it is not here.
+    /// Removes the blob of an entry, pinned or not, and returns its bytes. `None`: the cache does
+    /// not have it.
     pub fn forget(&self, id: EntryId) -> Option<u64> {
         let (digest, record) = self.catalogue.find(id)?;
         let here = self.state().has_body(digest);
         here.then(|| self.reject(digest)).map(|()| record.size)
     }
 
-    /// SHA-256 of the body of an entry, where there is one; a look into the catalogue only.
+    /// SHA-256 of the blob of an entry, where there is one. Reads the catalogue only.
     #[must_use]
     pub fn digest(&self, id: EntryId) -> Option<Sha256Digest> {
         self.catalogue.find(id).map(|(digest, _)| digest)
     }
 
-    /// Looks, once, for bodies that no record names, as a kill or a lost catalogue leaves them. They count against the
-    /// bound from then on.
+    /// Searches, once, for blobs that no record names, as a kill or a lost catalogue leaves them.
+    /// From then on such blobs count against the bound.
     pub fn sweep(&self) {
         self.swept.call_once(|| {
             let found = self.find_orphans();
@@ -87,7 +90,7 @@ impl Store {
     }
 
     fn find_orphans(&self) -> usize {
-        // No body may be between its rename and its record meanwhile.
+        // Under the lock, no blob can be between its rename and its record.
         let _commits = self.commits.lock().unwrap_or_else(PoisonError::into_inner);
         let mut found = 0;
         for directory in fs::read_dir(self.directory.join("bodies")).into_iter().flatten().flatten() {
@@ -114,23 +117,25 @@ impl Store {
         true
     }
 
-    /// Whether [`Store::unproved`], or [`Store::get`] after it, may find something that `get` did not. Waits for nothing.
+    /// Whether [`Store::unproved`], or [`Store::get`] after it, may find a blob that `get` did not
+    /// find. Never blocks on the sweep or an adoption.
     #[must_use]
     pub fn may_have_unproved(&self, id: EntryId, size: u64) -> bool {
         let others = || !self.state().candidates(size, !self.catalogue.is_open()).is_empty();
         let adopting = || self.adoptions.try_lock().is_err();
         let own = || self.catalogue.find(id).is_some_and(|(_, record)| record.size == size);
-        // In this order: a body that is being adopted is no orphan any more, and has no record yet.
+        // The order matters: a blob that is being adopted is no orphan any more, and has no record
+        // yet.
         !self.swept.is_completed() || others() || adopting() || own()
     }
 
-    /// Files that may be the package asked for, each still to be proved: the entry's own body, where it was proved less
-    /// strictly than `policy` asks, and orphans of that size; without a catalogue, any body of that size. Waits for the
-    /// sweep.
+    /// Files that may be the package of an entry, each still to be proved. Candidates are the
+    /// entry's own blob, if its proof is weaker than `policy` asks, and orphans of that size;
+    /// without a catalogue, any blob of that size. Waits for the sweep.
     #[must_use]
     pub fn unproved(&self, id: EntryId, size: u64, policy: &Policy) -> Vec<Unproved> {
         self.sweep();
-        // What is being adopted is either still here, or has its record when this is over.
+        // Under the lock, a blob in adoption is either still an orphan or has its record.
         let _adopted = self.adoptions.lock().unwrap_or_else(PoisonError::into_inner);
         let own =
             self.catalogue.find(id).filter(|(_, record)| record.size == size && !policy.admits(&record.assurance));
@@ -142,14 +147,14 @@ impl Store {
         all.filter_map(open).collect()
     }
 
-    /// Removes a body that was found not to be what it should be. Who has it open keeps it.
+    /// Removes a blob that was found to be wrong. Readers that have it open keep it.
     pub fn reject(&self, digest: Sha256Digest) {
         let _one_at_a_time = self.commits.lock().unwrap_or_else(PoisonError::into_inner);
         self.state().remove(digest);
         self.remove_bodies(&[digest]);
     }
 
-    /// Takes a body back that was proved to be the package `id`.
+    /// Takes back an orphan that was proved to be the package `id`.
     pub fn adopt(&self, orphan: Sha256Digest, body: &Blob, id: EntryId, witness: Option<BuildKey>) -> Placement {
         let _one_at_a_time = self.adoptions.lock().unwrap_or_else(PoisonError::into_inner);
         let path = self.body_path(orphan);

@@ -1,7 +1,8 @@
-//! Bodies are read again, piece by piece: what is no longer what was verified is dropped, and fetched anew when it is wanted.
+//! Reads blobs again, piece by piece. Drops a blob that differs from its verified bytes; the next
+//! open fetches it again.
 //!
-//! A disk that turns a bit leaves size and modification time as they were; only the digest tells, and nobody computes that
-//! when a cached body is opened.
+//! A flipped bit on the disk leaves size and modification time as they were. Only the digest shows
+//! it, and opening a cached blob computes no digest.
 
 use std::fs::File;
 use std::io;
@@ -15,10 +16,10 @@ use sha2::{Digest as _, Sha256};
 use super::Store;
 use crate::index::{Digest, Sha256Digest};
 
-/// Bytes read at once.
+/// Bytes that one step reads.
 pub const SCRUB_STEP: usize = 256 << 10;
 
-/// One body that is being read again.
+/// One blob that is being read again.
 #[derive(Debug)]
 pub struct Scrub {
     store: Arc<Store>,
@@ -29,45 +30,46 @@ pub struct Scrub {
     buffer: Vec<u8>,
 }
 
-/// What a step found.
+/// Result of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scrubbed {
     /// There is more to read.
     Unfinished,
-    /// It is what was verified: so many bytes.
+    /// The blob has the verified digest; its size in bytes.
     Sound(u64),
-    /// It was not, or could not be read, and is no longer there.
+    /// The blob had another digest, or could not be read, and was removed.
     Damaged,
-    /// It was evicted meanwhile.
+    /// The blob was evicted meanwhile.
     Gone,
 }
 
 impl Store {
-    /// The body whose digest follows `after`, or the first one where there is none. `None`: there are no bodies.
+    /// Starts with the blob whose digest follows `after`, or with the first one if none follows.
+    /// `None`: there are no blobs.
     #[must_use]
     pub fn scrub(self: &Arc<Self>, after: Sha256Digest) -> Option<Scrub> {
         let digest = self.state().next_body(after)?;
         let file = File::open(self.body_path(digest)).ok();
-        // What the kernel remembers of it says nothing about the disk.
+        // The kernel's cached pages say nothing about the disk.
         file.iter().for_each(|file| forget(file, 0, None));
         let (hash, buffer) = (Sha256::new(), Vec::new());
         Some(Scrub { store: Arc::clone(self), digest, file, position: 0, hash, buffer })
     }
 }
 
-/// The kernel drops what it remembers of the file, if it likes.
+/// Asks the kernel to drop its cached pages of the file.
 fn forget(file: &File, position: u64, length: Option<NonZeroU64>) {
     let _ = rustix::fs::fadvise(file, position, length, Advice::DontNeed);
 }
 
 impl Scrub {
-    /// SHA-256 that the body has to have.
+    /// SHA-256 that the blob must have.
     #[must_use]
     pub fn digest(&self) -> Sha256Digest {
         self.digest
     }
 
-    /// Reads [`SCRUB_STEP`] bytes. Blocks.
+    /// Reads up to [`SCRUB_STEP`] bytes. Blocks.
     pub fn step(&mut self) -> Scrubbed {
         let Some(file) = &self.file else { return self.judge(Err(io::ErrorKind::NotFound.into())) };
         self.buffer.resize(SCRUB_STEP, 0);
@@ -78,7 +80,7 @@ impl Scrub {
             }
             Ok(count) => {
                 self.hash.update(self.buffer.get(..count).unwrap_or_default());
-                // It is not to push what is really read out of memory.
+                // Pages of the scrub must not displace pages that readers use.
                 let read = NonZeroU64::new(count as u64);
                 forget(file, self.position, read);
                 self.position += count as u64;

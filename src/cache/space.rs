@@ -1,4 +1,4 @@
-//! Room for what comes in: the bound, the disk, and what to do when neither has any.
+//! Room for downloads: within the bound and on the disk, and in memory where neither has any.
 
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -15,24 +15,26 @@ use super::incoming::{Awaited, Incoming, Parked};
 use super::{Store, StoreError, memory};
 use crate::index::Sha256Digest;
 
-/// Of the memory that is available, the part that one package may take when the disk is full.
+/// One package may take 1/`MEMORY_SHARE` of the available memory when the disk is full.
 const MEMORY_SHARE: u64 = 4;
 
-/// Beside a body, what a download takes of the disk: its directory, the catalogue, what the file system keeps for itself.
+/// Disk space that a download takes beside its blob, in bytes: directory, catalogue, the file
+/// system's own data.
 pub(crate) const SLACK: u64 = 256 << 10;
-/// Where the disk may be filled, what is left for the catalogue as long as bodies can go for it: it cannot be written else.
+/// Without `min_free`, this much stays free for the catalogue as long as blobs can be evicted for
+/// it, in bytes: a full disk would make it unwritable.
 const ROOM_OF_CATALOGUE: u64 = 2 << 20;
-/// A file system may give space back late: how often to evict for the same.
+/// How many times to evict for the same space, because a file system may free space late.
 const MAX_ROUNDS: usize = 2;
 pub(crate) const NO_ROOM: &str = "larger than the cache, or no space for it";
 const NO_WRITES: &str = "no more is to be written today (write-budget)";
 
-/// Where a verified body went.
+/// Whether the cache kept a verified blob.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Placement {
-    /// In the cache; the body durably, and its record soon.
+    /// The blob is in the cache: its bytes durably, its record soon.
     Kept,
-    /// Only served; why.
+    /// The blob is transient, for this reason.
     Unkept(String),
 }
 
@@ -40,13 +42,14 @@ pub enum Placement {
 static NUMBER: AtomicU64 = AtomicU64::new(0);
 
 impl Store {
-    /// A place for a download of `size` bytes: on the disk where all of it would fit there, else in memory. It takes no room
-    /// yet ([`Incoming::reserve`]), and nothing is evicted for it.
+    /// Creates a place for a download of `size` bytes: on the disk if all of it would fit there,
+    /// otherwise in memory. Takes no room yet ([`Incoming::reserve`]), and evicts nothing.
     ///
     /// # Errors
     /// There is no room at all, or the directory cannot be written.
     pub fn incoming(self: &Arc<Self>, size: u64) -> Result<Incoming, StoreError> {
-        // What does not fit there has to be written all the same: somebody waits for it.
+        // Over the budget and too large for memory, the download goes to the disk anyway: a waiter
+        // needs it.
         let announced = match self.announce(size) {
             Some(announced) => announced,
             None => match self.held_in_memory(size, NO_WRITES) {
@@ -54,7 +57,7 @@ impl Store {
                 Err(_) => self.announce_anyway(size),
             },
         };
-        // One at a time: what one of them finds free the others must not take.
+        // One at a time: two downloads must not count on the same free space.
         let _room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
         let created = if self.disk_takes(size) { self.create() } else { Err(io::ErrorKind::StorageFull.into()) };
         match created {
@@ -67,10 +70,10 @@ impl Store {
         }
     }
 
-    /// A place for `size` bytes in memory.
+    /// Creates a place for `size` bytes in memory.
     ///
     /// # Errors
-    /// It would take too large a part of what is available.
+    /// The download would take too large a part of the available memory.
     pub fn in_memory(self: &Arc<Self>, size: u64) -> Result<Incoming, StoreError> {
         self.held_in_memory(size, NO_ROOM)
     }
@@ -88,7 +91,8 @@ impl Store {
         if fits { Ok(()) } else { Err(io::ErrorKind::StorageFull.into()) }
     }
 
-    /// Evicts until `bytes` more are free on the disk, where evicting can do that at all. For a write that found no space.
+    /// Evicts until `bytes` more are free on the disk, if eviction can achieve that. For a write
+    /// that found no space.
     #[must_use]
     pub fn make_room(&self, bytes: u64) -> bool {
         let free = free_space(&self.directory).unwrap_or_default();
@@ -99,8 +103,8 @@ impl Store {
         self.evict(missing.max(1), Among::Unpinned) > 0
     }
 
-    /// Whether the disk can take `size` bytes more beside what is still to come of downloads in progress, if need be after
-    /// evicting, with `min_free` left. Changes nothing.
+    /// Whether the disk can take `size` bytes, if need be after evicting, with `min_free` left.
+    /// Counts what downloads in progress have still to receive. Changes nothing.
     pub(crate) fn disk_takes(&self, size: u64) -> bool {
         let min_free = self.limits().min_free;
         let (coming, could_go) = {
@@ -110,11 +114,11 @@ impl Store {
         };
         let slack = if min_free == 0 { 0 } else { SLACK };
         let wanted = [size, coming, slack].into_iter().fold(min_free, u64::saturating_add);
-        // Who writes finds out.
+        // If the free space is unknown, the write itself shows whether there is room.
         free_space(&self.directory).map_or(true, |free| wanted.saturating_sub(free) <= could_go)
     }
 
-    /// Whether `more` bytes can be written now and `min_free` is left; makes room for that if it can.
+    /// Whether `more` bytes can be written now with `min_free` left; evicts for that if necessary.
     fn has_room(&self, more: u64) -> bool {
         let min_free = self.limits().min_free;
         let (promised, spare) = {
@@ -124,16 +128,17 @@ impl Store {
         let slack = if min_free == 0 { ROOM_OF_CATALOGUE } else { SLACK };
         let wanted = [more, promised, slack].into_iter().fold(min_free, u64::saturating_add);
         let has_room = match free_space(&self.directory) {
-            // What is enough for nobody stays.
+            // Evicting all spare blobs would not be enough: then none is evicted.
             Ok(free) if wanted.saturating_sub(free) > spare => false,
             Ok(_) => self.free_up(wanted),
             Err(_) => true,
         };
-        // Without a bound, who writes finds out.
+        // Without `min_free`, the write itself shows whether there is room.
         has_room || min_free == 0
     }
 
-    /// Evicts until `wanted` bytes of the disk are free, or nothing is left that evicting would free. `false`: they are not.
+    /// Evicts until `wanted` bytes of the disk are free, or until no eviction would free any.
+    /// Returns whether they are free.
     fn free_up(&self, wanted: u64) -> bool {
         for _ in 0..MAX_ROUNDS {
             let missing = wanted.saturating_sub(free_space(&self.directory).unwrap_or(u64::MAX));
@@ -147,7 +152,8 @@ impl Store {
         free_space(&self.directory).is_ok_and(|free| free >= wanted)
     }
 
-    /// Evicts if less than `min_free` is free on the disk, whoever took it. To be called now and then.
+    /// Evicts if less than `min_free` is free on the disk, whichever program filled it. The caller
+    /// repeats this periodically.
     pub fn keep_free(&self) {
         let min_free = self.limits().min_free;
         if min_free == 0 || free_space(&self.directory).is_ok_and(|free| free >= min_free) {
@@ -161,7 +167,7 @@ impl Store {
         }
     }
 
-    /// Evicts whatever is over `bound`.
+    /// Evicts until blobs and parked downloads fit within `bound`.
     pub(crate) fn shrink_to(&self, bound: u64) {
         let over = {
             let state = self.state();
@@ -182,8 +188,8 @@ impl Store {
         }
     }
 
-    /// Reserves `more` bytes within the bound, and evicts for them. `false`: what is pinned and other downloads take too much
-    /// of it.
+    /// Reserves `more` bytes within the bound, and evicts for them. Returns `false` if pinned blobs
+    /// and other downloads take too much of the bound.
     pub(crate) fn grow(&self, more: u64) -> bool {
         let bound = self.limits().bound;
         let over = {
@@ -191,7 +197,7 @@ impl Store {
             let taken = state.claims.reserved.saturating_add(more);
             let used = [state.bytes(), state.parked_bytes()].into_iter().fold(taken, u64::saturating_add);
             let over = used.saturating_sub(bound);
-            // What is pinned does not go for something else.
+            // Pinned blobs are not evicted for a download.
             if over > 0 && state.pinned_bytes().saturating_add(taken) > bound {
                 return false;
             }
@@ -204,8 +210,9 @@ impl Store {
         true
     }
 
-    /// Evicts at least `bytes` where there is as much: what downloads have received that nobody waits for, then bodies, then what
-    /// parked downloads have received; how many went.
+    /// Evicts at least `bytes` if there are as many: first the bytes of parked downloads without
+    /// waiters, then blobs, then the bytes of other parked downloads. Returns how many blobs and
+    /// downloads lost their bytes.
     fn evict(&self, bytes: u64, among: Among) -> usize {
         self.rank_if_due();
         let (victims, parked) = {
@@ -223,9 +230,10 @@ impl Store {
         victims.len() + parked.len()
     }
 
-    /// Removes bodies that `state` does not have any more.
+    /// Removes the records and files of blobs that `state` does not contain any more.
     pub(crate) fn remove_bodies(&self, digests: &[Sha256Digest]) {
-        // Records first: a kill in between leaves orphans, never records without bodies that look like damage.
+        // Records first: a kill in between leaves orphans, never records without blobs that look
+        // like damage.
         self.catalogue.remove(digests);
         for digest in digests {
             let path = self.body_path(*digest);
@@ -236,7 +244,7 @@ impl Store {
         }
     }
 
-    /// An empty file for a download, and its path.
+    /// Creates an empty file for a download; returns it with its path.
     fn create(&self) -> io::Result<(fs::File, PathBuf)> {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let path = self.directory.join("incoming").join(format!("{number}.part"));
@@ -248,16 +256,17 @@ impl Store {
         Ok((file?, path))
     }
 
-    /// Takes disk space for `more` bytes of `file` from byte `from` on, so that its lack shows before they are written. The
-    /// answer: bytes that the file system takes only when they are written.
+    /// Allocates disk space for `more` bytes of `file` from byte `from` on, so that a full disk is
+    /// found before they are written. Returns the bytes that the file system allocates only at the
+    /// write.
     pub(crate) fn allocate(&self, file: &fs::File, from: u64, more: u64) -> io::Result<u64> {
-        // One at a time: what one of them finds free the others must not take.
+        // One at a time: two downloads must not count on the same free space.
         let _room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
         if !self.has_room(more) {
             return Err(io::ErrorKind::StorageFull.into());
         }
         let fallocate = || match rustix::fs::fallocate(file.as_fd(), FallocateFlags::KEEP_SIZE, from, more) {
-            // Some file systems cannot do that.
+            // Some file systems cannot allocate ahead.
             Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS | rustix::io::Errno::INVAL) => Ok(more),
             other => other.map(|()| 0).map_err(io::Error::from),
         };
@@ -268,7 +277,7 @@ impl Store {
     }
 }
 
-/// No space left, quota, or larger than the file system can hold.
+/// Whether the error means no space left, quota, or larger than the file system can hold.
 #[must_use]
 pub fn is_full(error: &io::Error) -> bool {
     use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};

@@ -1,6 +1,7 @@
-//! The store as the fetcher uses it, without FUSE: what it keeps, what it gives up, what a kill or damage leaves.
+//! Tests of the cache as the fetcher uses it, without FUSE: which blobs it keeps and evicts, and
+//! the state after a kill or damage.
 
-// The demo's; not every field of it matters here.
+// The demo's builder; some of its fields are unused here.
 #[allow(dead_code, clippy::duplicate_mod, reason = "one builder of packages for all tests; the demo needs the rest")]
 #[path = "../cli/demo/package.rs"]
 mod package;
@@ -62,7 +63,7 @@ impl Sample {
         store.get(self.entry.id(), self.size(), &Policy::digests_only())
     }
 
-    /// What a download does.
+    /// Receives and commits the package, as a download does.
     fn fetch(&self, store: &Arc<Store>) -> (Blob, Placement) {
         let mut incoming = store.incoming(self.size()).unwrap();
         incoming.reserve(self.size()).unwrap();
@@ -77,7 +78,7 @@ impl Sample {
         store.unproved(self.entry.id(), self.size(), &Policy::digests_only())
     }
 
-    /// What an open does before it downloads.
+    /// Proves and adopts an unproved file, as an open does before it downloads.
     fn adopt(&self, store: &Store) -> Option<Blob> {
         store.unproved(self.entry.id(), self.size(), &Policy::digests_only()).into_iter().find_map(
             |Unproved { digest, file, .. }| {
@@ -113,7 +114,7 @@ fn filled(store: &Arc<Store>, size: u64) -> Incoming {
     incoming
 }
 
-/// Files of bodies and their sizes.
+/// Files of blobs and their sizes.
 fn files(place: &Path) -> BTreeMap<PathBuf, u64> {
     let directories = fs::read_dir(place.join("v1/bodies")).unwrap().map(|entry| entry.unwrap().path());
     let files = directories.flat_map(|directory| fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()));
@@ -130,7 +131,7 @@ fn unkept(placement: &Placement) -> bool {
     matches!(placement, Placement::Unkept(_))
 }
 
-/// Another modification time, as after a restored backup or an edit.
+/// Sets another modification time, as a restored backup or an edit does.
 fn disturb(path: &Path) {
     let time = SystemTime::now() - Duration::from_secs(77);
     File::options().write(true).open(path).unwrap().set_modified(time).unwrap();
@@ -138,19 +139,19 @@ fn disturb(path: &Path) {
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// Open a package, fetched where it is missing; go on holding it or not.
+    /// Open a package, and fetch it if it is missing; keep it open or not.
     Read { at: usize, hold: bool },
-    /// Close everything.
+    /// Close all open packages.
     LetGo,
-    /// A download of so many bytes that comes to nothing.
+    /// Start a download of this many bytes and drop it.
     Room(u64),
-    /// The file of a body gets another modification time.
+    /// Give the file of a blob another modification time.
     Disturb(usize),
-    /// Stop and start.
+    /// Stop the cache and start it again.
     Reopen,
-    /// Kill during a download and start.
+    /// Kill during a download, and start again.
     Crash,
-    /// Kill, and the catalogue is lost.
+    /// Kill, lose the catalogue, and start again.
     CrashWithoutCatalogue,
 }
 
@@ -167,10 +168,11 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..40)
 }
 
-/// How far from eviction a package is: without a record, not used since the start, used; and all that once more when open.
+/// Distance of a package from eviction: open or not; then without a record, not used since the
+/// start, used.
 type Rank = (bool, u32);
 
-/// A store, and what is expected of it.
+/// A cache, and the state that it should have.
 struct Run {
     place: tempfile::TempDir,
     bound: u64,
@@ -240,7 +242,7 @@ impl Run {
         }
     }
 
-    /// What is gone was further from being wanted than anything that stayed.
+    /// No evicted package may have a higher rank than one that stayed.
     fn notice_evictions(&mut self) {
         let (kept, gone): (Vec<usize>, Vec<usize>) =
             self.ranks.keys().copied().partition(|at| self.path_of(*at).exists());
@@ -351,7 +353,7 @@ fn a_package_larger_than_the_bound_is_served_and_not_kept() {
     drop(small.fetch(&store));
     let (body, placement) = large.fetch(&store);
     assert!(unkept(&placement) && large.is(&body) && large.get(&store).is_none());
-    // Nothing had to go for it.
+    // Nothing was evicted for it.
     assert!(small.get(&store).is_some());
     assert_eq!(files(place.path()).len(), 1);
 }
@@ -365,7 +367,7 @@ fn downloads_in_progress_count_against_the_bound() {
     let (first, second) = (filled(&store, sample.size()), filled(&store, sample.size()));
     let usage = store.usage();
     assert_eq!((usage.bytes, usage.reserved), (0, 2 * sample.size()));
-    // No room for a third: it is served only.
+    // No room for a third download: its blob is transient.
     let (body, placement) = sample.fetch(&store);
     assert!(sample.is(&body) && unkept(&placement));
     drop((first, second));
@@ -385,10 +387,10 @@ fn room_is_made_for_what_has_arrived_and_not_for_what_an_index_names() {
     incoming.reserve(1).unwrap();
     incoming.reserve(2 * ROOM_STEP + 1).unwrap();
     assert_eq!((store.usage().reserved, store.usage().bodies), (3 * ROOM_STEP, bodies));
-    // Only now there is too little for all.
+    // Only now there is too little room for all downloads.
     incoming.reserve(3 * ROOM_STEP + 1).unwrap();
     assert_eq!((store.usage().reserved, store.usage().bodies), (bound, 0));
-    // Its bytes are expected, and are not given to another one.
+    // The bytes that the download expects are not given to another one.
     assert!(incoming.kept_path().is_some() && store.incoming(1).unwrap().kept_path().is_none());
     incoming.restart();
     assert_eq!(store.usage().reserved, 0);
@@ -413,27 +415,27 @@ fn what_a_parked_download_has_received_goes_where_another_needs_the_room() {
     let mut first = received();
     let usage = store.usage();
     assert_eq!((usage.reserved, usage.parked), (0, half));
-    // It goes on where nobody needed the room.
+    // The download continues, since nothing needed its room.
     assert_eq!((first.resume(), store.usage().parked, store.usage().reserved), (Resumed::Whole, 0, half));
     first.reserve(sample.size()).unwrap();
     assert_eq!(store.usage().reserved, sample.size());
     first.park(half);
     let mut second = received();
     drop(SAMPLES[0].fetch(&store));
-    // A body goes before it.
+    // A blob is evicted before the parked download.
     let whole = filled(&store, bound - 2 * half);
     assert_eq!((store.usage().bytes, store.usage().parked), (0, 2 * half));
     let more = filled(&store, 1);
     assert_eq!((store.usage().parked, parked(&first), parked(&second)), (half, 0, half));
     assert_eq!((first.resume(), second.resume()), (Resumed::Lost, Resumed::Whole));
     drop((first, whole, more));
-    // What does not fit any more is not kept, and goes on.
+    // A download that does not fit any more continues, but is not kept.
     second.park(half);
     let all = filled(&store, bound - half);
     assert_eq!((second.resume(), second.kept_path(), store.usage().parked), (Resumed::Whole, None, 0));
     drop((second, all));
     assert_eq!(store.usage(), super::Usage { bound, ..crate::cache::Usage::default() });
-    // What nobody waits for goes before a body.
+    // An abandoned download is discarded before a blob is evicted.
     let mut abandoned = received();
     assert!(abandoned.abandon(half) && abandoned.abandon(half));
     drop(SAMPLES[0].fetch(&store));
@@ -511,7 +513,7 @@ fn bodies_outlive_their_catalogue() {
 
         let store = open(place.path(), 1 << 20);
         assert!(SAMPLES.iter().all(|sample| sample.get(&store).is_none()));
-        // Until they are swept they are not known.
+        // Blobs are unknown until the sweep.
         assert_eq!(store.usage().bytes, 0);
         store.sweep();
         assert_eq!(store.usage().bytes, SAMPLES.iter().map(Sample::size).sum::<u64>());
@@ -535,7 +537,7 @@ fn while_the_catalogue_cannot_be_written_bodies_are_proved_and_nothing_is_kept()
     }
     let (body, placement) = SAMPLES[1].fetch(&store);
     assert!(SAMPLES[1].is(&body) && unkept(&placement));
-    // Its bytes are there, and count.
+    // The bytes of both blobs are on the disk, and count.
     assert_eq!(store.usage().bytes, SAMPLES[0].size() + SAMPLES[1].size());
     assert!(SAMPLES[1].is(&SAMPLES[1].adopt(&store).unwrap()));
     drop(store);
@@ -578,7 +580,7 @@ fn one_directory_serves_one_daemon_and_nobody_else_reads_it() {
     drop(open(place.path(), 1 << 20));
 }
 
-/// Another bit, with size and modification time as before: what a failing disk does.
+/// Flips a bit and restores size and modification time, as a failing disk does.
 fn turn_a_bit(path: &Path) {
     let modified = path.metadata().unwrap().modified().unwrap();
     let file = File::options().read(true).write(true).open(path).unwrap();
@@ -611,7 +613,7 @@ fn a_turned_bit_is_found_and_the_rest_stays() {
     assert!(
         packages[1].get(&store).is_none() && packages[0].get(&store).is_some() && packages[2].get(&store).is_some()
     );
-    // After the last one comes the first; one that is evicted meanwhile is no damage.
+    // After the last blob comes the first; a blob that is evicted meanwhile is no damage.
     let mut scrub = store.scrub(Digest([0xff; 32])).unwrap();
     store.shrink_to(0);
     assert_eq!(
@@ -631,7 +633,7 @@ fn what_is_pinned_stays_and_its_part_of_the_cache_is_bounded() {
     let bound = SAMPLES.iter().map(Sample::size).sum();
     let store = open(place.path(), bound);
     let pin = |sample: &Sample| Pin::new(sample.entry.id(), sample.size(), sample.entry.path.as_str());
-    // Before and after it is fetched.
+    // Pins hold before and after the fetch.
     store.pin(&[pin(&SAMPLES[0])]).unwrap();
     SAMPLES.iter().for_each(|sample| drop(sample.fetch(&store)));
     store.pin(&[pin(&SAMPLES[1]), pin(&SAMPLES[0])]).unwrap();
@@ -642,7 +644,7 @@ fn what_is_pinned_stays_and_its_part_of_the_cache_is_bounded() {
     let pinned = SAMPLES[0].size() + SAMPLES[1].size();
     drop(filled(&store, bound - pinned));
     assert_eq!(store.usage().bytes, pinned);
-    // More than what is left is served only.
+    // A download larger than the unpinned rest is not kept.
     drop(filled(&store, bound - pinned + 1));
     assert_eq!((store.usage().bytes, store.usage().bodies), (pinned, 2));
     let error = store.pin(&SAMPLES.iter().map(pin).collect::<Vec<_>>()).unwrap_err().to_string();
@@ -652,7 +654,7 @@ fn what_is_pinned_stays_and_its_part_of_the_cache_is_bounded() {
     store.unpin(&[SAMPLES[0].entry.id()]).unwrap();
     drop(filled(&store, bound - SAMPLES[1].size()));
     assert!(SAMPLES[0].get(&store).is_none() && SAMPLES[1].get(&store).is_some());
-    // The bound holds all the same.
+    // The bound holds even against pins.
     store.set_limits(Limits { bound: SAMPLES[1].size() - 1, ..Limits::default() });
     assert_eq!(store.usage().bytes, 0);
 }
@@ -671,7 +673,7 @@ fn ranks_are_asked_for_when_something_has_to_go() {
         (0..SAMPLES.len()).filter_map(|at| Some((store.digest(SAMPLES[at].entry.id())?, rank(at)))).collect()
     });
     assert_eq!(asked.load(std::sync::atomic::Ordering::Relaxed), 0);
-    // The most recently used one is installed: it goes first.
+    // The most recently used blob is installed: it is evicted first.
     drop(filled(&store, 1));
     assert!(SAMPLES[5].get(&store).is_none() && SAMPLES[0].get(&store).is_some());
     drop(filled(&store, SAMPLES[5].size() + 1));
@@ -687,13 +689,14 @@ fn min_free_evicts_what_helps_and_nothing_where_nothing_does() {
     let limits = |min_free| Limits { bound: 1 << 30, min_free, ..Limits::default() };
     store.set_limits(limits(1));
     assert_eq!(store.usage().bodies, SAMPLES.len() as u64);
-    // A download is refused the disk, and nothing goes for it: it would not be enough.
+    // A download is refused the disk, and no blob is evicted, since that would not free enough.
     *store.limits.lock().unwrap() = limits(free(place.path()) + (1 << 30));
     let incoming = store.incoming(1000).unwrap();
     assert!(incoming.kept_path().is_none());
     drop(incoming);
     assert_eq!((store.usage().bodies, store.usage().reserved), (SAMPLES.len() as u64, 0));
-    // Whoever fills the disk, bodies go until it holds or none is left, but for those that are open.
+    // Whichever program fills the disk, blobs are evicted until min-free holds or only open ones
+    // are left.
     let open = SAMPLES[2].get(&store).unwrap();
     store.keep_free();
     assert_eq!(store.usage().bodies, 1);
@@ -741,7 +744,7 @@ fn downloads_at_once_do_not_write_more_than_one_after_the_other() {
     assert_eq!(store.would_keep(401), Err(Unkeepable::Budget));
     first.start_writeback(100);
     assert_eq!((store.written_today(), store.may_write(400), store.may_write(401)), (100, true, false));
-    // It was broken off: what did not come can be written by others.
+    // The download was aborted: other downloads may write its missing bytes.
     drop(first);
     assert!(kept(&store.incoming(900).unwrap()) && store.may_write(900) && !store.may_write(901));
 }
@@ -771,7 +774,7 @@ fn what_is_named_or_pinned_is_retained() {
     disturb(&store.body_path(SAMPLES[1].get(&store).unwrap().digest()));
     assert!(SAMPLES[1].get(&store).is_none());
     assert_eq!(store.orphans().iter().map(|(_, size)| *size).collect::<Vec<_>>(), [SAMPLES[1].size()]);
-    // Names that were looked up before would not be those of what lands meanwhile.
+    // Names that were looked up earlier would miss blobs that are committed meanwhile.
     let removed = store.retain(ids(&[0, 1]).into_iter().inspect(|_| assert!(store.commits.try_lock().is_err())));
     assert_eq!(removed, Removed { bodies: 2, bytes: SAMPLES[1].size() + SAMPLES[2].size() });
     let here = |at: usize| SAMPLES[at].get(&store).is_some();
@@ -783,7 +786,8 @@ fn what_is_named_or_pinned_is_retained() {
     assert_eq!(files(place.path()).len(), 1);
 }
 
-/// Between a look-up that finds nothing and this question, somebody else may begin to take the body back, or be done with it.
+/// Between a look-up that finds nothing and this check, another thread may begin to adopt the blob,
+/// or finish that.
 #[test]
 fn a_body_that_is_being_adopted_may_be_unproved() {
     let place = tempfile::tempdir().unwrap();

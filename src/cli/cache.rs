@@ -10,40 +10,43 @@ use super::runtime;
 use crate::api::{CacheTask, Managed, ManagedPackage};
 use crate::control::manage;
 
-/// Keep packages in the cache, whatever else has to go; without an ATOM, say which are kept.
+/// Keep packages in the cache, whatever else is evicted; without an ATOM, list the pinned packages.
 ///
-/// What is shown now and matches is pinned, build by build; what is not cached yet is kept once it is fetched. Pins take three
-/// quarters of the cache at most, and survive restarts.
+/// Pins all builds that match and are shown now. A build that is not cached yet is kept once it is
+/// fetched. Pins take three quarters of the cache at most, and survive restarts.
 #[derive(Debug, Args)]
 pub(super) struct PinArguments {
-    /// What packages, e.g. dev-lang/rust, '=app-misc/hello-2.0-r1', or a bare name
+    /// Select these packages, e.g. dev-lang/rust, '=app-misc/hello-2.0-r1', or a bare name
     #[arg(value_name = "ATOM")]
     atoms: Vec<String>,
-    /// Let them go instead; also by the path that is listed, for what no binhost has any more
+    /// Unpin the packages instead. A listed path selects a pin, too, for packages that no binhost
+    /// has any more
     #[arg(long, requires = "atoms")]
     remove: bool,
     #[command(flatten)]
     client: ClientArguments,
 }
 
-/// Remove packages from the cache. Who has one open reads on; the next open fetches it again.
+/// Remove packages from the cache. Programs that have one open can read it to its end; the next
+/// open fetches it again.
 #[derive(Debug, Args)]
 pub(super) struct EvictArguments {
-    /// What packages, e.g. dev-lang/rust, '=app-misc/hello-2.0-r1', or a bare name
+    /// Select these packages, e.g. dev-lang/rust, '=app-misc/hello-2.0-r1', or a bare name
     #[arg(value_name = "ATOM", required = true)]
     atoms: Vec<String>,
     #[command(flatten)]
     client: ClientArguments,
 }
 
-/// Remove from the cache what no binhost's index names any more, and no generation that is kept, unless it is pinned.
+/// Remove packages from the cache that no binhost's index and no kept generation names, except
+/// pinned ones.
 #[derive(Debug, Args)]
 pub(super) struct CollectArguments {
     #[command(flatten)]
     client: ClientArguments,
 }
 
-/// A bare name is that package in whatever category.
+/// Makes an atom of an argument. A bare name selects packages of that name in all categories.
 fn named(name: &String) -> String {
     if name.contains('/') || name.starts_with(['=', '<', '>', '~']) { name.clone() } else { format!("*/{name}") }
 }

@@ -1,4 +1,5 @@
-//! `binhostfs check-config`: what would be mounted, and who says so.
+//! `binhostfs check-config`: prints the configuration that `mount` would use, and the origin of
+//! each value.
 
 use std::process::ExitCode;
 
@@ -11,23 +12,24 @@ use crate::config::{MountpointCheck, RawMount, Resolution};
 use crate::daemon::check_keys;
 use crate::portage::{Report, Setting};
 
-/// Print the configuration that `mount` would use, each value with where it comes from.
+/// Print the configuration that `mount` would use, and where each value comes from.
 ///
-/// Changes nothing, and needs no root. Exit code 0: `mount` can start with it; 2: it cannot, and standard error says why.
+/// Changes nothing, and needs no root. Exit code 0: `mount` can start with it; 2: `mount` cannot
+/// start, and standard error says why.
 #[derive(Debug, Args)]
 pub(super) struct CheckArguments {
     #[command(flatten)]
     options: ConfigArguments,
-    /// Print JSON
+    /// Print the result as JSON
     #[arg(long)]
     json: bool,
 }
 
-/// The same for programs. Keys may be added, none changes its meaning.
+/// The configuration as JSON. Keys may be added; no key changes its meaning.
 #[derive(Debug, Serialize)]
 struct ConfigReport<'a> {
     usable: bool,
-    /// Why not.
+    /// Why `mount` cannot start with this configuration.
     error: Option<String>,
     settings: Vec<SettingReport<'a>>,
     warnings: &'a [String],
@@ -73,7 +75,7 @@ pub(super) fn run(arguments: CheckArguments) -> ExitCode {
     }
 }
 
-/// In the form of the configuration file, with comments.
+/// The settings in the form of the configuration file, with comments. Warnings follow.
 fn text(report: &Report) -> String {
     let width =
         report.settings.iter().map(|setting| setting.key.len() + setting.value.len()).max().unwrap_or(0).min(70);

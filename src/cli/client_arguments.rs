@@ -1,4 +1,4 @@
-//! Arguments of all commands that ask the daemon.
+//! Arguments of all commands that send requests to the daemon.
 
 use std::path::PathBuf;
 
@@ -8,10 +8,10 @@ use crate::config::DEFAULT_CONTROL;
 
 #[derive(Debug, Args)]
 pub(super) struct ClientArguments {
-    /// As JSON
+    /// Print the result as JSON
     #[arg(long)]
     pub(super) json: bool,
-    /// Socket of the daemon
+    /// Ask the daemon on this socket
     #[arg(long, value_name = "PATH", default_value = DEFAULT_CONTROL)]
     pub(super) control: PathBuf,
 }

@@ -10,32 +10,34 @@ use super::runtime;
 use crate::api::{Keep, Refreshed, RollbackTo};
 use crate::control::{ClientError, get_generations, keep, rollback};
 
-/// What has been shown to Portage lately, and can be shown again.
+/// List the generations that were shown to Portage recently.
 ///
-/// A generation is the set of indexes that was shown at a time. Each line: number, since when, packages, what came and went
-/// against the one before.
+/// A generation is the set of indexes that was shown at a time. Each line has its number, its age,
+/// the number of packages, and the packages added and removed since the generation before.
 #[derive(Debug, Args)]
 pub(super) struct GenerationsArguments {
-    /// Keep this one, however old it becomes
+    /// Keep this generation, however old it becomes
     #[arg(long, value_name = "GENERATION", conflicts_with = "release", value_parser = generation)]
     keep: Option<u64>,
-    /// Let this one go like any other
+    /// Remove this generation at the usual age again
     #[arg(long, value_name = "GENERATION", value_parser = generation)]
     release: Option<u64>,
     #[command(flatten)]
     client: ClientArguments,
 }
 
-/// Show an earlier generation to Portage, until that is undone with --latest.
+/// Show an earlier generation to Portage, until --latest undoes it.
 ///
-/// It stays so over restarts and new indexes. What is refused, or not selected any more, stays away, and every package is
-/// verified as ever; one that its binhost has removed can be had only if it is in the cache.
+/// The generation stays over restarts and new indexes. Packages that are refused, or not selected
+/// any more, stay hidden, and every package is verified as usual. A package that its binhost has
+/// removed can be opened only if it is in the cache.
 #[derive(Debug, Args)]
 pub(super) struct RollbackArguments {
-    /// Its number, as `binhostfs generations` says it [default: the one before the one that is shown]
+    /// Show the generation of this number; `binhostfs generations` lists the numbers [default: the
+    /// one before the one that is shown]
     #[arg(value_name = "GENERATION", value_parser = generation)]
     generation: Option<u64>,
-    /// Show the newest again, and every newer one as it comes
+    /// Show the newest generation again, and every newer one as it comes
     #[arg(long, conflicts_with = "generation")]
     latest: bool,
     #[command(flatten)]

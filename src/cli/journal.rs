@@ -1,7 +1,9 @@
-//! The log, to journald in its own protocol: a line becomes an entry with fields that `journalctl` finds and prints.
+//! The log in journald's native protocol: each event becomes a journal entry with fields that
+//! `journalctl` finds and prints.
 //!
-//! A field of an event whose name begins with `binhostfs.` is for the journal alone; its text says the same in words. Here it
-//! is `BINHOSTFS_…`, and [`EventText`] leaves it out. Format: <https://systemd.io/JOURNAL_NATIVE_PROTOCOL/>.
+//! An event field whose name begins with `binhostfs.` is for the journal only; the event's text
+//! says the same in words. The journal entry has it as `BINHOSTFS_…`, and [`EventText`] leaves it
+//! out. Format: <https://systemd.io/JOURNAL_NATIVE_PROTOCOL/>.
 
 use std::fmt::Debug;
 use std::os::unix::net::UnixDatagram;
@@ -15,16 +17,16 @@ use tracing_subscriber::fmt::FormatFields;
 use tracing_subscriber::fmt::format::{DefaultVisitor, Writer};
 use tracing_subscriber::layer::Context;
 
-/// Where journald listens.
+/// Path of journald's socket.
 pub(super) const SOCKET: &str = "/run/systemd/journal/socket";
 
-/// Fields with such names are not part of the text.
+/// Prefix of the fields that are not part of the text.
 const PREFIX: &str = "binhostfs.";
 
-/// What syslog(3) calls LOG_DAEMON, which systemd gives to lines of a service.
+/// The facility LOG_DAEMON of syslog(3). systemd uses it for the output of services.
 const FACILITY: u8 = 3;
 
-/// The priority of syslog(3) and sd-daemon(3).
+/// The priority of a level, as in syslog(3) and sd-daemon(3).
 pub(super) fn priority(level: Level) -> u8 {
     match level {
         Level::ERROR => 3,
@@ -34,19 +36,19 @@ pub(super) fn priority(level: Level) -> u8 {
     }
 }
 
-/// Sends each event to journald, and to another layer what journald does not take.
+/// Sends each event to journald. Events that journald does not accept go to another layer.
 #[derive(Debug)]
 pub(super) struct Journal<Lines> {
-    /// `None`: none can be made, and all are lines.
+    /// `None`: no socket could be made, and all events become lines.
     socket: Option<UnixDatagram>,
     path: PathBuf,
     lines: Lines,
 }
 
 impl<Lines> Journal<Lines> {
-    /// `path`: where journald listens.
+    /// `path`: the path of journald's socket.
     pub(super) fn new(path: &Path, lines: Lines) -> Self {
-        // Not connected: whatever listens there when an event comes is asked.
+        // The socket is not connected: journald may start, or restart, after this.
         Self { socket: UnixDatagram::unbound().ok(), path: path.to_owned(), lines }
     }
 
@@ -58,7 +60,7 @@ impl<Lines> Journal<Lines> {
 
 impl<S: Subscriber, Lines: Layer<S>> Layer<S> for Journal<Lines> {
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
-        // Nobody listens, or it is too long for one datagram.
+        // journald does not run, or the entry is too long for one datagram.
         if self.send(event).is_none() {
             self.lines.on_event(event, context);
         }
@@ -77,7 +79,7 @@ fn entry(event: &Event<'_>) -> Result<Vec<u8>, std::fmt::Error> {
     Ok(entry.0)
 }
 
-/// One entry, as it is sent.
+/// The bytes of one journal entry.
 struct JournalEntry(Vec<u8>);
 
 impl JournalEntry {
@@ -109,7 +111,7 @@ impl Visit for JournalEntry {
     }
 }
 
-/// The text of an event: its message and fields, without those for the journal.
+/// Formats the text of an event: its message and fields, without the journal's own fields.
 #[derive(Debug)]
 pub(super) struct EventText;
 
@@ -153,7 +155,8 @@ mod tests {
 
     use super::*;
 
-    /// What is sent, and what is written as lines, of the events of `act`, with or without a journald.
+    /// The datagrams that the events of `act` cause, and the lines that are written instead.
+    /// `listens`: whether there is a journald.
     fn logged(listens: bool, act: impl FnOnce()) -> (Vec<Vec<u8>>, String) {
         let place = TempDir::new().unwrap();
         let (socket, file) = (place.path().join("socket"), place.path().join("lines"));

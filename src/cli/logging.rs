@@ -1,4 +1,4 @@
-//! The log: to journald, or to standard error.
+//! Sets up the log: to journald, or to standard error.
 
 use std::path::Path;
 use std::str::FromStr as _;
@@ -18,10 +18,10 @@ use crate::config::{self, LogStream};
 /// Starts logging at `level` unless `RUST_LOG` says otherwise.
 ///
 /// # Errors
-/// `RUST_LOG` makes no sense.
+/// `RUST_LOG` is not a valid filter, or logging was started before.
 pub(super) fn start(level: LevelFilter) -> Result<(), String> {
     let quiet = Targets::new().with_default(level).with_target("fuser", LevelFilter::ERROR);
-    // What they have to say is in the errors that they return.
+    // Both crates return errors that have the same information.
     let quiet = quiet.with_target("sled", LevelFilter::OFF).with_target("rustls_platform_verifier", LevelFilter::OFF);
     let filter = match config::log_filter() {
         Some(text) => Targets::from_str(&text).map_err(|error| {
@@ -38,13 +38,14 @@ pub(super) fn start(level: LevelFilter) -> Result<(), String> {
             registry.with(journal).try_init()
         }
         LogStream::TowardsJournal => registry.with(layer.event_format(Prefixed)).try_init(),
-        // With date and time of day in UTC, as RFC 3339 has them.
+        // With date and time of day in UTC, in the format of RFC 3339.
         LogStream::Other => registry.with(layer.with_timer(SystemTime)).try_init(),
     };
     started.map_err(|error| error.to_string())
 }
 
-/// Lines for journald: a priority as sd-daemon(3) has it, no time, since it has its own.
+/// Formats lines for journald: a priority as in sd-daemon(3), and no time, since journald adds its
+/// own.
 struct Prefixed;
 
 impl<S, N> FormatEvent<S, N> for Prefixed

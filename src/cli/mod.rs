@@ -1,6 +1,7 @@
-//! Arguments, subcommands, output.
+//! Command line: arguments, subcommands and their output.
 //!
-//! Data goes to standard output, everything else to standard error. Exit codes: 0 done, 1 failed, 2 usage, 3 no daemon.
+//! Data goes to standard output, everything else to standard error. Exit codes: 0 done, 1 failed, 2
+//! usage, 3 no daemon.
 
 mod cache;
 mod check_config;
@@ -28,10 +29,11 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::sys::mount_probe;
 
-/// Nobody answers on the control socket.
+/// Exit code if no daemon answers on the control socket.
 const NO_DAEMON: u8 = 3;
 
-/// Shows a Gentoo binhost as a local PKGDIR: packages are fetched when they are first opened, verified whole, and cached.
+/// Show Gentoo binhosts as a local PKGDIR: packages are fetched when they are first opened,
+/// verified whole, and cached.
 #[derive(Debug, Parser)]
 #[command(
     name = "binhostfs",
@@ -64,7 +66,7 @@ enum Command {
     Verify(verify::VerifyArguments),
 }
 
-/// The definition of the command line, to make documentation of.
+/// The definition of the command line, from which documentation is made.
 #[must_use]
 pub fn command() -> clap::Command {
     Arguments::command()
@@ -73,7 +75,7 @@ pub fn command() -> clap::Command {
 /// Runs the program with its arguments, the first of which is its name.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let words: Vec<OsString> = arguments.into_iter().collect();
-    // The program runs this itself: it is no command of anybody, and in no help or completion.
+    // Only the program itself runs this command. Help and completions do not list it.
     if let [_, command, mountpoint] = words.as_slice()
         && command == mount_probe::PROBE
     {
@@ -82,7 +84,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments = match Arguments::try_parse_from(&words) {
         Ok(arguments) => arguments,
         Err(error) => {
-            // `--help` and `--version` arrive here too, for standard output and with code 0.
+            // clap returns `--help` and `--version` as errors, for standard output and with code 0.
             let _ = error.print();
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
@@ -107,7 +109,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-/// glibc gives every thread an arena of its own, and never gives memory back from any of them: two are enough here.
+/// Limits the memory that the allocator keeps. glibc gives every thread an arena of its own, and
+/// never gives memory back from any of them: two are enough here.
 fn bound_memory() {
     #[cfg(target_env = "gnu")]
     // SAFETY: mallopt only sets parameters of the allocator, and no other thread runs yet.

@@ -1,4 +1,4 @@
-//! `binhostfs mount`: the daemon, in the foreground.
+//! `binhostfs mount`: runs the daemon in the foreground.
 
 use std::ffi::OsString;
 use std::io::ErrorKind;
@@ -23,13 +23,13 @@ use crate::daemon::{self, KeyringError, Program};
 use crate::sys::MountNamespace;
 use crate::units::{ByteSize, Interval, IntervalError};
 
-/// How long downloads get to notice that everything stops.
+/// How long downloads may take to end when the daemon stops.
 const SHUTDOWN: Duration = Duration::from_secs(3);
 
 /// Mount binhosts and serve them until SIGTERM or SIGINT.
 ///
-/// Runs in the foreground, as root; a service manager keeps it (see systemd/binhostfs.service). Ready when the mount is
-/// usable; systemd is told.
+/// Runs in the foreground, as root, under a service manager (see systemd/binhostfs.service).
+/// Notifies systemd as soon as the mount is usable.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -42,105 +42,115 @@ Examples:
 Then `emerge --usepkg` uses their packages. `binhostfs check-config` says what would be mounted, and why.
 What is given here counts more than /etc/binhostfs.toml, and that more than Portage's files.")]
 pub(super) struct MountArguments {
-    /// Run the daemon in a process of its own, and start it again when it crashes: whoever uses the mount meanwhile waits, and
-    /// notices nothing. For systems without systemd, which does the same. Needs Linux 6.9
+    /// Run the daemon in a process of its own, and start it again when it crashes. Programs that
+    /// use the mount meanwhile wait, and notice nothing. For systems without systemd, which does
+    /// the same. Needs Linux 6.9
     #[arg(long)]
     supervise: bool,
     #[command(flatten)]
     options: ConfigArguments,
 }
 
-/// What `mount` and `check-config` can be told.
+/// Options of `mount` and of `check-config`.
 #[derive(Debug, Args)]
 pub(super) struct ConfigArguments {
-    /// The directory to mount on [default: Portage's PKGDIR]
+    /// Mount on this directory [default: Portage's PKGDIR]
     #[arg(value_name = "MOUNTPOINT")]
     mountpoint: Option<PathBuf>,
-    /// A binhost: the URL of a directory that holds Packages (http, https or file). May be repeated, the most wanted first.
-    /// Those of Portage's configuration are not used then
+    /// Use this binhost: the URL of a directory that holds Packages (http, https or file). May be
+    /// repeated, the most wanted first. The binhosts of Portage's configuration are not used then
     #[arg(long = "binhost", value_name = "URL")]
     binhosts: Vec<String>,
-    /// Another URL of the one --binhost, for when others fail or are slower; may be repeated
+    /// Use another URL of the one --binhost when others fail or are slower; may be repeated
     #[arg(long = "mirror", value_name = "URL")]
     mirrors: Vec<String>,
-    /// How many URLs of a binhost must have an entry for it to be shown [default: 1]
+    /// Show an entry only if so many URLs of its binhost have it [default: 1]
     #[arg(long, value_name = "N", value_parser = number::<NonZeroUsize>)]
     quorum: Option<NonZeroUsize>,
-    /// Whether packages must carry a good OpenPGP signature; `false`: sizes and digests of the binhost's index are enough
-    /// [default: as binrepos.conf says, else true]
+    /// Require a good OpenPGP signature of each package; `false`: sizes and digests of the
+    /// binhost's index are enough [default: as binrepos.conf says, else true]
     #[arg(long, value_name = "true|false", action = clap::ArgAction::Set)]
     verify_signature: Option<bool>,
-    /// A file with certificates of keys that may sign packages; may be repeated; read again when it changes
-    /// [default: /usr/share/openpgp-keys/gentoo-release.asc]
+    /// Trust the certificates in this file: their keys may sign packages; may be repeated; read
+    /// again when it changes [default: /usr/share/openpgp-keys/gentoo-release.asc]
     #[arg(long = "keyring", value_name = "FILE")]
     keyrings: Vec<PathBuf>,
-    /// What the packages need of the CPU: `any` for no check, or x86-64, x86-64-v2, x86-64-v3, x86-64-v4
-    /// [default: what name or URL say]
+    /// Set the CPU level that the packages need: `any` for no check, or x86-64, x86-64-v2,
+    /// x86-64-v3, x86-64-v4 [default: what name or URL say]
     #[arg(long, value_name = "LEVEL", value_parser = cpu_level())]
     cpu_level: Option<CpuNeed>,
-    /// Where packages and indexes are kept; one directory for each mount [default: /var/cache/binhostfs]
+    /// Keep packages and indexes in this directory; one directory for each mount [default:
+    /// /var/cache/binhostfs]
     #[arg(long, value_name = "DIR")]
     cache_dir: Option<PathBuf>,
-    /// Most bytes of packages kept, e.g. 500M or 20G; the least recently used go first [default: 8G]
+    /// Keep at most so many bytes of packages, e.g. 500M or 20G; the least recently used are
+    /// evicted first [default: 8G]
     #[arg(long, value_name = "SIZE")]
     cache_size: Option<ByteSize>,
     /// Leave so much of the cache's disk free, e.g. 2G, also while packages arrive [default: 0]
     #[arg(long, value_name = "SIZE")]
     min_free: Option<ByteSize>,
-    /// Write at most so many bytes of packages a day, e.g. 2G, for disks that wear; 0: any [default: 0]
+    /// Write at most so many bytes of packages a day, e.g. 2G, for disks that wear; 0: any
+    /// [default: 0]
     #[arg(long, value_name = "SIZE")]
     write_budget: Option<ByteSize>,
-    /// How many packages that are not cached programs other than emerge may open in ten minutes; 0: any [default: 20]
+    /// Let programs other than emerge open at most so many packages that are not cached in ten
+    /// minutes; 0: any [default: 20]
     #[arg(long, value_name = "N", value_parser = number::<u32>)]
     bulk_read_limit: Option<u32>,
-    /// How often the index is asked for, e.g. 10m or 1h [default: 30m]
+    /// Ask for the index at this interval, e.g. 10m or 1h [default: 30m]
     #[arg(long, value_name = "SPAN", value_parser = span)]
     refresh: Option<Duration>,
-    /// Socket on which `binhostfs status` is answered; one for each mount [default: /run/binhostfs/control.sock]
+    /// Answer `binhostfs status` on this socket; one for each mount [default:
+    /// /run/binhostfs/control.sock]
     #[arg(long, value_name = "PATH")]
     control: Option<PathBuf>,
-    /// A group whose members may use that socket too, and so do everything that root can do there [default: root alone]
+    /// Let members of this group use that socket too, and so do everything that root can do there
+    /// [default: root alone]
     #[arg(long, value_name = "GROUP")]
     control_group: Option<SocketGroup>,
-    /// Answer `/`, `/metrics` and `/v1/status` over TCP as well, to be read only, e.g. 127.0.0.1:9123 [default: no]
+    /// Answer `/`, `/metrics` and `/v1/status` over TCP as well, to be read only, e.g.
+    /// 127.0.0.1:9123 [default: no]
     #[arg(long, value_name = "ADDRESS", value_parser = address)]
     listen: Option<SocketAddr>,
-    /// Whether the kernel reads cached packages without asking the daemon [default: auto]
+    /// Let the kernel read cached packages without asking the daemon [default: auto]
     #[arg(long, value_enum)]
     passthrough: Option<PassthroughArgument>,
-    /// What is fetched before anybody opens it [default: plan]
+    /// Fetch packages before they are opened [default: plan]
     #[arg(long, value_enum)]
     prefetch: Option<PrefetchArgument>,
-    /// The configuration file [default: /etc/binhostfs.toml, if it is there]
+    /// Read this configuration file [default: /etc/binhostfs.toml, if it is there]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Read Portage's configuration below DIR, as PORTAGE_CONFIGROOT in the environment does
     #[arg(long, value_name = "DIR")]
     portage_root: Option<PathBuf>,
-    /// Mount in this mount namespace, e.g. /proc/1/ns/mnt, instead of the daemon's own: for a service that has one of its own
-    /// (ProtectSystem= and the like), where nobody else would see the mount
+    /// Mount in this mount namespace, e.g. /proc/1/ns/mnt, instead of the daemon's own. A service
+    /// may have a namespace of its own (ProtectSystem= and the like), where nobody else would see
+    /// the mount
     #[arg(long, value_name = "FILE")]
     mount_namespace: Option<PathBuf>,
-    /// Mount read-only: what is written is not taken (EROFS) instead of going to the directory beneath
+    /// Mount read-only: refuse writes (EROFS) instead of passing them to the lower directory
     #[arg(long)]
     read_only: bool,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum PassthroughArgument {
-    /// Where the kernel can (Linux 6.9, root)
+    /// Use passthrough where the kernel can (Linux 6.9, root)
     Auto,
-    /// Never
+    /// Read all packages through the daemon
     Off,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum PrefetchArgument {
-    /// The rest of what an emerge has planned, once it opens the first package
+    /// Fetch the rest of an emerge's merge plan, once emerge opens the first package
     Plan,
-    /// That, and when nothing else is to do, what installed packages can be upgraded to
+    /// Fetch as `plan` does, and, when nothing else is to do, the packages to which installed ones
+    /// can be upgraded
     World,
-    /// Nothing
+    /// Fetch nothing before it is opened
     Off,
 }
 
@@ -148,7 +158,7 @@ fn span(text: &str) -> Result<Duration, IntervalError> {
     text.parse::<Interval>().map(|interval| interval.0)
 }
 
-/// What there is to choose from is offered by completions, too.
+/// Parses a CPU level. Completions offer the possible values, too.
 fn cpu_level() -> impl TypedValueParser<Value = CpuNeed> {
     PossibleValuesParser::new(CpuNeed::NAMES).try_map(|name| name.parse::<CpuNeed>())
 }
@@ -197,7 +207,7 @@ impl From<ConfigArguments> for RawMount {
     }
 }
 
-/// The configuration; warnings go to the log.
+/// Resolves the configuration, and logs its warnings.
 fn configure(raw: &RawMount, check: &MountpointCheck) -> Result<MountConfig, ConfigError> {
     let Resolution { result, report, .. } = raw.resolve(check);
     for warning in &report.warnings {
@@ -206,10 +216,11 @@ fn configure(raw: &RawMount, check: &MountpointCheck) -> Result<MountConfig, Con
     result
 }
 
-/// `words` is the command line.
+/// Runs the daemon until it stops. `words` is the whole command line, for a reload.
 pub(super) fn run(arguments: MountArguments, words: Vec<OsString>) -> ExitCode {
     let raw: RawMount = arguments.options.into();
-    // Before any other file is opened.
+    // Before any other file is opened: a descriptor number in the environment must not name a file
+    // that this process has opened itself.
     let kept = daemon::kept(&raw.namespace);
     if let Err(error) = logging::start(LevelFilter::INFO) {
         return fail(2, error);
@@ -243,16 +254,16 @@ pub(super) fn run(arguments: MountArguments, words: Vec<OsString>) -> ExitCode {
     }
 }
 
-/// What is run again, on a reload or after a crash.
+/// The program to start again, on a reload or after a crash, with its arguments.
 fn program(words: Vec<OsString>) -> Program {
     let mut words = words.into_iter();
     let name = words.next().unwrap_or_default();
-    // The first one is `mount`.
+    // The first argument is `mount`.
     Program { name, arguments: words.skip(1).filter(|word| word != "--supervise").collect() }
 }
 
 fn supervise(program: &Program, raw: &RawMount) -> ExitCode {
-    // Whatever is wrong, the daemon says.
+    // The daemon reports errors of the configuration itself.
     let config = || raw.resolve(&MountpointCheck::Prepare).result.ok();
     let runtime = match runtime(1) {
         Ok(runtime) => runtime,
@@ -264,7 +275,7 @@ fn supervise(program: &Program, raw: &RawMount) -> ExitCode {
     }
 }
 
-/// The error with its causes, each said once, and what everybody forgets at times.
+/// The error with its causes, without repetitions, and hints for frequent mistakes.
 fn told(error: &anyhow::Error) -> String {
     let mut text = error.to_string();
     for cause in error.chain().skip(1).map(ToString::to_string) {

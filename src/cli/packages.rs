@@ -12,34 +12,35 @@ use crate::api::{PackageState, PackageStatus};
 use crate::control::get_packages;
 use crate::portage::{Atom, AtomError, Cpv};
 
-/// What packages are shown, and which of them are in the cache or local.
+/// List the packages that are shown, and which of them are in the cache or local.
 #[derive(Debug, Args)]
 pub(super) struct ListArguments {
-    /// Only packages that match, e.g. dev-lang/rust, 'dev-libs/*', '>=app-misc/hello-2', or a bare name
+    /// List only packages that match, e.g. dev-lang/rust, 'dev-libs/*', '>=app-misc/hello-2', or a
+    /// bare name
     #[arg(value_name = "ATOM", value_parser = atom)]
     atoms: Vec<Atom>,
-    /// Only names, each once, e.g. dev-lang/rust
+    /// Print only names, each once, e.g. dev-lang/rust
     #[arg(long, conflicts_with = "json")]
     names: bool,
     #[command(flatten)]
     client: ClientArguments,
 }
 
-/// Why a package is shown or not, cached or not, and by which key it was verified.
+/// Explain why a package is shown or not, cached or not, and by which key it was verified.
 #[derive(Debug, Args)]
 pub(super) struct WhyArguments {
-    /// What packages, e.g. dev-lang/rust, '=app-misc/hello-2.0-r1', or a bare name
+    /// Select these packages, e.g. dev-lang/rust, '=app-misc/hello-2.0-r1', or a bare name
     #[arg(value_name = "ATOM", required = true, value_parser = atom)]
     atoms: Vec<Atom>,
     #[command(flatten)]
     client: ClientArguments,
 }
 
-/// A bare name is that package in whatever category.
+/// Parses an argument as an atom. A bare name selects packages of that name in all categories.
 pub(super) fn atom(text: &str) -> Result<Atom, String> {
     let bare = !text.contains('/') && !text.starts_with(['=', '<', '>', '~']);
     let parsed = if bare { format!("*/{text}").parse() } else { text.parse() };
-    // What was typed is what is named.
+    // The error names the argument as it was typed.
     parsed.map_err(|error: AtomError| if bare { AtomError::Invalid(text.to_owned()) } else { error }.to_string())
 }
 

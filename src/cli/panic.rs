@@ -1,6 +1,6 @@
-//! A panic is a bug, and the log says where it is, in one line like any other.
+//! Writes panics to the log. A panic is a bug, and one log line says where it happened.
 
-/// Has panics logged. A panic of one request or task ends that, and not the daemon.
+/// Installs a hook that logs panics. A panic ends one request or task, but not the daemon.
 pub(super) fn log_them() {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
@@ -19,8 +19,8 @@ pub(super) fn log_them() {
 mod tests {
     use std::process::Command;
 
-    /// Panics in a thread, as a request may, and again with what is no text. The hook is the whole process's, so this one is
-    /// run by the other test, in a process of its own.
+    /// Panics in a thread, as a request may, and again with a payload that is no text. The hook is
+    /// global to the process. Therefore the other test runs this one in a process of its own.
     #[test]
     #[ignore = "run by the other test"]
     fn panics_twice() {
@@ -39,7 +39,7 @@ mod tests {
         command.args(arguments).env("JOURNAL_STREAM", "0:0").env_remove("RUST_LOG").env("RUST_BACKTRACE", "1");
         let output = command.output().unwrap();
         let (out, log) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        // The process goes on.
+        // The process survives both panics.
         assert!(output.status.success() && out.contains("1 passed"), "{output:?}");
         let [first, second] = *log.lines().collect::<Vec<_>>() else { panic!("not two lines:\n{log}") };
         assert!(first.starts_with("<3>a bug: the thread a-request panicked at src/cli/panic.rs:"), "{first}");

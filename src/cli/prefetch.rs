@@ -1,4 +1,4 @@
-//! `binhostfs prefetch`: packages are fetched before anybody opens them.
+//! `binhostfs prefetch`: starts a prefetch job, shows its progress and waits for its end.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -19,14 +19,16 @@ use crate::control::{ClientError, prefetch, prefetch_status, stop_prefetch};
 use crate::portage::Atom;
 use crate::units::{ByteSize, Plural};
 
-/// How often the daemon is asked how far it is.
+/// Interval at which the progress of the job is requested.
 const POLL: Duration = Duration::from_millis(200);
 
-/// Fetch packages before anybody opens them.
+/// Fetch packages before they are opened.
 ///
-/// Of what matches an atom, the newest version in each slot is fetched, and of that the newest build; masks, keywords and USE are
-/// Portage's to know; with --world, what emerge does not take is left out. What fits into the cache together is fetched, what somebody waits for comes first. Ctrl-C stops it; what
-/// was fetched stays. Exit code 1 if a package could not be had.
+/// For each atom, fetches the newest version in each slot that matches, and the newest build of
+/// that version. Masks, keywords and USE are left to Portage; only with --world are packages left
+/// out that emerge would not take. Fetches no more than fits into the cache together. Downloads
+/// that an open waits for come first. Ctrl-C stops the job; fetched packages stay. Exit code 1 if a
+/// package could not be fetched.
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("what").required(true))]
 #[command(after_help = "\
@@ -36,24 +38,24 @@ Examples:
                                      builds of what was installed from a package
   binhostfs prefetch --plan          what an emerge has planned, or had when it was broken off")]
 pub(super) struct PrefetchArguments {
-    /// What packages, e.g. dev-lang/rust, '=app-misc/hello-2*', or a bare name
+    /// Select these packages, e.g. dev-lang/rust, '=app-misc/hello-2*', or a bare name
     #[arg(value_name = "ATOM", value_parser = atom, group = "what")]
     atoms: Vec<Atom>,
-    /// What installed packages would be upgraded to
+    /// Fetch the packages to which installed packages would be upgraded
     #[arg(long, group = "what")]
     world: bool,
-    /// What an emerge of this system has planned
+    /// Fetch the packages that an emerge of this system has planned
     #[arg(long, group = "what")]
     plan: bool,
-    /// As JSON, at the end
+    /// Print the result as JSON, at the end
     #[arg(long)]
     json: bool,
-    /// Socket of the daemon
+    /// Ask the daemon on this socket
     #[arg(long, value_name = "PATH", default_value = DEFAULT_CONTROL)]
     control: PathBuf,
 }
 
-/// What there is to say at the end.
+/// The result of a job, as JSON.
 #[derive(Debug, Serialize)]
 struct Summary<'a> {
     cached: usize,
@@ -83,13 +85,15 @@ pub(super) fn run(arguments: &PrefetchArguments) -> ExitCode {
     }
 }
 
-/// Begins it and looks on until it ends; everything that is done with, in the end.
+/// Starts the job and shows its progress until it ends. Returns the last status and all finished
+/// packages.
 async fn follow(
     control: &Path,
     wish: &PrefetchRequest,
     mut progress: ProgressDisplay,
 ) -> Result<(PrefetchStatus, Vec<PrefetchDone>), ClientError> {
-    // From here on Ctrl-C ends the job too. Without signals it cannot be stopped like this.
+    // From here on Ctrl-C stops the job. If signals cannot be received, Ctrl-C ends only this
+    // program.
     let mut interrupts = signal(SignalKind::interrupt()).ok();
     let job = prefetch(control, wish).await?;
     let mut done: Vec<PrefetchDone> = Vec::new();
@@ -111,12 +115,12 @@ async fn follow(
     }
 }
 
-/// Ends with the next Ctrl-C. `None`: never.
+/// Returns at the next Ctrl-C. `None`: signals cannot be received.
 pub(super) async fn interrupted(interrupts: &mut Option<Signal>) -> Option<()> {
     interrupts.as_mut()?.recv().await
 }
 
-/// What was fetched may be lost again later.
+/// The last outcome of each package: a fetched package may be evicted later by the same job.
 fn last_of_each(done: &[PrefetchDone]) -> Vec<PrefetchDone> {
     let mut seen = HashSet::new();
     let mut last: Vec<PrefetchDone> = done.iter().rev().filter(|package| seen.insert(&package.path)).cloned().collect();

@@ -1,7 +1,8 @@
-//! How far something is: bars on a terminal, else a line for each package. The only file that draws.
+//! Progress display: bars on a terminal, else a line for each package. Only this file draws.
 //!
-//! A terminal shows `^C` where the cursor is, which is at the end of the last bar: that would wrap, and move all bars by a line
-//! that nobody counts. So control characters are not shown while there are bars.
+//! A terminal shows `^C` at the cursor, which is at the end of the last bar. That line would wrap,
+//! and move all bars by a line that the drawing library does not count. Therefore the terminal does
+//! not echo control characters while there are bars.
 
 use std::collections::HashMap;
 use std::io::{IsTerminal as _, Stderr};
@@ -13,42 +14,42 @@ use super::output::say;
 use crate::api::{PrefetchOutcome, PrefetchStatus};
 use crate::units::Plural;
 
-/// `{msg}` is what the bar is for; no colours.
+/// Templates of the bars, without colours. `{msg}` is what the bar is for.
 const ONE: &str = "  {wide_msg} {bytes:>10} of {total_bytes:>10} [{bar:20}] {binary_bytes_per_sec:>12}";
 const ENTRIES: &str = "{pos} of {len} entries [{wide_bar}] {per_sec}, {eta} left";
 const ALL: &str = "{msg} {bytes:>10} of {total_bytes:>10} [{wide_bar}] {binary_bytes_per_sec:>12}, {eta} left";
 
-/// See the module's documentation.
+/// The way in which the progress of a prefetch job is shown.
 pub(super) enum ProgressDisplay {
-    /// For a program.
+    /// Nothing is shown: the output is for a program.
     Silent,
     Lines,
     Bars(Box<Bars>),
 }
 
-/// A bar for each download, and one for all together.
+/// One bar for each download, and one for all together.
 pub(super) struct Bars {
     place: MultiProgress,
     total: ProgressBar,
     one: ProgressStyle,
     underway: HashMap<String, ProgressBar>,
-    /// Packages that are done with.
+    /// Number of finished packages.
     packages: u64,
-    /// Bytes of those that were not in the cache.
+    /// Bytes of the finished packages that were not in the cache.
     bytes: u64,
-    /// Bytes of those that were.
+    /// Bytes of the finished packages that were in the cache.
     cached: u64,
     _terminal: Option<Unechoed>,
 }
 
-/// A terminal that shows no control characters, until this is dropped.
+/// A terminal that does not echo control characters, until this is dropped.
 struct Unechoed {
     terminal: Stderr,
     before: Termios,
 }
 
 impl Unechoed {
-    /// `None`: it cannot be set so.
+    /// `None`: the terminal's mode cannot be read or set.
     fn new(terminal: Stderr) -> Option<Self> {
         let before = tcgetattr(&terminal).ok()?;
         let mut unechoed = before.clone();
@@ -60,17 +61,17 @@ impl Unechoed {
 
 impl Drop for Unechoed {
     fn drop(&mut self) {
-        // Without it `^C` is not shown at the prompt, which harms nobody.
+        // If this fails, the prompt does not show `^C`, which is harmless.
         let _ = tcsetattr(&self.terminal, OptionalActions::Now, &self.before);
     }
 }
 
-/// Whether there is a terminal for bars. Where either stream is piped somewhere, lines are what is wanted.
+/// Whether there is a terminal for bars. If either stream is not a terminal, lines are better.
 fn is_watched() -> bool {
     std::io::stderr().is_terminal() && std::io::stdout().is_terminal()
 }
 
-/// The templates are right; without them there would be other bars.
+/// The templates are valid. If one were not, the bar would have another look.
 fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> ")
 }
@@ -90,11 +91,11 @@ impl ProgressDisplay {
         Self::Bars(Box::new(Bars { place, total, one, underway, packages: 0, bytes: 0, cached: 0, _terminal }))
     }
 
-    /// What is done with is new since the last time.
+    /// Shows a new status. Its `done` has only packages that finished since the last call.
     pub(super) fn show(&mut self, status: &PrefetchStatus) {
         match self {
             Self::Silent => {}
-            // Failures are said at the end, to standard error.
+            // The caller prints failures at the end, to standard error.
             Self::Lines => {
                 status.done.iter().filter(|package| package.outcome != PrefetchOutcome::Failed).for_each(say);
             }
@@ -103,7 +104,7 @@ impl ProgressDisplay {
     }
 }
 
-/// Leaves the terminal as it was.
+/// Removes the bars, and resets the terminal.
 impl Drop for Bars {
     fn drop(&mut self) {
         self.underway.values().for_each(ProgressBar::finish_and_clear);
@@ -111,23 +112,23 @@ impl Drop for Bars {
     }
 }
 
-/// A bar for entries that are looked at; nothing where that is no terminal.
+/// A bar for entries that are checked. Nothing is shown if the output is no terminal.
 pub(super) struct EntriesBar(Option<(ProgressBar, Option<Unechoed>)>);
 
 impl EntriesBar {
-    /// `silent`: for a program.
+    /// `silent`: the output is for a program.
     pub(super) fn new(total: usize, silent: bool) -> Self {
         let bar = || ProgressBar::new(total as u64).with_style(style(ENTRIES));
         Self((!silent && is_watched()).then(|| (bar(), Unechoed::new(std::io::stderr()))))
     }
 
-    /// So many more.
+    /// Counts `more` checked entries.
     pub(super) fn add(&self, more: usize) {
         self.0.iter().for_each(|(bar, _)| bar.inc(more as u64));
     }
 }
 
-/// Leaves the terminal as it was.
+/// Removes the bar, and resets the terminal.
 impl Drop for EntriesBar {
     fn drop(&mut self) {
         self.0.iter().for_each(|(bar, _)| bar.finish_and_clear());

@@ -1,4 +1,4 @@
-//! `binhostfs refresh`: ask the binhost for its index now.
+//! `binhostfs refresh`: asks the binhosts for their indexes now.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,16 +11,17 @@ use crate::api::Refreshed;
 use crate::config::DEFAULT_CONTROL;
 use crate::control::refresh;
 
-/// Ask the binhost for its index now, and give packages that were refused another chance.
+/// Ask the binhosts for their indexes now, and allow another download of packages that were
+/// refused.
 #[derive(Debug, Args)]
 pub(super) struct RefreshArguments {
-    /// Socket of the daemon
+    /// Ask the daemon on this socket
     #[arg(long, value_name = "PATH", default_value = DEFAULT_CONTROL)]
     control: PathBuf,
-    /// Take the index also when it is older than the one before: the binhost was really set back
+    /// Accept an index that is older than the one before: the binhost was really set back
     #[arg(long)]
     accept_older: bool,
-    /// As JSON
+    /// Print the result as JSON
     #[arg(long)]
     json: bool,
 }

@@ -1,4 +1,4 @@
-//! `binhostfs reload`: run the daemon's program anew.
+//! `binhostfs reload`: starts the daemon's program again under the same mount.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -10,16 +10,18 @@ use super::runtime;
 use crate::config::DEFAULT_CONTROL;
 use crate::control::reload;
 
-/// Run the daemon's program anew without unmounting: after an upgrade, or for configuration that is read at its start.
+/// Start the daemon's program again without unmounting: after an upgrade, or for configuration that
+/// is read only at the start.
 ///
-/// Who has a file of the mount open, or waits for one, notices nothing. What is downloaded is begun again. With a program or a
-/// configuration that would not start, nothing is done. Needs Linux 6.9.
+/// Programs that have a file of the mount open, or wait for one, notice nothing. Downloads in
+/// progress start again. If the program would not start, or not with the configuration as it is,
+/// nothing is done. Needs Linux 6.9.
 #[derive(Debug, Args)]
 pub(super) struct ReloadArguments {
-    /// Socket of the daemon
+    /// Ask the daemon on this socket
     #[arg(long, value_name = "PATH", default_value = DEFAULT_CONTROL)]
     control: PathBuf,
-    /// As JSON
+    /// Print the result as JSON
     #[arg(long)]
     json: bool,
 }

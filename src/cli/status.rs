@@ -1,4 +1,4 @@
-//! `binhostfs status`: what a running daemon says about itself.
+//! `binhostfs status`: prints the status of a running daemon.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -10,13 +10,13 @@ use super::runtime;
 use crate::config::DEFAULT_CONTROL;
 use crate::control::get_status;
 
-/// Say how a mounted binhost is doing.
+/// Print the status of a mounted binhost.
 #[derive(Debug, Args)]
 pub(super) struct StatusArguments {
-    /// Socket of the daemon
+    /// Ask the daemon on this socket
     #[arg(long, value_name = "PATH", default_value = DEFAULT_CONTROL)]
     control: PathBuf,
-    /// As JSON, for programs
+    /// Print JSON, for programs
     #[arg(long)]
     json: bool,
 }

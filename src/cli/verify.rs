@@ -1,4 +1,4 @@
-//! `binhostfs verify`: read the whole cache again, or hold an index against its packages.
+//! `binhostfs verify`: reads the whole cache again, or compares an index with its packages.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -17,14 +17,17 @@ use crate::config::DEFAULT_CONTROL;
 use crate::control::{ClientError, check_entries, get_packages, verify};
 use crate::portage::Atom;
 
-/// Read every cached package again and drop those that the disk has damaged; they are fetched again when they are wanted.
+/// Read every cached package again and remove those that the disk has damaged; an open fetches them
+/// again.
 ///
-/// The daemon does the same by itself, slowly, once in 30 days. Exit code 1 if something was damaged.
+/// The daemon does the same by itself, slowly, once in 30 days. Exit code 1 if something was
+/// damaged.
 ///
-/// With --index, hold the entries of the index against what their packages say of themselves: of what is not cached, the first
-/// 64 KiB are fetched, some 20 packages a second, and if their metadata has no signature there, as many from the end at most. It
-/// proves nothing about the rest of a package that nobody has read. Only where packages must be signed: without signatures their
-/// metadata proves nothing. Exit code 1 if an entry is wrong.
+/// With --index, compare the entries of the index with the metadata in their packages. Of a package
+/// that is not cached, the first 64 KiB are fetched, some 20 packages a second. If the metadata has
+/// no signature there, at most as many bytes from the end are fetched, too. This proves nothing
+/// about the rest of a package that nobody has read. Works only where packages must be signed:
+/// without signatures their metadata proves nothing. Exit code 1 if an entry is wrong.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -32,16 +35,17 @@ Examples:
   binhostfs verify --index               all that is shown
   binhostfs verify --index 'dev-lang/*' app-editors/vim")]
 pub(super) struct VerifyArguments {
-    /// Hold the entries of the index against their packages
+    /// Compare the entries of the index with their packages
     #[arg(long)]
     index: bool,
-    /// With --index, only these, e.g. dev-lang/rust, '=app-misc/hello-2*', or a bare name
+    /// Compare, with --index, only packages that match, e.g. dev-lang/rust, '=app-misc/hello-2*',
+    /// or a bare name
     #[arg(value_name = "ATOM", value_parser = atom, requires = "index")]
     atoms: Vec<Atom>,
-    /// Socket of the daemon
+    /// Ask the daemon on this socket
     #[arg(long, value_name = "PATH", default_value = DEFAULT_CONTROL)]
     control: PathBuf,
-    /// As JSON
+    /// Print the result as JSON
     #[arg(long)]
     json: bool,
 }
@@ -69,11 +73,11 @@ pub(super) fn run(arguments: &VerifyArguments) -> ExitCode {
     }
 }
 
-/// What came of the comparison.
+/// The result of the comparison.
 #[derive(Debug, Default, Serialize)]
 struct Checked {
     entries: Vec<CheckedEntry>,
-    /// It ended before all were compared.
+    /// Whether the comparison ended before all entries were compared.
     stopped: bool,
 }
 
@@ -86,7 +90,7 @@ async fn entries(arguments: &VerifyArguments) -> Result<Checked, ClientError> {
         .collect();
     let bar = EntriesBar::new(shown.len(), arguments.json);
     let mut checked = Checked::default();
-    // Without signals it cannot be stopped like this.
+    // If signals cannot be received, Ctrl-C ends the program without a summary.
     let mut interrupts = signal(SignalKind::interrupt()).ok();
     let result = tokio::select! {
         result = all(&arguments.control, &shown, &bar, &mut checked.entries) => result,
@@ -130,7 +134,7 @@ impl Checked {
                 format!("{}: {}", entry.path, entry.reason.as_deref().unwrap_or("for an unknown reason"))
             };
             of(EntryOutcome::Wrong).map(line).for_each(say);
-            // There may be thousands, all for one reason.
+            // Thousands of entries may have the same reason, so only the first is printed.
             let first = of(EntryOutcome::Unknown).next().map(|entry| format!(" (the first: {})", line(entry)));
             say(format_args!(
                 "{agree} entries say what their packages say, {wrong} are wrong, {unknown} could not be checked{}",

@@ -1,4 +1,7 @@
-//! Which binhosts there are: of the command line, else of Portage's files and `/etc/binhostfs.toml`.
+//! Finds the binhosts: those of the command line, else those of Portage's files and
+//! `/etc/binhostfs.toml`.
+//!
+//! Not its job: values that concern no binhost (see `resolve`).
 
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
@@ -17,7 +20,7 @@ use crate::portage::conf::Binrepo;
 use crate::portage::{Atom, Located, Report, SourceLocation, Sourced, ValueSource, first};
 use crate::units::Interval;
 
-/// Finds them.
+/// Builds the list of binhosts from the command line or the files.
 pub(super) struct BinhostFinder<'a> {
     pub(super) raw: &'a RawMount,
     pub(super) found: &'a FileSettings,
@@ -25,10 +28,10 @@ pub(super) struct BinhostFinder<'a> {
     pub(super) machine: Option<CpuLevel>,
 }
 
-/// A binhost, and what each side says of it.
+/// A binhost with the settings that each source has for it.
 struct BinhostCandidate {
     name: String,
-    /// Decides where priorities are equal: the name that Portage has for it.
+    /// Portage's name for the binhost, which decides between equal priorities.
     order: String,
     url: Sourced<BinhostUrl>,
     mirrors: Option<Sourced<Vec<BinhostUrl>>>,
@@ -114,7 +117,8 @@ impl BinhostFinder<'_> {
         Ok(candidates)
     }
 
-    /// Those of Portage with what the configuration file says of them, and those of the file alone; in Portage's order.
+    /// The binhosts of Portage's files, merged with their tables in the configuration file, and the
+    /// binhosts that only the configuration file has; in Portage's order.
     fn of_files(&mut self) -> Result<Vec<BinhostCandidate>, ConfigError> {
         let found = self.found;
         let portage = found.portage()?;
@@ -167,7 +171,7 @@ impl BinhostFinder<'_> {
         Some(candidate.with(own))
     }
 
-    /// Why a binhost cannot be used on this machine.
+    /// Why a binhost cannot be used on this machine; `None` if it can.
     fn unfit(&self, candidate: &BinhostCandidate) -> Option<String> {
         let chosen = [
             Sourced::option(self.raw.cpu, "--cpu-level"),
@@ -192,7 +196,7 @@ impl BinhostFinder<'_> {
         let mirrors =
             own.mirrors.or(mirrors).map(|mirrors| self.report.note(key("mirrors"), mirrors, |urls| listed(urls)));
         for mirror in mirrors.into_iter().flatten() {
-            // Twice the same would agree with itself.
+            // The same URL twice would agree with itself in a quorum.
             match urls.contains(&mirror) {
                 true => self.report.warn(format!("{mirror} is there twice for the binhost {name}")),
                 false => urls.push(mirror),
@@ -283,7 +287,7 @@ impl BinhostCandidate {
         }
     }
 
-    /// What the configuration file says counts more.
+    /// Adds the settings of the configuration file, which take precedence over Portage's.
     fn with(mut self, own: OwnBinhost) -> Self {
         if let Some(priority) = own.priority.clone() {
             self.priority = priority;

@@ -1,8 +1,9 @@
-//! Which machines' packages emerge takes here, as far as Portage's own files or this program say.
+//! The CHOSTs whose packages emerge accepts on this machine, derived from make.conf or from the CPU
+//! of this program.
 
 use crate::portage::conf::Portage;
 
-/// CPUs of this program, as CHOST begins, and those whose programs they run as well.
+/// CPU families as CHOST begins with them, each with the families whose programs it can run.
 const FAMILIES: [(&str, &[&str]); 7] = [
     ("x86_64", &["x86_64", "i386", "i486", "i586", "i686"]),
     ("x86", &["i386", "i486", "i586", "i686", "x86_64"]),
@@ -13,25 +14,26 @@ const FAMILIES: [(&str, &[&str]); 7] = [
     ("loongarch64", &["loongarch64"]),
 ];
 
-/// See the module's documentation.
+/// The CHOSTs that emerge accepts, as far as they are known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AcceptedChosts {
-    /// Not known.
+    /// Unknown: any CHOST passes.
     Any,
-    /// CHOST of make.conf.
+    /// CHOST of make.conf alone.
     One(String),
-    /// CPUs that a CHOST may begin with.
+    /// The CPU families that a CHOST may begin with.
     Families(&'static [&'static str]),
 }
 
 impl AcceptedChosts {
-    /// What make.conf says, else the CPU that this program is built for. Profiles, which usually say it, are not read.
+    /// Takes make.conf's values, else the CPU that this program is built for. Profiles, which
+    /// usually set CHOST, are not read.
     pub(super) fn of(portage: Option<&Portage>) -> Self {
         let said = |value: Option<&String>| value.filter(|value| !value.trim().is_empty()).cloned();
         let (chost, accepted) =
             portage.map_or((None, None), |portage| (portage.chost.as_ref(), portage.accept_chosts.as_ref()));
         match (said(chost), said(accepted)) {
-            // Regular expressions.
+            // ACCEPT_CHOSTS has regular expressions, which are not evaluated.
             (_, Some(_)) => Self::Any,
             (Some(chost), None) => Self::One(chost.trim().to_owned()),
             (None, None) => {
@@ -41,7 +43,8 @@ impl AcceptedChosts {
         }
     }
 
-    /// Whether emerge may take packages of this CHOST. Empty: it is not known, and Portage takes the client's.
+    /// Whether emerge may take packages of this CHOST. An empty CHOST is unknown, and Portage takes
+    /// the client's.
     #[must_use]
     pub fn take(&self, chost: &str) -> bool {
         match self {

@@ -1,50 +1,50 @@
-//! Which x86-64 instructions a binhost's packages need, and which this machine has.
+//! The x86-64 instruction levels that a binhost's packages need and that this machine has.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// A level of the x86-64 psABI.
+/// A microarchitecture level of the x86-64 psABI.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum CpuLevel {
-    /// x86-64
+    /// x86-64: every 64-bit CPU.
     V1,
-    /// x86-64-v2: SSE4.2
+    /// x86-64-v2, with SSE4.2 among others.
     V2,
-    /// x86-64-v3: AVX2
+    /// x86-64-v3, with AVX2 among others.
     V3,
-    /// x86-64-v4: AVX-512
+    /// x86-64-v4, with AVX-512 among others.
     V4,
 }
 
-/// What `cpu-level` says of a binhost.
+/// The value of `cpu-level` for a binhost.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum CpuNeed {
-    /// What its name or its URL say.
+    /// The level that the binhost's name or URL has in it.
     #[default]
     Guess,
-    /// This.
+    /// The level that the configuration states.
     Level(CpuLevel),
-    /// Whatever this machine has.
+    /// No level: the packages run on any machine.
     Any,
 }
 
 impl CpuNeed {
-    /// What can be given.
+    /// The values of `cpu-level`.
     pub const NAMES: [&str; 5] = ["any", "x86-64", "x86-64-v2", "x86-64-v3", "x86-64-v4"];
 }
 
-/// A text that is no level.
+/// The text is no CPU level.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is no CPU level: one of {names}", names = CpuNeed::NAMES.join(", "))]
 pub struct CpuLevelError(String);
 
 impl CpuLevel {
-    /// Of the machine this runs on. `None`: another architecture.
+    /// The level of this machine. `None`: another architecture.
     #[must_use]
     #[cfg(target_arch = "x86_64")]
     pub fn of_this_machine() -> Option<Self> {
         use std::arch::is_x86_feature_detected as has;
-        // LAHF in 64-bit mode cannot be asked for; every CPU with SSE4.2 has it.
+        // No CPUID check exists for LAHF in 64-bit mode; every CPU with SSE4.2 has it.
         let v2 =
             has!("cmpxchg16b") && has!("popcnt") && has!("sse3") && has!("sse4.1") && has!("sse4.2") && has!("ssse3");
         let v3 = v2 && has!("avx") && has!("avx2") && has!("bmi1") && has!("bmi2") && has!("f16c") && has!("fma");
@@ -59,14 +59,14 @@ impl CpuLevel {
         Some(level)
     }
 
-    /// Of the machine this runs on: another architecture.
+    /// Always `None`: this machine has another architecture.
     #[must_use]
     #[cfg(not(target_arch = "x86_64"))]
     pub fn of_this_machine() -> Option<Self> {
         None
     }
 
-    /// The level that a name or a URL has in it, e.g. `…/23.0/x86-64-v3`.
+    /// The highest level in a name or a URL, e.g. `…/23.0/x86-64-v3`.
     pub(super) fn named_in(text: &str) -> Option<Self> {
         let text = text.to_ascii_lowercase().replace('_', "-");
         let levels = text.match_indices("x86-64-v").filter_map(|(at, found)| {
@@ -107,7 +107,7 @@ impl FromStr for CpuNeed {
 }
 
 impl CpuNeed {
-    /// The level that a binhost needs, as far as anybody says.
+    /// The level that a binhost needs; `None` where it is unknown or does not matter.
     pub(super) fn of(self, name: &str, url: &str) -> Option<CpuLevel> {
         match self {
             Self::Any => None,

@@ -1,4 +1,4 @@
-//! Why a configuration is refused.
+//! The errors that keep a configuration from being used.
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -10,112 +10,102 @@ use crate::portage::conf::PortageError;
 use crate::portage::{SourceLocation, ValueSource};
 use crate::units::Interval;
 
-/// Why a configuration is refused. Each message says what to do.
+/// Why a configuration is refused. Each message has the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// A URL of the command line.
+    /// A URL of the command line is invalid.
     #[error("{option} {source}")]
     Url {
-        /// The option.
+        /// The option that has the URL.
         option: &'static str,
-        /// Why.
         source: UrlError,
     },
-    /// The file that `--config` names.
+    /// The file that `--config` names does not exist.
     #[error("--config {0}: there is no such file")]
     NoConfig(PathBuf),
-    /// `/etc/binhostfs.toml`, or the file that `--config` names.
+    /// `/etc/binhostfs.toml`, or the file that `--config` names, has a mistake.
     #[error(transparent)]
     Own(#[from] OwnError),
-    /// Portage's files, where they are needed.
+    /// Portage's files cannot be read, and a value of theirs is needed.
     #[error("Portage's configuration: {0}")]
     Portage(#[from] PortageError),
-    /// No binhost at all.
+    /// No usable binhost is configured.
     #[error(
         "no binhost: looked for a section with sync-uri in {binrepos}, PORTAGE_BINHOST in {make_conf} and [binhost.NAME] in {own}{left_out}; \
          write for example\n    [gentoo]\n    sync-uri = https://distfiles.gentoo.org/releases/amd64/binpackages/23.0/x86-64\n\
          into {binrepos}, or give a URL with --binhost"
     )]
     NoBinhost {
-        /// binrepos.conf.
         binrepos: String,
-        /// make.conf.
         make_conf: String,
-        /// The file of binhostfs.
+        /// The path of binhostfs's own file.
         own: String,
-        /// Those that were found and cannot be used.
+        /// The binhosts that were found and are not used, each with its reason.
         left_out: String,
     },
-    /// `--mirror`, and nothing that it could be a mirror of.
+    /// `--mirror` is given without exactly one `--binhost`.
     #[error(
         "--mirror is another URL of the one --binhost, and there are {0} of these; mirrors of several binhosts are written in /etc/binhostfs.toml"
     )]
     MirrorOfWhat(usize),
-    /// Twice the same.
+    /// A binhost is given twice.
     #[error("--binhost {0} is there twice")]
     Twice(String),
-    /// A table for a binhost that is not there.
+    /// The file has a table for a binhost that does not exist.
     #[error("{origin}: [binhost.{name}] has no url, and binrepos.conf has no section [{name}]{meant}")]
     NoSuchBinhost {
-        /// Where the table is.
         origin: SourceLocation,
-        /// Its name.
         name: String,
-        /// `; did you mean …?`, or nothing.
+        /// `; did you mean …?`, or empty.
         meant: String,
     },
-    /// A name that cannot be one of a directory.
+    /// A binhost's name cannot be the name of a directory.
     #[error(
         "{origin}: {name:?} cannot be the name of a binhost, which is a directory in the mount: letters, digits, '.', '_' and '-'"
     )]
     Name {
-        /// Where the table is.
+        /// The location of the table.
         origin: SourceLocation,
-        /// The name.
         name: String,
     },
-    /// More URLs must agree than there are.
+    /// The quorum exceeds the number of URLs.
     #[error("{asked_by}: {quorum} URLs of {binhost} must agree, and it has {urls}: add mirrors, or ask for fewer")]
     Quorum {
-        /// Who asked.
+        /// The option or file that sets the quorum.
         asked_by: ValueSource,
-        /// How many.
         quorum: NonZeroUsize,
-        /// Name of the binhost.
         binhost: String,
-        /// How many there are.
+        /// The number of URLs that the binhost has.
         urls: usize,
     },
-    /// PKGDIR is no place to mount on.
+    /// PKGDIR is not an absolute path.
     #[error("PKGDIR is {pkgdir} ({said_by}), which is not an absolute path: name the mountpoint on the command line")]
     Pkgdir {
-        /// PKGDIR.
         pkgdir: PathBuf,
-        /// Who says so.
+        /// The file that sets PKGDIR, or the default.
         said_by: ValueSource,
     },
-    /// The mountpoint.
+    /// The mountpoint cannot be used.
     #[error(transparent)]
     Mountpoint(#[from] MountpointError),
-    /// The cache would be read through the mount that needs it.
+    /// The cache is inside the mountpoint: the daemon would read it through its own mount.
     #[error("the cache directory {cache} is inside the mountpoint {mountpoint}: choose another with --cache-dir")]
     CacheInside {
-        /// The cache directory.
+        /// The absolute path, before symbolic links are resolved.
         cache: PathBuf,
-        /// The mountpoint.
         mountpoint: PathBuf,
     },
-    /// The keyring is looked at while a package is opened: through the mount that would wait for itself.
+    /// A keyring is inside the mountpoint. The daemon reads keyrings while it opens a package, so
+    /// it would wait for itself.
     #[error(
         "the keyring {keyring} is inside the mountpoint {mountpoint}: put it elsewhere, and say where with --keyring"
     )]
     KeyringInside {
-        /// The file.
+        /// The absolute path, before symbolic links are resolved.
         keyring: PathBuf,
-        /// The mountpoint.
         mountpoint: PathBuf,
     },
-    /// The interval is too short.
+    /// The refresh interval is too short.
     #[error("--refresh: {} is shorter than {}; give for example 30m", Interval(*.0), Interval(MIN_REFRESH))]
     Refresh(Duration),
 }

@@ -1,21 +1,20 @@
-//! A group of this system.
+//! The group that may use the control socket.
 
 use std::str::FromStr;
 use std::{fmt, fs};
 
-/// Where groups stand.
+/// The file that has the groups of this system.
 const GROUPS: &str = "/etc/group";
 
-/// Who may use the control socket beside root.
+/// The group that may use the control socket besides root.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SocketGroup {
-    /// As it was given.
+    /// The name or number that was given.
     name: String,
-    /// Its number.
     pub gid: u32,
 }
 
-/// Why text is not a group.
+/// The text is neither a group nor a number.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("there is no group {name:?}{reason}; give one of {GROUPS}, or a number")]
 pub struct GroupError {
@@ -34,7 +33,7 @@ impl SocketGroup {
     }
 }
 
-/// A name in `/etc/group`, or a number.
+/// Parses the name of a group in `/etc/group`, or a number.
 impl FromStr for SocketGroup {
     type Err = GroupError;
 

@@ -1,8 +1,12 @@
-//! Command line, `/etc/binhostfs.toml` and Portage's files -> one validated configuration.
+//! Merges the command line, `/etc/binhostfs.toml` and Portage's files into one validated
+//! configuration.
 //!
-//! In that order: what the command line says counts first, then the file, then Portage, then the defaults, each of which is
-//! a constant here. [`RawMount::resolve`] is where they meet, and every value is noted there with who decided it. Inside the
-//! daemon values are valid; nothing else parses them again. The only module that reads the environment.
+//! The command line takes precedence over the file, the file over Portage, and Portage over the
+//! defaults. Each default is a constant here. [`RawMount::resolve`] merges the values and notes the
+//! source of each. Inside the daemon, values are valid and are never parsed again. No other module
+//! reads the environment.
+//!
+//! Not its job: parsing Portage's formats (see `portage::conf`).
 
 mod binhosts;
 mod chost;
@@ -37,99 +41,101 @@ pub use url::{BinhostUrl, UrlError};
 pub(crate) use url::{display, file_path};
 pub use watch::{Watch, WatchEvent};
 
-/// Where the cache is unless `--cache-dir` says otherwise.
+/// The default of `--cache-dir`.
 pub const DEFAULT_CACHE_DIR: &str = "/var/cache/binhostfs";
-/// Bound of the cache unless `--cache-size` says otherwise.
+/// The default of `--cache-size`, the limit of the cache.
 pub const DEFAULT_CACHE_SIZE: ByteSize = ByteSize(8 << 30);
-/// What stays free of the cache's disk unless `--min-free` says otherwise.
+/// The default of `--min-free`, the space that stays free on the cache's disk.
 pub const DEFAULT_MIN_FREE: ByteSize = ByteSize(0);
-/// Packages that are not in the cache, which programs without a merge plan may open in a while, unless `--bulk-read-limit` says
-/// otherwise.
+/// The default of `--bulk-read-limit`: how many uncached packages a program without a merge plan
+/// may open in ten minutes.
 pub const DEFAULT_BULK_READ: u32 = 20;
-/// Where the daemon answers `status` unless `--control` says otherwise.
+/// The default of `--control`, the path of the control socket.
 pub const DEFAULT_CONTROL: &str = "/run/binhostfs/control.sock";
-/// How often the index is asked for, unless `--refresh` says otherwise.
+/// The default of `--refresh`, the interval between requests for the index.
 pub const DEFAULT_REFRESH: Duration = Duration::from_secs(1800);
-/// Where the keys are unless `--keyring` says otherwise: what Gentoo's sec-keys/openpgp-keys-gentoo-release installs.
+/// The default of `--keyring`: the file that Gentoo's sec-keys/openpgp-keys-gentoo-release
+/// installs.
 pub const DEFAULT_KEYRING: &str = "/usr/share/openpgp-keys/gentoo-release.asc";
-/// Where Portage's keyring is unless `BINPKG_GPG_VERIFY_GPG_HOME` in make.conf says otherwise.
+/// Portage's keyring for packages, unless make.conf sets `BINPKG_GPG_VERIFY_GPG_HOME`.
 pub const DEFAULT_PORTAGE_GNUPG: &str = crate::portage::conf::DEFAULT_GNUPG;
-/// The configuration file unless `--config` says otherwise. It need not exist.
+/// The default of `--config`. The file need not exist.
 pub const DEFAULT_CONFIG: &str = "/etc/binhostfs.toml";
-/// How many bytes a day are fetched for upgrades to come, unless `prefetch-budget` says otherwise.
+/// The default of `prefetch-budget`: bytes a day for upgrade prefetches.
 pub const DEFAULT_PREFETCH_BUDGET: ByteSize = ByteSize(2 << 30);
-/// How long the first open of a plan waits until the entries of the others are checked, unless `plan-check` says otherwise.
+/// The default of `plan-check`: how long the first open of a plan waits until the entries of the
+/// other packages are checked.
 pub const DEFAULT_PLAN_CHECK: Duration = Duration::from_secs(5);
-/// The longest that it may wait: an emerge that waits longer looks as if it hung.
+/// The greatest value of `plan-check`. An emerge that waits longer looks as if it hung.
 pub const MAX_PLAN_CHECK: Duration = Duration::from_secs(600);
-/// Gentoo's own host, and how old its index may be before that is worth a note, unless `max-index-age` says otherwise: packages
-/// are built there every day, and whoever runs another binhost may build once a year.
+/// Gentoo's own host, and the default of `max-index-age` for it. Gentoo builds packages every day;
+/// other binhosts may build once a year, so there is no such default for them.
 pub const GENTOO_HOST: (&str, Duration) = ("distfiles.gentoo.org", Duration::from_secs(14 * 86400));
-/// How many generations are kept, unless `generations` says otherwise: the one that is shown and two before it.
+/// The default of `generations`: the current one and two before it.
 pub const DEFAULT_GENERATIONS: NonZeroUsize = NonZeroUsize::new(3).unwrap();
 /// The shortest interval between two refreshes.
 pub const MIN_REFRESH: Duration = Duration::from_secs(1);
 
-/// Whether signatures are asked for, as `--verify-signature` says; Portage's default is true.
+/// Whether packages must be signed (`--verify-signature`). The default is yes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SignaturePolicy {
-    /// Every package needs a good signature by a key in one of these files.
+    /// Every package needs a valid signature by a key in one of these files.
     Required {
-        /// `--keyring`, or [`DEFAULT_KEYRING`].
+        /// The files of `--keyring`, or [`DEFAULT_KEYRING`].
         keyrings: Vec<PathBuf>,
     },
-    /// Sizes and digests only.
+    /// Only sizes and digests are verified.
     DigestsOnly,
 }
 
-/// Whether cached bodies are handed to the kernel for reading.
+/// Whether the kernel reads cached blobs directly (FUSE passthrough).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Passthrough {
-    /// Where the kernel can.
+    /// Passthrough is used where the kernel supports it.
     Auto,
-    /// Never: every read passes through the daemon.
+    /// Passthrough is never used: every read goes through the daemon.
     Off,
 }
 
-/// What is fetched before anybody opens it.
+/// The packages that are prefetched.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Prefetch {
-    /// The rest of the plan of an emerge.
+    /// The rest of the merge plan of a running emerge.
     #[default]
     Plan,
-    /// That, and what installed packages can be upgraded to.
+    /// Merge plans, and upgrades of installed packages.
     World,
-    /// Nothing.
+    /// No packages are prefetched.
     Off,
 }
 
-/// Whether the mount can be written to.
+/// Whether the mount is writable.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Writes {
-    /// What is written goes to the directory beneath.
+    /// Writes go to the lower directory.
     #[default]
     Beneath,
-    /// Nothing is: the mount is read-only.
+    /// The mount is read-only.
     Refused,
 }
 
-/// Which entries of an index are shown.
+/// The filters that select the entries to show.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Selection {
-    /// An entry must match one of these atoms; empty: any entry will do.
+    /// An entry must match one of these atoms; an empty list matches every entry.
     pub include: Vec<Atom>,
     /// An entry must match none of these atoms.
     pub exclude: Vec<Atom>,
 }
 
 impl Selection {
-    /// Whether it lets everything pass.
+    /// Whether every entry passes.
     #[must_use]
     pub fn is_everything(&self) -> bool {
         self.include.is_empty() && self.exclude.is_empty()
     }
 
-    /// Whether an entry is shown. `slot`: `None` stands for Portage's default.
+    /// Whether an entry passes. A `slot` of `None` stands for Portage's default.
     #[must_use]
     pub fn admits(&self, cpv: &Cpv, slot: Option<&str>, repository: Option<&str>) -> bool {
         let matches = |atoms: &[Atom]| atoms.iter().any(|atom| atom.matches(cpv, slot, repository));
@@ -137,25 +143,26 @@ impl Selection {
     }
 }
 
-/// What becomes of packages that are not in the cache while no URL of their binhost answers.
+/// How uncached packages are shown while no URL of their binhost answers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Offline {
-    /// They are shown all the same; opening one fails.
+    /// The entries stay in `Packages`; opening such a package fails.
     #[default]
     Show,
-    /// They are not in `Packages`, so that emerge builds from source.
+    /// The entries are hidden from `Packages`, so that emerge builds from source.
     Hide,
 }
 
-/// What an index mismatch leads to: an entry that says something else of a package than the package does (`index::AuxValues`).
+/// The consequence of an index mismatch, i.e. an entry that contradicts its package
+/// (`index::AuxValues`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum OnMismatch {
-    /// The package cannot be opened, and the entry is not shown.
+    /// The package cannot be opened, and its entry is hidden.
     #[default]
     Refuse,
-    /// It is told, and shown all the same.
+    /// The mismatch is reported, and the entry is shown.
     Warn,
-    /// Nothing is compared.
+    /// Entries and packages are not compared.
     Off,
 }
 
@@ -163,8 +170,9 @@ impl OnMismatch {
     /// The values of `index-mismatch`.
     pub const NAMES: [(&'static str, Self); 3] = [("refuse", Self::Refuse), ("warn", Self::Warn), ("off", Self::Off)];
 
-    /// The default. Where packages are signed, they prove that the index is wrong. Where they are not, whoever changed the index
-    /// may have changed the package as well, and a mismatch may be a mistake of whoever runs the binhost.
+    /// The default of `index-mismatch`. A signed package proves that the index is wrong. With
+    /// unsigned packages, an attacker who changed the index may have changed the package as well,
+    /// and a mismatch may be a mistake of the binhost's operator.
     #[must_use]
     pub const fn default_for(signatures: &SignaturePolicy) -> Self {
         match signatures {
@@ -173,7 +181,6 @@ impl OnMismatch {
         }
     }
 
-    /// Its name.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -184,12 +191,13 @@ impl OnMismatch {
     }
 }
 
-/// Whether entries that were built against a libc, and do not say so, get a dependency on it (`policy`).
+/// Whether entries that were built against a libc, and do not state it, get a dependency on it
+/// (`policy`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum LibcGuard {
-    /// They do.
+    /// Such entries get the dependency.
     On,
-    /// They are shown as their binhost has them.
+    /// Entries keep the dependencies of their binhost.
     #[default]
     Off,
 }
@@ -197,185 +205,171 @@ pub enum LibcGuard {
 /// One binhost: the same content at one or more URLs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BinhostConfig {
-    /// What people call it: its section in binrepos.conf, or made from that or from its first URL. One plain component of a
-    /// path: it is a directory in the mount.
+    /// The name of the binhost for people: its section in binrepos.conf, or a name made from that
+    /// or from its first URL. The name is one plain path component, because the binhost has a
+    /// directory of that name in the mount.
     pub name: String,
-    /// Name of its directory in the cache: plain, short, and different for different binhosts.
+    /// The name of the binhost's directory in the cache: plain, short and unique.
     pub directory: String,
-    /// Where it is, in the order in which they are tried; never empty.
+    /// The URLs of the mirrors, in the order in which they are tried; never empty.
     pub urls: Vec<BinhostUrl>,
-    /// See [`SignaturePolicy`]. Whether the files have keys shows when they are read.
+    /// The policy for signatures of packages. Whether the keyrings have keys shows only when the
+    /// daemon reads them.
     pub signatures: SignaturePolicy,
-    /// How many of its URLs must have an entry for it to be shown; never more than there are URLs.
+    /// The number of mirrors that must list an entry alike before it is shown; at most the number
+    /// of URLs.
     pub quorum: NonZeroUsize,
-    /// Which of its entries are shown, of those that [`MountConfig::selection`] leaves.
+    /// The filter for this binhost's entries, applied in addition to [`MountConfig::selection`].
     pub selection: Selection,
-    /// See [`Offline`].
     pub offline: Offline,
-    /// See [`OnMismatch`].
     pub on_mismatch: OnMismatch,
-    /// An index whose TIMESTAMP is further back than this is worth a note. `None`: none is.
+    /// The age of TIMESTAMP from which on the index is reported as old. `None`: never.
     pub max_index_age: Option<Duration>,
-    /// The index is asked for only where none is stored, or with `binhostfs refresh`.
+    /// Whether the index is fetched only where none is stored, or by `binhostfs refresh`.
     pub frozen: bool,
 }
 
-/// What the command line said, before it is checked. `None` and nothing: not given.
+/// The unchecked values of the command line; `None` or empty where an option is not given. A field
+/// without a comment has the name of its option.
 #[derive(Debug, Clone, Default)]
 pub struct RawMount {
-    /// MOUNTPOINT.
     pub mountpoint: Option<PathBuf>,
-    /// `--binhost`, the most wanted first. Empty strings do not count.
+    /// The values of `--binhost`, the most preferred first. Empty strings are ignored.
     pub binhosts: Vec<String>,
-    /// `--mirror`, in order.
+    /// The values of `--mirror`, in order.
     pub mirrors: Vec<String>,
-    /// `--quorum`.
     pub quorum: Option<NonZeroUsize>,
-    /// `--cpu-level`.
+    /// The value of `--cpu-level`.
     pub cpu: Option<CpuNeed>,
-    /// `--verify-signature`.
     pub verify_signature: Option<bool>,
-    /// `--keyring`.
+    /// The values of `--keyring`.
     pub keyrings: Vec<PathBuf>,
-    /// `--cache-dir`.
     pub cache_dir: Option<PathBuf>,
-    /// `--cache-size`.
     pub cache_size: Option<ByteSize>,
-    /// `--min-free`.
     pub min_free: Option<ByteSize>,
-    /// `--write-budget`.
     pub write_budget: Option<ByteSize>,
-    /// `--bulk-read-limit`.
     pub bulk_read_limit: Option<u32>,
-    /// `--refresh`.
     pub refresh: Option<Duration>,
-    /// `--control`.
     pub control: Option<PathBuf>,
-    /// `--control-group`.
     pub control_group: Option<SocketGroup>,
-    /// `--listen`.
     pub listen: Option<SocketAddr>,
-    /// `--passthrough`.
     pub passthrough: Option<Passthrough>,
-    /// `--prefetch`.
     pub prefetch: Option<Prefetch>,
-    /// `--read-only`.
+    /// The value of `--read-only`.
     pub writes: Option<Writes>,
-    /// `--config`, or what else there is beside the command line.
+    /// The value of `--config`, which says what files are read besides the command line.
     pub files: ConfigFiles,
-    /// `--portage-root`.
     pub portage_root: Option<PathBuf>,
-    /// `--mount-namespace`.
+    /// The value of `--mount-namespace`.
     pub namespace: MountNamespace,
 }
 
-/// Which files there are beside the command line.
+/// The files that are read besides the command line.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum ConfigFiles {
-    /// Portage's, and [`DEFAULT_CONFIG`] if it is there.
+    /// Portage's files, and [`DEFAULT_CONFIG`] if it exists.
     #[default]
     Default,
-    /// Portage's, and this one, which must be there.
+    /// Portage's files, and this one, which must exist.
     At(PathBuf),
-    /// None: the command line says all.
+    /// No files: the command line has all values.
     Ignored,
 }
 
-/// What is done about the mountpoint.
+/// How resolving a configuration treats the mountpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MountpointCheck {
-    /// It is made ready: what a killed daemon left there is unmounted.
+    /// Prepares the mountpoint: unmounts the mount of a killed daemon.
     Prepare,
-    /// It is looked at, and left as it is. A mount of binhostfs's own there is fine.
+    /// Inspects the mountpoint and changes nothing. A mount of binhostfs is accepted.
     Look,
-    /// It is mounted here already, by us, and not touched.
+    /// Leaves the mountpoint alone, because this daemon is mounted there.
     Mounted(PathBuf),
-    /// As `Prepare`; but the mount of this device number is to be gone on with, and no daemon serves it now: it is not
-    /// touched.
+    /// As `Prepare`, except that the mount with this device number is left alone: this daemon will
+    /// continue it, and no daemon serves it now.
     Kept(u64),
 }
 
-/// [`MountConfig`], or why there is none; and what was found out on the way.
+/// The result of merging command line and files.
 #[derive(Debug)]
 pub struct Resolution {
-    /// What to mount, and how.
+    /// The configuration, or why there is none.
     pub result: Result<MountConfig, ConfigError>,
-    /// Every value with its source, as far as it came; and warnings.
+    /// Every value with its source, as far as resolving came, and warnings.
     pub report: Report,
-    /// All files and directories that had a say, also those that do not exist: see [`Watch`].
+    /// All files and directories that were read or looked for, to be watched for changes: see
+    /// [`Watch`].
     pub watched: BTreeSet<PathBuf>,
 }
 
-/// Everything that `mount` needs, checked.
+/// All validated settings of a mount.
 #[derive(Debug, Clone)]
 pub struct MountConfig {
-    /// An existing directory, absolute, without symbolic links.
+    /// An existing directory: absolute, without symbolic links.
     pub mountpoint: PathBuf,
-    /// The mount namespace that the mountpoint is in.
+    /// The mount namespace of the mountpoint.
     pub namespace: MountNamespace,
-    /// The binhosts, the most wanted first; never empty, and no two with one name or one directory.
+    /// The binhosts, the most preferred first. The list is never empty, and names and directories
+    /// are unique.
     pub binhosts: Vec<BinhostConfig>,
-    /// Absolute; created when missing.
+    /// An absolute path; the daemon creates the directory if it is missing.
     pub cache_dir: PathBuf,
-    /// Most bytes of package bodies on disk.
+    /// The limit of blobs on disk, in bytes.
     pub cache_size: ByteSize,
-    /// Bytes of the cache's disk that stay free; 0: it may be filled.
+    /// Bytes that stay free on the cache's disk; 0: the disk may be filled.
     pub min_free: ByteSize,
-    /// Most bytes of packages written in a day; 0: any.
+    /// The most bytes of packages that are written in a day; 0: no limit.
     pub write_budget: ByteSize,
-    /// Packages that are not in the cache, which programs without a merge plan may open in a while; 0: any number.
+    /// How many uncached packages a program without a merge plan may open in ten minutes; 0: no
+    /// limit.
     pub bulk_read_limit: u32,
-    /// Mean interval between refreshes of the index.
+    /// The mean interval between refreshes of the index.
     pub refresh: Duration,
-    /// Path of the control socket.
     pub control: PathBuf,
-    /// Who may use it beside root.
+    /// The group that may use the control socket besides root.
     pub control_group: Option<SocketGroup>,
-    /// Where status and metrics can be read over TCP.
+    /// The TCP address of status page and metrics.
     pub listen: Option<SocketAddr>,
-    /// See [`Passthrough`].
     pub passthrough: Passthrough,
-    /// See [`Prefetch`].
     pub prefetch: Prefetch,
-    /// See [`Writes`].
     pub writes: Writes,
-    /// With [`Prefetch::World`], bytes that are fetched in a day for upgrades to come.
+    /// With [`Prefetch::World`], the bytes that upgrade prefetches may fetch in a day.
     pub prefetch_budget: ByteSize,
-    /// How long the first open of a plan waits until the entries of the plan are held against their packages; zero: that is not
-    /// done.
+    /// How long the first open of a plan waits until the plan's entries are compared with their
+    /// packages; zero switches the check off.
     pub plan_check: Duration,
-    /// Where Portage has its database of what is installed, and its plans. Absolute.
+    /// The root of Portage's installed packages and merge plans, an absolute path.
     pub portage_root: PathBuf,
-    /// How many generations are kept, with the one that is shown.
+    /// How many generations are kept, including the current one.
     pub generations: NonZeroUsize,
-    /// Which entries are shown, of whatever binhost.
+    /// The filter for the entries of all binhosts.
     pub selection: Selection,
-    /// See [`LibcGuard`].
     pub libc_guard: LibcGuard,
     /// Portage's keyring for packages, which `getuto` fills.
     pub portage_gnupg: PathBuf,
-    /// Whether Portage reads packages whose members are not compressed: its BINPKG_COMPRESS is `none` or empty.
+    /// Whether Portage reads packages with uncompressed members: its BINPKG_COMPRESS is `none` or
+    /// empty.
     pub uncompressed: bool,
-    /// Which machines' packages emerge takes.
+    /// The CHOSTs whose packages emerge accepts.
     pub accepted_chosts: AcceptedChosts,
-    /// What an administrator should know of it, one thing each.
+    /// Warnings for the administrator, one text for each fact.
     pub warnings: Vec<String>,
-    /// What this was made from, to be made again.
+    /// The values of the command line, for a reload.
     raw: RawMount,
-    /// The mountpoint as it was named.
+    /// The mountpoint as configured, before symbolic links are resolved.
     asked: PathBuf,
 }
 
 impl MountConfig {
-    /// Checks everything that can be checked before the mountpoint is touched, and makes that ready.
-    ///
+    /// Validates all settings before the mountpoint is touched, and then prepares the mountpoint.
     /// # Errors
     /// See [`ConfigError`].
     pub fn validate(raw: RawMount) -> Result<Self, ConfigError> {
         raw.resolve(&MountpointCheck::Prepare).result
     }
 
-    /// The same command line with the files as they are now. The mountpoint stays, and is not touched.
+    /// Resolves the same command line with the present files. The mountpoint stays as it is and is
+    /// not touched.
     #[must_use]
     pub fn reload(&self) -> Resolution {
         let mut again = self.raw.resolve(&MountpointCheck::Mounted(self.mountpoint.clone()));
@@ -387,7 +381,8 @@ impl MountConfig {
         again
     }
 
-    /// Whether `other` shows something else, is asked at other times, or has other limits.
+    /// Whether `other` differs in a setting that takes effect without a restart: entries shown,
+    /// refresh times or limits.
     #[must_use]
     pub fn differs_from(&self, other: &Self) -> bool {
         let key = |config: &Self| {
@@ -397,12 +392,12 @@ impl MountConfig {
         (key(self), &self.binhosts, &self.selection) != (key(other), &other.binhosts, &other.selection)
     }
 
-    /// Keys that differ in `new` and cannot change while it is mounted.
+    /// The keys that differ in `new` and take effect only after a restart.
     fn fixed_until_restart(&self, new: &Self) -> impl Iterator<Item = &'static str> {
         self.fixed(new).into_iter().filter_map(|(key, differs)| differs.then_some(key))
     }
 
-    /// All keys that cannot change while it is mounted, and whether they differ in `new`.
+    /// All keys that take effect only after a restart, each with whether it differs in `new`.
     fn fixed(&self, new: &Self) -> [(&'static str, bool); 11] {
         [
             ("mountpoint", self.asked != new.asked),
@@ -420,34 +415,36 @@ impl MountConfig {
     }
 }
 
-/// PORTAGE_CONFIGROOT, which says where Portage's files are. `None`: not set or empty.
+/// PORTAGE_CONFIGROOT, the root of Portage's files. `None`: not set or empty.
 fn portage_config_root() -> Option<PathBuf> {
     std::env::var_os("PORTAGE_CONFIGROOT").filter(|root| !root.is_empty()).map(PathBuf::from)
 }
 
-/// Where systemd put what it hands to the service in secret. `None`: nowhere.
+/// CREDENTIALS_DIRECTORY, in which systemd puts the secrets of a service. `None`: not set or empty.
 fn credentials_directory() -> Option<PathBuf> {
     std::env::var_os("CREDENTIALS_DIRECTORY").filter(|path| !path.is_empty()).map(PathBuf::from)
 }
 
-/// The log filter: `RUST_LOG`, e.g. `debug` or `info,binhostfs::fetch=debug`. `None`: not set or empty.
+/// The log filter `RUST_LOG`, e.g. `debug` or `info,binhostfs::fetch=debug`. `None`: not set or
+/// empty.
 #[must_use]
 pub fn log_filter() -> Option<String> {
     std::env::var("RUST_LOG").ok().filter(|filter| !filter.trim().is_empty())
 }
 
-/// Whether output on a terminal may have colours: <https://no-color.org/>, and what the terminal is.
+/// Whether terminal output may have colours, by NO_COLOR (<https://no-color.org/>) and TERM.
 #[must_use]
 pub fn wants_colour() -> bool {
     let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
     set("NO_COLOR").is_none() && set("TERM").is_none_or(|term| term != "dumb")
 }
 
-/// Names the variable of [`kept_descriptors`].
+/// The name of the variable for [`kept_descriptors`].
 pub const KEPT_VARIABLE: &str = "BINHOSTFS_KEPT";
 
-/// Numbers of the descriptors that the process which started this one left open for it, as
-/// `BINHOSTFS_KEPT=DEVICE,LEDGER,BENEATH`; without the last one there is none.
+/// The numbers of the descriptors that the parent process left open for a handover, as
+/// `BINHOSTFS_KEPT=DEVICE,LEDGER,BENEATH`: the FUSE device, the handover log and the lower
+/// directory. The third number may be missing.
 #[must_use]
 pub fn kept_descriptors() -> Option<(i32, i32, Option<i32>)> {
     let text = std::env::var(KEPT_VARIABLE).ok()?;
@@ -455,18 +452,19 @@ pub fn kept_descriptors() -> Option<(i32, i32, Option<i32>)> {
     Some((numbers.next()??, numbers.next()??, numbers.next().flatten()))
 }
 
-/// Where standard error goes.
+/// The destination of standard error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogStream {
-    /// To journald: it is the stream that `JOURNAL_STREAM` names.
+    /// journald: standard error is the stream that `JOURNAL_STREAM` names.
     Journal,
-    /// To something else in what journald's stream was given to, such as a pipe, and from there to journald, it seems.
+    /// Another stream, such as a pipe, of a process whose environment has `JOURNAL_STREAM`. The
+    /// output probably reaches journald.
     TowardsJournal,
-    /// To a terminal or a file.
+    /// A terminal or a file.
     Other,
 }
 
-/// Where standard error goes, as `JOURNAL_STREAM=DEVICE:INODE` of systemd.exec(5) says.
+/// The destination of standard error, by `JOURNAL_STREAM=DEVICE:INODE` of systemd.exec(5).
 #[must_use]
 pub fn log_stream() -> LogStream {
     let Some(named) = std::env::var_os("JOURNAL_STREAM").filter(|named| !named.is_empty()) else {

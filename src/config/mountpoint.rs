@@ -1,4 +1,6 @@
-//! Is a directory fit to be mounted on?
+//! Checks whether a directory can be mounted on, and removes the dead mount of a killed daemon.
+//!
+//! Not its job: mounting.
 
 use std::io;
 use std::path::{Component, Path, PathBuf};
@@ -7,68 +9,67 @@ use std::time::Duration;
 use crate::sys::mount_probe::{self, ProbeAnswer};
 use crate::sys::{NamespaceError, mount_on};
 
-/// `errno` of a FUSE mount whose daemon is gone.
+/// The `errno` of a FUSE mount whose daemon has ended.
 const ENOTCONN: i32 = 107;
-/// How long a mount of ours may take to answer.
+/// How long a mount of binhostfs may take to answer.
 const ANSWER: Duration = Duration::from_secs(10);
-/// Type of our own mounts in mountinfo.
+/// The type of binhostfs's own mounts in mountinfo.
 const OWN_TYPE: &str = "fuse.binhostfs";
 
 /// Why a mountpoint is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum MountpointError {
-    /// The namespace that it is in.
+    /// The mount namespace cannot be entered.
     #[error(transparent)]
     Namespace(#[from] NamespaceError),
-    /// It does not exist, or cannot be looked at.
+    /// The mountpoint does not exist, or cannot be examined.
     #[error("mountpoint {path}: {source}; create the directory first")]
     Missing {
-        /// The mountpoint.
         path: PathBuf,
-        /// Why.
+        /// The error of the system call.
         source: io::Error,
     },
-    /// It is not a directory.
+    /// The mountpoint is not a directory.
     #[error("mountpoint {0} is not a directory")]
     NotADirectory(PathBuf),
-    /// Something is mounted there.
+    /// Another file system is mounted there.
     #[error(
         "{path} is a mountpoint already ({what}): unmount it first with `umount {path}`, or mount on another directory"
     )]
     Mounted {
-        /// The mountpoint.
         path: PathBuf,
-        /// Type and source of what is mounted.
+        /// Type and source of the mounted file system.
         what: String,
     },
-    /// A binhostfs that runs.
+    /// A running binhostfs is mounted there.
     #[error(
         "binhostfs is mounted on {0} already: `binhostfs status` says how it does; stop it first, or mount on another directory"
     )]
     Running(PathBuf),
-    /// A mount that nobody serves, and whose connection somebody holds.
+    /// A binhostfs mount there does not answer: no daemon serves it, and another process holds its
+    /// connection.
     #[error(
         "a binhostfs is mounted on {path}, and did not answer within {} s: it hangs, or somebody keeps its place for a daemon to \
          come; stop that service, or remove the mount with `umount -l {path}`",
         ANSWER.as_secs()
     )]
     Silent {
-        /// The mountpoint.
+        /// The path of the silent mount.
         path: PathBuf,
     },
-    /// A dead mount of a killed daemon could not be removed.
+    /// The dead mount of a killed daemon could not be removed.
     #[error(
         "{path} is the dead mount of an earlier binhostfs, and unmounting it failed: {source}; try `umount -l {path}` as root"
     )]
     Dead {
-        /// The mountpoint.
         path: PathBuf,
-        /// Why.
+        /// Why unmounting failed or was not tried.
         source: io::Error,
     },
 }
 
-/// The mountpoint as an absolute path without symbolic links. Removes what a killed predecessor left mounted there.
+/// Returns the mountpoint as an absolute path without symbolic links. Unmounts what a killed daemon
+/// left mounted there.
 pub(super) fn check(path: &Path) -> Result<PathBuf, MountpointError> {
     let missing = |source| MountpointError::Missing { path: path.to_owned(), source };
     let absolute = std::path::absolute(path).map_err(missing)?;
@@ -78,7 +79,8 @@ pub(super) fn check(path: &Path) -> Result<PathBuf, MountpointError> {
     free_directory(real)
 }
 
-/// The same, where the mount with number `device` may be there already, without a daemon: nothing is asked of it.
+/// The same as `check`, but leaves the mount with number `device` alone. No daemon may serve it
+/// now, so a request to it would hang.
 pub(super) fn check_kept(path: &Path, device: u64) -> Result<PathBuf, MountpointError> {
     let missing = |source| MountpointError::Missing { path: path.to_owned(), source };
     let absolute = std::path::absolute(path).map_err(missing)?;
@@ -90,14 +92,14 @@ pub(super) fn check_kept(path: &Path, device: u64) -> Result<PathBuf, Mountpoint
     check(path)
 }
 
-/// The same, and nothing is changed. `true`: a mount of binhostfs's is there, dead or alive.
+/// The same as `check`, but changes nothing. `true`: a mount of binhostfs is there, dead or alive.
 pub(super) fn inspect(path: &Path) -> Result<(PathBuf, bool), MountpointError> {
     let missing = |source| MountpointError::Missing { path: path.to_owned(), source };
     let absolute = std::path::absolute(path).map_err(missing)?;
     let own = |path: &Path| {
         Ok::<_, MountpointError>(mounted_at(path).map_err(missing)?.is_some_and(|what| what.starts_with(OWN_TYPE)))
     };
-    // Not asked about itself: it may be dead.
+    // The mount table is read, not the mount itself, because the mount may be dead.
     if own(&absolute)? {
         return Ok((absolute, true));
     }
@@ -108,7 +110,7 @@ pub(super) fn inspect(path: &Path) -> Result<(PathBuf, bool), MountpointError> {
     Ok((free_directory(real)?, false))
 }
 
-/// The path, if it is a directory and nothing is mounted there.
+/// Returns the path if it is a directory and nothing is mounted there.
 fn free_directory(path: PathBuf) -> Result<PathBuf, MountpointError> {
     let missing = |source| MountpointError::Missing { path: path.clone(), source };
     if !path.metadata().map_err(missing)?.is_dir() {
@@ -121,7 +123,7 @@ fn free_directory(path: PathBuf) -> Result<PathBuf, MountpointError> {
     }
 }
 
-/// An absolute path without symbolic links and `..`, of which only the beginning needs to exist.
+/// An absolute path without symbolic links and `..`. Only the beginning of `path` needs to exist.
 pub(super) fn resolved(path: &Path) -> PathBuf {
     let found = path.ancestors().find_map(|ancestor| Some((ancestor.canonicalize().ok()?, ancestor)));
     let (mut real, existing) = found.unwrap_or((PathBuf::from("/"), Path::new("/")));
@@ -137,10 +139,12 @@ pub(super) fn resolved(path: &Path) -> PathBuf {
 }
 
 fn clear_dead(path: &Path) -> Result<(), MountpointError> {
-    // A killed daemon may have been started on top of another dead mount: peel them off one by one, but not for ever.
+    // A daemon may have been started on top of a dead mount and killed as well. So remove dead
+    // mounts one by one, within a limit.
     for _ in 0..16 {
-        // The kernel may answer stat(2) of a dead mount from its cache for an hour; statfs(2) always asks the daemon. Other
-        // file systems are left alone: one on a silent server would hang.
+        // The kernel may answer stat(2) of a dead mount from its cache for an hour; statfs(2)
+        // always asks the daemon. Other file systems are not probed: one with a silent server would
+        // hang.
         let ours = mounted_at(path).ok().flatten().is_some_and(|what| what.starts_with(OWN_TYPE));
         let answer = if ours {
             mount_probe::probe(path, ANSWER)

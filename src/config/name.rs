@@ -1,12 +1,12 @@
-//! Names of binhosts: they are directories in the mount.
+//! Names of binhosts, which are directories in the mount.
 
 use sha2::{Digest as _, Sha256};
 
 /// The longest name.
 const MAX_LENGTH: usize = 64;
 
-/// `text` as a name: one plain component of a path. What has to be changed for that gets a digest, so that different texts
-/// stay different.
+/// Makes a name from `text`: one plain path component. A name that differs from `text` gets a
+/// digest, so that different texts keep different names.
 pub(super) fn safe(text: &str) -> String {
     if is_safe(text) {
         return text.to_owned();
@@ -18,7 +18,7 @@ pub(super) fn safe(text: &str) -> String {
 
 /// Whether a name can be used as it is.
 pub(super) fn is_safe(name: &str) -> bool {
-    // Portage's own names at the top of PKGDIR.
+    // `Packages` and `Packages.gz` are Portage's own names at the top of PKGDIR.
     let taken = name.is_empty() || name.starts_with(['.', '-']) || matches!(name, "Packages" | "Packages.gz");
     !taken && name.len() <= MAX_LENGTH && name.chars().all(is_plain)
 }

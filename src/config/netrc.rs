@@ -1,14 +1,15 @@
-//! Users and passwords for binhosts, apart from URLs: those stand in files and on command lines that everybody may read.
+//! Users and passwords for binhosts, from a file in netrc(5) format. URLs are no place for them:
+//! all users may read the files and command lines that have URLs.
 //!
-//! A file as curl and ftp have it (netrc(5)), of which `machine`, `login` and `password` are taken. systemd hands it to the
-//! service: `LoadCredential=netrc:/etc/binhostfs/netrc`.
+//! The parser accepts `machine`, `login` and `password`. systemd passes the file to the service:
+//! `LoadCredential=netrc:/etc/binhostfs/netrc`.
 
 use std::path::Path;
 
-/// Its name in the directory of credentials.
+/// The name of the file in the credentials directory.
 const NAME: &str = "netrc";
 
-/// Who we are, for whom.
+/// Credentials per host.
 #[derive(Default, PartialEq, Eq)]
 pub(super) struct Credentials(Vec<Credential>);
 
@@ -20,10 +21,10 @@ struct Credential {
 }
 
 impl Credentials {
-    /// Those in `directory`; none where it has no such file.
+    /// Reads the file in `directory`; none where the file does not exist.
     ///
     /// # Errors
-    /// The file cannot be read, or is not understood: what to tell the administrator.
+    /// The file cannot be read or parsed; the text is for the administrator.
     pub(super) fn load(directory: Option<&Path>) -> Result<Self, String> {
         let Some(path) = directory.map(|directory| directory.join(NAME)) else { return Ok(Self::default()) };
         match std::fs::read_to_string(&path) {
@@ -47,7 +48,7 @@ impl Credentials {
             match key {
                 "login" => login.user = value()?,
                 "password" => login.password = value()?,
-                // Not shown: it may be a part of a password.
+                // The message does not show the word, because it may be a part of a password.
                 _ => return Err("only machine, login and password are understood".to_owned()),
             }
         }

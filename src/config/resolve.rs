@@ -1,4 +1,7 @@
-//! Where command line, `/etc/binhostfs.toml` and Portage's files meet.
+//! Merges the command line, `/etc/binhostfs.toml` and Portage's files, and notes the source of each
+//! value.
+//!
+//! Not its job: the settings of a binhost (see `binhosts`).
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -19,17 +22,17 @@ use crate::portage::conf::{self, Files, Portage, PortageError, PortagePaths};
 use crate::portage::{Atom, Report, Sourced, ValueSource, first};
 use crate::units::{ByteSize, Interval};
 
-/// A cache below this is a slip, most likely: of the unit.
+/// The cache size below which a missing unit is the likely cause.
 const SMALL_CACHE: u64 = 1 << 20;
 
 impl RawMount {
-    /// The configuration that follows from this command line and the files as they are now.
+    /// Resolves the configuration from this command line and the present files.
     #[must_use]
     pub fn resolve(&self, check: &MountpointCheck) -> Resolution {
         self.resolve_on(check, CpuLevel::of_this_machine())
     }
 
-    /// The same for a machine of this level. `None`: not an x86-64 one.
+    /// The same for a machine of the level `machine`. `None`: another architecture.
     pub(super) fn resolve_on(&self, check: &MountpointCheck, machine: Option<CpuLevel>) -> Resolution {
         let (mut files, mut report) = (Files::default(), Report::default());
         let mut result = self
@@ -38,7 +41,7 @@ impl RawMount {
         if let Ok(config) = &mut result {
             config.warnings.clone_from(&report.warnings);
         }
-        // Keys that are missing now may come.
+        // Missing keyrings may appear later, so they are watched as well.
         for binhost in result.iter().flat_map(|config| &config.binhosts) {
             if let SignaturePolicy::Required { keyrings } = &binhost.signatures {
                 files.seen.extend(keyrings.iter().cloned());
@@ -85,7 +88,7 @@ impl RawMount {
     }
 }
 
-/// What the files say.
+/// The settings of all files.
 pub(super) struct FileSettings {
     pub(super) own: ConfigFile,
     pub(super) own_path: PathBuf,
@@ -94,7 +97,8 @@ pub(super) struct FileSettings {
 }
 
 impl FileSettings {
-    /// What Portage's files say, where that is needed.
+    /// The settings of Portage's files; an error of reading them counts only here, where a value is
+    /// needed.
     pub(super) fn portage(&self) -> Result<Option<&Portage>, ConfigError> {
         self.portage.as_ref().map(Result::as_ref).transpose().map_err(|error| error.clone().into())
     }
@@ -126,7 +130,8 @@ impl Resolver<'_> {
         Ok(config)
     }
 
-    /// Everything that stands for itself; no binhosts yet, and the mountpoint as it was named.
+    /// Resolves all values that depend on no other. The result has no binhosts yet, and the
+    /// mountpoint as configured.
     fn values(&mut self, asked: PathBuf) -> MountConfig {
         let (raw, own) = (self.raw, &self.found.own);
         let path = |path: &PathBuf| path.display().to_string();
@@ -229,7 +234,7 @@ impl Resolver<'_> {
         }
     }
 
-    /// A value that Portage has no word for.
+    /// Resolves a value that Portage has no setting for.
     fn value<T: Clone>(
         &mut self,
         key: &str,
@@ -243,7 +248,7 @@ impl Resolver<'_> {
         self.report.note(key, value, shown)
     }
 
-    /// The same for what there need not be.
+    /// The same as `value` for a value without a default.
     fn optional<T: Clone + ToString>(
         &mut self,
         key: &str,
@@ -265,7 +270,7 @@ impl Resolver<'_> {
         Some(listen)
     }
 
-    /// The mountpoint as it was named, absolute.
+    /// The mountpoint as configured, made absolute.
     fn mountpoint(&mut self) -> Result<PathBuf, ConfigError> {
         let given =
             Sourced::option(self.raw.mountpoint.clone(), "MOUNTPOINT").or_else(|| self.found.own.mountpoint.clone());
@@ -317,9 +322,9 @@ impl Resolver<'_> {
         self.report.note("libc-guard", guard, |guard| (*guard == LibcGuard::On).to_string())
     }
 
-    /// Warns where emerge fetches packages itself, past the mount.
+    /// Warns if emerge fetches packages itself and bypasses the mount.
     fn getbinpkg(&mut self) {
-        // What cannot be read stops emerge, too.
+        // A file that cannot be read stops emerge as well.
         let Some(getbinpkg) = self.found.portage().ok().flatten().and_then(|portage| portage.getbinpkg.as_ref()) else {
             return;
         };
@@ -329,14 +334,14 @@ impl Resolver<'_> {
         ));
     }
 
-    /// Not needed to mount: unreadable files of Portage do no harm here.
+    /// Mounting does not need the value, so errors in Portage's files are ignored here.
     fn portage_gnupg(&mut self) -> PathBuf {
         let said = self.found.portage().ok().flatten().map(|portage| portage.gnupg.clone().into());
         let gnupg = said.unwrap_or_else(|| Sourced::default(PathBuf::from(DEFAULT_PORTAGE_GNUPG)));
         self.report.note("portage-gnupg", gnupg, |path| path.display().to_string())
     }
 
-    /// Not needed to mount, either.
+    /// Mounting does not need this value, either.
     fn uncompressed(&mut self) -> bool {
         let said = self.found.portage().ok().flatten().map(|portage| portage.compression.clone().into());
         let compression = said.unwrap_or_else(|| Sourced::default(conf::DEFAULT_COMPRESSION.to_owned()));
@@ -345,12 +350,13 @@ impl Resolver<'_> {
     }
 }
 
-/// For a person: separated by spaces.
+/// The items as text, separated by spaces.
 pub(super) fn listed<T: ToString>(all: &[T]) -> String {
     all.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
 }
 
-/// Cache and keys are read while a package is opened: they must not be inside the mount. Paths of keys become absolute.
+/// Checks that cache and keyrings are outside the mount, because the daemon reads both while it
+/// opens a package. Makes the paths of keyrings absolute.
 fn outside(config: &mut MountConfig) -> Result<(), ConfigError> {
     let mountpoint = &config.mountpoint;
     if mountpoint::resolved(&config.cache_dir).starts_with(mountpoint) {
@@ -360,7 +366,7 @@ fn outside(config: &mut MountConfig) -> Result<(), ConfigError> {
         let SignaturePolicy::Required { keyrings } = &mut binhost.signatures else { continue };
         for path in keyrings {
             *path = std::path::absolute(&path).unwrap_or_else(|_| path.clone());
-            // By name first: a mount that is there is not asked about itself.
+            // The path is compared first, so that a present mount receives no request about itself.
             if path.starts_with(mountpoint) || path.canonicalize().is_ok_and(|real| real.starts_with(mountpoint)) {
                 return Err(ConfigError::KeyringInside { keyring: path.clone(), mountpoint: mountpoint.clone() });
             }

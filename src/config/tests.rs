@@ -1,4 +1,5 @@
-//! The three sides together: what counts more, what is left out, what is refused.
+//! Command line, configuration file and Portage's files together: precedence, omissions and
+//! refusals.
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +9,7 @@ use super::*;
 const REPOS: &str = "etc/portage/binrepos.conf";
 const MAKE: &str = "etc/portage/make.conf";
 
-/// A system with files of its own, and a directory `pkgdir`.
+/// A system with its own files and a directory `pkgdir`.
 struct System {
     place: tempfile::TempDir,
     raw: RawMount,
@@ -26,7 +27,7 @@ impl System {
         system
     }
 
-    /// With a configuration file.
+    /// Adds a configuration file.
     fn own(mut self, text: &str) -> Self {
         self.write("own.toml", text);
         self.raw.files = ConfigFiles::At(self.path("own.toml"));
@@ -56,7 +57,7 @@ impl System {
         self.resolve().result.unwrap()
     }
 
-    /// Without the part of paths that differs between runs.
+    /// Removes the part of paths that differs between runs.
     fn plain(&self, text: &str) -> String {
         text.replace(&format!("{}/", self.path("").display().to_string().trim_end_matches('/')), "")
     }
@@ -172,7 +173,7 @@ fn what_the_command_line_names_replaces_all_binhosts() {
     let twice = given(&["http://x"], &["http://m", "http://x", "http://m"]);
     assert_eq!(urls(&twice), [["http://x/", "http://m/"]]);
     assert_eq!(twice.warnings().len(), 2);
-    // Portage's files are not needed then, and may be broken.
+    // Portage's files are not needed in this case, so they may be broken.
     let broken = given(&["http://x"], &[]).given(|raw| raw.mountpoint = raw.portage_root.clone());
     broken.write(MAKE, "(");
     assert_eq!(broken.config().binhosts.len(), 1);
@@ -343,7 +344,7 @@ fn the_readme_says_what_takes_effect_when_it_is_started_again() {
     let system = System::with(&[(REPOS, TWO)]).given(|raw| raw.mountpoint = raw.portage_root.clone());
     let config = system.config();
     assert_eq!(told, config.fixed(&config).map(|(key, _)| key));
-    // Of all others a change is taken.
+    // A change of any other key takes effect.
     let live = config_file::KEYS.into_iter().filter(|key| !told.contains(key));
     let of_binhosts = ["binhost", "include", "exclude", "libc-guard"];
     let (_, changes) = readme.split_once("**Changes** of all these files").unwrap();
@@ -372,7 +373,8 @@ fn a_binhost_that_only_a_profile_completes_is_left_out() {
                 variable that make.conf does not set";
     let warnings = system.warnings();
     assert!(warnings.len() == 1 && warnings[0].starts_with(says), "{warnings:?}");
-    // Also where it comes from afar, or is all that there is.
+    // The same where the variable is expanded from another one, and where nothing else is
+    // configured.
     let system = with("$DIR/x https://two");
     assert_eq!(urls(&system), ["https://two/"]);
     assert!(system.warnings()[0].contains("the binhost https://h/${ARCH}/x of"), "{:?}", system.warnings());
@@ -398,7 +400,7 @@ fn plain_http_without_signatures_is_warned_of() {
     ] {
         assert_eq!(with(url, verify), [""; 0], "{url} {verify}");
     }
-    // A mirror is on the way, too.
+    // Plain http to a mirror is as open to changes.
     let own = "[binhost.x]\nurl = \"https://h\"\nmirrors = [\"http://m\"]\nverify-signature = false\n";
     assert!(System::with(&[]).own(own).warnings()[0].starts_with("http://m/: "));
 }

@@ -1,4 +1,4 @@
-//! URLs of binhosts. A password in one is never shown.
+//! URLs of binhosts. No output ever shows a password in one.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -9,25 +9,24 @@ use url::Url;
 
 use super::netrc::Credentials;
 
-/// An http, https or file URL of a directory that holds `Packages`.
+/// An http, https or file URL of a directory that has a `Packages` file.
 #[derive(Clone, PartialEq, Eq)]
 pub struct BinhostUrl(Url);
 
 /// Why a URL is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UrlError {
-    /// Not a URL.
+    /// The text is not a URL.
     #[error("{text:?} is not a URL ({reason}); one looks like https://host/path or file:///path")]
     Syntax {
-        /// What was given.
+        /// The text, without user and password.
         text: String,
-        /// The parser's reason.
         reason: String,
     },
-    /// Neither http, https nor file.
+    /// The scheme is neither http, https nor file.
     #[error("{0:?}: only http, https and file URLs can be a binhost")]
     Scheme(String),
-    /// A query or fragment, to which no path can be added.
+    /// The URL has a query or a fragment, so no path can be appended.
     #[error("{0:?}: a binhost's URL is a directory, it has no '?' and no '#'")]
     NotADirectory(String),
 }
@@ -44,7 +43,8 @@ impl FromStr for BinhostUrl {
         if url.cannot_be_a_base() || url.query().is_some() || url.fragment().is_some() {
             return Err(UrlError::NotADirectory(redacted(&url)));
         }
-        // With and without a slash at the end it is the same directory, and one binhost.
+        // The URL means the same directory, and so the same binhost, with and without a slash at
+        // the end.
         let path = url.path().trim_end_matches('/').to_owned();
         url.set_path(&path);
         Ok(Self(url))
@@ -52,7 +52,7 @@ impl FromStr for BinhostUrl {
 }
 
 impl BinhostUrl {
-    /// The URL of a file below this directory. Each part of `path` is encoded by itself.
+    /// The URL of a file below this directory. Each part of `path` is percent-encoded by itself.
     #[must_use]
     pub fn join(&self, path: &str) -> Url {
         let mut url = self.0.clone();
@@ -62,30 +62,30 @@ impl BinhostUrl {
         url
     }
 
-    /// The same, asked with the user and password that `netrc` has for its host, unless it says so itself.
+    /// Adds the user and password that `netrc` has for the host, unless the URL has a user.
     #[must_use]
     pub(super) fn with_login(mut self, logins: &Credentials) -> Self {
         let known = self.0.host_str().filter(|_| self.0.username().is_empty() && !self.is_file());
         if let Some((user, password)) = known.and_then(|host| logins.of(host)) {
-            // Neither can fail where there is a host.
+            // Neither call can fail on a URL with a host.
             let _ = self.0.set_username(user);
             let _ = self.0.set_password(Some(password));
         }
         self
     }
 
-    /// The host, if it has one.
+    /// The host of the URL, if there is one.
     pub(super) fn host(&self) -> Option<&str> {
         self.0.host_str()
     }
 
-    /// Whether bytes from it come over TLS.
+    /// Whether the URL is fetched over TLS.
     #[must_use]
     pub fn is_https(&self) -> bool {
         self.0.scheme() == "https"
     }
 
-    /// Whether others on the way can change what comes from it: plain http, not from this machine.
+    /// Whether others on the network can change the responses: plain http, not to this machine.
     #[must_use]
     pub fn is_open_to_others(&self) -> bool {
         let is_here = match self.0.host() {
@@ -97,13 +97,14 @@ impl BinhostUrl {
         self.0.scheme() == "http" && !is_here
     }
 
-    /// Whether it names a local directory.
+    /// Whether the URL names a local directory.
     #[must_use]
     pub fn is_file(&self) -> bool {
         self.0.scheme() == "file"
     }
 
-    /// A name for its directory in the cache: readable, and with a digest, so that two binhosts never share one.
+    /// The name of the binhost's directory in the cache: readable, and with a digest, so that two
+    /// binhosts never share one.
     pub(super) fn directory_name(&self) -> String {
         let shown = format!("{}{}", self.0.host_str().unwrap_or("file"), self.0.path().trim_end_matches('/'));
         let plain: String =
@@ -115,7 +116,7 @@ impl BinhostUrl {
     }
 }
 
-/// What cannot be parsed, without what looks like a user and a password.
+/// Hides the probable user and password in a text that cannot be parsed.
 fn without_user(text: &str) -> String {
     let (before, rest) = text.split_once("//").unwrap_or(("", text));
     match rest.rsplit_once('@') {
@@ -124,12 +125,12 @@ fn without_user(text: &str) -> String {
     }
 }
 
-/// The URL without what proves who asks.
+/// The URL without user and password.
 #[must_use]
 fn redacted(url: &Url) -> String {
     let mut url = url.clone();
     if !url.username().is_empty() || url.password().is_some() {
-        // Neither can fail where there is a user.
+        // Neither call can fail on a URL with a user.
         let _ = url.set_username("***");
         let _ = url.set_password(None);
     }
@@ -148,13 +149,13 @@ impl fmt::Debug for BinhostUrl {
     }
 }
 
-/// The path that a file URL names. `None`: it is none, or names another host.
+/// The path of a file URL. `None`: another scheme, or another host.
 #[must_use]
 pub(crate) fn file_path(url: &Url) -> Option<PathBuf> {
     (url.scheme() == "file").then(|| url.to_file_path().ok()).flatten()
 }
 
-/// `url` for a person: without credentials.
+/// The URL as text for people, without credentials.
 #[must_use]
 pub(crate) fn display(url: &Url) -> String {
     redacted(url)

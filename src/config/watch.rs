@@ -1,10 +1,12 @@
-//! Says when a configuration file changes: inotify on the directories that lead to it.
+//! Reports changes of configuration files, by inotify on the directories that lead to them.
 //!
-//! Files are replaced by renaming more often than they are written, may be symbolic links, and may not exist yet. So directories
-//! are watched, never files: for each path every directory from the root down, by the name of the next component, and the same
-//! for the targets of symbolic links on the way. What lies in a directory that is itself of interest counts under any name.
+//! Files are more often replaced by renaming than written, may be symbolic links, and may not exist
+//! yet. So directories are watched, never files. For each path, every directory from the root down
+//! is watched for the name of the next component. The same applies to the targets of symbolic links
+//! on the way. In a directory that is itself of interest, every name counts.
 //!
-//! Not its job: file systems that report no changes of other machines (NFS); there a reload has to be asked for.
+//! Not its job: file systems that report no changes made on other machines (NFS); there a reload
+//! must be requested.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
@@ -21,30 +23,32 @@ use super::Resolution;
 
 /// The most symbolic links on the way to a file, as in the kernel.
 const MAX_LINKS: usize = 40;
-/// How often files may change between reading them and watching them before that is left to the next event.
+/// The most attempts to get a stable list of files. If the files still change, the next event
+/// starts again.
 const MAX_ROUNDS: usize = 5;
 
-/// A watch over files and directories. Readable when something may have changed; made for being awaited.
+/// A watch over files and directories. The descriptor is readable when something may have changed,
+/// so an event loop can wait for it.
 #[derive(Debug)]
 pub struct Watch {
     inotify: OwnedFd,
-    /// By watch descriptor.
+    /// The names that count in each directory, by watch descriptor.
     directories: BTreeMap<i32, NameFilter>,
 }
 
-/// Which names in a directory count.
+/// The names that count in a directory.
 #[derive(Debug, Default)]
 struct NameFilter {
     any: bool,
     some: BTreeSet<OsString>,
 }
 
-/// What [`Watch::drain`] found.
+/// The result of [`Watch::drain`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WatchEvent {
-    /// Nothing that matters.
+    /// No change that matters.
     None,
-    /// Something that may matter: resolve again, with [`Watch::follow`].
+    /// A change that may matter: the caller resolves again, with [`Watch::follow`].
     Some,
 }
 
@@ -55,7 +59,7 @@ impl AsFd for Watch {
 }
 
 impl Watch {
-    /// A watch over nothing yet.
+    /// Makes a watch over no paths.
     ///
     /// # Errors
     /// Too many inotify descriptors are open.
@@ -64,7 +68,8 @@ impl Watch {
         Ok(Self { inotify, directories: BTreeMap::new() })
     }
 
-    /// Resolves a configuration and watches what it was made from; no change in between is missed.
+    /// Resolves a configuration and watches the files that it was made from. No change in between
+    /// is missed.
     ///
     /// # Errors
     /// There are too many watches.
@@ -72,7 +77,7 @@ impl Watch {
         let mut resolution = resolve();
         for _ in 0..MAX_ROUNDS {
             self.set(&resolution.watched)?;
-            // What changed before the watch was set is in this one, what changes later is an event.
+            // This result includes changes from before the watch was set; later changes are events.
             let again = resolve();
             let settled = again.watched == resolution.watched;
             resolution = again;
@@ -83,7 +88,7 @@ impl Watch {
         Ok(resolution)
     }
 
-    /// Watches these paths, and no others.
+    /// Watches exactly these paths.
     ///
     /// # Errors
     /// There are too many watches.
@@ -108,20 +113,21 @@ impl Watch {
                     known.any |= names.any;
                     known.some.extend(names.some);
                 }
-                // Gone in the meantime, or closed to us: what is below cannot be read either.
+                // The directory is gone, or the daemon may not read it. The files below cannot be
+                // read either.
                 Err(Errno::NOENT | Errno::NOTDIR | Errno::ACCESS | Errno::LOOP) => {}
                 Err(error) => return Err(error.into()),
             }
         }
         for watch in self.directories.keys().filter(|watch| !directories.contains_key(watch)) {
-            // Its directory may be gone, and the watch with it.
+            // The directory may be gone, and the kernel has removed its watch.
             let _ = inotify::remove_watch(&self.inotify, *watch);
         }
         self.directories = directories;
         Ok(())
     }
 
-    /// Takes everything that has happened, without waiting.
+    /// Reads all pending events, without waiting.
     ///
     /// # Errors
     /// Reading from inotify failed.
@@ -135,12 +141,12 @@ impl Watch {
                     let names = self.directories.get(&event.wd());
                     let name = event.file_name().map(|name| OsStr::from_bytes(name.to_bytes()));
                     let matters = match (names, name) {
-                        // Events were lost.
+                        // The queue overflowed, so events were lost.
                         _ if event.events().contains(ReadFlags::QUEUE_OVERFLOW) => true,
-                        // A watch that was given up.
+                        // An event of a watch that was removed.
                         (None, _) => false,
                         (Some(names), Some(name)) => names.any || names.some.contains(name),
-                        // The directory itself: gone, or its permissions are others.
+                        // The directory itself was removed, or its permissions changed.
                         (Some(_), None) => true,
                     };
                     if matters {
@@ -158,7 +164,7 @@ impl Watch {
 /// Adds the directories that lead to `path`, each with the name that counts in it.
 fn lead_to(path: &Path, points: &mut BTreeMap<PathBuf, NameFilter>) {
     let mut links = 0;
-    // What is still to be walked, the next component last.
+    // The remaining components, the next one last.
     let mut rest: Vec<OsString> = components(path);
     let mut at = PathBuf::from("/");
     while let Some(next) = rest.pop() {
@@ -186,7 +192,7 @@ fn lead_to(path: &Path, points: &mut BTreeMap<PathBuf, NameFilter>) {
     }
 }
 
-/// The last first.
+/// The components of `path`, the last one first.
 fn components(path: &Path) -> Vec<OsString> {
     let named = path.components().filter(|component| matches!(component, Component::Normal(_) | Component::ParentDir));
     let mut names: Vec<OsString> = named.map(|component| component.as_os_str().to_owned()).collect();
@@ -228,7 +234,7 @@ mod tests {
             self.0.path().join(path)
         }
 
-        /// inotify has said what there is to say by the time a system call returns.
+        /// inotify has queued all events by the time a system call returns.
         fn changes(&mut self) -> WatchEvent {
             let mut fds = [PollFd::new(&self.1, PollFlags::IN)];
             let readable = poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap() > 0;
@@ -257,7 +263,7 @@ mod tests {
         place.ignores(|place| fs::write(place.path("etc/other"), "x").unwrap());
         place.notices(|place| fs::write(place.path("etc/a"), "x").unwrap());
         place.notices(|place| fs::rename(place.path("etc/other"), place.path("etc/a")).unwrap());
-        // Once replaced, still watched.
+        // A file is still watched after it was replaced.
         place.notices(|place| fs::write(place.path("etc/a"), "y").unwrap());
         place.notices(|place| fs::remove_file(place.path("etc/a")).unwrap());
         place.notices(|place| fs::write(place.path("etc/a"), "z").unwrap());

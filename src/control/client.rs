@@ -1,4 +1,4 @@
-//! The asking side of the socket.
+//! Client of the control socket.
 
 use std::io;
 use std::os::unix::fs::FileTypeExt as _;
@@ -25,78 +25,78 @@ use crate::api::{
 use crate::portage::Atom;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// A refresh tries every URL, with patience.
+/// A refresh asks every URL, with retries.
 const REFRESH_TIMEOUT: Duration = Duration::from_secs(600);
-/// Large indexes are read and written, on a small machine; no binhost is waited for.
+/// A rollback reads and writes large indexes, perhaps on a small machine. It waits for no binhost.
 const ROLLBACK_TIMEOUT: Duration = Duration::from_secs(120);
 /// A cache may be large, and its disk slow.
 const VERIFY_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
-/// What this one is.
+/// The version of this program, for error messages.
 const OWN: &str = concat!("version ", env!("CARGO_PKG_VERSION"));
-/// Between the end of a run of the program and the first answer of the next.
+/// Maximum time from the end of one run of the program to the first answer of the next.
 const RELOAD_TIMEOUT: Duration = Duration::from_secs(120);
-/// How often it is looked for.
+/// Interval at which the client asks for the new run.
 const RELOAD_POLL: Duration = Duration::from_millis(30);
-/// Largest answer that is read, bytes.
+/// Maximum size of an answer in bytes.
 const MAX_ANSWER: usize = 256 << 20;
 
-/// Why there is no answer.
+/// Why a request has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// Nobody answers.
+    /// No process answers on the socket.
     #[error("no binhostfs answers on {path} ({source}): is it running? Another socket is named with --control")]
     NoDaemon {
-        /// The socket's path.
+        /// Path of the socket.
         path: PathBuf,
-        /// Why.
+        /// Why the connection failed.
         source: io::Error,
     },
-    /// There is no socket to ask on.
+    /// The path is not that of a socket.
     #[error(
         "{0} is no socket, and so not that of a binhostfs; --control takes the same path as that of `binhostfs mount`"
     )]
     NotASocket(PathBuf),
-    /// Somebody else answers.
+    /// Another program answers on the socket.
     #[error(
         "what answers on {path} is no binhostfs ({reason}); --control takes the same path as that of `binhostfs mount`"
     )]
     Stranger {
-        /// The socket's path.
+        /// Path of the socket.
         path: PathBuf,
-        /// What is wrong with the answer.
+        /// Why the answer is not that of a binhostfs.
         reason: String,
     },
-    /// Not allowed to ask.
+    /// The user may not use the socket.
     #[error("{0} may only be used by root, and by the group that `control-group` names if the daemon has one")]
     NotAllowed(PathBuf),
-    /// The daemon says why not.
+    /// The daemon refuses the request, for this reason.
     #[error("{0}")]
     Refused(String),
-    /// The daemon does not know what it is asked for.
+    /// The daemon does not know the requested resource.
     #[error(
         "the binhostfs behind {path} is {other}, and does not know what this one, {own}, asks for ({what}): after an \
          upgrade the daemon has to be started again",
         own = OWN
     )]
     Unknown {
-        /// The socket's path.
+        /// Path of the socket.
         path: PathBuf,
-        /// What the daemon says that it is.
+        /// Version of the daemon, as far as its answer says it.
         other: String,
-        /// What was asked for.
+        /// Path of the requested resource.
         what: String,
     },
-    /// An answer that makes no sense, or none.
+    /// The answer is missing, not understood, or an error.
     #[error("{path}: {reason}")]
     BadAnswer {
-        /// The socket's path.
+        /// Path of the socket.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Why the answer cannot be used.
         reason: String,
     },
 }
 
-/// Asks the daemon behind `path` how it is doing.
+/// Requests the status of the daemon behind `path`.
 ///
 /// # Errors
 /// See [`ClientError`].
@@ -104,10 +104,10 @@ pub async fn get_status(path: &Path) -> Result<Status, ClientError> {
     ask(path, Method::GET, STATUS_PATH, TIMEOUT).await
 }
 
-/// Has the daemon behind `path` ask its binhost for the index, and waits for it.
+/// Makes the daemon behind `path` ask its binhosts for their indexes, and waits for the result.
 ///
 /// # Errors
-/// See [`ClientError`]. That the refresh failed is in the answer.
+/// See [`ClientError`]. If the refresh failed, the answer says so.
 pub async fn refresh(path: &Path, accept_older: bool) -> Result<Refreshed, ClientError> {
     let query = if accept_older { format!("{REFRESH_PATH}?{ACCEPT_OLDER}") } else { REFRESH_PATH.to_owned() };
     let answer: Refreshed = ask(path, Method::POST, &query, REFRESH_TIMEOUT).await?;
@@ -120,7 +120,7 @@ pub async fn refresh(path: &Path, accept_older: bool) -> Result<Refreshed, Clien
     Ok(answer)
 }
 
-/// Asks the daemon behind `path` what becomes of packages that match, or of all.
+/// Requests the state of the packages that match `atoms`, or of all, from the daemon behind `path`.
 ///
 /// # Errors
 /// See [`ClientError`].
@@ -136,8 +136,8 @@ pub async fn get_packages(path: &Path, atoms: &[Atom]) -> Result<Packages, Clien
     }
 }
 
-/// Has the daemon behind `path` hold the entries that are shown at `shown` against their packages; at most
-/// [`MAX_CHECKED`](crate::api::MAX_CHECKED) of them.
+/// Makes the daemon behind `path` compare the entries that are shown at `shown` with their
+/// packages; at most [`MAX_CHECKED`](crate::api::MAX_CHECKED) of them.
 ///
 /// # Errors
 /// See [`ClientError`].
@@ -150,7 +150,8 @@ pub async fn check_entries(path: &Path, shown: &[&str]) -> Result<Vec<CheckedEnt
     Ok(answer.entries)
 }
 
-/// Has the daemon behind `path` do something with cached packages.
+/// Makes the daemon behind `path` execute a task on cached packages. `names`: atoms, or PATHs of
+/// pins.
 ///
 /// # Errors
 /// See [`ClientError`].
@@ -169,7 +170,7 @@ pub async fn manage(path: &Path, task: CacheTask, names: &[String]) -> Result<Ma
     }
 }
 
-/// Asks the daemon behind `path` what generations it has.
+/// Requests the list of generations of the daemon behind `path`.
 ///
 /// # Errors
 /// See [`ClientError`].
@@ -177,10 +178,10 @@ pub async fn get_generations(path: &Path) -> Result<GenerationList, ClientError>
     ask(path, Method::GET, GENERATIONS_PATH, ROLLBACK_TIMEOUT).await
 }
 
-/// Has the daemon behind `path` show another generation.
+/// Makes the daemon behind `path` show another generation.
 ///
 /// # Errors
-/// See [`ClientError`]. That it cannot be is in the answer.
+/// See [`ClientError`]. If the rollback failed, the answer says so.
 pub async fn rollback(path: &Path, to: RollbackTo) -> Result<Refreshed, ClientError> {
     let query = match to {
         RollbackTo::Latest => format!("{ROLLBACK_PATH}?to=latest"),
@@ -190,16 +191,16 @@ pub async fn rollback(path: &Path, to: RollbackTo) -> Result<Refreshed, ClientEr
     ask(path, Method::POST, &query, ROLLBACK_TIMEOUT).await
 }
 
-/// Has the daemon behind `path` keep a generation, or not.
+/// Makes the daemon behind `path` mark a generation to be kept, or remove the mark.
 ///
 /// # Errors
-/// See [`ClientError`]. That it cannot be is in the answer.
+/// See [`ClientError`]. If that failed, the answer says so.
 pub async fn keep(path: &Path, number: u64, keep: Keep) -> Result<Refreshed, ClientError> {
     let query = format!("{KEEP_PATH}?generation={number}&keep={}", keep == Keep::Always);
     ask(path, Method::POST, &query, ROLLBACK_TIMEOUT).await
 }
 
-/// Has the daemon behind `path` fetch packages before anybody opens them; the number to ask by.
+/// Makes the daemon behind `path` start a prefetch job. Returns the number of the job.
 ///
 /// # Errors
 /// See [`ClientError`].
@@ -208,7 +209,7 @@ pub async fn prefetch(path: &Path, wish: &PrefetchRequest) -> Result<u64, Client
     either(path, Method::POST, &query).await.map(|PrefetchJob { job }| job)
 }
 
-/// Asks the daemon behind `path` how far that is, and what is done with from number `since` on.
+/// Requests the state of a prefetch job, with the finished packages from number `since` on.
 ///
 /// # Errors
 /// See [`ClientError`].
@@ -216,7 +217,7 @@ pub async fn prefetch_status(path: &Path, job: u64, since: u64) -> Result<Prefet
     either(path, Method::GET, &format!("{PREFETCH_PATH}?job={job}&since={since}")).await
 }
 
-/// Has the daemon behind `path` stop that; what was fetched stays.
+/// Makes the daemon behind `path` stop a prefetch job. Fetched packages stay.
 ///
 /// # Errors
 /// See [`ClientError`].
@@ -224,7 +225,7 @@ pub async fn stop_prefetch(path: &Path, job: u64, since: u64) -> Result<Prefetch
     either(path, Method::DELETE, &format!("{PREFETCH_PATH}?job={job}&since={since}")).await
 }
 
-/// What was asked for, or why there is none.
+/// Sends a request whose answer is either the resource or an error of the daemon.
 async fn either<T: DeserializeOwned>(path: &Path, method: Method, what: &str) -> Result<T, ClientError> {
     match ask(path, method, what, ROLLBACK_TIMEOUT).await? {
         ApiResult::Answer(answer) => Ok(answer),
@@ -234,7 +235,7 @@ async fn either<T: DeserializeOwned>(path: &Path, method: Method, what: &str) ->
     }
 }
 
-/// Has the daemon behind `path` read its whole cache again, and waits for it.
+/// Makes the daemon behind `path` read its whole cache again, and waits for the result.
 ///
 /// # Errors
 /// See [`ClientError`].
@@ -242,10 +243,10 @@ pub async fn verify(path: &Path) -> Result<VerifyResult, ClientError> {
     ask(path, Method::POST, VERIFY_PATH, VERIFY_TIMEOUT).await
 }
 
-/// Has the daemon behind `path` run its program anew, and waits until that answers.
+/// Makes the daemon behind `path` start its program again, and waits until the new run answers.
 ///
 /// # Errors
-/// See [`ClientError`]. It would not start, or did not.
+/// See [`ClientError`]. The program would not start, or did not.
 pub async fn reload(path: &Path) -> Result<(), ClientError> {
     let bad = |reason: String| ClientError::BadAnswer { path: path.to_owned(), reason };
     let before: Run = ask(path, Method::GET, RUN_PATH, TIMEOUT).await?;
@@ -265,7 +266,7 @@ pub async fn reload(path: &Path) -> Result<(), ClientError> {
 }
 
 impl ClientError {
-    /// Whether there is nobody who could be asked.
+    /// Whether no daemon answers on the socket.
     #[must_use]
     pub fn is_nobody(&self) -> bool {
         matches!(self, Self::NoDaemon { .. } | Self::NotASocket(_) | Self::Stranger { .. })
@@ -296,10 +297,11 @@ fn is_socket(path: &Path) -> bool {
     path.metadata().is_ok_and(|metadata| metadata.file_type().is_socket())
 }
 
-/// What came.
+/// The answer to a request, of whatever status.
 struct ClientResponse {
     code: StatusCode,
-    /// The version that the daemon says it has; none: it is no binhostfs, or an old one.
+    /// The version that the answer names. `None`: the answer is not from a binhostfs, or from an
+    /// old one.
     version: Option<String>,
     body: Bytes,
 }
@@ -336,22 +338,23 @@ impl ClientResponse {
         }
     }
 
-    /// What there is no more of, or not yet, may be 404 as well.
+    /// Whether the daemon does not know the requested resource. The status is not enough: an object
+    /// that does not exist, such as an old prefetch job, is 404, too.
     fn is_unknown(&self) -> bool {
         let says = |word: &str| self.body.windows(word.len()).any(|window| window == word.as_bytes());
         self.code == StatusCode::NOT_FOUND && says(NO_RESOURCE)
             || self.code == StatusCode::METHOD_NOT_ALLOWED && says(NO_METHOD)
     }
 
-    /// Old ones do not say their version, but answer with JSON.
+    /// Whether a binhostfs answers. Old versions do not name their version, but answer with JSON.
     fn is_ours(&self) -> bool {
         self.version.is_some() || serde_json::from_slice::<serde_json::Value>(&self.body).is_ok()
     }
 }
 
-/// Why there is none.
+/// Why an exchange failed.
 enum RequestError {
-    /// What came is not HTTP.
+    /// The answer is not HTTP.
     NoHttp(String),
     Broken(String),
 }
@@ -379,7 +382,7 @@ async fn exchange(stream: UnixStream, method: Method, what: &str) -> Result<Clie
         .to_bytes();
     Ok(ClientResponse { code, version, body })
 }
-/// A response: the resource, or an error body.
+/// A response: the resource, or an error of the daemon.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 enum ApiResult<T> {

@@ -1,11 +1,11 @@
-//! Everything that is measured, as Prometheus wants it: what is counted, and what a [`Status`] says of this moment.
+//! All metrics in Prometheus' text format: counters, and the figures of a [`Status`].
 //!
 //! `README.md` lists the names; they are stable.
 
 use crate::api::{BinhostStatus, DownloadCounts, MirrorState, MirrorStatus, Status};
 use crate::metrics::{Exposition, FamilyKind, Metrics, Operation, Outcome, RefusalKind};
 
-/// What `/metrics` answers.
+/// The answer to `GET /metrics`.
 pub(super) fn render(status: &Status, metrics: &Metrics) -> String {
     let mut text = Exposition::default();
     process(&mut text, status);

@@ -7,7 +7,7 @@ use super::server::{HttpResponse, json, refuse, stopping};
 use super::{ATOM, Control, KEEP_PATH, ROLLBACK_PATH};
 use crate::api::{CheckedEntries, Keep, MAX_CHECKED, PrefetchJob, PrefetchRequest, Refreshed, RollbackTo};
 
-/// Parameter of `/v1/verify-index`: the PATH of an entry.
+/// Parameter of `/v1/verify-index`: the path at which an entry is shown.
 pub(super) const PATH: &str = "path";
 
 pub(super) async fn check_entries(request: &Request<Incoming>, control: &dyn Control) -> HttpResponse {

@@ -1,5 +1,5 @@
-//! The page at `/`: one look at a [`Status`] for a person with a browser. No script; the style is a file of its own, so that
-//! nothing that a binhost says could be either: see [`POLICY`].
+//! The page at `/`: a [`Status`] for a browser. The page has no script, and its style is a separate
+//! file. Text from a binhost can therefore become neither script nor style: see [`POLICY`].
 
 use std::fmt::{self, Display, Write as _};
 use std::time::Duration;
@@ -7,15 +7,15 @@ use std::time::Duration;
 use crate::api::{BinhostStatus, DownloadStatus, FailureStatus, MirrorState, Status, frozen, stale};
 use crate::units::{ByteSize, Interval, Plural};
 
-/// What a browser may do with the page: show it with its own style, and nothing else.
+/// The content security policy: a browser shows the page with its own style, and does nothing else.
 pub(super) const POLICY: &str =
     "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
-/// The style.
+/// The style sheet, served at `/style.css`.
 pub(super) const STYLE: &str = include_str!("page.css");
-/// Rows of a table; more are only counted.
+/// Maximum number of rows of a table. The rest is only counted.
 const ROWS: usize = 50;
 
-/// Text of whatever origin, harmless in HTML: between tags and in quoted attributes.
+/// Text of any origin, harmless in HTML between tags and in quoted attributes.
 struct Escaped<'a>(&'a str);
 
 impl Display for Escaped<'_> {
@@ -26,7 +26,7 @@ impl Display for Escaped<'_> {
             '>' => f.write_str("&gt;"),
             '"' => f.write_str("&quot;"),
             '\'' => f.write_str("&#39;"),
-            // Control characters, and those that turn the direction of what comes after them.
+            // Control characters, and those that reverse the direction of the text after them.
             c if c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') => {
                 f.write_char(char::REPLACEMENT_CHARACTER)
             }
@@ -35,13 +35,13 @@ impl Display for Escaped<'_> {
     }
 }
 
-/// What is shown, at the time `now`.
+/// A page that is being written.
 struct Page<'a> {
     status: &'a Status,
     html: String,
 }
 
-/// The page.
+/// Renders the page.
 pub(super) fn render(status: &Status) -> String {
     let mut page = Page { status, html: String::new() };
     // Writing to a String cannot fail.

@@ -1,4 +1,4 @@
-//! The daemon's side of the socket.
+//! Server of the control socket.
 
 use std::convert::Infallible;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
@@ -29,15 +29,15 @@ use crate::config::SocketGroup;
 use crate::metrics::Exposition;
 use crate::portage::Atom;
 
-/// Connections at the same time; more wait.
+/// Maximum number of connections at the same time; more wait.
 pub const MAX_CONNECTIONS: usize = 16;
-/// How long a client may take to ask.
+/// Maximum time from the start of a connection to the end of a request's head.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Why the socket cannot be offered.
+/// Why the control socket or the TCP address cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
-    /// Another daemon answers there.
+    /// Another daemon answers on the socket.
     #[error("another binhostfs answers on {0} already: give each mount its own socket with --control")]
     InUse(PathBuf),
     /// The socket cannot be given to the group.
@@ -46,32 +46,32 @@ pub enum ControlError {
          drop-in (systemctl edit)"
     )]
     Group {
-        /// The socket's path.
+        /// Path of the socket.
         path: PathBuf,
-        /// The group.
+        /// The group that `control-group` names.
         group: SocketGroup,
-        /// Why.
+        /// The error of chown(2).
         source: io::Error,
     },
-    /// The address for TCP cannot be had.
+    /// The TCP address cannot be bound.
     #[error("answering on {address}: {source}; choose another address with --listen")]
     Address {
-        /// The address.
+        /// The configured address.
         address: std::net::SocketAddr,
-        /// Why.
+        /// The error of the bind.
         source: io::Error,
     },
-    /// The file system says no.
+    /// The socket cannot be made at this path.
     #[error("control socket {path}: {source}; choose another place with --control")]
     Io {
-        /// The socket's path.
+        /// Path of the socket.
         path: PathBuf,
-        /// Why.
+        /// The error of the file system.
         source: io::Error,
     },
 }
 
-/// A socket that answers; gone when dropped.
+/// A control socket that answers. Dropping it removes the socket.
 #[derive(Debug)]
 pub struct Server {
     path: PathBuf,
@@ -79,7 +79,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Answers on `path`, also to members of `group`, with what `control` says.
+    /// Listens on `path`, also for members of `group`, and answers with the data of `control`.
     ///
     /// # Errors
     /// See [`ControlError`].
@@ -91,14 +91,15 @@ impl Server {
         if let Some(parent) = path.parent() {
             fs::DirBuilder::new().recursive(true).mode(0o755).create(parent).map_err(error)?;
         }
-        // Nobody answers: what a killed daemon left. Only a socket is removed.
+        // Nobody answers, so a killed daemon has left this file. Only a socket is removed.
         if fs::symlink_metadata(path)
             .is_ok_and(|metadata| std::os::unix::fs::FileTypeExt::is_socket(&metadata.file_type()))
         {
             fs::remove_file(path).map_err(error)?;
         }
         let listener = UnixListener::bind(path).map_err(error)?;
-        // A unit with Group= has the right one from the start, and no right to give files away.
+        // In a unit with Group=, the socket has the right group from the start, and the daemon has
+        // no right to change the group of a file.
         let given = |group: &&SocketGroup| fs::metadata(path).is_ok_and(|metadata| metadata.gid() == group.gid);
         if let Some(group) = group.filter(|group| !given(group)) {
             std::os::unix::fs::chown(path, None, Some(group.gid)).map_err(|source| ControlError::Group {
@@ -149,14 +150,14 @@ async fn serve(listener: UnixListener, control: Arc<dyn Control>) {
     }
 }
 
-/// One request a connection, and no patience with whoever does not ask.
+/// HTTP/1 with one request for each connection, and a limit for the time of its head.
 pub(super) fn http() -> hyper::server::conn::http1::Builder {
     let mut http = hyper::server::conn::http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).keep_alive(false);
     http
 }
 
-/// What is sent back.
+/// A response with its whole content in memory.
 pub(super) type HttpResponse = Response<Full<Bytes>>;
 
 pub(super) async fn answer(request: &Request<Incoming>, control: &dyn Control) -> HttpResponse {
@@ -236,7 +237,8 @@ pub(super) fn problem(error: &str) -> Refreshed {
     Refreshed { summary: None, error: Some(error.to_owned()) }
 }
 
-/// Something to look at; a browser is to take it for nothing else, and to keep it to itself.
+/// A response with text. Its headers forbid a browser to guess another media type, to store the
+/// text, and to send a referrer.
 fn text(media_type: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body.into()));
     for (name, value) in [
@@ -251,12 +253,12 @@ fn text(media_type: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes
     response
 }
 
-/// The daemon ends, and drops what it was asked for: the next one may be asked.
+/// The daemon is stopping, and drops the request. The client may ask the next daemon.
 pub(super) fn stopping() -> HttpResponse {
     refuse(StatusCode::SERVICE_UNAVAILABLE, "the daemon is stopping".to_owned())
 }
 
-/// An answer that says why there is none.
+/// An error with its reason.
 pub(super) fn refuse(code: StatusCode, error: String) -> HttpResponse {
     json(code, &problem(&error))
 }
@@ -285,7 +287,7 @@ mod tests {
     };
     use crate::metrics::Metrics;
 
-    /// A daemon that ends while it is asked.
+    /// A daemon that stops while it executes a request.
     struct Ending;
 
     fn nobody<T>() -> Receiver<T> {

@@ -1,8 +1,12 @@
-//! The read-only side over TCP: the page, the metrics and the status, for whoever reaches the address.
+//! The read-only server over TCP: page, metrics and status, for every client that reaches the
+//! address.
 //!
-//! What changes something, or costs more than a look (`/v1/packages` reads every index), is for the control socket alone.
-//! Connections have a pool of their own, so that nobody here is in the administrator's way, and each is over after
-//! [`CONNECTION_TIMEOUT`] and follows the one before after [`PACE`], whatever the client does or does not do.
+//! - Resources that change something, or are expensive, are on the control socket only.
+//!   `/v1/packages` is one of these: it reads every index.
+//! - TCP connections have their own limit (`MAX_CONNECTIONS`), so that they do not take the
+//!   administrator's connections.
+//! - A connection ends after [`CONNECTION_TIMEOUT`] at the latest, whatever the client does.
+//!   Accepted connections are at least [`PACE`] apart.
 
 use std::convert::Infallible;
 use std::io;
@@ -21,24 +25,25 @@ use hyper_util::rt::TokioIo;
 use super::server::{MAX_CONNECTIONS, answer, http, json, problem};
 use super::{Control, ControlError, METRICS_PATH, PAGE_PATH, STATUS_PATH, STYLE_PATH};
 
-/// From one connection to the next: whoever asks without end takes little of the machine.
+/// Time from one accepted connection to the next: endless requests take little of the machine.
 const PACE: Duration = Duration::from_millis(10);
-/// How long a connection may last in all.
+/// Maximum duration of a connection.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(20);
-/// Largest head of a request, bytes; hyper takes no smaller bound.
+/// Maximum size of a request's head in bytes; hyper takes no smaller bound.
 const MAX_HEAD: usize = 8192;
 
-/// An address that answers, until this is dropped.
+/// A TCP listener. Dropping it stops the listener.
 #[derive(Debug)]
 pub struct Listener {
     task: tokio::task::JoinHandle<()>,
 }
 
 impl Listener {
-    /// Answers on `address` with what `control` says. To be called inside a tokio runtime.
+    /// Listens on `address`, and answers with the data of `control`. The caller must be inside a
+    /// tokio runtime.
     ///
     /// # Errors
-    /// The address cannot be had.
+    /// The address cannot be bound.
     pub fn start(address: SocketAddr, control: Arc<dyn Control>) -> Result<Self, ControlError> {
         let listen = || -> io::Result<_> {
             let listener = TcpListener::bind(address)?;

@@ -1,11 +1,12 @@
-//! Which binary packages emerge takes on this system, by Portage's files as they are now.
+//! Decides which binary packages emerge takes on this system, by Portage's current files.
 
 use std::path::Path;
 
 use crate::portage::conf::{self, PortagePaths};
 use crate::portage::{Acceptance, UserPatches};
 
-/// Reads Portage's files below `root`. What emerge cannot read keeps it from every package: then nothing is known of any.
+/// Reads Portage's files below `root`. If emerge cannot read them, it takes no package at all; then
+/// nothing is known about the acceptance of any package.
 pub(super) fn acceptance(root: &Path) -> Acceptance {
     let places = PortagePaths::below(root);
     let usepkg = conf::read(&places).result.map(|portage| portage.usepkg).unwrap_or_default();

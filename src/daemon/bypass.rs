@@ -1,8 +1,12 @@
-//! Packages that Portage fetched from a binhost itself (`getbinpkg`) and put into the lower directory, although they are hidden.
+//! Finds packages that Portage itself fetched from a binhost (`getbinpkg`) into the lower
+//! directory, although binhostfs hides them.
 //!
-//! Portage writes there what it fetches from binhosts of PORTAGE_BINHOST, or from any before 3.0.77. What was refused or filtered
-//! out then counts as a local package, in front of everything. Such a package has the size and the digests of a hidden entry.
-//! What Portage keeps elsewhere (`location` in binrepos.conf) is not seen here.
+//! Portage writes packages there that come from binhosts of PORTAGE_BINHOST, and before 3.0.77 from
+//! any binhost. A refused or filtered package then counts as a local package, which precedes
+//! everything. Such a package has the size and the digests of a hidden entry.
+//!
+//! **Limitation:** packages that Portage keeps elsewhere (`location` in binrepos.conf) are not
+//! checked.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -15,7 +19,7 @@ use crate::index::{Entry, Index, Listing, Record};
 use crate::policy::{self, Decision};
 use crate::sys::durable::blocking;
 
-/// What an answer was made from: while it is the same, so is the answer.
+/// Inputs of the last comparison: with the same inputs, the result is the same.
 struct Seen {
     generation: u64,
     listing: Arc<Listing>,
@@ -31,7 +35,8 @@ impl Seen {
     }
 }
 
-/// Looks again whenever the local packages or what is hidden have changed. Goes on for ever.
+/// Compares again whenever the local packages or the hidden entries have changed. Runs until it is
+/// cancelled.
 pub(super) async fn watch(shared: Arc<DaemonState>) {
     let mut seen: Option<Seen> = None;
     loop {
@@ -56,7 +61,7 @@ pub(super) async fn watch(shared: Arc<DaemonState>) {
     }
 }
 
-/// Local packages with the digests of entries that are hidden from every binhost.
+/// Finds local packages with the digests of entries that are hidden at every binhost.
 fn find(picture: &Explained, listing: &Listing) -> io::Result<Vec<BypassStatus>> {
     let locals = Locals::of(listing, picture)?;
     if locals.0.is_empty() {
@@ -100,7 +105,8 @@ fn find(picture: &Explained, listing: &Listing) -> io::Result<Vec<BypassStatus>>
     Ok(found)
 }
 
-/// Why an entry is hidden. `None`: it is shown, or the same package of another binhost is.
+/// Why an entry is hidden. `None`: the entry is shown, or the same package of another binhost is
+/// shown.
 fn hidden(fate: &Decision, beside: &BinhostContext, record: &Record) -> Option<String> {
     match fate {
         Decision::Shown { .. } | Decision::Shadowed | Decision::PathConflict => None,
@@ -110,7 +116,7 @@ fn hidden(fate: &Decision, beside: &BinhostContext, record: &Record) -> Option<S
     }
 }
 
-/// Local packages by size, those whose size some entry has.
+/// Local packages by size; only packages whose size occurs in an index.
 struct Locals(HashMap<u64, Vec<(String, Entry)>>);
 
 impl Locals {
@@ -120,7 +126,7 @@ impl Locals {
             let records = picture.indexes().flat_map(|index| index.records());
             let sizes: HashSet<u64> = records.map(|record| record.size).collect();
             for listed in listing.entries().iter().filter(|listed| listed.size.is_some_and(|s| sizes.contains(&s))) {
-                // One without digests was not fetched by Portage.
+                // Portage did not fetch a package that has no digests.
                 let Ok(entry) = listing.stanza(listed)?.entry() else { continue };
                 by_size.entry(entry.size).or_default().push((listed.path.to_string(), entry));
             }
@@ -128,7 +134,7 @@ impl Locals {
         Ok(Self(by_size))
     }
 
-    /// Paths of those that a record of an index describes.
+    /// Paths of the local packages that a record of an index describes.
     fn same(&self, index: &Index, record: &Record) -> io::Result<Vec<&str>> {
         let Some(locals) = self.0.get(&record.size) else { return Ok(Vec::new()) };
         let entry = index.stanza(record)?.entry()?;
@@ -137,7 +143,7 @@ impl Locals {
     }
 }
 
-/// Whether all digests that both have are equal, and there is one.
+/// Whether all digests that both entries have are equal, and there is at least one.
 fn is_same_file(one: &Entry, other: &Entry) -> bool {
     let md5 = one.md5.as_ref().zip(other.md5.as_ref()).map(|(one, other)| one == other);
     let sha1 = one.sha1.as_ref().zip(other.sha1.as_ref()).map(|(one, other)| one == other);

@@ -1,6 +1,7 @@
-//! What the administrator does with cached packages: pins them, removes them, clears away what no index names.
+//! Commands for cached packages: pin them, remove them, and remove blobs that no index names.
 //!
-//! An index is also that of a generation that is kept: going back to it may need what its binhost does not have any more.
+//! The indexes of kept generations count as well: a rollback may need packages that the binhost no
+//! longer has.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -16,11 +17,12 @@ use crate::sys::durable::blocking;
 use crate::tree::Snapshots;
 
 impl Explained {
-    /// Does it with what one of `names` (atoms, or of a pin its PATH) matches. `snapshots`: what can be opened, also by an
-    /// emerge that read an earlier index.
+    /// Runs `task` for the packages that one of `names` matches. A name is an atom, or for a pin
+    /// also its PATH. `snapshots` has the packages that can be opened, also by an emerge that read
+    /// an earlier index.
     ///
     /// # Errors
-    /// It cannot be done: why, for a person.
+    /// The task cannot be done; the text is for a person.
     pub(super) async fn manage(
         self: Arc<Self>,
         snapshots: Arc<Snapshots>,
@@ -41,7 +43,7 @@ impl Explained {
     }
 }
 
-/// An entry of an index.
+/// An entry of an index that matches a name.
 struct MatchedEntry {
     id: EntryId,
     size: u64,
@@ -71,7 +73,8 @@ impl Manager<'_> {
             CacheTask::Evict => self.evict(),
             CacheTask::Collect => {
                 let records = self.inputs.iter().flat_map(|input| input.part.index.records());
-                // Asked for one after the other: what is shown from now on counts, too.
+                // Evaluated only when the iterator reaches this point, so that packages of a newer
+                // tree count too.
                 let still = std::iter::once_with(|| self.still_named()).flatten();
                 let Removed { bodies, bytes } = self.store.retain(records.map(|record| record.id).chain(still));
                 tracing::info!(bodies, bytes, "removed what no index names");
@@ -80,7 +83,7 @@ impl Manager<'_> {
         }
     }
 
-    /// What can be opened, or shown again.
+    /// Entries that can still be opened, or shown again by a rollback.
     fn still_named(&self) -> HashSet<EntryId> {
         let mut named: HashSet<EntryId> = HashSet::new();
         for tree in self.snapshots.all() {
@@ -94,7 +97,7 @@ impl Manager<'_> {
     }
 
     fn unpin(&self) -> anyhow::Result<Managed> {
-        // What no index names any more can be named by its path only.
+        // A pinned package that no index names any more can only be named by its path.
         let is_path = |name: &&String| self.store.pins().iter().any(|pin| pin.path == **name);
         let atoms: Vec<String> = self.names.iter().filter(|name| !is_path(name)).cloned().collect();
         let matching = Manager { names: &atoms, ..*self };
@@ -116,7 +119,7 @@ impl Manager<'_> {
         }
         let mut managed = Managed::default();
         for MatchedEntry { id, size, path } in found {
-            // Two entries may be one body.
+            // Two entries may name one blob.
             if let Some(bytes) = self.store.forget(id) {
                 managed.removed += 1;
                 managed.freed += bytes;
@@ -139,7 +142,7 @@ impl Manager<'_> {
         self.found(|fate| matches!(fate, Decision::Shown { .. }))
     }
 
-    /// What matches, of what `admits` its fate; sorted by path.
+    /// Entries that match the names and whose decision `admits` accepts, sorted by path.
     fn found(&self, admits: impl Fn(&Decision) -> bool) -> anyhow::Result<Vec<MatchedEntry>> {
         anyhow::ensure!(!self.names.is_empty(), "no package is named");
         let atoms = self.names.iter().map(|name| name.parse::<Atom>()).collect::<Result<Vec<_>, _>>()?;

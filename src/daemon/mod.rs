@@ -1,7 +1,9 @@
-//! Composes everything: opens the cache, shows the last good index, mounts, keeps the index up to date, stops.
+//! Composes the daemon: opens the cache, shows the last good index, mounts, keeps the index up to
+//! date, and stops.
 //!
-//! Order at the start: keys, cache, stored index, what is beneath the mountpoint, mount, control socket. The network is asked before the mount only when there is
-//! no stored index, and then for no longer than [`START_BUDGET`].
+//! Order at the start: keys, cache, stored index, lower directory, mount, control socket. The
+//! daemon uses the network before the mount only if there is no stored index, and then for at most
+//! [`START_BUDGET`].
 //!
 //! Not its job: the command line.
 
@@ -56,22 +58,22 @@ use state::DaemonState;
 
 /// How long a start without a stored index waits for a binhost before it shows an empty PKGDIR.
 pub const START_BUDGET: Duration = Duration::from_secs(20);
-/// How often small things are tidied: times of last use, bodies that are only held.
+/// Interval of small upkeep: times of last use are written, and old transient blobs are dropped.
 const TIDY: Duration = Duration::from_secs(60);
 /// How long an answer on the control socket may take to be written.
 const ANSWERED: Duration = Duration::from_millis(100);
-/// Refreshes asked for at the same time.
+/// Maximum number of requests in the channel to the refresher.
 const MAX_REQUESTS: usize = 4;
 
-/// Starts a daemon, and runs it until SIGTERM, SIGINT or SIGHUP, or until somebody unmounts it. A signal is obeyed from the
-/// beginning: whatever was begun is undone. It goes on with the mount that was `kept`; `program` is what is run anew when
-/// somebody asks for that.
+/// Runs a daemon until SIGTERM, SIGINT or SIGHUP, or until the mountpoint is unmounted. A signal is
+/// obeyed from the beginning: everything that was started is undone. The daemon continues the mount
+/// of `kept`; a reload executes `program`.
 ///
 /// # Errors
 /// See [`Daemon::start`]; or signals cannot be received.
 pub async fn serve(config: MountConfig, kept: Option<Kept>, program: Program) -> anyhow::Result<()> {
     let mut stop = Stop::listen()?;
-    // What is to be unmounted if it is not begun at all.
+    // Descriptors of the mount, to unmount it if the daemon does not start.
     let namespace = config.namespace.clone();
     let spare = kept.as_ref().and_then(|kept| kept.descriptors().ok());
     let give_up_spare = |spare: Option<KeptDescriptors>| {
@@ -86,7 +88,7 @@ pub async fn serve(config: MountConfig, kept: Option<Kept>, program: Program) ->
     };
     let daemon = match daemon {
         Err(error) if error.is::<KeyringError>() => {
-            // Trying again is no use.
+            // A missing or bad key would fail again, so the mount is given up.
             give_up_spare(spare);
             return Err(error);
         }
@@ -97,11 +99,11 @@ pub async fn serve(config: MountConfig, kept: Option<Kept>, program: Program) ->
     Ok(())
 }
 
-/// Whether the keys are there that [`Daemon::start`] would need, and what the administrator should do so that Portage trusts
-/// them too. Nothing is changed.
+/// Checks that the keys exist that [`Daemon::start`] needs. Returns advice for the administrator,
+/// so that Portage trusts these keys too. Changes nothing.
 ///
 /// # Errors
-/// It would not start: see [`KeyringError`].
+/// The daemon would not start: see [`KeyringError`].
 pub fn check_keys(config: &MountConfig) -> Result<Vec<String>, KeyringError> {
     let policies = policies(config)?;
     let signed = policies.iter().filter_map(|policy| policy.keyring.as_ref()?.last_signed());
@@ -110,7 +112,7 @@ pub fn check_keys(config: &MountConfig) -> Result<Vec<String>, KeyringError> {
     Ok(clock.into_iter().chain(portage_keyring::advice(&policies, &config.portage_gnupg)).collect())
 }
 
-/// The signals that end a daemon.
+/// The signals that stop a daemon.
 struct Stop {
     terminate: Signal,
     interrupt: Signal,
@@ -133,7 +135,7 @@ impl Stop {
     }
 }
 
-/// A running daemon. Dropping it unmounts.
+/// A running daemon, which unmounts when it is dropped.
 #[derive(Debug)]
 pub struct Daemon {
     shared: Arc<DaemonState>,
@@ -149,7 +151,7 @@ pub struct Daemon {
     _listener: Option<Listener>,
 }
 
-/// Where to tell whether the program is going to be run anew.
+/// Channel for the reply: whether the daemon is about to execute the new program.
 type Reload = oneshot::Sender<Result<(), String>>;
 
 impl Drop for Daemon {
@@ -166,7 +168,8 @@ impl Drop for Daemon {
 }
 
 impl Daemon {
-    /// Starts everything; when this returns, the mount is usable. With a mount that was `kept`, it is gone on with.
+    /// Starts everything; when this function returns, the mount is usable. With `kept`, the daemon
+    /// continues that mount.
     ///
     /// # Errors
     /// The cache, the mountpoint or the control socket cannot be used; or [`KeyringError`].
@@ -206,10 +209,11 @@ impl Daemon {
         let (reload, reloads) = mpsc::channel(1);
         let handle: Arc<dyn Control> = Arc::new(Handle { shared: Arc::clone(&shared), requests, reload });
         let group = shared.config.control_group.as_ref();
-        // The socket comes last: who reloads waits for it, and then asks over TCP.
+        // The control socket comes last: a `reload` command waits for it, and then connects over
+        // TCP.
         let listener = shared.config.listen.map(|address| Listener::start(address, Arc::clone(&handle))).transpose()?;
         let control = Server::start(&shared.config.control, group, handle)?;
-        // A task of its own: a slow refresh is not broken off by whatever else happens.
+        // A separate task, so that no other event cancels a slow refresh.
         let refresher =
             tokio::spawn(Refresher::new(sources, verdicts, incoming, shared.config.refresh).run(Arc::clone(&shared)));
         let follower = tokio::spawn(tasks::config_watcher::follow(Arc::clone(&shared), following));
@@ -233,13 +237,13 @@ impl Daemon {
         })
     }
 
-    /// What it would tell on its socket.
+    /// The status, as the control socket reports it.
     #[must_use]
     pub fn status(&self) -> Status {
         self.shared.status()
     }
 
-    /// Runs until it is to stop, or until somebody unmounts it; then unmounts and returns.
+    /// Runs until a signal arrives or the mountpoint is unmounted; then unmounts and returns.
     async fn run(mut self, stop: &mut Stop, program: &Program) {
         let mut tidy = tokio::time::interval(TIDY);
         service::systemd::notify_status(vec![NotifyState::Ready], self.shared.summary());
@@ -257,20 +261,21 @@ impl Daemon {
         }
         service::systemd::notify(vec![NotifyState::Stopping]);
         service::handover::discard();
-        // It holds the cache; a half-done sweep harms nothing, but it must not outlive us.
+        // The sweep uses the cache. An incomplete sweep does no harm, but the sweep must not
+        // outlive the daemon.
         let _ = sweep.await;
-        // Not left to the end of the last task that has the cache: the process may be gone before.
+        // Written here, not when the last task drops the cache: the process may exit before that.
         let store = Arc::clone(&self.shared.store);
         let _ = tokio::task::spawn_blocking(move || store.write_uses()).await;
     }
 
-    /// Runs the program anew; comes back only if it cannot be.
+    /// Executes the program in this process. Returns only if that fails.
     async fn reload(&self, program: &Program, reply: Reload) {
         let tried = program.clone();
         let tried = tokio::task::spawn_blocking(move || service::handover::try_out(&tried)).await;
         if let Err(error) = tried.unwrap_or_else(|error| Err(error.to_string())) {
             tracing::warn!("not reloading: {error}");
-            // Nobody may wait for it any more.
+            // The client may have disconnected.
             let _ = reply.send(Err(error));
             return;
         }
@@ -279,7 +284,7 @@ impl Daemon {
         if let Ok(now) = NotifyState::monotonic_usec_now() {
             service::systemd::notify(vec![NotifyState::Reloading, now]);
         }
-        // Whoever asked gets the answer, and what is small and unwritten is written.
+        // Gives the client time to get the answer, and writes small data that is still in memory.
         let store = Arc::clone(&self.shared.store);
         let _ = tokio::task::spawn_blocking(move || store.write_uses()).await;
         tokio::time::sleep(ANSWERED).await;
@@ -299,11 +304,11 @@ impl Daemon {
     }
 }
 
-/// What the packages of each binhost must prove, with the keys for it.
+/// Builds the verification policy of each binhost, and opens its keys.
 fn policies(config: &MountConfig) -> Result<Vec<Policy>, KeyringError> {
     let mut policies: Vec<Policy> = Vec::new();
     for binhost in &config.binhosts {
-        // Those with the same files share their keys.
+        // Binhosts with the same key files share one keyring.
         let same = config.binhosts.iter().zip(&policies).find(|(other, _)| other.signatures == binhost.signatures);
         let policy = match (same, &binhost.signatures) {
             (Some((_, policy)), _) => policy.clone(),
@@ -323,7 +328,7 @@ fn limits(config: &MountConfig) -> Limits {
     Limits { bound: config.cache_size.0, min_free: config.min_free.0, writes_per_day }
 }
 
-/// What the control socket can do.
+/// Serves the commands of the control socket.
 struct Handle {
     shared: Arc<DaemonState>,
     requests: mpsc::Sender<Request>,
@@ -331,7 +336,7 @@ struct Handle {
 }
 
 impl Handle {
-    /// Asks it of whoever decides what is shown. The answer comes when there is one.
+    /// Sends a request to the refresher. The answer arrives on the returned channel.
     fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> oneshot::Receiver<Result<T, String>> {
         let (reply, receiver) = oneshot::channel();
         match self.requests.try_reserve() {
@@ -339,10 +344,10 @@ impl Handle {
                 place.send(request(reply));
                 receiver
             }
-            // The reply is dropped with this: the daemon is stopping.
+            // This drops the reply: the daemon is stopping.
             Err(TrySendError::Closed(())) => receiver,
             Err(TrySendError::Full(())) => {
-                // Whoever asked may have gone.
+                // The client may have disconnected.
                 let _ = reply.send(Err("too much is asked for at once; try again in a moment".to_owned()));
                 receiver
             }
@@ -369,7 +374,7 @@ impl Control for Handle {
         let shown = self.shared.snapshots.current().generation();
         tokio::task::spawn_blocking(move || {
             let generations = generations::rollback::list(&directory, shown);
-            // Whoever asked may have gone.
+            // The client may have disconnected.
             let _ = reply.send(GenerationList { time: seconds_now(), generations });
         });
         receiver
@@ -391,7 +396,7 @@ impl Control for Handle {
         let (reply, receiver) = oneshot::channel();
         let shared = Arc::clone(&self.shared);
         tokio::spawn(async move {
-            // Whoever asked may have gone.
+            // The client may have disconnected.
             let _ = reply.send(tasks::prefetch_jobs::begin(&shared, wish).await);
         });
         receiver
@@ -406,7 +411,7 @@ impl Control for Handle {
         let shared = Arc::clone(&self.shared);
         tokio::spawn(async move {
             let tasks::scrub::ScrubResult { sound, bytes, damaged } = tasks::scrub::all(&shared).await;
-            // Whoever asked may have gone.
+            // The client may have disconnected.
             let _ = reply.send(VerifyResult { sound, bytes, damaged });
         });
         receiver
@@ -416,7 +421,7 @@ impl Control for Handle {
         let (reply, receiver) = oneshot::channel();
         let shared = Arc::clone(&self.shared);
         tokio::spawn(async move {
-            // Whoever asked may have gone.
+            // The client may have disconnected.
             let _ = reply.send(tasks::check_entries::check(&shared, paths).await);
         });
         receiver
@@ -425,7 +430,7 @@ impl Control for Handle {
     fn reload(&self) -> oneshot::Receiver<Result<(), String>> {
         let (reply, receiver) = oneshot::channel();
         if let Err(TrySendError::Full(reply)) = self.reload.try_send(reply) {
-            // Whoever asked may have gone.
+            // The client may have disconnected.
             let _ = reply.send(Err("it is being reloaded already".to_owned()));
         }
         receiver
@@ -437,7 +442,7 @@ impl Control for Handle {
     }
 }
 
-/// `12 min`, for people.
+/// Formats a span for people, like `12 min`.
 fn shown(span: Duration) -> Interval {
     Interval(span)
 }

@@ -1,10 +1,11 @@
-//! Says at the start whether Portage itself will take what the mount serves.
+//! Checks at the start whether Portage itself will accept the packages that the mount serves.
 
 use std::path::Path;
 
 use crate::verify::{Anchors, Policy};
 
-/// A line for each set of keys for which the administrator should do something; `directory` is Portage's keyring.
+/// Returns one line for each set of keys that needs action by the administrator; `directory` is
+/// Portage's keyring.
 pub(super) fn advice(policies: &[Policy], directory: &Path) -> Vec<String> {
     let mut said: Vec<String> = Vec::new();
     for policy in policies {
@@ -16,7 +17,7 @@ pub(super) fn advice(policies: &[Policy], directory: &Path) -> Vec<String> {
     said
 }
 
-/// Says them in the log.
+/// Logs each line of advice as a warning.
 pub(super) fn warn(policies: &[Policy], directory: &Path) {
     for advice in advice(policies, directory) {
         tracing::warn!("{advice}");

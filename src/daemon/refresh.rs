@@ -1,5 +1,7 @@
-//! Keeps what is shown up to date: the indexes at intervals with jitter, sooner after a failure or when packages prove not to
-//! fit them; and without what cannot be had.
+//! Keeps the published tree up to date.
+//!
+//! The refresher fetches the indexes at intervals with jitter, and sooner after a failure or when
+//! packages contradict their entries. It hides entries whose packages cannot be fetched.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,12 +19,14 @@ use crate::config::{MountConfig, Offline};
 use crate::fetch::{DownloadOutcome, OutcomeKind};
 use crate::upstream::jittered;
 
-/// After a failed refresh the next one comes no later than this.
+/// Longest interval until the next refresh after a failed one, before jitter (a half to one and a
+/// half of it).
 const RETRY: Duration = Duration::from_secs(60);
-/// Shortest span between refreshes that packages ask for.
+/// Shortest interval between refreshes that failed packages trigger.
 const PACE: Duration = Duration::from_secs(10);
 
-/// Decides what is shown: asks for the indexes when they are due, and leaves out what cannot be had.
+/// Decides which entries are shown: fetches the indexes when they are due, and hides entries whose
+/// packages cannot be fetched.
 #[derive(Debug)]
 pub(super) struct Refresher {
     sources: Binhosts,
@@ -36,7 +40,7 @@ pub(super) struct Refresher {
 }
 
 impl Refresher {
-    /// Due at once: the stored indexes may be old.
+    /// The first refresh is due at once: the stored indexes may be old.
     pub(super) fn new(
         sources: Binhosts,
         verdicts: mpsc::Receiver<DownloadOutcome>,
@@ -48,15 +52,17 @@ impl Refresher {
         Self { sources, verdicts, desk, clock, interval, due: now, last }
     }
 
-    /// Goes on for ever.
+    /// Handles requests, refreshes and download outcomes until it is cancelled.
     pub(super) async fn run(mut self, shared: Arc<DaemonState>) {
         loop {
             shared.set_reports(&self.sources);
             tokio::select! {
-                // What was put off, or broke something off, comes before what it broke off.
+                // Requests come first: a request that cancelled a refresh must run before that
+                // refresh is repeated.
                 biased;
                 Some(request) = self.desk.next() => self.fulfil(&shared, request).await,
-                // Whoever asks hears of a failure; here it is in the log and in `status`.
+                // Failures of a timed refresh are in the log and in `status`, so the result is
+                // dropped.
                 () = tokio::time::sleep_until(self.due.into()) => drop(self.refresh(&shared, Order::Forward, Asker::Timer).await),
                 Some(verdict) = self.verdicts.recv() => self.record_outcome(&shared, &verdict).await,
                 () = self.clock.stepped() => self.judge_again(&shared),
@@ -80,8 +86,8 @@ impl Refresher {
         }
     }
 
-    /// The clock was set: indexes and refused packages are judged by it with the refresh that follows, and who was blamed by
-    /// the old one gets another chance.
+    /// Handles a clock that was set. The next refresh judges indexes and refused packages by the
+    /// new time. Mirrors that failed by the old time are tried again.
     fn judge_again(&mut self, shared: &DaemonState) {
         tracing::info!("the system clock was set: the indexes are asked for and judged again");
         shared.fetcher.forget_failures();
@@ -89,7 +95,7 @@ impl Refresher {
         self.due = Instant::now();
     }
 
-    /// A refresh that the administrator asks for; whatever was refused gets another chance.
+    /// Refreshes on the administrator's request, and then forgets all refusals.
     async fn obey(&mut self, shared: &Arc<DaemonState>, order: Order, reply: Reply<String>) {
         shared.fetcher.forget_failures();
         self.sources.all.iter().for_each(|source| source.origin.upstream.allow_retries());
@@ -98,7 +104,7 @@ impl Refresher {
         };
         let pardoned = self.sources.all.iter_mut().map(Binhost::clear_refusals).filter(|some| *some).count();
         drop(self.present(shared, pardoned > 0).await);
-        // Nobody may wait for it any more.
+        // The client may have disconnected.
         let _ = reply.send(answer.map(|()| shared.summary()));
     }
 
@@ -110,9 +116,9 @@ impl Refresher {
             Ok(shared.publish(tree)?)
         });
         let answer = shown.map_err(|error| format!("{error:#}")).map(|_| shared.renewed.notify_one());
-        // Where it failed, what was shown before may have to be made again.
+        // If the rollback failed, the previous tree may have to be made again.
         drop(self.present(shared, false).await);
-        // Nobody may wait for it any more.
+        // The client may have disconnected.
         let _ = reply.send(answer.map(|()| shared.summary()));
     }
 
@@ -122,16 +128,16 @@ impl Refresher {
             Keep::Always => "is kept, however old it becomes",
             Keep::AsUsual => "goes when it is old, like any other",
         };
-        // Nobody may wait for it any more.
+        // The client may have disconnected.
         let _ =
             reply.send(marked.map(|()| format!("generation {number} {what}")).map_err(|error| format!("{error:#}")));
     }
 
-    /// Shows what is known of the binhosts that there are now, and asks them soon.
+    /// Applies a new configuration: shows the indexes of its binhosts, and refreshes them soon.
     async fn configure(&mut self, shared: &DaemonState, config: &MountConfig) {
         let (store, limits) = (Arc::clone(&shared.store), super::limits(config));
         shared.fetcher.set_bulk_read_limit(config.bulk_read_limit);
-        // Evicting takes its time; whoever waits for it here would wait for a refresh anyway.
+        // Evicting takes time. The requests that wait here would have to wait for a refresh anyway.
         drop(tokio::task::spawn_blocking(move || store.set_limits(limits)).await);
         match self.sources.configure(config).await {
             Ok(()) => {
@@ -144,7 +150,8 @@ impl Refresher {
         }
     }
 
-    /// A package that cannot be had leaves the index; one that can be had after all comes back.
+    /// Hides the entry of a refused package, and shows it again once the package is fetched after
+    /// all.
     async fn record_outcome(&mut self, shared: &Arc<DaemonState>, verdict: &DownloadOutcome) {
         let soon = (self.last + PACE).max(Instant::now());
         let refused = matches!(verdict.kind, OutcomeKind::Refused(_));
@@ -152,7 +159,8 @@ impl Refresher {
         let Some(source) = self.sources.find(verdict.origin) else { return };
         let hides = source.config.offline == Offline::Hide;
         let changed = match (&verdict.kind, picture) {
-            // The binhost is asked about it. Broken off, it is forgotten: the next open brings it again.
+            // The daemon asks the binhost about the package. If that is cancelled, the outcome is
+            // lost, and the next open reports it again.
             (OutcomeKind::Refused(_), Some(picture)) => {
                 self.desk.during(shared, picture, source.record_outcome(verdict)).await.unwrap_or(false)
             }
@@ -161,7 +169,8 @@ impl Refresher {
             }
             (OutcomeKind::Unreachable, _) => false,
         };
-        // What is wrong may be the index, or the binhost is away: ask for it soon, but not for every package.
+        // The index may be wrong, or the binhost unreachable: refresh soon, but not for every
+        // package.
         let wrong = refused || changed && matches!(verdict.kind, OutcomeKind::IndexMismatch(_));
         if wrong || hides && matches!(verdict.kind, OutcomeKind::Unreachable) {
             self.due = self.due.min(soon);
@@ -169,7 +178,8 @@ impl Refresher {
         drop(self.present(shared, changed).await);
     }
 
-    /// Shows what is known now, if that is something else. `true`: Portage sees something new.
+    /// Publishes a new tree if the indexes or the refusals have changed. `true`: Portage sees a new
+    /// tree.
     async fn present(&mut self, shared: &DaemonState, changed: bool) -> Result<bool, String> {
         let mut outcome = Ok(false);
         if changed || self.sources.behind {
@@ -177,17 +187,18 @@ impl Refresher {
             let shown = tree.and_then(|tree| Ok(shared.publish(tree)?));
             outcome = shown.map_err(|error| format!("showing it: {error:#}"));
             shared.set_problem(outcome.clone().err());
-            // Also those of which nothing is shown yet.
+            // Includes binhosts of which nothing is shown yet.
             let mut wanted = shared.snapshots.origins();
             wanted.extend(self.sources.all.iter().map(|source| source.id));
             shared.fetcher.retain_origins(&wanted);
         }
-        // Whoever misses a package in the index finds the reason in `status`.
+        // Updated before the answer: `status` explains why a package is missing from the index.
         shared.set_reports(&self.sources);
         outcome
     }
 
-    /// Asks for the indexes and shows what they bring. `None`: it was broken off, and is due again at once.
+    /// Fetches the indexes and publishes the result. `None`: a request cancelled the refresh, which
+    /// is due again at once.
     async fn refresh(&mut self, shared: &Arc<DaemonState>, order: Order, asker: Asker) -> Option<Result<(), String>> {
         let picture = self.sources.explained();
         let Some(mut failures) = self.desk.during(shared, picture, self.sources.refresh(order, asker)).await else {
@@ -196,7 +207,7 @@ impl Refresher {
             return None;
         };
         if self.sources.behind {
-            // Also where Portage sees nothing of it: a binhost that was away is back.
+            // Also if the tree is the same for Portage: a binhost may be reachable again.
             shared.fetcher.forget_failures();
         }
         match self.present(shared, false).await {
@@ -216,7 +227,7 @@ impl Refresher {
         Some(if failures.is_empty() { Ok(()) } else { Err(failures.join("; ")) })
     }
 
-    /// Looks whether what was refused can be had now.
+    /// Checks whether refused packages can be fetched now.
     async fn recheck_refusals(&mut self, shared: &Arc<DaemonState>) {
         let picture = self.sources.explained();
         let all = async {
@@ -226,7 +237,7 @@ impl Refresher {
             }
             changed
         };
-        // Broken off, it is for the next refresh.
+        // If a request cancels the check, the next refresh repeats it.
         if self.desk.during(shared, picture, all).await == Some(true) {
             shared.fetcher.forget_failures();
             drop(self.present(shared, true).await);

@@ -1,4 +1,5 @@
-//! Where requests arrive: what can be answered at once is, also while a binhost keeps everybody waiting.
+//! Queues requests to the refresher. Questions are answered at once, also while a refresh waits for
+//! a binhost.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,30 +13,30 @@ use crate::api::{CacheTask, Keep, Managed, PackageStatus, RollbackTo};
 use crate::config::MountConfig;
 use crate::portage::Atom;
 
-/// Requests that wait for the end of a refresh.
+/// Maximum number of requests that wait for the end of a refresh.
 const MAX_LATER: usize = 16;
 
-/// Where an answer goes.
+/// Channel for the answer to one request.
 pub(super) type Reply<T> = oneshot::Sender<Result<T, String>>;
 
-/// What is asked of whoever decides what is shown.
+/// A request to the refresher.
 #[derive(Debug)]
 pub(super) enum Request {
-    /// A refresh now, and where to tell how it went.
+    /// Refreshes the indexes now.
     Refresh { order: Order, reply: Reply<String> },
-    /// What becomes of packages, and why.
+    /// Explains what the daemon does with the entries that match `atoms`.
     Explain { atoms: Vec<Atom>, reply: Reply<Vec<PackageStatus>> },
-    /// Something with cached packages.
+    /// Runs a task on cached packages.
     Manage { task: CacheTask, names: Vec<String>, reply: Reply<Managed> },
-    /// Another generation.
+    /// Shows another generation until that is undone.
     Rollback { to: RollbackTo, reply: Reply<String> },
-    /// What becomes of a generation when it is old.
+    /// Marks a generation to be kept, or removes the mark.
     Keep { number: u64, keep: Keep, reply: Reply<String> },
-    /// Other binhosts or rules from now on.
+    /// Applies another configuration of binhosts or rules.
     Configure(Box<MountConfig>),
 }
 
-/// See the module's documentation.
+/// The channel of requests, and the requests that wait for the end of a refresh.
 #[derive(Debug)]
 pub(super) struct RequestQueue {
     requests: mpsc::Receiver<Request>,
@@ -47,7 +48,7 @@ impl RequestQueue {
         Self { requests, later: VecDeque::new() }
     }
 
-    /// The next request, those that had to wait first.
+    /// Returns the next request; deferred requests come first.
     pub(super) async fn next(&mut self) -> Option<Request> {
         match self.later.pop_front() {
             Some(request) => Some(request),
@@ -55,13 +56,14 @@ impl RequestQueue {
         }
     }
 
-    /// It is to be done when nothing else is.
+    /// Defers a request until no refresh is running.
     pub(super) fn put_off(&mut self, request: Request) {
         self.later.push_back(request);
     }
 
-    /// Does `work`, which may have to wait for binhosts. Questions are answered meanwhile, from `picture`; what must not wait
-    /// breaks it off, and is the next request then. `None`: it was broken off.
+    /// Runs `work`, which may wait for binhosts. Questions are answered meanwhile, from `picture`.
+    /// A request that must not wait cancels `work` and becomes the next request. `None`: `work` was
+    /// cancelled.
     pub(super) async fn during<T>(
         &mut self,
         shared: &Arc<DaemonState>,
@@ -93,7 +95,7 @@ impl RequestQueue {
     }
 }
 
-/// Says what becomes of packages.
+/// Answers an `Explain` request.
 pub(super) async fn explain(
     shared: Arc<DaemonState>,
     picture: Arc<Explained>,
@@ -103,12 +105,12 @@ pub(super) async fn explain(
     let failures = shared.fetcher.failures().into_iter().map(|report| (report.path, report.reason)).collect();
     let machine = Machine { front: Arc::clone(&shared.front), root: shared.config.portage_root.clone() };
     let answer = picture.answer(atoms, failures, machine).await;
-    // Nobody may wait for it any more.
+    // The client may have disconnected.
     let _ = reply.send(answer.map_err(|error| format!("{error:#}")));
     give_memory_back();
 }
 
-/// Does something with cached packages.
+/// Answers a `Manage` request.
 pub(super) async fn manage(
     shared: Arc<DaemonState>,
     picture: Arc<Explained>,
@@ -117,11 +119,11 @@ pub(super) async fn manage(
     reply: Reply<Managed>,
 ) {
     if task == CacheTask::Collect {
-        // What can be used is not thrown away for want of a record.
+        // Blobs without a record are proved first, so that no usable blob is removed.
         super::tasks::recovery::pass(&shared, None).await;
     }
     let answer = picture.manage(Arc::clone(&shared.snapshots), task, names).await;
-    // Nobody may wait for it any more.
+    // The client may have disconnected.
     let _ = reply.send(answer.map_err(|error| format!("{error:#}")));
     give_memory_back();
 }

@@ -1,4 +1,4 @@
-//! What all parts of the daemon share, and what it says about itself.
+//! State that all parts of the daemon share, and the status that the daemon reports.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -33,14 +33,14 @@ use crate::units::{ByteSize, Plural};
 use crate::upstream::{HealthState, UrlReport};
 use crate::verify::KeyringReport;
 
-/// Whether an earlier generation is shown, and why one that should be is not.
+/// Whether an earlier generation is shown, and why a stored rollback is not in effect.
 #[derive(Debug, Clone, Default)]
 pub(super) struct RollbackReport {
     pub(super) rolled_back: bool,
     pub(super) problem: Option<String>,
 }
 
-/// What there is to say of a binhost, for `status`.
+/// The facts about a binhost for `status`.
 #[derive(Debug)]
 pub(super) struct BinhostReport {
     name: String,
@@ -129,21 +129,21 @@ pub(super) struct DaemonState {
     pub(super) errands: PrefetchJobs,
     pub(super) world: Budget,
     pub(super) entry_pace: CheckRate,
-    /// Something new is shown.
+    /// Notified when a new tree is published after a refresh or rollback.
     pub(super) renewed: Notify,
-    /// Why what is known is not shown.
+    /// Why the published tree is older than the indexes.
     problem: Mutex<Option<String>>,
-    /// What is wrong with the configuration as it stands in the files.
+    /// Why the configuration in the files cannot be used.
     misconfigured: Mutex<Option<String>>,
-    /// What an administrator should know of the configuration.
+    /// Warnings about the configuration for the administrator.
     warnings: Mutex<Vec<String>>,
-    /// What becomes of all entries.
+    /// Snapshot of the binhosts and rules, from which the decision about each entry follows.
     picture: Mutex<Option<Arc<Explained>>>,
-    /// Local packages or what becomes of entries may have changed.
+    /// Notified when local packages or decisions about entries may have changed.
     pub(super) changed: Notify,
     bypassed: Mutex<Vec<BypassStatus>>,
     started: Moment,
-    /// It is known, and was said, that the system clock is wrong.
+    /// Whether the log already has a warning that the system clock is wrong.
     clock_is_wrong: AtomicBool,
 }
 
@@ -184,7 +184,7 @@ impl DaemonState {
         }
     }
 
-    /// What `status` tells of the binhosts and of what is shown of them from now on.
+    /// Updates the report on the binhosts, which `status` shows from now on.
     pub(super) fn set_reports(&self, sources: &Binhosts) {
         *self.rollback.lock().unwrap_or_else(PoisonError::into_inner) = sources.rollback_report();
         *self.reports() = sources.reports();
@@ -193,7 +193,7 @@ impl DaemonState {
         self.check_clock();
     }
 
-    /// Says once that the clock is wrong.
+    /// Logs once that the clock is wrong.
     fn check_clock(&self) {
         let wrong = self.wrong_clock();
         let known = self.clock_is_wrong.swap(wrong.is_some(), Ordering::Relaxed);
@@ -206,12 +206,12 @@ impl DaemonState {
         self.reports().iter().find_map(|report| report.origin.check_clock().err())
     }
 
-    /// What became of all entries the last time.
+    /// Snapshot of the binhosts and rules, from which the decision about each entry follows.
     pub(super) fn picture(&self) -> Option<Arc<Explained>> {
         self.picture.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// What an administrator should know of the configuration as it stands in the files.
+    /// Sets the warnings about the configuration files.
     pub(super) fn set_warnings(&self, warnings: Vec<String>) {
         *self.warnings.lock().unwrap_or_else(PoisonError::into_inner) = warnings;
     }
@@ -220,7 +220,7 @@ impl DaemonState {
         self.warnings.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Local packages that are hidden as a binhost's; each is logged once.
+    /// Sets the local packages whose entries at a binhost are hidden; logs each new one once.
     pub(super) fn set_bypassed(&self, bypassed: Vec<BypassStatus>) {
         let mut before = self.bypassed.lock().unwrap_or_else(PoisonError::into_inner);
         for new in bypassed.iter().filter(|new| !before.contains(new)) {
@@ -230,7 +230,7 @@ impl DaemonState {
         *before = bypassed;
     }
 
-    /// Why a new generation cannot be made; `None`: it can.
+    /// Sets why a new generation cannot be made. `None`: it can be made.
     pub(super) fn set_problem(&self, problem: Option<String>) {
         let mut before = self.problem.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(problem) = problem.as_ref().filter(|problem| before.as_ref() != Some(problem)) {
@@ -239,7 +239,7 @@ impl DaemonState {
         *before = problem;
     }
 
-    /// The configuration has changed: it is in use now, or why not.
+    /// Records the result of a configuration change. `None`: the new configuration is in use.
     pub(super) fn configured(&self, problem: Option<String>) {
         match &problem {
             None => tracing::info!("the configuration has changed; {}", self.summary()),
@@ -250,7 +250,7 @@ impl DaemonState {
         *self.misconfigured.lock().unwrap_or_else(PoisonError::into_inner) = problem;
     }
 
-    /// Whether the configuration, as it stood in the files the last time, is not in use.
+    /// Whether the configuration in the files, as last read, is not in use.
     pub(super) fn is_misconfigured(&self) -> bool {
         self.misconfigured.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
@@ -259,10 +259,11 @@ impl DaemonState {
         self.reports.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts a tree in front of Portage, with the local packages before it. `false`: it shows what is shown already.
+    /// Publishes a tree, with the local packages in front. `false`: the published tree is the same
+    /// already.
     ///
     /// # Errors
-    /// It cannot be written; what was shown stays.
+    /// The tree cannot be written; the published one stays.
     pub(super) fn publish(&self, tree: Arc<Tree>) -> std::io::Result<bool> {
         let shown = tokio::task::block_in_place(|| self.front.publish(tree))?;
         let Some(changes) = shown else { return Ok(false) };
@@ -356,7 +357,7 @@ fn clock_warning(wrong: WrongClock) -> String {
     format!("{wrong}; until then neither signatures nor certificates of web servers can be judged, and opens may fail")
 }
 
-/// How all binhosts are, in one.
+/// Combines the refresh status of all binhosts into one.
 fn together(binhosts: &[BinhostStatus], problem: Option<String>) -> RefreshStatus {
     let name = |binhost: &BinhostStatus| if binhosts.len() > 1 { format!("{}: ", binhost.name) } else { String::new() };
     let error = |binhost: &BinhostStatus| binhost.refresh.error.as_ref().map(|error| name(binhost) + error);
@@ -374,10 +375,11 @@ fn keyring_status(report: KeyringReport) -> KeyringStatus {
     KeyringStatus { files: files.iter().map(|path| path.display().to_string()).collect(), keys: keys as u64, problems }
 }
 
-/// Reading an index, or telling of all packages, takes much more memory than is kept; glibc holds on to it.
+/// Returns free memory to the system. Parsing an index or listing all packages takes much more
+/// memory than is kept, and glibc would not return the rest.
 pub(super) fn give_memory_back() {
     #[cfg(target_env = "gnu")]
-    // SAFETY: malloc_trim only returns free pages to the system, and is safe to call from any thread.
+    // SAFETY: malloc_trim only returns free pages to the system, and any thread may call it.
     unsafe {
         libc::malloc_trim(0);
     }
@@ -411,7 +413,7 @@ fn made(packages: &PackagesFile) -> u64 {
     modified.and_then(|time| time.duration_since(UNIX_EPOCH).ok()).map_or(0, |span| span.as_secs())
 }
 
-/// Source: proc_pid_io(5), proc_pid_status(5).
+/// Memory and written bytes of this process. Source: proc_pid_io(5), proc_pid_status(5).
 fn process() -> ProcessStatus {
     let number = |path: &str, key: &str| -> u64 {
         let text = std::fs::read_to_string(path).unwrap_or_default();

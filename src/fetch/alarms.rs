@@ -1,4 +1,5 @@
-//! Packages that changed though their binhost says that they are the same build.
+//! Changed-build alarms: packages that changed although their binhost says that they are the same
+//! build.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
@@ -12,7 +13,7 @@ use super::{FailureReport, Fetcher, RemoteBinhost};
 /// Alarms kept for `status`.
 const KEPT: usize = 32;
 
-/// Newest first.
+/// The latest [`KEPT`] alarms, newest first.
 #[derive(Debug, Default)]
 pub(super) struct Alarms(Mutex<VecDeque<FailureReport>>);
 
@@ -28,13 +29,14 @@ impl Alarms {
     }
 }
 
-/// What is remembered of a verified package for ever. `None`: without a BUILD_ID, other bytes at the same PATH are nothing
-/// unusual.
+/// The key of a verified package in the build history. `None`: without a BUILD_ID, other bytes at
+/// the same PATH are normal.
 pub(super) fn build_key(origin: &RemoteBinhost, entry: &Entry) -> Option<BuildKey> {
     Some(BuildKey::new(&origin.name, entry.path.as_str(), entry.build_id?))
 }
 
-/// Says so when `digest` is not what this build was when it was verified before.
+/// Raises an alarm if `digest` differs from the digest that this build had when it was verified
+/// before.
 pub(super) fn compare(fetcher: &Fetcher, witness: BuildKey, entry: &Entry, digest: Sha256Digest) {
     let Some(before) = fetcher.store.testimony(witness).filter(|before| *before != digest) else { return };
     let (path, build) = (entry.path.as_str(), entry.build_id.unwrap_or_default());

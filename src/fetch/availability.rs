@@ -1,4 +1,4 @@
-//! How a package stands at this moment, for whoever asks of one file. Looks at memory and at the catalogue; waits for nothing.
+//! The state of one package at this moment. Reads memory and the catalogue, and waits for nothing.
 
 use super::{Fetcher, PackageRef};
 use crate::cache::BlobInfo;
@@ -6,29 +6,28 @@ use crate::cache::BlobInfo;
 /// Whether a package can be opened at once, and if not, why not.
 #[derive(Debug, Clone)]
 pub enum Availability {
-    /// It is in the cache.
+    /// The package is in the cache.
     Cached(BlobInfo),
-    /// It is being fetched, or waits for its turn.
+    /// The package is being fetched, or its download waits for a turn.
     Fetching,
-    /// The last attempt to fetch it failed for this.
+    /// The last attempt to fetch the package failed, for this reason.
     Failed(String),
-    /// It is fetched when it is opened.
+    /// The package is fetched when it is opened.
     Remote,
 }
 
-/// See the module's documentation.
+/// The state of a package, and where it comes from.
 #[derive(Debug, Clone)]
 pub struct PackageAvailability {
-    /// Where it is.
     pub state: Availability,
-    /// What its binhost is called in the configuration.
+    /// The name of its binhost in the configuration.
     pub binhost: String,
-    /// The URL of the binhost that what is cached was fetched from, where that is known.
+    /// The URL of the binhost that the cached blob was fetched from, if it is known.
     pub source: Option<String>,
 }
 
 impl Fetcher {
-    /// How a package stands.
+    /// The state of `wanted` at this moment.
     #[must_use]
     pub fn availability(&self, wanted: &PackageRef) -> PackageAvailability {
         let (key, record) = (wanted.key(), wanted.record());

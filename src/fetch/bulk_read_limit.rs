@@ -1,16 +1,18 @@
-//! Who reads the whole mount: a search or a backup must not have every package fetched.
+//! Limits jobs that read the whole mount: a search or a backup must not cause the download of every
+//! package.
 //!
-//! * Counted are packages that are not here and that nobody is fetching, by job, that is by process group (`setpgid(2)`): a cron
-//!   job, a service, or one line at a shell's prompt is one reader, however many processes it takes for that (`find -exec`,
-//!   `xargs`, a script). When it has ended, what the same shell starts next is another. [`WINDOW`] after its first one a job
-//!   begins anew.
-//! * A loop at a prompt is a job for each turn. So a session (`setsid(2)`: one login) may open no more than [`SESSION_JOBS`]
-//!   jobs may.
-//! * An emerge, and whatever it starts, is not counted: Portage opens what it installs. So is a process that we do not see (a
-//!   pid namespace beside ours), and one of which /proc tells nothing in time.
-//! * What is here can be read by anybody at any time.
+//! - The limit counts packages that are not cached and that nobody is fetching, per job. A job is a
+//!   process group (`setpgid(2)`): a cron job, a service, or one line at a shell's prompt. All
+//!   processes of a job count together (`find -exec`, `xargs`, a script). A command that the same
+//!   shell starts later is another job. The count of a job ends [`WINDOW`] after its first package.
+//! - A loop at a prompt starts a job for each iteration. A session (`setsid(2)`: one login) may
+//!   therefore open no more than [`SESSION_JOBS`] jobs may.
+//! - An emerge and its child processes are not counted, because Portage opens the packages that it
+//!   installs. A process in another pid namespace, which the daemon does not see, is not counted
+//!   either. The same holds for a process that cannot be found in /proc in time.
+//! - Cached packages can always be read.
 //!
-//! It is a guard against accidents, not against attacks: who wants to can call itself emerge.
+//! The limit protects from accidents, not from attacks: a process can name itself emerge.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -20,18 +22,18 @@ use std::time::{Duration, Instant};
 use super::uncached_open::Miss;
 use crate::portage::emerge_process::Opener;
 
-/// For how long packages of a job are counted.
+/// How long the packages of a job are counted, from its first one on.
 pub const WINDOW: Duration = Duration::from_secs(600);
-/// What all jobs of a session may open together, in what one may.
+/// The limit of a session, as a multiple of the limit of a job.
 pub(super) const SESSION_JOBS: u32 = 5;
-/// Jobs and sessions that are counted at the same time; beyond that the oldest is forgotten.
+/// Jobs and sessions that are counted at the same time. Beyond that the oldest one is forgotten.
 const MAX_READERS: usize = 512;
-/// How long to look.
+/// How long to wait for the lookup in /proc.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum BulkReader {
-    /// By the number of its group.
+    /// A process group, by its number.
     Job(u32),
     Session(u32),
 }
@@ -39,17 +41,17 @@ enum BulkReader {
 #[derive(Debug)]
 struct OpenCount {
     since: Instant,
-    /// Of a job, when its first process was started, where that was seen.
+    /// The start time of the first process of a job, if /proc still had that process.
     began: Option<u64>,
     opened: u32,
-    /// It was said that it is refused.
+    /// Whether the log has a warning about this reader.
     told: bool,
 }
 
-/// See the module's documentation.
+/// The counts of all jobs and sessions.
 #[derive(Debug, Default)]
 pub(super) struct BulkReadLimit {
-    /// Packages a job may open; 0: any number.
+    /// Packages that a job may open. 0: any number.
     most: AtomicU32,
     readers: Mutex<HashMap<BulkReader, OpenCount>>,
 }
@@ -59,7 +61,7 @@ impl BulkReadLimit {
         self.most.store(most, Ordering::Relaxed);
     }
 
-    /// Whether who opens `path` may have it fetched. Waits for /proc, for [`PATIENCE`] at most.
+    /// Whether the opener of `path` may have it fetched. Waits for /proc, at most for [`PATIENCE`].
     pub(super) async fn admits(&self, miss: &Miss, path: &str) -> bool {
         let most = self.most.load(Ordering::Relaxed);
         if most == 0 || miss.tid().is_none() {
@@ -73,7 +75,7 @@ impl BulkReadLimit {
         let Opener::Other { job, session, pid, name } = opener else { return true };
         let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
         readers.retain(|_, count| now.duration_since(count.since) < WINDOW);
-        // The first one has ended, and its number was given to another.
+        // The job with this number has ended, and the kernel gave the number to another job.
         let is_another = |count: &OpenCount| job.began.is_some() && count.began != job.began;
         if readers.get(&BulkReader::Job(job.group)).is_some_and(is_another) {
             readers.remove(&BulkReader::Job(job.group));
@@ -102,7 +104,7 @@ impl BulkReadLimit {
     }
 }
 
-/// What a reader has opened; nothing yet, where it is new.
+/// The count of a reader. A new reader starts at zero.
 fn count_of(
     readers: &mut HashMap<BulkReader, OpenCount>,
     reader: BulkReader,
@@ -131,9 +133,10 @@ mod tests {
         let opens = |opener: &Opener, seconds| guard.count(opener, 2, "p", start + Duration::from_secs(seconds));
         let one = other(1, Some(5), 1);
         assert!(opens(&one, 0) && opens(&one, 1) && !opens(&one, 2) && !opens(&one, 3));
-        // Another job of the same session, and one that goes on when its first process has ended.
+        // Another job of the same session, and a job that continues after its first process has
+        // ended.
         assert!(opens(&other(2, Some(6), 1), 3) && opens(&other(2, None, 1), 3) && !opens(&other(2, None, 1), 3));
-        // The number was given to another.
+        // The kernel gave the number to another job.
         assert!(opens(&other(1, Some(7), 1), 3));
         assert!((0..100).all(|_| opens(&Opener::Emerge, 3)));
         assert!(!opens(&other(2, None, 1), 599) && opens(&other(2, None, 1), 603) && opens(&other(2, None, 1), 604));

@@ -1,4 +1,5 @@
-//! What failed, why and when: to answer the next open at once, and for `status`.
+//! Recent failures, with their reason and time. A failure answers the next open at once, and
+//! `status` lists them.
 
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,14 +15,12 @@ pub const FAILURE_MEMORY: Duration = Duration::from_secs(5);
 /// Failures kept for `status`.
 const KEPT: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 
-/// A package that could not be had.
+/// A package that could not be fetched, or that changed under the same name.
 #[derive(Debug, Clone)]
 pub struct FailureReport {
     /// PATH of the package.
     pub path: String,
-    /// Why.
     pub reason: String,
-    /// When.
     pub at: Moment,
 }
 
@@ -47,7 +46,8 @@ impl Failures {
         self.put(id, path, error, true);
     }
 
-    /// For `status` only: the next open may be by another index.
+    /// Adds a failure for `status` only. It does not answer the next open, which may use an entry
+    /// of another index.
     pub(super) fn note(&self, id: PackageKey, path: &str, error: &Arc<FetchError>) {
         self.put(id, path, error, false);
     }
@@ -58,12 +58,14 @@ impl Failures {
         self.lock().put(id, failure);
     }
 
-    /// It was fetched after all, or what is at its path now was.
+    /// Removes the failures of a package that was fetched, and of an older package at the same
+    /// path. Index mismatches stay.
     pub(super) fn fetched(&self, id: PackageKey, path: &str) {
         self.clear(id, path, |error| !matches!(error, FetchError::IndexMismatch(_)));
     }
 
-    /// Its entry says what the package says, or that of what is at its path now.
+    /// Removes the index mismatches of a package whose entry agrees with it, and of an older
+    /// package at the same path.
     pub(super) fn agreed(&self, id: PackageKey, path: &str) {
         self.clear(id, path, |error| matches!(error, FetchError::IndexMismatch(_)));
     }
@@ -85,7 +87,7 @@ impl Failures {
         Some(Arc::clone(&failure.error))
     }
 
-    /// Why it could not be had the last time, if that was lately.
+    /// The reason of the last failure, if it is among the last [`KEPT`].
     pub(super) fn reason(&self, id: PackageKey) -> Option<String> {
         self.lock().peek(&id).map(|failure| failure.error.to_string())
     }

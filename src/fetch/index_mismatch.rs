@@ -1,12 +1,13 @@
-//! Every entry is held against its package before a byte of that is answered: the package is signed, the index is not, and
-//! Portage's resolver goes by the index alone.
+//! Compares every entry with its package before the daemon answers with a byte of the package. The
+//! package is signed, the index is not, and Portage's resolver uses the index alone.
 //!
-//! The cache keeps a digest of what a package says of itself. Where that of the entry is the same, which takes some 2 us, it is
-//! right; for the entries that were looked at last that is remembered, since emerge opens a package some twenty times. Else the
-//! metadata is read from the body, once for each entry and body, and compared ([`AuxValues::compare`]).
+//! The cache keeps a digest of the values in each package. An entry with the same digest is right;
+//! that check takes some 2 us. The result is remembered for the entries that were checked last,
+//! since emerge opens a package some twenty times. Otherwise the metadata is read from the blob,
+//! once for each entry and blob, and compared with the entry ([`AuxValues::compare`]).
 //!
-//! An index mismatch is told to whoever decides what is shown. Whether it is also refused is up to the binhost's
-//! [`OnMismatch`].
+//! An index mismatch is reported to the daemon, which decides which entries are visible. The
+//! binhost's [`OnMismatch`] decides whether the package is refused, too.
 //!
 //! [`AuxValues::compare`]: crate::index::AuxValues::compare
 
@@ -25,61 +26,64 @@ use crate::index::{
 use crate::metrics::RefusalKind;
 use crate::verify::{self, VerifyError};
 
-/// Comparisons that are remembered, of entries that are not written as Portage writes them now.
+/// Comparisons that are remembered, for entries that are not written in the form of today's
+/// Portage.
 const MAX_JUDGED: NonZeroUsize = NonZeroUsize::new(8192).unwrap();
 
-/// Entries that are known to agree, of the packages opened last: some 100 bytes each.
+/// Entries that are known to agree with their package, of the packages opened last: some 100 bytes
+/// each.
 const MAX_AGREED: NonZeroUsize = NonZeroUsize::new(512).unwrap();
-/// Index mismatches that are remembered, to be told once.
+/// Index mismatches that are remembered, so that each one is logged once.
 const MAX_LOGGED: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 
-/// An entry that says something else of its package than the package.
+/// An entry that contradicts its package.
 #[derive(Debug, Clone)]
 pub struct Mismatch {
-    /// The entry.
     pub id: EntryId,
-    /// Its PATH at the binhost.
+    /// PATH of the entry at the binhost.
     pub path: String,
-    /// What it says: another index may say something else of the same package.
+    /// The digest of the entry's values. Another index may have other values for the same package.
     pub entry: AuxDigest,
-    /// What is wrong.
+    /// The keys that differ, as an error.
     pub error: Arc<FetchError>,
 }
 
 impl Mismatch {
-    /// `found` is wrong in an entry, whose digest is `entry`.
+    /// A mismatch of an entry whose digest is `entry`, with the differences `found`.
     pub(super) fn new(wanted: &PackageRef, entry: AuxDigest, found: Vec<IndexMismatch>) -> Self {
         let (id, path) = (wanted.record().id, wanted.own_path().to_owned());
         Self { id, path, entry, error: Arc::new(FetchError::IndexMismatch(found)) }
     }
 }
 
-/// What came of a comparison.
+/// The result of a comparison.
 #[derive(Debug, Clone)]
 enum Judgement {
-    /// The entry means what the package says.
+    /// The entry means the same as the package.
     Agrees,
-    /// It does not.
+    /// The entry contradicts the package.
     Differs(Mismatch),
 }
 
-/// Whose entry, which body, and what the entry says.
+/// The subject of a comparison: the binhost, the blob, and the digest of the entry's values.
 type Subject = (BinhostId, Sha256Digest, AuxDigest);
 
-/// An entry of an index that may be gone: as long as this is here, no other index has its address.
+/// An entry that agrees with a blob. The weak reference keeps the address of the index from being
+/// reused, also after the index is gone.
 #[derive(Debug)]
 struct Agreed {
     _index: Weak<Index>,
     body: Sha256Digest,
 }
 
-/// See [`MAX_JUDGED`].
+/// The results of earlier comparisons, bounded by [`MAX_AGREED`], [`MAX_JUDGED`] and
+/// [`MAX_LOGGED`].
 #[derive(Debug)]
 pub(super) struct Judgements {
-    /// By the address of the index, and where in its text the entry begins.
+    /// The key is the address of the index, and the offset of the entry in its text.
     agreed: Mutex<LruCache<(usize, u64), Agreed>>,
     judged: Mutex<LruCache<Subject, Judgement>>,
-    /// Index mismatches that stand in the log already.
+    /// Index mismatches that the log has already.
     logged: Mutex<LruCache<(PackageKey, AuxDigest), ()>>,
 }
 
@@ -94,7 +98,7 @@ impl Default for Judgements {
 }
 
 impl Judgements {
-    /// Whether an entry is known to agree with a body.
+    /// Whether an entry is known to agree with a blob.
     fn is_agreed(&self, index: &Arc<Index>, offset: u64, body: Sha256Digest) -> bool {
         let mut agreed = self.agreed.lock().unwrap_or_else(PoisonError::into_inner);
         agreed.get(&(Arc::as_ptr(index).addr(), offset)).is_some_and(|agreed| agreed.body == body)
@@ -113,13 +117,13 @@ impl Judgements {
         self.judged.lock().unwrap_or_else(PoisonError::into_inner).put(subject, judgement);
     }
 
-    /// Whether it is the first time.
+    /// Records an index mismatch as logged. Returns `true` the first time.
     fn is_news(&self, key: PackageKey, entry: AuxDigest) -> bool {
         self.logged.lock().unwrap_or_else(PoisonError::into_inner).put((key, entry), ()).is_none()
     }
 }
 
-/// Does something with the values of an entry.
+/// Calls `look` with the values of an entry.
 pub(super) fn with_entry<T>(wanted: &PackageRef, look: impl FnOnce(&EntryValues<'_>) -> T) -> std::io::Result<T> {
     let part = wanted.part().ok_or(std::io::ErrorKind::NotFound)?;
     let stanza = wanted.stanza()?;
@@ -127,7 +131,8 @@ pub(super) fn with_entry<T>(wanted: &PackageRef, look: impl FnOnce(&EntryValues<
 }
 
 impl Fetcher {
-    /// Whether an entry may be answered with its package, as far as that shows without reading the package. For FUSE threads.
+    /// Whether the daemon may answer an open of the entry with this blob, without reading the blob:
+    /// equal digests or an earlier comparison decide. For FUSE threads.
     pub(super) fn agrees(&self, wanted: &PackageRef, body: &Blob) -> bool {
         if wanted.origin().on_mismatch == OnMismatch::Off || self.says_the_same(wanted, body) {
             return true;
@@ -140,7 +145,7 @@ impl Fetcher {
         }
     }
 
-    /// Whether an entry has the digest of what its package says of itself.
+    /// Whether the entry has the same digest of values as its package.
     fn says_the_same(&self, wanted: &PackageRef, body: &Blob) -> bool {
         let Some(part) = wanted.part() else { return false };
         let (offset, digest) = (wanted.record().offset(), body.digest());
@@ -154,7 +159,7 @@ impl Fetcher {
         agrees
     }
 
-    /// The body, unless the entry is an index mismatch that is refused.
+    /// Returns the blob, unless its entry is an index mismatch that the binhost's policy refuses.
     pub(super) async fn held_against(self: &Arc<Self>, wanted: &PackageRef, body: Blob) -> Outcome {
         match self.mismatch(wanted, &body).await? {
             Some(mismatch) if wanted.origin().on_mismatch == OnMismatch::Refuse => {
@@ -165,7 +170,8 @@ impl Fetcher {
         }
     }
 
-    /// What is wrong with the entry, refused or not; whoever decides what is shown is told.
+    /// The differences between the entry and the package, whether they are refused or not. A
+    /// mismatch is also sent to the daemon.
     pub(super) async fn mismatch(
         self: &Arc<Self>,
         wanted: &PackageRef,
@@ -192,7 +198,7 @@ impl Fetcher {
         }
     }
 
-    /// Holds the entry against the metadata in the body, unless that was done before. Blocks.
+    /// Compares the entry with the metadata in the blob, unless that was done before. Blocks.
     fn judge(&self, wanted: &PackageRef, body: &Blob) -> Result<Judgement, FetchError> {
         let entry = with_entry(wanted, |entry| entry.digest()).map_err(FetchError::Index)?;
         let subject = (wanted.key().0, body.digest(), entry);
@@ -215,7 +221,7 @@ impl Fetcher {
         Ok(judgement)
     }
 
-    /// Tells the administrator, once.
+    /// Logs the mismatch for the administrator, once for each entry.
     pub(super) fn log_mismatch(&self, wanted: &PackageRef, mismatch: &Mismatch) {
         let Mismatch { path, error, .. } = mismatch;
         if !self.judgements.is_news(wanted.key(), mismatch.entry) {
@@ -229,7 +235,8 @@ impl Fetcher {
         tracing::warn!(binhostfs.package = path, binhostfs.reason = %error, "{path}: {error}; {}", error.advice());
     }
 
-    /// Tells whoever decides what is shown, each time: what was forgiven is to be left out again.
+    /// Sends the mismatch to the daemon, each time: an entry that was shown again after a change
+    /// must be hidden again.
     pub(super) fn send_verdict(&self, wanted: &PackageRef, mismatch: &Mismatch) {
         let Mismatch { id, path, .. } = mismatch;
         let (kind, uri) = (OutcomeKind::IndexMismatch(mismatch.clone()), wanted.uri().map(str::to_owned));
@@ -239,7 +246,7 @@ impl Fetcher {
         }
     }
 
-    /// Entries of an index that are index mismatches, as far as the cache has their packages. Blocks.
+    /// The index mismatches of an index, as far as the cache has the packages. Blocks.
     #[must_use]
     pub fn mismatches(&self, origin: BinhostId, index: &Arc<Index>) -> Vec<Mismatch> {
         let cached = self.store.aux_digests();

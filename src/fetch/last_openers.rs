@@ -1,4 +1,5 @@
-//! Who opened a package last: for people who ask. In memory only, and bounded; a restart forgets.
+//! The last opener of each package, shown to people who ask. Kept in memory only, and bounded: a
+//! restart forgets it.
 
 use std::num::NonZeroUsize;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -15,11 +16,12 @@ const MAX_CALLERS: NonZeroUsize = NonZeroUsize::new(256).unwrap();
 /// A process that opened a package.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LastOpener {
-    /// Its number; 0: it is in a pid namespace that we do not see.
+    /// The number of the thread or process. 0: it is in a pid namespace that the daemon does not
+    /// see.
     pub pid: u32,
-    /// What it is called; empty: not known.
+    /// The name of the process. Empty: not known.
     pub name: String,
-    /// When.
+    /// The time of the last open.
     pub at: Moment,
 }
 
@@ -41,7 +43,8 @@ impl LastOpeners {
             }
             _ => false,
         };
-        // An emerge opens a package some twenty times: its name is looked up once.
+        // An emerge opens a package some twenty times. The name is looked up at the first open
+        // only.
         if !known(&mut self.lock()) {
             let caller = LastOpener { pid, name: name_of(pid), at: Moment::now() };
             self.lock().put(key, caller);
@@ -53,7 +56,9 @@ impl LastOpeners {
     }
 }
 
-/// A process chooses its name itself: what could disturb a terminal is not passed on. The kernel makes the file from memory.
+/// Reads the name of a process. A process chooses its name itself, so control characters that could
+/// disturb a terminal are replaced. The kernel makes the file from memory, so the read does not
+/// wait for a disk.
 fn name_of(pid: u32) -> String {
     let name = if pid == 0 { Vec::new() } else { std::fs::read(format!("/proc/{pid}/comm")).unwrap_or_default() };
     let name = String::from_utf8_lossy(name.trim_ascii_end());
@@ -61,12 +66,12 @@ fn name_of(pid: u32) -> String {
 }
 
 impl Fetcher {
-    /// Thread `tid` opens a package. Waits for nothing.
+    /// Records that thread `tid` opens a package. Waits for nothing.
     pub fn opened_by(&self, wanted: &PackageRef, tid: u32) {
         self.traces.opened(wanted.key(), tid);
     }
 
-    /// Who opened an entry last, of the packages opened lately.
+    /// The last opener of an entry, if the package was opened lately.
     #[must_use]
     pub fn caller(&self, origin: BinhostId, id: EntryId) -> Option<LastOpener> {
         self.traces.lock().peek(&(origin, id)).cloned()

@@ -1,17 +1,22 @@
-//! Read-through: a body from the cache, else one download -> verify -> commit, however many ask.
+//! Read-through: returns a blob from the cache, else runs one download -> verify -> commit, shared
+//! by all callers.
 //!
-//! * All downloads are in one table (`downloads`), whoever wants them and why; it says which one goes on next.
-//! * A failure is remembered for [`FAILURE_MEMORY`], so that a program that opens the file again at once does not hammer the
-//!   binhost; the reason is kept for `status`.
-//! * A verified body that could not be kept stays here for a while: emerge opens a package some twenty times.
+//! - One table (`downloads`) holds all downloads, for every reason and every user. The table
+//!   chooses which download gets the next turn.
+//! - A failure answers further opens for [`FAILURE_MEMORY`], so that a program that opens the file
+//!   again at once does not hammer the binhost. The reason is kept for `status`.
+//! - A transient blob (verified, but not in the cache) stays here for a while, because emerge opens
+//!   a package some twenty times.
 //!
-//! * What an emerge is going to open is fetched ahead of it (`prefetch::planned`); what somebody asks for by name (`prefetch::requested`), or what will
-//!   be upgraded one day (`prefetch::background`), comes after that. `prefetch::target` resolves what is asked for.
+//! - `prefetch::planned` fetches the packages that an emerge is going to open. Requested prefetches
+//!   (`prefetch::requested`) and upgrade prefetches (`prefetch::background`) come after those.
+//!   `prefetch::target` resolves the names in a request to packages.
 //!
-//! * Before a byte of a package is answered, its entry is held against it (`index_mismatch`).
-//! * What reads one package after the other, and is no emerge, is refused after some (`bulk_read_limit`).
+//! - `index_mismatch` compares the entry with the package before the daemon answers with a byte of
+//!   it.
+//! - `bulk_read_limit` refuses a job that reads one package after the other and is no emerge.
 //!
-//! Not its job: what is shown, and what an errno is.
+//! Not its job: which entries are visible, and the mapping of errors to an errno.
 
 mod alarms;
 mod availability;
@@ -70,67 +75,68 @@ use transient_blobs::TransientBlobs;
 pub use uncached_open::Miss;
 use uncached_open::Openers;
 
-/// Why a package cannot be had.
+/// The reason why a package cannot be fetched.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
-    /// The index on disk cannot be read.
+    /// The stored index cannot be read from the disk.
     #[error("reading the stored index: {0}")]
     Index(std::io::Error),
-    /// The binhost does not deliver it.
+    /// The binhost does not deliver the package.
     #[error(transparent)]
     Upstream(#[from] UpstreamError),
-    /// What the binhost delivers is not the package that its index names.
+    /// The binhost delivers something else than the package that its index names.
     #[error("refused: {reason} (from {url})")]
     Refused {
-        /// Where it came from.
+        /// The URL that the bytes came from.
         url: String,
-        /// What is wrong with it.
+        /// The check that failed.
         reason: VerifyError,
     },
-    /// It is the package, and its index entry says something else of it.
+    /// The package is the right one, but its index entry contradicts it.
     #[error("index mismatch: {}", listed(.0))]
     IndexMismatch(Vec<IndexMismatch>),
-    /// The plan that it is a part of counts on a package whose entry is wrong.
+    /// The emerge plan that contains this package also contains a package whose entry is wrong.
     #[error("the plan of this emerge has {path} in it, and {reason}")]
     Plan {
-        /// Where that package is shown.
+        /// The path at which the wrong package is shown.
         path: String,
-        /// What is wrong with it.
+        /// The error of that package's check.
         reason: Arc<FetchError>,
     },
-    /// Signatures cannot be judged now.
+    /// Signatures cannot be judged now, because the system clock is wrong.
     #[error("its signature cannot be checked: {0}")]
     Clock(#[from] WrongClock),
-    /// The cache cannot take it.
+    /// The cache cannot take the package.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The cache's disk failed while it was written.
+    /// The cache's disk failed during a write of the package.
     #[error("writing the download to the cache: {0}")]
     Disk(std::io::Error),
-    /// Too many opens wait.
+    /// Too many opens wait for downloads.
     #[error("too many opens wait for packages already, most of them of the same user")]
     Busy,
-    /// Nobody has opened it, and it would not be kept.
+    /// The package was not opened by anybody, and the cache would not keep it.
     #[error(transparent)]
     Unkept(#[from] Unkeepable),
-    /// It was fetched for an upgrade to come, and something else is wanted now.
+    /// An upgrade prefetch was stopped because another package is requested now.
     #[error("the download gave way to another one")]
     GaveWay,
-    /// The reader is no emerge, and has had many packages fetched already.
+    /// The reader is no emerge, and has already had as many packages fetched as the limit allows.
     #[error(
         "refused: too many packages that are not cached were opened by something that is no emerge (bulk-read-limit)"
     )]
     BulkRead,
-    /// It was verified by other keys than those that may sign now.
+    /// The package was verified with other keys than those that may sign now.
     #[error("the keys that may sign have changed since it was verified")]
     KeysChanged,
-    /// The daemon stops.
+    /// The daemon stops, or the download was stopped.
     #[error("the download was broken off")]
     Stopped,
 }
 
 impl FetchError {
-    /// Whether what the binhost serves is not what its index says, or is not there at all: trying again is no use.
+    /// Whether the binhost's file contradicts the index or is missing at every URL: a retry would
+    /// not help.
     #[must_use]
     pub fn is_final(&self) -> bool {
         match self {
@@ -150,14 +156,14 @@ impl FetchError {
         }
     }
 
-    /// Whether the same bytes may be taken once the system clock shows another time.
+    /// Whether the same bytes may be accepted once the system clock shows another time.
     #[must_use]
     pub fn depends_on_clock(&self) -> bool {
         matches!(self, Self::Refused { reason, .. } if reason.depends_on_clock())
     }
 }
 
-/// The first differences, and how many more there are.
+/// The first [`MAX_LISTED`] differences, and the number of the others.
 fn listed(found: &[IndexMismatch]) -> String {
     let (shown, rest) = found.split_at(found.len().min(MAX_LISTED));
     let shown: Vec<String> = shown.iter().map(ToString::to_string).collect();
@@ -165,40 +171,38 @@ fn listed(found: &[IndexMismatch]) -> String {
     shown.join("; ") + &more
 }
 
-/// What came of a download, for whoever decides what is shown.
+/// How a download ended, sent to the daemon, which decides which entries are visible.
 #[derive(Debug)]
 pub struct DownloadOutcome {
-    /// Its binhost.
+    /// The binhost of the package.
     pub origin: BinhostId,
-    /// The entry.
     pub id: EntryId,
-    /// Its PATH there.
+    /// The PATH of the package at its binhost.
     pub path: String,
-    /// URI of the index header it belongs to.
+    /// URI of the index header that the entry belongs to.
     pub uri: Option<String>,
-    /// How it ended.
     pub kind: OutcomeKind,
 }
 
-/// How a download ended.
+/// The kinds of a [`DownloadOutcome`].
 #[derive(Debug)]
 pub enum OutcomeKind {
-    /// It was verified.
     Verified,
-    /// It cannot be had as long as the binhost has the same bytes.
+    /// The package stays refused as long as the binhost serves the same bytes.
     Refused(Arc<FetchError>),
-    /// It is the package, and its entry says something else of it.
+    /// The package is the right one, but its entry contradicts it.
     IndexMismatch(Mismatch),
-    /// Nobody sent it.
+    /// No mirror sent the package.
     Unreachable,
 }
 
-/// Verdicts that wait to be looked at; more are dropped, the next download of the same package brings them again.
+/// Download outcomes that wait in the channel. More are dropped: the next download of the same
+/// package sends them again.
 pub const MAX_VERDICTS: usize = 256;
-/// Differences of one entry that are named.
+/// Differences of one entry that an error message names.
 const MAX_LISTED: usize = 3;
 
-/// How a download ended, for all who wait for it.
+/// The result of a download, for all waiters.
 pub type Outcome = Result<Blob, Arc<FetchError>>;
 
 /// See the module's documentation.
@@ -220,8 +224,8 @@ pub struct Fetcher {
 }
 
 impl Fetcher {
-    /// A fetcher that reads through `store`, and the verdicts on what it downloads. It knows no binhost yet. To be called
-    /// inside a tokio runtime.
+    /// A fetcher that reads through `store`, and the channel of its download outcomes. The fetcher
+    /// has no binhosts yet. Must be called inside a tokio runtime.
     #[must_use]
     pub fn new(store: Arc<Store>, metrics: Arc<Metrics>) -> (Arc<Self>, mpsc::Receiver<DownloadOutcome>) {
         let (verdicts, receiver) = mpsc::channel(MAX_VERDICTS);
@@ -243,23 +247,24 @@ impl Fetcher {
         (fetcher, receiver)
     }
 
-    /// Packages of `origin` can be asked for from now on.
+    /// Adds a binhost: the fetcher serves its packages from now on.
     pub fn add_origin(&self, id: BinhostId, origin: Arc<RemoteBinhost>) {
         self.origins.add(id, origin);
     }
 
-    /// Nothing is asked for any more but of `wanted`.
+    /// Removes all binhosts except those in `wanted`.
     pub fn retain_origins(&self, wanted: &HashSet<BinhostId>) {
         self.origins.retain(wanted);
     }
 
-    /// Entry number `row` of `view`. `None`: there is none, or its binhost is no longer used.
+    /// The package of entry number `row` of `view`. `None`: there is no such entry, or its binhost
+    /// is no longer used.
     #[must_use]
     pub fn wanted(&self, view: &Arc<View>, row: u32) -> Option<PackageRef> {
         PackageRef::new(&self.origins, view, row)
     }
 
-    /// The body, if it can be had without waiting. For FUSE threads.
+    /// The blob, if it can be served without waiting. For FUSE threads.
     #[must_use]
     pub fn cached(&self, wanted: &PackageRef) -> Option<Blob> {
         let body = self.here(wanted.record(), &wanted.origin().policy).filter(|body| self.agrees(wanted, body));
@@ -269,39 +274,42 @@ impl Fetcher {
         body
     }
 
-    /// Thread `tid` of user `uid` opens a package that is not here; 0: nobody that we see.
+    /// Records that thread `tid` of user `uid` opens a package that is not cached. `tid` 0: the
+    /// process is in a pid namespace that the daemon does not see.
     #[must_use]
     pub fn miss(&self, tid: u32, uid: Uid) -> Miss {
         self.openers.miss(tid, uid)
     }
 
-    /// The body, fetched if need be for who opens it, of user `uid`. Dropping the future gives up
-    /// waiting and nothing else.
+    /// Returns the blob. Fetches the package if it is not cached, on behalf of the opener in `miss`
+    /// and user `uid`. Dropping the future only gives up waiting.
     ///
     /// # Errors
-    /// The package cannot be had; the same reason for all who asked.
+    /// The package cannot be fetched. All waiters get the same reason.
     pub async fn open(self: &Arc<Self>, wanted: PackageRef, miss: &Miss, uid: Uid) -> Outcome {
-        // What is here or under way costs nothing more.
+        // A cached package or a running download costs nothing more, so the limit does not count
+        // it.
         let costs = !self.downloads.contains(wanted.key()) && !self.is_cached(&wanted);
         if costs && !self.guard.admits(miss, wanted.path()).await {
             self.metrics.bulk_reads_refused.increase();
             return Err(Arc::new(FetchError::BulkRead));
         }
         let body = self.request(&wanted, Priority::Open(uid))?.outcome().await?;
-        // A download that others wait for may have ended before the keys changed.
+        // A download that has other waiters may have ended before the keys changed.
         if !wanted.origin().policy.admits(&body.assurance()) {
             return Err(Arc::new(FetchError::KeysChanged));
         }
         self.held_against(&wanted, body).await
     }
 
-    /// Removes the body from the cache, unless it is pinned. `true`: it was there.
+    /// Removes the blob from the cache, unless it is pinned. Returns `true` if it was removed.
     pub fn evict(&self, wanted: &PackageRef) -> bool {
         let id = wanted.record().id;
         !self.store.pins().iter().any(|pin| pin.id == id) && self.store.forget(id).is_some()
     }
 
-    /// How many packages that are not here a job may open within [`BULK_READ_WINDOW`] if it is no emerge; 0: any number.
+    /// Sets how many uncached packages a job that is no emerge may open within
+    /// [`BULK_READ_WINDOW`]. 0: any number.
     pub fn set_bulk_read_limit(&self, most: u32) {
         self.guard.set(most);
     }
@@ -311,52 +319,52 @@ impl Fetcher {
         self.failures.forget();
     }
 
-    /// Lets go of bodies that are only held, once nobody has used them for a while, and of what interrupted downloads had
-    /// received. To be called now and then.
+    /// Drops transient blobs that nobody has used for a while, and the partial files of interrupted
+    /// downloads. Must be called now and then.
     pub fn let_go(&self) {
         self.held.let_go();
         self.downloads.let_go();
     }
 
-    /// The body, where it is here and may be served.
+    /// The blob, from the cache or from memory, if the policy admits it.
     fn here(&self, record: &Record, policy: &Policy) -> Option<Blob> {
         let held = || self.held.get(record.id).filter(|body| policy.admits(&body.assurance()));
         self.store.get(record.id, record.size, policy).or_else(held)
     }
 
-    /// Builds that had other bytes before, newest first.
+    /// Changed-build alarms (builds that had other bytes before), newest first.
     #[must_use]
     pub fn alarms(&self) -> Vec<FailureReport> {
         self.alarms.reports()
     }
 
-    /// What failed lately, newest first.
+    /// Recent failures, newest first.
     #[must_use]
     pub fn failures(&self) -> Vec<FailureReport> {
         self.failures.reports()
     }
 
-    /// What is being downloaded, and what somebody waits for.
+    /// The running downloads, and those that have waiters.
     #[must_use]
     pub fn in_progress(&self) -> Vec<DownloadProgress> {
         self.downloads.progress()
     }
 
-    /// How many downloads there are, and opens that wait for them.
+    /// The numbers of downloads, and of opens that wait for them.
     #[must_use]
     pub fn counts(&self) -> Counts {
         self.downloads.counts()
     }
 
-    /// Whether a package would be kept if it were fetched now.
+    /// Whether the cache would keep a package if it were fetched now.
     ///
     /// # Errors
-    /// It would not: why.
+    /// The reason why the cache would not keep it.
     pub fn would_keep(&self, wanted: &PackageRef) -> Result<(), Unkeepable> {
         self.store.would_keep(wanted.record().size)
     }
 
-    /// Whether a package is in the cache, most likely.
+    /// Whether the cache has a record of the package. The blob itself is not checked.
     #[must_use]
     pub fn is_cached(&self, wanted: &PackageRef) -> bool {
         self.store.has(wanted.record().id, wanted.record().size, &wanted.origin().policy)

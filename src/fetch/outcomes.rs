@@ -1,11 +1,13 @@
-//! What there is to say of a package that cannot be had: in what it is wrong, and what to do about it.
+//! Classifies a package that cannot be fetched: which check failed, and what the administrator can
+//! do about it.
 
 use super::FetchError;
 use crate::cache::StoreError;
 use crate::metrics::RefusalKind;
 use crate::verify::VerifyError;
 
-/// In what the bytes are not the package. `None`: that is not what went wrong.
+/// The kind of difference between the bytes and the package. `None`: the error is not such a
+/// difference.
 pub(super) fn kind(error: &VerifyError) -> Option<RefusalKind> {
     Some(match error {
         VerifyError::Io { .. } | VerifyError::Refused => return None,
@@ -19,12 +21,12 @@ pub(super) fn kind(error: &VerifyError) -> Option<RefusalKind> {
 }
 
 impl FetchError {
-    /// What the administrator can do, or what happens without them.
+    /// A remedy for the administrator, or the next step that happens without one.
     #[must_use]
     pub fn advice(&self) -> &'static str {
         match self {
             Self::Index(_) => "check the cache's disk; `binhostfs refresh` gets the index again",
-            // The message says whose key it is and what to do with it.
+            // The error message names the key and says what to do with it.
             Self::Refused { reason: VerifyError::Signature { .. } | VerifyError::Unsignable, .. } => {
                 "it is left out of Packages, and emerge builds it from source, until the keyring or the binhost changes"
             }

@@ -1,11 +1,15 @@
-//! Portage's plan: what an emerge is going to install, in its order.
+//! Portage's merge plan: the packages that an emerge is going to install, in its order.
 //!
-//! Portage writes it to `<EROOT>/var/cache/edb/mtimedb` before the first merge (`_emerge/Scheduler.py`, `_save_resume_list`):
-//! JSON, whose `resume.binpkgs` has an object for each binary package with the keys of `Packages`, and whose
-//! `resume.mergelist` has `["binary", ROOT, CPV, "merge"]` for each one that is still to be merged.
+//! Portage writes the plan to `<EROOT>/var/cache/edb/mtimedb` before the first merge
+//! (`_emerge/Scheduler.py`, `_save_resume_list`). The file is JSON. Its `resume.binpkgs` has an
+//! object for each binary package, with the keys of `Packages`. Its `resume.mergelist` has
+//! `["binary", ROOT, CPV, "merge"]` for each package that is still to be merged.
 //!
-//! The file is another one's, in another one's file system: it is found below that process's root and nowhere else, opened
-//! only when it is a plain file, read up to a bound, and believed in nothing but that it names packages.
+//! The file belongs to another process, in that process's file system, and is not trusted:
+//!
+//! - The path is resolved below that process's root and nowhere else.
+//! - The file is opened only if it is a plain file, and read up to a bound.
+//! - The daemon uses its content only as the names of packages.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -23,16 +27,16 @@ use serde::{Deserialize, Deserializer};
 use crate::index::View;
 use crate::portage::Cpv;
 
-/// Below EROOT.
+/// The path of the plan, relative to EROOT.
 pub(super) const PATH: &str = "var/cache/edb/mtimedb";
-/// Largest file that is read: some ten times what 2,000 packages take.
+/// Largest file that is read, in bytes: some ten times the size of a plan of 2,000 packages.
 const MAX_SIZE: u64 = 4 << 20;
-/// Packages of a plan that are looked at; a whole desktop has about 2,000.
+/// Packages of a plan that are considered. A whole desktop has about 2,000.
 pub(super) const MAX_PLANNED: usize = 4096;
-/// A file's time comes from a coarser clock than a process's.
+/// Tolerance between the time of a file and that of a process: the clock for file times is coarser.
 const CLOCKS: Duration = Duration::from_secs(1);
 
-/// Why there is no plan to be had.
+/// The reason why a plan cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum PlanError {
     #[error("opening it: {0}")]
@@ -64,13 +68,14 @@ impl Planned {
     }
 }
 
-/// Reads the plan of a process whose root directory is `root`, which was `started` then. Without an emerge under way the list
-/// is empty.
+/// Reads the plan of a process whose root directory is `root` and which started at `started`. The
+/// list is empty if no emerge is under way.
 ///
 /// # Errors
 /// See [`PlanError`].
 pub(super) fn read(root: BorrowedFd<'_>, eroot: &Path, started: SystemTime) -> Result<Vec<Planned>, PlanError> {
-    // Not opened before it is known to be a file: a device may do something, a pipe may wait.
+    // The path is resolved without opening the file for reading: opening a device may have an
+    // effect, and opening a pipe may wait.
     let place = place(root, &eroot.join(PATH)).map_err(|error| PlanError::Open(error.into()))?;
     let metadata = File::from(place.try_clone().map_err(PlanError::Open)?).metadata().map_err(PlanError::Open)?;
     if !metadata.is_file() {
@@ -79,7 +84,7 @@ pub(super) fn read(root: BorrowedFd<'_>, eroot: &Path, started: SystemTime) -> R
     if metadata.len() > MAX_SIZE {
         return Err(PlanError::TooLarge);
     }
-    // What an earlier emerge left behind when it was broken off.
+    // A plan that is older than the process was left behind by an earlier, interrupted emerge.
     if metadata.modified().map_err(PlanError::Read)? + CLOCKS < started {
         return Err(PlanError::Old);
     }
@@ -93,17 +98,18 @@ pub(super) fn read(root: BorrowedFd<'_>, eroot: &Path, started: SystemTime) -> R
     parse(&bytes)
 }
 
-/// What a path below `root` leads to.
+/// Resolves a path below `root`, without opening the file for reading.
 fn place(root: BorrowedFd<'_>, path: &Path) -> rustix::io::Result<OwnedFd> {
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     match rustix::fs::openat2(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve) {
-        // So has systemd, for a service with RestrictSUIDSGID=: it cannot see what openat2 is going to do.
+        // ENOSYS does not always mean an old kernel. With RestrictSUIDSGID=, systemd blocks openat2
+        // for a service, because its filter cannot see the flags of the call.
         Err(rustix::io::Errno::NOSYS) => place_without_links(root, path),
         other => other,
     }
 }
 
-/// The same step by step, where no symbolic link is on the way.
+/// Resolves a path component by component. Symbolic links are not followed.
 fn place_without_links(root: BorrowedFd<'_>, path: &Path) -> rustix::io::Result<OwnedFd> {
     let mut place = rustix::io::dup(root)?;
     for component in path.components() {
@@ -112,7 +118,7 @@ fn place_without_links(root: BorrowedFd<'_>, path: &Path) -> rustix::io::Result<
             Component::RootDir | Component::CurDir => continue,
             Component::ParentDir | Component::Prefix(_) => return Err(rustix::io::Errno::NOTSUP),
         };
-        // A link is opened itself, and has nothing below it.
+        // O_NOFOLLOW with O_PATH opens a link itself, and a link has nothing below it.
         place = rustix::fs::openat(&place, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
     }
     Ok(place)
@@ -132,12 +138,13 @@ fn parse(bytes: &[u8]) -> Result<Vec<Planned>, PlanError> {
     Ok(binpkgs.0.into_iter().filter_map(planned).filter(|planned| seen.insert(planned.clone())).collect())
 }
 
-/// Numbers of the entries that a plan names, in its order.
+/// Row numbers of the entries that a plan names, in the order of the plan.
 pub(super) fn rows(view: &View, plan: &[Planned]) -> Vec<u32> {
     places(view, plan).into_iter().flatten().collect()
 }
 
-/// For each package of a plan the number of its entry, if it has one. Reads the text of those whose SIZE occurs in it.
+/// The row number of the entry for each package of a plan, if it has one. Reads the text only of
+/// entries whose SIZE occurs in the plan.
 pub(super) fn places(view: &View, plan: &[Planned]) -> Vec<Option<u32>> {
     let mut by_size: HashMap<u64, Vec<usize>> = HashMap::new();
     for (at, planned) in plan.iter().enumerate() {
@@ -150,7 +157,7 @@ pub(super) fn places(view: &View, plan: &[Planned]) -> Vec<Option<u32>> {
         for at in wanted {
             let fits = plan.get(*at).is_some_and(|planned| {
                 let Planned { cpv, build_id, build_time, .. } = planned;
-                // Of an entry without BUILD_TIME, Portage says that it is 0.
+                // For an entry without BUILD_TIME, the plan has BUILD_TIME 0.
                 let same_time = entry.build_time.is_none() || build_time.is_none() || *build_time == entry.build_time;
                 *cpv == entry.cpv && *build_id == entry.build_id && same_time
             });
@@ -174,7 +181,7 @@ struct Resume {
     mergelist: AtMost<(String, IgnoredAny, String, IgnoredAny)>,
 }
 
-/// Portage leaves out what it does not know, or writes `null`.
+/// A binary package in the plan. Portage leaves unknown values out, or writes `null`.
 #[derive(Debug, Deserialize)]
 struct Binpkg {
     #[serde(rename = "CPV")]
@@ -187,7 +194,8 @@ struct Binpkg {
     size: Option<i64>,
 }
 
-/// The first [`MAX_PLANNED`] of a list: an element takes a hundred times the memory that its text does.
+/// The first [`MAX_PLANNED`] elements of a list. The bound is needed because an element takes a
+/// hundred times the memory of its text.
 #[derive(Debug)]
 struct AtMost<T>(Vec<T>);
 

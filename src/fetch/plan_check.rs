@@ -1,16 +1,22 @@
-//! Before the first package of a plan is answered, the entries of the others are held against what their packages say of
-//! themselves: a dependency that somebody has added to an entry would be merged before the package of that entry is opened.
+//! Checks the entries of a merge plan before the first package of the plan is answered. Portage
+//! would merge a dependency that somebody has added to an entry before it opens the package of that
+//! entry.
 //!
-//! * Only where packages are signed and an index mismatch is refused: else nothing would follow from it.
-//! * A small package is fetched whole, since it is going to be opened. Of any other the first bytes are: Portage writes the
-//!   metadata in front, with a signature of its own. If they have no signature of it, the last bytes are fetched, too: they
-//!   have the Manifest, which covers the metadata. [`verify::head`] bounds both.
-//! * Only what proves an entry wrong stops a plan. A package that cannot be had stops itself, when it is opened.
-//! * Within a bounded time. What takes longer goes on, and stops the packages of the plan that are opened later.
-//! * Who opens is found out once for each thread, and remembered for a while. That (`uncached_open`), and reading a plan, may never end:
-//!   root, as which emerge runs, has readers that nobody else can take up.
+//! - Entries are checked only where packages are signed and an index mismatch is refused. Otherwise
+//!   the result would have no effect.
+//! - A small package is fetched whole, since emerge is going to open it. Of a larger package only
+//!   the first bytes are fetched: Portage writes the metadata in front, with a signature of its
+//!   own. If these bytes have no such signature, the last bytes are fetched, too. They contain the
+//!   Manifest, which covers the metadata. [`verify::head`] bounds both.
+//! - Only a proof that an entry is wrong stops a plan. A package that cannot be fetched fails when
+//!   it is opened.
+//! - The open waits for a bounded time. A longer check continues, and stops packages of the plan
+//!   that are opened later.
+//! - The opener is looked up once for each thread, and remembered for a while. That lookup
+//!   (`uncached_open`) and the reading of a plan may never end. Root, the user of emerge, therefore
+//!   has readers that other users cannot take.
 //!
-//! Not its job: fetching what is planned (`prefetch::planned`).
+//! Not its job: fetching the packages of a plan (`prefetch::planned`).
 
 use std::fs::File;
 use std::io::Write as _;
@@ -33,26 +39,28 @@ use crate::index::{AuxDigest, AuxValues, Comparison, Entry};
 use crate::portage::emerge_process::{OpenerProcess, ProcessKey};
 use crate::verify::{self, Head, VerifyError};
 
-/// First bytes that are asked for: enough for nearly all packages.
+/// The number of first bytes that are requested: enough for nearly all packages.
 const FIRST: u64 = 64 << 10;
-/// Most requests for bytes of one package: the first, twice more of them where they do not have the metadata, and the last.
+/// Requests for bytes of one package: the first bytes, up to two longer ranges if the metadata is
+/// not in them, and the last bytes.
 const MAX_REQUESTS: usize = 4;
-/// Packages of a plan that are asked for at the same time.
+/// Packages of a plan that are checked at the same time.
 const TOGETHER: usize = 6;
-/// How long a check goes on when nobody waits for it any more.
+/// How long the check of a plan may run, also when no open waits for it any more.
 const LONGEST: Duration = Duration::from_secs(60);
 /// Plans whose check is remembered.
 const MAX_PLANS: NonZeroUsize = NonZeroUsize::new(64).unwrap();
-/// Threads that are known to follow no plan, or one that is checked.
+/// Threads that are known to follow no plan, or a plan that is checked.
 const MAX_OPENERS: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
-/// For how long: then another process may have the number.
+/// How long a thread is remembered. After that another process may have its number.
 const KNOWN: Duration = Duration::from_secs(30);
-/// Plans that are read, of root and of all others. A process may have its files where reading never ends.
+/// Plans that are read at the same time, for root and for all other users. A process may have its
+/// files on a file system where reading never ends.
 const MAX_READERS: usize = 4;
 /// Entries that are known to agree with the first bytes of their packages.
 const MAX_PROVED: NonZeroUsize = NonZeroUsize::new(8192).unwrap();
 
-/// See [`MAX_PROVED`]: whose entry, which, and what it says.
+/// Up to [`MAX_PROVED`] checked entries: the package, and the digest of the entry's values.
 #[derive(Debug)]
 pub(super) struct ProvedAhead(Mutex<LruCache<(PackageKey, AuxDigest), ()>>);
 
@@ -68,28 +76,28 @@ impl ProvedAhead {
     }
 }
 
-/// What an entry is checked for.
+/// The purpose of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CheckFor {
-    /// Its package is going to be opened: a small one may as well be fetched whole.
+    /// The package is going to be opened, so a small one is fetched whole.
     Plan,
-    /// Nothing else: nothing is kept that can be done without.
+    /// Only the entry is of interest: the check fetches and keeps as little as possible.
     Index,
 }
 
-/// What is known of an entry without its whole package.
+/// The result of checking an entry without its whole package.
 #[derive(Debug, Clone)]
 pub enum EntryCheck {
-    /// It means what its package says.
+    /// The entry means the same as its package.
     Agrees,
-    /// Its package says something else, or is another one.
+    /// The package contradicts the entry, or is another package.
     Wrong(Arc<FetchError>),
-    /// That could not be found out.
+    /// The check could not decide, for this reason.
     Unknown(String),
 }
 
 impl Fetcher {
-    /// Holds an entry against its package, of which as little as possible is fetched.
+    /// Compares an entry with its package, and fetches as little of the package as possible.
     pub async fn check_entry(self: &Arc<Self>, wanted: &PackageRef, check_for: CheckFor) -> EntryCheck {
         if wanted.origin().on_mismatch == OnMismatch::Off {
             return EntryCheck::Unknown("index-mismatch is off".to_owned());
@@ -107,7 +115,8 @@ impl Fetcher {
         }
         if check_for == CheckFor::Plan && wanted.record().size <= FIRST && self.would_keep(wanted).is_ok() {
             match self.check_whole(wanted).await {
-                // What it says of itself may be signed all the same, and show that its entry is wrong.
+                // The refused package may still have signed values, which can show that its entry
+                // is wrong.
                 Err(error) if is_of_package(&error) => {}
                 checked => return EntryCheck::of_whole(checked),
             }
@@ -117,8 +126,8 @@ impl Fetcher {
             Err(error) if is_lie(&error) => error,
             Err(error) => return EntryCheck::Unknown(error.to_string()),
         };
-        // The entry names a package that the keys have signed as another one: who downloads it says so, unless the package
-        // is refused before it is asked which one it is.
+        // The signed metadata names another package than the entry does. A download of the whole
+        // package finds the same, unless the package is refused before that check.
         match self.check_whole(wanted).await {
             Err(error) if is_of_package(&error) => EntryCheck::Wrong(Arc::new(mismatch)),
             checked => EntryCheck::of_whole(checked),
@@ -169,8 +178,9 @@ impl EntryCheck {
     }
 }
 
-/// What the package of `entry` says of itself, by its first and last bytes, and why it is refused all the same ([`Head::Values`]).
-/// `None`: they prove nothing.
+/// The signed values in the package of `entry`, from its first and last bytes. The second value
+/// says why the package is refused nevertheless ([`Head::Values`]). `None`: the bytes prove
+/// nothing.
 async fn signed_values(
     wanted: &PackageRef,
     entry: &Entry,
@@ -198,32 +208,33 @@ async fn signed_values(
     Ok(None)
 }
 
-/// Whether it shows that an entry is wrong, rather than that its package cannot be had now: an index that is a little older than
-/// what its binhost serves must not stop a whole plan.
+/// Whether the error proves that an entry is wrong. Other errors only say that the package cannot
+/// be fetched now: an index that is a little older than the files of its binhost must not stop a
+/// whole plan.
 fn is_lie(error: &FetchError) -> bool {
     matches!(error, FetchError::IndexMismatch(_))
         || matches!(error, FetchError::Refused { reason: VerifyError::Identity { .. }, .. })
 }
 
-/// Whether a package is refused for how it was built or signed.
+/// Whether a package is refused because of how it was built or signed.
 fn is_of_package(error: &FetchError) -> bool {
     matches!(error, FetchError::Refused { reason, .. } if reason.is_of_package())
 }
 
-/// A file for those who read files.
+/// An anonymous file with these bytes, for code that reads files.
 fn in_memory(parts: &[Arc<Vec<u8>>]) -> std::io::Result<File> {
     let mut file = File::from(rustix::fs::memfd_create("binhostfs-head", rustix::fs::MemfdFlags::CLOEXEC)?);
     parts.iter().try_for_each(|part| file.write_all(part))?;
     Ok(file)
 }
 
-/// How far the check of a plan is.
+/// The progress of the check of one plan.
 #[derive(Debug, Clone)]
 enum Progress {
     Running,
-    /// Nothing is wrong with it, as far as that could be found out.
+    /// No entry of the plan is known to be wrong.
     Done,
-    /// There was no plan yet.
+    /// The emerge had no plan yet.
     NoPlan,
     Wrong(Arc<FetchError>),
 }
@@ -234,10 +245,10 @@ struct PlanCheck {
     progress: watch::Receiver<Progress>,
 }
 
-/// See the module's documentation.
+/// The checks of all plans, one for each emerge process.
 #[derive(Debug)]
 pub(super) struct PlanChecks {
-    /// Zero: nothing is checked.
+    /// How long an open waits for a check. Zero: nothing is checked.
     limit: Duration,
     plans: Mutex<LruCache<ProcessKey, PlanCheck>>,
     openers: Mutex<LruCache<u32, Instant>>,
@@ -267,7 +278,8 @@ impl PlanChecks {
             && self.openers().get(&tid).is_none_or(|known| known.elapsed() > KNOWN)
     }
 
-    /// Waits until the plan that thread `tid`, which opens a package, follows is checked, if it follows one.
+    /// Waits for the check of the plan that thread `tid` follows, if it follows one. The thread has
+    /// opened a package.
     ///
     /// # Errors
     /// An entry of the plan is wrong.
@@ -304,12 +316,12 @@ impl PlanChecks {
                 self.plans().pop(&key);
                 Ok(())
             }
-            // It goes on; whoever comes next looks again.
+            // The check continues in its task. The next open waits for it again.
             Progress::Running => Ok(()),
         }
     }
 
-    /// The check of an emerge's plan, begun now if there was none.
+    /// The check of an emerge's plan. Starts the check if there was none.
     fn of(
         &self,
         (key, looked, reader): (ProcessKey, Arc<OpenerProcess>, OwnedSemaphorePermit),
@@ -326,7 +338,7 @@ impl PlanChecks {
         drop(plans);
         let (fetcher, wanted) = (Arc::clone(fetcher), wanted.clone());
         tokio::spawn(async move {
-            // What takes longer stays unknown.
+            // Entries that are not checked after this time stay unknown.
             let _ = tokio::time::timeout(LONGEST, fetcher.check_plan((looked, reader), &wanted, &sender)).await;
             sender.send_if_modified(|progress| {
                 let is_running = matches!(progress, Progress::Running);
@@ -353,7 +365,8 @@ impl PlanChecks {
 }
 
 impl Fetcher {
-    /// Checks all of a plan, also when something is wrong with it: all that is leaves the index before the next emerge plans.
+    /// Checks all entries of a plan, also after the first wrong one, so that all wrong entries are
+    /// hidden before the next emerge plans.
     async fn check_plan(
         self: Arc<Self>,
         (looked, reader): (Arc<OpenerProcess>, OwnedSemaphorePermit),
@@ -390,7 +403,7 @@ impl Fetcher {
                     tracing::warn!("no package of an emerge's plan is given out: it has {path} in it, and {reason}");
                     told.send_replace(Progress::Wrong(Arc::new(FetchError::Plan { path, reason })));
                 }
-                // It is in the log, and one is enough.
+                // The log has the mismatch already, and one wrong entry is enough to stop the plan.
                 EntryCheck::Wrong(_) => {}
             }
         }

@@ -1,4 +1,4 @@
-//! Where packages come from and what they have to prove: one [`RemoteBinhost`] for each binhost.
+//! Where packages come from and what they must prove: one [`RemoteBinhost`] for each binhost.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
@@ -12,59 +12,62 @@ use crate::sys::{Passed, PastEvent, WrongClock, seconds_now};
 use crate::upstream::Upstream;
 use crate::verify::Policy;
 
-/// One binhost, for as long as something of it is shown.
+/// One binhost. It exists as long as packages of it are shown.
 #[derive(Debug)]
 pub struct RemoteBinhost {
-    /// What its directory in the cache is called: never given to another binhost.
+    /// The name of its directory in the cache. The name is never given to another binhost.
     pub name: String,
-    /// Its URLs.
+    /// The mirrors of the binhost.
     pub upstream: Arc<Upstream>,
-    /// What its packages must prove.
+    /// The checks that its packages must pass.
     pub policy: Policy,
-    /// What it leads to when its index says something else of a package than the package.
+    /// How the daemon treats an index mismatch of this binhost.
     pub on_mismatch: OnMismatch,
-    /// When its index was last confirmed, seconds since the epoch; 0: not known.
+    /// When its index was last confirmed, in seconds since the epoch. 0: not known.
     confirmed: AtomicU64,
 }
 
 impl RemoteBinhost {
-    /// A binhost of which nothing is known yet.
+    /// A binhost whose index was not confirmed yet.
     #[must_use]
     pub fn new(name: String, upstream: Arc<Upstream>, policy: Policy, on_mismatch: OnMismatch) -> Self {
         Self { name, upstream, policy, on_mismatch, confirmed: AtomicU64::new(0) }
     }
 
-    /// Its index was confirmed at `time`, seconds since the epoch, by the clock of then.
+    /// Records that the index was confirmed at `time`, in seconds since the epoch by the clock of
+    /// that moment.
     pub fn note_confirmed(&self, time: u64) {
         self.confirmed.store(time, Ordering::Relaxed);
     }
 
-    /// Whether the system clock can be right.
+    /// Checks that the system clock can be right.
     ///
     /// # Errors
-    /// It shows a time before the program was built, before a key was signed, or before the index was confirmed.
+    /// The clock shows a time before the program was built, before a key was signed, or before the
+    /// index was confirmed.
     pub fn check_clock(&self) -> Result<(), WrongClock> {
         let confirmed = Passed::new(self.confirmed.load(Ordering::Relaxed), PastEvent::IndexConfirmed);
         let signed = self.policy.keyring.as_ref().and_then(|keyring| keyring.last_signed());
         Passed::BUILT.or_later(signed).or_later(Some(confirmed)).check(seconds_now())
     }
 
-    /// Whether there is a key to check signatures with, where they are asked for.
+    /// Checks that there is a key to check signatures with, if the policy requires signatures.
     ///
     /// # Errors
-    /// There is none, and the clock is why.
+    /// There is no key, and a wrong clock is the reason.
     pub(super) fn check_keys(&self) -> Result<(), WrongClock> {
         let without = self.policy.keyring.as_ref().is_some_and(|keyring| !keyring.has_keys());
         if without { self.check_clock() } else { Ok(()) }
     }
 }
 
-/// All binhosts of which something may be asked for.
+/// All binhosts that packages can be fetched from.
 #[derive(Debug, Default)]
 pub(super) struct RemoteBinhosts(RwLock<HashMap<BinhostId, Arc<RemoteBinhost>>>);
 
 impl RemoteBinhosts {
-    /// What earlier generations have of the same binhost is asked for, and judged, in the same way from now on.
+    /// Adds a binhost. Packages of the same binhost in earlier generations are fetched and judged
+    /// with these settings, too, from now on.
     pub(super) fn add(&self, id: BinhostId, origin: Arc<RemoteBinhost>) {
         let mut origins = self.0.write().unwrap_or_else(PoisonError::into_inner);
         origins
@@ -83,10 +86,11 @@ impl RemoteBinhosts {
     }
 }
 
-/// What a package is known by here: two binhosts may serve the same one and have other things proved of it.
+/// The identity of a package here. Two binhosts may serve the same package and require different
+/// proofs of it.
 pub(super) type PackageKey = (BinhostId, EntryId);
 
-/// A package of a generation that someone wants.
+/// A package of a generation, with its record and its binhost.
 #[derive(Debug, Clone)]
 pub struct PackageRef {
     view: Arc<View>,
@@ -102,13 +106,12 @@ impl PackageRef {
         Some(Self { view: Arc::clone(view), row, record, origin_id, origin: origins.get(origin_id)? })
     }
 
-    /// Where the package is shown.
+    /// The path at which the package is shown.
     #[must_use]
     pub fn path(&self) -> &str {
         self.view.path(self.row)
     }
 
-    /// Its record.
     #[must_use]
     pub fn record(&self) -> &Record {
         &self.record
@@ -131,7 +134,7 @@ impl PackageRef {
         self.part().map_or("", |part| part.index.path(&self.record))
     }
 
-    /// URI of the header of its index.
+    /// URI in the header of its index.
     pub(super) fn uri(&self) -> Option<&str> {
         self.part()?.index.header().uri()
     }

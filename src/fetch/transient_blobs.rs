@@ -1,4 +1,5 @@
-//! Verified bodies that the cache could not keep, for as long as somebody is likely to open them again.
+//! Transient blobs: verified packages that the cache could not keep, held for as long as another
+//! open is likely.
 
 use std::num::NonZeroUsize;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,9 +10,9 @@ use lru::LruCache;
 use crate::cache::Blob;
 use crate::index::EntryId;
 
-/// After how long without a use a body is let go.
+/// A transient blob is dropped after this time without a use.
 const HOLD: Duration = Duration::from_secs(120);
-/// Bodies held at the same time: each takes its size on a full disk, or in memory.
+/// Transient blobs at the same time. Each one takes its size on a full disk, or in memory.
 const KEPT: NonZeroUsize = NonZeroUsize::new(2).unwrap();
 
 #[derive(Debug)]

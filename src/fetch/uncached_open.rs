@@ -1,4 +1,5 @@
-//! An open of a package that is not here. Who opened it is looked up in /proc at most once, however many want to know.
+//! An open of a package that is not cached. The opener is looked up in /proc at most once, for all
+//! callers together.
 
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -9,14 +10,15 @@ use super::downloads::Uid;
 use crate::portage::emerge_process;
 use crate::portage::emerge_process::OpenerProcess;
 
-/// Openers that are looked at at the same time, of root and of all others: reading /proc may wait for the process, and may
-/// never end. Root, as which emerge runs, has looks that nobody else can take up.
+/// Lookups that run at the same time, for root and for all other users. A read of /proc may wait
+/// for the process, and may never end. Root, the user of emerge, therefore has lookups that other
+/// users cannot take.
 const MAX_LOOKS: usize = 4;
 
-/// `None`: nothing can be said of the opener.
+/// `None`: nothing is known of the opener.
 type OpenerAnswer = Option<Arc<OpenerProcess>>;
 
-/// Where openers are looked up.
+/// Where and how openers are looked up.
 #[derive(Debug)]
 pub(super) struct Openers {
     proc: PathBuf,
@@ -32,14 +34,15 @@ impl Default for Openers {
 }
 
 impl Openers {
-    /// Thread `tid` of user `uid` opens a package; 0: nobody that we see.
+    /// An open by thread `tid` of user `uid`. `tid` 0: the opener is in a pid namespace that the
+    /// daemon does not see.
     pub(super) fn miss(&self, tid: u32, uid: Uid) -> Miss {
         let looks = Arc::clone(if uid == Uid::ROOT { &self.looks_of_root } else { &self.looks });
         Miss(Arc::new(MissState { tid, uid, proc: self.proc.clone(), looks, answer: OnceLock::new() }))
     }
 }
 
-/// See the module's documentation.
+/// An open of an uncached package, with the result of its lookup. Clones share the lookup.
 #[derive(Debug, Clone)]
 pub struct Miss(Arc<MissState>);
 
@@ -49,12 +52,12 @@ struct MissState {
     uid: Uid,
     proc: PathBuf,
     looks: Arc<Semaphore>,
-    /// `None` in the channel: it is being looked up.
+    /// `None` in the channel: the lookup is running.
     answer: OnceLock<watch::Receiver<Option<OpenerAnswer>>>,
 }
 
 impl Miss {
-    /// The thread that opens it; `None`: nobody that we see.
+    /// The thread that opens the package. `None`: the daemon does not see it.
     pub(super) fn tid(&self) -> Option<u32> {
         Some(self.0.tid).filter(|tid| *tid != 0)
     }
@@ -63,7 +66,7 @@ impl Miss {
         self.0.uid == Uid::ROOT
     }
 
-    /// Who opens it. The look goes on when this is dropped, for others who ask.
+    /// Looks the opener up. The lookup continues for other callers when this future is dropped.
     pub(super) async fn opener(&self) -> OpenerAnswer {
         let mut answer = self.0.answer.get_or_init(|| self.start_lookup()).clone();
         answer.wait_for(Option::is_some).await.ok().and_then(|answer| answer.clone().flatten())
@@ -74,10 +77,10 @@ impl Miss {
         let (tid, proc, looks) = (self.0.tid, self.0.proc.clone(), Arc::clone(&self.0.looks));
         tokio::spawn(async move {
             let Ok(turn) = looks.acquire_owned().await else { return };
-            // What reads takes its turn along: it may never end.
+            // The blocking read holds the permit, because the read may never end.
             let look = move || (emerge_process::read_process(&proc, tid).map(Arc::new), turn);
             let answer = tokio::task::spawn_blocking(look).await.ok().and_then(|(answer, _turn)| answer);
-            // Nobody may wait for it any more.
+            // There may be no receiver any more.
             let _ = sender.send(Some(answer));
         });
         receiver
@@ -102,7 +105,7 @@ mod tests {
         let openers = Openers { proc: proc.path().to_owned(), ..Openers::default() };
 
         let miss = openers.miss(7, Uid::ROOT);
-        // One that gives up asking breaks nothing off.
+        // A caller that gives up does not stop the lookup.
         drop(tokio::time::timeout(std::time::Duration::ZERO, miss.opener()).await);
         let first = miss.opener().await.unwrap();
         fs::remove_dir_all(&process).unwrap();

@@ -1,13 +1,13 @@
-//! Attributes of what is shown, wherever it is.
+//! Attributes of files and directories in the mount, local or remote.
 
 use crate::local::{FileType, Stat, Time};
 use crate::tree::{Age, Attributes, Inode, Node};
 
-/// What stat(2) shows.
+/// The attributes that stat(2) returns.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Attr {
     pub(crate) inode: Inode,
-    /// Tells files apart that had one number one after the other.
+    /// Inode generation: distinguishes files that had the same inode number one after the other.
     pub(crate) generation: u64,
     pub(crate) kind: FileType,
     pub(crate) mode: u16,
@@ -22,14 +22,15 @@ pub(crate) struct Attr {
     pub(crate) ctime: Time,
 }
 
-/// How long what was said of a name holds.
+/// How long the kernel may use a name or attributes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Validity {
-    /// The kernel is told when it changes.
+    /// Until the daemon notifies the kernel of a change.
     Told,
-    /// It can change without anybody being told.
+    /// For the current request only: changes happen without a notification.
     Fleeting,
-    /// A directory beneath: its names change only through the mount, unless somebody gets at it in another way.
+    /// For a short time. Names in a local directory change only through the mount, unless a process
+    /// reaches the lower directory by another path.
     Directory,
 }
 
@@ -42,7 +43,7 @@ impl From<Age> for Validity {
     }
 }
 
-/// Whose remote packages and directories seem to be.
+/// Owner and permissions of remote packages and directories.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Owner {
     pub(crate) uid: u32,
@@ -51,7 +52,7 @@ pub(crate) struct Owner {
 }
 
 impl Owner {
-    /// root's, for everybody to read.
+    /// Owned by root, readable by all users.
     pub(crate) const FILE: Self = Self { uid: 0, gid: 0, mode: 0o644 };
 }
 

@@ -1,4 +1,5 @@
-//! Every error of an operation -> the errno that the caller sees. The only place where one is chosen.
+//! Maps every error of an operation to the errno that the caller sees. No other module chooses an
+//! errno.
 
 use std::sync::Arc;
 
@@ -8,66 +9,66 @@ use crate::local::Errno;
 /// Why an operation fails.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum FsError {
-    /// No such name.
+    /// The name does not exist.
     #[error("no such file")]
     NotFound,
-    /// An inode of a generation that is no longer held.
+    /// The inode belongs to a generation that is no longer in memory.
     #[error("the file is from a generation that is gone")]
     Stale,
-    /// A directory operation on a file.
+    /// A directory operation was called on a file.
     #[error("not a directory")]
     NotADirectory,
-    /// A file operation on a directory.
+    /// A file operation was called on a directory.
     #[error("is a directory")]
     IsADirectory,
     /// The mount is read-only.
     #[error("read-only file system")]
     ReadOnly,
-    /// No such extended attribute.
+    /// The extended attribute does not exist.
     #[error("no such attribute")]
     NoAttribute,
     /// The caller's buffer is too small for an extended attribute.
     #[error("the buffer is too small")]
     TooSmall,
-    /// The caller was interrupted, or is gone.
+    /// The caller was interrupted, or has exited.
     #[error("interrupted")]
     Interrupted,
-    /// A read of a file that is not open.
+    /// The file of a read is not open.
     #[error("not an open file")]
     NotOpen,
-    /// Reading a cached body failed.
+    /// Reading a cached blob failed.
     #[error("reading the cache failed")]
     Read,
     /// The caller's user has too many files open.
     #[error("too many open files of one user")]
     TooManyOpen,
-    /// All users together have.
+    /// All users together have too many files open.
     #[error("too many open files")]
     TableFull,
-    /// What the system says of something beneath.
+    /// A system call on the lower directory failed.
     #[error("{0}")]
     System(#[from] Errno),
-    /// A name that is replaced and not changed in place.
+    /// The index can only be replaced, not changed in place.
     #[error("the index cannot be changed in place, only replaced")]
     Index,
-    /// It is shown, and cannot be changed.
+    /// A binhost's package cannot be changed.
     #[error("a binhost's package cannot be changed")]
     Remote,
-    /// It cannot be renamed; whoever moves it has to copy it.
+    /// The file cannot be renamed; the caller has to copy it.
     #[error("it cannot be renamed, only copied")]
     OtherFileSystem,
-    /// There is something of that name.
+    /// The name exists already.
     #[error("it exists")]
     Exists,
-    /// The directory has something in it.
+    /// The directory is not empty.
     #[error("the directory is not empty")]
     NotEmpty,
-    /// The package cannot be had.
+    /// The package cannot be fetched.
     #[error(transparent)]
     Fetch(#[from] Arc<FetchError>),
 }
 
-/// What the system said, where it was that.
+/// Uses the error's own errno, or EIO if it has none.
 impl From<std::io::Error> for FsError {
     fn from(error: std::io::Error) -> Self {
         Self::System(Errno::from_io_error(&error).unwrap_or(Errno::IO))
@@ -97,7 +98,8 @@ impl FsError {
             Self::Exists => libc::EEXIST,
             Self::NotEmpty => libc::ENOTEMPTY,
             Self::Fetch(error) => match **error {
-                // Portage takes every one of these for "this package fails", and goes on with --keep-going.
+                // Portage treats each of these as "this package fails", and continues with
+                // --keep-going.
                 FetchError::Index(_)
                 | FetchError::Upstream(_)
                 | FetchError::Refused { .. }

@@ -1,6 +1,6 @@
 //! The operations that change nothing, without FUSE.
 //!
-//! A name is looked for beneath first, then in what the binhosts have: local wins.
+//! A lookup searches the lower directory first, then the binhosts' tree: local files win.
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
@@ -17,50 +17,52 @@ use crate::fetch::{Fetcher, PackageRef, PlanPrefetch};
 use crate::local::{self, Access, COMPRESSED, Caller, Errno, FileType, LowerDirectory, Name, OFlags, Stat};
 use crate::tree::{Age, Attributes, Inode, Node, PACKAGES, Tree};
 
-/// Position of `Packages.gz` in the listing of the root: after what a tree has, before what is local.
+/// Position of `Packages.gz` in the listing of the root: after the tree's names, before the local
+/// ones.
 const AT_COMPRESSED: u64 = 1 << 61;
-/// Positions of what is local start here.
+/// Positions of local names start here.
 const AT_LOCAL: u64 = 1 << 62;
 
-/// Position of a local name, a hash: its own, also where it is one of several of a file, and the same for every daemon.
+/// Position of a local name: a hash of the name. So each name of a file with several links has its
+/// own position, which is the same in every daemon.
 fn local_position(name: &OsStr) -> u64 {
     AT_LOCAL | Inode::of_directory(name.as_bytes()).0 & (AT_LOCAL - 1)
 }
 
-/// What an open leads to.
+/// Outcome of an open.
 #[derive(Debug)]
 pub(crate) enum OpenOutcome {
-    /// It can be answered at once.
+    /// The open can be answered at once.
     Ready(Arc<File>, Attributes),
-    /// It is here, and whoever opens it may follow a plan that has to be checked first.
+    /// The blob is cached, but the caller may follow a merge plan that must be checked first.
     Check(Box<PackageRef>, Attributes),
-    /// The package has to be fetched first.
+    /// The package must be fetched first.
     Wait(Box<PackageRef>, Attributes),
 }
 
-/// What an inode that was open leads to.
+/// Outcome of reopening an inode that an earlier daemon had open.
 #[derive(Debug)]
 pub(crate) enum Reopening {
-    /// It is here.
+    /// The file is available.
     Ready(Arc<File>),
-    /// The package has to be fetched first.
+    /// The package must be fetched first.
     Wait(Box<PackageRef>),
 }
 
-/// What an inode is.
+/// The object that an inode number stands for.
 #[derive(Debug)]
 pub(crate) enum InodeTarget {
-    /// A file or the like beneath, and where.
+    /// A local file, but no directory: its path and attributes.
     Local(PathBuf, Stat),
-    /// A directory, wherever it is.
+    /// A directory, local or remote or both: its path.
     Directory(PathBuf),
-    /// Something that a tree has.
+    /// A file or directory of a tree.
     Remote(Arc<Tree>, Node),
-    /// `Packages.gz`.
+    /// The file `Packages.gz`, made from the current tree.
     Compressed(Arc<File>, Attributes),
 }
 
-/// What the mount shows, and where packages come from.
+/// The published tree, and the fetcher that supplies its packages.
 #[derive(Debug, Clone)]
 pub struct Filesystem {
     front: Arc<PublishedTree>,
@@ -68,11 +70,12 @@ pub struct Filesystem {
     ahead: Arc<PlanPrefetch>,
 }
 
-/// Is told of a name: its position in the listing, the name, what it is, for how long. `true`: no more.
+/// Receives one name of a listing: position, name, attributes and validity. Returns `true` if it
+/// takes no more names.
 pub(crate) type DirEntrySink<'a> = &'a mut dyn FnMut(u64, &OsStr, &Attr, Validity) -> bool;
 
 impl Filesystem {
-    /// Operations on what `front` shows. To be called inside a tokio runtime.
+    /// Operations on the published tree `front`. The caller must be inside a tokio runtime.
     #[must_use]
     pub fn new(front: Arc<PublishedTree>, fetcher: Arc<Fetcher>, prefetch: Prefetch, plan_check: Duration) -> Self {
         let ahead = Arc::new(PlanPrefetch::new(Arc::clone(&fetcher), prefetch, plan_check));
@@ -95,7 +98,7 @@ impl Filesystem {
         self.front.layer()
     }
 
-    /// Where a directory is.
+    /// The path of a directory's inode.
     pub(crate) fn directory_path(&self, inode: Inode) -> Result<PathBuf, FsError> {
         match self.place(inode)? {
             InodeTarget::Directory(path) => Ok(path),
@@ -103,7 +106,7 @@ impl Filesystem {
         }
     }
 
-    /// What an inode is, and where.
+    /// Finds the object that an inode number stands for.
     pub(crate) fn place(&self, inode: Inode) -> Result<InodeTarget, FsError> {
         if inode == Inode::ROOT {
             return Ok(InodeTarget::Directory(PathBuf::new()));
@@ -127,7 +130,7 @@ impl Filesystem {
         Ok(InodeTarget::Directory(found.0))
     }
 
-    /// What `name` in a directory is. The kernel is told of it: what is local is remembered until it forgets.
+    /// Looks `name` up in a directory. A local result is remembered until the kernel forgets it.
     pub(crate) fn lookup(&self, caller: Caller, parent: Inode, name: &OsStr) -> Result<(Attr, Validity), FsError> {
         let directory = self.directory_path(parent)?;
         self.may(caller, &directory, Access::EXEC_OK)?;
@@ -139,8 +142,8 @@ impl Filesystem {
         Ok((attr, validity))
     }
 
-    /// Whether the caller may search or list a directory. What the kernel remembers it asks nobody about: this keeps from others
-    /// what nobody was shown yet.
+    /// Whether the caller may search or list a directory. The kernel uses cached names without a
+    /// request, so this protects only names that it has not cached yet.
     pub(crate) fn may(&self, caller: Caller, directory: &Path, access: Access) -> Result<(), FsError> {
         if self.layer().is_open_to_all(directory) {
             return Ok(());
@@ -148,10 +151,12 @@ impl Filesystem {
         self.directory_access(caller, directory, access)
     }
 
-    /// Whether the caller may read the index, which has the permissions of the one beneath.
+    /// Whether the caller may read the index, according to the permissions of the one in the lower
+    /// directory.
     pub(crate) fn may_read_index(&self, caller: Caller, name: &str) -> Result<(), FsError> {
         let all = |stat: Stat| stat.mode & 0o444 == 0o444;
-        // Its name the kernel remembers for everybody.
+        // The kernel caches the index's name for all users, so its lookup may not have been checked
+        // for this caller.
         self.may(caller, Path::new(""), Access::EXEC_OK)?;
         if self.layer().index_stat().is_none_or(all) {
             return Ok(());
@@ -181,7 +186,7 @@ impl Filesystem {
         }
     }
 
-    /// `Packages` and `Packages.gz`, which are made of both.
+    /// `Packages` and `Packages.gz`, which are made from the binhosts' and the local packages.
     fn index(&self, parent: Inode, name: &OsStr) -> Option<(Attr, Validity)> {
         if parent != Inode::ROOT {
             return None;
@@ -194,11 +199,11 @@ impl Filesystem {
         Some((self.remote_attr(compressed.attributes), Validity::Fleeting))
     }
 
-    /// What is beneath at `path`; `None`: nothing.
+    /// The local file at `path`; `None` if there is none.
     pub(crate) fn local(&self, path: &Path) -> Result<Option<Stat>, FsError> {
         match self.layer().stat(path) {
             Ok(stat) if !local::is_own(path) => Ok(Some(stat)),
-            // A mountpoint or a symbolic link on the way is no part of it.
+            // A mountpoint or a symbolic link in the path is not part of the lower directory.
             Ok(_) | Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV) => Ok(None),
             Err(error) => Err(error.into()),
         }
@@ -256,8 +261,9 @@ impl Filesystem {
         matches!(node, Node::Directory(_)).then_some((tree, node, if current { Age::Current } else { Age::Earlier }))
     }
 
-    /// Tells of the names in a directory from position `offset` on: `.`, `..`, what the binhosts have, what is local. The
-    /// positions of the first two depend on the generation alone, those of local names on nothing else.
+    /// Calls `told` with the names in a directory, from position `offset` on: `.`, `..`, the
+    /// binhosts' names, local names. The positions of the binhosts' names depend on the generation
+    /// alone, those of local names on the name alone.
     pub(crate) fn list(
         &self,
         caller: Caller,
@@ -273,7 +279,7 @@ impl Filesystem {
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV) => HashMap::new(),
             Err(error) => return Err(error.into()),
         };
-        // Nothing that lists a directory looks at the attributes of `..`.
+        // No program that lists a directory uses the attributes of `..`.
         for (at, name) in [(1, "."), (2, "..")] {
             if at > offset && told(at, OsStr::new(name), &own, Validity::Fleeting) {
                 return Ok(());
@@ -296,7 +302,7 @@ impl Filesystem {
         names.sort_unstable();
         for (at, name) in names {
             let path = path.join(&name);
-            // It may be gone by now.
+            // The file may have been removed since the listing.
             let Ok(Some(stat)) = self.local(&path) else { continue };
             let (attr, validity) = match stat.is_directory() {
                 true => (self.directory_attr(&path, None, Some(&stat)), Validity::Directory),
@@ -309,7 +315,8 @@ impl Filesystem {
         Ok(())
     }
 
-    /// What a tree has, but for what something local stands in front of. Takes directories that are both from `beneath`.
+    /// Lists a tree's names, except those that local files hide. Removes directories that are both
+    /// local and remote from `beneath`.
     #[expect(clippy::too_many_arguments, reason = "one directory, from one position on")]
     fn list_remote(
         &self,
@@ -344,7 +351,8 @@ impl Filesystem {
         false
     }
 
-    /// The kernel was told of `name` in a directory, with `inode`: what is local is remembered until it forgets.
+    /// Records that the kernel received `name` in a directory, with `inode`: a local name is
+    /// remembered until the kernel forgets it.
     pub(crate) fn note_lookup(&self, parent: Inode, name: &OsStr, inode: Inode) {
         if let Ok(path) = self.directory_path(parent).map(|directory| directory.join(name))
             && !local::is_own(&path)
@@ -353,14 +361,15 @@ impl Filesystem {
         }
     }
 
-    /// Nobody writes any more to a local file.
+    /// Handles the last close of a local file that may have been written to.
     pub(crate) fn closed(&self, inode: Inode) {
         if let Ok(InodeTarget::Local(path, _)) = self.place(inode) {
             self.touched(&path);
         }
     }
 
-    /// Opens something that is not local, for reading. `tid`: the thread that opens; none: nobody does.
+    /// Opens a remote file for reading. `tid` is the thread that opens it, or `None` if the daemon
+    /// reopens it itself.
     pub(crate) fn open(&self, tree: &Arc<Tree>, node: Node, tid: Option<u32>) -> Result<OpenOutcome, FsError> {
         let attributes = tree.attributes(node).ok_or(FsError::Stale)?;
         match node {
@@ -380,8 +389,8 @@ impl Filesystem {
         }
     }
 
-    /// access(2): local files and directories are what they are; the binhosts' packages are read, and never written, so that
-    /// Portage leaves them alone.
+    /// Does access(2). Local files and directories use their own permissions. Packages of binhosts
+    /// are readable and never writable, so that Portage does not change them.
     pub(crate) fn access(&self, caller: Caller, inode: Inode, access: Access) -> Result<(), FsError> {
         if self.layer().is_read_only() && access.contains(Access::WRITE_OK) {
             return Err(FsError::ReadOnly);
@@ -390,7 +399,7 @@ impl Filesystem {
             InodeTarget::Local(path, _) => Ok(self.layer().access(caller, &path, access)?),
             InodeTarget::Directory(path) => Ok(self.directory_access(caller, &path, access)?),
             InodeTarget::Remote(_, Node::Packages) | InodeTarget::Compressed(..) => {
-                // It is replaced, if anything.
+                // A write access to the index means its replacement, which is allowed.
                 let access = access - Access::WRITE_OK;
                 if access.contains(Access::EXEC_OK) { Err(Errno::ACCESS.into()) } else { Ok(()) }
             }
@@ -401,7 +410,8 @@ impl Filesystem {
         }
     }
 
-    /// Directories that are not beneath are like the topmost one.
+    /// Checks access to a directory; one that is not in the lower directory has the permissions of
+    /// the root.
     pub(crate) fn directory_access(&self, caller: Caller, path: &Path, access: Access) -> Result<(), FsError> {
         match self.layer().access(caller, path, access) {
             Err(Errno::NOENT | Errno::NOTDIR) => Ok(self.layer().access(caller, Path::new(""), access)?),
@@ -409,11 +419,12 @@ impl Filesystem {
         }
     }
 
-    /// What is read of an inode that a daemon before this one opened; `generation`: of a local one. It cannot be found where its last name is gone, or its
-    /// index is no longer made.
+    /// Finds the file of an inode that an earlier daemon had open. `generation` is the inode
+    /// generation of a local file. Fails if the file's last name is gone, or if its index is no
+    /// longer made.
     pub(crate) fn reopen(&self, inode: Inode, generation: Option<u64>) -> Result<Reopening, FsError> {
         match self.place(inode)? {
-            // The file of that number is gone, and another one has it now.
+            // The number now belongs to another file.
             InodeTarget::Local(_, stat) if generation != Some(stat.generation) => Err(FsError::Stale),
             InodeTarget::Local(path, stat) => {
                 let file = self.layer().open_file(Caller::DAEMON, &path, &stat, OFlags::RDONLY)?;
@@ -428,12 +439,12 @@ impl Filesystem {
         }
     }
 
-    /// What is shown.
+    /// The current tree.
     pub(crate) fn tree(&self) -> Arc<Tree> {
         self.front.snapshots().current()
     }
 
-    /// Bytes of all packages of the current tree, and how many there are.
+    /// Bytes of all packages of the current tree, and their number.
     pub(crate) fn totals(&self) -> (u64, u64) {
         let tree = self.front.snapshots().current();
         let view = tree.view();

@@ -1,4 +1,5 @@
-//! A generation of the binhosts' indexes and the local packages -> the files that Portage reads.
+//! Makes the index files that Portage reads, from a generation of the binhosts' indexes and the
+//! local packages.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -20,24 +21,25 @@ pub(crate) struct Compressed {
     pub(crate) attributes: Attributes,
 }
 
-/// What is to be shown.
+/// The merged tree and its index files.
 #[derive(Debug)]
 pub(crate) struct Merged {
     pub(crate) tree: Arc<Tree>,
-    /// Where there is one beneath.
+    /// Present if the lower directory has a compressed index.
     pub(crate) compressed: Option<Compressed>,
 }
 
-/// See the module's documentation.
+/// Merges remote trees with the local packages of one lower directory.
 #[derive(Debug)]
 pub(crate) struct Merger {
     pub(crate) layer: Arc<LowerDirectory>,
-    /// A directory for what is rendered.
+    /// Directory for rendered files.
     pub(crate) scratch: PathBuf,
 }
 
 impl Merger {
-    /// The tree of what is to be shown of both: `remote` itself where nothing local is in front of it.
+    /// Merges a remote tree with the local packages. Returns `remote` itself if no local file hides
+    /// any of its packages.
     pub(crate) fn merge(&self, remote: &Arc<Tree>, listing: &Listing, survey: &LocalScan) -> io::Result<Merged> {
         let view = remote.view();
         let in_the_way = || (0..view.len() as u32).any(|row| survey.shadows(view.path(row)));
@@ -53,7 +55,8 @@ impl Merger {
         Ok(Merged { tree, compressed })
     }
 
-    /// Made anew each time and hardly ever read: fast rather than small.
+    /// Compresses an index. Speed matters more than size: the file is made again each time, and
+    /// rarely read.
     pub(crate) fn compressed_of(&self, packages: &PackagesFile) -> io::Result<Compressed> {
         let timestamp = packages.rendered.timestamp;
         let file = self.new_file()?;
@@ -75,7 +78,7 @@ impl Merger {
         Ok(Compressed { file: Arc::new(file), attributes })
     }
 
-    /// A file without a name: it goes with its last descriptor.
+    /// Creates a file without a name, which the kernel frees at the last close.
     pub(crate) fn new_file(&self) -> io::Result<File> {
         let path = self.scratch.join("shown.new");
         let file = File::options().read(true).write(true).create(true).truncate(true).mode(0o600).open(&path)?;
@@ -84,7 +87,7 @@ impl Merger {
     }
 }
 
-/// Counts and hashes what passes through.
+/// Counts and hashes the bytes that it writes.
 struct MergeWriter<'a> {
     file: &'a File,
     size: u64,

@@ -1,14 +1,15 @@
-//! The filesystem without FUSE: names, attributes, opens and changes, and the `Packages` file that Portage reads.
+//! The filesystem without FUSE: names, attributes, opens and changes, and the `Packages` file that
+//! Portage reads.
 //!
 //! | file | job |
 //! |---|---|
-//! | `filesystem` | operations that change nothing: lookup, attributes, listing, and whether an open has to wait |
+//! | `filesystem` | lookup, attributes, listing, and whether an open waits: changes nothing |
 //! | `modify` | operations that change something; all of them happen in the lower directory |
-//! | `replay` | requests that the kernel sends again, and that the daemon before this one may have done already |
+//! | `replay` | requests that the kernel sends again, possibly completed by an earlier daemon |
 //! | `published_tree` | the tree that Portage sees: a generation with the local packages in front |
-//! | `merge` | both -> the index files |
-//! | `attr` | attributes of whatever is shown |
-//! | `xattrs` | extended attributes: how a package stands |
+//! | `merge` | a generation and the local packages -> the index files |
+//! | `attr` | attributes of files and directories |
+//! | `xattrs` | extended attributes: the state of a package |
 //! | `errno` | every error -> its errno |
 //!
 //! Not its job: fuser's types, open handles and the connection to the kernel (`fuse`).

@@ -1,5 +1,5 @@
-//! The operations that change something, without FUSE. What they make is local; what the binhosts have is never changed, only
-//! stood in front of.
+//! The operations that change something, without FUSE. All changes happen in the lower directory;
+//! binhost packages are never changed, only hidden by local files.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -15,16 +15,16 @@ use crate::fetch::PackageRef;
 use crate::local::{self, Access, AttrChange, COMPRESSED, Caller, Errno, INDEX, OFlags, Replace, Stat};
 use crate::tree::{Inode, Node, Tree};
 
-/// What a rename is.
+/// Result of a rename.
 #[derive(Debug)]
 pub(crate) enum Renaming {
-    /// It is done.
+    /// The rename is complete.
     Done,
-    /// Portage's new index is in this file, which is to go: [`Filesystem::replace_index`].
+    /// Portage's new index is in this file, which [`Filesystem::replace_index`] reads and removes.
     Index(Box<NewIndex>),
 }
 
-/// A file that takes the place of an index.
+/// A file that is renamed to the name of an index.
 #[derive(Debug)]
 pub(crate) struct NewIndex {
     caller: Caller,
@@ -38,8 +38,8 @@ impl Filesystem {
         if self.layer().is_read_only() { Err(FsError::ReadOnly) } else { Ok(()) }
     }
 
-    /// Where `name` in a directory would be; the directory is beneath from then on. `taken`: the error where the binhosts have
-    /// something of that name.
+    /// The path of a new `name` in a directory, which is created in the lower directory if it is
+    /// missing there. Fails with `taken` if the binhosts have something of that name.
     fn place_for(&self, caller: Caller, parent: Inode, name: &OsStr, taken: FsError) -> Result<PathBuf, FsError> {
         self.writable()?;
         let directory = self.directory_path(parent)?;
@@ -59,7 +59,7 @@ impl Filesystem {
         Some(attributes.node)
     }
 
-    /// An index may have to name `path`, or not any more.
+    /// Requests a rescan if an index may have to add or remove `path`.
     pub(crate) fn touched(&self, path: &Path) {
         let shown = |tree: Arc<Tree>| {
             let name = path.file_name().and_then(OsStr::to_str);
@@ -84,7 +84,7 @@ impl Filesystem {
         mode: u32,
         flags: OFlags,
     ) -> Result<(File, Attr, Validity), FsError> {
-        // What the kernel did not know of it looks at again with ESTALE.
+        // Without O_EXCL, ESTALE makes the kernel look the name up again.
         let taken = if flags.contains(OFlags::EXCL) { FsError::Exists } else { FsError::Stale };
         let path = self.place_for(caller, parent, name, taken)?;
         match self.layer().create(caller, &path, flags, mode) {
@@ -142,7 +142,8 @@ impl Filesystem {
         }
     }
 
-    /// A binhost's package stays in sight; its body leaves the cache. Blocks for [`COMPRESSED`]: a new index may be under way.
+    /// Removes a local file. A binhost's package stays visible; only its blob leaves the cache.
+    /// Blocks for [`COMPRESSED`], since a new index may be in progress.
     pub(crate) fn unlink(&self, caller: Caller, parent: Inode, name: &OsStr) -> Result<(), FsError> {
         self.writable()?;
         let directory = self.directory_path(parent)?;
@@ -192,7 +193,7 @@ impl Filesystem {
         let inode = Inode::of_directory(path.as_os_str().as_bytes());
         match (self.local(&path)?, remote) {
             (Some(stat), _) if !stat.is_directory() => Err(FsError::NotADirectory),
-            // It would come back by itself.
+            // The binhosts' directory would still be visible afterwards.
             (Some(_) | None, Some(Node::Directory(_))) => Err(FsError::NotEmpty),
             (Some(_), _) => Ok(self.layer().remove_directory(caller, &path, inode.0)?),
             (None, Some(_)) => Err(FsError::NotADirectory),
@@ -244,7 +245,7 @@ impl Filesystem {
         Ok(Renaming::Done)
     }
 
-    /// Blocks: much may have to be read and written.
+    /// Makes Portage's new file the index. Blocks: much may have to be read and written.
     pub(crate) fn replace_index(&self, new: &NewIndex) -> Result<(), FsError> {
         let NewIndex { caller, from, stat, compressed } = new;
         if *compressed {
@@ -256,7 +257,8 @@ impl Filesystem {
         Ok(self.layer().unlink(*caller, from, stat.number)?)
     }
 
-    /// Changes attributes. `open`: the file, where the caller has it open, and the generation of whichever is open.
+    /// Changes attributes. `open` is the file, if the caller has it open; `generation` is the inode
+    /// generation of the open file.
     pub(crate) fn change(
         &self,
         caller: Caller,
@@ -290,7 +292,8 @@ impl Filesystem {
                 if change.size == Some(0) {
                     self.leave_placeholder(tree.view().path(at), None)?;
                 }
-                // With a size of more than that it would have to be fetched; whoever wants that opens it first.
+                // Any other size needs the package's bytes: the caller has to open the package
+                // first.
                 Err(if change.size == Some(0) { FsError::Stale } else { FsError::Remote })
             }
             InodeTarget::Remote(_, Node::Packages) | InodeTarget::Compressed(..) if change.size.is_none() => {
@@ -301,7 +304,8 @@ impl Filesystem {
         }
     }
 
-    /// Owner and permissions are those of the index beneath. Its time is its TIMESTAMP, which is what Portage sets.
+    /// Changes owner and permissions of the index in the lower directory. The index's time cannot
+    /// be set: it is always its TIMESTAMP, which Portage writes.
     fn change_index(&self, caller: Caller, inode: Inode, change: &AttrChange) -> Result<(Attr, Validity), FsError> {
         let name = match self.place(inode)? {
             InodeTarget::Compressed(..) => COMPRESSED,
@@ -309,45 +313,47 @@ impl Filesystem {
         };
         let change = AttrChange { atime: None, mtime: None, ..*change };
         let path = Path::new(name);
-        // There is nothing beneath yet: then it is root's.
+        // Without an index in the lower directory, the shown index belongs to root.
         if let Ok(is) = self.layer().stat(path) {
             self.layer().change(caller, path, &is, &change)?;
         }
         self.attributes(inode)
     }
 
-    /// Whether the caller may have a copy of a binhost's package beneath, which is root's.
+    /// Whether the caller may have a binhost's package replaced by a local copy. Only root may,
+    /// since the copy belongs to root.
     pub(crate) fn check_rewriting(&self, caller: Caller) -> Result<(), FsError> {
         self.writable()?;
         if caller.uid == 0 { Ok(()) } else { Err(Errno::ACCESS.into()) }
     }
 
-    /// Puts a file in front of a binhost's package: an empty one, or a copy. Blocks.
+    /// Puts a local file in front of a binhost's package: an empty one, or a copy. Blocks.
     pub(crate) fn leave_placeholder(&self, path: &str, copy: Option<(&File, i64)>) -> Result<(), FsError> {
         let path = Path::new(path);
         self.layer().make_directories(Caller::DAEMON, path.parent().unwrap_or(Path::new("")))?;
         match self.layer().create_placeholder(path, copy) {
-            // Somebody was faster, or this is asked for once more.
+            // An existing file is no error: another caller was faster, or the kernel sent the
+            // request again.
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error.into()),
             _ => self.touched(path),
         }
         Ok(())
     }
 
-    /// Makes a copy of a binhost's package, which is at hand, beneath. Blocks.
+    /// Makes a local copy of a binhost's package from `body`. Blocks.
     pub(crate) fn copy(&self, wanted_path: &str, body: &File, mtime: i64) -> Result<(), FsError> {
         self.leave_placeholder(wanted_path, Some((body, mtime)))
     }
 
-    /// The entry of a tree, to be fetched.
+    /// The package of the row `at` of a tree, to be fetched.
     pub(crate) fn wanted(&self, tree: &Arc<Tree>, at: u32) -> Result<PackageRef, FsError> {
         self.fetcher().wanted(tree.view(), at).ok_or(FsError::Stale)
     }
 
-    /// fsync(2) of a directory.
+    /// Does fsync(2) of a directory.
     pub(crate) fn sync_directory(&self, inode: Inode) -> Result<(), FsError> {
         match self.layer().sync_directory(&self.directory_path(inode)?) {
-            // What is not beneath has not changed.
+            // A directory that is not in the lower directory has no changes.
             Err(Errno::NOENT | Errno::NOTDIR) => Ok(()),
             other => Ok(other?),
         }

@@ -1,12 +1,17 @@
-//! What Portage sees as `Packages`: what the binhosts have, with the local packages in front.
+//! The tree that Portage sees: a generation of the binhosts' indexes with the local packages in
+//! front, and its `Packages` file.
 //!
-//! Two things change it: another generation of the binhosts' indexes ([`PublishedTree::publish`]), and local packages. The second comes in
-//! two ways. Portage renames a new `Packages` into its place ([`PublishedTree::replace`]): its entries of local files are written
-//! beneath, and both become visible at once, before the rename returns. Or files come and go without that, and are looked at a
-//! moment later ([`PublishedTree::rescan`]).
+//! Two things change the tree: another generation of the binhosts' indexes
+//! ([`PublishedTree::publish`]), and local packages. Local packages change in two ways:
 //!
-//! Everything is rendered before anything is replaced: what fails leaves all as it was. Where nothing is local, the generation's
-//! own file is shown.
+//! * Portage renames a new `Packages` into its place ([`PublishedTree::replace`]). Its entries of
+//!   local files are written to the lower directory. File and tree become visible together, before
+//!   the rename returns.
+//! * Files are added or removed without a new index. A moment later a rescan finds them
+//!   ([`PublishedTree::rescan`]).
+//!
+//! Everything is rendered before anything is replaced, so a failure changes nothing. Without local
+//! packages, the published file is the generation's own.
 
 use std::fs::File;
 use std::io;
@@ -22,30 +27,32 @@ use crate::tree::{Change, Inode, PACKAGES, Snapshots, Tree};
 
 #[derive(Debug)]
 struct PublishedState {
-    /// What the binhosts have.
+    /// The generation's tree, without local packages.
     remote: Arc<Tree>,
     listing: Arc<Listing>,
-    /// Local files that look like packages and are none.
+    /// Local files that look like packages but are not.
     others: NoPackages,
-    /// The index beneath lists more than there is.
+    /// Whether the lower directory's index lists packages that do not exist.
     stale: bool,
-    /// What was beneath when it was last looked at: [`LocalScan::fingerprint`](crate::local::LocalScan::fingerprint).
+    /// Fingerprint of the last scan of the lower directory:
+    /// [`LocalScan::fingerprint`](crate::local::LocalScan::fingerprint).
     seen: u64,
 }
 
-/// What has changed beneath since it was last looked at.
+/// Changes in the lower directory since the last scan.
 #[derive(Debug)]
 struct LocalChanges {
-    /// What was listed then.
+    /// The listing before the scan.
     listing: Arc<Listing>,
     survey: LocalScan,
     seen: u64,
-    /// What is there and not listed.
+    /// Packages that exist but are not listed.
     more: Vec<Stanza>,
 }
 
-/// See the module's documentation. The lock on the state is never held while the kernel is told of a change: whoever renames
-/// holds the kernel's lock on the directory, and waits for ours.
+/// The published tree. The lock on the state is never held while the kernel is notified. Otherwise
+/// a deadlock could follow: a caller that renames holds the kernel's lock on the directory, and
+/// waits for the lock on the state.
 #[derive(Debug)]
 pub struct PublishedTree {
     snapshots: Arc<Snapshots>,
@@ -57,11 +64,14 @@ pub struct PublishedTree {
 }
 
 impl PublishedTree {
-    /// Shows `remote` with what is beneath. What is listed there and not there is left out; what is there and not listed is for
-    /// [`PublishedTree::rescan`]. Where not everything can be looked at, all that is listed counts until it can.
+    /// Publishes `remote` with the local packages of the lower directory.
+    ///
+    /// Entries of packages that do not exist are left out; packages that are not listed are left to
+    /// [`PublishedTree::rescan`]. If the lower directory cannot be scanned completely, all its
+    /// listed entries are used until a scan succeeds.
     ///
     /// # Errors
-    /// What is beneath cannot be read, or nothing can be written to `scratch`.
+    /// The lower directory cannot be read, or `scratch` cannot be written.
     pub fn new(remote: Arc<Tree>, layer: Arc<LowerDirectory>, scratch: PathBuf) -> io::Result<Self> {
         let merger = Merger { layer: Arc::clone(&layer), scratch };
         let (survey, mut stale) =
@@ -85,34 +95,35 @@ impl PublishedTree {
         Ok(front)
     }
 
-    /// What is shown, and was lately.
+    /// The current tree and recent ones.
     #[must_use]
     pub fn snapshots(&self) -> &Arc<Snapshots> {
         &self.snapshots
     }
 
-    /// The directory beneath.
+    /// The lower directory.
     #[must_use]
     pub fn layer(&self) -> &Arc<LowerDirectory> {
         &self.layer
     }
 
-    /// What is listed of the local packages.
+    /// The entries of the local packages.
     #[must_use]
     pub fn listing(&self) -> Arc<Listing> {
         Arc::clone(&self.state().listing)
     }
 
-    /// Local packages that are shown.
+    /// Number of published local packages.
     #[must_use]
     pub fn local_packages(&self) -> usize {
         self.state().listing.entries().len()
     }
 
-    /// Shows another generation. What the kernel has to be told of; `None`: it shows nothing new.
+    /// Publishes another generation. Returns the changes that the kernel must be notified of;
+    /// `None` if nothing visible has changed.
     ///
     /// # Errors
-    /// It cannot be rendered; the one before stays.
+    /// The index cannot be rendered; the tree before stays published.
     pub fn publish(&self, remote: Arc<Tree>) -> io::Result<Option<Vec<Change>>> {
         let mut state = self.state();
         let Merged { tree, compressed } = self.merger.merge(&remote, &state.listing, &self.layer.survey()?)?;
@@ -128,11 +139,12 @@ impl PublishedTree {
         Ok(Some(before.changes(&tree)))
     }
 
-    /// Portage's new index is in `written`: its entries of local files go beneath, with owner and permissions as `like` has
-    /// them, and what is shown is made anew.
+    /// Publishes Portage's new index, whose file is `written`. Its entries of local files are
+    /// written to the lower directory, with owner and permissions of `like`, and the tree is merged
+    /// again.
     ///
     /// # Errors
-    /// Everything stays as it was.
+    /// Nothing has changed.
     pub(crate) fn replace(&self, written: File, like: Stat) -> io::Result<()> {
         let mut state = self.state();
         let survey = self.layer.survey()?;
@@ -141,7 +153,8 @@ impl PublishedTree {
         let merged =
             self.merger.merge(&state.remote, &prepared.listing, &survey).inspect_err(|_| self.layer.discard())?;
         state.listing = Arc::new(self.layer.commit(prepared, Some(like))?);
-        // It may know less than there is.
+        // The new index may list fewer packages than exist: the next rescan must look at all of
+        // them.
         (state.stale, state.seen) = (false, 0);
         self.put_in_place(merged);
         drop(state);
@@ -149,10 +162,11 @@ impl PublishedTree {
         Ok(())
     }
 
-    /// Portage's new compressed index: it is made from the other one, and so is what is shown.
+    /// Replaces the compressed index at Portage's request. Its content comes from the uncompressed
+    /// index, in the lower directory and in the tree.
     ///
     /// # Errors
-    /// Everything stays as it was.
+    /// Nothing has changed.
     pub(crate) fn compress(&self, like: Stat) -> io::Result<()> {
         let state = self.state();
         let compressed = self.merger.compressed_of(self.snapshots.current().packages())?;
@@ -162,32 +176,32 @@ impl PublishedTree {
         Ok(())
     }
 
-    /// There is no compressed index any more.
+    /// Removes the compressed index from the tree.
     pub(crate) fn forget_compressed(&self) {
         let _state = self.state();
         self.set_compressed(None);
     }
 
-    /// Something beneath has changed that an index could name.
+    /// Requests a rescan, since a file in the lower directory has changed that an index could name.
     pub(crate) fn touch(&self) {
         self.touched.notify_one();
     }
 
-    /// Waits until something beneath has changed.
+    /// Waits until a rescan is requested.
     pub async fn changed(&self) {
         self.touched.notified().await;
     }
 
-    /// Looks at what is beneath: picks up packages that are not listed, leaves out those that are gone. What the kernel has to
-    /// be told of.
+    /// Scans the lower directory: adds packages that are not listed, and removes entries of
+    /// packages that no longer exist. Returns the changes that the kernel must be notified of.
     ///
     /// # Errors
-    /// Everything stays as it was.
+    /// Nothing has changed.
     pub fn rescan(&self) -> io::Result<Vec<Change>> {
         let Some(LocalChanges { listing, survey, seen, more }) = self.news()? else { return Ok(Vec::new()) };
         let mut state = self.state();
         if !Arc::ptr_eq(&listing, &state.listing) {
-            // Portage has written an index meanwhile, and is followed by another look.
+            // Portage has replaced the index meanwhile, which requests another rescan.
             return Ok(Vec::new());
         }
         let stale = state.stale || !listing.entries().iter().all(|entry| survey.has(entry));
@@ -201,8 +215,10 @@ impl PublishedTree {
         Ok(changes)
     }
 
-    /// To read all that takes as long as it takes: nobody has to wait for it. What is listed is taken before what is there: a
-    /// file that Portage has listed since then must not look as it was before.
+    /// Scans the lower directory without the lock on the state, since a scan may take long.
+    ///
+    /// The listing is taken before the scan: entries that Portage lists later must not be compared
+    /// with an older state of their files.
     fn news(&self) -> io::Result<Option<LocalChanges>> {
         let (listing, before) = {
             let state = self.state();
@@ -219,7 +235,7 @@ impl PublishedTree {
         Ok(Some(LocalChanges { listing, survey, seen, more }))
     }
 
-    /// Lists `more`, and only what is there.
+    /// Adds entries for `more`, and removes entries of packages that do not exist.
     fn amend(&self, state: &mut PublishedState, survey: &LocalScan, more: &[Stanza]) -> io::Result<Vec<Change>> {
         let before = state.listing.entries().len();
         let prepared = self.layer.prepare(&state.listing, survey, Some(more)).or_else(|error| {
@@ -289,15 +305,15 @@ mod tests {
 
     const TWO: &str = "VERSION: 0\n\nCPV: a/one-1\nPATH: a/one-1.xpak\n\nCPV: b/two-1\nPATH: b/two-1.xpak\n\n";
 
-    /// A PKGDIR with two packages, which are listed.
-    /// Where nobody gets, too: TMPDIR may be closed, as it is where Portage builds.
+    /// Every user can reach /tmp. TMPDIR may be closed to others, as it is where Portage builds.
     const TEMPORARY: &str = "/tmp";
 
+    /// Makes a PKGDIR with two packages, both listed in its index.
     fn place() -> TempDir {
         let place = TempDir::with_prefix_in("binhostfs-front.", TEMPORARY).unwrap();
         for directory in ["", "scratch", "pkgdir", "pkgdir/a", "pkgdir/b"] {
             fs::create_dir_all(place.path().join(directory)).unwrap();
-            // Whoever it is that tests.
+            // All users may write, whichever user runs the test.
             fs::set_permissions(place.path().join(directory), fs::Permissions::from_mode(0o777)).unwrap();
         }
         for (name, text) in [("a/one-1.xpak", "1"), ("b/two-1.xpak", "2"), ("Packages", TWO)] {
@@ -319,7 +335,7 @@ mod tests {
         rustix::process::geteuid().is_root()
     }
 
-    /// In a thread that no permission is given to.
+    /// Runs `act` in a thread of user 65534, who has no permissions.
     fn as_nobody<T: Send>(act: impl FnOnce() -> T + Send) -> T {
         let nobody = Uid::from_raw(65534);
         let disguised = move || {

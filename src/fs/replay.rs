@@ -1,8 +1,10 @@
-//! Requests that the kernel sends again: the daemon before this one took them, and was killed before it answered.
+//! Replay of requests that the kernel sends again: the daemon before this one took them, and was
+//! killed before it answered.
 //!
-//! It may have done what was asked. Then there is what was to be made, or nothing is left of what was to go, and whoever asked is
-//! told so in place of EEXIST and ENOENT: the kernel had looked before it asked, and holds the directory until it is answered.
-//! All else can be done twice.
+//! The earlier daemon may have completed such a request. Then the new file exists, or the old one
+//! is gone, and the replay answers with success instead of EEXIST or ENOENT. That is safe: the
+//! kernel looked the name up before the request, and holds the directory's lock until the answer.
+//! All other requests can be done twice.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -16,16 +18,16 @@ use super::modify::Renaming;
 use crate::local::{Caller, Errno, OFlags, Stat};
 use crate::tree::Inode;
 
-/// How often something was asked for.
+/// How often the kernel has sent a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Delivery {
-    /// Once.
+    /// Only to this daemon.
     Once,
-    /// Of the daemon before this one, too.
+    /// To the daemon before this one, too.
     Again,
 }
 
-/// A name in a directory.
+/// A directory and a name in it.
 type ChildName<'a> = (Inode, &'a OsStr);
 
 impl Delivery {
@@ -34,12 +36,13 @@ impl Delivery {
         self == Self::Again && [own.errno(), system.raw_os_error()].contains(&error.errno())
     }
 
-    /// Of an unlink or rmdir.
+    /// The result of an unlink or rmdir: in a replay, ENOENT is success.
     pub(crate) fn removed(self, done: Result<(), FsError>) -> Result<(), FsError> {
         done.or_else(|error| if self.again(&error, true) { Ok(()) } else { Err(error) })
     }
 
-    /// Of what was to be made at `place`, if what is there `is_it`.
+    /// The result of making something at `place`: in a replay, an existing file is the result if
+    /// `is_it` accepts it.
     pub(crate) fn made(
         self,
         operations: &Filesystem,
@@ -53,7 +56,8 @@ impl Delivery {
         })
     }
 
-    /// Of a new file: it is the caller's, and nobody can have written to it yet.
+    /// The result of creating a file. In a replay, an existing file is the result if it is empty
+    /// and the caller's: no process can have written to it yet.
     pub(crate) fn created(
         self,
         operations: &Filesystem,
@@ -76,7 +80,7 @@ impl Delivery {
         opened().map_err(|_| error)
     }
 
-    /// Of a rename to `to`.
+    /// The result of a rename to `to`: in a replay, ENOENT is success if `to` is a file.
     pub(crate) fn renamed(
         self,
         operations: &Filesystem,
@@ -98,7 +102,7 @@ impl Delivery {
 }
 
 impl Filesystem {
-    /// What is local at a place, as the kernel is told of what was made there.
+    /// The local file at a place, as it is reported to the kernel after its creation.
     fn found(
         &self,
         (parent, name): ChildName<'_>,

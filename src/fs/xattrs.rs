@@ -1,42 +1,43 @@
-//! Extended attributes of files: how a package stands, for `getfattr` and whoever copies it.
+//! Extended attributes of files: the state of a package, for `getfattr` and for copies.
 //!
 //! | name | value |
 //! |---|---|
-//! | `user.binhostfs.state` | `cached`, `fetching`, `failed`, `remote` (fetched when it is opened); of `Packages` it is `index`, and of what is in
-//! | | the directory beneath the mount `local` |
-//! | `user.binhostfs.sha256` | of the whole file, where it is here |
-//! | `user.binhostfs.origin` | name of the binhost, and the URL that it was fetched from, where that is known |
-//! | `user.binhostfs.verified-by` | fingerprint of the key that signed it, or `digests`; only of what is here |
-//! | `user.binhostfs.reason` | why the last attempt to fetch it failed |
+//! | `user.binhostfs.state` | `cached`, `fetching`, `failed`, `remote` (fetched at its open); |
+//! | | `index` for `Packages`; `local` for files of the lower directory |
+//! | `user.binhostfs.sha256` | SHA-256 of the whole file, if cached |
+//! | `user.binhostfs.origin` | name of the binhost, and the URL of the download, if it is known |
+//! | `user.binhostfs.verified-by` | fingerprint of the signing key, or `digests`; only if cached |
+//! | `user.binhostfs.reason` | why the last attempt to fetch the package failed |
 //!
-//! Nothing else is asked for in vain: other names do not exist, and no request waits for the network.
+//! Requests for other names fail at once: no such request waits for the network.
 
 use super::filesystem::InodeTarget;
 use super::{Filesystem, FsError};
 use crate::fetch::{Availability, PackageAvailability};
 use crate::tree::{Inode, Node};
 
-/// All names begin with this.
+/// Prefix of all names.
 const PREFIX: &str = "user.binhostfs.";
 
 type Attribute = (&'static str, String);
 
-/// The value of an attribute.
+/// Returns the value of an attribute.
 pub(crate) fn get(operations: &Filesystem, inode: Inode, name: &str) -> Result<Vec<u8>, FsError> {
-    // The kernel and `ls` ask of every file for labels and access lists.
+    // The kernel and `ls` ask for labels and access lists of every file.
     let wanted = name.strip_prefix(PREFIX).ok_or(FsError::NoAttribute)?;
     let found = all(operations, inode).into_iter().find(|(name, _)| *name == wanted);
     found.map(|(_, value)| value.into_bytes()).ok_or(FsError::NoAttribute)
 }
 
-/// The names that a file has, each ended by a NUL.
+/// Returns the names of a file's attributes, each followed by a NUL.
 pub(crate) fn list(operations: &Filesystem, inode: Inode) -> Vec<u8> {
     let names = all(operations, inode).into_iter().map(|(name, _)| format!("{PREFIX}{name}\0"));
     names.collect::<String>().into_bytes()
 }
 
 fn all(operations: &Filesystem, inode: Inode) -> Vec<Attribute> {
-    // What is of no generation has none: whoever copies or lists it must not fail for that.
+    // A file that is in no generation has no attributes. An error would make a copy or a listing
+    // fail.
     let (tree, node) = match operations.place(inode) {
         Ok(InodeTarget::Remote(tree, node)) => (tree, node),
         Ok(InodeTarget::Local(..)) => return vec![("state", "local".to_owned())],

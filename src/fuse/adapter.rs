@@ -1,4 +1,4 @@
-//! fuser's types around [`Filesystem`](crate::fs::Filesystem).
+//! The FUSE adapter: fuser's types around [`Filesystem`](crate::fs::Filesystem).
 
 mod open;
 mod reading;
@@ -29,11 +29,11 @@ use crate::tree::Inode;
 pub(super) use shared::AdapterState;
 use types::{BLOCK, caller, delivery, failed, file_attr, file_type, ttl};
 
-/// Requests that the kernel may have under way in the background, reading ahead.
+/// Most requests that the kernel may have in the background, for read-ahead.
 const MAX_BACKGROUND: u16 = 64;
-/// Largest request; the kernel makes reads up to this size too.
+/// Largest request in bytes; the kernel makes reads up to this size too.
 const MAX_REQUEST: u32 = 1 << 20;
-/// What the kernel reads ahead unless it is told otherwise; it takes no more.
+/// The kernel's default read-ahead in bytes, which is also the most that it accepts.
 const READ_AHEAD: u32 = 128 << 10;
 
 /// The file system as fuser calls it.
@@ -51,7 +51,7 @@ impl Filesystem for Adapter {
             InitFlags::FUSE_ATOMIC_O_TRUNC,
             InitFlags::FUSE_HAS_RESEND,
         ] {
-            // An older kernel does without.
+            // An older kernel lacks some of these; the daemon works without them.
             if config.add_capabilities(wanted).is_ok() {
                 agreed |= wanted;
             }
@@ -87,7 +87,7 @@ impl Filesystem for Adapter {
     fn getattr(&self, _request: &Request, inode: INodeNo, _handle: Option<FileHandle>, reply: ReplyAttr) {
         let timed = self.timed(Operation::Getattr);
         let mut found = self.0.operations.attributes(Inode(inode.0));
-        // Another file has its number by now.
+        // If the generations differ, another file has the inode number by now.
         let open = self.0.handles.generation(Inode(inode.0)).filter(|_| local::is_number(inode.0));
         if found.as_ref().is_ok_and(|(attr, _)| open.is_some_and(|open| open != attr.generation)) {
             found = Err(FsError::Stale);
@@ -124,7 +124,8 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let _unpaused = self.0.unpaused();
-        // In this order: a daemon that is killed in between counts one too many, never one too few.
+        // The order matters: a daemon that is killed in between counts one open too many, never one
+        // too few.
         reply.ok();
         if self.0.handles.release((Inode(inode.0), types::user_of(handle))) {
             self.0.operations.closed(Inode(inode.0));
@@ -132,7 +133,7 @@ impl Filesystem for Adapter {
     }
 
     fn opendir(&self, _request: &Request, _inode: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        // With FUSE_NO_OPENDIR_SUPPORT this says: never ask again, and cache listings.
+        // With FUSE_NO_OPENDIR_SUPPORT, ENOSYS means: never ask again, and cache listings.
         reply.error(Errno::ENOSYS);
     }
 
@@ -222,7 +223,7 @@ impl Filesystem for Adapter {
         let file = handle.and_then(|_| self.0.local_file(inode));
         let open = (file.as_deref(), self.0.handles.generation(inode));
         let mut changed = self.0.operations.change(caller, inode, open, &change);
-        // It has no name any more, and somebody has it open.
+        // ESTALE: the file has no name any more, but a caller has it open.
         let nameless = changed.as_ref().is_err_and(|error| error.errno() == libc::ESTALE) && change.size.is_none();
         if let Some(file) = self.0.handles.file(inode).filter(|_| nameless) {
             changed = self.0.operations.change(caller, inode, (Some(&file), None), &change);
@@ -364,7 +365,7 @@ impl Filesystem for Adapter {
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        // The kernel then copies by itself.
+        // After ENOSYS, the kernel copies by itself.
         reply.error(Errno::ENOSYS);
     }
 
@@ -378,7 +379,7 @@ impl Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        // Never ask again: callers get EOPNOTSUPP.
+        // ENOSYS means: never ask again. Callers get EOPNOTSUPP.
         reply.error(Errno::ENOSYS);
     }
 
@@ -408,7 +409,7 @@ impl Filesystem for Adapter {
         _output_size: u32,
         reply: ReplyIoctl,
     ) {
-        // Python asks of every file that it opens whether it is a terminal.
+        // Python checks for every file that it opens whether it is a terminal.
         reply.error(Errno::ENOTTY);
     }
 
@@ -421,7 +422,7 @@ impl Filesystem for Adapter {
         _whence: i32,
         reply: ReplyLseek,
     ) {
-        // The kernel then treats a file as one piece without holes.
+        // After ENOSYS, the kernel treats a file as one piece without holes.
         reply.error(Errno::ENOSYS);
     }
 
@@ -449,7 +450,7 @@ impl Adapter {
         Timed::begin(&self.0.metrics, operation)
     }
 
-    /// Of a file that is open, and has no name or no generation any more.
+    /// Attributes of an open file that no longer has a name or a generation.
     fn open_attributes(&self, inode: Inode) -> Option<(Attr, Validity)> {
         if let Some(attributes) = self.0.handles.attributes(inode) {
             return Some((Attr::of_remote(attributes, Owner::FILE), Validity::Told));
@@ -481,7 +482,7 @@ fn answer_entry(found: Result<(Attr, Validity), FsError>, mut timed: Timed, repl
     }
 }
 
-/// `size` 0 asks how much there is.
+/// With `size` 0, the caller asks for the length of the value.
 fn answer_xattr(found: Result<Vec<u8>, FsError>, size: u32, mut timed: Timed, reply: ReplyXattr) {
     match found {
         Ok(bytes) if size == 0 => reply.size(u32::try_from(bytes.len()).unwrap_or(u32::MAX)),

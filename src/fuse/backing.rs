@@ -1,12 +1,14 @@
-//! The kernel's name for a file that it reads from by itself: a number, which outlives the process that asked for it.
+//! Backing numbers: the kernel's number for a file that it reads by itself, which outlives the
+//! process that requested it.
 
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::sync::Weak;
 
-/// `FUSE_DEV_IOC_BACKING_CLOSE`. Source: linux/fuse.h. MIPS, PowerPC and SPARC have another number than the rest.
+/// The ioctl `FUSE_DEV_IOC_BACKING_CLOSE`. Source: linux/fuse.h. Its number on MIPS, PowerPC and
+/// SPARC differs from that on other machines.
 const BACKING_CLOSE: libc::Ioctl = libc::_IOW::<u32>(229, 2);
 
-/// A number that is given back when this is dropped.
+/// A backing number that is closed on drop.
 #[derive(Debug)]
 pub(super) struct Backing {
     id: u32,
@@ -31,7 +33,7 @@ impl Drop for Backing {
     }
 }
 
-/// Gives a number back; one that the kernel does not know does no harm.
+/// Closes a backing number; a number that the kernel does not know has no effect.
 pub(super) fn close(device: &OwnedFd, id: u32) {
     // SAFETY: the descriptor is open, and the kernel reads a u32 from where the pointer points.
     unsafe { libc::ioctl(device.as_raw_fd(), BACKING_CLOSE, &raw const id) };

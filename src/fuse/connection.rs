@@ -1,12 +1,13 @@
 //! A connection to the kernel that a daemon can leave to the next one.
 //!
-//! A mount lives for as long as anybody has its /dev/fuse open. Who holds that, and the [`HandoverLog`], while no daemon runs, can
-//! give both to a new one: requests wait meanwhile, those that the dead daemon had taken are sent again, and nobody who uses
-//! the mount notices.
+//! A mount exists as long as any process has its /dev/fuse open. A process that holds this
+//! descriptor and the [`HandoverLog`] while no daemon runs can give both to a new daemon. Requests
+//! wait meanwhile. The kernel sends those again that the dead daemon had taken, and processes that
+//! use the mount notice nothing.
 //!
-//! fuser begins every session with the kernel's FUSE_INIT, which comes once in a connection's life. To go on with one, a
-//! session is begun on a pair of sockets, over which it gets an INIT made of what was agreed on before; then the device is
-//! put in the place of its socket.
+//! fuser begins every session with the kernel's FUSE_INIT, which comes once in a connection's life.
+//! To continue a connection, the daemon begins a session on a pair of sockets. Over these it sends
+//! an INIT made of the earlier negotiation; then the device replaces the session's socket.
 
 use std::fs::File;
 use std::io;
@@ -23,55 +24,56 @@ use super::handover_log::{HandoverLog, Negotiated};
 use crate::local::identity;
 use crate::sys::{MountNamespace, NamespaceError, mounts_of};
 
-/// Threads that answer requests. Two, so that a read does not wait behind a listing.
+/// Threads that answer requests: two, so that a read does not wait behind a listing.
 const THREADS: usize = 2;
 /// Bytes of FUSE_INIT: fuse_in_header and fuse_init_in. Source: linux/fuse.h.
 const INIT_LENGTH: usize = 40 + 64;
 const FUSE_INIT: u32 = 26;
 const FUSE_MAJOR: u32 = 7;
-/// flags2 is there.
+/// FUSE_INIT has the field flags2.
 const FUSE_INIT_EXT: u64 = 1 << 30;
-/// The kernel can send again what was taken and not answered (Linux 6.9).
+/// The kernel can send requests again that were taken and not answered (Linux 6.9).
 pub(super) const FUSE_HAS_RESEND: u64 = 1 << 39;
-/// Have it do that.
+/// Notification that makes the kernel send unanswered requests again.
 const NOTIFY_RESEND: i32 = 7;
-/// Have it ask for every name again (Linux 6.16).
+/// Notification that makes the kernel look up every name again (Linux 6.16).
 const NOTIFY_INC_EPOCH: i32 = 8;
 
-/// The device, the ledger, and the directory beneath.
+/// The device, the handover log, and the lower directory.
 pub type KeptDescriptors = (OwnedFd, OwnedFd, Option<OwnedFd>);
 
-/// A connection with what is known of it; with nothing mounted on it, if it is new. Closed when dropped: the mount, if nobody
-/// else holds it, is dead then.
+/// A connection and its handover log; a new one has no mount yet. Dropping it closes the device:
+/// the mount is then dead, unless another process holds the device too.
 #[derive(Debug)]
 pub struct Kept {
     pub(super) device: OwnedFd,
     pub(super) ledger: HandoverLog,
-    /// The directory on which it is mounted, which cannot be opened any more.
+    /// The lower directory, which cannot be opened any more once it is mounted over.
     beneath: Option<OwnedFd>,
-    /// Where it is or will be mounted.
+    /// The namespace of the mountpoint.
     pub(super) namespace: MountNamespace,
 }
 
 impl Kept {
-    /// A new one. Nobody else can go on with it without `beneath`: the directory that will be mounted on, opened before that.
+    /// Makes a new connection. `beneath` is the lower directory, opened before the mount. Without
+    /// it, no other daemon can continue the connection.
     ///
     /// # Errors
     /// /dev/fuse cannot be opened.
     pub fn create(beneath: Option<OwnedFd>, namespace: MountNamespace) -> io::Result<Self> {
-        // This process's /dev may have less in it.
+        // The /dev of this process may have fewer devices.
         let device = namespace.enter(|| File::options().read(true).write(true).open("/dev/fuse"));
         let device = device.map_err(NamespaceError::into_io)??;
         Ok(Self { device: device.into(), ledger: HandoverLog::create()?, beneath, namespace })
     }
 
-    /// What another process has held; what is mounted with it is in `namespace`.
+    /// The connection that another process has held; `namespace` is that of its mount.
     #[must_use]
     pub fn from_descriptors((device, ledger, beneath): KeptDescriptors, namespace: MountNamespace) -> Self {
         Self { device, ledger: HandoverLog::open(ledger), beneath, namespace }
     }
 
-    /// The descriptors, for somebody to hold.
+    /// Duplicates the descriptors, for another process to hold.
     ///
     /// # Errors
     /// There are too many open files.
@@ -79,7 +81,7 @@ impl Kept {
         Ok((self.device.try_clone()?, self.ledger.as_fd().try_clone_to_owned()?, self.beneath()?))
     }
 
-    /// The directory beneath the mount, if it is that.
+    /// Duplicates the descriptor of the lower directory, if there is one.
     ///
     /// # Errors
     /// There are too many open files.
@@ -87,26 +89,26 @@ impl Kept {
         self.beneath.as_ref().map(OwnedFd::try_clone).transpose()
     }
 
-    /// Whether what is held as the directory beneath is what the daemon that mounted it had there.
+    /// Whether the held lower directory is the one that the mounting daemon recorded.
     fn knows_beneath(&self) -> bool {
         let held = self.beneath.as_ref().and_then(|held| identity(held).ok());
         held.is_some() && held == self.ledger.beneath()
     }
 
-    /// Whether nothing was ever mounted with it.
+    /// Whether the connection never had a mount.
     #[must_use]
     pub fn is_new(&self) -> bool {
         self.ledger.device().is_none()
     }
 
-    /// Device number of the mount, if a session can go on with it.
+    /// Device number of the mount, if a session can continue it.
     #[must_use]
     pub fn resumable(&self) -> Option<u64> {
         let usable = self.ledger.agreement().is_some_and(|agreement| agreement.flags & FUSE_HAS_RESEND != 0);
         self.ledger.device().filter(|_| usable && self.knows_beneath() && is_connected(&self.device))
     }
 
-    /// Takes the mount away, wherever it is: no session will go on with it.
+    /// Unmounts the mount of this connection everywhere: no session will continue it.
     pub fn abandon(self) {
         let Some(device) = self.ledger.device() else { return };
         if !self.knows_beneath() && is_connected(&self.device) {
@@ -127,13 +129,13 @@ fn unmount_all(device: u64) {
     }
 }
 
-/// Where a device is mounted, the topmost first.
+/// Paths on which a device is mounted, the topmost first.
 fn mountpoints(device: u64) -> Vec<PathBuf> {
     let mounts = mounts_of("thread-self").unwrap_or_default().into_iter();
     mounts.filter(|mount| mount.device == device).map(|mount| mount.path).collect()
 }
 
-/// Whether the kernel still has a mount behind a device.
+/// Whether the kernel still has a mount for a device.
 fn is_connected(device: &OwnedFd) -> bool {
     let mut asked = [PollFd::new(device, PollFlags::OUT)];
     let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
@@ -141,19 +143,20 @@ fn is_connected(device: &OwnedFd) -> bool {
     answered && asked.iter().all(|one| !one.revents().intersects(PollFlags::ERR | PollFlags::NVAL | PollFlags::HUP))
 }
 
-/// A session on a device that has just been mounted.
+/// Starts a session on a device that has just been mounted.
 pub(super) fn connect(adapter: Adapter, device: &OwnedFd) -> io::Result<Session<Adapter>> {
     Session::from_fd(adapter, device.try_clone()?, SessionACL::All, config())
 }
 
-/// A session that goes on where another one stopped.
+/// Starts a session that continues the connection of an earlier one.
 pub(super) fn reconnect(adapter: Adapter, device: &OwnedFd, agreement: Negotiated) -> io::Result<Session<Adapter>> {
     let (ours, theirs) = UnixDatagram::pair()?;
     ours.send(&init(agreement))?;
     let session = Session::from_fd(adapter, theirs.into(), SessionACL::All, config())?;
-    // What it answers is known.
+    // The session's answer to INIT is known already, so it is dropped.
     ours.recv(&mut [0; 256])?;
-    // SAFETY: both descriptors are open. The session goes on with the second one, and nobody else knows its number.
+    // SAFETY: both descriptors are open. The session continues with the second one, and no other
+    // code knows its number.
     let put = unsafe { libc::dup3(device.as_raw_fd(), session.as_fd().as_raw_fd(), libc::O_CLOEXEC) };
     if put < 0 { Err(io::Error::last_os_error()) } else { Ok(session) }
 }
@@ -164,7 +167,7 @@ fn config() -> Config {
     config
 }
 
-/// FUSE_INIT as the kernel would send it, if it offered just what was agreed on.
+/// FUSE_INIT as the kernel would send it, if it offered exactly the negotiated flags.
 fn init(agreement: Negotiated) -> Vec<u8> {
     let Negotiated { flags, minor, readahead } = agreement;
     let flags = flags | FUSE_INIT_EXT;
@@ -172,11 +175,11 @@ fn init(agreement: Negotiated) -> Vec<u8> {
     for word in [INIT_LENGTH as u32, FUSE_INIT] {
         message.extend(word.to_ne_bytes());
     }
-    // unique, nodeid
+    // The header's unique and nodeid.
     for word in [1_u64, 0] {
         message.extend(word.to_ne_bytes());
     }
-    // uid, gid, pid, padding; then the body
+    // The header's uid, gid, pid and padding; then fuse_init_in.
     let (low, high) = (flags as u32, (flags >> 32) as u32);
     for word in [0, 0, 0, 0, FUSE_MAJOR, minor, readahead, low, high] {
         message.extend(word.to_ne_bytes());
@@ -185,17 +188,17 @@ fn init(agreement: Negotiated) -> Vec<u8> {
     message
 }
 
-/// Has the kernel send again what the dead daemon had taken and not answered.
+/// Makes the kernel send the requests again that the dead daemon had taken and not answered.
 pub(super) fn resend(device: &OwnedFd) -> io::Result<()> {
     notify(device, NOTIFY_RESEND)
 }
 
-/// Has the kernel ask anew for every name that it knows. An error: it is too old for that.
+/// Makes the kernel look up every name again. Fails if the kernel is too old for that.
 pub(super) fn forget_names(device: &OwnedFd) -> io::Result<()> {
     notify(device, NOTIFY_INC_EPOCH)
 }
 
-/// A notification without a body: fuse_out_header{len, error, unique}.
+/// Sends a notification that is only a header: fuse_out_header{len, error, unique}.
 fn notify(device: &OwnedFd, code: i32) -> io::Result<()> {
     let mut message = Vec::with_capacity(16);
     message.extend(16_u32.to_ne_bytes());

@@ -1,11 +1,12 @@
 //! Open files by inode.
 //!
-//! The kernel demands that all opens of an inode are served alike, passthrough of one backing file or plain reads. So the
-//! first open of an inode decides, and the decision stands until the last close.
+//! The kernel requires that all opens of an inode are served alike: by passthrough of one backing
+//! file, or by plain reads. So the first open of an inode decides, and its decision stands until
+//! the last close.
 //!
-//! A file handle is the number of the user who opened, since nothing else says on a close whose open it ends: the kernel names the
-//! inode with each request, and no caller with a close. So a later daemon can tell what handles mean, with what the [`HandoverLog`] says of
-//! them.
+//! A file handle is the number of the user who opened. The kernel names the inode with each
+//! request, but no caller with a close: only the handle shows whose open a close ends. So a later
+//! daemon can interpret handles with the records of the [`HandoverLog`].
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
@@ -21,17 +22,18 @@ use crate::tree::{Attributes, Inode};
 
 #[derive(Debug)]
 struct OpenInode {
-    /// `None`: a daemon before this one opened it, and this one has not had to read it yet, or cannot find it.
+    /// `None`: an earlier daemon opened the inode, and this one has not had to read it yet, or
+    /// cannot find its file.
     file: Option<Arc<File>>,
-    /// Of something that never changes.
+    /// Attributes of an inode that never changes; `None` for a local file.
     attributes: Option<Attributes>,
-    /// Of a local file: tells it from one that has its number later.
+    /// Inode generation of a local file: distinguishes it from a later file with the same number.
     generation: u64,
-    /// Somebody may have written to it.
+    /// Whether a caller may have written to the file.
     written: bool,
-    /// The kernel's name for the file, where reads pass through.
+    /// The kernel's backing number of the file, if reads pass through.
     backing: Option<Arc<Backing>>,
-    /// How often each user has it open.
+    /// How many times each user has the inode open.
     holders: BTreeMap<u32, u64>,
 }
 
@@ -46,12 +48,12 @@ struct HandleTable {
 pub(super) struct Handles(Mutex<HandleTable>);
 
 impl Handles {
-    /// Nothing is open; what will be is noted in `ledger`, and bounded by `quota`.
+    /// An empty table. Opens are recorded in `ledger` and bounded by `quota`.
     pub(super) fn new(ledger: HandoverLog, quota: Quota) -> Self {
         Self(Mutex::new(HandleTable { open: HashMap::new(), ledger, quota }))
     }
 
-    /// What a daemon before this one left open. `back` makes a backing of its number.
+    /// Adds the inodes that an earlier daemon left open. `back` makes a `Backing` of its number.
     pub(super) fn inherit(&self, records: Vec<OpenRecord>, back: impl Fn(u32) -> Backing) {
         let HandleTable { open, quota, .. } = &mut *self.lock();
         for record in records {
@@ -69,21 +71,24 @@ impl Handles {
         }
     }
 
-    /// Whether `user` may open an inode, or a new file, as far as numbers go; to be asked before anything is done for it.
+    /// Whether the quota lets `user` open an inode, or a new file (`None`). The caller checks this
+    /// before it does anything for the open.
     ///
     /// # Errors
-    /// See [`Quota::check`].
+    /// Returns the error of [`Quota::check`].
     pub(super) fn admit(&self, user: u32, inode: Option<Inode>) -> Result<(), FsError> {
         let HandleTable { open, quota, .. } = &mut *self.lock();
         let held = inode.and_then(|inode| open.get(&inode)).is_some_and(|open| open.holders.contains_key(&user));
         if held { Ok(()) } else { quota.check(user) }
     }
 
-    /// Counts one more open. `back` is asked for a backing only by the first one; `None` from it means plain reads.
+    /// Counts one more open. Only the first open of an inode calls `back` for a backing; `None`
+    /// from it means plain reads.
     ///
     /// # Errors
-    /// A file of that number that is gone is still open, of a daemon before this one. Its handle is the same, so that who has it
-    /// would get at this file. Or the user has too many open: see [`Quota::check`].
+    /// Returns `FsError::Stale` if an earlier file with the same number is still open, from an
+    /// earlier daemon. Both would have the same handle, so that readers of the earlier file would
+    /// read this one. Returns the error of [`Quota::check`] if the user has too many files open.
     pub(super) fn open(
         &self,
         (inode, user): Holding,
@@ -122,14 +127,15 @@ impl Handles {
         Ok(open.backing.clone())
     }
 
-    /// Somebody opens it to write.
+    /// Marks an inode as opened for writing.
     pub(super) fn written(&self, inode: Inode) {
         if let Some(open) = self.lock().open.get_mut(&inode) {
             open.written = true;
         }
     }
 
-    /// Counts one open less. `true`: nobody has it open any more, and somebody may have written to it.
+    /// Counts one open less. Returns `true` after the last close of a file that may have been
+    /// written to.
     pub(super) fn release(&self, (inode, user): Holding) -> bool {
         let mut table = self.lock();
         let HandleTable { open, ledger, quota } = &mut *table;
@@ -144,7 +150,7 @@ impl Handles {
         }
         if holders.is_empty() {
             let last = entry.remove();
-            // Closing a backing is a system call: not under the lock.
+            // Closing a backing is a system call, so it happens without the lock.
             drop(table);
             return last.written;
         }
@@ -155,29 +161,29 @@ impl Handles {
         self.lock().open.get(&inode)?.file.clone()
     }
 
-    /// `file` is what an open inode has.
+    /// Sets the file of an open inode.
     pub(super) fn found(&self, inode: Inode, file: &Arc<File>) {
         if let Some(open) = self.lock().open.get_mut(&inode) {
             open.file = Some(Arc::clone(file));
         }
     }
 
-    /// Of a file that is open, also when its generation is gone.
+    /// Attributes of an open file, also after its generation is gone.
     pub(super) fn attributes(&self, inode: Inode) -> Option<Attributes> {
         self.lock().open.get(&inode).and_then(|open| open.attributes)
     }
 
-    /// Of a local file that is open.
+    /// Inode generation of an open local file.
     pub(super) fn generation(&self, inode: Inode) -> Option<u64> {
         self.lock().open.get(&inode).map(|open| open.generation)
     }
 
-    /// Does something with the ledger.
+    /// Calls `act` with the handover log.
     pub(super) fn ledger<T>(&self, act: impl FnOnce(&mut HandoverLog) -> T) -> T {
         act(&mut self.lock().ledger)
     }
 
-    /// What is shown from now on.
+    /// Records the published tree in the handover log.
     pub(super) fn record_published(&self, shown: PublishedId) {
         self.ledger(|ledger| ledger.record_published(shown));
     }
@@ -258,10 +264,10 @@ mod tests {
         assert_eq!((open(5, Some(9)), open(6, Some(9)), open(7, Some(9))), (Some(1), None, Some(9)));
         (0..3).for_each(|_| _ = later.release((Inode(6), USER)));
         assert!(later.generation(local) == handles.generation(local) && later.generation(local) != Some(0));
-        // Its number is another file's by now.
+        // The inode number belongs to another file by now.
         let next = Arc::new(tempfile::tempfile().unwrap());
         assert!(matches!(later.open((local, USER), &next, None, |_| None), Err(FsError::Stale)));
-        // It can change, and its path leads through the mount.
+        // A local file can change, and its path leads through the mount.
         assert!(later.file(local).is_none() && later.attributes(local).is_none() && later.release((local, USER)));
         assert!(later.attributes(Inode(6)).is_none());
     }
@@ -284,7 +290,8 @@ mod tests {
             assert!(handles.file(Inode(300)).is_none());
         };
         refused(&handles);
-        // What it has it can have twice, and another user's close of it is not its own.
+        // A user can open the same inode twice, and another user's close does not count as the
+        // first user's.
         assert!(handles.admit(USER, Some(Inode(1))).is_ok());
         (0..2).for_each(|_| open(&handles, 1, USER).unwrap());
         open(&handles, 1, 8).unwrap();

@@ -1,7 +1,9 @@
-//! What a later daemon has to know to go on with a connection: how it was set up, and which inodes are open and how.
+//! The handover log: a record for a later daemon of how the connection was set up, and which inodes
+//! are open and how.
 //!
-//! A file in memory, which whoever holds the device holds as well. Records of fixed size in the machine's byte order: the
-//! first one is about the connection, each other one about an open inode and a user who has it open, or unused (inode 0). Each is
+//! The log is a file in memory, held by the same processes that hold the device. Records have a
+//! fixed size and the machine's byte order. The first one describes the connection. Each other one
+//! describes an open inode and a user who has it open, or is unused (inode 0). Each record is
 //! written by one pwrite(2): a daemon that is killed leaves it whole.
 //!
 //! ```text
@@ -9,11 +11,12 @@
 //!         | device of the directory beneath 8 | its inode 8 | zeros
 //! others  inode 8 | opens 8 | backing 4 | user 4 | size 8 | mtime 8 | file's inode 8 | file's mtime, ns 8 | length 8 | path | zeros
 //! ```
-//! Where a backing file serves it, all behind mtime is zeros; where the path does not fit, all behind the file's mtime.
-//! Magic, version and device stay where they are in every version.
+//! If a backing file serves the inode, all fields behind mtime are zeros; if the path does not fit,
+//! all behind the file's mtime. Magic, version and device have the same place in every version.
 //!
-//! A count may be too high after a crash, by what was being opened or closed just then, and never too low: an inode whose
-//! mode is forgotten would be served in two ways, which its readers would notice.
+//! After a crash, a count may be too high by opens and closes that were in progress, and is never
+//! too low. An inode whose mode is lost would be served in two ways, which its readers would
+//! notice.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -29,26 +32,28 @@ use crate::local;
 use crate::tree::{Attributes, Inode, Node};
 
 const MAGIC: &[u8; 16] = b"binhostfs ledger";
-/// Changes with the format, and with everything else that a daemon of another version would get wrong: what file handles
-/// mean, how inode numbers are made, what was agreed on with the kernel.
+/// Changes with the format, and with everything else that a daemon of another version would
+/// misread. Examples are the meaning of file handles, the making of inode numbers, and the
+/// negotiation with the kernel.
 const VERSION: u32 = 4;
 const RECORD: usize = 256;
-/// Pairs of an open inode and a user that can be noted at the same time.
+/// Most pairs of an open inode and a user that can be recorded at the same time.
 pub(super) const MAX_RECORDS: u32 = 65_536;
 
-/// What daemon and kernel agreed on.
+/// Result of the negotiation between daemon and kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Negotiated {
-    /// FUSE_INIT's flags that hold.
+    /// The flags of FUSE_INIT in effect.
     pub(super) flags: u64,
     pub(super) minor: u32,
     pub(super) readahead: u32,
 }
 
-/// What was shown last: its generation, and the inode of its `Packages`, which is derived from all that is in it.
+/// The tree that was published last: its generation, and the inode of its `Packages`, which is
+/// derived from the whole content.
 pub(super) type PublishedId = (u64, Inode);
 
-/// Device and inode of the directory beneath the mount.
+/// Device and inode of the lower directory.
 pub(super) type Beneath = (u64, u64);
 
 /// How the reads of an open inode are served.
@@ -60,7 +65,7 @@ pub(super) enum Served {
     File(Option<LoggedFile>),
 }
 
-/// A file, and what it looked like.
+/// A file's path, with the inode and mtime that it had.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct LoggedFile {
     path: PathBuf,
@@ -76,7 +81,7 @@ impl LoggedFile {
         Some(Self { path, inode: metadata.ino(), mtime: modified(&metadata) })
     }
 
-    /// The file, if it is still there and the same.
+    /// Opens the file, if it still exists and is the same.
     fn open(&self, size: u64) -> Option<Arc<File>> {
         let file = File::open(&self.path).ok()?;
         let metadata = file.metadata().ok()?;
@@ -93,7 +98,7 @@ fn modified(metadata: &std::fs::Metadata) -> i64 {
     metadata.mtime().wrapping_mul(1_000_000_000).wrapping_add(metadata.mtime_nsec())
 }
 
-/// An open inode and a user: what a record is about.
+/// An open inode and a user: the subject of a record.
 pub(super) type Holding = (Inode, u32);
 
 /// An inode that a user has open.
@@ -102,7 +107,7 @@ pub(super) struct OpenRecord {
     pub(super) inode: Inode,
     pub(super) user: u32,
     pub(super) opens: u64,
-    /// In bytes; of a local file, its generation.
+    /// Size in bytes; for a local file, its inode generation.
     pub(super) size: u64,
     pub(super) mtime: i64,
     pub(super) served: Served,
@@ -115,21 +120,21 @@ impl OpenRecord {
         Self { inode, user, opens: 1, size, mtime, served }
     }
 
-    /// Of a local file, of which nothing but its number and generation stays. It is found again by these: its path leads
-    /// through the mount.
+    /// The record of a local file, which has only its number and generation. A later daemon finds
+    /// the file by these, since its path leads through the mount.
     pub(super) fn of_local((inode, user): Holding, generation: u64, backing: Option<u32>) -> Self {
         let served = backing.map_or(Served::File(None), Served::Backing);
         Self { inode, user, opens: 1, size: generation, mtime: 0, served }
     }
 
-    /// Of a local file.
+    /// Inode generation of a local file; 0 for other files.
     pub(super) fn generation(&self) -> u64 {
         if local::is_number(self.inode.0) { self.size } else { 0 }
     }
 
-    /// What `stat` shows of it, if that never changes.
+    /// The attributes for `stat`, if they never change.
     pub(super) fn attributes(&self) -> Option<Attributes> {
-        // Which kind of file matters to nobody any more.
+        // No code uses the kind of file any more.
         (!local::is_number(self.inode.0)).then_some(Attributes {
             inode: self.inode,
             node: Node::Packages,
@@ -146,7 +151,7 @@ impl OpenRecord {
         }
     }
 
-    /// Where the daemon read it, if that is still there.
+    /// Opens the file that the daemon read, if it still exists.
     pub(super) fn file(&self) -> Option<Arc<File>> {
         match &self.served {
             Served::File(Some(named)) => named.open(self.size),
@@ -202,7 +207,7 @@ fn half(from: &mut &[u8]) -> Option<u32> {
     Some(u32::from_ne_bytes(*number))
 }
 
-/// The first record.
+/// The first record: the connection, the published tree and the lower directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct LogHeader {
     version: u32,
@@ -238,25 +243,25 @@ impl LogHeader {
     }
 }
 
-/// See the module's documentation.
+/// The handover log and an index of its records.
 #[derive(Debug)]
 pub(super) struct HandoverLog {
     file: File,
     head: Option<LogHeader>,
-    /// Where a record is.
+    /// Place of each record.
     places: BTreeMap<Holding, u32>,
     free: Vec<u32>,
     records: u32,
 }
 
 impl HandoverLog {
-    /// An empty one.
+    /// Creates an empty log.
     pub(super) fn create() -> io::Result<Self> {
         let file = rustix::fs::memfd_create("binhostfs-ledger", rustix::fs::MemfdFlags::CLOEXEC)?;
         Ok(Self { file: file.into(), head: None, places: BTreeMap::new(), free: Vec::new(), records: 0 })
     }
 
-    /// One that another process has written; empty, if it has not.
+    /// Opens a log that another process has written; an unwritten one is empty.
     pub(super) fn open(file: OwnedFd) -> Self {
         let file = File::from(file);
         let mut head = vec![0; RECORD];
@@ -264,12 +269,12 @@ impl HandoverLog {
         Self { file, head, places: BTreeMap::new(), free: Vec::new(), records: 0 }
     }
 
-    /// Device number of the mount that it is about; `None`: there was none yet.
+    /// Device number of the log's mount; `None` if nothing was mounted yet.
     pub(super) fn device(&self) -> Option<u64> {
         self.head.map(|head| head.device)
     }
 
-    /// What was agreed on, if it was written by a daemon that means the same by it.
+    /// The negotiation, if a daemon with the same `VERSION` wrote it.
     pub(super) fn agreement(&self) -> Option<Negotiated> {
         self.head.filter(|head| head.version == VERSION).map(|head| head.agreement)
     }
@@ -278,12 +283,12 @@ impl HandoverLog {
         self.head.map(|head| head.shown)
     }
 
-    /// What is beneath the mount.
+    /// The lower directory's device and inode.
     pub(super) fn beneath(&self) -> Option<Beneath> {
         self.head.map(|head| head.beneath)
     }
 
-    /// Begins to be about a mount.
+    /// Starts the log of a mount.
     pub(super) fn begin(
         &mut self,
         device: u64,
@@ -298,7 +303,7 @@ impl HandoverLog {
         Ok(())
     }
 
-    /// What is shown now.
+    /// Records the published tree.
     pub(super) fn record_published(&mut self, shown: PublishedId) {
         if let Some(head) = &mut self.head {
             head.shown = shown;
@@ -307,7 +312,7 @@ impl HandoverLog {
         }
     }
 
-    /// What is open, and the highest number of a backing file that was ever in use at the end.
+    /// Reads the open inodes, and the highest backing number in any record, used or not.
     pub(super) fn read(&mut self) -> (Vec<OpenRecord>, u32) {
         let (mut open, mut highest) = (Vec::new(), 0);
         let records = self.file.metadata().map_or(0, |metadata| metadata.len() / RECORD as u64);
@@ -328,7 +333,7 @@ impl HandoverLog {
         (open, highest)
     }
 
-    /// Notes an inode that a user has open now.
+    /// Records an inode that a user has just opened.
     pub(super) fn opened(&mut self, record: &OpenRecord) {
         let place = self.free.pop().or_else(|| {
             let next = Some(self.records + 1).filter(|next| *next <= MAX_RECORDS)?;
@@ -341,7 +346,7 @@ impl HandoverLog {
         }
     }
 
-    /// Notes how often a user has an inode open now; 0: not at all any more.
+    /// Records how many times a user has an inode open; 0 frees the record.
     pub(super) fn count(&mut self, holding: Holding, opens: u64) {
         let Some(at) = self.places.get(&holding).copied() else { return };
         if opens == 0 {
@@ -377,7 +382,7 @@ mod tests {
         Attributes { inode: Inode(inode), node: Node::Package(3), size, mtime: -7, links: 1 }
     }
 
-    /// As a daemon sees it that gets the descriptor.
+    /// The log as a daemon that gets the descriptor sees it.
     fn again(ledger: &HandoverLog) -> HandoverLog {
         HandoverLog::open(ledger.file.try_clone().unwrap().into())
     }
@@ -416,7 +421,7 @@ mod tests {
         assert_eq!(open[0].attributes().map(|it| (it.size, it.mtime)), Some((5, -7)));
         assert_eq!(open[0].file().unwrap().metadata().unwrap().ino(), file.metadata().unwrap().ino());
         assert!(open[1].file().is_none());
-        // The free place is taken first.
+        // The free record is used first.
         next.opened(&OpenRecord::new(7, attributes(13, 5), None, &file));
         assert_eq!(again(&next).read().0.len(), 4);
         assert_eq!(next.file.metadata().unwrap().len(), 5 * RECORD as u64);
@@ -441,7 +446,7 @@ mod tests {
         assert_eq!(again(&ledger).device(), None);
     }
 
-    /// Widths of the fields of one kind of record, as the module's documentation has them, in order.
+    /// Widths of the fields of one kind of record, in order, from the module's documentation.
     fn documented(kind: &str) -> Vec<usize> {
         let lines = include_str!("handover_log.rs").lines().map(|line| line.trim_start_matches("//! "));
         let record = lines.skip_while(|line| !line.starts_with(kind));

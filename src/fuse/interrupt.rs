@@ -1,22 +1,24 @@
-//! Has a caller that waits in open(2) been interrupted?
+//! Detects whether a caller that waits in open(2) was interrupted.
 //!
-//! fuser answers FUSE_INTERRUPT with ENOSYS, and a caller that is killed stays in D state until its request is answered. So
-//! a waiting request looks at its caller in /proc, twenty times a second, and ends when a signal waits for it that would
-//! kill it or that it handles. Signals that only tell it something (SIGCHLD, job control, a resized window) do not count:
-//! Ctrl-Z and `fg` must not break an installation.
+//! fuser answers FUSE_INTERRUPT with ENOSYS, and a killed caller stays in D state until its request
+//! is answered. So a waiting request looks at its caller in /proc, twenty times a second. The wait
+//! ends when a signal is pending that would kill the caller or that it handles. Signals that only
+//! inform it (SIGCHLD, job control, a resized window) do not count: Ctrl-Z and `fg` must not break
+//! an installation.
 //!
-//! A look costs some 20 us. Where many wait, each looks less often: the requests of one user together make no more than
-//! [`LOOKS_OF_USER`] looks a second, all together no more than [`LOOKS`].
+//! A look costs some 20 us. Where many requests wait, each looks less often: the requests of one
+//! user together look at most [`LOOKS_OF_USER`] times a second, all requests together at most
+//! [`LOOKS`] times.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// How often to look, where few wait.
+/// Time between two looks, if few requests wait.
 pub(super) const POLL: Duration = Duration::from_millis(50);
-/// Looks a second at the callers of one user.
+/// Most looks a second at the callers of one user.
 const LOOKS_OF_USER: u32 = 1000;
-/// Looks a second at all callers.
+/// Most looks a second at all callers.
 const LOOKS: u32 = 4000;
 
 const SIGNALS_THAT_DO_NOT_COUNT: [i32; 8] = [
@@ -30,12 +32,12 @@ const SIGNALS_THAT_DO_NOT_COUNT: [i32; 8] = [
     libc::SIGWINCH,
 ];
 
-/// Requests that wait, by user.
+/// Number of waiting requests by user.
 #[derive(Debug, Default)]
 pub(super) struct Waiting(Mutex<HashMap<u32, u32>>);
 
 impl Waiting {
-    /// One more of user `uid`, until this is dropped.
+    /// Counts one more request of user `uid`, until the returned guard is dropped.
     fn enter(&self, uid: u32) -> Entered<'_> {
         *self.counts().entry(uid).or_default() += 1;
         Entered { waiting: self, uid }
@@ -72,8 +74,8 @@ impl Drop for Entered<'_> {
     }
 }
 
-/// Ends when thread `tid` of user `uid` is interrupted or gone. Never ends for 0, a caller in a pid namespace that we do not
-/// see.
+/// Returns when thread `tid` of user `uid` is interrupted or has exited. Never returns for `tid` 0,
+/// a caller in a pid namespace that this process cannot see.
 pub(super) async fn interrupted(waiting: &Waiting, tid: u32, uid: u32) {
     if tid == 0 {
         return std::future::pending().await;
@@ -82,7 +84,8 @@ pub(super) async fn interrupted(waiting: &Waiting, tid: u32, uid: u32) {
     let path = format!("/proc/{tid}/status");
     loop {
         tokio::time::sleep(waiting.pause(uid)).await;
-        // A file of /proc is made while it is read, from memory: this does not block.
+        // The kernel makes a file of /proc from memory while it is read, so this read does not
+        // block.
         match std::fs::read_to_string(&path) {
             Ok(status) if !is_interrupted(&status) => {}
             _ => return,
@@ -116,7 +119,7 @@ mod tests {
         let few: Vec<_> = (0..50).map(|_| waiting.enter(7)).collect();
         assert_eq!((waiting.pause(7), waiting.pause(8)), (POLL, POLL));
         let many: Vec<_> = (0..10_000).map(|_| waiting.enter(8)).collect();
-        // Somebody else waits no longer than what all looks together ask for.
+        // A request of another user waits no longer than the limit for all looks requires.
         assert_eq!(
             (waiting.pause(8), waiting.pause(7)),
             (Duration::from_secs(10), Duration::from_secs(10_050) / LOOKS)

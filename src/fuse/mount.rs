@@ -1,4 +1,4 @@
-//! mount(2), the session's threads, umount.
+//! Mounting and unmounting: mount(2), the session's threads, umount.
 
 use std::ffi::{CStr, CString, OsStr};
 use std::io;
@@ -19,29 +19,29 @@ use crate::metrics::Metrics;
 use crate::sys::{MountNamespace, NamespaceError, mount_on};
 use crate::tree::Change;
 
-/// What the kernel reads ahead where reads come to the daemon, KiB.
+/// The kernel's read-ahead where reads come to the daemon, in KiB.
 const READ_AHEAD_KIB: &str = "1024";
 
 /// Why mounting failed.
 #[derive(Debug, thiserror::Error)]
 pub enum MountError {
-    /// There is no FUSE here.
+    /// /dev/fuse cannot be opened.
     #[error("opening /dev/fuse: {0}; {hint}", hint = device_hint(.0))]
     Device(io::Error),
-    /// mount(2) refused.
+    /// mount(2) failed.
     #[error("mounting on {mountpoint}: {source}{hint}", mountpoint = .mountpoint.display())]
     Refused {
-        /// The mountpoint.
+        /// The directory to mount on.
         mountpoint: PathBuf,
-        /// Why.
+        /// The error of mount(2).
         source: io::Error,
-        /// What to do about it.
+        /// The remedy, or empty.
         hint: &'static str,
     },
-    /// Where the mountpoint is.
+    /// The namespace of the mountpoint cannot be entered.
     #[error(transparent)]
     Namespace(#[from] NamespaceError),
-    /// The kernel and the daemon did not agree.
+    /// Kernel and daemon could not start a FUSE session.
     #[error("starting the FUSE session: {0}")]
     Session(io::Error),
 }
@@ -56,7 +56,7 @@ fn device_hint(error: &io::Error) -> &'static str {
     }
 }
 
-/// A mounted file system; unmounted when dropped, if it was not before.
+/// A mounted file system. Dropping it unmounts it, if that has not happened before.
 #[derive(Debug)]
 pub struct Mount {
     mountpoint: PathBuf,
@@ -68,21 +68,21 @@ pub struct Mount {
     begun: Begun,
 }
 
-/// How a mount came to be.
+/// How a mount began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Begun {
-    /// By mount(2).
+    /// This daemon called mount(2).
     Mounted,
-    /// It goes on with what an earlier daemon has mounted.
+    /// This daemon continues the mount of an earlier one.
     Resumed,
 }
 
 impl Mount {
-    /// Mounts `operations` as `config` says, or goes on with what `kept` says is mounted there. To be called inside a tokio
-    /// runtime, which then waits for packages.
+    /// Mounts `operations` according to `config`, or continues the mount of `kept`. The caller must
+    /// be inside a tokio runtime, in which waits for packages run.
     ///
     /// # Errors
-    /// See [`MountError`].
+    /// Returns a [`MountError`].
     pub fn new(
         config: &MountConfig,
         operations: Filesystem,
@@ -114,31 +114,33 @@ impl Mount {
         Ok(mount)
     }
 
-    /// Its device number; `None`: nobody could go on with it.
+    /// Device number of the mount; `None` if no other daemon could continue it.
     #[must_use]
     pub fn device(&self) -> Option<u64> {
         self.shared.handles.ledger(|ledger| ledger.device())
     }
 
-    /// How it came to be.
+    /// Whether this daemon mounted, or continues a mount.
     #[must_use]
     pub fn begun(&self) -> Begun {
         self.begun
     }
 
-    /// What the next daemon needs to go on; `None`: the kernel cannot (before Linux 6.9), or there are too many open files.
+    /// Descriptors that the next daemon needs to continue the mount. `None` if the kernel cannot
+    /// resend requests (before Linux 6.9), or if there are too many open files.
     #[must_use]
     pub fn keep(&self) -> Option<(OwnedFd, OwnedFd, OwnedFd)> {
         self.shared.descriptors()
     }
 
-    /// Holds back answers that a next daemon could not make up for, as long as what is returned lives.
+    /// Holds back answers that a next daemon could not repeat, until the returned guard is dropped.
     #[must_use]
     pub fn pause(&self) -> impl Sized + '_ {
         self.shared.pause()
     }
 
-    /// The kernel forgets what the daemon before this one showed and this one does not.
+    /// Makes the kernel forget names of the earlier daemon's tree, if this daemon publishes another
+    /// one.
     fn catch_up(&self) {
         let tree = self.shared.operations.tree();
         if self.shared.handles.ledger(|ledger| ledger.published()) != Some(tree.mark()) {
@@ -146,20 +148,21 @@ impl Mount {
         }
     }
 
-    /// Something else is shown now: makes the kernel forget what changed. Not to be called from a FUSE thread.
+    /// Makes the kernel forget changed names after another tree was published. Must not be called
+    /// from a FUSE thread.
     pub fn notify_kernel(&self, changes: Vec<Change>) {
         self.forget(changes);
         self.shared.note_published();
     }
 
-    /// Whether cached bodies are read by the kernel alone.
+    /// Whether the kernel reads cached blobs by itself (passthrough).
     #[must_use]
     pub fn passes_through(&self) -> bool {
         self.shared.passes_through()
     }
 
-    /// Unmounts. Where files are open, the name goes at once, and the connection when this process ends: nobody waits for
-    /// whoever has them open.
+    /// Unmounts. If files are open, the name disappears at once, and the connection ends with this
+    /// process: unmounting does not wait for processes that have files open.
     pub fn unmount(&self) {
         let over = self.shared.is_over() || self.session.guard.is_finished();
         if !over && !self.unmounted.swap(true, Ordering::SeqCst) {
@@ -167,13 +170,17 @@ impl Mount {
         }
     }
 
-    /// Waits until the session ends: somebody unmounts it, or the kernel cuts the connection.
+    /// Waits until the session ends: an unmount, or the kernel closes the connection.
     pub async fn ended(&self) {
         self.shared.ended.notified().await;
     }
 
-    /// Of names the kernel forgets all at once, where it can: to forget one it takes the lock of the directory, which whoever looks
-    /// something up there holds until it is answered; a kill of this process in that moment would leave both waiting for ever.
+    /// Notifies the kernel of changes. Names are forgotten all at once, if the kernel supports
+    /// that.
+    ///
+    /// To forget a single name, the kernel takes the lock of the directory. A look-up holds that
+    /// lock until it is answered. If this process were killed at that moment, both would wait for
+    /// ever.
     fn forget(&self, mut changes: Vec<Change>) {
         let is_name = |change: &Change| matches!(change, Change::Name { .. });
         if changes.iter().any(is_name) && connection::forget_names(self.shared.device()).is_ok() {
@@ -190,12 +197,12 @@ impl Mount {
         }
     }
 
-    /// The bdi of a mount is named after its device number.
+    /// Sets the kernel's read-ahead. The bdi of a mount is named after its device number.
     fn read_further_ahead(&self) {
         let Some(device) = self.device() else { return };
         let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
         let path = format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb");
-        // This process's /sys may be read-only.
+        // The /sys of this process may be read-only.
         let written = self.namespace.enter(|| std::fs::write(&path, READ_AHEAD_KIB));
         if let Err(error) = written.map_err(NamespaceError::into_io).and_then(|written| written) {
             tracing::debug!(path, %error, "reading ahead stays as it is");
@@ -203,18 +210,18 @@ impl Mount {
     }
 }
 
-/// Goes on with what is mounted.
+/// Continues the mount of an earlier daemon.
 fn resume(shared: &Arc<AdapterState>, agreement: Negotiated) -> Result<Session<Adapter>, MountError> {
     shared.inherit();
     let session = connection::reconnect(Adapter(Arc::clone(shared)), shared.device(), agreement);
-    // Before anything is read, which would be sent again as well.
+    // Before the session reads any request: the kernel would send that one again as well.
     if let Err(error) = connection::resend(shared.device()) {
         tracing::warn!(%error, "what the daemon before this one was doing is not done again; its callers may hang");
     }
     session.map_err(MountError::Session)
 }
 
-/// Mounts.
+/// Mounts, starts a session and begins the handover log.
 fn begin(
     namespace: &MountNamespace,
     mountpoint: &Path,
@@ -227,7 +234,7 @@ fn begin(
     flags.set(MountFlags::RDONLY, shared.operations.layer().is_read_only());
     let beneath = shared.operations.layer().identity().map_err(|error| MountError::Session(error.into()))?;
     let number = namespace.enter(|| mount(mountpoint, flags, &options)).map_err(MountError::from)??;
-    // From here on it has to be unmounted again.
+    // From here on, an error has to undo the mount.
     let undone = |error| {
         unmount(namespace, mountpoint);
         MountError::Session(error)
@@ -239,7 +246,7 @@ fn begin(
     Ok(session)
 }
 
-/// mount(2); its device number.
+/// Calls mount(2); returns the device number of the mount.
 fn mount(mountpoint: &Path, flags: MountFlags, options: &CStr) -> Result<u64, MountError> {
     rustix::mount::mount("binhostfs", mountpoint, "fuse.binhostfs", flags, options).map_err(|error| {
         let hint = match error {
@@ -248,7 +255,7 @@ fn mount(mountpoint: &Path, flags: MountFlags, options: &CStr) -> Result<u64, Mo
         };
         MountError::Refused { mountpoint: mountpoint.to_owned(), source: error.into(), hint }
     })?;
-    // Not from stat(2): nobody serves it yet.
+    // Read from the mount table: stat(2) would wait, since nothing serves the mount yet.
     let number = mount_on(mountpoint).and_then(|mount| Ok(mount.ok_or(io::ErrorKind::NotFound)?.device));
     number.map_err(|error| {
         unmount_here(mountpoint);
@@ -268,7 +275,7 @@ fn unmount(namespace: &MountNamespace, mountpoint: &Path) {
     }
 }
 
-/// In the namespace of this thread.
+/// Unmounts in the mount namespace of this thread.
 fn unmount_here(mountpoint: &Path) {
     let plain = rustix::mount::unmount(mountpoint, UnmountFlags::NOFOLLOW);
     let result = match plain {

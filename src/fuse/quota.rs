@@ -1,16 +1,18 @@
-//! How many files the daemon holds open for whom.
+//! Limits of open files: how many the daemon holds for each user.
 //!
-//! A file that is open through the mount takes one descriptor of the daemon's, so that one user could leave none for others, and
-//! none for the daemon. Counted are pairs of a file and a user who has it open, however often: at least as many as descriptors,
-//! and as many as the ledger has records.
+//! A file that is open through the mount takes one descriptor of the daemon's. Without limits, one
+//! user could leave none for others and for the daemon. The quota counts pairs of a file and a user
+//! who has it open, however often. That is at least the number of descriptors, and exactly the
+//! number of records in the handover log.
 //!
-//! | who | how many |
+//! | user | limit |
 //! |---|---|
-//! | a user | [`SHARE`] of the process's limit (RLIMIT_NOFILE); else EMFILE |
-//! | all users but root, who may own many ids (user namespaces) | what leaves as much to root; else ENFILE |
-//! | everybody | what leaves [`OWN`] to the daemon; else ENFILE |
+//! | one user, not root | 1/[`SHARE`] of the process's limit (RLIMIT_NOFILE); beyond it EMFILE |
+//! | all users but root, who may own many ids (user namespaces) | leaves as much to root; ENFILE |
+//! | all users | leaves [`OWN`] descriptors to the daemon; beyond it ENFILE |
 //!
-//! An open that waits for a package holds none, and a directory is open only while a part of it is listed.
+//! An open that waits for a package holds no descriptor, and a directory is open only while a part
+//! of it is listed.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -20,13 +22,14 @@ use rustix::process::{Resource, getrlimit};
 use super::handover_log::MAX_RECORDS;
 use crate::fs::FsError;
 
-/// The part of all for one user.
+/// One user other than root may hold 1/`SHARE` of all descriptors.
 const SHARE: usize = 4;
-/// The daemon's own: its database, sockets, downloads, and what it looks at for a moment.
+/// Descriptors for the daemon itself: its database, sockets, downloads, and files that it opens
+/// briefly.
 const OWN: usize = 256;
-/// A user is named again in the log after this long.
+/// The log names a user again after this time.
 const REMINDER: Duration = Duration::from_secs(3600);
-/// Users whose naming is remembered.
+/// Most users whose last log message is remembered.
 const MOST_NAMED: usize = 1024;
 
 const ROOT: u32 = 0;
@@ -36,15 +39,15 @@ pub(super) struct Quota {
     each: usize,
     users: usize,
     all: usize,
-    /// By user.
+    /// Number of open files by user.
     held: HashMap<u32, usize>,
     sum: usize,
-    /// Who was named in the log, and when.
+    /// When each user was named in the log last.
     named: HashMap<u32, Instant>,
 }
 
 impl Quota {
-    /// Of this process.
+    /// The quota for this process's limit of descriptors.
     pub(super) fn of_process() -> Self {
         let most = getrlimit(Resource::Nofile).current.and_then(|most| usize::try_from(most).ok());
         Self::of(most.unwrap_or(usize::MAX))
@@ -57,10 +60,10 @@ impl Quota {
         Self { each, users: all - each, all, held: HashMap::new(), sum: 0, named: HashMap::new() }
     }
 
-    /// Whether `user` may have one more.
+    /// Whether `user` may open one more file.
     ///
     /// # Errors
-    /// It may not; the log says so, once in a while.
+    /// The user may not. The log says so, at most once in `REMINDER`.
     pub(super) fn check(&mut self, user: u32) -> Result<(), FsError> {
         let of = |user| self.held.get(&user).copied().unwrap_or_default();
         let (held, sum) = (of(user), self.sum);
@@ -82,23 +85,23 @@ impl Quota {
         Err(error)
     }
 
-    /// `user` has one more.
+    /// Counts one more file of `user`.
     ///
     /// # Errors
-    /// See [`Quota::check`].
+    /// Returns the error of [`Quota::check`].
     pub(super) fn take(&mut self, user: u32) -> Result<(), FsError> {
         self.check(user)?;
         self.inherit(user);
         Ok(())
     }
 
-    /// `user` has had it open since the daemon before this one.
+    /// Counts a file that `user` has had open since an earlier daemon, without a check.
     pub(super) fn inherit(&mut self, user: u32) {
         *self.held.entry(user).or_default() += 1;
         self.sum += 1;
     }
 
-    /// `user` has one less.
+    /// Counts one file of `user` less.
     pub(super) fn give_back(&mut self, user: u32) {
         let Some(held) = self.held.get_mut(&user) else { return };
         *held -= 1;

@@ -1,7 +1,11 @@
-//! All that Portage is told of an entry, as one digest: where indexes have it in common they say the same of the entry.
+//! One digest over all that Portage reads of an entry. Two indexes with the same digest say the
+//! same of the entry.
 //!
-//! Counted are all keys that are rendered but DESC and MTIME, which decide nothing, and those of the header that Portage takes
-//! over: into entries that lack them (`inherited_keys`), and into its own configuration (`_merge_pkgindex_header`).
+//! The digest covers all rendered keys except DESC and MTIME, which decide nothing. It also covers
+//! those header keys that Portage takes over: into entries that lack them (`inherited_keys`), and
+//! into its own configuration (`_merge_pkgindex_header`).
+//!
+//! Not its job: how many mirrors have to agree.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -13,18 +17,18 @@ use super::stanza::{OWN_KEYS, first_16};
 use super::view::is_merged;
 use super::{EntryId, Header, Index, Stanza};
 
-/// Keys by both their names in a file and in Portage.
+/// Keys that have one name in an index and another one in Portage.
 const DESCRIPTION: [&[u8]; 2] = [b"DESC", b"DESCRIPTION"];
 const REPOSITORY: [&[u8]; 2] = [b"REPO", b"repository"];
-/// Header keys that entries inherit.
+/// Header keys that entries without their own value inherit.
 const INHERITED: [&str; 3] = ["CHOST", "REPO", "repository"];
 
-/// See the module's documentation: the first 16 bytes of a SHA-256.
+/// The first 16 bytes of a SHA-256 over all that Portage reads of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EntryDigest(pub [u8; 16]);
 
 impl Index {
-    /// Of each record, in their order, what Portage is told of it. Reads all texts.
+    /// The digest of each record, in the order of the records. Reads the text of all entries.
     ///
     /// # Errors
     /// The text cannot be read any more.
@@ -45,9 +49,9 @@ impl Header {
 }
 
 impl Stanza {
-    /// `id` has CPV, BUILD_ID, BUILD_TIME, SIZE and digests in it.
+    /// `id` stands for CPV, BUILD_ID, BUILD_TIME, SIZE and digests.
     fn digest(&self, id: EntryId, path: &str, mut hash: Sha256) -> EntryDigest {
-        // Of a key that occurs twice the last value counts.
+        // The last value of a repeated key counts.
         let mut counted: BTreeMap<&[u8], &[u8]> = BTreeMap::new();
         for (key, value) in self.pairs() {
             let key = if REPOSITORY.contains(&key) { b"REPO" } else { key };
@@ -61,7 +65,7 @@ impl Stanza {
     }
 }
 
-/// Lengths keep fields apart, whatever is in them.
+/// Hashes the lengths as well, so that two different pairs never give the same bytes.
 fn field(hash: &mut Sha256, key: &[u8], value: &[u8]) {
     for part in [key, value] {
         hash.update((part.len() as u64).to_be_bytes());

@@ -1,4 +1,4 @@
-//! Digests of fixed length, written as lower-case hexadecimal.
+//! Digests of fixed length, written as lower-case hexadecimal digits.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,14 +7,14 @@ use std::str::FromStr;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Digest<const N: usize>(pub [u8; N]);
 
-/// MD5 of a package file.
+/// The MD5 of a package file.
 pub type Md5Digest = Digest<16>;
-/// SHA1 of a package file.
+/// The SHA1 of a package file.
 pub type Sha1Digest = Digest<20>;
-/// SHA-256 of a package file: its name in the cache.
+/// The SHA-256 of a package file, which names its blob in the cache.
 pub type Sha256Digest = Digest<32>;
 
-/// A text that is not a digest of the length asked for.
+/// The text is not a digest of the expected length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a digest: {0} hexadecimal digits were expected")]
 pub struct DigestError(usize);

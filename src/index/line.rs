@@ -1,16 +1,16 @@
-//! Reads an index stanza by stanza with bounded memory, however long its lines are.
+//! Reads an index stanza by stanza, with bounded memory for lines of any length.
 
 use std::io::{self, BufRead};
 
 use super::{MAX_LINE, MAX_STANZA};
 
-/// One stanza as it stands in the file.
+/// One stanza with the bytes of the file.
 pub(super) struct RawStanza<'a> {
-    /// Where it starts, in bytes.
+    /// The byte offset of the stanza in the file.
     pub(super) offset: u64,
-    /// Its lines, each with its line end; cut short where `too_long`.
+    /// The lines, each with its line end; truncated where `too_long`.
     pub(super) text: &'a [u8],
-    /// A line is longer than [`MAX_LINE`] or the whole is longer than [`MAX_STANZA`].
+    /// Whether a line is longer than [`MAX_LINE`], or the stanza is longer than [`MAX_STANZA`].
     pub(super) too_long: bool,
 }
 
@@ -26,7 +26,8 @@ impl<R: BufRead> StanzaReader<R> {
         Self { input, position: 0, text: Vec::with_capacity(4096) }
     }
 
-    /// The next stanza up to an empty line or the end of the file; an empty one has an empty `text`. `None` at the end.
+    /// Reads the next stanza, up to an empty line or the end of the file. Two empty lines in a row
+    /// give a stanza with an empty `text`. `None` means the end of the file.
     pub(super) fn next(&mut self) -> io::Result<Option<RawStanza<'_>>> {
         let offset = self.position;
         let mut too_long = false;
@@ -47,7 +48,8 @@ impl<R: BufRead> StanzaReader<R> {
         }
     }
 
-    /// Appends one line to `self.text`, as long as it fits, and returns its whole length with the line end.
+    /// Appends one line to `self.text` if it fits, and returns the full length of the line with its
+    /// end.
     fn line(&mut self, too_long: &mut bool) -> io::Result<u64> {
         let mut length = 0;
         loop {
@@ -73,7 +75,7 @@ impl<R: BufRead> StanzaReader<R> {
     }
 }
 
-/// Splits a stanza's text into keys and values; lines without `:` are passed over.
+/// Splits a stanza's text into keys and values. Lines without `:` are skipped.
 pub(super) fn pairs(text: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     let mut rest = text;
     let lines = std::iter::from_fn(move || {
@@ -88,8 +90,8 @@ pub(super) fn pairs(text: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     })
 }
 
-/// Exactly one character after the colon is dropped, whatever it is. A byte would not be the same: half a character would
-/// be left.
+/// Drops exactly one character after the colon, whatever the character is. Dropping a byte would
+/// leave a part of a multi-byte character.
 fn after_one_character(text: &[u8]) -> &[u8] {
     let more = match text {
         [0xC0..=0xFF, rest @ ..] => rest.iter().take_while(|byte| **byte & 0xC0 == 0x80).count(),

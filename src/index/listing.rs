@@ -1,7 +1,8 @@
-//! A `Packages` as Portage keeps it in PKGDIR: the text of its entries is carried on unchanged.
+//! The `Packages` file that Portage keeps in PKGDIR. The text of its entries is copied unchanged.
 //!
-//! An [`Index`](super::Index) is a binhost's and is held to what can be verified. A [`Listing`] is the administrator's own:
-//! whatever Portage writes there is right, also without digests. A stanza without CPV, or one that cannot be text, is left out.
+//! An [`Index`](super::Index) comes from a binhost, and its entries have to be verifiable. A
+//! [`Listing`] is the administrator's own. All that Portage writes there is accepted, also entries
+//! without digests. Stanzas without CPV or with bytes that cannot be text are left out.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -13,24 +14,25 @@ use super::render::Stands;
 use super::stanza::{Fields, decoded};
 use super::{Header, MAX_ENTRIES, Rendered, Stanza, View};
 
-/// Bytes of the longest listing that is read: more than several binhosts' indexes are together, which Portage writes into it.
+/// The longest listing that is read, in bytes. The limit exceeds several binhosts' indexes
+/// together, which Portage writes into this file.
 const MAX_LISTING: u64 = 2 << 30;
 
-/// What is kept in memory of one entry.
+/// The part of an entry that is kept in memory.
 #[derive(Debug, Clone)]
 pub struct ListedEntry {
-    /// PATH, made explicit where it is left out.
+    /// PATH, also where the entry leaves it out.
     pub path: Box<str>,
     /// SIZE, where it is a number.
     pub size: Option<u64>,
     /// MTIME, where it is a number.
     pub mtime: Option<i64>,
-    /// See [`Entry::instance`](super::Entry::instance).
+    /// The hashed instance key, see [`Entry::instance`](super::Entry::instance).
     pub instance: [u8; 16],
     pub(super) stanza: (u64, u32),
 }
 
-/// See the module's documentation.
+/// A parsed listing. The texts of its entries stay in the file.
 #[derive(Debug, Default)]
 pub struct Listing {
     header: Header,
@@ -39,11 +41,12 @@ pub struct Listing {
 }
 
 impl Listing {
-    /// Reads `text`, which stays open for its entries, and keeps those that are `wanted`. What is no index that Portage would
-    /// read has no entries.
+    /// Parses `text`, which stays open for its entries, and keeps the entries for which `wanted`
+    /// returns true. A file that Portage would not read as an index has no entries.
     ///
     /// # Errors
-    /// It cannot be read; EFBIG: it has more than 2 GiB, or than [`MAX_ENTRIES`] entries that are wanted.
+    /// Reading fails. EFBIG: the file has more than 2 GiB, or more than [`MAX_ENTRIES`] wanted
+    /// entries.
     pub fn parse(mut text: File, mut wanted: impl FnMut(&ListedEntry) -> bool) -> io::Result<Self> {
         let too_large = || io::Error::from_raw_os_error(libc::EFBIG);
         if text.metadata()?.len() > MAX_LISTING {
@@ -74,13 +77,12 @@ impl Listing {
         Ok(Self { header, entries, text: Some(text) })
     }
 
-    /// The header.
     #[must_use]
     pub fn header(&self) -> &Header {
         &self.header
     }
 
-    /// The entries, in the order of the text.
+    /// The entries, in the order of the file.
     #[must_use]
     pub fn entries(&self) -> &[ListedEntry] {
         &self.entries
@@ -89,22 +91,22 @@ impl Listing {
     /// The text of an entry.
     ///
     /// # Errors
-    /// It cannot be read any more.
+    /// The text cannot be read any more.
     pub fn stanza(&self, entry: &ListedEntry) -> io::Result<Stanza> {
         let mut bytes = vec![0; entry.stanza.1 as usize];
         match &self.text {
             Some(text) => text.read_exact_at(&mut bytes, entry.stanza.0)?,
             None => return Err(io::ErrorKind::NotFound.into()),
         }
-        // The file may end without one, and something else is to stand behind it.
+        // The file may end without a line end, and more text will follow the stanza.
         if !bytes.ends_with(b"\n") {
             bytes.push(b'\n');
         }
         Ok(Stanza(decoded(&bytes).into_owned()))
     }
 
-    /// Writes the same listing with those of its entries that `keep` wants, and `more` behind them; with another TIMESTAMP, if
-    /// one is given, and a VERSION in any case.
+    /// Writes the listing again with the entries that `keep` accepts, followed by `more`. The
+    /// header always gets a VERSION, and a new TIMESTAMP if one is given.
     ///
     /// # Errors
     /// Reading the text or writing `out` fails.
@@ -138,9 +140,10 @@ impl Listing {
 }
 
 impl View {
-    /// Writes the index as [`View::render`] does, with `local` in front: its header counts first, its entries stand as they
-    /// are, and of the view's own entries those that `hidden` names are left out, and those that Portage could not tell from
-    /// a local one.
+    /// Writes the index as [`View::render`] does, after the entries of `local`. Local entries stay
+    /// unchanged, and the local header takes precedence. Two kinds of entries of the view are left
+    /// out: those whose paths `hidden` names, and those that Portage could not distinguish from a
+    /// local entry.
     ///
     /// # Errors
     /// Reading the texts or writing `out` fails.

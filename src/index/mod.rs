@@ -2,16 +2,18 @@
 //!
 //! Source of the format: portage 3.0.83, `getbinpkg.py` (`PackageIndex`) and `dbapi/bintree.py`.
 //!
-//! * A file is stanzas separated by one empty line; the first stanza is the header. A line is `KEY: VALUE`, split at the
-//!   first `:`, exactly one character after it dropped. Lines without `:` mean nothing. Reading stops at the first stanza
-//!   that has no key that Portage knows, as Portage does.
-//! * Text stays on disk: an [`Index`] holds a [`Record`] of some tens of bytes per entry and the byte range of its
-//!   stanza; [`Index::entry`] reads the rest when it is needed.
-//! * An entry that cannot be served safely is dropped, counted by [`DropReason`], and never reaches Portage. A file that
-//!   is not a usable index is refused whole ([`IndexError`]); the caller keeps the last good one.
-//! * The index that Portage itself keeps in PKGDIR is a [`Listing`]: its text is carried on as it is.
+//! * A file consists of stanzas separated by one empty line; the first stanza is the header. A line
+//!   is `KEY: VALUE`, split at the first `:`; exactly one character after the colon is dropped.
+//!   Lines without `:` are ignored. Like Portage, the parser stops at the first stanza without any
+//!   key that Portage knows.
+//! * Text stays on disk. An [`Index`] holds a [`Record`] of some tens of bytes for each entry, with
+//!   the byte range of its stanza. [`Index::entry`] reads the stanza when it is needed.
+//! * The parser drops each entry that cannot be served safely and counts it by [`DropReason`]. Such
+//!   an entry never reaches Portage. A file that is not a usable index is refused as a whole
+//!   ([`IndexError`]), and the caller keeps the last good one.
+//! * The index that Portage itself keeps in PKGDIR is a [`Listing`], whose text is copied as it is.
 //! * An [`Atom`](crate::portage::Atom) selects entries as Portage's package atoms do.
-//! * An entry is held against the package that it names: [`AuxValues::compare`].
+//! * [`AuxValues::compare`] compares an entry with the package that it names.
 //!
 //! Not its job: fetching the index, choosing between binhosts, inode numbers.
 
@@ -46,108 +48,108 @@ pub use stanza::Stanza;
 pub use unfit::DroppedEntry;
 pub use view::{BinhostId, BinhostIndex, MAX_PART, ShownEntry, View};
 
-/// Longest line that is looked at, in bytes; an entry with a longer one is dropped.
+/// The longest line, in bytes; an entry with a longer line is dropped.
 pub const MAX_LINE: usize = 1 << 20;
-/// Longest stanza that is kept, in bytes.
+/// The longest stanza, in bytes; a longer entry is dropped.
 pub const MAX_STANZA: usize = 4 << 20;
 
-/// Why a file is not taken as an index at all.
+/// Why a whole file is not accepted as an index.
 #[derive(Debug, thiserror::Error)]
 pub enum IndexError {
-    /// The file could not be read.
+    /// Reading the file failed.
     #[error("reading the index: {0}")]
     Read(#[from] io::Error),
-    /// It does not start like an index; `start` is its first line, shortened.
+    /// The file does not start like an index.
     #[error("this is not a Packages index (it starts with {start:?})")]
     NotAnIndex {
-        /// The beginning of the answer.
+        /// The first line of the file, shortened.
         start: String,
     },
     /// The header has no VERSION, or one that is not a number.
     #[error("the index header has no usable VERSION: Portage would ignore the whole index")]
     NoVersion,
-    /// The header's VERSION is newer than Portage's (0).
+    /// The header's VERSION is newer than the one that Portage reads (0).
     #[error("the index has VERSION {0}, Portage reads only version 0")]
     Version(i64),
-    /// More entries than [`MAX_ENTRIES`].
+    /// The file has more than [`MAX_ENTRIES`] entries.
     #[error("the index has more than {MAX_ENTRIES} entries")]
     TooMany,
-    /// The header is larger than [`MAX_STANZA`].
+    /// The header is longer than [`MAX_STANZA`], or has a line longer than `MAX_LINE`.
     #[error("the index header is larger than {MAX_STANZA} bytes")]
     HeaderTooLarge,
 }
 
-/// What an entry is, independent of where it is served: the first 16 bytes of a SHA-256 over CPV, BUILD_ID, BUILD_TIME,
-/// SIZE and digests. Two entries with the same id are the same package.
+/// The identity of an entry, independent of the binhost that serves it: the first 16 bytes of a
+/// SHA-256 over CPV, BUILD_ID, BUILD_TIME, SIZE and digests. Two entries with the same id are the
+/// same package.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EntryId(pub [u8; 16]);
 
-/// What is kept in memory of one entry.
+/// The part of an entry that is kept in memory.
 #[derive(Debug, Clone, Copy)]
 pub struct Record {
     path: (u32, u16),
     stanza: (u64, u32),
     /// SIZE in bytes.
     pub size: u64,
-    /// MTIME, seconds since the epoch.
+    /// MTIME in seconds since the epoch.
     pub mtime: i64,
-    /// Identity of the package.
     pub id: EntryId,
 }
 
 impl Record {
-    /// Where in the text of its index the entry begins: no other entry of that index has the same place.
+    /// The byte offset of the entry in the text of its index. The offset identifies the entry in
+    /// that index.
     #[must_use]
     pub const fn offset(&self) -> u64 {
         self.stanza.0
     }
 }
 
-/// One entry with everything that is needed to fetch and verify it.
+/// All values of an entry that fetching and verifying its package needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// CPV, e.g. `app-misc/hello-2.0-r1`.
+    /// Category, name and version, e.g. `app-misc/hello-2.0-r1`.
     pub cpv: Cpv,
-    /// PATH below the binhost, made explicit where the index leaves it out.
+    /// PATH relative to the binhost, also where the index leaves it out.
     pub path: PkgPath,
     /// SIZE in bytes, never 0.
     pub size: u64,
-    /// MTIME, seconds since the epoch; BUILD_TIME, else 1, where the index leaves it out.
+    /// MTIME in seconds since the epoch. Where the index leaves it out, BUILD_TIME, else 1.
     pub mtime: i64,
     /// BUILD_ID, where the entry has one.
     pub build_id: Option<u64>,
-    /// BUILD_TIME, seconds since the epoch, where the entry has one.
+    /// BUILD_TIME in seconds since the epoch, where the entry has one.
     pub build_time: Option<u64>,
-    /// MD5 of the file.
+    /// MD5 of the file, where the entry has one.
     pub md5: Option<Md5Digest>,
-    /// SHA1 of the file. At least one of `md5` and `sha1` is there.
+    /// SHA1 of the file. Every entry has `md5` or `sha1`.
     pub sha1: Option<Sha1Digest>,
 }
 
-/// The header stanza. Of a key that occurs twice the last value counts, as Portage has it.
+/// The header stanza. The last value of a repeated key counts, as in Portage.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Header(BTreeMap<String, String>);
 
 impl Header {
-    /// The value of `key`.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&str> {
         self.0.get(key).map(String::as_str)
     }
 
-    /// TIMESTAMP, seconds since the epoch.
+    /// TIMESTAMP in seconds since the epoch.
     #[must_use]
     pub fn timestamp(&self) -> Option<i64> {
         self.get("TIMESTAMP")?.trim().parse().ok().filter(|t| *t > 0)
     }
 
-    /// URI: where the package files are, when not beside the index.
+    /// URI: the URL of the package files, where they are not beside the index.
     #[must_use]
     pub fn uri(&self) -> Option<&str> {
         self.get("URI").map(str::trim).filter(|uri| !uri.is_empty())
     }
 
-    /// REPO: the ebuild repository that entries belong to unless they say otherwise.
+    /// REPO: the ebuild repository of entries that have no REPO of their own.
     #[must_use]
     pub fn repository(&self) -> Option<&str> {
         self.get("REPO")
@@ -164,7 +166,8 @@ impl crate::portage::KeyValues for Header {
     }
 }
 
-/// A parsed index. Records are sorted by path; no two have one path, and no path is a directory of another.
+/// A parsed index. The records are sorted by path. Paths are unique, and no path is a directory of
+/// another.
 #[derive(Debug)]
 pub struct Index {
     header: Header,
@@ -191,31 +194,31 @@ impl Index {
         Self { header, records, paths, text: None, dropped: Dropped::default(), carried: AuxKeys::default() }
     }
 
-    /// Whether there is an entry with this identity. Looks at all of them.
+    /// Whether an entry has this identity. The search is linear.
     #[must_use]
     pub fn contains(&self, id: EntryId) -> bool {
         self.records.iter().any(|record| record.id == id)
     }
 
-    /// The header.
     #[must_use]
     pub fn header(&self) -> &Header {
         &self.header
     }
 
-    /// All entries, sorted by path bytewise with `/` before any other byte.
+    /// All entries, sorted by path: bytewise, with `/` before any other byte.
     #[must_use]
     pub fn records(&self) -> &[Record] {
         &self.records
     }
 
-    /// What was left out, and why.
+    /// Counts and reasons of the entries that were left out.
     #[must_use]
     pub fn dropped(&self) -> &Dropped {
         &self.dropped
     }
 
-    /// The keys that the header or any entry has a value of: those that the index's writer knew, for all that one can tell.
+    /// The keys that the header or any entry has a value for. The index's writer presumably knew
+    /// exactly these.
     fn carried(&self) -> AuxKeys {
         self.carried
     }
@@ -227,10 +230,10 @@ impl Index {
         self.paths.get(start..start + usize::from(record.path.1)).unwrap_or_default()
     }
 
-    /// The whole entry of a record, read from the text on disk.
+    /// Reads the whole entry of a record from the text on disk.
     ///
     /// # Errors
-    /// The text cannot be read any more, or is no longer what was parsed.
+    /// The text cannot be read any more, or has changed since it was parsed.
     pub fn entry(&self, record: &Record) -> io::Result<Entry> {
         let entry = self.stanza(record)?.entry()?;
         if entry.id() == record.id { Ok(entry) } else { Err(changed_on_disk()) }
@@ -239,7 +242,7 @@ impl Index {
     /// The text of a record.
     ///
     /// # Errors
-    /// It cannot be read any more.
+    /// The text cannot be read any more.
     pub fn stanza(&self, record: &Record) -> io::Result<Stanza> {
         let mut bytes = vec![0; record.stanza.1 as usize];
         match &self.text {
@@ -250,7 +253,8 @@ impl Index {
     }
 }
 
-/// Bytewise with `/` first, so that everything below a directory stands together, right after its name.
+/// Orders paths bytewise with `/` first. So everything below a directory follows right after the
+/// directory's name.
 fn by_parts(a: &str, b: &str) -> std::cmp::Ordering {
     let key = |byte: u8| if byte == b'/' { 0 } else { byte };
     a.bytes().map(key).cmp(b.bytes().map(key))

@@ -1,4 +1,4 @@
-//! A file -> an [`Index`], or the reason why not.
+//! Parses a file into an [`Index`], or returns the reason why it is none.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -9,21 +9,21 @@ use super::line::{RawStanza, StanzaReader, pairs};
 use super::stanza::{Fields, decoded};
 use super::{AuxKeys, Entry, Header, Index, IndexError, Record, by_parts};
 
-/// Most entries of one index. The official binhosts have 16,000 (2026).
+/// The most entries of one index. The official binhosts have 16,000 (2026).
 pub const MAX_ENTRIES: usize = 500_000;
 
 /// Why an entry is left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum DropReason {
-    /// CPV is missing or not valid: emerge would crash.
+    /// CPV is missing or invalid; emerge would crash.
     InvalidCpv,
     /// PATH leads out of PKGDIR or is not a plain path.
     UnsafePath,
     /// SIZE is missing, zero or not a decimal number.
     BadSize,
-    /// Neither MD5 nor SHA1, or one that is not a digest: the package could not be verified.
+    /// The entry has neither MD5 nor SHA1, or an invalid digest. Its package could not be verified.
     NoDigest,
-    /// A NUL or a carriage return.
+    /// The stanza has a NUL or a carriage return.
     NotText,
     /// A line or the whole stanza is too long.
     TooLong,
@@ -65,7 +65,7 @@ impl fmt::Display for DropReason {
     }
 }
 
-/// How many entries were left out, and the first one of each reason.
+/// The number of entries that were left out, with the first entry of each reason.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Dropped {
     reasons: Vec<(DropReason, u32, String)>,
@@ -80,26 +80,27 @@ impl Dropped {
         }
     }
 
-    /// All entries that were left out.
+    /// The number of entries that were left out for any reason.
     #[must_use]
     pub fn total(&self) -> u32 {
         self.reasons.iter().map(|(_, count, _)| count).sum()
     }
 
-    /// How many were left out for `reason`.
+    /// The number of entries that were left out for `reason`.
     #[must_use]
     pub fn count(&self, reason: DropReason) -> u32 {
         self.reasons.iter().find(|(r, ..)| *r == reason).map_or(0, |(_, count, _)| *count)
     }
 
-    /// Where in the file reading stopped before its end, in bytes, if it did: at a stanza without any key that Portage knows.
+    /// The byte offset at which parsing stopped before the end of the file, if it did: at a stanza
+    /// without any key that Portage knows.
     #[must_use]
     pub fn stopped_at(&self) -> Option<u64> {
         self.stopped_at
     }
 }
 
-/// For the log: each reason, how often, and the first entry.
+/// Names each reason, its count and its first entry, for the log.
 impl fmt::Display for Dropped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut sorted: Vec<_> =
@@ -150,7 +151,7 @@ fn read_header(reader: &mut StanzaReader<BufReader<&File>>) -> Result<Header, In
 impl Header {
     pub(super) fn of(text: &[u8]) -> Self {
         let readable = |bytes: &[u8]| String::from_utf8_lossy(bytes).replace(char::is_control, " ");
-        // One key with two names: of both, too, the last one counts.
+        // One key with two names: the last value of either counts.
         let name = |key: &[u8]| if key == b"repository" { "REPO".to_owned() } else { readable(key) };
         Self(pairs(text).map(|(key, value)| (name(key), readable(value))).collect())
     }
@@ -162,11 +163,11 @@ enum ParseStep {
     Stop,
 }
 
-/// The records read so far, in the order of the file.
+/// The records that were read so far, in the order of the file.
 #[derive(Default)]
 struct IndexBuilder {
     records: Vec<Record>,
-    /// `false` at the places of records that turned out to be superseded.
+    /// `false` at the index of each record that a later one supersedes.
     kept: Vec<bool>,
     build_times: Vec<u64>,
     paths: String,
@@ -207,7 +208,7 @@ impl IndexBuilder {
         self.records.push(Record { path: (start, path.len() as u16), stanza, size, mtime, id });
         self.kept.push(true);
         self.build_times.push(entry.build_time.unwrap_or_default());
-        // The last of equal keys wins in Portage.
+        // In Portage, the last entry of an instance key wins.
         if let Some(earlier) = self.instances.insert(entry.instance(), at as u32) {
             self.remove(earlier as usize, DropReason::DuplicateInstance);
         }
@@ -324,13 +325,13 @@ mod tests {
             format!("VERSION: 0\n\n{}", entry("a/b-1", "PATH: b.xpak\nDESC: caf@ au lait\nSLOT:@2\n")).into_bytes();
         text.extend(entry("a/p@th-1", "").bytes());
         text.extend(entry("a/c-1", "PATH: c@.xpak\n").bytes());
-        // In its MD5: there is no other digest.
+        // The MD5 is the one that is broken: the entry has no other digest.
         text.extend(b"CPV: a/d-1\nSIZE: 5\nMD5: @41d8cd98f00b204e9800998ecf8427e\n\n");
         text.iter_mut().filter(|byte| **byte == b'@').for_each(|byte| *byte = 0xe9);
         let index = index(&text).unwrap();
         let record = index.records().iter().find(|record| index.path(record) == "b.xpak").unwrap();
         let stanza = index.stanza(record).unwrap();
-        // The one character after the colon is dropped, whatever it is.
+        // One character after the colon is dropped, whatever the character is.
         assert_eq!((stanza.get("DESC"), stanza.get("SLOT")), (Some("caf\u{fffd} au lait"), Some("2")));
         assert_eq!(index.entry(record).unwrap().id(), record.id);
         assert_eq!(index.dropped().count(DropReason::InvalidCpv), 1);

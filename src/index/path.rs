@@ -1,38 +1,38 @@
-//! PATH: where a package is, relative to the binhost and to PKGDIR.
+//! PATH: the location of a package, relative to the binhost and to PKGDIR.
 //!
-//! Portage follows an absolute PATH out of PKGDIR, so only plain relative names pass.
+//! Portage follows an absolute PATH out of PKGDIR, so only plain relative paths are accepted.
 
 use std::fmt;
 
-/// Longest PATH, and longest part of one, in bytes.
+/// The longest PATH, and the longest part of one, in bytes.
 const MAX_PATH: usize = 1024;
 const MAX_PART: usize = 255;
-/// Deepest PATH, in parts.
+/// The deepest PATH, in parts.
 const MAX_DEPTH: usize = 16;
 
 /// A relative path without empty, `.` or `..` parts and without control characters.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PkgPath(Box<str>);
 
-/// Why a PATH is not taken.
+/// Why a PATH is not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PathError {
-    /// It starts with `/`.
+    /// The path starts with `/`.
     #[error("the PATH is absolute")]
     Absolute,
-    /// It is empty, or has an empty, `.` or `..` part, or a control character.
+    /// The path is empty, or has an empty, `.` or `..` part, or a control character.
     #[error("the PATH is not a plain relative path")]
     NotPlain,
-    /// It is too long or too deep.
+    /// The path or one of its parts is too long, or the path is too deep.
     #[error("the PATH is too long")]
     TooLong,
-    /// It is where the index itself is.
+    /// The first part is a name that Portage reserves in PKGDIR.
     #[error("the PATH is that of the index itself")]
     Reserved,
 }
 
 impl PkgPath {
-    /// Checks `text`.
+    /// Parses and checks `text`.
     ///
     /// # Errors
     /// See [`PathError`].
@@ -47,14 +47,13 @@ impl PkgPath {
         if parts().any(|part| matches!(part, "" | "." | "..")) || text.chars().any(char::is_control) {
             return Err(PathError::NotPlain);
         }
-        // At the root, names that Portage itself gives a meaning to.
+        // Portage gives these names a meaning of its own at the top of PKGDIR.
         if parts().next().is_some_and(|first| matches!(first, "Packages" | "Packages.gz" | "All")) {
             return Err(PathError::Reserved);
         }
         Ok(Self(text.into()))
     }
 
-    /// The whole path.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0

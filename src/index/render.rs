@@ -1,8 +1,12 @@
-//! A [`View`] -> the `Packages` file that Portage reads from PKGDIR.
+//! Renders a [`View`] as the `Packages` file that Portage reads from PKGDIR.
 //!
-//! What has to be there is in `portage-client` terms: `USER_PATCHES` in every entry, be it empty (without it Portage 3.0.83 opens each
-//! package; the same goes for CHOST and REPO), MTIME equal to st_mtime, PATH explicit, and none of the keys that point back
-//! to a remote host.
+//! Every rendered entry has to meet Portage's expectations:
+//!
+//! * USER_PATCHES is in every entry, if need be empty. CHOST and REPO are in the entry or in the
+//!   header. Without these keys Portage 3.0.83 opens each package.
+//! * MTIME equals st_mtime of the file.
+//! * PATH is explicit.
+//! * Keys that point to a remote host are absent.
 
 use std::io::{self, BufWriter, Write};
 
@@ -12,32 +16,33 @@ use super::digest::Digest;
 use super::stanza::{OWN_KEYS, Stanza};
 use super::{Entry, Header, Listing, Sha256Digest, View};
 
-/// Part of what identifies a rendered file: goes up when the same index would be rendered differently.
+/// The version of the rendering, a part of a rendered file's identity. Raise it when the same index
+/// is rendered differently.
 pub const RENDER_VERSION: u32 = 3;
 
-/// Keys that say where or how to fetch: meaningless or dangerous in a local index.
+/// Keys that say where or how to fetch a package. A local index must not have them.
 pub(super) const STRIPPED: [&[u8]; 4] = [b"BASE_URI", b"PKGINDEX_URI", b"FETCHCOMMAND", b"RESUMECOMMAND"];
-/// Written of every entry, be it empty.
+/// The key that every entry gets, if need be with an empty value.
 const USER_PATCHES: &[u8] = b"USER_PATCHES";
-/// Header keys that are written anew or do not belong into a local index.
+/// Header keys that are written new or do not belong into a local index.
 const HEADER_STRIPPED: [&str; 8] =
     ["URI", "TTL", "DOWNLOAD_TIMESTAMP", "FETCHCOMMAND", "RESUMECOMMAND", "VERSION", "TIMESTAMP", "PACKAGES"];
 
-/// What was written.
+/// A description of a rendered file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rendered {
-    /// Bytes.
+    /// Size of the file in bytes.
     pub size: u64,
-    /// TIMESTAMP of the header, seconds since the epoch.
+    /// TIMESTAMP of the header, in seconds since the epoch.
     pub timestamp: i64,
     /// SHA-256 of the whole file.
     pub digest: Sha256Digest,
 }
 
-/// What is written of a view, and what stands in front of it.
+/// The content of a rendered file: rows of a view, after the entries of a listing.
 pub(super) struct Stands<'a> {
     pub(super) header: &'a Header,
-    /// Rows of the view.
+    /// Rows of the view, in the order in which they are written.
     pub(super) rows: &'a [u32],
     pub(super) local: &'a Listing,
 }
@@ -70,7 +75,8 @@ pub(super) fn with_local(view: &View, stands: &Stands<'_>, out: impl Write, time
 
 fn header(shown: &Header, packages: usize, out: &mut impl Write, timestamp: i64) -> io::Result<()> {
     for (key, value) in &shown.0 {
-        // To Portage an empty value is none, but for CHOST it would not stand in the client's either.
+        // Portage takes an empty value for none. An empty CHOST, however, would keep Portage from
+        // using the client's.
         if !HEADER_STRIPPED.contains(&key.as_str()) && !value.is_empty() {
             writeln!(out, "{key}: {value}")?;
         }
@@ -78,7 +84,7 @@ fn header(shown: &Header, packages: usize, out: &mut impl Write, timestamp: i64)
     write!(out, "PACKAGES: {packages}\nTIMESTAMP: {timestamp}\nVERSION: 0\n\n")
 }
 
-/// A local entry: Portage's own text, and only what is missing of what has to be there.
+/// Writes a local entry with Portage's own text, and adds only the required keys that are missing.
 fn as_written(text: &Stanza, inherited: &Inherited<'_>, out: &mut impl Write) -> io::Result<()> {
     out.write_all(&text.0)?;
     let patches = text.get("USER_PATCHES").is_none().then_some("");
@@ -90,7 +96,7 @@ fn as_written(text: &Stanza, inherited: &Inherited<'_>, out: &mut impl Write) ->
     out.write_all(b"\n")
 }
 
-/// What entries have to say where they do not, since the header that is shown does not say it for them.
+/// The values that an entry has to state itself, because the rendered header has other ones.
 #[derive(Default)]
 struct Inherited<'a> {
     chost: Option<&'a str>,
@@ -102,14 +108,14 @@ impl<'a> Inherited<'a> {
         let [own_chost, shown_chost] = [own, shown].map(|header| header.get("CHOST").unwrap_or_default());
         let [own_repository, shown_repository] = [own, shown].map(|header| header.repository().unwrap_or_default());
         Self {
-            // Without one in the header Portage takes the client's.
+            // Without CHOST in the header, Portage takes the client's.
             chost: (own_chost != shown_chost).then_some(own_chost),
             repository: (own_repository != shown_repository || own_repository.is_empty()).then_some(own_repository),
         }
     }
 }
 
-/// How an entry is shown otherwise than its binhost has it.
+/// The differences between a rendered entry and the entry of its binhost.
 struct EntryEdits<'a> {
     path: &'a str,
     dependency: Option<&'a str>,
@@ -133,7 +139,7 @@ fn stanza(text: &Stanza, changes: &EntryEdits<'_>, out: &mut impl Write) -> io::
         out.write_all(b": ")?;
         out.write_all(value)?;
         match key {
-            // Of several the last one counts.
+            // The last of several RDEPEND lines counts, so each one gets the dependency.
             b"RDEPEND" => {
                 dependency.map_or(Ok(()), |atom| write!(out, " {atom}"))?;
                 missing = None;
@@ -157,7 +163,7 @@ fn stanza(text: &Stanza, changes: &EntryEdits<'_>, out: &mut impl Write) -> io::
     out.write_all(b"\n\n")
 }
 
-/// Counts and hashes what passes through.
+/// Counts and hashes all bytes that are written through it.
 struct RenderWriter<W> {
     out: W,
     size: u64,

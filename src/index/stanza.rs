@@ -1,4 +1,4 @@
-//! One entry's stanza -> typed values.
+//! Parses one entry's stanza into typed values.
 
 use std::borrow::Cow;
 use std::io;
@@ -10,12 +10,12 @@ use super::parse::DropReason;
 use super::{AuxKey, AuxKeys, Entry, EntryId, ListedEntry, PkgPath, changed_on_disk};
 use crate::portage::Cpv;
 
-/// Keys that this module gives a meaning to. Rendering writes them anew; both names of MTIME count.
+/// Keys that this module interprets and that rendering writes new. MTIME has two names.
 pub(super) const OWN_KEYS: [&[u8]; 9] =
     [b"CPV", b"PATH", b"SIZE", b"MTIME", b"_mtime_", b"MD5", b"SHA1", b"BUILD_ID", b"BUILD_TIME"];
 
-/// Other keys that Portage takes from an entry (`_pkgindex_allowed_pkg_keys`): a stanza with none of them, none of
-/// [`OWN_KEYS`] and no [`AuxKey`] is where Portage stops reading.
+/// Other keys that Portage takes from an entry (`_pkgindex_allowed_pkg_keys`). Portage stops
+/// reading at a stanza that has none of these, none of [`OWN_KEYS`] and no [`AuxKey`].
 const OTHER_KEYS: [&[u8]; 8] = [
     b"DESC",
     b"DESCRIPTION",
@@ -27,7 +27,7 @@ const OTHER_KEYS: [&[u8]; 8] = [
     b"RESUMECOMMAND",
 ];
 
-/// Text as Portage decodes it: what is not UTF-8 is replaced by U+FFFD.
+/// Decodes text as Portage does: U+FFFD replaces bytes that are not UTF-8.
 pub(super) fn decoded(text: &[u8]) -> Cow<'_, [u8]> {
     match String::from_utf8_lossy(text) {
         Cow::Borrowed(_) => Cow::Borrowed(text),
@@ -35,7 +35,7 @@ pub(super) fn decoded(text: &[u8]) -> Cow<'_, [u8]> {
     }
 }
 
-/// The values of [`OWN_KEYS`] in one stanza, the last one of each.
+/// The values of [`OWN_KEYS`] in one stanza. The last value of a repeated key counts.
 #[derive(Debug, Default)]
 pub(super) struct Fields<'a> {
     cpv: Option<&'a str>,
@@ -52,10 +52,10 @@ pub(super) struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    /// Of text that is [`decoded`].
+    /// Reads the values from text that is [`decoded`].
     pub(super) fn from_text(text: &'a [u8]) -> Self {
-        // Portage reads the file in Python's text mode, where a carriage return ends a line too: what follows it would be
-        // other keys, or a whole other entry.
+        // Portage reads the file in Python's text mode, where a carriage return ends a line as
+        // well. Text after it would be other keys, or another entry.
         let not_text = memchr::memchr2(0, b'\r', text).is_some();
         let mut fields = Self { not_text, ..Self::default() };
         for (key, value) in pairs(text) {
@@ -81,22 +81,23 @@ impl<'a> Fields<'a> {
         fields
     }
 
-    /// Whether Portage would take this stanza for an entry at all.
+    /// Whether Portage would take this stanza for an entry.
     pub(super) fn is_entry(&self) -> bool {
         self.known
     }
 
-    /// The keys that have a value.
+    /// The compared keys that occur in the stanza.
     pub(super) fn carried(&self) -> AuxKeys {
         self.carried
     }
 
-    /// For messages: the CPV as it stands, shortened.
+    /// The unparsed CPV, shortened, for messages.
     pub(super) fn name(&self) -> String {
         self.cpv.unwrap_or("an entry without CPV").chars().take(100).collect()
     }
 
-    /// What a [`Listing`](super::Listing) keeps of it.
+    /// The part of the entry that a [`Listing`](super::Listing) keeps; `None` for a stanza without
+    /// CPV or with bytes that cannot be text.
     pub(super) fn listed(&self, stanza: (u64, u32)) -> Option<ListedEntry> {
         let cpv = self.cpv.filter(|cpv| !cpv.is_empty() && !self.not_text)?;
         let path = match self.path.filter(|path| !path.is_empty()) {
@@ -124,9 +125,10 @@ impl<'a> Fields<'a> {
             None => PkgPath::parse(&format!("{cpv}.tbz2")),
         };
         let size = self.size.and_then(decimal).filter(|size| (1..=i64::MAX as u64).contains(size));
-        // Without one Portage takes 0: it cannot tell the two apart.
+        // Portage reads a missing BUILD_TIME as 0, so it cannot distinguish the two.
         let build_time = self.build_time.and_then(decimal).filter(|t| (1..=i64::MAX as u64).contains(t));
-        // st_mtime has to equal MTIME; where there is none, the same one has to be made up every time.
+        // MTIME must equal st_mtime. Where the entry has none, the substitute must be the same
+        // every time.
         let given = self.mtime.and_then(decimal).and_then(|t| i64::try_from(t).ok());
         let mtime = given.or(build_time.map(u64::cast_signed)).filter(|t| *t > 0).unwrap_or(1);
         let digest = |text: Option<&'a str>| text.map(str::trim).filter(|t| !t.is_empty());
@@ -148,12 +150,14 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// The text of one entry, as it stands in its index, decoded as Portage does it: without the empty line after it.
+/// The text of one entry as in its index, decoded as Portage does it, without the empty line after
+/// it.
 #[derive(Debug)]
 pub struct Stanza(pub(super) Vec<u8>);
 
 impl Stanza {
-    /// The text of an entry with these keys and values, each of them one line.
+    /// Makes the text of an entry from keys and values. White space in a value becomes one space,
+    /// so each pair is one line.
     #[must_use]
     pub fn of<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
         let line = |(key, value): (&str, &str)| {
@@ -163,24 +167,25 @@ impl Stanza {
         Self(pairs.into_iter().map(line).collect::<String>().into_bytes())
     }
 
-    /// The value of `key`, the last one where it occurs twice; also of keys that this program gives no meaning to.
+    /// The value of `key`, also of keys that this program does not interpret. The last value of a
+    /// repeated key counts.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&str> {
         let found = self.pairs().filter(|(name, _)| *name == key.as_bytes()).last();
         found.and_then(|(_, value)| std::str::from_utf8(value).ok())
     }
 
-    /// The ebuild repository that it belongs to, if it says so.
+    /// The ebuild repository of the entry, if the stanza names it.
     #[must_use]
     pub fn repository(&self) -> Option<&str> {
         let found = self.pairs().filter(|(name, _)| matches!(*name, b"REPO" | b"repository")).last();
         found.and_then(|(_, value)| std::str::from_utf8(value).ok())
     }
 
-    /// What it says, typed.
+    /// Parses the stanza into an entry.
     ///
     /// # Errors
-    /// It is no entry any more.
+    /// The stanza is no valid entry any more.
     pub fn entry(&self) -> io::Result<Entry> {
         Fields::from_text(&self.0).entry().map_err(|_| changed_on_disk())
     }
@@ -190,13 +195,13 @@ impl Stanza {
     }
 }
 
-/// Plain decimal digits only: no sign, no spaces, no hexadecimal.
+/// Parses plain decimal digits: no sign, no spaces, no hexadecimal.
 fn decimal(text: &str) -> Option<u64> {
     text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
 impl Entry {
-    /// See [`EntryId`].
+    /// The identity of the package, see [`EntryId`].
     #[must_use]
     pub fn id(&self) -> EntryId {
         let mut hash = self.instance_hash(Sha256::new_with_prefix(b"entry\0"), false);
@@ -207,7 +212,8 @@ impl Entry {
         EntryId(first_16(hash))
     }
 
-    /// Portage's instance key (CPV, BUILD_ID, SIZE, BUILD_TIME, MTIME), hashed. Of two entries with one key Portage sees one.
+    /// Portage's instance key (CPV, BUILD_ID, SIZE, BUILD_TIME, MTIME), hashed. Portage sees only
+    /// one of two entries with the same key.
     #[must_use]
     pub fn instance(&self) -> [u8; 16] {
         first_16(self.instance_hash(Sha256::new_with_prefix(b"instance\0"), true))
@@ -220,7 +226,7 @@ impl Entry {
     }
 }
 
-/// What tells builds of one CPV apart.
+/// The numbers that distinguish builds of one CPV.
 struct Numbers {
     size: u64,
     build_id: Option<u64>,
@@ -279,7 +285,7 @@ mod tests {
         assert_eq!((built.mtime, built.build_id), (1_700_000_000, Some(3)));
         assert_eq!(built.path, least.path);
         assert_eq!(entry(&format!("{GOOD}_mtime_: 7\n")).unwrap().mtime, 7);
-        // One to Portage.
+        // Portage takes 0 for a missing BUILD_TIME.
         assert_eq!(entry(&format!("{GOOD}BUILD_TIME: 0\n")).unwrap().instance(), least.instance());
     }
 

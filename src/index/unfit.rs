@@ -1,6 +1,7 @@
-//! Entries that were left out when an index was parsed, one by one: the text is read once more.
+//! Lists the entries that parsing an index left out, by reading the text once more.
 //!
-//! [`Dropped`](super::Dropped) counts them; what they say stays on disk, and is wanted only where somebody asks.
+//! [`Dropped`](super::Dropped) only counts them. Their text stays on disk, because only diagnostics
+//! need it.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -15,24 +16,23 @@ use super::{Entry, Index, Stanza};
 /// An entry that was left out.
 #[derive(Debug)]
 pub struct DroppedEntry<'a> {
-    /// Why.
     pub reason: DropReason,
-    /// CPV as it stands there, which need not be one.
+    /// The unparsed CPV, which need not be valid.
     pub cpv: &'a str,
-    /// What it says; only the beginning where that is too long.
+    /// The text of the entry; only its beginning where it is too long.
     pub stanza: &'a Stanza,
 }
 
-/// An entry that is sound by itself, and is not among the records.
+/// A valid entry that is not among the records.
 struct Superseded {
     entry: Entry,
     stanza: (u64, u32),
-    /// A later entry has the same instance key.
+    /// Whether a later entry has the same instance key.
     same_instance: bool,
 }
 
 impl Index {
-    /// Tells of each entry that was left out.
+    /// Calls `told` with each entry that was left out.
     ///
     /// # Errors
     /// The text cannot be read any more.
@@ -85,7 +85,7 @@ fn tell(told: &mut dyn FnMut(DroppedEntry<'_>), reason: DropReason, cpv: String,
     told(DroppedEntry { reason, cpv: &cpv, stanza: &Stanza(text.to_vec()) });
 }
 
-/// A file from some place on, whoever else reads it.
+/// Reads a file from a position on, independent of the descriptor's shared offset.
 struct Positioned<'a> {
     file: &'a File,
     position: u64,

@@ -1,7 +1,10 @@
-//! What is shown of one or more indexes, as one index.
+//! The shown entries of one or more indexes, as one index.
 //!
-//! A [`View`] owns no entries: it names records of its parts, some of them at another path than their binhost has them.
-//! Which ones, and where, is decided by whoever composes it; the view keeps them sorted and puts the headers together.
+//! A [`View`] owns no entries. It refers to records of its parts, some of which are shown at
+//! another path than their binhost's. The caller decides which records are shown, and where. The
+//! view keeps them sorted and merges the headers.
+//!
+//! Not its job: choosing entries (see `policy`).
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
@@ -11,32 +14,31 @@ use sha2::{Digest as _, Sha256};
 
 use super::{Digest, Entry, Header, Index, Record, Rendered, Sha256Digest, Stanza, by_parts, render};
 
-/// Greatest number of a part: more indexes than that are not in one view.
+/// The greatest number of a part, which limits the indexes in one view.
 pub const MAX_PART: u16 = u16::MAX;
 
-/// Names one binhost for as long as the program runs.
+/// The id of one binhost, valid while the program runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BinhostId(pub u32);
 
-/// An index that entries are taken from.
+/// An index that is a part of a view.
 #[derive(Debug, Clone)]
 pub struct BinhostIndex {
-    /// Whose index it is.
+    /// The binhost of the index.
     pub origin: BinhostId,
-    /// The index.
     pub index: Arc<Index>,
 }
 
-/// An entry that is to be shown.
+/// An entry to show.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ShownEntry {
     /// Number of the part.
     pub part: u16,
     /// Number of the record in that part.
     pub record: u32,
-    /// Where it is shown, if not at its PATH.
+    /// The path at which the entry is shown, if not at its PATH.
     pub place: Option<Box<str>>,
-    /// A dependency that its RDEPEND gets on top.
+    /// A dependency that is added to RDEPEND.
     pub dependency: Option<Arc<str>>,
 }
 
@@ -45,25 +47,27 @@ pub struct ShownEntry {
 struct Row {
     record: u32,
     part: u16,
-    /// Its path is in `places`.
+    /// Whether the path is in `places`.
     moved: bool,
 }
 
-/// See the module's documentation. Rows are sorted by path; no two have one path, and no path is a directory of another.
+/// A sorted selection of records. Rows are sorted by path. Paths are unique, and no path is a
+/// directory of another.
 #[derive(Debug)]
 pub struct View {
     rows: Vec<Row>,
     parts: Vec<BinhostIndex>,
     header: Header,
-    /// Parts whose headers say nothing.
+    /// Parts whose headers are left out of the merged header.
     mute: BTreeSet<u16>,
-    /// Paths of entries that are not shown at their own, by part and record.
+    /// Paths of entries that are not shown at their PATH, by part and record.
     places: HashMap<(u16, u32), Box<str>>,
     dependencies: HashMap<(u16, u32), Arc<str>>,
 }
 
 impl View {
-    /// A view of `choices`, whose paths must not be in each other's way; those that name no record are left out.
+    /// Makes a view of `choices`, whose paths must not conflict. A choice that refers to no record
+    /// is left out.
     #[must_use]
     pub fn compose(parts: Vec<BinhostIndex>, choices: Vec<ShownEntry>) -> Self {
         let mut view = Self {
@@ -95,8 +99,8 @@ impl View {
         view
     }
 
-    /// The same view without what the headers of these parts say, but for TIMESTAMP: it holds for their entries alone, none of
-    /// which may be believed.
+    /// Leaves the headers of these parts out of the merged header, except for TIMESTAMP. For parts
+    /// whose entries are all hidden: their headers must not affect the entries of other parts.
     #[must_use]
     pub fn without_headers_of(mut self, mute: BTreeSet<u16>) -> Self {
         if !mute.is_empty() {
@@ -111,7 +115,7 @@ impl View {
         self
     }
 
-    /// All entries of one index.
+    /// A view of all entries of one index.
     #[must_use]
     pub fn whole(origin: BinhostId, index: Arc<Index>) -> Self {
         let all = 0..index.records().len() as u32;
@@ -119,25 +123,24 @@ impl View {
         Self::compose(vec![BinhostIndex { origin, index }], all.map(choice).collect())
     }
 
-    /// How many entries there are.
+    /// The number of entries.
     #[must_use]
     pub fn len(&self) -> usize {
         self.rows.len()
     }
 
-    /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
 
-    /// The indexes that entries come from, in the order of preference.
+    /// The indexes of the entries, in the order of preference.
     #[must_use]
     pub fn parts(&self) -> &[BinhostIndex] {
         &self.parts
     }
 
-    /// The header: the first one's, with what Portage unites of the others.
+    /// The merged header: the first index's, with those keys of the others that Portage merges.
     #[must_use]
     pub fn header(&self) -> &Header {
         &self.header
@@ -149,61 +152,62 @@ impl View {
         self.find(self.row(row)?).map(|(_, record)| record)
     }
 
-    /// Where entry number `row` is shown.
+    /// The path at which entry number `row` is shown.
     #[must_use]
     pub fn path(&self, row: u32) -> &str {
         self.row(row).map_or("", |row| self.path_of(row))
     }
 
-    /// Number of the entry that is shown at `path`.
+    /// The number of the entry that is shown at `path`.
     #[must_use]
     pub fn row_at(&self, path: &str) -> Option<u32> {
         let found = self.rows.binary_search_by(|row| by_parts(self.path_of(*row), path)).ok()?;
         u32::try_from(found).ok()
     }
 
-    /// The index of entry number `row`, and whose it is.
+    /// The index of entry number `row`, with its binhost.
     #[must_use]
     pub fn part(&self, row: u32) -> Option<&BinhostIndex> {
         self.parts.get(usize::from(self.row(row)?.part))
     }
 
-    /// The whole entry number `row`, read from the text on disk; its path is the one that its binhost has.
+    /// Reads the whole entry number `row` from the text on disk. Its path is the one in the
+    /// binhost's index.
     ///
     /// # Errors
-    /// The text cannot be read any more, or is no longer what was parsed.
+    /// The text cannot be read any more, or has changed since it was parsed.
     pub fn entry(&self, row: u32) -> io::Result<Entry> {
         let found = self.row(row).and_then(|row| self.find(row));
         let (part, record) = found.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
         part.index.entry(record)
     }
 
-    /// The text of entry number `row`, as its binhost has it.
+    /// The text of entry number `row` in the binhost's index.
     ///
     /// # Errors
-    /// It cannot be read any more.
+    /// The text cannot be read any more.
     pub fn stanza(&self, row: u32) -> io::Result<Stanza> {
         let found = self.row(row).and_then(|row| self.find(row));
         let (part, record) = found.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
         part.index.stanza(record)
     }
 
-    /// What RDEPEND of entry number `row` gets on top of what its binhost says.
+    /// The dependency that is added to RDEPEND of entry number `row`.
     #[must_use]
     pub fn dependency(&self, row: u32) -> Option<&str> {
         let row = self.row(row)?;
         self.dependencies.get(&(row.part, row.record)).map(AsRef::as_ref)
     }
 
-    /// Whether both take their entries from the same indexes.
+    /// Whether both views take their entries from the same indexes.
     #[must_use]
     pub fn is_of_same_parts(&self, other: &Self) -> bool {
         let same = |(a, b): (&BinhostIndex, &BinhostIndex)| a.origin == b.origin && Arc::ptr_eq(&a.index, &b.index);
         self.parts.len() == other.parts.len() && self.parts.iter().zip(&other.parts).all(same)
     }
 
-    /// Whether both have every entry from the same place: binhost, and what its index says of another place. What Portage
-    /// reads does not tell.
+    /// Whether both views take every entry from the same binhost and the same URI of its header.
+    /// The rendered index does not show a difference in these.
     #[must_use]
     pub fn is_from_same_places(&self, other: &Self) -> bool {
         let places = |view: &Self| -> Vec<_> {
@@ -215,8 +219,8 @@ impl View {
         self.rows.len() == other.rows.len() && self.rows.iter().zip(&other.rows).all(same)
     }
 
-    /// Tells views of the same stored indexes apart: which entries they show, where, what was added to them, and whose headers
-    /// are left out.
+    /// A hash that distinguishes views of the same stored indexes. The hash covers the shown
+    /// entries, their paths, the added dependencies and the parts without headers.
     #[must_use]
     pub fn fingerprint(&self) -> Sha256Digest {
         let mut hash = Sha256::new_with_prefix(b"view\0");
@@ -230,12 +234,14 @@ impl View {
                 hash.update([0]);
             }
         }
-        // As long as none is, it is what it was before headers could be left out.
+        // A view without such parts keeps the fingerprint that it had before headers could be left
+        // out.
         self.mute.iter().for_each(|part| hash.update(part.to_be_bytes()));
         Digest(hash.finalize().into())
     }
 
-    /// Writes the index as Portage is to read it from PKGDIR. `timestamp` stands in where no header has one.
+    /// Renders the index that Portage reads from PKGDIR. `timestamp` is used where no header has
+    /// one.
     ///
     /// # Errors
     /// Reading the text or writing `out` fails.
@@ -243,7 +249,8 @@ impl View {
         render::render(self, out, timestamp)
     }
 
-    /// Entries in the order of their text, so that the stored indexes are read from front to back.
+    /// The entries in the order of their text, so that the stored indexes are read from front to
+    /// back.
     pub(super) fn in_file_order(&self) -> Vec<u32> {
         let place = |row: &u32| {
             let row = self.row(*row);
@@ -270,11 +277,13 @@ impl View {
     }
 }
 
-/// Header keys whose words Portage puts together (`iter_iuse_vars`), beside those of [`VALUES`].
+/// Header keys whose words Portage merges (`iter_iuse_vars`), besides those that start with
+/// [`VALUES`].
 const UNITED: [&str; 4] = ["IUSE_IMPLICIT", "USE_EXPAND_IMPLICIT", "USE_EXPAND_UNPREFIXED", "USE_EXPAND"];
-/// What such a key begins with; it counts only in a header that names the rest of it as implicit.
+/// The prefix of the keys that are merged only from a header that lists the rest of the name as
+/// implicit.
 const VALUES: &str = "USE_EXPAND_VALUES_";
-/// Portage takes it from the first header that has one.
+/// The key that Portage takes from the first header that has it.
 const ARCH: &str = "ARCH";
 
 /// Whether Portage merges a header key into its own configuration (`_merge_pkgindex_header`).
@@ -283,8 +292,9 @@ pub(super) fn is_merged(key: &str) -> bool {
 }
 
 impl Header {
-    /// As Portage merges the headers of several binhosts: the words of [`UNITED`] together, ARCH from the first that has one,
-    /// TIMESTAMP from the newest, all else from the first.
+    /// Merges headers as Portage merges those of several binhosts. The words of [`UNITED`] are
+    /// merged, ARCH comes from the first header that has it, TIMESTAMP from the newest, and all
+    /// other keys from the first header.
     pub(super) fn united<'a>(headers: impl IntoIterator<Item = &'a Self>) -> Self {
         let mut headers = headers.into_iter().peekable();
         let Some(first) = headers.next() else { return Self::default() };
@@ -312,7 +322,7 @@ impl Header {
         united
     }
 
-    /// Names whose values are implicitly in IUSE.
+    /// The names whose values are implicitly in IUSE.
     fn implicit(&self) -> BTreeSet<&str> {
         let words = |key| self.get(key).unwrap_or_default().split_whitespace();
         let implicit: BTreeSet<&str> = words("USE_EXPAND_IMPLICIT").collect();

@@ -1,16 +1,20 @@
-//! The rights of somebody else for the length of an operation: setfsuid(2), setfsgid(2), setgroups(2) and capset(2) of this thread
-//! alone.
+//! Another user's credentials for the length of one operation.
+//!
+//! The calls setfsuid(2), setfsgid(2), setgroups(2) and capset(2) change this thread alone.
+//!
+//! Not its job: which credentials a caller has.
 
 use rustix::io::Errno;
 use rustix::process::{Gid, getgroups};
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities, set_thread_groups};
 
-/// What this thread has put on and off. Undone when dropped, also where only a part was done.
+/// The credentials that this thread has changed. Dropping the value restores the daemon's own, also
+/// after a partial change.
 #[derive(Debug, Default)]
 pub(super) struct AssumedCredentials {
-    /// The daemon's own, where others were put on.
+    /// The daemon's own groups, where others replace them.
     groups: Option<Vec<Gid>>,
-    /// The daemon's own, where some were put off.
+    /// The daemon's own capabilities, where some are dropped.
     capabilities: Option<CapabilitySets>,
 }
 
@@ -20,14 +24,16 @@ impl AssumedCredentials {
         set_thread_groups(groups)
     }
 
-    /// The user and group that files are opened and made by. The kernel takes root's rights over files with the user id.
+    /// Sets the user and group that file access is checked against. With the user id, the kernel
+    /// also changes root's capabilities over files.
     pub(super) fn put_on(&mut self, uid: u32, gid: u32) -> Result<(), Errno> {
         identify(uid, gid);
-        // It says only what was before.
+        // setfsuid(2) and setfsgid(2) report no error, only the previous id. So the change is
+        // checked by reading the ids again.
         if current() == (uid, gid) { Ok(()) } else { Err(Errno::PERM) }
     }
 
-    /// Capabilities that are not to count.
+    /// Drops the capabilities in `lacks` from the effective set.
     pub(super) fn put_off(&mut self, lacks: CapabilitySet) -> Result<(), Errno> {
         if lacks.is_empty() {
             return Ok(());
@@ -57,8 +63,9 @@ impl Drop for AssumedCredentials {
 }
 
 fn identify(uid: u32, gid: u32) {
-    // SAFETY: both change the credentials of this thread alone and touch no memory. The group comes first when becoming
-    // somebody else and does no harm when becoming root again: neither needs what the other takes away.
+    // SAFETY: both calls change the credentials of this thread alone and touch no memory. Setting
+    // the group first is right when leaving root and harmless when returning to root: neither call
+    // needs a right that the other one takes away.
     unsafe {
         libc::setfsgid(gid);
         libc::setfsuid(uid);
@@ -66,7 +73,7 @@ fn identify(uid: u32, gid: u32) {
 }
 
 pub(super) fn current() -> (u32, u32) {
-    // SAFETY: an id that is not valid changes nothing; the answer is the present one.
+    // SAFETY: an invalid id changes nothing; the return value is the present id.
     let (uid, gid) = unsafe { (libc::setfsuid(u32::MAX), libc::setfsgid(u32::MAX)) };
     (uid.cast_unsigned(), gid.cast_unsigned())
 }

@@ -1,13 +1,17 @@
-//! Doing something as whoever asked for it.
+//! Runs an operation with the credentials of its caller.
 //!
-//! The daemon is root, and the kernel leaves permissions to us: the mount is without `default_permissions`, since with it
-//! root could not be told that remote packages are not to be written. So a thread takes on the caller's user, group, groups and
-//! capabilities for the length of an operation, and the file system beneath decides, charges quotas and sets owners as it would
-//! without a mount.
+//! The daemon is root, and the kernel leaves permission checks to the daemon. The mount lacks
+//! `default_permissions`, because with that option root could not be refused a write to a remote
+//! package. So a thread assumes the caller's user, group, groups and capabilities for the length of
+//! an operation. The lower file system then checks permissions, charges quotas and sets owners as
+//! it would without a mount.
 //!
-//! Of capabilities a caller never has more than the user id alone would give: those of root, and of these only what its thread has
-//! in effect. Who is not root has none, whatever its thread has; nor has root of another user namespace, which the kernel shows
-//! with all of them; nor has a thread that the daemon cannot see.
+//! A caller never gets more capabilities than its user id alone would give: root's, and of these
+//! only those that its thread has in effect. The following callers get none:
+//!
+//! - a user other than root, whatever capabilities its thread has;
+//! - root of another user namespace, whose threads the kernel reports with all capabilities;
+//! - a thread that the daemon cannot see.
 
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -18,48 +22,50 @@ use rustix::thread::{CapabilitySet, capabilities};
 
 use super::assumed_credentials::AssumedCredentials;
 
-/// What root may do with files that others may not. The kernel takes it from a thread whose fsuid is another's. Source:
-/// capabilities(7), "Effect of user ID changes on capabilities".
+/// The capabilities over files that root has and other users do not. The kernel takes them from a
+/// thread whose fsuid is not 0. Source: capabilities(7), "Effect of user ID changes on
+/// capabilities".
 const RIGHTS_OF_ROOT: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::DAC_OVERRIDE)
     .union(CapabilitySet::DAC_READ_SEARCH)
     .union(CapabilitySet::FOWNER)
     .union(CapabilitySet::FSETID);
 
-/// Who asks.
+/// The thread that makes a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Caller {
-    /// User id, as the daemon's user namespace has it.
+    /// User id in the daemon's user namespace.
     pub uid: u32,
-    /// Group id.
+    /// Group id in the daemon's user namespace.
     pub gid: u32,
-    /// Thread id; 0 where we do not see it. The thread waits until it is answered, so that nobody else has its number.
+    /// Thread id; 0 where the daemon cannot see the thread. The thread waits for its answer, so no
+    /// other thread can get this number meanwhile.
     pub pid: u32,
-    /// It is the daemon itself.
+    /// Whether the daemon itself is the caller.
     own: bool,
 }
 
 impl Caller {
-    /// The daemon itself.
+    /// The daemon itself, with all of root's rights.
     pub const DAEMON: Self = Self { uid: 0, gid: 0, pid: 0, own: true };
 
-    /// A thread that has called the kernel.
+    /// A thread that has made a system call on the mount.
     #[must_use]
     pub fn of_thread(pid: u32, (uid, gid): (u32, u32)) -> Self {
         Self { uid, gid, pid, own: false }
     }
 
-    /// Does `work` as the caller.
+    /// Runs `work` with the caller's credentials.
     ///
     /// # Errors
-    /// That of `work`; EPERM where the daemon may not become somebody else.
+    /// The error of `work`; EPERM where the daemon may not assume the credentials.
     pub(super) fn act<T>(self, work: impl FnOnce() -> Result<T, Errno>) -> Result<T, Errno> {
         let lacks = if self.uid == 0 { RIGHTS_OF_ROOT - self.rights() } else { CapabilitySet::empty() };
         if self.uid == 0 && self.gid == 0 && lacks.is_empty() {
             return work();
         }
         let mut disguise = AssumedCredentials::default();
-        // They do not matter to root, who has the rights of all.
+        // Groups do not matter to root with all its capabilities, because it may access any file.
         if self.uid != 0 || !lacks.is_empty() {
             disguise.put_on_groups(&self.groups())?;
         }
@@ -68,11 +74,12 @@ impl Caller {
         work()
     }
 
-    /// Does `work` on an open file, which nobody has to be permitted any more, so that the caller is charged for what it takes:
-    /// quotas hold, and what a file system keeps for root is kept. Groups and capabilities do not count there.
+    /// Runs `work` on an open file and charges the caller for the space that it takes. Access was
+    /// checked at open, so groups and capabilities do not matter here. Quotas and the blocks that a
+    /// file system reserves for root hold as usual.
     ///
     /// # Errors
-    /// That of `work`; EPERM where the daemon may not become somebody else.
+    /// The error of `work`; EPERM where the daemon may not assume the credentials.
     pub fn charged<T, E: From<Errno>>(self, work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
         if self.uid == 0 {
             return work();
@@ -82,12 +89,12 @@ impl Caller {
         work()
     }
 
-    /// Whether everything beneath is as good as the caller's own (CAP_FOWNER).
+    /// Whether the caller may act as the owner of any file in the lower directory (CAP_FOWNER).
     pub(super) fn owns_all(self) -> bool {
         self.rights().contains(CapabilitySet::FOWNER)
     }
 
-    /// Of the rights of root, those that the caller has.
+    /// The subset of `RIGHTS_OF_ROOT` that the caller has.
     fn rights(self) -> CapabilitySet {
         if self.own {
             return RIGHTS_OF_ROOT;
@@ -101,7 +108,8 @@ impl Caller {
         if rights.is_empty() || is_in_own_user_namespace(self.pid) { rights } else { CapabilitySet::empty() }
     }
 
-    /// Supplementary groups, as far as they can be seen. Source: proc_pid_status(5).
+    /// The caller's supplementary groups; none where /proc does not show the thread. Source:
+    /// proc_pid_status(5).
     fn groups(self) -> Vec<Gid> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap_or_default();
         let line = status.lines().find_map(|line| line.strip_prefix("Groups:")).unwrap_or_default();
@@ -109,7 +117,7 @@ impl Caller {
     }
 }
 
-/// Whether the daemon can see what rights a caller has.
+/// Whether the daemon can read the capabilities and the user namespace of its callers.
 #[must_use]
 pub fn sees_callers() -> bool {
     let may = capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_PTRACE));
@@ -121,7 +129,8 @@ fn is_in_own_user_namespace(thread: u32) -> bool {
     own.is_some() && user_namespace(&thread.to_string()).as_ref() == own
 }
 
-/// `None`: /proc is not that of this pid namespace, and shows others under the numbers of callers.
+/// The daemon's user namespace. `None`: /proc belongs to another pid namespace and shows other
+/// processes under the callers' ids.
 fn own_user_namespace() -> Option<&'static PathBuf> {
     static OWN: OnceLock<Option<PathBuf>> = OnceLock::new();
     let own = OWN.get_or_init(|| {
@@ -132,17 +141,19 @@ fn own_user_namespace() -> Option<&'static PathBuf> {
     own.as_ref()
 }
 
-/// `user:[4026531837]`, which no other has at the same time: a quarter of what stat(2) of it takes. Source: namespaces(7).
+/// The name of a thread's user namespace, such as `user:[4026531837]`, which is unique at any
+/// moment. Reading the link takes a quarter of the time of stat(2). Source: namespaces(7).
 fn user_namespace(thread: &str) -> Option<PathBuf> {
     std::fs::read_link(format!("/proc/{thread}/ns/user")).ok()
 }
 
-/// The kernel has taken the caller's umask off already: that of the daemon must not count as well. From here on, this thread has
-/// one of its own.
+/// Gives this thread its own, empty umask from here on. The kernel has already applied the caller's
+/// umask; the daemon's must not be applied as well.
 pub(super) fn without_umask() {
     thread_local! {
         static ALONE: bool = {
-            // SAFETY: from here on this thread shares working directory and umask with no other; nothing else changes.
+            // SAFETY: from here on this thread shares its working directory and umask with no other
+            // thread; nothing else changes.
             let alone = unsafe { libc::unshare(libc::CLONE_FS) } == 0;
             if alone {
                 rustix::process::umask(rustix::fs::Mode::empty());
@@ -169,7 +180,7 @@ mod tests {
         caller.act(|| std::fs::File::create_new(path).map(drop).map_err(|e| Errno::from_io_error(&e).unwrap()))
     }
 
-    /// A process that waits, and is ended when dropped.
+    /// A process that sleeps until the value is dropped, which ends it.
     struct Waits(Child);
 
     impl Waits {
@@ -177,7 +188,7 @@ mod tests {
             let mut command = Command::new(words[0]);
             command.args(&words[1..]).args(["sh", "-c", "echo; exec cat"]);
             let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-            // It runs.
+            // Wait until the process runs.
             std::io::Read::read_exact(&mut child.stdout.take().unwrap(), &mut [0]).unwrap();
             Self(child)
         }
@@ -199,7 +210,8 @@ mod tests {
         if !rustix::process::geteuid().is_root() {
             return;
         }
-        // Not TMPDIR, to which the way may be closed, as it is where Portage builds.
+        // Not TMPDIR: other users may be unable to search a directory above it, as where Portage
+        // builds.
         let directory = tempfile::tempdir_in("/tmp").unwrap();
         let path = directory.path().join("x");
         std::fs::set_permissions(directory.path(), Permissions::from_mode(0o777)).unwrap();
@@ -227,9 +239,9 @@ mod tests {
         assert_eq!(of(&["setpriv", "--bounding-set", "-all"]), CapabilitySet::empty());
         let one = ["setpriv", "--bounding-set", "-all,+chown", "--inh-caps", "-all,+chown"];
         assert_eq!(of(&one), CapabilitySet::CHOWN & own);
-        // It has all of them there.
+        // Root of another user namespace has all capabilities there.
         assert_eq!(of(&["unshare", "--user", "--map-root-user"]), CapabilitySet::empty());
-        // Nobody is seen, and nobody is there.
+        // Thread id 0 stands for a thread that cannot be seen, and the other id is unused.
         for pid in [0, u32::MAX, i32::MAX.cast_unsigned()] {
             assert_eq!(Caller::of_thread(pid, (0, 0)).rights(), CapabilitySet::empty());
         }

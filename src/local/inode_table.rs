@@ -1,7 +1,8 @@
-//! Which paths the kernel's numbers stand for.
+//! The paths of the inode numbers that the kernel knows.
 //!
-//! Only what the kernel has looked up and not forgotten is here: nothing, where nothing is local. What a predecessor told the
-//! kernel is found again by walking what is beneath, once.
+//! The table has only inodes that the kernel has looked up and not forgotten. It is empty where
+//! there are no local files. Inodes that the kernel has from a previous daemon are found again by
+//! one walk of the lower directory.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -9,17 +10,17 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 #[derive(Debug, Default)]
 struct KnownInode {
-    /// More than one where there are hard links.
+    /// More than one path where there are hard links.
     paths: Vec<PathBuf>,
     lookups: u64,
 }
 
-/// See the module's documentation. Numbers are those that the kernel knows.
+/// Maps the inode numbers that the kernel knows to their paths.
 #[derive(Debug, Default)]
 pub(super) struct InodeTable(Mutex<HashMap<u64, KnownInode>>);
 
 impl InodeTable {
-    /// The kernel was told once more that `path` is `number`.
+    /// Counts one more lookup of `number`, at `path`.
     pub(super) fn note_lookup(&self, number: u64, path: &Path) {
         let mut known = self.lock();
         let entry = known.entry(number).or_default();
@@ -27,22 +28,23 @@ impl InodeTable {
         entry.add(path);
     }
 
-    /// It was found where a predecessor said so.
+    /// Adds a path of an inode that the kernel knows from a previous daemon or after a rename;
+    /// counts no lookup.
     pub(super) fn found(&self, number: u64, path: &Path) {
         self.lock().entry(number).or_default().add(path);
     }
 
-    /// Whether the kernel was told of it: then it is nowhere else than where it is known to be.
+    /// Whether the kernel has looked up `number` here. If so, all its paths are in this table.
     pub(super) fn knows(&self, number: u64) -> bool {
         self.lock().contains_key(&number)
     }
 
-    /// Where it may be.
+    /// The paths at which the inode may be.
     pub(super) fn paths(&self, number: u64) -> Vec<PathBuf> {
         self.lock().get(&number).map(|entry| entry.paths.clone()).unwrap_or_default()
     }
 
-    /// The kernel has forgotten `lookups` of what it was told.
+    /// The kernel has forgotten `lookups` of its lookups; an inode without any leaves the table.
     pub(super) fn forget(&self, number: u64, lookups: u64) {
         let mut known = self.lock();
         if let Some(entry) = known.get_mut(&number) {
@@ -56,7 +58,7 @@ impl InodeTable {
         }
     }
 
-    /// `path` is gone.
+    /// Removes `path` from the paths of the inode.
     pub(super) fn removed(&self, number: u64, path: &Path) {
         if let Some(entry) = self.lock().get_mut(&number) {
             entry.paths.retain(|known| known != path);

@@ -1,4 +1,8 @@
 //! `Packages` and `Packages.gz` of the local packages alone.
+//!
+//! Both are written under a temporary name in the lower directory, made durable and renamed.
+//!
+//! Not its job: entries of remote packages.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -19,15 +23,16 @@ use super::scan::FileFacts;
 use super::{Caller, INDEX, LocalScan, LowerDirectory, Stat, is_package, unlisted};
 use crate::index::{ListedEntry, Listing, Stanza};
 
-/// Name of the compressed index in PKGDIR.
+/// The file name of the compressed index in PKGDIR.
 pub const COMPRESSED: &str = "Packages.gz";
-/// Where both are written before they get their names. Never shown.
+/// The temporary name of either index while it is written. The mount never shows it.
 const NEW: &str = ".Packages.binhostfs-new";
 
-/// What the name of a copy begins with until the copy is whole. Never shown.
+/// The prefix of a copy's temporary name, until the copy is complete. The mount never shows it.
 const NEW_COPY: &str = ".binhostfs-new-";
 
-/// Whether `path` is one of those that are made here and not shown as they are.
+/// Whether `path` is an index or a temporary file of this module. The mount does not show these
+/// files as they are.
 #[must_use]
 pub fn is_own(path: &Path) -> bool {
     is_new_copy(path) || [INDEX, COMPRESSED, NEW].iter().any(|name| path.as_os_str().as_bytes() == name.as_bytes())
@@ -37,29 +42,32 @@ fn is_new_copy(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.as_bytes().starts_with(NEW_COPY.as_bytes()))
 }
 
-/// What a copy is called until it is whole: no other that is being made, of this daemon or of one that goes, is called so.
+/// A new temporary name for a copy. The process id and a counter make it unique, also beside a
+/// daemon that is being replaced.
 pub(super) fn new_name() -> String {
     static MADE: AtomicU64 = AtomicU64::new(0);
     format!("{NEW_COPY}{}-{}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed))
 }
 
-/// A listing that is written, and not yet in its place.
+/// A listing that is written, but not yet renamed to its place.
 #[derive(Debug)]
 pub struct Prepared {
-    /// What it lists.
+    /// The entries that the new index has.
     pub listing: Listing,
-    /// The file that waits beneath to be given its name.
+    /// The file in the lower directory that waits for its name; `None` where nothing is to be
+    /// replaced.
     waits: Option<File>,
 }
 
-/// Files that are no packages, as they were when that was found out.
+/// Files that are not packages, with the size and time that they had when this was found out.
 pub type NoPackages = HashSet<(String, FileFacts)>;
 
 impl LowerDirectory {
-    /// The listing that is beneath, with those of its entries that are `wanted`; an empty one where there is none.
+    /// The entries of the lower directory's index for which `wanted` returns true; an empty listing
+    /// where there is no index.
     ///
     /// # Errors
-    /// It cannot be read.
+    /// The index cannot be read.
     pub fn listing(&self, wanted: impl FnMut(&ListedEntry) -> bool) -> io::Result<Listing> {
         match self.lower.read(Path::new(INDEX)) {
             Ok(file) if file.metadata()?.is_file() => Listing::parse(file, wanted),
@@ -68,20 +76,20 @@ impl LowerDirectory {
         }
     }
 
-    /// Attributes of the index beneath.
+    /// Attributes of the index in the lower directory.
     #[must_use]
     pub fn index_stat(&self) -> Option<Stat> {
         self.lower.stat(Path::new(INDEX)).ok().filter(Stat::is_file)
     }
 
-    /// Whether there is a compressed one.
+    /// Whether the lower directory has a compressed index.
     #[must_use]
     pub fn is_compressed(&self) -> bool {
         self.lower.stat(Path::new(COMPRESSED)).is_ok_and(|stat| stat.is_file())
     }
 
-    /// Entries of packages that `listing` does not know, from their own metadata. What is in `others` is passed over, and what
-    /// proves to be no package is added.
+    /// Makes entries for packages that `listing` lacks, from their own metadata. Files in `others`
+    /// are skipped. A file that proves to be no package is added to `others`.
     #[must_use]
     pub fn pick_up(&self, listing: &Listing, survey: &LocalScan, others: &mut NoPackages) -> Vec<Stanza> {
         let listed: HashSet<&str> =
@@ -101,7 +109,7 @@ impl LowerDirectory {
             let file = self.lower.read(Path::new(path)).map_err(unlisted::NotPicked::from);
             match file.and_then(|file| unlisted::entry(&file, path, size, mtime)) {
                 Ok(entry) => entries.push(entry),
-                // It may be had another time.
+                // The file may be readable the next time.
                 Err(unlisted::NotPicked::Open(error)) => tracing::debug!(path, %error, "a local file is not listed"),
                 Err(error) => {
                     tracing::debug!(path, %error, "a local file is not listed");
@@ -112,11 +120,12 @@ impl LowerDirectory {
         entries
     }
 
-    /// Writes what `source` lists of the local files, with `more`. Nothing is replaced yet. What Portage has not written so is
-    /// `amended`: it gets a new TIMESTAMP.
+    /// Writes those entries of `source` whose files exist, and the `amended` entries, to a
+    /// temporary file. The current index stays. An index with `amended` entries differs from
+    /// Portage's, so it gets a new TIMESTAMP.
     ///
     /// # Errors
-    /// Of whatever could not be read or written; EROFS where nothing may be.
+    /// An error of reading or writing; EROFS where the lower directory is read-only.
     pub fn prepare(&self, source: &Listing, survey: &LocalScan, amended: Option<&[Stanza]>) -> io::Result<Prepared> {
         if self.read_only {
             return Err(Errno::ROFS.into());
@@ -134,10 +143,11 @@ impl LowerDirectory {
         }
     }
 
-    /// The same for where nothing can be written beneath: to `file`, and nothing will be replaced.
+    /// The same as `LowerDirectory::prepare` for a read-only lower directory: writes to `file`, and
+    /// `LowerDirectory::commit` will replace nothing.
     ///
     /// # Errors
-    /// Of whatever could not be read or written.
+    /// An error of reading or writing.
     pub fn prepare_elsewhere(
         &self,
         source: &Listing,
@@ -149,10 +159,11 @@ impl LowerDirectory {
         Ok(Prepared { listing: Listing::parse(file, |_| true)?, waits: None })
     }
 
-    /// Puts what was prepared in the place of what was there, with owner and permissions as `like` has them, else as before.
+    /// Replaces the index by the prepared one, with owner and permissions of `like`, or else of the
+    /// index before.
     ///
     /// # Errors
-    /// It stays as it was.
+    /// The index could not be replaced; the one before stays.
     pub fn commit(&self, prepared: Prepared, like: Option<Stat>) -> io::Result<Listing> {
         if let Some(file) = &prepared.waits {
             let timestamp = prepared.listing.header().timestamp();
@@ -165,34 +176,35 @@ impl LowerDirectory {
         Ok(prepared.listing)
     }
 
-    /// Makes the compressed index anew from the other one.
+    /// Writes the compressed index again from `Packages`.
     ///
     /// # Errors
-    /// It stays as it was.
+    /// The compressed index could not be replaced; the one before stays.
     pub fn compress(&self, like: Option<Stat>) -> io::Result<()> {
         let compressed =
             self.write_compressed().and_then(|(file, timestamp)| self.place(&file, COMPRESSED, like, timestamp));
         compressed.inspect_err(|_| self.discard())
     }
 
-    /// Removes what was prepared.
+    /// Removes the temporary file of a prepared index.
     pub fn discard(&self) {
-        // It is in nobody's way.
+        // A file that cannot be removed does no harm: the mount never shows it, and the next write
+        // removes it first.
         let _ = rustix::fs::unlinkat(self.lower.root(), NEW, AtFlags::empty());
     }
 
     /// Removes the compressed index, as the caller.
     ///
     /// # Errors
-    /// Of unlink(2).
+    /// Those of unlink(2).
     pub fn remove_compressed(&self, caller: Caller) -> Result<(), Errno> {
         caller.act(|| rustix::fs::unlinkat(self.lower.root(), COMPRESSED, AtFlags::empty()))
     }
 
-    /// What a crash has left.
+    /// Removes the temporary files that a crash has left.
     pub(super) fn remove_leftovers(&self) {
         self.discard();
-        // What cannot be listed, or removed, is in nobody's way: it is not shown.
+        // A file that cannot be listed or removed does no harm: the mount does not show it.
         let _ = self.lower.walk(&mut |path, name| {
             if name.kind == FileType::RegularFile
                 && is_new_copy(path)
@@ -204,7 +216,8 @@ impl LowerDirectory {
         });
     }
 
-    /// Never a file that is there: others than root may be able to write to the directory, and put a link there.
+    /// Makes the temporary file; never opens an existing one. Other users may be able to write to
+    /// the directory and to put a link there.
     fn new_file(&self) -> io::Result<File> {
         self.discard();
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
@@ -230,7 +243,8 @@ impl LowerDirectory {
         Ok((file, timestamp))
     }
 
-    /// Gives what was written the name `name`, and the time that Portage gives it.
+    /// Renames the temporary file to `name`. Its modification time becomes TIMESTAMP, as Portage
+    /// sets it.
     fn place(&self, file: &File, name: &str, like: Option<Stat>, timestamp: Option<i64>) -> io::Result<()> {
         if let Some(Stat { mode, uid, gid, .. }) = like {
             rustix::fs::fchown(file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
@@ -247,7 +261,7 @@ impl LowerDirectory {
     }
 }
 
-/// Seconds since the epoch.
+/// The present time in seconds since the epoch.
 fn now() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |span| span.as_secs().cast_signed())
 }

@@ -1,8 +1,9 @@
 //! System calls on the directory beneath the mount.
 //!
-//! Everything is reached from one descriptor that was opened before anything was mounted on it, component by component as the
-//! kernel does it with `RESOLVE_BENEATH`, `RESOLVE_NO_SYMLINKS` and `RESOLVE_NO_XDEV`: whatever stands there, nothing else
-//! than that file system below that directory is touched. A symbolic link is shown and never followed here.
+//! Every path starts at one descriptor that was opened before anything was mounted on the
+//! directory. The kernel resolves it with `RESOLVE_BENEATH`, `RESOLVE_NO_SYMLINKS` and
+//! `RESOLVE_NO_XDEV`. So no call leaves that directory or its file system, whatever other users put
+//! there. A symbolic link is shown and never followed here.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -19,21 +20,23 @@ const RESOLVE: ResolveFlags = ResolveFlags::BENEATH
     .union(ResolveFlags::NO_SYMLINKS)
     .union(ResolveFlags::NO_XDEV)
     .union(ResolveFlags::NO_MAGICLINKS);
-/// How often what the kernel could not find out is asked for again: more often somebody sees to it that it cannot.
+/// The attempts at an openat2(2) that fails with EAGAIN. More failures in a row mean that somebody
+/// causes them on purpose.
 const ATTEMPTS: u32 = 64;
-/// Deepest directory that is listed when everything is: a loop cannot be, but a very deep one could.
+/// The deepest directory that a walk enters. Loops are impossible, but very deep directories are
+/// not.
 const MAX_DEPTH: usize = 32;
 
-/// A name in a directory beneath.
+/// A name in the lower directory or a directory in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Name {
-    /// The name.
     pub name: OsString,
-    /// What it is.
+    /// The type of the file; `Unknown` where the file system does not say.
     pub kind: FileType,
 }
 
-/// See the module's documentation. Paths are relative, and empty for the directory itself.
+/// System calls below one descriptor. Paths are relative to it; an empty path is the directory
+/// itself.
 #[derive(Debug)]
 pub(super) struct LowerCalls {
     root: OwnedFd,
@@ -54,7 +57,8 @@ impl LowerCalls {
         loop {
             match rustix::fs::openat2(&self.root, path, flags | OFlags::CLOEXEC, mode, RESOLVE) {
                 Err(Errno::INTR) => {}
-                // A directory was moved meanwhile, and whether it is still beneath is not known; or a lease is in the way.
+                // A directory was moved meanwhile, and the kernel cannot tell whether the path is
+                // still beneath; or a lease delays the open.
                 Err(Errno::AGAIN) if left > 0 => {
                     left -= 1;
                     std::thread::yield_now();
@@ -64,13 +68,13 @@ impl LowerCalls {
         }
     }
 
-    /// The directory that `path` is in, and its name there.
+    /// The directory that contains `path`, and the last component of `path`.
     pub(super) fn parent<'a>(&self, path: &'a Path) -> Result<(OwnedFd, &'a OsStr), Errno> {
         let name = path.file_name().ok_or(Errno::INVAL)?;
         Ok((self.directory(path.parent().unwrap_or(Path::new("")))?, name))
     }
 
-    /// A directory, to name things in it.
+    /// Opens a directory with O_PATH, for calls that take a name in it.
     pub(super) fn directory(&self, path: &Path) -> Result<OwnedFd, Errno> {
         self.open_at(path, OFlags::PATH | OFlags::DIRECTORY, Mode::empty())
     }
@@ -83,7 +87,7 @@ impl LowerCalls {
         stat_at(&parent, name)
     }
 
-    /// The names in a directory, but for `.` and `..`.
+    /// The names in a directory, without `.` and `..`.
     pub(super) fn list(&self, path: &Path) -> Result<Vec<Name>, Errno> {
         let directory = self.open_at(path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())?;
         let mut names = Vec::new();
@@ -97,11 +101,12 @@ impl LowerCalls {
         Ok(names)
     }
 
-    /// Tells `told` of everything beneath, directories before what is in them, until it says so. What cannot be listed is
-    /// passed over, and told of in the end.
+    /// Calls `told` with every name below the directory, directories before their content, until
+    /// `told` returns `Walk::Stop`. A directory that cannot be listed is skipped, and its error is
+    /// returned in the end.
     ///
     /// # Errors
-    /// That of the first directory that is there and cannot be listed.
+    /// The error of the first directory that exists and cannot be listed.
     pub(super) fn walk(&self, told: &mut dyn FnMut(&Path, &Name) -> Walk) -> Result<(), Errno> {
         let mut pending = vec![PathBuf::new()];
         let mut outcome = Ok(());
@@ -129,18 +134,19 @@ impl LowerCalls {
         outcome
     }
 
-    /// A file for reading.
+    /// Opens a file for reading, without waiting for a lease or a FIFO.
     pub(super) fn read(&self, path: &Path) -> Result<File, Errno> {
         Ok(self.open_at(path, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty())?.into())
     }
 }
 
-/// Whether it says that nothing of ours is there: gone meanwhile, another file system, or deeper than any path can say.
+/// Whether the error means that no file of the lower directory is there. The file is gone, is on
+/// another file system, or is deeper than a path can express.
 pub(super) fn is_nowhere(error: Errno) -> bool {
     matches!(error, Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV | Errno::NAMETOOLONG)
 }
 
-/// Whether to go on.
+/// Whether a walk continues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Walk {
     Go,
@@ -152,13 +158,13 @@ pub(super) fn stat_at(directory: impl AsFd, name: &OsStr) -> Result<Stat, Errno>
     Ok(rustix::fs::statx(directory, name, flags, StatxFlags::BASIC_STATS | StatxFlags::BTIME)?.into())
 }
 
-/// See [`Stat::generation`]; 0 where the file system does not know.
+/// The inode generation of `file` ([`Stat::generation`]); 0 where the file system has no birth
+/// time.
 #[must_use]
 pub fn generation_of(file: &File) -> u64 {
     stat_of(file).map_or(0, |stat| stat.generation)
 }
 
-/// Attributes of an open file.
 pub(super) fn stat_of(file: impl AsFd) -> Result<Stat, Errno> {
     Ok(rustix::fs::statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS | StatxFlags::BTIME)?.into())
 }
@@ -169,16 +175,17 @@ mod tests {
 
     use super::*;
 
-    /// The crate has no name for it. Source: fcntl(2), asm-generic/fcntl.h.
+    /// F_SETSIG, for which the crate has no name. Source: fcntl(2), asm-generic/fcntl.h.
     const F_SETSIG: libc::c_int = 10;
 
-    /// Somebody who holds a lease makes every open fail for 45 s.
+    /// A process that holds a lease on a file can delay every open of it for 45 s.
     #[test]
     fn what_stays_in_the_way_is_told() {
         let place = tempfile::tempdir().unwrap();
         let held = File::create(place.path().join("held")).unwrap();
         let lower = LowerCalls::at(File::open(place.path()).unwrap().into());
-        // SAFETY: they change what is told of this file, and to whom; nobody minds this signal.
+        // SAFETY: the calls set how this process is notified about this file; nothing handles the
+        // signal.
         let leased = unsafe {
             libc::fcntl(held.as_raw_fd(), F_SETSIG, libc::SIGURG);
             libc::fcntl(held.as_raw_fd(), libc::F_SETLEASE, libc::F_WRLCK)

@@ -3,27 +3,29 @@
 //! | file | job |
 //! |---|---|
 //! | `lower` | system calls beneath one descriptor, opened before mounting |
-//! | `stat` | attributes, and the numbers that files are known by |
-//! | `inode_table` | number -> paths, for what the kernel remembers |
-//! | `caller` | doing something as whoever asked |
-//! | `assumed_credentials` | the rights of somebody else, for one operation |
-//! | `permission_cache` | directories that everybody may search, for a second |
-//! | `operations` | what can be done with files and directories |
-//! | `sticky` | whether a name may be taken away |
+//! | `stat` | attributes and inode numbers |
+//! | `inode_table` | inode number -> paths, for the inodes that the kernel remembers |
+//! | `caller` | runs an operation with the caller's credentials |
+//! | `assumed_credentials` | the credentials of a thread during one operation |
+//! | `permission_cache` | directories that all users may search, for a second |
+//! | `operations` | operations on files and directories |
+//! | `sticky` | whether a caller may remove a name |
 //! | `scan` | all files of the lower directory at one moment |
-//! | `unlisted` | the entry of a package that nobody indexed |
+//! | `unlisted` | the entry of a package that no index has |
 //! | `local_index` | `Packages` and `Packages.gz` of the local packages alone |
 //!
-//! * What is beneath is an ordinary PKGDIR at any time: `Packages` there names the local packages and nothing else, and is
-//!   replaced whole (written beside its name, made durable, renamed). A full disk or a crash leaves the one before.
-//! * An entry counts only while there is a file that has its SIZE and MTIME; a package file without one is picked up
-//!   with its own metadata.
-//! * A file's number is made from its inode beneath and a directory's from its path, so both are the same after a restart and
-//!   can be found again ([`LowerDirectory::locate`]). Directories are not renamed: EXDEV, as overlayfs has it, and `mv` copies.
-//! * Locks (fcntl, flock) are the kernel's own business: the file system takes part in none, so that they hold between all who
-//!   see the same mount, in whatever namespace.
+//! * The lower directory is an ordinary PKGDIR at any time. Its `Packages` names the local packages
+//!   and nothing else. The file is replaced as a whole: written under another name, made durable,
+//!   renamed. After a full disk or a crash, the file before is still there.
+//! * An entry counts only while a file with its SIZE and MTIME exists. A package file without an
+//!   entry gets one from its own metadata.
+//! * A file's inode number is made from its inode in the lower directory, a directory's from its
+//!   path. Both are the same after a restart and can be found again ([`LowerDirectory::locate`]).
+//!   Renaming a directory fails with EXDEV, as on overlayfs, and `mv` copies it.
+//! * The kernel alone handles locks (fcntl, flock). The filesystem implements none, so that locks
+//!   hold between all processes that use the same mount, in any namespace.
 //!
-//! Not its job: what is remote, what Portage is shown.
+//! Not its job: remote packages, and the content of the published tree.
 
 mod assumed_credentials;
 mod caller;
@@ -56,46 +58,47 @@ pub use scan::LocalScan;
 pub use stat::{Stat, Time, is_number};
 pub use unlisted::is_package;
 
-/// Name of the index in PKGDIR.
+/// The file name of the index in PKGDIR.
 pub const INDEX: &str = "Packages";
 
-/// A directory, for [`LowerDirectory::resume`].
+/// Opens a directory, for [`LowerDirectory::resume`].
 ///
 /// # Errors
-/// It cannot be opened.
+/// The directory cannot be opened.
 pub fn open_directory(path: &Path) -> Result<OwnedFd, Errno> {
     rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }
 
-/// Device and inode.
+/// Device and inode number of a directory.
 ///
 /// # Errors
-/// Of fstat(2).
+/// Those of fstat(2).
 pub fn identity(directory: impl AsFd) -> Result<(u64, u64), Errno> {
     let stat = rustix::fs::fstat(directory)?;
     Ok((stat.st_dev, stat.st_ino))
 }
 
-/// See the module's documentation. Paths are relative to the directory, and empty for itself.
+/// The lower directory. Paths are relative to it; an empty path is the directory itself.
 #[derive(Debug)]
 pub struct LowerDirectory {
     lower: LowerCalls,
     known: InodeTable,
     searchable: Searchable,
-    /// Nothing is written, not even an index.
+    /// Whether nothing may be written, not even an index.
     read_only: bool,
 }
 
 impl LowerDirectory {
-    /// The directory at `path`, on which nothing is mounted yet.
+    /// Opens the directory at `path`, before anything is mounted on it.
     ///
     /// # Errors
-    /// It cannot be opened.
+    /// The directory cannot be opened.
     pub fn open(path: &Path, read_only: bool) -> Result<Self, Errno> {
         Ok(Self::resume(open_directory(path)?, read_only))
     }
 
-    /// The directory that `directory` is, whatever is mounted on it.
+    /// Uses an open directory, whatever is mounted on its path. Removes temporary files that a
+    /// crash has left.
     #[must_use]
     pub fn resume(directory: OwnedFd, read_only: bool) -> Self {
         let layer = Self {
@@ -110,7 +113,7 @@ impl LowerDirectory {
         layer
     }
 
-    /// For a later daemon to go on with.
+    /// A copy of the descriptor, for the next daemon of a handover.
     ///
     /// # Errors
     /// There are too many open files.
@@ -118,22 +121,22 @@ impl LowerDirectory {
         self.lower.root().try_clone()
     }
 
-    /// Device and inode of the directory.
+    /// Device and inode number of the directory.
     ///
     /// # Errors
-    /// Of fstat(2).
+    /// Those of fstat(2).
     pub fn identity(&self) -> Result<(u64, u64), Errno> {
         identity(self.lower.root())
     }
 
-    /// Whether nothing is ever written.
     #[must_use]
     pub fn is_read_only(&self) -> bool {
         self.read_only
     }
 
-    /// Whether everybody may search and list a directory; where there is none, the topmost one counts. What was seen holds for a
-    /// second, unless it is changed through this.
+    /// Whether all users may search and list `directory`; where it does not exist, the mode of the
+    /// lower directory decides. The answer is cached for a second, or until a change through this
+    /// type.
     #[must_use]
     pub fn is_open_to_all(&self, directory: &Path) -> bool {
         if self.searchable.has(directory) {
@@ -148,22 +151,24 @@ impl LowerDirectory {
         open
     }
 
-    /// The kernel was told that `path` is `number`.
+    /// The kernel has looked up `path` as `number`.
     pub fn note_lookup(&self, number: u64, path: &Path) {
         self.known.note_lookup(number, path);
     }
 
-    /// The kernel has forgotten `lookups` of what it was told of `number`.
+    /// The kernel has forgotten `lookups` of its lookups of `number`.
     pub fn forget(&self, number: u64, lookups: u64) {
         self.known.forget(number, lookups);
     }
 
-    /// Where the file or directory is that the kernel knows as `number`. `is_it` says whether a path and what is there are the
-    /// one. What this daemon has not told the kernel, a predecessor may have: it is looked for everywhere, once.
+    /// Finds the file or directory that the kernel knows as `number`. `is_it` says whether a path
+    /// and its attributes belong to it. An inode that this daemon has not looked up may be one that
+    /// the kernel has from a previous daemon. One walk of the whole directory looks for it.
     #[must_use]
     pub fn locate(&self, number: u64, is_it: impl Fn(&Path, &Stat) -> bool) -> Option<(PathBuf, Stat)> {
         let there = |path: PathBuf| {
-            // The indexes have other numbers, and no descriptor of anybody's leads to them.
+            // The indexes have other inode numbers, and no open descriptor refers to the files
+            // here.
             let stat = self.stat(&path).ok().filter(|stat| !is_own(&path) && is_it(&path, stat))?;
             Some((path, stat))
         };
@@ -174,7 +179,7 @@ impl LowerDirectory {
             return None;
         }
         let mut found = None;
-        // What cannot be listed is not where it is found.
+        // An error of the walk means no more than that the file is not found in that directory.
         let _ = self.lower.walk(&mut |path, _| {
             found = there(path.to_owned());
             if found.is_some() { Walk::Stop } else { Walk::Go }

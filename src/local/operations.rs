@@ -1,4 +1,4 @@
-//! What can be done with files and directories beneath, as whoever asks.
+//! Operations on files and directories of the lower directory, with the caller's credentials.
 
 use std::ffi::{CString, OsStr};
 use std::fs::File;
@@ -18,37 +18,33 @@ use super::local_index::{is_own, new_name};
 use super::lower::{Name, stat_at, stat_of};
 use super::{Caller, LowerDirectory, Stat, Time};
 
-/// What of a file or directory is to change.
+/// The attributes of a file or directory that a call changes; `None` keeps one.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct AttrChange {
-    /// Its size.
     pub size: Option<u64>,
-    /// Its permissions.
     pub mode: Option<u32>,
-    /// Its owner.
     pub uid: Option<u32>,
-    /// Its group.
     pub gid: Option<u32>,
-    /// Its time of last access; `Some(None)`: now.
+    /// Last access; `Some(None)` sets the present time.
     pub atime: Option<Option<Time>>,
-    /// Its time of last change; `Some(None)`: now.
+    /// Last change of the content; `Some(None)` sets the present time.
     pub mtime: Option<Option<Time>>,
 }
 
-/// Whether what has a name may be replaced.
+/// Whether a rename may replace an existing name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Replace {
-    /// It may.
+    /// Replaces the target.
     Yes,
-    /// EEXIST.
+    /// Fails with EEXIST.
     No,
 }
 
 impl LowerDirectory {
-    /// Attributes of what is at `path`.
+    /// Attributes of the file at `path`; a symbolic link is not followed.
     ///
     /// # Errors
-    /// Of statx(2).
+    /// Those of statx(2).
     pub fn stat(&self, path: &Path) -> Result<Stat, Errno> {
         self.lower.stat(path)
     }
@@ -56,27 +52,28 @@ impl LowerDirectory {
     /// Attributes of an open file.
     ///
     /// # Errors
-    /// Of statx(2).
+    /// Those of statx(2).
     pub fn stat_of(&self, file: &File) -> Result<Stat, Errno> {
         stat_of(file)
     }
 
-    /// Names in a directory, without the indexes.
+    /// The names in a directory, without the indexes.
     ///
     /// # Errors
-    /// Of getdents(2).
+    /// Those of getdents(2).
     pub fn list(&self, path: &Path) -> Result<Vec<Name>, Errno> {
         let mut names = self.lower.list(path)?;
         names.retain(|name| !is_own(&path.join(&name.name)));
         Ok(names)
     }
 
-    /// access(2) of what is at `path`, as the caller.
+    /// Checks access(2) of `path` with the caller's credentials.
     ///
     /// # Errors
-    /// EACCES, EROFS, or of access(2).
+    /// EACCES, EROFS, or another error of access(2).
     pub fn access(&self, caller: Caller, path: &Path, access: Access) -> Result<(), Errno> {
-        // Of the ids of the process only those that it acts with count.
+        // EACCESS checks the effective ids, which are the caller's here, not the real ids of the
+        // daemon.
         let flags = AtFlags::EACCESS | AtFlags::SYMLINK_NOFOLLOW;
         if path.as_os_str().is_empty() {
             return caller.act(|| rustix::fs::accessat(self.lower.root(), ".", access, AtFlags::EACCESS));
@@ -87,15 +84,16 @@ impl LowerDirectory {
         })
     }
 
-    /// Opens the file that `is` says what it is as the caller with `flags` (access mode, O_APPEND, O_TRUNC), for reading and
-    /// writing where that can be.
+    /// Opens the file that `is` describes, with `flags` (access mode, O_APPEND, O_TRUNC) and the
+    /// caller's credentials. Where possible, the returned descriptor is open for reading and
+    /// writing.
     ///
     /// # Errors
-    /// ESTALE: another file is there by now. Or of openat2(2).
+    /// ESTALE: another file has the name by now. Or an error of openat2(2).
     pub fn open_file(&self, caller: Caller, path: &Path, is: &Stat, flags: OFlags) -> Result<File, Errno> {
         let truncate = flags.contains(OFlags::TRUNC);
         let mode = match flags & OFlags::ACCMODE {
-            // What empties it needs the right to write.
+            // Truncation needs the right to write.
             OFlags::RDONLY if truncate => OFlags::RDWR,
             mode => mode | flags & OFlags::APPEND,
         };
@@ -107,10 +105,10 @@ impl LowerDirectory {
         self.for_all_opens(path, asked)
     }
 
-    /// Whether the caller may open with `flags` what is open, and has no name any more.
+    /// Checks whether the caller may open `file`, which has no name any more, with `flags`.
     ///
     /// # Errors
-    /// EROFS, or of open(2).
+    /// EROFS, or an error of open(2).
     pub fn may_open_again(&self, caller: Caller, file: &File, flags: OFlags) -> Result<(), Errno> {
         let path = format!("/proc/self/fd/{}", file.as_raw_fd());
         let flags = (flags & OFlags::ACCMODE) | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -120,18 +118,18 @@ impl LowerDirectory {
         caller.act(|| rustix::fs::open(path, flags, Mode::empty())).map(drop)
     }
 
-    /// Writes a directory's names to the disk.
+    /// Makes the names in a directory durable.
     ///
     /// # Errors
-    /// Of openat2(2) and fsync(2).
+    /// Those of openat2(2) and fsync(2).
     pub fn sync_directory(&self, path: &Path) -> Result<(), Errno> {
         rustix::fs::fsync(self.lower.open_at(path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())?)
     }
 
-    /// Makes a file and opens it.
+    /// Creates a file and opens it.
     ///
     /// # Errors
-    /// EEXIST, or of openat2(2).
+    /// EEXIST, or another error of openat2(2).
     pub fn create(&self, caller: Caller, path: &Path, flags: OFlags, mode: u32) -> Result<(File, Stat), Errno> {
         let flags = (flags & OFlags::ACCMODE) | OFlags::CREATE | OFlags::EXCL;
         let mode = Mode::from_raw_mode(mode & 0o7777);
@@ -141,10 +139,11 @@ impl LowerDirectory {
         Ok((self.for_all_opens(path, asked)?, stat))
     }
 
-    /// One descriptor serves all opens of a file: what each of them may do is checked when it is opened, and by the kernel.
+    /// Opens the descriptor that serves all opens of a file. Each open's own rights are checked
+    /// when it is opened, and by the kernel.
     fn for_all_opens(&self, path: &Path, asked: OwnedFd) -> Result<File, Errno> {
         let open = |flags| self.lower.open_at(path, OFlags::RDWR | OFlags::NONBLOCK | flags, Mode::empty());
-        // What may only grow (chattr +a) opens in no other way.
+        // An append-only file (chattr +a) cannot be opened for writing in any other way.
         match open(OFlags::empty()).or_else(|_| open(OFlags::APPEND)) {
             Ok(both) if stat_of(&both)?.is_of(&stat_of(&asked)?) => Ok(both.into()),
             _ => Ok(asked.into()),
@@ -152,8 +151,8 @@ impl LowerDirectory {
     }
 
     /// Makes a directory.
-    ///
     /// # Errors
+    /// Those of mkdirat(2).
     /// Of mkdirat(2).
     pub fn make_directory(&self, caller: Caller, path: &Path, mode: u32) -> Result<Stat, Errno> {
         without_umask();
@@ -163,11 +162,12 @@ impl LowerDirectory {
         stat_at(&parent, name)
     }
 
-    /// Makes `path` and the directories above it, as far as they are missing, like the topmost one: they are there in what
-    /// the mount shows. Whoever may write to the deepest one that is there may.
+    /// Makes `path` and its missing parent directories, with owner and mode of the lower directory
+    /// itself: the published tree shows them already. The caller needs write access to the deepest
+    /// directory that exists.
     ///
     /// # Errors
-    /// EACCES, or of mkdirat(2).
+    /// EACCES, or an error of mkdirat(2).
     pub fn make_directories(&self, caller: Caller, path: &Path) -> Result<(), Errno> {
         if self.lower.directory(path).is_ok() {
             return Ok(());
@@ -202,7 +202,7 @@ impl LowerDirectory {
     /// Removes a file.
     ///
     /// # Errors
-    /// Of unlinkat(2).
+    /// Those of unlinkat(2).
     pub fn unlink(&self, caller: Caller, path: &Path, number: u64) -> Result<(), Errno> {
         let (parent, name) = self.parent_of(caller, path)?;
         caller.act(|| rustix::fs::unlinkat(&parent, name, AtFlags::empty()))?;
@@ -213,7 +213,7 @@ impl LowerDirectory {
     /// Removes an empty directory.
     ///
     /// # Errors
-    /// Of unlinkat(2).
+    /// Those of unlinkat(2).
     pub fn remove_directory(&self, caller: Caller, path: &Path, number: u64) -> Result<(), Errno> {
         let (parent, name) = self.parent_of(caller, path)?;
         caller.act(|| rustix::fs::unlinkat(&parent, name, AtFlags::REMOVEDIR))?;
@@ -221,10 +221,10 @@ impl LowerDirectory {
         Ok(())
     }
 
-    /// Gives the file `number` at `from` the name `to`.
+    /// Renames the file `number` from `from` to `to`.
     ///
     /// # Errors
-    /// EXDEV for a directory; else of renameat2(2).
+    /// EXDEV for a directory; else an error of renameat2(2).
     pub fn rename(&self, caller: Caller, number: u64, from: &Path, to: &Path, replace: Replace) -> Result<(), Errno> {
         let (from_parent, from_name) = self.parent_of(caller, from)?;
         let (to_parent, to_name) = self.parent_of(caller, to)?;
@@ -237,7 +237,7 @@ impl LowerDirectory {
         if let Some(replaced) = replaced.filter(|replaced| replaced.number != number) {
             self.known.removed(replaced.number, to);
         }
-        // Two names of one file: nothing is done, and both stay.
+        // A rename between two names of one file does nothing, and both names stay.
         if stat_at(&from_parent, from_name).map(|stat| stat.number) != Ok(number) {
             self.known.removed(number, from);
         }
@@ -245,10 +245,10 @@ impl LowerDirectory {
         Ok(())
     }
 
-    /// Gives the file at `from` another name, `to`.
+    /// Gives the file at `from` the additional name `to`.
     ///
     /// # Errors
-    /// Of linkat(2).
+    /// Those of linkat(2).
     pub fn link(&self, caller: Caller, from: &Path, to: &Path) -> Result<Stat, Errno> {
         let (from_parent, from_name) = self.parent_of(caller, from)?;
         let (to_parent, to_name) = self.parent_of(caller, to)?;
@@ -259,31 +259,33 @@ impl LowerDirectory {
     /// Makes a symbolic link, which is shown and never followed here.
     ///
     /// # Errors
-    /// Of symlinkat(2).
+    /// Those of symlinkat(2).
     pub fn symlink(&self, caller: Caller, target: &Path, path: &Path) -> Result<Stat, Errno> {
         let (parent, name) = self.parent_of(caller, path)?;
         caller.act(|| rustix::fs::symlinkat(target, &parent, name))?;
         stat_at(&parent, name)
     }
 
-    /// Where a symbolic link points.
+    /// The target of a symbolic link.
     ///
     /// # Errors
-    /// Of readlinkat(2).
+    /// Those of readlinkat(2).
     pub fn read_link(&self, path: &Path) -> Result<CString, Errno> {
         let (parent, name) = self.lower.parent(path)?;
         rustix::fs::readlinkat(&parent, name, Vec::new())
     }
 
-    /// The directory that `path` is in, and its name there: found with the caller's rights, as everything on the way has to be.
+    /// The directory that contains `path`, and the last component of `path`. The caller needs the
+    /// right to search all directories on the way.
     fn parent_of<'a>(&self, caller: Caller, path: &'a Path) -> Result<(OwnedFd, &'a OsStr), Errno> {
         caller.act(|| self.lower.parent(path))
     }
 
-    /// Changes attributes of what `is` at `path`, and says what they are then.
+    /// Changes attributes of the file `is` at `path`, and returns the new ones.
     ///
     /// # Errors
-    /// ESTALE: something else is there by now. EPERM, or of the system call that does it.
+    /// ESTALE: another file has the name by now. EPERM, or an error of the system call that makes
+    /// the change.
     pub fn change(&self, caller: Caller, path: &Path, is: &Stat, change: &AttrChange) -> Result<Stat, Errno> {
         if !matches!(is.kind, FileType::RegularFile | FileType::Directory) {
             return self.change_special(caller, path, change);
@@ -306,7 +308,7 @@ impl LowerDirectory {
         stat_of(&file)
     }
 
-    /// The same of an open file.
+    /// Changes attributes of an open file, and returns the new ones.
     ///
     /// # Errors
     /// As [`LowerDirectory::change`].
@@ -331,15 +333,17 @@ impl LowerDirectory {
         stat_at(&parent, name)
     }
 
-    /// Puts a plain file at `path`, where none is: empty, or a copy with its time of last change. It appears whole.
+    /// Puts a plain file at `path`, where none exists: an empty one, or a copy with a modification
+    /// time. The file appears as a whole, by a rename.
     ///
     /// # Errors
-    /// EEXIST, or whatever could not be read or written.
+    /// EEXIST, or an error of reading or writing.
     pub fn create_placeholder(&self, path: &Path, copy: Option<(&File, i64)>) -> std::io::Result<()> {
         let (parent, name) = self.lower.parent(path)?;
         let directory = self.lower.open_at(path.parent().unwrap_or(Path::new("")), OFlags::RDONLY, Mode::empty())?;
         let new = new_name();
-        // Never a file that is there: others than root may be able to put a link there. What a crash left goes.
+        // Never open an existing file: other users may be able to put a link there. A file that a
+        // crash has left is removed first.
         let _ = rustix::fs::unlinkat(&parent, &new, AtFlags::empty());
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let file: File = rustix::fs::openat(&directory, &new, flags, Mode::from_raw_mode(0o644))?.into();
@@ -347,7 +351,8 @@ impl LowerDirectory {
             rustix::fs::fchmod(&file, Mode::from_raw_mode(0o644))?;
             if let Some((from, mtime)) = copy {
                 std::io::copy(&mut FullRead { file: from, offset: 0 }, &mut &file)?;
-                // It hides the binhost's from then on, also after a power failure.
+                // From now on the copy hides the binhost's package, so it must survive a power
+                // failure.
                 file.sync_data()?;
                 let mtime = Some(Some((mtime, 0)));
                 change_open(Caller::DAEMON, &file, &AttrChange { atime: mtime, mtime, ..AttrChange::default() })?;
@@ -355,22 +360,22 @@ impl LowerDirectory {
             Ok(rustix::fs::renameat_with(&parent, &new, &parent, name, RenameFlags::NOREPLACE)?)
         })();
         if written.is_err() {
-            // Nothing else is to be done about it.
+            // A temporary file that cannot be removed does no harm; the mount does not show it.
             let _ = rustix::fs::unlinkat(&parent, &new, AtFlags::empty());
         }
         written
     }
 
-    /// The file system beneath.
+    /// Size and free space of the lower file system.
     ///
     /// # Errors
-    /// Of fstatvfs(2).
+    /// Those of fstatvfs(2).
     pub fn space(&self) -> Result<StatVfs, Errno> {
         rustix::fs::fstatvfs(self.lower.root())
     }
 }
 
-/// A file from its beginning to its end, wherever others read it.
+/// Reads a file from its beginning, independent of the descriptor's shared offset.
 struct FullRead<'a> {
     file: &'a File,
     offset: u64,
@@ -384,7 +389,8 @@ impl Read for FullRead<'_> {
     }
 }
 
-/// Between looking and opening, another file may have got the name.
+/// Checks that an opened file is the one that was looked up: another file may have got the name in
+/// between.
 fn the_same(file: impl AsFd, is: &Stat) -> Result<(), Errno> {
     if stat_of(file)?.is_of(is) { Ok(()) } else { Err(Errno::STALE) }
 }
@@ -443,7 +449,7 @@ mod tests {
             assert_eq!(layer.change(Caller::DAEMON, name, &seen, &change), Err(Errno::STALE), "{change:?}");
         }
         assert_eq!(fs::read(&path).unwrap(), b"other");
-        // One that has its number, too: it was made at another time.
+        // The other file has the same number, but was made at another time.
         let now = layer.stat(name).unwrap();
         let before = Stat { generation: now.generation.wrapping_sub(1), ..now };
         assert_eq!(layer.open_file(Caller::DAEMON, name, &before, OFlags::RDWR).map(drop), Err(Errno::STALE));

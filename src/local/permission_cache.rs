@@ -1,16 +1,17 @@
-//! Which directories everybody may search and list, so that a name is looked up there without asking for its mode each time.
+//! Directories that all users may search and list, so that a lookup there needs no statx(2) of the
+//! directory.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// As long as the kernel remembers a directory.
+/// How long an answer counts: as long as the kernel caches a directory's attributes.
 const HOLDS: Duration = Duration::from_secs(1);
-/// More are not remembered.
+/// The most directories that are remembered.
 const MOST: usize = 4096;
 
-/// Directories, and when their modes were looked at.
+/// Directories, each with a moment before its mode was read.
 #[derive(Debug, Default)]
 pub(super) struct Searchable(Mutex<HashMap<PathBuf, Instant>>);
 
@@ -19,7 +20,7 @@ impl Searchable {
         self.lock().get(directory).is_some_and(|seen| seen.elapsed() < HOLDS)
     }
 
-    /// `seen`: before its mode was looked at.
+    /// `seen` is a moment before the mode was read.
     pub(super) fn add(&self, directory: &Path, seen: Instant) {
         let mut all = self.lock();
         if all.len() >= MOST {
@@ -28,7 +29,7 @@ impl Searchable {
         all.insert(directory.to_owned(), seen);
     }
 
-    /// The mode of one of them may be another.
+    /// Forgets all directories, because the mode of one of them may have changed.
     pub(super) fn forget(&self) {
         self.lock().clear();
     }

@@ -1,4 +1,4 @@
-//! Everything that is beneath, at one moment.
+//! All files and directories of the lower directory, at one moment.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -12,20 +12,22 @@ use crate::index::ListedEntry;
 /// Size and modification time, in seconds since the epoch.
 pub(super) type FileFacts = (u64, i64);
 
-/// See the module's documentation. Names that are not UTF-8 are none of an index's.
+/// The files and directories of one scan. Names that are not UTF-8 are left out, because no index
+/// can have them.
 #[derive(Debug, Default)]
 pub struct LocalScan {
     files: HashMap<String, FileFacts>,
     directories: HashSet<String>,
-    /// Neither files nor directories.
+    /// Names that are neither files nor directories.
     others: HashSet<String>,
 }
 
 impl LowerDirectory {
-    /// Looks at everything.
+    /// Scans the lower directory.
     ///
     /// # Errors
-    /// Something that is there cannot be looked at: what is known would be taken for gone.
+    /// An existing file or directory cannot be examined. A partial scan is no result, because known
+    /// packages would count as removed.
     pub fn survey(&self) -> Result<LocalScan, Errno> {
         let mut survey = LocalScan::default();
         let mut looked = Ok(());
@@ -65,13 +67,13 @@ impl LocalScan {
         Ok(())
     }
 
-    /// Whether there is nothing at all.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.files.is_empty() && self.directories.is_empty() && self.others.is_empty()
     }
 
-    /// Whether something beneath stands where `path` would be, or in its way.
+    /// Whether a local file or directory has the name `path`, or a local file has the name of a
+    /// directory above it.
     #[must_use]
     pub fn shadows(&self, path: &str) -> bool {
         let file = |path: &str| self.files.contains_key(path) || self.others.contains(path);
@@ -79,14 +81,14 @@ impl LocalScan {
         !self.is_empty() && (file(path) || self.directories.contains(path) || above())
     }
 
-    /// Whether the file of an entry is there, and is the one that it describes.
+    /// Whether the file of an entry exists, with the entry's SIZE and MTIME.
     #[must_use]
     pub fn has(&self, entry: &ListedEntry) -> bool {
         self.described(entry).is_some()
     }
 
-    /// Says of one entry after the other whether it is the first one of a file that is there: however much a listing says, no
-    /// more of it has to be kept than there are files.
+    /// Returns a filter that accepts the first entry of each existing file. However long a listing
+    /// is, the filter keeps no more entries than there are files.
     pub fn choice(&self) -> impl FnMut(&ListedEntry) -> bool + '_ {
         let mut had = HashSet::new();
         move |entry| self.described(entry).is_some_and(|path| had.insert(path))
@@ -98,7 +100,7 @@ impl LocalScan {
         same.then_some(path)
     }
 
-    /// Tells surveys apart.
+    /// A hash of the scan, to compare scans with.
     #[must_use]
     pub fn fingerprint(&self) -> u64 {
         let hash = |what: &dyn Fn(&mut DefaultHasher)| {
@@ -108,11 +110,11 @@ impl LocalScan {
         };
         let files = self.files.iter().map(|file| hash(&|hasher| file.hash(hasher)));
         let others = self.directories.iter().chain(&self.others).map(|path| hash(&|hasher| path.hash(hasher)));
-        // In no order.
+        // The sum does not depend on the order, because the maps have none.
         files.chain(others).fold(1, u64::wrapping_add)
     }
 
-    /// The files, and what is known of them.
+    /// The files, with size and modification time.
     pub(super) fn files(&self) -> impl Iterator<Item = (&str, FileFacts)> {
         self.files.iter().map(|(path, facts)| (path.as_str(), *facts))
     }

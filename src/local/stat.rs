@@ -1,55 +1,51 @@
-//! What stat(2) says of something beneath.
+//! File attributes from statx(2), with the inode numbers that the mount shows.
 
 use rustix::fs::{FileType, Statx};
 
 /// Seconds and nanoseconds since the epoch.
 pub type Time = (i64, u32);
 
-/// Attributes of a file or directory beneath.
+/// Attributes of a local file or directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stat {
-    /// Made from the inode beneath, and no other's that is shown: see [`is_number`]. A directory goes by another one.
+    /// Inode number on the mount, made from the inode in the lower directory. No other file of the
+    /// mount has it: see [`is_number`]. For a directory, the mount shows another number.
     pub number: u64,
-    /// Tells files apart that had the same number one after the other: when it was made.
+    /// Inode generation, which distinguishes files that had the same number one after the other.
+    /// The value is the birth time in ns.
     pub generation: u64,
-    /// What it is.
     pub kind: FileType,
-    /// Permissions, with set-user-id and the like.
+    /// Permissions, with the set-user-id, set-group-id and sticky bits.
     pub mode: u16,
-    /// Owner.
     pub uid: u32,
-    /// Group.
     pub gid: u32,
-    /// Hard links.
+    /// Number of hard links.
     pub links: u32,
-    /// Bytes.
+    /// Size in bytes.
     pub size: u64,
-    /// Blocks of 512 bytes.
+    /// Disk space in blocks of 512 bytes.
     pub blocks: u64,
-    /// Device, of a device.
+    /// Device number of a device file.
     pub device: u32,
-    /// Last access.
     pub atime: Time,
-    /// Last change of its content.
+    /// Last change of the content.
     pub mtime: Time,
-    /// Last change of the file.
+    /// Last change of the inode.
     pub ctime: Time,
 }
 
 impl Stat {
-    /// Whether it is a directory.
     #[must_use]
     pub fn is_directory(&self) -> bool {
         self.kind == FileType::Directory
     }
 
-    /// Whether `other` is of the same file, and of the same kind.
+    /// Whether `other` describes the same file, and the same type of file.
     #[must_use]
     pub fn is_of(&self, other: &Self) -> bool {
         (self.number, self.generation, self.kind) == (other.number, other.generation, other.kind)
     }
 
-    /// Whether it is a plain file.
     #[must_use]
     pub fn is_file(&self) -> bool {
         self.kind == FileType::RegularFile
@@ -78,16 +74,17 @@ impl From<Statx> for Stat {
     }
 }
 
-/// What is set in the number of every file, and in that of nothing else that the mount shows.
+/// The bit that is set in the number of every local file, and in no other number that the mount
+/// shows.
 const TAG: u64 = 1 << 62;
 
-/// What stands for the inode `inode` beneath. All is on one file system, and none that is known uses more than 62 bits, but for
-/// overlayfs with `xino`, whose upper ones are folded in.
+/// The number for the inode `inode` of the lower directory, which is one file system. No known file
+/// system uses more than 62 bits, except overlayfs with `xino`; there the upper bits are folded in.
 fn number_of(inode: u64) -> u64 {
     TAG | ((inode ^ (inode >> 62)) & (TAG - 1))
 }
 
-/// Whether `number` is that of a local file.
+/// Whether `number` belongs to a local file.
 #[must_use]
 pub fn is_number(number: u64) -> bool {
     number >> 62 == 1

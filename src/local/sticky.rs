@@ -1,4 +1,5 @@
-//! Whether a name may be taken away, where the kernel is not the one that does it.
+//! Whether a caller may remove a name, for the cases in which the daemon removes it and not the
+//! kernel.
 
 use std::path::Path;
 
@@ -9,11 +10,13 @@ use super::lower::{stat_at, stat_of};
 use super::{Caller, LowerDirectory};
 
 impl LowerDirectory {
-    /// Whether the caller may remove what is at `path`, or rename it or something over it; also where nothing is. Of two names
-    /// that are to change both are asked for before the first one does.
+    /// Checks whether the caller may remove `path`, rename it, or rename another file to it; `path`
+    /// need not exist. For an operation on two names, both are checked before the first one
+    /// changes.
     ///
     /// # Errors
-    /// EACCES: the directory is not the caller's to write to. EPERM: in a directory with the sticky bit only owners may.
+    /// EACCES: the caller may not write to the directory. EPERM: the directory has the sticky bit,
+    /// and the caller owns neither file nor directory.
     pub fn may_remove(&self, caller: Caller, path: &Path) -> Result<(), Errno> {
         let (parent, name) = caller.act(|| {
             let (parent, name) = self.lower.parent(path)?;

@@ -1,8 +1,9 @@
-//! Packages that nobody indexed: their own metadata becomes their entry.
+//! Packages that no index lists: their own metadata becomes their entry.
 //!
-//! The same files count as with Portage (`bintree._populate_local`): name and directory have to fit what the package says of
-//! itself. The entry has no digests, so that `emaint binhost --fix` writes its own in its place, as it would without a mount;
-//! dependencies that depend on USE flags stay as they are until then, and emerge evaluates them.
+//! The same files count as with Portage (`bintree._populate_local`): file name and directory have
+//! to fit the package's metadata. The entry has no digests, so that `emaint binhost --fix` replaces
+//! it by its own, as it would without a mount. Dependencies with USE conditionals stay as they are
+//! until then, and emerge evaluates them.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -12,11 +13,11 @@ use crate::index::Stanza;
 use crate::portage::Cpv;
 use crate::verify::{PackageFormat, VerifyError, described};
 
-/// Endings of package names, and what is inside.
+/// File name endings of packages, and the format of each.
 const ENDINGS: [(&str, PackageFormat); 3] =
     [(".gpkg.tar", PackageFormat::Gpkg), (".xpak", PackageFormat::Xpak), (".tbz2", PackageFormat::Xpak)];
-/// Keys that Portage takes from a package into its index (`_aux_cache_keys`), as they are called there and here, and what it
-/// looks at.
+/// The keys that Portage copies from a package into its index (`_aux_cache_keys`), and the keys
+/// that this module checks. Each has its name in the metadata and its name in the index.
 const KEYS: [(&str, &str); 23] = [
     ("BDEPEND", "BDEPEND"),
     ("BUILD_ID", "BUILD_ID"),
@@ -43,24 +44,24 @@ const KEYS: [(&str, &str); 23] = [
     ("PF", "PF"),
 ];
 
-/// Why a file is no package that Portage would take.
+/// Why Portage would not take a file as a package.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NotPicked {
-    /// Its metadata cannot be read.
+    /// The metadata cannot be read.
     #[error("{0}")]
     Unreadable(#[from] VerifyError),
-    /// It is not there any more, or is not a file.
+    /// The file does not exist any more, or is not a plain file.
     #[error("opening it: {0}")]
     Open(#[from] rustix::io::Errno),
-    /// Neither CATEGORY, PF nor SLOT may be missing.
+    /// CATEGORY, PF or SLOT is missing or invalid.
     #[error("its metadata has no usable {0}")]
     Missing(&'static str),
-    /// Its name or its directory is another one than it should have.
+    /// The file name or the directory does not fit the metadata.
     #[error("the package inside is {0}, which does not fit name and directory of the file")]
     Misplaced(String),
 }
 
-/// Whether a file is a package, as its name says.
+/// Whether a file's name has the ending of a package.
 pub fn is_package(path: &Path) -> bool {
     container(path).is_some()
 }
@@ -70,7 +71,7 @@ fn container(path: &Path) -> Option<(&str, PackageFormat)> {
     ENDINGS.iter().find_map(|(ending, container)| Some((name.strip_suffix(ending)?, *container)))
 }
 
-/// The entry of the package at `path`.
+/// Makes the entry of the package at `path` from its metadata.
 pub(super) fn entry(file: &File, path: &str, size: u64, mtime: i64) -> Result<Stanza, NotPicked> {
     let missing = NotPicked::Missing;
     let (stem, container) = container(Path::new(path)).ok_or(missing("name"))?;
@@ -93,7 +94,7 @@ pub(super) fn entry(file: &File, path: &str, size: u64, mtime: i64) -> Result<St
     Ok(Stanza::of(pairs.iter().map(|(key, value)| (*key, value.as_str()))))
 }
 
-/// `category/name/pf-BUILD_ID`, or `category/pf` and `All/pf`.
+/// Whether the file is `category/name/pf-BUILD_ID`, `category/pf` or `All/pf`.
 fn is_at_home(cpv: &Cpv, category: &str, pf: &str, directory: &str, stem: &str) -> bool {
     let build_id = stem.strip_prefix(pf).and_then(|rest| rest.strip_prefix('-'));
     match build_id {

@@ -1,11 +1,12 @@
-//! Measurements with labels. Every value of every label is known beforehand, so that they take a fixed space.
+//! Measurements that have labels. All values of all labels are fixed, so that the measurements take
+//! a fixed amount of memory.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Counter, Histogram, Metrics};
 
-/// Declares the values of a label: an enum, all of it, and each one's name.
+/// Declares the values of a label: an enum, a constant with all values, and the name of each value.
 macro_rules! label {
     ($(#[doc = $doc:literal])+ $name:ident { $($(#[doc = $of:literal])+ $value:ident = $text:literal),+ $(,)? }) => {
         $(#[doc = $doc])+
@@ -13,10 +14,10 @@ macro_rules! label {
         pub enum $name { $($(#[doc = $of])+ $value),+ }
 
         impl $name {
-            /// All of them, in order.
+            /// All values of the label, in order.
             pub const ALL: [Self; [$($text),+].len()] = [$(Self::$value),+];
 
-            /// As the value of a label.
+            /// Returns the text of the label's value.
             #[must_use]
             pub fn name(self) -> &'static str {
                 match self { $(Self::$value => $text),+ }
@@ -26,57 +27,57 @@ macro_rules! label {
 }
 
 label! {
-    /// What the kernel asks.
+    /// A kind of request from the kernel.
     Operation {
-        /// What is behind a name.
+        /// Finding the inode of a name.
         Lookup = "lookup",
-        /// Size, times, mode.
+        /// Reading size, times and mode of an inode.
         Getattr = "getattr",
-        /// A directory's names, with or without their attributes.
+        /// Listing a directory's names, with or without their attributes.
         Readdir = "readdir",
-        /// Opening what is here: the index, or a package in the cache.
+        /// Opening a local file: the index, or a package in the cache.
         OpenCached = "open_cached",
-        /// Opening a package that has to be fetched.
+        /// Opening a package that must be fetched.
         OpenFetched = "open_fetched",
         /// A read that is not passed through.
         Read = "read",
         /// A write that is not passed through.
         Write = "write",
-        /// Another change of something local: its name, size or attributes.
+        /// Another change of a local file: its name, size or attributes.
         Change = "change",
-        /// Extended attributes.
+        /// Reading or changing extended attributes.
         Xattr = "xattr",
     }
 }
 
 label! {
-    /// How it ended.
+    /// Result of a request.
     Outcome {
-        /// It was done.
+        /// The request was done.
         Done = "ok",
-        /// There is no such thing, which is an answer too.
+        /// The requested object does not exist, which is a valid answer, too.
         Absent = "absent",
-        /// It failed.
+        /// The request failed with an error.
         Failed = "error",
     }
 }
 
 label! {
-    /// In what a download is not the package of its index entry.
+    /// How a download differs from the package of its index entry.
     RefusalKind {
-        /// Fewer or more bytes.
+        /// The package has fewer or more bytes.
         Size = "size",
-        /// MD5 or SHA1 of the whole.
+        /// MD5 or SHA1 of the whole package differs.
         Digest = "digest",
-        /// It is no sound GPKG or XPAK, or a member's digest is wrong.
+        /// The package is no sound GPKG or XPAK, or a member's digest is wrong.
         Container = "container",
         /// There is no good signature.
         Signature = "signature",
-        /// What it says of itself cannot be read.
+        /// The package's metadata cannot be read.
         Metadata = "metadata",
-        /// It is another package.
+        /// The metadata names another package.
         Identity = "identity",
-        /// Its index entry says something else of it than the package.
+        /// The index entry differs from the package's metadata.
         IndexMismatch = "index-mismatch",
     }
 }
@@ -84,10 +85,10 @@ label! {
 const OPERATIONS: usize = Operation::ALL.len();
 const OUTCOMES: usize = Outcome::ALL.len();
 
-/// See the module's documentation.
+/// All measurements with labels. See the module's documentation.
 #[derive(Debug)]
 pub struct Detail {
-    /// Downloads from their turn to the verdict.
+    /// Duration of downloads, from their turn to their outcome.
     pub downloads: Histogram,
     requests: [[Counter; OUTCOMES]; OPERATIONS],
     latency: [Histogram; OPERATIONS],
@@ -110,7 +111,7 @@ impl Default for Detail {
 }
 
 impl Detail {
-    /// A request was answered.
+    /// Counts a request that was answered, and its duration.
     pub fn count_request(&self, operation: Operation, outcome: Outcome, took: Duration) {
         if let Some(count) = self.count(operation, outcome) {
             count.increase();
@@ -120,26 +121,26 @@ impl Detail {
         }
     }
 
-    /// How many requests ended like this.
+    /// Number of requests with this result.
     #[must_use]
     pub fn requests(&self, operation: Operation, outcome: Outcome) -> u64 {
         self.count(operation, outcome).map_or(0, Counter::get)
     }
 
-    /// How long they took.
+    /// Durations of requests of one kind.
     #[must_use]
     pub fn latency(&self, operation: Operation) -> Option<&Histogram> {
         self.latency.get(operation as usize)
     }
 
-    /// A download was refused for this.
+    /// Counts a download that was refused for this reason.
     pub fn refused(&self, kind: RefusalKind) {
         if let Some(count) = self.refusals.get(kind as usize) {
             count.increase();
         }
     }
 
-    /// How many downloads were refused for this.
+    /// Number of downloads that were refused for this reason.
     #[must_use]
     pub fn refusals(&self, kind: RefusalKind) -> u64 {
         self.refusals.get(kind as usize).map_or(0, Counter::get)
@@ -150,7 +151,7 @@ impl Detail {
     }
 }
 
-/// A request that is being answered; counted when dropped.
+/// A request that is being answered. Dropping it counts the request.
 #[derive(Debug)]
 pub struct Timed {
     metrics: Arc<Metrics>,
@@ -160,20 +161,20 @@ pub struct Timed {
 }
 
 impl Timed {
-    /// It begins now, and is done unless somebody says otherwise.
+    /// Starts to measure a request. Its outcome is `Done` unless `ends` sets another one.
     #[must_use]
     pub fn begin(metrics: &Arc<Metrics>, operation: Operation) -> Self {
         Self { metrics: Arc::clone(metrics), operation, outcome: Outcome::Done, began: Instant::now() }
     }
 
-    /// It turned out to be another one.
+    /// Changes the kind of the request.
     #[must_use]
     pub fn becoming(mut self, operation: Operation) -> Self {
         self.operation = operation;
         self
     }
 
-    /// How it ends.
+    /// Sets the outcome of the request.
     pub fn ends(&mut self, outcome: Outcome) {
         self.outcome = outcome;
     }

@@ -1,31 +1,32 @@
-//! Prometheus' text format.
+//! Writes Prometheus' text format.
 //!
-//! Source: <https://prometheus.io/docs/instrumenting/exposition_formats/>, version 0.0.4. A family begins with HELP and TYPE,
-//! each once and before its samples; no series is there twice, whatever the labels say.
+//! Source: <https://prometheus.io/docs/instrumenting/exposition_formats/>, version 0.0.4. A family
+//! begins with HELP and TYPE, each once and before its samples. No series occurs twice, even if
+//! labels repeat.
 
 use std::collections::HashSet;
 use std::fmt::{Display, Write as _};
 
 use super::HistogramReading;
 
-/// What a family is.
+/// Type of a family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FamilyKind {
-    /// It only grows while the daemon lives.
+    /// A number that only grows while the daemon runs.
     Counter,
-    /// It goes up and down.
+    /// A number that can grow and shrink.
     Gauge,
-    /// Durations by size.
+    /// Numbers of durations in buckets.
     Histogram,
 }
 
-/// The text so far.
+/// The text written so far.
 #[derive(Debug, Default)]
 pub struct Exposition {
     text: String,
 }
 
-/// Samples of one name.
+/// The samples of one metric name.
 #[derive(Debug)]
 pub struct Family<'a> {
     text: &'a mut String,
@@ -37,7 +38,7 @@ impl Exposition {
     /// The media type of the text.
     pub const MEDIA_TYPE: &'static str = "text/plain; version=0.0.4; charset=utf-8";
 
-    /// Begins a family. To be called once for a name.
+    /// Begins a new family. Must be called once for each name.
     pub fn family<'a>(&'a mut self, name: &'a str, kind: FamilyKind, help: &str) -> Family<'a> {
         let kind = match kind {
             FamilyKind::Counter => "counter",
@@ -50,12 +51,12 @@ impl Exposition {
         Family { text: &mut self.text, name, series: HashSet::new() }
     }
 
-    /// A family of one sample without labels.
+    /// Writes a family with one sample without labels.
     pub fn single(&mut self, name: &str, kind: FamilyKind, help: &str, value: impl Display) {
         self.family(name, kind, help).sample(&[], value);
     }
 
-    /// The whole text.
+    /// Returns the complete text.
     #[must_use]
     pub fn finish(self) -> String {
         self.text
@@ -63,7 +64,7 @@ impl Exposition {
 }
 
 impl Family<'_> {
-    /// One value. A second one with the same labels is left out.
+    /// Writes one sample with its labels. A second value with the same labels is left out.
     pub fn sample(&mut self, labels: &[(&str, &str)], value: impl Display) {
         let labels = rendered(labels);
         if self.series.insert(labels.clone()) {
@@ -71,7 +72,7 @@ impl Family<'_> {
         }
     }
 
-    /// One histogram.
+    /// Writes one histogram with its labels. A second one with the same labels is left out.
     pub fn histogram(&mut self, labels: &[(&str, &str)], reading: &HistogramReading) {
         if !self.series.insert(rendered(labels)) {
             return;
@@ -90,7 +91,7 @@ impl Family<'_> {
     }
 }
 
-/// `{name="value",…}`, or nothing where there are none.
+/// Formats labels as `{name="value",…}`, or as an empty string if there are none.
 fn rendered(labels: &[(&str, &str)]) -> String {
     if labels.is_empty() {
         return String::new();

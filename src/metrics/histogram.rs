@@ -1,43 +1,43 @@
-//! How long things take.
+//! Histograms of durations with fixed buckets.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use portable_atomic::AtomicU64;
 
-/// Most buckets of a histogram; what is longer than the last is in one more.
+/// Most buckets of a histogram. One more bucket counts longer durations.
 const MAX_BUCKETS: usize = 12;
 
-/// Durations by size, in buckets that never change.
+/// Counts of durations, in buckets that never change.
 #[derive(Debug)]
 pub struct Histogram {
     /// Upper bounds in µs, ascending; at most [`MAX_BUCKETS`].
     bounds: &'static [u64],
-    /// How many are in each bucket, and not in the one before; the one after the last bound is for the rest.
+    /// Number of durations in each bucket alone. The bucket after the last bound counts the rest.
     counts: [AtomicU64; MAX_BUCKETS + 1],
-    /// ns
+    /// Sum of all durations, in ns.
     sum: AtomicU64,
 }
 
 /// A histogram at one moment.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HistogramReading {
-    /// Upper bound in s, and how many were not longer.
+    /// Upper bound in seconds, and the number of durations up to this bound.
     pub buckets: Vec<(f64, u64)>,
-    /// How many there were.
+    /// Number of all durations.
     pub count: u64,
-    /// How long they took together, s.
+    /// Sum of all durations, in seconds.
     pub sum: f64,
 }
 
 impl Histogram {
-    /// For requests of the kernel, which take microseconds.
+    /// Creates a histogram for requests of the kernel, which take microseconds.
     #[must_use]
     pub const fn of_requests() -> Self {
         Self::new(&[10, 25, 50, 100, 250, 500, 1_000, 5_000, 25_000, 100_000, 1_000_000])
     }
 
-    /// For what waits for the network.
+    /// Creates a histogram for operations that wait for the network.
     #[must_use]
     pub const fn of_downloads() -> Self {
         Self::new(&[
@@ -61,7 +61,7 @@ impl Histogram {
         Self { bounds, counts: [const { AtomicU64::new(0) }; MAX_BUCKETS + 1], sum: AtomicU64::new(0) }
     }
 
-    /// One more that took so long.
+    /// Adds one duration to its bucket and to the sum.
     pub fn observe(&self, took: Duration) {
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let at = self.bounds.partition_point(|bound| *bound < micros);
@@ -71,7 +71,8 @@ impl Histogram {
         self.sum.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
-    /// Reads it. The count is that of the buckets, whatever is added meanwhile.
+    /// Reads the histogram. The count is the sum of the buckets, even if other threads add
+    /// durations meanwhile.
     #[must_use]
     pub fn read(&self) -> HistogramReading {
         let mut count = 0;

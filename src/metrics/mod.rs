@@ -1,10 +1,13 @@
-//! Counters and histograms of the daemon. Names and meaning stand here and nowhere else.
+//! Counters and histograms of the daemon. Their names and meanings are defined here only.
 //!
-//! A counter of [`Metrics`] is `binhostfs_<name>_total` in Prometheus' text format, and its documentation is its HELP; what
-//! has labels is in [`Detail`]. All of it is atomics: counting takes no lock, and histograms have fixed buckets. Names are
-//! stable: one may be added, none changes its meaning. `README.md` lists all that `/metrics` has, and a test holds it to that.
+//! A counter of [`Metrics`] is `binhostfs_<name>_total` in Prometheus' text format, and its doc
+//! comment is its HELP text. [`Detail`] has the measurements with labels. All values are atomics:
+//! counting takes no lock, and histograms have fixed buckets. Names are stable: new ones may be
+//! added, none changes its meaning. `README.md` lists everything in `/metrics`, and a test compares
+//! the two.
 //!
-//! Not its job: what is not counted but looked at when somebody asks (the cache, mirrors): that is `control`'s.
+//! Not its job: values that are measured when a client asks (the cache, mirrors). `control`
+//! collects these.
 
 mod detail;
 mod exposition;
@@ -21,21 +24,21 @@ pub use histogram::{Histogram, HistogramReading};
 
 macro_rules! counters {
     ($($(#[doc = $doc:literal])+ $name:ident),+ $(,)?) => {
-        /// Numbers that only grow while the daemon lives.
+        /// Numbers that only grow while the daemon runs.
         #[derive(Debug, Default)]
         pub struct Metrics {
             $($(#[doc = $doc])+ pub $name: Counter,)+
-            /// What has labels.
+            /// Measurements that have labels.
             pub detail: Detail,
         }
 
-        /// The numbers at one moment.
+        /// Values of the counters at one moment.
         #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
         #[serde(default)]
         pub struct Readings { $($(#[doc = $doc])+ pub $name: u64),+ }
 
         impl Metrics {
-            /// Reads all of them.
+            /// Reads all counters without labels.
             #[must_use]
             pub fn read(&self) -> Readings {
                 Readings { $($name: self.$name.get()),+ }
@@ -43,7 +46,7 @@ macro_rules! counters {
         }
 
         impl Readings {
-            /// All of them as Prometheus has them: name, meaning, value.
+            /// Iterates over the counters as Prometheus has them: name, HELP text, value.
             pub fn counters(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
                 [$((concat!("binhostfs_", stringify!($name), "_total"), concat!($($doc),+).trim_ascii(), self.$name)),+]
                     .into_iter()
@@ -53,88 +56,88 @@ macro_rules! counters {
 }
 
 counters! {
-    /// Packages opened that were in the cache.
+    /// Opens of packages that were in the cache.
     hits,
-    /// Packages opened that were not.
+    /// Opens of packages that were not in the cache.
     misses,
     /// Opens that ended with an error.
     failed_opens,
     /// Opens given up because the caller was interrupted or died.
     interrupted_opens,
-    /// Downloads begun (one may serve many opens).
+    /// Downloads started; one download may serve many opens.
     downloads,
-    /// Downloads that were verified.
+    /// Downloads whose bytes were verified.
     verified,
-    /// Downloads refused because the bytes are not what the index names.
+    /// Downloads refused because the bytes contradict the index entry.
     refused,
-    /// Index entries found to say something else of their package than the package.
+    /// Index entries found to differ from their package.
     index_mismatches,
-    /// Verified packages that had other bytes when they were verified before, with the same BUILD_ID.
+    /// Verified packages that had other bytes in an earlier verification, with the same BUILD_ID.
     alarms,
-    /// Bodies that were on disk without a record, proved again and taken back.
+    /// Blobs on disk without a record that were proved again and taken back into the cache.
     recovered,
     /// Bytes of packages received from binhosts.
     bytes_fetched,
-    /// Requests that had to be repeated.
+    /// Requests to binhosts that had to be repeated.
     retries,
-    /// Downloads continued in the middle.
+    /// Downloads continued in the middle of a file.
     resumes,
-    /// Cached bodies that were read again.
+    /// Blobs in the cache that were read again to find damage.
     scrubbed,
-    /// Of these, damaged ones: removed.
+    /// Damaged blobs found and removed from the cache.
     damaged,
-    /// Bodies evicted to stay within the bound.
+    /// Blobs evicted to keep the cache within its limit.
     evicted,
-    /// Verified bodies served without being kept (no space, or larger than the cache).
+    /// Verified packages served without being kept (no space, or larger than the cache).
     transient_blobs,
-    /// Opens refused since something that is no emerge reads one package after the other.
+    /// Opens refused because a job that is no emerge reads one package after the other.
     bulk_reads_refused,
     /// Index refreshes that brought a new generation.
     refreshes,
-    /// Index refreshes answered with "not modified".
+    /// Index refreshes that found nothing changed.
     unmodified,
-    /// Index refreshes that failed.
+    /// Failures of index refreshes; one refresh may fail for several binhosts.
     failed_refreshes,
-    /// Downloads that went on at another URL, because one failed or was slow.
+    /// Downloads that continued at another URL, because one failed or was slow.
     mirror_switches,
-    /// Packages fetched before anybody opened them, since an emerge was going to.
+    /// Packages fetched before an open, because a running emerge plans to merge them.
     prefetched,
-    /// Of the packages fetched or being fetched ahead, those that were opened then.
+    /// Packages opened after a prefetch for an emerge had begun or ended.
     prefetch_hits,
-    /// Bytes of packages fetched ahead.
+    /// Bytes of packages fetched before an open for a running emerge.
     prefetched_bytes,
-    /// Packages fetched before anybody opened them, since somebody asked for that (`binhostfs prefetch`).
+    /// Packages fetched on request (`binhostfs prefetch`), before any open.
     requested_prefetches,
-    /// Bytes of these.
+    /// Bytes of packages fetched on request (`binhostfs prefetch`).
     requested_prefetch_bytes,
-    /// Packages fetched while nothing else was to do, since what is installed can be upgraded to them.
+    /// Packages fetched while the daemon was idle, as upgrades of installed packages.
     upgrade_prefetches,
-    /// Bytes received for these, also where they were broken off.
+    /// Bytes received for upgrades while idle, including downloads that were cancelled.
     upgrade_prefetch_bytes,
-    /// Packages fetched ahead, or begun, that nobody had opened when their emerge ended.
+    /// Packages fetched for an emerge, wholly or in part, but not opened before it ended.
     prefetch_wasted,
-    /// Bytes of packages and of Packages that were read through the daemon. What the kernel reads by itself (passthrough, and its page cache) is not in it.
+    /// Bytes of packages and of Packages read through the daemon, not by the kernel itself.
     bytes_served,
-    /// Opens whose reads the kernel does by itself (passthrough): their bytes are in no counter.
+    /// Opens whose reads the kernel does itself (passthrough), so that no counter has their bytes.
     passthrough_opens,
 }
 
-/// One number.
+/// A number that only grows.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
 impl Counter {
-    /// Adds one.
+    /// Adds one to the counter.
     pub fn increase(&self) {
         self.add(1);
     }
 
-    /// Adds `n`.
+    /// Adds `n` to the counter.
     pub fn add(&self, n: u64) {
         self.0.fetch_add(n, Ordering::Relaxed);
     }
 
-    /// The value.
+    /// Returns the present value.
     #[must_use]
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)

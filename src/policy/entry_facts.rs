@@ -1,4 +1,4 @@
-//! What has to be known of each entry beyond its record, read once from front to back.
+//! Reads from each entry the facts that policy needs beyond its record, front to back in one pass.
 
 use std::io;
 
@@ -7,14 +7,14 @@ use super::{Dependency, Rules};
 use crate::config::{LibcGuard, Selection};
 use crate::index::{Index, Stanza};
 
-/// What is asked.
+/// The settings that decide which facts a survey reads.
 pub(super) struct EntrySurvey<'a> {
     pub(super) alone: bool,
     pub(super) rules: &'a Rules,
     pub(super) selection: &'a Selection,
 }
 
-/// What is known of one entry.
+/// The facts about one entry that policy decides by.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct EntryFacts {
     pub(super) instance: [u8; 16],
@@ -22,7 +22,8 @@ pub(super) struct EntryFacts {
     need: Option<Need>,
 }
 
-/// Of all entries of an index, by the number of their record; nothing where nothing was asked.
+/// Facts about all entries of an index, by record number. `facts` stays empty if no rule needs
+/// them.
 #[derive(Debug, Default)]
 pub(super) struct Surveyed {
     facts: Vec<EntryFacts>,
@@ -72,7 +73,7 @@ impl Surveyed {
         self.facts.get(record as usize).copied()
     }
 
-    /// The libc that the entry has to come after.
+    /// The libc that this package must be merged after.
     pub(super) fn dependency(&self, record: u32) -> Option<Dependency> {
         self.builds.newest_before(self.facts(record)?.need?)
     }

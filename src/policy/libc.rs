@@ -1,11 +1,14 @@
-//! The libc guard.
+//! The libc guard: adds a dependency on the libc that a package was built against.
 //!
-//! A package that was built against a newer glibc than the one that is installed does not run until that glibc is there, and
-//! nothing in an index of before Portage 3.0.57 says so (bug 753500): it may be merged first, and whatever it replaces is
-//! broken meanwhile. Newer Portage adds a dependency when it builds; the guard adds it for what was built before.
+//! A package that was built against a newer glibc than the installed one does not run until that
+//! glibc is installed. An index made by Portage before 3.0.57 does not record this dependency (bug
+//! 753500). Portage may therefore merge the package first, and whatever the package replaces is
+//! broken meanwhile. Newer Portage adds the dependency when it builds a package; the guard adds it
+//! for older builds.
 //!
-//! REQUIRES names libraries but no symbol versions, so it is an estimate: the newest libc that its binhost has, of those
-//! that were built no later than the package. Built against an older one, it waits for a libc that it did not need.
+//! REQUIRES names libraries but no symbol versions, so the guard estimates. It takes the newest
+//! libc of the same binhost that was built no later than the package. If the package was built
+//! against an older libc, emerge merges a newer libc first without need.
 
 use std::sync::Arc;
 
@@ -13,7 +16,7 @@ use super::Dependency;
 use crate::index::{Entry, Stanza};
 use crate::portage::Cpv;
 
-/// A C library that has the trap.
+/// A C library that this ordering problem applies to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Libc {
     Glibc,
@@ -30,8 +33,8 @@ impl Libc {
         }
     }
 
-    /// Whether a word of REQUIRES is its soname: of glibc `libc.so.6` (alpha: `libc.so.6.1`), of musl `libc.so` or
-    /// `libc.musl-x86_64.so.1`.
+    /// Whether a word of REQUIRES is this libc's soname. glibc has `libc.so.6` (alpha:
+    /// `libc.so.6.1`), musl has `libc.so` or `libc.musl-x86_64.so.1`.
     fn is_required_by(self, word: &str) -> bool {
         match self {
             Self::Glibc => word.starts_with("libc.so.6"),
@@ -40,16 +43,17 @@ impl Libc {
     }
 }
 
-/// An entry that has to come after a libc.
+/// The need of an entry for a libc that must be merged before it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Need {
     libc: Libc,
-    /// BUILD_TIME, s since the epoch.
+    /// BUILD_TIME, seconds since the epoch.
     built: u64,
 }
 
 impl Need {
-    /// `None`: it needs none, is one, says itself which version, or does not say when it was built.
+    /// The need of an entry. `None`: the package links no libc, is a libc, bounds the libc version
+    /// itself, or has no BUILD_TIME.
     pub(super) fn of(entry: &Entry, stanza: &Stanza) -> Option<Self> {
         let built = entry.build_time?;
         let requires = stanza.get("REQUIRES")?;
@@ -62,14 +66,15 @@ impl Need {
     }
 }
 
-/// Whether an atom of a dependency says which version of `libc` is new enough, as the one that newer Portage adds does.
+/// Whether a dependency atom bounds the version of `libc`, as the atom that newer Portage adds
+/// does.
 fn bounds(atom: &str, libc: Libc) -> bool {
     let name = atom.trim_start_matches(['>', '=', '~']);
     let version = name.strip_prefix(libc.package()).and_then(|rest| rest.strip_prefix('-'));
     name.len() < atom.len() && version.is_some_and(|version| version.starts_with(|c: char| c.is_ascii_digit()))
 }
 
-/// The libcs of one binhost.
+/// The libc packages of one binhost.
 #[derive(Debug, Default)]
 pub(super) struct Builds(Vec<Build>);
 
@@ -90,7 +95,7 @@ impl Builds {
         }
     }
 
-    /// The newest version first.
+    /// Sorts the builds, newest version first.
     pub(super) fn sort(&mut self) {
         self.0.sort_by(|a, b| b.cpv.version().cmp(&a.cpv.version()));
     }

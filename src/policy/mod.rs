@@ -1,18 +1,21 @@
-//! Which entries are shown, and how: the indexes of all binhosts -> one [`View`].
+//! Decides which entries are shown, and where: the indexes of all binhosts -> one [`View`].
 //!
-//! * Binhosts come in the order of preference. Of one package, and of entries that Portage cannot tell apart (one instance
-//!   key), the first binhost's is shown. Another package at a PATH that is taken is shown at `<binhost>/<PATH>`.
-//! * Several builds of one CPV stand side by side: Portage chooses by USE and BUILD_TIME.
-//! * What is refused, disputed between mirrors, cannot be signed though it has to be, is not selected or cannot be had now
-//!   is left out, and counted by reason.
-//! * An index of which all is refused or disputed says nothing in the header either: it would change what Portage makes of
-//!   other packages.
-//! * The libc guard (`libc`): what was built against a newer libc than the one that is installed comes after that libc.
+//! * Binhosts are in order of preference. Where several have the same package, or entries with one
+//!   instance key (Portage cannot distinguish them), the first binhost's entry is shown. Another
+//!   package at an occupied PATH is shown at `<binhost>/<PATH>`.
+//! * Several builds of one CPV are shown side by side: Portage chooses by USE and BUILD_TIME.
+//! * An entry is hidden if it is refused, disputed between mirrors, in a format that cannot be
+//!   signed although signatures are required, not selected, or not available now. Hidden entries
+//!   are counted by reason.
+//! * If all entries of an index are refused or disputed, its header is ignored too. The header
+//!   would change how Portage treats other packages.
+//! * The libc guard (`libc`) makes Portage merge a package after the libc that it was built
+//!   against.
 //!
-//! The same input gives the same view, whatever happened before. Entries of different packages at different paths do not
-//! influence each other.
+//! The same input gives the same view, whatever happened before. Entries of different packages at
+//! different paths do not influence each other.
 //!
-//! Not its job: fetching, and why something is refused.
+//! Not its job: fetching, and deciding why an entry is refused.
 
 mod entry_facts;
 mod libc;
@@ -28,16 +31,17 @@ use crate::index::{BinhostId, BinhostIndex, EntryId, MAX_PART, PkgPath, Record, 
 use entry_facts::{EntryFacts, EntrySurvey};
 use paths::TakenPaths;
 
-/// Whether a package is here.
+/// Whether the cache has the blob of a package.
 pub type Here = Box<dyn Fn(&Record) -> bool + Send + Sync>;
 
-/// Which package formats can be had.
+/// The package formats that a binhost may show.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Formats {
-    /// GPKG and XPAK.
+    /// GPKG and XPAK are both shown.
     #[default]
     All,
-    /// Not XPAK, as its name says: it cannot be signed. With `verify-signature` Portage passes over it too.
+    /// XPAK is hidden (by file name): it cannot be signed. With `verify-signature` Portage skips it
+    /// too.
     Signed,
 }
 
@@ -47,84 +51,84 @@ impl Formats {
     }
 }
 
-/// One binhost's part in what is shown.
+/// One binhost as an input of the union.
 pub struct UnionMember {
-    /// What people call it: a plain path component.
+    /// Name of the binhost, for people and as a path component.
     pub name: String,
-    /// Its index.
+    /// Index of the binhost, and the binhost's number.
     pub part: BinhostIndex,
-    /// Entries that cannot be had, or that its mirrors do not agree on.
+    /// Entries that are refused or disputed between the binhost's mirrors.
     pub hidden: HashSet<EntryId>,
-    /// Which of its entries are wanted.
+    /// Selection of entries that the configuration sets for this binhost.
     pub selection: Selection,
-    /// Which of them can be had.
+    /// Package formats that this binhost may show.
     pub formats: Formats,
-    /// While it is away, and only what is here may be shown.
+    /// Set if only cached packages of the binhost may be shown: tests whether the cache has one.
     pub here: Option<Here>,
 }
 
-/// What holds for all binhosts.
+/// Rules that apply to all binhosts.
 #[derive(Debug, Clone, Default)]
 pub struct Rules {
-    /// Which entries are wanted.
+    /// Selection of entries that the configuration sets for all binhosts.
     pub selection: Selection,
     /// Whether entries get a dependency on the libc that they were built against.
     pub libc_guard: LibcGuard,
 }
 
-/// What became of the entries of one binhost, by number.
+/// Entries of one binhost, counted by decision.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct EntryCounts {
-    /// Shown.
+    /// Entries that are shown.
     pub shown: u32,
-    /// Of these, shown below the name of the binhost.
+    /// Shown entries that moved below the name of the binhost.
     pub moved: u32,
-    /// Of these, with a dependency on a libc.
+    /// Shown entries that got a dependency on a libc.
     pub libc_guarded: u32,
-    /// Refused, or disputed between mirrors.
+    /// Entries that are refused, or disputed between mirrors.
     pub hidden: u32,
-    /// In a format that cannot be signed.
+    /// Entries in a format that cannot be signed.
     pub unsigned_format: u32,
-    /// Not selected.
+    /// Entries that include and exclude do not select.
     pub filtered: u32,
-    /// Not here while the binhost is away.
+    /// Entries without a cached package while only cached packages of the binhost may be shown.
     pub offline: u32,
-    /// A preferred binhost has the same one.
+    /// Entries that a preferred binhost has as well.
     pub shadowed: u32,
-    /// There is no path for it.
+    /// Entries without a free path.
     pub path_conflict: u32,
 }
 
-/// What is shown.
+/// The view of all binhosts, and the counts.
 #[derive(Debug)]
 pub struct Union {
-    /// The entries.
+    /// The entries that are shown.
     pub view: View,
-    /// For each binhost what became of its entries.
+    /// Counts of each binhost's entries, by decision.
     pub tallies: Vec<(BinhostId, EntryCounts)>,
 }
 
-/// What becomes of one entry.
+/// The decision about one entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
-    /// It is shown.
+    /// The entry is shown.
     Shown {
-        /// Where, if not at its own path.
+        /// Path at which the entry is shown, if it is not the entry's own PATH.
         place: Option<Box<str>>,
-        /// The dependency on a libc that it gets.
+        /// Dependency on a libc that the guard adds.
         dependency: Option<Arc<str>>,
     },
-    /// See [`EntryCounts::hidden`].
+    /// Refused, or disputed between mirrors: [`EntryCounts::hidden`].
     Hidden,
-    /// See [`EntryCounts::unsigned_format`].
+    /// In a format that cannot be signed: [`EntryCounts::unsigned_format`].
     UnsignedFormat,
-    /// See [`EntryCounts::filtered`].
+    /// Not selected by include and exclude: [`EntryCounts::filtered`].
     Filtered,
-    /// See [`EntryCounts::offline`].
+    /// Not cached, and not available now: [`EntryCounts::offline`].
     Offline,
-    /// See [`EntryCounts::shadowed`].
+    /// A preferred binhost has the same entry: [`EntryCounts::shadowed`].
     Shadowed,
-    /// See [`EntryCounts::path_conflict`].
+    /// No path is free for the entry: [`EntryCounts::path_conflict`].
     PathConflict,
 }
 
@@ -147,8 +151,8 @@ impl EntryCounts {
     }
 }
 
-/// Decides what is shown of `inputs`, the most preferred first. Reads the text of the entries where it has to: with more than
-/// one binhost, a selection or the guard.
+/// Decides which entries of `inputs` are shown; the most preferred binhost comes first. Reads the
+/// text of the entries only if it has to: with more than one binhost, a selection or the guard.
 ///
 /// # Errors
 /// A stored index cannot be read.
@@ -169,10 +173,10 @@ pub fn compose(inputs: &[UnionMember], rules: &Rules) -> io::Result<Union> {
     Ok(Union { view: View::compose(parts, choices).without_headers_of(mute), tallies })
 }
 
-/// Tells `told` what becomes of each entry, by the numbers of its binhost and its record.
+/// Calls `told` with the decision about each entry, by the numbers of its binhost and its record.
 ///
 /// # Errors
-/// As [`compose`].
+/// A stored index cannot be read.
 pub fn decide(
     inputs: &[UnionMember],
     rules: &Rules,
@@ -187,10 +191,10 @@ pub fn decide(
     Ok(tallies)
 }
 
-/// What is chosen so far.
+/// The packages, instances and paths chosen so far.
 struct UnionBuilder<'a> {
     rules: &'a Rules,
-    /// There is one binhost: its entries are not in each other's way.
+    /// Whether there is one binhost only. Its entries cannot conflict, so the checks are skipped.
     alone: bool,
     instances: HashSet<[u8; 16]>,
     packages: HashSet<EntryId>,
@@ -218,7 +222,7 @@ impl UnionBuilder<'_> {
             }
             told(number, fate);
         }
-        // Only now: entries of one index are not in each other's way.
+        // Added after the loop: entries of one index do not shadow each other.
         for (record, facts) in chosen {
             self.packages.insert(record.id);
             self.instances.extend(facts.map(|facts| facts.instance));
@@ -226,7 +230,7 @@ impl UnionBuilder<'_> {
         Ok(tally)
     }
 
-    /// Why it is not shown, wherever that would be.
+    /// The reason why an entry is hidden at any path. `None`: nothing hides it.
     fn obstacle(&self, input: &UnionMember, record: &Record, facts: Option<&EntryFacts>) -> Option<Decision> {
         let same = |facts: &EntryFacts| self.instances.contains(&facts.instance);
         if input.hidden.contains(&record.id) {
@@ -244,7 +248,7 @@ impl UnionBuilder<'_> {
         }
     }
 
-    /// Where it is shown; `None`: at its own path.
+    /// The path at which an entry is shown. `None`: its own path.
     fn place(&mut self, input: &UnionMember, record: &Record) -> Result<Option<Box<str>>, Decision> {
         let path = input.part.index.path(record);
         if self.alone || self.places.take(path) {
@@ -259,7 +263,7 @@ impl UnionBuilder<'_> {
     }
 }
 
-/// The atom that stands for a libc, to be shared by all entries that need it.
+/// The atom of a libc dependency, shared by all entries that need it.
 type Dependency = Arc<str>;
 
 #[cfg(test)]

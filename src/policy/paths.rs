@@ -1,9 +1,10 @@
-//! Which paths are taken: no two entries may have one path, and none may be a directory of another.
+//! The set of occupied paths: no two entries have one path, and no path is a directory of another.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher as _, RandomState};
 
-/// Hashes instead of paths: a collision (64 bits, with a key of its own each time) moves an entry that had no need to.
+/// Stores hashes instead of paths. A collision (64 bits, with a new random key each time) moves an
+/// entry without need.
 #[derive(Debug, Default)]
 pub(super) struct TakenPaths {
     hasher: RandomState,
@@ -12,7 +13,7 @@ pub(super) struct TakenPaths {
 }
 
 impl TakenPaths {
-    /// `false`: it is in the way of another.
+    /// Occupies a path, unless it conflicts with an occupied one (`false`).
     pub(super) fn take(&mut self, path: &str) -> bool {
         let hash = self.hasher.hash_one(path);
         let above: Vec<u64> = path.match_indices('/').map(|(at, _)| self.above(path, at)).collect();

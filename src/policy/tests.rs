@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::index::Index;
 
-/// An index of stanzas that are given without SIZE and MD5.
+/// An index of `stanzas`, which have no SIZE and MD5 of their own.
 fn input(name: &str, origin: u32, stanzas: &[String]) -> UnionMember {
     let mut text = "VERSION: 0\nREPO: gentoo\n\n".to_owned();
     stanzas.iter().for_each(|stanza| text += &format!("{stanza}\n\n"));
@@ -39,10 +39,10 @@ fn the_preferred_binhost_wins_and_other_builds_stand_beside_it() {
         "two",
         2,
         &[
-            // The same package, and one that Portage cannot tell from it.
+            // The same package, and one that Portage cannot distinguish from it.
             entry("a/b-1", "elsewhere/b-1-1.xpak", 1, "BUILD_ID: 1"),
             entry("a/c-1", "a/c-1-2.xpak", 9, ""),
-            // Another build at a free path, and one at a path that is taken.
+            // Another build at a free path, and one at an occupied path.
             entry("a/b-1", "a/b-1-2.xpak", 3, "BUILD_ID: 2"),
             entry("a/c-1", "a/c-1-1.xpak", 4, "BUILD_ID: 7"),
             entry("a/d-1", "a/b-1-1.xpak/d.xpak", 5, ""),
@@ -84,7 +84,7 @@ fn a_binhost_of_which_all_is_hidden_says_nothing_in_the_header() {
     };
     let [mut one, mut two] = inputs();
     hide(&mut one, 2);
-    // What a preferred binhost has as well is not hidden.
+    // An entry that a preferred binhost has as well is shadowed, not hidden.
     assert_eq!(repository(&inputs()), Some("gentoo".to_owned()));
     hide(&mut two, 1);
     assert_eq!(repository(&[one, two]), Some("gentoo".to_owned()));
@@ -192,7 +192,7 @@ fn any_number_of_binhosts() {
     assert!(rows.contains(&"p.xpak of 0".to_owned()) && rows.contains(&"host299/p.xpak of 299".to_owned()));
 }
 
-/// Entries of a few packages at a few paths, so that they get in each other's way.
+/// Entries of a few packages at a few paths, so that they conflict.
 fn some_entries() -> impl Strategy<Value = Vec<String>> {
     let path = "[ab](/[ab]){0,2}\\.xpak(/[ab]\\.xpak)?";
     let one = ("a/[bc]-[12]", path, 0_u8..6, 0_u8..3);
@@ -213,7 +213,8 @@ proptest! {
         let again = compose(&inputs, &Rules::default()).unwrap().view;
         prop_assert_eq!(view.fingerprint(), again.fingerprint());
 
-        // One entry a path, and no path below another; one entry an instance key; everything can be opened.
+        // One entry a path, and no path below another; one entry an instance key; every entry can
+        // be read.
         let paths: BTreeSet<&str> = (0..view.len() as u32).map(|row| view.path(row)).collect();
         prop_assert_eq!(paths.len(), view.len());
         for path in &paths {
@@ -223,7 +224,7 @@ proptest! {
         for row in 0..view.len() as u32 {
             prop_assert!(instances.insert(view.entry(row).unwrap().instance()));
         }
-        // What Portage reads is that, and nothing is lost without being counted.
+        // Portage reads exactly these entries, and every hidden entry is counted.
         let mut text = tempfile::tempfile().unwrap();
         view.render(&mut text, 42).unwrap();
         let parsed = Index::parse(text).unwrap();
@@ -237,7 +238,8 @@ proptest! {
         // The first binhost is shown whole, at its own paths.
         prop_assert_eq!((tallies[0].1.shown as usize, tallies[0].1.moved), (inputs[0].part.index.records().len(), 0));
 
-        // What Portage can choose from does not depend on the order of the binhosts, as long as there is room for all.
+        // The choice that Portage has does not depend on the order of the binhosts, as long as
+        // every entry gets a path.
         let (mut turned, first) = (inputs, tallies);
         turned.reverse();
         let Union { view: other, tallies } = compose(&turned, &Rules::default()).unwrap();

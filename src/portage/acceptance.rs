@@ -1,71 +1,74 @@
-//! Which binary packages emerge takes on this system, as far as a package's entry says.
+//! Decides whether emerge takes a binary package on this system, as far as the package's entry
+//! shows.
 //!
 //! Source: portage 3.0.83, `_emerge/depgraph.py` (`_wrapped_select_pkg_highest_available_imp`) and
-//! `package/ebuild/_config/KeywordsManager.py` and `LicenseManager.py`. Not known here: package.mask, ACCEPT_PROPERTIES,
-//! ACCEPT_RESTRICT, dependencies.
+//! `package/ebuild/_config/KeywordsManager.py` and `LicenseManager.py`.
+//!
+//! Not its job: package.mask, ACCEPT_PROPERTIES, ACCEPT_RESTRICT and dependencies, which are not
+//! evaluated.
 
 use std::fmt;
 
 use super::{Atom, Cpv, FlagDifference, PackageSettings, UserPatches};
 
-/// EAPIs that portage 3.0.83 knows, but for the drafts of those that are there now.
+/// The EAPIs that portage 3.0.83 knows, without the drafts of EAPIs that are final now.
 const EAPIS: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9-pre1"];
 
-/// What decides whether emerge takes a binary package.
+/// The settings that decide whether emerge takes a binary package.
 #[derive(Debug, Clone, Default)]
 pub struct Acceptance {
-    /// If there is one, only packages that one of these matches are installed from binaries (`--usepkg-include`).
+    /// If not empty, emerge installs only packages that match one of these from binaries
+    /// (`--usepkg-include`).
     pub include: Vec<Atom>,
-    /// Packages that one of these matches are not (`--usepkg-exclude`).
+    /// Packages that match one of these are not installed from binaries (`--usepkg-exclude`).
     pub exclude: Vec<Atom>,
-    /// The patches that a package must have been built with; `None`: any (`--binpkg-respect-user-patches=n`).
+    /// The patches that a package must have been built with; `None`: any
+    /// (`--binpkg-respect-user-patches=n`).
     pub patches: Option<UserPatches>,
-    /// What the configuration says of USE, KEYWORDS and the like; `None`: nothing is known of that.
+    /// The settings of USE, KEYWORDS and the like; `None`: unknown.
     pub settings: Option<PackageSettings>,
 }
 
-/// Keys and values, as an index has them.
+/// Keys and values of an entry or a header.
 pub trait KeyValues: fmt::Debug {
-    /// The value of `key`.
     fn get(&self, key: &str) -> Option<&str>;
-    /// The ebuild repository, by whichever key.
+    /// The ebuild repository, by any of its keys.
     fn repository(&self) -> Option<&str>;
 }
 
-/// A binary package: what an index says of it.
+/// A binary package as an index describes it.
 #[derive(Debug, Clone, Copy)]
 pub struct BinaryPackage<'a> {
-    /// Category, name and version.
     pub cpv: &'a Cpv,
-    /// The entry.
     pub stanza: &'a dyn KeyValues,
     /// The header of the index, whose values entries inherit.
     pub header: &'a dyn KeyValues,
 }
 
-/// Why emerge does not take a binary package.
+/// The reason why emerge does not take a binary package.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Rejection {
     /// This atom of `usepkg-exclude` matches.
     Excluded(Atom),
     /// No atom of `usepkg-include` matches.
     NotIncluded,
-    /// This system has user patches for it, and it was built without them, or with others.
+    /// This system has user patches for the package, which was built without them, or with others.
     Unpatched,
-    /// It was built with user patches, and this system has none for it.
+    /// The package was built with user patches, and this system has none for it.
     Patched,
-    /// It is for another machine.
+    /// The package has the CHOST of another machine.
     Chost(String),
-    /// This Portage may not know its EAPI.
+    /// Portage may not know the EAPI of the package.
     Eapi(String),
-    /// None of its keywords is accepted.
+    /// None of the package's keywords is accepted.
     Keywords(String),
-    /// These licenses are not accepted.
+    /// The package needs these licenses, which are not accepted.
     Licenses(Vec<String>),
 }
 
 impl BinaryPackage<'_> {
-    /// The value of `key`, which entries of an index may inherit; empty where there is none.
+    /// The value of `key` in the entry, or in the header where entries inherit it; empty where
+    /// there is none.
     pub(crate) fn value(&self, key: &str) -> &str {
         let inherited = || self.header.get(key).filter(|_| key == "CHOST");
         self.stanza.get(key).or_else(inherited).unwrap_or_default()
@@ -85,7 +88,8 @@ impl BinaryPackage<'_> {
 }
 
 impl Acceptance {
-    /// All reasons why emerge does not take `package`; empty: nothing that its entry says keeps emerge from it.
+    /// All reasons why emerge does not take `package`. An empty list means that nothing in its
+    /// entry speaks against it.
     #[must_use]
     pub fn rejections(&self, package: &BinaryPackage<'_>) -> Vec<Rejection> {
         let mut rejections: Vec<Rejection> =
@@ -105,7 +109,8 @@ impl Acceptance {
         rejections
     }
 
-    /// How the USE flags of `package` differ from what this system would set. `None`: that is not known.
+    /// How the USE flags of `package` differ from this system's. `None`: the system's flags are
+    /// unknown.
     #[must_use]
     pub fn difference(&self, package: &BinaryPackage<'_>) -> Option<FlagDifference> {
         self.settings.as_ref().map(|settings| settings.difference(package))
@@ -130,7 +135,7 @@ impl Acceptance {
     }
 }
 
-/// For a person.
+/// Explains the reason to people.
 impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,12 +1,14 @@
-//! Package atoms, by which a person names entries: `dev-libs/libfoo`, `>=app-editors/vim-9:0`, `dev-*/*::gentoo`.
+//! Package atoms, which select entries: `dev-libs/libfoo`, `>=app-editors/vim-9:0`,
+//! `dev-*/*::gentoo`.
 //!
-//! The rules are Portage's (3.0.83, `dep/__init__.py`: `Atom`, `match_from_list`, `extended_cp_match`), with the extended
-//! syntax of its configuration files: `*` stands for any number of characters in a category or in a name, and
-//! `=cat/name-*text*` for any version that has that text.
+//! The rules are Portage's (3.0.83, `dep/__init__.py`: `Atom`, `match_from_list`,
+//! `extended_cp_match`). The extended syntax of Portage's configuration files is included: `*`
+//! stands for any number of characters in a category or in a name, and `=cat/name-*text*` for any
+//! version that has that text.
 //!
-//! What an entry of an index does not say here is refused, not ignored: USE, blockers, slot operators, BUILD_ID. One
-//! thing that Portage takes is refused too, because it can match no package: a version without operator in
-//! extended syntax (`*/foo-1`).
+//! Restrictions that cannot be checked against an entry are refused, not ignored: USE, blockers,
+//! slot operators, BUILD_ID. A version without operator in extended syntax (`*/foo-1`) is refused
+//! as well. Portage accepts it, but no package can match.
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,17 +16,17 @@ use std::str::FromStr;
 use super::cpv::{is_name, is_word, split_version};
 use super::{Cpv, Version};
 
-/// SLOT of what has none.
+/// The slot of a package without SLOT.
 const DEFAULT_SLOT: &str = "0";
-/// What Portage calls the repository of a package that does not say.
+/// Portage's name for the repository of a package without one.
 const UNKNOWN_REPOSITORY: &str = "__unknown__";
-/// Of names after the first character.
+/// The characters besides word characters that names may have after the first character.
 const CATEGORY: &[u8] = b"+.-";
 const PACKAGE: &[u8] = b"+-";
 const SLOT: &[u8] = b"+.-";
 const REPOSITORY: &[u8] = b"-";
 
-/// A package atom.
+/// A parsed atom with its text.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Atom {
     text: Box<str>,
@@ -35,17 +37,17 @@ pub struct Atom {
     repository: Option<Box<str>>,
 }
 
-/// Which versions an atom takes.
+/// The versions that an atom matches.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Versions {
     All,
-    /// `= >= > <= <`: how a package's version may compare with this one.
+    /// `= >= > <= <`: versions that compare with this one in the given way.
     Compared(VersionOperator, Box<str>),
     /// `~`: this version with any revision.
     Revisions(Box<str>),
-    /// `=…*`: what begins like this, up to the end of a part.
+    /// `=…*`: versions that begin with this text, up to the end of a part.
     Beginning(Box<str>),
-    /// `=…-*text*`
+    /// `=…-*text*`: versions that contain this text.
     Containing(Box<str>),
 }
 
@@ -64,38 +66,39 @@ struct SlotRestriction {
     subslot: Option<Box<str>>,
 }
 
-/// A text that cannot be used as an atom.
+/// The text cannot be used as an atom.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AtomError {
-    /// `cat/name[flag]`
+    /// The atom selects by USE flags, like `cat/name[flag]`.
     #[error("{0:?} asks for USE flags; entries cannot be selected by those: leave out [...]")]
     Use(String),
-    /// `!cat/name`
+    /// The atom is a blocker, like `!cat/name`.
     #[error("{0:?} is a blocker, which selects nothing: leave out the `!`")]
     Blocker(String),
-    /// `cat/name:=`
+    /// The atom has a slot operator, like `cat/name:=`.
     #[error("{0:?} has a slot operator, which means something in dependencies only: name a slot (`:0`), or none")]
     SlotOperator(String),
-    /// `=cat/name-1-3`
+    /// The atom has a BUILD_ID, like `=cat/name-1-3`.
     #[error("{0:?} names a BUILD_ID; entries cannot be selected by that: leave out the last number")]
     BuildId(String),
-    /// `cat/name-1`
+    /// The atom has a version without operator, like `cat/name-1`.
     #[error("{0:?} has a version and no operator: write for example \"={0}\"")]
     NoOperator(String),
-    /// `>=cat/name`
+    /// The atom has an operator without version, like `>=cat/name`.
     #[error("{0:?} has an operator and no version: leave out the operator, or add a version")]
     NoVersion(String),
-    /// `>=cat/*-1`, `cat/*-1`
+    /// The atom has wildcards and a version, like `>=cat/*-1` or `cat/*-1`.
     #[error("{0:?} has wildcards in the name and a version: only \"=cat/name-*text*\" can have both")]
     WildcardVersion(String),
-    /// Anything else.
+    /// The text is no atom for another reason.
     #[error("{0:?} is not a package atom, such as dev-libs/openssl, dev-qt/*, >=app-editors/vim-9:0 or */*::gentoo")]
     Invalid(String),
 }
 
 impl Atom {
-    /// Whether it selects this package. `slot` is the entry's SLOT, with its subslot where it has one (`0/1.2`; nothing is
-    /// Portage's default, 0); `repository` where it is from, and nothing is taken by every atom, as in Portage.
+    /// Whether the atom selects this package. `slot` is the entry's SLOT, with a subslot where it
+    /// has one (`0/1.2`); `None` is Portage's default, 0. `repository` is the entry's repository.
+    /// As in Portage, a package without one matches any atom.
     #[must_use]
     pub fn matches(&self, cpv: &Cpv, slot: Option<&str>, repository: Option<&str>) -> bool {
         let repository = repository.filter(|name| *name != UNKNOWN_REPOSITORY);
@@ -108,8 +111,8 @@ impl Atom {
 }
 
 impl Atom {
-    /// Whether a person who writes this atom may mean `text`, which should have been a CPV and is none: its category and a
-    /// beginning of its name are those of the atom.
+    /// Whether this atom may be meant for `text`, an invalid CPV. The category and a beginning of
+    /// the name must match the atom.
     #[must_use]
     pub fn may_match(&self, text: &str) -> bool {
         let Some((category, name)) = text.split_once('/') else { return false };
@@ -132,7 +135,7 @@ impl FromStr for Atom {
     }
 }
 
-/// The error, when it is told of what.
+/// Makes the error from the text of the atom.
 type AtomFault = fn(String) -> AtomError;
 
 fn parse(text: &str) -> Result<Atom, AtomFault> {
@@ -153,7 +156,7 @@ fn parse(text: &str) -> Result<Atom, AtomFault> {
     Ok(Atom { text: text.into(), category, package, versions, slot, repository: repository.map(Into::into) })
 }
 
-/// The atom without slot and repository: category, name, versions.
+/// Parses category, name and versions; the caller has removed slot and repository.
 fn parse_package(text: &str) -> Result<(&str, &str, Versions), AtomFault> {
     let name = text.trim_start_matches(['=', '>', '<', '~']);
     let operator = text.strip_suffix(name).unwrap_or_default();
@@ -198,7 +201,8 @@ fn parse_unversioned<'a>(category: &'a str, pf: &'a str) -> Result<(&'a str, &'a
     Ok((category, package, Versions::All))
 }
 
-/// Category and name as they may be with wildcards. Portage takes a leading `+` in these only.
+/// Checks a category and a name that may have wildcards. Portage accepts a leading `+` in these
+/// only.
 fn patterns<'a>(category: &'a str, package: &'a str) -> Result<(&'a str, &'a str), AtomFault> {
     let is_pattern = |text: &str, more: &[u8]| {
         let first = |b: u8| is_word(b) || b == b'+' || b == b'*';
@@ -210,7 +214,7 @@ fn patterns<'a>(category: &'a str, package: &'a str) -> Result<(&'a str, &'a str
     if good { Ok((category, package)) } else { Err(AtomError::Invalid) }
 }
 
-/// Name and version of what has an operator.
+/// Splits name and version of an atom with an operator.
 fn parse_pf<'a>(category: &str, pf: &'a str) -> Result<(&'a str, &'a str), AtomFault> {
     let is_cp = |package: &str| is_name(category, CATEGORY) && is_name(package, PACKAGE);
     let Some((package, version)) = split_version(pf) else {
@@ -232,9 +236,9 @@ impl SlotRestriction {
         Err(if text.ends_with(['=', '*']) { AtomError::SlotOperator } else { AtomError::Invalid })
     }
 
-    /// `slot`: that of a package. A package's subslot is its slot unless it says.
+    /// Whether a package with SLOT `slot` matches. The subslot of a package defaults to its slot.
     fn takes(&self, slot: &str) -> bool {
-        // Portage takes the default where SLOT makes no sense.
+        // Portage takes the default for an invalid SLOT.
         let theirs = Self::parse(slot).unwrap_or(Self { slot: DEFAULT_SLOT.into(), subslot: None });
         let subslot = theirs.subslot.as_ref().unwrap_or(&theirs.slot);
         self.slot == theirs.slot && self.subslot.as_ref().is_none_or(|ours| ours == subslot)
@@ -262,7 +266,7 @@ impl Versions {
     }
 }
 
-/// `1.2*` takes 1.2, 1.2.3, 1.2-r1 and 1.2b, but not 1.20. Leading zeros mean nothing.
+/// `1.2*` matches 1.2, 1.2.3, 1.2-r1 and 1.2b, but not 1.20. Leading zeros do not count.
 fn begins(version: &str, beginning: &str) -> bool {
     let without_zeros = |text: &str| {
         let rest = text.trim_start_matches('0');
@@ -278,13 +282,13 @@ fn begins(version: &str, beginning: &str) -> bool {
     })
 }
 
-/// `*` stands for anything. Neither text has a `/`.
+/// Matches a text against a pattern, in which `*` stands for any characters. Neither has a `/`.
 fn matches_glob(pattern: &str, text: &str) -> bool {
     let Some((head, rest)) = pattern.split_once('*') else { return pattern == text };
     let Some(text) = text.strip_prefix(head) else { return false };
     let Some((middle, tail)) = rest.rsplit_once('*') else { return text.ends_with(rest) };
     let Some(mut text) = text.strip_suffix(tail) else { return false };
-    // The leftmost place is as good as any: what follows is as free.
+    // The leftmost match is enough, because the rest of the pattern may match anywhere after it.
     middle.split('*').all(|part| match text.split_once(part) {
         Some((_, after)) => {
             text = after;

@@ -1,31 +1,30 @@
 //! CPV: category, package and version, e.g. `dev-libs/libfoo-1.3.0_p1-r2`.
 //!
-//! The rules are Portage's (`versions.py`): one invalid CPV in an index crashes emerge, so what does not match never
-//! reaches it. Stricter in one point: ASCII only.
+//! The rules are Portage's (`versions.py`), with one difference: only ASCII is allowed. One invalid
+//! CPV in an index crashes emerge, so an entry with one never reaches emerge.
 
 use std::fmt;
 
 use super::Version;
 
-/// A valid CPV.
+/// A CPV that Portage accepts.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Cpv(Box<str>);
 
-/// A text that is not a CPV.
+/// The text is not a CPV.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not a valid CPV: {0:?}")]
 pub struct CpvError(String);
 
 impl Cpv {
-    /// Checks `text`.
+    /// Parses and checks `text`.
     ///
     /// # Errors
-    /// It is not `category/name-version`.
+    /// The text is not `category/name-version`.
     pub fn parse(text: &str) -> Result<Self, CpvError> {
         if is_cpv(text) { Ok(Self(text.into())) } else { Err(CpvError(text.chars().take(80).collect())) }
     }
 
-    /// The whole text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -57,7 +56,7 @@ impl Cpv {
     }
 
     fn parts(&self) -> (&str, &str, &str) {
-        // Both are there: `parse` has looked.
+        // Both parts exist, because `parse` has checked the text.
         let (category, pf) = self.0.split_once('/').unwrap_or_default();
         let (package, version) = split_version(pf).unwrap_or_default();
         (category, package, version)
@@ -79,7 +78,7 @@ fn is_cpv(text: &str) -> bool {
     text.len() <= 255 && is_name(category, b"+.-") && is_pf(pf)
 }
 
-/// First byte a word byte, the others also one of `more`.
+/// Whether the first byte is a word byte, and each other byte is one or is in `more`.
 pub(crate) fn is_name(text: &str, more: &[u8]) -> bool {
     let mut bytes = text.bytes();
     bytes.next().is_some_and(is_word) && bytes.all(|b| is_word(b) || more.contains(&b))
@@ -87,14 +86,14 @@ pub(crate) fn is_name(text: &str, more: &[u8]) -> bool {
 
 fn is_pf(pf: &str) -> bool {
     let Some((name, _)) = split_version(pf) else { return false };
-    // A name that ends in a version itself is ambiguous, and Portage refuses it.
+    // A name that itself ends in a version is ambiguous, and Portage refuses it.
     is_name(name, b"+-") && split_version(name).is_none_or(|(rest, _)| !is_name(rest, b"+-"))
 }
 
 /// Splits `name-1.2-r3` into `name` and `1.2-r3`.
 pub(crate) fn split_version(pf: &str) -> Option<(&str, &str)> {
     let (rest, last) = pf.rsplit_once('-')?;
-    // Only where what is before the revision is a version: a package may be called `foo-r1`.
+    // A revision counts only after a version, because a package may be called `foo-r1`.
     if let Some((name, _)) = rest.rsplit_once('-')
         && let Some(whole) = pf.get(name.len() + 1..)
         && Version::parse(whole).is_some()

@@ -1,10 +1,14 @@
-//! Who opened a package: the emerge behind a thread, and where its plan may lie.
+//! Finds the process that opened a package: the emerge behind a thread, and the roots that may have
+//! its merge plan.
 //!
-//! Portage reads packages by itself, by forks of itself and by programs that these start (tar, gpg): so we go from the thread
-//! that opened upwards, a few processes at most, and from the first emerge on to the topmost, which wrote the plan. What says
-//! `emerge` is the command line, which anybody can make up; nothing follows from it but that a file is looked at.
+//! Portage reads packages by itself, by forks of itself and by programs that these start (tar,
+//! gpg). So the search goes upwards from the thread that opened, for a few processes at most. From
+//! the first emerge on, it continues to the topmost emerge, which wrote the plan. Anybody can make
+//! up the command line by which an emerge is recognised. The only consequence is that the daemon
+//! reads a file.
 //!
-//! All of it is asked of one `/proc/PID`, opened once: what comes later with the same number is another process.
+//! All facts about a process come from one `/proc/PID`, opened once, because the number may belong
+//! to another process later.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -16,62 +20,67 @@ use std::time::{Duration, SystemTime};
 
 use rustix::fs::{Mode, OFlags};
 
-/// Processes looked at, from the opener upwards: between it and the emerge that planned lie two forks and a shell at most.
+/// The most processes that are examined, from the opener upwards. Between the opener and the emerge
+/// that planned are at most two forks and a shell.
 const MAX_PROCESSES: usize = 8;
-/// Of a file in /proc/PID, the bytes that are looked at: environments rarely have a tenth of it.
+/// The most bytes that are read of a file in /proc/PID. Environments rarely have a tenth of this.
 const MAX_TEXT: u64 = 256 << 10;
 
-/// Tells processes apart, also those that have one number after the other.
+/// The identity of a process, unique also when the process number is used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct ProcessKey {
     pid: u32,
-    /// Clock ticks after boot.
+    /// Start time in clock ticks after boot.
     started: u64,
 }
 
-/// A process, for as long as this is kept.
+/// A process by its open directory in /proc. While the value exists, the files there belong to no
+/// other process.
 #[derive(Debug)]
 pub(crate) struct Process {
-    /// /proc/PID
+    /// The open directory /proc/PID.
     directory: OwnedFd,
     key: ProcessKey,
 }
 
-/// Who opened something, for whom it is enough to know whether an emerge did.
+/// The opener of a package, for callers that only distinguish emerge from other programs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Opener {
-    /// An emerge, or something that it started.
+    /// An emerge, or a process that it started.
     Emerge,
-    /// Something else.
+    /// A process that no emerge started.
     Other {
-        /// What it is a part of.
+        /// The process group of the opener.
         job: ProcessGroup,
-        /// Its session.
+        /// The login session of the opener.
         session: u32,
         pid: u32,
-        /// What it calls itself.
+        /// The process's own name (`comm`), which the process can set.
         name: String,
     },
 }
 
-/// A process group: what a shell starts at one go, and whatever that starts, e.g. `find -exec` or a pipe into `xargs`.
+/// A process group: the processes of one shell command line and all that they start, e.g.
+/// `find -exec` or a pipe into `xargs`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ProcessGroup {
-    /// Its number, which is that of its first process. Nobody else gets it as long as the group has any.
+    /// The group's number, which is that of its first process. No other process gets the number
+    /// while the group has members.
     pub(crate) group: u32,
-    /// When its first process was started, if that still runs: another time under the same number is another group.
+    /// The start time of the first process, if it still runs. The same number with another start
+    /// time is another group.
     pub(crate) began: Option<u64>,
 }
 
-/// What /proc tells of an opener.
+/// The opener as /proc describes it.
 #[derive(Debug)]
 pub(crate) struct OpenerProcess {
     pub(crate) opener: Opener,
-    /// The emerge behind it, if there is one.
+    /// The emerge behind the opener, if there is one.
     pub(crate) emerge: Option<Emerge>,
 }
 
-/// Who opened something in thread `tid`. May wait, as [`Emerge::find`].
+/// Finds the process that opened a package in thread `tid`. May block, like [`Emerge::find`].
 pub(crate) fn read_process(proc: &Path, tid: u32) -> Option<OpenerProcess> {
     match Emerge::find(proc, tid) {
         Some(emerge) => Some(OpenerProcess { opener: Opener::Emerge, emerge: Some(emerge) }),
@@ -79,13 +88,14 @@ pub(crate) fn read_process(proc: &Path, tid: u32) -> Option<OpenerProcess> {
     }
 }
 
-/// Something that is no emerge.
+/// Describes an opener that is no emerge.
 fn other(proc: &Path, tid: u32) -> Option<Opener> {
     let (process, _) = Process::of(proc, tid)?;
     let stat = String::from_utf8_lossy(&read(&process.directory, "stat").ok()?).into_owned();
     let (name, fields) = stat.rsplit_once(')')?;
     let name = name.split_once('(')?.1.to_owned();
-    // Source: proc_pid_stat(5), fields 5 and 6; the state is the third. 0: it is another pid namespace's.
+    // Source: proc_pid_stat(5), fields 5 and 6; the state is the third. 0 means that the group is
+    // in another pid namespace.
     let mut numbers = fields.split_whitespace().skip(2).map(|number| number.parse().ok().filter(|number| *number != 0));
     let (group, session): (u32, u32) = (numbers.next()??, numbers.next()??);
     let first = open(&rustix::fs::CWD, &proc.join(group.to_string()), OFlags::PATH);
@@ -93,18 +103,17 @@ fn other(proc: &Path, tid: u32) -> Option<Opener> {
     Some(Opener::Other { job, session, pid: process.key.pid, name })
 }
 
-/// A running emerge.
 #[derive(Debug)]
 pub(crate) struct Emerge {
     process: Process,
-    /// When it was started.
+    /// The start time of the process.
     pub(crate) started: SystemTime,
-    /// Directories below its root that may be its EROOT, the most likely first.
+    /// Directories below the process's root that may be its EROOT, the most likely first.
     pub(crate) eroots: Vec<PathBuf>,
 }
 
 impl Process {
-    /// The process of a thread, and its parent's number.
+    /// The process of a thread, with its parent's number.
     fn of(proc: &Path, tid: u32) -> Option<(Self, u32)> {
         let status = text(open(&rustix::fs::CWD, &proc.join(tid.to_string()), OFlags::PATH).ok()?, "status")?;
         let number = |key: &str| {
@@ -117,12 +126,12 @@ impl Process {
         Some((Self { directory, key: ProcessKey { pid, started } }, parent))
     }
 
-    /// Whether it still runs.
+    /// Whether the process still runs.
     fn is_alive(&self) -> bool {
         start(&self.directory) == Some(self.key.started)
     }
 
-    /// The words of a file of /proc/PID.
+    /// The NUL-separated words of a file of /proc/PID.
     fn words(&self, name: &str) -> Vec<OsString> {
         let bytes = read(&self.directory, name).unwrap_or_default();
         bytes.split(|byte| *byte == 0).map(|word| OsString::from_vec(word.to_vec())).collect()
@@ -130,12 +139,14 @@ impl Process {
 }
 
 impl Emerge {
-    /// The emerge that opened something in thread `tid`, if one did. `proc` is /proc. Reads memory of processes, which may
-    /// make it wait: not for threads that others wait for.
+    /// Finds the emerge behind thread `tid`, if there is one; `proc` is the path of /proc. Reads
+    /// memory of other processes, which may block. Do not call this on a thread that others wait
+    /// for.
     pub(crate) fn find(proc: &Path, tid: u32) -> Option<Self> {
         let (mut next, mut found) = (tid, None);
         for _ in 0..MAX_PROCESSES {
-            // 0: there is no parent, or it is in a pid namespace that we do not see.
+            // 0 means that there is no parent, or that it is in a pid namespace that the daemon
+            // cannot see.
             let Some((process, parent)) = (next != 0).then(|| Process::of(proc, next)).flatten() else { break };
             let arguments = process.words("cmdline");
             match script(&arguments) {
@@ -155,18 +166,19 @@ impl Emerge {
         self.process.key
     }
 
-    /// Its root directory, wherever that is.
+    /// Opens the root directory of the process, which may differ from the daemon's.
     pub(crate) fn root(&self) -> io::Result<OwnedFd> {
         Ok(open(&self.process.directory, Path::new("root"), OFlags::PATH | OFlags::DIRECTORY)?)
     }
 
-    /// Whether it still runs.
+    /// Whether the emerge still runs.
     pub(crate) fn is_alive(&self) -> bool {
         self.process.is_alive()
     }
 }
 
-/// Where in a command line the script `emerge` stands: it is run by itself or by a Python. `sudo emerge` is somebody else.
+/// The index of the script `emerge` in a command line: the program itself, or the script of a
+/// Python. `sudo emerge` is a process of its own, so it does not count.
 fn script(arguments: &[OsString]) -> Option<usize> {
     let name = |word: &OsString| Path::new(word).file_name().map(|name| name.to_string_lossy().into_owned());
     let is_emerge = |word: &OsString| name(word).is_some_and(|name| name == "emerge");
@@ -179,7 +191,8 @@ fn script(arguments: &[OsString]) -> Option<usize> {
     arguments.get(at).filter(|word| is_emerge(word)).map(|_| at)
 }
 
-/// ROOT and EPREFIX as emerge takes them: from its options, else from the environment. What make.conf says is not looked at.
+/// The candidates for EROOT, from ROOT and EPREFIX in emerge's options or environment. make.conf is
+/// not read for this.
 fn eroots(arguments: &[OsString], script: usize, environment: &[OsString]) -> Vec<PathBuf> {
     let variable = |name: &str| find(environment, name, b'=');
     let option = |name: &str| {
@@ -188,7 +201,7 @@ fn eroots(arguments: &[OsString], script: usize, environment: &[OsString]) -> Ve
     };
     let root = option("--root").or_else(|| variable("ROOT")).filter(|root| !root.is_empty());
     let root = root.map_or_else(|| PathBuf::from("/"), PathBuf::from);
-    // A Portage that lives in a prefix knows it; it shows in where the script is.
+    // A Portage that is installed in a prefix knows its prefix; the path of the script shows it.
     let lives_in = || {
         let script = arguments.get(script)?.as_bytes();
         let end = script.windows(5).position(|part| part == b"/usr/")?;
@@ -212,11 +225,13 @@ fn find(words: &[OsString], name: &str, separator: u8) -> Option<OsString> {
     words.iter().find_map(value)
 }
 
-/// When a process was started, in clock ticks after boot. Source: proc_pid_stat(5), field 22; the second may hold anything.
+/// The start time of a process in clock ticks after boot; `None` for a zombie. Source:
+/// proc_pid_stat(5), field 22. The second field may have any characters, so parsing starts after
+/// its last bracket.
 fn start(directory: &OwnedFd) -> Option<u64> {
     let stat = String::from_utf8_lossy(&read(directory, "stat").ok()?).into_owned();
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-    // A zombie runs no more.
+    // A zombie counts as ended.
     fields.next().filter(|state| !matches!(*state, "Z" | "X"))?;
     fields.nth(18)?.parse().ok()
 }
@@ -369,7 +384,7 @@ mod tests {
         let started = wall_clock(Path::new("/proc"), process.key.started).unwrap();
         assert!(started.elapsed().unwrap_or_default() < Duration::from_secs(30));
         child.kill().unwrap();
-        // Before its parent has asked for it, and after.
+        // Before and after the parent has waited for it.
         while process.is_alive() {
             std::thread::yield_now();
         }

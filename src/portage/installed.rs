@@ -1,18 +1,26 @@
-//! Installed packages: the database `var/db/pkg`, one directory `CATEGORY/PF` for each package.
+//! Reads the installed packages from the database `var/db/pkg`, one directory `CATEGORY/PF` for
+//! each package.
 //!
-//! Source: portage 3.0.83, `dbapi/vartree.py`. A package's values are in two layouts, which may stand side by side:
+//! Source: portage 3.0.83, `dbapi/vartree.py`. A package's values are in two layouts, and one
+//! package may have both:
 //!
 //! | layout | files in `CATEGORY/PF` | written by |
 //! |---|---|---|
 //! | individual | one for each value, named as the value is (`SLOT`, `USE`, …) | every Portage |
-//! | consolidated | `metadata`: `#format=1`, a line `KEY=value` for each value, `#dir_mtime=` with the directory's mtime in ns | 3.0.82 and later |
+//! | consolidated | one file `metadata` | 3.0.82 and later |
 //!
-//! `emaint vdb --fix --delete-individual-files` leaves the consolidated one alone. As in Portage, a `metadata` of another format,
-//! or older than its directory, says nothing, and one that is current says all: a value that it lacks is empty.
+//! `metadata` has `#format=1`, a line `KEY=value` for each value, and `#dir_mtime=` with the
+//! directory's mtime in ns.
 //!
-//! No symbolic link below `var/db/pkg` is followed, only plain files are opened, and reads and counts are bounded. A name that is
-//! no package's is skipped, and so is a package with something else in the place of a file. What the database says decides what
-//! is prefetched and evicted, nothing else.
+//! After `emaint vdb --fix --delete-individual-files`, only the consolidated layout is left. As in
+//! Portage, a `metadata` file of another format, or one older than its directory, is ignored. A
+//! current one replaces the individual files: a value that it lacks is empty.
+//!
+//! Symbolic links below `var/db/pkg` are not followed, only plain files are opened, and reads and
+//! counts are bounded. A name that is no package's is skipped. So is a package with another type of
+//! file in the place of a plain one.
+//!
+//! The database affects prefetches and evictions, nothing else.
 
 use std::collections::HashMap;
 use std::ffi::{CStr, CString};
@@ -26,32 +34,32 @@ use rustix::io::Errno;
 
 use super::Cpv;
 
-/// Below Portage's root.
+/// The path of the database below Portage's root.
 const PATH: &str = "var/db/pkg";
-/// Packages that are read; a whole desktop has about 2,000.
+/// The most packages that are read; a whole desktop has about 2,000.
 const MAX_INSTALLED: usize = 16 << 10;
-/// Names that are read, in all directories together.
+/// The most names that are read, in all directories together.
 const MAX_NAMES: usize = 64 << 10;
-/// Bytes that are read of a value's own file.
+/// The most bytes that are read of an individual value's file.
 const MAX_VALUE: u64 = 16 << 10;
-/// Bytes of a `metadata` file; a larger one says nothing. The dependencies of the largest packages take some 30 KiB.
+/// The most bytes of a `metadata` file; a larger one is ignored. The dependencies of the largest
+/// packages take some 30 KiB.
 const MAX_METADATA: u64 = 1 << 20;
 const METADATA: &CStr = c"metadata";
 const FORMAT: &str = "#format=";
 const DIR_MTIME: &str = "#dir_mtime=";
 
-/// An installed package.
+/// An installed package with the values that the daemon uses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InstalledPackage {
-    /// Category, name and version.
     pub cpv: Cpv,
     /// SLOT without its subslot; `0` where the database has none, as in Portage.
     pub slot: String,
-    /// USE, sorted.
+    /// The words of USE, sorted.
     pub flags: Vec<String>,
-    /// BUILD_ID: it was installed from a binary package.
+    /// BUILD_ID, where the package was installed from a binary package that has one.
     pub build_id: Option<u64>,
-    /// BUILD_TIME, seconds since the epoch.
+    /// BUILD_TIME in seconds since the epoch.
     pub build_time: Option<u64>,
 }
 
@@ -65,17 +73,17 @@ impl InstalledPackages {
     /// Opens the database below `root`.
     ///
     /// # Errors
-    /// There is no such directory, or it cannot be opened.
+    /// The directory does not exist, or cannot be opened.
     pub fn open(root: &Path) -> io::Result<Self> {
-        // The database itself may lie elsewhere.
+        // The database itself may be a symbolic link to another place.
         let flags = directory() - OFlags::NOFOLLOW;
         Ok(Self { base: rustix::fs::open(root.join(PATH), flags, Mode::empty())?.into() })
     }
 
-    /// Reads every package.
+    /// Reads every package that is installed. A package that cannot be read is skipped.
     ///
     /// # Errors
-    /// The database cannot be listed. A package that cannot be read is skipped.
+    /// The database cannot be listed.
     pub fn all(&self) -> io::Result<Vec<InstalledPackage>> {
         self.up_to(MAX_INSTALLED, MAX_NAMES)
     }
@@ -94,7 +102,8 @@ impl InstalledPackages {
         Ok(found)
     }
 
-    /// Lists the packages of a category, without reading them. A category that cannot be read has none.
+    /// Lists the packages of a category, without reading them. A category that cannot be read has
+    /// none.
     #[must_use]
     pub fn in_category(&self, category: &str) -> Vec<Cpv> {
         self.list(category, &mut { MAX_NAMES })
@@ -106,7 +115,8 @@ impl InstalledPackages {
         names.iter().filter_map(|pf| Cpv::parse(&format!("{category}/{}", pf.to_str().ok()?)).ok()).collect()
     }
 
-    /// Reads one package. `None`: it is not installed, or something of it cannot be read.
+    /// Reads the values of one package. `None`: the package is not installed, or one of its values
+    /// cannot be read.
     #[must_use]
     pub fn read(&self, cpv: &Cpv) -> Option<InstalledPackage> {
         let (category, pf) = cpv.as_str().split_once('/')?;
@@ -125,14 +135,14 @@ fn directory() -> OFlags {
     OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC
 }
 
-/// A directory of Portage's in another.
+/// Opens a directory of the database in another one.
 fn enter(parent: &File, name: &str) -> Option<File> {
-    // Portage's own temporary ones begin with a minus.
+    // Portage's temporary directories begin with a minus.
     let usual = !name.starts_with(['.', '-']) && !name.contains('/');
     usual.then(|| rustix::fs::openat(parent, name, directory(), Mode::empty()).ok()).flatten().map(File::from)
 }
 
-/// Names of what may be directories, `left` at most.
+/// The names that may be directories; counts all names and stops when `left` is 0.
 fn names(directory: &File, left: &mut usize) -> io::Result<Vec<CString>> {
     let mut names = Vec::new();
     for entry in Dir::read_from(directory)? {
@@ -148,7 +158,7 @@ fn names(directory: &File, left: &mut usize) -> io::Result<Vec<CString>> {
     Ok(names)
 }
 
-/// The values of one package, from whichever layout counts.
+/// The values of one package, from the layout that counts.
 struct InstalledValues {
     directory: File,
     consolidated: Option<HashMap<String, String>>,
@@ -160,7 +170,7 @@ impl InstalledValues {
         Ok(Self { directory, consolidated })
     }
 
-    /// A value without white space around it; empty where there is none.
+    /// A value without white space around it; empty where the package lacks it.
     fn get(&self, name: &str) -> io::Result<String> {
         let value = match &self.consolidated {
             Some(values) => values.get(name).cloned(),
@@ -170,7 +180,8 @@ impl InstalledValues {
     }
 }
 
-/// What `metadata` says. `None`: it does not count.
+/// The values in `metadata`. `None`: the file is missing, too large, invalid or older than its
+/// directory.
 fn consolidated(directory: &File) -> io::Result<Option<HashMap<String, String>>> {
     let text = text(directory, METADATA, MAX_METADATA + 1)?;
     let Some(text) = text.filter(|text| text.len() as u64 <= MAX_METADATA) else { return Ok(None) };
@@ -179,7 +190,8 @@ fn consolidated(directory: &File) -> io::Result<Option<HashMap<String, String>>>
     Ok(parse(&text).filter(|(_, written)| *written == made).map(|(values, _)| values))
 }
 
-/// Values of a `metadata` file, and its `#dir_mtime`. `None`: Portage would not take them.
+/// Parses the values and the `#dir_mtime` of a `metadata` file. `None`: Portage would ignore the
+/// file.
 fn parse(text: &str) -> Option<(HashMap<String, String>, i128)> {
     let (mut values, mut format, mut written) = (HashMap::new(), None, None);
     for line in text.lines() {
@@ -194,10 +206,10 @@ fn parse(text: &str) -> Option<(HashMap<String, String>, i128)> {
     format.and(written).map(|written| (values, written))
 }
 
-/// The first `max` bytes of a plain file. `None`: there is none of that name.
+/// The first `max` bytes of a plain file. `None`: the file does not exist.
 fn text(directory: &File, name: &CStr, max: u64) -> io::Result<Option<String>> {
     let no_file = || io::Error::other("this is no plain file");
-    // A device may do something when it is opened.
+    // Check the type first, because opening a device may have side effects.
     let place = match rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
         Err(Errno::NOENT) => return Ok(None),
         other => other?,

@@ -1,7 +1,9 @@
-//! Portage's own files and state: what it wrote down, read as it reads it.
+//! Reads Portage's own files and state as Portage reads them.
 //!
-//! Nothing here trusts these files. Below the database no symbolic link is followed; only plain files are opened, and sizes and
-//! counts are bounded.
+//! No file is trusted. Below the database of installed packages, symbolic links are not followed.
+//! Only plain files are opened, and sizes and counts are bounded.
+//!
+//! Not its job: binhostfs's own configuration (see `config`) and `Packages` files (see `index`).
 
 mod acceptance;
 mod atom;

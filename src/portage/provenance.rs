@@ -1,14 +1,13 @@
-//! Where a value comes from, for people who ask why.
+//! The sources of configuration values, for reports to people.
 
 use std::fmt;
 use std::path::PathBuf;
 
-/// A place in a file.
+/// A location in a file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SourceLocation {
-    /// The file.
     pub file: PathBuf,
-    /// The line, from 1; `None`: the file as a whole.
+    /// The line number from 1; `None`: the file as a whole.
     pub line: Option<u32>,
 }
 
@@ -21,25 +20,24 @@ impl fmt::Display for SourceLocation {
     }
 }
 
-/// A value of a file and where it stands. `None`: nowhere, it is a default.
+/// A value with its location. `None`: the value is a default.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Located<T> {
-    /// The value.
     pub value: T,
-    /// Where it stands.
+    /// The location of the value.
     pub origin: Option<SourceLocation>,
 }
 
-/// Who decided a value.
+/// The source that decided a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ValueSource {
     /// This option of the command line.
     CommandLine(&'static str),
     /// This variable of the environment.
     Environment(&'static str),
-    /// This place in a file.
+    /// This location in a file.
     File(SourceLocation),
-    /// Nobody.
+    /// The default that is built in.
     Default,
 }
 
@@ -54,12 +52,11 @@ impl fmt::Display for ValueSource {
     }
 }
 
-/// A value and who decided it.
+/// A value with its source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sourced<T> {
-    /// The value.
     pub value: T,
-    /// Who decided.
+    /// The source that decided the value.
     pub source: ValueSource,
 }
 
@@ -79,23 +76,23 @@ impl<T> From<Located<T>> for Sourced<T> {
     }
 }
 
-/// A value of the configuration as text.
+/// A configuration value as text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Setting {
-    /// Its key in `/etc/binhostfs.toml`, or what it would be called there.
+    /// The key in `/etc/binhostfs.toml`, or the name that it would have there.
     pub key: String,
     /// The value, without credentials.
     pub value: String,
-    /// Who decided.
+    /// The source that decided the value.
     pub source: ValueSource,
 }
 
-/// What is found out on the way to a configuration.
+/// The facts about a configuration that are collected while it is resolved.
 #[derive(Debug, Clone, Default)]
 pub struct Report {
-    /// Every value, in the order in which a person wants to read them.
+    /// Every value, in the order in which people read them.
     pub settings: Vec<Setting>,
-    /// What an administrator should know, one thing each.
+    /// Warnings for the administrator, one text for each fact.
     pub warnings: Vec<String>,
 }
 
@@ -104,7 +101,7 @@ impl Report {
         self.warnings.push(warning.into());
     }
 
-    /// Notes a value and who decided it, and hands the value on.
+    /// Records a value with its source, and returns the value.
     pub(crate) fn note<T>(&mut self, key: impl Into<String>, sourced: Sourced<T>, shown: impl Fn(&T) -> String) -> T {
         let Sourced { value, source } = sourced;
         self.settings.push(Setting { key: key.into(), value: shown(&value), source });
@@ -112,7 +109,7 @@ impl Report {
     }
 }
 
-/// The first that says something.
+/// The first value that is set, else the default.
 pub(crate) fn first<T, const N: usize>(said: [Option<Sourced<T>>; N], default: T) -> Sourced<T> {
     said.into_iter().flatten().next().unwrap_or_else(|| Sourced::default(default))
 }

@@ -1,52 +1,53 @@
-//! What a system's configuration says of packages: USE, KEYWORDS, LICENSE and CHOST, each for all packages and for some.
+//! The settings of a system for packages: USE, KEYWORDS, LICENSE and CHOST. All but CHOST have
+//! settings for all packages and for some.
 //!
-//! Source: portage 3.0.83, `package/ebuild/config.py` (`regenerate`, `_accept_chost`), `_config/KeywordsManager.py` and
-//! `_config/LicenseManager.py`.
+//! Source: portage 3.0.83, `package/ebuild/config.py` (`regenerate`, `_accept_chost`),
+//! `_config/KeywordsManager.py` and `_config/LicenseManager.py`.
 
 use std::collections::BTreeSet;
 
 use super::{Atom, BinaryPackage};
 
-/// Brackets within brackets that are followed in a LICENSE.
+/// The deepest nesting of brackets that is evaluated in a LICENSE.
 const MAX_DEPTH: usize = 64;
-/// LICENSE of what nobody says anything about.
+/// ACCEPT_LICENSE where no file sets it.
 const DEFAULT_LICENSES: [&str; 2] = ["*", "-@EULA"];
 
-/// An incremental variable, and the file that adds to it package by package (`package.use` to USE). `-word` takes a word back,
-/// `-*` all of them.
+/// An incremental variable, and the file that adds to it package by package (`package.use` to USE).
+/// `-word` removes a word, `-*` all of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct IncrementalVariable {
-    /// For all packages.
+    /// The words for all packages.
     pub all: Vec<String>,
-    /// For those that an atom matches; what is more particular comes later.
+    /// The words for packages that an atom matches; the more particular atoms come later.
     pub some: Vec<(Atom, Vec<String>)>,
 }
 
-/// See the module's documentation.
+/// The settings of one system for packages.
 #[derive(Debug, Clone, Default)]
 pub struct PackageSettings {
-    /// The CHOSTs that are taken; empty: any.
+    /// The accepted CHOSTs; an empty list accepts any.
     pub chosts: Vec<String>,
-    /// ACCEPT_KEYWORDS and package.accept_keywords.
+    /// The words of ACCEPT_KEYWORDS and package.accept_keywords.
     pub keywords: IncrementalVariable,
-    /// ACCEPT_LICENSE and package.license, with groups replaced by what is in them.
+    /// ACCEPT_LICENSE and package.license, with groups replaced by their licenses.
     pub licenses: IncrementalVariable,
-    /// USE and package.use; later layers count more.
+    /// USE and package.use; later layers take precedence.
     pub flags: Vec<IncrementalVariable>,
-    /// use.force and package.use.force.
+    /// The flags of use.force and package.use.force.
     pub forced: Vec<IncrementalVariable>,
-    /// use.mask and package.use.mask.
+    /// The flags of use.mask and package.use.mask.
     pub masked: Vec<IncrementalVariable>,
 }
 
 impl IncrementalVariable {
-    /// What is added for `package`, the most particular last.
+    /// The words that are added for `package`, the most particular last.
     fn some<'a>(&'a self, package: &'a BinaryPackage<'_>) -> impl Iterator<Item = &'a [String]> {
         self.some.iter().filter(|(atom, _)| package.matches(atom)).map(|(_, words)| words.as_slice())
     }
 }
 
-/// Adds `words` to a set, and takes from it what they take back.
+/// Adds `words` to a set, and removes those that a `-word` removes.
 fn stack<'a>(set: &mut BTreeSet<&'a str>, words: impl IntoIterator<Item = &'a str>) {
     for word in words {
         match word.strip_prefix('-') {
@@ -69,17 +70,17 @@ fn stacked<'a>(layers: &'a [IncrementalVariable], package: &'a BinaryPackage<'_>
     set
 }
 
-/// The flags of a package, and what this system would set of them.
+/// The difference between the flags of a build and this system's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FlagDifference {
-    /// Flags that the build has otherwise than this system would set them, as the build has them: `nls`, `-doc`.
+    /// The flags that differ, as the build has them: `nls`, `-doc`.
     pub flags: Vec<String>,
-    /// One of them is forced or masked: package.use does not change it.
+    /// Whether one of them is forced or masked, so that package.use cannot change it.
     pub is_fixed: bool,
 }
 
 impl PackageSettings {
-    /// KEYWORDS of `package` where this system accepts none of them.
+    /// KEYWORDS of `package` if this system accepts none of them.
     pub(super) fn missing_keywords(&self, package: &BinaryPackage<'_>) -> Option<String> {
         let testing: Vec<String> = self
             .keywords
@@ -91,7 +92,7 @@ impl PackageSettings {
         let mut accepted = BTreeSet::new();
         stack(&mut accepted, self.keywords.all.iter().map(String::as_str));
         for words in self.keywords.some(package) {
-            // A line without a keyword means the testing ones.
+            // A line without a keyword means the testing keywords.
             let words = if words.is_empty() { &testing } else { words };
             stack(&mut accepted, words.iter().map(String::as_str));
         }
@@ -107,7 +108,7 @@ impl PackageSettings {
         (!is_accepted).then(|| given.to_owned())
     }
 
-    /// Licenses of `package` that this system does not accept.
+    /// The licenses of `package` that this system does not accept.
     pub(super) fn missing_licenses(&self, package: &BinaryPackage<'_>) -> Vec<String> {
         let of_all: Vec<&str> = match self.licenses.all.is_empty() {
             true => DEFAULT_LICENSES.to_vec(),
@@ -129,9 +130,10 @@ impl PackageSettings {
         missing
     }
 
-    /// Whether packages for this CHOST are taken; `None` where that cannot be said.
+    /// Whether packages for this CHOST are accepted; `None` where ACCEPT_CHOSTS cannot be
+    /// evaluated.
     pub(super) fn takes_chost(&self, chost: &str) -> Option<bool> {
-        // Regular expressions, which plain names hardly look like.
+        // Other texts are regular expressions, which rarely look like plain names.
         let is_plain = |text: &String| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
         if self.chosts.is_empty() || chost.is_empty() {
             return Some(true);
@@ -139,7 +141,7 @@ impl PackageSettings {
         self.chosts.iter().all(is_plain).then(|| self.chosts.iter().any(|accepted| accepted == chost))
     }
 
-    /// How the build differs from what this system would set.
+    /// How the flags of the build differ from this system's.
     #[must_use]
     pub fn difference(&self, package: &BinaryPackage<'_>) -> FlagDifference {
         let built: BTreeSet<&str> = package.value("USE").split_whitespace().collect();
@@ -163,12 +165,12 @@ impl PackageSettings {
     }
 }
 
-/// How many of a group's licenses are needed.
+/// The number of licenses of a group that must be accepted.
 #[derive(Clone, Copy, PartialEq)]
 enum LicenseMode {
     All,
     Any,
-    /// Those of a USE flag that is off.
+    /// No license: the group belongs to a USE flag that is off.
     None,
 }
 
@@ -178,7 +180,7 @@ struct Licenses<'a> {
 }
 
 impl Licenses<'_> {
-    /// What is not accepted up to the bracket that ends the group.
+    /// The licenses that are not accepted, up to the bracket that ends the group.
     fn missing<'t>(&self, tokens: &mut impl Iterator<Item = &'t str>, group: LicenseMode, depth: usize) -> Vec<String> {
         let (mut missing, mut accepted, mut next) = (Vec::new(), false, LicenseMode::All);
         while let Some(token) = tokens.next() {

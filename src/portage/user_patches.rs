@@ -1,9 +1,12 @@
-//! User patches: `etc/portage/patches/CATEGORY/NAME/*.patch`, and the digest that Portage compares with USER_PATCHES of a package.
+//! Finds the user patches `etc/portage/patches/CATEGORY/NAME/*.patch`, and computes the digest that
+//! Portage compares with USER_PATCHES of a package.
 //!
-//! Source: portage 3.0.83, `package/ebuild/_config/UserPatches.py`. NAME is that of the package, with or without its version, with
-//! or without `:SLOT`. All directories that exist count; of files with one name, that of the most particular directory.
+//! Source: portage 3.0.83, `package/ebuild/_config/UserPatches.py`. NAME is the package's name,
+//! with or without version, and with or without `:SLOT`. All directories that exist count. Of
+//! several files with one name, the one in the most particular directory counts.
 //!
-//! Symbolic links are followed, as Portage does. Only plain files are read; counts and sizes are bounded.
+//! Symbolic links are followed, as in Portage. Only plain files are read; counts and sizes are
+//! bounded.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -17,35 +20,36 @@ use sha2::{Digest as _, Sha256};
 
 use super::Cpv;
 
-/// Below Portage's root.
+/// The path of the patches below Portage's root.
 const PATH: &str = "etc/portage/patches";
 const ENDINGS: [&[u8]; 2] = [b".diff", b".patch"];
-/// Names that are looked at in one directory.
+/// The most names that are read in one directory.
 const MAX_NAMES: usize = 1024;
-/// Bytes of the largest patch.
+/// The size of the largest patch, in bytes.
 const MAX_PATCH: u64 = 16 << 20;
 
-/// The user patches of a root.
+/// The user patches below one root.
 #[derive(Debug, Clone)]
 pub struct UserPatches {
-    /// Where there are any.
+    /// The directory of the patches, if it exists.
     directory: Option<PathBuf>,
 }
 
 impl UserPatches {
-    /// Those below `root`; there need not be any.
+    /// The patches below `root`, which need not exist.
     #[must_use]
     pub fn below(root: &Path) -> Self {
         Self { directory: Some(root.join(PATH)).filter(|directory| directory.is_dir()) }
     }
 
-    /// The digest over all patches that Portage would apply to a package; empty where there is none. `slot`: without the subslot.
+    /// The digest over all patches that Portage would apply to a package; empty where there is
+    /// none. `slot` has no subslot.
     #[must_use]
     pub fn digest(&self, cpv: &Cpv, slot: &str) -> String {
         let Some(directory) = &self.directory else { return String::new() };
         let mut digests: BTreeMap<OsString, String> = BTreeMap::new();
         for name in [cpv.cp().to_owned(), cpv.to_string(), format!("{}:{slot}", cpv.cp()), format!("{cpv}:{slot}")] {
-            // What cannot be read stops emerge: any answer is as good as another.
+            // Patches that cannot be read stop emerge, so the digest does not matter then.
             digests.extend(patches(&directory.join(name)).unwrap_or_default());
         }
         let empty = hex(Sha256::new());
@@ -69,9 +73,9 @@ fn patches(directory: &Path) -> io::Result<Vec<(OsString, String)>> {
     Ok(found)
 }
 
-/// `None`: it is no plain file, or too large for a patch.
+/// The SHA-256 of a patch. `None`: the path is no plain file, or the file is too large for a patch.
 fn digest(path: &Path) -> io::Result<Option<String>> {
-    // Opening a FIFO would wait otherwise.
+    // Without O_NONBLOCK, opening a FIFO would wait for a writer.
     let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     let metadata = file.metadata()?;
     if !metadata.is_file() || metadata.len() > MAX_PATCH {

@@ -1,38 +1,38 @@
 //! Versions and their order: `1.2.3b_alpha4_p5-r6`.
 //!
-//! The rules are Portage's (`versions.py`, `vercmp`), which are those of the Package Manager Specification: numbers after
-//! a dot compare as fractions where one of them starts with 0, `1.0` is older than `1.0.0`, and `_p` newer than nothing.
+//! The rules are Portage's (`versions.py`, `vercmp`), i.e. those of the Package Manager
+//! Specification. Numbers after a dot compare as fractions where one of them starts with 0. `1.0`
+//! is older than `1.0.0`, and a version with `_p` is newer than the same one without.
 
 use std::cmp::Ordering;
 
-/// A valid version with its revision. Versions that Portage holds for the same are equal, also where their texts differ
-/// (`1.0` and `1.00`, `1` and `1-r0`).
+/// A valid version with its revision. Versions that Portage takes for the same are equal, also
+/// where their texts differ (`1.0` and `1.00`, `1` and `1-r0`).
 #[derive(Debug, Clone, Copy)]
 pub struct Version<'a>(&'a str);
 
-/// A version, taken apart.
+/// A version, split into its parts.
 struct Parts<'a> {
-    /// Separated by dots.
+    /// The numbers, separated by dots.
     numbers: &'a str,
     letter: Option<char>,
-    /// Each after a `_`.
+    /// The suffixes, separated by `_`.
     suffixes: Option<&'a str>,
     revision: &'a str,
 }
 
 impl<'a> Version<'a> {
-    /// `None`: it is not a version.
+    /// Parses a version with its revision. `None`: the text is not a version.
     #[must_use]
     pub fn parse(text: &'a str) -> Option<Self> {
         Parts::of(text).is_valid().then_some(Self(text))
     }
 
-    /// What is known to be one.
+    /// Takes a text that is known to be a valid version.
     pub(crate) fn of_valid(text: &'a str) -> Self {
         Self(text)
     }
 
-    /// The text.
     #[must_use]
     pub fn as_str(&self) -> &'a str {
         self.0
@@ -66,10 +66,10 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// How a suffix compares: its kind, then its number, `None` where there is no suffix at all.
+/// The sort key of a suffix: its kind, then its number; `None` where there is no suffix at all.
 type Suffix<'a> = (i8, Option<&'a str>);
 
-/// Between `_rc` and `_p`.
+/// The key of a missing suffix, which sorts between `_rc` and `_p`.
 const NO_SUFFIX: Suffix<'static> = (0, None);
 
 fn suffix(text: &str) -> Option<Suffix<'_>> {
@@ -110,7 +110,7 @@ impl PartialEq for Version<'_> {
 
 impl Eq for Version<'_> {}
 
-/// Decimal integers of any length; nothing counts as 0.
+/// Compares decimal integers of any length; an empty text counts as 0.
 fn integers(ours: &str, theirs: &str) -> Ordering {
     let [ours, theirs] = [ours, theirs].map(|digits| digits.trim_start_matches('0'));
     ours.len().cmp(&theirs.len()).then_with(|| ours.cmp(theirs))
@@ -122,7 +122,7 @@ fn numbers(ours: &str, theirs: &str) -> Ordering {
     first.then_with(|| compare(ours, theirs, component))
 }
 
-/// A number after a dot.
+/// Compares two numbers that follow a dot.
 fn component(ours: &str, theirs: &str) -> Ordering {
     if ours.starts_with('0') || theirs.starts_with('0') {
         ours.trim_end_matches('0').cmp(theirs.trim_end_matches('0'))
@@ -131,7 +131,7 @@ fn component(ours: &str, theirs: &str) -> Ordering {
     }
 }
 
-/// One by one; what has more is greater.
+/// Compares item by item; a longer sequence is greater.
 fn compare<T>(
     mut ours: impl Iterator<Item = T>,
     mut theirs: impl Iterator<Item = T>,
@@ -150,7 +150,7 @@ fn compare<T>(
     }
 }
 
-/// One by one; what has fewer is filled up with [`NO_SUFFIX`].
+/// Compares item by item; [`NO_SUFFIX`] stands for the missing items of the shorter sequence.
 fn suffixes<'a>(mut ours: impl Iterator<Item = Suffix<'a>>, mut theirs: impl Iterator<Item = Suffix<'a>>) -> Ordering {
     loop {
         let (ours, theirs) = match (ours.next(), theirs.next()) {

@@ -1,6 +1,5 @@
-//! Words as Python's `str.split()` has them.
+//! Splits text into words like Python's `str.split()`.
 
-/// The words of `text`.
 pub(crate) fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split(is_space).filter(|word| !word.is_empty())
 }
@@ -17,7 +16,7 @@ pub(crate) fn joined(text: &str) -> String {
     joined
 }
 
-/// Beyond Unicode's white space Python splits at the four separators of ASCII.
+/// Besides Unicode's white space, Python splits at the four ASCII separators.
 fn is_space(character: char) -> bool {
     character.is_whitespace() || ('\x1c'..='\x1f').contains(&character)
 }

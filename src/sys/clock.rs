@@ -1,46 +1,50 @@
 //! The system clock, and time that does not depend on it.
 //!
-//! A machine without a battery for its clock starts in 1970, or when its system was built, and gets the time minutes later from
-//! a time server. A clock that shows an earlier time than one that has certainly passed ([`Passed`]) is wrong, and what it
-//! decides is decided again later. How long ago something happened is measured from the boot ([`Moment`]).
+//! A machine without a battery for its clock starts in 1970, or at the build date of its system. A
+//! time server corrects the clock minutes later. A clock is wrong if it shows an earlier time than
+//! one that has certainly passed ([`Passed`]); decisions made by such a clock are made again later.
+//! [`Moment`] measures elapsed time from the boot.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// When the program was built, seconds since the epoch; `build.rs` says where this comes from.
+/// When the program was built, in seconds since the epoch. `build.rs` explains the source of this
+/// value.
 pub const BUILT: u64 = match u64::from_str_radix(env!("BINHOSTFS_BUILD_DATE"), 10) {
     Ok(date) => date,
     Err(_) => 0,
 };
-/// Smaller corrections of the clock change no judgement, s. Some virtual machines make one every minute.
+/// Corrections of the clock smaller than this, in seconds, change no decision. Some virtual
+/// machines correct their clock every minute.
 pub const STEP: u64 = 60;
-/// The last second that can be written as a date, since the epoch.
+/// The last second that can be written as a date, in seconds since the epoch.
 const END_OF_9999: u64 = 253_402_300_799;
 
-/// What the system clock shows, seconds since the epoch.
+/// Returns the time of the system clock, in seconds since the epoch.
 #[must_use]
 pub fn seconds_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |span| span.as_secs())
 }
 
-/// Time since the epoch less time since the boot, s. It changes only when the clock is set, and is another one after each boot.
+/// Returns the time since the epoch minus the time since the boot, in seconds. The value changes
+/// only when the clock is set, and differs after each boot.
 #[must_use]
 pub fn offset() -> i64 {
     seconds_now().cast_signed().saturating_sub(clock_gettime(ClockId::Boottime).tv_sec)
 }
 
-/// When something happened, by a clock that nobody sets and that goes on while the machine sleeps.
+/// A point in time, by a clock that nobody sets and that runs while the machine sleeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Moment {
     since_boot: Duration,
-    /// What the system clock showed, seconds since the epoch.
+    /// Time of the system clock at that moment, in seconds since the epoch.
     shown: u64,
 }
 
 impl Moment {
-    /// This moment.
+    /// Returns the present moment.
     #[must_use]
     pub fn now() -> Self {
         let now = clock_gettime(ClockId::Boottime);
@@ -49,13 +53,14 @@ impl Moment {
         Self { since_boot, shown: seconds_now() }
     }
 
-    /// How long ago it was.
+    /// Returns the time that has passed since.
     #[must_use]
     pub fn elapsed(&self) -> Duration {
         Self::now().since_boot.saturating_sub(self.since_boot)
     }
 
-    /// When it was by the system clock as that is set now, seconds since the epoch. Small corrections do not show.
+    /// Returns the moment by the system clock as it is set now, in seconds since the epoch.
+    /// Corrections below `STEP` do not change the result.
     #[must_use]
     pub fn by_clock(&self) -> u64 {
         let now = Self::now();
@@ -64,14 +69,14 @@ impl Moment {
     }
 }
 
-/// What tells that a time has passed.
+/// Event which proves that a time has passed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PastEvent {
-    /// The program was built.
+    /// The build of this program.
     Built,
-    /// A key of the keyring was made, or signed by its owner.
+    /// The creation of a key of the keyring, or a signature by its owner.
     KeySigned,
-    /// A binhost confirmed the index that is stored.
+    /// A binhost's confirmation of the stored index.
     IndexConfirmed,
 }
 
@@ -85,7 +90,7 @@ impl fmt::Display for PastEvent {
     }
 }
 
-/// A time that has certainly passed.
+/// A time that has certainly passed, and the event that proves it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Passed {
     at: u64,
@@ -93,31 +98,31 @@ pub struct Passed {
 }
 
 impl Passed {
-    /// When the program was built.
+    /// The time at which the program was built.
     pub const BUILT: Self = Self { at: BUILT, event: PastEvent::Built };
 
-    /// `at`: seconds since the epoch.
+    /// Makes a time that has passed; `at` is in seconds since the epoch.
     #[must_use]
     pub fn new(at: u64, event: PastEvent) -> Self {
         Self { at: at.min(END_OF_9999), event }
     }
 
-    /// The time.
+    /// Returns the time as a `SystemTime`.
     #[must_use]
     pub fn time(&self) -> SystemTime {
         UNIX_EPOCH + Duration::from_secs(self.at)
     }
 
-    /// The later one.
+    /// Returns the later of two times.
     #[must_use]
     pub fn or_later(self, other: Option<Self>) -> Self {
         other.filter(|other| other.at > self.at).unwrap_or(self)
     }
 
-    /// Whether a clock that shows `now`, seconds since the epoch, can be right.
+    /// Checks a clock that shows `now`, in seconds since the epoch.
     ///
     /// # Errors
-    /// It cannot.
+    /// The clock is wrong, because it shows an earlier time.
     pub fn check(self, now: u64) -> Result<(), WrongClock> {
         if now < self.at { Err(WrongClock { shows: now, passed: self }) } else { Ok(()) }
     }
@@ -151,7 +156,7 @@ mod tests {
 
     #[test]
     fn the_latest_time_that_has_passed_is_named() {
-        // 2026 and 2100.
+        // The build date is between 2026 and 2100.
         assert!((1_767_225_600..4_102_444_800).contains(&BUILT), "{BUILT}");
         assert_eq!(Passed::BUILT.check(BUILT), Ok(()));
         let wrong = Passed::BUILT.check(3600).unwrap_err().to_string();
@@ -161,7 +166,7 @@ mod tests {
         assert_eq!((known, known.or_later(Some(Passed::BUILT))), (later, later));
         assert_eq!(known.check(BUILT + 86400), Ok(()));
         assert!(known.check(BUILT).unwrap_err().to_string().contains("a key of the keyring was signed on "));
-        // Whatever a damaged file says can be shown.
+        // Any value from a damaged file can be printed.
         let far = Passed::new(u64::MAX, PastEvent::IndexConfirmed).check(0).unwrap_err().to_string();
         assert!(far.contains("confirmed on Fri, 31 Dec 9999"), "{far}");
     }
@@ -170,7 +175,7 @@ mod tests {
     fn a_moment_is_shown_by_the_clock_of_whoever_asks() {
         let moment = Moment::now();
         assert!(moment.elapsed() < Duration::from_secs(60) && moment.by_clock() == moment.shown);
-        // What it showed then is not what it would have shown if it had been set as now.
+        // If the clock was wrong then, the result is the time by the corrected clock.
         let of_1970 = Moment { shown: 3600, ..moment };
         assert!(of_1970.by_clock().abs_diff(moment.shown) < 60, "{of_1970:?}");
         let slightly_off = Moment { shown: moment.shown - STEP / 2, ..moment };

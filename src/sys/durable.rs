@@ -1,4 +1,4 @@
-//! Small files that have to survive a crash: written beside their name, made durable, renamed.
+//! Small files that survive a crash: written to a temporary name, synced, then renamed.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -32,7 +32,7 @@ pub(crate) fn sync_directory(path: &Path) -> anyhow::Result<()> {
     synced.with_context(|| format!("writing {} to disk", path.display()))
 }
 
-/// For work that reads or writes files.
+/// Runs `work`, which reads or writes files, on a thread for blocking calls.
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
 ) -> anyhow::Result<T> {

@@ -1,39 +1,42 @@
-//! Asks a FUSE mount, from a child process, whether its daemon answers.
+//! Checks from a child process whether the daemon of a FUSE mount answers.
 //!
-//! A daemon that has read a request and hangs blocks the thread that waits for the answer, and no signal ends that wait: the
-//! process of this thread could not exit any more. A child process can be left behind; it ends when the mount answers or goes.
+//! If a daemon has read a request and hangs, the thread that waits for the answer is blocked, and
+//! no signal ends that wait. The process of such a thread cannot exit. A child process can be left
+//! behind; it ends when the mount answers or is removed.
 
 use std::io;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-/// Name of the program's hidden command that runs [`statfs`]; its exit code is the errno, 0 if there was none.
+/// Name of the program's hidden command that runs [`statfs`]. Its exit code is the errno, or 0 on
+/// success.
 pub const PROBE: &str = "probe";
-/// How often the child is looked at.
+/// How often the child process is checked for its end.
 const POLL: Duration = Duration::from_millis(20);
 
-/// What a mount answered.
+/// Answer of a mount to the probe.
 #[derive(Debug)]
 pub enum ProbeAnswer {
-    /// Its daemon works.
+    /// The mount's daemon works.
     Alive,
-    /// statfs(2) failed.
+    /// statfs(2) failed with this error.
     Failed(io::Error),
     /// No answer came in time.
     Silent,
 }
 
-/// Runs this program's [`PROBE`] command on a mountpoint, in this thread's mount namespace, and waits for it for up to `limit`.
+/// Runs this program's [`PROBE`] command on a mountpoint, in this thread's mount namespace, and
+/// waits up to `limit` for it.
 ///
 /// # Errors
-/// The program cannot be started: nothing is known of the mount.
+/// The program cannot be started. The state of the mount is then unknown.
 pub fn probe(mountpoint: &Path, limit: Duration) -> io::Result<ProbeAnswer> {
     let mut command = Command::new("/proc/self/exe");
     command.arg(PROBE).arg(mountpoint).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let mut child = command.spawn()?;
     let Some(status) = wait(&mut child, limit)? else {
-        // Not waited for any longer: it does not die before the mount answers.
+        // The child is not awaited any longer, because it does not die before the mount answers.
         let _ = child.kill();
         return Ok(ProbeAnswer::Silent);
     };
@@ -44,7 +47,7 @@ pub fn probe(mountpoint: &Path, limit: Duration) -> io::Result<ProbeAnswer> {
     })
 }
 
-/// How the child ended; `None`: it runs on.
+/// Waits for the child's exit status. `None`: the child still runs after `limit`.
 fn wait(child: &mut Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
     let begun = Instant::now();
     loop {
@@ -58,7 +61,8 @@ fn wait(child: &mut Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
     }
 }
 
-/// Calls statfs(2), which the kernel never answers from a cache, and returns its errno as an exit code, 0 if there was none.
+/// Calls statfs(2), which the kernel never answers from a cache. Returns the errno as an exit code,
+/// or 0 on success.
 #[must_use]
 pub fn statfs(mountpoint: &Path) -> u8 {
     match rustix::fs::statfs(mountpoint) {

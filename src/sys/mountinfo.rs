@@ -1,18 +1,19 @@
-//! What is mounted where, as /proc says. The mounts themselves are not asked: one may be dead, or ours.
+//! Lists mounts as /proc reports them. The mounts themselves are not accessed, since a mount may be
+//! dead, or be our own.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// A mount. Source: proc_pid_mountinfo(5).
+/// One mount of a namespace. Source: proc_pid_mountinfo(5).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MountEntry {
-    /// Its device number.
+    /// Device number of the mounted filesystem.
     pub device: u64,
-    /// Where.
+    /// Path of the mountpoint.
     pub path: PathBuf,
     /// Type of the file system.
     pub kind: String,
-    /// What is mounted.
+    /// Source of the mount, e.g. a device.
     pub source: String,
 }
 
@@ -29,16 +30,16 @@ impl MountEntry {
     }
 }
 
-/// Mounts that a process sees (`thread-self`, or a number), the topmost first.
+/// Lists the mounts that a process sees (`thread-self`, or a number), the topmost first.
 ///
 /// # Errors
-/// There is no such process, or it is somebody else's.
+/// The process does not exist, or belongs to another user.
 pub fn mounts_of(pid: &str) -> io::Result<Vec<MountEntry>> {
     let table = std::fs::read_to_string(format!("/proc/{pid}/mountinfo"))?;
     Ok(table.lines().rev().filter_map(MountEntry::parse).collect())
 }
 
-/// The topmost mount on `path`, in the namespace of this thread.
+/// Finds the topmost mount on `path`, in the namespace of this thread.
 ///
 /// # Errors
 /// /proc cannot be read.
@@ -46,7 +47,7 @@ pub fn mount_on(path: &Path) -> io::Result<Option<MountEntry>> {
     Ok(mounts_of("thread-self")?.into_iter().find(|mount| mount.path == path))
 }
 
-/// Undoes the kernel's `\040` for a space and the like.
+/// Decodes the kernel's octal escapes, such as `\040` for a space.
 fn unescape(text: &str) -> String {
     let mut parts = text.split('\\');
     let mut out = parts.next().unwrap_or_default().to_owned();

@@ -1,8 +1,9 @@
-//! The mount namespace that the mountpoint is in, where that is not this process's.
+//! Enters the mount namespace of the mountpoint, if that is not the namespace of this process.
 //!
-//! A service manager can give a daemon a mount namespace of its own, in which most of the host cannot be written to. Whatever
-//! is mounted in there, nobody else sees. So what has to do with the mountpoint is done by a thread of its own, which goes into
-//! the namespace of those who use it and ends with what it does; the daemon stays where it is.
+//! A service manager can give a daemon a mount namespace of its own, in which most of the host is
+//! read-only. No process outside sees a mount in that namespace. Therefore a separate thread does
+//! all work on the mountpoint: it enters the namespace of the mount's users and ends when the work
+//! is done. The daemon's other threads stay in their namespace.
 
 use std::fs::File;
 use std::io;
@@ -13,10 +14,11 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
 
-/// The namespace that a thread is in. Source: namespaces(7).
+/// The mount namespace of the calling thread. Source: namespaces(7).
 const OWN: &str = "/proc/thread-self/ns/mnt";
 
-/// A mount namespace: a file such as `/proc/1/ns/mnt`, or by default the one that this process is in.
+/// A mount namespace, given by a file such as `/proc/1/ns/mnt`. The default is the namespace of
+/// this process.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MountNamespace(Option<PathBuf>);
 
@@ -29,7 +31,7 @@ pub struct NamespaceError {
 }
 
 impl NamespaceError {
-    /// What the kernel said.
+    /// Converts to an I/O error of the same kind.
     #[must_use]
     pub fn into_io(self) -> io::Error {
         io::Error::new(self.source.kind(), self)
@@ -48,16 +50,17 @@ fn hint(error: &io::Error) -> &'static str {
 }
 
 impl MountNamespace {
-    /// That of `file`; `None`: that of this process.
+    /// Returns the namespace of `file`, or of this process for `None`.
     #[must_use]
     pub fn new(file: Option<PathBuf>) -> Self {
         Self(file)
     }
 
-    /// Does `work` there, and waits for it: in this thread, if that is there already, else in one that ends with it.
+    /// Runs `work` in the namespace and waits for it. A new thread does the work, unless this
+    /// thread is in the namespace already.
     ///
     /// # Errors
-    /// It is no mount namespace, or not to be entered; nothing was done then.
+    /// The file is no mount namespace, or it cannot be entered. `work` was then not run.
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, NamespaceError> {
         let Some(path) = &self.0 else { return Ok(work()) };
         let failed = |source| NamespaceError { path: path.clone(), source };
@@ -77,7 +80,7 @@ impl MountNamespace {
     }
 }
 
-/// The namespace, if it is not the one that this thread is in.
+/// Opens the namespace, if it is not the one of this thread.
 fn elsewhere(path: &Path) -> io::Result<Option<File>> {
     let namespace = File::open(path)?;
     let identity = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
@@ -85,10 +88,11 @@ fn elsewhere(path: &Path) -> io::Result<Option<File>> {
     Ok((!same).then_some(namespace))
 }
 
-/// Takes this thread there, for good.
+/// Moves this thread into the namespace for good.
 fn join(namespace: &File) -> io::Result<()> {
-    // Of threads that have one working directory the kernel takes none away.
-    // SAFETY: unsafe with FILES alone, which is not asked for: all descriptors stay those of the process.
+    // The kernel refuses threads that share their working directory, so this thread gets its own.
+    // SAFETY: unsafe with FILES alone, which is not asked for: all descriptors stay those of the
+    // process.
     unsafe { unshare_unsafe(UnshareFlags::FS) }?;
     move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Mount))?;
     Ok(())

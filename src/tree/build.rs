@@ -1,4 +1,4 @@
-//! View -> [`Tree`], breadth first, so that each directory's children stand together.
+//! View -> [`Tree`], breadth first, so that the children of each directory are contiguous.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -8,10 +8,10 @@ use sha2::{Digest as _, Sha256};
 use super::{Directory, Inode, Node, PackagesFile, Tree};
 use crate::index::View;
 
-/// Largest inode number.
+/// The largest inode number of a tree.
 const MAX: u64 = (1 << 62) - 1;
 
-/// A directory whose children are still to be laid out: records `first..end` are below it.
+/// A directory whose children are not laid out yet: records `first..end` are below it.
 struct Pending {
     directory: u32,
     first: u32,
@@ -42,7 +42,7 @@ pub(super) fn build(generation: u64, view: Arc<View>, packages: PackagesFile) ->
     tree
 }
 
-/// The same tree with another file.
+/// Copies `tree` with another rendered `Packages`.
 pub(super) fn with_packages(tree: &Tree, packages: PackagesFile) -> Tree {
     let packages_inode = of_content("", &packages.rendered.digest.0);
     let mut new = Tree {
@@ -55,7 +55,8 @@ pub(super) fn with_packages(tree: &Tree, packages: PackagesFile) -> Tree {
         package_inodes: tree.package_inodes.clone(),
         by_inode: tree.by_inode.iter().copied().filter(|node| *node != Node::Packages).collect(),
     };
-    // A clash (62 bits: chance, or malice) hides the older one, which is not the index.
+    // If the inode numbers clash (62 bits: by chance or malice), the new index is put before the
+    // older node, which is no index.
     let at = new.by_inode.partition_point(|node| new.inode(*node) < packages_inode);
     new.by_inode.insert(at, Node::Packages);
     new
@@ -98,7 +99,8 @@ fn lay_out(tree: &mut Tree, pending: &Pending, queue: &mut VecDeque<Pending>) {
     }
 }
 
-/// Gives every node its inode number. Two that hash alike (64 bits: chance, or malice) are told apart by a counter.
+/// Gives every node its inode number. A counter separates nodes that hash alike (by chance or
+/// malice).
 fn number(tree: &mut Tree) {
     let directories = (1..tree.directories.len() as u32).map(Node::Directory);
     let nodes: Vec<Node> = directories.chain((0..tree.view.len() as u32).map(Node::Package)).collect();
@@ -135,7 +137,7 @@ fn number(tree: &mut Tree) {
     tree.by_inode = numbered.iter().map(|(_, node)| *node).collect();
 }
 
-/// Root and index keep their numbers in a clash.
+/// Orders nodes with one inode number: the root and the index keep their numbers.
 fn rank(node: Node) -> u64 {
     match node {
         Node::Directory(0) => 0,
@@ -155,12 +157,12 @@ fn inode_of(tree: &Tree, node: Node, attempt: u32) -> Inode {
     }
 }
 
-/// See [`Inode::of_directory`].
+/// Computes the number for [`Inode::of_directory`].
 pub(super) fn of_directory(path: &[u8]) -> Inode {
     derive(b"directory\0", path, &[], 0)
 }
 
-/// See [`Inode::of_content`].
+/// Computes the number for [`Inode::of_content`].
 pub(super) fn of_content(path: &str, content: &[u8]) -> Inode {
     derive(b"packages\0", path, content, 0)
 }
@@ -172,8 +174,8 @@ fn derive(kind: &[u8], path: impl AsRef<[u8]>, content: &[u8], attempt: u32) -> 
     hash.update(content);
     hash.update(attempt.to_be_bytes());
     let number = hash.finalize().iter().take(8).fold(0, |number: u64, byte| number << 8 | u64::from(*byte));
-    // 0 and 1 have a meaning in FUSE, and the two upper bits are for what is not in a tree; 32-bit programs are lost with
-    // 64-bit inodes anyway, Portage is not.
+    // FUSE reserves 0 and 1. The two upper bits are for inodes that are not in a tree. 32-bit
+    // programs may fail with 64-bit inode numbers anyway; Portage does not.
     Inode((number & MAX).max(2))
 }
 
@@ -213,7 +215,7 @@ mod tests {
         assert_ne!(one.lookup(Inode::ROOT, PACKAGES).unwrap().inode, two.lookup(Inode::ROOT, PACKAGES).unwrap().inode);
     }
 
-    /// Directory path -> names in it, the slow and obvious way.
+    /// Maps each directory path to the names in it, in the slow and obvious way.
     fn reference<'a>(paths: &BTreeSet<&'a str>) -> BTreeMap<&'a str, BTreeSet<&'a str>> {
         let mut map: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::from([("", BTreeSet::new())]);
         for path in paths {

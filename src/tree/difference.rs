@@ -1,26 +1,26 @@
-//! What a kernel has to forget when one tree takes the place of another.
+//! Computes the names and listings that the kernel must forget when one tree replaces another.
 
 use std::collections::HashSet;
 
 use super::{Inode, Node, PACKAGES, Tree};
 
-/// One thing that is no longer as the kernel may have cached it.
+/// One name or listing that the kernel may have cached and that has changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// The name in that directory is gone or means another inode.
+    /// The name in that directory is gone or has another inode.
     Name {
-        /// The directory.
+        /// Inode of the directory.
         parent: Inode,
-        /// The name in it.
+        /// Name in the directory.
         name: String,
     },
-    /// The directory lists other names.
+    /// The directory has other names than before.
     Listing(Inode),
 }
 
 impl Tree {
-    /// What to invalidate when `newer` replaces this tree. Names that only `newer` has need nothing: their absence is
-    /// never cached.
+    /// Lists the names and listings to invalidate when `newer` replaces this tree. A name that only
+    /// `newer` has needs no invalidation: the kernel never caches that a name is absent.
     #[must_use]
     pub fn changes(&self, newer: &Self) -> Vec<Change> {
         let mut changes = Vec::new();
@@ -42,7 +42,7 @@ impl Tree {
         changes
     }
 
-    /// Every name and listing of this tree.
+    /// Lists every name and listing of this tree.
     #[must_use]
     pub fn everything(&self) -> Vec<Change> {
         let mut all = Vec::new();

@@ -1,13 +1,16 @@
-//! An immutable snapshot of what the mount shows: names, inodes, attributes, and the rendered `Packages`.
+//! An immutable snapshot of what the mount shows: names, inodes, attributes, and the rendered
+//! `Packages`.
 //!
-//! * Inode numbers are derived, not counted: a directory's from its path, a package's from path and identity, that of
-//!   `Packages` from its content. So a restart gives the same numbers, and new content has a new inode.
-//!   They are below 2^62: what is not in a tree has numbers of its own above.
-//! * Names are not stored again: a directory remembers one record below it and how much of that record's path is its own.
-//! * A [`Tree`] never changes. [`Snapshots`] holds the current one and a few before it, so that a running emerge finds
-//!   what it has planned.
+//! * Inode numbers are derived, not counted: a directory's from its path, a package's from path and
+//!   identity, that of `Packages` from its content. So a restart gives the same numbers, and new
+//!   content has a new inode. The numbers are below 2^62; inodes that are not in a tree have
+//!   numbers above.
+//! * Names are not stored again: a directory stores one record below it and the length of its own
+//!   part of that record's path.
+//! * A [`Tree`] never changes. [`Snapshots`] holds the current tree and a few earlier ones, so that
+//!   a running emerge finds the packages that it has planned.
 //!
-//! Not its job: bytes of packages, what the kernel has cached.
+//! Not its job: bytes of packages, and what the kernel has cached.
 
 mod build;
 mod difference;
@@ -23,76 +26,78 @@ pub use snapshots::{Age, KEPT_TREES, Snapshots};
 
 use crate::index::{Record, Rendered, Sha256Digest, View};
 
-/// Name of the index in PKGDIR.
+/// File name of the index in PKGDIR.
 pub const PACKAGES: &str = "Packages";
 
-/// An inode number.
+/// An inode number of the mount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Inode(pub u64);
 
 impl Inode {
-    /// The root directory; FUSE fixes the number.
+    /// Inode of the root directory; FUSE fixes the number.
     pub const ROOT: Self = Self(1);
 
-    /// The number of the directory at `path`, whether a tree has it or not.
+    /// Returns the number of the directory at `path`, whether or not a tree has it.
     #[must_use]
     pub fn of_directory(path: &[u8]) -> Self {
         if path.is_empty() { Self::ROOT } else { build::of_directory(path) }
     }
 
-    /// The number of a file that is made here, from its path and a digest of its content.
+    /// Returns the number of a file that binhostfs itself writes, from its path and a digest of its
+    /// content.
     #[must_use]
     pub fn of_content(path: &str, digest: &Sha256Digest) -> Self {
         build::of_content(path, &digest.0)
     }
 }
 
-/// Something with an inode.
+/// A file or directory of a tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Node {
-    /// A directory, by its place in the tree.
+    /// A directory, by its index in the tree's list of directories.
     Directory(u32),
     /// A package, by its row in the view.
     Package(u32),
-    /// The rendered index.
+    /// The rendered index, `Packages`.
     Packages,
 }
 
-/// What `stat` shows.
+/// Attributes of a node, as `stat` shows them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attributes {
-    /// Inode number.
+    /// Inode number of the node.
     pub inode: Inode,
-    /// Directory, package or index.
+    /// The node itself: directory, package or index.
     pub node: Node,
-    /// Bytes; of a directory 4096.
+    /// Size in bytes; 4096 for a directory.
     pub size: u64,
     /// Modification time, seconds since the epoch.
     pub mtime: i64,
-    /// Hard links; of a directory 2 + its directories.
+    /// Number of hard links; for a directory 2 + the number of its subdirectories.
     pub links: u32,
 }
 
 /// The rendered index as a file.
 #[derive(Debug)]
 pub struct PackagesFile {
-    /// Open for reading.
+    /// Descriptor that is open for reading.
     pub file: Arc<File>,
-    /// What is in it.
+    /// Size, timestamp and digest of the content.
     pub rendered: Rendered,
 }
 
 #[derive(Debug, Clone)]
 struct Directory {
     inode: Inode,
-    /// A record below it, and how many bytes of its path are this directory's.
+    /// Row of a record below this directory. The first `length` bytes of its path are the
+    /// directory's path.
     witness: u32,
     length: u16,
     children: (u32, u32),
     directories: u32,
 }
 
-/// See the module's documentation.
+/// An immutable tree of names and inodes; the module's documentation describes its invariants.
 #[derive(Debug)]
 pub struct Tree {
     generation: u64,
@@ -100,71 +105,73 @@ pub struct Tree {
     packages: PackagesFile,
     packages_inode: Inode,
     directories: Vec<Directory>,
-    /// Children of all directories, each directory's together and sorted by name.
+    /// Children of all directories, those of each directory contiguous and sorted by name.
     children: Vec<Node>,
-    /// Of each record of the index.
+    /// Inode of each package, by its row in the view.
     package_inodes: Vec<Inode>,
-    /// Everything, sorted by inode; the numbers themselves are with the nodes.
+    /// All nodes, sorted by inode number. The numbers themselves are stored with the nodes.
     by_inode: Vec<Node>,
 }
 
 impl Tree {
-    /// Lays out `view` with its rendered file. `generation` is shown as the directories' modification time as well:
-    /// a kernel that has an empty directory cached looks again only when that changes.
+    /// Lays out `view` with its rendered file. The number `generation` is also part of the
+    /// directories' modification time: a kernel that has cached a directory as empty lists it again
+    /// only when that time changes.
     #[must_use]
     pub fn new(generation: u64, view: Arc<View>, packages: PackagesFile) -> Self {
         build::build(generation, view, packages)
     }
 
-    /// The same names with another rendered file.
+    /// Returns a tree with the same names and another rendered file.
     #[must_use]
     pub fn with_packages(&self, packages: PackagesFile) -> Self {
         build::with_packages(self, packages)
     }
 
-    /// The generation's number.
+    /// The number of the generation that this tree was made of.
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.generation
     }
 
-    /// Two trees with the same mark show the same: the generation, and the inode of `Packages`, which follows from its content.
+    /// Identifies the content: two trees with the same mark show the same. The mark is the
+    /// generation and the inode of `Packages`, which follows from the content of that file.
     #[must_use]
     pub fn mark(&self) -> (u64, Inode) {
         (self.generation, self.packages_inode)
     }
 
-    /// The entries that this tree shows; packages are numbered as its rows are.
+    /// The entries that this tree shows. A package's number is its row in this view.
     #[must_use]
     pub fn view(&self) -> &Arc<View> {
         &self.view
     }
 
-    /// The rendered index.
+    /// The rendered index file.
     #[must_use]
     pub fn packages(&self) -> &PackagesFile {
         &self.packages
     }
 
-    /// Which node an inode is.
+    /// Finds the node that has this inode number.
     #[must_use]
     pub fn node(&self, inode: Inode) -> Option<Node> {
         let at = self.by_inode.binary_search_by_key(&inode, |node| self.inode(*node)).ok()?;
         self.by_inode.get(at).copied()
     }
 
-    /// The number of a node of this tree.
+    /// Returns the inode number of a node of this tree.
     fn inode(&self, node: Node) -> Inode {
         let number = match node {
             Node::Directory(at) => self.directories.get(at as usize).map(|directory| directory.inode),
             Node::Package(at) => self.package_inodes.get(at as usize).copied(),
             Node::Packages => Some(self.packages_inode),
         };
-        // Every node has one; 0 is never asked for.
+        // Every node has an inode number; no caller looks up 0.
         number.unwrap_or(Inode(0))
     }
 
-    /// The child `name` of a directory.
+    /// Finds the child `name` of a directory.
     #[must_use]
     pub fn lookup(&self, parent: Inode, name: &str) -> Option<Attributes> {
         if parent == Inode::ROOT && name == PACKAGES {
@@ -175,7 +182,7 @@ impl Tree {
         self.attributes(*children.get(at)?)
     }
 
-    /// What `stat` shows of a node.
+    /// Returns the attributes that `stat` shows of a node.
     #[must_use]
     pub fn attributes(&self, node: Node) -> Option<Attributes> {
         Some(match node {
@@ -196,7 +203,8 @@ impl Tree {
         })
     }
 
-    /// Children of a directory with their names, `Packages` first in the root. `None`: it is no directory.
+    /// Lists the children of a directory with their names, `Packages` first in the root. `None`:
+    /// the inode is no directory.
     #[must_use]
     pub fn list(&self, directory: Inode) -> Option<impl Iterator<Item = (&str, Node)> + Clone> {
         let children = self.children_of(directory)?;
@@ -204,13 +212,13 @@ impl Tree {
         Some(index.into_iter().chain(children.iter().map(|child| (self.name(*child), *child))))
     }
 
-    /// The record of a package node.
+    /// Returns the record of a package node.
     #[must_use]
     pub fn record(&self, at: u32) -> Option<&Record> {
         self.view.record(at)
     }
 
-    /// Path of a node below the root; empty for the root.
+    /// Returns the path of a node below the root; the root has an empty path.
     #[must_use]
     pub fn path(&self, node: Node) -> &str {
         match node {
@@ -235,7 +243,8 @@ impl Tree {
     }
 
     fn directory_mtime(&self) -> i64 {
-        // A generation's number is small; added to TIMESTAMP it stays a plausible time and differs in each generation.
+        // The generation number is small. Added to TIMESTAMP it gives a plausible time that differs
+        // in each generation.
         self.packages.rendered.timestamp.saturating_add(i64::try_from(self.generation).unwrap_or_default())
     }
 }

@@ -1,4 +1,4 @@
-//! Trees for the tests of this module.
+//! Builds trees for the tests of this module.
 
 use std::io::Write as _;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 use super::{PackagesFile, Tree};
 use crate::index::{BinhostId, Digest, Index, Rendered, View};
 
-/// A tree with these paths and sizes.
+/// Builds a tree with these paths and sizes.
 pub(super) fn tree_of(generation: u64, paths: &[(&str, u64)]) -> Tree {
     let mut text = "VERSION: 0\n\n".to_owned();
     for (at, (path, size)) in paths.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! The current tree and the ones before it.
+//! The current tree and the trees before it.
 
 use std::collections::HashSet;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -6,23 +6,26 @@ use std::sync::{Arc, PoisonError, RwLock};
 use super::{Attributes, Inode, Node, Tree};
 use crate::index::BinhostId;
 
-/// Trees kept: the current one, and earlier ones whose names still resolve for an emerge that read an earlier index. Of the same
-/// indexes no more than two: what was shown of them first, and what is shown now.
+/// Number of trees kept: the current one, and earlier ones whose names still resolve for an emerge
+/// that read an earlier index. At most two trees have the same indexes: the first one that was
+/// shown of them, and the current one.
 pub const KEPT_TREES: usize = 3;
 
-/// Which tree a name was found in.
+/// The tree that a name was found in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Age {
-    /// The current one: when it is replaced, [`Tree::changes`] tells what becomes of the name.
+    /// The name is in the current tree. [`Tree::changes`] lists the name if the next tree changes
+    /// it.
     Current,
-    /// An earlier one: the name can go away or change its meaning without anybody being told.
+    /// The name is in an earlier tree. The name can vanish or get another inode without a
+    /// notification to the kernel.
     Earlier,
 }
 
-/// Shared by everything that looks at names; never empty.
+/// The kept trees, shared by all name lookups; there is always at least one.
 #[derive(Debug)]
 pub struct Snapshots {
-    /// Newest first.
+    /// The trees, newest first.
     trees: RwLock<Vec<Arc<Tree>>>,
 }
 
@@ -33,7 +36,7 @@ impl Snapshots {
         Self { trees: RwLock::new(vec![first]) }
     }
 
-    /// The newest tree.
+    /// Returns the newest tree.
     #[must_use]
     pub fn current(&self) -> Arc<Tree> {
         let trees = self.trees.read().unwrap_or_else(PoisonError::into_inner);
@@ -42,13 +45,14 @@ impl Snapshots {
         Arc::clone(newest)
     }
 
-    /// Puts `tree` in front and returns the one that was current.
+    /// Makes `tree` the current one and returns the one that was current.
     pub fn replace(&self, tree: Arc<Tree>) -> Arc<Tree> {
         let before = self.current();
         let mut trees = self.trees.write().unwrap_or_else(PoisonError::into_inner);
         let views = trees.iter().take_while(|earlier| earlier.view().is_of_same_parts(tree.view())).count();
         if views > 1 {
-            // What they showed first, which is all or most of it, is behind it.
+            // The first view of these indexes, which shows all or most of the entries, is behind
+            // the one that is removed.
             trees.remove(0);
         }
         trees.insert(0, tree);
@@ -56,27 +60,27 @@ impl Snapshots {
         before
     }
 
-    /// Binhosts of which something can be found here.
+    /// Returns the binhosts that have an index in one of the trees.
     #[must_use]
     pub fn origins(&self) -> HashSet<BinhostId> {
         let trees = self.trees.read().unwrap_or_else(PoisonError::into_inner);
         trees.iter().flat_map(|tree| tree.view().parts()).map(|part| part.origin).collect()
     }
 
-    /// All of them, newest first.
+    /// Returns all trees, newest first.
     #[must_use]
     pub fn all(&self) -> Vec<Arc<Tree>> {
         self.trees.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The newest tree that has this inode, and what it is there.
+    /// Finds the newest tree that has this inode, and the node there.
     #[must_use]
     pub fn find(&self, inode: Inode) -> Option<(Arc<Tree>, Node)> {
         let trees = self.trees.read().unwrap_or_else(PoisonError::into_inner);
         trees.iter().find_map(|tree| Some((Arc::clone(tree), tree.node(inode)?)))
     }
 
-    /// The child `name` of a directory in the newest tree that has one.
+    /// Finds the child `name` of a directory in the newest tree that has one.
     #[must_use]
     pub fn lookup(&self, parent: Inode, name: &str) -> Option<(Attributes, Age)> {
         let trees = self.trees.read().unwrap_or_else(PoisonError::into_inner);

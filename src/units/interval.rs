@@ -1,4 +1,4 @@
-//! Spans of time as people write them.
+//! Spans of time in the notation that people use.
 
 use std::fmt;
 use std::str::FromStr;
@@ -28,13 +28,13 @@ impl FromStr for Interval {
             return Err(error());
         }
         let number: u64 = number.parse().map_err(|_| error())?;
-        // A hundred years: beyond that, clocks overflow.
+        // The limit is a hundred years: larger values overflow clocks.
         let total = number.checked_mul(seconds).filter(|total| *total <= 36500 * 86400).ok_or_else(error)?;
         Ok(Self(Duration::from_secs(total)))
     }
 }
 
-/// Roughly, in the largest unit that fits: for a person.
+/// Prints a rounded value in the largest unit that fits, for people.
 impl fmt::Display for Interval {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.0.as_secs();

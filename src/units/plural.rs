@@ -1,8 +1,8 @@
-//! Numbers of things as people say them.
+//! Numbers of things in English, with singular and plural.
 
 use std::fmt;
 
-/// `1 package`, `2 packages`.
+/// A number and a noun, printed as `1 package` or `2 packages`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Plural<'a>(pub u64, pub &'a str);
 

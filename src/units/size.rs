@@ -1,9 +1,9 @@
-//! Sizes in bytes as people write them.
+//! Sizes in bytes in the notation that people use.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// Bytes.
+/// A size in bytes, with suffixes in powers of 1024.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ByteSize(pub u64);
 

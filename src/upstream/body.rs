@@ -1,4 +1,4 @@
-//! One package, as a stream that goes on after breaks, at another URL where there is a better one.
+//! Reads one package as a stream, which continues after breaks and moves to a better URL.
 
 use std::time::{Duration, Instant};
 
@@ -14,26 +14,27 @@ use super::throughput::Throughput;
 use super::{Upstream, UpstreamError};
 use crate::config;
 
-/// From how long on a connection that was not read may break because of that.
+/// A connection that was not read for so long may break for that reason.
 const NEGLECTED: Duration = Duration::from_secs(1);
 
-/// What comes next.
+/// Next event of the stream.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event {
-    /// The next bytes. They may go beyond the size asked for: whoever verifies has to notice.
+    /// The next bytes of the file. The stream may exceed the requested size, which the verifier
+    /// must notice.
     Chunk(Bytes),
-    /// The body begins again at its first byte: drop what came before.
+    /// The package begins again at its first byte. The caller discards the earlier bytes.
     Restart,
-    /// It is complete.
+    /// The package is complete.
     End,
 }
 
-/// Whose fault it is that a body is not taken.
+/// Cause for which received bytes are refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BodyFault {
-    /// Of the URL: the bytes are not those of the package.
+    /// The URL sent bytes that are not those of the package.
     Url,
-    /// Of whoever built or signed the package: another URL has the same.
+    /// The package was built or signed wrongly, so every other URL has the same bytes.
     Package,
 }
 
@@ -44,34 +45,36 @@ enum Connection {
     File(LocalFile),
 }
 
-/// Where the first bytes of a body came from.
+/// Origin of the first bytes of a package, needed to continue it.
 #[derive(Debug)]
 pub struct ResumePoint {
     url: Url,
-    /// ETag or Last-Modified.
+    /// ETag or Last-Modified of the file.
     validator: Option<String>,
 }
 
-/// See the module's documentation.
+/// Stream of one package. See the module's documentation.
 #[derive(Debug)]
 pub struct BodyStream<'a> {
     upstream: &'a Upstream,
     candidates: Candidates,
     size: u64,
     received: u64,
-    /// The most that any try has got to: only more than that is progress.
+    /// Most bytes that any try has received. Only bytes beyond this count as progress.
     furthest: u64,
     connection: Connection,
-    /// It was not read for a while: if it breaks, that is not the mirror's fault.
+    /// Whether the caller did not read the connection for a while. A break is then not the mirror's
+    /// fault.
     neglected: bool,
     pace: Throughput,
-    /// `None`: the next request is for the whole.
+    /// Origin of the bytes received. `None`: the next request is for the whole file.
     part: Option<ResumePoint>,
-    /// How long calls of [`Self::next`] have waited without a new byte, but for the current call.
+    /// How long calls of [`Self::next`] have waited since the last new byte, without the current
+    /// call.
     fruitless: Duration,
-    /// Since when the current call waits without a new byte.
+    /// Start of the current call's wait for a new byte.
     since: Instant,
-    /// Parts of it came over different connections.
+    /// Whether the bytes came over several connections.
     spliced: bool,
 }
 
@@ -93,16 +96,17 @@ impl<'a> BodyStream<'a> {
         }
     }
 
-    /// The URL that is read now, for people.
+    /// The URL that is read now, without credentials.
     #[must_use]
     pub fn source(&self) -> String {
         self.candidates.current().map(|candidate| config::display(&candidate.url)).unwrap_or_default()
     }
 
-    /// The next piece. Breaks are healed inside; an error is final. Only the time within calls counts against a mirror.
+    /// Returns the next event. The stream recovers from breaks itself; an error is final. Only time
+    /// within calls counts against a mirror.
     ///
     /// # Errors
-    /// No URL delivers the body within the bounds of tries and time.
+    /// No URL delivers the package within the limits of tries and time.
     pub async fn next(&mut self) -> Result<Event, UpstreamError> {
         self.since = Instant::now();
         let event = loop {
@@ -116,30 +120,36 @@ impl<'a> BodyStream<'a> {
         Ok(event)
     }
 
-    /// The mirror was ready to send, and was not listened to for so long.
+    /// Notes that the caller did not read for so long, although the mirror was ready to send.
     pub fn kept_waiting(&mut self, time: Duration) {
         self.neglected |= time >= NEGLECTED;
     }
 
-    /// What was received is lost here. The body begins again at its first byte, at the same URL.
+    /// Starts again at the first byte and the same URL, because the caller has lost the received
+    /// bytes.
     pub fn start_over(&mut self) {
         self.close();
         self.part = None;
     }
 
-    /// Where what was received came from, for another stream to go on. `None`: it cannot be gone on with.
+    /// Returns the origin of the received bytes, for another stream to continue. `None`: no
+    /// continuation is possible.
     #[must_use]
     pub fn into_part(self) -> Option<ResumePoint> {
         self.part
     }
 
-    /// The first `received` bytes are there from an earlier stream. To be called before [`Self::next`].
+    /// Continues an earlier stream, whose first `received` bytes the caller has. Must be called
+    /// before [`Self::next`].
     pub fn go_on(&mut self, part: ResumePoint, received: u64) {
         (self.part, self.received, self.furthest) = (Some(part), received, received);
     }
 
-    /// What was received proved wrong. `true`: the stream begins anew (after a spliced body whole from the same URL, else from
-    /// another one), the next event is [`Event::Restart`]. `false`: there is nothing left to try.
+    /// Refuses the received bytes as wrong. Returns `false` if there is no URL left to try.
+    ///
+    /// On `true` the stream starts again, and the next event is [`Event::Restart`]. If the bytes
+    /// came over several connections, the same URLs are asked for the whole file. Otherwise another
+    /// URL is asked.
     pub fn reject(&mut self, fault: BodyFault) -> bool {
         self.close();
         if std::mem::take(&mut self.spliced) {
@@ -190,13 +200,13 @@ impl<'a> BodyStream<'a> {
         }
     }
 
-    /// Fails when the rate is not worth going on.
+    /// Fails if the rate is too low, or if another URL is much faster.
     fn keep_up(&mut self) -> Result<(), UpstreamError> {
         if self.pace.long().is_some_and(|rate| rate < RATE_FLOOR as f64) {
             return Err(UpstreamError::TooSlow { url: self.source(), floor: RATE_FLOOR, window: RATE_WINDOW });
         }
         let Some(rate) = self.pace.short() else { return Ok(()) };
-        // Downloads share the way: together they show what it carries.
+        // Downloads share the bandwidth, and only their sum shows the speed of the URL.
         let together = rate * self.upstream.active() as f64;
         let missing = self.size.saturating_sub(self.received);
         let (mirrors, now) = (self.upstream.mirrors(), Instant::now());
@@ -210,7 +220,7 @@ impl<'a> BodyStream<'a> {
         self.candidates.current().map(|candidate| candidate.slot)
     }
 
-    /// Ends the connection, if there is one, and remembers how fast it was.
+    /// Closes the connection, if there is one, and records its rate.
     fn close(&mut self) {
         (self.connection, self.neglected) = (Connection::None, false);
         self.upstream.note_pace(self.slot(), std::mem::take(&mut self.pace).total());
@@ -227,7 +237,8 @@ impl<'a> BodyStream<'a> {
         }
         let part = self.part.as_ref().filter(|_| self.received > 0 && !self.candidates.must_send_whole());
         let validator = part.filter(|part| part.url == url).and_then(|part| part.validator.as_deref());
-        // Without a validator, or from another URL, only the digests at the end tell whether the parts fit.
+        // Without a validator, or at another URL, only the final digests can show whether the parts
+        // fit.
         let resume = part.is_some_and(|part| part.url != url) || validator.is_some();
         let condition =
             if resume { RequestCondition::From { offset: self.received, validator } } else { RequestCondition::None };
@@ -239,7 +250,7 @@ impl<'a> BodyStream<'a> {
         if let Some(got) = answer.length().filter(|got| *got != self.size) {
             return Err(UpstreamError::SizeMismatch { url: self.source(), got, expected: self.size });
         }
-        // If-Range takes only strong validators.
+        // If-Range accepts only strong validators.
         let etag = answer.etag().filter(|etag| !etag.starts_with("W/"));
         self.part = Some(ResumePoint { url, validator: etag.or_else(|| answer.last_modified()) });
         self.connection = Connection::Http(answer);
@@ -249,7 +260,7 @@ impl<'a> BodyStream<'a> {
     fn resumed(&mut self, answer: UpstreamResponse) -> Result<(), UpstreamError> {
         let range = answer.content_range().unwrap_or_default();
         if range != format!("bytes {}-{}/{}", self.received, self.size - 1, self.size) {
-            // Not to be asked again in the same way.
+            // The same request would fail again, so the next one is for the whole file.
             (self.part, self.furthest) = (None, self.received);
             return Err(UpstreamError::WrongRange { url: self.source(), range });
         }
@@ -260,7 +271,7 @@ impl<'a> BodyStream<'a> {
         Ok(())
     }
 
-    /// A body from its first byte on.
+    /// Starts the package at its first byte.
     fn restarted(&mut self) -> Option<Event> {
         let had_some = std::mem::take(&mut self.received) > 0;
         self.spliced = false;
@@ -278,7 +289,7 @@ impl<'a> BodyStream<'a> {
             tracing::debug!(%error, "a connection broke that was kept waiting");
             return Ok(());
         }
-        // The server does not have that part: the whole, then.
+        // The server does not have the requested part, so the next request is for the whole file.
         let whole = matches!(error, UpstreamError::Status { status: 416, .. }) && self.received > 0;
         if whole {
             self.part = None;

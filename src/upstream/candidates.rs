@@ -1,10 +1,12 @@
-//! The URLs of one file, and which of them is asked next.
+//! The URLs of one file, and the choice of the next one to ask.
 //!
-//! The best standing first, then the fewest tries, then the order of `mirrors`. Tries are bounded for each URL, and so is how
-//! often one is left for being slow; what lacks the file, or had it wrong, is not asked for it again.
+//! The best mirror state comes first, then the fewest tries, then the order of `mirrors`. The
+//! number of tries is bounded for each URL, and so is the number of times that a slow URL is left.
+//! A URL that lacks the file, or had it wrong, is not asked for it again.
 //!
-//! A body that is put together from several connections may prove wrong once for each URL that it came from. From then on the
-//! URL is asked for the whole file only, and once: a server that breaks off and lies about the rest could go on for ever.
+//! A file that was put together from several connections may prove wrong once for each URL that
+//! contributed. After that, such a URL is asked for the whole file only, and once. Otherwise a
+//! server that breaks off and sends wrong continuations could repeat this for ever.
 
 use std::time::{Duration, Instant};
 
@@ -15,23 +17,23 @@ use super::health::{Health, HealthState};
 use super::mirrors::{MirrorSlot, Mirrors};
 use super::retry::{self, ATTEMPTS, MAX_SLOW, Others, PROGRESS, RetryDecision, STALL_TIMEOUT};
 
-/// A URL of the file.
+/// One URL of the file.
 #[derive(Debug)]
 pub(super) struct UrlCandidate {
     pub(super) slot: MirrorSlot,
     pub(super) url: Url,
-    /// Without progress in between.
+    /// Number of tries without progress between them.
     tries: u32,
-    /// New bytes that came from it and are no progress yet.
+    /// Number of new bytes from this URL that do not count as progress yet.
     new_bytes: u64,
     gone: bool,
-    /// Bytes of the body so far came from it.
+    /// Whether bytes of the current file came from this URL.
     contributed: bool,
-    /// It is asked for the whole file, and given up when that fails.
+    /// Whether the URL is asked for the whole file only, and given up if that fails.
     whole: bool,
-    /// It was left because it was slow: its rate then, bytes/s.
+    /// Rate in bytes/s at which a download left the URL because it was slow.
     slow: Option<f64>,
-    /// Why it failed the last time.
+    /// Error of the last failure.
     error: Option<UpstreamError>,
 }
 
@@ -55,11 +57,11 @@ impl UrlCandidate {
     }
 }
 
-/// See the module's documentation.
+/// The URLs of one file. See the module's documentation.
 #[derive(Debug)]
 pub(super) struct Candidates {
     all: Vec<UrlCandidate>,
-    /// The one to ask before others of the same standing.
+    /// Slot to ask before others in the same mirror state.
     first: Option<MirrorSlot>,
     current: Option<usize>,
     slow: u32,
@@ -70,12 +72,12 @@ impl Candidates {
         Self { all, first, current: None, slow: 0 }
     }
 
-    /// The one that is asked now.
+    /// Returns the URL that is asked now.
     pub(super) fn current(&self) -> Option<&UrlCandidate> {
         self.current.and_then(|at| self.all.get(at))
     }
 
-    /// Settles on one to ask, if there is none yet. `None`: nothing is left to try.
+    /// Chooses a URL to ask, if none is chosen. `None`: nothing is left to try.
     pub(super) fn choose(&mut self, mirrors: &Mirrors, now: Instant) -> Option<&UrlCandidate> {
         if self.current.is_none() {
             let order = mirrors.order(now);
@@ -90,13 +92,13 @@ impl Candidates {
         self.current()
     }
 
-    /// Whether another one is at hand that nothing is known against.
+    /// Whether another URL is available that neither backs off nor is being probed.
     pub(super) fn others(&self, mirrors: &Mirrors, now: Instant) -> Others {
         let ready = |candidate: &UrlCandidate| mirrors.state(candidate.slot, now) <= HealthState::Distrusted;
         if self.besides().any(ready) { Others::Ready } else { Others::None }
     }
 
-    /// How long the one that is asked now may be silent.
+    /// How long the current URL may send nothing.
     pub(super) fn patience(&self, mirrors: &Mirrors, now: Instant) -> Duration {
         match self.others(mirrors, now) {
             Others::None => STALL_TIMEOUT,
@@ -107,7 +109,8 @@ impl Candidates {
         }
     }
 
-    /// Leaves the one that is asked now if, with `rate` bytes/s and `missing` bytes to come, another one is better: its slot.
+    /// Returns the slot of a better URL, if the current one delivers `rate` bytes/s with `missing`
+    /// bytes to come. `None`: the current URL is kept.
     pub(super) fn outpaced(&self, mirrors: &Mirrors, now: Instant, rate: f64, missing: u64) -> Option<MirrorSlot> {
         if self.slow >= MAX_SLOW {
             return None;
@@ -116,7 +119,7 @@ impl Candidates {
             let health = mirrors.health(candidate.slot);
             let proven =
                 health.is_some_and(|health| health.failures() == 0 && health.state(now) == HealthState::Healthy);
-            // What it did for this file says more than what it did before.
+            // The rate measured for this file is more reliable than an older one.
             proven && retry::is_outpaced(rate, candidate.slow.or(health.and_then(Health::rate)), missing)
         };
         let order = mirrors.order(now);
@@ -124,21 +127,21 @@ impl Candidates {
         self.besides().filter(better).min_by_key(position).map(|candidate| candidate.slot)
     }
 
-    /// From now on `slot` is preferred.
+    /// Prefers `slot` from now on.
     pub(super) fn prefer(&mut self, slot: MirrorSlot) {
         self.first = Some(slot);
         self.all.iter_mut().filter(|candidate| candidate.slot == slot).for_each(|candidate| candidate.slow = None);
     }
 
-    /// Tries of the one that is asked now that failed, without progress in between.
+    /// Failed tries of the current URL, without progress between them.
     pub(super) fn tries(&self) -> u32 {
         self.current().map_or(0, |candidate| candidate.tries)
     }
 
-    /// The one that is asked now failed.
+    /// Records a failure of the current URL.
     pub(super) fn failed(&mut self, error: UpstreamError, verdict: RetryDecision) {
         let Some(candidate) = self.current.and_then(|at| self.all.get_mut(at)) else { return };
-        // Slowness is no reason why a file cannot be had.
+        // A slow URL can still serve the file, so slowness is not stored as its error.
         if let UpstreamError::Outpaced { rate, .. } = error {
             self.slow += 1;
             candidate.slow = Some(rate as f64);
@@ -153,7 +156,7 @@ impl Candidates {
         }
     }
 
-    /// The one that is asked now sent bytes that nobody had sent before.
+    /// Records new bytes from the current URL, which no URL had sent before.
     pub(super) fn progressed(&mut self, bytes: u64) {
         if let Some(candidate) = self.current.and_then(|at| self.all.get_mut(at)) {
             candidate.new_bytes += bytes;
@@ -163,60 +166,61 @@ impl Candidates {
         }
     }
 
-    /// The one that is asked now is of no use for this file, or has been used.
+    /// Gives up the current URL for this file, because it is useless or was used.
     pub(super) fn give_up_current(&mut self) {
         if let Some(candidate) = self.current.take().and_then(|at| self.all.get_mut(at)) {
             candidate.gone = true;
         }
     }
 
-    /// A body begins at its first byte, from the one that is asked now.
+    /// Records that the current URL sends the file from its first byte.
     pub(super) fn began(&mut self) {
         self.all.iter_mut().for_each(|candidate| candidate.contributed = false);
         self.contributes();
     }
 
-    /// The one that is asked now adds to the body.
+    /// Records that the current URL continues the file.
     pub(super) fn contributes(&mut self) {
         if let Some(candidate) = self.current.and_then(|at| self.all.get_mut(at)) {
             candidate.contributed = true;
         }
     }
 
-    /// Whether the one that is asked now may only be asked for the whole file.
+    /// Whether the current URL may only be asked for the whole file.
     pub(super) fn must_send_whole(&self) -> bool {
         self.current().is_some_and(|candidate| candidate.whole)
     }
 
-    /// The body came over several connections and proved wrong, which nobody can tell whose fault was.
+    /// Records that a file from several connections proved wrong. Which of the URLs is at fault is
+    /// unknown.
     pub(super) fn spliced_wrong(&mut self) {
         for candidate in self.all.iter_mut().filter(|candidate| candidate.contributed) {
             candidate.whole = true;
         }
     }
 
-    /// The file is fetched anew: tries so far do not count.
+    /// Resets the tries, because the file is fetched from its beginning again.
     pub(super) fn begin_anew(&mut self) {
         self.all.iter_mut().for_each(|candidate| candidate.tries = 0);
     }
 
-    /// Nothing is tried any more.
+    /// Gives up all URLs.
     pub(super) fn stop(&mut self) {
         self.current = None;
         self.all.iter_mut().for_each(|candidate| candidate.gone = true);
     }
 
-    /// Whether one is left to try.
+    /// Whether any URL is left to try.
     pub(super) fn any_left(&self) -> bool {
         self.all.iter().any(UrlCandidate::is_left)
     }
 
-    /// Whether one failed, and nothing was said about it yet.
+    /// Whether any URL failed with an error that was not taken yet.
     pub(super) fn has_error(&self) -> bool {
         self.all.iter().any(|candidate| candidate.error.is_some())
     }
 
-    /// Why the file cannot be had: the last reason of each URL.
+    /// Takes the last error of each URL, as the reason why the file cannot be fetched.
     pub(super) fn take_error(&mut self) -> UpstreamError {
         let mut errors: Vec<UpstreamError> =
             self.all.iter_mut().filter_map(|candidate| candidate.error.take()).collect();
@@ -226,7 +230,7 @@ impl Candidates {
         }
     }
 
-    /// Those left to try but for the current one.
+    /// Iterates over the URLs left to try, without the current one.
     fn besides(&self) -> impl Iterator<Item = &UrlCandidate> {
         let others = self.all.iter().enumerate().filter(|(at, _)| Some(*at) != self.current);
         others.map(|(_, candidate)| candidate).filter(|candidate| candidate.is_left())
@@ -282,7 +286,7 @@ mod tests {
         }
     }
 
-    /// Whoever is left for one that proves even slower is gone back to, once.
+    /// A URL that was left for an even slower one is asked again, once.
     #[test]
     fn the_less_slow_gets_it_back() {
         let mut scene = Scene::new(2);
@@ -322,7 +326,7 @@ mod tests {
         let next = Candidates::new(vec![UrlCandidate::new(0, "http://a/".parse().unwrap())], None);
         assert_eq!(scene.choose(), Some(1));
         scene.lacks();
-        // The last resort is asked all the same, and with patience.
+        // The last resort is asked nevertheless, and with patience.
         assert_eq!(scene.choose(), Some(0));
         assert_eq!(scene.1.patience(&scene.0, scene.2), STALL_TIMEOUT);
         let mut alone = Scene(scene.0, next, scene.2);
@@ -342,7 +346,8 @@ mod tests {
         let mut asked = Vec::new();
         while let Some(slot) = scene.choose() {
             asked.push((slot, scene.1.must_send_whole()));
-            // Progress before the break renews the tries of a URL, but not of one that may only send the whole.
+            // Progress before the break resets the tries of a URL, except for one that may only
+            // send the whole file.
             scene.1.began();
             if asked.len() < 5 {
                 scene.1.progressed(PROGRESS);
@@ -393,7 +398,7 @@ mod tests {
             scene.leave(slow, to);
             way.push(scene.choose().unwrap());
         }
-        // 0 is not asked again, 3 is not so much faster.
+        // 0 is not asked again, 3 is not much faster.
         assert_eq!(way, [0, 2]);
         assert!(scene.1.any_left());
         assert_eq!(scene.1.outpaced(&scene.0, scene.2, 10.0, 10), None, "nothing is left to gain");

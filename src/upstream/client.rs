@@ -1,4 +1,4 @@
-//! The only file that names reqwest.
+//! HTTP client for requests to binhosts. No other file names reqwest.
 
 use std::ops::Range;
 use std::time::{Duration, SystemTime};
@@ -21,19 +21,20 @@ const MAX_REDIRECTS: usize = 5;
 #[derive(Debug, Clone)]
 pub(super) struct Client(reqwest::Client);
 
-/// A header to send, and what it is for.
+/// Condition of a request, sent as headers.
 pub(super) enum RequestCondition<'a> {
-    /// A whole file, whatever it is.
+    /// Request the whole file unconditionally.
     None,
-    /// Only if it is not what was had before.
+    /// Request the file only if it has changed.
     Changed { etag: Option<&'a str>, last_modified: Option<&'a str> },
-    /// These bytes of it, at least one.
+    /// Request these bytes, at least one.
     Range(Range<u64>),
-    /// From this byte on, if it is still the file that `validator` was given for.
+    /// Request the bytes from `offset` on, if the file is still the one that `validator` belongs
+    /// to.
     From { offset: u64, validator: Option<&'a str> },
 }
 
-/// An answer whose body is still to come.
+/// An answer whose body has not been read yet.
 #[derive(Debug)]
 pub(super) struct UpstreamResponse {
     response: reqwest::Response,
@@ -41,13 +42,15 @@ pub(super) struct UpstreamResponse {
 }
 
 impl Client {
-    /// A client, and where it can trust no https server, why.
+    /// Creates an HTTP client. The second value is the reason why it can trust no https server, if
+    /// there is one.
     pub(super) fn new() -> Result<(Self, Option<String>), UpstreamError> {
-        // Fails only when it was done before.
+        // The call fails only if a provider is installed already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         match builder().build() {
             Ok(client) => Ok((Self(client), None)),
-            // The system has no CA certificates, as a fresh or a small one may: http and file do not need them.
+            // The system has no CA certificates, as a new or small system may. http and file do not
+            // need them.
             Err(error) => match builder().tls_certs_only([]).build() {
                 Ok(client) => Ok((Self(client), Some(causes(&error)))),
                 Err(error) => Err(UpstreamError::Setup(causes(&error))),
@@ -55,7 +58,7 @@ impl Client {
         }
     }
 
-    /// What the server says of a file without sending it: size, ETag, date. `None`: nothing good.
+    /// Asks with HEAD for size, ETag and date of a file. `None`: the status is not 200.
     pub(super) async fn head(&self, url: &Url) -> Result<Option<String>, UpstreamError> {
         let response = response(self.0.head(url.clone()), config::display(url), STALL_TIMEOUT).await?;
         let headers = response.headers();
@@ -63,7 +66,8 @@ impl Client {
         Ok((response.status() == StatusCode::OK).then(|| parts.join(" ")))
     }
 
-    /// Asks for `url`, and waits for no longer than `patience`; an answer is one with status 200, 206 or 304.
+    /// Requests `url`, and waits for at most `patience`. Only the statuses 200, 206 and 304 are
+    /// answers; others are errors.
     pub(super) async fn get(
         &self,
         url: &Url,
@@ -89,7 +93,7 @@ impl UpstreamResponse {
         self.response.status().as_u16()
     }
 
-    /// Bytes to come, where the server says.
+    /// Length of the body in bytes, if the server sent it.
     pub(super) fn length(&self) -> Option<u64> {
         self.response.content_length()
     }
@@ -106,7 +110,7 @@ impl UpstreamResponse {
         header(self.response.headers(), CONTENT_RANGE)
     }
 
-    /// The next piece, which is waited for no longer than `patience`; `None` at the end.
+    /// Returns the next piece, waiting for at most `patience`; `None` at the end.
     pub(super) async fn chunk(&mut self, patience: Duration) -> Result<Option<Bytes>, UpstreamError> {
         match tokio::time::timeout(patience, self.response.chunk()).await {
             Err(_) => Err(UpstreamError::Stalled { url: self.url.clone(), after: patience }),
@@ -125,13 +129,13 @@ fn builder() -> reqwest::ClientBuilder {
     builder.pool_max_idle_per_host(2).pool_idle_timeout(Duration::from_secs(30))
 }
 
-/// Sends a request; whatever the server says to it.
+/// Sends a request and returns the answer, whatever its status is.
 async fn response(
     request: reqwest::RequestBuilder,
     url: String,
     patience: Duration,
 ) -> Result<reqwest::Response, UpstreamError> {
-    // Where nobody else is to be asked, connecting has its own time.
+    // If no other URL is available, connecting has time of its own.
     let limit = if patience < STALL_TIMEOUT { patience } else { CONNECT_TIMEOUT + STALL_TIMEOUT };
     match tokio::time::timeout(limit, request.send()).await {
         Err(_) => Err(UpstreamError::Stalled { url, after: patience }),
@@ -169,7 +173,7 @@ fn redirect(attempt: Attempt<'_>) -> reqwest::redirect::Action {
     }
 }
 
-/// Why a redirect from `previous`, oldest first, to `next` is not followed.
+/// Why a redirect from `previous`, oldest first, to `next` is refused.
 fn refusal(previous: &[Url], next: &Url) -> Option<String> {
     if previous.iter().any(|url| url.scheme() == "https") && next.scheme() != "https" {
         return Some("a redirect leads from https to http".to_owned());
@@ -181,19 +185,20 @@ fn header(headers: &HeaderMap, name: HeaderName) -> Option<String> {
     headers.get(name)?.to_str().ok().map(str::to_owned)
 }
 
-/// Retry-After: seconds or a date.
+/// Parses Retry-After, which has seconds or a date.
 fn waiting_time(text: &str) -> Option<Duration> {
     let date = || httpdate::parse_http_date(text).ok()?.duration_since(SystemTime::now()).ok();
     text.trim().parse().ok().map(Duration::from_secs).or_else(date)
 }
 
-/// Texts of causes that say nothing where there is a cause of them.
+/// Texts of errors that are dropped from the chain if a cause follows.
 const EMPTY_WORDS: [&str; 4] =
     ["error sending request", "client error (Connect)", "client error (SendRequest)", "tcp connect error"];
-/// How rustls calls bytes that are no TLS, which come where a server speaks plain HTTP on that port.
+/// Error name in rustls for bytes that are not TLS, as from a server that speaks plain HTTP on that
+/// port.
 const NO_TLS: &str = "InvalidContentType";
 
-/// An error with what caused it, in one line.
+/// Formats an error with its causes in one line.
 fn causes(error: &dyn std::error::Error) -> String {
     let mut parts = vec![error.to_string()];
     let mut next = error.source();

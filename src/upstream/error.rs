@@ -1,146 +1,146 @@
-//! What can go wrong on the way to a binhost.
+//! Errors of requests to a binhost.
 
 use std::io;
 use std::time::Duration;
 
-/// Why bytes could not be had. URLs are shown without credentials.
+/// Why bytes could not be fetched. URLs are shown without credentials.
 #[derive(Debug, thiserror::Error)]
 pub enum UpstreamError {
-    /// The HTTP client could not be made.
+    /// The HTTP client could not be created.
     #[error("setting up TLS: {0}")]
     Setup(String),
-    /// No answer, or a broken one.
+    /// The server sent no answer, or a broken one.
     #[error("{url}: {reason}")]
     Transport {
-        /// What was asked for.
+        /// URL of the request.
         url: String,
-        /// What happened, with its causes.
+        /// The error with its causes.
         reason: String,
     },
-    /// An answer with an error status.
+    /// The server answered with an error status.
     #[error("{url}: HTTP status {status}{}", advice(*.status))]
     Status {
-        /// What was asked for.
+        /// URL of the request.
         url: String,
-        /// The status.
+        /// The HTTP status code.
         status: u16,
-        /// How long the server asks to wait.
+        /// How long the client has to wait, as the server requested.
         retry_after: Option<Duration>,
     },
-    /// Redirects that lead in circles, are too many, or lead from https to http.
+    /// Redirects form a circle, are too many, or lead from https to http.
     #[error("{url}: {reason}")]
     Redirect {
-        /// What was asked for.
+        /// URL of the request.
         url: String,
-        /// Why they are not followed.
+        /// Why the redirect was refused.
         reason: String,
     },
     /// There is no index at this URL.
     #[error("{0}; is that the directory that holds Packages?")]
     NoIndex(Box<UpstreamError>),
-    /// Nothing came for too long.
+    /// The server sent nothing for too long.
     #[error("{url}: no data for {} s", .after.as_secs())]
     Stalled {
-        /// What was asked for.
+        /// URL of the request.
         url: String,
-        /// For how long.
+        /// Duration of the silence.
         after: Duration,
     },
-    /// Data came, but next to none.
+    /// The rate was too low.
     #[error("{url}: less than {floor} B/s for {} s", .window.as_secs())]
     TooSlow {
-        /// What was asked for.
+        /// URL of the request.
         url: String,
-        /// The least rate that is waited for.
+        /// Minimum rate in bytes/s.
         floor: u64,
-        /// Measured over.
+        /// Time over which the rate was measured.
         window: Duration,
     },
     /// Another URL is known to be much faster.
     #[error("{url}: {rate} B/s, left for {by}")]
     Outpaced {
-        /// What was asked for.
+        /// URL of the request.
         url: String,
-        /// What it delivered.
+        /// Measured rate in bytes/s.
         rate: u64,
-        /// The other one.
+        /// URL that is faster.
         by: String,
     },
-    /// The body ended early.
+    /// The file ended early.
     #[error("{url}: ended after {got} of {expected} bytes")]
     Truncated {
-        /// What was asked for.
+        /// URL of the request.
         url: String,
-        /// Bytes that came.
+        /// Number of bytes received.
         got: u64,
-        /// Bytes that the index names.
+        /// Size in the index, in bytes.
         expected: u64,
     },
-    /// The server's file has another size than the index says.
+    /// The file at the server has another size than in the index.
     #[error(
         "{url}: the binhost has {got} bytes where its index says {expected}: index and package do not belong together"
     )]
     SizeMismatch {
-        /// What was asked for.
+        /// URL of the request.
         url: String,
-        /// Bytes that the server announces.
+        /// Size that the server announced, in bytes.
         got: u64,
-        /// Bytes that the index names.
+        /// Size in the index, in bytes.
         expected: u64,
     },
-    /// The server went on with another part than asked for.
+    /// The server sent another part than the requested one.
     #[error("{url}: the server continued with the wrong part ({range})")]
     WrongRange {
-        /// What was asked for.
+        /// URL of the request.
         url: String,
-        /// Its Content-Range.
+        /// Content-Range of the answer.
         range: String,
     },
     /// The server sends whole files only.
     #[error("{url}: the server does not send a part of a file (Range)")]
     NoRange {
-        /// What was asked for.
+        /// URL of the request.
         url: String,
     },
-    /// A local file of a `file:` binhost.
+    /// A local file of a `file:` binhost cannot be read.
     #[error("{url}: {source}")]
     File {
-        /// Its URL.
+        /// URL of the file.
         url: String,
-        /// Why.
+        /// Error of the system call.
         source: io::Error,
     },
     /// The index cannot be stored.
     #[error("{attempted}: {source}")]
     Store {
-        /// What was tried.
+        /// The operation that failed.
         attempted: &'static str,
-        /// Why it failed.
+        /// Error of the system call.
         source: io::Error,
     },
-    /// The index is compressed, and the compressed data is broken or cut short.
+    /// The compressed index is damaged or cut short.
     #[error("{url}: the compressed index is damaged or cut short ({reason})")]
     Compressed {
-        /// What was asked for.
+        /// URL of the request.
         url: String,
-        /// The decoder's reason.
+        /// Error of the decoder.
         reason: String,
     },
     /// The index is larger than any real one.
     #[error("{url}: the index is larger than {limit} bytes")]
     TooLarge {
-        /// What was asked for.
+        /// URL of the request.
         url: String,
-        /// The bound.
+        /// Largest accepted size in bytes.
         limit: u64,
     },
-    /// All URLs failed; the last reason of each.
+    /// All URLs failed, with the last error of each.
     #[error("{}", join(.0))]
     All(Vec<UpstreamError>),
 }
 
 impl UpstreamError {
-    /// Whether the binhost has no such file, or one of another size than its index says, at every URL.
+    /// Whether the file is missing at every URL, or has another size than in the index.
     #[must_use]
     pub fn contradicts_index(&self) -> bool {
         match self {
@@ -152,7 +152,7 @@ impl UpstreamError {
     }
 }
 
-/// What to do about a status.
+/// Returns a remedy for a status.
 fn advice(status: u16) -> &'static str {
     match status {
         401 => "; it wants a user and a password: give them in a netrc file (LoadCredential=netrc:FILE)",

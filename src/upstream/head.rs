@@ -1,5 +1,7 @@
-//! Some bytes of a package, by Range. Of a server that does not know that, its first bytes: what it sends until it is not
-//! read any more.
+//! Fetches some bytes of a package, by Range.
+//!
+//! If a server does not support Range, the first bytes are read from the whole file, and the
+//! connection is then closed.
 
 use std::ops::Range;
 
@@ -9,11 +11,11 @@ use super::{Upstream, UpstreamError};
 use crate::config;
 
 impl Upstream {
-    /// The bytes in `range` of the package at `path`, which has `size`; fewer where it has no more. One URL is asked, once:
-    /// the one that a download would be begun with.
+    /// Fetches the bytes in `range` of the package at `path`, which has `size` bytes; fewer at its
+    /// end. One URL is asked once: the one that a download would start with.
     ///
     /// # Errors
-    /// The URL fails, has a file of another size, or would send the bytes before the range, too.
+    /// The URL fails, has a file of another size, or would also send the bytes before the range.
     pub async fn fetch_range(
         &self,
         uri: Option<&str>,
@@ -56,13 +58,13 @@ impl Upstream {
     }
 }
 
-/// Whether an answer begins with the range that was asked for, of a file that has `size`.
+/// Checks that an answer begins with the requested range, and that the file has `size` bytes.
 fn check(answer: &UpstreamResponse, range: &Range<u64>, size: u64, url: String) -> Result<(), UpstreamError> {
     let said = answer.content_range().unwrap_or_default();
     let is_part = answer.status() == 206;
     let size_of_all = match is_part {
         true => said.rsplit_once('/').and_then(|(_, all)| all.parse().ok()),
-        // It does not know Range, and begins to send the whole.
+        // The server does not support Range, and begins to send the whole file.
         false => answer.length(),
     };
     match size_of_all {

@@ -1,52 +1,56 @@
-//! How one URL has done lately: whether it is to be asked at all, and how fast it is.
+//! Recent record of one URL: whether to ask it at all, and how fast it is.
 //!
-//! * A failure of the host (`retry` says which are) lets it rest, longer each time; then one try decides. Failures while it
-//!   rests come from connections that were there before, and count once.
-//! * That a host lacks one file says nothing against it.
-//! * A package or an index that proved wrong costs it preference for [`DISTRUST`].
-//! * Rate and time to the first byte come from real downloads, the last one counting half.
+//! * After a failure of the host (`retry` decides which failures are the host's) the URL backs off,
+//!   longer each time. Then a single try decides. Failures during the backoff come from connections
+//!   that existed before, and count once.
+//! * A missing file does not count against a host.
+//! * A URL that served a wrong package or index is ranked behind others for [`DISTRUST`].
+//! * Rate and time to the first byte come from real downloads. The last measurement counts half.
 //!
-//! Time is passed in. Nothing here asks, waits, locks or draws lots.
+//! Callers pass the time in. This module sends no request, does not wait, takes no lock and uses no
+//! random numbers.
 
 use std::time::{Duration, Instant};
 
-/// How long a URL that served something wrong stands behind those that did not.
+/// How long a URL that served wrong bytes is ranked behind the others.
 pub(super) const DISTRUST: Duration = Duration::from_secs(600);
-/// After a rest, one try; no other for so long unless it ended before.
+/// After a backoff one try is made. No other try starts for so long, unless the first one ends
+/// before.
 const TRIAL: Duration = Duration::from_secs(15);
-/// Fewer bytes in less than [`MIN_TIME`] say nothing about a rate.
+/// Fewer bytes in less than [`MIN_TIME`] give no usable rate.
 pub(super) const MIN_SAMPLE: u64 = 256 << 10;
 const MIN_TIME: Duration = Duration::from_secs(2);
-/// A measurement says nothing any more.
+/// Age at which a measurement is no longer used.
 pub(super) const STALE: Duration = Duration::from_secs(3600);
-/// Bytes of the package that speeds are compared by.
+/// Size in bytes of the typical package by which speeds are compared.
 const TYPICAL: f64 = (2_u32 << 20) as f64;
-/// A difference that is worth another order: so many times, and at least so long for a typical package.
+/// Smallest difference that changes the order of URLs: a factor, and seconds for a typical package.
+/// Both must be exceeded.
 const CLEARLY: (f64, f64) = (1.5, 0.1);
 
-/// Whether to ask a URL; the best first.
+/// State of a URL, the best first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum HealthState {
-    /// Nothing is known against it.
+    /// No fault is known.
     Healthy,
-    /// It served something wrong lately.
+    /// The URL served wrong bytes lately.
     Distrusted,
-    /// It has rested, and one download tries it.
+    /// The backoff is over, and one download tries the URL.
     Probing,
-    /// It failed; asked only where no other is better.
+    /// The host failed lately. The URL is asked only if no other URL is better.
     BackingOff,
 }
 
-/// See the module's documentation.
+/// Health of one URL. See the module's documentation.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub(super) struct Health {
-    /// In a row.
+    /// Number of failures in a row.
     failures: u32,
     rest_until: Option<Instant>,
     trial_until: Option<Instant>,
-    /// Until when, and for what.
+    /// End of the distrust, and its reason.
     distrusted: Option<(Instant, String)>,
-    /// Bytes/s, and when it was measured.
+    /// Rate in bytes/s, and when it was measured.
     rate: Option<(f64, Instant)>,
     first_byte: Option<Duration>,
     wrong: u64,
@@ -64,20 +68,21 @@ impl Health {
         }
     }
 
-    /// It is asked now. After a rest nobody else asks it until it has answered.
+    /// Notes a new request. After a backoff no other download asks the URL until it has answered.
     pub(super) fn note_request(&mut self, now: Instant) {
         if self.failures > 0 && self.state(now) != HealthState::BackingOff {
             self.trial_until = Some(now + TRIAL);
         }
     }
 
-    /// It began to send what it was asked for.
+    /// Notes that the server began to send the requested file, `after` so long.
     pub(super) fn note_response(&mut self, after: Duration) {
         self.trial_until = None;
         self.first_byte = Some(self.first_byte.map_or(after, |before| (before + after) / 2));
     }
 
-    /// The host failed. `rest`: for how long after so many failures in a row, at least `at_least`.
+    /// Notes a failure of the host. `rest` gives the backoff after so many failures in a row; it
+    /// lasts at least `at_least`.
     pub(super) fn failed(&mut self, now: Instant, error: String, rest: impl Fn(u32) -> Duration, at_least: Duration) {
         self.last_error = Some((error, now));
         self.trial_until = None;
@@ -90,17 +95,18 @@ impl Health {
         self.rest_until = until;
     }
 
-    /// It has served a file to its end, or said properly that it has none.
+    /// Notes that the host served a file to its end, or answered properly that it has no such file.
     pub(super) fn served(&mut self) {
         (self.failures, self.rest_until, self.trial_until) = (0, None, None);
     }
 
-    /// Somebody says that it is worth another try now: one decides.
+    /// Ends backoff and distrust on request of an administrator. One try then decides.
     pub(super) fn retry_allowed(&mut self) {
         (self.rest_until, self.trial_until, self.distrusted) = (None, None, None);
     }
 
-    /// It delivered `bytes`, in `took` without what others were waited for.
+    /// Notes that `bytes` arrived in `took`, not counting the time in which the receiver did not
+    /// read.
     pub(super) fn delivered(&mut self, now: Instant, bytes: u64, took: Duration) {
         if bytes < MIN_SAMPLE && took < MIN_TIME {
             return;
@@ -110,23 +116,23 @@ impl Health {
         self.rate = Some((current.map_or(sample, |(rate, _)| (rate + sample) / 2.0), now));
     }
 
-    /// A package that it served proved wrong.
+    /// Notes that the URL served a wrong package.
     pub(super) fn wrong(&mut self, now: Instant) {
         self.wrong += 1;
         self.distrust(now, "served wrong bytes".to_owned());
     }
 
-    /// What it served is not to be used.
+    /// Distrusts the URL, because the file that it served is not to be used.
     pub(super) fn distrust(&mut self, now: Instant, reason: String) {
         self.distrusted = Some((now + DISTRUST, reason));
     }
 
-    /// Why it was distrusted the last time, be that over or not.
+    /// Reason of the last distrust, whether it is over or not.
     pub(super) fn distrusted_for(&self) -> Option<&str> {
         self.distrusted.as_ref().map(|(_, reason)| &**reason)
     }
 
-    /// Bytes/s.
+    /// Smoothed rate in bytes/s.
     pub(super) fn rate(&self) -> Option<f64> {
         self.rate.map(|(rate, _)| rate)
     }
@@ -151,19 +157,19 @@ impl Health {
         self.last_error.as_ref()
     }
 
-    /// Its rate is not known, or was measured long ago.
+    /// Whether the rate is unknown, or was measured long ago.
     pub(super) fn is_unmeasured(&self, now: Instant) -> bool {
         self.rate.is_none_or(|(_, at)| now.saturating_duration_since(at) >= STALE)
     }
 
-    /// Whether it is known to be so much faster than `other` that it is asked before it. A strict order: whoever is clearly
-    /// faster than a second, which is than a third, is than the third.
+    /// Whether this URL is so much faster than `other` that it is asked first. The relation is a
+    /// strict order: if A is clearly faster than B, and B than C, then A is clearly faster than C.
     pub(super) fn is_clearly_faster(&self, other: &Self) -> bool {
         let (Some(own), Some(other)) = (self.typical(), other.typical()) else { return false };
         other > own * CLEARLY.0 && other - own > CLEARLY.1
     }
 
-    /// Seconds that a typical package takes.
+    /// Number of seconds that a typical package takes.
     fn typical(&self) -> Option<f64> {
         let first_byte = self.first_byte.unwrap_or_default().as_secs_f64();
         self.rate().map(|rate| first_byte + TYPICAL / rate.max(1.0))
@@ -186,14 +192,14 @@ mod tests {
         for rest in [10, 20, 30] {
             failed(&mut health, now);
             assert_eq!(health.state(now + S * (rest - 1)), HealthState::BackingOff);
-            // Five more connections of the same moment.
+            // Five more connections of the same moment fail.
             (0..5).for_each(|_| failed(&mut health, now + S));
             now += S * rest;
             assert_eq!(health.state(now), HealthState::Healthy);
             health.note_request(now);
             assert_eq!(health.state(now), HealthState::Probing);
         }
-        // Who tries may have gone away.
+        // The download that tries the URL may have been cancelled.
         assert_eq!(health.state(now + TRIAL), HealthState::Healthy);
         health.note_response(S);
         assert_eq!(health.state(now), HealthState::Healthy);
@@ -257,9 +263,9 @@ mod tests {
             (((0, 1000), (0, 1000)), false),
             (((0, 1400), (0, 1000)), false),
             (((0, 1600), (0, 1000)), true),
-            // Far away, which a small package notices most.
+            // A distant host, which matters most for a small package.
             (((10, 9000), (800, 9000)), true),
-            // Both are as fast as anybody can tell.
+            // Both are equally fast as far as measured.
             (((1, 1_000_000), (3, 100_000)), false),
         ] {
             let (first, second) = (measured(first.0, first.1), measured(second.0, second.1));

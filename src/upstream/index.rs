@@ -1,4 +1,4 @@
-//! The index of a binhost, asked for where it is best had.
+//! Fetches the index of a binhost from the best of its URLs.
 
 use std::fs::File;
 use std::io;
@@ -17,33 +17,34 @@ use super::unpack::{IndexWriter, blocking};
 use super::{Upstream, UpstreamError, local};
 use crate::config::{self, BinhostUrl};
 
-/// Largest index that is taken, decompressed. The official ones have 16 MiB (2025).
+/// Largest index that is accepted, decompressed. The official ones have 16 MiB (2025).
 pub const MAX_INDEX_BYTES: u64 = 512 << 20;
-/// Names of an index, the more wanted first.
+/// Names of an index, the preferred one first.
 const COMPRESSED: &str = "Packages.gz";
 const PLAIN: &str = "Packages";
 
-/// What tells whether an index is still the one that was received.
+/// Values that show whether the index at a URL is still the one that was received.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Validators {
-    /// The URL that it came from, without credentials; the others hold for this one only.
+    /// The URL that the index came from, without credentials. ETag and Last-Modified are valid for
+    /// this URL only.
     pub url: String,
-    /// Its ETag; of a local file its modification time and size.
+    /// ETag of the index. For a local file: its modification time and size.
     pub etag: Option<String>,
-    /// Its Last-Modified.
+    /// Last-Modified of the index.
     pub last_modified: Option<String>,
 }
 
-/// What a binhost says to the question for its index.
+/// Answer of a binhost to a request for its index.
 #[derive(Debug)]
 pub enum IndexAnswer {
-    /// It is the one that the validators belong to.
+    /// The index is the one that the validators belong to.
     NotModified,
-    /// A new one, in the file that was given, and what to ask with the next time.
+    /// A new index was written to the caller's file. The validators are for the next request.
     Fresh(Validators),
 }
 
-/// The URLs of an index, one after the other: see [`Upstream::index_sources`].
+/// The URLs of an index, asked one after the other: see [`Upstream::index_sources`].
 #[derive(Debug)]
 pub struct IndexSources<'a> {
     upstream: &'a Upstream,
@@ -51,8 +52,8 @@ pub struct IndexSources<'a> {
 }
 
 impl Upstream {
-    /// The URLs to ask for the index: the one that `known` belongs to first, unless it does badly or the first URL has not
-    /// been asked for long; then the others.
+    /// Returns the URLs to ask for the index. The URL that `known` belongs to is first, unless it
+    /// is unhealthy or the first configured URL has not been asked for long.
     #[must_use]
     pub fn index_sources(&self, known: &Validators) -> IndexSources<'_> {
         let bases = &self.binhost.urls;
@@ -61,14 +62,14 @@ impl Upstream {
         IndexSources { upstream: self, candidates: Candidates::new(all.collect(), Some(first)) }
     }
 
-    /// Only the URL number `number`, where it matters who says what.
+    /// Returns only the URL number `number`, for callers that compare what each URL serves.
     #[must_use]
     pub fn index_source(&self, number: usize) -> IndexSources<'_> {
         let one = self.binhost.urls.get(number).map(|base| UrlCandidate::new(number, base.join(COMPRESSED)));
         IndexSources { upstream: self, candidates: Candidates::new(one.into_iter().collect(), None) }
     }
 
-    /// The URL of the binhost that an index came from.
+    /// Returns the URL of the binhost that an index came from.
     #[must_use]
     pub fn base_of(&self, known: &Validators) -> Option<&BinhostUrl> {
         self.binhost.urls.get(self.slot_of_index(known)?)
@@ -84,11 +85,11 @@ fn has_index_of(base: &BinhostUrl, known: &Validators) -> bool {
 }
 
 impl IndexSources<'_> {
-    /// Asks for the index until a URL answers, and writes it to `out` (emptied first), decompressed. The next call asks the
-    /// URLs that are left; `None`: there are none.
+    /// Asks for the index until a URL answers, and writes it to `out` (emptied first),
+    /// decompressed. The next call asks the remaining URLs; `None`: no URL is left.
     ///
     /// # Errors
-    /// No URL that was left has an index that can be stored. `out` is then worthless.
+    /// No remaining URL has an index that can be stored. The contents of `out` are then undefined.
     pub async fn next(&mut self, known: &Validators, out: &File) -> Option<Result<IndexAnswer, UpstreamError>> {
         while let Some(url) = self.upstream.choose(&mut self.candidates) {
             let slot = self.candidates.current().map(|candidate| candidate.slot);
@@ -115,7 +116,7 @@ impl IndexSources<'_> {
         }
     }
 
-    /// Asks one URL, once: for the compressed index, and if there is none for the plain one.
+    /// Asks one URL once for the compressed index, and for the plain one if there is none.
     async fn request_once(
         &self,
         slot: Option<MirrorSlot>,
@@ -126,7 +127,7 @@ impl IndexSources<'_> {
         match self.request(slot, compressed, known, out).await {
             Err(error) if is_absent(&error) => match compressed.join(PLAIN) {
                 Ok(plain) => self.request(slot, &plain, known, out).await.map_err(|of_plain| {
-                    // Where there is neither, the one that was wanted is missing.
+                    // If both are missing, the error names the preferred one.
                     if is_absent(&of_plain) { no_index(error) } else { of_plain }
                 }),
                 Err(_) => Err(error),
@@ -195,7 +196,7 @@ fn is_absent(error: &UpstreamError) -> bool {
     }
 }
 
-/// Where there is no file, it may be another directory that has it.
+/// Adds a hint to a missing file, because another directory may have the index.
 fn no_index(error: UpstreamError) -> UpstreamError {
     match error {
         UpstreamError::Status { status: 404 | 410, .. } | UpstreamError::File { .. } => {

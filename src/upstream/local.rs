@@ -1,4 +1,4 @@
-//! Files of a `file:` binhost.
+//! Reads files of a `file:` binhost.
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
@@ -14,11 +14,11 @@ use crate::config;
 
 /// Bytes read at once.
 const CHUNK: usize = 256 << 10;
-/// Files of one binhost that are opened or read at the same time: a directory on a network may never answer, and whatever
-/// waits for it keeps a thread.
+/// Most files of one binhost that are opened or read at the same time. A directory on a network may
+/// never answer, and each waiting call occupies a thread.
 pub(super) const MAX_READS: usize = 2;
 
-/// A package in a directory.
+/// An open package file in a local directory.
 #[derive(Debug)]
 pub(super) struct LocalFile {
     file: Option<File>,
@@ -27,7 +27,7 @@ pub(super) struct LocalFile {
 }
 
 impl LocalFile {
-    /// Opens the file and compares its size with the index's, bytes.
+    /// Opens the file and compares its size in bytes with the index's.
     pub(super) async fn open(url: &Url, size: u64, reads: &Arc<Semaphore>) -> Result<Self, UpstreamError> {
         let shown = config::display(url);
         let error = |source| UpstreamError::File { url: shown.clone(), source };
@@ -38,7 +38,7 @@ impl LocalFile {
         Ok(Self { file: Some(file), url: shown, reads: Arc::clone(reads) })
     }
 
-    /// Goes on at byte `offset`. Asks nothing of the disk.
+    /// Continues at byte `offset`. The call does not access the disk.
     pub(super) fn seek(&mut self, offset: u64) -> Result<(), UpstreamError> {
         let Some(file) = &mut self.file else { return Ok(()) };
         let error = |source| UpstreamError::File { url: self.url.clone(), source };
@@ -60,7 +60,8 @@ impl LocalFile {
     }
 }
 
-/// Opens a regular file; its size. FIFOs and devices would hang or never end.
+/// Opens a regular file and returns its size. FIFOs and devices are refused, since they would hang
+/// or never end.
 pub(super) async fn open(url: &Url) -> io::Result<(File, u64)> {
     let path = path(url)?;
     blocking(move || open_regular(&path)).await
@@ -86,7 +87,7 @@ fn open_regular(path: &Path) -> io::Result<(File, u64)> {
     Ok((file, metadata.len()))
 }
 
-/// No more than [`MAX_READS`] at once; what never ends keeps its place.
+/// Runs at most [`MAX_READS`] calls at once. A call that never ends keeps its permit.
 async fn in_turn<T: Send + 'static>(
     reads: &Arc<Semaphore>,
     work: impl FnOnce() -> io::Result<T> + Send + 'static,

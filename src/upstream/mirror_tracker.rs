@@ -1,4 +1,5 @@
-//! What happens to URLs, told to `mirrors`: the only place with a clock, dice and a lock for it.
+//! Records events of URLs in `mirrors`, and supplies the clock, the random numbers and the lock
+//! that `mirrors` itself does not have.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, MutexGuard, PoisonError};
@@ -13,7 +14,7 @@ use super::retry::{self, FailureCause, Others};
 use super::{Upstream, UpstreamError, Validators};
 use crate::config::BinhostUrl;
 
-/// A download that takes its part of the way to the binhost; until it is dropped.
+/// Counts a download that shares the bandwidth to the binhost, until it is dropped.
 #[derive(Debug)]
 pub struct Active(Arc<AtomicUsize>);
 
@@ -23,31 +24,31 @@ impl Drop for Active {
     }
 }
 
-/// One URL, for people.
+/// State of one URL, for status output.
 #[derive(Debug, Clone, PartialEq)]
 pub struct UrlReport {
     /// The URL, without credentials.
     pub url: String,
-    /// Whether it is asked.
+    /// State of the mirror, which decides whether it is asked.
     pub standing: HealthState,
-    /// Until it is asked again, while it rests.
+    /// Time left until the URL is asked again, while it backs off.
     pub rests_for: Option<Duration>,
-    /// Smoothed rate, bytes/s; `None`: not known.
+    /// Smoothed rate in bytes/s; `None`: not known.
     pub rate: Option<f64>,
     /// Smoothed time to the first byte; `None`: not known.
     pub first_byte: Option<Duration>,
     /// Failures of the host in a row.
     pub failures: u32,
-    /// Bodies that proved wrong.
+    /// Number of packages that proved wrong.
     pub wrong: u64,
-    /// Why it comes after others, while it is distrusted.
+    /// Why the URL is ranked behind others, while it is distrusted.
     pub distrusted_for: Option<String>,
     /// The last failure of the host, and how long ago.
     pub last_error: Option<(String, Duration)>,
 }
 
 impl Upstream {
-    /// The URLs, in the order in which they would be asked now.
+    /// Reports on the URLs, in the order in which they would be asked now.
     #[must_use]
     pub fn url_reports(&self) -> Vec<UrlReport> {
         let (mirrors, now) = (self.mirrors(), Instant::now());
@@ -70,7 +71,7 @@ impl Upstream {
         mirrors.all(now).into_iter().map(report).collect()
     }
 
-    /// URLs that rest are tried again now: an administrator says that it is worth it.
+    /// Ends backoff and distrust of all URLs, on request of an administrator.
     pub fn allow_retries(&self) {
         self.mirrors().allow_retries();
     }
@@ -79,7 +80,7 @@ impl Upstream {
         self.mirrors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The URL to ask now.
+    /// Chooses the URL to ask now, and records the request.
     pub(super) fn choose(&self, candidates: &mut Candidates) -> Option<Url> {
         let (mut mirrors, now) = (self.mirrors(), Instant::now());
         let (slot, url) = candidates.choose(&mirrors, now).map(|candidate| (candidate.slot, candidate.url.clone()))?;
@@ -87,14 +88,14 @@ impl Upstream {
         Some(url)
     }
 
-    /// A download begins, or goes on, to take its part of the way.
+    /// Counts a download as active, when it starts or continues.
     #[must_use]
     pub fn begin(&self) -> Active {
         self.active.fetch_add(1, Ordering::Relaxed);
         Active(Arc::clone(&self.active))
     }
 
-    /// Downloads that share the way.
+    /// Number of downloads that share the bandwidth.
     pub(super) fn active(&self) -> usize {
         self.active.load(Ordering::Relaxed)
     }
@@ -118,7 +119,8 @@ impl Upstream {
         self.note(slot, |health| health.wrong(Instant::now()));
     }
 
-    /// An index that was taken from a URL of the binhost is not to be used, and others are asked first for a while.
+    /// Records that an index from a URL of the binhost is not to be used. Other URLs are asked
+    /// first for a while.
     pub fn note_wrong_index(&self, from: &Validators, reason: &str) {
         let Some(slot) = self.slot_of_index(from) else { return };
         let mut known = false;
@@ -126,7 +128,7 @@ impl Upstream {
             known = health.distrusted_for() == Some(reason);
             health.distrust(Instant::now(), reason.to_owned());
         });
-        // The same fault over and over is said once.
+        // A repeated fault is logged once.
         if !known {
             tracing::warn!(url = from.url, "this URL of the binhost is asked after the others for a while: {reason}");
         }
@@ -140,7 +142,7 @@ impl Upstream {
                 self.note(slot, |health| {
                     let before = health.failures();
                     health.failed(Instant::now(), error.to_string(), rest, at_least);
-                    // Of the only one, whoever asked says it.
+                    // The caller logs the failure of a binhost's only URL.
                     if before == 0 && self.binhost.urls.len() > 1 {
                         tracing::info!(%error, "a URL of the binhost fails; others are asked first");
                     }
@@ -151,17 +153,17 @@ impl Upstream {
         }
     }
 
-    /// Whether there are others than the current one of `candidates` to ask instead.
+    /// Whether other URLs than the current one of `candidates` can be asked instead.
     pub(super) fn others(&self, candidates: &Candidates) -> Others {
         candidates.others(&self.mirrors(), Instant::now())
     }
 
-    /// How long the current one of `candidates` may be silent.
+    /// How long the current URL of `candidates` may send nothing.
     pub(super) fn patience(&self, candidates: &Candidates) -> Duration {
         candidates.patience(&self.mirrors(), Instant::now())
     }
 
-    /// The URL of a slot, for people.
+    /// The URL of a slot, without credentials.
     pub(super) fn display_url(&self, slot: MirrorSlot) -> String {
         self.mirrors().base(slot).map(ToString::to_string).unwrap_or_default()
     }

@@ -1,29 +1,32 @@
-//! The URLs of one binhost, and in which order they are asked.
+//! The URLs of one binhost, and the order in which they are asked.
 //!
-//! * Standing comes first (`health`): what rests is asked only where nothing better is left, the one whose rest ends first
-//!   before the others. No URL is ever excluded for good.
-//! * Then speed: the configured order holds until one URL proves clearly faster than another, and the new order until the
-//!   opposite proves as clearly.
-//! * Now and then a package goes first to a URL that was not measured lately, ever more seldom to one that has nothing to
-//!   measure.
-//! * The index comes from where it came from last ([`Home`]), so that mirrors at different states do not take turns; after
-//!   [`HOME_TIME`] the first URL is asked again, so that an old mirror does not hold it up for ever.
+//! * The mirror state comes first (`health`). A URL that backs off is asked only if no better one
+//!   is left, and the one whose backoff ends first precedes the others. No URL is ever excluded for
+//!   good.
+//! * Speed is the second criterion. The configured order holds until one URL proves clearly faster
+//!   than another; the new order holds until the opposite proves as clearly.
+//! * Every few packages, one is fetched first from a URL that was not measured lately. A URL that
+//!   never yields a measurement is chosen ever more rarely.
+//! * The index is fetched from the same URL as last time ([`Home`]), so that mirrors in different
+//!   states do not alternate. After [`HOME_TIME`] the first URL is asked again, so that an old
+//!   mirror does not delay the index for ever.
 //!
-//! Time is passed in, and the same history gives the same order.
+//! Callers pass the time in. The same history always gives the same order.
 
 use std::time::{Duration, Instant};
 
 use super::health::{Health, HealthState};
 use crate::config::BinhostUrl;
 
-/// Every so many packages a URL that was not measured lately gets a chance.
+/// Number of packages after which a URL that was not measured lately is asked first.
 const CHANCES: u64 = 8;
-/// Places that indexes name for their packages, remembered at the same time.
+/// Most URLs that are remembered at the same time because an index named them.
 const MAX_NAMED: usize = 4;
-/// How long the index comes from another URL than the first before that is asked again.
+/// How long the index may come from another URL than the first, before the first one is asked
+/// again.
 pub(super) const HOME_TIME: Duration = Duration::from_secs(7200);
 
-/// Number of a URL, as configured from 0 on; then those that indexes name.
+/// Number of a URL. Configured URLs count from 0, followed by those that indexes name.
 pub(super) type MirrorSlot = usize;
 
 #[derive(Debug)]
@@ -31,7 +34,7 @@ struct Mirror {
     base: BinhostUrl,
     health: Health,
     chances: u32,
-    /// Number of the package from which on it may get a chance.
+    /// Number of the package from which on this URL may be measured again.
     chance_at: u64,
 }
 
@@ -41,12 +44,12 @@ impl Mirror {
     }
 }
 
-/// See the module's documentation.
+/// The URLs of one binhost and their health. See the module's documentation.
 #[derive(Debug)]
 pub(super) struct Mirrors {
     known: Vec<Mirror>,
     configured: usize,
-    /// Slots, the most wanted first where their standing is the same.
+    /// Slots in order of preference, for URLs in the same mirror state.
     ranking: Vec<MirrorSlot>,
     packages: u64,
     next_chance: u64,
@@ -60,13 +63,14 @@ impl Mirrors {
         Self { known, configured, ranking, packages: 0, next_chance: CHANCES, home: Home::default() }
     }
 
-    /// The slot of a place that an index names.
+    /// Returns the slot of a URL that an index names, adding it if it is new.
     pub(super) fn slot_of(&mut self, base: &BinhostUrl) -> MirrorSlot {
         if let Some(slot) = self.known.iter().position(|mirror| mirror.base == *base) {
             return slot;
         }
         if self.known.len() >= self.configured + MAX_NAMED {
-            // A binhost that names a new place with every index has to live with what is remembered of few.
+            // A binhost may name a new URL with every index. Replacing the last one bounds the
+            // memory.
             self.known.pop();
             self.ranking.retain(|slot| *slot != self.known.len());
         }
@@ -87,7 +91,7 @@ impl Mirrors {
         self.health(slot).map_or(HealthState::BackingOff, |health| health.state(now))
     }
 
-    /// All slots, the one to ask first in front.
+    /// Returns all slots, the one to ask first in front.
     pub(super) fn order(&self, now: Instant) -> Vec<MirrorSlot> {
         let key = |slot: &MirrorSlot| {
             let standing = self.state(*slot, now);
@@ -99,7 +103,7 @@ impl Mirrors {
         order
     }
 
-    /// The URL that one more package should go to first, out of turn, to get to know it.
+    /// Returns the URL that the next package should ask first, out of order, to measure that URL.
     pub(super) fn chance(&mut self, now: Instant) -> Option<MirrorSlot> {
         self.packages += 1;
         if self.packages < self.next_chance {
@@ -120,19 +124,19 @@ impl Mirrors {
         Some(slot)
     }
 
-    /// Something happens to a URL.
+    /// Records an event of a URL in its health.
     pub(super) fn note(&mut self, slot: MirrorSlot, what: impl FnOnce(&mut Health)) {
         if let Some(mirror) = self.known.get_mut(slot) {
             what(&mut mirror.health);
         }
     }
 
-    /// None rests any more.
+    /// Ends backoff and distrust of all URLs.
     pub(super) fn allow_retries(&mut self) {
         self.known.iter_mut().for_each(|mirror| mirror.health.retry_allowed());
     }
 
-    /// It delivered so many bytes, for which it was waited so long.
+    /// Records that the URL delivered so many bytes, after so much waiting.
     pub(super) fn delivered(&mut self, slot: MirrorSlot, now: Instant, (bytes, took): (u64, Duration)) {
         self.note(slot, |health| health.delivered(now, bytes, took));
         if let Some(mirror) = self.known.get_mut(slot).filter(|mirror| !mirror.health.is_unmeasured(now)) {
@@ -141,7 +145,8 @@ impl Mirrors {
         self.rank();
     }
 
-    /// Moves every URL in front of the first one that it is clearly faster than. None is then behind one that is clearly slower.
+    /// Moves every URL in front of the first one that it is clearly faster than. No URL is then
+    /// behind a clearly slower one.
     fn rank(&mut self) {
         for at in 1..self.ranking.len() {
             let health = |at: usize| self.ranking.get(at).and_then(|slot| self.health(*slot));
@@ -153,19 +158,20 @@ impl Mirrors {
         }
     }
 
-    /// The URL to ask for the index first, where the stored one came from `source`.
+    /// Returns the URL to ask first for the index, if the stored index came from `source`.
     pub(super) fn index_first(&mut self, source: Option<MirrorSlot>, now: Instant) -> MirrorSlot {
         self.home.first(source, now)
     }
 
-    /// Base and health of the URLs, those that were configured and, where packages were fetched from them, others.
+    /// Returns base and health of the configured URLs, and of URLs that indexes named and packages
+    /// were fetched from.
     pub(super) fn all(&self, now: Instant) -> Vec<(&BinhostUrl, &Health)> {
         let of = |slot: MirrorSlot| self.known.get(slot).map(|mirror| (&mirror.base, &mirror.health));
         self.order(now).into_iter().filter_map(of).collect()
     }
 }
 
-/// Where the index came from last, and since when it is not the first URL.
+/// The URL of the last index if that is not the first URL, and since when.
 #[derive(Debug, Default)]
 struct Home(Option<(MirrorSlot, Instant)>);
 

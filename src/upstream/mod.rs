@@ -1,16 +1,21 @@
-//! Bytes of a binhost: its index and its packages, over http, https or from a directory.
+//! Fetches the index and the packages of a binhost, over http, https or from a directory.
 //!
-//! * The index is asked for conditionally (ETag, Last-Modified) and written to a file decompressed, within a bound.
-//! * A package is a plain GET; Range with If-Range only to go on after a break. What comes back is unverified.
-//! * Times: connect 2 s, silence 10 s (3 s where another URL is at hand), and a floor on the rate, so that nothing hangs for
-//!   ever; a bounded number of tries without progress, with jittered backoff.
-//! * A binhost may have several URLs with the same content. A failure leads to another one at once, which goes on where the
-//!   first one broke off; the failed one rests, and costs the next packages nothing. A URL that is much slower than another
-//!   was is left in mid-file, a bounded number of times. `mirrors` says who is asked first, `package_urls` where packages are.
+//! * The index is requested conditionally (ETag, Last-Modified) and written to a file decompressed,
+//!   within a bound.
+//! * A package is a plain GET. Range with If-Range is used only to continue after a break. All
+//!   bytes returned are unverified.
+//! * Timeouts: 2 s to connect, and 10 s of silence, or 3 s if another URL is available. A minimum
+//!   rate makes sure that nothing hangs for ever. The number of tries without progress is bounded,
+//!   with jittered backoff.
+//! * A binhost may have several URLs with the same content. After a failure another URL is asked at
+//!   once, and continues where the first one broke off. The failed URL backs off, and costs the
+//!   next packages nothing. A download leaves a URL that is much slower than another one was, a
+//!   bounded number of times.
+//! * `mirrors` decides which URL is asked first, `package_urls` finds the URLs of packages.
 //! * Redirects are bounded and never lead from https to http.
-//! * What may be repeated, where and how soon is decided in `retry` alone.
+//! * `retry` alone decides which requests are repeated, at which URL and when.
 //!
-//! Not its job: believing any of it.
+//! Not its job: trusting or verifying any of these bytes.
 
 mod body;
 mod candidates;
@@ -46,21 +51,21 @@ use candidates::{Candidates, UrlCandidate};
 use mirrors::Mirrors;
 use package_urls::PackageUrls;
 
-/// One binhost and the connections to it.
+/// One binhost, its mirrors and the connections to it.
 #[derive(Debug)]
 pub struct Upstream {
     client: client::Client,
     binhost: BinhostConfig,
     metrics: Arc<Metrics>,
     mirrors: Mutex<Mirrors>,
-    /// Turns to read from a `file:` URL.
+    /// Permits to read from a `file:` URL.
     local_reads: Arc<Semaphore>,
-    /// Downloads that share the way.
+    /// Number of downloads that share the bandwidth to the binhost.
     active: Arc<AtomicUsize>,
 }
 
 impl Upstream {
-    /// Prepares connections; none is made yet.
+    /// Prepares the HTTP client. No connection is made yet.
     ///
     /// # Errors
     /// TLS cannot be set up.
@@ -77,13 +82,14 @@ impl Upstream {
         Ok(Self { client, binhost, metrics, mirrors, local_reads, active: Arc::default() })
     }
 
-    /// The binhost.
+    /// The configuration of the binhost.
     #[must_use]
     pub fn binhost(&self) -> &BinhostConfig {
         &self.binhost
     }
 
-    /// Why no package can be had: what `uri`, that of the index header, names cannot be asked. `None`: it can, as far as one can see.
+    /// Why no package can be fetched: the header of the index has a `uri` that cannot be requested.
+    /// `None`: no such reason is known.
     #[must_use]
     pub fn nowhere(&self, uri: Option<&str>) -> Option<String> {
         let uri = uri.filter(|uri| package_urls::is_nowhere(&self.binhost.urls, uri))?;
@@ -93,14 +99,14 @@ impl Upstream {
         ))
     }
 
-    /// Starts to read the package at `path` of `size` bytes. `uri` is the URI of the index header, if it has one: packages
-    /// are then there, and not beside the index.
+    /// Starts to read the package at `path` of `size` bytes. `uri` is the URI of the index header,
+    /// if it has one: the packages are then at that URI, and not beside the index.
     #[must_use]
     pub fn body(&self, uri: Option<&str>, path: &str, size: u64) -> BodyStream<'_> {
         BodyStream::new(self, self.candidates(uri, path, size), size)
     }
 
-    /// The URLs of a package, of which `size` bytes are to be fetched.
+    /// Returns the URLs of a package of which `size` bytes are to be fetched.
     fn candidates(&self, uri: Option<&str>, path: &str, size: u64) -> Candidates {
         let PackageUrls { elsewhere, configured, refused } = PackageUrls::new(&self.binhost.urls, uri, path);
         if let Some(reason) = refused {
@@ -118,8 +124,8 @@ impl Upstream {
         Candidates::new(all, first)
     }
 
-    /// What the first URL of a package says of it without sending it: changes when its bytes do. `None`: it is not there, or
-    /// cannot be asked now.
+    /// Asks the first URL of a package for properties that change when its bytes do, without the
+    /// bytes. `None`: the package is missing, or the URL cannot be asked now.
     pub async fn probe(&self, uri: Option<&str>, path: &str) -> Option<String> {
         let places = PackageUrls::new(&self.binhost.urls, uri, path);
         let url = places.first(path)?;

@@ -1,27 +1,32 @@
-//! Where the packages of an index are.
+//! Finds the URLs of the packages of an index.
 //!
-//! | `URI` in its header | places |
+//! | `URI` in its header | URLs of the packages |
 //! |---|---|
 //! | none | beside the index, at every URL of the binhost |
-//! | one of the URLs, or below one | the same directory below every URL: each has the whole binhost |
-//! | elsewhere | there first; then, where mirrors are configured, beside the index at every URL |
-//! | not usable | as if there were none; what no URL could be, and without mirrors, leaves no place ([`is_nowhere`]) |
+//! | one of the URLs, or below one | the same directory below every URL |
+//! | another URL | that URL; if there are mirrors, then beside the index at every URL |
+//! | not usable | as for none; without mirrors nowhere, if it can be no URL ([`is_nowhere`]) |
 //!
-//! The index comes from outside. Its `URI` must not lead to local files unless every URL is one, nor to plain http where any
-//! URL is https; whatever else is asked, the administrator has named.
+//! Each URL of a binhost has the whole binhost, so a directory below one URL exists below every
+//! URL.
+//!
+//! The index is untrusted input. Its `URI` must not lead to local files unless every URL is a
+//! `file:` URL, nor to plain http if any URL is https. All other URLs that are asked come from the
+//! administrator.
 
 use url::Url;
 
 use crate::config::BinhostUrl;
 
-/// Where a package can be, by the slots of `mirrors`.
+/// The URLs of one package, by the slots of `mirrors`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct PackageUrls {
-    /// What the index names, when it is none of the URLs: asked before them.
+    /// Base URL that the index names, if it is none of the configured ones. This URL is asked
+    /// first.
     pub(super) elsewhere: Option<BinhostUrl>,
-    /// Of each URL that is asked, its number and the package's URL.
+    /// Number of each configured URL, and the package's URL there.
     pub(super) configured: Vec<(usize, Url)>,
-    /// Why the URI is not used.
+    /// Why the URI of the index is not used.
     pub(super) refused: Option<&'static str>,
 }
 
@@ -36,20 +41,21 @@ impl PackageUrls {
                 None => (Some(base), String::new(), None),
             },
         };
-        // Nobody says that packages are also beside an index which names another place; a mirror has what the binhost has.
+        // If an index names another URL, its packages need not be beside the index too. A mirror
+        // has the whole binhost.
         let alone = elsewhere.is_some() && urls.len() == 1;
         Self { elsewhere, configured: if alone { Vec::new() } else { beside(&directory) }, refused }
     }
 
-    /// The first place, always the same for the same index.
+    /// Returns the first URL, which is always the same for the same index.
     pub(super) fn first(&self, path: &str) -> Option<Url> {
         let elsewhere = self.elsewhere.as_ref().map(|base| base.join(path));
         elsewhere.or_else(|| self.configured.first().map(|(_, url)| url.clone()))
     }
 }
 
-/// Whether a URI says that packages are where they cannot be had: its scheme is not http, https or file, or it is no URL; and no
-/// mirror stands in.
+/// Whether the packages cannot be fetched from a URI, and no mirror has them. The URI is then no
+/// URL, or its scheme is not http, https or file.
 pub(super) fn is_nowhere(urls: &[BinhostUrl], uri: &str) -> bool {
     urls.len() == 1 && uri.parse::<BinhostUrl>().is_err()
 }
@@ -66,8 +72,8 @@ fn usable(urls: &[BinhostUrl], uri: &str) -> Result<BinhostUrl, &'static str> {
     Ok(base)
 }
 
-/// The directory of `base` below `url`, percent-encoded and with a slash at its end; empty: the same. Whoever is logged in is
-/// no part of a place.
+/// Returns the directory of `base` below `url`, percent-encoded and with a slash at its end. The
+/// directory is empty if both are the same. User and password are not compared.
 fn directory_below(url: &BinhostUrl, base: &BinhostUrl) -> Option<String> {
     let (url, base) = (url.join(""), base.join(""));
     let host = |url: &Url| (url.scheme().to_owned(), url.host_str().map(str::to_owned), url.port_or_known_default());
@@ -106,7 +112,7 @@ mod tests {
         for (urls, uri, expected) in [
             (one, None, &["http://a/x/c/p+.xpak"][..]),
             (two, None, &[a, b]),
-            // What mirrors copy names the first of them.
+            // A mirror copies the index, which names the first URL.
             (two, Some("http://a/x/"), &[a, b]),
             (two, Some("http://b:80/y"), &[a, b]),
             (two, Some("http://a/x/po%20ol"), &pools),

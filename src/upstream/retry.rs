@@ -1,72 +1,73 @@
-//! Which failures are tried again, where, how often and how soon. Nothing else in the program decides that.
+//! Decides which failures are retried, at which URL, how often and how soon. No other module
+//! decides this.
 
 use std::time::Duration;
 
 use super::UpstreamError;
 
-/// Time for DNS, TCP and TLS together.
+/// Timeout for DNS, TCP and TLS together.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// Longest silence, before an answer or within it, where there is nobody else to ask.
+/// Longest silence, before or within an answer, if no other URL is available.
 pub const STALL_TIMEOUT: Duration = Duration::from_secs(10);
-/// Longest silence where another URL is at hand, unless this one is known to take its time.
+/// Longest silence if another URL is available, unless this URL is known to answer slowly.
 pub const PATIENCE: Duration = Duration::from_secs(3);
-/// Tries of one URL without progress in between.
+/// Tries of one URL without progress between them.
 pub const ATTEMPTS: u32 = 3;
-/// After so long without a new byte no further try is begun, on whatever URL.
+/// Time without a new byte after which no further try starts, at any URL.
 pub const NO_PROGRESS_BUDGET: Duration = Duration::from_secs(45);
-/// Least rate, bytes/s over [`RATE_WINDOW`].
+/// Minimum rate in bytes/s over [`RATE_WINDOW`].
 pub(super) const RATE_FLOOR: u64 = 1024;
-/// See [`RATE_FLOOR`].
+/// Time over which [`RATE_FLOOR`] is measured.
 pub(super) const RATE_WINDOW: Duration = Duration::from_secs(30);
-/// So many new bytes of a URL are progress: as many as the least rate brings over its window. Else one byte for each connection
-/// could keep a download going for as long as there are bytes.
+/// Number of new bytes of a URL that count as progress: the minimum rate over its window. Otherwise
+/// one byte for each connection could keep a download running without end.
 pub(super) const PROGRESS: u64 = RATE_FLOOR * RATE_WINDOW.as_secs();
-/// Over so long a URL must be slow to be left for another one.
+/// Window over which a URL must be slow before a download leaves it.
 pub(super) const SLOW_WINDOW: Duration = Duration::from_secs(4);
-/// A URL is left for one that has been so many times as fast.
+/// Factor by which another URL must have been faster before a download leaves this one.
 const SLOWER: f64 = 4.0;
-/// A URL is left for one that was not measured yet below this rate, bytes/s.
+/// Rate in bytes/s below which a download leaves a URL for one that was not measured yet.
 const SLOW_FLOOR: f64 = (64_u32 << 10) as f64;
-/// A URL is not left any more when the rest takes no longer than this, s.
+/// Number of seconds: a download that needs no longer than this for the rest stays at its URL.
 const SOON: f64 = 4.0;
 /// How often one package leaves a URL because it is slow.
 pub(super) const MAX_SLOW: u32 = 2;
-/// Longest wait that a server's Retry-After can ask for.
+/// Longest wait between two tries, also if a server's Retry-After asks for more.
 const MAX_WAIT: Duration = Duration::from_secs(10);
 const FIRST_BACKOFF: Duration = Duration::from_millis(250);
-/// How long a URL rests after its first failure.
+/// Backoff of a URL after its first failure.
 const FIRST_REST: Duration = Duration::from_secs(10);
-/// Longest rest of a URL.
+/// Longest backoff of a URL.
 pub(super) const MAX_REST: Duration = Duration::from_secs(300);
 
-/// Whether another URL is at hand that nothing is known against.
+/// Whether another URL without known faults is available.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Others {
     Ready,
     None,
 }
 
-/// What to do after a failure.
+/// Decision after a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RetryDecision {
-    /// The same URL, asked in another way.
+    /// Ask the same URL in another way.
     Again,
-    /// Any URL may do better in a moment.
+    /// Wait, since any URL may succeed in a moment.
     Later,
-    /// Another URL at once; this one only when the others fail too.
+    /// Ask another URL at once, and this one only if the others fail, too.
     Elsewhere,
-    /// This URL will not do better.
+    /// Do not ask this URL again for the file.
     Gone,
 }
 
-/// Whose fault a failure is.
+/// Cause of a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FailureCause {
-    /// The host or the way to it: other files will fare no better.
+    /// The host or the network path to it. Other files would fail as well.
     Host,
-    /// It answers, and has nothing good for this file.
+    /// The host answers, but has no usable copy of this file.
     File,
-    /// Not of anything over there.
+    /// The cause is not at the binhost: a local error, or a faster URL.
     Own,
 }
 
@@ -102,19 +103,21 @@ pub(super) fn fault(error: &UpstreamError) -> FailureCause {
     }
 }
 
-/// How long to wait before try number `attempt` (the second is 1): doubling, with jitter, at least what the server asks for.
+/// Returns the wait before try number `attempt` (the second try is 1). The wait doubles, with
+/// jitter, and lasts at least as long as the server asks for.
 pub(super) fn wait(attempt: u32, error: &UpstreamError) -> Duration {
     let doubled = FIRST_BACKOFF.saturating_mul(1 << attempt.saturating_sub(1).min(5));
     jittered(doubled).max(requested_delay(error)).min(MAX_WAIT)
 }
 
-/// How long a URL rests after so many failures in a row: doubling, bounded, and spread by `random` (0 to 1).
+/// Returns the backoff of a URL after so many failures in a row. The backoff doubles up to a bound,
+/// and `random` (0 to 1) spreads it.
 pub(super) fn rest(failures: u32, random: f64) -> Duration {
     let doubled = FIRST_REST.saturating_mul(1 << failures.saturating_sub(1).min(8));
     doubled.min(MAX_REST).mul_f64(1.0 + random / 2.0).min(MAX_REST)
 }
 
-/// How long the server asks to be left alone, within bounds.
+/// Returns how long the server asks the client to wait, within bounds.
 pub(super) fn requested_delay(error: &UpstreamError) -> Duration {
     match error {
         UpstreamError::Status { retry_after: Some(asked), .. } => (*asked).min(MAX_REST),
@@ -122,25 +125,28 @@ pub(super) fn requested_delay(error: &UpstreamError) -> Duration {
     }
 }
 
-/// Whether a URL that delivers `rate` is to be left in the middle, with `missing` bytes to come, for one that has delivered
-/// `other` before (`None`: not measured). Rates in bytes/s.
+/// Whether to leave a URL that delivers `rate`, with `missing` bytes to come, for a URL that has
+/// delivered `other` before (`None`: not measured). Rates are in bytes/s.
 pub(super) fn is_outpaced(rate: f64, other: Option<f64>, missing: u64) -> bool {
     let slow = other.map_or(rate < SLOW_FLOOR, |other| rate * SLOWER < other);
     slow && missing as f64 > rate * SOON
 }
 
-/// How long a silent URL is waited for where another one is at hand; `first_byte`: what it usually takes.
+/// Returns how long a URL may be silent if another one is available. `first_byte` is its usual time
+/// to the first byte.
 pub(super) fn patience(first_byte: Option<Duration>) -> Duration {
     first_byte.unwrap_or_default().saturating_mul(4).clamp(PATIENCE, STALL_TIMEOUT)
 }
 
-/// Between half of `mean` and one and a half of it, so that many clients do not come back together.
+/// Returns a random time from 0.5 to 1.5 times `mean`, so that many clients do not return at the
+/// same moment.
 #[must_use]
 pub fn jittered(mean: Duration) -> Duration {
     mean.mul_f64(0.5 + random())
 }
 
-/// 0 to 1. Seeded from the system's randomness at each use; good enough to spread requests.
+/// Returns a random number from 0 to 1. Each use takes a seed from the system, which is good enough
+/// to spread requests.
 pub(super) fn random() -> f64 {
     use std::hash::{BuildHasher as _, RandomState};
     let random = RandomState::new().hash_one(std::time::Instant::now());
@@ -197,7 +203,7 @@ mod tests {
         for (rate, other, missing, left) in [
             (MIB, Some(5.0 * MIB), 100 << 20, true),
             (MIB, Some(3.0 * MIB), 100 << 20, false),
-            // Done before the other one has begun.
+            // The rest is done before the other URL could begin.
             (MIB, Some(50.0 * MIB), 3 << 20, false),
             (MIB, None, 100 << 20, false),
             (MIB / 100.0, None, 100 << 20, true),

@@ -1,4 +1,5 @@
-//! How fast one connection is, by the time that it was waited for: whoever takes the bytes slowly does not make it slow.
+//! Measures the rate of one connection by the time spent waiting for it, so that a slow receiver
+//! does not make it look slow.
 
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ impl Sum {
         self.waited += waited;
     }
 
-    /// Bytes/s, once `window` is full; it then begins anew.
+    /// Returns the rate in bytes/s once `window` is full, and then starts a new window.
     fn full(&mut self, window: Duration) -> Option<f64> {
         (self.waited >= window).then(|| {
             let Self { bytes, waited } = std::mem::take(self);
@@ -25,7 +26,7 @@ impl Sum {
     }
 }
 
-/// See the module's documentation.
+/// Rates of one connection over several windows. See the module's documentation.
 #[derive(Debug, Default)]
 pub(super) struct Throughput {
     total: Sum,
@@ -38,17 +39,17 @@ impl Throughput {
         [&mut self.total, &mut self.short, &mut self.long].into_iter().for_each(|sum| sum.add(bytes, waited));
     }
 
-    /// Bytes, and how long they were waited for.
+    /// Returns the number of bytes, and the time spent waiting for them.
     pub(super) fn total(&self) -> (u64, Duration) {
         (self.total.bytes, self.total.waited)
     }
 
-    /// Bytes/s over [`SLOW_WINDOW`], once for each.
+    /// Returns the rate in bytes/s once for each window of [`SLOW_WINDOW`].
     pub(super) fn short(&mut self) -> Option<f64> {
         self.short.full(SLOW_WINDOW)
     }
 
-    /// Bytes/s over [`RATE_WINDOW`], once for each.
+    /// Returns the rate in bytes/s once for each window of [`RATE_WINDOW`].
     pub(super) fn long(&mut self) -> Option<f64> {
         self.long.full(RATE_WINDOW)
     }

@@ -1,4 +1,4 @@
-//! An index as it comes, compressed or not -> a decompressed file within a bound.
+//! Writes an index as received, compressed or not, to a decompressed file within a bound.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -10,7 +10,7 @@ use super::{MAX_INDEX_BYTES, UpstreamError};
 /// First bytes of gzip data.
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 
-/// Decompresses what looks compressed, and stops at the bound.
+/// Writer that decompresses gzip data, and stops at the bound.
 pub(super) struct IndexWriter {
     url: String,
     start: Vec<u8>,
@@ -56,7 +56,8 @@ impl IndexWriter {
         self.pass_on(bytes)
     }
 
-    /// Chooses by the first bytes, whatever the name says: servers compress, or decompress, as they like.
+    /// Chooses by the first bytes and not by the name, because servers may compress or decompress a
+    /// file.
     fn begin(&mut self) -> Vec<u8> {
         let start = std::mem::take(&mut self.start);
         self.sink = self.out.take().map(|out| match start.starts_with(&GZIP) {
@@ -85,7 +86,7 @@ impl IndexWriter {
         finished.map_err(|error| self.explain(error))
     }
 
-    /// The decoder passes our own sink's errors on as its own: ask the sink first.
+    /// Asks the sink for its error first, because the decoder returns the sink's errors as its own.
     fn explain(&mut self, error: io::Error) -> UpstreamError {
         let bounded = match &mut self.sink {
             Some(Sink::Plain(out)) => Some(out),
@@ -105,7 +106,7 @@ enum UnpackError {
     Io(io::Error),
 }
 
-/// A file that takes no more than so many bytes.
+/// A file that accepts a limited number of bytes.
 struct Bounded {
     file: File,
     left: u64,
@@ -132,7 +133,7 @@ impl Write for Bounded {
     }
 }
 
-/// Off the asynchronous threads.
+/// Runs `work` on a thread for blocking calls.
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, UpstreamError> + Send + 'static,
 ) -> Result<T, UpstreamError> {

@@ -1,8 +1,11 @@
-//! Bytes of a file's section, decompressed as a stream within bounded memory.
+//! Decompresses a section of a file as a stream, in bounded memory.
 //!
-//! Bounds, each with the whole output bounded to [`MAX_METADATA`]: gzip 32 KiB, bzip2 4 MB and lz4 9 MB by their formats;
-//! xz and lzip because their decoder's window grows with the output, whatever the header asks for; zstd because the
-//! window in the header is cut down to [`MAX_METADATA`], beyond which no output can look back.
+//! The whole output is bounded to [`MAX_METADATA`]. The memory of each decoder is bounded as well:
+//!
+//! * gzip 32 KiB, bzip2 4 MB and lz4 9 MB, by their formats.
+//! * xz and lzip: the decoder's window grows with the output, whatever size the header asks for.
+//! * zstd: the window in the header is cut down to [`MAX_METADATA`], beyond which no output can
+//!   refer back.
 
 use std::cell::Cell;
 use std::fs::File;
@@ -13,16 +16,19 @@ use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
 use super::VerifyError;
 
-/// Most bytes of metadata that are read, decompressed. Metadata is some 10 KiB, 1 MiB with a large environment.
+/// Most bytes of metadata that are read, decompressed. Metadata has some 10 KiB, or 1 MiB with a
+/// large environment.
 pub(super) const MAX_METADATA: u64 = 32 << 20;
-/// [`MAX_METADATA`] as zstd writes a window: 2^(10 + 15) bytes. Larger bytes mean larger windows.
+/// [`MAX_METADATA`] as a zstd window descriptor: 2^(10 + 15) bytes. Larger descriptors mean larger
+/// windows.
 const MAX_WINDOW_DESCRIPTOR: u8 = 15 << 3;
-/// First 28 bits of the magic of a frame that holds no data (RFC 8878, 3.1.2), and the rest of them.
+/// First 28 bits of the magic of a frame without data (RFC 8878, 3.1.2). `SKIPPABLE_MASK` selects
+/// these bits.
 const SKIPPABLE: u32 = 0x184D_2A50;
 const SKIPPABLE_MASK: u32 = 0xFFFF_FFF0;
 
-/// `size` bytes of a file from `offset` on. What goes wrong with the file itself is left in `failure`: decoders wrap
-/// errors, and a bad disk must not look like a bad package.
+/// Reader for `size` bytes of a file from `offset` on. An I/O error is stored in `failure`, because
+/// decoders wrap errors and a bad disk must not look like a bad package.
 pub(super) struct FileSection<'a> {
     file: &'a File,
     offset: u64,
@@ -64,7 +70,8 @@ impl Read for FileSection<'_> {
     }
 }
 
-/// Decompresses `input` by the ending of its member's name, empty for none.
+/// Decompresses `input`, chosen by the compression ending of the member's name. An empty ending
+/// means no compression.
 pub(super) fn decoder<'a>(extension: &str, input: FileSection<'a>) -> Result<Box<dyn Read + 'a>, VerifyError> {
     let input = BufReader::with_capacity(16 << 10, input);
     Ok(match extension {
@@ -79,7 +86,8 @@ pub(super) fn decoder<'a>(extension: &str, input: FileSection<'a>) -> Result<Box
     })
 }
 
-/// zstd, frame after frame (pzstd writes many, and frames without data between them).
+/// Decoder for a sequence of zstd frames. pzstd writes many frames, and frames without data between
+/// them.
 struct Zstd<R> {
     input: R,
     frame: FrameDecoder,
@@ -93,7 +101,7 @@ impl<R: Read> Zstd<R> {
         Self { input, frame, in_frame: false }
     }
 
-    /// Goes to the next frame with data.
+    /// Advances to the next frame with data. Returns `false` at the end of the input.
     fn next_frame(&mut self) -> io::Result<bool> {
         loop {
             let mut magic = Vec::with_capacity(6);
@@ -114,7 +122,7 @@ impl<R: Read> Zstd<R> {
         }
     }
 
-    /// Reads the frame's header, its window cut down.
+    /// Reads the frame's header, and reduces its window to the bound.
     fn start_frame(&mut self, mut header: Vec<u8>) -> io::Result<()> {
         let mut byte = [0];
         self.input.read_exact(&mut byte)?;

@@ -1,4 +1,5 @@
-//! Which entry a file may be: what the index says of it by itself, without looking into it. No proof.
+//! Size, MD5 and SHA1 of a file, to find the index entry that it may belong to. A match is no
+//! proof.
 
 use std::fs::File;
 use std::io;
@@ -21,10 +22,10 @@ pub struct Sums {
 }
 
 impl Sums {
-    /// Reads the file.
+    /// Reads the whole file and digests it.
     ///
     /// # Errors
-    /// It cannot be read.
+    /// The file cannot be read.
     pub fn of(file: &File) -> io::Result<Self> {
         let (mut md5, mut sha1, mut size) = (Md5::new(), Sha1::new(), 0);
         let mut buffer = vec![0; STEP];
@@ -44,7 +45,8 @@ impl Sums {
         Ok(Self { size, md5: Digest(md5.finalize().into()), sha1: Digest(sha1.finalize().into()) })
     }
 
-    /// Whether the index says the same of `entry`.
+    /// Whether size and digests are those of `entry`. A digest that the entry lacks is not
+    /// compared.
     #[must_use]
     pub fn fit(&self, entry: &Entry) -> bool {
         let md5 = entry.md5.is_none_or(|md5| md5 == self.md5);

@@ -1,19 +1,22 @@
-//! The GPKG container (GLEP 78), taken apart while it streams past; nothing of a member but its Manifest is kept.
+//! Parses a GPKG container (GLEP 78) as a stream. Of all members only the Manifest is kept in
+//! memory.
 //!
-//! Portage opens a container with Python's `tarfile.open(file, "r")`, which tries gzip, bzip2, xz, LZMA (and zstd from
-//! Python 3.14) before it reads a plain tar. One file can be a tar to this program and a compressed tar to Portage, so
-//! only what can be nothing but a tar passes. The name's field of a header begins the file, and is one of
+//! Portage opens a container with Python's `tarfile.open(file, "r")`, which tries gzip, bzip2, xz,
+//! LZMA (and zstd from Python 3.14) before it reads a plain tar. One file can be a tar to this
+//! program and a compressed tar to Portage. Therefore a file passes only if it can be nothing but a
+//! tar. The file begins with the name field of a header, which is one of
 //!
 //! * `directory/name`, where the directory has only the characters of a PF;
 //! * `././@LongLink`, the header of a GNU long name;
 //! * a member's name that Portage itself gives, where the directory is in the prefix.
 //!
-//! None begins like a compressed file. LZMA has no magic: a size of its window stands in the bytes 1 to 4, a power of two
-//! or half as much again, and all four of these bytes are printable here, which no such number allows. The directory is
-//! in no Manifest, so nobody signs it: that is stricter than GLEP 78, which leaves its name open.
+//! No compressed file begins in one of these ways. LZMA has no magic, but its bytes 1 to 4 are the
+//! window size: a power of two, or half as much again. All four bytes are printable here, and no
+//! such number has four printable bytes. The directory's name is in no Manifest, so it is not
+//! signed. This restriction is stricter than GLEP 78, which leaves the directory's name open.
 //!
-//! A long name stands before a GNU header and only where it has to: a header of its own for a short name is no form that
-//! Portage writes.
+//! A long name has a header of its own only where it must have one, before a GNU header. Portage
+//! never writes such a header for a short name.
 
 use std::cell::Cell;
 use std::fs::File;
@@ -33,21 +36,23 @@ use crate::index::Digest;
 const MAX_MEMBERS: usize = 64;
 /// Largest Manifest in bytes.
 const MAX_MANIFEST: u64 = 1 << 20;
-/// Longest directory, and longest name in it, in bytes: what a file system takes.
+/// Longest directory name and longest member name, in bytes: the limit of file systems.
 const MAX_PART: usize = 255;
-/// Name of the header in front of a long name.
+/// Name in the header that precedes a long name.
 const LONG_LINK: &str = "././@LongLink";
 const MANIFEST: &str = "Manifest";
 const VERSION: &str = "gpkg-1";
-/// Largest signature of a member in bytes; Portage's have some 800.
+/// Largest signature of a member, in bytes. Portage's signatures have some 800.
 const MAX_SIGNATURE: u64 = 64 << 10;
-/// Bytes after the metadata that have its signature: a header and some 800 bytes, with room for several keys.
+/// Bytes after the metadata that hold its signature: a header and some 800 bytes, with room for
+/// several keys.
 const AFTER_METADATA: u64 = 8 << 10;
-/// Ending of their names.
+/// Ending of the names of signature members.
 const SIGNATURE: &str = ".sig";
 const METADATA: &str = "metadata.tar";
 const IMAGE: &str = "image.tar";
-/// What follows `metadata.tar` and `image.tar`: the compressions that Portage tells by their endings.
+/// Endings that may follow `metadata.tar` and `image.tar`: the compressions that Portage recognises
+/// by their endings.
 const COMPRESSIONS: [&str; 8] = ["", ".gz", ".bz2", ".lz4", ".lz", ".lzo", ".xz", ".zst"];
 
 /// Why bytes are not a sound GPKG.
@@ -56,49 +61,52 @@ pub enum GpkgError {
     /// A block is not the header of a member.
     #[error("{0}")]
     Tar(#[from] TarError),
-    /// Something else than a regular file.
+    /// A member is not a regular file.
     #[error("{0:?} is not a regular file")]
     NotRegular(String),
-    /// Not `directory/name` in the characters of a PF.
+    /// A member's name is not `directory/name` in the characters of a PF.
     #[error("the member name {0:?} is not one directory and one name of letters, digits, and `+_.-`")]
     Name(String),
-    /// A GNU long name that is too short or too long, malformed, or not in front of the member that it names.
+    /// A GNU long name is too short, too long or malformed, or does not precede the member that it
+    /// names.
     #[error("a GNU long name is not as Portage writes it: over {MAX_NAME} bytes, and right before its member")]
     LongName,
-    /// Members in two directories.
+    /// Members are in two different directories.
     #[error("{0:?} is not in the directory of the members before it")]
     Directory(String),
-    /// Two members of one name.
+    /// Two members have the same name.
     #[error("there are two members {0:?}")]
     Duplicate(String),
-    /// More than 64 members.
+    /// The container has more than 64 members.
     #[error("there are more than {MAX_MEMBERS} members")]
     TooMany,
-    /// A member goes on beyond SIZE.
+    /// The data of a member extends beyond SIZE.
     #[error("{0:?} goes on after the end of the package")]
     PastEnd(String),
-    /// Bytes that are not zero between two members.
+    /// Bytes between two members are not zero.
     #[error("the padding after a member is not zero")]
     Padding,
-    /// Bytes that are not zero after the end of the tar.
+    /// Bytes after the end of the tar are not zero.
     #[error("there is something after the end of the tar")]
     AfterEnd,
     /// The file ends before the two zero blocks at the end of the tar.
     #[error("the tar has no end")]
     Unfinished,
-    /// A member that must be there.
+    /// A required member is missing.
     #[error("there is no member {0}")]
     Missing(&'static str),
-    /// Two members where only one may be, e.g. `metadata.tar.xz` and `metadata.tar.zst`.
+    /// The container has two members where only one may be, e.g. `metadata.tar.xz` and
+    /// `metadata.tar.zst`.
     #[error("there is more than one member {0}")]
     Ambiguous(&'static str),
-    /// `image.tar.lol`: Portage knows no such compression, and does not find the member.
+    /// A member has an unknown compression ending, e.g. `image.tar.lol`. Portage does not find such
+    /// a member.
     #[error("the ending of {0:?} is that of no compression that Portage knows")]
     Compression(String),
-    /// Portage cannot read an empty tar.
+    /// Metadata or image is empty, and Portage cannot read an empty tar.
     #[error("{0:?} is empty")]
     Empty(String),
-    /// Signatures of members without one of the Manifest, or the other way round; Portage refuses both.
+    /// Members are signed and the Manifest is not, or the other way round. Portage refuses both.
     #[error(
         "only a part of it is signed; emerge would refuse it, whoever runs the binhost has to sign it anew (gpkg-sign)"
     )]
@@ -115,70 +123,73 @@ pub enum GpkgError {
     /// The Manifest names a member that is not there.
     #[error("the Manifest has a record of {0:?}, which is not there")]
     NoMember(String),
-    /// A member has another size.
+    /// A member's size differs from the Manifest.
     #[error("{name:?} has {got} bytes, the Manifest says {expected}")]
     Size {
-        /// The member.
+        /// Name of the member.
         name: String,
-        /// That of the Manifest.
+        /// Size in the Manifest.
         expected: u64,
-        /// That of the member.
+        /// Size of the member.
         got: u64,
     },
-    /// A member has another digest.
+    /// A member's digest differs from the Manifest.
     #[error("{name:?} does not have the {kind} of the Manifest")]
     Digest {
-        /// The member.
+        /// Name of the member.
         name: String,
-        /// `SHA512` or `BLAKE2B`.
+        /// Name of the digest: `SHA512` or `BLAKE2B`.
         kind: &'static str,
     },
-    /// Bytes after a fault.
+    /// The bytes before these were refused.
     #[error("the bytes before these were refused already")]
     Refused,
 }
 
-/// A whole container: what it has inside still has to be compared with its Manifest.
+/// A complete container, whose members have yet to be compared with its Manifest.
 pub(super) struct Contents {
     members: Vec<Member>,
     pub(super) manifest: Vec<u8>,
     pub(super) metadata: MetadataMember,
-    /// Metadata or image has no ending: Portage decompresses it by the reader's own BINPKG_COMPRESS.
+    /// Whether metadata or image has no compression ending. Portage then decompresses it by the
+    /// reader's own BINPKG_COMPRESS.
     pub(super) uncompressed: bool,
 }
 
-/// Where the metadata tar is.
+/// Position of the metadata tar in the container.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct MetadataMember {
     pub(super) offset: u64,
     pub(super) size: u64,
-    /// Of its compression, without the dot; empty where there is none.
+    /// Compression ending of the name, without the dot; empty if there is none.
     pub(super) extension: String,
 }
 
-/// A member that has passed.
+/// A member whose bytes have been digested.
 pub(super) struct Member {
     pub(super) name: String,
     pub(super) offset: u64,
     pub(super) size: u64,
     pub(super) hash: MemberHash,
     blake2b: Digest512,
-    /// Whether all its bytes were pushed. `false`: its digests are of no use ([`Container::leave_out_image`]).
+    /// Whether all bytes of the member were pushed. If not, the digests are meaningless
+    /// ([`Container::leave_out_image`]).
     pub(super) is_whole: bool,
 }
 
-/// A long name with the NUL that ends it.
+/// Parses a long name, which ends with one NUL.
 fn long_name(bytes: &[u8]) -> Result<String, GpkgError> {
     let name = bytes.strip_suffix(&[0]).and_then(|name| std::str::from_utf8(name).ok());
     name.map(str::to_owned).ok_or(GpkgError::LongName)
 }
 
-/// The lengths of long names, with their NUL.
+/// Whether `size` is a possible length of a long name with its NUL.
 fn is_long(size: u64) -> bool {
     usize::try_from(size).is_ok_and(|size| (MAX_NAME + 2..=2 * MAX_PART + 2).contains(&size))
 }
 
-/// The characters of a PF (PMS 3.1), and of the members' names.
+/// Whether `part` has only the characters of a PF (PMS 3.1), to which members' names are limited,
+/// too.
 fn is_part(part: &str) -> bool {
     let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     let mut bytes = part.bytes();
@@ -187,7 +198,7 @@ fn is_part(part: &str) -> bool {
         && bytes.all(|byte| word(byte) || matches!(byte, b'+' | b'.' | b'-'))
 }
 
-/// What Portage names a member, signatures included.
+/// Whether Portage itself gives this name to a member or to its signature.
 fn is_known(name: &str) -> bool {
     let name = name.strip_suffix(SIGNATURE).unwrap_or(name);
     name == VERSION || name == MANIFEST || is_tar(METADATA, name) || is_tar(IMAGE, name)
@@ -198,14 +209,14 @@ fn is_tar(stem: &str, name: &str) -> bool {
     name.strip_prefix(stem).is_some_and(|ending| COMPRESSIONS.contains(&ending))
 }
 
-/// What the bytes after a header belong to.
+/// The part of the tar to which the bytes after a header belong.
 enum Part {
     Member(Box<Passing>),
     Manifest(Vec<u8>),
     LongName(Vec<u8>),
 }
 
-/// A member that is passing.
+/// A member whose bytes are still arriving.
 struct Passing {
     name: String,
     offset: u64,
@@ -215,28 +226,30 @@ struct Passing {
 }
 
 enum State {
-    /// Bytes of `block` that are filled.
+    /// Inside a header: number of bytes in `block` so far.
     Header(usize),
-    /// Bytes of the part and of padding after it that are to come.
+    /// Inside the data of a part: number of data bytes left, then number of padding bytes after
+    /// them.
     Body(Part, u64, u64),
-    /// Bytes that are to come.
+    /// Inside padding: number of bytes left.
     Padding(u64),
-    /// Zero bytes at the end so far.
+    /// After the first zero block: number of zero bytes so far.
     End(u64),
     Refused,
 }
 
-/// What the first bytes of a container have.
+/// How much of the signed metadata is in the first bytes of a container.
 pub(super) enum Front<'a> {
-    /// Metadata, and the signature of that.
+    /// The metadata and its signature are both complete.
     Signed { metadata: &'a Member, signature: &'a Member },
-    /// Not all of it: so many bytes may have.
+    /// Metadata or signature is incomplete. So many first bytes may contain both.
     Needs(u64),
-    /// Something else.
+    /// Other members are in front, or the signature does not follow the metadata.
     Elsewhere,
 }
 
-/// The machine: [`Container::push`] all bytes, then [`Container::finish`].
+/// Streaming parser of a container. The caller passes all bytes to [`Container::push`], then calls
+/// [`Container::finish`].
 pub(super) struct Container {
     size: u64,
     position: u64,
@@ -249,13 +262,13 @@ pub(super) struct Container {
 }
 
 impl Container {
-    /// For a package of `size` bytes.
+    /// Creates a parser for a package of `size` bytes.
     pub(super) fn new(size: u64) -> Self {
         let (position, block, state) = (0, [0; BLOCK], State::Header(0));
         Self { size, position, block, state, long_name: None, directory: None, members: Vec::new(), manifest: None }
     }
 
-    /// Takes the next bytes.
+    /// Parses and digests the next bytes.
     pub(super) fn push(&mut self, mut chunk: &[u8]) -> Result<(), GpkgError> {
         while !chunk.is_empty() {
             let (state, used) = match mem::replace(&mut self.state, State::Refused) {
@@ -289,7 +302,7 @@ impl Container {
         Ok((state, used))
     }
 
-    /// A whole header is there, and its part starts at `offset`.
+    /// Parses a complete header, and opens its part, which starts at `offset`.
     fn open(&mut self, offset: u64) -> Result<State, GpkgError> {
         let TarHeader { name, size, kind, format } = TarHeader::parse(&self.block)?;
         if size > self.size.saturating_sub(offset) {
@@ -303,7 +316,7 @@ impl Container {
                 self.open_member(long, offset, size)?
             }
             (Kind::Regular, None) => {
-                // The file would begin with the member's name.
+                // The file would begin with the member's name, so only a known name may pass.
                 let split = format == (Format::Ustar { split: true });
                 if split && !name.rsplit('/').next().is_some_and(is_known) {
                     return Err(GpkgError::Name(name));
@@ -367,7 +380,7 @@ impl Container {
         Ok((after_padding(padding), bytes.len()))
     }
 
-    /// The whole part is there.
+    /// Closes a part whose bytes are complete.
     fn close(&mut self, part: Part) -> Result<(), GpkgError> {
         match part {
             Part::LongName(bytes) => self.long_name = Some(long_name(&bytes)?),
@@ -377,14 +390,16 @@ impl Container {
         Ok(())
     }
 
-    /// Leaves out what is missing of the image, if the bytes so far end within it. Returns the offset in the package of
-    /// the bytes to be pushed next. In a file of what was pushed, and only there, the offsets of members are right.
+    /// Leaves out the rest of the image, if the bytes so far end within it. Returns the offset in
+    /// the package of the bytes to push next.
+    ///
+    /// The offsets of members are then right only in a file that has exactly the pushed bytes.
     pub(super) fn leave_out_image(&mut self) -> u64 {
         match mem::replace(&mut self.state, State::Refused) {
             State::Body(Part::Member(passing), left, padding) if is_tar(IMAGE, &passing.name) => {
                 self.members.push(passing.close(false));
                 self.state = after_padding(padding);
-                // From here on this is the machine of a package that has so many bytes less.
+                // The state now describes a package that is smaller by the bytes left out.
                 self.size = self.size.saturating_sub(left);
                 self.position + left
             }
@@ -395,17 +410,17 @@ impl Container {
         }
     }
 
-    /// The metadata, if all of it was pushed.
+    /// Returns the metadata member, if all of it was pushed.
     pub(super) fn metadata(&self) -> Option<&Member> {
         self.members.iter().find(|member| is_tar(METADATA, &member.name) && member.size > 0)
     }
 
-    /// The metadata and its signature, as far as that shows in the first bytes.
+    /// Looks for the metadata and its signature in the first bytes.
     pub(super) fn front(&self) -> Front<'_> {
         let named = |name: &str| self.members.iter().find(|member| member.name == name);
         let metadata = self.metadata();
         let signature = metadata.and_then(|metadata| {
-            // Portage does not find one that stands before its member.
+            // Portage does not find a signature that stands before its member.
             named(&format!("{}{SIGNATURE}", metadata.name)).filter(|signature| signature.offset > metadata.offset)
         });
         if let (Some(metadata), Some(signature)) = (metadata, signature) {
@@ -427,7 +442,7 @@ impl Container {
         }
     }
 
-    /// All bytes were pushed: checks what can only be known now.
+    /// Checks the container as a whole, after all bytes were pushed.
     pub(super) fn finish(mut self) -> Result<Contents, GpkgError> {
         match self.state {
             State::End(zeros) if zeros >= 2 * BLOCK as u64 => {}
@@ -445,7 +460,7 @@ impl Container {
         Ok(Contents { members: self.members, manifest, metadata, uncompressed })
     }
 
-    /// The one member that is `stem` and the ending of a compression, and that ending.
+    /// Returns the one member that is named `stem` plus a compression ending, and that ending.
     fn only_one(&self, stem: &'static str) -> Result<(&Member, &str), GpkgError> {
         let mut all = self.members.iter().filter_map(|member| {
             let ending = member.name.strip_prefix(stem)?;
@@ -466,7 +481,7 @@ impl Container {
     }
 }
 
-/// The first `count` bytes of `chunk`, or all.
+/// Returns the first `count` bytes of `chunk`, or all of it.
 fn first(chunk: &[u8], count: u64) -> &[u8] {
     usize::try_from(count).ok().and_then(|count| chunk.get(..count)).unwrap_or(chunk)
 }
@@ -484,13 +499,13 @@ fn between(left: u64, chunk: &[u8]) -> Result<(State, usize), GpkgError> {
 }
 
 impl Contents {
-    /// The members but the Manifest.
+    /// All members except the Manifest.
     #[cfg(test)]
     pub(super) fn members(&self) -> &[Member] {
         &self.members
     }
 
-    /// Every member has its record, every record its member, and they agree.
+    /// Checks that each member has a matching record in the Manifest, and each record a member.
     pub(super) fn compare(&self, mut records: Vec<ManifestRecord>) -> Result<(), GpkgError> {
         for Member { name, size, hash, blake2b, is_whole, .. } in &self.members {
             let name = || name.clone();
@@ -500,7 +515,7 @@ impl Contents {
                 return Err(GpkgError::Size { name: name(), expected: record.size, got: *size });
             }
             if !is_whole {
-                // Its signed record tells what it would have to be.
+                // The digest cannot be checked, since the member's bytes were left out.
                 continue;
             }
             if record.sha512 != hash.finish() {
@@ -513,19 +528,21 @@ impl Contents {
         records.pop().map_or(Ok(()), |record| Err(GpkgError::NoMember(record.name)))
     }
 
+    /// Checks that Portage on this machine can decompress the members.
+    ///
     /// # Errors
-    /// Portage on this machine cannot decompress its members.
+    /// The container has members without a compression ending, and the policy refuses these.
     pub(super) fn readable(&self, policy: &Policy) -> Result<(), VerifyError> {
         if self.uncompressed && !policy.uncompressed { Err(VerifyError::Uncompressed) } else { Ok(()) }
     }
 
-    /// Whether a member is a signature.
+    /// Whether any member is a signature.
     pub(super) fn has_signatures(&self) -> bool {
         self.members.iter().any(|member| member.name.ends_with(SIGNATURE))
     }
 
-    /// The first member that has no signature and should have one. Portage does not find a signature that stands before
-    /// its member.
+    /// Returns the first member that lacks a required signature. A signature before its member does
+    /// not count, since Portage does not find it.
     pub(super) fn unsigned(&self) -> Option<&Member> {
         let signed = |at: usize, member: &Member| {
             let name = format!("{}{SIGNATURE}", member.name);
@@ -536,7 +553,7 @@ impl Contents {
         all.find(|(at, member)| !exempt(member) && !signed(*at, member)).map(|(_, member)| member)
     }
 
-    /// Members that are signatures, each with the member that it signs, where that is there.
+    /// Iterates over the signature members, each with the member that it signs, if that exists.
     pub(super) fn signatures(&self) -> impl Iterator<Item = (&Member, Option<&Member>)> {
         self.members.iter().filter_map(|signature| {
             let signed = signature.name.strip_suffix(SIGNATURE)?;
@@ -553,13 +570,13 @@ impl Passing {
 }
 
 impl Member {
-    /// As a place of metadata.
+    /// Returns the position of this member as metadata.
     pub(super) fn as_metadata(&self) -> MetadataMember {
         let ending = self.name.strip_prefix(METADATA).unwrap_or_default();
         MetadataMember { offset: self.offset, size: self.size, extension: ending.trim_start_matches('.').to_owned() }
     }
 
-    /// The bytes of a signature.
+    /// Reads the bytes of a signature.
     pub(super) fn read(&self, file: &File) -> Result<Vec<u8>, VerifyError> {
         if self.size > MAX_SIGNATURE {
             let fault = format!("it has more than {MAX_SIGNATURE} bytes");

@@ -1,10 +1,12 @@
-//! What the first and the last bytes of a signed package prove of its metadata, without the image in between.
+//! Proves the metadata of a signed package by its first and last bytes, without the image in
+//! between.
 //!
-//! Portage writes the metadata in front, with a signature of its own behind it. Where the signature is elsewhere or missing,
-//! the Manifest is asked: it is at the end, and its signature covers the digests of all members. From the header of the image
-//! follows where the image ends, so the container is read as a whole package is, header by header, and by the same rules.
+//! Portage writes the metadata first, followed by its own signature. If that signature is elsewhere
+//! or missing, the Manifest serves as proof: it is at the end, and its signature covers the digests
+//! of all members. The header of the image gives the image's end, so the container is parsed header
+//! by header, by the same rules as a whole package.
 //!
-//! It proves what the package says of itself, not that the rest of it is there.
+//! A proof covers the metadata of the package, not the presence of its other members.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -15,35 +17,37 @@ use super::proof::{members, signer_of, signer_of_manifest};
 use super::{Policy, VerifyError, metadata};
 use crate::index::{AuxValues, Entry};
 
-/// Most first bytes that are asked for: metadata is some 50 KiB, with the whole environment of the build.
+/// Most first bytes that are fetched. Metadata has some 50 KiB, with the whole environment of the
+/// build.
 const MAX_FIRST: u64 = 4 << 20;
-/// Most last bytes that are asked for: Portage's signatures, its Manifest and the padding have less than 16 KiB.
+/// Most last bytes that are fetched. Portage's signatures, Manifest and padding have less than 16
+/// KiB.
 const MAX_LAST: u64 = 64 << 10;
 
-/// What the bytes have.
+/// Result for the bytes given.
 #[derive(Debug)]
 pub enum Head {
-    /// What the package says of itself, signed.
+    /// The package's own metadata, proved by a signature.
     Values {
-        /// That.
+        /// Values that Portage writes into an index of this package.
         values: Box<AuxValues>,
-        /// Why the package is refused all the same, for how it was built or signed. What it says shows then that its entry is
-        /// wrong, but not that its entry is right.
+        /// Why the package is refused nevertheless, for how it was built or signed. The values can
+        /// then prove that the entry is wrong, but not that the entry is right.
         refusal: Option<VerifyError>,
     },
-    /// Not all of it: so many first bytes may have.
+    /// The metadata is incomplete. So many first bytes may have all of it.
     Needs(u64),
-    /// The metadata without its signature: the bytes from this offset to the end may have that.
+    /// The metadata has no signature yet. The bytes from this offset to the end may have one.
     NeedsLast(u64),
-    /// No signed metadata: only the whole package can prove anything.
+    /// There is no signed metadata. Only the whole package can prove anything.
     Nothing,
 }
 
-/// Judges the package of `entry` by its `first` bytes, and by its last ones where there are some: `file` has them one after
-/// the other. Without a keyring they prove nothing.
+/// Judges the package of `entry` by its `first` first bytes, and by its last bytes if `file` has
+/// them behind the first ones. Without a keyring nothing is proved.
 ///
 /// # Errors
-/// They are not those of a signed package that is the one of `entry`.
+/// The bytes are not from a signed package that is the one of `entry`.
 pub fn head(file: &File, first: u64, entry: &Entry, policy: &Policy) -> Result<Head, VerifyError> {
     let Some(keyring) = &policy.keyring else { return Ok(Head::Nothing) };
     let keys = keyring.current();
@@ -64,7 +68,8 @@ pub fn head(file: &File, first: u64, entry: &Entry, policy: &Policy) -> Result<H
     }
 }
 
-/// Judges what the last bytes have beyond the `first`, which `container` has taken.
+/// Judges the last bytes, which `file` has behind the `first` ones. `container` has parsed the
+/// first ones.
 fn by_manifest(
     mut container: Container,
     file: &File,
@@ -94,7 +99,7 @@ fn by_manifest(
     values(file, &contents.metadata, refusal, entry)
 }
 
-/// What the package says of itself, which is signed.
+/// Reads the signed metadata and compares its identity with the entry.
 fn values(
     file: &File,
     member: &MetadataMember,

@@ -1,10 +1,10 @@
-//! Files of certificates, read again when they change.
+//! Certificate files of a keyring, read again when they change.
 //!
-//! Whether they have changed is asked at each use, by stat(2). A file that has become unreadable is warned about, and what
-//! it had last counts until it can be read again, or until the daemon starts anew.
+//! Each use checks with stat(2) whether a file has changed. If a file becomes unreadable, binhostfs
+//! warns and keeps its last certificates until the file can be read or the daemon restarts.
 //!
-//! What keys are good for depends on the time as well: it is judged again when the system clock is set, and when something of a
-//! certificate begins or ends.
+//! The usability of keys also depends on the time. It is judged again when the system clock is set,
+//! and when a signature, revocation or key of a certificate begins or ends.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
@@ -16,13 +16,13 @@ use super::Fingerprint;
 use super::openpgp::{Certificates, Keys};
 use crate::sys::Passed;
 
-/// Largest file of certificates in bytes. Gentoo's has some 100 KiB.
+/// Largest file of certificates, in bytes. Gentoo's has some 100 KiB.
 const MAX_FILE: u64 = 16 << 20;
 
-/// Why there is nothing to check signatures with.
+/// Why signatures cannot be checked.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyringError {
-    /// No file has a key that may sign.
+    /// No certificate could be read from any file.
     #[error(
         "packages must be signed, but there is no key to check signatures with: {0}. On Gentoo, install \
          sec-keys/openpgp-keys-gentoo-release; else give the file of the binhost's certificate with --keyring FILE, or \
@@ -38,7 +38,7 @@ pub enum KeyringError {
 }
 
 impl KeyringError {
-    /// The same, and whose packages it is about.
+    /// Adds the name of the binhost whose packages need the keyring.
     #[must_use]
     pub fn of_binhost(self, name: &str) -> Self {
         let named = |why: String| format!("{why} (for the binhost {name})");
@@ -53,14 +53,14 @@ impl KeyringError {
 #[derive(Debug)]
 pub struct Keyring(Mutex<LoadedKeyring>);
 
-/// A keyring at one moment, for people.
+/// State of a keyring at one moment, for status output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyringReport {
-    /// Its files.
+    /// Paths of the certificate files.
     pub files: Vec<PathBuf>,
     /// Keys and subkeys that may sign.
     pub keys: usize,
-    /// Files that cannot be read and certificates of no use, and why.
+    /// Unreadable files and unusable certificates, with the reasons.
     pub problems: Vec<String>,
 }
 
@@ -78,7 +78,7 @@ struct CertificateFile {
     problems: Vec<String>,
 }
 
-/// What changes when a file does.
+/// File attributes that change whenever the file changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct KeyringStamp {
     device: u64,
@@ -89,10 +89,10 @@ struct KeyringStamp {
 }
 
 impl Keyring {
-    /// The keys of these files. Files that cannot be read and certificates of no use are warned about.
+    /// Opens a keyring of these files. Unreadable files and unusable certificates cause a warning.
     ///
     /// # Errors
-    /// There is no key that may sign, nor would there be one if the system clock were not behind the keyring.
+    /// No key may sign, and the reason is not a system clock that is behind the keyring.
     pub fn open(paths: impl IntoIterator<Item = PathBuf>) -> Result<Self, KeyringError> {
         Self::open_at(paths, SystemTime::now())
     }
@@ -112,19 +112,19 @@ impl Keyring {
         Err(if without { KeyringError::Missing(problems) } else { KeyringError::Unusable(problems) })
     }
 
-    /// Whether there is a key now that may sign.
+    /// Whether any key may sign now.
     #[must_use]
     pub fn has_keys(&self) -> bool {
         self.current().count() > 0
     }
 
-    /// When a key was last made or signed by its owner. `None`: there is no key.
+    /// Returns when a key was last created or signed by its owner. `None`: there is no key.
     #[must_use]
     pub fn last_signed(&self) -> Option<Passed> {
         self.current().last_signed()
     }
 
-    /// What it has now.
+    /// Reads changed files again and reports the present state.
     #[must_use]
     pub fn report(&self) -> KeyringReport {
         self.current();
@@ -133,7 +133,8 @@ impl Keyring {
         KeyringReport { files, keys: state.keys.count(), problems: state.problems() }
     }
 
-    /// Primary keys of the certificates by which packages may be signed, for [`Anchors`](super::Anchors).
+    /// Returns the primary keys of the certificates by which packages may be signed, for
+    /// [`Anchors`](super::Anchors).
     #[must_use]
     pub fn primary_keys(&self) -> Vec<Fingerprint> {
         self.current().primary_keys()
@@ -171,7 +172,7 @@ impl LoadedKeyring {
         }
     }
 
-    /// Whether it is the clock, and not the keys, why none of them may sign.
+    /// Whether a wrong clock, and not the keys, is the reason that no key may sign.
     fn may_have_keys_later(&self, now: SystemTime) -> bool {
         let later = self.keys.last_signed().map(|signed| signed.time()).filter(|signed| now < *signed);
         later.is_some_and(|then| Keys::new(self.files.iter().map(|file| &file.certificates), then).count() > 0)
@@ -191,7 +192,8 @@ impl CertificateFile {
         Self { path, stamp: None, certificates: Certificates::default(), problems: Vec::new() }
     }
 
-    /// `true`: its certificates may be others than before.
+    /// Returns `true` if the file was read again and has a certificate, so that its certificates
+    /// may have changed.
     fn read_if_changed(&mut self) -> bool {
         let stamp = fs::metadata(&self.path).map(|metadata| KeyringStamp::of(&metadata));
         let stamp = match stamp {
@@ -220,7 +222,7 @@ impl CertificateFile {
         usable
     }
 
-    /// Once for each problem, not at each use.
+    /// Warns once for each new list of problems, not at each use.
     fn complain(&mut self, problems: Vec<String>) {
         if self.problems != problems {
             let kept = if self.certificates.is_empty() { "" } else { "; certificates read from it before still count" };

@@ -1,7 +1,7 @@
-//! What a package on disk says of itself, whoever built it: nothing is proved here.
+//! Metadata of a package file as the package states it, whoever built it. Nothing is proved here.
 //!
-//! For packages that the administrator put into PKGDIR without telling Portage's index: they are listed with their own
-//! metadata.
+//! Used for packages that the administrator put into PKGDIR without updating Portage's index.
+//! binhostfs lists such packages with their own metadata.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -16,33 +16,34 @@ use super::tar_header::{BLOCK, Kind, TarHeader, is_zero, padding};
 use super::{VerifyError, metadata, xpak};
 use crate::index::AuxValues;
 
-/// Longest value that is read, in bytes: dependencies of a large package have some 10 KiB. What is longer (an environment) is
-/// passed over.
+/// Longest value that is read, in bytes. The dependencies of a large package have some 10 KiB. A
+/// longer value, such as an environment, is skipped.
 const MAX_VALUE: u64 = 1 << 20;
-/// Most members of a container, and of its metadata, that are looked at.
+/// Most members that are read, of a container and of its metadata tar.
 const MAX_MEMBERS: usize = 4096;
 
-/// A package's format, as its name says.
+/// Format of a package, decided by the ending of its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PackageFormat {
-    /// `.gpkg.tar`.
+    /// A GPKG, whose name ends in `.gpkg.tar`.
     Gpkg,
-    /// `.xpak`, `.tbz2`.
+    /// An XPAK, whose name ends in `.xpak` or `.tbz2`.
     Xpak,
 }
 
 impl PackageFormat {
-    /// The format that the name of a package tells; `None`: its first bytes have to.
+    /// Returns the format for the name of a package. `None`: the first bytes must decide.
     pub(super) fn by_name(path: &str) -> Option<Self> {
         let ends = |suffix| path.ends_with(suffix);
         if ends(".gpkg.tar") { Some(Self::Gpkg) } else { (ends(".xpak") || ends(".tbz2")).then_some(Self::Xpak) }
     }
 }
 
-/// What Portage writes into an index of a package that was verified as the one at `path`, read back from its file.
+/// Reads the values that Portage writes into an index back from the file of a package that was
+/// verified as the one at `path`.
 ///
 /// # Errors
-/// The file cannot be read, or is not what was verified.
+/// The file cannot be read, or is not the verified package.
 pub fn aux_values(file: &File, path: &str) -> Result<AuxValues, VerifyError> {
     let size = file.metadata().map_err(VerifyError::io("looking at a package in the cache"))?.len();
     let by_magic = || -> Result<PackageFormat, VerifyError> {
@@ -57,10 +58,10 @@ pub fn aux_values(file: &File, path: &str) -> Result<AuxValues, VerifyError> {
     Ok(values.aux_values())
 }
 
-/// Those of the metadata that `wanted` names, each trimmed.
+/// Returns the metadata values that `wanted` selects by key, each trimmed.
 ///
 /// # Errors
-/// It is not a package, or cannot be read.
+/// The file is not a package, or cannot be read.
 pub fn described(
     file: &File,
     container: PackageFormat,
@@ -82,7 +83,7 @@ pub fn described(
     }
 }
 
-/// Where `metadata.tar*` is.
+/// Finds the member `metadata.tar*`.
 fn metadata_member(file: &File, size: u64) -> Result<MetadataMember, VerifyError> {
     let (mut position, mut long_name) = (0, None);
     for _ in 0..MAX_MEMBERS {

@@ -1,7 +1,8 @@
-//! `Manifest` of a GPKG: `DATA <name> <size> SHA512 <hex> BLAKE2B <hex>`, bare or in an OpenPGP cleartext signature.
+//! Parses the `Manifest` of a GPKG: `DATA <name> <size> SHA512 <hex> BLAKE2B <hex>`, bare or in an
+//! OpenPGP cleartext signature.
 //!
-//! Plain ASCII lines only: Portage splits at every line end that Python knows, so other control characters would make
-//! it see other records than this parser.
+//! The text must be plain ASCII lines. Portage splits at every line end that Python knows, so other
+//! control characters would make Portage see other records than this parser.
 
 use crate::index::Digest;
 
@@ -12,24 +13,24 @@ const SIGNATURE_END: &str = "-----END PGP SIGNATURE-----";
 /// A digest of 64 bytes.
 pub(super) type Digest512 = Digest<64>;
 
-/// Why a Manifest is not taken. Line numbers count from 1 within the signed text.
+/// Why a Manifest is refused. Line numbers count from 1 within the signed text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ManifestError {
-    /// Bytes that are not printable ASCII, spaces or line feeds.
+    /// The Manifest has bytes other than printable ASCII, spaces and line feeds.
     #[error("the Manifest is not plain ASCII text")]
     NotText,
-    /// The cleartext signature is not put together as RFC 9580 says.
+    /// The cleartext signature does not have the form of RFC 9580.
     #[error("the Manifest's cleartext signature is malformed: {0}")]
     Signed(&'static str),
-    /// Not `DATA name size SHA512 hex BLAKE2B hex`.
+    /// A line is not `DATA name size SHA512 hex BLAKE2B hex`.
     #[error("line {0} of the Manifest is not a DATA record with SHA512 and BLAKE2B")]
     Line(usize),
-    /// Two records of one name.
+    /// Two records have the same name.
     #[error("the Manifest has two records of {0:?}")]
     Duplicate(String),
 }
 
-/// What the Manifest says of one member.
+/// Record of one member in the Manifest.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct ManifestRecord {
     pub(super) name: String,
@@ -38,18 +39,19 @@ pub(super) struct ManifestRecord {
     pub(super) blake2b: Digest512,
 }
 
-/// The records, whether or not they are signed; a signature is not judged.
+/// Parses the records, signed or not. A signature is not judged.
 pub(super) fn parse(bytes: &[u8]) -> Result<Vec<ManifestRecord>, ManifestError> {
     let text = plain_text(bytes)?;
     if text.starts_with(SIGNED) { records(signed_lines(text)?) } else { records(text.lines()) }
 }
 
-/// The records of a text that came from beneath a signature.
+/// Parses the records of a text that was extracted from its signature.
 pub(super) fn parse_text(bytes: &[u8]) -> Result<Vec<ManifestRecord>, ManifestError> {
     records(plain_text(bytes)?.lines())
 }
 
-/// Whether it is a cleartext signature and nothing else, in the one form that all readers see alike.
+/// Whether the Manifest is a cleartext signature and nothing else, in the one form that all readers
+/// interpret alike.
 pub(super) fn is_signed(bytes: &[u8]) -> Result<bool, ManifestError> {
     let text = plain_text(bytes)?;
     Ok(text.starts_with(SIGNED) && signed_lines(text).map(|_| true)?)
@@ -72,14 +74,14 @@ fn records<'a>(lines: impl IntoIterator<Item = &'a str>) -> Result<Vec<ManifestR
     Ok(records)
 }
 
-/// The lines under a cleartext signature, dash-escaping undone. Nothing may stand around the signature: who looks at the
-/// file would take it for signed.
+/// Returns the lines under a cleartext signature, without dash-escaping. No text may stand around
+/// the signature, because a person who views the file would take that text for signed.
 fn signed_lines(text: &str) -> Result<Vec<&str>, ManifestError> {
     let mut lines = text.lines();
     if lines.next() != Some(SIGNED) {
         return Err(ManifestError::Signed("its first line"));
     }
-    // gpg takes a signature without Hash for none, and versions of it differ on a second one.
+    // gpg ignores a signature without Hash, and versions of gpg differ on a second Hash.
     if !lines.next().and_then(|line| line.strip_prefix("Hash: ")).is_some_and(is_hash) || lines.next() != Some("") {
         return Err(ManifestError::Signed("a header other than one Hash"));
     }

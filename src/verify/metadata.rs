@@ -1,4 +1,4 @@
-//! `metadata.tar*` of a GPKG: read back from the file for what the package says of itself.
+//! Reads the values in `metadata.tar*` of a GPKG back from the file.
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
@@ -14,33 +14,33 @@ use super::values::Values;
 /// Why a package's metadata cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum MetadataError {
-    /// It does not decompress, or ends within a block of its tar.
+    /// The member does not decompress, or ends within a block of its tar.
     #[error("decompressing it: {0}")]
     Decompress(io::Error),
-    /// It goes on after 32 MiB.
+    /// The decompressed tar is longer than 32 MiB.
     #[error("it has more than {MAX_METADATA} bytes")]
     TooLarge,
     /// A block of its tar is not the header of a member.
     #[error("{0}")]
     Tar(#[from] TarError),
-    /// Something else than a regular file; Portage does not read it either.
+    /// A member of the tar is not a regular file. Portage does not read such a member either.
     #[error("{0:?} is not a regular file")]
     NotRegular(String),
-    /// Not `metadata/KEY`.
+    /// The name of a member is not `metadata/KEY`.
     #[error("{0:?} is not a file right in the directory metadata")]
     Name(String),
-    /// A value is there twice.
+    /// Two members have the same name.
     #[error("{0} is there twice")]
     Twice(String),
-    /// Bytes that are not zero after the end of its tar.
+    /// Bytes after the end of the tar are not zero.
     #[error("there is something after the end of its tar")]
     AfterEnd,
-    /// A value has more than so many bytes.
+    /// A value is longer than the limit.
     #[error("{0} has more than {1} bytes")]
     LongValue(String, u64),
 }
 
-/// The values in the metadata of `file`.
+/// Returns the values in the metadata of `file`.
 pub(super) fn read(file: &File, member: &MetadataMember) -> Result<Values, VerifyError> {
     let failure = Cell::new(None);
     let section = FileSection::new(file, member.offset, member.size, &failure);
@@ -77,7 +77,7 @@ impl<R: Read> MetadataTar<R> {
                 return Err(MetadataError::Twice(key.to_owned()));
             }
         }
-        // To the last byte: what does not decompress there stops emerge, too.
+        // Reads to the last byte, because data that does not decompress there stops emerge, too.
         while let Some(block) = self.full_block()? {
             if !is_zero(&block) {
                 return Err(MetadataError::AfterEnd);
@@ -86,12 +86,12 @@ impl<R: Read> MetadataTar<R> {
         Ok(values)
     }
 
-    /// The next header; `None` at the end.
+    /// Reads the next header; `None` at the end of the tar.
     fn block(&mut self) -> Result<Option<[u8; BLOCK]>, MetadataError> {
         Ok(self.full_block()?.filter(|block| !is_zero(block)))
     }
 
-    /// The next block; `None` at the end of the stream.
+    /// Reads the next block; `None` at the end of the stream.
     fn full_block(&mut self) -> Result<Option<[u8; BLOCK]>, MetadataError> {
         let bytes = self.take(BLOCK as u64)?;
         let mut block = [0; BLOCK];
@@ -111,7 +111,7 @@ impl<R: Read> MetadataTar<R> {
         if whole { Ok(bytes) } else { Err(MetadataError::Decompress(io::ErrorKind::UnexpectedEof.into())) }
     }
 
-    /// Up to `count` bytes, which are few.
+    /// Reads up to `count` bytes. The caller has checked that `count` is small.
     fn take(&mut self, count: u64) -> Result<Vec<u8>, MetadataError> {
         self.spend(count)?;
         let mut bytes = Vec::new();

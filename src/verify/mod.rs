@@ -1,31 +1,37 @@
-//! Prove that bytes are the package that the index names; the only maker of [`Verified`].
+//! Proves that bytes are the package that the index names. No other module makes a [`Verified`].
 //!
-//! Bytes come in through a [`Receiver`], which writes them to a file and digests what it wrote, or are already on the
-//! disk ([`recheck`]). Either way the proof is the same:
+//! Bytes arrive through a [`Receiver`], which writes them to a file and digests them, or are
+//! already on disk ([`recheck`]). The proof is the same for both:
 //!
-//! 1. SIZE, and MD5 and SHA1 where the entry has them; SHA-256 names the body.
-//! 2. The container, decided by the ending of PATH, else by the `ustar` magic at byte 0x101:
-//!    * GPKG (GLEP 78): a tar of plain members in one directory, `gpkg-1`, one `metadata.tar*`, one `image.tar*` and
-//!      `Manifest`, whose SHA512 and BLAKE2B of every other member are right. Stricter than Portage where two tar readers
-//!      could see different things.
+//! 1. SIZE is right, and MD5 and SHA1 where the entry has them. SHA-256 names the blob.
+//! 2. The container is sound. The ending of PATH decides its format, else the `ustar` magic at byte
+//!    0x101:
+//!    * GPKG (GLEP 78): a tar of plain members in one directory, `gpkg-1`, one `metadata.tar*`, one
+//!      `image.tar*` and `Manifest`. SHA512 and BLAKE2B in the Manifest are right for every other
+//!      member. The parser is stricter than Portage where two tar readers could see different
+//!      things.
 //!    * XPAK (xpak(5)): the segment at the end is consistent.
-//! 3. Where the [`Policy`] asks for it: the Manifest carries a good cleartext signature by a key of the [`Keyring`], and
-//!    only the text that was verified counts as the Manifest; every other member has its `.sig`, as Portage demands, and
-//!    each is good. Signatures of a part of the package are refused under every policy.
-//! 4. The package inside has the entry's CPV, and its BUILD_ID and BUILD_TIME where both sides have one: other bytes
-//!    under this name are refused even where every digest is right.
+//! 3. Signatures are good, if the [`Policy`] requires them. The Manifest has a good cleartext
+//!    signature by a key of the [`Keyring`], and only the verified text counts as the Manifest.
+//!    Every other member has its `.sig`, as Portage demands, and each `.sig` is good. A package
+//!    that is signed only in part is refused under every policy.
+//! 4. The package inside has the entry's CPV, and its BUILD_ID and BUILD_TIME where both sides have
+//!    one. Another package under this name is refused even if every digest is right.
 //!
-//! Memory is bounded whatever the bytes say: members are digested as they pass, and metadata is read back from the file
-//! and decompressed as a stream.
+//! Memory is bounded for all input. Members are digested while they arrive; metadata is read back
+//! from the file and decompressed as a stream.
 //!
-//! Without that policy signatures are not judged: a cleartext-signed Manifest is taken for its text.
+//! Without a keyring in the policy, signatures are not judged. A cleartext-signed Manifest is then
+//! taken for its text.
 //!
-//! Portage, too, reads what was verified here: what it would read otherwise, or not at all, is refused. `tests/differential.rs`
-//! holds this against Python's tarfile and Portage's own check.
+//! Portage reads every verified package in the same way as this module. A package that Portage
+//! would read differently, or not at all, is refused. `tests/differential.rs` compares this module
+//! with Python's tarfile and Portage's own check.
 //!
 //! [`described()`] reads the metadata of a local package, and proves nothing.
 //!
-//! Not its job: syncing, naming or removing files: whoever gave the file unlinks it when the proof fails.
+//! Not its job: syncing, naming or removing files. The caller that supplied the file unlinks it
+//! when the proof fails.
 
 mod decompress;
 mod file_digests;
@@ -64,11 +70,12 @@ pub use xpak::XpakError;
 
 use crate::index::{AuxValues, Entry, Sha256Digest};
 
-/// Version of the rules by which a package is verified. Raised when a package that passed is refused from now on, or when more
-/// is to be known of it: what an older version accepted is then verified again.
+/// Version of the verification rules. Raise it when a package that passed is to be refused, or when
+/// more must be known of a package. Packages that an older version accepted are then verified
+/// again.
 pub const RULES: u8 = 5;
 
-/// A file whose bytes are the package of its entry.
+/// An open file, proved to be the package of its entry.
 #[derive(Debug)]
 pub struct Verified {
     file: File,
@@ -79,136 +86,138 @@ pub struct Verified {
 }
 
 impl Verified {
-    /// Length of the body in bytes.
+    /// Length of the package in bytes.
     #[must_use]
     pub fn size(&self) -> u64 {
         self.entry.size
     }
 
-    /// SHA-256 of the body.
+    /// SHA-256 of the package, which names its blob.
     #[must_use]
     pub fn digest(&self) -> Sha256Digest {
         self.digest
     }
 
-    /// How it was proven, and who signed it where that was asked for.
+    /// How the package was proved, and its signer if the policy required one.
     #[must_use]
     pub fn assurance(&self) -> Assurance {
         self.assurance
     }
 
-    /// What Portage writes into an index of this package. What its own index says beyond the identity is not compared here.
+    /// Values that Portage writes into an index of this package. Values of the binhost's index
+    /// beyond the identity are not compared here.
     #[must_use]
     pub fn aux_values(&self) -> &AuxValues {
         &self.values
     }
 
-    /// The entry that the body was proven against.
+    /// The entry that the package was proved against.
     #[must_use]
     pub fn entry(&self) -> &Entry {
         &self.entry
     }
 
-    /// The file, open as it was given.
+    /// The file, open as the caller supplied it.
     #[must_use]
     pub fn file(&self) -> &File {
         &self.file
     }
 
-    /// Gives the file away.
+    /// Returns the file and drops the proof.
     #[must_use]
     pub fn into_file(self) -> File {
         self.file
     }
 }
 
-/// Why there is no [`Verified`].
+/// Why a package could not be verified.
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyError {
-    /// The local file could not be read or written: says nothing about the package.
+    /// The local file could not be read or written. This says nothing about the package.
     #[error("{attempted}: {source}")]
     Io {
-        /// What was attempted.
+        /// The operation that failed.
         attempted: &'static str,
-        /// What the system said.
+        /// The error of the system call.
         source: io::Error,
     },
-    /// The body ended early.
+    /// The package ended early.
     #[error("the package has {got} bytes, its index entry says {expected}")]
     Truncated {
-        /// SIZE.
+        /// SIZE in the index entry.
         expected: u64,
-        /// Bytes there are.
+        /// Number of bytes received.
         got: u64,
     },
-    /// The body goes on after SIZE.
+    /// The package has bytes beyond SIZE.
     #[error("the package has more than the {expected} bytes of its index entry")]
     TooLong {
-        /// SIZE.
+        /// SIZE in the index entry.
         expected: u64,
     },
     /// The whole file has another digest.
     #[error("the package has {kind} {got}, its index entry says {expected}")]
     Digest {
-        /// `MD5` or `SHA1`.
+        /// Name of the digest: `MD5` or `SHA1`.
         kind: &'static str,
-        /// That of the entry, in hexadecimal.
+        /// Digest in the entry, in hexadecimal.
         expected: String,
-        /// That of the bytes, in hexadecimal.
+        /// Digest of the bytes, in hexadecimal.
         got: String,
     },
-    /// It is not a sound GPKG.
+    /// The package is not a sound GPKG.
     #[error("checking the GPKG container: {0}")]
     Gpkg(#[from] GpkgError),
-    /// It is not a sound XPAK.
+    /// The package is not a sound XPAK.
     #[error("checking the XPAK segment: {0}")]
     Xpak(#[from] XpakError),
-    /// A signature is asked for, and is not there or not good.
+    /// A required signature is missing or not good.
     #[error("checking the signature of {of}: {fault}")]
     Signature {
-        /// `Manifest`, or the member that has the signature.
+        /// `Manifest`, or the name of the signed member.
         of: String,
-        /// What is wrong.
+        /// The fault of the signature.
         fault: SignatureError,
     },
-    /// A signature is asked for, and an XPAK cannot have one.
+    /// A signature is required, and an XPAK cannot have one.
     #[error(
         "this package is an XPAK, which cannot be signed, and this binhost's packages must be signed; have it built as \
          GPKG (BINPKG_FORMAT=gpkg), or mount with --verify-signature false"
     )]
     Unsignable,
-    /// Portage here decompresses members without an ending by another setting than that they were made with.
+    /// A member has no compression ending, and Portage on this machine cannot read such a member:
+    /// its BINPKG_COMPRESS is not `none`.
     #[error(
         "its metadata or image is not compressed, and Portage on this machine cannot read such a package: set \
          BINPKG_COMPRESS=\"none\" in make.conf if it is to, or have whoever runs the binhost build with compression"
     )]
     Uncompressed,
-    /// What the package says of itself cannot be read.
+    /// The metadata of the package cannot be read.
     #[error("reading the metadata of the package: {0}")]
     Metadata(#[from] MetadataError),
-    /// The metadata is compressed in a way that this program cannot read.
+    /// The metadata has a compression for which there is no decoder.
     #[error("reading the metadata of the package: there is no decoder for `.{extension}`")]
     Compression {
         /// Ending of the member's name, without the dot.
         extension: String,
     },
-    /// The package inside is another one.
+    /// The file has another package inside.
     #[error("the package inside has {what} {found:?}, its index entry says {expected:?}")]
     Identity {
-        /// `CPV`, `BUILD_ID` or `BUILD_TIME`.
+        /// Name of the key: `CPV`, `BUILD_ID` or `BUILD_TIME`.
         what: &'static str,
-        /// That of the entry.
+        /// Value in the index entry.
         expected: String,
-        /// That of the package.
+        /// Value in the package.
         found: String,
     },
-    /// These bytes were refused before; only [`Receiver::restart`] goes on.
+    /// Earlier bytes were refused. Only [`Receiver::restart`] resets the receiver.
     #[error("the bytes before these were refused already")]
     Refused,
 }
 
 impl VerifyError {
-    /// The failure of the local file, where it was that and not the package.
+    /// Returns the I/O error, if the local file failed and not the package.
     #[must_use]
     pub fn io_error(&self) -> Option<&io::Error> {
         match self {
@@ -217,7 +226,7 @@ impl VerifyError {
         }
     }
 
-    /// Whether the bytes are those of the package, which is refused for how it was built or signed.
+    /// Whether the bytes are the right package, refused only for the way it was built or signed.
     #[must_use]
     pub fn is_of_package(&self) -> bool {
         match self {
@@ -229,13 +238,14 @@ impl VerifyError {
         }
     }
 
-    /// Whether the same bytes may be taken, or refused, once the system clock shows another time.
+    /// Whether the result may change, in either direction, once the system clock shows another
+    /// time.
     #[must_use]
     pub fn depends_on_clock(&self) -> bool {
         matches!(self, Self::Signature { fault, .. } if fault.depends_on_clock())
     }
 
-    /// For `map_err`: a local failure while doing `attempted`.
+    /// For `map_err`: wraps an I/O error of the operation `attempted`.
     fn io(attempted: &'static str) -> impl Fn(io::Error) -> Self {
         move |source| Self::Io { attempted, source }
     }

@@ -1,7 +1,9 @@
-//! Certificates and signatures, judged by sequoia under its standard policy; nothing else names it.
+//! Certificates and signatures, judged by sequoia under its standard policy. No other file names
+//! sequoia.
 //!
-//! sequoia judges a key as it was when the signature was made. Here it must be good now as well, as for Portage, which
-//! accepts only what gpg calls GOODSIG: a key that has expired or was revoked since vouches for nothing.
+//! sequoia judges a key as of the time of the signature. binhostfs also requires the key to be good
+//! now, because Portage accepts only gpg's GOODSIG. A signature by a key that has expired or was
+//! revoked since is refused.
 
 use std::io::{self, Read};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -30,20 +32,22 @@ use crate::index::Digest;
 use crate::sys::{Passed, PastEvent, WrongClock};
 
 const POLICY: &StandardPolicy<'static> = &StandardPolicy::new();
-/// Most signatures in a file: each may cost another pass over what it signs.
+/// Most signatures in one file. Each of them may need another pass over the signed bytes.
 const MAX_SIGNATURES: usize = 8;
-/// Part of every signer's mark: what an older version of this program accepted is judged again where this is raised.
+/// Part of every certificate digest in a `Signer`. Raising the version makes binhostfs judge again
+/// what an older version accepted.
 const JUDGEMENT: &[u8] = b"binhostfs signatures 3\n";
 
-/// A primary key or subkey, in its certificate.
+/// A primary key or subkey together with its certificate.
 type KeyInCertificate<'a> = ErasedKeyAmalgamation<'a, PublicParts>;
 
-/// Certificates of one file.
+/// The certificates of one file.
 #[derive(Debug, Default)]
 pub(super) struct Certificates(Vec<Cert>);
 
 impl Certificates {
-    /// Those in `bytes`, armoured (also several armours, one after the other) or binary, and what could not be read.
+    /// Parses certificates, armoured (also several armours in a row) or binary. Also returns the
+    /// problems of certificates that cannot be read.
     pub(super) fn parse(bytes: &[u8]) -> (Self, Vec<String>) {
         let mut problems = Vec::new();
         let mut certificates = Vec::new();
@@ -61,13 +65,13 @@ impl Certificates {
         self.0.is_empty()
     }
 
-    /// Of their primary keys.
+    /// Returns the fingerprints of the primary keys.
     pub(super) fn fingerprints(&self) -> Vec<Fingerprint> {
         self.0.iter().filter_map(primary).collect()
     }
 }
 
-/// A key that may sign, as far as is known now.
+/// A key that may sign, as of the time of the judgement.
 #[derive(Debug)]
 struct SigningKey {
     signer: Signer,
@@ -75,29 +79,29 @@ struct SigningKey {
     until: Option<SystemTime>,
 }
 
-/// The certificates of all files at one moment, and what each is good for.
+/// The certificates of all files at one moment, and the keys among them that may sign.
 #[derive(Debug, Default)]
 pub(super) struct Keys {
     certificates: Vec<Cert>,
     signing: Vec<SigningKey>,
-    /// Certificates with no key that may sign: which and why.
+    /// One line for each certificate without a key that may sign: fingerprint and reason.
     unusable: Vec<String>,
-    /// From when until when all of this is so. `None`: for ever.
+    /// Period for which this judgement holds. `None`: no bound on that side.
     judged_from: Option<SystemTime>,
     judged_until: Option<SystemTime>,
     last_signed: Option<SystemTime>,
 }
 
 impl Keys {
-    /// What they are good for at the time `now`. A certificate that is in several files counts with all that any of them says:
-    /// a revocation is not overlooked.
+    /// Judges all certificates as of `now`. Copies of one certificate in several files are merged,
+    /// so that a revocation in any of them counts.
     pub(super) fn new<'a>(files: impl IntoIterator<Item = &'a Certificates>, now: SystemTime) -> Self {
         let mut certificates: Vec<Cert> = Vec::new();
         for certificate in files.into_iter().flat_map(|file| file.0.iter().cloned()) {
             let same = certificates.iter().position(|other| other.fingerprint() == certificate.fingerprint());
             match same.map(|at| certificates.swap_remove(at)) {
                 None => certificates.push(certificate),
-                // Fails only for another fingerprint.
+                // Merging fails only for certificates with different fingerprints.
                 Some(other) => certificates.extend(other.merge_public(certificate)),
             }
         }
@@ -117,12 +121,12 @@ impl Keys {
         }
     }
 
-    /// Whether they are good for the same at the time `now`.
+    /// Whether a judgement as of `now` would give the same result.
     pub(super) fn is_judged_for(&self, now: SystemTime) -> bool {
         self.judged_from.is_none_or(|from| from <= now) && self.judged_until.is_none_or(|until| now < until)
     }
 
-    /// When a key was last made or signed by its owner.
+    /// Returns when a key was last created or signed by its owner.
     pub(super) fn last_signed(&self) -> Option<Passed> {
         let since_epoch = self.last_signed?.duration_since(UNIX_EPOCH).ok()?;
         Some(Passed::new(since_epoch.as_secs(), PastEvent::KeySigned))
@@ -148,14 +152,15 @@ impl Keys {
         }
     }
 
-    /// Digest of all certificates as they are: another one when a key was added, removed, revoked or renewed.
+    /// Digest of all certificates in their present state. It changes when a key is added, removed,
+    /// revoked or renewed.
     pub(super) fn mark(&self) -> Digest<16> {
         let mut marks: Vec<[u8; 16]> = self.certificates.iter().map(|certificate| mark(certificate).0).collect();
         marks.sort_unstable();
         first_16(&Sha256::digest(marks.concat()))
     }
 
-    /// Primary keys of the certificates that have a key that may sign.
+    /// Returns the primary keys of all certificates that have a key that may sign.
     pub(super) fn primary_keys(&self) -> Vec<Fingerprint> {
         let signs = |certificate: &&Cert| {
             let mark = mark(certificate);
@@ -164,24 +169,25 @@ impl Keys {
         self.certificates.iter().filter(signs).filter_map(primary).collect()
     }
 
-    /// Keys that may sign.
+    /// Number of keys and subkeys that may sign.
     pub(super) fn count(&self) -> usize {
         self.signing.len()
     }
 
-    /// Certificates that are of no use, and why.
+    /// Certificates without a usable key, with the reasons.
     pub(super) fn unusable(&self) -> &[String] {
         &self.unusable
     }
 
-    /// Whether the key is still here, in the same state, and not expired; and the other one, where there were two.
+    /// Whether the signer's key may still sign at `now`, with its certificate in the same state. If
+    /// a second key signed members, the same must hold for that key.
     pub(super) fn vouches(&self, signer: &Signer, now: SystemTime) -> bool {
         let good = || self.signing.iter().filter(|key| key.until.is_none_or(|until| now < until)).map(|key| key.signer);
         let same = good().filter(|key| key.fingerprint == signer.fingerprint);
         same.into_iter().any(|key| key == *signer || good().any(|other| key.beside(&other) == *signer))
     }
 
-    /// The text under the cleartext signature in `bytes`, as it was verified, and who signed it.
+    /// Verifies the cleartext signature in `bytes`. Returns the verified text and the signer.
     pub(super) fn cleartext(&self, bytes: &[u8]) -> Result<(Vec<u8>, Signer), SignatureError> {
         let malformed = |error: &dyn std::fmt::Display| SignatureError::Malformed(error.to_string());
         let reader = SignatureCheck { keys: self, outcome: Err(SignatureError::Missing) };
@@ -195,8 +201,8 @@ impl Keys {
         Ok((text, verifier.into_helper().outcome?))
     }
 
-    /// Judges a file of detached signatures, armoured or binary, of the bytes that went into `hash`. `content` gives these
-    /// bytes once more, for other hashes than SHA-512.
+    /// Judges a file of detached signatures, armoured or binary, of the bytes that went into
+    /// `hash`. `content` supplies these bytes again, for hashes other than SHA-512.
     pub(super) fn detached<R: Read>(
         &self,
         bytes: &[u8],
@@ -236,14 +242,15 @@ impl Keys {
         signer(&key)
     }
 
-    /// The key that a signature says it is by.
+    /// Finds the key that a signature names as its issuer.
     fn signing_key(&self, signature: &Signature) -> Result<KeyInCertificate<'_>, SignatureError> {
         let issuers = signature.get_issuers();
         let names = |key: &KeyInCertificate<'_>| issuers.iter().any(|issuer| issuer.aliases(key.key().key_handle()));
         self.certificates.iter().flat_map(Cert::keys).find(names).ok_or_else(|| unknown(signature))
     }
 
-    /// One result of sequoia's, and what it does not ask: whether the key is good now.
+    /// Judges one result of sequoia, adding the check that sequoia omits: whether the key is good
+    /// now.
     fn judge(&self, result: &VerificationResult<'_>) -> Result<Signer, SignatureError> {
         match result {
             Ok(good) => {
@@ -278,7 +285,7 @@ impl Keys {
         }
     }
 
-    /// What is wrong with the key of a signature: now, else when it was made.
+    /// Returns the fault of a signature's key as of now, else as of the time of the signature.
     fn key_fault(&self, signature: &Signature, error: &anyhow::Error) -> SignatureError {
         let key = match self.signing_key(signature) {
             Ok(key) => key,
@@ -292,7 +299,7 @@ impl Keys {
     }
 }
 
-/// Takes what sequoia found.
+/// Collects the results of sequoia's verifier.
 struct SignatureCheck<'a> {
     keys: &'a Keys,
     outcome: Result<Signer, SignatureError>,
@@ -316,7 +323,8 @@ impl VerificationHelper for SignatureCheck<'_> {
     }
 }
 
-/// One good signature is enough (of an old and a new key, one may be unknown here), but none may be of other bytes.
+/// Combines the results of several signatures. One good signature is enough, since one key of an
+/// old and a new one may be unknown here. A signature of other bytes is always an error.
 fn combine(all: impl Iterator<Item = Result<Signer, SignatureError>>) -> Result<Signer, SignatureError> {
     let mut combined = Err(SignatureError::Missing);
     for result in all {
@@ -329,7 +337,7 @@ fn combine(all: impl Iterator<Item = Result<Signer, SignatureError>>) -> Result<
     combined
 }
 
-/// Whether a key may sign at `time`, and until when.
+/// Checks that a key may sign at `time`, and returns when it expires.
 fn usable(key: &KeyInCertificate<'_>, time: SystemTime) -> Result<Option<SystemTime>, SignatureError> {
     let name = || key.key().fingerprint().to_string();
     let unusable = |error: anyhow::Error| {
@@ -360,23 +368,25 @@ fn signer(key: &KeyInCertificate<'_>) -> Result<Signer, SignatureError> {
     Ok(Signer { fingerprint, certificate: mark(key.cert()) })
 }
 
-/// `None`: it is of an unknown version.
+/// Returns the primary key's fingerprint. `None`: the key has an unknown version.
 fn primary(certificate: &Cert) -> Option<Fingerprint> {
     Fingerprint::new(certificate.fingerprint().as_bytes())
 }
 
-/// Signatures by which its owner says what a certificate and its keys are good for.
+/// Returns the self-signatures of a certificate, in which its owner states the uses and lifetimes
+/// of the keys.
 fn own_signatures(certificate: &Cert) -> impl Iterator<Item = &Signature> {
     let of_keys = certificate.keys().flat_map(|key| key.bundle().self_signatures());
     of_keys.chain(certificate.userids().flat_map(|user_id| user_id.bundle().self_signatures()))
 }
 
-/// When those were made.
+/// Returns the creation times of the self-signatures.
 fn signed_at(certificate: &Cert) -> impl Iterator<Item = SystemTime> {
     own_signatures(certificate).filter_map(|signature| signature.signature_creation_time())
 }
 
-/// Times at which something of a certificate begins or ends. When keys expire, [`usable`] says.
+/// Returns the times at which a signature, revocation or key of a certificate begins or ends. The
+/// expiration of keys comes from [`usable`].
 fn changes(certificate: &Cert) -> impl Iterator<Item = SystemTime> {
     let revocations = certificate.keys().flat_map(|key| key.bundle().self_revocations());
     let signatures = own_signatures(certificate).chain(revocations);
@@ -384,7 +394,7 @@ fn changes(certificate: &Cert) -> impl Iterator<Item = SystemTime> {
     of_signatures.flatten().chain(certificate.keys().map(|key| key.key().creation_time()))
 }
 
-/// Whether the clock is to blame that a certificate is of no use.
+/// Returns the fault of the clock, if a wrong clock is the reason that a certificate is unusable.
 fn clock_fault(certificate: &Cert, now: SystemTime) -> Option<WrongClock> {
     let signed = signed_at(certificate).max()?;
     let seconds = |time: SystemTime| time.duration_since(UNIX_EPOCH).map_or(0, |span| span.as_secs());
@@ -392,7 +402,7 @@ fn clock_fault(certificate: &Cert, now: SystemTime) -> Option<WrongClock> {
     certificate.keys().any(|key| usable(&key, signed).is_ok()).then_some(wrong)
 }
 
-/// Digest of a certificate with all that is known of it.
+/// Digest of a certificate with all its signatures and revocations.
 fn mark(certificate: &Cert) -> Digest<16> {
     let bytes = certificate.to_vec().unwrap_or_default();
     first_16(&Sha256::new().chain_update(JUDGEMENT).chain_update(bytes).finalize())
@@ -415,12 +425,12 @@ fn is_weak(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| matches!(cause.downcast_ref(), Some(openpgp::Error::PolicyViolation(..))))
 }
 
-/// The whole chain in one line.
+/// Formats an error with all its causes in one line.
 fn reason(error: &anyhow::Error) -> String {
     format!("{error:#}")
 }
 
-/// The signatures in a file that has nothing else.
+/// Parses a file that has signatures and no other packets.
 fn parse_signatures(bytes: &[u8]) -> Result<Vec<Signature>, SignatureError> {
     let malformed = |error: anyhow::Error| SignatureError::Malformed(error.to_string());
     let mut signatures = Vec::new();
@@ -436,7 +446,8 @@ fn parse_signatures(bytes: &[u8]) -> Result<Vec<Signature>, SignatureError> {
     Ok(signatures)
 }
 
-/// SHA-512 of a member, of which a signature of that member can be checked too, without reading it again.
+/// SHA-512 of a member, which also serves to check a signature of that member without reading it
+/// again.
 #[derive(Clone)]
 pub(super) struct MemberHash(Context);
 
@@ -452,12 +463,13 @@ impl MemberHash {
 
     pub(super) fn finish(&self) -> Digest512 {
         let mut digest = [0; 64];
-        // Fails for no hash that there is; then it is all zeros, which is no digest of anything.
+        // This fails for no hash that exists. The digest would then be all zeros, which no bytes
+        // have.
         let _ = self.0.clone().digest(&mut digest);
         Digest(digest)
     }
 
-    /// What a signature is to be compared with.
+    /// Returns the hash state that a signature is verified against.
     fn for_signature(&self, signature: &Signature, content: &mut dyn Read) -> openpgp::Result<Context> {
         if signature.hash_algo() == HashAlgorithm::SHA512 && signature.version() == 4 {
             return Ok(self.0.clone());

@@ -1,4 +1,5 @@
-//! Everything that is known of a body after its last byte, however the bytes came.
+//! The proof of one package: digests, container, signatures and metadata, for bytes from any
+//! source.
 
 use std::cell::Cell;
 use std::fs::File;
@@ -15,32 +16,33 @@ use super::openpgp::Keys;
 use super::{Assurance, Policy, SignatureError, Signer, VerifyError, manifest, metadata, xpak};
 use crate::index::{AuxValues, Digest, Entry, Sha256Digest};
 
-/// Where a tar of either kind says so, and what.
+/// Offset and value of the magic in a tar header, the same in ustar and GNU tars.
 pub(super) const MAGIC_AT: usize = 0x101;
 pub(super) const MAGIC: &[u8; 5] = b"ustar";
-/// From how many bytes on a chunk is worth a second thread: some 0.5 ms of digests against 0.03 ms for the thread.
+/// Smallest chunk, in bytes, for which a second thread pays off. The digests of such a chunk take
+/// about 0.5 ms, starting a thread about 0.03 ms.
 const WORTH_A_THREAD: usize = 128 << 10;
 
-/// The proof in the making.
+/// State of an unfinished proof.
 pub(super) struct Proof {
     whole: WholeDigests,
     structure: Structure,
     two_processors: bool,
 }
 
-/// Digests of the whole file; those that the entry lacks are not made.
+/// Digests of the whole file. A digest that the entry lacks is not computed.
 struct WholeDigests {
     md5: Option<Md5>,
     sha1: Option<Sha1>,
     sha256: Sha256,
 }
 
-/// What is seen of the container while it streams past.
+/// Parser for the container, fed while the bytes arrive.
 enum Structure {
     Gpkg(Box<Container>),
-    /// All of it is at the end.
+    /// An XPAK has its segment at the end: nothing is parsed before the last byte.
     Xpak,
-    /// PATH does not tell: the first bytes will.
+    /// PATH has no known ending. The first bytes, collected here, decide the format.
     Undecided(Vec<u8>),
 }
 
@@ -52,7 +54,7 @@ impl Proof {
         Self { whole, structure: Structure::by_name(entry), two_processors }
     }
 
-    /// Takes the next bytes.
+    /// Digests the next bytes and parses the container.
     pub(super) fn update(&mut self, chunk: &[u8], entry: &Entry, policy: &Policy) -> Result<(), VerifyError> {
         self.digest(chunk, entry)?;
         self.structure.allowed(policy)
@@ -65,7 +67,7 @@ impl Proof {
             whole.update(chunk);
             return structure.update(chunk, entry);
         }
-        // Two of the five digests are made here, the other three beside.
+        // Two of the five digests are computed on this thread, the other three on the second one.
         let (beside, result) = thread::scope(|scope| {
             let beside = thread::Builder::new().spawn_scoped(scope, || whole.update(chunk)).is_ok();
             (beside, structure.update(chunk, entry))
@@ -76,8 +78,11 @@ impl Proof {
         result
     }
 
-    /// All `entry.size` bytes were taken and are in `file`.
-    /// Whose bytes they are comes before what they say: nothing is decompressed that is not signed as it should be.
+    /// Judges the package after its last byte. All `entry.size` bytes were pushed, and `file` has
+    /// them.
+    ///
+    /// Signatures are judged before metadata is read: bytes without a required signature are never
+    /// decompressed.
     pub(super) fn finish(
         self,
         file: &File,
@@ -103,12 +108,14 @@ impl Proof {
     }
 }
 
-/// The Manifest against the members, and what the policy asks of it: who signed, where it asks for that.
+/// Compares the Manifest with the members and checks signatures. Returns the signer, or `None` if
+/// the policy has no keyring.
 fn judge(contents: &Contents, file: &File, policy: &Policy) -> Result<Option<Signer>, VerifyError> {
     let Some(keyring) = &policy.keyring else {
         let signed = manifest::is_signed(&contents.manifest).map_err(GpkgError::from)?;
         contents.compare(manifest::parse(&contents.manifest).map_err(GpkgError::from)?)?;
-        // Portage looks at signatures wherever there are some, whatever the binhost is asked for.
+        // Portage checks signatures wherever a package has some, even if the binhost does not
+        // require them.
         let whole = if signed { contents.unsigned().is_none() } else { !contents.has_signatures() };
         return if whole { Ok(None) } else { Err(GpkgError::HalfSigned.into()) };
     };
@@ -117,7 +124,7 @@ fn judge(contents: &Contents, file: &File, policy: &Policy) -> Result<Option<Sig
     Ok(Some(members(contents, file, &keys, signer)?))
 }
 
-/// Who signed the Manifest, which is right for all members.
+/// Returns the signer of the Manifest, after comparing the signed text with all members.
 pub(super) fn signer_of_manifest(contents: &Contents, keys: &Keys) -> Result<Signer, VerifyError> {
     if !manifest::is_signed(&contents.manifest).map_err(GpkgError::from)? {
         return Err(SignatureError::Missing.of("the Manifest"));
@@ -127,9 +134,11 @@ pub(super) fn signer_of_manifest(contents: &Contents, keys: &Keys) -> Result<Sig
     Ok(signer)
 }
 
-/// The signatures of members. The Manifest, signed by `signer`, covers all of them already; but Portage wants one of each
-/// member, and none may be wrong. Portage's tools can leave those of an older key in place when they sign anew
-/// (`gpkg-sign --keep-current-signature`): then the answer stands for both keys.
+/// Checks the signatures of members. The Manifest, signed by `signer`, already covers all members.
+/// Portage nevertheless requires a signature of each member, and refuses a wrong one.
+///
+/// Portage's tools can keep the member signatures of an older key when they sign a package again
+/// (`gpkg-sign --keep-current-signature`). The returned signer then depends on both keys.
 pub(super) fn members(contents: &Contents, file: &File, keys: &Keys, signer: Signer) -> Result<Signer, VerifyError> {
     if let Some(member) = contents.unsigned() {
         return Err(SignatureError::MemberUnsigned.of(&member.name));
@@ -140,7 +149,7 @@ pub(super) fn members(contents: &Contents, file: &File, keys: &Keys, signer: Sig
             return Err(SignatureError::Malformed("there is no such member".to_owned()).of(&signature.name));
         };
         if !signed.is_whole {
-            // What it signs was left out.
+            // The signed bytes were left out, so this signature cannot be checked.
             continue;
         }
         let theirs = signer_of(signed, signature, file, keys)?;
@@ -151,7 +160,7 @@ pub(super) fn members(contents: &Contents, file: &File, keys: &Keys, signer: Sig
     Ok(beside.map_or(signer, |other| signer.beside(&other)))
 }
 
-/// Who signed a member of the container in `file`.
+/// Returns the signer of one member of the container in `file`.
 pub(super) fn signer_of(signed: &Member, signature: &Member, file: &File, keys: &Keys) -> Result<Signer, VerifyError> {
     let bytes = signature.read(file)?;
     let failure = Cell::new(None);
@@ -190,7 +199,8 @@ fn same<const N: usize>(
 }
 
 impl Structure {
-    /// Seen as early as can be: a package that cannot be signed is not fetched whole.
+    /// Refuses an XPAK at once if signatures are required: an XPAK cannot be signed, so its
+    /// download need not finish.
     fn allowed(&self, policy: &Policy) -> Result<(), VerifyError> {
         match self {
             Self::Xpak if policy.keyring.is_some() => Err(VerifyError::Unsignable),

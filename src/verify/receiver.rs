@@ -1,4 +1,4 @@
-//! Where bytes come in: from the network, or from a file that is already there.
+//! Receives the bytes of a package from the network, or reads them from a file on disk.
 
 use std::cmp::Ordering;
 use std::fs::File;
@@ -11,7 +11,7 @@ use crate::index::Entry;
 /// Bytes that [`recheck`] reads at once.
 const READ_SIZE: usize = 512 << 10;
 
-/// Writes a body to a file and proves it on the way.
+/// Writes a package to a file and proves it while it arrives.
 pub struct Receiver {
     file: File,
     entry: Entry,
@@ -22,25 +22,27 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// Receives the package of `entry` into `file`, which is empty and open for reading and writing. Space may be
-    /// allocated beforehand; offsets are the receiver's own.
+    /// Receives the package of `entry` into `file`, which is empty and open for reading and
+    /// writing. Space may be preallocated: the receiver writes at offsets of its own.
     #[must_use]
     pub fn new(file: File, entry: Entry, policy: Policy) -> Self {
         let proof = Proof::new(&entry);
         Self { file, entry, policy, proof, received: 0, refused: false }
     }
 
-    /// Bytes that were written and digested.
+    /// Number of bytes that were written and digested.
     #[must_use]
     pub fn received(&self) -> u64 {
         self.received
     }
 
-    /// Writes the next bytes of the body. Blocks, and takes some 5 ms a MiB for digests: large chunks are cheaper.
+    /// Writes the next bytes of the package. The call blocks, and digests take about 5 ms per MiB.
+    /// Large chunks cost less.
     ///
     /// # Errors
-    /// [`VerifyError::Io`]: nothing of the chunk counts, and it can be written again, e.g. once there is space.
-    /// Any other: the bytes are not the package, and only [`Receiver::restart`] goes on.
+    /// [`VerifyError::Io`]: nothing of the chunk counts, and it can be written again, e.g. once
+    /// there is space. Any other error: the bytes are not the package, and only
+    /// [`Receiver::restart`] resets the receiver.
     pub fn write(&mut self, chunk: &[u8]) -> Result<(), VerifyError> {
         if self.refused {
             return Err(VerifyError::Refused);
@@ -51,7 +53,8 @@ impl Receiver {
             return Err(VerifyError::TooLong { expected: self.entry.size });
         }
         if let Err(source) = self.file.write_all_at(chunk, self.received) {
-            // Space for a part of the chunk is better given back; where even that fails it is overwritten later.
+            // Truncating frees the space of a partly written chunk. If that fails, too, a later
+            // write overwrites the part.
             drop(self.file.set_len(self.received));
             return Err(VerifyError::Io { attempted: "writing a package to the cache", source });
         }
@@ -60,13 +63,13 @@ impl Receiver {
         Ok(())
     }
 
-    /// Writes to another file from now on, as if the disk had changed beneath the first.
+    /// Writes to another file from now on, as if the disk had changed the contents of the first.
     #[cfg(test)]
     pub(super) fn exchange_file(&mut self, file: File) -> File {
         std::mem::replace(&mut self.file, file)
     }
 
-    /// Forgets everything: the body comes anew from its first byte.
+    /// Discards all bytes received. The caller sends the package again from its first byte.
     ///
     /// # Errors
     /// The file cannot be truncated.
@@ -78,10 +81,10 @@ impl Receiver {
         Ok(())
     }
 
-    /// Judges the body after its last byte.
+    /// Judges the package after its last byte.
     ///
     /// # Errors
-    /// See [`VerifyError`]. The file is closed and still there; unlinking it is the caller's.
+    /// See [`VerifyError`]. The file is closed but not unlinked; unlinking is the caller's job.
     pub fn finish(self) -> Result<Verified, VerifyError> {
         let Self { file, entry, policy, proof, received, refused } = self;
         if refused {
@@ -96,10 +99,10 @@ impl Receiver {
     }
 }
 
-/// Proves a file that is already there, all over; it is only read.
+/// Proves a whole file that is already on disk. The file is only read.
 ///
 /// # Errors
-/// See [`VerifyError`].
+/// See [`VerifyError`] for all the reasons.
 pub fn recheck(file: File, entry: Entry, policy: &Policy) -> Result<Verified, VerifyError> {
     same_length(&file, &entry)?;
     let mut proof = Proof::new(&entry);
@@ -116,7 +119,7 @@ pub fn recheck(file: File, entry: Entry, policy: &Policy) -> Result<Verified, Ve
     Ok(Verified { file, entry, digest, assurance, values })
 }
 
-/// The file has SIZE bytes: no more than were proven are ever served.
+/// Checks that the file has SIZE bytes, so that only proved bytes are ever served.
 fn same_length(file: &File, entry: &Entry) -> Result<(), VerifyError> {
     let got = file.metadata().map_err(VerifyError::io("reading the length of a package in the cache"))?.len();
     let expected = entry.size;

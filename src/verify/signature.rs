@@ -1,4 +1,4 @@
-//! What a signature must be, what it turned out to be, and what it says of a body in the cache.
+//! Signature policy, the result of a signature check, and the errors of signatures.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,31 +9,34 @@ use sha2::{Digest as _, Sha256};
 use super::keyring::Keyring;
 use crate::index::Digest;
 
-/// What is asked of a package beyond its digests.
+/// Requirements on a package beyond its digests.
 #[derive(Debug, Clone)]
 pub struct Policy {
-    /// The keys of which one has to have signed the package. `None`: signatures are not judged.
+    /// Keys that may sign the package. `None`: signatures are not judged.
     pub keyring: Option<Arc<Keyring>>,
-    /// Whether a GPKG whose members are not compressed passes: Portage takes the reader's own BINPKG_COMPRESS for a member
-    /// without an ending, and emerge fails where that is not `none`.
+    /// Whether a GPKG with uncompressed members passes. Portage applies the reader's own
+    /// BINPKG_COMPRESS to a member without a compression ending, and emerge fails if that is not
+    /// `none`.
     pub uncompressed: bool,
 }
 
 impl Policy {
-    /// Sizes and digests, and members that every Portage can decompress.
+    /// Requires right sizes and digests, and members that every Portage can decompress.
     #[must_use]
     pub const fn digests_only() -> Self {
         Self { keyring: None, uncompressed: false }
     }
 
-    /// Beyond [`Policy::digests_only`], a good OpenPGP signature by a key of the keyring.
+    /// Requires also a good OpenPGP signature by a key of the keyring, beyond
+    /// [`Policy::digests_only`].
     #[must_use]
     pub const fn signed(keyring: Arc<Keyring>) -> Self {
         Self { keyring: Some(keyring), uncompressed: false }
     }
 
-    /// Whether a body with this assurance may be served as it is. `false`: it has to be proved again. Costs one stat(2) for
-    /// each file of the keyring, and its parsing when that has changed.
+    /// Whether a blob with this assurance may be served as it is. `false`: it must be proved again.
+    ///
+    /// Costs one stat(2) for each file of the keyring, and parsing of the files that have changed.
     #[must_use]
     pub fn admits(&self, assurance: &Assurance) -> bool {
         let vouches = |keyring: &Arc<Keyring>| {
@@ -43,7 +46,7 @@ impl Policy {
     }
 }
 
-/// For people, and to tell whether a judgement was made under the same policy.
+/// For people, and to see whether two judgements were made under the same policy.
 impl fmt::Display for Policy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.keyring {
@@ -54,35 +57,38 @@ impl fmt::Display for Policy {
     }
 }
 
-/// How a body was proved, and what it asks of a reader.
+/// How a package was proved, and what a reader must be able to do.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Assurance {
-    /// Who signed it. `None`: nobody whom the policy asked for; sizes and digests are right.
+    /// Signer of the package. `None`: the policy required no signature; sizes and digests are
+    /// right.
     pub signer: Option<Signer>,
-    /// It is a GPKG with a member that is not compressed: see [`Policy::uncompressed`].
+    /// Whether the package is a GPKG with an uncompressed member: see [`Policy::uncompressed`].
     pub uncompressed: bool,
 }
 
 impl Assurance {
-    /// Of two assurances on the same bytes, the one that says more.
+    /// Adds the signer of another assurance on the same bytes, if this one has none.
     #[must_use]
     pub fn or_signed(self, other: Self) -> Self {
         Self { signer: self.signer.or(other.signer), ..self }
     }
 }
 
-/// Whose signature a body has. Another state of the same certificate (revoked, renewed …) makes another signer: then the
-/// signature has to be judged again.
+/// Identity of a signer. Any change of the certificate (revoked, renewed …) gives another
+/// `Signer`, so that the signature is judged again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Signer {
     /// The key that signed: a primary key or a subkey.
     pub fingerprint: Fingerprint,
-    /// Digest of its certificate as it was in the keyring; where members were signed by another key, of both.
+    /// Digest of the key's certificate in the state that the keyring had. If another key signed
+    /// members, the digest covers both certificates.
     pub certificate: Digest<16>,
 }
 
 impl Signer {
-    /// This key signed the Manifest, `other` members: what they signed is good only as long as both keys are.
+    /// Combines the key of the Manifest with the key `other` of members. The package is accepted
+    /// only while both keys are good.
     pub(super) fn beside(&self, other: &Self) -> Self {
         let both = Sha256::new().chain_update(self.certificate.0).chain_update(other.certificate.0);
         let digest: [u8; 32] = both.chain_update(other.fingerprint.as_bytes()).finalize().into();
@@ -98,7 +104,7 @@ pub struct Fingerprint {
 }
 
 impl Fingerprint {
-    /// `None`: not 20 or 32 bytes.
+    /// Returns `None` if `bytes` has neither 20 nor 32 bytes.
     #[must_use]
     pub fn new(bytes: &[u8]) -> Option<Self> {
         let length = match bytes.len() {
@@ -111,14 +117,14 @@ impl Fingerprint {
         Some(Self { bytes: all, length })
     }
 
-    /// Its bytes.
+    /// The 20 or 32 bytes of the fingerprint.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         self.bytes.get(..usize::from(self.length)).unwrap_or_default()
     }
 }
 
-/// As gpg writes it.
+/// In upper-case hexadecimal, as gpg writes it.
 impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.as_bytes().iter().try_for_each(|byte| write!(f, "{byte:02X}"))
@@ -131,10 +137,10 @@ impl fmt::Debug for Fingerprint {
     }
 }
 
-/// What is wrong with a key, or with a signature.
+/// A fault of a key or of a signature.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SignatureError {
-    /// There is none.
+    /// A required signature is missing.
     #[error(
         "there is none, and this binhost's packages must be signed; if you trust it without signatures, mount with \
          --verify-signature false"
@@ -146,19 +152,19 @@ pub enum SignatureError {
          has to sign it anew (gpkg-sign)"
     )]
     MemberUnsigned,
-    /// The Manifest by one key, members by two others.
+    /// The Manifest is signed by one key, and members by two others.
     #[error("the package is signed by more than two keys; whoever runs the binhost has to sign it anew (gpkg-sign)")]
     ManyKeys,
-    /// The bytes are not those that were signed.
+    /// The signature is of other bytes.
     #[error(
         "BAD signature by key {key}: these are not the bytes that were signed; tell whoever runs the binhost, and install \
          nothing of it until then"
     )]
     Bad {
-        /// Fingerprint.
+        /// Fingerprint of the key.
         key: String,
     },
-    /// By a key that is in no file of the keyring.
+    /// The signature is by a key that is in no file of the keyring.
     #[error("it is by the unknown key {key}; if you trust that key, give the file of its certificate with --keyring")]
     UnknownKey {
         /// Fingerprint or key id, as the signature has it.
@@ -167,52 +173,53 @@ pub enum SignatureError {
     /// The key, or the certificate that it belongs to, has expired.
     #[error("the key {key} expired on {when}; update the keyring (on Gentoo: sec-keys/openpgp-keys-gentoo-release)")]
     Expired {
-        /// Fingerprint.
+        /// Fingerprint of the key.
         key: String,
-        /// Date and time.
+        /// Date and time of the expiration.
         when: String,
     },
     /// The key, or the certificate that it belongs to, was revoked.
     #[error("the key {key} was revoked ({reason}); nothing that it signed is accepted any more")]
     Revoked {
-        /// Fingerprint.
+        /// Fingerprint of the key.
         key: String,
         /// The reason that its owner gave.
         reason: String,
     },
-    /// Too weak an algorithm: of the key, of what binds it to its certificate, or of the signature.
+    /// An algorithm is too weak: of the key, of its binding to its certificate, or of the
+    /// signature.
     #[error(
         "key or signature of {key} use an algorithm that is too weak ({reason}); whoever runs the binhost has to sign anew"
     )]
     Weak {
-        /// Fingerprint.
+        /// Fingerprint of the key.
         key: String,
-        /// What the policy said.
+        /// The reason that sequoia's policy gave.
         reason: String,
     },
-    /// The key is not for signing.
+    /// The key is not meant for signing.
     #[error("the key {key} is not meant for signing; its owner has to sign with another")]
     NotForSigning {
-        /// Fingerprint.
+        /// Fingerprint of the key.
         key: String,
     },
     /// The key is not valid for another reason, e.g. it is younger than the signature.
     #[error("the key {key} cannot be used ({reason}); update the keyring")]
     Unusable {
-        /// Fingerprint.
+        /// Fingerprint of the key.
         key: String,
-        /// Why.
+        /// Why the key is not valid.
         reason: String,
     },
     /// The signature itself has expired, or is from the future.
     #[error("the signature by key {key} is not valid now ({reason}); is this machine's clock right?")]
     NotNow {
-        /// Fingerprint.
+        /// Fingerprint of the key.
         key: String,
-        /// Why.
+        /// Why the signature is not valid now.
         reason: String,
     },
-    /// It cannot be read.
+    /// The signature cannot be parsed.
     #[error("it is malformed: {0}")]
     Malformed(String),
 }
@@ -222,7 +229,7 @@ impl SignatureError {
         matches!(self, Self::Expired { .. } | Self::Unusable { .. } | Self::NotNow { .. })
     }
 
-    /// For `map_err`.
+    /// For `map_err`: makes a `VerifyError` about the member `what`.
     pub(super) fn of(self, what: &str) -> super::VerifyError {
         super::VerifyError::Signature { of: what.to_owned(), fault: self }
     }

@@ -1,16 +1,16 @@
-//! One header block of a tar -> name, size, kind.
+//! Parses one header block of a tar into name, size and kind.
 //!
-//! Every byte of the block is accounted for: a header passes only in the form in which Python's tarfile, and so Portage,
-//! writes one. Two readers of tar differ on what they make of anything else (a malformed number ends the archive for one
-//! and not for the other), and a header in that form is the beginning of no compressed file.
+//! Every byte of the block is checked. A header passes only in the form that Python's tarfile, and
+//! so Portage, writes. Two tar readers may treat any other form differently: a malformed number
+//! ends the archive for one of them only. No compressed file begins with a header in this form.
 //!
 //! Source of the form: CPython 3.9 to 3.14, `tarfile.py`, `TarInfo._create_header`.
 
 use tar::Header;
 
-/// Bytes of a block.
+/// Size of a tar block, in bytes.
 pub(super) const BLOCK: usize = 512;
-/// From this size on GNU writes it in base 256: 11 octal digits do not hold it.
+/// Smallest size that GNU tar writes in base 256, because 11 octal digits do not hold it.
 const OCTAL_SIZES: u64 = 8 << 30;
 /// Longest name of a header without a prefix, in bytes.
 pub(super) const MAX_NAME: usize = 100;
@@ -18,48 +18,49 @@ pub(super) const MAX_NAME: usize = 100;
 /// Why a block is not a header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TarError {
-    /// Neither ustar nor GNU.
+    /// The magic is neither that of ustar nor that of GNU.
     #[error("a tar header has neither the ustar nor the GNU magic")]
     Magic,
-    /// Its sum is another one.
+    /// The checksum in the header is not that of the block.
     #[error("a tar header has a wrong checksum")]
     Checksum,
     /// A number is not written as Portage writes it.
     #[error("a tar header has a malformed {0}")]
     Number(&'static str),
-    /// A text goes on after its first NUL, or is not printable ASCII.
+    /// A text has bytes after its first NUL, or is not printable ASCII.
     #[error("a tar header has a {0} that is not plain text")]
     Text(&'static str),
-    /// Bytes that are not zero where nothing is written: GNU extension fields, a link's target, the end of the block.
+    /// A part that Portage leaves empty has bytes that are not zero: GNU extension fields, a link's
+    /// target, the end of the block.
     #[error("a tar header has bytes in its {0}, which Portage leaves empty")]
     Unused(&'static str),
-    /// A name is split in two although it is short.
+    /// A name is split into prefix and name although one field holds it.
     #[error("a tar header has a name in two parts that fits into one")]
     Prefix,
 }
 
-/// What follows a header.
+/// Kind of the member that follows a header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Regular,
-    /// GNU: the name of the next member.
+    /// A GNU long name: the data is the name of the next member.
     LongName,
     Other,
 }
 
-/// How a header holds a long name.
+/// Format of a header, which decides how a long name is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Format {
-    /// In one field, or in two.
+    /// The name is in the name field, or in the prefix and name fields.
     Ustar {
-        /// In two: the name's field begins after the directory.
+        /// Whether the prefix field holds the directory, so that the name field begins after it.
         split: bool,
     },
-    /// In a member of its own before it.
+    /// A long name is in a member of its own, before the member that it names.
     Gnu,
 }
 
-/// What a header says.
+/// The parts of a header that the GPKG parser uses.
 #[derive(Debug)]
 pub(super) struct TarHeader {
     pub(super) name: String,
@@ -76,7 +77,8 @@ impl TarHeader {
             (_, Some(_)) => ("", Format::Gnu),
             _ => return Err(TarError::Magic),
         };
-        // Python ends this one number with a NUL and a space; writers that end it as all others are read alike.
+        // Python ends this number alone with a NUL and a space. All readers also accept a checksum
+        // that ends like the other numbers.
         let sum = &header.as_old().cksum;
         if octal(sum.strip_suffix(b" ").unwrap_or(sum), "checksum")? != checksum(header) {
             return Err(TarError::Checksum);
@@ -98,7 +100,7 @@ impl TarHeader {
     }
 }
 
-/// The size, where all fields that this program has no use for are as Portage writes them, too.
+/// Returns the size, after checking that all unused fields are as Portage writes them.
 fn checked(header: &Header, format: Format) -> Result<u64, TarError> {
     let old = header.as_old();
     for (field, name) in [(&old.mode, "mode"), (&old.uid, "uid"), (&old.gid, "gid")] {
@@ -106,7 +108,8 @@ fn checked(header: &Header, format: Format) -> Result<u64, TarError> {
     }
     octal(&old.mtime, "mtime")?;
     unused(&old.linkname, "link target")?;
-    // Both formats have these in the same places, and GNU has its own fields where ustar has the prefix.
+    // Both formats have these fields in the same places. GNU has fields of its own where ustar has
+    // the prefix.
     if let Some(ustar) = header.as_ustar() {
         owner(&ustar.uname, &ustar.gname, &ustar.dev_major, &ustar.dev_minor)?;
         unused(&ustar.pad, "end")?;
@@ -126,21 +129,21 @@ fn checked(header: &Header, format: Format) -> Result<u64, TarError> {
 fn owner(user: &[u8], group: &[u8], major: &[u8], minor: &[u8]) -> Result<(), TarError> {
     text(user, "user name")?;
     text(group, "group name")?;
-    // Python 3.9 to 3.11 write 0, later ones nothing.
+    // Python 3.9 to 3.11 write 0 here, later versions leave the field empty.
     for number in [major, minor].into_iter().filter(|number| !is_zero(number)) {
         octal(number, "device number")?;
     }
     Ok(())
 }
 
-/// A number that fills its field but for the NUL after it.
+/// Parses an octal number that fills its field, except for one NUL at the end.
 fn octal(field: &[u8], name: &'static str) -> Result<u64, TarError> {
     let digits = field.strip_suffix(&[0]).filter(|digits| digits.iter().all(|digit| (b'0'..=b'7').contains(digit)));
     let number = |digits: &[u8]| digits.iter().fold(0, |number, digit| number << 3 | u64::from(digit - b'0'));
     digits.map(number).ok_or(TarError::Number(name))
 }
 
-/// A text, followed by nothing but NULs.
+/// Parses printable ASCII, followed by NULs only.
 fn text<'a>(field: &'a [u8], name: &'static str) -> Result<&'a str, TarError> {
     let end = field.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
     let text = field.get(..end).filter(|text| text.iter().all(|byte| matches!(byte, b' '..=b'~')));
@@ -155,7 +158,7 @@ pub(super) fn is_zero(bytes: &[u8]) -> bool {
     bytes.iter().all(|b| *b == 0)
 }
 
-/// Bytes that fill the last block of `size` bytes.
+/// Number of bytes that pad data of `size` bytes to whole blocks.
 pub(super) fn padding(size: u64) -> u64 {
     let block = BLOCK as u64;
     (block - size % block) % block
@@ -163,6 +166,6 @@ pub(super) fn padding(size: u64) -> u64 {
 
 fn checksum(header: &Header) -> u64 {
     let sum = |bytes: &[u8]| bytes.iter().map(|b| u64::from(*b)).sum::<u64>();
-    // The field itself counts as eight spaces.
+    // The checksum field itself counts as eight spaces.
     sum(header.as_bytes()) - sum(&header.as_old().cksum) + 8 * u64::from(b' ')
 }

@@ -1,4 +1,4 @@
-//! What a package says of itself: which package it is, and what an index may say of it.
+//! Values from a package's own metadata: its identity, and the keys that an index may have of it.
 
 use std::collections::BTreeMap;
 
@@ -10,15 +10,15 @@ const MAX_NAME: u64 = 4096;
 /// Longest other value, in bytes: the dependencies of a large package have some 10 KiB.
 const MAX_VALUE: u64 = 256 << 10;
 
-/// The values that are looked at, as they stand.
+/// Raw bytes of the values that binhostfs uses, by key.
 #[derive(Debug, Default)]
 pub(super) struct Values(BTreeMap<String, Vec<u8>>);
 
 impl Values {
-    /// Whether the value of `key`, of `length` bytes, is looked at.
+    /// Whether binhostfs uses the value of `key`, which has `length` bytes.
     ///
     /// # Errors
-    /// It is too long for that.
+    /// The value is too long.
     pub(super) fn wants(key: &str, length: u64) -> Result<bool, MetadataError> {
         let longest = match key {
             "CATEGORY" | "PF" | "BUILD_ID" | "BUILD_TIME" => MAX_NAME,
@@ -28,20 +28,22 @@ impl Values {
         if length > longest { Err(MetadataError::LongValue(key.to_owned(), longest)) } else { Ok(true) }
     }
 
-    /// Notes one value.
+    /// Adds one value, and refuses a second one of the same key.
     pub(super) fn set(&mut self, key: &str, value: Vec<u8>) -> Result<(), MetadataError> {
-        // Which of two values counts depends on the reader.
+        // Readers differ on which of two values counts.
         match self.0.insert(key.to_owned(), value) {
             None => Ok(()),
             Some(_) => Err(MetadataError::Twice(key.to_owned())),
         }
     }
 
-    /// What Portage writes into an index of this package.
+    /// Returns the values that Portage writes into an index of this package.
     pub(super) fn aux_values(&self) -> AuxValues {
         AuxValues::of_package(|key| self.0.get(key.name()).map(Vec::as_slice))
     }
 
+    /// Compares CPV, BUILD_ID and BUILD_TIME with the entry.
+    ///
     /// # Errors
     /// The entry names another package.
     pub(super) fn check(&self, entry: &Entry) -> Result<(), VerifyError> {
@@ -53,13 +55,13 @@ impl Values {
         same_number("BUILD_TIME", entry.build_time, &self.text("BUILD_TIME"))
     }
 
-    /// The value of `key`, trimmed; an empty one where there is none.
+    /// Returns the value of `key`, trimmed, or an empty string if there is none.
     fn text(&self, key: &str) -> String {
         self.0.get(key).map(|value| String::from_utf8_lossy(value).trim().to_owned()).unwrap_or_default()
     }
 }
 
-/// Equal, or one side has none.
+/// Accepts equal numbers, and a number that one side lacks.
 fn same_number(what: &'static str, expected: Option<u64>, found: &str) -> Result<(), VerifyError> {
     match expected {
         Some(expected) if !found.is_empty() && found.parse() != Ok(expected) => {

@@ -1,11 +1,12 @@
-//! The XPAK segment at the end of a `.xpak` or `.tbz2` (xpak(5)), all numbers big endian:
+//! Parses the XPAK segment at the end of a `.xpak` or `.tbz2` (xpak(5)). All numbers are big
+//! endian:
 //!
 //! ```text
 //! compressed tar | "XPAKPACK" index_len data_len | index | data | "XPAKSTOP" | segment_len "STOP"
 //!                  ^------------------------ segment ------------------------^
 //! ```
-//! with an index of `name_len name data_offset data_len`. It has no checksum of its own: digests of the whole file stand
-//! in the index of the binhost.
+//! An index entry is `name_len name data_offset data_len`. The segment has no checksum of its own;
+//! the binhost's index has digests of the whole file.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -16,7 +17,7 @@ use super::values::Values;
 
 /// Largest segment in bytes.
 const MAX_SEGMENT: u64 = 64 << 20;
-/// Largest index in bytes; some 500 as Portage writes it.
+/// Largest index in bytes. Portage writes some 500 bytes.
 const MAX_INDEX: u64 = 1 << 20;
 /// Bytes of a segment before its index.
 const HEAD: u64 = 16;
@@ -35,12 +36,13 @@ pub enum XpakError {
     /// The segment does not start with `XPAKPACK`.
     #[error("the segment does not start with XPAKPACK")]
     Magic,
-    /// The lengths of index and data do not add up to the segment, or the index is larger than 1 MiB.
+    /// The lengths of index and data do not add up to the segment, or the index is larger than 1
+    /// MiB.
     #[error("an index of {index} and data of {data} bytes do not make a segment of {segment}")]
     Lengths {
         /// Bytes of the index.
         index: u64,
-        /// Bytes of data.
+        /// Bytes of the data.
         data: u64,
         /// Bytes of the segment.
         segment: u64,
@@ -50,7 +52,7 @@ pub enum XpakError {
     Index,
 }
 
-/// The values in the segment of `file`, which has `size` bytes.
+/// Returns the values in the segment of `file`, which has `size` bytes.
 pub(super) fn read(file: &File, size: u64) -> Result<Values, VerifyError> {
     let mut values = Values::default();
     each(file, size, &mut |key, length, value| {
@@ -62,7 +64,7 @@ pub(super) fn read(file: &File, size: u64) -> Result<Values, VerifyError> {
     Ok(values)
 }
 
-/// The values that `wanted` asks for by name and length, each trimmed.
+/// Returns the values that `wanted` selects by key and length, each trimmed.
 pub(super) fn values(
     file: &File,
     size: u64,
@@ -80,7 +82,7 @@ pub(super) fn values(
 
 type XpakValue<'a> = &'a dyn Fn() -> Result<Vec<u8>, VerifyError>;
 
-/// Tells `told` of each entry: its name and length, and how to read it.
+/// Calls `told` for each entry, with its key, its length and a function that reads its value.
 fn each(
     file: &File,
     size: u64,
@@ -107,7 +109,7 @@ fn each(
     Ok(())
 }
 
-/// The length of the segment, which fits into the file.
+/// Reads the segment's length and checks that it fits into the file.
 fn segment_length(file: &File, size: u64) -> Result<u64, VerifyError> {
     let start = size.checked_sub(16).ok_or(XpakError::Trailer)?;
     let (magic, length, stop) = words(read_array(file, start)?);
@@ -141,7 +143,7 @@ fn number(rest: &mut &[u8]) -> Option<u64> {
     Some(u64::from(u32::from_be_bytes(*bytes)))
 }
 
-/// Eight bytes and two numbers: both ends of a segment look like that.
+/// Splits eight bytes and two numbers, the layout at both ends of a segment.
 fn words(bytes: [u8; 16]) -> ([u8; 8], u32, u32) {
     let [m0, m1, m2, m3, m4, m5, m6, m7, a0, a1, a2, a3, b0, b1, b2, b3] = bytes;
     let magic = [m0, m1, m2, m3, m4, m5, m6, m7];
@@ -154,7 +156,7 @@ fn read_array<const N: usize>(file: &File, offset: u64) -> Result<[u8; N], Verif
     Ok(bytes)
 }
 
-/// `length` bytes, which are few.
+/// Reads `length` bytes, of which the caller has checked that they are few.
 fn read_vec(file: &File, offset: u64, length: u64) -> Result<Vec<u8>, VerifyError> {
     let mut bytes = vec![0; usize::try_from(length).map_err(|_| XpakError::Index)?];
     read_into(file, &mut bytes, offset)?;

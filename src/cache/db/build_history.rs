@@ -1,7 +1,9 @@
-//! What every build was when it was verified, for as long as the cache directory lives.
+//! Build history: the digest that each build had when it was last verified, for as long as the
+//! cache directory exists.
 //!
-//! A binhost gives each build of a package a BUILD_ID of its own. Other bytes under the same one are worth an alarm, however
-//! well they are signed: the records of bodies cannot tell, since they go with the bodies.
+//! A binhost gives each build of a package a BUILD_ID of its own. Other bytes under the same
+//! BUILD_ID raise an alarm, however well they are signed. The records of blobs cannot show such a
+//! change, since they are removed with the blobs.
 
 use sha2::{Digest as _, Sha256};
 
@@ -10,7 +12,8 @@ use crate::cache::Store;
 use crate::index::{Digest, Sha256Digest};
 use crate::sys::seconds_now;
 
-/// Builds that are remembered; the oldest go first. Some 100 bytes each on disk, and nothing in memory.
+/// Most builds that are remembered; the oldest are removed first. A build takes some 100 bytes on
+/// disk, and none in memory.
 pub const MAX_WITNESSES: usize = 100_000;
 
 /// Names one build of one binhost: 16 bytes of a SHA-256 over binhost, PATH and BUILD_ID.
@@ -38,7 +41,7 @@ impl BuildKey {
         key
     }
 
-    /// Adds to `batch` that the build is `digest`.
+    /// Adds to `batch` that the build has this digest.
     pub(crate) fn record(self, batch: &mut sled::Batch, digest: Sha256Digest) {
         let value = [&digest.0[..], &seconds_now().to_be_bytes()].concat();
         batch.insert(&self.key()[..], value);
@@ -51,7 +54,7 @@ impl Catalogue {
         value.first_chunk().copied().map(Digest)
     }
 
-    /// Forgets the oldest where there are more than `most`.
+    /// Removes the oldest builds if there are more than `most`.
     fn prune_builds(&self, most: usize) {
         let all = |db: &sled::Db| db.scan_prefix(b"h").filter_map(Result::ok);
         let surplus = self.with(|db| all(db).count()).unwrap_or_default().saturating_sub(most);
@@ -91,7 +94,7 @@ impl Store {
         self.catalogue.testimony(witness)
     }
 
-    /// For a body that has no record of its own.
+    /// Records the digest of a build whose blob gets no record of its own.
     pub(crate) fn remember(&self, witness: BuildKey, digest: Sha256Digest) {
         if self.testimony(witness) != Some(digest) {
             self.catalogue.remember(witness, digest);
@@ -119,7 +122,7 @@ mod tests {
         catalogue.remember(witness(5), Digest([50; 32]));
         assert_eq!(catalogue.testimony(witness(5)), Some(Digest([50; 32])));
         assert_eq!(catalogue.testimony(witness(6)), None);
-        // All but the first are of tomorrow.
+        // All but the first build are from tomorrow.
         for build in 2..=5 {
             let value = [&[build as u8; 32][..], &(seconds_now() + 86400).to_be_bytes()].concat();
             let mut batch = sled::Batch::default();

@@ -1,26 +1,36 @@
-//! The sled database: which entry is which body, and what is known of each body.
+//! The sled database: which entry is which blob, and what is known of each blob.
 //!
 //! ```text
 //! key                      value
-//! 'e' EntryId (16 bytes)   SHA-256 of the body (32 bytes)
-//! 'b' SHA-256 (32 bytes)   `verify::RULES` (1 byte), size (8), mtime in ns (8), last use in s (8), `AuxDigest` (16), assurance,
-//!                          EntryIds (16 each)
-//! 'h' Witness (16 bytes)   SHA-256 of a body that was verified once (32), when (8, s): `build_history`
+//! 'e' EntryId (16 bytes)   SHA-256 of the blob (32 bytes)
+//! 'b' SHA-256 (32 bytes)   `verify::RULES` (1 byte), size (8), mtime in ns (8), last use in s (8),
+//!                          `AuxDigest` (16), assurance, EntryIds (16 each)
+//! 'h' BuildKey (16 bytes)  SHA-256 of a blob that was verified once (32), when (8, s):
+//!                          `build_history`
 //! 'p' EntryId (16 bytes)   a pin: size (8), when (8, s), PATH (its first 96 bytes): `pins`
-//! 'w'                      what was written today: day (8), bytes (8): `write_budget`; goes along with 'b'
-//! assurance                  1 if a member is not compressed, else 0 (1 byte), length of the signer's fingerprint (1; 0: not
-//!                          signed), fingerprint, state of its certificate (16; only with a fingerprint)
+//! 'w'                      bytes written today: day (8), bytes (8): `write_budget`; goes along
+//!                          with 'b'
+//! assurance                1 if a member is not compressed, else 0 (1 byte), length of the
+//!                          signer's fingerprint (1; 0: not signed), fingerprint, state of its
+//!                          certificate (16; only with a fingerprint)
 //! ```
-//! Numbers are big endian. Records have at most 128 bytes, and as many EntryIds as fit, 5 at most: larger ones make sled
-//! waste space. A record of other rules is none, and its body an orphan: it is verified again before it is used.
+//! Numbers are big endian. Records have at most 128 bytes, and as many EntryIds as fit, 5 at most:
+//! larger records make sled waste space. A record of other `RULES` is ignored, and its blob is an
+//! orphan: it is verified again before it is used.
 //!
-//! Rules that were measured, not guessed: `flush()` alone does not make a grown file durable, so `fdatasync` of sled's file
-//! follows; a kill inside `open` leaves `snap.*.generating`, with which no later open succeeds, so it is deleted first; a
-//! damaged file makes sled panic, so opening and reading everything happens inside `catch_unwind`; a write error stays until
-//! the database is opened anew, which is tried again after [`REOPEN_AFTER`]. Opening it writes: a full disk is no damage.
+//! The handling of sled follows from measurements:
 //!
-//! What is removed is durable at once. What is inserted need not be: without its record a body is an orphan, which costs a
-//! proof and no download. So flushes of what comes within [`LAZY`] are put off to the next one, or to [`Catalogue::settle`].
+//! * `flush()` alone does not make a grown file durable, so `fdatasync` of sled's file follows.
+//! * A kill inside `open` leaves `snap.*.generating`, with which every later open fails, so that
+//!   file is deleted first.
+//! * A damaged file makes sled panic, so opening and reading everything happens inside
+//!   `catch_unwind`.
+//! * A write error stays until the database is opened again, which is tried after [`REOPEN_AFTER`].
+//! * Opening the database writes: a full disk is no damage.
+//!
+//! Removals are durable at once. Insertions need not be: without its record a blob is an orphan,
+//! which costs a proof and no download. So flushes of insertions within [`LAZY`] are postponed to
+//! the next flush, or to [`Catalogue::settle`].
 
 use std::fs::{self, File};
 use std::io;
@@ -36,32 +46,33 @@ use super::write_budget::DailyWrites;
 use crate::cache::space::is_full;
 use crate::cache::{BuildKey, StoreError};
 
-/// After a write error, how long the cache does without the database before it is opened anew.
+/// After a write error, the cache works without the database for this long before it opens it
+/// again.
 const REOPEN_AFTER: Duration = Duration::from_secs(10);
-/// Bodies that come one after the other within this share one flush of their records.
+/// Commits within this time of a flush share the next flush of their records.
 const LAZY: Duration = Duration::from_secs(5);
-/// sled's page cache, in bytes.
+/// Size of sled's page cache, in bytes.
 const SLED_CACHE: u64 = 4 << 20;
-/// Entries remembered of one body, for its eviction.
+/// Most entries in the record of one blob, which its eviction removes.
 const MAX_ENTRIES_OF_BODY: usize = 5;
 /// Most bytes of a record.
 const MAX_RECORD: usize = 128;
 /// Bytes of a record before its assurance.
 const FIXED: usize = 41;
 
-/// What is known of a body.
+/// The record of a blob.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct BodyRecord {
     pub(crate) size: u64,
-    /// Of the file, in ns since the epoch.
+    /// Modification time of the file, in ns since the epoch.
     pub(crate) mtime: i64,
     /// Seconds since the epoch.
     pub(crate) last_use: u64,
-    /// What the package says of itself.
+    /// Digest of the metadata values in the package.
     pub(crate) values: AuxDigest,
-    /// How the body was proved.
+    /// How the blob was proved.
     pub(crate) assurance: Assurance,
-    /// Entries that are this body.
+    /// Entries whose package is this blob.
     pub(crate) entries: Vec<EntryId>,
 }
 
@@ -102,7 +113,7 @@ impl BodyRecord {
     }
 }
 
-/// The assurance, and what follows it.
+/// Decodes the assurance; returns it with the bytes that follow.
 fn decode_assurance(bytes: &[u8]) -> Option<(Assurance, &[u8])> {
     let ([uncompressed @ (0 | 1), length], rest) = bytes.split_first_chunk()? else { return None };
     let uncompressed = *uncompressed == 1;
@@ -119,7 +130,7 @@ fn decode_assurance(bytes: &[u8]) -> Option<(Assurance, &[u8])> {
 enum Database {
     Open {
         db: sled::Db,
-        /// sled's own file, to make its size durable.
+        /// sled's own file, kept open to make its size durable.
         file: File,
     },
     Broken {
@@ -130,7 +141,7 @@ enum Database {
 /// Why the database is not open.
 #[derive(Debug)]
 enum Unopened {
-    /// It may be all right.
+    /// The disk is full; the database may be sound.
     Full(String),
     Damaged(String),
 }
@@ -165,16 +176,16 @@ pub(crate) struct Catalogue {
     flushed: Mutex<Flushed>,
 }
 
-/// What is on the disk.
+/// State of the flushes to disk.
 #[derive(Debug)]
 struct Flushed {
-    /// When the last flush was.
+    /// Time of the last flush.
     last: Option<Instant>,
-    /// Whether something has been put off since.
+    /// Whether a flush was postponed since then.
     put_off: bool,
 }
 
-/// When a batch is to be on the disk.
+/// When a batch must be on the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Durable {
     Now,
@@ -194,19 +205,19 @@ fn body_key(digest: Sha256Digest) -> [u8; 33] {
 }
 
 impl Catalogue {
-    /// Opens the database, whatever state it is in.
+    /// Opens the database, and replaces it if it is damaged.
     pub(crate) fn open(directory: &Path) -> Result<Self, StoreError> {
         let database = open_or_replace(directory)?;
         let flushed = Mutex::new(Flushed { last: None, put_off: false });
         Ok(Self { directory: directory.to_owned(), database: RwLock::new(database), flushed })
     }
 
-    /// Whether it can answer at all.
+    /// Whether the database can be read at all.
     pub(crate) fn is_open(&self) -> bool {
         matches!(&*self.database.read().unwrap_or_else(PoisonError::into_inner), Database::Open { .. })
     }
 
-    /// All bodies. Only for the start: reads everything.
+    /// The records of all blobs. Reads the whole database, so only the start calls it.
     pub(crate) fn records(&self) -> Vec<(Sha256Digest, BodyRecord)> {
         let read = |db: &sled::Db| -> Vec<(Sha256Digest, BodyRecord)> {
             let rows = db.scan_prefix(b"b").filter_map(Result::ok);
@@ -215,7 +226,7 @@ impl Catalogue {
         self.with(read).unwrap_or_default()
     }
 
-    /// All entries, each with what is known of its body. Reads everything.
+    /// All entries, each with the record of its blob. Reads the whole database.
     pub(crate) fn entries(&self) -> Vec<(EntryId, BodyRecord)> {
         let entries = |db: &sled::Db| -> Vec<EntryId> {
             let rows = db.scan_prefix(b"e").filter_map(Result::ok);
@@ -237,7 +248,7 @@ impl Catalogue {
         self.with(|db| BodyRecord::decode(&db.get(body_key(digest)).ok()??))?
     }
 
-    /// Adds a body for `id`; durable soon.
+    /// Adds the blob of `id`; durable soon.
     pub(crate) fn insert(
         &self,
         digest: Sha256Digest,
@@ -255,7 +266,7 @@ impl Catalogue {
         self.apply(batch, Durable::Soon)
     }
 
-    /// Makes durable what has been put off. Writes nothing where nothing has.
+    /// Makes postponed changes durable. Writes nothing if there are none.
     pub(crate) fn settle(&self) {
         if self.flushed().put_off
             && let Err(error) = self.change(|_| Ok(()), Durable::Now)
@@ -264,13 +275,13 @@ impl Catalogue {
         }
     }
 
-    /// Forgets bodies; durable on return, unless the disk fails, in which case their files are gone and a later look-up
-    /// finds that out.
+    /// Removes the records of blobs; durable on return, unless the disk fails. In that case their
+    /// files are removed all the same, and a later look-up detects that.
     pub(crate) fn remove(&self, digests: &[Sha256Digest]) {
         let mut batch = sled::Batch::default();
         for digest in digests {
             for id in self.body(*digest).map(|record| record.entries).unwrap_or_default() {
-                // Another body may have taken the entry over.
+                // Another blob may have taken the entry over.
                 if self.find(id).is_some_and(|(current, _)| current == *digest) {
                     batch.remove(&entry_key(id)[..]);
                 }
@@ -282,7 +293,7 @@ impl Catalogue {
         }
     }
 
-    /// Writes times of last use, s since the epoch.
+    /// Writes times of last use, in seconds since the epoch.
     pub(crate) fn update_uses(&self, uses: &[(Sha256Digest, u64)]) {
         let mut batch = sled::Batch::default();
         for (digest, last_use) in uses {
@@ -314,11 +325,11 @@ impl Catalogue {
         result
     }
 
-    /// Makes what was changed durable, now or with the next flush.
+    /// Makes changes durable, now or with the next flush.
     fn flush(&self, db: &sled::Db, file: &File, durable: Durable) -> io::Result<()> {
         {
             let mut flushed = self.flushed();
-            // Noted before the flush: what comes during it may not be in it.
+            // Set before the flush: a change that comes during the flush may not be in it.
             flushed.put_off = durable == Durable::Soon && flushed.last.is_some_and(|last| last.elapsed() < LAZY);
             if flushed.put_off {
                 return Ok(());
@@ -340,7 +351,7 @@ impl Catalogue {
         }
     }
 
-    /// Does without the database until [`REOPEN_AFTER`].
+    /// Closes the database until [`REOPEN_AFTER`] has passed.
     pub(crate) fn close(&self) {
         let broken = Database::Broken { since: Instant::now() };
         let before = std::mem::replace(&mut *self.database.write().unwrap_or_else(PoisonError::into_inner), broken);
@@ -410,7 +421,7 @@ fn without_space(directory: &Path, reason: &str) -> Database {
     Database::Broken { since: Instant::now() }
 }
 
-/// Opens and reads every record once: damage may show only then.
+/// Opens the database and reads every row once: damage may show only then.
 fn open_once(directory: &Path) -> Result<Database, Unopened> {
     let open = || -> Result<Database, Unopened> {
         let config = sled::Config::new().path(directory).cache_capacity(SLED_CACHE).use_compression(false);
@@ -418,7 +429,7 @@ fn open_once(directory: &Path) -> Result<Database, Unopened> {
         let db = open_patiently(&config)?;
         db.iter().try_for_each(|row| row.map(|_| ()))?;
         let file = File::open(directory.join("db"))?;
-        // sled makes its directory, and does not make that durable.
+        // sled creates its directory, and does not make that durable.
         for path in [Some(directory), directory.parent()].into_iter().flatten() {
             File::open(path).and_then(|directory| directory.sync_all())?;
         }
@@ -433,7 +444,8 @@ fn open_once(directory: &Path) -> Result<Database, Unopened> {
     })
 }
 
-/// A database that this process has just closed is locked for a moment longer.
+/// Opens the database, with retries: one that this process has just closed stays locked for a
+/// moment.
 fn open_patiently(config: &sled::Config) -> sled::Result<sled::Db> {
     for _ in 0..20 {
         match config.open() {

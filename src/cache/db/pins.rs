@@ -1,7 +1,8 @@
-//! Packages that the administrator keeps: their bodies are not evicted.
+//! Pins: packages that the administrator keeps. Their blobs are not evicted.
 //!
-//! A pin is one of an entry, and holds for whatever body the entry has or will have. It stands in the catalogue, and is gone with
-//! it. All pins together take at most 1/[`PIN_SHARE`] less than the bound, so that something else can be cached, too.
+//! A pin belongs to an entry, and holds for the blob that the entry has now and for later ones. It
+//! is stored in the catalogue, and is lost with it. All pins together take at most the bound less
+//! 1/[`PIN_SHARE`] of it, so that other packages can be cached too.
 
 use std::io;
 
@@ -10,48 +11,48 @@ use crate::cache::Store;
 use crate::index::EntryId;
 use crate::sys::seconds_now;
 
-/// Pins that there can be.
+/// Most pins at one time.
 pub const MAX_PINS: usize = 4096;
-/// Of the bound, the part that cannot be pinned.
+/// 1/`PIN_SHARE` of the bound cannot be pinned.
 pub const PIN_SHARE: u64 = 4;
-/// Bytes of a PATH that are remembered.
+/// Longest PATH that is remembered, in bytes.
 const MAX_PATH: usize = 96;
 
-/// A package that stays.
+/// One pinned package.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pin {
-    /// The entry.
+    /// The pinned entry.
     pub id: EntryId,
-    /// Bytes of its body.
+    /// Size of the entry's blob in bytes.
     pub size: u64,
-    /// Since when, s since the epoch.
+    /// When the pin was made, in seconds since the epoch.
     pub since: u64,
-    /// Its PATH, or the beginning of it.
+    /// The package's PATH, or the beginning of it.
     pub path: String,
 }
 
-/// Why something is not pinned.
+/// Why packages are not pinned.
 #[derive(Debug, thiserror::Error)]
 pub enum PinError {
-    /// They would take too much.
+    /// The pins would take too much of the bound.
     #[error(
         "{path} ({size} bytes) is not pinned: with what is pinned already that is {total} bytes, and at most {most} of the \
          cache can be; unpin something, or raise cache-size"
     )]
     TooLarge {
-        /// Of the first one that does not fit.
+        /// PATH of the first package that does not fit.
         path: String,
-        /// Its size.
+        /// Size of that package in bytes.
         size: u64,
-        /// Bytes of all pins with it.
+        /// Bytes of all pins, that package included.
         total: u64,
-        /// Bytes that can be pinned.
+        /// Most bytes that can be pinned.
         most: u64,
     },
-    /// There are too many.
+    /// There would be more than `MAX_PINS` pins.
     #[error("more than {MAX_PINS} packages cannot be pinned; unpin something")]
     TooMany,
-    /// It cannot be remembered.
+    /// Writing the pins to the catalogue failed.
     #[error("writing the catalogue: {0}")]
     Catalogue(#[from] io::Error),
 }
@@ -63,7 +64,7 @@ fn key(id: EntryId) -> [u8; 17] {
 }
 
 impl Pin {
-    /// A pin from now on.
+    /// Makes a pin with the current time.
     #[must_use]
     pub fn new(id: EntryId, size: u64, path: &str) -> Self {
         let end = (0..=path.len().min(MAX_PATH)).rev().find(|end| path.is_char_boundary(*end)).unwrap_or_default();
@@ -102,7 +103,7 @@ impl Catalogue {
 }
 
 impl Store {
-    /// What is pinned, by PATH.
+    /// All pins, sorted by PATH.
     #[must_use]
     pub fn pins(&self) -> Vec<Pin> {
         let mut pins = self.catalogue.pins();
@@ -113,7 +114,7 @@ impl Store {
     /// Pins all of `pins`, or none.
     ///
     /// # Errors
-    /// See [`PinError`].
+    /// Returns the [`PinError`] of the first pin that is not possible.
     pub fn pin(&self, pins: &[Pin]) -> Result<(), PinError> {
         let _one_at_a_time = self.commits.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let before = self.catalogue.pins();
@@ -137,7 +138,7 @@ impl Store {
         Ok(())
     }
 
-    /// Lets entries go that were pinned.
+    /// Removes the pins of entries.
     ///
     /// # Errors
     /// The catalogue cannot be written.
@@ -150,10 +151,10 @@ impl Store {
         Ok(())
     }
 
-    /// Has the bodies of entries be what the catalogue says.
+    /// Marks the blobs of entries as pinned or not, according to the catalogue.
     fn set_pinned(&self, ids: impl Iterator<Item = EntryId>) {
         for (digest, record) in ids.filter_map(|id| self.catalogue.find(id)) {
-            // One body may be several entries.
+            // Several entries may have one blob.
             let pinned = record.entries.iter().any(|id| self.catalogue.is_pinned(*id));
             self.state().set_pinned(digest, pinned);
         }

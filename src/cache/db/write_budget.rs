@@ -1,10 +1,11 @@
-//! What was written today, for disks that wear.
+//! The write budget: bytes written today, bounded for disks that wear.
 //!
-//! Counted are the bytes of packages, as they come; what else is written is small: records, and the index when it changes. The
-//! count is written along with records and never by itself, so that a kill loses what came after the last commit.
+//! Only bytes of packages count, as they arrive. Other writes are small: records, and the index
+//! when it changes. The count is written together with records and never alone, so a kill loses the
+//! bytes after the last commit.
 //!
-//! A download is counted whole from its beginning ([`Announced`]): of several at once, none relies on what another is going
-//! to write. What does not come is given back.
+//! A download counts with its full size from its beginning ([`Announced`]): parallel downloads
+//! cannot all count on the same rest of the budget. Bytes that do not arrive are given back.
 
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use crate::sys::seconds_now;
 const KEY: &[u8] = b"w";
 const DAY: u64 = 86400;
 
-/// Bytes written on a day.
+/// Bytes of packages written on one day (UTC).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct DailyWrites {
     /// Days since the epoch.
@@ -41,7 +42,7 @@ impl DailyWrites {
 }
 
 impl Catalogue {
-    /// What was written when a record was written last.
+    /// The count that was stored with the last record.
     pub(crate) fn written(&self) -> DailyWrites {
         let value = self.with(|db| db.get(KEY).ok().flatten()).flatten();
         let numbers = value.as_deref().and_then(|value| Some((value.first_chunk()?, value.last_chunk()?)));
@@ -58,7 +59,7 @@ impl Store {
         self.state().admits(size, budget)
     }
 
-    /// Counts a download of `size` bytes. `None`: no more is to be written today.
+    /// Counts a download of `size` bytes. Returns `None` if it exceeds today's budget.
     pub(crate) fn announce(self: &Arc<Self>, size: u64) -> Option<Announced> {
         let budget = self.limits().writes_per_day;
         let mut state = self.state();
@@ -70,7 +71,7 @@ impl Store {
         Some(Announced { store: Arc::clone(self), size, written: 0, counts: true })
     }
 
-    /// The same, whatever the budget says.
+    /// Counts a download of `size` bytes even if it exceeds the budget.
     pub(crate) fn announce_anyway(self: &Arc<Self>, size: u64) -> Announced {
         let mut announced = Announced { store: Arc::clone(self), size, written: 0, counts: false };
         announced.renew();
@@ -91,18 +92,18 @@ impl EvictionState {
     }
 }
 
-/// What a download is going to write.
+/// Bytes that one download is going to write.
 #[derive(Debug)]
 pub(crate) struct Announced {
     store: Arc<Store>,
     size: u64,
     written: u64,
-    /// What is left of it is counted.
+    /// Whether the unwritten rest counts against the budget.
     counts: bool,
 }
 
 impl Announced {
-    /// So many bytes of it came until now; what comes a second time is not counted.
+    /// Counts the bytes up to `received` as written. Bytes that arrive a second time do not count.
     pub(crate) fn wrote(&mut self, received: u64) {
         let received = received.min(self.size);
         let new = received.saturating_sub(self.written);
@@ -114,7 +115,7 @@ impl Announced {
         }
     }
 
-    /// What is left of it is not counted any more.
+    /// Stops counting the unwritten rest.
     pub(crate) fn withdraw(&mut self) {
         if std::mem::replace(&mut self.counts, false) {
             let mut state = self.store.state();
@@ -122,7 +123,8 @@ impl Announced {
         }
     }
 
-    /// What is left of it is counted, whatever the budget says: what is begun is ended.
+    /// Counts the unwritten rest again, even over the budget: a download that has begun is
+    /// finished.
     pub(crate) fn renew(&mut self) {
         if !std::mem::replace(&mut self.counts, true) {
             let mut state = self.store.state();

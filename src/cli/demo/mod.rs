@@ -1,7 +1,8 @@
 //! `binhostfs demo`: the main job on a binhost inside the program.
 //!
-//! The same daemon as `mount` starts, against a real HTTP server with packages built in memory. Nothing outside a temporary
-//! directory is touched, and that is removed again.
+//! The demo runs the same daemon as `mount`, against a real HTTP server with packages that are
+//! built in memory. It changes nothing outside a temporary directory, and removes that directory at
+//! the end.
 
 mod origin;
 mod package;
@@ -25,18 +26,18 @@ use crate::daemon::Daemon;
 use crate::units::ByteSize;
 use origin::DemoBinhost;
 
-/// For a very slow disk.
+/// How long the demo waits for a commit, enough for a very slow disk.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Show what binhostfs does, on a binhost embedded in the program.
 ///
-/// Mounts it on a temporary directory, reads a package through the mount, tries a tampered one, unmounts. Needs root and
-/// /dev/fuse.
+/// Mounts it on a temporary directory, reads a package through the mount, tries a tampered one,
+/// unmounts. Needs root and /dev/fuse.
 #[derive(Debug, Args)]
 pub(super) struct DemoArguments {}
 
 pub(super) fn run(_arguments: &DemoArguments) -> ExitCode {
-    // The demo tells its story itself; only what is wrong is logged beside it.
+    // The demo prints its own report. Only errors are logged.
     if let Err(error) = logging::start(LevelFilter::ERROR) {
         return fail(2, error);
     }
@@ -65,12 +66,13 @@ fn missing() -> Option<String> {
     })
 }
 
-/// A temporary directory, removed when dropped.
+/// A temporary directory that is removed when dropped.
 struct DemoDirectory(PathBuf);
 
 impl DemoDirectory {
     fn new() -> io::Result<Self> {
-        // Made with mode 0700, or not at all if somebody was there first.
+        // The directory has mode 0700. If the name exists already, the demo fails: the directory
+        // may be another user's.
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let name = format!("binhostfs-demo.{}.{:x}", std::process::id(), since_epoch.as_nanos());
         let path = std::env::temp_dir().join(name);
@@ -87,7 +89,7 @@ impl DemoDirectory {
 
 impl Drop for DemoDirectory {
     fn drop(&mut self) {
-        // If the mount is still there, rmdir fails, and nothing below it is touched.
+        // If the mount is still there, rmdir fails, and nothing below it is removed.
         if fs::remove_dir(self.mountpoint()).is_ok() {
             let _ = fs::remove_dir_all(&self.0);
         }
@@ -157,7 +159,8 @@ async fn read_twice(mountpoint: &Path, origin: &DemoBinhost, daemon: &Daemon) ->
         let bytes = blocking(move || fs::read(path)).await.with_context(|| format!("the {time} read"))?;
         ensure!(origin.is_good(&bytes), "the bytes that were read are not those of the package");
         say(format_args!("  {time} time: {} in {} ({told})", ByteSize(bytes.len() as u64), milliseconds(started)));
-        // It could be read as soon as it was verified; making it durable may take a slow disk a while longer.
+        // A package can be read as soon as it is verified. The commit with fsync may take longer on
+        // a slow disk.
         while daemon.status().cache.packages == 0 && started.elapsed() < PATIENCE {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
@@ -173,7 +176,7 @@ async fn read_twice(mountpoint: &Path, origin: &DemoBinhost, daemon: &Daemon) ->
     Ok(())
 }
 
-/// What was read is made durable behind the reader's back: waits until that is done.
+/// Waits until no download is left. The commit continues after the reader has its bytes.
 async fn wait_until_stored(daemon: &Daemon) -> anyhow::Result<Status> {
     let started = Instant::now();
     loop {
@@ -207,7 +210,8 @@ async fn try_tampered(mountpoint: &Path, origin: &DemoBinhost, daemon: &Daemon) 
     Ok(())
 }
 
-/// The mount must be read from another thread: its daemon is in this process.
+/// Runs `work` on another thread. The mount must not be read on a thread of the runtime: its daemon
+/// is in this process.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> anyhow::Result<T> {
     Ok(tokio::task::spawn_blocking(work).await??)
 }

@@ -1,4 +1,4 @@
-//! The embedded binhost: a real HTTP server on loopback.
+//! The embedded binhost of the demo: a real HTTP server on loopback.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -16,9 +16,9 @@ use tokio::net::TcpListener;
 
 use super::package::{self, BUILD_ID, BUILD_TIME, Package};
 
-/// PATH of the package that is as it should be.
+/// PATH of the intact package.
 pub(super) const GOOD: &str = "app-misc/demo/demo-2.0-1.gpkg.tar";
-/// PATH of the package that is not.
+/// PATH of the package with one wrong byte.
 pub(super) const TAMPERED: &str = "app-misc/tampered/tampered-1.0-1.gpkg.tar";
 
 #[derive(Debug, Default)]
@@ -27,7 +27,7 @@ struct Content {
     downloads: Mutex<HashMap<String, u32>>,
 }
 
-/// Runs until it is dropped.
+/// A running server, which stops when it is dropped.
 #[derive(Debug)]
 pub(super) struct DemoBinhost {
     url: String,
@@ -52,7 +52,7 @@ impl DemoBinhost {
         self.content.files.keys().filter(|path| path.ends_with(".gpkg.tar")).count()
     }
 
-    /// How often a path was asked for.
+    /// Number of requests for a path.
     pub(super) fn downloads(&self, path: &str) -> u32 {
         self.content.downloads.lock().unwrap_or_else(PoisonError::into_inner).get(path).copied().unwrap_or_default()
     }
@@ -113,7 +113,7 @@ async fn serve(listener: TcpListener, content: Arc<Content>) {
                 let response = answer(&content, request.uri().path().trim_start_matches('/'));
                 async move { Ok::<_, Infallible>(response) }
             });
-            // A client that goes away is no failure.
+            // A client that closes the connection is no failure.
             let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
         });
     }

@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use blake2::Blake2b512;
 use sha2::{Digest as _, Sha512};
 
-/// A package and what its index entry needs to say.
+/// A package, with the values that its index entry needs.
 #[derive(Debug, Clone)]
 pub(super) struct Package {
     pub(super) category: &'static str,
@@ -46,7 +46,7 @@ pub(super) fn build(category: &'static str, pf: &'static str, payload: usize) ->
 
 impl Package {
     pub(super) fn path(&self) -> String {
-        // Good enough for the names that are built here: a revision, then a version.
+        // Good enough for the names that are built here: cuts a revision, then a version.
         let versioned = self.pf.rsplit_once("-r").map_or(self.pf, |(rest, _)| rest);
         let name = versioned.rsplit_once('-').map_or(versioned, |(name, _)| name);
         format!("{}/{name}/{}-{BUILD_ID}.gpkg.tar", self.category, self.pf)
@@ -56,7 +56,8 @@ impl Package {
 fn archive(members: &[(&str, Vec<u8>)]) -> io::Result<Vec<u8>> {
     let mut builder = tar::Builder::new(Vec::new());
     for (name, bytes) in members {
-        // As Portage: names that do not fit into the two fields of a ustar header take a GNU one.
+        // As Portage does: names that do not fit into the two fields of a ustar header take a GNU
+        // header.
         let directory = name.find('/').unwrap_or_default();
         let mut header = if directory >= 154 { tar::Header::new_gnu() } else { tar::Header::new_ustar() };
         header.set_size(bytes.len() as u64);

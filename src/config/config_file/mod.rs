@@ -1,6 +1,7 @@
-//! `/etc/binhostfs.toml`: what Portage's files have no word for, and what should differ from them.
+//! Reads `/etc/binhostfs.toml`: the settings that Portage's files cannot express, and those that
+//! should differ from them.
 //!
-//! Every mistake is an error that names file, line and key: nothing is guessed, nothing is passed over.
+//! Every mistake is an error with file, line and key. No value is guessed, and no key is ignored.
 
 mod table;
 
@@ -18,7 +19,7 @@ use crate::portage::{Atom, SourceLocation, Sourced};
 use crate::units::{ByteSize, Interval};
 use table::{TomlTable, TomlValue};
 
-/// Keys of the file.
+/// The keys of the file.
 pub(super) const KEYS: [&str; 27] = [
     "mountpoint",
     "cache-dir",
@@ -48,7 +49,7 @@ pub(super) const KEYS: [&str; 27] = [
     "quorum",
     "binhost",
 ];
-/// Keys of a `[binhost.NAME]`.
+/// The keys of a `[binhost.NAME]` table.
 pub(super) const BINHOST_KEYS: [&str; 13] = [
     "url",
     "mirrors",
@@ -65,19 +66,18 @@ pub(super) const BINHOST_KEYS: [&str; 13] = [
     "enabled",
 ];
 
-/// What is wrong in the file, and where.
+/// A mistake in the file, with its location.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{origin}: {what}")]
 pub struct OwnError {
-    /// Where.
     pub origin: SourceLocation,
-    /// What is wrong, and what would be right.
+    /// The mistake and its correction.
     pub what: String,
 }
 
 type FileSetting<T> = Option<Sourced<T>>;
 
-/// What the file says.
+/// The settings of the file.
 #[derive(Debug, Default)]
 pub(super) struct ConfigFile {
     pub(super) mountpoint: FileSetting<PathBuf>,
@@ -99,12 +99,12 @@ pub(super) struct ConfigFile {
     pub(super) libc_guard: FileSetting<LibcGuard>,
     pub(super) include: FileSetting<Vec<Atom>>,
     pub(super) exclude: FileSetting<Vec<Atom>>,
-    /// For every binhost that does not say otherwise.
+    /// The settings for every binhost without its own.
     pub(super) shared: BinhostOptions,
     pub(super) binhosts: BTreeMap<String, OwnBinhost>,
 }
 
-/// What both the file and a `[binhost.NAME]` can say.
+/// The settings that both the file and a `[binhost.NAME]` table can have.
 #[derive(Debug, Clone, Default)]
 pub(super) struct BinhostOptions {
     pub(super) verify_signature: FileSetting<bool>,
@@ -112,12 +112,12 @@ pub(super) struct BinhostOptions {
     pub(super) quorum: FileSetting<NonZeroUsize>,
     pub(super) offline: FileSetting<Offline>,
     pub(super) on_mismatch: FileSetting<OnMismatch>,
-    /// Zero: any.
+    /// Zero means any age.
     pub(super) max_index_age: FileSetting<Duration>,
     pub(super) cpu: FileSetting<CpuNeed>,
 }
 
-/// What a `[binhost.NAME]` says.
+/// The settings of a `[binhost.NAME]` table.
 #[derive(Debug, Clone, Default)]
 pub(super) struct OwnBinhost {
     pub(super) origin: SourceLocation,
@@ -130,7 +130,7 @@ pub(super) struct OwnBinhost {
     pub(super) shared: BinhostOptions,
 }
 
-/// Reads it. `None`: there is no such file.
+/// Reads and checks the file. `None`: the file does not exist.
 pub(super) fn read(files: &mut Files, file: &Path) -> Result<Option<ConfigFile>, OwnError> {
     let error = |what| OwnError { origin: SourceLocation { file: file.to_owned(), line: None }, what };
     let Some(bytes) = files.read(file).map_err(|reason| error(reason.to_string()))? else { return Ok(None) };
@@ -236,7 +236,7 @@ fn keyring(item: TomlValue<'_, '_>) -> Result<Vec<PathBuf>, String> {
     if paths.is_empty() { Err("there must be one file at least".to_owned()) } else { Ok(paths) }
 }
 
-/// `"8G"`, or a number of bytes.
+/// Parses `"8G"`, or a number of bytes.
 fn size(item: TomlValue<'_, '_>) -> Result<ByteSize, String> {
     match item.integer() {
         Ok(bytes) => u64::try_from(bytes).map(ByteSize).map_err(|_| "it is less than nothing".to_owned()),
@@ -244,7 +244,7 @@ fn size(item: TomlValue<'_, '_>) -> Result<ByteSize, String> {
     }
 }
 
-/// `"30m"`, or a number of seconds.
+/// Parses `"30m"`, or a number of seconds.
 fn span(item: &TomlValue<'_, '_>) -> Result<(Duration, String), String> {
     let text = match item.integer() {
         Ok(seconds) => seconds.to_string(),
@@ -272,7 +272,7 @@ fn plan_check(item: TomlValue<'_, '_>) -> Result<Duration, String> {
     }
 }
 
-/// The binhost that was meant, of those that are there.
+/// The name in `names` that `name` probably is a misspelling of.
 pub(super) fn nearest<'a>(name: &str, names: &[&'a str]) -> Option<&'a str> {
     table::nearest(name, names)
 }

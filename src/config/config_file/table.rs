@@ -1,4 +1,5 @@
-//! A table of a TOML file, with the place of each key and value. The only file that names the parser.
+//! A table of a TOML file, with the location of each key and value. Only this file names the TOML
+//! parser.
 
 use std::path::Path;
 
@@ -7,10 +8,10 @@ use toml::de::{DeTable, DeValue};
 use super::OwnError;
 use crate::portage::{SourceLocation, Sourced, ValueSource};
 
-/// How many letters a key may be off to be taken for a mistyped one.
+/// The most edits between a key and a known key for the first to count as a misspelling.
 const MAX_DISTANCE: usize = 3;
 
-/// A file's text, parsed.
+/// Parses a file's text, and calls `read` with its top-level table.
 pub(crate) fn parse<T>(
     file: &Path,
     text: &str,
@@ -40,16 +41,16 @@ impl Document<'_> {
     }
 }
 
-/// A table.
+/// A table with its location in the file.
 pub(crate) struct TomlTable<'a, 'i> {
     document: &'a Document<'a>,
-    /// As in its header, with a dot; empty: the file itself.
+    /// The name of the table with a dot at the end; empty for the file itself.
     name: String,
     values: &'a DeTable<'i>,
 }
 
 impl<'a, 'i> TomlTable<'a, 'i> {
-    /// Refuses every key but these.
+    /// Fails for the first key that is not in `known`.
     pub(crate) fn only(&self, known: &[&str]) -> Result<(), OwnError> {
         let unknown = self.values.keys().filter(|key| !known.contains(&key.get_ref().as_ref()));
         let Some(key) = unknown.min_by_key(|key| key.span().start) else { return Ok(()) };
@@ -63,7 +64,7 @@ impl<'a, 'i> TomlTable<'a, 'i> {
         Err(self.document.error(key.span().start, what))
     }
 
-    /// A value, if it is there.
+    /// Parses the value of `key`. `None`: the table does not have the key.
     pub(crate) fn get<T>(
         &self,
         key: &str,
@@ -77,7 +78,7 @@ impl<'a, 'i> TomlTable<'a, 'i> {
         }
     }
 
-    /// The tables in the table `key`, with their names and places.
+    /// The tables in the table `key`, with their names and locations.
     pub(crate) fn tables(&self, key: &str) -> Result<Vec<(String, SourceLocation, TomlTable<'a, 'i>)>, OwnError> {
         let Some(value) = self.values.get(key) else { return Ok(Vec::new()) };
         let Some(tables) = value.get_ref().as_table() else {
@@ -101,7 +102,6 @@ impl<'a, 'i> TomlTable<'a, 'i> {
     }
 }
 
-/// A value.
 pub(crate) struct TomlValue<'a, 'i>(&'a DeValue<'i>);
 
 impl TomlValue<'_, '_> {
@@ -118,7 +118,7 @@ impl TomlValue<'_, '_> {
         i64::from_str_radix(integer.as_str(), integer.radix()).map_err(|_| format!("{integer} is too large"))
     }
 
-    /// One string, or an array of them.
+    /// Reads one string, or an array of strings.
     pub(crate) fn texts(&self) -> Result<Vec<&str>, String> {
         let all = || self.instead_of("a string, or an array of strings");
         match self.0 {
@@ -144,7 +144,8 @@ impl TomlValue<'_, '_> {
     }
 }
 
-/// The key that was meant, if one is near.
+/// The known key with the fewest edits to `key`, unless there are more than `MAX_DISTANCE` or half
+/// of its characters.
 pub(crate) fn nearest<'a>(key: &str, known: &[&'a str]) -> Option<&'a str> {
     let distance = |known: &&&str| strsim::osa_distance(key, known);
     known

@@ -1,13 +1,14 @@
-//! One binhost: its stored index, what is left out of it, and how it is asked.
+//! One binhost: its stored index, the entries hidden from it, and its refresh.
 //!
 //! ```text
 //! index/<binhost>/Packages      the last good index, decompressed
-//! index/<binhost>/state.json    its validators, and when a binhost last confirmed it
-//! index/<binhost>/refused.json  entries that are left out, and why (`refusals`)
-//! index/<binhost>/votes/        what its other URLs have, where they have to agree (`quorum`)
+//! index/<binhost>/state.json    its validators, and when a URL last confirmed it
+//! index/<binhost>/refused.json  refused entries and their reasons (`refusals`)
+//! index/<binhost>/votes/        the entries that its other URLs have, for a quorum (`quorum`)
 //! ```
-//! Everything is written beside its name, made durable and renamed. What is damaged, or has another size or modification
-//! time than it was left with, is not relied on: the index is fetched again whole.
+//! Every file is written under another name, made durable and renamed. The daemon does not rely on
+//! a file that is damaged or whose size or modification time has changed: it fetches the whole
+//! index again.
 
 mod mismatches;
 
@@ -38,75 +39,80 @@ use crate::tree::PACKAGES;
 use crate::upstream::{IndexAnswer, Upstream, UpstreamError, Validators};
 use mismatches::Mismatches;
 
-/// Refused packages that are looked at after a refresh.
+/// Refused packages that one refresh checks for other bytes.
 const MAX_PROBES: usize = 64;
-/// How much older than it is a confirmation may be on disk: a refresh that brings nothing writes nothing.
+/// How much older the confirmation time on disk may be than the real one, s. A refresh without
+/// changes writes nothing until then.
 const CONFIRMED_MEMORY: u64 = 6 * 3600;
-/// How long a binhost may take to deliver its index, or its mirrors their votes: the others have to wait for it.
+/// How long a binhost may take to deliver its index, or its mirrors their votes: the other binhosts
+/// wait for it.
 const REFRESH_BUDGET: Duration = Duration::from_secs(15 * 60);
 const STATE: &str = "state.json";
-/// An index on its way.
+/// File name of an index while it is downloaded.
 const INCOMING: &str = "Packages.new";
 
-/// What is known of the stored index.
+/// Facts about the stored index, as kept in `state.json`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 struct IndexState {
     validators: Validators,
-    /// Seconds since the epoch.
+    /// When a URL last confirmed or sent the index, seconds since the epoch.
     confirmed: u64,
-    /// The newest TIMESTAMP that was accepted by a clock that was set, seconds since the epoch: see `freshness`.
+    /// The newest TIMESTAMP that was accepted while the clock was set, seconds since the epoch: see
+    /// `freshness`.
     timestamp: i64,
-    /// What it was before the first of the indexes in a row that came from `from`.
+    /// Value of `timestamp` before the first of the consecutive indexes from the URL `from`.
     before: i64,
-    /// Too many entries of the index are wrong.
+    /// Whether too many entries of the index are mismatches; see `mismatches`.
     distrusted: bool,
-    /// Since when the binhost has had only indexes that are older, seconds since the epoch; 0: that is not so.
+    /// Since when the binhost has had only older indexes, seconds since the epoch; 0: it has a
+    /// current one.
     older_since: u64,
-    /// The URL of the binhost that it came from, without credentials.
+    /// URL of the binhost that the index came from, without credentials.
     from: String,
-    /// The stored index when it was written.
+    /// Size and modification time of the stored index when it was written.
     file: FileStamp,
 }
 
-/// Size and modification time (ns) of a file: it is believed only as long as it has them.
+/// Size and modification time (ns) of a file. The daemon relies on the file only while both are
+/// unchanged.
 pub(crate) type FileStamp = (u64, i64);
 
-/// What a refresh brought.
+/// Whether a refresh changed something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RefreshOutcome {
-    /// Something else is to be shown.
+    /// The view has to be composed again.
     Changed,
-    /// Everything is as it was.
+    /// Index and votes are as before.
     Unmodified,
 }
 
-/// The index that is in use.
+/// The latest index of a binhost, which is in use.
 #[derive(Debug, Clone)]
 pub(crate) struct Current {
     pub(crate) index: Arc<Index>,
     pub(crate) stamp: FileStamp,
 }
 
-/// An index of an earlier generation.
+/// An index of an earlier generation, for a rollback.
 #[derive(Debug)]
 pub(crate) struct Earlier {
     pub(crate) index: Arc<Index>,
     pub(crate) stamp: FileStamp,
-    /// Entries on which the mirrors did not agree then.
+    /// Entries that were disputed between the mirrors in that generation.
     pub(crate) disputed: HashSet<EntryId>,
 }
 
-/// What is shown of a binhost.
+/// The index of a binhost that is shown.
 #[derive(Debug, Clone)]
 pub(crate) enum IndexChoice {
-    /// The index that is in use.
+    /// The latest index, which is the default.
     Latest,
-    /// That of an earlier generation; `None`: that did not know the binhost.
+    /// The index of an earlier generation. `None`: that generation did not have this binhost.
     Earlier(Option<Arc<Earlier>>),
 }
 
-/// See the module's documentation.
+/// State of one binhost; the module's documentation describes its files.
 #[derive(Debug)]
 pub(crate) struct Binhost {
     pub(crate) config: BinhostConfig,
@@ -114,24 +120,24 @@ pub(crate) struct Binhost {
     pub(crate) origin: Arc<RemoteBinhost>,
     directory: PathBuf,
     state: IndexState,
-    /// As it was written last.
+    /// The state as last written to disk.
     written: IndexState,
     refusals: Refusals,
     mismatches: Mismatches,
     votes: Votes,
     current: Option<Current>,
     face: IndexChoice,
-    /// Attempts to fetch the index that were broken off.
+    /// Number of attempts to fetch the index that were cancelled.
     broken_off: u64,
     refresh: LastRefresh,
-    /// No URL answered the last time.
+    /// Whether no URL answered the last refresh.
     unreachable: bool,
-    /// TIMESTAMP of the index that was said to be old.
+    /// TIMESTAMP of the index that the log already called old.
     noted_age: i64,
 }
 
 impl Binhost {
-    /// Opens what is stored of a binhost below `store`.
+    /// Opens the stored state of a binhost below `store`.
     pub(crate) fn open(
         store: &Path,
         config: BinhostConfig,
@@ -167,13 +173,14 @@ impl Binhost {
         })
     }
 
-    /// Stands in for `before`, which is the same binhost with other settings: it has not come nearer. What is frozen is not
-    /// asked, and would never be found to be back.
+    /// Inherits the reachability of the binhost's previous configuration `before`: new settings do
+    /// not make it reachable. A frozen binhost is not refreshed and would stay unreachable for
+    /// ever, so it starts as reachable.
     pub(crate) fn inherit_reachability(&mut self, before: &Self) {
         self.unreachable = before.unreachable && !self.config.frozen;
     }
 
-    /// Takes the stored index, if there is a usable one.
+    /// Reads the stored index, if there is a usable one.
     pub(crate) async fn load(&mut self) {
         let path = self.directory.join(PACKAGES);
         let stored = blocking(move || match File::open(&path) {
@@ -184,7 +191,8 @@ impl Binhost {
         match stored.await {
             Ok(Some((index, stamp))) => {
                 if stamp != self.state.file {
-                    // It may have lost entries and still be an index: better than none until a binhost sends it whole.
+                    // The index may have lost entries and still parse. It is better than no index
+                    // until a URL sends the whole one.
                     tracing::warn!(
                         binhost = self.config.name,
                         "the stored index is not as it was left; it will be fetched again"
@@ -210,7 +218,7 @@ impl Binhost {
         }
     }
 
-    /// The stored index is of no use; how old the next one may be is still known.
+    /// Forgets the unusable stored index, but not the TIMESTAMP that the next index must reach.
     fn forget_index(&mut self) {
         self.state = IndexState { timestamp: self.state.timestamp, ..IndexState::default() };
     }
@@ -222,12 +230,12 @@ impl Binhost {
         self.current = Some(Current { index: Arc::new(index), stamp });
     }
 
-    /// Its index, if there is one.
+    /// The latest index, if there is one.
     pub(crate) fn current(&self) -> Option<&Current> {
         self.current.as_ref()
     }
 
-    /// Shows something else of it from now on.
+    /// Sets the index that is shown from now on.
     pub(crate) fn set_face(&mut self, face: IndexChoice) {
         self.face = face;
     }
@@ -250,7 +258,7 @@ impl Binhost {
         }
     }
 
-    /// The index that is not shown because that of an earlier generation is; with the name of the binhost.
+    /// The name of the binhost and its latest index, if an earlier generation is shown instead.
     pub(crate) fn newer(&self) -> Option<(String, Arc<Index>)> {
         let IndexChoice::Earlier(_) = self.face else { return None };
         Some((self.config.name.clone(), Arc::clone(&self.current.as_ref()?.index)))
@@ -260,30 +268,30 @@ impl Binhost {
         Some(BinhostIndex { origin: self.id, index: self.published_index()?.index })
     }
 
-    /// What is shown of it is made of this.
+    /// The stored index as an ingredient of a generation.
     pub(crate) fn ingredient(&self) -> Option<RecipeIndex> {
         let (directory, text) = (self.config.directory.clone(), self.directory.join(PACKAGES));
         let (stamp, disputed) = (self.current.as_ref()?.stamp, self.votes.disputed().clone());
         Some(RecipeIndex { directory, text, stamp, disputed })
     }
 
-    /// Whether no URL of it answered lately.
+    /// Whether no URL answered the last refresh.
     pub(crate) fn is_unreachable(&self) -> bool {
         self.unreachable
     }
 
-    /// Whether only what is here may be shown of it.
+    /// Whether only cached packages of this binhost may be shown.
     pub(crate) fn hides(&self) -> bool {
         self.unreachable && self.config.offline == Offline::Hide
     }
 
-    /// Why no package of it can be had, whatever is asked.
+    /// The reason why no package of this binhost can be fetched at all, if there is one.
     pub(crate) fn nowhere(&self) -> Option<String> {
         let index = self.published_index()?.index;
         self.origin.upstream.nowhere(index.header().uri())
     }
 
-    /// Whether only the administrator asks for another index than the one that is stored.
+    /// Whether only the administrator can refresh the stored index.
     pub(crate) fn is_frozen(&self) -> bool {
         self.config.frozen && self.current.is_some()
     }
@@ -296,24 +304,25 @@ impl Binhost {
         &self.refusals
     }
 
-    /// Entries on which its mirrors do not agree.
+    /// Number of entries on which the mirrors do not agree.
     pub(crate) fn disputed(&self) -> usize {
         self.votes.disputed().len()
     }
 
-    /// How old the index that is shown may be before that is worth a note.
+    /// How old the index that is shown may be before the log mentions it. `None` for an earlier
+    /// generation and for a frozen binhost.
     pub(crate) fn max_index_age(&self) -> Option<Duration> {
         self.config.max_index_age.filter(|_| matches!(self.face, IndexChoice::Latest) && !self.config.frozen)
     }
 
-    /// What must not be shown: refused, or disputed.
+    /// Entries that must not be shown: refused or disputed.
     pub(crate) fn hidden(&self) -> HashSet<EntryId> {
         let mut hidden = self.refusals.ids();
         hidden.extend(self.earlier().map_or(self.votes.disputed(), |earlier| &earlier.disputed));
         hidden
     }
 
-    /// Asks the binhost for its index.
+    /// Fetches the index, and the votes of the other mirrors.
     pub(crate) async fn refresh(&mut self, order: Order) -> anyhow::Result<RefreshOutcome> {
         let was_unreachable = self.unreachable;
         let outcome = tokio::time::timeout(REFRESH_BUDGET, self.fetch_index(order)).await.unwrap_or_else(|_| {
@@ -332,7 +341,7 @@ impl Binhost {
             }
             Err(error) => {
                 let text = format!("{error:#}");
-                // The same failure over and over is said once.
+                // A failure that repeats at every refresh is logged once.
                 if self.refresh.error.as_deref() != Some(&text) {
                     let stays = if self.current.is_some() { "the last good one stays" } else { "there is none yet" };
                     tracing::warn!(binhost = self.config.name, "refreshing the index; {stays}: {text}");
@@ -343,7 +352,7 @@ impl Binhost {
         }
     }
 
-    /// Says once of an index that it is old.
+    /// Logs once for each index that it is old.
     fn note_age(&mut self) {
         let (Some(most), Clock::Set(now), Some(shown)) = (self.max_index_age(), Clock::now(), self.published_index())
         else {
@@ -361,13 +370,13 @@ impl Binhost {
         }
     }
 
-    /// Asks one URL after the other until one has a usable index.
+    /// Asks one URL after the other until one sends a usable index.
     async fn fetch_index(&mut self, order: Order) -> anyhow::Result<RefreshOutcome> {
         let upstream = Arc::clone(&self.origin.upstream);
         let clock = Clock::now();
         let mut failures = Vec::new();
         let (mut unreachable, mut older) = (true, false);
-        // Without an index that may stay, "not modified" would be no use.
+        // Without a usable index, the answer "not modified" would be of no use.
         let stays = self.current_stays(clock);
         let known = if stays { self.state.validators.clone() } else { Validators::default() };
         let mut sources = upstream.index_sources(&known);
@@ -408,19 +417,22 @@ impl Binhost {
         Err(anyhow::anyhow!(failures.join("; ")))
     }
 
-    /// Whether there is an index in use that is not from the future: else any other is better.
+    /// Whether the index in use may stay. An index from the future may not: any other index is
+    /// better.
     fn current_stays(&self, clock: Clock) -> bool {
         self.current.as_ref().is_some_and(|current| !freshness::is_ahead(freshness::timestamp(&current.index), clock))
     }
 
-    /// The newest TIMESTAMP that counts: also that of an index that was taken without a clock, once there is one.
+    /// The newest TIMESTAMP that counts. Includes that of an index that was taken without a clock,
+    /// once the clock is set.
     fn newest(&self, clock: Clock) -> i64 {
         let current = self.current.as_ref().filter(|_| clock != Clock::Unset && !self.state.distrusted);
         let current = current.map(|current| freshness::timestamp(&current.index));
         freshness::newest([self.state.timestamp].into_iter().chain(current), clock)
     }
 
-    /// An index was not taken: blames its URL where that is to blame. `true`: it is older than the one in use.
+    /// Notes that an index was rejected, and distrusts its URL if that is at fault. `true`: the
+    /// index is older than the one in use.
     fn blame(&self, from: &Validators, error: &anyhow::Error) -> bool {
         let unfit = error.downcast_ref();
         if let Some(IndexRejection::Ahead(_)) = unfit {
@@ -429,7 +441,7 @@ impl Binhost {
         matches!(unfit, Some(IndexRejection::Older { .. }))
     }
 
-    /// All indexes that the binhost has are older than the one in use.
+    /// Notes that all indexes of the binhost are older than the one in use.
     async fn note_older(&mut self, clock: Clock) {
         if let (Clock::Set(now), 0) = (clock, self.state.older_since) {
             self.state.older_since = now;
@@ -441,7 +453,8 @@ impl Binhost {
         Some(self.state.older_since).filter(|since| *since > 0)
     }
 
-    /// An empty file for an index to come. It stays while it is empty: nothing is written as long as no index comes.
+    /// Opens an empty file for an index to be downloaded. A file that is still empty is used again:
+    /// without an index, nothing is written to disk.
     fn incoming(&self) -> anyhow::Result<File> {
         let path = self.incoming_path();
         let creating = || format!("creating {}", path.display());
@@ -453,7 +466,7 @@ impl Binhost {
         Ok(file)
     }
 
-    /// No index came: what there is of one, up to half a GiB, does not stay on the disk.
+    /// Removes the partial download of an index, which may have up to half a GiB.
     pub(crate) fn discard(&self) {
         let path = self.incoming_path();
         if fs::metadata(&path).is_ok_and(|metadata| metadata.len() > 0)
@@ -463,13 +476,14 @@ impl Binhost {
         }
     }
 
-    /// What was under way is not waited for any more. Something of it may still write: the next index comes elsewhere.
+    /// Cleans up after a cancelled refresh. A part of that refresh may still write to its file, so
+    /// the next index gets another file name.
     pub(crate) fn break_off(&mut self) {
         self.discard();
         self.broken_off += 1;
     }
 
-    /// The binhost says that nothing changed.
+    /// Notes that a URL confirmed the index as unchanged.
     async fn confirm(&mut self) {
         (self.state.confirmed, self.state.older_since) = (seconds_now(), 0);
         let same = IndexState { confirmed: self.written.confirmed, ..self.state.clone() } == self.written;
@@ -478,7 +492,7 @@ impl Binhost {
         }
     }
 
-    /// Takes the index in `file`, which [`Binhost::incoming`] made. Nothing changes on an error.
+    /// Accepts the index in `file`, which [`Binhost::incoming`] made. On an error nothing changes.
     async fn take(
         &mut self,
         file: File,
@@ -486,7 +500,7 @@ impl Binhost {
         (order, clock): (Order, Clock),
     ) -> anyhow::Result<RefreshOutcome> {
         if let Some(timestamp) = self.current_timestamp(&file).await {
-            // From a server that cannot say so.
+            // The server sent the same index because it does not support conditional requests.
             freshness::judge(timestamp, self.newest(clock), order, clock)?;
             self.keep_vote(&from).await;
             (self.state.validators, self.state.from) = (validators, from);
@@ -508,7 +522,8 @@ impl Binhost {
         .await?;
         let stamp = stamp(&file.metadata()?);
         self.keep_vote(&from).await;
-        // Both before the next await: a refresh may be broken off.
+        // State and index are both set before the next await point: a refresh may be cancelled
+        // there.
         let timestamp = freshness::newest_after(timestamp, self.state.timestamp, clock);
         let confirmed = seconds_now();
         let before = if from == self.state.from { self.state.before } else { self.state.timestamp };
@@ -520,7 +535,7 @@ impl Binhost {
         Ok(RefreshOutcome::Changed)
     }
 
-    /// TIMESTAMP of the index in use, if `file` has the bytes of that.
+    /// TIMESTAMP of the index in use, if `file` has the same bytes.
     async fn current_timestamp(&self, file: &File) -> Option<i64> {
         let path = self.directory.join(PACKAGES);
         let current = self.current.clone()?;
@@ -532,7 +547,7 @@ impl Binhost {
         blocking(compare).await.unwrap_or(false).then(|| freshness::timestamp(&current.index))
     }
 
-    /// The index comes from `next` now: where it came from until now has a vote like the others.
+    /// Keeps the previous URL's index as its vote, because the index comes from the URL `next` now.
     async fn keep_vote(&mut self, next: &str) {
         let IndexState { from, validators, .. } = &self.state;
         if let Some(current) = self.current.as_ref().filter(|_| from != next) {
@@ -540,7 +555,7 @@ impl Binhost {
         }
     }
 
-    /// Asks the other URLs what they have. `true`: they agree on other entries than before.
+    /// Asks the other URLs for their votes. `true`: the disputed entries have changed.
     async fn collect_votes(&mut self) -> bool {
         let votes = self.votes.collect(&self.origin.upstream, &self.state.from);
         if tokio::time::timeout(REFRESH_BUDGET, votes).await.is_err() {
@@ -569,13 +584,13 @@ impl Binhost {
         }
     }
 
-    /// Judges a package that was downloaded or could not be had. `true`: something else is to be shown.
+    /// Updates the refusals after a download. `true`: the view has to be composed again.
     pub(crate) async fn record_outcome(&mut self, verdict: &DownloadOutcome) -> bool {
         let error = match &verdict.kind {
             OutcomeKind::Refused(error) => error,
             OutcomeKind::IndexMismatch(mismatch) => return self.note_mismatch(mismatch),
             OutcomeKind::Verified | OutcomeKind::Unreachable => {
-                // What its entry says is another matter.
+                // An index mismatch stays: it depends on the entry, not on the file.
                 let over = |refusal: &Refusal| refusal.id() == Some(verdict.id) && refusal.said().is_none();
                 return self.refusals.retain(|refusal| !over(refusal));
             }
@@ -586,20 +601,20 @@ impl Binhost {
         self.knows(verdict.id) && self.refusals.add(refusal)
     }
 
-    /// Whether an entry is in its index, or in that which is shown instead.
+    /// Whether an entry is in the latest index, or in the earlier one that is shown instead.
     fn knows(&self, id: EntryId) -> bool {
         let indexes = [self.current.as_ref().map(|current| &current.index), self.earlier().map(|e| &e.index)];
         indexes.into_iter().flatten().any(|index| index.contains(id))
     }
 
-    /// Gives whatever was refused another chance. `true`: there was something.
+    /// Forgets all refusals, so that the packages are tried again. `true`: there were some.
     pub(crate) fn clear_refusals(&mut self) -> bool {
         self.forget_held();
         self.refusals.retain(|_| false)
     }
 
-    /// Looks whether the binhost has other bytes now for what was refused, or it is judged by other keys or another clock.
-    /// `true`: something comes back.
+    /// Forgets the refusals that may be outdated: the binhost has other bytes now, or the keys or
+    /// the clock have changed. `true`: some entries come back.
     pub(crate) async fn recheck_refusals(&mut self) -> bool {
         let Some(current) = self.published_index() else { return false };
         let (upstream, policy): (&Upstream, _) = (&self.origin.upstream, self.judged_under());
@@ -616,7 +631,7 @@ impl Binhost {
         !changed.is_empty() && self.refusals.retain(|refusal| refusal.id().is_none_or(|id| !changed.contains(&id)))
     }
 
-    /// What a judgement depends on: under something else it may be another one.
+    /// The policies that a refusal depends on: under others, the package may be accepted.
     fn judged_under(&self) -> String {
         judged_under(&self.origin)
     }
@@ -633,18 +648,18 @@ fn judged_under(origin: &RemoteBinhost) -> String {
     format!("{}, index-mismatch {}", origin.policy, origin.on_mismatch.name())
 }
 
-/// What an earlier daemon left of attempts that were broken off.
+/// Removes the files that an earlier daemon left of cancelled attempts.
 fn remove_broken_off(directory: &Path) {
     let all = fs::read_dir(directory).into_iter().flatten().flatten();
     let left =
         all.filter(|entry| entry.file_name().to_str().is_some_and(|name| name.starts_with(&format!("{INCOMING}."))));
     for path in left.map(|entry| entry.path()) {
-        // It would only take up room.
+        // A file that cannot be removed only takes up space.
         let _ = fs::remove_file(path);
     }
 }
 
-/// Whether it says that nobody is there, rather than that there is no index.
+/// Whether an error means that no server answers, rather than that the server has no index.
 fn is_absence(error: &UpstreamError) -> bool {
     match error {
         UpstreamError::Transport { .. } | UpstreamError::Stalled { .. } | UpstreamError::TooSlow { .. } => true,
@@ -663,7 +678,7 @@ fn log_dropped(binhost: &str, index: &Index) {
     }
 }
 
-/// Compares two files from front to back, wherever their cursors are.
+/// Compares two files from front to back, independent of their cursors.
 fn same_bytes(one: &File, other: &File) -> io::Result<bool> {
     let size = one.metadata()?.len();
     let mut same = size == other.metadata()?.len();

@@ -1,31 +1,34 @@
-//! Whether an index is taken, by its TIMESTAMP.
+//! Decides by TIMESTAMP whether an index is accepted.
 //!
-//! An index must not be older than the newest one that was accepted: an old index brings back packages with known holes. One
-//! false TIMESTAMP would therefore shut out every later index. So none is taken that is more than [`MAX_AHEAD`] ahead of the
-//! clock, and none counts as the newest, wherever it is stored, while it is that far ahead.
+//! An index must not be older than the newest one that was accepted: an old index brings back
+//! packages with known security holes. One false TIMESTAMP could therefore shut out every later
+//! index. So an index is rejected if it is more than [`MAX_AHEAD`] ahead of the clock. A stored
+//! TIMESTAMP does not count while it is that far ahead.
 //!
-//! A clock that is not set says nothing: every index is taken that is not older, and its TIMESTAMP is not remembered. With the
-//! first refresh after the clock was set it is judged like a new one.
+//! While the clock is not set, every index is accepted that is not older, and its TIMESTAMP is not
+//! remembered. The first refresh after the clock was set judges that index like a new one.
 
 use crate::daemon::tasks::clock::Clock;
 use crate::index::Index;
 
-/// How far the TIMESTAMP of an index may be ahead of the clock, s: clocks of two machines differ.
+/// How far the TIMESTAMP of an index may be ahead of the clock, s: the clocks of two machines
+/// differ.
 const MAX_AHEAD: u64 = 24 * 3600;
 
 /// Whether an index may be older than the one before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Order {
-    /// TIMESTAMP must not go back.
+    /// TIMESTAMP must not decrease.
     Forward,
-    /// The administrator says that it is all right.
+    /// The administrator permits an older index.
     Any,
 }
 
-/// Why an index is not taken. The text does not change from refresh to refresh: the same failure is logged once.
+/// Reasons to reject an index. The text is the same at each refresh, so that a repeated failure is
+/// logged once.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum IndexRejection {
-    /// The mirror's fault.
+    /// Only this reason is the mirror's fault.
     #[error(
         "the index is from the future (TIMESTAMP {0} is more than 24 h ahead of this machine's clock): refused, since every \
          index after it would be older; check `date`, and the clock of whoever makes the index"
@@ -38,7 +41,7 @@ pub(crate) enum IndexRejection {
     Older { timestamp: i64, newest: i64 },
 }
 
-/// TIMESTAMP of an index; 0: it has none.
+/// TIMESTAMP of an index; 0 if it has none.
 pub(crate) fn timestamp(index: &Index) -> i64 {
     index.header().timestamp().unwrap_or_default()
 }
@@ -53,17 +56,17 @@ pub(crate) fn judge(timestamp: i64, newest: i64, order: Order, clock: Clock) -> 
     }
 }
 
-/// The newest of the TIMESTAMPs that are stored, without those that are from the future.
+/// The newest of the stored TIMESTAMPs, without those from the future.
 pub(crate) fn newest(stored: impl IntoIterator<Item = i64>, clock: Clock) -> i64 {
     stored.into_iter().filter(|timestamp| !is_ahead(*timestamp, clock)).max().unwrap_or_default()
 }
 
-/// Judges only whether it is from the future.
+/// Judges only whether a TIMESTAMP is from the future.
 pub(crate) fn not_ahead(timestamp: i64, clock: Clock) -> Result<(), IndexRejection> {
     if is_ahead(timestamp, clock) { Err(IndexRejection::Ahead(timestamp)) } else { Ok(()) }
 }
 
-/// Whether a TIMESTAMP is too far ahead of a clock that is set.
+/// Whether a TIMESTAMP is too far ahead. `false` if the clock is not set.
 pub(crate) fn is_ahead(timestamp: i64, clock: Clock) -> bool {
     match clock {
         Clock::Unset => false,
@@ -71,7 +74,7 @@ pub(crate) fn is_ahead(timestamp: i64, clock: Clock) -> bool {
     }
 }
 
-/// What to store as the newest TIMESTAMP, where an index with `timestamp` was just taken.
+/// The newest TIMESTAMP to store after an index with `timestamp` was accepted.
 pub(crate) fn newest_after(timestamp: i64, newest: i64, clock: Clock) -> i64 {
     match clock {
         Clock::Unset => newest.min(timestamp),
@@ -95,7 +98,7 @@ mod tests {
         let set = Clock::Set(NOW.cast_unsigned());
         for (ahead, taken) in [(23 * HOUR, true), (24 * HOUR, true), (24 * HOUR + 1, false), (25 * HOUR, false)] {
             assert_eq!(forward(NOW + ahead, 0, set).is_ok(), taken, "{ahead}");
-            // What the administrator allows is to go back.
+            // The administrator permits an older index, not one from the future.
             assert_eq!(judge(NOW + ahead, 0, Order::Any, set).is_ok(), taken, "{ahead}");
         }
         assert_eq!(forward(i64::MAX, 0, set), Err(IndexRejection::Ahead(i64::MAX)));

@@ -1,14 +1,14 @@
-//! When a binhost was asked for its index, and what came of it.
+//! Times and result of a binhost's last refresh.
 
 use crate::api::RefreshStatus;
 use crate::sys::Moment;
 
-/// When something happened.
+/// The time of an event, from disk or from this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum When {
-    /// As an earlier daemon wrote it down, seconds since the epoch.
+    /// Time that an earlier daemon stored, seconds since the epoch.
     Stored(u64),
-    /// While this daemon runs.
+    /// Time in this process, which stays correct if the clock is set.
     Now(Moment),
 }
 
@@ -21,21 +21,21 @@ impl When {
     }
 }
 
-/// See the module's documentation.
+/// Times and error of the last refresh.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct LastRefresh {
-    /// When the binhost last confirmed or sent the index.
+    /// When a URL last confirmed or sent the index.
     pub(crate) confirmed: Option<When>,
     /// When the last attempt ended.
     pub(crate) attempted: Option<When>,
-    /// Why it failed, if it did.
+    /// Why the last attempt failed, if it did.
     pub(crate) error: Option<String>,
     /// Since when the binhost has had only older indexes, seconds since the epoch.
     pub(crate) older_since: Option<u64>,
 }
 
 impl LastRefresh {
-    /// The same by the system clock as that is set now.
+    /// Converts the times to the system clock as it is set now.
     pub(crate) fn status(&self) -> RefreshStatus {
         let by_clock = |when: Option<When>| when.map_or(0, When::by_clock);
         RefreshStatus {

@@ -1,4 +1,4 @@
-//! All binhosts together: who is asked, and what is shown of what they have.
+//! All binhosts together: refreshes their indexes and makes one tree of them.
 
 pub(super) mod binhost;
 pub(super) mod freshness;
@@ -33,43 +33,45 @@ use binhost::{Binhost, IndexChoice, RefreshOutcome};
 use freshness::Order;
 use unusable::BinhostFacts;
 
-/// On whose behalf indexes are asked for.
+/// The initiator of a refresh.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Asker {
-    /// The interval is over, or something seems to have changed. Frozen binhosts are not asked.
+    /// The interval is over, or something seems to have changed. Frozen binhosts are not refreshed.
     Timer,
-    /// `binhostfs refresh`.
+    /// The administrator, with `binhostfs refresh`. Frozen binhosts are refreshed too.
     Administrator,
 }
 
-/// All binhosts and what is shown of them.
+/// All binhosts, and the state of what is shown of them.
 #[derive(Debug)]
 pub(super) struct Binhosts {
     pub(super) all: Vec<Binhost>,
     pub(super) generations: GenerationStore,
-    /// An earlier generation is shown.
+    /// The earlier generation that is shown, if any.
     rollback: Option<Rollback>,
-    /// Why the one that should be is not.
+    /// Why the generation that should be shown is not.
     rollback_problem: Option<String>,
     store: Arc<Store>,
     fetcher: Arc<Fetcher>,
     metrics: Arc<Metrics>,
     rules: Rules,
-    /// Number of the next binhost: none has that of another.
+    /// Number of the next binhost. No number is used twice.
     next: u32,
     tallies: HashMap<BinhostId, EntryCounts>,
-    /// What was said of the libc guard.
+    /// The last log message of the libc guard, to log changes only.
     libc_guarded: Option<String>,
-    /// Which machines' packages emerge takes.
+    /// CHOSTs whose packages emerge accepts.
     accepted_chosts: AcceptedChosts,
-    /// Why nothing of a binhost can be used.
+    /// Reasons why nothing of a binhost can be used.
     unusable: HashMap<BinhostId, String>,
-    /// What is known is not what is shown: showing it failed.
+    /// Whether the published tree is older than the indexes: publishing is due, or has failed and
+    /// will be retried.
     pub(super) behind: bool,
 }
 
 impl Binhosts {
-    /// The binhosts of `config`, whose packages `fetcher` can be asked for from now on. Nothing is read or asked yet.
+    /// Opens the binhosts of `config` and registers them with `fetcher`. Reads no index and sends
+    /// no request.
     pub(super) fn open(
         store: Arc<Store>,
         fetcher: Arc<Fetcher>,
@@ -99,20 +101,22 @@ impl Binhosts {
         Ok(sources)
     }
 
-    /// Other binhosts, or other rules. Those that are configured as before go on as they are; new ones are asked, so that
-    /// what they have is shown together with what they replace being gone.
+    /// Applies another configuration of binhosts or rules. Binhosts with an unchanged configuration
+    /// keep their state. Binhosts without an index are refreshed first, so that the packages of new
+    /// binhosts appear in the same tree in which those of removed ones vanish.
     pub(super) async fn configure(&mut self, config: &MountConfig) -> anyhow::Result<()> {
         let fresh = self.take_over(config, policies(config)?)?;
         for source in self.all.iter_mut().filter(|source| fresh.contains(&source.id)) {
             source.load().await;
         }
-        // Why not is said by each of them.
+        // Each binhost logs its own failure.
         let _ = self.refresh_new().await;
         self.behind = true;
         Ok(())
     }
 
-    /// The new ones among the binhosts.
+    /// Opens the new binhosts, removes the old ones, and sorts them by preference. Returns the new
+    /// ones.
     fn take_over(&mut self, config: &MountConfig, policies: Vec<Policy>) -> anyhow::Result<Vec<BinhostId>> {
         let mut fresh = Vec::new();
         for (binhost, policy) in config.binhosts.iter().zip(policies) {
@@ -129,7 +133,7 @@ impl Binhosts {
             }
             fresh.push(source);
         }
-        // Nothing can fail any more.
+        // Nothing after this point can fail.
         let ids = fresh.iter().map(|source| source.id).collect();
         fresh.iter().for_each(|source| self.fetcher.add_origin(source.id, Arc::clone(&source.origin)));
         self.all.append(&mut fresh);
@@ -142,16 +146,17 @@ impl Binhosts {
         Ok(ids)
     }
 
-    /// What is stored, or, where nothing is, what the binhosts say within [`START_BUDGET`]; before anything is mounted.
+    /// Makes the first tree, before anything is mounted. Uses the stored indexes, or, if there are
+    /// none, the indexes that arrive within [`START_BUDGET`].
     pub(super) async fn first(&mut self) -> anyhow::Result<Arc<Tree>> {
-        // First of all: what is refused is forgotten where no index has it.
+        // The rollback comes first: loading an index forgets refusals of entries that no index has.
         self.roll_back_again().await;
         for source in &mut self.all {
             source.load().await;
         }
         let none = |all: &[Binhost]| all.iter().all(|source| source.current().is_none());
         if none(&self.all) {
-            // Why, each of them has said.
+            // Each binhost has logged its own failure.
             let failed = self.refresh_new().await;
             if none(&self.all) {
                 tracing::warn!("no index: PKGDIR is shown empty until a binhost answers");
@@ -162,7 +167,8 @@ impl Binhosts {
         self.tree().await
     }
 
-    /// Asks those that have no index, within [`START_BUDGET`]; whether one has none after that.
+    /// Refreshes the binhosts without an index, within [`START_BUDGET`]. `true`: at least one
+    /// failed or did not finish.
     async fn refresh_new(&mut self) -> bool {
         let asked = self.refresh_where(Order::Forward, |source| source.current().is_none());
         match tokio::time::timeout(START_BUDGET, asked).await {
@@ -175,7 +181,8 @@ impl Binhosts {
         }
     }
 
-    /// Asks all binhosts at once; what went wrong with which.
+    /// Refreshes all binhosts at the same time. Returns the failures, with the binhost's name if
+    /// there are several.
     pub(super) async fn refresh(&mut self, order: Order, asker: Asker) -> Vec<String> {
         self.refresh_where(order, |source| asker == Asker::Administrator || !source.is_frozen()).await
     }
@@ -194,19 +201,19 @@ impl Binhosts {
                 Err(error) => failures.push(format!("{error:#}")),
             }
         }
-        // One that went away may have to be shown with less.
+        // A binhost that became unreachable may have to be shown with fewer packages.
         self.behind = self.behind || self.all.iter().any(Binhost::hides);
         failures
     }
 
-    /// The tree of what is to be shown now.
+    /// Makes the tree that is to be published now.
     pub(super) async fn tree(&mut self) -> anyhow::Result<Arc<Tree>> {
         let made = self.make_tree().await;
         self.behind = made.is_err();
         made
     }
 
-    /// What is on disk is shown again as it was written there.
+    /// Restores the rollback that is stored on disk.
     async fn roll_back_again(&mut self) {
         let Some(number) = rollback::written(&self.generations.directory) else { return };
         if let Err(error) = self.take_back(number).await {
@@ -227,7 +234,8 @@ impl Binhosts {
         Ok(())
     }
 
-    /// Shows another generation until that is undone; what is on disk says so too. On an error all stays as it was.
+    /// Shows another generation until the rollback is undone, and stores this on disk. On an error,
+    /// everything stays as before.
     pub(super) async fn roll_back(&mut self, to: RollbackTo) -> anyhow::Result<Arc<Tree>> {
         let number = rollback::resolve(&self.generations.directory, to, self.generations.current_number())?;
         let before = self.rollback.take();
@@ -243,7 +251,7 @@ impl Binhosts {
         match made {
             Ok(_) => (self.behind, self.rollback_problem) = (false, None),
             Err(_) => {
-                // Whatever was made is not shown.
+                // The tree that was made is not published.
                 (self.rollback, self.behind) = (before, true);
                 self.apply_rollback();
             }
@@ -251,7 +259,7 @@ impl Binhosts {
         made
     }
 
-    /// Says on disk which generation is to be shown.
+    /// Stores on disk which generation is shown.
     fn write_rollback(&self) -> anyhow::Result<()> {
         let directory = &self.generations.directory;
         match &self.rollback {
@@ -268,12 +276,12 @@ impl Binhosts {
         }
     }
 
-    /// Whether an earlier generation is shown, and why one that should be is not.
+    /// Whether an earlier generation is shown, and why a stored rollback is not in effect.
     pub(super) fn rollback_report(&self) -> RollbackReport {
         RollbackReport { rolled_back: self.rollback.is_some(), problem: self.rollback_problem.clone() }
     }
 
-    /// What is shown is made of this.
+    /// The stored indexes that the tree is made of.
     fn ingredients(&self) -> anyhow::Result<Vec<RecipeIndex>> {
         match &self.rollback {
             None => Ok(self.all.iter().filter_map(Binhost::ingredient).collect()),
@@ -294,7 +302,7 @@ impl Binhosts {
         let Union { view, tallies } = blocking(move || Ok(policy::compose(&inputs, &rules)?)).await?;
         let tree = self.generations.tree(view, self.ingredients()?).await?;
         if let Some(rollback) = self.rollback.as_mut().filter(|rollback| rollback.number != tree.generation()) {
-            // By other rules it is another one, and takes the place of the first.
+            // Other rules make another generation, which replaces the first one.
             rollback.number = tree.generation();
         }
         self.tallies = tallies.into_iter().collect();
@@ -303,7 +311,7 @@ impl Binhosts {
         Ok(tree)
     }
 
-    /// Finds the binhosts of which nothing can be used, and says so once for as long as it is for the same reason.
+    /// Finds the binhosts of which nothing can be used, and logs each reason when it is new.
     async fn find_unusable(&mut self) -> anyhow::Result<()> {
         let facts = |source: &Binhost| {
             Some(BinhostFacts {
@@ -334,7 +342,7 @@ impl Binhosts {
         Ok(())
     }
 
-    /// Says what the libc guard did, once for as long as it does the same.
+    /// Logs the dependencies that the libc guard adds, when they change.
     fn log_guarded(&mut self, tree: &Tree) {
         let (view, mut first) = (tree.view(), None);
         let mut count = 0;
@@ -365,7 +373,7 @@ impl Binhosts {
         Some(UnionMember { name, part, hidden: source.hidden(), selection, formats, here })
     }
 
-    /// What there is to answer questions with, as it is now.
+    /// Collects what `explain` needs to answer questions, as of now.
     pub(super) fn explained(&self) -> Explained {
         let both = |source: &Binhost| {
             let refused =
@@ -387,7 +395,7 @@ impl Binhosts {
         }
     }
 
-    /// What there is to say of each binhost.
+    /// Collects a report about each binhost.
     pub(super) fn reports(&self) -> Vec<BinhostReport> {
         let tally = |source: &Binhost| self.tallies.get(&source.id).copied().unwrap_or_default();
         let unusable = |source: &Binhost| self.unusable.get(&source.id).cloned();

@@ -1,9 +1,13 @@
-//! A quorum of mirrors: an entry is shown only if so many URLs of the binhost say the same of it.
+//! A quorum of mirrors: an entry is shown only if enough URLs of the binhost list it alike.
 //!
-//! One of them alone, taken over or led astray, can then neither bring an entry in, nor change one, nor keep an old one alive.
-//! What each of the other URLs has is kept as the sorted digests of its entries ([`EntryDigest`], 16 bytes each) in
-//! `votes/<digest of the URL>.digests`, with what to ask it by the next time in `.json` beside it. One that does not answer keeps its last vote, and so does the one that
-//! the index came from when it comes from another. A vote that is damaged is none, and is asked for again whole.
+//! A single mirror that is compromised or misled can then neither add an entry, nor change one, nor
+//! keep an old one.
+//!
+//! The vote of each other URL is stored as the sorted digests of its entries ([`EntryDigest`], 16
+//! bytes each) in `votes/<digest of the URL>.digests`. A `.json` file beside it has the validators
+//! for the next request. A URL that does not answer keeps its last vote. If the index comes from
+//! another URL than before, the previous URL's index becomes its vote. A damaged vote does not
+//! count, and is fetched again whole.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
@@ -23,34 +27,35 @@ use crate::index::{EntryDigest, EntryId, Index};
 use crate::sys::durable::{blocking, read_json, write_file};
 use crate::upstream::{IndexAnswer, Upstream, Validators};
 
-/// Extensions of what is kept of a vote.
+/// File name extensions of a stored vote.
 const DIGESTS: &str = "digests";
 const STATE: &str = "json";
 
-/// What is known of one vote.
+/// Facts about one stored vote.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 struct VoteState {
-    /// The URL of the binhost, without credentials.
+    /// URL of the binhost, without credentials.
     url: String,
     validators: Validators,
-    /// The digests when they were written.
+    /// Size and modification time of the digests when they were written.
     file: FileStamp,
 }
 
-/// See the module's documentation.
+/// The votes of a binhost's URLs.
 #[derive(Debug)]
 pub(crate) struct Votes {
     directory: PathBuf,
-    /// URLs that must have an entry, the one that the index came from among them.
+    /// Number of URLs that must list an entry, including the one that the index came from.
     quorum: usize,
     disputed: HashSet<EntryId>,
-    /// URLs that did not answer, and what was said of it.
+    /// URLs that did not answer, with the error that was logged.
     silent: HashMap<String, String>,
 }
 
 impl Votes {
-    /// The votes of the URLs of `binhost`, kept below `source`; those of others are removed.
+    /// Opens the votes of the URLs of `binhost`, stored below `source`. Removes the votes of other
+    /// URLs.
     pub(crate) fn open(source: &Path, binhost: &BinhostConfig) -> anyhow::Result<Self> {
         let (directory, quorum) = (source.join("votes"), binhost.quorum.get());
         let votes = Self { directory, quorum, disputed: HashSet::new(), silent: HashMap::new() };
@@ -61,19 +66,19 @@ impl Votes {
             let stays: HashSet<PathBuf> = binhost.urls.iter().flat_map(|url| files(url.to_string())).collect();
             let all = fs::read_dir(&votes.directory).into_iter().flatten().flatten().map(|entry| entry.path());
             for path in all.filter(|path| !stays.contains(path)) {
-                // It would only take up room.
+                // A file that cannot be removed only takes up space.
                 let _ = fs::remove_file(path);
             }
         }
         Ok(votes)
     }
 
-    /// Entries of the index that too few have.
+    /// Entries of the index that fewer URLs than the quorum list.
     pub(crate) fn disputed(&self) -> &HashSet<EntryId> {
         &self.disputed
     }
 
-    /// Asks every URL but `chosen`, where the index came from, what it has.
+    /// Fetches the vote of every URL but `chosen`, which the index came from.
     pub(crate) async fn collect(&mut self, upstream: &Upstream, chosen: &str) {
         if self.quorum <= 1 {
             return;
@@ -86,7 +91,7 @@ impl Votes {
                 Ok(()) => drop(self.silent.remove(&url)),
                 Err(error) => {
                     let error = format!("{error:#}");
-                    // The same failure over and over is said once.
+                    // A failure that repeats is logged once.
                     if self.silent.get(&url) != Some(&error) {
                         tracing::warn!(url, "no vote of this mirror, its last one counts: {error}");
                         self.silent.insert(url, error);
@@ -96,7 +101,7 @@ impl Votes {
         }
     }
 
-    /// `index` is what `url` has, as far as is known.
+    /// Stores `index` as the vote of `url`.
     pub(crate) async fn keep(&self, url: &str, validators: Validators, index: Arc<Index>) {
         if self.quorum <= 1 || url.is_empty() {
             return;
@@ -111,7 +116,7 @@ impl Votes {
         let path = self.path(url, "new");
         let options = File::options().read(true).write(true).create(true).truncate(true).open(&path);
         let file = options.with_context(|| format!("creating {}", path.display()))?;
-        // What arrives is read by descriptor, and does not stay.
+        // The file is read through its descriptor only, and vanishes when that is closed.
         fs::remove_file(&path).with_context(|| format!("removing {}", path.display()))?;
         let known = self.state(url).map(|state| state.validators).unwrap_or_default();
         let answer = upstream.index_source(source).next(&known, &file).await.context("it has rested too long")??;
@@ -125,14 +130,14 @@ impl Votes {
         blocking(move || vote.write(&index)).await
     }
 
-    /// Counts the votes that are here for the entries of `index`, which came from `chosen`. `true`: other entries are disputed
-    /// than before.
+    /// Counts the stored votes for the entries of `index`, which came from `chosen`. `true`: the
+    /// disputed entries have changed.
     pub(crate) async fn count(&mut self, upstream: &Upstream, chosen: &str, index: Arc<Index>) -> bool {
         if self.quorum <= 1 {
             return false;
         }
         let urls: Vec<String> = upstream.binhost().urls.iter().map(ToString::to_string).collect();
-        // It may come from a URL that is not one of the binhost's any more.
+        // The index may come from a URL that the binhost no longer has.
         let own = usize::from(urls.iter().any(|url| url == chosen));
         let others = urls.iter().filter(|url| *url != chosen && self.state(url).is_some());
         let votes: Vec<PathBuf> = others.map(|url| self.path(url, DIGESTS)).collect();
@@ -150,7 +155,7 @@ impl Votes {
         changed
     }
 
-    /// What is known of the vote of a URL, if it is as it was left.
+    /// Facts about the stored vote of a URL, unless its file has changed since it was written.
     fn state(&self, url: &str) -> Option<VoteState> {
         let state = read_json(&self.path(url, STATE)).filter(|state: &VoteState| state.url == url)?;
         let file = fs::metadata(self.path(url, DIGESTS)).ok()?;
@@ -168,7 +173,7 @@ impl Votes {
     }
 }
 
-/// A vote to be written.
+/// A vote that is about to be written.
 struct Vote {
     digests: PathBuf,
     json: PathBuf,
@@ -177,14 +182,15 @@ struct Vote {
 }
 
 impl Vote {
-    /// Nothing is written where it stands already.
+    /// Writes only the files whose content changes.
     fn write(self, index: &Index) -> anyhow::Result<()> {
         let Self { digests, json, url, validators } = self;
         let mut has = index.digests()?;
         has.sort_unstable();
         let has: Vec<u8> = has.into_iter().flat_map(|digest| digest.0).collect();
         if !fs::read(&digests).is_ok_and(|before| before == has) {
-            // What is not as `json` says is no vote of anybody: a crash in between costs no more than a question.
+            // Digests that do not match the stamp in `json` are no vote. A crash between the two
+            // writes only costs one more request.
             write_file(&digests, &has)?;
         }
         let file = stamp(&fs::metadata(&digests).with_context(|| format!("reading {}", digests.display()))?);
@@ -197,8 +203,8 @@ impl Vote {
     }
 }
 
-/// Entries of `index`, which has `own` votes itself, that fewer than `quorum` have. Of one package that an index has twice,
-/// all that is said must be agreed on.
+/// Entries of `index` that fewer than `quorum` URLs list; `index` itself counts as `own` votes. If
+/// an index lists one package twice, the URLs must agree on both entries.
 fn disputed(index: &Index, own: usize, votes: &[PathBuf], quorum: usize) -> anyhow::Result<HashSet<EntryId>> {
     let digests = index.digests()?;
     let mut counts: HashMap<EntryDigest, usize> = digests.iter().map(|digest| (*digest, own)).collect();

@@ -1,7 +1,9 @@
-//! Entries that are not shown because what the binhost serves for them is not what its index says.
+//! Refusals: entries that are hidden because the package that the binhost serves contradicts its
+//! entry.
 //!
-//! Portage never falls back to source for a package that it found in the index; so a package that cannot be had has to leave
-//! the index, and the next `emerge --usepkg` builds it. Kept beside the stored index, as `refused.json`.
+//! Portage never falls back to source for a package that it found in the index. So such an entry
+//! has to leave the index, and the next `emerge --usepkg` builds the package. The refusals are
+//! stored beside the index, as `refused.json`.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -13,33 +15,33 @@ use crate::index::{AuxDigest, Digest, EntryId};
 use crate::sys::durable::{read_json, write_json};
 use crate::sys::{STEP, seconds_now};
 
-/// Entries that are left out at the most; a binhost with more of them has other problems.
+/// Maximum number of refusals of one binhost; more of them have another cause.
 const MAX_REFUSALS: usize = 4096;
 
-/// One entry that is left out.
+/// One refused entry, with its reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Refusal {
-    /// EntryId in hexadecimal.
+    /// EntryId of the entry, in hexadecimal.
     id: String,
     pub(crate) path: String,
     pub(crate) reason: String,
-    /// Seconds since the epoch.
+    /// Time of the refusal, seconds since the epoch.
     pub(crate) since: u64,
-    /// What the binhost said of the file: size, ETag, date. A change means other bytes.
+    /// Size, ETag and date of the file, as the binhost reported them. A change means other bytes.
     pub(crate) seen: Option<String>,
-    /// The policy under which it was refused: under another one it may be good.
+    /// The policy under which the package was refused: under another one it may be good.
     #[serde(default)]
     pub(crate) policy: String,
     /// For an index mismatch, the `AuxDigest` of the entry in hexadecimal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     said: Option<String>,
-    /// How the clock was set ([`offset`](crate::sys::offset)), where that decided.
+    /// Offset of the clock ([`offset`](crate::sys::offset)), if the refusal depends on the clock.
     #[serde(default)]
     pub(crate) clock: Option<i64>,
 }
 
 impl Refusal {
-    /// Of the entry `id`, now, under `policy`.
+    /// Makes a refusal of the entry `id` under `policy`, with the current time.
     pub(crate) fn new(id: EntryId, path: &str, reason: &str, policy: &str) -> Self {
         Self {
             id: Digest(id.0).to_string(),
@@ -53,7 +55,7 @@ impl Refusal {
         }
     }
 
-    /// Because of an index mismatch: for as long as the entry says this.
+    /// Limits the refusal of an index mismatch to an entry with these values.
     pub(crate) fn with_said(self, said: AuxDigest) -> Self {
         Self { said: Some(Digest(said.0).to_string()), ..self }
     }
@@ -62,17 +64,17 @@ impl Refusal {
         self.id.parse().ok().map(|digest: Digest<16>| EntryId(digest.0))
     }
 
-    /// For `status`.
+    /// The refusal as the `status` command shows it.
     pub(crate) fn status(&self) -> FailureStatus {
         FailureStatus { path: self.path.clone(), reason: self.reason.clone(), time: self.since }
     }
 
-    /// For an index mismatch, what the entry said.
+    /// For an index mismatch, the digest of the entry's values.
     pub(crate) fn said(&self) -> Option<AuxDigest> {
         self.said.as_ref()?.parse().ok().map(|digest: Digest<16>| AuxDigest(digest.0))
     }
 
-    /// Whether it was refused by a clock that was set otherwise than `clock`.
+    /// Whether the refusal depends on a clock that was set differently than `clock`.
     pub(crate) fn is_by_other_clock(&self, clock: i64) -> bool {
         self.clock.is_some_and(|then| then.abs_diff(clock) >= STEP)
     }
@@ -85,7 +87,7 @@ pub(crate) struct Refusals {
 }
 
 impl Refusals {
-    /// Those that were refused under `policy`.
+    /// Loads the stored refusals that were made under `policy`.
     pub(crate) fn load(directory: &Path, policy: &str) -> Self {
         let file = directory.join("refused.json");
         let mut all: Vec<Refusal> = read_json(&file).unwrap_or_default();
@@ -101,7 +103,8 @@ impl Refusals {
         self.all.iter().filter_map(Refusal::id).collect()
     }
 
-    /// `false`: it is left out already, or there are too many.
+    /// Adds a refusal and stores the list. `false`: the entry is refused already, or there are too
+    /// many.
     pub(crate) fn add(&mut self, refusal: Refusal) -> bool {
         if self.all.len() >= MAX_REFUSALS || self.all.iter().any(|other| other.id == refusal.id) {
             return false;
@@ -111,7 +114,7 @@ impl Refusals {
         true
     }
 
-    /// Forgets those for which `keep` is false; `true`: there were some.
+    /// Forgets the refusals for which `keep` is false. `true`: there were some.
     pub(crate) fn retain(&mut self, keep: impl Fn(&Refusal) -> bool) -> bool {
         let before = self.all.len();
         self.all.retain(keep);
@@ -122,7 +125,7 @@ impl Refusals {
         changed
     }
 
-    /// Forgets entries that are no longer `known`.
+    /// Forgets the refusals of entries that are no longer `known`.
     pub(crate) fn follow(&mut self, known: impl Fn(EntryId) -> bool) {
         self.retain(|refusal| refusal.id().is_some_and(&known));
     }

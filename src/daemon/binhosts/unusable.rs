@@ -1,4 +1,5 @@
-//! A binhost of which nothing can be used, all for one reason: worth a warning, where `0 packages` would say nothing.
+//! Finds binhosts of which nothing can be used for one reason. A warning explains this better than
+//! `0 packages`.
 
 use std::io;
 use std::sync::Arc;
@@ -8,17 +9,18 @@ use crate::index::{BinhostId, Index};
 use crate::policy::EntryCounts;
 use crate::units::Plural;
 
-/// What there is to know of a binhost.
+/// The facts about a binhost that the reason follows from.
 pub(crate) struct BinhostFacts {
     pub(crate) id: BinhostId,
     pub(crate) index: Arc<Index>,
-    /// Entries on which too few mirrors agree.
+    /// Number of entries on which too few mirrors agree.
     pub(crate) disputed: usize,
-    /// Why no package can be had, whatever is asked.
+    /// Why no package can be fetched at all, if there is a reason.
     pub(crate) nowhere: Option<String>,
 }
 
-/// Why nothing of a binhost can be used. `None`: something can, there is nothing in it, or there is more than one reason.
+/// Returns why nothing of a binhost can be used. `None`: something can be used, the index is empty,
+/// or there are several reasons.
 pub(crate) fn reason(
     facts: &BinhostFacts,
     tally: EntryCounts,
@@ -57,7 +59,7 @@ pub(crate) fn reason(
     })
 }
 
-/// Entries inherit CHOST from the header.
+/// Checks whether any package is for this machine. Entries inherit CHOST from the header.
 fn of_chost(index: &Index, accepted: &AcceptedChosts) -> io::Result<Option<String>> {
     let chost = index.header().get("CHOST").unwrap_or_default();
     if accepted.take(chost) {

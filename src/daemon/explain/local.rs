@@ -1,4 +1,4 @@
-//! Local packages among the answers: Portage reads them in front of what the binhosts have.
+//! Local packages in the answers of `explain`: Portage reads them before packages of binhosts.
 
 use std::collections::HashSet;
 use std::io;
@@ -18,16 +18,17 @@ pub(super) struct LocalPackages {
 }
 
 impl LocalPackages {
-    /// Looks at the lower directory.
+    /// Scans the lower directory.
     pub(super) fn of(machine: &Machine) -> io::Result<Self> {
-        // As in the front: a file that Portage lists meanwhile must not look as it was before.
+        // Takes the listing before the scan, as `PublishedTree` does: a file that Portage lists
+        // meanwhile must not be judged by its earlier state.
         let listing = machine.front.listing();
         let survey = machine.front.layer().survey()?;
         let instances = listing.entries().iter().map(|entry| entry.instance).collect();
         Ok(Self { listing, survey, instances })
     }
 
-    /// Those that one of `atoms` matches, or all.
+    /// Local packages that match one of `atoms`; all of them if `atoms` is empty.
     pub(super) fn matching(&self, atoms: &[Atom], acceptance: Option<&Acceptance>) -> io::Result<Vec<PackageStatus>> {
         let (mut found, header) = (Vec::new(), self.listing.header());
         for listed in self.listing.entries().iter().filter(|listed| self.survey.has(listed)) {
@@ -47,7 +48,7 @@ impl LocalPackages {
         Ok(found)
     }
 
-    /// Why Portage does not see a binhost's entry that would be shown at `path`.
+    /// The reason why Portage does not see a binhost's entry that would be shown at `path`.
     pub(super) fn hides(&self, path: &str, entry: &Entry) -> Option<&'static str> {
         if self.survey.shadows(path) {
             Some("a local file is at its path, and that is what Portage reads")

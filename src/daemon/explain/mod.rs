@@ -1,4 +1,4 @@
-//! What becomes of packages that somebody asks about, and why.
+//! Explains what the daemon does with the entries that match some atoms, and why.
 
 use std::collections::{HashMap, HashSet};
 mod local;
@@ -23,37 +23,38 @@ use crate::portage::Atom;
 use crate::portage::{Acceptance, BinaryPackage, KeyValues};
 use crate::sys::durable::blocking;
 
-/// The rejection of a build that no line in package.use makes fit.
+/// Reason why emerge rejects a build that no line in package.use can make acceptable.
 const FIXED: &str = "USE: the profile forces or masks a flag that it has otherwise";
 
-/// What is known of a binhost beyond its index.
+/// The facts about a binhost that its index does not have.
 pub(super) struct BinhostContext {
     pub(super) name: String,
     pub(super) origin: Arc<RemoteBinhost>,
-    /// Reasons of refusals.
+    /// Reasons of refusals, by entry.
     pub(super) refused: HashMap<EntryId, String>,
-    /// Index mismatches that are not refused.
+    /// Reasons of index mismatches that are not refused.
     pub(super) mismatched: HashMap<EntryId, String>,
-    /// URLs that have to agree.
+    /// Number of URLs that have to list an entry alike.
     pub(super) quorum: usize,
-    /// Why no package of it can be had.
+    /// Why no package of the binhost can be fetched, if there is a reason.
     pub(super) nowhere: Option<String>,
 }
 
-/// All that answers take: a picture of one moment, so that nobody who asks waits for a binhost.
+/// All data that answers need, as of one moment. The caller therefore never waits for a binhost.
 pub(super) struct Explained {
     pub(super) inputs: Vec<UnionMember>,
     pub(super) beside: Vec<BinhostContext>,
     pub(super) rules: Rules,
     pub(super) store: Arc<Store>,
     pub(super) fetcher: Arc<Fetcher>,
-    /// A binhost without an index.
+    /// Name of a binhost without an index, if there is one.
     pub(super) indexless: Option<String>,
-    /// Indexes that are not shown because an earlier generation is, by the names of their binhosts.
+    /// Latest indexes that are not shown because an earlier generation is, with the names of their
+    /// binhosts.
     pub(super) newer: Vec<(String, Arc<Index>)>,
 }
 
-/// The machine that asks: its local packages, and where Portage's files are.
+/// The machine that `emerge` runs on: its local packages, and the root of Portage's files.
 pub(super) struct Machine {
     pub(super) front: Arc<PublishedTree>,
     pub(super) root: PathBuf,
@@ -66,13 +67,14 @@ impl fmt::Debug for Explained {
 }
 
 impl Explained {
-    /// All indexes.
+    /// All indexes: those that are shown, and newer ones behind a rollback.
     pub(super) fn indexes(&self) -> impl Iterator<Item = &Arc<Index>> {
         self.inputs.iter().map(|input| &input.part.index).chain(self.newer.iter().map(|(_, index)| index))
     }
 
-    /// All entries of all binhosts that one of `atoms` matches, or all there are; and what became of them. `failures`: why a
-    /// package could not be had lately, by where it is shown.
+    /// Lists all entries of all binhosts that match one of `atoms` (all entries if there are no
+    /// atoms), with the decision about each. `failures` has reasons of recent failed downloads, by
+    /// the path at which the package is shown.
     pub(super) async fn answer(
         self: Arc<Self>,
         atoms: Vec<Atom>,
@@ -100,7 +102,7 @@ struct Question<'a> {
     store: &'a Store,
     pinned: HashSet<EntryId>,
     fetcher: &'a Fetcher,
-    /// Only where somebody asks about packages in particular: it takes its time for each of them.
+    /// Set only if there are atoms: computing it takes time for each package.
     acceptance: Option<&'a Acceptance>,
     local: &'a LocalPackages,
 }
@@ -121,7 +123,7 @@ impl Question<'_> {
         Ok(found)
     }
 
-    /// `None`: it is not what was asked about.
+    /// The status of one entry. `None`: no atom matches the entry.
     fn look(&self, part: u16, record: u32, fate: Decision) -> std::io::Result<Option<PackageStatus>> {
         let at = usize::from(part);
         let (Some(UnionMember { part, .. }), Some(beside)) = (self.inputs.get(at), self.beside.get(at)) else {
@@ -173,7 +175,7 @@ impl Question<'_> {
     }
 }
 
-/// What the text of an entry says by itself.
+/// The fields of a status that come from the text of the entry alone.
 fn described(stanza: &dyn KeyValues, path: &str) -> PackageStatus {
     let value = |key| stanza.get(key).unwrap_or_default();
     PackageStatus {
@@ -188,7 +190,7 @@ fn described(stanza: &dyn KeyValues, path: &str) -> PackageStatus {
     }
 }
 
-/// The same, and, where that is asked, what emerge makes of it on this system.
+/// Like `described`; with `acceptance`, also says whether emerge takes the package on this system.
 fn judged(acceptance: Option<&Acceptance>, package: &BinaryPackage<'_>, path: &str) -> PackageStatus {
     let Some(acceptance) = acceptance else { return described(package.stanza, path) };
     let difference = acceptance.difference(package);
@@ -199,7 +201,7 @@ fn judged(acceptance: Option<&Acceptance>, package: &BinaryPackage<'_>, path: &s
     PackageStatus { rejected, use_differs, ..described(package.stanza, path) }
 }
 
-/// What USE has to say of the package's own flags for emerge to take it.
+/// The setting of each flag of the package that emerge requires in USE.
 fn needed(iuse: &str, flags: &str) -> Option<String> {
     let on: HashSet<&str> = flags.split_whitespace().collect();
     let sign = |flag: &str| if on.contains(flag) { flag.to_owned() } else { format!("-{flag}") };
@@ -219,7 +221,7 @@ fn state(fate: &Decision) -> PackageState {
     }
 }
 
-/// Why it is not shown, or not at its path.
+/// The reason why an entry is hidden, or shown at another path.
 pub(super) fn reason(fate: &Decision, beside: &BinhostContext, id: EntryId) -> Option<String> {
     let BinhostContext { name, refused, quorum, nowhere, .. } = beside;
     Some(match fate {

@@ -1,10 +1,11 @@
-//! Of several builds of a version, the one that takes the fewest changes of USE.
+//! Of several builds of a version, finds the one that needs the fewest changes of USE.
 
 use std::collections::HashMap;
 
 use crate::api::{PackageState, PackageStatus};
 
-/// Gives the nearest build of each version its line for package.use, if it needs one. Of builds that are as near, the newest is it.
+/// Sets the package.use line of the nearest build of each version, if that build needs one. Among
+/// equally near builds, the newest wins.
 pub(super) fn mark(packages: &mut [PackageStatus]) {
     let mut nearest: HashMap<String, &mut PackageStatus> = HashMap::new();
     for package in packages {
@@ -24,7 +25,8 @@ pub(super) fn mark(packages: &mut [PackageStatus]) {
     }
 }
 
-/// How many flags would have to be set otherwise. `None`: emerge would not take it then, or that is not known.
+/// The number of flags that would have to change. `None`: emerge would still reject the package, or
+/// the number is unknown.
 fn distance(package: &PackageStatus) -> Option<usize> {
     let can_be_had = package.state == PackageState::Shown && package.rejected.is_empty();
     package.use_differs.as_ref().filter(|_| can_be_had).map(Vec::len)

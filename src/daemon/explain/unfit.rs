@@ -1,4 +1,4 @@
-//! Entries that Portage could not read, or that would harm: they are in no index that is shown.
+//! Lists entries that Portage could not read or that would do harm; no published index has them.
 
 use std::io;
 
@@ -7,7 +7,8 @@ use crate::api::PackageStatus;
 use crate::index::{DroppedEntry, Index};
 use crate::portage::{Atom, Cpv};
 
-/// Those of `index` that one of `atoms` means, each with its reason; none where nothing in particular is asked about.
+/// Unfit entries of `index` that one of `atoms` matches, each with its reason. Without atoms the
+/// list is empty.
 pub(super) fn unfit(index: &Index, beside: &BinhostContext, atoms: &[Atom]) -> io::Result<Vec<PackageStatus>> {
     let mut found = Vec::new();
     if atoms.is_empty() {

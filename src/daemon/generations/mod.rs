@@ -1,18 +1,19 @@
-//! What Portage reads, on disk, and what it was made from.
+//! Generations on disk: the `Packages` that Portage reads, and the indexes that it was made of.
 //!
 //! ```text
 //! generations/<n>/Packages      the rendered index
-//! generations/<n>/index-<k>     the stored index of each binhost: a hard link, so that it outlives the next one
+//! generations/<n>/index-<k>     the stored index of each binhost: a hard link, which outlives it
 //! generations/<n>/ids           identities of all entries that are shown, sorted, 16 bytes each
-//! generations/<n>/kept          is there: the administrator wants it kept
-//! generations/<n>/state.json    what it was rendered from; written last
-//! generations/rollback.json     which one is shown in place of the newest (`rollback`)
+//! generations/<n>/kept          exists if the administrator wants to keep the generation
+//! generations/<n>/state.json    the recipe of the rendered index; written last
+//! generations/rollback.json     which generation is shown in place of the newest (`rollback`)
 //! ```
-//! Written beside its name, made durable and renamed. One that is damaged, or has another size or modification time than it
-//! was left with, is rendered again.
+//! Small files are written under another name, made durable and renamed; `Packages` counts only
+//! once `state.json` exists. A generation that is damaged, or whose `Packages` has another size or
+//! modification time than recorded, is rendered again.
 //!
-//! Of generations with the same indexes, which differ in what could not be had, the last one is kept; of all others, as many as
-//! are configured, and what was marked to be kept.
+//! Of generations with the same indexes, which differ only in their hidden entries, the last one is
+//! kept. Of all others, the configured number is kept, and those that the administrator marked.
 
 pub(super) mod rollback;
 
@@ -35,25 +36,26 @@ pub(super) const STATE: &str = "state.json";
 const IDS: &str = "ids";
 const KEPT: &str = "kept";
 
-/// A stored index that is shown.
+/// A stored index that a generation is made of.
 #[derive(Debug, Clone)]
 pub(super) struct RecipeIndex {
     /// Name of the binhost's directory in the cache.
     pub(super) directory: String,
-    /// Where it lies, and what it was when it was read.
+    /// Path of the index, and its size and modification time when it was read.
     pub(super) text: PathBuf,
     pub(super) stamp: FileStamp,
-    /// Entries of it on which the mirrors did not agree.
+    /// Entries of this index on which the mirrors did not agree.
     pub(super) disputed: HashSet<EntryId>,
 }
 
-/// What a generation was rendered from: the same recipe gives the same bytes.
+/// The inputs that a generation was rendered from: the same recipe gives the same bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Recipe {
     render_version: u32,
-    /// Directory and stored index of each binhost, the most preferred first; those that are not used any more at the end.
+    /// Directory and stored index of each binhost, the most preferred first; binhosts that are no
+    /// longer configured come last.
     pub(super) indexes: Vec<(String, FileStamp)>,
-    /// What is shown of them.
+    /// Fingerprint of the view that was rendered.
     view: String,
 }
 
@@ -64,7 +66,8 @@ impl Recipe {
         Self { render_version: RENDER_VERSION, indexes, view }
     }
 
-    /// Tells generations apart for those who choose one: its indexes, in whatever order.
+    /// The indexes in sorted order. Generations of one group differ only in hidden entries; for the
+    /// administrator they are one generation.
     fn group(&self) -> Vec<(String, FileStamp)> {
         let mut group = self.indexes.clone();
         group.sort();
@@ -72,31 +75,32 @@ impl Recipe {
     }
 }
 
-/// What there is of a generation.
+/// The content of a generation's `state.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct GenerationState {
     pub(super) recipe: Recipe,
-    /// What was rendered.
+    /// Size and modification time of the rendered file.
     file: FileStamp,
     pub(super) timestamp: i64,
     digest: String,
     /// When these indexes were first shown, seconds since the epoch.
     #[serde(default)]
     pub(super) since: u64,
-    /// Number under which that was: clocks can be set back.
+    /// Number of the generation that first showed them. Orders generations even if the clock was
+    /// set back.
     #[serde(default)]
     first: u64,
     #[serde(default)]
     pub(super) packages: u64,
-    /// Whether all its indexes are beside it: it can be shown again.
+    /// Whether all its indexes were kept, so that the generation can be shown again.
     #[serde(default)]
     pub(super) whole: bool,
-    /// Of each index, entries on which the mirrors did not agree; identities in hexadecimal.
+    /// For each index, the entries on which the mirrors did not agree; identities in hexadecimal.
     #[serde(default)]
     pub(super) disputed: Vec<Vec<String>>,
 }
 
-/// A generation on disk.
+/// A generation on disk, identified by its number.
 #[derive(Debug)]
 pub(super) struct StoredGeneration {
     pub(super) number: u64,
@@ -109,24 +113,26 @@ impl StoredGeneration {
         self.path.join(KEPT).exists()
     }
 
-    /// Where index number `at` of it lies.
+    /// Path of the generation's index number `at`.
     pub(super) fn index(&self, at: usize) -> PathBuf {
         self.path.join(index_name(at))
     }
 
-    /// The number under which these indexes were first shown: it stays the same when they are rendered anew.
+    /// The number under which these indexes were first shown. Rendering them again does not change
+    /// this number.
     pub(super) fn first(&self) -> u64 {
         if self.state.first == 0 { self.number } else { self.state.first }
     }
 
-    /// Identities of what it shows, sorted. `None`: they are not there, or damaged.
+    /// Identities of the entries that are shown, sorted. `None`: the file is missing or damaged.
     pub(super) fn ids(&self) -> Option<Vec<[u8; 16]>> {
         let bytes = fs::read(self.path.join(IDS)).ok()?;
         let (ids, rest) = bytes.as_chunks();
         (rest.is_empty() && ids.len() as u64 == self.state.packages).then(|| ids.to_vec())
     }
 
-    /// What it names: what it shows, or, where that is damaged, all that its indexes have.
+    /// Entries that this generation names: those that are shown, or, if the list is damaged, all
+    /// entries of its indexes.
     pub(super) fn named(&self) -> Vec<EntryId> {
         if let Some(ids) = self.ids() {
             return ids.into_iter().map(EntryId).collect();
@@ -136,7 +142,7 @@ impl StoredGeneration {
         indexes.flat_map(|index| index.records().iter().map(|record| record.id).collect::<Vec<_>>()).collect()
     }
 
-    /// What it shows, as it was left.
+    /// The rendered file, if it is unchanged since it was written.
     fn packages(&self) -> Option<PackagesFile> {
         let Self { path, state, .. } = self;
         let file = File::open(path.join(PACKAGES)).ok()?;
@@ -150,13 +156,13 @@ impl StoredGeneration {
     }
 }
 
-/// See the module's documentation.
+/// The directory of all generations.
 #[derive(Debug)]
 pub(super) struct GenerationStore {
     pub(super) directory: PathBuf,
-    /// Different ones that stay.
+    /// Number of generations with different indexes to keep.
     keep: usize,
-    /// Number of the one that is shown.
+    /// Number of the generation that is shown.
     shown: u64,
 }
 
@@ -168,7 +174,8 @@ impl GenerationStore {
         Ok(Self { directory, keep, shown: 0 })
     }
 
-    /// A tree of `view`, rendered unless a generation on disk was rendered from just that.
+    /// Makes a tree of `view`. Renders `Packages` only if no generation on disk has the same
+    /// recipe.
     pub(super) async fn tree(&mut self, view: View, ingredients: Vec<RecipeIndex>) -> anyhow::Result<Arc<Tree>> {
         let (directory, keep) = (self.directory.clone(), self.keep);
         let tree = blocking(move || {
@@ -194,12 +201,12 @@ impl GenerationStore {
         Ok(tree)
     }
 
-    /// Number of the one that is shown.
+    /// Number of the generation that is shown.
     pub(super) fn current_number(&self) -> u64 {
         self.shown
     }
 
-    /// Marks a generation to be kept, or takes the mark off.
+    /// Marks a generation to be kept, or removes the mark.
     pub(super) fn mark(&self, number: u64, keep: bool) -> anyhow::Result<()> {
         let stored = find(&self.directory, number)?;
         let path = stored.path.join(KEPT);
@@ -218,12 +225,13 @@ impl GenerationStore {
     }
 }
 
-/// Where the generations of a cache are.
+/// The directory of the generations in a cache.
 pub(super) fn directory(store: &Path) -> PathBuf {
     store.join("generations")
 }
 
-/// All generations that are whole enough to say what they are, in the order in which their indexes were first shown.
+/// All generations with a readable `state.json`, in the order in which their indexes were first
+/// shown.
 pub(super) fn stored(directory: &Path) -> Vec<StoredGeneration> {
     let stored = |number: u64| {
         let path = directory.join(number.to_string());
@@ -234,7 +242,7 @@ pub(super) fn stored(directory: &Path) -> Vec<StoredGeneration> {
     all
 }
 
-/// One of them, by its number, or by one that the same indexes had before.
+/// Finds a generation by its number, or by the first number of the same indexes.
 pub(super) fn find(directory: &Path, number: u64) -> anyhow::Result<StoredGeneration> {
     let all = stored(directory);
     let has: Vec<String> = all.iter().map(|stored| stored.number.to_string()).collect();
@@ -243,12 +251,12 @@ pub(super) fn find(directory: &Path, number: u64) -> anyhow::Result<StoredGenera
     found.with_context(|| format!("there is no generation {number}; there are {}", has.join(", ")))
 }
 
-/// A generation to be made.
+/// A generation that is about to be rendered.
 struct New<'a> {
     number: u64,
     recipe: Recipe,
     ingredients: Vec<RecipeIndex>,
-    /// What these indexes were shown as until now.
+    /// The generation that has shown these indexes until now.
     before: Option<&'a StoredGeneration>,
 }
 
@@ -266,17 +274,17 @@ impl New<'_> {
         let file = stamp(&file.metadata().with_context(writing)?);
         self.describe(&directory, view, (rendered, file))?;
         sync_directory(generations)?;
-        // Open for reading only: this descriptor is what the kernel reads from.
+        // Open for reading only: the kernel reads from this descriptor.
         Ok(PackagesFile { file: Arc::new(File::open(&path).with_context(writing)?), rendered })
     }
 
-    /// Writes what belongs to it beside what was rendered.
+    /// Writes the files that accompany the rendered index.
     fn describe(self, directory: &Path, view: &View, (rendered, file): (Rendered, FileStamp)) -> anyhow::Result<()> {
         let mut ids: Vec<[u8; 16]> = (0..view.len() as u32).filter_map(|row| Some(view.record(row)?.id.0)).collect();
         ids.sort_unstable();
         write_file(&directory.join(IDS), &ids.concat())?;
         let link = |(at, index): (usize, &RecipeIndex)| link(index, &directory.join(index_name(at)));
-        // All of them, also where one fails.
+        // Links all indexes, also if one of them fails.
         let linked = self.ingredients.iter().enumerate().map(link).filter(|linked| *linked).count();
         if self.before.is_some_and(StoredGeneration::is_kept) {
             write_file(&directory.join(KEPT), b"")?;
@@ -302,7 +310,8 @@ fn index_name(at: usize) -> String {
     format!("index-{at}")
 }
 
-/// Keeps a stored index beside its generation. `false`: it is not there any more as it was read, or cannot be kept.
+/// Links a stored index into its generation. `false`: the index has changed since it was read, or
+/// linking failed.
 fn link(index: &RecipeIndex, to: &Path) -> bool {
     let make = || {
         match fs::remove_file(to) {
@@ -318,8 +327,9 @@ fn link(index: &RecipeIndex, to: &Path) -> bool {
     })
 }
 
-/// Removes what is not to be kept: of the same indexes all but the last, or but `shown`; what is too old; and what showed
-/// nothing since there was no index yet.
+/// Removes generations that are no longer needed. Of one group, the last stays, or `shown` if that
+/// is in the group. Old groups beyond `keep` go unless they are marked, and so do generations
+/// without any index.
 fn remove_old(directory: &Path, keep: usize, shown: u64) {
     let all = stored(directory);
     let ours = all.iter().find(|stored| stored.number == shown).map(|stored| stored.state.recipe.group());
@@ -370,7 +380,7 @@ mod tests {
             self.store.path().join("index/Packages")
         }
 
-        /// A new index, with so many packages.
+        /// Writes a new index with so many packages.
         fn index(&self, packages: usize) -> (Arc<Index>, RecipeIndex) {
             let entry = |at| format!("CPV: a/p{at}-1\nSIZE: 5\nMD5: {at:032x}\n\n");
             let text: String = (0..packages).map(entry).collect();
@@ -382,7 +392,7 @@ mod tests {
             (Arc::new(Index::parse(file).unwrap()), ingredient)
         }
 
-        /// Shows all but the first `hidden` of them.
+        /// Shows all but the first `hidden` entries of an index.
         async fn show(&mut self, (index, ingredient): &(Arc<Index>, RecipeIndex), hidden: u32) -> u64 {
             let parts = vec![BinhostIndex { origin: BinhostId(0), index: Arc::clone(index) }];
             let rows = hidden..index.records().len() as u32;
@@ -403,26 +413,27 @@ mod tests {
         let mut cache = Cache::new(2);
         let one = cache.index(3);
         assert_eq!(cache.show(&one, 0).await, 1);
-        // The same again is not made again; with less it is the same generation with another number.
+        // The same view is not rendered again; with fewer entries the generation gets another
+        // number.
         assert_eq!((cache.show(&one, 0).await, cache.show(&one, 1).await), (1, 2));
         assert_eq!(cache.stored(), [(2, 1, 2, true)]);
         let two = cache.index(4);
         assert_eq!(cache.show(&two, 0).await, 3);
         assert_eq!(cache.stored(), [(2, 1, 2, true), (3, 3, 4, true)]);
-        // It is found by either number, and its index is as it was.
+        // Either number finds the generation, and its index is unchanged.
         let found = [1, 2].map(|number| find(&cache.generations.directory, number).unwrap());
         assert_eq!(found.each_ref().map(|stored| stored.number), [2, 2]);
         let index = Index::parse(File::open(found[0].index(0)).unwrap()).unwrap();
         assert_eq!((index.records().len(), found[0].ids().unwrap().len()), (3, 2));
         assert_eq!(found[0].state.disputed, [[crate::index::Digest([7; 16]).to_string()]]);
-        // What is shown stays, whatever its age, and so does what is marked.
+        // The generation that is shown stays, whatever its age, and so does a marked one.
         let three = cache.index(5);
         cache.generations.mark(3, true).unwrap();
         assert_eq!(cache.show(&three, 0).await, 4);
         assert_eq!(cache.stored().iter().map(|stored| stored.0).collect::<Vec<_>>(), [3, 4]);
         let four = cache.index(6);
         assert_eq!((cache.show(&four, 0).await, cache.show(&two, 2).await), (5, 6));
-        // The mark goes along.
+        // The new generation takes over the mark.
         assert_eq!(
             cache.stored().iter().map(|stored| (stored.0, stored.1)).collect::<Vec<_>>(),
             [(6, 3), (4, 4), (5, 5)]
@@ -439,7 +450,7 @@ mod tests {
         let mut cache = Cache::new(3);
         let one = cache.index(3);
         let two = cache.index(4);
-        // Another is in its place already; and then there is none.
+        // First, another index is in its place already; then there is none.
         assert_eq!(cache.show(&one, 0).await, 1);
         fs::remove_file(cache.text()).unwrap();
         assert_eq!(cache.show(&two, 0).await, 2);

@@ -1,8 +1,9 @@
 //! Shows an earlier generation again, until that is undone.
 //!
-//! What is shown then are the indexes of that generation, by today's rules: what is refused, or not selected any more, stays
-//! away, and every package is verified as ever. The binhosts are asked for new indexes all the same; those are kept, and shown
-//! when the rollback is undone. `generations/rollback.json` makes it outlive a restart.
+//! Today's rules apply to the indexes of that generation: refused and filtered entries stay hidden,
+//! and every package is verified as always. The daemon still fetches new indexes; it stores them,
+//! and shows them when the rollback is undone. `generations/rollback.json` preserves a rollback
+//! across a restart.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
@@ -23,17 +24,17 @@ const FILE: &str = "rollback.json";
 
 #[derive(Debug, Serialize, Deserialize)]
 struct RollbackFile {
-    /// The first number of its indexes.
+    /// The first number of the generation's indexes.
     generation: u64,
 }
 
-/// An earlier generation, read again.
+/// An earlier generation, with its indexes read into memory.
 #[derive(Debug)]
 pub(crate) struct Rollback {
-    /// Its number: another one when it has been rendered anew.
+    /// Number of the generation. Changes when the generation is rendered again.
     pub(crate) number: u64,
     first: u64,
-    /// What it shows of each binhost, by the directory of that.
+    /// The index of each binhost, by the binhost's directory.
     pub(crate) parts: HashMap<String, Arc<Earlier>>,
 }
 
@@ -59,7 +60,8 @@ impl Rollback {
         Ok(Self { number: stored.number, first: stored.first(), parts })
     }
 
-    /// What it is made of: the binhosts of `preferred` that it has, in their order, and then the others.
+    /// Stored indexes of the generation: those of `preferred` first, in that order, then the
+    /// others.
     pub(crate) fn ingredients(&self, directory: &Path, preferred: &[String]) -> anyhow::Result<Vec<RecipeIndex>> {
         let stored = find(directory, self.number)?;
         let indexes = stored.state.recipe.indexes.iter().enumerate();
@@ -74,19 +76,19 @@ impl Rollback {
         Ok(all)
     }
 
-    /// Makes it outlive a restart.
+    /// Stores the rollback, so that it survives a restart.
     pub(crate) fn write(&self, directory: &Path) -> anyhow::Result<()> {
         write_json(&directory.join(FILE), &RollbackFile { generation: self.first })
     }
 }
 
-/// The generation that is to be shown instead of the newest, as it was written.
+/// Number of the generation that the stored rollback asks for, if there is one.
 pub(crate) fn written(directory: &Path) -> Option<u64> {
     let path = directory.join(FILE);
     path.exists().then(|| read_json(&path)).flatten().map(|RollbackFile { generation }| generation)
 }
 
-/// The newest is to be shown again.
+/// Removes the stored rollback, so that the newest generation is shown.
 pub(crate) fn undo(directory: &Path) -> anyhow::Result<()> {
     let path = directory.join(FILE);
     match fs::remove_file(&path) {
@@ -96,7 +98,8 @@ pub(crate) fn undo(directory: &Path) -> anyhow::Result<()> {
     }
 }
 
-/// The number of the generation that is meant. `shown`: the one that is shown now. `None`: the newest.
+/// Finds the number of the requested generation. `shown` is the one that is shown now. `None`: the
+/// newest.
 pub(crate) fn resolve(directory: &Path, to: RollbackTo, shown: u64) -> anyhow::Result<Option<u64>> {
     match to {
         RollbackTo::Latest => Ok(None),
@@ -110,7 +113,7 @@ pub(crate) fn resolve(directory: &Path, to: RollbackTo, shown: u64) -> anyhow::R
     }
 }
 
-/// All generations, the newest first; `shown` is the one that Portage sees.
+/// Lists all generations, newest first; `shown` is the one that Portage sees.
 pub(crate) fn list(directory: &Path, shown: u64) -> Vec<GenerationEntry> {
     let mut before: Option<Vec<[u8; 16]>> = None;
     let mut entries = Vec::new();
@@ -142,7 +145,7 @@ fn identity(text: &str) -> Option<EntryId> {
     text.parse().ok().map(|digest: Digest<16>| EntryId(digest.0))
 }
 
-/// How many are only in `new`, and how many only in `old`; both sorted.
+/// Counts the identities that are only in `new`, and those only in `old`; both lists are sorted.
 fn differences(old: &[[u8; 16]], new: &[[u8; 16]]) -> (u64, u64) {
     let only = |ours: &[[u8; 16]], theirs: &[[u8; 16]]| {
         ours.iter().filter(|id| theirs.binary_search(id).is_err()).count() as u64

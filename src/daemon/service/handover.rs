@@ -1,11 +1,13 @@
-//! Leaves the mount to the next daemon, also when this one is killed.
+//! Hands the mount over to the next daemon, also when this one is killed.
 //!
-//! * systemd's descriptor store holds the connection, its ledger and the directory beneath the mount (`FileDescriptorStoreMax=` of the unit): the daemon that
-//!   is started after a crash gets them as LISTEN_FDS.
-//! * `binhostfs reload` has this process run the program anew, from the path by which it was started: an upgraded one, if it was
-//!   replaced. The connection stays open across exec(2), and is named in the environment. That the new program can start with
-//!   the configuration as it is now is tried before: it would be too late afterwards.
-//! * `mount --supervise` holds them in a parent process, for systems without systemd.
+//! * systemd's descriptor store holds the connection, its handover log and the lower directory
+//!   (`FileDescriptorStoreMax=` of the unit). The daemon that systemd starts after a crash gets
+//!   them as LISTEN_FDS.
+//! * `binhostfs reload` makes this process execute the program again, from the path by which it was
+//!   started: an upgraded one, if the file was replaced. The connection stays open across exec(2);
+//!   an environment variable has its descriptor numbers. The old program first tests that the new
+//!   one can start with the current configuration: after exec(2) a failure could not be undone.
+//! * `mount --supervise` holds the descriptors in a parent process, for systems without systemd.
 
 use std::ffi::OsString;
 use std::fs::Metadata;
@@ -22,24 +24,25 @@ use crate::config::{KEPT_VARIABLE, MountConfig, MountpointCheck, kept_descriptor
 use crate::fuse::{Kept, Mount};
 use crate::sys::{MountNamespace, mount_on};
 
-/// Names in systemd's store.
+/// Names of the descriptors in systemd's store.
 const DEVICE: &str = "binhostfs-fuse";
 const LEDGER: &str = "binhostfs-ledger";
 const BENEATH: &str = "binhostfs-beneath";
-/// What the descriptors of the first two must be. Source: proc_pid_fd(5).
+/// Targets of /proc/self/fd that the first two descriptors must have. Source: proc_pid_fd(5).
 const DEVICE_LINK: &str = "/dev/fuse";
 const LEDGER_LINK: &str = "/memfd:binhostfs-ledger";
 
-/// How this program was started.
+/// The command line that started this program.
 #[derive(Debug, Clone)]
 pub struct Program {
-    /// What it was called; searched for in PATH if it is no path.
+    /// Name of the program, searched for in PATH if it has no slash.
     pub name: OsString,
-    /// What follows `mount`.
+    /// Arguments of the program after `mount`.
     pub arguments: Vec<OsString>,
 }
 
-/// The connection that somebody has held for this process, of a mount in `namespace`. To be called once, and before anything else opens files.
+/// Finds the connection that systemd or a parent has held for this process, of a mount in
+/// `namespace`. Call this once, and before anything else opens files.
 #[must_use]
 pub fn kept(namespace: &MountNamespace) -> Option<Kept> {
     if let Some((device, ledger, beneath)) = kept_descriptors() {
@@ -58,8 +61,8 @@ pub fn kept(namespace: &MountNamespace) -> Option<Kept> {
     Some(Kept::from_descriptors((device?, ledger?, beneath), namespace.clone()))
 }
 
-/// What becomes of a connection that was kept, and what may be done about the mountpoint. One that cannot be gone on with is
-/// taken away.
+/// Checks a kept connection, and returns what the start may do about the mountpoint. A connection
+/// that cannot be continued is unmounted.
 #[must_use]
 pub fn take_up(kept: Option<Kept>) -> (Option<Kept>, MountpointCheck) {
     match kept {
@@ -75,7 +78,7 @@ pub fn take_up(kept: Option<Kept>) -> (Option<Kept>, MountpointCheck) {
     }
 }
 
-/// The connection, if it is of the mount that is configured; else that is taken away.
+/// Returns the connection if it belongs to the configured mount; otherwise unmounts it.
 #[must_use]
 pub fn fitting(kept: Option<Kept>, config: &MountConfig) -> Option<Kept> {
     let kept = kept?;
@@ -88,13 +91,13 @@ pub fn fitting(kept: Option<Kept>, config: &MountConfig) -> Option<Kept> {
     None
 }
 
-/// Unmounts what was kept: it is not gone on with.
+/// Unmounts a kept connection that no daemon will continue.
 pub fn give_up(kept: Kept) {
     kept.abandon();
     discard();
 }
 
-/// Takes a descriptor that was left open for us, if it is what it should be.
+/// Takes ownership of an inherited descriptor, if it refers to the expected file.
 fn adopt(number: RawFd, link: &str) -> Option<OwnedFd> {
     let found = std::fs::read_link(format!("/proc/self/fd/{number}")).ok()?;
     if !found.to_string_lossy().starts_with(link) {
@@ -103,21 +106,23 @@ fn adopt(number: RawFd, link: &str) -> Option<OwnedFd> {
     own(number)
 }
 
-/// The same for a directory; whether it is the right one is found out later.
+/// Takes ownership of an inherited directory; a later step checks that it is the right one.
 fn adopt_directory(number: RawFd) -> Option<OwnedFd> {
-    // Not followed: what is beneath a mount is looked at through the descriptor.
+    // The path of the directory is not resolved: the mount hides it, so only the descriptor reaches
+    // it.
     std::fs::metadata(format!("/proc/self/fd/{number}")).ok().filter(Metadata::is_dir)?;
     own(number)
 }
 
 fn own(number: RawFd) -> Option<OwnedFd> {
-    // SAFETY: it is open, and was opened before this process began, for nobody else in it.
+    // SAFETY: the descriptor is open, was opened before this process began, and has no other owner
+    // here.
     let descriptor = unsafe { OwnedFd::from_raw_fd(number) };
     rustix::io::fcntl_setfd(&descriptor, FdFlags::CLOEXEC).ok()?;
     Some(descriptor)
 }
 
-/// Has systemd keep the connection.
+/// Puts the connection into systemd's descriptor store.
 pub(crate) fn store(mount: &Mount) {
     discard();
     let Some((device, ledger, beneath)) = mount.keep() else {
@@ -131,14 +136,14 @@ pub(crate) fn store(mount: &Mount) {
     }
 }
 
-/// Has systemd let go of what it keeps.
+/// Removes the connection from systemd's descriptor store.
 pub(crate) fn discard() {
     for name in [DEVICE, LEDGER, BENEATH] {
         systemd::notify(vec![NotifyState::FdStoreRemove, NotifyState::FdName(name)]);
     }
 }
 
-/// Whether the program, as it is on disk now, can start with the configuration as it is now. Blocks.
+/// Tests whether the program on disk can start with the current configuration. Blocks.
 pub(crate) fn try_out(program: &Program) -> Result<(), String> {
     let mut command = Command::new(&program.name);
     command.arg("check-config").args(&program.arguments).stdin(Stdio::null()).stdout(Stdio::null());
@@ -149,7 +154,7 @@ pub(crate) fn try_out(program: &Program) -> Result<(), String> {
     Err(format!("it would not start: {}", String::from_utf8_lossy(&output.stderr).trim()))
 }
 
-/// Runs the program anew in this process. Returns only if that fails.
+/// Executes the program in this process. Returns only if that fails.
 pub(crate) fn replace(program: &Program, mount: &Mount) -> anyhow::Error {
     let Some((device, ledger, beneath)) = mount.keep() else {
         return anyhow::anyhow!("this kernel (before Linux 6.9) cannot hand a mount over");

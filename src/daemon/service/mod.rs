@@ -2,13 +2,13 @@
 //!
 //! | file | job |
 //! |---|---|
-//! | `systemd` | notifications |
-//! | `watchdog` | tells systemd that the mount answers |
+//! | `systemd` | sends notifications |
+//! | `watchdog` | reports to systemd that the mount answers |
 //! | `confinement` | gives up rights that the mount does not need |
-//! | `descriptors` | the limit of open files |
-//! | `handover` | leaves the mount to the next daemon |
-//! | `supervise` | a parent that starts the daemon again, for systems without systemd |
-//! | `mount_visibility` | warns when nobody else sees the mount |
+//! | `descriptors` | raises the limit of open files |
+//! | `handover` | hands the mount over to the next daemon |
+//! | `supervise` | a parent that restarts the daemon, for systems without systemd |
+//! | `mount_visibility` | warns if no other process sees the mount |
 
 pub(super) mod confinement;
 pub(super) mod descriptors;

@@ -1,20 +1,20 @@
-//! Does anybody else see the mount?
+//! Checks whether processes outside the service see the mount.
 //!
-//! A service manager can give a service a mount namespace of its own; whatever is mounted there stays there, and PKGDIR is
-//! as empty for everybody else as before.
+//! A service manager can give a service a mount namespace of its own. A mount in that namespace
+//! stays there, and PKGDIR remains empty for all other processes.
 
 use std::path::Path;
 
 use crate::sys::mounts_of;
 
-/// Options of systemd that give a service a mount namespace of its own. Source: systemd.exec(5).
+/// systemd options that give a service a mount namespace of its own. Source: systemd.exec(5).
 const OPTIONS: &str = "PrivateTmp=, PrivateMounts=, PrivateDevices=, ProtectSystem=, ProtectHome=, ProtectKernelTunables=, \
     ProtectKernelModules=, ProtectKernelLogs=, ProtectControlGroups=, ProtectProc=, ProcSubset=, ReadOnlyPaths=, \
     ReadWritePaths=, InaccessiblePaths=, ExecPaths=, NoExecPaths=, BindPaths=, BindReadOnlyPaths=, TemporaryFileSystem=, \
     MountFlags=, RootDirectory=, DynamicUser= and, with some versions, PrivateNetwork=";
 
-/// Why nobody else sees what is mounted on `mountpoint`; `None`: they do, or it cannot be told.
-/// `device`: its number.
+/// Explains why no other process sees the mount on `mountpoint`, which has the number `device`.
+/// `None`: others see the mount, or that cannot be determined.
 pub(crate) fn hidden(mountpoint: &Path, device: Option<u64>) -> Option<String> {
     let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
     if namespace("1")? == namespace("self")? {
@@ -39,7 +39,7 @@ pub(crate) fn hidden(mountpoint: &Path, device: Option<u64>) -> Option<String> {
     })
 }
 
-/// The unit that a process is in. Source: proc_pid_cgroup(5).
+/// The systemd unit that a process is in. Source: proc_pid_cgroup(5).
 fn systemd_unit(cgroups: &str) -> Option<&str> {
     let paths = cgroups.lines().filter_map(|line| line.splitn(3, ':').nth(2));
     paths.filter_map(|path| path.rsplit('/').find(|part| part.ends_with(".service"))).next()

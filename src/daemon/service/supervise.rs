@@ -1,4 +1,5 @@
-//! A parent that does nothing but hold the connection and start the daemon again: what systemd does, for systems without it.
+//! A parent process that only holds the connection and restarts the daemon, as systemd does on
+//! other systems.
 
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
@@ -13,16 +14,16 @@ use crate::fuse::Kept;
 use crate::local::open_directory;
 use crate::sys::MountNamespace;
 
-/// Before a daemon that crashed is started again.
+/// Pause before a crashed daemon is started again.
 const PAUSE: Duration = Duration::from_secs(1);
-/// So many crashes within [`SPAN`] are too many.
+/// The supervisor gives up after so many crashes within [`SPAN`].
 const MAX_CRASHES: usize = 10;
 const SPAN: Duration = Duration::from_secs(60);
-/// What the configuration is to blame for: it would fail again.
+/// Exit code of a daemon with a wrong configuration: a restart would fail again.
 const MISCONFIGURED: i32 = 2;
 
-/// Runs daemons until one ends by itself; its exit code. `config`: what the next one will do, made ready for that; what is wrong with it
-/// it says itself.
+/// Runs daemons until one ends by itself, and returns its exit code. `config` reads the
+/// configuration for the next daemon; the daemon itself reports errors in it.
 ///
 /// # Errors
 /// No daemon can be started, or they crash too often.
@@ -60,7 +61,8 @@ pub async fn supervise(
     }
 }
 
-/// One daemon, from start to end. A signal is passed on.
+/// Runs one daemon from start to end. When this process gets a signal to stop, the daemon gets
+/// SIGTERM.
 async fn run(program: &Program, kept: &Kept, stop: &mut Stop) -> anyhow::Result<ExitStatus> {
     let mut child = start(program, kept)?;
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
@@ -69,17 +71,17 @@ async fn run(program: &Program, kept: &Kept, stop: &mut Stop) -> anyhow::Result<
         tokio::select! {
             status = &mut ended => return status.context("waiting for the daemon")?.context("waiting for the daemon"),
             () = stop.requested() => if let Some(pid) = pid {
-                // It may have ended just now.
+                // The daemon may have ended just now.
                 let _ = kill_process(pid, Signal::TERM);
             },
         }
     }
 }
 
-/// What the next daemon gets: the same connection, if it is of use to it.
+/// Returns the connection for the next daemon: the same one, if it can be continued.
 fn next(kept: Kept, namespace: &MountNamespace, config: &impl Fn() -> Option<MountConfig>) -> anyhow::Result<Kept> {
     let descriptors = kept.descriptors().context("keeping the connection")?;
-    // Read again: the daemon has written to it.
+    // Reads the handover log again: the daemon has written to it.
     let now = Kept::from_descriptors(descriptors, namespace.clone());
     if now.resumable().is_some() {
         return Ok(now);
@@ -88,7 +90,8 @@ fn next(kept: Kept, namespace: &MountNamespace, config: &impl Fn() -> Option<Mou
     create(namespace, config)
 }
 
-/// A new connection. What is beneath the mountpoint can be opened now only; the daemon says if it cannot be, or is not there.
+/// Opens a new connection. The lower directory can be opened only now, before the mount covers it.
+/// If that fails, the daemon reports the reason.
 fn create(namespace: &MountNamespace, config: &impl Fn() -> Option<MountConfig>) -> anyhow::Result<Kept> {
     let open = |config: MountConfig| namespace.enter(|| open_directory(&config.mountpoint).ok()).ok().flatten();
     Kept::create(config().and_then(open), namespace.clone()).context("opening /dev/fuse")

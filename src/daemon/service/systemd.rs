@@ -1,28 +1,29 @@
-//! Tells systemd how the daemon does, and never depends on being heard.
+//! Sends notifications to systemd, without depending on systemd to receive them.
 //!
-//! A supervisor that has stopped reading blocks whoever sends to it once its queue is full (ten messages, as Linux has it by
-//! default): some minutes after the start, and for ever. So a thread of its own sends, one message after the other, and what
-//! waits for it gives up.
+//! A supervisor that stopped reading blocks every sender once its queue is full (ten messages, by
+//! Linux's default). That happens some minutes after the start, and then lasts for ever. So a
+//! separate thread sends one message after the other, and the callers wait for it only for a
+//! limited time.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
 
-/// How long a supervisor that does not listen holds the daemon up, once.
+/// How long a supervisor that does not read can delay the daemon, once.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Since when a message is being sent.
+/// Since when a message has been in transmission, if there is one.
 static SENDING: Mutex<Option<Instant>> = Mutex::new(None);
-/// It was sent.
+/// Notified when a message has been sent.
 static SENT: Condvar = Condvar::new();
 
-/// Says where the daemon stands. Without systemd there is nobody to tell, which is no error.
+/// Notifies systemd of a state. Without systemd, this does nothing and is no error.
 pub(crate) fn notify(states: Vec<NotifyState<'static>>) {
     say(states, None);
 }
 
-/// A line for people, with whatever else there is to say.
+/// Notifies systemd of states, together with a status line for people.
 pub(crate) fn notify_status(states: Vec<NotifyState<'static>>, status: String) {
     say(states, Some(status));
 }
@@ -51,7 +52,7 @@ fn say(states: Vec<NotifyState<'static>>, status: Option<String>) {
     }
 }
 
-/// Waits until nothing is being sent, but not longer than sending may take. `None`: something still is.
+/// Waits until no message is in transmission, for at most `PATIENCE`. `None`: a message still is.
 fn sent() -> Option<MutexGuard<'static, Option<Instant>>> {
     let mut sending = SENDING.lock().unwrap_or_else(PoisonError::into_inner);
     while let Some(since) = *sending {

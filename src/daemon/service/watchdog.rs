@@ -1,7 +1,9 @@
-//! Tells systemd that the service does its work (`WatchdogSec=`), and only then: a daemon that hangs is killed and started again.
+//! Sends systemd's watchdog messages (`WatchdogSec=`) only while the service works: systemd kills
+//! and restarts a daemon that hangs.
 //!
-//! Asked are both halves: the runtime, by a task of it, and the way through the kernel to a FUSE thread and back, by statfs(2),
-//! which is never answered from a cache (see [`mount_probe`]).
+//! The watchdog checks two paths. A task checks the runtime. statfs(2) checks the way through the
+//! kernel to a FUSE thread and back; the kernel never answers that call from a cache (see
+//! [`mount_probe`]).
 
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -12,7 +14,7 @@ use super::systemd;
 use crate::config::MountConfig;
 use crate::sys::mount_probe::{self, ProbeAnswer};
 
-/// Starts watching, where systemd asks for it. Goes on for as long as the process.
+/// Starts the watchdog thread, if systemd requires one. The thread runs as long as the process.
 pub(crate) fn start(config: &MountConfig) {
     let Some(limit) = sd_notify::watchdog_enabled() else { return };
     let (config, runtime) = (config.clone(), tokio::runtime::Handle::current());
@@ -22,8 +24,8 @@ pub(crate) fn start(config: &MountConfig) {
     }
 }
 
-/// Three times within the limit: one answer may come late. Not at once: whoever asks keeps the mount busy, and somebody may be
-/// about to unmount what has just been mounted.
+/// Checks three times within the limit, so that one answer may be late. The first check comes after
+/// a pause: a check keeps the mount busy, and a new mount may be about to be unmounted.
 fn watch(config: &MountConfig, runtime: &tokio::runtime::Handle, limit: Duration) {
     let pause = limit / 3;
     let mut begun = Instant::now();
@@ -46,7 +48,7 @@ fn check(config: &MountConfig, runtime: &tokio::runtime::Handle, limit: Duration
     match config.namespace.enter(|| mount_probe::probe(mountpoint, limit)) {
         Ok(Ok(ProbeAnswer::Failed(error))) => Err(format!("{} cannot be asked: {error}", mountpoint.display())),
         Ok(Ok(ProbeAnswer::Silent)) => Err(format!("{} does not answer", mountpoint.display())),
-        // Without a process to spare there is nothing wrong with the mount.
+        // A probe that cannot be started says nothing about the mount.
         Ok(Ok(ProbeAnswer::Alive) | Err(_)) | Err(_) => Ok(()),
     }
 }

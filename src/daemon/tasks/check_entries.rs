@@ -1,4 +1,4 @@
-//! Entries that somebody wants to be held against their packages, at a pace that a binhost does not mind.
+//! Compares entries with their packages on request, at a limited rate of requests to a binhost.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,12 +10,12 @@ use crate::api::{CheckedEntry, EntryOutcome};
 use crate::daemon::state::DaemonState;
 use crate::fetch::{CheckFor, EntryCheck};
 
-/// At the same time.
+/// Entries that one request compares at the same time.
 const TOGETHER: usize = 4;
-/// Between two that a binhost is asked for, of all who want some.
+/// Pause between two checks that need a request to a binhost, over all clients.
 const PACE: Duration = Duration::from_millis(50);
 
-/// When the next one may be asked for.
+/// When the next check that needs a request to a binhost may start.
 #[derive(Debug)]
 pub(crate) struct CheckRate(tokio::sync::Mutex<Instant>);
 
@@ -31,7 +31,7 @@ impl CheckRate {
     }
 }
 
-/// Holds the entries that are shown at `paths` against their packages.
+/// Compares the entries that are shown at `paths` with their packages.
 pub(crate) async fn check(shared: &Arc<DaemonState>, paths: Vec<String>) -> Vec<CheckedEntry> {
     let checks = futures_util::stream::iter(paths).map(async |path| {
         let (outcome, reason) = match check_one(shared, &path).await {

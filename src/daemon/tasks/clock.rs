@@ -1,5 +1,5 @@
-//! The system clock: whether it can be right, and when somebody sets it. What was judged by the clock before that is judged
-//! again when the clock is set.
+//! The system clock: whether it can be right, and when it is set. Decisions that depend on the
+//! clock are made again when the clock is set.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -12,12 +12,12 @@ use tokio::io::unix::AsyncFd;
 
 use crate::sys::{BUILT, STEP, offset, seconds_now};
 
-/// What the system clock shows.
+/// The reading of the system clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Clock {
-    /// A time before the program was built: it cannot be right.
+    /// The clock shows a time before the program was built, so it cannot be right.
     Unset,
-    /// Seconds since the epoch.
+    /// Plausible time, seconds since the epoch.
     Set(u64),
 }
 
@@ -34,9 +34,10 @@ impl Clock {
 /// Reports when the system clock is set.
 #[derive(Debug)]
 pub(crate) struct ClockWatch {
-    /// Never expires. The kernel makes it readable when the clock is set. `None`: the clock cannot be watched.
+    /// A timer that never expires. The kernel makes it readable when the clock is set. `None`: the
+    /// clock cannot be watched.
     timer: Option<AsyncFd<OwnedFd>>,
-    /// Time since the epoch less time since the boot, s: it changes only when the clock is set.
+    /// Time since the epoch minus time since the boot, s: it changes only when the clock is set.
     offset: i64,
 }
 
@@ -49,7 +50,7 @@ impl ClockWatch {
         Self { timer: timer.ok(), offset: offset() }
     }
 
-    /// Waits until the clock is set to a time that is clearly another one.
+    /// Waits until the clock is set to a time that differs by at least `STEP`.
     pub(crate) async fn stepped(&mut self) {
         while self.set().await.is_ok() {
             let before = std::mem::replace(&mut self.offset, offset());
@@ -60,11 +61,11 @@ impl ClockWatch {
         std::future::pending().await
     }
 
-    /// Waits until the clock is set, to whatever time.
+    /// Waits until the clock is set, to any time.
     async fn set(&self) -> io::Result<()> {
         let Some(timer) = &self.timer else { return Err(io::ErrorKind::Unsupported.into()) };
         let mut ready = timer.readable().await?;
-        // It fails with ECANCELED, and the timer goes on.
+        // The read fails with ECANCELED, and the timer stays armed.
         let _ = rustix::io::read(ready.get_inner(), &mut [0; 8]);
         ready.clear_ready();
         Ok(())
@@ -78,7 +79,7 @@ fn watching_timer() -> io::Result<AsyncFd<OwnedFd>> {
         it_value: Timespec { tv_sec: i64::MAX, tv_nsec: 0 },
     };
     timerfd_settime(&timer, TimerfdTimerFlags::ABSTIME | TimerfdTimerFlags::CANCEL_ON_SET, &never)?;
-    // SAFETY: the descriptor is owned by what is registered, and is never exchanged.
+    // SAFETY: the registered value owns the descriptor and never exchanges it.
     Ok(unsafe { AsyncFd::register_with_interest(timer, Interest::READABLE)? })
 }
 
@@ -95,13 +96,13 @@ mod tests {
         assert_eq!(Clock::showing(BUILT), Clock::Set(BUILT));
     }
 
-    /// A timer that has expired stands for a clock that was set: to set the machine's is not for a test.
+    /// An expired timer stands for a clock that was set: a test must not set the machine's clock.
     fn expired() -> AsyncFd<OwnedFd> {
         let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC).unwrap();
         let it_value = Timespec { tv_sec: 0, tv_nsec: 1 };
         let soon = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value };
         timerfd_settime(&timer, TimerfdTimerFlags::empty(), &soon).unwrap();
-        // SAFETY: as above.
+        // SAFETY: the registered value owns the descriptor, as above.
         unsafe { AsyncFd::register_with_interest(timer, Interest::READABLE) }.unwrap()
     }
 
@@ -116,7 +117,7 @@ mod tests {
         let waited = tokio::time::timeout(Duration::from_millis(500), watch.stepped()).await;
         assert!(waited.is_err(), "it is the same time as before");
         watch.timer = Some(expired());
-        // A second more than that: both clocks are read in whole seconds.
+        // One second more than STEP: both clocks are read in whole seconds.
         watch.offset -= STEP.cast_signed() + 1;
         tokio::time::timeout(Duration::from_secs(60), watch.stepped()).await.unwrap();
     }

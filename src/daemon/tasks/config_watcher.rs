@@ -1,4 +1,4 @@
-//! Follows the configuration files: a change is taken without a restart, a broken file leaves everything as it is.
+//! Watches the configuration files: applies a change without a restart, and ignores a broken file.
 
 use std::os::fd::{AsFd as _, AsRawFd, RawFd};
 use std::sync::Arc;
@@ -13,10 +13,11 @@ use crate::config::{Resolution, Watch, WatchEvent};
 use crate::daemon::request_queue::Request;
 use crate::daemon::state::DaemonState;
 
-/// An editor, or `emerge --config`, touches a file several times: how long nothing more may happen.
+/// How long the files must be unchanged before they are read: an editor, or `emerge --config`,
+/// touches a file several times.
 const SETTLED: Duration = Duration::from_millis(300);
 
-/// tokio asks for the number of the descriptor.
+/// Wrapper that gives tokio the number of the descriptor.
 struct Readable(Watch);
 
 impl AsRawFd for Readable {
@@ -25,10 +26,10 @@ impl AsRawFd for Readable {
     }
 }
 
-/// Goes on for ever, or until the files cannot be watched.
+/// Runs until it is cancelled, or until the files cannot be watched.
 pub(crate) async fn follow(shared: Arc<DaemonState>, requests: mpsc::Sender<Request>) {
     if let Err(error) = try_follow(&shared, &requests).await
-        // The daemon stops while files were being read.
+        // The daemon may stop while files are read; that is no failure.
         && !tokio::runtime::is_rt_shutdown_err(&error)
     {
         tracing::warn!(%error, "the configuration files are not watched any more; changes take effect after a restart");
@@ -37,12 +38,12 @@ pub(crate) async fn follow(shared: Arc<DaemonState>, requests: mpsc::Sender<Requ
 
 async fn try_follow(shared: &DaemonState, requests: &mpsc::Sender<Request>) -> std::io::Result<()> {
     let watch = Readable(Watch::new()?);
-    // SAFETY: the watch owns its descriptor, never exchanges it, and is itself never exchanged below.
+    // SAFETY: the watch owns its descriptor, never exchanges it, and is never exchanged below.
     let mut watch = unsafe { AsyncFd::register_with_interest(watch, Interest::READABLE)? };
     let mut current = shared.config.clone();
     let mut warned = current.warnings.clone();
     loop {
-        // Small files, but on whatever disk they are.
+        // The files are small, but the disk may be slow.
         let resolve = || tokio::task::block_in_place(|| current.reload());
         let Resolution { result, report, .. } = watch.get_mut().0.follow(resolve)?;
         for warning in report.warnings.iter().filter(|warning| !warned.contains(*warning)) {
@@ -64,7 +65,7 @@ async fn try_follow(shared: &DaemonState, requests: &mpsc::Sender<Request>) -> s
     }
 }
 
-/// Waits until something that matters has changed, and then until it is quiet.
+/// Waits until a relevant file has changed, and then until no file changes any more.
 async fn await_change(watch: &mut AsyncFd<Readable>) -> std::io::Result<()> {
     loop {
         let mut ready = watch.readable_mut().await?;
@@ -75,7 +76,7 @@ async fn await_change(watch: &mut AsyncFd<Readable>) -> std::io::Result<()> {
         }
     }
     let mut quiet = Instant::now() + SETTLED;
-    // Whatever else happens in these directories does not count.
+    // Other events in these directories do not prolong the wait.
     while let Ok(ready) = tokio::time::timeout_at(quiet, watch.readable_mut()).await {
         let mut ready = ready?;
         if ready.get_inner_mut().0.drain()? == WatchEvent::Some {

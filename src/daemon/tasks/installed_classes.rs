@@ -1,10 +1,10 @@
-//! Which cached packages are installed on the host already: what the cache gives up first (`store::Rank`).
+//! Eviction classes of cached packages, by what is installed on the host (`cache::EvictionClass`).
 //!
-//! Of Portage's installed-package database, the categories of what is cached are listed, and the packages are read that are cached
-//! in some version. A host without Portage has no database, and nothing is installed there. Only the host counts: what
-//! containers have installed is not looked at.
+//! Of Portage's installed-package database, the daemon lists the categories of cached packages, and
+//! reads the packages that are cached in some version. A host without Portage has no database, and
+//! so no installed packages. Packages that containers have installed do not count.
 //!
-//! What only a generation that is kept names is there for going back to it, like what is installed.
+//! A package that only kept generations name counts as installed: it is kept for a rollback.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -15,10 +15,10 @@ use crate::index::{EntryId, Stanza, View};
 use crate::portage::{Cpv, InstalledPackage, InstalledPackages};
 use crate::tree::Snapshots;
 
-/// What each cached package is worth now that can be opened, or shown again.
+/// The eviction class of each cached package that can be opened, or shown again by a rollback.
 pub(crate) fn ranks(root: &Path, snapshots: &Snapshots, store: &Store) -> Ranks {
     let (mut installed, mut ranks) = (Installed::below(root), Ranks::new());
-    // Most of it is in all of them.
+    // Most entries are in all trees, and are classified once.
     let mut seen: HashSet<EntryId> = HashSet::new();
     for tree in snapshots.all() {
         let view: &View = tree.view();
@@ -27,7 +27,8 @@ pub(crate) fn ranks(root: &Path, snapshots: &Snapshots, store: &Store) -> Ranks 
             let Some(digest) = new.and_then(|record| store.digest(record.id)) else { continue };
             let rank =
                 view.stanza(row).ok().and_then(|stanza| installed.rank(&stanza)).unwrap_or(EvictionClass::Waiting);
-            // One body may be shown at several places; what somebody may still want counts.
+            // One blob may be shown at several paths. `Waiting` takes precedence: an emerge may
+            // still install it.
             let before = ranks.insert(digest, rank);
             if before == Some(EvictionClass::Waiting) {
                 ranks.insert(digest, EvictionClass::Waiting);
@@ -43,22 +44,22 @@ pub(crate) fn ranks(root: &Path, snapshots: &Snapshots, store: &Store) -> Ranks 
     ranks
 }
 
-/// What is installed, of the categories and packages that were asked about.
+/// Installed packages, of the categories and packages that were looked up.
 struct Installed {
     database: Option<InstalledPackages>,
     categories: HashMap<String, Vec<Cpv>>,
-    /// By category and name.
+    /// Installed versions, by category and name.
     packages: HashMap<String, Vec<InstalledPackage>>,
 }
 
 impl Installed {
     fn below(root: &Path) -> Self {
-        // A host without Portage has none.
+        // A host without Portage has no database.
         let database = InstalledPackages::open(root).ok();
         Self { database, categories: HashMap::new(), packages: HashMap::new() }
     }
 
-    /// `None`: it is no package.
+    /// The eviction class of an entry. `None`: the stanza is no package.
     fn rank(&mut self, stanza: &Stanza) -> Option<EvictionClass> {
         let entry = stanza.entry().ok()?;
         let cpv = &entry.cpv;
@@ -71,7 +72,8 @@ impl Installed {
             if other.cpv == *cpv && same_build && same_time {
                 return Some(EvictionClass::Installed);
             }
-            // Another build of the version that is installed may be what comes next.
+            // Another build of the installed version may be installed next, so it is not
+            // superseded.
             if other.cpv.version() > cpv.version() {
                 rank = EvictionClass::Spent;
             }
@@ -104,7 +106,7 @@ mod tests {
     use std::os::unix::fs::MetadataExt as _;
     use std::sync::Arc;
 
-    /// Portage's two ways to write values down.
+    /// Portage's two layouts of an installed package's values.
     #[derive(Clone, Copy)]
     enum Layout {
         Individual,
@@ -124,7 +126,7 @@ mod tests {
         fs::write(directory.join("metadata"), format!("#format=1\n{values}{stamp}")).unwrap();
     }
 
-    /// Ranks of packages `a/PF:SLOT`, build BUILD.
+    /// Eviction classes of packages `a/PF:SLOT`, build BUILD.
     fn ranked(root: &Path, packages: &[(&str, &str, u32)]) -> Vec<EvictionClass> {
         let mut file = tempfile::tempfile().unwrap();
         write!(file, "VERSION: 0\n\n").unwrap();

@@ -1,4 +1,5 @@
-//! Local packages: opened before anything is mounted, and looked at again when files came or went without Portage's index.
+//! Local packages: opens the lower directory before the mount, and scans it again when files appear
+//! or vanish without an update of Portage's index.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -15,24 +16,25 @@ use crate::local::{LowerDirectory, sees_callers};
 use crate::sys::durable::blocking;
 use crate::tree::Tree;
 
-/// How long nothing more may happen before what is beneath is looked at: Portage writes a package first and its index a moment
-/// later.
+/// How long the lower directory must be unchanged before it is scanned: Portage writes a package
+/// first and its index a moment later.
 const SETTLED: Duration = Duration::from_secs(1);
-/// After this long it is looked at all the same.
+/// After this long the directory is scanned although it still changes.
 const LATEST: Duration = Duration::from_secs(10);
 
-/// After a failure it is looked at again after this long, and each time after twice as long as before.
+/// Pause after the first failed scan. Each further failure doubles the pause.
 const RETRY: Duration = Duration::from_secs(2);
-/// But never after longer.
+/// Upper limit of the pause after failed scans.
 const LATEST_RETRY: Duration = Duration::from_secs(600);
 
-/// The directory beneath a mount that is there.
+/// The lower directory of a mount that another daemon handed over.
 pub(crate) fn beneath(kept: &Kept) -> anyhow::Result<OwnedFd> {
     let beneath = kept.beneath().context("keeping the directory beneath the mount")?;
     beneath.context("the directory beneath the mount was not handed over with it")
 }
 
-/// `remote` with what is beneath the mountpoint in front. `beneath`: the directory, where something is mounted on it already.
+/// Opens the lower directory and puts its packages in front of `remote`. `beneath` is its
+/// descriptor, if the mountpoint is covered by a mount already.
 pub(crate) async fn open(
     config: &MountConfig,
     store: &Store,
@@ -61,17 +63,17 @@ pub(crate) async fn open(
     .await
 }
 
-/// Goes on for ever.
+/// Scans the lower directory after changes. Runs until it is cancelled.
 pub(crate) async fn watch(shared: Arc<DaemonState>) {
     let mut retry = None;
     loop {
         match retry {
-            // Whether the time is over or something has happened.
+            // The scan follows in both cases: after the timeout, or after a change.
             Some(after) => drop(tokio::time::timeout(after, shared.front.changed()).await),
             None => shared.front.changed().await,
         }
         let settled = async { while tokio::time::timeout(SETTLED, shared.front.changed()).await.is_ok() {} };
-        // Either way it is time.
+        // The scan follows whether or not the directory is quiet.
         let _ = tokio::time::timeout(LATEST, settled).await;
         let front = Arc::clone(&shared.front);
         let looked = blocking(move || Ok(front.rescan()?)).await;
@@ -80,7 +82,7 @@ pub(crate) async fn watch(shared: Arc<DaemonState>) {
         match looked {
             Ok(changes) if changes.is_empty() => {}
             Ok(changes) => {
-                // It waits for whoever is about to change a directory.
+                // The notification waits for a caller that is about to change a directory.
                 tokio::task::block_in_place(|| shared.mount.notify_kernel(changes));
                 give_memory_back();
             }

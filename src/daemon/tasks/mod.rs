@@ -1,16 +1,16 @@
-//! What runs beside the refreshes.
+//! Background tasks of the daemon.
 //!
 //! | file | job |
 //! |---|---|
-//! | `config_watcher` | takes changes of the configuration files |
-//! | `local_watcher` | looks for changes in the lower directory |
-//! | `clock` | notices that the system clock was set |
+//! | `config_watcher` | applies changes of the configuration files |
+//! | `local_watcher` | finds changes in the lower directory |
+//! | `clock` | detects that the system clock was set |
 //! | `recovery` | proves blobs without a record |
 //! | `scrub` | reads the cache again, slowly |
 //! | `installed_classes` | eviction classes of cached packages, by what is installed |
 //! | `upgrade_prefetch` | fetches newer packages than those installed |
 //! | `prefetch_jobs` | requested prefetches, by number |
-//! | `check_entries` | holds entries against their packages on request |
+//! | `check_entries` | compares entries with their packages on request |
 
 pub(super) mod check_entries;
 pub(super) mod clock;

@@ -1,5 +1,5 @@
-//! What was asked to be fetched before anybody opens it: each errand has a number, runs to its end whoever still asks about it,
-//! and is remembered for a while.
+//! Requested prefetches: each prefetch job has a number and runs to its end, even if no client asks
+//! for its status. A finished job is remembered for a while.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,12 +12,12 @@ use crate::daemon::state::{DaemonState, give_memory_back};
 use crate::fetch::{Done, InProgress, PackageOutcome, PrefetchTarget, RequestedPrefetch, RequestedPrefetchReport};
 use crate::sys::durable::blocking;
 
-/// Errands that run at the same time.
+/// Prefetch jobs that run at the same time.
 const MAX_RUNNING: usize = 4;
-/// Errands that are remembered, with those that run.
+/// Prefetch jobs that are remembered, including the running ones.
 const REMEMBERED: usize = 12;
 
-/// See the module's documentation. What runs is stopped when it is dropped.
+/// All prefetch jobs; dropping this stops the running ones.
 #[derive(Debug, Default)]
 pub(crate) struct PrefetchJobs(Mutex<All>);
 
@@ -41,7 +41,7 @@ impl Drop for RunningJob {
     }
 }
 
-/// Begins an errand; its number.
+/// Starts a prefetch job and returns its number.
 pub(crate) async fn begin(shared: &Arc<DaemonState>, wish: PrefetchRequest) -> Result<u64, String> {
     if shared.errands.running() >= MAX_RUNNING {
         return Err(format!("{MAX_RUNNING} prefetches run already; wait for one of them"));
@@ -78,11 +78,11 @@ impl PrefetchJobs {
         all.last
     }
 
-    /// How far an errand is, after it has been stopped if that is asked for.
+    /// Reports the progress of a job; with `stop`, stops it first.
     pub(crate) fn status(&self, number: u64, since: usize, stop: bool) -> Option<PrefetchStatus> {
         let mut all = self.all();
         let job = all.jobs.iter_mut().find(|job| job.number == number)?;
-        // First: what ends after it is told of the next time.
+        // Read before the report: a package that ends after the report is in the next one.
         let finished = job.task.is_finished();
         if stop && !finished {
             job.stopped = true;

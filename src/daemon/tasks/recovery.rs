@@ -1,8 +1,10 @@
-//! Proves bodies without a record in the background, as a lost or damaged catalogue leaves them, and takes them back.
+//! Proves blobs without a record in the background, and adds them to the catalogue again. A lost or
+//! damaged catalogue leaves such blobs.
 //!
-//! Whoever opens such a package proves it anyway; this is so that the cache is whole before anybody asks, and so that what belongs
-//! to nothing is known. Each body is read once to find out which entry it may be, of all that can be opened, and once more to
-//! prove that. One at a time, with pauses, and not while something is fetched: whoever waits for that needs the disk more.
+//! An open of such a package proves its blob anyway. Recovery completes the cache before an open,
+//! and finds the blobs that belong to no entry. Each blob is read once to find its entry, among all
+//! that can be opened, and once more to prove it. Recovery handles one blob at a time, with pauses,
+//! and not during a download: a download needs the disk more.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -13,10 +15,10 @@ use crate::daemon::state::DaemonState;
 use crate::fetch::PackageRef;
 use crate::index::Sha256Digest;
 
-/// No more than so many bytes/s are read.
+/// Maximum rate at which blobs are read, bytes/s.
 const RATE: u64 = 8 << 20;
 
-/// Goes on for ever: what is shown later may name what nothing names now.
+/// Runs until it is cancelled: a later tree may name blobs that no entry names now.
 pub(crate) async fn in_background(shared: Arc<DaemonState>) {
     let mut tried = None;
     loop {
@@ -28,7 +30,8 @@ pub(crate) async fn in_background(shared: Arc<DaemonState>) {
     }
 }
 
-/// Tries all of them once, `rate` bytes/s.
+/// Tries to prove each blob without a record once. `rate` is the limit in bytes/s; `None`: without
+/// pauses.
 pub(crate) async fn pass(shared: &Arc<DaemonState>, rate: Option<u64>) {
     let orphans = orphans(shared).await;
     if orphans.is_empty() {
@@ -59,7 +62,7 @@ async fn orphans(shared: &Arc<DaemonState>) -> Vec<(Sha256Digest, u64)> {
     tokio::task::spawn_blocking(move || store.orphans()).await.unwrap_or_default()
 }
 
-/// What can be opened and has one of these sizes, by size.
+/// Packages that can be opened and have one of these sizes, by size.
 fn candidates(shared: &DaemonState, sizes: HashSet<u64>) -> HashMap<u64, Arc<Vec<PackageRef>>> {
     let (mut found, mut seen): (HashMap<u64, Arc<Vec<PackageRef>>>, HashSet<_>) = Default::default();
     for tree in shared.snapshots.all() {

@@ -1,4 +1,4 @@
-//! Reads the cache again in the background, slowly; and at once when somebody asks for it.
+//! Scrub: reads all blobs again, slowly in the background, or at full speed on request.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,16 +8,16 @@ use crate::daemon::state::DaemonState;
 use crate::index::{Digest, Sha256Digest};
 use crate::upstream::jittered;
 
-/// Every body is read once in so long.
+/// Period in which every blob is read once.
 const PERIOD: Duration = Duration::from_secs(30 * 86400);
-/// Longest pause: a cache with few bodies may get more later.
+/// Longest pause between blobs: a cache with few blobs may get more later.
 const LONGEST: Duration = Duration::from_secs(6 * 3600);
-/// Shortest pause: with so many bodies that they take longer than [`PERIOD`].
+/// Shortest pause between blobs, for so many blobs that one pass takes longer than [`PERIOD`].
 const SHORTEST: Duration = Duration::from_secs(5);
-/// In the background no more than so many bytes/s are read.
+/// Maximum rate at which blobs are read in the background, bytes/s.
 const RATE: u32 = 8 << 20;
 
-/// What reading the whole cache again found.
+/// Result of reading the whole cache again.
 #[derive(Debug, Default)]
 pub(crate) struct ScrubResult {
     pub(crate) sound: u64,
@@ -25,13 +25,14 @@ pub(crate) struct ScrubResult {
     pub(crate) damaged: u64,
 }
 
-/// Goes on for ever. It begins anywhere, so that a machine that is restarted every day gets round as well.
+/// Runs until it is cancelled. The scrub starts at a random blob, so that a machine with daily
+/// restarts also covers the whole cache.
 pub(crate) async fn in_background(shared: Arc<DaemonState>) {
     let mut after = anywhere();
     loop {
         let bodies = u32::try_from(shared.store.usage().bodies).unwrap_or(u32::MAX).max(1);
         tokio::time::sleep(jittered((PERIOD / bodies).clamp(SHORTEST, LONGEST))).await;
-        // Whoever waits for a download needs the disk more.
+        // A download needs the disk more.
         if shared.fetcher.counts().live == 0
             && let Some(scrub) = shared.store.scrub(after)
         {
@@ -41,7 +42,7 @@ pub(crate) async fn in_background(shared: Arc<DaemonState>) {
     }
 }
 
-/// Every body, as fast as it goes.
+/// Reads every blob without pauses.
 pub(crate) async fn all(shared: &DaemonState) -> ScrubResult {
     let (mut found, mut after) = (ScrubResult::default(), Digest([0; 32]));
     while let Some(scrub) = shared.store.scrub(after).filter(|scrub| scrub.digest() > after) {

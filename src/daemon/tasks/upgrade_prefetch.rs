@@ -1,12 +1,15 @@
-//! What is installed can be upgraded to newer packages: they are fetched when nothing else is to do, so that they are here when
-//! somebody upgrades. Only where that is configured (`prefetch = "world"`).
+//! Upgrade prefetch: fetches newer packages than those installed while nothing else is downloaded,
+//! so that a later upgrade finds them cached. Runs only if that is configured (`prefetch =
+//! "world"`).
 //!
-//! * One package at a time, only while nothing is being downloaded, and broken off for whoever waits for another.
-//! * At most so many bytes a day (UTC) as are configured. `world.json` in the cache says how many were taken, over restarts;
-//!   what was broken off counts, too.
-//! * At most [`SHARE`] of the cache is taken by what can be upgraded.
-//! * What would not be kept (`write-budget`, a full disk) waits, and `status` says so.
-//! * What cannot be had is left alone until there is a new generation.
+//! * One package is fetched at a time, only while there is no other download. A waiter for another
+//!   package cancels it.
+//! * At most the configured number of bytes is fetched a day (UTC). `world.json` in the cache
+//!   stores how many were fetched, across restarts; cancelled downloads count, too.
+//! * Upgrades take at most 1/[`SHARE`] of the cache.
+//! * A package that the cache would not keep (`write-budget`, a full disk) waits, and `status`
+//!   reports the reason.
+//! * A package whose download failed is not tried again before the next generation.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -24,16 +27,16 @@ use crate::fetch::{BackgroundOutcome, PackageOutcome, PackageRef, PrefetchTarget
 use crate::sys::durable::{blocking, read_json, write_json};
 use crate::sys::seconds_now;
 
-/// Of the cache, the part that may be taken: one half.
+/// Divisor of the cache size: upgrades may take one half.
 pub(crate) const SHARE: u64 = 2;
-/// How often to look whether a new day has begun, or what is installed has changed.
+/// How often to check whether a new day has begun or the installed packages have changed.
 const LOOK_AGAIN: Duration = Duration::from_secs(3600);
-/// How long to leave the line to others after it was given way.
+/// Pause after the prefetch gave way to another download.
 const PAUSE: Duration = Duration::from_secs(5);
 const FILE: &str = "world.json";
 const DAY: u64 = 86400;
 
-/// What was taken of the budget.
+/// The part of the budget that was spent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Spent {
     /// Days since the epoch.
@@ -41,7 +44,7 @@ struct Spent {
     bytes: u64,
 }
 
-/// Bytes for each day, and what is to say of it.
+/// Daily budget in bytes, and the status of the prefetch.
 #[derive(Debug)]
 pub(crate) struct Budget {
     file: PathBuf,
@@ -59,7 +62,7 @@ impl Budget {
 
     fn spent(&self, today: u64) -> u64 {
         let spent = *self.spent.lock().unwrap_or_else(PoisonError::into_inner);
-        // A clock that was ahead of time by more than a time zone was wrong.
+        // A clock that was ahead by more than a time zone was wrong, so its day does not count.
         if spent.day == today || spent.day == today + 1 { spent.bytes } else { 0 }
     }
 
@@ -80,7 +83,7 @@ impl Budget {
         }
     }
 
-    /// Says how it stands.
+    /// Updates the status, and logs a new problem once.
     fn say(&self, upgrades: usize, here: usize, problem: Option<String>) {
         let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(problem) = problem.as_ref().filter(|problem| status.2.as_ref() != Some(problem)) {
@@ -96,7 +99,7 @@ impl Budget {
     }
 }
 
-/// Goes on for ever, where it is configured.
+/// Runs until it is cancelled, if upgrade prefetch is configured.
 pub(crate) async fn in_background(shared: Arc<DaemonState>) {
     if shared.config.prefetch != Prefetch::World {
         return;
@@ -116,18 +119,18 @@ pub(crate) async fn in_background(shared: Arc<DaemonState>) {
     }
 }
 
-/// As long as one generation is shown.
+/// State of the prefetch while one generation is shown.
 #[derive(Debug, Default)]
 struct Round {
     generation: u64,
-    /// Where packages are that could not be had.
+    /// Paths of packages that could not be fetched.
     failed: HashSet<String>,
-    /// Why something would not have been kept, the last time that was tried.
+    /// Why the cache would not have kept a package, at the last attempt.
     unkept: Option<Unkeepable>,
 }
 
 impl Round {
-    /// Fetches what there is to fetch, as long as the budget lasts and nothing new is shown.
+    /// Fetches upgrades until the budget is spent or another generation is shown.
     async fn go(&mut self, shared: &Arc<DaemonState>) {
         let Some(upgrades) = self.upgrades(shared).await else { return };
         let unkept = self.unkept.take();
@@ -150,13 +153,13 @@ impl Round {
                 }
                 tokio::time::sleep(PAUSE).await;
             }
-            // It is worth a word as long as it may still be so.
+            // The old reason is still reported until this pass has finished.
             say(shared, &upgrades, self.unkept.or(unkept));
         }
         say(shared, &upgrades, self.unkept);
     }
 
-    /// What is to be fetched, as much as the cache may take of it. `None`: it is not known.
+    /// Upgrades to fetch, as many as may be in the cache. `None`: they cannot be determined.
     async fn upgrades(&self, shared: &Arc<DaemonState>) -> Option<Vec<PackageRef>> {
         let (fetcher, tree) = (Arc::clone(&shared.fetcher), shared.snapshots.current());
         let root = shared.config.portage_root.clone();
@@ -182,7 +185,7 @@ impl Round {
         }
     }
 
-    /// `false`: it gave way, and is to be tried again.
+    /// Fetches one package, and returns `false` if the prefetch gave way and has to be repeated.
     async fn one(&mut self, shared: &DaemonState, wanted: &PackageRef) -> bool {
         let (ended, received) = shared.fetcher.fetch_in_background(wanted).await;
         shared.metrics.upgrade_prefetch_bytes.add(received);

@@ -1,4 +1,4 @@
-//! Bodies that lie in the cache unproved.
+//! Recovery before a download: proves blobs in the cache that have no record.
 
 use std::sync::Arc;
 
@@ -7,19 +7,20 @@ use crate::fetch::{Fetcher, RemoteBinhost, alarms};
 use crate::index::Entry;
 use crate::verify::{VerifyError, recheck};
 
-/// A body that lies in the cache unproved may be it: proving that is cheaper than fetching it again.
+/// Looks for the package among the unproved blobs of the cache. Proving a blob is cheaper than
+/// fetching the package again.
 pub(super) async fn adopt(fetcher: &Arc<Fetcher>, origin: &Arc<RemoteBinhost>, entry: &Entry) -> Option<Blob> {
     let (fetcher, origin, entry) = (Arc::clone(fetcher), Arc::clone(origin), entry.clone());
     let proved = tokio::task::spawn_blocking(move || {
         let candidates = fetcher.store.unproved(entry.id(), entry.size, &origin.policy);
         let adopted = candidates.into_iter().find_map(|candidate| adopt_one(&fetcher, &origin, &entry, candidate));
-        // Somebody else may have adopted it meanwhile.
+        // Another task may have adopted the blob meanwhile.
         adopted.or_else(|| fetcher.store.get(entry.id(), entry.size, &origin.policy))
     });
     proved.await.ok().flatten()
 }
 
-/// Takes one body back, if it is the package of `entry`.
+/// Adopts one blob into the catalogue, if it is the package of `entry`.
 pub(in crate::fetch) fn adopt_one(
     fetcher: &Fetcher,
     origin: &RemoteBinhost,
@@ -37,15 +38,16 @@ pub(in crate::fetch) fn adopt_one(
             }
             Some(body)
         }
-        // It is judged again when the clock is right.
+        // The blob is judged again when the clock is right.
         Err(error) if error.depends_on_clock() && origin.check_clock().is_err() => None,
-        // Signatures come after digests: it is the package that was asked for, and may not be served.
+        // Signatures are checked after digests. A bad signature therefore means that the blob is
+        // the requested package, and that it must not be served.
         Err(error) if error.io_error().is_none() && (own || matches!(error, VerifyError::Signature { .. })) => {
             tracing::warn!(path = %entry.path, %error, "what the cache has of it is refused and removed");
             fetcher.store.reject(digest);
             None
         }
-        // Another package of the same size, or the disk.
+        // The blob is another package of the same size, or the disk failed.
         Err(_) => None,
     }
 }

@@ -1,4 +1,4 @@
-//! One download, as those see it who wait for it, and the task that runs it.
+//! One download: the state that its waiters and its task share.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,18 +10,18 @@ use tokio::sync::{Notify, watch};
 use super::entry::Load;
 use crate::fetch::{FetchError, Outcome, PackageRef};
 
-/// How far a download is.
+/// The progress of a download.
 #[derive(Debug, Default)]
 pub(super) struct Phase {
-    /// It has had a turn.
+    /// Whether the download has had a turn.
     pub(super) begun: bool,
-    /// How it ended, as soon as that is known: before the package is safe on the disk.
+    /// The outcome, as soon as it is known: before the package is safe on the disk.
     pub(super) outcome: Option<Outcome>,
-    /// It is over, and what it brought is kept or not.
+    /// Whether the download has ended, after the commit to the cache has succeeded or failed.
     pub(super) ended: bool,
 }
 
-/// See the module's documentation.
+/// One download of one package.
 #[derive(Debug)]
 pub(in crate::fetch) struct Download {
     pub(super) wanted: PackageRef,
@@ -29,9 +29,9 @@ pub(in crate::fetch) struct Download {
     received: AtomicU64,
     placed: AtomicBool,
     requested: Instant,
-    /// It has a turn again.
+    /// Notified when the download has a turn again.
     turn: Notify,
-    /// It is to end.
+    /// Notified when the task of the download must end.
     stop: Notify,
 }
 
@@ -45,47 +45,47 @@ impl Download {
         self.phase.subscribe()
     }
 
-    /// Ends when nobody waits for it.
+    /// Completes when the download has no waiter and no watcher.
     pub(super) async fn deserted(&self) {
         self.phase.closed().await;
     }
 
-    /// How long it has been there.
+    /// The time since the download was requested.
     pub(super) fn age(&self) -> Duration {
         self.requested.elapsed()
     }
 
-    /// Bytes received.
+    /// Number of bytes received.
     pub(in crate::fetch) fn received(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
     }
 
-    /// So many bytes came in; bytes received before.
+    /// Adds received bytes. Returns the number of bytes received before.
     pub(super) fn receive(&self, bytes: u64) -> u64 {
         self.received.fetch_add(bytes, Ordering::Relaxed)
     }
 
-    /// It begins at its first byte.
+    /// Resets the number of received bytes: the transfer begins with the first byte.
     pub(super) fn restart(&self) {
         self.go_on_at(0);
     }
 
-    /// It goes on behind so many bytes.
+    /// Sets the number of received bytes: the transfer continues after them.
     pub(super) fn go_on_at(&self, received: u64) {
         self.received.store(received, Ordering::Relaxed);
     }
 
-    /// The store counts it, or does not any more.
+    /// Records whether the cache counts this download in its usage.
     pub(super) fn set_placed(&self, placed: bool) {
         self.placed.store(placed, Ordering::Relaxed);
     }
 
-    /// It has its first turn.
+    /// Marks the download as begun: it has its first turn.
     pub(super) fn begin(&self) {
         self.phase.send_modify(|phase| phase.begun = true);
     }
 
-    /// It has a turn again.
+    /// Gives a resuming download its turn.
     pub(super) fn give_turn(&self) {
         self.turn.notify_one();
     }
@@ -94,7 +94,7 @@ impl Download {
         self.turn.notified().await;
     }
 
-    /// Has its task end.
+    /// Asks the task of the download to end.
     pub(super) fn stop(&self) {
         self.stop.notify_one();
     }
@@ -103,7 +103,7 @@ impl Download {
         self.stop.notified().await;
     }
 
-    /// Tells everybody who waits how it ended, unless they know already.
+    /// Notifies all waiters of the outcome, unless they have one already.
     pub(super) fn settle(&self, outcome: impl FnOnce() -> Outcome) {
         self.phase.send_if_modified(|phase| {
             let open = phase.outcome.is_none();
@@ -114,7 +114,7 @@ impl Download {
         });
     }
 
-    /// It is over.
+    /// Marks the download as ended.
     pub(super) fn end(&self) {
         self.settle(|| Err(Arc::new(FetchError::Stopped)));
         self.phase.send_modify(|phase| phase.ended = true);

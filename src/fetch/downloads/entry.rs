@@ -1,58 +1,58 @@
-//! A download in the table, and who wants it.
+//! A download in the table, with its waiters by priority.
 
 use std::collections::BTreeMap;
 
 use super::lane::Lane;
 use super::{Priority, Uid};
 
-/// What the table has to know of a download.
+/// The properties of a download that the table uses.
 pub(super) trait Load: Clone {
-    /// Bytes in all.
+    /// Size of the package in bytes.
     fn size(&self) -> u64;
-    /// Bytes that are still to come.
+    /// Number of bytes still to come.
     fn left(&self) -> u64;
-    /// The store knows of it, and counts it.
+    /// Whether the cache counts the download in its usage.
     fn is_placed(&self) -> bool;
 }
 
-/// Tells a download from another one of the same package, before or after it.
+/// Distinguishes successive downloads of the same package.
 pub(super) type Number = u64;
 
-/// Where a download stands.
+/// The stage of a download; see [`super`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Stage {
-    /// It has a turn.
+    /// The download has a turn.
     Live,
-    /// It waits for its binhost to send something.
+    /// The download waits for bytes from its binhost.
     Parked,
-    /// Its binhost has sent something: it waits for a turn to go on.
+    /// The binhost has sent bytes, and the download waits for a turn to continue.
     Resuming,
-    /// It waits for its first turn.
+    /// The download waits for its first turn.
     Waiting,
 }
 
-/// See the module's documentation.
+/// An entry of the table of downloads.
 #[derive(Debug)]
 pub(super) struct TableEntry<D> {
     pub(super) number: Number,
     pub(super) download: D,
     pub(super) lane: Lane,
     pub(super) stage: Stage,
-    /// Who waits for it, and how many.
+    /// The numbers of waiters, by priority.
     wants: BTreeMap<Priority, usize>,
-    /// Somebody has opened it, be they gone or not.
+    /// Whether somebody has opened the package, even if that waiter has left.
     pub(super) asked: bool,
-    /// For whom it has its turn and its place.
+    /// The user whose shares the turn and the place of the download count against.
     pub(super) owner: Option<Uid>,
 }
 
 impl<D> TableEntry<D> {
-    /// It waits for its first turn, and nobody wants it yet.
+    /// A download that waits for its first turn, without waiters.
     pub(super) fn new(number: Number, lane: Lane, download: D) -> Self {
         Self { number, download, lane, stage: Stage::Waiting, wants: BTreeMap::new(), asked: false, owner: None }
     }
 
-    /// The most urgent reason to have it; `None`: nobody waits for it.
+    /// The highest priority of its waiters. `None`: there are no waiters.
     pub(super) fn priority(&self) -> Option<Priority> {
         self.wants.last_key_value().map(|(priority, _)| *priority)
     }
@@ -61,17 +61,17 @@ impl<D> TableEntry<D> {
         !self.wants.is_empty()
     }
 
-    /// Whether somebody waits for it with just this priority.
+    /// Whether there is a waiter with exactly this priority.
     pub(super) fn is_wanted_for(&self, priority: Priority) -> bool {
         self.wants.contains_key(&priority)
     }
 
-    /// It waits to begin, or to go on.
+    /// Whether the download waits for a turn, to begin or to continue.
     pub(super) fn wants_turn(&self) -> bool {
         matches!(self.stage, Stage::Waiting | Stage::Resuming)
     }
 
-    /// Opens that wait for it, by user.
+    /// The numbers of opens that wait for the download, by user.
     pub(super) fn opens(&self) -> impl Iterator<Item = (Uid, usize)> {
         self.wants.iter().filter_map(|(priority, count)| Some((priority.uid()?, *count)))
     }

@@ -1,7 +1,8 @@
-//! What downloads had received when the last one who waited for them went away. The next download of the same package goes on
-//! from there: its bytes and what they prove so far are as they were, and the whole is proved as ever.
+//! The bytes of interrupted downloads: downloads whose last waiter left before the end. The next
+//! download of the same package continues with these bytes and with the state of their
+//! verification. The whole package is verified as usual.
 //!
-//! The cache counts them as parked, and takes their room before it evicts anything.
+//! The cache counts these files as parked, and takes their room before it evicts blobs.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,32 +14,34 @@ use crate::fetch::{PackageRef, RemoteBinhost};
 use crate::index::Entry;
 use crate::upstream::ResumePoint;
 
-/// How long they are kept: whoever has pressed Ctrl-C by mistake, or thinks about it, comes back within that.
+/// How long the bytes are kept. A user who has pressed Ctrl-C by mistake usually tries again within
+/// that time.
 pub const KEPT_FOR: Duration = Duration::from_secs(15 * 60);
-/// Less than this is fetched as quickly as it is asked about, bytes.
+/// Fewer bytes are not kept: fetching them takes no longer than the request to continue.
 pub const WORTH_KEEPING: u64 = 64 << 10;
-/// Most that are kept: each has a file open.
+/// The number of interrupted downloads that are kept. Each of them has a file open.
 const MOST: usize = 16;
 
-/// What one download left.
+/// The bytes of one interrupted download.
 #[derive(Debug)]
 struct InterruptedBody {
     key: PackageKey,
     entry: Entry,
-    /// How it was to be proved.
+    /// The binhost, with the policy of the verification.
     origin: Arc<RemoteBinhost>,
     partial: Box<Partial>,
-    /// Where it came from.
+    /// The URL that the bytes came from, and the validator of the file.
     part: ResumePoint,
     at: Instant,
 }
 
-/// See the module's documentation. Oldest first.
+/// The interrupted downloads, oldest first.
 #[derive(Debug, Default)]
 pub(super) struct Interrupted(Mutex<VecDeque<InterruptedBody>>);
 
 impl Interrupted {
-    /// Keeps it for a while; the answer is what has to go for it. To be dropped where that may take its time.
+    /// Keeps the bytes of a download. Returns the entry that is removed for them. The caller drops
+    /// that where blocking is allowed, because dropping removes a file.
     #[must_use]
     pub(super) fn keep(
         &self,
@@ -56,7 +59,7 @@ impl Interrupted {
         gone
     }
 
-    /// What there is of a package.
+    /// Takes the bytes of a package, if its entry and its binhost are unchanged.
     pub(super) fn take(&self, wanted: &PackageRef, entry: &Entry) -> Option<(Box<Partial>, ResumePoint)> {
         let mut all = self.all();
         let at = all.iter().position(|left| left.key == wanted.key())?;
@@ -65,7 +68,8 @@ impl Interrupted {
         same.then_some((left.partial, left.part))
     }
 
-    /// Takes out what was kept for long enough. To be dropped where that may take its time.
+    /// Takes out the entries that are older than [`KEPT_FOR`]. The caller drops them where blocking
+    /// is allowed.
     #[must_use]
     pub(super) fn take_old(&self) -> Vec<impl Send + use<>> {
         let mut all = self.all();

@@ -1,4 +1,4 @@
-//! A lane: downloads that share turns, since they come from one binhost.
+//! A lane: the queue and the turns of downloads from one binhost, or from the cache.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -7,12 +7,12 @@ use super::{PLACES, TURNS, TURNS_OF_CACHE, Uid};
 use crate::fetch::remote_binhost::PackageKey;
 use crate::index::BinhostId;
 
-/// What downloads share turns by.
+/// The lane of a download.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Lane {
-    /// It may be in the cache already, without a proof.
+    /// The package may be in the cache already, unproved.
     Cache,
-    /// It comes from this binhost.
+    /// The package comes from this binhost.
     Binhost(BinhostId),
 }
 
@@ -25,7 +25,7 @@ impl Lane {
         }
     }
 
-    /// Downloads that have a turn, are parked, or go on after that.
+    /// Downloads that are live, parked or resuming at the same time.
     fn places(self) -> usize {
         match self {
             Self::Cache => TURNS_OF_CACHE,
@@ -34,38 +34,38 @@ impl Lane {
     }
 }
 
-/// Something that several share.
+/// A resource that several users or lanes share, in turns or places.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Share {
-    /// What this one has of it.
+    /// The part of one user or lane.
     pub(super) own: usize,
     pub(super) free: usize,
     pub(super) all: usize,
 }
 
 impl Share {
-    /// The last quarter is for those who have none.
+    /// Whether this user or lane may have one more. The last quarter is for those that have none.
     pub(super) fn has_more(self) -> bool {
         self.free > self.all / 4 || self.own == 0 && self.free > 0
     }
 
-    /// The same for a user; where there are more than a few, the last one is root's.
+    /// Whether this user may have one more. The last one is for root, if there are at least four.
     fn has_more_for(self, uid: Uid) -> bool {
         self.has_more() && (uid == Uid::ROOT || self.free > 1 || self.all < 4)
     }
 }
 
-/// Downloads that one user waits for and that want a turn, by number.
+/// The queued downloads that one user waits for, by number.
 #[derive(Debug, Default)]
 pub(super) struct UserDownloads {
-    /// They go on.
+    /// Downloads that continue. Each of them has a place already.
     resuming: BTreeMap<Number, PackageKey>,
-    /// They begin, and need a place as well.
+    /// Downloads that begin. Each of them needs a place as well.
     waiting: BTreeMap<Number, PackageKey>,
 }
 
 impl UserDownloads {
-    /// The next one; whether it begins, its number and key.
+    /// The next download: whether it begins, its number and its key.
     fn first(&self, may_begin: bool) -> Option<(bool, Number, PackageKey)> {
         let resuming = self.resuming.first_key_value().map(|first| (false, first));
         let waiting = || self.waiting.first_key_value().filter(|_| may_begin).map(|first| (true, first));
@@ -83,27 +83,27 @@ pub(super) struct NextDownload {
     pub(super) uid: Uid,
     /// Turns that the user has.
     pub(super) turns: usize,
-    /// It does not go on, but begins.
+    /// Whether the download begins. `false`: it resumes.
     pub(super) begins: bool,
     pub(super) number: Number,
     pub(super) key: PackageKey,
 }
 
-/// See the module's documentation.
+/// The queue of a lane, and the downloads that have its turns and places.
 #[derive(Debug, Default)]
 pub(super) struct LaneQueue {
-    /// What somebody has opened and wants a turn, by who waits for it.
+    /// Opened packages whose download waits for a turn, by the user who waits.
     pub(super) opened: HashMap<Uid, UserDownloads>,
-    /// Everything else that wants a turn, by number.
+    /// Prefetches that wait for a turn, by number.
     pub(super) prefetches: BTreeMap<Number, PackageKey>,
-    /// What has a place.
+    /// The downloads that have a place.
     pub(super) holders: Vec<PackageKey>,
-    /// Of these, what has a turn.
+    /// The number of holders that have a turn.
     pub(super) live: usize,
 }
 
 impl LaneQueue {
-    /// `opens`: those that wait for it, by user.
+    /// Queues a download. `opens`: the opens that wait for it, by user.
     pub(super) fn enqueue(
         &mut self,
         (number, key): (Number, PackageKey),
@@ -141,13 +141,13 @@ impl LaneQueue {
         self.live < lane.turns()
     }
 
-    /// Of what has a place, what has no turn.
+    /// The number of holders that have no turn.
     pub(super) fn parked(&self) -> usize {
         self.holders.len().saturating_sub(self.live)
     }
 
-    /// The next download of each user who may have one more. `shares`: turns and places of the users who have any;
-    /// `may_park`: one more may be parked.
+    /// The next download of each user who may have one more. `shares`: turns and places of the
+    /// users who have any. `may_park`: whether one more download may be parked.
     pub(super) fn next_opened(
         &self,
         lane: Lane,
@@ -164,13 +164,13 @@ impl LaneQueue {
         })
     }
 
-    /// What somebody has opened and wants a turn, once for each who waits for it.
+    /// Queued downloads of opened packages, once for each user who waits.
     #[cfg(test)]
     pub(super) fn queued(&self) -> impl Iterator<Item = PackageKey> {
         self.opened.values().flat_map(|opened| opened.resuming.values().chain(opened.waiting.values()).copied())
     }
 
-    /// Half of all turns are for what somebody waits for.
+    /// Half of all turns are reserved for opens.
     pub(super) fn has_turn_for_prefetch(&self, lane: Lane) -> bool {
         self.live < lane.turns() / 2
     }

@@ -1,4 +1,4 @@
-//! A download as the table has it.
+//! A handle to a download in the table.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use super::table::{DownloadTable, OnLeave};
 use crate::fetch::Fetcher;
 use crate::fetch::remote_binhost::PackageKey;
 
-/// See the module's documentation. What is done to it after its end is done to nothing.
+/// One numbered download. Methods have no effect on the table once the download has left it.
 #[derive(Debug, Clone)]
 pub(super) struct ListedDownload {
     pub(super) fetcher: Arc<Fetcher>,
@@ -23,7 +23,7 @@ impl ListedDownload {
         Self { fetcher: Arc::clone(fetcher), download, number }
     }
 
-    /// A waiter of that priority goes away.
+    /// Removes a waiter with this priority.
     pub(super) fn leave(&self, priority: Priority) {
         match self.change(|table, key, number| table.leave(key, number, priority)) {
             OnLeave::Stays => return,
@@ -48,7 +48,7 @@ impl ListedDownload {
         self.download.await_turn().await;
     }
 
-    /// Waits for a turn in another lane. `false`: nobody waits for it.
+    /// Queues the download in another lane. `false`: it has no waiter.
     pub(super) fn change_lane(&self, lane: Lane) -> bool {
         let waits = self.change(|table, key, number| table.change_lane(key, number, lane));
         self.changed();
@@ -60,19 +60,19 @@ impl ListedDownload {
         self.change(|table, key, number| table.is_asked(key, number))
     }
 
-    /// Takes it out of the table if nobody waits for it; `true`: somebody does.
+    /// Removes the download from the table if it has no waiter. `true`: it has one.
     pub(super) fn end_unless_wanted(&self) -> bool {
         self.change(DownloadTable::end_unless_wanted)
     }
 
-    /// It is over.
+    /// Removes the download from the table and marks it as ended.
     pub(super) fn finish(&self) {
         self.change(DownloadTable::finish);
         self.download.end();
         self.changed();
     }
 
-    /// A turn may be given.
+    /// Wakes the scheduler, because a turn may be given.
     pub(super) fn changed(&self) {
         self.fetcher.downloads.changed.notify_one();
     }

@@ -1,7 +1,8 @@
 //! The table of downloads: the only way to get a package from a binhost.
 //!
-//! Who wants a package asks for it with a [`Priority`] and gets a [`Waiter`]. All who want the same package wait for one
-//! download, which has the highest of their priorities. A waiter that goes away harms nobody.
+//! A caller requests a package with a [`Priority`] and gets a [`Waiter`]. All waiters for one
+//! package share one download, which has the highest of their priorities. A waiter that leaves does
+//! not affect the others.
 //!
 //! # Stages of a download
 //!
@@ -12,38 +13,51 @@
 //!                         └───────── a turn ◄──── resuming
 //! ```
 //!
-//! | stage | what it holds | when nobody waits for it any more |
-//! |---|---|---|
-//! | waiting | its entry in the table | it is gone at once |
-//! | live | a turn, a place, a task, a connection; from its first byte on its file, the room that it has in the cache, two buffers of 512 KiB, and a thread while a piece is proved and written | it goes on for [`GRACE`] if somebody had opened it, else it ends at once |
-//! | parked | a place, a task, a connection, its file; no turn, thread, buffer or reservation | it ends at once |
-//! | resuming | what a parked one holds, and the piece that has come | it ends at once |
+//! A waiting download holds its entry in the table. It is removed at once when its last waiter
+//! leaves.
 //!
-//! What an ended one had received is kept for [`KEPT_FOR`] (`interrupted`): the next download of the package goes on from there.
+//! A live download holds a turn, a place, a task and a connection. From its first byte on it also
+//! holds its file, its room in the cache, two buffers of 512 KiB, and a thread while a piece is
+//! proved and written. When its last waiter leaves, it continues for [`GRACE`] if somebody had
+//! opened the package. Otherwise it ends at once.
 //!
-//! A live download without a byte for [`SILENCE`] is parked, be it before the answer or in its middle. A parked one goes on
-//! when bytes come and there is a turn. The time that it waits for the turn is not the mirror's silence.
+//! A parked download holds a place, a task, a connection and its file, but no turn, thread, buffer
+//! or reservation. A resuming one holds the same, and the piece that has come. Both end at once
+//! when the last waiter leaves.
+//!
+//! The bytes of a download that ended without a waiter are kept for [`KEPT_FOR`] (`interrupted`).
+//! The next download of the package continues from there.
+//!
+//! A live download without a byte for [`SILENCE`] is parked, before the answer as well as in its
+//! middle. A parked download continues when bytes come and there is a turn. The time that it waits
+//! for the turn does not count as the mirror's silence.
 //!
 //! # Turns and places
 //!
-//! * Each binhost has [`TURNS`] turns and [`PLACES`] places, all binhosts together [`MAX_LIVE`] turns. A binhost that is
-//!   silent or slow takes nothing from another.
-//! * The last quarter of what is shared is for those who have none of it: of a binhost's turns and places for users without
-//!   any, of all turns for binhosts without any. The last turn and the last place of a binhost are root's, so that nobody
-//!   keeps emerge out, however many users they are.
-//! * What is opened comes first. Of the users who wait, the one with the fewest turns is next; of several with the same
-//!   number, the one that has waited longest for a turn. Of the downloads of a user, one that goes on is before the oldest.
-//! * Then come prefetches: what an emerge has planned, what somebody has requested, what will be upgraded. They take at most
-//!   [`PREFETCH_TURNS`] turns of each kind, at most half of a binhost's turns together with what is opened, and only what
-//!   would be kept. A planned one begins when less than [`REST_OF_LINE`] is to come of those before it; one for an upgrade
-//!   only while there is nothing else, and it ends for whatever else comes, unless half of it is there.
-//! * What may lie in the cache without a proof (`adopt`) is looked at first, with turns of its own: it needs no binhost.
-//! * No user may have so many opens waiting that less is left for others ([`MAX_WAITERS`]).
+//! - Each binhost has [`TURNS`] turns and [`PLACES`] places. All binhosts together have
+//!   [`MAX_LIVE`] turns. A silent or slow binhost takes nothing from another one.
+//! - The last quarter of a shared resource is reserved. Of a binhost's turns and places, it is for
+//!   users without any. Of all turns, it is for binhosts without any. The last turn and the last
+//!   place of a binhost are reserved for root, so that no number of users can keep emerge out.
+//! - Opens come first. The next turn goes to the waiting user with the fewest turns; among users
+//!   with the same number, to the one that has waited longest for a turn. Of the downloads of a
+//!   user, a resuming one comes before the oldest.
+//! - Prefetches come next: plan, then requested, then upgrade prefetches. They take at most
+//!   [`PREFETCH_TURNS`] turns of each kind. Together with opens, they take at most half of a
+//!   binhost's turns, and half of all turns. Only packages that the cache would keep are
+//!   prefetched.
+//! - A plan prefetch starts when less than [`REST_OF_LINE`] is left of the downloads before it. An
+//!   upgrade prefetch starts only if there is no other download. It is stopped for any other
+//!   request, unless half of it is received.
+//! - A package that may be in the cache unproved (`adopt`) is looked for there first. These lookups
+//!   have their own turns, because they need no binhost.
+//! - The number of waiting opens is bounded ([`MAX_WAITERS`]). No user may have more of them than
+//!   are left for others.
 //!
 //! # Locks
 //!
-//! The list of a plan (`prefetch::planned`) or of a job (`prefetch::requested`), then the table, then the locks of the store. No lock is held while a
-//! task is started or a waiter is told.
+//! The list of a plan (`prefetch::planned`) or of a job (`prefetch::requested`), then the table,
+//! then the locks of the cache. No lock is held while a task is started or a waiter is notified.
 //!
 //! Not its job: which packages to prefetch (`prefetch`).
 
@@ -69,32 +83,37 @@ pub(super) use scheduler::Downloads;
 pub use table::Counts;
 pub(super) use waiter::{Waiter, Watcher};
 
-/// Downloads that have a turn at the same time, of all binhosts: below the number of blocking threads, so that some are left
-/// for everything else.
+/// Downloads of all binhosts that have a turn at the same time. The number is below the number of
+/// blocking threads, so that some are left for other work.
 pub const MAX_LIVE: usize = 16;
 /// Downloads of one binhost that have a turn at the same time.
 pub const TURNS: usize = 8;
-/// Downloads of one binhost that one user has a turn for at the same time.
+/// Downloads of one binhost that have a turn at the same time for one user.
 pub const TURNS_OF_USER: usize = TURNS - TURNS / 4;
-/// Downloads of one binhost that have a turn or are parked: each keeps a connection and a file open, three descriptors in
-/// all. When so many are parked, of all binhosts, each has no more places than turns.
+/// Downloads of one binhost that have a turn or are parked. Each keeps a connection and a file
+/// open, three descriptors in all. When that many downloads of all binhosts are parked, each
+/// binhost has no more places than turns.
 pub const PLACES: usize = 24;
-/// Packages that are looked for among unproved bodies at the same time: each is read from the disk.
+/// Packages that are looked for among unproved blobs at the same time. Each of them is read from
+/// the disk.
 const TURNS_OF_CACHE: usize = 2;
-/// Prefetches of one kind and one binhost that have a turn at the same time: enough for small ones over a long way.
+/// Prefetches of one kind and one binhost that have a turn at the same time: enough for small
+/// packages over a connection with a long latency.
 pub const PREFETCH_TURNS: usize = 3;
-/// A planned package is fetched when this much is still to come of those before it: what is opened first has the line to
-/// itself, and what a request takes is hidden behind the rest. Two side by side cost an emerge of 30 packages over 100 Mbit/s
-/// a tenth.
+/// A plan prefetch starts when less than this is left of the downloads before it, in bytes. A
+/// package that is opened first has the line to itself, and the latency of the next request is
+/// hidden behind the rest of its transfer. Two downloads side by side cost an emerge of 30 packages
+/// over 100 Mbit/s a tenth of its time.
 pub(super) const REST_OF_LINE: u64 = 2 << 20;
-/// A download that has received nothing for so long is parked.
+/// A download that has received nothing for this time is parked.
 pub const SILENCE: Duration = Duration::from_secs(1);
-/// How long a download goes on when nobody waits for it any more.
+/// How long a download continues without a waiter, after an open.
 pub const GRACE: Duration = Duration::from_secs(30);
-/// Opens that wait for a download; of one user at most half of them, and less where others wait.
+/// Opens that wait for a download. One user may have at most half of them, and fewer if others
+/// wait.
 pub const MAX_WAITERS: usize = 16_384;
 
-/// Who opens a package.
+/// The user who opens a package.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Uid(pub u32);
 
@@ -103,21 +122,21 @@ impl Uid {
     pub const ROOT: Self = Self(0);
 }
 
-/// Why a package is wanted; the last reason is the most urgent.
+/// The reason to fetch a package, in ascending order of urgency.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Priority {
-    /// Something that is installed can be upgraded to it.
+    /// An upgrade prefetch: an installed package can be upgraded to this one.
     Upgrade,
-    /// Somebody has asked for it before it is opened.
+    /// A requested prefetch: a prefetch job names the package.
     Requested,
-    /// An emerge has planned it.
+    /// A plan prefetch: the merge plan of an emerge has the package.
     Plan,
-    /// Somebody has opened it.
+    /// An open by this user.
     Open(Uid),
 }
 
 impl Priority {
-    /// The user who has opened it.
+    /// The user of an open.
     fn uid(self) -> Option<Uid> {
         match self {
             Self::Open(uid) => Some(uid),
@@ -126,14 +145,14 @@ impl Priority {
     }
 }
 
-/// What a download does.
+/// The state of a download, for `status`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DownloadState {
-    /// It receives.
+    /// The download has a turn, and receives.
     Live,
-    /// Its binhost is silent.
+    /// The mirror sends nothing, and the download has no turn.
     Parked,
-    /// It waits for a turn.
+    /// The download waits for a turn.
     Waiting,
 }
 
@@ -142,14 +161,13 @@ pub enum DownloadState {
 pub struct DownloadProgress {
     /// PATH of the package.
     pub path: String,
-    /// What it does.
     pub state: DownloadState,
-    /// Bytes received.
+    /// Number of bytes received.
     pub received: u64,
-    /// Bytes in all.
+    /// Size of the package in bytes.
     pub size: u64,
-    /// Opens that wait for it.
+    /// Opens that wait for the download.
     pub waiters: usize,
-    /// It was begun before anybody had opened it, and nobody has.
+    /// Whether the download is a prefetch of a package that nobody has opened so far.
     pub ahead: bool,
 }

@@ -1,6 +1,7 @@
-//! What has come of a download: gathered here, proved and written by blocking threads, one piece at a time.
+//! Gathers the bytes of a download. Blocking threads prove and write them, one piece at a time.
 //!
-//! Between two pieces a download has no thread. Nothing is opened, allocated or evicted before its first bytes have come.
+//! Between two pieces a download has no thread. No file is opened, no buffer is allocated and no
+//! blob is evicted before the first bytes have come.
 
 use std::sync::Arc;
 use std::{fmt, io};
@@ -15,20 +16,20 @@ use crate::fetch::{FetchError, alarms};
 use crate::index::Entry;
 use crate::verify::{Receiver, VerifyError};
 
-/// Bytes that are handed over and proved at once: below 128 KiB the digests share one CPU, and every write is a system call.
-/// A chunk from the network has 8 to 400 KiB and holds a buffer that may be larger. One such buffer fills while another is
-/// proved; the rest waits in the kernel.
+/// Size of a piece in bytes. Below 128 KiB the digests share one CPU, and every write is a system
+/// call. A chunk from the network has 8 to 400 KiB, and holds a buffer that may be larger. One
+/// piece is gathered while another one is proved. Further bytes wait in the kernel.
 const GATHER: usize = 512 << 10;
 
-/// Where a download goes.
+/// The place that a download is written to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Destination {
     Cache,
-    /// The disk turned out to be full in the middle.
+    /// Memory is used after the disk was full in the middle of a transfer.
     Memory,
 }
 
-/// Why bytes were not taken.
+/// The reason why bytes were not accepted.
 #[derive(Debug)]
 pub(super) enum ReceiveError {
     Verify(VerifyError),
@@ -57,14 +58,14 @@ impl From<VerifyError> for ReceiveError {
     }
 }
 
-/// What is received.
+/// The download and its entry, as the blocking threads use them.
 struct ReceivedFrom {
     listed: ListedDownload,
     entry: Entry,
     medium: Destination,
 }
 
-/// The file of a download, and what its bytes prove so far. All of it blocks.
+/// The file of a download, and the state of the verification of its bytes. All methods block.
 pub(super) struct Partial {
     incoming: Incoming,
     receiver: Receiver,
@@ -76,20 +77,21 @@ impl fmt::Debug for Partial {
     }
 }
 
-/// What a blocking thread gives back: the file, unless something is wrong with it, and the emptied buffer.
+/// The result of a blocking write: the file, unless the bytes are wrong, and the emptied buffer.
 type WriteResult = (Result<Box<Partial>, ReceiveError>, Vec<u8>);
 
-/// See the module's documentation. A future of it that is dropped loses nothing that was received but for the piece given to
-/// it, unless it was about to begin anew or to end.
+/// The receiving side of a download. Dropping one of its futures loses only the piece that was
+/// given to that future. The exception is a future of `restart` or `finish`, which may lose
+/// everything.
 pub(super) struct Receiving {
     source: Arc<ReceivedFrom>,
-    /// Bytes that are not handed over yet.
+    /// Bytes that no blocking thread has yet.
     gathered: Vec<u8>,
-    /// The other buffer, while it is empty.
+    /// The second buffer, while it is empty.
     spare: Vec<u8>,
     writing: Option<JoinHandle<WriteResult>>,
     partial: Option<Box<Partial>>,
-    /// Why it could not be parked.
+    /// The error of [`Self::park`], which the next operation returns.
     failure: Option<ReceiveError>,
 }
 
@@ -100,7 +102,8 @@ impl Receiving {
         Self { source, gathered: Vec::new(), spare: Vec::new(), writing: None, partial: None, failure: None }
     }
 
-    /// Goes on where an earlier download was interrupted. `None`: something else needed the room of what it had received.
+    /// Continues an interrupted download. `None`: the room of its bytes was needed for something
+    /// else.
     pub(super) fn going_on(listed: &ListedDownload, entry: &Entry, mut partial: Box<Partial>) -> Option<Self> {
         let mut receiving = Self::new(listed, entry, Destination::Cache);
         if partial.incoming.resume() == Resumed::Lost {
@@ -113,14 +116,14 @@ impl Receiving {
         Some(receiving)
     }
 
-    /// Takes the next bytes.
+    /// Adds the next bytes. Waits while the piece before them is being written.
     pub(super) async fn bytes(&mut self, mut bytes: Bytes) -> Result<(), ReceiveError> {
         while !bytes.is_empty() {
             if self.gathered.capacity() == 0 {
                 let size = usize::try_from(self.source.entry.size).unwrap_or(GATHER);
                 self.gathered.reserve_exact(GATHER.min(size));
             }
-            // Never beyond that: growing would double it.
+            // The buffer never grows beyond this size, because growing would double it.
             let room = GATHER.saturating_sub(self.gathered.len());
             self.gathered.extend_from_slice(&bytes.split_to(bytes.len().min(room)));
             if self.gathered.len() >= GATHER {
@@ -130,7 +133,7 @@ impl Receiving {
         Ok(())
     }
 
-    /// The body comes anew from its first byte.
+    /// Discards the received bytes, because the transfer starts again with the first byte.
     pub(super) async fn restart(&mut self) -> Result<(), ReceiveError> {
         self.gathered.clear();
         if let Some(mut partial) = self.written().await? {
@@ -140,7 +143,7 @@ impl Receiving {
         Ok(())
     }
 
-    /// All bytes are there: the verdict.
+    /// Verifies the whole package, after its last byte.
     pub(super) async fn finish(mut self) -> Result<Blob, ReceiveError> {
         let partial = self.written().await?;
         let (source, rest) = (Arc::clone(&self.source), std::mem::take(&mut self.gathered));
@@ -148,7 +151,8 @@ impl Receiving {
         finished.await.map_err(|_| ReceiveError::Stopped)?
     }
 
-    /// Gives back buffers and what is reserved. A failure shows when it goes on.
+    /// Gives the buffers and the reservation back. The next operation returns the error, if there
+    /// is one.
     pub(super) async fn park(&mut self) {
         let parked = self.write_all_and_park().await;
         self.failure = parked.err();
@@ -169,7 +173,8 @@ impl Receiving {
         Ok(())
     }
 
-    /// What was received, for another download to go on with. `None`: that is not worth it, or cannot be.
+    /// The received bytes, for the next download to continue with. `None`: the bytes are too few to
+    /// keep, or cannot be kept.
     pub(super) async fn interrupt(mut self) -> Option<Box<Partial>> {
         let partial = self.written().await.ok()?;
         if partial.is_none() && self.gathered.is_empty() {
@@ -179,7 +184,7 @@ impl Receiving {
         spawn_blocking(move || write(partial, &source, rest).0.ok()?.abandon()).await.ok()?
     }
 
-    /// Goes on. `false`: what was received is lost.
+    /// Continues after [`Self::park`]. `false`: the received bytes are lost.
     pub(super) fn resume(&mut self) -> bool {
         let Some(partial) = &mut self.partial else { return true };
         let whole = partial.incoming.resume() == Resumed::Whole;
@@ -195,7 +200,8 @@ impl Receiving {
         Ok(())
     }
 
-    /// The file, once the piece before this one is written; `None`: there is none yet.
+    /// Waits until the piece before this one is written, and returns the file. `None`: there is no
+    /// file yet.
     async fn written(&mut self) -> Result<Option<Box<Partial>>, ReceiveError> {
         if let Some(failure) = self.failure.take() {
             return Err(failure);
@@ -214,13 +220,13 @@ impl Receiving {
 impl Drop for Receiving {
     fn drop(&mut self) {
         if let Some(partial) = self.partial.take() {
-            // Removing a large file takes its time.
+            // Removing a large file takes a while, so a blocking thread does it.
             self.source.listed.fetcher.downloads.runtime.spawn_blocking(move || drop(partial));
         }
     }
 }
 
-/// Takes a piece; the first one has the file made.
+/// Writes a piece. The first piece creates the file.
 fn write(partial: Option<Box<Partial>>, source: &ReceivedFrom, mut bytes: Vec<u8>) -> WriteResult {
     let opened = partial.map_or_else(|| Partial::open(source).map(Box::new), Ok);
     let written = opened.and_then(|mut partial| partial.write(&bytes, source).map(|()| partial));
@@ -242,7 +248,8 @@ impl Partial {
         Ok(Self { incoming, receiver })
     }
 
-    /// Makes room for a piece, proves it and writes it; when the disk is full, makes room once more and tries again.
+    /// Reserves room for a piece, proves it and writes it. If the disk is full, evicts blobs and
+    /// tries once more.
     fn write(&mut self, bytes: &[u8], source: &ReceivedFrom) -> Result<(), ReceiveError> {
         if bytes.is_empty() {
             return Ok(());
@@ -273,7 +280,8 @@ impl Partial {
         self
     }
 
-    /// Parks it without anybody who waits for it. `None`: it is not worth it.
+    /// Parks the file without a waiter. `None`: the bytes are too few to keep, or the cache cannot
+    /// keep them.
     fn abandon(mut self: Box<Self>) -> Option<Box<Self>> {
         let received = self.receiver.received();
         (received >= WORTH_KEEPING && self.incoming.abandon(received)).then_some(self)
@@ -283,7 +291,8 @@ impl Partial {
         self.receiver.received()
     }
 
-    /// Judges the body. It is published as soon as it is proved, and made durable after that.
+    /// Verifies the blob. Waiters are answered as soon as it is proved; the commit to the cache
+    /// follows.
     fn finish(self: Box<Self>, source: &ReceivedFrom) -> Result<Blob, ReceiveError> {
         let Self { incoming, receiver } = *self;
         let ReceivedFrom { listed, entry, .. } = source;
@@ -297,7 +306,8 @@ impl Partial {
         }
         if let Placement::Unkept(reason) = fetcher.store.commit(incoming, &body, entry.id(), witness) {
             tracing::info!(path = %entry.path, reason, "served, but not kept in the cache");
-            // What nobody waits for must not push out what somebody uses.
+            // A transient blob takes room. A package that nobody waits for must not displace one
+            // that is in use.
             if listed.is_asked() {
                 fetcher.held.hold(entry.id(), body.clone());
             }

@@ -15,19 +15,19 @@ use crate::fetch::{DownloadOutcome, FetchError, Outcome, OutcomeKind, PackageRef
 use crate::index::Entry;
 use crate::upstream::{BodyFault, BodyStream, Event};
 
-/// How often what a download has received while it was parked may be lost before it is given up.
+/// How often the bytes of a parked download may be lost before the download fails.
 const MAX_LOSSES: usize = 2;
 
-/// What a download has to do with its binhost, from its first turn there on.
+/// The transfer of a package from its binhost, from the first turn there on.
 struct Transfer<'a> {
     stream: BodyStream<'a>,
     entry: Entry,
-    /// `None`: the body comes from its first byte on.
+    /// `None`: the transfer starts with the first byte of the package.
     receiving: Option<Receiving>,
 }
 
 impl<'a> Transfer<'a> {
-    /// Goes on where an earlier download of the package was interrupted, if there was one.
+    /// Continues an interrupted download of the package, if there is one.
     fn new(listed: &ListedDownload, wanted: &'a PackageRef, entry: Entry) -> Self {
         let mut stream = begin(wanted, &entry);
         let left = listed.fetcher.downloads.interrupted.take(wanted, &entry);
@@ -41,7 +41,8 @@ impl<'a> Transfer<'a> {
         Self { stream, entry, receiving }
     }
 
-    /// Nobody waits for it: keeps what was received for the next one who asks.
+    /// Keeps the received bytes for the next download of the package, because there is no waiter
+    /// left.
     async fn interrupt(self, listed: &ListedDownload) {
         let Some(receiving) = self.receiving else { return };
         let (Some(part), Some(partial)) = (self.stream.into_part(), receiving.interrupt().await) else { return };
@@ -55,7 +56,8 @@ fn begin<'a>(wanted: &'a PackageRef, entry: &Entry) -> BodyStream<'a> {
     wanted.origin().upstream.body(wanted.uri(), entry.path.as_str(), entry.size)
 }
 
-/// Runs a download to its end, unless it has to wait for another turn, and tells everybody who waits.
+/// Runs a download to its end, unless it must wait for a turn in another lane, and notifies all
+/// waiters.
 pub(super) async fn run(mut turn: Turn) {
     let (listed, wanted) = (turn.listed.clone(), turn.wanted().clone());
     let mut transfer = None;
@@ -70,7 +72,8 @@ pub(super) async fn run(mut turn: Turn) {
             let ahead = !listed.is_asked();
             conclude(&listed, Ok(body.clone()));
             if ahead {
-                // Nobody may open it for a while, and its entry is shown.
+                // The package may not be opened for a while, but its entry is visible already. The
+                // comparison hides a wrong entry now.
                 drop(listed.fetcher.held_against(&listed.download.wanted, body).await);
             }
         }
@@ -84,7 +87,9 @@ pub(super) async fn run(mut turn: Turn) {
     }
 }
 
-/// Ends when nobody has waited for [`GRACE`], at once where nobody ever did; nobody can join it any more then.
+/// Completes when the download has lost its last waiter and still has none [`GRACE`] later. A
+/// download that was never opened gets no grace. The download has left the table then, so nobody
+/// can join it.
 async fn deserted(listed: &ListedDownload) {
     loop {
         listed.download.deserted().await;
@@ -97,7 +102,7 @@ async fn deserted(listed: &ListedDownload) {
     }
 }
 
-/// Says how it ended, remembers failures, and tells everybody who waits.
+/// Logs the outcome, remembers a failure, and notifies all waiters.
 fn conclude(listed: &ListedDownload, outcome: Outcome) {
     let (fetcher, wanted, asked) = (&listed.fetcher, &listed.download.wanted, listed.is_asked());
     let path = wanted.path();
@@ -106,7 +111,7 @@ fn conclude(listed: &ListedDownload, outcome: Outcome) {
         Err(error) if matches!(**error, FetchError::Stopped) => {
             tracing::debug!(path, "nobody waits for it any more");
         }
-        // Whoever opens it tries again, and tells.
+        // The open of the package tries again, and logs its own failure.
         Err(error) if !asked => tracing::debug!(path, %error, "cannot be had ahead"),
         Err(error) => {
             let (seconds, advice) = (listed.download.age().as_secs_f32(), error.advice());
@@ -127,7 +132,7 @@ fn conclude(listed: &ListedDownload, outcome: Outcome) {
     listed.download.settle(|| outcome);
 }
 
-/// Tells whoever decides what is shown, if it concerns them.
+/// Sends the outcome to the daemon, if it affects which entries are visible.
 fn log_outcome(listed: &ListedDownload, outcome: &Outcome) {
     let wanted = &listed.download.wanted;
     let kind = match outcome {
@@ -142,7 +147,8 @@ fn log_outcome(listed: &ListedDownload, outcome: &Outcome) {
     }
 }
 
-/// `None`: the cache does not have it.
+/// Fetches the package, or looks for it in the cache, depending on the lane. `None`: the cache does
+/// not have it.
 async fn fetch<'a>(
     turn: &mut Turn,
     wanted: &'a PackageRef,
@@ -174,7 +180,7 @@ async fn from_binhost<'a>(
     loop {
         let received = receive(turn, transfer, medium).await;
         let Transfer { stream, entry, receiving } = transfer;
-        // Whatever comes next begins with the first byte.
+        // A further attempt starts with the first byte.
         *receiving = None;
         match received {
             Ok(body) => {
@@ -186,7 +192,7 @@ async fn from_binhost<'a>(
             }
             Err(FetchError::Refused { url, reason }) => {
                 if reason.depends_on_clock() {
-                    // Neither the package nor the mirror is to blame.
+                    // The wrong clock is the cause, neither the package nor the mirror.
                     wanted.origin().check_clock()?;
                 }
                 outcomes::kind(&reason).into_iter().for_each(|kind| fetcher.metrics.detail.refused(kind));
@@ -205,7 +211,7 @@ async fn from_binhost<'a>(
     }
 }
 
-/// One try: all bytes, and what they prove to be.
+/// One attempt: receives all bytes and verifies them.
 async fn receive(turn: &mut Turn, transfer: &mut Transfer<'_>, medium: Destination) -> Result<Blob, FetchError> {
     let Transfer { stream, entry, receiving: slot } = transfer;
     let mut losses = 0;
@@ -238,14 +244,15 @@ async fn receive(turn: &mut Turn, transfer: &mut Transfer<'_>, medium: Destinati
     receiving.finish().await.map_err(|failure| failure.into_error(stream.source()))
 }
 
-/// What comes next.
+/// The next step of a transfer.
 enum AfterTransfer {
     Event(Event),
-    /// What was received before is gone: something else needed the room while it was parked.
+    /// The received bytes are gone: their room was needed while the download was parked.
     Lost,
 }
 
-/// The next event, with a turn to do something about it. While nothing comes, the download is parked.
+/// Waits for the next event, and for a turn to process it. The download is parked while nothing
+/// comes.
 async fn next(
     turn: &mut Turn,
     stream: &mut BodyStream<'_>,
@@ -258,7 +265,7 @@ async fn next(
             event = &mut event => return Ok(AfterTransfer::Event(event?)),
             () = tokio::time::sleep(SILENCE) => {}
         }
-        // A failure of our own shows when it goes on.
+        // An error of the parking itself is returned by the next operation of `receiving`.
         receiving.park().await;
         turn.park();
         let event = event.await?;
@@ -268,7 +275,7 @@ async fn next(
     Ok(if receiving.resume() { AfterTransfer::Event(event) } else { AfterTransfer::Lost })
 }
 
-/// One line for each package, with fields for the journal.
+/// Logs one line for each package, with fields for the journal.
 fn log_fetched(entry: &Entry, body: &Blob, stream: &BodyStream<'_>, took: Duration) {
     let (bytes, seconds, source) = (entry.size, took.as_secs_f32(), stream.source());
     let verdict = match body.assurance().signer {

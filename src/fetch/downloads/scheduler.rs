@@ -1,4 +1,4 @@
-//! Who asks for a package, and which download goes on when something has changed.
+//! Requests for packages, and the scheduler that gives turns to downloads.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -18,22 +18,22 @@ use super::{DownloadProgress, DownloadState, Priority, run};
 use crate::fetch::remote_binhost::PackageKey;
 use crate::fetch::{FetchError, Fetcher, PackageRef};
 
-/// Downloads that are told of one by one; the others are only counted.
+/// Downloads that `status` lists one by one. Further ones are only counted.
 const MAX_SHOWN: usize = 256;
 
-/// All downloads.
+/// The table of all downloads, with its scheduler.
 #[derive(Debug)]
 pub(in crate::fetch) struct Downloads {
     table: Mutex<DownloadTable<Arc<Download>>>,
     pub(super) interrupted: Interrupted,
-    /// A turn may be free, or may be given now.
+    /// Notified when a turn may be free or may be given.
     pub(super) changed: Arc<Notify>,
     pub(super) runtime: Handle,
     scheduler: AbortHandle,
 }
 
 impl Downloads {
-    /// The table of `fetcher`. To be called inside a tokio runtime.
+    /// The downloads of `fetcher`. Must be called inside a tokio runtime.
     pub(in crate::fetch) fn new(fetcher: Weak<Fetcher>) -> Self {
         let (changed, runtime) = (Arc::new(Notify::new()), Handle::current());
         let scheduler = runtime.spawn(schedule(fetcher, Arc::clone(&changed))).abort_handle();
@@ -54,7 +54,7 @@ impl Downloads {
         self.table().counts()
     }
 
-    /// What is being downloaded, and what somebody waits for; those with a turn first.
+    /// The running downloads, and those that have waiters. Downloads with a turn come first.
     pub(in crate::fetch) fn progress(&self) -> Vec<DownloadProgress> {
         let table = self.table();
         let mut looks: Vec<_> = table.looks().filter(|look| look.stage != Stage::Waiting || look.waiters > 0).collect();
@@ -76,10 +76,10 @@ impl Downloads {
         progress.collect()
     }
 
-    /// Lets go of what interrupted downloads had received a while ago.
+    /// Drops the bytes of old interrupted downloads.
     pub(in crate::fetch) fn let_go(&self) {
         let old = self.interrupted.take_old();
-        // Removing large files takes its time.
+        // Removing large files takes a while, so a blocking thread does it.
         self.runtime.spawn_blocking(move || drop(old));
     }
 
@@ -104,10 +104,10 @@ async fn schedule(fetcher: Weak<Fetcher>, changed: Arc<Notify>) {
 }
 
 impl Fetcher {
-    /// Waits for a package, together with whoever else does.
+    /// Joins the download of a package, or starts one.
     ///
     /// # Errors
-    /// It failed a moment ago, or too many wait.
+    /// The package failed a moment ago, or too many opens wait.
     pub(in crate::fetch) fn request(
         self: &Arc<Self>,
         wanted: &PackageRef,
@@ -125,7 +125,7 @@ impl Fetcher {
                 Waiter::new(ListedDownload::new(self, download, number), priority)
             }
             None => {
-                // It may have been kept since somebody looked.
+                // A download may have ended and committed the package since the caller looked.
                 if let Some(body) = self.here(wanted.record(), &wanted.origin().policy) {
                     return Ok(Waiter::of(body));
                 }
@@ -153,7 +153,7 @@ impl Fetcher {
         if self.store.may_have_unproved(record.id, record.size) { Lane::Cache } else { Lane::Binhost(wanted.key().0) }
     }
 
-    /// Gives turns, as long as there are some for those that wait.
+    /// Gives turns until there is no free turn or no waiting download.
     pub(super) fn start_downloads(self: &Arc<Self>) {
         loop {
             let step = self.downloads.table().next(|download, on_the_way| self.gate(download, on_the_way));
@@ -173,13 +173,14 @@ impl Fetcher {
         }
     }
 
-    /// Whether a package that nobody has opened may be fetched now.
+    /// Whether a prefetch may begin now.
     fn gate(&self, download: &Download, on_the_way: OnTheWay) -> Gate {
         let size = download.wanted.record().size;
         if let Err(why) = self.store.would_keep(size) {
             return Gate::Never(why);
         }
-        // What is on its way takes its part of the cache already: what comes on top would be fetched and not kept.
+        // Running downloads already take a part of the cache. A prefetch that does not fit beside
+        // them would be fetched and not kept.
         let together = on_the_way.all.saturating_add(size);
         let fits = on_the_way.all == 0 || together <= self.store.usage().bound;
         let may_write = self.store.may_write(on_the_way.unplaced.saturating_add(size));

@@ -1,5 +1,5 @@
-//! The table itself: which downloads there are and who waits for them; `choice` says which one gets the next turn. Nothing here
-//! waits, locks or downloads.
+//! The table of downloads and their waiters. `choice` decides which download gets the next turn. No
+//! function here waits, locks or downloads.
 
 mod choice;
 #[cfg(test)]
@@ -14,26 +14,26 @@ use super::lane::{Lane, LaneQueue};
 use super::{MAX_WAITERS, Priority, Uid};
 use crate::fetch::remote_binhost::PackageKey;
 
-/// A user who waits for something.
+/// A user who waits for a package.
 #[derive(Debug, Default)]
 struct User {
     waiters: usize,
-    /// When it got a turn last, by the number of turns given.
+    /// The number of the last turn that this user got.
     served: u64,
 }
 
-/// What leaving a download means for it.
+/// The effect that a leaving waiter has on its download.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum OnLeave {
-    /// It goes on, for others or for a while.
+    /// The download continues, for other waiters or for the grace time.
     Stays,
-    /// It had not begun, and is gone.
+    /// The download had not begun, and is removed.
     Removed,
-    /// It was parked, is gone from the table, and is to end.
+    /// The download was parked and is removed, and the caller must stop its task.
     Stop,
 }
 
-/// See the module's documentation.
+/// The downloads, the queues of the lanes, and the users.
 #[derive(Debug)]
 pub(super) struct DownloadTable<D> {
     downloads: HashMap<PackageKey, TableEntry<D>>,
@@ -45,7 +45,7 @@ pub(super) struct DownloadTable<D> {
     turns: u64,
 }
 
-/// A download, for those who look.
+/// A read-only view of a download.
 pub(super) struct Look<'a, D> {
     pub(super) number: Number,
     pub(super) download: &'a D,
@@ -54,7 +54,7 @@ pub(super) struct Look<'a, D> {
     pub(super) asked: bool,
 }
 
-/// How many downloads there are, and opens that wait for them.
+/// The numbers of downloads, and of opens that wait for them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Downloads that have a turn.
@@ -81,20 +81,22 @@ impl<D: Load> DownloadTable<D> {
         self.downloads.is_empty()
     }
 
-    /// Whether one more may wait with this priority. No user takes more than what is left for others; root always has a part.
+    /// Whether one more waiter with this priority is accepted. No user may have more waiters than
+    /// are left for others. Root always has a share.
     pub(super) fn admits(&self, priority: Priority) -> bool {
         let Some(uid) = priority.uid() else { return true };
         let own = self.users.get(&uid).map_or(0, |user| user.waiters);
         own < MAX_WAITERS.saturating_sub(self.waiters) || uid == Uid::ROOT && own < MAX_WAITERS
     }
 
-    /// One more waits for a download that is there; the download, and whether it was opened before. `None`: it is not there.
+    /// Adds a waiter to a download. Returns the download, and whether it was opened before. `None`:
+    /// there is no download.
     pub(super) fn join(&mut self, key: PackageKey, priority: Priority) -> Option<(Number, D, bool)> {
         let entry = self.downloads.get(&key)?;
         let (number, download, asked) = (entry.number, entry.download.clone(), entry.asked);
         self.change(key, |entry| {
             entry.add(priority);
-            // What has begun as a prefetch is the first user's who opens it.
+            // A begun prefetch counts for the first user who opens the package.
             if entry.stage != Stage::Waiting {
                 entry.owner = entry.owner.or(priority.uid());
             }
@@ -106,7 +108,7 @@ impl<D: Load> DownloadTable<D> {
         Some((number, download, asked))
     }
 
-    /// A new download, for which somebody waits.
+    /// Adds a new download with one waiter.
     pub(super) fn insert(&mut self, key: PackageKey, lane: Lane, download: D, priority: Priority) -> Number {
         self.last += 1;
         self.downloads.insert(key, TableEntry::new(self.last, lane, download));
@@ -114,7 +116,7 @@ impl<D: Load> DownloadTable<D> {
         self.last
     }
 
-    /// Somebody does not wait any more.
+    /// Removes a waiter from a download.
     pub(super) fn leave(&mut self, key: PackageKey, number: Number, priority: Priority) -> OnLeave {
         if self.entry(key, number).is_none() {
             return OnLeave::Stays;
@@ -126,12 +128,12 @@ impl<D: Load> DownloadTable<D> {
             Some(Stage::Parked | Stage::Resuming) => OnLeave::Stop,
             Some(Stage::Live) | None => return OnLeave::Stays,
         };
-        // At once: nobody joins what is to end.
+        // The download is removed at once, so that no new waiter joins a download that ends.
         self.remove(key);
         left
     }
 
-    /// Takes a download out if nobody waits for it; `true`: somebody does.
+    /// Removes a download if it has no waiter. `true`: it has one.
     pub(super) fn end_unless_wanted(&mut self, key: PackageKey, number: Number) -> bool {
         let wanted = self.entry(key, number).is_some_and(TableEntry::is_wanted);
         if !wanted {
@@ -140,14 +142,14 @@ impl<D: Load> DownloadTable<D> {
         wanted
     }
 
-    /// A download has ended.
+    /// Removes a download that has ended.
     pub(super) fn finish(&mut self, key: PackageKey, number: Number) {
         if self.entry(key, number).is_some() {
             self.remove(key);
         }
     }
 
-    /// A download gives its turn back, and is parked. `false`: nobody waits for it, it is gone from the table.
+    /// Takes the turn of a download and parks it. `false`: it has no waiter, and is removed.
     pub(super) fn park(&mut self, key: PackageKey, number: Number) -> bool {
         let wanted = self.end_unless_wanted(key, number);
         if wanted && self.entry(key, number).is_some_and(|entry| entry.stage == Stage::Live) {
@@ -157,14 +159,15 @@ impl<D: Load> DownloadTable<D> {
         wanted
     }
 
-    /// A parked download wants a turn.
+    /// Queues a parked download for a turn.
     pub(super) fn resume(&mut self, key: PackageKey, number: Number) {
         if self.entry(key, number).is_some_and(|entry| entry.stage == Stage::Parked) {
             self.change(key, |entry| entry.stage = Stage::Resuming);
         }
     }
 
-    /// A download that has its turn needs one in another lane instead. `false`: nobody waits for it, it is gone from the table.
+    /// Moves a download with a turn to the queue of another lane. `false`: it has no waiter, and is
+    /// removed.
     pub(super) fn change_lane(&mut self, key: PackageKey, number: Number, lane: Lane) -> bool {
         let wanted = self.end_unless_wanted(key, number);
         if wanted && self.entry(key, number).is_some_and(|entry| entry.stage == Stage::Live) {
@@ -180,7 +183,8 @@ impl<D: Load> DownloadTable<D> {
         self.entry(key, number).is_some_and(|entry| entry.asked)
     }
 
-    /// Takes out what is prefetched for upgrades, has little of its package yet, and is in the way of something else.
+    /// Removes upgrade prefetches with less than half of their package, if the table has any other
+    /// download.
     pub(super) fn take_out_of_the_way(&mut self) -> Vec<D> {
         if self.is_quiet() {
             return Vec::new();
@@ -214,7 +218,7 @@ impl<D: Load> DownloadTable<D> {
         Some(if begins { NextAction::Start(number, lane, download) } else { NextAction::Resume(download) })
     }
 
-    /// Takes the turn of a download that has one.
+    /// Takes the turn of a live download.
     fn take_turn(&mut self, key: PackageKey) {
         let Some(lane) = self.downloads.get(&key).map(|entry| entry.lane) else { return };
         let queue = queue_of(&mut self.lanes, lane);
@@ -227,7 +231,7 @@ impl<D: Load> DownloadTable<D> {
         queue_of(&mut self.lanes, lane).holders.retain(|holder| *holder != key);
     }
 
-    /// Changes a download, and puts it where it belongs then among those that want a turn.
+    /// Changes a download, and updates its place in the queues of those that want a turn.
     fn change(&mut self, key: PackageKey, change: impl FnOnce(&mut TableEntry<D>)) {
         let Some(entry) = self.downloads.get_mut(&key) else { return };
         let (lane, number) = (entry.lane, entry.number);
@@ -242,7 +246,7 @@ impl<D: Load> DownloadTable<D> {
         }
     }
 
-    /// Takes a download out, whatever it does.
+    /// Removes a download in any stage.
     fn remove(&mut self, key: PackageKey) {
         if self.downloads.get(&key).is_some_and(|entry| entry.stage == Stage::Live) {
             self.take_turn(key);
@@ -258,7 +262,7 @@ impl<D: Load> DownloadTable<D> {
         self.downloads.get(&key).filter(|entry| entry.number == number)
     }
 
-    /// So many waiters of a user go away; a user who waits for nothing is forgotten.
+    /// Removes `count` waiters of a user. A user without waiters is forgotten.
     fn go(&mut self, uid: Uid, count: usize) {
         self.waiters = self.waiters.saturating_sub(count);
         let Some(user) = self.users.get_mut(&uid) else { return };
@@ -276,7 +280,7 @@ impl<D: Load> DownloadTable<D> {
         queue.holders.iter().filter_map(|key| self.downloads.get(key))
     }
 
-    /// All of them.
+    /// All downloads, in no particular order.
     pub(super) fn looks(&self) -> impl Iterator<Item = Look<'_, D>> {
         self.downloads.values().map(|entry| Look {
             number: entry.number,

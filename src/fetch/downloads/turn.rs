@@ -1,4 +1,4 @@
-//! A download's turn: what it may do, from the first one to its end.
+//! A download's turn, from the first one to the end of the download.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,15 +9,16 @@ use super::listed::ListedDownload;
 use crate::fetch::{Fetcher, PackageRef};
 use crate::upstream::Active;
 
-/// What the task of a download holds. When it is dropped, the download is over and out of the table, whatever happened: a
-/// panic leaves no waiters behind.
+/// The turn that the task of a download holds. Dropping it ends the download and removes it from
+/// the table, also after a panic, so that no waiter waits for ever.
 #[derive(Debug)]
 pub(super) struct Turn {
     pub(super) listed: ListedDownload,
     pub(super) lane: Lane,
-    /// It takes its part of the way to its binhost.
+    /// Counts the download among the active ones of its binhost.
     active: Option<Active>,
-    /// The table has given the download to this.
+    /// Whether this turn must end the download when it is dropped. `false`: the table has the
+    /// download again, in another lane.
     held: bool,
 }
 
@@ -41,7 +42,7 @@ impl Turn {
         self.listed.park();
     }
 
-    /// Bytes have come: waits for a turn; for how long.
+    /// Waits for a turn, after bytes have come. Returns the time that it waited.
     pub(super) async fn resume(&mut self) -> Duration {
         let began = Instant::now();
         self.listed.resume().await;
@@ -49,18 +50,18 @@ impl Turn {
         began.elapsed()
     }
 
-    /// So many bytes came in.
+    /// Counts received bytes.
     pub(super) fn receive(&self, bytes: usize) {
         let (bytes, size) = (bytes as u64, self.wanted().record().size);
         let before = self.listed.download.receive(bytes);
         let is_rest = |received: u64| size.saturating_sub(received) < REST_OF_LINE;
         if !is_rest(before) && is_rest(before.saturating_add(bytes)) {
-            // The next one may begin.
+            // Less than `REST_OF_LINE` is left, so the next plan prefetch may start.
             self.listed.changed();
         }
     }
 
-    /// The cache does not have it: it waits for a turn of its binhost.
+    /// Moves the download to the lane of its binhost, because the cache does not have the package.
     pub(super) fn change_lane(mut self) {
         let binhost = Lane::Binhost(self.wanted().key().0);
         self.held = !self.listed.change_lane(binhost);

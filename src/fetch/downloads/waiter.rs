@@ -1,4 +1,4 @@
-//! Who waits for a download.
+//! The waiters of a download.
 
 use std::sync::Arc;
 
@@ -10,46 +10,48 @@ use super::listed::ListedDownload;
 use crate::cache::Blob;
 use crate::fetch::{FetchError, Outcome};
 
-/// Somebody who waits, until this is dropped.
+/// A share in a download. Dropping it leaves the download.
 #[derive(Debug)]
 pub(in crate::fetch) struct Waiter {
-    /// In this order: who looks whether anybody waits does so once nobody watches.
+    /// The order of the fields matters: `part` is dropped first. The download's task looks for
+    /// waiters in the table when the last watcher is gone, and must not find this one.
     part: Option<Participation>,
     watcher: Watcher,
 }
 
-/// A part in a download.
+/// An entry among the waiters of a listed download.
 #[derive(Debug)]
 struct Participation {
     listed: ListedDownload,
     priority: Priority,
 }
 
-/// Sees how far a download is, and does not keep it going.
+/// Observes the progress of a download, and is no waiter in the table. A live download notices that
+/// its last waiter has left only when all watchers are gone, too.
 #[derive(Debug, Clone)]
 pub(in crate::fetch) struct Watcher {
     phase: watch::Receiver<Phase>,
 }
 
 impl Waiter {
-    /// To be called while the table is locked.
+    /// Must be called while the table is locked.
     pub(super) fn new(listed: ListedDownload, priority: Priority) -> Self {
         let phase = listed.download.phase();
         Self { part: Some(Participation { listed, priority }), watcher: Watcher { phase } }
     }
 
-    /// For what is here already.
+    /// A waiter for a blob that is already there.
     pub(super) fn of(body: Blob) -> Self {
         let phase = watch::channel(Phase { begun: true, outcome: Some(Ok(body)), ended: true }).1;
         Self { part: None, watcher: Watcher { phase } }
     }
 
-    /// The package as soon as it is proved, or why it cannot be had.
+    /// The blob as soon as it is proved, or the reason why it cannot be fetched.
     pub(in crate::fetch) async fn outcome(mut self) -> Outcome {
         self.watcher.once(|phase| phase.outcome.is_some()).await
     }
 
-    /// How it ended, once what it brought is kept or not.
+    /// The outcome, after the commit to the cache has succeeded or failed.
     pub(in crate::fetch) async fn end(&mut self) -> Outcome {
         self.watcher.end().await
     }
@@ -58,16 +60,16 @@ impl Waiter {
         &self.watcher
     }
 
-    /// The download; `None`: it was here already.
+    /// The download. `None`: the blob was already there.
     pub(in crate::fetch) fn download(&self) -> Option<&Arc<Download>> {
         self.part.as_ref().map(|part| &part.listed.download)
     }
 }
 
 impl Watcher {
-    /// Waits until the download has had a turn, or is over. `false`: it is over without one.
+    /// Waits until the download has had a turn, or has ended. `false`: it ended without a turn.
     pub(in crate::fetch) async fn begun(&mut self) -> bool {
-        // Without a sender it is over.
+        // An error means that the sender is gone, and that the download has ended.
         drop(self.phase.wait_for(|phase| phase.begun || phase.ended).await);
         self.has_begun()
     }
@@ -77,12 +79,12 @@ impl Watcher {
         self.phase.borrow().begun
     }
 
-    /// Whether it is over.
+    /// Whether the download has ended.
     pub(in crate::fetch) fn has_ended(&self) -> bool {
         self.phase.borrow().ended
     }
 
-    /// How it ended, once what it brought is kept or not.
+    /// The outcome, after the commit to the cache has succeeded or failed.
     pub(in crate::fetch) async fn end(&mut self) -> Outcome {
         self.once(|phase| phase.ended).await
     }

@@ -64,7 +64,7 @@ fn mtimedb(binpkgs: &[String], mergelist: &[&str]) -> String {
     )
 }
 
-/// The plan of [`mtimedb`] with these packages, nothing else said of them.
+/// The plan of [`mtimedb`] with these packages and no other data about them.
 fn plan(cpvs: &[&str]) -> String {
     let binpkgs: Vec<String> = cpvs.iter().map(|cpv| binpkg(cpv, r#""SIZE": 5"#)).collect();
     mtimedb(&binpkgs, cpvs)
@@ -86,7 +86,7 @@ fn what_portage_writes() {
         build_time: Some(build_time),
         size,
     };
-    // In the order of the plan, without what is merged already.
+    // The result has the order of the plan, without packages that are merged already.
     assert_eq!(
         Root::with(&text).read().unwrap(),
         [planned("a/two-2-r1", Some(3), 7, 5), planned("a/one-1", None, 0, 6)]
@@ -114,7 +114,7 @@ fn what_nobody_planned_is_left_out() {
 #[test]
 fn no_json_does_harm() {
     let deep = format!(r#"{{"resume": {}"#, "[".repeat(1_000_000));
-    // What nobody looks at may be as deep as it likes.
+    // Parts of the file that are not read may be nested without a limit.
     let deep_elsewhere = format!(r#"{{"info": {}{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
     assert!(Root::with(&deep_elsewhere).read().unwrap().is_empty());
     for text in ["", "{", "[]", "null", "\0\0", "\u{feff}{}", r#"{"resume": {"binpkgs": {}}}"#, &deep] {
@@ -151,14 +151,14 @@ fn only_a_plain_file_is_opened() {
     fs::create_dir(root.file()).unwrap();
     assert!(matches!(root.read(), Err(PlanError::NotAFile)));
     fs::remove_dir(root.file()).unwrap();
-    // Nobody writes into it: opening it for reading would wait for ever.
+    // The pipe has no writer: opening it for reading would wait for ever.
     rustix::fs::mkfifoat(rustix::fs::CWD, root.file(), Mode::RUSR).unwrap();
     assert!(matches!(root.read(), Err(PlanError::NotAFile)));
     fs::remove_file(root.file()).unwrap();
     let _listener = UnixListener::bind(root.file()).unwrap();
     assert!(matches!(root.read(), Err(PlanError::NotAFile)));
     fs::remove_file(root.file()).unwrap();
-    // A device that never ends, where devices can be made.
+    // An endless device, if the test may make devices.
     let device = rustix::fs::makedev(1, 5);
     let kind = rustix::fs::FileType::CharacterDevice;
     if rustix::fs::mknodat(rustix::fs::CWD, root.file(), kind, Mode::RUSR, device).is_ok() {
@@ -177,12 +177,12 @@ fn links_stay_within_the_root() {
         assert!(matches!(root.read(), Err(PlanError::Open(_))), "{}", target.display());
         fs::remove_file(root.file()).unwrap();
     }
-    // Absolute ones mean that root, as they do for the process.
+    // Absolute links are relative to that root, as they are for the process.
     fs::write(root.0.path().join("elsewhere"), plan(&["a/inside-1"])).unwrap();
     symlink("/elsewhere", root.file()).unwrap();
     assert_eq!(root.names(), ["a/inside-1"]);
     fs::remove_file(root.file()).unwrap();
-    // What /proc has of links leads anywhere.
+    // A link of /proc may lead anywhere.
     let held = File::open(outside.file()).unwrap();
     symlink(format!("/proc/self/fd/{}", held.as_raw_fd()), root.file()).unwrap();
     assert!(root.read().is_err());
@@ -208,7 +208,7 @@ fn a_file_that_changes_while_it_is_read() {
     let writer = std::thread::spawn(move || {
         let new = writing.file().with_extension("new");
         while !stopped.load(Ordering::Relaxed) {
-            // In place, and by another one.
+            // One write replaces the content in place, the other one replaces the file.
             fs::write(writing.file(), plan(&["a/one-1", "a/two-2"])).unwrap();
             fs::write(&new, plan(&["a/three-3"])).unwrap();
             fs::rename(&new, writing.file()).unwrap();
@@ -263,7 +263,7 @@ fn without_openat2_no_link_is_followed() {
     assert!(place_without_links(directory.as_fd(), Path::new("../x")).is_err());
     symlink("gentoo", root.0.path().join("link")).unwrap();
     assert!(place_without_links(directory.as_fd(), &Path::new("/link").join(PATH)).is_err());
-    // The last one is opened itself, which is no file.
+    // The last component is opened as the link itself, which is no plain file.
     symlink("/etc/passwd", root.0.path().join("last")).unwrap();
     let last = place_without_links(directory.as_fd(), Path::new("last")).unwrap();
     assert!(File::from(last).metadata().unwrap().is_symlink());

@@ -1,7 +1,8 @@
-//! Fetching one package while nobody else fetches anything.
+//! Upgrade prefetch: fetches one package while there is no other download.
 //!
-//! It begins when nothing is being downloaded, and gives way when somebody waits for a package meanwhile, unless more than half
-//! of it is there already: then it is cheaper to have the rest.
+//! The download starts when nothing is being downloaded. If another package is requested meanwhile,
+//! the download stops, unless more than half of the package is there already: then fetching the
+//! rest is cheaper than starting again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,24 +11,24 @@ use super::requested::PackageOutcome;
 use crate::cache::Unkeepable;
 use crate::fetch::{FetchError, Fetcher, PackageRef, Priority};
 
-/// How often to look whether anything is being downloaded.
+/// Interval between two looks at the table of downloads.
 const LOOK: Duration = Duration::from_millis(500);
-/// How long nobody may have waited for anything before it begins.
+/// Looks in a row that must find no download before a prefetch starts.
 const QUIET: u32 = 4;
 
-/// What came of it.
+/// The result of an upgrade prefetch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BackgroundOutcome {
-    /// It ended like this.
+    /// The download ended with this outcome.
     Ended(PackageOutcome),
-    /// It would not be kept: why. It may be another time.
+    /// The cache would not keep the package now, for this reason. A later attempt may succeed.
     Unkept(Unkeepable),
-    /// Somebody waited for something else.
+    /// Another download has priority.
     GaveWay,
 }
 
 impl Fetcher {
-    /// Waits until nothing is being downloaded for a while.
+    /// Waits until `QUIET` looks in a row, one every `LOOK`, have found no download.
     pub async fn wait_until_quiet(&self) {
         let mut quiet = 0;
         while quiet < QUIET {
@@ -36,8 +37,8 @@ impl Fetcher {
         }
     }
 
-    /// Fetches a package that nobody has asked for, as long as nobody waits for another; how that ended, and the bytes that
-    /// were received. Dropping the future breaks it off.
+    /// Fetches a package for a later upgrade, as long as no other package is requested. Returns the
+    /// result, and the number of bytes received. Dropping the future stops the download.
     pub async fn fetch_in_background(self: &Arc<Self>, wanted: &PackageRef) -> (BackgroundOutcome, u64) {
         if self.is_cached(wanted) {
             return (BackgroundOutcome::Ended(PackageOutcome::Here), 0);
@@ -51,7 +52,7 @@ impl Fetcher {
             Ok(waiter) => waiter,
             Err(error) => return (failed(&error), 0),
         };
-        // What has neither begun nor ended waits for something else.
+        // A download that has neither begun nor ended waits for another download.
         if !waiter.watcher().has_begun() && !waiter.watcher().has_ended() {
             return (BackgroundOutcome::GaveWay, 0);
         }

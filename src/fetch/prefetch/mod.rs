@@ -3,10 +3,10 @@
 //! | file | job |
 //! |---|---|
 //! | `planned` | the rest of an emerge's merge plan, when it opens a package that is not cached |
-//! | `queue` | the order of planned prefetches, and how far ahead they go |
-//! | `target` | what a request or an upgrade prefetch names -> packages |
-//! | `requested` | a list of packages that somebody asked for |
-//! | `background` | one package, while nothing else is fetched |
+//! | `queue` | the order of planned prefetches, and their bounds |
+//! | `target` | the names in a request or an upgrade prefetch -> packages |
+//! | `requested` | the packages of a prefetch job |
+//! | `background` | one package for an upgrade, while nothing else is fetched |
 
 pub(crate) mod background;
 pub(crate) mod planned;

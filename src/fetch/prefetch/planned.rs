@@ -1,15 +1,20 @@
-//! Fetching ahead: when an emerge opens a package that is not here, the rest of its plan is fetched in the order of the plan.
+//! Plan prefetch: when an emerge opens a package that is not cached, the rest of its merge plan is
+//! fetched in the order of the plan.
 //!
-//! * Nothing that is opened waits for any of this: the opener, its plan and the index are looked at by a task of its own. Only
-//!   for its opener to be found it waits for [`MOMENT`] at most: a process that is answered may end.
-//! * What somebody waits for goes first: the table of downloads sees to that.
-//! * A plan is followed until its emerge ends; what is under way then, and nobody has asked for, is broken off.
-//! * What fails, fails silently, and is tried again when it is opened.
-//! * What would not be kept is not fetched ahead: it would be fetched again when it is opened.
+//! - An open does not wait for a prefetch. A separate task looks up the opener, reads its plan and
+//!   searches the index. The open only waits for the lookup of the opener, for [`MOMENT`] at most,
+//!   because a process that has its answer may end.
+//! - Opens go first; the table of downloads ensures that.
+//! - A plan is followed until its emerge ends. Downloads that are still running then, and that have
+//!   no other waiters, are stopped.
+//! - A failed prefetch is not reported. The open of the package tries again.
+//! - A package that the cache would not keep is not prefetched, because its open would fetch it
+//!   again.
 //!
 //! Locks: the queue's before the table of downloads.
 //!
-//! Not its job: which packages are ahead (`queue`), what a plan says (`plan`), whose it is (`portage::emerge_process`).
+//! Not its job: which packages are ahead (`queue`), the content of a plan (`plan`), the owner of a
+//! plan (`portage::emerge_process`).
 
 use std::collections::BTreeMap;
 use std::os::fd::AsFd as _;
@@ -29,22 +34,26 @@ use crate::fetch::uncached_open::Miss;
 use crate::fetch::{FetchError, Fetcher, PackageRef, Priority};
 use crate::portage::emerge_process::{Emerge, OpenerProcess, ProcessKey};
 
-/// Bytes that are ahead, for all plans: what a line of 100 Mbit/s brings in a minute and a half.
+/// Bytes that are ahead, for all plans: a line of 100 Mbit/s takes a minute and a half for them.
 pub const MAX_AHEAD_BYTES: u64 = 1 << 30;
-/// Of the cache, the part that may be ahead: the rest is for what has proved to be used.
+/// The part of the cache that may be ahead is 1 / `AHEAD_SHARE`. The rest is for blobs that are
+/// known to be used.
 pub const AHEAD_SHARE: u64 = 4;
-/// Plans that are being read. A process may have its files where reading never ends.
+/// Plans that are read at the same time. A process may have its files on a file system where
+/// reading never ends.
 const MAX_READERS: usize = 4;
-/// How much longer than it worked a reader rests, so that many processes with many plans keep no processor busy.
+/// The pause of a reader after its work, as a multiple of the time that it worked. It keeps many
+/// processes with many plans from using up a processor.
 const REST: u32 = 10;
-/// How long it rests at most.
+/// The longest such pause.
 const MAX_REST: Duration = Duration::from_secs(1);
-/// What is opened waits for so long at most until its opener is found; that takes some 0.1 ms, beside the download.
+/// How long an open waits at most for the lookup of its opener. The lookup takes some 0.1 ms, at
+/// the same time as the download.
 const MOMENT: Duration = Duration::from_millis(50);
-/// How often to look whether an emerge still runs.
+/// Interval between two checks that an emerge still runs.
 const LIVENESS: Duration = Duration::from_secs(1);
 
-/// See the module's documentation. What is under way ends when it is dropped.
+/// Follows the plans of all emerges. Dropping it stops its downloads.
 #[derive(Debug)]
 pub struct PlanPrefetch {
     prefetch: Prefetch,
@@ -58,7 +67,7 @@ pub struct PlanPrefetch {
 struct PlanPrefetchState {
     fetcher: Arc<Fetcher>,
     queue: Mutex<PrefetchQueue<ProcessKey, PackageRef>>,
-    /// There is more to fetch of a plan, or room for it.
+    /// Notified when a plan has more packages to fetch, or when there is room for one.
     changed: Notify,
     readers: Arc<Semaphore>,
 }
@@ -76,7 +85,7 @@ impl Prefetchable for PackageRef {
 }
 
 impl PlanPrefetch {
-    /// Fetches ahead with `fetcher`. To be called inside a tokio runtime.
+    /// Prefetches with `fetcher`. Must be called inside a tokio runtime.
     #[must_use]
     pub fn new(fetcher: Arc<Fetcher>, prefetch: Prefetch, plan_check: Duration) -> Self {
         let max_bytes = MAX_AHEAD_BYTES.min(fetcher.store.usage().bound / AHEAD_SHARE);
@@ -90,17 +99,17 @@ impl PlanPrefetch {
         Self { prefetch, checks, inner: Arc::new(inner), runtime, tasks: Mutex::default() }
     }
 
-    /// Whether thread `tid` may follow a plan whose entries are not checked: then [`Self::check_plan`] comes before a package is
-    /// given to it. For FUSE threads.
+    /// Whether thread `tid` may follow a plan whose entries are not checked. If so, the caller must
+    /// call [`Self::check_plan`] before it gives a package to the thread. For FUSE threads.
     pub fn is_unchecked(&self, wanted: &PackageRef, tid: u32) -> bool {
         self.checks.concerns(wanted, tid)
     }
 
-    /// Waits, for no longer than `plan-check`, until the entries of the plan that the opener follows are held against their
-    /// packages.
+    /// Waits until the entries of the opener's plan are compared with their packages, for no longer
+    /// than `plan-check`.
     ///
     /// # Errors
-    /// One of them is wrong.
+    /// An entry of the plan is wrong.
     pub async fn check_plan(&self, wanted: &PackageRef, miss: &Miss) -> Result<(), Arc<FetchError>> {
         match miss.tid().filter(|tid| self.is_unchecked(wanted, *tid)) {
             Some(tid) => self.checks.check(&self.inner.fetcher, wanted, (tid, miss)).await,
@@ -108,21 +117,23 @@ impl PlanPrefetch {
         }
     }
 
-    /// A package is opened. Waits for nothing.
+    /// Records that a package is opened, which makes room for another one. Waits for nothing.
     pub fn opened(&self, wanted: &PackageRef) {
         let Some(begun) = self.inner.queue().opened(wanted.key()) else { return };
         self.inner.fetcher.metrics.prefetch_hits.add(u64::from(begun));
         self.inner.changed.notify_waiters();
     }
 
-    /// A package that was not here is about to be given to who opens it: that may be the last of its opener.
+    /// Waits for the lookup of the opener, before an uncached package is given to it. The opener
+    /// may end as soon as it has the package.
     pub async fn found(&self, wanted: &PackageRef, miss: &Miss) {
         if self.prefetch != Prefetch::Off && miss.tid().is_some() && !self.inner.queue().is_planned(wanted.key()) {
             drop(tokio::time::timeout(MOMENT, miss.opener()).await);
         }
     }
 
-    /// A package is opened that is not here. Waits for nothing.
+    /// Starts a task that reads the opener's plan, because the opened package is not cached. Waits
+    /// for nothing.
     pub fn missed(&self, wanted: &PackageRef, miss: &Miss) {
         let Some(tid) = miss.tid().filter(|_| self.prefetch != Prefetch::Off) else { return };
         if self.inner.queue().is_planned(wanted.key()) {
@@ -137,7 +148,7 @@ impl PlanPrefetch {
     }
 }
 
-/// What was found out about an opener.
+/// The process and the plan of an opener.
 struct OpenerPlan {
     looked: Arc<OpenerProcess>,
     key: ProcessKey,
@@ -149,12 +160,12 @@ impl PlanPrefetchState {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Looks whether who opens the package follows a plan, and follows it too.
+    /// Looks whether the opener of the package follows a plan. If so, follows that plan, too.
     async fn read_plan(self: Arc<Self>, wanted: PackageRef, miss: Miss, reader: OwnedSemaphorePermit) {
         let (inner, opened) = (Arc::clone(&self), wanted.key());
         let began = Instant::now();
         let Some(looked) = miss.opener().await else { return };
-        // What reads takes its place along: it may never end.
+        // The blocking read holds the permit, because the read may never end.
         let find = move || (inner.find(&wanted, looked), began.elapsed(), reader);
         let Ok((found, took, reader)) = tokio::task::spawn_blocking(find).await else { return };
         let rest = async {
@@ -171,7 +182,7 @@ impl PlanPrefetchState {
         }
     }
 
-    /// The plan that `wanted` belongs to, of the emerge that opened it.
+    /// The plan of the emerge that opened `wanted`, if the plan contains `wanted`.
     fn find(&self, wanted: &PackageRef, looked: Arc<OpenerProcess>) -> Option<OpenerPlan> {
         let emerge = looked.emerge.as_ref()?;
         let key = emerge.key();
@@ -193,11 +204,11 @@ impl PlanPrefetchState {
         belongs.then_some(OpenerPlan { looked, key, plan })
     }
 
-    /// Fetches what is ahead of an emerge, until it ends.
+    /// Fetches the next packages of a plan until its emerge ends.
     async fn follow(self: &Arc<Self>, key: ProcessKey, looked: &OpenerProcess) {
         let mut course = FollowedPlan { inner: self, key, waiters: BTreeMap::new(), last: 0 };
         let is_alive = || looked.emerge.as_ref().is_some_and(Emerge::is_alive);
-        // Dropped at the end, with all that is in it.
+        // Dropped at the end, with all tasks in it.
         let mut downloads = JoinSet::new();
         let mut liveness = tokio::time::interval(LIVENESS);
         loop {
@@ -221,7 +232,7 @@ impl PlanPrefetchState {
         }
     }
 
-    /// The next package ahead, which waits for its turn from now on.
+    /// The next package of a plan, with its request. The download waits for a turn from now on.
     fn next(self: &Arc<Self>, process: ProcessKey) -> Option<(PackageRef, Result<Waiter, Arc<FetchError>>)> {
         if !self.fetcher.store.may_write(0) {
             return None;
@@ -232,7 +243,7 @@ impl PlanPrefetchState {
         Some((wanted, waiter))
     }
 
-    /// Sees a package ahead to its end. `None`: nobody waits for it.
+    /// Waits for the end of one prefetch and records the result. `None`: the request was refused.
     async fn watch(&self, process: ProcessKey, wanted: &PackageRef, watcher: Option<Watcher>) {
         let (mut ahead, mut fetched) = (false, false);
         if let Some(mut watcher) = watcher {
@@ -245,7 +256,7 @@ impl PlanPrefetchState {
         } else {
             self.queue().failed(process, wanted.key());
         }
-        // What was opened before its turn came was not fetched ahead.
+        // A package that was opened before its turn came does not count as prefetched.
         if fetched && ahead {
             self.fetcher.metrics.prefetched.increase();
             self.fetcher.metrics.prefetched_bytes.add(wanted.record().size);
@@ -253,24 +264,25 @@ impl PlanPrefetchState {
         self.changed.notify_waiters();
     }
 
-    /// Whether fetching it would be no use: it is here, or under way, or its binhost is no longer used.
+    /// Whether a prefetch is useless: the package is cached or being fetched, or its binhost is no
+    /// longer used.
     fn need_not(&self, wanted: &PackageRef) -> bool {
         let (key, fetcher) = (wanted.key(), &self.fetcher);
         fetcher.is_cached(wanted) || fetcher.downloads.contains(key) || fetcher.origins.get(key.0).is_none()
     }
 }
 
-/// A plan that is followed. It ends when this is dropped, also when the task that follows it is aborted.
+/// A plan that is followed. Dropping it ends the plan, also when its task is aborted.
 struct FollowedPlan<'a> {
     inner: &'a PlanPrefetchState,
     key: ProcessKey,
-    /// Who waits for its packages, in the order of the plan.
+    /// The waiters for its packages, in the order of the plan.
     waiters: BTreeMap<u64, Waiter>,
     last: u64,
 }
 
 impl FollowedPlan<'_> {
-    /// Keeps who waits for the next package; its number.
+    /// Keeps the waiter for the next package. Returns its number.
     fn keep(&mut self, waiter: Option<Waiter>) -> u64 {
         self.last += 1;
         waiter.into_iter().for_each(|waiter| drop(self.waiters.insert(self.last, waiter)));
@@ -280,7 +292,8 @@ impl FollowedPlan<'_> {
 
 impl Drop for FollowedPlan<'_> {
     fn drop(&mut self) {
-        // The last one first: no turn that becomes free is given to one that is to be given up as well.
+        // In reverse order: a turn that becomes free is then not given to a download that is
+        // stopped next.
         while self.waiters.pop_last().is_some() {}
         let wasted = self.inner.queue().end(self.key);
         self.inner.fetcher.metrics.prefetch_wasted.add(wasted as u64);

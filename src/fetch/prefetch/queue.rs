@@ -1,27 +1,32 @@
-//! What is to be fetched ahead, and how far ahead.
+//! The order of the planned prefetches, and their bounds.
 //!
-//! A *course* is what is left of one emerge's plan. Packages of it that are fetched and not opened yet are *ahead*: their
-//! number is bounded for each course, their bytes for all together. Whatever is opened makes room for more, so that a long plan
-//! is followed to its end at the pace of its emerge, and a plan that nobody follows ends after the first few.
+//! A *course* is the rest of one emerge's plan. A package of the plan that is fetched and not
+//! opened yet is *ahead*. The number of packages ahead is bounded for each course, their bytes for
+//! all courses together. Each open makes room for another package. A long plan is therefore
+//! followed to its end at the pace of its emerge. A plan whose emerge opens nothing stops after its
+//! first packages.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::Hash;
 use std::time::{Duration, Instant};
 
-/// Plans that are followed at the same time: a build server with a handful of containers.
+/// Plans that are followed at the same time: enough for a build server with a handful of
+/// containers.
 pub(crate) const MAX_COURSES: usize = 8;
-/// Packages of one plan that are ahead. An emerge installs some 64 small ones in a minute; what comes after them can wait.
+/// Packages of one plan that are ahead. An emerge installs some 64 small packages in a minute;
+/// later ones can wait.
 pub(crate) const MAX_AHEAD: usize = 64;
-/// Packages of one plan that wait for their turn in the table of downloads: enough that it has a choice.
+/// Packages of one plan that wait for a turn in the table of downloads: enough to give the table a
+/// choice.
 const MAX_WAITING: usize = 3;
-/// Packages of one plan that can wait until then, with what was added to it later.
+/// Packages of one plan that are queued here, including those that were added to the plan later.
 const MAX_QUEUED: usize = 2 * crate::fetch::plan::MAX_PLANNED;
-/// Failures in a row after which a plan is not followed any further: the binhost is away, or the disk is full.
+/// Failures in a row that end a plan: the binhost is offline, or the disk is full.
 const MAX_FAILURES: u32 = 3;
-/// A process's plan is not read more often than this.
+/// Shortest time between two reads of a process's plan.
 pub(crate) const READ_PAUSE: Duration = Duration::from_secs(2);
 
-/// What can be fetched: what it is known by, and how large it is.
+/// An item of a plan: its key, and its size in bytes.
 pub(crate) trait Prefetchable {
     type Key: Copy + Eq + Hash;
 
@@ -32,10 +37,10 @@ pub(crate) trait Prefetchable {
 #[derive(Debug)]
 struct PlanQueue<I: Prefetchable> {
     queue: VecDeque<I>,
-    /// All that is or was in it.
+    /// The keys of all items that are or were in the queue.
     members: HashSet<I::Key>,
     ahead: usize,
-    /// Of these, packages that have not begun.
+    /// Packages ahead whose download has not begun.
     waiting: usize,
     failures: u32,
     read: Instant,
@@ -46,11 +51,11 @@ struct PlanQueue<I: Prefetchable> {
 struct QueuedPackage<P> {
     process: P,
     size: u64,
-    /// It is being fetched, or is here.
+    /// The package is being fetched, or is cached.
     begun: bool,
 }
 
-/// See the module's documentation. `P` tells plans apart.
+/// The queues of all plans. `P` identifies the process that owns a plan.
 #[derive(Debug)]
 pub(crate) struct PrefetchQueue<P, I: Prefetchable> {
     courses: HashMap<P, PlanQueue<I>>,
@@ -59,14 +64,14 @@ pub(crate) struct PrefetchQueue<P, I: Prefetchable> {
     max_bytes: u64,
 }
 
-/// What became of a plan.
+/// The result of adding a plan.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Added {
-    /// Somebody has to follow it.
+    /// The plan is new, and the caller must follow it.
     New,
-    /// Somebody does.
+    /// The plan is followed already; its new packages were added.
     Extended,
-    /// Too many are followed.
+    /// The limit of plans is reached.
     Refused,
 }
 
@@ -76,7 +81,7 @@ impl<P: Copy + Eq + Hash, I: Prefetchable> PrefetchQueue<P, I> {
         Self { courses: HashMap::new(), ahead: HashMap::new(), bytes: 0, max_bytes }
     }
 
-    /// Whether it is in a plan that is followed already.
+    /// Whether the package is in a plan that is followed.
     pub(crate) fn is_planned(&self, key: I::Key) -> bool {
         self.courses.values().any(|course| course.members.contains(&key))
     }
@@ -89,7 +94,8 @@ impl<P: Copy + Eq + Hash, I: Prefetchable> PrefetchQueue<P, I> {
         }
     }
 
-    /// Adds a plan, or what is new in it; `opened` is here already, or about to be.
+    /// Adds a plan, or its new packages. The package `opened` is not queued: it is cached, or its
+    /// download is running.
     pub(crate) fn add(&mut self, process: P, items: impl IntoIterator<Item = I>, opened: I::Key) -> Added {
         let known = self.courses.contains_key(&process);
         if !known && self.courses.len() >= MAX_COURSES {
@@ -106,7 +112,8 @@ impl<P: Copy + Eq + Hash, I: Prefetchable> PrefetchQueue<P, I> {
         if known { Added::Extended } else { Added::New }
     }
 
-    /// The next package of a plan, if there is room for it; it counts as ahead from now on. `has`: it need not be fetched.
+    /// The next package of a plan, if there is room for it. The package counts as ahead from now
+    /// on. Packages for which `has` is true are skipped, since they need no download.
     pub(crate) fn next(&mut self, process: P, has: impl Fn(&I) -> bool) -> Option<I> {
         let course = self.courses.get_mut(&process)?;
         while let Some(item) = course.queue.front() {
@@ -127,7 +134,7 @@ impl<P: Copy + Eq + Hash, I: Prefetchable> PrefetchQueue<P, I> {
         None
     }
 
-    /// It is being fetched from now on. `false`: it was opened before.
+    /// Marks a package as being fetched. `false`: it was opened before.
     pub(crate) fn begun(&mut self, key: I::Key) -> bool {
         let Some(ahead) = self.ahead.get_mut(&key) else { return false };
         let before = std::mem::replace(&mut ahead.begun, true);
@@ -137,7 +144,8 @@ impl<P: Copy + Eq + Hash, I: Prefetchable> PrefetchQueue<P, I> {
         true
     }
 
-    /// It was opened. The answer: whether it had begun before; `None`: it was not ahead.
+    /// Removes an opened package from those ahead. Returns whether its download had begun. `None`:
+    /// the package was not ahead.
     pub(crate) fn opened(&mut self, key: I::Key) -> Option<bool> {
         let QueuedPackage { process, size, begun } = self.ahead.remove(&key)?;
         self.bytes -= size;
@@ -148,12 +156,12 @@ impl<P: Copy + Eq + Hash, I: Prefetchable> PrefetchQueue<P, I> {
         Some(begun)
     }
 
-    /// It was fetched.
+    /// Records that a package of the plan was fetched: resets the count of failures.
     pub(crate) fn succeeded(&mut self, process: P) {
         self.courses.get_mut(&process).into_iter().for_each(|course| course.failures = 0);
     }
 
-    /// It could not be fetched, or not be kept.
+    /// Records that a package could not be fetched, or that the cache could not keep it.
     pub(crate) fn failed(&mut self, process: P, key: I::Key) {
         self.opened(key);
         let Some(course) = self.courses.get_mut(&process) else { return };
@@ -163,7 +171,7 @@ impl<P: Copy + Eq + Hash, I: Prefetchable> PrefetchQueue<P, I> {
         }
     }
 
-    /// Nobody follows the plan any more; how many were begun for nothing.
+    /// Ends a plan. Returns how many of its packages were fetched, or begun, and not opened.
     pub(crate) fn end(&mut self, process: P) -> usize {
         self.courses.remove(&process);
         let of = |(key, ahead): (&I::Key, &QueuedPackage<P>)| (ahead.process == process).then_some(*key);
@@ -198,7 +206,7 @@ mod tests {
         }
     }
 
-    /// The next one, which begins at once.
+    /// The next package, whose download begins at once.
     fn next(queue: &mut PrefetchQueue<char, Of>, process: char) -> Option<u32> {
         let next = queue.next(process, |_| false).map(|item| item.0);
         next.inspect(|key| assert!(queue.begun(*key)))
@@ -227,7 +235,7 @@ mod tests {
         queue.add('a', [Of(1, 11), Of(2, 5), Of(3, 5)], 0);
         queue.add('b', [Of(3, 5), Of(4, 5)], 0);
         assert_eq!(queue.next('a', |item| item.0 == 2).map(|item| item.0), Some(3));
-        // It is ahead for another already.
+        // The package is already ahead for another plan.
         assert_eq!(next(&mut queue, 'b'), Some(4));
     }
 
@@ -257,13 +265,14 @@ mod tests {
             std::iter::from_fn(|| queue.next('a', |_| false).map(|item| item.0)).collect()
         };
         assert_eq!(wait(&mut queue), [1, 2, 3]);
-        // What begins, is opened before its turn or fails makes room; what is opened later does not.
+        // A package that begins, fails, or is opened before its turn makes room. Opening it later
+        // does not.
         assert!(queue.begun(1) && queue.begun(1));
         assert_eq!((queue.opened(2), queue.opened(1)), (Some(false), Some(true)));
         queue.failed('a', 3);
         assert_eq!(wait(&mut queue), [4, 5, 6]);
         assert!(queue.begun(4) && !queue.begun(2));
-        // Nothing was begun for nothing but one.
+        // Only one download was begun and not opened.
         assert_eq!((queue.end('a'), queue.bytes), (1, 0));
     }
 

@@ -1,10 +1,13 @@
-//! Fetching a list of packages that somebody asked for, before anybody opens them.
+//! Requested prefetch: fetches the packages of a prefetch job before they are opened.
 //!
-//! * What somebody waits for goes first (`downloads`); [`MAX_TOGETHER`] wait for a turn at the same time.
-//! * It does not push out what it has fetched itself, or found: what does not fit into the cache together with all that came
-//!   before it in the list is not fetched, and says so.
-//! * What would not be kept, because the day's `write-budget` is used up or the disk is full, is not fetched, and says so.
-//! * It outlives failures: each package is had or has a reason.
+//! - Opens go first (`downloads`). At most [`MAX_TOGETHER`] packages of a job wait for a turn at
+//!   the same time.
+//! - A job does not evict the packages that it has fetched, or found in the cache. A package that
+//!   does not fit into the cache together with all before it in the list is not fetched, and the
+//!   report says so.
+//! - A package that the cache would not keep, because the day's `write-budget` is used up or the
+//!   disk is full, is not fetched. The report says so.
+//! - A failure does not end the job: each package is fetched or has a reason.
 //!
 //! Locks: the list's before the table of downloads.
 
@@ -18,56 +21,56 @@ use crate::fetch::downloads::{Download, Waiter};
 use crate::fetch::{Fetcher, PackageRef, Priority};
 use crate::units::ByteSize;
 
-/// Packages of one errand that are fetched, or wait for their turn, at the same time.
+/// Packages of one job that are fetched, or wait for a turn, at the same time.
 pub const MAX_TOGETHER: usize = 3;
 
-/// What became of a package.
+/// The outcome of one package of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PackageOutcome {
-    /// It was in the cache.
+    /// The package was in the cache.
     Here,
-    /// It was fetched.
+    /// The package was fetched by this job.
     Fetched,
-    /// It could not be had.
+    /// The package could not be fetched or kept, for this reason.
     Failed(String),
 }
 
-/// A package that is done with.
+/// A finished package.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Done {
-    /// Where it is shown; what was asked for, where there is nothing.
+    /// The path at which the package is shown, or the requested name if no package matches.
     pub path: String,
-    /// Bytes.
+    /// Size of the package in bytes.
     pub size: u64,
-    /// How it ended.
     pub brought: PackageOutcome,
 }
 
 /// A package that is being fetched.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InProgress {
-    /// Where it is shown.
+    /// The path at which the package is shown.
     pub path: String,
-    /// Bytes.
+    /// Size of the package in bytes.
     pub size: u64,
-    /// Bytes received.
+    /// Number of bytes received.
     pub received: u64,
 }
 
-/// An errand at one moment.
+/// The state of a prefetch job at one moment.
 #[derive(Debug, Clone)]
 pub struct RequestedPrefetchReport {
-    /// Packages in all.
+    /// Number of packages of the job.
     pub packages: usize,
-    /// Bytes in all.
+    /// Size of these packages in bytes.
     pub bytes: u64,
-    /// What is being fetched.
+    /// The packages that are being fetched.
     pub underway: Vec<InProgress>,
-    /// What is done with, in the order in which that happened; of what is there twice, the last one counts.
+    /// The finished packages, in the order in which they finished. If a package occurs twice, the
+    /// last outcome counts.
     pub done: Vec<Done>,
 }
 
-/// See the module's documentation.
+/// A prefetch job.
 #[derive(Debug)]
 pub struct RequestedPrefetch {
     packages: usize,
@@ -78,23 +81,23 @@ pub struct RequestedPrefetch {
 #[derive(Debug)]
 struct List {
     waiting: VecDeque<PackageRef>,
-    /// What has had a turn.
+    /// Packages whose download has had a turn.
     underway: Vec<(PackageRef, Arc<Download>)>,
     done: Vec<Done>,
     fetched: Vec<PackageRef>,
-    /// Bytes that are here for it, or about to be.
+    /// Bytes of the packages of this job that are cached, or are being fetched.
     taken: u64,
 }
 
-/// How to go on.
+/// The next action of a job.
 enum JobStep {
     Fetch(PackageRef, Waiter),
-    /// There is nothing left.
+    /// The list is empty.
     End,
 }
 
 impl RequestedPrefetch {
-    /// An errand for these packages; nothing is done yet.
+    /// A job for these packages. Nothing is fetched before [`Self::run`].
     #[must_use]
     pub fn new(ResolvedTarget { wanted, missing }: ResolvedTarget) -> Self {
         let (packages, bytes) = (wanted.len() + missing.len(), wanted.iter().map(|wanted| wanted.record().size).sum());
@@ -104,7 +107,7 @@ impl RequestedPrefetch {
         Self { packages, bytes, list: Mutex::new(list) }
     }
 
-    /// How far it is; of what is done with, all from number `since` on.
+    /// The state of the job. Of the finished packages, only those from number `since` on.
     #[must_use]
     pub fn report(&self, since: usize) -> RequestedPrefetchReport {
         let list = self.list();
@@ -121,9 +124,10 @@ impl RequestedPrefetch {
         }
     }
 
-    /// Runs it to its end. Dropping the future stops it; what nobody else waits for is broken off.
+    /// Runs the job to its end. Dropping the future stops the job, and its downloads that have no
+    /// other waiters.
     pub async fn run(self: Arc<Self>, fetcher: Arc<Fetcher>) {
-        // Dropped at the end, with all that is in it.
+        // Dropped at the end, with all tasks in it.
         let mut downloads = JoinSet::new();
         loop {
             while downloads.len() < MAX_TOGETHER {
@@ -188,7 +192,8 @@ impl RequestedPrefetch {
         list.done.push(Done { path, size, brought });
     }
 
-    /// What was fetched, and others have pushed out since: it is not here, and is done with a second time.
+    /// Adds a second outcome for packages that were fetched, but evicted since to make room for
+    /// others.
     fn count_losses(&self, fetcher: &Fetcher) {
         let mut list = self.list();
         let lost: Vec<PackageRef> = list.fetched.drain(..).filter(|wanted| !fetcher.is_cached(wanted)).collect();
@@ -203,9 +208,10 @@ impl RequestedPrefetch {
     }
 }
 
-/// Why a package need not, or cannot, be fetched. `taken`: bytes that are here already for whoever wants it.
+/// The reason why a package need not, or cannot, be fetched. `taken`: bytes of the job's packages
+/// that are cached or being fetched.
 fn obstacle(fetcher: &Fetcher, wanted: &PackageRef, taken: u64) -> Option<PackageOutcome> {
-    // Being asked for counts as a use: it is not what is pushed out next.
+    // This lookup counts as a use, so that the package is not evicted next.
     if fetcher.here(wanted.record(), &wanted.origin().policy).is_some() {
         return Some(PackageOutcome::Here);
     }

@@ -1,8 +1,10 @@
-//! What somebody wants to have before it is opened: packages by name, what can be upgraded, or what an emerge has planned.
+//! Resolves the target of a prefetch to packages: packages by name, possible upgrades, or the merge
+//! plan of an emerge.
 //!
-//! Of what matches, the newest version in each slot of each package is meant, and of several builds of that the newest
-//! (BUILD_TIME, then BUILD_ID); where the package is installed, first of all one with the same USE. What is upgraded is what
-//! emerge takes ([`Acceptance`]); masks and dependencies do not count.
+//! Of the matching packages, the newest version in each slot is taken. Of several builds of a
+//! version, the newest one is taken (BUILD_TIME, then BUILD_ID). If the package is installed, a
+//! build with the same USE flags comes first. Upgrades are limited to packages that emerge accepts
+//! ([`Acceptance`]). Masks and dependencies are ignored.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -19,53 +21,53 @@ use crate::fetch::{Fetcher, PackageRef};
 use crate::index::{Entry, Stanza, View};
 use crate::portage::{Acceptance, Atom, BinaryPackage, InstalledPackage, InstalledPackages, Version};
 
-/// What is wanted.
+/// The packages that a prefetch job or an upgrade prefetch asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PrefetchTarget {
-    /// What these select.
+    /// Packages that match these atoms.
     Atoms(Vec<Atom>),
-    /// Newer versions, or newer builds, of what is installed.
+    /// Newer versions, or newer builds, of the installed packages.
     World,
-    /// What an emerge of this system is going to install, or was when it was broken off.
+    /// The packages that an emerge of this system is going to install, or was going to install when
+    /// it was interrupted.
     Plan,
 }
 
-/// Why it cannot be said what is meant.
+/// The reason why a target cannot be resolved.
 #[derive(Debug, thiserror::Error)]
 pub enum PrefetchTargetError {
-    /// Portage's database.
+    /// The database of installed packages cannot be read.
     #[error("reading what is installed (var/db/pkg below {root}): {source}", root = root.display())]
     Installed {
-        /// Portage's root.
+        /// The root directory of Portage.
         root: std::path::PathBuf,
-        /// Why.
         source: io::Error,
     },
-    /// Portage's plan.
+    /// The merge plan cannot be read.
     #[error("reading what emerge has planned ({path} below {root}): {reason}", path = plan::PATH, root = root.display())]
     Plan {
-        /// Portage's root.
+        /// The root directory of Portage.
         root: std::path::PathBuf,
-        /// Why.
         reason: String,
     },
-    /// The stored index.
+    /// The stored index cannot be read.
     #[error("reading the stored index: {0}")]
     Index(#[from] io::Error),
 }
 
-/// What is meant.
+/// The result of resolving a target.
 #[derive(Debug, Default)]
 pub struct ResolvedTarget {
-    /// Packages.
+    /// The packages to fetch.
     pub wanted: Vec<PackageRef>,
-    /// What there is nothing for, and why.
+    /// The names without a package, each with its reason.
     pub missing: Vec<(String, String)>,
 }
 
 impl Fetcher {
-    /// What of `view` is wanted. `root`: where Portage has its database and its plan. Of upgrades, only what emerge takes by
-    /// `acceptance`. Reads all of the index: not for threads that others wait for.
+    /// Resolves the target to packages of `view`. `root`: the directory with Portage's database and
+    /// plan. Upgrades are limited to packages that emerge takes by `acceptance`. Reads the whole
+    /// index: not for threads that others wait for.
     ///
     /// # Errors
     /// See [`PrefetchTargetError`].
@@ -149,7 +151,7 @@ fn planned(view: &View, root: &Path) -> Result<Matches, PlanError> {
     Ok((rows, missing))
 }
 
-/// Tells of all entries with their text.
+/// Calls the function for each entry, with its text.
 fn each(view: &View, mut told: impl FnMut(u32, &Stanza, &Entry)) -> io::Result<()> {
     for row in 0..view.len() as u32 {
         let (Some(part), Some(record)) = (view.part(row), view.record(row)) else { continue };
@@ -164,7 +166,8 @@ fn slot(stanza: &Stanza) -> &str {
     stanza.get("SLOT").unwrap_or("0").split('/').next().unwrap_or_default()
 }
 
-/// Whether it was built with the USE flags of what is installed, as far as the package has them.
+/// Whether a package was built with the USE flags of the installed package, as far as the package
+/// has these flags.
 fn same_flags(stanza: &Stanza, installed: &InstalledPackage) -> bool {
     let on: Vec<&str> = stanza.get("USE").unwrap_or_default().split_whitespace().collect();
     let known = stanza.get("IUSE").unwrap_or_default().split_whitespace();
@@ -172,7 +175,7 @@ fn same_flags(stanza: &Stanza, installed: &InstalledPackage) -> bool {
     known.all(|flag| on.contains(&flag) == installed.flags.iter().any(|other| other == flag))
 }
 
-/// The best of each slot of each package.
+/// The best candidate for each slot of each package.
 #[derive(Debug, Default)]
 struct Best {
     of: HashMap<(String, String), BuildCandidate>,
@@ -198,7 +201,7 @@ impl Best {
         }
     }
 
-    /// In the order in which they are shown.
+    /// The row numbers of the candidates, in the order of the view.
     fn rows(self) -> Vec<u32> {
         let mut rows: Vec<u32> = self.of.into_values().map(|candidate| candidate.row).collect();
         rows.sort_unstable();
@@ -212,7 +215,8 @@ impl BuildCandidate {
         Version::parse(&self.version).cmp(&Version::parse(&other.version)).then_with(|| build(self).cmp(&build(other)))
     }
 
-    /// Whether it is newer than what is installed: its version, or, of what was installed from a package, its build.
+    /// Whether the candidate is newer than the installed package. If the versions are equal, its
+    /// build must be newer, and the installed package must come from a binary package.
     fn replaces(&self, installed: &InstalledPackage) -> bool {
         match Version::parse(&self.version).cmp(&Some(installed.cpv.version())) {
             Ordering::Greater => true,
@@ -233,7 +237,8 @@ mod tests {
     use crate::index::{BinhostId, Index};
     use crate::portage::Cpv;
 
-    /// CPV and what else it says; where it is shown is made from its number.
+    /// A view with these entries: the CPV, and further lines of the stanza. The path is made from
+    /// the number of the entry.
     fn view(entries: &[(&str, &str)]) -> View {
         let mut text = "VERSION: 0\nREPO: gentoo\n\n".to_owned();
         for (at, (cpv, more)) in entries.iter().enumerate() {
@@ -301,9 +306,9 @@ mod tests {
         };
         assert_eq!(all(Some((8, 19)), &acceptance), [0, 2, 5]);
         assert_eq!(all(Some((9, 20)), &acceptance), [0, 5]);
-        // It was built here.
+        // The installed package was built from source on this machine.
         assert_eq!(all(None, &acceptance), [0, 5]);
-        // What emerge does not take is not fetched.
+        // A package that emerge does not take is not fetched.
         acceptance.exclude = vec!["a/flags".parse().unwrap()];
         assert_eq!(all(None, &acceptance), [0]);
     }

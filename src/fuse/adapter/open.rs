@@ -1,4 +1,4 @@
-//! open(2) and creat(2).
+//! Requests that open files: open(2) and creat(2).
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -17,12 +17,12 @@ use crate::local::{self, COMPRESSED, Caller, INDEX, OFlags};
 use crate::metrics::{Operation, Timed};
 use crate::tree::{Attributes, Inode, Node, Tree};
 
-/// What an open is for.
+/// The purpose of an open.
 #[derive(Debug, Clone, Copy)]
 enum Purpose {
-    /// To be read.
+    /// The caller reads the package; these are its attributes.
     Read(Attributes),
-    /// To be copied beneath, where it can be written to.
+    /// The package is copied to the lower directory, where the caller can write to it.
     Copy,
 }
 
@@ -57,7 +57,7 @@ pub(super) fn open(shared: &Arc<AdapterState>, caller: Caller, inode: Inode, fla
             shared.operations.may_read_index(caller, COMPRESSED).map(|()| OpenOutcome::Ready(file, attributes))
         }
         Ok(InodeTarget::Directory(_)) => Err(FsError::IsADirectory),
-        // Without a name any more, and open elsewhere: through /proc.
+        // A local file that has lost its name but is open: opened again through /proc.
         Err(error) => match shared.handles.file(inode).filter(|_| local::is_number(inode.0)) {
             Some(file) => match shared.operations.layer().may_open_again(caller, &file, flags) {
                 Ok(()) => return shared.answer_open((inode, user), &file, None, writes, reply),
@@ -88,7 +88,8 @@ pub(super) fn open(shared: &Arc<AdapterState>, caller: Caller, inode: Inode, fla
     }
 }
 
-/// A binhost's package is to be written to: something local is put in front of it, and the kernel looks again (ESTALE).
+/// Opens a binhost's package for writing: puts a local file in front of it and answers ESTALE, so
+/// that the kernel looks the name up again.
 fn rewrite(
     shared: &Arc<AdapterState>,
     caller: Caller,
@@ -115,7 +116,7 @@ fn rewrite(
     }
 }
 
-/// The body, once the plan that its opener follows is checked.
+/// Checks the merge plan that the caller follows, then opens the blob.
 async fn checked_and_opened(shared: &AdapterState, wanted: PackageRef, miss: &Miss, uid: Uid) -> Outcome {
     let ahead = shared.operations.ahead();
     ahead.check_plan(&wanted, miss).await?;
@@ -200,7 +201,8 @@ pub(super) fn create(
 }
 
 impl AdapterState {
-    /// `attributes`: of what never changes.
+    /// Answers an open. `attributes` are those of a file that never changes; `None` for a local
+    /// file.
     fn answer_open(
         &self,
         (inode, user): (Inode, u32),
@@ -219,12 +221,13 @@ impl AdapterState {
         if writes {
             self.handles.written(inode);
         }
-        // What can change is read anew by whoever opens it.
+        // At each open, the kernel drops cached pages of a file that can change.
         let keep = if attributes.is_some() { FopenFlags::FOPEN_KEEP_CACHE } else { FopenFlags::empty() };
         match backing {
             Some(backing) => {
                 self.metrics.passthrough_opens.increase();
-                // SAFETY: it is open, of this connection, and `backing` gives it back: `into_raw` makes sure that this does not.
+                // SAFETY: the backing is open and belongs to this connection. `backing` closes it;
+                // `into_raw` makes sure that `id` does not.
                 let id = unsafe { reply.wrap_backing(backing.id()) };
                 reply.opened_passthrough(handle, FopenFlags::FOPEN_NOFLUSH, &id);
                 let _ = id.into_raw();

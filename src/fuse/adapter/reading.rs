@@ -1,4 +1,4 @@
-//! read(2), where the kernel does not do it alone.
+//! read(2), where the kernel does not read by itself.
 
 use std::cell::RefCell;
 use std::fs::File;
@@ -18,7 +18,7 @@ use crate::metrics::{Operation, Timed};
 use crate::tree::Inode;
 
 thread_local! {
-    /// Where plain reads go; grows to the largest read of the thread.
+    /// Buffer for plain reads; grows to the largest read of the thread.
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -48,8 +48,8 @@ pub(super) fn read(shared: &Arc<AdapterState>, inode: Inode, (offset, size): (u6
     });
 }
 
-/// A read of what a daemon before this one opened, and which is not where that had it: it is the inode's content, from
-/// wherever that can be had now.
+/// Reads an inode that an earlier daemon opened, and whose file is not where that daemon had it.
+/// Finds the inode's content wherever it is now, and fetches the package if necessary.
 async fn find_and_read(
     shared: Arc<AdapterState>,
     inode: Inode,

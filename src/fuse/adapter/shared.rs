@@ -1,4 +1,4 @@
-//! What all requests share.
+//! State that all requests share.
 
 use std::fs::File;
 use std::io;
@@ -17,7 +17,7 @@ use crate::fs::filesystem::Filesystem;
 use crate::fuse::handover_log::{HandoverLog, Negotiated};
 use crate::metrics::Metrics;
 
-/// What all requests share.
+/// State that all requests share.
 #[derive(Debug)]
 pub(in crate::fuse) struct AdapterState {
     pub(in crate::fuse) operations: Filesystem,
@@ -27,13 +27,13 @@ pub(in crate::fuse) struct AdapterState {
     pub(in crate::fuse) waiting: Waiting,
     device: Arc<OwnedFd>,
     pub(super) agreement: OnceLock<Negotiated>,
-    /// Held for writing while nothing may be opened, closed or changed.
+    /// Locked for writing while nothing may be opened, closed or changed.
     pause: RwLock<()>,
-    /// Set when the kernel and the configuration allow it.
+    /// Whether the kernel and the configuration allow passthrough.
     passthrough: AtomicBool,
-    /// Told when the session ends.
+    /// Notified when the session ends.
     pub(in crate::fuse) ended: tokio::sync::Notify,
-    /// It has ended.
+    /// Set when the session has ended.
     over: AtomicBool,
 }
 
@@ -65,23 +65,24 @@ impl AdapterState {
         &self.device
     }
 
-    /// What is agreed on with the kernel; to be asked once the session is there.
+    /// The negotiation with the kernel; available once the session has started.
     pub(in crate::fuse) fn agreement(&self) -> Negotiated {
         self.agreement.get().copied().unwrap_or_default()
     }
 
-    /// Takes up what the daemon before this one left open.
+    /// Continues the opens that the daemon before this one left.
     pub(in crate::fuse) fn inherit(&self) {
         let (records, highest) = self.handles.ledger(HandoverLog::read);
         let used: std::collections::HashSet<u32> = records.iter().filter_map(|record| record.backing()).collect();
-        // What was asked for when it was killed, or not given back yet.
+        // Backings that the killed daemon had requested but not recorded, or not closed yet.
         (1..=highest.saturating_add(16))
             .filter(|id| !used.contains(id))
             .for_each(|id| backing::close(&self.device, id));
         self.handles.inherit(records, |id| Backing::new(id, Arc::downgrade(&self.device)));
     }
 
-    /// Copies of device, ledger and the directory beneath, where a next daemon can go on with them.
+    /// Duplicates of the device, the handover log and the lower directory, if a next daemon can
+    /// continue with them.
     pub(in crate::fuse) fn descriptors(&self) -> Option<(OwnedFd, OwnedFd, OwnedFd)> {
         if self.agreement().flags & FUSE_HAS_RESEND == 0 {
             return None;
@@ -90,13 +91,15 @@ impl AdapterState {
         Some((self.device.try_clone().ok()?, ledger, self.operations.layer().descriptor().ok()?))
     }
 
-    /// Nothing is opened, closed or changed while the answer lives: what is noted is what the kernel was told, and nothing that
-    /// was done is asked for once more.
+    /// Stops all opens, closes and changes until the returned guard is dropped. Until then the
+    /// handover log matches the answers that the kernel has, and no completed request is sent
+    /// again.
     pub(in crate::fuse) fn pause(&self) -> impl Sized + '_ {
         self.pause.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Until it is paused: for what opens, closes or changes something, with the answer.
+    /// Waits while paused. Requests that open, close or change a file hold the returned guard until
+    /// after their answer.
     pub(super) fn unpaused(&self) -> impl Sized + '_ {
         self.pause.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -109,7 +112,7 @@ impl AdapterState {
         self.passthrough.store(false, Ordering::Relaxed);
     }
 
-    /// Whether the session has ended: what is mounted now, if anything, is somebody else's.
+    /// Whether the session has ended: a mount that exists now belongs to another process.
     pub(in crate::fuse) fn is_over(&self) -> bool {
         self.over.load(Ordering::SeqCst)
     }
@@ -119,18 +122,18 @@ impl AdapterState {
         self.ended.notify_one();
     }
 
-    /// Another index is shown now.
+    /// Records in the handover log that another index is published.
     pub(in crate::fuse) fn note_published(&self) {
         self.handles.record_published(self.operations.tree().mark());
     }
 
-    /// Has the kernel read `file` by itself, if it may.
+    /// Opens a backing for `file`, so that the kernel reads it by itself, if that is allowed.
     pub(super) fn back(&self, open: impl FnOnce() -> io::Result<BackingId>) -> Option<Backing> {
         match self.passes_through().then(open)? {
             Ok(backing) => Some(Backing::new(backing.into_raw(), Arc::downgrade(&self.device))),
             Err(error) => {
                 tracing::debug!(%error, "no passthrough for this file");
-                // Not permitted now is not permitted later; other reasons may hold for this file only.
+                // A lack of permission is permanent; other errors may concern this file only.
                 if error.kind() == io::ErrorKind::PermissionDenied {
                     self.stop_passing_through();
                 }
@@ -139,7 +142,8 @@ impl AdapterState {
         }
     }
 
-    /// A local file that is open; one that a daemon before this one opened is found by its number.
+    /// The file of an open local inode. If an earlier daemon opened it, the file is found by its
+    /// number.
     pub(super) fn local_file(&self, inode: crate::tree::Inode) -> Option<Arc<File>> {
         use crate::fs::filesystem::Reopening;
         if !crate::local::is_number(inode.0) {

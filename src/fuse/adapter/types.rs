@@ -1,4 +1,4 @@
-//! Our values <-> fuser's.
+//! Conversions between this crate's types and fuser's.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -12,7 +12,8 @@ use crate::local::{self, AttrChange, Caller, Time};
 use crate::metrics::{Outcome, Timed};
 
 pub(super) const BLOCK: u32 = 4096;
-/// How long the kernel may use what it knows of a directory beneath: somebody may have got at it without the mount.
+/// How long the kernel may cache a local directory: another process may change it without the
+/// mount.
 const TTL_OF_DIRECTORIES: Duration = Duration::from_secs(1);
 
 pub(super) fn errno(error: &FsError) -> Errno {
@@ -32,25 +33,26 @@ pub(super) fn caller(request: &Request) -> Caller {
     Caller::of_thread(request.pid(), (request.uid(), request.gid()))
 }
 
-/// The handle of whatever `user` opens.
+/// The handle of all files that `user` opens.
 pub(super) fn handle_of(user: u32) -> FileHandle {
     FileHandle(user.into())
 }
 
-/// Whose handle it is.
+/// The user that a handle belongs to.
 pub(super) fn user_of(handle: FileHandle) -> u32 {
-    // The kernel knows none but those that it was given.
+    // The kernel only sends handles that it got from a daemon.
     u32::try_from(handle.0).unwrap_or(u32::MAX)
 }
 
-/// FUSE_UNIQUE_RESEND: the bit of a request's number that says that it was sent before. Source: linux/fuse.h.
+/// FUSE_UNIQUE_RESEND: the bit of a request's number that says that it was sent before. Source:
+/// linux/fuse.h.
 const RESENT: u64 = 1 << 63;
 
 pub(super) fn delivery(request: &Request) -> Delivery {
     if request.unique().0 & RESENT == 0 { Delivery::Once } else { Delivery::Again }
 }
 
-/// How long the kernel may go on using a name.
+/// How long the kernel may use a name without asking.
 pub(super) fn ttl(validity: Validity) -> Duration {
     match validity {
         Validity::Told => TTL,

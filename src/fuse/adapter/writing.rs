@@ -16,7 +16,8 @@ use crate::fs::replay::Delivery;
 use crate::local::{COMPRESSED, Caller, Errno, FileType, OFlags, Replace};
 use crate::tree::Inode;
 
-/// A new `Packages` can take a while to be read and written: not on a FUSE thread.
+/// Renames a file. Replacing `Packages` may take long to read and write, so that does not happen on
+/// a FUSE thread.
 pub(super) fn rename(
     shared: &Arc<AdapterState>,
     (caller, asked): (Caller, Delivery),
@@ -65,14 +66,14 @@ pub(super) fn unlink(
     if waits { elsewhere(shared, remove) } else { remove(shared) }
 }
 
-/// Does what can take long on another than the few FUSE threads: nothing else would be answered meanwhile.
+/// Runs long work outside the few FUSE threads, which would answer no other request meanwhile.
 pub(super) fn elsewhere(shared: &Arc<AdapterState>, work: impl FnOnce(&Arc<AdapterState>) + Send + 'static) {
     let shared = Arc::clone(shared);
     let runtime = shared.runtime.clone();
     runtime.spawn_blocking(move || work(&shared));
 }
 
-/// Only plain files: nothing else has a place in PKGDIR.
+/// Makes a plain file. Other kinds of files have no place in PKGDIR.
 pub(super) fn make_node(
     shared: &AdapterState,
     caller: Caller,
@@ -106,7 +107,7 @@ fn write_all(file: &File, offset: u64, data: &[u8]) -> Result<u32, FsError> {
             Ok(0) => break,
             Ok(count) => written += count,
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            // What has been written counts; the next write says why it goes no further.
+            // Bytes that were written count; the next write returns the error.
             Err(_) if written > 0 => break,
             Err(error) => return Err(error.into()),
         }
@@ -114,7 +115,8 @@ fn write_all(file: &File, offset: u64, data: &[u8]) -> Result<u32, FsError> {
     Ok(written as u32)
 }
 
-/// A file that is open. What a daemon before this one opened to write is not written to where nothing is to be any more.
+/// The open file of an inode, for writing. On a read-only mount, even a file that an earlier daemon
+/// opened for writing is refused.
 fn writable_file(shared: &AdapterState, inode: Inode) -> Result<Arc<File>, FsError> {
     if shared.operations.layer().is_read_only() {
         return Err(FsError::ReadOnly);
@@ -138,7 +140,7 @@ pub(super) fn sync(shared: &AdapterState, inode: Inode, datasync: bool) -> Resul
     match shared.local_file(inode) {
         Some(file) if datasync => Ok(file.sync_data()?),
         Some(file) => Ok(file.sync_all()?),
-        // Nothing of it can have changed.
+        // The file is not open and not found, so it cannot have unsaved changes.
         None => Ok(()),
     }
 }

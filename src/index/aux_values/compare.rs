@@ -1,4 +1,4 @@
-//! The entry's side, and the comparison.
+//! The values of an entry, and their comparison with those of the package.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,55 +9,56 @@ use super::super::{Header, Index};
 use super::key::PerKey;
 use super::{AuxKey, AuxKeys, AuxValues, simplest};
 
-/// Most characters of a value in a message.
+/// The most characters of a value in a message.
 const SHOWN: usize = 200;
 
-/// The values of an entry, as Portage takes them from an index.
+/// The values of an entry, as Portage reads them from an index.
 #[derive(Debug, Clone)]
 pub struct EntryValues<'a> {
     values: PerKey<&'a str>,
-    /// The keys that its writer knew.
+    /// The keys that are compared: those that the entry's writer knew.
     pub(super) compared: AuxKeys,
 }
 
 impl<'a> EntryValues<'a> {
-    /// Those of an entry of `index`.
+    /// The values of an entry of `index`.
     #[must_use]
     pub fn of(stanza: &'a Stanza, index: &'a Index) -> Self {
         let mut values = PerKey::of(|key| index.header().inherited(key));
         let mut path = None;
         for (name, value) in stanza.pairs() {
-            // An entry that is no text is in no index.
+            // An entry's text is valid UTF-8, because the parser replaces all other bytes.
             let value = std::str::from_utf8(value).unwrap_or_default();
             match AuxKey::of_entry(name) {
-                // Of a key that is there twice the last one counts.
+                // The last value of a repeated key counts.
                 Some(key) => *values.get_mut(key) = value,
                 None if name == b"PATH" => path = Some(value),
                 None => {}
             }
         }
-        // Without PATH it is CPV.tbz2.
+        // An entry without PATH has its package at CPV.tbz2.
         let is_xpak = path.is_none_or(|path| path.is_empty() || path.ends_with(".xpak") || path.ends_with(".tbz2"));
         let mut compared = if is_xpak { index.carried() } else { AuxKeys::ALL };
-        // Of a writer that does not know it the comparison makes nothing.
+        // USER_PATCHES is always compared, because the comparison accepts an entry from a writer
+        // that does not know it.
         compared.insert(AuxKey::UserPatches);
         Self { values, compared }
     }
 
-    /// The value of `key`.
+    /// The value of `key`, the header's value, or Portage's default.
     #[must_use]
     pub fn get(&self, key: AuxKey) -> &'a str {
         self.values.get(key)
     }
 
-    /// What the resolver makes of the value of `key`.
+    /// The value of `key` in the form that compares equal for equal meaning.
     pub(super) fn simplest(&self, key: AuxKey) -> Cow<'a, str> {
         simplest(key, self.get(key), &UseFlags::of(self.get(AuxKey::Use)))
     }
 }
 
 impl Header {
-    /// What an entry without `key` has.
+    /// The value of `key` that an entry without it has.
     fn inherited(&self, key: AuxKey) -> &str {
         let given = match key {
             AuxKey::Chost => self.get("CHOST"),
@@ -67,7 +68,7 @@ impl Header {
         given.unwrap_or(key.default())
     }
 
-    /// The keys that entries may inherit from here.
+    /// The keys that entries may inherit from this header.
     pub(in super::super) fn carried(&self) -> AuxKeys {
         let mut carried = AuxKeys::default();
         let inherited = AuxKey::ALL.into_iter().filter(|key| !self.inherited(*key).is_empty() && key.is_inherited());
@@ -76,30 +77,29 @@ impl Header {
     }
 }
 
-/// What the comparison of an entry and a package has found.
+/// The result of comparing an entry with its package.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Comparison {
-    /// The entry is what Portage writes of the package.
+    /// The entry is the one that Portage writes for the package.
     Equal,
-    /// It means the same: these keys are written as some other writer does it.
+    /// The entry means the same; another writer's form of these keys differs from Portage's.
     OtherForm(AuxKeys),
-    /// It says something else, by each key that differs.
+    /// The entry means something else; each differing key is listed.
     Mismatch(Vec<IndexMismatch>),
 }
 
 /// A key whose value in the index is not the package's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IndexMismatch {
-    /// The key.
     pub key: AuxKey,
-    /// The entry's value.
+    /// The value in the entry.
     pub index: String,
-    /// What the package makes of it.
+    /// The value that Portage derives from the package.
     pub package: String,
 }
 
 impl AuxValues {
-    /// Holds an entry against the package.
+    /// Compares an entry with the package.
     #[must_use]
     pub fn compare(&self, entry: &EntryValues<'_>) -> Comparison {
         let (mut other_form, mut mismatches) = (AuxKeys::default(), Vec::new());
@@ -124,7 +124,7 @@ impl AuxValues {
     }
 }
 
-/// Of long values only what begins shortly before the first difference.
+/// Shows both values. A long value is cut; the excerpt begins shortly before the first difference.
 impl fmt::Display for IndexMismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let same = self.index.chars().zip(self.package.chars()).take_while(|(one, other)| one == other).count();
@@ -133,7 +133,7 @@ impl fmt::Display for IndexMismatch {
     }
 }
 
-/// In quotes, and with `…` where something was left out.
+/// The value in quotes, with `…` where characters are left out.
 fn excerpt(value: &str, start: usize) -> String {
     let start = if value.chars().nth(SHOWN).is_some() { start } else { 0 };
     let shown: String = value.chars().skip(start).take(SHOWN).collect();

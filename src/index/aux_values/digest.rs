@@ -1,4 +1,5 @@
-//! What the cache keeps of a package's values, so that a later index can be held against a cached package without reading it.
+//! A digest of a package's values. The cache keeps it to compare later indexes with a cached
+//! package without reading the package.
 
 use std::borrow::Cow;
 
@@ -6,10 +7,12 @@ use sha2::{Digest as _, Sha256};
 
 use super::{AuxKey, AuxKeys, AuxValues, EntryValues};
 
-/// 128 bits of SHA-256 over all values, each in its simplest form, and the keys that are compared: a record of the cache has room
-/// for no more. Who writes an index would have to find other values with the same bits.
+/// The first 128 bits of a SHA-256 over the compared keys and all values, each in its simplest
+/// form. A record of the cache has no room for more. To forge a match, the writer of an index would
+/// have to find other values with the same bits.
 ///
-/// Where two digests differ, the package itself says whether that is an index mismatch, and in which key.
+/// Where two digests differ, only the package itself shows whether that is an index mismatch, and
+/// in which key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct AuxDigest(pub [u8; 16]);
 
@@ -28,7 +31,7 @@ impl AuxDigest {
 }
 
 impl AuxValues {
-    /// That of the package.
+    /// The digest of the package's values.
     #[must_use]
     pub fn digest(&self) -> AuxDigest {
         AuxDigest::of(AuxKeys::ALL, |key| self.simplest(key))
@@ -36,17 +39,18 @@ impl AuxValues {
 }
 
 impl EntryValues<'_> {
-    /// That of the entry. For one that is no mismatch it may be kept instead of its package's: it is another one where the package
-    /// has no value and the header has, and where not all keys are compared.
+    /// The digest of the entry's values. Where the entry is no mismatch, the cache may keep this
+    /// digest instead of the package's. The two differ where the header has a value and the package
+    /// none, and where not all keys are compared.
     #[must_use]
     pub fn digest(&self) -> AuxDigest {
         AuxDigest::of(self.compared, |key| self.simplest(key))
     }
 
-    /// Whether the entry means the same as the package, or the entry, with this digest.
+    /// Whether the entry means the same as the package or entry that `digest` was made from.
     #[must_use]
     pub fn agrees_with(&self, digest: AuxDigest) -> bool {
-        // Nearly always the values are in their simplest form already.
+        // The fast case: nearly always the values are in their simplest form already.
         AuxDigest::of(self.compared, |key| self.get(key).into()) == digest || self.digest() == digest
     }
 }

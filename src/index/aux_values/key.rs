@@ -4,59 +4,39 @@ use std::fmt;
 
 use super::super::dependencies::TokenKind;
 
-/// A key of an entry whose value Portage takes from the package's own metadata: those of `_pkgindex_aux_keys` but DESCRIPTION,
-/// SIZE and the URIs; and USER_PATCHES.
+/// A key whose value in an index Portage takes from the package's metadata. The keys are those of
+/// `_pkgindex_aux_keys`, without DESCRIPTION, SIZE and the URIs, and USER_PATCHES.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum AuxKey {
-    /// BDEPEND.
     Bdepend,
-    /// BUILD_ID.
     BuildId,
-    /// BUILD_TIME.
     BuildTime,
-    /// CHOST.
     Chost,
-    /// DEFINED_PHASES.
     DefinedPhases,
-    /// DEPEND.
     Depend,
-    /// EAPI.
     Eapi,
-    /// IDEPEND.
     Idepend,
-    /// IUSE.
     Iuse,
-    /// KEYWORDS.
     Keywords,
-    /// LICENSE.
     License,
-    /// PDEPEND.
     Pdepend,
-    /// PROPERTIES.
     Properties,
-    /// PROVIDES.
     Provides,
-    /// RDEPEND.
     Rdepend,
-    /// `repository`; REPO in an index.
+    /// `repository` in a package's metadata, usually REPO in an index.
     Repository,
-    /// REQUIRES.
     Requires,
-    /// RESTRICT.
     Restrict,
-    /// SLOT.
     Slot,
-    /// USE.
     Use,
-    /// USER_PATCHES.
     UserPatches,
 }
 
-/// How many keys there are.
+/// The number of keys.
 const COUNT: usize = 21;
 
 impl AuxKey {
-    /// All of them, in the order of their names.
+    /// All keys, in the order of their names.
     pub const ALL: [Self; COUNT] = [
         Self::Bdepend,
         Self::BuildId,
@@ -81,7 +61,7 @@ impl AuxKey {
         Self::UserPatches,
     ];
 
-    /// Its name in the metadata of a package.
+    /// The name of the key in the metadata of a package.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -109,7 +89,7 @@ impl AuxKey {
         }
     }
 
-    /// The key of this name in an index, where `repository` has a second one.
+    /// The key that has `name` in an index, where `repository` is also called REPO.
     #[must_use]
     pub fn of_entry(name: &[u8]) -> Option<Self> {
         Some(match name {
@@ -138,13 +118,13 @@ impl AuxKey {
         })
     }
 
-    /// Whether the metadata value of this name is looked at.
+    /// Whether `name` is the name of one of these keys in a package's metadata.
     #[must_use]
     pub fn is_metadata(name: &str) -> bool {
         Self::of_entry(name.as_bytes()).is_some_and(|key| key.name() == name)
     }
 
-    /// What Portage takes where neither entry nor header has a value.
+    /// Portage's value for a key that neither entry nor header has.
     #[must_use]
     pub const fn default(self) -> &'static str {
         match self {
@@ -153,13 +133,14 @@ impl AuxKey {
         }
     }
 
-    /// Whether entries without it have the header's value.
+    /// Whether entries without the key have the header's value.
     #[must_use]
     pub const fn is_inherited(self) -> bool {
         matches!(self, Self::Chost | Self::Repository)
     }
 
-    /// What the words are, if the value may have USE conditionals (`_pkgindex_use_evaluated_keys`).
+    /// The type of the words, if the value may have USE conditionals
+    /// (`_pkgindex_use_evaluated_keys`).
     pub(super) const fn reduced(self) -> Option<TokenKind> {
         match self {
             Self::Bdepend | Self::Depend | Self::Idepend | Self::Pdepend | Self::Rdepend => Some(TokenKind::Atom),
@@ -175,49 +156,47 @@ impl fmt::Display for AuxKey {
     }
 }
 
-/// A set of keys.
+/// A set of keys, as a bit mask.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct AuxKeys(u32);
 
 impl AuxKeys {
-    /// All of them.
+    /// The set of all keys.
     pub const ALL: Self = Self((1 << COUNT) - 1);
 
-    /// Whether `key` is one of them.
     #[must_use]
     pub const fn contains(self, key: AuxKey) -> bool {
         self.0 & (1 << key as u32) != 0
     }
 
-    /// Puts `key` in.
+    /// Adds `key` to the set.
     pub const fn insert(&mut self, key: AuxKey) {
         self.0 |= 1 << key as u32;
     }
 
-    /// Those that are in either.
+    /// The keys that are in either set.
     #[must_use]
     pub const fn union(self, others: Self) -> Self {
         Self(self.0 | others.0)
     }
 
-    /// Whether there are none.
     #[must_use]
     pub const fn is_empty(self) -> bool {
         self.0 == 0
     }
 
-    /// One after the other, in the order of their names.
+    /// The keys of the set, in the order of their names.
     pub fn iter(self) -> impl Iterator<Item = AuxKey> {
         AuxKey::ALL.into_iter().filter(move |key| self.contains(*key))
     }
 
-    /// One bit a key, [`AuxKey::Bdepend`] the lowest.
+    /// One bit for each key; [`AuxKey::Bdepend`] is the lowest bit.
     pub(super) const fn bits(self) -> u32 {
         self.0
     }
 }
 
-/// Something of each key.
+/// One value for each key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct PerKey<T>([T; COUNT]);
 

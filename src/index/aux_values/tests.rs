@@ -51,7 +51,7 @@ fn index(header: &str, entries: &[&str]) -> Index {
     Index::parse(file).unwrap()
 }
 
-/// The result for an entry of the index, with which the digests have to agree.
+/// Compares an entry of the index, and checks that the digests agree with the result.
 fn compared(package: &AuxValues, index: &Index, stanza: &Stanza) -> Comparison {
     let entry = EntryValues::of(stanza, index);
     let comparison = package.compare(&entry);
@@ -87,7 +87,7 @@ fn an_entry_is_made_as_portage_makes_it() {
     assert_eq!((nothing.get(AuxKey::Eapi), nothing.get(AuxKey::Slot), nothing.get(AuxKey::Iuse)), ("0", "0", ""));
     let bytes = AuxValues::of_package(|_| Some(b"a\xffb\xe2\x82 c"));
     assert_eq!(bytes.get(AuxKey::Keywords), "a\u{fffd}b\u{fffd} c");
-    // Portage refuses such a package; here only the same text is the same.
+    // Portage refuses such a package; here only the identical text is equal.
     let odd = [("RDEPEND", "a/b )")];
     assert_eq!(compare(&odd, "", &format!("RDEPEND: a/b )\n{GPKG}")), Comparison::Equal);
     assert_eq!(keys(&compare(&odd, "", &format!("RDEPEND: a/b\n{GPKG}"))), [AuxKey::Rdepend]);
@@ -105,7 +105,7 @@ fn every_key_that_is_changed_or_deleted_is_found() {
             let Comparison::Mismatch(found) = comparison else { unreachable!() };
             assert_eq!(found[0].package, value);
         }
-        // Of a key that is there twice the last one counts.
+        // The last value of a repeated key counts.
         assert_eq!(keys(&compare(&PACKAGE, CHOST, &format!("{ENTRY}{name}: x/y\n{GPKG}"))), [key], "{line}");
         assert_eq!(compare(&PACKAGE, CHOST, &format!("{name}: x/y\n{ENTRY}{GPKG}")), Comparison::Equal, "{line}");
     }
@@ -200,9 +200,9 @@ fn a_digest_is_of_all_values_in_whatever_form() {
     };
     let entry = ENTRY.to_owned() + GPKG;
     assert!(agrees(&entry) && agrees(&entry.replace("RDEPEND: r/a", "RDEPEND: ( r/a doc? ( x/y ) )")));
-    // What is moved from one value to the next is not where it was.
+    // The digest changes when text moves from one value to the next.
     assert!(!agrees(&entry.replace("BDEPEND: b/d\n", "BDEPEND: b/\n").replace("BUILD_ID: ", "BUILD_ID: d")));
-    // One that was accepted without a key is none any more where the key is compared.
+    // An entry that was accepted without a key is no longer accepted where the key is compared.
     let (path, package) = ("PATH: b.xpak\n", values(&[("IDEPEND", "i/d")]));
     let [older, newer] = [index("", &[path]), index("", &[path, "IDEPEND: x/y\n"])];
     let stanza = Stanza(path.into());

@@ -1,17 +1,22 @@
-//! A dependency string without its USE conditionals, as Portage writes it into an index.
+//! Removes the USE conditionals from a dependency string, as Portage does before it writes an
+//! index.
 //!
-//! Source: portage 3.0.31 to 3.0.83, `use_reduce` and `paren_enclose` of `dep/__init__.py`, for any EAPI. Its parser in C has
-//! the same results.
+//! Source: portage 3.0.31 to 3.0.83, `use_reduce` and `paren_enclose` of `dep/__init__.py`, for any
+//! EAPI. Portage's parser in C has the same results.
 //!
-//! * `flag? ( … )` is replaced by what is in it, or by nothing; `[flag?,other=]` of an atom by what it means.
-//! * Brackets that mean nothing are left out, also `|| ( )` around one alternative and within another `|| ( )`.
+//! * `flag? ( … )` is replaced by its content or by nothing; `[flag?,other=]` of an atom by its
+//!   meaning.
+//! * Brackets without a meaning are removed, also `|| ( )` around one alternative and within
+//!   another `|| ( )`.
 //! * `|| ( )` that loses all its alternatives becomes [`EMPTY_ANY_OF`], which no package satisfies.
 //!
-//! One kind of needless brackets stays: of `|| ( ( a || ( ( b c ) ) ) d )` Portage makes `|| ( ( a ( b c ) ) d )`. Whether it does so
-//! can depend on what stands before, and differs between its versions (up to 3.0.77 atoms are strings to it, as the words of a
-//! LICENSE are still). [`Dependencies::simplest`] has the same text for all.
+//! One kind of needless brackets stays: Portage turns `|| ( ( a || ( ( b c ) ) ) d )` into
+//! `|| ( ( a ( b c ) ) d )`. Whether Portage keeps such brackets can depend on the preceding item,
+//! and differs between its versions. Up to 3.0.77, atoms are strings in Portage, as the words of a
+//! LICENSE still are. [`Dependencies::simplest`] has the same text for all versions.
 //!
-//! Not its job: whether an atom is valid. A text that Portage cannot reduce is in no index that it wrote.
+//! Not its job: whether an atom is valid. No index that Portage wrote has a text that Portage
+//! cannot reduce.
 
 mod parse;
 mod use_dependency;
@@ -20,9 +25,9 @@ use std::borrow::Cow;
 
 use crate::portage::words::words;
 
-/// Most brackets within brackets. Packages have less than ten.
+/// The deepest nesting of brackets. Packages have less than ten levels.
 pub const MAX_DEPTH: usize = 100;
-/// Most words of a text. Packages have some hundreds.
+/// The most words of a text. Packages have some hundreds.
 pub const MAX_WORDS: usize = 1 << 16;
 /// Portage's name for a choice without alternatives.
 pub const EMPTY_ANY_OF: &str = "__const__/empty-any-of";
@@ -30,47 +35,47 @@ pub const EMPTY_ANY_OF: &str = "__const__/empty-any-of";
 /// Why a text is no dependency string.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DependenciesError {
-    /// A `)` too many.
+    /// A `)` has no `(` before it.
     #[error("`)` without `(`")]
     Unopened,
-    /// A `)` too few.
+    /// A `(` has no `)` after it.
     #[error("`(` without `)`")]
     Unclosed,
-    /// `( )`.
+    /// Brackets have no content: `( )`.
     #[error("nothing between `(` and `)`")]
     Empty,
-    /// Something else than `(` after `||` or a USE conditional.
+    /// Another word than `(` follows `||` or a USE conditional.
     #[error("`||` or a USE conditional without `(`")]
     NoGroup,
-    /// What stands before `?` is no USE flag.
+    /// The text before `?` is no USE flag.
     #[error("a USE conditional without a valid flag")]
     Flag,
-    /// `->`, which belongs into SRC_URI.
+    /// The text has `->`, which is valid in SRC_URI alone.
     #[error("`->`")]
     Arrow,
-    /// More than [`MAX_DEPTH`].
+    /// Brackets are nested deeper than [`MAX_DEPTH`].
     #[error("more than {MAX_DEPTH} brackets within brackets")]
     TooDeep,
-    /// More than [`MAX_WORDS`].
+    /// The text has more than [`MAX_WORDS`] words.
     #[error("more than {MAX_WORDS} words")]
     TooLong,
 }
 
-/// What the words of a text are.
+/// The type of the words in a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TokenKind {
     /// Atoms, whose own USE conditionals are evaluated: DEPEND and the like.
     Atom,
-    /// Anything else: LICENSE, PROPERTIES, RESTRICT.
+    /// All other words: LICENSE, PROPERTIES, RESTRICT.
     Plain,
 }
 
-/// The USE flags that are enabled.
+/// The enabled USE flags, sorted.
 #[derive(Debug, Default)]
 pub struct UseFlags<'a>(Vec<&'a str>);
 
 impl<'a> UseFlags<'a> {
-    /// The words of USE.
+    /// Takes the flags from the words of USE.
     #[must_use]
     pub fn of(text: &'a str) -> Self {
         let mut flags: Vec<&str> = words(text).collect();
@@ -83,24 +88,23 @@ impl<'a> UseFlags<'a> {
     }
 }
 
-/// A part of a dependency string.
 #[derive(Debug)]
 enum DependencyItem<'a> {
     Word(Cow<'a, str>),
-    /// `( … )`.
+    /// All of the items: `( … )`.
     All(GroupPrefix, Vec<DependencyItem<'a>>),
-    /// `|| ( … )`.
+    /// One of the items: `|| ( … )`.
     Any(Vec<DependencyItem<'a>>),
 }
 
-/// What stood before `(`.
+/// The word before `(`; `||` is not one of these.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum GroupPrefix {
     Nothing,
     Conditional,
 }
 
-/// A dependency string without USE conditionals, its brackets as they stand.
+/// A dependency string without USE conditionals, with its original brackets.
 #[derive(Debug)]
 pub struct Dependencies<'a> {
     items: Vec<DependencyItem<'a>>,
@@ -108,22 +112,23 @@ pub struct Dependencies<'a> {
 }
 
 impl<'a> Dependencies<'a> {
-    /// What is left of `text` with these flags.
+    /// Removes the USE conditionals from `text`, given the enabled flags.
     ///
     /// # Errors
-    /// It is no dependency string, or larger than any package has.
+    /// The text is no dependency string, or is larger than any package's.
     pub fn reduce(text: &'a str, kind: TokenKind, enabled: &UseFlags<'_>) -> Result<Self, DependenciesError> {
         Ok(Self { items: parse::parse(text, kind, enabled)?, kind })
     }
 
-    /// As Portage 3.0.83 writes it.
+    /// The text that Portage 3.0.83 writes.
     #[must_use]
     pub fn as_portage(self) -> String {
         let kind = self.kind;
         self.enclosed(Brackets::Portage(kind))
     }
 
-    /// With the fewest brackets that mean the same: what several versions of Portage make of one text is the same here.
+    /// The text with the fewest brackets of the same meaning. Where versions of Portage write
+    /// different texts, this text is the same.
     #[must_use]
     pub fn simplest(self) -> String {
         self.enclosed(Brackets::Fewest)
@@ -137,14 +142,14 @@ impl<'a> Dependencies<'a> {
     }
 }
 
-/// Which brackets stay.
+/// The rule that decides which brackets stay.
 #[derive(Clone, Copy, PartialEq)]
 enum Brackets {
     Portage(TokenKind),
     Fewest,
 }
 
-/// What becomes of `( … )` that is the only alternative of `|| ( )`.
+/// How `( … )` is written that is the only alternative of `|| ( )`.
 #[derive(Clone, Copy)]
 enum Only {
     IsInlined,
@@ -152,7 +157,7 @@ enum Only {
 }
 
 impl Brackets {
-    /// Appends `items`, all of which have to be there, to `out`.
+    /// Appends `items`, all of which are required, to `out`.
     fn conjunction<'a>(self, items: Vec<DependencyItem<'a>>, only: Only, out: &mut Vec<DependencyItem<'a>>) {
         let start = out.len();
         for item in items {
@@ -178,7 +183,7 @@ impl Brackets {
         }
     }
 
-    /// Appends `items`, one of which has to be there, to `out`.
+    /// Appends `items`, one of which is required, to `out`.
     fn alternatives<'a>(self, items: Vec<DependencyItem<'a>>, out: &mut Vec<DependencyItem<'a>>) {
         let start = out.len();
         for item in items {
@@ -210,8 +215,8 @@ impl Brackets {
         }
     }
 
-    /// What holds in `( … )` that comes after `before`. Portage looks for the `||` that it stands in, and takes a string right
-    /// before a bracket for the end of its search.
+    /// The rule for `( … )` that follows `before`. Portage searches backwards for the enclosing
+    /// `||`, and a string right before the bracket ends its search.
     fn within(self, opening: GroupPrefix, before: Option<&[DependencyItem<'_>]>, outside: Only) -> Only {
         let last = before.and_then(<[DependencyItem<'_>]>::last);
         match (self, opening, last) {
@@ -226,7 +231,7 @@ fn empty_any_of<'a>() -> DependencyItem<'a> {
     DependencyItem::Word(Cow::Borrowed(EMPTY_ANY_OF))
 }
 
-/// Appends `items` to `text`, with brackets and one space between two words.
+/// Appends `items` to `text`, with brackets and with one space between two words.
 fn write(items: &[DependencyItem<'_>], text: &mut String) {
     for (at, item) in items.iter().enumerate() {
         if at > 0 {

@@ -1,4 +1,5 @@
-//! Words -> nested groups, with a stack of its own, as deep as [`MAX_DEPTH`].
+//! Parses words into nested groups. The parser has an explicit stack, at most [`MAX_DEPTH`] deep,
+//! so input cannot overflow the thread's stack.
 
 use std::borrow::Cow;
 
@@ -6,12 +7,12 @@ use super::use_dependency::{evaluated, is_flag};
 use super::{DependenciesError, DependencyItem, GroupPrefix, MAX_DEPTH, MAX_WORDS, TokenKind, UseFlags};
 use crate::portage::words::words;
 
-/// What the next `( … )` is.
+/// The kind of the next `( … )`.
 #[derive(Clone, Copy)]
 enum GroupKind {
     All(GroupPrefix),
     Any,
-    /// Of a USE conditional that does not hold: read, and left out.
+    /// The group of a USE conditional that does not hold: parsed and left out.
     Inactive,
 }
 

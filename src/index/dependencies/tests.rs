@@ -103,7 +103,7 @@ proptest! {
         let simple = simplest(&text, &flags).unwrap();
         prop_assert_eq!(&simplest(&reduced(&text, &flags).unwrap(), &flags).unwrap(), &simple);
         prop_assert_eq!(&simplest(&simple, &flags).unwrap(), &simple);
-        // With nothing left to decide, the flags do not matter.
+        // Without conditionals, the flags do not matter.
         prop_assert_eq!(&simplest(&simple, "").unwrap(), &simple);
         prop_assert_eq!(simple.matches('(').count(), simple.matches(')').count());
     }

@@ -1,17 +1,19 @@
-//! `[flag?,other(-)=]` of an atom: what it says of the dependency, given the flags of the package itself (PMS 8.3.4).
+//! USE dependencies of an atom, such as `[flag?,other(-)=]`, evaluated with the flags of the
+//! package itself (PMS 8.3.4).
 
 use std::borrow::Cow;
 
 use super::UseFlags;
 
-/// `atom` without USE conditionals. One that has none stays as it is, and so does what is no atom.
+/// Returns `atom` without USE conditionals. An atom without any stays as it is, and so does a word
+/// that is no atom.
 ///
-/// As Portage does it, an atom that is evaluated loses its repository.
+/// An atom that is evaluated loses its repository, as in Portage.
 pub(super) fn evaluated<'a>(atom: &'a str, enabled: &UseFlags<'_>) -> Cow<'a, str> {
     let brackets = atom.split_once('[').and_then(|(head, rest)| Some((head, rest.strip_suffix(']')?)));
     let Some((head, flags)) = brackets else { return Cow::Borrowed(atom) };
     let head = head.split_once("::").map_or(head, |(head, _)| head);
-    // The usual case, told without looking further.
+    // The usual case: without these characters there is no conditional.
     if !flags.contains(['?', '=']) || !is_head(head) {
         return Cow::Borrowed(atom);
     }
@@ -23,12 +25,13 @@ pub(super) fn evaluated<'a>(atom: &'a str, enabled: &UseFlags<'_>) -> Cow<'a, st
     Cow::Owned(if kept.is_empty() { head.to_owned() } else { format!("{head}[{}]", kept.join(",")) })
 }
 
-/// Whether it can be an atom before its brackets. Nothing else that stands there may become a word of its own.
+/// Whether the text before the brackets can be an atom. Any other text must not become a word of
+/// its own.
 fn is_head(text: &str) -> bool {
     text.contains('/') && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+_./:=<>~!*-".contains(&byte))
 }
 
-/// Whether it can be the name of a USE flag.
+/// Whether `text` can be the name of a USE flag.
 pub(super) fn is_flag(text: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"+_@-".contains(&byte);
     text.bytes().next().is_some_and(|first| first.is_ascii_alphanumeric()) && text.bytes().all(allowed)
@@ -38,19 +41,19 @@ pub(super) fn is_flag(text: &str) -> bool {
 struct UseDependency<'a> {
     whole: &'a str,
     flag: &'a str,
-    /// The flag and its `(+)` or `(-)`.
+    /// The flag with its default `(+)` or `(-)`.
     name: &'a str,
     condition: Option<FlagCondition>,
 }
 
 enum FlagCondition {
-    /// `flag?`.
+    /// `flag?`: required if enabled in the package itself.
     IfEnabled,
-    /// `!flag?`.
+    /// `!flag?`: required to be off if off in the package itself.
     IfDisabled,
-    /// `flag=`.
+    /// `flag=`: required to be as in the package itself.
     Equal,
-    /// `!flag=`.
+    /// `!flag=`: required to be the opposite.
     Opposite,
 }
 
@@ -73,7 +76,7 @@ impl<'a> UseDependency<'a> {
         is_flag(flag).then_some(Self { whole, flag, name, condition })
     }
 
-    /// What is left of it, if anything.
+    /// The dependency without its condition; `None` where the condition requires nothing.
     fn evaluated(&self, enabled: &UseFlags<'_>) -> Option<Cow<'a, str>> {
         let on = enabled.contains(self.flag);
         let wanted = match self.condition {

@@ -1,4 +1,5 @@
-//! Sections of binrepos.conf and addresses of PORTAGE_BINHOST -> binhosts, in Portage's order.
+//! Reads the binhosts of Portage, from sections of binrepos.conf and URLs of PORTAGE_BINHOST, in
+//! Portage's order.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +10,7 @@ use super::make_conf::Variables;
 use super::{Binrepo, Located, PortageError, PortagePaths};
 use crate::portage::{Atom, AtomError};
 
-/// Reads both; the most wanted first.
+/// Reads both sources; the most preferred binhost comes first.
 pub(crate) fn read(
     places: &PortagePaths,
     files: &mut Files,
@@ -42,7 +43,8 @@ pub(crate) fn read(
 }
 
 impl Binrepo {
-    /// What decides where priorities are equal: the section, or what Portage calls one of PORTAGE_BINHOST, the MD5 of its URL.
+    /// The key that decides between equal priorities: the section, or for a URL of PORTAGE_BINHOST
+    /// the MD5 of the URL, as in Portage.
     pub(crate) fn order(&self) -> String {
         self.section.clone().unwrap_or_else(|| md5(&self.uri.value))
     }
@@ -109,7 +111,8 @@ fn priority(section: &IniSection, warnings: &mut Vec<String>) -> Located<i64> {
     }
 }
 
-/// Addresses of PORTAGE_BINHOST that binrepos.conf has not: the first of them has the highest priority.
+/// The URLs of PORTAGE_BINHOST that binrepos.conf lacks. The first of them has the highest
+/// priority.
 fn portage_binhost(variables: &Variables, known: &mut BTreeSet<String>, warnings: &mut Vec<String>) -> Vec<Binrepo> {
     let Some(value) = variables.get("PORTAGE_BINHOST") else { return Vec::new() };
     let origin = value.origin.clone();
@@ -132,13 +135,13 @@ fn portage_binhost(variables: &Variables, known: &mut BTreeSet<String>, warnings
     new.zip(1..).map(binrepo).collect()
 }
 
-/// As Portage has it: what is not set is empty.
+/// The text with unset variables as empty, as in Portage.
 fn without_marked(marked: &str) -> String {
     let text: String = marked.split(MARK).step_by(2).collect();
     text.trim_end_matches('/').to_owned()
 }
 
-/// As it was written.
+/// The text as the administrator wrote it.
 fn without_marks(marked: &str) -> String {
     marked.replace(MARK, "")
 }
@@ -147,7 +150,7 @@ fn said(section: &IniSection, key: &str) -> Option<Located<String>> {
     section.get(key).map(|entry| Located { value: entry.text.clone(), origin: entry.origin.clone() })
 }
 
-/// What both lists have is in neither; returns it.
+/// Removes the atoms that both lists have from both, and returns them.
 pub(crate) fn without_both(include: &mut Vec<Atom>, exclude: &mut Vec<Atom>) -> Vec<Atom> {
     let both: Vec<Atom> = include.iter().filter(|atom| exclude.contains(atom)).cloned().collect();
     for atoms in [include, exclude] {
@@ -164,7 +167,8 @@ pub(crate) fn atoms(section: &IniSection, key: &str, warnings: &mut Vec<String>)
     }
 }
 
-/// Atoms that Portage takes there, and as it understands them: without a category they mean any. `key`: for warnings.
+/// Parses those atoms that Portage accepts here. An atom without a category matches any category.
+/// Warnings name `key`.
 pub(crate) fn atoms_of(said: Located<String>, key: &str, warnings: &mut Vec<String>) -> Located<Vec<Atom>> {
     let Located { value, origin } = said;
     let mut atoms = Vec::new();
@@ -193,13 +197,14 @@ fn is_true(text: &str) -> bool {
     matches!(text.to_lowercase().as_str(), "true" | "yes")
 }
 
-/// Whether a value that Portage takes for false may have been meant otherwise.
+/// Whether a value that Portage takes for false may have been meant as true.
 fn is_meant_true(text: &str) -> bool {
     let clear = ["true", "yes", "false", "no", "0", "off", "n", "f", "none", "never", ""];
     !clear.contains(&text.trim().to_lowercase().as_str())
 }
 
-/// As Python's `int`: white space around, a sign, single underscores between digits.
+/// Parses an integer as Python's `int` does: surrounding white space, a sign, single underscores
+/// between digits.
 fn integer(text: &str) -> Option<i64> {
     let text = text.trim_matches(is_space);
     let digits = text.strip_prefix(['+', '-']).unwrap_or(text);

@@ -1,48 +1,49 @@
-//! `${VARIABLE}` in values of make.conf, as Portage's `varexpand` does it, with its peculiarities.
+//! Expands `${VARIABLE}` in values of make.conf like Portage's `varexpand`, with its peculiarities.
 
 use std::iter::Peekable;
 use std::str::Chars;
 
-/// The most bytes that a value may expand to. Beyond that, it is a value that doubles itself.
+/// The most bytes that a value may expand to. A longer value probably doubles itself.
 pub(crate) const MAX_VALUE: usize = 1 << 20;
 
-/// An expanded value.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Expanded {
     pub(crate) text: String,
-    /// Variables that are not set, which are taken for empty.
+    /// Variables that are not set and count as empty.
     pub(crate) unknown: Vec<String>,
-    /// A `$` with no name after it, or a `{` without `}`: the whole value is empty.
+    /// Whether a `$` has no name after it, or a `{` has no `}`. The whole value is empty then.
     pub(crate) broken: bool,
-    /// Longer than [`MAX_VALUE`].
+    /// Whether the value is longer than [`MAX_VALUE`].
     pub(crate) too_long: bool,
 }
 
-/// What stands for a variable that is not set.
+/// The replacement of a variable that is not set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unset {
-    /// Nothing, as for Portage.
+    /// The empty string, as in Portage.
     Empty,
-    /// Its reference between two [`MARK`]s.
+    /// The reference itself between two [`MARK`]s.
     Marked,
 }
 
-/// A character that is no text.
+/// A code point that no text has (a noncharacter).
 pub(crate) const MARK: char = '\u{ffff}';
 
-/// `text` is a word of the lexer: quotes are gone, those that are left are part of the value.
+/// Expands `text`, a word of the lexer. The lexer has removed quoting; remaining quotation marks
+/// are part of the value.
 pub(crate) fn expand<'a>(text: &str, unset: Unset, lookup: impl Fn(&str) -> Option<&'a str>) -> Expanded {
     let mut out = Expanded::default();
     let mut rest = text.chars().peekable();
     let (mut single, mut double) = (false, false);
     while let Some(character) = rest.next() {
-        // Before it doubles once more.
+        // Stop before the value doubles once more.
         if out.text.len() > MAX_VALUE {
             return Expanded { too_long: true, ..Expanded::default() };
         }
         match character {
             '\'' => {
-                // Taken for a quotation mark once more: after an apostrophe nothing is expanded.
+                // Portage takes the character for a quotation mark again, so variables after an
+                // apostrophe stay unexpanded.
                 single ^= !double;
                 out.text.push('\'');
             }
@@ -73,7 +74,7 @@ pub(crate) fn expand<'a>(text: &str, unset: Unset, lookup: impl Fn(&str) -> Opti
     out
 }
 
-/// What a backslash and the character after it become.
+/// Appends the result of a backslash and the character after it.
 fn escape(rest: &mut Peekable<Chars<'_>>, out: &mut String) {
     match rest.next() {
         None => out.push('\\'),
@@ -89,7 +90,7 @@ fn escape(rest: &mut Peekable<Chars<'_>>, out: &mut String) {
     }
 }
 
-/// The name after a `$`; empty at the end of the value, `None` where there should be one.
+/// Reads the name after a `$`: empty at the end of the value, `None` where a name is missing.
 fn name(rest: &mut Peekable<Chars<'_>>) -> Option<String> {
     if rest.peek().is_none() {
         return Some(String::new());

@@ -1,4 +1,5 @@
-//! Portage's files on disk: found in its order, read within a bound, and remembered, so that changes can be watched for.
+//! Finds Portage's files in Portage's order and reads them within bounds. Remembers all paths, so
+//! that changes can be watched.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -6,14 +7,15 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-/// The largest file that is read.
+/// The size of the largest file that is read, in bytes.
 const MAX_FILE: u64 = 4 << 20;
-/// The most files and directories that a configuration may have. Directories that contain themselves have more.
+/// The most files and directories of a configuration. More than these are a sign of a directory
+/// that contains itself.
 const MAX_FILES: usize = 10_000;
-/// Directories of version control, which Portage passes over.
+/// Directories of version control, which Portage skips.
 const VERSION_CONTROL: [&str; 7] = ["CVS", "RCS", "SCCS", ".bzr", ".git", ".hg", ".svn"];
 
-/// Everything that was looked at, whether it was there or not.
+/// The paths that were looked at, whether they exist or not.
 #[derive(Debug, Default)]
 pub(crate) struct Files {
     pub(crate) seen: BTreeSet<PathBuf>,
@@ -21,10 +23,12 @@ pub(crate) struct Files {
 }
 
 impl Files {
-    /// The file `path`, or all files below the directory `path`, in the order in which Portage reads them. Nothing there: none.
+    /// Lists the file `path`, or all files below the directory `path`, in the order in which
+    /// Portage reads them. A path that does not exist gives an empty list.
     ///
     /// # Errors
-    /// A directory that may not be read, as in Portage; or far too many files.
+    /// A directory may not be read, which is an error in Portage as well, or there are too many
+    /// files.
     pub(crate) fn list(&mut self, path: &Path) -> io::Result<Vec<PathBuf>> {
         let (mut found, mut stack) = (Vec::new(), vec![path.to_owned()]);
         while let Some(path) = stack.pop() {
@@ -55,13 +59,13 @@ impl Files {
         Ok(found)
     }
 
-    /// A file's bytes. `None`: it is not there.
+    /// Reads a file within the bound. `None`: the file does not exist.
     ///
     /// # Errors
-    /// It cannot be read, is no regular file, or is larger than [`MAX_FILE`].
+    /// The file cannot be read, is no regular file, or is larger than [`MAX_FILE`].
     pub(crate) fn read(&mut self, path: &Path) -> io::Result<Option<Vec<u8>>> {
         self.seen.insert(path.to_owned());
-        // A FIFO would be waited for otherwise.
+        // Without O_NONBLOCK, opening a FIFO would wait for a writer.
         let nonblocking = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or(0);
         let file = match fs::File::options().read(true).custom_flags(nonblocking).open(path) {
             Ok(file) => file,
@@ -80,7 +84,8 @@ impl Files {
     }
 }
 
-/// What is in a directory, the last name first. Empty if it is gone.
+/// The paths in a directory, in reverse order of names for the stack. Empty if the directory is
+/// gone.
 fn children(directory: &Path) -> io::Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(directory) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(error),
@@ -91,7 +96,7 @@ fn children(directory: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(children)
 }
 
-/// Line ends as Python's text files have them: `\n`.
+/// Replaces line ends by `\n`, as Python's text files do.
 pub(crate) fn lines_normal(text: &str) -> String {
     text.replace("\r\n", "\n").replace('\r', "\n")
 }

@@ -1,8 +1,11 @@
-//! Whether emerge is told to fetch packages itself: `getbinpkg` in FEATURES or among its default options.
+//! Finds out whether emerge is configured to fetch packages itself: `getbinpkg` in FEATURES or
+//! among the default options.
 //!
-//! Source: portage 3.0.83, `_emerge/main.py` (`insert_optional_args`, `parse_opts`) and `_emerge/actions.py` (`run_action`).
-//! Only make.conf is known here: what profiles, the environment or a command line say is not. A quoted word that looks like the
-//! option is taken for it.
+//! Source: portage 3.0.83, `_emerge/main.py` (`insert_optional_args`, `parse_opts`) and
+//! `_emerge/actions.py` (`run_action`).
+//!
+//! Only make.conf is evaluated, not profiles, the environment or a command line. A quoted word that
+//! looks like the option counts as the option.
 
 use std::fmt;
 
@@ -11,12 +14,12 @@ use super::{SourceLocation, feature};
 
 const OPTIONS: &str = "EMERGE_DEFAULT_OPTS";
 
-/// Where emerge is told to fetch packages itself.
+/// The setting that makes emerge fetch packages itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GetBinpkg {
-    /// The file and line.
+    /// File and line of the setting.
     pub origin: SourceLocation,
-    /// The variable and the word.
+    /// The variable and the word in it.
     pub setting: &'static str,
 }
 
@@ -26,7 +29,7 @@ impl fmt::Display for GetBinpkg {
     }
 }
 
-/// `None`: emerge is not told to, as far as make.conf says.
+/// Finds the setting in make.conf. `None`: make.conf has none.
 pub(crate) fn find(variables: &Variables) -> Option<GetBinpkg> {
     let options = variables.get(OPTIONS);
     let GetBinpkgOptions { fetch, only } =
@@ -35,7 +38,7 @@ pub(crate) fn find(variables: &Variables) -> Option<GetBinpkg> {
         let origin = options.and_then(|Variable { origin, .. }| origin.clone())?;
         Some(GetBinpkg { origin, setting: "EMERGE_DEFAULT_OPTS has --getbinpkg" })
     };
-    // An option that says no overrides FEATURES, and --getbinpkgonly overrides that.
+    // An option with the value `n` overrides FEATURES, and --getbinpkgonly overrides that option.
     match (only, fetch) {
         (Some(true), _) | (_, Some(true)) => by_options(),
         (_, Some(false)) => None,
@@ -46,7 +49,7 @@ pub(crate) fn find(variables: &Variables) -> Option<GetBinpkg> {
     }
 }
 
-/// What options say of `--getbinpkg` and `--getbinpkgonly`.
+/// The values of `--getbinpkg` and `--getbinpkgonly` among the options.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct GetBinpkgOptions {
     fetch: Option<bool>,
@@ -63,7 +66,7 @@ impl GetBinpkgOptions {
                     let (option, value) = long.split_once('=').map_or((long, None), |(option, v)| (option, Some(v)));
                     (option == "getbinpkg", option == "getbinpkgonly", value)
                 }
-                // Of several letters in a word, none takes a value from the next.
+                // A group of several short options never takes a value from the next word.
                 None => {
                     let letters = word.strip_prefix('-').unwrap_or_default();
                     (letters.contains('g'), letters.contains('G'), (letters.len() > 1).then_some("y"))

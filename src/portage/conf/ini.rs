@@ -1,4 +1,5 @@
-//! binrepos.conf, as Python's `ConfigParser` reads it: sections and keys, `[DEFAULT]`, continuation lines, `%(name)s`.
+//! Reads binrepos.conf like Python's `ConfigParser`: sections and keys, `[DEFAULT]`, continuation
+//! lines, `%(name)s`.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
@@ -6,22 +7,22 @@ use std::path::Path;
 use super::files::lines_normal;
 use super::{PortageError, SourceLocation};
 
-/// How deep `%(name)s` may lead, as in Python.
+/// The deepest chain of `%(name)s` references, as in Python.
 const MAX_DEPTH: usize = 10;
-/// The most bytes and references that a value may lead to.
+/// The most bytes and references that one value may expand to.
 const MAX_WORK: usize = 1 << 20;
 
-/// A value and where it stands. `None`: Portage's own.
+/// A value with its location. `None`: Portage sets the value itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct IniValue {
     pub(crate) text: String,
     pub(crate) origin: Option<SourceLocation>,
 }
 
-/// Keys, in lower case, and their values.
+/// Values by their keys in lower case.
 pub(crate) type IniSection = BTreeMap<String, IniValue>;
 
-/// What was read so far: a later file adds to it.
+/// The contents of the files that were read so far.
 #[derive(Debug, Default)]
 pub(crate) struct Ini {
     defaults: IniSection,
@@ -29,24 +30,26 @@ pub(crate) struct Ini {
 }
 
 impl Ini {
-    /// With values that every section has unless it says otherwise.
+    /// Makes a reader with default values for every section.
     pub(crate) fn with_defaults<'a>(defaults: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
         let entry = |(key, text): (&str, &str)| (key.to_lowercase(), IniValue { text: text.to_owned(), origin: None });
         Self { defaults: defaults.into_iter().map(entry).collect(), sections: BTreeMap::new() }
     }
 
-    /// Adds a file.
+    /// Adds the contents of a file.
     ///
     /// # Errors
-    /// What Python's parser refuses: Portage then drops *everything* that it read.
+    /// The text is invalid for Python's parser. In that case Portage discards *everything* that it
+    /// read.
     pub(crate) fn read(&mut self, file: &Path, text: &str) -> Result<(), PortageError> {
         IniReader { ini: self, file, section: None, key: None, indent: 0, seen: HashSet::new() }.read(text)
     }
 
-    /// Every section by name, with what it inherits, and with `%(name)s` replaced.
+    /// Returns every section by name, with inherited values, and with `%(name)s` replaced.
     ///
     /// # Errors
-    /// A `%` that is none of `%%` and `%(name)s`, or that leads to nothing or in a circle: emerge ends with a traceback then.
+    /// A `%` is neither `%%` nor `%(name)s`, or a reference has no target or is circular: emerge
+    /// ends with a traceback then.
     pub(crate) fn sections(&self) -> Result<BTreeMap<String, IniSection>, PortageError> {
         let resolve = |(name, own): (&String, &IniSection)| {
             let mut all = self.defaults.clone();
@@ -111,7 +114,7 @@ impl IniReader<'_> {
         }
     }
 
-    /// Adds a line to the value before it. `false`: there is none.
+    /// Appends a line to the previous value. `false`: there is no previous value.
     fn go_on(&mut self, text: &str) -> bool {
         let (Some(section), Some(key)) = (&self.section, &self.key) else { return false };
         let section = match section.as_str() {
@@ -159,7 +162,7 @@ impl IniReader<'_> {
     }
 }
 
-/// The name in `[name]`; whatever follows the last bracket does not count.
+/// The name in `[name]`; text after the last bracket is ignored.
 fn header(text: &str) -> Option<&str> {
     let (name, _) = text.strip_prefix('[')?.rsplit_once(']')?;
     (!name.is_empty()).then_some(name)
@@ -205,7 +208,7 @@ impl Interpolation<'_> {
     }
 }
 
-/// What Python takes for white space.
+/// Whether Python takes the character for white space.
 pub(crate) fn is_space(character: char) -> bool {
     character.is_whitespace() || ('\x1c'..='\x1f').contains(&character)
 }

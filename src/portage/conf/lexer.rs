@@ -1,22 +1,23 @@
-//! Words of make.conf, as Portage's lexer has them.
+//! Splits make.conf into words as Portage's lexer does.
 //!
-//! That is Python's `shlex` in POSIX mode with more word characters, and not a shell: `A=b=c` is an error, `A=` takes the next
-//! line's first word, a backslash outside quotes takes the character after it, whatever that is.
+//! That lexer is Python's `shlex` in POSIX mode with more word characters, and not a shell. `A=b=c`
+//! is an error, `A=` takes the next line's first word, and a backslash outside quotes takes any
+//! character after it literally.
 
 use std::path::PathBuf;
 
-/// What comes next.
+/// The next item of the text.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Token {
     /// A word or a lone character.
     Word(String),
-    /// `source`, and the word after it. Whoever gets it may [`Lexer::push`] the file.
+    /// `source`, with the word after it. The caller may [`Lexer::push`] the file.
     Source(Option<String>),
-    /// There is no more.
+    /// The end of the outermost file.
     End,
 }
 
-/// A quote or an escape at the end of a file.
+/// A quotation or an escape is unfinished at the end of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum LexError {
     #[error("a quotation mark is not closed")]
@@ -27,12 +28,12 @@ pub(crate) enum LexError {
 
 #[derive(Debug, Clone, Copy)]
 enum LexerState {
-    /// Past the end of a file. Stays until the file is left.
+    /// Past the end of a file, until the lexer leaves the file.
     Ended,
     Between,
     Word,
     Quoted(char),
-    /// After a backslash; within double quotes or not.
+    /// After a backslash, with the quotation mark of a surrounding quotation.
     Escaped(Option<char>),
 }
 
@@ -41,7 +42,7 @@ struct Stream {
     file: PathBuf,
     text: std::vec::IntoIter<char>,
     line: u32,
-    /// Where the last word begins.
+    /// The line in which the last word begins.
     begun: u32,
 }
 
@@ -52,10 +53,10 @@ pub(crate) enum Sourcing {
     Off,
 }
 
-/// Splits a file, and those that it sources, into words.
+/// Splits a file, and the files that it sources, into words.
 #[derive(Debug)]
 pub(crate) struct Lexer {
-    /// The innermost last.
+    /// The files that source `current`, the innermost last.
     files: Vec<Stream>,
     current: Stream,
     pushed_back: Option<char>,
@@ -64,17 +65,17 @@ pub(crate) struct Lexer {
 }
 
 impl Lexer {
-    /// `text` has `\n` for line ends.
+    /// `text` must have `\n` as line ends.
     pub(crate) fn new(file: PathBuf, text: &str, sourcing: Sourcing) -> Self {
         Self { files: Vec::new(), current: stream(file, text), pushed_back: None, state: LexerState::Between, sourcing }
     }
 
-    /// Where the last word begins, for messages.
+    /// The file and line in which the last word begins, for messages.
     pub(crate) fn place(&self) -> (&PathBuf, u32) {
         (&self.current.file, self.current.begun)
     }
 
-    /// How many files are open above this one.
+    /// The number of files above this one that are open.
     pub(crate) fn depth(&self) -> usize {
         self.files.len()
     }
@@ -102,7 +103,7 @@ impl Lexer {
         }
     }
 
-    /// The next word of this file.
+    /// Reads the next word of this file.
     fn read(&mut self) -> Result<Option<String>, LexError> {
         let (mut word, mut quoted) = (String::new(), false);
         loop {
@@ -146,7 +147,7 @@ impl Lexer {
         Ok((quoted || !word.is_empty()).then_some(word))
     }
 
-    /// A character outside quotes. Whether the word ends here.
+    /// Handles a character outside quotes. Returns whether the word ends here.
     fn plain(&mut self, character: char, word: &mut String) -> bool {
         let within = matches!(self.state, LexerState::Word);
         match character {

@@ -1,4 +1,4 @@
-//! make.globals and make.conf, as Portage's `getconfig` reads them.
+//! Reads make.globals and make.conf like Portage's `getconfig`.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -8,25 +8,26 @@ use super::files::{Files, lines_normal};
 use super::lexer::{Lexer, Sourcing, Token};
 use super::{PortageError, SourceLocation};
 
-/// The most files that may be sourced by one. A file that sources itself has more.
+/// The most files that one file may source. More than these are a sign of a file that sources
+/// itself.
 const MAX_SOURCED: usize = 100;
 
 /// The value of a variable.
 #[derive(Debug, Clone)]
 pub(crate) struct Variable {
     pub(crate) text: String,
-    /// The same with the references that variables which are not set leave behind, between marks: see [`Unset::Marked`].
+    /// The value with marked references instead of unset variables: see [`Unset::Marked`].
     pub(crate) marked: String,
-    /// `None`: set by Portage itself.
+    /// The location of the assignment. `None`: Portage sets the variable itself.
     pub(crate) origin: Option<SourceLocation>,
-    /// Variables that it refers to and that are not set.
+    /// The unset variables that the value refers to.
     pub(crate) unset: Vec<String>,
-    /// A `$` without a name: the whole is empty.
+    /// Whether a `$` has no name after it; the whole value is empty then.
     pub(crate) broken: bool,
 }
 
 impl Variable {
-    /// What is wrong with it, though Portage goes on.
+    /// Problems of the value that Portage ignores.
     pub(crate) fn doubts(&self) -> Vec<String> {
         let unset = self.unset.iter().map(|name| format!("{name} is not set, taken for empty"));
         unset.chain(self.is_broken()).collect()
@@ -38,7 +39,7 @@ impl Variable {
     }
 }
 
-/// Variables as they are set, by name.
+/// The variables that are set, by name.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Variables(HashMap<String, Variable>);
 
@@ -51,7 +52,7 @@ impl Variables {
         self.0.iter().map(|(name, value)| (name.as_str(), value))
     }
 
-    /// One that Portage sets itself.
+    /// Sets a variable that Portage sets itself.
     pub(crate) fn set(&mut self, name: &str, text: &str) {
         self.0.insert(
             name.to_owned(),
@@ -67,7 +68,8 @@ impl Variables {
         expand::expand(text, Unset::Marked, |name| self.0.get(name).map(|value| value.marked.as_str())).text
     }
 
-    /// Sets what the file `path` sets, or what the files below the directory `path` set. Nothing there: nothing.
+    /// Sets the variables of the file `path`, or of the files below the directory `path`. A path
+    /// that does not exist sets none.
     pub(crate) fn read(&mut self, files: &mut Files, path: &Path, sourcing: Sourcing) -> Result<(), PortageError> {
         let list = files.list(path).map_err(|error| PortageError::read(path, &error))?;
         list.iter().try_for_each(|file| self.read_file(files, file, sourcing))
@@ -106,7 +108,7 @@ impl Variables {
     }
 }
 
-/// Words of a file and of what it sources.
+/// The words of a file and of the files that it sources.
 struct Words<'a> {
     lexer: Lexer,
     files: &'a mut Files,

@@ -1,19 +1,27 @@
-//! What Portage reads: binhosts from binrepos.conf and PORTAGE_BINHOST, PKGDIR, compression and the keyring for packages from
-//! make.conf, and which packages it installs from binaries.
+//! Reads Portage's configuration: binhosts from binrepos.conf and PORTAGE_BINHOST; PKGDIR,
+//! compression and the keyring for packages from make.conf; and the packages that emerge installs
+//! from binaries.
 //!
-//! | what | where, later wins |
-//! |---|---|
-//! | binrepos.conf | `/usr/share/portage/config/binrepos.conf`, `/etc/portage/binrepos.conf` |
-//! | repos.conf | `/usr/share/portage/config/repos.conf`, `/etc/portage/repos.conf` |
-//! | variables | `/usr/share/portage/config/make.globals`, `/etc/make.conf`, `/etc/portage/make.conf` |
+//! | configuration | defaults in `/usr/share/portage/config` | files with precedence, last wins |
+//! |---|---|---|
+//! | binrepos.conf | `binrepos.conf` | `/etc/portage/binrepos.conf` |
+//! | repos.conf | `repos.conf` | `/etc/portage/repos.conf` |
+//! | variables | `make.globals` | `/etc/make.conf`, `/etc/portage/make.conf` |
 //!
-//! Everything below `/etc` may be a directory of files, is read below the root that [`PortagePaths`] has, and is read as Portage
-//! 3.0.83 reads it, its peculiarities included: whatever emerge makes of a configuration, binhostfs makes of it too. Where
-//! emerge refuses, so does [`read`]. Nothing else has a say here: not the environment of whoever calls emerge (a daemon cannot
-//! see it), not `make.defaults` of profiles ([`package_settings`] reads them), `/etc/profile.env` or `package.env`. A value that refers to a variable of theirs
-//! comes with a warning.
+//! Each path below `/etc` may be a directory of files, and is read below the root in
+//! [`PortagePaths`]. The files are read as Portage 3.0.83 reads them, with its peculiarities, so
+//! that binhostfs and emerge agree on a configuration. [`read`] fails where emerge refuses.
 //!
-//! No file makes this hang, panic or use much memory: sizes, counts and depths are bounded.
+//! The module does not read:
+//!
+//! - the environment of an emerge, which a daemon cannot see;
+//! - `make.defaults` of profiles, which only [`package_settings`] reads;
+//! - `/etc/profile.env` and `package.env`.
+//!
+//! A value that refers to a variable of these comes with a warning.
+//!
+//! No file can make this module hang, panic or use much memory: sizes, counts and depths are
+//! bounded.
 
 mod binrepos;
 mod expand;
@@ -40,27 +48,28 @@ use make_conf::Variables;
 pub use settings::package_settings;
 pub use usepkg::UsePkg;
 
-/// Where Portage installs its defaults.
+/// The directory in which Portage installs its defaults.
 pub const GLOBAL_CONFIG: &str = "/usr/share/portage/config";
-/// PKGDIR where not even make.globals says one: what it says everywhere else.
+/// PKGDIR where make.globals does not set it; the same as in an unchanged make.globals.
 pub const DEFAULT_PKGDIR: &str = "/var/cache/binpkgs";
-/// Portage's keyring for packages unless `BINPKG_GPG_VERIFY_GPG_HOME` in make.conf says otherwise.
+/// The default of `BINPKG_GPG_VERIFY_GPG_HOME`, Portage's keyring for packages.
 pub const DEFAULT_GNUPG: &str = "/etc/portage/gnupg";
 
-/// BINPKG_COMPRESS where not even make.globals says it: what it says everywhere else.
+/// BINPKG_COMPRESS where make.globals does not set it; the same as in an unchanged make.globals.
 pub const DEFAULT_COMPRESSION: &str = "zstd";
 
-/// Where Portage's files are.
+/// The directories that have Portage's files.
 #[derive(Debug, Clone)]
 pub struct PortagePaths {
-    /// PORTAGE_CONFIGROOT: `etc/portage` is below it.
+    /// PORTAGE_CONFIGROOT, the parent directory of `etc/portage`.
     pub config_root: PathBuf,
-    /// Where `make.globals` and the first `binrepos.conf` are.
+    /// The directory of `make.globals` and the first `binrepos.conf`.
     pub global: PathBuf,
 }
 
 impl PortagePaths {
-    /// Below `config_root`; defaults from there too, unless this system has some, which is where Portage looks.
+    /// The files below `config_root`. Defaults come from there only if this system has none,
+    /// because Portage looks at the system's.
     #[must_use]
     pub fn below(config_root: &Path) -> Self {
         let own = config_root.join(GLOBAL_CONFIG.trim_start_matches('/'));
@@ -69,26 +78,24 @@ impl PortagePaths {
         Self { config_root: config_root.to_owned(), global }
     }
 
-    /// `etc/portage/binrepos.conf`.
+    /// The path of `etc/portage/binrepos.conf`.
     #[must_use]
     pub fn binrepos_conf(&self) -> PathBuf {
         self.config_root.join("etc/portage/binrepos.conf")
     }
 
-    /// `etc/portage/make.conf`.
+    /// The path of `etc/portage/make.conf`.
     #[must_use]
     pub fn make_conf(&self) -> PathBuf {
         self.config_root.join("etc/portage/make.conf")
     }
 }
 
-/// What Portage cannot read, and emerge stops at.
+/// A mistake in Portage's files at which emerge stops.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{origin}: {what}; emerge cannot read it either")]
 pub struct PortageError {
-    /// Where.
     pub origin: SourceLocation,
-    /// What is wrong.
     pub what: String,
 }
 
@@ -98,62 +105,63 @@ impl PortageError {
     }
 }
 
-/// A binhost of Portage's.
+/// A binhost in Portage's configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Binrepo {
-    /// Its section in binrepos.conf. `None`: it is one of PORTAGE_BINHOST.
+    /// The section in binrepos.conf. `None`: the binhost is a URL of PORTAGE_BINHOST.
     pub section: Option<String>,
     /// `sync-uri`, without slashes at the end.
     pub uri: Located<String>,
-    /// The URI as it was written, where it refers to a variable that make.conf does not set: a profile may, and then it is another.
+    /// The URI as written, where it refers to a variable that make.conf does not set. A profile may
+    /// set the variable, and the URI differs then.
     pub unset: Option<String>,
-    /// `priority`; of PORTAGE_BINHOST, the place in it, counted from the end.
+    /// `priority`; for a URL of PORTAGE_BINHOST its position, counted from the end.
     pub priority: Located<i64>,
-    /// `verify-signature`. `None`: nobody says; for Portage that means no.
+    /// `verify-signature` of the section. `None`: not set, which Portage takes for no.
     pub verify_signature: Option<Located<bool>>,
-    /// `frozen`: its index is not asked for where one is stored.
+    /// `frozen`: a stored index is not requested again.
     pub frozen: Located<bool>,
-    /// `getbinpkg-include`
+    /// `getbinpkg-include`: the atoms to fetch.
     pub include: Located<Vec<Atom>>,
-    /// `getbinpkg-exclude`
+    /// `getbinpkg-exclude`: the atoms not to fetch.
     pub exclude: Located<Vec<Atom>>,
 }
 
-/// What Portage's files say.
+/// The settings of Portage's files.
 #[derive(Debug, Clone)]
 pub struct Portage {
-    /// In the order in which Portage prefers them.
+    /// The binhosts in Portage's order of preference.
     pub binrepos: Vec<Binrepo>,
-    /// PKGDIR, normalised.
     pub pkgdir: Located<PathBuf>,
-    /// `BINPKG_GPG_VERIFY_GPG_HOME`.
+    /// `BINPKG_GPG_VERIFY_GPG_HOME`, Portage's keyring for packages.
     pub gnupg: Located<PathBuf>,
-    /// `BINPKG_COMPRESS`: how packages are compressed, and those decompressed whose names do not say it.
+    /// `BINPKG_COMPRESS`: the compression of new packages, and of those whose member names do not
+    /// show it.
     pub compression: Located<String>,
-    /// Where FEATURES has `binpkg-request-signature`: emerge then takes no package without a signature, of whatever binhost.
+    /// The location of `binpkg-request-signature` in FEATURES, if it is there. Emerge then takes no
+    /// unsigned package, from any binhost.
     pub request_signature: Option<SourceLocation>,
-    /// CHOST of make.conf; usually a profile sets it, which is not read.
+    /// CHOST, if make.conf sets it. Usually a profile does, and profiles are not read here.
     pub chost: Option<String>,
-    /// ACCEPT_CHOSTS of make.conf.
     pub accept_chosts: Option<String>,
-    /// Where emerge is told to fetch packages of these binhosts itself.
+    /// The setting that makes emerge fetch packages of these binhosts itself.
     pub getbinpkg: Option<GetBinpkg>,
-    /// Which packages emerge installs from binaries.
+    /// The packages that emerge installs from binaries.
     pub usepkg: UsePkg,
-    /// What an administrator should know, one thing each.
+    /// Warnings for the administrator, one text for each fact.
     pub warnings: Vec<String>,
 }
 
-/// [`Portage`], or why there is none.
+/// The result of reading Portage's files.
 #[derive(Debug)]
 pub struct Reading {
-    /// What the files say.
+    /// The settings, or the mistake that stops emerge.
     pub result: Result<Portage, PortageError>,
-    /// All files and directories that were looked at, also those that do not exist: a change of one may change the result.
+    /// All files and directories that were looked at, also those that do not exist. A change of one
+    /// may change the result.
     pub seen: BTreeSet<PathBuf>,
 }
 
-/// Reads Portage's configuration.
 #[must_use]
 pub fn read(places: &PortagePaths) -> Reading {
     let mut files = Files::default();
@@ -200,7 +208,8 @@ fn read_all(places: &PortagePaths, files: &mut Files) -> Result<Portage, Portage
     })
 }
 
-/// Where FEATURES switches this on. It is a list in which later words count, and `-*` takes back all before it.
+/// The location of FEATURES, if it has `name` switched on. Later words take precedence, and `-*`
+/// removes all words before it.
 fn feature(variables: &Variables, name: &str) -> Option<SourceLocation> {
     let features = variables.get("FEATURES")?;
     let words = features.text.split(ini::is_space);
@@ -214,7 +223,8 @@ fn feature(variables: &Variables, name: &str) -> Option<SourceLocation> {
 /// Names and values that binrepos.conf can refer to.
 type Fixed = [(&'static str, String); 4];
 
-/// Variables that Portage sets itself, for binrepos.conf; and those of make.globals and make.conf.
+/// The variables that Portage sets itself, for binrepos.conf, and the variables of make.globals and
+/// make.conf.
 fn variables(
     places: &PortagePaths,
     files: &mut Files,
@@ -222,7 +232,8 @@ fn variables(
 ) -> Result<(Fixed, Variables), PortageError> {
     let config_root = directory(&places.config_root.to_string_lossy());
     let make_confs = make_confs(places, warnings);
-    // Portage reads them twice: first for ROOT, with no variable but their own.
+    // Portage reads the files twice. The first pass finds ROOT and has no variables besides the
+    // files' own.
     let mut first = Variables::default();
     make_confs.iter().try_for_each(|path| first.read(files, path, Sourcing::Allowed))?;
     let root = first.get("ROOT").map(|value| value.text.trim()).filter(|root| !root.is_empty());
@@ -241,7 +252,8 @@ fn variables(
     Ok((fixed, variables))
 }
 
-/// `etc/make.conf` and `etc/portage/make.conf`; the first alone where both are one.
+/// The paths `etc/make.conf` and `etc/portage/make.conf`; only the first where both are the same
+/// file.
 fn make_confs(places: &PortagePaths, warnings: &mut Vec<String>) -> Vec<PathBuf> {
     let (old, new) = (places.config_root.join("etc/make.conf"), places.make_conf());
     match (old.canonicalize(), new.canonicalize()) {
@@ -254,14 +266,14 @@ fn make_confs(places: &PortagePaths, warnings: &mut Vec<String>) -> Vec<PathBuf>
     vec![old, new]
 }
 
-/// An absolute path without `.`, `..` and double slashes, and with a slash at the end.
+/// Makes an absolute path without `.`, `..` and double slashes, and with a slash at the end.
 fn directory(path: &str) -> String {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| PathBuf::from(path));
     let normal = normal(&absolute.to_string_lossy());
     format!("{}/", normal.trim_end_matches('/'))
 }
 
-/// As Python's `normpath`: by the text alone.
+/// Normalises a path like Python's `normpath`, without looking at the file system.
 fn normal(path: &str) -> String {
     let mut out = PathBuf::new();
     for component in Path::new(path).components() {

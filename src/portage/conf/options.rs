@@ -1,20 +1,21 @@
-//! EMERGE_DEFAULT_OPTS: words and the options among them.
+//! Parses EMERGE_DEFAULT_OPTS into words, and finds options in them.
 //!
 //! Source: portage 3.0.83, `_emerge/main.py` (`emerge_main`, `insert_optional_args`, `parse_opts`).
 
 use super::ini::is_space;
 
-/// Options that emerge always has, as they stand: words.
+/// The words of emerge's default options.
 #[derive(Debug, Default)]
 pub(crate) struct Options(Vec<String>);
 
 impl Options {
-    /// Splits as Python's `shlex.split` does. A quotation that does not end stops emerge: then there are none.
+    /// Splits the text like Python's `shlex.split`. An unfinished quotation stops emerge, so there
+    /// are no options then.
     pub(crate) fn of(text: &str) -> Self {
         Self(split(text).unwrap_or_default())
     }
 
-    /// What stands behind each `--NAME`: the next word, or what follows `=`.
+    /// The value of each `--NAME`: the text after `=`, or the next word.
     fn each<'a>(&'a self, name: &'a str) -> impl Iterator<Item = Option<&'a str>> {
         let following = self.0.iter().skip(1).map(Some).chain([None]);
         self.0.iter().zip(following).filter_map(move |(word, next)| {
@@ -28,7 +29,7 @@ impl Options {
         self.each(name).flatten()
     }
 
-    /// The last value of an option that is `y` where nothing is said. `None`: it is not there.
+    /// The last value of an option whose default value is `y`. `None`: the option is absent.
     pub(crate) fn switch(&self, name: &str) -> Option<bool> {
         self.each(name).last().map(|value| value != Some("n"))
     }

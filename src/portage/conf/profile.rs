@@ -1,4 +1,4 @@
-//! The profile: a directory and its parents, each of which says something of packages.
+//! Finds the directories of the profile. Each of them may have settings for packages.
 //!
 //! Source: portage 3.0.83, `package/ebuild/_config/LocationsManager.py` (`_addProfile`).
 
@@ -7,14 +7,15 @@ use std::path::{Path, PathBuf};
 use super::files::Files;
 use super::{PortagePaths, normal};
 
-/// Directories that a profile may have. Parents that are each other's have more.
+/// The most directories of a profile. More than these are a sign of parents that refer to each
+/// other.
 const MAX_DIRECTORIES: usize = 1000;
 
 /// Name and location of an ebuild repository.
 pub(crate) type Repository = (String, PathBuf);
 
-/// The directories of the profile, parents first, and `etc/portage/profile` last. `None`: there is no profile, or none that
-/// Portage could read.
+/// The directories of the profile, parents first and `etc/portage/profile` last. `None`: there is
+/// no profile that Portage could read.
 pub(crate) fn directories(
     places: &PortagePaths,
     files: &mut Files,
@@ -29,7 +30,8 @@ pub(crate) fn directories(
     Some(found)
 }
 
-/// Adds `directory` after its parents. `above`: whose parent it is.
+/// Adds `directory` after its parents. `above` has the directories that inherit from it, to detect
+/// circles.
 fn add(
     directory: &Path,
     files: &mut Files,
@@ -49,7 +51,8 @@ fn add(
     Some(())
 }
 
-/// `../base`, `/var/db/repos/x/profiles/base`, `x:base`, or `:base` for one of the same repository.
+/// Resolves a line of a `parent` file: `../base`, `/var/db/repos/x/profiles/base`, `x:base`, or
+/// `:base` for the same repository.
 fn parent(directory: &Path, text: &str, repositories: &[Repository]) -> Option<PathBuf> {
     let path = match text.split_once(':').filter(|_| !text.starts_with('/')) {
         None => directory.join(text),
@@ -63,8 +66,8 @@ fn parent(directory: &Path, text: &str, repositories: &[Repository]) -> Option<P
     path.canonicalize().ok()
 }
 
-/// Words of each line of a file, or of all files of a directory, without comments. Nothing there: none. `None`: it cannot be
-/// read.
+/// The words of each line of a file, or of all files of a directory, without comments. A path that
+/// does not exist has no lines. `None`: the path cannot be read.
 pub(crate) fn lines(files: &mut Files, path: &Path) -> Option<Vec<Vec<String>>> {
     let mut lines = Vec::new();
     for file in files.list(path).ok()? {

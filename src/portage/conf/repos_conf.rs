@@ -1,4 +1,4 @@
-//! repos.conf: the ebuild repositories, of which only a few keys matter here.
+//! Reads repos.conf, the list of ebuild repositories. Only a few of its keys matter here.
 
 use std::collections::BTreeMap;
 
@@ -6,10 +6,10 @@ use super::files::Files;
 use super::ini::{Ini, IniSection};
 use super::{PortageError, PortagePaths};
 
-/// Its sections by name.
+/// The sections of repos.conf by name.
 ///
 /// # Errors
-/// What Portage cannot read: it goes on without repos.conf then.
+/// Portage could not parse the files either; emerge then continues without repos.conf.
 pub(crate) fn read(
     places: &PortagePaths,
     files: &mut Files,

@@ -1,7 +1,7 @@
-//! What the profile, make.conf and the `package.*` files say of packages -> [`PackageSettings`].
+//! Reads the [`PackageSettings`] from the profile, make.conf and the `package.*` files.
 //!
-//! Read only where somebody asks why emerge does not take a package. Not read: the environment, `package.env`, what a repository
-//! says of its own packages, and `use.stable.*`.
+//! The files are read only to explain why emerge does not take a package. The environment,
+//! `package.env`, a repository's settings for its own packages, and `use.stable.*` are not read.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
@@ -14,10 +14,11 @@ use super::profile::{self, Repository, lines};
 use super::{PortagePaths, make_confs, repos_conf};
 use crate::portage::{Atom, IncrementalVariable, PackageSettings};
 
-/// Words that a license group may come to.
+/// The most licenses that a license group may expand to.
 const MAX_LICENSES: usize = 100_000;
 
-/// Reads all of it. `None`: there is no profile, or Portage could not read it either.
+/// Reads all settings for packages. `None`: there is no profile, or Portage could not read it
+/// either.
 #[must_use]
 pub fn package_settings(places: &PortagePaths) -> Option<PackageSettings> {
     let (mut files, mut unused) = (Files::default(), Vec::new());
@@ -66,14 +67,14 @@ pub fn package_settings(places: &PortagePaths) -> Option<PackageSettings> {
     Some(settings)
 }
 
-/// The locations of repos.conf.
+/// The repositories of repos.conf with their locations.
 fn repositories(places: &PortagePaths, files: &mut Files, fixed: &[(&'static str, String)]) -> Vec<Repository> {
     let sections = repos_conf::read(places, files, fixed).unwrap_or_default();
     let location = |section: &IniSection| Path::new(&section.get("location")?.text).canonicalize().ok();
     sections.into_iter().filter_map(|(name, section)| Some((name, location(&section)?))).collect()
 }
 
-/// What one file sets.
+/// The variables that one file sets.
 #[derive(Default)]
 struct FileVariables(HashMap<String, String>);
 
@@ -84,7 +85,7 @@ impl FileVariables {
     }
 }
 
-/// Whether a variable of USE_EXPAND takes back what came before it.
+/// Whether a variable of USE_EXPAND removes its earlier flags.
 #[derive(Clone, Copy, PartialEq)]
 enum Clear {
     Yes,
@@ -93,7 +94,7 @@ enum Clear {
 
 struct SettingsReader {
     files: Files,
-    /// As they are after all files so far.
+    /// The variables after all files that were read so far.
     variables: Variables,
     use_expand: BTreeSet<String>,
 }
@@ -108,7 +109,8 @@ impl SettingsReader {
         Some(FileVariables(changed.map(|(name, value)| (name.to_owned(), value.text.clone())).collect()))
     }
 
-    /// Flags of the variables that USE_EXPAND names: `PYTHON_TARGETS="a"` is `python_targets_a`.
+    /// The flags of the variables that USE_EXPAND lists: `PYTHON_TARGETS="a"` is
+    /// `python_targets_a`.
     fn expanded(&self, own: &FileVariables, clear: Clear) -> Vec<String> {
         let mut flags = Vec::new();
         for name in self.use_expand.iter().filter(|name| own.0.contains_key(*name)) {
@@ -118,7 +120,8 @@ impl SettingsReader {
         flags
     }
 
-    /// Lines of a `package.*` file, what is more particular after what is less. A line that is none of an atom is passed over.
+    /// The lines of a `package.*` file, the more particular atoms last. A line without an atom is
+    /// skipped.
     fn packages(&mut self, path: &Path) -> Option<Vec<(Atom, Vec<String>)>> {
         let mut found: Vec<(Atom, Vec<String>)> = Vec::new();
         for line in lines(&mut self.files, path)? {
@@ -153,7 +156,7 @@ fn prefixed(name: &str, word: &str) -> String {
     word.strip_prefix('-').map_or_else(|| format!("{name}_{word}"), |word| format!("-{name}_{word}"))
 }
 
-/// A rough order of what Portage's `best_match_to_list` prefers.
+/// A rough rank by particularity, after Portage's `best_match_to_list`.
 fn particularity(atom: &str) -> u8 {
     match atom {
         _ if atom.starts_with(['=', '~']) && !atom.ends_with('*') => 5,
@@ -181,7 +184,7 @@ impl Groups {
         Some(Self(groups))
     }
 
-    /// `words` with what is in the groups that they name (`@FREE`).
+    /// Replaces the groups in `words`, such as `@FREE`, by their licenses.
     fn expanded(&self, words: &[String]) -> Vec<String> {
         let mut out = Vec::new();
         for word in words {
@@ -199,7 +202,7 @@ impl Groups {
     }
 
     fn add<'a>(&'a self, group: &'a str, seen: &mut BTreeSet<&'a str>, out: &mut BTreeSet<&'a str>) {
-        // Each group once, so the depth is bounded by their number.
+        // Each group is entered once, so the number of groups bounds the depth.
         if !seen.insert(group) || out.len() > MAX_LICENSES || seen.len() > 1000 {
             return;
         }

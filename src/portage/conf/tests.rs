@@ -1,4 +1,5 @@
-//! What a comparison with Portage cannot show: origins, warnings, what is watched, and files that would hang or drown it.
+//! Tests of everything that a comparison with Portage cannot show: locations, warnings, watched
+//! paths, and files that would cause hangs or exhaust memory.
 
 use std::fs;
 
@@ -125,7 +126,7 @@ fn hostile_files_end_in_an_error() {
     let binary: String = (0..=255).map(char::from).collect();
     System::with(&[(MAKE, &binary), (REPOS, &binary)]).refused();
     assert!(System::with(&[(REPOS, &large)]).warnings().contains("too large"));
-    // Two links to itself: 2^40 paths.
+    // Two links to the directory itself: 2^40 paths.
     let system = System::with(&[("etc/portage/binrepos.conf/a", "")]);
     for link in ["b", "c"] {
         std::os::unix::fs::symlink(".", system.path(REPOS).join(link)).unwrap();

@@ -1,8 +1,9 @@
-//! Which packages emerge installs from binaries: `usepkg-include` and `usepkg-exclude` of repos.conf, and the options of emerge of
-//! the same names in EMERGE_DEFAULT_OPTS.
+//! Reads the packages that emerge installs from binaries: `usepkg-include` and `usepkg-exclude` of
+//! repos.conf, and emerge's options of the same names in EMERGE_DEFAULT_OPTS.
 //!
-//! Source: portage 3.0.83, `repository/config.py` (`RepoConfig`), `_emerge/actions.py` (`binpkg_selection_config`) and
-//! `_emerge/depgraph.py` (`_frozen_depgraph_config`). What a command line says is not known here.
+//! Source: portage 3.0.83, `repository/config.py` (`RepoConfig`), `_emerge/actions.py`
+//! (`binpkg_selection_config`) and `_emerge/depgraph.py` (`_frozen_depgraph_config`). The options
+//! of a command line are unknown here.
 
 use std::collections::BTreeMap;
 
@@ -13,14 +14,15 @@ use super::options::Options;
 use super::{Located, PortageError, PortagePaths, repos_conf};
 use crate::portage::Atom;
 
-/// See the module's documentation.
+/// The packages that emerge installs from binaries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UsePkg {
-    /// If there is one, packages that none of these matches are built from source.
+    /// If not empty, packages that match none of these are built from source.
     pub include: Vec<Atom>,
-    /// Packages that one of these matches are built from source.
+    /// Packages that match one of these are built from source.
     pub exclude: Vec<Atom>,
-    /// `--binpkg-respect-user-patches`: whether a package must have been built with the patches of `/etc/portage/patches`.
+    /// `--binpkg-respect-user-patches`: whether a package must have been built with the patches of
+    /// `/etc/portage/patches`.
     pub respect_user_patches: bool,
 }
 
@@ -30,7 +32,7 @@ impl Default for UsePkg {
     }
 }
 
-/// Reads both.
+/// Reads the options and repos.conf.
 pub(crate) fn read(
     places: &PortagePaths,
     files: &mut Files,
@@ -51,7 +53,7 @@ pub(crate) fn read(
     without_both(&mut include, &mut exclude);
     for (name, mut included, mut excluded) in of_repositories(places, files, fixed, warnings) {
         without_both(&mut included, &mut excluded);
-        // An option counts more than what repos.conf says of the same atom.
+        // An option takes precedence over repos.conf for the same atom.
         excluded.retain(|atom| !include.contains(atom));
         included.retain(|atom| !exclude.contains(atom));
         let of_repository = |atom: Atom| format!("{atom}::{name}").parse().ok();
@@ -61,7 +63,8 @@ pub(crate) fn read(
     UsePkg { include, exclude, respect_user_patches: options.switch("binpkg-respect-user-patches").unwrap_or(true) }
 }
 
-/// Of each section of repos.conf its name, `usepkg-include` and `usepkg-exclude`. What Portage cannot read has none.
+/// Name, `usepkg-include` and `usepkg-exclude` of each section of repos.conf. The result is empty
+/// where Portage cannot parse repos.conf.
 fn of_repositories(
     places: &PortagePaths,
     files: &mut Files,

@@ -15,7 +15,7 @@ fn install(root: &Path, cpv: &str, values: &[(&str, &str)]) {
     }
 }
 
-/// As `emaint vdb --fix --delete-individual-files` does for one package.
+/// Converts one package as `emaint vdb --fix --delete-individual-files` does.
 fn consolidate(root: &Path, cpv: &str) {
     let directory = root.join(PATH).join(cpv);
     let mut body = "#format=1\n".to_owned();
@@ -76,7 +76,7 @@ fn both_layouts_say_the_same() {
     assert!(database.in_category("../pkg/app-misc").is_empty() && database.in_category("none").is_empty());
     assert_eq!(database.read(&hello().cpv), Some(hello()));
     assert_eq!(database.read(&Cpv::parse("app-misc/hello-3").unwrap()), None);
-    // The database may lie elsewhere.
+    // The database may be in another place.
     let other = TempDir::new().unwrap();
     fs::create_dir_all(other.path().join("var/db")).unwrap();
     symlink(root.path().join(PATH), other.path().join(PATH)).unwrap();
@@ -90,15 +90,15 @@ fn which_layout_counts() {
     consolidate(root.path(), HELLO);
     let directory = root.path().join(PATH).join(HELLO);
     let metadata = fs::read_to_string(directory.join("metadata")).unwrap();
-    // As it is written: the directory does not change.
+    // Rewriting the file in place does not change the directory's mtime.
     let slot_with = |metadata: &str| {
         fs::write(directory.join("metadata"), metadata).unwrap();
         read(root.path()).unwrap().remove(0).slot
     };
     assert_eq!(slot_with(&metadata.replace("SLOT=0/1.2", "SLOT=7")), "7");
-    // One that is current says all.
+    // A current `metadata` is the only source of values.
     assert_eq!(slot_with(&metadata.replace("SLOT=0/1.2\n", "")), "0");
-    // What Portage does not take either: nothing else has a slot then.
+    // Portage does not accept these either; the package has no slot then.
     let seven = metadata.replace("SLOT=0/1.2", "SLOT=7");
     for wrong in [
         seven.replace("#format=1", "#format=2"),
@@ -112,7 +112,8 @@ fn which_layout_counts() {
         assert_eq!(slot_with(&wrong), "0", "{:.80}", wrong);
     }
     assert_eq!(slot_with(&seven), "7");
-    // Something in the directory was changed since: the files count.
+    // A file in the directory was changed after `metadata` was written, so the individual files
+    // count.
     fs::write(directory.join("SLOT"), "9\n").unwrap();
     assert_eq!(slot_with(&seven), "9");
 }
@@ -176,7 +177,8 @@ fn only_so_many_are_read() {
     let database = InstalledPackages::open(root.path()).unwrap();
     assert_eq!(database.all().unwrap().len(), 60);
     assert_eq!(database.up_to(7, MAX_NAMES).unwrap().len(), 7);
-    // Names that are no package's count as well: those of three categories, and seven below the first.
+    // Names that are no package's count as well: those of three categories, and seven below the
+    // first.
     assert!(database.up_to(MAX_INSTALLED, 10).unwrap().len() <= 7);
     let mut left = 50;
     (0..3).for_each(|category| drop(database.list(&format!("c{category}"), &mut left)));

@@ -14,7 +14,7 @@ fn fail(mirrors: &mut Mirrors, slot: MirrorSlot, now: Instant) {
     mirrors.note(slot, |health| health.failed(now, "no".to_owned(), |n| rest(n, 0.5), Duration::ZERO));
 }
 
-/// Megabytes/s.
+/// Records a delivery; `rate` is in MB/s.
 fn deliver(mirrors: &mut Mirrors, slot: MirrorSlot, now: Instant, rate: f64) {
     mirrors.note(slot, |health| health.note_response(S / 100));
     mirrors.delivered(slot, now, ((rate * 1e6) as u64, S));
@@ -71,14 +71,14 @@ proptest! {
             apply(&mut one, *slot, what, &mut now);
             apply(&mut other, *slot, what, &mut same);
             let order = one.order(now);
-            // The same history, the same order.
+            // The same history gives the same order.
             prop_assert_eq!(&order, &other.order(now));
             let mut sorted = order.clone();
             sorted.sort_unstable();
             prop_assert_eq!(sorted, (0..one.known.len()).collect::<Vec<_>>());
             let standings: Vec<HealthState> = order.iter().map(|slot| one.state(*slot, now)).collect();
             prop_assert!(standings.is_sorted());
-            // Nobody is behind one that is clearly slower and in no better standing.
+            // No URL is behind one that is clearly slower and in no better state.
             for (at, slot) in order.iter().enumerate() {
                 for before in &order[..at] {
                     let (a, b) = (one.health(*slot).unwrap(), one.health(*before).unwrap());
@@ -90,7 +90,7 @@ proptest! {
                 prop_assert!(mirror.health.rest_until().is_none_or(|until| until <= now + MAX_REST));
             }
         }
-        // Nothing is held against anybody for ever.
+        // No failure counts against a URL for ever.
         let later = now + S * 3600;
         prop_assert!(one.order(later).iter().all(|slot| one.state(*slot, later) == HealthState::Healthy));
     }
@@ -106,7 +106,7 @@ proptest! {
         }
     }
 
-    /// Rates that stay what they are, with noise, settle on one order.
+    /// Constant rates, measured with noise, lead to one stable order.
     #[test]
     fn the_order_does_not_flap(
         rates in prop::collection::vec(0.2_f64..20.0, 4),
@@ -134,10 +134,10 @@ fn a_file_that_is_not_there_is_no_ill_health() {
 fn who_is_clearly_faster_comes_first_and_stays_there() {
     let (mut mirrors, now) = (mirrors(3), Instant::now());
     deliver(&mut mirrors, 0, now, 1.0);
-    // The one in between was never measured, and does not stand in the way.
+    // The URL in between was never measured, and does not block the move.
     deliver(&mut mirrors, 2, now, 1.6);
     assert_eq!(mirrors.order(now), [2, 0, 1]);
-    // A little faster is not enough to come back.
+    // A little faster is not enough to move back.
     (0..9).for_each(|_| deliver(&mut mirrors, 0, now, 2.0));
     assert_eq!(mirrors.order(now), [2, 0, 1]);
     (0..9).for_each(|_| deliver(&mut mirrors, 0, now, 3.0));
@@ -164,7 +164,7 @@ fn whoever_is_not_known_gets_a_chance_now_and_then() {
         (0..packages).filter_map(|_| mirrors.chance(now)).collect()
     };
     assert_eq!(chances(&mut mirrors, now, 7), Vec::<MirrorSlot>::new());
-    // The one that rests gets none; the one without the file ever fewer.
+    // The URL that backs off gets none; the one without the file ever fewer.
     assert_eq!(chances(&mut mirrors, now, 100), [2, 2, 2, 2]);
     now += MAX_REST;
     deliver(&mut mirrors, 2, now, 9.0);
@@ -172,7 +172,7 @@ fn whoever_is_not_known_gets_a_chance_now_and_then() {
     assert_eq!(chances(&mut mirrors, now, 8), [1]);
     deliver(&mut mirrors, 1, now, 9.0);
     assert_eq!(chances(&mut mirrors, now, 100), Vec::<MirrorSlot>::new());
-    // What was measured long ago is measured again.
+    // An old measurement is repeated.
     assert!(!chances(&mut mirrors, now + S * 4000, 8).is_empty());
 }
 

@@ -1,13 +1,15 @@
-//! Portage's own keyring for packages, `/etc/portage/gnupg`: would emerge take what is signed by our keys?
+//! Checks whether Portage's own keyring, `/etc/portage/gnupg`, accepts packages that our keys
+//! signed.
 //!
-//! Portage checks every signed package in PKGDIR with gpg and this keyring, however good it was here. What fills it is
-//! `getuto`, which Portage runs for `--getbinpkg` only: where packages come from a mount, it is easily never run, and each
-//! of them fails with "signed with at least one unknown key". gpg's verdict must also be that it trusts the key: each has
-//! to be signed by the local key that getuto makes.
+//! Portage checks every signed package in PKGDIR with gpg and this keyring, even after binhostfs
+//! has verified it. `getuto` fills the keyring, but Portage runs `getuto` only for `--getbinpkg`.
+//! With packages from a mount `getuto` may never run, and each package then fails with "signed with
+//! at least one unknown key". gpg must also trust the keys: the local key that getuto makes must
+//! have signed each of them.
 //!
-//! Only looked at, never asked through gpg, which would write there.
+//! The files are only read. gpg itself is not run, because gpg would write to the directory.
 //!
-//! Not its job: to change anything there, or to decide whether a package is served.
+//! Not its job: changing the keyring, or deciding whether a package is served.
 
 mod keyrings;
 mod trust;
@@ -18,28 +20,28 @@ use std::path::Path;
 
 use super::Fingerprint;
 
-/// Largest file that is looked at, in bytes. A keyring of getuto's has some 100 KiB.
+/// Largest file that is read, in bytes. A keyring of getuto's has some 100 KiB.
 const MAX_FILE: u64 = 16 << 20;
 
-/// What Portage's keyring is good for.
+/// State of Portage's keyring with respect to the keys of binhostfs.
 #[derive(Debug)]
 pub enum Anchors {
-    /// There is no Portage on this machine that could be configured: nothing to say.
+    /// This machine has no configuration of Portage, so there is nothing to check.
     NoPortage,
-    /// There is no keyring.
+    /// Portage has no keyring.
     Missing,
-    /// Primary keys that are not in it.
+    /// The keyring lacks these primary keys.
     Lacks(Vec<Fingerprint>),
-    /// Primary keys that are in it, and that gpg does not trust. None is lacking.
+    /// The keyring has all keys, but gpg does not trust these primary keys.
     Untrusted(Vec<Fingerprint>),
-    /// It cannot be told.
+    /// The files of the keyring cannot be read.
     Unreadable(io::Error),
-    /// All keys are in it, and trusted.
+    /// The keyring has all keys, and gpg trusts them.
     Fine,
 }
 
 impl Anchors {
-    /// Looks at `directory`, a GNUPGHOME, for these primary keys.
+    /// Looks for these primary keys in `directory`, a GNUPGHOME.
     #[must_use]
     pub fn of(directory: &Path, keys: &[Fingerprint]) -> Self {
         if directory.parent().is_some_and(|portage| !portage.exists()) {
@@ -58,7 +60,8 @@ impl Anchors {
         Ok(if untrusted.is_empty() { Self::Fine } else { Self::Untrusted(untrusted) })
     }
 
-    /// What the administrator should know and do, in one line. `None`: nothing.
+    /// Returns one line with the problem and its remedy for the administrator. `None`: there is no
+    /// problem.
     #[must_use]
     pub fn advice(&self, directory: &Path) -> Option<String> {
         let directory = directory.display();
@@ -91,7 +94,7 @@ fn list(keys: &[Fingerprint]) -> String {
     keys.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// `None`: there is no such file.
+/// Reads a whole file; `None` if it does not exist.
 fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
     let told = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
     let metadata = match path.metadata() {
@@ -107,7 +110,7 @@ fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
     Ok(Some(bytes))
 }
 
-/// The number at `at`, big-endian. `None`: it ends before.
+/// Reads the big-endian number at offset `at`. `None`: the bytes end before it.
 fn number(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_be_bytes(*bytes.get(at..)?.first_chunk()?))
 }

@@ -1,4 +1,4 @@
-//! Homes that the real gpg made; and, for what only a newer gpg makes, files as its sources describe them.
+//! Tests with homes that the real gpg made. Files that only a newer gpg makes follow gpg's sources.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -8,7 +8,8 @@ use super::super::Keyring;
 use super::super::tests::gpg::Gpg;
 use super::*;
 
-/// `etc/portage` of a test's own, a gpg with keys of its own, and the keyring of the two that sign packages.
+/// An `etc/portage` for one test, a gpg with its own keys, and the keyring of the two keys that
+/// sign packages.
 struct Scene {
     _portage: tempfile::TempDir,
     home: PathBuf,
@@ -17,7 +18,7 @@ struct Scene {
     certificates: Vec<u8>,
 }
 
-/// `None`: there is no gpg.
+/// Creates a test scene. `None`: there is no gpg.
 fn scene() -> Option<Scene> {
     let gpg = Gpg::new()?;
     let names = [gpg.key("one", "ed25519", "sign", "0", None), gpg.key("two", "ed25519", "cert", "0", None)];
@@ -42,7 +43,7 @@ impl Scene {
         self.anchors().advice(&self.home).unwrap()
     }
 
-    /// A home like the one that getuto begins with: a local key.
+    /// Makes a home as getuto does at first, with a local key.
     fn getuto(&self) -> Gpg {
         let gpg = Gpg::in_home(&self.home);
         gpg.key("local", "ed25519", "sign", "0", None);
@@ -50,7 +51,7 @@ impl Scene {
     }
 }
 
-/// As getuto ends. Portage's gpg believes no trust model but this one.
+/// Computes the trust as getuto does at its end. Portage's gpg accepts no trust model but this one.
 fn check(portage: &Gpg) {
     portage.run(&["--trust-model", "pgp", "--check-trustdb"], b"");
 }
@@ -89,12 +90,13 @@ fn what_getuto_does_makes_it_good_step_by_step() {
     }
     check(&portage);
     assert!(matches!(scene.anchors(), Anchors::Fine), "{:?}", scene.anchors());
-    // As getuto does every day; gpg then has to work trust out anew, and Portage's goes by what it knew.
+    // getuto imports every day. gpg then has to compute trust again, but Portage's gpg uses the
+    // stored trust.
     portage.run(&["--import"], &scene.certificates);
     assert!(matches!(scene.anchors(), Anchors::Fine));
     assert!(scene.anchors().advice(&scene.home).is_none());
 
-    // What was deleted is not there, although its bytes may be.
+    // A deleted key is absent, although its bytes may still be in the file.
     portage.run(&["--delete-keys", &scene.gpg.fingerprints("two")[0]], b"");
     assert!(matches!(scene.anchors(), Anchors::Lacks(keys) if keys.len() == 1));
 }
@@ -110,7 +112,7 @@ fn a_key_of_which_gpg_was_told_to_trust_it_is_trusted() {
     assert!(matches!(scene.anchors(), Anchors::Fine), "{:?}", scene.anchors());
 }
 
-/// gpg keeps using a pubring.gpg of before version 2.1.
+/// gpg keeps using a pubring.gpg from before version 2.1.
 #[test]
 fn an_old_keyring_counts() {
     let Some(scene) = scene() else { return };
@@ -120,7 +122,7 @@ fn an_old_keyring_counts() {
     fs::remove_file(scene.home.join("pubring.kbx")).unwrap();
     assert!(matches!(scene.anchors(), Anchors::Missing));
     fs::write(scene.home.join("pubring.gpg"), &pubring).unwrap();
-    // gpg itself writes it anew, with packets of its own for trust.
+    // gpg rewrites the file itself, with additional packets for trust.
     let third = scene.gpg.key("third", "ed25519", "sign", "0", None);
     portage.run(&["--import"], &scene.gpg.export(&[&third]));
     assert!(!scene.home.join("pubring.kbx").exists());
@@ -133,7 +135,7 @@ fn an_old_keyring_counts() {
     assert!(matches!(scene.anchors(), Anchors::Lacks(keys) if keys.len() == 1));
 }
 
-/// keyboxd's rows, as its sources make them.
+/// Rows of keyboxd's database, as its sources describe them.
 #[test]
 fn the_database_of_keyboxd_counts() {
     let Some(scene) = scene() else { return };
@@ -161,7 +163,7 @@ fn a_keybox_of_long_fingerprints() {
     fs::write(home.join("pubring.kbx"), &keybox).unwrap();
     let wanted = [vec![7; 32], vec![8; 20], vec![9; 32]].map(|bytes| Fingerprint::new(&bytes).unwrap());
     assert!(matches!(Anchors::of(&home, &wanted), Anchors::Lacks(keys) if keys == wanted[2..]));
-    // Whatever it is cut to, that is no reason to fall over.
+    // A truncated file never causes a panic.
     for length in 0..keybox.len() {
         fs::write(home.join("pubring.kbx"), &keybox[..length]).unwrap();
         assert!(matches!(Anchors::of(&home, &wanted), Anchors::Lacks(_)));
@@ -172,7 +174,7 @@ fn a_keybox_of_long_fingerprints() {
 fn what_cannot_be_read_is_not_called_wrong() {
     let portage = tempfile::tempdir().unwrap();
     let home = portage.path().join("gnupg");
-    // A directory where a file should be: unreadable for root, too.
+    // A directory in place of a file is unreadable for root, too.
     fs::create_dir_all(home.join("pubring.kbx")).unwrap();
     let anchors = Anchors::of(&home, &[]);
     assert!(matches!(anchors, Anchors::Unreadable(_)));

@@ -1,4 +1,5 @@
-//! Faults of the GPKG container, each in a package that is otherwise sound and has the digests of its entry.
+//! Faults of the GPKG container, each in a package that is otherwise sound and has the digests of
+//! its entry.
 
 use tar::{EntryType, Header};
 
@@ -20,7 +21,7 @@ fn gpkg_fault(bytes: &[u8]) -> GpkgError {
     }
 }
 
-/// The fault of a container that has `members` after those of a good one.
+/// Returns the fault of a container that has `members` after those of a good one.
 fn fault_with(members: &[Vec<u8>]) -> GpkgError {
     let sound = gpkg_of(&good());
     let end = sound.len() - sound.iter().rev().take_while(|b| **b == 0).count();
@@ -68,7 +69,8 @@ fn a_package_is_signed_whole_or_not_at_all() {
     passes(&container(&parts, &clearsigned(&manifest(&parts))));
 }
 
-/// A member of a directory whose name is too long for one field, in the forms that Portage writes.
+/// Builds a member of a directory whose name is too long for one field, in the forms that Portage
+/// writes.
 fn in_long_directory(directory: &str, name: &str, bytes: &[u8], format: &Header) -> Vec<u8> {
     let path = format!("{directory}/{name}");
     let size = bytes.len() as u64;
@@ -107,13 +109,14 @@ fn long_names_in_other_forms_are_not_taken() {
     let good = [before(&long), head(Header::new_gnu(), &long[..100])].concat();
     assert_eq!(fault_with(&[good]), GpkgError::NoRecord("x".repeat(100)), "the name itself passes");
     for bad in [
-        // A short name, one that is longer than any, and one that goes on in its second half.
+        // A short name, a name above the limit, a name that its member does not repeat, and other
+        // misplaced names.
         [before("hello-2.0-r1-3/x"), head(Header::new_gnu(), "hello-2.0-r1-3/x")].concat(),
         before(&"x".repeat(512)),
         [before(&long), head(Header::new_gnu(), &long[..99])].concat(),
         [before(&long), head(Header::new_ustar(), &long[..100])].concat(),
         [before(&long), before(&long)].concat(),
-        // Another name of its header, a number of its own for the NUL at its end, and none.
+        // Another name in the header of the long name, a second NUL at its end, and no NUL.
         member(&link("BZh91AY&SY", long.len() as u64 + 1), format!("{long}\0").as_bytes()),
         member(&link("././@LongLink", long.len() as u64 + 2), format!("{long}\0\0").as_bytes()),
         member(&link("././@LongLink", long.len() as u64), long.as_bytes()),
@@ -122,7 +125,7 @@ fn long_names_in_other_forms_are_not_taken() {
         assert!(matches!(fault_with(&[bad]), GpkgError::LongName | GpkgError::Name(_)));
     }
     assert_eq!(fault_with(&[before(&long)]), GpkgError::LongName, "of no member");
-    // The name alone would begin the file.
+    // The member's name alone would begin the file.
     let split = |name: &str| in_long_directory(&"d".repeat(120), name, b"", &Header::new_ustar());
     assert_eq!(fault_with(&[split("Z0")]), GpkgError::Name(format!("{}/Z0", "d".repeat(120))));
     let mut short = header(Header::new_ustar(), "x", 0, EntryType::Regular);
@@ -169,7 +172,7 @@ fn headers_that_are_not_taken() {
     assert_eq!(tar_fault(|head| head.as_old_mut().size = *b"abcdefghijkl"), number("size"));
     assert_eq!(tar_fault(|head| head.as_old_mut().size[..2].copy_from_slice(b"\x80\x01")), number("size"));
     assert_eq!(tar_fault(|head| head.as_old_mut().size = [0xff; 12]), number("size"));
-    // Python takes a number that it cannot read for the end of the archive.
+    // Python takes an unreadable number for the end of the archive.
     assert_eq!(tar_fault(|head| head.as_old_mut().mode = *b"0000rwx\0"), number("mode"));
     assert_eq!(tar_fault(|head| head.as_old_mut().mode = *b"000644 \0"), number("mode"));
     assert_eq!(tar_fault(|head| head.as_old_mut().uid = [0xff; 8]), number("uid"));

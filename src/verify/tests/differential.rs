@@ -1,7 +1,9 @@
-//! What is called verified here is read alike by Python's tarfile, and accepted by Portage's own check.
+//! Python's tarfile reads every verified package in the same way, and Portage's own check accepts
+//! it.
 //!
-//! Containers come at random, most of them sound and in every form that Portage writes, the others with one or two things
-//! that it does not write; digests and signatures are right in all of them. Portage is one process for all.
+//! Containers are generated at random. Most of them are sound, in every form that Portage writes.
+//! The others have one or two things that Portage does not write. Digests and signatures are right
+//! in all of them. One Portage process reads all containers.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -24,49 +26,49 @@ use super::sample::{GPKG, VALUES, compress, entry, metadata_tar, regular};
 use super::*;
 use crate::index::Digest;
 
-/// One package in this many is signed: gpg is what takes the time.
+/// One package in this many is signed, because gpg takes most of the time.
 const SIGNED: u64 = 4;
 
-/// The forms of a header.
+/// Variants of a header that Portage writes.
 #[derive(Debug, Clone, Copy)]
 struct Form {
     gnu: bool,
     mode: u32,
     mtime: u64,
     owner: &'static str,
-    /// As Python 3.9 to 3.11 and as later versions write the device numbers.
+    /// Device numbers as Python 3.9 to 3.11 write them, or as later versions do.
     devices: &'static [u8; 8],
-    /// `%06o\0 ` or `%07o\0`.
+    /// Whether the checksum is `%06o\0 ` or `%07o\0`.
     python_checksum: bool,
 }
 
-/// What Portage does not write.
+/// A change that Portage never writes.
 #[derive(Debug, Clone, Copy)]
 enum Odd {
     Nothing,
-    /// Bytes somewhere in a header.
+    /// Changes bytes somewhere in a header.
     Header,
-    /// A field of a header filled with bytes that another reader might take for something.
+    /// Fills a field of a header with bytes that another reader might interpret.
     Field(usize, &'static [u8]),
-    /// Another kind of member.
+    /// Changes the kind of a member.
     Kind(u8),
-    /// A header before the first, of this kind and with this name.
+    /// Adds a header before the first, of this kind and with this name.
     Before(u8, &'static [u8]),
-    /// Two members of one name.
+    /// Adds a second member of one name.
     Twice,
-    /// A member in another directory, or in none.
+    /// Moves a member to another directory, or to none.
     Elsewhere(&'static str),
-    /// Something in the tail.
+    /// Changes something in the tail.
     Tail,
-    /// A line of the Manifest is changed.
+    /// Changes a line of the Manifest.
     Manifest(&'static str, &'static str),
-    /// Another name for a member.
+    /// Changes the name of a member.
     Name(&'static str, &'static str),
-    /// A member is left out.
+    /// Leaves out a member.
     Without(&'static str),
-    /// An empty member.
+    /// Empties a member of the container.
     Empty(&'static str),
-    /// A member of the metadata in another place.
+    /// Moves a member of the metadata to another place.
     Metadata(&'static str),
 }
 
@@ -170,7 +172,7 @@ const ODD: &[Odd] = &[
     Odd::Metadata("PF"),
 ];
 
-/// A package, and whether it is as Portage makes one.
+/// A package, and whether Portage would make it in this way.
 struct Package {
     bytes: Vec<u8>,
     signed: bool,
@@ -182,7 +184,7 @@ struct Generator {
     random: Random,
     gpg: Gpg,
     key: String,
-    /// Signatures of members that come again and again.
+    /// Cache of signatures for members that occur repeatedly.
     signatures: HashMap<[u8; 32], Vec<u8>>,
     images: Vec<Vec<u8>>,
 }
@@ -207,7 +209,7 @@ impl Generator {
         }
     }
 
-    /// Characters of a PF.
+    /// Returns characters of a PF.
     fn name(&mut self, length: u64) -> String {
         let word = b"abcxyzABCXYZ0123456789_";
         let first = char::from(self.pick(word));
@@ -226,7 +228,7 @@ impl Generator {
         self.name(length)
     }
 
-    /// Members without Manifest and signatures.
+    /// Returns members without Manifest and signatures.
     fn parts(&mut self, odd: Odd) -> Vec<(String, Vec<u8>)> {
         let mut extension = self.pick(&EXTENSIONS);
         let mut values = metadata_tar(&VALUES);
@@ -308,7 +310,7 @@ impl Generator {
             let name = if matches!(odd, Odd::Name("Manifest", _)) { "manifest" } else { "Manifest" };
             parts.push((name.to_owned(), manifest));
         }
-        // Portage has no members beyond its own, and their names alone may begin a file.
+        // Portage writes no members beyond its own. Names of such members alone could begin a file.
         let mut sound = matches!(odd, Odd::Nothing) && !parts.iter().any(|(name, _)| name.starts_with('z'));
         if self.one_in(3) {
             for at in (1..parts.len()).rev() {
@@ -333,7 +335,8 @@ impl Generator {
             all.extend(padded(content));
         }
         for (at, (name, bytes)) in parts.iter().enumerate() {
-            // Portage writes a container in one format, and then parts of it in the other.
+            // Portage writes a container in one format, and may later rewrite parts of it in the
+            // other.
             let form = Form { gnu: form.gnu != self.one_in(5), ..form };
             let mut place = format!("{directory}/");
             let mut member = if let (Odd::Elsewhere(other), true) = (odd, at == strange) {
@@ -389,7 +392,7 @@ impl Generator {
     }
 }
 
-/// One header block.
+/// Builds one header block.
 fn head(name: &[u8], size: usize, kind: u8, form: Form) -> Vec<u8> {
     let mut head = if form.gnu { Header::new_gnu() } else { Header::new_ustar() };
     head.as_old_mut().name[..name.len().min(100)].copy_from_slice(&name[..name.len().min(100)]);
@@ -417,7 +420,8 @@ fn padded(bytes: &[u8]) -> Vec<u8> {
     all
 }
 
-/// A header as Portage writes it: long names in front of it with GNU headers, in two fields else, where they fit.
+/// Builds a header as Portage writes it. A long name has a GNU header before it, or is split into
+/// two fields if it fits.
 fn header(path: &str, size: usize, form: Form) -> Vec<u8> {
     let plain = EntryType::Regular.as_byte();
     if path.len() <= 100 {
@@ -446,7 +450,7 @@ fn header(path: &str, size: usize, form: Form) -> Vec<u8> {
     }
 }
 
-/// The real Portage, reading what it is told.
+/// A process with the real Portage, which reads the packages whose paths it gets.
 struct Portage {
     child: Child,
     stdin: ChildStdin,
@@ -467,7 +471,7 @@ impl Portage {
     fn read(&mut self, path: &Path) -> Value {
         writeln!(self.stdin, "{}", path.display()).unwrap();
         let mut line = String::new();
-        // Portage itself prints what it finds wrong.
+        // Portage itself also prints the faults that it finds.
         while !line.starts_with('{') {
             line.clear();
             assert!(self.stdout.read_line(&mut line).unwrap() > 0, "Portage has ended");
@@ -498,7 +502,7 @@ fn members(bytes: &[u8]) -> BTreeMap<String, String> {
     all
 }
 
-/// What is different for Portage, if anything is.
+/// Returns the difference between Portage's reading and this program's, if there is one.
 fn difference(bytes: &[u8], answer: &Value) -> Option<String> {
     if let Some(fault) = answer.get("fault") {
         return Some(format!("Portage refuses it: {fault}"));
@@ -515,7 +519,7 @@ fn difference(bytes: &[u8], answer: &Value) -> Option<String> {
     VALUES.iter().find(|value| differs(value)).map(|value| format!("Portage has no {value:?} but {metadata:?}"))
 }
 
-/// The interpreter that has the real Portage. `None`: skipped, loudly.
+/// Returns the interpreter that has the real Portage. `None`: the test is skipped with a message.
 fn python() -> Option<PathBuf> {
     let environment = std::env::var_os("BINHOSTFS_TEST_ENV").map(PathBuf::from).unwrap_or_default();
     let python = environment.join("venv/bin/python");
@@ -533,7 +537,7 @@ fn portage_reads_every_verified_package_as_it_was_verified() {
     let Some(python) = python() else { return };
     let gpg = Gpg::new().expect("Portage is here, and gpg is not");
     let key = gpg.key("differential", "ed25519", "sign", "0", None);
-    // Portage wants to see the key trusted, and gpg not to look for it first.
+    // Portage requires gpg to trust the key, and gpg must not compute the trust during the test.
     gpg.run(&["--trust-model", "pgp", "--check-trustdb"], b"");
     let keyring = Keyring::open([gpg.write("key.pgp", &gpg.export(&[&key]))]).unwrap();
     let signed = Policy { uncompressed: true, ..Policy::signed(Arc::new(keyring)) };
@@ -561,7 +565,7 @@ fn portage_reads_every_verified_package_as_it_was_verified() {
                 verified += 1;
                 signatures += usize::from(package.signed);
             }
-            // The decoder of lzo is missing, and no other reason is good enough.
+            // The only accepted reason is the missing decoder of lzo.
             Err(VerifyError::Compression { .. }) => {}
             Err(error) => {
                 assert!(!package.sound, "{}: {error}", package.what);

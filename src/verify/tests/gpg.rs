@@ -1,4 +1,4 @@
-//! gpg with a home of its own, and keys that are thrown away with it.
+//! Runs gpg with a home and keys of its own, which are removed after the test.
 
 use std::fs;
 use std::io::Write as _;
@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 
 use tempfile::TempDir;
 
-/// Stopped when dropped, and removed unless the home was there before.
+/// A gpg with its home. Dropping it stops the agent, and removes the home unless it is permanent.
 #[derive(Debug)]
 pub(crate) struct Gpg {
     home: PathBuf,
@@ -16,16 +16,17 @@ pub(crate) struct Gpg {
 }
 
 impl Gpg {
-    /// `None`: there is no gpg.
+    /// Creates a temporary home. `None`: there is no gpg.
     pub(crate) fn new() -> Option<Self> {
-        // A short path: that of the agent's socket is limited to some 100 bytes.
+        // The path must be short, because the path of the agent's socket is limited to some 100
+        // bytes.
         let home = TempDir::with_prefix_in("bhfs-gpg.", "/tmp").unwrap();
         fs::set_permissions(home.path(), fs::Permissions::from_mode(0o700)).unwrap();
         let there = Command::new("gpg").arg("--version").stdout(Stdio::null()).status().is_ok_and(|s| s.success());
         there.then(|| Self { home: home.path().to_owned(), _own: Some(home) })
     }
 
-    /// With a home that stays; a short path.
+    /// Uses a permanent home, whose path must be short.
     pub(crate) fn in_home(home: &Path) -> Self {
         fs::create_dir_all(home).unwrap();
         fs::set_permissions(home, fs::Permissions::from_mode(0o700)).unwrap();
@@ -40,14 +41,14 @@ impl Gpg {
         feed(command, input)
     }
 
-    /// Runs gpg; its standard output.
+    /// Runs gpg and returns its standard output.
     pub(crate) fn run(&self, arguments: &[&str], input: &[u8]) -> Vec<u8> {
         let output = self.output(arguments, input);
         assert!(output.status.success(), "gpg {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         output.stdout
     }
 
-    /// Makes a key; its fingerprint. `when`: the faked time, `20200101T000000!`.
+    /// Makes a key and returns its fingerprint. `when` is the faked time, e.g. `20200101T000000!`.
     pub(crate) fn key(&self, name: &str, algorithm: &str, usage: &str, expire: &str, when: Option<&str>) -> String {
         let time: Vec<&str> = when.into_iter().flat_map(|when| ["--faked-system-time", when]).collect();
         let user = format!("{name} <{name}@example.invalid>");
@@ -55,27 +56,27 @@ impl Gpg {
         self.fingerprints(name)[0].clone()
     }
 
-    /// Fingerprints of a key and of its subkeys.
+    /// Returns the fingerprints of a key and of its subkeys.
     pub(crate) fn fingerprints(&self, name: &str) -> Vec<String> {
         let listed = self.run(&["--with-colons", "--with-subkey-fingerprint", "--list-keys", name], b"");
         let listed = String::from_utf8(listed).unwrap();
         listed.lines().filter_map(|line| Some(line.strip_prefix("fpr:")?.trim_matches(':').to_owned())).collect()
     }
 
-    /// The certificates of these keys.
+    /// Exports the certificates of these keys.
     pub(crate) fn export(&self, keys: &[&str]) -> Vec<u8> {
         self.run(&[&["--export"], keys].concat(), b"")
     }
 
-    /// Revokes a key.
+    /// Revokes a key by its revocation certificate.
     pub(crate) fn revoke(&self, fingerprint: &str) {
         let path = self.home.join("openpgp-revocs.d").join(format!("{fingerprint}.rev"));
-        // gpg puts a colon in front, so that nobody does that by accident.
+        // gpg puts a colon in front of the certificate, so that it cannot be used by accident.
         let certificate = fs::read_to_string(path).unwrap().replace(":-----BEGIN", "-----BEGIN");
         self.run(&["--import"], certificate.as_bytes());
     }
 
-    /// Commands of `--edit-key`.
+    /// Runs commands of `--edit-key`.
     pub(crate) fn edit(&self, fingerprint: &str, commands: &[u8]) {
         let mut command = Command::new("gpg");
         command.arg("--homedir").arg(&self.home).args(["--no-tty", "--quiet", "--pinentry-mode", "loopback"]);
@@ -84,21 +85,21 @@ impl Gpg {
         assert!(output.status.success(), "gpg: {}", String::from_utf8_lossy(&output.stderr));
     }
 
-    /// A cleartext signature.
+    /// Makes a cleartext signature of `text`.
     pub(crate) fn clearsign(&self, options: &[&str], text: &[u8]) -> Vec<u8> {
         self.run(&[options, &["--clearsign"]].concat(), text)
     }
 
-    /// A detached signature.
+    /// Makes a detached signature of `bytes`.
     pub(crate) fn detach(&self, options: &[&str], bytes: &[u8]) -> Vec<u8> {
         self.run(&[options, &["--detach-sign"]].concat(), bytes)
     }
 
-    /// Whether a gpg that knows only `certificates` calls a cleartext signature good, as Portage asks it: GOODSIG, and no
-    /// failure.
+    /// Whether a gpg that has only `certificates` calls a cleartext signature good, by Portage's
+    /// criterion: GOODSIG, and no failure.
     pub(crate) fn verifies(certificates: &[u8], signed: &[u8]) -> bool {
         let gpg = Self::new().unwrap();
-        // Not all of them may be of use to it.
+        // gpg may refuse some of the certificates.
         let _ = gpg.output(&["--import"], certificates);
         let output = gpg.output(&["--status-fd", "1", "--verify", "-"], signed);
         output.status.success() && String::from_utf8_lossy(&output.stdout).contains("GOODSIG ")

@@ -1,4 +1,4 @@
-//! What the first and the last bytes of a package prove.
+//! Proofs of the metadata by the first and the last bytes of a package.
 
 use std::io::Write as _;
 
@@ -8,10 +8,10 @@ use super::signed::{Keys, keys};
 use super::*;
 use crate::index::AuxKey;
 
-/// Of which a part is left out.
+/// Size of an image of which a part is left out, in bytes.
 const IMAGE: usize = 200_000;
 
-/// What these bytes prove: the first ones, and the last ones from an offset on.
+/// Judges a package by its `first` first bytes, and by its last bytes from the offset `from` on.
 fn seen(bytes: &[u8], first: usize, from: Option<u64>, of: &Entry, policy: &Policy) -> Result<Head, VerifyError> {
     let first = &bytes[..first.min(bytes.len())];
     let last = from.map_or(&[][..], |from| &bytes[usize::try_from(from).unwrap()..]);
@@ -20,7 +20,7 @@ fn seen(bytes: &[u8], first: usize, from: Option<u64>, of: &Entry, policy: &Poli
     head(&file, first.len() as u64, of, policy)
 }
 
-/// The same, where the last bytes are given if they are asked for.
+/// Judges a package by its first bytes, and adds the last bytes if they are asked for.
 fn asked(bytes: &[u8], first: usize, policy: &Policy) -> Result<Head, VerifyError> {
     let of = entry(GPKG, bytes);
     match seen(bytes, first, None, &of, policy)? {
@@ -36,18 +36,19 @@ fn slot(head: Head) -> Option<(String, Option<VerifyError>)> {
     }
 }
 
-/// Whether that the entry is right is proved by it.
+/// Whether the result proves that the entry is right.
 fn is_proof(head: &Result<Head, VerifyError>) -> bool {
     matches!(head, Ok(Head::Values { refusal: None, .. }))
 }
 
-/// As Portage has them: each signature behind its member.
+/// Sorts the members as Portage does, with each signature behind its member.
 fn in_order(mut parts: Parts) -> Parts {
     parts.sort_by_key(|(name, _)| ["gpkg-1", "metadata", "image"].map(|start| !name.starts_with(start)));
     parts
 }
 
-/// Without signatures of members, and with a large image, which no signature is right for any more.
+/// Members without signatures, and with a large image, for which no signature of the samples is
+/// right.
 fn of_manifest_only(keys: &Keys) -> Parts {
     let mut parts = keys.good();
     parts.retain(|(name, _)| !name.ends_with(".sig"));
@@ -94,7 +95,7 @@ fn the_first_bytes_prove_what_the_package_says_of_itself() {
     let enough = (0..bytes.len()).step_by(64).find(|count| said(*count).is_some()).unwrap();
     assert!(enough > 1024 && said(bytes.len()).unwrap().0 == "0", "{enough}");
 
-    // Another package, no keys, and no signatures.
+    // Another package, no keys, and no signatures prove nothing.
     let other = Entry { build_id: Some(7), ..of.clone() };
     let refused = seen(&bytes, enough, None, &other, &policy).unwrap_err();
     assert!(matches!(refused, VerifyError::Identity { what: "BUILD_ID", .. }), "{refused}");
@@ -103,7 +104,7 @@ fn the_first_bytes_prove_what_the_package_says_of_itself() {
     let refused = asked(&unsigned, unsigned.len(), &policy).unwrap_err();
     assert!(matches!(refused, VerifyError::Signature { fault: SignatureError::Missing, .. }), "{refused}");
 
-    // Whatever byte is another one: the same is said, or nothing.
+    // A changed byte gives the same result, or none.
     let whole = format!("{:?}", seen(&bytes, enough, None, &of, &policy).unwrap());
     for at in (0..enough).step_by(7) {
         let mut changed = bytes.clone();
@@ -128,7 +129,8 @@ fn the_manifest_proves_the_metadata_without_the_image() {
             Head::NeedsLast(from) => {
                 let count = bytes.len() as u64 - from;
                 assert!(from >= first as u64 && count <= 64 << 10, "{first} {from}");
-                // No more is read than was asked for, and nothing proves anything before it is there.
+                // No more bytes are requested than needed, and nothing is proved before they are
+                // there.
                 assert!(matches!(seen(&bytes, first, Some(from + 1), &of, &policy), Ok(Head::NeedsLast(_))));
                 let (said, refusal) = slot(seen(&bytes, first, Some(from), &of, &policy).unwrap()).unwrap();
                 assert!(said == "0" && refusal.is_none(), "{refusal:?}");
@@ -139,14 +141,14 @@ fn the_manifest_proves_the_metadata_without_the_image() {
         }
     }
     assert!(from_image > IMAGE / 600 && from_all > 0, "{from_image} {from_all}");
-    // No keys, no proof; another package is found.
+    // Without keys nothing is proved, and another package is refused.
     assert!(matches!(asked(&bytes, 8192, &READER), Ok(Head::Nothing)));
     let Head::NeedsLast(from) = seen(&bytes, 8192, None, &of, &policy).unwrap() else { panic!() };
     let other = Entry { build_time: Some(7), ..of.clone() };
     let refused = seen(&bytes, 8192, Some(from), &other, &policy).unwrap_err();
     assert!(matches!(refused, VerifyError::Identity { what: "BUILD_TIME", .. }), "{refused}");
 
-    // Whatever byte is another one: the same is said, or nothing.
+    // A changed byte gives the same result, or none.
     let whole = format!("{:?}", asked(&bytes, 8192, &policy).unwrap());
     let from = usize::try_from(from).unwrap();
     for at in (0..8192).chain(from..bytes.len()).step_by(13) {
@@ -167,7 +169,7 @@ fn what_is_signed_by_its_manifest_only_shows_that_an_entry_is_wrong_and_not_that
         let whole = prove_by(&bytes, &entry(GPKG, &bytes), &keys.policy()).unwrap_err();
         assert_eq!((said.as_str(), refusal.unwrap().to_string()), ("0", whole.to_string()));
     }
-    // Portage does not find the signature of the metadata in front of it.
+    // Portage does not find a signature in front of the metadata.
     let mut parts = in_order(keys.good());
     parts.swap(1, 2);
     let bytes = packed(&keys, &enlarge(parts));
@@ -176,7 +178,7 @@ fn what_is_signed_by_its_manifest_only_shows_that_an_entry_is_wrong_and_not_that
         refusal.unwrap().to_string(),
         prove_by(&bytes, &entry(GPKG, &bytes), &keys.policy()).unwrap_err().to_string()
     );
-    // The same goes for members that Portage on this machine cannot read.
+    // The same holds for members that Portage on this machine cannot read.
     let mut parts = of_manifest_only(&keys);
     "image.tar".clone_into(&mut parts[2].0);
     for at in 1..3 {
@@ -189,7 +191,7 @@ fn what_is_signed_by_its_manifest_only_shows_that_an_entry_is_wrong_and_not_that
     assert!(is_proof(&asked(&bytes, 8192, &Policy { uncompressed: true, ..keys.policy() })));
 }
 
-/// Each is refused as a whole, and proves nothing in part.
+/// Each package is refused as a whole, and its parts prove nothing.
 #[test]
 fn what_contradicts_itself_at_the_end_proves_nothing() {
     let Some(keys) = keys() else { return };
@@ -201,11 +203,11 @@ fn what_contradicts_itself_at_the_end_proves_nothing() {
         change(&mut parts);
         parts
     };
-    // The Manifest of another metadata, of the same size and of another one, and of another image.
+    // Manifests of metadata with other bytes, of longer metadata, and of a larger image.
     let other = |at: usize| packed_by(keys, &keys.ed25519, &parts, &manifest(&with(&|parts| parts[at].1[20] ^= 1)));
     let longer = packed_by(keys, &keys.ed25519, &parts, &manifest(&with(&|parts| parts[1].1.push(0))));
     let larger = packed_by(keys, &keys.ed25519, &parts, &manifest(&with(&|parts| parts[2].1.push(0))));
-    // Signed, and changed later.
+    // The Manifest was changed after it was signed.
     let signed = String::from_utf8(keys.by(&keys.ed25519, text.as_bytes())).unwrap();
     let changed = container(&parts, &signed.replacen("DATA gpkg-1 0 SHA512 ", "DATA gpkg-1 0  SHA512 ", 1));
     let less = text.lines().skip(1).map(|line| format!("{line}\n")).collect::<String>();
@@ -250,7 +252,7 @@ fn what_contradicts_itself_at_the_end_proves_nothing() {
         prove_by(&bytes, &of, &policy).expect_err(what);
         let judged = asked(&bytes, 8192, &policy);
         assert!(!matches!(judged, Ok(Head::Values { .. } | Head::NeedsLast(_) | Head::Needs(_))), "{what}: {judged:?}");
-        // It is what the last bytes have, but for the padding.
+        // Except for the padding, the fault is in the last bytes.
         let begun = seen(&bytes, 8192, None, &of, &policy);
         assert!(
             matches!(begun, Ok(Head::NeedsLast(_))) || what == "something between two members",
@@ -259,7 +261,7 @@ fn what_contradicts_itself_at_the_end_proves_nothing() {
     }
 }
 
-/// Where the Manifest of `parts` begins.
+/// Returns the offset of the Manifest of `parts`.
 fn end_of(parts: &Parts) -> usize {
     parts.iter().map(|(_, bytes)| 512 + bytes.len().next_multiple_of(512)).sum()
 }
@@ -268,7 +270,7 @@ fn end_of(parts: &Parts) -> usize {
 fn no_more_is_asked_for_than_the_end_of_any_real_package() {
     let Some(keys) = keys() else { return };
     let policy = keys.policy();
-    // A Manifest of 80 KiB, and one with so much behind it: whole, they pass.
+    // A Manifest of 80 KiB, and a package with that much padding: both pass as whole packages.
     let mut parts = signed_at_the_end(&keys);
     let text = format!("{}{}", manifest(&parts), "\n".repeat(80 << 10));
     let mut long = packed(&keys, &parts);
@@ -277,16 +279,17 @@ fn no_more_is_asked_for_than_the_end_of_any_real_package() {
         prove_by(&bytes, &entry(GPKG, &bytes), &policy).unwrap();
         assert!(matches!(asked(&bytes, 8192, &policy), Ok(Head::Nothing)));
     }
-    // Metadata that is not in front is not looked for, though the last bytes have it.
+    // Metadata that is not in front is not searched for, even if the last bytes have it.
     parts.swap(1, 2);
     let bytes = packed(&keys, &parts);
     prove_by(&bytes, &entry(GPKG, &bytes), &policy).unwrap();
     assert!(matches!(asked(&bytes, 8192, &policy), Ok(Head::Nothing)));
-    // More first bytes than are ever asked for.
+    // More first bytes than are ever requested.
     assert!(matches!(seen(&[0; 5 << 20], 5 << 20, None, &entry(GPKG, &[]), &policy), Ok(Head::Nothing)));
 }
 
-/// What is left out cannot move anything: sizes of members that go beyond the end, or beyond all numbers.
+/// A wrong size of the image cannot shift other members: sizes beyond the end of the package, or
+/// beyond all numbers.
 #[test]
 fn sizes_of_the_image_that_lead_nowhere() {
     let Some(keys) = keys() else { return };

@@ -1,4 +1,4 @@
-//! Whatever the bytes are: an answer, no panic, and the same one in chunks of any size.
+//! Random bytes never cause a panic, and give the same result in chunks of any size.
 
 use proptest::prelude::*;
 
@@ -7,7 +7,7 @@ use super::metadata::EXTENSIONS;
 use super::sample::{GPKG, VALUES, XPAK, compress, entry, gpkg, gpkg_with, metadata_tar, xpak};
 use super::*;
 
-/// Bytes to overwrite, by a position that is taken modulo the length, and where to cut.
+/// Bytes to overwrite, by a position that is taken modulo the length, and where to cut the file.
 fn mutations() -> impl Strategy<Value = (Vec<(usize, u8)>, Option<usize>)> {
     (prop::collection::vec((any::<usize>(), any::<u8>()), 1..8), prop::option::weighted(0.2, any::<usize>()))
 }
@@ -20,7 +20,7 @@ fn mutate(bytes: &mut Vec<u8>, (changes, cut): (Vec<(usize, u8)>, Option<usize>)
     changes.into_iter().for_each(|(at, byte)| bytes[at % length] = byte);
 }
 
-/// Makes the checksums of all tar headers right again.
+/// Corrects the checksums of all tar headers.
 fn sum_headers(bytes: &mut [u8]) {
     for block in bytes.chunks_exact_mut(512).filter(|block| block[257..262] == *b"ustar") {
         let mut head = tar::Header::new_old();
@@ -30,7 +30,7 @@ fn sum_headers(bytes: &mut [u8]) {
     }
 }
 
-/// A container that is no longer what was packed: with these changes, of its headers alone, or anywhere.
+/// Returns a container with changes anywhere, or only in its headers.
 fn changed_container((mut changes, cut): (Vec<(usize, u8)>, Option<usize>), in_headers: bool) -> Vec<u8> {
     let mut bytes = gpkg("zst");
     if in_headers {
@@ -43,7 +43,8 @@ fn changed_container((mut changes, cut): (Vec<(usize, u8)>, Option<usize>), in_h
     bytes
 }
 
-/// What is in a container, but for what the bytes of the image are; and how many of these were left out after the `first`.
+/// Describes a container without the bytes of its image. Also returns how many bytes of the image
+/// were left out after the `first`.
 fn contents(bytes: &[u8], first: Option<usize>) -> (Result<String, GpkgError>, usize) {
     let (mut container, mut left_out) = (Container::new(bytes.len() as u64), 0);
     let (first, rest) = bytes.split_at(first.unwrap_or(bytes.len()));
@@ -60,7 +61,7 @@ fn contents(bytes: &[u8], first: Option<usize>) -> (Result<String, GpkgError>, u
 }
 
 proptest! {
-    /// To leave out a part of the image changes nothing of what the rest is taken for.
+    /// Leaving out a part of the image does not change how the rest is parsed.
     #[test]
     fn containers_without_a_part_of_their_image(changes in mutations(), in_headers: bool, first: prop::sample::Index) {
         let bytes = changed_container(changes, in_headers);

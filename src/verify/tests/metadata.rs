@@ -1,4 +1,4 @@
-//! The package inside, and what keeps it from being read.
+//! The identity of the package inside, and faults that make its metadata unreadable.
 
 use tar::{EntryType, Header};
 
@@ -46,7 +46,7 @@ fn members_without_a_compression_pass_only_where_portage_reads_them() {
     assert!(Policy::digests_only().admits(&prove(&bytes, &entry(GPKG, &bytes)).unwrap().assurance()));
 }
 
-/// The values with one other, for both formats.
+/// Packages of both formats with one value changed.
 fn with_value(key: &str, value: &str) -> [(&'static str, Vec<u8>); 2] {
     let values = VALUES.map(|(other, old)| if other == key { (other, value) } else { (other, old) });
     [(GPKG, gpkg_with("gz", compress("gz", &metadata_tar(&values)))), (XPAK, xpak_with(&values))]
@@ -121,7 +121,7 @@ fn values_that_are_not_taken() {
     for (path, bytes) in [(GPKG, gpkg_with("", metadata_tar(&twice))), (XPAK, xpak_with(&twice))] {
         assert!(matches!(fault(path, &bytes), VerifyError::Metadata(MetadataError::Twice(key)) if key == "PF"));
     }
-    // Values that nobody asks for may be anything, but not twice where Portage unpacks them.
+    // Unused values may be anything, but may not occur twice where Portage unpacks them.
     let other = [&VALUES[..], &[("environment.bz2", &*long)]].concat();
     for (path, bytes) in [(GPKG, gpkg_with("", metadata_tar(&other))), (XPAK, xpak_with(&other))] {
         prove(&bytes, &entry(path, &bytes)).unwrap();
@@ -138,7 +138,7 @@ fn a_metadata_tar_that_is_not_taken() {
         let fault = metadata_fault("", [other, plain.clone()].concat());
         assert!(matches!(fault, MetadataError::NotRegular(found) if found == name));
     }
-    // Python finds the second PF, this program would not.
+    // Python finds the second PF, and this program would not find it.
     for (head, kind) in [(Header::new_gnu(), EntryType::Directory), (Header::new_ustar(), EntryType::new(0))] {
         let hiding = member(&header(head, "metadata/x/", 1024, kind), &regular("metadata/PF", b"other-1"));
         let fault = metadata_fault("", tar(&[hiding]));
@@ -171,7 +171,7 @@ fn garbage_does_not_decompress() {
         {
             match fault(GPKG, &gpkg_with(extension, garbage)) {
                 VerifyError::Metadata(_) => {}
-                // The decoder takes a cut for the end.
+                // The decoder takes a truncated stream for the end.
                 VerifyError::Identity { what: "CPV", .. } if extension == "lz4" => {}
                 error => panic!("{extension}: {error}"),
             }
@@ -182,7 +182,7 @@ fn garbage_does_not_decompress() {
     }
 }
 
-/// A zstd frame that asks for a window of 2 GiB (`--long=31`), of one block of this kind.
+/// A zstd frame that asks for a window of 2 GiB (`--long=31`), with one block of this kind.
 fn zstd_frame(kind: u32, size: usize, content: &[u8]) -> Vec<u8> {
     let block = (1 | kind << 1 | u32::try_from(size).unwrap() << 3).to_le_bytes();
     [&[0x28, 0xb5, 0x2f, 0xfd, 0, 21 << 3][..], &block[..3], content].concat()
@@ -205,7 +205,7 @@ fn zstd_with_large_windows_and_many_frames() {
 fn bombs_are_refused() {
     let large = header(Header::new_ustar(), "metadata/x", 33 << 20, EntryType::Regular);
     assert!(matches!(metadata_fault("", member(&large, b"")), MetadataError::TooLarge));
-    // Many small members, each within bounds: 1 MiB of zeros, 40 times.
+    // Many small members, each within its limit: 1 MiB of zeros, 40 times.
     let bomb: Vec<u8> = (0..40).flat_map(|at| regular(&format!("metadata/{at}"), &vec![0; 1 << 20])).collect();
     for extension in ["gz", "bz2", "lz4"] {
         assert!(

@@ -1,4 +1,4 @@
-//! What is proven and what is refused, seen from outside.
+//! Tests of the public functions of `verify`: packages that pass, and packages that are refused.
 
 #[allow(dead_code, reason = "shared with tests/it, each uses a part")]
 #[path = "../../../tests/it/harness/chance.rs"]
@@ -20,7 +20,7 @@ use std::io::Write;
 use super::{Policy, Receiver, Verified, VerifyError};
 use crate::index::Entry;
 
-/// That of a machine whose Portage reads members that are not compressed.
+/// Policy of a machine whose Portage reads uncompressed members.
 const READER: Policy = Policy { keyring: None, uncompressed: true };
 
 /// Receives `bytes` in chunks.
@@ -36,7 +36,7 @@ fn receive_by(bytes: &[u8], entry: &Entry, chunk: usize, policy: &Policy) -> Res
     receiver.finish()
 }
 
-/// Receives `bytes`, and checks that proving them from the disk comes to the same.
+/// Receives `bytes`, and checks that proving them from the disk gives the same result.
 fn prove(bytes: &[u8], entry: &Entry) -> Result<Verified, VerifyError> {
     prove_by(bytes, entry, &READER)
 }
@@ -54,7 +54,7 @@ fn prove_by(bytes: &[u8], entry: &Entry, policy: &Policy) -> Result<Verified, Ve
     received
 }
 
-/// The error of `bytes` against an entry with their own digests.
+/// Returns the error of `bytes` against an entry with their own digests.
 fn fault(path: &str, bytes: &[u8]) -> VerifyError {
     prove(bytes, &sample::entry(path, bytes)).unwrap_err()
 }

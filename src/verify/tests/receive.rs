@@ -1,4 +1,4 @@
-//! The body as a stream of bytes: sizes, digests, chunks, and a file that fails.
+//! A package as a stream of bytes: sizes, digests, chunks, and a file that fails.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek};
@@ -24,7 +24,7 @@ fn good_packages_pass_in_chunks_of_any_size() {
     }
 }
 
-/// Large enough for the second thread.
+/// The chunks are large enough for the second thread.
 #[test]
 fn a_large_package_passes_and_its_image_is_covered() {
     let mut parts = sample::parts("gz", sample::compress("gz", &sample::metadata_tar(&sample::VALUES)));
@@ -66,14 +66,15 @@ fn a_flipped_bit_anywhere_is_refused() {
     }
 }
 
-/// As above, but with an index entry for the flipped bytes: what is in a GPKG is covered by the container alone.
+/// As above, but with an index entry for the flipped bytes: the container alone must detect every
+/// flipped bit.
 #[test]
 fn a_flipped_bit_is_refused_by_the_container_itself() {
     let mut bytes = gpkg("zst");
     for at in 0..bytes.len() {
         bytes[at] ^= 1;
         let passed = receive(&bytes, &entry(GPKG, &bytes), usize::MAX).is_ok();
-        // The end of the field with a header's checksum means nothing.
+        // The end of the field with a header's checksum has no meaning.
         assert!(!passed || (154..156).contains(&(at % 512)), "at {at}");
         bytes[at] ^= 1;
     }
@@ -124,7 +125,7 @@ fn a_fault_of_the_container_is_seen_while_it_streams_and_a_restart_helps() {
     assert_eq!(receiver.finish().unwrap().file().metadata().unwrap().len(), bytes.len() as u64);
 }
 
-/// A file that takes 100 bytes more and then no more.
+/// A file that accepts 100 bytes more, and then fails.
 fn full_file(received: &[u8]) -> File {
     let file = File::from(rustix::fs::memfd_create("full", rustix::fs::MemfdFlags::ALLOW_SEALING).unwrap());
     file.set_len(received.len() as u64 + 100).unwrap();

@@ -13,7 +13,7 @@ use crate::portage::Cpv;
 
 pub(super) const GPKG: &str = "app-misc/hello/hello-2.0-r1-3.gpkg.tar";
 pub(super) const XPAK: &str = "app-misc/hello/hello-2.0-r1-3.xpak";
-/// What the samples and the fixtures say of themselves.
+/// Metadata of the samples and the fixtures.
 pub(super) const VALUES: [(&str, &str); 5] = [
     ("repository", "gentoo\n"),
     ("CATEGORY", "app-misc\n"),
@@ -47,7 +47,7 @@ pub(super) fn header(mut header: Header, name: &str, size: u64, kind: EntryType)
     header
 }
 
-/// A header and what follows it up to the next block.
+/// A header and its data, padded to the next block.
 pub(super) fn member(head: &Header, bytes: &[u8]) -> Vec<u8> {
     let mut all = head.as_bytes().to_vec();
     all.extend_from_slice(bytes);
@@ -59,7 +59,7 @@ pub(super) fn regular(name: &str, bytes: &[u8]) -> Vec<u8> {
     member(&header(Header::new_ustar(), name, bytes.len() as u64, EntryType::Regular), bytes)
 }
 
-/// The end of a tar after `members`, filled up as Python's tarfile does.
+/// A tar of `members`, padded as Python's tarfile does.
 pub(super) fn tar(members: &[Vec<u8>]) -> Vec<u8> {
     let mut all = members.concat();
     all.resize((all.len() + 1024).next_multiple_of(10240), 0);
@@ -71,8 +71,10 @@ pub(super) fn metadata_tar(values: &[(&str, &str)]) -> Vec<u8> {
     tar(&all)
 }
 
-/// `bytes` compressed for a member with this ending; xz, lzip and zstd are fixtures, made once by xz 5.4 (for lzip with
-/// header and trailer around raw LZMA) and zstd 1.5.5 from the metadata tar of [`VALUES`].
+/// Compresses `bytes` for a member with this ending.
+///
+/// xz, lzip and zstd are fixtures, made once from the metadata tar of [`VALUES`] by xz 5.4 and zstd
+/// 1.5.5. For lzip, a header and a trailer were added around raw LZMA.
 pub(super) fn compress(extension: &str, bytes: &[u8]) -> Vec<u8> {
     match extension {
         "" => bytes.to_vec(),
@@ -98,7 +100,7 @@ pub(super) fn compress(extension: &str, bytes: &[u8]) -> Vec<u8> {
     }
 }
 
-/// Members of a container, name and content; the Manifest is to be added.
+/// Members of a container, name and content, without the Manifest.
 pub(super) type Parts = Vec<(String, Vec<u8>)>;
 
 pub(super) fn parts(extension: &str, metadata: Vec<u8>) -> Parts {
@@ -140,7 +142,7 @@ pub(super) fn gpkg(extension: &str) -> Vec<u8> {
     gpkg_with(extension, compress(extension, &metadata_tar(&VALUES)))
 }
 
-/// An XPAK segment of these values, with the length after it.
+/// An XPAK segment of these values, followed by its length.
 pub(super) fn xpak_segment(values: &[(&str, &str)]) -> Vec<u8> {
     let (mut index, mut data) = (Vec::new(), Vec::new());
     let number = |number: usize| u32::try_from(number).unwrap().to_be_bytes();

@@ -1,4 +1,4 @@
-//! Signatures made by gpg with keys of all kinds, and what gpg says of the same Manifests.
+//! Compares signatures by keys of all kinds with gpg's judgement of the same Manifests.
 
 use std::fs;
 use std::path::PathBuf;
@@ -23,18 +23,20 @@ pub(super) struct Keys {
     revoked: String,
     not_signing: String,
     pub(super) stranger: String,
-    /// Signatures that were made before the keys went bad.
+    /// Signatures that were made before the keys became unusable.
     by_expired: Vec<u8>,
     by_revoked: Vec<u8>,
     by_not_signing: Vec<u8>,
     /// A package whose members the good ed25519 key signed.
     parts: Parts,
-    /// The certificates of all but the stranger, an old DSA key first.
+    /// The certificates of all keys but the stranger, an old DSA key first.
     file: PathBuf,
 }
 
-/// `None`: there is no gpg, and the test skips; what must not skip is in tests/it. Shared by the tests that run at the same
-/// time, and gone with the last of them: statics are never dropped.
+/// Keys shared by the tests that run at the same time. `None`: there is no gpg, and the test is
+/// skipped; tests that must not be skipped are in tests/it.
+///
+/// The last test removes the keys. A static would never be dropped.
 pub(super) fn keys() -> Option<Arc<Keys>> {
     static KEYS: Mutex<Weak<Keys>> = Mutex::new(Weak::new());
     let mut shared = KEYS.lock().unwrap_or_else(PoisonError::into_inner);
@@ -106,7 +108,7 @@ fn unsigned() -> Parts {
     parts("gz", compress("gz", &metadata_tar(&VALUES)))
 }
 
-/// Members that are signed by this key.
+/// Members that this key signed.
 fn signed(gpg: &Gpg, key: &str) -> Parts {
     let mut parts = unsigned();
     let sign = |(name, bytes): &(String, Vec<u8>)| (format!("{name}.sig"), gpg.detach(&["--local-user", key], bytes));
@@ -130,13 +132,14 @@ fn signature_fault(result: Result<Assurance, VerifyError>) -> SignatureError {
     }
 }
 
-/// The assurance on a sound package with this signed Manifest; gpg's is the same.
+/// Returns the assurance on a sound package with this signed Manifest, and checks that gpg's
+/// judgement is the same.
 fn assurance(keys: &Keys, signed: &[u8]) -> Result<Assurance, VerifyError> {
     let bytes = container(&keys.good(), std::str::from_utf8(signed).unwrap());
     let ours = prove_signed(&bytes, &keys.policy());
     let gpgs = Gpg::verifies(&fs::read(&keys.file).unwrap(), signed);
     assert_eq!(ours.is_ok(), gpgs, "{ours:?}");
-    // Where nobody asks for signatures, whose they are makes no difference.
+    // If no signature is required, the signer makes no difference.
     prove(&bytes, &entry(GPKG, &bytes)).unwrap();
     ours
 }
@@ -171,7 +174,7 @@ fn each_kind_of_bad_signature_has_its_own_error() {
     let weak = ["--digest-algo", "MD5", "--allow-weak-digest-algos", "--local-user", &keys.ed25519];
     let weak = fault(&keys.gpg.clearsign(&weak, text.as_bytes()));
     assert!(matches!(&weak, SignatureError::Weak { key, .. } if *key == keys.ed25519), "{weak}");
-    // Stricter than gpg 2.2, which still takes both.
+    // This program is stricter than gpg 2.2, which still accepts both.
     let dsa = keys.by(&keys.gpg.fingerprints("dsa")[0], text.as_bytes());
     let sha1 = keys.gpg.clearsign(&["--digest-algo", "SHA1", "--local-user", &keys.ed25519], text.as_bytes());
     for signed in [dsa, sha1] {
@@ -181,7 +184,7 @@ fn each_kind_of_bad_signature_has_its_own_error() {
     }
 }
 
-/// The Manifest is right for the package, and other bytes were signed.
+/// The Manifest is right for the package, but the signature is of other bytes.
 #[test]
 fn a_signature_of_another_text_is_bad() {
     let Some(keys) = keys() else { return };
@@ -193,7 +196,7 @@ fn a_signature_of_another_text_is_bad() {
     let (from, to) = (manifest(&other), text.as_str());
     let bad = signature_fault(assurance(keys, signed.replace(&from, to).as_bytes()));
     assert!(matches!(&bad, SignatureError::Bad { key } if *key == keys.ed25519), "{bad}");
-    // Signed as it is, but not of this package.
+    // The Manifest is signed, but belongs to another package.
     let bytes = container(&keys.good(), &signed);
     assert!(matches!(prove_signed(&bytes, &keys.policy()), Err(VerifyError::Gpkg(_))));
 }
@@ -256,7 +259,8 @@ fn signatures_of_members_count_where_they_are() {
         let fault = fault(nonsense);
         assert!(matches!(fault, SignatureError::Malformed(_)), "{fault}");
     }
-    // Signed anew while keys change: one good signature is enough, one of other bytes is too much.
+    // Several signatures, as while keys change: one good signature is enough, and one of other
+    // bytes is always an error.
     let [mine, others, wrong] = [(&keys.ed25519, &image[..]), (&keys.stranger, &image), (&keys.rsa, b"other")]
         .map(|(key, bytes)| by(key, &["--no-armor"], bytes));
     let both = with_member_signature(keys, &[others.clone(), mine.clone()].concat());
@@ -271,7 +275,7 @@ fn signatures_of_members_count_where_they_are() {
     assert!(matches!(fault, SignatureError::Malformed(_)), "{fault}");
 }
 
-/// As Portage has it.
+/// Portage has the same requirement.
 #[test]
 fn every_member_needs_its_signature() {
     let Some(keys) = keys() else { return };
@@ -287,8 +291,8 @@ fn every_member_needs_its_signature() {
     }
 }
 
-/// What `gpkg-sign --keep-current-signature` leaves: the members' signatures are by an older key. When either goes bad, what
-/// is known of the package is worth nothing.
+/// `gpkg-sign --keep-current-signature` leaves members' signatures by an older key. The assurance
+/// is void when either key becomes bad.
 #[test]
 fn of_two_keys_both_have_to_be_good() {
     let Some(keys) = keys() else { return };
@@ -309,7 +313,7 @@ fn of_two_keys_both_have_to_be_good() {
     fs::write(&file, &only_new).unwrap();
     assert!(!policy.admits(&assurance));
     assert!(matches!(signature_fault(prove_signed(&bytes, &policy)), SignatureError::UnknownKey { .. }));
-    // What the new key signed alone stands for itself.
+    // A package that the new key signed alone depends on that key only.
     let alone = by_new(&signed(&gpg, &new));
     let of_one = prove_signed(&alone, &policy).unwrap();
     gpg.revoke(&old);
@@ -323,7 +327,7 @@ fn of_two_keys_both_have_to_be_good() {
     assert_eq!(signature_fault(prove_signed(&by_new(&parts), &policy)), SignatureError::ManyKeys);
 }
 
-/// Portage sees the text and the signature; what the signature covers is all that counts.
+/// Portage sees the text and the signature, but only the signed bytes may count.
 #[test]
 fn only_the_verified_text_is_the_manifest() {
     let Some(keys) = keys() else { return };
@@ -362,8 +366,9 @@ fn a_flipped_bit_is_refused_even_with_the_digests_of_the_index() {
         bytes[at] ^= 1;
     }
     let find = |text: &str| bytes.windows(text.len()).rposition(|part| part == text.as_bytes()).unwrap();
-    // What no signature covers: the end of the field with a header's checksum, which means nothing; the line that names the
-    // hash; in the signature itself its checksum and hints such as the key's id.
+    // No signature covers the end of the field with a header's checksum, which has no meaning, nor
+    // the line that names the hash. In the signature itself its checksum and hints such as the
+    // key's id are not covered.
     let header = find("-----BEGIN PGP SIGNED")..find("\n\nDATA");
     let signature = find("-----BEGIN PGP SIGNATURE")..find("-----END PGP SIGNATURE");
     passed.retain(|at| !(154..156).contains(&(at % 512)) && !header.contains(at) && !signature.contains(at));
@@ -387,7 +392,7 @@ fn a_keyring_follows_its_files() {
     assert!(["expired on", "was revoked", "not meant for signing"].iter().all(|part| error.contains(part)), "{error}");
     assert!(!error.contains("--verify-signature") && error.contains("Update the keyring"), "{error}");
 
-    // Two armours one after the other, as Gentoo's ebuild makes the file.
+    // Two armours in a row, as Gentoo's ebuild makes the file.
     let armoured = |key: &str| keys.gpg.run(&["--armor", "--export", key], b"");
     fs::write(&first, [armoured(&keys.revoked), armoured(&keys.rsa)].concat()).unwrap();
     let keyring = Arc::new(Keyring::open(paths).unwrap());
@@ -419,7 +424,7 @@ fn a_keyring_follows_its_files() {
     assert!(policy.admits(&assurance), "the same certificate again");
 }
 
-/// It is the clock that is wrong, not the keyring; what does not become good with the time is still refused.
+/// The clock is wrong and not the keyring. A key that no later time makes usable is still refused.
 #[test]
 fn a_clock_before_the_keys_makes_no_keyring_useless() {
     let Some(keys) = keys() else { return };
@@ -451,7 +456,7 @@ fn keys_are_judged_again_when_something_begins_or_ends() {
     assert!(within.is_judged_for(at(1)) && !within.is_judged_for(at(400)) && !within.is_judged_for(UNIX_EPOCH));
 }
 
-/// Of two copies of a certificate one knows of the revocation.
+/// Only one of two copies of a certificate has the revocation.
 #[test]
 fn a_revocation_counts_wherever_it_is() {
     let Some(gpg) = Gpg::new() else { return };

@@ -52,7 +52,7 @@ fn index_entries_that_are_not_taken() {
     for (at, wrong) in [(16, u32::MAX), (16, 0), (30, u32::MAX), (30, 1000), (34, u32::MAX), (34, 1000)] {
         assert_eq!(xpak_fault(&changed(at, &wrong.to_be_bytes())), XpakError::Index, "{at} {wrong}");
     }
-    // A name that is no text is passed over.
+    // A name that is not UTF-8 is skipped.
     let bytes = changed(20, b"\xff\xfe");
     prove(&bytes, &entry(XPAK, &bytes)).unwrap();
 }

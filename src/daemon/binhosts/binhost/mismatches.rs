@@ -1,10 +1,11 @@
-//! Entries that say something else of a package than the package does.
+//! Index mismatches: entries that differ from their packages.
 //!
-//! What is in the cache is compared before an index is shown, so that nobody plans by such an entry; all else when it is
-//! fetched (`fetch`). What was found is remembered with what the entry said: once it says something else, it is shown again.
+//! The cached packages are compared before an index is shown, so that no emerge plans with a wrong
+//! entry. All other packages are compared when they are fetched (`fetch`). A mismatch is recorded
+//! with the digest of its entry: once the entry changes, it is shown again.
 //!
-//! A URL whose index has [`DISTRUSTED`] of them is asked for an index after the others, and its TIMESTAMP does not count any
-//! more: no index of another URL is too old because of it.
+//! If an index has [`DISTRUSTED`] mismatches, its URL is asked for an index after the other URLs.
+//! Its TIMESTAMP no longer counts, so it does not make the index of another URL too old.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Weak};
@@ -19,15 +20,15 @@ use crate::sys::durable::blocking;
 use crate::sys::seconds_now;
 use crate::upstream::Validators;
 
-/// Packages whose entries are wrong before their index is distrusted: one may be a mistake.
+/// Index mismatches before an index is distrusted: a single one may be a mistake.
 const DISTRUSTED: usize = 2;
-/// Entries that are told of where they are not refused.
+/// Index mismatches that are listed while they are not refused.
 const MAX_WARNED: usize = 64;
 
-/// What an entry said when it was an index mismatch.
+/// An entry and the digest of its values when it was an index mismatch.
 pub(crate) type RecordedMismatch = (EntryId, AuxDigest);
 
-/// Of the entries of `index`, those that say something else than they `said`.
+/// Entries of `index` whose values differ from those recorded in `said`.
 fn changed(index: &Index, said: &HashMap<EntryId, AuxDigest>) -> anyhow::Result<HashSet<EntryId>> {
     let mut changed = HashSet::new();
     for record in index.records() {
@@ -40,17 +41,17 @@ fn changed(index: &Index, said: &HashMap<EntryId, AuxDigest>) -> anyhow::Result<
     Ok(changed)
 }
 
-/// What is known of the entries of one binhost.
+/// Result of comparing one binhost's entries with the cached packages.
 #[derive(Debug, Default)]
 pub(crate) struct Mismatches {
-    /// The index that was held against the cache.
+    /// The index that was compared with the cache.
     held: Option<Weak<Index>>,
-    /// Those that are shown all the same.
+    /// Index mismatches that are shown nevertheless.
     warned: Vec<(RecordedMismatch, FailureStatus)>,
 }
 
 impl Binhost {
-    /// Holds what is shown of it against the packages that are in the cache.
+    /// Compares the entries that are shown with the cached packages.
     pub(crate) async fn hold_entries(&mut self, fetcher: &Arc<Fetcher>) {
         let Some(shown) = self.published_index().filter(|_| self.origin.on_mismatch != OnMismatch::Off) else { return };
         let held = self.mismatches.held.as_ref().and_then(Weak::upgrade);
@@ -79,7 +80,7 @@ impl Binhost {
         }
     }
 
-    /// An entry is an index mismatch. `true`: something else is to be shown.
+    /// Records an index mismatch. `true`: the view has to be composed again.
     pub(crate) fn note_mismatch(&mut self, mismatch: &Mismatch) -> bool {
         let Mismatch { id, path, entry, error } = mismatch;
         if !self.knows(*id) {
@@ -99,23 +100,24 @@ impl Binhost {
         false
     }
 
-    /// Index mismatches, whether they are refused or not.
+    /// All index mismatches, refused or not.
     pub(crate) fn index_mismatches(&self) -> Vec<FailureStatus> {
         let refused = self.refusals.all().iter().filter(|refusal| refusal.said().is_some()).map(Refusal::status);
         refused.chain(self.mismatches.warned.iter().map(|(_, status)| status.clone())).collect()
     }
 
-    /// Reasons of those that are shown all the same.
+    /// Reasons of the index mismatches that are shown nevertheless.
     pub(crate) fn warned(&self) -> HashMap<EntryId, String> {
         self.mismatches.warned.iter().map(|((id, _), status)| (*id, status.reason.clone())).collect()
     }
 
-    /// Compares all of it again with the next index, or when it is shown the next time.
+    /// Makes the next publication compare all cached packages again.
     pub(crate) fn forget_held(&mut self) {
         self.mismatches.held = None;
     }
 
-    /// The index in use is not believed any more, where too many entries are wrong and another URL may have a better one.
+    /// Distrusts the index in use if it has too many mismatches and another URL may have a better
+    /// one.
     fn distrust_index(&mut self) {
         let wrong = self.refusals.all().iter().filter(|refusal| refusal.said().is_some()).count();
         if wrong < DISTRUSTED || self.state.distrusted || self.config.urls.len() < 2 || self.earlier().is_some() {
@@ -124,7 +126,7 @@ impl Binhost {
         let reason = format!("{wrong} entries of its index say something else than their packages");
         let validators = std::mem::take(&mut self.state.validators);
         self.origin.upstream.note_wrong_index(&validators, &reason);
-        // Where it came from is still known: its next index is no better for being another one.
+        // The URL is kept: another index from the same URL is no better.
         self.state.validators = Validators { url: validators.url, ..Validators::default() };
         (self.state.distrusted, self.state.timestamp) = (true, self.state.before);
     }

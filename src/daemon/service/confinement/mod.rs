@@ -1,21 +1,22 @@
-//! The process gives up what the mount does not need, before it serves anybody.
+//! Gives up the rights that the mount does not need, before the process serves any request.
 //!
-//! systemd's units take the same away from outside. `mount --supervise`, and with it OpenRC and fstab, has nobody who does that,
-//! so the program does it itself, in the parent as well as in the daemon. What is given up already stays so: each step can be
-//! done again, by the program that a reload or the parent runs.
+//! systemd's units remove the same rights from outside. `mount --supervise`, as OpenRC and fstab
+//! use it, has no such help. So the program gives up its rights itself, in the parent as well as in
+//! the daemon. Each step can be repeated, by the program that a reload or the parent executes.
 //!
-//! | step | what it is good for |
+//! | step | purpose |
 //! |---|---|
-//! | capabilities | all but [`NEEDED`] are gone, also from the bounding set |
-//! | NO_NEW_PRIVS | no program that is run gets more |
-//! | not dumpable, no core | a core has passwords of URLs in it; nobody traces the daemon without CAP_SYS_PTRACE |
-//! | refuse W^X | no memory that was written becomes code (Linux 6.3) |
-//! | `seccomp` | system calls that a mount has no use for fail |
+//! | capabilities | all but [`NEEDED`] are dropped, also from the bounding set |
+//! | NO_NEW_PRIVS | no program that is executed gains rights |
+//! | not dumpable, no core | a core has passwords of URLs in it; tracing takes CAP_SYS_PTRACE |
+//! | refuse W^X | memory that was written cannot become executable (Linux 6.3) |
+//! | `seccomp` | system calls that a mount does not use fail |
 //!
-//! No Landlock: a process under it cannot mount, and cannot look at processes outside its domain, as it has to for the plan of
-//! an emerge and for the rights of a caller.
+//! Landlock is not used: a process under Landlock cannot mount, and cannot inspect processes
+//! outside its domain. The daemon has to inspect them for the plan of an emerge and for the rights
+//! of a caller.
 //!
-//! Not its job: which files it sees. The units say that, with a mount namespace.
+//! Not its job: which files the process sees. The units restrict them, with a mount namespace.
 
 mod seccomp;
 
@@ -26,32 +27,38 @@ use rustix::thread::{
     set_capabilities, set_no_new_privs,
 };
 
-/// What a daemon needs. The units name the same but for the last one, and a test holds both together.
+/// Capabilities of a daemon. The units list the same ones except the last; a test compares the two.
 const NEEDED: CapabilitySet = CapabilitySet::empty()
-    // mount(2) and umount(2), also in another mount namespace; reads by the kernel alone (passthrough).
+    // mount(2) and umount(2), also in another mount namespace; reads that bypass the daemon
+    // (passthrough).
     .union(CapabilitySet::SYS_ADMIN)
-    // setns(2) to the mount namespace that the mountpoint is in.
+    // setns(2) into the mount namespace of the mountpoint.
     .union(CapabilitySet::SYS_CHROOT)
-    // /proc/PID of others: that namespace, the root and the environment of an emerge, the user namespace of a caller.
+    // /proc/PID of other processes: that namespace, the root and environment of an emerge, the user
+    // namespace of a caller.
     .union(CapabilitySet::SYS_PTRACE)
-    // The plan of an emerge, in whatever directory it lies.
+    // Reading the plan of an emerge, in any directory.
     .union(CapabilitySet::DAC_READ_SEARCH)
-    // Beneath the mount, what root may do through it: owners, permissions, bits. Who lacks them does not get them: `Caller`.
+    // For owners, permissions and mode bits in the lower directory: root may change them through
+    // the mount. A caller without these capabilities gains none: `Caller`.
     .union(CapabilitySet::CHOWN)
     .union(CapabilitySet::DAC_OVERRIDE)
     .union(CapabilitySet::FOWNER)
     .union(CapabilitySet::FSETID)
-    // setfsuid(2), setfsgid(2) and setgroups(2): beneath the mount, everything is done as the caller.
+    // setfsuid(2), setfsgid(2) and setgroups(2): all work in the lower directory runs as the
+    // caller.
     .union(CapabilitySet::SETUID)
     .union(CapabilitySet::SETGID)
-    // `listen` on a port below 1024, also one that a later daemon is told of.
+    // `listen` on a port below 1024, also on one that only a later daemon's configuration has.
     .union(CapabilitySet::NET_BIND_SERVICE);
 
-/// A core is a page at least, so that none is written to a file; and at just this limit the kernel starts no program for one
-/// either, which it does at 0. Source: fs/coredump.c.
+/// A core has at least one page, so no core file is written with this limit. At exactly this limit
+/// the kernel starts no program for a core either; at 0 the kernel would start one. Source:
+/// fs/coredump.c.
 const NO_CORE: u64 = 1;
 
-/// Gives up what is not needed, for this thread and those that it starts. To be called before there are any others.
+/// Gives up rights for this thread and the threads that it starts. Call this before any other
+/// thread exists.
 pub fn confine() {
     let steps: [(&str, Result<(), Errno>); 5] = [
         ("capabilities", give_up_capabilities()),
@@ -63,7 +70,8 @@ pub fn confine() {
     for (what, outcome) in steps {
         match outcome {
             Ok(()) => {}
-            // Neither the kernel's age nor its configuration is the administrator's to mend.
+            // No warning: the kernel's version and configuration are no mistakes of the
+            // administrator.
             Err(Errno::INVAL | Errno::NOSYS) => tracing::debug!("confinement: this kernel knows nothing of {what}"),
             Err(error) => tracing::warn!(%error, "confinement: {what}: the daemon keeps more rights than it needs"),
         }
@@ -71,19 +79,20 @@ pub fn confine() {
 }
 
 fn give_up_capabilities() -> Result<(), Errno> {
-    // Beyond the last one that it knows the kernel says EINVAL.
+    // For a capability beyond the last one that it knows, the kernel returns EINVAL.
     let all = (0..u64::BITS).map(|number| CapabilitySet::from_bits_retain(1 << number));
     let bounding = all.map_while(|one| Some((one, capability_is_in_bounding_set(one).ok()?)));
     for (one, _) in bounding.filter(|(one, there)| *there && !NEEDED.contains(*one)) {
         if let Err(error) = remove_capability_from_bounding_set(one) {
-            // It takes CAP_SETPCAP. Without: no program gets what is not permitted here, after NO_NEW_PRIVS.
+            // Removing a capability takes CAP_SETPCAP. Without it, NO_NEW_PRIVS still prevents that
+            // a program gains capabilities.
             tracing::debug!(%error, ?one, "confinement: it stays in the bounding set");
             break;
         }
     }
     let CapabilitySets { effective, permitted, inheritable } = capabilities(None)?;
     if NEEDED.contains(effective | permitted | inheritable) {
-        // Some filters of system calls let nobody set any.
+        // Some filters of system calls refuse every capset(2).
         return Ok(());
     }
     let less = CapabilitySets {
@@ -94,7 +103,8 @@ fn give_up_capabilities() -> Result<(), Errno> {
     set_capabilities(None, less)
 }
 
-/// Both: where `fs.suid_dumpable` is 2, as with systemd-coredump, the kernel has a process that changes its fsuid dumped again.
+/// Sets both the limit and the dumpable flag. If `fs.suid_dumpable` is 2, as with systemd-coredump,
+/// the kernel makes a process dumpable again that changes its fsuid.
 fn forbid_cores() -> Result<(), Errno> {
     let limit = getrlimit(Resource::Core).maximum.map_or(NO_CORE, |hard| hard.min(NO_CORE));
     setrlimit(Resource::Core, Rlimit { current: Some(limit), maximum: Some(limit) })?;
@@ -103,7 +113,7 @@ fn forbid_cores() -> Result<(), Errno> {
 
 fn refuse_new_code() -> Result<(), Errno> {
     let (refuse, none) = (libc::c_ulong::from(libc::PR_MDWE_REFUSE_EXEC_GAIN), 0 as libc::c_ulong);
-    // SAFETY: it takes numbers, touches no memory, and is about what will be mapped.
+    // SAFETY: the call takes numbers, accesses no memory, and affects only future mappings.
     let set = unsafe { libc::prctl(libc::PR_SET_MDWE, refuse, none, none, none) };
     if set == 0 { Ok(()) } else { Err(last_error()) }
 }
@@ -121,7 +131,8 @@ mod tests {
 
     use super::*;
 
-    /// What is given up is not to be had again, so this one is run by the other test, in a process of its own.
+    /// The process cannot regain these rights, so the other test runs this one in a process of its
+    /// own.
     #[test]
     #[ignore = "run by the other test"]
     fn confined() {
@@ -137,22 +148,22 @@ mod tests {
             assert!(seccomp::refuses());
             let writable = libc::PROT_READ | libc::PROT_WRITE;
             let (private, none) = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, std::ptr::null_mut());
-            // SAFETY: a page of its own, which nobody else knows.
+            // SAFETY: the page is new, and nothing else refers to it.
             let (page, code) = unsafe {
                 let page = libc::mmap(none, 4096, writable, private, -1, 0);
                 (page, libc::mprotect(page, 4096, libc::PROT_READ | libc::PROT_EXEC))
             };
             assert!(page != libc::MAP_FAILED && code == -1, "what was written becomes code");
         }
-        // What is run starts, and has no more.
+        // A child process starts, and has no more rights.
         let child = Command::new("cat").arg("/proc/self/status").output().unwrap();
         let status = String::from_utf8(child.stdout).unwrap();
         assert!(status.contains("NoNewPrivs:\t1\n") && status.contains("Seccomp:\t2\n"), "{status}");
-        // However often it is confined, there is one filter more.
+        // Any number of calls adds at most one filter.
         assert!(filters(&status) <= before + 1, "{status}");
     }
 
-    /// 0 before Linux 5.9.
+    /// The number of seccomp filters; 0 before Linux 5.9.
     fn filters(status: &str) -> u32 {
         status.lines().find_map(|line| line.strip_prefix("Seccomp_filters:\t")?.parse().ok()).unwrap_or_default()
     }

@@ -1,16 +1,21 @@
-//! A filter of system calls, as seccomp(2) has it.
+//! Installs a filter of system calls with seccomp(2).
 //!
-//! The filter names the calls that it refuses and lets the rest through: a list of all that a libc calls would have to follow its
-//! versions and every architecture. Refused is what an intruder could do with the capabilities that are kept, and without them: to
-//! get at other processes' memory, descriptors and keys, at files by their handles, at the kernel's log; to load code into the
-//! kernel, set the machine's name, swap and quotas, change the root directory, or go round the filter (io_uring).
+//! The filter lists the calls that it refuses, and allows the rest. A list of all calls that a libc
+//! makes would have to follow its versions and every architecture. The filter refuses calls that
+//! help an intruder, with the daemon's capabilities or without them:
+//!
+//! * access to memory, descriptors and keys of other processes, to files by handle, and to the
+//!   kernel log;
+//! * loading code into the kernel, and setting the host name, swap and quotas;
+//! * changing the root directory, and bypassing the filter (io_uring).
 
 use libc::c_long;
 use rustix::io::Errno;
 
 use super::last_error;
 
-/// How a filter tells one architecture's numbers from another's. Source: linux/audit.h, linux/elf-em.h.
+/// Architecture code with which a filter separates the call numbers of architectures. Source:
+/// linux/audit.h, linux/elf-em.h.
 #[cfg(target_endian = "little")]
 const ARCHITECTURE: Option<u32> = if cfg!(target_arch = "x86_64") {
     Some(0xC000_003E)
@@ -32,7 +37,8 @@ const ARCHITECTURE: Option<u32> = if cfg!(target_arch = "x86_64") {
 #[cfg(target_endian = "big")]
 const ARCHITECTURE: Option<u32> = None;
 
-/// Numbers of x32 calls have this bit, which those of x86-64, of the same architecture, have not.
+/// Bit in the numbers of x32 calls. Calls of x86-64 have the same architecture code, but not this
+/// bit.
 const X32: u32 = 0x4000_0000;
 
 const REFUSED: [c_long; 25] = [
@@ -63,28 +69,30 @@ const REFUSED: [c_long; 25] = [
     libc::SYS_userfaultfd,
 ];
 
-/// Has them fail with EPERM, in this thread and all that it starts, unless they do already.
+/// Makes the refused calls fail with EPERM, in this thread and all threads that it starts, unless
+/// they fail already.
 pub(crate) fn refuse_useless_calls() -> Result<(), Errno> {
     let Some(architecture) = ARCHITECTURE.filter(|_| !refuses()) else { return Ok(()) };
     let mut program = program(architecture);
     let length = u16::try_from(program.len()).map_err(|_| Errno::TOOBIG)?;
     let program = libc::sock_fprog { len: length, filter: program.as_mut_ptr() };
-    // Without the flag, kernels before 5.16 would turn speculation off as well, which is dear.
+    // Without this flag, kernels before 5.16 also disable speculation, which is slow.
     let (add, flags) = (libc::SECCOMP_SET_MODE_FILTER as c_long, libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW);
-    // SAFETY: the kernel copies the program, which is as long as it says and outlives the call.
+    // SAFETY: the kernel copies the program, whose length is correct and which outlives the call.
     let set = unsafe { libc::syscall(libc::SYS_seccomp, add, flags, &raw const program) };
     if set == 0 { Ok(()) } else { Err(last_error()) }
 }
 
-/// Whether a filter is there: this one, of the process that started us or that we were before, or systemd's.
+/// Whether a filter is active: an own one, one from a parent process or from before exec(2), or
+/// systemd's.
 pub(crate) fn refuses() -> bool {
     let (request, nobody, nothing) = (libc::PTRACE_CONT as c_long, 0 as c_long, 0 as c_long);
-    // SAFETY: there is no process 0, so that without a filter the kernel finds none (ESRCH).
+    // SAFETY: process 0 does not exist, so without a filter the kernel returns ESRCH.
     let asked = unsafe { libc::syscall(libc::SYS_ptrace, request, nobody, nothing, nothing) };
     asked == -1 && last_error() == Errno::PERM
 }
 
-/// Classic BPF over seccomp_data. Source: linux/seccomp.h, linux/filter.h.
+/// The filter as classic BPF over seccomp_data. Source: linux/seccomp.h, linux/filter.h.
 fn program(architecture: u32) -> Vec<libc::sock_filter> {
     const NUMBER: u32 = 0;
     const ARCHITECTURE: u32 = 4;
@@ -93,7 +101,7 @@ fn program(architecture: u32) -> Vec<libc::sock_filter> {
     let answer = |answer| step(libc::BPF_RET | libc::BPF_K, answer, 0, 0);
     let refuse = || answer(libc::SECCOMP_RET_ERRNO | libc::EPERM.cast_unsigned());
     let allow = || answer(libc::SECCOMP_RET_ALLOW);
-    // Another architecture's numbers mean other things.
+    // The numbers of another architecture mean other calls.
     let mut program = vec![load(ARCHITECTURE), jump(libc::BPF_JEQ, architecture, 1, 0), refuse(), load(NUMBER)];
     if cfg!(target_arch = "x86_64") {
         program.extend([jump(libc::BPF_JGE, X32, 0, 1), refuse()]);
@@ -106,6 +114,6 @@ fn program(architecture: u32) -> Vec<libc::sock_filter> {
 }
 
 fn step(code: u32, k: u32, jt: u8, jf: u8) -> libc::sock_filter {
-    // Codes are less than 256.
+    // All BPF codes used here are below 256.
     libc::sock_filter { code: code as u16, jt, jf, k }
 }

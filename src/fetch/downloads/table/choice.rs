@@ -1,4 +1,4 @@
-//! Which download gets the next turn.
+//! The choice of the download that gets the next turn.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -10,14 +10,15 @@ use super::DownloadTable;
 use crate::cache::Unkeepable;
 use crate::fetch::remote_binhost::PackageKey;
 
-/// What is to be done with the next download.
+/// The action for the next download.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::fetch::downloads) enum NextAction<D> {
-    /// It begins, in this lane.
+    /// Start the download in this lane.
     Start(Number, Lane, D),
-    /// It goes on.
+    /// Resume the parked download.
     Resume(D),
-    /// It would not be kept, and nobody has opened it: it is not in the table any more.
+    /// End the download: nobody has opened the package, and the cache would not keep it. The table
+    /// has removed it.
     Refuse(D, Unkeepable),
 }
 
@@ -25,22 +26,23 @@ pub(in crate::fetch::downloads) enum NextAction<D> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::fetch::downloads) enum Gate {
     Open,
-    /// When something has ended.
+    /// The prefetch may begin after another download has ended.
     Later,
     Never(Unkeepable),
 }
 
-/// What has a turn or is parked, in bytes.
+/// The sizes of the downloads that have a turn or are parked, in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(in crate::fetch::downloads) struct OnTheWay {
-    /// All of it.
+    /// The sum of all these downloads.
     pub(in crate::fetch::downloads) all: u64,
-    /// That of which the store does not know yet.
+    /// The sum of those that the cache does not count yet.
     pub(in crate::fetch::downloads) unplaced: u64,
 }
 
 impl<D: Load> DownloadTable<D> {
-    /// The next download, which has a turn from now on; `None`: none may have one now. `gate`: whether a prefetch may begin.
+    /// The next download, which has a turn from now on. `None`: no download may have one now.
+    /// `gate` decides whether a prefetch may begin.
     pub(in crate::fetch::downloads) fn next(&mut self, gate: impl Fn(&D, OnTheWay) -> Gate) -> Option<NextAction<D>> {
         if let Some((key, uid)) = self.next_open() {
             return self.give_turn(key, Some(uid));
@@ -48,7 +50,7 @@ impl<D: Load> DownloadTable<D> {
         let on_the_way = self.on_the_way();
         let (key, gate) = self.next_prefetches().into_iter().find_map(|key| {
             let entry = self.downloads.get(&key)?;
-            // What has begun is ended.
+            // A prefetch that has begun is finished, whatever the gate would say.
             let begins = entry.stage == Stage::Waiting;
             let gate = if begins { gate(&entry.download, on_the_way) } else { Gate::Open };
             (gate != Gate::Later).then_some((key, gate))
@@ -63,8 +65,9 @@ impl<D: Load> DownloadTable<D> {
         }
     }
 
-    /// Of what is opened: first the users with the fewest turns in a lane, of these the one that has had none for longest, and of
-    /// its downloads one that goes on, then the oldest.
+    /// The next opened package. Users with the fewest turns in a lane come first, then the user who
+    /// has had no turn for the longest time. Of the downloads of that user, resuming ones come
+    /// first, then the oldest one.
     fn next_open(&self) -> Option<(PackageKey, Uid)> {
         let lanes = self.lanes.iter().filter(|(lane, queue)| queue.has_turn(**lane) && self.has_turn_for(queue));
         let next = lanes.filter_map(|(lane, queue)| {
@@ -78,7 +81,7 @@ impl<D: Load> DownloadTable<D> {
         next.min_by_key(|(rank, _)| *rank).map(|(_, next)| next)
     }
 
-    /// Prefetches that turns and the line would allow, in their order.
+    /// The prefetches that the free turns and the line allow, in order.
     fn next_prefetches(&self) -> Vec<PackageKey> {
         let line = self.line();
         let mut allowed = Vec::new();
@@ -105,17 +108,18 @@ impl<D: Load> DownloadTable<D> {
         allowed.into_iter().map(|(.., key)| key).collect()
     }
 
-    /// Whether there is nothing but what is fetched for upgrades.
+    /// Whether the table has only upgrade prefetches.
     pub(super) fn is_quiet(&self) -> bool {
         self.downloads.values().all(|entry| entry.priority() == Some(Priority::Upgrade))
     }
 
-    /// Whether a lane may have one more of all turns: the last quarter is for those that have none.
+    /// Whether a lane may have one more of all turns. The last quarter is for lanes that have none.
     fn has_turn_for(&self, queue: &LaneQueue) -> bool {
         Share { own: queue.live, free: MAX_LIVE.saturating_sub(self.live), all: MAX_LIVE }.has_more()
     }
 
-    /// Whether a lane may have one more that may be parked: where many are, each lane has no more places than turns.
+    /// Whether a lane may have one more download that can be parked. When many are parked, each
+    /// lane has no more places than turns.
     fn may_park(&self, queue: &LaneQueue) -> bool {
         queue.holders.len() < TURNS || self.lanes.values().map(LaneQueue::parked).sum::<usize>() < PLACES
     }
@@ -132,13 +136,13 @@ impl<D: Load> DownloadTable<D> {
         shares
     }
 
-    /// Turns of prefetches of one kind, be they opened since or not.
+    /// Turns of prefetches of one kind, including packages that were opened since.
     fn live_of(&self, queue: &LaneQueue, priority: Priority) -> usize {
         let is_of = |entry: &&TableEntry<D>| entry.stage == Stage::Live && entry.is_wanted_for(priority);
         self.holders_of(queue).filter(is_of).count()
     }
 
-    /// Bytes that are still to come of what is opened, or will be opened first.
+    /// Bytes still to come of opened packages and plan prefetches that have a turn.
     fn line(&self) -> u64 {
         let urgent = |entry: &&TableEntry<D>| entry.stage == Stage::Live && entry.priority() >= Some(Priority::Plan);
         self.holders().filter(urgent).map(|entry| entry.download.left()).fold(0, u64::saturating_add)

@@ -9,7 +9,7 @@ use super::*;
 use crate::cache::Unkeepable;
 use crate::index::{BinhostId, EntryId};
 
-/// A download of so many bytes, of which some have come.
+/// A download of `size` bytes, with `left` bytes still to come.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Sized {
     size: u64,
@@ -33,7 +33,7 @@ impl Load for Sized {
 const A: Uid = Uid(1000);
 const B: Uid = Uid(1001);
 
-/// A table, and what has a turn in it.
+/// A table, and the numbers of its downloads that have a turn.
 struct Scene {
     table: DownloadTable<Sized>,
     numbers: BTreeMap<u32, Number>,
@@ -45,7 +45,7 @@ fn key(binhost: u32, package: u32) -> PackageKey {
     (BinhostId(binhost), EntryId(id))
 }
 
-/// Packages 0 to 999 are the first binhost's, the next thousand the second one's.
+/// Packages 0 to 999 belong to the first binhost, the next thousand to the second one.
 fn key_of(package: u32) -> PackageKey {
     key(package / 1000, package)
 }
@@ -127,7 +127,7 @@ fn the_last_quarter_of_turns_is_for_users_without_any() {
     assert_eq!(scene.next(), [100]);
     scene.open([110], Uid::ROOT);
     assert_eq!((scene.next(), scene.table.live), (vec![110], TURNS));
-    // What ends makes room for the user with the fewest turns.
+    // A download that ends makes room for the user with the fewest turns.
     scene.finish(0);
     assert_eq!(scene.next(), Vec::<u32>::new(), "the last two are for users without any");
     scene.finish(1);
@@ -217,7 +217,7 @@ fn many_silent_binhosts_keep_no_more_than_a_few_connections_each() {
     let most = PLACES + 3 * TURNS + MAX_LIVE;
     assert!((PLACES..most).contains(&scene.table.counts().parked), "{:?}", scene.table.counts());
     assert!(scene.table.lanes.values().all(|queue| queue.parked() >= TURNS));
-    // One that is sound has all of its turns.
+    // A binhost that is not silent has all of its turns.
     scene.open(4000..4010, A);
     assert_eq!(scene.next().len(), TURNS_OF_USER);
 }
@@ -239,7 +239,7 @@ fn what_nobody_waits_for_ends_when_it_costs_nothing_to_end_it() {
     assert!(scene.table.end_unless_wanted(key_of(3), number));
     scene.leave(3, Priority::Open(A));
     assert!(!scene.table.end_unless_wanted(key_of(3), number) && !scene.table.contains(key_of(3)));
-    // A later download of the same package is another one.
+    // A later download of the same package has another number.
     scene.open([3], B);
     assert_eq!(scene.table.leave(key_of(3), number, Priority::Open(B)), OnLeave::Stays);
     scene.table.finish(key_of(3), number);
@@ -254,7 +254,7 @@ fn prefetches_come_after_what_is_opened_and_in_their_order() {
     scene.want(3, Priority::Plan);
     scene.want(4, Priority::Open(A));
     assert_eq!(scene.next(), [4, 3, 1]);
-    // The upgrade is for when there is nothing else.
+    // The upgrade prefetch waits until there is no other download.
     [4, 3].into_iter().for_each(|package| scene.finish(package));
     assert_eq!(scene.next(), Vec::<u32>::new());
     scene.finish(1);
@@ -266,7 +266,7 @@ fn prefetches_come_after_what_is_opened_and_in_their_order() {
     scene.finish(5);
     scene.want(2, Priority::Upgrade);
     assert_eq!(scene.next(), [2]);
-    // Whoever opens it has it.
+    // The open takes over the upgrade prefetch, which is not stopped then.
     scene.open([2, 6], A);
     assert!(scene.table.take_out_of_the_way().is_empty());
 }
@@ -292,7 +292,7 @@ fn prefetches_leave_half_of_the_turns() {
     assert_eq!(scene.next(), [50]);
     scene.open(100..110, A);
     assert_eq!(scene.next(), [100, 101]);
-    // What is opened becomes what is opened.
+    // An open of a queued prefetch makes it an open download.
     scene.open([0, 1, 49], A);
     assert_eq!(scene.table.counts().opens, 13);
     scene.finish(2);
@@ -310,7 +310,7 @@ fn the_next_of_a_plan_waits_for_the_line() {
     assert_eq!(scene.next(), Vec::<u32>::new());
     first.left.set(REST_OF_LINE - 11);
     assert_eq!(scene.next(), [2, 3]);
-    // What is parked leaves it to others.
+    // A parked download does not count, so the next prefetch may start.
     first.left.set(2 * REST_OF_LINE);
     assert!(scene.park(1));
     assert_eq!(scene.next(), [4]);
@@ -328,7 +328,7 @@ fn what_would_not_be_kept_is_not_prefetched() {
     });
     assert!(matches!(step, Some(NextAction::Refuse(_, Unkeepable::Disk))));
     assert!(!scene.table.contains(key_of(1)));
-    // What has begun is ended.
+    // A download that has begun is finished.
     scene.want(3, Priority::Plan);
     assert_eq!(scene.next(), [3]);
     scene.park(3);
@@ -352,7 +352,7 @@ fn a_user_takes_no_more_waiters_than_are_left_for_others() {
     assert_eq!(fill(&mut table, A), MAX_WAITERS / 2);
     assert!(!table.admits(Priority::Open(A)) && table.admits(Priority::Plan));
     assert_eq!(fill(&mut table, B), MAX_WAITERS / 4);
-    // Root has its part whatever others do.
+    // Root has a share, however many opens others have.
     assert!(table.admits(Priority::Open(Uid::ROOT)));
     assert_eq!(fill(&mut table, Uid::ROOT), MAX_WAITERS);
 }
@@ -410,7 +410,7 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
     prop::collection::vec(act, 1..300)
 }
 
-/// What is counted is what there is, and no bound is passed.
+/// Checks that the counts agree with the table, and that no bound is exceeded.
 fn check(scene: &Scene) {
     let table = &scene.table;
     let stages =
@@ -470,7 +470,7 @@ proptest! {
             scene.next();
             check(&scene);
         }
-        // Whatever is left gets its turn once those before it have ended.
+        // Each remaining download gets its turn once those before it have ended.
         while let Some((package, _)) = scene.stages().into_iter().find(|(_, stage)| *stage != Stage::Waiting) {
             scene.finish(package);
             scene.next();
