@@ -18,14 +18,16 @@ pub struct AuxDigest(pub [u8; 16]);
 
 impl AuxDigest {
     fn of<'a>(compared: AuxKeys, value: impl Fn(AuxKey) -> Cow<'a, str>) -> Self {
-        let mut hash = Sha256::new_with_prefix(compared.bits().to_be_bytes());
+        // One update of a kilobyte is faster than dozens of a few bytes each.
+        let mut text = Vec::with_capacity(2048);
+        text.extend_from_slice(&compared.bits().to_be_bytes());
         for key in AuxKey::ALL {
             let value = value(key);
-            hash.update((value.len() as u64).to_be_bytes());
-            hash.update(value.as_bytes());
+            text.extend_from_slice(&(value.len() as u64).to_be_bytes());
+            text.extend_from_slice(value.as_bytes());
         }
         let mut first = [0; 16];
-        first.iter_mut().zip(hash.finalize()).for_each(|(to, from)| *to = from);
+        first.iter_mut().zip(Sha256::digest(&text)).for_each(|(to, from)| *to = from);
         Self(first)
     }
 }
