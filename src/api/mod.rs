@@ -1,5 +1,15 @@
 //! Wire format of the control socket: requests and answers as JSON.
 //!
+//! | file | job |
+//! |---|---|
+//! | `status` | `GET /v1/status`, and its form for people |
+//! | `packages` | states of single packages |
+//! | `generations` | generations and rollback |
+//! | `prefetch` | prefetch jobs |
+//! | `managed` | pins, evictions and collections |
+//! | `entries` | comparison of entries with packages |
+//! | `reload` | reloads of the program |
+//!
 //! `/v1` changes only compatibly: fields are added, and no field changes its meaning. Clients
 //! ignore fields that they do not know.
 //!

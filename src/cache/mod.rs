@@ -1,5 +1,19 @@
 //! Verified blobs and their catalogue, within a bound.
 //!
+//! | file | job |
+//! |---|---|
+//! | `db` | the sled database: all keys and values |
+//! | `incoming` | a download in progress |
+//! | `space` | room for downloads, and what happens without any |
+//! | `eviction` | order of eviction, sizes, open blobs |
+//! | `eviction_class` | how soon a blob is evicted |
+//! | `admission` | whether a package would be kept |
+//! | `recovery` | blobs without a record |
+//! | `scrub` | reads blobs again |
+//! | `blob_info` | what is known of a blob without reading it |
+//! | `limits` | limits that may change |
+//! | `memory` | memory that can still be taken |
+//!
 //! ```text
 //! <cache-dir>/v1/
 //!   lock              held while a daemon uses the directory; its pid

@@ -1,5 +1,25 @@
 //! Command line: arguments, subcommands and their output.
 //!
+//! | file | job |
+//! |---|---|
+//! | `mount` | the daemon in the foreground |
+//! | `check_config` | the configuration that `mount` would use |
+//! | `demo` | the main job on an embedded binhost |
+//! | `status` | `status` |
+//! | `packages` | `list`, `why` |
+//! | `prefetch` | `prefetch` |
+//! | `cache` | `pin`, `evict`, `gc` |
+//! | `refresh` | `refresh` |
+//! | `generations` | `generations`, `rollback` |
+//! | `verify` | `verify` |
+//! | `reload` | `reload` |
+//! | `client_arguments` | arguments of all commands that ask the daemon |
+//! | `output` | standard output and standard error |
+//! | `progress` | bars |
+//! | `logging` | sets up the log |
+//! | `journal` | journald |
+//! | `panic` | panics in the log |
+//!
 //! Data goes to standard output, everything else to standard error. Exit codes: 0 done, 1 failed, 2
 //! usage, 3 no daemon.
 

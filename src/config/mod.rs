@@ -1,6 +1,21 @@
 //! Merges the command line, `/etc/binhostfs.toml` and Portage's files into one validated
 //! configuration.
 //!
+//! | file | job |
+//! |---|---|
+//! | `resolve` | merges the three sources |
+//! | `config_file` | binhostfs.toml |
+//! | `binhosts` | which binhosts there are |
+//! | `mountpoint` | whether a directory can be mounted on |
+//! | `url` | URLs of binhosts |
+//! | `netrc` | users and passwords |
+//! | `name` | names of binhosts |
+//! | `chost` | CHOSTs that emerge accepts |
+//! | `cpu` | x86-64 levels |
+//! | `group` | the group of the control socket |
+//! | `watch` | changes of configuration files |
+//! | `error` | why a configuration is refused |
+//!
 //! The command line takes precedence over the file, the file over Portage, and Portage over the
 //! defaults. Each default is a constant here. [`RawMount::resolve`] merges the values and notes the
 //! source of each. Inside the daemon, values are valid and are never parsed again. No other module

@@ -1,6 +1,15 @@
 //! Control interface of the daemon: HTTP with JSON on a Unix socket. If the configuration names an
 //! address, a read-only part is on TCP, too.
 //!
+//! | file | job |
+//! |---|---|
+//! | `server` | the Unix socket: connections and routes |
+//! | `handlers` | requests that have parameters |
+//! | `tcp` | the read-only server over TCP |
+//! | `client` | the asking side |
+//! | `page` | the status as HTML |
+//! | `exposition` | metrics as text |
+//!
 //! | request | answer |
 //! |---|---|
 //! | `GET /v1/status` | [`Status`] |

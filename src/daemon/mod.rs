@@ -1,6 +1,21 @@
 //! Composes the daemon: opens the cache, shows the last good index, mounts, keeps the index up to
 //! date, and stops.
 //!
+//! | file | job |
+//! |---|---|
+//! | `binhosts` | the binhosts and their indexes |
+//! | `generations` | generations on disk, and rollback |
+//! | `refresh` | keeps the published tree up to date |
+//! | `request_queue` | requests to the refresher |
+//! | `state` | what all parts share, and the status |
+//! | `explain` | what becomes of entries, and why |
+//! | `manage` | pins, evictions and collections |
+//! | `acceptance` | which packages emerge takes here |
+//! | `portage_keyring` | whether Portage will accept the packages |
+//! | `bypass` | packages that Portage fetched past the mount |
+//! | `tasks` | what runs beside the refreshes |
+//! | `service` | systemd, rights, handover |
+//!
 //! Order at the start: keys, cache, stored index, lower directory, mount, control socket. The
 //! daemon uses the network before the mount only if there is no stored index, and then for at most
 //! [`START_BUDGET`].

@@ -1,6 +1,24 @@
 //! Read-through: returns a blob from the cache, else runs one download -> verify -> commit, shared
 //! by all callers.
 //!
+//! | file | job |
+//! |---|---|
+//! | `downloads` | the table of downloads |
+//! | `prefetch` | downloads before an open |
+//! | `uncached_open` | an open of a package that is not cached |
+//! | `bulk_read_limit` | limits jobs that read the whole mount |
+//! | `index_mismatch` | compares an entry with its package |
+//! | `plan` | the merge plan of an emerge |
+//! | `plan_check` | checks the entries of a plan first |
+//! | `remote_binhost` | where packages come from, and what they must prove |
+//! | `failures` | recent failures |
+//! | `outcomes` | which check failed, and what to do |
+//! | `alarms` | builds that changed |
+//! | `availability` | the state of one package |
+//! | `last_openers` | who opened a package last |
+//! | `transient_blobs` | verified, and not in the cache |
+//! | `recovery` | proves blobs without a record |
+//!
 //! - One table (`downloads`) holds all downloads, for every reason and every user. The table
 //!   chooses which download gets the next turn.
 //! - A failure answers further opens for [`FAILURE_MEMORY`], so that a program that opens the file

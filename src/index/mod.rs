@@ -1,5 +1,20 @@
 //! `Packages`, the index of a binhost: parsed from a file, queried, rendered for Portage.
 //!
+//! | file | job |
+//! |---|---|
+//! | `parse` | a file -> an index, or why it is none |
+//! | `line` | stanzas in bounded memory |
+//! | `stanza` | one stanza -> typed values |
+//! | `unfit` | the entries that parsing dropped |
+//! | `view` | shown entries of one or more indexes |
+//! | `render` | a view -> `Packages` |
+//! | `listing` | the `Packages` that Portage keeps in PKGDIR |
+//! | `aux_values` | an entry against its package |
+//! | `agreement` | one digest of all that Portage reads of an entry |
+//! | `dependencies` | dependency strings |
+//! | `path` | PATH |
+//! | `digest` | digests in hexadecimal |
+//!
 //! Source of the format: portage 3.0.83, `getbinpkg.py` (`PackageIndex`) and `dbapi/bintree.py`.
 //!
 //! * A file consists of stanzas separated by one empty line; the first stanza is the header. A line

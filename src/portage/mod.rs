@@ -1,5 +1,19 @@
 //! Reads Portage's own files and state as Portage reads them.
 //!
+//! | file | job |
+//! |---|---|
+//! | `atom` | package atoms |
+//! | `cpv` | category, name and version |
+//! | `version` | versions and their order |
+//! | `words` | words as Python splits them |
+//! | `conf` | make.conf, binrepos.conf, repos.conf and profiles |
+//! | `provenance` | file and line of a value |
+//! | `settings` | USE, KEYWORDS, LICENSE and CHOST of a system |
+//! | `acceptance` | whether emerge takes a binary package |
+//! | `installed` | the database of installed packages |
+//! | `user_patches` | patches that a package must be built with |
+//! | `emerge_process` | the emerge that opened a package |
+//!
 //! No file is trusted. Below the database of installed packages, symbolic links are not followed.
 //! Only plain files are opened, and sizes and counts are bounded.
 //!

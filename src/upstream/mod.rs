@@ -1,5 +1,22 @@
 //! Fetches the index and the packages of a binhost, over http, https or from a directory.
 //!
+//! | file | job |
+//! |---|---|
+//! | `index` | the index, from the best URL |
+//! | `body` | one package as a stream that survives breaks |
+//! | `head` | some bytes of a package, by Range |
+//! | `candidates` | the URLs of one file, and which is asked next |
+//! | `mirrors` | the URLs of one binhost and their order |
+//! | `health` | the record of one URL |
+//! | `mirror_tracker` | feeds events to `mirrors`, with clock and random numbers |
+//! | `retry` | which failures are retried, where and when |
+//! | `package_urls` | the URLs of the packages of an index |
+//! | `throughput` | the rate of a connection |
+//! | `unpack` | an index as received -> decompressed, within a bound |
+//! | `client` | HTTP; the only file that names reqwest |
+//! | `local` | `file:` binhosts |
+//! | `error` | errors of requests |
+//!
 //! * The index is requested conditionally (ETag, Last-Modified) and written to a file decompressed,
 //!   within a bound.
 //! * A package is a plain GET. Range with If-Range is used only to continue after a break. All

@@ -1,5 +1,24 @@
 //! Proves that bytes are the package that the index names. No other module makes a [`Verified`].
 //!
+//! | file | job |
+//! |---|---|
+//! | `receiver` | bytes from the network or a file |
+//! | `proof` | digests, container, signatures and metadata of one package |
+//! | `gpkg` | the GPKG container |
+//! | `tar_header` | one header block |
+//! | `manifest` | records of the Manifest |
+//! | `metadata` | `metadata.tar*` |
+//! | `decompress` | sections of a file, in bounded memory |
+//! | `xpak` | the XPAK segment |
+//! | `values` | identity and keys from a package |
+//! | `head` | a package proved by its first and last bytes |
+//! | `openpgp` | certificates and signatures; the only file that names sequoia |
+//! | `keyring` | certificate files, read again when they change |
+//! | `signature` | policy, results and errors of signatures |
+//! | `keyring_check` | whether Portage's own keyring accepts a key |
+//! | `local_metadata` | metadata of a file, unproved |
+//! | `file_digests` | digests of a whole file |
+//!
 //! Bytes arrive through a [`Receiver`], which writes them to a file and digests them, or are
 //! already on disk ([`recheck`]). The proof is the same for both:
 //!

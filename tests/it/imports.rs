@@ -149,3 +149,30 @@ fn heavy_crates_are_named_in_one_place() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
+
+/// A module of many files begins with a table of them.
+#[test]
+fn large_modules_list_their_files() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    sources(&root, &mut files);
+    let directories: BTreeSet<&Path> = files.iter().filter_map(|file| file.parent()).collect();
+    let (mut large, mut missing) = (0, Vec::new());
+    for directory in directories {
+        let stem = |file: &PathBuf| file.file_stem().unwrap().to_str().unwrap().to_owned();
+        let own = files.iter().filter(|file| file.parent() == Some(directory)).map(stem);
+        let own: Vec<String> = own.filter(|name| !["mod", "lib", "main", "tests"].contains(&name.as_str())).collect();
+        if own.len() <= 6 || directory == root || directory.ends_with("tests") {
+            continue;
+        }
+        large += 1;
+        let head = fs::read_to_string(directory.join("mod.rs")).unwrap();
+        missing.extend(
+            own.iter()
+                .filter(|name| !head.contains(&format!("//! | `{name}` | ")))
+                .map(|name| format!("{} has no line for `{name}`", directory.join("mod.rs").display())),
+        );
+    }
+    assert!(missing.is_empty(), "{}", missing.join("\n"));
+    assert!(large > 10, "{large}");
+}

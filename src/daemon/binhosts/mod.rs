@@ -1,4 +1,13 @@
 //! All binhosts together: refreshes their indexes and makes one tree of them.
+//!
+//! | file | job |
+//! |---|---|
+//! | `binhost` | one binhost: index, hidden entries, refresh |
+//! | `freshness` | whether an index is accepted, by TIMESTAMP |
+//! | `quorum` | entries that enough mirrors list alike |
+//! | `refusals` | entries whose package contradicts them |
+//! | `last_refresh` | when the index was last asked for |
+//! | `unusable` | binhosts of which nothing can be used |
 
 pub(super) mod binhost;
 pub(super) mod freshness;

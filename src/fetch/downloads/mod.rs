@@ -1,5 +1,21 @@
 //! The table of downloads: the only way to get a package from a binhost.
 //!
+//! | file | job |
+//! |---|---|
+//! | `scheduler` | requests, and which download continues |
+//! | `table` | the downloads and their waiters |
+//! | `table::choice` | which download gets the next turn |
+//! | `lane` | queue and turns of one binhost |
+//! | `turn` | what a download may do |
+//! | `run` | one download from its first turn to its end |
+//! | `receive` | bytes -> proved and written |
+//! | `download` | what waiters and task share |
+//! | `waiter` | who waits |
+//! | `entry` | a download in the table |
+//! | `listed` | a handle to that |
+//! | `interrupted` | bytes of downloads that lost their last waiter |
+//! | `adopt` | recovery before a download |
+//!
 //! A caller requests a package with a [`Priority`] and gets a [`Waiter`]. All waiters for one
 //! package share one download, which has the highest of their priorities. A waiter that leaves does
 //! not affect the others.

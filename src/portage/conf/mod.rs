@@ -2,6 +2,21 @@
 //! compression and the keyring for packages from make.conf; and the packages that emerge installs
 //! from binaries.
 //!
+//! | file | job |
+//! |---|---|
+//! | `files` | finds and reads files, and remembers their paths |
+//! | `make_conf` | make.globals and make.conf |
+//! | `lexer` | words of make.conf |
+//! | `expand` | `${VARIABLE}` |
+//! | `ini` | sections and keys, as ConfigParser reads them |
+//! | `binrepos` | binhosts |
+//! | `repos_conf` | ebuild repositories |
+//! | `profile` | directories of the profile |
+//! | `settings` | `package.*` files -> settings of packages |
+//! | `options` | EMERGE_DEFAULT_OPTS |
+//! | `getbinpkg` | whether emerge fetches packages itself |
+//! | `usepkg` | which packages emerge takes as binaries |
+//!
 //! | configuration | defaults in `/usr/share/portage/config` | files with precedence, last wins |
 //! |---|---|---|
 //! | binrepos.conf | `binrepos.conf` | `/etc/portage/binrepos.conf` |
