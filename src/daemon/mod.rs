@@ -199,7 +199,7 @@ impl Daemon {
         };
         let (limited, limits) = (Arc::clone(&store), limits(&config));
         tokio::task::spawn_blocking(move || limited.set_limits(limits)).await.context("making room in the cache")?;
-        let (fetcher, verdicts) = Fetcher::new(Arc::clone(&store), Arc::clone(&metrics));
+        let (fetcher, outcomes) = Fetcher::new(Arc::clone(&store), Arc::clone(&metrics));
         fetcher.set_bulk_read_limit(config.bulk_read_limit);
         let (held, fetching, counted) = (Arc::clone(&store), Arc::clone(&fetcher), Arc::clone(&metrics));
         let mut sources = Binhosts::open(held, fetching, counted, &config, policies)?;
@@ -230,7 +230,7 @@ impl Daemon {
         let control = Server::start(&shared.config.control, group, handle)?;
         // A separate task, so that no other event cancels a slow refresh.
         let refresher =
-            tokio::spawn(Refresher::new(sources, verdicts, incoming, shared.config.refresh).run(Arc::clone(&shared)));
+            tokio::spawn(Refresher::new(sources, outcomes, incoming, shared.config.refresh).run(Arc::clone(&shared)));
         let follower = tokio::spawn(tasks::config_watcher::follow(Arc::clone(&shared), following));
         let scrubber = tokio::spawn(tasks::scrub::in_background(Arc::clone(&shared)));
         let watcher = tokio::spawn(tasks::local_watcher::watch(Arc::clone(&shared)));

@@ -30,7 +30,7 @@ const PACE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct Refresher {
     sources: Binhosts,
-    verdicts: mpsc::Receiver<DownloadOutcome>,
+    outcomes: mpsc::Receiver<DownloadOutcome>,
     desk: RequestQueue,
     clock: ClockWatch,
     /// Mean time between refreshes.
@@ -43,13 +43,13 @@ impl Refresher {
     /// The first refresh is due at once: the stored indexes may be old.
     pub(super) fn new(
         sources: Binhosts,
-        verdicts: mpsc::Receiver<DownloadOutcome>,
+        outcomes: mpsc::Receiver<DownloadOutcome>,
         requests: mpsc::Receiver<Request>,
         interval: Duration,
     ) -> Self {
         let (now, desk, clock) = (Instant::now(), RequestQueue::new(requests), ClockWatch::new());
         let last = now.checked_sub(PACE).unwrap_or(now);
-        Self { sources, verdicts, desk, clock, interval, due: now, last }
+        Self { sources, outcomes, desk, clock, interval, due: now, last }
     }
 
     /// Handles requests, refreshes and download outcomes until it is cancelled.
@@ -64,7 +64,7 @@ impl Refresher {
                 // Failures of a timed refresh are in the log and in `status`, so the result is
                 // dropped.
                 () = tokio::time::sleep_until(self.due.into()) => drop(self.refresh(&shared, Order::Forward, Asker::Timer).await),
-                Some(verdict) = self.verdicts.recv() => self.record_outcome(&shared, &verdict).await,
+                Some(verdict) = self.outcomes.recv() => self.record_outcome(&shared, &verdict).await,
                 () = self.clock.stepped() => self.judge_again(&shared),
             }
         }

@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use lru::LruCache;
 
 use super::remote_binhost::PackageKey;
-use super::{DownloadOutcome, FetchError, Fetcher, Outcome, OutcomeKind, PackageRef};
+use super::{FetchError, Fetcher, Outcome, OutcomeKind, PackageRef};
 use crate::cache::Blob;
 use crate::config::OnMismatch;
 use crate::index::{
@@ -188,7 +188,8 @@ impl Fetcher {
         let judged = tokio::task::spawn_blocking(move || fetcher.judge(&of, &its)).await;
         match judged.map_err(|_| Arc::new(FetchError::Stopped))?.map_err(Arc::new)? {
             Judgement::Differs(mismatch) => {
-                self.send_verdict(wanted, &mismatch);
+                // Each time: an entry that was shown again after a change must be hidden again.
+                self.send_outcome(wanted, OutcomeKind::IndexMismatch(mismatch.clone()));
                 Ok(Some(mismatch))
             }
             Judgement::Agrees => {
@@ -233,17 +234,6 @@ impl Fetcher {
             self.metrics.detail.refused(RefusalKind::IndexMismatch);
         }
         tracing::warn!(binhostfs.package = path, binhostfs.reason = %error, "{path}: {error}; {}", error.advice());
-    }
-
-    /// Sends the mismatch to the daemon, each time: an entry that was shown again after a change
-    /// must be hidden again.
-    pub(super) fn send_verdict(&self, wanted: &PackageRef, mismatch: &Mismatch) {
-        let Mismatch { id, path, .. } = mismatch;
-        let (kind, uri) = (OutcomeKind::IndexMismatch(mismatch.clone()), wanted.uri().map(str::to_owned));
-        let verdict = DownloadOutcome { origin: wanted.key().0, id: *id, path: path.clone(), uri, kind };
-        if self.verdicts.try_send(verdict).is_err() {
-            tracing::debug!(path, "too many verdicts at once; this one is dropped");
-        }
     }
 
     /// The index mismatches of an index, as far as the cache has the packages. Blocks.

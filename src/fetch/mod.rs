@@ -216,7 +216,7 @@ pub enum OutcomeKind {
 
 /// Download outcomes that wait in the channel. More are dropped: the next download of the same
 /// package sends them again.
-pub const MAX_VERDICTS: usize = 256;
+pub const MAX_OUTCOMES: usize = 256;
 /// Differences of one entry that an error message names.
 const MAX_LISTED: usize = 3;
 
@@ -238,7 +238,7 @@ pub struct Fetcher {
     guard: BulkReadLimit,
     openers: Openers,
     traces: LastOpeners,
-    verdicts: mpsc::Sender<DownloadOutcome>,
+    outcomes: mpsc::Sender<DownloadOutcome>,
 }
 
 impl Fetcher {
@@ -246,7 +246,7 @@ impl Fetcher {
     /// has no binhosts yet. Must be called inside a tokio runtime.
     #[must_use]
     pub fn new(store: Arc<Store>, metrics: Arc<Metrics>) -> (Arc<Self>, mpsc::Receiver<DownloadOutcome>) {
-        let (verdicts, receiver) = mpsc::channel(MAX_VERDICTS);
+        let (outcomes, receiver) = mpsc::channel(MAX_OUTCOMES);
         let fetcher = Arc::new_cyclic(|fetcher| Self {
             store,
             metrics,
@@ -260,7 +260,7 @@ impl Fetcher {
             guard: BulkReadLimit::default(),
             openers: Openers::default(),
             traces: LastOpeners::default(),
-            verdicts,
+            outcomes,
         });
         (fetcher, receiver)
     }
@@ -318,6 +318,14 @@ impl Fetcher {
             return Err(Arc::new(FetchError::KeysChanged));
         }
         self.held_against(&wanted, body).await
+    }
+
+    /// Sends to the daemon how a download or a comparison with the index ended.
+    fn send_outcome(&self, wanted: &PackageRef, kind: OutcomeKind) {
+        let ((origin, id), path, uri) = (wanted.key(), wanted.own_path().to_owned(), wanted.uri().map(str::to_owned));
+        if self.outcomes.try_send(DownloadOutcome { origin, id, path, uri, kind }).is_err() {
+            tracing::debug!(path = wanted.path(), "too many outcomes at once; this one is dropped");
+        }
     }
 
     /// Removes the blob from the cache, unless it is pinned. Returns `true` if it was removed.

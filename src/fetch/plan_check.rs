@@ -33,7 +33,7 @@ use super::index_mismatch::{self, Mismatch};
 use super::prefetch::planned;
 use super::remote_binhost::PackageKey;
 use super::uncached_open::Miss;
-use super::{FetchError, Fetcher, PackageRef, plan};
+use super::{FetchError, Fetcher, OutcomeKind, PackageRef, plan};
 use crate::config::OnMismatch;
 use crate::index::{AuxDigest, AuxValues, Comparison, Entry};
 use crate::portage::emerge_process::{OpenerProcess, ProcessKey};
@@ -161,7 +161,7 @@ impl Fetcher {
             (Comparison::Mismatch(found), _) => {
                 let mismatch = Mismatch::new(wanted, said, found);
                 self.log_mismatch(wanted, &mismatch);
-                self.send_verdict(wanted, &mismatch);
+                self.send_outcome(wanted, OutcomeKind::IndexMismatch(mismatch.clone()));
                 EntryCheck::Wrong(mismatch.error)
             }
         })

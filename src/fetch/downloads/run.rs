@@ -11,7 +11,7 @@ use super::receive::{Destination, Receiving};
 use super::turn::Turn;
 use super::{GRACE, SILENCE};
 use crate::cache::{Blob, is_full};
-use crate::fetch::{DownloadOutcome, FetchError, Outcome, OutcomeKind, PackageRef, outcomes};
+use crate::fetch::{FetchError, Outcome, OutcomeKind, PackageRef, outcomes};
 use crate::index::Entry;
 use crate::upstream::{BodyFault, BodyStream, Event};
 
@@ -127,13 +127,13 @@ fn conclude(listed: &ListedDownload, outcome: Outcome) {
         }
     }
     if outcome.is_ok() || asked {
-        log_outcome(listed, &outcome);
+        send_outcome(listed, &outcome);
     }
     listed.download.settle(|| outcome);
 }
 
 /// Sends the outcome to the daemon, if it affects which entries are visible.
-fn log_outcome(listed: &ListedDownload, outcome: &Outcome) {
+fn send_outcome(listed: &ListedDownload, outcome: &Outcome) {
     let wanted = &listed.download.wanted;
     let kind = match outcome {
         Ok(_) => OutcomeKind::Verified,
@@ -141,10 +141,7 @@ fn log_outcome(listed: &ListedDownload, outcome: &Outcome) {
         Err(error) if matches!(**error, FetchError::Upstream(_)) => OutcomeKind::Unreachable,
         Err(_) => return,
     };
-    let ((origin, id), path, uri) = (wanted.key(), wanted.own_path().to_owned(), wanted.uri().map(str::to_owned));
-    if listed.fetcher.verdicts.try_send(DownloadOutcome { origin, id, path, uri, kind }).is_err() {
-        tracing::debug!(path = wanted.path(), "too many verdicts at once; this one is dropped");
-    }
+    listed.fetcher.send_outcome(wanted, kind);
 }
 
 /// Fetches the package, or looks for it in the cache, depending on the lane. `None`: the cache does
