@@ -4,19 +4,25 @@ use hyper::body::Incoming;
 use hyper::{Method, Request, StatusCode};
 
 use super::server::{HttpResponse, json, refuse, stopping};
-use super::{ATOM, Control, KEEP_PATH, ROLLBACK_PATH};
+use super::{ATOM, Control, KEEP_PATH, NO_METHOD, ROLLBACK_PATH};
 use crate::api::{CheckedEntries, Keep, MAX_CHECKED, PrefetchJob, PrefetchRequest, Refreshed, RollbackTo};
 
 /// Parameter of `/v1/verify-index`: the path at which an entry is shown.
 pub(super) const PATH: &str = "path";
 
+/// The parameters in the query of a request, in its order.
+fn parameters(request: &Request<Incoming>) -> Vec<(String, String)> {
+    let query = request.uri().query().unwrap_or_default();
+    url::form_urlencoded::parse(query.as_bytes()).into_owned().collect()
+}
+
 pub(super) async fn check_entries(request: &Request<Incoming>, control: &dyn Control) -> HttpResponse {
     let mut paths = Vec::new();
-    for (name, value) in url::form_urlencoded::parse(request.uri().query().unwrap_or_default().as_bytes()) {
+    for (name, value) in parameters(request) {
         if name != PATH {
             return refuse(StatusCode::BAD_REQUEST, format!("no such parameter: {name}"));
         }
-        paths.push(value.into_owned());
+        paths.push(value);
     }
     if paths.is_empty() || paths.len() > MAX_CHECKED {
         return refuse(StatusCode::BAD_REQUEST, format!("between 1 and {MAX_CHECKED} paths can be asked for at once"));
@@ -29,8 +35,7 @@ pub(super) async fn check_entries(request: &Request<Incoming>, control: &dyn Con
 
 /// Answers a request about generations.
 pub(super) async fn generations(request: &Request<Incoming>, control: &dyn Control) -> HttpResponse {
-    let query: Vec<(String, String)> =
-        url::form_urlencoded::parse(request.uri().query().unwrap_or_default().as_bytes()).into_owned().collect();
+    let query = parameters(request);
     let value = |name: &str| query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
     let number = |text: &str| text.parse::<u64>().map_err(|_| format!("{text:?} is not the number of a generation"));
     let done = match (request.method(), request.uri().path()) {
@@ -56,7 +61,7 @@ pub(super) async fn generations(request: &Request<Incoming>, control: &dyn Contr
                 Err(error) => return refuse(StatusCode::BAD_REQUEST, error),
             }
         }
-        _ => return refuse(StatusCode::METHOD_NOT_ALLOWED, "not this method".to_owned()),
+        _ => return refuse(StatusCode::METHOD_NOT_ALLOWED, NO_METHOD.to_owned()),
     };
     match done {
         Ok(Ok(summary)) => json(StatusCode::OK, &Refreshed { summary: Some(summary), error: None }),
@@ -67,8 +72,7 @@ pub(super) async fn generations(request: &Request<Incoming>, control: &dyn Contr
 
 /// Answers a request about prefetch jobs.
 pub(super) async fn prefetch(request: &Request<Incoming>, control: &dyn Control) -> HttpResponse {
-    let query = request.uri().query().unwrap_or_default();
-    let query: Vec<(String, String)> = url::form_urlencoded::parse(query.as_bytes()).into_owned().collect();
+    let query = parameters(request);
     let number =
         |name: &str| query.iter().find(|(key, _)| key == name).and_then(|(_, value)| value.parse::<u64>().ok());
     if request.method() == Method::POST {
