@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::client_arguments::ClientArguments;
 use super::output::{fail, say, unanswered};
+use super::packages::atom_text;
 use super::runtime;
 use crate::api::{CacheTask, Managed, ManagedPackage};
 use crate::control::manage;
@@ -46,11 +47,6 @@ pub(super) struct CollectArguments {
     client: ClientArguments,
 }
 
-/// Makes an atom of an argument. A bare name selects packages of that name in all categories.
-fn named(name: &String) -> String {
-    if name.contains('/') || name.starts_with(['=', '<', '>', '~']) { name.clone() } else { format!("*/{name}") }
-}
-
 pub(super) fn pin(arguments: &PinArguments) -> ExitCode {
     let task = match (arguments.atoms.is_empty(), arguments.remove) {
         (true, _) => CacheTask::Pins,
@@ -79,7 +75,7 @@ fn ask(task: CacheTask, names: &[String], client: &ClientArguments, tell: impl F
         Ok(runtime) => runtime,
         Err(error) => return fail(1, format_args!("starting threads: {error}")),
     };
-    let names: Vec<String> = names.iter().map(named).collect();
+    let names: Vec<String> = names.iter().map(|name| atom_text(name).into_owned()).collect();
     match runtime.block_on(manage(&client.control, task, &names)) {
         Ok(managed) => match serde_json::to_string(&managed) {
             Ok(json) if client.json => say(json),

@@ -1,5 +1,6 @@
 //! `binhostfs list` and `binhostfs why`.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::process::ExitCode;
 
@@ -36,12 +37,21 @@ pub(super) struct WhyArguments {
     client: ClientArguments,
 }
 
-/// Parses an argument as an atom. A bare name selects packages of that name in all categories.
-pub(super) fn atom(text: &str) -> Result<Atom, String> {
-    let bare = !text.contains('/') && !text.starts_with(['=', '<', '>', '~']);
-    let parsed = if bare { format!("*/{text}").parse() } else { text.parse() };
+/// The text of an atom, for an argument. A bare name selects packages of that name in all
+/// categories; borrowed: the argument is no bare name.
+pub(super) fn atom_text(argument: &str) -> Cow<'_, str> {
+    let bare = !argument.contains('/') && !argument.starts_with(['=', '<', '>', '~']);
+    if bare { format!("*/{argument}").into() } else { argument.into() }
+}
+
+/// Parses an argument as an atom, see [`atom_text`].
+pub(super) fn atom(argument: &str) -> Result<Atom, String> {
+    let text = atom_text(argument);
     // The error names the argument as it was typed.
-    parsed.map_err(|error: AtomError| if bare { AtomError::Invalid(text.to_owned()) } else { error }.to_string())
+    text.parse().map_err(|error: AtomError| match text {
+        Cow::Owned(_) => AtomError::Invalid(argument.to_owned()).to_string(),
+        Cow::Borrowed(_) => error.to_string(),
+    })
 }
 
 pub(super) fn list(arguments: &ListArguments) -> ExitCode {
