@@ -52,7 +52,7 @@ const CONFINED: [(&str, &[&str]); 12] = [
     ("anyhow::", &["src/daemon/", "src/cli/", "src/sys/durable.rs", "src/verify/openpgp.rs"]),
 ];
 
-fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
+pub(crate) fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::imports::sources;
+
 /// What no Debian, and no other Linux that is somebody's machine, is without.
 const EVERYWHERE: [&str; 6] = ["cat", "cp", "ls", "mkfifo", "mv", "sh"];
 /// Those of which a test's file shows that it needs them by other means than their names.
@@ -27,21 +29,10 @@ fn tables() -> BTreeMap<String, BTreeSet<String>> {
     tables
 }
 
-fn rust_files(directory: &Path, files: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(directory).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            rust_files(&path, files);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            files.push(path);
-        }
-    }
-}
-
 /// Files below a directory of the checkout, but for this one, and their text.
 fn texts(directory: &str) -> Vec<(PathBuf, String)> {
     let mut files = Vec::new();
-    rust_files(&root().join(directory), &mut files);
+    sources(&root().join(directory), &mut files);
     files.retain(|file| !file.ends_with(file!()));
     files.into_iter().map(|file| (file.clone(), fs::read_to_string(file).unwrap())).collect()
 }
