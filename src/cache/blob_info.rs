@@ -47,11 +47,12 @@ impl Store {
         String::from_utf8(value).ok().filter(|url| !url.chars().any(char::is_control))
     }
 
-    /// The `AuxDigest` of the package of each entry, by entry and size, for all blobs in the cache,
-    /// however they were proved. Reads the catalogue only.
+    /// The digest of the blob of each entry and the `AuxDigest` of its package, by entry and size,
+    /// for all blobs in the cache, however they were proved. Reads the catalogue only.
     #[must_use]
-    pub fn aux_digests(&self) -> HashMap<(EntryId, u64), AuxDigest> {
-        self.catalogue.entries().into_iter().map(|(id, record)| ((id, record.size), record.values)).collect()
+    pub fn aux_digests(&self) -> HashMap<(EntryId, u64), (Sha256Digest, AuxDigest)> {
+        let entries = self.catalogue.entries().into_iter();
+        entries.map(|(id, digest, record)| ((id, record.size), (digest, record.values))).collect()
     }
 
     /// The blob of an entry, if the cache has it with a proof that `policy` accepts. Reads the

@@ -1,10 +1,11 @@
 //! Compares every entry with its package before the daemon answers with a byte of the package. The
 //! package is signed, the index is not, and Portage's resolver uses the index alone.
 //!
-//! The cache keeps a digest of the values in each package. An entry with the same digest is right;
-//! that check takes some 2 us. The result is remembered for the entries that were checked last,
-//! since emerge opens a package some twenty times. Otherwise the metadata is read from the blob,
-//! once for each entry and blob, and compared with the entry ([`AuxValues::compare`]).
+//! The cache keeps a digest of the values in each package. An entry with the same digest is right.
+//! That check takes some 2 us. It is made for all cached packages while an index is taken, and the
+//! entries that agree are remembered, so that an open looks into a table. Otherwise the metadata is
+//! read from the blob, once for each entry and blob, and compared with the entry
+//! ([`AuxValues::compare`]).
 //!
 //! An index mismatch is reported to the daemon, which decides which entries are visible. The
 //! binhost's [`OnMismatch`] decides whether the package is refused, too.
@@ -30,9 +31,9 @@ use crate::verify::{self, VerifyError};
 /// Portage.
 const MAX_JUDGED: NonZeroUsize = NonZeroUsize::new(8192).unwrap();
 
-/// Entries that are known to agree with their package, of the packages opened last: some 100 bytes
+/// Entries that are known to agree with their package, of the packages compared last: some 100 bytes
 /// each.
-const MAX_AGREED: NonZeroUsize = NonZeroUsize::new(512).unwrap();
+const MAX_AGREED: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 /// Index mismatches that are remembered, so that each one is logged once.
 const MAX_LOGGED: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 
@@ -236,7 +237,8 @@ impl Fetcher {
         tracing::warn!(binhostfs.package = path, binhostfs.reason = %error, "{path}: {error}; {}", error.advice());
     }
 
-    /// The index mismatches of an index, as far as the cache has the packages. Blocks.
+    /// The index mismatches of an index, as far as the cache has the packages. Remembers the entries
+    /// that agree. Blocks.
     #[must_use]
     pub fn mismatches(&self, origin: BinhostId, index: &Arc<Index>) -> Vec<Mismatch> {
         let cached = self.store.aux_digests();
@@ -245,9 +247,10 @@ impl Fetcher {
         }
         let view = Arc::new(View::whole(origin, Arc::clone(index)));
         let mismatch = |(row, record): (u32, &Record)| {
-            let known = cached.get(&(record.id, record.size))?;
+            let (digest, values) = cached.get(&(record.id, record.size))?;
             let wanted = self.wanted(&view, row)?;
-            if with_entry(&wanted, |entry| entry.agrees_with(*known)).unwrap_or(false) {
+            if with_entry(&wanted, |entry| entry.agrees_with(*values)).unwrap_or(false) {
+                self.judgements.note_agreed(index, record.offset(), *digest);
                 return None;
             }
             let body = self.here(record, &wanted.origin().policy)?;

@@ -226,14 +226,15 @@ impl Catalogue {
         self.with(read).unwrap_or_default()
     }
 
-    /// All entries, each with the record of its blob. Reads the whole database.
-    pub(crate) fn entries(&self) -> Vec<(EntryId, BodyRecord)> {
+    /// All entries, each with its blob and the record of that. Reads the whole database.
+    pub(crate) fn entries(&self) -> Vec<(EntryId, Sha256Digest, BodyRecord)> {
         let entries = |db: &sled::Db| -> Vec<EntryId> {
             let rows = db.scan_prefix(b"e").filter_map(Result::ok);
             rows.filter_map(|(key, _)| key.get(1..)?.try_into().ok().map(EntryId)).collect()
         };
         let found = self.with(entries).unwrap_or_default();
-        found.into_iter().filter_map(|id| Some((id, self.find(id)?.1))).collect()
+        let with_blob = |id| self.find(id).map(|(digest, record)| (id, digest, record));
+        found.into_iter().filter_map(with_blob).collect()
     }
 
     pub(crate) fn find(&self, id: EntryId) -> Option<(Sha256Digest, BodyRecord)> {
