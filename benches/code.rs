@@ -1,4 +1,4 @@
-//! Benchmarks of code: index, entry, tree, proof, store. Whole-process figures are in `process`.
+//! Benchmarks of code: index, entry, tree, proof, cache. Whole-process figures are in `process`.
 
 #![allow(
     clippy::unwrap_used,
@@ -12,7 +12,7 @@ use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use binhostfs::cache::{Blob, Incoming, Placement, Store};
+use binhostfs::cache::{Blob, Cache, Incoming, Placement};
 use binhostfs::index::{AuxKey, AuxValues, BinhostId, Comparison, Digest, Entry, EntryValues, Index, PkgPath, View};
 use binhostfs::metrics::Metrics;
 use binhostfs::portage::Cpv;
@@ -176,35 +176,35 @@ fn verify(criterion: &mut Criterion) {
     }
 }
 
-/// A body of 16 KiB that is received and not yet committed.
-fn received(store: &Arc<Store>, number: u64) -> (Incoming, Blob, Entry) {
+/// A blob of 16 KiB that is received and not yet committed.
+fn received(cache: &Arc<Cache>, number: u64) -> (Incoming, Blob, Entry) {
     let bytes = xpak("small-1", 16 << 10, number);
     let entry = entry_of("small-1", "xpak", &bytes);
-    let mut incoming = store.incoming(entry.size).unwrap();
+    let mut incoming = cache.incoming(entry.size).unwrap();
     incoming.reserve(entry.size).unwrap();
-    let body = store.body(receive(incoming.file().unwrap(), &entry, &bytes));
-    (incoming, body, entry)
+    let blob = cache.blob(receive(incoming.file().unwrap(), &entry, &bytes));
+    (incoming, blob, entry)
 }
 
-fn store(criterion: &mut Criterion) {
+fn cache(criterion: &mut Criterion) {
     // Beside the program: /tmp may be in memory, where fsync costs nothing.
     let directory = tempfile::tempdir_in(std::env::current_exe().unwrap().parent().unwrap()).unwrap();
-    let store = Arc::new(Store::open(directory.path(), 1 << 30, Arc::new(Metrics::default())).unwrap());
-    let commit = |(incoming, body, entry): (_, Blob, Entry)| {
-        assert_eq!(store.commit(incoming, &body, entry.id(), None), Placement::Kept)
+    let cache = Arc::new(Cache::open(directory.path(), 1 << 30, Arc::new(Metrics::default())).unwrap());
+    let commit = |(incoming, blob, entry): (_, Blob, Entry)| {
+        assert_eq!(cache.commit(incoming, &blob, entry.id(), None), Placement::Kept)
     };
-    let mut group = criterion.benchmark_group("store");
+    let mut group = criterion.benchmark_group("cache");
     let mut numbers = 0..;
-    let mut next = || received(&store, numbers.next().unwrap());
+    let mut next = || received(&cache, numbers.next().unwrap());
     group.bench_function("commit 16 KiB, durably", |b| b.iter_batched(&mut next, commit, BatchSize::PerIteration));
-    let (_, _, entry) = received(&store, 0);
-    group.bench_function("get", |b| b.iter(|| store.get(entry.id(), entry.size, &Policy::digests_only()).unwrap()));
+    let (_, _, entry) = received(&cache, 0);
+    group.bench_function("get", |b| b.iter(|| cache.get(entry.id(), entry.size, &Policy::digests_only()).unwrap()));
 }
 
 fn main() {
     let short = Criterion::default().sample_size(10).warm_up_time(Duration::from_millis(300));
     let mut criterion = short.measurement_time(Duration::from_secs(2)).configure_from_args();
-    for benchmark in [index, entry, tree, verify, store] {
+    for benchmark in [index, entry, tree, verify, cache] {
         benchmark(&mut criterion);
     }
     criterion.final_summary();

@@ -1,7 +1,7 @@
 //! Whether the cache would keep a package, checked before a prefetch. A package that would not be
 //! kept is fetched only for waiters.
 
-use super::Store;
+use super::Cache;
 
 /// Why a package would not be kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -23,7 +23,7 @@ pub enum Unkeepable {
     Disk,
 }
 
-impl Store {
+impl Cache {
     /// Checks whether a package of `size` bytes would be kept if it alone were fetched now. Changes
     /// nothing.
     ///

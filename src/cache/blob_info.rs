@@ -6,11 +6,11 @@
 
 use std::collections::HashMap;
 
-use super::{Blob, Store};
+use super::{Blob, Cache};
 use crate::index::{AuxDigest, EntryId, Sha256Digest};
 use crate::verify::{Assurance, Policy};
 
-/// A blob that [`Store::get`] would most likely return.
+/// A blob that [`Cache::get`] would most likely return.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BlobInfo {
     /// SHA-256 of the whole blob.
@@ -32,17 +32,17 @@ impl Blob {
     pub fn note_source(&self, url: &str) {
         let flags = rustix::fs::XattrFlags::empty();
         if let Err(error) = rustix::fs::fsetxattr(&*self.file, SOURCE, url.as_bytes(), flags) {
-            tracing::debug!(error = %std::io::Error::from(error), "where a body came from is not noted");
+            tracing::debug!(error = %std::io::Error::from(error), "where a blob came from is not noted");
         }
     }
 }
 
-impl Store {
+impl Cache {
     /// The URL of its binhost that a blob was fetched from, where it is recorded.
     #[must_use]
     pub fn source(&self, digest: Sha256Digest) -> Option<String> {
         let mut value = vec![0; MAX_SOURCE];
-        let length = rustix::fs::getxattr(self.body_path(digest), SOURCE, &mut value).ok()?;
+        let length = rustix::fs::getxattr(self.blob_path(digest), SOURCE, &mut value).ok()?;
         value.truncate(length);
         String::from_utf8(value).ok().filter(|url| !url.chars().any(char::is_control))
     }

@@ -8,7 +8,7 @@ use lru::LruCache;
 
 use crate::index::{EntryId, Sha256Digest};
 
-use super::db::catalogue::BodyRecord;
+use super::db::catalogue::BlobRecord;
 use super::db::write_budget::DailyWrites;
 use super::eviction_class::{EvictionClass, WAITS};
 use super::incoming::{Claim, Parked};
@@ -26,7 +26,7 @@ struct Cached {
     open: Weak<File>,
     /// `None`: no index named the blob when the classes were computed, and nobody has used it
     /// since.
-    rank: Option<EvictionClass>,
+    class: Option<EvictionClass>,
     pinned: bool,
 }
 
@@ -47,15 +47,15 @@ const PINNED: u8 = 4;
 
 impl Cached {
     fn new(size: u64, last_use: u64, open: Weak<File>, pinned: bool) -> Self {
-        Self { size, last_use, written: last_use, open, rank: Some(EvictionClass::Waiting), pinned }
+        Self { size, last_use, written: last_use, open, class: Some(EvictionClass::Waiting), pinned }
     }
 
     /// The turn of this blob: the lower, the sooner it is evicted.
     fn turn(&self, now: u64) -> u8 {
-        match self.rank {
+        match self.class {
             _ if self.pinned => PINNED,
             _ if self.open.strong_count() > 0 => OPEN,
-            None | Some(EvictionClass::Spent) => 0,
+            None | Some(EvictionClass::Superseded) => 0,
             Some(EvictionClass::Waiting) if self.last_use.saturating_add(WAITS) < now => 0,
             Some(EvictionClass::Installed) => 1,
             Some(EvictionClass::Waiting) => 2,
@@ -65,7 +65,7 @@ impl Cached {
 
 #[derive(Debug)]
 pub(crate) struct EvictionState {
-    bodies: LruCache<Sha256Digest, Cached>,
+    blobs: LruCache<Sha256Digest, Cached>,
     /// Blobs without a record, with their sizes: evicted first, proved again before they are used.
     orphans: HashMap<Sha256Digest, u64>,
     bytes: u64,
@@ -81,15 +81,15 @@ pub(crate) struct EvictionState {
 }
 
 impl EvictionState {
-    pub(crate) fn from_records(mut records: Vec<(Sha256Digest, BodyRecord)>, pins: &HashSet<EntryId>) -> Self {
+    pub(crate) fn from_records(mut records: Vec<(Sha256Digest, BlobRecord)>, pins: &HashSet<EntryId>) -> Self {
         records.sort_by_key(|(digest, record)| (record.last_use, *digest));
-        let (bodies, orphans, written) = (LruCache::unbounded(), HashMap::new(), DailyWrites::default());
+        let (blobs, orphans, written) = (LruCache::unbounded(), HashMap::new(), DailyWrites::default());
         let (claims, parked) = (Claim::default(), BTreeMap::new());
-        let mut state = Self { bodies, orphans, bytes: 0, claims, parked, last_parked: 0, written, announced: 0 };
-        for (digest, BodyRecord { size, last_use, entries, .. }) in records {
+        let mut state = Self { blobs, orphans, bytes: 0, claims, parked, last_parked: 0, written, announced: 0 };
+        for (digest, BlobRecord { size, last_use, entries, .. }) in records {
             state.bytes = state.bytes.saturating_add(size);
             let pinned = entries.iter().any(|id| pins.contains(id));
-            state.bodies.put(digest, Cached::new(size, last_use, Weak::new(), pinned));
+            state.blobs.put(digest, Cached::new(size, last_use, Weak::new(), pinned));
         }
         state
     }
@@ -98,36 +98,36 @@ impl EvictionState {
         self.bytes
     }
 
-    pub(crate) fn bodies(&self) -> u64 {
-        (self.bodies.len() + self.orphans.len()) as u64
+    pub(crate) fn blobs(&self) -> u64 {
+        (self.blobs.len() + self.orphans.len()) as u64
     }
 
     pub(crate) fn knows(&self, digest: Sha256Digest) -> bool {
-        self.bodies.contains(&digest) || self.orphans.contains_key(&digest)
+        self.blobs.contains(&digest) || self.orphans.contains_key(&digest)
     }
 
     /// Whether the blob has a record.
-    pub(crate) fn has_body(&self, digest: Sha256Digest) -> bool {
-        self.bodies.contains(&digest)
+    pub(crate) fn has_blob(&self, digest: Sha256Digest) -> bool {
+        self.blobs.contains(&digest)
     }
 
     /// The blob that follows `after` in the order of digests; after the last one, the first.
-    pub(crate) fn next_body(&self, after: Sha256Digest) -> Option<Sha256Digest> {
-        let digests = || self.bodies.iter().map(|(digest, _)| *digest);
+    pub(crate) fn next_blob(&self, after: Sha256Digest) -> Option<Sha256Digest> {
+        let digests = || self.blobs.iter().map(|(digest, _)| *digest);
         digests().filter(|digest| *digest > after).min().or_else(|| digests().min())
     }
 
     /// Marks a blob as used now; returns its file if it is open.
     pub(crate) fn touch(&mut self, digest: Sha256Digest) -> Option<Arc<File>> {
-        let cached = self.bodies.get_mut(&digest)?;
+        let cached = self.blobs.get_mut(&digest)?;
         cached.last_use = seconds_now();
         // A used blob is named by an entry, so it is no longer among the unnamed ones.
-        cached.rank.get_or_insert(EvictionClass::Waiting);
+        cached.class.get_or_insert(EvictionClass::Waiting);
         cached.open.upgrade()
     }
 
     pub(crate) fn opened(&mut self, digest: Sha256Digest, file: &Arc<File>) {
-        if let Some(cached) = self.bodies.get_mut(&digest) {
+        if let Some(cached) = self.blobs.get_mut(&digest) {
             cached.open = Arc::downgrade(file);
         }
     }
@@ -135,18 +135,18 @@ impl EvictionState {
     /// Adds a blob that has a record.
     pub(crate) fn insert(&mut self, digest: Sha256Digest, size: u64, last_use: u64, file: &Arc<File>, pinned: bool) {
         self.remove(digest);
-        self.bodies.put(digest, Cached::new(size, last_use, Arc::downgrade(file), pinned));
+        self.blobs.put(digest, Cached::new(size, last_use, Arc::downgrade(file), pinned));
         self.bytes += size;
     }
 
     /// Pins or unpins a blob.
     pub(crate) fn set_pinned(&mut self, digest: Sha256Digest, pinned: bool) {
-        self.bodies.peek_mut(&digest).into_iter().for_each(|cached| cached.pinned = pinned);
+        self.blobs.peek_mut(&digest).into_iter().for_each(|cached| cached.pinned = pinned);
     }
 
     /// Bytes of pinned blobs.
     pub(crate) fn pinned_bytes(&self) -> u64 {
-        self.bodies.iter().filter(|(_, cached)| cached.pinned).map(|(_, cached)| cached.size).sum()
+        self.blobs.iter().filter(|(_, cached)| cached.pinned).map(|(_, cached)| cached.size).sum()
     }
 
     /// Bytes of all other blobs and of parked downloads.
@@ -157,17 +157,17 @@ impl EvictionState {
     /// Bytes that eviction could give back to the disk.
     pub(crate) fn spare_bytes(&self) -> u64 {
         let now = seconds_now();
-        let bodies = self.bodies.iter().filter(|(_, cached)| cached.turn(now) < OPEN).map(|(_, cached)| cached.size);
-        bodies.chain(self.orphans.values().copied()).sum::<u64>().saturating_add(self.parked_bytes())
+        let blobs = self.blobs.iter().filter(|(_, cached)| cached.turn(now) < OPEN).map(|(_, cached)| cached.size);
+        blobs.chain(self.orphans.values().copied()).sum::<u64>().saturating_add(self.parked_bytes())
     }
 
     /// Sets the class of each blob, as computed from `since` on (seconds since the epoch). No index
-    /// names a blob that has no class in `ranks`; it is `Waiting` if it was fetched or used
+    /// names a blob that has no class in `classes`; it is `Waiting` if it was fetched or used
     /// since then.
-    pub(crate) fn rank(&mut self, ranks: &HashMap<Sha256Digest, EvictionClass>, since: u64) {
-        for (digest, cached) in self.bodies.iter_mut() {
+    pub(crate) fn classify(&mut self, classes: &HashMap<Sha256Digest, EvictionClass>, since: u64) {
+        for (digest, cached) in self.blobs.iter_mut() {
             let meanwhile = (cached.last_use >= since).then_some(EvictionClass::Waiting);
-            cached.rank = ranks.get(digest).copied().or(meanwhile);
+            cached.class = classes.get(digest).copied().or(meanwhile);
         }
     }
 
@@ -179,16 +179,16 @@ impl EvictionState {
     /// Removes the blobs without a record, and those that are neither named nor pinned; returns
     /// them and their bytes.
     pub(crate) fn take_unnamed(&mut self, named: &HashSet<Sha256Digest>) -> (Vec<Sha256Digest>, u64) {
-        let bodies = self.bodies.iter().filter(|(digest, cached)| !cached.pinned && !named.contains(*digest));
-        let bodies: Vec<Sha256Digest> = bodies.map(|(digest, _)| *digest).collect();
-        let unnamed: Vec<Sha256Digest> = bodies.into_iter().chain(self.orphans.keys().copied()).collect();
+        let blobs = self.blobs.iter().filter(|(digest, cached)| !cached.pinned && !named.contains(*digest));
+        let blobs: Vec<Sha256Digest> = blobs.map(|(digest, _)| *digest).collect();
+        let unnamed: Vec<Sha256Digest> = blobs.into_iter().chain(self.orphans.keys().copied()).collect();
         let before = self.bytes;
         unnamed.iter().for_each(|digest| self.remove(*digest));
         (unnamed, before - self.bytes)
     }
 
     pub(crate) fn add_orphan(&mut self, digest: Sha256Digest, size: u64) {
-        if !self.bodies.contains(&digest) && self.orphans.insert(digest, size).is_none() {
+        if !self.blobs.contains(&digest) && self.orphans.insert(digest, size).is_none() {
             self.bytes = self.bytes.saturating_add(size);
         }
     }
@@ -196,12 +196,12 @@ impl EvictionState {
     /// Orphans of that size; with `recorded`, also the blobs that have a record.
     pub(crate) fn candidates(&self, size: u64, recorded: bool) -> Vec<Sha256Digest> {
         let orphans = self.orphans.iter().map(|(digest, size)| (digest, *size));
-        let bodies = self.bodies.iter().filter(|_| recorded).map(|(digest, cached)| (digest, cached.size));
-        orphans.chain(bodies).filter(|(_, s)| *s == size).map(|(digest, _)| *digest).collect()
+        let blobs = self.blobs.iter().filter(|_| recorded).map(|(digest, cached)| (digest, cached.size));
+        orphans.chain(blobs).filter(|(_, s)| *s == size).map(|(digest, _)| *digest).collect()
     }
 
     pub(crate) fn remove(&mut self, digest: Sha256Digest) {
-        let size = self.bodies.pop(&digest).map(|cached| cached.size).or_else(|| self.orphans.remove(&digest));
+        let size = self.blobs.pop(&digest).map(|cached| cached.size).or_else(|| self.orphans.remove(&digest));
         self.bytes = self.bytes.saturating_sub(size.unwrap_or_default());
     }
 
@@ -216,8 +216,8 @@ impl EvictionState {
         let now = seconds_now();
         let orphans = self.orphans.iter().map(|(digest, size)| (*digest, *size));
         let turns = (0..=last).flat_map(|turn| {
-            let bodies = self.bodies.iter().rev().filter(move |(_, cached)| cached.turn(now) == turn);
-            bodies.map(|(digest, cached)| (*digest, cached.size))
+            let blobs = self.blobs.iter().rev().filter(move |(_, cached)| cached.turn(now) == turn);
+            blobs.map(|(digest, cached)| (*digest, cached.size))
         });
         let mut freed = 0_u64;
         let enough = |(_, size): &(Sha256Digest, u64)| {
@@ -235,7 +235,7 @@ impl EvictionState {
         let stale =
             |(_, cached): &(&Sha256Digest, &mut Cached)| cached.last_use >= cached.written.saturating_add(FRESH);
         let mut uses = Vec::new();
-        for (digest, cached) in self.bodies.iter_mut().filter(stale) {
+        for (digest, cached) in self.blobs.iter_mut().filter(stale) {
             cached.written = cached.last_use;
             uses.push((*digest, cached.last_use));
         }
@@ -258,7 +258,7 @@ mod tests {
         let record = |(n, last_use): &(u8, u64)| {
             let (values, assurance) = (AuxDigest([0; 16]), crate::verify::Assurance::default());
             let entries = vec![EntryId([*n; 16])];
-            (digest(*n), BodyRecord { size: 10, mtime: 0, last_use: *last_use, values, assurance, entries })
+            (digest(*n), BlobRecord { size: 10, mtime: 0, last_use: *last_use, values, assurance, entries })
         };
         EvictionState::from_records(
             records.iter().map(record).collect(),
@@ -278,7 +278,7 @@ mod tests {
         assert!(state.victims(1, Among::Spare).is_empty());
         assert_eq!(state.victims(1, Among::All), [digest(2)]);
         assert!(state.victims(1, Among::All).is_empty());
-        assert_eq!((state.bytes(), state.bodies()), (0, 0));
+        assert_eq!((state.bytes(), state.blobs()), (0, 0));
     }
 
     #[test]
@@ -286,10 +286,10 @@ mod tests {
         // The higher the number, the more recently used.
         let all: Vec<(u8, u64)> = (1..=8).map(|n| (n, NOW + u64::from(n))).collect();
         let mut state = state(&all, &[1, 2]);
-        let installed = [(3, EvictionClass::Installed), (8, EvictionClass::Installed), (7, EvictionClass::Spent)];
+        let installed = [(3, EvictionClass::Installed), (8, EvictionClass::Installed), (7, EvictionClass::Superseded)];
         let waiting = [1, 2, 4, 5].map(|n| (n, EvictionClass::Waiting));
         // No index names 6.
-        state.rank(&installed.into_iter().chain(waiting).map(|(n, rank)| (digest(n), rank)).collect(), u64::MAX);
+        state.classify(&installed.into_iter().chain(waiting).map(|(n, class)| (digest(n), class)).collect(), u64::MAX);
         assert_eq!(state.victims(1000, Among::Unpinned), [6, 7, 3, 8, 4, 5].map(digest));
         assert_eq!(state.pinned_bytes(), 20);
         state.set_pinned(digest(2), false);
@@ -300,7 +300,10 @@ mod tests {
     #[test]
     fn what_nobody_wanted_for_long_waits_no_more() {
         let mut state = state(&[(1, seconds_now() - 2 * WAITS), (2, seconds_now())], &[]);
-        state.rank(&[(digest(1), EvictionClass::Waiting), (digest(2), EvictionClass::Installed)].into(), seconds_now());
+        state.classify(
+            &[(digest(1), EvictionClass::Waiting), (digest(2), EvictionClass::Installed)].into(),
+            seconds_now(),
+        );
         assert_eq!(state.victims(1, Among::All), [digest(1)]);
     }
 
@@ -308,7 +311,7 @@ mod tests {
     fn what_lands_or_is_used_while_ranks_are_found_out_waits() {
         let mut state = state(&[(1, NOW), (2, NOW - 1), (3, NOW - 2), (4, NOW - 3)], &[]);
         // No index names 2 to 4; 1 was fetched since.
-        state.rank(&HashMap::new(), NOW);
+        state.classify(&HashMap::new(), NOW);
         drop(state.touch(digest(3)));
         assert_eq!(state.victims(1000, Among::All), [4, 2, 1, 3].map(digest));
     }

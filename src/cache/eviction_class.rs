@@ -2,7 +2,7 @@
 //!
 //! 1. orphans, which no record names;
 //! 2. blobs that no index names any more, not even one of a generation that could be shown again:
-//!    nobody can open them. [`EvictionClass::Spent`] blobs, and [`EvictionClass::Waiting`] blobs
+//!    nobody can open them. [`EvictionClass::Superseded`] blobs, and [`EvictionClass::Waiting`] blobs
 //!    that were not used for [`WAITS`], go at the same time;
 //! 3. [`EvictionClass::Installed`] blobs: kept for a reinstallation, or for a downgrade after the
 //!    next upgrade;
@@ -12,19 +12,19 @@
 //! 6. pinned blobs.
 //!
 //! Within a class, the least recently used blob goes first. The classes are computed only when
-//! something is to be evicted, and at most once in [`RANK_AGAIN`].
+//! something is to be evicted, and at most once in [`CLASSES_VALID`].
 
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use super::Store;
+use super::Cache;
 use crate::index::Sha256Digest;
 use crate::sys::seconds_now;
 
 /// How long computed classes are valid.
-pub const RANK_AGAIN: Duration = Duration::from_secs(300);
+pub const CLASSES_VALID: Duration = Duration::from_secs(300);
 /// A package that is not installed stays in class `Waiting` for this long after its last use, in
 /// seconds.
 pub const WAITS: u64 = 7 * 86400;
@@ -33,7 +33,7 @@ pub const WAITS: u64 = 7 * 86400;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EvictionClass {
     /// The same version and slot, or a newer one, is installed from another build.
-    Spent,
+    Superseded,
     /// Exactly this package is installed; or it is kept for a return to an earlier generation.
     Installed,
     /// Nothing of it, or something older, is installed: the package may be installed soon.
@@ -41,40 +41,42 @@ pub enum EvictionClass {
 }
 
 /// Classes of the blobs that an index names.
-pub type Ranks = HashMap<Sha256Digest, EvictionClass>;
+pub type EvictionClasses = HashMap<Sha256Digest, EvictionClass>;
 
-type Ask = Box<dyn Fn(&Store) -> Ranks + Send + Sync>;
+type Ask = Box<dyn Fn(&Cache) -> EvictionClasses + Send + Sync>;
 
 /// Computes eviction classes through a function that knows the installed packages.
 #[derive(Default)]
 pub(crate) struct EvictionClassifier {
     ask: OnceLock<Ask>,
     /// When the classes were computed last.
-    ranked: Mutex<Option<Instant>>,
+    classified: Mutex<Option<Instant>>,
 }
 
 impl fmt::Debug for EvictionClassifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EvictionClassifier").field("ranked", &self.ranked).finish_non_exhaustive()
+        f.debug_struct("EvictionClassifier").field("classified", &self.classified).finish_non_exhaustive()
     }
 }
 
-impl Store {
+impl Cache {
     /// Sets the function that computes the classes when something is to be evicted. `ask` may read
     /// files. Only the first call counts.
-    pub fn rank_by(&self, ask: impl Fn(&Store) -> Ranks + Send + Sync + 'static) {
+    pub fn classify_by(&self, ask: impl Fn(&Cache) -> EvictionClasses + Send + Sync + 'static) {
         // `set` fails at a second call, which is ignored.
-        drop(self.ranker.ask.set(Box::new(ask)));
+        drop(self.classifier.ask.set(Box::new(ask)));
     }
 
-    pub(crate) fn rank_if_due(&self) {
+    pub(crate) fn classify_if_due(&self) {
         // A thread that comes while another one computes the classes uses the previous ones.
-        let (Some(ask), Ok(mut ranked)) = (self.ranker.ask.get(), self.ranker.ranked.try_lock()) else { return };
-        if ranked.is_none_or(|at| at.elapsed() >= RANK_AGAIN) {
+        let (Some(ask), Ok(mut classified)) = (self.classifier.ask.get(), self.classifier.classified.try_lock()) else {
+            return;
+        };
+        if classified.is_none_or(|at| at.elapsed() >= CLASSES_VALID) {
             let since = seconds_now();
-            let ranks = ask(self);
-            self.state().rank(&ranks, since);
-            *ranked = Some(Instant::now());
+            let classes = ask(self);
+            self.state().classify(&classes, since);
+            *classified = Some(Instant::now());
         }
     }
 }

@@ -14,7 +14,7 @@ use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::Store;
+use super::Cache;
 use super::db::write_budget::Announced;
 use super::eviction::EvictionState;
 use super::space::NO_ROOM;
@@ -66,7 +66,7 @@ pub enum Resumed {
 /// was committed before.
 #[derive(Debug)]
 pub struct Incoming {
-    store: Arc<Store>,
+    cache: Arc<Cache>,
     file: Arc<File>,
     /// Size of the whole package in bytes, according to the index.
     size: u64,
@@ -84,20 +84,20 @@ pub struct Incoming {
 
 impl Incoming {
     /// A download of `size` bytes into `file` at `path`, kept if they fit within the bound.
-    pub(crate) fn on_disk(store: &Arc<Store>, file: File, path: PathBuf, (size, announced): (u64, Announced)) -> Self {
-        let mut incoming = Self::new(store, file, (size, IncomingMedium::Disk(announced)), NO_ROOM);
+    pub(crate) fn on_disk(cache: &Arc<Cache>, file: File, path: PathBuf, (size, announced): (u64, Announced)) -> Self {
+        let mut incoming = Self::new(cache, file, (size, IncomingMedium::Disk(announced)), NO_ROOM);
         incoming.path = Some(path);
         incoming.claim_whole();
         incoming
     }
 
-    pub(crate) fn in_memory(store: &Arc<Store>, file: File, size: u64, why: &'static str) -> Self {
-        Self::new(store, file, (size, IncomingMedium::Memory), why)
+    pub(crate) fn in_memory(cache: &Arc<Cache>, file: File, size: u64, why: &'static str) -> Self {
+        Self::new(cache, file, (size, IncomingMedium::Memory), why)
     }
 
-    fn new(store: &Arc<Store>, file: File, (size, medium): (u64, IncomingMedium), why: &'static str) -> Self {
-        let (store, file, claim) = (Arc::clone(store), Arc::new(file), Claim::default());
-        Self { store, file, size, room: 0, path: None, medium, claim, parked: None, why }
+    fn new(cache: &Arc<Cache>, file: File, (size, medium): (u64, IncomingMedium), why: &'static str) -> Self {
+        let (cache, file, claim) = (Arc::clone(cache), Arc::new(file), Claim::default());
+        Self { cache, file, size, room: 0, path: None, medium, claim, parked: None, why }
     }
 
     /// A new descriptor of the file, through which the bytes are written and verified.
@@ -117,14 +117,14 @@ impl Incoming {
         let upto = upto.checked_next_multiple_of(ROOM_STEP).unwrap_or(upto).min(self.size);
         let Some(more) = upto.checked_sub(self.room).filter(|more| *more > 0) else { return Ok(()) };
         match self.medium {
-            IncomingMedium::Memory => self.store.check_memory(self.size - self.room)?,
+            IncomingMedium::Memory => self.cache.check_memory(self.size - self.room)?,
             IncomingMedium::Disk(_) => {
-                if self.path.is_some() && !self.store.grow(more) {
+                if self.path.is_some() && !self.cache.grow(more) {
                     self.keep_no_longer();
                 } else if self.path.is_some() {
                     self.claim.reserved += more;
                 }
-                let promised = self.store.allocate(&self.file, self.room, more)?;
+                let promised = self.cache.allocate(&self.file, self.room, more)?;
                 self.claim(Claim { coming: self.size - upto, promised, ..self.claim });
             }
         }
@@ -167,7 +167,7 @@ impl Incoming {
         // Frees the space behind the last byte; where that fails, at most one step stays allocated.
         drop(self.file.set_len(received));
         self.room = received;
-        let mut state = self.store.state();
+        let mut state = self.cache.state();
         state.claims.replace(self.claim, Claim::default());
         self.claim = Claim::default();
         // A download that is not kept does not count within the bound.
@@ -181,14 +181,14 @@ impl Incoming {
         if self.path.is_some() && self.parked.is_none() {
             self.park(received);
         }
-        self.parked.is_some_and(|number| self.store.state().abandon(number))
+        self.parked.is_some_and(|number| self.cache.state().abandon(number))
     }
 
     /// Continues a parked download.
     pub fn resume(&mut self) -> Resumed {
         let IncomingMedium::Disk(announced) = &mut self.medium else { return Resumed::Whole };
         if let Some(number) = self.parked.take()
-            && !self.store.state().unpark(number)
+            && !self.cache.state().unpark(number)
         {
             return Resumed::Lost;
         }
@@ -207,9 +207,9 @@ impl Incoming {
     fn claim_whole(&mut self) {
         let coming = self.size - self.room.min(self.size);
         let kept = Claim { expected: self.size, reserved: self.room, coming, promised: 0 };
-        let bound = self.store.limits().bound;
+        let bound = self.cache.limits().bound;
         let fits = {
-            let mut state = self.store.state();
+            let mut state = self.cache.state();
             // Pinned blobs are not evicted for a download.
             let taken = [self.size, state.pinned_bytes()].into_iter().fold(state.claims.expected, u64::saturating_add);
             let fits = self.path.is_some() && taken <= bound;
@@ -231,7 +231,7 @@ impl Incoming {
     }
 
     fn claim(&mut self, claim: Claim) {
-        self.store.state().claims.replace(self.claim, claim);
+        self.cache.state().claims.replace(self.claim, claim);
         self.claim = claim;
     }
 }
@@ -240,7 +240,7 @@ impl Drop for Incoming {
     fn drop(&mut self) {
         // A committed file was renamed: then this path no longer exists.
         self.path.take().iter().for_each(|path| remove(path));
-        let mut state = self.store.state();
+        let mut state = self.cache.state();
         state.claims.replace(self.claim, Claim::default());
         if let Some(number) = self.parked {
             state.unpark(number);

@@ -2,7 +2,7 @@
 
 use std::sync::PoisonError;
 
-use super::Store;
+use super::Cache;
 
 /// How much disk the cache may use and write.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -15,7 +15,7 @@ pub struct Limits {
     pub writes_per_day: Option<u64>,
 }
 
-impl Store {
+impl Cache {
     /// The current limits.
     #[must_use]
     pub fn limits(&self) -> Limits {

@@ -8,17 +8,17 @@
 //! | `eviction` | order of eviction, sizes, open blobs |
 //! | `eviction_class` | how soon a blob is evicted |
 //! | `admission` | whether a package would be kept |
-//! | `recovery` | blobs without a record |
+//! | `orphans` | blobs without a record |
 //! | `scrub` | reads blobs again |
 //! | `blob_info` | what is known of a blob without reading it |
 //! | `limits` | limits that may change |
-//! | `memory` | memory that can still be taken |
+//! | `available_memory` | memory that can still be taken |
 //!
 //! ```text
 //! <cache-dir>/v1/
 //!   lock              held while a daemon uses the directory; its pid
 //!   catalogue/        sled: entry -> blob, and what is known of each blob
-//!   bodies/ab/cdef…   verified blobs, named by SHA-256
+//!   blobs/ab/cdef…   verified blobs, named by SHA-256
 //!   incoming/         downloads in progress; emptied at start
 //!   index/            the indexes as received (`upstream`)
 //!   generations/      what Portage reads (`daemon`)
@@ -27,13 +27,13 @@
 //! * A blob enters the cache only as a [`Verified`]. Order of a commit: written -> verified ->
 //!   rename -> fsync -> catalogue -> its fsync, which several commits may share. A kill or a power
 //!   cut at any point leaves at worst an orphan: a blob without a record, which is proved again
-//!   before it is used ([`Store::unproved`]).
+//!   before it is used ([`Cache::unproved`]).
 //! * A record says how its blob was proved. The cache serves a blob only where that proof meets the
 //!   caller's policy and the keys as they are now; otherwise the blob is proved again, like an
-//!   orphan ([`Store::unproved`]).
+//!   orphan ([`Cache::unproved`]).
 //! * A record is valid only as long as the blob has the size and modification time that it had when
 //!   it was committed. A difference is a miss, never wrong bytes.
-//! * The scrub reads blobs again to find silent disk damage ([`Store::scrub`]), and drops damaged
+//! * The scrub reads blobs again to find silent disk damage ([`Cache::scrub`]), and drops damaged
 //!   blobs.
 //! * Damage to the catalogue is a miss too: the catalogue is set aside and recreated, and the blobs
 //!   become orphans.
@@ -58,14 +58,14 @@
 //! Not its job: what to fetch, and proving it.
 
 mod admission;
+mod available_memory;
 mod blob_info;
 mod db;
 mod eviction;
 mod eviction_class;
 mod incoming;
 mod limits;
-mod memory;
-mod recovery;
+mod orphans;
 mod scrub;
 mod space;
 
@@ -82,15 +82,15 @@ use crate::verify::{Assurance, Policy, Verified};
 
 pub use admission::Unkeepable;
 pub use blob_info::BlobInfo;
-pub use db::build_history::{BuildKey, MAX_WITNESSES};
-use db::catalogue::{BodyRecord, Catalogue};
+pub use db::build_history::{BuildKey, MAX_BUILDS};
+use db::catalogue::{BlobRecord, Catalogue};
 pub use db::pins::{MAX_PINS, PIN_SHARE, Pin, PinError};
 use eviction::EvictionState;
 use eviction_class::EvictionClassifier;
-pub use eviction_class::{EvictionClass, RANK_AGAIN, Ranks, WAITS};
+pub use eviction_class::{CLASSES_VALID, EvictionClass, EvictionClasses, WAITS};
 pub use incoming::{Incoming, ROOM_STEP, Resumed};
 pub use limits::Limits;
-pub use recovery::{Removed, Unproved};
+pub use orphans::{Removed, Unproved};
 pub use scrub::{SCRUB_STEP, Scrub, Scrubbed};
 pub use space::{Placement, is_full};
 
@@ -99,7 +99,7 @@ pub const LAYOUT: &str = "v1";
 
 /// Why the cache cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum StoreError {
+pub enum CacheError {
     /// An operation on a file or directory of the cache failed.
     #[error("{attempted} {path}: {source}", path = path.display())]
     Io {
@@ -131,7 +131,7 @@ pub enum StoreError {
     },
 }
 
-impl StoreError {
+impl CacheError {
     pub(super) fn io(attempted: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::Io { attempted, path, source }
@@ -196,14 +196,14 @@ pub struct Usage {
     /// room.
     pub parked: u64,
     /// Number of blobs, orphans included.
-    pub bodies: u64,
+    pub blobs: u64,
     /// The bound in bytes.
     pub bound: u64,
 }
 
 /// The cache of blobs; the module's documentation has its invariants.
 #[derive(Debug)]
-pub struct Store {
+pub struct Cache {
     directory: PathBuf,
     limits: Mutex<Limits>,
     metrics: Arc<Metrics>,
@@ -214,23 +214,23 @@ pub struct Store {
     adoptions: Mutex<()>,
     /// Held while a download checks and takes free space on the disk.
     room: Mutex<()>,
-    ranker: EvictionClassifier,
+    classifier: EvictionClassifier,
     /// Completed once the cache was searched for blobs without a record.
     swept: Once,
     /// Keeps the lock on the directory.
     _lock: File,
 }
 
-impl Store {
+impl Cache {
     /// Opens the cache in `cache_dir` (created when missing), with at most `bound` bytes of blobs.
     ///
     /// # Errors
     /// The directory cannot be used, or another daemon uses it. Damage to the catalogue is no
     /// error.
-    pub fn open(cache_dir: &Path, bound: u64, metrics: Arc<Metrics>) -> Result<Self, StoreError> {
+    pub fn open(cache_dir: &Path, bound: u64, metrics: Arc<Metrics>) -> Result<Self, CacheError> {
         let directory = cache_dir.join(LAYOUT);
         create_directory(&directory)?;
-        for part in ["bodies", "incoming", "index", "generations"] {
+        for part in ["blobs", "incoming", "index", "generations"] {
             create_directory(&directory.join(part))?;
         }
         let lock = lock(&directory)?;
@@ -239,7 +239,7 @@ impl Store {
         let pins = catalogue.pins().into_iter().map(|pin| pin.id).collect();
         let mut state = EvictionState::from_records(catalogue.records(), &pins);
         state.written = catalogue.written();
-        let store = Self {
+        let cache = Self {
             directory,
             limits: Mutex::new(Limits { bound, ..Limits::default() }),
             metrics,
@@ -248,13 +248,13 @@ impl Store {
             commits: Mutex::new(()),
             adoptions: Mutex::new(()),
             room: Mutex::new(()),
-            ranker: EvictionClassifier::default(),
+            classifier: EvictionClassifier::default(),
             swept: Once::new(),
             _lock: lock,
         };
         // The bound may be smaller than last time.
-        store.shrink_to(bound);
-        Ok(store)
+        cache.shrink_to(bound);
+        Ok(cache)
     }
 
     /// The directory `<cache-dir>/v1`.
@@ -269,14 +269,14 @@ impl Store {
     #[must_use]
     pub fn get(&self, id: EntryId, size: u64, policy: &Policy) -> Option<Blob> {
         let (digest, record) = self.catalogue.find(id)?;
-        let BodyRecord { values, assurance, .. } = record;
+        let BlobRecord { values, assurance, .. } = record;
         if record.size != size || !policy.admits(&assurance) {
             return None;
         }
         if let Some(file) = self.state().touch(digest) {
             return Some(Blob { file, size, digest, values, assurance });
         }
-        match open_body(&self.body_path(digest), &record) {
+        match open_blob(&self.blob_path(digest), &record) {
             Ok(file) => {
                 let file = Arc::new(file);
                 self.state().opened(digest, &file);
@@ -289,14 +289,14 @@ impl Store {
         }
     }
 
-    /// How the blob of an entry was proved, if [`Store::get`] would most likely return it. Reads
+    /// How the blob of an entry was proved, if [`Cache::get`] would most likely return it. Reads
     /// the catalogue only.
     #[must_use]
     pub fn assurance(&self, id: EntryId, size: u64, policy: &Policy) -> Option<Assurance> {
         self.known(id, size, policy).map(|known| known.assurance)
     }
 
-    /// Whether [`Store::get`] would most likely return the blob. Reads the catalogue only.
+    /// Whether [`Cache::get`] would most likely return the blob. Reads the catalogue only.
     #[must_use]
     pub fn has(&self, id: EntryId, size: u64, policy: &Policy) -> bool {
         self.assurance(id, size, policy).is_some()
@@ -305,16 +305,16 @@ impl Store {
     /// Keeps a verified blob for `id`, or returns why the blob is transient.
     ///
     /// The blob is usable in both cases, and was usable before: no waiter waits for a commit. The
-    /// build `witness` is recorded in the build history in any case.
-    pub fn commit(&self, incoming: Incoming, verified: &Blob, id: EntryId, witness: Option<BuildKey>) -> Placement {
+    /// build `build` is recorded in the build history in any case.
+    pub fn commit(&self, incoming: Incoming, verified: &Blob, id: EntryId, build: Option<BuildKey>) -> Placement {
         let placement = match incoming.kept_path() {
-            Some(path) => self.place(path, verified, id, witness),
+            Some(path) => self.place(path, verified, id, build),
             None => Placement::Unkept(incoming.why.to_owned()),
         };
         if let Placement::Unkept(reason) = &placement {
-            witness.into_iter().for_each(|witness| self.remember(witness, verified.digest()));
+            build.into_iter().for_each(|build| self.record_build(build, verified.digest()));
             self.metrics.transient_blobs.increase();
-            tracing::debug!(%reason, "verified body is served without being kept");
+            tracing::debug!(%reason, "verified blob is served without being kept");
         }
         drop(incoming);
         placement
@@ -322,7 +322,7 @@ impl Store {
 
     /// Makes a blob of verified bytes: the only way from [`Verified`] to [`Blob`].
     #[must_use]
-    pub fn body(&self, verified: Verified) -> Blob {
+    pub fn blob(&self, verified: Verified) -> Blob {
         Blob::new(verified)
     }
 
@@ -332,7 +332,7 @@ impl Store {
         let bound = self.limits().bound;
         let state = self.state();
         let (bytes, reserved, parked) = (state.bytes(), state.claims.reserved, state.parked_bytes());
-        Usage { bytes, reserved, parked, bodies: state.bodies(), bound }
+        Usage { bytes, reserved, parked, blobs: state.blobs(), bound }
     }
 
     /// Writes the times of last use and the records that are not on disk yet, in one batch. The
@@ -346,26 +346,26 @@ impl Store {
     }
 
     /// Keeps the blob whose file is at `from`.
-    fn place(&self, from: &Path, body: &Blob, id: EntryId, witness: Option<BuildKey>) -> Placement {
+    fn place(&self, from: &Path, blob: &Blob, id: EntryId, build: Option<BuildKey>) -> Placement {
         let _one_at_a_time = self.commits.lock().unwrap_or_else(PoisonError::into_inner);
-        let to = self.body_path(body.digest);
-        match self.move_in(from, &to, body) {
+        let to = self.blob_path(blob.digest);
+        match self.move_in(from, &to, blob) {
             Ok(mtime) => {
-                let (Blob { size, values, assurance, .. }, now) = (body.clone(), seconds_now());
-                let mut record = BodyRecord { size, mtime, last_use: now, values, assurance, entries: vec![id] };
-                if let Some(earlier) = self.catalogue.body(body.digest) {
-                    record.assurance = body.assurance.or_signed(earlier.assurance);
+                let (Blob { size, values, assurance, .. }, now) = (blob.clone(), seconds_now());
+                let mut record = BlobRecord { size, mtime, last_use: now, values, assurance, entries: vec![id] };
+                if let Some(earlier) = self.catalogue.blob(blob.digest) {
+                    record.assurance = blob.assurance.or_signed(earlier.assurance);
                     record.entries.extend(earlier.entries.into_iter().filter(|other| *other != id));
                 }
                 let written = self.state().written;
-                let kept = self.catalogue.insert(body.digest, &record, id, witness, written);
+                let kept = self.catalogue.insert(blob.digest, &record, id, build, written);
                 let pinned = record.entries.iter().any(|id| self.catalogue.is_pinned(*id));
                 let mut state = self.state();
                 match &kept {
-                    Ok(()) => state.insert(body.digest, size, now, &body.file, pinned),
+                    Ok(()) => state.insert(blob.digest, size, now, &blob.file, pinned),
                     Err(_) => {
-                        state.remove(body.digest);
-                        state.add_orphan(body.digest, size);
+                        state.remove(blob.digest);
+                        state.add_orphan(blob.digest, size);
                     }
                 }
                 drop(state);
@@ -381,25 +381,25 @@ impl Store {
     /// system can do that (ext4, xfs, btrfs), instead of three. A power cut before the fsync leaves
     /// an orphan at worst, which is proved before it is used. A lost name leaves a record without a
     /// blob, which is a miss.
-    fn move_in(&self, from: &Path, to: &Path, body: &Blob) -> Result<i64, StoreError> {
+    fn move_in(&self, from: &Path, to: &Path, blob: &Blob) -> Result<i64, CacheError> {
         let parent = to.parent().unwrap_or(&self.directory);
         if !parent.is_dir() {
             create_directory(parent)?;
         }
-        fs::rename(from, to).map_err(StoreError::io("renaming a download to", to))?;
-        if let Err(error) = body.file.sync_all() {
+        fs::rename(from, to).map_err(CacheError::io("renaming a download to", to))?;
+        if let Err(error) = blob.file.sync_all() {
             // A reader that has the file open continues; no later look-up may find it.
             let _ = fs::remove_file(to);
-            return Err(StoreError::io("writing to disk", to)(error));
+            return Err(CacheError::io("writing to disk", to)(error));
         }
-        let metadata = body.file.metadata().map_err(StoreError::io("looking at", to))?;
+        let metadata = blob.file.metadata().map_err(CacheError::io("looking at", to))?;
         Ok(mtime_ns(&metadata))
     }
 
     /// Removes a record whose blob has changed; keeps the file, if there is one, as an orphan.
     fn disown(&self, digest: Sha256Digest, error: &io::Error) {
-        let path = self.body_path(digest);
-        tracing::warn!(body = %path.display(), %error, "a cached body is not as it was left; it will be proved or fetched again");
+        let path = self.blob_path(digest);
+        tracing::warn!(blob = %path.display(), %error, "a cached blob is not as it was left; it will be proved or fetched again");
         self.catalogue.remove(&[digest]);
         let size = path.metadata().ok().map(|metadata| metadata.len());
         let mut state = self.state();
@@ -409,10 +409,10 @@ impl Store {
         }
     }
 
-    fn body_path(&self, digest: Sha256Digest) -> PathBuf {
+    fn blob_path(&self, digest: Sha256Digest) -> PathBuf {
         let name = digest.to_string();
         let (first, rest) = name.split_at(2);
-        self.directory.join("bodies").join(first).join(rest)
+        self.directory.join("blobs").join(first).join(rest)
     }
 
     fn state(&self) -> MutexGuard<'_, EvictionState> {
@@ -420,13 +420,13 @@ impl Store {
     }
 }
 
-impl Drop for Store {
+impl Drop for Cache {
     fn drop(&mut self) {
         self.write_uses();
     }
 }
 
-fn open_body(path: &Path, record: &BodyRecord) -> io::Result<File> {
+fn open_blob(path: &Path, record: &BlobRecord) -> io::Result<File> {
     let file = File::open(path)?;
     let metadata = file.metadata()?;
     if metadata.len() != record.size || mtime_ns(&metadata) != record.mtime {
@@ -439,15 +439,15 @@ fn mtime_ns(metadata: &fs::Metadata) -> i64 {
     metadata.mtime().saturating_mul(1_000_000_000).saturating_add(metadata.mtime_nsec())
 }
 
-fn create_directory(path: &Path) -> Result<(), StoreError> {
+fn create_directory(path: &Path) -> Result<(), CacheError> {
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
-    made.map_err(StoreError::io("creating the directory", path))
+    made.map_err(CacheError::io("creating the directory", path))
 }
 
-fn lock(directory: &Path) -> Result<File, StoreError> {
+fn lock(directory: &Path) -> Result<File, CacheError> {
     let path = directory.join("lock");
     let options = File::options().read(true).write(true).create(true).truncate(false).open(&path);
-    let mut file = options.map_err(StoreError::io("opening", &path))?;
+    let mut file = options.map_err(CacheError::io("opening", &path))?;
     match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {
             use io::Write as _;
@@ -461,9 +461,9 @@ fn lock(directory: &Path) -> Result<File, StoreError> {
         Err(rustix::io::Errno::WOULDBLOCK) => {
             let pid = fs::read_to_string(&path).unwrap_or_default();
             let pid = if pid.is_empty() { pid } else { format!(" (pid {pid})") };
-            Err(StoreError::InUse { path: directory.to_owned(), pid })
+            Err(CacheError::InUse { path: directory.to_owned(), pid })
         }
-        Err(error) => Err(StoreError::io("locking", &path)(error.into())),
+        Err(error) => Err(CacheError::io("locking", &path)(error.into())),
     }
 }
 

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use rustix::fs::Advice;
 use sha2::{Digest as _, Sha256};
 
-use super::Store;
+use super::Cache;
 use crate::index::{Digest, Sha256Digest};
 
 /// Bytes that one step reads.
@@ -22,7 +22,7 @@ pub const SCRUB_STEP: usize = 256 << 10;
 /// One blob that is being read again.
 #[derive(Debug)]
 pub struct Scrub {
-    store: Arc<Store>,
+    cache: Arc<Cache>,
     digest: Sha256Digest,
     file: Option<File>,
     position: u64,
@@ -43,17 +43,17 @@ pub enum Scrubbed {
     Gone,
 }
 
-impl Store {
+impl Cache {
     /// Starts with the blob whose digest follows `after`, or with the first one if none follows.
     /// `None`: there are no blobs.
     #[must_use]
     pub fn scrub(self: &Arc<Self>, after: Sha256Digest) -> Option<Scrub> {
-        let digest = self.state().next_body(after)?;
-        let file = File::open(self.body_path(digest)).ok();
+        let digest = self.state().next_blob(after)?;
+        let file = File::open(self.blob_path(digest)).ok();
         // The kernel's cached pages say nothing about the disk.
         file.iter().for_each(|file| forget(file, 0, None));
         let (hash, buffer) = (Sha256::new(), Vec::new());
-        Some(Scrub { store: Arc::clone(self), digest, file, position: 0, hash, buffer })
+        Some(Scrub { cache: Arc::clone(self), digest, file, position: 0, hash, buffer })
     }
 }
 
@@ -92,19 +92,19 @@ impl Scrub {
     }
 
     fn judge(&self, found: io::Result<Sha256Digest>) -> Scrubbed {
-        let (store, path) = (&self.store, self.store.body_path(self.digest));
-        if !store.state().has_body(self.digest) {
+        let (cache, path) = (&self.cache, self.cache.blob_path(self.digest));
+        if !cache.state().has_blob(self.digest) {
             return Scrubbed::Gone;
         }
-        store.metrics.scrubbed.increase();
+        cache.metrics.scrubbed.increase();
         let problem = match found {
             Ok(found) if found == self.digest => return Scrubbed::Sound(self.position),
             Ok(found) => format!("its SHA-256 is {found} now"),
             Err(error) => error.to_string(),
         };
-        store.metrics.damaged.increase();
-        tracing::warn!(body = %path.display(), problem, "a cached package is damaged: it is removed, and fetched again when it is wanted; check the disk");
-        store.reject(self.digest);
+        cache.metrics.damaged.increase();
+        tracing::warn!(blob = %path.display(), problem, "a cached package is damaged: it is removed, and fetched again when it is wanted; check the disk");
+        cache.reject(self.digest);
         Scrubbed::Damaged
     }
 }

@@ -12,7 +12,7 @@ use rustix::fs::{FallocateFlags, MemfdFlags};
 
 use super::eviction::Among;
 use super::incoming::{Awaited, Incoming, Parked};
-use super::{Store, StoreError, memory};
+use super::{Cache, CacheError, available_memory};
 use crate::index::Sha256Digest;
 
 /// One package may take 1/`MEMORY_SHARE` of the available memory when the disk is full.
@@ -41,13 +41,13 @@ pub enum Placement {
 /// Makes names in `incoming` unique within the process.
 static NUMBER: AtomicU64 = AtomicU64::new(0);
 
-impl Store {
+impl Cache {
     /// Creates a place for a download of `size` bytes: on the disk if all of it would fit there,
     /// otherwise in memory. Takes no room yet ([`Incoming::reserve`]), and evicts nothing.
     ///
     /// # Errors
     /// There is no room at all, or the directory cannot be written.
-    pub fn incoming(self: &Arc<Self>, size: u64) -> Result<Incoming, StoreError> {
+    pub fn incoming(self: &Arc<Self>, size: u64) -> Result<Incoming, CacheError> {
         // Over the budget and too large for memory, the download goes to the disk anyway: a waiter
         // needs it.
         let announced = match self.announce(size) {
@@ -66,7 +66,7 @@ impl Store {
                 tracing::warn!(%error, size, "no space for a download even after evicting; holding it in memory");
                 self.in_memory(size)
             }
-            Err(error) => Err(StoreError::io("creating a file in", &self.directory.join("incoming"))(error)),
+            Err(error) => Err(CacheError::io("creating a file in", &self.directory.join("incoming"))(error)),
         }
     }
 
@@ -74,12 +74,12 @@ impl Store {
     ///
     /// # Errors
     /// The download would take too large a part of the available memory.
-    pub fn in_memory(self: &Arc<Self>, size: u64) -> Result<Incoming, StoreError> {
+    pub fn in_memory(self: &Arc<Self>, size: u64) -> Result<Incoming, CacheError> {
         self.held_in_memory(size, NO_ROOM)
     }
 
-    fn held_in_memory(self: &Arc<Self>, size: u64, why: &'static str) -> Result<Incoming, StoreError> {
-        let no_space = || StoreError::NoSpace { size, path: self.directory.clone() };
+    fn held_in_memory(self: &Arc<Self>, size: u64, why: &'static str) -> Result<Incoming, CacheError> {
+        let no_space = || CacheError::NoSpace { size, path: self.directory.clone() };
         self.check_memory(size).map_err(|_| no_space())?;
         let file = rustix::fs::memfd_create(c"binhostfs", MemfdFlags::CLOEXEC).map_err(|_| no_space())?;
         Ok(Incoming::in_memory(self, file.into(), size, why))
@@ -87,7 +87,7 @@ impl Store {
 
     /// Whether `bytes` more may be held in memory.
     pub(crate) fn check_memory(&self, bytes: u64) -> io::Result<()> {
-        let fits = bytes <= memory::available() / MEMORY_SHARE;
+        let fits = bytes <= available_memory::available() / MEMORY_SHARE;
         if fits { Ok(()) } else { Err(io::ErrorKind::StorageFull.into()) }
     }
 
@@ -214,7 +214,7 @@ impl Store {
     /// waiters, then blobs, then the bytes of other parked downloads. Returns how many blobs and
     /// downloads lost their bytes.
     fn evict(&self, bytes: u64, among: Among) -> usize {
-        self.rank_if_due();
+        self.classify_if_due();
         let (victims, parked) = {
             let mut state = self.state();
             let (mut parked, freed) = state.take_parked(bytes, Awaited::No);
@@ -225,18 +225,18 @@ impl Store {
             parked.extend(state.take_parked(bytes.saturating_sub(freed), Awaited::Yes).0);
             (victims, parked)
         };
-        self.remove_bodies(&victims);
+        self.remove_blobs(&victims);
         parked.iter().for_each(Parked::discard);
         victims.len() + parked.len()
     }
 
     /// Removes the records and files of blobs that `state` does not contain any more.
-    pub(crate) fn remove_bodies(&self, digests: &[Sha256Digest]) {
+    pub(crate) fn remove_blobs(&self, digests: &[Sha256Digest]) {
         // Records first: a kill in between leaves orphans, never records without blobs that look
         // like damage.
         self.catalogue.remove(digests);
         for digest in digests {
-            let path = self.body_path(*digest);
+            let path = self.blob_path(*digest);
             match fs::remove_file(&path) {
                 Ok(()) => self.metrics.evicted.increase(),
                 Err(error) => tracing::warn!(path = %path.display(), %error, "evicting a package"),

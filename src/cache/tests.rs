@@ -19,7 +19,7 @@ use proptest::prelude::*;
 use sha1::Sha1;
 
 use super::{
-    Blob, Incoming, Limits, Pin, Placement, ROOM_STEP, Removed, Resumed, Scrubbed, Store, StoreError, Unkeepable,
+    Blob, Cache, CacheError, Incoming, Limits, Pin, Placement, ROOM_STEP, Removed, Resumed, Scrubbed, Unkeepable,
     Unproved,
 };
 use crate::index::{Digest, Entry, PkgPath};
@@ -59,48 +59,48 @@ impl Sample {
         self.entry.size
     }
 
-    fn get(&self, store: &Store) -> Option<Blob> {
-        store.get(self.entry.id(), self.size(), &Policy::digests_only())
+    fn get(&self, cache: &Cache) -> Option<Blob> {
+        cache.get(self.entry.id(), self.size(), &Policy::digests_only())
     }
 
     /// Receives and commits the package, as a download does.
-    fn fetch(&self, store: &Arc<Store>) -> (Blob, Placement) {
-        let mut incoming = store.incoming(self.size()).unwrap();
+    fn fetch(&self, cache: &Arc<Cache>) -> (Blob, Placement) {
+        let mut incoming = cache.incoming(self.size()).unwrap();
         incoming.reserve(self.size()).unwrap();
         let mut receiver = Receiver::new(incoming.file().unwrap(), self.entry.clone(), Policy::digests_only());
         receiver.write(&self.bytes).unwrap();
-        let body = store.body(receiver.finish().unwrap());
-        let placement = store.commit(incoming, &body, self.entry.id(), None);
-        (body, placement)
+        let blob = cache.blob(receiver.finish().unwrap());
+        let placement = cache.commit(incoming, &blob, self.entry.id(), None);
+        (blob, placement)
     }
 
-    fn unproved(&self, store: &Store) -> Vec<Unproved> {
-        store.unproved(self.entry.id(), self.size(), &Policy::digests_only())
+    fn unproved(&self, cache: &Cache) -> Vec<Unproved> {
+        cache.unproved(self.entry.id(), self.size(), &Policy::digests_only())
     }
 
     /// Proves and adopts an unproved file, as an open does before it downloads.
-    fn adopt(&self, store: &Store) -> Option<Blob> {
-        store.unproved(self.entry.id(), self.size(), &Policy::digests_only()).into_iter().find_map(
+    fn adopt(&self, cache: &Cache) -> Option<Blob> {
+        cache.unproved(self.entry.id(), self.size(), &Policy::digests_only()).into_iter().find_map(
             |Unproved { digest, file, .. }| {
-                let body = store.body(recheck(file, self.entry.clone(), &Policy::digests_only()).ok()?);
-                store.adopt(digest, &body, self.entry.id(), None);
-                Some(body)
+                let blob = cache.blob(recheck(file, self.entry.clone(), &Policy::digests_only()).ok()?);
+                cache.adopt(digest, &blob, self.entry.id(), None);
+                Some(blob)
             },
         )
     }
 
-    fn is(&self, body: &Blob) -> bool {
+    fn is(&self, blob: &Blob) -> bool {
         let mut bytes = vec![0; self.bytes.len()];
-        body.file().read_exact_at(&mut bytes, 0).unwrap();
-        bytes == self.bytes && body.size() == self.size()
+        blob.file().read_exact_at(&mut bytes, 0).unwrap();
+        bytes == self.bytes && blob.size() == self.size()
     }
 }
 
-fn open(place: &Path, bound: u64) -> Arc<Store> {
+fn open(place: &Path, bound: u64) -> Arc<Cache> {
     // Between fork and exec, a child of another test holds a lock that was just given up.
     for _ in 0..100 {
-        match Store::open(place, bound, Arc::new(Metrics::default())) {
-            Err(StoreError::InUse { .. }) => std::thread::sleep(Duration::from_millis(20)),
+        match Cache::open(place, bound, Arc::new(Metrics::default())) {
+            Err(CacheError::InUse { .. }) => std::thread::sleep(Duration::from_millis(20)),
             other => return Arc::new(other.unwrap()),
         }
     }
@@ -108,15 +108,15 @@ fn open(place: &Path, bound: u64) -> Arc<Store> {
 }
 
 /// A download of `size` bytes, all of which have room.
-fn filled(store: &Arc<Store>, size: u64) -> Incoming {
-    let mut incoming = store.incoming(size).unwrap();
+fn filled(cache: &Arc<Cache>, size: u64) -> Incoming {
+    let mut incoming = cache.incoming(size).unwrap();
     incoming.reserve(size).unwrap();
     incoming
 }
 
 /// Files of blobs and their sizes.
 fn files(place: &Path) -> BTreeMap<PathBuf, u64> {
-    let directories = fs::read_dir(place.join("v1/bodies")).unwrap().map(|entry| entry.unwrap().path());
+    let directories = fs::read_dir(place.join("v1/blobs")).unwrap().map(|entry| entry.unwrap().path());
     let files = directories.flat_map(|directory| fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()));
     files.map(|file| (file.clone(), file.metadata().unwrap().len())).collect()
 }
@@ -176,7 +176,7 @@ type Rank = (bool, u32);
 struct Run {
     place: tempfile::TempDir,
     bound: u64,
-    store: Option<Arc<Store>>,
+    cache: Option<Arc<Cache>>,
     ranks: BTreeMap<usize, u32>,
     held: BTreeMap<usize, Blob>,
     /// Open and evicted: another download of the same package is another file.
@@ -187,17 +187,17 @@ struct Run {
 impl Run {
     fn new(bound: u64) -> Self {
         let place = tempfile::tempdir().unwrap();
-        let store = Some(open(place.path(), bound));
-        Self { place, bound, store, ranks: BTreeMap::new(), held: BTreeMap::new(), outlived: Vec::new(), clock: 1 }
+        let cache = Some(open(place.path(), bound));
+        Self { place, bound, cache, ranks: BTreeMap::new(), held: BTreeMap::new(), outlived: Vec::new(), clock: 1 }
     }
 
-    fn store(&self) -> &Arc<Store> {
-        self.store.as_ref().unwrap()
+    fn cache(&self) -> &Arc<Cache> {
+        self.cache.as_ref().unwrap()
     }
 
     fn path_of(&self, at: usize) -> PathBuf {
         use sha2::Sha256;
-        self.store().body_path(Digest(Sha256::digest(&SAMPLES[at].bytes).into()))
+        self.cache().blob_path(Digest(Sha256::digest(&SAMPLES[at].bytes).into()))
     }
 
     fn rank(&self, at: usize) -> Rank {
@@ -212,7 +212,7 @@ impl Run {
                 self.outlived.clear();
             }
             Step::Room(bytes) => {
-                drop(filled(self.store(), *bytes));
+                drop(filled(self.cache(), *bytes));
                 self.notice_evictions();
             }
             Step::Disturb(at) if self.path_of(*at).exists() => disturb(&self.path_of(*at)),
@@ -226,11 +226,11 @@ impl Run {
 
     fn read(&mut self, at: usize, hold: bool) {
         let (sample, here) = (&SAMPLES[at], self.path_of(at).exists());
-        let cached = sample.get(self.store()).or_else(|| sample.adopt(self.store()));
+        let cached = sample.get(self.cache()).or_else(|| sample.adopt(self.cache()));
         assert_eq!(cached.is_some(), here, "what is there is not fetched again, and nothing else is found");
-        let (body, placement) =
-            cached.map(|body| (body, Placement::Kept)).unwrap_or_else(|| sample.fetch(self.store()));
-        assert!(sample.is(&body));
+        let (blob, placement) =
+            cached.map(|blob| (blob, Placement::Kept)).unwrap_or_else(|| sample.fetch(self.cache()));
+        assert!(sample.is(&blob));
         assert_eq!(unkept(&placement), sample.size() > self.bound);
         self.notice_evictions();
         if placement == Placement::Kept {
@@ -238,7 +238,7 @@ impl Run {
             self.ranks.insert(at, self.clock);
         }
         if hold {
-            self.held.entry(at).or_insert(body);
+            self.held.entry(at).or_insert(blob);
         }
     }
 
@@ -256,7 +256,7 @@ impl Run {
 
     fn crash(&mut self, with_catalogue: bool) {
         let copy = tempfile::tempdir().unwrap();
-        let download = filled(self.store(), 1);
+        let download = filled(self.cache(), 1);
         let copied = Command::new("cp").arg("-a").arg(self.place.path().join("v1")).arg(copy.path()).status().unwrap();
         assert!(copied.success());
         drop(download);
@@ -270,21 +270,21 @@ impl Run {
     fn restart(&mut self, copy: Option<tempfile::TempDir>, rank: u32) {
         self.held.clear();
         self.outlived.clear();
-        self.store = None;
+        self.cache = None;
         self.place = copy.unwrap_or(std::mem::replace(&mut self.place, tempfile::tempdir().unwrap()));
-        self.store = Some(open(self.place.path(), self.bound));
-        self.store().sweep();
+        self.cache = Some(open(self.place.path(), self.bound));
+        self.cache().sweep();
         self.ranks.values_mut().for_each(|known| *known = rank);
     }
 
     fn check(&self) {
-        let (usage, files) = (self.store().usage(), files(self.place.path()));
+        let (usage, files) = (self.cache().usage(), files(self.place.path()));
         assert!(usage.bytes + usage.reserved <= self.bound, "{usage:?}");
-        assert_eq!((usage.bytes, usage.bodies), (files.values().sum(), files.len() as u64), "{files:?}");
-        assert_eq!(usage.bodies, self.ranks.len() as u64);
+        assert_eq!((usage.bytes, usage.blobs), (files.values().sum(), files.len() as u64), "{files:?}");
+        assert_eq!(usage.blobs, self.ranks.len() as u64);
         assert_eq!(fs::read_dir(self.place.path().join("v1/incoming")).unwrap().count(), 0);
-        let mut open = self.held.iter().chain(self.outlived.iter().map(|(at, body)| (at, body)));
-        assert!(open.all(|(at, body)| SAMPLES[*at].is(body)), "an open body must stay readable");
+        let mut open = self.held.iter().chain(self.outlived.iter().map(|(at, blob)| (at, blob)));
+        assert!(open.all(|(at, blob)| SAMPLES[*at].is(blob)), "an open blob must stay readable");
     }
 }
 
@@ -305,56 +305,56 @@ proptest! {
 fn an_open_body_survives_its_eviction() {
     let place = tempfile::tempdir().unwrap();
     let sample = &SAMPLES[0];
-    let store = open(place.path(), sample.size());
-    let (body, _) = sample.fetch(&store);
-    drop(filled(&store, 1));
-    assert!(files(place.path()).is_empty() && sample.get(&store).is_none());
-    assert!(sample.is(&body));
+    let cache = open(place.path(), sample.size());
+    let (blob, _) = sample.fetch(&cache);
+    drop(filled(&cache, 1));
+    assert!(files(place.path()).is_empty() && sample.get(&cache).is_none());
+    assert!(sample.is(&blob));
 }
 
 #[test]
 fn a_body_that_was_touched_is_proved_again_and_one_that_was_changed_is_not_served() {
     let place = tempfile::tempdir().unwrap();
-    let (sample, store) = (&SAMPLES[1], open(place.path(), 1 << 20));
-    drop(sample.fetch(&store));
+    let (sample, cache) = (&SAMPLES[1], open(place.path(), 1 << 20));
+    drop(sample.fetch(&cache));
     let path = only_file(place.path());
 
     disturb(&path);
-    assert!(sample.get(&store).is_none());
-    assert_eq!(sample.unproved(&store).len(), 1);
-    assert!(sample.is(&sample.adopt(&store).unwrap()));
-    assert!(sample.get(&store).is_some() && sample.unproved(&store).is_empty());
+    assert!(sample.get(&cache).is_none());
+    assert_eq!(sample.unproved(&cache).len(), 1);
+    assert!(sample.is(&sample.adopt(&cache).unwrap()));
+    assert!(sample.get(&cache).is_some() && sample.unproved(&cache).is_empty());
 
     let file = File::options().write(true).open(&path).unwrap();
     file.write_all_at(b"!", 3000).unwrap();
-    assert!(sample.get(&store).is_none() && sample.adopt(&store).is_none());
-    let (_, placement) = sample.fetch(&store);
-    assert_eq!((placement, store.usage().bodies), (Placement::Kept, 1));
-    assert!(sample.is(&sample.get(&store).unwrap()));
+    assert!(sample.get(&cache).is_none() && sample.adopt(&cache).is_none());
+    let (_, placement) = sample.fetch(&cache);
+    assert_eq!((placement, cache.usage().blobs), (Placement::Kept, 1));
+    assert!(sample.is(&sample.get(&cache).unwrap()));
 
     File::options().write(true).open(&path).unwrap().set_len(100).unwrap();
-    assert!(sample.get(&store).is_none() && sample.adopt(&store).is_none());
-    assert_eq!(store.usage().bytes, 100);
+    assert!(sample.get(&cache).is_none() && sample.adopt(&cache).is_none());
+    assert_eq!(cache.usage().bytes, 100);
     fs::remove_file(&path).unwrap();
-    assert!(sample.adopt(&store).is_none());
-    assert_eq!(sample.fetch(&store).1, Placement::Kept);
-    assert_eq!(store.usage().bytes, sample.size());
+    assert!(sample.adopt(&cache).is_none());
+    assert_eq!(sample.fetch(&cache).1, Placement::Kept);
+    assert_eq!(cache.usage().bytes, sample.size());
 
     fs::remove_file(&path).unwrap();
-    assert!(sample.get(&store).is_none());
-    assert_eq!((store.usage().bytes, store.usage().bodies), (0, 0));
+    assert!(sample.get(&cache).is_none());
+    assert_eq!((cache.usage().bytes, cache.usage().blobs), (0, 0));
 }
 
 #[test]
 fn a_package_larger_than_the_bound_is_served_and_not_kept() {
     let place = tempfile::tempdir().unwrap();
     let (small, large) = (&SAMPLES[0], &SAMPLES[5]);
-    let store = open(place.path(), large.size() - 1);
-    drop(small.fetch(&store));
-    let (body, placement) = large.fetch(&store);
-    assert!(unkept(&placement) && large.is(&body) && large.get(&store).is_none());
+    let cache = open(place.path(), large.size() - 1);
+    drop(small.fetch(&cache));
+    let (blob, placement) = large.fetch(&cache);
+    assert!(unkept(&placement) && large.is(&blob) && large.get(&cache).is_none());
     // Nothing was evicted for it.
-    assert!(small.get(&store).is_some());
+    assert!(small.get(&cache).is_some());
     assert_eq!(files(place.path()).len(), 1);
 }
 
@@ -362,50 +362,50 @@ fn a_package_larger_than_the_bound_is_served_and_not_kept() {
 fn downloads_in_progress_count_against_the_bound() {
     let place = tempfile::tempdir().unwrap();
     let sample = &SAMPLES[0];
-    let store = open(place.path(), 2 * sample.size());
-    drop(sample.fetch(&store));
-    let (first, second) = (filled(&store, sample.size()), filled(&store, sample.size()));
-    let usage = store.usage();
+    let cache = open(place.path(), 2 * sample.size());
+    drop(sample.fetch(&cache));
+    let (first, second) = (filled(&cache, sample.size()), filled(&cache, sample.size()));
+    let usage = cache.usage();
     assert_eq!((usage.bytes, usage.reserved), (0, 2 * sample.size()));
     // No room for a third download: its blob is transient.
-    let (body, placement) = sample.fetch(&store);
-    assert!(sample.is(&body) && unkept(&placement));
+    let (blob, placement) = sample.fetch(&cache);
+    assert!(sample.is(&blob) && unkept(&placement));
     drop((first, second));
-    assert_eq!(store.usage().reserved, 0);
-    assert_eq!(sample.fetch(&store).1, Placement::Kept);
+    assert_eq!(cache.usage().reserved, 0);
+    assert_eq!(sample.fetch(&cache).1, Placement::Kept);
 }
 
 #[test]
 fn room_is_made_for_what_has_arrived_and_not_for_what_an_index_names() {
     let place = tempfile::tempdir().unwrap();
     let bound = 4 * ROOM_STEP;
-    let store = open(place.path(), bound);
-    SAMPLES.iter().for_each(|sample| drop(sample.fetch(&store)));
-    let bodies = store.usage().bodies;
-    let mut incoming = store.incoming(bound).unwrap();
-    assert_eq!((store.usage().reserved, store.usage().bodies), (0, bodies));
+    let cache = open(place.path(), bound);
+    SAMPLES.iter().for_each(|sample| drop(sample.fetch(&cache)));
+    let blobs = cache.usage().blobs;
+    let mut incoming = cache.incoming(bound).unwrap();
+    assert_eq!((cache.usage().reserved, cache.usage().blobs), (0, blobs));
     incoming.reserve(1).unwrap();
     incoming.reserve(2 * ROOM_STEP + 1).unwrap();
-    assert_eq!((store.usage().reserved, store.usage().bodies), (3 * ROOM_STEP, bodies));
+    assert_eq!((cache.usage().reserved, cache.usage().blobs), (3 * ROOM_STEP, blobs));
     // Only now there is too little room for all downloads.
     incoming.reserve(3 * ROOM_STEP + 1).unwrap();
-    assert_eq!((store.usage().reserved, store.usage().bodies), (bound, 0));
+    assert_eq!((cache.usage().reserved, cache.usage().blobs), (bound, 0));
     // The bytes that the download expects are not given to another one.
-    assert!(incoming.kept_path().is_some() && store.incoming(1).unwrap().kept_path().is_none());
+    assert!(incoming.kept_path().is_some() && cache.incoming(1).unwrap().kept_path().is_none());
     incoming.restart();
-    assert_eq!(store.usage().reserved, 0);
+    assert_eq!(cache.usage().reserved, 0);
     drop(incoming);
-    assert!(store.incoming(bound).unwrap().kept_path().is_some());
+    assert!(cache.incoming(bound).unwrap().kept_path().is_some());
 }
 
 #[test]
 fn what_a_parked_download_has_received_goes_where_another_needs_the_room() {
     let place = tempfile::tempdir().unwrap();
     let (sample, bound) = (&SAMPLES[5], 2 * SAMPLES[5].size());
-    let store = open(place.path(), bound);
+    let cache = open(place.path(), bound);
     let half = sample.size() / 2;
     let received = || {
-        let mut incoming = filled(&store, sample.size());
+        let mut incoming = filled(&cache, sample.size());
         incoming.file().unwrap().write_all_at(&sample.bytes[..half as usize], 0).unwrap();
         incoming.start_writeback(half);
         incoming.park(half);
@@ -413,57 +413,57 @@ fn what_a_parked_download_has_received_goes_where_another_needs_the_room() {
     };
     let parked = |incoming: &Incoming| incoming.file().unwrap().metadata().unwrap().len();
     let mut first = received();
-    let usage = store.usage();
+    let usage = cache.usage();
     assert_eq!((usage.reserved, usage.parked), (0, half));
     // The download continues, since nothing needed its room.
-    assert_eq!((first.resume(), store.usage().parked, store.usage().reserved), (Resumed::Whole, 0, half));
+    assert_eq!((first.resume(), cache.usage().parked, cache.usage().reserved), (Resumed::Whole, 0, half));
     first.reserve(sample.size()).unwrap();
-    assert_eq!(store.usage().reserved, sample.size());
+    assert_eq!(cache.usage().reserved, sample.size());
     first.park(half);
     let mut second = received();
-    drop(SAMPLES[0].fetch(&store));
+    drop(SAMPLES[0].fetch(&cache));
     // A blob is evicted before the parked download.
-    let whole = filled(&store, bound - 2 * half);
-    assert_eq!((store.usage().bytes, store.usage().parked), (0, 2 * half));
-    let more = filled(&store, 1);
-    assert_eq!((store.usage().parked, parked(&first), parked(&second)), (half, 0, half));
+    let whole = filled(&cache, bound - 2 * half);
+    assert_eq!((cache.usage().bytes, cache.usage().parked), (0, 2 * half));
+    let more = filled(&cache, 1);
+    assert_eq!((cache.usage().parked, parked(&first), parked(&second)), (half, 0, half));
     assert_eq!((first.resume(), second.resume()), (Resumed::Lost, Resumed::Whole));
     drop((first, whole, more));
     // A download that does not fit any more continues, but is not kept.
     second.park(half);
-    let all = filled(&store, bound - half);
-    assert_eq!((second.resume(), second.kept_path(), store.usage().parked), (Resumed::Whole, None, 0));
+    let all = filled(&cache, bound - half);
+    assert_eq!((second.resume(), second.kept_path(), cache.usage().parked), (Resumed::Whole, None, 0));
     drop((second, all));
-    assert_eq!(store.usage(), super::Usage { bound, ..crate::cache::Usage::default() });
+    assert_eq!(cache.usage(), super::Usage { bound, ..crate::cache::Usage::default() });
     // An abandoned download is discarded before a blob is evicted.
     let mut abandoned = received();
     assert!(abandoned.abandon(half) && abandoned.abandon(half));
-    drop(SAMPLES[0].fetch(&store));
-    let before = store.usage();
+    drop(SAMPLES[0].fetch(&cache));
+    let before = cache.usage();
     assert_eq!(before.parked, half);
-    let whole = filled(&store, bound - before.bytes);
-    assert_eq!((store.usage().bytes, store.usage().parked), (before.bytes, 0));
+    let whole = filled(&cache, bound - before.bytes);
+    assert_eq!((cache.usage().bytes, cache.usage().parked), (before.bytes, 0));
     assert!(!abandoned.abandon(half) && abandoned.resume() == Resumed::Lost);
     drop((abandoned, whole));
-    assert_eq!(store.usage(), super::Usage { parked: 0, ..before });
+    assert_eq!(cache.usage(), super::Usage { parked: 0, ..before });
     assert_eq!(fs::read_dir(place.path().join("v1/incoming")).unwrap().count(), 0);
 }
 
 #[test]
 fn a_parked_download_counts_for_nothing_in_the_budget_of_a_day() {
     let place = tempfile::tempdir().unwrap();
-    let store = open(place.path(), 1 << 30);
-    store.set_limits(Limits { bound: 1 << 30, min_free: 0, writes_per_day: Some(1000) });
-    let mut incoming = filled(&store, 800);
+    let cache = open(place.path(), 1 << 30);
+    cache.set_limits(Limits { bound: 1 << 30, min_free: 0, writes_per_day: Some(1000) });
+    let mut incoming = filled(&cache, 800);
     incoming.file().unwrap().write_all_at(&[0; 300], 0).unwrap();
     incoming.start_writeback(300);
-    assert!(!store.may_write(201));
+    assert!(!cache.may_write(201));
     incoming.park(300);
-    assert!(store.may_write(700) && !store.may_write(701));
+    assert!(cache.may_write(700) && !cache.may_write(701));
     assert_eq!(incoming.resume(), Resumed::Whole);
-    assert!(store.may_write(200) && !store.may_write(201));
+    assert!(cache.may_write(200) && !cache.may_write(201));
     drop(incoming);
-    assert_eq!((store.written_today(), store.may_write(700)), (300, true));
+    assert_eq!((cache.written_today(), cache.may_write(700)), (300, true));
 }
 
 #[test]
@@ -472,27 +472,27 @@ fn the_same_bytes_under_two_entries_are_kept_once_and_go_together() {
     let one = &SAMPLES[0];
     let two = Sample { entry: Entry { sha1: None, ..one.entry.clone() }, bytes: one.bytes.clone() };
     assert_ne!(one.entry.id(), two.entry.id());
-    let store = open(place.path(), 1 << 20);
-    drop((one.fetch(&store), two.fetch(&store)));
-    assert_eq!((files(place.path()).len(), store.usage().bytes), (1, one.size()));
-    assert_eq!(one.get(&store).unwrap().digest(), two.get(&store).unwrap().digest());
-    drop(store);
-    let store = open(place.path(), 1 << 20);
-    assert!(one.get(&store).is_some() && two.get(&store).is_some());
-    drop(filled(&store, 1 << 20));
-    assert!(one.get(&store).is_none() && two.get(&store).is_none());
-    assert_eq!(store.usage().bytes, 0);
+    let cache = open(place.path(), 1 << 20);
+    drop((one.fetch(&cache), two.fetch(&cache)));
+    assert_eq!((files(place.path()).len(), cache.usage().bytes), (1, one.size()));
+    assert_eq!(one.get(&cache).unwrap().digest(), two.get(&cache).unwrap().digest());
+    drop(cache);
+    let cache = open(place.path(), 1 << 20);
+    assert!(one.get(&cache).is_some() && two.get(&cache).is_some());
+    drop(filled(&cache, 1 << 20));
+    assert!(one.get(&cache).is_none() && two.get(&cache).is_none());
+    assert_eq!(cache.usage().bytes, 0);
 }
 
 #[test]
 fn a_smaller_bound_holds_from_the_start() {
     let place = tempfile::tempdir().unwrap();
-    let store = open(place.path(), 1 << 20);
-    SAMPLES.iter().for_each(|sample| drop(sample.fetch(&store)));
-    drop(store);
-    let store = open(place.path(), 30_000);
-    assert!(store.usage().bytes <= 30_000 && store.usage().bodies > 0);
-    assert_eq!(files(place.path()).values().sum::<u64>(), store.usage().bytes);
+    let cache = open(place.path(), 1 << 20);
+    SAMPLES.iter().for_each(|sample| drop(sample.fetch(&cache)));
+    drop(cache);
+    let cache = open(place.path(), 30_000);
+    assert!(cache.usage().bytes <= 30_000 && cache.usage().blobs > 0);
+    assert_eq!(files(place.path()).values().sum::<u64>(), cache.usage().bytes);
 }
 
 #[test]
@@ -506,77 +506,77 @@ fn bodies_outlive_their_catalogue() {
         },
     ] {
         let place = tempfile::tempdir().unwrap();
-        let store = open(place.path(), 1 << 20);
-        SAMPLES.iter().for_each(|sample| drop(sample.fetch(&store)));
-        drop(store);
+        let cache = open(place.path(), 1 << 20);
+        SAMPLES.iter().for_each(|sample| drop(sample.fetch(&cache)));
+        drop(cache);
         ruin(&place.path().join("v1/catalogue"));
 
-        let store = open(place.path(), 1 << 20);
-        assert!(SAMPLES.iter().all(|sample| sample.get(&store).is_none()));
+        let cache = open(place.path(), 1 << 20);
+        assert!(SAMPLES.iter().all(|sample| sample.get(&cache).is_none()));
         // Blobs are unknown until the sweep.
-        assert_eq!(store.usage().bytes, 0);
-        store.sweep();
-        assert_eq!(store.usage().bytes, SAMPLES.iter().map(Sample::size).sum::<u64>());
+        assert_eq!(cache.usage().bytes, 0);
+        cache.sweep();
+        assert_eq!(cache.usage().bytes, SAMPLES.iter().map(Sample::size).sum::<u64>());
         for sample in SAMPLES.iter() {
-            assert!(sample.is(&sample.adopt(&store).unwrap()));
-            assert!(sample.is(&sample.get(&store).unwrap()));
+            assert!(sample.is(&sample.adopt(&cache).unwrap()));
+            assert!(sample.is(&sample.get(&cache).unwrap()));
         }
-        assert_eq!(store.usage().bodies, SAMPLES.len() as u64);
+        assert_eq!(cache.usage().blobs, SAMPLES.len() as u64);
     }
 }
 
 #[test]
 fn while_the_catalogue_cannot_be_written_bodies_are_proved_and_nothing_is_kept() {
     let place = tempfile::tempdir().unwrap();
-    let store = open(place.path(), 1 << 20);
-    drop(SAMPLES[0].fetch(&store));
-    store.catalogue.close();
+    let cache = open(place.path(), 1 << 20);
+    drop(SAMPLES[0].fetch(&cache));
+    cache.catalogue.close();
     for _ in 0..2 {
-        assert!(SAMPLES[0].get(&store).is_none());
-        assert!(SAMPLES[0].is(&SAMPLES[0].adopt(&store).unwrap()));
+        assert!(SAMPLES[0].get(&cache).is_none());
+        assert!(SAMPLES[0].is(&SAMPLES[0].adopt(&cache).unwrap()));
     }
-    let (body, placement) = SAMPLES[1].fetch(&store);
-    assert!(SAMPLES[1].is(&body) && unkept(&placement));
+    let (blob, placement) = SAMPLES[1].fetch(&cache);
+    assert!(SAMPLES[1].is(&blob) && unkept(&placement));
     // The bytes of both blobs are on the disk, and count.
-    assert_eq!(store.usage().bytes, SAMPLES[0].size() + SAMPLES[1].size());
-    assert!(SAMPLES[1].is(&SAMPLES[1].adopt(&store).unwrap()));
-    drop(store);
-    let store = open(place.path(), 1 << 20);
-    assert!(SAMPLES[0].get(&store).is_some());
-    assert!(SAMPLES[1].get(&store).is_none() && SAMPLES[1].adopt(&store).is_some());
-    assert!(SAMPLES[1].get(&store).is_some());
+    assert_eq!(cache.usage().bytes, SAMPLES[0].size() + SAMPLES[1].size());
+    assert!(SAMPLES[1].is(&SAMPLES[1].adopt(&cache).unwrap()));
+    drop(cache);
+    let cache = open(place.path(), 1 << 20);
+    assert!(SAMPLES[0].get(&cache).is_some());
+    assert!(SAMPLES[1].get(&cache).is_none() && SAMPLES[1].adopt(&cache).is_some());
+    assert!(SAMPLES[1].get(&cache).is_some());
 }
 
 #[test]
 fn foreign_files_are_left_alone_and_counted_as_nothing() {
     let place = tempfile::tempdir().unwrap();
     drop(open(place.path(), 1 << 20));
-    let bodies = place.path().join("v1/bodies");
-    fs::write(bodies.join("note"), "x").unwrap();
-    fs::create_dir(bodies.join("ab")).unwrap();
-    fs::write(bodies.join("ab/cdef"), "x").unwrap();
-    fs::create_dir(bodies.join("ab").join("0".repeat(62))).unwrap();
+    let blobs = place.path().join("v1/blobs");
+    fs::write(blobs.join("note"), "x").unwrap();
+    fs::create_dir(blobs.join("ab")).unwrap();
+    fs::write(blobs.join("ab/cdef"), "x").unwrap();
+    fs::create_dir(blobs.join("ab").join("0".repeat(62))).unwrap();
     fs::write(place.path().join("v1/incoming/7.part"), "half").unwrap();
-    let store = open(place.path(), 1 << 20);
-    store.sweep();
-    assert_eq!((store.usage().bytes, store.usage().bodies), (0, 0));
-    assert!(bodies.join("note").exists() && bodies.join("ab/cdef").exists());
+    let cache = open(place.path(), 1 << 20);
+    cache.sweep();
+    assert_eq!((cache.usage().bytes, cache.usage().blobs), (0, 0));
+    assert!(blobs.join("note").exists() && blobs.join("ab/cdef").exists());
     assert!(!place.path().join("v1/incoming/7.part").exists());
 }
 
 #[test]
 fn one_directory_serves_one_daemon_and_nobody_else_reads_it() {
     let place = tempfile::tempdir().unwrap();
-    let store = open(place.path(), 1 << 20);
-    let second = Store::open(place.path(), 1 << 20, Arc::default());
+    let cache = open(place.path(), 1 << 20);
+    let second = Cache::open(place.path(), 1 << 20, Arc::default());
     let message = second.unwrap_err();
-    assert!(matches!(message, StoreError::InUse { .. }));
+    assert!(matches!(message, CacheError::InUse { .. }));
     assert!(message.to_string().contains(&format!("(pid {})", std::process::id())), "{message}");
-    drop(SAMPLES[0].fetch(&store));
+    drop(SAMPLES[0].fetch(&cache));
     let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
-    assert_eq!(mode(store.directory()), 0o700);
+    assert_eq!(mode(cache.directory()), 0o700);
     assert_eq!(mode(&only_file(place.path())), 0o600);
-    drop(store);
+    drop(cache);
     drop(open(place.path(), 1 << 20));
 }
 
@@ -593,16 +593,16 @@ fn turn_a_bit(path: &Path) {
 #[test]
 fn a_turned_bit_is_found_and_the_rest_stays() {
     let place = tempfile::tempdir().unwrap();
-    let store = open(place.path(), 1 << 20);
-    assert!(store.scrub(Digest([0; 32])).is_none());
+    let cache = open(place.path(), 1 << 20);
+    assert!(cache.scrub(Digest([0; 32])).is_none());
     let packages = [&SAMPLES[0], &SAMPLES[1], &SAMPLES[2]];
-    packages.iter().for_each(|package| drop(package.fetch(&store)));
-    let victim = store.body_path(packages[1].get(&store).unwrap().digest());
+    packages.iter().for_each(|package| drop(package.fetch(&cache)));
+    let victim = cache.blob_path(packages[1].get(&cache).unwrap().digest());
     turn_a_bit(&victim);
     let mut outcomes = Vec::new();
     let mut after = Digest([0; 32]);
     for _ in 0..3 {
-        let mut scrub = store.scrub(after).unwrap();
+        let mut scrub = cache.scrub(after).unwrap();
         after = scrub.digest();
         outcomes.push(std::iter::repeat_with(|| scrub.step()).find(|step| *step != Scrubbed::Unfinished).unwrap());
     }
@@ -611,11 +611,11 @@ fn a_turned_bit_is_found_and_the_rest_stays() {
     }
     assert!(!victim.exists());
     assert!(
-        packages[1].get(&store).is_none() && packages[0].get(&store).is_some() && packages[2].get(&store).is_some()
+        packages[1].get(&cache).is_none() && packages[0].get(&cache).is_some() && packages[2].get(&cache).is_some()
     );
     // After the last blob comes the first; a blob that is evicted meanwhile is no damage.
-    let mut scrub = store.scrub(Digest([0xff; 32])).unwrap();
-    store.shrink_to(0);
+    let mut scrub = cache.scrub(Digest([0xff; 32])).unwrap();
+    cache.shrink_to(0);
     assert_eq!(
         std::iter::repeat_with(|| scrub.step()).find(|step| *step != Scrubbed::Unfinished),
         Some(Scrubbed::Gone)
@@ -631,78 +631,78 @@ fn free(place: &Path) -> u64 {
 fn what_is_pinned_stays_and_its_part_of_the_cache_is_bounded() {
     let place = tempfile::tempdir().unwrap();
     let bound = SAMPLES.iter().map(Sample::size).sum();
-    let store = open(place.path(), bound);
+    let cache = open(place.path(), bound);
     let pin = |sample: &Sample| Pin::new(sample.entry.id(), sample.size(), sample.entry.path.as_str());
     // Pins hold before and after the fetch.
-    store.pin(&[pin(&SAMPLES[0])]).unwrap();
-    SAMPLES.iter().for_each(|sample| drop(sample.fetch(&store)));
-    store.pin(&[pin(&SAMPLES[1]), pin(&SAMPLES[0])]).unwrap();
-    drop(store);
+    cache.pin(&[pin(&SAMPLES[0])]).unwrap();
+    SAMPLES.iter().for_each(|sample| drop(sample.fetch(&cache)));
+    cache.pin(&[pin(&SAMPLES[1]), pin(&SAMPLES[0])]).unwrap();
+    drop(cache);
 
-    let store = open(place.path(), bound);
-    assert_eq!(store.pins().iter().map(|pin| pin.size).collect::<Vec<_>>(), [0, 1].map(|at| SAMPLES[at].size()));
+    let cache = open(place.path(), bound);
+    assert_eq!(cache.pins().iter().map(|pin| pin.size).collect::<Vec<_>>(), [0, 1].map(|at| SAMPLES[at].size()));
     let pinned = SAMPLES[0].size() + SAMPLES[1].size();
-    drop(filled(&store, bound - pinned));
-    assert_eq!(store.usage().bytes, pinned);
+    drop(filled(&cache, bound - pinned));
+    assert_eq!(cache.usage().bytes, pinned);
     // A download larger than the unpinned rest is not kept.
-    drop(filled(&store, bound - pinned + 1));
-    assert_eq!((store.usage().bytes, store.usage().bodies), (pinned, 2));
-    let error = store.pin(&SAMPLES.iter().map(pin).collect::<Vec<_>>()).unwrap_err().to_string();
+    drop(filled(&cache, bound - pinned + 1));
+    assert_eq!((cache.usage().bytes, cache.usage().blobs), (pinned, 2));
+    let error = cache.pin(&SAMPLES.iter().map(pin).collect::<Vec<_>>()).unwrap_err().to_string();
     assert!(error.contains("is not pinned") && error.contains("cache-size"), "{error}");
-    assert_eq!(store.pins().len(), 2);
+    assert_eq!(cache.pins().len(), 2);
 
-    store.unpin(&[SAMPLES[0].entry.id()]).unwrap();
-    drop(filled(&store, bound - SAMPLES[1].size()));
-    assert!(SAMPLES[0].get(&store).is_none() && SAMPLES[1].get(&store).is_some());
+    cache.unpin(&[SAMPLES[0].entry.id()]).unwrap();
+    drop(filled(&cache, bound - SAMPLES[1].size()));
+    assert!(SAMPLES[0].get(&cache).is_none() && SAMPLES[1].get(&cache).is_some());
     // The bound holds even against pins.
-    store.set_limits(Limits { bound: SAMPLES[1].size() - 1, ..Limits::default() });
-    assert_eq!(store.usage().bytes, 0);
+    cache.set_limits(Limits { bound: SAMPLES[1].size() - 1, ..Limits::default() });
+    assert_eq!(cache.usage().bytes, 0);
 }
 
 #[test]
 fn ranks_are_asked_for_when_something_has_to_go() {
     let place = tempfile::tempdir().unwrap();
     let bound = SAMPLES.iter().map(Sample::size).sum();
-    let store = open(place.path(), bound);
-    SAMPLES.iter().for_each(|sample| drop(sample.fetch(&store)));
+    let cache = open(place.path(), bound);
+    SAMPLES.iter().for_each(|sample| drop(sample.fetch(&cache)));
     let asked = Arc::new(std::sync::atomic::AtomicU32::new(0));
     let counted = Arc::clone(&asked);
-    store.rank_by(move |store| {
+    cache.classify_by(move |cache| {
         counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let rank = |at: usize| if at == 5 { super::EvictionClass::Installed } else { super::EvictionClass::Waiting };
-        (0..SAMPLES.len()).filter_map(|at| Some((store.digest(SAMPLES[at].entry.id())?, rank(at)))).collect()
+        (0..SAMPLES.len()).filter_map(|at| Some((cache.digest(SAMPLES[at].entry.id())?, rank(at)))).collect()
     });
     assert_eq!(asked.load(std::sync::atomic::Ordering::Relaxed), 0);
     // The most recently used blob is installed: it is evicted first.
-    drop(filled(&store, 1));
-    assert!(SAMPLES[5].get(&store).is_none() && SAMPLES[0].get(&store).is_some());
-    drop(filled(&store, SAMPLES[5].size() + 1));
-    assert!(SAMPLES[1].get(&store).is_none());
+    drop(filled(&cache, 1));
+    assert!(SAMPLES[5].get(&cache).is_none() && SAMPLES[0].get(&cache).is_some());
+    drop(filled(&cache, SAMPLES[5].size() + 1));
+    assert!(SAMPLES[1].get(&cache).is_none());
     assert_eq!(asked.load(std::sync::atomic::Ordering::Relaxed), 1);
 }
 
 #[test]
 fn min_free_evicts_what_helps_and_nothing_where_nothing_does() {
     let place = tempfile::tempdir().unwrap();
-    let store = open(place.path(), 1 << 30);
-    SAMPLES.iter().for_each(|sample| drop(sample.fetch(&store)));
+    let cache = open(place.path(), 1 << 30);
+    SAMPLES.iter().for_each(|sample| drop(sample.fetch(&cache)));
     let limits = |min_free| Limits { bound: 1 << 30, min_free, ..Limits::default() };
-    store.set_limits(limits(1));
-    assert_eq!(store.usage().bodies, SAMPLES.len() as u64);
+    cache.set_limits(limits(1));
+    assert_eq!(cache.usage().blobs, SAMPLES.len() as u64);
     // A download is refused the disk, and no blob is evicted, since that would not free enough.
-    *store.limits.lock().unwrap() = limits(free(place.path()) + (1 << 30));
-    let incoming = store.incoming(1000).unwrap();
+    *cache.limits.lock().unwrap() = limits(free(place.path()) + (1 << 30));
+    let incoming = cache.incoming(1000).unwrap();
     assert!(incoming.kept_path().is_none());
     drop(incoming);
-    assert_eq!((store.usage().bodies, store.usage().reserved), (SAMPLES.len() as u64, 0));
+    assert_eq!((cache.usage().blobs, cache.usage().reserved), (SAMPLES.len() as u64, 0));
     // Whichever program fills the disk, blobs are evicted until min-free holds or only open ones
     // are left.
-    let open = SAMPLES[2].get(&store).unwrap();
-    store.keep_free();
-    assert_eq!(store.usage().bodies, 1);
+    let open = SAMPLES[2].get(&cache).unwrap();
+    cache.keep_free();
+    assert_eq!(cache.usage().blobs, 1);
     assert!(SAMPLES[2].is(&open));
-    store.keep_free();
-    assert!(SAMPLES[2].get(&store).is_some());
+    cache.keep_free();
+    assert!(SAMPLES[2].get(&cache).is_some());
 }
 
 #[test]
@@ -710,77 +710,77 @@ fn what_is_written_in_a_day_is_bounded_and_the_rest_is_served() {
     let place = tempfile::tempdir().unwrap();
     let (one, two) = (&SAMPLES[4], &SAMPLES[0]);
     let limits = Limits { bound: 1 << 30, min_free: 0, writes_per_day: Some(one.size() + two.size() - 1) };
-    let store = open(place.path(), 1 << 30);
-    store.set_limits(limits);
-    let received = |sample: &Sample, store: &Arc<Store>| {
-        let mut incoming = filled(store, sample.size());
+    let cache = open(place.path(), 1 << 30);
+    cache.set_limits(limits);
+    let received = |sample: &Sample, cache: &Arc<Cache>| {
+        let mut incoming = filled(cache, sample.size());
         let mut receiver = Receiver::new(incoming.file().unwrap(), sample.entry.clone(), Policy::digests_only());
         receiver.write(&sample.bytes).unwrap();
         incoming.start_writeback(sample.size());
-        let body = store.body(receiver.finish().unwrap());
-        assert!(sample.is(&body));
-        store.commit(incoming, &body, sample.entry.id(), None)
+        let blob = cache.blob(receiver.finish().unwrap());
+        assert!(sample.is(&blob));
+        cache.commit(incoming, &blob, sample.entry.id(), None)
     };
-    assert_eq!(received(one, &store), Placement::Kept);
-    assert_eq!(store.written_today(), one.size());
-    drop(store);
-    let store = open(place.path(), 1 << 30);
-    store.set_limits(limits);
-    let placement = received(two, &store);
+    assert_eq!(received(one, &cache), Placement::Kept);
+    assert_eq!(cache.written_today(), one.size());
+    drop(cache);
+    let cache = open(place.path(), 1 << 30);
+    cache.set_limits(limits);
+    let placement = received(two, &cache);
     assert!(matches!(&placement, Placement::Unkept(why) if why.contains("write-budget")), "{placement:?}");
-    assert_eq!((store.written_today(), store.usage().bodies), (one.size(), 1));
-    store.set_limits(Limits { writes_per_day: None, ..limits });
-    assert_eq!(received(two, &store), Placement::Kept);
+    assert_eq!((cache.written_today(), cache.usage().blobs), (one.size(), 1));
+    cache.set_limits(Limits { writes_per_day: None, ..limits });
+    assert_eq!(received(two, &cache), Placement::Kept);
 }
 
 #[test]
 fn downloads_at_once_do_not_write_more_than_one_after_the_other() {
     let place = tempfile::tempdir().unwrap();
-    let store = open(place.path(), 1 << 30);
-    store.set_limits(Limits { bound: 1 << 30, min_free: 0, writes_per_day: Some(1000) });
+    let cache = open(place.path(), 1 << 30);
+    cache.set_limits(Limits { bound: 1 << 30, min_free: 0, writes_per_day: Some(1000) });
     let kept = |incoming: &Incoming| incoming.kept_path().is_some();
-    let mut first = store.incoming(600).unwrap();
-    assert!(kept(&first) && !kept(&store.incoming(600).unwrap()) && store.may_write(400) && !store.may_write(401));
-    assert_eq!(store.would_keep(401), Err(Unkeepable::Budget));
+    let mut first = cache.incoming(600).unwrap();
+    assert!(kept(&first) && !kept(&cache.incoming(600).unwrap()) && cache.may_write(400) && !cache.may_write(401));
+    assert_eq!(cache.would_keep(401), Err(Unkeepable::Budget));
     first.start_writeback(100);
-    assert_eq!((store.written_today(), store.may_write(400), store.may_write(401)), (100, true, false));
+    assert_eq!((cache.written_today(), cache.may_write(400), cache.may_write(401)), (100, true, false));
     // The download was aborted: other downloads may write its missing bytes.
     drop(first);
-    assert!(kept(&store.incoming(900).unwrap()) && store.may_write(900) && !store.may_write(901));
+    assert!(kept(&cache.incoming(900).unwrap()) && cache.may_write(900) && !cache.may_write(901));
 }
 
 #[test]
 fn what_would_not_be_kept_is_known_before() {
     let place = tempfile::tempdir().unwrap();
     let bound = SAMPLES.iter().map(Sample::size).sum();
-    let store = open(place.path(), bound);
-    SAMPLES.iter().for_each(|sample| drop(sample.fetch(&store)));
-    assert_eq!((store.would_keep(bound), store.would_keep(bound + 1)), (Ok(()), Err(Unkeepable::TooLarge)));
-    store.pin(&[Pin::new(SAMPLES[0].entry.id(), SAMPLES[0].size(), "x")]).unwrap();
+    let cache = open(place.path(), bound);
+    SAMPLES.iter().for_each(|sample| drop(sample.fetch(&cache)));
+    assert_eq!((cache.would_keep(bound), cache.would_keep(bound + 1)), (Ok(()), Err(Unkeepable::TooLarge)));
+    cache.pin(&[Pin::new(SAMPLES[0].entry.id(), SAMPLES[0].size(), "x")]).unwrap();
     let left = bound - SAMPLES[0].size();
-    assert_eq!((store.would_keep(left), store.would_keep(left + 1)), (Ok(()), Err(Unkeepable::Pinned)));
-    *store.limits.lock().unwrap() = Limits { bound, min_free: 1 << 60, ..Limits::default() };
-    assert_eq!(store.would_keep(1), Err(Unkeepable::Disk));
-    assert_eq!(store.usage().bodies, SAMPLES.len() as u64);
+    assert_eq!((cache.would_keep(left), cache.would_keep(left + 1)), (Ok(()), Err(Unkeepable::Pinned)));
+    *cache.limits.lock().unwrap() = Limits { bound, min_free: 1 << 60, ..Limits::default() };
+    assert_eq!(cache.would_keep(1), Err(Unkeepable::Disk));
+    assert_eq!(cache.usage().blobs, SAMPLES.len() as u64);
 }
 
 #[test]
 fn what_is_named_or_pinned_is_retained() {
     let place = tempfile::tempdir().unwrap();
-    let store = open(place.path(), 1 << 20);
-    SAMPLES.iter().take(4).for_each(|sample| drop(sample.fetch(&store)));
+    let cache = open(place.path(), 1 << 20);
+    SAMPLES.iter().take(4).for_each(|sample| drop(sample.fetch(&cache)));
     let ids = |at: &[usize]| at.iter().map(|at| SAMPLES[*at].entry.id()).collect::<Vec<_>>();
-    store.pin(&[Pin::new(SAMPLES[3].entry.id(), 1, "x")]).unwrap();
-    disturb(&store.body_path(SAMPLES[1].get(&store).unwrap().digest()));
-    assert!(SAMPLES[1].get(&store).is_none());
-    assert_eq!(store.orphans().iter().map(|(_, size)| *size).collect::<Vec<_>>(), [SAMPLES[1].size()]);
+    cache.pin(&[Pin::new(SAMPLES[3].entry.id(), 1, "x")]).unwrap();
+    disturb(&cache.blob_path(SAMPLES[1].get(&cache).unwrap().digest()));
+    assert!(SAMPLES[1].get(&cache).is_none());
+    assert_eq!(cache.orphans().iter().map(|(_, size)| *size).collect::<Vec<_>>(), [SAMPLES[1].size()]);
     // Names that were looked up earlier would miss blobs that are committed meanwhile.
-    let removed = store.retain(ids(&[0, 1]).into_iter().inspect(|_| assert!(store.commits.try_lock().is_err())));
-    assert_eq!(removed, Removed { bodies: 2, bytes: SAMPLES[1].size() + SAMPLES[2].size() });
-    let here = |at: usize| SAMPLES[at].get(&store).is_some();
+    let removed = cache.retain(ids(&[0, 1]).into_iter().inspect(|_| assert!(cache.commits.try_lock().is_err())));
+    assert_eq!(removed, Removed { blobs: 2, bytes: SAMPLES[1].size() + SAMPLES[2].size() });
+    let here = |at: usize| SAMPLES[at].get(&cache).is_some();
     assert_eq!([0, 1, 2, 3].map(here), [true, false, false, true]);
     assert_eq!(
-        (store.forget(SAMPLES[0].entry.id()), store.forget(SAMPLES[0].entry.id())),
+        (cache.forget(SAMPLES[0].entry.id()), cache.forget(SAMPLES[0].entry.id())),
         (Some(SAMPLES[0].size()), None)
     );
     assert_eq!(files(place.path()).len(), 1);
@@ -791,19 +791,19 @@ fn what_is_named_or_pinned_is_retained() {
 #[test]
 fn a_body_that_is_being_adopted_may_be_unproved() {
     let place = tempfile::tempdir().unwrap();
-    let store = open(place.path(), 1 << 20);
+    let cache = open(place.path(), 1 << 20);
     let sample = &SAMPLES[0];
-    let may_have = || store.may_have_unproved(sample.entry.id(), sample.size());
+    let may_have = || cache.may_have_unproved(sample.entry.id(), sample.size());
     assert!(may_have(), "nobody has looked for orphans yet");
-    store.sweep();
+    cache.sweep();
     assert!(!may_have());
     {
-        let _adopting = store.adoptions.lock().unwrap();
+        let _adopting = cache.adoptions.lock().unwrap();
         assert!(may_have());
     }
     assert!(!may_have());
-    let path = store.body_path(sample.fetch(&store).0.digest());
+    let path = cache.blob_path(sample.fetch(&cache).0.digest());
     assert!(may_have(), "it has been adopted");
     disturb(&path);
-    assert!(sample.get(&store).is_none() && may_have(), "it is an orphan");
+    assert!(sample.get(&cache).is_none() && may_have(), "it is an orphan");
 }

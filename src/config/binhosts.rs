@@ -131,7 +131,7 @@ impl BinhostFinder<'_> {
             let own = binrepo.section.as_ref().and_then(|section| own.remove(section)).unwrap_or_default();
             let candidate = self.of_portage(binrepo, own);
             candidates.extend(candidate.map(|candidate| match requested {
-                Some(origin) => BinhostCandidate { verify_signature: Some(of_file(true, origin)), ..candidate },
+                Some(location) => BinhostCandidate { verify_signature: Some(of_file(true, location)), ..candidate },
                 None => candidate,
             }));
         }
@@ -146,7 +146,7 @@ impl BinhostFinder<'_> {
     fn of_portage(&mut self, binrepo: &Binrepo, own: OwnBinhost) -> Option<BinhostCandidate> {
         let shown = binrepo.section.as_deref().unwrap_or("of PORTAGE_BINHOST");
         if let Some(written) = &binrepo.unset {
-            let place = binrepo.uri.origin.clone().unwrap_or_default();
+            let place = binrepo.uri.location.clone().unwrap_or_default();
             self.report.warn(format!(
                 "{place}: the binhost {written} {shown} is left out: it refers to a variable that make.conf does not set, and profiles \
                  are not read; write the value there, or the whole URL into binrepos.conf"
@@ -156,7 +156,7 @@ impl BinhostFinder<'_> {
         let url = match own.url.clone().map_or_else(|| said(&binrepo.uri, binrepo.uri.value.parse()), Ok) {
             Ok(url) => url,
             Err(error) => {
-                let place = binrepo.uri.origin.clone().unwrap_or_default();
+                let place = binrepo.uri.location.clone().unwrap_or_default();
                 self.report.warn(format!("{place}: the binhost {shown} is left out: {error}"));
                 return None;
             }
@@ -165,7 +165,7 @@ impl BinhostFinder<'_> {
         let mut candidate = BinhostCandidate::new(name, url, binrepo.priority.clone().into());
         candidate.order = binrepo.order();
         candidate.verify_signature = binrepo.verify_signature.clone().map(Sourced::from);
-        let atoms = |said: &Located<Vec<Atom>>| said.origin.is_some().then(|| said.clone().into());
+        let atoms = |said: &Located<Vec<Atom>>| said.location.is_some().then(|| said.clone().into());
         candidate.frozen = binrepo.frozen.clone().into();
         (candidate.include, candidate.exclude) = (atoms(&binrepo.include), atoms(&binrepo.exclude));
         Some(candidate.with(own))
@@ -302,10 +302,10 @@ impl BinhostCandidate {
 fn of_own(name: String, own: OwnBinhost, sections: &[&str]) -> Result<BinhostCandidate, ConfigError> {
     let Some(url) = own.url.clone() else {
         let meant = config_file::nearest(&name, sections).map(|meant| format!("; did you mean [binhost.{meant}]?"));
-        return Err(ConfigError::NoSuchBinhost { origin: own.origin, name, meant: meant.unwrap_or_default() });
+        return Err(ConfigError::NoSuchBinhost { location: own.location, name, meant: meant.unwrap_or_default() });
     };
     if !name::is_safe(&name) {
-        return Err(ConfigError::Name { origin: own.origin, name });
+        return Err(ConfigError::Name { location: own.location, name });
     }
     Ok(BinhostCandidate::new(name, url, Sourced::default(0)).with(own))
 }
@@ -318,10 +318,10 @@ fn quorum_of(quorum: Sourced<NonZeroUsize>, name: &str, urls: usize) -> Result<S
     Ok(quorum)
 }
 
-fn of_file<T>(value: T, origin: &SourceLocation) -> Sourced<T> {
-    Sourced { value, source: ValueSource::File(origin.clone()) }
+fn of_file<T>(value: T, location: &SourceLocation) -> Sourced<T> {
+    Sourced { value, source: ValueSource::File(location.clone()) }
 }
 
 fn said<T, E>(said: &Located<String>, parsed: Result<T, E>) -> Result<Sourced<T>, E> {
-    parsed.map(|value| Located { value, origin: said.origin.clone() }.into())
+    parsed.map(|value| Located { value, location: said.location.clone() }.into())
 }

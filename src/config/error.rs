@@ -52,20 +52,20 @@ pub enum ConfigError {
     #[error("--binhost {0} is there twice")]
     Twice(String),
     /// The file has a table for a binhost that does not exist.
-    #[error("{origin}: [binhost.{name}] has no url, and binrepos.conf has no section [{name}]{meant}")]
+    #[error("{location}: [binhost.{name}] has no url, and binrepos.conf has no section [{name}]{meant}")]
     NoSuchBinhost {
-        origin: SourceLocation,
+        location: SourceLocation,
         name: String,
         /// `; did you mean …?`, or empty.
         meant: String,
     },
     /// A binhost's name cannot be the name of a directory.
     #[error(
-        "{origin}: {name:?} cannot be the name of a binhost, which is a directory in the mount: letters, digits, '.', '_' and '-'"
+        "{location}: {name:?} cannot be the name of a binhost, which is a directory in the mount: letters, digits, '.', '_' and '-'"
     )]
     Name {
         /// The location of the table.
-        origin: SourceLocation,
+        location: SourceLocation,
         name: String,
     },
     /// The quorum exceeds the number of URLs.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::explain::Explained;
 use super::generations;
 use crate::api::{CacheTask, Managed, ManagedPackage};
-use crate::cache::{Pin, Removed, Store};
+use crate::cache::{Cache, Pin, Removed};
 use crate::index::EntryId;
 use crate::policy::{self, Decision, Rules, UnionMember};
 use crate::portage::Atom;
@@ -36,8 +36,8 @@ impl Explained {
             );
         }
         blocking(move || {
-            let Self { inputs, rules, store, .. } = &*self;
-            Manager { inputs, rules, store, names: &names, snapshots: &snapshots }.run(task)
+            let Self { inputs, rules, cache, .. } = &*self;
+            Manager { inputs, rules, cache, names: &names, snapshots: &snapshots }.run(task)
         })
         .await
     }
@@ -53,7 +53,7 @@ struct MatchedEntry {
 struct Manager<'a> {
     inputs: &'a [UnionMember],
     rules: &'a Rules,
-    store: &'a Store,
+    cache: &'a Cache,
     names: &'a [String],
     snapshots: &'a Snapshots,
 }
@@ -61,12 +61,12 @@ struct Manager<'a> {
 impl Manager<'_> {
     fn run(&self, task: CacheTask) -> anyhow::Result<Managed> {
         match task {
-            CacheTask::Pins => Ok(self.report(self.store.pins())),
+            CacheTask::Pins => Ok(self.report(self.cache.pins())),
             CacheTask::Pin => {
                 let pins: Vec<Pin> =
                     self.matching_entries()?.iter().map(|found| Pin::new(found.id, found.size, &found.path)).collect();
                 anyhow::ensure!(!pins.is_empty(), "nothing that is shown matches");
-                self.store.pin(&pins)?;
+                self.cache.pin(&pins)?;
                 Ok(self.report(pins))
             }
             CacheTask::Unpin => self.unpin(),
@@ -76,9 +76,9 @@ impl Manager<'_> {
                 // Evaluated only when the iterator reaches this point, so that packages of a newer
                 // tree count too.
                 let still = std::iter::once_with(|| self.still_named()).flatten();
-                let Removed { bodies, bytes } = self.store.retain(records.map(|record| record.id).chain(still));
-                tracing::info!(bodies, bytes, "removed what no index names");
-                Ok(Managed { removed: bodies, freed: bytes, ..Managed::default() })
+                let Removed { blobs, bytes } = self.cache.retain(records.map(|record| record.id).chain(still));
+                tracing::info!(blobs, bytes, "removed what no index names");
+                Ok(Managed { removed: blobs, freed: bytes, ..Managed::default() })
             }
         }
     }
@@ -90,7 +90,7 @@ impl Manager<'_> {
             let view = tree.view();
             named.extend((0..view.len() as u32).filter_map(|row| view.record(row)).map(|record| record.id));
         }
-        for stored in generations::stored(&generations::directory(self.store.directory())) {
+        for stored in generations::stored(&generations::directory(self.cache.directory())) {
             named.extend(stored.named());
         }
         named
@@ -98,29 +98,29 @@ impl Manager<'_> {
 
     fn unpin(&self) -> anyhow::Result<Managed> {
         // A pinned package that no index names any more can only be named by its path.
-        let is_path = |name: &&String| self.store.pins().iter().any(|pin| pin.path == **name);
+        let is_path = |name: &&String| self.cache.pins().iter().any(|pin| pin.path == **name);
         let atoms: Vec<String> = self.names.iter().filter(|name| !is_path(name)).cloned().collect();
         let matching = Manager { names: &atoms, ..*self };
         let found = if atoms.is_empty() { Vec::new() } else { matching.found(|_| true)? };
         let chosen = |pin: &Pin| self.names.contains(&pin.path) || found.iter().any(|found| found.id == pin.id);
-        let chosen: Vec<Pin> = self.store.pins().into_iter().filter(chosen).collect();
+        let chosen: Vec<Pin> = self.cache.pins().into_iter().filter(chosen).collect();
         anyhow::ensure!(!chosen.is_empty(), "nothing that is pinned matches");
-        self.store.unpin(&chosen.iter().map(|pin| pin.id).collect::<Vec<_>>())?;
+        self.cache.unpin(&chosen.iter().map(|pin| pin.id).collect::<Vec<_>>())?;
         Ok(self.report(chosen))
     }
 
     fn evict(&self) -> anyhow::Result<Managed> {
         let mut found = self.found(|_| true)?;
-        found.retain(|found| self.store.digest(found.id).is_some());
+        found.retain(|found| self.cache.digest(found.id).is_some());
         anyhow::ensure!(!found.is_empty(), "nothing that is cached matches");
-        let pinned: Vec<Pin> = self.store.pins();
+        let pinned: Vec<Pin> = self.cache.pins();
         if let Some(pin) = pinned.iter().find(|pin| found.iter().any(|found| found.id == pin.id)) {
             anyhow::bail!("{} is pinned, so nothing is removed; `binhostfs pin --remove` lets it go", pin.path);
         }
         let mut managed = Managed::default();
         for MatchedEntry { id, size, path } in found {
             // Two entries may name one blob.
-            if let Some(bytes) = self.store.forget(id) {
+            if let Some(bytes) = self.cache.forget(id) {
                 managed.removed += 1;
                 managed.freed += bytes;
                 managed.packages.push(ManagedPackage { path, size, cached: false, pinned: false });
@@ -130,9 +130,9 @@ impl Manager<'_> {
     }
 
     fn report(&self, pins: Vec<Pin>) -> Managed {
-        let now: Vec<EntryId> = self.store.pins().iter().map(|pin| pin.id).collect();
+        let now: Vec<EntryId> = self.cache.pins().iter().map(|pin| pin.id).collect();
         let package = |Pin { id, size, path, .. }: Pin| {
-            let (cached, pinned) = (self.store.digest(id).is_some(), now.contains(&id));
+            let (cached, pinned) = (self.cache.digest(id).is_some(), now.contains(&id));
             ManagedPackage { path, size, cached, pinned }
         };
         Managed { packages: pins.into_iter().map(package).collect(), ..Managed::default() }

@@ -48,7 +48,7 @@ use crate::api::{
     CacheTask, CheckedEntry, GenerationList, Keep, Managed, PackageStatus, PrefetchRequest, PrefetchStatus, RollbackTo,
     Status, VerifyResult,
 };
-use crate::cache::{Limits, Store};
+use crate::cache::{Cache, Limits};
 use crate::config::{MountConfig, SignaturePolicy};
 use crate::control::{Control, Listener, Server};
 use crate::fetch::Fetcher;
@@ -192,22 +192,22 @@ impl Daemon {
         let policies = policies(&config)?;
         portage_keyring::warn(&policies, &config.portage_gnupg);
         let metrics = Arc::new(Metrics::default());
-        let store = {
+        let cache = {
             let (directory, bound, metrics) = (config.cache_dir.clone(), config.cache_size.0, Arc::clone(&metrics));
-            let open = tokio::task::spawn_blocking(move || Store::open(&directory, bound, metrics)).await;
+            let open = tokio::task::spawn_blocking(move || Cache::open(&directory, bound, metrics)).await;
             Arc::new(open.context("opening the cache")?.context("opening the cache")?)
         };
-        let (limited, limits) = (Arc::clone(&store), limits(&config));
+        let (limited, limits) = (Arc::clone(&cache), limits(&config));
         tokio::task::spawn_blocking(move || limited.set_limits(limits)).await.context("making room in the cache")?;
-        let (fetcher, outcomes) = Fetcher::new(Arc::clone(&store), Arc::clone(&metrics));
+        let (fetcher, outcomes) = Fetcher::new(Arc::clone(&cache), Arc::clone(&metrics));
         fetcher.set_bulk_read_limit(config.bulk_read_limit);
-        let (held, fetching, counted) = (Arc::clone(&store), Arc::clone(&fetcher), Arc::clone(&metrics));
-        let mut sources = Binhosts::open(held, fetching, counted, &config, policies)?;
+        let (held, fetching, counted) = (Arc::clone(&cache), Arc::clone(&fetcher), Arc::clone(&metrics));
+        let mut binhosts = Binhosts::open(held, fetching, counted, &config, policies)?;
         let resumed = kept.as_ref().filter(|kept| !kept.is_new());
         let beneath = resumed.map(tasks::local_watcher::beneath).transpose()?;
-        let front = Arc::new(tasks::local_watcher::open(&config, &store, sources.first().await?, beneath).await?);
+        let front = Arc::new(tasks::local_watcher::open(&config, &cache, binhosts.first().await?, beneath).await?);
         let (shown, root) = (Arc::clone(front.snapshots()), config.portage_root.clone());
-        store.rank_by(move |store| tasks::installed_classes::ranks(&root, &shown, store));
+        cache.classify_by(move |cache| tasks::installed_classes::classes(&root, &shown, cache));
         let operations = Filesystem::new(Arc::clone(&front), Arc::clone(&fetcher), config.prefetch, config.plan_check);
         let mount = Mount::new(&config, operations, Arc::clone(&metrics), kept)?;
         match mount.begun() {
@@ -217,8 +217,8 @@ impl Daemon {
         if let Some(why) = service::mount_visibility::hidden(&config.mountpoint, mount.device()) {
             tracing::warn!("{why}");
         }
-        let shared = Arc::new(DaemonState::new(config, mount, store, fetcher, front, metrics));
-        shared.set_reports(&sources);
+        let shared = Arc::new(DaemonState::new(config, mount, cache, fetcher, front, metrics));
+        shared.set_reports(&binhosts);
         let (requests, incoming) = mpsc::channel(MAX_REQUESTS);
         let following = requests.clone();
         let (reload, reloads) = mpsc::channel(1);
@@ -230,7 +230,7 @@ impl Daemon {
         let control = Server::start(&shared.config.control, group, handle)?;
         // A separate task, so that no other event cancels a slow refresh.
         let refresher =
-            tokio::spawn(Refresher::new(sources, outcomes, incoming, shared.config.refresh).run(Arc::clone(&shared)));
+            tokio::spawn(Refresher::new(binhosts, outcomes, incoming, shared.config.refresh).run(Arc::clone(&shared)));
         let follower = tokio::spawn(tasks::config_watcher::follow(Arc::clone(&shared), following));
         let scrubber = tokio::spawn(tasks::scrub::in_background(Arc::clone(&shared)));
         let watcher = tokio::spawn(tasks::local_watcher::watch(Arc::clone(&shared)));
@@ -264,8 +264,8 @@ impl Daemon {
         service::systemd::notify_status(vec![NotifyState::Ready], self.shared.summary());
         tracing::info!("{}", self.shared.summary());
         service::watchdog::start(&self.shared.config);
-        let store = Arc::clone(&self.shared.store);
-        let sweep = tokio::task::spawn_blocking(move || store.sweep());
+        let cache = Arc::clone(&self.shared.cache);
+        let sweep = tokio::task::spawn_blocking(move || cache.sweep());
         loop {
             tokio::select! {
                 () = stop.requested() => break,
@@ -280,8 +280,8 @@ impl Daemon {
         // outlive the daemon.
         let _ = sweep.await;
         // Written here, not when the last task drops the cache: the process may exit before that.
-        let store = Arc::clone(&self.shared.store);
-        let _ = tokio::task::spawn_blocking(move || store.write_uses()).await;
+        let cache = Arc::clone(&self.shared.cache);
+        let _ = tokio::task::spawn_blocking(move || cache.write_uses()).await;
     }
 
     /// Executes the program in this process. Returns only if that fails.
@@ -300,8 +300,8 @@ impl Daemon {
             service::systemd::notify(vec![NotifyState::Reloading, now]);
         }
         // Gives the client time to get the answer, and writes small data that is still in memory.
-        let store = Arc::clone(&self.shared.store);
-        let _ = tokio::task::spawn_blocking(move || store.write_uses()).await;
+        let cache = Arc::clone(&self.shared.cache);
+        let _ = tokio::task::spawn_blocking(move || cache.write_uses()).await;
         tokio::time::sleep(ANSWERED).await;
         let error = service::handover::replace(program, &self.shared.mount);
         tracing::error!("reloading failed, going on as before: {error:#}");
@@ -310,10 +310,10 @@ impl Daemon {
 
     fn tidy(&self) {
         self.shared.fetcher.let_go();
-        let store = Arc::clone(&self.shared.store);
+        let cache = Arc::clone(&self.shared.cache);
         tokio::task::spawn_blocking(move || {
-            store.keep_free();
-            store.write_uses();
+            cache.keep_free();
+            cache.write_uses();
         });
         service::systemd::notify_status(Vec::new(), self.shared.summary());
     }
@@ -385,7 +385,7 @@ impl Control for Handle {
 
     fn generations(&self) -> oneshot::Receiver<GenerationList> {
         let (reply, receiver) = oneshot::channel();
-        let directory = generations::directory(self.shared.store.directory());
+        let directory = generations::directory(self.shared.cache.directory());
         let shown = self.shared.snapshots.current().generation();
         tokio::task::spawn_blocking(move || {
             let generations = generations::rollback::list(&directory, shown);

@@ -29,9 +29,9 @@ const PACE: Duration = Duration::from_secs(10);
 /// packages cannot be fetched.
 #[derive(Debug)]
 pub(super) struct Refresher {
-    sources: Binhosts,
+    binhosts: Binhosts,
     outcomes: mpsc::Receiver<DownloadOutcome>,
-    desk: RequestQueue,
+    requests: RequestQueue,
     clock: ClockWatch,
     /// Mean time between refreshes.
     interval: Duration,
@@ -42,29 +42,29 @@ pub(super) struct Refresher {
 impl Refresher {
     /// The first refresh is due at once: the stored indexes may be old.
     pub(super) fn new(
-        sources: Binhosts,
+        binhosts: Binhosts,
         outcomes: mpsc::Receiver<DownloadOutcome>,
         requests: mpsc::Receiver<Request>,
         interval: Duration,
     ) -> Self {
-        let (now, desk, clock) = (Instant::now(), RequestQueue::new(requests), ClockWatch::new());
+        let (now, requests, clock) = (Instant::now(), RequestQueue::new(requests), ClockWatch::new());
         let last = now.checked_sub(PACE).unwrap_or(now);
-        Self { sources, outcomes, desk, clock, interval, due: now, last }
+        Self { binhosts, outcomes, requests, clock, interval, due: now, last }
     }
 
     /// Handles requests, refreshes and download outcomes until it is cancelled.
     pub(super) async fn run(mut self, shared: Arc<DaemonState>) {
         loop {
-            shared.set_reports(&self.sources);
+            shared.set_reports(&self.binhosts);
             tokio::select! {
                 // Requests come first: a request that cancelled a refresh must run before that
                 // refresh is repeated.
                 biased;
-                Some(request) = self.desk.next() => self.fulfil(&shared, request).await,
+                Some(request) = self.requests.next() => self.fulfil(&shared, request).await,
                 // Failures of a timed refresh are in the log and in `status`, so the result is
                 // dropped.
                 () = tokio::time::sleep_until(self.due.into()) => drop(self.refresh(&shared, Order::Forward, Asker::Timer).await),
-                Some(verdict) = self.outcomes.recv() => self.record_outcome(&shared, &verdict).await,
+                Some(outcome) = self.outcomes.recv() => self.record_outcome(&shared, &outcome).await,
                 () = self.clock.stepped() => self.judge_again(&shared),
             }
         }
@@ -74,10 +74,10 @@ impl Refresher {
         match request {
             Request::Refresh { order, reply } => self.obey(shared, order, reply).await,
             Request::Explain { atoms, reply } => {
-                explain(Arc::clone(shared), Arc::new(self.sources.explained()), atoms, reply).await;
+                explain(Arc::clone(shared), Arc::new(self.binhosts.explained()), atoms, reply).await;
             }
             Request::Manage { task, names, reply } => {
-                let picture = Arc::new(self.sources.explained());
+                let picture = Arc::new(self.binhosts.explained());
                 manage(Arc::clone(shared), picture, task, names, reply).await;
             }
             Request::Rollback { to, reply } => self.roll_back(shared, to, reply).await,
@@ -91,28 +91,28 @@ impl Refresher {
     fn judge_again(&mut self, shared: &DaemonState) {
         tracing::info!("the system clock was set: the indexes are asked for and judged again");
         shared.fetcher.forget_failures();
-        self.sources.all.iter().for_each(|source| source.origin.upstream.allow_retries());
+        self.binhosts.all.iter().for_each(|binhost| binhost.remote.upstream.allow_retries());
         self.due = Instant::now();
     }
 
     /// Refreshes on the administrator's request, and then forgets all refusals.
     async fn obey(&mut self, shared: &Arc<DaemonState>, order: Order, reply: Reply<String>) {
         shared.fetcher.forget_failures();
-        self.sources.all.iter().for_each(|source| source.origin.upstream.allow_retries());
+        self.binhosts.all.iter().for_each(|binhost| binhost.remote.upstream.allow_retries());
         let Some(answer) = self.refresh(shared, order, Asker::Administrator).await else {
-            return self.desk.put_off(Request::Refresh { order, reply });
+            return self.requests.put_off(Request::Refresh { order, reply });
         };
-        let pardoned = self.sources.all.iter_mut().map(Binhost::clear_refusals).filter(|some| *some).count();
+        let pardoned = self.binhosts.all.iter_mut().map(Binhost::clear_refusals).filter(|some| *some).count();
         drop(self.present(shared, pardoned > 0).await);
         // The client may have disconnected.
         let _ = reply.send(answer.map(|()| shared.summary()));
     }
 
     async fn roll_back(&mut self, shared: &DaemonState, to: RollbackTo, reply: Reply<String>) {
-        let made = self.sources.roll_back(to).await;
+        let made = self.binhosts.roll_back(to).await;
         let shown = made.and_then(|tree| {
             shared.fetcher.forget_failures();
-            shared.set_reports(&self.sources);
+            shared.set_reports(&self.binhosts);
             Ok(shared.publish(tree)?)
         });
         let answer = shown.map_err(|error| format!("{error:#}")).map(|_| shared.renewed.notify_one());
@@ -123,7 +123,7 @@ impl Refresher {
     }
 
     fn keep(&self, number: u64, keep: Keep, reply: Reply<String>) {
-        let marked = tokio::task::block_in_place(|| self.sources.generations.mark(number, keep == Keep::Always));
+        let marked = tokio::task::block_in_place(|| self.binhosts.generations.mark(number, keep == Keep::Always));
         let what = match keep {
             Keep::Always => "is kept, however old it becomes",
             Keep::AsUsual => "goes when it is old, like any other",
@@ -135,11 +135,11 @@ impl Refresher {
 
     /// Applies a new configuration: shows the indexes of its binhosts, and refreshes them soon.
     async fn configure(&mut self, shared: &DaemonState, config: &MountConfig) {
-        let (store, limits) = (Arc::clone(&shared.store), super::limits(config));
+        let (cache, limits) = (Arc::clone(&shared.cache), super::limits(config));
         shared.fetcher.set_bulk_read_limit(config.bulk_read_limit);
         // Evicting takes time. The requests that wait here would have to wait for a refresh anyway.
-        drop(tokio::task::spawn_blocking(move || store.set_limits(limits)).await);
-        match self.sources.configure(config).await {
+        drop(tokio::task::spawn_blocking(move || cache.set_limits(limits)).await);
+        match self.binhosts.configure(config).await {
             Ok(()) => {
                 shared.fetcher.forget_failures();
                 (self.interval, self.due) = (config.refresh, Instant::now());
@@ -152,27 +152,27 @@ impl Refresher {
 
     /// Hides the entry of a refused package, and shows it again once the package is fetched after
     /// all.
-    async fn record_outcome(&mut self, shared: &Arc<DaemonState>, verdict: &DownloadOutcome) {
+    async fn record_outcome(&mut self, shared: &Arc<DaemonState>, outcome: &DownloadOutcome) {
         let soon = (self.last + PACE).max(Instant::now());
-        let refused = matches!(verdict.kind, OutcomeKind::Refused(_));
-        let picture = refused.then(|| self.sources.explained());
-        let Some(source) = self.sources.find(verdict.origin) else { return };
-        let hides = source.config.offline == Offline::Hide;
-        let changed = match (&verdict.kind, picture) {
+        let refused = matches!(outcome.kind, OutcomeKind::Refused(_));
+        let picture = refused.then(|| self.binhosts.explained());
+        let Some(binhost) = self.binhosts.find(outcome.binhost) else { return };
+        let hides = binhost.config.offline == Offline::Hide;
+        let changed = match (&outcome.kind, picture) {
             // The daemon asks the binhost about the package. If that is cancelled, the outcome is
             // lost, and the next open reports it again.
             (OutcomeKind::Refused(_), Some(picture)) => {
-                self.desk.during(shared, picture, source.record_outcome(verdict)).await.unwrap_or(false)
+                self.requests.during(shared, picture, binhost.record_outcome(outcome)).await.unwrap_or(false)
             }
             (OutcomeKind::Verified | OutcomeKind::Refused(_) | OutcomeKind::IndexMismatch(_), _) => {
-                source.record_outcome(verdict).await
+                binhost.record_outcome(outcome).await
             }
             (OutcomeKind::Unreachable, _) => false,
         };
         // The index may be wrong, or the binhost unreachable: refresh soon, but not for every
         // package.
-        let wrong = refused || changed && matches!(verdict.kind, OutcomeKind::IndexMismatch(_));
-        if wrong || hides && matches!(verdict.kind, OutcomeKind::Unreachable) {
+        let wrong = refused || changed && matches!(outcome.kind, OutcomeKind::IndexMismatch(_));
+        if wrong || hides && matches!(outcome.kind, OutcomeKind::Unreachable) {
             self.due = self.due.min(soon);
         }
         drop(self.present(shared, changed).await);
@@ -182,31 +182,32 @@ impl Refresher {
     /// tree.
     async fn present(&mut self, shared: &DaemonState, changed: bool) -> Result<bool, String> {
         let mut outcome = Ok(false);
-        if changed || self.sources.behind {
-            let tree = self.sources.tree().await;
+        if changed || self.binhosts.behind {
+            let tree = self.binhosts.tree().await;
             let shown = tree.and_then(|tree| Ok(shared.publish(tree)?));
             outcome = shown.map_err(|error| format!("showing it: {error:#}"));
             shared.set_problem(outcome.clone().err());
             // Includes binhosts of which nothing is shown yet.
-            let mut wanted = shared.snapshots.origins();
-            wanted.extend(self.sources.all.iter().map(|source| source.id));
-            shared.fetcher.retain_origins(&wanted);
+            let mut wanted = shared.snapshots.binhosts();
+            wanted.extend(self.binhosts.all.iter().map(|binhost| binhost.id));
+            shared.fetcher.retain_binhosts(&wanted);
         }
         // Updated before the answer: `status` explains why a package is missing from the index.
-        shared.set_reports(&self.sources);
+        shared.set_reports(&self.binhosts);
         outcome
     }
 
     /// Fetches the indexes and publishes the result. `None`: a request cancelled the refresh, which
     /// is due again at once.
     async fn refresh(&mut self, shared: &Arc<DaemonState>, order: Order, asker: Asker) -> Option<Result<(), String>> {
-        let picture = self.sources.explained();
-        let Some(mut failures) = self.desk.during(shared, picture, self.sources.refresh(order, asker)).await else {
-            self.sources.all.iter_mut().for_each(Binhost::break_off);
+        let picture = self.binhosts.explained();
+        let Some(mut failures) = self.requests.during(shared, picture, self.binhosts.refresh(order, asker)).await
+        else {
+            self.binhosts.all.iter_mut().for_each(Binhost::break_off);
             self.due = Instant::now();
             return None;
         };
-        if self.sources.behind {
+        if self.binhosts.behind {
             // Also if the tree is the same for Portage: a binhost may be reachable again.
             shared.fetcher.forget_failures();
         }
@@ -229,16 +230,16 @@ impl Refresher {
 
     /// Checks whether refused packages can be fetched now.
     async fn recheck_refusals(&mut self, shared: &Arc<DaemonState>) {
-        let picture = self.sources.explained();
+        let picture = self.binhosts.explained();
         let all = async {
             let mut changed = false;
-            for source in self.sources.all.iter_mut().filter(|source| !source.is_unreachable()) {
-                changed = source.recheck_refusals().await || changed;
+            for binhost in self.binhosts.all.iter_mut().filter(|binhost| !binhost.is_unreachable()) {
+                changed = binhost.recheck_refusals().await || changed;
             }
             changed
         };
         // If a request cancels the check, the next refresh repeats it.
-        if self.desk.during(shared, picture, all).await == Some(true) {
+        if self.requests.during(shared, picture, all).await == Some(true) {
             shared.fetcher.forget_failures();
             drop(self.present(shared, true).await);
         }

@@ -20,7 +20,7 @@ use crate::api::{
     BinhostStatus, BypassStatus, CacheStatus, DownloadCounts, DownloadState, DownloadStatus, EntriesStatus,
     FailureStatus, GenerationStatus, KeyringStatus, MirrorState, MirrorStatus, ProcessStatus, RefreshStatus, Status,
 };
-use crate::cache::Store;
+use crate::cache::Cache;
 use crate::config::{MountConfig, Prefetch};
 use crate::fetch::{self, Counts, DownloadProgress, FailureReport, Fetcher, RemoteBinhost};
 use crate::fs::PublishedTree;
@@ -44,7 +44,7 @@ pub(super) struct RollbackReport {
 #[derive(Debug)]
 pub(super) struct BinhostReport {
     name: String,
-    origin: Arc<RemoteBinhost>,
+    remote: Arc<RemoteBinhost>,
     index_timestamp: i64,
     refresh: LastRefresh,
     unreachable: bool,
@@ -58,18 +58,18 @@ pub(super) struct BinhostReport {
 }
 
 impl BinhostReport {
-    pub(super) fn new(source: &Binhost, tally: EntryCounts, unusable: Option<String>) -> Self {
+    pub(super) fn new(binhost: &Binhost, tally: EntryCounts, unusable: Option<String>) -> Self {
         let EntryCounts {
             shown, moved, libc_guarded, unsigned_format, filtered, offline, shadowed, path_conflict, ..
         } = tally;
-        let index = source.published_index().map(|shown| shown.index);
+        let index = binhost.published_index().map(|shown| shown.index);
         let dropped = index.as_ref().map(|index| index.dropped());
-        let refused: Vec<FailureStatus> = source.refusals().all().iter().map(Refusal::status).collect();
+        let refused: Vec<FailureStatus> = binhost.refusals().all().iter().map(Refusal::status).collect();
         let entries = EntriesStatus {
             dropped: dropped.map_or(0, |dropped| dropped.total().into()),
             dropped_reasons: dropped.map(ToString::to_string).unwrap_or_default(),
             refused: refused.len() as u64,
-            disputed: source.disputed() as u64,
+            disputed: binhost.disputed() as u64,
             unsigned_format: unsigned_format.into(),
             filtered: filtered.into(),
             offline: offline.into(),
@@ -79,34 +79,34 @@ impl BinhostReport {
             libc_guarded: libc_guarded.into(),
         };
         Self {
-            name: source.config.name.clone(),
-            origin: Arc::clone(&source.origin),
+            name: binhost.config.name.clone(),
+            remote: Arc::clone(&binhost.remote),
             index_timestamp: index.as_ref().and_then(|index| index.header().timestamp()).unwrap_or_default(),
-            refresh: source.last_refresh().clone(),
-            unreachable: source.is_unreachable(),
-            frozen: source.is_frozen(),
+            refresh: binhost.last_refresh().clone(),
+            unreachable: binhost.is_unreachable(),
+            frozen: binhost.is_frozen(),
             packages: shown.into(),
             entries,
             unusable,
             refused,
-            index_mismatches: source.index_mismatches(),
-            max_index_age: source.max_index_age(),
+            index_mismatches: binhost.index_mismatches(),
+            max_index_age: binhost.max_index_age(),
         }
     }
 
     fn status(&self) -> BinhostStatus {
-        let Self { name, origin, index_timestamp, refresh, unreachable, frozen, packages, entries, unusable, .. } =
+        let Self { name, remote, index_timestamp, refresh, unreachable, frozen, packages, entries, unusable, .. } =
             self;
         BinhostStatus {
             name: name.clone(),
-            urls: origin.upstream.binhost().urls.iter().map(ToString::to_string).collect(),
-            mirrors: origin.upstream.url_reports().into_iter().map(mirror).collect(),
+            urls: remote.upstream.binhost().urls.iter().map(ToString::to_string).collect(),
+            mirrors: remote.upstream.url_reports().into_iter().map(mirror).collect(),
             packages: *packages,
             index_timestamp: *index_timestamp,
             refresh: refresh.status(),
             unreachable: *unreachable,
             not_refreshed: *frozen,
-            keyring: origin.policy.keyring.as_ref().map(|keyring| keyring_status(keyring.report())),
+            keyring: remote.policy.keyring.as_ref().map(|keyring| keyring_status(keyring.report())),
             entries: entries.clone(),
             unusable: unusable.clone(),
             max_index_age: self.max_index_age.map(|span| span.as_secs()),
@@ -119,7 +119,7 @@ impl BinhostReport {
 pub(super) struct DaemonState {
     pub(super) config: MountConfig,
     pub(super) mount: Mount,
-    pub(super) store: Arc<Store>,
+    pub(super) cache: Arc<Cache>,
     pub(super) fetcher: Arc<Fetcher>,
     pub(super) front: Arc<PublishedTree>,
     pub(super) snapshots: Arc<Snapshots>,
@@ -151,18 +151,18 @@ impl DaemonState {
     pub(super) fn new(
         config: MountConfig,
         mount: Mount,
-        store: Arc<Store>,
+        cache: Arc<Cache>,
         fetcher: Arc<Fetcher>,
         front: Arc<PublishedTree>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let world = Budget::open(store.directory(), config.prefetch_budget.0);
+        let world = Budget::open(cache.directory(), config.prefetch_budget.0);
         let snapshots = Arc::clone(front.snapshots());
         let warnings = Mutex::new(config.warnings.clone());
         Self {
             config,
             mount,
-            store,
+            cache,
             fetcher,
             front,
             snapshots,
@@ -185,10 +185,10 @@ impl DaemonState {
     }
 
     /// Updates the report on the binhosts, which `status` shows from now on.
-    pub(super) fn set_reports(&self, sources: &Binhosts) {
-        *self.rollback.lock().unwrap_or_else(PoisonError::into_inner) = sources.rollback_report();
-        *self.reports() = sources.reports();
-        *self.picture.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(sources.explained()));
+    pub(super) fn set_reports(&self, binhosts: &Binhosts) {
+        *self.rollback.lock().unwrap_or_else(PoisonError::into_inner) = binhosts.rollback_report();
+        *self.reports() = binhosts.reports();
+        *self.picture.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(binhosts.explained()));
         self.changed.notify_one();
         self.check_clock();
     }
@@ -203,7 +203,7 @@ impl DaemonState {
     }
 
     fn wrong_clock(&self) -> Option<WrongClock> {
-        self.reports().iter().find_map(|report| report.origin.check_clock().err())
+        self.reports().iter().find_map(|report| report.remote.check_clock().err())
     }
 
     /// Snapshot of the binhosts and rules, from which the decision about each entry follows.
@@ -303,7 +303,7 @@ impl DaemonState {
 
     pub(super) fn status(&self) -> Status {
         let tree = self.snapshots.current();
-        let usage = self.store.usage();
+        let usage = self.cache.usage();
         let reports = self.reports();
         let binhosts: Vec<BinhostStatus> = reports.iter().map(BinhostReport::status).collect();
         let refused = reports.iter().flat_map(|report| report.refused.clone()).collect();
@@ -339,10 +339,10 @@ impl DaemonState {
                 bytes: usage.bytes,
                 reserved: usage.reserved,
                 parked: usage.parked,
-                packages: usage.bodies,
+                packages: usage.blobs,
                 bound: usage.bound,
-                pinned: self.store.pins().len() as u64,
-                written_today: self.store.written_today(),
+                pinned: self.cache.pins().len() as u64,
+                written_today: self.cache.written_today(),
             },
             upgrade_prefetch: (self.config.prefetch == Prefetch::World).then(|| self.world.status()),
             download_counts: counts(self.fetcher.counts()),
@@ -386,7 +386,8 @@ pub(super) fn give_memory_back() {
 }
 
 fn mirror(report: UrlReport) -> MirrorStatus {
-    let UrlReport { url, standing, rests_for, rate, first_byte, failures, wrong, distrusted_for, last_error } = report;
+    let UrlReport { url, standing, backs_off_for, rate, first_byte, failures, wrong, distrusted_for, last_error } =
+        report;
     let (last_error, since) = last_error.unzip();
     MirrorStatus {
         url,
@@ -396,7 +397,7 @@ fn mirror(report: UrlReport) -> MirrorStatus {
             HealthState::Probing => MirrorState::Probing,
             HealthState::BackingOff => MirrorState::BackingOff,
         },
-        backing_off_until: rests_for.map(|span| seconds_now().saturating_add(span.as_secs())),
+        backing_off_until: backs_off_for.map(|span| seconds_now().saturating_add(span.as_secs())),
         rate: rate.map(|rate| rate as u64),
         first_byte_ms: first_byte.map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX)),
         failures: u64::from(failures),

@@ -31,14 +31,14 @@ impl Alarms {
 
 /// The key of a verified package in the build history. `None`: without a BUILD_ID, other bytes at
 /// the same PATH are normal.
-pub(super) fn build_key(origin: &RemoteBinhost, entry: &Entry) -> Option<BuildKey> {
-    Some(BuildKey::new(&origin.name, entry.path.as_str(), entry.build_id?))
+pub(super) fn build_key(binhost: &RemoteBinhost, entry: &Entry) -> Option<BuildKey> {
+    Some(BuildKey::new(&binhost.name, entry.path.as_str(), entry.build_id?))
 }
 
 /// Raises an alarm if `digest` differs from the digest that this build had when it was verified
 /// before.
-pub(super) fn compare(fetcher: &Fetcher, witness: BuildKey, entry: &Entry, digest: Sha256Digest) {
-    let Some(before) = fetcher.store.testimony(witness).filter(|before| *before != digest) else { return };
+pub(super) fn compare(fetcher: &Fetcher, build: BuildKey, entry: &Entry, digest: Sha256Digest) {
+    let Some(before) = fetcher.cache.build_digest(build).filter(|before| *before != digest) else { return };
     let (path, build) = (entry.path.as_str(), entry.build_id.unwrap_or_default());
     let reason = format!(
         "the binhost serves other bytes than before under the same name: BUILD_ID {build} had SHA-256 {before}, and has \

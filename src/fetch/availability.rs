@@ -32,15 +32,15 @@ impl Fetcher {
     pub fn availability(&self, wanted: &PackageRef) -> PackageAvailability {
         let (key, record) = (wanted.key(), wanted.record());
         let mut source = None;
-        let state = if let Some(known) = self.store.known(record.id, record.size, &wanted.origin().policy) {
-            source = self.store.source(known.digest);
+        let state = if let Some(known) = self.cache.known(record.id, record.size, &wanted.binhost().policy) {
+            source = self.cache.source(known.digest);
             Availability::Cached(known)
         } else if self.downloads.contains(key) {
             Availability::Fetching
         } else {
             self.failures.reason(key).map_or(Availability::Remote, Availability::Failed)
         };
-        let binhost = wanted.origin().upstream.binhost().name.clone();
+        let binhost = wanted.binhost().upstream.binhost().name.clone();
         PackageAvailability { state, binhost, source }
     }
 }

@@ -74,7 +74,7 @@ type Subject = (BinhostId, Sha256Digest, AuxDigest);
 #[derive(Debug)]
 struct Agreed {
     _index: Weak<Index>,
-    body: Sha256Digest,
+    blob: Sha256Digest,
 }
 
 /// The results of earlier comparisons, bounded by [`MAX_AGREED`], [`MAX_JUDGED`] and
@@ -100,13 +100,13 @@ impl Default for Judgements {
 
 impl Judgements {
     /// Whether an entry is known to agree with a blob.
-    fn is_agreed(&self, index: &Arc<Index>, offset: u64, body: Sha256Digest) -> bool {
+    fn is_agreed(&self, index: &Arc<Index>, offset: u64, blob: Sha256Digest) -> bool {
         let mut agreed = self.agreed.lock().unwrap_or_else(PoisonError::into_inner);
-        agreed.get(&(Arc::as_ptr(index).addr(), offset)).is_some_and(|agreed| agreed.body == body)
+        agreed.get(&(Arc::as_ptr(index).addr(), offset)).is_some_and(|agreed| agreed.blob == blob)
     }
 
-    fn note_agreed(&self, index: &Arc<Index>, offset: u64, body: Sha256Digest) {
-        let (key, agreed) = ((Arc::as_ptr(index).addr(), offset), Agreed { _index: Arc::downgrade(index), body });
+    fn note_agreed(&self, index: &Arc<Index>, offset: u64, blob: Sha256Digest) {
+        let (key, agreed) = ((Arc::as_ptr(index).addr(), offset), Agreed { _index: Arc::downgrade(index), blob });
         self.agreed.lock().unwrap_or_else(PoisonError::into_inner).put(key, agreed);
     }
 
@@ -134,26 +134,26 @@ pub(super) fn with_entry<T>(wanted: &PackageRef, look: impl FnOnce(&EntryValues<
 impl Fetcher {
     /// Whether the daemon may answer an open of the entry with this blob, without reading the blob:
     /// equal digests or an earlier comparison decide. For FUSE threads.
-    pub(super) fn agrees(&self, wanted: &PackageRef, body: &Blob) -> bool {
-        if wanted.origin().on_mismatch == OnMismatch::Off || self.says_the_same(wanted, body) {
+    pub(super) fn agrees(&self, wanted: &PackageRef, blob: &Blob) -> bool {
+        if wanted.binhost().on_mismatch == OnMismatch::Off || self.says_the_same(wanted, blob) {
             return true;
         }
-        let judged = with_entry(wanted, |entry| self.judgements.get(&(wanted.key().0, body.digest(), entry.digest())));
+        let judged = with_entry(wanted, |entry| self.judgements.get(&(wanted.key().0, blob.digest(), entry.digest())));
         match judged.ok().flatten() {
             Some(Judgement::Agrees) => true,
-            Some(Judgement::Differs(_)) => wanted.origin().on_mismatch == OnMismatch::Warn,
+            Some(Judgement::Differs(_)) => wanted.binhost().on_mismatch == OnMismatch::Warn,
             None => false,
         }
     }
 
     /// Whether the entry has the same digest of values as its package.
-    fn says_the_same(&self, wanted: &PackageRef, body: &Blob) -> bool {
+    fn says_the_same(&self, wanted: &PackageRef, blob: &Blob) -> bool {
         let Some(part) = wanted.part() else { return false };
-        let (offset, digest) = (wanted.record().offset(), body.digest());
+        let (offset, digest) = (wanted.record().offset(), blob.digest());
         if self.judgements.is_agreed(&part.index, offset, digest) {
             return true;
         }
-        let agrees = with_entry(wanted, |entry| entry.agrees_with(body.aux_digest())).unwrap_or(false);
+        let agrees = with_entry(wanted, |entry| entry.agrees_with(blob.aux_digest())).unwrap_or(false);
         if agrees {
             self.judgements.note_agreed(&part.index, offset, digest);
         }
@@ -161,13 +161,13 @@ impl Fetcher {
     }
 
     /// Returns the blob, unless its entry is an index mismatch that the binhost's policy refuses.
-    pub(super) async fn held_against(self: &Arc<Self>, wanted: &PackageRef, body: Blob) -> Outcome {
-        match self.mismatch(wanted, &body).await? {
-            Some(mismatch) if wanted.origin().on_mismatch == OnMismatch::Refuse => {
+    pub(super) async fn held_against(self: &Arc<Self>, wanted: &PackageRef, blob: Blob) -> Outcome {
+        match self.mismatch(wanted, &blob).await? {
+            Some(mismatch) if wanted.binhost().on_mismatch == OnMismatch::Refuse => {
                 self.failures.note(wanted.key(), wanted.path(), &mismatch.error);
                 Err(mismatch.error)
             }
-            _ => Ok(body),
+            _ => Ok(blob),
         }
     }
 
@@ -176,16 +176,16 @@ impl Fetcher {
     pub(super) async fn mismatch(
         self: &Arc<Self>,
         wanted: &PackageRef,
-        body: &Blob,
+        blob: &Blob,
     ) -> Result<Option<Mismatch>, Arc<FetchError>> {
-        if wanted.origin().on_mismatch == OnMismatch::Off {
+        if wanted.binhost().on_mismatch == OnMismatch::Off {
             return Ok(None);
         }
-        if self.says_the_same(wanted, body) {
+        if self.says_the_same(wanted, blob) {
             self.failures.agreed(wanted.key(), wanted.path());
             return Ok(None);
         }
-        let (fetcher, of, its) = (Arc::clone(self), wanted.clone(), body.clone());
+        let (fetcher, of, its) = (Arc::clone(self), wanted.clone(), blob.clone());
         let judged = tokio::task::spawn_blocking(move || fetcher.judge(&of, &its)).await;
         match judged.map_err(|_| Arc::new(FetchError::Stopped))?.map_err(Arc::new)? {
             Judgement::Differs(mismatch) => {
@@ -201,13 +201,13 @@ impl Fetcher {
     }
 
     /// Compares the entry with the metadata in the blob, unless that was done before. Blocks.
-    fn judge(&self, wanted: &PackageRef, body: &Blob) -> Result<Judgement, FetchError> {
+    fn judge(&self, wanted: &PackageRef, blob: &Blob) -> Result<Judgement, FetchError> {
         let entry = with_entry(wanted, |entry| entry.digest()).map_err(FetchError::Index)?;
-        let subject = (wanted.key().0, body.digest(), entry);
+        let subject = (wanted.key().0, blob.digest(), entry);
         if let Some(judgement) = self.judgements.get(&subject) {
             return Ok(judgement);
         }
-        let package = verify::aux_values(body.file(), wanted.own_path()).map_err(|error| match error {
+        let package = verify::aux_values(blob.file(), wanted.own_path()).map_err(|error| match error {
             VerifyError::Io { source, .. } => FetchError::Disk(source),
             other => FetchError::Disk(std::io::Error::other(other)),
         })?;
@@ -230,7 +230,7 @@ impl Fetcher {
             return;
         }
         self.metrics.index_mismatches.increase();
-        if wanted.origin().on_mismatch == OnMismatch::Refuse {
+        if wanted.binhost().on_mismatch == OnMismatch::Refuse {
             self.metrics.refused.increase();
             self.metrics.detail.refused(RefusalKind::IndexMismatch);
         }
@@ -240,12 +240,12 @@ impl Fetcher {
     /// The index mismatches of an index, as far as the cache has the packages. Remembers the entries
     /// that agree. Blocks.
     #[must_use]
-    pub fn mismatches(&self, origin: BinhostId, index: &Arc<Index>) -> Vec<Mismatch> {
-        let cached = self.store.aux_digests();
+    pub fn mismatches(&self, binhost: BinhostId, index: &Arc<Index>) -> Vec<Mismatch> {
+        let cached = self.cache.aux_digests();
         if cached.is_empty() {
             return Vec::new();
         }
-        let view = Arc::new(View::whole(origin, Arc::clone(index)));
+        let view = Arc::new(View::whole(binhost, Arc::clone(index)));
         let mismatch = |(row, record): (u32, &Record)| {
             let (digest, values) = cached.get(&(record.id, record.size))?;
             let wanted = self.wanted(&view, row)?;
@@ -253,8 +253,8 @@ impl Fetcher {
                 self.judgements.note_agreed(index, record.offset(), *digest);
                 return None;
             }
-            let body = self.here(record, &wanted.origin().policy)?;
-            match self.judge(&wanted, &body) {
+            let blob = self.here(record, &wanted.binhost().policy)?;
+            match self.judge(&wanted, &blob) {
                 Ok(Judgement::Differs(mismatch)) => Some(mismatch),
                 Ok(Judgement::Agrees) => None,
                 Err(error) => {

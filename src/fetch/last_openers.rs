@@ -73,8 +73,8 @@ impl Fetcher {
 
     /// The last opener of an entry, if the package was opened lately.
     #[must_use]
-    pub fn caller(&self, origin: BinhostId, id: EntryId) -> Option<LastOpener> {
-        self.traces.lock().peek(&(origin, id)).cloned()
+    pub fn caller(&self, binhost: BinhostId, id: EntryId) -> Option<LastOpener> {
+        self.traces.lock().peek(&(binhost, id)).cloned()
     }
 }
 

@@ -8,7 +8,6 @@
 //! | `uncached_open` | an open of a package that is not cached |
 //! | `bulk_read_limit` | limits jobs that read the whole mount |
 //! | `index_mismatch` | compares an entry with its package |
-//! | `plan` | the merge plan of an emerge |
 //! | `plan_check` | checks the entries of a plan first |
 //! | `remote_binhost` | where packages come from, and what they must prove |
 //! | `failures` | recent failures |
@@ -17,7 +16,7 @@
 //! | `availability` | the state of one package |
 //! | `last_openers` | who opened a package last |
 //! | `transient_blobs` | verified, and not in the cache |
-//! | `recovery` | proves blobs without a record |
+//! | `reclaim` | proves blobs without a record |
 //!
 //! - One table (`downloads`) holds all downloads, for every reason and every user. The table
 //!   chooses which download gets the next turn.
@@ -27,7 +26,7 @@
 //!   a package some twenty times.
 //!
 //! - `prefetch::planned` fetches the packages that an emerge is going to open. Requested prefetches
-//!   (`prefetch::requested`) and upgrade prefetches (`prefetch::background`) come after those.
+//!   (`prefetch::requested`) and upgrade prefetches (`prefetch::upgrade`) come after those.
 //!   `prefetch::target` resolves the names in a request to packages.
 //!
 //! - `index_mismatch` compares the entry with the package before the daemon answers with a byte of
@@ -44,10 +43,9 @@ mod failures;
 mod index_mismatch;
 mod last_openers;
 mod outcomes;
-mod plan;
 mod plan_check;
 mod prefetch;
-mod recovery;
+mod reclaim;
 mod remote_binhost;
 mod transient_blobs;
 mod uncached_open;
@@ -57,7 +55,7 @@ use std::sync::{Arc, Weak};
 
 use tokio::sync::mpsc;
 
-use crate::cache::{Blob, Store, StoreError, Unkeepable};
+use crate::cache::{Blob, Cache, CacheError, Unkeepable};
 use crate::index::{BinhostId, EntryId, IndexMismatch, Record, View};
 use crate::metrics::Metrics;
 use crate::sys::WrongClock;
@@ -81,12 +79,12 @@ pub use last_openers::LastOpener;
 use last_openers::LastOpeners;
 use plan_check::ProvedAhead;
 pub use plan_check::{CheckFor, EntryCheck};
-pub use prefetch::background::BackgroundOutcome;
 pub use prefetch::planned::{AHEAD_SHARE, MAX_AHEAD_BYTES, PlanPrefetch};
 pub use prefetch::requested::{
     Done, InProgress, MAX_TOGETHER, PackageOutcome, RequestedPrefetch, RequestedPrefetchReport,
 };
 pub use prefetch::target::{PrefetchTarget, PrefetchTargetError, ResolvedTarget};
+pub use prefetch::upgrade::BackgroundOutcome;
 use remote_binhost::{PackageKey, RemoteBinhosts};
 pub use remote_binhost::{PackageRef, RemoteBinhost};
 use transient_blobs::TransientBlobs;
@@ -126,7 +124,7 @@ pub enum FetchError {
     Clock(#[from] WrongClock),
     /// The cache cannot take the package.
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Cache(#[from] CacheError),
     /// The cache's disk failed during a write of the package.
     #[error("writing the download to the cache: {0}")]
     Disk(std::io::Error),
@@ -163,7 +161,7 @@ impl FetchError {
             Self::Index(_)
             | Self::Plan { .. }
             | Self::Clock(_)
-            | Self::Store(_)
+            | Self::Cache(_)
             | Self::Disk(_)
             | Self::Busy
             | Self::Unkept(_)
@@ -193,7 +191,7 @@ fn listed(found: &[IndexMismatch]) -> String {
 #[derive(Debug)]
 pub struct DownloadOutcome {
     /// The binhost of the package.
-    pub origin: BinhostId,
+    pub binhost: BinhostId,
     pub id: EntryId,
     /// The PATH of the package at its binhost.
     pub path: String,
@@ -226,9 +224,9 @@ pub type Outcome = Result<Blob, Arc<FetchError>>;
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct Fetcher {
-    store: Arc<Store>,
+    cache: Arc<Cache>,
     metrics: Arc<Metrics>,
-    origins: RemoteBinhosts,
+    binhosts: RemoteBinhosts,
     downloads: Downloads,
     failures: Failures,
     alarms: Alarms,
@@ -242,15 +240,15 @@ pub struct Fetcher {
 }
 
 impl Fetcher {
-    /// A fetcher that reads through `store`, and the channel of its download outcomes. The fetcher
+    /// A fetcher that reads through `cache`, and the channel of its download outcomes. The fetcher
     /// has no binhosts yet. Must be called inside a tokio runtime.
     #[must_use]
-    pub fn new(store: Arc<Store>, metrics: Arc<Metrics>) -> (Arc<Self>, mpsc::Receiver<DownloadOutcome>) {
+    pub fn new(cache: Arc<Cache>, metrics: Arc<Metrics>) -> (Arc<Self>, mpsc::Receiver<DownloadOutcome>) {
         let (outcomes, receiver) = mpsc::channel(MAX_OUTCOMES);
         let fetcher = Arc::new_cyclic(|fetcher| Self {
-            store,
+            cache,
             metrics,
-            origins: RemoteBinhosts::default(),
+            binhosts: RemoteBinhosts::default(),
             downloads: Downloads::new(Weak::clone(fetcher)),
             failures: Failures::default(),
             alarms: Alarms::default(),
@@ -266,30 +264,30 @@ impl Fetcher {
     }
 
     /// Adds a binhost: the fetcher serves its packages from now on.
-    pub fn add_origin(&self, id: BinhostId, origin: Arc<RemoteBinhost>) {
-        self.origins.add(id, origin);
+    pub fn add_binhost(&self, id: BinhostId, binhost: Arc<RemoteBinhost>) {
+        self.binhosts.add(id, binhost);
     }
 
     /// Removes all binhosts except those in `wanted`.
-    pub fn retain_origins(&self, wanted: &HashSet<BinhostId>) {
-        self.origins.retain(wanted);
+    pub fn retain_binhosts(&self, wanted: &HashSet<BinhostId>) {
+        self.binhosts.retain(wanted);
     }
 
     /// The package of entry number `row` of `view`. `None`: there is no such entry, or its binhost
     /// is no longer used.
     #[must_use]
     pub fn wanted(&self, view: &Arc<View>, row: u32) -> Option<PackageRef> {
-        PackageRef::new(&self.origins, view, row)
+        PackageRef::new(&self.binhosts, view, row)
     }
 
     /// The blob, if it can be served without waiting. For FUSE threads.
     #[must_use]
     pub fn cached(&self, wanted: &PackageRef) -> Option<Blob> {
-        let body = self.here(wanted.record(), &wanted.origin().policy).filter(|body| self.agrees(wanted, body));
-        if body.is_some() {
+        let blob = self.here(wanted.record(), &wanted.binhost().policy).filter(|blob| self.agrees(wanted, blob));
+        if blob.is_some() {
             self.metrics.hits.increase();
         }
-        body
+        blob
     }
 
     /// Records that thread `tid` of user `uid` opens a package that is not cached. `tid` 0: the
@@ -312,18 +310,18 @@ impl Fetcher {
             self.metrics.bulk_reads_refused.increase();
             return Err(Arc::new(FetchError::BulkRead));
         }
-        let body = self.request(&wanted, Priority::Open(uid))?.outcome().await?;
+        let blob = self.request(&wanted, Priority::Open(uid))?.outcome().await?;
         // A download that has other waiters may have ended before the keys changed.
-        if !wanted.origin().policy.admits(&body.assurance()) {
+        if !wanted.binhost().policy.admits(&blob.assurance()) {
             return Err(Arc::new(FetchError::KeysChanged));
         }
-        self.held_against(&wanted, body).await
+        self.held_against(&wanted, blob).await
     }
 
     /// Sends to the daemon how a download or a comparison with the index ended.
     fn send_outcome(&self, wanted: &PackageRef, kind: OutcomeKind) {
-        let ((origin, id), path, uri) = (wanted.key(), wanted.own_path().to_owned(), wanted.uri().map(str::to_owned));
-        if self.outcomes.try_send(DownloadOutcome { origin, id, path, uri, kind }).is_err() {
+        let ((binhost, id), path, uri) = (wanted.key(), wanted.own_path().to_owned(), wanted.uri().map(str::to_owned));
+        if self.outcomes.try_send(DownloadOutcome { binhost, id, path, uri, kind }).is_err() {
             tracing::debug!(path = wanted.path(), "too many outcomes at once; this one is dropped");
         }
     }
@@ -331,7 +329,7 @@ impl Fetcher {
     /// Removes the blob from the cache, unless it is pinned. Returns `true` if it was removed.
     pub fn evict(&self, wanted: &PackageRef) -> bool {
         let id = wanted.record().id;
-        !self.store.pins().iter().any(|pin| pin.id == id) && self.store.forget(id).is_some()
+        !self.cache.pins().iter().any(|pin| pin.id == id) && self.cache.forget(id).is_some()
     }
 
     /// Sets how many uncached packages a job that is no emerge may open within
@@ -354,8 +352,8 @@ impl Fetcher {
 
     /// The blob, from the cache or from memory, if the policy admits it.
     fn here(&self, record: &Record, policy: &Policy) -> Option<Blob> {
-        let held = || self.held.get(record.id).filter(|body| policy.admits(&body.assurance()));
-        self.store.get(record.id, record.size, policy).or_else(held)
+        let held = || self.held.get(record.id).filter(|blob| policy.admits(&blob.assurance()));
+        self.cache.get(record.id, record.size, policy).or_else(held)
     }
 
     /// Changed-build alarms (builds that had other bytes before), newest first.
@@ -387,12 +385,12 @@ impl Fetcher {
     /// # Errors
     /// The reason why the cache would not keep it.
     pub fn would_keep(&self, wanted: &PackageRef) -> Result<(), Unkeepable> {
-        self.store.would_keep(wanted.record().size)
+        self.cache.would_keep(wanted.record().size)
     }
 
     /// Whether the cache has a record of the package. The blob itself is not checked.
     #[must_use]
     pub fn is_cached(&self, wanted: &PackageRef) -> bool {
-        self.store.has(wanted.record().id, wanted.record().size, &wanted.origin().policy)
+        self.cache.has(wanted.record().id, wanted.record().size, &wanted.binhost().policy)
     }
 }

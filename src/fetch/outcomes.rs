@@ -2,7 +2,7 @@
 //! do about it.
 
 use super::FetchError;
-use crate::cache::StoreError;
+use crate::cache::CacheError;
 use crate::metrics::RefusalKind;
 use crate::verify::VerifyError;
 
@@ -47,8 +47,8 @@ impl FetchError {
             }
             Self::Upstream(_) => "the next open tries again; `binhostfs status` says how each URL does",
             Self::Clock(_) => "the next open after that tries again",
-            Self::Store(StoreError::NoSpace { .. }) => "free space on the cache's disk, or lower --cache-size",
-            Self::Store(_) | Self::Disk(_) => "check the cache's disk",
+            Self::Cache(CacheError::NoSpace { .. }) => "free space on the cache's disk, or lower --cache-size",
+            Self::Cache(_) | Self::Disk(_) => "check the cache's disk",
             Self::Busy => "the next open tries again; open fewer packages at the same time",
             Self::Unkept(_) | Self::GaveWay => "it is fetched when it is opened",
             Self::BulkRead => "the log says who it was; bulk-read-limit sets how many packages may be opened",

@@ -30,10 +30,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::downloads::Uid;
 use super::index_mismatch::{self, Mismatch};
-use super::prefetch::planned;
+use super::prefetch::{plan_rows, planned};
 use super::remote_binhost::PackageKey;
 use super::uncached_open::Miss;
-use super::{FetchError, Fetcher, OutcomeKind, PackageRef, plan};
+use super::{FetchError, Fetcher, OutcomeKind, PackageRef};
 use crate::config::OnMismatch;
 use crate::index::{AuxDigest, AuxValues, Comparison, Entry};
 use crate::portage::emerge_process::{OpenerProcess, ProcessKey};
@@ -99,17 +99,17 @@ pub enum EntryCheck {
 impl Fetcher {
     /// Compares an entry with its package, and fetches as little of the package as possible.
     pub async fn check_entry(self: &Arc<Self>, wanted: &PackageRef, check_for: CheckFor) -> EntryCheck {
-        if wanted.origin().on_mismatch == OnMismatch::Off {
+        if wanted.binhost().on_mismatch == OnMismatch::Off {
             return EntryCheck::Unknown("index-mismatch is off".to_owned());
         }
-        if let Some(body) = self.here(wanted.record(), &wanted.origin().policy) {
-            return match self.mismatch(wanted, &body).await {
+        if let Some(blob) = self.here(wanted.record(), &wanted.binhost().policy) {
+            return match self.mismatch(wanted, &blob).await {
                 Ok(None) => EntryCheck::Agrees,
                 Ok(Some(mismatch)) => EntryCheck::Wrong(mismatch.error),
                 Err(error) => EntryCheck::Unknown(error.to_string()),
             };
         }
-        if wanted.origin().policy.keyring.is_none() {
+        if wanted.binhost().policy.keyring.is_none() {
             let reason = "it is not cached, and without signatures only the whole package can prove something";
             return EntryCheck::Unknown(reason.to_owned());
         }
@@ -123,7 +123,7 @@ impl Fetcher {
         }
         let mismatch = match self.check_head(wanted).await {
             Ok(check) => return check,
-            Err(error) if is_lie(&error) => error,
+            Err(error) if contradicts(&error) => error,
             Err(error) => return EntryCheck::Unknown(error.to_string()),
         };
         // The signed metadata names another package than the entry does. A download of the whole
@@ -172,7 +172,7 @@ impl EntryCheck {
     fn of_whole(checked: Result<(), Arc<FetchError>>) -> Self {
         match checked {
             Ok(()) => Self::Agrees,
-            Err(error) if is_lie(&error) => Self::Wrong(error),
+            Err(error) if contradicts(&error) => Self::Wrong(error),
             Err(error) => Self::Unknown(error.to_string()),
         }
     }
@@ -185,14 +185,14 @@ async fn signed_values(
     wanted: &PackageRef,
     entry: &Entry,
 ) -> Result<Option<(AuxValues, Option<VerifyError>)>, FetchError> {
-    let upstream = &wanted.origin().upstream;
+    let upstream = &wanted.binhost().upstream;
     let fetch = |range| upstream.fetch_range(wanted.uri(), wanted.own_path(), entry.size, range);
     let (mut next, mut first, mut last) = (0..FIRST, Arc::default(), Arc::default());
     for _ in 0..MAX_REQUESTS {
         let part = if next.start == 0 { &mut first } else { &mut last };
         *part = Arc::new(fetch(next).await?);
         let parts = [Arc::clone(&first), Arc::clone(&last)];
-        let (of, policy, path) = (entry.clone(), wanted.origin().policy.clone(), wanted.path().to_owned());
+        let (of, policy, path) = (entry.clone(), wanted.binhost().policy.clone(), wanted.path().to_owned());
         let judged = tokio::task::spawn_blocking(move || {
             let file = in_memory(&parts).map_err(FetchError::Disk)?;
             let refused = |reason| FetchError::Refused { url: path, reason };
@@ -211,7 +211,7 @@ async fn signed_values(
 /// Whether the error proves that an entry is wrong. Other errors only say that the package cannot
 /// be fetched now: an index that is a little older than the files of its binhost must not stop a
 /// whole plan.
-fn is_lie(error: &FetchError) -> bool {
+fn contradicts(error: &FetchError) -> bool {
     matches!(error, FetchError::IndexMismatch(_))
         || matches!(error, FetchError::Refused { reason: VerifyError::Identity { .. }, .. })
 }
@@ -270,8 +270,8 @@ impl PlanChecks {
 
     /// Whether thread `tid` may follow a plan that is not checked. For FUSE threads.
     pub(super) fn concerns(&self, wanted: &PackageRef, tid: u32) -> bool {
-        let origin = wanted.origin();
-        let is_judged = origin.policy.keyring.is_some() && origin.on_mismatch == OnMismatch::Refuse;
+        let binhost = wanted.binhost();
+        let is_judged = binhost.policy.keyring.is_some() && binhost.on_mismatch == OnMismatch::Refuse;
         !self.limit.is_zero()
             && tid != 0
             && is_judged
@@ -376,7 +376,7 @@ impl Fetcher {
         let (fetcher, of) = (Arc::clone(&self), wanted.clone());
         let read = tokio::task::spawn_blocking(move || {
             let _reader = reader;
-            let rows = plan::rows(of.view(), &planned::read(looked.emerge.as_ref()?).ok()?);
+            let rows = plan_rows::rows(of.view(), &planned::read(looked.emerge.as_ref()?).ok()?);
             let planned: Vec<PackageRef> = rows.into_iter().filter_map(|row| fetcher.wanted(of.view(), row)).collect();
             (!planned.is_empty()).then_some(planned)
         });

@@ -68,13 +68,13 @@ pub(super) struct RemoteBinhosts(RwLock<HashMap<BinhostId, Arc<RemoteBinhost>>>)
 impl RemoteBinhosts {
     /// Adds a binhost. Packages of the same binhost in earlier generations are fetched and judged
     /// with these settings, too, from now on.
-    pub(super) fn add(&self, id: BinhostId, origin: Arc<RemoteBinhost>) {
-        let mut origins = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        origins
+    pub(super) fn add(&self, id: BinhostId, binhost: Arc<RemoteBinhost>) {
+        let mut binhosts = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        binhosts
             .values_mut()
-            .filter(|before| before.name == origin.name)
-            .for_each(|before| *before = Arc::clone(&origin));
-        origins.insert(id, origin);
+            .filter(|before| before.name == binhost.name)
+            .for_each(|before| *before = Arc::clone(&binhost));
+        binhosts.insert(id, binhost);
     }
 
     pub(super) fn get(&self, id: BinhostId) -> Option<Arc<RemoteBinhost>> {
@@ -96,14 +96,14 @@ pub struct PackageRef {
     view: Arc<View>,
     row: u32,
     record: Record,
-    origin_id: BinhostId,
-    origin: Arc<RemoteBinhost>,
+    binhost_id: BinhostId,
+    binhost: Arc<RemoteBinhost>,
 }
 
 impl PackageRef {
-    pub(super) fn new(origins: &RemoteBinhosts, view: &Arc<View>, row: u32) -> Option<Self> {
-        let (record, origin_id) = (*view.record(row)?, view.part(row)?.origin);
-        Some(Self { view: Arc::clone(view), row, record, origin_id, origin: origins.get(origin_id)? })
+    pub(super) fn new(binhosts: &RemoteBinhosts, view: &Arc<View>, row: u32) -> Option<Self> {
+        let (record, binhost_id) = (*view.record(row)?, view.part(row)?.binhost);
+        Some(Self { view: Arc::clone(view), row, record, binhost_id, binhost: binhosts.get(binhost_id)? })
     }
 
     /// The path at which the package is shown.
@@ -122,11 +122,11 @@ impl PackageRef {
     }
 
     pub(super) fn key(&self) -> PackageKey {
-        (self.origin_id, self.record.id)
+        (self.binhost_id, self.record.id)
     }
 
-    pub(super) fn origin(&self) -> &Arc<RemoteBinhost> {
-        &self.origin
+    pub(super) fn binhost(&self) -> &Arc<RemoteBinhost> {
+        &self.binhost
     }
 
     /// PATH at its binhost.

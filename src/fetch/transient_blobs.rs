@@ -25,15 +25,15 @@ impl Default for TransientBlobs {
 }
 
 impl TransientBlobs {
-    pub(super) fn hold(&self, id: EntryId, body: Blob) {
-        self.lock().put(id, (body, Instant::now()));
+    pub(super) fn hold(&self, id: EntryId, blob: Blob) {
+        self.lock().put(id, (blob, Instant::now()));
     }
 
     pub(super) fn get(&self, id: EntryId) -> Option<Blob> {
         let mut held = self.lock();
-        let (body, used) = held.get_mut(&id)?;
+        let (blob, used) = held.get_mut(&id)?;
         *used = Instant::now();
-        Some(body.clone())
+        Some(blob.clone())
     }
 
     pub(super) fn let_go(&self) {

@@ -106,7 +106,7 @@ impl FsError {
                 | FetchError::IndexMismatch(_)
                 | FetchError::Plan { .. }
                 | FetchError::Clock(_)
-                | FetchError::Store(_)
+                | FetchError::Cache(_)
                 | FetchError::Disk(_)
                 | FetchError::Unkept(_)
                 | FetchError::GaveWay

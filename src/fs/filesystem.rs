@@ -381,7 +381,7 @@ impl Filesystem {
                 tid.into_iter().for_each(|tid| self.fetcher.opened_by(&wanted, tid));
                 let unchecked = tid.is_some_and(|tid| self.ahead.is_unchecked(&wanted, tid));
                 Ok(match self.fetcher.cached(&wanted) {
-                    Some(body) if !unchecked => OpenOutcome::Ready(Arc::clone(body.file()), attributes),
+                    Some(blob) if !unchecked => OpenOutcome::Ready(Arc::clone(blob.file()), attributes),
                     Some(_) => OpenOutcome::Check(Box::new(wanted), attributes),
                     None => OpenOutcome::Wait(Box::new(wanted), attributes),
                 })

@@ -7,7 +7,7 @@
 //! | `modify` | operations that change something; all of them happen in the lower directory |
 //! | `replay` | requests that the kernel sends again, possibly completed by an earlier daemon |
 //! | `published_tree` | the tree that Portage sees: a generation with the local packages in front |
-//! | `merge` | a generation and the local packages -> the index files |
+//! | `merged_index` | a generation and the local packages -> the index files |
 //! | `attr` | attributes of files and directories |
 //! | `xattrs` | extended attributes: the state of a package |
 //! | `errno` | every error -> its errno |
@@ -17,7 +17,7 @@
 pub(crate) mod attr;
 pub(crate) mod errno;
 pub(crate) mod filesystem;
-pub(crate) mod merge;
+pub(crate) mod merged_index;
 pub(crate) mod modify;
 pub(crate) mod published_tree;
 pub(crate) mod replay;

@@ -340,9 +340,9 @@ impl Filesystem {
         Ok(())
     }
 
-    /// Makes a local copy of a binhost's package from `body`. Blocks.
-    pub(crate) fn copy(&self, wanted_path: &str, body: &File, mtime: i64) -> Result<(), FsError> {
-        self.leave_placeholder(wanted_path, Some((body, mtime)))
+    /// Makes a local copy of a binhost's package from `blob`. Blocks.
+    pub(crate) fn copy(&self, wanted_path: &str, blob: &File, mtime: i64) -> Result<(), FsError> {
+        self.leave_placeholder(wanted_path, Some((blob, mtime)))
     }
 
     /// The package of the row `at` of a tree, to be fetched.

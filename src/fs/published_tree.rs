@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use tokio::sync::Notify;
 
-use super::merge::{Compressed, Merged, Merger};
+use super::merged_index::{Compressed, Merged, Merger};
 use crate::index::{Listing, Stanza};
 use crate::local::{COMPRESSED, LocalScan, LowerDirectory, NoPackages, Stat};
 use crate::tree::{Change, Inode, PACKAGES, Snapshots, Tree};

@@ -47,7 +47,7 @@ pub type KeptDescriptors = (OwnedFd, OwnedFd, Option<OwnedFd>);
 #[derive(Debug)]
 pub struct Kept {
     pub(super) device: OwnedFd,
-    pub(super) ledger: HandoverLog,
+    pub(super) log: HandoverLog,
     /// The lower directory, which cannot be opened any more once it is mounted over.
     beneath: Option<OwnedFd>,
     /// The namespace of the mountpoint.
@@ -64,13 +64,13 @@ impl Kept {
         // The /dev of this process may have fewer devices.
         let device = namespace.enter(|| File::options().read(true).write(true).open("/dev/fuse"));
         let device = device.map_err(NamespaceError::into_io)??;
-        Ok(Self { device: device.into(), ledger: HandoverLog::create()?, beneath, namespace })
+        Ok(Self { device: device.into(), log: HandoverLog::create()?, beneath, namespace })
     }
 
     /// The connection that another process has held; `namespace` is that of its mount.
     #[must_use]
-    pub fn from_descriptors((device, ledger, beneath): KeptDescriptors, namespace: MountNamespace) -> Self {
-        Self { device, ledger: HandoverLog::open(ledger), beneath, namespace }
+    pub fn from_descriptors((device, log, beneath): KeptDescriptors, namespace: MountNamespace) -> Self {
+        Self { device, log: HandoverLog::open(log), beneath, namespace }
     }
 
     /// Duplicates the descriptors, for another process to hold.
@@ -78,7 +78,7 @@ impl Kept {
     /// # Errors
     /// There are too many open files.
     pub fn descriptors(&self) -> io::Result<KeptDescriptors> {
-        Ok((self.device.try_clone()?, self.ledger.as_fd().try_clone_to_owned()?, self.beneath()?))
+        Ok((self.device.try_clone()?, self.log.as_fd().try_clone_to_owned()?, self.beneath()?))
     }
 
     /// Duplicates the descriptor of the lower directory, if there is one.
@@ -92,25 +92,25 @@ impl Kept {
     /// Whether the held lower directory is the one that the mounting daemon recorded.
     fn knows_beneath(&self) -> bool {
         let held = self.beneath.as_ref().and_then(|held| identity(held).ok());
-        held.is_some() && held == self.ledger.beneath()
+        held.is_some() && held == self.log.beneath()
     }
 
     /// Whether the connection never had a mount.
     #[must_use]
     pub fn is_new(&self) -> bool {
-        self.ledger.device().is_none()
+        self.log.device().is_none()
     }
 
     /// Device number of the mount, if a session can continue it.
     #[must_use]
     pub fn resumable(&self) -> Option<u64> {
-        let usable = self.ledger.agreement().is_some_and(|agreement| agreement.flags & FUSE_HAS_RESEND != 0);
-        self.ledger.device().filter(|_| usable && self.knows_beneath() && is_connected(&self.device))
+        let usable = self.log.agreement().is_some_and(|agreement| agreement.flags & FUSE_HAS_RESEND != 0);
+        self.log.device().filter(|_| usable && self.knows_beneath() && is_connected(&self.device))
     }
 
     /// Unmounts the mount of this connection everywhere: no session will continue it.
     pub fn abandon(self) {
-        let Some(device) = self.ledger.device() else { return };
+        let Some(device) = self.log.device() else { return };
         if !self.knows_beneath() && is_connected(&self.device) {
             tracing::warn!("the directory beneath the mount was not handed over with it: it is mounted anew");
         }

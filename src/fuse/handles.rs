@@ -40,7 +40,7 @@ struct OpenInode {
 #[derive(Debug)]
 struct HandleTable {
     open: HashMap<Inode, OpenInode>,
-    ledger: HandoverLog,
+    log: HandoverLog,
     quota: Quota,
 }
 
@@ -48,9 +48,9 @@ struct HandleTable {
 pub(super) struct Handles(Mutex<HandleTable>);
 
 impl Handles {
-    /// An empty table. Opens are recorded in `ledger` and bounded by `quota`.
-    pub(super) fn new(ledger: HandoverLog, quota: Quota) -> Self {
-        Self(Mutex::new(HandleTable { open: HashMap::new(), ledger, quota }))
+    /// An empty table. Opens are recorded in `log` and bounded by `quota`.
+    pub(super) fn new(log: HandoverLog, quota: Quota) -> Self {
+        Self(Mutex::new(HandleTable { open: HashMap::new(), log, quota }))
     }
 
     /// Adds the inodes that an earlier daemon left open. `back` makes a `Backing` of its number.
@@ -97,7 +97,7 @@ impl Handles {
         back: impl FnOnce(&File) -> Option<Backing>,
     ) -> Result<Option<Arc<Backing>>, FsError> {
         let generation = if attributes.is_none() { local::generation_of(file) } else { 0 };
-        let HandleTable { open, ledger, quota } = &mut *self.lock();
+        let HandleTable { open, log, quota } = &mut *self.lock();
         let entry = open.entry(inode);
         if let Entry::Occupied(entry) = &entry
             && entry.get().generation != generation
@@ -116,10 +116,10 @@ impl Handles {
         let opens = open.holders.entry(user).or_default();
         *opens += 1;
         if held {
-            ledger.count((inode, user), *opens);
+            log.count((inode, user), *opens);
         } else {
             let id = open.backing.as_ref().map(|backing| backing.id());
-            ledger.opened(&match attributes {
+            log.opened(&match attributes {
                 Some(attributes) => OpenRecord::new(user, attributes, id, file),
                 None => OpenRecord::of_local((inode, user), generation, id),
             });
@@ -138,12 +138,12 @@ impl Handles {
     /// written to.
     pub(super) fn release(&self, (inode, user): Holding) -> bool {
         let mut table = self.lock();
-        let HandleTable { open, ledger, quota } = &mut *table;
+        let HandleTable { open, log, quota } = &mut *table;
         let Entry::Occupied(mut entry) = open.entry(inode) else { return false };
         let holders = &mut entry.get_mut().holders;
         let Some(opens) = holders.get_mut(&user) else { return false };
         *opens = opens.saturating_sub(1);
-        ledger.count((inode, user), *opens);
+        log.count((inode, user), *opens);
         if *opens == 0 {
             holders.remove(&user);
             quota.give_back(user);
@@ -179,13 +179,13 @@ impl Handles {
     }
 
     /// Calls `act` with the handover log.
-    pub(super) fn ledger<T>(&self, act: impl FnOnce(&mut HandoverLog) -> T) -> T {
-        act(&mut self.lock().ledger)
+    pub(super) fn with_log<T>(&self, act: impl FnOnce(&mut HandoverLog) -> T) -> T {
+        act(&mut self.lock().log)
     }
 
     /// Records the published tree in the handover log.
     pub(super) fn record_published(&self, shown: PublishedId) {
-        self.ledger(|ledger| ledger.record_published(shown));
+        self.with_log(|log| log.record_published(shown));
     }
 
     fn lock(&self) -> MutexGuard<'_, HandleTable> {
@@ -245,22 +245,22 @@ mod tests {
     fn and_for_a_later_daemon_too() {
         let handles = empty();
         let file = Arc::new(tempfile::NamedTempFile::new().unwrap());
-        let body = Arc::new(File::open(file.path()).unwrap());
-        opened(&handles, &body, attributes(5), |_| Some(backing(1)));
-        opened(&handles, &body, attributes(6), |_| None);
-        opened(&handles, &body, attributes(6), |_| None);
-        opened(&handles, &body, attributes(7), |_| None);
+        let blob = Arc::new(File::open(file.path()).unwrap());
+        opened(&handles, &blob, attributes(5), |_| Some(backing(1)));
+        opened(&handles, &blob, attributes(6), |_| None);
+        opened(&handles, &blob, attributes(6), |_| None);
+        opened(&handles, &blob, attributes(7), |_| None);
         handles.release((Inode(7), USER));
         let local = Inode(1 << 62 | 5);
-        handles.open((local, USER), &body, None, |_| None).unwrap();
+        handles.open((local, USER), &blob, None, |_| None).unwrap();
 
-        let mut ledger = HandoverLog::open(handles.ledger(|ledger| ledger.as_fd().try_clone_to_owned()).unwrap());
-        let (records, _) = ledger.read();
-        let later = Handles::new(ledger, Quota::of(1024));
+        let mut log = HandoverLog::open(handles.with_log(|log| log.as_fd().try_clone_to_owned()).unwrap());
+        let (records, _) = log.read();
+        let later = Handles::new(log, Quota::of(1024));
         later.inherit(records, backing);
         assert!(later.file(Inode(5)).is_none() && later.file(Inode(6)).is_some() && later.file(Inode(7)).is_none());
         let open =
-            |inode, back: Option<u32>| opened(&later, &body, attributes(inode), |_| back.map(backing)).map(|b| b.id());
+            |inode, back: Option<u32>| opened(&later, &blob, attributes(inode), |_| back.map(backing)).map(|b| b.id());
         assert_eq!((open(5, Some(9)), open(6, Some(9)), open(7, Some(9))), (Some(1), None, Some(9)));
         (0..3).for_each(|_| _ = later.release((Inode(6), USER)));
         assert!(later.generation(local) == handles.generation(local) && later.generation(local) != Some(0));
@@ -298,9 +298,9 @@ mod tests {
         assert!(!handles.release((Inode(1), 8)) && !handles.release((Inode(1), 8)) && !handles.release((Inode(1), 9)));
         refused(&handles);
 
-        let mut ledger = HandoverLog::open(handles.ledger(|ledger| ledger.as_fd().try_clone_to_owned()).unwrap());
-        let (records, _) = ledger.read();
-        let later = Handles::new(ledger, Quota::of(1024));
+        let mut log = HandoverLog::open(handles.with_log(|log| log.as_fd().try_clone_to_owned()).unwrap());
+        let (records, _) = log.read();
+        let later = Handles::new(log, Quota::of(1024));
         later.inherit(records, backing);
         refused(&later);
         (0..3).for_each(|_| assert!(later.admit(USER, None).is_err() && !later.release((Inode(1), USER))));

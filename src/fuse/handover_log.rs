@@ -31,7 +31,7 @@ use std::sync::Arc;
 use crate::local;
 use crate::tree::{Attributes, Inode, Node};
 
-const MAGIC: &[u8; 16] = b"binhostfs ledger";
+const MAGIC: &[u8; 16] = b"binhostfs opened";
 /// Changes with the format, and with everything else that a daemon of another version would
 /// misread. Examples are the meaning of file handles, the making of inode numbers, and the
 /// negotiation with the kernel.
@@ -257,7 +257,7 @@ pub(super) struct HandoverLog {
 impl HandoverLog {
     /// Creates an empty log.
     pub(super) fn create() -> io::Result<Self> {
-        let file = rustix::fs::memfd_create("binhostfs-ledger", rustix::fs::MemfdFlags::CLOEXEC)?;
+        let file = rustix::fs::memfd_create("binhostfs-handover", rustix::fs::MemfdFlags::CLOEXEC)?;
         Ok(Self { file: file.into(), head: None, places: BTreeMap::new(), free: Vec::new(), records: 0 })
     }
 
@@ -383,32 +383,32 @@ mod tests {
     }
 
     /// The log as a daemon that gets the descriptor sees it.
-    fn again(ledger: &HandoverLog) -> HandoverLog {
-        HandoverLog::open(ledger.file.try_clone().unwrap().into())
+    fn again(log: &HandoverLog) -> HandoverLog {
+        HandoverLog::open(log.file.try_clone().unwrap().into())
     }
 
     #[test]
     fn a_successor_reads_what_is_open() {
         let directory = tempfile::tempdir().unwrap();
-        let (path, other) = (directory.path().join("body"), directory.path().join("other"));
+        let (path, other) = (directory.path().join("blob"), directory.path().join("other"));
         std::fs::write(&path, "12345").unwrap();
         std::fs::write(&other, "12345").unwrap();
         let file = File::open(&path).unwrap();
-        let mut ledger = HandoverLog::create().unwrap();
-        assert_eq!((again(&ledger).device(), again(&ledger).agreement()), (None, None));
+        let mut log = HandoverLog::create().unwrap();
+        assert_eq!((again(&log).device(), again(&log).agreement()), (None, None));
         let agreement = Negotiated { flags: 1 << 39 | 5, minor: 45, readahead: 131_072 };
-        ledger.begin(77, agreement, (3, Inode(4)), (6, 7)).unwrap();
-        ledger.opened(&OpenRecord::new(7, attributes(10, 5), None, &file));
-        ledger.opened(&OpenRecord::new(7, attributes(11, 5), Some(9), &file));
-        ledger.opened(&OpenRecord::new(7, attributes(12, 5), Some(8), &file));
-        ledger.opened(&OpenRecord::new(u32::MAX, attributes(12, 5), Some(8), &file));
-        ledger.count((Inode(10), 7), 2);
-        ledger.count((Inode(11), 7), 0);
-        ledger.count((Inode(10), 8), 7);
-        ledger.count((Inode(12), u32::MAX), 3);
-        ledger.record_published((4, Inode(5)));
+        log.begin(77, agreement, (3, Inode(4)), (6, 7)).unwrap();
+        log.opened(&OpenRecord::new(7, attributes(10, 5), None, &file));
+        log.opened(&OpenRecord::new(7, attributes(11, 5), Some(9), &file));
+        log.opened(&OpenRecord::new(7, attributes(12, 5), Some(8), &file));
+        log.opened(&OpenRecord::new(u32::MAX, attributes(12, 5), Some(8), &file));
+        log.count((Inode(10), 7), 2);
+        log.count((Inode(11), 7), 0);
+        log.count((Inode(10), 8), 7);
+        log.count((Inode(12), u32::MAX), 3);
+        log.record_published((4, Inode(5)));
 
-        let mut next = again(&ledger);
+        let mut next = again(&log);
         assert_eq!(
             (next.device(), next.agreement(), next.published()),
             (Some(77), Some(agreement), Some((4, Inode(5))))
@@ -432,7 +432,7 @@ mod tests {
 
     #[test]
     fn of_another_version_only_the_device_is_known() {
-        let ledger = HandoverLog::create().unwrap();
+        let log = HandoverLog::create().unwrap();
         let head = LogHeader {
             version: VERSION + 1,
             device: 5,
@@ -440,10 +440,10 @@ mod tests {
             shown: (1, Inode(1)),
             beneath: (0, 0),
         };
-        ledger.file.write_all_at(&head.encode(), 0).unwrap();
-        assert_eq!((again(&ledger).device(), again(&ledger).agreement()), (Some(5), None));
-        ledger.file.write_all_at(b"B", 0).unwrap();
-        assert_eq!(again(&ledger).device(), None);
+        log.file.write_all_at(&head.encode(), 0).unwrap();
+        assert_eq!((again(&log).device(), again(&log).agreement()), (Some(5), None));
+        log.file.write_all_at(b"B", 0).unwrap();
+        assert_eq!(again(&log).device(), None);
     }
 
     /// Widths of the fields of one kind of record, in order, from the module's documentation.

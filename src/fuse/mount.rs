@@ -90,10 +90,10 @@ impl Mount {
         kept: Option<Kept>,
     ) -> Result<Self, MountError> {
         let new = || Kept::create(None, config.namespace.clone());
-        let Kept { device, ledger, namespace, .. } = kept.map_or_else(new, Ok).map_err(MountError::Device)?;
+        let Kept { device, log, namespace, .. } = kept.map_or_else(new, Ok).map_err(MountError::Device)?;
         let (mountpoint, passthrough) = (&config.mountpoint, config.passthrough);
-        let before = ledger.agreement().filter(|_| ledger.device().is_some());
-        let shared = AdapterState::new(operations, metrics, passthrough == Passthrough::Auto, device, ledger);
+        let before = log.agreement().filter(|_| log.device().is_some());
+        let shared = AdapterState::new(operations, metrics, passthrough == Passthrough::Auto, device, log);
         let session = match before {
             Some(agreement) => resume(&shared, agreement)?,
             None => begin(&namespace, mountpoint, &shared)?,
@@ -117,7 +117,7 @@ impl Mount {
     /// Device number of the mount; `None` if no other daemon could continue it.
     #[must_use]
     pub fn device(&self) -> Option<u64> {
-        self.shared.handles.ledger(|ledger| ledger.device())
+        self.shared.handles.with_log(|log| log.device())
     }
 
     /// Whether this daemon mounted, or continues a mount.
@@ -143,7 +143,7 @@ impl Mount {
     /// one.
     fn catch_up(&self) {
         let tree = self.shared.operations.tree();
-        if self.shared.handles.ledger(|ledger| ledger.published()) != Some(tree.mark()) {
+        if self.shared.handles.with_log(|log| log.published()) != Some(tree.mark()) {
             self.forget(tree.everything());
         }
     }
@@ -240,9 +240,8 @@ fn begin(
         MountError::Session(error)
     };
     let session = connection::connect(Adapter(Arc::clone(shared)), device).map_err(undone)?;
-    let begin =
-        |ledger: &mut HandoverLog| ledger.begin(number, shared.agreement(), shared.operations.tree().mark(), beneath);
-    shared.handles.ledger(begin).map_err(undone)?;
+    let begin = |log: &mut HandoverLog| log.begin(number, shared.agreement(), shared.operations.tree().mark(), beneath);
+    shared.handles.with_log(begin).map_err(undone)?;
     Ok(session)
 }
 

@@ -10,7 +10,7 @@
 //! | `render` | a view -> `Packages` |
 //! | `listing` | the `Packages` that Portage keeps in PKGDIR |
 //! | `aux_values` | an entry against its package |
-//! | `agreement` | one digest of all that Portage reads of an entry |
+//! | `entry_digest` | one digest of all that Portage reads of an entry |
 //! | `dependencies` | dependency strings |
 //! | `path` | PATH |
 //! | `digest` | digests in hexadecimal |
@@ -32,10 +32,10 @@
 //!
 //! Not its job: fetching the index, choosing between binhosts, inode numbers.
 
-mod agreement;
 mod aux_values;
 mod dependencies;
 mod digest;
+mod entry_digest;
 mod line;
 mod listing;
 mod parse;
@@ -51,10 +51,10 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use crate::portage::Cpv;
-pub use agreement::EntryDigest;
 pub use aux_values::{AuxDigest, AuxKey, AuxKeys, AuxValues, Comparison, EntryValues, IndexMismatch};
 pub use dependencies::{Dependencies, DependenciesError, EMPTY_ANY_OF, MAX_DEPTH, MAX_WORDS, TokenKind, UseFlags};
 pub use digest::{Digest, DigestError, Md5Digest, Sha1Digest, Sha256Digest};
+pub use entry_digest::EntryDigest;
 pub use listing::{ListedEntry, Listing};
 pub use parse::{DropReason, Dropped, MAX_ENTRIES};
 pub use path::{PathError, PkgPath};

@@ -25,7 +25,7 @@ pub struct BinhostId(pub u32);
 #[derive(Debug, Clone)]
 pub struct BinhostIndex {
     /// The binhost of the index.
-    pub origin: BinhostId,
+    pub binhost: BinhostId,
     pub index: Arc<Index>,
 }
 
@@ -117,10 +117,10 @@ impl View {
 
     /// A view of all entries of one index.
     #[must_use]
-    pub fn whole(origin: BinhostId, index: Arc<Index>) -> Self {
+    pub fn whole(binhost: BinhostId, index: Arc<Index>) -> Self {
         let all = 0..index.records().len() as u32;
         let choice = |record| ShownEntry { part: 0, record, place: None, dependency: None };
-        Self::compose(vec![BinhostIndex { origin, index }], all.map(choice).collect())
+        Self::compose(vec![BinhostIndex { binhost, index }], all.map(choice).collect())
     }
 
     /// The number of entries.
@@ -202,7 +202,7 @@ impl View {
     /// Whether both views take their entries from the same indexes.
     #[must_use]
     pub fn is_of_same_parts(&self, other: &Self) -> bool {
-        let same = |(a, b): (&BinhostIndex, &BinhostIndex)| a.origin == b.origin && Arc::ptr_eq(&a.index, &b.index);
+        let same = |(a, b): (&BinhostIndex, &BinhostIndex)| a.binhost == b.binhost && Arc::ptr_eq(&a.index, &b.index);
         self.parts.len() == other.parts.len() && self.parts.iter().zip(&other.parts).all(same)
     }
 
@@ -211,7 +211,7 @@ impl View {
     #[must_use]
     pub fn is_from_same_places(&self, other: &Self) -> bool {
         let places = |view: &Self| -> Vec<_> {
-            let place = |part: &BinhostIndex| (part.origin, part.index.header().uri().map(str::to_owned));
+            let place = |part: &BinhostIndex| (part.binhost, part.index.header().uri().map(str::to_owned));
             view.parts.iter().map(place).collect()
         };
         let (ours, theirs) = (places(self), places(other));
@@ -341,14 +341,14 @@ mod tests {
     use super::*;
     use std::io::Write as _;
 
-    fn part(origin: u32, header: &str, entries: &[(&str, &str)]) -> BinhostIndex {
+    fn part(binhost: u32, header: &str, entries: &[(&str, &str)]) -> BinhostIndex {
         let mut text = format!("VERSION: 0\n{header}\n");
         for (at, (path, more)) in entries.iter().enumerate() {
-            text += &format!("CPV: a/p{at}-1\nPATH: {path}\nSIZE: 5\nMD5: {origin:016x}{at:016x}\n{more}\n");
+            text += &format!("CPV: a/p{at}-1\nPATH: {path}\nSIZE: 5\nMD5: {binhost:016x}{at:016x}\n{more}\n");
         }
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(text.as_bytes()).unwrap();
-        BinhostIndex { origin: BinhostId(origin), index: Arc::new(Index::parse(file).unwrap()) }
+        BinhostIndex { binhost: BinhostId(binhost), index: Arc::new(Index::parse(file).unwrap()) }
     }
 
     fn choice(part: u16, record: u32) -> ShownEntry {
@@ -373,7 +373,7 @@ mod tests {
         let view =
             View::compose(parts, vec![choice(0, 0), choice(0, 1), choice(1, 0), moved, choice(1, 9), choice(7, 0)]);
         assert_eq!(paths(&view), ["a.xpak", "b/x.xpak", "d.xpak", "two/c.xpak"]);
-        assert_eq!(view.part(3).unwrap().origin, BinhostId(2));
+        assert_eq!(view.part(3).unwrap().binhost, BinhostId(2));
         assert_eq!(view.entry(3).unwrap().path.as_str(), "c.xpak");
         assert!(view.record(4).is_none() && view.path(4).is_empty() && view.entry(4).is_err());
         let text = rendered(&view);

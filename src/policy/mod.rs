@@ -186,7 +186,7 @@ pub fn decide(
     let mut draft = UnionBuilder { rules, alone: inputs.len() == 1, instances, packages, places };
     let mut tallies = Vec::with_capacity(inputs.len());
     for (number, input) in (0..=MAX_PART).zip(inputs) {
-        tallies.push((input.part.origin, draft.add(input, &mut |record, fate| told(number, record, fate))?));
+        tallies.push((input.part.binhost, draft.add(input, &mut |record, fate| told(number, record, fate))?));
     }
     Ok(tallies)
 }

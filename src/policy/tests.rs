@@ -7,12 +7,12 @@ use super::*;
 use crate::index::Index;
 
 /// An index of `stanzas`, which have no SIZE and MD5 of their own.
-fn input(name: &str, origin: u32, stanzas: &[String]) -> UnionMember {
+fn input(name: &str, binhost: u32, stanzas: &[String]) -> UnionMember {
     let mut text = "VERSION: 0\nREPO: gentoo\n\n".to_owned();
     stanzas.iter().for_each(|stanza| text += &format!("{stanza}\n\n"));
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(text.as_bytes()).unwrap();
-    let part = BinhostIndex { origin: BinhostId(origin), index: Arc::new(Index::parse(file).unwrap()) };
+    let part = BinhostIndex { binhost: BinhostId(binhost), index: Arc::new(Index::parse(file).unwrap()) };
     let (hidden, selection, formats) = Default::default();
     UnionMember { name: name.to_owned(), part, hidden, selection, formats, here: None }
 }
@@ -23,7 +23,7 @@ fn entry(cpv: &str, path: &str, content: u8, more: &str) -> String {
 
 fn shown(inputs: &[UnionMember], rules: &Rules) -> (Vec<String>, Vec<EntryCounts>) {
     let Union { view, tallies } = compose(inputs, rules).unwrap();
-    let rows = (0..view.len() as u32).map(|row| format!("{} of {}", view.path(row), view.part(row).unwrap().origin.0));
+    let rows = (0..view.len() as u32).map(|row| format!("{} of {}", view.path(row), view.part(row).unwrap().binhost.0));
     (rows.collect(), tallies.into_iter().map(|(_, tally)| tally).collect())
 }
 
@@ -74,8 +74,9 @@ fn what_is_left_out_gives_way_to_the_next_binhost() {
 
 #[test]
 fn a_binhost_of_which_all_is_hidden_says_nothing_in_the_header() {
-    let inputs =
-        || [1, 2].map(|origin| input("x", origin, &[entry("a/b-1", "b.xpak", 1, ""), entry("a/c-1", "c.xpak", 2, "")]));
+    let inputs = || {
+        [1, 2].map(|binhost| input("x", binhost, &[entry("a/b-1", "b.xpak", 1, ""), entry("a/c-1", "c.xpak", 2, "")]))
+    };
     let repository = |inputs: &[UnionMember]| {
         compose(inputs, &Rules::default()).unwrap().view.header().repository().map(str::to_owned)
     };
@@ -119,7 +120,7 @@ fn what_cannot_be_signed_gives_way_where_it_has_to_be() {
     let paths = ["a.xpak", "b.tbz2", "c.gpkg.tar"];
     let entries: Vec<String> =
         paths.iter().zip(1..).map(|(path, at)| entry(&format!("a/p{at}-1"), path, at, "")).collect();
-    let host = |name, origin, formats| UnionMember { formats, ..input(name, origin, &entries) };
+    let host = |name, binhost, formats| UnionMember { formats, ..input(name, binhost, &entries) };
     let (rows, tallies) = shown(&[host("one", 1, Formats::Signed), host("two", 2, Formats::All)], &Rules::default());
     assert_eq!(rows, ["a.xpak of 2", "b.tbz2 of 2", "c.gpkg.tar of 1"]);
     assert_eq!((tallies[0].unsigned_format, tallies[1].shadowed), (2, 1));

@@ -12,6 +12,7 @@
 //! | `acceptance` | whether emerge takes a binary package |
 //! | `installed` | the database of installed packages |
 //! | `user_patches` | patches that a package must be built with |
+//! | `merge_plan` | the packages that an emerge is going to merge |
 //! | `emerge_process` | the emerge that opened a package |
 //!
 //! No file is trusted. Below the database of installed packages, symbolic links are not followed.
@@ -25,6 +26,7 @@ pub mod conf;
 pub(crate) mod cpv;
 pub(crate) mod emerge_process;
 mod installed;
+pub(crate) mod merge_plan;
 mod provenance;
 mod settings;
 mod user_patches;

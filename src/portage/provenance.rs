@@ -25,7 +25,7 @@ impl fmt::Display for SourceLocation {
 pub struct Located<T> {
     pub value: T,
     /// The location of the value.
-    pub origin: Option<SourceLocation>,
+    pub location: Option<SourceLocation>,
 }
 
 /// The source that decided a value.
@@ -46,7 +46,7 @@ impl fmt::Display for ValueSource {
         match self {
             Self::CommandLine(option) => f.write_str(option),
             Self::Environment(variable) => write!(f, "{variable} in the environment"),
-            Self::File(origin) => origin.fmt(f),
+            Self::File(location) => location.fmt(f),
             Self::Default => f.write_str("default"),
         }
     }
@@ -72,7 +72,7 @@ impl<T> Sourced<T> {
 
 impl<T> From<Located<T>> for Sourced<T> {
     fn from(said: Located<T>) -> Self {
-        Self { value: said.value, source: said.origin.map_or(ValueSource::Default, ValueSource::File) }
+        Self { value: said.value, source: said.location.map_or(ValueSource::Default, ValueSource::File) }
     }
 }
 

@@ -62,9 +62,9 @@ impl Snapshots {
 
     /// Returns the binhosts that have an index in one of the trees.
     #[must_use]
-    pub fn origins(&self) -> HashSet<BinhostId> {
+    pub fn binhosts(&self) -> HashSet<BinhostId> {
         let trees = self.trees.read().unwrap_or_else(PoisonError::into_inner);
-        trees.iter().flat_map(|tree| tree.view().parts()).map(|part| part.origin).collect()
+        trees.iter().flat_map(|tree| tree.view().parts()).map(|part| part.binhost).collect()
     }
 
     /// Returns all trees, newest first.

@@ -296,17 +296,17 @@ impl<'a> BodyStream<'a> {
         }
         self.upstream.note_failure(slot, &error);
         let others = self.upstream.others(&self.candidates);
-        let verdict = if whole { RetryDecision::Again } else { retry::judge(&error, others) };
-        tracing::debug!(%error, ?verdict, "a download was interrupted");
+        let decision = if whole { RetryDecision::Again } else { retry::judge(&error, others) };
+        tracing::debug!(%error, ?decision, "a download was interrupted");
         let wait = retry::wait(self.candidates.tries() + 1, &error);
-        self.candidates.failed(error, verdict);
+        self.candidates.failed(error, decision);
         if out_of_time {
             self.candidates.stop();
         }
         if !self.candidates.any_left() {
             return Err(self.candidates.take_error());
         }
-        match verdict {
+        match decision {
             RetryDecision::Elsewhere => self.upstream.metrics.mirror_switches.increase(),
             RetryDecision::Gone => {}
             RetryDecision::Again | RetryDecision::Later => {

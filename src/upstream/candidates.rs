@@ -139,7 +139,7 @@ impl Candidates {
     }
 
     /// Records a failure of the current URL.
-    pub(super) fn failed(&mut self, error: UpstreamError, verdict: RetryDecision) {
+    pub(super) fn failed(&mut self, error: UpstreamError, decision: RetryDecision) {
         let Some(candidate) = self.current.and_then(|at| self.all.get_mut(at)) else { return };
         // A slow URL can still serve the file, so slowness is not stored as its error.
         if let UpstreamError::Outpaced { rate, .. } = error {
@@ -150,8 +150,8 @@ impl Candidates {
             candidate.gone |= candidate.whole;
             candidate.error = Some(error);
         }
-        candidate.gone |= verdict == RetryDecision::Gone;
-        if verdict != RetryDecision::Again || !candidate.is_left() {
+        candidate.gone |= decision == RetryDecision::Gone;
+        if decision != RetryDecision::Again || !candidate.is_left() {
             self.current = None;
         }
     }
@@ -262,10 +262,10 @@ mod tests {
             let error = UpstreamError::Stalled { url: String::new(), after: S };
             let slot = candidates.current().unwrap().slot;
             mirrors.note(slot, |health| health.failed(*now, String::new(), |_| S * 10, Duration::ZERO));
-            let verdict = retry::judge(&error, candidates.others(mirrors, *now));
-            candidates.failed(error, verdict);
+            let decision = retry::judge(&error, candidates.others(mirrors, *now));
+            candidates.failed(error, decision);
             *now += S / 10;
-            verdict
+            decision
         }
 
         fn lacks(&mut self) {
@@ -311,7 +311,7 @@ mod tests {
         }
         assert_eq!(asked[..2], [(0, false, RetryDecision::Elsewhere), (1, false, RetryDecision::Elsewhere)]);
         assert!(
-            asked[2..].iter().all(|(_, patient, verdict)| *patient && *verdict == RetryDecision::Later),
+            asked[2..].iter().all(|(_, patient, decision)| *patient && *decision == RetryDecision::Later),
             "{asked:?}"
         );
         let slots: Vec<MirrorSlot> = asked.iter().map(|(slot, ..)| *slot).collect();

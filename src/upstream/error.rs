@@ -112,7 +112,7 @@ pub enum UpstreamError {
     },
     /// The index cannot be stored.
     #[error("{attempted}: {source}")]
-    Store {
+    Disk {
         /// The operation that failed.
         attempted: &'static str,
         /// Error of the system call.

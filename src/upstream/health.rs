@@ -46,7 +46,7 @@ pub enum HealthState {
 pub(super) struct Health {
     /// Number of failures in a row.
     failures: u32,
-    rest_until: Option<Instant>,
+    backoff_until: Option<Instant>,
     trial_until: Option<Instant>,
     /// End of the distrust, and its reason.
     distrusted: Option<(Instant, String)>,
@@ -61,7 +61,7 @@ impl Health {
     pub(super) fn state(&self, now: Instant) -> HealthState {
         let lasts = |until: Option<Instant>| until.is_some_and(|until| now < until);
         match () {
-            () if lasts(self.rest_until) => HealthState::BackingOff,
+            () if lasts(self.backoff_until) => HealthState::BackingOff,
             () if lasts(self.trial_until) => HealthState::Probing,
             () if lasts(self.distrusted.as_ref().map(|(until, _)| *until)) => HealthState::Distrusted,
             () => HealthState::Healthy,
@@ -81,28 +81,34 @@ impl Health {
         self.first_byte = Some(self.first_byte.map_or(after, |before| (before + after) / 2));
     }
 
-    /// Notes a failure of the host. `rest` gives the backoff after so many failures in a row; it
+    /// Notes a failure of the host. `backoff` gives the backoff after so many failures in a row; it
     /// lasts at least `at_least`.
-    pub(super) fn failed(&mut self, now: Instant, error: String, rest: impl Fn(u32) -> Duration, at_least: Duration) {
+    pub(super) fn failed(
+        &mut self,
+        now: Instant,
+        error: String,
+        backoff: impl Fn(u32) -> Duration,
+        at_least: Duration,
+    ) {
         self.last_error = Some((error, now));
         self.trial_until = None;
         let until = if self.state(now) == HealthState::BackingOff {
-            self.rest_until.max(Some(now + at_least))
+            self.backoff_until.max(Some(now + at_least))
         } else {
             self.failures = self.failures.saturating_add(1);
-            Some(now + rest(self.failures).max(at_least))
+            Some(now + backoff(self.failures).max(at_least))
         };
-        self.rest_until = until;
+        self.backoff_until = until;
     }
 
     /// Notes that the host served a file to its end, or answered properly that it has no such file.
     pub(super) fn served(&mut self) {
-        (self.failures, self.rest_until, self.trial_until) = (0, None, None);
+        (self.failures, self.backoff_until, self.trial_until) = (0, None, None);
     }
 
     /// Ends backoff and distrust on request of an administrator. One try then decides.
     pub(super) fn retry_allowed(&mut self) {
-        (self.rest_until, self.trial_until, self.distrusted) = (None, None, None);
+        (self.backoff_until, self.trial_until, self.distrusted) = (None, None, None);
     }
 
     /// Notes that `bytes` arrived in `took`, not counting the time in which the receiver did not
@@ -141,15 +147,15 @@ impl Health {
         self.first_byte
     }
 
-    pub(super) fn rest_until(&self) -> Option<Instant> {
-        self.rest_until
+    pub(super) fn backoff_until(&self) -> Option<Instant> {
+        self.backoff_until
     }
 
     pub(super) fn failures(&self) -> u32 {
         self.failures
     }
 
-    pub(super) fn wrong_bodies(&self) -> u64 {
+    pub(super) fn wrong_packages(&self) -> u64 {
         self.wrong
     }
 
@@ -189,12 +195,12 @@ mod tests {
     #[test]
     fn rests_longer_each_time_and_then_gets_one_try() {
         let (mut health, mut now) = (Health::default(), Instant::now());
-        for rest in [10, 20, 30] {
+        for backoff in [10, 20, 30] {
             failed(&mut health, now);
-            assert_eq!(health.state(now + S * (rest - 1)), HealthState::BackingOff);
+            assert_eq!(health.state(now + S * (backoff - 1)), HealthState::BackingOff);
             // Five more connections of the same moment fail.
             (0..5).for_each(|_| failed(&mut health, now + S));
-            now += S * rest;
+            now += S * backoff;
             assert_eq!(health.state(now), HealthState::Healthy);
             health.note_request(now);
             assert_eq!(health.state(now), HealthState::Probing);
@@ -205,7 +211,7 @@ mod tests {
         assert_eq!(health.state(now), HealthState::Healthy);
         health.served();
         failed(&mut health, now);
-        assert_eq!((health.failures(), health.rest_until()), (1, Some(now + S * 10)));
+        assert_eq!((health.failures(), health.backoff_until()), (1, Some(now + S * 10)));
     }
 
     #[test]
@@ -231,7 +237,7 @@ mod tests {
         let (mut health, now) = (Health::default(), Instant::now());
         health.wrong(now);
         health.served();
-        assert_eq!((health.state(now), health.wrong_bodies()), (HealthState::Distrusted, 1));
+        assert_eq!((health.state(now), health.wrong_packages()), (HealthState::Distrusted, 1));
         assert_eq!(health.state(now + DISTRUST), HealthState::Healthy);
     }
 

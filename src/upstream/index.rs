@@ -107,10 +107,10 @@ impl IndexSources<'_> {
 
     async fn recover(&mut self, slot: Option<MirrorSlot>, error: UpstreamError) {
         self.upstream.note_failure(slot, &error);
-        let verdict = retry::judge(&error, self.upstream.others(&self.candidates));
+        let decision = retry::judge(&error, self.upstream.others(&self.candidates));
         let wait = retry::wait(self.candidates.tries() + 1, &error);
-        self.candidates.failed(error, verdict);
-        if matches!(verdict, RetryDecision::Again | RetryDecision::Later) && self.candidates.any_left() {
+        self.candidates.failed(error, decision);
+        if matches!(decision, RetryDecision::Again | RetryDecision::Later) && self.candidates.any_left() {
             self.upstream.metrics.retries.increase();
             tokio::time::sleep(wait).await;
         }

@@ -32,7 +32,7 @@ pub struct UrlReport {
     /// State of the mirror, which decides whether it is asked.
     pub standing: HealthState,
     /// Time left until the URL is asked again, while it backs off.
-    pub rests_for: Option<Duration>,
+    pub backs_off_for: Option<Duration>,
     /// Smoothed rate in bytes/s; `None`: not known.
     pub rate: Option<f64>,
     /// Smoothed time to the first byte; `None`: not known.
@@ -54,16 +54,16 @@ impl Upstream {
         let (mirrors, now) = (self.mirrors(), Instant::now());
         let report = |(base, health): (&BinhostUrl, &Health)| {
             let standing = health.state(now);
-            let resting = health.rest_until().filter(|_| standing == HealthState::BackingOff);
+            let resting = health.backoff_until().filter(|_| standing == HealthState::BackingOff);
             let distrusted = health.distrusted_for().filter(|_| standing == HealthState::Distrusted);
             UrlReport {
                 url: base.to_string(),
                 standing,
-                rests_for: resting.map(|until| until.saturating_duration_since(now)),
+                backs_off_for: resting.map(|until| until.saturating_duration_since(now)),
                 rate: health.rate(),
                 first_byte: health.first_byte(),
                 failures: health.failures(),
-                wrong: health.wrong_bodies(),
+                wrong: health.wrong_packages(),
                 distrusted_for: distrusted.map(str::to_owned),
                 last_error: health.last_error().map(|(error, at)| (error.clone(), now.saturating_duration_since(*at))),
             }
@@ -138,10 +138,10 @@ impl Upstream {
         match retry::fault(error) {
             FailureCause::Host => {
                 let (random, at_least) = (retry::random(), retry::requested_delay(error));
-                let rest = |failures| retry::rest(failures, random);
+                let backoff = |failures| retry::backoff(failures, random);
                 self.note(slot, |health| {
                     let before = health.failures();
-                    health.failed(Instant::now(), error.to_string(), rest, at_least);
+                    health.failed(Instant::now(), error.to_string(), backoff, at_least);
                     // The caller logs the failure of a binhost's only URL.
                     if before == 0 && self.binhost.urls.len() > 1 {
                         tracing::info!(%error, "a URL of the binhost fails; others are asked first");

@@ -95,7 +95,8 @@ impl Mirrors {
     pub(super) fn order(&self, now: Instant) -> Vec<MirrorSlot> {
         let key = |slot: &MirrorSlot| {
             let standing = self.state(*slot, now);
-            let until = self.health(*slot).and_then(Health::rest_until).filter(|_| standing == HealthState::BackingOff);
+            let until =
+                self.health(*slot).and_then(Health::backoff_until).filter(|_| standing == HealthState::BackingOff);
             (standing, until)
         };
         let mut order = self.ranking.clone();

@@ -34,11 +34,12 @@ const SOON: f64 = 4.0;
 pub(super) const MAX_SLOW: u32 = 2;
 /// Longest wait between two tries, also if a server's Retry-After asks for more.
 const MAX_WAIT: Duration = Duration::from_secs(10);
-const FIRST_BACKOFF: Duration = Duration::from_millis(250);
+/// Wait before the second try.
+const FIRST_WAIT: Duration = Duration::from_millis(250);
 /// Backoff of a URL after its first failure.
-const FIRST_REST: Duration = Duration::from_secs(10);
+const FIRST_BACKOFF: Duration = Duration::from_secs(10);
 /// Longest backoff of a URL.
-pub(super) const MAX_REST: Duration = Duration::from_secs(300);
+pub(super) const MAX_BACKOFF: Duration = Duration::from_secs(300);
 
 /// Whether another URL without known faults is available.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,7 +99,7 @@ pub(super) fn fault(error: &UpstreamError) -> FailureCause {
         | UpstreamError::TooLarge { .. } => FailureCause::File,
         UpstreamError::Setup(_)
         | UpstreamError::Outpaced { .. }
-        | UpstreamError::Store { .. }
+        | UpstreamError::Disk { .. }
         | UpstreamError::All(_) => FailureCause::Own,
     }
 }
@@ -106,21 +107,21 @@ pub(super) fn fault(error: &UpstreamError) -> FailureCause {
 /// Returns the wait before try number `attempt` (the second try is 1). The wait doubles, with
 /// jitter, and lasts at least as long as the server asks for.
 pub(super) fn wait(attempt: u32, error: &UpstreamError) -> Duration {
-    let doubled = FIRST_BACKOFF.saturating_mul(1 << attempt.saturating_sub(1).min(5));
+    let doubled = FIRST_WAIT.saturating_mul(1 << attempt.saturating_sub(1).min(5));
     jittered(doubled).max(requested_delay(error)).min(MAX_WAIT)
 }
 
 /// Returns the backoff of a URL after so many failures in a row. The backoff doubles up to a bound,
 /// and `random` (0 to 1) spreads it.
-pub(super) fn rest(failures: u32, random: f64) -> Duration {
-    let doubled = FIRST_REST.saturating_mul(1 << failures.saturating_sub(1).min(8));
-    doubled.min(MAX_REST).mul_f64(1.0 + random / 2.0).min(MAX_REST)
+pub(super) fn backoff(failures: u32, random: f64) -> Duration {
+    let doubled = FIRST_BACKOFF.saturating_mul(1 << failures.saturating_sub(1).min(8));
+    doubled.min(MAX_BACKOFF).mul_f64(1.0 + random / 2.0).min(MAX_BACKOFF)
 }
 
 /// Returns how long the server asks the client to wait, within bounds.
 pub(super) fn requested_delay(error: &UpstreamError) -> Duration {
     match error {
-        UpstreamError::Status { retry_after: Some(asked), .. } => (*asked).min(MAX_REST),
+        UpstreamError::Status { retry_after: Some(asked), .. } => (*asked).min(MAX_BACKOFF),
         _ => Duration::ZERO,
     }
 }
@@ -179,7 +180,7 @@ mod tests {
     fn waits_grow_are_spread_and_bounded() {
         for attempt in 1..20 {
             let wait = wait(attempt, &status(500, None));
-            assert!(wait >= FIRST_BACKOFF / 2 && wait <= MAX_WAIT, "{attempt}: {wait:?}");
+            assert!(wait >= FIRST_WAIT / 2 && wait <= MAX_WAIT, "{attempt}: {wait:?}");
         }
         assert!(wait(1, &status(429, Some(3))) >= Duration::from_secs(3));
         assert_eq!(wait(1, &status(429, Some(86400))), MAX_WAIT);
@@ -190,11 +191,11 @@ mod tests {
 
     #[test]
     fn rests_grow_are_spread_and_bounded() {
-        let rests: Vec<Duration> = (1..40).map(|failures| rest(failures, 0.0)).collect();
-        assert!(rests.is_sorted() && rests[0] == FIRST_REST && rests[1] == FIRST_REST * 2);
-        assert!(rests.iter().all(|rest| *rest <= MAX_REST));
-        assert!(rest(1, 1.0) > rest(1, 0.0) && rest(u32::MAX, 1.0) == MAX_REST);
-        assert_eq!(requested_delay(&status(503, Some(86400))), MAX_REST);
+        let backoffs: Vec<Duration> = (1..40).map(|failures| backoff(failures, 0.0)).collect();
+        assert!(backoffs.is_sorted() && backoffs[0] == FIRST_BACKOFF && backoffs[1] == FIRST_BACKOFF * 2);
+        assert!(backoffs.iter().all(|backoff| *backoff <= MAX_BACKOFF));
+        assert!(backoff(1, 1.0) > backoff(1, 0.0) && backoff(u32::MAX, 1.0) == MAX_BACKOFF);
+        assert_eq!(requested_delay(&status(503, Some(86400))), MAX_BACKOFF);
     }
 
     #[test]

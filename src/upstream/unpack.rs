@@ -32,7 +32,7 @@ impl IndexWriter {
             Ok(file)
         };
         let file =
-            fresh().map_err(|source| UpstreamError::Store { attempted: "emptying the file for the index", source })?;
+            fresh().map_err(|source| UpstreamError::Disk { attempted: "emptying the file for the index", source })?;
         Ok(Self { url, start: Vec::new(), sink: None, out: Some(Bounded { file, left: MAX_INDEX_BYTES, fault: None }) })
     }
 
@@ -95,7 +95,7 @@ impl IndexWriter {
         };
         match bounded.and_then(|out| out.fault.take()) {
             Some(UnpackError::TooLarge) => UpstreamError::TooLarge { url: self.url.clone(), limit: MAX_INDEX_BYTES },
-            Some(UnpackError::Io(source)) => UpstreamError::Store { attempted: "storing the index", source },
+            Some(UnpackError::Io(source)) => UpstreamError::Disk { attempted: "storing the index", source },
             None => UpstreamError::Compressed { url: self.url.clone(), reason: error.to_string() },
         }
     }
@@ -138,6 +138,6 @@ pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, UpstreamError> + Send + 'static,
 ) -> Result<T, UpstreamError> {
     let broken =
-        || UpstreamError::Store { attempted: "storing the index", source: io::Error::other("it was broken off") };
+        || UpstreamError::Disk { attempted: "storing the index", source: io::Error::other("it was broken off") };
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err(broken()))
 }

@@ -10,10 +10,11 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::FileExt as _;
 
 use super::decompress::{FileSection, MAX_METADATA, decoder};
+use super::gpkg::metadata;
+use super::gpkg::tar_header::{BLOCK, Kind, TarHeader, is_zero, padding};
 use super::gpkg::{GpkgError, MetadataMember};
 use super::proof::{MAGIC, MAGIC_AT};
-use super::tar_header::{BLOCK, Kind, TarHeader, is_zero, padding};
-use super::{VerifyError, metadata, xpak};
+use super::{VerifyError, xpak};
 use crate::index::AuxValues;
 
 /// Longest value that is read, in bytes. The dependencies of a large package have some 10 KiB. A

@@ -5,17 +5,17 @@
 //! | `receiver` | bytes from the network or a file |
 //! | `proof` | digests, container, signatures and metadata of one package |
 //! | `gpkg` | the GPKG container |
-//! | `tar_header` | one header block |
-//! | `manifest` | records of the Manifest |
-//! | `metadata` | `metadata.tar*` |
-//! | `decompress` | sections of a file, in bounded memory |
+//! | `gpkg::tar_header` | one header block |
+//! | `gpkg::manifest` | records of the Manifest |
+//! | `gpkg::metadata` | `metadata.tar*` |
+//! | `gpkg::head` | a package proved by its first and last bytes |
 //! | `xpak` | the XPAK segment |
+//! | `decompress` | sections of a file, in bounded memory |
 //! | `values` | identity and keys from a package |
-//! | `head` | a package proved by its first and last bytes |
 //! | `openpgp` | certificates and signatures; the only file that names sequoia |
-//! | `keyring` | certificate files, read again when they change |
-//! | `signature` | policy, results and errors of signatures |
-//! | `keyring_check` | whether Portage's own keyring accepts a key |
+//! | `openpgp::keyring` | certificate files, read again when they change |
+//! | `openpgp::signature` | policy, results and errors of signatures |
+//! | `openpgp::keyring_check` | whether Portage's own keyring accepts a key |
 //! | `local_metadata` | metadata of a file, unproved |
 //! | `file_digests` | digests of a whole file |
 //!
@@ -55,17 +55,10 @@
 mod decompress;
 mod file_digests;
 mod gpkg;
-mod head;
-mod keyring;
-mod keyring_check;
 mod local_metadata;
-mod manifest;
-mod metadata;
 mod openpgp;
 mod proof;
 mod receiver;
-mod signature;
-mod tar_header;
 #[cfg(test)]
 mod tests;
 mod values;
@@ -76,15 +69,15 @@ use std::io;
 
 pub use file_digests::Sums;
 pub use gpkg::GpkgError;
-pub use head::{Head, head};
-pub use keyring::{Keyring, KeyringError, KeyringReport};
-pub use keyring_check::Anchors;
+pub use gpkg::head::{Head, head};
+pub use gpkg::manifest::ManifestError;
+pub use gpkg::metadata::MetadataError;
+pub use gpkg::tar_header::TarError;
 pub use local_metadata::{PackageFormat, aux_values, described};
-pub use manifest::ManifestError;
-pub use metadata::MetadataError;
+pub use openpgp::keyring::{Keyring, KeyringError, KeyringReport};
+pub use openpgp::keyring_check::Anchors;
+pub use openpgp::signature::{Assurance, Fingerprint, Policy, SignatureError, Signer};
 pub use receiver::{Receiver, recheck};
-pub use signature::{Assurance, Fingerprint, Policy, SignatureError, Signer};
-pub use tar_header::TarError;
 pub use xpak::XpakError;
 
 use crate::index::{AuxValues, Entry, Sha256Digest};

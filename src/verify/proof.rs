@@ -11,9 +11,10 @@ use sha2::{Digest as _, Sha256};
 
 use super::decompress::FileSection;
 use super::gpkg::{Container, Contents, GpkgError, Member};
+use super::gpkg::{manifest, metadata};
 use super::local_metadata::PackageFormat as Format;
 use super::openpgp::Keys;
-use super::{Assurance, Policy, SignatureError, Signer, VerifyError, manifest, metadata, xpak};
+use super::{Assurance, Policy, SignatureError, Signer, VerifyError, xpak};
 use crate::index::{AuxValues, Digest, Entry, Sha256Digest};
 
 /// Offset and value of the magic in a tar header, the same in ustar and GNU tars.

@@ -124,7 +124,7 @@ fn what_an_earlier_generation_has_is_not_the_first_to_go() {
     says(&mounted, &["refresh"]);
     // The last one pushes out what was not used for longest, and not what only the first generation names.
     [2, 3].into_iter().for_each(read);
-    assert_eq!((mounted.bodies().len(), mounted.counter("evicted")), (3, 1));
+    assert_eq!((mounted.blobs().len(), mounted.counter("evicted")), (3, 1));
     says(&mounted, &["rollback"]);
     read(0);
     assert_eq!(origin.asked(&packages[0].path).len(), 1, "it was evicted");
@@ -144,14 +144,14 @@ fn limits_change_while_it_runs() {
     write("cache-size = \"8M\"");
     let mounted = Options::configured(&file).mount();
     packages.iter().for_each(|package| reads(&mounted, package));
-    assert_eq!(mounted.bodies().len(), 4);
+    assert_eq!(mounted.blobs().len(), 4);
     write("cache-size = \"1M\"");
-    eventually(20, "the smaller bound holds", || mounted.bodies().len() == 3);
+    eventually(20, "the smaller bound holds", || mounted.blobs().len() == 3);
     assert_eq!(mounted.status()["cache"]["bound"], 1 << 20);
     // What is pinned goes only for this, and it is said once.
     says(&mounted, &["pin", "p2", "p3"]);
     write("cache-size = \"400K\"");
-    eventually(20, "the smallest bound holds", || mounted.bodies().len() == 1);
+    eventually(20, "the smallest bound holds", || mounted.blobs().len() == 1);
     reads(&mounted, &packages[3]);
     assert!(origin.asked(&packages[3].path).len() == 1);
     reads(&mounted, &packages[0]);
@@ -159,15 +159,15 @@ fn limits_change_while_it_runs() {
     says(&mounted, &["pin", "--remove", "p2", "p3"]);
     // Nothing can leave so much of a disk free.
     write("cache-size = \"1M\"\nmin-free = \"1000T\"");
-    eventually(20, "min-free holds as far as it can", || mounted.bodies().is_empty());
+    eventually(20, "min-free holds as far as it can", || mounted.blobs().is_empty());
     reads(&mounted, &packages[0]);
-    assert!(mounted.bodies().is_empty());
+    assert!(mounted.blobs().is_empty());
     write("cache-size = \"1M\"\nwrite-budget = \"310K\"");
     // The four packages of before are more than that.
     eventually(20, "min-free holds no more", || mounted.log().matches("the configuration has changed;").count() == 4);
     reads(&mounted, &packages[1]);
     reads(&mounted, &packages[1]);
-    assert!(mounted.bodies().is_empty() && mounted.log().contains("write-budget"), "{}", mounted.log());
+    assert!(mounted.blobs().is_empty() && mounted.log().contains("write-budget"), "{}", mounted.log());
 }
 
 #[test]
@@ -195,7 +195,7 @@ fn what_no_index_names_is_cleared_away() {
     // Others come after it, until it goes.
     (1_760_000_002..1_760_000_006).for_each(publish);
     assert!(says(&mounted, &["gc"]).contains("removed 1 package,"));
-    assert_eq!(mounted.bodies().len(), 3);
+    assert_eq!(mounted.blobs().len(), 3);
     assert!(says(&mounted, &["pin", "--remove", &packages[2].path]).contains(&packages[2].path));
     assert!(says(&mounted, &["gc"]).contains("removed 1 package,"));
     packages[..2].iter().for_each(|package| reads(&mounted, package));
@@ -223,7 +223,7 @@ fn a_lost_catalogue_is_rebuilt_before_anybody_asks() {
 }
 
 #[test]
-fn bodies_of_one_size_are_read_a_few_times_each() {
+fn blobs_of_one_size_are_read_a_few_times_each() {
     if !can_mount() {
         return;
     }
@@ -241,7 +241,7 @@ fn bodies_of_one_size_are_read_a_few_times_each() {
     eventually(60, "all are taken back", || mounted.counter("recovered") == 24);
     let text = fs::read_to_string(format!("/proc/{}/io", mounted.pid())).unwrap();
     let read: usize = text.lines().find_map(|line| line.strip_prefix("rchar: ")).unwrap().parse().unwrap();
-    eprintln!("{read} bytes were read for {} bodies of {size}", packages.len());
+    eprintln!("{read} bytes were read for {} blobs of {size}", packages.len());
     // Trying each for each entry of its size would be some 12 times and more.
     assert!(read < 6 * packages.len() * size, "{read}");
 }

@@ -286,7 +286,7 @@ fn root_of_a_container_reads_and_nothing_else() {
     }
     // Even where all of it is bound by mistake, it is another user's.
     let place = mounted.place();
-    let (body, cache) = (mounted.bodies().remove(0).display().to_string(), mounted.cache().display().to_string());
+    let (body, cache) = (mounted.blobs().remove(0).display().to_string(), mounted.cache().display().to_string());
     for attempt in [format!("cat {body}"), format!("ls {cache}/v1"), format!("echo x > {cache}/x")] {
         let output = host.run(Kind::PodmanMapped, &[place], &attempt);
         let error = String::from_utf8_lossy(&output.stderr);

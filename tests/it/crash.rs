@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use binhostfs::cache::Store;
+use binhostfs::cache::Cache;
 use binhostfs::index::Index;
 use binhostfs::verify::Policy;
 
@@ -16,23 +16,23 @@ use crate::harness::{Act, Mounted, Options, Origin, Package, Random, can_mount, 
 
 const FRESH: usize = 4;
 
-/// Paths of packages that a store on these files has; the files stay as they are.
+/// Paths of packages that a cache on these files has; the files stay as they are.
 fn committed(cache: &Path, index: &Index) -> BTreeSet<String> {
     let copy = tempfile::tempdir_in(cache.parent().unwrap()).unwrap();
     fs::create_dir(copy.path().join("v1")).unwrap();
-    for (part, how) in [("catalogue", "-a"), ("bodies", "-al")] {
+    for (part, how) in [("catalogue", "-a"), ("blobs", "-al")] {
         let from = cache.join("v1").join(part);
         assert!(Command::new("cp").arg(how).arg(from).arg(copy.path().join("v1")).status().unwrap().success());
     }
-    let store = Store::open(copy.path(), u64::MAX >> 1, Arc::default()).unwrap();
+    let cache = Cache::open(copy.path(), u64::MAX >> 1, Arc::default()).unwrap();
     let here =
-        index.records().iter().filter(|record| store.get(record.id, record.size, &Policy::digests_only()).is_some());
+        index.records().iter().filter(|record| cache.get(record.id, record.size, &Policy::digests_only()).is_some());
     here.map(|record| index.path(record).to_owned()).collect()
 }
 
 /// `BINHOSTFS_TEST_KILLS`: how many, in place of 50.
 #[test]
-fn kills_leave_only_whole_bodies_and_lose_no_commit() {
+fn kills_leave_only_whole_blobs_and_lose_no_commit() {
     if !can_mount() {
         return;
     }
@@ -210,7 +210,7 @@ fn a_damaged_catalogue_costs_no_download() {
 }
 
 #[test]
-fn a_lost_catalogue_is_made_anew_from_the_bodies() {
+fn a_lost_catalogue_is_made_anew_from_the_blobs() {
     if !can_mount() {
         return;
     }
@@ -224,9 +224,9 @@ fn a_lost_catalogue_is_made_anew_from_the_bodies() {
     assert_eq!(mounted.stop(), Some(0));
     fs::remove_dir_all(mounted.cache().join("v1/catalogue")).unwrap();
     // A bit has turned in one of them, and one is nothing that is known.
-    let bodies = below(&mounted.cache().join("v1/bodies"));
-    flip(&bodies[0], 3000);
-    fs::write(bodies[1].with_file_name("0".repeat(62)), &packages[0].bytes[1..]).unwrap();
+    let blobs = below(&mounted.cache().join("v1/blobs"));
+    flip(&blobs[0], 3000);
+    fs::write(blobs[1].with_file_name("0".repeat(62)), &packages[0].bytes[1..]).unwrap();
     mounted.start();
     let sound = packages.len() as u64 - 1;
     // Nobody opens anything.
@@ -246,7 +246,7 @@ fn a_damaged_body_is_fetched_again_and_the_others_are_not() {
     if !can_mount() {
         return;
     }
-    let body = |v1: &Path| below(&v1.join("bodies")).into_iter().next().unwrap();
+    let body = |v1: &Path| below(&v1.join("blobs")).into_iter().next().unwrap();
     for damage in [
         (|body| flip(body, 3000)) as fn(&Path),
         |body| truncate(body, |length| length / 2),
@@ -266,9 +266,9 @@ fn foreign_files_in_the_cache_harm_nothing() {
         return;
     }
     let survived = survive(|v1| {
-        let first = below(&v1.join("bodies")).into_iter().next().unwrap();
+        let first = below(&v1.join("blobs")).into_iter().next().unwrap();
         fs::write(first.with_file_name("README"), "x").unwrap();
-        fs::write(v1.join("bodies/stray"), "x").unwrap();
+        fs::write(v1.join("blobs/stray"), "x").unwrap();
         fs::write(v1.join("incoming/0.part"), "half a download").unwrap();
         fs::create_dir(v1.join("incoming/1.part")).unwrap();
         fs::write(v1.join("generations/nonsense"), "x").unwrap();

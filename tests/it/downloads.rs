@@ -379,9 +379,9 @@ fn a_false_size_evicts_nothing() {
     let mounted = Options::new(origin.url()).with(["--cache-size", "8M", "--prefetch", "off"]).mount();
     all_are_read(&mounted, &cached);
     mounted.settled();
-    let bodies = mounted.bodies();
+    let blobs = mounted.blobs();
     let as_before = || {
-        assert_eq!((mounted.counter("evicted"), mounted.bodies()), (0, bodies.clone()));
+        assert_eq!((mounted.counter("evicted"), mounted.blobs()), (0, blobs.clone()));
         let requests = origin.package_requests();
         all_are_read(&mounted, &cached);
         assert_eq!(origin.package_requests(), requests, "something is not here any more");

@@ -52,7 +52,7 @@ fn nothing_is_left(mounted: &Mounted) {
 /// So many packages are in the cache and nothing else. Who waits has a package before it is safe on the disk.
 fn all_are_kept(mounted: &Mounted, count: usize) {
     eventually(5, "nothing in incoming/", || mounted.incoming().is_empty());
-    assert_eq!(mounted.bodies().len(), count);
+    assert_eq!(mounted.blobs().len(), count);
 }
 
 /// Runs `test` for each of `cases`, no more at once than are downloaded at once.

@@ -122,10 +122,10 @@ fn what_was_open_and_is_evicted_is_fetched_again() {
     let mounted =
         Options::new(origin.url()).with(["--supervise", "--passthrough", "off", "--cache-size", "1M"]).mount();
     let mut open = File::open(mounted.path(&packages[0].path)).unwrap();
-    eventually(5, "it is kept", || mounted.bodies().len() == 1);
-    let before = mounted.bodies();
+    eventually(5, "it is kept", || mounted.blobs().len() == 1);
+    let before = mounted.blobs();
     assert!(read(&mounted, &packages[1]));
-    eventually(5, "the other is kept", || mounted.bodies().len() == 1 && mounted.bodies() != before);
+    eventually(5, "the other is kept", || mounted.blobs().len() == 1 && mounted.blobs() != before);
     crash(&mounted);
     let mut bytes = Vec::new();
     open.read_to_end(&mut bytes).unwrap();
@@ -187,9 +187,9 @@ fn what_is_open_is_closed_for_the_next_daemon_too() {
     let packages = [Package::new("one-1", 600_000), Package::new("two-1", 600_000)];
     let origin = Origin::with(&packages);
     let mounted = Options::new(origin.url()).with(["--supervise", "--cache-size", "1M"]).mount();
-    let bodies_open = |pid: u32| {
+    let blobs_open = |pid: u32| {
         let links = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().map(|entry| fs::read_link(entry.unwrap().path()));
-        links.filter(|link| link.as_ref().is_ok_and(|link| link.to_string_lossy().contains("/bodies/"))).count()
+        links.filter(|link| link.as_ref().is_ok_and(|link| link.to_string_lossy().contains("/blobs/"))).count()
     };
     let open = File::open(mounted.path(&packages[0].path)).unwrap();
     crash(&mounted);
@@ -199,7 +199,7 @@ fn what_is_open_is_closed_for_the_next_daemon_too() {
         assert!(read(&mounted, package));
     }
     mounted.settled();
-    eventually(20, "nothing is held open", || bodies_open(daemon_of(&mounted)) <= 1);
+    eventually(20, "nothing is held open", || blobs_open(daemon_of(&mounted)) <= 1);
 }
 
 #[test]

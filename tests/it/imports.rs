@@ -47,9 +47,9 @@ const CONFINED: [(&str, &[&str]); 12] = [
     ("std::env::", &["src/config/", "src/portage/", "src/main.rs", "src/cli/demo/mod.rs", "src/verify/tests/"]),
     ("toml::", &["src/config/config_file/table.rs"]),
     ("inotify::", &["src/config/watch.rs"]),
-    ("sequoia_openpgp", &["src/verify/openpgp.rs"]),
+    ("sequoia_openpgp", &["src/verify/openpgp/mod.rs"]),
     // sequoia's errors are anyhow's.
-    ("anyhow::", &["src/daemon/", "src/cli/", "src/sys/durable.rs", "src/verify/openpgp.rs"]),
+    ("anyhow::", &["src/daemon/", "src/cli/", "src/sys/durable.rs", "src/verify/openpgp/mod.rs"]),
 ];
 
 pub(crate) fn sources(directory: &Path, found: &mut Vec<PathBuf>) {

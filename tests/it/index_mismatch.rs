@@ -86,7 +86,7 @@ fn whatever_key_an_index_lies_about_is_found() {
         let identity = matches!(key, AuxKey::BuildId | AuxKey::BuildTime);
 
         // The package is fetched.
-        if !mounted.bodies().is_empty() {
+        if !mounted.blobs().is_empty() {
             mounted.runs(&["evict", &atom(honest)]);
         }
         serve_index(&origin, &mounted, &header, std::slice::from_ref(&lie));
@@ -323,7 +323,7 @@ fn of_a_large_package_the_first_bytes_are_enough() {
         );
         let ranges: Vec<_> = origin.asked(&large.path).into_iter().map(|asked| asked.range).collect();
         assert_eq!(ranges, [Some("bytes=0-65535".to_owned())]);
-        assert!(mounted.bodies().is_empty());
+        assert!(mounted.blobs().is_empty());
         // Asked for once more, it is known.
         let again = verify_index(&mounted, &[]).1["entries"].as_array().unwrap().len();
         assert!(again == usize::from(agrees) && origin.asked(&large.path).len() == 1, "{again}");

@@ -159,11 +159,11 @@ fn an_entry_that_is_right_agrees_if_the_package_is_signed_as_emerge_wants_it() {
         Options::new(format!("file://{}", packages.display())).with(keyrings).mount()
     };
     let mounted = of_directory(directory.path());
-    assert_eq!((outcome(&mounted).0.as_str(), mounted.bodies().len()), ("agrees", 0));
+    assert_eq!((outcome(&mounted).0.as_str(), mounted.blobs().len()), ("agrees", 0));
     drop(mounted);
     let directory = pkgdir_of(&builder.header, &with_added_dependency(&packages));
     let mounted = of_directory(directory.path());
-    assert_eq!((outcome(&mounted).0.as_str(), mounted.bodies().len()), ("wrong", 0));
+    assert_eq!((outcome(&mounted).0.as_str(), mounted.blobs().len()), ("wrong", 0));
     drop(mounted);
 
     // Emerge will not have it, so nothing says that it can be had.

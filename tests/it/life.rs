@@ -491,14 +491,14 @@ fn verify_finds_what_the_disk_has_damaged() {
     assert!(code == Some(0) && text.starts_with("1 package (") && text.contains("as it was verified"), "{text}");
 
     // A bit turns, and neither size nor time say so.
-    let body = mounted.bodies().pop().unwrap();
+    let body = mounted.blobs().pop().unwrap();
     let modified = body.metadata().unwrap().modified().unwrap();
     let file = File::options().write(true).open(&body).unwrap();
     file.write_all_at(&[package.bytes[1000] ^ 1], 1000).unwrap();
     file.set_modified(modified).unwrap();
     let (code, text) = verify(&[]);
     assert!(code == Some(1) && text.contains("1 were damaged and are removed"), "{text}");
-    assert!(mounted.bodies().is_empty() && mounted.log().contains("is damaged: it is removed"));
+    assert!(mounted.blobs().is_empty() && mounted.log().contains("is damaged: it is removed"));
     assert_eq!((mounted.counter("scrubbed"), mounted.counter("damaged")), (2, 1));
     assert!(fs::read(mounted.path(&package.path)).unwrap() == package.bytes);
     assert_eq!(origin.package_requests(), 2);

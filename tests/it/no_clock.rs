@@ -64,7 +64,7 @@ fn without_a_clock_it_mounts_and_opens_fail_until_the_clock_is_set() {
     let recent = |time: &serde_json::Value| status["time"].as_u64().unwrap() - time.as_u64().unwrap() < HOUR;
     assert!(times.into_iter().all(recent), "{status}");
     eventually(20, "the keys are good now", || is_readable(&mounted, package));
-    assert!(!warns(&mounted) && mounted.bodies().len() == 1);
+    assert!(!warns(&mounted) && mounted.blobs().len() == 1);
 
     // What is in the cache stays there, and is served once the clock is right.
     mounted.stop();

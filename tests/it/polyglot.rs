@@ -51,7 +51,7 @@ fn a_package_hidden_in_a_signed_one_is_not_installed() {
         assert!(!safe.path("owned").exists(), "{form}");
         let reason = mounted.reason(&polyglot.path).unwrap();
         assert!(reason.contains("checking the GPKG container"), "{form}: {reason}");
-        assert!(mounted.bodies().is_empty());
+        assert!(mounted.blobs().is_empty());
         eventually(20, "it leaves the index", || mounted.listing().is_empty());
     }
 
@@ -123,7 +123,7 @@ fn nothing_that_begins_like_a_compressed_file_is_served() {
             let reason = mounted.reason(&package.path).unwrap();
             assert!(reason.contains("checking the GPKG container"), "{reason}");
         }
-        assert!(mounted.bodies().is_empty());
+        assert!(mounted.blobs().is_empty());
         eventually(20, "they leave the index", || mounted.listing().is_empty());
     }
 }

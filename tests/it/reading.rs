@@ -37,7 +37,7 @@ fn a_package_is_fetched_once_and_read_right() {
         }
         assert_eq!(mounted.counter("misses"), 2);
         // A body can be read before it is on disk.
-        eventually(10, "both packages are kept", || mounted.bodies().len() == 2);
+        eventually(10, "both packages are kept", || mounted.blobs().len() == 2);
     });
 }
 

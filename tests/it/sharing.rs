@@ -57,9 +57,9 @@ fn reads_right(mounted: &Mounted, package: &Package) -> bool {
     fs::read(mounted.path(&package.path)).unwrap() == package.bytes
 }
 
-fn bytes_of_bodies(mounted: &Mounted) -> u64 {
+fn bytes_of_blobs(mounted: &Mounted) -> u64 {
     // One may go while it is looked at.
-    mounted.bodies().iter().filter_map(|body| Some(body.metadata().ok()?.len())).sum()
+    mounted.blobs().iter().filter_map(|body| Some(body.metadata().ok()?.len())).sum()
 }
 
 fn names(count: usize) -> impl Iterator<Item = &'static str> {
@@ -134,12 +134,12 @@ fn a_mapped_file_stays_whole_when_it_is_evicted() {
         let mut line = String::new();
         output.read_line(&mut line).unwrap();
         assert_eq!(line, "mapped\n");
-        eventually(5, "it is kept", || mounted.bodies().len() == 1);
-        let before = mounted.bodies();
+        eventually(5, "it is kept", || mounted.blobs().len() == 1);
+        let before = mounted.blobs();
 
         assert!(reads_right(&mounted, &packages[1]));
-        eventually(5, "the other is kept", || mounted.bodies().len() == 1);
-        assert_ne!(mounted.bodies(), before, "it is evicted");
+        eventually(5, "the other is kept", || mounted.blobs().len() == 1);
+        assert_ne!(mounted.blobs(), before, "it is evicted");
         drop(readers.0[0].stdin.take());
         line.clear();
         output.read_line(&mut line).unwrap();
@@ -166,7 +166,7 @@ fn the_bound_holds_while_packages_come_and_go() {
                 let cache = mounted.status()["cache"].clone();
                 let (bytes, reserved) = (cache["bytes"].as_u64().unwrap(), cache["reserved"].as_u64().unwrap());
                 assert!(bytes <= bound && reserved <= bound, "{cache}");
-                assert!(bytes_of_bodies(&mounted) <= bound);
+                assert!(bytes_of_blobs(&mounted) <= bound);
             }
         });
         let read = |part: &[Package]| part.iter().for_each(|package| assert!(reads_right(&mounted, package)));
@@ -178,7 +178,7 @@ fn the_bound_holds_while_packages_come_and_go() {
     });
     assert!(mounted.counter("evicted") > 0);
     eventually(5, "everything is written", || mounted.status()["cache"]["reserved"] == 0);
-    assert_eq!(mounted.status()["cache"]["bytes"].as_u64(), Some(bytes_of_bodies(&mounted)));
+    assert_eq!(mounted.status()["cache"]["bytes"].as_u64(), Some(bytes_of_blobs(&mounted)));
 
     // A second daemon's worth of pressure on what is still open.
     for package in &packages[10..20] {
@@ -206,7 +206,7 @@ fn a_package_larger_than_the_cache_is_fetched_once_and_not_kept() {
         assert!(reads_right(&mounted, &packages[1]));
     }
     assert_eq!(origin.asked(&packages[1].path).len(), 1);
-    assert_eq!((mounted.counter("transient_blobs"), mounted.bodies().len()), (1, 1));
+    assert_eq!((mounted.counter("transient_blobs"), mounted.blobs().len()), (1, 1));
     assert!(mounted.log().contains("not kept in the cache"));
     assert!(reads_right(&mounted, &packages[0]));
     assert_eq!(origin.asked(&packages[0].path).len(), 1, "nothing had to go for it");
@@ -302,7 +302,7 @@ fn more_packages_than_the_disk_holds_are_all_read() {
     assert!(reads_right(&mounted, &packages[15]));
     assert_eq!(origin.package_requests(), 16);
     eventually(5, "everything is written", || mounted.status()["cache"]["reserved"] == 0);
-    let (evicted, kept) = (mounted.counter("evicted"), mounted.bodies().len());
+    let (evicted, kept) = (mounted.counter("evicted"), mounted.blobs().len());
     assert!(evicted > 0 && kept >= 4, "{evicted} evicted, {kept} kept\n{}", mounted.log());
     assert_eq!(mounted.stop(), Some(0));
     assert!(!mounted.log().contains("panicked"), "{}", mounted.log());
@@ -344,7 +344,7 @@ fn outlives_a_full_disk(disk: &Disk) {
     // A start finds the disk full, too.
     assert_eq!(mounted.stop(), Some(0));
     let name = |body: &PathBuf| body.file_name().unwrap().to_str().unwrap().to_owned();
-    let names: Vec<String> = mounted.bodies().iter().map(name).collect();
+    let names: Vec<String> = mounted.blobs().iter().map(name).collect();
     let (kept, asked) =
         (packages.iter().filter(|p| names.contains(&digest(p)[2..].to_owned())), origin.package_requests());
     mounted.start();
@@ -419,8 +419,8 @@ fn other_users_read_the_mount_and_nothing_else() {
     assert!(nobody(["ls", "-lR"], &mounted.mountpoint()).status.success());
     assert!(nobody(["cat"], &mounted.path("Packages")).status.success());
 
-    eventually(5, "it is kept", || mounted.bodies().len() == 1);
-    for private in [mounted.cache().join("v1"), mounted.bodies().remove(0), mounted.cache().join("v1/catalogue/db")] {
+    eventually(5, "it is kept", || mounted.blobs().len() == 1);
+    for private in [mounted.cache().join("v1"), mounted.blobs().remove(0), mounted.cache().join("v1/catalogue/db")] {
         let output = nobody(["cat"], &private);
         assert!(String::from_utf8_lossy(&output.stderr).contains("Permission denied"), "{output:?}");
     }

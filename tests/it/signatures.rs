@@ -50,7 +50,7 @@ fn what_portage_signed_is_readable_with_its_key_and_with_no_other() {
     assert!(!readable(&mounted, &packages[0]));
     let reason = mounted.reason(&packages[0].path).unwrap();
     assert!(reason.contains("unknown key") && reason.contains("--keyring"), "{reason}");
-    assert!(mounted.bodies().is_empty());
+    assert!(mounted.blobs().is_empty());
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn each_kind_of_bad_signature_is_refused_with_its_own_message() {
             Some(expected) => assert!(reason.as_ref().unwrap().contains(expected), "{reason:?}"),
         }
     }
-    assert_eq!(mounted.bodies().len(), 2);
+    assert_eq!(mounted.blobs().len(), 2);
     drop(mounted);
 
     // The Manifest is good, and a member's own signature is not.
@@ -150,14 +150,14 @@ fn a_stricter_policy_holds_for_the_cache_too() {
     for package in [&packages[0], &packages[1], &second] {
         assert!(readable(&mounted, package));
     }
-    assert_eq!(mounted.bodies().len(), 2);
+    assert_eq!(mounted.blobs().len(), 2);
 
     let mut mounted = with_keys(&origin, &key).mount_in(mounted.into_place());
     assert!(readable(&mounted, &packages[0]));
     assert_eq!(origin.asked(&packages[0].path).len(), 1, "proved from the disk");
     assert!(!readable(&mounted, &packages[1]) && !readable(&mounted, &second));
     assert!(mounted.reason(&second.path).unwrap().contains("there is none"));
-    assert_eq!(mounted.bodies().len(), 1);
+    assert_eq!(mounted.blobs().len(), 1);
     // From now on it is known to be signed.
     let adopted = mounted.counter("recovered");
     assert!(readable(&mounted, &packages[0]));
@@ -176,7 +176,7 @@ fn a_lost_catalogue_brings_back_nothing_unsigned() {
     let origin = serve(&header, &packages);
     let mut mounted = Options::new(origin.url()).mount();
     assert!(packages.iter().all(|package| readable(&mounted, package)));
-    assert_eq!(mounted.bodies().len(), packages.len());
+    assert_eq!(mounted.blobs().len(), packages.len());
     assert_eq!(mounted.stop(), Some(0));
     fs::remove_dir_all(mounted.cache().join("v1/catalogue")).unwrap();
 

@@ -188,7 +188,7 @@ fn each_kind_of_bad_package_is_refused_and_built_the_next_time() {
     }
     let plan = run(&["-p"], &bad_atoms).output;
     assert_eq!((plan.matches("[ebuild").count(), plan.matches("[binary").count()), (bad.len(), 0), "{plan}");
-    assert_eq!(mounted.bodies().len(), good.len());
+    assert_eq!(mounted.blobs().len(), good.len());
 }
 
 /// Why a member without a signature is refused, and one of another key is not: Portage does the same.
@@ -315,7 +315,7 @@ fn a_key_that_goes_bad_closes_every_way_to_what_it_signed() {
         assert!(bytes == package.bytes);
         assert_eq!(mapper.md5(), md5);
         drop(open);
-        assert!(mounted.bodies().is_empty());
+        assert!(mounted.blobs().is_empty());
     }
 }
 
@@ -330,7 +330,7 @@ fn no_way_leads_to_what_was_never_good() {
         let path = mounted.path(&package.path);
         let (held, directory) = (hold(&path, OFlags::empty()), hold(path.parent().unwrap(), OFlags::DIRECTORY));
         assert_eq!(ways(&mounted, &package, &held, &directory), [EIO; 4]);
-        assert!(mounted.bodies().is_empty() && mounted.incoming().is_empty());
+        assert!(mounted.blobs().is_empty() && mounted.incoming().is_empty());
     }
 }
 
@@ -358,7 +358,7 @@ fn a_second_name_does_not_help() {
             assert!(fs::read(mounted.path(&right.path)).unwrap() == right.bytes);
             refuses();
             assert!(fs::read(mounted.path(&right.path)).unwrap() == right.bytes, "the good name stays");
-            assert_eq!(mounted.bodies().len(), 1);
+            assert_eq!(mounted.blobs().len(), 1);
         }
     }
 }

@@ -8,13 +8,13 @@
 use sha2::{Digest as _, Sha256};
 
 use super::catalogue::{Catalogue, Durable};
-use crate::cache::Store;
+use crate::cache::Cache;
 use crate::index::{Digest, Sha256Digest};
 use crate::sys::seconds_now;
 
 /// Most builds that are remembered; the oldest are removed first. A build takes some 100 bytes on
 /// disk, and none in memory.
-pub const MAX_WITNESSES: usize = 100_000;
+pub const MAX_BUILDS: usize = 100_000;
 
 /// Names one build of one binhost: 16 bytes of a SHA-256 over binhost, PATH and BUILD_ID.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +24,7 @@ impl BuildKey {
     /// The build `build_id` at `path` of the binhost that is called `binhost` in the cache.
     #[must_use]
     pub fn new(binhost: &str, path: &str, build_id: u64) -> Self {
-        let mut hash = Sha256::new_with_prefix(b"witness\0");
+        let mut hash = Sha256::new_with_prefix(b"build\0");
         for text in [binhost, path] {
             hash.update(text);
             hash.update([0]);
@@ -49,8 +49,8 @@ impl BuildKey {
 }
 
 impl Catalogue {
-    fn testimony(&self, witness: BuildKey) -> Option<Sha256Digest> {
-        let value = self.with(|db| db.get(witness.key()).ok().flatten())??;
+    fn build_digest(&self, build: BuildKey) -> Option<Sha256Digest> {
+        let value = self.with(|db| db.get(build.key()).ok().flatten())??;
         value.first_chunk().copied().map(Digest)
     }
 
@@ -74,9 +74,9 @@ impl Catalogue {
         }
     }
 
-    fn remember(&self, witness: BuildKey, digest: Sha256Digest) {
+    fn record_build(&self, build: BuildKey, digest: Sha256Digest) {
         let mut batch = sled::Batch::default();
-        witness.record(&mut batch, digest);
+        build.record(&mut batch, digest);
         if let Err(error) = self.apply(batch, Durable::Now) {
             tracing::debug!(%error, "remembering a build");
         }
@@ -87,22 +87,22 @@ fn time_of(value: &[u8]) -> u64 {
     value.last_chunk().copied().map_or(0, u64::from_be_bytes)
 }
 
-impl Store {
+impl Cache {
     /// SHA-256 of the build when it was verified last.
     #[must_use]
-    pub fn testimony(&self, witness: BuildKey) -> Option<Sha256Digest> {
-        self.catalogue.testimony(witness)
+    pub fn build_digest(&self, build: BuildKey) -> Option<Sha256Digest> {
+        self.catalogue.build_digest(build)
     }
 
     /// Records the digest of a build whose blob gets no record of its own.
-    pub(crate) fn remember(&self, witness: BuildKey, digest: Sha256Digest) {
-        if self.testimony(witness) != Some(digest) {
-            self.catalogue.remember(witness, digest);
+    pub(crate) fn record_build(&self, build: BuildKey, digest: Sha256Digest) {
+        if self.build_digest(build) != Some(digest) {
+            self.catalogue.record_build(build, digest);
         }
     }
 
     pub(crate) fn prune_build_history(&self) {
-        self.catalogue.prune_builds(MAX_WITNESSES);
+        self.catalogue.prune_builds(MAX_BUILDS);
     }
 }
 
@@ -114,23 +114,23 @@ mod tests {
     fn the_oldest_go_first_and_the_last_word_counts() {
         let directory = tempfile::tempdir().unwrap();
         let catalogue = Catalogue::open(&directory.path().join("catalogue")).unwrap();
-        let witness = |build| BuildKey::new("host", "a/b-1.gpkg.tar", build);
-        assert_ne!(witness(1), BuildKey::new("other", "a/b-1.gpkg.tar", 1));
+        let key = |build| BuildKey::new("host", "a/b-1.gpkg.tar", build);
+        assert_ne!(key(1), BuildKey::new("other", "a/b-1.gpkg.tar", 1));
         for build in 1..=5 {
-            catalogue.remember(witness(build), Digest([build as u8; 32]));
+            catalogue.record_build(key(build), Digest([build as u8; 32]));
         }
-        catalogue.remember(witness(5), Digest([50; 32]));
-        assert_eq!(catalogue.testimony(witness(5)), Some(Digest([50; 32])));
-        assert_eq!(catalogue.testimony(witness(6)), None);
+        catalogue.record_build(key(5), Digest([50; 32]));
+        assert_eq!(catalogue.build_digest(key(5)), Some(Digest([50; 32])));
+        assert_eq!(catalogue.build_digest(key(6)), None);
         // All but the first build are from tomorrow.
         for build in 2..=5 {
             let value = [&[build as u8; 32][..], &(seconds_now() + 86400).to_be_bytes()].concat();
             let mut batch = sled::Batch::default();
-            batch.insert(&witness(build).key()[..], value);
+            batch.insert(&key(build).key()[..], value);
             catalogue.apply(batch, Durable::Now).unwrap();
         }
         catalogue.prune_builds(4);
-        let left: Vec<u64> = (1..=5).filter(|build| catalogue.testimony(witness(*build)).is_some()).collect();
+        let left: Vec<u64> = (1..=5).filter(|build| catalogue.build_digest(key(*build)).is_some()).collect();
         assert_eq!(left, [2, 3, 4, 5]);
     }
 }

@@ -44,7 +44,7 @@ use crate::verify::{Assurance, Fingerprint, RULES, Signer};
 
 use super::write_budget::DailyWrites;
 use crate::cache::space::is_full;
-use crate::cache::{BuildKey, StoreError};
+use crate::cache::{BuildKey, CacheError};
 
 /// After a write error, the cache works without the database for this long before it opens it
 /// again.
@@ -54,7 +54,7 @@ const LAZY: Duration = Duration::from_secs(5);
 /// Size of sled's page cache, in bytes.
 const SLED_CACHE: u64 = 4 << 20;
 /// Most entries in the record of one blob, which its eviction removes.
-const MAX_ENTRIES_OF_BODY: usize = 5;
+const MAX_ENTRIES_OF_BLOB: usize = 5;
 /// Most bytes of a record.
 const MAX_RECORD: usize = 128;
 /// Bytes of a record before its assurance.
@@ -62,7 +62,7 @@ const FIXED: usize = 41;
 
 /// The record of a blob.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct BodyRecord {
+pub(crate) struct BlobRecord {
     pub(crate) size: u64,
     /// Modification time of the file, in ns since the epoch.
     pub(crate) mtime: i64,
@@ -76,7 +76,7 @@ pub(crate) struct BodyRecord {
     pub(crate) entries: Vec<EntryId>,
 }
 
-impl BodyRecord {
+impl BlobRecord {
     fn encode(&self) -> Vec<u8> {
         let mut bytes = vec![RULES];
         bytes.extend(self.size.to_be_bytes());
@@ -94,7 +94,7 @@ impl BodyRecord {
             }
         }
         let room = (MAX_RECORD - bytes.len()) / 16;
-        self.entries.iter().take(MAX_ENTRIES_OF_BODY.min(room)).for_each(|id| bytes.extend(id.0));
+        self.entries.iter().take(MAX_ENTRIES_OF_BLOB.min(room)).for_each(|id| bytes.extend(id.0));
         bytes
     }
 
@@ -198,7 +198,7 @@ fn entry_key(id: EntryId) -> [u8; 17] {
     key
 }
 
-fn body_key(digest: Sha256Digest) -> [u8; 33] {
+fn blob_key(digest: Sha256Digest) -> [u8; 33] {
     let mut key = [b'b'; 33];
     key.iter_mut().skip(1).zip(digest.0).for_each(|(to, from)| *to = from);
     key
@@ -206,7 +206,7 @@ fn body_key(digest: Sha256Digest) -> [u8; 33] {
 
 impl Catalogue {
     /// Opens the database, and replaces it if it is damaged.
-    pub(crate) fn open(directory: &Path) -> Result<Self, StoreError> {
+    pub(crate) fn open(directory: &Path) -> Result<Self, CacheError> {
         let database = open_or_replace(directory)?;
         let flushed = Mutex::new(Flushed { last: None, put_off: false });
         Ok(Self { directory: directory.to_owned(), database: RwLock::new(database), flushed })
@@ -218,16 +218,16 @@ impl Catalogue {
     }
 
     /// The records of all blobs. Reads the whole database, so only the start calls it.
-    pub(crate) fn records(&self) -> Vec<(Sha256Digest, BodyRecord)> {
-        let read = |db: &sled::Db| -> Vec<(Sha256Digest, BodyRecord)> {
+    pub(crate) fn records(&self) -> Vec<(Sha256Digest, BlobRecord)> {
+        let read = |db: &sled::Db| -> Vec<(Sha256Digest, BlobRecord)> {
             let rows = db.scan_prefix(b"b").filter_map(Result::ok);
-            rows.filter_map(|(key, value)| Some((digest_of(key.get(1..)?)?, BodyRecord::decode(&value)?))).collect()
+            rows.filter_map(|(key, value)| Some((digest_of(key.get(1..)?)?, BlobRecord::decode(&value)?))).collect()
         };
         self.with(read).unwrap_or_default()
     }
 
     /// All entries, each with its blob and the record of that. Reads the whole database.
-    pub(crate) fn entries(&self) -> Vec<(EntryId, Sha256Digest, BodyRecord)> {
+    pub(crate) fn entries(&self) -> Vec<(EntryId, Sha256Digest, BlobRecord)> {
         let entries = |db: &sled::Db| -> Vec<EntryId> {
             let rows = db.scan_prefix(b"e").filter_map(Result::ok);
             rows.filter_map(|(key, _)| key.get(1..)?.try_into().ok().map(EntryId)).collect()
@@ -237,32 +237,32 @@ impl Catalogue {
         found.into_iter().filter_map(with_blob).collect()
     }
 
-    pub(crate) fn find(&self, id: EntryId) -> Option<(Sha256Digest, BodyRecord)> {
+    pub(crate) fn find(&self, id: EntryId) -> Option<(Sha256Digest, BlobRecord)> {
         self.with(|db| {
             let digest = digest_of(&db.get(entry_key(id)).ok()??)?;
-            let record = BodyRecord::decode(&db.get(body_key(digest)).ok()??)?;
+            let record = BlobRecord::decode(&db.get(blob_key(digest)).ok()??)?;
             Some((digest, record))
         })?
     }
 
-    pub(crate) fn body(&self, digest: Sha256Digest) -> Option<BodyRecord> {
-        self.with(|db| BodyRecord::decode(&db.get(body_key(digest)).ok()??))?
+    pub(crate) fn blob(&self, digest: Sha256Digest) -> Option<BlobRecord> {
+        self.with(|db| BlobRecord::decode(&db.get(blob_key(digest)).ok()??))?
     }
 
     /// Adds the blob of `id`; durable soon.
     pub(crate) fn insert(
         &self,
         digest: Sha256Digest,
-        record: &BodyRecord,
+        record: &BlobRecord,
         id: EntryId,
-        witness: Option<BuildKey>,
+        build: Option<BuildKey>,
         written: DailyWrites,
     ) -> io::Result<()> {
         self.reopen_if_broken();
         let mut batch = sled::Batch::default();
         written.record(&mut batch);
-        witness.into_iter().for_each(|witness| witness.record(&mut batch, digest));
-        batch.insert(&body_key(digest)[..], record.encode());
+        build.into_iter().for_each(|build| build.record(&mut batch, digest));
+        batch.insert(&blob_key(digest)[..], record.encode());
         batch.insert(&entry_key(id)[..], &digest.0[..]);
         self.apply(batch, Durable::Soon)
     }
@@ -281,13 +281,13 @@ impl Catalogue {
     pub(crate) fn remove(&self, digests: &[Sha256Digest]) {
         let mut batch = sled::Batch::default();
         for digest in digests {
-            for id in self.body(*digest).map(|record| record.entries).unwrap_or_default() {
+            for id in self.blob(*digest).map(|record| record.entries).unwrap_or_default() {
                 // Another blob may have taken the entry over.
                 if self.find(id).is_some_and(|(current, _)| current == *digest) {
                     batch.remove(&entry_key(id)[..]);
                 }
             }
-            batch.remove(&body_key(*digest)[..]);
+            batch.remove(&blob_key(*digest)[..]);
         }
         if let Err(error) = self.apply(batch, Durable::Now) {
             tracing::warn!(%error, "removing records of evicted packages");
@@ -298,8 +298,8 @@ impl Catalogue {
     pub(crate) fn update_uses(&self, uses: &[(Sha256Digest, u64)]) {
         let mut batch = sled::Batch::default();
         for (digest, last_use) in uses {
-            if let Some(record) = self.body(*digest) {
-                batch.insert(&body_key(*digest)[..], BodyRecord { last_use: *last_use, ..record }.encode());
+            if let Some(record) = self.blob(*digest) {
+                batch.insert(&blob_key(*digest)[..], BlobRecord { last_use: *last_use, ..record }.encode());
             }
         }
         if let Err(error) = self.apply(batch, Durable::Now) {
@@ -381,7 +381,7 @@ fn digest_of(bytes: &[u8]) -> Option<Sha256Digest> {
     bytes.try_into().ok().map(Digest)
 }
 
-fn open_or_replace(directory: &Path) -> Result<Database, StoreError> {
+fn open_or_replace(directory: &Path) -> Result<Database, CacheError> {
     remove_snapshots(directory, ".generating");
     match open_once(directory) {
         Ok(database) => return Ok(database),
@@ -402,13 +402,13 @@ fn open_or_replace(directory: &Path) -> Result<Database, StoreError> {
         "the catalogue cannot be read; it is set aside and started anew, cached packages are proved again when they are opened"
     );
     if aside.is_dir() {
-        fs::remove_dir_all(&aside).map_err(StoreError::io("removing", &aside))?;
+        fs::remove_dir_all(&aside).map_err(CacheError::io("removing", &aside))?;
     }
-    fs::rename(directory, &aside).map_err(StoreError::io("setting aside", directory))?;
+    fs::rename(directory, &aside).map_err(CacheError::io("setting aside", directory))?;
     match open_once(directory) {
         Err(Unopened::Full(reason)) => Ok(without_space(directory, &reason)),
         other => {
-            other.map_err(|unopened| StoreError::Catalogue { path: directory.to_owned(), reason: unopened.reason() })
+            other.map_err(|unopened| CacheError::Catalogue { path: directory.to_owned(), reason: unopened.reason() })
         }
     }
 }
@@ -484,16 +484,16 @@ mod tests {
         for assurance in [Assurance::default(), signed(20, true), signed(32, false)] {
             let entries = vec![EntryId([1; 16]), EntryId([2; 16])];
             let values = AuxDigest([4; 16]);
-            let record = BodyRecord { size: 7, mtime: -5, last_use: 9, values, assurance, entries };
+            let record = BlobRecord { size: 7, mtime: -5, last_use: 9, values, assurance, entries };
             let bytes = record.encode();
-            assert_eq!(BodyRecord::decode(&bytes), Some(record.clone()));
-            let many = BodyRecord { entries: vec![EntryId([3; 16]); 9], ..record };
-            let decoded = BodyRecord::decode(&many.encode()).unwrap();
+            assert_eq!(BlobRecord::decode(&bytes), Some(record.clone()));
+            let many = BlobRecord { entries: vec![EntryId([3; 16]); 9], ..record };
+            let decoded = BlobRecord::decode(&many.encode()).unwrap();
             assert!(many.encode().len() <= MAX_RECORD && decoded.assurance == assurance && decoded.entries.len() >= 2);
             let older_rules = [&[RULES - 1], &bytes[1..]].concat();
             let odd_fingerprint = [&bytes[..FIXED], &[0], &[7; 64]].concat();
             for bad in [&[][..], &bytes[..10], &bytes[..42], &bytes[..46], &[9; 58], &older_rules, &odd_fingerprint] {
-                assert_eq!(BodyRecord::decode(bad), None);
+                assert_eq!(BlobRecord::decode(bad), None);
             }
         }
     }
@@ -502,7 +502,7 @@ mod tests {
         let catalogue = Catalogue::open(directory).unwrap();
         let (digest, id) = (Digest([7; 32]), EntryId([8; 16]));
         let (values, assurance, entries) = (AuxDigest([0; 16]), Assurance::default(), vec![id]);
-        let record = BodyRecord { size: 7, mtime: 1, last_use: 9, values, assurance, entries };
+        let record = BlobRecord { size: 7, mtime: 1, last_use: 9, values, assurance, entries };
         catalogue.insert(digest, &record, id, None, DailyWrites::default()).unwrap();
         (digest, id)
     }

@@ -7,7 +7,7 @@
 use std::io;
 
 use super::catalogue::{Catalogue, Durable};
-use crate::cache::Store;
+use crate::cache::Cache;
 use crate::index::EntryId;
 use crate::sys::seconds_now;
 
@@ -102,7 +102,7 @@ impl Catalogue {
     }
 }
 
-impl Store {
+impl Cache {
     /// All pins, sorted by PATH.
     #[must_use]
     pub fn pins(&self) -> Vec<Pin> {

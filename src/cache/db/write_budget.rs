@@ -10,7 +10,7 @@
 use std::sync::Arc;
 
 use super::catalogue::Catalogue;
-use crate::cache::Store;
+use crate::cache::Cache;
 use crate::cache::eviction::EvictionState;
 use crate::sys::seconds_now;
 
@@ -51,7 +51,7 @@ impl Catalogue {
     }
 }
 
-impl Store {
+impl Cache {
     /// Whether `size` more bytes may be written today.
     #[must_use]
     pub fn may_write(&self, size: u64) -> bool {
@@ -68,12 +68,12 @@ impl Store {
         }
         state.announced = state.announced.saturating_add(size);
         drop(state);
-        Some(Announced { store: Arc::clone(self), size, written: 0, counts: true })
+        Some(Announced { cache: Arc::clone(self), size, written: 0, counts: true })
     }
 
     /// Counts a download of `size` bytes even if it exceeds the budget.
     pub(crate) fn announce_anyway(self: &Arc<Self>, size: u64) -> Announced {
-        let mut announced = Announced { store: Arc::clone(self), size, written: 0, counts: false };
+        let mut announced = Announced { cache: Arc::clone(self), size, written: 0, counts: false };
         announced.renew();
         announced
     }
@@ -95,7 +95,7 @@ impl EvictionState {
 /// Bytes that one download is going to write.
 #[derive(Debug)]
 pub(crate) struct Announced {
-    store: Arc<Store>,
+    cache: Arc<Cache>,
     size: u64,
     written: u64,
     /// Whether the unwritten rest counts against the budget.
@@ -108,7 +108,7 @@ impl Announced {
         let received = received.min(self.size);
         let new = received.saturating_sub(self.written);
         self.written += new;
-        let mut state = self.store.state();
+        let mut state = self.cache.state();
         state.written.add(new, seconds_now() / DAY);
         if self.counts {
             state.announced = state.announced.saturating_sub(new);
@@ -118,7 +118,7 @@ impl Announced {
     /// Stops counting the unwritten rest.
     pub(crate) fn withdraw(&mut self) {
         if std::mem::replace(&mut self.counts, false) {
-            let mut state = self.store.state();
+            let mut state = self.cache.state();
             state.announced = state.announced.saturating_sub(self.size.saturating_sub(self.written));
         }
     }
@@ -127,7 +127,7 @@ impl Announced {
     /// finished.
     pub(crate) fn renew(&mut self) {
         if !std::mem::replace(&mut self.counts, true) {
-            let mut state = self.store.state();
+            let mut state = self.cache.state();
             state.announced = state.announced.saturating_add(self.size.saturating_sub(self.written));
         }
     }

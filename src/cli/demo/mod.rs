@@ -4,7 +4,7 @@
 //! built in memory. It changes nothing outside a temporary directory, and removes that directory at
 //! the end.
 
-mod origin;
+mod binhost;
 mod package;
 
 use std::fs;
@@ -24,7 +24,7 @@ use crate::api::Status;
 use crate::config::{ConfigFiles, MountConfig, RawMount};
 use crate::daemon::Daemon;
 use crate::units::ByteSize;
-use origin::DemoBinhost;
+use binhost::DemoBinhost;
 
 /// How long the demo waits for a commit, enough for a very slow disk.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -97,12 +97,12 @@ impl Drop for DemoDirectory {
 }
 
 async fn show(place: &DemoDirectory) -> anyhow::Result<()> {
-    let origin = DemoBinhost::start().await.context("starting the embedded binhost")?;
+    let binhost = DemoBinhost::start().await.context("starting the embedded binhost")?;
     let mountpoint = place.mountpoint();
-    say(format_args!("A binhost with {} packages runs inside this program: {}", origin.packages(), origin.url()));
+    say(format_args!("A binhost with {} packages runs inside this program: {}", binhost.packages(), binhost.url()));
     let config = MountConfig::validate(RawMount {
         mountpoint: Some(mountpoint.clone()),
-        binhosts: vec![origin.url()],
+        binhosts: vec![binhost.url()],
         cache_dir: Some(place.0.join("cache")),
         cache_size: Some(ByteSize(64 << 20)),
         control: Some(place.0.join("control.sock")),
@@ -114,8 +114,8 @@ async fn show(place: &DemoDirectory) -> anyhow::Result<()> {
     let daemon = Daemon::start(config, None).await?;
     say(format_args!("Mounted on {} in {}\n", mountpoint.display(), milliseconds(started)));
     list(&mountpoint).await?;
-    read_twice(&mountpoint, &origin, &daemon).await?;
-    try_tampered(&mountpoint, &origin, &daemon).await?;
+    read_twice(&mountpoint, &binhost, &daemon).await?;
+    try_tampered(&mountpoint, &binhost, &daemon).await?;
     drop(daemon);
     ensure!(fs::read_dir(&mountpoint)?.next().is_none(), "{} is still mounted", mountpoint.display());
     say("\nUnmounted; nothing is left behind.");
@@ -151,13 +151,13 @@ fn walk(root: &Path, directory: &Path, files: &mut Vec<(String, u64)>) -> io::Re
     Ok(())
 }
 
-async fn read_twice(mountpoint: &Path, origin: &DemoBinhost, daemon: &Daemon) -> anyhow::Result<()> {
-    let path = mountpoint.join(origin::GOOD);
-    say(format_args!("\nReading {}:", origin::GOOD));
+async fn read_twice(mountpoint: &Path, binhost: &DemoBinhost, daemon: &Daemon) -> anyhow::Result<()> {
+    let path = mountpoint.join(binhost::GOOD);
+    say(format_args!("\nReading {}:", binhost::GOOD));
     for (time, told) in [("first", "fetched, verified, cached"), ("second", "from the cache")] {
         let (path, started) = (path.clone(), Instant::now());
         let bytes = blocking(move || fs::read(path)).await.with_context(|| format!("the {time} read"))?;
-        ensure!(origin.is_good(&bytes), "the bytes that were read are not those of the package");
+        ensure!(binhost.is_good(&bytes), "the bytes that were read are not those of the package");
         say(format_args!("  {time} time: {} in {} ({told})", ByteSize(bytes.len() as u64), milliseconds(started)));
         // A package can be read as soon as it is verified. The commit with fsync may take longer on
         // a slow disk.
@@ -165,7 +165,7 @@ async fn read_twice(mountpoint: &Path, origin: &DemoBinhost, daemon: &Daemon) ->
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
-    let downloads = origin.downloads(origin::GOOD);
+    let downloads = binhost.downloads(binhost::GOOD);
     ensure!(downloads == 1, "the package was downloaded {downloads} times instead of once");
     let Status { metrics, cache, passthrough, .. } = wait_until_stored(daemon).await?;
     ensure!(metrics.verified == 1 && cache.packages == 1, "it was not verified and cached: {metrics:?}");
@@ -189,9 +189,9 @@ async fn wait_until_stored(daemon: &Daemon) -> anyhow::Result<Status> {
     }
 }
 
-async fn try_tampered(mountpoint: &Path, origin: &DemoBinhost, daemon: &Daemon) -> anyhow::Result<()> {
-    let path = mountpoint.join(origin::TAMPERED);
-    say(format_args!("\nReading {}, of which the binhost serves one wrong byte:", origin::TAMPERED));
+async fn try_tampered(mountpoint: &Path, binhost: &DemoBinhost, daemon: &Daemon) -> anyhow::Result<()> {
+    let path = mountpoint.join(binhost::TAMPERED);
+    say(format_args!("\nReading {}, of which the binhost serves one wrong byte:", binhost::TAMPERED));
     let started = Instant::now();
     let opened = blocking(move || {
         let mut byte = [0];
@@ -202,11 +202,11 @@ async fn try_tampered(mountpoint: &Path, origin: &DemoBinhost, daemon: &Daemon) 
         Err(error) => say(format_args!("  open fails after {}: {error}", milliseconds(started))),
     }
     let status = wait_until_stored(daemon).await?;
-    let failure = status.failures.iter().find(|failure| failure.path == origin::TAMPERED);
+    let failure = status.failures.iter().find(|failure| failure.path == binhost::TAMPERED);
     say(format_args!("  reason: {}", failure.context("the reason was not kept")?.reason));
     ensure!(status.cache.packages == 1, "something of the tampered package is in the cache");
     say("  not a byte of it could be read, and nothing of it was kept");
-    ensure!(origin.downloads(origin::TAMPERED) > 0, "it was never asked for");
+    ensure!(binhost.downloads(binhost::TAMPERED) > 0, "it was never asked for");
     Ok(())
 }
 

@@ -68,9 +68,9 @@ pub(super) const BINHOST_KEYS: [&str; 13] = [
 
 /// A mistake in the file, with its location.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{origin}: {what}")]
+#[error("{location}: {what}")]
 pub struct OwnError {
-    pub origin: SourceLocation,
+    pub location: SourceLocation,
     /// The mistake and its correction.
     pub what: String,
 }
@@ -120,7 +120,7 @@ pub(super) struct BinhostOptions {
 /// The settings of a `[binhost.NAME]` table.
 #[derive(Debug, Clone, Default)]
 pub(super) struct OwnBinhost {
-    pub(super) origin: SourceLocation,
+    pub(super) location: SourceLocation,
     pub(super) url: FileSetting<BinhostUrl>,
     pub(super) mirrors: FileSetting<Vec<BinhostUrl>>,
     pub(super) priority: FileSetting<i64>,
@@ -132,7 +132,7 @@ pub(super) struct OwnBinhost {
 
 /// Reads and checks the file. `None`: the file does not exist.
 pub(super) fn read(files: &mut Files, file: &Path) -> Result<Option<ConfigFile>, OwnError> {
-    let error = |what| OwnError { origin: SourceLocation { file: file.to_owned(), line: None }, what };
+    let error = |what| OwnError { location: SourceLocation { file: file.to_owned(), line: None }, what };
     let Some(bytes) = files.read(file).map_err(|reason| error(reason.to_string()))? else { return Ok(None) };
     let text = String::from_utf8(bytes).map_err(|_| error("it is not UTF-8 text".to_owned()))?;
     table::parse(file, &text, own).map(Some)
@@ -141,7 +141,7 @@ pub(super) fn read(files: &mut Files, file: &Path) -> Result<Option<ConfigFile>,
 fn own(table: &TomlTable<'_, '_>) -> Result<ConfigFile, OwnError> {
     table.only(&KEYS)?;
     let binhosts =
-        table.tables("binhost")?.into_iter().map(|(name, origin, table)| Ok((name, binhost(origin, &table)?)));
+        table.tables("binhost")?.into_iter().map(|(name, location, table)| Ok((name, binhost(location, &table)?)));
     Ok(ConfigFile {
         mountpoint: table.get("mountpoint", |item| path(item.text()?))?,
         cache_dir: table.get("cache-dir", |item| path(item.text()?))?,
@@ -174,10 +174,10 @@ fn own(table: &TomlTable<'_, '_>) -> Result<ConfigFile, OwnError> {
     })
 }
 
-fn binhost(origin: SourceLocation, table: &TomlTable<'_, '_>) -> Result<OwnBinhost, OwnError> {
+fn binhost(location: SourceLocation, table: &TomlTable<'_, '_>) -> Result<OwnBinhost, OwnError> {
     table.only(&BINHOST_KEYS)?;
     Ok(OwnBinhost {
-        origin,
+        location,
         url: table.get("url", |item| one(item.text()?))?,
         mirrors: table.get("mirrors", parsed)?,
         priority: table.get("priority", |item| item.integer())?,

@@ -30,14 +30,14 @@ struct Document<'a> {
 }
 
 impl Document<'_> {
-    fn origin(&self, at: usize) -> SourceLocation {
+    fn location(&self, at: usize) -> SourceLocation {
         let before = self.text.as_bytes().get(..at).unwrap_or_default();
         let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
         SourceLocation { file: self.file.to_owned(), line: u32::try_from(line).ok() }
     }
 
     fn error(&self, at: usize, what: String) -> OwnError {
-        OwnError { origin: self.origin(at), what }
+        OwnError { location: self.location(at), what }
     }
 }
 
@@ -73,7 +73,7 @@ impl<'a, 'i> TomlTable<'a, 'i> {
         let Some(value) = self.values.get(key) else { return Ok(None) };
         let at = value.span().start;
         match parse(TomlValue(value.get_ref())) {
-            Ok(value) => Ok(Some(Sourced { value, source: ValueSource::File(self.document.origin(at)) })),
+            Ok(value) => Ok(Some(Sourced { value, source: ValueSource::File(self.document.location(at)) })),
             Err(reason) => Err(self.document.error(at, format!("{}{key}: {reason}", self.name))),
         }
     }
@@ -87,14 +87,14 @@ impl<'a, 'i> TomlTable<'a, 'i> {
         };
         let table = |(name, value): (&'a toml::Spanned<_>, &'a toml::Spanned<DeValue<'i>>)| {
             let name: &std::borrow::Cow<'_, str> = name.get_ref();
-            let origin = self.document.origin(value.span().start);
+            let location = self.document.location(value.span().start);
             let Some(values) = value.get_ref().as_table() else {
                 let what = format!("{key}.{name} is a value; a binhost is a table: [{key}.NAME], with its keys below");
-                return Err(OwnError { origin, what });
+                return Err(OwnError { location, what });
             };
             Ok((
                 name.to_string(),
-                origin,
+                location,
                 TomlTable { document: self.document, name: format!("{key}.{name}."), values },
             ))
         };

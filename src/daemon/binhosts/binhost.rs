@@ -117,7 +117,7 @@ pub(crate) enum IndexChoice {
 pub(crate) struct Binhost {
     pub(crate) config: BinhostConfig,
     pub(crate) id: BinhostId,
-    pub(crate) origin: Arc<RemoteBinhost>,
+    pub(crate) remote: Arc<RemoteBinhost>,
     directory: PathBuf,
     state: IndexState,
     /// The state as last written to disk.
@@ -137,19 +137,19 @@ pub(crate) struct Binhost {
 }
 
 impl Binhost {
-    /// Opens the stored state of a binhost below `store`.
+    /// Opens the stored state of a binhost below `cache`.
     pub(crate) fn open(
-        store: &Path,
+        cache: &Path,
         config: BinhostConfig,
         id: BinhostId,
-        origin: Arc<RemoteBinhost>,
+        remote: Arc<RemoteBinhost>,
     ) -> anyhow::Result<Self> {
-        let directory = store.join("index").join(&config.directory);
+        let directory = cache.join("index").join(&config.directory);
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory);
         made.with_context(|| format!("creating {}", directory.display()))?;
         let state: IndexState = read_json(&directory.join(STATE)).unwrap_or_default();
         let written = state.clone();
-        let refusals = Refusals::load(&directory, &judged_under(&origin));
+        let refusals = Refusals::load(&directory, &judged_under(&remote));
         let votes = Votes::open(&directory, &config)?;
         let refresh = LastRefresh::default();
         let (current, face, broken_off, unreachable, noted_age) = (None, IndexChoice::Latest, 0, false, 0);
@@ -157,7 +157,7 @@ impl Binhost {
         Ok(Self {
             config,
             id,
-            origin,
+            remote,
             directory,
             state,
             written,
@@ -202,7 +202,7 @@ impl Binhost {
                 let confirmed = Some(When::Stored(self.state.confirmed.max(1)));
                 let older_since = self.older_since();
                 self.refresh = LastRefresh { confirmed, attempted: confirmed, error: None, older_since };
-                self.origin.note_confirmed(self.state.confirmed);
+                self.remote.note_confirmed(self.state.confirmed);
                 self.take_up(index, stamp);
                 self.count_votes().await;
             }
@@ -265,7 +265,7 @@ impl Binhost {
     }
 
     pub(crate) fn part(&self) -> Option<BinhostIndex> {
-        Some(BinhostIndex { origin: self.id, index: self.published_index()?.index })
+        Some(BinhostIndex { binhost: self.id, index: self.published_index()?.index })
     }
 
     /// The stored index as an ingredient of a generation.
@@ -288,7 +288,7 @@ impl Binhost {
     /// The reason why no package of this binhost can be fetched at all, if there is one.
     pub(crate) fn nowhere(&self) -> Option<String> {
         let index = self.published_index()?.index;
-        self.origin.upstream.nowhere(index.header().uri())
+        self.remote.upstream.nowhere(index.header().uri())
     }
 
     /// Whether only the administrator can refresh the stored index.
@@ -334,7 +334,7 @@ impl Binhost {
         match outcome {
             Ok(news) => {
                 (self.unreachable, self.refresh.confirmed, self.refresh.error) = (false, now, None);
-                self.origin.note_confirmed(self.state.confirmed);
+                self.remote.note_confirmed(self.state.confirmed);
                 self.note_age();
                 let disputes = self.collect_votes().await;
                 Ok(if was_unreachable || disputes { RefreshOutcome::Changed } else { news })
@@ -372,7 +372,7 @@ impl Binhost {
 
     /// Asks one URL after the other until one sends a usable index.
     async fn fetch_index(&mut self, order: Order) -> anyhow::Result<RefreshOutcome> {
-        let upstream = Arc::clone(&self.origin.upstream);
+        let upstream = Arc::clone(&self.remote.upstream);
         let clock = Clock::now();
         let mut failures = Vec::new();
         let (mut unreachable, mut older) = (true, false);
@@ -436,7 +436,7 @@ impl Binhost {
     fn blame(&self, from: &Validators, error: &anyhow::Error) -> bool {
         let unfit = error.downcast_ref();
         if let Some(IndexRejection::Ahead(_)) = unfit {
-            self.origin.upstream.note_wrong_index(from, &error.to_string());
+            self.remote.upstream.note_wrong_index(from, &error.to_string());
         }
         matches!(unfit, Some(IndexRejection::Older { .. }))
     }
@@ -557,7 +557,7 @@ impl Binhost {
 
     /// Asks the other URLs for their votes. `true`: the disputed entries have changed.
     async fn collect_votes(&mut self) -> bool {
-        let votes = self.votes.collect(&self.origin.upstream, &self.state.from);
+        let votes = self.votes.collect(&self.remote.upstream, &self.state.from);
         if tokio::time::timeout(REFRESH_BUDGET, votes).await.is_err() {
             tracing::warn!(
                 binhost = self.config.name,
@@ -569,7 +569,7 @@ impl Binhost {
 
     async fn count_votes(&mut self) -> bool {
         let Some(current) = &self.current else { return false };
-        self.votes.count(&self.origin.upstream, &self.state.from, Arc::clone(&current.index)).await
+        self.votes.count(&self.remote.upstream, &self.state.from, Arc::clone(&current.index)).await
     }
 
     async fn write_state(&mut self) {
@@ -585,20 +585,20 @@ impl Binhost {
     }
 
     /// Updates the refusals after a download. `true`: the view has to be composed again.
-    pub(crate) async fn record_outcome(&mut self, verdict: &DownloadOutcome) -> bool {
-        let error = match &verdict.kind {
+    pub(crate) async fn record_outcome(&mut self, outcome: &DownloadOutcome) -> bool {
+        let error = match &outcome.kind {
             OutcomeKind::Refused(error) => error,
             OutcomeKind::IndexMismatch(mismatch) => return self.note_mismatch(mismatch),
             OutcomeKind::Verified | OutcomeKind::Unreachable => {
                 // An index mismatch stays: it depends on the entry, not on the file.
-                let over = |refusal: &Refusal| refusal.id() == Some(verdict.id) && refusal.said().is_none();
+                let over = |refusal: &Refusal| refusal.id() == Some(outcome.id) && refusal.said().is_none();
                 return self.refusals.retain(|refusal| !over(refusal));
             }
         };
-        let seen = self.origin.upstream.probe(verdict.uri.as_deref(), &verdict.path).await;
-        let mut refusal = Refusal::new(verdict.id, &verdict.path, &error.to_string(), &self.judged_under());
+        let seen = self.remote.upstream.probe(outcome.uri.as_deref(), &outcome.path).await;
+        let mut refusal = Refusal::new(outcome.id, &outcome.path, &error.to_string(), &self.judged_under());
         (refusal.seen, refusal.clock) = (seen, error.depends_on_clock().then(offset));
-        self.knows(verdict.id) && self.refusals.add(refusal)
+        self.knows(outcome.id) && self.refusals.add(refusal)
     }
 
     /// Whether an entry is in the latest index, or in the earlier one that is shown instead.
@@ -617,7 +617,7 @@ impl Binhost {
     /// the clock have changed. `true`: some entries come back.
     pub(crate) async fn recheck_refusals(&mut self) -> bool {
         let Some(current) = self.published_index() else { return false };
-        let (upstream, policy): (&Upstream, _) = (&self.origin.upstream, self.judged_under());
+        let (upstream, policy): (&Upstream, _) = (&self.remote.upstream, self.judged_under());
         let uri = current.index.header().uri();
         let (mut changed, clock) = (HashSet::new(), offset());
         for (number, refusal) in self.refusals.all().iter().enumerate() {
@@ -633,7 +633,7 @@ impl Binhost {
 
     /// The policies that a refusal depends on: under others, the package may be accepted.
     fn judged_under(&self) -> String {
-        judged_under(&self.origin)
+        judged_under(&self.remote)
     }
 
     fn incoming_path(&self) -> PathBuf {
@@ -644,8 +644,8 @@ impl Binhost {
     }
 }
 
-fn judged_under(origin: &RemoteBinhost) -> String {
-    format!("{}, index-mismatch {}", origin.policy, origin.on_mismatch.name())
+fn judged_under(remote: &RemoteBinhost) -> String {
+    format!("{}, index-mismatch {}", remote.policy, remote.on_mismatch.name())
 }
 
 /// Removes the files that an earlier daemon left of cancelled attempts.

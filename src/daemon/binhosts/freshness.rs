@@ -74,7 +74,7 @@ pub(crate) fn is_ahead(timestamp: i64, clock: Clock) -> bool {
     }
 }
 
-/// The newest TIMESTAMP to store after an index with `timestamp` was accepted.
+/// The newest TIMESTAMP to keep after an index with `timestamp` was accepted.
 pub(crate) fn newest_after(timestamp: i64, newest: i64, clock: Clock) -> i64 {
     match clock {
         Clock::Unset => newest.min(timestamp),

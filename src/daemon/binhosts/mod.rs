@@ -27,7 +27,7 @@ use super::generations::{GenerationStore, RecipeIndex};
 use super::state::{BinhostReport, RollbackReport};
 use super::{START_BUDGET, policies, shown};
 use crate::api::RollbackTo;
-use crate::cache::Store;
+use crate::cache::Cache;
 use crate::config::{AcceptedChosts, BinhostConfig, MountConfig};
 use crate::fetch::{Fetcher, RemoteBinhost};
 use crate::index::{BinhostId, Record};
@@ -60,7 +60,7 @@ pub(super) struct Binhosts {
     rollback: Option<Rollback>,
     /// Why the generation that should be shown is not.
     rollback_problem: Option<String>,
-    store: Arc<Store>,
+    cache: Arc<Cache>,
     fetcher: Arc<Fetcher>,
     metrics: Arc<Metrics>,
     rules: Rules,
@@ -82,20 +82,20 @@ impl Binhosts {
     /// Opens the binhosts of `config` and registers them with `fetcher`. Reads no index and sends
     /// no request.
     pub(super) fn open(
-        store: Arc<Store>,
+        cache: Arc<Cache>,
         fetcher: Arc<Fetcher>,
         metrics: Arc<Metrics>,
         config: &MountConfig,
         policies: Vec<Policy>,
     ) -> anyhow::Result<Self> {
-        let generations = GenerationStore::open(store.directory(), config.generations.get())?;
+        let generations = GenerationStore::open(cache.directory(), config.generations.get())?;
         let (all, rules, tallies, libc_guarded) = (Vec::new(), Rules::default(), HashMap::new(), None);
-        let mut sources = Self {
+        let mut binhosts = Self {
             all,
             generations,
             rollback: None,
             rollback_problem: None,
-            store,
+            cache,
             fetcher,
             metrics,
             rules,
@@ -106,8 +106,8 @@ impl Binhosts {
             unusable: HashMap::new(),
             behind: false,
         };
-        sources.take_over(config, policies)?;
-        Ok(sources)
+        binhosts.take_over(config, policies)?;
+        Ok(binhosts)
     }
 
     /// Applies another configuration of binhosts or rules. Binhosts with an unchanged configuration
@@ -115,8 +115,8 @@ impl Binhosts {
     /// binhosts appear in the same tree in which those of removed ones vanish.
     pub(super) async fn configure(&mut self, config: &MountConfig) -> anyhow::Result<()> {
         let fresh = self.take_over(config, policies(config)?)?;
-        for source in self.all.iter_mut().filter(|source| fresh.contains(&source.id)) {
-            source.load().await;
+        for binhost in self.all.iter_mut().filter(|binhost| fresh.contains(&binhost.id)) {
+            binhost.load().await;
         }
         // Each binhost logs its own failure.
         let _ = self.refresh_new().await;
@@ -128,26 +128,26 @@ impl Binhosts {
     /// ones.
     fn take_over(&mut self, config: &MountConfig, policies: Vec<Policy>) -> anyhow::Result<Vec<BinhostId>> {
         let mut fresh = Vec::new();
-        for (binhost, policy) in config.binhosts.iter().zip(policies) {
-            if self.all.iter().any(|source| source.config == *binhost) {
+        for (new, policy) in config.binhosts.iter().zip(policies) {
+            if self.all.iter().any(|binhost| binhost.config == *new) {
                 continue;
             }
-            let (id, name) = (BinhostId(self.next), binhost.directory.clone());
+            let (id, name) = (BinhostId(self.next), new.directory.clone());
             self.next += 1;
-            let upstream = Arc::new(Upstream::new(binhost.clone(), Arc::clone(&self.metrics))?);
-            let origin = Arc::new(RemoteBinhost::new(name, upstream, policy, binhost.on_mismatch));
-            let mut source = Binhost::open(self.store.directory(), binhost.clone(), id, origin)?;
-            if let Some(before) = self.all.iter().find(|before| before.config.directory == binhost.directory) {
-                source.inherit_reachability(before);
+            let upstream = Arc::new(Upstream::new(new.clone(), Arc::clone(&self.metrics))?);
+            let remote = Arc::new(RemoteBinhost::new(name, upstream, policy, new.on_mismatch));
+            let mut binhost = Binhost::open(self.cache.directory(), new.clone(), id, remote)?;
+            if let Some(before) = self.all.iter().find(|before| before.config.directory == new.directory) {
+                binhost.inherit_reachability(before);
             }
-            fresh.push(source);
+            fresh.push(binhost);
         }
         // Nothing after this point can fail.
-        let ids = fresh.iter().map(|source| source.id).collect();
-        fresh.iter().for_each(|source| self.fetcher.add_origin(source.id, Arc::clone(&source.origin)));
+        let ids = fresh.iter().map(|binhost| binhost.id).collect();
+        fresh.iter().for_each(|binhost| self.fetcher.add_binhost(binhost.id, Arc::clone(&binhost.remote)));
         self.all.append(&mut fresh);
-        let place = |source: &Binhost| config.binhosts.iter().position(|binhost| *binhost == source.config);
-        self.all.retain(|source| place(source).is_some());
+        let place = |binhost: &Binhost| config.binhosts.iter().position(|config| *config == binhost.config);
+        self.all.retain(|binhost| place(binhost).is_some());
         self.all.sort_by_key(place);
         self.apply_rollback();
         self.accepted_chosts = config.accepted_chosts.clone();
@@ -160,10 +160,10 @@ impl Binhosts {
     pub(super) async fn first(&mut self) -> anyhow::Result<Arc<Tree>> {
         // The rollback comes first: loading an index forgets refusals of entries that no index has.
         self.roll_back_again().await;
-        for source in &mut self.all {
-            source.load().await;
+        for binhost in &mut self.all {
+            binhost.load().await;
         }
-        let none = |all: &[Binhost]| all.iter().all(|source| source.current().is_none());
+        let none = |all: &[Binhost]| all.iter().all(|binhost| binhost.current().is_none());
         if none(&self.all) {
             // Each binhost has logged its own failure.
             let failed = self.refresh_new().await;
@@ -179,11 +179,11 @@ impl Binhosts {
     /// Refreshes the binhosts without an index, within [`START_BUDGET`]. `true`: at least one
     /// failed or did not finish.
     async fn refresh_new(&mut self) -> bool {
-        let asked = self.refresh_where(Order::Forward, |source| source.current().is_none());
+        let asked = self.refresh_where(Order::Forward, |binhost| binhost.current().is_none());
         match tokio::time::timeout(START_BUDGET, asked).await {
             Ok(failures) => !failures.is_empty(),
             Err(_) => {
-                self.all.iter().filter(|source| source.current().is_none()).for_each(Binhost::discard);
+                self.all.iter().filter(|binhost| binhost.current().is_none()).for_each(Binhost::discard);
                 tracing::warn!("not every binhost has sent its index within {}", shown(START_BUDGET));
                 true
             }
@@ -193,14 +193,14 @@ impl Binhosts {
     /// Refreshes all binhosts at the same time. Returns the failures, with the binhost's name if
     /// there are several.
     pub(super) async fn refresh(&mut self, order: Order, asker: Asker) -> Vec<String> {
-        self.refresh_where(order, |source| asker == Asker::Administrator || !source.is_frozen()).await
+        self.refresh_where(order, |binhost| asker == Asker::Administrator || !binhost.is_frozen()).await
     }
 
     async fn refresh_where(&mut self, order: Order, which: impl Fn(&Binhost) -> bool) -> Vec<String> {
         let many = self.all.len() > 1;
-        let asked = self.all.iter_mut().filter(|source| which(source)).map(async |source| {
-            let news = source.refresh(order).await;
-            (source.config.name.clone(), news)
+        let asked = self.all.iter_mut().filter(|binhost| which(binhost)).map(async |binhost| {
+            let news = binhost.refresh(order).await;
+            (binhost.config.name.clone(), news)
         });
         let mut failures = Vec::new();
         for (name, news) in join_all(asked).await {
@@ -235,7 +235,7 @@ impl Binhosts {
     async fn take_back(&mut self, number: u64) -> anyhow::Result<()> {
         let directory = self.generations.directory.clone();
         let read = blocking(move || Rollback::read(&directory, number)).await?;
-        if !self.all.iter().any(|source| read.parts.contains_key(&source.config.directory)) {
+        if !self.all.iter().any(|binhost| read.parts.contains_key(&binhost.config.directory)) {
             anyhow::bail!("none of its binhosts is configured any more");
         }
         self.rollback = Some(read);
@@ -278,10 +278,10 @@ impl Binhosts {
     }
 
     fn apply_rollback(&mut self) {
-        for source in &mut self.all {
+        for binhost in &mut self.all {
             let earlier =
-                |rollback: &Rollback| IndexChoice::Earlier(rollback.parts.get(&source.config.directory).cloned());
-            source.set_face(self.rollback.as_ref().map_or(IndexChoice::Latest, earlier));
+                |rollback: &Rollback| IndexChoice::Earlier(rollback.parts.get(&binhost.config.directory).cloned());
+            binhost.set_face(self.rollback.as_ref().map_or(IndexChoice::Latest, earlier));
         }
     }
 
@@ -295,7 +295,7 @@ impl Binhosts {
         match &self.rollback {
             None => Ok(self.all.iter().filter_map(Binhost::ingredient).collect()),
             Some(rollback) => {
-                let preferred: Vec<String> = self.all.iter().map(|source| source.config.directory.clone()).collect();
+                let preferred: Vec<String> = self.all.iter().map(|binhost| binhost.config.directory.clone()).collect();
                 rollback.ingredients(&self.generations.directory, &preferred)
             }
         }
@@ -303,10 +303,10 @@ impl Binhosts {
 
     async fn make_tree(&mut self) -> anyhow::Result<Arc<Tree>> {
         let fetcher = Arc::clone(&self.fetcher);
-        for source in &mut self.all {
-            source.hold_entries(&fetcher).await;
+        for binhost in &mut self.all {
+            binhost.hold_entries(&fetcher).await;
         }
-        let inputs: Vec<UnionMember> = self.all.iter().filter_map(|source| self.input(source)).collect();
+        let inputs: Vec<UnionMember> = self.all.iter().filter_map(|binhost| self.input(binhost)).collect();
         let rules = self.rules.clone();
         let Union { view, tallies } = blocking(move || Ok(policy::compose(&inputs, &rules)?)).await?;
         let tree = self.generations.tree(view, self.ingredients()?).await?;
@@ -322,12 +322,12 @@ impl Binhosts {
 
     /// Finds the binhosts of which nothing can be used, and logs each reason when it is new.
     async fn find_unusable(&mut self) -> anyhow::Result<()> {
-        let facts = |source: &Binhost| {
+        let facts = |binhost: &Binhost| {
             Some(BinhostFacts {
-                id: source.id,
-                index: source.part()?.index,
-                disputed: source.disputed(),
-                nowhere: source.nowhere(),
+                id: binhost.id,
+                index: binhost.part()?.index,
+                disputed: binhost.disputed(),
+                nowhere: binhost.nowhere(),
             })
         };
         let all: Vec<_> = self.all.iter().filter_map(facts).collect();
@@ -341,10 +341,10 @@ impl Binhosts {
             Ok(found)
         })
         .await?;
-        for source in &self.all {
-            let reason = found.get(&source.id).filter(|reason| self.unusable.get(&source.id) != Some(*reason));
+        for binhost in &self.all {
+            let reason = found.get(&binhost.id).filter(|reason| self.unusable.get(&binhost.id) != Some(*reason));
             if let Some(reason) = reason {
-                tracing::warn!("nothing of the binhost {} can be used: {reason}", source.config.name);
+                tracing::warn!("nothing of the binhost {} can be used: {reason}", binhost.config.name);
             }
         }
         self.unusable = found;
@@ -371,47 +371,47 @@ impl Binhosts {
         self.libc_guarded = libc_guarded;
     }
 
-    fn input(&self, source: &Binhost) -> Option<UnionMember> {
-        let part = source.part()?;
-        let (store, origin) = (Arc::clone(&self.store), Arc::clone(&source.origin));
-        let here = move |record: &Record| store.has(record.id, record.size, &origin.policy);
-        let only_here = source.hides() || source.nowhere().is_some();
+    fn input(&self, binhost: &Binhost) -> Option<UnionMember> {
+        let part = binhost.part()?;
+        let (cache, remote) = (Arc::clone(&self.cache), Arc::clone(&binhost.remote));
+        let here = move |record: &Record| cache.has(record.id, record.size, &remote.policy);
+        let only_here = binhost.hides() || binhost.nowhere().is_some();
         let here = only_here.then(|| -> Here { Box::new(here) });
-        let BinhostConfig { name, selection, .. } = source.config.clone();
-        let formats = if source.origin.policy.keyring.is_some() { Formats::Signed } else { Formats::All };
-        Some(UnionMember { name, part, hidden: source.hidden(), selection, formats, here })
+        let BinhostConfig { name, selection, .. } = binhost.config.clone();
+        let formats = if binhost.remote.policy.keyring.is_some() { Formats::Signed } else { Formats::All };
+        Some(UnionMember { name, part, hidden: binhost.hidden(), selection, formats, here })
     }
 
     /// Collects what `explain` needs to answer questions, as of now.
     pub(super) fn explained(&self) -> Explained {
-        let both = |source: &Binhost| {
+        let both = |binhost: &Binhost| {
             let refused =
-                source.refusals().all().iter().filter_map(|refusal| Some((refusal.id()?, refusal.reason.clone())));
-            let (name, origin, quorum) =
-                (source.config.name.clone(), Arc::clone(&source.origin), source.config.quorum.get());
-            let (refused, mismatched, nowhere) = (refused.collect(), source.warned(), source.nowhere());
-            Some((self.input(source)?, BinhostContext { name, origin, refused, mismatched, quorum, nowhere }))
+                binhost.refusals().all().iter().filter_map(|refusal| Some((refusal.id()?, refusal.reason.clone())));
+            let (name, remote, quorum) =
+                (binhost.config.name.clone(), Arc::clone(&binhost.remote), binhost.config.quorum.get());
+            let (refused, mismatched, nowhere) = (refused.collect(), binhost.warned(), binhost.nowhere());
+            Some((self.input(binhost)?, BinhostContext { name, remote, refused, mismatched, quorum, nowhere }))
         };
         let (inputs, beside) = self.all.iter().filter_map(both).unzip();
         Explained {
             inputs,
             beside,
             rules: self.rules.clone(),
-            store: Arc::clone(&self.store),
+            cache: Arc::clone(&self.cache),
             fetcher: Arc::clone(&self.fetcher),
             newer: self.all.iter().filter_map(Binhost::newer).collect(),
-            indexless: self.all.iter().find(|s| s.current().is_none()).map(|source| source.config.name.clone()),
+            indexless: self.all.iter().find(|s| s.current().is_none()).map(|binhost| binhost.config.name.clone()),
         }
     }
 
     /// Collects a report about each binhost.
     pub(super) fn reports(&self) -> Vec<BinhostReport> {
-        let tally = |source: &Binhost| self.tallies.get(&source.id).copied().unwrap_or_default();
-        let unusable = |source: &Binhost| self.unusable.get(&source.id).cloned();
-        self.all.iter().map(|source| BinhostReport::new(source, tally(source), unusable(source))).collect()
+        let tally = |binhost: &Binhost| self.tallies.get(&binhost.id).copied().unwrap_or_default();
+        let unusable = |binhost: &Binhost| self.unusable.get(&binhost.id).cloned();
+        self.all.iter().map(|binhost| BinhostReport::new(binhost, tally(binhost), unusable(binhost))).collect()
     }
 
     pub(super) fn find(&mut self, id: BinhostId) -> Option<&mut Binhost> {
-        self.all.iter_mut().find(|source| source.id == id)
+        self.all.iter_mut().find(|binhost| binhost.id == id)
     }
 }

@@ -14,7 +14,7 @@ use anyhow::Context as _;
 use self::local::LocalPackages;
 use super::acceptance::acceptance;
 use crate::api::{CallerStatus, PackageState, PackageStatus};
-use crate::cache::Store;
+use crate::cache::Cache;
 use crate::fetch::{Fetcher, RemoteBinhost};
 use crate::fs::PublishedTree;
 use crate::index::{EntryId, Index};
@@ -29,7 +29,7 @@ const FIXED: &str = "USE: the profile forces or masks a flag that it has otherwi
 /// The facts about a binhost that its index does not have.
 pub(super) struct BinhostContext {
     pub(super) name: String,
-    pub(super) origin: Arc<RemoteBinhost>,
+    pub(super) remote: Arc<RemoteBinhost>,
     /// Reasons of refusals, by entry.
     pub(super) refused: HashMap<EntryId, String>,
     /// Reasons of index mismatches that are not refused.
@@ -45,7 +45,7 @@ pub(super) struct Explained {
     pub(super) inputs: Vec<UnionMember>,
     pub(super) beside: Vec<BinhostContext>,
     pub(super) rules: Rules,
-    pub(super) store: Arc<Store>,
+    pub(super) cache: Arc<Cache>,
     pub(super) fetcher: Arc<Fetcher>,
     /// Name of a binhost without an index, if there is one.
     pub(super) indexless: Option<String>,
@@ -82,13 +82,13 @@ impl Explained {
         machine: Machine,
     ) -> anyhow::Result<Vec<PackageStatus>> {
         blocking(move || {
-            let Self { inputs, beside, rules, store, fetcher, .. } = &*self;
-            let pinned = store.pins().into_iter().map(|pin| pin.id).collect();
+            let Self { inputs, beside, rules, cache, fetcher, .. } = &*self;
+            let pinned = cache.pins().into_iter().map(|pin| pin.id).collect();
             let (atoms, failures) = (&atoms, &failures);
             let acceptance = (!atoms.is_empty()).then(|| acceptance(&machine.root));
             let acceptance = acceptance.as_ref();
             let local = &LocalPackages::of(&machine).context("looking at the local packages")?;
-            Question { inputs, beside, atoms, failures, store, fetcher, pinned, acceptance, local }.answer(rules)
+            Question { inputs, beside, atoms, failures, cache, fetcher, pinned, acceptance, local }.answer(rules)
         })
         .await
     }
@@ -99,7 +99,7 @@ struct Question<'a> {
     beside: &'a [BinhostContext],
     atoms: &'a [Atom],
     failures: &'a HashMap<String, String>,
-    store: &'a Store,
+    cache: &'a Cache,
     pinned: HashSet<EntryId>,
     fetcher: &'a Fetcher,
     /// Set only if there are atoms: computing it takes time for each package.
@@ -147,8 +147,8 @@ impl Question<'_> {
         if let Some(why) = self.local.hides(&path, &entry).filter(|_| state == PackageState::Shown) {
             (state, reason) = (PackageState::LeftOut, Some(why.to_owned()));
         }
-        let known = self.store.known(record.id, record.size, &beside.origin.policy);
-        let caller = self.fetcher.caller(part.origin, record.id).map(|caller| CallerStatus {
+        let known = self.cache.known(record.id, record.size, &beside.remote.policy);
+        let caller = self.fetcher.caller(part.binhost, record.id).map(|caller| CallerStatus {
             pid: caller.pid,
             name: caller.name,
             time: caller.at.by_clock(),
@@ -162,7 +162,7 @@ impl Question<'_> {
             pinned: self.pinned.contains(&record.id),
             since: known.map(|known| known.since),
             sha256: known.map(|known| known.digest.to_string()),
-            source: known.and_then(|known| self.store.source(known.digest)),
+            source: known.and_then(|known| self.cache.source(known.digest)),
             caller,
             verified_by: known.map(|known| match known.assurance.signer {
                 None => "digests".to_owned(),

@@ -167,8 +167,8 @@ pub(super) struct GenerationStore {
 }
 
 impl GenerationStore {
-    pub(super) fn open(store: &Path, keep: usize) -> anyhow::Result<Self> {
-        let directory = directory(store);
+    pub(super) fn open(cache: &Path, keep: usize) -> anyhow::Result<Self> {
+        let directory = directory(cache);
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory);
         made.with_context(|| format!("creating {}", directory.display()))?;
         Ok(Self { directory, keep, shown: 0 })
@@ -226,8 +226,8 @@ impl GenerationStore {
 }
 
 /// The directory of the generations in a cache.
-pub(super) fn directory(store: &Path) -> PathBuf {
-    store.join("generations")
+pub(super) fn directory(cache: &Path) -> PathBuf {
+    cache.join("generations")
 }
 
 /// All generations with a readable `state.json`, in the order in which their indexes were first
@@ -364,20 +364,20 @@ mod tests {
 
     /// A cache with the index of one binhost.
     struct Cache {
-        store: tempfile::TempDir,
+        cache: tempfile::TempDir,
         generations: GenerationStore,
     }
 
     impl Cache {
         fn new(keep: usize) -> Self {
-            let store = tempfile::tempdir().unwrap();
-            fs::create_dir_all(store.path().join("index")).unwrap();
-            let generations = GenerationStore::open(store.path(), keep).unwrap();
-            Self { store, generations }
+            let cache = tempfile::tempdir().unwrap();
+            fs::create_dir_all(cache.path().join("index")).unwrap();
+            let generations = GenerationStore::open(cache.path(), keep).unwrap();
+            Self { cache, generations }
         }
 
         fn text(&self) -> PathBuf {
-            self.store.path().join("index/Packages")
+            self.cache.path().join("index/Packages")
         }
 
         /// Writes a new index with so many packages.
@@ -394,7 +394,7 @@ mod tests {
 
         /// Shows all but the first `hidden` entries of an index.
         async fn show(&mut self, (index, ingredient): &(Arc<Index>, RecipeIndex), hidden: u32) -> u64 {
-            let parts = vec![BinhostIndex { origin: BinhostId(0), index: Arc::clone(index) }];
+            let parts = vec![BinhostIndex { binhost: BinhostId(0), index: Arc::clone(index) }];
             let rows = hidden..index.records().len() as u32;
             let choices = rows.map(|record| ShownEntry { part: 0, record, place: None, dependency: None }).collect();
             let view = View::compose(parts, choices);

@@ -26,11 +26,11 @@ use crate::sys::{MountNamespace, mount_on};
 
 /// Names of the descriptors in systemd's store.
 const DEVICE: &str = "binhostfs-fuse";
-const LEDGER: &str = "binhostfs-ledger";
+const LOG: &str = "binhostfs-handover";
 const BENEATH: &str = "binhostfs-beneath";
 /// Targets of /proc/self/fd that the first two descriptors must have. Source: proc_pid_fd(5).
 const DEVICE_LINK: &str = "/dev/fuse";
-const LEDGER_LINK: &str = "/memfd:binhostfs-ledger";
+const LOG_LINK: &str = "/memfd:binhostfs-handover";
 
 /// The command line that started this program.
 #[derive(Debug, Clone)]
@@ -45,20 +45,20 @@ pub struct Program {
 /// `namespace`. Call this once, and before anything else opens files.
 #[must_use]
 pub fn kept(namespace: &MountNamespace) -> Option<Kept> {
-    if let Some((device, ledger, beneath)) = kept_descriptors() {
-        let (device, ledger) = (adopt(device, DEVICE_LINK)?, adopt(ledger, LEDGER_LINK)?);
-        return Some(Kept::from_descriptors((device, ledger, beneath.and_then(adopt_directory)), namespace.clone()));
+    if let Some((device, log, beneath)) = kept_descriptors() {
+        let (device, log) = (adopt(device, DEVICE_LINK)?, adopt(log, LOG_LINK)?);
+        return Some(Kept::from_descriptors((device, log, beneath.and_then(adopt_directory)), namespace.clone()));
     }
-    let (mut device, mut ledger, mut beneath) = (None, None, None);
+    let (mut device, mut log, mut beneath) = (None, None, None);
     for (number, name) in sd_notify::listen_fds_with_names().ok()? {
         match &*name {
             DEVICE => device = adopt(number, DEVICE_LINK),
-            LEDGER => ledger = adopt(number, LEDGER_LINK),
+            LOG => log = adopt(number, LOG_LINK),
             BENEATH => beneath = adopt_directory(number),
             _ => {}
         }
     }
-    Some(Kept::from_descriptors((device?, ledger?, beneath), namespace.clone()))
+    Some(Kept::from_descriptors((device?, log?, beneath), namespace.clone()))
 }
 
 /// Checks a kept connection, and returns what the start may do about the mountpoint. A connection
@@ -125,10 +125,10 @@ fn own(number: RawFd) -> Option<OwnedFd> {
 /// Puts the connection into systemd's descriptor store.
 pub(crate) fn store(mount: &Mount) {
     discard();
-    let Some((device, ledger, beneath)) = mount.keep() else {
+    let Some((device, log, beneath)) = mount.keep() else {
         return tracing::info!("this kernel cannot hand a mount over: a crash breaks it for those who use it");
     };
-    for (descriptor, name) in [(&beneath, BENEATH), (&ledger, LEDGER), (&device, DEVICE)] {
+    for (descriptor, name) in [(&beneath, BENEATH), (&log, LOG), (&device, DEVICE)] {
         let state = [NotifyState::FdStore, NotifyState::FdName(name)];
         if let Err(error) = sd_notify::notify_with_fds(&state, &[descriptor.as_fd()]) {
             tracing::debug!(%error, "giving systemd the connection to keep");
@@ -138,7 +138,7 @@ pub(crate) fn store(mount: &Mount) {
 
 /// Removes the connection from systemd's descriptor store.
 pub(crate) fn discard() {
-    for name in [DEVICE, LEDGER, BENEATH] {
+    for name in [DEVICE, LOG, BENEATH] {
         systemd::notify(vec![NotifyState::FdStoreRemove, NotifyState::FdName(name)]);
     }
 }
@@ -156,16 +156,16 @@ pub(crate) fn try_out(program: &Program) -> Result<(), String> {
 
 /// Executes the program in this process. Returns only if that fails.
 pub(crate) fn replace(program: &Program, mount: &Mount) -> anyhow::Error {
-    let Some((device, ledger, beneath)) = mount.keep() else {
+    let Some((device, log, beneath)) = mount.keep() else {
         return anyhow::anyhow!("this kernel (before Linux 6.9) cannot hand a mount over");
     };
-    for descriptor in [&device, &ledger, &beneath] {
+    for descriptor in [&device, &log, &beneath] {
         if let Err(error) = rustix::io::fcntl_setfd(descriptor, FdFlags::empty()) {
             return error.into();
         }
     }
     let mut command = Command::new(&program.name);
-    let kept = numbers([&device, &ledger, &beneath]);
+    let kept = numbers([&device, &log, &beneath]);
     command.arg("mount").args(&program.arguments).env(KEPT_VARIABLE, kept);
     for listened in ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"] {
         command.env_remove(listened);
@@ -183,8 +183,8 @@ fn numbers<'a>(descriptors: impl IntoIterator<Item = &'a OwnedFd>) -> String {
 
 /// Starts `program` with a connection that this process holds.
 pub(crate) fn start(program: &Program, kept: &Kept) -> anyhow::Result<std::process::Child> {
-    let (device, ledger, beneath) = kept.descriptors().context("keeping the connection")?;
-    let all = || [&device, &ledger].into_iter().chain(&beneath);
+    let (device, log, beneath) = kept.descriptors().context("keeping the connection")?;
+    let all = || [&device, &log].into_iter().chain(&beneath);
     for descriptor in all() {
         rustix::io::fcntl_setfd(descriptor, FdFlags::empty()).context("keeping the connection")?;
     }

@@ -9,39 +9,39 @@
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
-use crate::cache::{EvictionClass, Ranks, Store};
+use crate::cache::{Cache, EvictionClass, EvictionClasses};
 use crate::daemon::generations;
 use crate::index::{EntryId, Stanza, View};
 use crate::portage::{Cpv, InstalledPackage, InstalledPackages};
 use crate::tree::Snapshots;
 
 /// The eviction class of each cached package that can be opened, or shown again by a rollback.
-pub(crate) fn ranks(root: &Path, snapshots: &Snapshots, store: &Store) -> Ranks {
-    let (mut installed, mut ranks) = (Installed::below(root), Ranks::new());
+pub(crate) fn classes(root: &Path, snapshots: &Snapshots, cache: &Cache) -> EvictionClasses {
+    let (mut installed, mut classes) = (Installed::below(root), EvictionClasses::new());
     // Most entries are in all trees, and are classified once.
     let mut seen: HashSet<EntryId> = HashSet::new();
     for tree in snapshots.all() {
         let view: &View = tree.view();
         for row in 0..view.len() as u32 {
             let new = view.record(row).filter(|record| seen.insert(record.id));
-            let Some(digest) = new.and_then(|record| store.digest(record.id)) else { continue };
-            let rank =
-                view.stanza(row).ok().and_then(|stanza| installed.rank(&stanza)).unwrap_or(EvictionClass::Waiting);
+            let Some(digest) = new.and_then(|record| cache.digest(record.id)) else { continue };
+            let class =
+                view.stanza(row).ok().and_then(|stanza| installed.classify(&stanza)).unwrap_or(EvictionClass::Waiting);
             // One blob may be shown at several paths. `Waiting` takes precedence: an emerge may
             // still install it.
-            let before = ranks.insert(digest, rank);
+            let before = classes.insert(digest, class);
             if before == Some(EvictionClass::Waiting) {
-                ranks.insert(digest, EvictionClass::Waiting);
+                classes.insert(digest, EvictionClass::Waiting);
             }
         }
     }
-    let generations = generations::stored(&generations::directory(store.directory()));
+    let generations = generations::stored(&generations::directory(cache.directory()));
     for id in generations.iter().flat_map(generations::StoredGeneration::named).filter(|id| seen.insert(*id)) {
-        if let Some(digest) = store.digest(id) {
-            ranks.entry(digest).or_insert(EvictionClass::Installed);
+        if let Some(digest) = cache.digest(id) {
+            classes.entry(digest).or_insert(EvictionClass::Installed);
         }
     }
-    ranks
+    classes
 }
 
 /// Installed packages, of the categories and packages that were looked up.
@@ -60,11 +60,11 @@ impl Installed {
     }
 
     /// The eviction class of an entry. `None`: the stanza is no package.
-    fn rank(&mut self, stanza: &Stanza) -> Option<EvictionClass> {
+    fn classify(&mut self, stanza: &Stanza) -> Option<EvictionClass> {
         let entry = stanza.entry().ok()?;
         let cpv = &entry.cpv;
         let slot = main_slot(stanza.get("SLOT").unwrap_or("0"));
-        let mut rank = EvictionClass::Waiting;
+        let mut class = EvictionClass::Waiting;
         // Another slot is another package.
         for other in self.of(cpv).iter().filter(|other| other.slot == slot) {
             let same_build = other.build_id == entry.build_id || entry.build_id.is_none();
@@ -75,10 +75,10 @@ impl Installed {
             // Another build of the installed version may be installed next, so it is not
             // superseded.
             if other.cpv.version() > cpv.version() {
-                rank = EvictionClass::Spent;
+                class = EvictionClass::Superseded;
             }
         }
-        Some(rank)
+        Some(class)
     }
 
     /// The installed versions of a package.
@@ -127,7 +127,7 @@ mod tests {
     }
 
     /// Eviction classes of packages `a/PF:SLOT`, build BUILD.
-    fn ranked(root: &Path, packages: &[(&str, &str, u32)]) -> Vec<EvictionClass> {
+    fn classified(root: &Path, packages: &[(&str, &str, u32)]) -> Vec<EvictionClass> {
         let mut file = tempfile::tempfile().unwrap();
         write!(file, "VERSION: 0\n\n").unwrap();
         for (pf, slot, build) in packages {
@@ -140,14 +140,14 @@ mod tests {
         assert_eq!(view.len(), packages.len());
         let mut installed = Installed::below(root);
         let rows = (0..view.len() as u32)
-            .map(|row| (view.path(row).to_owned(), installed.rank(&view.stanza(row).unwrap()).unwrap()));
+            .map(|row| (view.path(row).to_owned(), installed.classify(&view.stanza(row).unwrap()).unwrap()));
         let by_path: HashMap<String, EvictionClass> = rows.collect();
         packages.iter().map(|(pf, _, build)| by_path[&format!("a/{pf}-{build}.gpkg.tar")]).collect()
     }
 
     #[test]
     fn what_is_installed_and_what_it_has_outlived() {
-        use EvictionClass::{Installed, Spent, Waiting};
+        use EvictionClass::{Installed, Superseded, Waiting};
         for layout in [Layout::Individual, Layout::Consolidated] {
             let place = tempfile::tempdir().unwrap();
             let install = |pf, build, time, slot| {
@@ -156,7 +156,7 @@ mod tests {
             install("p-2", "2", "200", "0/1");
             install("s-1.2", "1", "100", "1");
             install("s-2.1", "1", "100", "2");
-            let ranks = ranked(
+            let classes = classified(
                 place.path(),
                 &[
                     ("p-1", "0/1", 1),
@@ -168,8 +168,8 @@ mod tests {
                     ("s-2.0", "2", 1),
                 ],
             );
-            assert_eq!(ranks, [Spent, Installed, Waiting, Waiting, Waiting, Waiting, Spent]);
-            assert_eq!(ranked(&place.path().join("none"), &[("p-2", "0", 2)]), [Waiting]);
+            assert_eq!(classes, [Superseded, Installed, Waiting, Waiting, Waiting, Waiting, Superseded]);
+            assert_eq!(classified(&place.path().join("none"), &[("p-2", "0", 2)]), [Waiting]);
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-use crate::cache::Store;
+use crate::cache::Cache;
 use crate::config::{MountConfig, Writes};
 use crate::daemon::state::{DaemonState, give_memory_back};
 use crate::fs::PublishedTree;
@@ -37,12 +37,12 @@ pub(crate) fn beneath(kept: &Kept) -> anyhow::Result<OwnedFd> {
 /// descriptor, if the mountpoint is covered by a mount already.
 pub(crate) async fn open(
     config: &MountConfig,
-    store: &Store,
+    cache: &Cache,
     remote: Arc<Tree>,
     beneath: Option<OwnedFd>,
 ) -> anyhow::Result<PublishedTree> {
     let (path, namespace) = (config.mountpoint.clone(), config.namespace.clone());
-    let scratch = store.directory().join("generations");
+    let scratch = cache.directory().join("generations");
     let read_only = config.writes == Writes::Refused;
     if !sees_callers() {
         tracing::warn!(

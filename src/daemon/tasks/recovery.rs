@@ -49,17 +49,17 @@ pub(crate) async fn pass(shared: &Arc<DaemonState>, rate: Option<u64>) {
         let pause = rate.map(|rate| Duration::from_millis(size.saturating_mul(1000) / rate));
         tokio::time::sleep(pause.unwrap_or_default()).await;
     }
-    let left = shared.store.orphans().len();
+    let left = shared.cache.orphans().len();
     tracing::info!(
         proved,
         left,
-        "bodies without a record were proved again and taken back; how many are nothing that is shown"
+        "blobs without a record were proved again and taken back; how many are nothing that is shown"
     );
 }
 
 async fn orphans(shared: &Arc<DaemonState>) -> Vec<(Sha256Digest, u64)> {
-    let store = Arc::clone(&shared.store);
-    tokio::task::spawn_blocking(move || store.orphans()).await.unwrap_or_default()
+    let cache = Arc::clone(&shared.cache);
+    tokio::task::spawn_blocking(move || cache.orphans()).await.unwrap_or_default()
 }
 
 /// Packages that can be opened and have one of these sizes, by size.
@@ -69,7 +69,7 @@ fn candidates(shared: &DaemonState, sizes: HashSet<u64>) -> HashMap<u64, Arc<Vec
         let view = tree.view();
         for row in 0..view.len() as u32 {
             let (Some(record), Some(part)) = (view.record(row), view.part(row)) else { continue };
-            if !sizes.contains(&record.size) || !seen.insert((part.origin, record.id)) {
+            if !sizes.contains(&record.size) || !seen.insert((part.binhost, record.id)) {
                 continue;
             }
             if let Some(wanted) = shared.fetcher.wanted(view, row) {

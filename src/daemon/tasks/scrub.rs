@@ -30,11 +30,11 @@ pub(crate) struct ScrubResult {
 pub(crate) async fn in_background(shared: Arc<DaemonState>) {
     let mut after = anywhere();
     loop {
-        let bodies = u32::try_from(shared.store.usage().bodies).unwrap_or(u32::MAX).max(1);
-        tokio::time::sleep(jittered((PERIOD / bodies).clamp(SHORTEST, LONGEST))).await;
+        let blobs = u32::try_from(shared.cache.usage().blobs).unwrap_or(u32::MAX).max(1);
+        tokio::time::sleep(jittered((PERIOD / blobs).clamp(SHORTEST, LONGEST))).await;
         // A download needs the disk more.
         if shared.fetcher.counts().live == 0
-            && let Some(scrub) = shared.store.scrub(after)
+            && let Some(scrub) = shared.cache.scrub(after)
         {
             after = scrub.digest();
             one(scrub, Duration::from_secs(1) * SCRUB_STEP as u32 / RATE).await;
@@ -45,7 +45,7 @@ pub(crate) async fn in_background(shared: Arc<DaemonState>) {
 /// Reads every blob without pauses.
 pub(crate) async fn all(shared: &DaemonState) -> ScrubResult {
     let (mut found, mut after) = (ScrubResult::default(), Digest([0; 32]));
-    while let Some(scrub) = shared.store.scrub(after).filter(|scrub| scrub.digest() > after) {
+    while let Some(scrub) = shared.cache.scrub(after).filter(|scrub| scrub.digest() > after) {
         after = scrub.digest();
         match one(scrub, Duration::ZERO).await {
             Scrubbed::Sound(bytes) => {

@@ -54,8 +54,8 @@ pub(crate) struct Budget {
 }
 
 impl Budget {
-    pub(crate) fn open(store: &std::path::Path, daily: u64) -> Self {
-        let file = store.join(FILE);
+    pub(crate) fn open(cache: &std::path::Path, daily: u64) -> Self {
+        let file = cache.join(FILE);
         let spent = if file.exists() { read_json(&file).unwrap_or_default() } else { Spent::default() };
         Self { file, daily, spent: Mutex::new(spent), status: Mutex::default() }
     }
@@ -169,7 +169,7 @@ impl Round {
         give_memory_back();
         match meant {
             Ok(ResolvedTarget { mut wanted, .. }) => {
-                let mut room = shared.store.usage().bound / SHARE;
+                let mut room = shared.cache.usage().bound / SHARE;
                 wanted.retain(|wanted| {
                     let fits = wanted.record().size <= room;
                     room -= if fits { wanted.record().size } else { 0 };

@@ -24,11 +24,11 @@ const MOST: usize = 16;
 
 /// The bytes of one interrupted download.
 #[derive(Debug)]
-struct InterruptedBody {
+struct InterruptedDownload {
     key: PackageKey,
     entry: Entry,
     /// The binhost, with the policy of the verification.
-    origin: Arc<RemoteBinhost>,
+    binhost: Arc<RemoteBinhost>,
     partial: Box<Partial>,
     /// The URL that the bytes came from, and the validator of the file.
     part: ResumePoint,
@@ -37,7 +37,7 @@ struct InterruptedBody {
 
 /// The interrupted downloads, oldest first.
 #[derive(Debug, Default)]
-pub(super) struct Interrupted(Mutex<VecDeque<InterruptedBody>>);
+pub(super) struct Interrupted(Mutex<VecDeque<InterruptedDownload>>);
 
 impl Interrupted {
     /// Keeps the bytes of a download. Returns the entry that is removed for them. The caller drops
@@ -50,12 +50,12 @@ impl Interrupted {
         partial: Box<Partial>,
         part: ResumePoint,
     ) -> Option<impl Send + use<>> {
-        let (key, origin, at) = (wanted.key(), Arc::clone(wanted.origin()), Instant::now());
+        let (key, binhost, at) = (wanted.key(), Arc::clone(wanted.binhost()), Instant::now());
         let mut all = self.all();
         let same = all.iter().position(|left| left.key == key);
         let gone = if same.is_none() && all.len() >= MOST { Some(0) } else { same };
         let gone = gone.and_then(|at| all.remove(at));
-        all.push_back(InterruptedBody { key, entry, origin, partial, part, at });
+        all.push_back(InterruptedDownload { key, entry, binhost, partial, part, at });
         gone
     }
 
@@ -64,7 +64,7 @@ impl Interrupted {
         let mut all = self.all();
         let at = all.iter().position(|left| left.key == wanted.key())?;
         let left = all.remove(at)?;
-        let same = left.entry == *entry && Arc::ptr_eq(&left.origin, wanted.origin());
+        let same = left.entry == *entry && Arc::ptr_eq(&left.binhost, wanted.binhost());
         same.then_some((left.partial, left.part))
     }
 
@@ -77,7 +77,7 @@ impl Interrupted {
         all.drain(..old).collect()
     }
 
-    fn all(&self) -> MutexGuard<'_, VecDeque<InterruptedBody>> {
+    fn all(&self) -> MutexGuard<'_, VecDeque<InterruptedDownload>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -11,7 +11,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::interrupted::WORTH_KEEPING;
 use super::listed::ListedDownload;
-use crate::cache::{Blob, Incoming, Placement, Resumed, StoreError, is_full};
+use crate::cache::{Blob, CacheError, Incoming, Placement, Resumed, is_full};
 use crate::fetch::{FetchError, alarms};
 use crate::index::Entry;
 use crate::verify::{Receiver, VerifyError};
@@ -33,7 +33,7 @@ pub(super) enum Destination {
 #[derive(Debug)]
 pub(super) enum ReceiveError {
     Verify(VerifyError),
-    Store(StoreError),
+    Cache(CacheError),
     Disk(io::Error),
     Stopped,
 }
@@ -42,7 +42,7 @@ impl ReceiveError {
     pub(super) fn into_error(self, url: String) -> FetchError {
         match self {
             Self::Verify(reason) => FetchError::Refused { url, reason },
-            Self::Store(error) => FetchError::Store(error),
+            Self::Cache(error) => FetchError::Cache(error),
             Self::Disk(error) => FetchError::Disk(error),
             Self::Stopped => FetchError::Stopped,
         }
@@ -236,14 +236,14 @@ fn write(partial: Option<Box<Partial>>, source: &ReceivedFrom, mut bytes: Vec<u8
 
 impl Partial {
     fn open(source: &ReceivedFrom) -> Result<Self, ReceiveError> {
-        let (store, entry) = (&source.listed.fetcher.store, &source.entry);
+        let (cache, entry) = (&source.listed.fetcher.cache, &source.entry);
         let incoming = match source.medium {
-            Destination::Cache => store.incoming(entry.size),
-            Destination::Memory => store.in_memory(entry.size),
+            Destination::Cache => cache.incoming(entry.size),
+            Destination::Memory => cache.in_memory(entry.size),
         };
-        let incoming = incoming.map_err(ReceiveError::Store)?;
+        let incoming = incoming.map_err(ReceiveError::Cache)?;
         source.listed.download.set_placed(true);
-        let policy = source.listed.download.wanted.origin().policy.clone();
+        let policy = source.listed.download.wanted.binhost().policy.clone();
         let receiver = Receiver::new(incoming.file().map_err(ReceiveError::Disk)?, entry.clone(), policy);
         Ok(Self { incoming, receiver })
     }
@@ -258,7 +258,7 @@ impl Partial {
         self.incoming.reserve(upto).map_err(ReceiveError::Disk)?;
         match self.receiver.write(bytes).map_err(ReceiveError::from) {
             Err(ReceiveError::Disk(error)) if is_full(&error) => {
-                if !source.listed.fetcher.store.make_room(bytes.len() as u64) {
+                if !source.listed.fetcher.cache.make_room(bytes.len() as u64) {
                     return Err(ReceiveError::Disk(error));
                 }
                 self.receiver.write(bytes)?;
@@ -296,22 +296,22 @@ impl Partial {
     fn finish(self: Box<Self>, source: &ReceivedFrom) -> Result<Blob, ReceiveError> {
         let Self { incoming, receiver } = *self;
         let ReceivedFrom { listed, entry, .. } = source;
-        let (fetcher, origin) = (&listed.fetcher, listed.download.wanted.origin());
-        let body = fetcher.store.body(receiver.finish()?);
+        let (fetcher, binhost) = (&listed.fetcher, listed.download.wanted.binhost());
+        let blob = fetcher.cache.blob(receiver.finish()?);
         fetcher.metrics.verified.increase();
-        listed.download.settle(|| Ok(body.clone()));
-        let witness = alarms::build_key(origin, entry);
-        if let Some(witness) = witness {
-            alarms::compare(fetcher, witness, entry, body.digest());
+        listed.download.settle(|| Ok(blob.clone()));
+        let build = alarms::build_key(binhost, entry);
+        if let Some(build) = build {
+            alarms::compare(fetcher, build, entry, blob.digest());
         }
-        if let Placement::Unkept(reason) = fetcher.store.commit(incoming, &body, entry.id(), witness) {
+        if let Placement::Unkept(reason) = fetcher.cache.commit(incoming, &blob, entry.id(), build) {
             tracing::info!(path = %entry.path, reason, "served, but not kept in the cache");
             // A transient blob takes room. A package that nobody waits for must not displace one
             // that is in use.
             if listed.is_asked() {
-                fetcher.held.hold(entry.id(), body.clone());
+                fetcher.held.hold(entry.id(), blob.clone());
             }
         }
-        Ok(body)
+        Ok(blob)
     }
 }

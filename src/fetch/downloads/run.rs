@@ -53,7 +53,7 @@ impl<'a> Transfer<'a> {
 }
 
 fn begin<'a>(wanted: &'a PackageRef, entry: &Entry) -> BodyStream<'a> {
-    wanted.origin().upstream.body(wanted.uri(), entry.path.as_str(), entry.size)
+    wanted.binhost().upstream.body(wanted.uri(), entry.path.as_str(), entry.size)
 }
 
 /// Runs a download to its end, unless it must wait for a turn in another lane, and notifies all
@@ -68,13 +68,13 @@ pub(super) async fn run(mut turn: Turn) {
     };
     match ended {
         Ok(None) => turn.change_lane(),
-        Ok(Some(body)) => {
+        Ok(Some(blob)) => {
             let ahead = !listed.is_asked();
-            conclude(&listed, Ok(body.clone()));
+            conclude(&listed, Ok(blob.clone()));
             if ahead {
                 // The package may not be opened for a while, but its entry is visible already. The
                 // comparison hides a wrong entry now.
-                drop(listed.fetcher.held_against(&listed.download.wanted, body).await);
+                drop(listed.fetcher.held_against(&listed.download.wanted, blob).await);
             }
         }
         Err(error) => {
@@ -156,9 +156,9 @@ async fn fetch<'a>(
         tokio::task::spawn_blocking(move || wanted.entry()).await
     };
     let entry = read.map_err(|_| FetchError::Stopped)?.map_err(FetchError::Index)?;
-    wanted.origin().check_keys()?;
+    wanted.binhost().check_keys()?;
     match turn.lane {
-        Lane::Cache => Ok(adopt(turn.fetcher(), wanted.origin(), &entry).await),
+        Lane::Cache => Ok(adopt(turn.fetcher(), wanted.binhost(), &entry).await),
         Lane::Binhost(_) => {
             let transfer = transfer.insert(Transfer::new(&turn.listed, wanted, entry));
             from_binhost(turn, wanted, transfer).await.map(Some)
@@ -180,17 +180,17 @@ async fn from_binhost<'a>(
         // A further attempt starts with the first byte.
         *receiving = None;
         match received {
-            Ok(body) => {
+            Ok(blob) => {
                 fetcher.metrics.detail.downloads.observe(started.elapsed());
                 let source = stream.source();
-                body.note_source(source.strip_suffix(wanted.own_path()).unwrap_or(&source));
-                log_fetched(entry, &body, stream, started.elapsed());
-                return Ok(body);
+                blob.note_source(source.strip_suffix(wanted.own_path()).unwrap_or(&source));
+                log_fetched(entry, &blob, stream, started.elapsed());
+                return Ok(blob);
             }
             Err(FetchError::Refused { url, reason }) => {
                 if reason.depends_on_clock() {
                     // The wrong clock is the cause, neither the package nor the mirror.
-                    wanted.origin().check_clock()?;
+                    wanted.binhost().check_clock()?;
                 }
                 outcomes::kind(&reason).into_iter().for_each(|kind| fetcher.metrics.detail.refused(kind));
                 let fault = if reason.is_of_package() { BodyFault::Package } else { BodyFault::Url };
@@ -273,9 +273,9 @@ async fn next(
 }
 
 /// Logs one line for each package, with fields for the journal.
-fn log_fetched(entry: &Entry, body: &Blob, stream: &BodyStream<'_>, took: Duration) {
+fn log_fetched(entry: &Entry, blob: &Blob, stream: &BodyStream<'_>, took: Duration) {
     let (bytes, seconds, source) = (entry.size, took.as_secs_f32(), stream.source());
-    let verdict = match body.assurance().signer {
+    let verdict = match blob.assurance().signer {
         None => "digests only".to_owned(),
         Some(signer) => format!("signed by {}", signer.fingerprint),
     };

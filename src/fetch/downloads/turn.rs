@@ -24,7 +24,7 @@ pub(super) struct Turn {
 
 impl Turn {
     pub(super) fn new(listed: ListedDownload, lane: Lane) -> Self {
-        let active = (lane != Lane::Cache).then(|| listed.download.wanted.origin().upstream.begin());
+        let active = (lane != Lane::Cache).then(|| listed.download.wanted.binhost().upstream.begin());
         Self { listed, lane, active, held: true }
     }
 
@@ -46,7 +46,7 @@ impl Turn {
     pub(super) async fn resume(&mut self) -> Duration {
         let began = Instant::now();
         self.listed.resume().await;
-        self.active = Some(self.wanted().origin().upstream.begin());
+        self.active = Some(self.wanted().binhost().upstream.begin());
         began.elapsed()
     }
 

@@ -41,8 +41,8 @@ impl Waiter {
     }
 
     /// A waiter for a blob that is already there.
-    pub(super) fn of(body: Blob) -> Self {
-        let phase = watch::channel(Phase { begun: true, outcome: Some(Ok(body)), ended: true }).1;
+    pub(super) fn of(blob: Blob) -> Self {
+        let phase = watch::channel(Phase { begun: true, outcome: Some(Ok(blob)), ended: true }).1;
         Self { part: None, watcher: Watcher { phase } }
     }
 

@@ -13,7 +13,7 @@
 //!
 //! Locks: the queue's before the table of downloads.
 //!
-//! Not its job: which packages are ahead (`queue`), the content of a plan (`plan`), the owner of a
+//! Not its job: which packages are ahead (`plan_queue`), the content of a plan (`portage::merge_plan`), the owner of a
 //! plan (`portage::emerge_process`).
 
 use std::collections::BTreeMap;
@@ -24,15 +24,16 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
-use super::queue::{Added, PrefetchQueue, Prefetchable};
+use super::plan_queue::{Added, PrefetchQueue, Prefetchable};
+use super::plan_rows;
 use crate::config::Prefetch;
 use crate::fetch::downloads::{Waiter, Watcher};
-use crate::fetch::plan::{self, PlanError};
 use crate::fetch::plan_check::PlanChecks;
 use crate::fetch::remote_binhost::PackageKey;
 use crate::fetch::uncached_open::Miss;
 use crate::fetch::{FetchError, Fetcher, PackageRef, Priority};
 use crate::portage::emerge_process::{Emerge, OpenerProcess, ProcessKey};
+use crate::portage::merge_plan::{self, PlanError};
 
 /// Bytes that are ahead, for all plans: a line of 100 Mbit/s takes a minute and a half for them.
 pub const MAX_AHEAD_BYTES: u64 = 1 << 30;
@@ -88,7 +89,7 @@ impl PlanPrefetch {
     /// Prefetches with `fetcher`. Must be called inside a tokio runtime.
     #[must_use]
     pub fn new(fetcher: Arc<Fetcher>, prefetch: Prefetch, plan_check: Duration) -> Self {
-        let max_bytes = MAX_AHEAD_BYTES.min(fetcher.store.usage().bound / AHEAD_SHARE);
+        let max_bytes = MAX_AHEAD_BYTES.min(fetcher.cache.usage().bound / AHEAD_SHARE);
         let inner = PlanPrefetchState {
             fetcher,
             queue: Mutex::new(PrefetchQueue::new(max_bytes)),
@@ -196,7 +197,7 @@ impl PlanPrefetchState {
                 return None;
             }
         };
-        let rows = plan::rows(wanted.view(), &names);
+        let rows = plan_rows::rows(wanted.view(), &names);
         let plan: Vec<PackageRef> =
             rows.into_iter().filter_map(|row| self.fetcher.wanted(wanted.view(), row)).collect();
         let belongs = plan.iter().any(|planned| planned.key() == wanted.key());
@@ -234,7 +235,7 @@ impl PlanPrefetchState {
 
     /// The next package of a plan, with its request. The download waits for a turn from now on.
     fn next(self: &Arc<Self>, process: ProcessKey) -> Option<(PackageRef, Result<Waiter, Arc<FetchError>>)> {
-        if !self.fetcher.store.may_write(0) {
+        if !self.fetcher.cache.may_write(0) {
             return None;
         }
         let passed = |wanted: &PackageRef| self.need_not(wanted) || self.fetcher.would_keep(wanted).is_err();
@@ -268,7 +269,7 @@ impl PlanPrefetchState {
     /// longer used.
     fn need_not(&self, wanted: &PackageRef) -> bool {
         let (key, fetcher) = (wanted.key(), &self.fetcher);
-        fetcher.is_cached(wanted) || fetcher.downloads.contains(key) || fetcher.origins.get(key.0).is_none()
+        fetcher.is_cached(wanted) || fetcher.downloads.contains(key) || fetcher.binhosts.get(key.0).is_none()
     }
 }
 
@@ -301,11 +302,11 @@ impl Drop for FollowedPlan<'_> {
 }
 
 /// The plan of an emerge, from the first EROOT that has one.
-pub(crate) fn read(emerge: &Emerge) -> Result<Vec<plan::Planned>, PlanError> {
+pub(crate) fn read(emerge: &Emerge) -> Result<Vec<merge_plan::Planned>, PlanError> {
     let root = emerge.root().map_err(PlanError::Open)?;
     let mut last = Ok(Vec::new());
     for eroot in &emerge.eroots {
-        last = plan::read(root.as_fd(), eroot, emerge.started);
+        last = merge_plan::read(root.as_fd(), eroot, emerge.started);
         if last.as_ref().is_ok_and(|plan| !plan.is_empty()) {
             break;
         }

@@ -212,10 +212,10 @@ impl RequestedPrefetch {
 /// that are cached or being fetched.
 fn obstacle(fetcher: &Fetcher, wanted: &PackageRef, taken: u64) -> Option<PackageOutcome> {
     // This lookup counts as a use, so that the package is not evicted next.
-    if fetcher.here(wanted.record(), &wanted.origin().policy).is_some() {
+    if fetcher.here(wanted.record(), &wanted.binhost().policy).is_some() {
         return Some(PackageOutcome::Here);
     }
-    let (bound, size) = (fetcher.store.usage().bound, wanted.record().size);
+    let (bound, size) = (fetcher.cache.usage().bound, wanted.record().size);
     if taken.saturating_add(size) > bound {
         let [bound, taken, size] = [bound, taken, size].map(|bytes| ByteSize(bytes).to_string());
         return Some(PackageOutcome::Failed(format!(
@@ -225,6 +225,6 @@ fn obstacle(fetcher: &Fetcher, wanted: &PackageRef, taken: u64) -> Option<Packag
     if let Err(why) = fetcher.would_keep(wanted) {
         return Some(PackageOutcome::Failed(why.to_string()));
     }
-    let is_used = fetcher.origins.get(wanted.key().0).is_some();
+    let is_used = fetcher.binhosts.get(wanted.key().0).is_some();
     (!is_used).then(|| PackageOutcome::Failed("its binhost is not used any more".to_owned()))
 }

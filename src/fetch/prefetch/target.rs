@@ -16,9 +16,10 @@ use std::time::SystemTime;
 
 use rustix::fs::{Mode, OFlags};
 
-use crate::fetch::plan::{self, PlanError};
+use super::plan_rows;
 use crate::fetch::{Fetcher, PackageRef};
 use crate::index::{Entry, Stanza, View};
+use crate::portage::merge_plan::{self, PlanError};
 use crate::portage::{Acceptance, Atom, BinaryPackage, InstalledPackage, InstalledPackages, Version};
 
 /// The packages that a prefetch job or an upgrade prefetch asks for.
@@ -44,7 +45,7 @@ pub enum PrefetchTargetError {
         source: io::Error,
     },
     /// The merge plan cannot be read.
-    #[error("reading what emerge has planned ({path} below {root}): {reason}", path = plan::PATH, root = root.display())]
+    #[error("reading what emerge has planned ({path} below {root}): {reason}", path = merge_plan::PATH, root = root.display())]
     Plan {
         /// The root directory of Portage.
         root: std::path::PathBuf,
@@ -140,12 +141,12 @@ fn upgrades(view: &View, installed: &[InstalledPackage], acceptance: &Acceptance
 fn planned(view: &View, root: &Path) -> Result<Matches, PlanError> {
     let open = rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
     let top = open.map_err(|error| PlanError::Open(error.into()))?;
-    let plan = plan::read(top.as_fd(), root, SystemTime::UNIX_EPOCH)?;
+    let plan = merge_plan::read(top.as_fd(), root, SystemTime::UNIX_EPOCH)?;
     let (mut rows, mut missing) = (Vec::new(), Vec::new());
-    for (planned, row) in plan.iter().zip(plan::places(view, &plan)) {
+    for (planned, row) in plan.iter().zip(plan_rows::places(view, &plan)) {
         match row {
             Some(row) => rows.push(row),
-            None => missing.push((planned.cpv().to_string(), "planned, and not shown, or not any more".to_owned())),
+            None => missing.push((planned.cpv.to_string(), "planned, and not shown, or not any more".to_owned())),
         }
     }
     Ok((rows, missing))

@@ -138,15 +138,15 @@ async fn wait_and_answer(
         () = interrupt::interrupted(&shared.waiting, tid, caller.uid) => Err(FsError::Interrupted),
     };
     match (outcome, purpose) {
-        (Ok(body), Purpose::Read(attributes)) => {
+        (Ok(blob), Purpose::Read(attributes)) => {
             let holding = (attributes.inode, caller.uid);
-            shared.answer_open(holding, body.file(), Some(attributes), false, reply);
+            shared.answer_open(holding, blob.file(), Some(attributes), false, reply);
         }
-        (Ok(body), Purpose::Copy) => {
+        (Ok(blob), Purpose::Copy) => {
             let runtime = shared.runtime.clone();
             runtime.spawn_blocking(move || {
                 let _unpaused = shared.unpaused();
-                let copied = shared.operations.copy(&path, body.file(), mtime);
+                let copied = shared.operations.copy(&path, blob.file(), mtime);
                 reply.error(failed(&mut timed, &copied.err().unwrap_or(FsError::Stale)));
             });
         }

@@ -40,7 +40,7 @@ pub(super) fn read(shared: &Arc<AdapterState>, inode: Inode, (offset, size): (u6
             }
             Some(Err(error)) if local::is_number(inode.0) => reply.error(failed(&mut timed, &error.into())),
             Some(Err(error)) => {
-                tracing::warn!(%error, "reading a cached body");
+                tracing::warn!(%error, "reading a cached blob");
                 reply.error(failed(&mut timed, &FsError::Read));
             }
             None => reply.error(failed(&mut timed, &FsError::Read)),
@@ -64,8 +64,8 @@ async fn find_and_read(
         Ok(Reopening::Ready(file)) => Ok(file),
         Ok(Reopening::Wait(wanted)) => {
             let fetcher = shared.operations.fetcher();
-            let body = fetcher.open(*wanted, &fetcher.miss(0, uid), uid).await;
-            body.map(|body| Arc::clone(body.file())).map_err(FsError::from)
+            let blob = fetcher.open(*wanted, &fetcher.miss(0, uid), uid).await;
+            blob.map(|blob| Arc::clone(blob.file())).map_err(FsError::from)
         }
         Err(FsError::Stale) => Err(FsError::NotOpen),
         Err(error) => Err(error),

@@ -43,14 +43,14 @@ impl AdapterState {
         metrics: Arc<Metrics>,
         passthrough: bool,
         device: OwnedFd,
-        ledger: HandoverLog,
+        log: HandoverLog,
     ) -> Arc<Self> {
         let runtime = tokio::runtime::Handle::current();
         Arc::new(Self {
             operations,
             metrics,
             runtime,
-            handles: Handles::new(ledger, Quota::of_process()),
+            handles: Handles::new(log, Quota::of_process()),
             waiting: Waiting::default(),
             device: Arc::new(device),
             agreement: OnceLock::new(),
@@ -72,7 +72,7 @@ impl AdapterState {
 
     /// Continues the opens that the daemon before this one left.
     pub(in crate::fuse) fn inherit(&self) {
-        let (records, highest) = self.handles.ledger(HandoverLog::read);
+        let (records, highest) = self.handles.with_log(HandoverLog::read);
         let used: std::collections::HashSet<u32> = records.iter().filter_map(|record| record.backing()).collect();
         // Backings that the killed daemon had requested but not recorded, or not closed yet.
         (1..=highest.saturating_add(16))
@@ -87,8 +87,8 @@ impl AdapterState {
         if self.agreement().flags & FUSE_HAS_RESEND == 0 {
             return None;
         }
-        let ledger = self.handles.ledger(|ledger| std::os::fd::AsFd::as_fd(ledger).try_clone_to_owned()).ok()?;
-        Some((self.device.try_clone().ok()?, ledger, self.operations.layer().descriptor().ok()?))
+        let log = self.handles.with_log(|log| std::os::fd::AsFd::as_fd(log).try_clone_to_owned()).ok()?;
+        Some((self.device.try_clone().ok()?, log, self.operations.layer().descriptor().ok()?))
     }
 
     /// Stops all opens, closes and changes until the returned guard is dropped. Until then the

@@ -30,8 +30,8 @@ pub(crate) fn read(
                 }
             };
             if let Err(error) = ini.read(&file, &String::from_utf8_lossy(&bytes)) {
-                let PortageError { origin, what } = error;
-                warnings.push(format!("{origin}: {what}; because of that Portage ignores binrepos.conf altogether"));
+                let PortageError { location, what } = error;
+                warnings.push(format!("{location}: {what}; because of that Portage ignores binrepos.conf altogether"));
                 return Ok(in_order(portage_binhost(variables, &mut BTreeSet::new(), warnings)));
             }
         }
@@ -62,16 +62,16 @@ fn sections(ini: &Ini, warnings: &mut Vec<String>) -> Result<Vec<Binrepo>, Porta
             warnings.push(format!("[{name}] of binrepos.conf has no sync-uri: Portage passes over it"));
             continue;
         };
-        let uri = Located { value: uri.value.trim_end_matches('/').to_owned(), origin: uri.origin };
+        let uri = Located { value: uri.value.trim_end_matches('/').to_owned(), location: uri.location };
         let priority = priority(&section, warnings);
         let verify = said(&section, "verify-signature");
-        if let Some(Located { value, origin }) = verify.as_ref().filter(|said| is_meant_true(&said.value)) {
+        if let Some(Located { value, location }) = verify.as_ref().filter(|said| is_meant_true(&said.value)) {
             warnings.push(format!(
                 "{}: verify-signature = {value} is false for Portage, and so it is here: write true or false",
-                origin.clone().unwrap_or_default()
+                location.clone().unwrap_or_default()
             ));
         }
-        let verify_signature = verify.map(|said| Located { value: is_true(&said.value), origin: said.origin });
+        let verify_signature = verify.map(|said| Located { value: is_true(&said.value), location: said.location });
         let frozen = frozen(&section);
         let mut include = atoms(&section, "getbinpkg-include", warnings);
         let mut exclude = atoms(&section, "getbinpkg-exclude", warnings);
@@ -96,17 +96,19 @@ fn sections(ini: &Ini, warnings: &mut Vec<String>) -> Result<Vec<Binrepo>, Porta
 }
 
 fn frozen(section: &IniSection) -> Located<bool> {
-    let said = said(section, "frozen").unwrap_or(Located { value: String::new(), origin: None });
-    Located { value: is_true(&said.value), origin: said.origin }
+    let said = said(section, "frozen").unwrap_or(Located { value: String::new(), location: None });
+    Located { value: is_true(&said.value), location: said.location }
 }
 
 fn priority(section: &IniSection, warnings: &mut Vec<String>) -> Located<i64> {
-    let Some(Located { value, origin }) = said(section, "priority") else { return Located { value: 0, origin: None } };
+    let Some(Located { value, location }) = said(section, "priority") else {
+        return Located { value: 0, location: None };
+    };
     match integer(&value) {
-        Some(value) => Located { value, origin },
+        Some(value) => Located { value, location },
         None => {
-            warnings.push(format!("{}: priority is no number: Portage takes 0", origin.unwrap_or_default()));
-            Located { value: 0, origin: None }
+            warnings.push(format!("{}: priority is no number: Portage takes 0", location.unwrap_or_default()));
+            Located { value: 0, location: None }
         }
     }
 }
@@ -115,8 +117,8 @@ fn priority(section: &IniSection, warnings: &mut Vec<String>) -> Located<i64> {
 /// priority.
 fn portage_binhost(variables: &Variables, known: &mut BTreeSet<String>, warnings: &mut Vec<String>) -> Vec<Binrepo> {
     let Some(value) = variables.get("PORTAGE_BINHOST") else { return Vec::new() };
-    let origin = value.origin.clone();
-    let place = origin.clone().unwrap_or_default();
+    let location = value.location.clone();
+    let place = location.clone().unwrap_or_default();
     warnings.extend(value.is_broken().map(|doubt| format!("{place}: PORTAGE_BINHOST: {doubt}")));
     let addresses = value.marked.split(is_space).filter(|address| !address.is_empty()).rev();
     let addresses =
@@ -124,13 +126,13 @@ fn portage_binhost(variables: &Variables, known: &mut BTreeSet<String>, warnings
     let new = addresses.filter(|(address, _)| !address.is_empty() && known.insert(address.clone()));
     let binrepo = |((uri, unset), priority)| Binrepo {
         section: None,
-        uri: Located { value: uri, origin: origin.clone() },
+        uri: Located { value: uri, location: location.clone() },
         unset,
-        priority: Located { value: priority, origin: origin.clone() },
+        priority: Located { value: priority, location: location.clone() },
         verify_signature: None,
-        frozen: Located { value: false, origin: None },
-        include: Located { value: Vec::new(), origin: None },
-        exclude: Located { value: Vec::new(), origin: None },
+        frozen: Located { value: false, location: None },
+        include: Located { value: Vec::new(), location: None },
+        exclude: Located { value: Vec::new(), location: None },
     };
     new.zip(1..).map(binrepo).collect()
 }
@@ -147,7 +149,7 @@ fn without_marks(marked: &str) -> String {
 }
 
 fn said(section: &IniSection, key: &str) -> Option<Located<String>> {
-    section.get(key).map(|entry| Located { value: entry.text.clone(), origin: entry.origin.clone() })
+    section.get(key).map(|entry| Located { value: entry.text.clone(), location: entry.location.clone() })
 }
 
 /// Removes the atoms that both lists have from both, and returns them.
@@ -163,25 +165,25 @@ pub(crate) fn without_both(include: &mut Vec<Atom>, exclude: &mut Vec<Atom>) -> 
 pub(crate) fn atoms(section: &IniSection, key: &str, warnings: &mut Vec<String>) -> Located<Vec<Atom>> {
     match said(section, key) {
         Some(said) => atoms_of(said, key, warnings),
-        None => Located { value: Vec::new(), origin: None },
+        None => Located { value: Vec::new(), location: None },
     }
 }
 
 /// Parses those atoms that Portage accepts here. An atom without a category matches any category.
 /// Warnings name `key`.
 pub(crate) fn atoms_of(said: Located<String>, key: &str, warnings: &mut Vec<String>) -> Located<Vec<Atom>> {
-    let Located { value, origin } = said;
+    let Located { value, location } = said;
     let mut atoms = Vec::new();
     for word in value.split(is_space).filter(|word| !word.is_empty()) {
         match atom(word) {
             Ok(atom) => atoms.push(atom),
             Err(reason) => {
-                let place = origin.clone().unwrap_or_default();
+                let place = location.clone().unwrap_or_default();
                 warnings.push(format!("{place}: {key}: {word} is passed over: {reason}"));
             }
         }
     }
-    Located { value: atoms, origin }
+    Located { value: atoms, location }
 }
 
 fn atom(word: &str) -> Result<Atom, String> {

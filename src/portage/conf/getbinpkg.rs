@@ -18,14 +18,14 @@ const OPTIONS: &str = "EMERGE_DEFAULT_OPTS";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GetBinpkg {
     /// File and line of the setting.
-    pub origin: SourceLocation,
+    pub location: SourceLocation,
     /// The variable and the word in it.
     pub setting: &'static str,
 }
 
 impl fmt::Display for GetBinpkg {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.origin, self.setting)
+        write!(f, "{}: {}", self.location, self.setting)
     }
 }
 
@@ -35,16 +35,16 @@ pub(crate) fn find(variables: &Variables) -> Option<GetBinpkg> {
     let GetBinpkgOptions { fetch, only } =
         options.map(|value| GetBinpkgOptions::in_options(&value.text)).unwrap_or_default();
     let by_options = || {
-        let origin = options.and_then(|Variable { origin, .. }| origin.clone())?;
-        Some(GetBinpkg { origin, setting: "EMERGE_DEFAULT_OPTS has --getbinpkg" })
+        let location = options.and_then(|Variable { location, .. }| location.clone())?;
+        Some(GetBinpkg { location, setting: "EMERGE_DEFAULT_OPTS has --getbinpkg" })
     };
     // An option with the value `n` overrides FEATURES, and --getbinpkgonly overrides that option.
     match (only, fetch) {
         (Some(true), _) | (_, Some(true)) => by_options(),
         (_, Some(false)) => None,
         (_, None) => {
-            let origin = feature(variables, "getbinpkg")?;
-            Some(GetBinpkg { origin, setting: "FEATURES has getbinpkg" })
+            let location = feature(variables, "getbinpkg")?;
+            Some(GetBinpkg { location, setting: "FEATURES has getbinpkg" })
         }
     }
 }

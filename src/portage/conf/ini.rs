@@ -16,7 +16,7 @@ const MAX_WORK: usize = 1 << 20;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct IniValue {
     pub(crate) text: String,
-    pub(crate) origin: Option<SourceLocation>,
+    pub(crate) location: Option<SourceLocation>,
 }
 
 /// Values by their keys in lower case.
@@ -32,7 +32,8 @@ pub(crate) struct Ini {
 impl Ini {
     /// Makes a reader with default values for every section.
     pub(crate) fn with_defaults<'a>(defaults: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
-        let entry = |(key, text): (&str, &str)| (key.to_lowercase(), IniValue { text: text.to_owned(), origin: None });
+        let entry =
+            |(key, text): (&str, &str)| (key.to_lowercase(), IniValue { text: text.to_owned(), location: None });
         Self { defaults: defaults.into_iter().map(entry).collect(), sections: BTreeMap::new() }
     }
 
@@ -58,7 +59,7 @@ impl Ini {
             for (key, entry) in &mut resolved {
                 let mut value = Interpolation { section: &all, out: String::new(), work: 0 };
                 value.add(&entry.text, 1).map_err(|what| PortageError {
-                    origin: entry.origin.clone().unwrap_or_default(),
+                    location: entry.location.clone().unwrap_or_default(),
                     what: format!("{key} of [{name}]: {what}"),
                 })?;
                 entry.text = value.out;
@@ -82,7 +83,7 @@ impl IniReader<'_> {
     fn read(mut self, text: &str) -> Result<(), PortageError> {
         for (number, line) in (1..).zip(lines_normal(text).lines()) {
             self.line(number, line).map_err(|what| PortageError {
-                origin: SourceLocation { file: self.file.to_owned(), line: Some(number) },
+                location: SourceLocation { file: self.file.to_owned(), line: Some(number) },
                 what,
             })?;
         }
@@ -150,8 +151,8 @@ impl IniReader<'_> {
         if !self.seen.insert((name.clone(), Some(key.clone()))) {
             return Err(format!("{key} is there twice in [{name}] of one file"));
         }
-        let origin = Some(SourceLocation { file: self.file.to_owned(), line: Some(number) });
-        let entry = IniValue { text: value.trim_matches(is_space).to_owned(), origin };
+        let location = Some(SourceLocation { file: self.file.to_owned(), line: Some(number) });
+        let entry = IniValue { text: value.trim_matches(is_space).to_owned(), location };
         let section = match name.as_str() {
             "DEFAULT" => &mut self.ini.defaults,
             name => self.ini.sections.entry(name.to_owned()).or_default(),

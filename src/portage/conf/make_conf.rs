@@ -19,7 +19,7 @@ pub(crate) struct Variable {
     /// The value with marked references instead of unset variables: see [`Unset::Marked`].
     pub(crate) marked: String,
     /// The location of the assignment. `None`: Portage sets the variable itself.
-    pub(crate) origin: Option<SourceLocation>,
+    pub(crate) location: Option<SourceLocation>,
     /// The unset variables that the value refers to.
     pub(crate) unset: Vec<String>,
     /// Whether a `$` has no name after it; the whole value is empty then.
@@ -56,7 +56,13 @@ impl Variables {
     pub(crate) fn set(&mut self, name: &str, text: &str) {
         self.0.insert(
             name.to_owned(),
-            Variable { text: text.to_owned(), marked: text.to_owned(), origin: None, unset: Vec::new(), broken: false },
+            Variable {
+                text: text.to_owned(),
+                marked: text.to_owned(),
+                location: None,
+                unset: Vec::new(),
+                broken: false,
+            },
         );
     }
 
@@ -154,16 +160,16 @@ impl Words<'_> {
         if too_long {
             return Err(self.error(format_args!("the value of {key} grows beyond {} bytes", expand::MAX_VALUE)));
         }
-        Ok(Variable { text, marked: variables.expand_marked(raw), origin: Some(self.origin()), unset, broken })
+        Ok(Variable { text, marked: variables.expand_marked(raw), location: Some(self.location()), unset, broken })
     }
 
-    fn origin(&self) -> SourceLocation {
+    fn location(&self) -> SourceLocation {
         let (file, line) = self.lexer.place();
         SourceLocation { file: file.clone(), line: Some(line) }
     }
 
     fn error(&self, what: impl std::fmt::Display) -> PortageError {
-        PortageError { origin: self.origin(), what: what.to_string() }
+        PortageError { location: self.location(), what: what.to_string() }
     }
 }
 

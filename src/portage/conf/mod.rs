@@ -108,15 +108,15 @@ impl PortagePaths {
 
 /// A mistake in Portage's files at which emerge stops.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{origin}: {what}; emerge cannot read it either")]
+#[error("{location}: {what}; emerge cannot read it either")]
 pub struct PortageError {
-    pub origin: SourceLocation,
+    pub location: SourceLocation,
     pub what: String,
 }
 
 impl PortageError {
     fn read(path: &Path, error: &io::Error) -> Self {
-        Self { origin: SourceLocation { file: path.to_owned(), line: None }, what: error.to_string() }
+        Self { location: SourceLocation { file: path.to_owned(), line: None }, what: error.to_string() }
     }
 }
 
@@ -192,17 +192,17 @@ fn read_all(places: &PortagePaths, files: &mut Files) -> Result<Portage, Portage
         let value = variables.get(name);
         let doubts = value.into_iter().flat_map(|value| value.doubts().into_iter().map(move |doubt| (value, doubt)));
         warnings.extend(
-            doubts.map(|(value, doubt)| format!("{}: {name}: {doubt}", value.origin.clone().unwrap_or_default())),
+            doubts.map(|(value, doubt)| format!("{}: {name}: {doubt}", value.location.clone().unwrap_or_default())),
         );
         let text = value.map_or(default, |value| value.text.as_str());
-        Located { value: PathBuf::from(normal(text)), origin: value.and_then(|value| value.origin.clone()) }
+        Located { value: PathBuf::from(normal(text)), location: value.and_then(|value| value.location.clone()) }
     };
     let pkgdir = path("PKGDIR", DEFAULT_PKGDIR);
     let gnupg = path("BINPKG_GPG_VERIFY_GPG_HOME", DEFAULT_GNUPG);
     let compression = variables.get("BINPKG_COMPRESS");
     let compression = Located {
         value: compression.map_or(DEFAULT_COMPRESSION, |value| value.text.as_str()).to_owned(),
-        origin: compression.and_then(|value| value.origin.clone()),
+        location: compression.and_then(|value| value.location.clone()),
     };
     let request_signature = feature(&variables, "binpkg-request-signature");
     let getbinpkg = getbinpkg::find(&variables).filter(|_| !binrepos.is_empty());
@@ -232,7 +232,7 @@ fn feature(variables: &Variables, name: &str) -> Option<SourceLocation> {
         Some(off) if off == name || off == "*" => false,
         _ => on || word == name,
     });
-    on.then(|| features.origin.clone()).flatten()
+    on.then(|| features.location.clone()).flatten()
 }
 
 /// Names and values that binrepos.conf can refer to.

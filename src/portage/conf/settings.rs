@@ -104,7 +104,7 @@ impl SettingsReader {
         let before = self.variables.clone();
         self.variables.read(&mut self.files, path, sourcing).ok()?;
         let changed = self.variables.iter().filter(|(name, value)| {
-            before.get(name).is_none_or(|other| other.origin != value.origin || other.text != value.text)
+            before.get(name).is_none_or(|other| other.location != value.location || other.text != value.text)
         });
         Some(FileVariables(changed.map(|(name, value)| (name.to_owned(), value.text.clone())).collect()))
     }

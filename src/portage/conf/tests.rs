@@ -50,14 +50,14 @@ fn every_value_says_where_it_stands() {
     ]);
     let portage = system.read().result.unwrap();
     let at = |path: &str, line| Some(SourceLocation { file: system.path(path), line: Some(line) });
-    assert_eq!(portage.pkgdir, Located { value: "/g".into(), origin: at("global/make.globals", 2) });
-    assert_eq!(portage.gnupg, Located { value: "/k".into(), origin: at("etc/portage/more", 3) });
+    assert_eq!(portage.pkgdir, Located { value: "/g".into(), location: at("global/make.globals", 2) });
+    assert_eq!(portage.gnupg, Located { value: "/k".into(), location: at("etc/portage/more", 3) });
     let a = &portage.binrepos[0];
-    assert_eq!((a.uri.origin.clone(), a.priority.origin.clone()), (at(REPOS, 2), at(REPOS, 4)));
-    assert_eq!(a.verify_signature, Some(Located { value: true, origin: at("global/binrepos.conf", 2) }));
+    assert_eq!((a.uri.location.clone(), a.priority.location.clone()), (at(REPOS, 2), at(REPOS, 4)));
+    assert_eq!(a.verify_signature, Some(Located { value: true, location: at("global/binrepos.conf", 2) }));
     assert_eq!(portage.warnings, [""; 0]);
     let nothing = System::with(&[]).read().result.unwrap();
-    assert_eq!(nothing.pkgdir, Located { value: DEFAULT_PKGDIR.into(), origin: None });
+    assert_eq!(nothing.pkgdir, Located { value: DEFAULT_PKGDIR.into(), location: None });
 }
 
 #[test]

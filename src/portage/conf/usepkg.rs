@@ -45,8 +45,8 @@ pub(crate) fn read(
     let options = Options::of(value.map_or("", |value| &value.text));
     let mut of_option = |name: &str| {
         let words: Vec<&str> = options.values(name).collect();
-        let origin = value.and_then(|value| value.origin.clone());
-        let said = Located { value: words.join(" "), origin };
+        let location = value.and_then(|value| value.location.clone());
+        let said = Located { value: words.join(" "), location };
         atoms_of(said, &format!("{OPTIONS}: --{name}"), warnings).value
     };
     let (mut include, mut exclude) = (of_option("usepkg-include"), of_option("usepkg-exclude"));
@@ -71,8 +71,8 @@ fn of_repositories(
     fixed: &[(&'static str, String)],
     warnings: &mut Vec<String>,
 ) -> Vec<(String, Vec<Atom>, Vec<Atom>)> {
-    let sections = repos_conf::read(places, files, fixed).unwrap_or_else(|PortageError { origin, what }| {
-        warnings.push(format!("{origin}: {what}; Portage goes on without repos.conf"));
+    let sections = repos_conf::read(places, files, fixed).unwrap_or_else(|PortageError { location, what }| {
+        warnings.push(format!("{location}: {what}; Portage goes on without repos.conf"));
         BTreeMap::new()
     });
     let mut of_section = |(name, section)| {

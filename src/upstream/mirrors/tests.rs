@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::upstream::retry::{MAX_REST, rest};
+use crate::upstream::retry::{MAX_BACKOFF, backoff};
 
 const S: Duration = Duration::from_secs(1);
 
@@ -11,7 +11,7 @@ fn mirrors(count: usize) -> Mirrors {
 }
 
 fn fail(mirrors: &mut Mirrors, slot: MirrorSlot, now: Instant) {
-    mirrors.note(slot, |health| health.failed(now, "no".to_owned(), |n| rest(n, 0.5), Duration::ZERO));
+    mirrors.note(slot, |health| health.failed(now, "no".to_owned(), |n| backoff(n, 0.5), Duration::ZERO));
 }
 
 /// Records a delivery; `rate` is in MB/s.
@@ -87,7 +87,7 @@ proptest! {
                 }
             }
             for mirror in &one.known {
-                prop_assert!(mirror.health.rest_until().is_none_or(|until| until <= now + MAX_REST));
+                prop_assert!(mirror.health.backoff_until().is_none_or(|until| until <= now + MAX_BACKOFF));
             }
         }
         // No failure counts against a URL for ever.
@@ -166,7 +166,7 @@ fn whoever_is_not_known_gets_a_chance_now_and_then() {
     assert_eq!(chances(&mut mirrors, now, 7), Vec::<MirrorSlot>::new());
     // The URL that backs off gets none; the one without the file ever fewer.
     assert_eq!(chances(&mut mirrors, now, 100), [2, 2, 2, 2]);
-    now += MAX_REST;
+    now += MAX_BACKOFF;
     deliver(&mut mirrors, 2, now, 9.0);
     assert_eq!(mirrors.order(now), [2, 0, 1]);
     assert_eq!(chances(&mut mirrors, now, 8), [1]);

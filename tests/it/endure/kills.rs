@@ -39,7 +39,7 @@ fn after_every_kill_it_starts_and_nothing_wrong_is_read() {
     assert!(reads.right > kills as u64 && reads.broken() > 0, "the kills came at the wrong moments: {reads:?}");
     assert!(evicted > 0 && refreshes > 0, "nothing was evicted or replaced");
     assert!(mounted.is_sound());
-    let kept: u64 = mounted.bodies().iter().map(|body| body.metadata().unwrap().len()).sum();
+    let kept: u64 = mounted.blobs().iter().map(|body| body.metadata().unwrap().len()).sum();
     assert!(kept <= BOUND, "{kept} bytes are kept");
     assert_eq!(mounted.stop(), Some(0));
     let log = mounted.log();

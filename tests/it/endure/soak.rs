@@ -46,7 +46,7 @@ fn open_files(mounted: &Mounted) -> Vec<String> {
     let entries = fs::read_dir(format!("/proc/{}/fd", mounted.pid())).unwrap().flatten();
     let names = entries.filter_map(|entry| fs::read_link(entry.path()).ok()).map(|path| path.display().to_string());
     names
-        .filter(|name| ["/v1/bodies/", "/v1/incoming/", "/memfd:binhostfs "].iter().any(|part| name.contains(part)))
+        .filter(|name| ["/v1/blobs/", "/v1/incoming/", "/memfd:binhostfs "].iter().any(|part| name.contains(part)))
         .collect()
 }
 

@@ -258,18 +258,18 @@ impl Mounted {
         super::eventually(60, "downloads end", || self.status()["downloads"].as_array().unwrap().is_empty());
     }
 
-    /// All files in the cache's `bodies`, once everything has settled.
-    pub(crate) fn bodies(&self) -> Vec<PathBuf> {
+    /// All files in the cache's `blobs`, once everything has settled.
+    pub(crate) fn blobs(&self) -> Vec<PathBuf> {
         if self.child.is_some() {
             self.settled();
         }
         let below = |directory| fs::read_dir(directory).into_iter().flatten().map(|entry| entry.unwrap().path());
-        below(self.cache().join("v1/bodies")).flat_map(below).collect()
+        below(self.cache().join("v1/blobs")).flat_map(below).collect()
     }
 
     /// Whether every body in the cache hashes to its name.
     pub(crate) fn is_sound(&self) -> bool {
-        self.bodies().iter().filter(|body| body.file_name().unwrap().len() == 62).all(|body| {
+        self.blobs().iter().filter(|body| body.file_name().unwrap().len() == 62).all(|body| {
             let (directory, file) = (body.parent().unwrap().file_name().unwrap(), body.file_name().unwrap());
             let name = format!("{}{}", directory.to_str().unwrap(), file.to_str().unwrap());
             let digest: String = Sha256::digest(fs::read(body).unwrap()).iter().map(|b| format!("{b:02x}")).collect();

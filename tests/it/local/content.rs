@@ -37,9 +37,9 @@ fn packages_of_the_binhost_are_never_changed() {
         assert_eq!(rustix::fs::rmdir(&directory), Err(Errno::NOTEMPTY));
         // Removing it takes it out of the cache.
         assert!(fs::read(&path).unwrap() == packages[0].bytes);
-        eventually(10, "it is kept", || mounted.bodies().len() == 1);
+        eventually(10, "it is kept", || mounted.blobs().len() == 1);
         fs::remove_file(&path).unwrap();
-        assert!(mounted.bodies().is_empty() && mounted.log().contains("it leaves the cache"), "{}", mounted.log());
+        assert!(mounted.blobs().is_empty() && mounted.log().contains("it leaves the cache"), "{}", mounted.log());
         assert!(fs::read(&path).unwrap() == packages[0].bytes);
         // Writing to it makes a local file, which starts with its bytes.
         let inode = fs::metadata(&path).unwrap().ino();

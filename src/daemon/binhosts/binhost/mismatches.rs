@@ -53,7 +53,7 @@ pub(crate) struct Mismatches {
 impl Binhost {
     /// Compares the entries that are shown with the cached packages.
     pub(crate) async fn hold_entries(&mut self, fetcher: &Arc<Fetcher>) {
-        let Some(shown) = self.published_index().filter(|_| self.origin.on_mismatch != OnMismatch::Off) else { return };
+        let Some(shown) = self.published_index().filter(|_| self.remote.on_mismatch != OnMismatch::Off) else { return };
         let held = self.mismatches.held.as_ref().and_then(Weak::upgrade);
         if held.is_some_and(|held| Arc::ptr_eq(&held, &shown.index)) {
             return;
@@ -86,7 +86,7 @@ impl Binhost {
         if !self.knows(*id) {
             return false;
         }
-        if self.origin.on_mismatch == OnMismatch::Refuse {
+        if self.remote.on_mismatch == OnMismatch::Refuse {
             let refusal = Refusal::new(*id, path, &error.to_string(), &self.judged_under());
             let added = self.refusals.add(refusal.with_said(*entry));
             self.distrust_index();
@@ -125,7 +125,7 @@ impl Binhost {
         }
         let reason = format!("{wrong} entries of its index say something else than their packages");
         let validators = std::mem::take(&mut self.state.validators);
-        self.origin.upstream.note_wrong_index(&validators, &reason);
+        self.remote.upstream.note_wrong_index(&validators, &reason);
         // The URL is kept: another index from the same URL is no better.
         self.state.validators = Validators { url: validators.url, ..Validators::default() };
         (self.state.distrusted, self.state.timestamp) = (true, self.state.before);

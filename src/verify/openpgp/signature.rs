@@ -89,7 +89,7 @@ pub struct Signer {
 impl Signer {
     /// Combines the key of the Manifest with the key `other` of members. The package is accepted
     /// only while both keys are good.
-    pub(super) fn beside(&self, other: &Self) -> Self {
+    pub(crate) fn beside(&self, other: &Self) -> Self {
         let both = Sha256::new().chain_update(self.certificate.0).chain_update(other.certificate.0);
         let digest: [u8; 32] = both.chain_update(other.fingerprint.as_bytes()).finalize().into();
         Self { certificate: Digest(std::array::from_fn(|at| digest.get(at).copied().unwrap_or_default())), ..*self }
@@ -225,12 +225,12 @@ pub enum SignatureError {
 }
 
 impl SignatureError {
-    pub(super) fn depends_on_clock(&self) -> bool {
+    pub(crate) fn depends_on_clock(&self) -> bool {
         matches!(self, Self::Expired { .. } | Self::Unusable { .. } | Self::NotNow { .. })
     }
 
     /// For `map_err`: makes a `VerifyError` about the member `what`.
-    pub(super) fn of(self, what: &str) -> super::VerifyError {
-        super::VerifyError::Signature { of: what.to_owned(), fault: self }
+    pub(crate) fn of(self, what: &str) -> crate::verify::VerifyError {
+        crate::verify::VerifyError::Signature { of: what.to_owned(), fault: self }
     }
 }

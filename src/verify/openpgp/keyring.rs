@@ -12,9 +12,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 use std::{fs, io};
 
-use super::Fingerprint;
-use super::openpgp::{Certificates, Keys};
+use super::{Certificates, Keys};
 use crate::sys::Passed;
+use crate::verify::Fingerprint;
 
 /// Largest file of certificates, in bytes. Gentoo's has some 100 KiB.
 const MAX_FILE: u64 = 16 << 20;
@@ -97,7 +97,7 @@ impl Keyring {
         Self::open_at(paths, SystemTime::now())
     }
 
-    pub(super) fn open_at(paths: impl IntoIterator<Item = PathBuf>, now: SystemTime) -> Result<Self, KeyringError> {
+    pub(crate) fn open_at(paths: impl IntoIterator<Item = PathBuf>, now: SystemTime) -> Result<Self, KeyringError> {
         let mut files: Vec<CertificateFile> = paths.into_iter().map(CertificateFile::new).collect();
         files.iter_mut().for_each(|file| {
             file.read_if_changed();
@@ -134,13 +134,13 @@ impl Keyring {
     }
 
     /// Returns the primary keys of the certificates by which packages may be signed, for
-    /// [`Anchors`](super::Anchors).
+    /// [`Anchors`](crate::verify::Anchors).
     #[must_use]
     pub fn primary_keys(&self) -> Vec<Fingerprint> {
         self.current().primary_keys()
     }
 
-    pub(super) fn current(&self) -> Arc<Keys> {
+    pub(crate) fn current(&self) -> Arc<Keys> {
         let mut state = self.lock();
         let mut changed = false;
         for file in &mut state.files {

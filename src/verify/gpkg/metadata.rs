@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read};
 
-use super::VerifyError;
-use super::decompress::{FileSection, MAX_METADATA, decoder};
-use super::gpkg::MetadataMember;
+use super::MetadataMember;
 use super::tar_header::{BLOCK, Kind, TarError, TarHeader, is_zero, padding};
-use super::values::Values;
+use crate::verify::VerifyError;
+use crate::verify::decompress::{FileSection, MAX_METADATA, decoder};
+use crate::verify::values::Values;
 
 /// Why a package's metadata cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -41,7 +41,7 @@ pub enum MetadataError {
 }
 
 /// Returns the values in the metadata of `file`.
-pub(super) fn read(file: &File, member: &MetadataMember) -> Result<Values, VerifyError> {
+pub(crate) fn read(file: &File, member: &MetadataMember) -> Result<Values, VerifyError> {
     let failure = Cell::new(None);
     let section = FileSection::new(file, member.offset, member.size, &failure);
     let values = MetadataTar { input: decoder(&member.extension, section)?, left: MAX_METADATA }.values();

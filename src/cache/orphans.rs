@@ -10,7 +10,7 @@ use std::sync::PoisonError;
 use crate::index::{EntryId, Sha256Digest};
 use crate::verify::Policy;
 
-use super::{Blob, BuildKey, Placement, Store};
+use super::{Blob, BuildKey, Cache, Placement};
 
 /// A file that may be the package of an entry, still to be proved.
 #[derive(Debug)]
@@ -27,12 +27,12 @@ pub struct Unproved {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Removed {
     /// Number of removed blobs.
-    pub bodies: u64,
+    pub blobs: u64,
     /// Bytes of these blobs.
     pub bytes: u64,
 }
 
-impl Store {
+impl Cache {
     /// Blobs that no record names, with their sizes. Waits for the sweep.
     #[must_use]
     pub fn orphans(&self) -> Vec<(Sha256Digest, u64)> {
@@ -43,7 +43,7 @@ impl Store {
     /// Opens one of the orphans, if it still exists.
     #[must_use]
     pub fn orphan(&self, digest: Sha256Digest) -> Option<Unproved> {
-        let file = File::open(self.body_path(digest)).ok()?;
+        let file = File::open(self.blob_path(digest)).ok()?;
         Some(Unproved { digest, file, own: false })
     }
 
@@ -55,15 +55,15 @@ impl Store {
         // Under the lock: a blob committed after `named` was read would have no name.
         let named = named.into_iter().filter_map(|id| self.digest(id)).collect();
         let (gone, bytes) = self.state().take_unnamed(&named);
-        self.remove_bodies(&gone);
-        Removed { bodies: gone.len() as u64, bytes }
+        self.remove_blobs(&gone);
+        Removed { blobs: gone.len() as u64, bytes }
     }
 
     /// Removes the blob of an entry, pinned or not, and returns its bytes. `None`: the cache does
     /// not have it.
     pub fn forget(&self, id: EntryId) -> Option<u64> {
         let (digest, record) = self.catalogue.find(id)?;
-        let here = self.state().has_body(digest);
+        let here = self.state().has_blob(digest);
         here.then(|| self.reject(digest)).map(|()| record.size)
     }
 
@@ -79,10 +79,7 @@ impl Store {
         self.swept.call_once(|| {
             let found = self.find_orphans();
             if found > 0 {
-                tracing::info!(
-                    found,
-                    "bodies in the cache without a record; each is proved again when it is asked for"
-                );
+                tracing::info!(found, "blobs in the cache without a record; each is proved again when it is asked for");
             }
             self.shrink_to(self.limits().bound);
             self.prune_build_history();
@@ -93,7 +90,7 @@ impl Store {
         // Under the lock, no blob can be between its rename and its record.
         let _commits = self.commits.lock().unwrap_or_else(PoisonError::into_inner);
         let mut found = 0;
-        for directory in fs::read_dir(self.directory.join("bodies")).into_iter().flatten().flatten() {
+        for directory in fs::read_dir(self.directory.join("blobs")).into_iter().flatten().flatten() {
             for file in fs::read_dir(directory.path()).into_iter().flatten().flatten() {
                 found += usize::from(self.sweep_one(&directory.path(), &file));
             }
@@ -106,7 +103,7 @@ impl Store {
         let name: Result<Sha256Digest, _> = format!("{first}{}", rest.to_string_lossy()).parse();
         let metadata = file.metadata().ok().filter(fs::Metadata::is_file);
         let (Ok(digest), Some(metadata)) = (name, metadata) else {
-            tracing::warn!(path = %file.path().display(), "this is no body of a package; binhostfs leaves it alone");
+            tracing::warn!(path = %file.path().display(), "this is no blob of a package; binhostfs leaves it alone");
             return false;
         };
         let mut state = self.state();
@@ -117,7 +114,7 @@ impl Store {
         true
     }
 
-    /// Whether [`Store::unproved`], or [`Store::get`] after it, may find a blob that `get` did not
+    /// Whether [`Cache::unproved`], or [`Cache::get`] after it, may find a blob that `get` did not
     /// find. Never blocks on the sweep or an adoption.
     #[must_use]
     pub fn may_have_unproved(&self, id: EntryId, size: u64) -> bool {
@@ -143,7 +140,7 @@ impl Store {
         let others = self.state().candidates(size, recorded);
         let own = own.into_iter().map(|(digest, _)| (digest, true));
         let all = own.chain(others.into_iter().map(|digest| (digest, false)));
-        let open = |(digest, own)| Some(Unproved { digest, file: File::open(self.body_path(digest)).ok()?, own });
+        let open = |(digest, own)| Some(Unproved { digest, file: File::open(self.blob_path(digest)).ok()?, own });
         all.filter_map(open).collect()
     }
 
@@ -151,21 +148,21 @@ impl Store {
     pub fn reject(&self, digest: Sha256Digest) {
         let _one_at_a_time = self.commits.lock().unwrap_or_else(PoisonError::into_inner);
         self.state().remove(digest);
-        self.remove_bodies(&[digest]);
+        self.remove_blobs(&[digest]);
     }
 
     /// Takes back an orphan that was proved to be the package `id`.
-    pub fn adopt(&self, orphan: Sha256Digest, body: &Blob, id: EntryId, witness: Option<BuildKey>) -> Placement {
+    pub fn adopt(&self, orphan: Sha256Digest, blob: &Blob, id: EntryId, build: Option<BuildKey>) -> Placement {
         let _one_at_a_time = self.adoptions.lock().unwrap_or_else(PoisonError::into_inner);
-        let path = self.body_path(orphan);
+        let path = self.blob_path(orphan);
         if !path.is_file() {
             return Placement::Unkept("it was evicted meanwhile".to_owned());
         }
         self.state().remove(orphan);
-        let placement = self.place(&path, body, id, witness);
+        let placement = self.place(&path, blob, id, build);
         if placement == Placement::Kept {
             self.metrics.recovered.increase();
-        } else if let Ok(metadata) = self.body_path(orphan).metadata() {
+        } else if let Ok(metadata) = self.blob_path(orphan).metadata() {
             self.state().add_orphan(orphan, metadata.len());
         }
         placement

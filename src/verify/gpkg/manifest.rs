@@ -11,7 +11,7 @@ const SIGNATURE: &str = "-----BEGIN PGP SIGNATURE-----";
 const SIGNATURE_END: &str = "-----END PGP SIGNATURE-----";
 
 /// A digest of 64 bytes.
-pub(super) type Digest512 = Digest<64>;
+pub(crate) type Digest512 = Digest<64>;
 
 /// Why a Manifest is refused. Line numbers count from 1 within the signed text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -32,27 +32,27 @@ pub enum ManifestError {
 
 /// Record of one member in the Manifest.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct ManifestRecord {
-    pub(super) name: String,
-    pub(super) size: u64,
-    pub(super) sha512: Digest512,
-    pub(super) blake2b: Digest512,
+pub(crate) struct ManifestRecord {
+    pub(crate) name: String,
+    pub(crate) size: u64,
+    pub(crate) sha512: Digest512,
+    pub(crate) blake2b: Digest512,
 }
 
 /// Parses the records, signed or not. A signature is not judged.
-pub(super) fn parse(bytes: &[u8]) -> Result<Vec<ManifestRecord>, ManifestError> {
+pub(crate) fn parse(bytes: &[u8]) -> Result<Vec<ManifestRecord>, ManifestError> {
     let text = plain_text(bytes)?;
     if text.starts_with(SIGNED) { records(signed_lines(text)?) } else { records(text.lines()) }
 }
 
 /// Parses the records of a text that was extracted from its signature.
-pub(super) fn parse_text(bytes: &[u8]) -> Result<Vec<ManifestRecord>, ManifestError> {
+pub(crate) fn parse_text(bytes: &[u8]) -> Result<Vec<ManifestRecord>, ManifestError> {
     records(plain_text(bytes)?.lines())
 }
 
 /// Whether the Manifest is a cleartext signature and nothing else, in the one form that all readers
 /// interpret alike.
-pub(super) fn is_signed(bytes: &[u8]) -> Result<bool, ManifestError> {
+pub(crate) fn is_signed(bytes: &[u8]) -> Result<bool, ManifestError> {
     let text = plain_text(bytes)?;
     Ok(text.starts_with(SIGNED) && signed_lines(text).map(|_| true)?)
 }

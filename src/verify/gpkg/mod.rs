@@ -18,6 +18,11 @@
 //! A long name has a header of its own only where it must have one, before a GNU header. Portage
 //! never writes such a header for a short name.
 
+pub(super) mod head;
+pub(super) mod manifest;
+pub(super) mod metadata;
+pub(super) mod tar_header;
+
 use std::cell::Cell;
 use std::fs::File;
 use std::io::Read as _;
@@ -26,11 +31,11 @@ use std::mem;
 use blake2::{Blake2b512, Digest as _};
 
 use super::decompress::FileSection;
-use super::manifest::{Digest512, ManifestError, ManifestRecord};
 use super::openpgp::MemberHash;
-use super::tar_header::{BLOCK, Format, Kind, MAX_NAME, TarError, TarHeader, is_zero, padding};
 use super::{Policy, SignatureError, VerifyError};
 use crate::index::Digest;
+use manifest::{Digest512, ManifestError, ManifestRecord};
+use tar_header::{BLOCK, Format, Kind, MAX_NAME, TarError, TarHeader, is_zero, padding};
 
 /// Most members of a container, Manifest included; Portage makes 4, or 6 with signatures.
 const MAX_MEMBERS: usize = 64;

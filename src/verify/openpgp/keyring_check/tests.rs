@@ -4,9 +4,9 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use super::super::Keyring;
-use super::super::tests::gpg::Gpg;
 use super::*;
+use crate::verify::Keyring;
+use crate::verify::tests::gpg::Gpg;
 
 /// An `etc/portage` for one test, a gpg with its own keys, and the keyring of the two keys that
 /// sign packages.

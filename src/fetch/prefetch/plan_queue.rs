@@ -20,7 +20,7 @@ pub(crate) const MAX_AHEAD: usize = 64;
 /// choice.
 const MAX_WAITING: usize = 3;
 /// Packages of one plan that are queued here, including those that were added to the plan later.
-const MAX_QUEUED: usize = 2 * crate::fetch::plan::MAX_PLANNED;
+const MAX_QUEUED: usize = 2 * crate::portage::merge_plan::MAX_PLANNED;
 /// Failures in a row that end a plan: the binhost is offline, or the disk is full.
 const MAX_FAILURES: u32 = 3;
 /// Shortest time between two reads of a process's plan.

@@ -11,7 +11,7 @@
 //! - The file is opened only if it is a plain file, and read up to a bound.
 //! - The daemon uses its content only as the names of packages.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -24,21 +24,20 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 use serde::de::{IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use crate::index::View;
-use crate::portage::Cpv;
+use super::Cpv;
 
 /// The path of the plan, relative to EROOT.
-pub(super) const PATH: &str = "var/cache/edb/mtimedb";
+pub(crate) const PATH: &str = "var/cache/edb/mtimedb";
 /// Largest file that is read, in bytes: some ten times the size of a plan of 2,000 packages.
 const MAX_SIZE: u64 = 4 << 20;
 /// Packages of a plan that are considered. A whole desktop has about 2,000.
-pub(super) const MAX_PLANNED: usize = 4096;
+pub(crate) const MAX_PLANNED: usize = 4096;
 /// Tolerance between the time of a file and that of a process: the clock for file times is coarser.
 const CLOCKS: Duration = Duration::from_secs(1);
 
 /// The reason why a plan cannot be read.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum PlanError {
+pub(crate) enum PlanError {
     #[error("opening it: {0}")]
     Open(io::Error),
     #[error("it is no plain file")]
@@ -55,17 +54,13 @@ pub(super) enum PlanError {
 
 /// A package that is to be installed.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Planned {
-    cpv: Cpv,
-    build_id: Option<u64>,
-    build_time: Option<u64>,
-    size: u64,
-}
-
-impl Planned {
-    pub(super) fn cpv(&self) -> &Cpv {
-        &self.cpv
-    }
+pub(crate) struct Planned {
+    pub(crate) cpv: Cpv,
+    pub(crate) build_id: Option<u64>,
+    /// Seconds since the epoch. Portage writes 0 for an entry without BUILD_TIME.
+    pub(crate) build_time: Option<u64>,
+    /// In bytes.
+    pub(crate) size: u64,
 }
 
 /// Reads the plan of a process whose root directory is `root` and which started at `started`. The
@@ -73,7 +68,7 @@ impl Planned {
 ///
 /// # Errors
 /// See [`PlanError`].
-pub(super) fn read(root: BorrowedFd<'_>, eroot: &Path, started: SystemTime) -> Result<Vec<Planned>, PlanError> {
+pub(crate) fn read(root: BorrowedFd<'_>, eroot: &Path, started: SystemTime) -> Result<Vec<Planned>, PlanError> {
     // The path is resolved without opening the file for reading: opening a device may have an
     // effect, and opening a pipe may wait.
     let place = place(root, &eroot.join(PATH)).map_err(|error| PlanError::Open(error.into()))?;
@@ -136,37 +131,6 @@ fn parse(bytes: &[u8]) -> Result<Vec<Planned>, PlanError> {
         Some(Planned { cpv, build_id, build_time, size: natural(binpkg.size)? })
     };
     Ok(binpkgs.0.into_iter().filter_map(planned).filter(|planned| seen.insert(planned.clone())).collect())
-}
-
-/// Row numbers of the entries that a plan names, in the order of the plan.
-pub(super) fn rows(view: &View, plan: &[Planned]) -> Vec<u32> {
-    places(view, plan).into_iter().flatten().collect()
-}
-
-/// The row number of the entry for each package of a plan, if it has one. Reads the text only of
-/// entries whose SIZE occurs in the plan.
-pub(super) fn places(view: &View, plan: &[Planned]) -> Vec<Option<u32>> {
-    let mut by_size: HashMap<u64, Vec<usize>> = HashMap::new();
-    for (at, planned) in plan.iter().enumerate() {
-        by_size.entry(planned.size).or_default().push(at);
-    }
-    let mut found = vec![None; plan.len()];
-    for row in 0..view.len() as u32 {
-        let Some(wanted) = view.record(row).and_then(|record| by_size.get(&record.size)) else { continue };
-        let Ok(entry) = view.entry(row) else { continue };
-        for at in wanted {
-            let fits = plan.get(*at).is_some_and(|planned| {
-                let Planned { cpv, build_id, build_time, .. } = planned;
-                // For an entry without BUILD_TIME, the plan has BUILD_TIME 0.
-                let same_time = entry.build_time.is_none() || build_time.is_none() || *build_time == entry.build_time;
-                *cpv == entry.cpv && *build_id == entry.build_id && same_time
-            });
-            if let Some(slot) = found.get_mut(*at).filter(|slot| fits && slot.is_none()) {
-                *slot = Some(row);
-            }
-        }
-    }
-    found
 }
 
 #[derive(Debug, Deserialize)]

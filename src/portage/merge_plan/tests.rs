@@ -1,5 +1,4 @@
 use std::fs;
-use std::io::Write as _;
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
@@ -11,7 +10,6 @@ use std::time::Instant;
 use tempfile::TempDir;
 
 use super::*;
-use crate::index::{BinhostId, Index};
 
 /// A process's root directory, in which `gentoo` is EROOT.
 struct Root(TempDir);
@@ -222,34 +220,6 @@ fn a_file_that_changes_while_it_is_read() {
     }
     stop.store(true, Ordering::Relaxed);
     writer.join().unwrap();
-}
-
-#[test]
-fn entries_are_found_by_all_that_tells_them_apart() {
-    let mut text = "VERSION: 0\n\n".to_owned();
-    for (path, cpv, more) in [
-        ("a/a.xpak", "a/one-1", "SIZE: 5\nBUILD_ID: 1\nBUILD_TIME: 7\n"),
-        ("a/b.xpak", "a/one-1", "SIZE: 5\nBUILD_ID: 2\nBUILD_TIME: 7\n"),
-        ("a/c.xpak", "a/one-1", "SIZE: 6\nBUILD_ID: 1\nBUILD_TIME: 7\n"),
-        ("a/d.xpak", "a/two-1", "SIZE: 5\n"),
-    ] {
-        text += &format!("CPV: {cpv}\nPATH: {path}\nMD5: d41d8cd98f00b204e9800998ecf8427e\n{more}\n");
-    }
-    let mut file = tempfile::tempfile().unwrap();
-    file.write_all(text.as_bytes()).unwrap();
-    let view = View::whole(BinhostId(1), Arc::new(Index::parse(file).unwrap()));
-    let planned =
-        |cpv: &str, build_id, build_time, size| Planned { cpv: Cpv::parse(cpv).unwrap(), build_id, build_time, size };
-    let plan = [
-        planned("a/two-1", None, Some(0), 5),
-        planned("a/one-1", Some(1), Some(7), 6),
-        planned("a/one-1", Some(2), Some(8), 5),
-        planned("a/one-1", Some(3), Some(7), 5),
-        planned("a/none-1", Some(1), Some(7), 5),
-        planned("a/one-1", Some(2), None, 5),
-    ];
-    let paths: Vec<&str> = rows(&view, &plan).into_iter().map(|row| view.path(row)).collect();
-    assert_eq!(paths, ["a/d.xpak", "a/c.xpak", "a/b.xpak"]);
 }
 
 #[test]

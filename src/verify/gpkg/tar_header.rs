@@ -9,11 +9,11 @@
 use tar::Header;
 
 /// Size of a tar block, in bytes.
-pub(super) const BLOCK: usize = 512;
+pub(crate) const BLOCK: usize = 512;
 /// Smallest size that GNU tar writes in base 256, because 11 octal digits do not hold it.
 const OCTAL_SIZES: u64 = 8 << 30;
 /// Longest name of a header without a prefix, in bytes.
-pub(super) const MAX_NAME: usize = 100;
+pub(crate) const MAX_NAME: usize = 100;
 
 /// Why a block is not a header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -41,7 +41,7 @@ pub enum TarError {
 
 /// Kind of the member that follows a header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Regular,
     /// A GNU long name: the data is the name of the next member.
     LongName,
@@ -50,7 +50,7 @@ pub(super) enum Kind {
 
 /// Format of a header, which decides how a long name is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Format {
+pub(crate) enum Format {
     /// The name is in the name field, or in the prefix and name fields.
     Ustar {
         /// Whether the prefix field holds the directory, so that the name field begins after it.
@@ -62,15 +62,15 @@ pub(super) enum Format {
 
 /// The parts of a header that the GPKG parser uses.
 #[derive(Debug)]
-pub(super) struct TarHeader {
-    pub(super) name: String,
-    pub(super) size: u64,
-    pub(super) kind: Kind,
-    pub(super) format: Format,
+pub(crate) struct TarHeader {
+    pub(crate) name: String,
+    pub(crate) size: u64,
+    pub(crate) kind: Kind,
+    pub(crate) format: Format,
 }
 
 impl TarHeader {
-    pub(super) fn parse(block: &[u8; BLOCK]) -> Result<Self, TarError> {
+    pub(crate) fn parse(block: &[u8; BLOCK]) -> Result<Self, TarError> {
         let header = Header::from_byte_slice(block);
         let (prefix, format) = match (header.as_ustar(), header.as_gnu()) {
             (Some(ustar), _) => (text(&ustar.prefix, "prefix")?, Format::Ustar { split: ustar.prefix != [0; 155] }),
@@ -154,12 +154,12 @@ fn unused(field: &[u8], name: &'static str) -> Result<(), TarError> {
     if is_zero(field) { Ok(()) } else { Err(TarError::Unused(name)) }
 }
 
-pub(super) fn is_zero(bytes: &[u8]) -> bool {
+pub(crate) fn is_zero(bytes: &[u8]) -> bool {
     bytes.iter().all(|b| *b == 0)
 }
 
 /// Number of bytes that pad data of `size` bytes to whole blocks.
-pub(super) fn padding(size: u64) -> u64 {
+pub(crate) fn padding(size: u64) -> u64 {
     let block = BLOCK as u64;
     (block - size % block) % block
 }

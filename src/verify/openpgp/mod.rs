@@ -5,6 +5,10 @@
 //! now, because Portage accepts only gpg's GOODSIG. A signature by a key that has expired or was
 //! revoked since is refused.
 
+pub(super) mod keyring;
+pub(super) mod keyring_check;
+pub(super) mod signature;
+
 use std::io::{self, Read};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -26,10 +30,10 @@ use openpgp::types::{HashAlgorithm, RevocationStatus, SignatureType};
 use openpgp::{Cert, KeyHandle, Packet};
 use sha2::{Digest as _, Sha256};
 
-use super::manifest::Digest512;
-use super::signature::{Fingerprint, SignatureError, Signer};
+use super::gpkg::manifest::Digest512;
 use crate::index::Digest;
 use crate::sys::{Passed, PastEvent, WrongClock};
+use signature::{Fingerprint, SignatureError, Signer};
 
 const POLICY: &StandardPolicy<'static> = &StandardPolicy::new();
 /// Most signatures in one file. Each of them may need another pass over the signed bytes.

@@ -18,7 +18,7 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
 
-use super::Fingerprint;
+use crate::verify::Fingerprint;
 
 /// Largest file that is read, in bytes. A keyring of getuto's has some 100 KiB.
 const MAX_FILE: u64 = 16 << 20;

@@ -6,15 +6,15 @@
 use std::io;
 use std::path::Path;
 
-use super::super::Fingerprint;
-use super::super::openpgp::Certificates;
 use super::{number, read};
+use crate::verify::Fingerprint;
+use crate::verify::openpgp::Certificates;
 
 /// Type of a blob that has an OpenPGP certificate. Deleted ones are of type 0.
 const OPENPGP_BLOB: u8 = 2;
 
 /// Returns those of `keys` that a keyring has. `None`: there is no keyring at all.
-pub(super) fn which(directory: &Path, keys: &[Fingerprint]) -> io::Result<Option<Vec<Fingerprint>>> {
+pub(crate) fn which(directory: &Path, keys: &[Fingerprint]) -> io::Result<Option<Vec<Fingerprint>>> {
     let mut found = None;
     let mut add = |more: Vec<Fingerprint>| found.get_or_insert_with(Vec::new).extend(more);
     if let Some(bytes) = read(&directory.join("pubring.kbx"))? {

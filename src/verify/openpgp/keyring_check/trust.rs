@@ -6,8 +6,8 @@
 use std::io;
 use std::path::Path;
 
-use super::super::Fingerprint;
 use super::{number, read};
+use crate::verify::Fingerprint;
 
 const RECORD: usize = 40;
 /// Types of records in the database.
@@ -21,7 +21,7 @@ const MAX_USER_IDS: usize = 256;
 
 /// Returns those of `keys` that gpg does not trust. Portage's gpg uses the stored trust, even if a
 /// recomputation is due.
-pub(super) fn untrusted(directory: &Path, keys: Vec<Fingerprint>) -> io::Result<Vec<Fingerprint>> {
+pub(crate) fn untrusted(directory: &Path, keys: Vec<Fingerprint>) -> io::Result<Vec<Fingerprint>> {
     let bytes = read(&directory.join("trustdb.gpg"))?.unwrap_or_default();
     let (records, _) = bytes.as_chunks::<RECORD>();
     Ok(keys.into_iter().filter(|key| !is_trusted(records, key)).collect())
