@@ -8,10 +8,10 @@ use lru::LruCache;
 
 use crate::index::{EntryId, Sha256Digest};
 
+use super::claim::{Awaited, Claim, Parked};
 use super::db::catalogue::BlobRecord;
-use super::db::write_budget::DailyWrites;
+use super::db::rows::DailyWrites;
 use super::eviction_class::{EvictionClass, WAITS};
-use super::incoming::{Claim, Parked};
 use crate::sys::seconds_now;
 
 /// A time of last use is written only if it is this much later than the one on disk, in seconds.
@@ -240,6 +240,48 @@ impl EvictionState {
             uses.push((*digest, cached.last_use));
         }
         uses
+    }
+
+    /// Bytes of all parked downloads.
+    pub(crate) fn parked_bytes(&self) -> u64 {
+        self.parked.values().map(|parked| parked.bytes).sum()
+    }
+
+    /// Removes parked downloads of at least `bytes` in sum, if there are as many, the oldest first.
+    /// Returns them, and the sum of their bytes.
+    pub(crate) fn take_parked(&mut self, bytes: u64, awaited: Awaited) -> (Vec<Parked>, u64) {
+        let mut freed = 0_u64;
+        let enough = |(_, parked): &(&u64, &Parked)| {
+            let wanted = freed < bytes;
+            freed = freed.saturating_add(if wanted { parked.bytes } else { 0 });
+            wanted
+        };
+        let all = self.parked.iter().filter(|(_, parked)| parked.awaited == awaited);
+        let taken: Vec<u64> = all.take_while(enough).map(|(number, _)| *number).collect();
+        let taken = taken.iter().filter_map(|number| self.parked.remove(number)).collect();
+        (taken, freed)
+    }
+
+    /// Marks a parked download as having no waiters. Returns `false` if it was discarded before.
+    pub(crate) fn abandon(&mut self, number: u64) -> bool {
+        self.parked.get_mut(&number).map(|parked| parked.awaited = Awaited::No).is_some()
+    }
+
+    pub(crate) fn park(&mut self, file: &Arc<File>, bytes: u64) -> u64 {
+        self.last_parked += 1;
+        self.parked.insert(self.last_parked, Parked { file: Arc::clone(file), bytes, awaited: Awaited::Yes });
+        self.last_parked
+    }
+
+    /// Returns `false` if the received bytes were discarded before.
+    pub(crate) fn unpark(&mut self, number: u64) -> bool {
+        self.parked.remove(&number).is_some()
+    }
+
+    /// Whether `size` more bytes may be written today with a budget of `budget` bytes a day.
+    pub(crate) fn admits(&self, size: u64, budget: u64) -> bool {
+        let counted = self.written.today().saturating_add(self.announced);
+        counted.saturating_add(size) <= budget && counted < budget
     }
 }
 

@@ -15,36 +15,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Cache;
-use super::db::write_budget::Announced;
-use super::eviction::EvictionState;
-use super::space::NO_ROOM;
+use super::claim::Claim;
+use super::write_budget::Announced;
 
 /// Room is made in steps of this many bytes.
 pub const ROOM_STEP: u64 = 1 << 20;
-
-/// Bytes that downloads in progress claim, of one download or of all together.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Claim {
-    /// Full sizes of the downloads that may be kept.
-    pub(crate) expected: u64,
-    /// The part of `expected` that has room within the bound.
-    pub(crate) reserved: u64,
-    /// Bytes that are still to be allocated on the disk.
-    pub(crate) coming: u64,
-    /// Bytes that the file system allocates only when they are written.
-    pub(crate) promised: u64,
-}
-
-impl Claim {
-    /// Replaces one download's claim `old` within this sum by `new`.
-    fn replace(&mut self, old: Self, new: Self) {
-        let change = |sum: &mut u64, old: u64, new: u64| *sum = sum.saturating_sub(old).saturating_add(new);
-        change(&mut self.expected, old.expected, new.expected);
-        change(&mut self.reserved, old.reserved, new.reserved);
-        change(&mut self.coming, old.coming, new.coming);
-        change(&mut self.promised, old.promised, new.promised);
-    }
-}
+/// Why a package is not kept that has no room.
+pub(crate) const NO_ROOM: &str = "larger than the cache, or no space for it";
 
 /// The medium that the bytes are written to.
 #[derive(Debug)]
@@ -245,69 +222,6 @@ impl Drop for Incoming {
         if let Some(number) = self.parked {
             state.unpark(number);
         }
-    }
-}
-
-/// The received bytes of a parked download.
-#[derive(Debug)]
-pub(crate) struct Parked {
-    file: Arc<File>,
-    bytes: u64,
-    /// Whether a waiter waits for the download.
-    awaited: Awaited,
-}
-
-/// Whether a parked download has waiters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Awaited {
-    Yes,
-    No,
-}
-
-impl Parked {
-    /// Gives the disk its space back. The file itself is freed with its download.
-    pub(crate) fn discard(&self) {
-        if let Err(error) = self.file.set_len(0) {
-            tracing::debug!(%error, "giving back the space of a parked download");
-        }
-    }
-}
-
-impl EvictionState {
-    /// Bytes of all parked downloads.
-    pub(crate) fn parked_bytes(&self) -> u64 {
-        self.parked.values().map(|parked| parked.bytes).sum()
-    }
-
-    /// Removes parked downloads of at least `bytes` in sum, if there are as many, the oldest first.
-    /// Returns them, and the sum of their bytes.
-    pub(crate) fn take_parked(&mut self, bytes: u64, awaited: Awaited) -> (Vec<Parked>, u64) {
-        let mut freed = 0_u64;
-        let enough = |(_, parked): &(&u64, &Parked)| {
-            let wanted = freed < bytes;
-            freed = freed.saturating_add(if wanted { parked.bytes } else { 0 });
-            wanted
-        };
-        let all = self.parked.iter().filter(|(_, parked)| parked.awaited == awaited);
-        let taken: Vec<u64> = all.take_while(enough).map(|(number, _)| *number).collect();
-        let taken = taken.iter().filter_map(|number| self.parked.remove(number)).collect();
-        (taken, freed)
-    }
-
-    /// Marks a parked download as having no waiters. Returns `false` if it was discarded before.
-    fn abandon(&mut self, number: u64) -> bool {
-        self.parked.get_mut(&number).map(|parked| parked.awaited = Awaited::No).is_some()
-    }
-
-    fn park(&mut self, file: &Arc<File>, bytes: u64) -> u64 {
-        self.last_parked += 1;
-        self.parked.insert(self.last_parked, Parked { file: Arc::clone(file), bytes, awaited: Awaited::Yes });
-        self.last_parked
-    }
-
-    /// Returns `false` if the received bytes were discarded before.
-    fn unpark(&mut self, number: u64) -> bool {
-        self.parked.remove(&number).is_some()
     }
 }
 

@@ -3,6 +3,9 @@
 //! | file | job |
 //! |---|---|
 //! | `db` | the sled database: all keys and values |
+//! | `build_history` | the digest last seen of each build |
+//! | `claim` | room that downloads take |
+//! | `write_budget` | how much may be written today |
 //! | `incoming` | a download in progress |
 //! | `space` | room for downloads, and what happens without any |
 //! | `eviction` | order of eviction, sizes, open blobs |
@@ -50,7 +53,7 @@
 //! * Pinned blobs (`db::pins`) are evicted only where the bound itself becomes smaller than their
 //!   sum.
 //! * While nothing is fetched, the cache writes nothing but times of last use, batched. A write
-//!   budget may stop the keeping of blobs for the rest of the day (`db::write_budget`).
+//!   budget may stop the keeping of blobs for the rest of the day (`write_budget`).
 //!
 //! Lock order: `adoptions`, `room`, `commits`, `ranked`, `state`. The catalogue has its own lock,
 //! taken last, and so have the limits.
@@ -60,6 +63,8 @@
 mod admission;
 mod available_memory;
 mod blob_info;
+mod build_history;
+mod claim;
 mod db;
 mod eviction;
 mod eviction_class;
@@ -82,9 +87,10 @@ use crate::verify::{Assurance, Policy, Verified};
 
 pub use admission::Unkeepable;
 pub use blob_info::BlobInfo;
-pub use db::build_history::{BuildKey, MAX_BUILDS};
+pub use db::build_history::MAX_BUILDS;
 use db::catalogue::{BlobRecord, Catalogue};
 pub use db::pins::{MAX_PINS, PIN_SHARE, Pin, PinError};
+pub use db::rows::BuildKey;
 use eviction::EvictionState;
 use eviction_class::EvictionClassifier;
 pub use eviction_class::{CLASSES_VALID, EvictionClass, EvictionClasses, WAITS};
@@ -92,7 +98,7 @@ pub use incoming::{Incoming, ROOM_STEP, Resumed};
 pub use limits::Limits;
 pub use orphans::{Removed, Unproved};
 pub use scrub::{SCRUB_STEP, Scrub, Scrubbed};
-pub use space::{Placement, is_full};
+pub use space::Placement;
 
 /// Version of the layout on disk.
 pub const LAYOUT: &str = "v1";
@@ -478,3 +484,4 @@ fn empty_incoming(directory: &Path) {
 
 #[cfg(test)]
 mod tests;
+mod write_budget;

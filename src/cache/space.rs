@@ -10,10 +10,12 @@ use std::{fs, io};
 use portable_atomic::AtomicU64;
 use rustix::fs::{FallocateFlags, MemfdFlags};
 
+use super::claim::{Awaited, Parked};
 use super::eviction::Among;
-use super::incoming::{Awaited, Incoming, Parked};
+use super::incoming::{Incoming, NO_ROOM};
 use super::{Cache, CacheError, available_memory};
 use crate::index::Sha256Digest;
+use crate::sys::is_full;
 
 /// One package may take 1/`MEMORY_SHARE` of the available memory when the disk is full.
 const MEMORY_SHARE: u64 = 4;
@@ -26,7 +28,6 @@ pub(crate) const SLACK: u64 = 256 << 10;
 const ROOM_OF_CATALOGUE: u64 = 2 << 20;
 /// How many times to evict for the same space, because a file system may free space late.
 const MAX_ROUNDS: usize = 2;
-pub(crate) const NO_ROOM: &str = "larger than the cache, or no space for it";
 const NO_WRITES: &str = "no more is to be written today (write-budget)";
 
 /// Whether the cache kept a verified blob.
@@ -275,13 +276,6 @@ impl Cache {
             other => other,
         }
     }
-}
-
-/// Whether the error means no space left, quota, or larger than the file system can hold.
-#[must_use]
-pub fn is_full(error: &io::Error) -> bool {
-    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
-    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
 }
 
 pub(crate) fn free_space(path: &Path) -> io::Result<u64> {

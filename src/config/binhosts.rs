@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use super::config_file::{self, BinhostOptions, OwnBinhost};
 use super::cpu::{CpuLevel, CpuNeed};
+use super::file_settings::{FileSettings, listed};
 use super::netrc::Credentials;
-use super::resolve::{FileSettings, listed};
 use super::{
     BinhostConfig, BinhostUrl, ConfigError, DEFAULT_CONFIG, DEFAULT_KEYRING, GENTOO_HOST, Offline, OnMismatch,
     RawMount, Selection, SignaturePolicy, credentials_directory, name,

@@ -3,6 +3,7 @@
 //!
 //! | file | job |
 //! |---|---|
+//! | `file_settings` | the settings of all files, before they are resolved |
 //! | `resolve` | merges the three sources |
 //! | `config_file` | binhostfs.toml |
 //! | `binhosts` | which binhosts there are |
@@ -28,6 +29,7 @@ mod chost;
 mod config_file;
 mod cpu;
 mod error;
+mod file_settings;
 mod group;
 mod mountpoint;
 mod name;

@@ -12,13 +12,14 @@ use super::binhosts::BinhostFinder;
 use super::chost::AcceptedChosts;
 use super::config_file::{self, ConfigFile};
 use super::cpu::CpuLevel;
+use super::file_settings::{FileSettings, listed};
 use super::{
     ConfigError, ConfigFiles, DEFAULT_BULK_READ, DEFAULT_CACHE_DIR, DEFAULT_CACHE_SIZE, DEFAULT_CONFIG,
     DEFAULT_CONTROL, DEFAULT_GENERATIONS, DEFAULT_MIN_FREE, DEFAULT_PLAN_CHECK, DEFAULT_PORTAGE_GNUPG,
     DEFAULT_PREFETCH_BUDGET, DEFAULT_REFRESH, LibcGuard, MIN_REFRESH, MountConfig, MountpointCheck, MountpointError,
     Passthrough, Prefetch, RawMount, Resolution, Selection, SignaturePolicy, Writes, mountpoint, portage_config_root,
 };
-use crate::portage::conf::{self, Files, Portage, PortageError, PortagePaths};
+use crate::portage::conf::{self, Files, PortagePaths};
 use crate::portage::{Atom, Report, Sourced, ValueSource, first};
 use crate::units::{ByteSize, Interval};
 
@@ -85,22 +86,6 @@ impl RawMount {
             places,
             portage: Some(reading.result),
         })
-    }
-}
-
-/// The settings of all files.
-pub(super) struct FileSettings {
-    pub(super) own: ConfigFile,
-    pub(super) own_path: PathBuf,
-    pub(super) places: PortagePaths,
-    portage: Option<Result<Portage, PortageError>>,
-}
-
-impl FileSettings {
-    /// The settings of Portage's files; an error of reading them counts only here, where a value is
-    /// needed.
-    pub(super) fn portage(&self) -> Result<Option<&Portage>, ConfigError> {
-        self.portage.as_ref().map(Result::as_ref).transpose().map_err(|error| error.clone().into())
     }
 }
 
@@ -348,11 +333,6 @@ impl Resolver<'_> {
         let shown = |name: &String| if name.is_empty() { "none".to_owned() } else { name.clone() };
         matches!(self.report.note("binpkg-compress", compression, shown).as_str(), "" | "none")
     }
-}
-
-/// The items as text, separated by spaces.
-pub(super) fn listed<T: ToString>(all: &[T]) -> String {
-    all.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
 }
 
 /// Checks that cache and keyrings are outside the mount, because the daemon reads both while it

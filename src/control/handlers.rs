@@ -3,7 +3,7 @@
 use hyper::body::Incoming;
 use hyper::{Method, Request, StatusCode};
 
-use super::server::{HttpResponse, json, refuse, stopping};
+use super::response::{HttpResponse, json, refuse, stopping};
 use super::{ATOM, Control, KEEP_PATH, NO_METHOD, ROLLBACK_PATH};
 use crate::api::{CheckedEntries, Keep, MAX_CHECKED, PrefetchJob, PrefetchRequest, Refreshed, RollbackTo};
 

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `server` | the Unix socket: connections and routes |
 //! | `handlers` | requests that have parameters |
+//! | `response` | JSON, text and errors |
 //! | `tcp` | the read-only server over TCP |
 //! | `client` | the asking side |
 //! | `page` | the status as HTML |
@@ -67,6 +68,7 @@ mod client;
 mod exposition;
 mod handlers;
 mod page;
+mod response;
 mod server;
 mod tcp;
 

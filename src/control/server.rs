@@ -8,17 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::{fs, io};
 
-use bytes::Bytes;
-use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, REFERRER_POLICY, SERVER, X_CONTENT_TYPE_OPTIONS,
-};
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::UnixListener;
 
+use super::response::{HttpResponse, json, problem, stopping, text};
 use super::{
     ACCEPT_OLDER, ATOM, Control, GENERATIONS_PATH, KEEP_PATH, METRICS_PATH, NO_METHOD, NO_RESOURCE, PACKAGES_PATH,
     PAGE_PATH, PREFETCH_PATH, REFRESH_PATH, RELOAD_PATH, ROLLBACK_PATH, RUN_PATH, STATUS_PATH, STYLE_PATH,
@@ -157,9 +153,6 @@ pub(super) fn http() -> hyper::server::conn::http1::Builder {
     http
 }
 
-/// A response with its whole content in memory.
-pub(super) type HttpResponse = Response<Full<Bytes>>;
-
 pub(super) async fn answer(request: &Request<Incoming>, control: &dyn Control) -> HttpResponse {
     match (request.method(), request.uri().path()) {
         (&Method::GET, STATUS_PATH) => json(StatusCode::OK, &control.status()),
@@ -206,7 +199,7 @@ pub(super) async fn answer(request: &Request<Incoming>, control: &dyn Control) -
     }
 }
 
-async fn manage(task: CacheTask, query: &str, control: &dyn Control) -> Response<Full<Bytes>> {
+async fn manage(task: CacheTask, query: &str, control: &dyn Control) -> HttpResponse {
     let names = url::form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name == ATOM);
     let answer = control.manage(task, names.map(|(_, value)| value.into_owned()).collect()).await;
     match answer {
@@ -216,7 +209,7 @@ async fn manage(task: CacheTask, query: &str, control: &dyn Control) -> Response
     }
 }
 
-async fn packages(query: &str, control: &dyn Control) -> Response<Full<Bytes>> {
+async fn packages(query: &str, control: &dyn Control) -> HttpResponse {
     let refuse = |code, error| json(code, &Packages { packages: Vec::new(), error: Some(error) });
     let mut atoms = Vec::new();
     for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
@@ -231,48 +224,6 @@ async fn packages(query: &str, control: &dyn Control) -> Response<Full<Bytes>> {
         Ok(Err(error)) => refuse(StatusCode::BAD_GATEWAY, error),
         Err(_) => stopping(),
     }
-}
-
-pub(super) fn problem(error: &str) -> Refreshed {
-    Refreshed { summary: None, error: Some(error.to_owned()) }
-}
-
-/// A response with text. Its headers forbid a browser to guess another media type, to store the
-/// text, and to send a referrer.
-fn text(media_type: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(body.into()));
-    for (name, value) in [
-        (CONTENT_TYPE, media_type),
-        (CONTENT_SECURITY_POLICY, page::POLICY),
-        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (REFERRER_POLICY, "no-referrer"),
-        (CACHE_CONTROL, "no-store"),
-    ] {
-        response.headers_mut().insert(name, HeaderValue::from_static(value));
-    }
-    response
-}
-
-/// The daemon is stopping, and drops the request. The client may ask the next daemon.
-pub(super) fn stopping() -> HttpResponse {
-    refuse(StatusCode::SERVICE_UNAVAILABLE, "the daemon is stopping".to_owned())
-}
-
-/// An error with its reason.
-pub(super) fn refuse(code: StatusCode, error: String) -> HttpResponse {
-    json(code, &problem(&error))
-}
-
-pub(super) fn json(code: StatusCode, body: &impl serde::Serialize) -> Response<Full<Bytes>> {
-    let (code, body) = match serde_json::to_vec(body) {
-        Ok(body) => (code, body),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string().into_bytes()),
-    };
-    let mut response = Response::new(Full::new(Bytes::from(body)));
-    *response.status_mut() = code;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response.headers_mut().insert(SERVER, HeaderValue::from_static(concat!("binhostfs/", env!("CARGO_PKG_VERSION"))));
-    response
 }
 
 #[cfg(test)]

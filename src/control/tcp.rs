@@ -22,7 +22,8 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 
-use super::server::{MAX_CONNECTIONS, answer, http, json, problem};
+use super::response::{json, problem};
+use super::server::{MAX_CONNECTIONS, answer, http};
 use super::{Control, ControlError, METRICS_PATH, PAGE_PATH, STATUS_PATH, STYLE_PATH};
 
 /// Time from one accepted connection to the next: endless requests take little of the machine.

@@ -41,17 +41,17 @@ pub(super) async fn watch(shared: Arc<DaemonState>) {
     let mut seen: Option<Seen> = None;
     loop {
         shared.changed.notified().await;
-        let Some(picture) = shared.picture() else { continue };
+        let Some(explained) = shared.explained() else { continue };
         let now = Seen {
             generation: shared.snapshots.current().generation(),
             listing: shared.front.listing(),
-            indexes: picture.indexes().cloned().collect(),
+            indexes: explained.indexes().cloned().collect(),
         };
         if seen.as_ref().is_some_and(|seen| seen.is_same(&now)) {
             continue;
         }
         let listing = Arc::clone(&now.listing);
-        match blocking(move || Ok(find(&picture, &listing)?)).await {
+        match blocking(move || Ok(find(&explained, &listing)?)).await {
             Ok(found) => {
                 shared.set_bypassed(found);
                 seen = Some(now);
@@ -62,15 +62,15 @@ pub(super) async fn watch(shared: Arc<DaemonState>) {
 }
 
 /// Finds local packages with the digests of entries that are hidden at every binhost.
-fn find(picture: &Explained, listing: &Listing) -> io::Result<Vec<BypassStatus>> {
-    let locals = Locals::of(listing, picture)?;
+fn find(explained: &Explained, listing: &Listing) -> io::Result<Vec<BypassStatus>> {
+    let locals = Locals::of(listing, explained)?;
     if locals.0.is_empty() {
         return Ok(Vec::new());
     }
     let (mut found, mut shown, mut failed) = (HashMap::new(), HashSet::new(), Ok(()));
     let mut look = |at: u16, number: u32, fate: Decision| -> io::Result<()> {
         let at = usize::from(at);
-        let (Some(input), Some(beside)) = (picture.inputs.get(at), picture.beside.get(at)) else { return Ok(()) };
+        let (Some(input), Some(beside)) = (explained.inputs.get(at), explained.beside.get(at)) else { return Ok(()) };
         let index = &input.part.index;
         let Some(record) = index.records().get(number as usize) else { return Ok(()) };
         for path in locals.same(index, record)? {
@@ -84,13 +84,13 @@ fn find(picture: &Explained, listing: &Listing) -> io::Result<Vec<BypassStatus>>
         }
         Ok(())
     };
-    policy::decide(&picture.inputs, &picture.rules, &mut |at, number, fate| {
+    policy::decide(&explained.inputs, &explained.rules, &mut |at, number, fate| {
         if let Err(error) = look(at, number, fate) {
             failed = Err(error);
         }
     })?;
     failed?;
-    for (name, index) in &picture.newer {
+    for (name, index) in &explained.newer {
         for record in index.records() {
             for path in locals.same(index, record)? {
                 let reason = "an earlier generation is shown; `binhostfs rollback --latest` undoes it";
@@ -120,10 +120,10 @@ fn hidden(fate: &Decision, beside: &BinhostContext, record: &Record) -> Option<S
 struct Locals(HashMap<u64, Vec<(String, Entry)>>);
 
 impl Locals {
-    fn of(listing: &Listing, picture: &Explained) -> io::Result<Self> {
+    fn of(listing: &Listing, explained: &Explained) -> io::Result<Self> {
         let mut by_size: HashMap<u64, Vec<(String, Entry)>> = HashMap::new();
         if !listing.entries().is_empty() {
-            let records = picture.indexes().flat_map(|index| index.records());
+            let records = explained.indexes().flat_map(|index| index.records());
             let sizes: HashSet<u64> = records.map(|record| record.size).collect();
             for listed in listing.entries().iter().filter(|listed| listed.size.is_some_and(|s| sizes.contains(&s))) {
                 // Portage did not fetch a package that has no digests.

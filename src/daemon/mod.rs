@@ -6,7 +6,8 @@
 //! | `binhosts` | the binhosts and their indexes |
 //! | `generations` | generations on disk, and rollback |
 //! | `refresh` | keeps the published tree up to date |
-//! | `request_queue` | requests to the refresher |
+//! | `request` | requests to the refresher |
+//! | `request_queue` | the requests, in order; questions are answered at once |
 //! | `state` | what all parts share, and the status |
 //! | `explain` | what becomes of entries, and why |
 //! | `manage` | pins, evictions and collections |
@@ -30,6 +31,7 @@ mod generations;
 mod manage;
 mod portage_keyring;
 mod refresh;
+mod request;
 mod request_queue;
 mod service;
 mod state;
@@ -68,7 +70,7 @@ pub use service::supervise::supervise;
 use binhosts::Binhosts;
 use binhosts::freshness::Order;
 use refresh::Refresher;
-use request_queue::{Reply, Request};
+use request::{Reply, Request};
 use state::DaemonState;
 
 /// How long a start without a stored index waits for a binhost before it shows an empty PKGDIR.
@@ -418,7 +420,7 @@ impl Control for Handle {
     }
 
     fn prefetch_status(&self, job: u64, since: u64, stop: bool) -> Option<PrefetchStatus> {
-        self.shared.errands.status(job, usize::try_from(since).unwrap_or(usize::MAX), stop)
+        self.shared.prefetch_jobs.status(job, usize::try_from(since).unwrap_or(usize::MAX), stop)
     }
 
     fn verify(&self) -> oneshot::Receiver<VerifyResult> {

@@ -11,7 +11,8 @@ use tokio::sync::mpsc;
 use super::binhosts::binhost::Binhost;
 use super::binhosts::freshness::Order;
 use super::binhosts::{Asker, Binhosts};
-use super::request_queue::{Reply, Request, RequestQueue, explain, manage};
+use super::request::{Reply, Request};
+use super::request_queue::{RequestQueue, explain, manage};
 use super::state::DaemonState;
 use super::tasks::clock::ClockWatch;
 use crate::api::{Keep, RollbackTo};
@@ -77,8 +78,8 @@ impl Refresher {
                 explain(Arc::clone(shared), Arc::new(self.binhosts.explained()), atoms, reply).await;
             }
             Request::Manage { task, names, reply } => {
-                let picture = Arc::new(self.binhosts.explained());
-                manage(Arc::clone(shared), picture, task, names, reply).await;
+                let explained = Arc::new(self.binhosts.explained());
+                manage(Arc::clone(shared), explained, task, names, reply).await;
             }
             Request::Rollback { to, reply } => self.roll_back(shared, to, reply).await,
             Request::Keep { number, keep, reply } => self.keep(number, keep, reply),
@@ -115,7 +116,7 @@ impl Refresher {
             shared.set_reports(&self.binhosts);
             Ok(shared.publish(tree)?)
         });
-        let answer = shown.map_err(|error| format!("{error:#}")).map(|_| shared.renewed.notify_one());
+        let answer = shown.map_err(|error| format!("{error:#}")).map(|_| shared.tree_published.notify_one());
         // If the rollback failed, the previous tree may have to be made again.
         drop(self.present(shared, false).await);
         // The client may have disconnected.
@@ -155,14 +156,14 @@ impl Refresher {
     async fn record_outcome(&mut self, shared: &Arc<DaemonState>, outcome: &DownloadOutcome) {
         let soon = (self.last + PACE).max(Instant::now());
         let refused = matches!(outcome.kind, OutcomeKind::Refused(_));
-        let picture = refused.then(|| self.binhosts.explained());
+        let explained = refused.then(|| self.binhosts.explained());
         let Some(binhost) = self.binhosts.find(outcome.binhost) else { return };
         let hides = binhost.config.offline == Offline::Hide;
-        let changed = match (&outcome.kind, picture) {
+        let changed = match (&outcome.kind, explained) {
             // The daemon asks the binhost about the package. If that is cancelled, the outcome is
             // lost, and the next open reports it again.
-            (OutcomeKind::Refused(_), Some(picture)) => {
-                self.requests.during(shared, picture, binhost.record_outcome(outcome)).await.unwrap_or(false)
+            (OutcomeKind::Refused(_), Some(explained)) => {
+                self.requests.during(shared, explained, binhost.record_outcome(outcome)).await.unwrap_or(false)
             }
             (OutcomeKind::Verified | OutcomeKind::Refused(_) | OutcomeKind::IndexMismatch(_), _) => {
                 binhost.record_outcome(outcome).await
@@ -200,8 +201,8 @@ impl Refresher {
     /// Fetches the indexes and publishes the result. `None`: a request cancelled the refresh, which
     /// is due again at once.
     async fn refresh(&mut self, shared: &Arc<DaemonState>, order: Order, asker: Asker) -> Option<Result<(), String>> {
-        let picture = self.binhosts.explained();
-        let Some(mut failures) = self.requests.during(shared, picture, self.binhosts.refresh(order, asker)).await
+        let explained = self.binhosts.explained();
+        let Some(mut failures) = self.requests.during(shared, explained, self.binhosts.refresh(order, asker)).await
         else {
             self.binhosts.all.iter_mut().for_each(Binhost::break_off);
             self.due = Instant::now();
@@ -214,7 +215,7 @@ impl Refresher {
         match self.present(shared, false).await {
             Ok(true) => {
                 shared.metrics.refreshes.increase();
-                shared.renewed.notify_one();
+                shared.tree_published.notify_one();
             }
             Ok(false) if failures.is_empty() => shared.metrics.unmodified.increase(),
             Ok(false) => {}
@@ -230,7 +231,7 @@ impl Refresher {
 
     /// Checks whether refused packages can be fetched now.
     async fn recheck_refusals(&mut self, shared: &Arc<DaemonState>) {
-        let picture = self.binhosts.explained();
+        let explained = self.binhosts.explained();
         let all = async {
             let mut changed = false;
             for binhost in self.binhosts.all.iter_mut().filter(|binhost| !binhost.is_unreachable()) {
@@ -239,7 +240,7 @@ impl Refresher {
             changed
         };
         // If a request cancels the check, the next refresh repeats it.
-        if self.requests.during(shared, picture, all).await == Some(true) {
+        if self.requests.during(shared, explained, all).await == Some(true) {
             shared.fetcher.forget_failures();
             drop(self.present(shared, true).await);
         }

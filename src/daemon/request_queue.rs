@@ -4,37 +4,16 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
-use super::binhosts::freshness::Order;
 use super::explain::{Explained, Machine};
+use super::request::{Reply, Request};
 use super::state::{DaemonState, give_memory_back};
-use crate::api::{CacheTask, Keep, Managed, PackageStatus, RollbackTo};
-use crate::config::MountConfig;
+use crate::api::{CacheTask, Managed, PackageStatus};
 use crate::portage::Atom;
 
 /// Maximum number of requests that wait for the end of a refresh.
 const MAX_LATER: usize = 16;
-
-/// Channel for the answer to one request.
-pub(super) type Reply<T> = oneshot::Sender<Result<T, String>>;
-
-/// A request to the refresher.
-#[derive(Debug)]
-pub(super) enum Request {
-    /// Refreshes the indexes now.
-    Refresh { order: Order, reply: Reply<String> },
-    /// Explains what the daemon does with the entries that match `atoms`.
-    Explain { atoms: Vec<Atom>, reply: Reply<Vec<PackageStatus>> },
-    /// Runs a task on cached packages.
-    Manage { task: CacheTask, names: Vec<String>, reply: Reply<Managed> },
-    /// Shows another generation until that is undone.
-    Rollback { to: RollbackTo, reply: Reply<String> },
-    /// Marks a generation to be kept, or removes the mark.
-    Keep { number: u64, keep: Keep, reply: Reply<String> },
-    /// Applies another configuration of binhosts or rules.
-    Configure(Box<MountConfig>),
-}
 
 /// The channel of requests, and the requests that wait for the end of a refresh.
 #[derive(Debug)]
@@ -61,16 +40,16 @@ impl RequestQueue {
         self.later.push_back(request);
     }
 
-    /// Runs `work`, which may wait for binhosts. Questions are answered meanwhile, from `picture`.
+    /// Runs `work`, which may wait for binhosts. Questions are answered meanwhile, from `explained`.
     /// A request that must not wait cancels `work` and becomes the next request. `None`: `work` was
     /// cancelled.
     pub(super) async fn during<T>(
         &mut self,
         shared: &Arc<DaemonState>,
-        picture: Explained,
+        explained: Explained,
         work: impl Future<Output = T>,
     ) -> Option<T> {
-        let picture = Arc::new(picture);
+        let explained = Arc::new(explained);
         let mut work = Box::pin(work);
         loop {
             let request = tokio::select! {
@@ -80,10 +59,10 @@ impl RequestQueue {
             };
             match request {
                 Request::Explain { atoms, reply } => {
-                    tokio::spawn(explain(Arc::clone(shared), Arc::clone(&picture), atoms, reply));
+                    tokio::spawn(explain(Arc::clone(shared), Arc::clone(&explained), atoms, reply));
                 }
                 Request::Manage { task, names, reply } => {
-                    tokio::spawn(manage(Arc::clone(shared), Arc::clone(&picture), task, names, reply));
+                    tokio::spawn(manage(Arc::clone(shared), Arc::clone(&explained), task, names, reply));
                 }
                 Request::Refresh { .. } => self.later.push_back(request),
                 Request::Rollback { .. } | Request::Keep { .. } | Request::Configure(_) => {
@@ -98,13 +77,13 @@ impl RequestQueue {
 /// Answers an `Explain` request.
 pub(super) async fn explain(
     shared: Arc<DaemonState>,
-    picture: Arc<Explained>,
+    explained: Arc<Explained>,
     atoms: Vec<Atom>,
     reply: Reply<Vec<PackageStatus>>,
 ) {
     let failures = shared.fetcher.failures().into_iter().map(|report| (report.path, report.reason)).collect();
     let machine = Machine { front: Arc::clone(&shared.front), root: shared.config.portage_root.clone() };
-    let answer = picture.answer(atoms, failures, machine).await;
+    let answer = explained.answer(atoms, failures, machine).await;
     // The client may have disconnected.
     let _ = reply.send(answer.map_err(|error| format!("{error:#}")));
     give_memory_back();
@@ -113,7 +92,7 @@ pub(super) async fn explain(
 /// Answers a `Manage` request.
 pub(super) async fn manage(
     shared: Arc<DaemonState>,
-    picture: Arc<Explained>,
+    explained: Arc<Explained>,
     task: CacheTask,
     names: Vec<String>,
     reply: Reply<Managed>,
@@ -122,7 +101,7 @@ pub(super) async fn manage(
         // Blobs without a record are proved first, so that no usable blob is removed.
         super::tasks::recovery::pass(&shared, None).await;
     }
-    let answer = picture.manage(Arc::clone(&shared.snapshots), task, names).await;
+    let answer = explained.manage(Arc::clone(&shared.snapshots), task, names).await;
     // The client may have disconnected.
     let _ = reply.send(answer.map_err(|error| format!("{error:#}")));
     give_memory_back();

@@ -8,6 +8,7 @@
 //! | `uncached_open` | an open of a package that is not cached |
 //! | `bulk_read_limit` | limits jobs that read the whole mount |
 //! | `index_mismatch` | compares an entry with its package |
+//! | `emerge_plan` | the merge plan of an emerge, and its entries |
 //! | `plan_check` | checks the entries of a plan first |
 //! | `remote_binhost` | where packages come from, and what they must prove |
 //! | `failures` | recent failures |
@@ -39,6 +40,7 @@ mod alarms;
 mod availability;
 mod bulk_read_limit;
 mod downloads;
+mod emerge_plan;
 mod failures;
 mod index_mismatch;
 mod last_openers;

@@ -29,8 +29,8 @@ use lru::LruCache;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::downloads::Uid;
+use super::emerge_plan;
 use super::index_mismatch::{self, Mismatch};
-use super::prefetch::{plan_rows, planned};
 use super::remote_binhost::PackageKey;
 use super::uncached_open::Miss;
 use super::{FetchError, Fetcher, OutcomeKind, PackageRef};
@@ -376,7 +376,7 @@ impl Fetcher {
         let (fetcher, of) = (Arc::clone(&self), wanted.clone());
         let read = tokio::task::spawn_blocking(move || {
             let _reader = reader;
-            let rows = plan_rows::rows(of.view(), &planned::read(looked.emerge.as_ref()?).ok()?);
+            let rows = emerge_plan::rows(of.view(), &emerge_plan::read(looked.emerge.as_ref()?).ok()?);
             let planned: Vec<PackageRef> = rows.into_iter().filter_map(|row| fetcher.wanted(of.view(), row)).collect();
             (!planned.is_empty()).then_some(planned)
         });

@@ -32,8 +32,6 @@ const FUSE_INIT: u32 = 26;
 const FUSE_MAJOR: u32 = 7;
 /// FUSE_INIT has the field flags2.
 const FUSE_INIT_EXT: u64 = 1 << 30;
-/// The kernel can send requests again that were taken and not answered (Linux 6.9).
-pub(super) const FUSE_HAS_RESEND: u64 = 1 << 39;
 /// Notification that makes the kernel send unanswered requests again.
 const NOTIFY_RESEND: i32 = 7;
 /// Notification that makes the kernel look up every name again (Linux 6.16).
@@ -104,7 +102,7 @@ impl Kept {
     /// Device number of the mount, if a session can continue it.
     #[must_use]
     pub fn resumable(&self) -> Option<u64> {
-        let usable = self.log.agreement().is_some_and(|agreement| agreement.flags & FUSE_HAS_RESEND != 0);
+        let usable = self.log.agreement().is_some_and(|agreement| agreement.flags & super::FUSE_HAS_RESEND != 0);
         self.log.device().filter(|_| usable && self.knows_beneath() && is_connected(&self.device))
     }
 

@@ -43,5 +43,7 @@ pub use crate::fs::published_tree::PublishedTree;
 pub use connection::{Kept, KeptDescriptors};
 pub use mount::{Begun, Mount, MountError};
 
+/// The kernel can send requests again that were taken and not answered (Linux 6.9).
+pub(super) const FUSE_HAS_RESEND: u64 = 1 << 39;
 /// How long the kernel may use names and attributes without asking.
 pub const TTL: Duration = Duration::from_secs(3600);

@@ -4,33 +4,17 @@
 //! [`Listing`] is the administrator's own. All that Portage writes there is accepted, also entries
 //! without digests. Stanzas without CPV or with bytes that cannot be text are left out.
 
-use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Seek as _, Write};
 use std::os::unix::fs::FileExt as _;
 
 use super::line::StanzaReader;
-use super::render::Stands;
-use super::stanza::{Fields, decoded};
-use super::{Header, MAX_ENTRIES, Rendered, Stanza, View};
+use super::stanza::{Fields, ListedEntry, decoded};
+use super::{Header, MAX_ENTRIES, Stanza};
 
 /// The longest listing that is read, in bytes. The limit exceeds several binhosts' indexes
 /// together, which Portage writes into this file.
 const MAX_LISTING: u64 = 2 << 30;
-
-/// The part of an entry that is kept in memory.
-#[derive(Debug, Clone)]
-pub struct ListedEntry {
-    /// PATH, also where the entry leaves it out.
-    pub path: Box<str>,
-    /// SIZE, where it is a number.
-    pub size: Option<u64>,
-    /// MTIME, where it is a number.
-    pub mtime: Option<i64>,
-    /// The hashed instance key, see [`Entry::instance`](super::Entry::instance).
-    pub instance: [u8; 16],
-    pub(super) stanza: (u64, u32),
-}
 
 /// A parsed listing. The texts of its entries stay in the file.
 #[derive(Debug, Default)]
@@ -139,40 +123,9 @@ impl Listing {
     }
 }
 
-impl View {
-    /// Writes the index as [`View::render`] does, after the entries of `local`. Local entries stay
-    /// unchanged, and the local header takes precedence. Two kinds of entries of the view are left
-    /// out: those whose paths `hidden` names, and those that Portage could not distinguish from a
-    /// local entry.
-    ///
-    /// # Errors
-    /// Reading the texts or writing `out` fails.
-    pub fn render_beneath(
-        &self,
-        local: &Listing,
-        hidden: &dyn Fn(&str) -> bool,
-        out: impl Write,
-        timestamp: i64,
-    ) -> io::Result<Rendered> {
-        let facts: HashSet<(u64, i64)> = local.entries.iter().filter_map(|e| Some((e.size?, e.mtime?))).collect();
-        let instances: HashSet<[u8; 16]> = local.entries.iter().map(|entry| entry.instance).collect();
-        let mut rows = Vec::with_capacity(self.len());
-        for row in self.in_file_order() {
-            let Some(record) = self.record(row) else { continue };
-            let alike = facts.contains(&(record.size, record.mtime));
-            let same = alike && instances.contains(&self.entry(row)?.instance());
-            if !same && !hidden(self.path(row)) {
-                rows.push(row);
-            }
-        }
-        let header = Header::united([&local.header, self.header()]);
-        super::render::with_local(self, &Stands { header: &header, rows: &rows, local }, out, timestamp)
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::{BinhostId, Index};
+    use super::super::{BinhostId, Index, View};
     use super::*;
     use std::sync::Arc;
 

@@ -32,9 +32,11 @@
 //!
 //! Not its job: fetching the index, choosing between binhosts, inode numbers.
 
+mod aux_key;
 mod aux_values;
 mod dependencies;
 mod digest;
+mod drop_reason;
 mod entry_digest;
 mod line;
 mod listing;
@@ -51,15 +53,17 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use crate::portage::Cpv;
-pub use aux_values::{AuxDigest, AuxKey, AuxKeys, AuxValues, Comparison, EntryValues, IndexMismatch};
+pub use aux_key::{AuxKey, AuxKeys};
+pub use aux_values::{AuxDigest, AuxValues, Comparison, EntryValues, IndexMismatch};
 pub use dependencies::{Dependencies, DependenciesError, EMPTY_ANY_OF, MAX_DEPTH, MAX_WORDS, TokenKind, UseFlags};
 pub use digest::{Digest, DigestError, Md5Digest, Sha1Digest, Sha256Digest};
+pub use drop_reason::DropReason;
 pub use entry_digest::EntryDigest;
-pub use listing::{ListedEntry, Listing};
-pub use parse::{DropReason, Dropped, MAX_ENTRIES};
+pub use listing::Listing;
+pub use parse::{Dropped, MAX_ENTRIES};
 pub use path::{PathError, PkgPath};
 pub use render::{RENDER_VERSION, Rendered};
-pub use stanza::Stanza;
+pub use stanza::{ListedEntry, Stanza};
 pub use unfit::DroppedEntry;
 pub use view::{BinhostId, BinhostIndex, MAX_PART, ShownEntry, View};
 

@@ -8,6 +8,7 @@
 //! * PATH is explicit.
 //! * Keys that point to a remote host are absent.
 
+use std::collections::HashSet;
 use std::io::{self, BufWriter, Write};
 
 use sha2::{Digest as _, Sha256};
@@ -40,19 +41,55 @@ pub struct Rendered {
 }
 
 /// The content of a rendered file: rows of a view, after the entries of a listing.
-pub(super) struct Stands<'a> {
-    pub(super) header: &'a Header,
+struct Stands<'a> {
+    header: &'a Header,
     /// Rows of the view, in the order in which they are written.
-    pub(super) rows: &'a [u32],
-    pub(super) local: &'a Listing,
+    rows: &'a [u32],
+    local: &'a Listing,
 }
 
-pub(super) fn render(view: &View, out: impl Write, timestamp: i64) -> io::Result<Rendered> {
-    let stands = Stands { header: view.header(), rows: &view.in_file_order(), local: &Listing::default() };
-    with_local(view, &stands, out, timestamp)
+impl View {
+    /// Renders the index that Portage reads from PKGDIR. `timestamp` is used where no header has
+    /// one.
+    ///
+    /// # Errors
+    /// Reading the text or writing `out` fails.
+    pub fn render(&self, out: impl Write, timestamp: i64) -> io::Result<Rendered> {
+        let stands = Stands { header: self.header(), rows: &self.in_file_order(), local: &Listing::default() };
+        with_local(self, &stands, out, timestamp)
+    }
+
+    /// Writes the index as [`View::render`] does, after the entries of `local`. Local entries stay
+    /// unchanged, and the local header takes precedence. Two kinds of entries of the view are left
+    /// out: those whose paths `hidden` names, and those that Portage could not distinguish from a
+    /// local entry.
+    ///
+    /// # Errors
+    /// Reading the texts or writing `out` fails.
+    pub fn render_beneath(
+        &self,
+        local: &Listing,
+        hidden: &dyn Fn(&str) -> bool,
+        out: impl Write,
+        timestamp: i64,
+    ) -> io::Result<Rendered> {
+        let facts: HashSet<(u64, i64)> = local.entries().iter().filter_map(|e| Some((e.size?, e.mtime?))).collect();
+        let instances: HashSet<[u8; 16]> = local.entries().iter().map(|entry| entry.instance).collect();
+        let mut rows = Vec::with_capacity(self.len());
+        for row in self.in_file_order() {
+            let Some(record) = self.record(row) else { continue };
+            let alike = facts.contains(&(record.size, record.mtime));
+            let same = alike && instances.contains(&self.entry(row)?.instance());
+            if !same && !hidden(self.path(row)) {
+                rows.push(row);
+            }
+        }
+        let header = Header::united([local.header(), self.header()]);
+        with_local(self, &Stands { header: &header, rows: &rows, local }, out, timestamp)
+    }
 }
 
-pub(super) fn with_local(view: &View, stands: &Stands<'_>, out: impl Write, timestamp: i64) -> io::Result<Rendered> {
+fn with_local(view: &View, stands: &Stands<'_>, out: impl Write, timestamp: i64) -> io::Result<Rendered> {
     let Stands { header: shown, rows, local } = stands;
     let timestamp = shown.timestamp().unwrap_or(timestamp);
     let mut out = BufWriter::with_capacity(64 << 10, RenderWriter { out, size: 0, hash: Sha256::new() });

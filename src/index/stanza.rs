@@ -5,9 +5,10 @@ use std::io;
 
 use sha2::{Digest as _, Sha256};
 
+use super::aux_key::{AuxKey, AuxKeys};
+use super::drop_reason::DropReason;
 use super::line::pairs;
-use super::parse::DropReason;
-use super::{AuxKey, AuxKeys, Entry, EntryId, ListedEntry, PkgPath, changed_on_disk};
+use super::{Entry, EntryId, PkgPath, changed_on_disk};
 use crate::portage::Cpv;
 
 /// Keys that this module interprets and that rendering writes new. MTIME has two names.
@@ -148,6 +149,20 @@ impl<'a> Fields<'a> {
             sha1,
         })
     }
+}
+
+/// The part of a listing's entry that is kept in memory.
+#[derive(Debug, Clone)]
+pub struct ListedEntry {
+    /// PATH, also where the entry leaves it out.
+    pub path: Box<str>,
+    /// SIZE, where it is a number.
+    pub size: Option<u64>,
+    /// MTIME, where it is a number.
+    pub mtime: Option<i64>,
+    /// The hashed instance key, see [`Entry::instance`](super::Entry::instance).
+    pub instance: [u8; 16],
+    pub(super) stanza: (u64, u32),
 }
 
 /// The text of one entry as in its index, decoded as Portage does it, without the empty line after

@@ -8,8 +8,8 @@ use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::os::unix::fs::FileExt as _;
 
+use super::drop_reason::DropReason;
 use super::line::StanzaReader;
-use super::parse::DropReason;
 use super::stanza::{Fields, decoded};
 use super::{Entry, Index, Stanza};
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
-use super::{Digest, Entry, Header, Index, Record, Rendered, Sha256Digest, Stanza, by_parts, render};
+use super::{Digest, Entry, Header, Index, Record, Sha256Digest, Stanza, by_parts};
 
 /// The greatest number of a part, which limits the indexes in one view.
 pub const MAX_PART: u16 = u16::MAX;
@@ -238,15 +238,6 @@ impl View {
         // out.
         self.mute.iter().for_each(|part| hash.update(part.to_be_bytes()));
         Digest(hash.finalize().into())
-    }
-
-    /// Renders the index that Portage reads from PKGDIR. `timestamp` is used where no header has
-    /// one.
-    ///
-    /// # Errors
-    /// Reading the text or writing `out` fails.
-    pub fn render(&self, out: impl io::Write, timestamp: i64) -> io::Result<Rendered> {
-        render::render(self, out, timestamp)
     }
 
     /// The entries in the order of their text, so that the stored indexes are read from front to

@@ -7,47 +7,19 @@
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
-use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use flate2::{Compression, GzBuilder};
-use portable_atomic::AtomicU64;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 
 use super::lower::Walk;
+use super::own_names::{COMPRESSED, NEW, is_new_copy};
 use super::scan::FileFacts;
 use super::{Caller, INDEX, LocalScan, LowerDirectory, Stat, is_package, unlisted};
 use crate::index::{ListedEntry, Listing, Stanza};
-
-/// The file name of the compressed index in PKGDIR.
-pub const COMPRESSED: &str = "Packages.gz";
-/// The temporary name of either index while it is written. The mount never shows it.
-const NEW: &str = ".Packages.binhostfs-new";
-
-/// The prefix of a copy's temporary name, until the copy is complete. The mount never shows it.
-const NEW_COPY: &str = ".binhostfs-new-";
-
-/// Whether `path` is an index or a temporary file of this module. The mount does not show these
-/// files as they are.
-#[must_use]
-pub fn is_own(path: &Path) -> bool {
-    is_new_copy(path) || [INDEX, COMPRESSED, NEW].iter().any(|name| path.as_os_str().as_bytes() == name.as_bytes())
-}
-
-fn is_new_copy(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| name.as_bytes().starts_with(NEW_COPY.as_bytes()))
-}
-
-/// A new temporary name for a copy. The process id and a counter make it unique, also beside a
-/// daemon that is being replaced.
-pub(super) fn new_name() -> String {
-    static MADE: AtomicU64 = AtomicU64::new(0);
-    format!("{NEW_COPY}{}-{}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed))
-}
 
 /// A listing that is written, but not yet renamed to its place.
 #[derive(Debug)]

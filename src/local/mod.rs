@@ -8,6 +8,7 @@
 //! | `caller` | runs an operation with the caller's credentials |
 //! | `assumed_credentials` | the credentials of a thread during one operation |
 //! | `permission_cache` | directories that all users may search, for a second |
+//! | `own_names` | names that are binhostfs's own |
 //! | `operations` | operations on files and directories |
 //! | `sticky` | whether a caller may remove a name |
 //! | `scan` | all files of the lower directory at one moment |
@@ -33,6 +34,7 @@ mod inode_table;
 mod local_index;
 mod lower;
 mod operations;
+mod own_names;
 mod permission_cache;
 mod scan;
 mod stat;
@@ -49,10 +51,11 @@ pub use rustix::io::Errno;
 
 pub use caller::{Caller, sees_callers};
 use inode_table::InodeTable;
-pub use local_index::{COMPRESSED, NoPackages, Prepared, is_own};
+pub use local_index::{NoPackages, Prepared};
 use lower::{LowerCalls, Walk};
 pub use lower::{Name, generation_of};
 pub use operations::{AttrChange, Replace};
+pub use own_names::{COMPRESSED, is_own};
 use permission_cache::Searchable;
 pub use scan::LocalScan;
 pub use stat::{Stat, Time, is_number};

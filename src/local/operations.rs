@@ -14,8 +14,8 @@ use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 
 use super::caller::without_umask;
-use super::local_index::{is_own, new_name};
 use super::lower::{Name, stat_at, stat_of};
+use super::own_names::{is_own, new_name};
 use super::{Caller, LowerDirectory, Stat, Time};
 
 /// The attributes of a file or directory that a call changes; `None` keeps one.

@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::Path;
 
-use super::local_index::is_own;
 use super::lower::{Walk, is_nowhere};
+use super::own_names::is_own;
 use super::{Errno, FileType, LowerDirectory};
 use crate::index::ListedEntry;
 

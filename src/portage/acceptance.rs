@@ -9,7 +9,7 @@
 
 use std::fmt;
 
-use super::{Atom, Cpv, FlagDifference, PackageSettings, UserPatches};
+use super::{Atom, BinaryPackage, FlagDifference, PackageSettings, UserPatches};
 
 /// The EAPIs that portage 3.0.83 knows, without the drafts of EAPIs that are final now.
 const EAPIS: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9-pre1"];
@@ -27,22 +27,6 @@ pub struct Acceptance {
     pub patches: Option<UserPatches>,
     /// The settings of USE, KEYWORDS and the like; `None`: unknown.
     pub settings: Option<PackageSettings>,
-}
-
-/// Keys and values of an entry or a header.
-pub trait KeyValues: fmt::Debug {
-    fn get(&self, key: &str) -> Option<&str>;
-    /// The ebuild repository, by any of its keys.
-    fn repository(&self) -> Option<&str>;
-}
-
-/// A binary package as an index describes it.
-#[derive(Debug, Clone, Copy)]
-pub struct BinaryPackage<'a> {
-    pub cpv: &'a Cpv,
-    pub stanza: &'a dyn KeyValues,
-    /// The header of the index, whose values entries inherit.
-    pub header: &'a dyn KeyValues,
 }
 
 /// The reason why emerge does not take a binary package.
@@ -64,27 +48,6 @@ pub enum Rejection {
     Keywords(String),
     /// The package needs these licenses, which are not accepted.
     Licenses(Vec<String>),
-}
-
-impl BinaryPackage<'_> {
-    /// The value of `key` in the entry, or in the header where entries inherit it; empty where
-    /// there is none.
-    pub(crate) fn value(&self, key: &str) -> &str {
-        let inherited = || self.header.get(key).filter(|_| key == "CHOST");
-        self.stanza.get(key).or_else(inherited).unwrap_or_default()
-    }
-
-    pub(crate) fn matches(&self, atom: &Atom) -> bool {
-        atom.matches(self.cpv, self.slot(), self.repository())
-    }
-
-    fn slot(&self) -> Option<&str> {
-        self.stanza.get("SLOT").filter(|slot| !slot.is_empty())
-    }
-
-    fn repository(&self) -> Option<&str> {
-        self.stanza.repository().or_else(|| self.header.repository())
-    }
 }
 
 impl Acceptance {

@@ -9,6 +9,7 @@
 //! | `conf` | make.conf, binrepos.conf, repos.conf and profiles |
 //! | `provenance` | file and line of a value |
 //! | `settings` | USE, KEYWORDS, LICENSE and CHOST of a system |
+//! | `binary_package` | a binary package, as an entry describes it |
 //! | `acceptance` | whether emerge takes a binary package |
 //! | `installed` | the database of installed packages |
 //! | `user_patches` | patches that a package must be built with |
@@ -22,6 +23,7 @@
 
 mod acceptance;
 mod atom;
+mod binary_package;
 pub mod conf;
 pub(crate) mod cpv;
 pub(crate) mod emerge_process;
@@ -33,8 +35,9 @@ mod user_patches;
 mod version;
 pub(crate) mod words;
 
-pub use acceptance::{Acceptance, BinaryPackage, KeyValues, Rejection};
+pub use acceptance::{Acceptance, Rejection};
 pub use atom::{Atom, AtomError};
+pub use binary_package::{BinaryPackage, KeyValues};
 pub use cpv::{Cpv, CpvError};
 pub use installed::{InstalledPackage, InstalledPackages};
 pub(crate) use provenance::first;

@@ -35,6 +35,25 @@ pub fn offset() -> i64 {
     seconds_now().cast_signed().saturating_sub(clock_gettime(ClockId::Boottime).tv_sec)
 }
 
+/// The reading of the system clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Clock {
+    /// The clock shows a time before the program was built, so it cannot be right.
+    Unset,
+    /// Plausible time, seconds since the epoch.
+    Set(u64),
+}
+
+impl Clock {
+    pub fn now() -> Self {
+        Self::showing(seconds_now())
+    }
+
+    pub fn showing(seconds: u64) -> Self {
+        if seconds < BUILT { Self::Unset } else { Self::Set(seconds) }
+    }
+}
+
 /// A point in time, by a clock that nobody sets and that runs while the machine sleeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Moment {
@@ -153,6 +172,12 @@ impl fmt::Display for WrongClock {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_before_the_build_is_not_set() {
+        assert_eq!([0, BUILT - 1].map(Clock::showing), [Clock::Unset; 2]);
+        assert_eq!(Clock::showing(BUILT), Clock::Set(BUILT));
+    }
 
     #[test]
     fn the_latest_time_that_has_passed_is_named() {

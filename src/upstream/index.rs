@@ -17,8 +17,6 @@ use super::unpack::{IndexWriter, blocking};
 use super::{Upstream, UpstreamError, local};
 use crate::config::{self, BinhostUrl};
 
-/// Largest index that is accepted, decompressed. The official ones have 16 MiB (2025).
-pub const MAX_INDEX_BYTES: u64 = 512 << 20;
 /// Names of an index, the preferred one first.
 const COMPRESSED: &str = "Packages.gz";
 const PLAIN: &str = "Packages";

@@ -58,9 +58,10 @@ use tokio::sync::Semaphore;
 pub use body::{BodyFault, BodyStream, Event, ResumePoint};
 pub use error::UpstreamError;
 pub use health::HealthState;
-pub use index::{IndexAnswer, IndexSources, MAX_INDEX_BYTES, Validators};
+pub use index::{IndexAnswer, IndexSources, Validators};
 pub use mirror_tracker::{Active, UrlReport};
 pub use retry::{ATTEMPTS, NO_PROGRESS_BUDGET, PATIENCE, STALL_TIMEOUT, jittered};
+pub use unpack::MAX_INDEX_BYTES;
 
 use crate::config::{BinhostConfig, BinhostUrl};
 use crate::metrics::Metrics;

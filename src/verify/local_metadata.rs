@@ -10,10 +10,11 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::FileExt as _;
 
 use super::decompress::{FileSection, MAX_METADATA, decoder};
+use super::format::{MAGIC, MAGIC_AT, PackageFormat};
 use super::gpkg::metadata;
-use super::gpkg::tar_header::{BLOCK, Kind, TarHeader, is_zero, padding};
 use super::gpkg::{GpkgError, MetadataMember};
-use super::proof::{MAGIC, MAGIC_AT};
+
+use super::tar_header::{BLOCK, Kind, TarHeader, is_zero, padding};
 use super::{VerifyError, xpak};
 use crate::index::AuxValues;
 
@@ -22,23 +23,6 @@ use crate::index::AuxValues;
 const MAX_VALUE: u64 = 1 << 20;
 /// Most members that are read, of a container and of its metadata tar.
 const MAX_MEMBERS: usize = 4096;
-
-/// Format of a package, decided by the ending of its name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PackageFormat {
-    /// A GPKG, whose name ends in `.gpkg.tar`.
-    Gpkg,
-    /// An XPAK, whose name ends in `.xpak` or `.tbz2`.
-    Xpak,
-}
-
-impl PackageFormat {
-    /// Returns the format for the name of a package. `None`: the first bytes must decide.
-    pub(super) fn by_name(path: &str) -> Option<Self> {
-        let ends = |suffix| path.ends_with(suffix);
-        if ends(".gpkg.tar") { Some(Self::Gpkg) } else { (ends(".xpak") || ends(".tbz2")).then_some(Self::Xpak) }
-    }
-}
 
 /// Reads the values that Portage writes into an index back from the file of a package that was
 /// verified as the one at `path`.

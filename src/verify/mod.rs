@@ -5,14 +5,17 @@
 //! | `receiver` | bytes from the network or a file |
 //! | `proof` | digests, container, signatures and metadata of one package |
 //! | `gpkg` | the GPKG container |
-//! | `gpkg::tar_header` | one header block |
+//! | `self::tar_header` | one header block |
 //! | `gpkg::manifest` | records of the Manifest |
 //! | `gpkg::metadata` | `metadata.tar*` |
-//! | `gpkg::head` | a package proved by its first and last bytes |
+//! | `head` | a package proved by its first and last bytes |
+//! | `format` | which container a package has |
+//! | `tar_header` | one header block of a tar |
 //! | `xpak` | the XPAK segment |
 //! | `decompress` | sections of a file, in bounded memory |
 //! | `values` | identity and keys from a package |
 //! | `openpgp` | certificates and signatures; the only file that names sequoia |
+//! | `openpgp::fingerprint` | fingerprints of keys |
 //! | `openpgp::keyring` | certificate files, read again when they change |
 //! | `openpgp::signature` | policy, results and errors of signatures |
 //! | `openpgp::keyring_check` | whether Portage's own keyring accepts a key |
@@ -54,11 +57,14 @@
 
 mod decompress;
 mod file_digests;
+mod format;
 mod gpkg;
+mod head;
 mod local_metadata;
 mod openpgp;
 mod proof;
 mod receiver;
+mod tar_header;
 #[cfg(test)]
 mod tests;
 mod values;
@@ -68,19 +74,24 @@ use std::fs::File;
 use std::io;
 
 pub use file_digests::Sums;
+pub use format::PackageFormat;
 pub use gpkg::GpkgError;
-pub use gpkg::head::{Head, head};
 pub use gpkg::manifest::ManifestError;
-pub use gpkg::metadata::MetadataError;
-pub use gpkg::tar_header::TarError;
-pub use local_metadata::{PackageFormat, aux_values, described};
+pub use head::{Head, head};
+pub use local_metadata::{aux_values, described};
+pub use openpgp::fingerprint::Fingerprint;
 pub use openpgp::keyring::{Keyring, KeyringError, KeyringReport};
 pub use openpgp::keyring_check::Anchors;
-pub use openpgp::signature::{Assurance, Fingerprint, Policy, SignatureError, Signer};
+pub use openpgp::signature::{Assurance, Policy, SignatureError, Signer};
 pub use receiver::{Receiver, recheck};
+pub use tar_header::TarError;
+pub use values::MetadataError;
 pub use xpak::XpakError;
 
-use crate::index::{AuxValues, Entry, Sha256Digest};
+use crate::index::{AuxValues, Digest, Entry, Sha256Digest};
+
+/// A SHA-512 or BLAKE2b digest of a member.
+type Digest512 = Digest<64>;
 
 /// Version of the verification rules. Raise it when a package that passed is to be refused, or when
 /// more must be known of a package. Packages that an older version accepted are then verified

@@ -10,16 +10,13 @@ use sha1::Sha1;
 use sha2::{Digest as _, Sha256};
 
 use super::decompress::FileSection;
+use super::format::{MAGIC, MAGIC_AT, PackageFormat as Format};
 use super::gpkg::{Container, Contents, GpkgError, Member};
 use super::gpkg::{manifest, metadata};
-use super::local_metadata::PackageFormat as Format;
 use super::openpgp::Keys;
 use super::{Assurance, Policy, SignatureError, Signer, VerifyError, xpak};
 use crate::index::{AuxValues, Digest, Entry, Sha256Digest};
 
-/// Offset and value of the magic in a tar header, the same in ustar and GNU tars.
-pub(super) const MAGIC_AT: usize = 0x101;
-pub(super) const MAGIC: &[u8; 5] = b"ustar";
 /// Smallest chunk, in bytes, for which a second thread pays off. The digests of such a chunk take
 /// about 0.5 ms, starting a thread about 0.03 ms.
 const WORTH_A_THREAD: usize = 128 << 10;

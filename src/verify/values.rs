@@ -2,8 +2,41 @@
 
 use std::collections::BTreeMap;
 
-use super::{MetadataError, VerifyError};
+use std::io;
+
+use super::VerifyError;
+use super::decompress::MAX_METADATA;
+use super::tar_header::TarError;
 use crate::index::{AuxKey, AuxValues, Entry};
+
+/// Why a package's metadata cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum MetadataError {
+    /// The member does not decompress, or ends within a block of its tar.
+    #[error("decompressing it: {0}")]
+    Decompress(io::Error),
+    /// The decompressed tar is longer than 32 MiB.
+    #[error("it has more than {MAX_METADATA} bytes")]
+    TooLarge,
+    /// A block of its tar is not the header of a member.
+    #[error("{0}")]
+    Tar(#[from] TarError),
+    /// A member of the tar is not a regular file. Portage does not read such a member either.
+    #[error("{0:?} is not a regular file")]
+    NotRegular(String),
+    /// The name of a member is not `metadata/KEY`.
+    #[error("{0:?} is not a file right in the directory metadata")]
+    Name(String),
+    /// Two members have the same name.
+    #[error("{0} is there twice")]
+    Twice(String),
+    /// Bytes after the end of the tar are not zero.
+    #[error("there is something after the end of its tar")]
+    AfterEnd,
+    /// A value is longer than the limit.
+    #[error("{0} has more than {1} bytes")]
+    LongValue(String, u64),
+}
 
 /// Longest value that names the package, in bytes.
 const MAX_NAME: u64 = 4096;

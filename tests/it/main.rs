@@ -64,6 +64,7 @@ mod refusal;
 mod service;
 mod sharing;
 mod shown;
+mod sibling_imports;
 mod signatures;
 mod systemd;
 mod tls;

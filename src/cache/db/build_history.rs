@@ -5,57 +5,22 @@
 //! BUILD_ID raise an alarm, however well they are signed. The records of blobs cannot show such a
 //! change, since they are removed with the blobs.
 
-use sha2::{Digest as _, Sha256};
-
 use super::catalogue::{Catalogue, Durable};
-use crate::cache::Cache;
+use super::rows::BuildKey;
 use crate::index::{Digest, Sha256Digest};
-use crate::sys::seconds_now;
 
 /// Most builds that are remembered; the oldest are removed first. A build takes some 100 bytes on
 /// disk, and none in memory.
 pub const MAX_BUILDS: usize = 100_000;
 
-/// Names one build of one binhost: 16 bytes of a SHA-256 over binhost, PATH and BUILD_ID.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BuildKey([u8; 16]);
-
-impl BuildKey {
-    /// The build `build_id` at `path` of the binhost that is called `binhost` in the cache.
-    #[must_use]
-    pub fn new(binhost: &str, path: &str, build_id: u64) -> Self {
-        let mut hash = Sha256::new_with_prefix(b"build\0");
-        for text in [binhost, path] {
-            hash.update(text);
-            hash.update([0]);
-        }
-        hash.update(build_id.to_be_bytes());
-        let mut first = [0; 16];
-        first.iter_mut().zip(hash.finalize()).for_each(|(to, from)| *to = from);
-        Self(first)
-    }
-
-    fn key(self) -> [u8; 17] {
-        let mut key = [b'h'; 17];
-        key.iter_mut().skip(1).zip(self.0).for_each(|(to, from)| *to = from);
-        key
-    }
-
-    /// Adds to `batch` that the build has this digest.
-    pub(crate) fn record(self, batch: &mut sled::Batch, digest: Sha256Digest) {
-        let value = [&digest.0[..], &seconds_now().to_be_bytes()].concat();
-        batch.insert(&self.key()[..], value);
-    }
-}
-
 impl Catalogue {
-    fn build_digest(&self, build: BuildKey) -> Option<Sha256Digest> {
+    pub(crate) fn build_digest(&self, build: BuildKey) -> Option<Sha256Digest> {
         let value = self.with(|db| db.get(build.key()).ok().flatten())??;
         value.first_chunk().copied().map(Digest)
     }
 
     /// Removes the oldest builds if there are more than `most`.
-    fn prune_builds(&self, most: usize) {
+    pub(crate) fn prune_builds(&self, most: usize) {
         let all = |db: &sled::Db| db.scan_prefix(b"h").filter_map(Result::ok);
         let surplus = self.with(|db| all(db).count()).unwrap_or_default().saturating_sub(most);
         if surplus == 0 {
@@ -74,7 +39,7 @@ impl Catalogue {
         }
     }
 
-    fn record_build(&self, build: BuildKey, digest: Sha256Digest) {
+    pub(crate) fn record_build(&self, build: BuildKey, digest: Sha256Digest) {
         let mut batch = sled::Batch::default();
         build.record(&mut batch, digest);
         if let Err(error) = self.apply(batch, Durable::Now) {
@@ -87,28 +52,10 @@ fn time_of(value: &[u8]) -> u64 {
     value.last_chunk().copied().map_or(0, u64::from_be_bytes)
 }
 
-impl Cache {
-    /// SHA-256 of the build when it was verified last.
-    #[must_use]
-    pub fn build_digest(&self, build: BuildKey) -> Option<Sha256Digest> {
-        self.catalogue.build_digest(build)
-    }
-
-    /// Records the digest of a build whose blob gets no record of its own.
-    pub(crate) fn record_build(&self, build: BuildKey, digest: Sha256Digest) {
-        if self.build_digest(build) != Some(digest) {
-            self.catalogue.record_build(build, digest);
-        }
-    }
-
-    pub(crate) fn prune_build_history(&self) {
-        self.catalogue.prune_builds(MAX_BUILDS);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::seconds_now;
 
     #[test]
     fn the_oldest_go_first_and_the_last_word_counts() {

@@ -42,9 +42,9 @@ use std::time::{Duration, Instant};
 use crate::index::{AuxDigest, Digest, EntryId, Sha256Digest};
 use crate::verify::{Assurance, Fingerprint, RULES, Signer};
 
-use super::write_budget::DailyWrites;
-use crate::cache::space::is_full;
-use crate::cache::{BuildKey, CacheError};
+use super::rows::{BuildKey, DailyWrites, WRITTEN_KEY};
+use crate::cache::CacheError;
+use crate::sys::is_full;
 
 /// After a write error, the cache works without the database for this long before it opens it
 /// again.
@@ -224,6 +224,14 @@ impl Catalogue {
             rows.filter_map(|(key, value)| Some((digest_of(key.get(1..)?)?, BlobRecord::decode(&value)?))).collect()
         };
         self.with(read).unwrap_or_default()
+    }
+
+    /// The count that was stored with the last record.
+    pub(crate) fn written(&self) -> DailyWrites {
+        let value = self.with(|db| db.get(WRITTEN_KEY).ok().flatten()).flatten();
+        let numbers = value.as_deref().and_then(|value| Some((value.first_chunk()?, value.last_chunk()?)));
+        let number = |bytes: &[u8; 8]| u64::from_be_bytes(*bytes);
+        numbers.map(|(day, bytes)| DailyWrites { day: number(day), bytes: number(bytes) }).unwrap_or_default()
     }
 
     /// All entries, each with its blob and the record of that. Reads the whole database.
@@ -540,5 +548,18 @@ mod tests {
             lost += u32::from(catalogue.find(id).is_none());
         }
         assert!(lost > 0, "the damage was never noticed");
+    }
+
+    #[test]
+    fn what_was_written_today_outlives_a_restart() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("catalogue");
+        let catalogue = Catalogue::open(&path).unwrap();
+        assert_eq!(catalogue.written(), DailyWrites::default());
+        let mut batch = sled::Batch::default();
+        DailyWrites { day: 20_000, bytes: 1 << 40 }.record(&mut batch);
+        catalogue.apply(batch, Durable::Now).unwrap();
+        drop(catalogue);
+        assert_eq!(Catalogue::open(&path).unwrap().written(), DailyWrites { day: 20_000, bytes: 1 << 40 });
     }
 }

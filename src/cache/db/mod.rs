@@ -5,9 +5,9 @@
 //! | `catalogue` | which entry is which blob, and what is known of each blob |
 //! | `pins` | packages that the administrator keeps |
 //! | `build_history` | the digest last seen of each build |
-//! | `write_budget` | how much was written today |
+//! | `rows` | keys and values of builds, and of the bytes written today |
 
 pub(super) mod build_history;
 pub(super) mod catalogue;
 pub(super) mod pins;
-pub(super) mod write_budget;
+pub(super) mod rows;

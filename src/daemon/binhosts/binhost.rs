@@ -15,7 +15,7 @@ mod mismatches;
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,11 +29,13 @@ use super::quorum::Votes;
 use super::refusals::{Refusal, Refusals};
 use crate::config::{BinhostConfig, Offline};
 use crate::daemon::generations::RecipeIndex;
+use crate::daemon::generations::rollback::Earlier;
 use crate::daemon::shown;
-use crate::daemon::tasks::clock::Clock;
 use crate::fetch::{DownloadOutcome, OutcomeKind, RemoteBinhost};
 use crate::index::{BinhostId, BinhostIndex, EntryId, Index};
+use crate::sys::Clock;
 use crate::sys::durable::{blocking, read_json, sync_directory, write_json};
+use crate::sys::file_stamp::{FileStamp, stamp};
 use crate::sys::{Moment, offset, seconds_now};
 use crate::tree::PACKAGES;
 use crate::upstream::{IndexAnswer, Upstream, UpstreamError, Validators};
@@ -74,10 +76,6 @@ struct IndexState {
     file: FileStamp,
 }
 
-/// Size and modification time (ns) of a file. The daemon relies on the file only while both are
-/// unchanged.
-pub(crate) type FileStamp = (u64, i64);
-
 /// Whether a refresh changed something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RefreshOutcome {
@@ -92,15 +90,6 @@ pub(crate) enum RefreshOutcome {
 pub(crate) struct Current {
     pub(crate) index: Arc<Index>,
     pub(crate) stamp: FileStamp,
-}
-
-/// An index of an earlier generation, for a rollback.
-#[derive(Debug)]
-pub(crate) struct Earlier {
-    pub(crate) index: Arc<Index>,
-    pub(crate) stamp: FileStamp,
-    /// Entries that were disputed between the mirrors in that generation.
-    pub(crate) disputed: HashSet<EntryId>,
 }
 
 /// The index of a binhost that is shown.
@@ -126,7 +115,7 @@ pub(crate) struct Binhost {
     mismatches: Mismatches,
     votes: Votes,
     current: Option<Current>,
-    face: IndexChoice,
+    choice: IndexChoice,
     /// Number of attempts to fetch the index that were cancelled.
     broken_off: u64,
     refresh: LastRefresh,
@@ -152,7 +141,7 @@ impl Binhost {
         let refusals = Refusals::load(&directory, &judged_under(&remote));
         let votes = Votes::open(&directory, &config)?;
         let refresh = LastRefresh::default();
-        let (current, face, broken_off, unreachable, noted_age) = (None, IndexChoice::Latest, 0, false, 0);
+        let (current, choice, broken_off, unreachable, noted_age) = (None, IndexChoice::Latest, 0, false, 0);
         remove_broken_off(&directory);
         Ok(Self {
             config,
@@ -165,7 +154,7 @@ impl Binhost {
             mismatches: Mismatches::default(),
             votes,
             current,
-            face,
+            choice,
             broken_off,
             refresh,
             unreachable,
@@ -236,12 +225,12 @@ impl Binhost {
     }
 
     /// Sets the index that is shown from now on.
-    pub(crate) fn set_face(&mut self, face: IndexChoice) {
-        self.face = face;
+    pub(crate) fn choose(&mut self, choice: IndexChoice) {
+        self.choice = choice;
     }
 
     fn earlier(&self) -> Option<&Arc<Earlier>> {
-        match &self.face {
+        match &self.choice {
             IndexChoice::Latest => None,
             IndexChoice::Earlier(earlier) => earlier.as_ref(),
         }
@@ -249,7 +238,7 @@ impl Binhost {
 
     /// The index that is shown, if there is one.
     pub(crate) fn published_index(&self) -> Option<Current> {
-        match &self.face {
+        match &self.choice {
             IndexChoice::Latest => self.current.clone(),
             IndexChoice::Earlier(earlier) => {
                 let Earlier { index, stamp, .. } = &**earlier.as_ref()?;
@@ -260,7 +249,7 @@ impl Binhost {
 
     /// The name of the binhost and its latest index, if an earlier generation is shown instead.
     pub(crate) fn newer(&self) -> Option<(String, Arc<Index>)> {
-        let IndexChoice::Earlier(_) = self.face else { return None };
+        let IndexChoice::Earlier(_) = self.choice else { return None };
         Some((self.config.name.clone(), Arc::clone(&self.current.as_ref()?.index)))
     }
 
@@ -312,7 +301,7 @@ impl Binhost {
     /// How old the index that is shown may be before the log mentions it. `None` for an earlier
     /// generation and for a frozen binhost.
     pub(crate) fn max_index_age(&self) -> Option<Duration> {
-        self.config.max_index_age.filter(|_| matches!(self.face, IndexChoice::Latest) && !self.config.frozen)
+        self.config.max_index_age.filter(|_| matches!(self.choice, IndexChoice::Latest) && !self.config.frozen)
     }
 
     /// Entries that must not be shown: refused or disputed.
@@ -693,9 +682,4 @@ fn same_bytes(one: &File, other: &File) -> io::Result<bool> {
         position += count as u64;
     }
     Ok(same)
-}
-
-pub(crate) fn stamp(metadata: &fs::Metadata) -> FileStamp {
-    let mtime = metadata.mtime().saturating_mul(1_000_000_000).saturating_add(metadata.mtime_nsec());
-    (metadata.len(), mtime)
 }

@@ -8,8 +8,8 @@
 //! While the clock is not set, every index is accepted that is not older, and its TIMESTAMP is not
 //! remembered. The first refresh after the clock was set judges that index like a new one.
 
-use crate::daemon::tasks::clock::Clock;
 use crate::index::Index;
+use crate::sys::Clock;
 
 /// How far the TIMESTAMP of an index may be ahead of the clock, s: the clocks of two machines
 /// differ.

@@ -6,6 +6,7 @@
 //! | `freshness` | whether an index is accepted, by TIMESTAMP |
 //! | `quorum` | entries that enough mirrors list alike |
 //! | `refusals` | entries whose package contradicts them |
+//! | `report` | what `status` reports of a binhost |
 //! | `last_refresh` | when the index was last asked for |
 //! | `unusable` | binhosts of which nothing can be used |
 
@@ -14,6 +15,7 @@ pub(super) mod freshness;
 pub(super) mod last_refresh;
 pub(super) mod quorum;
 pub(super) mod refusals;
+pub(super) mod report;
 pub(super) mod unusable;
 
 use std::collections::HashMap;
@@ -24,7 +26,6 @@ use futures_util::future::join_all;
 use super::explain::{BinhostContext, Explained};
 use super::generations::rollback::{self, Rollback};
 use super::generations::{GenerationStore, RecipeIndex};
-use super::state::{BinhostReport, RollbackReport};
 use super::{START_BUDGET, policies, shown};
 use crate::api::RollbackTo;
 use crate::cache::Cache;
@@ -40,6 +41,7 @@ use crate::upstream::Upstream;
 use crate::verify::Policy;
 use binhost::{Binhost, IndexChoice, RefreshOutcome};
 use freshness::Order;
+use report::{BinhostReport, RollbackReport};
 use unusable::BinhostFacts;
 
 /// The initiator of a refresh.
@@ -281,7 +283,7 @@ impl Binhosts {
         for binhost in &mut self.all {
             let earlier =
                 |rollback: &Rollback| IndexChoice::Earlier(rollback.parts.get(&binhost.config.directory).cloned());
-            binhost.set_face(self.rollback.as_ref().map_or(IndexChoice::Latest, earlier));
+            binhost.choose(self.rollback.as_ref().map_or(IndexChoice::Latest, earlier));
         }
     }
 

@@ -19,12 +19,12 @@ use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::binhost::{FileStamp, stamp};
 use super::freshness;
 use crate::config::BinhostConfig;
-use crate::daemon::tasks::clock::Clock;
 use crate::index::{EntryDigest, EntryId, Index};
+use crate::sys::Clock;
 use crate::sys::durable::{blocking, read_json, write_file};
+use crate::sys::file_stamp::{FileStamp, stamp};
 use crate::upstream::{IndexAnswer, Upstream, Validators};
 
 /// File name extensions of a stored vote.

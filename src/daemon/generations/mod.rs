@@ -26,9 +26,9 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
-use super::binhosts::binhost::{FileStamp, stamp};
 use crate::index::{EntryId, Index, RENDER_VERSION, Rendered, View};
 use crate::sys::durable::{blocking, read_json, sync_directory, write_file, write_json};
+use crate::sys::file_stamp::{FileStamp, stamp};
 use crate::sys::seconds_now;
 use crate::tree::{PACKAGES, PackagesFile, Tree};
 

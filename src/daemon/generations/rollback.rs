@@ -16,9 +16,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{RecipeIndex, StoredGeneration, find, stored};
 use crate::api::{GenerationEntry, RollbackTo};
-use crate::daemon::binhosts::binhost::{Earlier, stamp};
 use crate::index::{Digest, EntryId, Index};
 use crate::sys::durable::{read_json, sync_directory, write_json};
+use crate::sys::file_stamp::{FileStamp, stamp};
 
 const FILE: &str = "rollback.json";
 
@@ -26,6 +26,15 @@ const FILE: &str = "rollback.json";
 struct RollbackFile {
     /// The first number of the generation's indexes.
     generation: u64,
+}
+
+/// An index of an earlier generation, for a rollback.
+#[derive(Debug)]
+pub(crate) struct Earlier {
+    pub(crate) index: Arc<Index>,
+    pub(crate) stamp: FileStamp,
+    /// Entries that were disputed between the mirrors in that generation.
+    pub(crate) disputed: HashSet<EntryId>,
 }
 
 /// An earlier generation, with its indexes read into memory.

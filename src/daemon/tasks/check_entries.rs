@@ -1,10 +1,8 @@
 //! Compares entries with their packages on request, at a limited rate of requests to a binhost.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use tokio::time::Instant;
 
 use crate::api::{CheckedEntry, EntryOutcome};
 use crate::daemon::state::DaemonState;
@@ -12,24 +10,6 @@ use crate::fetch::{CheckFor, EntryCheck};
 
 /// Entries that one request compares at the same time.
 const TOGETHER: usize = 4;
-/// Pause between two checks that need a request to a binhost, over all clients.
-const PACE: Duration = Duration::from_millis(50);
-
-/// When the next check that needs a request to a binhost may start.
-#[derive(Debug)]
-pub(crate) struct CheckRate(tokio::sync::Mutex<Instant>);
-
-impl CheckRate {
-    pub(crate) fn new() -> Self {
-        Self(tokio::sync::Mutex::new(Instant::now()))
-    }
-
-    async fn turn(&self) {
-        let mut next = self.0.lock().await;
-        tokio::time::sleep_until(*next).await;
-        *next = Instant::now() + PACE;
-    }
-}
 
 /// Compares the entries that are shown at `paths` with their packages.
 pub(crate) async fn check(shared: &Arc<DaemonState>, paths: Vec<String>) -> Vec<CheckedEntry> {
@@ -49,7 +29,7 @@ async fn check_one(shared: &DaemonState, path: &str) -> EntryCheck {
     let found = tree.view().row_at(path).and_then(|row| shared.fetcher.wanted(tree.view(), row));
     let Some(wanted) = found else { return EntryCheck::Unknown("no binhost's package is shown there".to_owned()) };
     if !shared.fetcher.is_cached(&wanted) {
-        shared.entry_pace.turn().await;
+        shared.check_rate.turn().await;
     }
     shared.fetcher.check_entry(&wanted, CheckFor::Index).await
 }

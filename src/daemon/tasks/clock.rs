@@ -1,5 +1,4 @@
-//! The system clock: whether it can be right, and when it is set. Decisions that depend on the
-//! clock are made again when the clock is set.
+//! Detects that the system clock was set. Decisions that depend on the clock are made again then.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -10,26 +9,7 @@ use rustix::time::{
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use crate::sys::{BUILT, STEP, offset, seconds_now};
-
-/// The reading of the system clock.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Clock {
-    /// The clock shows a time before the program was built, so it cannot be right.
-    Unset,
-    /// Plausible time, seconds since the epoch.
-    Set(u64),
-}
-
-impl Clock {
-    pub(crate) fn now() -> Self {
-        Self::showing(seconds_now())
-    }
-
-    pub(crate) fn showing(seconds: u64) -> Self {
-        if seconds < BUILT { Self::Unset } else { Self::Set(seconds) }
-    }
-}
+use crate::sys::{STEP, offset};
 
 /// Reports when the system clock is set.
 #[derive(Debug)]
@@ -89,12 +69,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-
-    #[test]
-    fn a_clock_before_the_build_is_not_set() {
-        assert_eq!([0, BUILT - 1].map(Clock::showing), [Clock::Unset; 2]);
-        assert_eq!(Clock::showing(BUILT), Clock::Set(BUILT));
-    }
 
     /// An expired timer stands for a clock that was set: a test must not set the machine's clock.
     fn expired() -> AsyncFd<OwnedFd> {

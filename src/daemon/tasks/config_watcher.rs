@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::config::{Resolution, Watch, WatchEvent};
-use crate::daemon::request_queue::Request;
+use crate::daemon::request::Request;
 use crate::daemon::state::DaemonState;
 
 /// How long the files must be unchanged before they are read: an editor, or `emerge --config`,

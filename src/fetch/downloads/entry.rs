@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::lane::Lane;
+use super::lane::{Lane, Number};
 use super::{Priority, Uid};
 
 /// The properties of a download that the table uses.
@@ -14,9 +14,6 @@ pub(super) trait Load: Clone {
     /// Whether the cache counts the download in its usage.
     fn is_placed(&self) -> bool;
 }
-
-/// Distinguishes successive downloads of the same package.
-pub(super) type Number = u64;
 
 /// The stage of a download; see [`super`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::entry::Number;
 use super::{PLACES, TURNS, TURNS_OF_CACHE, Uid};
 use crate::fetch::remote_binhost::PackageKey;
 use crate::index::BinhostId;
 
+/// Distinguishes successive downloads of the same package.
+pub(super) type Number = u64;
 /// The lane of a download.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Lane {

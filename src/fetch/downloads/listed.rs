@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use super::Priority;
 use super::download::Download;
-use super::entry::Number;
-use super::lane::Lane;
+use super::lane::{Lane, Number};
 use super::table::{DownloadTable, OnLeave};
 use crate::fetch::Fetcher;
 use crate::fetch::remote_binhost::PackageKey;

@@ -94,7 +94,8 @@ use std::time::Duration;
 
 pub(super) use adopt::adopt_one;
 pub(super) use download::Download;
-pub use interrupted::{KEPT_FOR, WORTH_KEEPING};
+pub use interrupted::KEPT_FOR;
+pub use receive::WORTH_KEEPING;
 pub(super) use scheduler::Downloads;
 pub use table::Counts;
 pub(super) use waiter::{Waiter, Watcher};

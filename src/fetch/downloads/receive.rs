@@ -9,13 +9,15 @@ use std::{fmt, io};
 use bytes::Bytes;
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use super::interrupted::WORTH_KEEPING;
 use super::listed::ListedDownload;
-use crate::cache::{Blob, CacheError, Incoming, Placement, Resumed, is_full};
+use crate::cache::{Blob, CacheError, Incoming, Placement, Resumed};
 use crate::fetch::{FetchError, alarms};
 use crate::index::Entry;
+use crate::sys::is_full;
 use crate::verify::{Receiver, VerifyError};
 
+/// Fewer bytes are not kept: fetching them takes no longer than the request to continue.
+pub const WORTH_KEEPING: u64 = 64 << 10;
 /// Size of a piece in bytes. Below 128 KiB the digests share one CPU, and every write is a system
 /// call. A chunk from the network has 8 to 400 KiB, and holds a buffer that may be larger. One
 /// piece is gathered while another one is proved. Further bytes wait in the kernel.

@@ -10,9 +10,10 @@ use super::listed::ListedDownload;
 use super::receive::{Destination, Receiving};
 use super::turn::Turn;
 use super::{GRACE, SILENCE};
-use crate::cache::{Blob, is_full};
+use crate::cache::Blob;
 use crate::fetch::{FetchError, Outcome, OutcomeKind, PackageRef, outcomes};
 use crate::index::Entry;
+use crate::sys::is_full;
 use crate::upstream::{BodyFault, BodyStream, Event};
 
 /// How often the bytes of a parked download may be lost before the download fails.

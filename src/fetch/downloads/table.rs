@@ -9,8 +9,8 @@ use std::collections::HashMap;
 
 pub(super) use choice::{Gate, NextAction, OnTheWay};
 
-use super::entry::{Load, Number, Stage, TableEntry};
-use super::lane::{Lane, LaneQueue};
+use super::entry::{Load, Stage, TableEntry};
+use super::lane::{Lane, LaneQueue, Number};
 use super::{MAX_WAITERS, Priority, Uid};
 use crate::fetch::remote_binhost::PackageKey;
 

@@ -17,7 +17,6 @@
 //! plan (`portage::emerge_process`).
 
 use std::collections::BTreeMap;
-use std::os::fd::AsFd as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,15 +24,14 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
 use super::plan_queue::{Added, PrefetchQueue, Prefetchable};
-use super::plan_rows;
 use crate::config::Prefetch;
 use crate::fetch::downloads::{Waiter, Watcher};
+use crate::fetch::emerge_plan;
 use crate::fetch::plan_check::PlanChecks;
 use crate::fetch::remote_binhost::PackageKey;
 use crate::fetch::uncached_open::Miss;
 use crate::fetch::{FetchError, Fetcher, PackageRef, Priority};
 use crate::portage::emerge_process::{Emerge, OpenerProcess, ProcessKey};
-use crate::portage::merge_plan::{self, PlanError};
 
 /// Bytes that are ahead, for all plans: a line of 100 Mbit/s takes a minute and a half for them.
 pub const MAX_AHEAD_BYTES: u64 = 1 << 30;
@@ -190,14 +188,14 @@ impl PlanPrefetchState {
         if !self.queue().may_read(key) {
             return None;
         }
-        let names = match read(emerge) {
+        let names = match emerge_plan::read(emerge) {
             Ok(names) => names,
             Err(error) => {
                 tracing::debug!(?key, %error, "no plan of an emerge");
                 return None;
             }
         };
-        let rows = plan_rows::rows(wanted.view(), &names);
+        let rows = emerge_plan::rows(wanted.view(), &names);
         let plan: Vec<PackageRef> =
             rows.into_iter().filter_map(|row| self.fetcher.wanted(wanted.view(), row)).collect();
         let belongs = plan.iter().any(|planned| planned.key() == wanted.key());
@@ -299,17 +297,4 @@ impl Drop for FollowedPlan<'_> {
         let wasted = self.inner.queue().end(self.key);
         self.inner.fetcher.metrics.prefetch_wasted.add(wasted as u64);
     }
-}
-
-/// The plan of an emerge, from the first EROOT that has one.
-pub(crate) fn read(emerge: &Emerge) -> Result<Vec<merge_plan::Planned>, PlanError> {
-    let root = emerge.root().map_err(PlanError::Open)?;
-    let mut last = Ok(Vec::new());
-    for eroot in &emerge.eroots {
-        last = merge_plan::read(root.as_fd(), eroot, emerge.started);
-        if last.as_ref().is_ok_and(|plan| !plan.is_empty()) {
-            break;
-        }
-    }
-    last
 }

@@ -16,7 +16,7 @@ use std::time::SystemTime;
 
 use rustix::fs::{Mode, OFlags};
 
-use super::plan_rows;
+use crate::fetch::emerge_plan;
 use crate::fetch::{Fetcher, PackageRef};
 use crate::index::{Entry, Stanza, View};
 use crate::portage::merge_plan::{self, PlanError};
@@ -143,7 +143,7 @@ fn planned(view: &View, root: &Path) -> Result<Matches, PlanError> {
     let top = open.map_err(|error| PlanError::Open(error.into()))?;
     let plan = merge_plan::read(top.as_fd(), root, SystemTime::UNIX_EPOCH)?;
     let (mut rows, mut missing) = (Vec::new(), Vec::new());
-    for (planned, row) in plan.iter().zip(plan_rows::places(view, &plan)) {
+    for (planned, row) in plan.iter().zip(emerge_plan::places(view, &plan)) {
         match row {
             Some(row) => rows.push(row),
             None => missing.push((planned.cpv.to_string(), "planned, and not shown, or not any more".to_owned())),

@@ -8,8 +8,8 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use fuser::BackingId;
 
+use super::super::FUSE_HAS_RESEND;
 use super::super::backing::{self, Backing};
-use super::super::connection::FUSE_HAS_RESEND;
 use super::super::handles::Handles;
 use super::super::interrupt::Waiting;
 use super::super::quota::Quota;

@@ -6,8 +6,8 @@ use std::fmt;
 use super::super::dependencies::UseFlags;
 use super::super::stanza::Stanza;
 use super::super::{Header, Index};
-use super::key::PerKey;
 use super::{AuxKey, AuxKeys, AuxValues, simplest};
+use crate::index::aux_key::PerKey;
 
 /// The most characters of a value in a message.
 const SHOWN: usize = 200;

@@ -30,17 +30,16 @@
 
 mod compare;
 mod digest;
-mod key;
 
 use std::borrow::Cow;
 
+use super::aux_key::{AuxKey, AuxKeys};
 pub use compare::{Comparison, EntryValues, IndexMismatch};
 pub use digest::AuxDigest;
-pub use key::{AuxKey, AuxKeys};
 
+use super::aux_key::PerKey;
 use super::dependencies::{Dependencies, UseFlags};
 use crate::portage::words::joined;
-use key::PerKey;
 
 /// The values that Portage writes into the entry of a package.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,14 +4,11 @@
 //! The text must be plain ASCII lines. Portage splits at every line end that Python knows, so other
 //! control characters would make Portage see other records than this parser.
 
-use crate::index::Digest;
+use crate::verify::Digest512;
 
 const SIGNED: &str = "-----BEGIN PGP SIGNED MESSAGE-----";
 const SIGNATURE: &str = "-----BEGIN PGP SIGNATURE-----";
 const SIGNATURE_END: &str = "-----END PGP SIGNATURE-----";
-
-/// A digest of 64 bytes.
-pub(crate) type Digest512 = Digest<64>;
 
 /// Why a Manifest is refused. Line numbers count from 1 within the signed text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

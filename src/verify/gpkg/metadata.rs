@@ -6,39 +6,10 @@ use std::fs::File;
 use std::io::{self, Read};
 
 use super::MetadataMember;
-use super::tar_header::{BLOCK, Kind, TarError, TarHeader, is_zero, padding};
 use crate::verify::VerifyError;
 use crate::verify::decompress::{FileSection, MAX_METADATA, decoder};
-use crate::verify::values::Values;
-
-/// Why a package's metadata cannot be read.
-#[derive(Debug, thiserror::Error)]
-pub enum MetadataError {
-    /// The member does not decompress, or ends within a block of its tar.
-    #[error("decompressing it: {0}")]
-    Decompress(io::Error),
-    /// The decompressed tar is longer than 32 MiB.
-    #[error("it has more than {MAX_METADATA} bytes")]
-    TooLarge,
-    /// A block of its tar is not the header of a member.
-    #[error("{0}")]
-    Tar(#[from] TarError),
-    /// A member of the tar is not a regular file. Portage does not read such a member either.
-    #[error("{0:?} is not a regular file")]
-    NotRegular(String),
-    /// The name of a member is not `metadata/KEY`.
-    #[error("{0:?} is not a file right in the directory metadata")]
-    Name(String),
-    /// Two members have the same name.
-    #[error("{0} is there twice")]
-    Twice(String),
-    /// Bytes after the end of the tar are not zero.
-    #[error("there is something after the end of its tar")]
-    AfterEnd,
-    /// A value is longer than the limit.
-    #[error("{0} has more than {1} bytes")]
-    LongValue(String, u64),
-}
+use crate::verify::tar_header::{BLOCK, Kind, TarHeader, is_zero, padding};
+use crate::verify::values::{MetadataError, Values};
 
 /// Returns the values in the metadata of `file`.
 pub(crate) fn read(file: &File, member: &MetadataMember) -> Result<Values, VerifyError> {

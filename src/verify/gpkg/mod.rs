@@ -18,10 +18,8 @@
 //! A long name has a header of its own only where it must have one, before a GNU header. Portage
 //! never writes such a header for a short name.
 
-pub(super) mod head;
 pub(super) mod manifest;
 pub(super) mod metadata;
-pub(super) mod tar_header;
 
 use std::cell::Cell;
 use std::fs::File;
@@ -30,12 +28,13 @@ use std::mem;
 
 use blake2::{Blake2b512, Digest as _};
 
+use super::Digest512;
 use super::decompress::FileSection;
 use super::openpgp::MemberHash;
+use super::tar_header::{BLOCK, Format, Kind, MAX_NAME, TarError, TarHeader, is_zero, padding};
 use super::{Policy, SignatureError, VerifyError};
 use crate::index::Digest;
-use manifest::{Digest512, ManifestError, ManifestRecord};
-use tar_header::{BLOCK, Format, Kind, MAX_NAME, TarError, TarHeader, is_zero, padding};
+use manifest::{ManifestError, ManifestRecord};
 
 /// Most members of a container, Manifest included; Portage makes 4, or 6 with signatures.
 const MAX_MEMBERS: usize = 64;

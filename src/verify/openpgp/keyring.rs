@@ -140,7 +140,7 @@ impl Keyring {
         self.current().primary_keys()
     }
 
-    pub(crate) fn current(&self) -> Arc<Keys> {
+    pub(in crate::verify) fn current(&self) -> Arc<Keys> {
         let mut state = self.lock();
         let mut changed = false;
         for file in &mut state.files {

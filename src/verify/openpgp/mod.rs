@@ -5,6 +5,7 @@
 //! now, because Portage accepts only gpg's GOODSIG. A signature by a key that has expired or was
 //! revoked since is refused.
 
+pub(super) mod fingerprint;
 pub(super) mod keyring;
 pub(super) mod keyring_check;
 pub(super) mod signature;
@@ -30,10 +31,11 @@ use openpgp::types::{HashAlgorithm, RevocationStatus, SignatureType};
 use openpgp::{Cert, KeyHandle, Packet};
 use sha2::{Digest as _, Sha256};
 
-use super::gpkg::manifest::Digest512;
+use super::Digest512;
 use crate::index::Digest;
 use crate::sys::{Passed, PastEvent, WrongClock};
-use signature::{Fingerprint, SignatureError, Signer};
+use fingerprint::Fingerprint;
+use signature::{SignatureError, Signer};
 
 const POLICY: &StandardPolicy<'static> = &StandardPolicy::new();
 /// Most signatures in one file. Each of them may need another pass over the signed bytes.

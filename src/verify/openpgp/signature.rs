@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use sha2::{Digest as _, Sha256};
 
+use super::fingerprint::Fingerprint;
 use super::keyring::Keyring;
 use crate::index::Digest;
 
@@ -93,47 +94,6 @@ impl Signer {
         let both = Sha256::new().chain_update(self.certificate.0).chain_update(other.certificate.0);
         let digest: [u8; 32] = both.chain_update(other.fingerprint.as_bytes()).finalize().into();
         Self { certificate: Digest(std::array::from_fn(|at| digest.get(at).copied().unwrap_or_default())), ..*self }
-    }
-}
-
-/// Fingerprint of an OpenPGP key: 20 bytes (version 4) or 32 bytes (version 6).
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Fingerprint {
-    bytes: [u8; 32],
-    length: u8,
-}
-
-impl Fingerprint {
-    /// Returns `None` if `bytes` has neither 20 nor 32 bytes.
-    #[must_use]
-    pub fn new(bytes: &[u8]) -> Option<Self> {
-        let length = match bytes.len() {
-            20 => 20,
-            32 => 32,
-            _ => return None,
-        };
-        let mut all = [0; 32];
-        all.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
-        Some(Self { bytes: all, length })
-    }
-
-    /// The 20 or 32 bytes of the fingerprint.
-    #[must_use]
-    pub fn as_bytes(&self) -> &[u8] {
-        self.bytes.get(..usize::from(self.length)).unwrap_or_default()
-    }
-}
-
-/// In upper-case hexadecimal, as gpg writes it.
-impl fmt::Display for Fingerprint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.as_bytes().iter().try_for_each(|byte| write!(f, "{byte:02X}"))
-    }
-}
-
-impl fmt::Debug for Fingerprint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
     }
 }
 

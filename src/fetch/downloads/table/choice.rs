@@ -3,7 +3,8 @@
 use std::cmp::Reverse;
 use std::collections::HashMap;
 
-use super::super::entry::{Load, Number, Stage, TableEntry};
+use super::super::entry::{Load, Stage, TableEntry};
+use super::super::lane::Number;
 use super::super::lane::{Lane, LaneQueue, NextDownload, Share};
 use super::super::{MAX_LIVE, PLACES, PREFETCH_TURNS, Priority, REST_OF_LINE, TURNS, Uid};
 use super::DownloadTable;

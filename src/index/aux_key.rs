@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::super::dependencies::TokenKind;
+use super::dependencies::TokenKind;
 
 /// A key whose value in an index Portage takes from the package's metadata. The keys are those of
 /// `_pkgindex_aux_keys`, without DESCRIPTION, SIZE and the URIs, and USER_PATCHES.
@@ -141,7 +141,7 @@ impl AuxKey {
 
     /// The type of the words, if the value may have USE conditionals
     /// (`_pkgindex_use_evaluated_keys`).
-    pub(super) const fn reduced(self) -> Option<TokenKind> {
+    pub(crate) const fn reduced(self) -> Option<TokenKind> {
         match self {
             Self::Bdepend | Self::Depend | Self::Idepend | Self::Pdepend | Self::Rdepend => Some(TokenKind::Atom),
             Self::License | Self::Properties | Self::Restrict => Some(TokenKind::Plain),
@@ -191,27 +191,27 @@ impl AuxKeys {
     }
 
     /// One bit for each key; [`AuxKey::Bdepend`] is the lowest bit.
-    pub(super) const fn bits(self) -> u32 {
+    pub(crate) const fn bits(self) -> u32 {
         self.0
     }
 }
 
 /// One value for each key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct PerKey<T>([T; COUNT]);
+pub(crate) struct PerKey<T>([T; COUNT]);
 
 impl<T> PerKey<T> {
-    pub(super) fn of(make: impl FnMut(AuxKey) -> T) -> Self {
+    pub(crate) fn of(make: impl FnMut(AuxKey) -> T) -> Self {
         Self(AuxKey::ALL.map(make))
     }
 
     #[expect(clippy::indexing_slicing, reason = "there is one element for each key")]
-    pub(super) fn get(&self, key: AuxKey) -> &T {
+    pub(crate) fn get(&self, key: AuxKey) -> &T {
         &self.0[key as usize]
     }
 
     #[expect(clippy::indexing_slicing, reason = "there is one element for each key")]
-    pub(super) fn get_mut(&mut self, key: AuxKey) -> &mut T {
+    pub(crate) fn get_mut(&mut self, key: AuxKey) -> &mut T {
         &mut self.0[key as usize]
     }
 }

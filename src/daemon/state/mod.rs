@@ -1,4 +1,14 @@
 //! State that all parts of the daemon share, and the status that the daemon reports.
+//!
+//! | file | job |
+//! |---|---|
+//! | `prefetch_jobs` | prefetch jobs by number |
+//! | `upgrade_budget` | bytes that upgrade prefetch may fetch a day |
+//! | `check_rate` | the rate of checks of entries |
+
+pub(super) mod check_rate;
+pub(super) mod prefetch_jobs;
+pub(super) mod upgrade_budget;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,113 +17,26 @@ use std::time::{Duration, UNIX_EPOCH};
 use tokio::sync::Notify;
 
 use super::binhosts::Binhosts;
-use super::binhosts::binhost::Binhost;
-use super::binhosts::last_refresh::LastRefresh;
-use super::binhosts::refusals::Refusal;
+use super::binhosts::report::{BinhostReport, RollbackReport};
 use super::explain::Explained;
 use super::service::mount_visibility;
 use super::shown;
-use super::tasks::check_entries::CheckRate;
-use super::tasks::prefetch_jobs::PrefetchJobs;
-use super::tasks::upgrade_prefetch::Budget;
 use crate::api::{
-    BinhostStatus, BypassStatus, CacheStatus, DownloadCounts, DownloadState, DownloadStatus, EntriesStatus,
-    FailureStatus, GenerationStatus, KeyringStatus, MirrorState, MirrorStatus, ProcessStatus, RefreshStatus, Status,
+    BinhostStatus, BypassStatus, CacheStatus, DownloadCounts, DownloadState, DownloadStatus, FailureStatus,
+    GenerationStatus, ProcessStatus, RefreshStatus, Status,
 };
 use crate::cache::Cache;
 use crate::config::{MountConfig, Prefetch};
-use crate::fetch::{self, Counts, DownloadProgress, FailureReport, Fetcher, RemoteBinhost};
+use crate::fetch::{self, Counts, DownloadProgress, FailureReport, Fetcher};
 use crate::fs::PublishedTree;
 use crate::fuse::Mount;
 use crate::metrics::Metrics;
-use crate::policy::EntryCounts;
 use crate::sys::{Moment, WrongClock, seconds_now};
 use crate::tree::{PackagesFile, Snapshots, Tree};
 use crate::units::{ByteSize, Plural};
-use crate::upstream::{HealthState, UrlReport};
-use crate::verify::KeyringReport;
-
-/// Whether an earlier generation is shown, and why a stored rollback is not in effect.
-#[derive(Debug, Clone, Default)]
-pub(super) struct RollbackReport {
-    pub(super) rolled_back: bool,
-    pub(super) problem: Option<String>,
-}
-
-/// The facts about a binhost for `status`.
-#[derive(Debug)]
-pub(super) struct BinhostReport {
-    name: String,
-    remote: Arc<RemoteBinhost>,
-    index_timestamp: i64,
-    refresh: LastRefresh,
-    unreachable: bool,
-    frozen: bool,
-    packages: u64,
-    entries: EntriesStatus,
-    unusable: Option<String>,
-    refused: Vec<FailureStatus>,
-    index_mismatches: Vec<FailureStatus>,
-    max_index_age: Option<Duration>,
-}
-
-impl BinhostReport {
-    pub(super) fn new(binhost: &Binhost, tally: EntryCounts, unusable: Option<String>) -> Self {
-        let EntryCounts {
-            shown, moved, libc_guarded, unsigned_format, filtered, offline, shadowed, path_conflict, ..
-        } = tally;
-        let index = binhost.published_index().map(|shown| shown.index);
-        let dropped = index.as_ref().map(|index| index.dropped());
-        let refused: Vec<FailureStatus> = binhost.refusals().all().iter().map(Refusal::status).collect();
-        let entries = EntriesStatus {
-            dropped: dropped.map_or(0, |dropped| dropped.total().into()),
-            dropped_reasons: dropped.map(ToString::to_string).unwrap_or_default(),
-            refused: refused.len() as u64,
-            disputed: binhost.disputed() as u64,
-            unsigned_format: unsigned_format.into(),
-            filtered: filtered.into(),
-            offline: offline.into(),
-            shadowed: shadowed.into(),
-            path_conflict: path_conflict.into(),
-            moved: moved.into(),
-            libc_guarded: libc_guarded.into(),
-        };
-        Self {
-            name: binhost.config.name.clone(),
-            remote: Arc::clone(&binhost.remote),
-            index_timestamp: index.as_ref().and_then(|index| index.header().timestamp()).unwrap_or_default(),
-            refresh: binhost.last_refresh().clone(),
-            unreachable: binhost.is_unreachable(),
-            frozen: binhost.is_frozen(),
-            packages: shown.into(),
-            entries,
-            unusable,
-            refused,
-            index_mismatches: binhost.index_mismatches(),
-            max_index_age: binhost.max_index_age(),
-        }
-    }
-
-    fn status(&self) -> BinhostStatus {
-        let Self { name, remote, index_timestamp, refresh, unreachable, frozen, packages, entries, unusable, .. } =
-            self;
-        BinhostStatus {
-            name: name.clone(),
-            urls: remote.upstream.binhost().urls.iter().map(ToString::to_string).collect(),
-            mirrors: remote.upstream.url_reports().into_iter().map(mirror).collect(),
-            packages: *packages,
-            index_timestamp: *index_timestamp,
-            refresh: refresh.status(),
-            unreachable: *unreachable,
-            not_refreshed: *frozen,
-            keyring: remote.policy.keyring.as_ref().map(|keyring| keyring_status(keyring.report())),
-            entries: entries.clone(),
-            unusable: unusable.clone(),
-            max_index_age: self.max_index_age.map(|span| span.as_secs()),
-            index_mismatches: self.index_mismatches.clone(),
-        }
-    }
-}
+use check_rate::CheckRate;
+use prefetch_jobs::PrefetchJobs;
+use upgrade_budget::UpgradeBudget;
 
 #[derive(Debug)]
 pub(super) struct DaemonState {
@@ -126,11 +49,11 @@ pub(super) struct DaemonState {
     pub(super) metrics: Arc<Metrics>,
     reports: Mutex<Vec<BinhostReport>>,
     rollback: Mutex<RollbackReport>,
-    pub(super) errands: PrefetchJobs,
-    pub(super) world: Budget,
-    pub(super) entry_pace: CheckRate,
+    pub(super) prefetch_jobs: PrefetchJobs,
+    pub(super) upgrade_budget: UpgradeBudget,
+    pub(super) check_rate: CheckRate,
     /// Notified when a new tree is published after a refresh or rollback.
-    pub(super) renewed: Notify,
+    pub(super) tree_published: Notify,
     /// Why the published tree is older than the indexes.
     problem: Mutex<Option<String>>,
     /// Why the configuration in the files cannot be used.
@@ -138,7 +61,7 @@ pub(super) struct DaemonState {
     /// Warnings about the configuration for the administrator.
     warnings: Mutex<Vec<String>>,
     /// Snapshot of the binhosts and rules, from which the decision about each entry follows.
-    picture: Mutex<Option<Arc<Explained>>>,
+    explained: Mutex<Option<Arc<Explained>>>,
     /// Notified when local packages or decisions about entries may have changed.
     pub(super) changed: Notify,
     bypassed: Mutex<Vec<BypassStatus>>,
@@ -156,7 +79,7 @@ impl DaemonState {
         front: Arc<PublishedTree>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let world = Budget::open(cache.directory(), config.prefetch_budget.0);
+        let upgrade_budget = UpgradeBudget::open(cache.directory(), config.prefetch_budget.0);
         let snapshots = Arc::clone(front.snapshots());
         let warnings = Mutex::new(config.warnings.clone());
         Self {
@@ -169,14 +92,14 @@ impl DaemonState {
             metrics,
             reports: Mutex::default(),
             rollback: Mutex::default(),
-            errands: PrefetchJobs::default(),
-            world,
-            entry_pace: CheckRate::new(),
-            renewed: Notify::new(),
+            prefetch_jobs: PrefetchJobs::default(),
+            upgrade_budget,
+            check_rate: CheckRate::new(),
+            tree_published: Notify::new(),
             problem: Mutex::default(),
             misconfigured: Mutex::default(),
             warnings,
-            picture: Mutex::default(),
+            explained: Mutex::default(),
             changed: Notify::new(),
             bypassed: Mutex::default(),
             started: Moment::now(),
@@ -188,7 +111,7 @@ impl DaemonState {
     pub(super) fn set_reports(&self, binhosts: &Binhosts) {
         *self.rollback.lock().unwrap_or_else(PoisonError::into_inner) = binhosts.rollback_report();
         *self.reports() = binhosts.reports();
-        *self.picture.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(binhosts.explained()));
+        *self.explained.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(binhosts.explained()));
         self.changed.notify_one();
         self.check_clock();
     }
@@ -207,8 +130,8 @@ impl DaemonState {
     }
 
     /// Snapshot of the binhosts and rules, from which the decision about each entry follows.
-    pub(super) fn picture(&self) -> Option<Arc<Explained>> {
-        self.picture.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub(super) fn explained(&self) -> Option<Arc<Explained>> {
+        self.explained.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Sets the warnings about the configuration files.
@@ -344,7 +267,7 @@ impl DaemonState {
                 pinned: self.cache.pins().len() as u64,
                 written_today: self.cache.written_today(),
             },
-            upgrade_prefetch: (self.config.prefetch == Prefetch::World).then(|| self.world.status()),
+            upgrade_prefetch: (self.config.prefetch == Prefetch::World).then(|| self.upgrade_budget.status()),
             download_counts: counts(self.fetcher.counts()),
             downloads: self.fetcher.in_progress().into_iter().map(download).collect(),
             failures: self.fetcher.failures().into_iter().map(failure).collect(),
@@ -370,11 +293,6 @@ fn together(binhosts: &[BinhostStatus], problem: Option<String>) -> RefreshStatu
     }
 }
 
-fn keyring_status(report: KeyringReport) -> KeyringStatus {
-    let KeyringReport { files, keys, problems } = report;
-    KeyringStatus { files: files.iter().map(|path| path.display().to_string()).collect(), keys: keys as u64, problems }
-}
-
 /// Returns free memory to the system. Parsing an index or listing all packages takes much more
 /// memory than is kept, and glibc would not return the rest.
 pub(super) fn give_memory_back() {
@@ -382,29 +300,6 @@ pub(super) fn give_memory_back() {
     // SAFETY: malloc_trim only returns free pages to the system, and any thread may call it.
     unsafe {
         libc::malloc_trim(0);
-    }
-}
-
-fn mirror(report: UrlReport) -> MirrorStatus {
-    let UrlReport { url, standing, backs_off_for, rate, first_byte, failures, wrong, distrusted_for, last_error } =
-        report;
-    let (last_error, since) = last_error.unzip();
-    MirrorStatus {
-        url,
-        state: match standing {
-            HealthState::Healthy => MirrorState::Healthy,
-            HealthState::Distrusted => MirrorState::Distrusted,
-            HealthState::Probing => MirrorState::Probing,
-            HealthState::BackingOff => MirrorState::BackingOff,
-        },
-        backing_off_until: backs_off_for.map(|span| seconds_now().saturating_add(span.as_secs())),
-        rate: rate.map(|rate| rate as u64),
-        first_byte_ms: first_byte.map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX)),
-        failures: u64::from(failures),
-        wrong,
-        distrusted_for,
-        last_error,
-        last_error_time: since.map(|span: Duration| seconds_now().saturating_sub(span.as_secs())),
     }
 }
 

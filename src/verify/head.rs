@@ -11,12 +11,12 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 
-use super::metadata;
-use super::{Container, Front, MetadataMember};
+use super::gpkg::metadata;
+use super::gpkg::{Container, Front, MetadataMember};
+use super::openpgp::Keys;
+use super::proof::{members, signer_of, signer_of_manifest};
+use super::{Policy, VerifyError};
 use crate::index::{AuxValues, Entry};
-use crate::verify::openpgp::Keys;
-use crate::verify::proof::{members, signer_of, signer_of_manifest};
-use crate::verify::{Policy, VerifyError};
 
 /// Most first bytes that are fetched. Metadata has some 50 KiB, with the whole environment of the
 /// build.

@@ -1,9 +1,24 @@
-//! Finds the entries of a merge plan in a view.
+//! The merge plan of a running emerge, and its entries in a view.
 
 use std::collections::HashMap;
+use std::os::fd::AsFd as _;
 
 use crate::index::View;
-use crate::portage::merge_plan::Planned;
+use crate::portage::emerge_process::Emerge;
+use crate::portage::merge_plan::{self, PlanError, Planned};
+
+/// The plan of an emerge, from the first EROOT that has one.
+pub(crate) fn read(emerge: &Emerge) -> Result<Vec<Planned>, PlanError> {
+    let root = emerge.root().map_err(PlanError::Open)?;
+    let mut last = Ok(Vec::new());
+    for eroot in &emerge.eroots {
+        last = merge_plan::read(root.as_fd(), eroot, emerge.started);
+        if last.as_ref().is_ok_and(|plan| !plan.is_empty()) {
+            break;
+        }
+    }
+    last
+}
 
 /// Row numbers of the entries that a plan names, in the order of the plan.
 pub(crate) fn rows(view: &View, plan: &[Planned]) -> Vec<u32> {

@@ -1,0 +1,35 @@
+//! Names in the lower directory that are binhostfs's own.
+
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+
+use portable_atomic::AtomicU64;
+
+use super::INDEX;
+
+/// The file name of the compressed index in PKGDIR.
+pub const COMPRESSED: &str = "Packages.gz";
+/// The temporary name of either index while it is written. The mount never shows it.
+pub(super) const NEW: &str = ".Packages.binhostfs-new";
+
+/// The prefix of a copy's temporary name, until the copy is complete. The mount never shows it.
+const NEW_COPY: &str = ".binhostfs-new-";
+
+/// Whether `path` is an index or a temporary file of this module. The mount does not show these
+/// files as they are.
+#[must_use]
+pub fn is_own(path: &Path) -> bool {
+    is_new_copy(path) || [INDEX, COMPRESSED, NEW].iter().any(|name| path.as_os_str().as_bytes() == name.as_bytes())
+}
+
+pub(super) fn is_new_copy(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.as_bytes().starts_with(NEW_COPY.as_bytes()))
+}
+
+/// A new temporary name for a copy. The process id and a counter make it unique, also beside a
+/// daemon that is being replaced.
+pub(super) fn new_name() -> String {
+    static MADE: AtomicU64 = AtomicU64::new(0);
+    format!("{NEW_COPY}{}-{}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed))
+}
