@@ -12,12 +12,14 @@ use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use binhostfs::cache::{Blob, Cache, Incoming, Placement};
-use binhostfs::index::{AuxKey, AuxValues, BinhostId, Comparison, Digest, Entry, EntryValues, Index, PkgPath, View};
-use binhostfs::metrics::Metrics;
-use binhostfs::portage::Cpv;
-use binhostfs::tree::{Inode, PackagesFile, Tree};
-use binhostfs::verify::{Policy, Receiver, Verified};
+use binhostfs::internals::cache::{Blob, Cache, Incoming, Placement};
+use binhostfs::internals::index::{
+    AuxKey, AuxValues, BinhostId, Comparison, Digest, Entry, EntryValues, Index, PkgPath, View,
+};
+use binhostfs::internals::metrics::Metrics;
+use binhostfs::internals::portage::Cpv;
+use binhostfs::internals::tree::{Inode, PackagesFile, Tree};
+use binhostfs::internals::verify::{Policy, Receiver, Verified};
 use criterion::{BatchSize, Criterion, Throughput};
 use md5::{Digest as _, Md5};
 use sha1::Sha1;

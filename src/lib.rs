@@ -4,42 +4,88 @@
 //!
 //! | module | job |
 //! |---|---|
-//! | [`units`] | sizes and spans of time, as people read and write them |
-//! | [`sys`] | system calls and files of /proc that several modules need |
-//! | [`metrics`] | name and count measurements |
-//! | [`config`] | command line, own file and Portage's files -> one validated configuration |
-//! | [`portage`] | Portage's formats, files and state: atoms, configuration, installed packages |
-//! | [`index`] | parse, query and render `Packages` |
-//! | [`verify`] | prove that bytes are the package that the index names |
-//! | [`policy`] | decide which entries of which binhost are shown, and at which path |
-//! | [`tree`] | an immutable snapshot of names, inodes and attributes |
-//! | [`upstream`] | bytes of a binhost: mirrors, retries, resume, conditional requests |
-//! | [`cache`] | verified blobs and their catalogue within a bound |
-//! | [`fetch`] | read-through: a cache hit, else one download -> verify -> commit |
-//! | [`local`] | the lower directory: local packages and their part of `Packages` |
-//! | [`fs`] | the filesystem without FUSE: lookup, open, list, change; the published `Packages` |
-//! | [`fuse`] | kernel requests -> `fs`; open handles, the FUSE connection and its handover |
-//! | [`api`] | requests and answers of the control socket, as JSON |
-//! | [`control`] | HTTP over a Unix socket and TCP: routes, client, status page, metrics |
-//! | [`daemon`] | compose, mount, refresh, stop |
-//! | [`cli`] | arguments, subcommands, output |
+//! | `units` | sizes and spans of time, as people read and write them |
+//! | `sys` | system calls and files of /proc that several modules need |
+//! | `metrics` | name and count measurements |
+//! | `config` | command line, own file and Portage's files -> one validated configuration |
+//! | `portage` | Portage's formats, files and state: atoms, configuration, installed packages |
+//! | `index` | parse, query and render `Packages` |
+//! | `verify` | prove that bytes are the package that the index names |
+//! | `policy` | decide which entries of which binhost are shown, and at which path |
+//! | `tree` | an immutable snapshot of names, inodes and attributes |
+//! | `upstream` | bytes of a binhost: mirrors, retries, resume, conditional requests |
+//! | `cache` | verified blobs and their catalogue within a bound |
+//! | `fetch` | read-through: a cache hit, else one download -> verify -> commit |
+//! | `local` | the lower directory: local packages and their part of `Packages` |
+//! | `fs` | the filesystem without FUSE: lookup, open, list, change; the published `Packages` |
+//! | `fuse` | kernel requests -> `fs`; open handles, the FUSE connection and its handover |
+//! | `api` | requests and answers of the control socket, as JSON |
+//! | `control` | HTTP over a Unix socket and TCP: routes, client, status page, metrics |
+//! | `daemon` | compose, mount, refresh, stop |
+//! | `cli` | arguments, subcommands, output |
 
-pub mod api;
-pub mod cache;
-pub mod cli;
-pub mod config;
-pub mod control;
-pub mod daemon;
-pub mod fetch;
-pub mod fs;
-pub mod fuse;
-pub mod index;
-pub mod local;
-pub mod metrics;
-pub mod policy;
-pub mod portage;
-pub mod sys;
-pub mod tree;
-pub mod units;
-pub mod upstream;
-pub mod verify;
+mod api;
+mod cache;
+mod cli;
+mod config;
+mod control;
+mod daemon;
+mod fetch;
+mod fs;
+mod fuse;
+mod index;
+mod local;
+mod metrics;
+mod policy;
+mod portage;
+mod sys;
+mod tree;
+mod units;
+mod upstream;
+mod verify;
+
+pub use cli::{command, run};
+
+/// What the tests, benchmarks and fuzz targets of this repository use. It is no interface for other
+/// crates, and may change with any commit.
+#[doc(hidden)]
+pub mod internals {
+    pub mod cache {
+        pub use crate::cache::{Blob, Cache, Incoming, Placement};
+    }
+    pub mod config {
+        pub use crate::config::{
+            DEFAULT_CACHE_DIR, DEFAULT_CACHE_SIZE, DEFAULT_CONFIG, DEFAULT_CONTROL, DEFAULT_KEYRING, DEFAULT_REFRESH,
+        };
+    }
+    pub mod daemon {
+        pub use crate::daemon::START_BUDGET;
+    }
+    pub mod fetch {
+        pub use crate::fetch::{AHEAD_SHARE, MAX_AHEAD_BYTES, MAX_LIVE, PLACES, TURNS, TURNS_OF_USER, WORTH_KEEPING};
+    }
+    pub mod index {
+        pub use crate::index::{
+            AuxKey, AuxKeys, AuxValues, BinhostId, Comparison, Dependencies, Digest, Entry, EntryValues, Index,
+            ListedEntry, Listing, PkgPath, Stanza, TokenKind, UseFlags, View,
+        };
+    }
+    pub mod metrics {
+        pub use crate::metrics::Metrics;
+    }
+    pub mod portage {
+        pub use crate::portage::{Atom, AtomError, Cpv, InstalledPackages, Version};
+        pub mod conf {
+            pub use crate::portage::conf::{PortagePaths, read};
+        }
+    }
+    pub mod tree {
+        pub use crate::tree::{Inode, PackagesFile, Tree};
+    }
+    pub mod upstream {
+        pub use crate::upstream::{NO_PROGRESS_BUDGET, PATIENCE, STALL_TIMEOUT};
+    }
+    pub mod verify {
+        pub use crate::verify::{Keyring, PackageFormat, Policy, Receiver, Verified, VerifyError, described, recheck};
+    }
+}

@@ -4,7 +4,6 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use binhostfs::cli;
 use clap_complete::Shell;
 
 /// Shells, and below a prefix where they look for completions.
@@ -30,11 +29,11 @@ pub(crate) fn write(prefix: &Path) -> io::Result<Vec<PathBuf>> {
     };
     for (shell, path) in COMPLETIONS {
         let mut script = Vec::new();
-        clap_complete::generate(shell, &mut cli::command(), "binhostfs", &mut script);
+        clap_complete::generate(shell, &mut binhostfs::command(), "binhostfs", &mut script);
         let script = String::from_utf8(script).map_err(io::Error::other)?;
         put(prefix.join(path), with_packages(shell, &script, &of_packages()).as_bytes())?;
     }
-    let mut command = cli::command().disable_help_subcommand(true);
+    let mut command = binhostfs::command().disable_help_subcommand(true);
     command.build();
     let pages = command.get_subcommands().filter(|subcommand| !subcommand.is_hide_set()).cloned();
     let pages: Vec<clap::Command> = pages.collect();
@@ -57,7 +56,7 @@ const VERSION: &str = concat!("binhostfs ", env!("CARGO_PKG_VERSION"));
 /// Subcommands that take packages.
 fn of_packages() -> Vec<String> {
     let takes = |command: &&clap::Command| command.get_positionals().any(|argument| argument.get_id() == "atoms");
-    cli::command().get_subcommands().filter(takes).map(|command| command.get_name().to_owned()).collect()
+    binhostfs::command().get_subcommands().filter(takes).map(|command| command.get_name().to_owned()).collect()
 }
 
 /// Has a completion script offer the packages that are shown at that moment, where one is to be given.
@@ -129,7 +128,7 @@ fn synopsis(command: &clap::Command) -> String {
 fn configuration_page() -> String {
     let example = configuration_example();
     let has = |key: &str| example.lines().any(|line| line.trim_start().starts_with(&format!("{key} = ")));
-    let mut command = cli::command();
+    let mut command = binhostfs::command();
     command.build();
     let options = command.find_subcommand("mount").into_iter().flat_map(clap::Command::get_opts);
     let keys: String = options

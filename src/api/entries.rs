@@ -3,18 +3,18 @@
 use serde::{Deserialize, Serialize};
 
 /// Maximum number of entries in one request.
-pub const MAX_CHECKED: usize = 32;
+pub(crate) const MAX_CHECKED: usize = 32;
 
 /// The results of a request, in the order of its paths.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CheckedEntries {
+pub(crate) struct CheckedEntries {
     /// One result for each path of the request.
     pub entries: Vec<CheckedEntry>,
 }
 
 /// The result of one comparison.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CheckedEntry {
+pub(crate) struct CheckedEntry {
     /// The path at which the entry is shown.
     pub path: String,
     /// Whether the entry agrees with its package.
@@ -27,7 +27,7 @@ pub struct CheckedEntry {
 /// The outcome of a comparison.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum EntryOutcome {
+pub(crate) enum EntryOutcome {
     /// The entry agrees with its package.
     Agrees,
     /// The package contradicts the entry, or is another package.

@@ -8,7 +8,7 @@ use crate::units::Interval;
 
 /// The list of generations that the daemon keeps.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GenerationList {
+pub(crate) struct GenerationList {
     /// Time of the answer, in seconds since the epoch.
     pub time: u64,
     /// All generations, the newest first.
@@ -17,7 +17,7 @@ pub struct GenerationList {
 
 /// One generation that the daemon keeps.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GenerationEntry {
+pub(crate) struct GenerationEntry {
     /// Number of the generation.
     pub number: u64,
     /// When the indexes of the generation were first shown, in seconds since the epoch.
@@ -41,7 +41,7 @@ pub struct GenerationEntry {
 
 /// The generation that a rollback selects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RollbackTo {
+pub(crate) enum RollbackTo {
     /// The newest generation, and every newer one as soon as it exists.
     Latest,
     /// The last complete generation before the one that is shown.
@@ -52,7 +52,7 @@ pub enum RollbackTo {
 
 /// Whether a generation is kept when it becomes too old.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Keep {
+pub(crate) enum Keep {
     /// The generation is kept, however old it becomes.
     Always,
     /// The generation is removed like any other.
@@ -62,7 +62,7 @@ pub enum Keep {
 impl GenerationEntry {
     /// One line of text for a person. `now`: seconds since the epoch.
     #[must_use]
-    pub fn line(&self, now: u64) -> String {
+    pub(crate) fn line(&self, now: u64) -> String {
         let Self { number, since, packages, added, removed, shown, kept, usable, .. } = self;
         let age = Interval(Duration::from_secs(now.saturating_sub(*since))).to_string();
         let differences = added.zip(*removed).map(|(added, removed)| format!("+{added} -{removed}"));

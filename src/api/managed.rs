@@ -6,7 +6,7 @@ use crate::units::ByteSize;
 
 /// A task on cached packages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CacheTask {
+pub(crate) enum CacheTask {
     /// List the pinned packages.
     Pins,
     /// Pin the shown packages that match.
@@ -32,7 +32,7 @@ impl CacheTask {
 
 /// The result of a [`CacheTask`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Managed {
+pub(crate) struct Managed {
     /// The packages that are pinned, no longer pinned, or removed.
     pub packages: Vec<ManagedPackage>,
     /// Number of blobs removed. For [`CacheTask::Collect`], `packages` does not name their
@@ -47,7 +47,7 @@ pub struct Managed {
 
 /// One package of the result.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ManagedPackage {
+pub(crate) struct ManagedPackage {
     /// The path at which the package is shown, or its PATH at its binhost.
     pub path: String,
     /// Size of the package in bytes.
@@ -61,7 +61,7 @@ pub struct ManagedPackage {
 impl Managed {
     /// One line for a person: number and size of the removed packages.
     #[must_use]
-    pub fn removal(&self) -> String {
+    pub(crate) fn removal(&self) -> String {
         let Self { removed, freed, .. } = self;
         let plural = if *removed == 1 { "" } else { "s" };
         format!("removed {removed} package{plural}, {}", ByteSize(*freed))
@@ -71,20 +71,20 @@ impl Managed {
 impl ManagedPackage {
     /// One line for a person about a removed package.
     #[must_use]
-    pub fn removed_line(&self) -> String {
+    pub(crate) fn removed_line(&self) -> String {
         format!("{:>10}  {}  removed", ByteSize(self.size).to_string(), self.path)
     }
 
     /// One line for a person about a package that is no longer pinned.
     #[must_use]
-    pub fn unpinned_line(&self) -> String {
+    pub(crate) fn unpinned_line(&self) -> String {
         let stays = if self.cached { "stays in the cache until something else needs the room" } else { "not cached" };
         format!("{:>10}  {}  no longer pinned; {stays}", ByteSize(self.size).to_string(), self.path)
     }
 
     /// One line for a person: whether the package is pinned, and whether it is cached.
     #[must_use]
-    pub fn line(&self) -> String {
+    pub(crate) fn line(&self) -> String {
         let Self { path, size, cached, pinned } = self;
         let state = match (pinned, cached) {
             (true, true) => "pinned",

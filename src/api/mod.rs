@@ -23,13 +23,15 @@ mod prefetch;
 mod reload;
 mod status;
 
-pub use entries::{CheckedEntries, CheckedEntry, EntryOutcome, MAX_CHECKED};
-pub use generations::{GenerationEntry, GenerationList, Keep, RollbackTo};
-pub use managed::{CacheTask, Managed, ManagedPackage};
-pub use packages::{CallerStatus, PackageState, PackageStatus, Packages};
-pub use prefetch::{PrefetchDone, PrefetchJob, PrefetchOutcome, PrefetchRequest, PrefetchStatus, PrefetchUnderway};
-pub use reload::{Reloading, Run};
-pub use status::{
+pub(crate) use entries::{CheckedEntries, CheckedEntry, EntryOutcome, MAX_CHECKED};
+pub(crate) use generations::{GenerationEntry, GenerationList, Keep, RollbackTo};
+pub(crate) use managed::{CacheTask, Managed, ManagedPackage};
+pub(crate) use packages::{CallerStatus, PackageState, PackageStatus, Packages};
+pub(crate) use prefetch::{
+    PrefetchDone, PrefetchJob, PrefetchOutcome, PrefetchRequest, PrefetchStatus, PrefetchUnderway,
+};
+pub(crate) use reload::{Reloading, Run};
+pub(crate) use status::{
     BinhostStatus, BypassStatus, CacheStatus, DownloadCounts, DownloadState, DownloadStatus, EntriesStatus,
     FailureStatus, GenerationStatus, KeyringStatus, MirrorState, MirrorStatus, ProcessStatus, RefreshStatus, Refreshed,
     Status, UpgradePrefetchStatus, VerifyResult,

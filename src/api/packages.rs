@@ -14,7 +14,7 @@ const YEAR_9999: u64 = 253_402_300_800;
 
 /// The answer to `GET /v1/packages`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Packages {
+pub(crate) struct Packages {
     /// The packages in the order of CPV, BUILD_ID and path.
     pub packages: Vec<PackageStatus>,
     /// Why there is no answer.
@@ -25,7 +25,7 @@ pub struct Packages {
 /// Whether Portage sees an entry.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum PackageState {
+pub(crate) enum PackageState {
     /// The entry is in the published `Packages`.
     Shown,
     /// The entry is hidden from Portage.
@@ -35,7 +35,7 @@ pub enum PackageState {
 
 /// A process that opened a package.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CallerStatus {
+pub(crate) struct CallerStatus {
     /// Process id. 0: the process is in a pid namespace that the daemon does not see.
     pub pid: u32,
     /// Name of the process. Empty: the name is not known.
@@ -57,7 +57,7 @@ impl fmt::Display for CallerStatus {
 
 /// An entry of a binhost's index, or a local package.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PackageStatus {
+pub(crate) struct PackageStatus {
     /// Category, package name and version.
     pub cpv: String,
     /// BUILD_ID, if the package has one.
@@ -128,7 +128,7 @@ pub struct PackageStatus {
 impl PackageStatus {
     /// One line of text: state in the cache, size, path, binhost.
     #[must_use]
-    pub fn line(&self) -> String {
+    pub(crate) fn line(&self) -> String {
         let Self { path, binhost, size, cached, pinned, .. } = self;
         let cached = match (cached, pinned) {
             _ if self.local => "local",

@@ -9,7 +9,7 @@ use crate::units::ByteSize;
 
 /// The packages that a prefetch job fetches.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PrefetchRequest {
+pub(crate) enum PrefetchRequest {
     /// Of the packages that these atoms select, the newest one in each slot.
     Atoms(Vec<Atom>),
     /// The packages to which installed packages can be upgraded.
@@ -20,14 +20,14 @@ pub enum PrefetchRequest {
 
 /// The answer to a request that starts a prefetch job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PrefetchJob {
+pub(crate) struct PrefetchJob {
     /// Number of the job, for later requests about it.
     pub job: u64,
 }
 
 /// The state of a prefetch job.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PrefetchStatus {
+pub(crate) struct PrefetchStatus {
     /// Number of the job.
     pub job: u64,
     /// Whether the job has not ended.
@@ -47,7 +47,7 @@ pub struct PrefetchStatus {
 
 /// A package that is being fetched.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PrefetchUnderway {
+pub(crate) struct PrefetchUnderway {
     /// The path at which the package is shown.
     pub path: String,
     /// Size of the package in bytes.
@@ -58,7 +58,7 @@ pub struct PrefetchUnderway {
 
 /// A finished package of a job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PrefetchDone {
+pub(crate) struct PrefetchDone {
     /// The path at which the package is shown, or the requested name if no package matches.
     pub path: String,
     /// Size of the package in bytes. 0 if no package matches.
@@ -73,7 +73,7 @@ pub struct PrefetchDone {
 /// How a package of a job finished.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum PrefetchOutcome {
+pub(crate) enum PrefetchOutcome {
     /// The package was in the cache.
     Cached,
     /// The package was fetched and verified.

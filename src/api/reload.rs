@@ -7,14 +7,14 @@ use serde::{Deserialize, Serialize};
 
 /// Whether the daemon is about to start its program again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Reloading {
+pub(crate) struct Reloading {
     /// Why the daemon does not reload.
     pub error: Option<String>,
 }
 
 /// Distinguishes one run of the program from the next. Two runs may have the same process id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Run {
+pub(crate) struct Run {
     /// Time at which this run was first asked for its number, in nanoseconds since the epoch.
     pub number: u64,
 }

@@ -13,7 +13,7 @@ const DOWNLOADS: usize = 30;
 
 /// The daemon at one moment. Times are seconds since the epoch, sizes bytes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Status {
+pub(crate) struct Status {
     /// Version of the daemon.
     pub version: String,
     /// Process id of the daemon.
@@ -70,7 +70,7 @@ pub struct Status {
 
 /// The kernel's figures for the daemon's process.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ProcessStatus {
+pub(crate) struct ProcessStatus {
     /// Resident memory (RSS) in bytes.
     pub resident: u64,
     /// Bytes that the process had written to disks.
@@ -79,7 +79,7 @@ pub struct ProcessStatus {
 
 /// The keys with which signatures are checked.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct KeyringStatus {
+pub(crate) struct KeyringStatus {
     /// The files that have the keys.
     pub files: Vec<String>,
     /// Number of keys and subkeys in the files that may sign.
@@ -90,7 +90,7 @@ pub struct KeyringStatus {
 
 /// State of one binhost.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct BinhostStatus {
+pub(crate) struct BinhostStatus {
     /// Name of the binhost in the configuration.
     pub name: String,
     /// The configured URLs in their order, without credentials.
@@ -128,7 +128,7 @@ pub struct BinhostStatus {
 
 /// Numbers of entries that are hidden or changed, by reason.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct EntriesStatus {
+pub(crate) struct EntriesStatus {
     /// Entries that are not fit for Portage.
     pub dropped: u64,
     /// Why the dropped entries are not fit.
@@ -156,7 +156,7 @@ pub struct EntriesStatus {
 
 /// State of one mirror of a binhost.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct MirrorStatus {
+pub(crate) struct MirrorStatus {
     /// URL of the mirror, without credentials.
     pub url: String,
     /// Whether the daemon asks the mirror.
@@ -184,7 +184,7 @@ pub struct MirrorStatus {
 /// Whether the daemon asks a mirror.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum MirrorState {
+pub(crate) enum MirrorState {
     /// No recent failure is known.
     Healthy,
     /// The mirror served something wrong recently. The daemon asks it after the healthy ones.
@@ -240,7 +240,7 @@ impl BinhostStatus {
 
 /// The generation that is shown.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct GenerationStatus {
+pub(crate) struct GenerationStatus {
     /// Number of the generation.
     pub number: u64,
     /// Number of packages in the generation.
@@ -263,7 +263,7 @@ pub struct GenerationStatus {
 
 /// How the last refreshes of an index ended.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct RefreshStatus {
+pub(crate) struct RefreshStatus {
     /// When a binhost last confirmed or sent the index. 0: never.
     pub confirmed: u64,
     /// When the last attempt ended.
@@ -290,7 +290,7 @@ impl RefreshStatus {
 
 /// State of the cache.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct CacheStatus {
+pub(crate) struct CacheStatus {
     /// Path of the cache directory.
     pub directory: String,
     /// Bytes of packages in the cache.
@@ -315,7 +315,7 @@ pub struct CacheStatus {
 
 /// State of the upgrade prefetch.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct UpgradePrefetchStatus {
+pub(crate) struct UpgradePrefetchStatus {
     /// Bytes that may be fetched in a day (UTC).
     pub budget: u64,
     /// Bytes of this budget that were fetched today.
@@ -333,7 +333,7 @@ pub struct UpgradePrefetchStatus {
 
 /// Numbers of downloads by state, and of opens that wait for them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DownloadCounts {
+pub(crate) struct DownloadCounts {
     /// Downloads that have a turn.
     pub live: u64,
     /// Parked downloads: their binhost is silent.
@@ -347,7 +347,7 @@ pub struct DownloadCounts {
 /// State of a download.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum DownloadState {
+pub(crate) enum DownloadState {
     /// The download has a turn and receives bytes.
     #[default]
     Live,
@@ -359,7 +359,7 @@ pub enum DownloadState {
 
 /// A download in progress.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct DownloadStatus {
+pub(crate) struct DownloadStatus {
     /// PATH of the package.
     pub path: String,
     /// State of the download.
@@ -378,7 +378,7 @@ pub struct DownloadStatus {
 
 /// A package with an error: a failed download, a refusal, an alarm or an index mismatch.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct FailureStatus {
+pub(crate) struct FailureStatus {
     /// PATH of the package.
     pub path: String,
     /// Reason of the error.
@@ -390,7 +390,7 @@ pub struct FailureStatus {
 /// A local package that Portage fetched itself (`getbinpkg`) although the binhost's entry is
 /// hidden.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BypassStatus {
+pub(crate) struct BypassStatus {
     /// Path of the local package below the mountpoint.
     pub path: String,
     /// The binhost whose index has the package.
@@ -410,7 +410,7 @@ impl fmt::Display for BypassStatus {
 /// The result of a refresh, a rollback or a keep request. Errors of other requests have this form,
 /// too.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Refreshed {
+pub(crate) struct Refreshed {
     /// Summary of the result. `None`: the request failed.
     pub summary: Option<String>,
     /// Why the request failed.
@@ -419,7 +419,7 @@ pub struct Refreshed {
 
 /// The result of reading the whole cache again.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct VerifyResult {
+pub(crate) struct VerifyResult {
     /// Number of packages that still have the verified bytes.
     pub sound: u64,
     /// Size of these packages in bytes.

@@ -24,10 +24,10 @@ use crate::index::Sha256Digest;
 use crate::sys::seconds_now;
 
 /// How long computed classes are valid.
-pub const CLASSES_VALID: Duration = Duration::from_secs(300);
+pub(crate) const CLASSES_VALID: Duration = Duration::from_secs(300);
 /// A package that is not installed stays in class `Waiting` for this long after its last use, in
 /// seconds.
-pub const WAITS: u64 = 7 * 86400;
+pub(crate) const WAITS: u64 = 7 * 86400;
 
 /// How a cached package relates to the installed packages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +41,7 @@ pub enum EvictionClass {
 }
 
 /// Classes of the blobs that an index names.
-pub type EvictionClasses = HashMap<Sha256Digest, EvictionClass>;
+pub(crate) type EvictionClasses = HashMap<Sha256Digest, EvictionClass>;
 
 type Ask = Box<dyn Fn(&Cache) -> EvictionClasses + Send + Sync>;
 

@@ -19,7 +19,7 @@ use super::claim::Claim;
 use super::write_budget::Announced;
 
 /// Room is made in steps of this many bytes.
-pub const ROOM_STEP: u64 = 1 << 20;
+pub(crate) const ROOM_STEP: u64 = 1 << 20;
 /// Why a package is not kept that has no room.
 pub(crate) const NO_ROOM: &str = "larger than the cache, or no space for it";
 

@@ -85,23 +85,23 @@ use crate::metrics::Metrics;
 use crate::sys::seconds_now;
 use crate::verify::{Assurance, Policy, Verified};
 
-pub use admission::Unkeepable;
-pub use blob_info::BlobInfo;
-pub use db::build_history::MAX_BUILDS;
+pub(crate) use admission::Unkeepable;
+pub(crate) use blob_info::BlobInfo;
 use db::catalogue::{BlobRecord, Catalogue};
-pub use db::pins::{MAX_PINS, PIN_SHARE, Pin, PinError};
-pub use db::rows::BuildKey;
+pub(crate) use db::pins::Pin;
+pub(crate) use db::rows::BuildKey;
 use eviction::EvictionState;
 use eviction_class::EvictionClassifier;
-pub use eviction_class::{CLASSES_VALID, EvictionClass, EvictionClasses, WAITS};
-pub use incoming::{Incoming, ROOM_STEP, Resumed};
-pub use limits::Limits;
-pub use orphans::{Removed, Unproved};
-pub use scrub::{SCRUB_STEP, Scrub, Scrubbed};
+pub(crate) use eviction_class::{EvictionClass, EvictionClasses};
+pub use incoming::Incoming;
+pub(crate) use incoming::Resumed;
+pub(crate) use limits::Limits;
+pub(crate) use orphans::{Removed, Unproved};
+pub(crate) use scrub::{SCRUB_STEP, Scrub, Scrubbed};
 pub use space::Placement;
 
 /// Version of the layout on disk.
-pub const LAYOUT: &str = "v1";
+pub(crate) const LAYOUT: &str = "v1";
 
 /// Why the cache cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -17,7 +17,7 @@ use super::Cache;
 use crate::index::{Digest, Sha256Digest};
 
 /// Bytes that one step reads.
-pub const SCRUB_STEP: usize = 256 << 10;
+pub(crate) const SCRUB_STEP: usize = 256 << 10;
 
 /// One blob that is being read again.
 #[derive(Debug)]

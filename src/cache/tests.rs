@@ -18,9 +18,9 @@ use md5::{Digest as _, Md5};
 use proptest::prelude::*;
 use sha1::Sha1;
 
+use super::incoming::ROOM_STEP;
 use super::{
-    Blob, Cache, CacheError, Incoming, Limits, Pin, Placement, ROOM_STEP, Removed, Resumed, Scrubbed, Unkeepable,
-    Unproved,
+    Blob, Cache, CacheError, Incoming, Limits, Pin, Placement, Removed, Resumed, Scrubbed, Unkeepable, Unproved,
 };
 use crate::index::{Digest, Entry, PkgPath};
 use crate::metrics::Metrics;

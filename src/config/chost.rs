@@ -16,7 +16,7 @@ const FAMILIES: [(&str, &[&str]); 7] = [
 
 /// The CHOSTs that emerge accepts, as far as they are known.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AcceptedChosts {
+pub(crate) enum AcceptedChosts {
     /// Unknown: any CHOST passes.
     Any,
     /// CHOST of make.conf alone.
@@ -46,7 +46,7 @@ impl AcceptedChosts {
     /// Whether emerge may take packages of this CHOST. An empty CHOST is unknown, and Portage takes
     /// the client's.
     #[must_use]
-    pub fn take(&self, chost: &str) -> bool {
+    pub(crate) fn take(&self, chost: &str) -> bool {
         match self {
             Self::Any => true,
             Self::One(own) => chost.is_empty() || chost == own,

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 /// A microarchitecture level of the x86-64 psABI.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum CpuLevel {
+pub(crate) enum CpuLevel {
     /// x86-64: every 64-bit CPU.
     V1,
     /// x86-64-v2, with SSE4.2 among others.
@@ -18,7 +18,7 @@ pub enum CpuLevel {
 
 /// The value of `cpu-level` for a binhost.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum CpuNeed {
+pub(crate) enum CpuNeed {
     /// The level that the binhost's name or URL has in it.
     #[default]
     Guess,
@@ -30,19 +30,19 @@ pub enum CpuNeed {
 
 impl CpuNeed {
     /// The values of `cpu-level`.
-    pub const NAMES: [&str; 5] = ["any", "x86-64", "x86-64-v2", "x86-64-v3", "x86-64-v4"];
+    pub(crate) const NAMES: [&str; 5] = ["any", "x86-64", "x86-64-v2", "x86-64-v3", "x86-64-v4"];
 }
 
 /// The text is no CPU level.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is no CPU level: one of {names}", names = CpuNeed::NAMES.join(", "))]
-pub struct CpuLevelError(String);
+pub(crate) struct CpuLevelError(String);
 
 impl CpuLevel {
     /// The level of this machine. `None`: another architecture.
     #[must_use]
     #[cfg(target_arch = "x86_64")]
-    pub fn of_this_machine() -> Option<Self> {
+    pub(crate) fn of_this_machine() -> Option<Self> {
         use std::arch::is_x86_feature_detected as has;
         // No CPUID check exists for LAHF in 64-bit mode; every CPU with SSE4.2 has it.
         let v2 =

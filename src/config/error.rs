@@ -12,7 +12,7 @@ use crate::units::Interval;
 
 /// Why a configuration is refused. Each message has the remedy.
 #[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
+pub(crate) enum ConfigError {
     /// A URL of the command line is invalid.
     #[error("{option} {source}")]
     Url {

@@ -8,7 +8,7 @@ const GROUPS: &str = "/etc/group";
 
 /// The group that may use the control socket besides root.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SocketGroup {
+pub(crate) struct SocketGroup {
     /// The name or number that was given.
     name: String,
     pub gid: u32,
@@ -17,7 +17,7 @@ pub struct SocketGroup {
 /// The text is neither a group nor a number.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("there is no group {name:?}{reason}; give one of {GROUPS}, or a number")]
-pub struct GroupError {
+pub(crate) struct GroupError {
     name: String,
     reason: String,
 }

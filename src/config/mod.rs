@@ -48,25 +48,24 @@ use std::time::Duration;
 use crate::portage::{Atom, Cpv, Report};
 use crate::sys::MountNamespace;
 use crate::units::ByteSize;
-pub use chost::AcceptedChosts;
-pub use config_file::OwnError;
-pub use cpu::{CpuLevel, CpuLevelError, CpuNeed};
-pub use error::ConfigError;
-pub use group::{GroupError, SocketGroup};
-pub use mountpoint::MountpointError;
-pub use url::{BinhostUrl, UrlError};
+pub(crate) use chost::AcceptedChosts;
+pub(crate) use cpu::CpuNeed;
+pub(crate) use error::ConfigError;
+pub(crate) use group::SocketGroup;
+pub(crate) use mountpoint::MountpointError;
+pub(crate) use url::{BinhostUrl, UrlError};
 pub(crate) use url::{display, file_path};
-pub use watch::{Watch, WatchEvent};
+pub(crate) use watch::{Watch, WatchEvent};
 
 /// The default of `--cache-dir`.
 pub const DEFAULT_CACHE_DIR: &str = "/var/cache/binhostfs";
 /// The default of `--cache-size`, the limit of the cache.
 pub const DEFAULT_CACHE_SIZE: ByteSize = ByteSize(8 << 30);
 /// The default of `--min-free`, the space that stays free on the cache's disk.
-pub const DEFAULT_MIN_FREE: ByteSize = ByteSize(0);
+pub(crate) const DEFAULT_MIN_FREE: ByteSize = ByteSize(0);
 /// The default of `--bulk-read-limit`: how many uncached packages a program without a merge plan
 /// may open in ten minutes.
-pub const DEFAULT_BULK_READ: u32 = 20;
+pub(crate) const DEFAULT_BULK_READ: u32 = 20;
 /// The default of `--control`, the path of the control socket.
 pub const DEFAULT_CONTROL: &str = "/run/binhostfs/control.sock";
 /// The default of `--refresh`, the interval between requests for the index.
@@ -75,27 +74,27 @@ pub const DEFAULT_REFRESH: Duration = Duration::from_secs(1800);
 /// installs.
 pub const DEFAULT_KEYRING: &str = "/usr/share/openpgp-keys/gentoo-release.asc";
 /// Portage's keyring for packages, unless make.conf sets `BINPKG_GPG_VERIFY_GPG_HOME`.
-pub const DEFAULT_PORTAGE_GNUPG: &str = crate::portage::conf::DEFAULT_GNUPG;
+pub(crate) const DEFAULT_PORTAGE_GNUPG: &str = crate::portage::conf::DEFAULT_GNUPG;
 /// The default of `--config`. The file need not exist.
 pub const DEFAULT_CONFIG: &str = "/etc/binhostfs.toml";
 /// The default of `prefetch-budget`: bytes a day for upgrade prefetches.
-pub const DEFAULT_PREFETCH_BUDGET: ByteSize = ByteSize(2 << 30);
+pub(crate) const DEFAULT_PREFETCH_BUDGET: ByteSize = ByteSize(2 << 30);
 /// The default of `plan-check`: how long the first open of a plan waits until the entries of the
 /// other packages are checked.
-pub const DEFAULT_PLAN_CHECK: Duration = Duration::from_secs(5);
+pub(crate) const DEFAULT_PLAN_CHECK: Duration = Duration::from_secs(5);
 /// The greatest value of `plan-check`. An emerge that waits longer looks as if it hung.
-pub const MAX_PLAN_CHECK: Duration = Duration::from_secs(600);
+pub(crate) const MAX_PLAN_CHECK: Duration = Duration::from_secs(600);
 /// Gentoo's own host, and the default of `max-index-age` for it. Gentoo builds packages every day;
 /// other binhosts may build once a year, so there is no such default for them.
-pub const GENTOO_HOST: (&str, Duration) = ("distfiles.gentoo.org", Duration::from_secs(14 * 86400));
+pub(crate) const GENTOO_HOST: (&str, Duration) = ("distfiles.gentoo.org", Duration::from_secs(14 * 86400));
 /// The default of `generations`: the current one and two before it.
-pub const DEFAULT_GENERATIONS: NonZeroUsize = NonZeroUsize::new(3).unwrap();
+pub(crate) const DEFAULT_GENERATIONS: NonZeroUsize = NonZeroUsize::new(3).unwrap();
 /// The shortest interval between two refreshes.
-pub const MIN_REFRESH: Duration = Duration::from_secs(1);
+pub(crate) const MIN_REFRESH: Duration = Duration::from_secs(1);
 
 /// Whether packages must be signed (`--verify-signature`). The default is yes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SignaturePolicy {
+pub(crate) enum SignaturePolicy {
     /// Every package needs a valid signature by a key in one of these files.
     Required {
         /// The files of `--keyring`, or [`DEFAULT_KEYRING`].
@@ -107,7 +106,7 @@ pub enum SignaturePolicy {
 
 /// Whether the kernel reads cached blobs directly (FUSE passthrough).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Passthrough {
+pub(crate) enum Passthrough {
     /// Passthrough is used where the kernel supports it.
     Auto,
     /// Passthrough is never used: every read goes through the daemon.
@@ -116,7 +115,7 @@ pub enum Passthrough {
 
 /// The packages that are prefetched.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Prefetch {
+pub(crate) enum Prefetch {
     /// The rest of the merge plan of a running emerge.
     #[default]
     Plan,
@@ -128,7 +127,7 @@ pub enum Prefetch {
 
 /// Whether the mount is writable.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Writes {
+pub(crate) enum Writes {
     /// Writes go to the lower directory.
     #[default]
     Beneath,
@@ -138,7 +137,7 @@ pub enum Writes {
 
 /// The filters that select the entries to show.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Selection {
+pub(crate) struct Selection {
     /// An entry must match one of these atoms; an empty list matches every entry.
     pub include: Vec<Atom>,
     /// An entry must match none of these atoms.
@@ -148,13 +147,13 @@ pub struct Selection {
 impl Selection {
     /// Whether every entry passes.
     #[must_use]
-    pub fn is_everything(&self) -> bool {
+    pub(crate) fn is_everything(&self) -> bool {
         self.include.is_empty() && self.exclude.is_empty()
     }
 
     /// Whether an entry passes. A `slot` of `None` stands for Portage's default.
     #[must_use]
-    pub fn admits(&self, cpv: &Cpv, slot: Option<&str>, repository: Option<&str>) -> bool {
+    pub(crate) fn admits(&self, cpv: &Cpv, slot: Option<&str>, repository: Option<&str>) -> bool {
         let matches = |atoms: &[Atom]| atoms.iter().any(|atom| atom.matches(cpv, slot, repository));
         (self.include.is_empty() || matches(&self.include)) && !matches(&self.exclude)
     }
@@ -162,7 +161,7 @@ impl Selection {
 
 /// How uncached packages are shown while no URL of their binhost answers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Offline {
+pub(crate) enum Offline {
     /// The entries stay in `Packages`; opening such a package fails.
     #[default]
     Show,
@@ -173,7 +172,7 @@ pub enum Offline {
 /// The consequence of an index mismatch, i.e. an entry that contradicts its package
 /// (`index::AuxValues`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum OnMismatch {
+pub(crate) enum OnMismatch {
     /// The package cannot be opened, and its entry is hidden.
     #[default]
     Refuse,
@@ -185,13 +184,14 @@ pub enum OnMismatch {
 
 impl OnMismatch {
     /// The values of `index-mismatch`.
-    pub const NAMES: [(&'static str, Self); 3] = [("refuse", Self::Refuse), ("warn", Self::Warn), ("off", Self::Off)];
+    pub(crate) const NAMES: [(&'static str, Self); 3] =
+        [("refuse", Self::Refuse), ("warn", Self::Warn), ("off", Self::Off)];
 
     /// The default of `index-mismatch`. A signed package proves that the index is wrong. With
     /// unsigned packages, an attacker who changed the index may have changed the package as well,
     /// and a mismatch may be a mistake of the binhost's operator.
     #[must_use]
-    pub const fn default_for(signatures: &SignaturePolicy) -> Self {
+    pub(crate) const fn default_for(signatures: &SignaturePolicy) -> Self {
         match signatures {
             SignaturePolicy::Required { .. } => Self::Refuse,
             SignaturePolicy::DigestsOnly => Self::Warn,
@@ -199,7 +199,7 @@ impl OnMismatch {
     }
 
     #[must_use]
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Refuse => "refuse",
             Self::Warn => "warn",
@@ -211,7 +211,7 @@ impl OnMismatch {
 /// Whether entries that were built against a libc, and do not state it, get a dependency on it
 /// (`policy`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum LibcGuard {
+pub(crate) enum LibcGuard {
     /// Such entries get the dependency.
     On,
     /// Entries keep the dependencies of their binhost.
@@ -221,7 +221,7 @@ pub enum LibcGuard {
 
 /// One binhost: the same content at one or more URLs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BinhostConfig {
+pub(crate) struct BinhostConfig {
     /// The name of the binhost for people: its section in binrepos.conf, or a name made from that
     /// or from its first URL. The name is one plain path component, because the binhost has a
     /// directory of that name in the mount.
@@ -249,7 +249,7 @@ pub struct BinhostConfig {
 /// The unchecked values of the command line; `None` or empty where an option is not given. A field
 /// without a comment has the name of its option.
 #[derive(Debug, Clone, Default)]
-pub struct RawMount {
+pub(crate) struct RawMount {
     pub mountpoint: Option<PathBuf>,
     /// The values of `--binhost`, the most preferred first. Empty strings are ignored.
     pub binhosts: Vec<String>,
@@ -283,7 +283,7 @@ pub struct RawMount {
 
 /// The files that are read besides the command line.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum ConfigFiles {
+pub(crate) enum ConfigFiles {
     /// Portage's files, and [`DEFAULT_CONFIG`] if it exists.
     #[default]
     Default,
@@ -295,7 +295,7 @@ pub enum ConfigFiles {
 
 /// How resolving a configuration treats the mountpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum MountpointCheck {
+pub(crate) enum MountpointCheck {
     /// Prepares the mountpoint: unmounts the mount of a killed daemon.
     Prepare,
     /// Inspects the mountpoint and changes nothing. A mount of binhostfs is accepted.
@@ -309,7 +309,7 @@ pub enum MountpointCheck {
 
 /// The result of merging command line and files.
 #[derive(Debug)]
-pub struct Resolution {
+pub(crate) struct Resolution {
     /// The configuration, or why there is none.
     pub result: Result<MountConfig, ConfigError>,
     /// Every value with its source, as far as resolving came, and warnings.
@@ -321,7 +321,7 @@ pub struct Resolution {
 
 /// All validated settings of a mount.
 #[derive(Debug, Clone)]
-pub struct MountConfig {
+pub(crate) struct MountConfig {
     /// An existing directory: absolute, without symbolic links.
     pub mountpoint: PathBuf,
     /// The mount namespace of the mountpoint.
@@ -381,14 +381,14 @@ impl MountConfig {
     /// Validates all settings before the mountpoint is touched, and then prepares the mountpoint.
     /// # Errors
     /// See [`ConfigError`].
-    pub fn validate(raw: RawMount) -> Result<Self, ConfigError> {
+    pub(crate) fn validate(raw: RawMount) -> Result<Self, ConfigError> {
         raw.resolve(&MountpointCheck::Prepare).result
     }
 
     /// Resolves the same command line with the present files. The mountpoint stays as it is and is
     /// not touched.
     #[must_use]
-    pub fn reload(&self) -> Resolution {
+    pub(crate) fn reload(&self) -> Resolution {
         let mut again = self.raw.resolve(&MountpointCheck::Mounted(self.mountpoint.clone()));
         if let Ok(new) = &again.result {
             for key in self.fixed_until_restart(new) {
@@ -401,7 +401,7 @@ impl MountConfig {
     /// Whether `other` differs in a setting that takes effect without a restart: entries shown,
     /// refresh times or limits.
     #[must_use]
-    pub fn differs_from(&self, other: &Self) -> bool {
+    pub(crate) fn differs_from(&self, other: &Self) -> bool {
         let key = |config: &Self| {
             let limits = (config.cache_size, config.min_free, config.write_budget, config.bulk_read_limit);
             (config.refresh, config.libc_guard, config.uncompressed, limits)
@@ -445,25 +445,25 @@ fn credentials_directory() -> Option<PathBuf> {
 /// The log filter `RUST_LOG`, e.g. `debug` or `info,binhostfs::fetch=debug`. `None`: not set or
 /// empty.
 #[must_use]
-pub fn log_filter() -> Option<String> {
+pub(crate) fn log_filter() -> Option<String> {
     std::env::var("RUST_LOG").ok().filter(|filter| !filter.trim().is_empty())
 }
 
 /// Whether terminal output may have colours, by NO_COLOR (<https://no-color.org/>) and TERM.
 #[must_use]
-pub fn wants_colour() -> bool {
+pub(crate) fn wants_colour() -> bool {
     let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
     set("NO_COLOR").is_none() && set("TERM").is_none_or(|term| term != "dumb")
 }
 
 /// The name of the variable for [`kept_descriptors`].
-pub const KEPT_VARIABLE: &str = "BINHOSTFS_KEPT";
+pub(crate) const KEPT_VARIABLE: &str = "BINHOSTFS_KEPT";
 
 /// The numbers of the descriptors that the parent process left open for a handover, as
 /// `BINHOSTFS_KEPT=DEVICE,LEDGER,BENEATH`: the FUSE device, the handover log and the lower
 /// directory. The third number may be missing.
 #[must_use]
-pub fn kept_descriptors() -> Option<(i32, i32, Option<i32>)> {
+pub(crate) fn kept_descriptors() -> Option<(i32, i32, Option<i32>)> {
     let text = std::env::var(KEPT_VARIABLE).ok()?;
     let mut numbers = text.split(',').map(|number| number.parse().ok());
     Some((numbers.next()??, numbers.next()??, numbers.next().flatten()))
@@ -471,7 +471,7 @@ pub fn kept_descriptors() -> Option<(i32, i32, Option<i32>)> {
 
 /// The destination of standard error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogStream {
+pub(crate) enum LogStream {
     /// journald: standard error is the stream that `JOURNAL_STREAM` names.
     Journal,
     /// Another stream, such as a pipe, of a process whose environment has `JOURNAL_STREAM`. The
@@ -483,7 +483,7 @@ pub enum LogStream {
 
 /// The destination of standard error, by `JOURNAL_STREAM=DEVICE:INODE` of systemd.exec(5).
 #[must_use]
-pub fn log_stream() -> LogStream {
+pub(crate) fn log_stream() -> LogStream {
     let Some(named) = std::env::var_os("JOURNAL_STREAM").filter(|named| !named.is_empty()) else {
         return LogStream::Other;
     };

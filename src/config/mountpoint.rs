@@ -18,7 +18,7 @@ const OWN_TYPE: &str = "fuse.binhostfs";
 
 /// Why a mountpoint is refused.
 #[derive(Debug, thiserror::Error)]
-pub enum MountpointError {
+pub(crate) enum MountpointError {
     /// The mount namespace cannot be entered.
     #[error(transparent)]
     Namespace(#[from] NamespaceError),

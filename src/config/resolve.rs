@@ -29,7 +29,7 @@ const SMALL_CACHE: u64 = 1 << 20;
 impl RawMount {
     /// Resolves the configuration from this command line and the present files.
     #[must_use]
-    pub fn resolve(&self, check: &MountpointCheck) -> Resolution {
+    pub(crate) fn resolve(&self, check: &MountpointCheck) -> Resolution {
         self.resolve_on(check, CpuLevel::of_this_machine())
     }
 

@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::Path;
 
+use super::cpu::CpuLevel;
 use super::*;
 
 const REPOS: &str = "etc/portage/binrepos.conf";

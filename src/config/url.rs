@@ -11,11 +11,11 @@ use super::netrc::Credentials;
 
 /// An http, https or file URL of a directory that has a `Packages` file.
 #[derive(Clone, PartialEq, Eq)]
-pub struct BinhostUrl(Url);
+pub(crate) struct BinhostUrl(Url);
 
 /// Why a URL is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum UrlError {
+pub(crate) enum UrlError {
     /// The text is not a URL.
     #[error("{text:?} is not a URL ({reason}); one looks like https://host/path or file:///path")]
     Syntax {
@@ -54,7 +54,7 @@ impl FromStr for BinhostUrl {
 impl BinhostUrl {
     /// The URL of a file below this directory. Each part of `path` is percent-encoded by itself.
     #[must_use]
-    pub fn join(&self, path: &str) -> Url {
+    pub(crate) fn join(&self, path: &str) -> Url {
         let mut url = self.0.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.pop_if_empty().extend(path.split('/'));
@@ -81,13 +81,13 @@ impl BinhostUrl {
 
     /// Whether the URL is fetched over TLS.
     #[must_use]
-    pub fn is_https(&self) -> bool {
+    pub(crate) fn is_https(&self) -> bool {
         self.0.scheme() == "https"
     }
 
     /// Whether others on the network can change the responses: plain http, not to this machine.
     #[must_use]
-    pub fn is_open_to_others(&self) -> bool {
+    pub(crate) fn is_open_to_others(&self) -> bool {
         let is_here = match self.0.host() {
             Some(url::Host::Domain(name)) => name == "localhost",
             Some(url::Host::Ipv4(address)) => address.is_loopback(),
@@ -99,7 +99,7 @@ impl BinhostUrl {
 
     /// Whether the URL names a local directory.
     #[must_use]
-    pub fn is_file(&self) -> bool {
+    pub(crate) fn is_file(&self) -> bool {
         self.0.scheme() == "file"
     }
 

@@ -30,7 +30,7 @@ const MAX_ROUNDS: usize = 5;
 /// A watch over files and directories. The descriptor is readable when something may have changed,
 /// so an event loop can wait for it.
 #[derive(Debug)]
-pub struct Watch {
+pub(crate) struct Watch {
     inotify: OwnedFd,
     /// The names that count in each directory, by watch descriptor.
     directories: BTreeMap<i32, NameFilter>,
@@ -45,7 +45,7 @@ struct NameFilter {
 
 /// The result of [`Watch::drain`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WatchEvent {
+pub(crate) enum WatchEvent {
     /// No change that matters.
     None,
     /// A change that may matter: the caller resolves again, with [`Watch::follow`].
@@ -63,7 +63,7 @@ impl Watch {
     ///
     /// # Errors
     /// Too many inotify descriptors are open.
-    pub fn new() -> io::Result<Self> {
+    pub(crate) fn new() -> io::Result<Self> {
         let inotify = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
         Ok(Self { inotify, directories: BTreeMap::new() })
     }
@@ -73,7 +73,7 @@ impl Watch {
     ///
     /// # Errors
     /// There are too many watches.
-    pub fn follow(&mut self, resolve: impl Fn() -> Resolution) -> io::Result<Resolution> {
+    pub(crate) fn follow(&mut self, resolve: impl Fn() -> Resolution) -> io::Result<Resolution> {
         let mut resolution = resolve();
         for _ in 0..MAX_ROUNDS {
             self.set(&resolution.watched)?;
@@ -92,7 +92,7 @@ impl Watch {
     ///
     /// # Errors
     /// There are too many watches.
-    pub fn set(&mut self, paths: &BTreeSet<PathBuf>) -> io::Result<()> {
+    pub(crate) fn set(&mut self, paths: &BTreeSet<PathBuf>) -> io::Result<()> {
         let mut points = BTreeMap::new();
         for path in paths {
             lead_to(path, &mut points);
@@ -131,7 +131,7 @@ impl Watch {
     ///
     /// # Errors
     /// Reading from inotify failed.
-    pub fn drain(&mut self) -> io::Result<WatchEvent> {
+    pub(crate) fn drain(&mut self) -> io::Result<WatchEvent> {
         let mut changes = WatchEvent::None;
         let mut buffer = [MaybeUninit::uninit(); 4096];
         let mut reader = Reader::new(&self.inotify, &mut buffer);

@@ -42,7 +42,7 @@ const MAX_ANSWER: usize = 256 << 20;
 
 /// Why a request has no answer.
 #[derive(Debug, thiserror::Error)]
-pub enum ClientError {
+pub(crate) enum ClientError {
     /// No process answers on the socket.
     #[error("no binhostfs answers on {path} ({source}): is it running? Another socket is named with --control")]
     NoDaemon {
@@ -100,7 +100,7 @@ pub enum ClientError {
 ///
 /// # Errors
 /// See [`ClientError`].
-pub async fn get_status(path: &Path) -> Result<Status, ClientError> {
+pub(crate) async fn get_status(path: &Path) -> Result<Status, ClientError> {
     ask(path, Method::GET, STATUS_PATH, TIMEOUT).await
 }
 
@@ -108,7 +108,7 @@ pub async fn get_status(path: &Path) -> Result<Status, ClientError> {
 ///
 /// # Errors
 /// See [`ClientError`]. If the refresh failed, the answer says so.
-pub async fn refresh(path: &Path, accept_older: bool) -> Result<Refreshed, ClientError> {
+pub(crate) async fn refresh(path: &Path, accept_older: bool) -> Result<Refreshed, ClientError> {
     let query = if accept_older { format!("{REFRESH_PATH}?{ACCEPT_OLDER}") } else { REFRESH_PATH.to_owned() };
     let answer: Refreshed = ask(path, Method::POST, &query, REFRESH_TIMEOUT).await?;
     if answer.summary.is_none() && answer.error.is_none() {
@@ -124,7 +124,7 @@ pub async fn refresh(path: &Path, accept_older: bool) -> Result<Refreshed, Clien
 ///
 /// # Errors
 /// See [`ClientError`].
-pub async fn get_packages(path: &Path, atoms: &[Atom]) -> Result<Packages, ClientError> {
+pub(crate) async fn get_packages(path: &Path, atoms: &[Atom]) -> Result<Packages, ClientError> {
     let start = format!("{PACKAGES_PATH}?");
     let length = start.len();
     let mut query = url::form_urlencoded::Serializer::for_suffix(start, length);
@@ -141,7 +141,7 @@ pub async fn get_packages(path: &Path, atoms: &[Atom]) -> Result<Packages, Clien
 ///
 /// # Errors
 /// See [`ClientError`].
-pub async fn check_entries(path: &Path, shown: &[&str]) -> Result<Vec<CheckedEntry>, ClientError> {
+pub(crate) async fn check_entries(path: &Path, shown: &[&str]) -> Result<Vec<CheckedEntry>, ClientError> {
     let start = format!("{VERIFY_INDEX_PATH}?");
     let length = start.len();
     let mut query = url::form_urlencoded::Serializer::for_suffix(start, length);
@@ -155,7 +155,7 @@ pub async fn check_entries(path: &Path, shown: &[&str]) -> Result<Vec<CheckedEnt
 ///
 /// # Errors
 /// See [`ClientError`].
-pub async fn manage(path: &Path, task: CacheTask, names: &[String]) -> Result<Managed, ClientError> {
+pub(crate) async fn manage(path: &Path, task: CacheTask, names: &[String]) -> Result<Managed, ClientError> {
     let Some((_, changes, resource)) = CacheTask::ALL.iter().find(|(known, ..)| *known == task) else {
         return Err(ClientError::BadAnswer { path: path.to_owned(), reason: format!("{task:?} has no resource") });
     };
@@ -174,7 +174,7 @@ pub async fn manage(path: &Path, task: CacheTask, names: &[String]) -> Result<Ma
 ///
 /// # Errors
 /// See [`ClientError`].
-pub async fn get_generations(path: &Path) -> Result<GenerationList, ClientError> {
+pub(crate) async fn get_generations(path: &Path) -> Result<GenerationList, ClientError> {
     ask(path, Method::GET, GENERATIONS_PATH, ROLLBACK_TIMEOUT).await
 }
 
@@ -182,7 +182,7 @@ pub async fn get_generations(path: &Path) -> Result<GenerationList, ClientError>
 ///
 /// # Errors
 /// See [`ClientError`]. If the rollback failed, the answer says so.
-pub async fn rollback(path: &Path, to: RollbackTo) -> Result<Refreshed, ClientError> {
+pub(crate) async fn rollback(path: &Path, to: RollbackTo) -> Result<Refreshed, ClientError> {
     let query = match to {
         RollbackTo::Latest => format!("{ROLLBACK_PATH}?to=latest"),
         RollbackTo::Previous => ROLLBACK_PATH.to_owned(),
@@ -195,7 +195,7 @@ pub async fn rollback(path: &Path, to: RollbackTo) -> Result<Refreshed, ClientEr
 ///
 /// # Errors
 /// See [`ClientError`]. If that failed, the answer says so.
-pub async fn keep(path: &Path, number: u64, keep: Keep) -> Result<Refreshed, ClientError> {
+pub(crate) async fn keep(path: &Path, number: u64, keep: Keep) -> Result<Refreshed, ClientError> {
     let query = format!("{KEEP_PATH}?generation={number}&keep={}", keep == Keep::Always);
     ask(path, Method::POST, &query, ROLLBACK_TIMEOUT).await
 }
@@ -204,7 +204,7 @@ pub async fn keep(path: &Path, number: u64, keep: Keep) -> Result<Refreshed, Cli
 ///
 /// # Errors
 /// See [`ClientError`].
-pub async fn prefetch(path: &Path, wish: &PrefetchRequest) -> Result<u64, ClientError> {
+pub(crate) async fn prefetch(path: &Path, wish: &PrefetchRequest) -> Result<u64, ClientError> {
     let query = format!("{PREFETCH_PATH}?{}", handlers::prefetch_query(wish));
     either(path, Method::POST, &query).await.map(|PrefetchJob { job }| job)
 }
@@ -213,7 +213,7 @@ pub async fn prefetch(path: &Path, wish: &PrefetchRequest) -> Result<u64, Client
 ///
 /// # Errors
 /// See [`ClientError`].
-pub async fn prefetch_status(path: &Path, job: u64, since: u64) -> Result<PrefetchStatus, ClientError> {
+pub(crate) async fn prefetch_status(path: &Path, job: u64, since: u64) -> Result<PrefetchStatus, ClientError> {
     either(path, Method::GET, &format!("{PREFETCH_PATH}?job={job}&since={since}")).await
 }
 
@@ -221,7 +221,7 @@ pub async fn prefetch_status(path: &Path, job: u64, since: u64) -> Result<Prefet
 ///
 /// # Errors
 /// See [`ClientError`].
-pub async fn stop_prefetch(path: &Path, job: u64, since: u64) -> Result<PrefetchStatus, ClientError> {
+pub(crate) async fn stop_prefetch(path: &Path, job: u64, since: u64) -> Result<PrefetchStatus, ClientError> {
     either(path, Method::DELETE, &format!("{PREFETCH_PATH}?job={job}&since={since}")).await
 }
 
@@ -239,7 +239,7 @@ async fn either<T: DeserializeOwned>(path: &Path, method: Method, what: &str) ->
 ///
 /// # Errors
 /// See [`ClientError`].
-pub async fn verify(path: &Path) -> Result<VerifyResult, ClientError> {
+pub(crate) async fn verify(path: &Path) -> Result<VerifyResult, ClientError> {
     ask(path, Method::POST, VERIFY_PATH, VERIFY_TIMEOUT).await
 }
 
@@ -247,7 +247,7 @@ pub async fn verify(path: &Path) -> Result<VerifyResult, ClientError> {
 ///
 /// # Errors
 /// See [`ClientError`]. The program would not start, or did not.
-pub async fn reload(path: &Path) -> Result<(), ClientError> {
+pub(crate) async fn reload(path: &Path) -> Result<(), ClientError> {
     let bad = |reason: String| ClientError::BadAnswer { path: path.to_owned(), reason };
     let before: Run = ask(path, Method::GET, RUN_PATH, TIMEOUT).await?;
     let answer: Reloading = ask(path, Method::POST, RELOAD_PATH, RELOAD_TIMEOUT).await?;
@@ -268,7 +268,7 @@ pub async fn reload(path: &Path) -> Result<(), ClientError> {
 impl ClientError {
     /// Whether no daemon answers on the socket.
     #[must_use]
-    pub fn is_nobody(&self) -> bool {
+    pub(crate) fn is_nobody(&self) -> bool {
         matches!(self, Self::NoDaemon { .. } | Self::NotASocket(_) | Self::Stranger { .. })
     }
 }

@@ -48,8 +48,8 @@
 //! another method 405, a bad parameter 400, all with `{"error": …}`. While the daemon is stopping,
 //! requests that wait for it get 503.
 //!
-//! A connection serves one request. At most [`MAX_CONNECTIONS`] connections are served at the same
-//! time on each side; more wait. The head of a request must arrive within 5 s. Over TCP, a
+//! A connection serves one request. At most [`server::MAX_CONNECTIONS`] connections are served at
+//! the same time on each side; more wait. The head of a request must arrive within 5 s. Over TCP, a
 //! connection ends after 20 s.
 //!
 //! The socket belongs to the user who started the daemon (mode 0600). With `control-group`, the
@@ -72,12 +72,12 @@ mod response;
 mod server;
 mod tcp;
 
-pub use client::{
+pub(crate) use client::{
     ClientError, check_entries, get_generations, get_packages, get_status, keep, manage, prefetch, prefetch_status,
     refresh, reload, rollback, stop_prefetch, verify,
 };
-pub use server::{ControlError, MAX_CONNECTIONS, Server};
-pub use tcp::Listener;
+pub(crate) use server::{ControlError, Server};
+pub(crate) use tcp::Listener;
 
 use std::sync::Arc;
 
@@ -124,7 +124,7 @@ const ACCEPT_OLDER: &str = "accept_older=true";
 /// The requests that the daemon can execute.
 ///
 /// A receiver without a value means that the daemon is stopping.
-pub trait Control: Send + Sync {
+pub(crate) trait Control: Send + Sync {
     /// Returns the status of the daemon.
     fn status(&self) -> Status;
     /// Returns the daemon's counters and histograms.

@@ -26,13 +26,13 @@ use crate::metrics::Exposition;
 use crate::portage::Atom;
 
 /// Maximum number of connections at the same time; more wait.
-pub const MAX_CONNECTIONS: usize = 16;
+pub(crate) const MAX_CONNECTIONS: usize = 16;
 /// Maximum time from the start of a connection to the end of a request's head.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why the control socket or the TCP address cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum ControlError {
+pub(crate) enum ControlError {
     /// Another daemon answers on the socket.
     #[error("another binhostfs answers on {0} already: give each mount its own socket with --control")]
     InUse(PathBuf),
@@ -69,7 +69,7 @@ pub enum ControlError {
 
 /// A control socket that answers. Dropping it removes the socket.
 #[derive(Debug)]
-pub struct Server {
+pub(crate) struct Server {
     path: PathBuf,
     task: tokio::task::JoinHandle<()>,
 }
@@ -79,7 +79,11 @@ impl Server {
     ///
     /// # Errors
     /// See [`ControlError`].
-    pub fn start(path: &Path, group: Option<&SocketGroup>, control: Arc<dyn Control>) -> Result<Self, ControlError> {
+    pub(crate) fn start(
+        path: &Path,
+        group: Option<&SocketGroup>,
+        control: Arc<dyn Control>,
+    ) -> Result<Self, ControlError> {
         let error = |source| ControlError::Io { path: path.to_owned(), source };
         if UnixStream::connect(path).is_ok() {
             return Err(ControlError::InUse(path.to_owned()));

@@ -35,7 +35,7 @@ const MAX_HEAD: usize = 8192;
 
 /// A TCP listener. Dropping it stops the listener.
 #[derive(Debug)]
-pub struct Listener {
+pub(crate) struct Listener {
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -45,7 +45,7 @@ impl Listener {
     ///
     /// # Errors
     /// The address cannot be bound.
-    pub fn start(address: SocketAddr, control: Arc<dyn Control>) -> Result<Self, ControlError> {
+    pub(crate) fn start(address: SocketAddr, control: Arc<dyn Control>) -> Result<Self, ControlError> {
         let listen = || -> io::Result<_> {
             let listener = TcpListener::bind(address)?;
             listener.set_nonblocking(true)?;

@@ -60,12 +60,12 @@ use crate::metrics::Metrics;
 use crate::portage::Atom;
 use crate::sys::{Passed, seconds_now};
 use crate::units::Interval;
-pub use crate::verify::KeyringError;
+pub(crate) use crate::verify::KeyringError;
 use crate::verify::{Keyring, Policy};
-pub use service::confinement::confine;
-pub use service::descriptors::raise_descriptor_limit;
-pub use service::handover::{Program, fitting, give_up, kept, take_up};
-pub use service::supervise::supervise;
+pub(crate) use service::confinement::confine;
+pub(crate) use service::descriptors::raise_descriptor_limit;
+pub(crate) use service::handover::{Program, fitting, give_up, kept, take_up};
+pub(crate) use service::supervise::supervise;
 
 use binhosts::Binhosts;
 use binhosts::freshness::Order;
@@ -88,7 +88,7 @@ const MAX_REQUESTS: usize = 4;
 ///
 /// # Errors
 /// See [`Daemon::start`]; or signals cannot be received.
-pub async fn serve(config: MountConfig, kept: Option<Kept>, program: Program) -> anyhow::Result<()> {
+pub(crate) async fn serve(config: MountConfig, kept: Option<Kept>, program: Program) -> anyhow::Result<()> {
     let mut stop = Stop::listen()?;
     // Descriptors of the mount, to unmount it if the daemon does not start.
     let namespace = config.namespace.clone();
@@ -121,7 +121,7 @@ pub async fn serve(config: MountConfig, kept: Option<Kept>, program: Program) ->
 ///
 /// # Errors
 /// The daemon would not start: see [`KeyringError`].
-pub fn check_keys(config: &MountConfig) -> Result<Vec<String>, KeyringError> {
+pub(crate) fn check_keys(config: &MountConfig) -> Result<Vec<String>, KeyringError> {
     let policies = policies(config)?;
     let signed = policies.iter().filter_map(|policy| policy.keyring.as_ref()?.last_signed());
     let clock = signed.fold(Passed::BUILT, |known, signed| known.or_later(Some(signed))).check(seconds_now());
@@ -154,7 +154,7 @@ impl Stop {
 
 /// A running daemon, which unmounts when it is dropped.
 #[derive(Debug)]
-pub struct Daemon {
+pub(crate) struct Daemon {
     shared: Arc<DaemonState>,
     refresher: tokio::task::JoinHandle<()>,
     follower: tokio::task::JoinHandle<()>,
@@ -190,7 +190,7 @@ impl Daemon {
     ///
     /// # Errors
     /// The cache, the mountpoint or the control socket cannot be used; or [`KeyringError`].
-    pub async fn start(config: MountConfig, kept: Option<Kept>) -> anyhow::Result<Self> {
+    pub(crate) async fn start(config: MountConfig, kept: Option<Kept>) -> anyhow::Result<Self> {
         let policies = policies(&config)?;
         portage_keyring::warn(&policies, &config.portage_gnupg);
         let metrics = Arc::new(Metrics::default());
@@ -256,7 +256,7 @@ impl Daemon {
 
     /// The status, as the control socket reports it.
     #[must_use]
-    pub fn status(&self) -> Status {
+    pub(crate) fn status(&self) -> Status {
         self.shared.status()
     }
 

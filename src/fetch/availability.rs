@@ -5,7 +5,7 @@ use crate::cache::BlobInfo;
 
 /// Whether a package can be opened at once, and if not, why not.
 #[derive(Debug, Clone)]
-pub enum Availability {
+pub(crate) enum Availability {
     /// The package is in the cache.
     Cached(BlobInfo),
     /// The package is being fetched, or its download waits for a turn.
@@ -18,7 +18,7 @@ pub enum Availability {
 
 /// The state of a package, and where it comes from.
 #[derive(Debug, Clone)]
-pub struct PackageAvailability {
+pub(crate) struct PackageAvailability {
     pub state: Availability,
     /// The name of its binhost in the configuration.
     pub binhost: String,
@@ -29,7 +29,7 @@ pub struct PackageAvailability {
 impl Fetcher {
     /// The state of `wanted` at this moment.
     #[must_use]
-    pub fn availability(&self, wanted: &PackageRef) -> PackageAvailability {
+    pub(crate) fn availability(&self, wanted: &PackageRef) -> PackageAvailability {
         let (key, record) = (wanted.key(), wanted.record());
         let mut source = None;
         let state = if let Some(known) = self.cache.known(record.id, record.size, &wanted.binhost().policy) {

@@ -23,7 +23,7 @@ use super::uncached_open::Miss;
 use crate::portage::emerge_process::Opener;
 
 /// How long the packages of a job are counted, from its first one on.
-pub const WINDOW: Duration = Duration::from_secs(600);
+pub(crate) const WINDOW: Duration = Duration::from_secs(600);
 /// The limit of a session, as a multiple of the limit of a job.
 pub(super) const SESSION_JOBS: u32 = 5;
 /// Jobs and sessions that are counted at the same time. Beyond that the oldest one is forgotten.

@@ -11,13 +11,13 @@ use super::{FetchError, PackageKey};
 use crate::sys::Moment;
 
 /// How long a failure answers further opens of the same package.
-pub const FAILURE_MEMORY: Duration = Duration::from_secs(5);
+pub(crate) const FAILURE_MEMORY: Duration = Duration::from_secs(5);
 /// Failures kept for `status`.
 const KEPT: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 
 /// A package that could not be fetched, or that changed under the same name.
 #[derive(Debug, Clone)]
-pub struct FailureReport {
+pub(crate) struct FailureReport {
     /// PATH of the package.
     pub path: String,
     pub reason: String,

@@ -39,7 +39,7 @@ const MAX_LOGGED: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 
 /// An entry that contradicts its package.
 #[derive(Debug, Clone)]
-pub struct Mismatch {
+pub(crate) struct Mismatch {
     pub id: EntryId,
     /// PATH of the entry at the binhost.
     pub path: String,
@@ -240,7 +240,7 @@ impl Fetcher {
     /// The index mismatches of an index, as far as the cache has the packages. Remembers the entries
     /// that agree. Blocks.
     #[must_use]
-    pub fn mismatches(&self, binhost: BinhostId, index: &Arc<Index>) -> Vec<Mismatch> {
+    pub(crate) fn mismatches(&self, binhost: BinhostId, index: &Arc<Index>) -> Vec<Mismatch> {
         let cached = self.cache.aux_digests();
         if cached.is_empty() {
             return Vec::new();

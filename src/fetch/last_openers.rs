@@ -15,7 +15,7 @@ const MAX_CALLERS: NonZeroUsize = NonZeroUsize::new(256).unwrap();
 
 /// A process that opened a package.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LastOpener {
+pub(crate) struct LastOpener {
     /// The number of the thread or process. 0: it is in a pid namespace that the daemon does not
     /// see.
     pub pid: u32,
@@ -67,13 +67,13 @@ fn name_of(pid: u32) -> String {
 
 impl Fetcher {
     /// Records that thread `tid` opens a package. Waits for nothing.
-    pub fn opened_by(&self, wanted: &PackageRef, tid: u32) {
+    pub(crate) fn opened_by(&self, wanted: &PackageRef, tid: u32) {
         self.traces.opened(wanted.key(), tid);
     }
 
     /// The last opener of an entry, if the package was opened lately.
     #[must_use]
-    pub fn caller(&self, binhost: BinhostId, id: EntryId) -> Option<LastOpener> {
+    pub(crate) fn caller(&self, binhost: BinhostId, id: EntryId) -> Option<LastOpener> {
         self.traces.lock().peek(&(binhost, id)).cloned()
     }
 }

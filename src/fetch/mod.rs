@@ -21,8 +21,8 @@
 //!
 //! - One table (`downloads`) holds all downloads, for every reason and every user. The table
 //!   chooses which download gets the next turn.
-//! - A failure answers further opens for [`FAILURE_MEMORY`], so that a program that opens the file
-//!   again at once does not hammer the binhost. The reason is kept for `status`.
+//! - A failure answers further opens for [`failures::FAILURE_MEMORY`], so that a program that opens
+//!   the file again at once does not hammer the binhost. The reason is kept for `status`.
 //! - A transient blob (verified, but not in the cache) stays here for a while, because emerge opens
 //!   a package some twenty times.
 //!
@@ -65,37 +65,32 @@ use crate::upstream::UpstreamError;
 use crate::verify::{Policy, VerifyError};
 
 use alarms::Alarms;
-pub use availability::{Availability, PackageAvailability};
+pub(crate) use availability::{Availability, PackageAvailability};
 use bulk_read_limit::BulkReadLimit;
-pub use bulk_read_limit::WINDOW as BULK_READ_WINDOW;
-pub use downloads::{
-    Counts, DownloadProgress, DownloadState, GRACE, KEPT_FOR, MAX_LIVE, MAX_WAITERS, PLACES, PREFETCH_TURNS, SILENCE,
-    TURNS, TURNS_OF_USER, Uid, WORTH_KEEPING,
-};
+pub(crate) use downloads::{Counts, DownloadProgress, DownloadState, Uid};
 use downloads::{Downloads, Priority};
+pub use downloads::{MAX_LIVE, PLACES, TURNS, TURNS_OF_USER, WORTH_KEEPING};
+pub(crate) use failures::FailureReport;
 use failures::Failures;
-pub use failures::{FAILURE_MEMORY, FailureReport};
 use index_mismatch::Judgements;
-pub use index_mismatch::Mismatch;
-pub use last_openers::LastOpener;
+pub(crate) use index_mismatch::Mismatch;
 use last_openers::LastOpeners;
 use plan_check::ProvedAhead;
-pub use plan_check::{CheckFor, EntryCheck};
-pub use prefetch::planned::{AHEAD_SHARE, MAX_AHEAD_BYTES, PlanPrefetch};
-pub use prefetch::requested::{
-    Done, InProgress, MAX_TOGETHER, PackageOutcome, RequestedPrefetch, RequestedPrefetchReport,
-};
-pub use prefetch::target::{PrefetchTarget, PrefetchTargetError, ResolvedTarget};
-pub use prefetch::upgrade::BackgroundOutcome;
+pub(crate) use plan_check::{CheckFor, EntryCheck};
+pub(crate) use prefetch::planned::PlanPrefetch;
+pub use prefetch::planned::{AHEAD_SHARE, MAX_AHEAD_BYTES};
+pub(crate) use prefetch::requested::{Done, InProgress, PackageOutcome, RequestedPrefetch, RequestedPrefetchReport};
+pub(crate) use prefetch::target::{PrefetchTarget, ResolvedTarget};
+pub(crate) use prefetch::upgrade::BackgroundOutcome;
 use remote_binhost::{PackageKey, RemoteBinhosts};
-pub use remote_binhost::{PackageRef, RemoteBinhost};
+pub(crate) use remote_binhost::{PackageRef, RemoteBinhost};
 use transient_blobs::TransientBlobs;
-pub use uncached_open::Miss;
+pub(crate) use uncached_open::Miss;
 use uncached_open::Openers;
 
 /// The reason why a package cannot be fetched.
 #[derive(Debug, thiserror::Error)]
-pub enum FetchError {
+pub(crate) enum FetchError {
     /// The stored index cannot be read from the disk.
     #[error("reading the stored index: {0}")]
     Index(std::io::Error),
@@ -156,7 +151,7 @@ impl FetchError {
     /// Whether the binhost's file contradicts the index or is missing at every URL: a retry would
     /// not help.
     #[must_use]
-    pub fn is_final(&self) -> bool {
+    pub(crate) fn is_final(&self) -> bool {
         match self {
             Self::Refused { .. } | Self::IndexMismatch(_) => true,
             Self::Upstream(error) => error.contradicts_index(),
@@ -176,7 +171,7 @@ impl FetchError {
 
     /// Whether the same bytes may be accepted once the system clock shows another time.
     #[must_use]
-    pub fn depends_on_clock(&self) -> bool {
+    pub(crate) fn depends_on_clock(&self) -> bool {
         matches!(self, Self::Refused { reason, .. } if reason.depends_on_clock())
     }
 }
@@ -191,7 +186,7 @@ fn listed(found: &[IndexMismatch]) -> String {
 
 /// How a download ended, sent to the daemon, which decides which entries are visible.
 #[derive(Debug)]
-pub struct DownloadOutcome {
+pub(crate) struct DownloadOutcome {
     /// The binhost of the package.
     pub binhost: BinhostId,
     pub id: EntryId,
@@ -204,7 +199,7 @@ pub struct DownloadOutcome {
 
 /// The kinds of a [`DownloadOutcome`].
 #[derive(Debug)]
-pub enum OutcomeKind {
+pub(crate) enum OutcomeKind {
     Verified,
     /// The package stays refused as long as the binhost serves the same bytes.
     Refused(Arc<FetchError>),
@@ -216,16 +211,16 @@ pub enum OutcomeKind {
 
 /// Download outcomes that wait in the channel. More are dropped: the next download of the same
 /// package sends them again.
-pub const MAX_OUTCOMES: usize = 256;
+pub(crate) const MAX_OUTCOMES: usize = 256;
 /// Differences of one entry that an error message names.
 const MAX_LISTED: usize = 3;
 
 /// The result of a download, for all waiters.
-pub type Outcome = Result<Blob, Arc<FetchError>>;
+pub(crate) type Outcome = Result<Blob, Arc<FetchError>>;
 
 /// See the module's documentation.
 #[derive(Debug)]
-pub struct Fetcher {
+pub(crate) struct Fetcher {
     cache: Arc<Cache>,
     metrics: Arc<Metrics>,
     binhosts: RemoteBinhosts,
@@ -245,7 +240,7 @@ impl Fetcher {
     /// A fetcher that reads through `cache`, and the channel of its download outcomes. The fetcher
     /// has no binhosts yet. Must be called inside a tokio runtime.
     #[must_use]
-    pub fn new(cache: Arc<Cache>, metrics: Arc<Metrics>) -> (Arc<Self>, mpsc::Receiver<DownloadOutcome>) {
+    pub(crate) fn new(cache: Arc<Cache>, metrics: Arc<Metrics>) -> (Arc<Self>, mpsc::Receiver<DownloadOutcome>) {
         let (outcomes, receiver) = mpsc::channel(MAX_OUTCOMES);
         let fetcher = Arc::new_cyclic(|fetcher| Self {
             cache,
@@ -266,25 +261,25 @@ impl Fetcher {
     }
 
     /// Adds a binhost: the fetcher serves its packages from now on.
-    pub fn add_binhost(&self, id: BinhostId, binhost: Arc<RemoteBinhost>) {
+    pub(crate) fn add_binhost(&self, id: BinhostId, binhost: Arc<RemoteBinhost>) {
         self.binhosts.add(id, binhost);
     }
 
     /// Removes all binhosts except those in `wanted`.
-    pub fn retain_binhosts(&self, wanted: &HashSet<BinhostId>) {
+    pub(crate) fn retain_binhosts(&self, wanted: &HashSet<BinhostId>) {
         self.binhosts.retain(wanted);
     }
 
     /// The package of entry number `row` of `view`. `None`: there is no such entry, or its binhost
     /// is no longer used.
     #[must_use]
-    pub fn wanted(&self, view: &Arc<View>, row: u32) -> Option<PackageRef> {
+    pub(crate) fn wanted(&self, view: &Arc<View>, row: u32) -> Option<PackageRef> {
         PackageRef::new(&self.binhosts, view, row)
     }
 
     /// The blob, if it can be served without waiting. For FUSE threads.
     #[must_use]
-    pub fn cached(&self, wanted: &PackageRef) -> Option<Blob> {
+    pub(crate) fn cached(&self, wanted: &PackageRef) -> Option<Blob> {
         let blob = self.here(wanted.record(), &wanted.binhost().policy).filter(|blob| self.agrees(wanted, blob));
         if blob.is_some() {
             self.metrics.hits.increase();
@@ -295,7 +290,7 @@ impl Fetcher {
     /// Records that thread `tid` of user `uid` opens a package that is not cached. `tid` 0: the
     /// process is in a pid namespace that the daemon does not see.
     #[must_use]
-    pub fn miss(&self, tid: u32, uid: Uid) -> Miss {
+    pub(crate) fn miss(&self, tid: u32, uid: Uid) -> Miss {
         self.openers.miss(tid, uid)
     }
 
@@ -304,7 +299,7 @@ impl Fetcher {
     ///
     /// # Errors
     /// The package cannot be fetched. All waiters get the same reason.
-    pub async fn open(self: &Arc<Self>, wanted: PackageRef, miss: &Miss, uid: Uid) -> Outcome {
+    pub(crate) async fn open(self: &Arc<Self>, wanted: PackageRef, miss: &Miss, uid: Uid) -> Outcome {
         // A cached package or a running download costs nothing more, so the limit does not count
         // it.
         let costs = !self.downloads.contains(wanted.key()) && !self.is_cached(&wanted);
@@ -329,25 +324,25 @@ impl Fetcher {
     }
 
     /// Removes the blob from the cache, unless it is pinned. Returns `true` if it was removed.
-    pub fn evict(&self, wanted: &PackageRef) -> bool {
+    pub(crate) fn evict(&self, wanted: &PackageRef) -> bool {
         let id = wanted.record().id;
         !self.cache.pins().iter().any(|pin| pin.id == id) && self.cache.forget(id).is_some()
     }
 
     /// Sets how many uncached packages a job that is no emerge may open within
-    /// [`BULK_READ_WINDOW`]. 0: any number.
-    pub fn set_bulk_read_limit(&self, most: u32) {
+    /// [`bulk_read_limit::WINDOW`]. 0: any number.
+    pub(crate) fn set_bulk_read_limit(&self, most: u32) {
         self.guard.set(most);
     }
 
     /// Forgets failures: the next open tries again.
-    pub fn forget_failures(&self) {
+    pub(crate) fn forget_failures(&self) {
         self.failures.forget();
     }
 
     /// Drops transient blobs that nobody has used for a while, and the partial files of interrupted
     /// downloads. Must be called now and then.
-    pub fn let_go(&self) {
+    pub(crate) fn let_go(&self) {
         self.held.let_go();
         self.downloads.let_go();
     }
@@ -360,25 +355,25 @@ impl Fetcher {
 
     /// Changed-build alarms (builds that had other bytes before), newest first.
     #[must_use]
-    pub fn alarms(&self) -> Vec<FailureReport> {
+    pub(crate) fn alarms(&self) -> Vec<FailureReport> {
         self.alarms.reports()
     }
 
     /// Recent failures, newest first.
     #[must_use]
-    pub fn failures(&self) -> Vec<FailureReport> {
+    pub(crate) fn failures(&self) -> Vec<FailureReport> {
         self.failures.reports()
     }
 
     /// The running downloads, and those that have waiters.
     #[must_use]
-    pub fn in_progress(&self) -> Vec<DownloadProgress> {
+    pub(crate) fn in_progress(&self) -> Vec<DownloadProgress> {
         self.downloads.progress()
     }
 
     /// The numbers of downloads, and of opens that wait for them.
     #[must_use]
-    pub fn counts(&self) -> Counts {
+    pub(crate) fn counts(&self) -> Counts {
         self.downloads.counts()
     }
 
@@ -386,13 +381,13 @@ impl Fetcher {
     ///
     /// # Errors
     /// The reason why the cache would not keep it.
-    pub fn would_keep(&self, wanted: &PackageRef) -> Result<(), Unkeepable> {
+    pub(crate) fn would_keep(&self, wanted: &PackageRef) -> Result<(), Unkeepable> {
         self.cache.would_keep(wanted.record().size)
     }
 
     /// Whether the cache has a record of the package. The blob itself is not checked.
     #[must_use]
-    pub fn is_cached(&self, wanted: &PackageRef) -> bool {
+    pub(crate) fn is_cached(&self, wanted: &PackageRef) -> bool {
         self.cache.has(wanted.record().id, wanted.record().size, &wanted.binhost().policy)
     }
 }

@@ -23,7 +23,7 @@ pub(super) fn kind(error: &VerifyError) -> Option<RefusalKind> {
 impl FetchError {
     /// A remedy for the administrator, or the next step that happens without one.
     #[must_use]
-    pub fn advice(&self) -> &'static str {
+    pub(crate) fn advice(&self) -> &'static str {
         match self {
             Self::Index(_) => "check the cache's disk; `binhostfs refresh` gets the index again",
             // The error message names the key and says what to do with it.

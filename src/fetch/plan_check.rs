@@ -78,7 +78,7 @@ impl ProvedAhead {
 
 /// The purpose of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CheckFor {
+pub(crate) enum CheckFor {
     /// The package is going to be opened, so a small one is fetched whole.
     Plan,
     /// Only the entry is of interest: the check fetches and keeps as little as possible.
@@ -87,7 +87,7 @@ pub enum CheckFor {
 
 /// The result of checking an entry without its whole package.
 #[derive(Debug, Clone)]
-pub enum EntryCheck {
+pub(crate) enum EntryCheck {
     /// The entry means the same as its package.
     Agrees,
     /// The package contradicts the entry, or is another package.
@@ -98,7 +98,7 @@ pub enum EntryCheck {
 
 impl Fetcher {
     /// Compares an entry with its package, and fetches as little of the package as possible.
-    pub async fn check_entry(self: &Arc<Self>, wanted: &PackageRef, check_for: CheckFor) -> EntryCheck {
+    pub(crate) async fn check_entry(self: &Arc<Self>, wanted: &PackageRef, check_for: CheckFor) -> EntryCheck {
         if wanted.binhost().on_mismatch == OnMismatch::Off {
             return EntryCheck::Unknown("index-mismatch is off".to_owned());
         }

@@ -13,7 +13,7 @@ impl Fetcher {
     /// Reads the whole blob once for the digests, which say which of these packages it is, and once
     /// more to prove it. Blocks.
     #[must_use]
-    pub fn reclaim(&self, orphan: Sha256Digest, among: &[PackageRef]) -> bool {
+    pub(crate) fn reclaim(&self, orphan: Sha256Digest, among: &[PackageRef]) -> bool {
         let Some(sums) = self.cache.orphan(orphan).and_then(|unproved| Sums::of(&unproved.file).ok()) else {
             return false;
         };

@@ -14,7 +14,7 @@ use crate::verify::Policy;
 
 /// One binhost. It exists as long as packages of it are shown.
 #[derive(Debug)]
-pub struct RemoteBinhost {
+pub(crate) struct RemoteBinhost {
     /// The name of its directory in the cache. The name is never given to another binhost.
     pub name: String,
     /// The mirrors of the binhost.
@@ -30,13 +30,13 @@ pub struct RemoteBinhost {
 impl RemoteBinhost {
     /// A binhost whose index was not confirmed yet.
     #[must_use]
-    pub fn new(name: String, upstream: Arc<Upstream>, policy: Policy, on_mismatch: OnMismatch) -> Self {
+    pub(crate) fn new(name: String, upstream: Arc<Upstream>, policy: Policy, on_mismatch: OnMismatch) -> Self {
         Self { name, upstream, policy, on_mismatch, confirmed: AtomicU64::new(0) }
     }
 
     /// Records that the index was confirmed at `time`, in seconds since the epoch by the clock of
     /// that moment.
-    pub fn note_confirmed(&self, time: u64) {
+    pub(crate) fn note_confirmed(&self, time: u64) {
         self.confirmed.store(time, Ordering::Relaxed);
     }
 
@@ -45,7 +45,7 @@ impl RemoteBinhost {
     /// # Errors
     /// The clock shows a time before the program was built, before a key was signed, or before the
     /// index was confirmed.
-    pub fn check_clock(&self) -> Result<(), WrongClock> {
+    pub(crate) fn check_clock(&self) -> Result<(), WrongClock> {
         let confirmed = Passed::new(self.confirmed.load(Ordering::Relaxed), PastEvent::IndexConfirmed);
         let signed = self.policy.keyring.as_ref().and_then(|keyring| keyring.last_signed());
         Passed::BUILT.or_later(signed).or_later(Some(confirmed)).check(seconds_now())
@@ -92,7 +92,7 @@ pub(super) type PackageKey = (BinhostId, EntryId);
 
 /// A package of a generation, with its record and its binhost.
 #[derive(Debug, Clone)]
-pub struct PackageRef {
+pub(crate) struct PackageRef {
     view: Arc<View>,
     row: u32,
     record: Record,
@@ -108,12 +108,12 @@ impl PackageRef {
 
     /// The path at which the package is shown.
     #[must_use]
-    pub fn path(&self) -> &str {
+    pub(crate) fn path(&self) -> &str {
         self.view.path(self.row)
     }
 
     #[must_use]
-    pub fn record(&self) -> &Record {
+    pub(crate) fn record(&self) -> &Record {
         &self.record
     }
 

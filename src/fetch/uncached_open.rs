@@ -44,7 +44,7 @@ impl Openers {
 
 /// An open of an uncached package, with the result of its lookup. Clones share the lookup.
 #[derive(Debug, Clone)]
-pub struct Miss(Arc<MissState>);
+pub(crate) struct Miss(Arc<MissState>);
 
 #[derive(Debug)]
 struct MissState {

@@ -8,7 +8,7 @@ use crate::local::Errno;
 
 /// Why an operation fails.
 #[derive(Debug, Clone, thiserror::Error)]
-pub enum FsError {
+pub(crate) enum FsError {
     /// The name does not exist.
     #[error("no such file")]
     NotFound,
@@ -78,7 +78,7 @@ impl From<std::io::Error> for FsError {
 impl FsError {
     /// The errno, as in errno(3).
     #[must_use]
-    pub fn errno(&self) -> i32 {
+    pub(crate) fn errno(&self) -> i32 {
         match self {
             Self::NotFound => libc::ENOENT,
             Self::Stale => libc::ESTALE,

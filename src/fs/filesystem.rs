@@ -64,7 +64,7 @@ pub(crate) enum InodeTarget {
 
 /// The published tree, and the fetcher that supplies its packages.
 #[derive(Debug, Clone)]
-pub struct Filesystem {
+pub(crate) struct Filesystem {
     front: Arc<PublishedTree>,
     fetcher: Arc<Fetcher>,
     ahead: Arc<PlanPrefetch>,
@@ -77,7 +77,12 @@ pub(crate) type DirEntrySink<'a> = &'a mut dyn FnMut(u64, &OsStr, &Attr, Validit
 impl Filesystem {
     /// Operations on the published tree `front`. The caller must be inside a tokio runtime.
     #[must_use]
-    pub fn new(front: Arc<PublishedTree>, fetcher: Arc<Fetcher>, prefetch: Prefetch, plan_check: Duration) -> Self {
+    pub(crate) fn new(
+        front: Arc<PublishedTree>,
+        fetcher: Arc<Fetcher>,
+        prefetch: Prefetch,
+        plan_check: Duration,
+    ) -> Self {
         let ahead = Arc::new(PlanPrefetch::new(Arc::clone(&fetcher), prefetch, plan_check));
         Self { front, fetcher, ahead }
     }

@@ -23,6 +23,6 @@ pub(crate) mod published_tree;
 pub(crate) mod replay;
 pub(crate) mod xattrs;
 
-pub use errno::FsError;
-pub use filesystem::Filesystem;
-pub use published_tree::PublishedTree;
+pub(crate) use errno::FsError;
+pub(crate) use filesystem::Filesystem;
+pub(crate) use published_tree::PublishedTree;

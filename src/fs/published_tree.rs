@@ -54,7 +54,7 @@ struct LocalChanges {
 /// a deadlock could follow: a caller that renames holds the kernel's lock on the directory, and
 /// waits for the lock on the state.
 #[derive(Debug)]
-pub struct PublishedTree {
+pub(crate) struct PublishedTree {
     snapshots: Arc<Snapshots>,
     layer: Arc<LowerDirectory>,
     merger: Merger,
@@ -72,7 +72,7 @@ impl PublishedTree {
     ///
     /// # Errors
     /// The lower directory cannot be read, or `scratch` cannot be written.
-    pub fn new(remote: Arc<Tree>, layer: Arc<LowerDirectory>, scratch: PathBuf) -> io::Result<Self> {
+    pub(crate) fn new(remote: Arc<Tree>, layer: Arc<LowerDirectory>, scratch: PathBuf) -> io::Result<Self> {
         let merger = Merger { layer: Arc::clone(&layer), scratch };
         let (survey, mut stale) =
             layer.survey().map_or_else(|_| (LocalScan::default(), true), |survey| (survey, false));
@@ -97,25 +97,25 @@ impl PublishedTree {
 
     /// The current tree and recent ones.
     #[must_use]
-    pub fn snapshots(&self) -> &Arc<Snapshots> {
+    pub(crate) fn snapshots(&self) -> &Arc<Snapshots> {
         &self.snapshots
     }
 
     /// The lower directory.
     #[must_use]
-    pub fn layer(&self) -> &Arc<LowerDirectory> {
+    pub(crate) fn layer(&self) -> &Arc<LowerDirectory> {
         &self.layer
     }
 
     /// The entries of the local packages.
     #[must_use]
-    pub fn listing(&self) -> Arc<Listing> {
+    pub(crate) fn listing(&self) -> Arc<Listing> {
         Arc::clone(&self.state().listing)
     }
 
     /// Number of published local packages.
     #[must_use]
-    pub fn local_packages(&self) -> usize {
+    pub(crate) fn local_packages(&self) -> usize {
         self.state().listing.entries().len()
     }
 
@@ -124,7 +124,7 @@ impl PublishedTree {
     ///
     /// # Errors
     /// The index cannot be rendered; the tree before stays published.
-    pub fn publish(&self, remote: Arc<Tree>) -> io::Result<Option<Vec<Change>>> {
+    pub(crate) fn publish(&self, remote: Arc<Tree>) -> io::Result<Option<Vec<Change>>> {
         let mut state = self.state();
         let Merged { tree, compressed } = self.merger.merge(&remote, &state.listing, &self.layer.survey()?)?;
         state.remote = remote;
@@ -188,7 +188,7 @@ impl PublishedTree {
     }
 
     /// Waits until a rescan is requested.
-    pub async fn changed(&self) {
+    pub(crate) async fn changed(&self) {
         self.touched.notified().await;
     }
 
@@ -197,7 +197,7 @@ impl PublishedTree {
     ///
     /// # Errors
     /// Nothing has changed.
-    pub fn rescan(&self) -> io::Result<Vec<Change>> {
+    pub(crate) fn rescan(&self) -> io::Result<Vec<Change>> {
         let Some(LocalChanges { listing, survey, seen, more }) = self.news()? else { return Ok(Vec::new()) };
         let mut state = self.state();
         if !Arc::ptr_eq(&listing, &state.listing) {

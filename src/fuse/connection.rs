@@ -38,12 +38,12 @@ const NOTIFY_RESEND: i32 = 7;
 const NOTIFY_INC_EPOCH: i32 = 8;
 
 /// The device, the handover log, and the lower directory.
-pub type KeptDescriptors = (OwnedFd, OwnedFd, Option<OwnedFd>);
+pub(crate) type KeptDescriptors = (OwnedFd, OwnedFd, Option<OwnedFd>);
 
 /// A connection and its handover log; a new one has no mount yet. Dropping it closes the device:
 /// the mount is then dead, unless another process holds the device too.
 #[derive(Debug)]
-pub struct Kept {
+pub(crate) struct Kept {
     pub(super) device: OwnedFd,
     pub(super) log: HandoverLog,
     /// The lower directory, which cannot be opened any more once it is mounted over.
@@ -58,7 +58,7 @@ impl Kept {
     ///
     /// # Errors
     /// /dev/fuse cannot be opened.
-    pub fn create(beneath: Option<OwnedFd>, namespace: MountNamespace) -> io::Result<Self> {
+    pub(crate) fn create(beneath: Option<OwnedFd>, namespace: MountNamespace) -> io::Result<Self> {
         // The /dev of this process may have fewer devices.
         let device = namespace.enter(|| File::options().read(true).write(true).open("/dev/fuse"));
         let device = device.map_err(NamespaceError::into_io)??;
@@ -67,7 +67,7 @@ impl Kept {
 
     /// The connection that another process has held; `namespace` is that of its mount.
     #[must_use]
-    pub fn from_descriptors((device, log, beneath): KeptDescriptors, namespace: MountNamespace) -> Self {
+    pub(crate) fn from_descriptors((device, log, beneath): KeptDescriptors, namespace: MountNamespace) -> Self {
         Self { device, log: HandoverLog::open(log), beneath, namespace }
     }
 
@@ -75,7 +75,7 @@ impl Kept {
     ///
     /// # Errors
     /// There are too many open files.
-    pub fn descriptors(&self) -> io::Result<KeptDescriptors> {
+    pub(crate) fn descriptors(&self) -> io::Result<KeptDescriptors> {
         Ok((self.device.try_clone()?, self.log.as_fd().try_clone_to_owned()?, self.beneath()?))
     }
 
@@ -83,7 +83,7 @@ impl Kept {
     ///
     /// # Errors
     /// There are too many open files.
-    pub fn beneath(&self) -> io::Result<Option<OwnedFd>> {
+    pub(crate) fn beneath(&self) -> io::Result<Option<OwnedFd>> {
         self.beneath.as_ref().map(OwnedFd::try_clone).transpose()
     }
 
@@ -95,19 +95,19 @@ impl Kept {
 
     /// Whether the connection never had a mount.
     #[must_use]
-    pub fn is_new(&self) -> bool {
+    pub(crate) fn is_new(&self) -> bool {
         self.log.device().is_none()
     }
 
     /// Device number of the mount, if a session can continue it.
     #[must_use]
-    pub fn resumable(&self) -> Option<u64> {
+    pub(crate) fn resumable(&self) -> Option<u64> {
         let usable = self.log.agreement().is_some_and(|agreement| agreement.flags & super::FUSE_HAS_RESEND != 0);
         self.log.device().filter(|_| usable && self.knows_beneath() && is_connected(&self.device))
     }
 
     /// Unmounts the mount of this connection everywhere: no session will continue it.
-    pub fn abandon(self) {
+    pub(crate) fn abandon(self) {
         let Some(device) = self.log.device() else { return };
         if !self.knows_beneath() && is_connected(&self.device) {
             tracing::warn!("the directory beneath the mount was not handed over with it: it is mounted anew");

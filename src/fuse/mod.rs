@@ -37,13 +37,10 @@ mod quota;
 
 use std::time::Duration;
 
-pub use crate::fs::errno::FsError;
-pub use crate::fs::filesystem::Filesystem;
-pub use crate::fs::published_tree::PublishedTree;
-pub use connection::{Kept, KeptDescriptors};
-pub use mount::{Begun, Mount, MountError};
+pub(crate) use connection::{Kept, KeptDescriptors};
+pub(crate) use mount::{Begun, Mount};
 
 /// The kernel can send requests again that were taken and not answered (Linux 6.9).
 pub(super) const FUSE_HAS_RESEND: u64 = 1 << 39;
 /// How long the kernel may use names and attributes without asking.
-pub const TTL: Duration = Duration::from_secs(3600);
+pub(crate) const TTL: Duration = Duration::from_secs(3600);

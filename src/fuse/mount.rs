@@ -24,7 +24,7 @@ const READ_AHEAD_KIB: &str = "1024";
 
 /// Why mounting failed.
 #[derive(Debug, thiserror::Error)]
-pub enum MountError {
+pub(crate) enum MountError {
     /// /dev/fuse cannot be opened.
     #[error("opening /dev/fuse: {0}; {hint}", hint = device_hint(.0))]
     Device(io::Error),
@@ -58,7 +58,7 @@ fn device_hint(error: &io::Error) -> &'static str {
 
 /// A mounted file system. Dropping it unmounts it, if that has not happened before.
 #[derive(Debug)]
-pub struct Mount {
+pub(crate) struct Mount {
     mountpoint: PathBuf,
     namespace: MountNamespace,
     session: BackgroundSession,
@@ -70,7 +70,7 @@ pub struct Mount {
 
 /// How a mount began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Begun {
+pub(crate) enum Begun {
     /// This daemon called mount(2).
     Mounted,
     /// This daemon continues the mount of an earlier one.
@@ -83,7 +83,7 @@ impl Mount {
     ///
     /// # Errors
     /// Returns a [`MountError`].
-    pub fn new(
+    pub(crate) fn new(
         config: &MountConfig,
         operations: Filesystem,
         metrics: Arc<Metrics>,
@@ -116,26 +116,26 @@ impl Mount {
 
     /// Device number of the mount; `None` if no other daemon could continue it.
     #[must_use]
-    pub fn device(&self) -> Option<u64> {
+    pub(crate) fn device(&self) -> Option<u64> {
         self.shared.handles.with_log(|log| log.device())
     }
 
     /// Whether this daemon mounted, or continues a mount.
     #[must_use]
-    pub fn begun(&self) -> Begun {
+    pub(crate) fn begun(&self) -> Begun {
         self.begun
     }
 
     /// Descriptors that the next daemon needs to continue the mount. `None` if the kernel cannot
     /// resend requests (before Linux 6.9), or if there are too many open files.
     #[must_use]
-    pub fn keep(&self) -> Option<(OwnedFd, OwnedFd, OwnedFd)> {
+    pub(crate) fn keep(&self) -> Option<(OwnedFd, OwnedFd, OwnedFd)> {
         self.shared.descriptors()
     }
 
     /// Holds back answers that a next daemon could not repeat, until the returned guard is dropped.
     #[must_use]
-    pub fn pause(&self) -> impl Sized + '_ {
+    pub(crate) fn pause(&self) -> impl Sized + '_ {
         self.shared.pause()
     }
 
@@ -150,20 +150,20 @@ impl Mount {
 
     /// Makes the kernel forget changed names after another tree was published. Must not be called
     /// from a FUSE thread.
-    pub fn notify_kernel(&self, changes: Vec<Change>) {
+    pub(crate) fn notify_kernel(&self, changes: Vec<Change>) {
         self.forget(changes);
         self.shared.note_published();
     }
 
     /// Whether the kernel reads cached blobs by itself (passthrough).
     #[must_use]
-    pub fn passes_through(&self) -> bool {
+    pub(crate) fn passes_through(&self) -> bool {
         self.shared.passes_through()
     }
 
     /// Unmounts. If files are open, the name disappears at once, and the connection ends with this
     /// process: unmounting does not wait for processes that have files open.
-    pub fn unmount(&self) {
+    pub(crate) fn unmount(&self) {
         let over = self.shared.is_over() || self.session.guard.is_finished();
         if !over && !self.unmounted.swap(true, Ordering::SeqCst) {
             unmount(&self.namespace, &self.mountpoint);
@@ -171,7 +171,7 @@ impl Mount {
     }
 
     /// Waits until the session ends: an unmount, or the kernel closes the connection.
-    pub async fn ended(&self) {
+    pub(crate) async fn ended(&self) {
         self.shared.ended.notified().await;
     }
 

@@ -8,11 +8,11 @@ use std::str::FromStr;
 pub struct Digest<const N: usize>(pub [u8; N]);
 
 /// The MD5 of a package file.
-pub type Md5Digest = Digest<16>;
+pub(crate) type Md5Digest = Digest<16>;
 /// The SHA1 of a package file.
-pub type Sha1Digest = Digest<20>;
+pub(crate) type Sha1Digest = Digest<20>;
 /// The SHA-256 of a package file, which names its blob in the cache.
-pub type Sha256Digest = Digest<32>;
+pub(crate) type Sha256Digest = Digest<32>;
 
 /// The text is not a digest of the expected length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

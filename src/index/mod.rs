@@ -2,6 +2,7 @@
 //!
 //! | file | job |
 //! |---|---|
+//! | `drop_reason` | why an entry is left out |
 //! | `parse` | a file -> an index, or why it is none |
 //! | `line` | stanzas in bounded memory |
 //! | `stanza` | one stanza -> typed values |
@@ -9,6 +10,7 @@
 //! | `view` | shown entries of one or more indexes |
 //! | `render` | a view -> `Packages` |
 //! | `listing` | the `Packages` that Portage keeps in PKGDIR |
+//! | `aux_key` | the keys that emerge reads of an entry |
 //! | `aux_values` | an entry against its package |
 //! | `entry_digest` | one digest of all that Portage reads of an entry |
 //! | `dependencies` | dependency strings |
@@ -23,9 +25,9 @@
 //!   key that Portage knows.
 //! * Text stays on disk. An [`Index`] holds a [`Record`] of some tens of bytes for each entry, with
 //!   the byte range of its stanza. [`Index::entry`] reads the stanza when it is needed.
-//! * The parser drops each entry that cannot be served safely and counts it by [`DropReason`]. Such
-//!   an entry never reaches Portage. A file that is not a usable index is refused as a whole
-//!   ([`IndexError`]), and the caller keeps the last good one.
+//! * The parser drops each entry that cannot be served safely and counts it by
+//!   [`drop_reason::DropReason`]. Such an entry never reaches Portage. A file that is not a usable
+//!   index is refused as a whole ([`IndexError`]), and the caller keeps the last good one.
 //! * The index that Portage itself keeps in PKGDIR is a [`Listing`], whose text is copied as it is.
 //! * An [`Atom`](crate::portage::Atom) selects entries as Portage's package atoms do.
 //! * [`AuxValues::compare`] compares an entry with the package that it names.
@@ -54,23 +56,25 @@ use std::os::unix::fs::FileExt;
 
 use crate::portage::Cpv;
 pub use aux_key::{AuxKey, AuxKeys};
-pub use aux_values::{AuxDigest, AuxValues, Comparison, EntryValues, IndexMismatch};
-pub use dependencies::{Dependencies, DependenciesError, EMPTY_ANY_OF, MAX_DEPTH, MAX_WORDS, TokenKind, UseFlags};
-pub use digest::{Digest, DigestError, Md5Digest, Sha1Digest, Sha256Digest};
-pub use drop_reason::DropReason;
-pub use entry_digest::EntryDigest;
+pub(crate) use aux_values::{AuxDigest, IndexMismatch};
+pub use aux_values::{AuxValues, Comparison, EntryValues};
+pub use dependencies::{Dependencies, TokenKind, UseFlags};
+pub use digest::Digest;
+pub(crate) use digest::{Md5Digest, Sha1Digest, Sha256Digest};
+pub(crate) use entry_digest::EntryDigest;
 pub use listing::Listing;
-pub use parse::{Dropped, MAX_ENTRIES};
-pub use path::{PathError, PkgPath};
-pub use render::{RENDER_VERSION, Rendered};
+pub(crate) use parse::{Dropped, MAX_ENTRIES};
+pub use path::PkgPath;
+pub(crate) use render::{RENDER_VERSION, Rendered};
 pub use stanza::{ListedEntry, Stanza};
-pub use unfit::DroppedEntry;
-pub use view::{BinhostId, BinhostIndex, MAX_PART, ShownEntry, View};
+pub(crate) use unfit::DroppedEntry;
+pub use view::{BinhostId, View};
+pub(crate) use view::{BinhostIndex, MAX_PART, ShownEntry};
 
 /// The longest line, in bytes; an entry with a longer line is dropped.
-pub const MAX_LINE: usize = 1 << 20;
+pub(crate) const MAX_LINE: usize = 1 << 20;
 /// The longest stanza, in bytes; a longer entry is dropped.
-pub const MAX_STANZA: usize = 4 << 20;
+pub(crate) const MAX_STANZA: usize = 4 << 20;
 
 /// Why a whole file is not accepted as an index.
 #[derive(Debug, thiserror::Error)]

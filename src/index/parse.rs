@@ -11,7 +11,7 @@ use super::stanza::{Fields, decoded};
 use super::{AuxKeys, Entry, Header, Index, IndexError, Record, by_parts};
 
 /// The most entries of one index. The official binhosts have 16,000 (2026).
-pub const MAX_ENTRIES: usize = 500_000;
+pub(crate) const MAX_ENTRIES: usize = 500_000;
 
 /// The number of entries that were left out, with the first entry of each reason.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

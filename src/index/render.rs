@@ -19,7 +19,7 @@ use super::{Entry, Header, Listing, Sha256Digest, View};
 
 /// The version of the rendering, a part of a rendered file's identity. Raise it when the same index
 /// is rendered differently.
-pub const RENDER_VERSION: u32 = 3;
+pub(crate) const RENDER_VERSION: u32 = 3;
 
 /// Keys that say where or how to fetch a package. A local index must not have them.
 pub(super) const STRIPPED: [&[u8]; 4] = [b"BASE_URI", b"PKGINDEX_URI", b"FETCHCOMMAND", b"RESUMECOMMAND"];

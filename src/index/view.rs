@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 use super::{Digest, Entry, Header, Index, Record, Sha256Digest, Stanza, by_parts};
 
 /// The greatest number of a part, which limits the indexes in one view.
-pub const MAX_PART: u16 = u16::MAX;
+pub(crate) const MAX_PART: u16 = u16::MAX;
 
 /// The id of one binhost, valid while the program runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

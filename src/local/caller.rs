@@ -33,7 +33,7 @@ const RIGHTS_OF_ROOT: CapabilitySet = CapabilitySet::CHOWN
 
 /// The thread that makes a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Caller {
+pub(crate) struct Caller {
     /// User id in the daemon's user namespace.
     pub uid: u32,
     /// Group id in the daemon's user namespace.
@@ -47,11 +47,11 @@ pub struct Caller {
 
 impl Caller {
     /// The daemon itself, with all of root's rights.
-    pub const DAEMON: Self = Self { uid: 0, gid: 0, pid: 0, own: true };
+    pub(crate) const DAEMON: Self = Self { uid: 0, gid: 0, pid: 0, own: true };
 
     /// A thread that has made a system call on the mount.
     #[must_use]
-    pub fn of_thread(pid: u32, (uid, gid): (u32, u32)) -> Self {
+    pub(crate) fn of_thread(pid: u32, (uid, gid): (u32, u32)) -> Self {
         Self { uid, gid, pid, own: false }
     }
 
@@ -80,7 +80,7 @@ impl Caller {
     ///
     /// # Errors
     /// The error of `work`; EPERM where the daemon may not assume the credentials.
-    pub fn charged<T, E: From<Errno>>(self, work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+    pub(crate) fn charged<T, E: From<Errno>>(self, work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
         if self.uid == 0 {
             return work();
         }
@@ -119,7 +119,7 @@ impl Caller {
 
 /// Whether the daemon can read the capabilities and the user namespace of its callers.
 #[must_use]
-pub fn sees_callers() -> bool {
+pub(crate) fn sees_callers() -> bool {
     let may = capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_PTRACE));
     may && own_user_namespace().is_some()
 }

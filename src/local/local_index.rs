@@ -23,7 +23,7 @@ use crate::index::{ListedEntry, Listing, Stanza};
 
 /// A listing that is written, but not yet renamed to its place.
 #[derive(Debug)]
-pub struct Prepared {
+pub(crate) struct Prepared {
     /// The entries that the new index has.
     pub listing: Listing,
     /// The file in the lower directory that waits for its name; `None` where nothing is to be
@@ -32,7 +32,7 @@ pub struct Prepared {
 }
 
 /// Files that are not packages, with the size and time that they had when this was found out.
-pub type NoPackages = HashSet<(String, FileFacts)>;
+pub(crate) type NoPackages = HashSet<(String, FileFacts)>;
 
 impl LowerDirectory {
     /// The entries of the lower directory's index for which `wanted` returns true; an empty listing
@@ -40,7 +40,7 @@ impl LowerDirectory {
     ///
     /// # Errors
     /// The index cannot be read.
-    pub fn listing(&self, wanted: impl FnMut(&ListedEntry) -> bool) -> io::Result<Listing> {
+    pub(crate) fn listing(&self, wanted: impl FnMut(&ListedEntry) -> bool) -> io::Result<Listing> {
         match self.lower.read(Path::new(INDEX)) {
             Ok(file) if file.metadata()?.is_file() => Listing::parse(file, wanted),
             Ok(_) | Err(Errno::NOENT | Errno::LOOP) => Ok(Listing::default()),
@@ -50,20 +50,20 @@ impl LowerDirectory {
 
     /// Attributes of the index in the lower directory.
     #[must_use]
-    pub fn index_stat(&self) -> Option<Stat> {
+    pub(crate) fn index_stat(&self) -> Option<Stat> {
         self.lower.stat(Path::new(INDEX)).ok().filter(Stat::is_file)
     }
 
     /// Whether the lower directory has a compressed index.
     #[must_use]
-    pub fn is_compressed(&self) -> bool {
+    pub(crate) fn is_compressed(&self) -> bool {
         self.lower.stat(Path::new(COMPRESSED)).is_ok_and(|stat| stat.is_file())
     }
 
     /// Makes entries for packages that `listing` lacks, from their own metadata. Files in `others`
     /// are skipped. A file that proves to be no package is added to `others`.
     #[must_use]
-    pub fn pick_up(&self, listing: &Listing, survey: &LocalScan, others: &mut NoPackages) -> Vec<Stanza> {
+    pub(crate) fn pick_up(&self, listing: &Listing, survey: &LocalScan, others: &mut NoPackages) -> Vec<Stanza> {
         let listed: HashSet<&str> =
             listing.entries().iter().filter(|entry| survey.has(entry)).map(|entry| &*entry.path).collect();
         let new =
@@ -98,7 +98,12 @@ impl LowerDirectory {
     ///
     /// # Errors
     /// An error of reading or writing; EROFS where the lower directory is read-only.
-    pub fn prepare(&self, source: &Listing, survey: &LocalScan, amended: Option<&[Stanza]>) -> io::Result<Prepared> {
+    pub(crate) fn prepare(
+        &self,
+        source: &Listing,
+        survey: &LocalScan,
+        amended: Option<&[Stanza]>,
+    ) -> io::Result<Prepared> {
         if self.read_only {
             return Err(Errno::ROFS.into());
         }
@@ -120,7 +125,7 @@ impl LowerDirectory {
     ///
     /// # Errors
     /// An error of reading or writing.
-    pub fn prepare_elsewhere(
+    pub(crate) fn prepare_elsewhere(
         &self,
         source: &Listing,
         survey: &LocalScan,
@@ -136,7 +141,7 @@ impl LowerDirectory {
     ///
     /// # Errors
     /// The index could not be replaced; the one before stays.
-    pub fn commit(&self, prepared: Prepared, like: Option<Stat>) -> io::Result<Listing> {
+    pub(crate) fn commit(&self, prepared: Prepared, like: Option<Stat>) -> io::Result<Listing> {
         if let Some(file) = &prepared.waits {
             let timestamp = prepared.listing.header().timestamp();
             let placed = self.place(file, INDEX, like.or_else(|| self.index_stat()), timestamp);
@@ -152,14 +157,14 @@ impl LowerDirectory {
     ///
     /// # Errors
     /// The compressed index could not be replaced; the one before stays.
-    pub fn compress(&self, like: Option<Stat>) -> io::Result<()> {
+    pub(crate) fn compress(&self, like: Option<Stat>) -> io::Result<()> {
         let compressed =
             self.write_compressed().and_then(|(file, timestamp)| self.place(&file, COMPRESSED, like, timestamp));
         compressed.inspect_err(|_| self.discard())
     }
 
     /// Removes the temporary file of a prepared index.
-    pub fn discard(&self) {
+    pub(crate) fn discard(&self) {
         // A file that cannot be removed does no harm: the mount never shows it, and the next write
         // removes it first.
         let _ = rustix::fs::unlinkat(self.lower.root(), NEW, AtFlags::empty());
@@ -169,7 +174,7 @@ impl LowerDirectory {
     ///
     /// # Errors
     /// Those of unlink(2).
-    pub fn remove_compressed(&self, caller: Caller) -> Result<(), Errno> {
+    pub(crate) fn remove_compressed(&self, caller: Caller) -> Result<(), Errno> {
         caller.act(|| rustix::fs::unlinkat(self.lower.root(), COMPRESSED, AtFlags::empty()))
     }
 

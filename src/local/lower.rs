@@ -29,7 +29,7 @@ const MAX_DEPTH: usize = 32;
 
 /// A name in the lower directory or a directory in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Name {
+pub(crate) struct Name {
     pub name: OsString,
     /// The type of the file; `Unknown` where the file system does not say.
     pub kind: FileType,
@@ -161,7 +161,7 @@ pub(super) fn stat_at(directory: impl AsFd, name: &OsStr) -> Result<Stat, Errno>
 /// The inode generation of `file` ([`Stat::generation`]); 0 where the file system has no birth
 /// time.
 #[must_use]
-pub fn generation_of(file: &File) -> u64 {
+pub(crate) fn generation_of(file: &File) -> u64 {
     stat_of(file).map_or(0, |stat| stat.generation)
 }
 

@@ -46,29 +46,29 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use rustix::fs::Mode;
-pub use rustix::fs::{Access, FileType, OFlags};
-pub use rustix::io::Errno;
+pub(crate) use rustix::fs::{Access, FileType, OFlags};
+pub(crate) use rustix::io::Errno;
 
-pub use caller::{Caller, sees_callers};
+pub(crate) use caller::{Caller, sees_callers};
 use inode_table::InodeTable;
-pub use local_index::{NoPackages, Prepared};
+pub(crate) use local_index::NoPackages;
 use lower::{LowerCalls, Walk};
-pub use lower::{Name, generation_of};
-pub use operations::{AttrChange, Replace};
-pub use own_names::{COMPRESSED, is_own};
+pub(crate) use lower::{Name, generation_of};
+pub(crate) use operations::{AttrChange, Replace};
+pub(crate) use own_names::{COMPRESSED, is_own};
 use permission_cache::Searchable;
-pub use scan::LocalScan;
-pub use stat::{Stat, Time, is_number};
-pub use unlisted::is_package;
+pub(crate) use scan::LocalScan;
+pub(crate) use stat::{Stat, Time, is_number};
+pub(crate) use unlisted::is_package;
 
 /// The file name of the index in PKGDIR.
-pub const INDEX: &str = "Packages";
+pub(crate) const INDEX: &str = "Packages";
 
 /// Opens a directory, for [`LowerDirectory::resume`].
 ///
 /// # Errors
 /// The directory cannot be opened.
-pub fn open_directory(path: &Path) -> Result<OwnedFd, Errno> {
+pub(crate) fn open_directory(path: &Path) -> Result<OwnedFd, Errno> {
     rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }
 
@@ -76,14 +76,14 @@ pub fn open_directory(path: &Path) -> Result<OwnedFd, Errno> {
 ///
 /// # Errors
 /// Those of fstat(2).
-pub fn identity(directory: impl AsFd) -> Result<(u64, u64), Errno> {
+pub(crate) fn identity(directory: impl AsFd) -> Result<(u64, u64), Errno> {
     let stat = rustix::fs::fstat(directory)?;
     Ok((stat.st_dev, stat.st_ino))
 }
 
 /// The lower directory. Paths are relative to it; an empty path is the directory itself.
 #[derive(Debug)]
-pub struct LowerDirectory {
+pub(crate) struct LowerDirectory {
     lower: LowerCalls,
     known: InodeTable,
     searchable: Searchable,
@@ -96,14 +96,14 @@ impl LowerDirectory {
     ///
     /// # Errors
     /// The directory cannot be opened.
-    pub fn open(path: &Path, read_only: bool) -> Result<Self, Errno> {
+    pub(crate) fn open(path: &Path, read_only: bool) -> Result<Self, Errno> {
         Ok(Self::resume(open_directory(path)?, read_only))
     }
 
     /// Uses an open directory, whatever is mounted on its path. Removes temporary files that a
     /// crash has left.
     #[must_use]
-    pub fn resume(directory: OwnedFd, read_only: bool) -> Self {
+    pub(crate) fn resume(directory: OwnedFd, read_only: bool) -> Self {
         let layer = Self {
             lower: LowerCalls::at(directory),
             known: InodeTable::default(),
@@ -120,7 +120,7 @@ impl LowerDirectory {
     ///
     /// # Errors
     /// There are too many open files.
-    pub fn descriptor(&self) -> std::io::Result<OwnedFd> {
+    pub(crate) fn descriptor(&self) -> std::io::Result<OwnedFd> {
         self.lower.root().try_clone()
     }
 
@@ -128,12 +128,12 @@ impl LowerDirectory {
     ///
     /// # Errors
     /// Those of fstat(2).
-    pub fn identity(&self) -> Result<(u64, u64), Errno> {
+    pub(crate) fn identity(&self) -> Result<(u64, u64), Errno> {
         identity(self.lower.root())
     }
 
     #[must_use]
-    pub fn is_read_only(&self) -> bool {
+    pub(crate) fn is_read_only(&self) -> bool {
         self.read_only
     }
 
@@ -141,7 +141,7 @@ impl LowerDirectory {
     /// lower directory decides. The answer is cached for a second, or until a change through this
     /// type.
     #[must_use]
-    pub fn is_open_to_all(&self, directory: &Path) -> bool {
+    pub(crate) fn is_open_to_all(&self, directory: &Path) -> bool {
         if self.searchable.has(directory) {
             return true;
         }
@@ -155,12 +155,12 @@ impl LowerDirectory {
     }
 
     /// The kernel has looked up `path` as `number`.
-    pub fn note_lookup(&self, number: u64, path: &Path) {
+    pub(crate) fn note_lookup(&self, number: u64, path: &Path) {
         self.known.note_lookup(number, path);
     }
 
     /// The kernel has forgotten `lookups` of its lookups of `number`.
-    pub fn forget(&self, number: u64, lookups: u64) {
+    pub(crate) fn forget(&self, number: u64, lookups: u64) {
         self.known.forget(number, lookups);
     }
 
@@ -168,7 +168,7 @@ impl LowerDirectory {
     /// and its attributes belong to it. An inode that this daemon has not looked up may be one that
     /// the kernel has from a previous daemon. One walk of the whole directory looks for it.
     #[must_use]
-    pub fn locate(&self, number: u64, is_it: impl Fn(&Path, &Stat) -> bool) -> Option<(PathBuf, Stat)> {
+    pub(crate) fn locate(&self, number: u64, is_it: impl Fn(&Path, &Stat) -> bool) -> Option<(PathBuf, Stat)> {
         let there = |path: PathBuf| {
             // The indexes have other inode numbers, and no open descriptor refers to the files
             // here.

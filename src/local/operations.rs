@@ -20,7 +20,7 @@ use super::{Caller, LowerDirectory, Stat, Time};
 
 /// The attributes of a file or directory that a call changes; `None` keeps one.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct AttrChange {
+pub(crate) struct AttrChange {
     pub size: Option<u64>,
     pub mode: Option<u32>,
     pub uid: Option<u32>,
@@ -33,7 +33,7 @@ pub struct AttrChange {
 
 /// Whether a rename may replace an existing name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Replace {
+pub(crate) enum Replace {
     /// Replaces the target.
     Yes,
     /// Fails with EEXIST.
@@ -45,7 +45,7 @@ impl LowerDirectory {
     ///
     /// # Errors
     /// Those of statx(2).
-    pub fn stat(&self, path: &Path) -> Result<Stat, Errno> {
+    pub(crate) fn stat(&self, path: &Path) -> Result<Stat, Errno> {
         self.lower.stat(path)
     }
 
@@ -53,7 +53,7 @@ impl LowerDirectory {
     ///
     /// # Errors
     /// Those of statx(2).
-    pub fn stat_of(&self, file: &File) -> Result<Stat, Errno> {
+    pub(crate) fn stat_of(&self, file: &File) -> Result<Stat, Errno> {
         stat_of(file)
     }
 
@@ -61,7 +61,7 @@ impl LowerDirectory {
     ///
     /// # Errors
     /// Those of getdents(2).
-    pub fn list(&self, path: &Path) -> Result<Vec<Name>, Errno> {
+    pub(crate) fn list(&self, path: &Path) -> Result<Vec<Name>, Errno> {
         let mut names = self.lower.list(path)?;
         names.retain(|name| !is_own(&path.join(&name.name)));
         Ok(names)
@@ -71,7 +71,7 @@ impl LowerDirectory {
     ///
     /// # Errors
     /// EACCES, EROFS, or another error of access(2).
-    pub fn access(&self, caller: Caller, path: &Path, access: Access) -> Result<(), Errno> {
+    pub(crate) fn access(&self, caller: Caller, path: &Path, access: Access) -> Result<(), Errno> {
         // EACCESS checks the effective ids, which are the caller's here, not the real ids of the
         // daemon.
         let flags = AtFlags::EACCESS | AtFlags::SYMLINK_NOFOLLOW;
@@ -90,7 +90,7 @@ impl LowerDirectory {
     ///
     /// # Errors
     /// ESTALE: another file has the name by now. Or an error of openat2(2).
-    pub fn open_file(&self, caller: Caller, path: &Path, is: &Stat, flags: OFlags) -> Result<File, Errno> {
+    pub(crate) fn open_file(&self, caller: Caller, path: &Path, is: &Stat, flags: OFlags) -> Result<File, Errno> {
         let truncate = flags.contains(OFlags::TRUNC);
         let mode = match flags & OFlags::ACCMODE {
             // Truncation needs the right to write.
@@ -109,7 +109,7 @@ impl LowerDirectory {
     ///
     /// # Errors
     /// EROFS, or an error of open(2).
-    pub fn may_open_again(&self, caller: Caller, file: &File, flags: OFlags) -> Result<(), Errno> {
+    pub(crate) fn may_open_again(&self, caller: Caller, file: &File, flags: OFlags) -> Result<(), Errno> {
         let path = format!("/proc/self/fd/{}", file.as_raw_fd());
         let flags = (flags & OFlags::ACCMODE) | OFlags::NONBLOCK | OFlags::CLOEXEC;
         if self.read_only && flags.intersects(OFlags::WRONLY | OFlags::RDWR) {
@@ -122,7 +122,7 @@ impl LowerDirectory {
     ///
     /// # Errors
     /// Those of openat2(2) and fsync(2).
-    pub fn sync_directory(&self, path: &Path) -> Result<(), Errno> {
+    pub(crate) fn sync_directory(&self, path: &Path) -> Result<(), Errno> {
         rustix::fs::fsync(self.lower.open_at(path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())?)
     }
 
@@ -130,7 +130,7 @@ impl LowerDirectory {
     ///
     /// # Errors
     /// EEXIST, or another error of openat2(2).
-    pub fn create(&self, caller: Caller, path: &Path, flags: OFlags, mode: u32) -> Result<(File, Stat), Errno> {
+    pub(crate) fn create(&self, caller: Caller, path: &Path, flags: OFlags, mode: u32) -> Result<(File, Stat), Errno> {
         let flags = (flags & OFlags::ACCMODE) | OFlags::CREATE | OFlags::EXCL;
         let mode = Mode::from_raw_mode(mode & 0o7777);
         without_umask();
@@ -154,7 +154,7 @@ impl LowerDirectory {
     /// # Errors
     /// Those of mkdirat(2).
     /// Of mkdirat(2).
-    pub fn make_directory(&self, caller: Caller, path: &Path, mode: u32) -> Result<Stat, Errno> {
+    pub(crate) fn make_directory(&self, caller: Caller, path: &Path, mode: u32) -> Result<Stat, Errno> {
         without_umask();
         let (parent, name) = self.parent_of(caller, path)?;
         caller.act(|| rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(mode & 0o7777)))?;
@@ -168,7 +168,7 @@ impl LowerDirectory {
     ///
     /// # Errors
     /// EACCES, or an error of mkdirat(2).
-    pub fn make_directories(&self, caller: Caller, path: &Path) -> Result<(), Errno> {
+    pub(crate) fn make_directories(&self, caller: Caller, path: &Path) -> Result<(), Errno> {
         if self.lower.directory(path).is_ok() {
             return Ok(());
         }
@@ -203,7 +203,7 @@ impl LowerDirectory {
     ///
     /// # Errors
     /// Those of unlinkat(2).
-    pub fn unlink(&self, caller: Caller, path: &Path, number: u64) -> Result<(), Errno> {
+    pub(crate) fn unlink(&self, caller: Caller, path: &Path, number: u64) -> Result<(), Errno> {
         let (parent, name) = self.parent_of(caller, path)?;
         caller.act(|| rustix::fs::unlinkat(&parent, name, AtFlags::empty()))?;
         self.known.removed(number, path);
@@ -214,7 +214,7 @@ impl LowerDirectory {
     ///
     /// # Errors
     /// Those of unlinkat(2).
-    pub fn remove_directory(&self, caller: Caller, path: &Path, number: u64) -> Result<(), Errno> {
+    pub(crate) fn remove_directory(&self, caller: Caller, path: &Path, number: u64) -> Result<(), Errno> {
         let (parent, name) = self.parent_of(caller, path)?;
         caller.act(|| rustix::fs::unlinkat(&parent, name, AtFlags::REMOVEDIR))?;
         self.known.removed(number, path);
@@ -225,7 +225,14 @@ impl LowerDirectory {
     ///
     /// # Errors
     /// EXDEV for a directory; else an error of renameat2(2).
-    pub fn rename(&self, caller: Caller, number: u64, from: &Path, to: &Path, replace: Replace) -> Result<(), Errno> {
+    pub(crate) fn rename(
+        &self,
+        caller: Caller,
+        number: u64,
+        from: &Path,
+        to: &Path,
+        replace: Replace,
+    ) -> Result<(), Errno> {
         let (from_parent, from_name) = self.parent_of(caller, from)?;
         let (to_parent, to_name) = self.parent_of(caller, to)?;
         if stat_at(&from_parent, from_name)?.is_directory() {
@@ -249,7 +256,7 @@ impl LowerDirectory {
     ///
     /// # Errors
     /// Those of linkat(2).
-    pub fn link(&self, caller: Caller, from: &Path, to: &Path) -> Result<Stat, Errno> {
+    pub(crate) fn link(&self, caller: Caller, from: &Path, to: &Path) -> Result<Stat, Errno> {
         let (from_parent, from_name) = self.parent_of(caller, from)?;
         let (to_parent, to_name) = self.parent_of(caller, to)?;
         caller.act(|| rustix::fs::linkat(&from_parent, from_name, &to_parent, to_name, AtFlags::empty()))?;
@@ -260,7 +267,7 @@ impl LowerDirectory {
     ///
     /// # Errors
     /// Those of symlinkat(2).
-    pub fn symlink(&self, caller: Caller, target: &Path, path: &Path) -> Result<Stat, Errno> {
+    pub(crate) fn symlink(&self, caller: Caller, target: &Path, path: &Path) -> Result<Stat, Errno> {
         let (parent, name) = self.parent_of(caller, path)?;
         caller.act(|| rustix::fs::symlinkat(target, &parent, name))?;
         stat_at(&parent, name)
@@ -270,7 +277,7 @@ impl LowerDirectory {
     ///
     /// # Errors
     /// Those of readlinkat(2).
-    pub fn read_link(&self, path: &Path) -> Result<CString, Errno> {
+    pub(crate) fn read_link(&self, path: &Path) -> Result<CString, Errno> {
         let (parent, name) = self.lower.parent(path)?;
         rustix::fs::readlinkat(&parent, name, Vec::new())
     }
@@ -286,7 +293,7 @@ impl LowerDirectory {
     /// # Errors
     /// ESTALE: another file has the name by now. EPERM, or an error of the system call that makes
     /// the change.
-    pub fn change(&self, caller: Caller, path: &Path, is: &Stat, change: &AttrChange) -> Result<Stat, Errno> {
+    pub(crate) fn change(&self, caller: Caller, path: &Path, is: &Stat, change: &AttrChange) -> Result<Stat, Errno> {
         if !matches!(is.kind, FileType::RegularFile | FileType::Directory) {
             return self.change_special(caller, path, change);
         }
@@ -312,7 +319,7 @@ impl LowerDirectory {
     ///
     /// # Errors
     /// As [`LowerDirectory::change`].
-    pub fn change_file(&self, caller: Caller, file: &File, change: &AttrChange) -> Result<Stat, Errno> {
+    pub(crate) fn change_file(&self, caller: Caller, file: &File, change: &AttrChange) -> Result<Stat, Errno> {
         change_open(caller, file, change)?;
         stat_of(file)
     }
@@ -338,7 +345,7 @@ impl LowerDirectory {
     ///
     /// # Errors
     /// EEXIST, or an error of reading or writing.
-    pub fn create_placeholder(&self, path: &Path, copy: Option<(&File, i64)>) -> std::io::Result<()> {
+    pub(crate) fn create_placeholder(&self, path: &Path, copy: Option<(&File, i64)>) -> std::io::Result<()> {
         let (parent, name) = self.lower.parent(path)?;
         let directory = self.lower.open_at(path.parent().unwrap_or(Path::new("")), OFlags::RDONLY, Mode::empty())?;
         let new = new_name();
@@ -370,7 +377,7 @@ impl LowerDirectory {
     ///
     /// # Errors
     /// Those of fstatvfs(2).
-    pub fn space(&self) -> Result<StatVfs, Errno> {
+    pub(crate) fn space(&self) -> Result<StatVfs, Errno> {
         rustix::fs::fstatvfs(self.lower.root())
     }
 }

@@ -9,7 +9,7 @@ use portable_atomic::AtomicU64;
 use super::INDEX;
 
 /// The file name of the compressed index in PKGDIR.
-pub const COMPRESSED: &str = "Packages.gz";
+pub(crate) const COMPRESSED: &str = "Packages.gz";
 /// The temporary name of either index while it is written. The mount never shows it.
 pub(super) const NEW: &str = ".Packages.binhostfs-new";
 
@@ -19,7 +19,7 @@ const NEW_COPY: &str = ".binhostfs-new-";
 /// Whether `path` is an index or a temporary file of this module. The mount does not show these
 /// files as they are.
 #[must_use]
-pub fn is_own(path: &Path) -> bool {
+pub(crate) fn is_own(path: &Path) -> bool {
     is_new_copy(path) || [INDEX, COMPRESSED, NEW].iter().any(|name| path.as_os_str().as_bytes() == name.as_bytes())
 }
 

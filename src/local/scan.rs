@@ -15,7 +15,7 @@ pub(super) type FileFacts = (u64, i64);
 /// The files and directories of one scan. Names that are not UTF-8 are left out, because no index
 /// can have them.
 #[derive(Debug, Default)]
-pub struct LocalScan {
+pub(crate) struct LocalScan {
     files: HashMap<String, FileFacts>,
     directories: HashSet<String>,
     /// Names that are neither files nor directories.
@@ -28,7 +28,7 @@ impl LowerDirectory {
     /// # Errors
     /// An existing file or directory cannot be examined. A partial scan is no result, because known
     /// packages would count as removed.
-    pub fn survey(&self) -> Result<LocalScan, Errno> {
+    pub(crate) fn survey(&self) -> Result<LocalScan, Errno> {
         let mut survey = LocalScan::default();
         let mut looked = Ok(());
         let listed = self.lower.walk(&mut |path, name| {
@@ -68,14 +68,14 @@ impl LocalScan {
     }
 
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.files.is_empty() && self.directories.is_empty() && self.others.is_empty()
     }
 
     /// Whether a local file or directory has the name `path`, or a local file has the name of a
     /// directory above it.
     #[must_use]
-    pub fn shadows(&self, path: &str) -> bool {
+    pub(crate) fn shadows(&self, path: &str) -> bool {
         let file = |path: &str| self.files.contains_key(path) || self.others.contains(path);
         let above = || path.match_indices('/').filter_map(|(at, _)| path.get(..at)).any(file);
         !self.is_empty() && (file(path) || self.directories.contains(path) || above())
@@ -83,13 +83,13 @@ impl LocalScan {
 
     /// Whether the file of an entry exists, with the entry's SIZE and MTIME.
     #[must_use]
-    pub fn has(&self, entry: &ListedEntry) -> bool {
+    pub(crate) fn has(&self, entry: &ListedEntry) -> bool {
         self.described(entry).is_some()
     }
 
     /// Returns a filter that accepts the first entry of each existing file. However long a listing
     /// is, the filter keeps no more entries than there are files.
-    pub fn choice(&self) -> impl FnMut(&ListedEntry) -> bool + '_ {
+    pub(crate) fn choice(&self) -> impl FnMut(&ListedEntry) -> bool + '_ {
         let mut had = HashSet::new();
         move |entry| self.described(entry).is_some_and(|path| had.insert(path))
     }
@@ -102,7 +102,7 @@ impl LocalScan {
 
     /// A hash of the scan, to compare scans with.
     #[must_use]
-    pub fn fingerprint(&self) -> u64 {
+    pub(crate) fn fingerprint(&self) -> u64 {
         let hash = |what: &dyn Fn(&mut DefaultHasher)| {
             let mut hasher = DefaultHasher::new();
             what(&mut hasher);

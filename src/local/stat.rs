@@ -3,11 +3,11 @@
 use rustix::fs::{FileType, Statx};
 
 /// Seconds and nanoseconds since the epoch.
-pub type Time = (i64, u32);
+pub(crate) type Time = (i64, u32);
 
 /// Attributes of a local file or directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stat {
+pub(crate) struct Stat {
     /// Inode number on the mount, made from the inode in the lower directory. No other file of the
     /// mount has it: see [`is_number`]. For a directory, the mount shows another number.
     pub number: u64,
@@ -36,18 +36,18 @@ pub struct Stat {
 
 impl Stat {
     #[must_use]
-    pub fn is_directory(&self) -> bool {
+    pub(crate) fn is_directory(&self) -> bool {
         self.kind == FileType::Directory
     }
 
     /// Whether `other` describes the same file, and the same type of file.
     #[must_use]
-    pub fn is_of(&self, other: &Self) -> bool {
+    pub(crate) fn is_of(&self, other: &Self) -> bool {
         (self.number, self.generation, self.kind) == (other.number, other.generation, other.kind)
     }
 
     #[must_use]
-    pub fn is_file(&self) -> bool {
+    pub(crate) fn is_file(&self) -> bool {
         self.kind == FileType::RegularFile
     }
 }
@@ -86,6 +86,6 @@ fn number_of(inode: u64) -> u64 {
 
 /// Whether `number` belongs to a local file.
 #[must_use]
-pub fn is_number(number: u64) -> bool {
+pub(crate) fn is_number(number: u64) -> bool {
     number >> 62 == 1
 }

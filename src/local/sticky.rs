@@ -17,7 +17,7 @@ impl LowerDirectory {
     /// # Errors
     /// EACCES: the caller may not write to the directory. EPERM: the directory has the sticky bit,
     /// and the caller owns neither file nor directory.
-    pub fn may_remove(&self, caller: Caller, path: &Path) -> Result<(), Errno> {
+    pub(crate) fn may_remove(&self, caller: Caller, path: &Path) -> Result<(), Errno> {
         let (parent, name) = caller.act(|| {
             let (parent, name) = self.lower.parent(path)?;
             rustix::fs::accessat(&parent, ".", Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS)?;

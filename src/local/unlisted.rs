@@ -62,7 +62,7 @@ pub(super) enum NotPicked {
 }
 
 /// Whether a file's name has the ending of a package.
-pub fn is_package(path: &Path) -> bool {
+pub(crate) fn is_package(path: &Path) -> bool {
     container(path).is_some()
 }
 

@@ -153,7 +153,7 @@ impl Detail {
 
 /// A request that is being answered. Dropping it counts the request.
 #[derive(Debug)]
-pub struct Timed {
+pub(crate) struct Timed {
     metrics: Arc<Metrics>,
     operation: Operation,
     outcome: Outcome,
@@ -163,19 +163,19 @@ pub struct Timed {
 impl Timed {
     /// Starts to measure a request. Its outcome is `Done` unless `ends` sets another one.
     #[must_use]
-    pub fn begin(metrics: &Arc<Metrics>, operation: Operation) -> Self {
+    pub(crate) fn begin(metrics: &Arc<Metrics>, operation: Operation) -> Self {
         Self { metrics: Arc::clone(metrics), operation, outcome: Outcome::Done, began: Instant::now() }
     }
 
     /// Changes the kind of the request.
     #[must_use]
-    pub fn becoming(mut self, operation: Operation) -> Self {
+    pub(crate) fn becoming(mut self, operation: Operation) -> Self {
         self.operation = operation;
         self
     }
 
     /// Sets the outcome of the request.
-    pub fn ends(&mut self, outcome: Outcome) {
+    pub(crate) fn ends(&mut self, outcome: Outcome) {
         self.outcome = outcome;
     }
 }

@@ -11,7 +11,7 @@ use super::HistogramReading;
 
 /// Type of a family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FamilyKind {
+pub(crate) enum FamilyKind {
     /// A number that only grows while the daemon runs.
     Counter,
     /// A number that can grow and shrink.
@@ -22,13 +22,13 @@ pub enum FamilyKind {
 
 /// The text written so far.
 #[derive(Debug, Default)]
-pub struct Exposition {
+pub(crate) struct Exposition {
     text: String,
 }
 
 /// The samples of one metric name.
 #[derive(Debug)]
-pub struct Family<'a> {
+pub(crate) struct Family<'a> {
     text: &'a mut String,
     name: &'a str,
     series: HashSet<String>,
@@ -36,10 +36,10 @@ pub struct Family<'a> {
 
 impl Exposition {
     /// The media type of the text.
-    pub const MEDIA_TYPE: &'static str = "text/plain; version=0.0.4; charset=utf-8";
+    pub(crate) const MEDIA_TYPE: &'static str = "text/plain; version=0.0.4; charset=utf-8";
 
     /// Begins a new family. Must be called once for each name.
-    pub fn family<'a>(&'a mut self, name: &'a str, kind: FamilyKind, help: &str) -> Family<'a> {
+    pub(crate) fn family<'a>(&'a mut self, name: &'a str, kind: FamilyKind, help: &str) -> Family<'a> {
         let kind = match kind {
             FamilyKind::Counter => "counter",
             FamilyKind::Gauge => "gauge",
@@ -52,20 +52,20 @@ impl Exposition {
     }
 
     /// Writes a family with one sample without labels.
-    pub fn single(&mut self, name: &str, kind: FamilyKind, help: &str, value: impl Display) {
+    pub(crate) fn single(&mut self, name: &str, kind: FamilyKind, help: &str, value: impl Display) {
         self.family(name, kind, help).sample(&[], value);
     }
 
     /// Returns the complete text.
     #[must_use]
-    pub fn finish(self) -> String {
+    pub(crate) fn finish(self) -> String {
         self.text
     }
 }
 
 impl Family<'_> {
     /// Writes one sample with its labels. A second value with the same labels is left out.
-    pub fn sample(&mut self, labels: &[(&str, &str)], value: impl Display) {
+    pub(crate) fn sample(&mut self, labels: &[(&str, &str)], value: impl Display) {
         let labels = rendered(labels);
         if self.series.insert(labels.clone()) {
             self.line("", &labels, value);
@@ -73,7 +73,7 @@ impl Family<'_> {
     }
 
     /// Writes one histogram with its labels. A second one with the same labels is left out.
-    pub fn histogram(&mut self, labels: &[(&str, &str)], reading: &HistogramReading) {
+    pub(crate) fn histogram(&mut self, labels: &[(&str, &str)], reading: &HistogramReading) {
         if !self.series.insert(rendered(labels)) {
             return;
         }

@@ -18,9 +18,9 @@ use std::sync::atomic::Ordering;
 use portable_atomic::AtomicU64;
 use serde::{Deserialize, Serialize};
 
-pub use detail::{Detail, Operation, Outcome, RefusalKind, Timed};
-pub use exposition::{Exposition, Family, FamilyKind};
-pub use histogram::{Histogram, HistogramReading};
+pub(crate) use detail::{Detail, Operation, Outcome, RefusalKind, Timed};
+pub(crate) use exposition::{Exposition, FamilyKind};
+pub(crate) use histogram::{Histogram, HistogramReading};
 
 macro_rules! counters {
     ($($(#[doc = $doc:literal])+ $name:ident),+ $(,)?) => {

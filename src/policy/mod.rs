@@ -32,11 +32,11 @@ use entry_facts::{EntryFacts, EntrySurvey};
 use paths::TakenPaths;
 
 /// Whether the cache has the blob of a package.
-pub type Here = Box<dyn Fn(&Record) -> bool + Send + Sync>;
+pub(crate) type Here = Box<dyn Fn(&Record) -> bool + Send + Sync>;
 
 /// The package formats that a binhost may show.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Formats {
+pub(crate) enum Formats {
     /// GPKG and XPAK are both shown.
     #[default]
     All,
@@ -52,7 +52,7 @@ impl Formats {
 }
 
 /// One binhost as an input of the union.
-pub struct UnionMember {
+pub(crate) struct UnionMember {
     /// Name of the binhost, for people and as a path component.
     pub name: String,
     /// Index of the binhost, and the binhost's number.
@@ -69,7 +69,7 @@ pub struct UnionMember {
 
 /// Rules that apply to all binhosts.
 #[derive(Debug, Clone, Default)]
-pub struct Rules {
+pub(crate) struct Rules {
     /// Selection of entries that the configuration sets for all binhosts.
     pub selection: Selection,
     /// Whether entries get a dependency on the libc that they were built against.
@@ -78,7 +78,7 @@ pub struct Rules {
 
 /// Entries of one binhost, counted by decision.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct EntryCounts {
+pub(crate) struct EntryCounts {
     /// Entries that are shown.
     pub shown: u32,
     /// Shown entries that moved below the name of the binhost.
@@ -101,7 +101,7 @@ pub struct EntryCounts {
 
 /// The view of all binhosts, and the counts.
 #[derive(Debug)]
-pub struct Union {
+pub(crate) struct Union {
     /// The entries that are shown.
     pub view: View,
     /// Counts of each binhost's entries, by decision.
@@ -110,7 +110,7 @@ pub struct Union {
 
 /// The decision about one entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Decision {
+pub(crate) enum Decision {
     /// The entry is shown.
     Shown {
         /// Path at which the entry is shown, if it is not the entry's own PATH.
@@ -156,7 +156,7 @@ impl EntryCounts {
 ///
 /// # Errors
 /// A stored index cannot be read.
-pub fn compose(inputs: &[UnionMember], rules: &Rules) -> io::Result<Union> {
+pub(crate) fn compose(inputs: &[UnionMember], rules: &Rules) -> io::Result<Union> {
     let mut choices = Vec::new();
     let mut choose = |part, record, fate| {
         if let Decision::Shown { place, dependency } = fate {
@@ -177,7 +177,7 @@ pub fn compose(inputs: &[UnionMember], rules: &Rules) -> io::Result<Union> {
 ///
 /// # Errors
 /// A stored index cannot be read.
-pub fn decide(
+pub(crate) fn decide(
     inputs: &[UnionMember],
     rules: &Rules,
     told: &mut dyn FnMut(u16, u32, Decision),

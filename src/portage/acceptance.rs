@@ -16,7 +16,7 @@ const EAPIS: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9-pre1"
 
 /// The settings that decide whether emerge takes a binary package.
 #[derive(Debug, Clone, Default)]
-pub struct Acceptance {
+pub(crate) struct Acceptance {
     /// If not empty, emerge installs only packages that match one of these from binaries
     /// (`--usepkg-include`).
     pub include: Vec<Atom>,
@@ -31,7 +31,7 @@ pub struct Acceptance {
 
 /// The reason why emerge does not take a binary package.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Rejection {
+pub(crate) enum Rejection {
     /// This atom of `usepkg-exclude` matches.
     Excluded(Atom),
     /// No atom of `usepkg-include` matches.
@@ -54,7 +54,7 @@ impl Acceptance {
     /// All reasons why emerge does not take `package`. An empty list means that nothing in its
     /// entry speaks against it.
     #[must_use]
-    pub fn rejections(&self, package: &BinaryPackage<'_>) -> Vec<Rejection> {
+    pub(crate) fn rejections(&self, package: &BinaryPackage<'_>) -> Vec<Rejection> {
         let mut rejections: Vec<Rejection> =
             self.by_name(package).into_iter().chain(self.by_patches(package)).collect();
         let eapi = package.value("EAPI");
@@ -75,7 +75,7 @@ impl Acceptance {
     /// How the USE flags of `package` differ from this system's. `None`: the system's flags are
     /// unknown.
     #[must_use]
-    pub fn difference(&self, package: &BinaryPackage<'_>) -> Option<FlagDifference> {
+    pub(crate) fn difference(&self, package: &BinaryPackage<'_>) -> Option<FlagDifference> {
         self.settings.as_ref().map(|settings| settings.difference(package))
     }
 

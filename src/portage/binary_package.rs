@@ -5,7 +5,7 @@ use std::fmt;
 use super::{Atom, Cpv};
 
 /// Keys and values of an entry or a header.
-pub trait KeyValues: fmt::Debug {
+pub(crate) trait KeyValues: fmt::Debug {
     fn get(&self, key: &str) -> Option<&str>;
     /// The ebuild repository, by any of its keys.
     fn repository(&self) -> Option<&str>;
@@ -13,7 +13,7 @@ pub trait KeyValues: fmt::Debug {
 
 /// A binary package as an index describes it.
 #[derive(Debug, Clone, Copy)]
-pub struct BinaryPackage<'a> {
+pub(crate) struct BinaryPackage<'a> {
     pub cpv: &'a Cpv,
     pub stanza: &'a dyn KeyValues,
     /// The header of the index, whose values entries inherit.

@@ -30,7 +30,7 @@ pub struct Located<T> {
 
 /// The source that decided a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ValueSource {
+pub(crate) enum ValueSource {
     /// This option of the command line.
     CommandLine(&'static str),
     /// This variable of the environment.
@@ -54,7 +54,7 @@ impl fmt::Display for ValueSource {
 
 /// A value with its source.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sourced<T> {
+pub(crate) struct Sourced<T> {
     pub value: T,
     /// The source that decided the value.
     pub source: ValueSource,
@@ -78,7 +78,7 @@ impl<T> From<Located<T>> for Sourced<T> {
 
 /// A configuration value as text.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Setting {
+pub(crate) struct Setting {
     /// The key in `/etc/binhostfs.toml`, or the name that it would have there.
     pub key: String,
     /// The value, without credentials.
@@ -89,7 +89,7 @@ pub struct Setting {
 
 /// The facts about a configuration that are collected while it is resolved.
 #[derive(Debug, Clone, Default)]
-pub struct Report {
+pub(crate) struct Report {
     /// Every value, in the order in which people read them.
     pub settings: Vec<Setting>,
     /// Warnings for the administrator, one text for each fact.

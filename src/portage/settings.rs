@@ -16,7 +16,7 @@ const DEFAULT_LICENSES: [&str; 2] = ["*", "-@EULA"];
 /// An incremental variable, and the file that adds to it package by package (`package.use` to USE).
 /// `-word` removes a word, `-*` all of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct IncrementalVariable {
+pub(crate) struct IncrementalVariable {
     /// The words for all packages.
     pub all: Vec<String>,
     /// The words for packages that an atom matches; the more particular atoms come later.
@@ -25,7 +25,7 @@ pub struct IncrementalVariable {
 
 /// The settings of one system for packages.
 #[derive(Debug, Clone, Default)]
-pub struct PackageSettings {
+pub(crate) struct PackageSettings {
     /// The accepted CHOSTs; an empty list accepts any.
     pub chosts: Vec<String>,
     /// The words of ACCEPT_KEYWORDS and package.accept_keywords.
@@ -72,7 +72,7 @@ fn stacked<'a>(layers: &'a [IncrementalVariable], package: &'a BinaryPackage<'_>
 
 /// The difference between the flags of a build and this system's.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FlagDifference {
+pub(crate) struct FlagDifference {
     /// The flags that differ, as the build has them: `nls`, `-doc`.
     pub flags: Vec<String>,
     /// Whether one of them is forced or masked, so that package.use cannot change it.
@@ -143,7 +143,7 @@ impl PackageSettings {
 
     /// How the flags of the build differ from this system's.
     #[must_use]
-    pub fn difference(&self, package: &BinaryPackage<'_>) -> FlagDifference {
+    pub(crate) fn difference(&self, package: &BinaryPackage<'_>) -> FlagDifference {
         let built: BTreeSet<&str> = package.value("USE").split_whitespace().collect();
         let mut wanted = BTreeSet::new();
         let defaults = package.value("IUSE").split_whitespace();

@@ -30,7 +30,7 @@ const MAX_PATCH: u64 = 16 << 20;
 
 /// The user patches below one root.
 #[derive(Debug, Clone)]
-pub struct UserPatches {
+pub(crate) struct UserPatches {
     /// The directory of the patches, if it exists.
     directory: Option<PathBuf>,
 }
@@ -38,14 +38,14 @@ pub struct UserPatches {
 impl UserPatches {
     /// The patches below `root`, which need not exist.
     #[must_use]
-    pub fn below(root: &Path) -> Self {
+    pub(crate) fn below(root: &Path) -> Self {
         Self { directory: Some(root.join(PATH)).filter(|directory| directory.is_dir()) }
     }
 
     /// The digest over all patches that Portage would apply to a package; empty where there is
     /// none. `slot` has no subslot.
     #[must_use]
-    pub fn digest(&self, cpv: &Cpv, slot: &str) -> String {
+    pub(crate) fn digest(&self, cpv: &Cpv, slot: &str) -> String {
         let Some(directory) = &self.directory else { return String::new() };
         let mut digests: BTreeMap<OsString, String> = BTreeMap::new();
         for name in [cpv.cp().to_owned(), cpv.to_string(), format!("{}:{slot}", cpv.cp()), format!("{cpv}:{slot}")] {

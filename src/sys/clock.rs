@@ -12,32 +12,32 @@ use rustix::time::{ClockId, clock_gettime};
 
 /// When the program was built, in seconds since the epoch. `build.rs` explains the source of this
 /// value.
-pub const BUILT: u64 = match u64::from_str_radix(env!("BINHOSTFS_BUILD_DATE"), 10) {
+pub(crate) const BUILT: u64 = match u64::from_str_radix(env!("BINHOSTFS_BUILD_DATE"), 10) {
     Ok(date) => date,
     Err(_) => 0,
 };
 /// Corrections of the clock smaller than this, in seconds, change no decision. Some virtual
 /// machines correct their clock every minute.
-pub const STEP: u64 = 60;
+pub(crate) const STEP: u64 = 60;
 /// The last second that can be written as a date, in seconds since the epoch.
 const END_OF_9999: u64 = 253_402_300_799;
 
 /// Returns the time of the system clock, in seconds since the epoch.
 #[must_use]
-pub fn seconds_now() -> u64 {
+pub(crate) fn seconds_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |span| span.as_secs())
 }
 
 /// Returns the time since the epoch minus the time since the boot, in seconds. The value changes
 /// only when the clock is set, and differs after each boot.
 #[must_use]
-pub fn offset() -> i64 {
+pub(crate) fn offset() -> i64 {
     seconds_now().cast_signed().saturating_sub(clock_gettime(ClockId::Boottime).tv_sec)
 }
 
 /// The reading of the system clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Clock {
+pub(crate) enum Clock {
     /// The clock shows a time before the program was built, so it cannot be right.
     Unset,
     /// Plausible time, seconds since the epoch.
@@ -45,18 +45,18 @@ pub enum Clock {
 }
 
 impl Clock {
-    pub fn now() -> Self {
+    pub(crate) fn now() -> Self {
         Self::showing(seconds_now())
     }
 
-    pub fn showing(seconds: u64) -> Self {
+    pub(crate) fn showing(seconds: u64) -> Self {
         if seconds < BUILT { Self::Unset } else { Self::Set(seconds) }
     }
 }
 
 /// A point in time, by a clock that nobody sets and that runs while the machine sleeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Moment {
+pub(crate) struct Moment {
     since_boot: Duration,
     /// Time of the system clock at that moment, in seconds since the epoch.
     shown: u64,
@@ -65,7 +65,7 @@ pub struct Moment {
 impl Moment {
     /// Returns the present moment.
     #[must_use]
-    pub fn now() -> Self {
+    pub(crate) fn now() -> Self {
         let now = clock_gettime(ClockId::Boottime);
         let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
         let since_boot = Duration::new(seconds, u32::try_from(now.tv_nsec).unwrap_or_default());
@@ -74,14 +74,14 @@ impl Moment {
 
     /// Returns the time that has passed since.
     #[must_use]
-    pub fn elapsed(&self) -> Duration {
+    pub(crate) fn elapsed(&self) -> Duration {
         Self::now().since_boot.saturating_sub(self.since_boot)
     }
 
     /// Returns the moment by the system clock as it is set now, in seconds since the epoch.
     /// Corrections below `STEP` do not change the result.
     #[must_use]
-    pub fn by_clock(&self) -> u64 {
+    pub(crate) fn by_clock(&self) -> u64 {
         let now = Self::now();
         let by_clock = now.shown.saturating_sub(now.since_boot.saturating_sub(self.since_boot).as_secs());
         if by_clock.abs_diff(self.shown) < STEP { self.shown } else { by_clock }

@@ -4,7 +4,7 @@ use std::io;
 
 /// Whether the error means no space left, quota, or larger than the file system can hold.
 #[must_use]
-pub fn is_full(error: &io::Error) -> bool {
+pub(crate) fn is_full(error: &io::Error) -> bool {
     use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
     matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
 }

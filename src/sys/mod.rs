@@ -1,14 +1,24 @@
 //! System calls and files of /proc that several modules need, and small files that survive a crash.
+//!
+//! | file | job |
+//! |---|---|
+//! | `clock` | the system clock, and time that does not depend on it |
+//! | `durable` | small files that survive a crash |
+//! | `file_stamp` | size and modification time of a file |
+//! | `disk_full` | errors of a disk without space |
+//! | `mountinfo` | the mounts that a process sees |
+//! | `mount_probe` | asks a mount that may hang |
+//! | `namespace` | another mount namespace |
 
 mod clock;
 mod disk_full;
 pub(crate) mod durable;
 pub(crate) mod file_stamp;
-pub mod mount_probe;
+pub(crate) mod mount_probe;
 mod mountinfo;
 mod namespace;
 
-pub use clock::{BUILT, Clock, Moment, Passed, PastEvent, STEP, WrongClock, offset, seconds_now};
-pub use disk_full::is_full;
-pub use mountinfo::{MountEntry, mount_on, mounts_of};
-pub use namespace::{MountNamespace, NamespaceError};
+pub(crate) use clock::{Clock, Moment, Passed, PastEvent, STEP, WrongClock, offset, seconds_now};
+pub(crate) use disk_full::is_full;
+pub(crate) use mountinfo::{mount_on, mounts_of};
+pub(crate) use namespace::{MountNamespace, NamespaceError};

@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 
 /// Name of the program's hidden command that runs [`statfs`]. Its exit code is the errno, or 0 on
 /// success.
-pub const PROBE: &str = "probe";
+pub(crate) const PROBE: &str = "probe";
 /// How often the child process is checked for its end.
 const POLL: Duration = Duration::from_millis(20);
 
 /// Answer of a mount to the probe.
 #[derive(Debug)]
-pub enum ProbeAnswer {
+pub(crate) enum ProbeAnswer {
     /// The mount's daemon works.
     Alive,
     /// statfs(2) failed with this error.
@@ -31,7 +31,7 @@ pub enum ProbeAnswer {
 ///
 /// # Errors
 /// The program cannot be started. The state of the mount is then unknown.
-pub fn probe(mountpoint: &Path, limit: Duration) -> io::Result<ProbeAnswer> {
+pub(crate) fn probe(mountpoint: &Path, limit: Duration) -> io::Result<ProbeAnswer> {
     let mut command = Command::new("/proc/self/exe");
     command.arg(PROBE).arg(mountpoint).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let mut child = command.spawn()?;
@@ -64,7 +64,7 @@ fn wait(child: &mut Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
 /// Calls statfs(2), which the kernel never answers from a cache. Returns the errno as an exit code,
 /// or 0 on success.
 #[must_use]
-pub fn statfs(mountpoint: &Path) -> u8 {
+pub(crate) fn statfs(mountpoint: &Path) -> u8 {
     match rustix::fs::statfs(mountpoint) {
         Ok(_) => 0,
         // Every errno of a file system is below 256.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// One mount of a namespace. Source: proc_pid_mountinfo(5).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MountEntry {
+pub(crate) struct MountEntry {
     /// Device number of the mounted filesystem.
     pub device: u64,
     /// Path of the mountpoint.
@@ -34,7 +34,7 @@ impl MountEntry {
 ///
 /// # Errors
 /// The process does not exist, or belongs to another user.
-pub fn mounts_of(pid: &str) -> io::Result<Vec<MountEntry>> {
+pub(crate) fn mounts_of(pid: &str) -> io::Result<Vec<MountEntry>> {
     let table = std::fs::read_to_string(format!("/proc/{pid}/mountinfo"))?;
     Ok(table.lines().rev().filter_map(MountEntry::parse).collect())
 }
@@ -43,7 +43,7 @@ pub fn mounts_of(pid: &str) -> io::Result<Vec<MountEntry>> {
 ///
 /// # Errors
 /// /proc cannot be read.
-pub fn mount_on(path: &Path) -> io::Result<Option<MountEntry>> {
+pub(crate) fn mount_on(path: &Path) -> io::Result<Option<MountEntry>> {
     Ok(mounts_of("thread-self")?.into_iter().find(|mount| mount.path == path))
 }
 

@@ -20,12 +20,12 @@ const OWN: &str = "/proc/thread-self/ns/mnt";
 /// A mount namespace, given by a file such as `/proc/1/ns/mnt`. The default is the namespace of
 /// this process.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct MountNamespace(Option<PathBuf>);
+pub(crate) struct MountNamespace(Option<PathBuf>);
 
 /// A mount namespace cannot be entered.
 #[derive(Debug, thiserror::Error)]
 #[error("--mount-namespace {path}: {source}{hint}", path = .path.display(), hint = hint(.source))]
-pub struct NamespaceError {
+pub(crate) struct NamespaceError {
     path: PathBuf,
     source: io::Error,
 }
@@ -33,7 +33,7 @@ pub struct NamespaceError {
 impl NamespaceError {
     /// Converts to an I/O error of the same kind.
     #[must_use]
-    pub fn into_io(self) -> io::Error {
+    pub(crate) fn into_io(self) -> io::Error {
         io::Error::new(self.source.kind(), self)
     }
 }
@@ -52,7 +52,7 @@ fn hint(error: &io::Error) -> &'static str {
 impl MountNamespace {
     /// Returns the namespace of `file`, or of this process for `None`.
     #[must_use]
-    pub fn new(file: Option<PathBuf>) -> Self {
+    pub(crate) fn new(file: Option<PathBuf>) -> Self {
         Self(file)
     }
 
@@ -61,7 +61,7 @@ impl MountNamespace {
     ///
     /// # Errors
     /// The file is no mount namespace, or it cannot be entered. `work` was then not run.
-    pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, NamespaceError> {
+    pub(crate) fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, NamespaceError> {
         let Some(path) = &self.0 else { return Ok(work()) };
         let failed = |source| NamespaceError { path: path.clone(), source };
         let Some(namespace) = elsewhere(path).map_err(failed)? else { return Ok(work()) };

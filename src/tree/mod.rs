@@ -21,13 +21,13 @@ mod snapshots;
 use std::fs::File;
 use std::sync::Arc;
 
-pub use difference::Change;
-pub use snapshots::{Age, KEPT_TREES, Snapshots};
+pub(crate) use difference::Change;
+pub(crate) use snapshots::{Age, Snapshots};
 
 use crate::index::{Record, Rendered, Sha256Digest, View};
 
 /// File name of the index in PKGDIR.
-pub const PACKAGES: &str = "Packages";
+pub(crate) const PACKAGES: &str = "Packages";
 
 /// An inode number of the mount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

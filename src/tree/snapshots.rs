@@ -9,11 +9,11 @@ use crate::index::BinhostId;
 /// Number of trees kept: the current one, and earlier ones whose names still resolve for an emerge
 /// that read an earlier index. At most two trees have the same indexes: the first one that was
 /// shown of them, and the current one.
-pub const KEPT_TREES: usize = 3;
+pub(crate) const KEPT_TREES: usize = 3;
 
 /// The tree that a name was found in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Age {
+pub(crate) enum Age {
     /// The name is in the current tree. [`Tree::changes`] lists the name if the next tree changes
     /// it.
     Current,
@@ -24,7 +24,7 @@ pub enum Age {
 
 /// The kept trees, shared by all name lookups; there is always at least one.
 #[derive(Debug)]
-pub struct Snapshots {
+pub(crate) struct Snapshots {
     /// The trees, newest first.
     trees: RwLock<Vec<Arc<Tree>>>,
 }
@@ -32,13 +32,13 @@ pub struct Snapshots {
 impl Snapshots {
     /// Starts with one tree.
     #[must_use]
-    pub fn new(first: Arc<Tree>) -> Self {
+    pub(crate) fn new(first: Arc<Tree>) -> Self {
         Self { trees: RwLock::new(vec![first]) }
     }
 
     /// Returns the newest tree.
     #[must_use]
-    pub fn current(&self) -> Arc<Tree> {
+    pub(crate) fn current(&self) -> Arc<Tree> {
         let trees = self.trees.read().unwrap_or_else(PoisonError::into_inner);
         #[expect(clippy::expect_used, reason = "`new` puts one in and `replace` never takes the last one out")]
         let newest = trees.first().expect("there is always a tree");
@@ -46,7 +46,7 @@ impl Snapshots {
     }
 
     /// Makes `tree` the current one and returns the one that was current.
-    pub fn replace(&self, tree: Arc<Tree>) -> Arc<Tree> {
+    pub(crate) fn replace(&self, tree: Arc<Tree>) -> Arc<Tree> {
         let before = self.current();
         let mut trees = self.trees.write().unwrap_or_else(PoisonError::into_inner);
         let views = trees.iter().take_while(|earlier| earlier.view().is_of_same_parts(tree.view())).count();
@@ -62,27 +62,27 @@ impl Snapshots {
 
     /// Returns the binhosts that have an index in one of the trees.
     #[must_use]
-    pub fn binhosts(&self) -> HashSet<BinhostId> {
+    pub(crate) fn binhosts(&self) -> HashSet<BinhostId> {
         let trees = self.trees.read().unwrap_or_else(PoisonError::into_inner);
         trees.iter().flat_map(|tree| tree.view().parts()).map(|part| part.binhost).collect()
     }
 
     /// Returns all trees, newest first.
     #[must_use]
-    pub fn all(&self) -> Vec<Arc<Tree>> {
+    pub(crate) fn all(&self) -> Vec<Arc<Tree>> {
         self.trees.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Finds the newest tree that has this inode, and the node there.
     #[must_use]
-    pub fn find(&self, inode: Inode) -> Option<(Arc<Tree>, Node)> {
+    pub(crate) fn find(&self, inode: Inode) -> Option<(Arc<Tree>, Node)> {
         let trees = self.trees.read().unwrap_or_else(PoisonError::into_inner);
         trees.iter().find_map(|tree| Some((Arc::clone(tree), tree.node(inode)?)))
     }
 
     /// Finds the child `name` of a directory in the newest tree that has one.
     #[must_use]
-    pub fn lookup(&self, parent: Inode, name: &str) -> Option<(Attributes, Age)> {
+    pub(crate) fn lookup(&self, parent: Inode, name: &str) -> Option<(Attributes, Age)> {
         let trees = self.trees.read().unwrap_or_else(PoisonError::into_inner);
         let ages = std::iter::once(Age::Current).chain(std::iter::repeat(Age::Earlier));
         trees.iter().zip(ages).find_map(|(tree, age)| Some((tree.lookup(parent, name)?, age)))

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 /// A span of whole seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Interval(pub Duration);
+pub(crate) struct Interval(pub Duration);
 
 /// A text that is not a span of time.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not a span of time: give seconds, or a number with s, m, h or d, e.g. 30m")]
-pub struct IntervalError(String);
+pub(crate) struct IntervalError(String);
 
 const UNITS: [(char, u64); 4] = [('d', 86400), ('h', 3600), ('m', 60), ('s', 1)];
 

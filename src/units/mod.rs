@@ -4,6 +4,6 @@ mod interval;
 mod plural;
 mod size;
 
-pub use interval::{Interval, IntervalError};
-pub use plural::Plural;
-pub use size::{ByteSize, SizeError};
+pub(crate) use interval::{Interval, IntervalError};
+pub(crate) use plural::Plural;
+pub(crate) use size::ByteSize;

@@ -4,7 +4,7 @@ use std::fmt;
 
 /// A number and a noun, printed as `1 package` or `2 packages`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Plural<'a>(pub u64, pub &'a str);
+pub(crate) struct Plural<'a>(pub u64, pub &'a str);
 
 impl fmt::Display for Plural<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -19,7 +19,7 @@ const NEGLECTED: Duration = Duration::from_secs(1);
 
 /// Next event of the stream.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Event {
+pub(crate) enum Event {
     /// The next bytes of the file. The stream may exceed the requested size, which the verifier
     /// must notice.
     Chunk(Bytes),
@@ -31,7 +31,7 @@ pub enum Event {
 
 /// Cause for which received bytes are refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BodyFault {
+pub(crate) enum BodyFault {
     /// The URL sent bytes that are not those of the package.
     Url,
     /// The package was built or signed wrongly, so every other URL has the same bytes.
@@ -47,7 +47,7 @@ enum Connection {
 
 /// Origin of the first bytes of a package, needed to continue it.
 #[derive(Debug)]
-pub struct ResumePoint {
+pub(crate) struct ResumePoint {
     url: Url,
     /// ETag or Last-Modified of the file.
     validator: Option<String>,
@@ -55,7 +55,7 @@ pub struct ResumePoint {
 
 /// Stream of one package. See the module's documentation.
 #[derive(Debug)]
-pub struct BodyStream<'a> {
+pub(crate) struct BodyStream<'a> {
     upstream: &'a Upstream,
     candidates: Candidates,
     size: u64,
@@ -98,7 +98,7 @@ impl<'a> BodyStream<'a> {
 
     /// The URL that is read now, without credentials.
     #[must_use]
-    pub fn source(&self) -> String {
+    pub(crate) fn source(&self) -> String {
         self.candidates.current().map(|candidate| config::display(&candidate.url)).unwrap_or_default()
     }
 
@@ -107,7 +107,7 @@ impl<'a> BodyStream<'a> {
     ///
     /// # Errors
     /// No URL delivers the package within the limits of tries and time.
-    pub async fn next(&mut self) -> Result<Event, UpstreamError> {
+    pub(crate) async fn next(&mut self) -> Result<Event, UpstreamError> {
         self.since = Instant::now();
         let event = loop {
             match self.step().await {
@@ -121,13 +121,13 @@ impl<'a> BodyStream<'a> {
     }
 
     /// Notes that the caller did not read for so long, although the mirror was ready to send.
-    pub fn kept_waiting(&mut self, time: Duration) {
+    pub(crate) fn kept_waiting(&mut self, time: Duration) {
         self.neglected |= time >= NEGLECTED;
     }
 
     /// Starts again at the first byte and the same URL, because the caller has lost the received
     /// bytes.
-    pub fn start_over(&mut self) {
+    pub(crate) fn start_over(&mut self) {
         self.close();
         self.part = None;
     }
@@ -135,13 +135,13 @@ impl<'a> BodyStream<'a> {
     /// Returns the origin of the received bytes, for another stream to continue. `None`: no
     /// continuation is possible.
     #[must_use]
-    pub fn into_part(self) -> Option<ResumePoint> {
+    pub(crate) fn into_part(self) -> Option<ResumePoint> {
         self.part
     }
 
     /// Continues an earlier stream, whose first `received` bytes the caller has. Must be called
     /// before [`Self::next`].
-    pub fn go_on(&mut self, part: ResumePoint, received: u64) {
+    pub(crate) fn go_on(&mut self, part: ResumePoint, received: u64) {
         (self.part, self.received, self.furthest) = (Some(part), received, received);
     }
 
@@ -150,7 +150,7 @@ impl<'a> BodyStream<'a> {
     /// On `true` the stream starts again, and the next event is [`Event::Restart`]. If the bytes
     /// came over several connections, the same URLs are asked for the whole file. Otherwise another
     /// URL is asked.
-    pub fn reject(&mut self, fault: BodyFault) -> bool {
+    pub(crate) fn reject(&mut self, fault: BodyFault) -> bool {
         self.close();
         if std::mem::take(&mut self.spliced) {
             self.candidates.spliced_wrong();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 /// Why bytes could not be fetched. URLs are shown without credentials.
 #[derive(Debug, thiserror::Error)]
-pub enum UpstreamError {
+pub(crate) enum UpstreamError {
     /// The HTTP client could not be created.
     #[error("setting up TLS: {0}")]
     Setup(String),
@@ -142,7 +142,7 @@ pub enum UpstreamError {
 impl UpstreamError {
     /// Whether the file is missing at every URL, or has another size than in the index.
     #[must_use]
-    pub fn contradicts_index(&self) -> bool {
+    pub(crate) fn contradicts_index(&self) -> bool {
         match self {
             Self::SizeMismatch { .. } | Self::Status { status: 404 | 410, .. } => true,
             Self::File { source, .. } => source.kind() == io::ErrorKind::NotFound,

@@ -16,7 +16,7 @@ impl Upstream {
     ///
     /// # Errors
     /// The URL fails, has a file of another size, or would also send the bytes before the range.
-    pub async fn fetch_range(
+    pub(crate) async fn fetch_range(
         &self,
         uri: Option<&str>,
         path: &str,

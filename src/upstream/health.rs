@@ -30,7 +30,7 @@ const CLEARLY: (f64, f64) = (1.5, 0.1);
 
 /// State of a URL, the best first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum HealthState {
+pub(crate) enum HealthState {
     /// No fault is known.
     Healthy,
     /// The URL served wrong bytes lately.

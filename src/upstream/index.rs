@@ -23,7 +23,7 @@ const PLAIN: &str = "Packages";
 
 /// Values that show whether the index at a URL is still the one that was received.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Validators {
+pub(crate) struct Validators {
     /// The URL that the index came from, without credentials. ETag and Last-Modified are valid for
     /// this URL only.
     pub url: String,
@@ -35,7 +35,7 @@ pub struct Validators {
 
 /// Answer of a binhost to a request for its index.
 #[derive(Debug)]
-pub enum IndexAnswer {
+pub(crate) enum IndexAnswer {
     /// The index is the one that the validators belong to.
     NotModified,
     /// A new index was written to the caller's file. The validators are for the next request.
@@ -44,7 +44,7 @@ pub enum IndexAnswer {
 
 /// The URLs of an index, asked one after the other: see [`Upstream::index_sources`].
 #[derive(Debug)]
-pub struct IndexSources<'a> {
+pub(crate) struct IndexSources<'a> {
     upstream: &'a Upstream,
     candidates: Candidates,
 }
@@ -53,7 +53,7 @@ impl Upstream {
     /// Returns the URLs to ask for the index. The URL that `known` belongs to is first, unless it
     /// is unhealthy or the first configured URL has not been asked for long.
     #[must_use]
-    pub fn index_sources(&self, known: &Validators) -> IndexSources<'_> {
+    pub(crate) fn index_sources(&self, known: &Validators) -> IndexSources<'_> {
         let bases = &self.binhost.urls;
         let first = self.mirrors().index_first(self.slot_of_index(known), Instant::now());
         let all = bases.iter().enumerate().map(|(slot, base)| UrlCandidate::new(slot, base.join(COMPRESSED)));
@@ -62,14 +62,14 @@ impl Upstream {
 
     /// Returns only the URL number `number`, for callers that compare what each URL serves.
     #[must_use]
-    pub fn index_source(&self, number: usize) -> IndexSources<'_> {
+    pub(crate) fn index_source(&self, number: usize) -> IndexSources<'_> {
         let one = self.binhost.urls.get(number).map(|base| UrlCandidate::new(number, base.join(COMPRESSED)));
         IndexSources { upstream: self, candidates: Candidates::new(one.into_iter().collect(), None) }
     }
 
     /// Returns the URL of the binhost that an index came from.
     #[must_use]
-    pub fn base_of(&self, known: &Validators) -> Option<&BinhostUrl> {
+    pub(crate) fn base_of(&self, known: &Validators) -> Option<&BinhostUrl> {
         self.binhost.urls.get(self.slot_of_index(known)?)
     }
 
@@ -88,7 +88,7 @@ impl IndexSources<'_> {
     ///
     /// # Errors
     /// No remaining URL has an index that can be stored. The contents of `out` are then undefined.
-    pub async fn next(&mut self, known: &Validators, out: &File) -> Option<Result<IndexAnswer, UpstreamError>> {
+    pub(crate) async fn next(&mut self, known: &Validators, out: &File) -> Option<Result<IndexAnswer, UpstreamError>> {
         while let Some(url) = self.upstream.choose(&mut self.candidates) {
             let slot = self.candidates.current().map(|candidate| candidate.slot);
             match self.request_once(slot, &url, known, out).await {

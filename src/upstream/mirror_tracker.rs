@@ -16,7 +16,7 @@ use crate::config::BinhostUrl;
 
 /// Counts a download that shares the bandwidth to the binhost, until it is dropped.
 #[derive(Debug)]
-pub struct Active(Arc<AtomicUsize>);
+pub(crate) struct Active(Arc<AtomicUsize>);
 
 impl Drop for Active {
     fn drop(&mut self) {
@@ -26,7 +26,7 @@ impl Drop for Active {
 
 /// State of one URL, for status output.
 #[derive(Debug, Clone, PartialEq)]
-pub struct UrlReport {
+pub(crate) struct UrlReport {
     /// The URL, without credentials.
     pub url: String,
     /// State of the mirror, which decides whether it is asked.
@@ -50,7 +50,7 @@ pub struct UrlReport {
 impl Upstream {
     /// Reports on the URLs, in the order in which they would be asked now.
     #[must_use]
-    pub fn url_reports(&self) -> Vec<UrlReport> {
+    pub(crate) fn url_reports(&self) -> Vec<UrlReport> {
         let (mirrors, now) = (self.mirrors(), Instant::now());
         let report = |(base, health): (&BinhostUrl, &Health)| {
             let standing = health.state(now);
@@ -72,7 +72,7 @@ impl Upstream {
     }
 
     /// Ends backoff and distrust of all URLs, on request of an administrator.
-    pub fn allow_retries(&self) {
+    pub(crate) fn allow_retries(&self) {
         self.mirrors().allow_retries();
     }
 
@@ -90,7 +90,7 @@ impl Upstream {
 
     /// Counts a download as active, when it starts or continues.
     #[must_use]
-    pub fn begin(&self) -> Active {
+    pub(crate) fn begin(&self) -> Active {
         self.active.fetch_add(1, Ordering::Relaxed);
         Active(Arc::clone(&self.active))
     }
@@ -121,7 +121,7 @@ impl Upstream {
 
     /// Records that an index from a URL of the binhost is not to be used. Other URLs are asked
     /// first for a while.
-    pub fn note_wrong_index(&self, from: &Validators, reason: &str) {
+    pub(crate) fn note_wrong_index(&self, from: &Validators, reason: &str) {
         let Some(slot) = self.slot_of_index(from) else { return };
         let mut known = false;
         self.note(Some(slot), |health| {

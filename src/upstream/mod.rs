@@ -55,13 +55,13 @@ use std::time::Instant;
 
 use tokio::sync::Semaphore;
 
-pub use body::{BodyFault, BodyStream, Event, ResumePoint};
-pub use error::UpstreamError;
-pub use health::HealthState;
-pub use index::{IndexAnswer, IndexSources, Validators};
-pub use mirror_tracker::{Active, UrlReport};
-pub use retry::{ATTEMPTS, NO_PROGRESS_BUDGET, PATIENCE, STALL_TIMEOUT, jittered};
-pub use unpack::MAX_INDEX_BYTES;
+pub(crate) use body::{BodyFault, BodyStream, Event, ResumePoint};
+pub(crate) use error::UpstreamError;
+pub(crate) use health::HealthState;
+pub(crate) use index::{IndexAnswer, Validators};
+pub(crate) use mirror_tracker::{Active, UrlReport};
+pub(crate) use retry::jittered;
+pub use retry::{NO_PROGRESS_BUDGET, PATIENCE, STALL_TIMEOUT};
 
 use crate::config::{BinhostConfig, BinhostUrl};
 use crate::metrics::Metrics;
@@ -71,7 +71,7 @@ use package_urls::PackageUrls;
 
 /// One binhost, its mirrors and the connections to it.
 #[derive(Debug)]
-pub struct Upstream {
+pub(crate) struct Upstream {
     client: client::Client,
     binhost: BinhostConfig,
     metrics: Arc<Metrics>,
@@ -87,7 +87,7 @@ impl Upstream {
     ///
     /// # Errors
     /// TLS cannot be set up.
-    pub fn new(binhost: BinhostConfig, metrics: Arc<Metrics>) -> Result<Self, UpstreamError> {
+    pub(crate) fn new(binhost: BinhostConfig, metrics: Arc<Metrics>) -> Result<Self, UpstreamError> {
         let (client, untrusting) = client::Client::new()?;
         if let Some(reason) = untrusting.filter(|_| binhost.urls.iter().any(BinhostUrl::is_https)) {
             tracing::warn!(
@@ -102,14 +102,14 @@ impl Upstream {
 
     /// The configuration of the binhost.
     #[must_use]
-    pub fn binhost(&self) -> &BinhostConfig {
+    pub(crate) fn binhost(&self) -> &BinhostConfig {
         &self.binhost
     }
 
     /// Why no package can be fetched: the header of the index has a `uri` that cannot be requested.
     /// `None`: no such reason is known.
     #[must_use]
-    pub fn nowhere(&self, uri: Option<&str>) -> Option<String> {
+    pub(crate) fn nowhere(&self, uri: Option<&str>) -> Option<String> {
         let uri = uri.filter(|uri| package_urls::is_nowhere(&self.binhost.urls, uri))?;
         let shown: String = uri.chars().take(100).map(|c| if c.is_control() { ' ' } else { c }).collect();
         Some(format!(
@@ -120,7 +120,7 @@ impl Upstream {
     /// Starts to read the package at `path` of `size` bytes. `uri` is the URI of the index header,
     /// if it has one: the packages are then at that URI, and not beside the index.
     #[must_use]
-    pub fn body(&self, uri: Option<&str>, path: &str, size: u64) -> BodyStream<'_> {
+    pub(crate) fn body(&self, uri: Option<&str>, path: &str, size: u64) -> BodyStream<'_> {
         BodyStream::new(self, self.candidates(uri, path, size), size)
     }
 
@@ -144,7 +144,7 @@ impl Upstream {
 
     /// Asks the first URL of a package for properties that change when its bytes do, without the
     /// bytes. `None`: the package is missing, or the URL cannot be asked now.
-    pub async fn probe(&self, uri: Option<&str>, path: &str) -> Option<String> {
+    pub(crate) async fn probe(&self, uri: Option<&str>, path: &str) -> Option<String> {
         let places = PackageUrls::new(&self.binhost.urls, uri, path);
         let url = places.first(path)?;
         if url.scheme() == "file" {

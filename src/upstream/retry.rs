@@ -12,7 +12,7 @@ pub const STALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest silence if another URL is available, unless this URL is known to answer slowly.
 pub const PATIENCE: Duration = Duration::from_secs(3);
 /// Tries of one URL without progress between them.
-pub const ATTEMPTS: u32 = 3;
+pub(crate) const ATTEMPTS: u32 = 3;
 /// Time without a new byte after which no further try starts, at any URL.
 pub const NO_PROGRESS_BUDGET: Duration = Duration::from_secs(45);
 /// Minimum rate in bytes/s over [`RATE_WINDOW`].
@@ -142,7 +142,7 @@ pub(super) fn patience(first_byte: Option<Duration>) -> Duration {
 /// Returns a random time from 0.5 to 1.5 times `mean`, so that many clients do not return at the
 /// same moment.
 #[must_use]
-pub fn jittered(mean: Duration) -> Duration {
+pub(crate) fn jittered(mean: Duration) -> Duration {
     mean.mul_f64(0.5 + random())
 }
 

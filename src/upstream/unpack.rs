@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::UpstreamError;
 
 /// Largest index that is accepted, decompressed. The official ones have 16 MiB (2025).
-pub const MAX_INDEX_BYTES: u64 = 512 << 20;
+pub(crate) const MAX_INDEX_BYTES: u64 = 512 << 20;
 /// First bytes of gzip data.
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 

@@ -15,7 +15,7 @@ const STEP: usize = 256 << 10;
 
 /// Size and digests of a whole file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Sums {
+pub(crate) struct Sums {
     size: u64,
     md5: Md5Digest,
     sha1: Sha1Digest,
@@ -26,7 +26,7 @@ impl Sums {
     ///
     /// # Errors
     /// The file cannot be read.
-    pub fn of(file: &File) -> io::Result<Self> {
+    pub(crate) fn of(file: &File) -> io::Result<Self> {
         let (mut md5, mut sha1, mut size) = (Md5::new(), Sha1::new(), 0);
         let mut buffer = vec![0; STEP];
         loop {
@@ -48,7 +48,7 @@ impl Sums {
     /// Whether size and digests are those of `entry`. A digest that the entry lacks is not
     /// compared.
     #[must_use]
-    pub fn fit(&self, entry: &Entry) -> bool {
+    pub(crate) fn fit(&self, entry: &Entry) -> bool {
         let md5 = entry.md5.is_none_or(|md5| md5 == self.md5);
         md5 && entry.size == self.size && entry.sha1.is_none_or(|sha1| sha1 == self.sha1)
     }

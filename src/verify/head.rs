@@ -27,7 +27,7 @@ const MAX_LAST: u64 = 64 << 10;
 
 /// Result for the bytes given.
 #[derive(Debug)]
-pub enum Head {
+pub(crate) enum Head {
     /// The package's own metadata, proved by a signature.
     Values {
         /// Values that Portage writes into an index of this package.
@@ -49,7 +49,7 @@ pub enum Head {
 ///
 /// # Errors
 /// The bytes are not from a signed package that is the one of `entry`.
-pub fn head(file: &File, first: u64, entry: &Entry, policy: &Policy) -> Result<Head, VerifyError> {
+pub(crate) fn head(file: &File, first: u64, entry: &Entry, policy: &Policy) -> Result<Head, VerifyError> {
     let Some(keyring) = &policy.keyring else { return Ok(Head::Nothing) };
     let keys = keyring.current();
     if first > MAX_FIRST {

@@ -29,7 +29,7 @@ const MAX_MEMBERS: usize = 4096;
 ///
 /// # Errors
 /// The file cannot be read, or is not the verified package.
-pub fn aux_values(file: &File, path: &str) -> Result<AuxValues, VerifyError> {
+pub(crate) fn aux_values(file: &File, path: &str) -> Result<AuxValues, VerifyError> {
     let size = file.metadata().map_err(VerifyError::io("looking at a package in the cache"))?.len();
     let by_magic = || -> Result<PackageFormat, VerifyError> {
         let mut magic = [0; MAGIC.len()];

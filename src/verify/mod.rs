@@ -73,20 +73,21 @@ mod xpak;
 use std::fs::File;
 use std::io;
 
-pub use file_digests::Sums;
+pub(crate) use file_digests::Sums;
 pub use format::PackageFormat;
-pub use gpkg::GpkgError;
-pub use gpkg::manifest::ManifestError;
-pub use head::{Head, head};
-pub use local_metadata::{aux_values, described};
-pub use openpgp::fingerprint::Fingerprint;
-pub use openpgp::keyring::{Keyring, KeyringError, KeyringReport};
-pub use openpgp::keyring_check::Anchors;
-pub use openpgp::signature::{Assurance, Policy, SignatureError, Signer};
+pub(crate) use gpkg::GpkgError;
+pub(crate) use head::{Head, head};
+pub(crate) use local_metadata::aux_values;
+pub use local_metadata::described;
+pub(crate) use openpgp::fingerprint::Fingerprint;
+pub use openpgp::keyring::Keyring;
+pub(crate) use openpgp::keyring::{KeyringError, KeyringReport};
+pub(crate) use openpgp::keyring_check::Anchors;
+pub use openpgp::signature::Policy;
+pub(crate) use openpgp::signature::{Assurance, SignatureError, Signer};
 pub use receiver::{Receiver, recheck};
-pub use tar_header::TarError;
-pub use values::MetadataError;
-pub use xpak::XpakError;
+pub(crate) use values::MetadataError;
+pub(crate) use xpak::XpakError;
 
 use crate::index::{AuxValues, Digest, Entry, Sha256Digest};
 
@@ -96,7 +97,7 @@ type Digest512 = Digest<64>;
 /// Version of the verification rules. Raise it when a package that passed is to be refused, or when
 /// more must be known of a package. Packages that an older version accepted are then verified
 /// again.
-pub const RULES: u8 = 5;
+pub(crate) const RULES: u8 = 5;
 
 /// An open file, proved to be the package of its entry.
 #[derive(Debug)]

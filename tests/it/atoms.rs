@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use binhostfs::portage::{Atom, AtomError, Cpv, Version};
+use binhostfs::internals::portage::{Atom, AtomError, Cpv, Version};
 
 use crate::harness::portage::test_environment;
 

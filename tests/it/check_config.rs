@@ -142,15 +142,15 @@ fn defaults_in_the_help_are_those_of_the_program() {
     let help = Command::new(binary()).args(["mount", "-h"]).output().unwrap();
     let help = String::from_utf8(help.stdout).unwrap().split_whitespace().collect::<Vec<_>>().join(" ");
     for default in [
-        binhostfs::config::DEFAULT_CACHE_DIR,
-        binhostfs::config::DEFAULT_CONTROL,
-        binhostfs::config::DEFAULT_KEYRING,
-        binhostfs::config::DEFAULT_CONFIG,
+        binhostfs::internals::config::DEFAULT_CACHE_DIR,
+        binhostfs::internals::config::DEFAULT_CONTROL,
+        binhostfs::internals::config::DEFAULT_KEYRING,
+        binhostfs::internals::config::DEFAULT_CONFIG,
         "8G",
         "30m",
     ] {
         assert!(help.contains(&format!("[default: {default}")), "{default}: {help}");
     }
-    assert_eq!(binhostfs::config::DEFAULT_CACHE_SIZE.0, 8 << 30);
-    assert_eq!(binhostfs::config::DEFAULT_REFRESH.as_secs(), 1800);
+    assert_eq!(binhostfs::internals::config::DEFAULT_CACHE_SIZE.0, 8 << 30);
+    assert_eq!(binhostfs::internals::config::DEFAULT_REFRESH.as_secs(), 1800);
 }

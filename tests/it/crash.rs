@@ -8,9 +8,9 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use binhostfs::cache::Cache;
-use binhostfs::index::Index;
-use binhostfs::verify::Policy;
+use binhostfs::internals::cache::Cache;
+use binhostfs::internals::index::Index;
+use binhostfs::internals::verify::Policy;
 
 use crate::harness::{Act, Mounted, Options, Origin, Package, Random, can_mount, eventually, index_of, number};
 

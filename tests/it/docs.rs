@@ -5,7 +5,6 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 
-use binhostfs::cli;
 use tempfile::TempDir;
 
 #[path = "../../examples/docs/write.rs"]
@@ -18,7 +17,7 @@ fn every_command_has_a_page_with_all_its_options() {
     let prefix = TempDir::with_prefix("binhostfs-it.").unwrap();
     let files = write(prefix.path()).unwrap();
     let page = |name: &str| fs::read_to_string(prefix.path().join(MAN).join(format!("{name}.1"))).unwrap();
-    let mut command = cli::command();
+    let mut command = binhostfs::command();
     command.build();
     let own = page("binhostfs");
     assert!(own.contains(".TH BINHOSTFS 1") && own.contains("Exit codes: 0 done"), "{own}");

@@ -6,8 +6,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use binhostfs::fetch::{MAX_LIVE, PLACES, TURNS, TURNS_OF_USER};
-use binhostfs::upstream::STALL_TIMEOUT;
+use binhostfs::internals::fetch::{MAX_LIVE, PLACES, TURNS, TURNS_OF_USER};
+use binhostfs::internals::upstream::STALL_TIMEOUT;
 use rustix::process::Signal;
 use tempfile::TempDir;
 

@@ -7,8 +7,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use binhostfs::fetch::TURNS_OF_USER;
-use binhostfs::upstream::{NO_PROGRESS_BUDGET, STALL_TIMEOUT};
+use binhostfs::internals::fetch::TURNS_OF_USER;
+use binhostfs::internals::upstream::{NO_PROGRESS_BUDGET, STALL_TIMEOUT};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::harness::{Act, Mounted, Options, Origin, Package, can_mount, eventually};

@@ -4,7 +4,7 @@
 use std::fs;
 use std::time::Instant;
 
-use binhostfs::index::AuxKey;
+use binhostfs::internals::index::AuxKey;
 use tempfile::TempDir;
 
 use crate::harness::portage::Emerge;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use binhostfs::portage::InstalledPackages;
+use binhostfs::internals::portage::InstalledPackages;
 
 use crate::harness::portage::{self, Emerge};
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use binhostfs::fetch::WORTH_KEEPING;
+use binhostfs::internals::fetch::WORTH_KEEPING;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::harness::portage::{self, Emerge};

@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use binhostfs::upstream::{PATIENCE, STALL_TIMEOUT};
+use binhostfs::internals::upstream::{PATIENCE, STALL_TIMEOUT};
 use serde_json::Value;
 
 use crate::harness::{Act, Mounted, Options, Origin, Package, can_mount, eventually, index_of};

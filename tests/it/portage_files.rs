@@ -5,8 +5,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use binhostfs::portage::Atom;
-use binhostfs::portage::conf::{self, PortagePaths};
+use binhostfs::internals::portage::Atom;
+use binhostfs::internals::portage::conf::{self, PortagePaths};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::TestRunner;

@@ -394,7 +394,7 @@ fn without_any_index_the_mount_is_empty_until_the_binhost_comes() {
         let start = Instant::now();
         let mounted = Options::new(url).with(["--refresh", "1s"]).mount();
         // The daemon's budget for a first index, and 10 s for machines under load.
-        assert!(start.elapsed() < binhostfs::daemon::START_BUDGET + Duration::from_secs(10));
+        assert!(start.elapsed() < binhostfs::internals::daemon::START_BUDGET + Duration::from_secs(10));
         let text = fs::read_to_string(mounted.path("Packages")).unwrap();
         assert!(text.starts_with("PACKAGES: 0\n") && text.contains("\nVERSION: 0\n"), "{text}");
         assert!(mounted.listing().is_empty());

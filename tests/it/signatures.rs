@@ -6,9 +6,9 @@ use std::io::{Seek as _, Write as _};
 use std::process::Command;
 use std::sync::Arc;
 
-use binhostfs::index::{Digest, Entry, PkgPath};
-use binhostfs::portage::Cpv;
-use binhostfs::verify::{Keyring, Policy, recheck};
+use binhostfs::internals::index::{Digest, Entry, PkgPath};
+use binhostfs::internals::portage::Cpv;
+use binhostfs::internals::verify::{Keyring, Policy, recheck};
 use md5::{Digest as _, Md5};
 use sha1::Sha1;
 

@@ -11,7 +11,7 @@ use crate::index::{Digest, Sha256Digest};
 
 /// Most builds that are remembered; the oldest are removed first. A build takes some 100 bytes on
 /// disk, and none in memory.
-pub const MAX_BUILDS: usize = 100_000;
+pub(crate) const MAX_BUILDS: usize = 100_000;
 
 impl Catalogue {
     pub(crate) fn build_digest(&self, build: BuildKey) -> Option<Sha256Digest> {

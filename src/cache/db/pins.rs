@@ -12,9 +12,9 @@ use crate::index::EntryId;
 use crate::sys::seconds_now;
 
 /// Most pins at one time.
-pub const MAX_PINS: usize = 4096;
+pub(crate) const MAX_PINS: usize = 4096;
 /// 1/`PIN_SHARE` of the bound cannot be pinned.
-pub const PIN_SHARE: u64 = 4;
+pub(crate) const PIN_SHARE: u64 = 4;
 /// Longest PATH that is remembered, in bytes.
 const MAX_PATH: usize = 96;
 

@@ -69,7 +69,7 @@ pub(super) const BINHOST_KEYS: [&str; 13] = [
 /// A mistake in the file, with its location.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{location}: {what}")]
-pub struct OwnError {
+pub(crate) struct OwnError {
     pub location: SourceLocation,
     /// The mistake and its correction.
     pub what: String,

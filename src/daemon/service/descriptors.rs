@@ -8,7 +8,7 @@ const WANTED: u64 = 65_536;
 
 /// Raises the limit to that of the units, as far as the hard limit permits. Each open file of the
 /// mount is an open file of the daemon, and outside a service the limit is often 1024.
-pub fn raise_descriptor_limit() {
+pub(crate) fn raise_descriptor_limit() {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let wanted = maximum.map_or(WANTED, |most| most.min(WANTED));
     if current.is_none_or(|current| current >= wanted) {

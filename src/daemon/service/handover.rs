@@ -34,7 +34,7 @@ const LOG_LINK: &str = "/memfd:binhostfs-handover";
 
 /// The command line that started this program.
 #[derive(Debug, Clone)]
-pub struct Program {
+pub(crate) struct Program {
     /// Name of the program, searched for in PATH if it has no slash.
     pub name: OsString,
     /// Arguments of the program after `mount`.
@@ -44,7 +44,7 @@ pub struct Program {
 /// Finds the connection that systemd or a parent has held for this process, of a mount in
 /// `namespace`. Call this once, and before anything else opens files.
 #[must_use]
-pub fn kept(namespace: &MountNamespace) -> Option<Kept> {
+pub(crate) fn kept(namespace: &MountNamespace) -> Option<Kept> {
     if let Some((device, log, beneath)) = kept_descriptors() {
         let (device, log) = (adopt(device, DEVICE_LINK)?, adopt(log, LOG_LINK)?);
         return Some(Kept::from_descriptors((device, log, beneath.and_then(adopt_directory)), namespace.clone()));
@@ -64,7 +64,7 @@ pub fn kept(namespace: &MountNamespace) -> Option<Kept> {
 /// Checks a kept connection, and returns what the start may do about the mountpoint. A connection
 /// that cannot be continued is unmounted.
 #[must_use]
-pub fn take_up(kept: Option<Kept>) -> (Option<Kept>, MountpointCheck) {
+pub(crate) fn take_up(kept: Option<Kept>) -> (Option<Kept>, MountpointCheck) {
     match kept {
         None => (None, MountpointCheck::Prepare),
         Some(kept) if kept.is_new() => (Some(kept), MountpointCheck::Prepare),
@@ -80,7 +80,7 @@ pub fn take_up(kept: Option<Kept>) -> (Option<Kept>, MountpointCheck) {
 
 /// Returns the connection if it belongs to the configured mount; otherwise unmounts it.
 #[must_use]
-pub fn fitting(kept: Option<Kept>, config: &MountConfig) -> Option<Kept> {
+pub(crate) fn fitting(kept: Option<Kept>, config: &MountConfig) -> Option<Kept> {
     let kept = kept?;
     let mounted = config.namespace.enter(|| mount_on(&config.mountpoint));
     let here = mounted.ok().and_then(Result::ok).flatten().map(|mount| mount.device);
@@ -92,7 +92,7 @@ pub fn fitting(kept: Option<Kept>, config: &MountConfig) -> Option<Kept> {
 }
 
 /// Unmounts a kept connection that no daemon will continue.
-pub fn give_up(kept: Kept) {
+pub(crate) fn give_up(kept: Kept) {
     kept.abandon();
     discard();
 }

@@ -27,7 +27,7 @@ const MISCONFIGURED: i32 = 2;
 ///
 /// # Errors
 /// No daemon can be started, or they crash too often.
-pub async fn supervise(
+pub(crate) async fn supervise(
     program: &Program,
     namespace: &MountNamespace,
     config: impl Fn() -> Option<MountConfig>,

@@ -16,7 +16,7 @@ use crate::upstream::ResumePoint;
 
 /// How long the bytes are kept. A user who has pressed Ctrl-C by mistake usually tries again within
 /// that time.
-pub const KEPT_FOR: Duration = Duration::from_secs(15 * 60);
+pub(crate) const KEPT_FOR: Duration = Duration::from_secs(15 * 60);
 /// The number of interrupted downloads that are kept. Each of them has a file open.
 const MOST: usize = 16;
 

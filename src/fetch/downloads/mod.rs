@@ -41,7 +41,7 @@
 //! or reservation. A resuming one holds the same, and the piece that has come. Both end at once
 //! when the last waiter leaves.
 //!
-//! The bytes of a download that ended without a waiter are kept for [`KEPT_FOR`] (`interrupted`).
+//! The bytes of a download that ended without a waiter are kept for [`interrupted::KEPT_FOR`].
 //! The next download of the package continues from there.
 //!
 //! A live download without a byte for [`SILENCE`] is parked, before the answer as well as in its
@@ -94,10 +94,9 @@ use std::time::Duration;
 
 pub(super) use adopt::adopt_one;
 pub(super) use download::Download;
-pub use interrupted::KEPT_FOR;
 pub use receive::WORTH_KEEPING;
 pub(super) use scheduler::Downloads;
-pub use table::Counts;
+pub(crate) use table::Counts;
 pub(super) use waiter::{Waiter, Watcher};
 
 /// Downloads of all binhosts that have a turn at the same time. The number is below the number of
@@ -116,27 +115,27 @@ pub const PLACES: usize = 24;
 const TURNS_OF_CACHE: usize = 2;
 /// Prefetches of one kind and one binhost that have a turn at the same time: enough for small
 /// packages over a connection with a long latency.
-pub const PREFETCH_TURNS: usize = 3;
+pub(crate) const PREFETCH_TURNS: usize = 3;
 /// A plan prefetch starts when less than this is left of the downloads before it, in bytes. A
 /// package that is opened first has the line to itself, and the latency of the next request is
 /// hidden behind the rest of its transfer. Two downloads side by side cost an emerge of 30 packages
 /// over 100 Mbit/s a tenth of its time.
 pub(super) const REST_OF_LINE: u64 = 2 << 20;
 /// A download that has received nothing for this time is parked.
-pub const SILENCE: Duration = Duration::from_secs(1);
+pub(crate) const SILENCE: Duration = Duration::from_secs(1);
 /// How long a download continues without a waiter, after an open.
-pub const GRACE: Duration = Duration::from_secs(30);
+pub(crate) const GRACE: Duration = Duration::from_secs(30);
 /// Opens that wait for a download. One user may have at most half of them, and fewer if others
 /// wait.
-pub const MAX_WAITERS: usize = 16_384;
+pub(crate) const MAX_WAITERS: usize = 16_384;
 
 /// The user who opens a package.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Uid(pub u32);
+pub(crate) struct Uid(pub u32);
 
 impl Uid {
     /// The administrator, and the daemon itself.
-    pub const ROOT: Self = Self(0);
+    pub(crate) const ROOT: Self = Self(0);
 }
 
 /// The reason to fetch a package, in ascending order of urgency.
@@ -164,7 +163,7 @@ impl Priority {
 
 /// The state of a download, for `status`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DownloadState {
+pub(crate) enum DownloadState {
     /// The download has a turn, and receives.
     Live,
     /// The mirror sends nothing, and the download has no turn.
@@ -175,7 +174,7 @@ pub enum DownloadState {
 
 /// A download, for `status`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DownloadProgress {
+pub(crate) struct DownloadProgress {
     /// PATH of the package.
     pub path: String,
     pub state: DownloadState,

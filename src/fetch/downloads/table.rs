@@ -56,7 +56,7 @@ pub(super) struct Look<'a, D> {
 
 /// The numbers of downloads, and of opens that wait for them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counts {
+pub(crate) struct Counts {
     /// Downloads that have a turn.
     pub live: usize,
     /// Downloads whose binhost is silent.

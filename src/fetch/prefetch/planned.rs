@@ -54,7 +54,7 @@ const LIVENESS: Duration = Duration::from_secs(1);
 
 /// Follows the plans of all emerges. Dropping it stops its downloads.
 #[derive(Debug)]
-pub struct PlanPrefetch {
+pub(crate) struct PlanPrefetch {
     prefetch: Prefetch,
     checks: PlanChecks,
     inner: Arc<PlanPrefetchState>,
@@ -86,7 +86,7 @@ impl Prefetchable for PackageRef {
 impl PlanPrefetch {
     /// Prefetches with `fetcher`. Must be called inside a tokio runtime.
     #[must_use]
-    pub fn new(fetcher: Arc<Fetcher>, prefetch: Prefetch, plan_check: Duration) -> Self {
+    pub(crate) fn new(fetcher: Arc<Fetcher>, prefetch: Prefetch, plan_check: Duration) -> Self {
         let max_bytes = MAX_AHEAD_BYTES.min(fetcher.cache.usage().bound / AHEAD_SHARE);
         let inner = PlanPrefetchState {
             fetcher,
@@ -100,7 +100,7 @@ impl PlanPrefetch {
 
     /// Whether thread `tid` may follow a plan whose entries are not checked. If so, the caller must
     /// call [`Self::check_plan`] before it gives a package to the thread. For FUSE threads.
-    pub fn is_unchecked(&self, wanted: &PackageRef, tid: u32) -> bool {
+    pub(crate) fn is_unchecked(&self, wanted: &PackageRef, tid: u32) -> bool {
         self.checks.concerns(wanted, tid)
     }
 
@@ -109,7 +109,7 @@ impl PlanPrefetch {
     ///
     /// # Errors
     /// An entry of the plan is wrong.
-    pub async fn check_plan(&self, wanted: &PackageRef, miss: &Miss) -> Result<(), Arc<FetchError>> {
+    pub(crate) async fn check_plan(&self, wanted: &PackageRef, miss: &Miss) -> Result<(), Arc<FetchError>> {
         match miss.tid().filter(|tid| self.is_unchecked(wanted, *tid)) {
             Some(tid) => self.checks.check(&self.inner.fetcher, wanted, (tid, miss)).await,
             None => Ok(()),
@@ -117,7 +117,7 @@ impl PlanPrefetch {
     }
 
     /// Records that a package is opened, which makes room for another one. Waits for nothing.
-    pub fn opened(&self, wanted: &PackageRef) {
+    pub(crate) fn opened(&self, wanted: &PackageRef) {
         let Some(begun) = self.inner.queue().opened(wanted.key()) else { return };
         self.inner.fetcher.metrics.prefetch_hits.add(u64::from(begun));
         self.inner.changed.notify_waiters();
@@ -125,7 +125,7 @@ impl PlanPrefetch {
 
     /// Waits for the lookup of the opener, before an uncached package is given to it. The opener
     /// may end as soon as it has the package.
-    pub async fn found(&self, wanted: &PackageRef, miss: &Miss) {
+    pub(crate) async fn found(&self, wanted: &PackageRef, miss: &Miss) {
         if self.prefetch != Prefetch::Off && miss.tid().is_some() && !self.inner.queue().is_planned(wanted.key()) {
             drop(tokio::time::timeout(MOMENT, miss.opener()).await);
         }
@@ -133,7 +133,7 @@ impl PlanPrefetch {
 
     /// Starts a task that reads the opener's plan, because the opened package is not cached. Waits
     /// for nothing.
-    pub fn missed(&self, wanted: &PackageRef, miss: &Miss) {
+    pub(crate) fn missed(&self, wanted: &PackageRef, miss: &Miss) {
         let Some(tid) = miss.tid().filter(|_| self.prefetch != Prefetch::Off) else { return };
         if self.inner.queue().is_planned(wanted.key()) {
             return;

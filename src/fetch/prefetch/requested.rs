@@ -22,11 +22,11 @@ use crate::fetch::{Fetcher, PackageRef, Priority};
 use crate::units::ByteSize;
 
 /// Packages of one job that are fetched, or wait for a turn, at the same time.
-pub const MAX_TOGETHER: usize = 3;
+pub(crate) const MAX_TOGETHER: usize = 3;
 
 /// The outcome of one package of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PackageOutcome {
+pub(crate) enum PackageOutcome {
     /// The package was in the cache.
     Here,
     /// The package was fetched by this job.
@@ -37,7 +37,7 @@ pub enum PackageOutcome {
 
 /// A finished package.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Done {
+pub(crate) struct Done {
     /// The path at which the package is shown, or the requested name if no package matches.
     pub path: String,
     /// Size of the package in bytes.
@@ -47,7 +47,7 @@ pub struct Done {
 
 /// A package that is being fetched.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct InProgress {
+pub(crate) struct InProgress {
     /// The path at which the package is shown.
     pub path: String,
     /// Size of the package in bytes.
@@ -58,7 +58,7 @@ pub struct InProgress {
 
 /// The state of a prefetch job at one moment.
 #[derive(Debug, Clone)]
-pub struct RequestedPrefetchReport {
+pub(crate) struct RequestedPrefetchReport {
     /// Number of packages of the job.
     pub packages: usize,
     /// Size of these packages in bytes.
@@ -72,7 +72,7 @@ pub struct RequestedPrefetchReport {
 
 /// A prefetch job.
 #[derive(Debug)]
-pub struct RequestedPrefetch {
+pub(crate) struct RequestedPrefetch {
     packages: usize,
     bytes: u64,
     list: Mutex<List>,
@@ -99,7 +99,7 @@ enum JobStep {
 impl RequestedPrefetch {
     /// A job for these packages. Nothing is fetched before [`Self::run`].
     #[must_use]
-    pub fn new(ResolvedTarget { wanted, missing }: ResolvedTarget) -> Self {
+    pub(crate) fn new(ResolvedTarget { wanted, missing }: ResolvedTarget) -> Self {
         let (packages, bytes) = (wanted.len() + missing.len(), wanted.iter().map(|wanted| wanted.record().size).sum());
         let missed = |(path, reason)| Done { path, size: 0, brought: PackageOutcome::Failed(reason) };
         let done = missing.into_iter().map(missed).collect();
@@ -109,7 +109,7 @@ impl RequestedPrefetch {
 
     /// The state of the job. Of the finished packages, only those from number `since` on.
     #[must_use]
-    pub fn report(&self, since: usize) -> RequestedPrefetchReport {
+    pub(crate) fn report(&self, since: usize) -> RequestedPrefetchReport {
         let list = self.list();
         let underway = |(wanted, download): &(PackageRef, Arc<Download>)| InProgress {
             path: wanted.path().to_owned(),
@@ -126,7 +126,7 @@ impl RequestedPrefetch {
 
     /// Runs the job to its end. Dropping the future stops the job, and its downloads that have no
     /// other waiters.
-    pub async fn run(self: Arc<Self>, fetcher: Arc<Fetcher>) {
+    pub(crate) async fn run(self: Arc<Self>, fetcher: Arc<Fetcher>) {
         // Dropped at the end, with all tasks in it.
         let mut downloads = JoinSet::new();
         loop {

@@ -24,7 +24,7 @@ use crate::portage::{Acceptance, Atom, BinaryPackage, InstalledPackage, Installe
 
 /// The packages that a prefetch job or an upgrade prefetch asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PrefetchTarget {
+pub(crate) enum PrefetchTarget {
     /// Packages that match these atoms.
     Atoms(Vec<Atom>),
     /// Newer versions, or newer builds, of the installed packages.
@@ -36,7 +36,7 @@ pub enum PrefetchTarget {
 
 /// The reason why a target cannot be resolved.
 #[derive(Debug, thiserror::Error)]
-pub enum PrefetchTargetError {
+pub(crate) enum PrefetchTargetError {
     /// The database of installed packages cannot be read.
     #[error("reading what is installed (var/db/pkg below {root}): {source}", root = root.display())]
     Installed {
@@ -58,7 +58,7 @@ pub enum PrefetchTargetError {
 
 /// The result of resolving a target.
 #[derive(Debug, Default)]
-pub struct ResolvedTarget {
+pub(crate) struct ResolvedTarget {
     /// The packages to fetch.
     pub wanted: Vec<PackageRef>,
     /// The names without a package, each with its reason.
@@ -72,7 +72,7 @@ impl Fetcher {
     ///
     /// # Errors
     /// See [`PrefetchTargetError`].
-    pub fn resolve(
+    pub(crate) fn resolve(
         &self,
         view: &Arc<View>,
         wish: &PrefetchTarget,

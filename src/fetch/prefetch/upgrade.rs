@@ -18,7 +18,7 @@ const QUIET: u32 = 4;
 
 /// The result of an upgrade prefetch.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum BackgroundOutcome {
+pub(crate) enum BackgroundOutcome {
     /// The download ended with this outcome.
     Ended(PackageOutcome),
     /// The cache would not keep the package now, for this reason. A later attempt may succeed.
@@ -29,7 +29,7 @@ pub enum BackgroundOutcome {
 
 impl Fetcher {
     /// Waits until `QUIET` looks in a row, one every `LOOK`, have found no download.
-    pub async fn wait_until_quiet(&self) {
+    pub(crate) async fn wait_until_quiet(&self) {
         let mut quiet = 0;
         while quiet < QUIET {
             quiet = if self.downloads.is_empty() { quiet + 1 } else { 0 };
@@ -39,7 +39,7 @@ impl Fetcher {
 
     /// Fetches a package for a later upgrade, as long as no other package is requested. Returns the
     /// result, and the number of bytes received. Dropping the future stops the download.
-    pub async fn fetch_in_background(self: &Arc<Self>, wanted: &PackageRef) -> (BackgroundOutcome, u64) {
+    pub(crate) async fn fetch_in_background(self: &Arc<Self>, wanted: &PackageRef) -> (BackgroundOutcome, u64) {
         if self.is_cached(wanted) {
             return (BackgroundOutcome::Ended(PackageOutcome::Here), 0);
         }

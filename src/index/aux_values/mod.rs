@@ -34,8 +34,9 @@ mod digest;
 use std::borrow::Cow;
 
 use super::aux_key::{AuxKey, AuxKeys};
-pub use compare::{Comparison, EntryValues, IndexMismatch};
-pub use digest::AuxDigest;
+pub(crate) use compare::IndexMismatch;
+pub use compare::{Comparison, EntryValues};
+pub(crate) use digest::AuxDigest;
 
 use super::aux_key::PerKey;
 use super::dependencies::{Dependencies, UseFlags};

@@ -26,11 +26,11 @@ use std::borrow::Cow;
 use crate::portage::words::words;
 
 /// The deepest nesting of brackets. Packages have less than ten levels.
-pub const MAX_DEPTH: usize = 100;
+pub(crate) const MAX_DEPTH: usize = 100;
 /// The most words of a text. Packages have some hundreds.
-pub const MAX_WORDS: usize = 1 << 16;
+pub(crate) const MAX_WORDS: usize = 1 << 16;
 /// Portage's name for a choice without alternatives.
-pub const EMPTY_ANY_OF: &str = "__const__/empty-any-of";
+pub(crate) const EMPTY_ANY_OF: &str = "__const__/empty-any-of";
 
 /// Why a text is no dependency string.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

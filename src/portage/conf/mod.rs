@@ -57,21 +57,21 @@ use std::path::{Component, Path, PathBuf};
 
 use super::{Atom, Located, SourceLocation};
 pub(crate) use files::Files;
-pub use getbinpkg::GetBinpkg;
+pub(crate) use getbinpkg::GetBinpkg;
 use lexer::Sourcing;
 use make_conf::Variables;
-pub use settings::package_settings;
-pub use usepkg::UsePkg;
+pub(crate) use settings::package_settings;
+pub(crate) use usepkg::UsePkg;
 
 /// The directory in which Portage installs its defaults.
-pub const GLOBAL_CONFIG: &str = "/usr/share/portage/config";
+pub(crate) const GLOBAL_CONFIG: &str = "/usr/share/portage/config";
 /// PKGDIR where make.globals does not set it; the same as in an unchanged make.globals.
-pub const DEFAULT_PKGDIR: &str = "/var/cache/binpkgs";
+pub(crate) const DEFAULT_PKGDIR: &str = "/var/cache/binpkgs";
 /// The default of `BINPKG_GPG_VERIFY_GPG_HOME`, Portage's keyring for packages.
-pub const DEFAULT_GNUPG: &str = "/etc/portage/gnupg";
+pub(crate) const DEFAULT_GNUPG: &str = "/etc/portage/gnupg";
 
 /// BINPKG_COMPRESS where make.globals does not set it; the same as in an unchanged make.globals.
-pub const DEFAULT_COMPRESSION: &str = "zstd";
+pub(crate) const DEFAULT_COMPRESSION: &str = "zstd";
 
 /// The directories that have Portage's files.
 #[derive(Debug, Clone)]

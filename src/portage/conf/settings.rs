@@ -20,7 +20,7 @@ const MAX_LICENSES: usize = 100_000;
 /// Reads all settings for packages. `None`: there is no profile, or Portage could not read it
 /// either.
 #[must_use]
-pub fn package_settings(places: &PortagePaths) -> Option<PackageSettings> {
+pub(crate) fn package_settings(places: &PortagePaths) -> Option<PackageSettings> {
     let (mut files, mut unused) = (Files::default(), Vec::new());
     let (fixed, _) = super::variables(places, &mut files, &mut unused).ok()?;
     let repositories = repositories(places, &mut files, &fixed);

@@ -3,7 +3,9 @@
 
 use tar::{EntryType, Header};
 
-use super::super::{GpkgError, ManifestError, TarError};
+use super::super::GpkgError;
+use super::super::gpkg::manifest::ManifestError;
+use super::super::tar_header::TarError;
 use super::sample::{
     GPKG, Parts, VALUES, compress, container, entry, gpkg_of, header, manifest, member, metadata_tar, parts, regular,
     tar,

@@ -2,7 +2,8 @@
 
 use tar::{EntryType, Header};
 
-use super::super::{MetadataError, TarError};
+use super::super::MetadataError;
+use super::super::tar_header::TarError;
 use super::sample::{
     GPKG, VALUES, XPAK, compress, entry, gpkg, gpkg_of, gpkg_with, header, member, metadata_tar, parts, regular, tar,
     xpak_with,

@@ -10,10 +10,10 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use binhostfs::index::{
+use binhostfs::internals::index::{
     AuxKey, AuxKeys, AuxValues, Comparison, Dependencies, EntryValues, Index, Stanza, TokenKind, UseFlags,
 };
-use binhostfs::verify::{PackageFormat, described};
+use binhostfs::internals::verify::{PackageFormat, described};
 use tempfile::TempDir;
 
 use crate::harness::portage::test_environment;

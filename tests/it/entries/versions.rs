@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use binhostfs::index::{AuxKey, Comparison};
+use binhostfs::internals::index::{AuxKey, Comparison};
 use tempfile::TempDir;
 
 use super::generate::{Metadata, Random, ebuild, metadata};

@@ -59,7 +59,7 @@ const NO_CORE: u64 = 1;
 
 /// Gives up rights for this thread and the threads that it starts. Call this before any other
 /// thread exists.
-pub fn confine() {
+pub(crate) fn confine() {
     let steps: [(&str, Result<(), Errno>); 5] = [
         ("capabilities", give_up_capabilities()),
         ("NO_NEW_PRIVS", set_no_new_privs(true)),

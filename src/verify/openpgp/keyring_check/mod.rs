@@ -25,7 +25,7 @@ const MAX_FILE: u64 = 16 << 20;
 
 /// State of Portage's keyring with respect to the keys of binhostfs.
 #[derive(Debug)]
-pub enum Anchors {
+pub(crate) enum Anchors {
     /// This machine has no configuration of Portage, so there is nothing to check.
     NoPortage,
     /// Portage has no keyring.
@@ -43,7 +43,7 @@ pub enum Anchors {
 impl Anchors {
     /// Looks for these primary keys in `directory`, a GNUPGHOME.
     #[must_use]
-    pub fn of(directory: &Path, keys: &[Fingerprint]) -> Self {
+    pub(crate) fn of(directory: &Path, keys: &[Fingerprint]) -> Self {
         if directory.parent().is_some_and(|portage| !portage.exists()) {
             return Self::NoPortage;
         }
@@ -63,7 +63,7 @@ impl Anchors {
     /// Returns one line with the problem and its remedy for the administrator. `None`: there is no
     /// problem.
     #[must_use]
-    pub fn advice(&self, directory: &Path) -> Option<String> {
+    pub(crate) fn advice(&self, directory: &Path) -> Option<String> {
         let directory = directory.display();
         let sign = "--pinentry-mode loopback --passphrase-file";
         Some(match self {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use binhostfs::index::Digest;
+use binhostfs::internals::index::Digest;
 use blake2::Blake2b512;
 use sha2::{Digest as _, Sha512};
 use tar::{EntryType, Header};

@@ -1,6 +1,8 @@
 //! Target `entry`: a line of USE flags, a line of a key and its value in the index, and the metadata of the package for it.
 
-use binhostfs::index::{AuxKey, AuxValues, Comparison, Dependencies, EntryValues, Index, Stanza, TokenKind, UseFlags};
+use binhostfs::internals::index::{
+    AuxKey, AuxValues, Comparison, Dependencies, EntryValues, Index, Stanza, TokenKind, UseFlags,
+};
 
 /// Values that are made of the metadata are those of an entry that has them; what is made of them again means the same. The
 /// digest says the same as the comparison.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use binhostfs::index::{BinhostId, Digest, Entry, Index, View};
+use binhostfs::internals::index::{BinhostId, Digest, Entry, Index, View};
 use sha2::{Digest as _, Sha256};
 
 use super::file;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use binhostfs::index::{BinhostId, Index, ListedEntry, Listing, View};
+use binhostfs::internals::index::{BinhostId, Index, ListedEntry, Listing, View};
 
 use super::file;
 

@@ -4,9 +4,9 @@ use std::fs::File;
 use std::io::Read as _;
 use std::os::unix::fs::FileExt as _;
 
-use binhostfs::index::{Digest, Entry, PkgPath};
-use binhostfs::portage::Cpv;
-use binhostfs::verify::{Policy, Receiver, Verified, VerifyError, recheck};
+use binhostfs::internals::index::{Digest, Entry, PkgPath};
+use binhostfs::internals::portage::Cpv;
+use binhostfs::internals::verify::{Policy, Receiver, Verified, VerifyError, recheck};
 use md5::Md5;
 use sha1::Sha1;
 use sha2::{Digest as _, Sha256, Sha512};
