@@ -242,7 +242,7 @@ fn a_lost_catalogue_is_made_anew_from_the_blobs() {
 }
 
 #[test]
-fn a_damaged_body_is_fetched_again_and_the_others_are_not() {
+fn a_damaged_blob_is_fetched_again_and_the_others_are_not() {
     if !can_mount() {
         return;
     }
@@ -274,7 +274,7 @@ fn foreign_files_in_the_cache_harm_nothing() {
         fs::write(v1.join("generations/nonsense"), "x").unwrap();
         fs::write(v1.join("lock"), "not a pid").unwrap();
     });
-    said(&survived, "this is no body of a package");
+    said(&survived, "this is no blob of a package");
     said(&survived, "removing an unfinished download");
     assert_eq!(survived.fetched, 0, "{}", survived.log);
 }
