@@ -266,3 +266,6 @@ impl Fetcher {
         (0..).zip(index.records()).filter_map(mismatch).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

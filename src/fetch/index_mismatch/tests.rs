@@ -1,0 +1,90 @@
+//! Cached packages and the entries of a new index.
+
+// The demo's builder; some of its fields are unused here.
+#[allow(dead_code, clippy::duplicate_mod, reason = "one builder of packages for all tests; the demo needs the rest")]
+#[path = "../../cli/demo/package.rs"]
+mod package;
+
+use std::io::Write as _;
+use std::num::NonZeroUsize;
+
+use md5::{Digest as _, Md5};
+use tempfile::TempDir;
+
+use super::*;
+use crate::cache::{Cache, Placement};
+use crate::config::{BinhostConfig, Offline, Selection, SignaturePolicy};
+use crate::fetch::RemoteBinhost;
+use crate::index::Digest;
+use crate::metrics::Metrics;
+use crate::upstream::Upstream;
+use crate::verify::{Policy, Receiver};
+
+const BINHOST: BinhostId = BinhostId(7);
+
+/// An index with the entry of `package`, and `more` values that the package does not have.
+fn index_of(package: &package::Package, more: &str) -> Arc<Index> {
+    let text = format!(
+        "VERSION: 0\n\nBUILD_ID: {}\nBUILD_TIME: {}\nCPV: {}/{}\nEAPI: 8\nMD5: {}\nPATH: {}\nREPO: gentoo\nSIZE: {}\n{more}\n",
+        package::BUILD_ID,
+        package::BUILD_TIME,
+        package.category,
+        package.pf,
+        Digest::<16>(Md5::digest(&package.bytes).into()),
+        package.path(),
+        package.bytes.len(),
+    );
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    Arc::new(Index::parse(file).unwrap())
+}
+
+/// A fetcher whose cache has the one package of `index`.
+fn fetcher_with(package: &package::Package, index: &Index) -> (Arc<Fetcher>, TempDir) {
+    let (directory, metrics) = (TempDir::new().unwrap(), Arc::new(Metrics::default()));
+    let cache = Arc::new(Cache::open(directory.path(), 1 << 20, Arc::clone(&metrics)).unwrap());
+    let entry = index.entry(&index.records()[0]).unwrap();
+    let mut incoming = cache.incoming(entry.size).unwrap();
+    incoming.reserve(entry.size).unwrap();
+    let mut receiver = Receiver::new(incoming.file().unwrap(), entry.clone(), Policy::digests_only());
+    receiver.write(&package.bytes).unwrap();
+    let blob = cache.blob(receiver.finish().unwrap());
+    assert_eq!(cache.commit(incoming, &blob, entry.id(), None), Placement::Kept);
+    let binhost = BinhostConfig {
+        name: "host".to_owned(),
+        directory: "host".to_owned(),
+        urls: vec!["http://127.0.0.1:9".parse().unwrap()],
+        signatures: SignaturePolicy::DigestsOnly,
+        quorum: NonZeroUsize::MIN,
+        selection: Selection::default(),
+        offline: Offline::default(),
+        on_mismatch: OnMismatch::Refuse,
+        max_index_age: None,
+        frozen: false,
+    };
+    let upstream = Arc::new(Upstream::new(binhost, Arc::clone(&metrics)).unwrap());
+    let remote = RemoteBinhost::new("host".to_owned(), upstream, Policy::digests_only(), OnMismatch::Refuse);
+    let (fetcher, _) = Fetcher::new(cache, metrics);
+    fetcher.add_binhost(BINHOST, Arc::new(remote));
+    (fetcher, directory)
+}
+
+#[tokio::test]
+async fn an_open_looks_into_the_table_that_a_new_index_has_filled() {
+    let package = package::build("a", "b-1", 1000).unwrap();
+    let (right, wrong) = (index_of(&package, ""), index_of(&package, "SLOT: 7\n"));
+    let (fetcher, _directory) = fetcher_with(&package, &right);
+    let known = |index: &Arc<Index>| {
+        let wanted = fetcher.wanted(&Arc::new(View::whole(BINHOST, Arc::clone(index))), 0).unwrap();
+        let blob = fetcher.here(wanted.record(), &wanted.binhost().policy).unwrap();
+        let before = fetcher.judgements.is_agreed(index, wanted.record().offset(), blob.digest());
+        (before, fetcher.cached(&wanted).is_some())
+    };
+    assert!(fetcher.mismatches(BINHOST, &right).is_empty());
+    assert_eq!(known(&right), (true, true));
+    // The same entry in another index is compared again.
+    assert_eq!(known(&index_of(&package, "")), (false, true));
+    let found = fetcher.mismatches(BINHOST, &wrong);
+    assert_eq!(found.iter().map(|mismatch| mismatch.path.as_str()).collect::<Vec<_>>(), [package.path()]);
+    assert_eq!(known(&wrong), (false, false));
+}
