@@ -83,6 +83,7 @@ impl Cache {
             }
             self.shrink_to(self.limits().bound);
             self.prune_build_history();
+            self.catalogue.prune_entries();
         });
     }
 

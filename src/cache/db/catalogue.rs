@@ -302,6 +302,24 @@ impl Catalogue {
         }
     }
 
+    /// Removes the entries whose blob has no record. A record names only the last entries of its
+    /// blob, and the eviction of the blob removes no others.
+    pub(crate) fn prune_entries(&self) {
+        let is_stale = |db: &sled::Db, digest: &[u8]| {
+            digest_of(digest).is_none_or(|digest| matches!(db.contains_key(blob_key(digest)), Ok(false)))
+        };
+        let stale = self.with(|db| {
+            let rows = db.scan_prefix(b"e").filter_map(Result::ok).filter(|(_, digest)| is_stale(db, digest));
+            rows.map(|(key, _)| key).collect::<Vec<_>>()
+        });
+        let Some(stale) = stale.filter(|stale| !stale.is_empty()) else { return };
+        let mut batch = sled::Batch::default();
+        stale.into_iter().for_each(|key| batch.remove(key));
+        if let Err(error) = self.apply(batch, Durable::Now) {
+            tracing::debug!(%error, "removing entries without a blob");
+        }
+    }
+
     /// Writes times of last use, in seconds since the epoch.
     pub(crate) fn update_uses(&self, uses: &[(Sha256Digest, u64)]) {
         let mut batch = sled::Batch::default();
@@ -548,6 +566,36 @@ mod tests {
             lost += u32::from(catalogue.find(id).is_none());
         }
         assert!(lost > 0, "the damage was never noticed");
+    }
+
+    #[test]
+    fn entries_of_evicted_blobs_do_not_pile_up() {
+        let directory = tempfile::tempdir().unwrap();
+        let catalogue = Catalogue::open(&directory.path().join("catalogue")).unwrap();
+        let rows = || catalogue.with(|db| db.scan_prefix(b"e").count()).unwrap();
+        let digest = |n: u8| Digest([n; 32]);
+        let record = BlobRecord {
+            size: 7,
+            mtime: 1,
+            last_use: 9,
+            values: AuxDigest([4; 16]),
+            assurance: Assurance::default(),
+            entries: Vec::new(),
+        };
+        let entries: Vec<EntryId> = (1..=9).map(|n| EntryId([n; 16])).collect();
+        for (at, id) in entries.iter().enumerate() {
+            let last = entries[..=at].iter().rev().copied().collect();
+            let record = BlobRecord { entries: last, ..record.clone() };
+            catalogue.insert(digest(1), &record, *id, None, DailyWrites::default()).unwrap();
+        }
+        let other = EntryId([99; 16]);
+        catalogue.insert(digest(2), &record, other, None, DailyWrites::default()).unwrap();
+        catalogue.prune_entries();
+        assert_eq!(rows(), 10);
+        catalogue.remove(&[digest(1)]);
+        assert_eq!(rows(), 1 + entries.len() - MAX_ENTRIES_OF_BLOB);
+        catalogue.prune_entries();
+        assert_eq!((rows(), catalogue.find(other).map(|(found, _)| found)), (1, Some(digest(2))));
     }
 
     #[test]
