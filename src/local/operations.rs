@@ -358,13 +358,17 @@ impl LowerDirectory {
             rustix::fs::fchmod(&file, Mode::from_raw_mode(0o644))?;
             if let Some((from, mtime)) = copy {
                 std::io::copy(&mut FullRead { file: from, offset: 0 }, &mut &file)?;
-                // From now on the copy hides the binhost's package, so it must survive a power
-                // failure.
-                file.sync_data()?;
                 let mtime = Some(Some((mtime, 0)));
                 change_open(Caller::DAEMON, &file, &AttrChange { atime: mtime, mtime, ..AttrChange::default() })?;
+                // From now on the copy hides the binhost's package, so it must survive a power
+                // failure, with the time that its entry states.
+                file.sync_all()?;
             }
-            Ok(rustix::fs::renameat_with(&parent, &new, &parent, name, RenameFlags::NOREPLACE)?)
+            rustix::fs::renameat_with(&parent, &new, &parent, name, RenameFlags::NOREPLACE)?;
+            if copy.is_some() {
+                rustix::fs::fsync(&directory)?;
+            }
+            Ok(())
         })();
         if written.is_err() {
             // A temporary file that cannot be removed does no harm; the mount does not show it.
