@@ -29,8 +29,8 @@ pub(crate) const CLASSES_VALID: Duration = Duration::from_secs(300);
 /// seconds.
 pub(crate) const WAITS: u64 = 7 * 86400;
 
-/// How a cached package relates to the installed packages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How a cached package relates to the installed packages, in the order of eviction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum EvictionClass {
     /// The same version and slot, or a newer one, is installed from another build.
     Superseded,

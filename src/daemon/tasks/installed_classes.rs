@@ -27,12 +27,8 @@ pub(crate) fn classes(root: &Path, snapshots: &Snapshots, cache: &Cache) -> Evic
             let Some(digest) = new.and_then(|record| cache.digest(record.id)) else { continue };
             let class =
                 view.stanza(row).ok().and_then(|stanza| installed.classify(&stanza)).unwrap_or(EvictionClass::Waiting);
-            // One blob may be shown at several paths. `Waiting` takes precedence: an emerge may
-            // still install it.
-            let before = classes.insert(digest, class);
-            if before == Some(EvictionClass::Waiting) {
-                classes.insert(digest, EvictionClass::Waiting);
-            }
+            // One blob may be shown at several paths, and counts as what keeps it longest.
+            classes.entry(digest).and_modify(|known| *known = class.max(*known)).or_insert(class);
         }
     }
     let generations = generations::stored(&generations::directory(cache.directory()));
