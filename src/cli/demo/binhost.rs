@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io::{self, Write as _};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -16,6 +17,8 @@ use tokio::net::TcpListener;
 
 use super::package::{self, BUILD_ID, BUILD_TIME, Package};
 
+/// Pause after a connection could not be accepted.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 /// PATH of the intact package.
 pub(super) const GOOD: &str = "app-misc/demo/demo-2.0-1.gpkg.tar";
 /// PATH of the package with one wrong byte.
@@ -106,7 +109,11 @@ fn stanza(package: &Package) -> String {
 
 async fn serve(listener: TcpListener, content: Arc<Content>) {
     loop {
-        let Ok((stream, _)) = listener.accept().await else { continue };
+        let Ok((stream, _)) = listener.accept().await else {
+            // Such as a lack of descriptors, which the next try may still meet.
+            tokio::time::sleep(ACCEPT_AGAIN).await;
+            continue;
+        };
         let content = Arc::clone(&content);
         tokio::spawn(async move {
             let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
