@@ -179,7 +179,10 @@ impl Filesystem {
         let remote = || name.to_str().and_then(|name| self.front.snapshots().lookup(parent, name));
         match self.local(path)? {
             Some(stat) if stat.is_directory() => {
-                let remote = remote().filter(|(remote, _)| matches!(remote.node, Node::Directory(_)));
+                let is_part = |(remote, age): &(Attributes, Age)| {
+                    matches!(remote.node, Node::Directory(_)) && *age == Age::Current
+                };
+                let remote = remote().filter(is_part);
                 let attr = self.directory_attr(path, remote.map(|(remote, _)| remote), Some(&stat));
                 Ok((attr, Validity::Directory, Some(stat)))
             }
@@ -249,7 +252,8 @@ impl Filesystem {
             }
             InodeTarget::Directory(path) => {
                 let stat = self.local(&path)?.filter(Stat::is_directory);
-                let remote = self.remote_directory(inode).and_then(|(tree, node, _)| tree.attributes(node));
+                let remote = self.remote_directory(inode, stat.is_some());
+                let remote = remote.and_then(|(tree, node, _)| tree.attributes(node));
                 if stat.is_none() && remote.is_none() {
                     return Err(FsError::Stale);
                 }
@@ -259,11 +263,13 @@ impl Filesystem {
         }
     }
 
-    /// The newest tree that has a directory.
-    pub(crate) fn remote_directory(&self, inode: Inode) -> Option<(Arc<Tree>, Node, Age)> {
+    /// The newest tree that has a directory. An earlier tree's does not show through a directory
+    /// that is local (`is_local`): it would stay as long as that one, with packages that are gone.
+    fn remote_directory(&self, inode: Inode, is_local: bool) -> Option<(Arc<Tree>, Node, Age)> {
         let (tree, node) = self.front.snapshots().find(inode)?;
         let current = Arc::ptr_eq(&tree, &self.front.snapshots().current());
-        matches!(node, Node::Directory(_)).then_some((tree, node, if current { Age::Current } else { Age::Earlier }))
+        let is_part = matches!(node, Node::Directory(_)) && (current || !is_local);
+        is_part.then_some((tree, node, if current { Age::Current } else { Age::Earlier }))
     }
 
     /// Calls `told` with the names in a directory, from position `offset` on: `.`, `..`, the
@@ -279,18 +285,20 @@ impl Filesystem {
         let path = self.directory_path(inode)?;
         self.may(caller, &path, Access::READ_OK)?;
         let (own, _) = self.attributes(inode)?;
-        let mut beneath: HashMap<OsString, Name> = match self.layer().list(&path) {
-            Ok(names) => names.into_iter().map(|name| (name.name.clone(), name)).collect(),
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV) => HashMap::new(),
+        let names = match self.layer().list(&path) {
+            Ok(names) => Some(names),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV) => None,
             Err(error) => return Err(error.into()),
         };
+        let remote = self.remote_directory(inode, names.is_some());
+        let mut beneath: HashMap<OsString, Name> =
+            names.into_iter().flatten().map(|name| (name.name.clone(), name)).collect();
         // No program that lists a directory uses the attributes of `..`.
         for (at, name) in [(1, "."), (2, "..")] {
             if at > offset && told(at, OsStr::new(name), &own, Validity::Fleeting) {
                 return Ok(());
             }
         }
-        let remote = self.remote_directory(inode);
         if let Some((tree, _, age)) = &remote
             && self.list_remote(tree, inode, &path, (*age).into(), &mut beneath, offset, told)
         {

@@ -8,6 +8,7 @@
 //! | `replay` | requests that the kernel sends again, possibly completed by an earlier daemon |
 //! | `published_tree` | the tree that Portage sees: a generation with the local packages in front |
 //! | `merged_index` | a generation and the local packages -> the index files |
+//! | `reference_model` | test: all of it against a model, without FUSE |
 //! | `attr` | attributes of files and directories |
 //! | `xattrs` | extended attributes: the state of a package |
 //! | `errno` | every error -> its errno |
@@ -20,6 +21,8 @@ pub(crate) mod filesystem;
 pub(crate) mod merged_index;
 pub(crate) mod modify;
 pub(crate) mod published_tree;
+#[cfg(test)]
+mod reference_model;
 pub(crate) mod replay;
 pub(crate) mod xattrs;
 

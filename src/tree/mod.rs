@@ -22,6 +22,8 @@ use std::fs::File;
 use std::sync::Arc;
 
 pub(crate) use difference::Change;
+#[cfg(test)]
+pub(crate) use snapshots::KEPT_TREES;
 pub(crate) use snapshots::{Age, Snapshots};
 
 use crate::index::{Record, Rendered, Sha256Digest, View};

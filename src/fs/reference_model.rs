@@ -1,0 +1,442 @@
+//! The filesystem against a reference model, without FUSE: names, attributes, opens and local
+//! changes while generations come and go.
+//!
+//! The model knows paths alone. A directory shows what the newest kept generation has there, with
+//! the local files in front. A name that vanished from the binhost still resolves as long as a kept
+//! generation has it, but a directory of the current generation, or one in the lower directory, no
+//! longer lists it.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ffi::OsStr;
+use std::io::Write as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use rustix::fs::FileType;
+use tempfile::TempDir;
+
+use super::attr::Attr;
+use super::filesystem::{InodeTarget, OpenOutcome};
+use super::{Filesystem, FsError, PublishedTree};
+use crate::cache::Cache;
+use crate::config::{BinhostConfig, Offline, OnMismatch, Prefetch, Selection, SignaturePolicy};
+use crate::fetch::{Fetcher, RemoteBinhost};
+use crate::index::{BinhostId, Index, View};
+use crate::local::{Caller, Errno, LowerDirectory, OFlags, Replace};
+use crate::metrics::Metrics;
+use crate::tree::{Inode, KEPT_TREES, PACKAGES, PackagesFile, Tree};
+use crate::upstream::Upstream;
+use crate::verify::Policy;
+
+const BINHOST: BinhostId = BinhostId(3);
+/// What a binhost may have.
+const PACKAGE_PATHS: [&str; 6] = ["a/x.xpak", "a/y.xpak", "b/x.xpak", "b/d/z.xpak", "n/x.xpak", "top.xpak"];
+/// What somebody may make, remove or rename.
+const LOCAL_PATHS: [&str; 12] =
+    ["a", "b", "n", "l", "a/x.xpak", "a/y.xpak", "a/note", "b/d", "b/d/z.xpak", "l/x.xpak", "n/x.xpak", "top.xpak"];
+
+/// The packages of a generation, by path, with their sizes.
+type Generation = BTreeMap<&'static str, u64>;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Directory,
+    /// A file, with its size.
+    File(u64),
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Publish(Generation),
+    Create(&'static str, u64),
+    MakeDirectory(&'static str),
+    Unlink(&'static str),
+    RemoveDirectory(&'static str),
+    Rename(&'static str, &'static str),
+}
+
+/// Splits a path into its directory, which is empty for the root, and its name.
+fn split(path: &str) -> (&str, &str) {
+    path.rsplit_once('/').unwrap_or(("", path))
+}
+
+fn kind_in(generation: &Generation, path: &str) -> Option<Kind> {
+    let below = format!("{path}/");
+    let is_directory = path.is_empty() || generation.keys().any(|other| other.starts_with(&below));
+    generation.get(path).map(|size| Kind::File(*size)).or(is_directory.then_some(Kind::Directory))
+}
+
+#[derive(Debug, Default)]
+struct Model {
+    /// The newest first.
+    generations: VecDeque<Generation>,
+    /// The packages in the `Packages` file: without those that something local hid at that time.
+    in_index: Generation,
+    local: BTreeMap<String, Kind>,
+}
+
+impl Model {
+    /// A generation with as many packages, and the same `Packages` file, changes nothing.
+    fn publish(&mut self, generation: &Generation) {
+        let hides = |path: &str| {
+            let is_file = |end| matches!(self.local.get(&path[..end]), Some(Kind::File(_)));
+            self.local.contains_key(path) || path.match_indices('/').any(|(end, _)| is_file(end))
+        };
+        let in_index: Generation = generation.clone().into_iter().filter(|(path, _)| !hides(path)).collect();
+        let as_many = self.generations.front().map(Generation::len) == Some(generation.len());
+        if in_index != self.in_index || !as_many {
+            self.in_index = in_index;
+            self.generations.push_front(generation.clone());
+            self.generations.truncate(KEPT_TREES);
+        }
+    }
+
+    /// What the newest generation with `path` has there.
+    fn remote(&self, path: &str) -> Option<Kind> {
+        self.generations.iter().find_map(|generation| kind_in(generation, path))
+    }
+
+    /// What `path` resolves to.
+    fn resolved(&self, path: &str) -> Option<Kind> {
+        let (directory, _) = split(path);
+        let is_there = path.is_empty() || directory.is_empty() || self.resolved(directory) == Some(Kind::Directory);
+        let own = self.local.get(path).copied();
+        is_there.then(|| own.or_else(|| self.remote(path))).flatten()
+    }
+
+    /// The names that a directory lists, with the kind of each.
+    fn listed(&self, directory: &str) -> BTreeMap<String, Kind> {
+        let prefix = if directory.is_empty() { String::new() } else { format!("{directory}/") };
+        let name = |path: &str| Some(path.strip_prefix(&prefix)?.split('/').next()?.to_owned());
+        let with_it =
+            self.generations.iter().position(|generation| kind_in(generation, directory) == Some(Kind::Directory));
+        let is_local = self.local.contains_key(directory);
+        let remote = with_it.filter(|at| *at == 0 || !is_local).and_then(|at| self.generations.get(at));
+        let mut names = BTreeMap::new();
+        if let Some(generation) = remote {
+            let listed = generation.keys().filter_map(|path| name(path));
+            names.extend(
+                listed.filter_map(|name| Some((name.clone(), kind_in(generation, &format!("{prefix}{name}"))?))),
+            );
+        }
+        let local = self.local.iter().filter(|(path, _)| split(path).0 == directory);
+        names.extend(local.filter_map(|(path, kind)| Some((name(path)?, *kind))));
+        names
+    }
+
+    fn make_parents(&mut self, path: &str) {
+        let (directory, _) = split(path);
+        if !directory.is_empty() {
+            self.make_parents(directory);
+            self.local.insert(directory.to_owned(), Kind::Directory);
+        }
+    }
+
+    /// Makes something new at `path`.
+    fn make(&mut self, path: &str, kind: Kind) -> Result<(), Errno> {
+        if self.remote(path).is_some() {
+            return Err(Errno::EXIST);
+        }
+        self.make_parents(path);
+        if self.local.contains_key(path) {
+            return Err(Errno::EXIST);
+        }
+        self.local.insert(path.to_owned(), kind);
+        Ok(())
+    }
+
+    fn unlink(&mut self, path: &str) -> Result<(), Errno> {
+        match self.local.get(path).copied().or_else(|| self.remote(path)) {
+            None => Err(Errno::NOENT),
+            Some(Kind::Directory) => Err(Errno::ISDIR),
+            // A binhost's package stays.
+            Some(Kind::File(_)) => {
+                self.local.remove(path);
+                Ok(())
+            }
+        }
+    }
+
+    fn remove_directory(&mut self, path: &str) -> Result<(), Errno> {
+        let (own, remote) = (self.local.get(path).copied(), self.remote(path));
+        match (own, remote) {
+            (Some(Kind::File(_)), _) | (None, Some(Kind::File(_))) => Err(Errno::NOTDIR),
+            (None, None) => Err(Errno::NOENT),
+            (_, Some(Kind::Directory)) => Err(Errno::NOTEMPTY),
+            (Some(Kind::Directory), _) if self.local.keys().any(|other| split(other).0 == path) => Err(Errno::NOTEMPTY),
+            (Some(Kind::Directory), _) => {
+                self.local.remove(path);
+                Ok(())
+            }
+        }
+    }
+
+    fn rename(&mut self, from: &str, to: &str) -> Result<(), Errno> {
+        let kind = match self.local.get(from).copied() {
+            Some(kind @ Kind::File(_)) => kind,
+            Some(Kind::Directory) => return Err(Errno::XDEV),
+            None if self.remote(from).is_some() => return Err(Errno::XDEV),
+            None => return Err(Errno::NOENT),
+        };
+        if self.remote(to) == Some(Kind::Directory) {
+            return Err(Errno::ISDIR);
+        }
+        self.make_parents(to);
+        if self.local.get(to) == Some(&Kind::Directory) {
+            // Of a directory that has the file somewhere in it, the kernel says this.
+            return Err(if from.starts_with(&format!("{to}/")) { Errno::NOTEMPTY } else { Errno::ISDIR });
+        }
+        self.local.remove(from);
+        self.local.insert(to.to_owned(), kind);
+        Ok(())
+    }
+}
+
+/// The filesystem, and the model that it is held against.
+struct Run {
+    filesystem: Filesystem,
+    model: Model,
+    number: u64,
+    /// The inode number of each package that was seen, by path and size.
+    inodes: HashMap<(String, u64), Inode>,
+    _runtime: tokio::runtime::Runtime,
+    _place: TempDir,
+}
+
+fn tree_of(number: u64, generation: &Generation) -> Arc<Tree> {
+    let mut text = "TIMESTAMP: 1000\nVERSION: 0\n\n".to_owned();
+    for (path, size) in generation {
+        let at = PACKAGE_PATHS.iter().position(|other| other == path).unwrap();
+        text += &format!("CPV: c/p{at}-1\nMD5: {size:032x}\nMTIME: 7\nPATH: {path}\nSIZE: {size}\n\n");
+    }
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    let view = Arc::new(View::whole(BINHOST, Arc::new(Index::parse(file).unwrap())));
+    let file = tempfile::tempfile().unwrap();
+    let rendered = view.render(&file, 1000).unwrap();
+    Arc::new(Tree::new(number, view, PackagesFile { file: Arc::new(file), rendered }))
+}
+
+fn fetcher(place: &Path) -> Arc<Fetcher> {
+    let metrics = Arc::new(Metrics::default());
+    let binhost = BinhostConfig {
+        name: "host".to_owned(),
+        directory: "host".to_owned(),
+        urls: vec!["http://127.0.0.1:9".parse().unwrap()],
+        signatures: SignaturePolicy::DigestsOnly,
+        quorum: std::num::NonZeroUsize::MIN,
+        selection: Selection::default(),
+        offline: Offline::default(),
+        on_mismatch: OnMismatch::Off,
+        max_index_age: None,
+        frozen: false,
+    };
+    let upstream = Arc::new(Upstream::new(binhost, Arc::clone(&metrics)).unwrap());
+    let cache = Arc::new(Cache::open(place, 1 << 20, Arc::clone(&metrics)).unwrap());
+    let (fetcher, _) = Fetcher::new(cache, metrics);
+    let remote = RemoteBinhost::new("host".to_owned(), upstream, Policy::digests_only(), OnMismatch::Off);
+    fetcher.add_binhost(BINHOST, Arc::new(remote));
+    fetcher
+}
+
+impl Run {
+    fn new(first: &Generation) -> Self {
+        let place = tempfile::tempdir().unwrap();
+        for directory in ["pkgdir", "scratch", "cache"] {
+            std::fs::create_dir(place.path().join(directory)).unwrap();
+        }
+        let layer = Arc::new(LowerDirectory::open(&place.path().join("pkgdir"), false).unwrap());
+        let front = PublishedTree::new(tree_of(1, first), layer, place.path().join("scratch")).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let inside = runtime.enter();
+        let fetcher = fetcher(&place.path().join("cache"));
+        let filesystem = Filesystem::new(Arc::new(front), fetcher, Prefetch::Off, Duration::ZERO);
+        drop(inside);
+        let model = Model { generations: [first.clone()].into(), in_index: first.clone(), local: BTreeMap::new() };
+        Self { filesystem, model, number: 1, inodes: HashMap::new(), _runtime: runtime, _place: place }
+    }
+
+    /// Looks a path up, name by name.
+    fn lookup(&self, path: &str) -> Result<Attr, FsError> {
+        let mut found = self.filesystem.attributes(Inode::ROOT)?.0;
+        for name in path.split('/').filter(|name| !name.is_empty()) {
+            found = self.filesystem.lookup(Caller::DAEMON, found.inode, OsStr::new(name))?.0;
+        }
+        Ok(found)
+    }
+
+    /// Does `change` in the directory of `path`, if there is one.
+    fn change(
+        &mut self,
+        path: &str,
+        change: impl FnOnce(&Filesystem, Inode, &OsStr) -> Result<(), FsError>,
+        expected: impl FnOnce(&mut Model) -> Result<(), Errno>,
+    ) {
+        let (directory, name) = split(path);
+        if self.model.resolved(directory) != Some(Kind::Directory) {
+            return;
+        }
+        let parent = self.lookup(directory).unwrap().inode;
+        let done = change(&self.filesystem, parent, OsStr::new(name)).map_err(|error| error.errno());
+        assert_eq!(done, expected(&mut self.model).map_err(Errno::raw_os_error), "{path}");
+    }
+
+    fn step(&mut self, step: &Step) {
+        match step {
+            Step::Publish(generation) => {
+                self.number += 1;
+                self.filesystem.front().publish(tree_of(self.number, generation)).unwrap();
+                self.model.publish(generation);
+            }
+            Step::Create(path, size) => self.change(
+                path,
+                |filesystem, parent, name| {
+                    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
+                    let (file, _, _) = filesystem.create(Caller::DAEMON, parent, name, 0o644, flags)?;
+                    Ok(file.set_len(*size)?)
+                },
+                |model| model.make(path, Kind::File(*size)),
+            ),
+            Step::MakeDirectory(path) => self.change(
+                path,
+                |filesystem, parent, name| filesystem.make_directory(Caller::DAEMON, parent, name, 0o755).map(drop),
+                |model| model.make(path, Kind::Directory),
+            ),
+            Step::Unlink(path) => self.change(
+                path,
+                |filesystem, parent, name| filesystem.unlink(Caller::DAEMON, parent, name),
+                |model| model.unlink(path),
+            ),
+            Step::RemoveDirectory(path) => self.change(
+                path,
+                |filesystem, parent, name| filesystem.remove_directory(Caller::DAEMON, parent, name),
+                |model| model.remove_directory(path),
+            ),
+            Step::Rename(from, to) => {
+                let (to_directory, to_name) = split(to);
+                if self.model.resolved(to_directory) == Some(Kind::Directory) {
+                    let target = (self.lookup(to_directory).unwrap().inode, OsStr::new(to_name));
+                    self.change(
+                        from,
+                        |filesystem, parent, name| {
+                            filesystem.rename(Caller::DAEMON, (parent, name), target, Replace::Yes).map(drop)
+                        },
+                        |model| model.rename(from, to),
+                    );
+                }
+            }
+        }
+    }
+
+    /// Lists a directory in pages of two names.
+    fn list(&self, inode: Inode) -> Vec<(String, Attr)> {
+        let (mut all, mut last) = (Vec::new(), 0);
+        loop {
+            let mut page = Vec::new();
+            let mut take = |at: u64, name: &OsStr, attr: &Attr, _| {
+                page.push((at, name.to_str().unwrap().to_owned(), *attr));
+                page.len() == 2
+            };
+            self.filesystem.list(Caller::DAEMON, inode, last, &mut take).unwrap();
+            let Some((at, ..)) = page.last() else { return all };
+            assert!(*at > last, "positions grow");
+            last = *at;
+            all.extend(page.into_iter().map(|(_, name, attr)| (name, attr)));
+        }
+    }
+
+    /// Compares all that can be seen with the model.
+    fn check(&mut self) {
+        let mut paths = HashMap::new();
+        self.check_directory("", Inode::ROOT, &mut paths);
+        for path in LOCAL_PATHS.iter().chain(&PACKAGE_PATHS) {
+            let found = self.lookup(path);
+            match (self.model.resolved(path), &found) {
+                (Some(kind), Ok(attr)) => assert_eq!(kind_of(attr), kind, "{path}"),
+                (None, Err(error)) => {
+                    assert!([libc::ENOENT, libc::ENOTDIR].contains(&error.errno()), "{path}: {error}")
+                }
+                (expected, found) => panic!("{path}: {found:?}, and the model has {expected:?}"),
+            }
+        }
+        for (path, size) in self.model.generations.front().cloned().unwrap_or_default() {
+            if self.model.resolved(path) == Some(Kind::File(size)) && !self.model.local.contains_key(path) {
+                self.check_package(path, size);
+            }
+        }
+    }
+
+    fn check_directory(&self, path: &str, inode: Inode, paths: &mut HashMap<Inode, String>) {
+        let mut expected = self.model.listed(path);
+        let listed = self.list(inode);
+        let mut names: BTreeMap<String, Kind> = BTreeMap::new();
+        for (name, attr) in &listed {
+            if name == "." || name == ".." || path.is_empty() && name == PACKAGES {
+                continue;
+            }
+            assert_eq!(names.insert(name.clone(), kind_of(attr)), None, "{path} lists {name} twice");
+            let child = if path.is_empty() { name.clone() } else { format!("{path}/{name}") };
+            let found = self.lookup(&child).unwrap();
+            assert_eq!((found.inode, kind_of(&found)), (attr.inode, kind_of(attr)), "{child}");
+            let again = self.filesystem.attributes(attr.inode).unwrap().0;
+            assert_eq!((again.inode, kind_of(&again), again.mtime), (attr.inode, kind_of(attr), attr.mtime), "{child}");
+            let other = paths.insert(attr.inode, child.clone());
+            assert_eq!(other, None, "{child} has the inode number of another file");
+            if kind_of(attr) == Kind::Directory {
+                self.check_directory(&child, attr.inode, paths);
+            }
+        }
+        assert_eq!(path.is_empty(), listed.iter().any(|(name, _)| name == PACKAGES), "{path}");
+        for name in [".", ".."] {
+            assert_eq!(listed.iter().filter(|(other, _)| other == name).count(), 1, "{name} of {path}");
+            expected.remove(name);
+        }
+        assert_eq!(names, expected, "the names in {path:?}");
+    }
+
+    /// A package of the current generation waits for its download, and keeps its number.
+    fn check_package(&mut self, path: &str, size: u64) {
+        let inode = self.lookup(path).unwrap().inode;
+        assert_eq!(*self.inodes.entry((path.to_owned(), size)).or_insert(inode), inode, "{path}");
+        let InodeTarget::Remote(tree, node) = self.filesystem.place(inode).unwrap() else { panic!("{path} is local") };
+        let opened = self.filesystem.open(&tree, node, None).unwrap();
+        assert!(matches!(opened, OpenOutcome::Wait(ref wanted, _) if wanted.path() == path), "{path}");
+    }
+}
+
+fn kind_of(attr: &Attr) -> Kind {
+    if attr.kind == FileType::Directory { Kind::Directory } else { Kind::File(attr.size) }
+}
+
+fn generation() -> impl Strategy<Value = Generation> {
+    let package = (prop::sample::select(&PACKAGE_PATHS[..]), 1..4_u64);
+    prop::collection::btree_map(package.0, package.1, 0..=PACKAGE_PATHS.len())
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let path = || prop::sample::select(&LOCAL_PATHS[..]);
+    prop_oneof![
+        3 => generation().prop_map(Step::Publish),
+        4 => (path(), 0..5_u64).prop_map(|(path, size)| Step::Create(path, size)),
+        2 => path().prop_map(Step::MakeDirectory),
+        2 => path().prop_map(Step::Unlink),
+        2 => path().prop_map(Step::RemoveDirectory),
+        3 => (path(), path()).prop_map(|(from, to)| Step::Rename(from, to)),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, max_shrink_iters: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_happens_it_shows_what_the_model_has(first in generation(), steps in prop::collection::vec(step(), 1..30)) {
+        let mut run = Run::new(&first);
+        run.check();
+        for step in &steps {
+            run.step(step);
+            run.check();
+        }
+    }
+}
