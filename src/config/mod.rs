@@ -10,6 +10,7 @@
 //! | `mountpoint` | whether a directory can be mounted on |
 //! | `url` | URLs of binhosts |
 //! | `netrc` | users and passwords |
+//! | `proxies` | the proxies that the environment names |
 //! | `name` | names of binhosts |
 //! | `chost` | CHOSTs that emerge accepts |
 //! | `cpu` | x86-64 levels |
@@ -34,6 +35,7 @@ mod group;
 mod mountpoint;
 mod name;
 mod netrc;
+mod proxies;
 mod resolve;
 mod url;
 mod watch;
@@ -53,6 +55,7 @@ pub(crate) use cpu::CpuNeed;
 pub(crate) use error::ConfigError;
 pub(crate) use group::SocketGroup;
 pub(crate) use mountpoint::MountpointError;
+pub(crate) use proxies::proxy_hosts;
 pub(crate) use url::{BinhostUrl, UrlError};
 pub(crate) use url::{display, file_path};
 pub(crate) use watch::{Watch, WatchEvent};
@@ -460,7 +463,7 @@ pub(crate) fn wants_colour() -> bool {
 pub(crate) const KEPT_VARIABLE: &str = "BINHOSTFS_KEPT";
 
 /// The numbers of the descriptors that the parent process left open for a handover, as
-/// `BINHOSTFS_KEPT=DEVICE,LEDGER,BENEATH`: the FUSE device, the handover log and the lower
+/// `BINHOSTFS_KEPT=DEVICE,LOG,BENEATH`: the FUSE device, the handover log and the lower
 /// directory. The third number may be missing.
 #[must_use]
 pub(crate) fn kept_descriptors() -> Option<(i32, i32, Option<i32>)> {

@@ -1,10 +1,12 @@
 //! HTTP client for requests to binhosts. No other file names reqwest.
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use reqwest::StatusCode;
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::{
     CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap, HeaderName, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
     LAST_MODIFIED, RANGE, RETRY_AFTER,
@@ -13,13 +15,31 @@ use reqwest::redirect::{Attempt, Policy};
 use url::Url;
 
 use super::UpstreamError;
+use super::reach::Reach;
 use super::retry::{CONNECT_TIMEOUT, STALL_TIMEOUT};
 use crate::config;
 
 const MAX_REDIRECTS: usize = 5;
 
 #[derive(Debug, Clone)]
-pub(super) struct Client(reqwest::Client);
+pub(super) struct Client {
+    http: reqwest::Client,
+    reach: Arc<Reach>,
+}
+
+/// Resolves host names to the addresses that the binhost may lead to.
+#[derive(Debug)]
+struct BoundedResolver(Arc<Reach>);
+
+impl Resolve for BoundedResolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        let reach = Arc::clone(&self.0);
+        Box::pin(async move {
+            let found = reach.addresses(name.as_str()).await?;
+            Ok(Box::new(found.into_iter()) as Addrs)
+        })
+    }
+}
 
 /// Condition of a request, sent as headers.
 pub(super) enum RequestCondition<'a> {
@@ -42,25 +62,36 @@ pub(super) struct UpstreamResponse {
 }
 
 impl Client {
-    /// Creates an HTTP client. The second value is the reason why it can trust no https server, if
-    /// there is one.
-    pub(super) fn new() -> Result<(Self, Option<String>), UpstreamError> {
+    /// Creates an HTTP client for a binhost. The second value is the reason why it can trust no
+    /// https server, if there is one.
+    pub(super) fn new(reach: Reach) -> Result<(Self, Option<String>), UpstreamError> {
         // The call fails only if a provider is installed already.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        match builder().build() {
-            Ok(client) => Ok((Self(client), None)),
+        let reach = Arc::new(reach);
+        let (http, untrusting) = match builder(&reach).build() {
+            Ok(http) => (http, None),
             // The system has no CA certificates, as a new or small system may. http and file do not
             // need them.
-            Err(error) => match builder().tls_certs_only([]).build() {
-                Ok(client) => Ok((Self(client), Some(causes(&error)))),
-                Err(error) => Err(UpstreamError::Setup(causes(&error))),
+            Err(error) => match builder(&reach).tls_certs_only([]).build() {
+                Ok(http) => (http, Some(causes(&error))),
+                Err(error) => return Err(UpstreamError::Setup(causes(&error))),
             },
+        };
+        Ok((Self { http, reach }, untrusting))
+    }
+
+    /// Refuses a URL to which the binhost must not lead.
+    async fn check(&self, url: &Url) -> Result<(), UpstreamError> {
+        match self.reach.refusal_of_stored(url).await {
+            Some(reason) => Err(UpstreamError::Redirect { url: config::display(url), reason }),
+            None => Ok(()),
         }
     }
 
     /// Asks with HEAD for size, ETag and date of a file. `None`: the status is not 200.
     pub(super) async fn head(&self, url: &Url) -> Result<Option<String>, UpstreamError> {
-        let response = response(self.0.head(url.clone()), config::display(url), STALL_TIMEOUT).await?;
+        self.check(url).await?;
+        let response = response(self.http.head(url.clone()), config::display(url), STALL_TIMEOUT).await?;
         let headers = response.headers();
         let parts = [CONTENT_LENGTH, ETAG, LAST_MODIFIED].map(|name| header(headers, name).unwrap_or_default());
         Ok((response.status() == StatusCode::OK).then(|| parts.join(" ")))
@@ -74,8 +105,9 @@ impl Client {
         condition: RequestCondition<'_>,
         patience: Duration,
     ) -> Result<UpstreamResponse, UpstreamError> {
+        self.check(url).await?;
         let shown = config::display(url);
-        let response = response(conditional(self.0.get(url.clone()), condition), shown.clone(), patience).await?;
+        let response = response(conditional(self.http.get(url.clone()), condition), shown.clone(), patience).await?;
         match response.status() {
             StatusCode::OK | StatusCode::PARTIAL_CONTENT | StatusCode::NOT_MODIFIED => {
                 Ok(UpstreamResponse { response, url: shown })
@@ -122,10 +154,13 @@ impl UpstreamResponse {
     }
 }
 
-fn builder() -> reqwest::ClientBuilder {
+fn builder(reach: &Arc<Reach>) -> reqwest::ClientBuilder {
     let agent = concat!("binhostfs/", env!("CARGO_PKG_VERSION"));
-    let builder = reqwest::Client::builder().user_agent(agent).redirect(Policy::custom(redirect));
-    let builder = builder.connect_timeout(CONNECT_TIMEOUT).http1_only();
+    let (redirecting, resolving) = (Arc::clone(reach), BoundedResolver(Arc::clone(reach)));
+    let follow = Policy::custom(move |attempt| redirect(&redirecting, attempt));
+    // A Referer would tell the host of a redirect where the binhost is, and its path.
+    let builder = reqwest::Client::builder().user_agent(agent).redirect(follow).referer(false);
+    let builder = builder.dns_resolver(Arc::new(resolving)).connect_timeout(CONNECT_TIMEOUT).http1_only();
     builder.pool_max_idle_per_host(2).pool_idle_timeout(Duration::from_secs(30))
 }
 
@@ -166,8 +201,8 @@ fn conditional(request: reqwest::RequestBuilder, condition: RequestCondition<'_>
     }
 }
 
-fn redirect(attempt: Attempt<'_>) -> reqwest::redirect::Action {
-    match refusal(attempt.previous(), attempt.url()) {
+fn redirect(reach: &Reach, attempt: Attempt<'_>) -> reqwest::redirect::Action {
+    match refusal(attempt.previous(), attempt.url()).or_else(|| reach.refusal(attempt.url())) {
         Some(reason) => attempt.error(reason),
         None => attempt.follow(),
     }

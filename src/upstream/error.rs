@@ -27,7 +27,8 @@ pub(crate) enum UpstreamError {
         /// How long the client has to wait, as the server requested.
         retry_after: Option<Duration>,
     },
-    /// Redirects form a circle, are too many, or lead from https to http.
+    /// Redirects form a circle, are too many, lead from https to http, or the URL is at a private
+    /// address to which this binhost must not lead.
     #[error("{url}: {reason}")]
     Redirect {
         /// URL of the request.

@@ -11,6 +11,7 @@
 //! | `mirror_tracker` | feeds events to `mirrors`, with clock and random numbers |
 //! | `retry` | which failures are retried, where and when |
 //! | `package_urls` | the URLs of the packages of an index |
+//! | `reach` | the addresses to which an index or a redirect may lead |
 //! | `throughput` | the rate of a connection |
 //! | `unpack` | an index as received -> decompressed, within a bound |
 //! | `client` | HTTP; the only file that names reqwest |
@@ -45,6 +46,7 @@ mod local;
 mod mirror_tracker;
 mod mirrors;
 mod package_urls;
+mod reach;
 mod retry;
 mod throughput;
 mod unpack;
@@ -88,7 +90,7 @@ impl Upstream {
     /// # Errors
     /// TLS cannot be set up.
     pub(crate) fn new(binhost: BinhostConfig, metrics: Arc<Metrics>) -> Result<Self, UpstreamError> {
-        let (client, untrusting) = client::Client::new()?;
+        let (client, untrusting) = client::Client::new(reach::Reach::new(&binhost.urls))?;
         if let Some(reason) = untrusting.filter(|_| binhost.urls.iter().any(BinhostUrl::is_https)) {
             tracing::warn!(
                 reason,

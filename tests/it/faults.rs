@@ -11,7 +11,7 @@ use binhostfs::internals::fetch::TURNS_OF_USER;
 use binhostfs::internals::upstream::{NO_PROGRESS_BUDGET, STALL_TIMEOUT};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::harness::{Act, Mounted, Options, Origin, Package, can_mount, eventually};
+use crate::harness::{Act, Mounted, Options, Origin, Package, can_mount, eventually, index_of};
 
 /// Three tries wait 1.2 s in between at most; the rest is for machines under load.
 const AT_ONCE: Duration = Duration::from_secs(10);
@@ -395,6 +395,50 @@ fn a_proxy_of_the_environment_is_used() {
     let mounted = options.variable("no_proxy", "").mount();
     assert!(fs::read(mounted.path(&package.path)).unwrap() == package.bytes);
     assert_eq!(proxy.asked(&package.path).len(), 1);
+}
+
+/// A binhost that only a proxy reaches is not in the neighbourhood, so it must not lead there.
+#[test]
+fn a_binhost_elsewhere_does_not_lead_to_private_addresses() {
+    if !can_mount() {
+        return;
+    }
+    let (redirected, elsewhere) = (Package::new("redirected-1", PAYLOAD), Package::new("elsewhere-1", PAYLOAD));
+    let near = Origin::with(&[redirected.clone(), elsewhere.clone()]);
+    let proxy = Origin::with(std::slice::from_ref(&redirected));
+    proxy.script(&redirected.path, [Act::Redirect(format!("{}/{}", near.url(), redirected.path))]);
+    let options = |url: &str| Options::new(url).variable("http_proxy", &proxy.url()).variable("no_proxy", "127.0.0.1");
+    let mounted = options("http://198.51.100.7/").mount();
+    fails(
+        &mounted,
+        &redirected,
+        AT_ONCE,
+        "127.0.0.1 is at a private address, and no configured URL of this binhost is",
+    );
+    drop(mounted);
+    let index = index_of(1_760_000_000, [&elsewhere]);
+    proxy.put_index(index.replacen("VERSION", &format!("URI: {}\nVERSION", near.url()), 1).as_bytes());
+    let mounted = options("http://198.51.100.7/").mount();
+    fails(&mounted, &elsewhere, AT_ONCE, "127.0.0.1 is at a private address, and no configured URL of this binhost is");
+    assert!(near.asked(&redirected.path).is_empty() && near.asked(&elsewhere.path).is_empty());
+    // A mirror there says that it is meant.
+    drop(mounted);
+    let mounted = options("http://198.51.100.7/").with(["--mirror", &near.url()]).mount();
+    assert!(fs::read(mounted.path(&elsewhere.path)).unwrap() == elsewhere.bytes);
+}
+
+#[test]
+fn the_host_of_a_redirect_does_not_learn_where_it_came_from() {
+    if !can_mount() {
+        return;
+    }
+    let package = Package::new("one-1", PAYLOAD);
+    let (first, second) = (Origin::with(std::slice::from_ref(&package)), Origin::with(std::slice::from_ref(&package)));
+    first.script(&package.path, [Act::Redirect(format!("{}/{}", second.url(), package.path))]);
+    let mounted = Options::new(first.url()).mount();
+    assert!(fs::read(mounted.path(&package.path)).unwrap() == package.bytes);
+    let asked = second.asked(&package.path);
+    assert_eq!((asked.len(), asked[0].referer.as_deref()), (1, None));
 }
 
 fn cat(path: &Path) -> Child {

@@ -58,6 +58,7 @@ pub(crate) struct Asked {
     pub(crate) if_range: Option<String>,
     pub(crate) conditional: bool,
     pub(crate) authorization: Option<String>,
+    pub(crate) referer: Option<String>,
 }
 
 #[derive(Debug, Default)]
@@ -254,8 +255,8 @@ fn serve(stream: &TcpStream, shared: &Shared) -> io::Result<bool> {
         let conditional =
             request.headers.contains_key("if-none-match") || request.headers.contains_key("if-modified-since");
         let (range, if_range) = (request.headers.get("range").cloned(), request.headers.get("if-range").cloned());
-        let authorization = request.headers.get("authorization").cloned();
-        content.asked.push(Asked { path: request.path.clone(), range, if_range, conditional, authorization });
+        let [authorization, referer] = ["authorization", "referer"].map(|name| request.headers.get(name).cloned());
+        content.asked.push(Asked { path: request.path.clone(), range, if_range, conditional, authorization, referer });
         (act.unwrap_or(Act::Serve), content.files.get(&request.path).cloned())
     };
     shared.changed.notify_all();
