@@ -7,12 +7,13 @@ use crate::index::View;
 use crate::portage::emerge_process::Emerge;
 use crate::portage::merge_plan::{self, PlanError, Planned};
 
-/// The plan of an emerge, from the first EROOT that has one.
+/// The plan of an emerge, from the first EROOT that has one. It is read with the emerge's own
+/// access to files.
 pub(crate) fn read(emerge: &Emerge) -> Result<Vec<Planned>, PlanError> {
     let root = emerge.root().map_err(PlanError::Open)?;
     let mut last = Ok(Vec::new());
     for eroot in &emerge.eroots {
-        last = merge_plan::read(root.as_fd(), eroot, emerge.started);
+        last = emerge.act(|| merge_plan::read(root.as_fd(), eroot, emerge.started));
         if last.as_ref().is_ok_and(|plan| !plan.is_empty()) {
             break;
         }

@@ -20,7 +20,7 @@ use rustix::io::Errno;
 use rustix::process::{Gid, Pid, getpid};
 use rustix::thread::{CapabilitySet, capabilities};
 
-use super::assumed_credentials::AssumedCredentials;
+use crate::sys::assumed_credentials::AssumedCredentials;
 
 /// The capabilities over files that root has and other users do not. The kernel takes them from a
 /// thread whose fsuid is not 0. Source: capabilities(7), "Effect of user ID changes on
@@ -173,8 +173,8 @@ mod tests {
     use std::path::Path;
     use std::process::{Child, Command, Stdio};
 
-    use super::super::assumed_credentials::current;
     use super::*;
+    use crate::sys::assumed_credentials::current;
 
     fn create(caller: Caller, path: &Path) -> Result<(), Errno> {
         caller.act(|| std::fs::File::create_new(path).map(drop).map_err(|e| Errno::from_io_error(&e).unwrap()))

@@ -6,7 +6,6 @@
 //! | `stat` | attributes and inode numbers |
 //! | `inode_table` | inode number -> paths, for the inodes that the kernel remembers |
 //! | `caller` | runs an operation with the caller's credentials |
-//! | `assumed_credentials` | the credentials of a thread during one operation |
 //! | `permission_cache` | directories that all users may search, for a second |
 //! | `own_names` | names that are binhostfs's own |
 //! | `operations` | operations on files and directories |
@@ -28,7 +27,6 @@
 //!
 //! Not its job: remote packages, and the content of the published tree.
 
-mod assumed_credentials;
 mod caller;
 mod inode_table;
 mod local_index;

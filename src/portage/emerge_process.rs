@@ -19,6 +19,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{Mode, OFlags};
+use rustix::process::Gid;
+
+use crate::sys::assumed_credentials::AssumedCredentials;
 
 /// The most processes that are examined, from the opener upwards. Between the opener and the emerge
 /// that planned are at most two forks and a shell.
@@ -103,9 +106,28 @@ fn other(proc: &Path, tid: u32) -> Option<Opener> {
     Some(Opener::Other { job, session, pid: process.key.pid, name })
 }
 
+/// The user and groups by which the kernel checks a process's access to files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Credentials {
+    uid: u32,
+    gid: u32,
+    groups: Vec<Gid>,
+}
+
+impl Credentials {
+    /// Source: proc_pid_status(5). The last of the four ids is the one for files.
+    fn parse(status: &str) -> Option<Self> {
+        let words = |key: &str| Some(status.lines().find_map(|line| line.strip_prefix(key))?.split_whitespace());
+        let of_files = |key: &str| words(key)?.nth(3)?.parse().ok();
+        let groups = words("Groups:")?.filter_map(|group| group.parse().ok()).map(Gid::from_raw).collect();
+        Some(Self { uid: of_files("Uid:")?, gid: of_files("Gid:")?, groups })
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Emerge {
     process: Process,
+    credentials: Credentials,
     /// The start time of the process.
     pub(crate) started: SystemTime,
     /// Directories below the process's root that may be its EROOT, the most likely first.
@@ -159,7 +181,9 @@ impl Emerge {
         let (process, arguments, at) = found?;
         let started = wall_clock(proc, process.key.started)?;
         let eroots = eroots(&arguments, at, &process.words("environ"));
-        Some(Self { process, started, eroots })
+        let status = read(&process.directory, "status").ok()?;
+        let credentials = Credentials::parse(&String::from_utf8_lossy(&status))?;
+        Some(Self { process, credentials, started, eroots })
     }
 
     pub(crate) fn key(&self) -> ProcessKey {
@@ -169,6 +193,21 @@ impl Emerge {
     /// Opens the root directory of the process, which may differ from the daemon's.
     pub(crate) fn root(&self) -> io::Result<OwnedFd> {
         Ok(open(&self.process.directory, Path::new("root"), OFlags::PATH | OFlags::DIRECTORY)?)
+    }
+
+    /// Runs `work` on this thread with the access to files that the emerge has. The emerge may be
+    /// anybody's, and its paths may lead anywhere.
+    ///
+    /// # Errors
+    /// The error of `work`; EPERM where the daemon may not assume the credentials.
+    pub(crate) fn act<T, E: From<io::Error>>(&self, work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+        let Credentials { uid, gid, groups } = &self.credentials;
+        if *uid == rustix::process::geteuid().as_raw() {
+            return work();
+        }
+        let mut assumed = AssumedCredentials::default();
+        assumed.put_on_groups(groups).and_then(|()| assumed.put_on(*uid, *gid)).map_err(io::Error::from)?;
+        work()
     }
 
     /// Whether the emerge still runs.
@@ -270,6 +309,8 @@ mod tests {
     /// A /proc with processes that were started `ticks` after boot, an hour ago.
     struct Proc(TempDir);
 
+    const IDS: &str = "Uid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\nGroups:\t9 10 \n";
+
     impl Proc {
         fn new() -> Self {
             let proc = Self(TempDir::new().unwrap());
@@ -281,7 +322,7 @@ mod tests {
             let directory = self.0.path().join(pid.to_string());
             fs::create_dir_all(&directory).unwrap();
             let words = |words: &[&str]| words.iter().map(|word| format!("{word}\0")).collect::<String>();
-            fs::write(directory.join("status"), format!("Name:\tx\nTgid:\t{pid}\nPPid:\t{parent}\n")).unwrap();
+            fs::write(directory.join("status"), format!("Name:\tx\nTgid:\t{pid}\nPPid:\t{parent}\n{IDS}")).unwrap();
             let stat = format!("{pid} (a) S 9) S {parent} 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 {} 0", 100 * pid);
             fs::write(directory.join("stat"), stat).unwrap();
             fs::write(directory.join("cmdline"), words(arguments)).unwrap();
@@ -313,6 +354,8 @@ mod tests {
             let age = emerge.started.elapsed().unwrap().as_secs();
             assert!((3569..=3571).contains(&age), "{age}");
             assert!(emerge.root().is_ok());
+            let groups = [9, 10].map(Gid::from_raw).to_vec();
+            assert_eq!(emerge.credentials, Credentials { uid: 4, gid: 8, groups });
         }
         for opener in [20, 10, 1, 0, 99] {
             assert!(proc.find(opener).is_none(), "{opener}");

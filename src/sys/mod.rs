@@ -2,6 +2,7 @@
 //!
 //! | file | job |
 //! |---|---|
+//! | `assumed_credentials` | the credentials of a thread during one operation |
 //! | `clock` | the system clock, and time that does not depend on it |
 //! | `durable` | small files that survive a crash |
 //! | `file_stamp` | size and modification time of a file |
@@ -10,6 +11,7 @@
 //! | `mount_probe` | asks a mount that may hang |
 //! | `namespace` | another mount namespace |
 
+pub(crate) mod assumed_credentials;
 mod clock;
 mod disk_full;
 pub(crate) mod durable;

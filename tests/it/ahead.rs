@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -32,8 +33,12 @@ impl Emerge {
     }
 
     fn start_with(name: &str, root: TempDir, path: &Path) -> Self {
+        Self::start_as(0, name, root, path)
+    }
+
+    fn start_as(user: u32, name: &str, root: TempDir, path: &Path) -> Self {
         let mut command = Command::new("sh");
-        command.arg0(name).args(["-c", SHELL]).env("ROOT", path).env_remove("EPREFIX");
+        command.uid(user).gid(user).arg0(name).args(["-c", SHELL]).env("ROOT", path).env_remove("EPREFIX");
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut emerge = Self { child: command.spawn().unwrap(), root };
         assert_eq!(emerge.says(), "ready");
@@ -355,6 +360,44 @@ fn only_a_running_emerge_and_its_own_plan_count() {
     let mut asked = origin.asked_packages();
     asked.sort();
     assert_eq!(asked, [0, 3, 6, 7, 8].map(|at| packages[at].path.clone()));
+}
+
+#[test]
+fn a_plan_is_read_as_the_user_of_its_emerge() {
+    if !can_mount() {
+        return;
+    }
+    const NOBODY: u32 = 65534;
+    let packages: [Package; 2] = packages(20_000);
+    let secret = TempDir::with_prefix("binhostfs-it.").unwrap();
+    fs::write(secret.path().join("plan"), plan_of(&packages)).unwrap();
+    fs::set_permissions(secret.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    for case in ["of the user", "a link to what only root may read", "only root may read it"] {
+        let origin = Origin::with(&packages);
+        let mounted = Options::new(origin.url()).variable("RUST_LOG", "info,binhostfs::fetch=debug").mount();
+        let root = TempDir::with_prefix("binhostfs-it.").unwrap();
+        fs::set_permissions(root.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        write_plan(root.path(), &plan_of(&packages));
+        let (path, file) = (root.path().to_owned(), root.path().join("var/cache/edb/mtimedb"));
+        match case {
+            "a link to what only root may read" => {
+                fs::remove_file(&file).unwrap();
+                std::os::unix::fs::symlink(secret.path().join("plan"), &file).unwrap();
+            }
+            "only root may read it" => fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap(),
+            _ => {}
+        }
+        let mut emerge = Emerge::start_as(NOBODY, "emerge", root, &path);
+        emerge.opens(&mounted, &packages[0]);
+        if case == "of the user" {
+            eventually(20, "the plan is followed", || cached(&mounted) == 2);
+        } else {
+            let refused =
+                || mounted.log().contains("no plan of an emerge") && mounted.log().contains("Permission denied");
+            eventually(20, case, refused);
+            assert_eq!(origin.package_requests(), 1, "{case}");
+        }
+    }
 }
 
 #[test]

@@ -19,7 +19,7 @@ const ALLOWED: [(&str, &[&str]); 19] = [
     ("cache", &["index", "metrics", "portage", "sys", "units", "verify"]),
     ("fetch", &["cache", "config", "index", "metrics", "portage", "sys", "units", "upstream", "verify"]),
     // It reads the metadata of packages that nobody indexed as `verify` does.
-    ("local", &["index", "portage", "verify"]),
+    ("local", &["index", "portage", "sys", "verify"]),
     // `verify` for the names of those who signed.
     ("fs", &["config", "fetch", "index", "local", "metrics", "tree", "verify"]),
     ("fuse", &["config", "fetch", "fs", "local", "metrics", "sys", "tree"]),

@@ -39,7 +39,7 @@ const CLOCKS: Duration = Duration::from_secs(1);
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PlanError {
     #[error("opening it: {0}")]
-    Open(io::Error),
+    Open(#[from] io::Error),
     #[error("it is no plain file")]
     NotAFile,
     #[error("it is larger than {MAX_SIZE} bytes")]

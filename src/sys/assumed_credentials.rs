@@ -11,7 +11,7 @@ use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabiliti
 /// The credentials that this thread has changed. Dropping the value restores the daemon's own, also
 /// after a partial change.
 #[derive(Debug, Default)]
-pub(super) struct AssumedCredentials {
+pub(crate) struct AssumedCredentials {
     /// The daemon's own groups, where others replace them.
     groups: Option<Vec<Gid>>,
     /// The daemon's own capabilities, where some are dropped.
@@ -19,14 +19,14 @@ pub(super) struct AssumedCredentials {
 }
 
 impl AssumedCredentials {
-    pub(super) fn put_on_groups(&mut self, groups: &[Gid]) -> Result<(), Errno> {
+    pub(crate) fn put_on_groups(&mut self, groups: &[Gid]) -> Result<(), Errno> {
         self.groups = Some(getgroups()?);
         set_thread_groups(groups)
     }
 
     /// Sets the user and group that file access is checked against. With the user id, the kernel
     /// also changes root's capabilities over files.
-    pub(super) fn put_on(&mut self, uid: u32, gid: u32) -> Result<(), Errno> {
+    pub(crate) fn put_on(&mut self, uid: u32, gid: u32) -> Result<(), Errno> {
         identify(uid, gid);
         // setfsuid(2) and setfsgid(2) report no error, only the previous id. So the change is
         // checked by reading the ids again.
@@ -34,7 +34,7 @@ impl AssumedCredentials {
     }
 
     /// Drops the capabilities in `lacks` from the effective set.
-    pub(super) fn put_off(&mut self, lacks: CapabilitySet) -> Result<(), Errno> {
+    pub(crate) fn put_off(&mut self, lacks: CapabilitySet) -> Result<(), Errno> {
         if lacks.is_empty() {
             return Ok(());
         }
@@ -72,7 +72,7 @@ fn identify(uid: u32, gid: u32) {
     }
 }
 
-pub(super) fn current() -> (u32, u32) {
+pub(crate) fn current() -> (u32, u32) {
     // SAFETY: an invalid id changes nothing; the return value is the present id.
     let (uid, gid) = unsafe { (libc::setfsuid(u32::MAX), libc::setfsgid(u32::MAX)) };
     (uid.cast_unsigned(), gid.cast_unsigned())
