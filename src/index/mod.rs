@@ -65,6 +65,7 @@ pub(crate) use entry_digest::EntryDigest;
 pub use listing::Listing;
 pub(crate) use parse::{Dropped, MAX_ENTRIES};
 pub use path::PkgPath;
+pub(crate) use path::{TEMPORARY_COPY, TEMPORARY_INDEX};
 pub(crate) use render::{RENDER_VERSION, Rendered};
 pub use stanza::{ListedEntry, Stanza};
 pub(crate) use unfit::DroppedEntry;

@@ -9,6 +9,10 @@ const MAX_PATH: usize = 1024;
 const MAX_PART: usize = 255;
 /// The deepest PATH, in parts.
 const MAX_DEPTH: usize = 16;
+/// Temporary name of an index in PKGDIR while binhostfs writes it.
+pub(crate) const TEMPORARY_INDEX: &str = ".Packages.binhostfs-new";
+/// Prefix of the temporary names of packages that binhostfs copies into PKGDIR.
+pub(crate) const TEMPORARY_COPY: &str = ".binhostfs-new-";
 
 /// A relative path without empty, `.` or `..` parts and without control characters.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -26,8 +30,9 @@ pub enum PathError {
     /// The path or one of its parts is too long, or the path is too deep.
     #[error("the PATH is too long")]
     TooLong,
-    /// The first part is a name that Portage reserves in PKGDIR.
-    #[error("the PATH is that of the index itself")]
+    /// The first part is a name that Portage reserves in PKGDIR, or a part is a temporary name of
+    /// binhostfs's own.
+    #[error("the PATH is a name with a meaning of its own")]
     Reserved,
 }
 
@@ -48,7 +53,11 @@ impl PkgPath {
             return Err(PathError::NotPlain);
         }
         // Portage gives these names a meaning of its own at the top of PKGDIR.
-        if parts().next().is_some_and(|first| matches!(first, "Packages" | "Packages.gz" | "All")) {
+        if parts().next().is_some_and(|first| matches!(first, "Packages" | "Packages.gz" | "All" | TEMPORARY_INDEX)) {
+            return Err(PathError::Reserved);
+        }
+        // The mount never shows these names.
+        if parts().any(|part| part.starts_with(TEMPORARY_COPY)) {
             return Err(PathError::Reserved);
         }
         Ok(Self(text.into()))
@@ -90,6 +99,9 @@ mod tests {
             ("Packages", PathError::Reserved),
             ("Packages.gz", PathError::Reserved),
             ("Packages/x.gpkg.tar", PathError::Reserved),
+            (".Packages.binhostfs-new", PathError::Reserved),
+            ("a/.binhostfs-new-1-1", PathError::Reserved),
+            (".binhostfs-new-x/a.xpak", PathError::Reserved),
             (&deep, PathError::TooLong),
             (&long, PathError::TooLong),
         ] {
