@@ -10,6 +10,7 @@
 //! | `index_mismatch` | compares an entry with its package |
 //! | `emerge_plan` | the merge plan of an emerge, and its entries |
 //! | `plan_check` | checks the entries of a plan first |
+//! | `sample` | test: a fetcher with one binhost |
 //! | `remote_binhost` | where packages come from, and what they must prove |
 //! | `failures` | recent failures |
 //! | `outcomes` | which check failed, and what to do |
@@ -49,6 +50,8 @@ mod plan_check;
 mod prefetch;
 mod reclaim;
 mod remote_binhost;
+#[cfg(test)]
+pub(crate) mod sample;
 mod transient_blobs;
 mod uncached_open;
 

@@ -9,7 +9,6 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ffi::OsStr;
 use std::io::Write as _;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,15 +19,11 @@ use tempfile::TempDir;
 use super::attr::Attr;
 use super::filesystem::{InodeTarget, OpenOutcome};
 use super::{Filesystem, FsError, PublishedTree};
-use crate::cache::Cache;
-use crate::config::{BinhostConfig, Offline, OnMismatch, Prefetch, Selection, SignaturePolicy};
-use crate::fetch::{Fetcher, RemoteBinhost};
+use crate::config::{OnMismatch, Prefetch};
+use crate::fetch::sample;
 use crate::index::{BinhostId, Index, View};
 use crate::local::{Caller, Errno, LowerDirectory, OFlags, Replace};
-use crate::metrics::Metrics;
 use crate::tree::{Inode, KEPT_TREES, PACKAGES, PackagesFile, Tree};
-use crate::upstream::Upstream;
-use crate::verify::Policy;
 
 const BINHOST: BinhostId = BinhostId(3);
 /// What a binhost may have.
@@ -219,28 +214,6 @@ fn tree_of(number: u64, generation: &Generation) -> Arc<Tree> {
     Arc::new(Tree::new(number, view, PackagesFile { file: Arc::new(file), rendered }))
 }
 
-fn fetcher(place: &Path) -> Arc<Fetcher> {
-    let metrics = Arc::new(Metrics::default());
-    let binhost = BinhostConfig {
-        name: "host".to_owned(),
-        directory: "host".to_owned(),
-        urls: vec!["http://127.0.0.1:9".parse().unwrap()],
-        signatures: SignaturePolicy::DigestsOnly,
-        quorum: std::num::NonZeroUsize::MIN,
-        selection: Selection::default(),
-        offline: Offline::default(),
-        on_mismatch: OnMismatch::Off,
-        max_index_age: None,
-        frozen: false,
-    };
-    let upstream = Arc::new(Upstream::new(binhost, Arc::clone(&metrics)).unwrap());
-    let cache = Arc::new(Cache::open(place, 1 << 20, Arc::clone(&metrics)).unwrap());
-    let (fetcher, _) = Fetcher::new(cache, metrics);
-    let remote = RemoteBinhost::new("host".to_owned(), upstream, Policy::digests_only(), OnMismatch::Off);
-    fetcher.add_binhost(BINHOST, Arc::new(remote));
-    fetcher
-}
-
 impl Run {
     fn new(first: &Generation) -> Self {
         let place = tempfile::tempdir().unwrap();
@@ -251,7 +224,7 @@ impl Run {
         let front = PublishedTree::new(tree_of(1, first), layer, place.path().join("scratch")).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let inside = runtime.enter();
-        let fetcher = fetcher(&place.path().join("cache"));
+        let fetcher = sample::fetcher(&place.path().join("cache"), BINHOST, OnMismatch::Off);
         let filesystem = Filesystem::new(Arc::new(front), fetcher, Prefetch::Off, Duration::ZERO);
         drop(inside);
         let model = Model { generations: [first.clone()].into(), in_index: first.clone(), local: BTreeMap::new() };

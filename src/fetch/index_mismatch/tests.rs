@@ -6,18 +6,14 @@
 mod package;
 
 use std::io::Write as _;
-use std::num::NonZeroUsize;
 
 use md5::{Digest as _, Md5};
 use tempfile::TempDir;
 
 use super::*;
-use crate::cache::{Cache, Placement};
-use crate::config::{BinhostConfig, Offline, Selection, SignaturePolicy};
-use crate::fetch::RemoteBinhost;
+use crate::cache::Placement;
+use crate::fetch::sample;
 use crate::index::Digest;
-use crate::metrics::Metrics;
-use crate::upstream::Upstream;
 use crate::verify::{Policy, Receiver};
 
 const BINHOST: BinhostId = BinhostId(7);
@@ -41,8 +37,9 @@ fn index_of(package: &package::Package, more: &str) -> Arc<Index> {
 
 /// A fetcher whose cache has the one package of `index`.
 fn fetcher_with(package: &package::Package, index: &Index) -> (Arc<Fetcher>, TempDir) {
-    let (directory, metrics) = (TempDir::new().unwrap(), Arc::new(Metrics::default()));
-    let cache = Arc::new(Cache::open(directory.path(), 1 << 20, Arc::clone(&metrics)).unwrap());
+    let directory = TempDir::new().unwrap();
+    let fetcher = sample::fetcher(directory.path(), BINHOST, OnMismatch::Refuse);
+    let cache = &fetcher.cache;
     let entry = index.entry(&index.records()[0]).unwrap();
     let mut incoming = cache.incoming(entry.size).unwrap();
     incoming.reserve(entry.size).unwrap();
@@ -50,22 +47,6 @@ fn fetcher_with(package: &package::Package, index: &Index) -> (Arc<Fetcher>, Tem
     receiver.write(&package.bytes).unwrap();
     let blob = cache.blob(receiver.finish().unwrap());
     assert_eq!(cache.commit(incoming, &blob, entry.id(), None), Placement::Kept);
-    let binhost = BinhostConfig {
-        name: "host".to_owned(),
-        directory: "host".to_owned(),
-        urls: vec!["http://127.0.0.1:9".parse().unwrap()],
-        signatures: SignaturePolicy::DigestsOnly,
-        quorum: NonZeroUsize::MIN,
-        selection: Selection::default(),
-        offline: Offline::default(),
-        on_mismatch: OnMismatch::Refuse,
-        max_index_age: None,
-        frozen: false,
-    };
-    let upstream = Arc::new(Upstream::new(binhost, Arc::clone(&metrics)).unwrap());
-    let remote = RemoteBinhost::new("host".to_owned(), upstream, Policy::digests_only(), OnMismatch::Refuse);
-    let (fetcher, _) = Fetcher::new(cache, metrics);
-    fetcher.add_binhost(BINHOST, Arc::new(remote));
     (fetcher, directory)
 }
 
