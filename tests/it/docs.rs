@@ -112,7 +112,8 @@ fn no_shell_is_offered_what_is_hidden_and_all_ask_for_packages() {
 fn documents_name_files_that_exist() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut named = 0;
-    for document in ["CONTRIBUTING.md", "docs/architecture.md", "docs/glossary.md", "docs/trust.md"] {
+    for document in ["CONTRIBUTING.md", "docs/architecture.md", "docs/glossary.md", "docs/security.md", "docs/trust.md"]
+    {
         let text = fs::read_to_string(root.join(document)).unwrap();
         // What stands between backticks is every second piece.
         let words = text.split('`').skip(1).step_by(2).filter_map(|word| word.split(' ').next());
@@ -122,4 +123,26 @@ fn documents_name_files_that_exist() {
         }
     }
     assert!(named > 30, "{named}");
+}
+
+/// A promise whose test is gone is none.
+#[test]
+fn documents_name_tests_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut sources = Vec::new();
+    ["src", "tests/it"].into_iter().for_each(|part| crate::imports::sources(&root.join(part), &mut sources));
+    let code: String = sources.iter().map(|file| fs::read_to_string(file).unwrap()).collect();
+    let mut named = 0;
+    for document in ["docs/security.md", "docs/trust.md"] {
+        let text = fs::read_to_string(root.join(document)).unwrap();
+        // The last column of a row of a table names its tests.
+        let rows = text.lines().filter(|line| line.starts_with("| ") && !line.ends_with("| test |"));
+        for column in rows.filter_map(|row| row.trim_end_matches(" |").rsplit("| ").next()) {
+            for test in column.split('`').skip(1).step_by(2).filter_map(|name| name.rsplit("::").next()) {
+                assert!(code.contains(&format!("fn {test}()")), "{document} names the test {test}");
+                named += 1;
+            }
+        }
+    }
+    assert!(named > 40, "{named}");
 }
