@@ -19,17 +19,6 @@ pub(crate) enum CacheTask {
     Collect,
 }
 
-impl CacheTask {
-    /// All tasks: whether the task changes something (POST, else GET), and its path.
-    pub(crate) const ALL: [(Self, bool, &str); 5] = [
-        (Self::Pins, false, "/v1/pins"),
-        (Self::Pin, true, "/v1/pin"),
-        (Self::Unpin, true, "/v1/unpin"),
-        (Self::Evict, true, "/v1/evict"),
-        (Self::Collect, true, "/v1/gc"),
-    ];
-}
-
 /// The result of a [`CacheTask`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Managed {
@@ -40,9 +29,6 @@ pub(crate) struct Managed {
     pub removed: u64,
     /// Size of the removed blobs in bytes.
     pub freed: u64,
-    /// Why nothing was done.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub error: Option<String>,
 }
 
 /// One package of the result.

@@ -9,6 +9,7 @@
 //! | `managed` | pins, evictions and collections |
 //! | `entries` | comparison of entries with packages |
 //! | `reload` | reloads of the program |
+//! | `error` | why a request has no result |
 //!
 //! `/v1` changes only compatibly: fields are added, and no field changes its meaning. Clients
 //! ignore fields that they do not know.
@@ -16,6 +17,7 @@
 //! Not its job: routes and HTTP (`control`), and making the answers (`daemon`).
 
 mod entries;
+mod error;
 mod generations;
 mod managed;
 mod packages;
@@ -24,6 +26,7 @@ mod reload;
 mod status;
 
 pub(crate) use entries::{CheckedEntries, CheckedEntry, EntryOutcome, MAX_CHECKED};
+pub(crate) use error::{ApiError, ErrorBody, ErrorCode};
 pub(crate) use generations::{GenerationEntry, GenerationList, Keep, RollbackTo};
 pub(crate) use managed::{CacheTask, Managed, ManagedPackage};
 pub(crate) use packages::{CallerStatus, PackageState, PackageStatus, Packages};

@@ -17,9 +17,6 @@ const YEAR_9999: u64 = 253_402_300_800;
 pub(crate) struct Packages {
     /// The packages in the order of CPV, BUILD_ID and path.
     pub packages: Vec<PackageStatus>,
-    /// Why there is no answer.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub error: Option<String>,
 }
 
 /// Whether Portage sees an entry.
@@ -295,7 +292,7 @@ app-misc/hello-2.0:0/2, build 3, 3.0 MiB, a local package
   needs     USE=\"nls -doc\", else emerge -k passes over it
 ";
         assert_eq!(local.to_string(), expected);
-        let all = Packages { packages: vec![shown, left_out, local], error: None };
+        let all = Packages { packages: vec![shown, left_out, local] };
         let json = serde_json::to_string(&all).unwrap();
         assert!(json.contains("\"state\":\"left-out\""));
         assert_eq!(serde_json::from_str::<Packages>(&json).unwrap(), all);

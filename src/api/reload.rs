@@ -5,11 +5,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-/// Whether the daemon is about to start its program again.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// The daemon is about to start its program again.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Reloading {
-    /// Why the daemon does not reload.
-    pub error: Option<String>,
+    /// Always `null`. If the daemon does not reload, the answer is an
+    /// [`ApiError`](super::ApiError).
+    error: Option<String>,
 }
 
 /// Distinguishes one run of the program from the next. Two runs may have the same process id.

@@ -88,7 +88,7 @@ use crate::verify::{Assurance, Policy, Verified};
 pub(crate) use admission::Unkeepable;
 pub(crate) use blob_info::BlobInfo;
 use db::catalogue::{BlobRecord, Catalogue};
-pub(crate) use db::pins::Pin;
+pub(crate) use db::pins::{Pin, PinError};
 pub(crate) use db::rows::BuildKey;
 use eviction::EvictionState;
 use eviction_class::EvictionClassifier;

@@ -5,9 +5,9 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::client_arguments::ClientArguments;
-use super::output::{fail, say, unanswered};
+use super::output::{fail, say, say_json, summarised, unanswered};
 use super::runtime;
-use crate::api::{Keep, Refreshed, RollbackTo};
+use crate::api::{Keep, RollbackTo};
 use crate::control::{ClientError, get_generations, keep, rollback};
 
 /// List the generations that were shown to Portage recently.
@@ -44,9 +44,13 @@ pub(super) struct RollbackArguments {
     client: ClientArguments,
 }
 
-fn generation(text: &str) -> Result<u64, String> {
-    text.parse()
-        .map_err(|_| "it is not the number of a generation, e.g. 12; `binhostfs generations` lists them".to_owned())
+/// An argument is no generation.
+#[derive(Debug, thiserror::Error)]
+#[error("it is not the number of a generation, e.g. 12; `binhostfs generations` lists them")]
+struct NotAGeneration;
+
+fn generation(text: &str) -> Result<u64, NotAGeneration> {
+    text.parse().map_err(|_| NotAGeneration)
 }
 
 pub(super) fn generations(arguments: &GenerationsArguments) -> ExitCode {
@@ -57,14 +61,15 @@ pub(super) fn generations(arguments: &GenerationsArguments) -> ExitCode {
         (None, None) => None,
     };
     if let Some((number, how)) = mark {
-        return ask(keep(control, number, how), |done| told(&done, *json));
+        return ask(keep(control, number, how), |answer| summarised(answer, "", *json));
     }
-    ask(get_generations(control), |all| {
-        if *json {
-            return say_json(&all);
+    ask(get_generations(control), |answer| match answer {
+        Ok(all) if *json => say_json(&all),
+        Ok(all) => {
+            all.generations.iter().for_each(|generation| say(generation.line(all.time)));
+            ExitCode::SUCCESS
         }
-        all.generations.iter().for_each(|generation| say(generation.line(all.time)));
-        ExitCode::SUCCESS
+        Err(error) => unanswered(&error),
     })
 }
 
@@ -74,40 +79,28 @@ pub(super) fn roll_back(arguments: &RollbackArguments) -> ExitCode {
         None if arguments.latest => RollbackTo::Latest,
         None => RollbackTo::Previous,
     };
-    ask(rollback(&arguments.client.control, to), |done| told(&done, arguments.client.json))
+    ask(rollback(&arguments.client.control, to), |answer| summarised(answer, "", arguments.client.json))
 }
 
-fn told(done: &Refreshed, json: bool) -> ExitCode {
-    match (&done.error, json) {
-        (error, true) => {
-            let code = say_json(done);
-            if error.is_some() { ExitCode::FAILURE } else { code }
-        }
-        (Some(error), false) => fail(1, error),
-        (None, false) => {
-            say(done.summary.as_deref().unwrap_or_default());
-            ExitCode::SUCCESS
-        }
+fn ask<T>(
+    question: impl Future<Output = Result<T, ClientError>>,
+    tell: impl FnOnce(Result<T, ClientError>) -> ExitCode,
+) -> ExitCode {
+    match runtime(1) {
+        Ok(runtime) => tell(runtime.block_on(question)),
+        Err(error) => fail(1, format_args!("starting threads: {error}")),
     }
 }
 
-fn say_json(what: &impl serde::Serialize) -> ExitCode {
-    match serde_json::to_string(what) {
-        Ok(json) => {
-            say(json);
-            ExitCode::SUCCESS
-        }
-        Err(error) => fail(1, error),
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::generation;
 
-fn ask<T>(question: impl Future<Output = Result<T, ClientError>>, tell: impl FnOnce(T) -> ExitCode) -> ExitCode {
-    let runtime = match runtime(1) {
-        Ok(runtime) => runtime,
-        Err(error) => return fail(1, format_args!("starting threads: {error}")),
-    };
-    match runtime.block_on(question) {
-        Ok(answer) => tell(answer),
-        Err(error) => unanswered(&error),
+    #[test]
+    fn a_generation_is_a_number() {
+        assert_eq!(generation("12").unwrap(), 12);
+        for bad in ["", "-1", "latest"] {
+            assert!(generation(bad).unwrap_err().to_string().starts_with("it is not the number of a generation"));
+        }
     }
 }

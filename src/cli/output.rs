@@ -5,6 +5,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use super::NO_DAEMON;
+use crate::api::Refreshed;
 use crate::config;
 use crate::control::ClientError;
 
@@ -56,6 +57,35 @@ fn shade(line: &str) -> Option<&'static str> {
 /// Prints why a request to the daemon failed. Returns the exit code for that.
 pub(super) fn unanswered(error: &ClientError) -> ExitCode {
     fail(if error.is_nobody() { NO_DAEMON } else { 1 }, error)
+}
+
+/// Prints the summary of what the daemon has done, or why it has not; `failed` stands before the
+/// reason. Returns the exit code for that.
+pub(super) fn summarised(answer: Result<Refreshed, ClientError>, failed: &str, json: bool) -> ExitCode {
+    match answer {
+        Err(ClientError::Refused(error)) if json => {
+            say_json(&Refreshed { summary: None, error: Some(error.to_string()) });
+            ExitCode::FAILURE
+        }
+        Err(ClientError::Refused(error)) => fail(1, format_args!("{failed}{error}")),
+        Err(error) => unanswered(&error),
+        Ok(done) if json => say_json(&done),
+        Ok(done) => {
+            say(done.summary.unwrap_or_default());
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+/// Prints JSON. Returns the exit code for that.
+pub(super) fn say_json(what: &impl serde::Serialize) -> ExitCode {
+    match serde_json::to_string(what) {
+        Ok(json) => {
+            say(json);
+            ExitCode::SUCCESS
+        }
+        Err(error) => fail(1, error),
+    }
 }
 
 /// Prints an error for a person. Returns exit code `code`.

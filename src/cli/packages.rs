@@ -45,12 +45,12 @@ pub(super) fn atom_text(argument: &str) -> Cow<'_, str> {
 }
 
 /// Parses an argument as an atom, see [`atom_text`].
-pub(super) fn atom(argument: &str) -> Result<Atom, String> {
+pub(super) fn atom(argument: &str) -> Result<Atom, AtomError> {
     let text = atom_text(argument);
     // The error names the argument as it was typed.
     text.parse().map_err(|error: AtomError| match text {
-        Cow::Owned(_) => AtomError::Invalid(argument.to_owned()).to_string(),
-        Cow::Borrowed(_) => error.to_string(),
+        Cow::Owned(_) => AtomError::Invalid(argument.to_owned()),
+        Cow::Borrowed(_) => error,
     })
 }
 

@@ -5,9 +5,8 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::output::{fail, say, unanswered};
+use super::output::{fail, summarised};
 use super::runtime;
-use crate::api::Refreshed;
 use crate::config::DEFAULT_CONTROL;
 use crate::control::refresh;
 
@@ -31,21 +30,6 @@ pub(super) fn run(arguments: &RefreshArguments) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(1, format_args!("starting threads: {error}")),
     };
-    match runtime.block_on(refresh(&arguments.control, arguments.accept_older)) {
-        Ok(answer) => match answer.error {
-            error if arguments.json => match serde_json::to_string(&Refreshed { error: error.clone(), ..answer }) {
-                Ok(json) => {
-                    say(json);
-                    ExitCode::from(u8::from(error.is_some()))
-                }
-                Err(error) => fail(1, error),
-            },
-            Some(error) => fail(1, format_args!("refreshing the index: {error}")),
-            None => {
-                say(answer.summary.unwrap_or_default());
-                ExitCode::SUCCESS
-            }
-        },
-        Err(error) => unanswered(&error),
-    }
+    let answer = runtime.block_on(refresh(&arguments.control, arguments.accept_older));
+    summarised(answer, "refreshing the index: ", arguments.json)
 }

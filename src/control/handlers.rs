@@ -1,141 +1,142 @@
-//! Handlers of requests that have parameters: query -> [`Control`] -> answer.
+//! Handlers of the routes: parameters -> [`Control`] -> answer. The table of routes names them.
 
-use hyper::body::Incoming;
-use hyper::{Method, Request, StatusCode};
+use super::query::{ACCEPT_OLDER, ATOM, GENERATION, JOB, KEEP, PATH, PLAN, Query, SINCE, TO, WORLD, missing, number};
+use super::response::{HttpResponse, json, text};
+use super::{Control, exposition, page};
+use crate::api::{
+    ApiError, CacheTask, CheckedEntries, Keep, Packages, PrefetchJob, PrefetchRequest, Refreshed, Reloading,
+    RollbackTo, Run,
+};
+use crate::metrics::Exposition;
+use crate::portage::{Atom, AtomError};
 
-use super::response::{HttpResponse, json, refuse, stopping};
-use super::{ATOM, Control, KEEP_PATH, NO_METHOD, ROLLBACK_PATH};
-use crate::api::{CheckedEntries, Keep, MAX_CHECKED, PrefetchJob, PrefetchRequest, Refreshed, RollbackTo};
+/// What a handler returns.
+pub(super) type Answer = Result<HttpResponse, ApiError>;
 
-/// Parameter of `/v1/verify-index`: the path at which an entry is shown.
-pub(super) const PATH: &str = "path";
-
-/// The parameters in the query of a request, in its order.
-fn parameters(request: &Request<Incoming>) -> Vec<(String, String)> {
-    let query = request.uri().query().unwrap_or_default();
-    url::form_urlencoded::parse(query.as_bytes()).into_owned().collect()
+pub(super) async fn status<C: Control>(control: &C, _: Query) -> Answer {
+    Ok(json(&control.status()))
 }
 
-pub(super) async fn check_entries(request: &Request<Incoming>, control: &dyn Control) -> HttpResponse {
-    let mut paths = Vec::new();
-    for (name, value) in parameters(request) {
-        if name != PATH {
-            return refuse(StatusCode::BAD_REQUEST, format!("no such parameter: {name}"));
-        }
-        paths.push(value);
-    }
-    if paths.is_empty() || paths.len() > MAX_CHECKED {
-        return refuse(StatusCode::BAD_REQUEST, format!("between 1 and {MAX_CHECKED} paths can be asked for at once"));
-    }
-    match control.check_entries(paths).await {
-        Ok(entries) => json(StatusCode::OK, &CheckedEntries { entries }),
-        Err(_) => stopping(),
-    }
+pub(super) async fn metrics<C: Control>(control: &C, _: Query) -> Answer {
+    Ok(text(Exposition::MEDIA_TYPE, exposition::render(&control.status(), &control.metrics())))
 }
 
-/// Answers a request about generations.
-pub(super) async fn generations(request: &Request<Incoming>, control: &dyn Control) -> HttpResponse {
-    let query = parameters(request);
-    let value = |name: &str| query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
-    let number = |text: &str| text.parse::<u64>().map_err(|_| format!("{text:?} is not the number of a generation"));
-    let done = match (request.method(), request.uri().path()) {
-        (&Method::GET, _) => match control.generations().await {
-            Ok(generations) => return json(StatusCode::OK, &generations),
-            Err(_) => return stopping(),
-        },
-        (_, ROLLBACK_PATH) => {
-            let to = match value("to") {
-                None | Some("previous") => Ok(RollbackTo::Previous),
-                Some("latest") => Ok(RollbackTo::Latest),
-                Some(text) => number(text).map(RollbackTo::Generation),
-            };
-            match to {
-                Ok(to) => control.rollback(to).await,
-                Err(error) => return refuse(StatusCode::BAD_REQUEST, error),
-            }
-        }
-        (_, KEEP_PATH) => {
-            let keep = if value("keep") == Some("false") { Keep::AsUsual } else { Keep::Always };
-            match number(value("generation").unwrap_or_default()) {
-                Ok(number) => control.keep(number, keep).await,
-                Err(error) => return refuse(StatusCode::BAD_REQUEST, error),
-            }
-        }
-        _ => return refuse(StatusCode::METHOD_NOT_ALLOWED, NO_METHOD.to_owned()),
+pub(super) async fn page<C: Control>(control: &C, _: Query) -> Answer {
+    Ok(text("text/html; charset=utf-8", page::render(&control.status())))
+}
+
+pub(super) async fn style<C: Control>(_: &C, _: Query) -> Answer {
+    Ok(text("text/css; charset=utf-8", page::STYLE))
+}
+
+pub(super) async fn run<C: Control>(_: &C, _: Query) -> Answer {
+    Ok(json(&Run::this()))
+}
+
+pub(super) async fn packages<C: Control>(control: &C, query: Query) -> Answer {
+    let packages = control.packages(atoms(&query)?).await?;
+    Ok(json(&Packages { packages }))
+}
+
+pub(super) async fn refresh<C: Control>(control: &C, query: Query) -> Answer {
+    let accept_older = query.flag(ACCEPT_OLDER)?.unwrap_or_default();
+    Ok(done(control.refresh(accept_older).await?))
+}
+
+pub(super) async fn verify<C: Control>(control: &C, _: Query) -> Answer {
+    Ok(json(&control.verify().await?))
+}
+
+pub(super) async fn check_entries<C: Control>(control: &C, query: Query) -> Answer {
+    let entries = control.check_entries(query.all(PATH).map(str::to_owned).collect()).await?;
+    Ok(json(&CheckedEntries { entries }))
+}
+
+pub(super) async fn generations<C: Control>(control: &C, _: Query) -> Answer {
+    Ok(json(&control.generations().await?))
+}
+
+pub(super) async fn rollback<C: Control>(control: &C, query: Query) -> Answer {
+    let to = match query.optional(TO) {
+        None | Some("previous") => RollbackTo::Previous,
+        Some("latest") => RollbackTo::Latest,
+        Some(text) => RollbackTo::Generation(number(TO, text)?),
     };
-    match done {
-        Ok(Ok(summary)) => json(StatusCode::OK, &Refreshed { summary: Some(summary), error: None }),
-        Ok(Err(error)) => refuse(StatusCode::CONFLICT, error),
-        Err(_) => stopping(),
+    Ok(done(control.rollback(to).await?))
+}
+
+pub(super) async fn keep<C: Control>(control: &C, query: Query) -> Answer {
+    let keep = if query.flag(KEEP)?.unwrap_or(true) { Keep::Always } else { Keep::AsUsual };
+    Ok(done(control.keep(query.number(GENERATION)?, keep).await?))
+}
+
+pub(super) async fn manage<C: Control>(control: &C, query: Query, task: CacheTask) -> Answer {
+    let names = query.all(ATOM).map(str::to_owned).collect();
+    Ok(json(&control.manage(task, names).await?))
+}
+
+pub(super) async fn start_prefetch<C: Control>(control: &C, query: Query) -> Answer {
+    let job = control.prefetch(prefetch_request(&query)?).await?;
+    Ok(json(&PrefetchJob { job }))
+}
+
+/// Answers a request about a prefetch job; with `stop`, the job is stopped first.
+pub(super) async fn prefetch_status<C: Control>(control: &C, query: Query, stop: bool) -> Answer {
+    let (job, since) = (query.number(JOB)?, query.optional_number(SINCE)?.unwrap_or_default());
+    Ok(json(&control.prefetch_status(job, since, stop).await?))
+}
+
+pub(super) async fn reload<C: Control>(control: &C, _: Query) -> Answer {
+    control.reload().await?;
+    Ok(json(&Reloading::default()))
+}
+
+fn done(summary: String) -> HttpResponse {
+    json(&Refreshed { summary: Some(summary), error: None })
+}
+
+fn atoms(query: &Query) -> Result<Vec<Atom>, ApiError> {
+    query.all(ATOM).map(|text| text.parse().map_err(|error: AtomError| ApiError::bad_request(error))).collect()
+}
+
+fn prefetch_request(query: &Query) -> Result<PrefetchRequest, ApiError> {
+    let (world, plan) = (query.flag(WORLD)?.unwrap_or_default(), query.flag(PLAN)?.unwrap_or_default());
+    match (atoms(query)?, world, plan) {
+        (atoms, true, false) if atoms.is_empty() => Ok(PrefetchRequest::World),
+        (atoms, false, true) if atoms.is_empty() => Ok(PrefetchRequest::Plan),
+        (atoms, false, false) if atoms.is_empty() => Err(missing(&[ATOM, WORLD, PLAN])),
+        (atoms, false, false) => Ok(PrefetchRequest::Atoms(atoms)),
+        _ => Err(ApiError::bad_request("only one of atom, world and plan can be asked for at once")),
     }
 }
 
-/// Answers a request about prefetch jobs.
-pub(super) async fn prefetch(request: &Request<Incoming>, control: &dyn Control) -> HttpResponse {
-    let query = parameters(request);
-    let number =
-        |name: &str| query.iter().find(|(key, _)| key == name).and_then(|(_, value)| value.parse::<u64>().ok());
-    if request.method() == Method::POST {
-        return match parse_prefetch(&query) {
-            Ok(target) => match control.prefetch(target).await {
-                Ok(Ok(job)) => json(StatusCode::OK, &PrefetchJob { job }),
-                Ok(Err(error)) => refuse(StatusCode::CONFLICT, error),
-                Err(_) => stopping(),
-            },
-            Err(error) => refuse(StatusCode::BAD_REQUEST, error),
-        };
-    }
-    let Some(job) = number("job") else { return refuse(StatusCode::BAD_REQUEST, "job=NUMBER is missing".to_owned()) };
-    let stop = request.method() == Method::DELETE;
-    match control.prefetch_status(job, number("since").unwrap_or_default(), stop) {
-        Some(status) => json(StatusCode::OK, &status),
-        None => refuse(StatusCode::NOT_FOUND, format!("there is no prefetch {job}, or not any more")),
-    }
-}
-
-fn parse_prefetch(query: &[(String, String)]) -> Result<PrefetchRequest, String> {
-    let mut atoms = Vec::new();
-    for (name, value) in query {
-        match (name.as_str(), value.as_str()) {
-            ("world", "true") if query.len() == 1 => return Ok(PrefetchRequest::World),
-            ("plan", "true") if query.len() == 1 => return Ok(PrefetchRequest::Plan),
-            (ATOM, text) => atoms.push(text.parse().map_err(|error: crate::portage::AtomError| error.to_string())?),
-            _ => return Err(format!("{name}={value} is not understood here")),
-        }
-    }
-    if atoms.is_empty() {
-        Err("atom=ATOM, world=true or plan=true is missing".to_owned())
-    } else {
-        Ok(PrefetchRequest::Atoms(atoms))
-    }
-}
-
-/// The query of a prefetch request.
-pub(super) fn prefetch_query(request: &PrefetchRequest) -> String {
-    let mut query = url::form_urlencoded::Serializer::new(String::new());
+/// The parameters of a prefetch request.
+pub(super) fn prefetch_parameters(request: &PrefetchRequest) -> Vec<(&'static str, String)> {
     match request {
-        PrefetchRequest::World => query.append_pair("world", "true"),
-        PrefetchRequest::Plan => query.append_pair("plan", "true"),
-        PrefetchRequest::Atoms(atoms) => query.extend_pairs(atoms.iter().map(|atom| (ATOM, atom.to_string()))),
-    };
-    query.finish()
+        PrefetchRequest::World => vec![(WORLD.name, "true".to_owned())],
+        PrefetchRequest::Plan => vec![(PLAN.name, "true".to_owned())],
+        PrefetchRequest::Atoms(atoms) => atoms.iter().map(|atom| (ATOM.name, atom.to_string())).collect(),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn parsed(text: &str) -> Result<PrefetchRequest, ApiError> {
+        prefetch_request(&Query::parse(text, &[ATOM, WORLD, PLAN])?)
+    }
+
     #[test]
     fn a_prefetch_request_survives_its_query() {
         let atoms = [">=app-misc/hello-2", "*/*::gentoo"].map(|text| text.parse().unwrap());
         for asked in [PrefetchRequest::World, PrefetchRequest::Plan, PrefetchRequest::Atoms(atoms.to_vec())] {
-            let text = prefetch_query(&asked);
-            let parsed: Vec<(String, String)> = url::form_urlencoded::parse(text.as_bytes()).into_owned().collect();
-            assert_eq!(parse_prefetch(&parsed), Ok(asked), "{text}");
+            let mut query = url::form_urlencoded::Serializer::new(String::new());
+            let text = query.extend_pairs(prefetch_parameters(&asked)).finish();
+            assert_eq!(parsed(&text), Ok(asked), "{text}");
         }
-        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-        for bad in [vec![], vec![pair("atom", "hello")], vec![pair("world", "true"), pair("plan", "true")]] {
-            assert!(parse_prefetch(&bad).is_err(), "{bad:?}");
+        for bad in ["", "atom=hello", "world=true&plan=true", "world=true&atom=a%2Fb", "world=false", "world=maybe"] {
+            assert!(parsed(bad).is_err(), "{bad}");
         }
     }
 }

@@ -8,18 +8,14 @@ use hyper::header::{
 use hyper::{Response, StatusCode};
 
 use super::page;
-use crate::api::Refreshed;
+use crate::api::ApiError;
 
 /// A response with its whole content in memory.
 pub(super) type HttpResponse = Response<Full<Bytes>>;
 
-pub(super) fn problem(error: &str) -> Refreshed {
-    Refreshed { summary: None, error: Some(error.to_owned()) }
-}
-
 /// A response with text. Its headers forbid a browser to guess another media type, to store the
 /// text, and to send a referrer.
-pub(super) fn text(media_type: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+pub(super) fn text(media_type: &'static str, body: impl Into<Bytes>) -> HttpResponse {
     let mut response = Response::new(Full::new(body.into()));
     for (name, value) in [
         (CONTENT_TYPE, media_type),
@@ -33,17 +29,18 @@ pub(super) fn text(media_type: &'static str, body: impl Into<Bytes>) -> Response
     response
 }
 
-/// The daemon is stopping, and drops the request. The client may ask the next daemon.
-pub(super) fn stopping() -> HttpResponse {
-    refuse(StatusCode::SERVICE_UNAVAILABLE, "the daemon is stopping".to_owned())
+/// The answer to a request that succeeded.
+pub(super) fn json(body: &impl serde::Serialize) -> HttpResponse {
+    encoded(StatusCode::OK, body)
 }
 
-/// An error with its reason.
-pub(super) fn refuse(code: StatusCode, error: String) -> HttpResponse {
-    json(code, &problem(&error))
+/// The answer to a request that has no result.
+pub(super) fn refusal(error: &ApiError) -> HttpResponse {
+    let status = StatusCode::from_u16(error.code().status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    encoded(status, error)
 }
 
-pub(super) fn json(code: StatusCode, body: &impl serde::Serialize) -> Response<Full<Bytes>> {
+fn encoded(code: StatusCode, body: &impl serde::Serialize) -> HttpResponse {
     let (code, body) = match serde_json::to_vec(body) {
         Ok(body) => (code, body),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string().into_bytes()),
@@ -53,4 +50,19 @@ pub(super) fn json(code: StatusCode, body: &impl serde::Serialize) -> Response<F
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response.headers_mut().insert(SERVER, HeaderValue::from_static(concat!("binhostfs/", env!("CARGO_PKG_VERSION"))));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::ErrorCode;
+
+    #[test]
+    fn an_error_has_the_status_of_its_code() {
+        for (code, _) in ErrorCode::ALL {
+            let response = refusal(&ApiError::new(*code, "x"));
+            assert_eq!(response.status().as_u16(), code.status());
+            assert_eq!(response.headers()[CONTENT_TYPE], "application/json");
+        }
+    }
 }

@@ -8,27 +8,20 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::{fs, io};
 
+use hyper::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::UnixListener;
 
-use super::response::{HttpResponse, json, problem, stopping, text};
-use super::{
-    ACCEPT_OLDER, ATOM, Control, GENERATIONS_PATH, KEEP_PATH, METRICS_PATH, NO_METHOD, NO_RESOURCE, PACKAGES_PATH,
-    PAGE_PATH, PREFETCH_PATH, REFRESH_PATH, RELOAD_PATH, ROLLBACK_PATH, RUN_PATH, STATUS_PATH, STYLE_PATH,
-    VERIFY_INDEX_PATH, VERIFY_PATH, exposition, handlers, page,
-};
-use crate::api::{CacheTask, Managed, Packages, Refreshed, Reloading, Run};
+use super::Control;
+use super::dispatch::{Peer, answer};
 use crate::config::SocketGroup;
-use crate::metrics::Exposition;
-use crate::portage::Atom;
 
 /// Maximum number of connections at the same time; more wait.
 pub(crate) const MAX_CONNECTIONS: usize = 16;
 /// Maximum time from the start of a connection to the end of a request's head.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why the control socket or the TCP address cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -82,7 +75,7 @@ impl Server {
     pub(crate) fn start(
         path: &Path,
         group: Option<&SocketGroup>,
-        control: Arc<dyn Control>,
+        control: Arc<impl Control>,
     ) -> Result<Self, ControlError> {
         let error = |source| ControlError::Io { path: path.to_owned(), source };
         if UnixStream::connect(path).is_ok() {
@@ -124,7 +117,7 @@ impl Drop for Server {
     }
 }
 
-async fn serve(listener: UnixListener, control: Arc<dyn Control>) {
+async fn serve(listener: UnixListener, control: Arc<impl Control>) {
     let turns = Arc::new(tokio::sync::Semaphore::new(MAX_CONNECTIONS));
     loop {
         let Ok(turn) = Arc::clone(&turns).acquire_owned().await else { return };
@@ -136,11 +129,12 @@ async fn serve(listener: UnixListener, control: Arc<dyn Control>) {
                 continue;
             }
         };
+        let peer = Peer::Socket { uid: stream.peer_cred().ok().map(|credentials| credentials.uid()) };
         let control = Arc::clone(&control);
         tokio::spawn(async move {
-            let service = service_fn(move |request| {
+            let service = service_fn(move |request: Request<Incoming>| {
                 let control = Arc::clone(&control);
-                async move { Ok::<_, Infallible>(answer(&request, &*control).await) }
+                async move { Ok::<_, Infallible>(answer(request.method(), request.uri(), peer, &*control).await) }
             });
             if let Err(error) = http().serve_connection(TokioIo::new(stream), service).await {
                 tracing::debug!(%error, "answering on the control socket");
@@ -157,184 +151,86 @@ pub(super) fn http() -> hyper::server::conn::http1::Builder {
     http
 }
 
-pub(super) async fn answer(request: &Request<Incoming>, control: &dyn Control) -> HttpResponse {
-    match (request.method(), request.uri().path()) {
-        (&Method::GET, STATUS_PATH) => json(StatusCode::OK, &control.status()),
-        (&Method::GET, METRICS_PATH) => {
-            text(Exposition::MEDIA_TYPE, exposition::render(&control.status(), &control.metrics()))
-        }
-        (&Method::GET, PAGE_PATH) => text("text/html; charset=utf-8", page::render(&control.status())),
-        (&Method::GET, STYLE_PATH) => text("text/css; charset=utf-8", page::STYLE),
-        (&Method::POST, REFRESH_PATH) => {
-            let Ok(answer) = control.refresh(request.uri().query() == Some(ACCEPT_OLDER)).await else {
-                return stopping();
-            };
-            let code = if answer.is_ok() { StatusCode::OK } else { StatusCode::BAD_GATEWAY };
-            json(code, &Refreshed { error: answer.as_ref().err().cloned(), summary: answer.ok() })
-        }
-        (&Method::GET, PACKAGES_PATH) => packages(request.uri().query().unwrap_or_default(), control).await,
-        (&Method::POST, VERIFY_PATH) => match control.verify().await {
-            Ok(result) => json(StatusCode::OK, &result),
-            Err(_) => stopping(),
-        },
-        (&Method::POST, VERIFY_INDEX_PATH) => handlers::check_entries(request, control).await,
-        (&Method::GET, GENERATIONS_PATH) | (&Method::POST, ROLLBACK_PATH | KEEP_PATH) => {
-            handlers::generations(request, control).await
-        }
-        (&Method::GET | &Method::POST | &Method::DELETE, PREFETCH_PATH) => handlers::prefetch(request, control).await,
-        (&Method::GET, RUN_PATH) => json(StatusCode::OK, &Run::this()),
-        (&Method::POST, RELOAD_PATH) => {
-            let Ok(answer) = control.reload().await else { return stopping() };
-            let code = if answer.is_ok() { StatusCode::OK } else { StatusCode::CONFLICT };
-            json(code, &Reloading { error: answer.err() })
-        }
-        (
-            _,
-            GENERATIONS_PATH | ROLLBACK_PATH | KEEP_PATH | PREFETCH_PATH | STATUS_PATH | METRICS_PATH | PAGE_PATH
-            | STYLE_PATH | REFRESH_PATH | VERIFY_PATH | VERIFY_INDEX_PATH | PACKAGES_PATH | RELOAD_PATH | RUN_PATH,
-        ) => json(StatusCode::METHOD_NOT_ALLOWED, &problem(NO_METHOD)),
-        (method, path) => match CacheTask::ALL.iter().find(|(.., known)| *known == path) {
-            None => json(StatusCode::NOT_FOUND, &problem(NO_RESOURCE)),
-            Some((task, changes, _)) if *method == if *changes { Method::POST } else { Method::GET } => {
-                manage(*task, request.uri().query().unwrap_or_default(), control).await
-            }
-            Some(_) => json(StatusCode::METHOD_NOT_ALLOWED, &problem(NO_METHOD)),
-        },
-    }
-}
-
-async fn manage(task: CacheTask, query: &str, control: &dyn Control) -> HttpResponse {
-    let names = url::form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name == ATOM);
-    let answer = control.manage(task, names.map(|(_, value)| value.into_owned()).collect()).await;
-    match answer {
-        Err(_) => stopping(),
-        Ok(Ok(managed)) => json(StatusCode::OK, &managed),
-        Ok(Err(error)) => json(StatusCode::BAD_REQUEST, &Managed { error: Some(error), ..Managed::default() }),
-    }
-}
-
-async fn packages(query: &str, control: &dyn Control) -> HttpResponse {
-    let refuse = |code, error| json(code, &Packages { packages: Vec::new(), error: Some(error) });
-    let mut atoms = Vec::new();
-    for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
-        match value.parse::<Atom>() {
-            Ok(atom) if name == ATOM => atoms.push(atom),
-            Ok(_) => return refuse(StatusCode::BAD_REQUEST, format!("no such parameter: {name}")),
-            Err(error) => return refuse(StatusCode::BAD_REQUEST, error.to_string()),
-        }
-    }
-    match control.packages(atoms).await {
-        Ok(Ok(packages)) => json(StatusCode::OK, &Packages { packages, error: None }),
-        Ok(Err(error)) => refuse(StatusCode::BAD_GATEWAY, error),
-        Err(_) => stopping(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use tokio::sync::oneshot::{Receiver, channel};
-
+    use super::super::double::Double;
     use super::super::{ClientError, client};
     use super::*;
-    use crate::api::{
-        CheckedEntry, GenerationList, Keep, PackageStatus, PrefetchRequest, PrefetchStatus, RollbackTo, Status,
-        VerifyResult,
-    };
-    use crate::metrics::Metrics;
+    use crate::api::{ApiError, CacheTask, ErrorCode, Keep, PrefetchRequest, RollbackTo};
 
-    /// A daemon that stops while it executes a request.
-    struct Ending;
-
-    fn nobody<T>() -> Receiver<T> {
-        channel().1
-    }
-
-    impl Control for Ending {
-        fn status(&self) -> Status {
-            unreachable!("not asked for")
+    /// Sends every request that the client has.
+    async fn everything(socket: &Path) -> Vec<(&'static str, Result<(), ClientError>)> {
+        let (names, atoms) = (["a/b".to_owned()], ["a/b".parse().unwrap()]);
+        let mut answers = vec![
+            ("refresh", client::refresh(socket, true).await.map(drop)),
+            ("packages", client::get_packages(socket, &atoms).await.map(drop)),
+            ("check", client::check_entries(socket, &["a/b"]).await.map(drop)),
+            ("generations", client::get_generations(socket).await.map(drop)),
+            ("rollback", client::rollback(socket, RollbackTo::Latest).await.map(drop)),
+            ("rollback", client::rollback(socket, RollbackTo::Previous).await.map(drop)),
+            ("rollback", client::rollback(socket, RollbackTo::Generation(3)).await.map(drop)),
+            ("keep", client::keep(socket, 3, Keep::AsUsual).await.map(drop)),
+            ("prefetch", client::prefetch(socket, &PrefetchRequest::World).await.map(drop)),
+            ("job", client::prefetch_status(socket, 7, 2).await.map(drop)),
+            ("job", client::stop_prefetch(socket, 7, 2).await.map(drop)),
+            ("verify", client::verify(socket).await.map(drop)),
+        ];
+        for (task, names) in [
+            (CacheTask::Pins, &[][..]),
+            (CacheTask::Pin, &names),
+            (CacheTask::Unpin, &names),
+            (CacheTask::Evict, &names),
+            (CacheTask::Collect, &[]),
+        ] {
+            answers.push(("manage", client::manage(socket, task, names).await.map(drop)));
         }
-
-        fn metrics(&self) -> Arc<Metrics> {
-            Arc::default()
-        }
-
-        fn packages(&self, _: Vec<Atom>) -> Receiver<Result<Vec<PackageStatus>, String>> {
-            nobody()
-        }
-
-        fn check_entries(&self, _: Vec<String>) -> Receiver<Vec<CheckedEntry>> {
-            nobody()
-        }
-
-        fn manage(&self, _: CacheTask, _: Vec<String>) -> Receiver<Result<Managed, String>> {
-            nobody()
-        }
-
-        fn generations(&self) -> Receiver<GenerationList> {
-            nobody()
-        }
-
-        fn rollback(&self, _: RollbackTo) -> Receiver<Result<String, String>> {
-            nobody()
-        }
-
-        fn keep(&self, _: u64, _: Keep) -> Receiver<Result<String, String>> {
-            nobody()
-        }
-
-        fn prefetch(&self, _: PrefetchRequest) -> Receiver<Result<u64, String>> {
-            nobody()
-        }
-
-        fn prefetch_status(&self, _: u64, _: u64, _: bool) -> Option<PrefetchStatus> {
-            None
-        }
-
-        fn verify(&self) -> Receiver<VerifyResult> {
-            nobody()
-        }
-
-        fn reload(&self) -> Receiver<Result<(), String>> {
-            nobody()
-        }
-
-        fn refresh(&self, _: bool) -> Receiver<Result<String, String>> {
-            nobody()
-        }
-    }
-
-    async fn status_line(socket: &Path, request: &str) -> String {
-        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-        let mut stream = tokio::net::UnixStream::connect(socket).await.unwrap();
-        stream.write_all(format!("{request} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        assert!(answer.contains("the daemon is stopping"), "{request}: {answer}");
-        answer.lines().next().unwrap_or_default().to_owned()
+        answers
     }
 
     #[tokio::test]
-    async fn a_daemon_that_stops_is_503_for_everything_that_waits_for_it() {
+    async fn every_request_of_the_client_arrives() {
+        let directory = tempfile::tempdir().unwrap();
+        let (socket, daemon) = (directory.path().join("control.sock"), Arc::new(Double::default()));
+        let _server = Server::start(&socket, None, Arc::clone(&daemon)).unwrap();
+        assert_eq!(client::get_status(&socket).await.unwrap().mountpoint, "/m");
+        for (what, answer) in everything(&socket).await {
+            assert!(answer.is_ok(), "{what}: {answer:?}");
+        }
+        let expected = [
+            "refresh true",
+            "packages [\"a/b\"]",
+            "check [\"a/b\"]",
+            "generations",
+            "rollback Latest",
+            "rollback Previous",
+            "rollback Generation(3)",
+            "keep 3 AsUsual",
+            "prefetch World",
+            "job 7 2 false",
+            "job 7 2 true",
+            "verify",
+            "Pins []",
+            "Pin [\"a/b\"]",
+            "Unpin [\"a/b\"]",
+            "Evict [\"a/b\"]",
+            "Collect []",
+        ];
+        assert_eq!(daemon.asked(), expected);
+    }
+
+    #[tokio::test]
+    async fn every_error_arrives_as_it_was() {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("control.sock");
-        let _server = Server::start(&socket, None, Arc::new(Ending)).unwrap();
-        let managed = CacheTask::ALL.iter().map(|(_, changes, path)| (if *changes { "POST" } else { "GET" }, *path));
-        let others = [
-            ("POST", REFRESH_PATH),
-            ("GET", PACKAGES_PATH),
-            ("POST", VERIFY_PATH),
-            ("POST", "/v1/verify-index?path=a/b"),
-            ("GET", GENERATIONS_PATH),
-            ("POST", ROLLBACK_PATH),
-            ("POST", "/v1/keep?generation=1"),
-            ("POST", "/v1/prefetch?world=true"),
-            ("POST", RELOAD_PATH),
-        ];
-        for (method, path) in others.into_iter().chain(managed) {
-            let line = status_line(&socket, &format!("{method} {path}")).await;
-            assert_eq!(line, "HTTP/1.1 503 Service Unavailable", "{method} {path}");
+        for error in [ApiError::stopping(), ApiError::new(ErrorCode::Conflict, "not <now>")] {
+            let _server = Server::start(&socket, None, Arc::new(Double::failing(error.clone()))).unwrap();
+            let reload = ("reload", client::reload(&socket).await);
+            for (what, answer) in everything(&socket).await.into_iter().chain([reload]) {
+                assert!(
+                    matches!(&answer, Err(ClientError::Refused(refused)) if *refused == error),
+                    "{what}: {answer:?}"
+                );
+            }
         }
-        let refused = client::get_packages(&socket, &[]).await.unwrap_err();
-        assert!(matches!(&refused, ClientError::Refused(why) if why == "the daemon is stopping"), "{refused}");
     }
 }

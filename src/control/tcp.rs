@@ -1,8 +1,8 @@
 //! The read-only server over TCP: page, metrics and status, for every client that reaches the
 //! address.
 //!
-//! - Resources that change something, or are expensive, are on the control socket only.
-//!   `/v1/packages` is one of these: it reads every index.
+//! - Routes that change something, or are expensive, are on the control socket only.
+//!   `/v1/packages` is one of these: it reads every index. The table of routes says which they are.
 //! - TCP connections have their own limit (`MAX_CONNECTIONS`), so that they do not take the
 //!   administrator's connections.
 //! - A connection ends after [`CONNECTION_TIMEOUT`] at the latest, whatever the client does.
@@ -14,22 +14,19 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::Full;
+use hyper::Request;
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, HeaderValue};
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 
-use super::response::{json, problem};
-use super::server::{MAX_CONNECTIONS, answer, http};
-use super::{Control, ControlError, METRICS_PATH, PAGE_PATH, STATUS_PATH, STYLE_PATH};
+use super::dispatch::{Peer, answer};
+use super::server::{MAX_CONNECTIONS, http};
+use super::{Control, ControlError};
 
 /// Time from one accepted connection to the next: endless requests take little of the machine.
 const PACE: Duration = Duration::from_millis(10);
 /// Maximum duration of a connection.
-const CONNECTION_TIMEOUT: Duration = Duration::from_secs(20);
+pub(super) const CONNECTION_TIMEOUT: Duration = Duration::from_secs(20);
 /// Maximum size of a request's head in bytes; hyper takes no smaller bound.
 const MAX_HEAD: usize = 8192;
 
@@ -45,7 +42,7 @@ impl Listener {
     ///
     /// # Errors
     /// The address cannot be bound.
-    pub(crate) fn start(address: SocketAddr, control: Arc<dyn Control>) -> Result<Self, ControlError> {
+    pub(crate) fn start(address: SocketAddr, control: Arc<impl Control>) -> Result<Self, ControlError> {
         let listen = || -> io::Result<_> {
             let listener = TcpListener::bind(address)?;
             listener.set_nonblocking(true)?;
@@ -63,12 +60,12 @@ impl Drop for Listener {
     }
 }
 
-async fn serve(listener: tokio::net::TcpListener, control: Arc<dyn Control>) {
+async fn serve(listener: tokio::net::TcpListener, control: Arc<impl Control>) {
     let turns = Arc::new(tokio::sync::Semaphore::new(MAX_CONNECTIONS));
     loop {
         let Ok(turn) = Arc::clone(&turns).acquire_owned().await else { return };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, address) = match listener.accept().await {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::debug!(%error, "accepting over TCP");
                 tokio::time::sleep(Duration::from_millis(100)).await;
@@ -77,9 +74,9 @@ async fn serve(listener: tokio::net::TcpListener, control: Arc<dyn Control>) {
         };
         let control = Arc::clone(&control);
         tokio::spawn(async move {
-            let service = service_fn(move |request| {
-                let control = Arc::clone(&control);
-                async move { Ok::<_, Infallible>(read_only(&request, &*control).await) }
+            let service = service_fn(move |request: Request<Incoming>| {
+                let (control, peer) = (Arc::clone(&control), Peer::Tcp(address));
+                async move { Ok::<_, Infallible>(answer(request.method(), request.uri(), peer, &*control).await) }
             });
             let mut http = http();
             let connection = http.max_buf_size(MAX_HEAD).serve_connection(TokioIo::new(stream), service);
@@ -91,17 +88,5 @@ async fn serve(listener: tokio::net::TcpListener, control: Arc<dyn Control>) {
             drop(turn);
         });
         tokio::time::sleep(PACE).await;
-    }
-}
-
-async fn read_only(request: &Request<Incoming>, control: &dyn Control) -> Response<Full<Bytes>> {
-    match (request.method(), request.uri().path()) {
-        (&Method::GET, STATUS_PATH | METRICS_PATH | PAGE_PATH | STYLE_PATH) => answer(request, control).await,
-        (_, STATUS_PATH | METRICS_PATH | PAGE_PATH | STYLE_PATH) => {
-            let mut response = json(StatusCode::METHOD_NOT_ALLOWED, &problem("it can only be read here"));
-            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
-            response
-        }
-        _ => json(StatusCode::FORBIDDEN, &problem("this is for the control socket alone, or there is no such thing")),
     }
 }

@@ -8,13 +8,59 @@ use std::sync::Arc;
 
 use super::explain::Explained;
 use super::generations;
-use crate::api::{CacheTask, Managed, ManagedPackage};
-use crate::cache::{Cache, Pin, Removed};
+use crate::api::{ApiError, CacheTask, ErrorCode, Managed, ManagedPackage};
+use crate::cache::{Cache, Pin, PinError, Removed};
 use crate::index::EntryId;
 use crate::policy::{self, Decision, Rules, UnionMember};
-use crate::portage::Atom;
+use crate::portage::{Atom, AtomError};
 use crate::sys::durable::blocking;
 use crate::tree::Snapshots;
+
+/// Why a task was not done.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ManageError {
+    /// Nobody knows what the binhost still has.
+    #[error(
+        "the binhost {0} has no index yet, so nobody knows what it still has: nothing is removed; `binhostfs refresh` \
+         asks for it"
+    )]
+    NoIndex(String),
+    /// The request has no names.
+    #[error("no package is named")]
+    Unnamed,
+    /// A name is no atom.
+    #[error(transparent)]
+    Atom(#[from] AtomError),
+    /// No package matches that is in the state that the task needs.
+    #[error("nothing that is {0} matches")]
+    NoMatch(&'static str),
+    /// A package that matches is pinned.
+    #[error("{0} is pinned, so nothing is removed; `binhostfs pin --remove` lets it go")]
+    Pinned(String),
+    /// The pins cannot be changed.
+    #[error("{0:#}")]
+    Pin(PinError),
+    /// An index cannot be read.
+    #[error("{0}")]
+    Index(#[from] std::io::Error),
+    /// The daemon is at fault.
+    #[error("{0:#}")]
+    Task(anyhow::Error),
+}
+
+impl From<ManageError> for ApiError {
+    fn from(error: ManageError) -> Self {
+        let code = match error {
+            ManageError::NoIndex(_)
+            | ManageError::Pinned(_)
+            | ManageError::Pin(PinError::TooLarge { .. } | PinError::TooMany) => ErrorCode::Conflict,
+            ManageError::Unnamed | ManageError::Atom(_) | ManageError::NoMatch(_) => ErrorCode::BadRequest,
+            ManageError::Pin(PinError::Catalogue(_)) | ManageError::Index(_) => ErrorCode::Failed,
+            ManageError::Task(_) => ErrorCode::Internal,
+        };
+        Self::new(code, error)
+    }
+}
 
 impl Explained {
     /// Runs `task` for the packages that one of `names` matches. A name is an atom, or for a pin
@@ -22,24 +68,21 @@ impl Explained {
     /// an earlier index.
     ///
     /// # Errors
-    /// The task cannot be done; the text is for a person.
+    /// See [`ManageError`].
     pub(super) async fn manage(
         self: Arc<Self>,
         snapshots: Arc<Snapshots>,
         task: CacheTask,
         names: Vec<String>,
-    ) -> anyhow::Result<Managed> {
+    ) -> Result<Managed, ManageError> {
         if let Some(name) = self.indexless.as_ref().filter(|_| task == CacheTask::Collect) {
-            anyhow::bail!(
-                "the binhost {name} has no index yet, so nobody knows what it still has: nothing is removed; \
-                 `binhostfs refresh` asks for it"
-            );
+            return Err(ManageError::NoIndex(name.clone()));
         }
-        blocking(move || {
+        let done = blocking(move || {
             let Self { inputs, rules, cache, .. } = &*self;
-            Manager { inputs, rules, cache, names: &names, snapshots: &snapshots }.run(task)
-        })
-        .await
+            Ok(Manager { inputs, rules, cache, names: &names, snapshots: &snapshots }.run(task))
+        });
+        done.await.map_err(ManageError::Task)?
     }
 }
 
@@ -59,14 +102,14 @@ struct Manager<'a> {
 }
 
 impl Manager<'_> {
-    fn run(&self, task: CacheTask) -> anyhow::Result<Managed> {
+    fn run(&self, task: CacheTask) -> Result<Managed, ManageError> {
         match task {
             CacheTask::Pins => Ok(self.report(self.cache.pins())),
             CacheTask::Pin => {
                 let pins: Vec<Pin> =
                     self.matching_entries()?.iter().map(|found| Pin::new(found.id, found.size, &found.path)).collect();
-                anyhow::ensure!(!pins.is_empty(), "nothing that is shown matches");
-                self.cache.pin(&pins)?;
+                matched(&pins, "shown")?;
+                self.cache.pin(&pins).map_err(ManageError::Pin)?;
                 Ok(self.report(pins))
             }
             CacheTask::Unpin => self.unpin(),
@@ -96,7 +139,7 @@ impl Manager<'_> {
         named
     }
 
-    fn unpin(&self) -> anyhow::Result<Managed> {
+    fn unpin(&self) -> Result<Managed, ManageError> {
         // A pinned package that no index names any more can only be named by its path.
         let is_path = |name: &&String| self.cache.pins().iter().any(|pin| pin.path == **name);
         let atoms: Vec<String> = self.names.iter().filter(|name| !is_path(name)).cloned().collect();
@@ -104,18 +147,18 @@ impl Manager<'_> {
         let found = if atoms.is_empty() { Vec::new() } else { matching.found(|_| true)? };
         let chosen = |pin: &Pin| self.names.contains(&pin.path) || found.iter().any(|found| found.id == pin.id);
         let chosen: Vec<Pin> = self.cache.pins().into_iter().filter(chosen).collect();
-        anyhow::ensure!(!chosen.is_empty(), "nothing that is pinned matches");
-        self.cache.unpin(&chosen.iter().map(|pin| pin.id).collect::<Vec<_>>())?;
+        matched(&chosen, "pinned")?;
+        self.cache.unpin(&chosen.iter().map(|pin| pin.id).collect::<Vec<_>>()).map_err(ManageError::Pin)?;
         Ok(self.report(chosen))
     }
 
-    fn evict(&self) -> anyhow::Result<Managed> {
+    fn evict(&self) -> Result<Managed, ManageError> {
         let mut found = self.found(|_| true)?;
         found.retain(|found| self.cache.digest(found.id).is_some());
-        anyhow::ensure!(!found.is_empty(), "nothing that is cached matches");
+        matched(&found, "cached")?;
         let pinned: Vec<Pin> = self.cache.pins();
         if let Some(pin) = pinned.iter().find(|pin| found.iter().any(|found| found.id == pin.id)) {
-            anyhow::bail!("{} is pinned, so nothing is removed; `binhostfs pin --remove` lets it go", pin.path);
+            return Err(ManageError::Pinned(pin.path.clone()));
         }
         let mut managed = Managed::default();
         for MatchedEntry { id, size, path } in found {
@@ -138,13 +181,15 @@ impl Manager<'_> {
         Managed { packages: pins.into_iter().map(package).collect(), ..Managed::default() }
     }
 
-    fn matching_entries(&self) -> anyhow::Result<Vec<MatchedEntry>> {
+    fn matching_entries(&self) -> Result<Vec<MatchedEntry>, ManageError> {
         self.found(|fate| matches!(fate, Decision::Shown { .. }))
     }
 
     /// Entries that match the names and whose decision `admits` accepts, sorted by path.
-    fn found(&self, admits: impl Fn(&Decision) -> bool) -> anyhow::Result<Vec<MatchedEntry>> {
-        anyhow::ensure!(!self.names.is_empty(), "no package is named");
+    fn found(&self, admits: impl Fn(&Decision) -> bool) -> Result<Vec<MatchedEntry>, ManageError> {
+        if self.names.is_empty() {
+            return Err(ManageError::Unnamed);
+        }
         let atoms = self.names.iter().map(|name| name.parse::<Atom>()).collect::<Result<Vec<_>, _>>()?;
         let (mut found, mut failed) = (Vec::new(), Ok(()));
         policy::decide(self.inputs, self.rules, &mut |part, record, fate| {
@@ -178,5 +223,26 @@ impl Manager<'_> {
         let place = if let Decision::Shown { place, .. } = fate { place } else { None };
         let path = place.map_or_else(|| part.index.path(record).to_owned(), String::from);
         Ok(Some(MatchedEntry { id: record.id, size: record.size, path }))
+    }
+}
+
+/// Refuses an empty selection. `state`: what the selected packages have to be.
+fn matched<T>(selected: &[T], state: &'static str) -> Result<(), ManageError> {
+    if selected.is_empty() { Err(ManageError::NoMatch(state)) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_of_the_request_is_not_one_of_the_daemon() {
+        let code = |error: ManageError| ApiError::from(error).code();
+        assert_eq!(code(matched::<Pin>(&[], "cached").unwrap_err()), ErrorCode::BadRequest);
+        assert_eq!(code("".parse::<Atom>().unwrap_err().into()), ErrorCode::BadRequest);
+        assert_eq!(code(ManageError::Pinned("a".to_owned())), ErrorCode::Conflict);
+        assert_eq!(code(std::io::Error::other("x").into()), ErrorCode::Failed);
+        let task = ManageError::Task(anyhow::anyhow!("below").context("above"));
+        assert_eq!(ApiError::from(task).to_string(), "above: below");
     }
 }

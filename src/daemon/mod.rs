@@ -7,6 +7,7 @@
 //! | `generations` | generations on disk, and rollback |
 //! | `refresh` | keeps the published tree up to date |
 //! | `request` | requests to the refresher |
+//! | `handle` | requests of the control socket: to the refresher, or done at once |
 //! | `request_queue` | the requests, in order; questions are answered at once |
 //! | `state` | what all parts share, and the status |
 //! | `explain` | what becomes of entries, and why |
@@ -28,6 +29,7 @@ mod binhosts;
 mod bypass;
 mod explain;
 mod generations;
+mod handle;
 mod manage;
 mod portage_keyring;
 mod refresh;
@@ -43,21 +45,16 @@ use std::time::Duration;
 use anyhow::Context as _;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
-use crate::api::{
-    CacheTask, CheckedEntry, GenerationList, Keep, Managed, PackageStatus, PrefetchRequest, PrefetchStatus, RollbackTo,
-    Status, VerifyResult,
-};
+use crate::api::Status;
 use crate::cache::{Cache, Limits};
 use crate::config::{MountConfig, SignaturePolicy};
-use crate::control::{Control, Listener, Server};
+use crate::control::{Listener, Server};
 use crate::fetch::Fetcher;
 use crate::fs::Filesystem;
 use crate::fuse::{Begun, Kept, KeptDescriptors, Mount};
 use crate::metrics::Metrics;
-use crate::portage::Atom;
 use crate::sys::{Passed, seconds_now};
 use crate::units::Interval;
 pub(crate) use crate::verify::KeyringError;
@@ -68,9 +65,9 @@ pub(crate) use service::handover::{Program, fitting, give_up, kept, take_up};
 pub(crate) use service::supervise::supervise;
 
 use binhosts::Binhosts;
-use binhosts::freshness::Order;
+use handle::{Handle, Reload};
 use refresh::Refresher;
-use request::{Reply, Request};
+use service::handover::ReloadError;
 use state::DaemonState;
 
 /// How long a start without a stored index waits for a binhost before it shows an empty PKGDIR.
@@ -168,9 +165,6 @@ pub(crate) struct Daemon {
     _listener: Option<Listener>,
 }
 
-/// Channel for the reply: whether the daemon is about to execute the new program.
-type Reload = oneshot::Sender<Result<(), String>>;
-
 impl Drop for Daemon {
     fn drop(&mut self) {
         self.refresher.abort();
@@ -224,7 +218,7 @@ impl Daemon {
         let (requests, incoming) = mpsc::channel(MAX_REQUESTS);
         let following = requests.clone();
         let (reload, reloads) = mpsc::channel(1);
-        let handle: Arc<dyn Control> = Arc::new(Handle { shared: Arc::clone(&shared), requests, reload });
+        let handle = Arc::new(Handle { shared: Arc::clone(&shared), requests, reload });
         let group = shared.config.control_group.as_ref();
         // The control socket comes last: a `reload` command waits for it, and then connects over
         // TCP.
@@ -290,7 +284,7 @@ impl Daemon {
     async fn reload(&self, program: &Program, reply: Reload) {
         let tried = program.clone();
         let tried = tokio::task::spawn_blocking(move || service::handover::try_out(&tried)).await;
-        if let Err(error) = tried.unwrap_or_else(|error| Err(error.to_string())) {
+        if let Err(error) = tried.unwrap_or_else(|error| Err(ReloadError::Test(error))) {
             tracing::warn!("not reloading: {error}");
             // The client may have disconnected.
             let _ = reply.send(Err(error));
@@ -343,120 +337,6 @@ fn policies(config: &MountConfig) -> Result<Vec<Policy>, KeyringError> {
 fn limits(config: &MountConfig) -> Limits {
     let writes_per_day = Some(config.write_budget.0).filter(|budget| *budget > 0);
     Limits { bound: config.cache_size.0, min_free: config.min_free.0, writes_per_day }
-}
-
-/// Serves the commands of the control socket.
-struct Handle {
-    shared: Arc<DaemonState>,
-    requests: mpsc::Sender<Request>,
-    reload: mpsc::Sender<Reload>,
-}
-
-impl Handle {
-    /// Sends a request to the refresher. The answer arrives on the returned channel.
-    fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> oneshot::Receiver<Result<T, String>> {
-        let (reply, receiver) = oneshot::channel();
-        match self.requests.try_reserve() {
-            Ok(place) => {
-                place.send(request(reply));
-                receiver
-            }
-            // This drops the reply: the daemon is stopping.
-            Err(TrySendError::Closed(())) => receiver,
-            Err(TrySendError::Full(())) => {
-                // The client may have disconnected.
-                let _ = reply.send(Err("too much is asked for at once; try again in a moment".to_owned()));
-                receiver
-            }
-        }
-    }
-}
-
-impl Control for Handle {
-    fn status(&self) -> Status {
-        self.shared.status()
-    }
-
-    fn metrics(&self) -> Arc<Metrics> {
-        Arc::clone(&self.shared.metrics)
-    }
-
-    fn packages(&self, atoms: Vec<Atom>) -> oneshot::Receiver<Result<Vec<PackageStatus>, String>> {
-        self.ask(|reply| Request::Explain { atoms, reply })
-    }
-
-    fn generations(&self) -> oneshot::Receiver<GenerationList> {
-        let (reply, receiver) = oneshot::channel();
-        let directory = generations::directory(self.shared.cache.directory());
-        let shown = self.shared.snapshots.current().generation();
-        tokio::task::spawn_blocking(move || {
-            let generations = generations::rollback::list(&directory, shown);
-            // The client may have disconnected.
-            let _ = reply.send(GenerationList { time: seconds_now(), generations });
-        });
-        receiver
-    }
-
-    fn manage(&self, task: CacheTask, names: Vec<String>) -> oneshot::Receiver<Result<Managed, String>> {
-        self.ask(|reply| Request::Manage { task, names, reply })
-    }
-
-    fn rollback(&self, to: RollbackTo) -> oneshot::Receiver<Result<String, String>> {
-        self.ask(|reply| Request::Rollback { to, reply })
-    }
-
-    fn keep(&self, number: u64, keep: Keep) -> oneshot::Receiver<Result<String, String>> {
-        self.ask(|reply| Request::Keep { number, keep, reply })
-    }
-
-    fn prefetch(&self, wish: PrefetchRequest) -> oneshot::Receiver<Result<u64, String>> {
-        let (reply, receiver) = oneshot::channel();
-        let shared = Arc::clone(&self.shared);
-        tokio::spawn(async move {
-            // The client may have disconnected.
-            let _ = reply.send(tasks::prefetch_jobs::begin(&shared, wish).await);
-        });
-        receiver
-    }
-
-    fn prefetch_status(&self, job: u64, since: u64, stop: bool) -> Option<PrefetchStatus> {
-        self.shared.prefetch_jobs.status(job, usize::try_from(since).unwrap_or(usize::MAX), stop)
-    }
-
-    fn verify(&self) -> oneshot::Receiver<VerifyResult> {
-        let (reply, receiver) = oneshot::channel();
-        let shared = Arc::clone(&self.shared);
-        tokio::spawn(async move {
-            let tasks::scrub::ScrubResult { sound, bytes, damaged } = tasks::scrub::all(&shared).await;
-            // The client may have disconnected.
-            let _ = reply.send(VerifyResult { sound, bytes, damaged });
-        });
-        receiver
-    }
-
-    fn check_entries(&self, paths: Vec<String>) -> oneshot::Receiver<Vec<CheckedEntry>> {
-        let (reply, receiver) = oneshot::channel();
-        let shared = Arc::clone(&self.shared);
-        tokio::spawn(async move {
-            // The client may have disconnected.
-            let _ = reply.send(tasks::check_entries::check(&shared, paths).await);
-        });
-        receiver
-    }
-
-    fn reload(&self) -> oneshot::Receiver<Result<(), String>> {
-        let (reply, receiver) = oneshot::channel();
-        if let Err(TrySendError::Full(reply)) = self.reload.try_send(reply) {
-            // The client may have disconnected.
-            let _ = reply.send(Err("it is being reloaded already".to_owned()));
-        }
-        receiver
-    }
-
-    fn refresh(&self, accept_older: bool) -> oneshot::Receiver<Result<String, String>> {
-        let order = if accept_older { Order::Any } else { Order::Forward };
-        self.ask(|reply| Request::Refresh { order, reply })
-    }
 }
 
 /// Formats a span for people, like `12 min`.

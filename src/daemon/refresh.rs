@@ -10,12 +10,13 @@ use tokio::sync::mpsc;
 
 use super::binhosts::binhost::Binhost;
 use super::binhosts::freshness::Order;
+use super::binhosts::refresh_error::{RefreshError, RefreshFailure};
 use super::binhosts::{Asker, Binhosts};
 use super::request::{Reply, Request};
 use super::request_queue::{RequestQueue, explain, manage};
 use super::state::DaemonState;
 use super::tasks::clock::ClockWatch;
-use crate::api::{Keep, RollbackTo};
+use crate::api::{ApiError, ErrorCode, Keep, RollbackTo};
 use crate::config::{MountConfig, Offline};
 use crate::fetch::{DownloadOutcome, OutcomeKind};
 use crate::upstream::jittered;
@@ -106,7 +107,7 @@ impl Refresher {
         let pardoned = self.binhosts.all.iter_mut().map(Binhost::clear_refusals).filter(|some| *some).count();
         drop(self.present(shared, pardoned > 0).await);
         // The client may have disconnected.
-        let _ = reply.send(answer.map(|()| shared.summary()));
+        let _ = reply.send(answer.map(|()| shared.summary()).map_err(ApiError::from));
     }
 
     async fn roll_back(&mut self, shared: &DaemonState, to: RollbackTo, reply: Reply<String>) {
@@ -116,7 +117,7 @@ impl Refresher {
             shared.set_reports(&self.binhosts);
             Ok(shared.publish(tree)?)
         });
-        let answer = shown.map_err(|error| format!("{error:#}")).map(|_| shared.tree_published.notify_one());
+        let answer = shown.map_err(conflict).map(|_| shared.tree_published.notify_one());
         // If the rollback failed, the previous tree may have to be made again.
         drop(self.present(shared, false).await);
         // The client may have disconnected.
@@ -130,8 +131,7 @@ impl Refresher {
             Keep::AsUsual => "goes when it is old, like any other",
         };
         // The client may have disconnected.
-        let _ =
-            reply.send(marked.map(|()| format!("generation {number} {what}")).map_err(|error| format!("{error:#}")));
+        let _ = reply.send(marked.map(|()| format!("generation {number} {what}")).map_err(conflict));
     }
 
     /// Applies a new configuration: shows the indexes of its binhosts, and refreshes them soon.
@@ -181,13 +181,13 @@ impl Refresher {
 
     /// Publishes a new tree if the indexes or the refusals have changed. `true`: Portage sees a new
     /// tree.
-    async fn present(&mut self, shared: &DaemonState, changed: bool) -> Result<bool, String> {
+    async fn present(&mut self, shared: &DaemonState, changed: bool) -> Result<bool, RefreshFailure> {
         let mut outcome = Ok(false);
         if changed || self.binhosts.behind {
             let tree = self.binhosts.tree().await;
             let shown = tree.and_then(|tree| Ok(shared.publish(tree)?));
-            outcome = shown.map_err(|error| format!("showing it: {error:#}"));
-            shared.set_problem(outcome.clone().err());
+            outcome = shown.map_err(RefreshFailure::Publish);
+            shared.set_problem(outcome.as_ref().err().map(ToString::to_string));
             // Includes binhosts of which nothing is shown yet.
             let mut wanted = shared.snapshots.binhosts();
             wanted.extend(self.binhosts.all.iter().map(|binhost| binhost.id));
@@ -200,7 +200,12 @@ impl Refresher {
 
     /// Fetches the indexes and publishes the result. `None`: a request cancelled the refresh, which
     /// is due again at once.
-    async fn refresh(&mut self, shared: &Arc<DaemonState>, order: Order, asker: Asker) -> Option<Result<(), String>> {
+    async fn refresh(
+        &mut self,
+        shared: &Arc<DaemonState>,
+        order: Order,
+        asker: Asker,
+    ) -> Option<Result<(), RefreshError>> {
         let explained = self.binhosts.explained();
         let Some(mut failures) = self.requests.during(shared, explained, self.binhosts.refresh(order, asker)).await
         else {
@@ -226,7 +231,7 @@ impl Refresher {
         self.last = Instant::now();
         self.due = self.last + if failures.is_empty() { interval } else { interval.min(jittered(RETRY)) };
         self.recheck_refusals(shared).await;
-        Some(if failures.is_empty() { Ok(()) } else { Err(failures.join("; ")) })
+        Some(if failures.is_empty() { Ok(()) } else { Err(RefreshError(failures)) })
     }
 
     /// Checks whether refused packages can be fetched now.
@@ -245,4 +250,9 @@ impl Refresher {
             drop(self.present(shared, true).await);
         }
     }
+}
+
+/// The error of a request about generations.
+fn conflict(error: anyhow::Error) -> ApiError {
+    ApiError::new(ErrorCode::Conflict, format_args!("{error:#}"))
 }

@@ -3,12 +3,12 @@
 use tokio::sync::oneshot;
 
 use super::binhosts::freshness::Order;
-use crate::api::{CacheTask, Keep, Managed, PackageStatus, RollbackTo};
+use crate::api::{ApiError, CacheTask, Keep, Managed, PackageStatus, RollbackTo};
 use crate::config::MountConfig;
 use crate::portage::Atom;
 
 /// Channel for the answer to one request.
-pub(super) type Reply<T> = oneshot::Sender<Result<T, String>>;
+pub(super) type Reply<T> = oneshot::Sender<Result<T, ApiError>>;
 
 /// A request to the refresher.
 #[derive(Debug)]

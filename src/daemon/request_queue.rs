@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use super::explain::{Explained, Machine};
 use super::request::{Reply, Request};
 use super::state::{DaemonState, give_memory_back};
-use crate::api::{CacheTask, Managed, PackageStatus};
+use crate::api::{ApiError, CacheTask, ErrorCode, Managed, PackageStatus};
 use crate::portage::Atom;
 
 /// Maximum number of requests that wait for the end of a refresh.
@@ -85,7 +85,7 @@ pub(super) async fn explain(
     let machine = Machine { front: Arc::clone(&shared.front), root: shared.config.portage_root.clone() };
     let answer = explained.answer(atoms, failures, machine).await;
     // The client may have disconnected.
-    let _ = reply.send(answer.map_err(|error| format!("{error:#}")));
+    let _ = reply.send(answer.map_err(|error| ApiError::new(ErrorCode::Failed, format_args!("{error:#}"))));
     give_memory_back();
 }
 
@@ -103,6 +103,6 @@ pub(super) async fn manage(
     }
     let answer = explained.manage(Arc::clone(&shared.snapshots), task, names).await;
     // The client may have disconnected.
-    let _ = reply.send(answer.map_err(|error| format!("{error:#}")));
+    let _ = reply.send(answer.map_err(ApiError::from));
     give_memory_back();
 }

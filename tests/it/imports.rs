@@ -150,6 +150,64 @@ fn heavy_crates_are_named_in_one_place() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// Files and folders whose functions may fail with a bare text: they parse a single value, and the caller adds where it
+/// stands.
+const PARSERS: [&str; 2] = ["src/config/", "src/portage/conf/"];
+
+#[test]
+fn errors_have_types() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = Vec::new();
+    sources(&root.join("src"), &mut files);
+    let (mut untyped, mut parsers) = (Vec::new(), 0);
+    for file in files {
+        let relative = file.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
+        let code = code(&file).join("\n");
+        let (code, _) = code.split_once("#[cfg(test)]").unwrap_or((&code, ""));
+        let words: String = code.split_whitespace().collect();
+        let results = words.split("Result<").skip(1).filter(|rest| fails_with_text(rest)).count();
+        if PARSERS.iter().any(|parser| relative.starts_with(parser)) {
+            parsers += results;
+        } else if results > 0 {
+            untyped.push(format!("{relative}: {results}"));
+        }
+    }
+    assert!(untyped.is_empty(), "Result<_, String>:\n{}", untyped.join("\n"));
+    assert!(parsers > 10, "{parsers}");
+}
+
+/// Whether the arguments of a `Result`, without spaces, end with a bare `String`.
+fn fails_with_text(arguments: &str) -> bool {
+    let (mut depth, mut last) = (1, 0);
+    for (at, c) in arguments.char_indices() {
+        match c {
+            '<' | '(' | '[' => depth += 1,
+            '>' if arguments[..at].ends_with('-') => {}
+            '>' | ')' | ']' => depth -= 1,
+            ',' if depth == 1 => last = at + 1,
+            _ => {}
+        }
+        if depth == 0 {
+            return last > 0 && &arguments[last..at] == "String";
+        }
+    }
+    false
+}
+
+#[test]
+fn a_result_that_fails_with_text_is_seen() {
+    for (arguments, fails) in [
+        ("(),String>{", true),
+        ("Vec<(u8,String)>,String>", true),
+        ("String,Error>", false),
+        ("Option<String>,std::io::Error>>", false),
+        ("fn()->u8,String>", true),
+        ("String>", false),
+    ] {
+        assert_eq!(fails_with_text(arguments), fails, "{arguments}");
+    }
+}
+
 /// A module of many files begins with a table of them.
 #[test]
 fn large_modules_list_their_files() {

@@ -6,6 +6,7 @@
 //! | `freshness` | whether an index is accepted, by TIMESTAMP |
 //! | `quorum` | entries that enough mirrors list alike |
 //! | `refusals` | entries whose package contradicts them |
+//! | `refresh_error` | why a refresh failed |
 //! | `report` | what `status` reports of a binhost |
 //! | `last_refresh` | when the index was last asked for |
 //! | `unusable` | binhosts of which nothing can be used |
@@ -14,6 +15,7 @@ pub(super) mod binhost;
 pub(super) mod freshness;
 pub(super) mod last_refresh;
 pub(super) mod quorum;
+pub(super) mod refresh_error;
 pub(super) mod refusals;
 pub(super) mod report;
 pub(super) mod unusable;
@@ -41,6 +43,7 @@ use crate::upstream::Upstream;
 use crate::verify::Policy;
 use binhost::{Binhost, IndexChoice, RefreshOutcome};
 use freshness::Order;
+use refresh_error::RefreshFailure;
 use report::{BinhostReport, RollbackReport};
 use unusable::BinhostFacts;
 
@@ -194,11 +197,11 @@ impl Binhosts {
 
     /// Refreshes all binhosts at the same time. Returns the failures, with the binhost's name if
     /// there are several.
-    pub(super) async fn refresh(&mut self, order: Order, asker: Asker) -> Vec<String> {
+    pub(super) async fn refresh(&mut self, order: Order, asker: Asker) -> Vec<RefreshFailure> {
         self.refresh_where(order, |binhost| asker == Asker::Administrator || !binhost.is_frozen()).await
     }
 
-    async fn refresh_where(&mut self, order: Order, which: impl Fn(&Binhost) -> bool) -> Vec<String> {
+    async fn refresh_where(&mut self, order: Order, which: impl Fn(&Binhost) -> bool) -> Vec<RefreshFailure> {
         let many = self.all.len() > 1;
         let asked = self.all.iter_mut().filter(|binhost| which(binhost)).map(async |binhost| {
             let news = binhost.refresh(order).await;
@@ -208,8 +211,8 @@ impl Binhosts {
         for (name, news) in join_all(asked).await {
             match news {
                 Ok(news) => self.behind = self.behind || news == RefreshOutcome::Changed,
-                Err(error) if many => failures.push(format!("{name}: {error:#}")),
-                Err(error) => failures.push(format!("{error:#}")),
+                Err(error) if many => failures.push(RefreshFailure::IndexOf { binhost: name, error }),
+                Err(error) => failures.push(RefreshFailure::Index(error)),
             }
         }
         // A binhost that became unreachable may have to be shown with fewer packages.

@@ -143,15 +143,34 @@ pub(crate) fn discard() {
     }
 }
 
+/// Why the daemon does not execute its program again.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReloadError {
+    /// The program cannot be executed.
+    #[error("{}: {source}", name.display())]
+    Program {
+        /// Name of the program.
+        name: OsString,
+        /// The error of exec(2).
+        source: std::io::Error,
+    },
+    /// The program would not start with the current configuration, for this reason.
+    #[error("it would not start: {0}")]
+    WouldNotStart(String),
+    /// The test did not end.
+    #[error(transparent)]
+    Test(#[from] tokio::task::JoinError),
+}
+
 /// Tests whether the program on disk can start with the current configuration. Blocks.
-pub(crate) fn try_out(program: &Program) -> Result<(), String> {
+pub(crate) fn try_out(program: &Program) -> Result<(), ReloadError> {
     let mut command = Command::new(&program.name);
     command.arg("check-config").args(&program.arguments).stdin(Stdio::null()).stdout(Stdio::null());
-    let output = command.output().map_err(|error| format!("{}: {error}", program.name.display()))?;
+    let output = command.output().map_err(|source| ReloadError::Program { name: program.name.clone(), source })?;
     if output.status.success() {
         return Ok(());
     }
-    Err(format!("it would not start: {}", String::from_utf8_lossy(&output.stderr).trim()))
+    Err(ReloadError::WouldNotStart(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
 }
 
 /// Executes the program in this process. Returns only if that fails.
@@ -191,4 +210,23 @@ pub(crate) fn start(program: &Program, kept: &Kept) -> anyhow::Result<std::proce
     let mut command = Command::new(&program.name);
     command.arg("mount").args(&program.arguments).env(KEPT_VARIABLE, numbers(all())).stdin(Stdio::null());
     command.spawn().with_context(|| format!("running {}", program.name.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_is_tried_out_before_it_is_run() {
+        let said = |name: &str| {
+            let program = Program { name: name.into(), arguments: vec!["--nonsense".into()] };
+            try_out(&program).map_err(|error| error.to_string())
+        };
+        assert_eq!(said("true"), Ok(()));
+        let text = said("/nonexistent").unwrap_err();
+        assert!(text.starts_with("/nonexistent: No such file"), "{text}");
+        // It knows no such option.
+        let text = said("ls").unwrap_err();
+        assert!(text.starts_with("it would not start: ls: ") && text.contains("nonsense"), "{text}");
+    }
 }

@@ -5,6 +5,7 @@
 //! kernel to a FUSE thread and back; the kernel never answers that call from a cache (see
 //! [`mount_probe`]).
 
+use std::path::PathBuf;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -40,14 +41,25 @@ fn watch(config: &MountConfig, runtime: &tokio::runtime::Handle, limit: Duration
     }
 }
 
-fn check(config: &MountConfig, runtime: &tokio::runtime::Handle, limit: Duration) -> Result<(), String> {
+/// What of the service does not answer.
+#[derive(Debug, thiserror::Error)]
+enum Hang {
+    #[error("its tasks do not run")]
+    Tasks,
+    #[error("{} cannot be asked: {source}", mountpoint.display())]
+    Failed { mountpoint: PathBuf, source: std::io::Error },
+    #[error("{} does not answer", .0.display())]
+    Silent(PathBuf),
+}
+
+fn check(config: &MountConfig, runtime: &tokio::runtime::Handle, limit: Duration) -> Result<(), Hang> {
     let (reply, answer) = mpsc::channel();
     runtime.spawn(async move { reply.send(()) });
-    answer.recv_timeout(limit).map_err(|_| "its tasks do not run".to_owned())?;
+    answer.recv_timeout(limit).map_err(|_| Hang::Tasks)?;
     let mountpoint = &config.mountpoint;
     match config.namespace.enter(|| mount_probe::probe(mountpoint, limit)) {
-        Ok(Ok(ProbeAnswer::Failed(error))) => Err(format!("{} cannot be asked: {error}", mountpoint.display())),
-        Ok(Ok(ProbeAnswer::Silent)) => Err(format!("{} does not answer", mountpoint.display())),
+        Ok(Ok(ProbeAnswer::Failed(source))) => Err(Hang::Failed { mountpoint: mountpoint.clone(), source }),
+        Ok(Ok(ProbeAnswer::Silent)) => Err(Hang::Silent(mountpoint.clone())),
         // A probe that cannot be started says nothing about the mount.
         Ok(Ok(ProbeAnswer::Alive) | Err(_)) | Err(_) => Ok(()),
     }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::api::PrefetchRequest;
+use crate::api::{ApiError, ErrorCode, PrefetchRequest};
 use crate::daemon::acceptance::acceptance;
 use crate::daemon::state::{DaemonState, give_memory_back};
 use crate::fetch::{PrefetchTarget, RequestedPrefetch};
@@ -13,9 +13,10 @@ use crate::sys::durable::blocking;
 const MAX_RUNNING: usize = 4;
 
 /// Starts a prefetch job and returns its number.
-pub(crate) async fn begin(shared: &Arc<DaemonState>, wish: PrefetchRequest) -> Result<u64, String> {
+pub(crate) async fn begin(shared: &Arc<DaemonState>, wish: PrefetchRequest) -> Result<u64, ApiError> {
     if shared.prefetch_jobs.running() >= MAX_RUNNING {
-        return Err(format!("{MAX_RUNNING} prefetches run already; wait for one of them"));
+        let reason = format!("{MAX_RUNNING} prefetches run already; wait for one of them");
+        return Err(ApiError::new(ErrorCode::Conflict, reason));
     }
     let wish = match wish {
         PrefetchRequest::Atoms(atoms) => PrefetchTarget::Atoms(atoms),
@@ -26,6 +27,7 @@ pub(crate) async fn begin(shared: &Arc<DaemonState>, wish: PrefetchRequest) -> R
     let root = shared.config.portage_root.clone();
     let meant = blocking(move || Ok(fetcher.resolve(tree.view(), &wish, &root, &acceptance(&root))?)).await;
     give_memory_back();
-    let prefetch = Arc::new(RequestedPrefetch::new(meant.map_err(|error| error.to_string())?));
+    let meant = meant.map_err(|error| ApiError::new(ErrorCode::Conflict, error))?;
+    let prefetch = Arc::new(RequestedPrefetch::new(meant));
     Ok(shared.prefetch_jobs.run(&shared.fetcher, prefetch))
 }

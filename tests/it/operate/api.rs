@@ -1,6 +1,5 @@
 //! The API: who may do what on which side, and clients that mean no good.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
@@ -54,51 +53,79 @@ fn over_tcp_everything_is_read_only() {
     assert_eq!(mounted.ask("GET", "/v1/packages?nonsense=a/b").status, 400);
 }
 
-/// Paths in the text between `start` and the end of each path.
-fn paths<'a>(text: &'a str, start: &str) -> impl Iterator<Item = String> + use<'a> {
-    let is_path = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "/._-".contains(c);
-    let after: Vec<&str> = text.split(start).skip(1).collect();
-    after.into_iter().map(move |rest| format!("/{}", rest.split(|c| !is_path(c)).next().unwrap_or_default()))
+/// A request of docs/reference/api.md.
+struct Documented<'a> {
+    method: &'a str,
+    path: &'a str,
+    over_tcp: bool,
 }
 
-/// All that the daemon's side names, be it a constant or not, and no more.
-#[test]
-fn the_readme_has_every_resource() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let readme = fs::read_to_string(root.join("README.md")).unwrap();
-    let (_, table) = readme.split_once("**The API**").unwrap();
-    let (table, _) = table.split_once("What is not known is 404").unwrap();
-    let mut named = BTreeSet::new();
-    for method in ["GET", "POST", "DELETE"] {
-        named.extend(paths(table, &format!("`{method} /")));
-    }
-    let mut served = BTreeSet::new();
-    for file in ["src/api", "src/control"].iter().flat_map(|place| fs::read_dir(root.join(place)).unwrap()) {
-        let text = fs::read_to_string(file.unwrap().path()).unwrap();
-        let (code, _) = text.split_once("#[cfg(test)]").unwrap_or((&text, ""));
-        served.extend(paths(code, "\"/v1/").map(|path| format!("/v1{path}")));
-        served.extend(paths(code, "_PATH: &str = \"/"));
-    }
-    assert_eq!(named, served, "README.md (section Monitoring), src/api and src/control");
-    assert!(served.contains("/v1/pins") && served.contains("/style.css"), "{served:?}");
+/// The requests of the reference. A unit test holds the page to the table of routes.
+fn documented(page: &str) -> Vec<Documented<'_>> {
+    let requests = page.split("\n### `").skip(1).map(|request| {
+        let (heading, rest) = request.split_once('`').unwrap();
+        let (method, path) = heading.split_once(' ').unwrap();
+        Documented { method, path, over_tcp: rest.contains("Also over TCP.") }
+    });
+    requests.collect()
+}
 
+#[test]
+fn every_documented_request_is_served_and_nothing_else_of_its_path() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(root.join("docs/reference/api.md")).unwrap();
+    let requests = documented(&page);
+    assert!(requests.len() > 20, "{}", requests.len());
+    assert!(fs::read_to_string(root.join("README.md")).unwrap().contains("(docs/reference/api.md)"));
+    if !can_mount() {
+        return;
+    }
+    let origin = one();
+    let mounted = listening(&origin);
+    for Documented { method, path, over_tcp } in &requests {
+        let answer = mounted.ask("PUT", path);
+        let allowed = answer.header("allow").unwrap_or_default().to_uppercase();
+        assert!(answer.status == 405 && allowed.split(", ").any(|one| one == *method), "{method} {path}: {answer:?}");
+        let answer = mounted.ask(method, &format!("{path}?nonsense=1"));
+        assert!(answer.status == 400 && answer.body.contains("no such parameter: nonsense"), "{path}: {answer:?}");
+        let status = mounted.ask_over_tcp(method, path).status;
+        assert_eq!(status, if *over_tcp { 200 } else { 403 }, "{method} {path} over TCP");
+        // That would begin another run.
+        if *path == "/v1/reload" {
+            continue;
+        }
+        // Parameters are missing, or there is no generation to go back to.
+        let answer = mounted.ask(method, path);
+        let refused =
+            ["bad-request", "conflict"].iter().any(|code| answer.body.contains(&format!("\"code\":\"{code}\"")));
+        assert!(answer.status == 200 || refused, "{method} {path}: {answer:?}");
+    }
+}
+
+#[test]
+fn a_bad_parameter_does_nothing() {
     if !can_mount() {
         return;
     }
     let origin = one();
     let mounted = Options::new(origin.url()).mount();
-    for path in &named {
-        assert_eq!(mounted.ask("PUT", path).status, 405, "{path} is not known");
+    let before = mounted.ask("GET", "/v1/generations").body.len();
+    for (method, path, said) in [
+        ("POST", "/v1/refresh?accept_older=yes", "accept_older=\\\"yes\\\" is not true or false"),
+        ("POST", "/v1/rollback?to=yesterday", "to=\\\"yesterday\\\" is not a number"),
+        ("POST", "/v1/keep?generation=1&keep=perhaps", "is not true or false"),
+        ("GET", "/v1/prefetch?job=1&since=garbage", "since=\\\"garbage\\\" is not a number"),
+        ("POST", "/v1/pin?atom=app-misc/a&force=true", "no such parameter: force; there are atom"),
+        ("POST", "/v1/gc?atom=app-misc/a", "no such parameter: atom; none is taken here"),
+    ] {
+        let answer = mounted.ask(method, path);
+        let code = answer.body.contains("\"code\":\"bad-request\"");
+        assert!(answer.status == 400 && code && answer.body.contains(said), "{path}: {answer:?}");
     }
-    for (method, path) in table.split('`').filter_map(|quoted| quoted.split_once(" /")) {
-        // That would begin another run; and what DELETE stops is asked for with its number.
-        let path = format!("/{path}");
-        if ["/v1/reload", "/v1/run"].contains(&path.as_str()) || !["GET", "POST"].contains(&method) {
-            continue;
-        }
-        let status = mounted.ask(method, &path).status;
-        assert!(![404, 405].contains(&status) || path.contains('='), "{method} {path}: {status}");
-    }
+    let answer = mounted.ask("GET", "/v1/prefetch?job=7");
+    assert!(answer.status == 404 && answer.body.contains("\"code\":\"not-found\""), "{answer:?}");
+    assert_eq!(mounted.ask("GET", "/v1/pins").body, r#"{"packages":[],"removed":0,"freed":0}"#);
+    assert_eq!(mounted.ask("GET", "/v1/generations").body.len(), before);
 }
 
 #[test]
