@@ -68,6 +68,14 @@ pub(crate) struct Status {
     pub metrics: Readings,
 }
 
+impl Status {
+    /// Why the last refresh failed, unless the status of a binhost has the reason.
+    pub(crate) fn general_refresh_error(&self) -> Option<&str> {
+        let shown = self.binhosts.iter().any(|binhost| binhost.refresh.error.is_some());
+        self.refresh.error.as_deref().filter(|_| !shown)
+    }
+}
+
 /// The kernel's figures for the daemon's process.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ProcessStatus {
@@ -152,6 +160,33 @@ pub(crate) struct EntriesStatus {
     pub moved: u64,
     /// Entries that are shown with a dependency on the libc that they were built against.
     pub libc_guarded: u64,
+}
+
+impl EntriesStatus {
+    /// For a person: the counts of hidden entries that are not 0, each with what the entries are.
+    pub(crate) fn hidden(&self) -> Vec<String> {
+        let dropped = format!("unfit entries: {}", self.dropped_reasons);
+        nonzero(&[
+            (self.dropped, &dropped),
+            (self.refused, "refused (see below)"),
+            (self.disputed, "on which too few of its URLs agree"),
+            (self.unsigned_format, "in XPAK, which cannot be signed"),
+            (self.filtered, "not selected by the configuration"),
+            (self.offline, "not in the cache, and cannot be had now"),
+            (self.shadowed, "that a preferred binhost has"),
+            (self.path_conflict, "whose path is taken"),
+        ])
+    }
+
+    /// For a person: the counts of changed entries that are not 0, each with what was changed.
+    pub(crate) fn changed(&self) -> Vec<String> {
+        nonzero(&[(self.moved, "shown below its name"), (self.libc_guarded, "shown with a dependency on their libc")])
+    }
+}
+
+fn nonzero(counts: &[(u64, &str)]) -> Vec<String> {
+    let counts = counts.iter().filter(|(count, _)| *count > 0);
+    counts.map(|(count, what)| format!("{count} {what}")).collect()
 }
 
 /// State of one mirror of a binhost.
@@ -407,13 +442,13 @@ impl fmt::Display for BypassStatus {
     }
 }
 
-/// The result of a refresh, a rollback or a keep request. Errors of other requests have this form,
-/// too.
+/// The result of a refresh, a rollback or a keep request.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Refreshed {
     /// Summary of the result. `None`: the request failed.
     pub summary: Option<String>,
-    /// Why the request failed.
+    /// Why the request failed, in what a command prints. `None` in an answer of the daemon: a
+    /// request that failed has an [`ApiError`](super::ApiError).
     pub error: Option<String>,
 }
 
@@ -436,6 +471,7 @@ impl fmt::Display for VerifyResult {
         write!(f, "{} ({}) {are} verified", Plural(*sound, "package"), ByteSize(*bytes))?;
         match damaged {
             0 => Ok(()),
+            1 => f.write_str("; 1 was damaged and is removed: it is fetched again when it is wanted; check the disk"),
             _ => write!(
                 f,
                 "; {damaged} were damaged and are removed: they are fetched again when they are wanted; check the disk"
@@ -465,10 +501,7 @@ impl fmt::Display for Status {
             writeln!(f, "problem     {problem}")?;
         }
         self.binhosts.iter().try_for_each(|binhost| binhost.show(f, self.time, &ago))?;
-        // A binhost's own lines already show its error.
-        if let Some(error) =
-            self.refresh.error.as_ref().filter(|_| self.binhosts.iter().all(|b| b.refresh.error.is_none()))
-        {
+        if let Some(error) = self.general_refresh_error() {
             writeln!(f, "problem     {error}")?;
         }
         if let Some(error) = &self.misconfigured {
@@ -557,29 +590,8 @@ impl BinhostStatus {
         for FailureStatus { path, reason, time } in &self.index_mismatches {
             writeln!(f, "  index     {path} ({} ago): {reason}", ago(*time))?;
         }
-        if entries.dropped > 0 {
-            writeln!(f, "  left out  {} unfit entries: {}", entries.dropped, entries.dropped_reasons)?;
-        }
-        for (count, what) in [
-            (entries.refused, "refused (see below)"),
-            (entries.disputed, "on which too few of its URLs agree"),
-            (entries.unsigned_format, "in XPAK, which cannot be signed"),
-            (entries.filtered, "not selected by the configuration"),
-            (entries.offline, "not in the cache, and cannot be had now"),
-            (entries.shadowed, "that a preferred binhost has"),
-            (entries.path_conflict, "whose path is taken"),
-        ] {
-            if count > 0 {
-                writeln!(f, "  left out  {count} {what}")?;
-            }
-        }
-        for (count, what) in
-            [(entries.moved, "below its name"), (entries.libc_guarded, "with a dependency on their libc")]
-        {
-            if count > 0 {
-                writeln!(f, "  changed   {count} shown {what}")?;
-            }
-        }
+        entries.hidden().iter().try_for_each(|hidden| writeln!(f, "  left out  {hidden}"))?;
+        entries.changed().iter().try_for_each(|changed| writeln!(f, "  changed   {changed}"))?;
         if let Some(error) = &refresh.error {
             writeln!(f, "  problem   refreshing the index failed {} ago: {error}", ago(refresh.attempted))?;
         }
@@ -641,6 +653,14 @@ mod tests {
         }
         let refresh = RefreshStatus { older_since: Some(now - FROZEN - 1), ..RefreshStatus::default() };
         assert_eq!(refresh.frozen_since(now), Some(now - FROZEN - 1));
+    }
+
+    #[test]
+    fn one_damaged_package_was_damaged_and_several_were() {
+        let text = |damaged| VerifyResult { sound: 1, bytes: 1 << 20, damaged }.to_string();
+        assert_eq!(text(0), "1 package (1.0 MiB) is as it was verified");
+        assert!(text(1).contains("; 1 was damaged and is removed: it is fetched again"), "{}", text(1));
+        assert!(text(2).contains("; 2 were damaged and are removed: they are fetched again"), "{}", text(2));
     }
 
     #[test]

@@ -112,9 +112,10 @@ impl Page<'_> {
     }
 
     fn problems(&mut self) -> fmt::Result {
-        let Status { refresh, misconfigured, .. } = self.status;
+        let Status { generation, misconfigured, .. } = self.status;
         let wrong = misconfigured.as_ref().map(|error| format!("the changed configuration cannot be used: {error}"));
-        for problem in refresh.error.iter().chain(&wrong) {
+        let refresh = self.status.general_refresh_error();
+        for problem in [generation.problem.as_deref(), refresh, wrong.as_deref()].into_iter().flatten() {
             writeln!(self.html, "<section class=\"bad\"><h2>Problem</h2><p>{}</p></section>", Escaped(problem))?;
         }
         let bypassed = self.status.bypassed.iter().map(ToString::to_string);
@@ -172,18 +173,33 @@ impl Page<'_> {
             Escaped(name),
             Plural(*packages, "package")
         )?;
-        if let Some(reason) = &binhost.unusable {
-            writeln!(self.html, "<p class=\"bad\">nothing of it can be used: {}</p>", Escaped(reason))?;
+        self.problems_of(binhost)?;
+        self.mirrors(binhost)?;
+        self.table(&binhost.index_mismatches)?;
+        self.html.push_str("</section>\n");
+        Ok(())
+    }
+
+    /// What is wrong with a binhost, and which of its entries are hidden or changed.
+    fn problems_of(&mut self, binhost: &BinhostStatus) -> fmt::Result {
+        let BinhostStatus { refresh, keyring, entries, .. } = binhost;
+        let unusable = binhost.unusable.iter().map(|reason| format!("nothing of it can be used: {reason}"));
+        let failed = refresh.error.iter().map(|error| format!("refreshing the index failed: {error}"));
+        let frozen = refresh.frozen_since(self.status.time).map(|since| frozen(self.ago(since)));
+        let keys = keyring.iter().flat_map(|keyring| &keyring.problems).map(|problem| format!("keyring: {problem}"));
+        for problem in unusable.chain(failed).chain(frozen).chain(keys) {
+            writeln!(self.html, "<p class=\"bad\">{}</p>", Escaped(&problem))?;
         }
-        if let Some(error) = &refresh.error {
-            writeln!(self.html, "<p class=\"bad\">refreshing the index failed: {}</p>", Escaped(error))?;
+        let stale = binhost.stale_since(self.status.time).map(|since| stale(self.ago(since)));
+        let hidden = entries.hidden().into_iter().map(|hidden| format!("left out: {hidden}"));
+        let changed = entries.changed().into_iter().map(|changed| format!("changed: {changed}"));
+        for note in stale.into_iter().chain(hidden).chain(changed) {
+            writeln!(self.html, "<p>{}</p>", Escaped(&note))?;
         }
-        if let Some(since) = refresh.frozen_since(self.status.time) {
-            writeln!(self.html, "<p class=\"bad\">{}</p>", Escaped(&frozen(self.ago(since))))?;
-        }
-        if let Some(since) = binhost.stale_since(self.status.time) {
-            writeln!(self.html, "<p>{}</p>", Escaped(&stale(self.ago(since))))?;
-        }
+        Ok(())
+    }
+
+    fn mirrors(&mut self, binhost: &BinhostStatus) -> fmt::Result {
         self.html.push_str(
             "<table>\n<thead><tr><th>URL<th>State<th class=\"number\">Rate<th class=\"number\">First byte\
              <th>Last failure</tr></thead>\n",
@@ -208,24 +224,31 @@ impl Page<'_> {
             )?;
         }
         self.html.push_str("</table>\n");
-        self.more(binhost.mirrors.len())?;
-        self.html.push_str("</section>\n");
-        Ok(())
+        self.more(binhost.mirrors.len())
     }
 
     fn failures(&mut self, title: &str, class: &str, all: &[FailureStatus]) -> fmt::Result {
         if all.is_empty() {
             return Ok(());
         }
-        write!(self.html, "<section><h2 class=\"{class}\">{title}</h2>\n<table>\n")?;
+        writeln!(self.html, "<section><h2 class=\"{class}\">{title}</h2>")?;
+        self.table(all)?;
+        self.html.push_str("</section>\n");
+        Ok(())
+    }
+
+    /// Packages with what is wrong with them. Nothing if there are none.
+    fn table(&mut self, all: &[FailureStatus]) -> fmt::Result {
+        if all.is_empty() {
+            return Ok(());
+        }
+        self.html.push_str("<table>\n");
         for FailureStatus { path, reason, time } in all.iter().take(ROWS) {
             let (path, reason, ago) = (Escaped(path), Escaped(reason), self.ago(*time));
             writeln!(self.html, "<tr><td class=\"path\">{path}<td>{reason}<td class=\"number\">{ago} ago</tr>")?;
         }
         self.html.push_str("</table>\n");
-        self.more(all.len())?;
-        self.html.push_str("</section>\n");
-        Ok(())
+        self.more(all.len())
     }
 
     fn more(&mut self, count: usize) -> fmt::Result {
@@ -238,7 +261,9 @@ impl Page<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::double::status;
     use super::*;
+    use crate::api::{EntriesStatus, KeyringStatus, RefreshStatus};
 
     #[test]
     fn nothing_gets_out_of_its_place() {
@@ -247,5 +272,45 @@ mod tests {
             Escaped(hostile).to_string(),
             "&lt;/td&gt;&lt;script&gt;alert(1)&lt;/script&gt;&quot; onload=&#39;x&#39; &amp;amp; \u{fffd}\u{fffd}"
         );
+    }
+
+    #[test]
+    fn a_binhost_has_its_problems_each_once() {
+        let mismatch = FailureStatus { path: "a/c-1".to_owned(), reason: "another SLOT".to_owned(), time: 9_000 };
+        let keyring = KeyringStatus { files: Vec::new(), keys: 1, problems: vec!["/k: <empty>".to_owned()] };
+        let entries = EntriesStatus { filtered: 7, moved: 2, dropped: 1, ..EntriesStatus::default() };
+        let refresh = RefreshStatus { error: Some("no route".to_owned()), ..RefreshStatus::default() };
+        let binhost = BinhostStatus {
+            name: "own".to_owned(),
+            urls: Vec::new(),
+            mirrors: Vec::new(),
+            packages: 3,
+            index_timestamp: 1,
+            refresh,
+            unreachable: false,
+            not_refreshed: false,
+            keyring: Some(keyring),
+            entries: EntriesStatus { dropped_reasons: "1 without SIZE".to_owned(), ..entries },
+            unusable: None,
+            max_index_age: None,
+            index_mismatches: vec![mismatch],
+        };
+        let error = Some("own: no route".to_owned());
+        let mut status = Status { refresh: RefreshStatus { error, ..RefreshStatus::default() }, ..status() };
+        // No binhost has the reason: it is a problem of all.
+        assert_eq!(render(&status).matches("own: no route").count(), 1);
+        status.binhosts.push(binhost);
+        let html = render(&status);
+        assert_eq!(html.matches("no route").count(), 1, "{html}");
+        for text in [
+            "<p class=\"bad\">refreshing the index failed: no route</p>",
+            "<p class=\"bad\">keyring: /k: &lt;empty&gt;</p>",
+            "<p>left out: 7 not selected by the configuration</p>",
+            "<p>left out: 1 unfit entries: 1 without SIZE</p>",
+            "<p>changed: 2 shown below its name</p>",
+            "<tr><td class=\"path\">a/c-1<td>another SLOT<td class=\"number\">16 min ago</tr>",
+        ] {
+            assert_eq!(html.matches(text).count(), 1, "{text} is not in {html}");
+        }
     }
 }

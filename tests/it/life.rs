@@ -497,7 +497,7 @@ fn verify_finds_what_the_disk_has_damaged() {
     file.write_all_at(&[package.bytes[1000] ^ 1], 1000).unwrap();
     file.set_modified(modified).unwrap();
     let (code, text) = verify(&[]);
-    assert!(code == Some(1) && text.contains("1 were damaged and are removed"), "{text}");
+    assert!(code == Some(1) && text.contains("1 was damaged and is removed"), "{text}");
     assert!(mounted.blobs().is_empty() && mounted.log().contains("is damaged: it is removed"));
     assert_eq!((mounted.counter("scrubbed"), mounted.counter("damaged")), (2, 1));
     assert!(fs::read(mounted.path(&package.path)).unwrap() == package.bytes);
