@@ -10,12 +10,14 @@ use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 
 use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::field::{RecordFields, VisitOutput as _};
-use tracing_subscriber::fmt::FormatFields;
 use tracing_subscriber::fmt::format::{DefaultVisitor, Writer};
+use tracing_subscriber::fmt::{FormatFields, FormattedFields};
 use tracing_subscriber::layer::Context;
+use tracing_subscriber::registry::{LookupSpan, Scope};
 
 /// Path of journald's socket.
 pub(super) const SOCKET: &str = "/run/systemd/journal/socket";
@@ -52,23 +54,50 @@ impl<Lines> Journal<Lines> {
         Self { socket: UnixDatagram::unbound().ok(), path: path.to_owned(), lines }
     }
 
-    fn send(&self, event: &Event<'_>) -> Option<usize> {
+    fn send(&self, event: &Event<'_>, spans: &str) -> Option<usize> {
         let socket = self.socket.as_ref()?;
-        socket.send_to(&entry(event).ok()?, &self.path).ok()
+        socket.send_to(&entry(event, spans).ok()?, &self.path).ok()
     }
 }
 
-impl<S: Subscriber, Lines: Layer<S>> Layer<S> for Journal<Lines> {
+impl<S: Subscriber + for<'a> LookupSpan<'a>, Lines: Layer<S>> Layer<S> for Journal<Lines> {
+    // `lines` formats the fields of a span, and keeps the text with the span.
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        self.lines.on_new_span(attributes, id, context);
+    }
+
+    fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
+        self.lines.on_record(id, values, context);
+    }
+
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
         // journald does not run, or the entry is too long for one datagram.
-        if self.send(event).is_none() {
+        if self.send(event, &spans(context.event_scope(event))).is_none() {
             self.lines.on_event(event, context);
         }
     }
 }
 
-fn entry(event: &Event<'_>) -> Result<Vec<u8>, std::fmt::Error> {
+/// The text of the spans around an event, like `request{method=GET}: `. The fields must have been
+/// formatted by [`EventText`].
+pub(super) fn spans<'a, S: Subscriber + LookupSpan<'a>>(scope: Option<Scope<'a, S>>) -> String {
     let mut text = String::new();
+    for span in scope.into_iter().flat_map(Scope::from_root) {
+        text.push_str(span.name());
+        if let Some(fields) = span.extensions().get::<FormattedFields<EventText>>().filter(|fields| !fields.is_empty())
+        {
+            text.extend(["{", fields.as_str(), "}"]);
+        }
+        text.push(':');
+    }
+    if !text.is_empty() {
+        text.push(' ');
+    }
+    text
+}
+
+fn entry(event: &Event<'_>, spans: &str) -> Result<Vec<u8>, std::fmt::Error> {
+    let mut text = spans.to_owned();
     EventText.format_fields(Writer::new(&mut text), event)?;
     let mut entry = JournalEntry(Vec::new());
     entry.add("MESSAGE", &text);
@@ -190,6 +219,19 @@ mod tests {
         let reason = "REASON\n\u{7}\0\0\0\0\0\0\0one\ntwo\n";
         assert_eq!(texts[1], format!("MESSAGE=not had path=a/b\nPRIORITY=4\n{end}{reason}"));
         assert_eq!((texts.len(), &*lines), (2, ""));
+    }
+
+    #[test]
+    fn an_event_has_its_spans_in_front() {
+        let inside = || {
+            let span = tracing::info_span!("request", path = "/a", uid = Some(7));
+            span.in_scope(|| tracing::info_span!("inner").in_scope(|| tracing::info!("answered")));
+        };
+        let (entries, _) = logged(true, inside);
+        let text = String::from_utf8_lossy(&entries[0]);
+        assert!(text.starts_with("MESSAGE=request{path=\"/a\" uid=7}:inner: answered\n"), "{text}");
+        let (_, lines) = logged(false, inside);
+        assert_eq!(lines, " INFO request{path=\"/a\" uid=7}:inner: answered\n");
     }
 
     #[test]

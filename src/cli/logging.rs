@@ -73,7 +73,8 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> std::fmt::Result {
-        write!(writer, "<{}>", journal::priority(*event.metadata().level()))?;
+        let spans = journal::spans(context.event_scope());
+        write!(writer, "<{}>{spans}", journal::priority(*event.metadata().level()))?;
         context.field_format().format_fields(writer.by_ref(), event)?;
         writeln!(writer)
     }
