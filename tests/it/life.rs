@@ -340,7 +340,7 @@ fn arguments_that_make_no_sense_are_refused_before_anything_is_touched() {
 fn a_bad_log_filter_is_refused() {
     let place = Place::new();
     let output = Command::new(binary()).args(place.arguments()).env("RUST_LOG", "binhostfs=loud").output().unwrap();
-    refused(&output, 2, &["RUST_LOG", "info,binhostfs::internals::fetch=debug"]);
+    refused(&output, 2, &["RUST_LOG", "info,binhostfs::fetch=debug"]);
 }
 
 #[test]
