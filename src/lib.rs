@@ -55,7 +55,8 @@ pub mod internals {
     }
     pub mod config {
         pub use crate::config::{
-            DEFAULT_CACHE_DIR, DEFAULT_CACHE_SIZE, DEFAULT_CONFIG, DEFAULT_CONTROL, DEFAULT_KEYRING, DEFAULT_REFRESH,
+            Change, DEFAULT_CACHE_DIR, DEFAULT_CACHE_SIZE, DEFAULT_CONFIG, DEFAULT_CONTROL, DEFAULT_KEYRING,
+            DEFAULT_REFRESH, Flag, Input, OPTIONS, OptionInfo, OptionRow, Scope,
         };
     }
     pub mod daemon {

@@ -6,9 +6,9 @@ use std::process::ExitCode;
 use clap::Args;
 use serde::Serialize;
 
-use super::mount::ConfigArguments;
+use super::options::ConfigArguments;
 use super::output::{fail, say};
-use crate::config::{MountpointCheck, RawMount, Resolution};
+use crate::config::{MountpointCheck, Resolution};
 use crate::daemon::check_keys;
 use crate::portage::{Report, Setting};
 
@@ -49,8 +49,8 @@ impl<'a> From<&'a Setting> for SettingReport<'a> {
 }
 
 pub(super) fn run(arguments: CheckArguments) -> ExitCode {
-    let raw: RawMount = arguments.options.into();
-    let Resolution { result, mut report, .. } = raw.resolve(&MountpointCheck::Look);
+    let ConfigArguments(line) = &arguments.options;
+    let Resolution { result, mut report, .. } = line.resolve(&MountpointCheck::Look);
     let error = match result.map(|config| check_keys(&config)) {
         Ok(Ok(advice)) => {
             report.warnings.extend(advice);

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `mount` | the daemon in the foreground |
 //! | `check_config` | the configuration that `mount` would use |
+//! | `options` | the options of both, from the table of options |
 //! | `demo` | the main job on an embedded binhost |
 //! | `status` | `status` |
 //! | `packages` | `list`, `why` |
@@ -31,6 +32,7 @@ mod generations;
 mod journal;
 mod logging;
 mod mount;
+mod options;
 mod output;
 mod packages;
 mod panic;

@@ -5,24 +5,24 @@
 
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
 use std::time::Duration;
 
-use super::config_file::{self, BinhostOptions, OwnBinhost};
-use super::cpu::{CpuLevel, CpuNeed};
-use super::file_settings::{FileSettings, listed};
+use super::config_file::BinhostTable;
+use super::cpu::CpuLevel;
+use super::file_settings::FileSettings;
 use super::netrc::Credentials;
+use super::options::{Settings, Typed};
 use super::{
-    BinhostConfig, BinhostUrl, ConfigError, DEFAULT_CONFIG, DEFAULT_KEYRING, GENTOO_HOST, Offline, OnMismatch,
-    RawMount, Selection, SignaturePolicy, credentials_directory, name,
+    BinhostConfig, BinhostUrl, ConfigError, DEFAULT_CONFIG, GENTOO_HOST, OnMismatch, Selection, SignaturePolicy,
+    credentials_directory, name, toml_table,
 };
 use crate::portage::conf::Binrepo;
-use crate::portage::{Atom, Located, Report, SourceLocation, Sourced, ValueSource, first};
-use crate::units::Interval;
+use crate::portage::{Atom, Located, Report, SourceLocation, Sourced, ValueSource};
 
 /// Builds the list of binhosts from the command line or the files.
 pub(super) struct BinhostFinder<'a> {
-    pub(super) raw: &'a RawMount,
+    /// What the command line says.
+    pub(super) line: &'a Settings,
     pub(super) found: &'a FileSettings,
     pub(super) report: &'a mut Report,
     pub(super) machine: Option<CpuLevel>,
@@ -34,19 +34,17 @@ struct BinhostCandidate {
     /// Portage's name for the binhost, which decides between equal priorities.
     order: String,
     url: Sourced<BinhostUrl>,
-    mirrors: Option<Sourced<Vec<BinhostUrl>>>,
-    priority: Sourced<i64>,
-    verify_signature: Option<Sourced<bool>>,
-    include: Option<Sourced<Vec<Atom>>>,
-    exclude: Option<Sourced<Vec<Atom>>>,
     frozen: Sourced<bool>,
-    own: OwnBinhost,
+    /// The settings of its table in the configuration file.
+    table: Settings,
+    /// The settings of the source that names the binhost: Portage or the command line.
+    named: Settings,
 }
 
 impl BinhostFinder<'_> {
     pub(super) fn find(mut self) -> Result<Vec<BinhostConfig>, ConfigError> {
-        let given: Vec<&String> = self.raw.binhosts.iter().filter(|url| !url.trim().is_empty()).collect();
-        if !self.raw.mirrors.is_empty() && given.len() != 1 {
+        let given: Vec<&String> = texts(&self.line.binhost).iter().filter(|url| !url.trim().is_empty()).collect();
+        if !texts(&self.line.mirror).is_empty() && given.len() != 1 {
             return Err(ConfigError::MirrorOfWhat(given.len()));
         }
         let candidates = if given.is_empty() { self.of_files()? } else { self.of_command_line(&given)? };
@@ -58,8 +56,9 @@ impl BinhostFinder<'_> {
         let mut directories = BTreeSet::new();
         let mut binhosts = Vec::new();
         for candidate in candidates {
-            if let Some(Sourced { value: false, source }) = &candidate.own.enabled {
-                left_out.push(format!("{} is not enabled in {source}", candidate.name));
+            let enabled = Typed::enabled().first(&[&candidate.table]);
+            if !enabled.value {
+                left_out.push(format!("{} is not enabled in {}", candidate.name, enabled.source));
                 continue;
             }
             let reason = self.unfit(&candidate).or_else(|| {
@@ -79,9 +78,9 @@ impl BinhostFinder<'_> {
     }
 
     fn nothing(&self, left_out: &[String]) -> ConfigError {
-        let own = match self.found.own_path.as_os_str().is_empty() {
+        let own = match self.found.path.as_os_str().is_empty() {
             true => DEFAULT_CONFIG.to_owned(),
-            false => self.found.own_path.display().to_string(),
+            false => self.found.path.display().to_string(),
         };
         ConfigError::NoBinhost {
             binrepos: self.found.places.binrepos_conf().display().to_string(),
@@ -92,7 +91,7 @@ impl BinhostFinder<'_> {
     }
 
     fn of_command_line(&mut self, given: &[&String]) -> Result<Vec<BinhostCandidate>, ConfigError> {
-        if !self.found.own.binhosts.is_empty() {
+        if !self.found.file.binhosts.is_empty() {
             self.report.warn("with --binhost, every [binhost.NAME] of the configuration file is passed over");
         }
         let parse = |option: &'static str, text: &String| {
@@ -108,11 +107,13 @@ impl BinhostFinder<'_> {
             }
             let source = ValueSource::CommandLine("--binhost");
             let priority = Sourced { value: i64::try_from(priority).unwrap_or(i64::MAX), source: source.clone() };
-            candidates.push(BinhostCandidate::new(name, Sourced { value: url, source }, priority));
+            let named = Settings { priority: Some(priority), ..Settings::default() };
+            candidates.push(BinhostCandidate::new(name, Sourced { value: url, source }, named));
         }
-        let mirrors: Vec<_> = self.raw.mirrors.iter().map(|text| parse("--mirror", text)).collect::<Result<_, _>>()?;
+        let mirrors: Vec<_> =
+            texts(&self.line.mirror).iter().map(|text| parse("--mirror", text)).collect::<Result<_, _>>()?;
         if let Some(only) = candidates.first_mut().filter(|_| !mirrors.is_empty()) {
-            only.mirrors = Sourced::option(Some(mirrors), "--mirror");
+            only.named.mirrors = Sourced::option(Some(mirrors), "--mirror");
         }
         Ok(candidates)
     }
@@ -122,28 +123,28 @@ impl BinhostFinder<'_> {
     fn of_files(&mut self) -> Result<Vec<BinhostCandidate>, ConfigError> {
         let found = self.found;
         let portage = found.portage()?;
-        let mut own = found.own.binhosts.clone();
+        let mut tables = found.file.binhosts.clone();
         let mut candidates = Vec::new();
         self.report.warnings.extend(portage.into_iter().flat_map(|portage| portage.warnings.clone()));
         let binrepos = portage.map(|portage| portage.binrepos.as_slice()).unwrap_or_default();
         let requested = portage.and_then(|portage| portage.request_signature.as_ref());
         for binrepo in binrepos {
-            let own = binrepo.section.as_ref().and_then(|section| own.remove(section)).unwrap_or_default();
-            let candidate = self.of_portage(binrepo, own);
-            candidates.extend(candidate.map(|candidate| match requested {
-                Some(location) => BinhostCandidate { verify_signature: Some(of_file(true, location)), ..candidate },
-                None => candidate,
-            }));
+            let table = binrepo.section.as_ref().and_then(|section| tables.remove(section)).unwrap_or_default();
+            let Some(mut candidate) = self.of_portage(binrepo, table.settings) else { continue };
+            if let Some(location) = requested {
+                candidate.named.verify_signature = Some(of_file(true, location));
+            }
+            candidates.push(candidate);
         }
         let sections: Vec<&str> = binrepos.iter().filter_map(|binrepo| binrepo.section.as_deref()).collect();
-        for (name, own) in own {
-            candidates.push(of_own(name, own, &sections)?);
+        for (name, table) in tables {
+            candidates.push(of_table(name, table, &sections)?);
         }
-        candidates.sort_by(|one, other| (other.priority.value, &other.order).cmp(&(one.priority.value, &one.order)));
+        candidates.sort_by(|one, other| (other.priority(), &other.order).cmp(&(one.priority(), &one.order)));
         Ok(candidates)
     }
 
-    fn of_portage(&mut self, binrepo: &Binrepo, own: OwnBinhost) -> Option<BinhostCandidate> {
+    fn of_portage(&mut self, binrepo: &Binrepo, table: Settings) -> Option<BinhostCandidate> {
         let shown = binrepo.section.as_deref().unwrap_or("of PORTAGE_BINHOST");
         if let Some(written) = &binrepo.unset {
             let place = binrepo.uri.location.clone().unwrap_or_default();
@@ -153,7 +154,7 @@ impl BinhostFinder<'_> {
             ));
             return None;
         }
-        let url = match own.url.clone().map_or_else(|| said(&binrepo.uri, binrepo.uri.value.parse()), Ok) {
+        let url = match table.url.clone().map_or_else(|| said(&binrepo.uri, binrepo.uri.value.parse()), Ok) {
             Ok(url) => url,
             Err(error) => {
                 let place = binrepo.uri.location.clone().unwrap_or_default();
@@ -162,23 +163,23 @@ impl BinhostFinder<'_> {
             }
         };
         let name = binrepo.section.as_deref().map_or_else(|| url.value.directory_name(), name::safe);
-        let mut candidate = BinhostCandidate::new(name, url, binrepo.priority.clone().into());
-        candidate.order = binrepo.order();
-        candidate.verify_signature = binrepo.verify_signature.clone().map(Sourced::from);
         let atoms = |said: &Located<Vec<Atom>>| said.location.is_some().then(|| said.clone().into());
-        candidate.frozen = binrepo.frozen.clone().into();
-        (candidate.include, candidate.exclude) = (atoms(&binrepo.include), atoms(&binrepo.exclude));
-        Some(candidate.with(own))
+        let named = Settings {
+            priority: Some(binrepo.priority.clone().into()),
+            verify_signature: binrepo.verify_signature.clone().map(Sourced::from),
+            include: atoms(&binrepo.include),
+            exclude: atoms(&binrepo.exclude),
+            ..Settings::default()
+        };
+        let order = binrepo.order();
+        let frozen = binrepo.frozen.clone().into();
+        Some(BinhostCandidate { order, frozen, table, ..BinhostCandidate::new(name, url, named) })
     }
 
     /// Why a binhost cannot be used on this machine; `None` if it can.
     fn unfit(&self, candidate: &BinhostCandidate) -> Option<String> {
-        let chosen = [
-            Sourced::option(self.raw.cpu, "--cpu-level"),
-            candidate.own.shared.cpu.clone(),
-            self.found.own.shared.cpu.clone(),
-        ];
-        let need = first(chosen, CpuNeed::Guess).value.of(&candidate.name, &candidate.url.value.to_string())?;
+        let level = Typed::cpu_level().first(&self.sources(candidate)).value;
+        let need = level.of(&candidate.name, &candidate.url.value.to_string())?;
         let machine = self.machine.filter(|machine| *machine < need)?;
         Some(format!(
             "its packages need {need}, and this CPU is {machine}; if that is wrong, write cpu-level = \"any\" into \
@@ -187,56 +188,49 @@ impl BinhostFinder<'_> {
         ))
     }
 
+    /// All that says something of a binhost, in the order in which it counts.
+    fn sources<'a>(&'a self, candidate: &'a BinhostCandidate) -> [&'a Settings; 4] {
+        [self.line, &candidate.table, &self.found.file.settings, &candidate.named]
+    }
+
     fn binhost(&mut self, candidate: BinhostCandidate, logins: &Credentials) -> Result<BinhostConfig, ConfigError> {
-        let BinhostCandidate { name, url, mirrors, priority, verify_signature, include, exclude, frozen, own, .. } =
-            candidate;
-        let key = |key: &str| format!("binhost.{name}.{key}");
+        let BinhostCandidate { name, url, frozen, table, named, .. } = candidate;
+        let (report, prefix) = (&mut *self.report, &format!("binhost.{name}."));
+        let (sources, own) = (&[self.line, &table, &self.found.file.settings, &named], &[&table, &named]);
         let directory = url.value.directory_name();
-        let mut urls = vec![self.report.note(key("url"), url, BinhostUrl::to_string)];
-        let mirrors =
-            own.mirrors.or(mirrors).map(|mirrors| self.report.note(key("mirrors"), mirrors, |urls| listed(urls)));
-        for mirror in mirrors.into_iter().flatten() {
+        let mut urls = vec![report.note(format!("{prefix}url"), url, BinhostUrl::to_string)];
+        for mirror in Typed::mirrors().given(own, prefix, report).into_iter().flatten() {
             // The same URL twice would agree with itself in a quorum.
             match urls.contains(&mirror) {
-                true => self.report.warn(format!("{mirror} is there twice for the binhost {name}")),
+                true => report.warn(format!("{mirror} is there twice for the binhost {name}")),
                 false => urls.push(mirror),
             }
         }
-        self.report.note(key("priority"), priority, i64::to_string);
-        let signatures = self.signatures(&name, &own.shared, verify_signature);
+        Typed::priority().resolve(own, prefix, report);
+        let signatures = signatures(sources, prefix, report);
         let open = urls.iter().find(|url| url.is_open_to_others() && signatures == SignaturePolicy::DigestsOnly);
         if let Some(url) = open {
-            self.report.warn(format!(
+            report.warn(format!(
                 "{url}: whoever is on the way to the binhost {name} decides what is installed: it is asked over plain http, and \
                  signatures are not checked; use https, or verify-signature = true"
             ));
         }
-        let shared = &self.found.own.shared;
-        let quorum = [Sourced::option(self.raw.quorum, "--quorum"), own.shared.quorum, shared.quorum.clone()];
-        let quorum = quorum_of(first(quorum, NonZeroUsize::MIN), &name, urls.len())?;
-        let quorum = self.report.note(key("quorum"), quorum, NonZeroUsize::to_string);
-        let mut atoms = |what: &str, atoms: Option<Sourced<Vec<Atom>>>| {
-            atoms.map(|atoms| self.report.note(key(what), atoms, |atoms| listed(atoms))).unwrap_or_default()
+        let quorum = quorum_of(Typed::quorum().first(sources), &name, urls.len())?;
+        let quorum = Typed::quorum().note(quorum, prefix, report);
+        let selection = Selection {
+            include: Typed::include().given(own, prefix, report).unwrap_or_default(),
+            exclude: Typed::exclude().given(own, prefix, report).unwrap_or_default(),
         };
-        let selection = Selection { include: atoms("include", include), exclude: atoms("exclude", exclude) };
-        let offline = first([own.shared.offline, shared.offline.clone()], Offline::default());
-        let offline = self.report.note(key("offline"), offline, |offline| match offline {
-            Offline::Show => "show".to_owned(),
-            Offline::Hide => "hide".to_owned(),
-        });
-        let on_mismatch = [own.shared.on_mismatch, shared.on_mismatch.clone()];
-        let on_mismatch = first(on_mismatch, OnMismatch::default_for(&signatures));
-        let on_mismatch = self.report.note(key("index-mismatch"), on_mismatch, |chosen| chosen.name().to_owned());
+        let offline = Typed::offline().resolve(sources, prefix, report);
+        let on_mismatch = Typed::index_mismatch().first_or(sources, || OnMismatch::default_for(&signatures));
+        let on_mismatch = Typed::index_mismatch().note(on_mismatch, prefix, report);
         let (gentoo, usual) = GENTOO_HOST;
         let usual = if urls.iter().any(|url| url.host() == Some(gentoo)) { usual } else { Duration::ZERO };
-        let max_index_age = first([own.shared.max_index_age, shared.max_index_age.clone()], usual);
-        let max_index_age = self.report.note(key("max-index-age"), max_index_age, |span| match span.is_zero() {
-            true => "any".to_owned(),
-            false => Interval(*span).to_string(),
-        });
+        let max_index_age = Typed::max_index_age().first_or(sources, || usual);
+        let max_index_age = Typed::max_index_age().note(max_index_age, prefix, report);
         let max_index_age = Some(max_index_age).filter(|span| !span.is_zero());
         let frozen = match frozen.value {
-            true => self.report.note(key("frozen"), frozen, bool::to_string),
+            true => report.note(format!("{prefix}frozen"), frozen, bool::to_string),
             false => false,
         };
         let urls = urls.into_iter().map(|url| url.with_login(logins)).collect();
@@ -253,61 +247,41 @@ impl BinhostFinder<'_> {
             frozen,
         })
     }
-
-    fn signatures(&mut self, name: &str, own: &BinhostOptions, portage: Option<Sourced<bool>>) -> SignaturePolicy {
-        let shared = &self.found.own.shared;
-        let given = Sourced::option(self.raw.verify_signature, "--verify-signature");
-        let verify = [given, own.verify_signature.clone(), shared.verify_signature.clone(), portage];
-        if !self.report.note(format!("binhost.{name}.verify-signature"), first(verify, true), bool::to_string) {
-            return SignaturePolicy::DigestsOnly;
-        }
-        let given = Some(&self.raw.keyrings).filter(|keyrings| !keyrings.is_empty()).cloned();
-        let keyring = [Sourced::option(given, "--keyring"), own.keyring.clone(), shared.keyring.clone()];
-        let shown = |paths: &Vec<PathBuf>| listed(&paths.iter().map(|path| path.display()).collect::<Vec<_>>());
-        let keyring = first(keyring, vec![PathBuf::from(DEFAULT_KEYRING)]);
-        SignaturePolicy::Required { keyrings: self.report.note(format!("binhost.{name}.keyring"), keyring, shown) }
-    }
 }
 
 impl BinhostCandidate {
-    fn new(name: String, url: Sourced<BinhostUrl>, priority: Sourced<i64>) -> Self {
-        let own = OwnBinhost::default();
+    fn new(name: String, url: Sourced<BinhostUrl>, named: Settings) -> Self {
         let order = name.clone();
-        Self {
-            name,
-            order,
-            url,
-            mirrors: None,
-            priority,
-            verify_signature: None,
-            include: None,
-            exclude: None,
-            frozen: Sourced::default(false),
-            own,
-        }
+        Self { name, order, url, frozen: Sourced::default(false), table: Settings::default(), named }
     }
 
-    /// Adds the settings of the configuration file, which take precedence over Portage's.
-    fn with(mut self, own: OwnBinhost) -> Self {
-        if let Some(priority) = own.priority.clone() {
-            self.priority = priority;
-        }
-        self.include = own.include.clone().or(self.include);
-        self.exclude = own.exclude.clone().or(self.exclude);
-        Self { own, ..self }
+    fn priority(&self) -> i64 {
+        Typed::priority().first(&[&self.table, &self.named]).value
     }
 }
 
+fn signatures(sources: &[&Settings], prefix: &str, report: &mut Report) -> SignaturePolicy {
+    match Typed::verify_signature().resolve(sources, prefix, report) {
+        true => SignaturePolicy::Required { keyrings: Typed::keyring().resolve(sources, prefix, report) },
+        false => SignaturePolicy::DigestsOnly,
+    }
+}
+
+fn texts(given: &Option<Sourced<Vec<String>>>) -> &[String] {
+    given.as_ref().map(|given| given.value.as_slice()).unwrap_or_default()
+}
+
 /// A binhost that only the configuration file has.
-fn of_own(name: String, own: OwnBinhost, sections: &[&str]) -> Result<BinhostCandidate, ConfigError> {
-    let Some(url) = own.url.clone() else {
-        let meant = config_file::nearest(&name, sections).map(|meant| format!("; did you mean [binhost.{meant}]?"));
-        return Err(ConfigError::NoSuchBinhost { location: own.location, name, meant: meant.unwrap_or_default() });
+fn of_table(name: String, table: BinhostTable, sections: &[&str]) -> Result<BinhostCandidate, ConfigError> {
+    let BinhostTable { location, settings } = table;
+    let Some(url) = settings.url.clone() else {
+        let meant = toml_table::nearest(&name, sections).map(|meant| format!("; did you mean [binhost.{meant}]?"));
+        return Err(ConfigError::NoSuchBinhost { location, name, meant: meant.unwrap_or_default() });
     };
     if !name::is_safe(&name) {
-        return Err(ConfigError::Name { location: own.location, name });
+        return Err(ConfigError::Name { location, name });
     }
-    Ok(BinhostCandidate::new(name, url, Sourced::default(0)).with(own))
+    Ok(BinhostCandidate { table: settings, ..BinhostCandidate::new(name, url, Settings::default()) })
 }
 
 fn quorum_of(quorum: Sourced<NonZeroUsize>, name: &str, urls: usize) -> Result<Sourced<NonZeroUsize>, ConfigError> {

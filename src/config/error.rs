@@ -2,13 +2,11 @@
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::time::Duration;
 
-use super::config_file::OwnError;
-use super::{MIN_REFRESH, MountpointError, UrlError};
+use super::toml_table::TomlError;
+use super::{MountpointError, UrlError};
 use crate::portage::conf::PortageError;
 use crate::portage::{SourceLocation, ValueSource};
-use crate::units::Interval;
 
 /// Why a configuration is refused. Each message has the remedy.
 #[derive(Debug, thiserror::Error)]
@@ -25,7 +23,7 @@ pub(crate) enum ConfigError {
     NoConfig(PathBuf),
     /// `/etc/binhostfs.toml`, or the file that `--config` names, has a mistake.
     #[error(transparent)]
-    Own(#[from] OwnError),
+    Toml(#[from] TomlError),
     /// Portage's files cannot be read, and a value of theirs is needed.
     #[error("Portage's configuration: {0}")]
     Portage(#[from] PortageError),
@@ -105,7 +103,4 @@ pub(crate) enum ConfigError {
         keyring: PathBuf,
         mountpoint: PathBuf,
     },
-    /// The refresh interval is too short.
-    #[error("--refresh: {} is shorter than {}; give for example 30m", Interval(*.0), Interval(MIN_REFRESH))]
-    Refresh(Duration),
 }

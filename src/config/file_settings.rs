@@ -8,8 +8,9 @@ use crate::portage::conf::{Portage, PortageError, PortagePaths};
 
 /// The settings of all files.
 pub(super) struct FileSettings {
-    pub(super) own: ConfigFile,
-    pub(super) own_path: PathBuf,
+    pub(super) file: ConfigFile,
+    /// The path of binhostfs.toml; empty: it is not read.
+    pub(super) path: PathBuf,
     pub(super) places: PortagePaths,
     pub(super) portage: Option<Result<Portage, PortageError>>,
 }
@@ -20,9 +21,4 @@ impl FileSettings {
     pub(super) fn portage(&self) -> Result<Option<&Portage>, ConfigError> {
         self.portage.as_ref().map(Result::as_ref).transpose().map_err(|error| error.clone().into())
     }
-}
-
-/// The items as text, separated by spaces.
-pub(super) fn listed<T: ToString>(all: &[T]) -> String {
-    all.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
 }

@@ -5,7 +5,10 @@
 //! |---|---|
 //! | `file_settings` | the settings of all files, before they are resolved |
 //! | `resolve` | merges the three sources |
+//! | `options` | the table of options |
+//! | `choices` | settings that are one of a few named values |
 //! | `config_file` | binhostfs.toml |
+//! | `toml_table` | tables and values of a TOML file |
 //! | `binhosts` | which binhosts there are |
 //! | `mountpoint` | whether a directory can be mounted on |
 //! | `url` | URLs of binhosts |
@@ -19,13 +22,13 @@
 //! | `error` | why a configuration is refused |
 //!
 //! The command line takes precedence over the file, the file over Portage, and Portage over the
-//! defaults. Each default is a constant here. [`RawMount::resolve`] merges the values and notes the
-//! source of each. Inside the daemon, values are valid and are never parsed again. No other module
+//! defaults. [`CommandLine::resolve`] merges the values and notes the source of each. Inside the daemon, values are valid and are never parsed again. No other module
 //! reads the environment.
 //!
 //! Not its job: parsing Portage's formats (see `portage::conf`).
 
 mod binhosts;
+mod choices;
 mod chost;
 mod config_file;
 mod cpu;
@@ -35,14 +38,15 @@ mod group;
 mod mountpoint;
 mod name;
 mod netrc;
+mod options;
 mod proxies;
 mod resolve;
+mod toml_table;
 mod url;
 mod watch;
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
-use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -50,11 +54,13 @@ use std::time::Duration;
 use crate::portage::{Atom, Cpv, Report};
 use crate::sys::MountNamespace;
 use crate::units::ByteSize;
+pub(crate) use choices::{LibcGuard, Offline, OnMismatch, Passthrough, Prefetch, Writes};
 pub(crate) use chost::AcceptedChosts;
-pub(crate) use cpu::CpuNeed;
 pub(crate) use error::ConfigError;
 pub(crate) use group::SocketGroup;
 pub(crate) use mountpoint::MountpointError;
+pub use options::{Change, Flag, Input, OPTIONS, OptionInfo, OptionRow, Scope};
+pub(crate) use options::{MountOptions, Settings};
 pub(crate) use proxies::proxy_hosts;
 pub(crate) use url::{BinhostUrl, UrlError};
 pub(crate) use url::{display, file_path};
@@ -64,11 +70,6 @@ pub(crate) use watch::{Watch, WatchEvent};
 pub const DEFAULT_CACHE_DIR: &str = "/var/cache/binhostfs";
 /// The default of `--cache-size`, the limit of the cache.
 pub const DEFAULT_CACHE_SIZE: ByteSize = ByteSize(8 << 30);
-/// The default of `--min-free`, the space that stays free on the cache's disk.
-pub(crate) const DEFAULT_MIN_FREE: ByteSize = ByteSize(0);
-/// The default of `--bulk-read-limit`: how many uncached packages a program without a merge plan
-/// may open in ten minutes.
-pub(crate) const DEFAULT_BULK_READ: u32 = 20;
 /// The default of `--control`, the path of the control socket.
 pub const DEFAULT_CONTROL: &str = "/run/binhostfs/control.sock";
 /// The default of `--refresh`, the interval between requests for the index.
@@ -80,18 +81,11 @@ pub const DEFAULT_KEYRING: &str = "/usr/share/openpgp-keys/gentoo-release.asc";
 pub(crate) const DEFAULT_PORTAGE_GNUPG: &str = crate::portage::conf::DEFAULT_GNUPG;
 /// The default of `--config`. The file need not exist.
 pub const DEFAULT_CONFIG: &str = "/etc/binhostfs.toml";
-/// The default of `prefetch-budget`: bytes a day for upgrade prefetches.
-pub(crate) const DEFAULT_PREFETCH_BUDGET: ByteSize = ByteSize(2 << 30);
-/// The default of `plan-check`: how long the first open of a plan waits until the entries of the
-/// other packages are checked.
-pub(crate) const DEFAULT_PLAN_CHECK: Duration = Duration::from_secs(5);
 /// The greatest value of `plan-check`. An emerge that waits longer looks as if it hung.
 pub(crate) const MAX_PLAN_CHECK: Duration = Duration::from_secs(600);
 /// Gentoo's own host, and the default of `max-index-age` for it. Gentoo builds packages every day;
 /// other binhosts may build once a year, so there is no such default for them.
 pub(crate) const GENTOO_HOST: (&str, Duration) = ("distfiles.gentoo.org", Duration::from_secs(14 * 86400));
-/// The default of `generations`: the current one and two before it.
-pub(crate) const DEFAULT_GENERATIONS: NonZeroUsize = NonZeroUsize::new(3).unwrap();
 /// The shortest interval between two refreshes.
 pub(crate) const MIN_REFRESH: Duration = Duration::from_secs(1);
 
@@ -105,37 +99,6 @@ pub(crate) enum SignaturePolicy {
     },
     /// Only sizes and digests are verified.
     DigestsOnly,
-}
-
-/// Whether the kernel reads cached blobs directly (FUSE passthrough).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Passthrough {
-    /// Passthrough is used where the kernel supports it.
-    Auto,
-    /// Passthrough is never used: every read goes through the daemon.
-    Off,
-}
-
-/// The packages that are prefetched.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) enum Prefetch {
-    /// The rest of the merge plan of a running emerge.
-    #[default]
-    Plan,
-    /// Merge plans, and upgrades of installed packages.
-    World,
-    /// No packages are prefetched.
-    Off,
-}
-
-/// Whether the mount is writable.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) enum Writes {
-    /// Writes go to the lower directory.
-    #[default]
-    Beneath,
-    /// The mount is read-only.
-    Refused,
 }
 
 /// The filters that select the entries to show.
@@ -160,66 +123,6 @@ impl Selection {
         let matches = |atoms: &[Atom]| atoms.iter().any(|atom| atom.matches(cpv, slot, repository));
         (self.include.is_empty() || matches(&self.include)) && !matches(&self.exclude)
     }
-}
-
-/// How uncached packages are shown while no URL of their binhost answers.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) enum Offline {
-    /// The entries stay in `Packages`; opening such a package fails.
-    #[default]
-    Show,
-    /// The entries are hidden from `Packages`, so that emerge builds from source.
-    Hide,
-}
-
-/// The consequence of an index mismatch, i.e. an entry that contradicts its package
-/// (`index::AuxValues`).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) enum OnMismatch {
-    /// The package cannot be opened, and its entry is hidden.
-    #[default]
-    Refuse,
-    /// The mismatch is reported, and the entry is shown.
-    Warn,
-    /// Entries and packages are not compared.
-    Off,
-}
-
-impl OnMismatch {
-    /// The values of `index-mismatch`.
-    pub(crate) const NAMES: [(&'static str, Self); 3] =
-        [("refuse", Self::Refuse), ("warn", Self::Warn), ("off", Self::Off)];
-
-    /// The default of `index-mismatch`. A signed package proves that the index is wrong. With
-    /// unsigned packages, an attacker who changed the index may have changed the package as well,
-    /// and a mismatch may be a mistake of the binhost's operator.
-    #[must_use]
-    pub(crate) const fn default_for(signatures: &SignaturePolicy) -> Self {
-        match signatures {
-            SignaturePolicy::Required { .. } => Self::Refuse,
-            SignaturePolicy::DigestsOnly => Self::Warn,
-        }
-    }
-
-    #[must_use]
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Refuse => "refuse",
-            Self::Warn => "warn",
-            Self::Off => "off",
-        }
-    }
-}
-
-/// Whether entries that were built against a libc, and do not state it, get a dependency on it
-/// (`policy`).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) enum LibcGuard {
-    /// Such entries get the dependency.
-    On,
-    /// Entries keep the dependencies of their binhost.
-    #[default]
-    Off,
 }
 
 /// One binhost: the same content at one or more URLs.
@@ -249,49 +152,27 @@ pub(crate) struct BinhostConfig {
     pub frozen: bool,
 }
 
-/// The unchecked values of the command line; `None` or empty where an option is not given. A field
-/// without a comment has the name of its option.
+/// What the command line says.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct RawMount {
-    pub mountpoint: Option<PathBuf>,
-    /// The values of `--binhost`, the most preferred first. Empty strings are ignored.
-    pub binhosts: Vec<String>,
-    /// The values of `--mirror`, in order.
-    pub mirrors: Vec<String>,
-    pub quorum: Option<NonZeroUsize>,
-    /// The value of `--cpu-level`.
-    pub cpu: Option<CpuNeed>,
-    pub verify_signature: Option<bool>,
-    /// The values of `--keyring`.
-    pub keyrings: Vec<PathBuf>,
-    pub cache_dir: Option<PathBuf>,
-    pub cache_size: Option<ByteSize>,
-    pub min_free: Option<ByteSize>,
-    pub write_budget: Option<ByteSize>,
-    pub bulk_read_limit: Option<u32>,
-    pub refresh: Option<Duration>,
-    pub control: Option<PathBuf>,
-    pub control_group: Option<SocketGroup>,
-    pub listen: Option<SocketAddr>,
-    pub passthrough: Option<Passthrough>,
-    pub prefetch: Option<Prefetch>,
-    /// The value of `--read-only`.
-    pub writes: Option<Writes>,
-    /// The value of `--config`, which says what files are read besides the command line.
+pub(crate) struct CommandLine {
+    pub settings: Settings,
     pub files: ConfigFiles,
-    pub portage_root: Option<PathBuf>,
-    /// The value of `--mount-namespace`.
-    pub namespace: MountNamespace,
 }
 
-/// The files that are read besides the command line.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+impl CommandLine {
+    /// The value of `--mount-namespace`.
+    #[must_use]
+    pub(crate) fn namespace(&self) -> MountNamespace {
+        self.settings.mount_namespace.as_ref().map(|given| given.value.clone()).unwrap_or_default()
+    }
+}
+
+/// Whether files are read besides the command line.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum ConfigFiles {
-    /// Portage's files, and [`DEFAULT_CONFIG`] if it exists.
+    /// Portage's files, and the one that `--config` names, or [`DEFAULT_CONFIG`] if it exists.
     #[default]
-    Default,
-    /// Portage's files, and this one, which must exist.
-    At(PathBuf),
+    Read,
     /// No files: the command line has all values.
     Ignored,
 }
@@ -332,39 +213,13 @@ pub(crate) struct MountConfig {
     /// The binhosts, the most preferred first. The list is never empty, and names and directories
     /// are unique.
     pub binhosts: Vec<BinhostConfig>,
-    /// An absolute path; the daemon creates the directory if it is missing.
-    pub cache_dir: PathBuf,
-    /// The limit of blobs on disk, in bytes.
-    pub cache_size: ByteSize,
-    /// Bytes that stay free on the cache's disk; 0: the disk may be filled.
-    pub min_free: ByteSize,
-    /// The most bytes of packages that are written in a day; 0: no limit.
-    pub write_budget: ByteSize,
-    /// How many uncached packages a program without a merge plan may open in ten minutes; 0: no
-    /// limit.
-    pub bulk_read_limit: u32,
-    /// The mean interval between refreshes of the index.
-    pub refresh: Duration,
-    pub control: PathBuf,
-    /// The group that may use the control socket besides root.
-    pub control_group: Option<SocketGroup>,
-    /// The TCP address of status page and metrics.
-    pub listen: Option<SocketAddr>,
-    pub passthrough: Passthrough,
-    pub prefetch: Prefetch,
-    pub writes: Writes,
-    /// With [`Prefetch::World`], the bytes that upgrade prefetches may fetch in a day.
-    pub prefetch_budget: ByteSize,
-    /// How long the first open of a plan waits until the plan's entries are compared with their
-    /// packages; zero switches the check off.
-    pub plan_check: Duration,
+    /// The values of the options. Their mountpoint is the configured one, before symbolic links are
+    /// resolved.
+    pub options: MountOptions,
     /// The root of Portage's installed packages and merge plans, an absolute path.
     pub portage_root: PathBuf,
-    /// How many generations are kept, including the current one.
-    pub generations: NonZeroUsize,
     /// The filter for the entries of all binhosts.
     pub selection: Selection,
-    pub libc_guard: LibcGuard,
     /// Portage's keyring for packages, which `getuto` fills.
     pub portage_gnupg: PathBuf,
     /// Whether Portage reads packages with uncompressed members: its BINPKG_COMPRESS is `none` or
@@ -375,26 +230,24 @@ pub(crate) struct MountConfig {
     /// Warnings for the administrator, one text for each fact.
     pub warnings: Vec<String>,
     /// The values of the command line, for a reload.
-    raw: RawMount,
-    /// The mountpoint as configured, before symbolic links are resolved.
-    asked: PathBuf,
+    line: CommandLine,
 }
 
 impl MountConfig {
     /// Validates all settings before the mountpoint is touched, and then prepares the mountpoint.
     /// # Errors
     /// See [`ConfigError`].
-    pub(crate) fn validate(raw: RawMount) -> Result<Self, ConfigError> {
-        raw.resolve(&MountpointCheck::Prepare).result
+    pub(crate) fn validate(line: &CommandLine) -> Result<Self, ConfigError> {
+        line.resolve(&MountpointCheck::Prepare).result
     }
 
     /// Resolves the same command line with the present files. The mountpoint stays as it is and is
     /// not touched.
     #[must_use]
     pub(crate) fn reload(&self) -> Resolution {
-        let mut again = self.raw.resolve(&MountpointCheck::Mounted(self.mountpoint.clone()));
+        let mut again = self.line.resolve(&MountpointCheck::Mounted(self.mountpoint.clone()));
         if let Ok(new) = &again.result {
-            for key in self.fixed_until_restart(new) {
+            for key in self.changed(new, Change::AfterRestart) {
                 again.report.warn(format!("{key} has changed; that takes effect when binhostfs is started again"));
             }
         }
@@ -405,33 +258,16 @@ impl MountConfig {
     /// refresh times or limits.
     #[must_use]
     pub(crate) fn differs_from(&self, other: &Self) -> bool {
-        let key = |config: &Self| {
-            let limits = (config.cache_size, config.min_free, config.write_budget, config.bulk_read_limit);
-            (config.refresh, config.libc_guard, config.uncompressed, limits)
-        };
-        (key(self), &self.binhosts, &self.selection) != (key(other), &other.binhosts, &other.selection)
+        let same = self.uncompressed == other.uncompressed
+            && self.binhosts == other.binhosts
+            && self.selection == other.selection;
+        !same || self.changed(other, Change::Live).next().is_some()
     }
 
-    /// The keys that differ in `new` and take effect only after a restart.
-    fn fixed_until_restart(&self, new: &Self) -> impl Iterator<Item = &'static str> {
-        self.fixed(new).into_iter().filter_map(|(key, differs)| differs.then_some(key))
-    }
-
-    /// All keys that take effect only after a restart, each with whether it differs in `new`.
-    fn fixed(&self, new: &Self) -> [(&'static str, bool); 11] {
-        [
-            ("mountpoint", self.asked != new.asked),
-            ("cache-dir", self.cache_dir != new.cache_dir),
-            ("control", self.control != new.control),
-            ("control-group", self.control_group != new.control_group),
-            ("listen", self.listen != new.listen),
-            ("passthrough", self.passthrough != new.passthrough),
-            ("prefetch", self.prefetch != new.prefetch),
-            ("read-only", self.writes != new.writes),
-            ("plan-check", self.plan_check != new.plan_check),
-            ("prefetch-budget", self.prefetch_budget != new.prefetch_budget),
-            ("generations", self.generations != new.generations),
-        ]
+    /// The options of the mount that differ in `new` and take effect then.
+    fn changed(&self, new: &Self, change: Change) -> impl Iterator<Item = &'static str> {
+        let rows = OPTIONS.iter().filter(move |row| row.info.change == change);
+        rows.filter(|row| row.differs(&self.options, &new.options)).map(|row| row.info.name)
     }
 }
 

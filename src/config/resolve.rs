@@ -3,30 +3,25 @@
 //!
 //! Not its job: the settings of a binhost (see `binhosts`).
 
-use std::net::SocketAddr;
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use super::binhosts::BinhostFinder;
 use super::chost::AcceptedChosts;
 use super::config_file::{self, ConfigFile};
 use super::cpu::CpuLevel;
-use super::file_settings::{FileSettings, listed};
+use super::file_settings::FileSettings;
+use super::options::{MountOptions, Settings, Typed};
 use super::{
-    ConfigError, ConfigFiles, DEFAULT_BULK_READ, DEFAULT_CACHE_DIR, DEFAULT_CACHE_SIZE, DEFAULT_CONFIG,
-    DEFAULT_CONTROL, DEFAULT_GENERATIONS, DEFAULT_MIN_FREE, DEFAULT_PLAN_CHECK, DEFAULT_PORTAGE_GNUPG,
-    DEFAULT_PREFETCH_BUDGET, DEFAULT_REFRESH, LibcGuard, MIN_REFRESH, MountConfig, MountpointCheck, MountpointError,
-    Passthrough, Prefetch, RawMount, Resolution, Selection, SignaturePolicy, Writes, mountpoint, portage_config_root,
+    CommandLine, ConfigError, ConfigFiles, DEFAULT_CONFIG, DEFAULT_PORTAGE_GNUPG, MountConfig, MountpointCheck,
+    MountpointError, Resolution, Selection, SignaturePolicy, mountpoint, portage_config_root,
 };
 use crate::portage::conf::{self, Files, PortagePaths};
-use crate::portage::{Atom, Report, Sourced, ValueSource, first};
-use crate::units::{ByteSize, Interval};
+use crate::portage::{Report, Sourced, ValueSource};
 
 /// The cache size below which a missing unit is the likely cause.
 const SMALL_CACHE: u64 = 1 << 20;
 
-impl RawMount {
+impl CommandLine {
     /// Resolves the configuration from this command line and the present files.
     #[must_use]
     pub(crate) fn resolve(&self, check: &MountpointCheck) -> Resolution {
@@ -38,7 +33,7 @@ impl RawMount {
         let (mut files, mut report) = (Files::default(), Report::default());
         let mut result = self
             .read_files(&mut files, &mut report)
-            .and_then(|found| Resolver { raw: self, found: &found, report: &mut report, machine }.resolve(check));
+            .and_then(|found| Resolver { line: self, found: &found, report: &mut report, machine }.resolve(check));
         if let Ok(config) = &mut result {
             config.warnings.clone_from(&report.warnings);
         }
@@ -52,45 +47,38 @@ impl RawMount {
     }
 
     fn read_files(&self, files: &mut Files, report: &mut Report) -> Result<FileSettings, ConfigError> {
-        let root = Sourced::option(self.portage_root.clone(), "--portage-root");
         let environment = || {
             let source = ValueSource::Environment("PORTAGE_CONFIGROOT");
-            portage_config_root().map(|value| Sourced { value, source })
+            let root = portage_config_root()?;
+            Some(Sourced { value: std::path::absolute(&root).unwrap_or(root), source })
         };
-        let mut root = root.or_else(environment).unwrap_or_else(|| Sourced::default(PathBuf::from("/")));
-        root.value = std::path::absolute(&root.value).unwrap_or(root.value);
-        let path = match &self.files {
-            ConfigFiles::Ignored => {
-                return Ok(FileSettings {
-                    own: ConfigFile::default(),
-                    own_path: PathBuf::new(),
-                    places: PortagePaths::below(&root.value),
-                    portage: None,
-                });
-            }
-            ConfigFiles::Default => Path::new(DEFAULT_CONFIG),
-            ConfigFiles::At(path) => path,
-        };
-        let path = &std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        let own = config_file::read(files, path)?;
-        if own.is_none() && self.files != ConfigFiles::Default {
+        let root = self.settings.portage_root.clone().or_else(environment);
+        let root = root.unwrap_or_else(|| Sourced::default(PathBuf::from("/")));
+        if self.files == ConfigFiles::Ignored {
+            return Ok(FileSettings {
+                file: ConfigFile::default(),
+                path: PathBuf::new(),
+                places: PortagePaths::below(&root.value),
+                portage: None,
+            });
+        }
+        let given = self.settings.config.as_ref();
+        let path = given.map_or(Path::new(DEFAULT_CONFIG), |given| &given.value);
+        let file = config_file::read(files, path)?;
+        if file.is_none() && given.is_some() {
             return Err(ConfigError::NoConfig(path.to_owned()));
         }
         let root = report.note("portage-root", root, |root| root.display().to_string());
         let places = PortagePaths::below(&root);
         let reading = conf::read(&places);
         files.seen.extend(reading.seen);
-        Ok(FileSettings {
-            own: own.unwrap_or_default(),
-            own_path: path.to_owned(),
-            places,
-            portage: Some(reading.result),
-        })
+        let file = file.unwrap_or_default();
+        Ok(FileSettings { file, path: path.to_owned(), places, portage: Some(reading.result) })
     }
 }
 
 struct Resolver<'a> {
-    raw: &'a RawMount,
+    line: &'a CommandLine,
     found: &'a FileSettings,
     report: &'a mut Report,
     machine: Option<CpuLevel>,
@@ -98,185 +86,63 @@ struct Resolver<'a> {
 
 impl Resolver<'_> {
     fn resolve(mut self, check: &MountpointCheck) -> Result<MountConfig, ConfigError> {
-        let asked = self.mountpoint()?;
-        let mut config = self.values(asked);
-        if config.refresh < MIN_REFRESH {
-            return Err(ConfigError::Refresh(config.refresh));
-        }
-        if config.cache_size.0 < SMALL_CACHE {
-            let size = config.cache_size;
-            self.report.warn(format!("cache-size is {size}: hardly a package is kept; say it with a unit, e.g. 8G"));
-        }
-        let finder = BinhostFinder { raw: self.raw, found: self.found, report: self.report, machine: self.machine };
-        config.binhosts = finder.find()?;
+        let options = self.options()?;
+        // Its other settings are resolved, and noted, before the mountpoint is touched.
+        let (selection, portage_gnupg, uncompressed) = (self.selection(), self.portage_gnupg(), self.uncompressed());
+        let Resolver { line, found, .. } = self;
+        let settings = &line.settings;
+        let binhosts = BinhostFinder { line: settings, found, report: self.report, machine: self.machine }.find()?;
         self.getbinpkg();
-        config.mountpoint = self.check(&config.asked, check)?;
-        outside(&mut config)?;
+        let mountpoint = self.check(&options.mountpoint, check)?;
+        let config = MountConfig {
+            mountpoint,
+            namespace: line.namespace(),
+            binhosts,
+            options,
+            portage_root: found.places.config_root.clone(),
+            selection,
+            portage_gnupg,
+            uncompressed,
+            accepted_chosts: AcceptedChosts::of(found.portage().ok().flatten()),
+            warnings: Vec::new(),
+            line: line.clone(),
+        };
+        outside(&config)?;
         Ok(config)
     }
 
-    /// Resolves all values that depend on no other. The result has no binhosts yet, and the
-    /// mountpoint as configured.
-    fn values(&mut self, asked: PathBuf) -> MountConfig {
-        let (raw, own) = (self.raw, &self.found.own);
-        let path = |path: &PathBuf| path.display().to_string();
-        let span = |span: &Duration| Interval(*span).to_string();
-        let passthrough = |choice: &Passthrough| match choice {
-            Passthrough::Auto => "auto".to_owned(),
-            Passthrough::Off => "off".to_owned(),
-        };
-        let prefetch = |choice: &Prefetch| match choice {
-            Prefetch::Plan => "plan".to_owned(),
-            Prefetch::World => "world".to_owned(),
-            Prefetch::Off => "off".to_owned(),
-        };
-        let writes = |choice: &Writes| (*choice == Writes::Refused).to_string();
-        let any_size = |size: &ByteSize| if size.0 == 0 { "any".to_owned() } else { size.to_string() };
-        let any_number = |number: &u32| if *number == 0 { "any".to_owned() } else { number.to_string() };
-        let mut absolute = |key, given: &Option<PathBuf>, option, own: &Option<Sourced<PathBuf>>, default: &str| {
-            let value = self.value(key, given, option, own, PathBuf::from(default), path);
-            std::path::absolute(&value).unwrap_or(value)
-        };
-        MountConfig {
-            mountpoint: asked.clone(),
-            namespace: raw.namespace.clone(),
-            binhosts: Vec::new(),
-            cache_dir: absolute("cache-dir", &raw.cache_dir, "--cache-dir", &own.cache_dir, DEFAULT_CACHE_DIR),
-            control: absolute("control", &raw.control, "--control", &own.control, DEFAULT_CONTROL),
-            control_group: self.optional("control-group", &raw.control_group, "--control-group", &own.control_group),
-            listen: self.listen(),
-            cache_size: self.value(
-                "cache-size",
-                &raw.cache_size,
-                "--cache-size",
-                &own.cache_size,
-                DEFAULT_CACHE_SIZE,
-                ByteSize::to_string,
-            ),
-            min_free: self.value(
-                "min-free",
-                &raw.min_free,
-                "--min-free",
-                &own.min_free,
-                DEFAULT_MIN_FREE,
-                ByteSize::to_string,
-            ),
-            write_budget: self.value(
-                "write-budget",
-                &raw.write_budget,
-                "--write-budget",
-                &own.write_budget,
-                ByteSize(0),
-                any_size,
-            ),
-            bulk_read_limit: self.value(
-                "bulk-read-limit",
-                &raw.bulk_read_limit,
-                "--bulk-read-limit",
-                &own.bulk_read_limit,
-                DEFAULT_BULK_READ,
-                any_number,
-            ),
-            refresh: self.value("refresh", &raw.refresh, "--refresh", &own.refresh, DEFAULT_REFRESH, span),
-            passthrough: self.value(
-                "passthrough",
-                &raw.passthrough,
-                "--passthrough",
-                &own.passthrough,
-                Passthrough::Auto,
-                passthrough,
-            ),
-            prefetch: self.value("prefetch", &raw.prefetch, "--prefetch", &own.prefetch, Prefetch::default(), prefetch),
-            writes: self.value("read-only", &raw.writes, "--read-only", &own.writes, Writes::default(), writes),
-            prefetch_budget: self.value(
-                "prefetch-budget",
-                &None,
-                "",
-                &own.prefetch_budget,
-                DEFAULT_PREFETCH_BUDGET,
-                ByteSize::to_string,
-            ),
-            plan_check: self.value("plan-check", &None, "", &own.plan_check, DEFAULT_PLAN_CHECK, |span| {
-                if span.is_zero() { "off".to_owned() } else { Interval(*span).to_string() }
-            }),
-            portage_root: self.found.places.config_root.clone(),
-            generations: self.value(
-                "generations",
-                &None,
-                "",
-                &own.generations,
-                DEFAULT_GENERATIONS,
-                NonZeroUsize::to_string,
-            ),
-            selection: self.selection(),
-            libc_guard: self.libc_guard(),
-            portage_gnupg: self.portage_gnupg(),
-            uncompressed: self.uncompressed(),
-            accepted_chosts: AcceptedChosts::of(self.found.portage().ok().flatten()),
-            warnings: Vec::new(),
-            raw: raw.clone(),
-            asked,
-        }
-    }
-
-    /// Resolves a value that Portage has no setting for.
-    fn value<T: Clone>(
-        &mut self,
-        key: &str,
-        given: &Option<T>,
-        option: &'static str,
-        own: &Option<Sourced<T>>,
-        default: T,
-        shown: impl Fn(&T) -> String,
-    ) -> T {
-        let value = first([Sourced::option(given.clone(), option), own.clone()], default);
-        self.report.note(key, value, shown)
-    }
-
-    /// The same as `value` for a value without a default.
-    fn optional<T: Clone + ToString>(
-        &mut self,
-        key: &str,
-        given: &Option<T>,
-        option: &'static str,
-        own: &Option<Sourced<T>>,
-    ) -> Option<T> {
-        let said = Sourced::option(given.clone(), option).or_else(|| own.clone())?;
-        Some(self.report.note(key, said, T::to_string))
-    }
-
-    fn listen(&mut self) -> Option<SocketAddr> {
-        let listen = self.optional("listen", &self.raw.listen, "--listen", &self.found.own.listen)?;
-        if !listen.ip().is_loopback() {
+    /// Resolves the options of the mount.
+    fn options(&mut self) -> Result<MountOptions, ConfigError> {
+        let portage = Settings { mountpoint: self.pkgdir()?, ..Settings::default() };
+        let options = MountOptions::resolve(&[&self.line.settings, &self.found.file.settings, &portage], self.report);
+        if let Some(listen) = options.listen.filter(|listen| !listen.ip().is_loopback()) {
             let warning = "whoever reaches it can read which packages this machine uses, and nothing is encrypted; \
                            127.0.0.1 is for this machine alone";
             self.report.warn(format!("status and metrics are on {listen}: {warning}"));
         }
-        Some(listen)
+        let size = options.cache_size;
+        if size.0 < SMALL_CACHE {
+            self.report.warn(format!("cache-size is {size}: hardly a package is kept; say it with a unit, e.g. 8G"));
+        }
+        Ok(options)
     }
 
-    /// The mountpoint as configured, made absolute.
-    fn mountpoint(&mut self) -> Result<PathBuf, ConfigError> {
-        let given =
-            Sourced::option(self.raw.mountpoint.clone(), "MOUNTPOINT").or_else(|| self.found.own.mountpoint.clone());
-        let mountpoint = match given {
-            Some(given) => given,
-            None => {
-                let pkgdir = self.found.portage()?.map(|portage| portage.pkgdir.clone().into());
-                let Sourced { value: pkgdir, source } =
-                    pkgdir.unwrap_or_else(|| Sourced::default(PathBuf::from(conf::DEFAULT_PKGDIR)));
-                if !pkgdir.is_absolute() {
-                    return Err(ConfigError::Pkgdir { pkgdir, said_by: source });
-                }
-                Sourced { value: pkgdir, source }
+    /// PKGDIR. `None`: another source has the mountpoint, so Portage's files may have errors.
+    fn pkgdir(&self) -> Result<Option<Sourced<PathBuf>>, ConfigError> {
+        if self.line.settings.mountpoint.is_some() || self.found.file.settings.mountpoint.is_some() {
+            return Ok(None);
+        }
+        let Some(portage) = self.found.portage()? else { return Ok(None) };
+        match portage.pkgdir.clone().into() {
+            Sourced { value: pkgdir, source } if !pkgdir.is_absolute() => {
+                Err(ConfigError::Pkgdir { pkgdir, said_by: source })
             }
-        };
-        let path = self.report.note("mountpoint", mountpoint, |path| path.display().to_string());
-        Ok(std::path::absolute(&path).unwrap_or(path))
+            pkgdir => Ok(Some(pkgdir)),
+        }
     }
 
     fn check(&mut self, asked: &Path, check: &MountpointCheck) -> Result<PathBuf, ConfigError> {
-        let namespace = &self.raw.namespace;
+        let namespace = self.line.namespace();
         let enter = |work: &(dyn Fn() -> Result<PathBuf, MountpointError> + Sync)| {
             Ok(namespace.enter(work).map_err(MountpointError::from)??)
         };
@@ -295,16 +161,11 @@ impl Resolver<'_> {
     }
 
     fn selection(&mut self) -> Selection {
-        let own = &self.found.own;
-        let mut atoms = |key: &str, own: &Option<Sourced<Vec<Atom>>>| {
-            own.clone().map(|atoms| self.report.note(key, atoms, |atoms| listed(atoms))).unwrap_or_default()
-        };
-        Selection { include: atoms("include", &own.include), exclude: atoms("exclude", &own.exclude) }
-    }
-
-    fn libc_guard(&mut self) -> LibcGuard {
-        let guard = first([self.found.own.libc_guard.clone()], LibcGuard::default());
-        self.report.note("libc-guard", guard, |guard| (*guard == LibcGuard::On).to_string())
+        let file = &[&self.found.file.settings];
+        Selection {
+            include: Typed::include().given(file, "", self.report).unwrap_or_default(),
+            exclude: Typed::exclude().given(file, "", self.report).unwrap_or_default(),
+        }
     }
 
     /// Warns if emerge fetches packages itself and bypasses the mount.
@@ -336,16 +197,15 @@ impl Resolver<'_> {
 }
 
 /// Checks that cache and keyrings are outside the mount, because the daemon reads both while it
-/// opens a package. Makes the paths of keyrings absolute.
-fn outside(config: &mut MountConfig) -> Result<(), ConfigError> {
-    let mountpoint = &config.mountpoint;
-    if mountpoint::resolved(&config.cache_dir).starts_with(mountpoint) {
-        return Err(ConfigError::CacheInside { cache: config.cache_dir.clone(), mountpoint: mountpoint.clone() });
+/// opens a package.
+fn outside(config: &MountConfig) -> Result<(), ConfigError> {
+    let (mountpoint, cache) = (&config.mountpoint, &config.options.cache_dir);
+    if mountpoint::resolved(cache).starts_with(mountpoint) {
+        return Err(ConfigError::CacheInside { cache: cache.clone(), mountpoint: mountpoint.clone() });
     }
-    for binhost in &mut config.binhosts {
-        let SignaturePolicy::Required { keyrings } = &mut binhost.signatures else { continue };
+    for binhost in &config.binhosts {
+        let SignaturePolicy::Required { keyrings } = &binhost.signatures else { continue };
         for path in keyrings {
-            *path = std::path::absolute(&path).unwrap_or_else(|_| path.clone());
             // The path is compared first, so that a present mount receives no request about itself.
             if path.starts_with(mountpoint) || path.canonicalize().is_ok_and(|real| real.starts_with(mountpoint)) {
                 return Err(ConfigError::KeyringInside { keyring: path.clone(), mountpoint: mountpoint.clone() });

@@ -13,7 +13,7 @@ const MAKE: &str = "etc/portage/make.conf";
 /// A system with its own files and a directory `pkgdir`.
 struct System {
     place: tempfile::TempDir,
-    raw: RawMount,
+    line: CommandLine,
 }
 
 impl System {
@@ -21,23 +21,32 @@ impl System {
         let place = tempfile::tempdir().unwrap();
         let root = place.path().canonicalize().unwrap();
         fs::create_dir(root.join("pkgdir")).unwrap();
-        let raw = RawMount { portage_root: Some(root.clone()), ..RawMount::default() };
-        let system = Self { place, raw };
+        let system = Self { place, line: CommandLine::default() }.given(&[("portage-root", root.to_str().unwrap())]);
         system.write(MAKE, &format!("PKGDIR={}/pkgdir\n", root.display()));
         files.iter().for_each(|(path, text)| system.write(path, text));
         system
     }
 
     /// Adds a configuration file.
-    fn own(mut self, text: &str) -> Self {
+    fn own(self, text: &str) -> Self {
         self.write("own.toml", text);
-        self.raw.files = ConfigFiles::At(self.path("own.toml"));
+        let path = self.path("own.toml");
+        self.given(&[("config", path.to_str().unwrap())])
+    }
+
+    /// Adds options to the command line.
+    fn given(mut self, options: &[(&str, &str)]) -> Self {
+        for (name, value) in options {
+            let row = OPTIONS.iter().find(|row| row.info.name == *name).unwrap();
+            row.set_text(&mut self.line.settings, value.as_ref()).unwrap();
+        }
         self
     }
 
-    fn given(mut self, change: impl FnOnce(&mut RawMount)) -> Self {
-        change(&mut self.raw);
-        self
+    /// Mounts on the root of the system, instead of the directory `pkgdir`.
+    fn mounted_at_root(self) -> Self {
+        let root = self.path("");
+        self.given(&[("mountpoint", root.to_str().unwrap())])
     }
 
     fn path(&self, path: &str) -> PathBuf {
@@ -50,7 +59,7 @@ impl System {
     }
 
     fn resolve(&self) -> Resolution {
-        self.raw.resolve_on(&MountpointCheck::Look, Some(CpuLevel::V2))
+        self.line.resolve_on(&MountpointCheck::Look, Some(CpuLevel::V2))
     }
 
     #[track_caller]
@@ -99,7 +108,7 @@ fn portage_alone_is_enough() {
     assert_eq!((a.urls[0].to_string().as_str(), &a.signatures), ("https://a/x", &SignaturePolicy::DigestsOnly));
     assert_eq!(b.signatures, SignaturePolicy::Required { keyrings: vec![DEFAULT_KEYRING.into()] });
     assert_eq!(b.selection.exclude, ["*/*-bin".parse().unwrap()]);
-    assert_eq!((b.quorum.get(), b.offline, config.libc_guard), (1, Offline::Show, LibcGuard::Off));
+    assert_eq!((b.quorum.get(), b.offline, config.options.libc_guard), (1, Offline::Show, LibcGuard::Off));
     assert_eq!(system.setting("mountpoint"), ("pkgdir".into(), "etc/portage/make.conf:1".into()));
     assert_eq!(system.setting("binhost.a.verify-signature"), ("false".into(), "etc/portage/binrepos.conf:4".into()));
     assert_eq!(system.setting("cache-dir"), (DEFAULT_CACHE_DIR.into(), "default".into()));
@@ -120,18 +129,14 @@ fn the_file_counts_more_than_portage_and_the_command_line_most() {
     assert_eq!(a.signatures, SignaturePolicy::Required { keyrings: vec!["/k".into()] });
     assert_eq!((b.signatures.clone(), b.offline), (SignaturePolicy::DigestsOnly, Offline::Hide));
     assert_eq!((b.selection.exclude.len(), c.urls[0].to_string().as_str()), (0, "https://c/"));
-    assert_eq!((config.cache_size, config.refresh), (ByteSize(1 << 30), Duration::from_secs(90)));
-    assert_eq!((config.libc_guard, config.selection.include.len()), (LibcGuard::On, 1));
+    assert_eq!((config.options.cache_size, config.options.refresh), (ByteSize(1 << 30), Duration::from_secs(90)));
+    assert_eq!((config.options.libc_guard, config.selection.include.len()), (LibcGuard::On, 1));
     assert_eq!(system.setting("binhost.a.quorum"), ("2".into(), "own.toml:11".into()));
 
-    let system = system.given(|raw| {
-        raw.cache_size = Some(ByteSize(5));
-        raw.keyrings = vec!["/g".into()];
-        raw.verify_signature = Some(true);
-        raw.mountpoint = raw.portage_root.clone();
-    });
+    let system =
+        system.given(&[("cache-size", "5"), ("keyring", "/g"), ("verify-signature", "true")]).mounted_at_root();
     let config = system.config();
-    assert_eq!((config.cache_size, config.mountpoint.clone()), (ByteSize(5), system.path("")));
+    assert_eq!((config.options.cache_size, config.mountpoint.clone()), (ByteSize(5), system.path("")));
     for binhost in &config.binhosts {
         assert_eq!(binhost.signatures, SignaturePolicy::Required { keyrings: vec!["/g".into()] });
     }
@@ -154,9 +159,9 @@ fn signatures_are_asked_for_where_emerge_insists_on_them() {
 #[test]
 fn what_the_command_line_names_replaces_all_binhosts() {
     let given = |binhosts: &[&str], mirrors: &[&str]| {
-        let (binhosts, mirrors) =
-            [binhosts, mirrors].map(|urls| urls.iter().map(|url| (*url).to_owned()).collect()).into();
-        System::with(&[(REPOS, TWO)]).given(|raw| (raw.binhosts, raw.mirrors) = (binhosts, mirrors))
+        let binhosts = binhosts.iter().map(|url| ("binhost", *url));
+        let mirrors = mirrors.iter().map(|url| ("mirror", *url));
+        System::with(&[(REPOS, TWO)]).given(&binhosts.chain(mirrors).collect::<Vec<_>>())
     };
     let urls = |system: &System| {
         let binhosts = system.config().binhosts;
@@ -169,13 +174,13 @@ fn what_the_command_line_names_replaces_all_binhosts() {
     assert!(given(&[], &["http://m"]).refused().contains("and there are 0 of these"));
     assert_eq!(given(&["http://x", "http://x"], &[]).refused(), "--binhost http://x/ is there twice");
     assert!(given(&["nonsense"], &[]).refused().starts_with("--binhost \"nonsense\" is not a URL"));
-    let quorum = given(&["http://x"], &["http://m"]).given(|raw| raw.quorum = NonZeroUsize::new(3));
+    let quorum = given(&["http://x"], &["http://m"]).given(&[("quorum", "3")]);
     assert!(quorum.refused().starts_with("--quorum: 3 URLs of x-"), "{}", quorum.refused());
     let twice = given(&["http://x"], &["http://m", "http://x", "http://m"]);
     assert_eq!(urls(&twice), [["http://x/", "http://m/"]]);
     assert_eq!(twice.warnings().len(), 2);
     // Portage's files are not needed in this case, so they may be broken.
-    let broken = given(&["http://x"], &[]).given(|raw| raw.mountpoint = raw.portage_root.clone());
+    let broken = given(&["http://x"], &[]).mounted_at_root();
     broken.write(MAKE, "(");
     assert_eq!(broken.config().binhosts.len(), 1);
 }
@@ -252,7 +257,7 @@ fn mistakes_in_the_file_are_named_with_their_line() {
     fs::remove_file(fifo.path("own.toml")).unwrap();
     rustix::fs::mknodat(rustix::fs::CWD, fifo.path("own.toml"), rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
     assert_eq!(fifo.refused(), "own.toml: it is not a regular file");
-    let missing = System::with(&[]).given(|raw| raw.files = ConfigFiles::At("/none.toml".into()));
+    let missing = System::with(&[]).given(&[("config", "/none.toml")]);
     assert_eq!(missing.refused(), "--config /none.toml: there is no such file");
 }
 
@@ -269,14 +274,14 @@ fn what_this_cpu_cannot_run_is_left_out() {
     assert_eq!(warnings.len(), 2);
     let system = system.own("cpu-level = \"any\"\n[binhost.v3]\ncpu-level = \"x86-64-v3\"\n");
     assert_eq!(names(&system.config()), ["x86-64-v4", "v2"]);
-    assert_eq!(system.given(|raw| raw.cpu = Some(CpuNeed::Any)).config().binhosts.len(), 3);
+    assert_eq!(system.given(&[("cpu-level", "any")]).config().binhosts.len(), 3);
 }
 
 #[test]
 fn names_are_unique_and_fit_a_directory() {
     let repos = "[a b]\nsync-uri = https://one\n[a/b]\nsync-uri = https://two\n[same]\nsync-uri = https://two/\n[ftp]\nsync-uri = ftp://x\n";
-    let system = System::with(&[(REPOS, repos), (MAKE, "PORTAGE_BINHOST='https://two https://three'\n")])
-        .given(|raw| raw.mountpoint = raw.portage_root.clone());
+    let system =
+        System::with(&[(REPOS, repos), (MAKE, "PORTAGE_BINHOST='https://two https://three'\n")]).mounted_at_root();
     let config = system.config();
     let distinct = |names: Vec<&str>| names.into_iter().collect::<BTreeSet<_>>().len();
     assert!(names(&config).iter().all(|name| name::is_safe(name)), "{config:?}");
@@ -309,15 +314,15 @@ fn a_reload_leaves_the_mountpoint_alone() {
 
 #[test]
 fn cache_and_keys_are_outside_the_mount() {
-    let system = System::with(&[(REPOS, TWO)]);
-    let inside = system.path("pkgdir/x");
-    let cache = system.given(|raw| raw.cache_dir = Some(inside.clone()));
-    assert!(cache.refused().contains("is inside the mountpoint"));
-    let keys = cache.given(|raw| (raw.cache_dir, raw.keyrings) = (None, vec![inside]));
-    assert!(keys.refused().contains("is inside the mountpoint"));
-    let here = Path::new("/proc");
-    let busy = keys.given(|raw| (raw.keyrings, raw.mountpoint) = (Vec::new(), Some(here.into())));
-    assert!(busy.refused().contains("/proc is a mountpoint already"), "{}", busy.refused());
+    let refused = |option: &str, path: &str| {
+        let system = System::with(&[(REPOS, TWO)]);
+        let path = system.path("").join(path);
+        system.given(&[(option, path.to_str().unwrap())]).refused()
+    };
+    assert!(refused("cache-dir", "pkgdir/x").starts_with("the cache directory pkgdir/x is inside the mountpoint"));
+    assert!(refused("keyring", "pkgdir/x").starts_with("the keyring pkgdir/x is inside the mountpoint"));
+    let busy = refused("mountpoint", "/proc");
+    assert!(busy.contains("/proc is a mountpoint already"), "{busy}");
 }
 
 #[test]
@@ -327,30 +332,62 @@ fn the_example_of_the_readme_is_right() {
     let lines = example.lines().skip_while(|line| !line.starts_with("    "));
     let lines = lines.take_while(|line| line.is_empty() || line.starts_with("    "));
     let text: String = lines.map(|line| format!("{}\n", line.trim_start())).collect();
-    let system = System::with(&[(REPOS, TWO)]).own(&text).given(|raw| raw.mountpoint = raw.portage_root.clone());
+    let system = System::with(&[(REPOS, TWO)]).own(&text).mounted_at_root();
     let config = system.config();
     assert_eq!(names(&config), ["gentoo", "b", "a"]);
     assert_eq!((config.binhosts[0].urls.len(), config.selection.exclude.len()), (2, 1));
-    for key in config_file::KEYS.iter().chain(&config_file::BINHOST_KEYS) {
-        assert!(example.contains(key), "{key} is not in the README");
+    for row in OPTIONS.iter().filter(|row| row.info.scope != Scope::CommandLine) {
+        assert!(example.contains(row.info.name), "{} is not in the README", row.info.name);
     }
 }
 
+/// A value of the file, and another one, for each option of the mount.
+const CHANGES: [(&str, &str); 18] = [
+    ("mountpoint", "\"/\""),
+    ("cache-dir", "\"/x\""),
+    ("cache-size", "\"9G\""),
+    ("min-free", "\"1G\""),
+    ("write-budget", "1"),
+    ("bulk-read-limit", "21"),
+    ("refresh", "60"),
+    ("control", "\"/x\""),
+    ("control-group", "\"0\""),
+    ("listen", "\"127.0.0.1:1\""),
+    ("passthrough", "\"off\""),
+    ("prefetch", "\"world\""),
+    ("read-only", "true"),
+    ("prefetch-budget", "1"),
+    ("plan-check", "0"),
+    ("generations", "4"),
+    ("libc-guard", "true"),
+    ("quorum", "1"),
+];
+
 #[test]
-fn the_readme_says_what_takes_effect_when_it_is_started_again() {
-    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
-    let (before, _) = readme.split_once(" take effect when binhostfs is started again").unwrap();
-    let (_, sentence) = before.rsplit_once(". ").unwrap();
-    let told: Vec<&str> = sentence.split('`').skip(1).step_by(2).collect();
-    let system = System::with(&[(REPOS, TWO)]).given(|raw| raw.mountpoint = raw.portage_root.clone());
+fn a_change_takes_effect_when_the_table_says() {
+    let system = System::with(&[(REPOS, TWO)]).own("");
     let config = system.config();
-    assert_eq!(told, config.fixed(&config).map(|(key, _)| key));
-    // A change of any other key takes effect.
-    let live = config_file::KEYS.into_iter().filter(|key| !told.contains(key));
-    let of_binhosts = ["binhost", "include", "exclude", "libc-guard"];
-    let (_, changes) = readme.split_once("**Changes** of all these files").unwrap();
-    for key in live.filter(|key| !config_file::BINHOST_KEYS.contains(key) && !of_binhosts.contains(key)) {
-        assert!(changes.lines().next().unwrap().contains(&format!("`{key}`")), "{key} is neither live nor fixed");
+    let rows = OPTIONS.iter().filter(|row| row.info.scope == Scope::Mount);
+    assert!(rows.map(|row| row.info.name).eq(CHANGES.iter().map(|(name, _)| *name).filter(|name| *name != "quorum")));
+    for (name, value) in CHANGES {
+        system.write("own.toml", &format!("{name} = {value}\n"));
+        let again = config.reload();
+        let new = again.result.unwrap();
+        let row = OPTIONS.iter().find(|row| row.info.name == name).unwrap();
+        let (live, restart) = match (name, row.info.change) {
+            // It has the value that it had.
+            ("quorum", _) => (false, vec![]),
+            (_, Change::Live) => (true, vec![]),
+            (_, Change::AfterRestart) => {
+                (false, vec![format!("{name} has changed; that takes effect when binhostfs is started again")])
+            }
+        };
+        assert_eq!((config.differs_from(&new), again.report.warnings), (live, restart), "{name}");
+    }
+    // What concerns binhosts takes effect at once.
+    for text in ["offline = \"hide\"", "include = \"a/*\"", "[binhost.a]\nenabled = false"] {
+        system.write("own.toml", text);
+        assert!(config.differs_from(&config.reload().result.unwrap()), "{text}");
     }
 }
 

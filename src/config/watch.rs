@@ -208,6 +208,8 @@ mod tests {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
     use super::*;
+    use crate::config::{CommandLine, MountpointCheck};
+    use crate::portage::Sourced;
 
     struct Place(tempfile::TempDir, Watch);
 
@@ -318,8 +320,9 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let root = place.path().canonicalize().unwrap();
         fs::create_dir_all(root.join("etc/portage")).unwrap();
-        let raw = super::super::RawMount { portage_root: Some(root.clone()), ..Default::default() };
-        let resolve = || raw.resolve(&super::super::MountpointCheck::Look);
+        let mut line = CommandLine::default();
+        line.settings.portage_root = Some(Sourced::default(root.clone()));
+        let resolve = || line.resolve(&MountpointCheck::Look);
         let mut watch = Watch::new().unwrap();
         assert!(watch.follow(resolve).unwrap().result.is_err());
         let make_conf = root.join("etc/portage/make.conf");

@@ -189,14 +189,15 @@ impl Daemon {
         portage_keyring::warn(&policies, &config.portage_gnupg);
         let metrics = Arc::new(Metrics::default());
         let cache = {
-            let (directory, bound, metrics) = (config.cache_dir.clone(), config.cache_size.0, Arc::clone(&metrics));
+            let (directory, bound, metrics) =
+                (config.options.cache_dir.clone(), config.options.cache_size.0, Arc::clone(&metrics));
             let open = tokio::task::spawn_blocking(move || Cache::open(&directory, bound, metrics)).await;
             Arc::new(open.context("opening the cache")?.context("opening the cache")?)
         };
         let (limited, limits) = (Arc::clone(&cache), limits(&config));
         tokio::task::spawn_blocking(move || limited.set_limits(limits)).await.context("making room in the cache")?;
         let (fetcher, outcomes) = Fetcher::new(Arc::clone(&cache), Arc::clone(&metrics));
-        fetcher.set_bulk_read_limit(config.bulk_read_limit);
+        fetcher.set_bulk_read_limit(config.options.bulk_read_limit);
         let (held, fetching, counted) = (Arc::clone(&cache), Arc::clone(&fetcher), Arc::clone(&metrics));
         let mut binhosts = Binhosts::open(held, fetching, counted, &config, policies)?;
         let resumed = kept.as_ref().filter(|kept| !kept.is_new());
@@ -204,7 +205,12 @@ impl Daemon {
         let front = Arc::new(tasks::local_watcher::open(&config, &cache, binhosts.first().await?, beneath).await?);
         let (shown, root) = (Arc::clone(front.snapshots()), config.portage_root.clone());
         cache.classify_by(move |cache| tasks::installed_classes::classes(&root, &shown, cache));
-        let operations = Filesystem::new(Arc::clone(&front), Arc::clone(&fetcher), config.prefetch, config.plan_check);
+        let operations = Filesystem::new(
+            Arc::clone(&front),
+            Arc::clone(&fetcher),
+            config.options.prefetch,
+            config.options.plan_check,
+        );
         let mount = Mount::new(&config, operations, Arc::clone(&metrics), kept)?;
         match mount.begun() {
             Begun::Mounted => service::handover::store(&mount),
@@ -219,14 +225,16 @@ impl Daemon {
         let following = requests.clone();
         let (reload, reloads) = mpsc::channel(1);
         let handle = Arc::new(Handle { shared: Arc::clone(&shared), requests, reload });
-        let group = shared.config.control_group.as_ref();
+        let group = shared.config.options.control_group.as_ref();
         // The control socket comes last: a `reload` command waits for it, and then connects over
         // TCP.
-        let listener = shared.config.listen.map(|address| Listener::start(address, Arc::clone(&handle))).transpose()?;
-        let control = Server::start(&shared.config.control, group, handle)?;
+        let listener =
+            shared.config.options.listen.map(|address| Listener::start(address, Arc::clone(&handle))).transpose()?;
+        let control = Server::start(&shared.config.options.control, group, handle)?;
         // A separate task, so that no other event cancels a slow refresh.
-        let refresher =
-            tokio::spawn(Refresher::new(binhosts, outcomes, incoming, shared.config.refresh).run(Arc::clone(&shared)));
+        let refresher = tokio::spawn(
+            Refresher::new(binhosts, outcomes, incoming, shared.config.options.refresh).run(Arc::clone(&shared)),
+        );
         let follower = tokio::spawn(tasks::config_watcher::follow(Arc::clone(&shared), following));
         let scrubber = tokio::spawn(tasks::scrub::in_background(Arc::clone(&shared)));
         let watcher = tokio::spawn(tasks::local_watcher::watch(Arc::clone(&shared)));
@@ -335,8 +343,8 @@ fn policies(config: &MountConfig) -> Result<Vec<Policy>, KeyringError> {
 }
 
 fn limits(config: &MountConfig) -> Limits {
-    let writes_per_day = Some(config.write_budget.0).filter(|budget| *budget > 0);
-    Limits { bound: config.cache_size.0, min_free: config.min_free.0, writes_per_day }
+    let writes_per_day = Some(config.options.write_budget.0).filter(|budget| *budget > 0);
+    Limits { bound: config.options.cache_size.0, min_free: config.options.min_free.0, writes_per_day }
 }
 
 /// Formats a span for people, like `12 min`.

@@ -137,13 +137,13 @@ impl Refresher {
     /// Applies a new configuration: shows the indexes of its binhosts, and refreshes them soon.
     async fn configure(&mut self, shared: &DaemonState, config: &MountConfig) {
         let (cache, limits) = (Arc::clone(&shared.cache), super::limits(config));
-        shared.fetcher.set_bulk_read_limit(config.bulk_read_limit);
+        shared.fetcher.set_bulk_read_limit(config.options.bulk_read_limit);
         // Evicting takes time. The requests that wait here would have to wait for a refresh anyway.
         drop(tokio::task::spawn_blocking(move || cache.set_limits(limits)).await);
         match self.binhosts.configure(config).await {
             Ok(()) => {
                 shared.fetcher.forget_failures();
-                (self.interval, self.due) = (config.refresh, Instant::now());
+                (self.interval, self.due) = (config.options.refresh, Instant::now());
                 drop(self.present(shared, true).await);
                 shared.configured(None);
             }

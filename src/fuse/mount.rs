@@ -91,7 +91,7 @@ impl Mount {
     ) -> Result<Self, MountError> {
         let new = || Kept::create(None, config.namespace.clone());
         let Kept { device, log, namespace, .. } = kept.map_or_else(new, Ok).map_err(MountError::Device)?;
-        let (mountpoint, passthrough) = (&config.mountpoint, config.passthrough);
+        let (mountpoint, passthrough) = (&config.mountpoint, config.options.passthrough);
         let before = log.agreement().filter(|_| log.device().is_some());
         let shared = AdapterState::new(operations, metrics, passthrough == Passthrough::Auto, device, log);
         let session = match before {

@@ -41,7 +41,6 @@ pub(crate) use binary_package::{BinaryPackage, KeyValues};
 pub use cpv::Cpv;
 pub(crate) use installed::InstalledPackage;
 pub use installed::InstalledPackages;
-pub(crate) use provenance::first;
 pub(crate) use provenance::{Located, Report, Setting, SourceLocation, Sourced, ValueSource};
 pub(crate) use settings::{FlagDifference, IncrementalVariable, PackageSettings};
 pub(crate) use user_patches::UserPatches;

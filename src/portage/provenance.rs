@@ -108,8 +108,3 @@ impl Report {
         value
     }
 }
-
-/// The first value that is set, else the default.
-pub(crate) fn first<T, const N: usize>(said: [Option<Sourced<T>>; N], default: T) -> Sourced<T> {
-    said.into_iter().flatten().next().unwrap_or_else(|| Sourced::default(default))
-}

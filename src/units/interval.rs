@@ -15,6 +15,19 @@ pub(crate) struct IntervalError(String);
 
 const UNITS: [(char, u64); 4] = [('d', 86400), ('h', 3600), ('m', 60), ('s', 1)];
 
+impl Interval {
+    /// The shortest text that is parsed to exactly these seconds, e.g. `30m`.
+    #[must_use]
+    pub(crate) fn notation(&self) -> String {
+        let seconds = self.0.as_secs();
+        let whole = |(_, unit): &&(char, u64)| seconds > 0 && seconds.is_multiple_of(*unit);
+        match UNITS.iter().find(whole) {
+            Some((letter, unit)) => format!("{}{letter}", seconds / unit),
+            None => seconds.to_string(),
+        }
+    }
+}
+
 impl FromStr for Interval {
     type Err = IntervalError;
 
@@ -52,6 +65,13 @@ impl fmt::Display for Interval {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn spans_as_people_would_write_them() {
+        for text in ["0", "1s", "90s", "30m", "5h", "25h", "14d"] {
+            assert_eq!(text.parse::<Interval>().unwrap().notation(), text);
+        }
+    }
 
     #[test]
     fn spans_as_people_write_and_read_them() {

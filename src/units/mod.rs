@@ -4,6 +4,6 @@ mod interval;
 mod plural;
 mod size;
 
-pub(crate) use interval::{Interval, IntervalError};
+pub(crate) use interval::Interval;
 pub(crate) use plural::Plural;
 pub(crate) use size::ByteSize;

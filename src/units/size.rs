@@ -14,6 +14,18 @@ pub struct SizeError(String);
 
 const UNITS: [(char, u32); 4] = [('K', 10), ('M', 20), ('G', 30), ('T', 40)];
 
+impl ByteSize {
+    /// The shortest text that is parsed to exactly this size, e.g. `8G`.
+    #[must_use]
+    pub(crate) fn notation(&self) -> String {
+        let whole = |(_, shift): &&(char, u32)| self.0 > 0 && self.0.trailing_zeros() >= *shift;
+        match UNITS.iter().rev().find(whole) {
+            Some((letter, shift)) => format!("{}{letter}", self.0 >> shift),
+            None => self.0.to_string(),
+        }
+    }
+}
+
 impl FromStr for ByteSize {
     type Err = SizeError;
 
@@ -56,6 +68,13 @@ mod tests {
         }
         for bad in ["", "G", "-1", "1.5G", "1GG", "+1", "1x", "99999999999G", "0x10"] {
             assert!(bad.parse::<ByteSize>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn sizes_as_people_would_write_them() {
+        for text in ["0", "1", "1000", "1K", "1025", "1536K", "8G", "3T", "2048T"] {
+            assert_eq!(text.parse::<ByteSize>().unwrap().notation(), text);
         }
     }
 

@@ -45,7 +45,7 @@ const CONFINED: [(&str, &[&str]); 12] = [
     ("hyper::", &["src/control/", "src/cli/demo/"]),
     ("sd_notify::", &["src/daemon/"]),
     ("std::env::", &["src/config/", "src/portage/", "src/main.rs", "src/cli/demo/mod.rs", "src/verify/tests/"]),
-    ("toml::", &["src/config/config_file/table.rs"]),
+    ("toml::", &["src/config/toml_table.rs"]),
     ("inotify::", &["src/config/watch.rs"]),
     ("sequoia_openpgp", &["src/verify/openpgp/mod.rs"]),
     // sequoia's errors are anyhow's.

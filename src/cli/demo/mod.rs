@@ -21,8 +21,9 @@ use tracing_subscriber::filter::LevelFilter;
 use super::output::{fail, say};
 use super::{logging, runtime};
 use crate::api::Status;
-use crate::config::{ConfigFiles, MountConfig, RawMount};
+use crate::config::{CommandLine, ConfigFiles, MountConfig, Settings};
 use crate::daemon::Daemon;
+use crate::portage::Sourced;
 use crate::units::ByteSize;
 use binhost::DemoBinhost;
 
@@ -100,16 +101,16 @@ async fn show(place: &DemoDirectory) -> anyhow::Result<()> {
     let binhost = DemoBinhost::start().await.context("starting the embedded binhost")?;
     let mountpoint = place.mountpoint();
     say(format_args!("A binhost with {} packages runs inside this program: {}", binhost.packages(), binhost.url()));
-    let config = MountConfig::validate(RawMount {
-        mountpoint: Some(mountpoint.clone()),
-        binhosts: vec![binhost.url()],
-        cache_dir: Some(place.0.join("cache")),
-        cache_size: Some(ByteSize(64 << 20)),
-        control: Some(place.0.join("control.sock")),
-        verify_signature: Some(false),
-        files: ConfigFiles::Ignored,
-        ..RawMount::default()
-    })?;
+    let settings = Settings {
+        mountpoint: Some(Sourced::default(mountpoint.clone())),
+        binhost: Some(Sourced::default(vec![binhost.url()])),
+        cache_dir: Some(Sourced::default(place.0.join("cache"))),
+        cache_size: Some(Sourced::default(ByteSize(64 << 20))),
+        control: Some(Sourced::default(place.0.join("control.sock"))),
+        verify_signature: Some(Sourced::default(false)),
+        ..Settings::default()
+    };
+    let config = MountConfig::validate(&CommandLine { settings, files: ConfigFiles::Ignored })?;
     let started = Instant::now();
     let daemon = Daemon::start(config, None).await?;
     say(format_args!("Mounted on {} in {}\n", mountpoint.display(), milliseconds(started)));

@@ -93,7 +93,7 @@ impl Binhosts {
         config: &MountConfig,
         policies: Vec<Policy>,
     ) -> anyhow::Result<Self> {
-        let generations = GenerationStore::open(cache.directory(), config.generations.get())?;
+        let generations = GenerationStore::open(cache.directory(), config.options.generations.get())?;
         let (all, rules, tallies, libc_guarded) = (Vec::new(), Rules::default(), HashMap::new(), None);
         let mut binhosts = Self {
             all,
@@ -156,7 +156,7 @@ impl Binhosts {
         self.all.sort_by_key(place);
         self.apply_rollback();
         self.accepted_chosts = config.accepted_chosts.clone();
-        self.rules = Rules { selection: config.selection.clone(), libc_guard: config.libc_guard };
+        self.rules = Rules { selection: config.selection.clone(), libc_guard: config.options.libc_guard };
         Ok(ids)
     }
 

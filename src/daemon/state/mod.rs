@@ -79,7 +79,7 @@ impl DaemonState {
         front: Arc<PublishedTree>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let upgrade_budget = UpgradeBudget::open(cache.directory(), config.prefetch_budget.0);
+        let upgrade_budget = UpgradeBudget::open(cache.directory(), config.options.prefetch_budget.0);
         let snapshots = Arc::clone(front.snapshots());
         let warnings = Mutex::new(config.warnings.clone());
         Self {
@@ -258,7 +258,7 @@ impl DaemonState {
             refused,
             alarms: self.fetcher.alarms().into_iter().map(failure).collect(),
             cache: CacheStatus {
-                directory: self.config.cache_dir.display().to_string(),
+                directory: self.config.options.cache_dir.display().to_string(),
                 bytes: usage.bytes,
                 reserved: usage.reserved,
                 parked: usage.parked,
@@ -267,7 +267,7 @@ impl DaemonState {
                 pinned: self.cache.pins().len() as u64,
                 written_today: self.cache.written_today(),
             },
-            upgrade_prefetch: (self.config.prefetch == Prefetch::World).then(|| self.upgrade_budget.status()),
+            upgrade_prefetch: (self.config.options.prefetch == Prefetch::World).then(|| self.upgrade_budget.status()),
             download_counts: counts(self.fetcher.counts()),
             downloads: self.fetcher.in_progress().into_iter().map(download).collect(),
             failures: self.fetcher.failures().into_iter().map(failure).collect(),

@@ -43,7 +43,7 @@ pub(crate) async fn open(
 ) -> anyhow::Result<PublishedTree> {
     let (path, namespace) = (config.mountpoint.clone(), config.namespace.clone());
     let scratch = cache.directory().join("generations");
-    let read_only = config.writes == Writes::Refused;
+    let read_only = config.options.read_only == Writes::Refused;
     if !sees_callers() {
         tracing::warn!(
             "root has no more rights beneath the mount than owners, groups and modes give it: to see which capabilities a \

@@ -31,7 +31,7 @@ const PAUSE: Duration = Duration::from_secs(5);
 
 /// Runs until it is cancelled, if upgrade prefetch is configured.
 pub(crate) async fn in_background(shared: Arc<DaemonState>) {
-    if shared.config.prefetch != Prefetch::World {
+    if shared.config.options.prefetch != Prefetch::World {
         return;
     }
     let mut round = Round::default();

@@ -5,8 +5,16 @@ use std::path::Path;
 
 use toml::de::{DeTable, DeValue};
 
-use super::OwnError;
 use crate::portage::{SourceLocation, Sourced, ValueSource};
+
+/// A mistake in the file, with its location.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{location}: {what}")]
+pub(crate) struct TomlError {
+    pub location: SourceLocation,
+    /// The mistake and its correction.
+    pub what: String,
+}
 
 /// The most edits between a key and a known key for the first to count as a misspelling.
 const MAX_DISTANCE: usize = 3;
@@ -15,8 +23,8 @@ const MAX_DISTANCE: usize = 3;
 pub(crate) fn parse<T>(
     file: &Path,
     text: &str,
-    read: impl FnOnce(&TomlTable<'_, '_>) -> Result<T, OwnError>,
-) -> Result<T, OwnError> {
+    read: impl FnOnce(&TomlTable<'_, '_>) -> Result<T, TomlError>,
+) -> Result<T, TomlError> {
     let document = Document { file, text };
     match DeTable::parse(text) {
         Ok(table) => read(&TomlTable { document: &document, name: String::new(), values: table.get_ref() }),
@@ -36,8 +44,8 @@ impl Document<'_> {
         SourceLocation { file: self.file.to_owned(), line: u32::try_from(line).ok() }
     }
 
-    fn error(&self, at: usize, what: String) -> OwnError {
-        OwnError { location: self.location(at), what }
+    fn error(&self, at: usize, what: String) -> TomlError {
+        TomlError { location: self.location(at), what }
     }
 }
 
@@ -51,7 +59,7 @@ pub(crate) struct TomlTable<'a, 'i> {
 
 impl<'a, 'i> TomlTable<'a, 'i> {
     /// Fails for the first key that is not in `known`.
-    pub(crate) fn only(&self, known: &[&str]) -> Result<(), OwnError> {
+    pub(crate) fn only(&self, known: &[&str]) -> Result<(), TomlError> {
         let unknown = self.values.keys().filter(|key| !known.contains(&key.get_ref().as_ref()));
         let Some(key) = unknown.min_by_key(|key| key.span().start) else { return Ok(()) };
         let name = key.get_ref();
@@ -68,18 +76,18 @@ impl<'a, 'i> TomlTable<'a, 'i> {
     pub(crate) fn get<T>(
         &self,
         key: &str,
-        parse: impl Fn(TomlValue<'_, 'i>) -> Result<T, String>,
-    ) -> Result<Option<Sourced<T>>, OwnError> {
+        parse: impl Fn(&TomlValue<'_, 'i>) -> Result<T, String>,
+    ) -> Result<Option<Sourced<T>>, TomlError> {
         let Some(value) = self.values.get(key) else { return Ok(None) };
         let at = value.span().start;
-        match parse(TomlValue(value.get_ref())) {
+        match parse(&TomlValue(value.get_ref())) {
             Ok(value) => Ok(Some(Sourced { value, source: ValueSource::File(self.document.location(at)) })),
             Err(reason) => Err(self.document.error(at, format!("{}{key}: {reason}", self.name))),
         }
     }
 
     /// The tables in the table `key`, with their names and locations.
-    pub(crate) fn tables(&self, key: &str) -> Result<Vec<(String, SourceLocation, TomlTable<'a, 'i>)>, OwnError> {
+    pub(crate) fn tables(&self, key: &str) -> Result<Vec<(String, SourceLocation, TomlTable<'a, 'i>)>, TomlError> {
         let Some(value) = self.values.get(key) else { return Ok(Vec::new()) };
         let Some(tables) = value.get_ref().as_table() else {
             let what = format!("{key} must have a name: write [{key}.NAME]");
@@ -90,7 +98,7 @@ impl<'a, 'i> TomlTable<'a, 'i> {
             let location = self.document.location(value.span().start);
             let Some(values) = value.get_ref().as_table() else {
                 let what = format!("{key}.{name} is a value; a binhost is a table: [{key}.NAME], with its keys below");
-                return Err(OwnError { location, what });
+                return Err(TomlError { location, what });
             };
             Ok((
                 name.to_string(),
@@ -144,7 +152,7 @@ impl TomlValue<'_, '_> {
     }
 }
 
-/// The known key with the fewest edits to `key`, unless there are more than `MAX_DISTANCE` or half
+/// The known name with the fewest edits to `key`, unless there are more than `MAX_DISTANCE` or half
 /// of its characters.
 pub(crate) fn nearest<'a>(key: &str, known: &[&'a str]) -> Option<&'a str> {
     let distance = |known: &&&str| strsim::osa_distance(key, known);

@@ -1,0 +1,301 @@
+//! The table of options.
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::define::define_options;
+use super::kind::{
+    ADDRESS, AGE, ATOMS, COUNT, CPU, GROUP, Kind, NAMESPACE, PACKAGE_LIMIT, PATH, PATHS, PRIORITY, REFRESH, SIZE,
+    SIZE_LIMIT, TEXTS, URL, URLS, WAIT, boolean, named,
+};
+use super::{Change, DefaultText, Flag, OptionInfo, OptionRow, Scope, TypedOption, put};
+use crate::config::choices::{LibcGuard, Offline, OnMismatch, Passthrough, Prefetch, Writes};
+use crate::config::cpu::CpuNeed;
+use crate::config::{
+    BinhostUrl, DEFAULT_CACHE_DIR, DEFAULT_CACHE_SIZE, DEFAULT_CONTROL, DEFAULT_KEYRING, DEFAULT_REFRESH, SocketGroup,
+};
+use crate::portage::conf::DEFAULT_PKGDIR;
+use crate::portage::{Atom, Report, Sourced};
+use crate::sys::MountNamespace;
+use crate::units::ByteSize;
+
+define_options! {
+    binhosts {
+        "binhost" binhost: Vec<String> = (TEXTS) {
+            scope: Scope::CommandLine,
+            flag: Flag::Repeated("URL"),
+            default: DefaultText::None,
+            help: "Use this binhost: the URL of a directory that holds Packages (http, https or file). May be repeated, the most wanted first. The binhosts of Portage's configuration are not used then",
+            details: "User and password in the URL are used, and never logged.",
+        }
+        "mirror" mirror: Vec<String> = (TEXTS) {
+            scope: Scope::CommandLine,
+            flag: Flag::Repeated("URL"),
+            default: DefaultText::None,
+            help: "Use another URL of the one --binhost when others fail or are slower; may be repeated",
+        }
+        "url" url: BinhostUrl = (URL) {
+            scope: Scope::OneBinhost,
+            default: DefaultText::Words("sync-uri of binrepos.conf"),
+            help: "Find the binhost at this URL",
+            example: r#""https://distfiles.gentoo.org/releases/amd64/binpackages/23.0/x86-64""#,
+        }
+        "mirrors" mirrors: Vec<BinhostUrl> = (URLS, Vec::new()) {
+            scope: Scope::OneBinhost,
+            default: DefaultText::None,
+            help: "Use these other URLs of the binhost when others fail or are slower",
+            example: r#"["https://mirror.example/gentoo/releases/amd64/binpackages/23.0/x86-64"]"#,
+        }
+        "priority" priority: i64 = (PRIORITY, 0) {
+            scope: Scope::OneBinhost,
+            default: DefaultText::Words("as binrepos.conf says, else 0"),
+            help: "Prefer binhosts with a higher number",
+            example: "10",
+        }
+        "enabled" enabled: bool = (boolean(), true) {
+            scope: Scope::OneBinhost,
+            help: "Use the binhost; `false`: as if it were not there",
+            example: "true",
+        }
+        "quorum" quorum: NonZeroUsize = (COUNT, NonZeroUsize::MIN) {
+            scope: Scope::Binhosts,
+            flag: Flag::Value("N"),
+            help: "Show an entry only if so many URLs of its binhost have it",
+            details: "They have to have it with the same content.",
+            example: "1",
+        }
+        "verify-signature" verify_signature: bool = (boolean(), true) {
+            scope: Scope::Binhosts,
+            flag: Flag::Value("true|false"),
+            default: DefaultText::Words("as binrepos.conf says, else true"),
+            help: "Require a good OpenPGP signature of each package; `false`: sizes and digests of the binhost's index are enough",
+            details: "XPAK packages cannot be signed, and are not shown with `true`.",
+            example: "true",
+        }
+        "keyring" keyring: Vec<PathBuf> = (PATHS, vec![PathBuf::from(DEFAULT_KEYRING)]) {
+            scope: Scope::Binhosts,
+            flag: Flag::Repeated("FILE"),
+            help: "Trust the certificates in this file: their keys may sign packages; may be repeated; read again when it changes",
+            details: "Armoured or binary. A change counts from the next open on; who has a package open keeps what was verified then. Without any usable key the mount does not start, unless it is the system clock that is wrong.",
+            example: r#"["/usr/share/openpgp-keys/gentoo-release.asc"]"#,
+        }
+        "cpu-level" cpu_level: CpuNeed = (CPU, CpuNeed::Guess) {
+            scope: Scope::Binhosts,
+            flag: Flag::Value("LEVEL"),
+            default: DefaultText::Words("what name or URL say"),
+            help: "Set the CPU level that the packages need: `any` for no check, or x86-64, x86-64-v2, x86-64-v3, x86-64-v4",
+            example: r#""any""#,
+        }
+        "include" include: Vec<Atom> = (ATOMS, Vec::new()) {
+            scope: Scope::EachAndAll,
+            default: DefaultText::Words("getbinpkg-include of binrepos.conf for a binhost, else all"),
+            help: "Show only packages that one of these atoms matches",
+            example: r#"["app-misc/*"]"#,
+        }
+        "exclude" exclude: Vec<Atom> = (ATOMS, Vec::new()) {
+            scope: Scope::EachAndAll,
+            default: DefaultText::Words("getbinpkg-exclude of binrepos.conf for a binhost, else none"),
+            help: "Hide packages that one of these atoms matches",
+            example: r#"["*/*-bin"]"#,
+        }
+        "offline" offline: Offline = (named(), Offline::Show) {
+            scope: Scope::Binhosts,
+            help: "Show or hide what is not cached while the binhost is away",
+            example: r#""show""#,
+        }
+        "index-mismatch" index_mismatch: OnMismatch = (named(), OnMismatch::Refuse) {
+            scope: Scope::Binhosts,
+            default: DefaultText::Words("refuse, and warn where signatures are not checked"),
+            help: "Decide what follows when an entry says something else than its package",
+            example: r#""refuse""#,
+        }
+        "max-index-age" max_index_age: Duration = (AGE, Duration::ZERO) {
+            scope: Scope::Binhosts,
+            default: DefaultText::Words("14d for distfiles.gentoo.org, else 0"),
+            help: "Note it when the index was made longer ago; 0: never",
+            example: r#""14d""#,
+        }
+    }
+    mount {
+        "mountpoint" mountpoint: PathBuf = (PATH, PathBuf::from(DEFAULT_PKGDIR)) {
+            flag: Flag::Positional("MOUNTPOINT"),
+            change: Change::AfterRestart,
+            default: DefaultText::Words("Portage's PKGDIR"),
+            help: "Mount on this directory",
+            details: "Nothing else may be mounted there.",
+            example: r#""/var/cache/binpkgs""#,
+        }
+        "cache-dir" cache_dir: PathBuf = (PATH, PathBuf::from(DEFAULT_CACHE_DIR)) {
+            flag: Flag::Value("DIR"),
+            change: Change::AfterRestart,
+            help: "Keep packages and indexes in this directory; one directory for each mount",
+            details: "It must not be inside the mountpoint.",
+            example: r#""/var/cache/binhostfs""#,
+        }
+        "cache-size" cache_size: ByteSize = (SIZE, DEFAULT_CACHE_SIZE) {
+            flag: Flag::Value("SIZE"),
+            help: "Keep at most so many bytes of packages, e.g. 500M or 20G; the least recently used are evicted first",
+            details: "A larger package is served, and not kept.",
+            example: r#""8G""#,
+        }
+        "min-free" min_free: ByteSize = (SIZE, ByteSize(0)) {
+            flag: Flag::Value("SIZE"),
+            help: "Leave so much of the cache's disk free, e.g. 2G, also while packages arrive",
+            example: r#""0""#,
+        }
+        "write-budget" write_budget: ByteSize = (SIZE_LIMIT, ByteSize(0)) {
+            flag: Flag::Value("SIZE"),
+            help: "Write at most so many bytes of packages a day, e.g. 2G, for disks that wear; 0: any",
+            example: r#""0""#,
+        }
+        "bulk-read-limit" bulk_read_limit: u32 = (PACKAGE_LIMIT, 20) {
+            flag: Flag::Value("N"),
+            help: "Let programs other than emerge open at most so many packages that are not cached in ten minutes; 0: any",
+            example: "20",
+        }
+        "refresh" refresh: Duration = (REFRESH, DEFAULT_REFRESH) {
+            flag: Flag::Value("SPAN"),
+            help: "Ask for the index at this interval, e.g. 10m or 1h",
+            details: "With jitter, and sooner after a failure.",
+            example: r#""30m""#,
+        }
+        "control" control: PathBuf = (PATH, PathBuf::from(DEFAULT_CONTROL)) {
+            flag: Flag::Value("PATH"),
+            change: Change::AfterRestart,
+            help: "Answer `binhostfs status` on this socket; one for each mount",
+            example: r#""/run/binhostfs/control.sock""#,
+        }
+        "control-group" control_group: Option<SocketGroup> = (GROUP, None) {
+            flag: Flag::Value("GROUP"),
+            change: Change::AfterRestart,
+            default: DefaultText::Words("root alone"),
+            help: "Let members of this group use that socket too, and so do everything that root can do there",
+            example: r#""adm""#,
+        }
+        "listen" listen: Option<SocketAddr> = (ADDRESS, None) {
+            flag: Flag::Value("ADDRESS"),
+            change: Change::AfterRestart,
+            default: DefaultText::Words("no"),
+            help: "Answer `/`, `/metrics` and `/v1/status` over TCP as well, to be read only, e.g. 127.0.0.1:9123",
+            example: r#""127.0.0.1:9123""#,
+        }
+        "passthrough" passthrough: Passthrough = (named(), Passthrough::Auto) {
+            flag: Flag::Value("PASSTHROUGH"),
+            change: Change::AfterRestart,
+            help: "Let the kernel read cached packages without asking the daemon",
+            example: r#""auto""#,
+        }
+        "prefetch" prefetch: Prefetch = (named(), Prefetch::Plan) {
+            flag: Flag::Value("PREFETCH"),
+            change: Change::AfterRestart,
+            help: "Fetch packages before they are opened",
+            example: r#""plan""#,
+        }
+        "read-only" read_only: Writes = (boolean(), Writes::Beneath) {
+            flag: Flag::Switch,
+            change: Change::AfterRestart,
+            help: "Mount read-only: refuse writes (EROFS) instead of passing them to the lower directory",
+            details: "Packages in the lower directory are shown all the same.",
+            example: "false",
+        }
+        "prefetch-budget" prefetch_budget: ByteSize = (SIZE, ByteSize(2 << 30)) {
+            change: Change::AfterRestart,
+            help: "With `prefetch = \"world\"`, fetch at most so many bytes of upgrades a day",
+            example: r#""2G""#,
+        }
+        // The first open of a plan looks as if it hung, when it waits longer than this.
+        "plan-check" plan_check: Duration = (WAIT, Duration::from_secs(5)) {
+            change: Change::AfterRestart,
+            help: "Let the first open of an emerge's plan wait so long until the entries of the other packages are checked; 0: not at all",
+            example: r#""5s""#,
+        }
+        "generations" generations: NonZeroUsize = (COUNT, NonZeroUsize::MIN.saturating_add(2)) {
+            change: Change::AfterRestart,
+            help: "Keep so many generations of what is shown, with the current one",
+            example: "3",
+        }
+        "libc-guard" libc_guard: LibcGuard = (boolean(), LibcGuard::Off) {
+            help: "Add the libc that a package was built against to its dependencies, where its entry does not say it",
+            example: "false",
+        }
+    }
+    command_line {
+        "config" config: PathBuf = (PATH) {
+            flag: Flag::Value("FILE"),
+            default: DefaultText::Words("/etc/binhostfs.toml, if it is there"),
+            help: "Read this configuration file",
+        }
+        "portage-root" portage_root: PathBuf = (PATH) {
+            flag: Flag::Value("DIR"),
+            default: DefaultText::None,
+            help: "Read Portage's configuration below DIR, as PORTAGE_CONFIGROOT in the environment does",
+            details: "PKGDIR is taken as it is written there.",
+        }
+        "mount-namespace" mount_namespace: MountNamespace = (NAMESPACE) {
+            flag: Flag::Value("FILE"),
+            default: DefaultText::None,
+            help: "Mount in this mount namespace, e.g. /proc/1/ns/mnt, instead of the daemon's own. A service may have a namespace of its own (ProtectSystem= and the like), where nobody else would see the mount",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::ffi::OsStr;
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::toml_table;
+
+    #[test]
+    fn every_row_is_complete() {
+        let mut names = BTreeSet::new();
+        for OptionRow { info, .. } in OPTIONS {
+            let name = info.name;
+            assert!(names.insert(name), "{name} is there twice");
+            assert!(info.help.starts_with(char::is_uppercase) && !info.help.ends_with('.'), "{name}: {}", info.help);
+            assert!(info.details.is_empty() || info.details.ends_with('.'), "{name}: {}", info.details);
+            let (in_file, on_line) = (info.scope != Scope::CommandLine, info.flag != Flag::None);
+            assert!(in_file || on_line, "nobody can set {name}");
+            assert_eq!(info.example.is_empty(), !in_file, "{name}: what the file may have has an example");
+        }
+    }
+
+    #[test]
+    fn every_example_is_a_value_of_its_option() {
+        for row in OPTIONS.iter().filter(|row| row.info.scope != Scope::CommandLine) {
+            let text = format!("{} = {}\n", row.info.name, row.info.example);
+            let mut settings = Settings::default();
+            let read = toml_table::parse(Path::new("f"), &text, |table| row.set_toml(&mut settings, table));
+            assert!(read.is_ok(), "{}: {read:?}", row.info.name);
+        }
+    }
+
+    /// What people are told of a default is the default.
+    #[test]
+    fn a_default_that_is_given_changes_nothing() {
+        let (mut given, none) = (Settings::default(), Settings::default());
+        for row in OPTIONS {
+            let (Some(default), DefaultText::Value) = (row.default_text(), row.info.default) else { continue };
+            assert_eq!(row.set_text(&mut given, OsStr::new(&default)), Ok(()), "{}", row.info.name);
+        }
+        assert!(given.cache_size.is_some() && given.keyring.is_some() && given.refresh.is_some());
+        let [given, none] = [given, none].map(|settings| {
+            let sources = [&settings];
+            let of_binhosts = (
+                Typed::quorum().first(&sources).value,
+                Typed::keyring().first(&sources).value,
+                Typed::offline().first(&sources).value,
+                Typed::enabled().first(&sources).value,
+            );
+            (MountOptions::resolve(&sources, &mut Report::default()), of_binhosts)
+        });
+        assert_eq!(given.1, none.1);
+        for row in OPTIONS {
+            assert!(!row.differs(&given.0, &none.0), "{}", row.info.name);
+        }
+    }
+}
