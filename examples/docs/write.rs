@@ -4,7 +4,10 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use binhostfs::internals::config::OptionRow;
 use clap_complete::Shell;
+
+use super::reference::{choices, description, effect, example, keys};
 
 /// Shells, and below a prefix where they look for completions.
 pub(crate) const COMPLETIONS: [(Shell, &str); 3] = [
@@ -15,8 +18,6 @@ pub(crate) const COMPLETIONS: [(Shell, &str); 3] = [
 /// Below a prefix, where man looks for commands, and for files.
 pub(crate) const MAN: &str = "share/man/man1";
 pub(crate) const MAN_OF_FILES: &str = "share/man/man5";
-/// It has the configuration file with all keys, which a test holds it to.
-const README: &str = include_str!("../../README.md");
 
 /// Writes everything below `prefix`; the files.
 pub(crate) fn write(prefix: &Path) -> io::Result<Vec<PathBuf>> {
@@ -124,18 +125,16 @@ fn synopsis(command: &clap::Command) -> String {
     words.join(" ")
 }
 
-/// binhostfs.toml(5): the example that has all keys, and what the options of `mount` of the same name say.
+/// binhostfs.toml(5): a file with all keys, and what each does.
 fn configuration_page() -> String {
-    let example = configuration_example();
-    let has = |key: &str| example.lines().any(|line| line.trim_start().starts_with(&format!("{key} = ")));
-    let mut command = binhostfs::command();
-    command.build();
-    let options = command.find_subcommand("mount").into_iter().flat_map(clap::Command::get_opts);
-    let keys: String = options
-        .filter_map(|option| Some((option.get_long()?, option.get_help()?)))
-        .filter(|(long, _)| has(long))
-        .map(|(long, help)| format!(".TP\n\\fB{}\\fR\n{}\n", roff(long), roff(&help.to_string())))
-        .collect();
+    let key = |row: &OptionRow| -> String {
+        let named =
+            choices(row).into_iter().map(|(name, help)| format!("\n.br\n\\fB{}\\fR: {}.", roff(name), roff(help)));
+        let default = row.default_text().map(|default| format!("\n.br\nDefault: {}.", roff(&default)));
+        let effect = format!("\n.br\nA change takes effect {}.", effect(row));
+        let rest: String = named.chain(default).chain([effect]).collect();
+        format!(".TP\n\\fB{}\\fR\n{}{rest}\n", roff(row.info.name), roff(&description(row)))
+    };
     format!(
         ".TH BINHOSTFS.TOML 5 \"\" \"{VERSION}\"\n\
          .SH NAME\nbinhostfs.toml \\- configuration of binhostfs\n\
@@ -144,19 +143,11 @@ fn configuration_page() -> String {
          .BR binhostfs\\-mount (1)\ncounts more than the file. All keys are optional; a key that is not known is an error.\n\
          .BR binhostfs\\-check\\-config (1)\nprints every value, and where it comes from.\n\
          .SH EXAMPLE\nAll keys:\n.PP\n.nf\n{}.fi\n\
-         .SH KEYS\nKeys that are options of\n.BR binhostfs\\-mount (1)\nas well:\n{keys}\
+         .SH KEYS\n{}\
          .SH SEE ALSO\n.BR binhostfs (1),\n.BR binhostfs\\-mount (1),\n.BR binhostfs\\-check\\-config (1)\n",
-        example.lines().map(|line| format!("{}\n", roff(line))).collect::<String>(),
+        example().lines().map(|line| format!("{}\n", roff(line))).collect::<String>(),
+        keys().map(key).collect::<String>(),
     )
-}
-
-/// The example of the README, without its indentation.
-fn configuration_example() -> String {
-    let (_, after) = README.split_once("**`/etc/binhostfs.toml`**").unwrap_or_default();
-    let lines = after.lines().skip_while(|line| !line.starts_with("    "));
-    let lines = lines.take_while(|line| line.is_empty() || line.starts_with("    "));
-    let text: String = lines.map(|line| format!("{}\n", line.strip_prefix("    ").unwrap_or(line))).collect();
-    text.trim_end().to_owned() + "\n"
 }
 
 /// Text for roff: what it would take for something else is escaped.

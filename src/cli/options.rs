@@ -61,7 +61,10 @@ fn argument(row: &'static OptionRow) -> Option<Arg> {
         Some(default) => format!("{} [default: {default}]", info.help),
         None => info.help.to_owned(),
     };
-    Some(argument.help(help))
+    Some(match info.details {
+        "" => argument.help(help),
+        details => argument.long_help(format!("{help}\n\n{details}")).help(help),
+    })
 }
 
 /// An argument whose value is refused where the option's own parser refuses it.
@@ -86,8 +89,8 @@ mod tests {
     use super::*;
 
     fn parse(words: &[&str]) -> Result<Settings, Error> {
-        let command = ConfigArguments::augment_args(Command::new("x"));
-        let matches = command.try_get_matches_from([&["x"], words].concat())?;
+        let command = ConfigArguments::augment_args(Command::default());
+        let matches = command.try_get_matches_from([&["binhostfs"], words].concat())?;
         Ok(ConfigArguments::from_arg_matches(&matches)?.0.settings)
     }
 

@@ -5,8 +5,13 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 
+use binhostfs::internals::config::{OPTIONS, Scope};
 use tempfile::TempDir;
 
+use crate::harness::binary;
+
+#[path = "../../examples/docs/reference.rs"]
+mod reference;
 #[path = "../../examples/docs/write.rs"]
 mod write;
 
@@ -40,8 +45,13 @@ fn every_command_has_a_page_with_all_its_options() {
         "\ncache\\-size = \"8G\"\n",
         "\n[binhost.gentoo]\n",
         "\n.TP\n\\fBmin\\-free\\fR\nLeave so much of the cache's disk free",
+        "\n\\fBworld\\fR: Fetch as `plan` does",
     ] {
         assert!(of_files.contains(part), "{part:?} is not in:\n{of_files}");
+    }
+    for row in OPTIONS {
+        let key = format!("\n.TP\n\\fB{}\\fR\n", row.info.name.replace('-', "\\-"));
+        assert_eq!(of_files.matches(&key).count(), usize::from(row.info.scope != Scope::CommandLine), "{key}");
     }
     assert_eq!(files.len(), pages + COMPLETIONS.len() + 1);
     // What options take is in the synopsis.
@@ -53,6 +63,41 @@ fn every_command_has_a_page_with_all_its_options() {
     assert!(mount.contains(" [--cache-size SIZE] ") && mount.ends_with(" [MOUNTPOINT]"), "{mount}");
     assert!(plain("binhostfs-why").ends_with(" ATOM..."), "{}", plain("binhostfs-why"));
     assert!(plain("binhostfs").ends_with(" COMMAND ..."), "{}", plain("binhostfs"));
+}
+
+#[test]
+fn the_reference_is_current() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let committed = fs::read_to_string(root.join("docs/reference/configuration.md")).unwrap_or_default();
+    let current = reference::page();
+    for row in OPTIONS {
+        assert!(current.contains(&format!("\n### {}\n", row.info.name)), "{}", row.info.name);
+    }
+    let update = "cargo run --example docs -- --reference >docs/reference/configuration.md";
+    assert!(committed == current, "docs/reference/configuration.md is not current: {update}");
+}
+
+/// Every key of the example in the reference is read from there.
+#[test]
+fn the_example_with_all_keys_is_a_configuration() {
+    let place = TempDir::with_prefix("binhostfs-it.").unwrap();
+    let (file, example) = (place.path().join("own.toml"), reference::example());
+    fs::write(&file, &example).unwrap();
+    let mut check = Command::new(binary());
+    check.arg("check-config").arg("--json").arg("--config").arg(&file).arg("--portage-root").arg(place.path());
+    let output = check.output().unwrap();
+    let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let settings = told["settings"].as_array().unwrap();
+    let from_file = |key: &str| {
+        settings.iter().any(|setting| {
+            setting["key"] == key && setting["source"].as_str().unwrap().starts_with(file.to_str().unwrap())
+        })
+    };
+    // Neither is a line of `check-config`.
+    for row in reference::keys().filter(|row| !["cpu-level", "enabled"].contains(&row.info.name)) {
+        let (name, of_binhost) = (row.info.name, format!("binhost.gentoo.{}", row.info.name));
+        assert!(from_file(name) || from_file(&of_binhost), "{name}: {told}");
+    }
 }
 
 #[test]
