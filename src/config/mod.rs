@@ -22,8 +22,8 @@
 //! | `error` | why a configuration is refused |
 //!
 //! The command line takes precedence over the file, the file over Portage, and Portage over the
-//! defaults. [`CommandLine::resolve`] merges the values and notes the source of each. Inside the daemon, values are valid and are never parsed again. No other module
-//! reads the environment.
+//! defaults. [`CommandLine::resolve`] merges the values and notes the source of each. Inside the
+//! daemon, values are valid and are never parsed again. No other module reads the environment.
 //!
 //! Not its job: parsing Portage's formats (see `portage::conf`).
 

@@ -87,7 +87,7 @@ struct Resolver<'a> {
 impl Resolver<'_> {
     fn resolve(mut self, check: &MountpointCheck) -> Result<MountConfig, ConfigError> {
         let options = self.options()?;
-        // Its other settings are resolved, and noted, before the mountpoint is touched.
+        // In the order of the report: what concerns the mount, then each binhost.
         let (selection, portage_gnupg, uncompressed) = (self.selection(), self.portage_gnupg(), self.uncompressed());
         let Resolver { line, found, .. } = self;
         let settings = &line.settings;

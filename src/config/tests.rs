@@ -339,7 +339,7 @@ fn the_example_of_the_readme_is_right() {
     assert_eq!((config.binhosts[1].offline, config.options.cache_size), (Offline::Hide, ByteSize(20 << 30)));
 }
 
-/// A value other than the default for each option of the mount.
+/// Options of the mount, each with a value that is not the default.
 const CHANGES: [(&str, &str); 17] = [
     ("mountpoint", "\"/\""),
     ("cache-dir", "\"/x\""),
@@ -364,8 +364,6 @@ const CHANGES: [(&str, &str); 17] = [
 fn a_change_takes_effect_when_the_table_says() {
     let system = System::with(&[(REPOS, TWO)]).own("");
     let config = system.config();
-    let rows = OPTIONS.iter().filter(|row| row.info.scope == Scope::Mount);
-    assert!(rows.map(|row| row.info.name).eq(CHANGES.iter().map(|(name, _)| *name)));
     for (name, value) in CHANGES {
         system.write("own.toml", &format!("{name} = {value}\n"));
         let again = config.reload();

@@ -36,68 +36,48 @@ macro_rules! define_options {
         pub(in crate::config) struct Typed;
 
         impl Typed {
-            $($(
-                pub(in crate::config) const fn $of_binhost() -> TypedOption<$binhost_type> {
-                    TypedOption {
-                        name: $binhost_name,
-                        kind: $binhost_kind,
-                        default: || $binhost_default,
-                        get: |settings| settings.$of_binhost.as_ref(),
-                    }
-                }
-            )?)*
-            $(
-                const fn $of_mount() -> TypedOption<$mount_type> {
-                    TypedOption {
-                        name: $mount_name,
-                        kind: $mount_kind,
-                        default: || $mount_default,
-                        get: |settings| settings.$of_mount.as_ref(),
-                    }
-                }
-            )*
+            $($(define_options!(@typed $binhost_name $of_binhost: $binhost_type = ($binhost_kind, $binhost_default));)?)*
+            $(define_options!(@typed $mount_name $of_mount: $mount_type = ($mount_kind, $mount_default));)*
         }
 
         /// All options, in the order of help and documentation.
         pub static OPTIONS: &[OptionRow] = &[
-            $({
-                const KIND: Kind<$binhost_type> = $binhost_kind;
-                OptionRow {
-                    info: OptionInfo { $($binhost_row)* ..OptionInfo::named($binhost_name) },
-                    said: concat!("--", $binhost_name),
-                    input: KIND.input,
-                    default: || None$(.or_else(|| Some((KIND.write)(&$binhost_default))))?,
-                    set_text: |settings, text, said| put(&KIND, &mut settings.$of_binhost, text, said),
-                    set_toml: |settings, table, name| Ok(settings.$of_binhost = table.get(name, KIND.toml)?),
-                    differs: |_, _| false,
-                }
-            },)*
-            $({
-                const KIND: Kind<$mount_type> = $mount_kind;
-                OptionRow {
-                    info: OptionInfo { scope: Scope::Mount, $($mount_row)* ..OptionInfo::named($mount_name) },
-                    said: concat!("--", $mount_name),
-                    input: KIND.input,
-                    default: || Some((KIND.write)(&$mount_default)),
-                    set_text: |settings, text, said| put(&KIND, &mut settings.$of_mount, text, said),
-                    set_toml: |settings, table, name| Ok(settings.$of_mount = table.get(name, KIND.toml)?),
-                    differs: |one, other| one.$of_mount != other.$of_mount,
-                }
-            },)*
-            $({
-                const KIND: Kind<$words_type> = $words_kind;
-                OptionRow {
-                    info: OptionInfo { scope: Scope::CommandLine, $($words_row)* ..OptionInfo::named($words_name) },
-                    said: concat!("--", $words_name),
-                    input: KIND.input,
-                    default: || None,
-                    set_text: |settings, text, said| put(&KIND, &mut settings.$of_words, text, said),
-                    set_toml: |_, _, _| Ok(()),
-                    differs: |_, _| false,
-                }
-            },)*
+            $(define_options!(
+                @row $binhost_name $of_binhost: $binhost_type = ($binhost_kind $(, $binhost_default)?) { $($binhost_row)* }
+                |_, _| false
+            ),)*
+            $(define_options!(
+                @row $mount_name $of_mount: $mount_type = ($mount_kind, $mount_default) { scope: Scope::Mount, $($mount_row)* }
+                |one, other| one.$of_mount != other.$of_mount
+            ),)*
+            $(define_options!(
+                @row $words_name $of_words: $words_type = ($words_kind) { scope: Scope::CommandLine, $($words_row)* }
+                |_, _| false
+            ),)*
         ];
     };
+    (@typed $name:literal $field:ident: $type:ty = ($kind:expr, $default:expr)) => {
+        pub(in crate::config) const fn $field() -> TypedOption<$type> {
+            TypedOption {
+                name: $name,
+                kind: $kind,
+                default: || $default,
+                get: |settings| settings.$field.as_ref(),
+            }
+        }
+    };
+    (@row $name:literal $field:ident: $type:ty = ($kind:expr $(, $default:expr)?) { $($row:tt)* } $differs:expr) => {{
+        const KIND: Kind<$type> = $kind;
+        OptionRow {
+            info: OptionInfo { $($row)* ..OptionInfo::named($name) },
+            said: concat!("--", $name),
+            input: KIND.input,
+            default: || None$(.or_else(|| Some((KIND.write)(&$default))))?,
+            set_text: |settings, text, said| put(&KIND, &mut settings.$field, text, said),
+            set_toml: |settings, table, name| Ok(settings.$field = table.get(name, KIND.toml)?),
+            differs: $differs,
+        }
+    }};
 }
 
 pub(super) use define_options;
