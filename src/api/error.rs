@@ -40,6 +40,8 @@ codes! {
     UnknownMethod = 405,
     /// The present state of the daemon does not admit the request.
     Conflict = 409,
+    /// The request names another host than this one, over TCP.
+    OtherHost = 421,
     /// The daemon is at fault. Its log has more.
     Internal = 500,
     /// The daemon tried and failed: a binhost, a disk or the configuration is at fault.
@@ -60,6 +62,7 @@ impl ErrorCode {
             404 => Self::NotFound,
             405 => Self::UnknownMethod,
             409 => Self::Conflict,
+            421 => Self::OtherHost,
             503 => Self::Stopping,
             502 => Self::Failed,
             _ => Self::Internal,

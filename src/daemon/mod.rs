@@ -49,7 +49,7 @@ use tokio::sync::mpsc;
 
 use crate::api::Status;
 use crate::cache::{Cache, Limits};
-use crate::config::{MountConfig, SignaturePolicy};
+use crate::config::{MountConfig, MountOptions, SignaturePolicy};
 use crate::control::{Listener, Server};
 use crate::fetch::Fetcher;
 use crate::fs::Filesystem;
@@ -228,8 +228,8 @@ impl Daemon {
         let group = shared.config.options.control_group.as_ref();
         // The control socket comes last: a `reload` command waits for it, and then connects over
         // TCP.
-        let listener =
-            shared.config.options.listen.map(|address| Listener::start(address, Arc::clone(&handle))).transpose()?;
+        let MountOptions { listen, listen_name, .. } = &shared.config.options;
+        let listener = listen.map(|address| Listener::start(address, listen_name, Arc::clone(&handle))).transpose()?;
         let control = Server::start(&shared.config.options.control, group, handle)?;
         // A separate task, so that no other event cancels a slow refresh.
         let refresher = tokio::spawn(

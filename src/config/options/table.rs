@@ -181,6 +181,14 @@ define_options! {
             help: "Answer `/`, `/metrics` and `/v1/status` over TCP as well, to be read only, e.g. 127.0.0.1:9123",
             example: r#""127.0.0.1:9123""#,
         }
+        "listen-name" listen_name: Vec<String> = (TEXTS, Vec::new()) {
+            flag: Flag::Repeated("NAME"),
+            change: Change::AfterRestart,
+            default: DefaultText::None,
+            help: "Answer over TCP also to those who ask by this name; may be repeated",
+            details: "IP addresses, localhost and the machine's own name are answered to in any case, and other names are not: a web page from elsewhere could have a browser ask by a name of its own.",
+            example: r#"["router.lan"]"#,
+        }
         "passthrough" passthrough: Passthrough = (named(), Passthrough::Auto) {
             flag: Flag::Value("PASSTHROUGH"),
             change: Change::AfterRestart,

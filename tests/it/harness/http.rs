@@ -56,7 +56,7 @@ impl Mounted {
 
     /// Asks over TCP.
     pub(crate) fn ask_over_tcp(&self, method: &str, path: &str) -> Answer {
-        self.send_over_tcp(format!("{method} {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).unwrap()
+        self.send_over_tcp(format!("{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n").as_bytes()).unwrap()
     }
 
     /// Sends these bytes over TCP. `None`: the daemon hangs up without an answer.
