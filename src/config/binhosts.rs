@@ -13,8 +13,8 @@ use super::file_settings::FileSettings;
 use super::netrc::Credentials;
 use super::options::{Settings, Typed};
 use super::{
-    BinhostConfig, BinhostUrl, ConfigError, DEFAULT_CONFIG, GENTOO_HOST, OnMismatch, Selection, SignaturePolicy,
-    credentials_directory, name, toml_table,
+    BinhostConfig, BinhostUrl, ConfigError, DEFAULT_CONFIG, DEFAULT_MAX_INDEX, GENTOO_HOST, OnMismatch, Selection,
+    SignaturePolicy, credentials_directory, name, toml_table,
 };
 use crate::portage::conf::Binrepo;
 use crate::portage::{Atom, Located, Report, SourceLocation, Sourced, ValueSource};
@@ -228,6 +228,8 @@ impl BinhostFinder<'_> {
         let usual = if urls.iter().any(|url| url.host() == Some(gentoo)) { usual } else { Duration::ZERO };
         let max_index_age = Typed::max_index_age().first_or(sources, || usual);
         let max_index_age = Typed::max_index_age().note(max_index_age, prefix, report);
+        let max_index = Typed::max_index().first_or(sources, || DEFAULT_MAX_INDEX);
+        let max_index = Typed::max_index().note(max_index, prefix, report);
         let max_index_age = Some(max_index_age).filter(|span| !span.is_zero());
         let frozen = match frozen.value {
             true => report.note(format!("{prefix}frozen"), frozen, bool::to_string),
@@ -244,6 +246,7 @@ impl BinhostFinder<'_> {
             offline,
             on_mismatch,
             max_index_age,
+            max_index,
             frozen,
         })
     }

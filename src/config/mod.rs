@@ -70,6 +70,8 @@ pub(crate) use watch::{Watch, WatchEvent};
 pub const DEFAULT_CACHE_DIR: &str = "/var/cache/binhostfs";
 /// The default of `--cache-size`, the limit of the cache.
 pub const DEFAULT_CACHE_SIZE: ByteSize = ByteSize(8 << 30);
+/// The default of `max-index`: six times the largest index of Gentoo's own binhosts.
+pub(crate) const DEFAULT_MAX_INDEX: ByteSize = ByteSize(192 << 20);
 /// The default of `--control`, the path of the control socket.
 pub const DEFAULT_CONTROL: &str = "/run/binhostfs/control.sock";
 /// The default of `--refresh`, the interval between requests for the index.
@@ -148,6 +150,8 @@ pub(crate) struct BinhostConfig {
     pub on_mismatch: OnMismatch,
     /// The age of TIMESTAMP from which on the index is reported as old. `None`: never.
     pub max_index_age: Option<Duration>,
+    /// The largest index that is accepted, unpacked.
+    pub max_index: ByteSize,
     /// Whether the index is fetched only where none is stored, or by `binhostfs refresh`.
     pub frozen: bool,
 }

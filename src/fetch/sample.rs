@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::{Fetcher, RemoteBinhost};
 use crate::cache::Cache;
-use crate::config::{BinhostConfig, Offline, OnMismatch, Selection, SignaturePolicy};
+use crate::config::{BinhostConfig, DEFAULT_MAX_INDEX, Offline, OnMismatch, Selection, SignaturePolicy};
 use crate::index::BinhostId;
 use crate::metrics::Metrics;
 use crate::upstream::Upstream;
@@ -26,6 +26,7 @@ pub(crate) fn fetcher(place: &Path, id: BinhostId, on_mismatch: OnMismatch) -> A
         offline: Offline::default(),
         on_mismatch,
         max_index_age: None,
+        max_index: DEFAULT_MAX_INDEX,
         frozen: false,
     };
     let upstream = Arc::new(Upstream::new(binhost, Arc::clone(&metrics)).unwrap());

@@ -63,7 +63,7 @@ pub use digest::Digest;
 pub(crate) use digest::{Md5Digest, Sha1Digest, Sha256Digest};
 pub(crate) use entry_digest::EntryDigest;
 pub use listing::Listing;
-pub(crate) use parse::{Dropped, MAX_ENTRIES};
+pub(crate) use parse::{Dropped, IndexLimits, MAX_ENTRIES};
 pub use path::PkgPath;
 pub(crate) use path::{TEMPORARY_COPY, TEMPORARY_INDEX};
 pub(crate) use render::{RENDER_VERSION, Rendered};
@@ -95,9 +95,12 @@ pub enum IndexError {
     /// The header's VERSION is newer than the one that Portage reads (0).
     #[error("the index has VERSION {0}, Portage reads only version 0")]
     Version(i64),
-    /// The file has more than [`MAX_ENTRIES`] entries.
-    #[error("the index has more than {MAX_ENTRIES} entries")]
-    TooMany,
+    /// The file has more entries than it may have.
+    #[error("the index has more than {0} entries; if that is right, raise max-index")]
+    TooManyEntries(usize),
+    /// The PATHs together have more bytes than they may have.
+    #[error("the PATHs of the index have more than {0} bytes together; if that is right, raise max-index")]
+    TooLongPaths(usize),
     /// The header is longer than [`MAX_STANZA`], or has a line longer than `MAX_LINE`.
     #[error("the index header is larger than {MAX_STANZA} bytes")]
     HeaderTooLarge,
@@ -208,7 +211,15 @@ impl Index {
     /// # Errors
     /// Reading fails, or the file is not an index that Portage would read.
     pub fn parse(text: File) -> Result<Self, IndexError> {
-        parse::parse(text)
+        parse::parse(text, IndexLimits::default())
+    }
+
+    /// The same for an index that somebody has just sent.
+    ///
+    /// # Errors
+    /// Those of [`Index::parse`], or the index is larger than `limits`.
+    pub(crate) fn parse_within(text: File, limits: IndexLimits) -> Result<Self, IndexError> {
+        parse::parse(text, limits)
     }
 
     /// An index without entries, for a binhost that has never been reached.

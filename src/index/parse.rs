@@ -10,8 +10,34 @@ use super::line::{RawStanza, StanzaReader, pairs};
 use super::stanza::{Fields, decoded};
 use super::{AuxKeys, Entry, Header, Index, IndexError, Record, by_parts};
 
-/// The most entries of one index. The official binhosts have 16,000 (2026).
+/// The most entries of any index. The official binhosts have 16,000 (2026).
 pub(crate) const MAX_ENTRIES: usize = 500_000;
+/// The most bytes of all PATHs of any index together.
+const MAX_PATH_BYTES: usize = u32::MAX as usize;
+
+/// What an index may have at most, so that it takes a bounded part of the memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct IndexLimits {
+    pub(crate) entries: usize,
+    /// Bytes of all PATHs together.
+    pub(crate) path_bytes: usize,
+}
+
+/// For an index that was accepted before.
+impl Default for IndexLimits {
+    fn default() -> Self {
+        Self { entries: MAX_ENTRIES, path_bytes: MAX_PATH_BYTES }
+    }
+}
+
+impl IndexLimits {
+    /// The limits of an index of at most `bytes`: 200,000 entries and 32 MiB of PATHs for 192 MiB,
+    /// and in proportion. Real entries have 1 to 2 KiB, and PATHs of some 50 bytes.
+    pub(crate) fn of_size(bytes: u64) -> Self {
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        Self { entries: (bytes / 1006).clamp(1, MAX_ENTRIES), path_bytes: (bytes / 6).min(MAX_PATH_BYTES) }
+    }
+}
 
 /// The number of entries that were left out, with the first entry of each reason.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -65,11 +91,11 @@ impl fmt::Display for Dropped {
     }
 }
 
-pub(super) fn parse(mut text: File) -> Result<Index, IndexError> {
+pub(super) fn parse(mut text: File, limits: IndexLimits) -> Result<Index, IndexError> {
     text.rewind()?;
     let mut reader = StanzaReader::new(BufReader::with_capacity(64 << 10, &text));
     let header = read_header(&mut reader)?;
-    let mut draft = IndexBuilder::default();
+    let mut draft = IndexBuilder { limits, ..IndexBuilder::default() };
     while let Some(stanza) = reader.next()? {
         if draft.add(&stanza)? == ParseStep::Stop {
             break;
@@ -120,6 +146,7 @@ struct IndexBuilder {
     build_times: Vec<u64>,
     paths: String,
     instances: HashMap<[u8; 16], u32>,
+    limits: IndexLimits,
     dropped: Dropped,
     carried: AuxKeys,
 }
@@ -146,11 +173,13 @@ impl IndexBuilder {
 
     fn push(&mut self, entry: &Entry, stanza: (u64, u32)) -> Result<(), IndexError> {
         let at = self.records.len();
-        let start = u32::try_from(self.paths.len()).map_err(|_| IndexError::TooMany)?;
-        if at >= MAX_ENTRIES {
-            return Err(IndexError::TooMany);
+        let IndexLimits { entries, path_bytes } = self.limits;
+        if at >= entries {
+            return Err(IndexError::TooManyEntries(entries));
         }
         let path = entry.path.as_str();
+        let start = u32::try_from(self.paths.len()).ok().filter(|start| *start as usize + path.len() <= path_bytes);
+        let start = start.ok_or(IndexError::TooLongPaths(path_bytes))?;
         self.paths.push_str(path);
         let (size, mtime, id) = (entry.size, entry.mtime, entry.id());
         self.records.push(Record { path: (start, path.len() as u16), stanza, size, mtime, id });

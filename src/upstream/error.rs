@@ -127,8 +127,8 @@ pub(crate) enum UpstreamError {
         /// Error of the decoder.
         reason: String,
     },
-    /// The index is larger than any real one.
-    #[error("{url}: the index is larger than {limit} bytes")]
+    /// The index is larger than `max-index`.
+    #[error("{url}: the index is larger than {limit} bytes; if that is right, raise max-index")]
     TooLarge {
         /// URL of the request.
         url: String,

@@ -142,7 +142,7 @@ impl IndexSources<'_> {
         out: &File,
     ) -> Result<IndexAnswer, UpstreamError> {
         if url.scheme() == "file" {
-            return from_file(url, known, out).await;
+            return from_file(url, known, out, self.upstream.binhost.max_index.0).await;
         }
         let mut pace = Throughput::default();
         let result = self.over_http(slot, url, known, out, &mut pace).await;
@@ -171,7 +171,7 @@ impl IndexSources<'_> {
             return Ok(IndexAnswer::NotModified);
         }
         let validators = Validators { url: shown.clone(), etag: answer.etag(), last_modified: answer.last_modified() };
-        let mut writer = IndexWriter::new(shown.clone(), out)?;
+        let mut writer = IndexWriter::new(shown.clone(), out, self.upstream.binhost.max_index.0)?;
         let mut waiting = Instant::now();
         while let Some(chunk) = answer.chunk(patience()).await? {
             pace.add(chunk.len() as u64, waiting.elapsed());
@@ -204,7 +204,7 @@ fn no_index(error: UpstreamError) -> UpstreamError {
     }
 }
 
-async fn from_file(url: &Url, known: &Validators, out: &File) -> Result<IndexAnswer, UpstreamError> {
+async fn from_file(url: &Url, known: &Validators, out: &File, limit: u64) -> Result<IndexAnswer, UpstreamError> {
     let shown = config::display(url);
     let error = |source| UpstreamError::File { url: shown.clone(), source };
     let (mut file, size) = local::open(url).await.map_err(error)?;
@@ -213,7 +213,7 @@ async fn from_file(url: &Url, known: &Validators, out: &File) -> Result<IndexAns
     if known.url == shown && known.etag == etag {
         return Ok(IndexAnswer::NotModified);
     }
-    let writer = IndexWriter::new(shown.clone(), out)?;
+    let writer = IndexWriter::new(shown.clone(), out, limit)?;
     let from = shown.clone();
     let copy = move || -> Result<(), UpstreamError> {
         let mut writer = writer;

@@ -7,8 +7,6 @@ use bytes::Bytes;
 
 use super::UpstreamError;
 
-/// Largest index that is accepted, decompressed. The official ones have 16 MiB (2025).
-pub(crate) const MAX_INDEX_BYTES: u64 = 512 << 20;
 /// First bytes of gzip data.
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 
@@ -18,6 +16,7 @@ pub(super) struct IndexWriter {
     start: Vec<u8>,
     sink: Option<Sink>,
     out: Option<Bounded>,
+    limit: u64,
 }
 
 enum Sink {
@@ -26,7 +25,8 @@ enum Sink {
 }
 
 impl IndexWriter {
-    pub(super) fn new(url: String, out: &File) -> Result<Self, UpstreamError> {
+    /// Writes an index of at most `limit` bytes to `out`.
+    pub(super) fn new(url: String, out: &File, limit: u64) -> Result<Self, UpstreamError> {
         let fresh = || -> io::Result<File> {
             out.set_len(0)?;
             let mut file = out.try_clone()?;
@@ -35,7 +35,7 @@ impl IndexWriter {
         };
         let file =
             fresh().map_err(|source| UpstreamError::Disk { attempted: "emptying the file for the index", source })?;
-        Ok(Self { url, start: Vec::new(), sink: None, out: Some(Bounded { file, left: MAX_INDEX_BYTES, fault: None }) })
+        Ok(Self { url, start: Vec::new(), sink: None, out: Some(Bounded { file, left: limit, fault: None }), limit })
     }
 
     pub(super) async fn write(mut self, chunk: Bytes) -> Result<Self, UpstreamError> {
@@ -96,7 +96,7 @@ impl IndexWriter {
             None => None,
         };
         match bounded.and_then(|out| out.fault.take()) {
-            Some(UnpackError::TooLarge) => UpstreamError::TooLarge { url: self.url.clone(), limit: MAX_INDEX_BYTES },
+            Some(UnpackError::TooLarge) => UpstreamError::TooLarge { url: self.url.clone(), limit: self.limit },
             Some(UnpackError::Io(source)) => UpstreamError::Disk { attempted: "storing the index", source },
             None => UpstreamError::Compressed { url: self.url.clone(), reason: error.to_string() },
         }

@@ -271,17 +271,54 @@ fn an_index_that_never_ends_takes_no_memory() {
     let origin = Origin::with(std::slice::from_ref(&one));
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     let newlines = vec![b'\n'; 1 << 20];
-    (0..513).for_each(|_| encoder.write_all(&newlines).unwrap());
+    (0..193).for_each(|_| encoder.write_all(&newlines).unwrap());
     let bomb = encoder.finish().unwrap();
     let mounted = Options::new(origin.url()).with(["--refresh", "5s"]).mount();
     origin.script("Packages.gz", [Act::Instead(bomb), Act::Silence]);
     eventually(60, "the bomb is refused", || mounted.status()["refresh"]["error"].is_string());
-    await_problem(&mounted, "larger than 536870912 bytes");
+    await_problem(&mounted, "larger than 201326592 bytes; if that is right, raise max-index");
     assert_eq!(mounted.listing(), paths([&one]));
     let peak = peak_memory(&mounted);
     assert!(peak < MEMORY, "{peak} KiB");
     let used: u64 = walk(&mounted.cache()).iter().map(|path| fs::metadata(path).unwrap().len()).sum();
     assert!(used < 16 << 20, "{used} bytes of it are left in the cache");
+}
+
+#[test]
+fn an_index_that_is_too_large_leaves_the_last_good_one() {
+    if !can_mount() {
+        return;
+    }
+    let [one, two, three] = packages(["one-1", "two-1", "three-1"]);
+    let origin = Origin::with(std::slice::from_ref(&one));
+    let place = tempfile::TempDir::with_prefix("binhostfs-it.").unwrap();
+    let file = place.path().join("binhostfs.toml");
+    let url = origin.url();
+    let text = format!("verify-signature = false\nmax-index = \"4K\"\n[binhost.test]\nurl = \"{url}\"\n");
+    fs::write(&file, text).unwrap();
+    let mounted = Options::configured(&file).with(["--refresh", "5s"]).mount_in(place);
+    assert_eq!(mounted.listing(), paths([&one]));
+    // 4 KiB are 4 entries, and 682 bytes of PATHs.
+    let many: String = (0..5).map(|at| one.stanza().replace("one-1", &format!("one-{at}"))).collect();
+    let long = one.stanza().replace(&one.path, &format!("app-misc/{}/{}", "d".repeat(250), "n".repeat(250)));
+    let longer = long.replace("one-1", "two-1").replace("ddd", "ddx");
+    for (number, (text, reason)) in [
+        (format!("X: {}\n", "y".repeat(4096)), "the index is larger than 4096 bytes"),
+        (many, "the index has more than 4 entries"),
+        (long + &longer, "the PATHs of the index have more than 682 bytes together"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let header = format!("TIMESTAMP: {}\nVERSION: 0\n", TIME + 1 + number as u64);
+        let index = if text.starts_with("X:") { format!("{text}{header}\n") } else { format!("{header}\n{text}") };
+        origin.put_index(index.as_bytes());
+        await_problem(&mounted, &format!("{reason}; if that is right, raise max-index"));
+        assert_eq!(mounted.listing(), paths([&one]), "{reason}");
+    }
+    origin.publish(TIME + 9, &[two.clone(), three.clone()]);
+    await_no_problem(&mounted);
+    eventually(REFRESHED, "the next good one is shown", || mounted.listing() == paths([&three, &two]));
 }
 
 fn walk(directory: &std::path::Path) -> Vec<std::path::PathBuf> {

@@ -14,7 +14,8 @@ use super::{Change, DefaultText, Flag, OptionInfo, OptionRow, Scope, TypedOption
 use crate::config::choices::{LibcGuard, Offline, OnMismatch, Passthrough, Prefetch, Writes};
 use crate::config::cpu::CpuNeed;
 use crate::config::{
-    BinhostUrl, DEFAULT_CACHE_DIR, DEFAULT_CACHE_SIZE, DEFAULT_CONTROL, DEFAULT_KEYRING, DEFAULT_REFRESH, SocketGroup,
+    BinhostUrl, DEFAULT_CACHE_DIR, DEFAULT_CACHE_SIZE, DEFAULT_CONTROL, DEFAULT_KEYRING, DEFAULT_MAX_INDEX,
+    DEFAULT_REFRESH, SocketGroup,
 };
 use crate::portage::conf::DEFAULT_PKGDIR;
 use crate::portage::{Atom, Report, Sourced};
@@ -110,6 +111,12 @@ define_options! {
             default: DefaultText::Words("refuse, and warn where signatures are not checked"),
             help: "Decide what follows when an entry says something else than its package",
             example: r#""refuse""#,
+        }
+        "max-index" max_index: ByteSize = (SIZE, DEFAULT_MAX_INDEX) {
+            scope: Scope::Binhosts,
+            help: "Refuse an index that has more bytes than this, unpacked; the last good one stays",
+            details: "The number of entries and the length of their PATHs are bounded in proportion: 200,000 entries and 32 MiB with the default. Gentoo's own binhosts have some 30 MiB and 20,000 entries.",
+            example: r#""192M""#,
         }
         "max-index-age" max_index_age: Duration = (AGE, Duration::ZERO) {
             scope: Scope::Binhosts,

@@ -32,7 +32,7 @@ use crate::daemon::generations::RecipeIndex;
 use crate::daemon::generations::rollback::Earlier;
 use crate::daemon::shown;
 use crate::fetch::{DownloadOutcome, OutcomeKind, RemoteBinhost};
-use crate::index::{BinhostId, BinhostIndex, EntryId, Index};
+use crate::index::{BinhostId, BinhostIndex, EntryId, Index, IndexLimits};
 use crate::sys::Clock;
 use crate::sys::durable::{blocking, read_json, sync_directory, write_json};
 use crate::sys::file_stamp::{FileStamp, stamp};
@@ -498,7 +498,8 @@ impl Binhost {
             return Ok(RefreshOutcome::Unmodified);
         }
         let copy = file.try_clone()?;
-        let index = blocking(move || Ok(Index::parse(copy)?)).await?;
+        let limits = IndexLimits::of_size(self.config.max_index.0);
+        let index = blocking(move || Ok(Index::parse_within(copy, limits)?)).await?;
         let timestamp = freshness::timestamp(&index);
         freshness::judge(timestamp, self.newest(clock), order, clock)?;
         let (new, to, directory) = (self.incoming_path(), self.directory.join(PACKAGES), self.directory.clone());

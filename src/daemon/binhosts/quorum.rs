@@ -21,7 +21,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::freshness;
 use crate::config::BinhostConfig;
-use crate::index::{EntryDigest, EntryId, Index};
+use crate::index::{EntryDigest, EntryId, Index, IndexLimits};
 use crate::sys::Clock;
 use crate::sys::durable::{blocking, read_json, write_file};
 use crate::sys::file_stamp::{FileStamp, stamp};
@@ -121,7 +121,8 @@ impl Votes {
         let known = self.state(url).map(|state| state.validators).unwrap_or_default();
         let answer = upstream.index_source(source).next(&known, &file).await.context("it has rested too long")??;
         let IndexAnswer::Fresh(validators) = answer else { return Ok(()) };
-        let index = blocking(move || Ok(Index::parse(file)?)).await?;
+        let limits = IndexLimits::of_size(upstream.binhost().max_index.0);
+        let index = blocking(move || Ok(Index::parse_within(file, limits)?)).await?;
         if let Err(unfit) = freshness::not_ahead(freshness::timestamp(&index), Clock::now()) {
             upstream.note_wrong_index(&validators, &unfit.to_string());
             return Err(unfit.into());
