@@ -1,6 +1,6 @@
 #!/bin/bash
-# other-versions.sh - other versions of Portage: tests in merge_lists install from a mount with older ones, and entries::versions
-# holds the packages and indexes of all against each other.
+# other-versions.sh - other versions of Portage: tests in merge_lists install from a mount with older ones, those in coverage ask
+# older ones what they would compile, and entries::versions holds the packages and indexes of all against each other.
 #
 # usage: other-versions.sh DIR [VERSION...]
 #   DIR       new, empty, or made by an earlier run; what is there stays while it is what these scripts make
@@ -9,9 +9,9 @@
 #   PYTHON=python3   the interpreter of the venvs
 #
 # Creates in DIR for each: VERSION/venv, VERSION/env (see make-repo.sh). 20 s and 60 MB each.
-# merge_lists runs this script itself, for what it needs, in target/portages or BINHOSTFS_TEST_PORTAGES, and takes some 2 minutes
-# for each version:
-#   tests/run --test it --run-ignored only -E 'test(merge_lists)'
+# merge_lists and coverage run this script themselves, for what they need, in target/portages or BINHOSTFS_TEST_PORTAGES, and take
+# some 2 minutes for each version:
+#   tests/run --test it --run-ignored only -E 'test(merge_lists) | test(coverage)'
 # entries::versions takes some 40 minutes with what is there already:
 #   BINHOSTFS_TEST_ENV=.../target/test-env BINHOSTFS_TEST_PORTAGES=DIR \
 #       cargo nextest run --test it --run-ignored only -E 'test(entries::versions)' --no-capture
@@ -25,6 +25,9 @@ shift
 here=$(cd "$(dirname "$0")" && pwd -P)
 [ $# -gt 0 ] || set -- 3.0.31 3.0.48 3.0.65 3.0.77 3.0.83
 
+# Tests that need the same one start this at the same time.
+exec 9> "$dir/.lock"
+flock 9
 made_from() { { cat "$here/make-repo.sh" "$here/other-versions.sh"; printf '%s\n' "$dir"; } | sha256sum; }
 for version; do
 	[[ $version =~ ^[0-9.]*[0-9]$ ]] || { echo "other-versions.sh: not a version: $version" >&2; exit 2; }
@@ -35,9 +38,9 @@ for version; do
 	fi
 	mkdir -p "$dir/$version"
 	echo "other-versions.sh: Portage $version" >&2
-	"${PYTHON:-python3}" -m venv "$dir/$version/venv"
-	"$dir/$version/venv/bin/python" -m pip --quiet --disable-pip-version-check install "portage==$version"
-	"$here/make-repo.sh" "$dir/$version/env" "$dir/$version/venv"
+	"${PYTHON:-python3}" -m venv "$dir/$version/venv" 9>&-
+	"$dir/$version/venv/bin/python" -m pip --quiet --disable-pip-version-check install "portage==$version" 9>&-
+	"$here/make-repo.sh" "$dir/$version/env" "$dir/$version/venv" 9>&-
 	# 3.0.31 looks for programs of an ebuild only below its prefix.
 	ln -s /usr/bin "$dir/$version/env/host/usr/bin"
 	ln -s /bin "$dir/$version/env/host/bin"
