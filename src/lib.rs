@@ -21,6 +21,7 @@
 //! | `fuse` | kernel requests -> `fs`; open handles, the FUSE connection and its handover |
 //! | `api` | requests and answers of the control socket, as JSON |
 //! | `control` | HTTP over a Unix socket and TCP: routes, client, status page, metrics |
+//! | `coverage` | why emerge compiles although there is a binhost, and what to write |
 //! | `daemon` | compose, mount, refresh, stop |
 //! | `cli` | arguments, subcommands, output |
 
@@ -29,6 +30,7 @@ mod cache;
 mod cli;
 mod config;
 mod control;
+mod coverage;
 mod daemon;
 mod fetch;
 mod fs;

@@ -46,6 +46,9 @@ pub(crate) enum RollbackTo {
     Latest,
     /// The last complete generation before the one that is shown.
     Previous,
+    /// The newest kept generation of the commit that the ebuild repository is at, or of one that it
+    /// was at before.
+    MatchTree,
     /// The generation with this number.
     Generation(u64),
 }

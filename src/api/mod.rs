@@ -7,6 +7,7 @@
 //! | `generations` | generations and rollback |
 //! | `prefetch` | prefetch jobs |
 //! | `managed` | pins, evictions and collections |
+//! | `cause` | why emerge does not take a binary package |
 //! | `entries` | comparison of entries with packages |
 //! | `reload` | reloads of the program |
 //! | `error` | why a request has no result |
@@ -16,6 +17,7 @@
 //!
 //! Not its job: routes and HTTP (`control`), and making the answers (`daemon`).
 
+mod cause;
 mod entries;
 mod error;
 mod generations;
@@ -25,11 +27,12 @@ mod prefetch;
 mod reload;
 mod status;
 
+pub(crate) use cause::{Cause, HiddenReason};
 pub(crate) use entries::{CheckedEntries, CheckedEntry, EntryOutcome, MAX_CHECKED};
 pub(crate) use error::{ApiError, ErrorBody, ErrorCode};
 pub(crate) use generations::{GenerationEntry, GenerationList, Keep, RollbackTo};
 pub(crate) use managed::{CacheTask, Managed, ManagedPackage};
-pub(crate) use packages::{CallerStatus, PackageState, PackageStatus, Packages};
+pub(crate) use packages::{CallerStatus, IndexEntries, PackageState, PackageStatus, Packages};
 pub(crate) use prefetch::{
     PrefetchDone, PrefetchJob, PrefetchOutcome, PrefetchRequest, PrefetchStatus, PrefetchUnderway,
 };
@@ -37,6 +40,6 @@ pub(crate) use reload::{Reloading, Run};
 pub(crate) use status::{
     BinhostStatus, BypassStatus, CacheStatus, DownloadCounts, DownloadState, DownloadStatus, EntriesStatus,
     FailureStatus, GenerationStatus, KeyringStatus, MirrorState, MirrorStatus, ProcessStatus, RefreshStatus, Refreshed,
-    Status, UpgradePrefetchStatus, VerifyResult,
+    RepositoryDistance, Status, UpgradePrefetchStatus, VerifyResult,
 };
 pub(crate) use status::{frozen, stale};

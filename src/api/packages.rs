@@ -6,6 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use super::{Cause, HiddenReason};
 use crate::units::ByteSize;
 
 /// The first second of the year 10000, in seconds since the epoch: httpdate formats only times
@@ -17,6 +18,15 @@ const YEAR_9999: u64 = 253_402_300_800;
 pub(crate) struct Packages {
     /// The packages in the order of CPV, BUILD_ID and path.
     pub packages: Vec<PackageStatus>,
+}
+
+/// The entries of an index that `GET /v1/index` answers with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum IndexEntries {
+    /// The entries that Portage sees.
+    Shown,
+    /// Hidden entries, too.
+    All,
 }
 
 /// Whether Portage sees an entry.
@@ -80,6 +90,9 @@ pub(crate) struct PackageStatus {
     pub state: PackageState,
     /// Why the entry is hidden, or shown at another path than its PATH.
     pub reason: Option<String>,
+    /// The reason why the entry is hidden, for programs. `None`: it is shown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) hidden: Option<HiddenReason>,
     /// The dependency on a libc that the libc guard has added.
     pub dependency: Option<String>,
     /// Whether the package is in the cache, so that an open does not wait for a download.
@@ -108,10 +121,13 @@ pub(crate) struct PackageStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub index_mismatch: Option<String>,
     /// Why emerge does not take the package on this system, regardless of package.use and
-    /// dependencies. Like the two fields below, this field is set only if the request names
+    /// dependencies. Like the three fields below, this field is set only if the request names
     /// packages (`?atom=`).
     #[serde(default)]
     pub rejected: Vec<String>,
+    /// The same as causes, in order of precedence; `use` among them if flags differ.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) causes: Vec<Cause>,
     /// The flags whose setting in the build differs from this system's setting, as the build has
     /// them (`nls`, `-doc`). `None`: the difference is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -232,7 +248,9 @@ mod tests {
             verified_by: Some("ABCD".to_owned()),
             failure: None,
             index_mismatch: None,
+            hidden: None,
             rejected: vec!["usepkg-exclude has it".to_owned()],
+            causes: vec![Cause::Excluded, Cause::Use],
             use_differs: Some(vec!["-doc".to_owned()]),
             package_use: Some("=app-misc/hello-2.0 -doc".to_owned()),
         };
@@ -263,6 +281,8 @@ app-misc/hello-2.0:0/2, build 3, 3.0 MiB from own
             dependency: None,
             failure: Some("refused".to_owned()),
             rejected: Vec::new(),
+            causes: Vec::new(),
+            hidden: Some(HiddenReason::Refused),
             use_differs: None,
             package_use: None,
             ..shown.clone()
@@ -280,6 +300,7 @@ app-misc/hello-2.0:0/2, build 3, 3.0 MiB from own
             binhost: String::new(),
             state: PackageState::Shown,
             reason: None,
+            hidden: None,
             failure: None,
             ..left_out.clone()
         };

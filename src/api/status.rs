@@ -132,6 +132,38 @@ pub(crate) struct BinhostStatus {
     /// Entries that contradict their package, refused or not.
     #[serde(default)]
     pub index_mismatches: Vec<FailureStatus>,
+    /// How far the ebuild repository is from the index. `None`: the index names no commit that the
+    /// repository is known to have been at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repository: Option<RepositoryDistance>,
+}
+
+/// How far an ebuild repository of this machine is from the commit that an index names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RepositoryDistance {
+    /// Name of the ebuild repository.
+    pub name: String,
+    /// The commit from which the binhost has built, by its index.
+    pub commit: String,
+    /// How many syncs ago the repository was at this commit. 0: it is at this commit.
+    pub syncs: u64,
+}
+
+impl fmt::Display for RepositoryDistance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, commit, syncs } = self;
+        let short = commit.get(..12).unwrap_or(commit);
+        match syncs {
+            0 => write!(f, "built from the commit that the ebuild repository {name} is at ({short})"),
+            syncs => {
+                let syncs = Plural(*syncs, "sync");
+                write!(
+                    f,
+                    "the ebuild repository {name} is {syncs} ahead of the commit that it was built from ({short})"
+                )
+            }
+        }
+    }
 }
 
 /// Numbers of entries that are hidden or changed, by reason.
@@ -584,6 +616,9 @@ impl BinhostStatus {
                 problems.iter().try_for_each(|problem| writeln!(f, "  keyring   {problem}"))?;
             }
         }
+        if let Some(repository) = &self.repository {
+            writeln!(f, "  tree      {repository}")?;
+        }
         if let Some(reason) = &self.unusable {
             writeln!(f, "  warning   nothing of it can be used: {reason}")?;
         }
@@ -711,6 +746,7 @@ mod tests {
                     unusable: None,
                     max_index_age: None,
                     index_mismatches: Vec::new(),
+                    repository: None,
                 },
                 BinhostStatus {
                     name: "own".to_owned(),
@@ -726,6 +762,7 @@ mod tests {
                     unusable: Some("for another machine".to_owned()),
                     max_index_age: None,
                     index_mismatches: Vec::new(),
+                    repository: None,
                 },
             ],
             generation: GenerationStatus {

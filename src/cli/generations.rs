@@ -40,6 +40,10 @@ pub(super) struct RollbackArguments {
     /// Show the newest generation again, and every newer one as it comes
     #[arg(long, conflicts_with = "generation")]
     latest: bool,
+    /// Show the newest generation that was built from the commit that the ebuild repository is at,
+    /// or else from one that it was at before. Only where the indexes name their commits
+    #[arg(long, conflicts_with_all = ["generation", "latest"])]
+    match_tree: bool,
     #[command(flatten)]
     client: ClientArguments,
 }
@@ -77,6 +81,7 @@ pub(super) fn roll_back(arguments: &RollbackArguments) -> ExitCode {
     let to = match arguments.generation {
         Some(number) => RollbackTo::Generation(number),
         None if arguments.latest => RollbackTo::Latest,
+        None if arguments.match_tree => RollbackTo::MatchTree,
         None => RollbackTo::Previous,
     };
     ask(rollback(&arguments.client.control, to), |answer| summarised(answer, "", arguments.client.json))

@@ -8,6 +8,7 @@
 //! | `demo` | the main job on an embedded binhost |
 //! | `status` | `status` |
 //! | `packages` | `list`, `why` |
+//! | `coverage` | `coverage` |
 //! | `prefetch` | `prefetch` |
 //! | `cache` | `pin`, `evict`, `gc` |
 //! | `refresh` | `refresh` |
@@ -27,6 +28,7 @@
 mod cache;
 mod check_config;
 mod client_arguments;
+mod coverage;
 mod demo;
 mod generations;
 mod journal;
@@ -76,6 +78,7 @@ enum Command {
     Status(status::StatusArguments),
     List(packages::ListArguments),
     Why(packages::WhyArguments),
+    Coverage(coverage::CoverageArguments),
     Prefetch(prefetch::PrefetchArguments),
     Refresh(refresh::RefreshArguments),
     Pin(cache::PinArguments),
@@ -119,6 +122,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Status(arguments) => status::run(&arguments),
         Command::List(arguments) => packages::list(&arguments),
         Command::Why(arguments) => packages::why(&arguments),
+        Command::Coverage(arguments) => coverage::run(&arguments),
         Command::Prefetch(arguments) => prefetch::run(&arguments),
         Command::Pin(arguments) => cache::pin(&arguments),
         Command::Evict(arguments) => cache::evict(&arguments),

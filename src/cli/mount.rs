@@ -9,7 +9,7 @@ use clap::Args;
 use tracing_subscriber::filter::LevelFilter;
 
 use super::options::ConfigArguments;
-use super::output::fail;
+use super::output::{chain, fail};
 use super::{logging, runtime};
 use crate::config::{CommandLine, ConfigError, MountConfig, MountpointCheck, Resolution};
 use crate::daemon::{self, KeyringError, Program};
@@ -110,14 +110,9 @@ fn supervise(program: &Program, line: &CommandLine) -> ExitCode {
     }
 }
 
-/// The error with its causes, without repetitions, and hints for frequent mistakes.
+/// The error with its causes, and hints for frequent mistakes.
 fn told(error: &anyhow::Error) -> String {
-    let mut text = error.to_string();
-    for cause in error.chain().skip(1).map(ToString::to_string) {
-        if !text.contains(&cause) {
-            text = format!("{text}: {cause}");
-        }
-    }
+    let mut text = chain(error);
     let is = |kind| {
         let same = move |error: &std::io::Error| error.kind() == kind;
         error.chain().any(|cause| cause.downcast_ref().is_some_and(same))

@@ -5,7 +5,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use super::NO_DAEMON;
-use crate::api::Refreshed;
+use crate::api::{Cause, Refreshed};
 use crate::config;
 use crate::control::ClientError;
 
@@ -47,11 +47,24 @@ fn shade(line: &str) -> Option<&'static str> {
         Some("33")
     } else if begins(&["fetching"]) {
         Some("36")
-    } else if line.starts_with("cached ") {
+    } else if Cause::ALL.iter().any(|cause| begins(&[cause.name()])) {
+        Some("33")
+    } else if line.starts_with("cached ") || begins(&["binary"]) {
         Some("32")
     } else {
         None
     }
+}
+
+/// The error with its causes, without repetitions.
+pub(super) fn chain(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }
 
 /// Prints why a request to the daemon failed. Returns the exit code for that.

@@ -56,6 +56,7 @@ use crate::sys::MountNamespace;
 use crate::units::ByteSize;
 pub(crate) use choices::{LibcGuard, Offline, OnMismatch, Passthrough, Prefetch, Writes};
 pub(crate) use chost::AcceptedChosts;
+pub(crate) use cpu::{CpuLevel, CpuNeed};
 pub(crate) use error::ConfigError;
 pub(crate) use group::SocketGroup;
 pub(crate) use mountpoint::MountpointError;
@@ -188,6 +189,8 @@ pub(crate) enum MountpointCheck {
     Prepare,
     /// Inspects the mountpoint and changes nothing. A mount of binhostfs is accepted.
     Look,
+    /// Nothing will be mounted: the directory need not exist.
+    Unused,
     /// Leaves the mountpoint alone, because this daemon is mounted there.
     Mounted(PathBuf),
     /// As `Prepare`, except that the mount with this device number is left alone: this daemon will
@@ -276,7 +279,7 @@ impl MountConfig {
 }
 
 /// PORTAGE_CONFIGROOT, the root of Portage's files. `None`: not set or empty.
-fn portage_config_root() -> Option<PathBuf> {
+pub(crate) fn portage_config_root() -> Option<PathBuf> {
     std::env::var_os("PORTAGE_CONFIGROOT").filter(|root| !root.is_empty()).map(PathBuf::from)
 }
 

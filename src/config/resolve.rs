@@ -29,7 +29,7 @@ impl CommandLine {
     }
 
     /// The same for a machine of the level `machine`. `None`: another architecture.
-    pub(super) fn resolve_on(&self, check: &MountpointCheck, machine: Option<CpuLevel>) -> Resolution {
+    pub(crate) fn resolve_on(&self, check: &MountpointCheck, machine: Option<CpuLevel>) -> Resolution {
         let (mut files, mut report) = (Files::default(), Report::default());
         let mut result = self
             .read_files(&mut files, &mut report)
@@ -148,6 +148,7 @@ impl Resolver<'_> {
         };
         match check {
             MountpointCheck::Prepare => enter(&|| mountpoint::check(asked)),
+            MountpointCheck::Unused => Ok(asked.to_owned()),
             MountpointCheck::Mounted(mountpoint) => Ok(mountpoint.clone()),
             MountpointCheck::Kept(device) => enter(&|| mountpoint::check_kept(asked, *device)),
             MountpointCheck::Look => {

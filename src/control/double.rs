@@ -4,8 +4,9 @@ use std::sync::{Arc, Mutex};
 
 use super::Control;
 use crate::api::{
-    ApiError, CacheStatus, CacheTask, CheckedEntry, DownloadCounts, GenerationList, GenerationStatus, Keep, Managed,
-    PackageStatus, PrefetchRequest, PrefetchStatus, ProcessStatus, RefreshStatus, RollbackTo, Status, VerifyResult,
+    ApiError, CacheStatus, CacheTask, CheckedEntry, DownloadCounts, GenerationList, GenerationStatus, IndexEntries,
+    Keep, Managed, PackageStatus, PrefetchRequest, PrefetchStatus, ProcessStatus, RefreshStatus, RollbackTo, Status,
+    VerifyResult,
 };
 use crate::metrics::{Metrics, Readings};
 use crate::portage::Atom;
@@ -90,6 +91,10 @@ impl Control for Double {
     async fn packages(&self, atoms: Vec<Atom>) -> Result<Vec<PackageStatus>, ApiError> {
         let atoms: Vec<String> = atoms.iter().map(ToString::to_string).collect();
         self.answer(format!("packages {atoms:?}"), Vec::new())
+    }
+
+    async fn index(&self, entries: IndexEntries) -> Result<Vec<u8>, ApiError> {
+        self.answer(format!("index {entries:?}"), Vec::new())
     }
 
     async fn manage(&self, task: CacheTask, names: Vec<String>) -> Result<Managed, ApiError> {

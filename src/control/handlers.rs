@@ -1,11 +1,13 @@
 //! Handlers of the routes: parameters -> [`Control`] -> answer. The table of routes names them.
 
-use super::query::{ACCEPT_OLDER, ATOM, GENERATION, JOB, KEEP, PATH, PLAN, Query, SINCE, TO, WORLD, missing, number};
+use super::query::{
+    ACCEPT_OLDER, ATOM, GENERATION, HIDDEN, JOB, KEEP, PATH, PLAN, Query, SINCE, TO, WORLD, missing, number,
+};
 use super::response::{HttpResponse, json, text};
 use super::{Control, exposition, page};
 use crate::api::{
-    ApiError, CacheTask, CheckedEntries, Keep, Packages, PrefetchJob, PrefetchRequest, Refreshed, Reloading,
-    RollbackTo, Run,
+    ApiError, CacheTask, CheckedEntries, IndexEntries, Keep, Packages, PrefetchJob, PrefetchRequest, Refreshed,
+    Reloading, RollbackTo, Run,
 };
 use crate::metrics::Exposition;
 use crate::portage::{Atom, AtomError};
@@ -38,6 +40,11 @@ pub(super) async fn packages<C: Control>(control: &C, query: Query) -> Answer {
     Ok(json(&Packages { packages }))
 }
 
+pub(super) async fn index<C: Control>(control: &C, query: Query) -> Answer {
+    let entries = if query.flag(HIDDEN)?.unwrap_or_default() { IndexEntries::All } else { IndexEntries::Shown };
+    Ok(text("text/plain; charset=utf-8", control.index(entries).await?))
+}
+
 pub(super) async fn refresh<C: Control>(control: &C, query: Query) -> Answer {
     let accept_older = query.flag(ACCEPT_OLDER)?.unwrap_or_default();
     Ok(done(control.refresh(accept_older).await?))
@@ -60,6 +67,7 @@ pub(super) async fn rollback<C: Control>(control: &C, query: Query) -> Answer {
     let to = match query.optional(TO) {
         None | Some("previous") => RollbackTo::Previous,
         Some("latest") => RollbackTo::Latest,
+        Some("tree") => RollbackTo::MatchTree,
         Some(text) => RollbackTo::Generation(number(TO, text)?),
     };
     Ok(done(control.rollback(to).await?))

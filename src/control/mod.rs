@@ -36,8 +36,8 @@ mod server;
 mod tcp;
 
 pub(crate) use client::{
-    ClientError, check_entries, get_generations, get_packages, get_status, keep, manage, prefetch, prefetch_status,
-    refresh, reload, rollback, stop_prefetch, verify,
+    ClientError, check_entries, get_generations, get_index, get_packages, get_status, keep, manage, prefetch,
+    prefetch_status, refresh, reload, rollback, stop_prefetch, verify,
 };
 pub(crate) use server::{ControlError, Server};
 pub(crate) use tcp::Listener;
@@ -45,8 +45,8 @@ pub(crate) use tcp::Listener;
 use std::sync::Arc;
 
 use crate::api::{
-    ApiError, CacheTask, CheckedEntry, GenerationList, Keep, Managed, PackageStatus, PrefetchRequest, PrefetchStatus,
-    RollbackTo, Status, VerifyResult,
+    ApiError, CacheTask, CheckedEntry, GenerationList, IndexEntries, Keep, Managed, PackageStatus, PrefetchRequest,
+    PrefetchStatus, RollbackTo, Status, VerifyResult,
 };
 
 use crate::metrics::Metrics;
@@ -62,6 +62,8 @@ pub(crate) trait Control: Send + Sync + 'static {
     fn metrics(&self) -> Arc<Metrics>;
     /// Returns the state of the packages that match `atoms`, or of all if `atoms` is empty.
     fn packages(&self, atoms: Vec<Atom>) -> impl Future<Output = Result<Vec<PackageStatus>, ApiError>> + Send;
+    /// Renders `Packages` with these entries.
+    fn index(&self, entries: IndexEntries) -> impl Future<Output = Result<Vec<u8>, ApiError>> + Send;
     /// Executes a task on cached packages.
     fn manage(&self, task: CacheTask, names: Vec<String>) -> impl Future<Output = Result<Managed, ApiError>> + Send;
     /// Lists the generations.

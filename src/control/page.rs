@@ -191,9 +191,10 @@ impl Page<'_> {
             writeln!(self.html, "<p class=\"bad\">{}</p>", Escaped(&problem))?;
         }
         let stale = binhost.stale_since(self.status.time).map(|since| stale(self.ago(since)));
+        let repository = binhost.repository.as_ref().map(ToString::to_string);
         let hidden = entries.hidden().into_iter().map(|hidden| format!("left out: {hidden}"));
         let changed = entries.changed().into_iter().map(|changed| format!("changed: {changed}"));
-        for note in stale.into_iter().chain(hidden).chain(changed) {
+        for note in stale.into_iter().chain(repository).chain(hidden).chain(changed) {
             writeln!(self.html, "<p>{}</p>", Escaped(&note))?;
         }
         Ok(())
@@ -263,7 +264,7 @@ impl Page<'_> {
 mod tests {
     use super::super::double::status;
     use super::*;
-    use crate::api::{EntriesStatus, KeyringStatus, RefreshStatus};
+    use crate::api::{EntriesStatus, KeyringStatus, RefreshStatus, RepositoryDistance};
 
     #[test]
     fn nothing_gets_out_of_its_place() {
@@ -294,6 +295,7 @@ mod tests {
             unusable: None,
             max_index_age: None,
             index_mismatches: vec![mismatch],
+            repository: Some(RepositoryDistance { name: "gentoo".to_owned(), commit: "0".repeat(40), syncs: 2 }),
         };
         let error = Some("own: no route".to_owned());
         let mut status = Status { refresh: RefreshStatus { error, ..RefreshStatus::default() }, ..status() };
@@ -308,6 +310,7 @@ mod tests {
             "<p>left out: 7 not selected by the configuration</p>",
             "<p>left out: 1 unfit entries: 1 without SIZE</p>",
             "<p>changed: 2 shown below its name</p>",
+            "<p>the ebuild repository gentoo is 2 syncs ahead of the commit that it was built from (000000000000)</p>",
             "<tr><td class=\"path\">a/c-1<td>another SLOT<td class=\"number\">16 min ago</tr>",
         ] {
             assert_eq!(html.matches(text).count(), 1, "{text} is not in {html}");

@@ -61,10 +61,13 @@ parameters! {
     NAME: "atom" = "ATOM", Any;
     /// Select entries by the path at which they are shown.
     PATH: "path" = "PATH", UpTo(MAX_CHECKED);
+    /// `true` adds hidden entries.
+    HIDDEN: "hidden" = "BOOLEAN", Optional;
     /// `true` accepts an index that is older than the one in use.
     ACCEPT_OLDER: "accept_older" = "BOOLEAN", Optional;
-    /// The generation: its number, `latest` for the newest one and every one after it, or
-    /// `previous`, which is the default.
+    /// The generation: its number, `latest` for the newest one and every one after it, `tree` for
+    /// the one whose commit is nearest to that of the ebuild repository, or `previous`, which is the
+    /// default.
     TO: "to" = "GENERATION", Optional;
     /// Number of the generation.
     GENERATION: "generation" = "NUMBER", Required;

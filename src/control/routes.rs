@@ -4,7 +4,9 @@
 use futures_util::future::BoxFuture;
 use hyper::Method;
 
-use super::query::{ACCEPT_OLDER, ATOM, GENERATION, JOB, KEEP, NAME, PATH, PLAN, Parameter, Query, SINCE, TO, WORLD};
+use super::query::{
+    ACCEPT_OLDER, ATOM, GENERATION, HIDDEN, JOB, KEEP, NAME, PATH, PLAN, Parameter, Query, SINCE, TO, WORLD,
+};
 use super::{Control, handlers};
 use crate::api::CacheTask;
 
@@ -70,6 +72,9 @@ routes! {
     /// The packages that match, or all: `packages`, as `binhostfs list --json` prints them. Hidden
     /// packages are among them, with the reason.
     PACKAGES = GET "/v1/packages" [ATOM] SocketOnly => packages;
+    /// `Packages` as Portage sees it, or with the entries that are hidden, as text. Nothing can be opened
+    /// at the path of a hidden entry.
+    INDEX = GET "/v1/index" [HIDDEN] SocketOnly => index;
     /// Asks the binhosts for their indexes, and answers when that has ended: `summary`.
     REFRESH = POST "/v1/refresh" [ACCEPT_OLDER] SocketOnly => refresh;
     /// Starts a prefetch job, and answers at once: `job`. The job continues without its client. Only

@@ -156,7 +156,7 @@ mod tests {
     use super::super::double::Double;
     use super::super::{ClientError, client};
     use super::*;
-    use crate::api::{ApiError, CacheTask, ErrorCode, Keep, PrefetchRequest, RollbackTo};
+    use crate::api::{ApiError, CacheTask, ErrorCode, IndexEntries, Keep, PrefetchRequest, RollbackTo};
 
     /// Sends every request that the client has.
     async fn everything(socket: &Path) -> Vec<(&'static str, Result<(), ClientError>)> {
@@ -164,9 +164,11 @@ mod tests {
         let mut answers = vec![
             ("refresh", client::refresh(socket, true).await.map(drop)),
             ("packages", client::get_packages(socket, &atoms).await.map(drop)),
+            ("index", client::get_index(socket, IndexEntries::All).await.map(drop)),
             ("check", client::check_entries(socket, &["a/b"]).await.map(drop)),
             ("generations", client::get_generations(socket).await.map(drop)),
             ("rollback", client::rollback(socket, RollbackTo::Latest).await.map(drop)),
+            ("rollback", client::rollback(socket, RollbackTo::MatchTree).await.map(drop)),
             ("rollback", client::rollback(socket, RollbackTo::Previous).await.map(drop)),
             ("rollback", client::rollback(socket, RollbackTo::Generation(3)).await.map(drop)),
             ("keep", client::keep(socket, 3, Keep::AsUsual).await.map(drop)),
@@ -199,9 +201,11 @@ mod tests {
         let expected = [
             "refresh true",
             "packages [\"a/b\"]",
+            "index All",
             "check [\"a/b\"]",
             "generations",
             "rollback Latest",
+            "rollback MatchTree",
             "rollback Previous",
             "rollback Generation(3)",
             "keep 3 AsUsual",

@@ -10,10 +10,10 @@ use super::binhosts::freshness::Order;
 use super::request::{Reply, Request};
 use super::service::handover::ReloadError;
 use super::state::DaemonState;
-use super::{generations, tasks};
+use super::{explain, generations, state, tasks};
 use crate::api::{
-    ApiError, CacheTask, CheckedEntry, ErrorCode, GenerationList, Keep, Managed, PackageStatus, PrefetchRequest,
-    PrefetchStatus, RollbackTo, Status, VerifyResult,
+    ApiError, CacheTask, CheckedEntry, ErrorCode, GenerationList, IndexEntries, Keep, Managed, PackageStatus,
+    PrefetchRequest, PrefetchStatus, RollbackTo, Status, VerifyResult,
 };
 use crate::control::Control;
 use crate::metrics::Metrics;
@@ -41,6 +41,20 @@ impl Control for Handle {
 
     async fn packages(&self, atoms: Vec<Atom>) -> Result<Vec<PackageStatus>, ApiError> {
         ask(&self.requests, |reply| Request::Explain { atoms, reply }).await
+    }
+
+    async fn index(&self, entries: IndexEntries) -> Result<Vec<u8>, ApiError> {
+        let shared = Arc::clone(&self.shared);
+        let render = move || {
+            let text = match (entries, shared.explained()) {
+                (IndexEntries::Shown, _) => explain::shown_index(&shared.front),
+                (IndexEntries::All, Some(explained)) => explained.whole_index(&shared.front),
+                (IndexEntries::All, None) => Err(anyhow::anyhow!("no index was read yet; try again in a moment")),
+            };
+            state::give_memory_back();
+            text.map_err(|error| ApiError::new(ErrorCode::Failed, format!("{error:#}")))
+        };
+        tokio::task::spawn_blocking(render).await.map_err(unfinished)?
     }
 
     async fn manage(&self, task: CacheTask, names: Vec<String>) -> Result<Managed, ApiError> {

@@ -6,11 +6,13 @@
 //! | `binhosts` | the binhosts and their indexes |
 //! | `generations` | generations on disk, and rollback |
 //! | `refresh` | keeps the published tree up to date |
+//! | `repository` | how far the ebuild repository is from an index |
 //! | `request` | requests to the refresher |
 //! | `handle` | requests of the control socket: to the refresher, or done at once |
 //! | `request_queue` | the requests, in order; questions are answered at once |
 //! | `state` | what all parts share, and the status |
 //! | `explain` | what becomes of entries, and why |
+//! | `offer` | what binhosts offer, without a mount |
 //! | `manage` | pins, evictions and collections |
 //! | `acceptance` | which packages emerge takes here |
 //! | `portage_keyring` | whether Portage will accept the packages |
@@ -31,8 +33,10 @@ mod explain;
 mod generations;
 mod handle;
 mod manage;
+mod offer;
 mod portage_keyring;
 mod refresh;
+mod repository;
 mod request;
 mod request_queue;
 mod service;
@@ -59,6 +63,7 @@ use crate::sys::{Passed, seconds_now};
 use crate::units::Interval;
 pub(crate) use crate::verify::KeyringError;
 use crate::verify::{Keyring, Policy};
+pub(crate) use offer::offer;
 pub(crate) use service::confinement::confine;
 pub(crate) use service::descriptors::raise_descriptor_limit;
 pub(crate) use service::handover::{Program, fitting, give_up, kept, take_up};

@@ -31,6 +31,9 @@ use crate::index::{BinhostId, BinhostIndex, EntryId, MAX_PART, PkgPath, Record, 
 use entry_facts::{EntryFacts, EntrySurvey};
 use paths::TakenPaths;
 
+/// The directory of entries without a free path, in [`compose_all`]. No category has this name.
+const HIDDEN_PLACE: &str = ".hidden";
+
 /// Whether the cache has the blob of a package.
 pub(crate) type Here = Box<dyn Fn(&Record) -> bool + Send + Sync>;
 
@@ -171,6 +174,36 @@ pub(crate) fn compose(inputs: &[UnionMember], rules: &Rules) -> io::Result<Union
     let numbered = (0..=MAX_PART).zip(inputs.iter().zip(&tallies));
     let mute = numbered.filter(|(_, told)| all_hidden(*told)).map(|(number, _)| number).collect();
     Ok(Union { view: View::compose(parts, choices).without_headers_of(mute), tallies })
+}
+
+/// Makes a view of every entry, also of those that [`compose`] hides. Of entries that Portage cannot
+/// distinguish, the first one is shown. An entry without a free path gets one that no binhost has.
+/// For calculations: no package can be opened at such a path.
+///
+/// # Errors
+/// A stored index cannot be read.
+pub(crate) fn compose_all(inputs: &[UnionMember], rules: &Rules) -> io::Result<View> {
+    let open = |input: &UnionMember| UnionMember {
+        name: input.name.clone(),
+        part: input.part.clone(),
+        hidden: HashSet::new(),
+        selection: Selection::default(),
+        formats: Formats::All,
+        here: None,
+    };
+    let inputs: Vec<UnionMember> = inputs.iter().map(open).collect();
+    let rules = Rules { selection: Selection::default(), libc_guard: rules.libc_guard };
+    let mut choices = Vec::new();
+    let mut choose = |part: u16, record: u32, decision| match decision {
+        Decision::Shown { place, dependency } => choices.push(ShownEntry { part, record, place, dependency }),
+        Decision::PathConflict => {
+            let place = Some(format!("{HIDDEN_PLACE}/{part}/{record}.gpkg.tar").into());
+            choices.push(ShownEntry { part, record, place, dependency: None });
+        }
+        _ => {}
+    };
+    decide(&inputs, &rules, &mut choose)?;
+    Ok(View::compose(inputs.into_iter().map(|input| input.part).collect(), choices))
 }
 
 /// Calls `told` with the decision about each entry, by the numbers of its binhost and its record.

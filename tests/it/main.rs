@@ -20,6 +20,7 @@ mod cache;
 mod check_config;
 mod confinement;
 mod containers;
+mod coverage;
 mod crash;
 mod demo;
 mod descriptors;

@@ -27,6 +27,26 @@ pub(super) async fn ask<T: DeserializeOwned>(
     parameters: &[(&'static str, String)],
     timeout: Duration,
 ) -> Result<T, ClientError> {
+    send(path, endpoint, parameters, timeout).await?.read(path, endpoint)
+}
+
+/// The same for an answer that is not JSON.
+pub(super) async fn ask_text(
+    path: &Path,
+    endpoint: &Endpoint,
+    parameters: &[(&'static str, String)],
+    timeout: Duration,
+) -> Result<Bytes, ClientError> {
+    let answer = send(path, endpoint, parameters, timeout).await?;
+    if answer.code.is_success() { Ok(answer.body) } else { Err(answer.refusal(path, endpoint)) }
+}
+
+async fn send(
+    path: &Path,
+    endpoint: &Endpoint,
+    parameters: &[(&'static str, String)],
+    timeout: Duration,
+) -> Result<ClientResponse, ClientError> {
     let stream = UnixStream::connect(path).await.map_err(|source| match source.kind() {
         io::ErrorKind::PermissionDenied => ClientError::NotAllowed(path.to_owned()),
         io::ErrorKind::ConnectionRefused if !is_socket(path) => ClientError::NotASocket(path.to_owned()),
@@ -37,7 +57,7 @@ pub(super) async fn ask<T: DeserializeOwned>(
         Err(_) => Err(bad(format!("no answer within {} s", timeout.as_secs()))),
         Ok(Err(RequestError::NoHttp(reason))) => Err(ClientError::Stranger { path: path.to_owned(), reason }),
         Ok(Err(RequestError::Broken(reason))) => Err(bad(reason)),
-        Ok(Ok(answer)) => answer.read(path, endpoint),
+        Ok(Ok(answer)) => Ok(answer),
     }
 }
 
@@ -59,12 +79,20 @@ impl ClientResponse {
         if self.code.is_success() {
             return serde_json::from_slice(&self.body).map_err(|error| self.not_understood(path, &error));
         }
-        let body: ErrorBody = serde_json::from_slice(&self.body).map_err(|error| self.not_understood(path, &error))?;
+        Err(self.refusal(path, endpoint))
+    }
+
+    /// The error of an answer that is no success.
+    fn refusal(&self, path: &Path, endpoint: &Endpoint) -> ClientError {
+        let body: ErrorBody = match serde_json::from_slice(&self.body) {
+            Ok(body) => body,
+            Err(error) => return self.not_understood(path, &error),
+        };
         let error = body.into_error(self.code.as_u16());
         if matches!(error.code(), ErrorCode::UnknownResource | ErrorCode::UnknownMethod) {
-            return Err(ClientError::Unknown { path: path.to_owned(), other: self.sender(), what: endpoint.path });
+            return ClientError::Unknown { path: path.to_owned(), other: self.sender(), what: endpoint.path };
         }
-        Err(ClientError::Refused(error))
+        ClientError::Refused(error)
     }
 
     fn not_understood(&self, path: &Path, error: &serde_json::Error) -> ClientError {

@@ -6,17 +6,19 @@ mod exchange;
 use std::path::Path;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::handlers::prefetch_parameters;
-use super::query::{ACCEPT_OLDER, ATOM, GENERATION, JOB, KEEP, PATH, Parameter, SINCE, TO};
+use super::query::{ACCEPT_OLDER, ATOM, GENERATION, HIDDEN, JOB, KEEP, PATH, Parameter, SINCE, TO};
 use super::routes;
 use crate::api::{
-    CacheTask, CheckedEntries, CheckedEntry, GenerationList, Keep, Managed, Packages, PrefetchJob, PrefetchRequest,
-    PrefetchStatus, Refreshed, Reloading, RollbackTo, Run, Status, VerifyResult,
+    CacheTask, CheckedEntries, CheckedEntry, GenerationList, IndexEntries, Keep, Managed, Packages, PrefetchJob,
+    PrefetchRequest, PrefetchStatus, Refreshed, Reloading, RollbackTo, Run, Status, VerifyResult,
 };
 use crate::portage::Atom;
 pub(crate) use error::ClientError;
 use error::OWN;
-use exchange::ask;
+use exchange::{ask, ask_text};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// A refresh asks every URL, with retries.
@@ -60,6 +62,15 @@ pub(crate) async fn get_packages(path: &Path, atoms: &[Atom]) -> Result<Packages
     ask(path, &routes::PACKAGES, &each(ATOM, atoms), REFRESH_TIMEOUT).await
 }
 
+/// Requests the rendered `Packages` from the daemon behind `path`.
+///
+/// # Errors
+/// See [`ClientError`].
+pub(crate) async fn get_index(path: &Path, entries: IndexEntries) -> Result<Bytes, ClientError> {
+    let parameters = [(HIDDEN.name, (entries == IndexEntries::All).to_string())];
+    ask_text(path, &routes::INDEX, &parameters, REFRESH_TIMEOUT).await
+}
+
 /// Makes the daemon behind `path` compare the entries that are shown at `shown` with their
 /// packages; at most [`MAX_CHECKED`](crate::api::MAX_CHECKED) of them.
 ///
@@ -95,6 +106,7 @@ pub(crate) async fn rollback(path: &Path, to: RollbackTo) -> Result<Refreshed, C
     let to = match to {
         RollbackTo::Latest => Some("latest".to_owned()),
         RollbackTo::Previous => None,
+        RollbackTo::MatchTree => Some("tree".to_owned()),
         RollbackTo::Generation(number) => Some(number.to_string()),
     };
     let parameters: Vec<_> = to.map(|to| (TO.name, to)).into_iter().collect();

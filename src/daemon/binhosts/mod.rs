@@ -21,6 +21,7 @@ pub(super) mod report;
 pub(super) mod unusable;
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
@@ -29,7 +30,7 @@ use super::explain::{BinhostContext, Explained};
 use super::generations::rollback::{self, Rollback};
 use super::generations::{GenerationStore, RecipeIndex};
 use super::{START_BUDGET, policies, shown};
-use crate::api::RollbackTo;
+use crate::api::{HiddenReason, RollbackTo};
 use crate::cache::Cache;
 use crate::config::{AcceptedChosts, BinhostConfig, MountConfig};
 use crate::fetch::{Fetcher, RemoteBinhost};
@@ -44,6 +45,7 @@ use crate::verify::Policy;
 use binhost::{Binhost, IndexChoice, RefreshOutcome};
 use freshness::Order;
 use refresh_error::RefreshFailure;
+use refusals::Refusal;
 use report::{BinhostReport, RollbackReport};
 use unusable::BinhostFacts;
 
@@ -76,6 +78,8 @@ pub(super) struct Binhosts {
     libc_guarded: Option<String>,
     /// CHOSTs whose packages emerge accepts.
     accepted_chosts: AcceptedChosts,
+    /// The root of Portage's files.
+    portage_root: PathBuf,
     /// Reasons why nothing of a binhost can be used.
     unusable: HashMap<BinhostId, String>,
     /// Whether the published tree is older than the indexes: publishing is due, or has failed and
@@ -108,6 +112,7 @@ impl Binhosts {
             tallies,
             libc_guarded,
             accepted_chosts: config.accepted_chosts.clone(),
+            portage_root: config.portage_root.clone(),
             unusable: HashMap::new(),
             behind: false,
         };
@@ -156,6 +161,7 @@ impl Binhosts {
         self.all.sort_by_key(place);
         self.apply_rollback();
         self.accepted_chosts = config.accepted_chosts.clone();
+        self.portage_root.clone_from(&config.portage_root);
         self.rules = Rules { selection: config.selection.clone(), libc_guard: config.options.libc_guard };
         Ok(ids)
     }
@@ -251,7 +257,8 @@ impl Binhosts {
     /// Shows another generation until the rollback is undone, and stores this on disk. On an error,
     /// everything stays as before.
     pub(super) async fn roll_back(&mut self, to: RollbackTo) -> anyhow::Result<Arc<Tree>> {
-        let number = rollback::resolve(&self.generations.directory, to, self.generations.current_number())?;
+        let number =
+            rollback::resolve(&self.generations.directory, to, self.generations.current_number(), &self.portage_root)?;
         let before = self.rollback.take();
         let shown = match number {
             Some(number) => self.take_back(number).await,
@@ -390,8 +397,12 @@ impl Binhosts {
     /// Collects what `explain` needs to answer questions, as of now.
     pub(super) fn explained(&self) -> Explained {
         let both = |binhost: &Binhost| {
-            let refused =
-                binhost.refusals().all().iter().filter_map(|refusal| Some((refusal.id()?, refusal.reason.clone())));
+            let why = |refusal: &Refusal| match refusal.said() {
+                Some(_) => HiddenReason::Mismatch,
+                None => HiddenReason::Refused,
+            };
+            let reason = |refusal: &Refusal| Some((refusal.id()?, (why(refusal), refusal.reason.clone())));
+            let refused = binhost.refusals().all().iter().filter_map(reason);
             let (name, remote, quorum) =
                 (binhost.config.name.clone(), Arc::clone(&binhost.remote), binhost.config.quorum.get());
             let (refused, mismatched, nowhere) = (refused.collect(), binhost.warned(), binhost.nowhere());

@@ -1,5 +1,6 @@
 //! What `status` reports of each binhost.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use super::binhost::Binhost;
 use super::last_refresh::LastRefresh;
 use super::refusals::Refusal;
 use crate::api::{BinhostStatus, EntriesStatus, FailureStatus, KeyringStatus, MirrorState, MirrorStatus};
+use crate::daemon::repository::{REPO_REVISIONS, distance};
 use crate::fetch::RemoteBinhost;
 use crate::policy::EntryCounts;
 use crate::sys::seconds_now;
@@ -35,6 +37,8 @@ pub(crate) struct BinhostReport {
     pub(crate) refused: Vec<FailureStatus>,
     index_mismatches: Vec<FailureStatus>,
     max_index_age: Option<Duration>,
+    /// REPO_REVISIONS of the index.
+    repo_revisions: Option<String>,
 }
 
 impl BinhostReport {
@@ -71,10 +75,12 @@ impl BinhostReport {
             refused,
             index_mismatches: binhost.index_mismatches(),
             max_index_age: binhost.max_index_age(),
+            repo_revisions: index.as_ref().and_then(|index| index.header().get(REPO_REVISIONS)).map(str::to_owned),
         }
     }
 
-    pub(crate) fn status(&self) -> BinhostStatus {
+    /// `root`: the root of Portage's files, to compare the index with the ebuild repository.
+    pub(crate) fn status(&self, root: &Path) -> BinhostStatus {
         let Self { name, remote, index_timestamp, refresh, unreachable, frozen, packages, entries, unusable, .. } =
             self;
         BinhostStatus {
@@ -91,6 +97,7 @@ impl BinhostReport {
             unusable: unusable.clone(),
             max_index_age: self.max_index_age.map(|span| span.as_secs()),
             index_mismatches: self.index_mismatches.clone(),
+            repository: self.repo_revisions.as_deref().and_then(|revisions| distance(revisions, root)),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Explains what the daemon does with the entries that match some atoms, and why.
 
 use std::collections::{HashMap, HashSet};
+mod index_text;
 mod local;
 mod nearest;
 mod unfit;
@@ -11,9 +12,10 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 
+pub(super) use self::index_text::shown_index;
 use self::local::LocalPackages;
 use super::acceptance::acceptance;
-use crate::api::{CallerStatus, PackageState, PackageStatus};
+use crate::api::{CallerStatus, Cause, HiddenReason, PackageState, PackageStatus};
 use crate::cache::Cache;
 use crate::fetch::{Fetcher, RemoteBinhost};
 use crate::fs::PublishedTree;
@@ -31,7 +33,7 @@ pub(super) struct BinhostContext {
     pub(super) name: String,
     pub(super) remote: Arc<RemoteBinhost>,
     /// Reasons of refusals, by entry.
-    pub(super) refused: HashMap<EntryId, String>,
+    pub(super) refused: HashMap<EntryId, (HiddenReason, String)>,
     /// Reasons of index mismatches that are not refused.
     pub(super) mismatched: HashMap<EntryId, String>,
     /// Number of URLs that have to list an entry alike.
@@ -139,13 +141,13 @@ impl Question<'_> {
         }
         let binary = BinaryPackage { cpv: &entry.cpv, stanza: &stanza, header: part.index.header() };
         let own = part.index.path(record);
-        let (mut state, mut reason) = (state(&fate), reason(&fate, beside, record.id));
+        let (mut hidden, mut reason) = (hidden(&fate, beside, record.id), reason(&fate, beside, record.id));
         let (path, dependency) = match fate {
             Decision::Shown { place, dependency } => (place.map_or_else(|| own.to_owned(), String::from), dependency),
             _ => (own.to_owned(), None),
         };
-        if let Some(why) = self.local.hides(&path, &entry).filter(|_| state == PackageState::Shown) {
-            (state, reason) = (PackageState::LeftOut, Some(why.to_owned()));
+        if let Some(why) = self.local.hides(&path, &entry).filter(|_| hidden.is_none()) {
+            (hidden, reason) = (Some(HiddenReason::Local), Some(why.to_owned()));
         }
         let known = self.cache.known(record.id, record.size, &beside.remote.policy);
         let caller = self.fetcher.caller(part.binhost, record.id).map(|caller| CallerStatus {
@@ -155,8 +157,9 @@ impl Question<'_> {
         });
         Ok(Some(PackageStatus {
             binhost: beside.name.clone(),
-            state,
+            state: if hidden.is_none() { PackageState::Shown } else { PackageState::LeftOut },
             reason,
+            hidden,
             dependency: dependency.map(|atom| atom.to_string()),
             cached: known.is_some(),
             pinned: self.pinned.contains(&record.id),
@@ -195,10 +198,12 @@ fn judged(acceptance: Option<&Acceptance>, package: &BinaryPackage<'_>, path: &s
     let Some(acceptance) = acceptance else { return described(package.stanza, path) };
     let difference = acceptance.difference(package);
     let is_fixed = difference.as_ref().is_some_and(|difference| difference.is_fixed);
-    let mut rejected: Vec<String> = acceptance.rejections(package).iter().map(ToString::to_string).collect();
+    let rejections = acceptance.rejections(package);
+    let causes = Cause::of_entry(&rejections, difference.as_ref());
+    let mut rejected: Vec<String> = rejections.iter().map(ToString::to_string).collect();
     rejected.extend(is_fixed.then(|| FIXED.to_owned()));
     let use_differs = difference.map(|difference| difference.flags);
-    PackageStatus { rejected, use_differs, ..described(package.stanza, path) }
+    PackageStatus { rejected, causes, use_differs, ..described(package.stanza, path) }
 }
 
 /// The setting of each flag of the package that emerge requires in USE.
@@ -209,16 +214,17 @@ fn needed(iuse: &str, flags: &str) -> Option<String> {
     (!all.is_empty()).then(|| all.join(" "))
 }
 
-fn state(fate: &Decision) -> PackageState {
-    match fate {
-        Decision::Shown { .. } => PackageState::Shown,
-        Decision::Hidden
-        | Decision::UnsignedFormat
-        | Decision::Filtered
-        | Decision::Offline
-        | Decision::Shadowed
-        | Decision::PathConflict => PackageState::LeftOut,
-    }
+/// Which reason hides an entry. `None`: the entry is shown.
+fn hidden(fate: &Decision, beside: &BinhostContext, id: EntryId) -> Option<HiddenReason> {
+    Some(match fate {
+        Decision::Shown { .. } => return None,
+        Decision::Hidden => beside.refused.get(&id).map_or(HiddenReason::Disputed, |(why, _)| *why),
+        Decision::UnsignedFormat => HiddenReason::UnsignedFormat,
+        Decision::Filtered => HiddenReason::Filtered,
+        Decision::Offline => HiddenReason::Offline,
+        Decision::Shadowed => HiddenReason::Shadowed,
+        Decision::PathConflict => HiddenReason::PathConflict,
+    })
 }
 
 /// The reason why an entry is hidden, or shown at another path.
@@ -228,7 +234,7 @@ pub(super) fn reason(fate: &Decision, beside: &BinhostContext, id: EntryId) -> O
         Decision::Shown { place: None, .. } => return None,
         Decision::Shown { place: Some(_), .. } => "another binhost's package is at its path".to_owned(),
         Decision::Hidden => match refused.get(&id) {
-            Some(reason) => format!("{reason}; `binhostfs refresh` gives it another chance"),
+            Some((_, reason)) => format!("{reason}; `binhostfs refresh` gives it another chance"),
             None => format!("fewer than {quorum} URLs of {name} say the same of it in their indexes"),
         },
         Decision::UnsignedFormat => "XPAK packages cannot be signed, and signatures are asked for".to_owned(),

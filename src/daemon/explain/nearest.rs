@@ -3,33 +3,28 @@
 use std::collections::HashMap;
 
 use crate::api::{PackageState, PackageStatus};
+use crate::coverage::{Distance, package_use};
 
-/// Sets the package.use line of the nearest build of each version, if that build needs one. Among
-/// equally near builds, the newest wins.
+/// Sets the package.use line of the nearest build of each version, if that build needs one.
 pub(super) fn mark(packages: &mut [PackageStatus]) {
-    let mut nearest: HashMap<String, &mut PackageStatus> = HashMap::new();
+    let mut nearest: HashMap<String, (Distance, &mut PackageStatus)> = HashMap::new();
     for package in packages {
         let Some(distance) = distance(package) else { continue };
-        let rank = |other: &PackageStatus| (self::distance(other), std::cmp::Reverse(other.build_id));
-        let is_nearer = nearest
-            .get(&package.cpv)
-            .is_none_or(|other| (Some(distance), std::cmp::Reverse(package.build_id)) < rank(other));
-        if is_nearer {
-            nearest.insert(package.cpv.clone(), package);
+        if nearest.get(&package.cpv).is_none_or(|(other, _)| distance < *other) {
+            nearest.insert(package.cpv.clone(), (distance, package));
         }
     }
-    for package in nearest.into_values() {
-        let flags = package.use_differs.iter().flatten();
-        let line: String = flags.map(|flag| format!(" {flag}")).collect();
-        package.package_use = (!line.is_empty()).then(|| format!("={}{line}", package.cpv));
+    for (_, package) in nearest.into_values() {
+        package.package_use = package_use(&package.cpv, package.use_differs.iter().flatten());
     }
 }
 
-/// The number of flags that would have to change. `None`: emerge would still reject the package, or
-/// the number is unknown.
-fn distance(package: &PackageStatus) -> Option<usize> {
+/// The distance of a build from this system's settings. `None`: emerge would still reject the
+/// package, or the distance is unknown.
+fn distance(package: &PackageStatus) -> Option<Distance> {
     let can_be_had = package.state == PackageState::Shown && package.rejected.is_empty();
-    package.use_differs.as_ref().filter(|_| can_be_had).map(Vec::len)
+    let flags = package.use_differs.as_ref().filter(|_| can_be_had)?;
+    Some(Distance::new(flags.len(), package.build_id))
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::io;
 
 use super::{BinhostContext, described};
-use crate::api::PackageStatus;
+use crate::api::{HiddenReason, PackageStatus};
 use crate::index::{DroppedEntry, Index};
 use crate::portage::{Atom, Cpv};
 
@@ -25,6 +25,7 @@ pub(super) fn unfit(index: &Index, beside: &BinhostContext, atoms: &[Atom]) -> i
             found.push(PackageStatus {
                 cpv: cpv.to_owned(),
                 binhost: beside.name.clone(),
+                hidden: Some(HiddenReason::Dropped),
                 reason: Some(format!("its entry in the index is not fit for use: {reason}")),
                 ..described(stanza, stanza.get("PATH").unwrap_or_default())
             });

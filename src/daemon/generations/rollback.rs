@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{RecipeIndex, StoredGeneration, find, stored};
 use crate::api::{GenerationEntry, RollbackTo};
+use crate::daemon::repository::distance_of_file;
 use crate::index::{Digest, EntryId, Index};
 use crate::sys::durable::{read_json, sync_directory, write_json};
 use crate::sys::file_stamp::{FileStamp, stamp};
@@ -107,12 +108,13 @@ pub(crate) fn undo(directory: &Path) -> anyhow::Result<()> {
     }
 }
 
-/// Finds the number of the requested generation. `shown` is the one that is shown now. `None`: the
-/// newest.
-pub(crate) fn resolve(directory: &Path, to: RollbackTo, shown: u64) -> anyhow::Result<Option<u64>> {
+/// Finds the number of the requested generation. `shown` is the one that is shown now, `root` the
+/// root of Portage's files. `None`: the newest.
+pub(crate) fn resolve(directory: &Path, to: RollbackTo, shown: u64, root: &Path) -> anyhow::Result<Option<u64>> {
     match to {
         RollbackTo::Latest => Ok(None),
         RollbackTo::Generation(number) => Ok(Some(number)),
+        RollbackTo::MatchTree => matching(directory, root).map(Some),
         RollbackTo::Previous => {
             let before = stored(directory).into_iter().take_while(|stored| stored.number != shown);
             let last = before.filter(is_complete).last();
@@ -120,6 +122,20 @@ pub(crate) fn resolve(directory: &Path, to: RollbackTo, shown: u64) -> anyhow::R
             last.map(|stored| Some(stored.number)).context(why)
         }
     }
+}
+
+/// The newest of the complete generations whose commit is the nearest to the ebuild repository's.
+fn matching(directory: &Path, root: &Path) -> anyhow::Result<u64> {
+    let syncs = |stored: &StoredGeneration| {
+        let indexes = 0..stored.state.recipe.indexes.len();
+        indexes.filter_map(|at| distance_of_file(&stored.index(at), root)).map(|distance| distance.syncs).max()
+    };
+    let known = stored(directory).into_iter().filter(is_complete).filter_map(|stored| Some((syncs(&stored)?, stored)));
+    // Of equally near ones, the last is the newest.
+    let best = known.reduce(|best, next| if next.0 <= best.0 { next } else { best });
+    let why = "no kept generation names a commit that the ebuild repository is known to have been at \
+               (REPO_REVISIONS of the index, and Portage's history of syncs)";
+    best.map(|(_, stored)| stored.number).context(why)
 }
 
 /// Lists all generations, newest first; `shown` is the one that Portage sees.

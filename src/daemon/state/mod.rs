@@ -228,7 +228,8 @@ impl DaemonState {
         let tree = self.snapshots.current();
         let usage = self.cache.usage();
         let reports = self.reports();
-        let binhosts: Vec<BinhostStatus> = reports.iter().map(BinhostReport::status).collect();
+        let binhosts: Vec<BinhostStatus> =
+            reports.iter().map(|report| report.status(&self.config.portage_root)).collect();
         let refused = reports.iter().flat_map(|report| report.refused.clone()).collect();
         drop(reports);
         let rollback = self.rollback.lock().unwrap_or_else(PoisonError::into_inner).clone();

@@ -223,6 +223,14 @@ fn read_all(places: &PortagePaths, files: &mut Files) -> Result<Portage, Portage
     })
 }
 
+/// The directory of an ebuild repository. `None`: repos.conf names none, or it does not exist.
+pub(crate) fn repository_location(places: &PortagePaths, name: &str) -> Option<PathBuf> {
+    let mut files = Files::default();
+    let (fixed, _) = variables(places, &mut files, &mut Vec::new()).ok()?;
+    let all = settings::repositories(places, &mut files, &fixed);
+    all.into_iter().find_map(|(other, location)| (other == name).then_some(location))
+}
+
 /// The location of FEATURES, if it has `name` switched on. Later words take precedence, and `-*`
 /// removes all words before it.
 fn feature(variables: &Variables, name: &str) -> Option<SourceLocation> {

@@ -68,7 +68,11 @@ pub(crate) fn package_settings(places: &PortagePaths) -> Option<PackageSettings>
 }
 
 /// The repositories of repos.conf with their locations.
-fn repositories(places: &PortagePaths, files: &mut Files, fixed: &[(&'static str, String)]) -> Vec<Repository> {
+pub(super) fn repositories(
+    places: &PortagePaths,
+    files: &mut Files,
+    fixed: &[(&'static str, String)],
+) -> Vec<Repository> {
     let sections = repos_conf::read(places, files, fixed).unwrap_or_default();
     let location = |section: &IniSection| Path::new(&section.get("location")?.text).canonicalize().ok();
     sections.into_iter().filter_map(|(name, section)| Some((name, location(&section)?))).collect()

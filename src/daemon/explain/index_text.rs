@@ -1,0 +1,32 @@
+//! The text of `Packages`: as Portage sees it, and with every entry that is hidden.
+
+use std::os::unix::fs::FileExt as _;
+
+use anyhow::Context as _;
+
+use super::Explained;
+use crate::fs::PublishedTree;
+use crate::policy;
+
+/// The published `Packages`.
+pub(in crate::daemon) fn shown_index(front: &PublishedTree) -> anyhow::Result<Vec<u8>> {
+    let tree = front.snapshots().current();
+    let packages = tree.packages();
+    let mut text = vec![0; usize::try_from(packages.rendered.size)?];
+    packages.file.read_exact_at(&mut text, 0).context("reading the published index")?;
+    Ok(text)
+}
+
+impl Explained {
+    /// `Packages` with the hidden entries as well, for a calculation. Local packages come first, as
+    /// in the published file.
+    pub(in crate::daemon) fn whole_index(&self, front: &PublishedTree) -> anyhow::Result<Vec<u8>> {
+        let view = policy::compose_all(&self.inputs, &self.rules)?;
+        let (listing, scan) = (front.listing(), front.layer().survey().context("looking at the local packages")?);
+        let timestamp = front.snapshots().current().packages().rendered.timestamp;
+        let mut text = Vec::new();
+        view.render_beneath(&listing, &|path| scan.shadows(path), &mut text, timestamp)
+            .context("rendering the index")?;
+        Ok(text)
+    }
+}
