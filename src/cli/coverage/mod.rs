@@ -61,8 +61,13 @@ pub(super) struct CoverageArguments {
     fail_under: Option<f64>,
     #[command(flatten)]
     source: gather::SourceArguments,
-    /// Arguments of emerge [default: --update --deep --newuse @world]
-    #[arg(value_name = "EMERGE ARGUMENT", trailing_var_arg = true, allow_hyphen_values = true)]
+    // Not a doc comment: rustdoc would read the brackets as a link.
+    #[arg(
+        value_name = "EMERGE ARGUMENT",
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        help = "Arguments of emerge [default: --update --deep --newuse @world]"
+    )]
     emerge: Vec<String>,
 }
 
