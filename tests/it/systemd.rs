@@ -188,7 +188,8 @@ fn the_socket_is_a_groups() {
     let member = ["setpriv", "--reuid=65534", "--regid=adm", "--clear-groups", "binhostfs", "status"];
     assert!(machine.succeed(&member).contains(PKGDIR));
     // What the unit forbids is nothing that the metrics or the attributes of files need.
-    let asked = "exec 3<>/dev/tcp/127.0.0.1/9123; printf 'GET /metrics HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n' >&3; cat <&3";
+    let asked =
+        "exec 3<>/dev/tcp/127.0.0.1/9123; printf 'GET /metrics HTTP/1.1\\r\\nHost: 127.0.0.1\\r\\n\\r\\n' >&3; cat <&3";
     let metrics = machine.succeed(&["bash", "-c", asked]);
     let resident = metrics.lines().find_map(|line| line.strip_prefix("binhostfs_resident_memory_bytes "));
     assert!(resident.is_some_and(|bytes| bytes.parse::<u64>().unwrap() > 1 << 20), "{metrics}");
