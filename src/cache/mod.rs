@@ -76,12 +76,13 @@ mod space;
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 
 use crate::index::{AuxDigest, EntryId, Sha256Digest};
 use crate::metrics::Metrics;
+use crate::sys::file_stamp::mtime_ns;
 use crate::sys::seconds_now;
 use crate::verify::{Assurance, Policy, Verified};
 
@@ -439,10 +440,6 @@ fn open_blob(path: &Path, record: &BlobRecord) -> io::Result<File> {
         return Err(io::Error::other("size or modification time changed"));
     }
     Ok(file)
-}
-
-fn mtime_ns(metadata: &fs::Metadata) -> i64 {
-    metadata.mtime().saturating_mul(1_000_000_000).saturating_add(metadata.mtime_nsec())
 }
 
 fn create_directory(path: &Path) -> Result<(), CacheError> {

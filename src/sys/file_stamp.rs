@@ -8,6 +8,10 @@ use std::os::unix::fs::MetadataExt as _;
 pub(crate) type FileStamp = (u64, i64);
 
 pub(crate) fn stamp(metadata: &fs::Metadata) -> FileStamp {
-    let mtime = metadata.mtime().saturating_mul(1_000_000_000).saturating_add(metadata.mtime_nsec());
-    (metadata.len(), mtime)
+    (metadata.len(), mtime_ns(metadata))
+}
+
+/// The modification time of a file, in nanoseconds since the epoch.
+pub(crate) fn mtime_ns(metadata: &fs::Metadata) -> i64 {
+    metadata.mtime().saturating_mul(1_000_000_000).saturating_add(metadata.mtime_nsec())
 }
