@@ -93,7 +93,7 @@ pub(crate) fn read_process(proc: &Path, tid: u32) -> Option<OpenerProcess> {
 
 /// Describes an opener that is no emerge.
 fn other(proc: &Path, tid: u32) -> Option<Opener> {
-    let (process, _) = Process::of(proc, tid)?;
+    let (process, ..) = Process::of(proc, tid)?;
     let stat = String::from_utf8_lossy(&read(&process.directory, "stat").ok()?).into_owned();
     let (name, fields) = stat.rsplit_once(')')?;
     let name = name.split_once('(')?.1.to_owned();
@@ -135,8 +135,8 @@ pub(crate) struct Emerge {
 }
 
 impl Process {
-    /// The process of a thread, with its parent's number.
-    fn of(proc: &Path, tid: u32) -> Option<(Self, u32)> {
+    /// The process of a thread, with its parent's number and the file `status` of the thread.
+    fn of(proc: &Path, tid: u32) -> Option<(Self, u32, String)> {
         let status = text(open(&rustix::fs::CWD, &proc.join(tid.to_string()), OFlags::PATH).ok()?, "status")?;
         let number = |key: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(key));
@@ -145,7 +145,7 @@ impl Process {
         let (pid, parent) = (number("Tgid:")?, number("PPid:")?);
         let directory = open(&rustix::fs::CWD, &proc.join(u32::to_string(&pid)), OFlags::PATH).ok()?;
         let started = start(&directory)?;
-        Some((Self { directory, key: ProcessKey { pid, started } }, parent))
+        Some((Self { directory, key: ProcessKey { pid, started } }, parent, status))
     }
 
     /// Whether the process still runs.
@@ -169,20 +169,19 @@ impl Emerge {
         for _ in 0..MAX_PROCESSES {
             // 0 means that there is no parent, or that it is in a pid namespace that the daemon
             // cannot see.
-            let Some((process, parent)) = (next != 0).then(|| Process::of(proc, next)).flatten() else { break };
+            let Some((process, parent, status)) = (next != 0).then(|| Process::of(proc, next)).flatten() else { break };
             let arguments = process.words("cmdline");
             match script(&arguments) {
-                Some(at) => found = Some((process, arguments, at)),
+                Some(at) => found = Some((process, status, arguments, at)),
                 None if found.is_some() => break,
                 None => {}
             }
             next = parent;
         }
-        let (process, arguments, at) = found?;
+        let (process, status, arguments, at) = found?;
         let started = wall_clock(proc, process.key.started)?;
         let eroots = eroots(&arguments, at, &process.words("environ"));
-        let status = read(&process.directory, "status").ok()?;
-        let credentials = Credentials::parse(&String::from_utf8_lossy(&status))?;
+        let credentials = Credentials::parse(&status)?;
         Some(Self { process, credentials, started, eroots })
     }
 
@@ -421,7 +420,7 @@ mod tests {
     #[test]
     fn real_processes_come_and_go() {
         let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
-        let (process, parent) = Process::of(Path::new("/proc"), child.id()).unwrap();
+        let (process, parent, _) = Process::of(Path::new("/proc"), child.id()).unwrap();
         assert_eq!(parent, std::process::id());
         assert!(process.is_alive());
         let started = wall_clock(Path::new("/proc"), process.key.started).unwrap();
