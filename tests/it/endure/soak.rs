@@ -100,6 +100,10 @@ fn nobody_waits_too_long_and_nothing_grows() {
             samples
         })
     });
+    // The index may have stalled for the whole span: a stall costs ten seconds, and the next attempt may meet another one.
+    eventually(60, "an index is taken after the faults", || {
+        mounted.status()["metrics"]["refreshes"].as_u64() > Some(0)
+    });
     // Downloads that nobody waits for go on for half a minute, and what could not be kept is held for two.
     eventually(240, "everything is given back", || {
         let status = mounted.status();
