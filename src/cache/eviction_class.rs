@@ -16,8 +16,10 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Mutex, OnceLock};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use super::Cache;
 use crate::index::Sha256Digest;
@@ -69,7 +71,8 @@ impl Cache {
 
     pub(crate) fn classify_if_due(&self) {
         // A thread that comes while another one computes the classes uses the previous ones.
-        let (Some(ask), Ok(mut classified)) = (self.classifier.ask.get(), self.classifier.classified.try_lock()) else {
+        let (Some(ask), Some(mut classified)) = (self.classifier.ask.get(), self.classifier.classified.try_lock())
+        else {
             return;
         };
         if classified.is_none_or(|at| at.elapsed() >= CLASSES_VALID) {

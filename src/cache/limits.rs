@@ -1,7 +1,5 @@
 //! Limits of the cache, which may change while it is in use.
 
-use std::sync::PoisonError;
-
 use super::Cache;
 
 /// How much disk the cache may use and write.
@@ -19,12 +17,12 @@ impl Cache {
     /// The current limits.
     #[must_use]
     pub fn limits(&self) -> Limits {
-        *self.limits.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.limits.lock()
     }
 
     /// Sets new limits; evicts at once what exceeds them.
     pub fn set_limits(&self, limits: Limits) {
-        *self.limits.lock().unwrap_or_else(PoisonError::into_inner) = limits;
+        *self.limits.lock() = limits;
         self.shrink_to(limits.bound);
         self.keep_free();
     }

@@ -78,7 +78,9 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
+use std::sync::{Arc, Once};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::index::{AuxDigest, EntryId, Sha256Digest};
 use crate::metrics::Metrics;
@@ -354,7 +356,7 @@ impl Cache {
 
     /// Keeps the blob whose file is at `from`.
     fn place(&self, from: &Path, blob: &Blob, id: EntryId, build: Option<BuildKey>) -> Placement {
-        let _one_at_a_time = self.commits.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = self.commits.lock();
         let to = self.blob_path(blob.digest);
         match self.move_in(from, &to, blob) {
             Ok(mtime) => {
@@ -423,7 +425,7 @@ impl Cache {
     }
 
     fn state(&self) -> MutexGuard<'_, EvictionState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

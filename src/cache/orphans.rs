@@ -5,7 +5,6 @@
 
 use std::fs::{self, File};
 use std::path::Path;
-use std::sync::PoisonError;
 
 use crate::index::{EntryId, Sha256Digest};
 use crate::verify::Policy;
@@ -51,7 +50,7 @@ impl Cache {
     /// without a record. Reads `named` only while no commit can happen.
     pub fn retain(&self, named: impl IntoIterator<Item = EntryId>) -> Removed {
         self.sweep();
-        let _one_at_a_time = self.commits.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = self.commits.lock();
         // Under the lock: a blob committed after `named` was read would have no name.
         let named = named.into_iter().filter_map(|id| self.digest(id)).collect();
         let (gone, bytes) = self.state().take_unnamed(&named);
@@ -89,7 +88,7 @@ impl Cache {
 
     fn find_orphans(&self) -> usize {
         // Under the lock, no blob can be between its rename and its record.
-        let _commits = self.commits.lock().unwrap_or_else(PoisonError::into_inner);
+        let _commits = self.commits.lock();
         let mut found = 0;
         for directory in fs::read_dir(self.directory.join("blobs")).into_iter().flatten().flatten() {
             for file in fs::read_dir(directory.path()).into_iter().flatten().flatten() {
@@ -120,7 +119,7 @@ impl Cache {
     #[must_use]
     pub fn may_have_unproved(&self, id: EntryId, size: u64) -> bool {
         let others = || !self.state().candidates(size, !self.catalogue.is_open()).is_empty();
-        let adopting = || self.adoptions.try_lock().is_err();
+        let adopting = || self.adoptions.try_lock().is_none();
         let own = || self.catalogue.find(id).is_some_and(|(_, record)| record.size == size);
         // The order matters: a blob that is being adopted is no orphan any more, and has no record
         // yet.
@@ -134,7 +133,7 @@ impl Cache {
     pub fn unproved(&self, id: EntryId, size: u64, policy: &Policy) -> Vec<Unproved> {
         self.sweep();
         // Under the lock, a blob in adoption is either still an orphan or has its record.
-        let _adopted = self.adoptions.lock().unwrap_or_else(PoisonError::into_inner);
+        let _adopted = self.adoptions.lock();
         let own =
             self.catalogue.find(id).filter(|(_, record)| record.size == size && !policy.admits(&record.assurance));
         let recorded = !self.catalogue.is_open();
@@ -147,14 +146,14 @@ impl Cache {
 
     /// Removes a blob that was found to be wrong. Readers that have it open keep it.
     pub fn reject(&self, digest: Sha256Digest) {
-        let _one_at_a_time = self.commits.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = self.commits.lock();
         self.state().remove(digest);
         self.remove_blobs(&[digest]);
     }
 
     /// Takes back an orphan that was proved to be the package `id`.
     pub fn adopt(&self, orphan: Sha256Digest, blob: &Blob, id: EntryId, build: Option<BuildKey>) -> Placement {
-        let _one_at_a_time = self.adoptions.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = self.adoptions.lock();
         let path = self.blob_path(orphan);
         if !path.is_file() {
             return Placement::Unkept("it was evicted meanwhile".to_owned());

@@ -3,8 +3,8 @@
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 use std::{fs, io};
 
 use portable_atomic::AtomicU64;
@@ -59,7 +59,7 @@ impl Cache {
             },
         };
         // One at a time: two downloads must not count on the same free space.
-        let _room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
+        let _room = self.room.lock();
         let created = if self.disk_takes(size) { self.create() } else { Err(io::ErrorKind::StorageFull.into()) };
         match created {
             Ok((file, path)) => Ok(Incoming::on_disk(self, file, path, (size, announced))),
@@ -262,7 +262,7 @@ impl Cache {
     /// write.
     pub(crate) fn allocate(&self, file: &fs::File, from: u64, more: u64) -> io::Result<u64> {
         // One at a time: two downloads must not count on the same free space.
-        let _room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
+        let _room = self.room.lock();
         if !self.has_room(more) {
             return Err(io::ErrorKind::StorageFull.into());
         }

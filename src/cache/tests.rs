@@ -690,7 +690,7 @@ fn min_free_evicts_what_helps_and_nothing_where_nothing_does() {
     cache.set_limits(limits(1));
     assert_eq!(cache.usage().blobs, SAMPLES.len() as u64);
     // A download is refused the disk, and no blob is evicted, since that would not free enough.
-    *cache.limits.lock().unwrap() = limits(free(place.path()) + (1 << 30));
+    *cache.limits.lock() = limits(free(place.path()) + (1 << 30));
     let incoming = cache.incoming(1000).unwrap();
     assert!(incoming.kept_path().is_none());
     drop(incoming);
@@ -759,7 +759,7 @@ fn what_would_not_be_kept_is_known_before() {
     cache.pin(&[Pin::new(SAMPLES[0].entry.id(), SAMPLES[0].size(), "x")]).unwrap();
     let left = bound - SAMPLES[0].size();
     assert_eq!((cache.would_keep(left), cache.would_keep(left + 1)), (Ok(()), Err(Unkeepable::Pinned)));
-    *cache.limits.lock().unwrap() = Limits { bound, min_free: 1 << 60, ..Limits::default() };
+    *cache.limits.lock() = Limits { bound, min_free: 1 << 60, ..Limits::default() };
     assert_eq!(cache.would_keep(1), Err(Unkeepable::Disk));
     assert_eq!(cache.usage().blobs, SAMPLES.len() as u64);
 }
@@ -775,7 +775,7 @@ fn what_is_named_or_pinned_is_retained() {
     assert!(SAMPLES[1].get(&cache).is_none());
     assert_eq!(cache.orphans().iter().map(|(_, size)| *size).collect::<Vec<_>>(), [SAMPLES[1].size()]);
     // Names that were looked up earlier would miss blobs that are committed meanwhile.
-    let removed = cache.retain(ids(&[0, 1]).into_iter().inspect(|_| assert!(cache.commits.try_lock().is_err())));
+    let removed = cache.retain(ids(&[0, 1]).into_iter().inspect(|_| assert!(cache.commits.try_lock().is_none())));
     assert_eq!(removed, Removed { blobs: 2, bytes: SAMPLES[1].size() + SAMPLES[2].size() });
     let here = |at: usize| SAMPLES[at].get(&cache).is_some();
     assert_eq!([0, 1, 2, 3].map(here), [true, false, false, true]);
@@ -798,7 +798,7 @@ fn a_body_that_is_being_adopted_may_be_unproved() {
     cache.sweep();
     assert!(!may_have());
     {
-        let _adopting = cache.adoptions.lock().unwrap();
+        let _adopting = cache.adoptions.lock();
         assert!(may_have());
     }
     assert!(!may_have());

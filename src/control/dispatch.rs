@@ -95,10 +95,11 @@ fn unserved<C: Control>(routes: &[&Route<C>], peer: Peer) -> HttpResponse {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use std::sync::Arc;
 
     use http_body_util::BodyExt as _;
     use hyper::header::CONTENT_TYPE;
+    use parking_lot::Mutex;
     use tracing_subscriber::layer::SubscriberExt as _;
 
     use super::super::double::Double;
@@ -211,7 +212,7 @@ mod tests {
 
     impl std::io::Write for Log {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().unwrap().write(bytes)
+            self.0.lock().write(bytes)
         }
 
         fn flush(&mut self) -> std::io::Result<()> {
@@ -228,7 +229,7 @@ mod tests {
         ask(&daemon, &Method::GET, "/v1/run", SOCKET).await;
         ask(&daemon, &Method::POST, "/v1/nothing?atom=secret", tcp()).await;
         drop(guard);
-        let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        let text = String::from_utf8(log.0.lock().clone()).unwrap();
         let lines: Vec<&str> = text.lines().collect();
         let begins =
             "DEBUG request{method=GET path=\"/v1/run\" uid=0}: binhostfs::control::dispatch: answered status=200";

@@ -1,6 +1,8 @@
 //! A daemon for tests: notes what it is asked for, and returns always the same.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use super::Control;
 use crate::api::{
@@ -25,11 +27,11 @@ impl Double {
 
     /// What the daemon was asked for since the last call.
     pub(super) fn asked(&self) -> Vec<String> {
-        std::mem::take(&mut self.asked.lock().unwrap())
+        std::mem::take(&mut self.asked.lock())
     }
 
     fn answer<T>(&self, asked: String, answer: T) -> Result<T, ApiError> {
-        self.asked.lock().unwrap().push(asked);
+        self.asked.lock().push(asked);
         self.error.clone().map_or(Ok(answer), Err)
     }
 }

@@ -3,8 +3,9 @@
 use std::io::{self, Read, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::calculation::{Calculation, CalculationRequest, FORMAT};
 use crate::portage::{EmergeProgram, EmergeProgramError};
@@ -147,7 +148,7 @@ impl EmergeRunner {
     }
 
     fn running(&self) -> MutexGuard<'_, Running> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+        self.running.lock()
     }
 }
 

@@ -2,7 +2,8 @@
 //! build.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
+
+use parking_lot::Mutex;
 
 use crate::cache::BuildKey;
 use crate::index::{Entry, Sha256Digest};
@@ -19,13 +20,13 @@ pub(super) struct Alarms(Mutex<VecDeque<FailureReport>>);
 
 impl Alarms {
     fn add(&self, report: FailureReport) {
-        let mut alarms = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut alarms = self.0.lock();
         alarms.truncate(KEPT - 1);
         alarms.push_front(report);
     }
 
     pub(super) fn reports(&self) -> Vec<FailureReport> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+        self.0.lock().iter().cloned().collect()
     }
 }
 

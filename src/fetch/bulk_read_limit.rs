@@ -16,8 +16,9 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use super::uncached_open::Miss;
 use crate::portage::emerge_process::Opener;
@@ -73,7 +74,7 @@ impl BulkReadLimit {
 
     fn count(&self, opener: &Opener, most: u32, path: &str, now: Instant) -> bool {
         let Opener::Other { job, session, pid, name } = opener else { return true };
-        let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut readers = self.readers.lock();
         readers.retain(|_, count| now.duration_since(count.since) < WINDOW);
         // The job with this number has ended, and the kernel gave the number to another job.
         let is_another = |count: &OpenCount| job.began.is_some() && count.began != job.began;
@@ -156,6 +157,6 @@ mod tests {
         for number in 0..10 * MAX_READERS as u32 {
             assert!(guard.count(&other(number, None, number), 1, "p", now));
         }
-        assert_eq!(guard.readers.lock().unwrap().len(), MAX_READERS);
+        assert_eq!(guard.readers.lock().len(), MAX_READERS);
     }
 }

@@ -2,10 +2,11 @@
 //! `status` lists them.
 
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use lru::LruCache;
+use parking_lot::Mutex;
 
 use super::{FetchError, PackageKey};
 use crate::sys::Moment;
@@ -55,7 +56,7 @@ impl Failures {
     fn put(&self, id: PackageKey, path: &str, error: &Arc<FetchError>, blocking: bool) {
         let (path, error, at) = (path.to_owned(), Arc::clone(error), Moment::now());
         let failure = FetchFailure { path, error, at, blocking };
-        self.lock().put(id, failure);
+        self.0.lock().put(id, failure);
     }
 
     /// Removes the failures of a package that was fetched, and of an older package at the same
@@ -71,7 +72,7 @@ impl Failures {
     }
 
     fn clear(&self, id: PackageKey, path: &str, such: impl Fn(&FetchError) -> bool) {
-        let mut failures = self.lock();
+        let mut failures = self.0.lock();
         let over = |(key, failure): (&PackageKey, &FetchFailure)| {
             ((*key == id || failure.path == path) && such(&failure.error)).then_some(*key)
         };
@@ -82,18 +83,18 @@ impl Failures {
     }
 
     pub(super) fn recent(&self, id: PackageKey) -> Option<Arc<FetchError>> {
-        let failures = self.lock();
+        let failures = self.0.lock();
         let failure = failures.peek(&id).filter(|failure| failure.blocking && failure.at.elapsed() < FAILURE_MEMORY)?;
         Some(Arc::clone(&failure.error))
     }
 
     /// The reason of the last failure, if it is among the last [`KEPT`].
     pub(super) fn reason(&self, id: PackageKey) -> Option<String> {
-        self.lock().peek(&id).map(|failure| failure.error.to_string())
+        self.0.lock().peek(&id).map(|failure| failure.error.to_string())
     }
 
     pub(super) fn forget(&self) {
-        self.lock().iter_mut().for_each(|(_, failure)| failure.blocking = false);
+        self.0.lock().iter_mut().for_each(|(_, failure)| failure.blocking = false);
     }
 
     pub(super) fn reports(&self) -> Vec<FailureReport> {
@@ -102,10 +103,6 @@ impl Failures {
             reason: failure.error.to_string(),
             at: failure.at,
         };
-        self.lock().iter().map(report).collect()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, LruCache<PackageKey, FetchFailure>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().iter().map(report).collect()
     }
 }

@@ -13,9 +13,10 @@
 //! [`AuxValues::compare`]: crate::index::AuxValues::compare
 
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 use lru::LruCache;
+use parking_lot::Mutex;
 
 use super::remote_binhost::PackageKey;
 use super::{FetchError, Fetcher, Outcome, OutcomeKind, PackageRef};
@@ -101,26 +102,26 @@ impl Default for Judgements {
 impl Judgements {
     /// Whether an entry is known to agree with a blob.
     fn is_agreed(&self, index: &Arc<Index>, offset: u64, blob: Sha256Digest) -> bool {
-        let mut agreed = self.agreed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut agreed = self.agreed.lock();
         agreed.get(&(Arc::as_ptr(index).addr(), offset)).is_some_and(|agreed| agreed.blob == blob)
     }
 
     fn note_agreed(&self, index: &Arc<Index>, offset: u64, blob: Sha256Digest) {
         let (key, agreed) = ((Arc::as_ptr(index).addr(), offset), Agreed { _index: Arc::downgrade(index), blob });
-        self.agreed.lock().unwrap_or_else(PoisonError::into_inner).put(key, agreed);
+        self.agreed.lock().put(key, agreed);
     }
 
     fn get(&self, subject: &Subject) -> Option<Judgement> {
-        self.judged.lock().unwrap_or_else(PoisonError::into_inner).get(subject).cloned()
+        self.judged.lock().get(subject).cloned()
     }
 
     fn put(&self, subject: Subject, judgement: Judgement) {
-        self.judged.lock().unwrap_or_else(PoisonError::into_inner).put(subject, judgement);
+        self.judged.lock().put(subject, judgement);
     }
 
     /// Records an index mismatch as logged. Returns `true` the first time.
     fn is_news(&self, key: PackageKey, entry: AuxDigest) -> bool {
-        self.logged.lock().unwrap_or_else(PoisonError::into_inner).put((key, entry), ()).is_none()
+        self.logged.lock().put((key, entry), ()).is_none()
     }
 }
 

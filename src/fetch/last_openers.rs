@@ -2,9 +2,9 @@
 //! restart forgets it.
 
 use std::num::NonZeroUsize;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use lru::LruCache;
+use parking_lot::Mutex;
 
 use super::{Fetcher, PackageKey, PackageRef};
 use crate::index::{BinhostId, EntryId};
@@ -45,14 +45,10 @@ impl LastOpeners {
         };
         // An emerge opens a package some twenty times. The name is looked up at the first open
         // only.
-        if !known(&mut self.lock()) {
+        if !known(&mut self.0.lock()) {
             let caller = LastOpener { pid, name: name_of(pid), at: Moment::now() };
-            self.lock().put(key, caller);
+            self.0.lock().put(key, caller);
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, LruCache<PackageKey, LastOpener>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -74,7 +70,7 @@ impl Fetcher {
     /// The last opener of an entry, if the package was opened lately.
     #[must_use]
     pub(crate) fn caller(&self, binhost: BinhostId, id: EntryId) -> Option<LastOpener> {
-        self.traces.lock().peek(&(binhost, id)).cloned()
+        self.traces.0.lock().peek(&(binhost, id)).cloned()
     }
 }
 
@@ -95,7 +91,7 @@ mod tests {
         }
         traces.opened(key(999), 0);
         traces.opened(key(998), own);
-        let callers = traces.lock();
+        let callers = traces.0.lock();
         let (last, before) = (callers.peek(&key(999)).unwrap(), callers.peek(&key(998)).unwrap());
         assert_eq!((last.pid, &*last.name, before.pid, before.name.is_empty()), (0, "", own, false));
         assert!(callers.len() == MAX_CALLERS.get() && callers.peek(&key(0)).is_none());

@@ -21,11 +21,12 @@
 use std::fs::File;
 use std::io::Write as _;
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use lru::LruCache;
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::downloads::Uid;
@@ -67,12 +68,6 @@ pub(super) struct ProvedAhead(Mutex<LruCache<(PackageKey, AuxDigest), ()>>);
 impl Default for ProvedAhead {
     fn default() -> Self {
         Self(Mutex::new(LruCache::new(MAX_PROVED)))
-    }
-}
-
-impl ProvedAhead {
-    fn lock(&self) -> MutexGuard<'_, LruCache<(PackageKey, AuxDigest), ()>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -145,7 +140,7 @@ impl Fetcher {
         });
         let (entry, said) = read.await.map_err(|_| FetchError::Stopped)?.map_err(FetchError::Index)?;
         let proved = (wanted.key(), said);
-        if self.proved_ahead.lock().get(&proved).is_some() {
+        if self.proved_ahead.0.lock().get(&proved).is_some() {
             return Ok(EntryCheck::Agrees);
         }
         let Some((values, refusal)) = signed_values(wanted, &entry).await? else {
@@ -154,7 +149,7 @@ impl Fetcher {
         let compared = index_mismatch::with_entry(wanted, |entry| values.compare(entry)).map_err(FetchError::Index)?;
         Ok(match (compared, refusal) {
             (Comparison::Equal | Comparison::OtherForm(_), None) => {
-                self.proved_ahead.lock().put(proved, ());
+                self.proved_ahead.0.lock().put(proved, ());
                 EntryCheck::Agrees
             }
             (Comparison::Equal | Comparison::OtherForm(_), Some(refusal)) => EntryCheck::Unknown(refusal.to_string()),
@@ -275,7 +270,7 @@ impl PlanChecks {
         !self.limit.is_zero()
             && tid != 0
             && is_judged
-            && self.openers().get(&tid).is_none_or(|known| known.elapsed() > KNOWN)
+            && self.openers.lock().get(&tid).is_none_or(|known| known.elapsed() > KNOWN)
     }
 
     /// Waits for the check of the plan that thread `tid` follows, if it follows one. The thread has
@@ -313,7 +308,7 @@ impl PlanChecks {
                 Ok(())
             }
             Progress::NoPlan => {
-                self.plans().pop(&key);
+                self.plans.lock().pop(&key);
                 Ok(())
             }
             // The check continues in its task. The next open waits for it again.
@@ -328,7 +323,7 @@ impl PlanChecks {
         fetcher: &Arc<Fetcher>,
         wanted: &PackageRef,
     ) -> PlanCheck {
-        let mut plans = self.plans();
+        let mut plans = self.plans.lock();
         if let Some(check) = plans.get(&key) {
             return check.clone();
         }
@@ -352,15 +347,7 @@ impl PlanChecks {
     }
 
     fn clear(&self, tid: u32, at: Instant) {
-        self.openers().put(tid, at);
-    }
-
-    fn plans(&self) -> MutexGuard<'_, LruCache<ProcessKey, PlanCheck>> {
-        self.plans.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn openers(&self) -> MutexGuard<'_, LruCache<u32, Instant>> {
-        self.openers.lock().unwrap_or_else(PoisonError::into_inner)
+        self.openers.lock().put(tid, at);
     }
 }
 

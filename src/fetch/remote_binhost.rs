@@ -1,9 +1,10 @@
 //! Where packages come from and what they must prove: one [`RemoteBinhost`] for each binhost.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError, RwLock};
 
+use parking_lot::RwLock;
 use portable_atomic::AtomicU64;
 
 use crate::config::OnMismatch;
@@ -69,7 +70,7 @@ impl RemoteBinhosts {
     /// Adds a binhost. Packages of the same binhost in earlier generations are fetched and judged
     /// with these settings, too, from now on.
     pub(super) fn add(&self, id: BinhostId, binhost: Arc<RemoteBinhost>) {
-        let mut binhosts = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut binhosts = self.0.write();
         binhosts
             .values_mut()
             .filter(|before| before.name == binhost.name)
@@ -78,11 +79,11 @@ impl RemoteBinhosts {
     }
 
     pub(super) fn get(&self, id: BinhostId) -> Option<Arc<RemoteBinhost>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+        self.0.read().get(&id).cloned()
     }
 
     pub(super) fn retain(&self, wanted: &HashSet<BinhostId>) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).retain(|id, _| wanted.contains(id));
+        self.0.write().retain(|id, _| wanted.contains(id));
     }
 }
 

@@ -2,10 +2,10 @@
 //! open is likely.
 
 use std::num::NonZeroUsize;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use lru::LruCache;
+use parking_lot::Mutex;
 
 use crate::cache::Blob;
 use crate::index::EntryId;
@@ -26,24 +26,20 @@ impl Default for TransientBlobs {
 
 impl TransientBlobs {
     pub(super) fn hold(&self, id: EntryId, blob: Blob) {
-        self.lock().put(id, (blob, Instant::now()));
+        self.0.lock().put(id, (blob, Instant::now()));
     }
 
     pub(super) fn get(&self, id: EntryId) -> Option<Blob> {
-        let mut held = self.lock();
+        let mut held = self.0.lock();
         let (blob, used) = held.get_mut(&id)?;
         *used = Instant::now();
         Some(blob.clone())
     }
 
     pub(super) fn let_go(&self) {
-        let mut held = self.lock();
+        let mut held = self.0.lock();
         while held.peek_lru().is_some_and(|(_, (_, used))| used.elapsed() >= HOLD) {
             held.pop_lru();
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, LruCache<EntryId, (Blob, Instant)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

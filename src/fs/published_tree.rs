@@ -16,8 +16,9 @@
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use tokio::sync::Notify;
 
 use super::merged_index::{Compressed, Merged, Merger};
@@ -278,15 +279,15 @@ impl PublishedTree {
     }
 
     pub(crate) fn compressed(&self) -> Option<Compressed> {
-        self.compressed.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.compressed.read().clone()
     }
 
     fn set_compressed(&self, compressed: Option<Compressed>) {
-        *self.compressed.write().unwrap_or_else(PoisonError::into_inner) = compressed;
+        *self.compressed.write() = compressed;
     }
 
     fn state(&self) -> MutexGuard<'_, PublishedState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

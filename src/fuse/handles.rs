@@ -11,7 +11,9 @@
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use super::backing::Backing;
 use super::handover_log::{HandoverLog, Holding, OpenRecord, PublishedId};
@@ -55,7 +57,7 @@ impl Handles {
 
     /// Adds the inodes that an earlier daemon left open. `back` makes a `Backing` of its number.
     pub(super) fn inherit(&self, records: Vec<OpenRecord>, back: impl Fn(u32) -> Backing) {
-        let HandleTable { open, quota, .. } = &mut *self.lock();
+        let HandleTable { open, quota, .. } = &mut *self.0.lock();
         for record in records {
             let entry = open.entry(record.inode).or_insert_with(|| OpenInode {
                 file: None,
@@ -77,7 +79,7 @@ impl Handles {
     /// # Errors
     /// Returns the error of [`Quota::check`].
     pub(super) fn admit(&self, user: u32, inode: Option<Inode>) -> Result<(), FsError> {
-        let HandleTable { open, quota, .. } = &mut *self.lock();
+        let HandleTable { open, quota, .. } = &mut *self.0.lock();
         let held = inode.and_then(|inode| open.get(&inode)).is_some_and(|open| open.holders.contains_key(&user));
         if held { Ok(()) } else { quota.check(user) }
     }
@@ -97,7 +99,7 @@ impl Handles {
         back: impl FnOnce(&File) -> Option<Backing>,
     ) -> Result<Option<Arc<Backing>>, FsError> {
         let generation = if attributes.is_none() { local::generation_of(file) } else { 0 };
-        let HandleTable { open, log, quota } = &mut *self.lock();
+        let HandleTable { open, log, quota } = &mut *self.0.lock();
         let entry = open.entry(inode);
         if let Entry::Occupied(entry) = &entry
             && entry.get().generation != generation
@@ -129,7 +131,7 @@ impl Handles {
 
     /// Marks an inode as opened for writing.
     pub(super) fn written(&self, inode: Inode) {
-        if let Some(open) = self.lock().open.get_mut(&inode) {
+        if let Some(open) = self.0.lock().open.get_mut(&inode) {
             open.written = true;
         }
     }
@@ -137,7 +139,7 @@ impl Handles {
     /// Counts one open less. Returns `true` after the last close of a file that may have been
     /// written to.
     pub(super) fn release(&self, (inode, user): Holding) -> bool {
-        let mut table = self.lock();
+        let mut table = self.0.lock();
         let HandleTable { open, log, quota } = &mut *table;
         let Entry::Occupied(mut entry) = open.entry(inode) else { return false };
         let holders = &mut entry.get_mut().holders;
@@ -158,38 +160,34 @@ impl Handles {
     }
 
     pub(super) fn file(&self, inode: Inode) -> Option<Arc<File>> {
-        self.lock().open.get(&inode)?.file.clone()
+        self.0.lock().open.get(&inode)?.file.clone()
     }
 
     /// Sets the file of an open inode.
     pub(super) fn found(&self, inode: Inode, file: &Arc<File>) {
-        if let Some(open) = self.lock().open.get_mut(&inode) {
+        if let Some(open) = self.0.lock().open.get_mut(&inode) {
             open.file = Some(Arc::clone(file));
         }
     }
 
     /// Attributes of an open file, also after its generation is gone.
     pub(super) fn attributes(&self, inode: Inode) -> Option<Attributes> {
-        self.lock().open.get(&inode).and_then(|open| open.attributes)
+        self.0.lock().open.get(&inode).and_then(|open| open.attributes)
     }
 
     /// Inode generation of an open local file.
     pub(super) fn generation(&self, inode: Inode) -> Option<u64> {
-        self.lock().open.get(&inode).map(|open| open.generation)
+        self.0.lock().open.get(&inode).map(|open| open.generation)
     }
 
     /// Calls `act` with the handover log.
     pub(super) fn with_log<T>(&self, act: impl FnOnce(&mut HandoverLog) -> T) -> T {
-        act(&mut self.lock().log)
+        act(&mut self.0.lock().log)
     }
 
     /// Records the published tree in the handover log.
     pub(super) fn record_published(&self, shown: PublishedId) {
         self.with_log(|log| log.record_published(shown));
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HandleTable> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -11,8 +11,9 @@
 //! [`LOOKS`] times.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use parking_lot::{Mutex, MutexGuard};
 
 /// Time between two looks, if few requests wait.
 pub(super) const POLL: Duration = Duration::from_millis(50);
@@ -53,7 +54,7 @@ impl Waiting {
     }
 
     fn counts(&self) -> MutexGuard<'_, HashMap<u32, u32>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

@@ -6,7 +6,8 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use parking_lot::Mutex;
 
 #[derive(Debug, Default)]
 struct KnownInode {
@@ -22,7 +23,7 @@ pub(super) struct InodeTable(Mutex<HashMap<u64, KnownInode>>);
 impl InodeTable {
     /// Counts one more lookup of `number`, at `path`.
     pub(super) fn note_lookup(&self, number: u64, path: &Path) {
-        let mut known = self.lock();
+        let mut known = self.0.lock();
         let entry = known.entry(number).or_default();
         entry.lookups += 1;
         entry.add(path);
@@ -31,22 +32,22 @@ impl InodeTable {
     /// Adds a path of an inode that the kernel knows from a previous daemon or after a rename;
     /// counts no lookup.
     pub(super) fn found(&self, number: u64, path: &Path) {
-        self.lock().entry(number).or_default().add(path);
+        self.0.lock().entry(number).or_default().add(path);
     }
 
     /// Whether the kernel has looked up `number` here. If so, all its paths are in this table.
     pub(super) fn knows(&self, number: u64) -> bool {
-        self.lock().contains_key(&number)
+        self.0.lock().contains_key(&number)
     }
 
     /// The paths at which the inode may be.
     pub(super) fn paths(&self, number: u64) -> Vec<PathBuf> {
-        self.lock().get(&number).map(|entry| entry.paths.clone()).unwrap_or_default()
+        self.0.lock().get(&number).map(|entry| entry.paths.clone()).unwrap_or_default()
     }
 
     /// The kernel has forgotten `lookups` of its lookups; an inode without any leaves the table.
     pub(super) fn forget(&self, number: u64, lookups: u64) {
-        let mut known = self.lock();
+        let mut known = self.0.lock();
         if let Some(entry) = known.get_mut(&number) {
             entry.lookups = entry.lookups.saturating_sub(lookups);
             if entry.lookups == 0 {
@@ -60,13 +61,9 @@ impl InodeTable {
 
     /// Removes `path` from the paths of the inode.
     pub(super) fn removed(&self, number: u64, path: &Path) {
-        if let Some(entry) = self.lock().get_mut(&number) {
+        if let Some(entry) = self.0.lock().get_mut(&number) {
             entry.paths.retain(|known| known != path);
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<u64, KnownInode>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -3,8 +3,9 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 /// How long an answer counts: as long as the kernel caches a directory's attributes.
 const HOLDS: Duration = Duration::from_secs(1);
@@ -17,12 +18,12 @@ pub(super) struct Searchable(Mutex<HashMap<PathBuf, Instant>>);
 
 impl Searchable {
     pub(super) fn has(&self, directory: &Path) -> bool {
-        self.lock().get(directory).is_some_and(|seen| seen.elapsed() < HOLDS)
+        self.0.lock().get(directory).is_some_and(|seen| seen.elapsed() < HOLDS)
     }
 
     /// `seen` is a moment before the mode was read.
     pub(super) fn add(&self, directory: &Path, seen: Instant) {
-        let mut all = self.lock();
+        let mut all = self.0.lock();
         if all.len() >= MOST {
             all.clear();
         }
@@ -31,11 +32,7 @@ impl Searchable {
 
     /// Forgets all directories, because the mode of one of them may have changed.
     pub(super) fn forget(&self) {
-        self.lock().clear();
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<PathBuf, Instant>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().clear();
     }
 }
 

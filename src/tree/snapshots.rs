@@ -1,7 +1,9 @@
 //! The current tree and the trees before it.
 
 use std::collections::HashSet;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
+
+use parking_lot::RwLock;
 
 use super::{Attributes, Inode, Node, Tree};
 use crate::index::BinhostId;
@@ -39,7 +41,7 @@ impl Snapshots {
     /// Returns the newest tree.
     #[must_use]
     pub(crate) fn current(&self) -> Arc<Tree> {
-        let trees = self.trees.read().unwrap_or_else(PoisonError::into_inner);
+        let trees = self.trees.read();
         #[expect(clippy::expect_used, reason = "`new` puts one in and `replace` never takes the last one out")]
         let newest = trees.first().expect("there is always a tree");
         Arc::clone(newest)
@@ -48,7 +50,7 @@ impl Snapshots {
     /// Makes `tree` the current one and returns the one that was current.
     pub(crate) fn replace(&self, tree: Arc<Tree>) -> Arc<Tree> {
         let before = self.current();
-        let mut trees = self.trees.write().unwrap_or_else(PoisonError::into_inner);
+        let mut trees = self.trees.write();
         let views = trees.iter().take_while(|earlier| earlier.view().is_of_same_parts(tree.view())).count();
         if views > 1 {
             // The first view of these indexes, which shows all or most of the entries, is behind
@@ -63,27 +65,27 @@ impl Snapshots {
     /// Returns the binhosts that have an index in one of the trees.
     #[must_use]
     pub(crate) fn binhosts(&self) -> HashSet<BinhostId> {
-        let trees = self.trees.read().unwrap_or_else(PoisonError::into_inner);
+        let trees = self.trees.read();
         trees.iter().flat_map(|tree| tree.view().parts()).map(|part| part.binhost).collect()
     }
 
     /// Returns all trees, newest first.
     #[must_use]
     pub(crate) fn all(&self) -> Vec<Arc<Tree>> {
-        self.trees.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.trees.read().clone()
     }
 
     /// Finds the newest tree that has this inode, and the node there.
     #[must_use]
     pub(crate) fn find(&self, inode: Inode) -> Option<(Arc<Tree>, Node)> {
-        let trees = self.trees.read().unwrap_or_else(PoisonError::into_inner);
+        let trees = self.trees.read();
         trees.iter().find_map(|tree| Some((Arc::clone(tree), tree.node(inode)?)))
     }
 
     /// Finds the child `name` of a directory in the newest tree that has one.
     #[must_use]
     pub(crate) fn lookup(&self, parent: Inode, name: &str) -> Option<(Attributes, Age)> {
-        let trees = self.trees.read().unwrap_or_else(PoisonError::into_inner);
+        let trees = self.trees.read();
         let ages = std::iter::once(Age::Current).chain(std::iter::repeat(Age::Earlier));
         trees.iter().zip(ages).find_map(|(tree, age)| Some((tree.lookup(parent, name)?, age)))
     }

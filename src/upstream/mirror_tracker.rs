@@ -1,10 +1,11 @@
 //! Records events of URLs in `mirrors`, and supplies the clock, the random numbers and the lock
 //! that `mirrors` itself does not have.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::MutexGuard;
 use url::Url;
 
 use super::candidates::Candidates;
@@ -77,7 +78,7 @@ impl Upstream {
     }
 
     pub(super) fn mirrors(&self) -> MutexGuard<'_, Mirrors> {
-        self.mirrors.lock().unwrap_or_else(PoisonError::into_inner)
+        self.mirrors.lock()
     }
 
     /// Chooses the URL to ask now, and records the request.

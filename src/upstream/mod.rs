@@ -51,10 +51,11 @@ mod retry;
 mod throughput;
 mod unpack;
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 pub(crate) use body::{BodyFault, BodyStream, Event, ResumePoint};

@@ -36,8 +36,9 @@ use std::fs::{self, File};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, RwLock};
 
 use crate::index::{AuxDigest, Digest, EntryId, Sha256Digest};
 use crate::verify::{Assurance, Fingerprint, RULES, Signer};
@@ -214,7 +215,7 @@ impl Catalogue {
 
     /// Whether the database can be read at all.
     pub(crate) fn is_open(&self) -> bool {
-        matches!(&*self.database.read().unwrap_or_else(PoisonError::into_inner), Database::Open { .. })
+        matches!(&*self.database.read(), Database::Open { .. })
     }
 
     /// The records of all blobs. Reads the whole database, so only the start calls it.
@@ -277,7 +278,7 @@ impl Catalogue {
 
     /// Makes postponed changes durable. Writes nothing if there are none.
     pub(crate) fn settle(&self) {
-        if self.flushed().put_off
+        if self.flushed.lock().put_off
             && let Err(error) = self.change(|_| Ok(()), Durable::Now)
         {
             tracing::debug!(%error, "making records durable");
@@ -338,7 +339,7 @@ impl Catalogue {
     }
 
     fn change(&self, change: impl FnOnce(&sled::Db) -> sled::Result<()>, durable: Durable) -> io::Result<()> {
-        let result = match &*self.database.read().unwrap_or_else(PoisonError::into_inner) {
+        let result = match &*self.database.read() {
             Database::Open { db, file } => {
                 let write = || change(db).map_err(io::Error::from).and_then(|()| self.flush(db, file, durable));
                 catch_unwind(AssertUnwindSafe(write)).unwrap_or_else(|_| Err(io::Error::other("sled panicked")))
@@ -355,7 +356,7 @@ impl Catalogue {
     /// Makes changes durable, now or with the next flush.
     fn flush(&self, db: &sled::Db, file: &File, durable: Durable) -> io::Result<()> {
         {
-            let mut flushed = self.flushed();
+            let mut flushed = self.flushed.lock();
             // Set before the flush: a change that comes during the flush may not be in it.
             flushed.put_off = durable == Durable::Soon && flushed.last.is_some_and(|last| last.elapsed() < LAZY);
             if flushed.put_off {
@@ -367,12 +368,8 @@ impl Catalogue {
         file.sync_data()
     }
 
-    fn flushed(&self) -> MutexGuard<'_, Flushed> {
-        self.flushed.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     pub(crate) fn with<T>(&self, read: impl FnOnce(&sled::Db) -> T) -> Option<T> {
-        match &*self.database.read().unwrap_or_else(PoisonError::into_inner) {
+        match &*self.database.read() {
             Database::Open { db, .. } => catch_unwind(AssertUnwindSafe(|| read(db))).ok(),
             Database::Broken { .. } => None,
         }
@@ -381,13 +378,13 @@ impl Catalogue {
     /// Closes the database until [`REOPEN_AFTER`] has passed.
     pub(crate) fn close(&self) {
         let broken = Database::Broken { since: Instant::now() };
-        let before = std::mem::replace(&mut *self.database.write().unwrap_or_else(PoisonError::into_inner), broken);
+        let before = std::mem::replace(&mut *self.database.write(), broken);
         // Dropping sled writes once more, and may fail again.
         let _ = catch_unwind(AssertUnwindSafe(|| drop(before)));
     }
 
     fn reopen_if_broken(&self) {
-        let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        let mut database = self.database.write();
         if matches!(&*database, Database::Broken { since } if since.elapsed() >= REOPEN_AFTER) {
             *database = match open_once(&self.directory) {
                 Ok(open) => {

@@ -116,7 +116,7 @@ impl Cache {
     /// # Errors
     /// Returns the [`PinError`] of the first pin that is not possible.
     pub fn pin(&self, pins: &[Pin]) -> Result<(), PinError> {
-        let _one_at_a_time = self.commits.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let _one_at_a_time = self.commits.lock();
         let before = self.catalogue.pins();
         let new = || pins.iter().filter(|pin| before.iter().all(|other| other.id != pin.id));
         let bound = self.limits().bound;
@@ -143,7 +143,7 @@ impl Cache {
     /// # Errors
     /// The catalogue cannot be written.
     pub fn unpin(&self, ids: &[EntryId]) -> Result<(), PinError> {
-        let _one_at_a_time = self.commits.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let _one_at_a_time = self.commits.lock();
         let mut batch = sled::Batch::default();
         ids.iter().for_each(|id| batch.remove(&key(*id)[..]));
         self.catalogue.apply(batch, Durable::Now)?;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io::{self, Write as _};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,6 +12,7 @@ use hyper::service::service_fn;
 use hyper::{Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use md5::{Digest as _, Md5};
+use parking_lot::Mutex;
 use sha1::Sha1;
 use tokio::net::TcpListener;
 
@@ -57,7 +58,7 @@ impl DemoBinhost {
 
     /// Number of requests for a path.
     pub(super) fn downloads(&self, path: &str) -> u32 {
-        self.content.downloads.lock().unwrap_or_else(PoisonError::into_inner).get(path).copied().unwrap_or_default()
+        self.content.downloads.lock().get(path).copied().unwrap_or_default()
     }
 
     /// Whether these are the bytes of [`GOOD`].
@@ -129,7 +130,7 @@ async fn serve(listener: TcpListener, content: Arc<Content>) {
 fn answer(content: &Content, path: &str) -> Response<Full<Bytes>> {
     let file = content.files.get(path).cloned();
     let status = if file.is_some() { StatusCode::OK } else { StatusCode::NOT_FOUND };
-    *content.downloads.lock().unwrap_or_else(PoisonError::into_inner).entry(path.to_owned()).or_default() += 1;
+    *content.downloads.lock().entry(path.to_owned()).or_default() += 1;
     let mut response = Response::new(Full::new(file.unwrap_or_default()));
     *response.status_mut() = status;
     response

@@ -5,9 +5,9 @@
 //! separate thread sends one message after the other, and the callers wait for it only for a
 //! limited time.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use sd_notify::NotifyState;
 
 /// How long a supervisor that does not read can delay the daemon, once.
@@ -40,13 +40,13 @@ fn say(states: Vec<NotifyState<'static>>, status: Option<String>) {
         if let Err(error) = sd_notify::notify(&message) {
             tracing::debug!(%error, "telling systemd");
         }
-        *SENDING.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *SENDING.lock() = None;
         SENT.notify_all();
     };
     match std::thread::Builder::new().name("systemd".to_owned()).spawn(send) {
         Ok(_) => drop(sent()),
         Err(error) => {
-            *SENDING.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            *SENDING.lock() = None;
             tracing::debug!(%error, "starting a thread to tell systemd");
         }
     }
@@ -54,10 +54,10 @@ fn say(states: Vec<NotifyState<'static>>, status: Option<String>) {
 
 /// Waits until no message is in transmission, for at most `PATIENCE`. `None`: a message still is.
 fn sent() -> Option<MutexGuard<'static, Option<Instant>>> {
-    let mut sending = SENDING.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut sending = SENDING.lock();
     while let Some(since) = *sending {
         let left = PATIENCE.checked_sub(since.elapsed()).filter(|left| !left.is_zero())?;
-        (sending, _) = SENT.wait_timeout(sending, left).unwrap_or_else(PoisonError::into_inner);
+        SENT.wait_for(&mut sending, left);
     }
     Some(sending)
 }

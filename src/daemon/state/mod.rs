@@ -10,10 +10,11 @@ pub(super) mod check_rate;
 pub(super) mod prefetch_jobs;
 pub(super) mod upgrade_budget;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use super::binhosts::Binhosts;
@@ -109,9 +110,9 @@ impl DaemonState {
 
     /// Updates the report on the binhosts, which `status` shows from now on.
     pub(super) fn set_reports(&self, binhosts: &Binhosts) {
-        *self.rollback.lock().unwrap_or_else(PoisonError::into_inner) = binhosts.rollback_report();
+        *self.rollback.lock() = binhosts.rollback_report();
         *self.reports() = binhosts.reports();
-        *self.explained.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(binhosts.explained()));
+        *self.explained.lock() = Some(Arc::new(binhosts.explained()));
         self.changed.notify_one();
         self.check_clock();
     }
@@ -131,21 +132,21 @@ impl DaemonState {
 
     /// Snapshot of the binhosts and rules, from which the decision about each entry follows.
     pub(super) fn explained(&self) -> Option<Arc<Explained>> {
-        self.explained.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.explained.lock().clone()
     }
 
     /// Sets the warnings about the configuration files.
     pub(super) fn set_warnings(&self, warnings: Vec<String>) {
-        *self.warnings.lock().unwrap_or_else(PoisonError::into_inner) = warnings;
+        *self.warnings.lock() = warnings;
     }
 
     fn warnings(&self) -> Vec<String> {
-        self.warnings.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.warnings.lock().clone()
     }
 
     /// Sets the local packages whose entries at a binhost are hidden; logs each new one once.
     pub(super) fn set_bypassed(&self, bypassed: Vec<BypassStatus>) {
-        let mut before = self.bypassed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut before = self.bypassed.lock();
         for new in bypassed.iter().filter(|new| !before.contains(new)) {
             let path = self.config.mountpoint.join(&new.path);
             tracing::warn!("{new}; to get rid of it, turn getbinpkg off and remove {}", path.display());
@@ -155,7 +156,7 @@ impl DaemonState {
 
     /// Sets why a new generation cannot be made. `None`: it can be made.
     pub(super) fn set_problem(&self, problem: Option<String>) {
-        let mut before = self.problem.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut before = self.problem.lock();
         if let Some(problem) = problem.as_ref().filter(|problem| before.as_ref() != Some(problem)) {
             tracing::warn!("a new generation cannot be made, and is tried again with every refresh: {problem}");
         }
@@ -170,16 +171,16 @@ impl DaemonState {
                 tracing::warn!("the configuration has changed and cannot be used, the last good one stays: {problem}")
             }
         }
-        *self.misconfigured.lock().unwrap_or_else(PoisonError::into_inner) = problem;
+        *self.misconfigured.lock() = problem;
     }
 
     /// Whether the configuration in the files, as last read, is not in use.
     pub(super) fn is_misconfigured(&self) -> bool {
-        self.misconfigured.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+        self.misconfigured.lock().is_some()
     }
 
     fn reports(&self) -> MutexGuard<'_, Vec<BinhostReport>> {
-        self.reports.lock().unwrap_or_else(PoisonError::into_inner)
+        self.reports.lock()
     }
 
     /// Publishes a tree, with the local packages in front. `false`: the published tree is the same
@@ -232,7 +233,7 @@ impl DaemonState {
             reports.iter().map(|report| report.status(&self.config.portage_root)).collect();
         let refused = reports.iter().flat_map(|report| report.refused.clone()).collect();
         drop(reports);
-        let rollback = self.rollback.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let rollback = self.rollback.lock().clone();
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -251,11 +252,11 @@ impl DaemonState {
                 problem: rollback.problem,
             },
             process: process(),
-            refresh: together(&binhosts, self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()),
+            refresh: together(&binhosts, self.problem.lock().clone()),
             binhosts,
-            misconfigured: self.misconfigured.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            misconfigured: self.misconfigured.lock().clone(),
             warnings: self.wrong_clock().map(clock_warning).into_iter().chain(self.warnings()).collect(),
-            bypassed: self.bypassed.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            bypassed: self.bypassed.lock().clone(),
             refused,
             alarms: self.fetcher.alarms().into_iter().map(failure).collect(),
             cache: CacheStatus {

@@ -1,8 +1,9 @@
 //! The prefetch jobs by number, running or ended. An ended job is remembered for a while.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::task::JoinHandle;
 
 use crate::api::{PrefetchDone, PrefetchOutcome, PrefetchStatus, PrefetchUnderway};
@@ -78,7 +79,7 @@ impl PrefetchJobs {
     }
 
     fn all(&self) -> MutexGuard<'_, All> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

@@ -1,8 +1,8 @@
 //! The daily budget of upgrade prefetch, which outlives a restart.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::api::UpgradePrefetchStatus;
@@ -37,7 +37,7 @@ impl UpgradeBudget {
     }
 
     fn spent(&self, today: u64) -> u64 {
-        let spent = *self.spent.lock().unwrap_or_else(PoisonError::into_inner);
+        let spent = *self.spent.lock();
         // A clock that was ahead by more than a time zone was wrong, so its day does not count.
         if spent.day == today || spent.day == today + 1 { spent.bytes } else { 0 }
     }
@@ -52,7 +52,7 @@ impl UpgradeBudget {
         }
         let today = seconds_now() / DAY;
         let spent = Spent { day: today, bytes: self.spent(today).saturating_add(bytes) };
-        *self.spent.lock().unwrap_or_else(PoisonError::into_inner) = spent;
+        *self.spent.lock() = spent;
         let file = self.file.clone();
         if let Err(error) = blocking(move || write_json(&file, &spent)).await {
             tracing::warn!("what was fetched today is not written; after a restart it may be more: {error:#}");
@@ -61,7 +61,7 @@ impl UpgradeBudget {
 
     /// Updates the status, and logs a new problem once.
     pub(crate) fn report(&self, upgrades: usize, here: usize, problem: Option<String>) {
-        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut status = self.status.lock();
         if let Some(problem) = problem.as_ref().filter(|problem| status.2.as_ref() != Some(problem)) {
             tracing::warn!("nothing is fetched for what is installed: {problem}");
         }
@@ -69,7 +69,7 @@ impl UpgradeBudget {
     }
 
     pub(crate) fn status(&self) -> UpgradePrefetchStatus {
-        let (upgrades, cached, problem) = self.status.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (upgrades, cached, problem) = self.status.lock().clone();
         let left = self.left();
         UpgradePrefetchStatus { budget: self.daily, spent: self.daily - left, left, upgrades, cached, problem }
     }

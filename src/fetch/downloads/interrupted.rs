@@ -5,8 +5,10 @@
 //! The cache counts these files as parked, and takes their room before it evicts blobs.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::receive::Partial;
 use crate::fetch::remote_binhost::PackageKey;
@@ -76,6 +78,6 @@ impl Interrupted {
     }
 
     fn all(&self) -> MutexGuard<'_, VecDeque<InterruptedDownload>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }

@@ -1,7 +1,8 @@
 //! Requests for packages, and the scheduler that gives turns to downloads.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
@@ -84,7 +85,7 @@ impl Downloads {
     }
 
     pub(super) fn table(&self) -> MutexGuard<'_, DownloadTable<Arc<Download>>> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+        self.table.lock()
     }
 }
 

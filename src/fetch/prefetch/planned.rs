@@ -17,9 +17,10 @@
 //! plan (`portage::emerge_process`).
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
@@ -141,7 +142,7 @@ impl PlanPrefetch {
         let Ok(reader) = Arc::clone(&self.inner.readers).try_acquire_owned() else {
             return tracing::debug!(tid, "too many plans are being read; this one is not");
         };
-        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tasks = self.tasks.lock();
         while tasks.try_join_next().is_some() {}
         tasks.spawn_on(Arc::clone(&self.inner).read_plan(wanted.clone(), miss.clone(), reader), &self.runtime);
     }
@@ -156,7 +157,7 @@ struct OpenerPlan {
 
 impl PlanPrefetchState {
     fn queue(&self) -> MutexGuard<'_, PrefetchQueue<ProcessKey, PackageRef>> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock()
     }
 
     /// Looks whether the opener of the package follows a plan. If so, follows that plan, too.

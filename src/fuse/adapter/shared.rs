@@ -4,9 +4,10 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock};
 
 use fuser::BackingId;
+use parking_lot::RwLock;
 
 use super::super::FUSE_HAS_RESEND;
 use super::super::backing::{self, Backing};
@@ -95,13 +96,13 @@ impl AdapterState {
     /// handover log matches the answers that the kernel has, and no completed request is sent
     /// again.
     pub(in crate::fuse) fn pause(&self) -> impl Sized + '_ {
-        self.pause.write().unwrap_or_else(PoisonError::into_inner)
+        self.pause.write()
     }
 
     /// Waits while paused. Requests that open, close or change a file hold the returned guard until
     /// after their answer.
     pub(super) fn unpaused(&self) -> impl Sized + '_ {
-        self.pause.read().unwrap_or_else(PoisonError::into_inner)
+        self.pause.read()
     }
 
     pub(in crate::fuse) fn passes_through(&self) -> bool {

@@ -8,9 +8,11 @@
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::SystemTime;
 use std::{fs, io};
+
+use parking_lot::Mutex;
 
 use super::{Certificates, Keys};
 use crate::sys::Passed;
@@ -128,7 +130,7 @@ impl Keyring {
     #[must_use]
     pub fn report(&self) -> KeyringReport {
         self.current();
-        let state = self.lock();
+        let state = self.0.lock();
         let files = state.files.iter().map(|file| file.path.clone()).collect();
         KeyringReport { files, keys: state.keys.count(), problems: state.problems() }
     }
@@ -141,7 +143,7 @@ impl Keyring {
     }
 
     pub(in crate::verify) fn current(&self) -> Arc<Keys> {
-        let mut state = self.lock();
+        let mut state = self.0.lock();
         let mut changed = false;
         for file in &mut state.files {
             changed |= file.read_if_changed();
@@ -157,10 +159,6 @@ impl Keyring {
             }
         }
         Arc::clone(&state.keys)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, LoadedKeyring> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

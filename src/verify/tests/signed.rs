@@ -2,8 +2,10 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, UNIX_EPOCH};
+
+use parking_lot::Mutex;
 
 use super::super::openpgp::{Certificates, Keys as OpenPgpKeys};
 use super::super::{Assurance, Keyring, KeyringError, SignatureError};
@@ -39,7 +41,7 @@ pub(super) struct Keys {
 /// The last test removes the keys. A static would never be dropped.
 pub(super) fn keys() -> Option<Arc<Keys>> {
     static KEYS: Mutex<Weak<Keys>> = Mutex::new(Weak::new());
-    let mut shared = KEYS.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut shared = KEYS.lock();
     let keys = shared.upgrade().or_else(|| Keys::make().map(Arc::new))?;
     *shared = Arc::downgrade(&keys);
     Some(keys)

@@ -3,9 +3,11 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 /// What to do with one request.
 #[derive(Debug, Clone)]
@@ -175,8 +177,8 @@ impl Origin {
     /// Waits until a path has been asked for `count` times.
     pub(crate) fn await_requests(&self, path: &str, count: usize) {
         let enough = |content: &mut Content| content.asked.iter().filter(|asked| asked.path == path).count() < count;
-        let waited = self.shared.changed.wait_timeout_while(self.content(), Duration::from_secs(30), enough).unwrap();
-        assert!(!waited.1.timed_out(), "{path} was not asked for {count} times");
+        let waited = self.shared.changed.wait_while_for(&mut self.content(), enough, Duration::from_secs(30));
+        assert!(!waited.timed_out(), "{path} was not asked for {count} times");
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -188,7 +190,7 @@ impl Origin {
     }
 
     fn content(&self) -> MutexGuard<'_, Content> {
-        self.shared.content.lock().unwrap()
+        self.shared.content.lock()
     }
 }
 
@@ -243,7 +245,7 @@ fn serve(stream: &TcpStream, shared: &Shared) -> io::Result<bool> {
         return Ok(false);
     }
     let (act, file) = {
-        let mut content = shared.content.lock().unwrap();
+        let mut content = shared.content.lock();
         if request.head {
             // Asking about a file is no request for it.
             let file = content.files.get(&request.path).cloned();
@@ -332,7 +334,7 @@ fn perform(mut stream: &TcpStream, request: &Request, act: &Act, file: &[u8], sh
             stream.write_all(whole.as_bytes())?;
             let (first, rest) = file.split_at((*at).min(file.len()));
             stream.write_all(first)?;
-            await_end_or(stream, shared, || shared.content.lock().unwrap().released.contains(&request.path));
+            await_end_or(stream, shared, || shared.content.lock().released.contains(&request.path));
             stream.set_read_timeout(None)?;
             stream.write_all(rest)?;
         }
