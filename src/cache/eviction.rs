@@ -1,6 +1,6 @@
 //! The cache's content in memory: order of eviction, sizes, open blobs.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::sync::{Arc, Weak};
 
@@ -8,9 +8,8 @@ use lru::LruCache;
 
 use crate::index::{EntryId, Sha256Digest};
 
-use super::claim::{Awaited, Claim, Parked};
+use super::claim::{Claim, ParkedDownloads};
 use super::db::catalogue::BlobRecord;
-use super::db::rows::DailyWrites;
 use super::eviction_class::{EvictionClass, WAITS};
 use crate::sys::seconds_now;
 
@@ -71,21 +70,15 @@ pub(crate) struct EvictionState {
     bytes: u64,
     /// Claims of all downloads in progress together.
     pub(crate) claims: Claim,
-    /// Parked downloads by number; `last_parked` is the highest number so far.
-    pub(crate) parked: BTreeMap<u64, Parked>,
-    pub(crate) last_parked: u64,
-    /// Bytes written, and the day of that.
-    pub(crate) written: DailyWrites,
-    /// Bytes that downloads in progress are still going to write.
-    pub(crate) announced: u64,
+    pub(crate) parked: ParkedDownloads,
 }
 
 impl EvictionState {
     pub(crate) fn from_records(mut records: Vec<(Sha256Digest, BlobRecord)>, pins: &HashSet<EntryId>) -> Self {
         records.sort_by_key(|(digest, record)| (record.last_use, *digest));
-        let (blobs, orphans, written) = (LruCache::unbounded(), HashMap::new(), DailyWrites::default());
-        let (claims, parked) = (Claim::default(), BTreeMap::new());
-        let mut state = Self { blobs, orphans, bytes: 0, claims, parked, last_parked: 0, written, announced: 0 };
+        let (blobs, orphans) = (LruCache::unbounded(), HashMap::new());
+        let (claims, parked) = (Claim::default(), ParkedDownloads::default());
+        let mut state = Self { blobs, orphans, bytes: 0, claims, parked };
         for (digest, BlobRecord { size, last_use, entries, .. }) in records {
             state.bytes = state.bytes.saturating_add(size);
             let pinned = entries.iter().any(|id| pins.contains(id));
@@ -151,14 +144,14 @@ impl EvictionState {
 
     /// Bytes of all other blobs and of parked downloads.
     pub(crate) fn unpinned_bytes(&self) -> u64 {
-        self.bytes.saturating_sub(self.pinned_bytes()).saturating_add(self.parked_bytes())
+        self.bytes.saturating_sub(self.pinned_bytes()).saturating_add(self.parked.bytes())
     }
 
     /// Bytes that eviction could give back to the disk.
     pub(crate) fn spare_bytes(&self) -> u64 {
         let now = seconds_now();
         let blobs = self.blobs.iter().filter(|(_, cached)| cached.turn(now) < OPEN).map(|(_, cached)| cached.size);
-        blobs.chain(self.orphans.values().copied()).sum::<u64>().saturating_add(self.parked_bytes())
+        blobs.chain(self.orphans.values().copied()).sum::<u64>().saturating_add(self.parked.bytes())
     }
 
     /// Sets the class of each blob, as computed from `since` on (seconds since the epoch). No index
@@ -240,48 +233,6 @@ impl EvictionState {
             uses.push((*digest, cached.last_use));
         }
         uses
-    }
-
-    /// Bytes of all parked downloads.
-    pub(crate) fn parked_bytes(&self) -> u64 {
-        self.parked.values().map(|parked| parked.bytes).sum()
-    }
-
-    /// Removes parked downloads of at least `bytes` in sum, if there are as many, the oldest first.
-    /// Returns them, and the sum of their bytes.
-    pub(crate) fn take_parked(&mut self, bytes: u64, awaited: Awaited) -> (Vec<Parked>, u64) {
-        let mut freed = 0_u64;
-        let enough = |(_, parked): &(&u64, &Parked)| {
-            let wanted = freed < bytes;
-            freed = freed.saturating_add(if wanted { parked.bytes } else { 0 });
-            wanted
-        };
-        let all = self.parked.iter().filter(|(_, parked)| parked.awaited == awaited);
-        let taken: Vec<u64> = all.take_while(enough).map(|(number, _)| *number).collect();
-        let taken = taken.iter().filter_map(|number| self.parked.remove(number)).collect();
-        (taken, freed)
-    }
-
-    /// Marks a parked download as having no waiters. Returns `false` if it was discarded before.
-    pub(crate) fn abandon(&mut self, number: u64) -> bool {
-        self.parked.get_mut(&number).map(|parked| parked.awaited = Awaited::No).is_some()
-    }
-
-    pub(crate) fn park(&mut self, file: &Arc<File>, bytes: u64) -> u64 {
-        self.last_parked += 1;
-        self.parked.insert(self.last_parked, Parked { file: Arc::clone(file), bytes, awaited: Awaited::Yes });
-        self.last_parked
-    }
-
-    /// Returns `false` if the received bytes were discarded before.
-    pub(crate) fn unpark(&mut self, number: u64) -> bool {
-        self.parked.remove(&number).is_some()
-    }
-
-    /// Whether `size` more bytes may be written today with a budget of `budget` bytes a day.
-    pub(crate) fn admits(&self, size: u64, budget: u64) -> bool {
-        let counted = self.written.today().saturating_add(self.announced);
-        counted.saturating_add(size) <= budget && counted < budget
     }
 }
 

@@ -14,14 +14,19 @@ use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::Cache;
+use rustix::fs::MemfdFlags;
+
+use super::blob::CacheError;
 use super::claim::Claim;
+use super::space::Space;
 use super::write_budget::Announced;
+use crate::sys::is_full;
 
 /// Room is made in steps of this many bytes.
 pub(crate) const ROOM_STEP: u64 = 1 << 20;
+const NO_WRITES: &str = "no more is to be written today (write-budget)";
 /// Why a package is not kept that has no room.
-pub(crate) const NO_ROOM: &str = "larger than the cache, or no space for it";
+const NO_ROOM: &str = "larger than the cache, or no space for it";
 
 /// The medium that the bytes are written to.
 #[derive(Debug)]
@@ -43,7 +48,7 @@ pub enum Resumed {
 /// was committed before.
 #[derive(Debug)]
 pub struct Incoming {
-    cache: Arc<Cache>,
+    space: Arc<Space>,
     file: Arc<File>,
     /// Size of the whole package in bytes, according to the index.
     size: u64,
@@ -60,21 +65,58 @@ pub struct Incoming {
 }
 
 impl Incoming {
+    /// Creates a place for a download of `size` bytes: on the disk if all of it would fit there,
+    /// otherwise in memory. Takes no room yet ([`Incoming::reserve`]), and evicts nothing.
+    ///
+    /// # Errors
+    /// There is no room at all, or the directory cannot be written.
+    pub(super) fn open(space: &Arc<Space>, size: u64) -> Result<Self, CacheError> {
+        let budget = &space.blobs().budget;
+        // Over the budget and too large for memory, the download goes to the disk anyway: a waiter
+        // needs it.
+        let announced = match budget.announce(size) {
+            Some(announced) => announced,
+            None => match Self::held(space, size, NO_WRITES) {
+                Ok(incoming) => return Ok(incoming),
+                Err(_) => budget.announce_anyway(size),
+            },
+        };
+        match space.create(size) {
+            Ok((file, path)) => Ok(Self::on_disk(space, file, path, (size, announced))),
+            Err(error) if is_full(&error) => {
+                tracing::warn!(%error, size, "no space for a download even after evicting; holding it in memory");
+                Self::in_memory(space, size)
+            }
+            Err(error) => Err(CacheError::io("creating a file in", &space.blobs().directory.join("incoming"))(error)),
+        }
+    }
+
+    /// Creates a place for `size` bytes in memory.
+    ///
+    /// # Errors
+    /// The download would take too large a part of the available memory.
+    pub(crate) fn in_memory(space: &Arc<Space>, size: u64) -> Result<Self, CacheError> {
+        Self::held(space, size, NO_ROOM)
+    }
+
+    fn held(space: &Arc<Space>, size: u64, why: &'static str) -> Result<Self, CacheError> {
+        let no_space = || CacheError::NoSpace { size, path: space.blobs().directory.clone() };
+        space.check_memory(size).map_err(|_| no_space())?;
+        let file = rustix::fs::memfd_create(c"binhostfs", MemfdFlags::CLOEXEC).map_err(|_| no_space())?;
+        Ok(Self::new(space, file.into(), (size, IncomingMedium::Memory), why))
+    }
+
     /// A download of `size` bytes into `file` at `path`, kept if they fit within the bound.
-    pub(crate) fn on_disk(cache: &Arc<Cache>, file: File, path: PathBuf, (size, announced): (u64, Announced)) -> Self {
-        let mut incoming = Self::new(cache, file, (size, IncomingMedium::Disk(announced)), NO_ROOM);
+    fn on_disk(space: &Arc<Space>, file: File, path: PathBuf, (size, announced): (u64, Announced)) -> Self {
+        let mut incoming = Self::new(space, file, (size, IncomingMedium::Disk(announced)), NO_ROOM);
         incoming.path = Some(path);
         incoming.claim_whole();
         incoming
     }
 
-    pub(crate) fn in_memory(cache: &Arc<Cache>, file: File, size: u64, why: &'static str) -> Self {
-        Self::new(cache, file, (size, IncomingMedium::Memory), why)
-    }
-
-    fn new(cache: &Arc<Cache>, file: File, (size, medium): (u64, IncomingMedium), why: &'static str) -> Self {
-        let (cache, file, claim) = (Arc::clone(cache), Arc::new(file), Claim::default());
-        Self { cache, file, size, room: 0, path: None, medium, claim, parked: None, why }
+    fn new(space: &Arc<Space>, file: File, (size, medium): (u64, IncomingMedium), why: &'static str) -> Self {
+        let (space, file, claim) = (Arc::clone(space), Arc::new(file), Claim::default());
+        Self { space, file, size, room: 0, path: None, medium, claim, parked: None, why }
     }
 
     /// A new descriptor of the file, through which the bytes are written and verified.
@@ -94,14 +136,14 @@ impl Incoming {
         let upto = upto.checked_next_multiple_of(ROOM_STEP).unwrap_or(upto).min(self.size);
         let Some(more) = upto.checked_sub(self.room).filter(|more| *more > 0) else { return Ok(()) };
         match self.medium {
-            IncomingMedium::Memory => self.cache.check_memory(self.size - self.room)?,
+            IncomingMedium::Memory => self.space.check_memory(self.size - self.room)?,
             IncomingMedium::Disk(_) => {
-                if self.path.is_some() && !self.cache.grow(more) {
+                if self.path.is_some() && !self.space.grow(more) {
                     self.keep_no_longer();
                 } else if self.path.is_some() {
                     self.claim.reserved += more;
                 }
-                let promised = self.cache.allocate(&self.file, self.room, more)?;
+                let promised = self.space.allocate(&self.file, self.room, more)?;
                 self.claim(Claim { coming: self.size - upto, promised, ..self.claim });
             }
         }
@@ -144,11 +186,11 @@ impl Incoming {
         // Frees the space behind the last byte; where that fails, at most one step stays allocated.
         drop(self.file.set_len(received));
         self.room = received;
-        let mut state = self.cache.state();
+        let mut state = self.space.blobs().state();
         state.claims.replace(self.claim, Claim::default());
         self.claim = Claim::default();
         // A download that is not kept does not count within the bound.
-        self.parked = self.path.is_some().then(|| state.park(&self.file, received));
+        self.parked = self.path.is_some().then(|| state.parked.park(&self.file, received));
     }
 
     /// Parks the download, if it is not parked yet, and marks it as the first to be discarded: it
@@ -158,14 +200,14 @@ impl Incoming {
         if self.path.is_some() && self.parked.is_none() {
             self.park(received);
         }
-        self.parked.is_some_and(|number| self.cache.state().abandon(number))
+        self.parked.is_some_and(|number| self.space.blobs().state().parked.abandon(number))
     }
 
     /// Continues a parked download.
     pub fn resume(&mut self) -> Resumed {
         let IncomingMedium::Disk(announced) = &mut self.medium else { return Resumed::Whole };
         if let Some(number) = self.parked.take()
-            && !self.cache.state().unpark(number)
+            && !self.space.blobs().state().parked.unpark(number)
         {
             return Resumed::Lost;
         }
@@ -184,9 +226,9 @@ impl Incoming {
     fn claim_whole(&mut self) {
         let coming = self.size - self.room.min(self.size);
         let kept = Claim { expected: self.size, reserved: self.room, coming, promised: 0 };
-        let bound = self.cache.limits().bound;
+        let bound = self.space.evictor.limits().bound;
         let fits = {
-            let mut state = self.cache.state();
+            let mut state = self.space.blobs().state();
             // Pinned blobs are not evicted for a download.
             let taken = [self.size, state.pinned_bytes()].into_iter().fold(state.claims.expected, u64::saturating_add);
             let fits = self.path.is_some() && taken <= bound;
@@ -208,7 +250,7 @@ impl Incoming {
     }
 
     fn claim(&mut self, claim: Claim) {
-        self.cache.state().claims.replace(self.claim, claim);
+        self.space.blobs().state().claims.replace(self.claim, claim);
         self.claim = claim;
     }
 }
@@ -217,10 +259,10 @@ impl Drop for Incoming {
     fn drop(&mut self) {
         // A committed file was renamed: then this path no longer exists.
         self.path.take().iter().for_each(|path| remove(path));
-        let mut state = self.cache.state();
+        let mut state = self.space.blobs().state();
         state.claims.replace(self.claim, Claim::default());
         if let Some(number) = self.parked {
-            state.unpark(number);
+            state.parked.unpark(number);
         }
     }
 }

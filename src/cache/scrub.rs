@@ -13,7 +13,7 @@ use std::sync::Arc;
 use rustix::fs::Advice;
 use sha2::{Digest as _, Sha256};
 
-use super::Cache;
+use super::blobs::Blobs;
 use crate::index::{Digest, Sha256Digest};
 
 /// Bytes that one step reads.
@@ -21,8 +21,8 @@ pub(crate) const SCRUB_STEP: usize = 256 << 10;
 
 /// One blob that is being read again.
 #[derive(Debug)]
-pub struct Scrub {
-    cache: Arc<Cache>,
+pub(crate) struct Scrub {
+    blobs: Arc<Blobs>,
     digest: Sha256Digest,
     file: Option<File>,
     position: u64,
@@ -32,7 +32,7 @@ pub struct Scrub {
 
 /// Result of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scrubbed {
+pub(crate) enum Scrubbed {
     /// There is more to read.
     Unfinished,
     /// The blob has the verified digest; its size in bytes.
@@ -43,34 +43,31 @@ pub enum Scrubbed {
     Gone,
 }
 
-impl Cache {
-    /// Starts with the blob whose digest follows `after`, or with the first one if none follows.
-    /// `None`: there are no blobs.
-    #[must_use]
-    pub fn scrub(self: &Arc<Self>, after: Sha256Digest) -> Option<Scrub> {
-        let digest = self.state().next_blob(after)?;
-        let file = File::open(self.blob_path(digest)).ok();
-        // The kernel's cached pages say nothing about the disk.
-        file.iter().for_each(|file| forget(file, 0, None));
-        let (hash, buffer) = (Sha256::new(), Vec::new());
-        Some(Scrub { cache: Arc::clone(self), digest, file, position: 0, hash, buffer })
-    }
-}
-
 /// Asks the kernel to drop its cached pages of the file.
 fn forget(file: &File, position: u64, length: Option<NonZeroU64>) {
     let _ = rustix::fs::fadvise(file, position, length, Advice::DontNeed);
 }
 
 impl Scrub {
+    /// Starts with the blob whose digest follows `after`, or with the first one if none follows.
+    /// `None`: there are no blobs.
+    pub(super) fn start(blobs: &Arc<Blobs>, after: Sha256Digest) -> Option<Self> {
+        let digest = blobs.state().next_blob(after)?;
+        let file = File::open(blobs.path(digest)).ok();
+        // The kernel's cached pages say nothing about the disk.
+        file.iter().for_each(|file| forget(file, 0, None));
+        let (hash, buffer) = (Sha256::new(), Vec::new());
+        Some(Self { blobs: Arc::clone(blobs), digest, file, position: 0, hash, buffer })
+    }
+
     /// SHA-256 that the blob must have.
     #[must_use]
-    pub fn digest(&self) -> Sha256Digest {
+    pub(crate) fn digest(&self) -> Sha256Digest {
         self.digest
     }
 
     /// Reads up to [`SCRUB_STEP`] bytes. Blocks.
-    pub fn step(&mut self) -> Scrubbed {
+    pub(crate) fn step(&mut self) -> Scrubbed {
         let Some(file) = &self.file else { return self.judge(Err(io::ErrorKind::NotFound.into())) };
         self.buffer.resize(SCRUB_STEP, 0);
         match file.read_at(&mut self.buffer, self.position) {
@@ -92,19 +89,19 @@ impl Scrub {
     }
 
     fn judge(&self, found: io::Result<Sha256Digest>) -> Scrubbed {
-        let (cache, path) = (&self.cache, self.cache.blob_path(self.digest));
-        if !cache.state().has_blob(self.digest) {
+        let (blobs, path) = (&self.blobs, self.blobs.path(self.digest));
+        if !blobs.state().has_blob(self.digest) {
             return Scrubbed::Gone;
         }
-        cache.metrics.scrubbed.increase();
+        blobs.metrics.scrubbed.increase();
         let problem = match found {
             Ok(found) if found == self.digest => return Scrubbed::Sound(self.position),
             Ok(found) => format!("its SHA-256 is {found} now"),
             Err(error) => error.to_string(),
         };
-        cache.metrics.damaged.increase();
+        blobs.metrics.damaged.increase();
         tracing::warn!(blob = %path.display(), problem, "a cached package is damaged: it is removed, and fetched again when it is wanted; check the disk");
-        cache.reject(self.digest);
+        blobs.reject(self.digest);
         Scrubbed::Damaged
     }
 }

@@ -75,15 +75,15 @@ impl Sample {
     }
 
     fn unproved(&self, cache: &Cache) -> Vec<Unproved> {
-        cache.unproved(self.entry.id(), self.size(), &Policy::digests_only())
+        cache.recovery().unproved(self.entry.id(), self.size(), &Policy::digests_only())
     }
 
     /// Proves and adopts an unproved file, as an open does before it downloads.
     fn adopt(&self, cache: &Cache) -> Option<Blob> {
-        cache.unproved(self.entry.id(), self.size(), &Policy::digests_only()).into_iter().find_map(
+        cache.recovery().unproved(self.entry.id(), self.size(), &Policy::digests_only()).into_iter().find_map(
             |Unproved { digest, file, .. }| {
                 let blob = cache.blob(recheck(file, self.entry.clone(), &Policy::digests_only()).ok()?);
-                cache.adopt(digest, &blob, self.entry.id(), None);
+                cache.recovery().adopt(digest, &blob, self.entry.id(), None);
                 Some(blob)
             },
         )
@@ -197,7 +197,7 @@ impl Run {
 
     fn path_of(&self, at: usize) -> PathBuf {
         use sha2::Sha256;
-        self.cache().blob_path(Digest(Sha256::digest(&SAMPLES[at].bytes).into()))
+        self.cache().blobs.path(Digest(Sha256::digest(&SAMPLES[at].bytes).into()))
     }
 
     fn rank(&self, at: usize) -> Rank {
@@ -273,7 +273,7 @@ impl Run {
         self.cache = None;
         self.place = copy.unwrap_or(std::mem::replace(&mut self.place, tempfile::tempdir().unwrap()));
         self.cache = Some(open(self.place.path(), self.bound));
-        self.cache().sweep();
+        self.cache().recovery().sweep();
         self.ranks.values_mut().for_each(|known| *known = rank);
     }
 
@@ -457,13 +457,13 @@ fn a_parked_download_counts_for_nothing_in_the_budget_of_a_day() {
     let mut incoming = filled(&cache, 800);
     incoming.file().unwrap().write_all_at(&[0; 300], 0).unwrap();
     incoming.start_writeback(300);
-    assert!(!cache.may_write(201));
+    assert!(!cache.budget().may_write(201));
     incoming.park(300);
-    assert!(cache.may_write(700) && !cache.may_write(701));
+    assert!(cache.budget().may_write(700) && !cache.budget().may_write(701));
     assert_eq!(incoming.resume(), Resumed::Whole);
-    assert!(cache.may_write(200) && !cache.may_write(201));
+    assert!(cache.budget().may_write(200) && !cache.budget().may_write(201));
     drop(incoming);
-    assert_eq!((cache.written_today(), cache.may_write(700)), (300, true));
+    assert_eq!((cache.budget().written().today(), cache.budget().may_write(700)), (300, true));
 }
 
 #[test]
@@ -515,7 +515,7 @@ fn bodies_outlive_their_catalogue() {
         assert!(SAMPLES.iter().all(|sample| sample.get(&cache).is_none()));
         // Blobs are unknown until the sweep.
         assert_eq!(cache.usage().bytes, 0);
-        cache.sweep();
+        cache.recovery().sweep();
         assert_eq!(cache.usage().bytes, SAMPLES.iter().map(Sample::size).sum::<u64>());
         for sample in SAMPLES.iter() {
             assert!(sample.is(&sample.adopt(&cache).unwrap()));
@@ -530,7 +530,7 @@ fn while_the_catalogue_cannot_be_written_bodies_are_proved_and_nothing_is_kept()
     let place = tempfile::tempdir().unwrap();
     let cache = open(place.path(), 1 << 20);
     drop(SAMPLES[0].fetch(&cache));
-    cache.catalogue.close();
+    cache.blobs.catalogue.close();
     for _ in 0..2 {
         assert!(SAMPLES[0].get(&cache).is_none());
         assert!(SAMPLES[0].is(&SAMPLES[0].adopt(&cache).unwrap()));
@@ -558,7 +558,7 @@ fn foreign_files_are_left_alone_and_counted_as_nothing() {
     fs::create_dir(blobs.join("ab").join("0".repeat(62))).unwrap();
     fs::write(place.path().join("v1/incoming/7.part"), "half").unwrap();
     let cache = open(place.path(), 1 << 20);
-    cache.sweep();
+    cache.recovery().sweep();
     assert_eq!((cache.usage().bytes, cache.usage().blobs), (0, 0));
     assert!(blobs.join("note").exists() && blobs.join("ab/cdef").exists());
     assert!(!place.path().join("v1/incoming/7.part").exists());
@@ -597,7 +597,7 @@ fn a_turned_bit_is_found_and_the_rest_stays() {
     assert!(cache.scrub(Digest([0; 32])).is_none());
     let packages = [&SAMPLES[0], &SAMPLES[1], &SAMPLES[2]];
     packages.iter().for_each(|package| drop(package.fetch(&cache)));
-    let victim = cache.blob_path(packages[1].get(&cache).unwrap().digest());
+    let victim = cache.blobs.path(packages[1].get(&cache).unwrap().digest());
     turn_a_bit(&victim);
     let mut outcomes = Vec::new();
     let mut after = Digest([0; 32]);
@@ -615,7 +615,7 @@ fn a_turned_bit_is_found_and_the_rest_stays() {
     );
     // After the last blob comes the first; a blob that is evicted meanwhile is no damage.
     let mut scrub = cache.scrub(Digest([0xff; 32])).unwrap();
-    cache.shrink_to(0);
+    cache.evictor.shrink_to(0);
     assert_eq!(
         std::iter::repeat_with(|| scrub.step()).find(|step| *step != Scrubbed::Unfinished),
         Some(Scrubbed::Gone)
@@ -634,24 +634,24 @@ fn what_is_pinned_stays_and_its_part_of_the_cache_is_bounded() {
     let cache = open(place.path(), bound);
     let pin = |sample: &Sample| Pin::new(sample.entry.id(), sample.size(), sample.entry.path.as_str());
     // Pins hold before and after the fetch.
-    cache.pin(&[pin(&SAMPLES[0])]).unwrap();
+    cache.pins().add(&[pin(&SAMPLES[0])]).unwrap();
     SAMPLES.iter().for_each(|sample| drop(sample.fetch(&cache)));
-    cache.pin(&[pin(&SAMPLES[1]), pin(&SAMPLES[0])]).unwrap();
+    cache.pins().add(&[pin(&SAMPLES[1]), pin(&SAMPLES[0])]).unwrap();
     drop(cache);
 
     let cache = open(place.path(), bound);
-    assert_eq!(cache.pins().iter().map(|pin| pin.size).collect::<Vec<_>>(), [0, 1].map(|at| SAMPLES[at].size()));
+    assert_eq!(cache.pins().list().iter().map(|pin| pin.size).collect::<Vec<_>>(), [0, 1].map(|at| SAMPLES[at].size()));
     let pinned = SAMPLES[0].size() + SAMPLES[1].size();
     drop(filled(&cache, bound - pinned));
     assert_eq!(cache.usage().bytes, pinned);
     // A download larger than the unpinned rest is not kept.
     drop(filled(&cache, bound - pinned + 1));
     assert_eq!((cache.usage().bytes, cache.usage().blobs), (pinned, 2));
-    let error = cache.pin(&SAMPLES.iter().map(pin).collect::<Vec<_>>()).unwrap_err().to_string();
+    let error = cache.pins().add(&SAMPLES.iter().map(pin).collect::<Vec<_>>()).unwrap_err().to_string();
     assert!(error.contains("is not pinned") && error.contains("cache-size"), "{error}");
-    assert_eq!(cache.pins().len(), 2);
+    assert_eq!(cache.pins().list().len(), 2);
 
-    cache.unpin(&[SAMPLES[0].entry.id()]).unwrap();
+    cache.pins().remove(&[SAMPLES[0].entry.id()]).unwrap();
     drop(filled(&cache, bound - SAMPLES[1].size()));
     assert!(SAMPLES[0].get(&cache).is_none() && SAMPLES[1].get(&cache).is_some());
     // The bound holds even against pins.
@@ -667,10 +667,10 @@ fn ranks_are_asked_for_when_something_has_to_go() {
     SAMPLES.iter().for_each(|sample| drop(sample.fetch(&cache)));
     let asked = Arc::new(std::sync::atomic::AtomicU32::new(0));
     let counted = Arc::clone(&asked);
-    cache.classify_by(move |cache| {
+    cache.classify_by(move |digest_of| {
         counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let rank = |at: usize| if at == 5 { super::EvictionClass::Installed } else { super::EvictionClass::Waiting };
-        (0..SAMPLES.len()).filter_map(|at| Some((cache.digest(SAMPLES[at].entry.id())?, rank(at)))).collect()
+        (0..SAMPLES.len()).filter_map(|at| Some((digest_of(SAMPLES[at].entry.id())?, rank(at)))).collect()
     });
     assert_eq!(asked.load(std::sync::atomic::Ordering::Relaxed), 0);
     // The most recently used blob is installed: it is evicted first.
@@ -690,7 +690,7 @@ fn min_free_evicts_what_helps_and_nothing_where_nothing_does() {
     cache.set_limits(limits(1));
     assert_eq!(cache.usage().blobs, SAMPLES.len() as u64);
     // A download is refused the disk, and no blob is evicted, since that would not free enough.
-    *cache.limits.lock() = limits(free(place.path()) + (1 << 30));
+    *cache.evictor.limits.lock() = limits(free(place.path()) + (1 << 30));
     let incoming = cache.incoming(1000).unwrap();
     assert!(incoming.kept_path().is_none());
     drop(incoming);
@@ -722,13 +722,13 @@ fn what_is_written_in_a_day_is_bounded_and_the_rest_is_served() {
         cache.commit(incoming, &blob, sample.entry.id(), None)
     };
     assert_eq!(received(one, &cache), Placement::Kept);
-    assert_eq!(cache.written_today(), one.size());
+    assert_eq!(cache.budget().written().today(), one.size());
     drop(cache);
     let cache = open(place.path(), 1 << 30);
     cache.set_limits(limits);
     let placement = received(two, &cache);
     assert!(matches!(&placement, Placement::Unkept(why) if why.contains("write-budget")), "{placement:?}");
-    assert_eq!((cache.written_today(), cache.usage().blobs), (one.size(), 1));
+    assert_eq!((cache.budget().written().today(), cache.usage().blobs), (one.size(), 1));
     cache.set_limits(Limits { writes_per_day: None, ..limits });
     assert_eq!(received(two, &cache), Placement::Kept);
 }
@@ -740,13 +740,21 @@ fn downloads_at_once_do_not_write_more_than_one_after_the_other() {
     cache.set_limits(Limits { bound: 1 << 30, min_free: 0, writes_per_day: Some(1000) });
     let kept = |incoming: &Incoming| incoming.kept_path().is_some();
     let mut first = cache.incoming(600).unwrap();
-    assert!(kept(&first) && !kept(&cache.incoming(600).unwrap()) && cache.may_write(400) && !cache.may_write(401));
-    assert_eq!(cache.would_keep(401), Err(Unkeepable::Budget));
+    assert!(
+        kept(&first)
+            && !kept(&cache.incoming(600).unwrap())
+            && cache.budget().may_write(400)
+            && !cache.budget().may_write(401)
+    );
+    assert_eq!(cache.space().would_keep(401), Err(Unkeepable::Budget));
     first.start_writeback(100);
-    assert_eq!((cache.written_today(), cache.may_write(400), cache.may_write(401)), (100, true, false));
+    assert_eq!(
+        (cache.budget().written().today(), cache.budget().may_write(400), cache.budget().may_write(401)),
+        (100, true, false)
+    );
     // The download was aborted: other downloads may write its missing bytes.
     drop(first);
-    assert!(kept(&cache.incoming(900).unwrap()) && cache.may_write(900) && !cache.may_write(901));
+    assert!(kept(&cache.incoming(900).unwrap()) && cache.budget().may_write(900) && !cache.budget().may_write(901));
 }
 
 #[test]
@@ -755,12 +763,15 @@ fn what_would_not_be_kept_is_known_before() {
     let bound = SAMPLES.iter().map(Sample::size).sum();
     let cache = open(place.path(), bound);
     SAMPLES.iter().for_each(|sample| drop(sample.fetch(&cache)));
-    assert_eq!((cache.would_keep(bound), cache.would_keep(bound + 1)), (Ok(()), Err(Unkeepable::TooLarge)));
-    cache.pin(&[Pin::new(SAMPLES[0].entry.id(), SAMPLES[0].size(), "x")]).unwrap();
+    assert_eq!(
+        (cache.space().would_keep(bound), cache.space().would_keep(bound + 1)),
+        (Ok(()), Err(Unkeepable::TooLarge))
+    );
+    cache.pins().add(&[Pin::new(SAMPLES[0].entry.id(), SAMPLES[0].size(), "x")]).unwrap();
     let left = bound - SAMPLES[0].size();
-    assert_eq!((cache.would_keep(left), cache.would_keep(left + 1)), (Ok(()), Err(Unkeepable::Pinned)));
-    *cache.limits.lock() = Limits { bound, min_free: 1 << 60, ..Limits::default() };
-    assert_eq!(cache.would_keep(1), Err(Unkeepable::Disk));
+    assert_eq!((cache.space().would_keep(left), cache.space().would_keep(left + 1)), (Ok(()), Err(Unkeepable::Pinned)));
+    *cache.evictor.limits.lock() = Limits { bound, min_free: 1 << 60, ..Limits::default() };
+    assert_eq!(cache.space().would_keep(1), Err(Unkeepable::Disk));
     assert_eq!(cache.usage().blobs, SAMPLES.len() as u64);
 }
 
@@ -770,12 +781,12 @@ fn what_is_named_or_pinned_is_retained() {
     let cache = open(place.path(), 1 << 20);
     SAMPLES.iter().take(4).for_each(|sample| drop(sample.fetch(&cache)));
     let ids = |at: &[usize]| at.iter().map(|at| SAMPLES[*at].entry.id()).collect::<Vec<_>>();
-    cache.pin(&[Pin::new(SAMPLES[3].entry.id(), 1, "x")]).unwrap();
-    disturb(&cache.blob_path(SAMPLES[1].get(&cache).unwrap().digest()));
+    cache.pins().add(&[Pin::new(SAMPLES[3].entry.id(), 1, "x")]).unwrap();
+    disturb(&cache.blobs.path(SAMPLES[1].get(&cache).unwrap().digest()));
     assert!(SAMPLES[1].get(&cache).is_none());
-    assert_eq!(cache.orphans().iter().map(|(_, size)| *size).collect::<Vec<_>>(), [SAMPLES[1].size()]);
+    assert_eq!(cache.recovery().orphans().iter().map(|(_, size)| *size).collect::<Vec<_>>(), [SAMPLES[1].size()]);
     // Names that were looked up earlier would miss blobs that are committed meanwhile.
-    let removed = cache.retain(ids(&[0, 1]).into_iter().inspect(|_| assert!(cache.commits.try_lock().is_none())));
+    let removed = cache.retain(ids(&[0, 1]).into_iter().inspect(|_| assert!(cache.blobs.commits.is_locked())));
     assert_eq!(removed, Removed { blobs: 2, bytes: SAMPLES[1].size() + SAMPLES[2].size() });
     let here = |at: usize| SAMPLES[at].get(&cache).is_some();
     assert_eq!([0, 1, 2, 3].map(here), [true, false, false, true]);
@@ -793,16 +804,16 @@ fn a_body_that_is_being_adopted_may_be_unproved() {
     let place = tempfile::tempdir().unwrap();
     let cache = open(place.path(), 1 << 20);
     let sample = &SAMPLES[0];
-    let may_have = || cache.may_have_unproved(sample.entry.id(), sample.size());
+    let may_have = || cache.recovery().may_have_unproved(sample.entry.id(), sample.size());
     assert!(may_have(), "nobody has looked for orphans yet");
-    cache.sweep();
+    cache.recovery().sweep();
     assert!(!may_have());
     {
-        let _adopting = cache.adoptions.lock();
+        let _adopting = cache.recovery().adoptions.lock();
         assert!(may_have());
     }
     assert!(!may_have());
-    let path = cache.blob_path(sample.fetch(&cache).0.digest());
+    let path = cache.blobs.path(sample.fetch(&cache).0.digest());
     assert!(may_have(), "it has been adopted");
     disturb(&path);
     assert!(sample.get(&cache).is_none() && may_have(), "it is an orphan");

@@ -9,46 +9,75 @@
 
 use std::sync::Arc;
 
-use super::Cache;
+use parking_lot::Mutex;
 
-impl Cache {
+use super::db::rows::DailyWrites;
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(crate) struct WriteBudget(Mutex<Counters>);
+
+#[derive(Debug)]
+struct Counters {
+    /// Most bytes in a day (UTC); `None`: unlimited.
+    per_day: Option<u64>,
+    /// Bytes written, and the day of that.
+    written: DailyWrites,
+    /// Bytes that downloads in progress are still going to write.
+    announced: u64,
+}
+
+impl Counters {
     /// Whether `size` more bytes may be written today.
-    #[must_use]
-    pub fn may_write(&self, size: u64) -> bool {
-        let Some(budget) = self.limits().writes_per_day else { return true };
-        self.state().admits(size, budget)
+    fn admits(&self, size: u64) -> bool {
+        let counted = self.written.today().saturating_add(self.announced);
+        self.per_day.is_none_or(|budget| counted.saturating_add(size) <= budget && counted < budget)
+    }
+}
+
+impl WriteBudget {
+    /// No budget, with the bytes that were written until now.
+    pub(crate) fn new(written: DailyWrites) -> Self {
+        Self(Mutex::new(Counters { per_day: None, written, announced: 0 }))
+    }
+
+    /// Sets the budget of a day, in bytes.
+    pub(crate) fn set_per_day(&self, per_day: Option<u64>) {
+        self.0.lock().per_day = per_day;
+    }
+
+    /// Whether `size` more bytes may be written today.
+    pub(crate) fn may_write(&self, size: u64) -> bool {
+        self.0.lock().admits(size)
     }
 
     /// Counts a download of `size` bytes. Returns `None` if it exceeds today's budget.
     pub(crate) fn announce(self: &Arc<Self>, size: u64) -> Option<Announced> {
-        let budget = self.limits().writes_per_day;
-        let mut state = self.state();
-        if budget.is_some_and(|budget| !state.admits(size, budget)) {
+        let mut counters = self.0.lock();
+        if !counters.admits(size) {
             return None;
         }
-        state.announced = state.announced.saturating_add(size);
-        drop(state);
-        Some(Announced { cache: Arc::clone(self), size, written: 0, counts: true })
+        counters.announced = counters.announced.saturating_add(size);
+        Some(Announced { budget: Arc::clone(self), size, written: 0, counts: true })
     }
 
     /// Counts a download of `size` bytes even if it exceeds the budget.
     pub(crate) fn announce_anyway(self: &Arc<Self>, size: u64) -> Announced {
-        let mut announced = Announced { cache: Arc::clone(self), size, written: 0, counts: false };
+        let mut announced = Announced { budget: Arc::clone(self), size, written: 0, counts: false };
         announced.renew();
         announced
     }
 
-    /// Bytes of packages written today.
-    #[must_use]
-    pub fn written_today(&self) -> u64 {
-        self.state().written.today()
+    /// Bytes of packages written, and the day of that.
+    pub(crate) fn written(&self) -> DailyWrites {
+        self.0.lock().written
     }
 }
 
 /// Bytes that one download is going to write.
 #[derive(Debug)]
 pub(crate) struct Announced {
-    cache: Arc<Cache>,
+    budget: Arc<WriteBudget>,
     size: u64,
     written: u64,
     /// Whether the unwritten rest counts against the budget.
@@ -61,18 +90,18 @@ impl Announced {
         let received = received.min(self.size);
         let new = received.saturating_sub(self.written);
         self.written += new;
-        let mut state = self.cache.state();
-        state.written.add_today(new);
+        let mut counters = self.budget.0.lock();
+        counters.written.add_today(new);
         if self.counts {
-            state.announced = state.announced.saturating_sub(new);
+            counters.announced = counters.announced.saturating_sub(new);
         }
     }
 
     /// Stops counting the unwritten rest.
     pub(crate) fn withdraw(&mut self) {
         if std::mem::replace(&mut self.counts, false) {
-            let mut state = self.cache.state();
-            state.announced = state.announced.saturating_sub(self.size.saturating_sub(self.written));
+            let mut counters = self.budget.0.lock();
+            counters.announced = counters.announced.saturating_sub(self.size.saturating_sub(self.written));
         }
     }
 
@@ -80,8 +109,8 @@ impl Announced {
     /// finished.
     pub(crate) fn renew(&mut self) {
         if !std::mem::replace(&mut self.counts, true) {
-            let mut state = self.cache.state();
-            state.announced = state.announced.saturating_add(self.size.saturating_sub(self.written));
+            let mut counters = self.budget.0.lock();
+            counters.announced = counters.announced.saturating_add(self.size.saturating_sub(self.written));
         }
     }
 }

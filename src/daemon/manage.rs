@@ -104,12 +104,12 @@ struct Manager<'a> {
 impl Manager<'_> {
     fn run(&self, task: CacheTask) -> Result<Managed, ManageError> {
         match task {
-            CacheTask::Pins => Ok(self.report(self.cache.pins())),
+            CacheTask::Pins => Ok(self.report(self.cache.pins().list())),
             CacheTask::Pin => {
                 let pins: Vec<Pin> =
                     self.matching_entries()?.iter().map(|found| Pin::new(found.id, found.size, &found.path)).collect();
                 matched(&pins, "shown")?;
-                self.cache.pin(&pins).map_err(ManageError::Pin)?;
+                self.cache.pins().add(&pins).map_err(ManageError::Pin)?;
                 Ok(self.report(pins))
             }
             CacheTask::Unpin => self.unpin(),
@@ -141,14 +141,14 @@ impl Manager<'_> {
 
     fn unpin(&self) -> Result<Managed, ManageError> {
         // A pinned package that no index names any more can only be named by its path.
-        let is_path = |name: &&String| self.cache.pins().iter().any(|pin| pin.path == **name);
+        let is_path = |name: &&String| self.cache.pins().list().iter().any(|pin| pin.path == **name);
         let atoms: Vec<String> = self.names.iter().filter(|name| !is_path(name)).cloned().collect();
         let matching = Manager { names: &atoms, ..*self };
         let found = if atoms.is_empty() { Vec::new() } else { matching.found(|_| true)? };
         let chosen = |pin: &Pin| self.names.contains(&pin.path) || found.iter().any(|found| found.id == pin.id);
-        let chosen: Vec<Pin> = self.cache.pins().into_iter().filter(chosen).collect();
+        let chosen: Vec<Pin> = self.cache.pins().list().into_iter().filter(chosen).collect();
         matched(&chosen, "pinned")?;
-        self.cache.unpin(&chosen.iter().map(|pin| pin.id).collect::<Vec<_>>()).map_err(ManageError::Pin)?;
+        self.cache.pins().remove(&chosen.iter().map(|pin| pin.id).collect::<Vec<_>>()).map_err(ManageError::Pin)?;
         Ok(self.report(chosen))
     }
 
@@ -156,7 +156,7 @@ impl Manager<'_> {
         let mut found = self.found(|_| true)?;
         found.retain(|found| self.cache.digest(found.id).is_some());
         matched(&found, "cached")?;
-        let pinned: Vec<Pin> = self.cache.pins();
+        let pinned: Vec<Pin> = self.cache.pins().list();
         if let Some(pin) = pinned.iter().find(|pin| found.iter().any(|found| found.id == pin.id)) {
             return Err(ManageError::Pinned(pin.path.clone()));
         }
@@ -173,7 +173,7 @@ impl Manager<'_> {
     }
 
     fn report(&self, pins: Vec<Pin>) -> Managed {
-        let now: Vec<EntryId> = self.cache.pins().iter().map(|pin| pin.id).collect();
+        let now: Vec<EntryId> = self.cache.pins().list().iter().map(|pin| pin.id).collect();
         let package = |Pin { id, size, path, .. }: Pin| {
             let (cached, pinned) = (self.cache.digest(id).is_some(), now.contains(&id));
             ManagedPackage { path, size, cached, pinned }

@@ -209,7 +209,8 @@ impl Daemon {
         let beneath = resumed.map(tasks::local_watcher::beneath).transpose()?;
         let front = Arc::new(tasks::local_watcher::open(&config, &cache, binhosts.first().await?, beneath).await?);
         let (shown, root) = (Arc::clone(front.snapshots()), config.portage_root.clone());
-        cache.classify_by(move |cache| tasks::installed_classes::classes(&root, &shown, cache));
+        let directory = cache.directory().to_owned();
+        cache.classify_by(move |digest_of| tasks::installed_classes::classes(&root, &shown, &directory, digest_of));
         let operations = Filesystem::new(
             Arc::clone(&front),
             Arc::clone(&fetcher),
@@ -274,7 +275,7 @@ impl Daemon {
         tracing::info!("{}", self.shared.summary());
         service::watchdog::start(&self.shared.config);
         let cache = Arc::clone(&self.shared.cache);
-        let sweep = tokio::task::spawn_blocking(move || cache.sweep());
+        let sweep = tokio::task::spawn_blocking(move || cache.recovery().sweep());
         loop {
             tokio::select! {
                 () = stop.requested() => break,

@@ -329,7 +329,7 @@ impl Fetcher {
     /// Removes the blob from the cache, unless it is pinned. Returns `true` if it was removed.
     pub(crate) fn evict(&self, wanted: &PackageRef) -> bool {
         let id = wanted.record().id;
-        !self.cache.pins().iter().any(|pin| pin.id == id) && self.cache.forget(id).is_some()
+        !self.cache.pins().list().iter().any(|pin| pin.id == id) && self.cache.forget(id).is_some()
     }
 
     /// Sets how many uncached packages a job that is no emerge may open within
@@ -385,7 +385,7 @@ impl Fetcher {
     /// # Errors
     /// The reason why the cache would not keep it.
     pub(crate) fn would_keep(&self, wanted: &PackageRef) -> Result<(), Unkeepable> {
-        self.cache.would_keep(wanted.record().size)
+        self.cache.space().would_keep(wanted.record().size)
     }
 
     /// Whether the cache has a record of the package. The blob itself is not checked.

@@ -14,7 +14,7 @@ impl Fetcher {
     /// more to prove it. Blocks.
     #[must_use]
     pub(crate) fn reclaim(&self, orphan: Sha256Digest, among: &[PackageRef]) -> bool {
-        let Some(sums) = self.cache.orphan(orphan).and_then(|unproved| Sums::of(&unproved.file).ok()) else {
+        let Some(sums) = self.cache.recovery().orphan(orphan).and_then(|unproved| Sums::of(&unproved.file).ok()) else {
             return false;
         };
         // A package with a download in the table is skipped: that download looks for unproved blobs
@@ -22,7 +22,7 @@ impl Fetcher {
         let is_under_way = |wanted: &PackageRef| self.downloads.contains(wanted.key());
         among.iter().filter(|wanted| !is_under_way(wanted)).any(|wanted| {
             let Some(entry) = wanted.entry().ok().filter(|entry| sums.fit(entry)) else { return false };
-            let unproved = self.cache.orphan(orphan);
+            let unproved = self.cache.recovery().orphan(orphan);
             unproved.is_some_and(|unproved| downloads::adopt_one(self, wanted.binhost(), &entry, unproved).is_some())
         })
     }

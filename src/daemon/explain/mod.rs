@@ -85,7 +85,7 @@ impl Explained {
     ) -> anyhow::Result<Vec<PackageStatus>> {
         blocking(move || {
             let Self { inputs, beside, rules, cache, fetcher, .. } = &*self;
-            let pinned = cache.pins().into_iter().map(|pin| pin.id).collect();
+            let pinned = cache.pins().list().into_iter().map(|pin| pin.id).collect();
             let (atoms, failures) = (&atoms, &failures);
             let acceptance = (!atoms.is_empty()).then(|| acceptance(&machine.root));
             let acceptance = acceptance.as_ref();

@@ -9,14 +9,14 @@
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
-use crate::cache::{Cache, EvictionClass, EvictionClasses};
+use crate::cache::{DigestOf, EvictionClass, EvictionClasses};
 use crate::daemon::generations;
 use crate::index::{EntryId, Stanza, View};
 use crate::portage::{Cpv, InstalledPackage, InstalledPackages};
 use crate::tree::Snapshots;
 
 /// The eviction class of each cached package that can be opened, or shown again by a rollback.
-pub(crate) fn classes(root: &Path, snapshots: &Snapshots, cache: &Cache) -> EvictionClasses {
+pub(crate) fn classes(root: &Path, snapshots: &Snapshots, cache: &Path, digest_of: DigestOf<'_>) -> EvictionClasses {
     let (mut installed, mut classes) = (Installed::below(root), EvictionClasses::new());
     // Most entries are in all trees, and are classified once.
     let mut seen: HashSet<EntryId> = HashSet::new();
@@ -24,16 +24,16 @@ pub(crate) fn classes(root: &Path, snapshots: &Snapshots, cache: &Cache) -> Evic
         let view: &View = tree.view();
         for row in 0..view.len() as u32 {
             let new = view.record(row).filter(|record| seen.insert(record.id));
-            let Some(digest) = new.and_then(|record| cache.digest(record.id)) else { continue };
+            let Some(digest) = new.and_then(|record| digest_of(record.id)) else { continue };
             let class =
                 view.stanza(row).ok().and_then(|stanza| installed.classify(&stanza)).unwrap_or(EvictionClass::Waiting);
             // One blob may be shown at several paths, and counts as what keeps it longest.
             classes.entry(digest).and_modify(|known| *known = class.max(*known)).or_insert(class);
         }
     }
-    let generations = generations::stored(&generations::directory(cache.directory()));
+    let generations = generations::stored(&generations::directory(cache));
     for id in generations.iter().flat_map(generations::StoredGeneration::named).filter(|id| seen.insert(*id)) {
-        if let Some(digest) = cache.digest(id) {
+        if let Some(digest) = digest_of(id) {
             classes.entry(digest).or_insert(EvictionClass::Installed);
         }
     }

@@ -49,7 +49,7 @@ pub(crate) async fn pass(shared: &Arc<DaemonState>, rate: Option<u64>) {
         let pause = rate.map(|rate| Duration::from_millis(size.saturating_mul(1000) / rate));
         tokio::time::sleep(pause.unwrap_or_default()).await;
     }
-    let left = shared.cache.orphans().len();
+    let left = shared.cache.recovery().orphans().len();
     tracing::info!(
         proved,
         left,
@@ -59,7 +59,7 @@ pub(crate) async fn pass(shared: &Arc<DaemonState>, rate: Option<u64>) {
 
 async fn orphans(shared: &Arc<DaemonState>) -> Vec<(Sha256Digest, u64)> {
     let cache = Arc::clone(&shared.cache);
-    tokio::task::spawn_blocking(move || cache.orphans()).await.unwrap_or_default()
+    tokio::task::spawn_blocking(move || cache.recovery().orphans()).await.unwrap_or_default()
 }
 
 /// Packages that can be opened and have one of these sizes, by size.

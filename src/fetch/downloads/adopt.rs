@@ -12,7 +12,7 @@ use crate::verify::{VerifyError, recheck};
 pub(super) async fn adopt(fetcher: &Arc<Fetcher>, binhost: &Arc<RemoteBinhost>, entry: &Entry) -> Option<Blob> {
     let (fetcher, binhost, entry) = (Arc::clone(fetcher), Arc::clone(binhost), entry.clone());
     let proved = tokio::task::spawn_blocking(move || {
-        let candidates = fetcher.cache.unproved(entry.id(), entry.size, &binhost.policy);
+        let candidates = fetcher.cache.recovery().unproved(entry.id(), entry.size, &binhost.policy);
         let adopted = candidates.into_iter().find_map(|candidate| adopt_one(&fetcher, &binhost, &entry, candidate));
         // Another task may have adopted the blob meanwhile.
         adopted.or_else(|| fetcher.cache.get(entry.id(), entry.size, &binhost.policy))
@@ -33,7 +33,7 @@ pub(in crate::fetch) fn adopt_one(
             let blob = fetcher.cache.blob(verified);
             tracing::info!(path = %entry.path, "found in the cache, and proved again");
             let build = alarms::build_key(binhost, entry);
-            if let Placement::Unkept(_) = fetcher.cache.adopt(digest, &blob, entry.id(), build) {
+            if let Placement::Unkept(_) = fetcher.cache.recovery().adopt(digest, &blob, entry.id(), build) {
                 fetcher.held.hold(entry.id(), blob.clone());
             }
             Some(blob)

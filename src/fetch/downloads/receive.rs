@@ -241,7 +241,7 @@ impl Partial {
         let (cache, entry) = (&source.listed.fetcher.cache, &source.entry);
         let incoming = match source.medium {
             Destination::Cache => cache.incoming(entry.size),
-            Destination::Memory => cache.in_memory(entry.size),
+            Destination::Memory => Incoming::in_memory(cache.space(), entry.size),
         };
         let incoming = incoming.map_err(ReceiveError::Cache)?;
         source.listed.download.set_placed(true);
@@ -260,7 +260,7 @@ impl Partial {
         self.incoming.reserve(upto).map_err(ReceiveError::Disk)?;
         match self.receiver.write(bytes).map_err(ReceiveError::from) {
             Err(ReceiveError::Disk(error)) if is_full(&error) => {
-                if !source.listed.fetcher.cache.make_room(bytes.len() as u64) {
+                if !source.listed.fetcher.cache.space().make_room(bytes.len() as u64) {
                     return Err(ReceiveError::Disk(error));
                 }
                 self.receiver.write(bytes)?;

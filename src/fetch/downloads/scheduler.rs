@@ -151,7 +151,11 @@ impl Fetcher {
 
     fn first_lane(&self, wanted: &PackageRef) -> Lane {
         let record = wanted.record();
-        if self.cache.may_have_unproved(record.id, record.size) { Lane::Cache } else { Lane::Binhost(wanted.key().0) }
+        if self.cache.recovery().may_have_unproved(record.id, record.size) {
+            Lane::Cache
+        } else {
+            Lane::Binhost(wanted.key().0)
+        }
     }
 
     /// Gives turns until there is no free turn or no waiting download.
@@ -177,14 +181,14 @@ impl Fetcher {
     /// Whether a prefetch may begin now.
     fn gate(&self, download: &Download, on_the_way: OnTheWay) -> Gate {
         let size = download.wanted.record().size;
-        if let Err(why) = self.cache.would_keep(size) {
+        if let Err(why) = self.cache.space().would_keep(size) {
             return Gate::Never(why);
         }
         // Running downloads already take a part of the cache. A prefetch that does not fit beside
         // them would be fetched and not kept.
         let together = on_the_way.all.saturating_add(size);
         let fits = on_the_way.all == 0 || together <= self.cache.usage().bound;
-        let may_write = self.cache.may_write(on_the_way.unplaced.saturating_add(size));
+        let may_write = self.cache.budget().may_write(on_the_way.unplaced.saturating_add(size));
         if fits && may_write { Gate::Open } else { Gate::Later }
     }
 }

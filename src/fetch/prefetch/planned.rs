@@ -234,7 +234,7 @@ impl PlanPrefetchState {
 
     /// The next package of a plan, with its request. The download waits for a turn from now on.
     fn next(self: &Arc<Self>, process: ProcessKey) -> Option<(PackageRef, Result<Waiter, Arc<FetchError>>)> {
-        if !self.fetcher.cache.may_write(0) {
+        if !self.fetcher.cache.budget().may_write(0) {
             return None;
         }
         let passed = |wanted: &PackageRef| self.need_not(wanted) || self.fetcher.would_keep(wanted).is_err();
