@@ -12,7 +12,8 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
 
-use super::explain::{self, BinhostContext, Explained};
+use super::binhosts::snapshot::ViewSnapshot;
+use super::explain::{self, BinhostContext};
 use super::state::DaemonState;
 use crate::api::BypassStatus;
 use crate::index::{Entry, Index, Listing, Record};
@@ -41,17 +42,17 @@ pub(super) async fn watch(shared: Arc<DaemonState>) {
     let mut seen: Option<Seen> = None;
     loop {
         shared.changed.notified().await;
-        let Some(explained) = shared.explained() else { continue };
+        let Some(snapshot) = shared.snapshot() else { continue };
         let now = Seen {
             generation: shared.snapshots.current().generation(),
             listing: shared.front.listing(),
-            indexes: explained.indexes().cloned().collect(),
+            indexes: snapshot.indexes().cloned().collect(),
         };
         if seen.as_ref().is_some_and(|seen| seen.is_same(&now)) {
             continue;
         }
         let listing = Arc::clone(&now.listing);
-        match blocking(move || Ok(find(&explained, &listing)?)).await {
+        match blocking(move || Ok(find(&snapshot, &listing)?)).await {
             Ok(found) => {
                 shared.set_bypassed(found);
                 seen = Some(now);
@@ -62,11 +63,12 @@ pub(super) async fn watch(shared: Arc<DaemonState>) {
 }
 
 /// Finds local packages with the digests of entries that are hidden at every binhost.
-fn find(explained: &Explained, listing: &Listing) -> io::Result<Vec<BypassStatus>> {
-    let locals = Locals::of(listing, explained)?;
+fn find(snapshot: &ViewSnapshot, listing: &Listing) -> io::Result<Vec<BypassStatus>> {
+    let locals = Locals::of(listing, snapshot)?;
     if locals.0.is_empty() {
         return Ok(Vec::new());
     }
+    let explained = snapshot.explained();
     let (mut found, mut shown, mut failed) = (HashMap::new(), HashSet::new(), Ok(()));
     let mut look = |at: u16, number: u32, fate: Decision| -> io::Result<()> {
         let at = usize::from(at);
@@ -120,10 +122,10 @@ fn hidden(fate: &Decision, beside: &BinhostContext, record: &Record) -> Option<S
 struct Locals(HashMap<u64, Vec<(String, Entry)>>);
 
 impl Locals {
-    fn of(listing: &Listing, explained: &Explained) -> io::Result<Self> {
+    fn of(listing: &Listing, snapshot: &ViewSnapshot) -> io::Result<Self> {
         let mut by_size: HashMap<u64, Vec<(String, Entry)>> = HashMap::new();
         if !listing.entries().is_empty() {
-            let records = explained.indexes().flat_map(|index| index.records());
+            let records = snapshot.indexes().flat_map(|index| index.records());
             let sizes: HashSet<u64> = records.map(|record| record.size).collect();
             for listed in listing.entries().iter().filter(|listed| listed.size.is_some_and(|s| sizes.contains(&s))) {
                 // Portage did not fetch a package that has no digests.

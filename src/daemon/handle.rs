@@ -46,9 +46,9 @@ impl Control for Handle {
     async fn index(&self, entries: IndexEntries) -> Result<Vec<u8>, ApiError> {
         let shared = Arc::clone(&self.shared);
         let render = move || {
-            let text = match (entries, shared.explained()) {
+            let text = match (entries, shared.snapshot()) {
                 (IndexEntries::Shown, _) => explain::shown_index(&shared.front),
-                (IndexEntries::All, Some(explained)) => explained.whole_index(&shared.front),
+                (IndexEntries::All, Some(snapshot)) => snapshot.explained().whole_index(&shared.front),
                 (IndexEntries::All, None) => Err(anyhow::anyhow!("no index was read yet; try again in a moment")),
             };
             state::give_memory_back();

@@ -36,7 +36,7 @@ pub(crate) async fn offer(config: &MountConfig) -> anyhow::Result<Offer> {
     let mut binhosts = Binhosts::open(Arc::clone(&cache), Arc::clone(&fetcher), metrics, config, policies(config)?)?;
     let failures = binhosts.refresh(Order::Forward, Asker::Administrator).await;
     let failures: Vec<String> = failures.iter().map(ToString::to_string).collect();
-    if binhosts.all.iter().all(|binhost| binhost.current().is_none()) {
+    if binhosts.all.iter().all(|binhost| binhost.stored.current().is_none()) {
         anyhow::bail!("no binhost has sent its index: {}", failures.join("; "));
     }
     let tree = binhosts.tree().await?;
@@ -48,7 +48,7 @@ pub(crate) async fn offer(config: &MountConfig) -> anyhow::Result<Offer> {
         Ok(Arc::new(PublishedTree::new(tree, Arc::new(layer), place)?))
     })
     .await?;
-    let explained = Arc::new(binhosts.explained());
+    let explained = binhosts.snapshot().explained();
     let machine = Machine { front: Arc::clone(&front), root: config.portage_root.clone() };
     let packages = Arc::clone(&explained).answer(Vec::new(), HashMap::new(), machine).await?;
     let hides_any = hides_any(&packages);

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use super::binhosts::binhost::Binhost;
 use super::binhosts::freshness::Order;
 use super::binhosts::refresh_error::{RefreshError, RefreshFailure};
 use super::binhosts::{Asker, Binhosts};
@@ -76,10 +75,10 @@ impl Refresher {
         match request {
             Request::Refresh { order, reply } => self.obey(shared, order, reply).await,
             Request::Explain { atoms, reply } => {
-                explain(Arc::clone(shared), Arc::new(self.binhosts.explained()), atoms, reply).await;
+                explain(Arc::clone(shared), self.binhosts.snapshot().explained(), atoms, reply).await;
             }
             Request::Manage { task, names, reply } => {
-                let explained = Arc::new(self.binhosts.explained());
+                let explained = self.binhosts.snapshot().explained();
                 manage(Arc::clone(shared), explained, task, names, reply).await;
             }
             Request::Rollback { to, reply } => self.roll_back(shared, to, reply).await,
@@ -104,7 +103,8 @@ impl Refresher {
         let Some(answer) = self.refresh(shared, order, Asker::Administrator).await else {
             return self.requests.put_off(Request::Refresh { order, reply });
         };
-        let pardoned = self.binhosts.all.iter_mut().map(Binhost::clear_refusals).filter(|some| *some).count();
+        let pardoned =
+            self.binhosts.all.iter_mut().map(|binhost| binhost.rejections.clear()).filter(|some| *some).count();
         drop(self.present(shared, pardoned > 0).await);
         // The client may have disconnected.
         let _ = reply.send(answer.map(|()| shared.summary()).map_err(ApiError::from));
@@ -156,19 +156,17 @@ impl Refresher {
     async fn record_outcome(&mut self, shared: &Arc<DaemonState>, outcome: &DownloadOutcome) {
         let soon = (self.last + PACE).max(Instant::now());
         let refused = matches!(outcome.kind, OutcomeKind::Refused(_));
-        let explained = refused.then(|| self.binhosts.explained());
+        let snapshot = self.binhosts.snapshot();
         let Some(binhost) = self.binhosts.find(outcome.binhost) else { return };
         let hides = binhost.config.offline == Offline::Hide;
-        let changed = match (&outcome.kind, explained) {
+        let changed = match &outcome.kind {
             // The daemon asks the binhost about the package. If that is cancelled, the outcome is
             // lost, and the next open reports it again.
-            (OutcomeKind::Refused(_), Some(explained)) => {
-                self.requests.during(shared, explained, binhost.record_outcome(outcome)).await.unwrap_or(false)
+            OutcomeKind::Refused(_) => {
+                self.requests.during(shared, snapshot, binhost.record_outcome(outcome)).await.unwrap_or(false)
             }
-            (OutcomeKind::Verified | OutcomeKind::Refused(_) | OutcomeKind::IndexMismatch(_), _) => {
-                binhost.record_outcome(outcome).await
-            }
-            (OutcomeKind::Unreachable, _) => false,
+            OutcomeKind::Verified | OutcomeKind::IndexMismatch(_) => binhost.record_outcome(outcome).await,
+            OutcomeKind::Unreachable => false,
         };
         // The index may be wrong, or the binhost unreachable: refresh soon, but not for every
         // package.
@@ -206,10 +204,10 @@ impl Refresher {
         order: Order,
         asker: Asker,
     ) -> Option<Result<(), RefreshError>> {
-        let explained = self.binhosts.explained();
-        let Some(mut failures) = self.requests.during(shared, explained, self.binhosts.refresh(order, asker)).await
+        let snapshot = self.binhosts.snapshot();
+        let Some(mut failures) = self.requests.during(shared, snapshot, self.binhosts.refresh(order, asker)).await
         else {
-            self.binhosts.all.iter_mut().for_each(Binhost::break_off);
+            self.binhosts.all.iter_mut().for_each(|binhost| binhost.stored.break_off());
             self.due = Instant::now();
             return None;
         };
@@ -236,16 +234,16 @@ impl Refresher {
 
     /// Checks whether refused packages can be fetched now.
     async fn recheck_refusals(&mut self, shared: &Arc<DaemonState>) {
-        let explained = self.binhosts.explained();
+        let snapshot = self.binhosts.snapshot();
         let all = async {
             let mut changed = false;
-            for binhost in self.binhosts.all.iter_mut().filter(|binhost| !binhost.is_unreachable()) {
+            for binhost in self.binhosts.all.iter_mut().filter(|binhost| !binhost.unreachable) {
                 changed = binhost.recheck_refusals().await || changed;
             }
             changed
         };
         // If a request cancels the check, the next refresh repeats it.
-        if self.requests.during(shared, explained, all).await == Some(true) {
+        if self.requests.during(shared, snapshot, all).await == Some(true) {
             shared.fetcher.forget_failures();
             drop(self.present(shared, true).await);
         }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
+use super::binhosts::snapshot::ViewSnapshot;
 use super::explain::{Explained, Machine};
 use super::request::{Reply, Request};
 use super::state::{DaemonState, give_memory_back};
@@ -40,16 +41,15 @@ impl RequestQueue {
         self.later.push_back(request);
     }
 
-    /// Runs `work`, which may wait for binhosts. Questions are answered meanwhile, from `explained`.
+    /// Runs `work`, which may wait for binhosts. Questions are answered meanwhile, from `snapshot`.
     /// A request that must not wait cancels `work` and becomes the next request. `None`: `work` was
     /// cancelled.
     pub(super) async fn during<T>(
         &mut self,
         shared: &Arc<DaemonState>,
-        explained: Explained,
+        snapshot: ViewSnapshot,
         work: impl Future<Output = T>,
     ) -> Option<T> {
-        let explained = Arc::new(explained);
         let mut work = Box::pin(work);
         loop {
             let request = tokio::select! {
@@ -59,10 +59,10 @@ impl RequestQueue {
             };
             match request {
                 Request::Explain { atoms, reply } => {
-                    tokio::spawn(explain(Arc::clone(shared), Arc::clone(&explained), atoms, reply));
+                    tokio::spawn(explain(Arc::clone(shared), snapshot.explained(), atoms, reply));
                 }
                 Request::Manage { task, names, reply } => {
-                    tokio::spawn(manage(Arc::clone(shared), Arc::clone(&explained), task, names, reply));
+                    tokio::spawn(manage(Arc::clone(shared), snapshot.explained(), task, names, reply));
                 }
                 Request::Refresh { .. } => self.later.push_back(request),
                 Request::Rollback { .. } | Request::Keep { .. } | Request::Configure(_) => {

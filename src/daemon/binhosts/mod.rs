@@ -2,10 +2,13 @@
 //!
 //! | file | job |
 //! |---|---|
-//! | `binhost` | one binhost: index, hidden entries, refresh |
+//! | `binhost` | one binhost: which index is shown, and its refresh |
 //! | `freshness` | whether an index is accepted, by TIMESTAMP |
 //! | `quorum` | entries that enough mirrors list alike |
-//! | `refusals` | entries whose package contradicts them |
+//! | `rejections` | entries that contradict their packages |
+//! | `refusals` | the stored list of refused entries |
+//! | `snapshot` | what explains the view |
+//! | `stored_index` | the last good index, on disk |
 //! | `refresh_error` | why a refresh failed |
 //! | `report` | what `status` reports of a binhost |
 //! | `last_refresh` | when the index was last asked for |
@@ -17,7 +20,10 @@ pub(super) mod last_refresh;
 pub(super) mod quorum;
 pub(super) mod refresh_error;
 pub(super) mod refusals;
+mod rejections;
 pub(super) mod report;
+pub(super) mod snapshot;
+mod stored_index;
 pub(super) mod unusable;
 
 use std::collections::HashMap;
@@ -26,27 +32,27 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 
-use super::explain::{BinhostContext, Explained};
 use super::generations::rollback::{self, Rollback};
 use super::generations::{GenerationStore, RecipeIndex};
 use super::{START_BUDGET, policies, shown};
-use crate::api::{HiddenReason, RollbackTo};
+use crate::api::RollbackTo;
 use crate::cache::Cache;
-use crate::config::{AcceptedChosts, BinhostConfig, MountConfig};
+use crate::config::{AcceptedChosts, MountConfig};
 use crate::fetch::{Fetcher, RemoteBinhost};
-use crate::index::{BinhostId, Record};
+use crate::index::BinhostId;
 use crate::metrics::Metrics;
-use crate::policy::{self, EntryCounts, Formats, Here, Rules, Union, UnionMember};
+use crate::policy::{self, EntryCounts, Rules, Union};
 use crate::sys::durable::blocking;
 use crate::tree::Tree;
 use crate::units::Plural;
 use crate::upstream::Upstream;
 use crate::verify::Policy;
-use binhost::{Binhost, IndexChoice, RefreshOutcome};
+use binhost::{Binhost, IndexChoice};
 use freshness::Order;
 use refresh_error::RefreshFailure;
-use refusals::Refusal;
 use report::{BinhostReport, RollbackReport};
+use snapshot::ViewSnapshot;
+use stored_index::RefreshOutcome;
 use unusable::BinhostFacts;
 
 /// The initiator of a refresh.
@@ -70,7 +76,7 @@ pub(super) struct Binhosts {
     cache: Arc<Cache>,
     fetcher: Arc<Fetcher>,
     metrics: Arc<Metrics>,
-    rules: Rules,
+    rules: Arc<Rules>,
     /// Number of the next binhost. No number is used twice.
     next: u32,
     tallies: HashMap<BinhostId, EntryCounts>,
@@ -98,7 +104,7 @@ impl Binhosts {
         policies: Vec<Policy>,
     ) -> anyhow::Result<Self> {
         let generations = GenerationStore::open(cache.directory(), config.options.generations.get())?;
-        let (all, rules, tallies, libc_guarded) = (Vec::new(), Rules::default(), HashMap::new(), None);
+        let (all, rules, tallies, libc_guarded) = (Vec::new(), Arc::default(), HashMap::new(), None);
         let mut binhosts = Self {
             all,
             generations,
@@ -139,7 +145,7 @@ impl Binhosts {
     fn take_over(&mut self, config: &MountConfig, policies: Vec<Policy>) -> anyhow::Result<Vec<BinhostId>> {
         let mut fresh = Vec::new();
         for (new, policy) in config.binhosts.iter().zip(policies) {
-            if self.all.iter().any(|binhost| binhost.config == *new) {
+            if self.all.iter().any(|binhost| *binhost.config == *new) {
                 continue;
             }
             let (id, name) = (BinhostId(self.next), new.directory.clone());
@@ -156,13 +162,14 @@ impl Binhosts {
         let ids = fresh.iter().map(|binhost| binhost.id).collect();
         fresh.iter().for_each(|binhost| self.fetcher.add_binhost(binhost.id, Arc::clone(&binhost.remote)));
         self.all.append(&mut fresh);
-        let place = |binhost: &Binhost| config.binhosts.iter().position(|config| *config == binhost.config);
+        let place = |binhost: &Binhost| config.binhosts.iter().position(|config| *config == *binhost.config);
         self.all.retain(|binhost| place(binhost).is_some());
         self.all.sort_by_key(place);
         self.apply_rollback();
         self.accepted_chosts = config.accepted_chosts.clone();
         self.portage_root.clone_from(&config.portage_root);
-        self.rules = Rules { selection: config.selection.clone(), libc_guard: config.options.libc_guard };
+        let selection = config.selection.clone();
+        self.rules = Arc::new(Rules { selection, libc_guard: config.options.libc_guard });
         Ok(ids)
     }
 
@@ -174,7 +181,7 @@ impl Binhosts {
         for binhost in &mut self.all {
             binhost.load().await;
         }
-        let none = |all: &[Binhost]| all.iter().all(|binhost| binhost.current().is_none());
+        let none = |all: &[Binhost]| all.iter().all(|binhost| binhost.stored.current().is_none());
         if none(&self.all) {
             // Each binhost has logged its own failure.
             let failed = self.refresh_new().await;
@@ -190,11 +197,14 @@ impl Binhosts {
     /// Refreshes the binhosts without an index, within [`START_BUDGET`]. `true`: at least one
     /// failed or did not finish.
     async fn refresh_new(&mut self) -> bool {
-        let asked = self.refresh_where(Order::Forward, |binhost| binhost.current().is_none());
+        let asked = self.refresh_where(Order::Forward, |binhost| binhost.stored.current().is_none());
         match tokio::time::timeout(START_BUDGET, asked).await {
             Ok(failures) => !failures.is_empty(),
             Err(_) => {
-                self.all.iter().filter(|binhost| binhost.current().is_none()).for_each(Binhost::discard);
+                self.all
+                    .iter()
+                    .filter(|binhost| binhost.stored.current().is_none())
+                    .for_each(|binhost| binhost.stored.discard());
                 tracing::warn!("not every binhost has sent its index within {}", shown(START_BUDGET));
                 true
             }
@@ -293,7 +303,7 @@ impl Binhosts {
         for binhost in &mut self.all {
             let earlier =
                 |rollback: &Rollback| IndexChoice::Earlier(rollback.parts.get(&binhost.config.directory).cloned());
-            binhost.choose(self.rollback.as_ref().map_or(IndexChoice::Latest, earlier));
+            binhost.choice = self.rollback.as_ref().map_or(IndexChoice::Latest, earlier);
         }
     }
 
@@ -316,10 +326,10 @@ impl Binhosts {
     async fn make_tree(&mut self) -> anyhow::Result<Arc<Tree>> {
         let fetcher = Arc::clone(&self.fetcher);
         for binhost in &mut self.all {
-            binhost.hold_entries(&fetcher).await;
+            binhost.compare_entries(&fetcher).await;
         }
-        let inputs: Vec<UnionMember> = self.all.iter().filter_map(|binhost| self.input(binhost)).collect();
-        let rules = self.rules.clone();
+        let snapshot = self.snapshot();
+        let (inputs, rules) = (snapshot.members(), snapshot.rules);
         let Union { view, tallies } = blocking(move || Ok(policy::compose(&inputs, &rules)?)).await?;
         let tree = self.generations.tree(view, self.ingredients()?).await?;
         if let Some(rollback) = self.rollback.as_mut().filter(|rollback| rollback.number != tree.generation()) {
@@ -337,8 +347,8 @@ impl Binhosts {
         let facts = |binhost: &Binhost| {
             Some(BinhostFacts {
                 id: binhost.id,
-                index: binhost.part()?.index,
-                disputed: binhost.disputed(),
+                index: binhost.published_index()?.index,
+                disputed: binhost.votes.disputed().len(),
                 nowhere: binhost.nowhere(),
             })
         };
@@ -383,40 +393,19 @@ impl Binhosts {
         self.libc_guarded = libc_guarded;
     }
 
-    fn input(&self, binhost: &Binhost) -> Option<UnionMember> {
-        let part = binhost.part()?;
-        let (cache, remote) = (Arc::clone(&self.cache), Arc::clone(&binhost.remote));
-        let here = move |record: &Record| cache.has(record.id, record.size, &remote.policy);
-        let only_here = binhost.hides() || binhost.nowhere().is_some();
-        let here = only_here.then(|| -> Here { Box::new(here) });
-        let BinhostConfig { name, selection, .. } = binhost.config.clone();
-        let formats = if binhost.remote.policy.keyring.is_some() { Formats::Signed } else { Formats::All };
-        Some(UnionMember { name, part, hidden: binhost.hidden(), selection, formats, here })
-    }
-
-    /// Collects what `explain` needs to answer questions, as of now.
-    pub(super) fn explained(&self) -> Explained {
-        let both = |binhost: &Binhost| {
-            let why = |refusal: &Refusal| match refusal.said() {
-                Some(_) => HiddenReason::Mismatch,
-                None => HiddenReason::Refused,
-            };
-            let reason = |refusal: &Refusal| Some((refusal.id()?, (why(refusal), refusal.reason.clone())));
-            let refused = binhost.refusals().all().iter().filter_map(reason);
-            let (name, remote, quorum) =
-                (binhost.config.name.clone(), Arc::clone(&binhost.remote), binhost.config.quorum.get());
-            let (refused, mismatched, nowhere) = (refused.collect(), binhost.warned(), binhost.nowhere());
-            Some((self.input(binhost)?, BinhostContext { name, remote, refused, mismatched, quorum, nowhere }))
-        };
-        let (inputs, beside) = self.all.iter().filter_map(both).unzip();
-        Explained {
-            inputs,
-            beside,
-            rules: self.rules.clone(),
+    /// A snapshot of what explains the view, as of now.
+    pub(super) fn snapshot(&self) -> ViewSnapshot {
+        ViewSnapshot {
+            binhosts: self.all.iter().filter_map(Binhost::snapshot).collect(),
+            rules: Arc::clone(&self.rules),
             cache: Arc::clone(&self.cache),
             fetcher: Arc::clone(&self.fetcher),
             newer: self.all.iter().filter_map(Binhost::newer).collect(),
-            indexless: self.all.iter().find(|s| s.current().is_none()).map(|binhost| binhost.config.name.clone()),
+            indexless: self
+                .all
+                .iter()
+                .find(|s| s.stored.current().is_none())
+                .map(|binhost| binhost.config.name.clone()),
         }
     }
 

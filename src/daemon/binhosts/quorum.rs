@@ -48,7 +48,7 @@ pub(crate) struct Votes {
     directory: PathBuf,
     /// Number of URLs that must list an entry, including the one that the index came from.
     quorum: usize,
-    disputed: HashSet<EntryId>,
+    disputed: Arc<HashSet<EntryId>>,
     /// URLs that did not answer, with the error that was logged.
     silent: HashMap<String, String>,
 }
@@ -58,7 +58,7 @@ impl Votes {
     /// URLs.
     pub(crate) fn open(source: &Path, binhost: &BinhostConfig) -> anyhow::Result<Self> {
         let (directory, quorum) = (source.join("votes"), binhost.quorum.get());
-        let votes = Self { directory, quorum, disputed: HashSet::new(), silent: HashMap::new() };
+        let votes = Self { directory, quorum, disputed: Arc::default(), silent: HashMap::new() };
         if quorum > 1 {
             let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&votes.directory);
             made.with_context(|| format!("creating {}", votes.directory.display()))?;
@@ -74,7 +74,7 @@ impl Votes {
     }
 
     /// Entries of the index that fewer URLs than the quorum list.
-    pub(crate) fn disputed(&self) -> &HashSet<EntryId> {
+    pub(crate) fn disputed(&self) -> &Arc<HashSet<EntryId>> {
         &self.disputed
     }
 
@@ -147,8 +147,8 @@ impl Votes {
             tracing::warn!("the votes of the mirrors cannot be counted: {error:#}");
             all.records().iter().map(|record| record.id).collect()
         });
-        let changed = disputed != self.disputed;
-        self.disputed = disputed;
+        let changed = disputed != *self.disputed;
+        self.disputed = Arc::new(disputed);
         if changed && !self.disputed.is_empty() {
             let (entries, quorum) = (self.disputed.len(), self.quorum);
             tracing::warn!(entries, quorum, "left out: not enough of the binhost's URLs say the same of them");

@@ -5,8 +5,8 @@
 //! has to leave the index, and the next `emerge --usepkg` builds the package. The refusals are
 //! stored beside the index, as `refused.json`.
 
-use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -83,7 +83,8 @@ impl Refusal {
 #[derive(Debug)]
 pub(crate) struct Refusals {
     file: PathBuf,
-    all: Vec<Refusal>,
+    /// Shared with the snapshots that explain a view.
+    all: Arc<Vec<Refusal>>,
 }
 
 impl Refusals {
@@ -92,15 +93,12 @@ impl Refusals {
         let file = directory.join("refused.json");
         let mut all: Vec<Refusal> = read_json(&file).unwrap_or_default();
         all.retain(|refusal| refusal.policy == policy);
-        Self { file, all }
+        Self { file, all: Arc::new(all) }
     }
 
-    pub(crate) fn all(&self) -> &[Refusal] {
+    /// All refusals, oldest first.
+    pub(crate) fn all(&self) -> &Arc<Vec<Refusal>> {
         &self.all
-    }
-
-    pub(crate) fn ids(&self) -> HashSet<EntryId> {
-        self.all.iter().filter_map(Refusal::id).collect()
     }
 
     /// Adds a refusal and stores the list. `false`: the entry is refused already, or there are too
@@ -109,17 +107,16 @@ impl Refusals {
         if self.all.len() >= MAX_REFUSALS || self.all.iter().any(|other| other.id == refusal.id) {
             return false;
         }
-        self.all.push(refusal);
+        Arc::make_mut(&mut self.all).push(refusal);
         self.save();
         true
     }
 
     /// Forgets the refusals for which `keep` is false. `true`: there were some.
     pub(crate) fn retain(&mut self, keep: impl Fn(&Refusal) -> bool) -> bool {
-        let before = self.all.len();
-        self.all.retain(keep);
-        let changed = self.all.len() != before;
+        let changed = !self.all.iter().all(&keep);
         if changed {
+            Arc::make_mut(&mut self.all).retain(keep);
             self.save();
         }
         changed
@@ -131,7 +128,7 @@ impl Refusals {
     }
 
     fn save(&self) {
-        if let Err(error) = write_json(&self.file, &self.all) {
+        if let Err(error) = write_json(&self.file, &*self.all) {
             tracing::warn!(error = format!("{error:#}"), "the list of refused packages is not written");
         }
     }
@@ -152,7 +149,7 @@ mod tests {
         assert!(refusals.add(Refusal { seen: Some("5".to_owned()), clock: Some(1000), ..gone }));
         assert!(Refusals::load(directory.path(), "another policy").all().is_empty());
         let mut again = Refusals::load(directory.path(), "p");
-        assert_eq!((again.all(), again.ids().len()), (refusals.all(), 2));
+        assert_eq!((again.all(), again.all().iter().filter_map(Refusal::id).count()), (refusals.all(), 2));
         assert!(again.retain(|refusal| refusal.seen.is_some()));
         let by_other = |clock| again.all().iter().filter(|refusal| refusal.is_by_other_clock(clock)).count();
         assert_eq!([1001, 1000 + STEP.cast_signed(), -1].map(by_other), [0, 1, 1]);

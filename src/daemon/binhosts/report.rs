@@ -48,12 +48,13 @@ impl BinhostReport {
         } = tally;
         let index = binhost.published_index().map(|shown| shown.index);
         let dropped = index.as_ref().map(|index| index.dropped());
-        let refused: Vec<FailureStatus> = binhost.refusals().all().iter().map(Refusal::status).collect();
+        let rejected = binhost.rejections.now();
+        let refused: Vec<FailureStatus> = rejected.refusals().iter().map(Refusal::status).collect();
         let entries = EntriesStatus {
             dropped: dropped.map_or(0, |dropped| dropped.total().into()),
             dropped_reasons: dropped.map(ToString::to_string).unwrap_or_default(),
             refused: refused.len() as u64,
-            disputed: binhost.disputed() as u64,
+            disputed: binhost.votes.disputed().len() as u64,
             unsigned_format: unsigned_format.into(),
             filtered: filtered.into(),
             offline: offline.into(),
@@ -66,14 +67,14 @@ impl BinhostReport {
             name: binhost.config.name.clone(),
             remote: Arc::clone(&binhost.remote),
             index_timestamp: index.as_ref().and_then(|index| index.header().timestamp()).unwrap_or_default(),
-            refresh: binhost.last_refresh().clone(),
-            unreachable: binhost.is_unreachable(),
+            refresh: binhost.last_refresh.clone(),
+            unreachable: binhost.unreachable,
             frozen: binhost.is_frozen(),
             packages: shown.into(),
             entries,
             unusable,
             refused,
-            index_mismatches: binhost.index_mismatches(),
+            index_mismatches: rejected.index_mismatches(),
             max_index_age: binhost.max_index_age(),
             repo_revisions: index.as_ref().and_then(|index| index.header().get(REPO_REVISIONS)).map(str::to_owned),
         }

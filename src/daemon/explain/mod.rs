@@ -46,7 +46,7 @@ pub(super) struct BinhostContext {
 pub(super) struct Explained {
     pub(super) inputs: Vec<UnionMember>,
     pub(super) beside: Vec<BinhostContext>,
-    pub(super) rules: Rules,
+    pub(super) rules: Arc<Rules>,
     pub(super) cache: Arc<Cache>,
     pub(super) fetcher: Arc<Fetcher>,
     /// Name of a binhost without an index, if there is one.
@@ -69,11 +69,6 @@ impl fmt::Debug for Explained {
 }
 
 impl Explained {
-    /// All indexes: those that are shown, and newer ones behind a rollback.
-    pub(super) fn indexes(&self) -> impl Iterator<Item = &Arc<Index>> {
-        self.inputs.iter().map(|input| &input.part.index).chain(self.newer.iter().map(|(_, index)| index))
-    }
-
     /// Lists all entries of all binhosts that match one of `atoms` (all entries if there are no
     /// atoms), with the decision about each. `failures` has reasons of recent failed downloads, by
     /// the path at which the package is shown.

@@ -45,7 +45,7 @@ pub(super) struct RecipeIndex {
     pub(super) text: PathBuf,
     pub(super) stamp: FileStamp,
     /// Entries of this index on which the mirrors did not agree.
-    pub(super) disputed: HashSet<EntryId>,
+    pub(super) disputed: Arc<HashSet<EntryId>>,
 }
 
 /// The inputs that a generation was rendered from: the same recipe gives the same bytes.
@@ -387,7 +387,7 @@ mod tests {
             write_file(&self.text(), format!("VERSION: 0\n\n{text}").as_bytes()).unwrap();
             let file = File::open(self.text()).unwrap();
             let stamp = stamp(&file.metadata().unwrap());
-            let disputed = HashSet::from([EntryId([7; 16])]);
+            let disputed = Arc::new(HashSet::from([EntryId([7; 16])]));
             let ingredient = RecipeIndex { directory: "x".to_owned(), text: self.text(), stamp, disputed };
             (Arc::new(Index::parse(file).unwrap()), ingredient)
         }

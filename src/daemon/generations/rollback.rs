@@ -35,7 +35,7 @@ pub(crate) struct Earlier {
     pub(crate) index: Arc<Index>,
     pub(crate) stamp: FileStamp,
     /// Entries that were disputed between the mirrors in that generation.
-    pub(crate) disputed: HashSet<EntryId>,
+    pub(crate) disputed: Arc<HashSet<EntryId>>,
 }
 
 /// An earlier generation, with its indexes read into memory.
@@ -65,7 +65,7 @@ impl Rollback {
             let index = Arc::new(Index::parse(file).with_context(reading)?);
             let disputed: HashSet<EntryId> =
                 stored.state.disputed.get(at).into_iter().flatten().filter_map(|id| identity(id)).collect();
-            parts.insert(name.clone(), Arc::new(Earlier { index, stamp: found, disputed }));
+            parts.insert(name.clone(), Arc::new(Earlier { index, stamp: found, disputed: Arc::new(disputed) }));
         }
         Ok(Self { number: stored.number, first: stored.first(), parts })
     }
@@ -78,7 +78,7 @@ impl Rollback {
         let ingredient = |(at, (name, _)): (usize, &(String, _))| {
             let Earlier { stamp, disputed, .. } = &**self.parts.get(name)?;
             let (directory, text) = (name.clone(), stored.index(at));
-            Some(RecipeIndex { directory, text, stamp: *stamp, disputed: disputed.clone() })
+            Some(RecipeIndex { directory, text, stamp: *stamp, disputed: Arc::clone(disputed) })
         };
         let mut all: Vec<RecipeIndex> = indexes.filter_map(ingredient).collect();
         let place = |index: &RecipeIndex| preferred.iter().position(|name| *name == index.directory);

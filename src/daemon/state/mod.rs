@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 
 use super::binhosts::Binhosts;
 use super::binhosts::report::{BinhostReport, RollbackReport};
-use super::explain::Explained;
+use super::binhosts::snapshot::ViewSnapshot;
 use super::service::mount_visibility;
 use super::shown;
 use crate::api::{
@@ -61,8 +61,8 @@ pub(super) struct DaemonState {
     misconfigured: Mutex<Option<String>>,
     /// Warnings about the configuration for the administrator.
     warnings: Mutex<Vec<String>>,
-    /// Snapshot of the binhosts and rules, from which the decision about each entry follows.
-    explained: Mutex<Option<Arc<Explained>>>,
+    /// The binhosts and rules, from which the decision about each entry follows.
+    snapshot: Mutex<Option<ViewSnapshot>>,
     /// Notified when local packages or decisions about entries may have changed.
     pub(super) changed: Notify,
     bypassed: Mutex<Vec<BypassStatus>>,
@@ -100,7 +100,7 @@ impl DaemonState {
             problem: Mutex::default(),
             misconfigured: Mutex::default(),
             warnings,
-            explained: Mutex::default(),
+            snapshot: Mutex::default(),
             changed: Notify::new(),
             bypassed: Mutex::default(),
             started: Moment::now(),
@@ -112,7 +112,7 @@ impl DaemonState {
     pub(super) fn set_reports(&self, binhosts: &Binhosts) {
         *self.rollback.lock() = binhosts.rollback_report();
         *self.reports() = binhosts.reports();
-        *self.explained.lock() = Some(Arc::new(binhosts.explained()));
+        *self.snapshot.lock() = Some(binhosts.snapshot());
         self.changed.notify_one();
         self.check_clock();
     }
@@ -130,9 +130,9 @@ impl DaemonState {
         self.reports().iter().find_map(|report| report.remote.check_clock().err())
     }
 
-    /// Snapshot of the binhosts and rules, from which the decision about each entry follows.
-    pub(super) fn explained(&self) -> Option<Arc<Explained>> {
-        self.explained.lock().clone()
+    /// The binhosts and rules, from which the decision about each entry follows.
+    pub(super) fn snapshot(&self) -> Option<ViewSnapshot> {
+        self.snapshot.lock().clone()
     }
 
     /// Sets the warnings about the configuration files.

@@ -1,0 +1,314 @@
+//! The last good index of a binhost, on disk.
+//!
+//! ```text
+//! index/<binhost>/Packages    the index, decompressed
+//! index/<binhost>/state.json  its validators, and when a URL last confirmed it
+//! ```
+//! Every file is written under another name, made durable and renamed. The daemon does not rely on
+//! a file that is damaged or whose size or modification time has changed: it fetches the whole
+//! index again.
+//!
+//! Not its job: which URL sends the index, and which entries are hidden (`binhost`).
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
+
+use super::freshness::{self, Order};
+use crate::index::{Index, IndexLimits};
+use crate::sys::Clock;
+use crate::sys::durable::{blocking, read_json, sync_directory, write_json};
+use crate::sys::file_stamp::{FileStamp, stamp};
+use crate::sys::seconds_now;
+use crate::tree::PACKAGES;
+use crate::upstream::Validators;
+
+/// How much older the confirmation time on disk may be than the real one, s. A refresh without
+/// changes writes nothing until then.
+const CONFIRMED_MEMORY: u64 = 6 * 3600;
+const STATE: &str = "state.json";
+/// File name of an index while it is downloaded.
+const INCOMING: &str = "Packages.new";
+
+/// Facts about the stored index, as kept in `state.json`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct IndexState {
+    pub(super) validators: Validators,
+    /// When a URL last confirmed or sent the index, seconds since the epoch.
+    pub(super) confirmed: u64,
+    /// The newest TIMESTAMP that was accepted while the clock was set, seconds since the epoch: see
+    /// `freshness`.
+    pub(super) timestamp: i64,
+    /// Value of `timestamp` before the first of the consecutive indexes from the URL `from`.
+    pub(super) before: i64,
+    /// Whether too many entries of the index are mismatches; see `mismatches`.
+    pub(super) distrusted: bool,
+    /// Since when the binhost has had only older indexes, seconds since the epoch; 0: it has a
+    /// current one.
+    pub(super) older_since: u64,
+    /// URL of the binhost that the index came from, without credentials.
+    pub(super) from: String,
+    /// Size and modification time of the stored index when it was written.
+    file: FileStamp,
+}
+
+/// Whether a refresh changed something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RefreshOutcome {
+    /// The view has to be composed again.
+    Changed,
+    /// Index and votes are as before.
+    Unmodified,
+}
+
+/// The latest index of a binhost, which is in use.
+#[derive(Debug, Clone)]
+pub(crate) struct Current {
+    pub(crate) index: Arc<Index>,
+    pub(crate) stamp: FileStamp,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(in crate::daemon) struct StoredIndex {
+    directory: PathBuf,
+    /// Name of the binhost, for the log.
+    binhost: String,
+    limits: IndexLimits,
+    pub(super) state: IndexState,
+    /// The state as last written to disk.
+    written: IndexState,
+    current: Option<Current>,
+    /// Number of attempts to fetch the index that were cancelled.
+    broken_off: u64,
+}
+
+impl StoredIndex {
+    /// The stored state in `directory`. The index itself is read by [`StoredIndex::load`].
+    pub(super) fn open(directory: PathBuf, binhost: &str, limits: IndexLimits) -> Self {
+        let state: IndexState = read_json(&directory.join(STATE)).unwrap_or_default();
+        remove_broken_off(&directory);
+        let (written, binhost) = (state.clone(), binhost.to_owned());
+        Self { directory, binhost, limits, state, written, current: None, broken_off: 0 }
+    }
+
+    /// Reads the stored index. `false`: there is no usable one.
+    pub(super) async fn load(&mut self) -> bool {
+        let path = self.path();
+        let stored = blocking(move || match File::open(&path) {
+            Ok(file) => Ok(Some((Index::parse(file.try_clone()?)?, stamp(&file.metadata()?)))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error.into()),
+        });
+        match stored.await {
+            Ok(Some((index, stamp))) => {
+                if stamp != self.state.file {
+                    // The index may have lost entries and still parse. It is better than no index
+                    // until a URL sends the whole one.
+                    tracing::warn!(
+                        binhost = self.binhost,
+                        "the stored index is not as it was left; it will be fetched again"
+                    );
+                    self.state.validators = Validators::default();
+                }
+                self.current = Some(Current { index: Arc::new(index), stamp });
+                return true;
+            }
+            Ok(None) => self.forget_index(),
+            Err(error) => {
+                tracing::warn!(
+                    error = format!("{error:#}"),
+                    binhost = self.binhost,
+                    "the stored index cannot be used; it will be fetched again"
+                );
+                self.forget_index();
+            }
+        }
+        false
+    }
+
+    /// Forgets the unusable stored index, but not the TIMESTAMP that the next index must reach.
+    fn forget_index(&mut self) {
+        self.state = IndexState { timestamp: self.state.timestamp, ..IndexState::default() };
+    }
+
+    /// The file of the index.
+    pub(super) fn path(&self) -> PathBuf {
+        self.directory.join(PACKAGES)
+    }
+
+    /// The latest index, if there is one.
+    pub(in crate::daemon) fn current(&self) -> Option<&Current> {
+        self.current.as_ref()
+    }
+
+    /// Whether the index in use may stay. An index from the future may not: any other index is
+    /// better.
+    pub(super) fn current_stays(&self, clock: Clock) -> bool {
+        self.current.as_ref().is_some_and(|current| !freshness::is_ahead(freshness::timestamp(&current.index), clock))
+    }
+
+    /// The newest TIMESTAMP that counts. Includes that of an index that was taken without a clock,
+    /// once the clock is set.
+    pub(super) fn newest(&self, clock: Clock) -> i64 {
+        let current = self.current.as_ref().filter(|_| clock != Clock::Unset && !self.state.distrusted);
+        let current = current.map(|current| freshness::timestamp(&current.index));
+        freshness::newest([self.state.timestamp].into_iter().chain(current), clock)
+    }
+
+    /// Notes that all indexes of the binhost are older than the one in use.
+    pub(super) async fn note_older(&mut self, clock: Clock) {
+        if let (Clock::Set(now), 0) = (clock, self.state.older_since) {
+            self.state.older_since = now;
+            self.write_state().await;
+        }
+    }
+
+    pub(super) fn older_since(&self) -> Option<u64> {
+        Some(self.state.older_since).filter(|since| *since > 0)
+    }
+
+    /// Opens an empty file for an index to be downloaded. A file that is still empty is used again:
+    /// without an index, nothing is written to disk.
+    pub(super) fn incoming(&self) -> anyhow::Result<File> {
+        let path = self.incoming_path();
+        let creating = || format!("creating {}", path.display());
+        let file = File::options().read(true).write(true).create(true).truncate(false).open(&path);
+        let file = file.with_context(creating)?;
+        if file.metadata().with_context(creating)?.len() > 0 {
+            file.set_len(0).with_context(creating)?;
+        }
+        Ok(file)
+    }
+
+    /// Removes the partial download of an index, which may have up to half a GiB.
+    pub(super) fn discard(&self) {
+        let path = self.incoming_path();
+        if fs::metadata(&path).is_ok_and(|metadata| metadata.len() > 0)
+            && let Err(error) = fs::remove_file(&path)
+        {
+            tracing::debug!(path = %path.display(), %error, "removing what is no index");
+        }
+    }
+
+    /// Cleans up after a cancelled refresh. A part of that refresh may still write to its file, so
+    /// the next index gets another file name.
+    pub(in crate::daemon) fn break_off(&mut self) {
+        self.discard();
+        self.broken_off += 1;
+    }
+
+    /// Notes that a URL confirmed the index as unchanged.
+    pub(super) async fn confirm(&mut self) {
+        (self.state.confirmed, self.state.older_since) = (seconds_now(), 0);
+        let same = IndexState { confirmed: self.written.confirmed, ..self.state.clone() } == self.written;
+        if !same || self.state.confirmed.abs_diff(self.written.confirmed) > CONFIRMED_MEMORY {
+            self.write_state().await;
+        }
+    }
+
+    /// Accepts the index in `file`, which [`StoredIndex::incoming`] made. On an error nothing changes. After
+    /// [`RefreshOutcome::Changed`], the caller has [`StoredIndex::write_state`] write the new state.
+    pub(super) async fn take(
+        &mut self,
+        file: File,
+        (validators, from): (Validators, String),
+        (order, clock): (Order, Clock),
+    ) -> anyhow::Result<RefreshOutcome> {
+        if let Some(timestamp) = self.current_timestamp(&file).await {
+            // The server sent the same index because it does not support conditional requests.
+            freshness::judge(timestamp, self.newest(clock), order, clock)?;
+            (self.state.validators, self.state.from) = (validators, from);
+            self.discard();
+            self.confirm().await;
+            return Ok(RefreshOutcome::Unmodified);
+        }
+        let copy = file.try_clone()?;
+        let limits = self.limits;
+        let index = blocking(move || Ok(Index::parse_within(copy, limits)?)).await?;
+        let timestamp = freshness::timestamp(&index);
+        freshness::judge(timestamp, self.newest(clock), order, clock)?;
+        let (new, to, directory) = (self.incoming_path(), self.path(), self.directory.clone());
+        let synced = file.try_clone()?;
+        blocking(move || {
+            synced.sync_all().context("writing the index to disk")?;
+            fs::rename(&new, &to).with_context(|| format!("renaming the index to {}", to.display()))?;
+            sync_directory(&directory)
+        })
+        .await?;
+        let stamp = stamp(&file.metadata()?);
+        let timestamp = freshness::newest_after(timestamp, self.state.timestamp, clock);
+        let confirmed = seconds_now();
+        let before = if from == self.state.from { self.state.before } else { self.state.timestamp };
+        let (older_since, distrusted) = (0, false);
+        self.state =
+            IndexState { validators, confirmed, timestamp, before, distrusted, older_since, from, file: stamp };
+        self.current = Some(Current { index: Arc::new(index), stamp });
+        Ok(RefreshOutcome::Changed)
+    }
+
+    /// TIMESTAMP of the index in use, if `file` has the same bytes.
+    async fn current_timestamp(&self, file: &File) -> Option<i64> {
+        let path = self.path();
+        let current = self.current.clone()?;
+        let (new, known) = (file.try_clone().ok()?, current.stamp);
+        let compare = move || {
+            let stored = File::open(path)?;
+            Ok(stamp(&stored.metadata()?) == known && same_bytes(&stored, &new)?)
+        };
+        blocking(compare).await.unwrap_or(false).then(|| freshness::timestamp(&current.index))
+    }
+
+    pub(super) async fn write_state(&mut self) {
+        let (path, state) = (self.directory.join(STATE), self.state.clone());
+        self.written = state.clone();
+        if let Err(error) = blocking(move || write_json(&path, &state)).await {
+            self.written = IndexState::default();
+            tracing::warn!(
+                error = format!("{error:#}"),
+                "the state of the index is not written; it will be fetched whole at the next start"
+            );
+        }
+    }
+
+    fn incoming_path(&self) -> PathBuf {
+        self.directory.join(match self.broken_off {
+            0 => INCOMING.to_owned(),
+            number => format!("{INCOMING}.{number}"),
+        })
+    }
+}
+
+/// Removes the files that an earlier daemon left of cancelled attempts.
+fn remove_broken_off(directory: &Path) {
+    let all = fs::read_dir(directory).into_iter().flatten().flatten();
+    let left =
+        all.filter(|entry| entry.file_name().to_str().is_some_and(|name| name.starts_with(&format!("{INCOMING}."))));
+    for path in left.map(|entry| entry.path()) {
+        // A file that cannot be removed only takes up space.
+        let _ = fs::remove_file(path);
+    }
+}
+
+/// Compares two files from front to back, independent of their cursors.
+fn same_bytes(one: &File, other: &File) -> io::Result<bool> {
+    let size = one.metadata()?.len();
+    let mut same = size == other.metadata()?.len();
+    let (mut left, mut right) = (vec![0; 64 << 10], vec![0; 64 << 10]);
+    let mut position = 0;
+    while same && position < size {
+        let count = usize::try_from(size - position).unwrap_or(usize::MAX).min(left.len());
+        let (Some(left), Some(right)) = (left.get_mut(..count), right.get_mut(..count)) else { break };
+        one.read_exact_at(left, position)?;
+        other.read_exact_at(right, position)?;
+        same = left == right;
+        position += count as u64;
+    }
+    Ok(same)
+}
