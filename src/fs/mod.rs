@@ -3,7 +3,8 @@
 //!
 //! | file | job |
 //! |---|---|
-//! | `filesystem` | lookup, attributes, listing, and whether an open waits: changes nothing |
+//! | `filesystem` | all of it together, and whether an open waits |
+//! | `namespace` | lookup, attributes, listing: changes nothing |
 //! | `modify` | operations that change something; all of them happen in the lower directory |
 //! | `replay` | requests that the kernel sends again, possibly completed by an earlier daemon |
 //! | `published_tree` | the tree that Portage sees: a generation with the local packages in front |
@@ -20,6 +21,7 @@ pub(crate) mod errno;
 pub(crate) mod filesystem;
 pub(crate) mod merged_index;
 pub(crate) mod modify;
+pub(crate) mod namespace;
 pub(crate) mod published_tree;
 #[cfg(test)]
 mod reference_model;

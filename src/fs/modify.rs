@@ -8,11 +8,11 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::FsError;
 use super::attr::{Attr, Validity};
-use super::filesystem::{Filesystem, InodeTarget};
-use crate::fetch::PackageRef;
-use crate::local::{self, Access, AttrChange, COMPRESSED, Caller, Errno, INDEX, OFlags, Replace, Stat};
+use super::namespace::{InodeTarget, Namespace};
+use super::{FsError, PublishedTree};
+use crate::fetch::Fetcher;
+use crate::local::{self, Access, AttrChange, COMPRESSED, Caller, Errno, INDEX, LowerDirectory, OFlags, Replace, Stat};
 use crate::tree::{Inode, Node, Tree};
 
 /// Result of a rename.
@@ -20,7 +20,7 @@ use crate::tree::{Inode, Node, Tree};
 pub(crate) enum Renaming {
     /// The rename is complete.
     Done,
-    /// Portage's new index is in this file, which [`Filesystem::replace_index`] reads and removes.
+    /// Portage's new index is in this file, which [`Modifier::replace_index`] reads and removes.
     Index(Box<NewIndex>),
 }
 
@@ -33,7 +33,30 @@ pub(crate) struct NewIndex {
     compressed: bool,
 }
 
-impl Filesystem {
+/// See the module's documentation.
+#[derive(Debug, Clone)]
+pub(crate) struct Modifier {
+    names: Namespace,
+    fetcher: Arc<Fetcher>,
+}
+
+impl Modifier {
+    pub(super) fn new(names: Namespace, fetcher: Arc<Fetcher>) -> Self {
+        Self { names, fetcher }
+    }
+
+    pub(super) fn names(&self) -> &Namespace {
+        &self.names
+    }
+
+    fn layer(&self) -> &LowerDirectory {
+        self.names.layer()
+    }
+
+    fn front(&self) -> &PublishedTree {
+        self.names.front()
+    }
+
     fn writable(&self) -> Result<(), FsError> {
         if self.layer().is_read_only() { Err(FsError::ReadOnly) } else { Ok(()) }
     }
@@ -42,7 +65,7 @@ impl Filesystem {
     /// missing there. Fails with `taken` if the binhosts have something of that name.
     fn place_for(&self, caller: Caller, parent: Inode, name: &OsStr, taken: FsError) -> Result<PathBuf, FsError> {
         self.writable()?;
-        let directory = self.directory_path(parent)?;
+        let directory = self.names.directory_path(parent)?;
         let path = directory.join(name);
         if local::is_own(&path) {
             return Err(FsError::Index);
@@ -68,6 +91,13 @@ impl Filesystem {
         };
         if local::is_package(path) || shown(self.front().snapshots().current()) {
             self.front().touch();
+        }
+    }
+
+    /// Handles the last close of a local file that may have been written to.
+    pub(crate) fn closed(&self, inode: Inode) {
+        if let Ok(InodeTarget::Local(path, _)) = self.names.place(inode) {
+            self.touched(&path);
         }
     }
 
@@ -128,25 +158,18 @@ impl Filesystem {
         parent: Inode,
         name: &OsStr,
     ) -> Result<(Attr, Validity), FsError> {
-        let InodeTarget::Local(from, _) = self.place(inode)? else { return Err(FsError::OtherFileSystem) };
+        let InodeTarget::Local(from, _) = self.names.place(inode)? else { return Err(FsError::OtherFileSystem) };
         let path = self.place_for(caller, parent, name, FsError::Exists)?;
         let stat = self.layer().link(caller, &from, &path)?;
         self.touched(&path);
         Ok(self.made(&path, inode, &stat))
     }
 
-    pub(crate) fn read_link(&self, inode: Inode) -> Result<Vec<u8>, FsError> {
-        match self.place(inode)? {
-            InodeTarget::Local(path, _) => Ok(self.layer().read_link(&path)?.into_bytes()),
-            _ => Err(Errno::INVAL.into()),
-        }
-    }
-
     /// Removes a local file. A binhost's package stays visible; only its blob leaves the cache.
     /// Blocks for [`COMPRESSED`], since a new index may be in progress.
     pub(crate) fn unlink(&self, caller: Caller, parent: Inode, name: &OsStr) -> Result<(), FsError> {
         self.writable()?;
-        let directory = self.directory_path(parent)?;
+        let directory = self.names.directory_path(parent)?;
         let path = directory.join(name);
         let write = Access::WRITE_OK | Access::EXEC_OK;
         if path.as_os_str() == COMPRESSED && self.front().compressed().is_some() {
@@ -157,14 +180,14 @@ impl Filesystem {
         if local::is_own(&path) {
             return Err(if path.as_os_str() == COMPRESSED { FsError::NotFound } else { FsError::Index });
         }
-        if let Some(stat) = self.local(&path)? {
+        if let Some(stat) = self.names.local(&path)? {
             self.layer().unlink(caller, &path, stat.number)?;
             self.touched(&path);
             return Ok(());
         }
         match self.remote(parent, name).ok_or(FsError::NotFound)? {
             Node::Package(_) => {
-                self.directory_access(caller, &directory, write)?;
+                self.names.directory_access(caller, &directory, write)?;
                 self.evict(parent, name)
             }
             Node::Directory(_) => Err(FsError::IsADirectory),
@@ -175,12 +198,12 @@ impl Filesystem {
     fn evict(&self, parent: Inode, name: &OsStr) -> Result<(), FsError> {
         let (attributes, _) =
             name.to_str().and_then(|name| self.front().snapshots().lookup(parent, name)).ok_or(FsError::NotFound)?;
-        let wanted = match self.place(attributes.inode)? {
-            InodeTarget::Remote(tree, Node::Package(at)) => self.fetcher().wanted(tree.view(), at),
+        let wanted = match self.names.place(attributes.inode)? {
+            InodeTarget::Remote(tree, Node::Package(at)) => self.fetcher.wanted(tree.view(), at),
             _ => None,
         };
         if let Some(wanted) = wanted {
-            let cached = self.fetcher().evict(&wanted);
+            let cached = self.fetcher.evict(&wanted);
             tracing::info!(path = wanted.path(), cached, "removed: it leaves the cache, and the binhost still has it");
         }
         Ok(())
@@ -188,10 +211,10 @@ impl Filesystem {
 
     pub(crate) fn remove_directory(&self, caller: Caller, parent: Inode, name: &OsStr) -> Result<(), FsError> {
         self.writable()?;
-        let path = self.directory_path(parent)?.join(name);
+        let path = self.names.directory_path(parent)?.join(name);
         let remote = self.remote(parent, name);
         let inode = Inode::of_directory(path.as_os_str().as_bytes());
-        match (self.local(&path)?, remote) {
+        match (self.names.local(&path)?, remote) {
             (Some(stat), _) if !stat.is_directory() => Err(FsError::NotADirectory),
             // The binhosts' directory would still be visible afterwards.
             (Some(_) | None, Some(Node::Directory(_))) => Err(FsError::NotEmpty),
@@ -209,10 +232,10 @@ impl Filesystem {
         replace: Replace,
     ) -> Result<Renaming, FsError> {
         self.writable()?;
-        let from = self.directory_path(parent)?.join(name);
-        let to_directory = self.directory_path(new_parent)?;
+        let from = self.names.directory_path(parent)?.join(name);
+        let to_directory = self.names.directory_path(new_parent)?;
         let to = to_directory.join(new_name);
-        let stat = match self.local(&from)? {
+        let stat = match self.names.local(&from)? {
             Some(stat) if !stat.is_directory() => stat,
             Some(_) => return Err(FsError::OtherFileSystem),
             None if local::is_own(&from) || self.remote(parent, name).is_some() => {
@@ -271,7 +294,7 @@ impl Filesystem {
             let stat = self.layer().change_file(caller, file, change)?;
             return Ok((Attr::of_local(inode, &stat), Validity::Fleeting));
         }
-        match self.place(inode)? {
+        match self.names.place(inode)? {
             InodeTarget::Local(_, is) if generation.is_some_and(|open| open != is.generation) => Err(FsError::Stale),
             InodeTarget::Local(path, is) => {
                 let stat = self.layer().change(caller, &path, &is, change)?;
@@ -285,7 +308,7 @@ impl Filesystem {
                     return Err(FsError::Stale);
                 }
                 self.layer().change(caller, &path, &is, change)?;
-                self.attributes(inode)
+                self.names.attributes(inode)
             }
             InodeTarget::Remote(tree, Node::Package(at)) if change.size.is_some() => {
                 self.check_rewriting(caller)?;
@@ -307,7 +330,7 @@ impl Filesystem {
     /// Changes owner and permissions of the index in the lower directory. The index's time cannot
     /// be set: it is always its TIMESTAMP, which Portage writes.
     fn change_index(&self, caller: Caller, inode: Inode, change: &AttrChange) -> Result<(Attr, Validity), FsError> {
-        let name = match self.place(inode)? {
+        let name = match self.names.place(inode)? {
             InodeTarget::Compressed(..) => COMPRESSED,
             _ => INDEX,
         };
@@ -317,7 +340,7 @@ impl Filesystem {
         if let Ok(is) = self.layer().stat(path) {
             self.layer().change(caller, path, &is, &change)?;
         }
-        self.attributes(inode)
+        self.names.attributes(inode)
     }
 
     /// Whether the caller may have a binhost's package replaced by a local copy. Only root may,
@@ -345,17 +368,25 @@ impl Filesystem {
         self.leave_placeholder(wanted_path, Some((blob, mtime)))
     }
 
-    /// The package of the row `at` of a tree, to be fetched.
-    pub(crate) fn wanted(&self, tree: &Arc<Tree>, at: u32) -> Result<PackageRef, FsError> {
-        self.fetcher().wanted(tree.view(), at).ok_or(FsError::Stale)
-    }
-
     /// Does fsync(2) of a directory.
     pub(crate) fn sync_directory(&self, inode: Inode) -> Result<(), FsError> {
-        match self.layer().sync_directory(&self.directory_path(inode)?) {
+        match self.layer().sync_directory(&self.names.directory_path(inode)?) {
             // A directory that is not in the lower directory has no changes.
             Err(Errno::NOENT | Errno::NOTDIR) => Ok(()),
             other => Ok(other?),
         }
+    }
+
+    /// The local file at a place, as it is reported to the kernel after its creation.
+    pub(super) fn found(
+        &self,
+        (parent, name): (Inode, &OsStr),
+        is_it: impl FnOnce(&Path, &Stat) -> bool,
+    ) -> Result<Option<(Attr, Validity)>, FsError> {
+        let path = self.names.directory_path(parent)?.join(name);
+        Ok(self.names.local(&path)?.filter(|stat| is_it(&path, stat)).map(|stat| {
+            let directory = || Inode::of_directory(path.as_os_str().as_bytes());
+            self.made(&path, if stat.is_directory() { directory() } else { Inode(stat.number) }, &stat)
+        }))
     }
 }

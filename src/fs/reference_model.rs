@@ -17,7 +17,8 @@ use rustix::fs::FileType;
 use tempfile::TempDir;
 
 use super::attr::Attr;
-use super::filesystem::{InodeTarget, OpenOutcome};
+use super::filesystem::OpenOutcome;
+use super::namespace::InodeTarget;
 use super::{Filesystem, FsError, PublishedTree};
 use crate::config::{OnMismatch, Prefetch};
 use crate::fetch::sample;
@@ -233,9 +234,9 @@ impl Run {
 
     /// Looks a path up, name by name.
     fn lookup(&self, path: &str) -> Result<Attr, FsError> {
-        let mut found = self.filesystem.attributes(Inode::ROOT)?.0;
+        let mut found = self.filesystem.names().attributes(Inode::ROOT)?.0;
         for name in path.split('/').filter(|name| !name.is_empty()) {
-            found = self.filesystem.lookup(Caller::DAEMON, found.inode, OsStr::new(name))?.0;
+            found = self.filesystem.names().lookup(Caller::DAEMON, found.inode, OsStr::new(name))?.0;
         }
         Ok(found)
     }
@@ -260,31 +261,33 @@ impl Run {
         match step {
             Step::Publish(generation) => {
                 self.number += 1;
-                self.filesystem.front().publish(tree_of(self.number, generation)).unwrap();
+                self.filesystem.names().front().publish(tree_of(self.number, generation)).unwrap();
                 self.model.publish(generation);
             }
             Step::Create(path, size) => self.change(
                 path,
                 |filesystem, parent, name| {
                     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
-                    let (file, _, _) = filesystem.create(Caller::DAEMON, parent, name, 0o644, flags)?;
+                    let (file, _, _) = filesystem.modifier().create(Caller::DAEMON, parent, name, 0o644, flags)?;
                     Ok(file.set_len(*size)?)
                 },
                 |model| model.make(path, Kind::File(*size)),
             ),
             Step::MakeDirectory(path) => self.change(
                 path,
-                |filesystem, parent, name| filesystem.make_directory(Caller::DAEMON, parent, name, 0o755).map(drop),
+                |filesystem, parent, name| {
+                    filesystem.modifier().make_directory(Caller::DAEMON, parent, name, 0o755).map(drop)
+                },
                 |model| model.make(path, Kind::Directory),
             ),
             Step::Unlink(path) => self.change(
                 path,
-                |filesystem, parent, name| filesystem.unlink(Caller::DAEMON, parent, name),
+                |filesystem, parent, name| filesystem.modifier().unlink(Caller::DAEMON, parent, name),
                 |model| model.unlink(path),
             ),
             Step::RemoveDirectory(path) => self.change(
                 path,
-                |filesystem, parent, name| filesystem.remove_directory(Caller::DAEMON, parent, name),
+                |filesystem, parent, name| filesystem.modifier().remove_directory(Caller::DAEMON, parent, name),
                 |model| model.remove_directory(path),
             ),
             Step::Rename(from, to) => {
@@ -294,7 +297,7 @@ impl Run {
                     self.change(
                         from,
                         |filesystem, parent, name| {
-                            filesystem.rename(Caller::DAEMON, (parent, name), target, Replace::Yes).map(drop)
+                            filesystem.modifier().rename(Caller::DAEMON, (parent, name), target, Replace::Yes).map(drop)
                         },
                         |model| model.rename(from, to),
                     );
@@ -312,7 +315,7 @@ impl Run {
                 page.push((at, name.to_str().unwrap().to_owned(), *attr));
                 page.len() == 2
             };
-            self.filesystem.list(Caller::DAEMON, inode, last, &mut take).unwrap();
+            self.filesystem.names().list(Caller::DAEMON, inode, last, &mut take).unwrap();
             let Some((at, ..)) = page.last() else { return all };
             assert!(*at > last, "positions grow");
             last = *at;
@@ -353,7 +356,7 @@ impl Run {
             let child = if path.is_empty() { name.clone() } else { format!("{path}/{name}") };
             let found = self.lookup(&child).unwrap();
             assert_eq!((found.inode, kind_of(&found)), (attr.inode, kind_of(attr)), "{child}");
-            let again = self.filesystem.attributes(attr.inode).unwrap().0;
+            let again = self.filesystem.names().attributes(attr.inode).unwrap().0;
             assert_eq!((again.inode, kind_of(&again), again.mtime), (attr.inode, kind_of(attr), attr.mtime), "{child}");
             let other = paths.insert(attr.inode, child.clone());
             assert_eq!(other, None, "{child} has the inode number of another file");
@@ -373,7 +376,9 @@ impl Run {
     fn check_package(&mut self, path: &str, size: u64) {
         let inode = self.lookup(path).unwrap().inode;
         assert_eq!(*self.inodes.entry((path.to_owned(), size)).or_insert(inode), inode, "{path}");
-        let InodeTarget::Remote(tree, node) = self.filesystem.place(inode).unwrap() else { panic!("{path} is local") };
+        let InodeTarget::Remote(tree, node) = self.filesystem.names().place(inode).unwrap() else {
+            panic!("{path} is local")
+        };
         let opened = self.filesystem.open(&tree, node, None).unwrap();
         assert!(matches!(opened, OpenOutcome::Wait(ref wanted, _) if wanted.path() == path), "{path}");
     }

@@ -8,7 +8,6 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use super::FsError;
@@ -50,7 +49,7 @@ impl Delivery {
         made: Result<(Attr, Validity), FsError>,
         is_it: impl FnOnce(&Path, &Stat) -> bool,
     ) -> Result<(Attr, Validity), FsError> {
-        made.or_else(|error| match self.again(&error, false).then(|| operations.found(place, is_it)) {
+        made.or_else(|error| match self.again(&error, false).then(|| operations.modifier().found(place, is_it)) {
             Some(Ok(Some(found))) => Ok(found),
             _ => Err(error),
         })
@@ -70,11 +69,11 @@ impl Delivery {
             other => return other,
         };
         let opened = || {
-            let path = operations.directory_path(place.0)?.join(place.1);
+            let path = operations.names().directory_path(place.0)?.join(place.1);
             let own = |stat: &Stat| stat.is_file() && stat.size == 0 && stat.uid == caller.uid;
-            let stat = operations.local(&path)?.filter(own).ok_or(FsError::Exists)?;
+            let stat = operations.names().local(&path)?.filter(own).ok_or(FsError::Exists)?;
             let file = operations.layer().open_file(Caller::DAEMON, &path, &stat, OFlags::RDWR)?;
-            let (attr, validity) = operations.made(&path, Inode(stat.number), &stat);
+            let (attr, validity) = operations.modifier().made(&path, Inode(stat.number), &stat);
             Ok::<_, FsError>((file, attr, validity))
         };
         opened().map_err(|_| error)
@@ -89,7 +88,7 @@ impl Delivery {
     ) -> Result<Renaming, FsError> {
         done.or_else(|error| {
             let there = || {
-                let path = operations.directory_path(to.0)?.join(to.1);
+                let path = operations.names().directory_path(to.0)?.join(to.1);
                 Ok::<_, FsError>(operations.layer().stat(&path)?.is_directory())
             };
             if self.again(&error, true) && there().is_ok_and(|directory| !directory) {
@@ -98,20 +97,5 @@ impl Delivery {
                 Err(error)
             }
         })
-    }
-}
-
-impl Filesystem {
-    /// The local file at a place, as it is reported to the kernel after its creation.
-    fn found(
-        &self,
-        (parent, name): ChildName<'_>,
-        is_it: impl FnOnce(&Path, &Stat) -> bool,
-    ) -> Result<Option<(Attr, Validity)>, FsError> {
-        let path = self.directory_path(parent)?.join(name);
-        Ok(self.local(&path)?.filter(|stat| is_it(&path, stat)).map(|stat| {
-            let directory = || Inode::of_directory(path.as_os_str().as_bytes());
-            self.made(&path, if stat.is_directory() { directory() } else { Inode(stat.number) }, &stat)
-        }))
     }
 }

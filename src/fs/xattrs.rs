@@ -11,7 +11,7 @@
 //!
 //! Requests for other names fail at once: no such request waits for the network.
 
-use super::filesystem::InodeTarget;
+use super::namespace::InodeTarget;
 use super::{Filesystem, FsError};
 use crate::fetch::{Availability, PackageAvailability};
 use crate::tree::{Inode, Node};
@@ -38,7 +38,7 @@ pub(crate) fn list(operations: &Filesystem, inode: Inode) -> Vec<u8> {
 fn all(operations: &Filesystem, inode: Inode) -> Vec<Attribute> {
     // A file that is in no generation has no attributes. An error would make a copy or a listing
     // fail.
-    let (tree, node) = match operations.place(inode) {
+    let (tree, node) = match operations.names().place(inode) {
         Ok(InodeTarget::Remote(tree, node)) => (tree, node),
         Ok(InodeTarget::Local(..)) => return vec![("state", "local".to_owned())],
         Ok(InodeTarget::Compressed(..)) => return vec![("state", "index".to_owned())],

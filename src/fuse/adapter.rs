@@ -77,7 +77,7 @@ impl Filesystem for Adapter {
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let timed = self.timed(Operation::Lookup);
-        answer_entry(self.0.operations.lookup(caller(request), Inode(parent.0), name), timed, reply);
+        answer_entry(self.0.operations.names().lookup(caller(request), Inode(parent.0), name), timed, reply);
     }
 
     fn forget(&self, _request: &Request, inode: INodeNo, lookups: u64) {
@@ -86,7 +86,7 @@ impl Filesystem for Adapter {
 
     fn getattr(&self, _request: &Request, inode: INodeNo, _handle: Option<FileHandle>, reply: ReplyAttr) {
         let timed = self.timed(Operation::Getattr);
-        let mut found = self.0.operations.attributes(Inode(inode.0));
+        let mut found = self.0.operations.names().attributes(Inode(inode.0));
         // If the generations differ, another file has the inode number by now.
         let open = self.0.handles.generation(Inode(inode.0)).filter(|_| local::is_number(inode.0));
         if found.as_ref().is_ok_and(|(attr, _)| open.is_some_and(|open| open != attr.generation)) {
@@ -128,7 +128,7 @@ impl Filesystem for Adapter {
         // too few.
         reply.ok();
         if self.0.handles.release((Inode(inode.0), types::user_of(handle))) {
-            self.0.operations.closed(Inode(inode.0));
+            self.0.operations.modifier().closed(Inode(inode.0));
         }
     }
 
@@ -139,7 +139,7 @@ impl Filesystem for Adapter {
 
     fn readdir(&self, request: &Request, inode: INodeNo, _handle: FileHandle, offset: u64, mut reply: ReplyDirectory) {
         let timed = self.timed(Operation::Readdir);
-        let told = self.0.operations.list(caller(request), Inode(inode.0), offset, &mut |at, name, attr, _| {
+        let told = self.0.operations.names().list(caller(request), Inode(inode.0), offset, &mut |at, name, attr, _| {
             reply.add(INodeNo(attr.inode.0), at, file_type(attr.kind), name)
         });
         match told {
@@ -157,13 +157,13 @@ impl Filesystem for Adapter {
         mut reply: ReplyDirectoryPlus,
     ) {
         let (operations, timed) = (&self.0.operations, self.timed(Operation::Readdir));
-        let told = operations.list(caller(request), Inode(inode.0), offset, &mut |at, name, attr, validity| {
+        let told = operations.names().list(caller(request), Inode(inode.0), offset, &mut |at, name, attr, validity| {
             // The kernel must not link `.` and `..` into its tree of names.
             let dots = name == "." || name == "..";
             let ttl = if dots { Duration::ZERO } else { ttl(validity) };
             let full = reply.add(INodeNo(attr.inode.0), at, name, &ttl, &file_attr(attr), Generation(attr.generation));
             if !full && !dots && validity != Validity::Told {
-                operations.note_lookup(Inode(inode.0), name, attr.inode);
+                operations.names().note_lookup(Inode(inode.0), name, attr.inode);
             }
             full
         });
@@ -196,7 +196,7 @@ impl Filesystem for Adapter {
         ];
         let access = named.into_iter().filter(|(flag, _)| mask.contains(*flag)).map(|(_, access)| access).collect();
         let timed = self.timed(Operation::Getattr);
-        answer(self.0.operations.access(caller(request), Inode(inode.0), access), timed, reply);
+        answer(self.0.operations.names().access(caller(request), Inode(inode.0), access), timed, reply);
     }
 
     fn setattr(
@@ -222,18 +222,18 @@ impl Filesystem for Adapter {
         let (inode, caller) = (Inode(inode.0), caller(request));
         let file = handle.and_then(|_| self.0.local_file(inode));
         let open = (file.as_deref(), self.0.handles.generation(inode));
-        let mut changed = self.0.operations.change(caller, inode, open, &change);
+        let mut changed = self.0.operations.modifier().change(caller, inode, open, &change);
         // ESTALE: the file has no name any more, but a caller has it open.
         let nameless = changed.as_ref().is_err_and(|error| error.errno() == libc::ESTALE) && change.size.is_none();
         if let Some(file) = self.0.handles.file(inode).filter(|_| nameless) {
-            changed = self.0.operations.change(caller, inode, (Some(&file), None), &change);
+            changed = self.0.operations.modifier().change(caller, inode, (Some(&file), None), &change);
         }
         answer_attr(changed, timed, reply);
     }
 
     fn readlink(&self, _request: &Request, inode: INodeNo, reply: ReplyData) {
         let mut timed = self.timed(Operation::Getattr);
-        match self.0.operations.read_link(Inode(inode.0)) {
+        match self.0.operations.names().read_link(Inode(inode.0)) {
             Ok(target) => reply.data(&target),
             Err(error) => reply.error(failed(&mut timed, &error)),
         }
@@ -258,7 +258,7 @@ impl Filesystem for Adapter {
     fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, reply: ReplyEntry) {
         let (_unpaused, timed) = (self.0.unpaused(), self.timed(Operation::Change));
         let (operations, parent) = (&self.0.operations, Inode(parent.0));
-        let made = operations.make_directory(caller(request), parent, name, mode);
+        let made = operations.modifier().make_directory(caller(request), parent, name, mode);
         let made = delivery(request).made(operations, (parent, name), made, |_, stat| stat.is_directory());
         answer_entry(made, timed, reply);
     }
@@ -269,14 +269,14 @@ impl Filesystem for Adapter {
 
     fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let (_unpaused, timed) = (self.0.unpaused(), self.timed(Operation::Change));
-        let removed = self.0.operations.remove_directory(caller(request), Inode(parent.0), name);
+        let removed = self.0.operations.modifier().remove_directory(caller(request), Inode(parent.0), name);
         answer(delivery(request).removed(removed), timed, reply);
     }
 
     fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
         let (_unpaused, timed) = (self.0.unpaused(), self.timed(Operation::Change));
         let (operations, parent) = (&self.0.operations, Inode(parent.0));
-        let made = operations.symlink(caller(request), parent, name, target);
+        let made = operations.modifier().symlink(caller(request), parent, name, target);
         let is_it = |path: &Path, _: &local::Stat| {
             operations.layer().read_link(path).is_ok_and(|there| there.as_bytes() == target.as_os_str().as_bytes())
         };
@@ -300,7 +300,7 @@ impl Filesystem for Adapter {
     fn link(&self, request: &Request, inode: INodeNo, new_parent: INodeNo, new_name: &OsStr, reply: ReplyEntry) {
         let (_unpaused, timed) = (self.0.unpaused(), self.timed(Operation::Change));
         let (operations, inode, parent) = (&self.0.operations, Inode(inode.0), Inode(new_parent.0));
-        let made = operations.link(caller(request), inode, parent, new_name);
+        let made = operations.modifier().link(caller(request), inode, parent, new_name);
         let made = delivery(request).made(operations, (parent, new_name), made, |_, stat| stat.number == inode.0);
         answer_entry(made, timed, reply);
     }
@@ -436,7 +436,7 @@ impl Filesystem for Adapter {
     fn fsyncdir(&self, _request: &Request, inode: INodeNo, _handle: FileHandle, _datasync: bool, reply: ReplyEmpty) {
         let timed = self.timed(Operation::Write);
         writing::elsewhere(&self.0, move |shared| {
-            answer(shared.operations.sync_directory(Inode(inode.0)), timed, reply);
+            answer(shared.operations.modifier().sync_directory(Inode(inode.0)), timed, reply);
         });
     }
 

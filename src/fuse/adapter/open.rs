@@ -11,7 +11,8 @@ use super::AdapterState;
 use super::types::{errno, failed, file_attr, handle_of, ttl};
 use crate::fetch::{Miss, Outcome, PackageRef, Uid};
 use crate::fs::FsError;
-use crate::fs::filesystem::{InodeTarget, OpenOutcome};
+use crate::fs::filesystem::OpenOutcome;
+use crate::fs::namespace::InodeTarget;
 use crate::fs::replay::Delivery;
 use crate::local::{self, COMPRESSED, Caller, INDEX, OFlags};
 use crate::metrics::{Operation, Timed};
@@ -34,7 +35,7 @@ pub(super) fn open(shared: &Arc<AdapterState>, caller: Caller, inode: Inode, fla
         return reply.error(failed(&mut timed, &error));
     }
     let user = caller.uid;
-    let opened = match shared.operations.place(inode) {
+    let opened = match shared.operations.names().place(inode) {
         Ok(InodeTarget::Local(..))
             if (writes || flags.contains(OFlags::TRUNC)) && shared.operations.layer().is_read_only() =>
         {
@@ -49,12 +50,15 @@ pub(super) fn open(shared: &Arc<AdapterState>, caller: Caller, inode: Inode, fla
         }
         Ok(InodeTarget::Remote(_, Node::Packages) | InodeTarget::Compressed(..)) if writes => Err(FsError::Index),
         Ok(InodeTarget::Remote(tree, node)) => {
-            let may =
-                if matches!(node, Node::Packages) { shared.operations.may_read_index(caller, INDEX) } else { Ok(()) };
+            let may = if matches!(node, Node::Packages) {
+                shared.operations.names().may_read_index(caller, INDEX)
+            } else {
+                Ok(())
+            };
             may.and_then(|()| shared.operations.open(&tree, node, Some(caller.pid)))
         }
         Ok(InodeTarget::Compressed(file, attributes)) => {
-            shared.operations.may_read_index(caller, COMPRESSED).map(|()| OpenOutcome::Ready(file, attributes))
+            shared.operations.names().may_read_index(caller, COMPRESSED).map(|()| OpenOutcome::Ready(file, attributes))
         }
         Ok(InodeTarget::Directory(_)) => Err(FsError::IsADirectory),
         // A local file that has lost its name but is open: opened again through /proc.
@@ -98,11 +102,11 @@ fn rewrite(
     mut timed: Timed,
     reply: ReplyOpen,
 ) {
-    let wanted = shared.operations.check_rewriting(caller).and_then(|()| shared.operations.wanted(tree, at));
+    let wanted = shared.operations.modifier().check_rewriting(caller).and_then(|()| shared.operations.wanted(tree, at));
     match wanted {
         Ok(wanted) if flags.contains(OFlags::TRUNC) => {
             let _unpaused = shared.unpaused();
-            let made = shared.operations.leave_placeholder(wanted.path(), None);
+            let made = shared.operations.modifier().leave_placeholder(wanted.path(), None);
             reply.error(failed(&mut timed, &made.err().unwrap_or(FsError::Stale)));
         }
         Ok(wanted) => {
@@ -146,7 +150,7 @@ async fn wait_and_answer(
             let runtime = shared.runtime.clone();
             runtime.spawn_blocking(move || {
                 let _unpaused = shared.unpaused();
-                let copied = shared.operations.copy(&path, blob.file(), mtime);
+                let copied = shared.operations.modifier().copy(&path, blob.file(), mtime);
                 reply.error(failed(&mut timed, &copied.err().unwrap_or(FsError::Stale)));
             });
         }
@@ -173,7 +177,7 @@ pub(super) fn create(
     let flags = OFlags::from_bits_retain(flags.cast_unsigned());
     let _unpaused = shared.unpaused();
     let made = shared.handles.admit(caller.uid, None);
-    let made = made.and_then(|()| shared.operations.create(caller, parent, name, mode, flags));
+    let made = made.and_then(|()| shared.operations.modifier().create(caller, parent, name, mode, flags));
     match asked.created(&shared.operations, caller, (parent, name), made) {
         Ok((file, attr, validity)) => {
             let (ttl, attributes, generation) = (ttl(validity), file_attr(&attr), Generation(attr.generation));

@@ -33,13 +33,13 @@ pub(super) fn rename(
         _ => return answer(Err(Errno::INVAL.into()), timed, reply),
     };
     let _unpaused = shared.unpaused();
-    let renamed = shared.operations.rename(caller, from, to, replace);
+    let renamed = shared.operations.modifier().rename(caller, from, to, replace);
     match asked.renamed(&shared.operations, to, renamed) {
         Ok(Renaming::Done) => reply.ok(),
         Ok(Renaming::Index(new)) => {
             elsewhere(shared, move |shared| {
                 let _unpaused = shared.unpaused();
-                let replaced = shared.operations.replace_index(&new);
+                let replaced = shared.operations.modifier().replace_index(&new);
                 shared.note_published();
                 if let Err(error) = &replaced {
                     tracing::warn!(%error, "a new index of the local packages is not taken; the one before stays");
@@ -61,7 +61,7 @@ pub(super) fn unlink(
     let (waits, name) = (parent == Inode::ROOT && name == COMPRESSED, name.to_owned());
     let remove = move |shared: &Arc<AdapterState>| {
         let _unpaused = shared.unpaused();
-        answer(asked.removed(shared.operations.unlink(caller, parent, &name)), timed, reply);
+        answer(asked.removed(shared.operations.modifier().unlink(caller, parent, &name)), timed, reply);
     };
     if waits { elsewhere(shared, remove) } else { remove(shared) }
 }
@@ -84,7 +84,7 @@ pub(super) fn make_node(
     if FileType::from_raw_mode(mode) != FileType::RegularFile {
         return Err(Errno::PERM.into());
     }
-    let made = shared.operations.create(caller, parent, name, mode, OFlags::EXCL);
+    let made = shared.operations.modifier().create(caller, parent, name, mode, OFlags::EXCL);
     let (_, attr, validity) = asked.created(&shared.operations, caller, (parent, name), made)?;
     Ok((attr, validity))
 }
