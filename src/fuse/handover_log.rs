@@ -492,6 +492,50 @@ mod tests {
         assert_eq!(bytes.len(), RECORD);
     }
 
+    /// Zeros behind `bytes`, up to the size of a record.
+    fn padded(mut bytes: Vec<u8>) -> Vec<u8> {
+        bytes.resize(256, 0);
+        bytes
+    }
+
+    #[test]
+    fn a_daemon_of_this_version_finds_each_byte_in_its_place() {
+        // A number of equal bytes is the same in each byte order.
+        let word = |byte: u8| u64::from_ne_bytes([byte; 8]);
+        let agreement = Negotiated { flags: word(4), minor: 0x0202_0202, readahead: 5 };
+        let header = LogHeader {
+            version: 0x0101_0101,
+            device: word(3),
+            agreement,
+            shown: (word(6), Inode(word(7))),
+            beneath: (word(8), word(9)),
+        };
+        let readahead = 5_u64.to_ne_bytes();
+        let bytes = [b"binhostfs opened", &[1; 4][..], &[2; 4], &[3; 8], &[4; 8], &readahead, &[6; 8], &[7; 8]];
+        let bytes = padded([&bytes.concat()[..], &[8; 8], &[9; 8]].concat());
+        assert_eq!(header.encode(), bytes);
+        assert_eq!(LogHeader::decode(&bytes), Some(header));
+
+        let named = LoggedFile { path: PathBuf::from("/a/path"), inode: word(7), mtime: word(8).cast_signed() };
+        let record = OpenRecord {
+            inode: Inode(word(1)),
+            user: 0x0404_0404,
+            opens: word(2),
+            size: word(5),
+            mtime: word(6).cast_signed(),
+            served: Served::File(Some(named)),
+        };
+        let fixed = [&[1; 8][..], &[2; 8], &[0; 4], &[4; 4], &[5; 8], &[6; 8]].concat();
+        let bytes = padded([&fixed[..], &[7; 8], &[8; 8], &7_u64.to_ne_bytes(), b"/a/path"].concat());
+        assert_eq!(record.encode(), bytes);
+        assert_eq!(OpenRecord::decode(&bytes), Some(record.clone()));
+
+        let backed = OpenRecord { served: Served::Backing(0x0303_0303), ..record };
+        let bytes = padded([&fixed[..16], &[3; 4], &fixed[20..]].concat());
+        assert_eq!(backed.encode(), bytes);
+        assert_eq!(OpenRecord::decode(&bytes), Some(backed));
+    }
+
     #[test]
     fn a_name_that_is_too_long_is_none() {
         let record = OpenRecord {

@@ -497,6 +497,7 @@ fn remove_snapshots(directory: &Path, ending: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cache::db::pins::Pin;
 
     #[test]
     fn records_round_trip_and_odd_bytes_are_no_record() {
@@ -541,6 +542,59 @@ mod tests {
         assert_eq!(catalogue.records()[0].1.last_use, 77);
         catalogue.remove(&[digest]);
         assert!(catalogue.find(id).is_none() && catalogue.records().is_empty());
+    }
+
+    #[test]
+    fn a_cache_of_an_earlier_version_is_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let catalogue = Catalogue::open(&directory.path().join("catalogue")).unwrap();
+        let (digest, id) = (Digest([0xb1; 32]), EntryId([0xe1; 16]));
+        let signer = Signer { fingerprint: Fingerprint::new(&[0xf1; 20]).unwrap(), certificate: Digest([0xce; 16]) };
+        let record = BlobRecord {
+            size: 0x0102_0304_0506_0708,
+            mtime: -2,
+            last_use: 0x0a0b,
+            values: AuxDigest([0xa1; 16]),
+            assurance: Assurance { signer: Some(signer), uncompressed: true },
+            entries: vec![id, EntryId([0xe2; 16])],
+        };
+        let (written, build) = (DailyWrites { day: 0x1112, bytes: 0x1314 }, BuildKey::new("a", "b", 1));
+        let pin = Pin { id, size: 0x2122, since: 0x2324, path: "a/b".to_owned() };
+
+        let numbers = [[1, 2, 3, 4, 5, 6, 7, 8], [255, 255, 255, 255, 255, 255, 255, 254], [0, 0, 0, 0, 0, 0, 10, 11]];
+        let numbers = numbers.concat();
+        let assurance = [&[1, 20][..], &[0xf1; 20], &[0xce; 16]].concat();
+        let blob = [&[RULES][..], &numbers, &[0xa1; 16], &assurance, &[0xe1; 16], &[0xe2; 16]].concat();
+        let number = |high, low| [0, 0, 0, 0, 0, 0, high, low];
+        let build_key =
+            [0x68, 0x99, 0x94, 0x27, 0xe2, 0x0f, 0x4d, 0x8b, 0xd2, 0x4b, 0xa0, 0x61, 0x79, 0x8a, 0xcc, 0x59, 0x49];
+        let rows = [
+            ([&b"b"[..], &[0xb1; 32]].concat(), blob),
+            ([&b"e"[..], &[0xe1; 16]].concat(), vec![0xb1; 32]),
+            (build_key.to_vec(), [&[0xb1; 32][..], &number(0x31, 0x32)].concat()),
+            ([&b"p"[..], &[0xe1; 16]].concat(), [&number(0x21, 0x22)[..], &number(0x23, 0x24), b"a/b"].concat()),
+            (b"w".to_vec(), [number(0x11, 0x12), number(0x13, 0x14)].concat()),
+        ];
+        let mut batch = sled::Batch::default();
+        rows.iter().for_each(|(key, value)| batch.insert(&key[..], &value[..]));
+        catalogue.apply(batch, Durable::Now).unwrap();
+        assert_eq!(catalogue.find(id), Some((digest, record.clone())));
+        assert_eq!((catalogue.records(), catalogue.written()), (vec![(digest, record.clone())], written));
+        assert_eq!((catalogue.build_digest(build), catalogue.pins()), (Some(digest), vec![pin.clone()]));
+
+        let other = Catalogue::open(&directory.path().join("other")).unwrap();
+        other.insert(digest, &record, id, Some(build), written).unwrap();
+        let mut batch = sled::Batch::default();
+        pin.record(&mut batch);
+        other.apply(batch, Durable::Now).unwrap();
+        let all = |db: &sled::Db| db.iter().map(|row| row.unwrap()).collect::<Vec<_>>();
+        let mut found = other.with(all).unwrap();
+        // The time at which a build was seen is the present one.
+        let seen = u64::from_be_bytes(*found[2].1.last_chunk().unwrap());
+        assert!(crate::sys::seconds_now().abs_diff(seen) < 60, "{seen}");
+        found[2].1 = [&found[2].1[..32], &number(0x31, 0x32)].concat().into();
+        let found: Vec<_> = found.into_iter().map(|(key, value)| (key.to_vec(), value.to_vec())).collect();
+        assert_eq!(found, rows);
     }
 
     #[test]

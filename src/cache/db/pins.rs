@@ -39,7 +39,7 @@ impl Pin {
         Self { id, size, since: seconds_now(), path: path.get(..end).unwrap_or_default().to_owned() }
     }
 
-    fn record(&self, batch: &mut sled::Batch) {
+    pub(super) fn record(&self, batch: &mut sled::Batch) {
         let value = [&self.size.to_be_bytes()[..], &self.since.to_be_bytes(), self.path.as_bytes()].concat();
         batch.insert(&key(self.id)[..], value);
     }
