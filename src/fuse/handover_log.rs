@@ -2,17 +2,10 @@
 //! are open and how.
 //!
 //! The log is a file in memory, held by the same processes that hold the device. Records have a
-//! fixed size and the machine's byte order. The first one describes the connection. Each other one
-//! describes an open inode and a user who has it open, or is unused (inode 0). Each record is
-//! written by one pwrite(2): a daemon that is killed leaves it whole.
-//!
-//! ```text
-//! first   magic 16 | version 4 | protocol minor 4 | device 8 | flags 8 | readahead 8 | generation 8 | Packages' inode 8
-//!         | device of the directory beneath 8 | its inode 8 | zeros
-//! others  inode 8 | opens 8 | backing 4 | user 4 | size 8 | mtime 8 | file's inode 8 | file's mtime, ns 8 | length 8 | path | zeros
-//! ```
-//! If a backing file serves the inode, all fields behind mtime are zeros; if the path does not fit,
-//! all behind the file's mtime. Magic, version and device have the same place in every version.
+//! fixed size and the machine's byte order. The first one is a [`HeaderBytes`] and describes the
+//! connection. Each other one is a [`RecordBytes`] and describes an open inode and a user who has it
+//! open, or is unused (inode 0). Each record is written by one pwrite(2): a daemon that is killed
+//! leaves it whole.
 //!
 //! After a crash, a count may be too high by opens and closes that were in progress, and is never
 //! too low. An inode whose mode is lost would be served in two ways, which its readers would
@@ -22,11 +15,14 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
+use std::mem::offset_of;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::PathBuf;
 use std::sync::Arc;
+
+use zerocopy::{FromBytes, FromZeros as _, Immutable, IntoBytes, KnownLayout};
 
 use crate::local;
 use crate::tree::{Attributes, Inode, Node};
@@ -37,8 +33,49 @@ const MAGIC: &[u8; 16] = b"binhostfs opened";
 /// negotiation with the kernel.
 const VERSION: u32 = 4;
 const RECORD: usize = 256;
+/// Longest path of a file that a record can have.
+const MAX_PATH: usize = 192;
 /// Most pairs of an open inode and a user that can be recorded at the same time.
 pub(super) const MAX_RECORDS: u32 = 65_536;
+
+/// The first record as bytes. `magic`, `version` and `device` have the same place in every version.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+struct HeaderBytes {
+    magic: [u8; 16],
+    version: u32,
+    minor: u32,
+    device: u64,
+    flags: u64,
+    readahead: u64,
+    generation: u64,
+    /// Inode of `Packages`.
+    packages: u64,
+    beneath_device: u64,
+    beneath_inode: u64,
+    unused: [u8; 176],
+}
+
+/// Each other record as bytes. All fields behind `mtime` are zeros if a backing file serves the
+/// inode; `length` and `path` are if the path is too long.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+struct RecordBytes {
+    inode: u64,
+    opens: u64,
+    /// Number of the backing file, or 0.
+    backing: u32,
+    user: u32,
+    size: u64,
+    mtime: i64,
+    file_inode: u64,
+    /// In ns.
+    file_mtime: i64,
+    length: u64,
+    path: [u8; MAX_PATH],
+}
+
+const _: () = assert!(size_of::<HeaderBytes>() == RECORD && size_of::<RecordBytes>() == RECORD);
 
 /// Result of the negotiation between daemon and kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -159,52 +196,41 @@ impl OpenRecord {
         }
     }
 
-    fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(RECORD);
-        bytes.extend(self.inode.0.to_ne_bytes());
-        bytes.extend(self.opens.to_ne_bytes());
-        bytes.extend(self.backing().unwrap_or_default().to_ne_bytes());
-        bytes.extend(self.user.to_ne_bytes());
-        bytes.extend(self.size.to_ne_bytes());
-        bytes.extend(self.mtime.to_ne_bytes());
+    fn encode(&self) -> RecordBytes {
+        let mut bytes = RecordBytes {
+            inode: self.inode.0,
+            opens: self.opens,
+            backing: self.backing().unwrap_or_default(),
+            user: self.user,
+            size: self.size,
+            mtime: self.mtime,
+            file_inode: 0,
+            file_mtime: 0,
+            length: 0,
+            path: [0; MAX_PATH],
+        };
         if let Served::File(Some(LoggedFile { path, inode, mtime })) = &self.served {
             let path = path.as_os_str().as_bytes();
-            bytes.extend(inode.to_ne_bytes());
-            bytes.extend(mtime.to_ne_bytes());
-            if let Some(length) = u64::try_from(path.len()).ok().filter(|_| path.len() + bytes.len() + 8 <= RECORD) {
-                bytes.extend(length.to_ne_bytes());
-                bytes.extend(path);
+            (bytes.file_inode, bytes.file_mtime) = (*inode, *mtime);
+            if let Some(place) = bytes.path.get_mut(..path.len()) {
+                place.copy_from_slice(path);
+                bytes.length = path.len() as u64;
             }
         }
-        bytes.resize(RECORD, 0);
         bytes
     }
 
-    fn decode(mut bytes: &[u8]) -> Option<Self> {
-        let from = &mut bytes;
-        let (inode, opens) = (Inode(number(from)?), number(from)?);
-        let (backing, user) = (half(from)?, half(from)?);
-        let (size, mtime) = (number(from)?, number(from)?.cast_signed());
-        let (file_inode, file_mtime) = (number(from)?, number(from)?.cast_signed());
-        let length = usize::try_from(number(from)?).ok()?;
-        let path =
-            from.get(..length).filter(|path| !path.is_empty()).map(|path| PathBuf::from(OsStr::from_bytes(path)));
-        let named = path.map(|path| LoggedFile { path, inode: file_inode, mtime: file_mtime });
+    fn decode(bytes: &RecordBytes) -> Self {
+        let RecordBytes { inode, opens, backing, user, size, mtime, file_inode, file_mtime, length, .. } = *bytes;
+        let path = usize::try_from(length).ok().and_then(|length| bytes.path.get(..length));
+        let named = path.filter(|path| !path.is_empty()).map(|path| LoggedFile {
+            path: PathBuf::from(OsStr::from_bytes(path)),
+            inode: file_inode,
+            mtime: file_mtime,
+        });
         let served = if backing == 0 { Served::File(named) } else { Served::Backing(backing) };
-        Some(Self { inode, user, opens, size, mtime, served })
+        Self { inode: Inode(inode), user, opens, size, mtime, served }
     }
-}
-
-fn number(from: &mut &[u8]) -> Option<u64> {
-    let (number, rest) = from.split_first_chunk()?;
-    *from = rest;
-    Some(u64::from_ne_bytes(*number))
-}
-
-fn half(from: &mut &[u8]) -> Option<u32> {
-    let (number, rest) = from.split_first_chunk()?;
-    *from = rest;
-    Some(u32::from_ne_bytes(*number))
 }
 
 /// The first record: the connection, the published tree and the lower directory.
@@ -218,28 +244,34 @@ struct LogHeader {
 }
 
 impl LogHeader {
-    fn encode(&self) -> Vec<u8> {
+    fn encode(&self) -> HeaderBytes {
         let Self { version, device, agreement: Negotiated { flags, minor, readahead }, shown, beneath } = *self;
-        let mut bytes = MAGIC.to_vec();
-        bytes.extend(version.to_ne_bytes());
-        bytes.extend(minor.to_ne_bytes());
-        for number in [device, flags, u64::from(readahead), shown.0, shown.1.0, beneath.0, beneath.1] {
-            bytes.extend(number.to_ne_bytes());
+        HeaderBytes {
+            magic: *MAGIC,
+            version,
+            minor,
+            device,
+            flags,
+            readahead: readahead.into(),
+            generation: shown.0,
+            packages: shown.1.0,
+            beneath_device: beneath.0,
+            beneath_inode: beneath.1,
+            unused: [0; 176],
         }
-        bytes.resize(RECORD, 0);
-        bytes
     }
 
-    fn decode(bytes: &[u8]) -> Option<Self> {
-        let rest = bytes.strip_prefix(MAGIC)?;
-        let from = &mut &*rest;
-        let (version, minor) = (half(from)?, half(from)?);
-        let (device, flags) = (number(from)?, number(from)?);
-        let readahead = u32::try_from(number(from)?).unwrap_or(u32::MAX);
-        let agreement = Negotiated { flags, minor, readahead };
-        let shown = (number(from)?, Inode(number(from)?));
-        let beneath = (number(from)?, number(from)?);
-        Some(Self { version, device, agreement, shown, beneath })
+    /// `None`: this is no handover log.
+    fn decode(bytes: &HeaderBytes) -> Option<Self> {
+        let HeaderBytes { version, minor, device, flags, .. } = *bytes;
+        let readahead = u32::try_from(bytes.readahead).unwrap_or(u32::MAX);
+        (bytes.magic == *MAGIC).then_some(Self {
+            version,
+            device,
+            agreement: Negotiated { flags, minor, readahead },
+            shown: (bytes.generation, Inode(bytes.packages)),
+            beneath: (bytes.beneath_device, bytes.beneath_inode),
+        })
     }
 }
 
@@ -264,8 +296,8 @@ impl HandoverLog {
     /// Opens a log that another process has written; an unwritten one is empty.
     pub(super) fn open(file: OwnedFd) -> Self {
         let file = File::from(file);
-        let mut head = vec![0; RECORD];
-        let head = file.read_exact_at(&mut head, 0).ok().and_then(|()| LogHeader::decode(&head));
+        let mut head = HeaderBytes::new_zeroed();
+        let head = file.read_exact_at(head.as_mut_bytes(), 0).ok().and_then(|()| LogHeader::decode(&head));
         Self { file, head, places: BTreeMap::new(), free: Vec::new(), records: 0 }
     }
 
@@ -298,7 +330,7 @@ impl HandoverLog {
     ) -> io::Result<()> {
         let head = LogHeader { version: VERSION, device, agreement, shown, beneath };
         self.file.set_len(RECORD as u64)?;
-        self.file.write_all_at(&head.encode(), 0)?;
+        self.file.write_all_at(head.encode().as_bytes(), 0)?;
         self.head = Some(head);
         Ok(())
     }
@@ -308,7 +340,7 @@ impl HandoverLog {
         if let Some(head) = &mut self.head {
             head.shown = shown;
             let bytes = head.encode();
-            self.write(0, &bytes);
+            self.write(0, bytes.as_bytes());
         }
     }
 
@@ -318,9 +350,9 @@ impl HandoverLog {
         let records = self.file.metadata().map_or(0, |metadata| metadata.len() / RECORD as u64);
         self.records = u32::try_from(records.saturating_sub(1)).unwrap_or(u32::MAX).min(MAX_RECORDS);
         for at in 1..=self.records {
-            let mut bytes = vec![0; RECORD];
-            let read = self.file.read_exact_at(&mut bytes, u64::from(at) * RECORD as u64);
-            let record = read.ok().and_then(|()| OpenRecord::decode(&bytes));
+            let mut bytes = RecordBytes::new_zeroed();
+            let read = self.file.read_exact_at(bytes.as_mut_bytes(), u64::from(at) * RECORD as u64);
+            let record = read.ok().map(|()| OpenRecord::decode(&bytes));
             highest = highest.max(record.as_ref().and_then(OpenRecord::backing).unwrap_or_default());
             match record.filter(|record| record.inode != Inode(0) && record.opens > 0) {
                 Some(record) if !self.places.contains_key(&(record.inode, record.user)) => {
@@ -342,7 +374,7 @@ impl HandoverLog {
         });
         if let Some(at) = place {
             self.places.insert((record.inode, record.user), at);
-            self.write(at, &record.encode());
+            self.write(at, record.encode().as_bytes());
         }
     }
 
@@ -353,7 +385,7 @@ impl HandoverLog {
             self.places.remove(&holding);
             self.free.push(at);
         }
-        let place = u64::from(at) * RECORD as u64 + 8;
+        let place = u64::from(at) * RECORD as u64 + offset_of!(RecordBytes, opens) as u64;
         self.written(self.file.write_all_at(&opens.to_ne_bytes(), place));
     }
 
@@ -440,56 +472,10 @@ mod tests {
             shown: (1, Inode(1)),
             beneath: (0, 0),
         };
-        log.file.write_all_at(&head.encode(), 0).unwrap();
+        log.file.write_all_at(head.encode().as_bytes(), 0).unwrap();
         assert_eq!((again(&log).device(), again(&log).agreement()), (Some(5), None));
         log.file.write_all_at(b"B", 0).unwrap();
         assert_eq!(again(&log).device(), None);
-    }
-
-    /// Widths of the fields of one kind of record, in order, from the module's documentation.
-    fn documented(kind: &str) -> Vec<usize> {
-        let lines = include_str!("handover_log.rs").lines().map(|line| line.trim_start_matches("//! "));
-        let record = lines.skip_while(|line| !line.starts_with(kind));
-        let record: Vec<&str> = record
-            .enumerate()
-            .take_while(|(at, line)| *at == 0 || line.starts_with("  "))
-            .map(|(_, line)| line)
-            .collect();
-        let text = record.join(" ");
-        text.split('|').filter_map(|field| field.split_whitespace().last()?.parse().ok()).collect()
-    }
-
-    /// The numbers at these places of a record.
-    fn fields(record: &[u8], widths: &[usize]) -> Vec<u64> {
-        let mut rest = record;
-        let field = |width: &usize| {
-            let (field, behind) = rest.split_at(*width);
-            rest = behind;
-            match *width {
-                4 => u64::from(u32::from_ne_bytes(field.try_into().unwrap())),
-                _ => u64::from_ne_bytes(field[..8].try_into().unwrap()),
-            }
-        };
-        widths.iter().map(field).collect()
-    }
-
-    #[test]
-    fn records_are_as_documented() {
-        let agreement = Negotiated { flags: 4, minor: 2, readahead: 5 };
-        let head = LogHeader { version: 1, device: 3, agreement, shown: (6, Inode(7)), beneath: (8, 9) };
-        let (widths, bytes) = (documented("first   "), head.encode());
-        assert_eq!(bytes.len(), RECORD);
-        assert_eq!(&bytes[..16], MAGIC);
-        assert_eq!(fields(&bytes, &widths)[1..], [1, 2, 3, 4, 5, 6, 7, 8, 9]);
-        assert!(bytes[widths.iter().sum::<usize>()..].iter().all(|byte| *byte == 0));
-
-        let served = Served::File(Some(LoggedFile { path: PathBuf::from("/a/path"), inode: 7, mtime: 8 }));
-        let record = OpenRecord { inode: Inode(1), user: 4, opens: 2, size: 5, mtime: 6, served };
-        let (widths, bytes) = (documented("others  "), record.encode());
-        assert_eq!(fields(&bytes, &widths), [1, 2, 0, 4, 5, 6, 7, 8, 7]);
-        let path = widths.iter().sum::<usize>();
-        assert_eq!(&bytes[path..path + 8], b"/a/path\0");
-        assert_eq!(bytes.len(), RECORD);
     }
 
     /// Zeros behind `bytes`, up to the size of a record.
@@ -513,8 +499,8 @@ mod tests {
         let readahead = 5_u64.to_ne_bytes();
         let bytes = [b"binhostfs opened", &[1; 4][..], &[2; 4], &[3; 8], &[4; 8], &readahead, &[6; 8], &[7; 8]];
         let bytes = padded([&bytes.concat()[..], &[8; 8], &[9; 8]].concat());
-        assert_eq!(header.encode(), bytes);
-        assert_eq!(LogHeader::decode(&bytes), Some(header));
+        assert_eq!(header.encode().as_bytes(), bytes);
+        assert_eq!(LogHeader::decode(&HeaderBytes::read_from_bytes(&bytes).unwrap()), Some(header));
 
         let named = LoggedFile { path: PathBuf::from("/a/path"), inode: word(7), mtime: word(8).cast_signed() };
         let record = OpenRecord {
@@ -527,13 +513,13 @@ mod tests {
         };
         let fixed = [&[1; 8][..], &[2; 8], &[0; 4], &[4; 4], &[5; 8], &[6; 8]].concat();
         let bytes = padded([&fixed[..], &[7; 8], &[8; 8], &7_u64.to_ne_bytes(), b"/a/path"].concat());
-        assert_eq!(record.encode(), bytes);
-        assert_eq!(OpenRecord::decode(&bytes), Some(record.clone()));
+        assert_eq!(record.encode().as_bytes(), bytes);
+        assert_eq!(OpenRecord::decode(&RecordBytes::read_from_bytes(&bytes).unwrap()), record);
 
         let backed = OpenRecord { served: Served::Backing(0x0303_0303), ..record };
         let bytes = padded([&fixed[..16], &[3; 4], &fixed[20..]].concat());
-        assert_eq!(backed.encode(), bytes);
-        assert_eq!(OpenRecord::decode(&bytes), Some(backed));
+        assert_eq!(backed.encode().as_bytes(), bytes);
+        assert_eq!(OpenRecord::decode(&RecordBytes::read_from_bytes(&bytes).unwrap()), backed);
     }
 
     #[test]
@@ -542,7 +528,7 @@ mod tests {
             served: Served::File(Some(LoggedFile { path: PathBuf::from("x".repeat(RECORD)), inode: 1, mtime: 1 })),
             ..OpenRecord::new(0, attributes(1, 1), Some(1), &tempfile::tempfile().unwrap())
         };
-        let decoded = OpenRecord::decode(&record.encode()).unwrap();
+        let decoded = OpenRecord::decode(&record.encode());
         assert_eq!(decoded.served, Served::File(None));
         assert!(decoded.file().is_none());
     }

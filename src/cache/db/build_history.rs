@@ -5,8 +5,10 @@
 //! BUILD_ID raise an alarm, however well they are signed. The records of blobs cannot show such a
 //! change, since they are removed with the blobs.
 
+use zerocopy::{FromBytes as _, IntoBytes as _};
+
 use super::catalogue::{Catalogue, Durable};
-use super::rows::BuildKey;
+use super::rows::{BuildKey, BuildValue};
 use crate::index::{Digest, Sha256Digest};
 
 /// Most builds that are remembered; the oldest are removed first. A build takes some 100 bytes on
@@ -15,8 +17,8 @@ pub(crate) const MAX_BUILDS: usize = 100_000;
 
 impl Catalogue {
     pub(crate) fn build_digest(&self, build: BuildKey) -> Option<Sha256Digest> {
-        let value = self.with(|db| db.get(build.key()).ok().flatten())??;
-        value.first_chunk().copied().map(Digest)
+        let value = self.with(|db| db.get(build.key().as_bytes()).ok().flatten())??;
+        BuildValue::read_from_bytes(&value).ok().map(|build| Digest(build.digest))
     }
 
     /// Removes the oldest builds if there are more than `most`.
@@ -49,7 +51,7 @@ impl Catalogue {
 }
 
 fn time_of(value: &[u8]) -> u64 {
-    value.last_chunk().copied().map_or(0, u64::from_be_bytes)
+    BuildValue::read_from_bytes(value).map_or(0, |build| build.verified.get())
 }
 
 #[cfg(test)]
@@ -71,9 +73,9 @@ mod tests {
         assert_eq!(catalogue.build_digest(key(6)), None);
         // All but the first build are from tomorrow.
         for build in 2..=5 {
-            let value = [&[build as u8; 32][..], &(seconds_now() + 86400).to_be_bytes()].concat();
+            let value = BuildValue { digest: [build as u8; 32], verified: (seconds_now() + 86400).into() };
             let mut batch = sled::Batch::default();
-            batch.insert(&key(build).key()[..], value);
+            batch.insert(key(build).key().as_bytes(), value.as_bytes());
             catalogue.apply(batch, Durable::Now).unwrap();
         }
         catalogue.prune_builds(4);

@@ -3,13 +3,10 @@
 //! ```text
 //! key                      value
 //! 'e' EntryId (16 bytes)   SHA-256 of the blob (32 bytes)
-//! 'b' SHA-256 (32 bytes)   `verify::RULES` (1 byte), size (8), mtime in ns (8), last use in s (8),
-//!                          `AuxDigest` (16), assurance, EntryIds (16 each)
-//! 'h' BuildKey (16 bytes)  SHA-256 of a blob that was verified once (32), when (8, s):
-//!                          `build_history`
-//! 'p' EntryId (16 bytes)   a pin: size (8), when (8, s), PATH (its first 96 bytes): `pins`
-//! 'w'                      bytes written today: day (8), bytes (8): `write_budget`; goes along
-//!                          with 'b'
+//! 'b' SHA-256 (32 bytes)   `rows::BlobHead`, assurance, EntryIds (16 bytes each)
+//! 'h' BuildKey (16 bytes)  `rows::BuildValue`: `build_history`
+//! 'p' EntryId (16 bytes)   a pin: `rows::PinHead`, PATH (its first 96 bytes): `pins`
+//! 'w'                      bytes written today: `rows::WrittenValue`; goes along with 'b'
 //! assurance                1 if a member is not compressed, else 0 (1 byte), length of the
 //!                          signer's fingerprint (1; 0: not signed), fingerprint, state of its
 //!                          certificate (16; only with a fingerprint)
@@ -39,11 +36,12 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
+use zerocopy::{FromBytes as _, IntoBytes as _};
 
 use crate::index::{AuxDigest, Digest, EntryId, Sha256Digest};
 use crate::verify::{Assurance, Fingerprint, RULES, Signer};
 
-use super::rows::{BuildKey, DailyWrites, WRITTEN_KEY};
+use super::rows::{BlobHead, BlobKey, BuildKey, DailyWrites, RowKey, WRITTEN_KEY};
 use crate::cache::CacheError;
 use crate::sys::is_full;
 
@@ -58,8 +56,6 @@ const SLED_CACHE: u64 = 4 << 20;
 const MAX_ENTRIES_OF_BLOB: usize = 5;
 /// Most bytes of a record.
 const MAX_RECORD: usize = 128;
-/// Bytes of a record before its assurance.
-const FIXED: usize = 41;
 
 /// The record of a blob.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,11 +75,14 @@ pub(crate) struct BlobRecord {
 
 impl BlobRecord {
     fn encode(&self) -> Vec<u8> {
-        let mut bytes = vec![RULES];
-        bytes.extend(self.size.to_be_bytes());
-        bytes.extend(self.mtime.to_be_bytes());
-        bytes.extend(self.last_use.to_be_bytes());
-        bytes.extend(self.values.0);
+        let head = BlobHead {
+            rules: RULES,
+            size: self.size.into(),
+            mtime: self.mtime.into(),
+            last_use: self.last_use.into(),
+            values: self.values.0,
+        };
+        let mut bytes = head.as_bytes().to_vec();
         bytes.push(self.assurance.uncompressed.into());
         match &self.assurance.signer {
             None => bytes.push(0),
@@ -100,17 +99,12 @@ impl BlobRecord {
     }
 
     fn decode(bytes: &[u8]) -> Option<Self> {
-        let (fixed, rest) = bytes.split_at_checked(FIXED)?;
+        let (BlobHead { rules, size, mtime, last_use, values }, rest) = BlobHead::read_from_prefix(bytes).ok()?;
         let (assurance, ids) = decode_assurance(rest)?;
-        let (version, numbers) = fixed.split_first()?;
-        let (numbers, values) = numbers.split_last_chunk()?;
-        let mut numbers = numbers.chunks_exact(8).filter_map(|n| n.try_into().ok().map(u64::from_be_bytes));
-        if *version != RULES || ids.len() % 16 != 0 {
-            return None;
-        }
-        let (size, mtime, last_use) = (numbers.next()?, numbers.next()?.cast_signed(), numbers.next()?);
-        let entries = ids.chunks_exact(16).filter_map(|id| id.try_into().ok().map(EntryId)).collect();
-        Some(Self { size, mtime, last_use, values: AuxDigest(*values), assurance, entries })
+        let ids = <[[u8; 16]]>::ref_from_bytes(ids).ok().filter(|_| rules == RULES)?;
+        let (size, mtime, last_use) = (size.get(), mtime.get(), last_use.get());
+        let entries = ids.iter().copied().map(EntryId).collect();
+        Some(Self { size, mtime, last_use, values: AuxDigest(values), assurance, entries })
     }
 }
 
@@ -193,18 +187,6 @@ pub(crate) enum Durable {
     Soon,
 }
 
-fn entry_key(id: EntryId) -> [u8; 17] {
-    let mut key = [b'e'; 17];
-    key.iter_mut().skip(1).zip(id.0).for_each(|(to, from)| *to = from);
-    key
-}
-
-fn blob_key(digest: Sha256Digest) -> [u8; 33] {
-    let mut key = [b'b'; 33];
-    key.iter_mut().skip(1).zip(digest.0).for_each(|(to, from)| *to = from);
-    key
-}
-
 impl Catalogue {
     /// Opens the database, and replaces it if it is damaged.
     pub(crate) fn open(directory: &Path) -> Result<Self, CacheError> {
@@ -222,7 +204,10 @@ impl Catalogue {
     pub(crate) fn records(&self) -> Vec<(Sha256Digest, BlobRecord)> {
         let read = |db: &sled::Db| -> Vec<(Sha256Digest, BlobRecord)> {
             let rows = db.scan_prefix(b"b").filter_map(Result::ok);
-            rows.filter_map(|(key, value)| Some((digest_of(key.get(1..)?)?, BlobRecord::decode(&value)?))).collect()
+            let row = |key: &[u8], value: &[u8]| {
+                Some((Digest(BlobKey::read_from_bytes(key).ok()?.digest), BlobRecord::decode(value)?))
+            };
+            rows.filter_map(|(key, value)| row(&key, &value)).collect()
         };
         self.with(read).unwrap_or_default()
     }
@@ -230,16 +215,14 @@ impl Catalogue {
     /// The count that was stored with the last record.
     pub(crate) fn written(&self) -> DailyWrites {
         let value = self.with(|db| db.get(WRITTEN_KEY).ok().flatten()).flatten();
-        let numbers = value.as_deref().and_then(|value| Some((value.first_chunk()?, value.last_chunk()?)));
-        let number = |bytes: &[u8; 8]| u64::from_be_bytes(*bytes);
-        numbers.map(|(day, bytes)| DailyWrites { day: number(day), bytes: number(bytes) }).unwrap_or_default()
+        value.and_then(|value| DailyWrites::decode(&value)).unwrap_or_default()
     }
 
     /// All entries, each with its blob and the record of that. Reads the whole database.
     pub(crate) fn entries(&self) -> Vec<(EntryId, Sha256Digest, BlobRecord)> {
         let entries = |db: &sled::Db| -> Vec<EntryId> {
             let rows = db.scan_prefix(b"e").filter_map(Result::ok);
-            rows.filter_map(|(key, _)| key.get(1..)?.try_into().ok().map(EntryId)).collect()
+            rows.filter_map(|(key, _)| Some(EntryId(RowKey::read_from_bytes(&key).ok()?.id))).collect()
         };
         let found = self.with(entries).unwrap_or_default();
         let with_blob = |id| self.find(id).map(|(digest, record)| (id, digest, record));
@@ -248,14 +231,14 @@ impl Catalogue {
 
     pub(crate) fn find(&self, id: EntryId) -> Option<(Sha256Digest, BlobRecord)> {
         self.with(|db| {
-            let digest = digest_of(&db.get(entry_key(id)).ok()??)?;
-            let record = BlobRecord::decode(&db.get(blob_key(digest)).ok()??)?;
+            let digest = digest_of(&db.get(RowKey::of_entry(id).as_bytes()).ok()??)?;
+            let record = BlobRecord::decode(&db.get(BlobKey::of(digest).as_bytes()).ok()??)?;
             Some((digest, record))
         })?
     }
 
     pub(crate) fn blob(&self, digest: Sha256Digest) -> Option<BlobRecord> {
-        self.with(|db| BlobRecord::decode(&db.get(blob_key(digest)).ok()??))?
+        self.with(|db| BlobRecord::decode(&db.get(BlobKey::of(digest).as_bytes()).ok()??))?
     }
 
     /// Adds the blob of `id`; durable soon.
@@ -271,8 +254,8 @@ impl Catalogue {
         let mut batch = sled::Batch::default();
         written.record(&mut batch);
         build.into_iter().for_each(|build| build.record(&mut batch, digest));
-        batch.insert(&blob_key(digest)[..], record.encode());
-        batch.insert(&entry_key(id)[..], &digest.0[..]);
+        batch.insert(BlobKey::of(digest).as_bytes(), record.encode());
+        batch.insert(RowKey::of_entry(id).as_bytes(), &digest.0[..]);
         self.apply(batch, Durable::Soon)
     }
 
@@ -293,10 +276,10 @@ impl Catalogue {
             for id in self.blob(*digest).map(|record| record.entries).unwrap_or_default() {
                 // Another blob may have taken the entry over.
                 if self.find(id).is_some_and(|(current, _)| current == *digest) {
-                    batch.remove(&entry_key(id)[..]);
+                    batch.remove(RowKey::of_entry(id).as_bytes());
                 }
             }
-            batch.remove(&blob_key(*digest)[..]);
+            batch.remove(BlobKey::of(*digest).as_bytes());
         }
         if let Err(error) = self.apply(batch, Durable::Now) {
             tracing::warn!(%error, "removing records of evicted packages");
@@ -307,7 +290,7 @@ impl Catalogue {
     /// blob, and the eviction of the blob removes no others.
     pub(crate) fn prune_entries(&self) {
         let is_stale = |db: &sled::Db, digest: &[u8]| {
-            digest_of(digest).is_none_or(|digest| matches!(db.contains_key(blob_key(digest)), Ok(false)))
+            digest_of(digest).is_none_or(|digest| matches!(db.contains_key(BlobKey::of(digest).as_bytes()), Ok(false)))
         };
         let stale = self.with(|db| {
             let rows = db.scan_prefix(b"e").filter_map(Result::ok).filter(|(_, digest)| is_stale(db, digest));
@@ -326,7 +309,7 @@ impl Catalogue {
         let mut batch = sled::Batch::default();
         for (digest, last_use) in uses {
             if let Some(record) = self.blob(*digest) {
-                batch.insert(&blob_key(*digest)[..], BlobRecord { last_use: *last_use, ..record }.encode());
+                batch.insert(BlobKey::of(*digest).as_bytes(), BlobRecord { last_use: *last_use, ..record }.encode());
             }
         }
         if let Err(error) = self.apply(batch, Durable::Now) {
@@ -515,7 +498,7 @@ mod tests {
             let decoded = BlobRecord::decode(&many.encode()).unwrap();
             assert!(many.encode().len() <= MAX_RECORD && decoded.assurance == assurance && decoded.entries.len() >= 2);
             let older_rules = [&[RULES - 1], &bytes[1..]].concat();
-            let odd_fingerprint = [&bytes[..FIXED], &[0], &[7; 64]].concat();
+            let odd_fingerprint = [&bytes[..size_of::<BlobHead>()], &[0], &[7; 64]].concat();
             for bad in [&[][..], &bytes[..10], &bytes[..42], &bytes[..46], &[9; 58], &older_rules, &odd_fingerprint] {
                 assert_eq!(BlobRecord::decode(bad), None);
             }

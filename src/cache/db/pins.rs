@@ -5,7 +5,10 @@
 
 use std::io;
 
+use zerocopy::{FromBytes as _, IntoBytes as _};
+
 use super::catalogue::{Catalogue, Durable};
+use super::rows::{PinHead, RowKey};
 use crate::index::EntryId;
 use crate::sys::seconds_now;
 
@@ -25,12 +28,6 @@ pub(crate) struct Pin {
     pub path: String,
 }
 
-fn key(id: EntryId) -> [u8; 17] {
-    let mut key = [b'p'; 17];
-    key.iter_mut().skip(1).zip(id.0).for_each(|(to, from)| *to = from);
-    key
-}
-
 impl Pin {
     /// Makes a pin with the current time.
     #[must_use]
@@ -40,20 +37,15 @@ impl Pin {
     }
 
     pub(super) fn record(&self, batch: &mut sled::Batch) {
-        let value = [&self.size.to_be_bytes()[..], &self.since.to_be_bytes(), self.path.as_bytes()].concat();
-        batch.insert(&key(self.id)[..], value);
+        let head = PinHead { size: self.size.into(), since: self.since.into() };
+        batch.insert(RowKey::of_pin(self.id).as_bytes(), [head.as_bytes(), self.path.as_bytes()].concat());
     }
 
     fn decode(key: &[u8], value: &[u8]) -> Option<Self> {
-        let (size, rest) = value.split_first_chunk()?;
-        let (since, path) = rest.split_first_chunk()?;
-        let (size, since) = (u64::from_be_bytes(*size), u64::from_be_bytes(*since));
-        Some(Self {
-            id: EntryId(key.get(1..)?.try_into().ok()?),
-            size,
-            since,
-            path: String::from_utf8_lossy(path).into_owned(),
-        })
+        let key = RowKey::read_from_bytes(key).ok()?;
+        let (PinHead { size, since }, path) = PinHead::read_from_prefix(value).ok()?;
+        let path = String::from_utf8_lossy(path).into_owned();
+        Some(Self { id: EntryId(key.id), size: size.get(), since: since.get(), path })
     }
 }
 
@@ -81,12 +73,12 @@ impl Catalogue {
     /// The catalogue cannot be written, and has all of them.
     pub(crate) fn remove_pins(&self, ids: &[EntryId]) -> io::Result<()> {
         let mut batch = sled::Batch::default();
-        ids.iter().for_each(|id| batch.remove(&key(*id)[..]));
+        ids.iter().for_each(|id| batch.remove(RowKey::of_pin(*id).as_bytes()));
         self.apply(batch, Durable::Now)
     }
 
     pub(crate) fn is_pinned(&self, id: EntryId) -> bool {
-        self.with(|db| db.contains_key(key(id)).unwrap_or_default()).unwrap_or_default()
+        self.with(|db| db.contains_key(RowKey::of_pin(id).as_bytes()).unwrap_or_default()).unwrap_or_default()
     }
 }
 
@@ -109,7 +101,8 @@ mod tests {
         let catalogue = Catalogue::open(&place).unwrap();
         assert_eq!(catalogue.pins(), [pin]);
         assert!(catalogue.is_pinned(EntryId([7; 16])) && !catalogue.is_pinned(EntryId([8; 16])));
-        let value = catalogue.with(|db| db.get(key(EntryId([7; 16]))).unwrap().unwrap().len()).unwrap();
+        let value =
+            catalogue.with(|db| db.get(RowKey::of_pin(EntryId([7; 16])).as_bytes()).unwrap().unwrap().len()).unwrap();
         assert!(17 + value <= 129);
         assert_eq!(Pin::decode(b"p", b"short"), None);
     }

@@ -1,12 +1,90 @@
-//! Rows of the database beside the catalogue's: builds, and the bytes written today.
+//! The rows of the database as bytes: their keys, and those of their values that have a fixed size.
+//! Numbers are big endian, so that no row depends on the machine.
 
 use sha2::{Digest as _, Sha256};
+use zerocopy::byteorder::big_endian::{I64, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::index::Sha256Digest;
+use crate::index::{EntryId, Sha256Digest};
 use crate::sys::seconds_now;
 
 /// Key of the bytes written today.
 pub(super) const WRITTEN_KEY: &[u8] = b"w";
+
+/// Key of the row of an entry, a pin or a build.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(super) struct RowKey {
+    kind: u8,
+    pub(super) id: [u8; 16],
+}
+
+impl RowKey {
+    pub(super) fn of_entry(id: EntryId) -> Self {
+        Self { kind: b'e', id: id.0 }
+    }
+
+    pub(super) fn of_pin(id: EntryId) -> Self {
+        Self { kind: b'p', id: id.0 }
+    }
+}
+
+/// Key of the record of a blob.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(super) struct BlobKey {
+    kind: u8,
+    pub(super) digest: [u8; 32],
+}
+
+impl BlobKey {
+    pub(super) fn of(digest: Sha256Digest) -> Self {
+        Self { kind: b'b', digest: digest.0 }
+    }
+}
+
+/// The beginning of the record of a blob. The assurance and the EntryIds follow.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(super) struct BlobHead {
+    /// `verify::RULES`.
+    pub(super) rules: u8,
+    pub(super) size: U64,
+    /// Modification time in ns.
+    pub(super) mtime: I64,
+    /// Last use in s.
+    pub(super) last_use: U64,
+    /// `AuxDigest` of the package.
+    pub(super) values: [u8; 16],
+}
+
+/// Value of a build.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(super) struct BuildValue {
+    /// SHA-256 of a blob that was verified once.
+    pub(super) digest: [u8; 32],
+    /// When it was verified, in s.
+    pub(super) verified: U64,
+}
+
+/// The beginning of the value of a pin. The PATH follows.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(super) struct PinHead {
+    pub(super) size: U64,
+    /// When the pin was made, in s.
+    pub(super) since: U64,
+}
+
+/// Value of the bytes written on one day.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct WrittenValue {
+    day: U64,
+    bytes: U64,
+}
+
 const DAY: u64 = 86400;
 
 /// Bytes of packages written on one day (UTC).
@@ -36,9 +114,13 @@ impl DailyWrites {
     }
 
     pub(super) fn record(self, batch: &mut sled::Batch) {
-        let mut value = [0; 16];
-        value.iter_mut().zip([self.day, self.bytes].map(u64::to_be_bytes).concat()).for_each(|(to, from)| *to = from);
-        batch.insert(WRITTEN_KEY, &value[..]);
+        let value = WrittenValue { day: self.day.into(), bytes: self.bytes.into() };
+        batch.insert(WRITTEN_KEY, value.as_bytes());
+    }
+
+    pub(super) fn decode(value: &[u8]) -> Option<Self> {
+        let WrittenValue { day, bytes } = WrittenValue::read_from_bytes(value).ok()?;
+        Some(Self { day: day.get(), bytes: bytes.get() })
     }
 }
 
@@ -61,16 +143,14 @@ impl BuildKey {
         Self(first)
     }
 
-    pub(super) fn key(self) -> [u8; 17] {
-        let mut key = [b'h'; 17];
-        key.iter_mut().skip(1).zip(self.0).for_each(|(to, from)| *to = from);
-        key
+    pub(super) fn key(self) -> RowKey {
+        RowKey { kind: b'h', id: self.0 }
     }
 
     /// Adds to `batch` that the build has this digest.
     pub(super) fn record(self, batch: &mut sled::Batch, digest: Sha256Digest) {
-        let value = [&digest.0[..], &seconds_now().to_be_bytes()].concat();
-        batch.insert(&self.key()[..], value);
+        let value = BuildValue { digest: digest.0, verified: seconds_now().into() };
+        batch.insert(self.key().as_bytes(), value.as_bytes());
     }
 }
 
