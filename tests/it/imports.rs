@@ -37,13 +37,14 @@ const ALLOWED: [(&str, &[&str]); 20] = [
 ];
 
 /// Heavy crates and the only files or folders that may name them.
-const CONFINED: [(&str, &[&str]); 12] = [
+const CONFINED: [(&str, &[&str]); 13] = [
     ("fuser::", &["src/fuse/adapter.rs", "src/fuse/adapter/", "src/fuse/connection.rs", "src/fuse/mount.rs"]),
     ("reqwest::", &["src/upstream/client.rs"]),
     ("sled::", &["src/cache/db/"]),
     ("clap::", &["src/cli/"]),
     ("indicatif::", &["src/cli/progress.rs"]),
     ("hyper::", &["src/control/", "src/cli/demo/"]),
+    ("maud::", &["src/control/page.rs"]),
     ("sd_notify::", &["src/daemon/"]),
     ("std::env::", &["src/config/", "src/portage/", "src/main.rs", "src/cli/demo/mod.rs", "src/verify/tests/"]),
     ("toml::", &["src/config/toml_table.rs"]),

@@ -26,7 +26,7 @@ fn over_tcp_everything_is_read_only() {
     let origin = one();
     let mounted = listening(&origin);
     for (path, begins) in
-        [("/", "<!doctype html>"), ("/metrics", "# HELP"), ("/v1/status", "{\""), ("/style.css", ":root")]
+        [("/", "<!DOCTYPE html>"), ("/metrics", "# HELP"), ("/v1/status", "{\""), ("/style.css", ":root")]
     {
         let answer = mounted.ask_over_tcp("GET", path);
         assert!(answer.status == 200 && answer.body.starts_with(begins), "{path}: {answer:?}");
