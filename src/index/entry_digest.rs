@@ -12,9 +12,9 @@ use std::io;
 
 use sha2::{Digest as _, Sha256};
 
+use super::header::is_merged;
 use super::render::STRIPPED;
 use super::stanza::{OWN_KEYS, first_16};
-use super::view::is_merged;
 use super::{EntryId, Header, Index, Stanza};
 
 /// Keys that have one name in an index and another one in Portage.
@@ -33,19 +33,18 @@ impl Index {
     /// # Errors
     /// The text cannot be read any more.
     pub fn digests(&self) -> io::Result<Vec<EntryDigest>> {
-        let start = self.header.digest();
+        let start = of_header(&self.header);
         let digest = |record| Ok(self.stanza(record)?.digest(record.id, self.path(record), start.clone()));
         self.records.iter().map(digest).collect()
     }
 }
 
-impl Header {
-    fn digest(&self) -> Sha256 {
-        let mut hash = Sha256::new_with_prefix(b"told\0");
-        let counted = self.0.iter().filter(|(key, _)| INHERITED.contains(&key.as_str()) || is_merged(key));
-        counted.for_each(|(key, value)| field(&mut hash, key.as_bytes(), value.as_bytes()));
-        hash
-    }
+/// The start of the digest of each entry: the header keys that Portage takes over.
+fn of_header(header: &Header) -> Sha256 {
+    let mut hash = Sha256::new_with_prefix(b"told\0");
+    let counted = header.pairs().filter(|(key, _)| INHERITED.contains(key) || is_merged(key));
+    counted.for_each(|(key, value)| field(&mut hash, key.as_bytes(), value.as_bytes()));
+    hash
 }
 
 impl Stanza {

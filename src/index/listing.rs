@@ -104,10 +104,12 @@ impl Listing {
         let mut out = BufWriter::with_capacity(64 << 10, out);
         let kept: Vec<&ListedEntry> = self.entries.iter().filter(|entry| keep(entry)).collect();
         let mut header = self.header.clone();
-        header.0.insert("PACKAGES".to_owned(), (kept.len() + more.len()).to_string());
-        header.0.entry("VERSION".to_owned()).or_insert_with(|| "0".to_owned());
-        timestamp.into_iter().for_each(|time| drop(header.0.insert("TIMESTAMP".to_owned(), time.to_string())));
-        for (key, value) in header.0.iter().filter(|(_, value)| !value.is_empty()) {
+        header.set("PACKAGES", kept.len() + more.len());
+        if header.get("VERSION").is_none() {
+            header.set("VERSION", 0);
+        }
+        timestamp.into_iter().for_each(|time| header.set("TIMESTAMP", time));
+        for (key, value) in header.pairs().filter(|(_, value)| !value.is_empty()) {
             writeln!(out, "{key}: {value}")?;
         }
         out.write_all(b"\n")?;

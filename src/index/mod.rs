@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `drop_reason` | why an entry is left out |
 //! | `parse` | a file -> an index, or why it is none |
+//! | `header` | the header stanza, and its union with others |
 //! | `line` | stanzas in bounded memory |
 //! | `stanza` | one stanza -> typed values |
 //! | `unfit` | the entries that parsing dropped |
@@ -40,6 +41,7 @@ mod dependencies;
 mod digest;
 mod drop_reason;
 mod entry_digest;
+mod header;
 mod line;
 mod listing;
 mod parse;
@@ -49,7 +51,6 @@ mod stanza;
 mod unfit;
 mod view;
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -62,6 +63,7 @@ pub use dependencies::{Dependencies, TokenKind, UseFlags};
 pub use digest::Digest;
 pub(crate) use digest::{Md5Digest, Sha1Digest, Sha256Digest};
 pub(crate) use entry_digest::EntryDigest;
+pub(crate) use header::Header;
 pub use listing::Listing;
 pub(crate) use parse::{Dropped, IndexLimits, MAX_ENTRIES};
 pub use path::PkgPath;
@@ -152,45 +154,6 @@ pub struct Entry {
     pub md5: Option<Md5Digest>,
     /// SHA1 of the file. Every entry has `md5` or `sha1`.
     pub sha1: Option<Sha1Digest>,
-}
-
-/// The header stanza. The last value of a repeated key counts, as in Portage.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Header(BTreeMap<String, String>);
-
-impl Header {
-    #[must_use]
-    pub fn get(&self, key: &str) -> Option<&str> {
-        self.0.get(key).map(String::as_str)
-    }
-
-    /// TIMESTAMP in seconds since the epoch.
-    #[must_use]
-    pub fn timestamp(&self) -> Option<i64> {
-        self.get("TIMESTAMP")?.trim().parse().ok().filter(|t| *t > 0)
-    }
-
-    /// URI: the URL of the package files, where they are not beside the index.
-    #[must_use]
-    pub fn uri(&self) -> Option<&str> {
-        self.get("URI").map(str::trim).filter(|uri| !uri.is_empty())
-    }
-
-    /// REPO: the ebuild repository of entries that have no REPO of their own.
-    #[must_use]
-    pub fn repository(&self) -> Option<&str> {
-        self.get("REPO")
-    }
-}
-
-impl crate::portage::KeyValues for Header {
-    fn get(&self, key: &str) -> Option<&str> {
-        self.get(key)
-    }
-
-    fn repository(&self) -> Option<&str> {
-        self.repository()
-    }
 }
 
 /// A parsed index. The records are sorted by path. Paths are unique, and no path is a directory of

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{BufReader, Seek as _};
 
 use super::drop_reason::DropReason;
-use super::line::{RawStanza, StanzaReader, pairs};
+use super::line::{RawStanza, StanzaReader};
 use super::stanza::{Fields, decoded};
 use super::{AuxKeys, Entry, Header, Index, IndexError, Record, by_parts};
 
@@ -119,15 +119,6 @@ fn read_header(reader: &mut StanzaReader<BufReader<&File>>) -> Result<Header, In
             Err(IndexError::NotAnIndex { start })
         }
         None | Some(Err(_)) => Err(IndexError::NoVersion),
-    }
-}
-
-impl Header {
-    pub(super) fn of(text: &[u8]) -> Self {
-        let readable = |bytes: &[u8]| String::from_utf8_lossy(bytes).replace(char::is_control, " ");
-        // One key with two names: the last value of either counts.
-        let name = |key: &[u8]| if key == b"repository" { "REPO".to_owned() } else { readable(key) };
-        Self(pairs(text).map(|(key, value)| (name(key), readable(value))).collect())
     }
 }
 

@@ -111,10 +111,10 @@ fn with_local(view: &View, stands: &Stands<'_>, out: impl Write, timestamp: i64)
 }
 
 fn header(shown: &Header, packages: usize, out: &mut impl Write, timestamp: i64) -> io::Result<()> {
-    for (key, value) in &shown.0 {
+    for (key, value) in shown.pairs() {
         // Portage takes an empty value for none. An empty CHOST, however, would keep Portage from
         // using the client's.
-        if !HEADER_STRIPPED.contains(&key.as_str()) && !value.is_empty() {
+        if !HEADER_STRIPPED.contains(&key) && !value.is_empty() {
             writeln!(out, "{key}: {value}")?;
         }
     }

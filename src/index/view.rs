@@ -107,9 +107,7 @@ impl View {
             let parts = (0..=MAX_PART).zip(&self.parts).filter(|(number, _)| !mute.contains(number));
             self.header = Header::united(parts.map(|(_, part)| part.index.header()));
             let newest = self.parts.iter().filter_map(|part| part.index.header().timestamp()).max();
-            newest
-                .into_iter()
-                .for_each(|newest| drop(self.header.0.insert("TIMESTAMP".to_owned(), newest.to_string())));
+            newest.into_iter().for_each(|newest| self.header.set("TIMESTAMP", newest));
             self.mute = mute;
         }
         self
@@ -268,65 +266,6 @@ impl View {
     }
 }
 
-/// Header keys whose words Portage merges (`iter_iuse_vars`), besides those that start with
-/// [`VALUES`].
-const UNITED: [&str; 4] = ["IUSE_IMPLICIT", "USE_EXPAND_IMPLICIT", "USE_EXPAND_UNPREFIXED", "USE_EXPAND"];
-/// The prefix of the keys that are merged only from a header that lists the rest of the name as
-/// implicit.
-const VALUES: &str = "USE_EXPAND_VALUES_";
-/// The key that Portage takes from the first header that has it.
-const ARCH: &str = "ARCH";
-
-/// Whether Portage merges a header key into its own configuration (`_merge_pkgindex_header`).
-pub(super) fn is_merged(key: &str) -> bool {
-    key == ARCH || UNITED.contains(&key) || key.starts_with(VALUES)
-}
-
-impl Header {
-    /// Merges headers as Portage merges those of several binhosts. The words of [`UNITED`] are
-    /// merged, ARCH comes from the first header that has it, TIMESTAMP from the newest, and all
-    /// other keys from the first header.
-    pub(super) fn united<'a>(headers: impl IntoIterator<Item = &'a Self>) -> Self {
-        let mut headers = headers.into_iter().peekable();
-        let Some(first) = headers.next() else { return Self::default() };
-        let mut united = first.clone();
-        if headers.peek().is_some() {
-            let implicit = first.implicit();
-            united.0.retain(|key, _| key.strip_prefix(VALUES).is_none_or(|name| implicit.contains(name)));
-        }
-        for other in headers {
-            let implicit = other.implicit();
-            let is_united = |key: &str| {
-                UNITED.contains(&key) || key.strip_prefix(VALUES).is_some_and(|name| implicit.contains(name))
-            };
-            for (key, value) in &other.0 {
-                let newer = key == "TIMESTAMP" && united.timestamp() < other.timestamp();
-                let value = match united.get(key) {
-                    Some(before) if is_united(key) => words(before, value),
-                    Some(_) if newer => value.clone(),
-                    None if is_united(key) || newer || key == ARCH => value.clone(),
-                    _ => continue,
-                };
-                united.0.insert(key.clone(), value);
-            }
-        }
-        united
-    }
-
-    /// The names whose values are implicitly in IUSE.
-    fn implicit(&self) -> BTreeSet<&str> {
-        let words = |key| self.get(key).unwrap_or_default().split_whitespace();
-        let implicit: BTreeSet<&str> = words("USE_EXPAND_IMPLICIT").collect();
-        let all = words("USE_EXPAND_UNPREFIXED").chain(words("USE_EXPAND"));
-        all.filter(|name| implicit.contains(name)).collect()
-    }
-}
-
-fn words(one: &str, other: &str) -> String {
-    let all: BTreeSet<&str> = one.split_whitespace().chain(other.split_whitespace()).collect();
-    all.into_iter().collect::<Vec<_>>().join(" ")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -381,7 +320,7 @@ mod tests {
         assert_eq!(header, [Some("y"), Some("z"), Some("9")]);
         assert_ne!(view.fingerprint(), both().fingerprint());
         let nothing = both().without_headers_of([0, 1].into());
-        assert_eq!(nothing.header().0.keys().collect::<Vec<_>>(), ["TIMESTAMP"]);
+        assert_eq!(nothing.header().pairs().map(|(key, _)| key).collect::<Vec<_>>(), ["TIMESTAMP"]);
         assert_eq!(both().without_headers_of(BTreeSet::new()).fingerprint(), both().fingerprint());
     }
 

@@ -3,9 +3,9 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use super::super::Index;
 use super::super::dependencies::UseFlags;
 use super::super::stanza::Stanza;
-use super::super::{Header, Index};
 use super::{AuxKey, AuxKeys, AuxValues, simplest};
 use crate::index::aux_key::PerKey;
 
@@ -54,26 +54,6 @@ impl<'a> EntryValues<'a> {
     /// The value of `key` in the form that compares equal for equal meaning.
     pub(super) fn simplest(&self, key: AuxKey) -> Cow<'a, str> {
         simplest(key, self.get(key), &UseFlags::of(self.get(AuxKey::Use)))
-    }
-}
-
-impl Header {
-    /// The value of `key` that an entry without it has.
-    fn inherited(&self, key: AuxKey) -> &str {
-        let given = match key {
-            AuxKey::Chost => self.get("CHOST"),
-            AuxKey::Repository => self.repository(),
-            _ => None,
-        };
-        given.unwrap_or(key.default())
-    }
-
-    /// The keys that entries may inherit from this header.
-    pub(in super::super) fn carried(&self) -> AuxKeys {
-        let mut carried = AuxKeys::default();
-        let inherited = AuxKey::ALL.into_iter().filter(|key| !self.inherited(*key).is_empty() && key.is_inherited());
-        inherited.for_each(|key| carried.insert(key));
-        carried
     }
 }
 
