@@ -156,7 +156,7 @@ impl<'a> BodyStream<'a> {
             self.candidates.spliced_wrong();
         } else {
             if fault == BodyFault::Url {
-                self.upstream.note_wrong(self.slot(), &self.source());
+                self.upstream.mirrors.note_wrong(self.slot(), &self.source());
             }
             self.candidates.give_up_current();
         }
@@ -167,7 +167,7 @@ impl<'a> BodyStream<'a> {
 
     async fn step(&mut self) -> Result<Option<Event>, UpstreamError> {
         self.keep_up()?;
-        let (began, patience) = (Instant::now(), self.upstream.patience(&self.candidates));
+        let (began, patience) = (Instant::now(), self.upstream.mirrors.patience(&self.candidates));
         let chunk = match &mut self.connection {
             Connection::None => return self.connect().await,
             Connection::Http(answer) => answer.chunk(patience).await?,
@@ -183,7 +183,7 @@ impl<'a> BodyStream<'a> {
             }
             None => {
                 self.close();
-                self.upstream.note_served(self.slot());
+                self.upstream.mirrors.note_served(self.slot());
                 Ok(Some(Event::End))
             }
         }
@@ -207,13 +207,17 @@ impl<'a> BodyStream<'a> {
         }
         let Some(rate) = self.pace.short() else { return Ok(()) };
         // Downloads share the bandwidth, and only their sum shows the speed of the URL.
-        let together = rate * self.upstream.active() as f64;
+        let together = rate * self.upstream.mirrors.active() as f64;
         let missing = self.size.saturating_sub(self.received);
-        let (mirrors, now) = (self.upstream.mirrors(), Instant::now());
+        let (mirrors, now) = (self.upstream.mirrors.lock(), Instant::now());
         let Some(better) = self.candidates.outpaced(&mirrors, now, together, missing) else { return Ok(()) };
         drop(mirrors);
         self.candidates.prefer(better);
-        Err(UpstreamError::Outpaced { url: self.source(), rate: rate as u64, by: self.upstream.display_url(better) })
+        Err(UpstreamError::Outpaced {
+            url: self.source(),
+            rate: rate as u64,
+            by: self.upstream.mirrors.display_url(better),
+        })
     }
 
     fn slot(&self) -> Option<MirrorSlot> {
@@ -223,16 +227,16 @@ impl<'a> BodyStream<'a> {
     /// Closes the connection, if there is one, and records its rate.
     fn close(&mut self) {
         (self.connection, self.neglected) = (Connection::None, false);
-        self.upstream.note_pace(self.slot(), std::mem::take(&mut self.pace).total());
+        self.upstream.mirrors.note_pace(self.slot(), std::mem::take(&mut self.pace).total());
     }
 
     async fn connect(&mut self) -> Result<Option<Event>, UpstreamError> {
-        let chosen = self.upstream.choose(&mut self.candidates);
+        let chosen = self.upstream.mirrors.choose(&mut self.candidates);
         let Some(url) = chosen else { return Err(self.candidates.take_error()) };
         let began = Instant::now();
         if url.scheme() == "file" {
             self.connection = Connection::File(LocalFile::open(&url, self.size, &self.upstream.local_reads).await?);
-            self.upstream.note_response(self.slot(), began.elapsed());
+            self.upstream.mirrors.note_response(self.slot(), began.elapsed());
             return Ok(self.restarted());
         }
         let part = self.part.as_ref().filter(|_| self.received > 0 && !self.candidates.must_send_whole());
@@ -242,8 +246,9 @@ impl<'a> BodyStream<'a> {
         let resume = part.is_some_and(|part| part.url != url) || validator.is_some();
         let condition =
             if resume { RequestCondition::From { offset: self.received, validator } } else { RequestCondition::None };
-        let answer = self.upstream.client.get(&url, condition, self.upstream.patience(&self.candidates)).await?;
-        self.upstream.note_response(self.slot(), began.elapsed());
+        let answer =
+            self.upstream.client.get(&url, condition, self.upstream.mirrors.patience(&self.candidates)).await?;
+        self.upstream.mirrors.note_response(self.slot(), began.elapsed());
         if resume && answer.status() == 206 {
             return self.resumed(answer).map(|()| None);
         }
@@ -294,8 +299,8 @@ impl<'a> BodyStream<'a> {
         if whole {
             self.part = None;
         }
-        self.upstream.note_failure(slot, &error);
-        let others = self.upstream.others(&self.candidates);
+        self.upstream.mirrors.note_failure(slot, &error);
+        let others = self.upstream.mirrors.others(&self.candidates);
         let decision = if whole { RetryDecision::Again } else { retry::judge(&error, others) };
         tracing::debug!(%error, ?decision, "a download was interrupted");
         let wait = retry::wait(self.candidates.tries() + 1, &error);

@@ -26,7 +26,7 @@ impl Upstream {
         let range = range.start.min(size)..range.end.min(size);
         let count = usize::try_from(range.end.saturating_sub(range.start)).unwrap_or_default();
         let mut candidates = self.candidates(uri, path, 0);
-        let Some(url) = self.choose(&mut candidates) else { return Err(candidates.take_error()) };
+        let Some(url) = self.mirrors.choose(&mut candidates) else { return Err(candidates.take_error()) };
         let mut bytes = Vec::with_capacity(count);
         if url.scheme() == "file" {
             let mut file = LocalFile::open(&url, size, &self.local_reads).await?;
@@ -39,7 +39,7 @@ impl Upstream {
             bytes.truncate(count);
             return Ok(bytes);
         }
-        let patience = self.patience(&candidates);
+        let patience = self.mirrors.patience(&candidates);
         let mut answer = self.client.get(&url, RequestCondition::Range(range.clone()), patience).await?;
         check(&answer, &range, size, config::display(&url))?;
         while bytes.len() < count

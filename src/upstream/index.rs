@@ -55,7 +55,7 @@ impl Upstream {
     #[must_use]
     pub(crate) fn index_sources(&self, known: &Validators) -> IndexSources<'_> {
         let bases = &self.binhost.urls;
-        let first = self.mirrors().index_first(self.slot_of_index(known), Instant::now());
+        let first = self.mirrors.lock().index_first(self.slot_of_index(known), Instant::now());
         let all = bases.iter().enumerate().map(|(slot, base)| UrlCandidate::new(slot, base.join(COMPRESSED)));
         IndexSources { upstream: self, candidates: Candidates::new(all.collect(), Some(first)) }
     }
@@ -73,7 +73,15 @@ impl Upstream {
         self.binhost.urls.get(self.slot_of_index(known)?)
     }
 
-    pub(super) fn slot_of_index(&self, known: &Validators) -> Option<MirrorSlot> {
+    /// Records that an index from a URL of the binhost is not to be used. Other URLs are asked
+    /// first for a while.
+    pub(crate) fn note_wrong_index(&self, from: &Validators, reason: &str) {
+        if let Some(slot) = self.slot_of_index(from) {
+            self.mirrors.note_wrong_index(slot, &from.url, reason);
+        }
+    }
+
+    fn slot_of_index(&self, known: &Validators) -> Option<MirrorSlot> {
         self.binhost.urls.iter().position(|base| has_index_of(base, known))
     }
 }
@@ -89,11 +97,11 @@ impl IndexSources<'_> {
     /// # Errors
     /// No remaining URL has an index that can be stored. The contents of `out` are then undefined.
     pub(crate) async fn next(&mut self, known: &Validators, out: &File) -> Option<Result<IndexAnswer, UpstreamError>> {
-        while let Some(url) = self.upstream.choose(&mut self.candidates) {
+        while let Some(url) = self.upstream.mirrors.choose(&mut self.candidates) {
             let slot = self.candidates.current().map(|candidate| candidate.slot);
             match self.request_once(slot, &url, known, out).await {
                 Ok(answer) => {
-                    self.upstream.note_served(slot);
+                    self.upstream.mirrors.note_served(slot);
                     self.candidates.give_up_current();
                     return Some(Ok(answer));
                 }
@@ -104,8 +112,8 @@ impl IndexSources<'_> {
     }
 
     async fn recover(&mut self, slot: Option<MirrorSlot>, error: UpstreamError) {
-        self.upstream.note_failure(slot, &error);
-        let decision = retry::judge(&error, self.upstream.others(&self.candidates));
+        self.upstream.mirrors.note_failure(slot, &error);
+        let decision = retry::judge(&error, self.upstream.mirrors.others(&self.candidates));
         let wait = retry::wait(self.candidates.tries() + 1, &error);
         self.candidates.failed(error, decision);
         if matches!(decision, RetryDecision::Again | RetryDecision::Later) && self.candidates.any_left() {
@@ -146,7 +154,7 @@ impl IndexSources<'_> {
         }
         let mut pace = Throughput::default();
         let result = self.over_http(slot, url, known, out, &mut pace).await;
-        self.upstream.note_pace(slot, pace.total());
+        self.upstream.mirrors.note_pace(slot, pace.total());
         result
     }
 
@@ -162,11 +170,11 @@ impl IndexSources<'_> {
         let same = known.url == shown;
         let (etag, last_modified) =
             (known.etag.as_deref().filter(|_| same), known.last_modified.as_deref().filter(|_| same));
-        let patience = || self.upstream.patience(&self.candidates);
+        let patience = || self.upstream.mirrors.patience(&self.candidates);
         let asked = Instant::now();
         let condition = RequestCondition::Changed { etag, last_modified };
         let mut answer = self.upstream.client.get(url, condition, patience()).await?;
-        self.upstream.note_response(slot, asked.elapsed());
+        self.upstream.mirrors.note_response(slot, asked.elapsed());
         if answer.status() == 304 {
             return Ok(IndexAnswer::NotModified);
         }

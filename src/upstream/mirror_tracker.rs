@@ -1,18 +1,18 @@
-//! Records events of URLs in `mirrors`, and supplies the clock, the random numbers and the lock
-//! that `mirrors` itself does not have.
+//! The mirrors of a binhost, shared by its requests. Records their events in `mirrors`, and
+//! supplies the clock, the random numbers and the lock that `mirrors` itself does not have.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::MutexGuard;
+use parking_lot::{Mutex, MutexGuard};
 use url::Url;
 
+use super::UpstreamError;
 use super::candidates::Candidates;
 use super::health::{Health, HealthState};
 use super::mirrors::{MirrorSlot, Mirrors};
 use super::retry::{self, FailureCause, Others};
-use super::{Upstream, UpstreamError, Validators};
 use crate::config::BinhostUrl;
 
 /// Counts a download that shares the bandwidth to the binhost, until it is dropped.
@@ -48,11 +48,25 @@ pub(crate) struct UrlReport {
     pub last_error: Option<(String, Duration)>,
 }
 
-impl Upstream {
+/// The mirrors of one binhost, and the downloads that use them.
+#[derive(Debug)]
+pub(super) struct MirrorTracker {
+    mirrors: Mutex<Mirrors>,
+    /// Whether a failed URL has others beside it.
+    has_others: bool,
+    /// Number of downloads that share the bandwidth to the binhost.
+    active: Arc<AtomicUsize>,
+}
+
+impl MirrorTracker {
+    pub(super) fn new(urls: &[BinhostUrl]) -> Self {
+        Self { mirrors: Mutex::new(Mirrors::new(urls)), has_others: urls.len() > 1, active: Arc::default() }
+    }
+
     /// Reports on the URLs, in the order in which they would be asked now.
     #[must_use]
-    pub(crate) fn url_reports(&self) -> Vec<UrlReport> {
-        let (mirrors, now) = (self.mirrors(), Instant::now());
+    pub(super) fn url_reports(&self) -> Vec<UrlReport> {
+        let (mirrors, now) = (self.lock(), Instant::now());
         let report = |(base, health): (&BinhostUrl, &Health)| {
             let standing = health.state(now);
             let resting = health.backoff_until().filter(|_| standing == HealthState::BackingOff);
@@ -73,17 +87,17 @@ impl Upstream {
     }
 
     /// Ends backoff and distrust of all URLs, on request of an administrator.
-    pub(crate) fn allow_retries(&self) {
-        self.mirrors().allow_retries();
+    pub(super) fn allow_retries(&self) {
+        self.lock().allow_retries();
     }
 
-    pub(super) fn mirrors(&self) -> MutexGuard<'_, Mirrors> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Mirrors> {
         self.mirrors.lock()
     }
 
     /// Chooses the URL to ask now, and records the request.
     pub(super) fn choose(&self, candidates: &mut Candidates) -> Option<Url> {
-        let (mut mirrors, now) = (self.mirrors(), Instant::now());
+        let (mut mirrors, now) = (self.lock(), Instant::now());
         let (slot, url) = candidates.choose(&mirrors, now).map(|candidate| (candidate.slot, candidate.url.clone()))?;
         mirrors.note(slot, |health| health.note_request(now));
         Some(url)
@@ -91,7 +105,7 @@ impl Upstream {
 
     /// Counts a download as active, when it starts or continues.
     #[must_use]
-    pub(crate) fn begin(&self) -> Active {
+    pub(super) fn begin(&self) -> Active {
         self.active.fetch_add(1, Ordering::Relaxed);
         Active(Arc::clone(&self.active))
     }
@@ -111,7 +125,7 @@ impl Upstream {
 
     pub(super) fn note_pace(&self, slot: Option<MirrorSlot>, sample: (u64, Duration)) {
         if let Some(slot) = slot {
-            self.mirrors().delivered(slot, Instant::now(), sample);
+            self.lock().delivered(slot, Instant::now(), sample);
         }
     }
 
@@ -120,10 +134,8 @@ impl Upstream {
         self.note(slot, |health| health.wrong(Instant::now()));
     }
 
-    /// Records that an index from a URL of the binhost is not to be used. Other URLs are asked
-    /// first for a while.
-    pub(crate) fn note_wrong_index(&self, from: &Validators, reason: &str) {
-        let Some(slot) = self.slot_of_index(from) else { return };
+    /// Ranks a URL behind the others for a while, because its index is not to be used.
+    pub(super) fn note_wrong_index(&self, slot: MirrorSlot, url: &str, reason: &str) {
         let mut known = false;
         self.note(Some(slot), |health| {
             known = health.distrusted_for() == Some(reason);
@@ -131,7 +143,7 @@ impl Upstream {
         });
         // A repeated fault is logged once.
         if !known {
-            tracing::warn!(url = from.url, "this URL of the binhost is asked after the others for a while: {reason}");
+            tracing::warn!(url, "this URL of the binhost is asked after the others for a while: {reason}");
         }
     }
 
@@ -144,7 +156,7 @@ impl Upstream {
                     let before = health.failures();
                     health.failed(Instant::now(), error.to_string(), backoff, at_least);
                     // The caller logs the failure of a binhost's only URL.
-                    if before == 0 && self.binhost.urls.len() > 1 {
+                    if before == 0 && self.has_others {
                         tracing::info!(%error, "a URL of the binhost fails; others are asked first");
                     }
                 });
@@ -156,22 +168,22 @@ impl Upstream {
 
     /// Whether other URLs than the current one of `candidates` can be asked instead.
     pub(super) fn others(&self, candidates: &Candidates) -> Others {
-        candidates.others(&self.mirrors(), Instant::now())
+        candidates.others(&self.lock(), Instant::now())
     }
 
     /// How long the current URL of `candidates` may send nothing.
     pub(super) fn patience(&self, candidates: &Candidates) -> Duration {
-        candidates.patience(&self.mirrors(), Instant::now())
+        candidates.patience(&self.lock(), Instant::now())
     }
 
     /// The URL of a slot, without credentials.
     pub(super) fn display_url(&self, slot: MirrorSlot) -> String {
-        self.mirrors().base(slot).map(ToString::to_string).unwrap_or_default()
+        self.lock().base(slot).map(ToString::to_string).unwrap_or_default()
     }
 
     fn note(&self, slot: Option<MirrorSlot>, what: impl FnOnce(&mut Health)) {
         if let Some(slot) = slot {
-            self.mirrors().note(slot, what);
+            self.lock().note(slot, what);
         }
     }
 }

@@ -8,7 +8,7 @@
 //! | `candidates` | the URLs of one file, and which is asked next |
 //! | `mirrors` | the URLs of one binhost and their order |
 //! | `health` | the record of one URL |
-//! | `mirror_tracker` | feeds events to `mirrors`, with clock and random numbers |
+//! | `mirror_tracker` | the mirrors as their requests share them: lock, clock, random numbers |
 //! | `retry` | which failures are retried, where and when |
 //! | `package_urls` | the URLs of the packages of an index |
 //! | `reach` | the addresses to which an index or a redirect may lead |
@@ -52,10 +52,8 @@ mod throughput;
 mod unpack;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::Instant;
 
-use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 pub(crate) use body::{BodyFault, BodyStream, Event, ResumePoint};
@@ -69,7 +67,7 @@ pub use retry::{NO_PROGRESS_BUDGET, PATIENCE, STALL_TIMEOUT};
 use crate::config::{BinhostConfig, BinhostUrl};
 use crate::metrics::Metrics;
 use candidates::{Candidates, UrlCandidate};
-use mirrors::Mirrors;
+use mirror_tracker::MirrorTracker;
 use package_urls::PackageUrls;
 
 /// One binhost, its mirrors and the connections to it.
@@ -78,11 +76,9 @@ pub(crate) struct Upstream {
     client: client::Client,
     binhost: BinhostConfig,
     metrics: Arc<Metrics>,
-    mirrors: Mutex<Mirrors>,
+    mirrors: MirrorTracker,
     /// Permits to read from a `file:` URL.
     local_reads: Arc<Semaphore>,
-    /// Number of downloads that share the bandwidth to the binhost.
-    active: Arc<AtomicUsize>,
 }
 
 impl Upstream {
@@ -98,15 +94,32 @@ impl Upstream {
                 "no https server can be trusted: install the system's CA certificates, then restart"
             );
         }
-        let mirrors = Mutex::new(Mirrors::new(&binhost.urls));
+        let mirrors = MirrorTracker::new(&binhost.urls);
         let local_reads = Arc::new(Semaphore::new(local::MAX_READS));
-        Ok(Self { client, binhost, metrics, mirrors, local_reads, active: Arc::default() })
+        Ok(Self { client, binhost, metrics, mirrors, local_reads })
     }
 
     /// The configuration of the binhost.
     #[must_use]
     pub(crate) fn binhost(&self) -> &BinhostConfig {
         &self.binhost
+    }
+
+    /// Reports on the URLs, in the order in which they would be asked now.
+    #[must_use]
+    pub(crate) fn url_reports(&self) -> Vec<UrlReport> {
+        self.mirrors.url_reports()
+    }
+
+    /// Ends backoff and distrust of all URLs, on request of an administrator.
+    pub(crate) fn allow_retries(&self) {
+        self.mirrors.allow_retries();
+    }
+
+    /// Counts a download as active, when it starts or continues.
+    #[must_use]
+    pub(crate) fn begin(&self) -> Active {
+        self.mirrors.begin()
     }
 
     /// Why no package can be fetched: the header of the index has a `uri` that cannot be requested.
@@ -133,7 +146,7 @@ impl Upstream {
         if let Some(reason) = refused {
             tracing::warn!(uri, reason, "the index names another place for its packages, which is not used");
         }
-        let mut mirrors = self.mirrors();
+        let mut mirrors = self.mirrors.lock();
         let named = elsewhere.map(|base| (mirrors.slot_of(&base), base.join(path)));
         let first = match &named {
             Some((slot, _)) => Some(*slot),
@@ -155,11 +168,11 @@ impl Upstream {
             let modified = file.metadata().ok()?.modified().ok()?;
             return Some(format!("{size} {modified:?}"));
         }
-        let slot = places.elsewhere.map_or(0, |base| self.mirrors().slot_of(&base));
-        if self.mirrors().state(slot, Instant::now()) >= HealthState::Probing {
+        let slot = places.elsewhere.map_or(0, |base| self.mirrors.lock().slot_of(&base));
+        if self.mirrors.lock().state(slot, Instant::now()) >= HealthState::Probing {
             return None;
         }
         let said = self.client.head(&url).await;
-        said.inspect_err(|error| self.note_failure(Some(slot), error)).ok()?
+        said.inspect_err(|error| self.mirrors.note_failure(Some(slot), error)).ok()?
     }
 }
