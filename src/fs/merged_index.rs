@@ -51,7 +51,7 @@ impl Merger {
             let rendered = view.render_beneath(listing, &|path| survey.shadows(path), &file, timestamp)?;
             Arc::new(remote.with_packages(PackagesFile { file: Arc::new(file), rendered }))
         };
-        let compressed = self.layer.is_compressed().then(|| self.compressed_of(tree.packages())).transpose()?;
+        let compressed = self.layer.index().is_compressed().then(|| self.compressed_of(tree.packages())).transpose()?;
         Ok(Merged { tree, compressed })
     }
 

@@ -73,7 +73,7 @@ impl Modifier {
         if self.remote(parent, name).is_some() {
             return Err(taken);
         }
-        self.layer().make_directories(caller, &directory)?;
+        self.layer().names().make_directories(caller, &directory)?;
         Ok(path)
     }
 
@@ -117,7 +117,7 @@ impl Modifier {
         // Without O_EXCL, ESTALE makes the kernel look the name up again.
         let taken = if flags.contains(OFlags::EXCL) { FsError::Exists } else { FsError::Stale };
         let path = self.place_for(caller, parent, name, taken)?;
-        match self.layer().create(caller, &path, flags, mode) {
+        match self.layer().names().create(caller, &path, flags, mode) {
             Ok((file, stat)) => {
                 let (attr, validity) = self.made(&path, Inode(stat.number), &stat);
                 Ok((file, attr, validity))
@@ -135,7 +135,7 @@ impl Modifier {
         mode: u32,
     ) -> Result<(Attr, Validity), FsError> {
         let path = self.place_for(caller, parent, name, FsError::Exists)?;
-        let stat = self.layer().make_directory(caller, &path, mode)?;
+        let stat = self.layer().names().make_directory(caller, &path, mode)?;
         Ok(self.made(&path, Inode::of_directory(path.as_os_str().as_bytes()), &stat))
     }
 
@@ -147,7 +147,7 @@ impl Modifier {
         target: &Path,
     ) -> Result<(Attr, Validity), FsError> {
         let path = self.place_for(caller, parent, name, FsError::Exists)?;
-        let stat = self.layer().symlink(caller, target, &path)?;
+        let stat = self.layer().names().symlink(caller, target, &path)?;
         Ok(self.made(&path, Inode(stat.number), &stat))
     }
 
@@ -160,7 +160,7 @@ impl Modifier {
     ) -> Result<(Attr, Validity), FsError> {
         let InodeTarget::Local(from, _) = self.names.place(inode)? else { return Err(FsError::OtherFileSystem) };
         let path = self.place_for(caller, parent, name, FsError::Exists)?;
-        let stat = self.layer().link(caller, &from, &path)?;
+        let stat = self.layer().names().link(caller, &from, &path)?;
         self.touched(&path);
         Ok(self.made(&path, inode, &stat))
     }
@@ -173,7 +173,7 @@ impl Modifier {
         let path = directory.join(name);
         let write = Access::WRITE_OK | Access::EXEC_OK;
         if path.as_os_str() == COMPRESSED && self.front().compressed().is_some() {
-            self.layer().remove_compressed(caller)?;
+            self.layer().index().remove_compressed(caller)?;
             self.front().forget_compressed();
             return Ok(());
         }
@@ -181,7 +181,7 @@ impl Modifier {
             return Err(if path.as_os_str() == COMPRESSED { FsError::NotFound } else { FsError::Index });
         }
         if let Some(stat) = self.names.local(&path)? {
-            self.layer().unlink(caller, &path, stat.number)?;
+            self.layer().names().unlink(caller, &path, stat.number)?;
             self.touched(&path);
             return Ok(());
         }
@@ -218,7 +218,7 @@ impl Modifier {
             (Some(stat), _) if !stat.is_directory() => Err(FsError::NotADirectory),
             // The binhosts' directory would still be visible afterwards.
             (Some(_) | None, Some(Node::Directory(_))) => Err(FsError::NotEmpty),
-            (Some(_), _) => Ok(self.layer().remove_directory(caller, &path, inode.0)?),
+            (Some(_), _) => Ok(self.layer().names().remove_directory(caller, &path, inode.0)?),
             (None, Some(_)) => Err(FsError::NotADirectory),
             (None, None) => Err(FsError::NotFound),
         }
@@ -248,8 +248,8 @@ impl Modifier {
             if replace == Replace::No && (!compressed || self.front().compressed().is_some()) {
                 return Err(FsError::Exists);
             }
-            self.layer().may_remove(caller, &from)?;
-            self.layer().may_remove(caller, &to)?;
+            self.layer().names().may_remove(caller, &from)?;
+            self.layer().names().may_remove(caller, &to)?;
             return Ok(Renaming::Index(Box::new(NewIndex { caller, from, stat, compressed })));
         }
         if local::is_own(&to) {
@@ -260,9 +260,9 @@ impl Modifier {
             Some(_) if replace == Replace::No => return Err(FsError::Exists),
             _ => {}
         }
-        self.layer().may_remove(caller, &from)?;
-        self.layer().make_directories(caller, &to_directory)?;
-        self.layer().rename(caller, stat.number, &from, &to, replace)?;
+        self.layer().names().may_remove(caller, &from)?;
+        self.layer().names().make_directories(caller, &to_directory)?;
+        self.layer().names().rename(caller, stat.number, &from, &to, replace)?;
         self.touched(&from);
         self.touched(&to);
         Ok(Renaming::Done)
@@ -277,7 +277,7 @@ impl Modifier {
             let written = self.layer().open_file(Caller::DAEMON, from, stat, OFlags::RDONLY)?;
             self.front().replace(written, *stat)?;
         }
-        Ok(self.layer().unlink(*caller, from, stat.number)?)
+        Ok(self.layer().names().unlink(*caller, from, stat.number)?)
     }
 
     /// Changes attributes. `open` is the file, if the caller has it open; `generation` is the inode
@@ -291,7 +291,7 @@ impl Modifier {
     ) -> Result<(Attr, Validity), FsError> {
         self.writable()?;
         if let Some(file) = open.filter(|_| local::is_number(inode.0)) {
-            let stat = self.layer().change_file(caller, file, change)?;
+            let stat = change.apply_to(caller, file)?;
             return Ok((Attr::of_local(inode, &stat), Validity::Fleeting));
         }
         match self.names.place(inode)? {
@@ -302,7 +302,7 @@ impl Modifier {
                 Ok((Attr::of_local(inode, &stat), Validity::Fleeting))
             }
             InodeTarget::Directory(path) => {
-                self.layer().make_directories(caller, &path)?;
+                self.layer().names().make_directories(caller, &path)?;
                 let is = self.layer().stat(&path)?;
                 if !is.is_directory() {
                     return Err(FsError::Stale);
@@ -353,8 +353,8 @@ impl Modifier {
     /// Puts a local file in front of a binhost's package: an empty one, or a copy. Blocks.
     pub(crate) fn leave_placeholder(&self, path: &str, copy: Option<(&File, i64)>) -> Result<(), FsError> {
         let path = Path::new(path);
-        self.layer().make_directories(Caller::DAEMON, path.parent().unwrap_or(Path::new("")))?;
-        match self.layer().create_placeholder(path, copy) {
+        self.layer().names().make_directories(Caller::DAEMON, path.parent().unwrap_or(Path::new("")))?;
+        match self.layer().names().create_placeholder(path, copy) {
             // An existing file is no error: another caller was faster, or the kernel sent the
             // request again.
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error.into()),
@@ -370,7 +370,7 @@ impl Modifier {
 
     /// Does fsync(2) of a directory.
     pub(crate) fn sync_directory(&self, inode: Inode) -> Result<(), FsError> {
-        match self.layer().sync_directory(&self.names.directory_path(inode)?) {
+        match self.layer().names().sync_directory(&self.names.directory_path(inode)?) {
             // A directory that is not in the lower directory has no changes.
             Err(Errno::NOENT | Errno::NOTDIR) => Ok(()),
             other => Ok(other?),

@@ -122,7 +122,7 @@ impl Namespace {
         // The kernel caches the index's name for all users, so its lookup may not have been checked
         // for this caller.
         self.may(caller, Path::new(""), Access::EXEC_OK)?;
-        if self.layer().index_stat().is_none_or(all) {
+        if self.layer().index().stat().is_none_or(all) {
             return Ok(());
         }
         match self.layer().access(caller, Path::new(name), Access::READ_OK) {
@@ -179,7 +179,7 @@ impl Namespace {
     fn remote_attr(&self, attributes: Attributes) -> Attr {
         let owner = match attributes.node {
             Node::Directory(_) => self.layer().stat(Path::new("")).ok().map(Owner::from),
-            Node::Packages => self.layer().index_stat().map(Owner::from),
+            Node::Packages => self.layer().index().stat().map(Owner::from),
             Node::Package(_) => None,
         };
         let directory = matches!(attributes.node, Node::Directory(_));

@@ -76,9 +76,9 @@ impl PublishedTree {
     pub(crate) fn new(remote: Arc<Tree>, layer: Arc<LowerDirectory>, scratch: PathBuf) -> io::Result<Self> {
         let merger = Merger { layer: Arc::clone(&layer), scratch };
         let (survey, mut stale) =
-            layer.survey().map_or_else(|_| (LocalScan::default(), true), |survey| (survey, false));
+            LocalScan::of(&layer).map_or_else(|_| (LocalScan::default(), true), |survey| (survey, false));
         let (whole, mut choice) = (!stale, survey.choice());
-        let listing = layer.listing(|entry| {
+        let listing = layer.index().listing(|entry| {
             let wanted = !whole || choice(entry);
             stale |= !wanted;
             wanted
@@ -127,7 +127,7 @@ impl PublishedTree {
     /// The index cannot be rendered; the tree before stays published.
     pub(crate) fn publish(&self, remote: Arc<Tree>) -> io::Result<Option<Vec<Change>>> {
         let mut state = self.state();
-        let Merged { tree, compressed } = self.merger.merge(&remote, &state.listing, &self.layer.survey()?)?;
+        let Merged { tree, compressed } = self.merger.merge(&remote, &state.listing, &LocalScan::of(&self.layer)?)?;
         state.remote = remote;
         let current = self.snapshots.current();
         let same = tree.packages().rendered.digest == current.packages().rendered.digest;
@@ -148,12 +148,14 @@ impl PublishedTree {
     /// Nothing has changed.
     pub(crate) fn replace(&self, written: File, like: Stat) -> io::Result<()> {
         let mut state = self.state();
-        let survey = self.layer.survey()?;
+        let survey = LocalScan::of(&self.layer)?;
         let source = Listing::parse(written, survey.choice())?;
-        let prepared = self.layer.prepare(&source, &survey, None)?;
-        let merged =
-            self.merger.merge(&state.remote, &prepared.listing, &survey).inspect_err(|_| self.layer.discard())?;
-        state.listing = Arc::new(self.layer.commit(prepared, Some(like))?);
+        let prepared = self.layer.index().prepare(&source, &survey, None)?;
+        let merged = self
+            .merger
+            .merge(&state.remote, &prepared.listing, &survey)
+            .inspect_err(|_| self.layer.index().discard())?;
+        state.listing = Arc::new(self.layer.index().commit(prepared, Some(like))?);
         // The new index may list fewer packages than exist: the next rescan must look at all of
         // them.
         (state.stale, state.seen) = (false, 0);
@@ -171,7 +173,7 @@ impl PublishedTree {
     pub(crate) fn compress(&self, like: Stat) -> io::Result<()> {
         let state = self.state();
         let compressed = self.merger.compressed_of(self.snapshots.current().packages())?;
-        self.layer.compress(Some(like))?;
+        self.layer.index().compress(Some(like))?;
         self.set_compressed(Some(compressed));
         drop(state);
         Ok(())
@@ -225,13 +227,13 @@ impl PublishedTree {
             let state = self.state();
             (Arc::clone(&state.listing), state.seen)
         };
-        let survey = self.layer.survey()?;
+        let survey = LocalScan::of(&self.layer)?;
         let seen = survey.fingerprint();
         if seen == before {
             return Ok(None);
         }
         let mut others = std::mem::take(&mut self.state().others);
-        let more = self.layer.pick_up(&listing, &survey, &mut others);
+        let more = self.layer.index().pick_up(&listing, &survey, &mut others);
         self.state().others = others;
         Ok(Some(LocalChanges { listing, survey, seen, more }))
     }
@@ -239,20 +241,22 @@ impl PublishedTree {
     /// Adds entries for `more`, and removes entries of packages that do not exist.
     fn amend(&self, state: &mut PublishedState, survey: &LocalScan, more: &[Stanza]) -> io::Result<Vec<Change>> {
         let before = state.listing.entries().len();
-        let prepared = self.layer.prepare(&state.listing, survey, Some(more)).or_else(|error| {
+        let prepared = self.layer.index().prepare(&state.listing, survey, Some(more)).or_else(|error| {
             if !self.layer.is_read_only() {
                 tracing::warn!(%error, "the index of the local packages cannot be written beneath the mount");
             }
-            self.layer.prepare_elsewhere(&state.listing, survey, more, self.merger.new_file()?)
+            self.layer.index().prepare_elsewhere(&state.listing, survey, more, self.merger.new_file()?)
         })?;
-        let merged =
-            self.merger.merge(&state.remote, &prepared.listing, survey).inspect_err(|_| self.layer.discard())?;
-        state.listing = Arc::new(self.layer.commit(prepared, None)?);
+        let merged = self
+            .merger
+            .merge(&state.remote, &prepared.listing, survey)
+            .inspect_err(|_| self.layer.index().discard())?;
+        state.listing = Arc::new(self.layer.index().commit(prepared, None)?);
         state.stale = false;
         let changes = self.put_in_place(merged);
-        if self.layer.is_compressed()
+        if self.layer.index().is_compressed()
             && !self.layer.is_read_only()
-            && let Err(error) = self.layer.compress(None)
+            && let Err(error) = self.layer.index().compress(None)
         {
             tracing::warn!(%error, "Packages.gz beneath the mount stays as it was, until the next index");
         }

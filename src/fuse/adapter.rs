@@ -456,7 +456,7 @@ impl Adapter {
             return Some((Attr::of_remote(attributes, Owner::FILE), Validity::Told));
         }
         let file = self.0.handles.file(inode)?;
-        let stat = self.0.operations.layer().stat_of(&file).ok()?;
+        let stat = local::stat_of(&file).ok()?;
         Some((Attr::of_local(inode, &stat), Validity::Fleeting))
     }
 }

@@ -8,17 +8,21 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use flate2::{Compression, GzBuilder};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Timespec, Timestamps};
+use rustix::fs::{AtFlags, Mode, OFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 
-use super::lower::Walk;
-use super::own_names::{COMPRESSED, NEW, is_new_copy};
-use super::scan::FileFacts;
-use super::{Caller, INDEX, LocalScan, LowerDirectory, Stat, is_package, unlisted};
+use super::INDEX;
+use super::caller::Caller;
+use super::lower::LowerCalls;
+use super::own_names::{COMPRESSED, NEW};
+use super::scan::{FileFacts, LocalScan};
+use super::stat::Stat;
+use super::unlisted::{self, is_package};
 use crate::index::{ListedEntry, Listing, Stanza};
 
 /// A listing that is written, but not yet renamed to its place.
@@ -34,7 +38,15 @@ pub(crate) struct Prepared {
 /// Files that are not packages, with the size and time that they had when this was found out.
 pub(crate) type NoPackages = HashSet<(String, FileFacts)>;
 
-impl LowerDirectory {
+/// The indexes in the lower directory.
+#[derive(Debug)]
+pub(crate) struct LocalIndex {
+    pub(super) lower: Arc<LowerCalls>,
+    /// Whether nothing may be written, not even an index.
+    pub(super) read_only: bool,
+}
+
+impl LocalIndex {
     /// The entries of the lower directory's index for which `wanted` returns true; an empty listing
     /// where there is no index.
     ///
@@ -50,7 +62,7 @@ impl LowerDirectory {
 
     /// Attributes of the index in the lower directory.
     #[must_use]
-    pub(crate) fn index_stat(&self) -> Option<Stat> {
+    pub(crate) fn stat(&self) -> Option<Stat> {
         self.lower.stat(Path::new(INDEX)).ok().filter(Stat::is_file)
     }
 
@@ -120,8 +132,8 @@ impl LowerDirectory {
         }
     }
 
-    /// The same as `LowerDirectory::prepare` for a read-only lower directory: writes to `file`, and
-    /// `LowerDirectory::commit` will replace nothing.
+    /// The same as [`Self::prepare`] for a read-only lower directory: writes to `file`, and
+    /// [`Self::commit`] will replace nothing.
     ///
     /// # Errors
     /// An error of reading or writing.
@@ -144,7 +156,7 @@ impl LowerDirectory {
     pub(crate) fn commit(&self, prepared: Prepared, like: Option<Stat>) -> io::Result<Listing> {
         if let Some(file) = &prepared.waits {
             let timestamp = prepared.listing.header().timestamp();
-            let placed = self.place(file, INDEX, like.or_else(|| self.index_stat()), timestamp);
+            let placed = self.place(file, INDEX, like.or_else(|| self.stat()), timestamp);
             if let Err(error) = placed {
                 self.discard();
                 return Err(error);
@@ -176,21 +188,6 @@ impl LowerDirectory {
     /// Those of unlink(2).
     pub(crate) fn remove_compressed(&self, caller: Caller) -> Result<(), Errno> {
         caller.act(|| rustix::fs::unlinkat(self.lower.root(), COMPRESSED, AtFlags::empty()))
-    }
-
-    /// Removes the temporary files that a crash has left.
-    pub(super) fn remove_leftovers(&self) {
-        self.discard();
-        // A file that cannot be listed or removed does no harm: the mount does not show it.
-        let _ = self.lower.walk(&mut |path, name| {
-            if name.kind == FileType::RegularFile
-                && is_new_copy(path)
-                && let Ok((directory, name)) = self.lower.parent(path)
-            {
-                let _ = rustix::fs::unlinkat(directory, name, AtFlags::empty());
-            }
-            Walk::Go
-        });
     }
 
     /// Makes the temporary file; never opens an existing one. Other users may be able to write to

@@ -11,9 +11,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, StatxFlags};
+use rustix::fs::{Access, AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, StatxFlags};
 use rustix::io::Errno;
 
+use super::caller::Caller;
 use super::stat::Stat;
 
 const RESOLVE: ResolveFlags = ResolveFlags::BENEATH
@@ -77,6 +78,37 @@ impl LowerCalls {
     /// Opens a directory with O_PATH, for calls that take a name in it.
     pub(super) fn directory(&self, path: &Path) -> Result<OwnedFd, Errno> {
         self.open_at(path, OFlags::PATH | OFlags::DIRECTORY, Mode::empty())
+    }
+
+    /// The same with the caller's credentials: the caller needs the right to search all directories
+    /// on the way.
+    pub(super) fn parent_for<'a>(&self, caller: Caller, path: &'a Path) -> Result<(OwnedFd, &'a OsStr), Errno> {
+        caller.act(|| self.parent(path))
+    }
+
+    /// Checks access(2) of `path` with the caller's credentials.
+    pub(super) fn access(&self, caller: Caller, path: &Path, access: Access) -> Result<(), Errno> {
+        // EACCESS checks the effective ids, which are the caller's here, not the real ids of the
+        // daemon.
+        let flags = AtFlags::EACCESS | AtFlags::SYMLINK_NOFOLLOW;
+        if path.as_os_str().is_empty() {
+            return caller.act(|| rustix::fs::accessat(&self.root, ".", access, AtFlags::EACCESS));
+        }
+        caller.act(|| {
+            let (parent, name) = self.parent(path)?;
+            rustix::fs::accessat(&parent, name, access, flags)
+        })
+    }
+
+    /// Opens the descriptor that serves all opens of the file `asked` at `path`. Each open's own
+    /// rights are checked when it is opened, and by the kernel.
+    pub(super) fn open_for_all(&self, path: &Path, asked: OwnedFd) -> Result<File, Errno> {
+        let open = |flags| self.open_at(path, OFlags::RDWR | OFlags::NONBLOCK | flags, Mode::empty());
+        // An append-only file (chattr +a) cannot be opened for writing in any other way.
+        match open(OFlags::empty()).or_else(|_| open(OFlags::APPEND)) {
+            Ok(both) if stat_of(&both)?.is_of(&stat_of(&asked)?) => Ok(both.into()),
+            _ => Ok(asked.into()),
+        }
     }
 
     pub(super) fn stat(&self, path: &Path) -> Result<Stat, Errno> {
@@ -165,7 +197,11 @@ pub(crate) fn generation_of(file: &File) -> u64 {
     stat_of(file).map_or(0, |stat| stat.generation)
 }
 
-pub(super) fn stat_of(file: impl AsFd) -> Result<Stat, Errno> {
+/// Attributes of an open file.
+///
+/// # Errors
+/// Those of statx(2).
+pub(crate) fn stat_of(file: impl AsFd) -> Result<Stat, Errno> {
     Ok(rustix::fs::statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS | StatxFlags::BTIME)?.into())
 }
 

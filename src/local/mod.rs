@@ -9,7 +9,8 @@
 //! | `permission_cache` | directories that all users may search, for a second |
 //! | `own_names` | names that are binhostfs's own |
 //! | `operations` | operations on files and directories |
-//! | `sticky` | whether a caller may remove a name |
+//! | `attr_change` | changes of their attributes |
+//! | `names` | changes of names: create, link, rename, remove |
 //! | `scan` | all files of the lower directory at one moment |
 //! | `unlisted` | the entry of a package that no index has |
 //! | `local_index` | `Packages` and `Packages.gz` of the local packages alone |
@@ -27,32 +28,37 @@
 //!
 //! Not its job: remote packages, and the content of the published tree.
 
+mod attr_change;
 mod caller;
 mod inode_table;
 mod local_index;
 mod lower;
+mod names;
 mod operations;
 mod own_names;
 mod permission_cache;
 mod scan;
 mod stat;
-mod sticky;
 mod unlisted;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use rustix::fs::Mode;
 pub(crate) use rustix::fs::{Access, FileType, OFlags};
 pub(crate) use rustix::io::Errno;
 
+pub(crate) use attr_change::AttrChange;
 pub(crate) use caller::{Caller, sees_callers};
 use inode_table::InodeTable;
+use local_index::LocalIndex;
 pub(crate) use local_index::NoPackages;
 use lower::{LowerCalls, Walk};
-pub(crate) use lower::{Name, generation_of};
-pub(crate) use operations::{AttrChange, Replace};
+pub(crate) use lower::{Name, generation_of, stat_of};
+use names::LowerNames;
+pub(crate) use names::Replace;
 pub(crate) use own_names::{COMPRESSED, is_own};
 use permission_cache::Searchable;
 pub(crate) use scan::LocalScan;
@@ -82,9 +88,11 @@ pub(crate) fn identity(directory: impl AsFd) -> Result<(u64, u64), Errno> {
 /// The lower directory. Paths are relative to it; an empty path is the directory itself.
 #[derive(Debug)]
 pub(crate) struct LowerDirectory {
-    lower: LowerCalls,
-    known: InodeTable,
-    searchable: Searchable,
+    lower: Arc<LowerCalls>,
+    known: Arc<InodeTable>,
+    searchable: Arc<Searchable>,
+    names: LowerNames,
+    index: LocalIndex,
     /// Whether nothing may be written, not even an index.
     read_only: bool,
 }
@@ -102,16 +110,28 @@ impl LowerDirectory {
     /// crash has left.
     #[must_use]
     pub(crate) fn resume(directory: OwnedFd, read_only: bool) -> Self {
-        let layer = Self {
-            lower: LowerCalls::at(directory),
-            known: InodeTable::default(),
-            searchable: Searchable::default(),
-            read_only,
-        };
+        let lower = Arc::new(LowerCalls::at(directory));
+        let (known, searchable) = (Arc::<InodeTable>::default(), Arc::<Searchable>::default());
+        let names =
+            LowerNames { lower: Arc::clone(&lower), known: Arc::clone(&known), searchable: Arc::clone(&searchable) };
+        let index = LocalIndex { lower: Arc::clone(&lower), read_only };
         if !read_only {
-            layer.remove_leftovers();
+            index.discard();
+            names.remove_leftovers();
         }
-        layer
+        Self { lower, known, searchable, names, index, read_only }
+    }
+
+    /// The names in the directory.
+    #[must_use]
+    pub(crate) fn names(&self) -> &LowerNames {
+        &self.names
+    }
+
+    /// The indexes in the directory.
+    #[must_use]
+    pub(crate) fn index(&self) -> &LocalIndex {
+        &self.index
     }
 
     /// A copy of the descriptor, for the next daemon of a handover.

@@ -22,26 +22,24 @@ pub(crate) struct LocalScan {
     others: HashSet<String>,
 }
 
-impl LowerDirectory {
+impl LocalScan {
     /// Scans the lower directory.
     ///
     /// # Errors
     /// An existing file or directory cannot be examined. A partial scan is no result, because known
     /// packages would count as removed.
-    pub(crate) fn survey(&self) -> Result<LocalScan, Errno> {
-        let mut survey = LocalScan::default();
+    pub(crate) fn of(layer: &LowerDirectory) -> Result<Self, Errno> {
+        let mut scan = Self::default();
         let mut looked = Ok(());
-        let listed = self.lower.walk(&mut |path, name| {
+        let listed = layer.lower.walk(&mut |path, name| {
             if let Some(text) = path.to_str().filter(|_| !is_own(path)) {
-                looked = survey.add(self, path, text.to_owned(), name.kind);
+                looked = scan.add(layer, path, text.to_owned(), name.kind);
             }
             if looked.is_ok() { Walk::Go } else { Walk::Stop }
         });
-        listed.and(looked).map(|()| survey)
+        listed.and(looked).map(|()| scan)
     }
-}
 
-impl LocalScan {
     fn add(&mut self, layer: &LowerDirectory, path: &Path, text: String, kind: FileType) -> Result<(), Errno> {
         match kind {
             FileType::Directory => {

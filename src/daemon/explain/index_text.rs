@@ -6,6 +6,7 @@ use anyhow::Context as _;
 
 use super::Explained;
 use crate::fs::PublishedTree;
+use crate::local::LocalScan;
 use crate::policy;
 
 /// The published `Packages`.
@@ -22,7 +23,7 @@ impl Explained {
     /// in the published file.
     pub(in crate::daemon) fn whole_index(&self, front: &PublishedTree) -> anyhow::Result<Vec<u8>> {
         let view = policy::compose_all(&self.inputs, &self.rules)?;
-        let (listing, scan) = (front.listing(), front.layer().survey().context("looking at the local packages")?);
+        let (listing, scan) = (front.listing(), LocalScan::of(front.layer()).context("looking at the local packages")?);
         let timestamp = front.snapshots().current().packages().rendered.timestamp;
         let mut text = Vec::new();
         view.render_beneath(&listing, &|path| scan.shadows(path), &mut text, timestamp)

@@ -23,7 +23,7 @@ impl LocalPackages {
         // Takes the listing before the scan, as `PublishedTree` does: a file that Portage lists
         // meanwhile must not be judged by its earlier state.
         let listing = machine.front.listing();
-        let survey = machine.front.layer().survey()?;
+        let survey = LocalScan::of(machine.front.layer())?;
         let instances = listing.entries().iter().map(|entry| entry.instance).collect();
         Ok(Self { listing, survey, instances })
     }
