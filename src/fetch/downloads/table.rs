@@ -1,25 +1,33 @@
-//! The table of downloads and their waiters. `choice` decides which download gets the next turn. No
-//! function here waits, locks or downloads.
+//! The table of downloads and their waiters. `choice` decides which download gets the next turn,
+//! `users` counts the waiting opens. No function here waits, locks or downloads.
 
 mod choice;
 #[cfg(test)]
 mod tests;
+mod users;
 
 use std::collections::HashMap;
 
-pub(super) use choice::{Gate, NextAction, OnTheWay};
+use choice::TurnChoice;
+pub(super) use choice::{Gate, OnTheWay};
+use users::Users;
 
 use super::entry::{Load, Stage, TableEntry};
 use super::lane::{Lane, LaneQueue, Number};
-use super::{MAX_WAITERS, Priority, Uid};
+use super::{Priority, Uid};
+use crate::cache::Unkeepable;
 use crate::fetch::remote_binhost::PackageKey;
 
-/// A user who waits for a package.
-#[derive(Debug, Default)]
-struct User {
-    waiters: usize,
-    /// The number of the last turn that this user got.
-    served: u64,
+/// The action for the next download.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum NextAction<D> {
+    /// Start the download in this lane.
+    Start(Number, Lane, D),
+    /// Resume the parked download.
+    Resume(D),
+    /// End the download: nobody has opened the package, and the cache would not keep it. The table
+    /// has removed it.
+    Refuse(D, Unkeepable),
 }
 
 /// The effect that a leaving waiter has on its download.
@@ -38,9 +46,8 @@ pub(super) enum OnLeave {
 pub(super) struct DownloadTable<D> {
     downloads: HashMap<PackageKey, TableEntry<D>>,
     lanes: HashMap<Lane, LaneQueue>,
-    users: HashMap<Uid, User>,
+    users: Users,
     live: usize,
-    waiters: usize,
     last: Number,
     turns: u64,
 }
@@ -69,8 +76,8 @@ pub(crate) struct Counts {
 
 impl<D: Load> DownloadTable<D> {
     pub(super) fn new() -> Self {
-        let (downloads, lanes, users) = (HashMap::new(), HashMap::new(), HashMap::new());
-        Self { downloads, lanes, users, live: 0, waiters: 0, last: 0, turns: 0 }
+        let (downloads, lanes, users) = (HashMap::new(), HashMap::new(), Users::default());
+        Self { downloads, lanes, users, live: 0, last: 0, turns: 0 }
     }
 
     pub(super) fn contains(&self, key: PackageKey) -> bool {
@@ -81,12 +88,9 @@ impl<D: Load> DownloadTable<D> {
         self.downloads.is_empty()
     }
 
-    /// Whether one more waiter with this priority is accepted. No user may have more waiters than
-    /// are left for others. Root always has a share.
+    /// Whether one more waiter with this priority is accepted.
     pub(super) fn admits(&self, priority: Priority) -> bool {
-        let Some(uid) = priority.uid() else { return true };
-        let own = self.users.get(&uid).map_or(0, |user| user.waiters);
-        own < MAX_WAITERS.saturating_sub(self.waiters) || uid == Uid::ROOT && own < MAX_WAITERS
+        priority.uid().is_none_or(|uid| self.users.admit(uid))
     }
 
     /// Adds a waiter to a download. Returns the download, and whether it was opened before. `None`:
@@ -101,10 +105,7 @@ impl<D: Load> DownloadTable<D> {
                 entry.owner = entry.owner.or(priority.uid());
             }
         });
-        if let Some(uid) = priority.uid() {
-            self.waiters += 1;
-            self.users.entry(uid).or_default().waiters += 1;
-        }
+        priority.uid().into_iter().for_each(|uid| self.users.add(uid));
         Some((number, download, asked))
     }
 
@@ -122,7 +123,7 @@ impl<D: Load> DownloadTable<D> {
             return OnLeave::Stays;
         }
         self.change(key, |entry| entry.remove(priority));
-        priority.uid().into_iter().for_each(|uid| self.go(uid, 1));
+        priority.uid().into_iter().for_each(|uid| self.users.remove(uid, 1));
         let left = match self.entry(key, number).filter(|entry| !entry.is_wanted()).map(|entry| entry.stage) {
             Some(Stage::Waiting) => OnLeave::Removed,
             Some(Stage::Parked | Stage::Resuming) => OnLeave::Stop,
@@ -186,7 +187,7 @@ impl<D: Load> DownloadTable<D> {
     /// Removes upgrade prefetches with less than half of their package, if the table has any other
     /// download.
     pub(super) fn take_out_of_the_way(&mut self) -> Vec<D> {
-        if self.is_quiet() {
+        if self.choice().is_quiet() {
             return Vec::new();
         }
         let early = |key: &PackageKey| {
@@ -201,6 +202,27 @@ impl<D: Load> DownloadTable<D> {
         early.into_iter().map(|(_, download)| download).collect()
     }
 
+    /// The next download, which has a turn from now on. `None`: no download may have one now.
+    /// `gate` decides whether a prefetch may begin.
+    pub(super) fn next(&mut self, gate: impl Fn(&D, OnTheWay) -> Gate) -> Option<NextAction<D>> {
+        let choice = self.choice();
+        if let Some((key, uid)) = choice.next_open() {
+            return self.give_turn(key, Some(uid));
+        }
+        match choice.next_prefetch(gate)? {
+            (key, Some(why)) => {
+                let download = self.downloads.get(&key)?.download.clone();
+                self.remove(key);
+                Some(NextAction::Refuse(download, why))
+            }
+            (key, None) => self.give_turn(key, None),
+        }
+    }
+
+    fn choice(&self) -> TurnChoice<'_, D> {
+        TurnChoice { downloads: &self.downloads, lanes: &self.lanes, users: &self.users, live: self.live }
+    }
+
     fn give_turn(&mut self, key: PackageKey, owner: Option<Uid>) -> Option<NextAction<D>> {
         let begins = self.downloads.get(&key)?.stage == Stage::Waiting;
         self.change(key, |entry| (entry.stage, entry.owner) = (Stage::Live, owner.or(entry.owner)));
@@ -213,8 +235,7 @@ impl<D: Load> DownloadTable<D> {
         if begins {
             queue.holders.push(key);
         }
-        let user = owner.and_then(|uid| self.users.get_mut(&uid));
-        user.into_iter().for_each(|user| user.served = self.turns);
+        owner.into_iter().for_each(|uid| self.users.serve(uid, self.turns));
         Some(if begins { NextAction::Start(number, lane, download) } else { NextAction::Resume(download) })
     }
 
@@ -255,29 +276,11 @@ impl<D: Load> DownloadTable<D> {
         let Some(entry) = self.downloads.remove(&key) else { return };
         queue_of(&mut self.lanes, entry.lane).dequeue(entry.number, entry.opens());
         forget_if_idle(&mut self.lanes, entry.lane);
-        entry.opens().for_each(|(uid, count)| self.go(uid, count));
+        entry.opens().for_each(|(uid, count)| self.users.remove(uid, count));
     }
 
     fn entry(&self, key: PackageKey, number: Number) -> Option<&TableEntry<D>> {
         self.downloads.get(&key).filter(|entry| entry.number == number)
-    }
-
-    /// Removes `count` waiters of a user. A user without waiters is forgotten.
-    fn go(&mut self, uid: Uid, count: usize) {
-        self.waiters = self.waiters.saturating_sub(count);
-        let Some(user) = self.users.get_mut(&uid) else { return };
-        user.waiters = user.waiters.saturating_sub(count);
-        if user.waiters == 0 {
-            self.users.remove(&uid);
-        }
-    }
-
-    fn holders(&self) -> impl Iterator<Item = &TableEntry<D>> {
-        self.lanes.values().flat_map(|queue| self.holders_of(queue))
-    }
-
-    fn holders_of(&self, queue: &LaneQueue) -> impl Iterator<Item = &TableEntry<D>> {
-        queue.holders.iter().filter_map(|key| self.downloads.get(key))
     }
 
     /// All downloads, in no particular order.
@@ -292,9 +295,9 @@ impl<D: Load> DownloadTable<D> {
     }
 
     pub(super) fn counts(&self) -> Counts {
-        let parked = self.holders().filter(|entry| entry.stage == Stage::Parked).count();
+        let parked = self.downloads.values().filter(|entry| entry.stage == Stage::Parked).count();
         let waiting = self.downloads.len() - self.live - parked;
-        Counts { live: self.live, parked, waiting, opens: self.waiters }
+        Counts { live: self.live, parked, waiting, opens: self.users.waiters() }
     }
 }
 

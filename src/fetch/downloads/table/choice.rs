@@ -4,24 +4,11 @@ use std::cmp::Reverse;
 use std::collections::HashMap;
 
 use super::super::entry::{Load, Stage, TableEntry};
-use super::super::lane::Number;
 use super::super::lane::{Lane, LaneQueue, NextDownload, Share};
 use super::super::{MAX_LIVE, PLACES, PREFETCH_TURNS, Priority, REST_OF_LINE, TURNS, Uid};
-use super::DownloadTable;
+use super::users::Users;
 use crate::cache::Unkeepable;
 use crate::fetch::remote_binhost::PackageKey;
-
-/// The action for the next download.
-#[derive(Debug, PartialEq, Eq)]
-pub(in crate::fetch::downloads) enum NextAction<D> {
-    /// Start the download in this lane.
-    Start(Number, Lane, D),
-    /// Resume the parked download.
-    Resume(D),
-    /// End the download: nobody has opened the package, and the cache would not keep it. The table
-    /// has removed it.
-    Refuse(D, Unkeepable),
-}
 
 /// Whether a prefetch may begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,52 +28,55 @@ pub(in crate::fetch::downloads) struct OnTheWay {
     pub(in crate::fetch::downloads) unplaced: u64,
 }
 
-impl<D: Load> DownloadTable<D> {
-    /// The next download, which has a turn from now on. `None`: no download may have one now.
-    /// `gate` decides whether a prefetch may begin.
-    pub(in crate::fetch::downloads) fn next(&mut self, gate: impl Fn(&D, OnTheWay) -> Gate) -> Option<NextAction<D>> {
-        if let Some((key, uid)) = self.next_open() {
-            return self.give_turn(key, Some(uid));
-        }
-        let on_the_way = self.on_the_way();
-        let (key, gate) = self.next_prefetches().into_iter().find_map(|key| {
-            let entry = self.downloads.get(&key)?;
-            // A prefetch that has begun is finished, whatever the gate would say.
-            let begins = entry.stage == Stage::Waiting;
-            let gate = if begins { gate(&entry.download, on_the_way) } else { Gate::Open };
-            (gate != Gate::Later).then_some((key, gate))
-        })?;
-        match gate {
-            Gate::Never(why) => {
-                let download = self.downloads.get(&key)?.download.clone();
-                self.remove(key);
-                Some(NextAction::Refuse(download, why))
-            }
-            Gate::Open | Gate::Later => self.give_turn(key, None),
-        }
-    }
+/// What the choice depends on: the downloads, the queues of the lanes, and the users.
+pub(super) struct TurnChoice<'a, D> {
+    pub(super) downloads: &'a HashMap<PackageKey, TableEntry<D>>,
+    pub(super) lanes: &'a HashMap<Lane, LaneQueue>,
+    pub(super) users: &'a Users,
+    /// Downloads that have a turn.
+    pub(super) live: usize,
+}
 
+impl<D: Load> TurnChoice<'_, D> {
     /// The next opened package. Users with the fewest turns in a lane come first, then the user who
     /// has had no turn for the longest time. Of the downloads of that user, resuming ones come
     /// first, then the oldest one.
-    fn next_open(&self) -> Option<(PackageKey, Uid)> {
+    pub(super) fn next_open(&self) -> Option<(PackageKey, Uid)> {
         let lanes = self.lanes.iter().filter(|(lane, queue)| queue.has_turn(**lane) && self.has_turn_for(queue));
         let next = lanes.filter_map(|(lane, queue)| {
             let shares = self.shares(queue);
             let rank = |next: NextDownload| {
-                let served = self.users.get(&next.uid).map(|user| user.served);
-                ((next.turns, served, next.begins, next.number), (next.key, next.uid))
+                ((next.turns, self.users.served(next.uid), next.begins, next.number), (next.key, next.uid))
             };
             queue.next_opened(*lane, &shares, self.may_park(queue)).map(rank).min_by_key(|(rank, _)| *rank)
         });
         next.min_by_key(|(rank, _)| *rank).map(|(_, next)| next)
     }
 
+    /// The next prefetch. With it, the reason why the cache would not keep the package, if there is
+    /// one. `gate` decides whether a prefetch may begin.
+    pub(super) fn next_prefetch(
+        &self,
+        gate: impl Fn(&D, OnTheWay) -> Gate,
+    ) -> Option<(PackageKey, Option<Unkeepable>)> {
+        let on_the_way = self.on_the_way();
+        self.next_prefetches().into_iter().find_map(|key| {
+            let entry = self.downloads.get(&key)?;
+            // A prefetch that has begun is finished, whatever the gate would say.
+            let begins = entry.stage == Stage::Waiting;
+            match if begins { gate(&entry.download, on_the_way) } else { Gate::Open } {
+                Gate::Open => Some((key, None)),
+                Gate::Never(why) => Some((key, Some(why))),
+                Gate::Later => None,
+            }
+        })
+    }
+
     /// The prefetches that the free turns and the line allow, in order.
     fn next_prefetches(&self) -> Vec<PackageKey> {
         let line = self.line();
         let mut allowed = Vec::new();
-        for (lane, queue) in &self.lanes {
+        for (lane, queue) in self.lanes {
             if !queue.has_turn_for_prefetch(*lane) || self.live >= MAX_LIVE / 2 {
                 continue;
             }
@@ -147,6 +137,15 @@ impl<D: Load> DownloadTable<D> {
     fn line(&self) -> u64 {
         let urgent = |entry: &&TableEntry<D>| entry.stage == Stage::Live && entry.priority() >= Some(Priority::Plan);
         self.holders().filter(urgent).map(|entry| entry.download.left()).fold(0, u64::saturating_add)
+    }
+
+    /// The downloads that have a turn or are parked.
+    pub(super) fn holders(&self) -> impl Iterator<Item = &TableEntry<D>> {
+        self.lanes.values().flat_map(|queue| self.holders_of(queue))
+    }
+
+    fn holders_of(&self, queue: &LaneQueue) -> impl Iterator<Item = &TableEntry<D>> {
+        queue.holders.iter().filter_map(|key| self.downloads.get(key))
     }
 
     fn on_the_way(&self) -> OnTheWay {

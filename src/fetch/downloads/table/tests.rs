@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use proptest::prelude::*;
 
-use super::super::{MAX_LIVE, PLACES, PREFETCH_TURNS, REST_OF_LINE, TURNS, TURNS_OF_CACHE, TURNS_OF_USER};
+use super::super::{MAX_LIVE, MAX_WAITERS, PLACES, PREFETCH_TURNS, REST_OF_LINE, TURNS, TURNS_OF_CACHE, TURNS_OF_USER};
 use super::*;
 use crate::cache::Unkeepable;
 use crate::index::{BinhostId, EntryId};
@@ -147,7 +147,7 @@ fn many_users_together_do_not_keep_root_out() {
             scene.next();
         }
         let taken = if parks { PLACES } else { TURNS } - 1;
-        assert_eq!(scene.table.holders().count(), taken);
+        assert_eq!(scene.table.choice().holders().count(), taken);
         scene.open([200, 201], Uid::ROOT);
         assert_eq!(scene.next(), [200]);
     }
@@ -429,11 +429,11 @@ fn check(scene: &Scene) {
         let counts = table.downloads.values().flat_map(TableEntry::opens).filter(|(other, _)| *other == uid);
         counts.map(|(_, count)| count).sum()
     };
-    for (uid, user) in &table.users {
-        assert_eq!(user.waiters, opens(*uid));
-        assert!(user.waiters > 0);
+    for (uid, waiters) in table.users.all() {
+        assert_eq!(waiters, opens(uid));
+        assert!(waiters > 0);
     }
-    assert_eq!(table.waiters, table.users.values().map(|user| user.waiters).sum::<usize>());
+    assert_eq!(table.users.waiters(), table.users.all().map(|(_, waiters)| waiters).sum::<usize>());
     assert!(table.downloads.values().all(|entry| entry.stage != Stage::Waiting || entry.is_wanted()));
 }
 
