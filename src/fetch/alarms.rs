@@ -2,31 +2,52 @@
 //! build.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::cache::BuildKey;
+use super::failures::FailureReport;
+use super::remote_binhost::RemoteBinhost;
+use crate::cache::{BuildKey, Cache};
 use crate::index::{Entry, Sha256Digest};
+use crate::metrics::Metrics;
 use crate::sys::Moment;
-
-use super::{FailureReport, Fetcher, RemoteBinhost};
 
 /// Alarms kept for `status`.
 const KEPT: usize = 32;
 
-/// The latest [`KEPT`] alarms, newest first.
-#[derive(Debug, Default)]
-pub(super) struct Alarms(Mutex<VecDeque<FailureReport>>);
+/// Compares builds with the build history, and keeps the latest [`KEPT`] alarms, newest first.
+#[derive(Debug)]
+pub(super) struct Alarms {
+    cache: Arc<Cache>,
+    metrics: Arc<Metrics>,
+    latest: Mutex<VecDeque<FailureReport>>,
+}
 
 impl Alarms {
-    fn add(&self, report: FailureReport) {
-        let mut alarms = self.0.lock();
-        alarms.truncate(KEPT - 1);
-        alarms.push_front(report);
+    pub(super) fn new(cache: Arc<Cache>, metrics: Arc<Metrics>) -> Self {
+        Self { cache, metrics, latest: Mutex::default() }
+    }
+
+    /// Raises an alarm if `digest` differs from the digest that this build had when it was verified
+    /// before.
+    pub(super) fn compare(&self, build: BuildKey, entry: &Entry, digest: Sha256Digest) {
+        let Some(before) = self.cache.build_digest(build).filter(|before| *before != digest) else { return };
+        let (path, build) = (entry.path.as_str(), entry.build_id.unwrap_or_default());
+        let reason = format!(
+            "the binhost serves other bytes than before under the same name: BUILD_ID {build} had SHA-256 {before}, and has \
+             {digest} now. Both were verified; a binhost that was rebuilt from nothing does this, and so does one that shows \
+             different packages to different people"
+        );
+        tracing::error!(binhostfs.package = path, binhostfs.reason = reason, "ALARM: {path}: {reason}");
+        self.metrics.alarms.increase();
+        let mut latest = self.latest.lock();
+        latest.truncate(KEPT - 1);
+        latest.push_front(FailureReport { path: path.to_owned(), reason, at: Moment::now() });
     }
 
     pub(super) fn reports(&self) -> Vec<FailureReport> {
-        self.0.lock().iter().cloned().collect()
+        self.latest.lock().iter().cloned().collect()
     }
 }
 
@@ -34,19 +55,4 @@ impl Alarms {
 /// the same PATH are normal.
 pub(super) fn build_key(binhost: &RemoteBinhost, entry: &Entry) -> Option<BuildKey> {
     Some(BuildKey::new(&binhost.name, entry.path.as_str(), entry.build_id?))
-}
-
-/// Raises an alarm if `digest` differs from the digest that this build had when it was verified
-/// before.
-pub(super) fn compare(fetcher: &Fetcher, build: BuildKey, entry: &Entry, digest: Sha256Digest) {
-    let Some(before) = fetcher.cache.build_digest(build).filter(|before| *before != digest) else { return };
-    let (path, build) = (entry.path.as_str(), entry.build_id.unwrap_or_default());
-    let reason = format!(
-        "the binhost serves other bytes than before under the same name: BUILD_ID {build} had SHA-256 {before}, and has \
-         {digest} now. Both were verified; a binhost that was rebuilt from nothing does this, and so does one that shows \
-         different packages to different people"
-    );
-    tracing::error!(binhostfs.package = path, binhostfs.reason = reason, "ALARM: {path}: {reason}");
-    fetcher.metrics.alarms.increase();
-    fetcher.alarms.add(FailureReport { path: path.to_owned(), reason, at: Moment::now() });
 }

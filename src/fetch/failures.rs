@@ -8,7 +8,8 @@ use std::time::Duration;
 use lru::LruCache;
 use parking_lot::Mutex;
 
-use super::{FetchError, PackageKey};
+use super::error::FetchError;
+use super::remote_binhost::PackageKey;
 use crate::sys::Moment;
 
 /// How long a failure answers further opens of the same package.

@@ -18,14 +18,15 @@ use std::sync::{Arc, Weak};
 use lru::LruCache;
 use parking_lot::Mutex;
 
-use super::remote_binhost::PackageKey;
-use super::{FetchError, Fetcher, Outcome, OutcomeKind, PackageRef};
+use super::blobs::Blobs;
+use super::error::{FetchError, Outcome};
+use super::failures::Failures;
+use super::outcomes::{Mismatch, OutcomeKind, OutcomeSender};
+use super::remote_binhost::{PackageKey, PackageRef, RemoteBinhosts};
 use crate::cache::Blob;
 use crate::config::OnMismatch;
-use crate::index::{
-    AuxDigest, BinhostId, Comparison, EntryId, EntryValues, Index, IndexMismatch, Record, Sha256Digest, View,
-};
-use crate::metrics::RefusalKind;
+use crate::index::{AuxDigest, BinhostId, Comparison, EntryValues, Index, Record, Sha256Digest, View};
+use crate::metrics::{Metrics, RefusalKind};
 use crate::verify::{self, VerifyError};
 
 /// Comparisons that are remembered, for entries that are not written in the form of today's
@@ -37,26 +38,6 @@ const MAX_JUDGED: NonZeroUsize = NonZeroUsize::new(8192).unwrap();
 const MAX_AGREED: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 /// Index mismatches that are remembered, so that each one is logged once.
 const MAX_LOGGED: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
-
-/// An entry that contradicts its package.
-#[derive(Debug, Clone)]
-pub(crate) struct Mismatch {
-    pub id: EntryId,
-    /// PATH of the entry at the binhost.
-    pub path: String,
-    /// The digest of the entry's values. Another index may have other values for the same package.
-    pub entry: AuxDigest,
-    /// The keys that differ, as an error.
-    pub error: Arc<FetchError>,
-}
-
-impl Mismatch {
-    /// A mismatch of an entry whose digest is `entry`, with the differences `found`.
-    pub(super) fn new(wanted: &PackageRef, entry: AuxDigest, found: Vec<IndexMismatch>) -> Self {
-        let (id, path) = (wanted.record().id, wanted.own_path().to_owned());
-        Self { id, path, entry, error: Arc::new(FetchError::IndexMismatch(found)) }
-    }
-}
 
 /// The result of a comparison.
 #[derive(Debug, Clone)]
@@ -132,7 +113,18 @@ pub(super) fn with_entry<T>(wanted: &PackageRef, look: impl FnOnce(&EntryValues<
     Ok(look(&EntryValues::of(&stanza, &part.index)))
 }
 
-impl Fetcher {
+/// Compares entries with their packages.
+#[derive(Debug)]
+pub(super) struct EntryComparer {
+    pub(super) blobs: Arc<Blobs>,
+    pub(super) binhosts: Arc<RemoteBinhosts>,
+    pub(super) failures: Arc<Failures>,
+    pub(super) outcomes: OutcomeSender,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) judgements: Judgements,
+}
+
+impl EntryComparer {
     /// Whether the daemon may answer an open of the entry with this blob, without reading the blob:
     /// equal digests or an earlier comparison decide. For FUSE threads.
     pub(super) fn agrees(&self, wanted: &PackageRef, blob: &Blob) -> bool {
@@ -186,12 +178,12 @@ impl Fetcher {
             self.failures.agreed(wanted.key(), wanted.path());
             return Ok(None);
         }
-        let (fetcher, of, its) = (Arc::clone(self), wanted.clone(), blob.clone());
-        let judged = tokio::task::spawn_blocking(move || fetcher.judge(&of, &its)).await;
+        let (comparer, of, its) = (Arc::clone(self), wanted.clone(), blob.clone());
+        let judged = tokio::task::spawn_blocking(move || comparer.judge(&of, &its)).await;
         match judged.map_err(|_| Arc::new(FetchError::Stopped))?.map_err(Arc::new)? {
             Judgement::Differs(mismatch) => {
                 // Each time: an entry that was shown again after a change must be hidden again.
-                self.send_outcome(wanted, OutcomeKind::IndexMismatch(mismatch.clone()));
+                self.outcomes.send(wanted, OutcomeKind::IndexMismatch(mismatch.clone()));
                 Ok(Some(mismatch))
             }
             Judgement::Agrees => {
@@ -240,21 +232,20 @@ impl Fetcher {
 
     /// The index mismatches of an index, as far as the cache has the packages. Remembers the entries
     /// that agree. Blocks.
-    #[must_use]
-    pub(crate) fn mismatches(&self, binhost: BinhostId, index: &Arc<Index>) -> Vec<Mismatch> {
-        let cached = self.cache.aux_digests();
+    pub(super) fn mismatches(&self, binhost: BinhostId, index: &Arc<Index>) -> Vec<Mismatch> {
+        let cached = self.blobs.cache().aux_digests();
         if cached.is_empty() {
             return Vec::new();
         }
         let view = Arc::new(View::whole(binhost, Arc::clone(index)));
         let mismatch = |(row, record): (u32, &Record)| {
             let (digest, values) = cached.get(&(record.id, record.size))?;
-            let wanted = self.wanted(&view, row)?;
+            let wanted = PackageRef::new(&self.binhosts, &view, row)?;
             if with_entry(&wanted, |entry| entry.agrees_with(*values)).unwrap_or(false) {
                 self.judgements.note_agreed(index, record.offset(), *digest);
                 return None;
             }
-            let blob = self.here(record, &wanted.binhost().policy)?;
+            let blob = self.blobs.get(&wanted).ok()?;
             match self.judge(&wanted, &blob) {
                 Ok(Judgement::Differs(mismatch)) => Some(mismatch),
                 Ok(Judgement::Agrees) => None,

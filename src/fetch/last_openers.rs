@@ -6,8 +6,7 @@ use std::num::NonZeroUsize;
 use lru::LruCache;
 use parking_lot::Mutex;
 
-use super::{Fetcher, PackageKey, PackageRef};
-use crate::index::{BinhostId, EntryId};
+use super::remote_binhost::PackageKey;
 use crate::sys::Moment;
 
 /// Packages whose last opener is remembered.
@@ -35,7 +34,8 @@ impl Default for LastOpeners {
 }
 
 impl LastOpeners {
-    fn opened(&self, key: PackageKey, pid: u32) {
+    /// Records that thread `pid` opens a package.
+    pub(super) fn opened(&self, key: PackageKey, pid: u32) {
         let known = |callers: &mut LruCache<PackageKey, LastOpener>| match callers.get_mut(&key) {
             Some(caller) if caller.pid == pid => {
                 caller.at = Moment::now();
@@ -50,6 +50,11 @@ impl LastOpeners {
             self.0.lock().put(key, caller);
         }
     }
+
+    /// The last opener of a package, if it was opened lately.
+    pub(super) fn get(&self, key: PackageKey) -> Option<LastOpener> {
+        self.0.lock().peek(&key).cloned()
+    }
 }
 
 /// Reads the name of a process. A process chooses its name itself, so control characters that could
@@ -61,22 +66,10 @@ fn name_of(pid: u32) -> String {
     name.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
-impl Fetcher {
-    /// Records that thread `tid` opens a package. Waits for nothing.
-    pub(crate) fn opened_by(&self, wanted: &PackageRef, tid: u32) {
-        self.traces.opened(wanted.key(), tid);
-    }
-
-    /// The last opener of an entry, if the package was opened lately.
-    #[must_use]
-    pub(crate) fn caller(&self, binhost: BinhostId, id: EntryId) -> Option<LastOpener> {
-        self.traces.0.lock().peek(&(binhost, id)).cloned()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::index::{BinhostId, EntryId};
 
     fn key(number: u32) -> PackageKey {
         (BinhostId(number), EntryId([0; 16]))

@@ -1,58 +1,78 @@
-//! Classifies a package that cannot be fetched: which check failed, and what the administrator can
-//! do about it.
+//! How downloads and comparisons end, as far as it decides which entries are visible.
 
-use super::FetchError;
-use crate::cache::CacheError;
-use crate::metrics::RefusalKind;
-use crate::verify::VerifyError;
+use std::sync::Arc;
 
-/// The kind of difference between the bytes and the package. `None`: the error is not such a
-/// difference.
-pub(super) fn kind(error: &VerifyError) -> Option<RefusalKind> {
-    Some(match error {
-        VerifyError::Io { .. } | VerifyError::Refused => return None,
-        VerifyError::Truncated { .. } | VerifyError::TooLong { .. } => RefusalKind::Size,
-        VerifyError::Digest { .. } => RefusalKind::Digest,
-        VerifyError::Gpkg(_) | VerifyError::Xpak(_) => RefusalKind::Container,
-        VerifyError::Signature { .. } | VerifyError::Unsignable => RefusalKind::Signature,
-        VerifyError::Metadata(_) | VerifyError::Compression { .. } | VerifyError::Uncompressed => RefusalKind::Metadata,
-        VerifyError::Identity { .. } => RefusalKind::Identity,
-    })
+use tokio::sync::mpsc;
+
+use super::error::FetchError;
+use super::remote_binhost::PackageRef;
+use crate::index::{AuxDigest, BinhostId, EntryId, IndexMismatch};
+
+/// Download outcomes that wait in the channel. More are dropped: the next download of the same
+/// package sends them again.
+pub(crate) const MAX_OUTCOMES: usize = 256;
+
+/// How a download ended, sent to the daemon, which decides which entries are visible.
+#[derive(Debug)]
+pub(crate) struct DownloadOutcome {
+    /// The binhost of the package.
+    pub binhost: BinhostId,
+    pub id: EntryId,
+    /// The PATH of the package at its binhost.
+    pub path: String,
+    /// URI of the index header that the entry belongs to.
+    pub uri: Option<String>,
+    pub kind: OutcomeKind,
 }
 
-impl FetchError {
-    /// A remedy for the administrator, or the next step that happens without one.
-    #[must_use]
-    pub(crate) fn advice(&self) -> &'static str {
-        match self {
-            Self::Index(_) => "check the cache's disk; `binhostfs refresh` gets the index again",
-            // The error message names the key and says what to do with it.
-            Self::Refused { reason: VerifyError::Signature { .. } | VerifyError::Unsignable, .. } => {
-                "it is left out of Packages, and emerge builds it from source, until the keyring or the binhost changes"
-            }
-            Self::Refused { reason: VerifyError::Uncompressed, .. } => {
-                "it is left out of Packages, and emerge builds it from source, until make.conf or the binhost changes"
-            }
-            Self::Refused { .. } => {
-                "it is left out of Packages, and emerge builds it from source, until the binhost changes it; if that does \
-                 not happen, tell whoever runs the binhost"
-            }
-            Self::IndexMismatch(_) => {
-                "it is the index that is wrong: with index-mismatch = \"refuse\" the package is left out of Packages until the index \
-                 says the same; tell whoever runs the binhost or its mirror"
-            }
-            Self::Plan { .. } => "that entry is left out of Packages; run emerge again",
-            Self::Upstream(error) if error.contradicts_index() => {
-                "it is left out of Packages, and emerge builds it from source, until the binhost has it again"
-            }
-            Self::Upstream(_) => "the next open tries again; `binhostfs status` says how each URL does",
-            Self::Clock(_) => "the next open after that tries again",
-            Self::Cache(CacheError::NoSpace { .. }) => "free space on the cache's disk, or lower --cache-size",
-            Self::Cache(_) | Self::Disk(_) => "check the cache's disk",
-            Self::Busy => "the next open tries again; open fewer packages at the same time",
-            Self::Unkept(_) | Self::GaveWay => "it is fetched when it is opened",
-            Self::BulkRead => "the log says who it was; bulk-read-limit sets how many packages may be opened",
-            Self::KeysChanged | Self::Stopped => "the next open tries again",
+/// The kinds of a [`DownloadOutcome`].
+#[derive(Debug)]
+pub(crate) enum OutcomeKind {
+    Verified,
+    /// The package stays refused as long as the binhost serves the same bytes.
+    Refused(Arc<FetchError>),
+    /// The package is the right one, but its entry contradicts it.
+    IndexMismatch(Mismatch),
+    /// No mirror sent the package.
+    Unreachable,
+}
+
+/// An entry that contradicts its package.
+#[derive(Debug, Clone)]
+pub(crate) struct Mismatch {
+    pub id: EntryId,
+    /// PATH of the entry at the binhost.
+    pub path: String,
+    /// The digest of the entry's values. Another index may have other values for the same package.
+    pub entry: AuxDigest,
+    /// The keys that differ, as an error.
+    pub error: Arc<FetchError>,
+}
+
+impl Mismatch {
+    /// A mismatch of an entry whose digest is `entry`, with the differences `found`.
+    pub(super) fn new(wanted: &PackageRef, entry: AuxDigest, found: Vec<IndexMismatch>) -> Self {
+        let (id, path) = (wanted.record().id, wanted.own_path().to_owned());
+        Self { id, path, entry, error: Arc::new(FetchError::IndexMismatch(found)) }
+    }
+}
+
+/// Sends download outcomes to the daemon.
+#[derive(Debug, Clone)]
+pub(super) struct OutcomeSender(mpsc::Sender<DownloadOutcome>);
+
+impl OutcomeSender {
+    /// A sender, and the channel of its outcomes.
+    pub(super) fn new() -> (Self, mpsc::Receiver<DownloadOutcome>) {
+        let (sender, receiver) = mpsc::channel(MAX_OUTCOMES);
+        (Self(sender), receiver)
+    }
+
+    /// Sends how a download or a comparison with the index ended.
+    pub(super) fn send(&self, wanted: &PackageRef, kind: OutcomeKind) {
+        let ((binhost, id), path, uri) = (wanted.key(), wanted.own_path().to_owned(), wanted.uri().map(str::to_owned));
+        if self.0.try_send(DownloadOutcome { binhost, id, path, uri, kind }).is_err() {
+            tracing::debug!(path = wanted.path(), "too many outcomes at once; this one is dropped");
         }
     }
 }

@@ -4,7 +4,8 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Fetcher, RemoteBinhost};
+use super::fetcher::Fetcher;
+use super::remote_binhost::RemoteBinhost;
 use crate::cache::Cache;
 use crate::config::{BinhostConfig, DEFAULT_MAX_INDEX, Offline, OnMismatch, Selection, SignaturePolicy};
 use crate::index::BinhostId;

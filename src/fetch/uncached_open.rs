@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use tokio::sync::{Semaphore, watch};
 
+use super::blobs::Absence;
 use super::downloads::Uid;
 use crate::portage::emerge_process;
 use crate::portage::emerge_process::OpenerProcess;
@@ -38,16 +39,22 @@ impl Openers {
     /// daemon does not see.
     pub(super) fn miss(&self, tid: u32, uid: Uid) -> Miss {
         let looks = Arc::clone(if uid == Uid::ROOT { &self.looks_of_root } else { &self.looks });
-        Miss(Arc::new(MissState { tid, uid, proc: self.proc.clone(), looks, answer: OnceLock::new() }))
+        let opener = OpenerLookup { tid, uid, proc: self.proc.clone(), looks, answer: OnceLock::new() };
+        Miss { opener: Arc::new(opener), absence: None }
     }
 }
 
-/// An open of an uncached package, with the result of its lookup. Clones share the lookup.
+/// An open of an uncached package, with what was found out about it: each is looked up once, for
+/// all clones.
 #[derive(Debug, Clone)]
-pub(crate) struct Miss(Arc<MissState>);
+pub(crate) struct Miss {
+    opener: Arc<OpenerLookup>,
+    absence: Option<Absence>,
+}
 
+/// The lookup of an opener.
 #[derive(Debug)]
-struct MissState {
+struct OpenerLookup {
     tid: u32,
     uid: Uid,
     proc: PathBuf,
@@ -57,24 +64,35 @@ struct MissState {
 }
 
 impl Miss {
+    /// The same open, after a look-up in the cache. `Some`: it has not found the package.
+    #[must_use]
+    pub(crate) fn after(self, absence: Option<Absence>) -> Self {
+        Self { absence, ..self }
+    }
+
+    /// The look-up that has not found the package, if there was one.
+    pub(super) fn absence(&self) -> Option<Absence> {
+        self.absence
+    }
+
     /// The thread that opens the package. `None`: the daemon does not see it.
     pub(super) fn tid(&self) -> Option<u32> {
-        Some(self.0.tid).filter(|tid| *tid != 0)
+        Some(self.opener.tid).filter(|tid| *tid != 0)
     }
 
     pub(super) fn is_of_root(&self) -> bool {
-        self.0.uid == Uid::ROOT
+        self.opener.uid == Uid::ROOT
     }
 
     /// Looks the opener up. The lookup continues for other callers when this future is dropped.
     pub(super) async fn opener(&self) -> OpenerAnswer {
-        let mut answer = self.0.answer.get_or_init(|| self.start_lookup()).clone();
+        let mut answer = self.opener.answer.get_or_init(|| self.start_lookup()).clone();
         answer.wait_for(Option::is_some).await.ok().and_then(|answer| answer.clone().flatten())
     }
 
     fn start_lookup(&self) -> watch::Receiver<Option<OpenerAnswer>> {
         let (sender, receiver) = watch::channel(None);
-        let (tid, proc, looks) = (self.0.tid, self.0.proc.clone(), Arc::clone(&self.0.looks));
+        let (tid, proc, looks) = (self.opener.tid, self.opener.proc.clone(), Arc::clone(&self.opener.looks));
         tokio::spawn(async move {
             let Ok(turn) = looks.acquire_owned().await else { return };
             // The blocking read holds the permit, because the read may never end.

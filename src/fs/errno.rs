@@ -110,6 +110,7 @@ impl FsError {
                 | FetchError::Disk(_)
                 | FetchError::Unkept(_)
                 | FetchError::GaveWay
+                | FetchError::NotUsed
                 | FetchError::KeysChanged
                 | FetchError::Stopped => libc::EIO,
                 FetchError::Busy | FetchError::BulkRead => libc::EAGAIN,

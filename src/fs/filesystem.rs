@@ -8,7 +8,7 @@ use super::modify::Modifier;
 use super::namespace::{InodeTarget, Namespace};
 use super::{FsError, PublishedTree};
 use crate::config::Prefetch;
-use crate::fetch::{Fetcher, PackageRef, PlanPrefetch};
+use crate::fetch::{Absence, Fetcher, Lookup, PackageRef, PlanPrefetch};
 use crate::local::{Caller, LowerDirectory, OFlags};
 use crate::tree::{Attributes, Inode, Node, Tree};
 
@@ -19,8 +19,8 @@ pub(crate) enum OpenOutcome {
     Ready(Arc<File>, Attributes),
     /// The blob is cached, but the caller may follow a merge plan that must be checked first.
     Check(Box<PackageRef>, Attributes),
-    /// The package must be fetched first.
-    Wait(Box<PackageRef>, Attributes),
+    /// The package must be fetched, or compared with its entry, first.
+    Wait(Box<PackageRef>, Option<Absence>, Attributes),
 }
 
 /// Outcome of reopening an inode that an earlier daemon had open.
@@ -88,10 +88,11 @@ impl Filesystem {
                 self.ahead.opened(&wanted);
                 tid.into_iter().for_each(|tid| self.fetcher.opened_by(&wanted, tid));
                 let unchecked = tid.is_some_and(|tid| self.ahead.is_unchecked(&wanted, tid));
-                Ok(match self.fetcher.cached(&wanted) {
-                    Some(blob) if !unchecked => OpenOutcome::Ready(Arc::clone(blob.file()), attributes),
-                    Some(_) => OpenOutcome::Check(Box::new(wanted), attributes),
-                    None => OpenOutcome::Wait(Box::new(wanted), attributes),
+                Ok(match self.fetcher.look_up(&wanted) {
+                    Lookup::Ready(blob) if !unchecked => OpenOutcome::Ready(Arc::clone(blob.file()), attributes),
+                    Lookup::Ready(_) => OpenOutcome::Check(Box::new(wanted), attributes),
+                    Lookup::Unchecked => OpenOutcome::Wait(Box::new(wanted), None, attributes),
+                    Lookup::Absent(absence) => OpenOutcome::Wait(Box::new(wanted), Some(absence), attributes),
                 })
             }
         }
@@ -117,7 +118,7 @@ impl Filesystem {
             InodeTarget::Directory(_) => Err(FsError::IsADirectory),
             InodeTarget::Remote(tree, node) => Ok(match self.open(&tree, node, None)? {
                 OpenOutcome::Ready(file, _) => Reopening::Ready(file),
-                OpenOutcome::Check(wanted, _) | OpenOutcome::Wait(wanted, _) => Reopening::Wait(wanted),
+                OpenOutcome::Check(wanted, _) | OpenOutcome::Wait(wanted, ..) => Reopening::Wait(wanted),
             }),
         }
     }

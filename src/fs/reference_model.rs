@@ -380,7 +380,7 @@ impl Run {
             panic!("{path} is local")
         };
         let opened = self.filesystem.open(&tree, node, None).unwrap();
-        assert!(matches!(opened, OpenOutcome::Wait(ref wanted, _) if wanted.path() == path), "{path}");
+        assert!(matches!(opened, OpenOutcome::Wait(ref wanted, ..) if wanted.path() == path), "{path}");
     }
 }
 

@@ -332,9 +332,9 @@ fn counts(counts: Counts) -> DownloadCounts {
 fn download(progress: DownloadProgress) -> DownloadStatus {
     let DownloadProgress { path, state, received, size, waiters, ahead } = progress;
     let state = match state {
-        fetch::DownloadState::Live => DownloadState::Live,
-        fetch::DownloadState::Parked => DownloadState::Parked,
-        fetch::DownloadState::Waiting => DownloadState::Waiting,
+        fetch::TransferState::Live => DownloadState::Live,
+        fetch::TransferState::Parked => DownloadState::Parked,
+        fetch::TransferState::Waiting => DownloadState::Waiting,
     };
     DownloadStatus { path, state, received, size, waiters: waiters as u64, prefetch: ahead }
 }

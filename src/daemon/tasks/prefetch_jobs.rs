@@ -25,7 +25,7 @@ pub(crate) async fn begin(shared: &Arc<DaemonState>, wish: PrefetchRequest) -> R
     };
     let (fetcher, tree) = (Arc::clone(&shared.fetcher), shared.snapshots.current());
     let root = shared.config.portage_root.clone();
-    let meant = blocking(move || Ok(fetcher.resolve(tree.view(), &wish, &root, &acceptance(&root))?)).await;
+    let meant = blocking(move || Ok(wish.resolve(&fetcher, tree.view(), &root, &acceptance(&root))?)).await;
     give_memory_back();
     let meant = meant.map_err(|error| ApiError::new(ErrorCode::Conflict, error))?;
     let prefetch = Arc::new(RequestedPrefetch::new(meant));

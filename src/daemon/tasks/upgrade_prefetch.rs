@@ -19,7 +19,7 @@ use crate::cache::Unkeepable;
 use crate::config::Prefetch;
 use crate::daemon::acceptance::acceptance;
 use crate::daemon::state::{DaemonState, give_memory_back};
-use crate::fetch::{BackgroundOutcome, PackageOutcome, PackageRef, PrefetchTarget, ResolvedTarget};
+use crate::fetch::{BackgroundOutcome, PackageOutcome, PackageRef, PrefetchTarget, ResolvedTarget, UpgradePrefetch};
 use crate::sys::durable::blocking;
 
 /// Divisor of the cache size: upgrades may take one half.
@@ -74,7 +74,7 @@ impl Round {
                     self.unkept = Some(why);
                     break;
                 }
-                shared.fetcher.wait_until_quiet().await;
+                UpgradePrefetch::new(Arc::clone(&shared.fetcher)).wait_until_quiet().await;
                 if shared.snapshots.current().generation() != self.generation {
                     return;
                 }
@@ -94,7 +94,7 @@ impl Round {
         let (fetcher, tree) = (Arc::clone(&shared.fetcher), shared.snapshots.current());
         let root = shared.config.portage_root.clone();
         let meant =
-            blocking(move || Ok(fetcher.resolve(tree.view(), &PrefetchTarget::World, &root, &acceptance(&root))?))
+            blocking(move || Ok(PrefetchTarget::World.resolve(&fetcher, tree.view(), &root, &acceptance(&root))?))
                 .await;
         give_memory_back();
         match meant {
@@ -117,7 +117,7 @@ impl Round {
 
     /// Fetches one package, and returns `false` if the prefetch gave way and has to be repeated.
     async fn one(&mut self, shared: &DaemonState, wanted: &PackageRef) -> bool {
-        let (ended, received) = shared.fetcher.fetch_in_background(wanted).await;
+        let (ended, received) = UpgradePrefetch::new(Arc::clone(&shared.fetcher)).fetch(wanted).await;
         shared.metrics.upgrade_prefetch_bytes.add(received);
         shared.upgrade_budget.spend(received).await;
         match ended {

@@ -8,7 +8,8 @@ use portable_atomic::AtomicU64;
 use tokio::sync::{Notify, watch};
 
 use super::entry::Load;
-use crate::fetch::{FetchError, Outcome, PackageRef};
+use crate::fetch::error::{FetchError, Outcome};
+use crate::fetch::remote_binhost::PackageRef;
 
 /// The progress of a download.
 #[derive(Debug, Default)]

@@ -11,8 +11,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, MutexGuard};
 
 use super::receive::Partial;
-use crate::fetch::remote_binhost::PackageKey;
-use crate::fetch::{PackageRef, RemoteBinhost};
+use crate::fetch::remote_binhost::{PackageKey, PackageRef, RemoteBinhost};
 use crate::index::Entry;
 use crate::upstream::ResumePoint;
 

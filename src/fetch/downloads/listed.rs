@@ -2,24 +2,23 @@
 
 use std::sync::Arc;
 
-use super::Priority;
 use super::download::Download;
 use super::lane::{Lane, Number};
 use super::table::{DownloadTable, OnLeave};
-use crate::fetch::Fetcher;
+use super::{Downloads, Priority};
 use crate::fetch::remote_binhost::PackageKey;
 
 /// One numbered download. Methods have no effect on the table once the download has left it.
 #[derive(Debug, Clone)]
 pub(super) struct ListedDownload {
-    pub(super) fetcher: Arc<Fetcher>,
+    pub(super) downloads: Arc<Downloads>,
     pub(super) download: Arc<Download>,
     number: Number,
 }
 
 impl ListedDownload {
-    pub(super) fn new(fetcher: &Arc<Fetcher>, download: Arc<Download>, number: Number) -> Self {
-        Self { fetcher: Arc::clone(fetcher), download, number }
+    pub(super) fn new(downloads: &Arc<Downloads>, download: Arc<Download>, number: Number) -> Self {
+        Self { downloads: Arc::clone(downloads), download, number }
     }
 
     /// Removes a waiter with this priority.
@@ -43,7 +42,7 @@ impl ListedDownload {
     /// Asks for a turn again, and waits for it.
     pub(super) async fn resume(&self) {
         self.change(DownloadTable::resume);
-        self.fetcher.start_downloads();
+        self.downloads.give_turns();
         self.download.await_turn().await;
     }
 
@@ -73,10 +72,10 @@ impl ListedDownload {
 
     /// Wakes the scheduler, because a turn may be given.
     pub(super) fn changed(&self) {
-        self.fetcher.downloads.changed.notify_one();
+        self.downloads.changed.notify_one();
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut DownloadTable<Arc<Download>>, PackageKey, Number) -> T) -> T {
-        change(&mut self.fetcher.downloads.table(), self.download.wanted.key(), self.number)
+        change(&mut self.downloads.table(), self.download.wanted.key(), self.number)
     }
 }

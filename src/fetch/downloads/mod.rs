@@ -2,9 +2,10 @@
 //!
 //! | file | job |
 //! |---|---|
-//! | `scheduler` | requests, and which download continues |
+//! | `scheduler` | starts downloads and gives them turns |
 //! | `table` | the downloads and their waiters |
 //! | `table::choice` | which download gets the next turn |
+//! | `table::users` | the waiting opens of each user |
 //! | `lane` | queue and turns of one binhost |
 //! | `turn` | what a download may do |
 //! | `run` | one download from its first turn to its end |
@@ -14,9 +15,9 @@
 //! | `entry` | a download in the table |
 //! | `listed` | a handle to that |
 //! | `interrupted` | bytes of downloads that lost their last waiter |
-//! | `adopt` | recovery before a download |
 //!
-//! A caller requests a package with a [`Priority`] and gets a [`Waiter`]. All waiters for one
+//! A caller starts the download of a package with a [`Priority`] ([`Downloads::start`]) and gets a
+//! [`Waiter`]. All waiters for one
 //! package share one download, which has the highest of their priorities. A waiter that leaves does
 //! not affect the others.
 //!
@@ -65,7 +66,7 @@
 //! - A plan prefetch starts when less than [`REST_OF_LINE`] is left of the downloads before it. An
 //!   upgrade prefetch starts only if there is no other download. It is stopped for any other
 //!   request, unless half of it is received.
-//! - A package that may be in the cache unproved (`adopt`) is looked for there first. These lookups
+//! - A package that may be in the cache unproved (`blobs`) is looked for there first. These lookups
 //!   have their own turns, because they need no binhost.
 //! - The number of waiting opens is bounded ([`MAX_WAITERS`]). No user may have more of them than
 //!   are left for others.
@@ -77,7 +78,6 @@
 //!
 //! Not its job: which packages to prefetch (`prefetch`).
 
-mod adopt;
 mod download;
 mod entry;
 mod interrupted;
@@ -90,14 +90,30 @@ mod table;
 mod turn;
 mod waiter;
 
+use std::sync::Arc;
 use std::time::Duration;
 
-pub(super) use adopt::adopt_one;
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+
 pub(super) use download::Download;
 pub use receive::WORTH_KEEPING;
-pub(super) use scheduler::Downloads;
 pub(crate) use table::Counts;
+use table::DownloadTable;
 pub(super) use waiter::{Waiter, Watcher};
+
+use super::alarms::Alarms;
+use super::blobs::Blobs;
+use super::error::FetchError;
+use super::failures::Failures;
+use super::index_mismatch::EntryComparer;
+use super::outcomes::OutcomeSender;
+use super::remote_binhost::RemoteBinhosts;
+use crate::cache::Blob;
+use crate::metrics::Metrics;
+use interrupted::Interrupted;
 
 /// Downloads of all binhosts that have a turn at the same time. The number is below the number of
 /// blocking threads, so that some are left for other work.
@@ -163,7 +179,7 @@ impl Priority {
 
 /// The state of a download, for `status`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum DownloadState {
+pub(crate) enum TransferState {
     /// The download has a turn, and receives.
     Live,
     /// The mirror sends nothing, and the download has no turn.
@@ -177,7 +193,7 @@ pub(crate) enum DownloadState {
 pub(crate) struct DownloadProgress {
     /// PATH of the package.
     pub path: String,
-    pub state: DownloadState,
+    pub state: TransferState,
     /// Number of bytes received.
     pub received: u64,
     /// Size of the package in bytes.
@@ -186,4 +202,41 @@ pub(crate) struct DownloadProgress {
     pub waiters: usize,
     /// Whether the download is a prefetch of a package that nobody has opened so far.
     pub ahead: bool,
+}
+
+/// What downloads read from and report to.
+#[derive(Debug)]
+pub(super) struct DownloadContext {
+    pub(super) blobs: Arc<Blobs>,
+    pub(super) binhosts: Arc<RemoteBinhosts>,
+    pub(super) failures: Arc<Failures>,
+    pub(super) alarms: Arc<Alarms>,
+    pub(super) comparer: Arc<EntryComparer>,
+    pub(super) outcomes: OutcomeSender,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+/// The table of all downloads, with its scheduler.
+#[derive(Debug)]
+pub(super) struct Downloads {
+    context: DownloadContext,
+    table: Mutex<DownloadTable<Arc<Download>>>,
+    interrupted: Interrupted,
+    /// Notified when a turn may be free or may be given.
+    changed: Arc<Notify>,
+    runtime: Handle,
+    scheduler: AbortHandle,
+}
+
+/// The answer to a request for a package.
+#[derive(Debug)]
+pub(super) enum Start {
+    /// A new download: it has a turn, or waits for one.
+    Started(Waiter),
+    /// A download of the package was in the table already.
+    Joined(Waiter),
+    /// The package is on this machine.
+    Cached(Blob),
+    /// There is no download, for this reason.
+    Refused(Arc<FetchError>),
 }

@@ -9,9 +9,11 @@ use std::{fmt, io};
 use bytes::Bytes;
 use tokio::task::{JoinHandle, spawn_blocking};
 
+use super::DownloadContext;
 use super::listed::ListedDownload;
 use crate::cache::{Blob, CacheError, Incoming, Placement, Resumed};
-use crate::fetch::{FetchError, alarms};
+use crate::fetch::alarms;
+use crate::fetch::error::FetchError;
 use crate::index::Entry;
 use crate::sys::is_full;
 use crate::verify::{Receiver, VerifyError};
@@ -67,6 +69,12 @@ struct ReceivedFrom {
     medium: Destination,
 }
 
+impl ReceivedFrom {
+    fn context(&self) -> &DownloadContext {
+        &self.listed.downloads.context
+    }
+}
+
 /// The file of a download, and the state of the verification of its bytes. All methods block.
 pub(super) struct Partial {
     incoming: Incoming,
@@ -109,7 +117,7 @@ impl Receiving {
     pub(super) fn going_on(listed: &ListedDownload, entry: &Entry, mut partial: Box<Partial>) -> Option<Self> {
         let mut receiving = Self::new(listed, entry, Destination::Cache);
         if partial.incoming.resume() == Resumed::Lost {
-            listed.fetcher.downloads.runtime.spawn_blocking(move || drop(partial));
+            listed.downloads.runtime.spawn_blocking(move || drop(partial));
             return None;
         }
         listed.download.set_placed(true);
@@ -223,7 +231,7 @@ impl Drop for Receiving {
     fn drop(&mut self) {
         if let Some(partial) = self.partial.take() {
             // Removing a large file takes a while, so a blocking thread does it.
-            self.source.listed.fetcher.downloads.runtime.spawn_blocking(move || drop(partial));
+            self.source.listed.downloads.runtime.spawn_blocking(move || drop(partial));
         }
     }
 }
@@ -238,7 +246,7 @@ fn write(partial: Option<Box<Partial>>, source: &ReceivedFrom, mut bytes: Vec<u8
 
 impl Partial {
     fn open(source: &ReceivedFrom) -> Result<Self, ReceiveError> {
-        let (cache, entry) = (&source.listed.fetcher.cache, &source.entry);
+        let (cache, entry) = (source.context().blobs.cache(), &source.entry);
         let incoming = match source.medium {
             Destination::Cache => cache.incoming(entry.size),
             Destination::Memory => Incoming::in_memory(cache.space(), entry.size),
@@ -260,7 +268,7 @@ impl Partial {
         self.incoming.reserve(upto).map_err(ReceiveError::Disk)?;
         match self.receiver.write(bytes).map_err(ReceiveError::from) {
             Err(ReceiveError::Disk(error)) if is_full(&error) => {
-                if !source.listed.fetcher.cache.space().make_room(bytes.len() as u64) {
+                if !source.context().blobs.cache().space().make_room(bytes.len() as u64) {
                     return Err(ReceiveError::Disk(error));
                 }
                 self.receiver.write(bytes)?;
@@ -298,20 +306,20 @@ impl Partial {
     fn finish(self: Box<Self>, source: &ReceivedFrom) -> Result<Blob, ReceiveError> {
         let Self { incoming, receiver } = *self;
         let ReceivedFrom { listed, entry, .. } = source;
-        let (fetcher, binhost) = (&listed.fetcher, listed.download.wanted.binhost());
-        let blob = fetcher.cache.blob(receiver.finish()?);
-        fetcher.metrics.verified.increase();
+        let (context, binhost) = (source.context(), listed.download.wanted.binhost());
+        let blob = context.blobs.cache().blob(receiver.finish()?);
+        context.metrics.verified.increase();
         listed.download.settle(|| Ok(blob.clone()));
         let build = alarms::build_key(binhost, entry);
         if let Some(build) = build {
-            alarms::compare(fetcher, build, entry, blob.digest());
+            context.alarms.compare(build, entry, blob.digest());
         }
-        if let Placement::Unkept(reason) = fetcher.cache.commit(incoming, &blob, entry.id(), build) {
+        if let Placement::Unkept(reason) = context.blobs.commit(incoming, &blob, entry.id(), build) {
             tracing::info!(path = %entry.path, reason, "served, but not kept in the cache");
             // A transient blob takes room. A package that nobody waits for must not displace one
             // that is in use.
             if listed.is_asked() {
-                fetcher.held.hold(entry.id(), blob.clone());
+                context.blobs.hold(entry.id(), blob.clone());
             }
         }
         Ok(blob)

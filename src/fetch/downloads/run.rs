@@ -4,14 +4,15 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::adopt::adopt;
 use super::lane::Lane;
 use super::listed::ListedDownload;
 use super::receive::{Destination, Receiving};
 use super::turn::Turn;
 use super::{GRACE, SILENCE};
 use crate::cache::Blob;
-use crate::fetch::{FetchError, Outcome, OutcomeKind, PackageRef, outcomes};
+use crate::fetch::error::{FetchError, Outcome, refusal_kind};
+use crate::fetch::outcomes::OutcomeKind;
+use crate::fetch::remote_binhost::PackageRef;
 use crate::index::Entry;
 use crate::sys::is_full;
 use crate::upstream::{BodyFault, BodyStream, Event};
@@ -31,7 +32,7 @@ impl<'a> Transfer<'a> {
     /// Continues an interrupted download of the package, if there is one.
     fn new(listed: &ListedDownload, wanted: &'a PackageRef, entry: Entry) -> Self {
         let mut stream = begin(wanted, &entry);
-        let left = listed.fetcher.downloads.interrupted.take(wanted, &entry);
+        let left = listed.downloads.interrupted.take(wanted, &entry);
         let receiving = left.and_then(|(partial, part)| {
             let received = partial.received();
             let receiving = Receiving::going_on(listed, &entry, partial)?;
@@ -47,7 +48,7 @@ impl<'a> Transfer<'a> {
     async fn interrupt(self, listed: &ListedDownload) {
         let Some(receiving) = self.receiving else { return };
         let (Some(part), Some(partial)) = (self.stream.into_part(), receiving.interrupt().await) else { return };
-        let downloads = &listed.fetcher.downloads;
+        let downloads = &listed.downloads;
         let gone = downloads.interrupted.keep(&listed.download.wanted, self.entry, partial, part);
         downloads.runtime.spawn_blocking(move || drop(gone));
     }
@@ -75,7 +76,7 @@ pub(super) async fn run(mut turn: Turn) {
             if ahead {
                 // The package may not be opened for a while, but its entry is visible already. The
                 // comparison hides a wrong entry now.
-                drop(listed.fetcher.held_against(&listed.download.wanted, blob).await);
+                drop(listed.downloads.context.comparer.held_against(&listed.download.wanted, blob).await);
             }
         }
         Err(error) => {
@@ -105,10 +106,10 @@ async fn deserted(listed: &ListedDownload) {
 
 /// Logs the outcome, remembers a failure, and notifies all waiters.
 fn conclude(listed: &ListedDownload, outcome: Outcome) {
-    let (fetcher, wanted, asked) = (&listed.fetcher, &listed.download.wanted, listed.is_asked());
+    let (context, wanted, asked) = (&listed.downloads.context, &listed.download.wanted, listed.is_asked());
     let path = wanted.path();
     match &outcome {
-        Ok(_) => fetcher.failures.fetched(wanted.key(), path),
+        Ok(_) => context.failures.fetched(wanted.key(), path),
         Err(error) if matches!(**error, FetchError::Stopped) => {
             tracing::debug!(path, "nobody waits for it any more");
         }
@@ -121,9 +122,9 @@ fn conclude(listed: &ListedDownload, outcome: Outcome) {
                 binhostfs.reason = %error,
                 "cannot be had: {path} after {seconds:.1} s: {error}; {advice}"
             );
-            fetcher.failures.add(wanted.key(), path, error);
+            context.failures.add(wanted.key(), path, error);
             if matches!(**error, FetchError::Refused { .. }) {
-                fetcher.metrics.refused.increase();
+                context.metrics.refused.increase();
             }
         }
     }
@@ -142,7 +143,7 @@ fn send_outcome(listed: &ListedDownload, outcome: &Outcome) {
         Err(error) if matches!(**error, FetchError::Upstream(_)) => OutcomeKind::Unreachable,
         Err(_) => return,
     };
-    listed.fetcher.send_outcome(wanted, kind);
+    listed.downloads.context.outcomes.send(wanted, kind);
 }
 
 /// Fetches the package, or looks for it in the cache, depending on the lane. `None`: the cache does
@@ -159,7 +160,11 @@ async fn fetch<'a>(
     let entry = read.map_err(|_| FetchError::Stopped)?.map_err(FetchError::Index)?;
     wanted.binhost().check_keys()?;
     match turn.lane {
-        Lane::Cache => Ok(adopt(turn.fetcher(), wanted.binhost(), &entry).await),
+        Lane::Cache => {
+            let (blobs, binhost) = (Arc::clone(&turn.context().blobs), Arc::clone(wanted.binhost()));
+            let recovered = tokio::task::spawn_blocking(move || blobs.recover(&binhost, &entry));
+            Ok(recovered.await.ok().flatten())
+        }
         Lane::Binhost(_) => {
             let transfer = transfer.insert(Transfer::new(&turn.listed, wanted, entry));
             from_binhost(turn, wanted, transfer).await.map(Some)
@@ -172,8 +177,8 @@ async fn from_binhost<'a>(
     wanted: &'a PackageRef,
     transfer: &mut Transfer<'a>,
 ) -> Result<Blob, FetchError> {
-    let fetcher = Arc::clone(turn.fetcher());
-    fetcher.metrics.downloads.increase();
+    let metrics = Arc::clone(&turn.context().metrics);
+    metrics.downloads.increase();
     let (started, mut medium) = (Instant::now(), Destination::Cache);
     loop {
         let received = receive(turn, transfer, medium).await;
@@ -182,7 +187,7 @@ async fn from_binhost<'a>(
         *receiving = None;
         match received {
             Ok(blob) => {
-                fetcher.metrics.detail.downloads.observe(started.elapsed());
+                metrics.detail.downloads.observe(started.elapsed());
                 let source = stream.source();
                 blob.note_source(source.strip_suffix(wanted.own_path()).unwrap_or(&source));
                 log_fetched(entry, &blob, stream, started.elapsed());
@@ -193,7 +198,7 @@ async fn from_binhost<'a>(
                     // The wrong clock is the cause, neither the package nor the mirror.
                     wanted.binhost().check_clock()?;
                 }
-                outcomes::kind(&reason).into_iter().for_each(|kind| fetcher.metrics.detail.refused(kind));
+                refusal_kind(&reason).into_iter().for_each(|kind| metrics.detail.refused(kind));
                 let fault = if reason.is_of_package() { BodyFault::Package } else { BodyFault::Url };
                 if !stream.reject(fault) {
                     return Err(FetchError::Refused { url, reason });

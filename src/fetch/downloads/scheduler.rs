@@ -1,11 +1,10 @@
-//! Requests for packages, and the scheduler that gives turns to downloads.
+//! Starts downloads, and gives turns to them.
 
 use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, MutexGuard};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
-use tokio::task::AbortHandle;
 
 use super::download::Download;
 use super::entry::Stage;
@@ -15,31 +14,113 @@ use super::listed::ListedDownload;
 use super::table::{Counts, DownloadTable, Gate, NextAction, OnTheWay};
 use super::turn::Turn;
 use super::waiter::Waiter;
-use super::{DownloadProgress, DownloadState, Priority, run};
-use crate::fetch::remote_binhost::PackageKey;
-use crate::fetch::{FetchError, Fetcher, PackageRef};
+use super::{DownloadContext, DownloadProgress, Downloads, Priority, Start, TransferState, Uid, run};
+use crate::fetch::blobs::Absence;
+use crate::fetch::error::{FetchError, Outcome};
+use crate::fetch::remote_binhost::{PackageKey, PackageRef};
 
 /// Downloads that `status` lists one by one. Further ones are only counted.
 const MAX_SHOWN: usize = 256;
 
-/// The table of all downloads, with its scheduler.
-#[derive(Debug)]
-pub(in crate::fetch) struct Downloads {
-    table: Mutex<DownloadTable<Arc<Download>>>,
-    pub(super) interrupted: Interrupted,
-    /// Notified when a turn may be free or may be given.
-    pub(super) changed: Arc<Notify>,
-    pub(super) runtime: Handle,
-    scheduler: AbortHandle,
-}
-
 impl Downloads {
-    /// The downloads of `fetcher`. Must be called inside a tokio runtime.
-    pub(in crate::fetch) fn new(fetcher: Weak<Fetcher>) -> Self {
+    /// An empty table. Must be called inside a tokio runtime.
+    pub(in crate::fetch) fn new(context: DownloadContext) -> Arc<Self> {
         let (changed, runtime) = (Arc::new(Notify::new()), Handle::current());
-        let scheduler = runtime.spawn(schedule(fetcher, Arc::clone(&changed))).abort_handle();
-        let (table, interrupted) = (Mutex::new(DownloadTable::new()), Interrupted::default());
-        Self { table, interrupted, changed, runtime, scheduler }
+        Arc::new_cyclic(|downloads| {
+            let scheduler = runtime.spawn(schedule(Weak::clone(downloads), Arc::clone(&changed))).abort_handle();
+            let (table, interrupted) = (Mutex::new(DownloadTable::new()), Interrupted::default());
+            Self { context, table, interrupted, changed, runtime, scheduler }
+        })
+    }
+
+    /// Starts the download of a package, or joins it: the only way to get a package from a binhost.
+    /// `absence`: a look-up for the package that has found nothing.
+    ///
+    /// The first of these that applies decides:
+    ///
+    /// 1. Too many opens wait: refused.
+    /// 2. The table has a download of the package: joined.
+    /// 3. The package is on this machine: the blob. A download may have ended since `absence`.
+    /// 4. The package failed a moment ago: refused.
+    /// 5. Nobody has opened the package, and its binhost is no longer used, or the cache would not
+    ///    keep the package: refused.
+    pub(in crate::fetch) fn start(
+        self: &Arc<Self>,
+        wanted: &PackageRef,
+        priority: Priority,
+        absence: Option<Absence>,
+    ) -> Start {
+        let mut table = self.table();
+        let start = self.decide(&mut table, wanted, priority, absence);
+        if matches!(start, Start::Cached(_) | Start::Refused(_)) {
+            return start;
+        }
+        let in_the_way = table.take_out_of_the_way();
+        drop(table);
+        for download in in_the_way {
+            download.settle(|| Err(Arc::new(FetchError::GaveWay)));
+            download.stop();
+        }
+        self.give_turns();
+        start
+    }
+
+    fn decide(
+        self: &Arc<Self>,
+        table: &mut DownloadTable<Arc<Download>>,
+        wanted: &PackageRef,
+        priority: Priority,
+        absence: Option<Absence>,
+    ) -> Start {
+        let DownloadContext { blobs, binhosts, failures, metrics, .. } = &self.context;
+        let (key, opened) = (wanted.key(), priority.uid().is_some());
+        if !table.admits(priority) {
+            return Start::Refused(Arc::new(FetchError::Busy));
+        }
+        if let Some((number, download, asked)) = table.join(key, priority) {
+            metrics.misses.add(u64::from(opened && !asked));
+            return Start::Joined(Waiter::new(ListedDownload::new(self, download, number), priority));
+        }
+        if let Ok(blob) = blobs.get_unless(absence, wanted) {
+            return Start::Cached(blob);
+        }
+        if let Some(error) = failures.recent(key) {
+            return Start::Refused(error);
+        }
+        if !opened && binhosts.get(key.0).is_none() {
+            return Start::Refused(Arc::new(FetchError::NotUsed));
+        }
+        if !opened && let Err(why) = blobs.would_keep(wanted) {
+            return Start::Refused(Arc::new(FetchError::Unkept(why)));
+        }
+        metrics.misses.add(u64::from(opened));
+        let download = Arc::new(Download::new(wanted.clone()));
+        let number = table.insert(key, self.first_lane(wanted), Arc::clone(&download), priority);
+        Start::Started(Waiter::new(ListedDownload::new(self, download, number), priority))
+    }
+
+    /// Fetches a package that `uid` opens, unless it is on this machine. The entry agrees with the
+    /// returned blob, as far as the binhost's policy requires it. Dropping the future only gives up
+    /// waiting.
+    ///
+    /// # Errors
+    /// The package cannot be fetched, or must not be served.
+    pub(in crate::fetch) async fn open(
+        self: &Arc<Self>,
+        wanted: &PackageRef,
+        uid: Uid,
+        absence: Option<Absence>,
+    ) -> Outcome {
+        let blob = match self.start(wanted, Priority::Open(uid), absence) {
+            Start::Started(waiter) | Start::Joined(waiter) => waiter.outcome().await?,
+            Start::Cached(blob) => blob,
+            Start::Refused(error) => return Err(error),
+        };
+        // A download that has other waiters may have ended before the keys changed.
+        if !wanted.binhost().policy.admits(&blob.assurance()) {
+            return Err(Arc::new(FetchError::KeysChanged));
+        }
+        self.context.comparer.held_against(wanted, blob).await
     }
 
     pub(in crate::fetch) fn contains(&self, key: PackageKey) -> bool {
@@ -65,9 +146,9 @@ impl Downloads {
         let progress = looks.into_iter().map(|look| DownloadProgress {
             path: look.download.wanted.path().to_owned(),
             state: match look.stage {
-                Stage::Live => DownloadState::Live,
-                Stage::Parked => DownloadState::Parked,
-                Stage::Resuming | Stage::Waiting => DownloadState::Waiting,
+                Stage::Live => TransferState::Live,
+                Stage::Parked => TransferState::Parked,
+                Stage::Resuming | Stage::Waiting => TransferState::Waiting,
             },
             received: look.download.received(),
             size: look.download.wanted.record().size,
@@ -84,90 +165,16 @@ impl Downloads {
         self.runtime.spawn_blocking(move || drop(old));
     }
 
-    pub(super) fn table(&self) -> MutexGuard<'_, DownloadTable<Arc<Download>>> {
-        self.table.lock()
-    }
-}
-
-impl Drop for Downloads {
-    fn drop(&mut self) {
-        self.scheduler.abort();
-    }
-}
-
-/// Gives turns whenever something has changed, until the fetcher is gone.
-async fn schedule(fetcher: Weak<Fetcher>, changed: Arc<Notify>) {
-    loop {
-        changed.notified().await;
-        let Some(fetcher) = fetcher.upgrade() else { return };
-        fetcher.start_downloads();
-    }
-}
-
-impl Fetcher {
-    /// Joins the download of a package, or starts one.
-    ///
-    /// # Errors
-    /// The package failed a moment ago, or too many opens wait.
-    pub(in crate::fetch) fn request(
-        self: &Arc<Self>,
-        wanted: &PackageRef,
-        priority: Priority,
-    ) -> Result<Waiter, Arc<FetchError>> {
-        let key = wanted.key();
-        let opened = priority.uid().is_some();
-        let mut table = self.downloads.table();
-        if !table.admits(priority) {
-            return Err(Arc::new(FetchError::Busy));
-        }
-        let waiter = match table.join(key, priority) {
-            Some((number, download, asked)) => {
-                self.metrics.misses.add(u64::from(opened && !asked));
-                Waiter::new(ListedDownload::new(self, download, number), priority)
-            }
-            None => {
-                // A download may have ended and committed the package since the caller looked.
-                if let Some(blob) = self.here(wanted.record(), &wanted.binhost().policy) {
-                    return Ok(Waiter::of(blob));
-                }
-                if let Some(error) = self.failures.recent(key) {
-                    return Err(error);
-                }
-                self.metrics.misses.add(u64::from(opened));
-                let download = Arc::new(Download::new(wanted.clone()));
-                let number = table.insert(key, self.first_lane(wanted), Arc::clone(&download), priority);
-                Waiter::new(ListedDownload::new(self, download, number), priority)
-            }
-        };
-        let in_the_way = table.take_out_of_the_way();
-        drop(table);
-        for download in in_the_way {
-            download.settle(|| Err(Arc::new(FetchError::GaveWay)));
-            download.stop();
-        }
-        self.start_downloads();
-        Ok(waiter)
-    }
-
-    fn first_lane(&self, wanted: &PackageRef) -> Lane {
-        let record = wanted.record();
-        if self.cache.recovery().may_have_unproved(record.id, record.size) {
-            Lane::Cache
-        } else {
-            Lane::Binhost(wanted.key().0)
-        }
-    }
-
     /// Gives turns until there is no free turn or no waiting download.
-    pub(super) fn start_downloads(self: &Arc<Self>) {
+    pub(super) fn give_turns(self: &Arc<Self>) {
         loop {
-            let step = self.downloads.table().next(|download, on_the_way| self.gate(download, on_the_way));
+            let step = self.table().next(|download, on_the_way| self.gate(download, on_the_way));
             match step {
                 None => return,
                 Some(NextAction::Start(number, lane, download)) => {
                     download.begin();
                     let turn = Turn::new(ListedDownload::new(self, download, number), lane);
-                    self.downloads.runtime.spawn(run::run(turn));
+                    self.runtime.spawn(run::run(turn));
                 }
                 Some(NextAction::Resume(download)) => download.give_turn(),
                 Some(NextAction::Refuse(download, why)) => {
@@ -178,17 +185,45 @@ impl Fetcher {
         }
     }
 
+    pub(super) fn table(&self) -> MutexGuard<'_, DownloadTable<Arc<Download>>> {
+        self.table.lock()
+    }
+
+    fn first_lane(&self, wanted: &PackageRef) -> Lane {
+        let (record, cache) = (wanted.record(), self.context.blobs.cache());
+        if cache.recovery().may_have_unproved(record.id, record.size) {
+            Lane::Cache
+        } else {
+            Lane::Binhost(wanted.key().0)
+        }
+    }
+
     /// Whether a prefetch may begin now.
     fn gate(&self, download: &Download, on_the_way: OnTheWay) -> Gate {
-        let size = download.wanted.record().size;
-        if let Err(why) = self.cache.space().would_keep(size) {
+        let (size, cache) = (download.wanted.record().size, self.context.blobs.cache());
+        if let Err(why) = cache.space().would_keep(size) {
             return Gate::Never(why);
         }
         // Running downloads already take a part of the cache. A prefetch that does not fit beside
         // them would be fetched and not kept.
         let together = on_the_way.all.saturating_add(size);
-        let fits = on_the_way.all == 0 || together <= self.cache.usage().bound;
-        let may_write = self.cache.budget().may_write(on_the_way.unplaced.saturating_add(size));
+        let fits = on_the_way.all == 0 || together <= cache.usage().bound;
+        let may_write = cache.budget().may_write(on_the_way.unplaced.saturating_add(size));
         if fits && may_write { Gate::Open } else { Gate::Later }
+    }
+}
+
+impl Drop for Downloads {
+    fn drop(&mut self) {
+        self.scheduler.abort();
+    }
+}
+
+/// Gives turns whenever something has changed, until the table is gone.
+async fn schedule(downloads: Weak<Downloads>, changed: Arc<Notify>) {
+    loop {
+        changed.notified().await;
+        let Some(downloads) = downloads.upgrade() else { return };
+        downloads.give_turns();
     }
 }

@@ -1,12 +1,11 @@
 //! A download's turn, from the first one to the end of the download.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::REST_OF_LINE;
 use super::lane::Lane;
 use super::listed::ListedDownload;
-use crate::fetch::{Fetcher, PackageRef};
+use super::{DownloadContext, REST_OF_LINE};
+use crate::fetch::remote_binhost::PackageRef;
 use crate::upstream::Active;
 
 /// The turn that the task of a download holds. Dropping it ends the download and removes it from
@@ -28,8 +27,9 @@ impl Turn {
         Self { listed, lane, active, held: true }
     }
 
-    pub(super) fn fetcher(&self) -> &Arc<Fetcher> {
-        &self.listed.fetcher
+    /// What the download reads from and reports to.
+    pub(super) fn context(&self) -> &DownloadContext {
+        &self.listed.downloads.context
     }
 
     pub(super) fn wanted(&self) -> &PackageRef {

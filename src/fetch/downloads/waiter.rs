@@ -7,15 +7,14 @@ use tokio::sync::watch;
 use super::Priority;
 use super::download::{Download, Phase};
 use super::listed::ListedDownload;
-use crate::cache::Blob;
-use crate::fetch::{FetchError, Outcome};
+use crate::fetch::error::{FetchError, Outcome};
 
 /// A share in a download. Dropping it leaves the download.
 #[derive(Debug)]
 pub(in crate::fetch) struct Waiter {
     /// The order of the fields matters: `part` is dropped first. The download's task looks for
     /// waiters in the table when the last watcher is gone, and must not find this one.
-    part: Option<Participation>,
+    part: Participation,
     watcher: Watcher,
 }
 
@@ -37,13 +36,7 @@ impl Waiter {
     /// Must be called while the table is locked.
     pub(super) fn new(listed: ListedDownload, priority: Priority) -> Self {
         let phase = listed.download.phase();
-        Self { part: Some(Participation { listed, priority }), watcher: Watcher { phase } }
-    }
-
-    /// A waiter for a blob that is already there.
-    pub(super) fn of(blob: Blob) -> Self {
-        let phase = watch::channel(Phase { begun: true, outcome: Some(Ok(blob)), ended: true }).1;
-        Self { part: None, watcher: Watcher { phase } }
+        Self { part: Participation { listed, priority }, watcher: Watcher { phase } }
     }
 
     /// The blob as soon as it is proved, or the reason why it cannot be fetched.
@@ -60,9 +53,8 @@ impl Waiter {
         &self.watcher
     }
 
-    /// The download. `None`: the blob was already there.
-    pub(in crate::fetch) fn download(&self) -> Option<&Arc<Download>> {
-        self.part.as_ref().map(|part| &part.listed.download)
+    pub(in crate::fetch) fn download(&self) -> &Arc<Download> {
+        &self.part.listed.download
     }
 }
 

@@ -12,6 +12,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::cache::Placement;
+use crate::fetch::fetcher::{Fetcher, Lookup};
 use crate::fetch::sample;
 use crate::index::Digest;
 use crate::verify::{Policy, Receiver};
@@ -39,7 +40,7 @@ fn index_of(package: &package::Package, more: &str) -> Arc<Index> {
 fn fetcher_with(package: &package::Package, index: &Index) -> (Arc<Fetcher>, TempDir) {
     let directory = TempDir::new().unwrap();
     let fetcher = sample::fetcher(directory.path(), BINHOST, OnMismatch::Refuse);
-    let cache = &fetcher.cache;
+    let cache = fetcher.blobs.cache();
     let entry = index.entry(&index.records()[0]).unwrap();
     let mut incoming = cache.incoming(entry.size).unwrap();
     incoming.reserve(entry.size).unwrap();
@@ -57,9 +58,9 @@ async fn an_open_looks_into_the_table_that_a_new_index_has_filled() {
     let (fetcher, _directory) = fetcher_with(&package, &right);
     let known = |index: &Arc<Index>| {
         let wanted = fetcher.wanted(&Arc::new(View::whole(BINHOST, Arc::clone(index))), 0).unwrap();
-        let blob = fetcher.here(wanted.record(), &wanted.binhost().policy).unwrap();
-        let before = fetcher.judgements.is_agreed(index, wanted.record().offset(), blob.digest());
-        (before, fetcher.cached(&wanted).is_some())
+        let blob = fetcher.blobs.get(&wanted).unwrap();
+        let before = fetcher.comparer.judgements.is_agreed(index, wanted.record().offset(), blob.digest());
+        (before, matches!(fetcher.look_up(&wanted), Lookup::Ready(_)))
     };
     assert!(fetcher.mismatches(BINHOST, &right).is_empty());
     assert_eq!(known(&right), (true, true));

@@ -26,12 +26,13 @@ use tokio::task::JoinSet;
 
 use super::plan_queue::{Added, PrefetchQueue, Prefetchable};
 use crate::config::Prefetch;
-use crate::fetch::downloads::{Waiter, Watcher};
+use crate::fetch::downloads::{Priority, Start, Waiter, Watcher};
 use crate::fetch::emerge_plan;
+use crate::fetch::error::FetchError;
+use crate::fetch::fetcher::Fetcher;
 use crate::fetch::plan_check::PlanChecks;
-use crate::fetch::remote_binhost::PackageKey;
+use crate::fetch::remote_binhost::{PackageKey, PackageRef};
 use crate::fetch::uncached_open::Miss;
-use crate::fetch::{FetchError, Fetcher, PackageRef, Priority};
 use crate::portage::emerge_process::{Emerge, OpenerProcess, ProcessKey};
 
 /// Bytes that are ahead, for all plans: a line of 100 Mbit/s takes a minute and a half for them.
@@ -88,14 +89,16 @@ impl PlanPrefetch {
     /// Prefetches with `fetcher`. Must be called inside a tokio runtime.
     #[must_use]
     pub(crate) fn new(fetcher: Arc<Fetcher>, prefetch: Prefetch, plan_check: Duration) -> Self {
-        let max_bytes = MAX_AHEAD_BYTES.min(fetcher.cache.usage().bound / AHEAD_SHARE);
+        let max_bytes = MAX_AHEAD_BYTES.min(fetcher.blobs.cache().usage().bound / AHEAD_SHARE);
+        let (binhosts, checker) = (Arc::clone(&fetcher.binhosts), Arc::clone(&fetcher.checker));
+        let checks = PlanChecks::new(binhosts, checker, plan_check);
         let inner = PlanPrefetchState {
             fetcher,
             queue: Mutex::new(PrefetchQueue::new(max_bytes)),
             changed: Notify::new(),
             readers: Arc::new(Semaphore::new(MAX_READERS)),
         };
-        let (runtime, checks) = (tokio::runtime::Handle::current(), PlanChecks::new(plan_check));
+        let runtime = tokio::runtime::Handle::current();
         Self { prefetch, checks, inner: Arc::new(inner), runtime, tasks: Mutex::default() }
     }
 
@@ -112,7 +115,7 @@ impl PlanPrefetch {
     /// An entry of the plan is wrong.
     pub(crate) async fn check_plan(&self, wanted: &PackageRef, miss: &Miss) -> Result<(), Arc<FetchError>> {
         match miss.tid().filter(|tid| self.is_unchecked(wanted, *tid)) {
-            Some(tid) => self.checks.check(&self.inner.fetcher, wanted, (tid, miss)).await,
+            Some(tid) => self.checks.check(wanted, (tid, miss)).await,
             None => Ok(()),
         }
     }
@@ -215,8 +218,8 @@ impl PlanPrefetchState {
             let changed = self.changed.notified();
             while let Some((wanted, waiter)) = self.next(course.key) {
                 let (inner, process) = (Arc::clone(self), course.key);
-                let watcher = waiter.as_ref().ok().map(|waiter| waiter.watcher().clone());
-                let number = course.keep(waiter.ok());
+                let watcher = waiter.as_ref().map(|waiter| waiter.watcher().clone());
+                let number = course.keep(waiter);
                 downloads.spawn(async move {
                     inner.watch(process, &wanted, watcher).await;
                     number
@@ -232,15 +235,20 @@ impl PlanPrefetchState {
         }
     }
 
-    /// The next package of a plan, with its request. The download waits for a turn from now on.
-    fn next(self: &Arc<Self>, process: ProcessKey) -> Option<(PackageRef, Result<Waiter, Arc<FetchError>>)> {
-        if !self.fetcher.cache.budget().may_write(0) {
+    /// The next package of a plan, with its download, which waits for a turn from now on. `None` in
+    /// place of the download: it was refused.
+    fn next(&self, process: ProcessKey) -> Option<(PackageRef, Option<Waiter>)> {
+        if !self.fetcher.blobs.cache().budget().may_write(0) {
             return None;
         }
-        let passed = |wanted: &PackageRef| self.need_not(wanted) || self.fetcher.would_keep(wanted).is_err();
-        let wanted = self.queue().next(process, passed)?;
-        let waiter = self.fetcher.request(&wanted, Priority::Plan);
-        Some((wanted, waiter))
+        loop {
+            let wanted = self.queue().next(process, |wanted| self.need_not(wanted))?;
+            match self.fetcher.downloads.start(&wanted, Priority::Plan, None) {
+                Start::Started(waiter) | Start::Joined(waiter) => return Some((wanted, Some(waiter))),
+                Start::Refused(error) if !is_passed_over(&error) => return Some((wanted, None)),
+                Start::Cached(_) | Start::Refused(_) => drop(self.queue().opened(wanted.key())),
+            }
+        }
     }
 
     /// Waits for the end of one prefetch and records the result. `None`: the request was refused.
@@ -264,12 +272,15 @@ impl PlanPrefetchState {
         self.changed.notify_waiters();
     }
 
-    /// Whether a prefetch is useless: the package is cached or being fetched, or its binhost is no
-    /// longer used.
+    /// Whether a prefetch is useless: the package is cached or being fetched.
     fn need_not(&self, wanted: &PackageRef) -> bool {
-        let (key, fetcher) = (wanted.key(), &self.fetcher);
-        fetcher.is_cached(wanted) || fetcher.downloads.contains(key) || fetcher.binhosts.get(key.0).is_none()
+        self.fetcher.is_cached(wanted) || self.fetcher.downloads.contains(wanted.key())
     }
+}
+
+/// Whether a package that was refused says nothing about the next packages of the plan.
+fn is_passed_over(error: &FetchError) -> bool {
+    matches!(error, FetchError::Unkept(_) | FetchError::NotUsed)
 }
 
 /// A plan that is followed. Dropping it ends the plan, also when its task is aborted.

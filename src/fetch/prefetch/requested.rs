@@ -18,8 +18,9 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::task::JoinSet;
 
 use super::target::ResolvedTarget;
-use crate::fetch::downloads::{Download, Waiter};
-use crate::fetch::{Fetcher, PackageRef, Priority};
+use crate::fetch::downloads::{Download, Priority, Start, Waiter};
+use crate::fetch::fetcher::Fetcher;
+use crate::fetch::remote_binhost::PackageRef;
 use crate::units::ByteSize;
 
 /// Packages of one job that are fetched, or wait for a turn, at the same time.
@@ -150,16 +151,15 @@ impl RequestedPrefetch {
         let mut list = self.list();
         while let Some(wanted) = list.waiting.pop_front() {
             let (path, size) = (wanted.path().to_owned(), wanted.record().size);
-            let requested = || fetcher.request(&wanted, Priority::Requested);
-            let brought = match obstacle(fetcher, &wanted, list.taken) {
-                Some(brought) => brought,
-                None => match requested() {
-                    Ok(waiter) => {
-                        list.taken += size;
-                        return JobStep::Fetch(wanted, waiter);
-                    }
-                    Err(error) => PackageOutcome::Failed(error.to_string()),
-                },
+            let brought = match start(fetcher, &wanted, list.taken) {
+                Ok(Start::Started(waiter) | Start::Joined(waiter)) => {
+                    list.taken += size;
+                    return JobStep::Fetch(wanted, waiter);
+                }
+                // The lookup counts as a use, so that the package is not evicted next.
+                Ok(Start::Cached(_)) => PackageOutcome::Here,
+                Ok(Start::Refused(error)) => PackageOutcome::Failed(error.to_string()),
+                Err(outcome) => outcome,
             };
             if brought == PackageOutcome::Here {
                 list.taken += size;
@@ -171,8 +171,8 @@ impl RequestedPrefetch {
 
     async fn fetch(&self, fetcher: &Fetcher, wanted: PackageRef, mut waiter: Waiter) {
         let begun = waiter.watcher().clone().begun().await;
-        if let Some(download) = waiter.download().filter(|_| begun) {
-            self.list().underway.push((wanted.clone(), Arc::clone(download)));
+        if begun {
+            self.list.lock().underway.push((wanted.clone(), Arc::clone(waiter.download())));
         }
         let brought = match waiter.end().await {
             Ok(_) if fetcher.is_cached(&wanted) => PackageOutcome::Fetched,
@@ -209,23 +209,20 @@ impl RequestedPrefetch {
     }
 }
 
-/// The reason why a package need not, or cannot, be fetched. `taken`: bytes of the job's packages
-/// that are cached or being fetched.
-fn obstacle(fetcher: &Fetcher, wanted: &PackageRef, taken: u64) -> Option<PackageOutcome> {
-    // This lookup counts as a use, so that the package is not evicted next.
-    if fetcher.here(wanted.record(), &wanted.binhost().policy).is_some() {
-        return Some(PackageOutcome::Here);
+/// Starts the download of a package of a job. `taken`: bytes of the job's packages that are cached
+/// or being fetched.
+///
+/// # Errors
+/// The outcome of a package that is not cached, and does not fit into the cache beside these.
+fn start(fetcher: &Fetcher, wanted: &PackageRef, taken: u64) -> Result<Start, PackageOutcome> {
+    let (bound, size) = (fetcher.blobs.cache().usage().bound, wanted.record().size);
+    if taken.saturating_add(size) <= bound {
+        return Ok(fetcher.downloads.start(wanted, Priority::Requested, None));
     }
-    let (bound, size) = (fetcher.cache.usage().bound, wanted.record().size);
-    if taken.saturating_add(size) > bound {
+    fetcher.blobs.get(wanted).map(Start::Cached).map_err(|_| {
         let [bound, taken, size] = [bound, taken, size].map(|bytes| ByteSize(bytes).to_string());
-        return Some(PackageOutcome::Failed(format!(
+        PackageOutcome::Failed(format!(
             "its {size} do not fit into the cache ({bound}) beside the {taken} that came before it; a larger cache-size helps"
-        )));
-    }
-    if let Err(why) = fetcher.would_keep(wanted) {
-        return Some(PackageOutcome::Failed(why.to_string()));
-    }
-    let is_used = fetcher.binhosts.get(wanted.key().0).is_some();
-    (!is_used).then(|| PackageOutcome::Failed("its binhost is not used any more".to_owned()))
+        ))
+    })
 }

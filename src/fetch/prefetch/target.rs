@@ -17,7 +17,8 @@ use std::time::SystemTime;
 use rustix::fs::{Mode, OFlags};
 
 use crate::fetch::emerge_plan;
-use crate::fetch::{Fetcher, PackageRef};
+use crate::fetch::fetcher::Fetcher;
+use crate::fetch::remote_binhost::PackageRef;
 use crate::index::{Entry, Stanza, View};
 use crate::portage::merge_plan::{self, PlanError};
 use crate::portage::{Acceptance, Atom, BinaryPackage, InstalledPackage, InstalledPackages, Version};
@@ -65,32 +66,32 @@ pub(crate) struct ResolvedTarget {
     pub missing: Vec<(String, String)>,
 }
 
-impl Fetcher {
-    /// Resolves the target to packages of `view`. `root`: the directory with Portage's database and
-    /// plan. Upgrades are limited to packages that emerge takes by `acceptance`. Reads the whole
-    /// index: not for threads that others wait for.
+impl PrefetchTarget {
+    /// Resolves the target to packages of `view` that `fetcher` can fetch. `root`: the directory
+    /// with Portage's database and plan. Upgrades are limited to packages that emerge takes by
+    /// `acceptance`. Reads the whole index: not for threads that others wait for.
     ///
     /// # Errors
     /// See [`PrefetchTargetError`].
     pub(crate) fn resolve(
         &self,
+        fetcher: &Fetcher,
         view: &Arc<View>,
-        wish: &PrefetchTarget,
         root: &Path,
         acceptance: &Acceptance,
     ) -> Result<ResolvedTarget, PrefetchTargetError> {
-        let (rows, missing) = match wish {
-            PrefetchTarget::Atoms(atoms) => matching(view, atoms)?,
-            PrefetchTarget::World => {
+        let (rows, missing) = match self {
+            Self::Atoms(atoms) => matching(view, atoms)?,
+            Self::World => {
                 let installed = InstalledPackages::open(root)
                     .and_then(|database| database.all())
                     .map_err(|source| PrefetchTargetError::Installed { root: root.to_owned(), source })?;
                 (upgrades(view, &installed, acceptance)?, Vec::new())
             }
-            PrefetchTarget::Plan => planned(view, root)
+            Self::Plan => planned(view, root)
                 .map_err(|error| PrefetchTargetError::Plan { root: root.to_owned(), reason: error.to_string() })?,
         };
-        Ok(ResolvedTarget { wanted: rows.into_iter().filter_map(|row| self.wanted(view, row)).collect(), missing })
+        Ok(ResolvedTarget { wanted: rows.into_iter().filter_map(|row| fetcher.wanted(view, row)).collect(), missing })
     }
 }
 

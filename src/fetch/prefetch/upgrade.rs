@@ -9,7 +9,10 @@ use std::time::Duration;
 
 use super::requested::PackageOutcome;
 use crate::cache::Unkeepable;
-use crate::fetch::{FetchError, Fetcher, PackageRef, Priority};
+use crate::fetch::downloads::{Priority, Start};
+use crate::fetch::error::FetchError;
+use crate::fetch::fetcher::Fetcher;
+use crate::fetch::remote_binhost::PackageRef;
 
 /// Interval between two looks at the table of downloads.
 const LOOK: Duration = Duration::from_millis(500);
@@ -27,44 +30,50 @@ pub(crate) enum BackgroundOutcome {
     GaveWay,
 }
 
-impl Fetcher {
+/// Fetches packages for later upgrades.
+#[derive(Debug)]
+pub(crate) struct UpgradePrefetch(Arc<Fetcher>);
+
+impl UpgradePrefetch {
+    #[must_use]
+    pub(crate) fn new(fetcher: Arc<Fetcher>) -> Self {
+        Self(fetcher)
+    }
+
     /// Waits until `QUIET` looks in a row, one every `LOOK`, have found no download.
     pub(crate) async fn wait_until_quiet(&self) {
         let mut quiet = 0;
         while quiet < QUIET {
-            quiet = if self.downloads.is_empty() { quiet + 1 } else { 0 };
+            quiet = if self.0.downloads.is_empty() { quiet + 1 } else { 0 };
             tokio::time::sleep(LOOK).await;
         }
     }
 
-    /// Fetches a package for a later upgrade, as long as no other package is requested. Returns the
-    /// result, and the number of bytes received. Dropping the future stops the download.
-    pub(crate) async fn fetch_in_background(self: &Arc<Self>, wanted: &PackageRef) -> (BackgroundOutcome, u64) {
-        if self.is_cached(wanted) {
-            return (BackgroundOutcome::Ended(PackageOutcome::Here), 0);
-        }
+    /// Fetches a package, as long as no other package is requested. Returns the result, and the
+    /// number of bytes received. Dropping the future stops the download.
+    pub(crate) async fn fetch(&self, wanted: &PackageRef) -> (BackgroundOutcome, u64) {
         let failed = |error: &FetchError| match error {
             FetchError::Unkept(why) => BackgroundOutcome::Unkept(*why),
             FetchError::GaveWay => BackgroundOutcome::GaveWay,
             error => BackgroundOutcome::Ended(PackageOutcome::Failed(error.to_string())),
         };
-        let mut waiter = match self.request(wanted, Priority::Upgrade) {
-            Ok(waiter) => waiter,
-            Err(error) => return (failed(&error), 0),
+        let mut waiter = match self.0.downloads.start(wanted, Priority::Upgrade, None) {
+            Start::Started(waiter) | Start::Joined(waiter) => waiter,
+            Start::Cached(_) => return (BackgroundOutcome::Ended(PackageOutcome::Here), 0),
+            Start::Refused(error) => return (failed(&error), 0),
         };
         // A download that has neither begun nor ended waits for another download.
         if !waiter.watcher().has_begun() && !waiter.watcher().has_ended() {
             return (BackgroundOutcome::GaveWay, 0);
         }
         let outcome = waiter.end().await;
-        let received = waiter.download().map_or(0, |download| download.received());
         let unkept = || PackageOutcome::Failed("the cache could not keep it".to_owned());
         match outcome {
-            Ok(_) if self.is_cached(wanted) => {
+            Ok(_) if self.0.is_cached(wanted) => {
                 (BackgroundOutcome::Ended(PackageOutcome::Fetched), wanted.record().size)
             }
             Ok(_) => (BackgroundOutcome::Ended(unkept()), wanted.record().size),
-            Err(error) => (failed(&error), received),
+            Err(error) => (failed(&error), waiter.download().received()),
         }
     }
 }

@@ -80,8 +80,8 @@ pub(super) fn open(shared: &Arc<AdapterState>, caller: Caller, inode: Inode, fla
             let runtime = shared.runtime.clone();
             runtime.spawn(wait_and_answer(shared, (*wanted, miss), Purpose::Read(attributes), caller, reply));
         }
-        Ok(OpenOutcome::Wait(wanted, attributes)) => {
-            let miss = shared.operations.fetcher().miss(caller.pid, Uid(caller.uid));
+        Ok(OpenOutcome::Wait(wanted, absence, attributes)) => {
+            let miss = shared.operations.fetcher().miss(caller.pid, Uid(caller.uid)).after(absence);
             shared.operations.ahead().missed(&wanted, &miss);
             let timed = timed.becoming(Operation::OpenFetched);
             let (shared, caller) = (Arc::clone(shared), (caller, timed));
