@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::blobs::Blobs;
+use super::blob_files::BlobFiles;
 use super::eviction_class::EvictionClasses;
 use crate::index::{EntryId, Sha256Digest};
 use crate::sys::seconds_now;
@@ -42,7 +42,7 @@ impl EvictionClassifier {
     }
 
     /// Computes the classes of `blobs` if the last ones are no longer valid.
-    pub(crate) fn classify_if_due(&self, blobs: &Blobs) {
+    pub(crate) fn classify_if_due(&self, blobs: &BlobFiles) {
         // A thread that comes while another one computes the classes uses the previous ones.
         let (Some(ask), Some(mut classified)) = (self.ask.get(), self.classified.try_lock()) else { return };
         if classified.is_none_or(|at| at.elapsed() >= CLASSES_VALID) {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::blob::Usage;
-use super::blobs::Blobs;
+use super::blob_files::BlobFiles;
 use super::claim::{Awaited, Parked};
 use super::classifier::EvictionClassifier;
 use super::eviction::Among;
@@ -30,14 +30,14 @@ pub(crate) struct Limits {
 /// See the module's documentation.
 #[derive(Debug)]
 pub(crate) struct Evictor {
-    pub(super) blobs: Arc<Blobs>,
+    pub(super) blobs: Arc<BlobFiles>,
     pub(super) classifier: EvictionClassifier,
     pub(super) limits: Mutex<Limits>,
 }
 
 impl Evictor {
     /// An evictor for at most `bound` bytes of blobs.
-    pub(crate) fn new(blobs: &Arc<Blobs>, bound: u64) -> Self {
+    pub(crate) fn new(blobs: &Arc<BlobFiles>, bound: u64) -> Self {
         let limits = Mutex::new(Limits { bound, ..Limits::default() });
         Self { blobs: Arc::clone(blobs), classifier: EvictionClassifier::default(), limits }
     }

@@ -2,7 +2,7 @@
 //!
 //! | file | job |
 //! |---|---|
-//! | `blobs` | the blobs on the disk, their records, and their state in memory |
+//! | `blob_files` | the blobs on the disk, their records, and their state in memory |
 //! | `space` | room for downloads, and what happens without any |
 //! | `evictor` | the limits, and evicting to keep them |
 //! | `recovery` | blobs without a record |
@@ -63,7 +63,7 @@
 
 mod available_memory;
 mod blob;
-mod blobs;
+mod blob_files;
 mod claim;
 mod classifier;
 mod db;
@@ -87,7 +87,7 @@ use crate::verify::{Policy, Verified};
 
 pub use blob::{Blob, Placement};
 pub(crate) use blob::{BlobInfo, CacheError, Removed, Usage};
-use blobs::Blobs;
+use blob_files::BlobFiles;
 pub(crate) use classifier::DigestOf;
 pub(crate) use db::pins::Pin;
 pub(crate) use db::rows::BuildKey;
@@ -105,7 +105,7 @@ use write_budget::WriteBudget;
 /// The cache of blobs; the module's documentation has its invariants.
 #[derive(Debug)]
 pub struct Cache {
-    blobs: Arc<Blobs>,
+    blobs: Arc<BlobFiles>,
     evictor: Arc<Evictor>,
     space: Arc<Space>,
     recovery: Recovery,
@@ -119,7 +119,7 @@ impl Cache {
     /// The directory cannot be used, or another daemon uses it. Damage to the catalogue is no
     /// error.
     pub fn open(cache_dir: &Path, bound: u64, metrics: Arc<Metrics>) -> Result<Self, CacheError> {
-        let blobs = Arc::new(Blobs::open(cache_dir, metrics)?);
+        let blobs = Arc::new(BlobFiles::open(cache_dir, metrics)?);
         let evictor = Arc::new(Evictor::new(&blobs, bound));
         // The bound may be smaller than last time.
         evictor.shrink_to(bound);

@@ -6,7 +6,7 @@
 use std::io;
 use std::sync::Arc;
 
-use super::blobs::Blobs;
+use super::blob_files::BlobFiles;
 use super::db::pins::Pin;
 use super::evictor::Evictor;
 use crate::index::EntryId;
@@ -45,12 +45,12 @@ pub(crate) enum PinError {
 /// See the module's documentation.
 #[derive(Debug)]
 pub(crate) struct Pins {
-    blobs: Arc<Blobs>,
+    blobs: Arc<BlobFiles>,
     evictor: Arc<Evictor>,
 }
 
 impl Pins {
-    pub(super) fn new(blobs: &Arc<Blobs>, evictor: &Arc<Evictor>) -> Self {
+    pub(super) fn new(blobs: &Arc<BlobFiles>, evictor: &Arc<Evictor>) -> Self {
         Self { blobs: Arc::clone(blobs), evictor: Arc::clone(evictor) }
     }
 

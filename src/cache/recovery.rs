@@ -13,7 +13,7 @@ use crate::index::{EntryId, Sha256Digest};
 use crate::verify::Policy;
 
 use super::blob::{Blob, Placement};
-use super::blobs::Blobs;
+use super::blob_files::BlobFiles;
 use super::db::build_history::MAX_BUILDS;
 use super::db::rows::BuildKey;
 use super::evictor::Evictor;
@@ -32,7 +32,7 @@ pub(crate) struct Unproved {
 /// Finds blobs without a record, and takes them back once they are proved.
 #[derive(Debug)]
 pub(crate) struct Recovery {
-    blobs: Arc<Blobs>,
+    blobs: Arc<BlobFiles>,
     evictor: Arc<Evictor>,
     /// Held while a blob without a record gets one.
     pub(super) adoptions: Mutex<()>,
@@ -41,7 +41,7 @@ pub(crate) struct Recovery {
 }
 
 impl Recovery {
-    pub(super) fn new(blobs: &Arc<Blobs>, evictor: &Arc<Evictor>) -> Self {
+    pub(super) fn new(blobs: &Arc<BlobFiles>, evictor: &Arc<Evictor>) -> Self {
         let (blobs, evictor) = (Arc::clone(blobs), Arc::clone(evictor));
         Self { blobs, evictor, adoptions: Mutex::new(()), swept: Once::new() }
     }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use rustix::fs::Advice;
 use sha2::{Digest as _, Sha256};
 
-use super::blobs::Blobs;
+use super::blob_files::BlobFiles;
 use crate::index::{Digest, Sha256Digest};
 
 /// Bytes that one step reads.
@@ -22,7 +22,7 @@ pub(crate) const SCRUB_STEP: usize = 256 << 10;
 /// One blob that is being read again.
 #[derive(Debug)]
 pub(crate) struct Scrub {
-    blobs: Arc<Blobs>,
+    blobs: Arc<BlobFiles>,
     digest: Sha256Digest,
     file: Option<File>,
     position: u64,
@@ -51,7 +51,7 @@ fn forget(file: &File, position: u64, length: Option<NonZeroU64>) {
 impl Scrub {
     /// Starts with the blob whose digest follows `after`, or with the first one if none follows.
     /// `None`: there are no blobs.
-    pub(super) fn start(blobs: &Arc<Blobs>, after: Sha256Digest) -> Option<Self> {
+    pub(super) fn start(blobs: &Arc<BlobFiles>, after: Sha256Digest) -> Option<Self> {
         let digest = blobs.state().next_blob(after)?;
         let file = File::open(blobs.path(digest)).ok();
         // The kernel's cached pages say nothing about the disk.

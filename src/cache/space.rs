@@ -12,7 +12,7 @@ use portable_atomic::AtomicU64;
 use rustix::fs::FallocateFlags;
 
 use super::available_memory;
-use super::blobs::Blobs;
+use super::blob_files::BlobFiles;
 use super::eviction::Among;
 use super::evictor::Evictor;
 use crate::sys::is_full;
@@ -63,7 +63,7 @@ impl Space {
         Self { evictor: Arc::clone(evictor), room: Mutex::new(()) }
     }
 
-    pub(super) fn blobs(&self) -> &Blobs {
+    pub(super) fn blobs(&self) -> &BlobFiles {
         &self.evictor.blobs
     }
 

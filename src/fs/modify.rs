@@ -363,11 +363,6 @@ impl Modifier {
         Ok(())
     }
 
-    /// Makes a local copy of a binhost's package from `blob`. Blocks.
-    pub(crate) fn copy(&self, wanted_path: &str, blob: &File, mtime: i64) -> Result<(), FsError> {
-        self.leave_placeholder(wanted_path, Some((blob, mtime)))
-    }
-
     /// Does fsync(2) of a directory.
     pub(crate) fn sync_directory(&self, inode: Inode) -> Result<(), FsError> {
         match self.layer().names().sync_directory(&self.names.directory_path(inode)?) {

@@ -150,7 +150,7 @@ async fn wait_and_answer(
             let runtime = shared.runtime.clone();
             runtime.spawn_blocking(move || {
                 let _unpaused = shared.unpaused();
-                let copied = shared.operations.modifier().copy(&path, blob.file(), mtime);
+                let copied = shared.operations.modifier().leave_placeholder(&path, Some((blob.file(), mtime)));
                 reply.error(failed(&mut timed, &copied.err().unwrap_or(FsError::Stale)));
             });
         }

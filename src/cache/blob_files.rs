@@ -29,7 +29,7 @@ pub(crate) const LAYOUT: &str = "v1";
 
 /// See the module's documentation.
 #[derive(Debug)]
-pub(crate) struct Blobs {
+pub(crate) struct BlobFiles {
     /// `<cache-dir>/v1`.
     pub(super) directory: PathBuf,
     pub(super) metrics: Arc<Metrics>,
@@ -42,7 +42,7 @@ pub(crate) struct Blobs {
     _lock: File,
 }
 
-impl Blobs {
+impl BlobFiles {
     /// Opens the blobs in `cache_dir`, which is created when missing.
     ///
     /// # Errors
@@ -228,7 +228,7 @@ impl Blobs {
     }
 }
 
-impl Drop for Blobs {
+impl Drop for BlobFiles {
     fn drop(&mut self) {
         self.write_uses();
     }
