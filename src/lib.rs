@@ -48,12 +48,15 @@ mod verify;
 
 pub use cli::{command, run};
 
-/// What the tests, benchmarks and fuzz targets of this repository use. It is no interface for other
-/// crates, and may change with any commit.
+/// Items for the tests, benchmarks and fuzz targets of this repository. The module is no interface
+/// for other crates, and may change with any commit.
 #[doc(hidden)]
 pub mod internals {
     pub mod cache {
         pub use crate::cache::{Blob, Cache, Incoming, Placement};
+    }
+    pub mod cli {
+        pub use crate::cli::{EXIT_CODES, JOURNAL_FIELDS};
     }
     pub mod config {
         pub use crate::config::{
@@ -66,6 +69,9 @@ pub mod internals {
     }
     pub mod fetch {
         pub use crate::fetch::{AHEAD_SHARE, MAX_AHEAD_BYTES, MAX_LIVE, PLACES, TURNS, TURNS_OF_USER, WORTH_KEEPING};
+    }
+    pub mod fs {
+        pub use crate::fs::xattrs::{XATTR_PREFIX, Xattr};
     }
     pub mod index {
         pub use crate::index::{

@@ -11,11 +11,18 @@ use super::runtime;
 use crate::api::{CacheTask, Managed, ManagedPackage};
 use crate::control::manage;
 
-/// Keep packages in the cache, whatever else is evicted; without an ATOM, list the pinned packages.
+/// Keep packages in the cache, or list those that are kept.
+///
+/// Without an ATOM, lists the pinned packages.
 ///
 /// Pins all builds that match and are shown now. A build that is not cached yet is kept once it is
 /// fetched. Pins take three quarters of the cache at most, and survive restarts.
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  binhostfs pin dev-lang/rust
+  binhostfs pin
+  binhostfs pin --remove dev-lang/rust")]
 pub(super) struct PinArguments {
     /// Select these packages, e.g. dev-lang/rust, '=app-misc/hello-2.0-r1', or a bare name
     #[arg(value_name = "ATOM")]
@@ -28,9 +35,11 @@ pub(super) struct PinArguments {
     client: ClientArguments,
 }
 
-/// Remove packages from the cache. Programs that have one open can read it to its end; the next
-/// open fetches it again.
+/// Remove packages from the cache.
+///
+/// Programs that have one open can read it to its end. The next open fetches it again.
 #[derive(Debug, Args)]
+#[command(after_long_help = "Example:\n  binhostfs evict 'dev-lang/rust'")]
 pub(super) struct EvictArguments {
     /// Select these packages, e.g. dev-lang/rust, '=app-misc/hello-2.0-r1', or a bare name
     #[arg(value_name = "ATOM", required = true)]
@@ -39,9 +48,11 @@ pub(super) struct EvictArguments {
     client: ClientArguments,
 }
 
-/// Remove packages from the cache that no binhost's index and no kept generation names, except
-/// pinned ones.
+/// Remove packages from the cache that no index names.
+///
+/// Packages that a kept generation names stay, and so do pinned ones.
 #[derive(Debug, Args)]
+#[command(after_long_help = "Example:\n  binhostfs gc")]
 pub(super) struct CollectArguments {
     #[command(flatten)]
     client: ClientArguments,

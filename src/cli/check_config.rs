@@ -12,11 +12,17 @@ use crate::config::{MountpointCheck, Resolution};
 use crate::daemon::check_keys;
 use crate::portage::{Report, Setting};
 
-/// Print the configuration that `mount` would use, and where each value comes from.
+/// Print the configuration that `mount` would use.
+///
+/// Each value is printed with the place that it comes from.
 ///
 /// Changes nothing, and needs no root. Exit code 0: `mount` can start with it; 2: `mount` cannot
 /// start, and standard error says why.
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  binhostfs check-config
+  binhostfs check-config --cache-size 20G --json")]
 pub(super) struct CheckArguments {
     #[command(flatten)]
     options: ConfigArguments,

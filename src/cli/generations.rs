@@ -10,11 +10,15 @@ use super::runtime;
 use crate::api::{Keep, RollbackTo};
 use crate::control::{ClientError, get_generations, keep, rollback};
 
-/// List the generations that were shown to Portage recently.
+/// List the generations of the index that are kept.
 ///
 /// A generation is the set of indexes that was shown at a time. Each line has its number, its age,
 /// the number of packages, and the packages added and removed since the generation before.
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  binhostfs generations
+  binhostfs generations --keep 12")]
 pub(super) struct GenerationsArguments {
     /// Keep this generation, however old it becomes
     #[arg(long, value_name = "GENERATION", conflicts_with = "release", value_parser = generation)]
@@ -26,12 +30,18 @@ pub(super) struct GenerationsArguments {
     client: ClientArguments,
 }
 
-/// Show an earlier generation to Portage, until --latest undoes it.
+/// Show an earlier generation, until --latest undoes that.
 ///
 /// The generation stays over restarts and new indexes. Packages that are refused, or not selected
 /// any more, stay hidden, and every package is verified as usual. A package that its binhost has
 /// removed can be opened only if it is in the cache.
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  binhostfs rollback                 the generation before the one that is shown
+  binhostfs rollback 12
+  binhostfs rollback --match-tree
+  binhostfs rollback --latest")]
 pub(super) struct RollbackArguments {
     /// Show the generation of this number; `binhostfs generations` lists the numbers [default: the
     /// one before the one that is shown]

@@ -25,6 +25,15 @@ pub(super) const SOCKET: &str = "/run/systemd/journal/socket";
 /// Prefix of the fields that are not part of the text.
 const PREFIX: &str = "binhostfs.";
 
+/// The fields of journal entries, and their values. docs/reference/journal.md is made from it.
+pub const JOURNAL_FIELDS: [(&str, &str); 5] = [
+    ("BINHOSTFS_PACKAGE", "path of the package below the mount, with every event about one package"),
+    ("BINHOSTFS_BYTES", "size of the package that was fetched"),
+    ("BINHOSTFS_SOURCE", "URL that the last bytes of the package came from"),
+    ("BINHOSTFS_VERDICT", "`signed by` and the fingerprint of the key, or `digests only`"),
+    ("BINHOSTFS_REASON", "why the package was not fetched, contradicts its entry, or raised an alarm"),
+];
+
 /// The facility LOG_DAEMON of syslog(3). systemd uses it for the output of services.
 const FACILITY: u8 = 3;
 
@@ -176,6 +185,7 @@ impl Visit for VisibleFields<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::fs::{self, File};
     use std::sync::Arc;
 
@@ -208,6 +218,23 @@ mod tests {
     fn fetched() {
         tracing::info!(binhostfs.package = "a/b.gpkg.tar", binhostfs.bytes = 7, "fetched {}", 1);
         tracing::warn!(path = %"a/b", binhostfs.reason = %"one\ntwo", "not had");
+    }
+
+    #[test]
+    fn every_field_is_in_the_table() {
+        let mut sources = vec![PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src")];
+        let mut used = BTreeSet::new();
+        while let Some(path) = sources.pop() {
+            if path.is_dir() {
+                sources.extend(fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
+            } else {
+                let text = fs::read_to_string(path).unwrap_or_default();
+                let fields = text.split(&['\n', '(', ','][..]).filter_map(|part| part.trim().split_once(" = "));
+                let fields = fields.filter(|(name, _)| name.starts_with(PREFIX) && !name.contains(' '));
+                used.extend(fields.map(|(name, _)| name.replace('.', "_").to_uppercase()));
+            }
+        }
+        assert_eq!(used, JOURNAL_FIELDS.iter().map(|(name, _)| (*name).to_owned()).collect());
     }
 
     #[test]

@@ -15,6 +15,8 @@
 //! | `generations` | `generations`, `rollback` |
 //! | `verify` | `verify` |
 //! | `reload` | `reload` |
+//! | `groups` | the help of the program itself |
+//! | `exit_codes` | exit codes |
 //! | `client_arguments` | arguments of all commands that ask the daemon |
 //! | `output` | standard output and standard error |
 //! | `progress` | bars |
@@ -22,15 +24,16 @@
 //! | `journal` | journald |
 //! | `panic` | panics in the log |
 //!
-//! Data goes to standard output, everything else to standard error. Exit codes: 0 done, 1 failed, 2
-//! usage, 3 no daemon.
+//! Data goes to standard output, everything else to standard error.
 
 mod cache;
 mod check_config;
 mod client_arguments;
 mod coverage;
 mod demo;
+mod exit_codes;
 mod generations;
+mod groups;
 mod journal;
 mod logging;
 mod mount;
@@ -49,22 +52,18 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::{CommandFactory as _, Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+
+pub use exit_codes::EXIT_CODES;
+pub use journal::JOURNAL_FIELDS;
 
 use crate::sys::mount_probe;
 
-/// Exit code if no daemon answers on the control socket.
-const NO_DAEMON: u8 = 3;
-
-/// Show Gentoo binhosts as a local PKGDIR: packages are fetched when they are first opened,
-/// verified whole, and cached.
+/// Show Gentoo binhosts as a local PKGDIR.
+///
+/// Packages are fetched when they are first opened, verified whole, and cached.
 #[derive(Debug, Parser)]
-#[command(
-    name = "binhostfs",
-    version,
-    propagate_version = true,
-    after_help = "Exit codes: 0 done, 1 failed, 2 usage, 3 no daemon. Logging: RUST_LOG=debug, or info,binhostfs::fetch=debug."
-)]
+#[command(name = "binhostfs", version, propagate_version = true)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -94,7 +93,7 @@ enum Command {
 /// The definition of the command line, from which documentation is made.
 #[must_use]
 pub fn command() -> clap::Command {
-    Arguments::command()
+    groups::grouped(Arguments::command())
 }
 
 /// Runs the program with its arguments, the first of which is its name.
@@ -106,7 +105,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     {
         return ExitCode::from(mount_probe::statfs(Path::new(mountpoint)));
     }
-    let arguments = match Arguments::try_parse_from(&words) {
+    let parsed = command().try_get_matches_from(&words).and_then(|matches| Arguments::from_arg_matches(&matches));
+    let arguments = match parsed {
         Ok(arguments) => arguments,
         Err(error) => {
             // clap returns `--help` and `--version` as errors, for standard output and with code 0.

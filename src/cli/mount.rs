@@ -17,12 +17,12 @@ use crate::daemon::{self, KeyringError, Program};
 /// How long downloads may take to end when the daemon stops.
 const SHUTDOWN: Duration = Duration::from_secs(3);
 
-/// Mount binhosts and serve them until SIGTERM or SIGINT.
+/// Mount binhosts at PKGDIR, and serve them until a signal.
 ///
 /// Runs in the foreground, as root, under a service manager (see systemd/binhostfs.service).
 /// Notifies systemd as soon as the mount is usable.
 #[derive(Debug, Args)]
-#[command(after_help = "\
+#[command(after_long_help = "\
 Examples:
   binhostfs mount
       everything from Portage's configuration: the binhosts of binrepos.conf and PORTAGE_BINHOST, on PKGDIR
@@ -31,12 +31,13 @@ Examples:
       --binhost https://distfiles.gentoo.org/releases/amd64/binpackages/23.0/x86-64 /var/cache/binpkgs
 
 Then `emerge --usepkg` uses their packages. `binhostfs check-config` says what would be mounted, and why.
-What is given here counts more than /etc/binhostfs.toml, and that more than Portage's files.")]
+An option on the command line overrides /etc/binhostfs.toml, and that overrides Portage's files.")]
 pub(super) struct MountArguments {
-    /// Run the daemon in a process of its own, and start it again when it crashes. Programs that
-    /// use the mount meanwhile wait, and notice nothing. For systems without systemd, which does
-    /// the same. Needs Linux 6.9
-    #[arg(long)]
+    /// Start the daemon again when it crashes (Linux 6.9)
+    ///
+    /// Runs the daemon in a process of its own. Programs that use the mount meanwhile wait, and
+    /// notice nothing. For systems without systemd, which does the same.
+    #[arg(long, help_heading = "The mount")]
     supervise: bool,
     #[command(flatten)]
     options: ConfigArguments,

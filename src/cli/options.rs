@@ -61,10 +61,23 @@ fn argument(row: &'static OptionRow) -> Option<Arg> {
         Some(default) => format!("{} [default: {default}]", info.help),
         None => info.help.to_owned(),
     };
-    Some(match info.details {
-        "" => argument.help(help),
-        details => argument.long_help(format!("{help}\n\n{details}")).help(help),
-    })
+    let argument = match info.flag {
+        Flag::Positional(_) => argument,
+        _ => argument.help_heading(info.topic.heading()),
+    };
+    Some(argument.long_help(long_help(row, &help)).help(help))
+}
+
+/// The help with the details and the named values, each in a paragraph of its own.
+fn long_help(row: &OptionRow, help: &str) -> String {
+    let values = match row.input {
+        Input::Choice(choices) => choices(),
+        Input::Text | Input::Path => Vec::new(),
+    };
+    let values = values.into_iter().filter(|(_, help)| !help.is_empty());
+    let values: Vec<String> = values.map(|(name, help)| format!("- {name}: {help}")).collect();
+    let paragraphs = [help, row.info.details, &values.join("\n")];
+    paragraphs.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("\n\n")
 }
 
 /// An argument whose value is refused where the option's own parser refuses it.
@@ -79,7 +92,9 @@ fn with_value(argument: Arg, row: &'static OptionRow) -> Arg {
                 "" => PossibleValue::new(name),
                 help => PossibleValue::new(name).help(help),
             });
-            argument.value_parser(PossibleValuesParser::new(values.collect::<Vec<_>>()).try_map(text))
+            let parser = PossibleValuesParser::new(values.collect::<Vec<_>>()).try_map(text);
+            // The long help has the values with their meanings.
+            argument.value_parser(parser).hide_possible_values(true)
         }
     }
 }

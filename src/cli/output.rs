@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
-use super::NO_DAEMON;
+use super::exit_codes::{FAILED, NO_DAEMON};
 use crate::api::{Cause, Refreshed};
 use crate::config;
 use crate::control::ClientError;
@@ -69,7 +69,7 @@ pub(super) fn chain(error: &anyhow::Error) -> String {
 
 /// Prints why a request to the daemon failed. Returns the exit code for that.
 pub(super) fn unanswered(error: &ClientError) -> ExitCode {
-    fail(if error.is_nobody() { NO_DAEMON } else { 1 }, error)
+    fail(if error.is_nobody() { NO_DAEMON } else { FAILED }, error)
 }
 
 /// Prints the summary of what the daemon has done, or why it has not; `failed` stands before the

@@ -13,8 +13,13 @@ use crate::api::{PackageState, PackageStatus};
 use crate::control::get_packages;
 use crate::portage::{Atom, AtomError, Cpv};
 
-/// List the packages that are shown, and which of them are in the cache or local.
+/// List the shown packages, and which are cached or local.
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  binhostfs list
+  binhostfs list 'dev-libs/*'
+  binhostfs list --names")]
 pub(super) struct ListArguments {
     /// List only packages that match, e.g. dev-lang/rust, 'dev-libs/*', '>=app-misc/hello-2', or a
     /// bare name
@@ -27,8 +32,15 @@ pub(super) struct ListArguments {
     client: ClientArguments,
 }
 
-/// Explain why a package is shown or not, cached or not, and by which key it was verified.
+/// Explain why a package is shown, hidden or not taken.
+///
+/// Explains each build in the index of any binhost: whether it is shown and cached, and by which key
+/// it was verified. Also names the USE flags that `emerge -k` must find set to take it.
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  binhostfs why dev-lang/rust
+  binhostfs why '=app-misc/hello-2.0-r1' --json")]
 pub(super) struct WhyArguments {
     /// Select these packages, e.g. dev-lang/rust, '=app-misc/hello-2.0-r1', or a bare name
     #[arg(value_name = "ATOM", required = true, value_parser = atom)]

@@ -31,12 +31,13 @@ const POLL: Duration = Duration::from_millis(200);
 /// package could not be fetched.
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("what").required(true))]
-#[command(after_help = "\
+#[command(after_long_help = "\
 Examples:
   binhostfs prefetch app-editors/vim '=dev-lang/rust-1.80*'
-  binhostfs prefetch --world         what installed packages would be upgraded to: newer versions in their slot, and newer
-                                     builds of what was installed from a package
-  binhostfs prefetch --plan          what an emerge has planned, or had when it was broken off")]
+  binhostfs prefetch --world         packages to which installed ones would be upgraded: newer versions
+                                     in their slot, and newer builds of packages that were installed
+                                     from a package
+  binhostfs prefetch --plan          packages that an emerge has planned, or had when it was interrupted")]
 pub(super) struct PrefetchArguments {
     /// Select these packages, e.g. dev-lang/rust, '=app-misc/hello-2*', or a bare name
     #[arg(value_name = "ATOM", value_parser = atom, group = "what")]

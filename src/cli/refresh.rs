@@ -10,9 +10,15 @@ use super::runtime;
 use crate::config::DEFAULT_CONTROL;
 use crate::control::refresh;
 
-/// Ask the binhosts for their indexes now, and allow another download of packages that were
-/// refused.
+/// Request the indexes of the binhosts now.
+///
+/// Also allows another download of packages that were refused, and another request to mirrors that
+/// back off.
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  binhostfs refresh
+  binhostfs refresh --accept-older")]
 pub(super) struct RefreshArguments {
     /// Ask the daemon on this socket
     #[arg(long, value_name = "PATH", default_value = DEFAULT_CONTROL)]

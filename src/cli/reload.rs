@@ -10,13 +10,15 @@ use super::runtime;
 use crate::config::DEFAULT_CONTROL;
 use crate::control::reload;
 
-/// Start the daemon's program again without unmounting: after an upgrade, or for configuration that
-/// is read only at the start.
+/// Replace the running program without unmounting.
+///
+/// For an upgrade, or for options that are read only at the start.
 ///
 /// Programs that have a file of the mount open, or wait for one, notice nothing. Downloads in
 /// progress start again. If the program would not start, or not with the configuration as it is,
 /// nothing is done. Needs Linux 6.9.
 #[derive(Debug, Args)]
+#[command(after_long_help = "Example:\n  binhostfs reload")]
 pub(super) struct ReloadArguments {
     /// Ask the daemon on this socket
     #[arg(long, value_name = "PATH", default_value = DEFAULT_CONTROL)]

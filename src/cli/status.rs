@@ -10,8 +10,12 @@ use super::runtime;
 use crate::config::DEFAULT_CONTROL;
 use crate::control::get_status;
 
-/// Print the status of a mounted binhost.
+/// Print the state of the mount, its binhosts and its cache.
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  binhostfs status
+  binhostfs status --json | jq .cache")]
 pub(super) struct StatusArguments {
     /// Ask the daemon on this socket
     #[arg(long, value_name = "PATH", default_value = DEFAULT_CONTROL)]

@@ -17,10 +17,10 @@ use crate::config::DEFAULT_CONTROL;
 use crate::control::{ClientError, check_entries, get_packages, verify};
 use crate::portage::Atom;
 
-/// Read every cached package again and remove those that the disk has damaged; an open fetches them
-/// again.
+/// Read the whole cache again, or compare an index.
 ///
-/// The daemon does the same by itself, slowly, once in 30 days. Exit code 1 if something was
+/// Removes packages that the disk has damaged; an open fetches them again. The daemon does the same
+/// by itself, slowly, once in 30 days. Exit code 1 if something was
 /// damaged.
 ///
 /// With --index, compare the entries of the index with the metadata in their packages. Of a package
@@ -29,10 +29,10 @@ use crate::portage::Atom;
 /// about the rest of a package that nobody has read. Works only where packages must be signed:
 /// without signatures their metadata proves nothing. Exit code 1 if an entry is wrong.
 #[derive(Debug, Args)]
-#[command(after_help = "\
+#[command(after_long_help = "\
 Examples:
   binhostfs verify
-  binhostfs verify --index               all that is shown
+  binhostfs verify --index           all shown packages
   binhostfs verify --index 'dev-lang/*' app-editors/vim")]
 pub(super) struct VerifyArguments {
     /// Compare the entries of the index with their packages

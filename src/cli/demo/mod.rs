@@ -30,11 +30,12 @@ use binhost::DemoBinhost;
 /// How long the demo waits for a commit, enough for a very slow disk.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Show what binhostfs does, on a binhost embedded in the program.
+/// Show the main features on a binhost inside the program.
 ///
 /// Mounts it on a temporary directory, reads a package through the mount, tries a tampered one,
 /// unmounts. Needs root and /dev/fuse.
 #[derive(Debug, Args)]
+#[command(after_long_help = "Example:\n  binhostfs demo")]
 pub(super) struct DemoArguments {}
 
 pub(super) fn run(_arguments: &DemoArguments) -> ExitCode {

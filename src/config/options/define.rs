@@ -1,8 +1,8 @@
 //! The macro that makes the types, and a row for each option, from the table. It names types as
 //! the table imports them.
 
-/// Each option is written `NAME FIELD: TYPE = (KIND, DEFAULT) { ROW }`. `binhosts` have one value for
-/// each binhost and are resolved there; those that have no default of their own leave it out. The
+/// Each option is written `NAME FIELD: TYPE = (KIND, DEFAULT) { ROW }`. `binhosts` have one value
+/// for each binhost and are resolved there; those that have no default of their own leave it out. The
 /// values of `mount` are [`MountOptions`](super::MountOptions).
 macro_rules! define_options {
     (
@@ -10,8 +10,8 @@ macro_rules! define_options {
         mount { $($mount_name:literal $of_mount:ident: $mount_type:ty = ($mount_kind:expr, $mount_default:expr) { $($mount_row:tt)* })* }
         command_line { $($words_name:literal $of_words:ident: $words_type:ty = ($words_kind:expr) { $($words_row:tt)* })* }
     ) => {
-        /// What one source says: the command line, binhostfs.toml, one of its tables, or Portage.
-        /// `None`: it says nothing of that.
+        /// The settings of one source: the command line, binhostfs.toml, one of its tables, or
+        /// Portage. `None`: the source does not set the option.
         #[derive(Debug, Clone, Default)]
         pub(crate) struct Settings {
             $(pub(crate) $of_binhost: Option<Sourced<$binhost_type>>,)*

@@ -16,7 +16,7 @@ use crate::portage::Atom;
 use crate::sys::MountNamespace;
 use crate::units::{ByteSize, Interval};
 
-/// What programs that know nothing of the type have to know of a value of the command line.
+/// The form of a value of the command line, for code that does not know its type.
 #[derive(Debug, Clone, Copy)]
 pub enum Input {
     Text,

@@ -7,9 +7,9 @@
 //! | `kind` | how values are parsed, shown and written |
 //! | `define` | the macro that makes types of the table |
 //!
-//! From a row follow the flag and its help (`cli`), the key in binhostfs.toml, the line of
-//! `check-config`, whether a change takes effect without a restart, and the reference in docs/ and
-//! the man page (`examples/docs`). [`MountOptions`] has the values of the mount's options.
+//! A row defines the flag and its help (`cli`), the key in binhostfs.toml, the line of
+//! `check-config`, and whether a change takes effect without a restart. The reference in docs/ and
+//! the man page (`examples/docs`) are made from it, too. [`MountOptions`] has the values of the mount's options.
 
 mod define;
 mod kind;
@@ -29,7 +29,7 @@ use kind::Kind;
 /// How an option is given on the command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flag {
-    /// It is not.
+    /// Not at all.
     None,
     /// As an argument without a name, which has this name in the help.
     Positional(&'static str),
@@ -78,7 +78,35 @@ pub enum Change {
     AfterRestart,
 }
 
-/// The default, as people are told of it.
+/// The part of the help that an option is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Topic {
+    Mount,
+    Binhosts,
+    Verification,
+    Cache,
+    Fetching,
+    Access,
+    Files,
+}
+
+impl Topic {
+    /// The heading of the options.
+    #[must_use]
+    pub fn heading(self) -> &'static str {
+        match self {
+            Self::Mount => "The mount",
+            Self::Binhosts => "Binhosts and packages",
+            Self::Verification => "Verification",
+            Self::Cache => "The cache",
+            Self::Fetching => "Fetching",
+            Self::Access => "Control and monitoring",
+            Self::Files => "Configuration files",
+        }
+    }
+}
+
+/// The default, as documents and help print it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DefaultText {
     /// The value itself.
@@ -89,16 +117,17 @@ pub enum DefaultText {
     None,
 }
 
-/// What is known of an option, whatever its type.
+/// All facts about an option that do not depend on its type.
 #[derive(Debug, Clone, Copy)]
 pub struct OptionInfo {
     /// The key in the file, and the name of the flag.
     pub name: &'static str,
     pub scope: Scope,
+    pub topic: Topic,
     pub flag: Flag,
     pub change: Change,
     pub default: DefaultText,
-    /// What it does: a sentence in the imperative, without its end.
+    /// The effect: a sentence in the imperative, without its end.
     pub help: &'static str,
     /// More sentences, or nothing.
     pub details: &'static str,
@@ -112,6 +141,7 @@ impl OptionInfo {
         Self {
             name,
             scope: Scope::Mount,
+            topic: Topic::Mount,
             flag: Flag::None,
             change: Change::Live,
             default: DefaultText::Value,

@@ -10,7 +10,7 @@ use super::kind::{
     ADDRESS, AGE, ATOMS, COUNT, CPU, GROUP, Kind, NAMESPACE, PACKAGE_LIMIT, PATH, PATHS, PRIORITY, REFRESH, SIZE,
     SIZE_LIMIT, TEXTS, URL, URLS, WAIT, boolean, named,
 };
-use super::{Change, DefaultText, Flag, OptionInfo, OptionRow, Scope, TypedOption, put};
+use super::{Change, DefaultText, Flag, OptionInfo, OptionRow, Scope, Topic, TypedOption, put};
 use crate::config::choices::{LibcGuard, Offline, OnMismatch, Passthrough, Prefetch, Writes};
 use crate::config::cpu::CpuNeed;
 use crate::config::{
@@ -25,108 +25,127 @@ use crate::units::ByteSize;
 define_options! {
     binhosts {
         "binhost" binhost: Vec<String> = (TEXTS) {
+            topic: Topic::Binhosts,
             scope: Scope::CommandLine,
             flag: Flag::Repeated("URL"),
             default: DefaultText::None,
-            help: "Use this binhost: the URL of a directory that holds Packages (http, https or file). May be repeated, the most wanted first. The binhosts of Portage's configuration are not used then",
-            details: "User and password in the URL are used, and never logged.",
+            help: "Use the binhost at this URL; may be repeated",
+            details: "The URL is that of a directory that has Packages: http, https or file. The first is the most preferred. The binhosts of Portage's configuration are not used then. User and password in the URL are used, and never logged.",
         }
         "mirror" mirror: Vec<String> = (TEXTS) {
+            topic: Topic::Binhosts,
             scope: Scope::CommandLine,
             flag: Flag::Repeated("URL"),
             default: DefaultText::None,
-            help: "Use another URL of the one --binhost when others fail or are slower; may be repeated",
+            help: "Use another URL of the one --binhost; may be repeated",
+            details: "It is used when others fail or are slower.",
         }
         "url" url: BinhostUrl = (URL) {
+            topic: Topic::Binhosts,
             scope: Scope::OneBinhost,
             default: DefaultText::Words("sync-uri of binrepos.conf"),
             help: "Find the binhost at this URL",
             example: r#""https://distfiles.gentoo.org/releases/amd64/binpackages/23.0/x86-64""#,
         }
         "mirrors" mirrors: Vec<BinhostUrl> = (URLS, Vec::new()) {
+            topic: Topic::Binhosts,
             scope: Scope::OneBinhost,
             default: DefaultText::None,
             help: "Use these other URLs of the binhost when others fail or are slower",
             example: r#"["https://mirror.example/gentoo/releases/amd64/binpackages/23.0/x86-64"]"#,
         }
         "priority" priority: i64 = (PRIORITY, 0) {
+            topic: Topic::Binhosts,
             scope: Scope::OneBinhost,
             default: DefaultText::Words("as binrepos.conf says, else 0"),
             help: "Prefer binhosts with a higher number",
             example: "10",
         }
         "enabled" enabled: bool = (boolean(), true) {
+            topic: Topic::Binhosts,
             scope: Scope::OneBinhost,
             help: "Use the binhost; `false`: as if it were not there",
             example: "true",
         }
         "quorum" quorum: NonZeroUsize = (COUNT, NonZeroUsize::MIN) {
+            topic: Topic::Binhosts,
             scope: Scope::Binhosts,
             flag: Flag::Value("N"),
-            help: "Show an entry only if so many URLs of its binhost have it",
-            details: "They have to have it with the same content.",
+            help: "Show an entry only if so many URLs list it alike",
+            details: "All URLs of a binhost have a vote. Until enough have voted, nothing of the binhost is shown.",
             example: "1",
         }
         "verify-signature" verify_signature: bool = (boolean(), true) {
+            topic: Topic::Verification,
             scope: Scope::Binhosts,
             flag: Flag::Value("true|false"),
             default: DefaultText::Words("as binrepos.conf says, else true"),
-            help: "Require a good OpenPGP signature of each package; `false`: sizes and digests of the binhost's index are enough",
-            details: "XPAK packages cannot be signed, and are not shown with `true`.",
+            help: "Require a good OpenPGP signature of each package",
+            details: "With `false`, sizes and digests of the binhost's index are enough. XPAK packages cannot be signed, and are hidden with `true`.",
             example: "true",
         }
         "keyring" keyring: Vec<PathBuf> = (PATHS, vec![PathBuf::from(DEFAULT_KEYRING)]) {
+            topic: Topic::Verification,
             scope: Scope::Binhosts,
             flag: Flag::Repeated("FILE"),
-            help: "Trust the certificates in this file: their keys may sign packages; may be repeated; read again when it changes",
-            details: "Armoured or binary. A change counts from the next open on; who has a package open keeps what was verified then. Without any usable key the mount does not start, unless it is the system clock that is wrong.",
+            help: "Trust the certificates in this file; may be repeated",
+            details: "Their keys may sign packages. The file is armoured or binary, and is read again when it changes. A change counts from the next open on; a program that has a package open keeps what was verified then. Without any usable key the mount does not start, unless the system clock is wrong.",
             example: r#"["/usr/share/openpgp-keys/gentoo-release.asc"]"#,
         }
         "cpu-level" cpu_level: CpuNeed = (CPU, CpuNeed::Guess) {
+            topic: Topic::Binhosts,
             scope: Scope::Binhosts,
             flag: Flag::Value("LEVEL"),
             default: DefaultText::Words("what name or URL say"),
-            help: "Set the CPU level that the packages need: `any` for no check, or x86-64, x86-64-v2, x86-64-v3, x86-64-v4",
+            help: "Set the CPU level that the packages need",
+            details: "`any` for no check, or x86-64, x86-64-v2, x86-64-v3, x86-64-v4.",
             example: r#""any""#,
         }
         "include" include: Vec<Atom> = (ATOMS, Vec::new()) {
+            topic: Topic::Binhosts,
             scope: Scope::EachAndAll,
             default: DefaultText::Words("getbinpkg-include of binrepos.conf for a binhost, else all"),
             help: "Show only packages that one of these atoms matches",
             example: r#"["app-misc/*"]"#,
         }
         "exclude" exclude: Vec<Atom> = (ATOMS, Vec::new()) {
+            topic: Topic::Binhosts,
             scope: Scope::EachAndAll,
             default: DefaultText::Words("getbinpkg-exclude of binrepos.conf for a binhost, else none"),
             help: "Hide packages that one of these atoms matches",
             example: r#"["*/*-bin"]"#,
         }
         "offline" offline: Offline = (named(), Offline::Show) {
+            topic: Topic::Binhosts,
             scope: Scope::Binhosts,
-            help: "Show or hide what is not cached while the binhost is away",
+            help: "Show or hide packages that are not cached while the binhost is unreachable",
             example: r#""show""#,
         }
         "index-mismatch" index_mismatch: OnMismatch = (named(), OnMismatch::Refuse) {
+            topic: Topic::Verification,
             scope: Scope::Binhosts,
             default: DefaultText::Words("refuse, and warn where signatures are not checked"),
-            help: "Decide what follows when an entry says something else than its package",
+            help: "Decide what follows when an entry differs from its package",
             example: r#""refuse""#,
         }
         "max-index" max_index: ByteSize = (SIZE, DEFAULT_MAX_INDEX) {
+            topic: Topic::Verification,
             scope: Scope::Binhosts,
-            help: "Refuse an index that has more bytes than this, unpacked; the last good one stays",
-            details: "The number of entries and the length of their PATHs are bounded in proportion: 200,000 entries and 32 MiB with the default. Gentoo's own binhosts have some 30 MiB and 20,000 entries.",
+            help: "Refuse an index that has more bytes than this, unpacked",
+            details: "The last good one stays. The number of entries and the length of their PATHs are bounded in proportion: 200,000 entries and 32 MiB with the default. Gentoo's own binhosts have some 30 MiB and 20,000 entries.",
             example: r#""192M""#,
         }
         "max-index-age" max_index_age: Duration = (AGE, Duration::ZERO) {
+            topic: Topic::Verification,
             scope: Scope::Binhosts,
             default: DefaultText::Words("14d for distfiles.gentoo.org, else 0"),
-            help: "Note it when the index was made longer ago; 0: never",
+            help: "Report an index that was made longer ago; 0: never",
             example: r#""14d""#,
         }
     }
     mount {
         "mountpoint" mountpoint: PathBuf = (PATH, PathBuf::from(DEFAULT_PKGDIR)) {
+            topic: Topic::Mount,
             flag: Flag::Positional("MOUNTPOINT"),
             change: Change::AfterRestart,
             default: DefaultText::Words("Portage's PKGDIR"),
@@ -135,123 +154,152 @@ define_options! {
             example: r#""/var/cache/binpkgs""#,
         }
         "cache-dir" cache_dir: PathBuf = (PATH, PathBuf::from(DEFAULT_CACHE_DIR)) {
+            topic: Topic::Cache,
             flag: Flag::Value("DIR"),
             change: Change::AfterRestart,
-            help: "Keep packages and indexes in this directory; one directory for each mount",
-            details: "It must not be inside the mountpoint.",
+            help: "Keep packages and indexes in this directory",
+            details: "One directory for each mount. It must not be inside the mountpoint.",
             example: r#""/var/cache/binhostfs""#,
         }
         "cache-size" cache_size: ByteSize = (SIZE, DEFAULT_CACHE_SIZE) {
+            topic: Topic::Cache,
             flag: Flag::Value("SIZE"),
-            help: "Keep at most so many bytes of packages, e.g. 500M or 20G; the least recently used are evicted first",
-            details: "A larger package is served, and not kept.",
+            help: "Keep at most so many bytes of packages, e.g. 20G",
+            details: "The least recently used are evicted first. A larger package is served, and not kept.",
             example: r#""8G""#,
         }
         "min-free" min_free: ByteSize = (SIZE, ByteSize(0)) {
+            topic: Topic::Cache,
             flag: Flag::Value("SIZE"),
-            help: "Leave so much of the cache's disk free, e.g. 2G, also while packages arrive",
+            help: "Leave so much of the cache's disk free, e.g. 2G",
+            details: "Also while packages arrive.",
             example: r#""0""#,
         }
         "write-budget" write_budget: ByteSize = (SIZE_LIMIT, ByteSize(0)) {
+            topic: Topic::Cache,
             flag: Flag::Value("SIZE"),
-            help: "Write at most so many bytes of packages a day, e.g. 2G, for disks that wear; 0: any",
+            help: "Write at most so many bytes of packages a day; 0: any",
+            details: "For disks that wear.",
             example: r#""0""#,
         }
         "bulk-read-limit" bulk_read_limit: u32 = (PACKAGE_LIMIT, 20) {
+            topic: Topic::Cache,
             flag: Flag::Value("N"),
-            help: "Let programs other than emerge open at most so many packages that are not cached in ten minutes; 0: any",
+            help: "Let other programs than emerge fetch so many packages; 0: any",
+            details: "They may open so many packages that are not cached in ten minutes, for each job.",
             example: "20",
         }
         "refresh" refresh: Duration = (REFRESH, DEFAULT_REFRESH) {
+            topic: Topic::Fetching,
             flag: Flag::Value("SPAN"),
-            help: "Ask for the index at this interval, e.g. 10m or 1h",
+            help: "Request the index at this interval, e.g. 10m or 1h",
             details: "With jitter, and sooner after a failure.",
             example: r#""30m""#,
         }
         "control" control: PathBuf = (PATH, PathBuf::from(DEFAULT_CONTROL)) {
+            topic: Topic::Access,
             flag: Flag::Value("PATH"),
             change: Change::AfterRestart,
-            help: "Answer `binhostfs status` on this socket; one for each mount",
+            help: "Answer commands on this socket",
+            details: "One socket for each mount.",
             example: r#""/run/binhostfs/control.sock""#,
         }
         "control-group" control_group: Option<SocketGroup> = (GROUP, None) {
+            topic: Topic::Access,
             flag: Flag::Value("GROUP"),
             change: Change::AfterRestart,
             default: DefaultText::Words("root alone"),
-            help: "Let members of this group use that socket too, and so do everything that root can do there",
+            help: "Let members of this group use that socket",
+            details: "They can do everything there that root can do.",
             example: r#""adm""#,
         }
         "listen" listen: Option<SocketAddr> = (ADDRESS, None) {
+            topic: Topic::Access,
             flag: Flag::Value("ADDRESS"),
             change: Change::AfterRestart,
             default: DefaultText::Words("no"),
-            help: "Answer `/`, `/metrics` and `/v1/status` over TCP as well, to be read only, e.g. 127.0.0.1:9123",
+            help: "Answer over TCP as well, e.g. on 127.0.0.1:9123",
+            details: "`/`, `/metrics` and `/v1/status`, to be read only.",
             example: r#""127.0.0.1:9123""#,
         }
         "listen-name" listen_name: Vec<String> = (TEXTS, Vec::new()) {
+            topic: Topic::Access,
             flag: Flag::Repeated("NAME"),
             change: Change::AfterRestart,
             default: DefaultText::None,
-            help: "Answer over TCP also to those who ask by this name; may be repeated",
-            details: "IP addresses, localhost and the machine's own name are answered to in any case, and other names are not: a web page from elsewhere could have a browser ask by a name of its own.",
+            help: "Answer over TCP to this name; may be repeated",
+            details: "Requests to IP addresses, localhost and the machine's own name are answered in any case. Requests to other names are refused: a web page from elsewhere could have a browser use a name of its own.",
             example: r#"["router.lan"]"#,
         }
         "passthrough" passthrough: Passthrough = (named(), Passthrough::Auto) {
+            topic: Topic::Mount,
             flag: Flag::Value("PASSTHROUGH"),
             change: Change::AfterRestart,
-            help: "Let the kernel read cached packages without asking the daemon",
+            help: "Let the kernel read cached packages by itself",
             example: r#""auto""#,
         }
         "prefetch" prefetch: Prefetch = (named(), Prefetch::Plan) {
+            topic: Topic::Fetching,
             flag: Flag::Value("PREFETCH"),
             change: Change::AfterRestart,
             help: "Fetch packages before they are opened",
             example: r#""plan""#,
         }
         "read-only" read_only: Writes = (boolean(), Writes::Beneath) {
+            topic: Topic::Mount,
             flag: Flag::Switch,
             change: Change::AfterRestart,
-            help: "Mount read-only: refuse writes (EROFS) instead of passing them to the lower directory",
-            details: "Packages in the lower directory are shown all the same.",
+            help: "Refuse writes (EROFS)",
+            details: "Otherwise writes go to the lower directory. Packages in the lower directory are shown in both cases.",
             example: "false",
         }
         "prefetch-budget" prefetch_budget: ByteSize = (SIZE, ByteSize(2 << 30)) {
+            topic: Topic::Fetching,
             change: Change::AfterRestart,
             help: "With `prefetch = \"world\"`, fetch at most so many bytes of upgrades a day",
             example: r#""2G""#,
         }
         // The first open of a plan looks as if it hung, when it waits longer than this.
         "plan-check" plan_check: Duration = (WAIT, Duration::from_secs(5)) {
+            topic: Topic::Verification,
             change: Change::AfterRestart,
-            help: "Let the first open of an emerge's plan wait so long until the entries of the other packages are checked; 0: not at all",
+            help: "Let the first open of a merge plan wait so long for checks; 0: not at all",
+            details: "It waits until the entries of the other packages of the plan are checked.",
             example: r#""5s""#,
         }
         "generations" generations: NonZeroUsize = (COUNT, NonZeroUsize::MIN.saturating_add(2)) {
+            topic: Topic::Cache,
             change: Change::AfterRestart,
             help: "Keep so many generations of what is shown, with the current one",
             example: "3",
         }
         "libc-guard" libc_guard: LibcGuard = (boolean(), LibcGuard::Off) {
-            help: "Add the libc that a package was built against to its dependencies, where its entry does not say it",
+            topic: Topic::Binhosts,
+            help: "Add the libc that a package was built against to its dependencies",
+            details: "Where its entry does not name it.",
             example: "false",
         }
     }
     command_line {
         "config" config: PathBuf = (PATH) {
+            topic: Topic::Files,
             flag: Flag::Value("FILE"),
             default: DefaultText::Words("/etc/binhostfs.toml, if it is there"),
             help: "Read this configuration file",
         }
         "portage-root" portage_root: PathBuf = (PATH) {
+            topic: Topic::Files,
             flag: Flag::Value("DIR"),
             default: DefaultText::None,
-            help: "Read Portage's configuration below DIR, as PORTAGE_CONFIGROOT in the environment does",
-            details: "PKGDIR is taken as it is written there.",
+            help: "Read Portage's configuration below DIR",
+            details: "As PORTAGE_CONFIGROOT in the environment does. PKGDIR is taken as it is written there.",
         }
         "mount-namespace" mount_namespace: MountNamespace = (NAMESPACE) {
+            topic: Topic::Mount,
             flag: Flag::Value("FILE"),
             default: DefaultText::None,
-            help: "Mount in this mount namespace, e.g. /proc/1/ns/mnt, instead of the daemon's own. A service may have a namespace of its own (ProtectSystem= and the like), where nobody else would see the mount",
+            help: "Mount in this mount namespace, e.g. /proc/1/ns/mnt",
+            details: "Without it the mount is in the daemon's own. A service may have a namespace of its own (ProtectSystem= and the like), where nobody else would see the mount.",
         }
     }
 }
@@ -289,7 +337,7 @@ mod tests {
         }
     }
 
-    /// What people are told of a default is the default.
+    /// The default in the documents is the default.
     #[test]
     fn a_default_that_is_given_changes_nothing() {
         let (mut given, none) = (Settings::default(), Settings::default());
