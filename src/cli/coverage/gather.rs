@@ -1,5 +1,5 @@
-//! What the binhosts offer: from the daemon, or from the binhosts themselves where no daemon
-//! answers.
+//! Collects the offer of the binhosts: from the daemon, or from the binhosts themselves where no
+//! daemon answers.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -10,8 +10,8 @@ use tempfile::TempDir;
 
 use crate::api::{HiddenReason, IndexEntries, PackageState, PackageStatus, Status};
 use crate::config::{
-    CommandLine, ConfigError, ConfigFiles, CpuLevel, CpuNeed, DEFAULT_CONTROL, MountConfig, MountpointCheck,
-    Resolution, Settings,
+    CommandLine, ConfigError, ConfigFiles, CpuLevel, CpuNeed, DEFAULT_CACHE_DIR, DEFAULT_CONTROL, MountConfig,
+    MountpointCheck, Resolution, Settings,
 };
 use crate::control::{ClientError, get_index, get_packages, get_status};
 use crate::coverage::{Offer, hides_any};
@@ -45,6 +45,19 @@ pub(super) struct SourceArguments {
 impl SourceArguments {
     pub(super) fn portage_root(&self) -> Option<PathBuf> {
         self.portage_root.clone()
+    }
+
+    /// Checks binhosts and configuration file, if any are given, without asking anybody.
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        if self.binhosts.is_empty() && self.config.is_none() {
+            return Ok(());
+        }
+        let line = self.line(Path::new(DEFAULT_CACHE_DIR), None);
+        match line.resolve_on(&MountpointCheck::Unused, CpuLevel::of_this_machine()).result {
+            // A daemon may have some, or they are for another CPU.
+            Ok(_) | Err(ConfigError::NoBinhost { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// The command line of a mount with these arguments.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::exit_codes::{FAILED, USAGE};
 use super::output::{chain, fail, say, tell, unanswered};
 use super::runtime;
 use crate::config;
@@ -18,12 +19,12 @@ use crate::coverage::{
     TextOptions,
 };
 
-/// Say which packages emerge would compile although there is a binhost, and why.
+/// Explain which packages emerge would compile, and why.
 ///
 /// Has emerge calculate, and changes nothing unless --write or --undo is given. Needs neither a
 /// mount nor root. Where no daemon answers, the indexes of the configured binhosts are fetched.
 #[derive(Debug, Args)]
-#[command(after_help = "\
+#[command(after_long_help = "\
 Examples:
   binhostfs coverage
       for an update of the whole system (--update --deep --newuse @world)
@@ -83,6 +84,15 @@ pub(super) fn run(arguments: &CoverageArguments) -> ExitCode {
     let root = arguments.source.portage_root().or_else(config::portage_config_root);
     let root = root.unwrap_or_else(|| PathBuf::from("/"));
     let files = OwnFiles::below(arguments.write.as_ref().unwrap_or(&root.join("etc/portage")));
+    // Wrong arguments are reported first, whatever else is missing.
+    if let Err(error) = arguments.source.check() {
+        return fail(USAGE, error);
+    }
+    if arguments.write.is_some()
+        && let Err(error) = files.check()
+    {
+        return fail(FAILED, error);
+    }
     let emerge = match EmergeRunner::find(arguments.source.portage_root()) {
         Ok(emerge) => Arc::new(emerge),
         Err(error) => return fail(1, error),
@@ -114,9 +124,6 @@ async fn cover(
         }
     });
     let interrupted = || anyhow::anyhow!("interrupted; nothing was written");
-    if arguments.write.is_some() {
-        files.check()?;
-    }
     let offer = tokio::select! {
         offer = gather::offer(&arguments.source) => offer?,
         () = &mut stopped => return Err(interrupted()),

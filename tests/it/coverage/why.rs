@@ -132,6 +132,20 @@ fn what_cannot_be_calculated_is_said() {
     assert!(output.status.code() == Some(1) && told.contains("there is no emerge in PATH"), "{told}");
 }
 
+/// On a machine without emerge, too.
+#[test]
+fn a_wrong_argument_is_reported_first() {
+    for (arguments, code, part) in [
+        (["--binhost", "gopher://example.org"], 2, "gopher"),
+        (["--config", "/nowhere/binhostfs.toml"], 2, "/nowhere/binhostfs.toml"),
+        (["--write", "/nowhere/portage"], 1, "/nowhere/portage"),
+    ] {
+        let output = Command::new(binary()).arg("coverage").args(arguments).env("PATH", "/nowhere").output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(code) && told.contains(part) && !told.contains("emerge"), "{told}");
+    }
+}
+
 /// An emerge of the test's own: its interpreter is this shell script.
 fn fake_emerge(place: &Path, script: &str) -> PathBuf {
     use std::os::unix::fs::PermissionsExt as _;
