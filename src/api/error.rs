@@ -74,10 +74,10 @@ impl ErrorCode {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
 #[error("{message}")]
 pub(crate) struct ApiError {
-    /// What went wrong, for a person.
+    /// The failure in words, for a person.
     #[serde(rename = "error")]
     message: String,
-    /// What went wrong, for a program.
+    /// The kind of failure, for a program.
     code: ErrorCode,
 }
 

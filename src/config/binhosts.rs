@@ -21,7 +21,7 @@ use crate::portage::{Atom, Located, Report, SourceLocation, Sourced, ValueSource
 
 /// Builds the list of binhosts from the command line or the files.
 pub(super) struct BinhostFinder<'a> {
-    /// What the command line says.
+    /// The settings of the command line.
     pub(super) line: &'a Settings,
     pub(super) found: &'a FileSettings,
     pub(super) report: &'a mut Report,

@@ -157,7 +157,7 @@ pub(crate) struct BinhostConfig {
     pub frozen: bool,
 }
 
-/// What the command line says.
+/// The settings of the command line, and whether files are read beside them.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct CommandLine {
     pub settings: Settings,

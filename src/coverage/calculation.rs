@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 /// The format that this program reads.
 pub(crate) const FORMAT: u32 = 1;
 
-/// What emerge is asked to calculate.
+/// A request to emerge for a calculation.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct CalculationRequest {
     /// Arguments of emerge.
@@ -21,7 +21,7 @@ pub(crate) struct CalculationRequest {
     /// The same with hidden entries, for a second calculation.
     pub(crate) pkgdir_all: Option<PathBuf>,
     /// The files of binhostfs below /etc/portage, which are read as this text; `None`: as if the
-    /// file did not exist. What they set is not the administrator's choice.
+    /// file did not exist. Their flags are not the administrator's choice.
     pub(crate) config: BTreeMap<String, Option<String>>,
     /// Whether the answer names the security advisories that concern each candidate.
     pub(crate) glsa: bool,
@@ -44,7 +44,7 @@ pub(crate) struct Calculation {
     /// The merge list of the second calculation. `None`: there was none.
     pub(crate) all: Option<Vec<PlannedName>>,
     pub(crate) all_error: Option<String>,
-    /// What the user should know of the calculation.
+    /// Remarks on the calculation, for the user.
     pub(crate) notes: Vec<String>,
 }
 

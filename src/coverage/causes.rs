@@ -1,7 +1,7 @@
 //! Why emerge would compile a package: one main cause, and the further ones.
 //!
 //! The causes of a build are in the order of [`Cause`]. Of all builds of the planned version, the
-//! one counts whose first cause comes last: no other build comes nearer to being taken. Its first
+//! one counts whose first cause comes last: every other build needs more changes. Its first
 //! cause is the main cause of the package.
 
 use std::cmp::Reverse;

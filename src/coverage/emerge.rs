@@ -56,7 +56,7 @@ pub(crate) struct EmergeRunner {
     running: Mutex<Running>,
 }
 
-/// What a process has written, and how it has ended.
+/// The output of a process that has ended, and its status.
 struct Ended {
     status: ExitStatus,
     output: Vec<u8>,

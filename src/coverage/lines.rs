@@ -10,7 +10,7 @@ const OWN_DIRECTORY: &str = "# Its directory was made with it.";
 /// The lines of one file, by atom.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Lines {
-    /// What follows the atom; empty in package.mask.
+    /// The rest of each line, by its atom; empty in package.mask.
     by_atom: BTreeMap<String, String>,
     /// Whether binhostfs has made the directory of the file.
     pub(crate) made_directory: bool,

@@ -4,10 +4,10 @@
 //! | file | job |
 //! |---|---|
 //! | `calculate.py` | emerge's own calculation as JSON; emerge's interpreter runs it |
-//! | `facts.py`, `user_flags.py`, `advisories.py` | its parts: what decides, what the user has set, GLSAs |
+//! | `facts.py`, `user_flags.py`, `advisories.py` | its parts: facts, flags of the user, GLSAs |
 //! | `calculation` | the format of its request and its answer |
 //! | `emerge` | runs emerge's interpreter |
-//! | `text_plan` | the merge list in the text of `emerge -pv`, where the calculation does not work |
+//! | `text_plan` | the merge list in the text of `emerge -pv`, if the calculation does not work |
 //! | `offer` | what the binhosts offer, and what is hidden of it |
 //! | `causes` | the main cause for each package, and further ones |
 //! | `explanation` | a cause in words |

@@ -1,4 +1,4 @@
-//! What the binhosts offer: the index that Portage sees, and the decision about every entry.
+//! The offer of the binhosts: the index that Portage sees, and the decision about every entry.
 
 use std::collections::HashMap;
 
@@ -16,7 +16,7 @@ pub(crate) struct Offer {
     pub(crate) packages: Vec<PackageStatus>,
     /// Measured speed of each binhost, in bytes a second.
     pub(crate) rates: HashMap<String, u64>,
-    /// What the user should know of the offer.
+    /// Remarks on the offer, for the user.
     pub(crate) warnings: Vec<String>,
 }
 

@@ -16,11 +16,11 @@ use crate::api::{Cause, HiddenReason};
 pub(crate) struct CoverageReport {
     /// Packages of the merge list.
     pub(crate) packages: usize,
-    /// Those that come as binary packages.
+    /// Packages of the merge list that are binary packages.
     pub(crate) binary: usize,
     /// Bytes of all binary packages that are not local.
     pub(crate) download_bytes: u64,
-    /// Those of them that the cache has.
+    /// Bytes of those of them that the cache has.
     pub(crate) cached_bytes: u64,
     /// Time for the others at the measured speed of their binhosts. `None`: a speed is not known.
     pub(crate) download_seconds: Option<u64>,
@@ -33,14 +33,14 @@ pub(crate) struct CoverageReport {
     pub(crate) source: Vec<SourceReport>,
     /// The binary packages, in the order of the merge list.
     pub(crate) binaries: Vec<BinaryReport>,
-    /// What the user should know.
+    /// Remarks for the user.
     pub(crate) notes: Vec<String>,
-    /// What was written, if that was asked for.
+    /// The written lines, if writing was requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) written: Option<WrittenReport>,
 }
 
-/// What a run has written.
+/// The lines that a run has written.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct WrittenReport {
     /// The directory of the files.

@@ -2,9 +2,9 @@
 //!
 //! A round is one calculation. All lines that the report suggests are tried together. A line makes
 //! things worse if emerge does not resolve with it, or if packages would be compiled that were
-//! binary before or were not needed. The lines that may have done it are taken out of the group: those
-//! whose package depends on these packages, or is named by emerge. Where none is, the group is
-//! halved. A line that does not help is taken back.
+//! binary before or were not needed. The lines that may be the cause are taken out of the group:
+//! those whose package depends on these packages, or is named by emerge. Where none is, the group
+//! is halved. A line that does not help is taken back.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -47,7 +47,7 @@ pub(crate) struct Improved {
     pub(crate) rounds: usize,
 }
 
-/// What emerge does with some lines.
+/// The result of a calculation with some lines.
 #[derive(Debug)]
 pub(crate) enum Tried {
     Resolved(Box<CoverageReport>),

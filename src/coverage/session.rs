@@ -16,7 +16,7 @@ use super::report::{CoverageReport, WrittenReport};
 use super::rounds::{Attempt, Holds, Improved, Tried, improve};
 use super::text_plan;
 
-/// What emerge is asked if there are no arguments.
+/// The arguments of emerge if none are given.
 pub(crate) const DEFAULT_ARGUMENTS: [&str; 4] = ["--update", "--deep", "--newuse", "@world"];
 
 /// Why there is no report.
@@ -121,7 +121,7 @@ impl Session {
         Ok(CoverageReport { written: Some(written), ..best.report })
     }
 
-    /// The start of the rounds, without the present masks: which of them are needed is found anew.
+    /// The start of the rounds, without the present masks: the rounds find again which of them are needed.
     /// `None`: there are no masks, or emerge does not resolve without them.
     fn without_masks(&self, present: &OwnLines) -> Result<Option<Attempt>, SessionError> {
         if present.package_mask.is_empty() {

@@ -1,4 +1,4 @@
-//! What to write so that emerge takes a binary package.
+//! Suggests lines with which emerge takes a binary package.
 
 use serde::Serialize;
 

@@ -11,12 +11,12 @@ const MAX_LISTED: usize = 15;
 /// Width of the bar in characters.
 const BAR: usize = 40;
 
-/// What the text has besides the report.
+/// Parts of the text besides the report.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct TextOptions {
     /// Every binary package with its size.
     pub(crate) sizes: bool,
-    /// What to write.
+    /// Lines to write.
     pub(crate) suggest: bool,
 }
 
@@ -125,7 +125,7 @@ fn written_line(written: &WrittenReport, report: &CoverageReport) -> String {
     )
 }
 
-/// What to write, by file.
+/// The lines to write, by file.
 fn suggestions(f: &mut fmt::Formatter<'_>, report: &CoverageReport) -> fmt::Result {
     let all = || report.source.iter().filter_map(|source| Some((source, source.suggestion.as_ref()?)));
     let mut files: Vec<Option<&str>> = all().map(|(_, suggestion)| suggestion.file).collect();

@@ -15,7 +15,7 @@ pub(crate) const MAX_ENTRIES: usize = 500_000;
 /// The most bytes of all PATHs of any index together.
 const MAX_PATH_BYTES: usize = u32::MAX as usize;
 
-/// What an index may have at most, so that it takes a bounded part of the memory.
+/// The limits of an index, so that it takes a bounded part of the memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct IndexLimits {
     pub(crate) entries: usize,

@@ -22,7 +22,7 @@ const HEAD: u64 = 4096;
 pub(crate) struct EmergeProgram {
     /// The program, as PATH has it.
     pub(crate) path: PathBuf,
-    /// Its interpreter, with arguments.
+    /// The interpreter that its first line names, with arguments.
     pub(crate) interpreter: Vec<String>,
 }
 

@@ -11,7 +11,7 @@ struct System {
     packages: BTreeMap<&'static str, Option<&'static str>>,
     /// Lines with which emerge does not resolve.
     breaking: Vec<&'static str>,
-    /// What emerge says then.
+    /// The message of emerge in that case.
     message: &'static str,
     /// Lines that make a binary package compiled.
     hurting: BTreeMap<&'static str, &'static str>,
@@ -57,7 +57,7 @@ impl System {
         Tried::Resolved(Box::new(report))
     }
 
-    /// The package of a line, if its dependents are told.
+    /// The package of a line, if its dependents are known.
     fn owner(&self, line: &str) -> Option<String> {
         let name = line.split(' ').next()?.strip_prefix('=')?;
         self.tells_dependents.then(|| name.to_owned())
