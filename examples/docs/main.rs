@@ -4,8 +4,6 @@
 //! cargo run --locked --release --example docs -- target/docs
 //! ```
 //!
-//! With `--reference`, prints docs/reference/configuration.md.
-//!
 //! An example, so that the program does not carry what only packagers need.
 
 mod reference;
@@ -20,12 +18,6 @@ fn main() -> ExitCode {
     let (Some(prefix), None) = (arguments.next(), arguments.next()) else {
         return fail(2, format_args!("usage: docs PREFIX (e.g. target/docs: files go to its directory share)"));
     };
-    if prefix.as_os_str() == "--reference" {
-        return match io::stdout().write_all(reference::page().as_bytes()) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => fail(1, format_args!("writing the reference: {error}")),
-        };
-    }
     match write::write(&prefix) {
         Ok(files) => {
             let lines: Vec<String> = files.iter().map(|file| format!("{}\n", file.display())).collect();

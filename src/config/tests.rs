@@ -326,13 +326,12 @@ fn cache_and_keys_are_outside_the_mount() {
 }
 
 #[test]
-fn the_example_of_the_readme_is_right() {
-    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
-    let (_, example) = readme.split_once("**`/etc/binhostfs.toml`**").unwrap();
-    let lines = example.lines().skip_while(|line| !line.starts_with("    "));
-    let lines = lines.take_while(|line| line.is_empty() || line.starts_with("    "));
-    let text: String = lines.map(|line| format!("{}\n", line.trim_start())).collect();
-    let system = System::with(&[(REPOS, TWO)]).own(&text).mounted_at_root();
+fn the_example_of_the_guide_is_right() {
+    let guide = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/guides/configuration.md");
+    let guide = fs::read_to_string(guide).unwrap();
+    let (_, example) = guide.split_once("```toml\n").unwrap();
+    let (text, _) = example.split_once("```").unwrap();
+    let system = System::with(&[(REPOS, TWO)]).own(text).mounted_at_root();
     let config = system.config();
     assert_eq!(names(&config), ["gentoo", "b", "a"]);
     assert_eq!((config.binhosts[0].urls.len(), config.selection.exclude.len()), (2, 1));

@@ -1,6 +1,6 @@
 //! All metrics in Prometheus' text format: counters, and the figures of a [`Status`].
 //!
-//! `README.md` lists the names; they are stable.
+//! docs/reference/metrics.md lists the names; they are stable.
 
 use crate::api::{BinhostStatus, DownloadCounts, MirrorState, MirrorStatus, Status};
 use crate::metrics::{Exposition, FamilyKind, Metrics, Operation, Outcome, RefusalKind};

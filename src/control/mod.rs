@@ -13,7 +13,7 @@
 //! | `client` | the asking side |
 //! | `page` | the status as HTML |
 //! | `exposition` | metrics as text |
-//! | `reference` | writes docs/reference/api.md; for the tests |
+//! | `reference` | writes pages of docs/reference/; for the tests |
 //! | `double` | a daemon for the tests |
 //!
 //! Not its job: executing the requests ([`Control`] does).

@@ -3,8 +3,7 @@
 //! A counter of [`Metrics`] is `binhostfs_<name>_total` in Prometheus' text format, and its doc
 //! comment is its HELP text. [`Detail`] has the measurements with labels. All values are atomics:
 //! counting takes no lock, and histograms have fixed buckets. Names are stable: new ones may be
-//! added, none changes its meaning. `README.md` lists everything in `/metrics`, and a test compares
-//! the two.
+//! added, none changes its meaning. docs/reference/metrics.md is made from all that `/metrics` has.
 //!
 //! Not its job: values that are measured when a client asks (the cache, mirrors). `control`
 //! collects these.

@@ -24,6 +24,29 @@ fn the_demo_shows_the_main_job() {
     assert_eq!(err, "");
 }
 
+/// Numbers, names and digests that differ from run to run.
+fn without_numbers(line: &str) -> String {
+    line.trim().chars().filter(|c| !c.is_ascii_hexdigit() && !matches!(c, '.' | ' ')).collect()
+}
+
+#[test]
+fn the_readme_has_the_output_of_the_demo() {
+    if !can_mount() {
+        return;
+    }
+    let output = Command::new(binary()).arg("demo").output().unwrap();
+    let out = String::from_utf8_lossy(&output.stdout);
+    let readme = include_str!("../../README.md");
+    let (_, shown) = readme.split_once("```text\n").unwrap();
+    let (shown, _) = shown.split_once("\n```").unwrap();
+    let [shown, printed] = [shown, &*out].map(|text| -> Vec<String> {
+        // Without passthrough, as on older kernels, this line has other words.
+        let lines = text.trim().lines().filter(|line| !line.contains("downloaded once"));
+        lines.map(without_numbers).collect()
+    });
+    assert_eq!(shown, printed);
+}
+
 #[test]
 fn without_root_the_demo_says_what_is_missing() {
     if !can_mount() {

@@ -1,4 +1,4 @@
-//! Metrics: what is counted is what happened, and every name is in the README.
+//! Metrics: what is counted is what happened, and every name is in the reference.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -131,16 +131,16 @@ fn the_dashboard_asks_for_what_there_is() {
 }
 
 #[test]
-fn names_are_stable_and_in_the_readme() {
+fn names_are_stable_and_in_the_reference() {
     if !can_mount() {
         return;
     }
     let origin = Origin::with(&[Package::new("a-1.0", 5_000)]);
     let mounted = Options::new(origin.url()).mount();
     let have: BTreeSet<String> = scrape(&mounted).families.into_keys().collect();
-    let listed = names_in("README.md");
+    let listed = names_in("docs/reference/metrics.md");
     let missing: Vec<&String> = have.difference(&listed).collect();
     let gone: Vec<&String> = listed.difference(&have).collect();
-    assert!(missing.is_empty(), "not in README.md: {missing:?}");
-    assert!(gone.is_empty(), "README.md lists what /metrics does not have: {gone:?}");
+    assert!(missing.is_empty(), "not in the reference: {missing:?}");
+    assert!(gone.is_empty(), "the reference lists what /metrics does not have: {gone:?}");
 }

@@ -1,13 +1,12 @@
 //! The page docs/reference/api.md, made from the table of routes.
 
 use std::fmt::Write as _;
-use std::path::Path;
 
-use super::double::Double;
-use super::query::{Parameter, Times};
-use super::routes::{Endpoint, Route, Sides};
-use super::server::{HEADER_TIMEOUT, MAX_CONNECTIONS};
-use super::tcp::CONNECTION_TIMEOUT;
+use super::super::double::Double;
+use super::super::query::{Parameter, Times};
+use super::super::routes::{Endpoint, Route, Sides};
+use super::super::server::{HEADER_TIMEOUT, MAX_CONNECTIONS};
+use super::super::tcp::CONNECTION_TIMEOUT;
 use crate::api::ErrorCode;
 
 const ERRORS: &str = "
@@ -85,10 +84,5 @@ fn request(page: &mut String, endpoint: &Endpoint) {
 
 #[test]
 fn the_reference_is_current() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reference/api.md");
-    let (page, committed) = (page(), std::fs::read_to_string(&path).unwrap_or_default());
-    if page != committed {
-        std::fs::write(&path, &page).unwrap();
-        panic!("{} was not current, and is now: commit it", path.display());
-    }
+    super::hold_current("api.md", &page());
 }

@@ -1,8 +1,25 @@
-//! Man pages and completions.
+//! Documentation: man pages and completions, and the pages of docs/.
+//!
+//! | file | job |
+//! |---|---|
+//! | `topics` | the topics that the book covers |
+//! | `reference_pages` | pages that are made from the program |
+//! | `configuration_page` | the one of the options |
+//! | `names` | commands, flags, keys, metrics, fields and words of the documents |
+//! | `links` | links, and the form of the documents |
+//! | `sources` | files and tests that the documents name |
+//! | `book` | the pages, as these tests read them |
+
+mod book;
+mod configuration_page;
+mod links;
+mod names;
+mod reference_pages;
+mod sources;
+mod topics;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
 use std::process::Command;
 
 use binhostfs::internals::config::{OPTIONS, Scope};
@@ -10,9 +27,9 @@ use tempfile::TempDir;
 
 use crate::harness::binary;
 
-#[path = "../../examples/docs/reference.rs"]
+#[path = "../../../examples/docs/reference.rs"]
 mod reference;
-#[path = "../../examples/docs/write.rs"]
+#[path = "../../../examples/docs/write.rs"]
 mod write;
 
 use write::{COMPLETIONS, MAN, MAN_OF_FILES, write};
@@ -63,18 +80,6 @@ fn every_command_has_a_page_with_all_its_options() {
     assert!(mount.contains(" [--cache-size SIZE] ") && mount.ends_with(" [MOUNTPOINT]"), "{mount}");
     assert!(plain("binhostfs-why").ends_with(" ATOM..."), "{}", plain("binhostfs-why"));
     assert!(plain("binhostfs").ends_with(" COMMAND ..."), "{}", plain("binhostfs"));
-}
-
-#[test]
-fn the_reference_is_current() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let committed = fs::read_to_string(root.join("docs/reference/configuration.md")).unwrap_or_default();
-    let current = reference::page();
-    for row in OPTIONS {
-        assert!(current.contains(&format!("\n### {}\n", row.info.name)), "{}", row.info.name);
-    }
-    let update = "cargo run --example docs -- --reference >docs/reference/configuration.md";
-    assert!(committed == current, "docs/reference/configuration.md is not current: {update}");
 }
 
 /// Every key of the example in the reference is read from there.
@@ -150,44 +155,4 @@ fn no_shell_is_offered_what_is_hidden_and_all_ask_for_packages() {
     let zsh = fs::read_to_string(prefix.path().join(COMPLETIONS[1].1)).unwrap();
     assert_eq!(zsh.matches(":_binhostfs_packages' \\\n").count(), 6);
     assert_eq!(zsh.matches("\n_binhostfs_packages() {").count(), 1);
-}
-
-/// A document that sends its reader to a file that has moved is worse than none.
-#[test]
-fn documents_name_files_that_exist() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut named = 0;
-    for document in ["CONTRIBUTING.md", "docs/architecture.md", "docs/glossary.md", "docs/security.md", "docs/trust.md"]
-    {
-        let text = fs::read_to_string(root.join(document)).unwrap();
-        // What stands between backticks is every second piece.
-        let words = text.split('`').skip(1).step_by(2).filter_map(|word| word.split(' ').next());
-        for path in words.filter(|word| word.starts_with("src/") || word.starts_with("tests/")) {
-            assert!(root.join(path).exists(), "{document} names {path}");
-            named += 1;
-        }
-    }
-    assert!(named > 30, "{named}");
-}
-
-/// A promise whose test is gone is none.
-#[test]
-fn documents_name_tests_that_exist() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut sources = Vec::new();
-    ["src", "tests/it"].into_iter().for_each(|part| crate::imports::sources(&root.join(part), &mut sources));
-    let code: String = sources.iter().map(|file| fs::read_to_string(file).unwrap()).collect();
-    let mut named = 0;
-    for document in ["docs/security.md", "docs/trust.md"] {
-        let text = fs::read_to_string(root.join(document)).unwrap();
-        // The last column of a row of a table names its tests.
-        let rows = text.lines().filter(|line| line.starts_with("| ") && !line.ends_with("| test |"));
-        for column in rows.filter_map(|row| row.trim_end_matches(" |").rsplit("| ").next()) {
-            for test in column.split('`').skip(1).step_by(2).filter_map(|name| name.rsplit("::").next()) {
-                assert!(code.contains(&format!("fn {test}()")), "{document} names the test {test}");
-                named += 1;
-            }
-        }
-    }
-    assert!(named > 40, "{named}");
 }

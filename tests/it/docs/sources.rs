@@ -1,0 +1,53 @@
+//! Documents name files and tests that exist.
+
+use std::fs;
+
+use super::book::{documents, pages, root};
+
+/// A document that sends its reader to a file that has moved is worse than none.
+#[test]
+fn documents_name_files_that_exist() {
+    let mut named = 0;
+    for page in documents() {
+        // What stands between backticks is every second piece.
+        let words = page.text.split('`').skip(1).step_by(2).filter_map(|word| word.split(' ').next());
+        let is_ours =
+            |word: &&str| ["src/", "tests/", "systemd/", "benches/"].iter().any(|start| word.starts_with(start));
+        for path in words.filter(is_ours) {
+            assert!(root().join(path).exists(), "{} names {path}", page.path);
+            named += 1;
+        }
+    }
+    assert!(named > 30, "{named}");
+}
+
+/// A promise whose test is gone is none.
+#[test]
+fn documents_name_tests_that_exist() {
+    let mut files = Vec::new();
+    ["src", "tests/it"].into_iter().for_each(|part| crate::imports::sources(&root().join(part), &mut files));
+    let sources: Vec<(String, String)> =
+        files.iter().map(|file| (file.display().to_string(), fs::read_to_string(file).unwrap())).collect();
+    // The module that stands before the name of a test is in the path of its file.
+    let is_there = |test: &str| {
+        let (module, name) = test.rsplit_once("::").unwrap_or(("", test));
+        let module = module.rsplit_once("::").map_or(module, |(_, last)| last);
+        let is_here =
+            |(path, text): &&(String, String)| path.contains(module) && text.contains(&format!("fn {name}()"));
+        sources.iter().find(is_here).is_some()
+    };
+    let mut named = 0;
+    for page in
+        pages().iter().filter(|page| ["docs/security.md", "docs/trust.md", "docs/semantics.md"].contains(&&*page.path))
+    {
+        // The last column of a row of a table names its tests.
+        let rows = page.text.lines().filter(|line| line.starts_with("| ") && !line.ends_with("| test |"));
+        for column in rows.filter_map(|row| row.trim_end_matches(" |").rsplit("| ").next()) {
+            for test in column.split('`').skip(1).step_by(2).filter(|name| name.contains('_')) {
+                assert!(is_there(test), "{} names the test {test}", page.path);
+                named += 1;
+            }
+        }
+    }
+    assert!(named > 60, "{named}");
+}
