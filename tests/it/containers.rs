@@ -300,14 +300,20 @@ fn root_of_a_container_reads_and_nothing_else() {
 }
 
 /// The test environment, to be used in a container: seen elsewhere than where it is written to, and with another Python.
-struct Environment {
+pub(crate) struct Environment {
     copy: TempDir,
     scripts: PathBuf,
-    script: String,
+    /// Words of a shell that make the environment where `copy` and the scripts are bound.
+    pub(crate) script: String,
 }
 
 impl Environment {
-    fn new() -> Self {
+    /// Directories that have to be bound at their own paths.
+    pub(crate) fn binds(&self) -> [&Path; 2] {
+        [self.copy.path(), &self.scripts]
+    }
+
+    pub(crate) fn new() -> Self {
         let environment = test_environment().unwrap();
         let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/portage");
         let modules = fs::read_dir(environment.join("venv/lib")).unwrap();

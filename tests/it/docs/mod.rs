@@ -6,6 +6,7 @@
 //! | `reference_pages` | pages that are made from the program |
 //! | `configuration_page` | the one of the options |
 //! | `names` | commands, flags, keys, metrics, fields and words of the documents |
+//! | `quickstart` | the commands of the quickstart, on a machine |
 //! | `links` | links, and the form of the documents |
 //! | `sources` | files and tests that the documents name |
 //! | `book` | the pages, as these tests read them |
@@ -14,6 +15,7 @@ mod book;
 mod configuration_page;
 mod links;
 mod names;
+mod quickstart;
 mod reference_pages;
 mod sources;
 mod topics;

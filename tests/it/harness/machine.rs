@@ -68,7 +68,28 @@ impl Machine {
         Some(machine)
     }
 
+    /// Boots with systemd and with nothing of this program. `binds`: what is bound where, read-only.
+    pub(crate) fn boot_bare(binds: &[(PathBuf, &str)]) -> Option<Self> {
+        let (_, rootfs) = Self::image("systemd")?;
+        let binds = binds.iter().map(|(from, to)| (from.clone(), (*to).to_owned())).collect();
+        Some(Self::start(&rootfs, Init::Systemd, binds))
+    }
+
     fn boot_from(directory: &str, init: Init) -> Option<Self> {
+        let (environment, rootfs) = Self::image(directory)?;
+        let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd");
+        let mut binds = vec![
+            (binary().into(), "/usr/bin/binhostfs".to_owned()),
+            (environment.join("binhosts/gpkg-multi"), "/srv/source".to_owned()),
+        ];
+        binds.extend(init.files().iter().map(|(file, path)| (checkout.join(file), (*path).to_owned())));
+        let machine = Self::start(&rootfs, init, binds);
+        fs::create_dir(machine.path("/var/cache/binpkgs")).unwrap();
+        Some(machine)
+    }
+
+    /// The test environment, and a root file system that `prepare.sh` made there. `None`: skipped, loudly.
+    fn image(directory: &str) -> Option<(PathBuf, PathBuf)> {
         let tools = ["systemd-nspawn", "nsenter"];
         let tools = tools.iter().all(|tool| Command::new(tool).arg("--version").stdout(Stdio::null()).status().is_ok());
         if !can_mount() || !have(tools, "systemd-nspawn and nsenter") {
@@ -77,11 +98,10 @@ impl Machine {
         let environment = test_environment()?;
         let rootfs = environment.join(directory).join("rootfs");
         let ready = environment.join(directory).join("stamp").exists();
-        have(ready, "the root file system of tests/systemd/prepare.sh")
-            .then(|| Self::start(&environment, &rootfs, init))
+        have(ready, "the root file system of tests/systemd/prepare.sh").then_some((environment, rootfs))
     }
 
-    fn start(environment: &Path, rootfs: &Path, init: Init) -> Self {
+    fn start(rootfs: &Path, init: Init, binds: Vec<(PathBuf, String)>) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let name = format!("binhostfs-it-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         let checkout = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -90,21 +110,15 @@ impl Machine {
         let notify = UnixDatagram::bind(&socket).unwrap();
         notify.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
         let log = fs::File::create(place.path().join("log")).unwrap();
-        let binhost = environment.join("binhosts/gpkg-multi");
         // Powered off even if this process is killed.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "TERM"]).arg(checkout.join("tests/systemd/boot.sh")).arg(rootfs).arg(name);
-        command.arg(format!("--bind-ro={}:/usr/bin/binhostfs", binary()));
-        for (file, path) in init.files() {
-            command.arg(format!("--bind-ro={}:{path}", checkout.join("systemd").join(file).display()));
-        }
+        command.args(binds.iter().map(|(from, to)| format!("--bind-ro={}:{to}", from.display())));
         command.args(init.options());
-        command.arg(format!("--bind-ro={}:/srv/source", binhost.display()));
         command.env("NOTIFY_SOCKET", &socket).stdin(Stdio::null());
         let child = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
         let mut machine = Self { child, leader: None, init, place };
         machine.await_ready(&notify);
-        fs::create_dir(machine.path("/var/cache/binpkgs")).unwrap();
         machine
     }
 
