@@ -13,10 +13,11 @@
 //! Everything is rendered before anything is replaced, so a failure changes nothing. Without local
 //! packages, the published file is the generation's own.
 
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use tokio::sync::Notify;
@@ -62,6 +63,29 @@ pub(crate) struct PublishedTree {
     state: Mutex<PublishedState>,
     compressed: RwLock<Option<Compressed>>,
     touched: Notify,
+    listener: Listener,
+}
+
+type OnChanges = Box<dyn Fn(Vec<Change>) + Send + Sync>;
+
+/// Receives the changes of each published tree.
+#[derive(Default)]
+struct Listener(OnceLock<OnChanges>);
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Listener").field(&self.0.get().is_some()).finish()
+    }
+}
+
+impl Listener {
+    /// Must not be called with the lock on the state: the listener may wait for a program that
+    /// changes the index.
+    fn receive(&self, changes: Vec<Change>) {
+        if let Some(on_changes) = self.0.get() {
+            on_changes(changes);
+        }
+    }
 }
 
 impl PublishedTree {
@@ -88,12 +112,19 @@ impl PublishedTree {
         let snapshots = Arc::new(Snapshots::new(tree));
         let listing = Arc::new(listing);
         let state = Mutex::new(PublishedState { remote, listing, others: NoPackages::new(), stale, seen: 0 });
-        let front =
-            Self { snapshots, layer, merger, state, compressed: RwLock::new(compressed), touched: Notify::new() };
+        let (compressed, touched, listener) = (RwLock::new(compressed), Notify::new(), Listener::default());
+        let front = Self { snapshots, layer, merger, state, compressed, touched, listener };
         if stale || !survey.is_empty() {
             front.touch();
         }
         Ok(front)
+    }
+
+    /// Sets what receives the changes of each tree that is published from now on, after its
+    /// publication. Only the first call counts.
+    pub(crate) fn notify_with(&self, on_changes: impl Fn(Vec<Change>) + Send + Sync + 'static) {
+        // `set` fails at a second call, which is ignored.
+        drop(self.listener.0.set(Box::new(on_changes)));
     }
 
     /// The current tree and recent ones.
@@ -120,12 +151,12 @@ impl PublishedTree {
         self.state().listing.entries().len()
     }
 
-    /// Publishes another generation. Returns the changes that the kernel must be notified of;
-    /// `None` if nothing visible has changed.
+    /// Publishes another generation. `false`: nothing visible has changed. Must not be called from
+    /// a FUSE thread.
     ///
     /// # Errors
     /// The index cannot be rendered; the tree before stays published.
-    pub(crate) fn publish(&self, remote: Arc<Tree>) -> io::Result<Option<Vec<Change>>> {
+    pub(crate) fn publish(&self, remote: Arc<Tree>) -> io::Result<bool> {
         let mut state = self.state();
         let Merged { tree, compressed } = self.merger.merge(&remote, &state.listing, &LocalScan::of(&self.layer)?)?;
         state.remote = remote;
@@ -133,11 +164,12 @@ impl PublishedTree {
         let same = tree.packages().rendered.digest == current.packages().rendered.digest;
         self.set_compressed(compressed);
         if same && tree.view().is_from_same_places(current.view()) {
-            return Ok(None);
+            return Ok(false);
         }
         let before = self.snapshots.replace(Arc::clone(&tree));
         drop(state);
-        Ok(Some(before.changes(&tree)))
+        self.listener.receive(before.changes(&tree));
+        Ok(true)
     }
 
     /// Publishes Portage's new index, whose file is `written`. Its entries of local files are
@@ -196,16 +228,17 @@ impl PublishedTree {
     }
 
     /// Scans the lower directory: adds packages that are not listed, and removes entries of
-    /// packages that no longer exist. Returns the changes that the kernel must be notified of.
+    /// packages that no longer exist. `false`: nothing visible has changed. Must not be called from a
+    /// FUSE thread.
     ///
     /// # Errors
     /// Nothing has changed.
-    pub(crate) fn rescan(&self) -> io::Result<Vec<Change>> {
-        let Some(LocalChanges { listing, survey, seen, more }) = self.news()? else { return Ok(Vec::new()) };
+    pub(crate) fn rescan(&self) -> io::Result<bool> {
+        let Some(LocalChanges { listing, survey, seen, more }) = self.news()? else { return Ok(false) };
         let mut state = self.state();
         if !Arc::ptr_eq(&listing, &state.listing) {
             // Portage has replaced the index meanwhile, which requests another rescan.
-            return Ok(Vec::new());
+            return Ok(false);
         }
         let stale = state.stale || !listing.entries().iter().all(|entry| survey.has(entry));
         let changes = if more.is_empty() && !stale {
@@ -215,7 +248,12 @@ impl PublishedTree {
             self.amend(&mut state, &survey, &more)?
         };
         state.seen = seen;
-        Ok(changes)
+        drop(state);
+        let changed = !changes.is_empty();
+        if changed {
+            self.listener.receive(changes);
+        }
+        Ok(changed)
     }
 
     /// Scans the lower directory without the lock on the state, since a scan may take long.
@@ -391,7 +429,7 @@ mod tests {
         front.rescan().unwrap_err();
         assert_eq!((front.local_packages(), fs::read_to_string(pkgdir.join("Packages")).unwrap()), (2, TWO.to_owned()));
         fs::rename(&away, &scratch).unwrap();
-        assert!(!front.rescan().unwrap().is_empty());
+        assert!(front.rescan().unwrap());
         assert_eq!(front.local_packages(), 1);
         assert!(!fs::read_to_string(pkgdir.join("Packages")).unwrap().contains("two"));
     }
@@ -408,7 +446,7 @@ mod tests {
         fs::set_permissions(&pkgdir, fs::Permissions::from_mode(0o1777)).unwrap();
         let front = front(place.path());
         fs::remove_file(pkgdir.join("b/two-1.xpak")).unwrap();
-        as_nobody(|| assert!(!front.rescan().unwrap().is_empty()));
+        as_nobody(|| assert!(front.rescan().unwrap()));
         assert_eq!(front.local_packages(), 1);
         assert!(!fs::read_to_string(pkgdir.join("Packages")).unwrap().contains("two"));
         assert_eq!(fs::read_to_string(pkgdir.join("Packages.gz")).unwrap(), "root's");
@@ -423,5 +461,39 @@ mod tests {
         let like = front.layer().stat(Path::new("Packages")).unwrap();
         front.replace(File::open(&written).unwrap(), like).unwrap();
         assert_eq!(front.local_packages(), 2);
+    }
+
+    #[test]
+    fn each_changed_tree_is_told_once_and_without_the_lock() {
+        let place = place();
+        let front = Arc::new(front(place.path()));
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let (seen, listening) = (Arc::clone(&told), Arc::downgrade(&front));
+        front.notify_with(move |changes| {
+            // Takes the lock on the state.
+            let packages = listening.upgrade().unwrap().local_packages();
+            seen.lock().push((packages, changes.len()));
+        });
+        // Nothing has changed but what was not scanned before.
+        front.rescan().unwrap();
+        told.lock().clear();
+        assert!(!front.rescan().unwrap() && told.lock().is_empty());
+        fs::remove_file(place.path().join("pkgdir/b/two-1.xpak")).unwrap();
+        assert!(front.rescan().unwrap());
+        // The name `Packages` and the listing of its directory.
+        assert_eq!(*told.lock(), [(1, 2)]);
+        let index = place.path().join("index");
+        fs::write(
+            &index,
+            "VERSION: 0\n\nCPV: c/three-1\nPATH: c/three-1.xpak\nSIZE: 5\nMD5: 0123456789abcdef0123456789abcdef\n\n",
+        )
+        .unwrap();
+        let view = Arc::new(View::whole(BinhostId(0), Arc::new(Index::parse(File::open(&index).unwrap()).unwrap())));
+        let file = tempfile::tempfile_in(TEMPORARY).unwrap();
+        let rendered = view.render(&file, 2000).unwrap();
+        let again = Arc::new(Tree::new(2, view, PackagesFile { file: Arc::new(file), rendered }));
+        assert!(front.publish(Arc::clone(&again)).unwrap());
+        assert_eq!(told.lock().len(), 2);
+        assert!(!front.publish(again).unwrap() && told.lock().len() == 2);
     }
 }

@@ -2,20 +2,21 @@
 //!
 //! | file | job |
 //! |---|---|
-//! | `adapter` | fuser's types around `fs`; only `mount` and `connection` name fuser besides |
+//! | `adapter` | fuser's types around `fs`; only `mount`, `kernel_cache` and `connection` name fuser besides |
 //! | `handles` | open files by inode: one mode for all opens of an inode |
 //! | `quota` | how many files each user may have open |
 //! | `interrupt` | whether a waiting caller has been interrupted |
 //! | `connection` | a connection to the kernel that a later daemon continues |
 //! | `handover_log` | the connection's settings and the open inodes, for that daemon |
 //! | `backing` | the kernel's numbers of files that it reads by itself |
+//! | `kernel_cache` | makes the kernel forget names that a new tree has changed |
 //! | `mount` | mount(2), the session's threads, umount |
 //!
 //! * The FUSE thread answers look-ups, attributes, listings and `Packages`, and never waits for the
 //!   network. An open of a package that is not cached moves its reply into a task.
 //! * The content of a tree's inode never changes (new content has a new inode), so the kernel may
-//!   cache everything for [`TTL`]. For a new generation, the daemon notifies the kernel which names
-//!   to forget. The kernel looks up names of earlier generations each time.
+//!   cache everything for [`TTL`]. After each publication, `fs` passes the changed names to `kernel_cache`,
+//!   which has the kernel forget them. The kernel looks up names of earlier generations each time.
 //! * All opens of one inode are served the same way, by passthrough or by reads, until the last is
 //!   closed: the kernel refuses a mixture with EIO.
 //! * Local files and directories are in front of the binhosts' packages. The kernel asks for their
@@ -32,6 +33,7 @@ mod connection;
 mod handles;
 mod handover_log;
 mod interrupt;
+mod kernel_cache;
 mod mount;
 mod quota;
 

@@ -1,23 +1,23 @@
 //! Mounting and unmounting: mount(2), the session's threads, umount.
 
-use std::ffi::{CStr, CString, OsStr};
+use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use fuser::{BackgroundSession, INodeNo, Notifier, Session};
+use fuser::{BackgroundSession, Session};
 use rustix::mount::{MountFlags, UnmountFlags};
 
 use super::adapter::{Adapter, AdapterState};
 use super::handover_log::{HandoverLog, Negotiated};
+use super::kernel_cache::KernelCache;
 use super::{Kept, connection};
 use crate::config::{MountConfig, Passthrough};
 use crate::fs::Filesystem;
 use crate::metrics::Metrics;
 use crate::sys::{MountNamespace, NamespaceError, mount_on};
-use crate::tree::Change;
 
 /// The kernel's read-ahead where reads come to the daemon, in KiB.
 const READ_AHEAD_KIB: &str = "1024";
@@ -63,7 +63,6 @@ pub(crate) struct Mount {
     namespace: MountNamespace,
     session: BackgroundSession,
     unmounted: AtomicBool,
-    notifier: Notifier,
     shared: Arc<AdapterState>,
     begun: Begun,
 }
@@ -102,15 +101,17 @@ impl Mount {
             unmount(&namespace, mountpoint);
             MountError::Session(error)
         })?;
-        let (notifier, unmounted) = (session.notifier(), AtomicBool::new(false));
+        let (cache, unmounted) = (KernelCache::new(session.notifier(), &shared), AtomicBool::new(false));
         let begun = if before.is_some() { Begun::Resumed } else { Begun::Mounted };
-        let mount = Self { mountpoint: mountpoint.clone(), namespace, session, unmounted, notifier, shared, begun };
+        let mount = Self { mountpoint: mountpoint.clone(), namespace, session, unmounted, shared, begun };
         match begun {
             Begun::Mounted if !mount.passes_through() => mount.read_further_ahead(),
             Begun::Mounted => {}
-            Begun::Resumed => mount.catch_up(),
+            Begun::Resumed => cache.catch_up(),
         }
         mount.shared.note_published();
+        let front = mount.shared.operations.names().front();
+        front.notify_with(move |changes| cache.tree_published(changes));
         Ok(mount)
     }
 
@@ -139,22 +140,6 @@ impl Mount {
         self.shared.pause()
     }
 
-    /// Makes the kernel forget names of the earlier daemon's tree, if this daemon publishes another
-    /// one.
-    fn catch_up(&self) {
-        let tree = self.shared.operations.tree();
-        if self.shared.handles.with_log(|log| log.published()) != Some(tree.mark()) {
-            self.forget(tree.everything());
-        }
-    }
-
-    /// Makes the kernel forget changed names after another tree was published. Must not be called
-    /// from a FUSE thread.
-    pub(crate) fn notify_kernel(&self, changes: Vec<Change>) {
-        self.forget(changes);
-        self.shared.note_published();
-    }
-
     /// Whether the kernel reads cached blobs by itself (passthrough).
     #[must_use]
     pub(crate) fn passes_through(&self) -> bool {
@@ -173,28 +158,6 @@ impl Mount {
     /// Waits until the session ends: an unmount, or the kernel closes the connection.
     pub(crate) async fn ended(&self) {
         self.shared.ended.notified().await;
-    }
-
-    /// Notifies the kernel of changes. Names are forgotten all at once, if the kernel supports
-    /// that.
-    ///
-    /// To forget a single name, the kernel takes the lock of the directory. A look-up holds that
-    /// lock until it is answered. If this process were killed at that moment, both would wait for
-    /// ever.
-    fn forget(&self, mut changes: Vec<Change>) {
-        let is_name = |change: &Change| matches!(change, Change::Name { .. });
-        if changes.iter().any(is_name) && connection::forget_names(self.shared.device()).is_ok() {
-            changes.retain(|change| !is_name(change));
-        }
-        for change in changes {
-            let told = match &change {
-                Change::Name { parent, name } => self.notifier.inval_entry(INodeNo(parent.0), OsStr::new(name)),
-                Change::Listing(inode) => self.notifier.inval_inode(INodeNo(inode.0), 0, 0),
-            };
-            if let Err(error) = told {
-                tracing::debug!(%error, ?change, "the kernel could not be told of a change");
-            }
-        }
     }
 
     /// Sets the kernel's read-ahead. The bdi of a mount is named after its device number.

@@ -189,12 +189,12 @@ impl DaemonState {
     /// # Errors
     /// The tree cannot be written; the published one stays.
     pub(super) fn publish(&self, tree: Arc<Tree>) -> std::io::Result<bool> {
-        let shown = tokio::task::block_in_place(|| self.front.publish(tree))?;
-        let Some(changes) = shown else { return Ok(false) };
-        self.mount.notify_kernel(changes);
-        give_memory_back();
-        tracing::info!("{}", self.summary());
-        Ok(true)
+        let changed = tokio::task::block_in_place(|| self.front.publish(tree))?;
+        if changed {
+            give_memory_back();
+            tracing::info!("{}", self.summary());
+        }
+        Ok(changed)
     }
 
     /// One line for the log and for `systemctl status`.

@@ -80,12 +80,8 @@ pub(crate) async fn watch(shared: Arc<DaemonState>) {
         retry = looked.is_err().then(|| retry.map_or(RETRY, |after| (after * 2).min(LATEST_RETRY)));
         shared.changed.notify_one();
         match looked {
-            Ok(changes) if changes.is_empty() => {}
-            Ok(changes) => {
-                // The notification waits for a caller that is about to change a directory.
-                tokio::task::block_in_place(|| shared.mount.notify_kernel(changes));
-                give_memory_back();
-            }
+            Ok(false) => {}
+            Ok(true) => give_memory_back(),
             Err(error) => tracing::warn!("local packages are not looked at: {error:#}"),
         }
     }
