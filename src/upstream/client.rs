@@ -1,5 +1,8 @@
 //! HTTP client for requests to binhosts. No other file names reqwest.
 
+#[cfg(test)]
+pub(super) mod script;
+
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -164,6 +167,14 @@ fn builder(reach: &Arc<Reach>) -> reqwest::ClientBuilder {
     builder.pool_max_idle_per_host(2).pool_idle_timeout(Duration::from_secs(30))
 }
 
+async fn send(request: reqwest::RequestBuilder) -> reqwest::Result<reqwest::Response> {
+    #[cfg(test)]
+    if let Some(answer) = script::answered(&request).await {
+        return Ok(answer);
+    }
+    request.send().await
+}
+
 /// Sends a request and returns the answer, whatever its status is.
 async fn response(
     request: reqwest::RequestBuilder,
@@ -172,7 +183,7 @@ async fn response(
 ) -> Result<reqwest::Response, UpstreamError> {
     // If no other URL is available, connecting has time of its own.
     let limit = if patience < STALL_TIMEOUT { patience } else { CONNECT_TIMEOUT + STALL_TIMEOUT };
-    match tokio::time::timeout(limit, request.send()).await {
+    match tokio::time::timeout(limit, send(request)).await {
         Err(_) => Err(UpstreamError::Stalled { url, after: patience }),
         Ok(Err(error)) if error.is_redirect() => {
             Err(UpstreamError::Redirect { url, reason: causes(&error.without_url()) })

@@ -14,7 +14,7 @@
 //! | `reach` | the addresses to which an index or a redirect may lead |
 //! | `throughput` | the rate of a connection |
 //! | `unpack` | an index as received -> decompressed, within a bound |
-//! | `client` | HTTP; the only file that names reqwest |
+//! | `client` | HTTP; only it names reqwest, and a script of answers for tests |
 //! | `local` | `file:` binhosts |
 //! | `error` | errors of requests |
 //!
@@ -57,6 +57,8 @@ use std::time::Instant;
 use tokio::sync::Semaphore;
 
 pub(crate) use body::{BodyFault, BodyStream, Event, ResumePoint};
+#[cfg(test)]
+pub(crate) use client::script::{Answer, ScriptedBinhost};
 pub(crate) use error::UpstreamError;
 pub(crate) use health::HealthState;
 pub(crate) use index::{IndexAnswer, Validators};

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::harness::clock::{TestClock, now};
-use crate::harness::{Act, Mounted, Options, Origin, Package, can_mount, eventually, have, index_of};
+use crate::harness::{Act, Mounted, Options, Origin, Package, can_mount, eventually, have};
 
 /// A refresh a second.
 const REFRESHED: u64 = 20;
@@ -81,25 +81,6 @@ fn a_mirror_from_the_future_is_blamed_and_the_next_one_asked() {
     assert!(mounted.listing().is_empty());
     liar.publish(TIME, std::slice::from_ref(&old));
     shows(&mounted, &old);
-}
-
-#[test]
-fn a_day_ahead_is_the_most() {
-    if !can_mount() {
-        return;
-    }
-    let [one, two] = packages(["one-1", "two-1"]);
-    let origin = Origin::with(std::slice::from_ref(&one));
-    let mounted = options(&origin, &[]).mount();
-    shows(&mounted, &one);
-    origin.publish(now() + 25 * HOUR, std::slice::from_ref(&two));
-    await_problem(&mounted, "from the future");
-    assert!(mounted.listing() == [&*one.path] && is_blamed(&mounted, &origin));
-    // The administrator's leave to go back is none to go ahead.
-    let answer = mounted.ask("POST", "/v1/refresh?accept_older=true").body;
-    assert!(answer.contains("from the future"), "{answer}");
-    origin.publish(now() + 23 * HOUR, std::slice::from_ref(&two));
-    shows(&mounted, &two);
 }
 
 /// Directory of the only binhost's index in the cache.
@@ -248,19 +229,4 @@ fn a_binhost_that_has_had_only_older_indexes_for_a_day_is_pointed_out() {
     assert_eq!(mounted.listing(), [&*two.path]);
     assert_eq!(pointed_out(&mounted), [false; 3]);
     assert!(binhost(&mounted)["refresh"]["older_since"].is_null());
-}
-
-#[test]
-fn a_vote_from_the_future_does_not_count() {
-    if !can_mount() {
-        return;
-    }
-    let [agreed] = packages(["agreed-1"]);
-    let (first, second) = (Origin::with(std::slice::from_ref(&agreed)), Origin::start());
-    second.put_index(index_of(now() + 25 * HOUR, [&agreed]).as_bytes());
-    let mounted = options(&first, &[&second]).with(["--quorum", "2"]).mount();
-    eventually(REFRESHED, "it is blamed", || is_blamed(&mounted, &second));
-    assert!(mounted.listing().is_empty());
-    second.publish(now() + 23 * HOUR, std::slice::from_ref(&agreed));
-    shows(&mounted, &agreed);
 }

@@ -134,21 +134,6 @@ fn a_name_that_comes_back_means_the_new_package() {
 }
 
 #[test]
-fn an_unchanged_index_is_not_fetched_again() {
-    if !can_mount() {
-        return;
-    }
-    let origin = Origin::with(&packages(["one-1"]));
-    let mounted = mount(&origin);
-    eventually(REFRESHED, "three refreshes", || mounted.counter("unmodified") >= 3);
-    let conditional: Vec<bool> = origin.asked("Packages.gz").iter().map(|asked| asked.conditional).collect();
-    assert!(!conditional[0] && conditional[1..].iter().all(|conditional| *conditional), "{conditional:?}");
-    assert_eq!((mounted.counter("refreshes"), mounted.counter("failed_refreshes")), (0, 0));
-    assert_eq!(mounted.status()["generation"]["number"], 1);
-    assert!(origin.asked("Packages").is_empty());
-}
-
-#[test]
 fn open_files_stay_what_they_were() {
     if !can_mount() {
         return;
@@ -190,26 +175,11 @@ fn the_last_good_index_outlives_bad_ones() {
         return;
     }
     let [one, two] = packages(["one-1", "two-1"]);
-    let text = index_of(TIME + 1, [&two]);
-    let compressed = gzip(text.as_bytes());
-    let instead = |text: &str| Act::Instead(gzip(text.as_bytes()));
-    let cut = |at: usize| Act::Instead(compressed[..at].to_vec());
+    // What may be wrong with the bytes of an index is tested without a mount, in `daemon::binhosts`.
     let table = [
         ("an HTML page", Act::Instead(b"<!DOCTYPE html>\n<html>404: not here</html>\n".to_vec()), "<!DOCTYPE html>"),
-        ("nothing", Act::Instead(Vec::new()), "not a Packages index"),
-        ("noise", Act::Instead(two.bytes.clone()), "not a Packages index"),
         ("broken off", Act::CloseAt(100), "end of file"),
-        ("cut short", cut(compressed.len() / 2), "damaged or cut short"),
-        ("cut short in the checksum", cut(compressed.len() - 3), "damaged or cut short"),
-        ("cut short in the head", cut(5), "damaged or cut short"),
-        ("garbage after it", Act::Instead([&compressed[..], b"garbage"].concat()), "damaged or cut short"),
-        ("one wrong bit", Act::Flip(60), "damaged or cut short"),
-        ("too new", instead(&text.replace("VERSION: 0", "VERSION: 1")), "VERSION 1"),
-        ("without VERSION", instead(&text.replace("VERSION: 0\n", "")), "no usable VERSION"),
-        ("a header without end", instead(&format!("ARCH: {}\n{text}", "x".repeat(10 << 20))), "header is larger"),
-        ("an error", Act::Status(500, Vec::new()), "HTTP status 500"),
         ("a redirect in circles", Act::Redirect("/Packages.gz".to_owned()), "redirects"),
-        ("forbidden", Act::Status(403, Vec::new()), "HTTP status 403"),
     ];
     let test = |(what, act, problem): &(&str, Act, &str)| {
         let origin = Origin::with(std::slice::from_ref(&one));
@@ -231,35 +201,7 @@ fn the_last_good_index_outlives_bad_ones() {
         assert_eq!(mounted.listing(), paths([&two]), "{what}");
         reads(&mounted, &two);
     };
-    for some in table.chunks(5) {
-        std::thread::scope(|scope| some.iter().for_each(|case| drop(scope.spawn(|| test(case)))));
-    }
-}
-
-#[test]
-fn an_index_may_be_plain_or_compressed_under_either_name() {
-    if !can_mount() {
-        return;
-    }
-    let [one] = packages(["one-1"]);
-    let text = index_of(TIME, [&one]).into_bytes();
-    for (name, bytes) in [
-        ("Packages", text.clone()),
-        ("Packages", gzip(&text)),
-        ("Packages.gz", text.clone()),
-        ("Packages.gz", gzip(&text)),
-        // Members one after the other, as `cat` and parallel compressors make them.
-        ("Packages.gz", [gzip(&text[..50]), gzip(&text[50..])].concat()),
-    ] {
-        let origin = Origin::start();
-        origin.put(&one.path, one.bytes.clone());
-        origin.put(name, bytes);
-        let mounted = mount(&origin);
-        assert_eq!(mounted.listing(), paths([&one]));
-        eventually(REFRESHED, "not fetched again", || mounted.counter("unmodified") > 0);
-        assert!(origin.asked(name).last().unwrap().conditional);
-        reads(&mounted, &one);
-    }
+    std::thread::scope(|scope| table.iter().for_each(|case| drop(scope.spawn(|| test(case)))));
 }
 
 #[test]
@@ -590,21 +532,4 @@ fn an_index_that_could_not_be_shown_is_shown_later() {
     await_refreshes(&mounted, 1);
     assert_eq!(mounted.listing(), paths([&two]));
     reads(&mounted, &two);
-}
-
-#[test]
-fn the_error_of_the_plain_index_is_told() {
-    if !can_mount() {
-        return;
-    }
-    let one = Package::new("one-1", 9_000);
-    let origin = Origin::with(std::slice::from_ref(&one));
-    let mounted = mount(&origin);
-    origin.script("Packages.gz", [Act::Status(404, Vec::new())]);
-    origin.script("Packages", [Act::Status(500, Vec::new())]);
-    origin.publish(TIME + 1, std::slice::from_ref(&one));
-    await_problem(&mounted, "/Packages: HTTP status 500");
-    // Where there is neither, the compressed one is missing.
-    origin.script("Packages", [Act::Status(410, Vec::new())]);
-    await_problem(&mounted, "/Packages.gz: HTTP status 404");
 }

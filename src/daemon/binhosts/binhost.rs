@@ -402,3 +402,6 @@ fn log_dropped(binhost: &str, index: &Index) {
         tracing::warn!(binhost, entries = dropped.total(), "entries of the index are left out: {dropped}");
     }
 }
+
+#[cfg(test)]
+mod tests;

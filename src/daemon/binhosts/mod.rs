@@ -11,6 +11,7 @@
 //! | `stored_index` | the last good index, on disk |
 //! | `refresh_error` | why a refresh failed |
 //! | `report` | what `status` reports of a binhost |
+//! | `scene` | tests: binhosts that answer as the test says |
 //! | `last_refresh` | when the index was last asked for |
 //! | `unusable` | binhosts of which nothing can be used |
 
@@ -22,6 +23,8 @@ pub(super) mod refresh_error;
 pub(super) mod refusals;
 mod rejections;
 pub(super) mod report;
+#[cfg(test)]
+pub(super) mod scene;
 pub(super) mod snapshot;
 mod stored_index;
 pub(super) mod unusable;
@@ -420,3 +423,6 @@ impl Binhosts {
         self.all.iter_mut().find(|binhost| binhost.id == id)
     }
 }
+
+#[cfg(test)]
+mod tests;
