@@ -6,6 +6,7 @@
 //! | `binhosts` | the binhosts and their indexes |
 //! | `generations` | generations on disk, and rollback |
 //! | `refresh` | keeps the published tree up to date |
+//! | `refresh_schedule` | when the indexes are asked for |
 //! | `repository` | how far the ebuild repository is from an index |
 //! | `request` | requests to the refresher |
 //! | `handle` | requests of the control socket: to the refresher, or done at once |
@@ -36,6 +37,7 @@ mod manage;
 mod offer;
 mod portage_keyring;
 mod refresh;
+mod refresh_schedule;
 mod repository;
 mod request;
 mod request_queue;

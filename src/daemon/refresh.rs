@@ -1,16 +1,17 @@
 //! Keeps the published tree up to date.
 //!
-//! The refresher fetches the indexes at intervals with jitter, and sooner after a failure or when
-//! packages contradict their entries. It hides entries whose packages cannot be fetched.
+//! The refresher fetches the indexes when `refresh_schedule` says, and hides entries whose packages
+//! cannot be fetched.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 
 use super::binhosts::freshness::Order;
 use super::binhosts::refresh_error::{RefreshError, RefreshFailure};
 use super::binhosts::{Asker, Binhosts};
+use super::refresh_schedule::RefreshSchedule;
 use super::request::{Reply, Request};
 use super::request_queue::{RequestQueue, explain, manage};
 use super::state::DaemonState;
@@ -18,13 +19,6 @@ use super::tasks::clock::ClockWatch;
 use crate::api::{ApiError, ErrorCode, Keep, RollbackTo};
 use crate::config::{MountConfig, Offline};
 use crate::fetch::{DownloadOutcome, OutcomeKind};
-use crate::upstream::jittered;
-
-/// Longest interval until the next refresh after a failed one, before jitter (a half to one and a
-/// half of it).
-const RETRY: Duration = Duration::from_secs(60);
-/// Shortest interval between refreshes that failed packages trigger.
-const PACE: Duration = Duration::from_secs(10);
 
 /// Decides which entries are shown: fetches the indexes when they are due, and hides entries whose
 /// packages cannot be fetched.
@@ -34,23 +28,18 @@ pub(super) struct Refresher {
     outcomes: mpsc::Receiver<DownloadOutcome>,
     requests: RequestQueue,
     clock: ClockWatch,
-    /// Mean time between refreshes.
-    interval: Duration,
-    due: Instant,
-    last: Instant,
+    schedule: RefreshSchedule,
 }
 
 impl Refresher {
-    /// The first refresh is due at once: the stored indexes may be old.
     pub(super) fn new(
         binhosts: Binhosts,
         outcomes: mpsc::Receiver<DownloadOutcome>,
         requests: mpsc::Receiver<Request>,
         interval: Duration,
     ) -> Self {
-        let (now, requests, clock) = (Instant::now(), RequestQueue::new(requests), ClockWatch::new());
-        let last = now.checked_sub(PACE).unwrap_or(now);
-        Self { binhosts, outcomes, requests, clock, interval, due: now, last }
+        let (requests, clock) = (RequestQueue::new(requests), ClockWatch::new());
+        Self { binhosts, outcomes, requests, clock, schedule: RefreshSchedule::new(interval) }
     }
 
     /// Handles requests, refreshes and download outcomes until it is cancelled.
@@ -64,7 +53,7 @@ impl Refresher {
                 Some(request) = self.requests.next() => self.fulfil(&shared, request).await,
                 // Failures of a timed refresh are in the log and in `status`, so the result is
                 // dropped.
-                () = tokio::time::sleep_until(self.due.into()) => drop(self.refresh(&shared, Order::Forward, Asker::Timer).await),
+                () = self.schedule.due() => drop(self.refresh(&shared, Order::Forward, Asker::Timer).await),
                 Some(outcome) = self.outcomes.recv() => self.record_outcome(&shared, &outcome).await,
                 () = self.clock.stepped() => self.judge_again(&shared),
             }
@@ -93,7 +82,7 @@ impl Refresher {
         tracing::info!("the system clock was set: the indexes are asked for and judged again");
         shared.fetcher.forget_failures();
         self.binhosts.all.iter().for_each(|binhost| binhost.remote.upstream.allow_retries());
-        self.due = Instant::now();
+        self.schedule.hurry();
     }
 
     /// Refreshes on the administrator's request, and then forgets all refusals.
@@ -143,7 +132,7 @@ impl Refresher {
         match self.binhosts.configure(config).await {
             Ok(()) => {
                 shared.fetcher.forget_failures();
-                (self.interval, self.due) = (config.options.refresh, Instant::now());
+                self.schedule.set_interval(config.options.refresh);
                 drop(self.present(shared, true).await);
                 shared.configured(None);
             }
@@ -154,7 +143,6 @@ impl Refresher {
     /// Hides the entry of a refused package, and shows it again once the package is fetched after
     /// all.
     async fn record_outcome(&mut self, shared: &Arc<DaemonState>, outcome: &DownloadOutcome) {
-        let soon = (self.last + PACE).max(Instant::now());
         let refused = matches!(outcome.kind, OutcomeKind::Refused(_));
         let snapshot = self.binhosts.snapshot();
         let Some(binhost) = self.binhosts.find(outcome.binhost) else { return };
@@ -172,7 +160,7 @@ impl Refresher {
         // package.
         let wrong = refused || changed && matches!(outcome.kind, OutcomeKind::IndexMismatch(_));
         if wrong || hides && matches!(outcome.kind, OutcomeKind::Unreachable) {
-            self.due = self.due.min(soon);
+            self.schedule.refresh_soon();
         }
         drop(self.present(shared, changed).await);
     }
@@ -208,7 +196,7 @@ impl Refresher {
         let Some(mut failures) = self.requests.during(shared, snapshot, self.binhosts.refresh(order, asker)).await
         else {
             self.binhosts.all.iter_mut().for_each(|binhost| binhost.stored.break_off());
-            self.due = Instant::now();
+            self.schedule.hurry();
             return None;
         };
         if self.binhosts.behind {
@@ -225,9 +213,7 @@ impl Refresher {
             Err(error) => failures.push(error),
         }
         shared.metrics.failed_refreshes.add(failures.len() as u64);
-        let interval = jittered(self.interval);
-        self.last = Instant::now();
-        self.due = self.last + if failures.is_empty() { interval } else { interval.min(jittered(RETRY)) };
+        self.schedule.refreshed(!failures.is_empty());
         self.recheck_refusals(shared).await;
         Some(if failures.is_empty() { Ok(()) } else { Err(RefreshError(failures)) })
     }
