@@ -51,3 +51,31 @@ fn documents_name_tests_that_exist() {
     }
     assert!(named > 60, "{named}");
 }
+
+/// Lines of the program in a document: the path of their file, in backticks, and the block of code after it.
+fn quoted(text: &str) -> Vec<(String, &str)> {
+    let pieces: Vec<&str> = text.split("```rust\n").collect();
+    let path = |before: &str| before.trim_end().lines().last().unwrap_or_default().trim_matches('`').to_owned();
+    pieces.windows(2).map(|pair| (path(pair[0]), pair[1].split("```").next().unwrap_or_default())).collect()
+}
+
+#[test]
+fn examples_of_changes_are_in_the_program() {
+    let text = fs::read_to_string(root().join("CONTRIBUTING.md")).unwrap();
+    let examples = quoted(&text);
+    assert_eq!(examples.len(), 6, "{examples:?}");
+    for (path, lines) in examples {
+        let file = fs::read_to_string(root().join(&path)).unwrap();
+        assert!(file.contains(lines), "CONTRIBUTING.md shows of {path} what it does not have:\n{lines}");
+    }
+    // No other file has a part in them.
+    let mut files = Vec::new();
+    crate::imports::sources(&root().join("src"), &mut files);
+    for (use_of, places) in
+        [("options.min_free", &["src/daemon/mod.rs"][..]), (".unmodified", &["src/daemon/refresh.rs"])]
+    {
+        let uses = files.iter().filter(|file| fs::read_to_string(file).unwrap().contains(use_of));
+        let uses: Vec<_> = uses.map(|file| file.strip_prefix(root()).unwrap().to_str().unwrap()).collect();
+        assert_eq!(uses, places, "{use_of}");
+    }
+}
