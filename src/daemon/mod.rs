@@ -359,3 +359,31 @@ fn limits(config: &MountConfig) -> Limits {
 fn shown(span: Duration) -> Interval {
     Interval(span)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::daemon::binhosts::scene::Scene;
+
+    #[test]
+    fn options_become_limits_of_the_cache() {
+        let options = [("cache-size", "3M"), ("min-free", "2M")];
+        let Limits { bound, min_free, writes_per_day } = limits(&Scene::new(1, &options).config());
+        assert_eq!((bound, min_free, writes_per_day), (3 << 20, 2 << 20, None));
+        let limited = [options[0], options[1], ("write-budget", "1G")];
+        assert_eq!(limits(&Scene::new(1, &limited).config()).writes_per_day, Some(1 << 30));
+    }
+
+    #[test]
+    fn every_binhost_has_a_policy_and_an_error_names_whose_keys_are_missing() {
+        let mut config = Scene::new(1, &[]).config();
+        config.binhosts.push(config.binhosts[0].clone());
+        config.uncompressed = true;
+        let all = policies(&config).unwrap();
+        assert!(all.len() == 2 && all.iter().all(|policy| policy.keyring.is_none() && policy.uncompressed));
+        let missing = SignaturePolicy::Required { keyrings: vec!["/nonexistent/key".into()] };
+        config.binhosts[1].signatures = missing;
+        let error = policies(&config).unwrap_err().to_string();
+        assert!(error.contains("/nonexistent/key") && error.contains(&config.binhosts[1].name), "{error}");
+    }
+}

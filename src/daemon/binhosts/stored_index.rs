@@ -312,3 +312,79 @@ fn same_bytes(one: &File, other: &File) -> io::Result<bool> {
     }
     Ok(same)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// Takes an index with a TIMESTAMP of 1,000 s and this VERSION line.
+    async fn take(stored: &mut StoredIndex, text: &str) -> anyhow::Result<RefreshOutcome> {
+        let mut file = stored.incoming().unwrap();
+        file.write_all(format!("TIMESTAMP: 1000\n{text}\n\n").as_bytes()).unwrap();
+        let validators = Validators { etag: Some("\"1\"".to_owned()), ..Validators::default() };
+        let (from, now) = ("http://a".to_owned(), Clock::showing(seconds_now()));
+        stored.take(file, (validators, from), (Order::Forward, now)).await
+    }
+
+    #[tokio::test]
+    async fn what_was_changed_on_disk_is_not_said_to_be_known() {
+        let place = TempDir::new().unwrap();
+        let open = || StoredIndex::open(place.path().to_owned(), "one", IndexLimits::of_size(1 << 20));
+        let mut stored = open();
+        assert!(!stored.load().await && stored.current().is_none());
+        assert!(take(&mut stored, "VERSION: 1").await.is_err());
+        assert_eq!(take(&mut stored, "VERSION: 0").await.unwrap(), RefreshOutcome::Changed);
+        stored.write_state().await;
+        let mut next = open();
+        assert!(next.load().await && next.state.validators.etag.is_some());
+        // Bytes that still are an index, but not the one that was written.
+        fs::write(next.path(), "TIMESTAMP: 1000\nVERSION: 0\nX: y\n\n").unwrap();
+        let mut next = open();
+        assert!(next.load().await && next.state.validators == Validators::default());
+        // One that is none is forgotten, but not how new it was.
+        fs::write(next.path(), "<html>").unwrap();
+        let mut next = open();
+        assert!(!next.load().await && next.current().is_none());
+        assert_eq!((next.state.timestamp, &next.state.validators), (1000, &Validators::default()));
+    }
+
+    #[test]
+    fn what_a_broken_off_refresh_left_goes() {
+        let place = TempDir::new().unwrap();
+        let open = || StoredIndex::open(place.path().to_owned(), "one", IndexLimits::of_size(1 << 20));
+        let mut stored = open();
+        let names = || {
+            let mut all: Vec<_> = fs::read_dir(place.path()).unwrap().map(|file| file.unwrap().file_name()).collect();
+            all.sort();
+            all
+        };
+        stored.incoming().unwrap().write_all(b"half").unwrap();
+        stored.break_off();
+        assert!(names().is_empty(), "{:?}", names());
+        stored.incoming().unwrap().write_all(b"half").unwrap();
+        assert_eq!(names(), ["Packages.new.1"]);
+        // It is empty when it is used again, and removed by the next daemon.
+        assert_eq!(stored.incoming().unwrap().metadata().unwrap().len(), 0);
+        drop(open());
+        assert!(names().is_empty(), "{:?}", names());
+    }
+
+    #[test]
+    fn files_are_the_same_if_all_their_bytes_are() {
+        let of = |bytes: &[u8]| {
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(bytes).unwrap();
+            file
+        };
+        let (bytes, mut last) = (vec![1; (64 << 10) + 1], vec![1; (64 << 10) + 1]);
+        *last.last_mut().unwrap() = 2;
+        for (other, same) in [(&bytes, true), (&last, false), (&bytes[1..].to_vec(), false), (&Vec::new(), false)] {
+            assert_eq!(same_bytes(&of(&bytes), &of(other)).unwrap(), same, "{}", other.len());
+        }
+        assert!(same_bytes(&of(b""), &of(b"")).unwrap());
+    }
+}
