@@ -2,8 +2,8 @@
 //!
 //! 1. orphans, which no record names;
 //! 2. blobs that no index names any more, not even one of a generation that could be shown again:
-//!    nobody can open them. [`EvictionClass::Superseded`] blobs, and [`EvictionClass::Waiting`] blobs
-//!    that were not used for [`WAITS`], go at the same time;
+//!    nobody can open them. [`EvictionClass::Superseded`] blobs, and [`EvictionClass::Waiting`]
+//!    blobs that were not used for [`WAITS`], go at the same time;
 //! 3. [`EvictionClass::Installed`] blobs: kept for a reinstallation, or for a downgrade after the
 //!    next upgrade;
 //! 4. [`EvictionClass::Waiting`] blobs, with those that were fetched or used since the classes were

@@ -56,8 +56,8 @@
 //! * While nothing is fetched, the cache writes nothing but times of last use, batched. A write
 //!   budget may stop the keeping of blobs for the rest of the day (`write_budget`).
 //!
-//! Lock order: `adoptions`, `room`, `commits`, `classified`, `state`. The catalogue has its own lock,
-//! taken last, and so have the limits and the write budget.
+//! Lock order: `adoptions`, `room`, `commits`, `classified`, `state`. The catalogue has its own
+//! lock, taken last, and so have the limits and the write budget.
 //!
 //! Not its job: what to fetch, and proving it.
 

@@ -34,8 +34,8 @@ pub(super) struct ListArguments {
 
 /// Explain why a package is shown, hidden or not taken.
 ///
-/// Explains each build in the index of any binhost: whether it is shown and cached, and by which key
-/// it was verified. Also names the USE flags that `emerge -k` must find set to take it.
+/// Explains each build in the index of any binhost: whether it is shown and cached, and by which
+/// key it was verified. Also names the USE flags that `emerge -k` must find set to take it.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:

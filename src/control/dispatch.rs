@@ -15,7 +15,7 @@ use super::response::{HttpResponse, refusal};
 use super::routes::{Route, Sides};
 use crate::api::{ApiError, ErrorCode};
 
-/// Who sent a request.
+/// The sender of a request.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Peer {
     /// A process on this machine, over the control socket. `uid`: its user, if the kernel says it.
@@ -206,7 +206,7 @@ mod tests {
         assert!(waiting > 14, "{waiting}");
     }
 
-    /// What a log gets.
+    /// The lines that a log gets.
     #[derive(Clone, Default)]
     struct Log(Arc<Mutex<Vec<u8>>>);
 

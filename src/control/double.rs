@@ -25,7 +25,7 @@ impl Double {
         Self { error: Some(error), ..Self::default() }
     }
 
-    /// What the daemon was asked for since the last call.
+    /// The requests to the daemon since the last call.
     pub(super) fn asked(&self) -> Vec<String> {
         std::mem::take(&mut self.asked.lock())
     }

@@ -12,7 +12,7 @@ use crate::api::{
 use crate::metrics::Exposition;
 use crate::portage::{Atom, AtomError};
 
-/// What a handler returns.
+/// The result of a handler.
 pub(super) type Answer = Result<HttpResponse, ApiError>;
 
 pub(super) async fn status<C: Control>(control: &C, _: Query) -> Answer {

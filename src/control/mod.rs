@@ -54,7 +54,7 @@ use crate::portage::Atom;
 
 /// The requests that the daemon can execute.
 ///
-/// If the client disconnects, the future is dropped. What has begun then goes on to its end.
+/// If the client disconnects, the future is dropped. Work that has begun continues to its end.
 pub(crate) trait Control: Send + Sync + 'static {
     /// Returns the status of the daemon.
     fn status(&self) -> Status;

@@ -160,7 +160,7 @@ fn section(status: &Status, binhost: &BinhostStatus) -> Markup {
     }
 }
 
-/// What is wrong with a binhost, and which of its entries are hidden or changed.
+/// The problems of a binhost, and the numbers of its hidden and changed entries.
 fn problems_of(status: &Status, binhost: &BinhostStatus) -> Markup {
     let BinhostStatus { refresh, keyring, entries, .. } = binhost;
     let unusable = binhost.unusable.iter().map(|reason| format!("nothing of it can be used: {reason}"));

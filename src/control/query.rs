@@ -1,4 +1,4 @@
-//! Parameters in the query of a request. What the route does not take is refused.
+//! Parameters in the query of a request. A parameter that the route does not take is refused.
 
 use super::ApiError;
 use crate::api::MAX_CHECKED;
@@ -66,8 +66,8 @@ parameters! {
     /// `true` accepts an index that is older than the one in use.
     ACCEPT_OLDER: "accept_older" = "BOOLEAN", Optional;
     /// The generation: its number, `latest` for the newest one and every one after it, `tree` for
-    /// the one whose commit is nearest to that of the ebuild repository, or `previous`, which is the
-    /// default.
+    /// the one whose commit is nearest to that of the ebuild repository, or `previous`, which is
+    /// the default.
     TO: "to" = "GENERATION", Optional;
     /// Number of the generation.
     GENERATION: "generation" = "NUMBER", Required;

@@ -1,5 +1,5 @@
-//! The table of routes. What the servers answer, what they refuse, the client's requests and
-//! `docs/reference/api.md` all follow from it.
+//! The table of routes. It defines the answers and refusals of the servers, the requests of the
+//! client, and `docs/reference/api.md`.
 
 use futures_util::future::BoxFuture;
 use hyper::Method;
@@ -72,13 +72,13 @@ routes! {
     /// The packages that match, or all: `packages`, as `binhostfs list --json` prints them. Hidden
     /// packages are among them, with the reason.
     PACKAGES = GET "/v1/packages" [ATOM] SocketOnly => packages;
-    /// `Packages` as Portage sees it, or with the entries that are hidden, as text. Nothing can be opened
-    /// at the path of a hidden entry.
+    /// `Packages` as Portage sees it, or with the entries that are hidden, as text. Nothing can be
+    /// opened at the path of a hidden entry.
     INDEX = GET "/v1/index" [HIDDEN] SocketOnly => index;
     /// Asks the binhosts for their indexes, and answers when that has ended: `summary`.
     REFRESH = POST "/v1/refresh" [ACCEPT_OLDER] SocketOnly => refresh;
-    /// Starts a prefetch job, and answers at once: `job`. The job continues without its client. Only
-    /// one of the parameters is taken.
+    /// Starts a prefetch job, and answers at once: `job`. The job continues without its client.
+    /// Only one of the parameters is taken.
     PREFETCH = POST "/v1/prefetch" [ATOM, WORLD, PLAN] SocketOnly => start_prefetch;
     /// The state of a prefetch job: `running`, `stopped`, `packages`, `bytes`, `underway`, `done`.
     PREFETCH_STATUS = GET "/v1/prefetch" [JOB, SINCE] SocketOnly => prefetch_status(false);
@@ -86,10 +86,11 @@ routes! {
     STOP_PREFETCH = DELETE "/v1/prefetch" [JOB, SINCE] SocketOnly => prefetch_status(true);
     /// Reads the whole cache again, and answers when that has ended: `sound`, `bytes`, `damaged`.
     VERIFY = POST "/v1/verify" [] SocketOnly => verify;
-    /// Compares entries with their packages, and answers when that has ended: `entries`, one for each
-    /// path, with `path`, `outcome` (`agrees`, `wrong`, `unknown`) and `reason`.
+    /// Compares entries with their packages, and answers when that has ended: `entries`, one for
+    /// each path, with `path`, `outcome` (`agrees`, `wrong`, `unknown`) and `reason`.
     VERIFY_INDEX = POST "/v1/verify-index" [PATH] SocketOnly => check_entries;
-    /// The generations that are kept, as `binhostfs generations --json` prints them: `time`, `generations`.
+    /// The generations that are kept, as `binhostfs generations --json` prints them: `time`,
+    /// `generations`.
     GENERATIONS = GET "/v1/generations" [] SocketOnly => generations;
     /// Shows another generation until that is undone: `summary`.
     ROLLBACK = POST "/v1/rollback" [TO] SocketOnly => rollback;

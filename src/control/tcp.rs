@@ -8,8 +8,8 @@
 //!   (DNS rebinding), and would read the answer.
 //! - TCP connections have their own limits, so that they do not take the administrator's
 //!   connections. At most `MAX_CONNECTIONS` requests are answered at the same time. A connection
-//!   that has not sent its request yet counts only against [`MAX_SILENT`], so that silent clients do
-//!   not delay others.
+//!   that has not sent its request yet counts only against [`MAX_SILENT`], so that silent clients
+//!   do not delay others.
 //! - A connection ends after [`CONNECTION_TIMEOUT`] at the latest, whatever the client does.
 //!   Accepted connections are at least [`PACE`] apart.
 

@@ -121,8 +121,8 @@ impl Session {
         Ok(CoverageReport { written: Some(written), ..best.report })
     }
 
-    /// The start of the rounds, without the present masks: the rounds find again which of them are needed.
-    /// `None`: there are no masks, or emerge does not resolve without them.
+    /// The start of the rounds, without the present masks: the rounds find again which of them are
+    /// needed. `None`: there are no masks, or emerge does not resolve without them.
     fn without_masks(&self, present: &OwnLines) -> Result<Option<Attempt>, SessionError> {
         if present.package_mask.is_empty() {
             return Ok(None);

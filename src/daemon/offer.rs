@@ -1,5 +1,5 @@
-//! What binhosts offer, without a daemon and without a mount: their indexes are fetched into a
-//! temporary directory, and the same decisions are made as for a mount.
+//! The offer of the binhosts, without a daemon and without a mount: their indexes are fetched into
+//! a temporary directory, and the same decisions are made as for a mount.
 
 use std::collections::HashMap;
 use std::path::Path;

@@ -23,7 +23,7 @@ use crate::index::{BinhostId, EntryId, Index, Sha256Digest, View};
 use crate::metrics::Metrics;
 use crate::verify::Sums;
 
-/// What an open finds without waiting.
+/// The result of an open that does not wait.
 #[derive(Debug)]
 pub(crate) enum Lookup {
     /// The blob can be served.
@@ -110,7 +110,7 @@ impl Fetcher {
         PackageRef::new(&self.binhosts, view, row)
     }
 
-    /// What an open of the package finds without waiting. For FUSE threads.
+    /// Returns the result of an open of the package, without waiting. For FUSE threads.
     #[must_use]
     pub(crate) fn look_up(&self, wanted: &PackageRef) -> Lookup {
         match self.blobs.get(wanted) {
@@ -245,8 +245,8 @@ impl Fetcher {
         self.last_openers.get((binhost, id))
     }
 
-    /// The index mismatches of an index, as far as the cache has the packages. Remembers the entries
-    /// that agree. Blocks.
+    /// The index mismatches of an index, as far as the cache has the packages. Remembers the
+    /// entries that agree. Blocks.
     #[must_use]
     pub(crate) fn mismatches(&self, binhost: BinhostId, index: &Arc<Index>) -> Vec<Mismatch> {
         self.comparer.mismatches(binhost, index)

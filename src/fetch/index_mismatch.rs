@@ -33,8 +33,8 @@ use crate::verify::{self, VerifyError};
 /// Portage.
 const MAX_JUDGED: NonZeroUsize = NonZeroUsize::new(8192).unwrap();
 
-/// Entries that are known to agree with their package, of the packages compared last: some 100 bytes
-/// each.
+/// Entries that are known to agree with their package, of the packages compared last: some 100
+/// bytes each.
 const MAX_AGREED: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 /// Index mismatches that are remembered, so that each one is logged once.
 const MAX_LOGGED: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
@@ -230,8 +230,8 @@ impl EntryComparer {
         tracing::warn!(binhostfs.package = path, binhostfs.reason = %error, "{path}: {error}; {}", error.advice());
     }
 
-    /// The index mismatches of an index, as far as the cache has the packages. Remembers the entries
-    /// that agree. Blocks.
+    /// The index mismatches of an index, as far as the cache has the packages. Remembers the
+    /// entries that agree. Blocks.
     pub(super) fn mismatches(&self, binhost: BinhostId, index: &Arc<Index>) -> Vec<Mismatch> {
         let cached = self.blobs.cache().aux_digests();
         if cached.is_empty() {

@@ -27,9 +27,9 @@ use crate::local::{Caller, Errno, LowerDirectory, OFlags, Replace};
 use crate::tree::{Inode, KEPT_TREES, PACKAGES, PackagesFile, Tree};
 
 const BINHOST: BinhostId = BinhostId(3);
-/// What a binhost may have.
+/// Paths that a binhost may have.
 const PACKAGE_PATHS: [&str; 6] = ["a/x.xpak", "a/y.xpak", "b/x.xpak", "b/d/z.xpak", "n/x.xpak", "top.xpak"];
-/// What somebody may make, remove or rename.
+/// Paths that a user may make, remove or rename.
 const LOCAL_PATHS: [&str; 12] =
     ["a", "b", "n", "l", "a/x.xpak", "a/y.xpak", "a/note", "b/d", "b/d/z.xpak", "l/x.xpak", "n/x.xpak", "top.xpak"];
 
@@ -89,12 +89,12 @@ impl Model {
         }
     }
 
-    /// What the newest generation with `path` has there.
+    /// The kind of file that the newest generation with `path` has there.
     fn remote(&self, path: &str) -> Option<Kind> {
         self.generations.iter().find_map(|generation| kind_in(generation, path))
     }
 
-    /// What `path` resolves to.
+    /// The kind of file that `path` resolves to.
     fn resolved(&self, path: &str) -> Option<Kind> {
         let (directory, _) = split(path);
         let is_there = path.is_empty() || directory.is_empty() || self.resolved(directory) == Some(Kind::Directory);

@@ -3,9 +3,9 @@
 //!
 //! The log is a file in memory, held by the same processes that hold the device. Records have a
 //! fixed size and the machine's byte order. The first one is a [`HeaderBytes`] and describes the
-//! connection. Each other one is a [`RecordBytes`] and describes an open inode and a user who has it
-//! open, or is unused (inode 0). Each record is written by one pwrite(2): a daemon that is killed
-//! leaves it whole.
+//! connection. Each other one is a [`RecordBytes`] and describes an open inode and a user who has
+//! it open, or is unused (inode 0). Each record is written by one pwrite(2): a daemon that is
+//! killed leaves it whole.
 //!
 //! After a crash, a count may be too high by opens and closes that were in progress, and is never
 //! too low. An inode whose mode is lost would be served in two ways, which its readers would

@@ -1,5 +1,5 @@
-//! Changes of the names in the lower directory, with the caller's credentials: files and directories
-//! are made, linked, renamed and removed.
+//! Changes of the names in the lower directory, with the caller's credentials: files and
+//! directories are made, linked, renamed and removed.
 
 use std::fs::File;
 use std::io::Read;

@@ -176,9 +176,9 @@ pub(crate) fn compose(inputs: &[UnionMember], rules: &Rules) -> io::Result<Union
     Ok(Union { view: View::compose(parts, choices).without_headers_of(mute), tallies })
 }
 
-/// Makes a view of every entry, also of those that [`compose`] hides. Of entries that Portage cannot
-/// distinguish, the first one is shown. An entry without a free path gets one that no binhost has.
-/// For calculations: no package can be opened at such a path.
+/// Makes a view of every entry, also of those that [`compose`] hides. Of entries that Portage
+/// cannot distinguish, the first one is shown. An entry without a free path gets one that no
+/// binhost has. For calculations: no package can be opened at such a path.
 ///
 /// # Errors
 /// A stored index cannot be read.

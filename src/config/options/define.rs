@@ -2,8 +2,8 @@
 //! the table imports them.
 
 /// Each option is written `NAME FIELD: TYPE = (KIND, DEFAULT) { ROW }`. `binhosts` have one value
-/// for each binhost and are resolved there; those that have no default of their own leave it out. The
-/// values of `mount` are [`MountOptions`](super::MountOptions).
+/// for each binhost and are resolved there; those that have no default of their own leave it out.
+/// The values of `mount` are [`MountOptions`](super::MountOptions).
 macro_rules! define_options {
     (
         binhosts { $($binhost_name:literal $of_binhost:ident: $binhost_type:ty = ($binhost_kind:expr $(, $binhost_default:expr)?) { $($binhost_row:tt)* })* }

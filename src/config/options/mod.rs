@@ -9,7 +9,8 @@
 //!
 //! A row defines the flag and its help (`cli`), the key in binhostfs.toml, the line of
 //! `check-config`, and whether a change takes effect without a restart. The reference in docs/ and
-//! the man page (`examples/docs`) are made from it, too. [`MountOptions`] has the values of the mount's options.
+//! the man page (`examples/docs`) are made from it, too. [`MountOptions`] has the values of the
+//! mount's options.
 
 mod define;
 mod kind;

@@ -171,7 +171,7 @@ impl Binhost {
         self.config.max_index_age.filter(|_| matches!(self.choice, IndexChoice::Latest) && !self.config.frozen)
     }
 
-    /// What explains the entries that are shown. `None`: there is no index.
+    /// The data that explains the shown entries. `None`: there is no index.
     pub(crate) fn snapshot(&self) -> Option<BinhostSnapshot> {
         Some(BinhostSnapshot {
             config: Arc::clone(&self.config),
@@ -374,8 +374,8 @@ impl Binhost {
     }
 }
 
-/// Notes that an index was rejected, and distrusts its URL if that is at fault. `true`: the index is
-/// older than the one in use.
+/// Notes that an index was rejected, and distrusts its URL if that is at fault. `true`: the index
+/// is older than the one in use.
 fn blame(upstream: &Upstream, from: &Validators, error: &anyhow::Error) -> bool {
     let unfit = error.downcast_ref();
     if let Some(IndexRejection::Ahead(_)) = unfit {

@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::api::{ApiError, ErrorCode};
 
-/// What failed in a refresh.
+/// The failure of a refresh.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RefreshFailure {
     /// The index of the only binhost.

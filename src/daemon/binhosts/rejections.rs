@@ -189,8 +189,8 @@ impl Rejections {
         self.refusals.retain(|_| false)
     }
 
-    /// Forgets the refusals that may be outdated, of an index with `uri` in its header: the binhost has other bytes now, or the keys or
-    /// the clock have changed. `true`: some entries come back.
+    /// Forgets the refusals that may be outdated, of an index with `uri` in its header: the binhost
+    /// has other bytes now, or the keys or the clock have changed. `true`: some entries come back.
     pub(super) async fn recheck(&mut self, uri: Option<&str>) -> bool {
         let (upstream, policy) = (&self.remote.upstream, judged_under(&self.remote));
         let (mut changed, clock) = (HashSet::new(), offset());

@@ -1,4 +1,4 @@
-//! What `status` reports of each binhost.
+//! The report of `status` about each binhost.
 
 use std::path::Path;
 use std::sync::Arc;

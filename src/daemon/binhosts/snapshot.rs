@@ -1,4 +1,4 @@
-//! What explains the published view: shared with the binhosts, and cheap to take.
+//! The data that explains the published view: shared with the binhosts, and cheap to take.
 //!
 //! A refresh holds the binhosts for as long as a server takes to answer. So it takes a snapshot
 //! first, from which questions are answered meanwhile. The sets and maps that an answer needs are

@@ -213,8 +213,9 @@ impl StoredIndex {
         }
     }
 
-    /// Accepts the index in `file`, which [`StoredIndex::incoming`] made. On an error nothing changes. After
-    /// [`RefreshOutcome::Changed`], the caller has [`StoredIndex::write_state`] write the new state.
+    /// Accepts the index in `file`, which [`StoredIndex::incoming`] made. On an error nothing
+    /// changes. After [`RefreshOutcome::Changed`], the caller has [`StoredIndex::write_state`]
+    /// write the new state.
     pub(super) async fn take(
         &mut self,
         file: File,

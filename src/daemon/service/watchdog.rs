@@ -41,7 +41,7 @@ fn watch(config: &MountConfig, runtime: &tokio::runtime::Handle, limit: Duration
     }
 }
 
-/// What of the service does not answer.
+/// The part of the service that does not answer.
 #[derive(Debug, thiserror::Error)]
 enum Hang {
     #[error("its tasks do not run")]

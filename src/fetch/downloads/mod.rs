@@ -204,7 +204,7 @@ pub(crate) struct DownloadProgress {
     pub ahead: bool,
 }
 
-/// What downloads read from and report to.
+/// The services that downloads read from and report to.
 #[derive(Debug)]
 pub(super) struct DownloadContext {
     pub(super) blobs: Arc<Blobs>,

@@ -27,7 +27,7 @@ impl Turn {
         Self { listed, lane, active, held: true }
     }
 
-    /// What the download reads from and reports to.
+    /// The services that the download reads from and reports to.
     pub(super) fn context(&self) -> &DownloadContext {
         &self.listed.downloads.context
     }

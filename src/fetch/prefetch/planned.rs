@@ -13,8 +13,8 @@
 //!
 //! Locks: the queue's before the table of downloads.
 //!
-//! Not its job: which packages are ahead (`plan_queue`), the content of a plan (`portage::merge_plan`), the owner of a
-//! plan (`portage::emerge_process`).
+//! Not its job: which packages are ahead (`plan_queue`), the content of a plan
+//! (`portage::merge_plan`), the owner of a plan (`portage::emerge_process`).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

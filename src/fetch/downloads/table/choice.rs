@@ -28,7 +28,7 @@ pub(in crate::fetch::downloads) struct OnTheWay {
     pub(in crate::fetch::downloads) unplaced: u64,
 }
 
-/// What the choice depends on: the downloads, the queues of the lanes, and the users.
+/// The facts that the choice depends on: the downloads, the queues of the lanes, and the users.
 pub(super) struct TurnChoice<'a, D> {
     pub(super) downloads: &'a HashMap<PackageKey, TableEntry<D>>,
     pub(super) lanes: &'a HashMap<Lane, LaneQueue>,
