@@ -21,6 +21,20 @@ fn documents_name_files_that_exist() {
     assert!(named > 30, "{named}");
 }
 
+/// The architecture names files by the end of their paths below src/.
+#[test]
+fn the_architecture_names_files_that_exist() {
+    let mut files = Vec::new();
+    crate::imports::sources(&root().join("src"), &mut files);
+    let text = fs::read_to_string(root().join("docs/internals/architecture.md")).unwrap();
+    let named: Vec<&str> = text.split('`').skip(1).step_by(2).filter(|word| word.ends_with(".rs")).collect();
+    assert!(named.len() > 20, "{named:?}");
+    for name in named {
+        let is_there = files.iter().any(|file| file.ends_with(name)) || root().join(name).exists();
+        assert!(is_there, "no file {name}");
+    }
+}
+
 /// A promise whose test is gone is none.
 #[test]
 fn documents_name_tests_that_exist() {
