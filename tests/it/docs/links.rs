@@ -87,6 +87,17 @@ fn the_summary_has_every_page() {
     assert_eq!(listed, all);
 }
 
+/// A built book has only the files below docs/.
+#[test]
+fn no_link_leaves_the_book() {
+    for page in pages() {
+        let depth = page.path.matches('/').count() - 1;
+        for target in targets(&page.text).iter().filter(|target| !target.starts_with("http")) {
+            assert!(target.matches("../").count() <= depth, "{}: {target}", page.path);
+        }
+    }
+}
+
 #[test]
 fn the_readme_is_short() {
     let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
