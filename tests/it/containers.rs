@@ -323,8 +323,15 @@ impl Environment {
         let made_in = Path::new(text.split('"').nth(1).unwrap()).parent().unwrap();
         let copy = TempDir::with_prefix("binhostfs-it.").unwrap();
         let mut copying = Command::new("cp");
-        copying.arg("-a").args(["env", "venv"].map(|name| environment.join(name))).arg(copy.path());
+        copying.arg("-a").arg(environment.join("venv")).arg(copy.path());
         assert!(copying.status().unwrap().success());
+        // What other tests write there meanwhile comes and goes.
+        let passing = ["tmp", "log"].map(|name| environment.join("env").join(name));
+        let own = copy.path().join("env");
+        passing.iter().for_each(|path| fs::create_dir_all(own.join(path.file_name().unwrap())).unwrap());
+        let lasting = fs::read_dir(environment.join("env")).unwrap().map(|entry| entry.unwrap().path());
+        let lasting = lasting.filter(|path| !passing.contains(path));
+        assert!(Command::new("cp").arg("-a").args(lasting).arg(&own).status().unwrap().success());
         let script = format!(
             "set -e; mkdir -p {made_in}/venv/bin {made_in}/venv/lib; cp -a {copy}/env {made_in}/; V={made_in}/venv
              echo 'home = /usr/bin' > $V/pyvenv.cfg; ln -s $(command -v python3) $V/bin/python
