@@ -228,8 +228,8 @@ impl PublishedTree {
     }
 
     /// Scans the lower directory: adds packages that are not listed, and removes entries of
-    /// packages that no longer exist. `false`: nothing visible has changed. Must not be called from a
-    /// FUSE thread.
+    /// packages that no longer exist. `false`: nothing visible has changed. Must not be called from
+    /// a FUSE thread.
     ///
     /// # Errors
     /// Nothing has changed.

@@ -15,8 +15,9 @@
 //! * The FUSE thread answers look-ups, attributes, listings and `Packages`, and never waits for the
 //!   network. An open of a package that is not cached moves its reply into a task.
 //! * The content of a tree's inode never changes (new content has a new inode), so the kernel may
-//!   cache everything for [`TTL`]. After each publication, `fs` passes the changed names to `kernel_cache`,
-//!   which has the kernel forget them. The kernel looks up names of earlier generations each time.
+//!   cache everything for [`TTL`]. After each publication, `fs` passes the changed names to
+//!   `kernel_cache`, which has the kernel forget them. The kernel looks up names of earlier
+//!   generations each time.
 //! * All opens of one inode are served the same way, by passthrough or by reads, until the last is
 //!   closed: the kernel refuses a mixture with EIO.
 //! * Local files and directories are in front of the binhosts' packages. The kernel asks for their
