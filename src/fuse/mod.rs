@@ -2,7 +2,7 @@
 //!
 //! | file | job |
 //! |---|---|
-//! | `adapter` | fuser's types around `fs`; only `mount`, `kernel_cache` and `connection` name fuser besides |
+//! | `adapter` | types of fuser around `fs`; `mount`, `kernel_cache`, `connection` use fuser, too |
 //! | `handles` | open files by inode: one mode for all opens of an inode |
 //! | `quota` | how many files each user may have open |
 //! | `interrupt` | whether a waiting caller has been interrupted |
