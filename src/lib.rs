@@ -21,6 +21,7 @@
 //! | `fuse` | kernel requests -> `fs`; open handles, the FUSE connection and its handover |
 //! | `api` | requests and answers of the control socket, as JSON |
 //! | `control` | HTTP over a Unix socket and TCP: routes, client, status page, metrics |
+//! | `serve` | packages for other machines: an ordinary binhost, and blobs by digest |
 //! | `coverage` | why emerge compiles although there is a binhost, and what to write |
 //! | `daemon` | compose, mount, refresh, stop |
 //! | `cli` | arguments, subcommands, output |
@@ -40,6 +41,7 @@ mod local;
 mod metrics;
 mod policy;
 mod portage;
+mod serve;
 mod sys;
 mod tree;
 mod units;

@@ -39,7 +39,7 @@ pub(crate) use prefetch::{
 pub(crate) use reload::{Reloading, Run};
 pub(crate) use status::{
     BinhostStatus, BypassStatus, CacheStatus, DownloadCounts, DownloadState, DownloadStatus, EntriesStatus,
-    FailureStatus, GenerationStatus, KeyringStatus, MirrorState, MirrorStatus, ProcessStatus, RefreshStatus, Refreshed,
-    RepositoryDistance, Status, UpgradePrefetchStatus, VerifyResult,
+    FailureStatus, GenerationStatus, KeyringStatus, MirrorState, MirrorStatus, PeerStatus, ProcessStatus,
+    RefreshStatus, Refreshed, RepositoryDistance, ServeStatus, Status, UpgradePrefetchStatus, VerifyResult,
 };
 pub(crate) use status::{frozen, stale};

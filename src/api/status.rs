@@ -22,8 +22,11 @@ pub(crate) struct Status {
     pub time: u64,
     /// When the daemon was started.
     pub started: u64,
-    /// Path of the mountpoint.
+    /// Path of the mountpoint. Empty: the daemon has no mount, and only serves other machines.
     pub mountpoint: String,
+    /// What other machines are served. `None`: nothing.
+    #[serde(default)]
+    pub serve: Option<ServeStatus>,
     /// Whether the kernel reads cached packages without the daemon.
     pub passthrough: bool,
     /// Whether OpenPGP signatures are checked for all binhosts.
@@ -68,7 +71,26 @@ pub(crate) struct Status {
     pub metrics: Readings,
 }
 
+/// What other machines are served.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ServeStatus {
+    /// Address and port.
+    pub address: String,
+    /// TIMESTAMP of the index that they get.
+    pub index_timestamp: u64,
+    /// Number of their connections.
+    pub connections: u64,
+}
+
 impl Status {
+    /// The mountpoint, or where a daemon without a mount serves.
+    pub(crate) fn subject(&self) -> String {
+        match &self.serve {
+            Some(serve) if self.mountpoint.is_empty() => format!("http://{}/", serve.address),
+            _ => self.mountpoint.clone(),
+        }
+    }
+
     /// Why the last refresh failed, unless the status of a binhost has the reason.
     pub(crate) fn general_refresh_error(&self) -> Option<&str> {
         let shown = self.binhosts.iter().any(|binhost| binhost.refresh.error.is_some());
@@ -107,9 +129,13 @@ pub(crate) struct BinhostStatus {
     /// mirrors that an index names.
     #[serde(default)]
     pub mirrors: Vec<MirrorStatus>,
+    /// State of each peer, in the order in which they are asked.
+    #[serde(default)]
+    pub peers: Vec<PeerStatus>,
     /// Number of packages of this binhost that are shown.
     pub packages: u64,
-    /// TIMESTAMP of the binhost's index. 0: the binhost has no index.
+    /// TIMESTAMP of the binhost's index; where a binhostfs serves the index, that of the index that
+    /// it was made of. 0: the binhost has no index.
     pub index_timestamp: i64,
     /// How the last refreshes of the index ended.
     pub refresh: RefreshStatus,
@@ -246,6 +272,29 @@ pub(crate) struct MirrorStatus {
     pub last_error: Option<String>,
     /// Time of the last failure.
     pub last_error_time: Option<u64>,
+}
+
+/// State of one peer of a binhost.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct PeerStatus {
+    /// State of its URL, as of a mirror.
+    #[serde(flatten)]
+    pub url: MirrorStatus,
+    /// Number of packages that it had.
+    pub hits: u64,
+    /// Number of packages that it did not have.
+    pub misses: u64,
+    /// Number of bytes from it.
+    pub bytes: u64,
+}
+
+impl PeerStatus {
+    /// One line for a person, at the time `now`.
+    pub(crate) fn line(&self, now: u64) -> String {
+        let Self { url, hits, misses, bytes } = self;
+        let bytes = ByteSize(*bytes);
+        format!("{}: had {hits} of {} packages, {bytes}", url.line(now), hits.saturating_add(*misses))
+    }
 }
 
 /// Whether the daemon asks a mirror.
@@ -516,9 +565,11 @@ impl fmt::Display for VerifyResult {
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ago = |time: u64| Interval(Duration::from_secs(self.time.saturating_sub(time)));
-        let Self { mountpoint, version, pid, generation, cache, metrics, .. } = self;
+        let Self { version, pid, generation, cache, metrics, .. } = self;
+        let does = if self.mountpoint.is_empty() { "served" } else { "mounted" };
         let reads = if self.passthrough { "by the kernel (passthrough)" } else { "through the daemon" };
-        writeln!(f, "{mountpoint}: mounted for {} by binhostfs {version} (pid {pid})", ago(self.started))?;
+        let (subject, span) = (self.subject(), ago(self.started));
+        writeln!(f, "{subject}: {does} for {span} by binhostfs {version} (pid {pid})")?;
         let rolled_back =
             if generation.rolled_back { ", rolled back (`binhostfs rollback --latest` undoes it)" } else { "" };
         let local = if generation.local == 0 {
@@ -544,7 +595,18 @@ impl fmt::Display for Status {
         let pinned = if cache.pinned > 0 { format!(", {} pinned", cache.pinned) } else { String::new() };
         let packages = Plural(cache.packages, "package");
         writeln!(f, "cache       {packages}{pinned}, {used} of {bound}, in {}", cache.directory)?;
-        writeln!(f, "reads       {reads}")?;
+        if !self.mountpoint.is_empty() {
+            writeln!(f, "reads       {reads}")?;
+        }
+        if let Some(ServeStatus { address, connections, .. }) = &self.serve {
+            let Readings { serve_requests, serve_blobs, serve_bytes, .. } = metrics;
+            let (connections, bytes) = (Plural(*connections, "connection"), ByteSize(*serve_bytes));
+            let (requests, blobs) = (Plural(*serve_requests, "request"), Plural(*serve_blobs, "package"));
+            writeln!(
+                f,
+                "serves      on http://{address}/: {connections}, {requests}, {blobs} by digest, {bytes} sent"
+            )?;
+        }
         if let Some(UpgradePrefetchStatus { budget, spent, upgrades, cached, problem, .. }) = &self.upgrade_prefetch {
             let (spent, budget) = (ByteSize(*spent), ByteSize(*budget));
             writeln!(f, "upgrades    {cached} of {upgrades} are here; {spent} of {budget} fetched today")?;
@@ -608,6 +670,7 @@ impl BinhostStatus {
             }
         }
         self.lines(now).iter().try_for_each(|url| writeln!(f, "  url       {url}"))?;
+        self.peers.iter().try_for_each(|peer| writeln!(f, "  peer      {}", peer.line(now)))?;
         match &self.keyring {
             None => writeln!(f, "  signed    not checked (digests only)")?,
             Some(KeyringStatus { files, keys, problems }) => {
@@ -706,6 +769,7 @@ mod tests {
             time: 10_000,
             started: 2_000,
             mountpoint: "/var/cache/binpkgs".to_owned(),
+            serve: Some(ServeStatus { address: "192.0.2.1:8081".to_owned(), index_timestamp: 9, connections: 2 }),
             passthrough: true,
             signatures: true,
             binhosts: vec![
@@ -722,6 +786,12 @@ mod tests {
                             ..mirror("https://a/", MirrorState::BackingOff)
                         },
                     ],
+                    peers: vec![PeerStatus {
+                        url: mirror("http://hub/", MirrorState::Healthy),
+                        hits: 3,
+                        misses: 1,
+                        bytes: 2 << 20,
+                    }],
                     packages: 15_000,
                     index_timestamp: 9,
                     refresh: RefreshStatus {
@@ -752,6 +822,7 @@ mod tests {
                     name: "own".to_owned(),
                     urls: vec!["file:///srv".to_owned()],
                     mirrors: Vec::new(),
+                    peers: Vec::new(),
                     packages: 0,
                     index_timestamp: 0,
                     refresh: RefreshStatus::default(),
@@ -810,7 +881,15 @@ mod tests {
             download_counts: DownloadCounts { live: 1, parked: 1, waiting: 0, opens: 2 },
             downloads: vec![download("a/b.xpak", 2, false), download("a/f.xpak", 0, true)],
             failures: vec![FailureStatus { path: "a/c.xpak".to_owned(), reason: "refused".to_owned(), time: 9_970 }],
-            metrics: Readings { hits: 5, misses: 2, bytes_fetched: 4 << 20, ..Readings::default() },
+            metrics: Readings {
+                hits: 5,
+                misses: 2,
+                bytes_fetched: 4 << 20,
+                serve_requests: 3,
+                serve_blobs: 1,
+                serve_bytes: 4 << 10,
+                ..Readings::default()
+            },
         };
         let expected = "\
 /var/cache/binpkgs: mounted for 2 h by binhostfs 1.2.3 (pid 42)
@@ -820,6 +899,7 @@ binhost     gentoo: 15000 packages, up to date 16 min ago; unreachable; not refr
   url       https://b/ (5.0 MiB/s; wrong packages: 1)
   url       https://a/ (rests for 20 s after failure 2: https://a/x: HTTP status 503)
   url       https://c/
+  peer      http://hub/: had 3 of 4 packages, 2.0 MiB
   signed    checked; 2 keys may sign, from /k, /l
   keyring   /l: not there
   left out  1 unfit entries: 1 with unsafe PATH (first: a/b-1)
@@ -834,6 +914,7 @@ problem     the changed configuration cannot be used, the last good one stays: n
 warning     make.conf:3: FEATURES has getbinpkg
 cache       7 packages, 2 pinned, 3.0 GiB of 8.0 GiB, in /c
 reads       by the kernel (passthrough)
+serves      on http://192.0.2.1:8081/: 2 connections, 3 requests, 1 package by digest, 4.0 KiB sent
 upgrades    2 of 7 are here; 3.0 MiB of 2.0 GiB fetched today
 problem     no database
 opens       5 from the cache, 2 waited for a download, 0 failed

@@ -16,9 +16,10 @@ use parking_lot::{Mutex, MutexGuard};
 use super::blob::{Blob, CacheError, Placement, Removed};
 use super::db::catalogue::{BlobRecord, Catalogue};
 use super::db::rows::BuildKey;
+use super::db::shared::BinhostTag;
 use super::eviction::EvictionState;
 use super::write_budget::WriteBudget;
-use crate::index::{EntryId, Sha256Digest};
+use crate::index::{EntryId, Sha256Digest, ShareKey};
 use crate::metrics::Metrics;
 use crate::sys::file_stamp::mtime_ns;
 use crate::sys::seconds_now;
@@ -81,14 +82,26 @@ impl BlobFiles {
     /// Fast enough for a FUSE thread: two look-ups, an open(2), and stat(2) of the keyring's files.
     pub(crate) fn get(&self, id: EntryId, size: u64, policy: &Policy) -> Option<Blob> {
         let (digest, record) = self.catalogue.find(id)?;
-        let BlobRecord { values, assurance, .. } = record;
-        if record.size != size || !policy.admits(&assurance) {
-            return None;
-        }
+        let fits = record.size == size && policy.admits(&record.assurance);
+        fits.then(|| self.open_recorded(digest, &record))?
+    }
+
+    /// Returns the blob of a key, however it was proved, if `shares` admits the binhost that it
+    /// came from.
+    pub(crate) fn shared(&self, key: &ShareKey, shares: impl FnOnce(BinhostTag) -> bool) -> Option<Blob> {
+        let (digest, binhost) = self.catalogue.shared(key)?;
+        let record = self.catalogue.blob(digest)?;
+        let fits = record.size == key.size && shares(binhost);
+        fits.then(|| self.open_recorded(digest, &record))?
+    }
+
+    /// Opens a blob by its record.
+    fn open_recorded(&self, digest: Sha256Digest, record: &BlobRecord) -> Option<Blob> {
+        let BlobRecord { size, values, assurance, .. } = *record;
         if let Some(file) = self.state().touch(digest) {
             return Some(Blob { file, size, digest, values, assurance });
         }
-        match open_blob(&self.path(digest), &record) {
+        match open_blob(&self.path(digest), record) {
             Ok(file) => {
                 let file = Arc::new(file);
                 self.state().opened(digest, &file);

@@ -81,7 +81,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::index::{AuxDigest, EntryId, Sha256Digest};
+use crate::index::{AuxDigest, EntryId, Sha256Digest, ShareKey};
 use crate::metrics::Metrics;
 use crate::verify::{Policy, Verified};
 
@@ -91,6 +91,7 @@ use blob_files::BlobFiles;
 pub(crate) use classifier::DigestOf;
 pub(crate) use db::pins::Pin;
 pub(crate) use db::rows::BuildKey;
+pub(crate) use db::shared::BinhostTag;
 pub(crate) use eviction_class::{EvictionClass, EvictionClasses};
 use evictor::Evictor;
 pub(crate) use evictor::Limits;
@@ -158,6 +159,18 @@ impl Cache {
     #[must_use]
     pub fn get(&self, id: EntryId, size: u64, policy: &Policy) -> Option<Blob> {
         self.blobs.get(id, size, policy)
+    }
+
+    /// Records that the blob of a committed package, which came from `binhost`, has this key.
+    pub(crate) fn share(&self, key: &ShareKey, blob: &Blob, binhost: BinhostTag) {
+        self.blobs.catalogue.share(key, blob.digest(), binhost);
+    }
+
+    /// Returns the blob of a key that another machine sends, however it was proved: that machine
+    /// proves it again. `shares` says whether the packages of a binhost may be shared.
+    #[must_use]
+    pub(crate) fn shared(&self, key: &ShareKey, shares: impl FnOnce(BinhostTag) -> bool) -> Option<Blob> {
+        self.blobs.shared(key, shares)
     }
 
     /// Information about the blob of an entry, if [`Cache::get`] would most likely return it. Reads

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::options::ConfigArguments;
 use super::output::{fail, say};
 use crate::config::{MountpointCheck, Resolution};
-use crate::daemon::check_keys;
+use crate::daemon::{check_keys, check_token};
 use crate::portage::{Report, Setting};
 
 /// Print the configuration that `mount` would use.
@@ -57,12 +57,12 @@ impl<'a> From<&'a Setting> for SettingReport<'a> {
 pub(super) fn run(arguments: CheckArguments) -> ExitCode {
     let ConfigArguments(line) = &arguments.options;
     let Resolution { result, mut report, .. } = line.resolve(&MountpointCheck::Look);
-    let error = match result.map(|config| check_keys(&config)) {
-        Ok(Ok(advice)) => {
+    let error = match result.map(|config| (check_keys(&config), check_token(&config))) {
+        Ok((Ok(advice), token)) => {
             report.warnings.extend(advice);
-            None
+            token.err().map(|error| error.to_string())
         }
-        Ok(Err(error)) => Some(error.to_string()),
+        Ok((Err(error), _)) => Some(error.to_string()),
         Err(error) => Some(error.to_string()),
     };
     if arguments.json {

@@ -3,8 +3,9 @@
 //! | file | job |
 //! |---|---|
 //! | `mount` | the daemon in the foreground |
+//! | `serve` | the same without a mount |
 //! | `check_config` | the configuration that `mount` would use |
-//! | `options` | the options of both, from the table of options |
+//! | `options` | the options of these, from the table of options |
 //! | `demo` | the main job on an embedded binhost |
 //! | `status` | `status` |
 //! | `packages` | `list`, `why` |
@@ -45,6 +46,7 @@ mod prefetch;
 mod progress;
 mod refresh;
 mod reload;
+mod serve;
 mod status;
 mod verify;
 
@@ -72,6 +74,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Mount(mount::MountArguments),
+    Serve(serve::ServeArguments),
     CheckConfig(check_config::CheckArguments),
     Demo(demo::DemoArguments),
     Status(status::StatusArguments),
@@ -117,6 +120,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     bound_memory();
     match arguments.command {
         Command::Mount(arguments) => mount::run(arguments, words),
+        Command::Serve(arguments) => serve::run(arguments, words),
         Command::CheckConfig(arguments) => check_config::run(arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),

@@ -12,7 +12,7 @@ use super::options::ConfigArguments;
 use super::output::{chain, fail};
 use super::{logging, runtime};
 use crate::config::{CommandLine, ConfigError, MountConfig, MountpointCheck, Resolution};
-use crate::daemon::{self, KeyringError, Program};
+use crate::daemon::{self, KeyringError, Mounting, Program};
 
 /// How long downloads may take to end when the daemon stops.
 const SHUTDOWN: Duration = Duration::from_secs(3);
@@ -44,7 +44,7 @@ pub(super) struct MountArguments {
 }
 
 /// Resolves the configuration, and logs its warnings.
-fn configure(line: &CommandLine, check: &MountpointCheck) -> Result<MountConfig, ConfigError> {
+pub(super) fn configure(line: &CommandLine, check: &MountpointCheck) -> Result<MountConfig, ConfigError> {
     let Resolution { result, report, .. } = line.resolve(check);
     for warning in &report.warnings {
         tracing::warn!("{warning}");
@@ -77,11 +77,16 @@ pub(super) fn run(arguments: MountArguments, words: Vec<OsString>) -> ExitCode {
         }
     };
     let kept = daemon::fitting(kept, &config);
+    run_daemon(config, Mounting::Mounted(kept), program)
+}
+
+/// Runs the daemon until it stops.
+pub(super) fn run_daemon(config: MountConfig, mounting: Mounting, program: Program) -> ExitCode {
     let runtime = match runtime(2) {
         Ok(runtime) => runtime,
         Err(error) => return fail(1, format_args!("starting threads: {error}")),
     };
-    let result = runtime.block_on(daemon::serve(config, kept, program));
+    let result = runtime.block_on(daemon::run(config, mounting, program));
     runtime.shutdown_timeout(SHUTDOWN);
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -91,10 +96,10 @@ pub(super) fn run(arguments: MountArguments, words: Vec<OsString>) -> ExitCode {
 }
 
 /// The program to start again, on a reload or after a crash, with its arguments.
-fn program(words: Vec<OsString>) -> Program {
+pub(super) fn program(words: Vec<OsString>) -> Program {
     let mut words = words.into_iter();
     let name = words.next().unwrap_or_default();
-    // The first argument is `mount`.
+    // The first argument is the subcommand.
     Program { name, arguments: words.skip(1).filter(|word| word != "--supervise").collect() }
 }
 

@@ -13,6 +13,36 @@ use crate::config::{CommandLine, ConfigFiles, Flag, Input, OPTIONS, OptionRow, S
 #[derive(Debug)]
 pub(super) struct ConfigArguments(pub(super) CommandLine);
 
+/// Options that only a mount has; `serve` is an argument without a name where there is none.
+const OF_MOUNT: [&str; 7] =
+    ["mountpoint", "serve", "read-only", "passthrough", "prefetch", "bulk-read-limit", "mount-namespace"];
+
+/// The options of the table that a daemon without a mount has.
+#[derive(Debug)]
+pub(super) struct UnmountedArguments(pub(super) CommandLine);
+
+impl Args for UnmountedArguments {
+    fn augment_args(command: Command) -> Command {
+        let rows = OPTIONS.iter().filter(|row| !OF_MOUNT.contains(&row.info.name));
+        command.args(rows.filter_map(argument))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for UnmountedArguments {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, Error> {
+        ConfigArguments::from_arg_matches(matches).map(|ConfigArguments(line)| Self(line))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
 impl Args for ConfigArguments {
     fn augment_args(command: Command) -> Command {
         command.args(OPTIONS.iter().filter_map(argument))
@@ -31,7 +61,8 @@ impl FromArgMatches for ConfigArguments {
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), Error> {
-        for row in OPTIONS.iter().filter(|row| row.info.flag != Flag::None) {
+        let here = |row: &&OptionRow| row.info.flag != Flag::None && matches.try_contains_id(row.info.name).is_ok();
+        for row in OPTIONS.iter().filter(here) {
             // clap gives a switch that is not there the value `false`.
             if matches.value_source(row.info.name) != Some(ValueSource::CommandLine) {
                 continue;

@@ -235,7 +235,12 @@ impl BinhostFinder<'_> {
             true => report.note(format!("{prefix}frozen"), frozen, bool::to_string),
             false => false,
         };
-        let urls = urls.into_iter().map(|url| url.with_login(logins)).collect();
+        let urls: Vec<BinhostUrl> = urls.into_iter().map(|url| url.with_login(logins)).collect();
+        let peers = Typed::peers().resolve(sources, prefix, report);
+        let peers = peers.into_iter().map(|peer| peer.with_login(logins)).collect();
+        // Whoever asks for credentials does not mean everybody.
+        let share = Typed::share().first_or(own, || !urls.iter().any(BinhostUrl::has_login));
+        let share = Typed::share().note(share, prefix, report);
         Ok(BinhostConfig {
             name,
             directory,
@@ -248,6 +253,8 @@ impl BinhostFinder<'_> {
             max_index_age,
             max_index,
             frozen,
+            share,
+            peers,
         })
     }
 }

@@ -155,6 +155,10 @@ pub(crate) struct BinhostConfig {
     pub max_index: ByteSize,
     /// Whether the index is fetched only where none is stored, or by `binhostfs refresh`.
     pub frozen: bool,
+    /// Whether its packages are served to other machines, and other machines are asked for them.
+    pub share: bool,
+    /// Other binhostfs that are asked for packages first, in this order.
+    pub peers: Vec<BinhostUrl>,
 }
 
 /// The settings of the command line, and whether files are read beside them.

@@ -120,6 +120,11 @@ impl Resolver<'_> {
                            127.0.0.1 is for this machine alone";
             self.report.warn(format!("status and metrics are on {listen}: {warning}"));
         }
+        if let Some(serve) = options.serve.filter(|serve| !serve.ip().is_loopback() && options.serve_token.is_none()) {
+            let warning = "whoever reaches it can download them, and have binhostfs fetch those that are not cached; \
+                           serve-token limits that to your own machines";
+            self.report.warn(format!("packages are served on {serve}: {warning}"));
+        }
         let size = options.cache_size;
         if size.0 < SMALL_CACHE {
             self.report.warn(format!("cache-size is {size}: hardly a package is kept; say it with a unit, e.g. 8G"));

@@ -74,6 +74,11 @@ impl BinhostUrl {
         self
     }
 
+    /// Whether the URL has a user or a password.
+    pub(super) fn has_login(&self) -> bool {
+        !self.0.username().is_empty() || self.0.password().is_some()
+    }
+
     /// The host of the URL, if there is one.
     pub(super) fn host(&self) -> Option<&str> {
         self.0.host_str()

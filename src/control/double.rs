@@ -44,6 +44,7 @@ pub(super) fn status() -> Status {
         time: 10_000,
         started: 9_000,
         mountpoint: "/m".to_owned(),
+        serve: None,
         passthrough: false,
         signatures: false,
         binhosts: Vec::new(),

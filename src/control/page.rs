@@ -31,6 +31,7 @@ fn without_controls(html: &str) -> String {
 
 fn page(status: &Status) -> Markup {
     let Status { mountpoint, version, pid, started, alarms, refused, failures, .. } = status;
+    let (subject, does) = (status.subject(), if mountpoint.is_empty() { "served" } else { "mounted" });
     let is_refused = |failure: &&FailureStatus| refused.iter().any(|refused| refused.path == failure.path);
     let passing: Vec<_> = failures.iter().filter(|failure| !is_refused(failure)).cloned().collect();
     html! {
@@ -40,12 +41,12 @@ fn page(status: &Status) -> Markup {
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta http-equiv="refresh" content="10";
-                title { "binhostfs: " (mountpoint) }
+                title { "binhostfs: " (subject) }
                 link rel="stylesheet" href="/style.css";
             }
             body {
-                h1 { (mountpoint) }
-                p.dim { "binhostfs " (version) ", mounted for " (display(ago(status, *started))) " (pid " (pid) ")" }
+                h1 { (subject) }
+                p.dim { "binhostfs " (version) ", " (does) " for " (display(ago(status, *started))) " (pid " (pid) ")" }
                 (cards(status))
                 (problems(status))
                 (downloads(&status.downloads))
@@ -67,7 +68,7 @@ fn ago(status: &Status, time: u64) -> Interval {
 }
 
 fn cards(status: &Status) -> Markup {
-    let Status { generation, cache, metrics, passthrough, .. } = status;
+    let Status { generation, cache, metrics, passthrough, serve, .. } = status;
     let reads = if *passthrough { "reads by the kernel" } else { "reads through the daemon" };
     html! {
         div.cards {
@@ -91,6 +92,16 @@ fn cards(status: &Status) -> Markup {
                 p.dim {
                     (metrics.failed_opens) " failed; " (display(ByteSize(metrics.bytes_fetched))) " fetched in all; "
                     (reads)
+                }
+            }
+            @if let Some(serve) = serve {
+                section {
+                    h2 { "Served to others" }
+                    p.big { (display(ByteSize(metrics.serve_bytes))) }
+                    p.dim {
+                        "at " (serve.address) "; " (display(Plural(metrics.serve_requests, "request"))) ", "
+                        (display(Plural(serve.connections, "connection"))) " now"
+                    }
                 }
             }
         }
@@ -171,9 +182,10 @@ fn problems_of(status: &Status, binhost: &BinhostStatus) -> Markup {
     let repository = binhost.repository.as_ref().map(ToString::to_string);
     let hidden = entries.hidden().into_iter().map(|hidden| format!("left out: {hidden}"));
     let changed = entries.changed().into_iter().map(|changed| format!("changed: {changed}"));
+    let peers = binhost.peers.iter().map(|peer| format!("peer {}", peer.line(status.time)));
     html! {
         @for problem in unusable.chain(failed).chain(frozen).chain(keys) { p.bad { (problem) } }
-        @for note in stale.into_iter().chain(repository).chain(hidden).chain(changed) { p { (note) } }
+        @for note in peers.chain(stale).chain(repository).chain(hidden).chain(changed) { p { (note) } }
     }
 }
 
@@ -270,6 +282,7 @@ mod tests {
             name: "own".to_owned(),
             urls: Vec::new(),
             mirrors: Vec::new(),
+            peers: Vec::new(),
             packages: 3,
             index_timestamp: 1,
             refresh,

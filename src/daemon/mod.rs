@@ -18,6 +18,7 @@
 //! | `acceptance` | which packages emerge takes here |
 //! | `portage_keyring` | whether Portage will accept the packages |
 //! | `bypass` | packages that Portage fetched past the mount |
+//! | `serving` | what other machines are served |
 //! | `tasks` | what runs beside the refreshes |
 //! | `service` | systemd, rights, handover |
 //!
@@ -42,6 +43,7 @@ mod repository;
 mod request;
 mod request_queue;
 mod service;
+mod serving;
 mod state;
 mod tasks;
 
@@ -58,7 +60,7 @@ use crate::cache::{Cache, Limits};
 use crate::config::{MountConfig, MountOptions, SignaturePolicy};
 use crate::control::{Listener, Server};
 use crate::fetch::Fetcher;
-use crate::fs::Filesystem;
+use crate::fs::{Filesystem, PublishedTree};
 use crate::fuse::{Begun, Kept, KeptDescriptors, Mount};
 use crate::metrics::Metrics;
 use crate::sys::{Passed, seconds_now};
@@ -75,6 +77,8 @@ use binhosts::Binhosts;
 use handle::{Handle, Reload};
 use refresh::Refresher;
 use service::handover::ReloadError;
+use serving::Serving;
+pub(crate) use serving::check_token;
 use state::DaemonState;
 
 /// How long a start without a stored index waits for a binhost before it shows an empty PKGDIR.
@@ -86,22 +90,33 @@ const ANSWERED: Duration = Duration::from_millis(100);
 /// Maximum number of requests in the channel to the refresher.
 const MAX_REQUESTS: usize = 4;
 
+/// Whether a daemon mounts.
+#[derive(Debug)]
+pub(crate) enum Mounting {
+    /// The daemon mounts, or continues the mount of another daemon.
+    Mounted(Option<Kept>),
+    /// The daemon only serves other machines.
+    Unmounted,
+}
+
 /// Runs a daemon until SIGTERM, SIGINT or SIGHUP, or until the mountpoint is unmounted. A signal is
-/// obeyed from the beginning: everything that was started is undone. The daemon continues the mount
-/// of `kept`; a reload executes `program`.
+/// obeyed from the beginning: everything that was started is undone. A reload executes `program`.
 ///
 /// # Errors
 /// See [`Daemon::start`]; or signals cannot be received.
-pub(crate) async fn serve(config: MountConfig, kept: Option<Kept>, program: Program) -> anyhow::Result<()> {
+pub(crate) async fn run(config: MountConfig, mounting: Mounting, program: Program) -> anyhow::Result<()> {
     let mut stop = Stop::listen()?;
     // Descriptors of the mount, to unmount it if the daemon does not start.
     let namespace = config.namespace.clone();
-    let spare = kept.as_ref().and_then(|kept| kept.descriptors().ok());
+    let spare = match &mounting {
+        Mounting::Mounted(kept) => kept.as_ref().and_then(|kept| kept.descriptors().ok()),
+        Mounting::Unmounted => None,
+    };
     let give_up_spare = |spare: Option<KeptDescriptors>| {
         spare.into_iter().for_each(|descriptors| give_up(Kept::from_descriptors(descriptors, namespace.clone())));
     };
     let daemon = tokio::select! {
-        started = Daemon::start(config, kept) => started,
+        started = Daemon::start(config, mounting) => started,
         () = stop.requested() => {
             give_up_spare(spare);
             return Ok(());
@@ -181,17 +196,18 @@ impl Drop for Daemon {
         self.comparer.abort();
         self.upgrader.abort();
         self.rebuilder.abort();
-        self.shared.mount.unmount();
+        self.shared.mount.iter().for_each(Mount::unmount);
     }
 }
 
 impl Daemon {
-    /// Starts everything; when this function returns, the mount is usable. With `kept`, the daemon
-    /// continues that mount.
+    /// Starts everything; when this function returns, the mount is usable, and other machines are
+    /// served.
     ///
     /// # Errors
-    /// The cache, the mountpoint or the control socket cannot be used; or [`KeyringError`].
-    pub(crate) async fn start(config: MountConfig, kept: Option<Kept>) -> anyhow::Result<Self> {
+    /// The cache, the mountpoint, an address or the control socket cannot be used; or
+    /// [`KeyringError`].
+    pub(crate) async fn start(config: MountConfig, mounting: Mounting) -> anyhow::Result<Self> {
         let policies = policies(&config)?;
         portage_keyring::warn(&policies, &config.portage_gnupg);
         let metrics = Arc::new(Metrics::default());
@@ -207,27 +223,25 @@ impl Daemon {
         fetcher.set_bulk_read_limit(config.options.bulk_read_limit);
         let (held, fetching, counted) = (Arc::clone(&cache), Arc::clone(&fetcher), Arc::clone(&metrics));
         let mut binhosts = Binhosts::open(held, fetching, counted, &config, policies)?;
-        let resumed = kept.as_ref().filter(|kept| !kept.is_new());
-        let beneath = resumed.map(tasks::local_watcher::beneath).transpose()?;
-        let front = Arc::new(tasks::local_watcher::open(&config, &cache, binhosts.first().await?, beneath).await?);
+        let first = binhosts.first().await?;
+        let front = match &mounting {
+            Mounting::Mounted(kept) => {
+                let resumed = kept.as_ref().filter(|kept| !kept.is_new());
+                let beneath = resumed.map(tasks::local_watcher::beneath).transpose()?;
+                tasks::local_watcher::open(&config, &cache, first, beneath).await?
+            }
+            Mounting::Unmounted => serving::without_local_packages(&cache, first).await?,
+        };
+        let front = Arc::new(front);
         let (shown, root) = (Arc::clone(front.snapshots()), config.portage_root.clone());
         let directory = cache.directory().to_owned();
         cache.classify_by(move |digest_of| tasks::installed_classes::classes(&root, &shown, &directory, digest_of));
-        let operations = Filesystem::new(
-            Arc::clone(&front),
-            Arc::clone(&fetcher),
-            config.options.prefetch,
-            config.options.plan_check,
-        );
-        let mount = Mount::new(&config, operations, Arc::clone(&metrics), kept)?;
-        match mount.begun() {
-            Begun::Mounted => service::handover::store(&mount),
-            Begun::Resumed => tracing::info!("going on with the mount of the daemon before this one"),
-        }
-        if let Some(why) = service::mount_visibility::hidden(&config.mountpoint, mount.device()) {
-            tracing::warn!("{why}");
-        }
-        let shared = Arc::new(DaemonState::new(config, mount, cache, fetcher, front, metrics));
+        let serving = Serving::start(&config, &front, &fetcher, &metrics, &cache).await?;
+        let mount = match mounting {
+            Mounting::Mounted(kept) => Some(mount(&config, &front, &fetcher, &metrics, kept)?),
+            Mounting::Unmounted => None,
+        };
+        let shared = Arc::new(DaemonState::new(config, mount, serving, cache, fetcher, front, metrics));
         shared.set_reports(&binhosts);
         let (requests, incoming) = mpsc::channel(MAX_REQUESTS);
         let following = requests.clone();
@@ -275,13 +289,13 @@ impl Daemon {
         let mut tidy = tokio::time::interval(TIDY);
         service::systemd::notify_status(vec![NotifyState::Ready], self.shared.summary());
         tracing::info!("{}", self.shared.summary());
-        service::watchdog::start(&self.shared.config);
+        service::watchdog::start(&self.shared.config, self.shared.mount.is_some());
         let cache = Arc::clone(&self.shared.cache);
         let sweep = tokio::task::spawn_blocking(move || cache.recovery().sweep());
         loop {
             tokio::select! {
                 () = stop.requested() => break,
-                () = self.shared.mount.ended() => break tracing::warn!("unmounted by somebody else: stopping"),
+                () = self.shared.unmounted() => break tracing::warn!("unmounted by somebody else: stopping"),
                 _ = tidy.tick() => self.tidy(),
                 Some(reply) = self.reloads.recv() => self.reload(program, reply).await,
             }
@@ -298,6 +312,11 @@ impl Daemon {
 
     /// Executes the program in this process. Returns only if that fails.
     async fn reload(&self, program: &Program, reply: Reload) {
+        let Some(mount) = &self.shared.mount else {
+            // The client may have disconnected.
+            let _ = reply.send(Err(ReloadError::NoMount));
+            return;
+        };
         let tried = program.clone();
         let tried = tokio::task::spawn_blocking(move || service::handover::try_out(&tried)).await;
         if let Err(error) = tried.unwrap_or_else(|error| Err(ReloadError::Test(error))) {
@@ -315,7 +334,7 @@ impl Daemon {
         let cache = Arc::clone(&self.shared.cache);
         let _ = tokio::task::spawn_blocking(move || cache.write_uses()).await;
         tokio::time::sleep(ANSWERED).await;
-        let error = service::handover::replace(program, &self.shared.mount);
+        let error = service::handover::replace(program, mount);
         tracing::error!("reloading failed, going on as before: {error:#}");
         service::systemd::notify(vec![NotifyState::Ready]);
     }
@@ -327,8 +346,33 @@ impl Daemon {
             cache.keep_free();
             cache.write_uses();
         });
+        if self.shared.serving.as_ref().is_some_and(Serving::is_behind) {
+            let shared = Arc::clone(&self.shared);
+            tokio::task::spawn_blocking(move || shared.publish_for_others());
+        }
         service::systemd::notify_status(Vec::new(), self.shared.summary());
     }
+}
+
+/// Mounts, or continues the mount of `kept`.
+fn mount(
+    config: &MountConfig,
+    front: &Arc<PublishedTree>,
+    fetcher: &Arc<Fetcher>,
+    metrics: &Arc<Metrics>,
+    kept: Option<Kept>,
+) -> anyhow::Result<Mount> {
+    let MountOptions { prefetch, plan_check, .. } = config.options;
+    let operations = Filesystem::new(Arc::clone(front), Arc::clone(fetcher), prefetch, plan_check);
+    let mount = Mount::new(config, operations, Arc::clone(metrics), kept)?;
+    match mount.begun() {
+        Begun::Mounted => service::handover::store(&mount),
+        Begun::Resumed => tracing::info!("going on with the mount of the daemon before this one"),
+    }
+    if let Some(why) = service::mount_visibility::hidden(&config.mountpoint, mount.device()) {
+        tracing::warn!("{why}");
+    }
+    Ok(mount)
 }
 
 /// Builds the verification policy of each binhost, and opens its keys.

@@ -13,7 +13,7 @@ use portable_atomic::AtomicU64;
 use super::alarms::build_key;
 use super::remote_binhost::{PackageRef, RemoteBinhost};
 use super::transient_blobs::TransientBlobs;
-use crate::cache::{Blob, BuildKey, Cache, Incoming, Placement, Unkeepable, Unproved};
+use crate::cache::{BinhostTag, Blob, BuildKey, Cache, Incoming, Placement, Unkeepable, Unproved};
 use crate::index::{Entry, EntryId, Record};
 use crate::verify::{Policy, VerifyError, recheck};
 
@@ -93,6 +93,13 @@ impl Blobs {
         placement
     }
 
+    /// Records the key of a package that the cache keeps, by which other machines ask for it.
+    pub(super) fn name_for_others(&self, binhost: &RemoteBinhost, entry: &Entry, blob: &Blob, placement: &Placement) {
+        if let Some(key) = entry.share_key().filter(|_| *placement == Placement::Kept) {
+            self.cache.share(&key, blob, BinhostTag::new(&binhost.name));
+        }
+    }
+
     /// Holds a verified package that the cache does not keep.
     pub(super) fn hold(&self, id: EntryId, blob: Blob) {
         self.transient.hold(id, blob);
@@ -125,7 +132,9 @@ impl Blobs {
             Ok(verified) => {
                 let blob = self.cache.blob(verified);
                 tracing::info!(path = %entry.path, "found in the cache, and proved again");
-                match self.cache.recovery().adopt(digest, &blob, entry.id(), build_key(binhost, entry)) {
+                let placement = self.cache.recovery().adopt(digest, &blob, entry.id(), build_key(binhost, entry));
+                self.name_for_others(binhost, entry, &blob, &placement);
+                match placement {
                     Placement::Unkept(_) => self.hold(entry.id(), blob.clone()),
                     Placement::Kept => self.arrived(),
                 }

@@ -7,8 +7,9 @@ use std::sync::atomic::Ordering;
 use parking_lot::RwLock;
 use portable_atomic::AtomicU64;
 
+use crate::cache::BinhostTag;
 use crate::config::OnMismatch;
-use crate::index::{BinhostId, BinhostIndex, EntryId, Record, Stanza, View};
+use crate::index::{BinhostId, BinhostIndex, EntryId, Record, ShareKey, Stanza, View};
 use crate::sys::{Passed, PastEvent, WrongClock, seconds_now};
 use crate::upstream::Upstream;
 use crate::verify::Policy;
@@ -33,6 +34,12 @@ impl RemoteBinhost {
     #[must_use]
     pub(crate) fn new(name: String, upstream: Arc<Upstream>, policy: Policy, on_mismatch: OnMismatch) -> Self {
         Self { name, upstream, policy, on_mismatch, confirmed: AtomicU64::new(0) }
+    }
+
+    /// Whether packages of this binhost may be served to other machines.
+    #[must_use]
+    pub(crate) fn is_shared(&self) -> bool {
+        self.upstream.binhost().share
     }
 
     /// Records that the index was confirmed at `time`, in seconds since the epoch by the clock of
@@ -82,6 +89,13 @@ impl RemoteBinhosts {
         self.0.read().get(&id).cloned()
     }
 
+    /// Whether the packages of the binhost with this tag may be shared.
+    pub(super) fn shares(&self, tag: BinhostTag) -> bool {
+        let binhosts = self.0.read();
+        let mut of_tag = binhosts.values().filter(|binhost| BinhostTag::new(&binhost.name) == tag).peekable();
+        of_tag.peek().is_some() && of_tag.all(|binhost| binhost.is_shared())
+    }
+
     pub(super) fn retain(&self, wanted: &HashSet<BinhostId>) {
         self.0.write().retain(|id, _| wanted.contains(id));
     }
@@ -116,6 +130,20 @@ impl PackageRef {
     #[must_use]
     pub(crate) fn record(&self) -> &Record {
         &self.record
+    }
+
+    /// Whether the package may be served to other machines.
+    #[must_use]
+    pub(crate) fn is_shared(&self) -> bool {
+        self.binhost.is_shared()
+    }
+
+    /// Whether the entry names the package of this key.
+    ///
+    /// # Errors
+    /// The stored index cannot be read.
+    pub(crate) fn is_of(&self, key: &ShareKey) -> std::io::Result<bool> {
+        Ok(self.record.size == key.size && self.entry()?.share_key() == Some(*key))
     }
 
     pub(super) fn view(&self) -> &Arc<View> {

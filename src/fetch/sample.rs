@@ -29,6 +29,8 @@ pub(crate) fn fetcher(place: &Path, id: BinhostId, on_mismatch: OnMismatch) -> A
         max_index_age: None,
         max_index: DEFAULT_MAX_INDEX,
         frozen: false,
+        share: true,
+        peers: Vec::new(),
     };
     let upstream = Arc::new(Upstream::new(binhost, Arc::clone(&metrics)).unwrap());
     let cache = Arc::new(Cache::open(place, 1 << 20, Arc::clone(&metrics)).unwrap());

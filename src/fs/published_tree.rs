@@ -145,6 +145,12 @@ impl PublishedTree {
         Arc::clone(&self.state().listing)
     }
 
+    /// The tree of the binhosts' indexes, without local packages.
+    #[must_use]
+    pub(crate) fn remote(&self) -> Arc<Tree> {
+        Arc::clone(&self.state().remote)
+    }
+
     /// Number of published local packages.
     #[must_use]
     pub(crate) fn local_packages(&self) -> usize {

@@ -17,6 +17,10 @@ const VALUES: &str = "USE_EXPAND_VALUES_";
 /// The key that Portage takes from the first header that has it.
 const ARCH: &str = "ARCH";
 
+/// The header key with the TIMESTAMP of the binhosts' own indexes, in an index that a binhostfs
+/// serves: the TIMESTAMP there says when the view changed.
+pub(super) const SOURCE_TIMESTAMP: &str = "BINHOSTFS_SOURCE_TIMESTAMP";
+
 /// The header stanza. The last value of a repeated key counts, as in Portage.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Header(BTreeMap<String, String>);
@@ -39,6 +43,11 @@ impl Header {
         self.0.insert(key.to_owned(), value.to_string());
     }
 
+    /// Removes a key.
+    pub(super) fn remove(&mut self, key: &str) {
+        self.0.remove(key);
+    }
+
     /// All keys with their values, sorted by key.
     pub(super) fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(key, value)| (key.as_str(), value.as_str()))
@@ -48,6 +57,13 @@ impl Header {
     #[must_use]
     pub fn timestamp(&self) -> Option<i64> {
         self.get("TIMESTAMP")?.trim().parse().ok().filter(|t| *t > 0)
+    }
+
+    /// The TIMESTAMP of the index that a binhost wrote, also where a binhostfs serves it on.
+    #[must_use]
+    pub fn source_timestamp(&self) -> Option<i64> {
+        let source = self.get(SOURCE_TIMESTAMP).and_then(|text| text.trim().parse().ok());
+        source.filter(|time| *time > 0).or_else(|| self.timestamp())
     }
 
     /// URI: the URL of the package files, where they are not beside the index.

@@ -14,6 +14,7 @@
 //! | `aux_key` | the keys that emerge reads of an entry |
 //! | `aux_values` | an entry against its package |
 //! | `entry_digest` | one digest of all that Portage reads of an entry |
+//! | `share_key` | a package as other machines name it |
 //! | `dependencies` | dependency strings |
 //! | `path` | PATH |
 //! | `digest` | digests in hexadecimal |
@@ -47,6 +48,7 @@ mod listing;
 mod parse;
 mod path;
 mod render;
+mod share_key;
 mod stanza;
 mod unfit;
 mod view;
@@ -69,6 +71,7 @@ pub(crate) use parse::{Dropped, IndexLimits, MAX_ENTRIES};
 pub use path::PkgPath;
 pub(crate) use path::{TEMPORARY_COPY, TEMPORARY_INDEX};
 pub(crate) use render::{RENDER_VERSION, Rendered};
+pub(crate) use share_key::ShareKey;
 pub use stanza::{ListedEntry, Stanza};
 pub(crate) use unfit::DroppedEntry;
 pub use view::{BinhostId, View};

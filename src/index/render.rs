@@ -14,8 +14,9 @@ use std::io::{self, BufWriter, Write};
 use sha2::{Digest as _, Sha256};
 
 use super::digest::Digest;
+use super::header::SOURCE_TIMESTAMP;
 use super::stanza::{OWN_KEYS, Stanza};
-use super::{Entry, Header, Listing, Sha256Digest, View};
+use super::{BinhostId, Entry, Header, Listing, Sha256Digest, View};
 
 /// The version of the rendering, a part of a rendered file's identity. Raise it when the same index
 /// is rendered differently.
@@ -26,8 +27,17 @@ pub(super) const STRIPPED: [&[u8]; 4] = [b"BASE_URI", b"PKGINDEX_URI", b"FETCHCO
 /// The key that every entry gets, if need be with an empty value.
 const USER_PATCHES: &[u8] = b"USER_PATCHES";
 /// Header keys that are written new or do not belong into a local index.
-const HEADER_STRIPPED: [&str; 8] =
-    ["URI", "TTL", "DOWNLOAD_TIMESTAMP", "FETCHCOMMAND", "RESUMECOMMAND", "VERSION", "TIMESTAMP", "PACKAGES"];
+const HEADER_STRIPPED: [&str; 9] = [
+    "URI",
+    "TTL",
+    "DOWNLOAD_TIMESTAMP",
+    "FETCHCOMMAND",
+    "RESUMECOMMAND",
+    "VERSION",
+    "TIMESTAMP",
+    "PACKAGES",
+    SOURCE_TIMESTAMP,
+];
 
 /// A description of a rendered file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,9 +53,18 @@ pub struct Rendered {
 /// The content of a rendered file: rows of a view, after the entries of a listing.
 struct Stands<'a> {
     header: &'a Header,
+    /// Whether entries have the dependencies that the view adds.
+    additions: Additions,
     /// Rows of the view, in the order in which they are written.
     rows: &'a [u32],
     local: &'a Listing,
+}
+
+/// Whether a rendered entry has the dependency that the view adds to it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Additions {
+    Written,
+    LeftOut,
 }
 
 impl View {
@@ -55,8 +74,31 @@ impl View {
     /// # Errors
     /// Reading the text or writing `out` fails.
     pub fn render(&self, out: impl Write, timestamp: i64) -> io::Result<Rendered> {
-        let stands = Stands { header: self.header(), rows: &self.in_file_order(), local: &Listing::default() };
+        let (rows, additions) = (&self.in_file_order(), Additions::Written);
+        let stands = Stands { header: self.header(), additions, rows, local: &Listing::default() };
         with_local(self, &stands, out, timestamp)
+    }
+
+    /// Renders the index for other machines: the entries of those binhosts that `shares` names,
+    /// with the dependencies of their binhost, and with this TIMESTAMP. [`SOURCE_TIMESTAMP`] has
+    /// the newest TIMESTAMP of the binhosts' own indexes.
+    ///
+    /// # Errors
+    /// Reading the text or writing `out` fails.
+    pub(crate) fn render_shared(
+        &self,
+        shares: &dyn Fn(BinhostId) -> bool,
+        out: impl Write,
+        timestamp: i64,
+    ) -> io::Result<Rendered> {
+        let is_shared = |row: &u32| self.part(*row).is_some_and(|part| shares(part.binhost));
+        let rows: Vec<u32> = self.in_file_order().into_iter().filter(is_shared).collect();
+        let mut header = self.header_of(shares);
+        header.remove("TIMESTAMP");
+        let shared = self.parts().iter().filter(|part| shares(part.binhost));
+        let source = shared.filter_map(|part| part.index.header().source_timestamp()).max();
+        let stands = Stands { header: &header, additions: Additions::LeftOut, rows: &rows, local: &Listing::default() };
+        with_source(self, &stands, out, (timestamp, source))
     }
 
     /// Writes the index as [`View::render`] does, after the entries of `local`. Local entries stay
@@ -85,14 +127,23 @@ impl View {
             }
         }
         let header = Header::united([local.header(), self.header()]);
-        with_local(self, &Stands { header: &header, rows: &rows, local }, out, timestamp)
+        with_local(self, &Stands { header: &header, additions: Additions::Written, rows: &rows, local }, out, timestamp)
     }
 }
 
 fn with_local(view: &View, stands: &Stands<'_>, out: impl Write, timestamp: i64) -> io::Result<Rendered> {
-    let Stands { header: shown, rows, local } = stands;
-    let timestamp = shown.timestamp().unwrap_or(timestamp);
+    with_source(view, stands, out, (stands.header.timestamp().unwrap_or(timestamp), None))
+}
+
+fn with_source(
+    view: &View,
+    stands: &Stands<'_>,
+    out: impl Write,
+    (timestamp, source): (i64, Option<i64>),
+) -> io::Result<Rendered> {
+    let Stands { header: shown, additions, rows, local } = stands;
     let mut out = BufWriter::with_capacity(64 << 10, RenderWriter { out, size: 0, hash: Sha256::new() });
+    source.map_or(Ok(()), |source| writeln!(out, "{SOURCE_TIMESTAMP}: {source}"))?;
     header(shown, rows.len() + local.entries().len(), &mut out, timestamp)?;
     for entry in local.entries() {
         as_written(&local.stanza(entry)?, &Inherited::of(local.header(), shown), &mut out)?;
@@ -101,7 +152,8 @@ fn with_local(view: &View, stands: &Stands<'_>, out: impl Write, timestamp: i64)
         let (Some(part), Some(record)) = (view.part(*row), view.record(*row)) else { continue };
         let text = part.index.stanza(record)?;
         let inherited = Inherited::of(part.index.header(), shown);
-        let changes = EntryEdits { path: view.path(*row), dependency: view.dependency(*row), inherited };
+        let dependency = view.dependency(*row).filter(|_| *additions == Additions::Written);
+        let changes = EntryEdits { path: view.path(*row), dependency, inherited };
         stanza(&text, &changes, &mut out)?;
     }
     let mut counted = out.into_inner().map_err(io::IntoInnerError::into_error)?;

@@ -144,6 +144,29 @@ impl View {
         &self.header
     }
 
+    /// The merged header of those indexes whose binhost `shares` names.
+    pub(super) fn header_of(&self, shares: &dyn Fn(BinhostId) -> bool) -> Header {
+        let parts = (0..=MAX_PART).zip(&self.parts);
+        let chosen = parts.filter(|(number, part)| !self.mute.contains(number) && shares(part.binhost));
+        Header::united(chosen.map(|(_, part)| part.index.header()))
+    }
+
+    /// The number of the entry whose PATH in its binhost's index is `path`, where that is shown at
+    /// another path. The search is linear in the number of such entries.
+    fn moved_row(&self, path: &str) -> Option<u32> {
+        let is_it = |(part, record): &(u16, u32)| {
+            let found = self.find(Row { part: *part, record: *record, moved: true });
+            found.is_some_and(|(part, record)| part.index.path(record) == path)
+        };
+        let (_, place) = self.places.iter().find(|(key, _)| is_it(key))?;
+        self.row_at(place)
+    }
+
+    /// The numbers of the entries that are shown at `path`, or have it as PATH in their index.
+    pub(crate) fn rows_of(&self, path: &str) -> impl Iterator<Item = u32> {
+        [self.row_at(path), self.moved_row(path)].into_iter().flatten()
+    }
+
     /// The record of entry number `row`.
     #[must_use]
     pub fn record(&self, row: u32) -> Option<&Record> {

@@ -119,6 +119,24 @@ counters! {
     bytes_served,
     /// Opens whose reads the kernel does itself (passthrough), so that no counter has their bytes.
     passthrough_opens,
+    /// Requests of other machines that were answered (`serve`).
+    serve_requests,
+    /// Packages sent to other machines by digest (`/v1/blob`), whole or in part.
+    serve_blobs,
+    /// Bytes sent to other machines.
+    serve_bytes,
+    /// Packages that peers had, whether or not they proved right.
+    peer_hits,
+    /// Requests for packages that a peer did not have.
+    peer_misses,
+    /// Requests to peers that failed: each makes the peer rest for a while.
+    peer_failures,
+    /// Packages of peers whose bytes proved wrong.
+    peer_wrong,
+    /// Bytes of packages received from peers; they are also among those of binhosts.
+    peer_bytes,
+    /// Connections of other machines refused because there were too many.
+    serve_refused_connections,
 }
 
 /// A number that only grows.

@@ -9,6 +9,7 @@ use super::candidates::Candidates;
 use super::client::{RequestCondition, UpstreamResponse};
 use super::local::LocalFile;
 use super::mirrors::MirrorSlot;
+use super::peers::{PeerSlot, Wanted};
 use super::retry::{self, NO_PROGRESS_BUDGET, RATE_FLOOR, RATE_WINDOW, RetryDecision};
 use super::throughput::Throughput;
 use super::{Upstream, UpstreamError};
@@ -76,6 +77,20 @@ pub(crate) struct BodyStream<'a> {
     since: Instant,
     /// Whether the bytes came over several connections.
     spliced: bool,
+    peers: PeersOfBody,
+}
+
+/// The peers of one download. They are asked before the first mirror, each once.
+#[derive(Debug, Default)]
+struct PeersOfBody {
+    /// `None`: no peer is asked.
+    wanted: Option<Wanted>,
+    /// Number of the first peer that was not asked yet.
+    next: PeerSlot,
+    /// The peer that is read now, or was until the end.
+    current: Option<PeerSlot>,
+    /// The peers that sent some of the bytes received.
+    contributed: Vec<PeerSlot>,
 }
 
 impl<'a> BodyStream<'a> {
@@ -93,12 +108,37 @@ impl<'a> BodyStream<'a> {
             fruitless: Duration::ZERO,
             since: Instant::now(),
             spliced: false,
+            peers: PeersOfBody::default(),
         }
     }
 
-    /// The URL that is read now, without credentials.
+    /// Asks the peers of the binhost first for the package of this key, which is at `path` at the
+    /// binhost. Must be called before [`Self::next`].
+    #[must_use]
+    pub(crate) fn with_peers(mut self, key: Option<String>, path: &str) -> Self {
+        let size = self.size;
+        self.peers.wanted = key.map(|key| Wanted { key, path: path.to_owned(), size });
+        self
+    }
+
+    /// Whether some of the bytes received came from a peer.
+    #[must_use]
+    pub(crate) fn is_of_peer(&self) -> bool {
+        !self.peers.contributed.is_empty()
+    }
+
+    /// Whether the last bytes came from a peer.
+    #[must_use]
+    pub(crate) fn is_at_peer(&self) -> bool {
+        self.peers.current.is_some()
+    }
+
+    /// The URL that is read now, without credentials: of a peer, its own.
     #[must_use]
     pub(crate) fn source(&self) -> String {
+        if let Some(peer) = self.peers.current {
+            return self.upstream.peers.display_url(peer);
+        }
         self.candidates.current().map(|candidate| config::display(&candidate.url)).unwrap_or_default()
     }
 
@@ -130,6 +170,8 @@ impl<'a> BodyStream<'a> {
     pub(crate) fn start_over(&mut self) {
         self.close();
         self.part = None;
+        // Asks the same peer again.
+        self.peers.next = self.peers.current.unwrap_or(self.peers.next);
     }
 
     /// Returns the origin of the received bytes, for another stream to continue. `None`: no
@@ -152,7 +194,9 @@ impl<'a> BodyStream<'a> {
     /// URL is asked.
     pub(crate) fn reject(&mut self, fault: BodyFault) -> bool {
         self.close();
-        if std::mem::take(&mut self.spliced) {
+        if self.is_of_peer() {
+            self.reject_peers(fault);
+        } else if std::mem::take(&mut self.spliced) {
             self.candidates.spliced_wrong();
         } else {
             if fault == BodyFault::Url {
@@ -163,6 +207,18 @@ impl<'a> BodyStream<'a> {
         self.candidates.begin_anew();
         (self.part, self.furthest, self.fruitless) = (None, 0, Duration::ZERO);
         self.candidates.any_left()
+    }
+
+    /// Leaves the peers, whose bytes proved wrong. The mirrors are asked for the whole file, and
+    /// nothing counts against them. Which of several peers is at fault is unknown.
+    fn reject_peers(&mut self, fault: BodyFault) {
+        for peer in std::mem::take(&mut self.peers.contributed) {
+            // A package that was built wrongly is as wrong everywhere.
+            if fault == BodyFault::Url {
+                self.upstream.peers.note_wrong(peer, &self.upstream.metrics);
+            }
+        }
+        (self.spliced, self.peers.current, self.peers.wanted) = (false, None, None);
     }
 
     async fn step(&mut self) -> Result<Option<Event>, UpstreamError> {
@@ -183,7 +239,10 @@ impl<'a> BodyStream<'a> {
             }
             None => {
                 self.close();
-                self.upstream.mirrors.note_served(self.slot());
+                match self.peers.current {
+                    Some(peer) => self.upstream.peers.note_served(peer),
+                    None => self.upstream.mirrors.note_served(self.slot()),
+                }
                 Ok(Some(Event::End))
             }
         }
@@ -193,6 +252,9 @@ impl<'a> BodyStream<'a> {
         self.received += bytes;
         self.pace.add(bytes, waited);
         self.upstream.metrics.bytes_fetched.add(bytes);
+        if let Some(peer) = self.peers.current {
+            self.upstream.peers.note_bytes(peer, bytes, &self.upstream.metrics);
+        }
         if self.received > self.furthest {
             self.candidates.progressed(self.received - self.furthest);
             self.furthest = self.received;
@@ -230,7 +292,49 @@ impl<'a> BodyStream<'a> {
         self.upstream.mirrors.note_pace(self.slot(), std::mem::take(&mut self.pace).total());
     }
 
+    /// Asks the peers that are left. `None`: none of them has the package.
+    async fn connect_to_peer(&mut self) -> Option<Option<Event>> {
+        let mut asked = false;
+        let found = loop {
+            let Some(wanted) = &self.peers.wanted else { break None };
+            let (upstream, offset) = (self.upstream, self.received);
+            let Some((slot, url)) = upstream.peers.next(self.peers.next, wanted) else { break None };
+            (self.peers.next, asked) = (slot + 1, true);
+            if let Some(answer) = upstream.peers.ask((slot, &url), wanted, offset, &upstream.metrics).await {
+                break Some((slot, url, answer));
+            }
+        };
+        if asked {
+            // The mirrors are not to be hurried for what the peers took.
+            (self.fruitless, self.since) = (Duration::ZERO, Instant::now());
+        }
+        let Some((slot, url, answer)) = found else {
+            self.peers.wanted = None;
+            return None;
+        };
+        let continues = answer.status() == 206;
+        self.connection = Connection::Http(answer);
+        self.peers.current = Some(slot);
+        // Another connection continues without a validator: the digests decide.
+        self.part = Some(ResumePoint { url, validator: None });
+        if continues {
+            self.upstream.metrics.resumes.increase();
+            self.spliced = true;
+            self.peers.contributed.push(slot);
+            return Some(None);
+        }
+        let event = self.restarted();
+        self.peers.contributed.push(slot);
+        Some(event)
+    }
+
     async fn connect(&mut self) -> Result<Option<Event>, UpstreamError> {
+        self.peers.current = None;
+        if self.peers.wanted.is_some()
+            && let Some(connected) = self.connect_to_peer().await
+        {
+            return Ok(connected);
+        }
         let chosen = self.upstream.mirrors.choose(&mut self.candidates);
         let Some(url) = chosen else { return Err(self.candidates.take_error()) };
         let began = Instant::now();
@@ -280,6 +384,7 @@ impl<'a> BodyStream<'a> {
     fn restarted(&mut self) -> Option<Event> {
         let had_some = std::mem::take(&mut self.received) > 0;
         self.spliced = false;
+        self.peers.contributed.clear();
         self.candidates.began();
         had_some.then_some(Event::Restart)
     }
@@ -287,6 +392,14 @@ impl<'a> BodyStream<'a> {
     async fn recover(&mut self, error: UpstreamError) -> Result<(), UpstreamError> {
         let neglected = self.neglected;
         self.close();
+        if let Some(peer) = self.peers.current.take() {
+            tracing::debug!(%error, "a peer was left in the middle of a package");
+            // A peer that is slower than a mirror, or was kept waiting, has not failed.
+            if !neglected && !matches!(error, UpstreamError::Outpaced { .. }) {
+                self.upstream.peers.note_failure(peer, &error, &self.upstream.metrics);
+            }
+            return Ok(());
+        }
         let slot @ Some(_) = self.slot() else { return Err(error) };
         let out_of_time = self.fruitless + self.since.elapsed() >= NO_PROGRESS_BUDGET;
         let broke = matches!(error, UpstreamError::Transport { .. } | UpstreamError::Truncated { .. });

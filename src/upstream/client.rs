@@ -19,8 +19,8 @@ use url::Url;
 
 use super::UpstreamError;
 use super::reach::Reach;
-use super::retry::{CONNECT_TIMEOUT, STALL_TIMEOUT};
-use crate::config;
+use super::retry::{CONNECT_TIMEOUT, PEER_CONNECT_TIMEOUT, STALL_TIMEOUT};
+use crate::config::{self, BinhostUrl};
 
 const MAX_REDIRECTS: usize = 5;
 
@@ -83,6 +83,28 @@ impl Client {
         Ok((Self { http, reach }, untrusting))
     }
 
+    /// Creates an HTTP client for peers, which follows no redirects.
+    pub(super) fn of_peers(urls: &[BinhostUrl]) -> Result<Self, UpstreamError> {
+        // The call fails only if a provider is installed already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let reach = Arc::new(Reach::new(urls));
+        let builder = || builder(&reach).redirect(Policy::none()).connect_timeout(PEER_CONNECT_TIMEOUT);
+        let http = builder().build().or_else(|_| builder().tls_certs_only([]).build());
+        Ok(Self { http: http.map_err(|error| UpstreamError::Setup(causes(&error)))?, reach })
+    }
+
+    /// Requests `url` of a peer, and waits for at most `patience`. Every status is an answer.
+    pub(super) async fn ask_peer(
+        &self,
+        url: &Url,
+        condition: RequestCondition<'_>,
+        patience: Duration,
+    ) -> Result<UpstreamResponse, UpstreamError> {
+        let shown = config::display(url);
+        let response = response(conditional(self.http.get(url.clone()), condition), shown.clone(), patience).await?;
+        Ok(UpstreamResponse { response, url: shown })
+    }
+
     /// Refuses a URL to which the binhost must not lead.
     async fn check(&self, url: &Url) -> Result<(), UpstreamError> {
         match self.reach.refusal_of_stored(url).await {
@@ -126,6 +148,16 @@ impl Client {
 impl UpstreamResponse {
     pub(super) fn status(&self) -> u16 {
         self.response.status().as_u16()
+    }
+
+    /// The URL of the request, without credentials.
+    pub(super) fn url(&self) -> String {
+        self.url.clone()
+    }
+
+    /// The value of a header.
+    pub(super) fn header_text(&self, name: &'static str) -> Option<String> {
+        header(self.response.headers(), HeaderName::from_static(name))
     }
 
     /// Length of the body in bytes, if the server sent it.

@@ -48,6 +48,25 @@ pub(crate) struct UrlReport {
     pub last_error: Option<(String, Duration)>,
 }
 
+impl UrlReport {
+    pub(super) fn new(base: &BinhostUrl, health: &Health, now: Instant) -> Self {
+        let standing = health.state(now);
+        let resting = health.backoff_until().filter(|_| standing == HealthState::BackingOff);
+        let distrusted = health.distrusted_for().filter(|_| standing == HealthState::Distrusted);
+        Self {
+            url: base.to_string(),
+            standing,
+            backs_off_for: resting.map(|until| until.saturating_duration_since(now)),
+            rate: health.rate(),
+            first_byte: health.first_byte(),
+            failures: health.failures(),
+            wrong: health.wrong_packages(),
+            distrusted_for: distrusted.map(str::to_owned),
+            last_error: health.last_error().map(|(error, at)| (error.clone(), now.saturating_duration_since(*at))),
+        }
+    }
+}
+
 /// The mirrors of one binhost, and the downloads that use them.
 #[derive(Debug)]
 pub(super) struct MirrorTracker {
@@ -67,22 +86,7 @@ impl MirrorTracker {
     #[must_use]
     pub(super) fn url_reports(&self) -> Vec<UrlReport> {
         let (mirrors, now) = (self.lock(), Instant::now());
-        let report = |(base, health): (&BinhostUrl, &Health)| {
-            let standing = health.state(now);
-            let resting = health.backoff_until().filter(|_| standing == HealthState::BackingOff);
-            let distrusted = health.distrusted_for().filter(|_| standing == HealthState::Distrusted);
-            UrlReport {
-                url: base.to_string(),
-                standing,
-                backs_off_for: resting.map(|until| until.saturating_duration_since(now)),
-                rate: health.rate(),
-                first_byte: health.first_byte(),
-                failures: health.failures(),
-                wrong: health.wrong_packages(),
-                distrusted_for: distrusted.map(str::to_owned),
-                last_error: health.last_error().map(|(error, at)| (error.clone(), now.saturating_duration_since(*at))),
-            }
-        };
+        let report = |(base, health): (&BinhostUrl, &Health)| UrlReport::new(base, health, now);
         mirrors.all(now).into_iter().map(report).collect()
     }
 

@@ -6,6 +6,7 @@
 //! | `body` | one package as a stream that survives breaks |
 //! | `head` | some bytes of a package, by Range |
 //! | `candidates` | the URLs of one file, and which is asked next |
+//! | `peers` | other binhostfs, which are asked first |
 //! | `mirrors` | the URLs of one binhost and their order |
 //! | `health` | the record of one URL |
 //! | `mirror_tracker` | the mirrors as their requests share them: lock, clock, random numbers |
@@ -46,6 +47,7 @@ mod local;
 mod mirror_tracker;
 mod mirrors;
 mod package_urls;
+mod peers;
 mod reach;
 mod retry;
 mod throughput;
@@ -63,6 +65,7 @@ pub(crate) use error::UpstreamError;
 pub(crate) use health::HealthState;
 pub(crate) use index::{IndexAnswer, Validators};
 pub(crate) use mirror_tracker::{Active, UrlReport};
+pub(crate) use peers::{PeerCounts, PeerReport};
 pub(crate) use retry::jittered;
 pub use retry::{NO_PROGRESS_BUDGET, PATIENCE, STALL_TIMEOUT};
 
@@ -71,6 +74,7 @@ use crate::metrics::Metrics;
 use candidates::{Candidates, UrlCandidate};
 use mirror_tracker::MirrorTracker;
 use package_urls::PackageUrls;
+use peers::Peers;
 
 /// One binhost, its mirrors and the connections to it.
 #[derive(Debug)]
@@ -79,6 +83,7 @@ pub(crate) struct Upstream {
     binhost: BinhostConfig,
     metrics: Arc<Metrics>,
     mirrors: MirrorTracker,
+    peers: Peers,
     /// Permits to read from a `file:` URL.
     local_reads: Arc<Semaphore>,
 }
@@ -96,9 +101,9 @@ impl Upstream {
                 "no https server can be trusted: install the system's CA certificates, then restart"
             );
         }
-        let mirrors = MirrorTracker::new(&binhost.urls);
+        let (mirrors, peers) = (MirrorTracker::new(&binhost.urls), Peers::new(&binhost)?);
         let local_reads = Arc::new(Semaphore::new(local::MAX_READS));
-        Ok(Self { client, binhost, metrics, mirrors, local_reads })
+        Ok(Self { client, binhost, metrics, mirrors, peers, local_reads })
     }
 
     /// The configuration of the binhost.
@@ -113,8 +118,9 @@ impl Upstream {
         self.mirrors.url_reports()
     }
 
-    /// Ends backoff and distrust of all URLs, on request of an administrator.
+    /// Ends backoff and distrust of all URLs and peers, on request of an administrator.
     pub(crate) fn allow_retries(&self) {
+        self.peers.allow_retries();
         self.mirrors.allow_retries();
     }
 

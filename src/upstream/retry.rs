@@ -7,6 +7,8 @@ use super::UpstreamError;
 
 /// Timeout for DNS, TCP and TLS together.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Timeout to connect to a peer, which is near.
+pub(super) const PEER_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Longest silence, before or within an answer, if no other URL is available.
 pub const STALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest silence if another URL is available, unless this URL is known to answer slowly.

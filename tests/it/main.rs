@@ -31,6 +31,7 @@ mod emerge;
 mod endure;
 mod entries;
 mod faults;
+mod fleet;
 mod freshness;
 mod frozen;
 mod full_disk;

@@ -5,6 +5,7 @@
 //! 'e' EntryId (16 bytes)   SHA-256 of the blob (32 bytes)
 //! 'b' SHA-256 (32 bytes)   `rows::BlobHead`, assurance, EntryIds (16 bytes each)
 //! 'h' BuildKey (16 bytes)  `rows::BuildValue`: `build_history`
+//! 'd' ShareKey (16 bytes)  `shared::SharedValue`
 //! 'p' EntryId (16 bytes)   a pin: `rows::PinHead`, PATH (its first 96 bytes): `pins`
 //! 'w'                      bytes written today: `rows::WrittenValue`; goes along with 'b'
 //! assurance                1 if a member is not compressed, else 0 (1 byte), length of the
@@ -38,10 +39,11 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, RwLock};
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
-use crate::index::{AuxDigest, Digest, EntryId, Sha256Digest};
+use crate::index::{AuxDigest, Digest, EntryId, Sha256Digest, ShareKey};
 use crate::verify::{Assurance, Fingerprint, RULES, Signer};
 
 use super::rows::{BlobHead, BlobKey, BuildKey, DailyWrites, RowKey, WRITTEN_KEY};
+use super::shared::{self, BinhostTag};
 use crate::cache::CacheError;
 use crate::sys::is_full;
 
@@ -259,6 +261,21 @@ impl Catalogue {
         self.apply(batch, Durable::Soon)
     }
 
+    /// Records that the blob `digest`, which came from `binhost`, has this key; durable soon.
+    pub(crate) fn share(&self, key: &ShareKey, digest: Sha256Digest, binhost: BinhostTag) {
+        let mut batch = sled::Batch::default();
+        batch.insert(shared::row_key(key).as_bytes(), shared::value(digest, binhost).as_bytes());
+        if let Err(error) = self.apply(batch, Durable::Soon) {
+            tracing::debug!(%error, "recording the key of a package for other machines");
+        }
+    }
+
+    /// The blob that was recorded for a key, and the binhost that it came from. The blob may have
+    /// been evicted since.
+    pub(crate) fn shared(&self, key: &ShareKey) -> Option<(Sha256Digest, BinhostTag)> {
+        self.with(|db| shared::parts(&db.get(shared::row_key(key).as_bytes()).ok()??))?
+    }
+
     /// Makes postponed changes durable. Writes nothing if there are none.
     pub(crate) fn settle(&self) {
         if self.flushed.lock().put_off
@@ -286,14 +303,16 @@ impl Catalogue {
         }
     }
 
-    /// Removes the entries whose blob has no record. A record names only the last entries of its
-    /// blob, and the eviction of the blob removes no others.
+    /// Removes the entries and the keys of other machines whose blob has no record. A record names
+    /// only the last entries of its blob, and the eviction of the blob removes no others.
     pub(crate) fn prune_entries(&self) {
         let is_stale = |db: &sled::Db, digest: &[u8]| {
-            digest_of(digest).is_none_or(|digest| matches!(db.contains_key(BlobKey::of(digest).as_bytes()), Ok(false)))
+            digest_of(digest.get(..32).unwrap_or_default())
+                .is_none_or(|digest| matches!(db.contains_key(BlobKey::of(digest).as_bytes()), Ok(false)))
         };
         let stale = self.with(|db| {
-            let rows = db.scan_prefix(b"e").filter_map(Result::ok).filter(|(_, digest)| is_stale(db, digest));
+            let rows = db.scan_prefix(b"e").chain(db.scan_prefix(b"d")).filter_map(Result::ok);
+            let rows = rows.filter(|(_, value)| is_stale(db, value));
             rows.map(|(key, _)| key).collect::<Vec<_>>()
         });
         let Some(stale) = stale.filter(|stale| !stale.is_empty()) else { return };
@@ -628,7 +647,12 @@ mod tests {
         assert_eq!(rows(), 10);
         catalogue.remove(&[digest(1)]);
         assert_eq!(rows(), 1 + entries.len() - MAX_ENTRIES_OF_BLOB);
+        let keys = [1, 2].map(|size| ShareKey { sha1: Digest([1; 20]), md5: Digest([2; 16]), size });
+        let tag = BinhostTag::new("a");
+        keys.iter().zip([digest(1), digest(2)]).for_each(|(key, digest)| catalogue.share(key, digest, tag));
+        assert_eq!(catalogue.shared(&keys[0]), Some((digest(1), tag)));
         catalogue.prune_entries();
+        assert_eq!(keys.map(|key| catalogue.shared(&key)), [None, Some((digest(2), tag))]);
         assert_eq!((rows(), catalogue.find(other).map(|(found, _)| found)), (1, Some(digest(2))));
     }
 

@@ -11,7 +11,7 @@ use crate::sys::seconds_now;
 /// Key of the bytes written today.
 pub(super) const WRITTEN_KEY: &[u8] = b"w";
 
-/// Key of the row of an entry, a pin or a build.
+/// Key of the row of an entry, a pin, a build or a key of another machine.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub(super) struct RowKey {
@@ -22,6 +22,11 @@ pub(super) struct RowKey {
 impl RowKey {
     pub(super) fn of_entry(id: EntryId) -> Self {
         Self { kind: b'e', id: id.0 }
+    }
+
+    /// `id`: see `shared`.
+    pub(super) fn of_share(id: [u8; 16]) -> Self {
+        Self { kind: b'd', id }
     }
 
     pub(super) fn of_pin(id: EntryId) -> Self {

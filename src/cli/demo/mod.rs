@@ -22,7 +22,7 @@ use super::output::{fail, say};
 use super::{logging, runtime};
 use crate::api::Status;
 use crate::config::{CommandLine, ConfigFiles, MountConfig, Settings};
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, Mounting};
 use crate::portage::Sourced;
 use crate::units::ByteSize;
 use binhost::DemoBinhost;
@@ -113,7 +113,7 @@ async fn show(place: &DemoDirectory) -> anyhow::Result<()> {
     };
     let config = MountConfig::validate(&CommandLine { settings, files: ConfigFiles::Ignored })?;
     let started = Instant::now();
-    let daemon = Daemon::start(config, None).await?;
+    let daemon = Daemon::start(config, Mounting::Mounted(None)).await?;
     say(format_args!("Mounted on {} in {}\n", mountpoint.display(), milliseconds(started)));
     list(&mountpoint).await?;
     read_twice(&mountpoint, &binhost, &daemon).await?;

@@ -48,6 +48,15 @@ pub(super) const PATH: Kind<PathBuf> = Kind {
     input: Input::Path,
 };
 
+pub(super) const OPTIONAL_PATH: Kind<Option<PathBuf>> = Kind {
+    text: |text| Ok(Some(absolute(text))),
+    toml: |item| path(item.text()?).map(Some),
+    show: |path| path.as_ref().map(|path| path.display().to_string()),
+    write: |path| path.as_ref().map(|path| path.display().to_string()).unwrap_or_default(),
+    join: replace,
+    input: Input::Path,
+};
+
 pub(super) const NAMESPACE: Kind<MountNamespace> = Kind {
     text: |text| Ok(MountNamespace::new(Some(absolute(text)))),
     toml: |item| path(item.text()?).map(|path| MountNamespace::new(Some(path))),
@@ -89,6 +98,13 @@ pub(super) const URL: Kind<BinhostUrl> = Kind {
 };
 
 pub(super) const URLS: Kind<Vec<BinhostUrl>> = list();
+
+/// URLs of other binhostfs.
+pub(super) const PEERS: Kind<Vec<BinhostUrl>> = Kind {
+    text: |text| Ok(vec![peer(utf8(text)?)?]),
+    toml: |item| item.texts()?.into_iter().map(peer).collect(),
+    ..URLS
+};
 pub(super) const ATOMS: Kind<Vec<Atom>> = list();
 
 pub(super) const SIZE: Kind<ByteSize> = Kind {
@@ -246,6 +262,11 @@ fn one<T: FromStr<Err: ToString>>(text: &str) -> Result<T, String> {
 
 fn parsed<T: FromStr<Err: ToString>>(text: &OsStr) -> Result<T, String> {
     one(utf8(text)?)
+}
+
+fn peer(text: &str) -> Result<BinhostUrl, String> {
+    let url: BinhostUrl = one(text)?;
+    if url.is_file() { Err(format!("{text:?} is no peer: give for example http://hub.lan:8081")) } else { Ok(url) }
 }
 
 fn number<T: FromStr>(text: &OsStr) -> Result<T, String> {

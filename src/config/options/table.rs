@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::define::define_options;
 use super::kind::{
-    ADDRESS, AGE, ATOMS, COUNT, CPU, GROUP, Kind, NAMESPACE, PACKAGE_LIMIT, PATH, PATHS, PRIORITY, REFRESH, SIZE,
-    SIZE_LIMIT, TEXTS, URL, URLS, WAIT, boolean, named,
+    ADDRESS, AGE, ATOMS, COUNT, CPU, GROUP, Kind, NAMESPACE, OPTIONAL_PATH, PACKAGE_LIMIT, PATH, PATHS, PEERS,
+    PRIORITY, REFRESH, SIZE, SIZE_LIMIT, TEXTS, URL, URLS, WAIT, boolean, named,
 };
 use super::{Change, DefaultText, Flag, OptionInfo, OptionRow, Scope, Topic, TypedOption, put};
 use crate::config::choices::{LibcGuard, Offline, OnMismatch, Passthrough, Prefetch, Writes};
@@ -100,6 +100,23 @@ define_options! {
             help: "Set the CPU level that the packages need",
             details: "`any` for no check, or x86-64, x86-64-v2, x86-64-v3, x86-64-v4.",
             example: r#""any""#,
+        }
+        "peers" peers: Vec<BinhostUrl> = (PEERS, Vec::new()) {
+            topic: Topic::Fetching,
+            scope: Scope::Binhosts,
+            flag: Flag::Repeated("URL"),
+            default: DefaultText::None,
+            help: "Ask these binhostfs for packages first; may be repeated",
+            details: "The URLs are those at which they serve others (`serve`). The first is asked first. They are asked for packages by their digests, never for an index, and what they send is verified like anything else. A peer that does not answer within 1 s is left out for a while.",
+            example: r#"["http://hub.lan:8081"]"#,
+        }
+        "share" share: bool = (boolean(), true) {
+            topic: Topic::Binhosts,
+            scope: Scope::OneBinhost,
+            default: DefaultText::Words("true, and false where a URL of the binhost has a user or a password"),
+            help: "Share packages of this binhost with other machines",
+            details: "With `false`, they are not served to others (`serve`), and `peers` are not asked for them.",
+            example: "true",
         }
         "include" include: Vec<Atom> = (ATOMS, Vec::new()) {
             topic: Topic::Binhosts,
@@ -230,6 +247,24 @@ define_options! {
             help: "Answer over TCP to this name; may be repeated",
             details: "Requests to IP addresses, localhost and the machine's own name are answered in any case. Requests to other names are refused: a web page from elsewhere could have a browser use a name of its own.",
             example: r#"["router.lan"]"#,
+        }
+        "serve" serve: Option<SocketAddr> = (ADDRESS, None) {
+            topic: Topic::Access,
+            flag: Flag::Value("ADDRESS"),
+            change: Change::AfterRestart,
+            default: DefaultText::Words("no"),
+            help: "Serve packages to other machines, e.g. at 0.0.0.0:8081",
+            details: "They get the packages of the binhosts as from an ordinary binhost, and by digest. Local packages are not served, nor are those of a binhost whose `share` is false.",
+            example: r#""192.0.2.1:8081""#,
+        }
+        "serve-token" serve_token: Option<PathBuf> = (OPTIONAL_PATH, None) {
+            topic: Topic::Access,
+            flag: Flag::Value("FILE"),
+            change: Change::AfterRestart,
+            default: DefaultText::Words("everybody who reaches the address"),
+            help: "Serve only clients that send the token in this file",
+            details: "As `Authorization: Bearer TOKEN`, or as the password of any user. The token has 16 to 512 visible ASCII characters; the file is read at the start.",
+            example: r#""/etc/binhostfs/serve-token""#,
         }
         "passthrough" passthrough: Passthrough = (named(), Passthrough::Auto) {
             topic: Topic::Mount,

@@ -24,7 +24,7 @@ const HEAD: &str = "\
 ";
 
 /// Families whose name begins so are one chapter.
-const CHAPTERS: [(&str, &[&str]); 5] = [
+const CHAPTERS: [(&str, &[&str]); 6] = [
     ("Binhosts and mirrors", &["binhostfs_binhost_", "binhostfs_index_", "binhostfs_entries_", "binhostfs_mirror_"]),
     (
         "Requests and downloads",
@@ -58,6 +58,7 @@ const CHAPTERS: [(&str, &[&str]); 5] = [
             "binhostfs_bulk_",
         ],
     ),
+    ("Several machines", &["binhostfs_peer_", "binhostfs_serve_"]),
     ("The daemon and its indexes", &["binhostfs_"]),
 ];
 
@@ -89,6 +90,7 @@ fn full() -> Status {
         name: "gentoo".to_owned(),
         urls: vec![url],
         mirrors: vec![mirror],
+        peers: Vec::new(),
         packages: 0,
         index_timestamp: 0,
         refresh: RefreshStatus::default(),

@@ -222,7 +222,8 @@ impl Binhost {
             return;
         };
         let timestamp = freshness::timestamp(&shown.index);
-        let made = u64::try_from(timestamp).unwrap_or_default();
+        let made = shown.index.header().source_timestamp().unwrap_or_default();
+        let made = u64::try_from(made).unwrap_or_default();
         if made > 0 && now.saturating_sub(made) > most.as_secs() && self.noted_age != timestamp {
             self.noted_age = timestamp;
             let age = crate::daemon::shown(Duration::from_secs(now - made));

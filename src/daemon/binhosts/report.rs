@@ -7,12 +7,12 @@ use std::time::Duration;
 use super::binhost::Binhost;
 use super::last_refresh::LastRefresh;
 use super::refusals::Refusal;
-use crate::api::{BinhostStatus, EntriesStatus, FailureStatus, KeyringStatus, MirrorState, MirrorStatus};
+use crate::api::{BinhostStatus, EntriesStatus, FailureStatus, KeyringStatus, MirrorState, MirrorStatus, PeerStatus};
 use crate::daemon::repository::{REPO_REVISIONS, distance};
 use crate::fetch::RemoteBinhost;
 use crate::policy::EntryCounts;
 use crate::sys::seconds_now;
-use crate::upstream::{HealthState, UrlReport};
+use crate::upstream::{HealthState, PeerCounts, PeerReport, UrlReport};
 use crate::verify::KeyringReport;
 
 /// Whether an earlier generation is shown, and why a stored rollback is not in effect.
@@ -66,7 +66,7 @@ impl BinhostReport {
         Self {
             name: binhost.config.name.clone(),
             remote: Arc::clone(&binhost.remote),
-            index_timestamp: index.as_ref().and_then(|index| index.header().timestamp()).unwrap_or_default(),
+            index_timestamp: index.as_ref().and_then(|index| index.header().source_timestamp()).unwrap_or_default(),
             refresh: binhost.last_refresh.clone(),
             unreachable: binhost.unreachable,
             frozen: binhost.is_frozen(),
@@ -88,6 +88,7 @@ impl BinhostReport {
             name: name.clone(),
             urls: remote.upstream.binhost().urls.iter().map(ToString::to_string).collect(),
             mirrors: remote.upstream.url_reports().into_iter().map(mirror).collect(),
+            peers: remote.upstream.peer_reports().into_iter().map(peer).collect(),
             packages: *packages,
             index_timestamp: *index_timestamp,
             refresh: refresh.status(),
@@ -106,6 +107,11 @@ impl BinhostReport {
 fn keyring_status(report: KeyringReport) -> KeyringStatus {
     let KeyringReport { files, keys, problems } = report;
     KeyringStatus { files: files.iter().map(|path| path.display().to_string()).collect(), keys: keys as u64, problems }
+}
+
+fn peer(report: PeerReport) -> PeerStatus {
+    let PeerReport { url, counts: PeerCounts { hits, misses, bytes } } = report;
+    PeerStatus { url: mirror(url), hits, misses, bytes }
 }
 
 fn mirror(report: UrlReport) -> MirrorStatus {

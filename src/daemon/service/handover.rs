@@ -157,6 +157,9 @@ pub(crate) enum ReloadError {
     /// The program would not start with the current configuration, for this reason.
     #[error("it would not start: {0}")]
     WouldNotStart(String),
+    /// There is no mount that the program could continue.
+    #[error("nothing is mounted that could stay: start the service again instead")]
+    NoMount,
     /// The test did not end.
     #[error(transparent)]
     Test(#[from] tokio::task::JoinError),

@@ -16,10 +16,10 @@ use crate::config::MountConfig;
 use crate::sys::mount_probe::{self, ProbeAnswer};
 
 /// Starts the watchdog thread, if systemd requires one. The thread runs as long as the process.
-pub(crate) fn start(config: &MountConfig) {
+pub(crate) fn start(config: &MountConfig, is_mounted: bool) {
     let Some(limit) = sd_notify::watchdog_enabled() else { return };
-    let (config, runtime) = (config.clone(), tokio::runtime::Handle::current());
-    let watch = move || watch(&config, &runtime, limit);
+    let (config, runtime) = (is_mounted.then(|| config.clone()), tokio::runtime::Handle::current());
+    let watch = move || watch(config.as_ref(), &runtime, limit);
     if let Err(error) = std::thread::Builder::new().name("watchdog".to_owned()).spawn(watch) {
         tracing::warn!(%error, "starting the watchdog; systemd will take the service for dead");
     }
@@ -27,7 +27,7 @@ pub(crate) fn start(config: &MountConfig) {
 
 /// Checks three times within the limit, so that one answer may be late. The first check comes after
 /// a pause: a check keeps the mount busy, and a new mount may be about to be unmounted.
-fn watch(config: &MountConfig, runtime: &tokio::runtime::Handle, limit: Duration) {
+fn watch(config: Option<&MountConfig>, runtime: &tokio::runtime::Handle, limit: Duration) {
     let pause = limit / 3;
     let mut begun = Instant::now();
     systemd::notify(vec![NotifyState::Watchdog]);
@@ -52,10 +52,12 @@ enum Hang {
     Silent(PathBuf),
 }
 
-fn check(config: &MountConfig, runtime: &tokio::runtime::Handle, limit: Duration) -> Result<(), Hang> {
+/// `config`: `None` without a mount.
+fn check(config: Option<&MountConfig>, runtime: &tokio::runtime::Handle, limit: Duration) -> Result<(), Hang> {
     let (reply, answer) = mpsc::channel();
     runtime.spawn(async move { reply.send(()) });
     answer.recv_timeout(limit).map_err(|_| Hang::Tasks)?;
+    let Some(config) = config else { return Ok(()) };
     let mountpoint = &config.mountpoint;
     match config.namespace.enter(|| mount_probe::probe(mountpoint, limit)) {
         Ok(Ok(ProbeAnswer::Failed(source))) => Err(Hang::Failed { mountpoint: mountpoint.clone(), source }),

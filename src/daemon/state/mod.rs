@@ -21,6 +21,7 @@ use super::binhosts::Binhosts;
 use super::binhosts::report::{BinhostReport, RollbackReport};
 use super::binhosts::snapshot::ViewSnapshot;
 use super::service::mount_visibility;
+use super::serving::Serving;
 use super::shown;
 use crate::api::{
     BinhostStatus, BypassStatus, CacheStatus, DownloadCounts, DownloadState, DownloadStatus, FailureStatus,
@@ -42,7 +43,10 @@ use upgrade_budget::UpgradeBudget;
 #[derive(Debug)]
 pub(super) struct DaemonState {
     pub(super) config: MountConfig,
-    pub(super) mount: Mount,
+    /// `None`: the daemon only serves other machines.
+    pub(super) mount: Option<Mount>,
+    /// `None`: other machines are not served.
+    pub(super) serving: Option<Serving>,
     pub(super) cache: Arc<Cache>,
     pub(super) fetcher: Arc<Fetcher>,
     pub(super) front: Arc<PublishedTree>,
@@ -74,7 +78,8 @@ pub(super) struct DaemonState {
 impl DaemonState {
     pub(super) fn new(
         config: MountConfig,
-        mount: Mount,
+        mount: Option<Mount>,
+        serving: Option<Serving>,
         cache: Arc<Cache>,
         fetcher: Arc<Fetcher>,
         front: Arc<PublishedTree>,
@@ -86,6 +91,7 @@ impl DaemonState {
         Self {
             config,
             mount,
+            serving,
             cache,
             fetcher,
             front,
@@ -190,6 +196,8 @@ impl DaemonState {
     /// The tree cannot be written; the published one stays.
     pub(super) fn publish(&self, tree: Arc<Tree>) -> std::io::Result<bool> {
         let changed = tokio::task::block_in_place(|| self.front.publish(tree))?;
+        // What is the same for Portage here may differ for others: they get no local packages.
+        tokio::task::block_in_place(|| self.publish_for_others());
         if changed {
             give_memory_back();
             tracing::info!("{}", self.summary());
@@ -197,10 +205,26 @@ impl DaemonState {
         Ok(changed)
     }
 
+    /// Publishes the index that other machines get. If that fails, they get the one before.
+    pub(super) fn publish_for_others(&self) {
+        if let Some(serving) = &self.serving {
+            serving.publish(&self.front, &self.fetcher);
+        }
+    }
+
+    /// Completes when somebody else has unmounted. Without a mount it never does.
+    pub(super) async fn unmounted(&self) {
+        match &self.mount {
+            Some(mount) => mount.ended().await,
+            None => std::future::pending().await,
+        }
+    }
+
     /// One line for the log and for `systemctl status`.
     pub(super) fn summary(&self) -> String {
         let status = self.status();
-        let Status { mountpoint, generation, refresh, cache, binhosts, .. } = &status;
+        let Status { generation, refresh, cache, binhosts, .. } = &status;
+        let subject = status.subject();
         let (used, bound) = (ByteSize(cache.bytes), ByteSize(cache.bound));
         let without = binhosts.iter().filter(|binhost| binhost.refresh.confirmed == 0).count();
         let index = if without == binhosts.len() {
@@ -218,11 +242,12 @@ impl DaemonState {
             let packages = Plural(*packages, "package");
             format!("{packages}, generation {number}{rolled_back}, index confirmed {age} ago{missing}")
         };
-        let hidden = match mount_visibility::hidden(&self.config.mountpoint, self.mount.device()) {
+        let hidden = |mount: &Mount| mount_visibility::hidden(&self.config.mountpoint, mount.device());
+        let hidden = match self.mount.as_ref().and_then(hidden) {
             Some(_) => "; NOBODY ELSE SEES THIS MOUNT, the log says why",
             None => "",
         };
-        format!("{mountpoint}: {index}; {} cached, {used} of {bound}{hidden}", cache.packages)
+        format!("{subject}: {index}; {} cached, {used} of {bound}{hidden}", cache.packages)
     }
 
     pub(super) fn status(&self) -> Status {
@@ -239,8 +264,9 @@ impl DaemonState {
             pid: std::process::id(),
             time: seconds_now(),
             started: self.started.by_clock(),
-            mountpoint: self.config.mountpoint.display().to_string(),
-            passthrough: self.mount.passes_through(),
+            mountpoint: self.mount.as_ref().map(|_| self.config.mountpoint.display().to_string()).unwrap_or_default(),
+            serve: self.serving.as_ref().map(Serving::status),
+            passthrough: self.mount.as_ref().is_some_and(Mount::passes_through),
             signatures: binhosts.iter().all(|binhost| binhost.keyring.is_some()),
             generation: GenerationStatus {
                 number: tree.generation(),

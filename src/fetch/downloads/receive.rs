@@ -314,7 +314,9 @@ impl Partial {
         if let Some(build) = build {
             context.alarms.compare(build, entry, blob.digest());
         }
-        if let Placement::Unkept(reason) = context.blobs.commit(incoming, &blob, entry.id(), build) {
+        let placement = context.blobs.commit(incoming, &blob, entry.id(), build);
+        context.blobs.name_for_others(binhost, entry, &blob, &placement);
+        if let Placement::Unkept(reason) = placement {
             tracing::info!(path = %entry.path, reason, "served, but not kept in the cache");
             // A transient blob takes room. A package that nobody waits for must not displace one
             // that is in use.

@@ -55,7 +55,8 @@ impl<'a> Transfer<'a> {
 }
 
 fn begin<'a>(wanted: &'a PackageRef, entry: &Entry) -> BodyStream<'a> {
-    wanted.binhost().upstream.body(wanted.uri(), entry.path.as_str(), entry.size)
+    let (path, key) = (entry.path.as_str(), entry.share_key().map(|key| key.to_string()));
+    wanted.binhost().upstream.body(wanted.uri(), path, entry.size).with_peers(key, path)
 }
 
 /// Runs a download to its end, unless it must wait for a turn in another lane, and notifies all
@@ -189,7 +190,8 @@ async fn from_binhost<'a>(
             Ok(blob) => {
                 metrics.detail.downloads.observe(started.elapsed());
                 let source = stream.source();
-                blob.note_source(source.strip_suffix(wanted.own_path()).unwrap_or(&source));
+                let base = source.strip_suffix(wanted.own_path()).unwrap_or(&source);
+                blob.note_source(&if stream.is_at_peer() { format!("peer {base}") } else { base.to_owned() });
                 log_fetched(entry, &blob, stream, started.elapsed());
                 return Ok(blob);
             }
@@ -198,7 +200,9 @@ async fn from_binhost<'a>(
                     // The wrong clock is the cause, neither the package nor the mirror.
                     wanted.binhost().check_clock()?;
                 }
-                refusal_kind(&reason).into_iter().for_each(|kind| metrics.detail.refused(kind));
+                // Wrong bytes of a peer say nothing about the package.
+                let kind = refusal_kind(&reason).filter(|_| !stream.is_of_peer());
+                kind.into_iter().for_each(|kind| metrics.detail.refused(kind));
                 let fault = if reason.is_of_package() { BodyFault::Package } else { BodyFault::Url };
                 if !stream.reject(fault) {
                     return Err(FetchError::Refused { url, reason });

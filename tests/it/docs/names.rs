@@ -52,7 +52,10 @@ const FOREIGN_FLAGS: &[&str] = &[
     "--workspace",
 ];
 /// Keys of Portage's files, which documents name as `key = value`.
-const FOREIGN_KEYS: &[&str] = &["frozen"];
+const FOREIGN_KEYS: &[&str] = &["frozen", "sync-uri"];
+
+/// Keys in the header of an index that binhostfs serves, without `BINHOSTFS_`.
+const HEADER_KEYS: &[&str] = &["SOURCE_TIMESTAMP"];
 
 /// Documents of the present: the changelog has names of the past.
 fn current() -> Vec<Page> {
@@ -177,7 +180,7 @@ fn metrics_fields_and_attributes_exist() {
         wrong.extend(unknown.map(|name| format!("{}: no metric binhostfs_{name}", page.path)));
         let is_field = |c: char| c.is_ascii_uppercase() || c == '_';
         let unknown = words(&page.text, "BINHOSTFS_", is_field)
-            .filter(|name| !fields.contains(&**name) && !name.starts_with("TEST_"));
+            .filter(|name| !fields.contains(&**name) && !name.starts_with("TEST_") && !HEADER_KEYS.contains(&&**name));
         wrong.extend(unknown.map(|name| format!("{}: no field BINHOSTFS_{name}", page.path)));
         let is_attribute = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
         let unknown = words(&page.text, XATTR_PREFIX, is_attribute).filter(|name| !attributes.contains(&&**name));

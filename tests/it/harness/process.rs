@@ -33,11 +33,13 @@ pub(crate) struct Options {
     more: Vec<String>,
     environment: Vec<(String, String)>,
     wrapper: Vec<String>,
+    /// Whether it serves other machines without a mount.
+    unmounted: bool,
 }
 
 impl Options {
     fn of(binhosts: Binhosts) -> Self {
-        Self { binhosts, more: Vec::new(), environment: Vec::new(), wrapper: Vec::new() }
+        Self { binhosts, more: Vec::new(), environment: Vec::new(), wrapper: Vec::new(), unmounted: false }
     }
 
     pub(crate) fn new(url: impl Into<String>) -> Self {
@@ -57,6 +59,12 @@ impl Options {
     /// The binhosts, their signatures and the mountpoint stand in Portage's files below `root`.
     pub(crate) fn of_portage(root: &Path) -> Self {
         Self::of(Binhosts::Portage(root.to_owned()))
+    }
+
+    /// With `binhostfs serve` on a free port of loopback, in place of `mount`.
+    pub(crate) fn unmounted(mut self) -> Self {
+        self.unmounted = true;
+        self
     }
 
     /// More options of `binhostfs mount`.
@@ -140,12 +148,15 @@ impl Mounted {
     }
 
     fn command(&self) -> Command {
-        let mut words = self.options.wrapper.iter().map(String::as_str).chain([binary(), "mount"]);
+        let does: &[&str] = if self.options.unmounted { &["serve", "127.0.0.1:0"] } else { &["mount"] };
+        let wrapper = self.options.wrapper.iter().map(String::as_str);
+        let mut words = wrapper.chain([binary()]).chain(does.iter().copied());
         let mut command = Command::new(words.next().unwrap());
         command.args(words);
+        let mountpoint = (!self.options.unmounted).then(|| self.mountpoint());
         match &self.options.binhosts {
-            Binhosts::Url(url) => command.arg("--binhost").arg(url).arg(self.mountpoint()),
-            Binhosts::File(file) => command.arg("--config").arg(file).arg(self.mountpoint()),
+            Binhosts::Url(url) => command.arg("--binhost").arg(url).args(mountpoint),
+            Binhosts::File(file) => command.arg("--config").arg(file).args(mountpoint),
             Binhosts::PortageHere => command.env("PORTAGE_CONFIGROOT", self.place()),
             Binhosts::Portage(root) => command.arg("--portage-root").arg(root),
         };
@@ -155,7 +166,7 @@ impl Mounted {
         }
         command.arg("--cache-dir").arg(self.cache()).arg("--control").arg(self.control());
         // Tests read one package after the other.
-        if !self.options.more.iter().any(|option| option == "--bulk-read-limit") {
+        if !self.options.unmounted && !self.options.more.iter().any(|option| option == "--bulk-read-limit") {
             command.args(["--bulk-read-limit", "0"]);
         }
         command.args(&self.options.more);

@@ -1,0 +1,259 @@
+//! A request -> its answer.
+
+use std::io;
+use std::sync::Arc;
+
+use hyper::body::Incoming;
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use hyper::{Method, Request, Response, StatusCode, Uri};
+use url::form_urlencoded;
+
+use super::file_answer::{FileFacts, Selection};
+use super::file_body::{self, Body};
+use super::limits::{Client, Pace};
+use super::packages::SharedPackages;
+use super::published::{BothForms, IndexFile, PublishedIndex};
+use super::token::Token;
+use super::{BLOB, HELD, PROGRESS};
+use crate::cache::Blob;
+use crate::fetch::{FetchError, Lookup, PackageRef, Uid};
+use crate::index::ShareKey;
+use crate::metrics::Metrics;
+
+const PACKAGE: &str = "application/octet-stream";
+
+/// What is served.
+#[derive(Debug)]
+pub(super) struct Served {
+    pub(super) index: Arc<PublishedIndex>,
+    pub(super) packages: SharedPackages,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) token: Option<Token>,
+}
+
+/// A request of one client.
+struct Asked<'a> {
+    method: &'a Method,
+    headers: &'a HeaderMap,
+    client: Client,
+    pace: &'a Arc<Pace>,
+}
+
+/// Why a request is not answered with a file.
+#[derive(Debug)]
+enum Refusal {
+    Unauthorized,
+    Method,
+    BadRequest(&'static str),
+    NotFound,
+    /// The package is not here, and cannot be fetched.
+    Fetch(Arc<FetchError>),
+    /// A file of this machine cannot be read.
+    Read(io::Error),
+    /// The package is being fetched; the text changes as long as that makes progress.
+    Underway(String),
+}
+
+type Answer = Result<Response<Body>, Refusal>;
+
+impl Served {
+    pub(super) async fn answer(&self, request: Request<Incoming>, client: Client, pace: &Arc<Pace>) -> Response<Body> {
+        self.metrics.serve_requests.increase();
+        let (method, headers, uri) = (request.method(), request.headers(), request.uri());
+        let asked = Asked { method, headers, client, pace };
+        let answer = self.route(&asked, uri).await;
+        let mut response = answer.unwrap_or_else(|refusal| refusal.response());
+        tracing::debug!(%method, path = uri.path(), status = response.status().as_u16(), "answered another machine");
+        response.headers_mut().insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+        response
+    }
+
+    async fn route(&self, asked: &Asked<'_>, uri: &Uri) -> Answer {
+        if self.token.as_ref().is_some_and(|token| !token.is_in(asked.headers)) {
+            return Err(Refusal::Unauthorized);
+        }
+        if ![Method::GET, Method::HEAD].contains(asked.method) {
+            return Err(Refusal::Method);
+        }
+        if let Some(key) = uri.path().strip_prefix(BLOB) {
+            let key = key.parse().map_err(|_| Refusal::BadRequest("a blob is <sha1>-<md5>-<size>"))?;
+            return self.blob(asked, &key, uri.query().unwrap_or_default()).await;
+        }
+        match path_of(uri).as_deref() {
+            None => Err(Refusal::BadRequest("the path is not UTF-8")),
+            Some("Packages") => self.index(asked, "text/plain; charset=utf-8", |both| &both.plain),
+            Some("Packages.gz") => self.index(asked, "application/gzip", |both| &both.compressed),
+            Some(path) => self.package(asked, path).await,
+        }
+    }
+
+    fn index(&self, asked: &Asked<'_>, media_type: &'static str, form: fn(&BothForms) -> &IndexFile) -> Answer {
+        let both = self.index.current().ok_or(Refusal::NotFound)?;
+        let IndexFile { file, size, digest } = form(&both);
+        let (etag, modified) = (digest.to_string(), both.timestamp);
+        let facts = FileFacts { size: *size, etag, modified, media_type, caching: "no-cache" };
+        let selection = facts.select(asked.headers);
+        let file = (*asked.method == Method::GET).then(|| Arc::clone(file));
+        Ok(facts.answer(&selection, file, asked.pace))
+    }
+
+    async fn package(&self, asked: &Asked<'_>, path: &str) -> Answer {
+        let wanted = self.packages.at(path).ok_or(Refusal::NotFound)?;
+        let record = wanted.record();
+        let facts = FileFacts {
+            size: record.size,
+            etag: crate::index::Digest(record.id.0).to_string(),
+            modified: u64::try_from(record.mtime).unwrap_or_default(),
+            media_type: PACKAGE,
+            caching: "no-cache",
+        };
+        let selection = facts.select(asked.headers);
+        if !is_sent(asked.method, &selection) {
+            return Ok(facts.answer(&selection, None, asked.pace));
+        }
+        let blob = self.fetch(asked, wanted).await?;
+        Ok(facts.answer(&selection, Some(Arc::clone(blob.file())), asked.pace))
+    }
+
+    async fn blob(&self, asked: &Asked<'_>, key: &ShareKey, query: &str) -> Answer {
+        let mut path = None;
+        let mut fetch = false;
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            match (&*name, &*value) {
+                ("fetch", "true") => fetch = true,
+                ("fetch", "false") => fetch = false,
+                ("path", _) => path = Some(value.into_owned()),
+                _ => return Err(Refusal::BadRequest("parameters are fetch=true|false and path=PATH")),
+            }
+        }
+        let facts = FileFacts {
+            size: key.size,
+            etag: key.to_string(),
+            modified: 0,
+            media_type: PACKAGE,
+            caching: "max-age=31536000, immutable",
+        };
+        let selection = facts.select(asked.headers);
+        let blob = match tokio::task::block_in_place(|| self.packages.blob(key)) {
+            Some(blob) => blob,
+            None => {
+                // A HEAD asks what is here.
+                let path = path.filter(|_| fetch && *asked.method == Method::GET).ok_or(Refusal::NotFound)?;
+                let found = tokio::task::block_in_place(|| self.packages.of_key(key, &path)).map_err(Refusal::Read)?;
+                self.fetch_while_held(asked, found.ok_or(Refusal::NotFound)?).await?
+            }
+        };
+        self.metrics.serve_blobs.increase();
+        let file = is_sent(asked.method, &selection).then(|| Arc::clone(blob.file()));
+        Ok(facts.answer(&selection, file, asked.pace))
+    }
+
+    /// Fetches a package for at most [`HELD`]. The download goes on after that, and the client asks
+    /// again.
+    async fn fetch_while_held(&self, asked: &Asked<'_>, wanted: PackageRef) -> Result<Blob, Refusal> {
+        match tokio::time::timeout(HELD, self.fetch(asked, wanted.clone())).await {
+            Ok(fetched) => fetched,
+            Err(_) => Err(Refusal::Underway(self.packages.fetcher.progress_of(&wanted))),
+        }
+    }
+
+    async fn fetch(&self, asked: &Asked<'_>, wanted: PackageRef) -> Result<Blob, Refusal> {
+        let fetcher = &self.packages.fetcher;
+        if let Lookup::Ready(blob) = tokio::task::block_in_place(|| fetcher.look_up(&wanted)) {
+            return Ok(blob);
+        }
+        self.metrics.misses.increase();
+        fetcher.open_for_machine(wanted, Uid(asked.client.number())).await.map_err(Refusal::Fetch)
+    }
+}
+
+/// Whether bytes of the file are sent.
+fn is_sent(method: &Method, selection: &Selection) -> bool {
+    *method == Method::GET && matches!(selection, Selection::Whole | Selection::Part(_))
+}
+
+/// The path below the root, decoded.
+fn path_of(uri: &Uri) -> Option<String> {
+    let encoded = uri.path().trim_start_matches('/');
+    let mut bytes = Vec::with_capacity(encoded.len());
+    let mut rest = encoded.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let decoded = match (first, after) {
+            (b'%', [high, low, ..]) => {
+                let digit = |byte: &u8| char::from(*byte).to_digit(16);
+                digit(high).zip(digit(low)).and_then(|(high, low)| u8::try_from(high << 4 | low).ok())
+            }
+            _ => None,
+        };
+        bytes.push(decoded.unwrap_or(*first));
+        rest = if decoded.is_some() { after.get(2..).unwrap_or_default() } else { after };
+    }
+    String::from_utf8(bytes).ok()
+}
+
+impl Refusal {
+    /// The reasons of a failed download are in the log of this machine: they name its mirrors.
+    fn response(self) -> Response<Body> {
+        let (status, text) = match &self {
+            Self::Unauthorized => (StatusCode::UNAUTHORIZED, "the token of this binhostfs is missing or wrong"),
+            Self::Method => (StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered"),
+            Self::BadRequest(text) => (StatusCode::BAD_REQUEST, *text),
+            Self::NotFound => (StatusCode::NOT_FOUND, "there is no such package here"),
+            Self::Fetch(error) if error.is_final() => {
+                (StatusCode::NOT_FOUND, "the binhost does not have this package as its index says")
+            }
+            Self::Fetch(error) => match **error {
+                FetchError::Busy | FetchError::Stopped => {
+                    (StatusCode::SERVICE_UNAVAILABLE, "too much is asked for at once, or the daemon stops")
+                }
+                _ => (
+                    StatusCode::BAD_GATEWAY,
+                    "the package cannot be fetched now; `binhostfs status` on this machine says why",
+                ),
+            },
+            Self::Read(error) => {
+                tracing::warn!(%error, "a stored index cannot be read, for another machine");
+                (StatusCode::INTERNAL_SERVER_ERROR, "a stored index cannot be read")
+            }
+            Self::Underway(_) => (StatusCode::ACCEPTED, "the package is being fetched: ask again"),
+        };
+        let mut response = Response::new(file_body::text(format!("{text}\n")));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        match self {
+            Self::Unauthorized => {
+                drop(headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"binhostfs\"")))
+            }
+            Self::Method => drop(headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"))),
+            Self::Underway(progress) => {
+                headers.insert(RETRY_AFTER, HeaderValue::from_static("0"));
+                if let Ok(progress) = HeaderValue::try_from(progress) {
+                    headers.insert(PROGRESS, progress);
+                }
+            }
+            _ => {}
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_decoded_once() {
+        for (path, expected) in [
+            ("/app-misc/a/a-1-1.gpkg.tar", Some("app-misc/a/a-1-1.gpkg.tar")),
+            ("/app-misc/a%2Bb%2bc", Some("app-misc/a+b+c")),
+            ("/a%252B", Some("a%2B")),
+            ("/a%zz%2", Some("a%zz%2")),
+            ("/%2e%2e/x", Some("../x")),
+            ("/%ff", None),
+            ("/", Some("")),
+        ] {
+            assert_eq!(path_of(&path.parse().unwrap()).as_deref(), expected, "{path}");
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! Several machines: a binhostfs that serves others, and those that ask it.
+
+mod client;
+mod peers;
+mod plain;
+mod serve;
+
+use client::{Reply, request};
