@@ -182,6 +182,7 @@ pub(crate) struct Daemon {
     comparer: tokio::task::JoinHandle<()>,
     upgrader: tokio::task::JoinHandle<()>,
     rebuilder: tokio::task::JoinHandle<()>,
+    network: tokio::task::JoinHandle<()>,
     reloads: mpsc::Receiver<Reload>,
     _control: Server,
     _listener: Option<Listener>,
@@ -196,6 +197,7 @@ impl Drop for Daemon {
         self.comparer.abort();
         self.upgrader.abort();
         self.rebuilder.abort();
+        self.network.abort();
         self.shared.mount.iter().for_each(Mount::unmount);
     }
 }
@@ -263,6 +265,7 @@ impl Daemon {
         let comparer = tokio::spawn(bypass::watch(Arc::clone(&shared)));
         let upgrader = tokio::spawn(tasks::upgrade_prefetch::in_background(Arc::clone(&shared)));
         let rebuilder = tokio::spawn(tasks::recovery::in_background(Arc::clone(&shared)));
+        let network = tokio::spawn(tasks::network_watcher::follow(Arc::clone(&shared)));
         Ok(Self {
             shared,
             refresher,
@@ -272,6 +275,7 @@ impl Daemon {
             comparer,
             upgrader,
             rebuilder,
+            network,
             reloads,
             _control: control,
             _listener: listener,

@@ -118,6 +118,11 @@ impl Upstream {
         self.mirrors.url_reports()
     }
 
+    /// Ends backoff and distrust of all peers, because the network has changed.
+    pub(crate) fn allow_peer_retries(&self) {
+        self.peers.allow_retries();
+    }
+
     /// Ends backoff and distrust of all URLs and peers, on request of an administrator.
     pub(crate) fn allow_retries(&self) {
         self.peers.allow_retries();

@@ -205,6 +205,11 @@ impl DaemonState {
         Ok(changed)
     }
 
+    /// Ends the rest of all peers: the network has changed.
+    pub(super) fn retry_peers(&self) {
+        self.reports().iter().for_each(|report| report.remote.upstream.allow_peer_retries());
+    }
+
     /// Publishes the index that other machines get. If that fails, they get the one before.
     pub(super) fn publish_for_others(&self) {
         if let Some(serving) = &self.serving {

@@ -5,6 +5,7 @@
 //! | `config_watcher` | applies changes of the configuration files |
 //! | `local_watcher` | finds changes in the lower directory |
 //! | `clock` | detects that the system clock was set |
+//! | `network_watcher` | asks absent peers again when the machine's addresses change |
 //! | `recovery` | proves blobs without a record |
 //! | `scrub` | reads the cache again, slowly |
 //! | `installed_classes` | eviction classes of cached packages, by what is installed |
@@ -17,6 +18,7 @@ pub(super) mod clock;
 pub(super) mod config_watcher;
 pub(super) mod installed_classes;
 pub(super) mod local_watcher;
+pub(super) mod network_watcher;
 pub(super) mod prefetch_jobs;
 pub(super) mod recovery;
 pub(super) mod scrub;

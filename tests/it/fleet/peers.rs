@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use super::client::{blob_of, serves};
-use crate::harness::{Act, Mounted, Options, Origin, Package, can_mount};
+use crate::harness::{Act, Mounted, Options, Origin, Package, can_mount, eventually, have};
 
 /// Names of packages need to live as long as the test.
 fn named(name: String) -> &'static str {
@@ -326,13 +327,39 @@ fn an_absent_peer_comes_back() {
     assert_eq!(peer_status(&machine)["state"], "healthy");
 }
 
+/// The rest of an absent peer ends when the machine gets an address: it may have come home.
+#[test]
+fn a_change_of_the_network_ends_the_rest_of_a_peer() {
+    let tools = ["unshare", "nsenter", "ip"].iter().all(|tool| Command::new(tool).arg("-V").output().is_ok());
+    if !can_mount() || !have(tools, "unshare, nsenter and ip") {
+        return;
+    }
+    let all = packages(1, 50_000);
+    let binhost = tempfile::TempDir::with_prefix("binhostfs-it.").unwrap();
+    let path = binhost.path().join(&all[0].path);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, &all[0].bytes).unwrap();
+    fs::write(binhost.path().join("Packages"), crate::harness::index_of(1_760_000_000, &all)).unwrap();
+    let options = Options::new(format!("file://{}", binhost.path().display()));
+    // A network of its own, without any address.
+    let machine = options.with(["--peers", "http://192.0.2.1:8081"]).run_by(["unshare", "--net"]).mount();
+    assert!(fs::read(machine.path(&all[0].path)).unwrap() == all[0].bytes);
+    let before = peer_status(&machine);
+    assert_eq!(before["state"], "backing_off", "{before}");
+    let network = format!("--net=/proc/{}/ns/net", machine.pid());
+    let address = ["ip", "address", "add", "192.0.2.7/24", "dev", "lo"];
+    assert!(Command::new("nsenter").arg(&network).args(address).status().unwrap().success());
+    // Its rest would last for 10 s at least.
+    eventually(6, "the peer may be asked", || peer_status(&machine)["state"] == "healthy");
+}
+
 #[test]
 fn what_is_no_peer_is_refused() {
     let place = tempfile::TempDir::with_prefix("binhostfs-it.").unwrap();
     let check = |peer: &str| {
         let file = place.path().join("own.toml");
         fs::write(&file, format!("[binhost.a]\nurl = \"http://127.0.0.1:9\"\npeers = [\"{peer}\"]\n")).unwrap();
-        let mut command = std::process::Command::new(crate::harness::binary());
+        let mut command = Command::new(crate::harness::binary());
         command.arg("check-config").arg("--config").arg(&file).arg("--portage-root").arg(place.path());
         let output = command.output().unwrap();
         String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
