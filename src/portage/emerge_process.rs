@@ -83,38 +83,50 @@ pub(crate) struct OpenerProcess {
     pub(crate) emerge: Option<Emerge>,
 }
 
-/// Finds the process that opened a package in thread `tid`. May block, like [`Emerge::find`].
+/// A process, and what was read of it.
+struct ReadProcess {
+    process: Process,
+    parent: u32,
+    /// The file `status` of the thread.
+    status: String,
+    /// The file `stat` of the process.
+    stat: String,
+}
+
+/// Finds the process that opened a package in thread `tid`, in one walk of `proc`. Reads memory of
+/// other processes, which may block. Do not call this on a thread that others wait for.
 pub(crate) fn read_process(proc: &Path, tid: u32) -> Option<OpenerProcess> {
-    match Emerge::find(proc, tid) {
-        Some(emerge) => Some(OpenerProcess { opener: Opener::Emerge, emerge: Some(emerge) }),
-        None => Some(OpenerProcess { opener: other(proc, tid)?, emerge: None }),
-    }
+    let (first, emerge) = Emerge::search(proc, tid);
+    let opener = match &emerge {
+        Some(_) => Opener::Emerge,
+        None => other(proc, &first?)?,
+    };
+    Some(OpenerProcess { opener, emerge })
 }
 
 /// Describes an opener that is no emerge.
-fn other(proc: &Path, tid: u32) -> Option<Opener> {
-    let (process, ..) = Process::of(proc, tid)?;
-    let stat = String::from_utf8_lossy(&read(&process.directory, "stat").ok()?).into_owned();
+fn other(proc: &Path, ReadProcess { process, stat, .. }: &ReadProcess) -> Option<Opener> {
     let (name, fields) = stat.rsplit_once(')')?;
     let name = name.split_once('(')?.1.to_owned();
     // Source: proc_pid_stat(5), fields 5 and 6; the state is the third. 0 means that the group is
     // in another pid namespace.
     let mut numbers = fields.split_whitespace().skip(2).map(|number| number.parse().ok().filter(|number| *number != 0));
     let (group, session): (u32, u32) = (numbers.next()??, numbers.next()??);
-    let first = open(&rustix::fs::CWD, &proc.join(group.to_string()), OFlags::PATH);
-    let job = ProcessGroup { group, began: first.ok().and_then(|first| start(&first)) };
-    Some(Opener::Other { job, session, pid: process.key.pid, name })
+    let ProcessKey { pid, started } = process.key;
+    let first = || open(&rustix::fs::CWD, &proc.join(group.to_string()), OFlags::PATH).ok();
+    let began = if group == pid { Some(started) } else { first().and_then(|first| start(&first)) };
+    Some(Opener::Other { job: ProcessGroup { group, began }, session, pid, name })
 }
 
 /// The user and groups by which the kernel checks a process's access to files.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Credentials {
+struct FileCredentials {
     uid: u32,
     gid: u32,
     groups: Vec<Gid>,
 }
 
-impl Credentials {
+impl FileCredentials {
     /// Source: proc_pid_status(5). The last of the four ids is the one for files.
     fn parse(status: &str) -> Option<Self> {
         let words = |key: &str| Some(status.lines().find_map(|line| line.strip_prefix(key))?.split_whitespace());
@@ -127,7 +139,7 @@ impl Credentials {
 #[derive(Debug)]
 pub(crate) struct Emerge {
     process: Process,
-    credentials: Credentials,
+    credentials: FileCredentials,
     /// The start time of the process.
     pub(crate) started: SystemTime,
     /// Directories below the process's root that may be its EROOT, the most likely first.
@@ -135,8 +147,8 @@ pub(crate) struct Emerge {
 }
 
 impl Process {
-    /// The process of a thread, with its parent's number and the file `status` of the thread.
-    fn of(proc: &Path, tid: u32) -> Option<(Self, u32, String)> {
+    /// Reads the process of a thread.
+    fn of(proc: &Path, tid: u32) -> Option<ReadProcess> {
         let status = text(open(&rustix::fs::CWD, &proc.join(tid.to_string()), OFlags::PATH).ok()?, "status")?;
         let number = |key: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(key));
@@ -144,8 +156,9 @@ impl Process {
         };
         let (pid, parent) = (number("Tgid:")?, number("PPid:")?);
         let directory = open(&rustix::fs::CWD, &proc.join(u32::to_string(&pid)), OFlags::PATH).ok()?;
-        let started = start(&directory)?;
-        Some((Self { directory, key: ProcessKey { pid, started } }, parent, status))
+        let stat = String::from_utf8_lossy(&read(&directory, "stat").ok()?).into_owned();
+        let started = start_in(&stat)?;
+        Some(ReadProcess { process: Self { directory, key: ProcessKey { pid, started } }, parent, status, stat })
     }
 
     /// Whether the process still runs.
@@ -161,27 +174,32 @@ impl Process {
 }
 
 impl Emerge {
-    /// Finds the emerge behind thread `tid`, if there is one; `proc` is the path of /proc. Reads
-    /// memory of other processes, which may block. Do not call this on a thread that others wait
-    /// for.
-    pub(crate) fn find(proc: &Path, tid: u32) -> Option<Self> {
-        let (mut next, mut found) = (tid, None);
+    /// Finds the emerge behind thread `tid`, if there is one. The first value is the process of the
+    /// thread.
+    fn search(proc: &Path, tid: u32) -> (Option<ReadProcess>, Option<Self>) {
+        let (mut next, mut first, mut found) = (tid, None, None);
         for _ in 0..MAX_PROCESSES {
             // 0 means that there is no parent, or that it is in a pid namespace that the daemon
             // cannot see.
-            let Some((process, parent, status)) = (next != 0).then(|| Process::of(proc, next)).flatten() else { break };
-            let arguments = process.words("cmdline");
-            match script(&arguments) {
-                Some(at) => found = Some((process, status, arguments, at)),
+            let Some(read) = (next != 0).then(|| Process::of(proc, next)).flatten() else { break };
+            next = read.parent;
+            let arguments = read.process.words("cmdline");
+            let before = match script(&arguments) {
+                Some(at) => found.replace((read, arguments, at)).map(|(read, ..)| read),
                 None if found.is_some() => break,
-                None => {}
-            }
-            next = parent;
+                None => Some(read),
+            };
+            first = first.or(before);
         }
-        let (process, status, arguments, at) = found?;
+        (first, found.and_then(|found| Self::of(proc, found)))
+    }
+
+    /// The emerge with these arguments, whose script is number `at` of them.
+    fn of(proc: &Path, (read, arguments, at): (ReadProcess, Vec<OsString>, usize)) -> Option<Self> {
+        let ReadProcess { process, status, .. } = read;
         let started = wall_clock(proc, process.key.started)?;
         let eroots = eroots(&arguments, at, &process.words("environ"));
-        let credentials = Credentials::parse(&status)?;
+        let credentials = FileCredentials::parse(&status)?;
         Some(Self { process, credentials, started, eroots })
     }
 
@@ -200,7 +218,7 @@ impl Emerge {
     /// # Errors
     /// The error of `work`; EPERM where the daemon may not assume the credentials.
     pub(crate) fn act<T, E: From<io::Error>>(&self, work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
-        let Credentials { uid, gid, groups } = &self.credentials;
+        let FileCredentials { uid, gid, groups } = &self.credentials;
         if *uid == rustix::process::geteuid().as_raw() {
             return work();
         }
@@ -267,7 +285,11 @@ fn find(words: &[OsString], name: &str, separator: u8) -> Option<OsString> {
 /// proc_pid_stat(5), field 22. The second field may have any characters, so parsing starts after
 /// its last bracket.
 fn start(directory: &OwnedFd) -> Option<u64> {
-    let stat = String::from_utf8_lossy(&read(directory, "stat").ok()?).into_owned();
+    start_in(&String::from_utf8_lossy(&read(directory, "stat").ok()?))
+}
+
+/// The same, from the text of `stat`.
+fn start_in(stat: &str) -> Option<u64> {
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
     // A zombie counts as ended.
     fields.next().filter(|state| !matches!(*state, "Z" | "X"))?;
@@ -330,7 +352,7 @@ mod tests {
         }
 
         fn find(&self, tid: u32) -> Option<Emerge> {
-            Emerge::find(self.0.path(), tid)
+            read_process(self.0.path(), tid)?.emerge
         }
     }
 
@@ -354,7 +376,7 @@ mod tests {
             assert!((3569..=3571).contains(&age), "{age}");
             assert!(emerge.root().is_ok());
             let groups = [9, 10].map(Gid::from_raw).to_vec();
-            assert_eq!(emerge.credentials, Credentials { uid: 4, gid: 8, groups });
+            assert_eq!(emerge.credentials, FileCredentials { uid: 4, gid: 8, groups });
         }
         for opener in [20, 10, 1, 0, 99] {
             assert!(proc.find(opener).is_none(), "{opener}");
@@ -420,7 +442,7 @@ mod tests {
     #[test]
     fn real_processes_come_and_go() {
         let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
-        let (process, parent, _) = Process::of(Path::new("/proc"), child.id()).unwrap();
+        let ReadProcess { process, parent, .. } = Process::of(Path::new("/proc"), child.id()).unwrap();
         assert_eq!(parent, std::process::id());
         assert!(process.is_alive());
         let started = wall_clock(Path::new("/proc"), process.key.started).unwrap();
