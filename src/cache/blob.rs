@@ -17,6 +17,15 @@ const SOURCE: &str = "user.binhostfs.source";
 /// Longest value that is read, in bytes.
 const MAX_SOURCE: usize = 2048;
 
+/// Why the cache does not return the blob of an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NoBlob {
+    /// It has no record of the entry.
+    Unknown,
+    /// It has one, and the proof is too weak, or the file is not the one of the record any more.
+    Unfit,
+}
+
 /// Why the cache cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum CacheError {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::blob::{Blob, CacheError, Placement, Removed};
+use super::blob::{Blob, CacheError, NoBlob, Placement, Removed};
 use super::db::catalogue::{BlobRecord, Catalogue};
 use super::db::rows::BuildKey;
 use super::db::shared::BinhostTag;
@@ -80,10 +80,13 @@ impl BlobFiles {
     /// Returns the blob of an entry, if the cache has it with a proof that `policy` accepts.
     ///
     /// Fast enough for a FUSE thread: two look-ups, an open(2), and stat(2) of the keyring's files.
-    pub(crate) fn get(&self, id: EntryId, size: u64, policy: &Policy) -> Option<Blob> {
-        let (digest, record) = self.catalogue.find(id)?;
-        let fits = record.size == size && policy.admits(&record.assurance);
-        fits.then(|| self.open_recorded(digest, &record))?
+    pub(crate) fn look_up(&self, id: EntryId, size: u64, policy: &Policy) -> Result<Blob, NoBlob> {
+        let (digest, record) =
+            self.catalogue.find(id).filter(|(_, record)| record.size == size).ok_or(NoBlob::Unknown)?;
+        if !policy.admits(&record.assurance) {
+            return Err(NoBlob::Unfit);
+        }
+        self.open_recorded(digest, &record).ok_or(NoBlob::Unfit)
     }
 
     /// Returns the blob of a key, however it was proved, if `shares` admits the binhost that it
@@ -95,7 +98,7 @@ impl BlobFiles {
         fits.then(|| self.open_recorded(digest, &record))?
     }
 
-    /// Opens a blob by its record.
+    /// Opens a blob by its record. A file that is not the one of the record loses it.
     fn open_recorded(&self, digest: Sha256Digest, record: &BlobRecord) -> Option<Blob> {
         let BlobRecord { size, values, assurance, .. } = *record;
         if let Some(file) = self.state().touch(digest) {

@@ -86,7 +86,7 @@ use crate::metrics::Metrics;
 use crate::verify::{Policy, Verified};
 
 pub use blob::{Blob, Placement};
-pub(crate) use blob::{BlobInfo, CacheError, Removed, Usage};
+pub(crate) use blob::{BlobInfo, CacheError, NoBlob, Removed, Usage};
 use blob_files::BlobFiles;
 pub(crate) use classifier::DigestOf;
 pub(crate) use db::pins::Pin;
@@ -158,7 +158,12 @@ impl Cache {
     /// Fast enough for a FUSE thread: two look-ups, an open(2), and stat(2) of the keyring's files.
     #[must_use]
     pub fn get(&self, id: EntryId, size: u64, policy: &Policy) -> Option<Blob> {
-        self.blobs.get(id, size, policy)
+        self.look_up(id, size, policy).ok()
+    }
+
+    /// The same, for a caller that also wants to know whether [`Recovery`] may find the blob.
+    pub(crate) fn look_up(&self, id: EntryId, size: u64, policy: &Policy) -> Result<Blob, NoBlob> {
+        self.blobs.look_up(id, size, policy)
     }
 
     /// Records that the blob of a committed package, which came from `binhost`, has this key.
@@ -180,11 +185,6 @@ impl Cache {
         let since = u64::try_from(record.mtime / 1_000_000_000).unwrap_or_default();
         let known = BlobInfo { digest, assurance: record.assurance, since };
         (record.size == size && policy.admits(&known.assurance)).then_some(known)
-    }
-
-    /// Whether [`Cache::get`] would most likely return the blob. Reads the catalogue only.
-    pub(crate) fn has(&self, id: EntryId, size: u64, policy: &Policy) -> bool {
-        self.known(id, size, policy).is_some()
     }
 
     /// SHA-256 of the blob of an entry, where there is one. Reads the catalogue only.

@@ -100,15 +100,14 @@ impl Recovery {
         true
     }
 
-    /// Whether [`Recovery::unproved`], or `Cache::get` after it, may find a blob that `get` did not
-    /// find. Never blocks on the sweep or an adoption.
-    pub(crate) fn may_have_unproved(&self, id: EntryId, size: u64) -> bool {
+    /// Whether there may be blobs of this size without a record, or an adoption of one. Never blocks
+    /// on the sweep or an adoption.
+    pub(crate) fn may_have_orphans(&self, size: u64) -> bool {
         let others = || !self.blobs.state().candidates(size, !self.blobs.catalogue.is_open()).is_empty();
         let adopting = || self.adoptions.is_locked();
-        let own = || self.blobs.catalogue.find(id).is_some_and(|(_, record)| record.size == size);
         // The order matters: a blob that is being adopted is no orphan any more, and has no record
         // yet.
-        !self.swept.is_completed() || others() || adopting() || own()
+        !self.swept.is_completed() || others() || adopting()
     }
 
     /// Files that may be the package of an entry, each still to be proved. Candidates are the

@@ -13,7 +13,7 @@ use portable_atomic::AtomicU64;
 use super::alarms::build_key;
 use super::remote_binhost::{PackageRef, RemoteBinhost};
 use super::transient_blobs::TransientBlobs;
-use crate::cache::{BinhostTag, Blob, BuildKey, Cache, Incoming, Placement, Unkeepable, Unproved};
+use crate::cache::{BinhostTag, Blob, BuildKey, Cache, Incoming, NoBlob, Placement, Unkeepable, Unproved};
 use crate::index::{Entry, EntryId, Record};
 use crate::verify::{Policy, VerifyError, recheck};
 
@@ -22,6 +22,7 @@ use crate::verify::{Policy, VerifyError, recheck};
 pub(crate) struct Absence {
     /// The number of arrivals before the look-up.
     arrivals: u64,
+    why: NoBlob,
 }
 
 /// See the module's documentation.
@@ -31,6 +32,8 @@ pub(super) struct Blobs {
     transient: TransientBlobs,
     /// Blobs that have arrived. Each is counted after it can be found.
     arrivals: AtomicU64,
+    /// Adoptions of orphans that have begun, and have not been counted as arrivals.
+    adoptions: AtomicU64,
     /// How often the catalogue was asked for a blob.
     #[cfg(test)]
     pub(super) lookups: AtomicU64,
@@ -42,6 +45,7 @@ impl Blobs {
             cache,
             transient: TransientBlobs::default(),
             arrivals: AtomicU64::new(0),
+            adoptions: AtomicU64::new(0),
             #[cfg(test)]
             lookups: AtomicU64::new(0),
         }
@@ -58,24 +62,40 @@ impl Blobs {
 
     /// The blob of a record, if `policy` admits it.
     pub(super) fn get_by(&self, record: &Record, policy: &Policy) -> Result<Blob, Absence> {
-        let absence = Absence { arrivals: self.arrivals.load(Ordering::Acquire) };
+        let arrivals = self.arrivals.load(Ordering::Acquire);
         self.count_lookup();
         let transient = || self.transient.get(record.id).filter(|blob| policy.admits(&blob.assurance()));
-        self.cache.get(record.id, record.size, policy).or_else(transient).ok_or(absence)
+        let found = self.cache.look_up(record.id, record.size, policy);
+        found.or_else(|why| transient().ok_or(Absence { arrivals, why }))
     }
 
     /// The same for a caller that may know already that the package is not here.
     pub(super) fn get_unless(&self, absence: Option<Absence>, wanted: &PackageRef) -> Result<Blob, Absence> {
-        match absence.filter(|absence| absence.arrivals == self.arrivals.load(Ordering::Acquire)) {
+        match absence.filter(|absence| self.holds(*absence)) {
             Some(absence) => Err(absence),
             None => self.get(wanted),
         }
     }
 
+    /// Whether [`Self::recover`] may find a package that a look-up has not found: without a record,
+    /// or by a weaker proof than the policy requires.
+    pub(super) fn may_recover(&self, wanted: &PackageRef, absence: Absence) -> bool {
+        // The order matters: a blob that is being adopted is no orphan any more, then it is adopted,
+        // then it has arrived.
+        self.cache.recovery().may_have_orphans(wanted.record().size)
+            || self.adoptions.load(Ordering::Acquire) > 0
+            || absence.why == NoBlob::Unfit
+            || !self.holds(absence)
+    }
+
+    fn holds(&self, absence: Absence) -> bool {
+        absence.arrivals == self.arrivals.load(Ordering::Acquire)
+    }
+
     /// Whether the cache has a record of the package. The blob itself is not checked.
     pub(super) fn has(&self, wanted: &PackageRef) -> bool {
         self.count_lookup();
-        self.cache.has(wanted.record().id, wanted.record().size, &wanted.binhost().policy)
+        self.cache.known(wanted.record().id, wanted.record().size, &wanted.binhost().policy).is_some()
     }
 
     /// Whether the cache would keep a package if it were fetched now.
@@ -132,6 +152,7 @@ impl Blobs {
             Ok(verified) => {
                 let blob = self.cache.blob(verified);
                 tracing::info!(path = %entry.path, "found in the cache, and proved again");
+                let _adopting = Adopting::begin(&self.adoptions);
                 let placement = self.cache.recovery().adopt(digest, &blob, entry.id(), build_key(binhost, entry));
                 self.name_for_others(binhost, entry, &blob, &placement);
                 match placement {
@@ -161,5 +182,21 @@ impl Blobs {
     fn count_lookup(&self) {
         #[cfg(test)]
         self.lookups.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Counts an adoption, until it is dropped.
+struct Adopting<'a>(&'a AtomicU64);
+
+impl<'a> Adopting<'a> {
+    fn begin(adoptions: &'a AtomicU64) -> Self {
+        adoptions.fetch_add(1, Ordering::AcqRel);
+        Self(adoptions)
+    }
+}
+
+impl Drop for Adopting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Release);
     }
 }

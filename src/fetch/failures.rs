@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use lru::LruCache;
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use super::error::FetchError;
 use super::remote_binhost::PackageKey;
@@ -31,7 +32,8 @@ struct FetchFailure {
     path: String,
     error: Arc<FetchError>,
     at: Moment,
-    blocking: bool,
+    /// Until when the failure answers opens of the package. `None`: it does not.
+    blocks_until: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -56,7 +58,8 @@ impl Failures {
 
     fn put(&self, id: PackageKey, path: &str, error: &Arc<FetchError>, blocking: bool) {
         let (path, error, at) = (path.to_owned(), Arc::clone(error), Moment::now());
-        let failure = FetchFailure { path, error, at, blocking };
+        let blocks_until = blocking.then(|| Instant::now() + FAILURE_MEMORY);
+        let failure = FetchFailure { path, error, at, blocks_until };
         self.0.lock().put(id, failure);
     }
 
@@ -85,8 +88,8 @@ impl Failures {
 
     pub(super) fn recent(&self, id: PackageKey) -> Option<Arc<FetchError>> {
         let failures = self.0.lock();
-        let failure = failures.peek(&id).filter(|failure| failure.blocking && failure.at.elapsed() < FAILURE_MEMORY)?;
-        Some(Arc::clone(&failure.error))
+        let failure = failures.peek(&id)?;
+        failure.blocks_until.filter(|until| Instant::now() < *until).map(|_| Arc::clone(&failure.error))
     }
 
     /// The reason of the last failure, if it is among the last [`KEPT`].
@@ -95,7 +98,7 @@ impl Failures {
     }
 
     pub(super) fn forget(&self) {
-        self.0.lock().iter_mut().for_each(|(_, failure)| failure.blocking = false);
+        self.0.lock().iter_mut().for_each(|(_, failure)| failure.blocks_until = None);
     }
 
     pub(super) fn reports(&self) -> Vec<FailureReport> {

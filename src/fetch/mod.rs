@@ -60,13 +60,15 @@ mod prefetch;
 mod remote_binhost;
 #[cfg(test)]
 pub(crate) mod sample;
+#[cfg(test)]
+mod tests;
 mod transient_blobs;
 mod uncached_open;
 
 pub(crate) use availability::{Availability, PackageAvailability};
 pub(crate) use blobs::Absence;
 pub(crate) use downloads::{Counts, DownloadProgress, TransferState, Uid};
-pub use downloads::{MAX_LIVE, PLACES, TURNS, TURNS_OF_USER, WORTH_KEEPING};
+pub use downloads::{MAX_LIVE, PLACES, TURNS_OF_USER, WORTH_KEEPING};
 pub(crate) use entry_check::{CheckFor, EntryCheck};
 pub(crate) use error::{FetchError, Outcome};
 pub(crate) use failures::FailureReport;

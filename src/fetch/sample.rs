@@ -1,26 +1,47 @@
-//! A fetcher with one binhost that answers nothing, for tests.
+//! A fetcher with one binhost, for tests: its server answers as the test says, and needs no socket.
 
+// The demo's builder; some of its fields are unused here.
+#[allow(dead_code, clippy::duplicate_mod, reason = "one builder of packages for all tests; the demo needs the rest")]
+#[path = "../cli/demo/package.rs"]
+pub(crate) mod package;
+
+use std::io::Write as _;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 
+use md5::{Digest as _, Md5};
+use tempfile::TempDir;
+
+use super::downloads::Uid;
+use super::error::Outcome;
 use super::fetcher::Fetcher;
-use super::remote_binhost::RemoteBinhost;
+use super::remote_binhost::{PackageRef, RemoteBinhost};
 use crate::cache::Cache;
 use crate::config::{BinhostConfig, DEFAULT_MAX_INDEX, Offline, OnMismatch, Selection, SignaturePolicy};
-use crate::index::BinhostId;
+use crate::index::{BinhostId, Digest, Index, View};
 use crate::metrics::Metrics;
-use crate::upstream::Upstream;
+use crate::upstream::{Act, ScriptedServer, Upstream};
 use crate::verify::Policy;
+use package::Package;
 
-/// A fetcher whose cache is at `place`, and whose binhost `id` has unsigned packages. The caller
-/// must be inside a tokio runtime.
-pub(crate) fn fetcher(place: &Path, id: BinhostId, on_mismatch: OnMismatch) -> Arc<Fetcher> {
-    let metrics = Arc::new(Metrics::default());
+/// The mirrors of the binhost. No name is looked up, and no connection is made.
+pub(crate) const FIRST: &str = "127.0.0.1";
+pub(crate) const SECOND: &str = "127.0.0.2";
+
+/// A fetcher whose cache is at `place`, and whose binhost `id` has unsigned packages at `hosts`. The
+/// caller must be inside a tokio runtime.
+fn fetcher_of(
+    place: &Path,
+    id: BinhostId,
+    on_mismatch: OnMismatch,
+    hosts: &[&str],
+) -> (Arc<Fetcher>, Arc<ScriptedServer>, Arc<Metrics>) {
+    let (metrics, server) = (Arc::new(Metrics::default()), ScriptedServer::new());
     let binhost = BinhostConfig {
         name: "host".to_owned(),
         directory: "host".to_owned(),
-        urls: vec!["http://127.0.0.1:9".parse().unwrap()],
+        urls: hosts.iter().map(|host| format!("http://{host}:9").parse().unwrap()).collect(),
         signatures: SignaturePolicy::DigestsOnly,
         quorum: NonZeroUsize::MIN,
         selection: Selection::default(),
@@ -32,10 +53,86 @@ pub(crate) fn fetcher(place: &Path, id: BinhostId, on_mismatch: OnMismatch) -> A
         share: true,
         peers: Vec::new(),
     };
-    let upstream = Arc::new(Upstream::new(binhost, Arc::clone(&metrics)).unwrap());
-    let cache = Arc::new(Cache::open(place, 1 << 20, Arc::clone(&metrics)).unwrap());
-    let (fetcher, _) = Fetcher::new(cache, metrics);
+    let upstream = Arc::new(Upstream::scripted(binhost, Arc::clone(&metrics), Arc::clone(&server)));
+    let cache = Arc::new(Cache::open(place, 64 << 20, Arc::clone(&metrics)).unwrap());
+    cache.recovery().sweep();
+    let (fetcher, _) = Fetcher::new(cache, Arc::clone(&metrics));
     let remote = RemoteBinhost::new("host".to_owned(), upstream, Policy::digests_only(), on_mismatch);
     fetcher.add_binhost(id, Arc::new(remote));
-    fetcher
+    (fetcher, server, metrics)
+}
+
+/// A fetcher whose cache is at `place`, and whose binhost `id` has no packages.
+pub(crate) fn fetcher(place: &Path, id: BinhostId, on_mismatch: OnMismatch) -> Arc<Fetcher> {
+    fetcher_of(place, id, on_mismatch, &[FIRST]).0
+}
+
+/// An index with an entry for each package, and `more` values that the packages do not have.
+pub(crate) fn index_of(packages: &[Package], more: &str) -> Arc<Index> {
+    let mut text = "VERSION: 0\n\n".to_owned();
+    for package in packages {
+        text += &format!(
+            "BUILD_ID: {}\nBUILD_TIME: {}\nCPV: {}/{}\nEAPI: 8\nMD5: {}\nPATH: {}\nREPO: gentoo\nSIZE: {}\n{more}\n",
+            package::BUILD_ID,
+            package::BUILD_TIME,
+            package.category,
+            package.pf,
+            Digest::<16>(Md5::digest(&package.bytes).into()),
+            package.path(),
+            package.bytes.len(),
+        );
+    }
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    Arc::new(Index::parse(file).unwrap())
+}
+
+/// A binhost with packages, and a fetcher that has none of them.
+pub(crate) struct Scene {
+    pub(crate) fetcher: Arc<Fetcher>,
+    pub(crate) server: Arc<ScriptedServer>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) packages: Vec<Package>,
+    view: Arc<View>,
+    _place: TempDir,
+}
+
+impl Scene {
+    /// A binhost with mirrors at `hosts`, and packages of `payload` bytes and more.
+    pub(crate) fn new(hosts: &[&str], names: &[&'static str], payload: usize) -> Self {
+        let (place, id) = (TempDir::new().unwrap(), BinhostId(7));
+        let (fetcher, server, metrics) = fetcher_of(place.path(), id, OnMismatch::Refuse, hosts);
+        let packages: Vec<Package> = names.iter().map(|name| package::build("a", name, payload).unwrap()).collect();
+        packages.iter().for_each(|package| server.put(&package.path(), package.bytes.clone()));
+        let view = Arc::new(View::whole(id, index_of(&packages, "")));
+        Self { fetcher, server, metrics, packages, view, _place: place }
+    }
+
+    /// Package number `at`.
+    pub(crate) fn wanted(&self, at: usize) -> PackageRef {
+        let row = self.view.row_at(&self.packages[at].path()).unwrap();
+        self.fetcher.wanted(&self.view, row).unwrap()
+    }
+
+    /// The next requests for package number `at` at the first mirror are answered by `acts`.
+    pub(crate) fn act(&self, at: usize, acts: impl IntoIterator<Item = Act>) {
+        self.server.act(FIRST, &self.packages[at].path(), acts);
+    }
+
+    /// Opens package number `at`, by a thread that the daemon does not see.
+    pub(crate) async fn open(&self, at: usize, uid: Uid) -> Outcome {
+        self.fetcher.open(self.wanted(at), &self.fetcher.miss(0, uid), uid).await
+    }
+
+    /// The same in a task of its own. Aborting it gives up the open.
+    pub(crate) fn opening(&self, at: usize, uid: Uid) -> tokio::task::JoinHandle<Outcome> {
+        let (fetcher, wanted, miss) = (Arc::clone(&self.fetcher), self.wanted(at), self.fetcher.miss(0, uid));
+        tokio::spawn(async move { fetcher.open(wanted, &miss, uid).await })
+    }
+
+    /// The numbers of the packages that the server was asked for, in order.
+    pub(crate) fn asked(&self) -> Vec<usize> {
+        let number = |path: &String| self.packages.iter().position(|package| package.path() == *path).unwrap();
+        self.server.paths().iter().map(number).collect()
+    }
 }

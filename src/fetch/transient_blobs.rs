@@ -2,10 +2,11 @@
 //! open is likely.
 
 use std::num::NonZeroUsize;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use lru::LruCache;
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use crate::cache::Blob;
 use crate::index::EntryId;

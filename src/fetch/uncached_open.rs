@@ -25,12 +25,21 @@ pub(super) struct Openers {
     proc: PathBuf,
     looks_of_root: Arc<Semaphore>,
     looks: Arc<Semaphore>,
+    /// How often /proc was walked.
+    #[cfg(test)]
+    pub(super) walks: Arc<std::sync::atomic::AtomicUsize>,
 }
 
 impl Default for Openers {
     fn default() -> Self {
         let looks = || Arc::new(Semaphore::new(MAX_LOOKS));
-        Self { proc: PathBuf::from("/proc"), looks_of_root: looks(), looks: looks() }
+        Self {
+            proc: PathBuf::from("/proc"),
+            looks_of_root: looks(),
+            looks: looks(),
+            #[cfg(test)]
+            walks: Arc::default(),
+        }
     }
 }
 
@@ -39,7 +48,15 @@ impl Openers {
     /// daemon does not see.
     pub(super) fn miss(&self, tid: u32, uid: Uid) -> Miss {
         let looks = Arc::clone(if uid == Uid::ROOT { &self.looks_of_root } else { &self.looks });
-        let opener = OpenerLookup { tid, uid, proc: self.proc.clone(), looks, answer: OnceLock::new() };
+        let opener = OpenerLookup {
+            tid,
+            uid,
+            proc: self.proc.clone(),
+            looks,
+            answer: OnceLock::new(),
+            #[cfg(test)]
+            walks: Arc::clone(&self.walks),
+        };
         Miss { opener: Arc::new(opener), absence: None }
     }
 }
@@ -61,6 +78,8 @@ struct OpenerLookup {
     looks: Arc<Semaphore>,
     /// `None` in the channel: the lookup is running.
     answer: OnceLock<watch::Receiver<Option<OpenerAnswer>>>,
+    #[cfg(test)]
+    walks: Arc<std::sync::atomic::AtomicUsize>,
 }
 
 impl Miss {
@@ -91,6 +110,8 @@ impl Miss {
     }
 
     fn start_lookup(&self) -> watch::Receiver<Option<OpenerAnswer>> {
+        #[cfg(test)]
+        self.opener.walks.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let (sender, receiver) = watch::channel(None);
         let (tid, proc, looks) = (self.opener.tid, self.opener.proc.clone(), Arc::clone(&self.opener.looks));
         tokio::spawn(async move {

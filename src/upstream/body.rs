@@ -1,8 +1,9 @@
 //! Reads one package as a stream, which continues after breaks and moves to a better URL.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 use url::Url;
 
 use super::candidates::Candidates;

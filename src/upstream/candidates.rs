@@ -8,8 +8,9 @@
 //! contributed. After that, such a URL is asked for the whole file only, and once. Otherwise a
 //! server that breaks off and sends wrong continuations could repeat this for ever.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use tokio::time::Instant;
 use url::Url;
 
 use super::UpstreamError;

@@ -10,7 +10,9 @@
 //! Callers pass the time in. This module sends no request, does not wait, takes no lock and uses no
 //! random numbers.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 /// How long a URL that served wrong bytes is ranked behind the others.
 pub(super) const DISTRUST: Duration = Duration::from_secs(600);

@@ -13,7 +13,9 @@
 //!
 //! Callers pass the time in. The same history always gives the same order.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::health::{Health, HealthState};
 use crate::config::BinhostUrl;

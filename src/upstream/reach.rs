@@ -64,7 +64,7 @@ fn literal(url: &Url) -> Option<IpAddr> {
 }
 
 /// Resolves host names. Tests have names of their own.
-trait Names: Send + Sync {
+trait HostNames: Send + Sync {
     async fn addresses(&self, host: &str) -> io::Result<Vec<SocketAddr>>;
 }
 
@@ -72,7 +72,7 @@ trait Names: Send + Sync {
 #[derive(Debug)]
 struct SystemNames;
 
-impl Names for SystemNames {
+impl HostNames for SystemNames {
     async fn addresses(&self, host: &str) -> io::Result<Vec<SocketAddr>> {
         // The port is the caller's.
         Ok(tokio::net::lookup_host((host, 0)).await?.collect())
@@ -124,7 +124,7 @@ impl Reach {
         self.addresses_by(&SystemNames, host).await
     }
 
-    async fn addresses_by(&self, names: &impl Names, host: &str) -> io::Result<Vec<SocketAddr>> {
+    async fn addresses_by(&self, names: &impl HostNames, host: &str) -> io::Result<Vec<SocketAddr>> {
         let all = names.addresses(host).await?;
         let near = || all.iter().any(|address| is_private(address.ip()));
         if self.own.contains(host) {
@@ -141,7 +141,7 @@ impl Reach {
     }
 
     /// Whether one of the administrator's URLs is at a private address.
-    async fn look_near(&self, names: &impl Names) -> bool {
+    async fn look_near(&self, names: &impl HostNames) -> bool {
         for host in &self.own {
             if self.is_near.load(Ordering::Relaxed) {
                 return true;
@@ -168,7 +168,7 @@ mod tests {
 
     struct Known(&'static [(&'static str, &'static [&'static str])]);
 
-    impl Names for Known {
+    impl HostNames for Known {
         async fn addresses(&self, host: &str) -> io::Result<Vec<SocketAddr>> {
             let found = self.0.iter().find(|(name, _)| *name == host).ok_or(io::ErrorKind::NotFound)?;
             Ok(found.1.iter().map(|address| SocketAddr::new(address.parse().unwrap(), 0)).collect())

@@ -14,7 +14,7 @@ use super::format::{MAGIC, MAGIC_AT, PackageFormat};
 use super::gpkg::metadata;
 use super::gpkg::{GpkgError, MetadataMember};
 
-use super::tar_header::{BLOCK, Kind, TarHeader, is_zero, padding};
+use super::tar_header::{BLOCK, MemberKind, TarHeader, is_zero, padding};
 use super::{VerifyError, xpak};
 use crate::index::AuxValues;
 
@@ -82,7 +82,7 @@ fn metadata_member(file: &File, size: u64) -> Result<MetadataMember, VerifyError
         }
         let header = TarHeader::parse(&block).map_err(GpkgError::from)?;
         position += BLOCK as u64;
-        if header.kind == Kind::LongName && header.size <= 2 * BLOCK as u64 {
+        if header.kind == MemberKind::LongName && header.size <= 2 * BLOCK as u64 {
             let mut name = vec![0; header.size as usize];
             file.read_exact_at(&mut name, position).map_err(VerifyError::io("reading a package"))?;
             long_name = Some(String::from_utf8_lossy(&name).trim_end_matches('\0').to_owned());
@@ -92,7 +92,7 @@ fn metadata_member(file: &File, size: u64) -> Result<MetadataMember, VerifyError
         let path = long_name.take().unwrap_or(header.name);
         let name = path.rsplit('/').next().unwrap_or_default();
         let extension = name.strip_prefix("metadata.tar").filter(|rest| !rest.ends_with(".sig"));
-        if let Some(extension) = extension.filter(|_| header.kind == Kind::Regular) {
+        if let Some(extension) = extension.filter(|_| header.kind == MemberKind::Regular) {
             let extension = extension.trim_start_matches('.').to_owned();
             return Ok(MetadataMember { offset: position, size: header.size, extension });
         }
@@ -113,7 +113,7 @@ fn values(mut input: impl io::Read, wanted: &dyn Fn(&str) -> bool) -> Result<BTr
         let TarHeader { name, size, kind, .. } = TarHeader::parse(&block).map_err(GpkgError::from)?;
         let mut value = Vec::new();
         let key = name.strip_prefix("metadata/").unwrap_or_default();
-        if kind == Kind::Regular && size <= MAX_VALUE && wanted(key) {
+        if kind == MemberKind::Regular && size <= MAX_VALUE && wanted(key) {
             input.by_ref().take(size).read_to_end(&mut value).map_err(&reading)?;
             found.insert(key.to_owned(), String::from_utf8_lossy(&value).trim().to_owned());
         }

@@ -39,9 +39,9 @@ pub enum TarError {
     Prefix,
 }
 
-/// Kind of the member that follows a header.
+/// MemberKind of the member that follows a header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum MemberKind {
     Regular,
     /// A GNU long name: the data is the name of the next member.
     LongName,
@@ -65,7 +65,7 @@ pub(crate) enum Format {
 pub(crate) struct TarHeader {
     pub(crate) name: String,
     pub(crate) size: u64,
-    pub(crate) kind: Kind,
+    pub(crate) kind: MemberKind,
     pub(crate) format: Format,
 }
 
@@ -92,9 +92,9 @@ impl TarHeader {
             }
         }
         let kind = match header.as_old().linkflag {
-            [b'0'] => Kind::Regular,
-            [b'L'] => Kind::LongName,
-            _ => Kind::Other,
+            [b'0'] => MemberKind::Regular,
+            [b'L'] => MemberKind::LongName,
+            _ => MemberKind::Other,
         };
         Ok(Self { name, size, kind, format })
     }

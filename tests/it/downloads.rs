@@ -6,12 +6,11 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use binhostfs::internals::fetch::{MAX_LIVE, PLACES, TURNS, TURNS_OF_USER};
-use binhostfs::internals::upstream::STALL_TIMEOUT;
+use binhostfs::internals::fetch::{MAX_LIVE, PLACES};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::harness::{Act, Mounted, Options, Origin, Package, binary, can_mount, eventually};
+use crate::harness::{Act, Mounted, Options, Origin, Package, can_mount, eventually};
 
 /// Users without any rights.
 const A: u32 = 65_534;
@@ -247,102 +246,6 @@ fn a_parked_download_holds_nothing_and_goes_on_when_bytes_come() {
     assert!(mounted.is_sound());
     let cache = &mounted.status()["cache"];
     assert_eq!((&cache["reserved"], &cache["parked"], &cache["packages"]), (&0.into(), &0.into(), &6.into()));
-}
-
-#[test]
-fn a_download_that_waits_for_its_turn_is_no_stall_of_its_mirror() {
-    if !can_mount() {
-        return;
-    }
-    const HALF: usize = 30_000;
-    let [held, late] = ["held-1", "late-1"].map(|name| package(name, 2 * HALF));
-    let slow = packages("slow", TURNS_OF_USER, 50_000);
-    let origin = Origin::with(&[&[held.clone(), late.clone()][..], &slow].concat());
-    origin.script(&held.path, [Act::HoldAt(HALF)]);
-    // Each takes longer than a mirror may be silent.
-    let pieces = u32::try_from(slow[0].bytes.len() / 1000).unwrap();
-    let pause = Duration::from_millis(250);
-    assert!(pause * pieces > STALL_TIMEOUT + Duration::from_secs(2));
-    slow.iter().for_each(|package| origin.script(&package.path, [Act::Slow(1000, pause)]));
-    let mounted = Options::new(origin.url()).with(["--prefetch", "off"]).mount_in(place());
-    let mut first = User::opens(&mounted, A, [held.path.as_str()]);
-    eventually(20, "it is parked", || count(&mounted, "parked") == 1);
-    // All turns that the user may have.
-    let mut others = User::opens(&mounted, A, paths(&slow));
-    eventually(10, "they have their turns", || count(&mounted, "live") == TURNS_OF_USER as u64);
-    let mut last = User::opens(&mounted, A, [late.path.as_str()]);
-    origin.release(&held.path);
-    eventually(10, "both wait for a turn", || count(&mounted, "waiting") == 2);
-    let began = Instant::now();
-    first.has(1);
-    last.has(1);
-    assert!(began.elapsed() > STALL_TIMEOUT, "they had to wait: {:?}", began.elapsed());
-    others.has(slow.len());
-    assert_eq!((origin.asked(&held.path).len(), origin.asked(&late.path).len()), (1, 1));
-    assert_eq!(
-        (mounted.counter("retries"), mounted.counter("mirror_switches"), mounted.counter("failed_opens")),
-        (0, 0, 0)
-    );
-    let mirror = &mounted.status()["binhosts"][0]["mirrors"][0];
-    assert_eq!(
-        (&mirror["failures"], &mirror["state"], &mirror["last_error"].is_null()),
-        (&0.into(), &"healthy".into(), &true)
-    );
-}
-
-#[test]
-fn users_share_the_turns_of_a_binhost() {
-    if !can_mount() {
-        return;
-    }
-    // Some 1.5 s each: 6 s and more for all of the first one's.
-    let (of_a, of_b) = (packages("a", 4 * TURNS_OF_USER, 25_000), packages("b", 3, 25_000));
-    let origin = Origin::with(&[&of_a[..], &of_b].concat());
-    let slow = |package: &Package| origin.script(&package.path, [Act::Slow(5_000, Duration::from_millis(250))]);
-    of_a.iter().chain(&of_b).for_each(slow);
-    let mounted = Options::new(origin.url()).with(["--prefetch", "off"]).mount_in(place());
-    let mut a = User::opens(&mounted, A, paths(&of_a));
-    await_opens(&mounted, of_a.len());
-    assert_eq!(count(&mounted, "live"), TURNS_OF_USER as u64);
-    let mut b = User::opens(&mounted, B, paths(&of_b));
-    b.has(of_b.len());
-    let left = count(&mounted, "opens");
-    assert!(left >= TURNS_OF_USER as u64, "{left} of the first one's are left");
-    a.has(of_a.len());
-    assert!(count(&mounted, "live") <= TURNS as u64);
-}
-
-#[test]
-fn a_plan_comes_before_what_was_requested_and_an_open_before_both() {
-    if !can_mount() {
-        return;
-    }
-    let (requested, planned) = (packages("r", 8, 25_000), packages("p", 6, 25_000));
-    let opened = package("o-1", 25_000);
-    let origin = Origin::with(&[&requested[..], &planned, std::slice::from_ref(&opened)].concat());
-    requested.iter().chain(&planned[1..]).for_each(|package| {
-        origin.script(&package.path, [Act::Slow(5_000, Duration::from_millis(250))]);
-    });
-    let mounted = Options::new(origin.url()).mount();
-    let atoms = requested.iter().map(|package| format!("={}", package.cpv));
-    let mut job = Command::new(binary());
-    job.arg("prefetch").args(atoms).arg("--control").arg(mounted.control());
-    let mut job = job.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
-    eventually(10, "three are fetched on request", || count(&mounted, "live") == 3);
-    let mut emerge = crate::ahead::Emerge::with_plan(&planned);
-    emerge.opens(&mounted, &planned[0]);
-    let took = reads(&mounted, &opened);
-    assert!(took < AT_ONCE, "{took:?}");
-    assert!(job.wait().unwrap().success());
-    eventually(30, "all of the plan is here", || mounted.counter("prefetched") == 5);
-    let asked = origin.asked_packages();
-    let place = |package: &Package| asked.iter().position(|path| *path == package.path).unwrap();
-    // Three had begun before there was a plan; then it is the plan's turn.
-    let before = planned[1..4].iter().map(place).max().unwrap();
-    let mut after: Vec<usize> = requested.iter().map(place).collect();
-    after.sort_unstable();
-    assert!(before < after[4], "{asked:?}");
-    assert!(place(&opened) < after[4] && asked.len() == 15, "{asked:?}");
 }
 
 /// An index with this package, of which it says another SIZE.

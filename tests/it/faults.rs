@@ -242,24 +242,6 @@ fn a_lie_about_the_rest_is_believed_once_for_each_url() {
     assert!(open(&mounted.path(&healed.path)).0.is_ok_and(|read| read == healed.bytes));
 }
 
-/// Each connection brings something new: that must not keep a download going for ever either.
-#[test]
-fn a_few_bytes_for_each_connection_are_not_enough() {
-    if !can_mount() {
-        return;
-    }
-    let [few, many] = ["few-1", "many-1"].map(|pf| Package::new(pf, PAYLOAD));
-    let origin = Origin::with(&[few.clone(), many.clone()]);
-    let mounted = Options::new(origin.url()).mount();
-    origin.script(&few.path, [Act::Drip(100)]);
-    origin.script(&many.path, [Act::Drip(PAYLOAD / 10)]);
-    fails_soon(&mounted, &few);
-    assert_eq!(origin.asked(&few.path).len(), 3);
-    let (read, _) = open(&mounted.path(&many.path));
-    assert!(read.is_ok_and(|read| read == many.bytes), "a line that breaks off again and again still delivers");
-    assert!(origin.asked(&many.path).len() >= 10);
-}
-
 /// The index and the bytes agree, and the bytes are still not the package.
 #[test]
 fn right_digests_do_not_make_a_package() {

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -163,37 +163,6 @@ fn upgrades_wait_for_the_write_budget() {
     let world = || mounted.status()["upgrade_prefetch"].clone();
     eventually(IDLE, "it says why not all are here", || world()["problem"].to_string().contains("write-budget"));
     assert_eq!((origin.package_requests(), &world()["cached"]), (1, &1.into()));
-}
-
-#[test]
-fn whoever_waits_comes_first_and_joins() {
-    if !can_mount() {
-        return;
-    }
-    let names = ["a-1", "b-1", "c-1", "d-1", "e-1", "f-1", "g-1", "h-1"];
-    let all = packages(names, 20_000);
-    let [x, y] = packages(["x-1", "y-1"], 20_000);
-    let origin = Origin::with(&[&all[..], &[x.clone(), y.clone()]].concat());
-    for package in &all {
-        origin.script(&package.path, [Act::Slow(4_000, Duration::from_millis(500))]);
-    }
-    let mounted = Options::new(origin.url()).mount();
-    let mut client =
-        command(&mounted, &["a", "b", "c", "d", "e", "f", "g", "h"]).stdout(Stdio::null()).spawn().unwrap();
-    eventually(10, "three are being fetched", || {
-        let status = mounted.status();
-        let downloads = status["downloads"].as_array().unwrap();
-        downloads.len() == 3 && downloads.iter().all(|d| d["prefetch"] == true && d["waiters"] == 0)
-    });
-    let before = Instant::now();
-    for package in [&x, &y] {
-        assert!(fs::read(mounted.path(&package.path)).unwrap() == package.bytes);
-    }
-    assert!(before.elapsed() < Duration::from_secs(2), "{:?}", before.elapsed());
-    assert!(fs::read(mounted.path(&all[0].path)).unwrap() == all[0].bytes);
-    assert_eq!(origin.asked(&all[0].path).len(), 1);
-    assert!(client.wait().unwrap().success());
-    assert_eq!((origin.package_requests(), cached(&mounted)), (10, 10));
 }
 
 #[test]

@@ -7,17 +7,17 @@ use sha2::{Digest as _, Sha512};
 
 /// A package, with the values that its index entry needs.
 #[derive(Debug, Clone)]
-pub(super) struct Package {
-    pub(super) category: &'static str,
-    pub(super) pf: &'static str,
-    pub(super) bytes: Vec<u8>,
+pub(crate) struct Package {
+    pub(crate) category: &'static str,
+    pub(crate) pf: &'static str,
+    pub(crate) bytes: Vec<u8>,
 }
 
-pub(super) const BUILD_ID: u32 = 1;
-pub(super) const BUILD_TIME: u64 = 1_760_000_000;
+pub(crate) const BUILD_ID: u32 = 1;
+pub(crate) const BUILD_TIME: u64 = 1_760_000_000;
 
 /// Builds a package that installs one file of `payload` bytes.
-pub(super) fn build(category: &'static str, pf: &'static str, payload: usize) -> io::Result<Package> {
+pub(crate) fn build(category: &'static str, pf: &'static str, payload: usize) -> io::Result<Package> {
     let text = |value: &str| format!("{value}\n").into_bytes();
     let metadata = [
         ("metadata/BUILD_ID", text(&BUILD_ID.to_string())),
@@ -45,7 +45,7 @@ pub(super) fn build(category: &'static str, pf: &'static str, payload: usize) ->
 }
 
 impl Package {
-    pub(super) fn path(&self) -> String {
+    pub(crate) fn path(&self) -> String {
         // Good enough for the names that are built here: cuts a revision, then a version.
         let versioned = self.pf.rsplit_once("-r").map_or(self.pf, |(rest, _)| rest);
         let name = versioned.rsplit_once('-').map_or(versioned, |(name, _)| name);

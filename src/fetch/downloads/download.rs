@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use portable_atomic::AtomicU64;
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
 use super::entry::Load;
 use crate::fetch::error::{FetchError, Outcome};

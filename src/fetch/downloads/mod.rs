@@ -119,7 +119,7 @@ use interrupted::Interrupted;
 /// blocking threads, so that some are left for other work.
 pub const MAX_LIVE: usize = 16;
 /// Downloads of one binhost that have a turn at the same time.
-pub const TURNS: usize = 8;
+pub(crate) const TURNS: usize = 8;
 /// Downloads of one binhost that have a turn at the same time for one user.
 pub const TURNS_OF_USER: usize = TURNS - TURNS / 4;
 /// Downloads of one binhost that have a turn or are parked. Each keeps a connection and a file

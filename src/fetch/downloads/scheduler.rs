@@ -81,9 +81,10 @@ impl Downloads {
             metrics.misses.add(u64::from(opened && !asked));
             return Start::Joined(Waiter::new(ListedDownload::new(self, download, number), priority));
         }
-        if let Ok(blob) = blobs.get_unless(absence, wanted) {
-            return Start::Cached(blob);
-        }
+        let absence = match blobs.get_unless(absence, wanted) {
+            Ok(blob) => return Start::Cached(blob),
+            Err(absence) => absence,
+        };
         if let Some(error) = failures.recent(key) {
             return Start::Refused(error);
         }
@@ -95,7 +96,8 @@ impl Downloads {
         }
         metrics.misses.add(u64::from(opened));
         let download = Arc::new(Download::new(wanted.clone()));
-        let number = table.insert(key, self.first_lane(wanted), Arc::clone(&download), priority);
+        let lane = if blobs.may_recover(wanted, absence) { Lane::Cache } else { Lane::Binhost(key.0) };
+        let number = table.insert(key, lane, Arc::clone(&download), priority);
         Start::Started(Waiter::new(ListedDownload::new(self, download, number), priority))
     }
 
@@ -187,15 +189,6 @@ impl Downloads {
 
     pub(super) fn table(&self) -> MutexGuard<'_, DownloadTable<Arc<Download>>> {
         self.table.lock()
-    }
-
-    fn first_lane(&self, wanted: &PackageRef) -> Lane {
-        let (record, cache) = (wanted.record(), self.context.blobs.cache());
-        if cache.recovery().may_have_unproved(record.id, record.size) {
-            Lane::Cache
-        } else {
-            Lane::Binhost(wanted.key().0)
-        }
     }
 
     /// Whether a prefetch may begin now.

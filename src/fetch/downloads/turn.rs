@@ -1,6 +1,8 @@
 //! A download's turn, from the first one to the end of the download.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::lane::Lane;
 use super::listed::ListedDownload;

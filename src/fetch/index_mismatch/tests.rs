@@ -1,40 +1,14 @@
 //! Cached packages and the entries of a new index.
 
-// The demo's builder; some of its fields are unused here.
-#[allow(dead_code, clippy::duplicate_mod, reason = "one builder of packages for all tests; the demo needs the rest")]
-#[path = "../../cli/demo/package.rs"]
-mod package;
-
-use std::io::Write as _;
-
-use md5::{Digest as _, Md5};
 use tempfile::TempDir;
 
 use super::*;
 use crate::cache::Placement;
 use crate::fetch::fetcher::{Fetcher, Lookup};
-use crate::fetch::sample;
-use crate::index::Digest;
+use crate::fetch::sample::{self, index_of, package};
 use crate::verify::{Policy, Receiver};
 
 const BINHOST: BinhostId = BinhostId(7);
-
-/// An index with the entry of `package`, and `more` values that the package does not have.
-fn index_of(package: &package::Package, more: &str) -> Arc<Index> {
-    let text = format!(
-        "VERSION: 0\n\nBUILD_ID: {}\nBUILD_TIME: {}\nCPV: {}/{}\nEAPI: 8\nMD5: {}\nPATH: {}\nREPO: gentoo\nSIZE: {}\n{more}\n",
-        package::BUILD_ID,
-        package::BUILD_TIME,
-        package.category,
-        package.pf,
-        Digest::<16>(Md5::digest(&package.bytes).into()),
-        package.path(),
-        package.bytes.len(),
-    );
-    let mut file = tempfile::tempfile().unwrap();
-    file.write_all(text.as_bytes()).unwrap();
-    Arc::new(Index::parse(file).unwrap())
-}
 
 /// A fetcher whose cache has the one package of `index`.
 fn fetcher_with(package: &package::Package, index: &Index) -> (Arc<Fetcher>, TempDir) {
@@ -54,7 +28,8 @@ fn fetcher_with(package: &package::Package, index: &Index) -> (Arc<Fetcher>, Tem
 #[tokio::test]
 async fn an_open_looks_into_the_table_that_a_new_index_has_filled() {
     let package = package::build("a", "b-1", 1000).unwrap();
-    let (right, wrong) = (index_of(&package, ""), index_of(&package, "SLOT: 7\n"));
+    let index_of = |more: &str| index_of(std::slice::from_ref(&package), more);
+    let (right, wrong) = (index_of(""), index_of("SLOT: 7\n"));
     let (fetcher, _directory) = fetcher_with(&package, &right);
     let known = |index: &Arc<Index>| {
         let wanted = fetcher.wanted(&Arc::new(View::whole(BINHOST, Arc::clone(index))), 0).unwrap();
@@ -65,7 +40,7 @@ async fn an_open_looks_into_the_table_that_a_new_index_has_filled() {
     assert!(fetcher.mismatches(BINHOST, &right).is_empty());
     assert_eq!(known(&right), (true, true));
     // The same entry in another index is compared again.
-    assert_eq!(known(&index_of(&package, "")), (false, true));
+    assert_eq!(known(&index_of("")), (false, true));
     let found = fetcher.mismatches(BINHOST, &wrong);
     assert_eq!(found.iter().map(|mismatch| mismatch.path.as_str()).collect::<Vec<_>>(), [package.path()]);
     assert_eq!(known(&wrong), (false, false));

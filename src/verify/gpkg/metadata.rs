@@ -8,7 +8,7 @@ use std::io::{self, Read};
 use super::MetadataMember;
 use crate::verify::VerifyError;
 use crate::verify::decompress::{FileSection, MAX_METADATA, decoder};
-use crate::verify::tar_header::{BLOCK, Kind, TarHeader, is_zero, padding};
+use crate::verify::tar_header::{BLOCK, MemberKind, TarHeader, is_zero, padding};
 use crate::verify::values::{MetadataError, Values};
 
 /// Returns the values in the metadata of `file`.
@@ -32,7 +32,7 @@ impl<R: Read> MetadataTar<R> {
         let (mut values, mut names) = (Values::default(), BTreeSet::new());
         while let Some(block) = self.block()? {
             let TarHeader { name, size, kind, .. } = TarHeader::parse(&block)?;
-            if kind != Kind::Regular {
+            if kind != MemberKind::Regular {
                 return Err(MetadataError::NotRegular(name));
             }
             let key =

@@ -31,7 +31,7 @@ use blake2::{Blake2b512, Digest as _};
 use super::Digest512;
 use super::decompress::FileSection;
 use super::openpgp::MemberHash;
-use super::tar_header::{BLOCK, Format, Kind, MAX_NAME, TarError, TarHeader, is_zero, padding};
+use super::tar_header::{BLOCK, Format, MAX_NAME, MemberKind, TarError, TarHeader, is_zero, padding};
 use super::{Policy, SignatureError, VerifyError};
 use crate::index::Digest;
 use manifest::{ManifestError, ManifestRecord};
@@ -313,13 +313,13 @@ impl Container {
             return Err(GpkgError::PastEnd(name));
         }
         let part = match (kind, self.long_name.take()) {
-            (Kind::Regular, Some(long)) => {
+            (MemberKind::Regular, Some(long)) => {
                 if format != Format::Gnu || long.get(..MAX_NAME) != Some(&*name) {
                     return Err(GpkgError::LongName);
                 }
                 self.open_member(long, offset, size)?
             }
-            (Kind::Regular, None) => {
+            (MemberKind::Regular, None) => {
                 // The file would begin with the member's name, so only a known name may pass.
                 let split = format == (Format::Ustar { split: true });
                 if split && !name.rsplit('/').next().is_some_and(is_known) {
@@ -327,11 +327,11 @@ impl Container {
                 }
                 self.open_member(name, offset, size)?
             }
-            (Kind::LongName, None) if format == Format::Gnu && name == LONG_LINK && is_long(size) => {
+            (MemberKind::LongName, None) if format == Format::Gnu && name == LONG_LINK && is_long(size) => {
                 Part::LongName(Vec::new())
             }
-            (Kind::LongName, _) => return Err(GpkgError::LongName),
-            (Kind::Other, _) => return Err(GpkgError::NotRegular(name)),
+            (MemberKind::LongName, _) => return Err(GpkgError::LongName),
+            (MemberKind::Other, _) => return Err(GpkgError::NotRegular(name)),
         };
         if size > 0 {
             return Ok(State::Body(part, size, padding(size)));

@@ -1,0 +1,37 @@
+//! Downloads from a scripted server, under a paused clock: the clock moves only when all tasks wait.
+
+mod opens;
+mod prefetches;
+mod turns;
+
+use std::time::Duration;
+
+use super::downloads::{Counts, Uid};
+use super::sample::Scene;
+
+/// Users without any rights.
+const A: Uid = Uid(1000);
+const B: Uid = Uid(1001);
+
+impl Scene {
+    /// Opens a package, and waits until the table has no download: a waiter is answered before the
+    /// commit to the cache.
+    async fn fetch(&self, at: usize) {
+        assert!(self.open(at, A).await.is_ok());
+        self.await_counts(0, 0, 0).await;
+    }
+
+    /// Waits until the table has these numbers of downloads: live, parked and waiting.
+    async fn await_counts(&self, live: usize, parked: usize, waiting: usize) {
+        for _ in 0..10_000 {
+            let Counts { live: l, parked: p, waiting: w, .. } = self.fetcher.counts();
+            if (l, p, w) == (live, parked, waiting) {
+                return;
+            }
+            // The clock is paused: this lets the other tasks run as far as they come, then moves the
+            // clock.
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        panic!("{:?}", self.fetcher.counts());
+    }
+}
