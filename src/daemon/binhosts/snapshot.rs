@@ -39,7 +39,7 @@ impl BinhostSnapshot {
     /// The binhost as a member of the union.
     pub(crate) fn member(&self, cache: &Arc<Cache>) -> UnionMember {
         let (cached, remote) = (Arc::clone(cache), Arc::clone(&self.remote));
-        let here = move |record: &Record| cached.has(record.id, record.size, &remote.policy);
+        let here = move |record: &Record| cached.known(record.id, record.size, &remote.policy).is_some();
         let only_here = self.hides || self.nowhere().is_some();
         let mut hidden: HashSet<EntryId> = self.rejected.refusals().iter().filter_map(|refusal| refusal.id()).collect();
         hidden.extend(&*self.disputed);
