@@ -70,7 +70,7 @@ pub mod internals {
         pub use crate::daemon::START_BUDGET;
     }
     pub mod fetch {
-        pub use crate::fetch::{AHEAD_SHARE, MAX_AHEAD_BYTES, MAX_LIVE, PLACES, TURNS, TURNS_OF_USER, WORTH_KEEPING};
+        pub use crate::fetch::{AHEAD_SHARE, MAX_AHEAD_BYTES, MAX_LIVE, PLACES, TURNS_OF_USER, WORTH_KEEPING};
     }
     pub mod fs {
         pub use crate::fs::xattrs::{XATTR_PREFIX, Xattr};

@@ -25,23 +25,14 @@ use crate::upstream::{Act, ScriptedServer, Upstream};
 use crate::verify::Policy;
 use package::Package;
 
-/// The mirrors of the binhost. No name is looked up, and no connection is made.
-pub(crate) const FIRST: &str = "127.0.0.1";
-pub(crate) const SECOND: &str = "127.0.0.2";
-
-/// A fetcher whose cache is at `place`, and whose binhost `id` has unsigned packages at `hosts`. The
-/// caller must be inside a tokio runtime.
-fn fetcher_of(
-    place: &Path,
-    id: BinhostId,
-    on_mismatch: OnMismatch,
-    hosts: &[&str],
-) -> (Arc<Fetcher>, Arc<ScriptedServer>, Arc<Metrics>) {
-    let (metrics, server) = (Arc::new(Metrics::default()), ScriptedServer::new());
+/// A fetcher whose cache is at `place`, and whose binhost `id` has unsigned packages at the mirrors
+/// `hosts` of `server`. The caller must be inside a tokio runtime.
+fn fetcher_of(place: &Path, id: BinhostId, on_mismatch: OnMismatch, hosts: &[String]) -> (Arc<Fetcher>, Arc<Metrics>) {
+    let metrics = Arc::new(Metrics::default());
     let binhost = BinhostConfig {
         name: "host".to_owned(),
         directory: "host".to_owned(),
-        urls: hosts.iter().map(|host| format!("http://{host}:9").parse().unwrap()).collect(),
+        urls: hosts.iter().map(|host| format!("http://{host}").parse().unwrap()).collect(),
         signatures: SignaturePolicy::DigestsOnly,
         quorum: NonZeroUsize::MIN,
         selection: Selection::default(),
@@ -53,18 +44,18 @@ fn fetcher_of(
         share: true,
         peers: Vec::new(),
     };
-    let upstream = Arc::new(Upstream::scripted(binhost, Arc::clone(&metrics), Arc::clone(&server)));
+    let upstream = Arc::new(Upstream::new(binhost, Arc::clone(&metrics)).unwrap());
     let cache = Arc::new(Cache::open(place, 64 << 20, Arc::clone(&metrics)).unwrap());
     cache.recovery().sweep();
     let (fetcher, _) = Fetcher::new(cache, Arc::clone(&metrics));
     let remote = RemoteBinhost::new("host".to_owned(), upstream, Policy::digests_only(), on_mismatch);
     fetcher.add_binhost(id, Arc::new(remote));
-    (fetcher, server, metrics)
+    (fetcher, metrics)
 }
 
 /// A fetcher whose cache is at `place`, and whose binhost `id` has no packages.
 pub(crate) fn fetcher(place: &Path, id: BinhostId, on_mismatch: OnMismatch) -> Arc<Fetcher> {
-    fetcher_of(place, id, on_mismatch, &[FIRST]).0
+    fetcher_of(place, id, on_mismatch, &["none.test".to_owned()]).0
 }
 
 /// An index with an entry for each package, and `more` values that the packages do not have.
@@ -88,24 +79,28 @@ pub(crate) fn index_of(packages: &[Package], more: &str) -> Arc<Index> {
 }
 
 /// A binhost with packages, and a fetcher that has none of them.
-pub(crate) struct Scene {
+pub(crate) struct PackageScene {
     pub(crate) fetcher: Arc<Fetcher>,
     pub(crate) server: Arc<ScriptedServer>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) packages: Vec<Package>,
+    /// The names of the mirrors, in the configured order.
+    pub(crate) hosts: Vec<String>,
     view: Arc<View>,
     _place: TempDir,
 }
 
-impl Scene {
-    /// A binhost with mirrors at `hosts`, and packages of `payload` bytes and more.
-    pub(crate) fn new(hosts: &[&str], names: &[&'static str], payload: usize) -> Self {
+impl PackageScene {
+    /// A binhost with so many mirrors, and packages of `payload` bytes and more.
+    pub(crate) fn new(mirrors: usize, names: &[&'static str], payload: usize) -> Self {
         let (place, id) = (TempDir::new().unwrap(), BinhostId(7));
-        let (fetcher, server, metrics) = fetcher_of(place.path(), id, OnMismatch::Refuse, hosts);
+        let server = ScriptedServer::new();
+        let hosts: Vec<String> = (0..mirrors).map(|_| server.add_mirror()).collect();
+        let (fetcher, metrics) = fetcher_of(place.path(), id, OnMismatch::Refuse, &hosts);
         let packages: Vec<Package> = names.iter().map(|name| package::build("a", name, payload).unwrap()).collect();
         packages.iter().for_each(|package| server.put(&package.path(), package.bytes.clone()));
         let view = Arc::new(View::whole(id, index_of(&packages, "")));
-        Self { fetcher, server, metrics, packages, view, _place: place }
+        Self { fetcher, server, metrics, packages, hosts, view, _place: place }
     }
 
     /// Package number `at`.
@@ -116,7 +111,7 @@ impl Scene {
 
     /// The next requests for package number `at` at the first mirror are answered by `acts`.
     pub(crate) fn act(&self, at: usize, acts: impl IntoIterator<Item = Act>) {
-        self.server.act(FIRST, &self.packages[at].path(), acts);
+        self.server.act(&self.hosts[0], &self.packages[at].path(), acts);
     }
 
     /// Opens package number `at`, by a thread that the daemon does not see.

@@ -54,13 +54,13 @@ mod throughput;
 mod unpack;
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 pub(crate) use body::{BodyFault, BodyStream, Event, ResumePoint};
 #[cfg(test)]
-pub(crate) use client::script::{Answer, ScriptedBinhost};
+pub(crate) use client::script::{Act, Answer, ScriptedBinhost, ScriptedServer};
 pub(crate) use error::UpstreamError;
 pub(crate) use health::HealthState;
 pub(crate) use index::{IndexAnswer, Validators};

@@ -9,9 +9,10 @@
 //!
 //! Not its job: trusting these bytes, and what follows when they prove wrong (`body`).
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::time::Instant;
 use url::Url;
 
 use super::client::{Client, RequestCondition, UpstreamResponse};

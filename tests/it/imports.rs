@@ -53,7 +53,7 @@ const CONFINED: [(&str, &[&str]); 13] = [
     ("sled::", &["src/cache/db/"]),
     ("clap::", &["src/cli/"]),
     ("indicatif::", &["src/cli/progress.rs"]),
-    ("hyper::", &["src/control/", "src/serve/", "src/cli/demo/", "src/upstream/client/script.rs"]),
+    ("hyper::", &["src/control/", "src/serve/", "src/cli/demo/", "src/upstream/client/script"]),
     ("maud::", &["src/control/page.rs"]),
     ("sd_notify::", &["src/daemon/"]),
     ("std::env::", &["src/config/", "src/portage/", "src/main.rs", "src/cli/demo/mod.rs", "src/verify/tests/"]),

@@ -7,13 +7,13 @@ mod turns;
 use std::time::Duration;
 
 use super::downloads::{Counts, Uid};
-use super::sample::Scene;
+use super::sample::PackageScene;
 
 /// Users without any rights.
 const A: Uid = Uid(1000);
 const B: Uid = Uid(1001);
 
-impl Scene {
+impl PackageScene {
     /// Opens a package, and waits until the table has no download: a waiter is answered before the
     /// commit to the cache.
     async fn fetch(&self, at: usize) {

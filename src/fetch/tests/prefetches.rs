@@ -11,7 +11,7 @@ use crate::fetch::error::FetchError;
 use crate::fetch::prefetch::requested::{PackageOutcome, RequestedPrefetch};
 use crate::fetch::prefetch::target::ResolvedTarget;
 use crate::fetch::prefetch::upgrade::{BackgroundOutcome, UpgradePrefetch};
-use crate::fetch::sample::{FIRST, Scene};
+use crate::fetch::sample::PackageScene;
 use crate::upstream::Act;
 
 const PAYLOAD: usize = 100_000;
@@ -26,7 +26,7 @@ fn started(start: Start) -> Waiter {
 
 #[tokio::test(start_paused = true)]
 async fn an_open_comes_before_a_plan_and_a_plan_before_what_was_requested() {
-    let scene = Scene::new(&[FIRST], &NAMES, PAYLOAD);
+    let scene = PackageScene::new(1, &NAMES, PAYLOAD);
     let begun: Arc<Mutex<Vec<usize>>> = Arc::default();
     let start = |at: usize, priority| {
         scene.act(at, [Act::Drip(Duration::from_secs(5))]);
@@ -51,7 +51,7 @@ async fn an_open_comes_before_a_plan_and_a_plan_before_what_was_requested() {
 
 #[tokio::test(start_paused = true)]
 async fn an_upgrade_gives_way_to_an_open() {
-    let scene = Scene::new(&[FIRST], &NAMES, PAYLOAD);
+    let scene = PackageScene::new(1, &NAMES, PAYLOAD);
     scene.act(0, [Act::Drip(Duration::from_secs(60))]);
     let upgrades = Arc::new(UpgradePrefetch::new(Arc::clone(&scene.fetcher)));
     let fetch = |at| {
@@ -77,7 +77,7 @@ async fn an_upgrade_gives_way_to_an_open() {
 
 #[tokio::test(start_paused = true)]
 async fn what_fails_ahead_is_tried_again_when_it_is_opened() {
-    let scene = Scene::new(&[FIRST], &NAMES, PAYLOAD);
+    let scene = PackageScene::new(1, &NAMES, PAYLOAD);
     scene.act(0, [Act::Status(404)]);
     let mut waiter = started(scene.fetcher.downloads.start(&scene.wanted(0), Priority::Plan, None));
     assert!(waiter.end().await.is_err());
@@ -87,7 +87,7 @@ async fn what_fails_ahead_is_tried_again_when_it_is_opened() {
 
 #[tokio::test(start_paused = true)]
 async fn a_job_reports_each_package() {
-    let scene = Scene::new(&[FIRST], &NAMES, PAYLOAD);
+    let scene = PackageScene::new(1, &NAMES, PAYLOAD);
     scene.fetch(0).await;
     scene.act(1, [Act::Status(404)]);
     let wanted = [0, 1, 2, 3].map(|at| scene.wanted(at)).to_vec();
@@ -108,7 +108,7 @@ async fn a_job_reports_each_package() {
 
 #[tokio::test(start_paused = true)]
 async fn nothing_is_prefetched_from_a_binhost_that_is_not_used() {
-    let scene = Scene::new(&[FIRST], &NAMES, PAYLOAD);
+    let scene = PackageScene::new(1, &NAMES, PAYLOAD);
     let downloads = &scene.fetcher.downloads;
     let wanted = scene.wanted(0);
     scene.fetcher.retain_binhosts(&std::collections::HashSet::new());
@@ -124,7 +124,7 @@ async fn nothing_is_prefetched_from_a_binhost_that_is_not_used() {
 
 #[tokio::test(start_paused = true)]
 async fn an_open_joins_a_prefetch() {
-    let scene = Scene::new(&[FIRST], &NAMES, PAYLOAD);
+    let scene = PackageScene::new(1, &NAMES, PAYLOAD);
     scene.act(0, [Act::Drip(Duration::from_secs(5))]);
     let mut prefetch = started(scene.fetcher.downloads.start(&scene.wanted(0), Priority::Requested, None));
     scene.server.await_requests(1).await;

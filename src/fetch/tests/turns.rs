@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::{A, B};
 use crate::fetch::downloads::{TURNS, TURNS_OF_USER, TransferState};
-use crate::fetch::sample::{FIRST, Scene};
+use crate::fetch::sample::PackageScene;
 use crate::upstream::{Act, STALL_TIMEOUT};
 
 const HALF: usize = 100_000;
@@ -14,7 +14,7 @@ const NAMES: [&str; 10] = ["a-1", "b-1", "c-1", "d-1", "e-1", "f-1", "g-1", "h-1
 
 #[tokio::test(start_paused = true)]
 async fn silent_downloads_leave_their_turns_and_go_on_when_bytes_come() {
-    let scene = Scene::new(&[FIRST], &NAMES, 2 * HALF);
+    let scene = PackageScene::new(1, &NAMES, 2 * HALF);
     (0..TURNS_OF_USER).for_each(|at| scene.act(at, [Act::Hold(HALF)]));
     let held: Vec<_> = (0..TURNS_OF_USER).map(|at| scene.opening(at, A)).collect();
     scene.await_counts(0, TURNS_OF_USER, 0).await;
@@ -40,7 +40,7 @@ async fn silent_downloads_leave_their_turns_and_go_on_when_bytes_come() {
 
 #[tokio::test(start_paused = true)]
 async fn parked_downloads_end_with_their_last_waiter() {
-    let scene = Scene::new(&[FIRST], &NAMES, 2 * HALF);
+    let scene = PackageScene::new(1, &NAMES, 2 * HALF);
     (0..3).for_each(|at| scene.act(at, [Act::Hold(10)]));
     let held: Vec<_> = (0..3).map(|at| scene.opening(at, A)).collect();
     scene.await_counts(0, 3, 0).await;
@@ -51,7 +51,7 @@ async fn parked_downloads_end_with_their_last_waiter() {
 
 #[tokio::test(start_paused = true)]
 async fn a_wait_for_a_turn_is_no_stall_of_the_mirror() {
-    let scene = Scene::new(&[FIRST], &NAMES, 2 * HALF);
+    let scene = PackageScene::new(1, &NAMES, 2 * HALF);
     scene.act(0, [Act::Hold(HALF)]);
     let held = scene.opening(0, A);
     scene.await_counts(0, 1, 0).await;
@@ -79,7 +79,7 @@ async fn a_wait_for_a_turn_is_no_stall_of_the_mirror() {
 
 #[tokio::test(start_paused = true)]
 async fn users_share_the_turns_of_a_binhost() {
-    let scene = Scene::new(&[FIRST], &NAMES, HALF);
+    let scene = PackageScene::new(1, &NAMES, HALF);
     (0..10).for_each(|at| scene.act(at, [Act::Drip(Duration::from_secs(5))]));
     let of_a: Vec<_> = (0..9).map(|at| scene.opening(at, A)).collect();
     scene.await_counts(TURNS_OF_USER, 0, 9 - TURNS_OF_USER).await;

@@ -1,6 +1,8 @@
 //! A binhost that answers as a test says, without a network. Its clock is tokio's, which a test may
 //! pause: then a silence of minutes takes no time.
 
+mod server;
+
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -19,8 +21,24 @@ use reqwest::header::{ETAG, IF_NONE_MATCH};
 use reqwest::{Body, Request, RequestBuilder};
 use tokio::time::{Instant, sleep};
 
-/// All scripted binhosts, by host name.
-static ALL: LazyLock<Mutex<HashMap<String, Weak<ScriptedBinhost>>>> = LazyLock::new(Mutex::default);
+pub(crate) use server::{Act, ScriptedServer};
+
+/// All scripted hosts, by name.
+static ALL: LazyLock<Mutex<HashMap<String, Host>>> = LazyLock::new(Mutex::default);
+
+#[derive(Debug, Clone)]
+enum Host {
+    Binhost(Weak<ScriptedBinhost>),
+    Server(Weak<ScriptedServer>),
+}
+
+/// Registers a host under a name that no other one has.
+fn register(host: impl FnOnce(&str) -> Host) {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let name = format!("binhost-{}.test", NUMBER.fetch_add(1, Ordering::Relaxed));
+    let host = host(&name);
+    ALL.lock().insert(name, host);
+}
 
 /// A binhost that exists until the test drops it.
 #[derive(Debug)]
@@ -59,11 +77,12 @@ pub(crate) struct Asked {
 impl ScriptedBinhost {
     /// A binhost that has no files yet.
     pub(crate) fn new() -> Arc<Self> {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let host = format!("binhost-{}.test", NUMBER.fetch_add(1, Ordering::Relaxed));
-        let binhost = Arc::new(Self { host: host.clone(), answers: Mutex::default(), asked: Mutex::default() });
-        ALL.lock().insert(host, Arc::downgrade(&binhost));
-        binhost
+        let mut binhost = None;
+        register(|host| {
+            let new = Self { host: host.to_owned(), answers: Mutex::default(), asked: Mutex::default() };
+            Host::Binhost(Arc::downgrade(binhost.insert(Arc::new(new))))
+        });
+        binhost.unwrap()
     }
 
     pub(crate) fn url(&self) -> String {
@@ -126,6 +145,9 @@ fn etag_of(bytes: &[u8]) -> String {
 /// The answer to a request, if it is for a scripted binhost.
 pub(super) async fn answered(request: &RequestBuilder) -> Option<reqwest::Response> {
     let request = request.try_clone()?.build().ok()?;
-    let binhost = ALL.lock().get(request.url().host_str()?)?.upgrade()?;
-    Some(binhost.respond(&request).await.into())
+    let host = ALL.lock().get(request.url().host_str()?)?.clone();
+    Some(match host {
+        Host::Binhost(binhost) => binhost.upgrade()?.respond(&request).await.into(),
+        Host::Server(server) => server.upgrade()?.respond(&request).await.into(),
+    })
 }
