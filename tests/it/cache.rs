@@ -143,7 +143,11 @@ fn limits_change_while_it_runs() {
         |limits: &str| fs::write(&file, format!("{limits}\n[binhost.one]\nurl = \"{}\"\n", origin.url())).unwrap();
     write("cache-size = \"8M\"");
     let mounted = Options::configured(&file).mount();
-    packages.iter().for_each(|package| reads(&mounted, package));
+    for package in &packages {
+        reads(&mounted, package);
+        // The order of eviction is that of the commits, which follow the reads.
+        mounted.settled();
+    }
     assert_eq!(mounted.blobs().len(), 4);
     write("cache-size = \"1M\"");
     eventually(20, "the smaller bound holds", || mounted.blobs().len() == 3);
