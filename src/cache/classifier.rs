@@ -47,9 +47,10 @@ impl EvictionClassifier {
         let (Some(ask), Some(mut classified)) = (self.ask.get(), self.classified.try_lock()) else { return };
         if classified.is_none_or(|at| at.elapsed() >= CLASSES_VALID) {
             let since = seconds_now();
+            // Before the call: if it panics, eviction goes on with the previous classes.
+            *classified = Some(Instant::now());
             let classes = ask(&|id| blobs.digest(id));
             blobs.state().classify(&classes, since);
-            *classified = Some(Instant::now());
         }
     }
 }

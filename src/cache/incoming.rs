@@ -81,8 +81,8 @@ impl Incoming {
                 Err(_) => budget.announce_anyway(size),
             },
         };
-        match space.create(size) {
-            Ok((file, path)) => Ok(Self::on_disk(space, file, path, (size, announced))),
+        match space.create(size, |file, path| Self::on_disk(space, file, path, (size, announced))) {
+            Ok(incoming) => Ok(incoming),
             Err(error) if is_full(&error) => {
                 tracing::warn!(%error, size, "no space for a download even after evicting; holding it in memory");
                 Self::in_memory(space, size)

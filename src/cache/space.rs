@@ -141,14 +141,15 @@ impl Space {
         true
     }
 
-    /// Creates an empty file for a download of `size` bytes; returns it with its path. Takes no
-    /// room yet, and evicts nothing but for the file itself.
+    /// Creates an empty file for a download of `size` bytes, and passes it with its path to
+    /// `claim`. Evicts nothing but for the file itself.
     ///
     /// # Errors
     /// There is no room ([`io::ErrorKind::StorageFull`] and the like), or the directory cannot be
     /// written.
-    pub(crate) fn create(&self, size: u64) -> io::Result<(fs::File, PathBuf)> {
-        // One at a time: two downloads must not count on the same free space.
+    pub(crate) fn create<T>(&self, size: u64, claim: impl FnOnce(fs::File, PathBuf) -> T) -> io::Result<T> {
+        // One at a time, until the size is claimed: two downloads must not count on the same free
+        // space.
         let _room = self.room.lock();
         if !self.disk_takes(size) {
             return Err(io::ErrorKind::StorageFull.into());
@@ -160,7 +161,7 @@ impl Space {
             Err(error) if is_full(&error) && self.make_room(SLACK) => create(),
             other => other,
         };
-        Ok((file?, path))
+        Ok(claim(file?, path))
     }
 
     /// Allocates disk space for `more` bytes of `file` from byte `from` on, so that a full disk is
