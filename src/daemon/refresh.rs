@@ -169,7 +169,7 @@ impl Refresher {
     /// tree.
     async fn present(&mut self, shared: &DaemonState, changed: bool) -> Result<bool, RefreshFailure> {
         let mut outcome = Ok(false);
-        if changed || self.binhosts.behind {
+        if changed || self.binhosts.is_behind() {
             let tree = self.binhosts.tree().await;
             let shown = tree.and_then(|tree| Ok(shared.publish(tree)?));
             outcome = shown.map_err(RefreshFailure::Publish);
@@ -199,7 +199,7 @@ impl Refresher {
             self.schedule.hurry();
             return None;
         };
-        if self.binhosts.behind {
+        if self.binhosts.is_behind() {
             // Also if the tree is the same for Portage: a binhost may be reachable again.
             shared.fetcher.forget_failures();
         }

@@ -58,6 +58,9 @@ pub(crate) struct Binhost {
     pub(super) last_refresh: LastRefresh,
     /// Whether no URL answered the last refresh.
     pub(crate) unreachable: bool,
+    /// Whether the index or its disputed entries have changed since a tree was made of them. A
+    /// refresh that is cancelled after the change leaves this to the next one.
+    pub(super) unpublished: bool,
     /// TIMESTAMP of the index that the log already called old.
     noted_age: i64,
 }
@@ -86,6 +89,7 @@ impl Binhost {
             choice: IndexChoice::Latest,
             last_refresh: LastRefresh::default(),
             unreachable: false,
+            unpublished: false,
             noted_age: 0,
         })
     }
@@ -288,16 +292,21 @@ impl Binhost {
         (validators, from): (Validators, String),
         (order, clock): (Order, Clock),
     ) -> anyhow::Result<RefreshOutcome> {
-        let (before, previous) =
-            (self.stored.state.clone(), self.stored.current().map(|current| Arc::clone(&current.index)));
-        let outcome = self.stored.take(file, (validators, from.clone()), (order, clock)).await?;
-        if outcome == RefreshOutcome::Changed {
-            self.follow_index();
-            self.stored.write_state().await;
+        let received = self.stored.judge(file, (order, clock)).await?;
+        // If the index comes from another URL now, the previous one's index is its vote. It is kept
+        // first: a refresh that is cancelled here is repeated with the same previous URL.
+        if let Some(previous) = self.stored.current().filter(|_| self.stored.state.from != from) {
+            let state = &self.stored.state;
+            self.votes.keep(&state.from, state.validators.clone(), Arc::clone(&previous.index)).await;
         }
-        // The index comes from another URL now: the previous one's index is its vote.
-        if let Some(previous) = previous.filter(|_| before.from != from) {
-            self.votes.keep(&before.from, before.validators, previous).await;
+        let outcome = self.stored.take(received, (validators, from), clock).await?;
+        match outcome {
+            RefreshOutcome::Changed => {
+                self.unpublished = true;
+                self.follow_index();
+                self.stored.write_state().await;
+            }
+            RefreshOutcome::Unmodified => self.stored.confirm().await,
         }
         Ok(outcome)
     }
@@ -316,7 +325,10 @@ impl Binhost {
 
     async fn count_votes(&mut self) -> bool {
         let Some(current) = self.stored.current() else { return false };
-        self.votes.count(&self.remote.upstream, &self.stored.state.from, Arc::clone(&current.index)).await
+        let changed =
+            self.votes.count(&self.remote.upstream, &self.stored.state.from, Arc::clone(&current.index)).await;
+        self.unpublished |= changed;
+        changed
     }
 
     /// Updates the refusals after a download. `true`: the view has to be composed again.
@@ -338,7 +350,10 @@ impl Binhost {
     }
 
     fn note_mismatch(&mut self, mismatch: &Mismatch) -> bool {
-        let changed = self.knows(mismatch.id) && self.rejections.note_mismatch(mismatch);
+        if !self.knows(mismatch.id) {
+            return false;
+        }
+        let changed = self.rejections.note_mismatch(mismatch);
         self.distrust_index();
         changed
     }

@@ -93,7 +93,7 @@ pub(super) struct Binhosts {
     unusable: HashMap<BinhostId, String>,
     /// Whether the published tree is older than the indexes: publishing is due, or has failed and
     /// will be retried.
-    pub(super) behind: bool,
+    behind: bool,
 }
 
 impl Binhosts {
@@ -239,6 +239,11 @@ impl Binhosts {
         failures
     }
 
+    /// Whether the published tree is older than the indexes.
+    pub(super) fn is_behind(&self) -> bool {
+        self.behind || self.all.iter().any(|binhost| binhost.unpublished)
+    }
+
     /// Makes the tree that is to be published now.
     pub(super) async fn tree(&mut self) -> anyhow::Result<Arc<Tree>> {
         let made = self.make_tree().await;
@@ -339,6 +344,7 @@ impl Binhosts {
             // Other rules make another generation, which replaces the first one.
             rollback.number = tree.generation();
         }
+        self.all.iter_mut().for_each(|binhost| binhost.unpublished = false);
         self.tallies = tallies.into_iter().collect();
         self.find_unusable().await?;
         self.log_guarded(&tree);

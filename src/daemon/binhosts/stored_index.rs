@@ -74,6 +74,15 @@ pub(crate) struct Current {
     pub(crate) stamp: FileStamp,
 }
 
+/// An index that was downloaded and may be taken.
+#[derive(Debug)]
+pub(super) enum Received {
+    /// The index in use.
+    Same,
+    /// Another one, with its file.
+    New(File, Box<Index>),
+}
+
 /// See the module's documentation.
 #[derive(Debug)]
 pub(in crate::daemon) struct StoredIndex {
@@ -213,28 +222,33 @@ impl StoredIndex {
         }
     }
 
-    /// Accepts the index in `file`, which [`StoredIndex::incoming`] made. On an error nothing
-    /// changes. After [`RefreshOutcome::Changed`], the caller has [`StoredIndex::write_state`]
-    /// write the new state.
-    pub(super) async fn take(
-        &mut self,
-        file: File,
-        (validators, from): (Validators, String),
-        (order, clock): (Order, Clock),
-    ) -> anyhow::Result<RefreshOutcome> {
+    /// Judges the index in `file`, which [`StoredIndex::incoming`] made. Changes nothing.
+    pub(super) async fn judge(&self, file: File, (order, clock): (Order, Clock)) -> anyhow::Result<Received> {
         if let Some(timestamp) = self.current_timestamp(&file).await {
             // The server sent the same index because it does not support conditional requests.
             freshness::judge(timestamp, self.newest(clock), order, clock)?;
-            (self.state.validators, self.state.from) = (validators, from);
-            self.discard();
-            self.confirm().await;
-            return Ok(RefreshOutcome::Unmodified);
+            return Ok(Received::Same);
         }
         let copy = file.try_clone()?;
         let limits = self.limits;
         let index = blocking(move || Ok(Index::parse_within(copy, limits)?)).await?;
-        let timestamp = freshness::timestamp(&index);
-        freshness::judge(timestamp, self.newest(clock), order, clock)?;
+        freshness::judge(freshness::timestamp(&index), self.newest(clock), order, clock)?;
+        Ok(Received::New(file, Box::new(index)))
+    }
+
+    /// Takes an index that was judged, from the URL `from`. On an error nothing changes. The caller
+    /// has [`StoredIndex::confirm`] or [`StoredIndex::write_state`] write the new state.
+    pub(super) async fn take(
+        &mut self,
+        received: Received,
+        (validators, from): (Validators, String),
+        clock: Clock,
+    ) -> anyhow::Result<RefreshOutcome> {
+        let Received::New(file, index) = received else {
+            (self.state.validators, self.state.from) = (validators, from);
+            self.discard();
+            return Ok(RefreshOutcome::Unmodified);
+        };
         let (new, to, directory) = (self.incoming_path(), self.path(), self.directory.clone());
         let synced = file.try_clone()?;
         blocking(move || {
@@ -244,13 +258,14 @@ impl StoredIndex {
         })
         .await?;
         let stamp = stamp(&file.metadata()?);
-        let timestamp = freshness::newest_after(timestamp, self.state.timestamp, clock);
+        // No await from here on: a refresh may be cancelled at each.
+        let timestamp = freshness::newest_after(freshness::timestamp(&index), self.state.timestamp, clock);
         let confirmed = seconds_now();
         let before = if from == self.state.from { self.state.before } else { self.state.timestamp };
         let (older_since, distrusted) = (0, false);
         self.state =
             IndexState { validators, confirmed, timestamp, before, distrusted, older_since, from, file: stamp };
-        self.current = Some(Current { index: Arc::new(index), stamp });
+        self.current = Some(Current { index: Arc::new(*index), stamp });
         Ok(RefreshOutcome::Changed)
     }
 
@@ -328,7 +343,8 @@ mod tests {
         file.write_all(format!("TIMESTAMP: 1000\n{text}\n\n").as_bytes()).unwrap();
         let validators = Validators { etag: Some("\"1\"".to_owned()), ..Validators::default() };
         let (from, now) = ("http://a".to_owned(), Clock::showing(seconds_now()));
-        stored.take(file, (validators, from), (Order::Forward, now)).await
+        let received = stored.judge(file, (Order::Forward, now)).await?;
+        stored.take(received, (validators, from), now).await
     }
 
     #[tokio::test]

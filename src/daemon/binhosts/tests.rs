@@ -1,5 +1,7 @@
 //! All binhosts together, by a clock that is paused.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use super::scene::{INDEX, Scene, TIME, index};
@@ -15,7 +17,7 @@ async fn a_start_without_an_index_waits_for_a_silent_binhost_only_so_long() {
     let tree = binhosts.first().await.unwrap();
     assert_eq!((tree.view().len(), start.elapsed().as_secs()), (0, START_BUDGET.as_secs()));
     scene.publish(&index(TIME, &["one-1"]));
-    assert!(binhosts.refresh(Order::Forward, Asker::Timer).await.is_empty() && binhosts.behind);
+    assert!(binhosts.refresh(Order::Forward, Asker::Timer).await.is_empty() && binhosts.is_behind());
     assert_eq!(binhosts.tree().await.unwrap().view().len(), 1);
     // With a stored index, nothing is asked.
     drop(binhosts);
@@ -38,4 +40,23 @@ async fn a_frozen_binhost_is_asked_only_by_the_administrator() {
         assert!(binhosts.refresh(Order::Forward, asker).await.is_empty());
         assert_eq!(asked(&path), times);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_cancelled_refresh_has_taken_is_published_by_the_next() {
+    let scene = Scene::new(2, &[("quorum", "2")]);
+    scene.publish(&index(TIME, &["one-1"]));
+    let mut binhosts = scene.start_all();
+    assert!(binhosts.refresh(Order::Forward, Asker::Timer).await.is_empty());
+    assert!(binhosts.tree().await.unwrap().view().len() == 1 && !binhosts.is_behind());
+    let next = index(TIME + 1, &["one-1", "two-1"]);
+    scene.publish(&next);
+    scene.answer(1, Answer::Silence);
+    let refresh = tokio::time::timeout(Duration::from_secs(1), binhosts.refresh(Order::Forward, Asker::Timer));
+    assert!(refresh.await.is_err(), "the vote of the second URL is waited for");
+    binhosts.all.iter_mut().for_each(|binhost| binhost.stored.break_off());
+    // The first URL says that nothing has changed since then.
+    scene.answer(1, Answer::File(scene::gzip(next.as_bytes())));
+    assert!(binhosts.refresh(Order::Forward, Asker::Timer).await.is_empty() && binhosts.is_behind());
+    assert!(binhosts.tree().await.unwrap().view().len() == 2 && !binhosts.is_behind());
 }

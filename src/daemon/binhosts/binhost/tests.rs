@@ -1,5 +1,7 @@
 //! Refreshes of one binhost, whose mirrors answer as the test says, by a clock that is paused.
 
+use std::task::{Context, Poll};
+
 use tokio::time::Instant;
 
 use super::super::scene::{Scene, TIME, gzip, index, listed};
@@ -352,4 +354,40 @@ async fn a_mirror_that_is_silent_keeps_its_last_vote() {
     scene.publish(&index(TIME + 1, &["one-1", "new-1"]));
     assert_eq!(refreshes(&mut binhost).await, RefreshOutcome::Changed);
     assert_eq!(binhost.votes.disputed().len(), 0);
+}
+
+/// Polls a future so many times at most, and drops it then, as a request does that cancels it.
+async fn polled<F: Future>(future: F, times: usize) -> Option<F::Output> {
+    let (mut future, mut left) = (std::pin::pin!(future), times);
+    let poll = |context: &mut Context<'_>| {
+        if left == 0 {
+            return Poll::Ready(None);
+        }
+        left -= 1;
+        future.as_mut().poll(context).map(Some)
+    };
+    std::future::poll_fn(poll).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_that_is_cancelled_anywhere_loses_no_vote() {
+    for polls in 1.. {
+        let scene = Scene::new(2, &[("quorum", "2")]);
+        scene.publish(&index(TIME, &["one-1"]));
+        let mut binhost = scene.start().await;
+        refreshes(&mut binhost).await;
+        // From now on the index comes from the other URL, and this one has its last vote.
+        let from = scene.mirrors.iter().position(|mirror| binhost.stored.state.from.starts_with(&mirror.url()));
+        scene.answer(from.unwrap(), Answer::Silence);
+        let done = polled(binhost.refresh(Order::Forward), polls).await.is_some();
+        binhost.stored.break_off();
+        refreshes(&mut binhost).await;
+        assert!(!binhost.stored.state.from.starts_with(&scene.mirrors[from.unwrap()].url()));
+        assert_eq!(binhost.votes.disputed().len(), 0, "cancelled at poll {polls}");
+        assert!(polls < 1000, "the refresh does not end");
+        if done {
+            assert!(polls > 5, "nothing was cancelled: {polls}");
+            return;
+        }
+    }
 }
