@@ -243,7 +243,9 @@ impl PlanPrefetchState {
             return None;
         }
         loop {
-            let wanted = self.queue().next(process, |wanted| self.need_not(wanted))?;
+            // What would be refused must not hold up the rest of a plan that is full.
+            let passed = |wanted: &PackageRef| self.need_not(wanted) || self.fetcher.would_keep(wanted).is_err();
+            let wanted = self.queue().next(process, passed)?;
             match self.fetcher.downloads.start(&wanted, Priority::Plan, None) {
                 Start::Started(waiter) | Start::Joined(waiter) => return Some((wanted, Some(waiter))),
                 Start::Refused(error) if !is_passed_over(&error) => return Some((wanted, None)),
