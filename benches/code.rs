@@ -12,7 +12,7 @@ use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use binhostfs::internals::cache::{Blob, Cache, Incoming, Placement};
+use binhostfs::internals::cache::{Blob, BlobKeys, Cache, Incoming, Placement};
 use binhostfs::internals::index::{
     AuxKey, AuxValues, BinhostId, Comparison, Digest, Entry, EntryValues, Index, PkgPath, View,
 };
@@ -193,7 +193,7 @@ fn cache(criterion: &mut Criterion) {
     let directory = tempfile::tempdir_in(std::env::current_exe().unwrap().parent().unwrap()).unwrap();
     let cache = Arc::new(Cache::open(directory.path(), 1 << 30, Arc::new(Metrics::default())).unwrap());
     let commit = |(incoming, blob, entry): (_, Blob, Entry)| {
-        assert_eq!(cache.commit(incoming, &blob, entry.id(), None), Placement::Kept)
+        assert_eq!(cache.commit(incoming, &blob, entry.id(), BlobKeys::default()), Placement::Kept)
     };
     let mut group = criterion.benchmark_group("cache");
     let mut numbers = 0..;

@@ -55,7 +55,7 @@ pub use cli::{command, run};
 #[doc(hidden)]
 pub mod internals {
     pub mod cache {
-        pub use crate::cache::{Blob, Cache, Incoming, Placement};
+        pub use crate::cache::{Blob, BlobKeys, Cache, Incoming, Placement};
     }
     pub mod cli {
         pub use crate::cli::{EXIT_CODES, JOURNAL_FIELDS};

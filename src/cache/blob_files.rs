@@ -16,7 +16,7 @@ use parking_lot::{Mutex, MutexGuard};
 use super::blob::{Blob, CacheError, NoBlob, Placement, Removed};
 use super::db::catalogue::{BlobRecord, Catalogue};
 use super::db::rows::BuildKey;
-use super::db::shared::BinhostTag;
+use super::db::shared::{BinhostTag, BlobKeys};
 use super::eviction::EvictionState;
 use super::write_budget::WriteBudget;
 use crate::index::{EntryId, Sha256Digest, ShareKey};
@@ -118,7 +118,7 @@ impl BlobFiles {
     }
 
     /// Keeps the blob whose file is at `from`.
-    pub(crate) fn place(&self, from: &Path, blob: &Blob, id: EntryId, build: Option<BuildKey>) -> Placement {
+    pub(crate) fn place(&self, from: &Path, blob: &Blob, id: EntryId, keys: BlobKeys) -> Placement {
         let _one_at_a_time = self.commits.lock();
         let to = self.path(blob.digest);
         match self.move_in(from, &to, blob) {
@@ -130,7 +130,7 @@ impl BlobFiles {
                     record.entries.extend(earlier.entries.into_iter().filter(|other| *other != id));
                 }
                 let written = self.budget.written();
-                let kept = self.catalogue.insert(blob.digest, &record, id, build, written);
+                let kept = self.catalogue.insert(blob.digest, &record, id, keys, written);
                 let pinned = record.entries.iter().any(|id| self.catalogue.is_pinned(*id));
                 let mut state = self.state();
                 match &kept {

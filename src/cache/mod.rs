@@ -92,6 +92,7 @@ pub(crate) use classifier::DigestOf;
 pub(crate) use db::pins::Pin;
 pub(crate) use db::rows::BuildKey;
 pub(crate) use db::shared::BinhostTag;
+pub use db::shared::BlobKeys;
 pub(crate) use eviction_class::{EvictionClass, EvictionClasses};
 use evictor::Evictor;
 pub(crate) use evictor::Limits;
@@ -166,11 +167,6 @@ impl Cache {
         self.blobs.look_up(id, size, policy)
     }
 
-    /// Records that the blob of a committed package, which came from `binhost`, has this key.
-    pub(crate) fn share(&self, key: &ShareKey, blob: &Blob, binhost: BinhostTag) {
-        self.blobs.catalogue.share(key, blob.digest(), binhost);
-    }
-
     /// Returns the blob of a key that another machine sends, however it was proved: that machine
     /// proves it again. `shares` says whether the packages of a binhost may be shared.
     #[must_use]
@@ -226,14 +222,14 @@ impl Cache {
     /// Keeps a verified blob for `id`, or returns why the blob is transient.
     ///
     /// The blob is usable in both cases, and was usable before: no waiter waits for a commit. The
-    /// build `build` is recorded in the build history in any case.
-    pub fn commit(&self, incoming: Incoming, verified: &Blob, id: EntryId, build: Option<BuildKey>) -> Placement {
+    /// build of `keys` is recorded in the build history in any case.
+    pub fn commit(&self, incoming: Incoming, verified: &Blob, id: EntryId, keys: BlobKeys) -> Placement {
         let placement = match incoming.kept_path() {
-            Some(path) => self.blobs.place(path, verified, id, build),
+            Some(path) => self.blobs.place(path, verified, id, keys),
             None => Placement::Unkept(incoming.why.to_owned()),
         };
         if let Placement::Unkept(reason) = &placement {
-            build.into_iter().for_each(|build| self.blobs.record_build(build, verified.digest()));
+            keys.build.into_iter().for_each(|build| self.blobs.record_build(build, verified.digest()));
             self.blobs.metrics.transient_blobs.increase();
             tracing::debug!(%reason, "verified blob is served without being kept");
         }

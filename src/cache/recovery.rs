@@ -15,7 +15,7 @@ use crate::verify::Policy;
 use super::blob::{Blob, Placement};
 use super::blob_files::BlobFiles;
 use super::db::build_history::MAX_BUILDS;
-use super::db::rows::BuildKey;
+use super::db::shared::BlobKeys;
 use super::evictor::Evictor;
 
 /// A file that may be the package of an entry, still to be proved.
@@ -131,14 +131,14 @@ impl Recovery {
     }
 
     /// Takes back an orphan that was proved to be the package `id`.
-    pub(crate) fn adopt(&self, orphan: Sha256Digest, blob: &Blob, id: EntryId, build: Option<BuildKey>) -> Placement {
+    pub(crate) fn adopt(&self, orphan: Sha256Digest, blob: &Blob, id: EntryId, keys: BlobKeys) -> Placement {
         let _one_at_a_time = self.adoptions.lock();
         let path = self.blobs.path(orphan);
         if !path.is_file() {
             return Placement::Unkept("it was evicted meanwhile".to_owned());
         }
         self.blobs.state().remove(orphan);
-        let placement = self.blobs.place(&path, blob, id, build);
+        let placement = self.blobs.place(&path, blob, id, keys);
         if placement == Placement::Kept {
             self.blobs.metrics.recovered.increase();
         } else if let Ok(metadata) = self.blobs.path(orphan).metadata() {

@@ -20,7 +20,8 @@ use sha1::Sha1;
 
 use super::incoming::ROOM_STEP;
 use super::{
-    Blob, Cache, CacheError, Incoming, Limits, Pin, Placement, Removed, Resumed, Scrubbed, Unkeepable, Unproved,
+    Blob, BlobKeys, Cache, CacheError, Incoming, Limits, Pin, Placement, Removed, Resumed, Scrubbed, Unkeepable,
+    Unproved,
 };
 use crate::index::{Digest, Entry, PkgPath};
 use crate::metrics::Metrics;
@@ -70,7 +71,7 @@ impl Sample {
         let mut receiver = Receiver::new(incoming.file().unwrap(), self.entry.clone(), Policy::digests_only());
         receiver.write(&self.bytes).unwrap();
         let blob = cache.blob(receiver.finish().unwrap());
-        let placement = cache.commit(incoming, &blob, self.entry.id(), None);
+        let placement = cache.commit(incoming, &blob, self.entry.id(), BlobKeys::default());
         (blob, placement)
     }
 
@@ -83,7 +84,7 @@ impl Sample {
         cache.recovery().unproved(self.entry.id(), self.size(), &Policy::digests_only()).into_iter().find_map(
             |Unproved { digest, file, .. }| {
                 let blob = cache.blob(recheck(file, self.entry.clone(), &Policy::digests_only()).ok()?);
-                cache.recovery().adopt(digest, &blob, self.entry.id(), None);
+                cache.recovery().adopt(digest, &blob, self.entry.id(), BlobKeys::default());
                 Some(blob)
             },
         )
@@ -719,7 +720,7 @@ fn what_is_written_in_a_day_is_bounded_and_the_rest_is_served() {
         incoming.start_writeback(sample.size());
         let blob = cache.blob(receiver.finish().unwrap());
         assert!(sample.is(&blob));
-        cache.commit(incoming, &blob, sample.entry.id(), None)
+        cache.commit(incoming, &blob, sample.entry.id(), BlobKeys::default())
     };
     assert_eq!(received(one, &cache), Placement::Kept);
     assert_eq!(cache.budget().written().today(), one.size());

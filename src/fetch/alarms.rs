@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use super::failures::FailureReport;
 use super::remote_binhost::RemoteBinhost;
-use crate::cache::{BuildKey, Cache};
+use crate::cache::{BinhostTag, BlobKeys, BuildKey, Cache};
 use crate::index::{Entry, Sha256Digest};
 use crate::metrics::Metrics;
 use crate::sys::Moment;
@@ -55,4 +55,10 @@ impl Alarms {
 /// the same PATH are normal.
 pub(super) fn build_key(binhost: &RemoteBinhost, entry: &Entry) -> Option<BuildKey> {
     Some(BuildKey::new(&binhost.name, entry.path.as_str(), entry.build_id?))
+}
+
+/// What the cache records of a verified package beside its entry.
+pub(super) fn keys_of(binhost: &RemoteBinhost, entry: &Entry) -> BlobKeys {
+    let shared = entry.share_key().map(|key| (key, BinhostTag::new(&binhost.name)));
+    BlobKeys { build: build_key(binhost, entry), shared }
 }

@@ -10,10 +10,10 @@ use std::sync::atomic::Ordering;
 
 use portable_atomic::AtomicU64;
 
-use super::alarms::build_key;
+use super::alarms::keys_of;
 use super::remote_binhost::{PackageRef, RemoteBinhost};
 use super::transient_blobs::TransientBlobs;
-use crate::cache::{BinhostTag, Blob, BuildKey, Cache, Incoming, NoBlob, Placement, Unkeepable, Unproved};
+use crate::cache::{Blob, BlobKeys, Cache, Incoming, NoBlob, Placement, Unkeepable, Unproved};
 use crate::index::{Entry, EntryId, Record};
 use crate::verify::{Policy, VerifyError, recheck};
 
@@ -107,17 +107,10 @@ impl Blobs {
     }
 
     /// Keeps a verified package in the cache, if that is possible.
-    pub(super) fn commit(&self, incoming: Incoming, blob: &Blob, id: EntryId, build: Option<BuildKey>) -> Placement {
-        let placement = self.cache.commit(incoming, blob, id, build);
+    pub(super) fn commit(&self, incoming: Incoming, blob: &Blob, id: EntryId, keys: BlobKeys) -> Placement {
+        let placement = self.cache.commit(incoming, blob, id, keys);
         self.arrived();
         placement
-    }
-
-    /// Records the key of a package that the cache keeps, by which other machines ask for it.
-    pub(super) fn name_for_others(&self, binhost: &RemoteBinhost, entry: &Entry, blob: &Blob, placement: &Placement) {
-        if let Some(key) = entry.share_key().filter(|_| *placement == Placement::Kept) {
-            self.cache.share(&key, blob, BinhostTag::new(&binhost.name));
-        }
     }
 
     /// Holds a verified package that the cache does not keep.
@@ -153,8 +146,7 @@ impl Blobs {
                 let blob = self.cache.blob(verified);
                 tracing::info!(path = %entry.path, "found in the cache, and proved again");
                 let _adopting = Adopting::begin(&self.adoptions);
-                let placement = self.cache.recovery().adopt(digest, &blob, entry.id(), build_key(binhost, entry));
-                self.name_for_others(binhost, entry, &blob, &placement);
+                let placement = self.cache.recovery().adopt(digest, &blob, entry.id(), keys_of(binhost, entry));
                 match placement {
                     Placement::Unkept(_) => self.hold(entry.id(), blob.clone()),
                     Placement::Kept => self.arrived(),

@@ -42,8 +42,8 @@ use zerocopy::{FromBytes as _, IntoBytes as _};
 use crate::index::{AuxDigest, Digest, EntryId, Sha256Digest, ShareKey};
 use crate::verify::{Assurance, Fingerprint, RULES, Signer};
 
-use super::rows::{BlobHead, BlobKey, BuildKey, DailyWrites, RowKey, WRITTEN_KEY};
-use super::shared::{self, BinhostTag};
+use super::rows::{BlobHead, BlobKey, DailyWrites, RowKey, WRITTEN_KEY};
+use super::shared::{self, BinhostTag, BlobKeys};
 use crate::cache::CacheError;
 use crate::sys::is_full;
 
@@ -249,25 +249,19 @@ impl Catalogue {
         digest: Sha256Digest,
         record: &BlobRecord,
         id: EntryId,
-        build: Option<BuildKey>,
+        keys: BlobKeys,
         written: DailyWrites,
     ) -> io::Result<()> {
         self.reopen_if_broken();
         let mut batch = sled::Batch::default();
         written.record(&mut batch);
-        build.into_iter().for_each(|build| build.record(&mut batch, digest));
+        keys.build.into_iter().for_each(|build| build.record(&mut batch, digest));
+        if let Some((key, binhost)) = &keys.shared {
+            batch.insert(shared::row_key(key).as_bytes(), shared::value(digest, *binhost).as_bytes());
+        }
         batch.insert(BlobKey::of(digest).as_bytes(), record.encode());
         batch.insert(RowKey::of_entry(id).as_bytes(), &digest.0[..]);
         self.apply(batch, Durable::Soon)
-    }
-
-    /// Records that the blob `digest`, which came from `binhost`, has this key; durable soon.
-    pub(crate) fn share(&self, key: &ShareKey, digest: Sha256Digest, binhost: BinhostTag) {
-        let mut batch = sled::Batch::default();
-        batch.insert(shared::row_key(key).as_bytes(), shared::value(digest, binhost).as_bytes());
-        if let Err(error) = self.apply(batch, Durable::Soon) {
-            tracing::debug!(%error, "recording the key of a package for other machines");
-        }
     }
 
     /// The blob that was recorded for a key, and the binhost that it came from. The blob may have
@@ -499,6 +493,7 @@ fn remove_snapshots(directory: &Path, ending: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cache::BuildKey;
     use crate::cache::db::pins::Pin;
 
     #[test]
@@ -529,7 +524,7 @@ mod tests {
         let (digest, id) = (Digest([7; 32]), EntryId([8; 16]));
         let (values, assurance, entries) = (AuxDigest([0; 16]), Assurance::default(), vec![id]);
         let record = BlobRecord { size: 7, mtime: 1, last_use: 9, values, assurance, entries };
-        catalogue.insert(digest, &record, id, None, DailyWrites::default()).unwrap();
+        catalogue.insert(digest, &record, id, BlobKeys::default(), DailyWrites::default()).unwrap();
         (digest, id)
     }
 
@@ -585,7 +580,7 @@ mod tests {
         assert_eq!((catalogue.build_digest(build), catalogue.pins()), (Some(digest), vec![pin.clone()]));
 
         let other = Catalogue::open(&directory.path().join("other")).unwrap();
-        other.insert(digest, &record, id, Some(build), written).unwrap();
+        other.insert(digest, &record, id, BlobKeys { build: Some(build), shared: None }, written).unwrap();
         let mut batch = sled::Batch::default();
         pin.record(&mut batch);
         other.apply(batch, Durable::Now).unwrap();
@@ -635,22 +630,22 @@ mod tests {
             assurance: Assurance::default(),
             entries: Vec::new(),
         };
+        let (keys, tag) =
+            ([1, 2].map(|size| ShareKey { sha1: Digest([1; 20]), md5: Digest([2; 16]), size }), BinhostTag::new("a"));
+        let keys_of = |at: usize| BlobKeys { build: None, shared: Some((keys[at], tag)) };
         let entries: Vec<EntryId> = (1..=9).map(|n| EntryId([n; 16])).collect();
         for (at, id) in entries.iter().enumerate() {
             let last = entries[..=at].iter().rev().copied().collect();
             let record = BlobRecord { entries: last, ..record.clone() };
-            catalogue.insert(digest(1), &record, *id, None, DailyWrites::default()).unwrap();
+            catalogue.insert(digest(1), &record, *id, keys_of(0), DailyWrites::default()).unwrap();
         }
         let other = EntryId([99; 16]);
-        catalogue.insert(digest(2), &record, other, None, DailyWrites::default()).unwrap();
+        catalogue.insert(digest(2), &record, other, keys_of(1), DailyWrites::default()).unwrap();
+        assert_eq!(keys.map(|key| catalogue.shared(&key)), [Some((digest(1), tag)), Some((digest(2), tag))]);
         catalogue.prune_entries();
         assert_eq!(rows(), 10);
         catalogue.remove(&[digest(1)]);
         assert_eq!(rows(), 1 + entries.len() - MAX_ENTRIES_OF_BLOB);
-        let keys = [1, 2].map(|size| ShareKey { sha1: Digest([1; 20]), md5: Digest([2; 16]), size });
-        let tag = BinhostTag::new("a");
-        keys.iter().zip([digest(1), digest(2)]).for_each(|(key, digest)| catalogue.share(key, digest, tag));
-        assert_eq!(catalogue.shared(&keys[0]), Some((digest(1), tag)));
         catalogue.prune_entries();
         assert_eq!(keys.map(|key| catalogue.shared(&key)), [None, Some((digest(2), tag))]);
         assert_eq!((rows(), catalogue.find(other).map(|(found, _)| found)), (1, Some(digest(2))));

@@ -131,12 +131,12 @@ impl DailyWrites {
 
 /// Names one build of one binhost: 16 bytes of a SHA-256 over binhost, PATH and BUILD_ID.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BuildKey([u8; 16]);
+pub(crate) struct BuildKey([u8; 16]);
 
 impl BuildKey {
     /// The build `build_id` at `path` of the binhost that is called `binhost` in the cache.
     #[must_use]
-    pub fn new(binhost: &str, path: &str, build_id: u64) -> Self {
+    pub(crate) fn new(binhost: &str, path: &str, build_id: u64) -> Self {
         let mut hash = Sha256::new_with_prefix(b"build\0");
         for text in [binhost, path] {
             hash.update(text);

@@ -3,7 +3,7 @@
 use sha2::{Digest as _, Sha256};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::rows::RowKey;
+use super::rows::{BuildKey, RowKey};
 use crate::index::{Digest, Sha256Digest, ShareKey};
 
 /// Names a binhost in the database: 16 bytes of a SHA-256 of its directory's name in the cache.
@@ -22,6 +22,15 @@ fn first_16(hash: Sha256) -> [u8; 16] {
     let mut first = [0; 16];
     first.iter_mut().zip(hash.finalize()).for_each(|(to, from)| *to = from);
     first
+}
+
+/// What the catalogue records of a blob beside the blob's entry.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct BlobKeys {
+    /// The build, for the build history.
+    pub(crate) build: Option<BuildKey>,
+    /// The key by which other machines ask for the blob, and the binhost that the blob came from.
+    pub(crate) shared: Option<(ShareKey, BinhostTag)>,
 }
 
 /// Value of a key.

@@ -310,12 +310,11 @@ impl Partial {
         let blob = context.blobs.cache().blob(receiver.finish()?);
         context.metrics.verified.increase();
         listed.download.settle(|| Ok(blob.clone()));
-        let build = alarms::build_key(binhost, entry);
-        if let Some(build) = build {
+        let keys = alarms::keys_of(binhost, entry);
+        if let Some(build) = keys.build {
             context.alarms.compare(build, entry, blob.digest());
         }
-        let placement = context.blobs.commit(incoming, &blob, entry.id(), build);
-        context.blobs.name_for_others(binhost, entry, &blob, &placement);
+        let placement = context.blobs.commit(incoming, &blob, entry.id(), keys);
         if let Placement::Unkept(reason) = placement {
             tracing::info!(path = %entry.path, reason, "served, but not kept in the cache");
             // A transient blob takes room. A package that nobody waits for must not displace one

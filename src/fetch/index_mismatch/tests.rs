@@ -3,7 +3,7 @@
 use tempfile::TempDir;
 
 use super::*;
-use crate::cache::Placement;
+use crate::cache::{BlobKeys, Placement};
 use crate::fetch::fetcher::{Fetcher, Lookup};
 use crate::fetch::sample::{self, index_of, package};
 use crate::verify::{Policy, Receiver};
@@ -21,7 +21,7 @@ fn fetcher_with(package: &package::Package, index: &Index) -> (Arc<Fetcher>, Tem
     let mut receiver = Receiver::new(incoming.file().unwrap(), entry.clone(), Policy::digests_only());
     receiver.write(&package.bytes).unwrap();
     let blob = cache.blob(receiver.finish().unwrap());
-    assert_eq!(cache.commit(incoming, &blob, entry.id(), None), Placement::Kept);
+    assert_eq!(cache.commit(incoming, &blob, entry.id(), BlobKeys::default()), Placement::Kept);
     (fetcher, directory)
 }
 
