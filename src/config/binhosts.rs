@@ -48,10 +48,8 @@ impl BinhostFinder<'_> {
             return Err(ConfigError::MirrorOfWhat(given.len()));
         }
         let candidates = if given.is_empty() { self.of_files()? } else { self.of_command_line(&given)? };
-        let logins = Credentials::load(credentials_directory().as_deref()).unwrap_or_else(|problem| {
-            self.report.warn(problem);
-            Credentials::default()
-        });
+        let logins = Credentials::load(credentials_directory().as_deref());
+        let logins = logins.map_err(|problem| self.report.warn(problem)).ok();
         let mut left_out = Vec::new();
         let mut directories = BTreeSet::new();
         let mut binhosts = Vec::new();
@@ -71,7 +69,7 @@ impl BinhostFinder<'_> {
                     self.report.warn(warning.clone());
                     left_out.push(warning);
                 }
-                None => binhosts.push(self.binhost(candidate, &logins)?),
+                None => binhosts.push(self.binhost(candidate, logins.as_ref())?),
             }
         }
         if binhosts.is_empty() { Err(self.nothing(&left_out)) } else { Ok(binhosts) }
@@ -193,7 +191,14 @@ impl BinhostFinder<'_> {
         [self.line, &candidate.table, &self.found.file.settings, &candidate.named]
     }
 
-    fn binhost(&mut self, candidate: BinhostCandidate, logins: &Credentials) -> Result<BinhostConfig, ConfigError> {
+    /// `logins`: `None` where the file with the credentials cannot be used.
+    fn binhost(
+        &mut self,
+        candidate: BinhostCandidate,
+        logins: Option<&Credentials>,
+    ) -> Result<BinhostConfig, ConfigError> {
+        let (nobody, logins_unknown) = (Credentials::default(), logins.is_none());
+        let logins = logins.unwrap_or(&nobody);
         let BinhostCandidate { name, url, frozen, table, named, .. } = candidate;
         let (report, prefix) = (&mut *self.report, &format!("binhost.{name}."));
         let (sources, own) = (&[self.line, &table, &self.found.file.settings, &named], &[&table, &named]);
@@ -239,7 +244,10 @@ impl BinhostFinder<'_> {
         let peers = Typed::peers().resolve(sources, prefix, report);
         let peers = peers.into_iter().map(|peer| peer.with_login(logins)).collect();
         // Whoever asks for credentials does not mean everybody.
-        let share = Typed::share().first_or(own, || !urls.iter().any(BinhostUrl::has_login));
+        // Without the credentials nobody knows which binhosts have some.
+        let is_private = |url: &BinhostUrl| url.has_login() || logins_unknown && !url.is_file();
+        let share = Typed::share().first_or(own, || !urls.iter().any(is_private));
+        let share_is_chosen = share.source != ValueSource::Default;
         let share = Typed::share().note(share, prefix, report);
         Ok(BinhostConfig {
             name,
@@ -254,6 +262,7 @@ impl BinhostFinder<'_> {
             max_index,
             frozen,
             share,
+            share_is_chosen,
             peers,
         })
     }

@@ -157,8 +157,18 @@ pub(crate) struct BinhostConfig {
     pub frozen: bool,
     /// Whether its packages are served to other machines, and other machines are asked for them.
     pub share: bool,
+    /// Whether the administrator says `share`; else it follows from the credentials.
+    pub share_is_chosen: bool,
     /// Other binhostfs that are asked for packages first, in this order.
     pub peers: Vec<BinhostUrl>,
+}
+
+impl BinhostConfig {
+    /// Whether a mirror is asked with a user or a password.
+    #[must_use]
+    pub(crate) fn has_login(&self) -> bool {
+        self.urls.iter().any(BinhostUrl::has_login)
+    }
 }
 
 /// The settings of the command line, and whether files are read beside them.

@@ -42,6 +42,7 @@ fn fetcher_of(place: &Path, id: BinhostId, on_mismatch: OnMismatch, hosts: &[Str
         max_index: DEFAULT_MAX_INDEX,
         frozen: false,
         share: true,
+        share_is_chosen: false,
         peers: Vec::new(),
     };
     let upstream = Arc::new(Upstream::new(binhost, Arc::clone(&metrics)).unwrap());

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `binhost` | one binhost: which index is shown, and its refresh |
 //! | `freshness` | whether an index is accepted, by TIMESTAMP |
+//! | `private` | which binhosts once had credentials |
 //! | `quorum` | entries that enough mirrors list alike |
 //! | `rejections` | entries that contradict their packages |
 //! | `refusals` | the stored list of refused entries |
@@ -18,6 +19,7 @@
 pub(super) mod binhost;
 pub(super) mod freshness;
 pub(super) mod last_refresh;
+mod private;
 pub(super) mod quorum;
 pub(super) mod refresh_error;
 pub(super) mod refusals;
@@ -153,7 +155,8 @@ impl Binhosts {
             }
             let (id, name) = (BinhostId(self.next), new.directory.clone());
             self.next += 1;
-            let upstream = Arc::new(Upstream::new(new.clone(), Arc::clone(&self.metrics))?);
+            let used = private::kept_private(self.cache.directory(), new);
+            let upstream = Arc::new(Upstream::new(used, Arc::clone(&self.metrics))?);
             let remote = Arc::new(RemoteBinhost::new(name, upstream, policy, new.on_mismatch));
             let mut binhost = Binhost::open(self.cache.directory(), new.clone(), id, remote)?;
             if let Some(before) = self.all.iter().find(|before| before.config.directory == new.directory) {

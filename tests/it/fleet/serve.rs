@@ -276,6 +276,45 @@ fn what_takes_credentials_is_shared_only_on_request() {
     assert_eq!(had(&ours), [200; 3]);
 }
 
+/// A hub of a binhost whose credentials are in a netrc file, or should be.
+fn hub_with_logins(origin: &Origin, directory: &TempDir) -> Options {
+    let directory = directory.path().to_str().unwrap();
+    Options::new(origin.url()).unmounted().variable("CREDENTIALS_DIRECTORY", directory)
+}
+
+#[test]
+fn what_had_credentials_stays_private_when_they_are_missing() {
+    let package = Package::new("private-1", 30_000);
+    let origin = Origin::with(std::slice::from_ref(&package));
+    let logins = TempDir::with_prefix("binhostfs-it.").unwrap();
+    let netrc = logins.path().join("netrc");
+    let right = "machine 127.0.0.1 login joe password secret\n";
+    fs::write(&netrc, right).unwrap();
+    let mut hub = hub_with_logins(&origin, &logins).mount();
+    hub.runs(&["prefetch", "app-misc/private"]);
+    hub.settled();
+    let is_private = |hub: &Mounted| {
+        assert!(!get(hub, "/Packages").text().contains(&package.path), "the entry");
+        let query = format!("{}?fetch=true&path={}", blob_of(&package), package.path);
+        for path in [format!("/{}", package.path), blob_of(&package), query] {
+            assert_eq!(get(hub, &path).status, 404, "{path}");
+        }
+    };
+    is_private(&hub);
+    for broken in [Some("machine 127.0.0.1 login joe macdef x\n"), None] {
+        assert_eq!(hub.stop(), Some(0));
+        match broken {
+            Some(text) => fs::write(&netrc, text).unwrap(),
+            None => fs::remove_file(&netrc).unwrap(),
+        }
+        hub.start();
+        is_private(&hub);
+    }
+    // A cache that knows nothing of credentials, and a file that nobody can read.
+    fs::write(&netrc, "machine").unwrap();
+    is_private(&hub_with_logins(&origin, &logins).mount());
+}
+
 #[test]
 fn only_the_token_opens_and_no_log_has_it() {
     let all = packages();
