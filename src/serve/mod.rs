@@ -46,6 +46,8 @@ pub(crate) use token::{TokenError, check_token};
 
 /// How long a request for a blob waits for its download before it is answered with 202.
 const HELD: Duration = Duration::from_secs(2);
+/// How long the download of a blob goes on after a 202, until the client asks again.
+const LINGER: Duration = Duration::from_secs(4);
 /// The header of a 202 whose value changes as long as the download makes progress.
 const PROGRESS: &str = "binhostfs-progress";
 /// The prefix of the paths of blobs.

@@ -14,7 +14,7 @@ use super::limits::{Client, Pace};
 use super::packages::SharedPackages;
 use super::published::{BothForms, IndexFile, PublishedIndex};
 use super::token::Token;
-use super::{BLOB, HELD, PROGRESS};
+use super::{BLOB, HELD, LINGER, PROGRESS};
 use crate::cache::Blob;
 use crate::fetch::{FetchError, Lookup, PackageRef, Uid};
 use crate::index::ShareKey;
@@ -149,11 +149,22 @@ impl Served {
     }
 
     /// Fetches a package for at most [`HELD`]. The download goes on after that, and the client asks
-    /// again.
+    /// again. A download without a byte ends with its last waiter, so one stays until the client
+    /// must have come back.
     async fn fetch_while_held(&self, asked: &Asked<'_>, wanted: PackageRef) -> Result<Blob, Refusal> {
-        match tokio::time::timeout(HELD, self.fetch(asked, wanted.clone())).await {
-            Ok(fetched) => fetched,
-            Err(_) => Err(Refusal::Underway(self.packages.fetcher.progress_of(&wanted))),
+        let fetcher = &self.packages.fetcher;
+        if let Lookup::Ready(blob) = tokio::task::block_in_place(|| fetcher.look_up(&wanted)) {
+            return Ok(blob);
+        }
+        let (fetched, client) = (Arc::clone(fetcher), Uid(asked.client.number()));
+        let of_waiter = wanted.clone();
+        let fetched = async move { fetched.open_for_machine(of_waiter, client).await };
+        let waiter = tokio::spawn(tokio::time::timeout(HELD + LINGER, fetched));
+        match tokio::time::timeout(HELD, waiter).await {
+            Ok(Ok(Ok(fetched))) => fetched.map_err(Refusal::Fetch),
+            // The runtime stops.
+            Ok(Err(_)) => Err(Refusal::Fetch(Arc::new(FetchError::Stopped))),
+            Ok(Ok(Err(_))) | Err(_) => Err(Refusal::Underway(fetcher.progress_of(&wanted))),
         }
     }
 
@@ -162,7 +173,6 @@ impl Served {
         if let Lookup::Ready(blob) = tokio::task::block_in_place(|| fetcher.look_up(&wanted)) {
             return Ok(blob);
         }
-        self.metrics.misses.increase();
         fetcher.open_for_machine(wanted, Uid(asked.client.number())).await.map_err(Refusal::Fetch)
     }
 }

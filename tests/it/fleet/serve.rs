@@ -150,6 +150,25 @@ fn many_who_ask_at_once_cost_the_binhost_one_download() {
     assert_eq!(origin.package_requests(), 1);
 }
 
+/// A client of the blob is answered with 202 again and again, and the download goes on meanwhile.
+#[test]
+fn a_slow_first_byte_is_waited_for_by_one_download() {
+    let all = [Package::new("slow-1", 40_000)];
+    let origin = Origin::with(&all);
+    origin.script(&all[0].path, [Act::HoldAt(0)]);
+    let hub = hub(&origin);
+    let ask = || get(&hub, &format!("{}?fetch=true&path={}", blob_of(&all[0]), all[0].path));
+    for _ in 0..3 {
+        assert_eq!(ask().status, 202);
+        // As long as a client may take until it comes back.
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    origin.release(&all[0].path);
+    let reply = std::iter::repeat_with(ask).find(|reply| reply.status != 202).unwrap();
+    assert!(reply.status == 200 && reply.body == all[0].bytes, "{}", reply.head);
+    assert_eq!(origin.asked(&all[0].path).len(), 1);
+}
+
 #[test]
 fn wrong_bytes_are_sent_to_nobody() {
     let all = packages();
