@@ -88,7 +88,7 @@ pub(crate) fn check_token(config: &MountConfig) -> Result<(), TokenError> {
 }
 
 fn publish(index: &PublishedIndex, front: &PublishedTree, fetcher: &Fetcher) -> std::io::Result<()> {
-    index.publish(front.remote().view(), &|binhost| fetcher.is_shared(binhost))
+    index.publish(|| Arc::clone(front.remote().view()), &|binhost| fetcher.is_shared(binhost))
 }
 
 /// The tree of a daemon without a mount, which has no local packages.

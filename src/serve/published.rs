@@ -5,6 +5,7 @@
 //! content changes, also after a rollback, a restart, and a change of the clock. `serve/state.json`
 //! in the cache keeps the value and the digest of the content that it belongs to.
 
+use std::borrow::Borrow;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
@@ -75,15 +76,32 @@ impl PublishedIndex {
         Ok(Self { directory, state, current: RwLock::default() })
     }
 
-    /// Publishes the entries of `view` whose binhosts `shares` names.
+    /// Publishes the entries of the view that `newest` returns, as far as `shares` names their
+    /// binhosts. Whoever publishes last calls `newest` last.
     ///
     /// # Errors
     /// The index cannot be rendered or stored. The one before stays published.
-    pub(crate) fn publish(&self, view: &View, shares: &dyn Fn(BinhostId) -> bool) -> io::Result<()> {
+    pub(crate) fn publish<V: Borrow<View>>(
+        &self,
+        newest: impl FnOnce() -> V,
+        shares: &dyn Fn(BinhostId) -> bool,
+    ) -> io::Result<()> {
+        self.publish_at(seconds_now(), newest, shares)
+    }
+
+    fn publish_at<V: Borrow<View>>(
+        &self,
+        now: u64,
+        newest: impl FnOnce() -> V,
+        shares: &dyn Fn(BinhostId) -> bool,
+    ) -> io::Result<()> {
         let mut state = self.state.lock();
-        let now = seconds_now();
-        // With the TIMESTAMP of the last index, the same content has the same digest.
-        let before = if state.timestamp == 0 { now } else { state.timestamp };
+        let view = newest();
+        let view = view.borrow();
+        let next = now.max(state.timestamp.saturating_add(STEP));
+        // With the TIMESTAMP of the last index, the same content has the same digest. A first index
+        // has none, and the clock may have had a value of fewer digits.
+        let before = if state.timestamp.to_string().len() == next.to_string().len() { state.timestamp } else { next };
         let file = self.new_file("Packages.new")?;
         let rendered = view.render_shared(shares, &file, before.cast_signed())?;
         let is_same = rendered.digest.to_string() == state.digest;
@@ -91,7 +109,7 @@ impl PublishedIndex {
             return Ok(());
         }
         let mut plain = IndexFile { file: Arc::new(file), size: rendered.size, digest: rendered.digest };
-        let timestamp = if is_same { before } else { now.max(state.timestamp.saturating_add(STEP)) };
+        let timestamp = if is_same { before } else { next };
         if timestamp != before {
             stamp(&mut plain, before, timestamp)?;
         }
@@ -238,7 +256,7 @@ mod tests {
                 if restart {
                     index = open();
                 }
-                index.publish(shown, &|_| true).unwrap();
+                index.publish(|| shown, &|_| true).unwrap();
                 let now = index.current().unwrap().timestamp;
                 assert_eq!(
                     (now > last, now >= last + STEP),
@@ -258,12 +276,41 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_that_was_set_later_hinders_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let open = || PublishedIndex::open(directory.path().join("serve")).unwrap();
+        let (one, other) = (view("a/b-1"), view("a/b-2"));
+        let mut index = open();
+        for (now, shown) in [(100, &one), (200, &other), (1_800_000_000, &other), (1_800_000_001, &one), (9, &other)] {
+            let before = index.current().map_or(0, |current| current.timestamp);
+            index.publish_at(now, || shown, &|_| true).unwrap();
+            let timestamp = index.current().unwrap().timestamp;
+            assert!(timestamp >= now.max(before), "{timestamp} at {now}");
+            assert!(text(&index).contains(&format!("\nTIMESTAMP: {timestamp}\n")));
+            index = open();
+            index.publish_at(now, || shown, &|_| true).unwrap();
+            assert_eq!(index.current().unwrap().timestamp, timestamp, "at {now}");
+        }
+    }
+
+    #[test]
+    fn the_view_is_read_when_it_is_its_turn() {
+        let directory = tempfile::tempdir().unwrap();
+        let index = PublishedIndex::open(directory.path().join("serve")).unwrap();
+        let newest = || {
+            assert!(index.state.is_locked(), "another publisher could come in between");
+            view("a/b-1")
+        };
+        index.publish(newest, &|_| true).unwrap();
+    }
+
+    #[test]
     fn a_binhost_that_does_not_share_is_not_there() {
         let directory = tempfile::tempdir().unwrap();
         let index = PublishedIndex::open(directory.path().join("serve")).unwrap();
-        index.publish(&view("a/b-1"), &|_| true).unwrap();
+        index.publish(|| view("a/b-1"), &|_| true).unwrap();
         assert!(text(&index).contains("a/b-1"));
-        index.publish(&view("a/b-1"), &|_| false).unwrap();
+        index.publish(|| view("a/b-1"), &|_| false).unwrap();
         let text = text(&index);
         assert!(!text.contains("a/b-1") && !text.contains("ARCH") && text.contains("PACKAGES: 0\n"), "{text}");
     }
