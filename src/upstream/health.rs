@@ -113,6 +113,12 @@ impl Health {
         (self.backoff_until, self.trial_until, self.distrusted) = (None, None, None);
     }
 
+    /// Ends the backoff, because the host may be reachable now. What it served stays as wrong as it
+    /// was.
+    pub(super) fn network_changed(&mut self) {
+        (self.backoff_until, self.trial_until) = (None, None);
+    }
+
     /// Notes that `bytes` arrived in `took`, not counting the time in which the receiver did not
     /// read.
     pub(super) fn delivered(&mut self, now: Instant, bytes: u64, took: Duration) {
@@ -224,6 +230,17 @@ mod tests {
         assert_eq!(health.state(now), HealthState::Healthy);
         health.note_request(now);
         assert_eq!((health.state(now), health.failures()), (HealthState::Probing, 1));
+    }
+
+    #[test]
+    fn another_network_makes_nobody_honest() {
+        let (mut health, now) = (Health::default(), Instant::now());
+        health.wrong(now);
+        health.failed(now, String::new(), |_| S * 10, Duration::ZERO);
+        health.network_changed();
+        assert_eq!(health.state(now), HealthState::Distrusted);
+        health.retry_allowed();
+        assert_eq!(health.state(now), HealthState::Healthy);
     }
 
     #[test]

@@ -118,9 +118,9 @@ impl Upstream {
         self.mirrors.url_reports()
     }
 
-    /// Ends backoff and distrust of all peers, because the network has changed.
-    pub(crate) fn allow_peer_retries(&self) {
-        self.peers.allow_retries();
+    /// Ends the backoff of all peers, because the network has changed.
+    pub(crate) fn network_changed(&self) {
+        self.peers.network_changed();
     }
 
     /// Ends backoff and distrust of all URLs and peers, on request of an administrator.

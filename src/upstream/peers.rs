@@ -197,6 +197,11 @@ impl Peers {
         self.all.lock().iter_mut().for_each(|peer| peer.health.retry_allowed());
     }
 
+    /// Ends the backoff of all peers: the network has changed.
+    pub(super) fn network_changed(&self) {
+        self.all.lock().iter_mut().for_each(|peer| peer.health.network_changed());
+    }
+
     /// The URL of a peer, without credentials.
     pub(super) fn display_url(&self, slot: PeerSlot) -> String {
         self.all.lock().get(slot).map(|peer| peer.base.to_string()).unwrap_or_default()

@@ -207,7 +207,7 @@ impl DaemonState {
 
     /// Ends the rest of all peers: the network has changed.
     pub(super) fn retry_peers(&self) {
-        self.reports().iter().for_each(|report| report.remote.upstream.allow_peer_retries());
+        self.reports().iter().for_each(|report| report.remote.upstream.network_changed());
     }
 
     /// Publishes the index that other machines get. If that fails, they get the one before.
