@@ -24,8 +24,10 @@ pub(super) struct FileFacts {
     pub(super) size: u64,
     /// The same for the same bytes only, without quotation marks.
     pub(super) etag: String,
-    /// Seconds since the epoch.
-    pub(super) modified: u64,
+    /// Seconds since the epoch. `None`: unknown, or the same for other bytes.
+    pub(super) modified: Option<u64>,
+    /// Whether files with other bytes surely have another date.
+    pub(super) date_is_exact: bool,
     pub(super) media_type: &'static str,
     pub(super) caching: &'static str,
 }
@@ -45,8 +47,8 @@ impl FileFacts {
         format!("\"{}\"", self.etag)
     }
 
-    fn date(&self) -> SystemTime {
-        UNIX_EPOCH + Duration::from_secs(self.modified.min(LATEST))
+    fn date(&self) -> Option<SystemTime> {
+        Some(UNIX_EPOCH + Duration::from_secs(self.modified?.min(LATEST)))
     }
 
     /// What a GET or HEAD with these headers gets.
@@ -57,13 +59,14 @@ impl FileFacts {
             // The date of the server has whole seconds.
             None => text(IF_MODIFIED_SINCE)
                 .and_then(|date| parse_http_date(date).ok())
-                .is_some_and(|date| self.date() <= date),
+                .is_some_and(|date| self.date().is_some_and(|own| own <= date)),
         };
         if is_known {
             return Selection::NotModified;
         }
         let is_same = |validator: &str| {
-            validator == self.quoted_etag() || parse_http_date(validator).is_ok_and(|date| date == self.date())
+            let is_date = || parse_http_date(validator).is_ok_and(|date| self.date() == Some(date));
+            validator == self.quoted_etag() || self.date_is_exact && is_date()
         };
         match text(RANGE) {
             Some(range) if text(IF_RANGE).is_none_or(is_same) => self.range(range),
@@ -120,7 +123,9 @@ impl FileFacts {
             }
         };
         set(ETAG, self.quoted_etag());
-        set(LAST_MODIFIED, fmt_http_date(self.date()));
+        if let Some(date) = self.date() {
+            set(LAST_MODIFIED, fmt_http_date(date));
+        }
         set(CACHE_CONTROL, self.caching.to_owned());
         set(ACCEPT_RANGES, "bytes".to_owned());
         match selection {
@@ -143,7 +148,14 @@ mod tests {
     use super::*;
 
     fn facts() -> FileFacts {
-        FileFacts { size: 10, etag: "e1".to_owned(), modified: 1_000_000_000, media_type: "x/y", caching: "no-cache" }
+        FileFacts {
+            size: 10,
+            etag: "e1".to_owned(),
+            modified: Some(1_000_000_000),
+            date_is_exact: true,
+            media_type: "x/y",
+            caching: "no-cache",
+        }
     }
 
     fn select(headers: &[(HeaderName, &str)]) -> Selection {
@@ -204,6 +216,22 @@ mod tests {
     }
 
     #[test]
+    fn a_date_that_other_bytes_have_too_proves_nothing() {
+        let date = "Sun, 09 Sep 2001 01:46:40 GMT";
+        let headers = |all: &[(HeaderName, &str)]| {
+            HeaderMap::from_iter(all.iter().map(|(name, value)| (name.clone(), value.parse().unwrap())))
+        };
+        let part = headers(&[(RANGE, "bytes=1-2"), (IF_RANGE, date)]);
+        let package = FileFacts { date_is_exact: false, ..facts() };
+        assert_eq!(package.select(&part), Selection::Whole);
+        assert_eq!(package.select(&headers(&[(IF_MODIFIED_SINCE, date)])), Selection::NotModified);
+        let undated = FileFacts { modified: None, ..package };
+        assert_eq!(undated.select(&headers(&[(IF_MODIFIED_SINCE, date)])), Selection::Whole);
+        let answer = undated.answer(&Selection::Whole, None, &Arc::default());
+        assert!(!answer.headers().contains_key(LAST_MODIFIED) && answer.headers().contains_key(ETAG));
+    }
+
+    #[test]
     fn headers_of_an_answer() {
         let answer = |selection| facts().answer(&selection, None, &Arc::default());
         let header = |response: &Response<Body>, name: HeaderName| {
@@ -219,7 +247,7 @@ mod tests {
         assert_eq!((beyond.status().as_u16(), header(&beyond, CONTENT_RANGE).as_deref()), (416, Some("bytes */10")));
         let known = answer(Selection::NotModified);
         assert_eq!((known.status().as_u16(), header(&known, ETAG).as_deref()), (304, Some("\"e1\"")));
-        let far = FileFacts { modified: u64::MAX, ..facts() };
+        let far = FileFacts { modified: Some(u64::MAX), ..facts() };
         assert!(far.answer(&Selection::Whole, None, &Arc::default()).headers().contains_key(LAST_MODIFIED));
     }
 }

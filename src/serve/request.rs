@@ -90,8 +90,8 @@ impl Served {
     fn index(&self, asked: &Asked<'_>, media_type: &'static str, form: fn(&BothForms) -> &IndexFile) -> Answer {
         let both = self.index.current().ok_or(Refusal::NotFound)?;
         let IndexFile { file, size, digest } = form(&both);
-        let (etag, modified) = (digest.to_string(), both.timestamp);
-        let facts = FileFacts { size: *size, etag, modified, media_type, caching: "no-cache" };
+        let (etag, modified) = (digest.to_string(), Some(both.timestamp));
+        let facts = FileFacts { size: *size, etag, modified, date_is_exact: true, media_type, caching: "no-cache" };
         let selection = facts.select(asked.headers);
         let file = (*asked.method == Method::GET).then(|| Arc::clone(file));
         Ok(facts.answer(&selection, file, asked.pace))
@@ -103,7 +103,9 @@ impl Served {
         let facts = FileFacts {
             size: record.size,
             etag: crate::index::Digest(record.id.0).to_string(),
-            modified: u64::try_from(record.mtime).unwrap_or_default(),
+            // Reproducible packages have a constant, and others keep it when they are built again.
+            modified: u64::try_from(record.mtime).ok().filter(|mtime| *mtime > 1),
+            date_is_exact: false,
             media_type: PACKAGE,
             caching: "no-cache",
         };
@@ -129,7 +131,8 @@ impl Served {
         let facts = FileFacts {
             size: key.size,
             etag: key.to_string(),
-            modified: 0,
+            modified: None,
+            date_is_exact: false,
             media_type: PACKAGE,
             caching: "max-age=31536000, immutable",
         };
