@@ -25,14 +25,19 @@ use crate::metrics::Metrics;
 
 /// Directory of the blobs at a peer.
 const BLOBS: &str = "v1/blob";
-/// Header of a 202 whose value changes as long as the peer's own download makes progress.
+/// Header of a 202: `own-N` when the peer has N bytes of the package, `all-N` when the package waits
+/// for its turn at the peer.
 const PROGRESS: &str = "binhostfs-progress";
 /// How long a peer holds a request before it answers 202, and some time to answer.
 const HELD: Duration = Duration::from_secs(2).saturating_add(PATIENCE);
 /// Shortest time from one request for the same package to the next.
 const PACE: Duration = Duration::from_millis(200);
 /// How long a peer may fetch a package, with its progress, and the rate in bytes/s that adds to it.
-const MAX_FETCH: (Duration, u64) = (Duration::from_secs(120), 64 << 10);
+const MAX_FETCH: (Duration, u64) = (Duration::from_secs(120), 1 << 20);
+/// How long a package may wait for its turn at a peer.
+const MAX_QUEUE: Duration = Duration::from_secs(30);
+/// Bytes that a peer fetches within [`STALL_TIMEOUT`] at least.
+const LEAST: u64 = (16 << 10) * STALL_TIMEOUT.as_secs();
 
 /// Number of a peer, in the configured order.
 pub(super) type PeerSlot = usize;
@@ -133,9 +138,7 @@ impl Peers {
 
     async fn answer(&self, url: &Url, wanted: &Wanted, offset: u64) -> Result<Option<UpstreamResponse>, UpstreamError> {
         let Some(client) = &self.client else { return Ok(None) };
-        let (began, (most, rate)) = (Instant::now(), MAX_FETCH);
-        let most = most.saturating_add(Duration::from_secs(wanted.size / rate));
-        let (mut progress, mut since) = (None, Instant::now());
+        let mut wait = Wait::new(wanted.size, Instant::now());
         loop {
             let asked = Instant::now();
             let condition =
@@ -148,12 +151,8 @@ impl Peers {
                 404 | 410 | 416 | 429 | 500..=599 => return Ok(None),
                 status => return Err(UpstreamError::Status { url: answer.url(), status, retry_after: None }),
             }
-            let now = answer.header_text(PROGRESS);
-            if now.is_some() && now != progress {
-                (progress, since) = (now, Instant::now());
-            }
-            if since.elapsed() >= STALL_TIMEOUT || began.elapsed() >= most {
-                return Err(UpstreamError::Stalled { url: answer.url(), after: since.elapsed() });
+            if !wait.goes_on(answer.header_text(PROGRESS).as_deref(), Instant::now()) {
+                return Err(UpstreamError::Stalled { url: answer.url(), after: wait.since.elapsed() });
             }
             tokio::time::sleep(PACE.saturating_sub(asked.elapsed())).await;
         }
@@ -230,6 +229,50 @@ impl Upstream {
     }
 }
 
+/// The wait for a package that a peer fetches.
+#[derive(Debug)]
+struct Wait {
+    size: u64,
+    began: Instant,
+    /// The last progress, and the bytes that the peer had then.
+    since: Instant,
+    own: Option<u64>,
+    all: u64,
+}
+
+impl Wait {
+    fn new(size: u64, began: Instant) -> Self {
+        Self { size, began, since: began, own: None, all: 0 }
+    }
+
+    /// Notes the progress that the peer reports, and judges whether the wait is worth it.
+    fn goes_on(&mut self, progress: Option<&str>, now: Instant) -> bool {
+        let waited = now.saturating_duration_since(self.began);
+        let number = |prefix| progress?.strip_prefix(prefix)?.parse::<u64>().ok();
+        let progresses = match (number("own-"), number("all-")) {
+            (Some(own), _) if own <= self.size => self.fetches(own),
+            (_, Some(all)) if waited < MAX_QUEUE => std::mem::replace(&mut self.all, all) < all,
+            _ => false,
+        };
+        if progresses {
+            self.since = now;
+        }
+        let (most, rate) = MAX_FETCH;
+        let most = most.saturating_add(Duration::from_secs(self.size / rate));
+        now.saturating_duration_since(self.since) < STALL_TIMEOUT && waited < most
+    }
+
+    /// Whether the peer has begun, has enough new bytes, or the last ones.
+    fn fetches(&mut self, own: u64) -> bool {
+        let is_news =
+            self.own.is_none_or(|before| own >= before.saturating_add(LEAST) || before < own && own == self.size);
+        if is_news {
+            self.own = Some(own);
+        }
+        is_news
+    }
+}
+
 /// Refuses an answer of another size or another part than the requested one.
 fn fitting(answer: UpstreamResponse, size: u64, offset: u64) -> Result<UpstreamResponse, UpstreamError> {
     if answer.status() == 206 {
@@ -242,5 +285,38 @@ fn fitting(answer: UpstreamResponse, size: u64, offset: u64) -> Result<UpstreamR
     match answer.length() {
         Some(got) if got == size => Ok(answer),
         got => Err(UpstreamError::SizeMismatch { url: answer.url(), got: got.unwrap_or_default(), expected: size }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SIZE: u64 = 10 << 20;
+
+    /// Seconds after which a peer is left that reports this each second.
+    fn left_after(size: u64, report: impl Fn(u64) -> Option<String>) -> u64 {
+        let began = Instant::now();
+        let mut wait = Wait::new(size, began);
+        (1..100_000)
+            .find(|second| !wait.goes_on(report(*second).as_deref(), began + Duration::from_secs(*second)))
+            .unwrap()
+    }
+
+    #[test]
+    fn only_the_progress_of_the_package_is_waited_for() {
+        assert_eq!(left_after(SIZE, |_| None), 10);
+        assert_eq!(left_after(SIZE, |second| Some(second.to_string())), 10, "another form");
+        // It begins once, and then has too little.
+        assert_eq!(left_after(SIZE, |second| Some(format!("own-{second}"))), 11);
+        assert_eq!(left_after(SIZE, |second| Some(format!("own-{}", second * 15_000))), 11);
+        assert_eq!(left_after(SIZE, |second| Some(format!("own-{}", SIZE + second))), 10, "more than there is");
+        assert_eq!(left_after(SIZE, |second| Some(format!("own-{}", SIZE - second))), 11, "less and less");
+        // The last turn counts at 29 s.
+        assert_eq!(left_after(SIZE, |second| Some(format!("all-{second}"))), 39);
+        // All of it in 103 s, and nothing after that.
+        assert_eq!(left_after(SIZE, |second| Some(format!("own-{}", SIZE.min(second * 102_800)))), 113);
+        // However large the package is, at most 1 MiB/s slower than 120 s.
+        assert_eq!(left_after(SIZE * 100, |second| Some(format!("own-{}", second * 200_000))), 1120);
     }
 }

@@ -205,9 +205,12 @@ fn a_peer_without_progress_is_left() {
     }
     let all = packages(2, 50_000);
     let origin = Origin::with(&all);
-    for act in [Act::Silence, Act::Status(202, vec!["binhostfs-progress: 7".to_owned()])] {
+    let under_way = |progress: String| Act::Status(202, vec![format!("binhostfs-progress: {progress}")]);
+    let counting: Vec<_> = (0..300).map(|number| under_way(format!("own-{number}"))).collect();
+    for acts in [vec![Act::Silence], vec![under_way("7".to_owned())], counting] {
+        let act = &acts[0];
         let peer = scripted(&all);
-        all.iter().for_each(|package| peer.script(&asked_as(package), [act.clone()]));
+        all.iter().for_each(|package| peer.script(&asked_as(package), acts.clone()));
         let machine = machine(&origin, &[&peer.url()]);
         let start = Instant::now();
         assert!(fs::read(machine.path(&all[0].path)).unwrap() == all[0].bytes);
