@@ -46,6 +46,13 @@ pub(crate) fn timestamp(index: &Index) -> i64 {
     index.header().timestamp().unwrap_or_default()
 }
 
+/// The TIMESTAMP by which an index is judged. A hub whose clock was ahead once stays ahead, because
+/// its TIMESTAMP never decreases. The index then counts by the binhost's own TIMESTAMP.
+pub(super) fn judged_timestamp(index: &Index, clock: Clock) -> i64 {
+    let own = timestamp(index);
+    if is_ahead(own, clock) { index.header().source_timestamp().unwrap_or(own) } else { own }
+}
+
 /// Judges an index by its TIMESTAMP; `newest` is the newest one that counts.
 pub(crate) fn judge(timestamp: i64, newest: i64, order: Order, clock: Clock) -> Result<(), IndexRejection> {
     not_ahead(timestamp, clock)?;
@@ -84,6 +91,8 @@ pub(crate) fn newest_after(timestamp: i64, newest: i64, clock: Clock) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
     use super::*;
 
     const HOUR: i64 = 3600;
@@ -103,6 +112,21 @@ mod tests {
         }
         assert_eq!(forward(i64::MAX, 0, set), Err(IndexRejection::Ahead(i64::MAX)));
         assert_eq!(forward(i64::MAX, i64::MAX, set), Err(IndexRejection::Ahead(i64::MAX)));
+    }
+
+    #[test]
+    fn a_hub_that_was_ahead_once_counts_by_its_binhost() {
+        let index = |header: &str| {
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(format!("VERSION: 0\n{header}\n\n").as_bytes()).unwrap();
+            Index::parse(file).unwrap()
+        };
+        let (set, ahead) = (Clock::Set(NOW.cast_unsigned()), NOW + 1000 * HOUR);
+        let hub = index(&format!("TIMESTAMP: {ahead}\nBINHOSTFS_SOURCE_TIMESTAMP: {NOW}"));
+        assert_eq!((judged_timestamp(&hub, set), judged_timestamp(&hub, Clock::Unset)), (NOW, ahead));
+        let current = index(&format!("TIMESTAMP: {NOW}\nBINHOSTFS_SOURCE_TIMESTAMP: 7"));
+        assert_eq!(judged_timestamp(&current, set), NOW, "it grows when the hub goes back");
+        assert_eq!(judged_timestamp(&index(&format!("TIMESTAMP: {ahead}")), set), ahead);
     }
 
     #[test]

@@ -123,7 +123,8 @@ impl Votes {
         let IndexAnswer::Fresh(validators) = answer else { return Ok(()) };
         let limits = IndexLimits::of_size(upstream.binhost().max_index.0);
         let index = blocking(move || Ok(Index::parse_within(file, limits)?)).await?;
-        if let Err(unfit) = freshness::not_ahead(freshness::timestamp(&index), Clock::now()) {
+        let clock = Clock::now();
+        if let Err(unfit) = freshness::not_ahead(freshness::judged_timestamp(&index, clock), clock) {
             upstream.note_wrong_index(&validators, &unfit.to_string());
             return Err(unfit.into());
         }

@@ -160,14 +160,16 @@ impl StoredIndex {
     /// Whether the index in use may stay. An index from the future may not: any other index is
     /// better.
     pub(super) fn current_stays(&self, clock: Clock) -> bool {
-        self.current.as_ref().is_some_and(|current| !freshness::is_ahead(freshness::timestamp(&current.index), clock))
+        self.current
+            .as_ref()
+            .is_some_and(|current| !freshness::is_ahead(freshness::judged_timestamp(&current.index, clock), clock))
     }
 
     /// The newest TIMESTAMP that counts. Includes that of an index that was taken without a clock,
     /// once the clock is set.
     pub(super) fn newest(&self, clock: Clock) -> i64 {
         let current = self.current.as_ref().filter(|_| clock != Clock::Unset && !self.state.distrusted);
-        let current = current.map(|current| freshness::timestamp(&current.index));
+        let current = current.map(|current| freshness::judged_timestamp(&current.index, clock));
         freshness::newest([self.state.timestamp].into_iter().chain(current), clock)
     }
 
@@ -224,7 +226,7 @@ impl StoredIndex {
 
     /// Judges the index in `file`, which [`StoredIndex::incoming`] made. Changes nothing.
     pub(super) async fn judge(&self, file: File, (order, clock): (Order, Clock)) -> anyhow::Result<Received> {
-        if let Some(timestamp) = self.current_timestamp(&file).await {
+        if let Some(timestamp) = self.current_timestamp(&file, clock).await {
             // The server sent the same index because it does not support conditional requests.
             freshness::judge(timestamp, self.newest(clock), order, clock)?;
             return Ok(Received::Same);
@@ -232,7 +234,7 @@ impl StoredIndex {
         let copy = file.try_clone()?;
         let limits = self.limits;
         let index = blocking(move || Ok(Index::parse_within(copy, limits)?)).await?;
-        freshness::judge(freshness::timestamp(&index), self.newest(clock), order, clock)?;
+        freshness::judge(freshness::judged_timestamp(&index, clock), self.newest(clock), order, clock)?;
         Ok(Received::New(file, Box::new(index)))
     }
 
@@ -259,7 +261,8 @@ impl StoredIndex {
         .await?;
         let stamp = stamp(&file.metadata()?);
         // No await from here on: a refresh may be cancelled at each.
-        let timestamp = freshness::newest_after(freshness::timestamp(&index), self.state.timestamp, clock);
+        let timestamp =
+            freshness::newest_after(freshness::judged_timestamp(&index, clock), self.state.timestamp, clock);
         let confirmed = seconds_now();
         let before = if from == self.state.from { self.state.before } else { self.state.timestamp };
         let (older_since, distrusted) = (0, false);
@@ -270,7 +273,7 @@ impl StoredIndex {
     }
 
     /// TIMESTAMP of the index in use, if `file` has the same bytes.
-    async fn current_timestamp(&self, file: &File) -> Option<i64> {
+    async fn current_timestamp(&self, file: &File, clock: Clock) -> Option<i64> {
         let path = self.path();
         let current = self.current.clone()?;
         let (new, known) = (file.try_clone().ok()?, current.stamp);
@@ -278,7 +281,7 @@ impl StoredIndex {
             let stored = File::open(path)?;
             Ok(stamp(&stored.metadata()?) == known && same_bytes(&stored, &new)?)
         };
-        blocking(compare).await.unwrap_or(false).then(|| freshness::timestamp(&current.index))
+        blocking(compare).await.unwrap_or(false).then(|| freshness::judged_timestamp(&current.index, clock))
     }
 
     pub(super) async fn write_state(&mut self) {
