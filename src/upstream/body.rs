@@ -53,6 +53,8 @@ pub(crate) struct ResumePoint {
     url: Url,
     /// ETag or Last-Modified of the file.
     validator: Option<String>,
+    /// The peers that sent some of these bytes. Empty: all are of mirrors.
+    peers: Vec<PeerSlot>,
 }
 
 /// Stream of one package. See the module's documentation.
@@ -92,6 +94,8 @@ struct PeersOfBody {
     current: Option<PeerSlot>,
     /// The peers that sent some of the bytes received.
     contributed: Vec<PeerSlot>,
+    /// Whether the first bytes received are of a mirror that an earlier stream read.
+    mirror_first: bool,
 }
 
 impl<'a> BodyStream<'a> {
@@ -179,12 +183,14 @@ impl<'a> BodyStream<'a> {
     /// continuation is possible.
     #[must_use]
     pub(crate) fn into_part(self) -> Option<ResumePoint> {
-        self.part
+        self.part.map(|part| ResumePoint { peers: self.peers.contributed, ..part })
     }
 
     /// Continues an earlier stream, whose first `received` bytes the caller has. Must be called
     /// before [`Self::next`].
     pub(crate) fn go_on(&mut self, part: ResumePoint, received: u64) {
+        self.peers.mirror_first = part.peers.is_empty();
+        self.peers.contributed.clone_from(&part.peers);
         (self.part, self.received, self.furthest) = (Some(part), received, received);
     }
 
@@ -211,11 +217,12 @@ impl<'a> BodyStream<'a> {
     }
 
     /// Leaves the peers, whose bytes proved wrong. The mirrors are asked for the whole file, and
-    /// nothing counts against them. Which of several peers is at fault is unknown.
+    /// nothing counts against them. Which of several peers is at fault is unknown. A peer is not blamed
+    /// for what it added to the bytes of a mirror.
     fn reject_peers(&mut self, fault: BodyFault) {
         for peer in std::mem::take(&mut self.peers.contributed) {
             // A package that was built wrongly is as wrong everywhere.
-            if fault == BodyFault::Url {
+            if fault == BodyFault::Url && !self.peers.mirror_first {
                 self.upstream.peers.note_wrong(peer, &self.upstream.metrics);
             }
         }
@@ -317,7 +324,7 @@ impl<'a> BodyStream<'a> {
         self.connection = Connection::Http(answer);
         self.peers.current = Some(slot);
         // Another connection continues without a validator: the digests decide.
-        self.part = Some(ResumePoint { url, validator: None });
+        self.part = Some(ResumePoint { url, validator: None, peers: Vec::new() });
         if continues {
             self.upstream.metrics.resumes.increase();
             self.spliced = true;
@@ -362,7 +369,8 @@ impl<'a> BodyStream<'a> {
         }
         // If-Range accepts only strong validators.
         let etag = answer.etag().filter(|etag| !etag.starts_with("W/"));
-        self.part = Some(ResumePoint { url, validator: etag.or_else(|| answer.last_modified()) });
+        let validator = etag.or_else(|| answer.last_modified());
+        self.part = Some(ResumePoint { url, validator, peers: Vec::new() });
         self.connection = Connection::Http(answer);
         Ok(self.restarted())
     }
@@ -384,7 +392,7 @@ impl<'a> BodyStream<'a> {
     /// Starts the package at its first byte.
     fn restarted(&mut self) -> Option<Event> {
         let had_some = std::mem::take(&mut self.received) > 0;
-        self.spliced = false;
+        (self.spliced, self.peers.mirror_first) = (false, false);
         self.peers.contributed.clear();
         self.candidates.began();
         had_some.then_some(Event::Restart)

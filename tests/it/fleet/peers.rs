@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::client::{blob_of, serves};
@@ -192,6 +192,33 @@ fn wrong_bytes_in_front_of_right_ones_count_against_the_peer() {
     assert!(fs::read(machine.path(&all[0].path)).unwrap() == all[0].bytes);
     let ranges: Vec<_> = origin.asked(&all[0].path).into_iter().map(|asked| asked.range).collect();
     assert_eq!(ranges, [Some("bytes=300000-".to_owned()), None]);
+    let status = machine.status();
+    assert_eq!(status["binhosts"][0]["peers"][0]["wrong"], 1);
+    assert_eq!((&status["binhosts"][0]["mirrors"][0]["wrong"], machine.counter("refused")), (&0.into(), 0));
+}
+
+/// The same if the reader leaves meanwhile, and another one gets the rest.
+#[test]
+fn wrong_bytes_of_an_interrupted_download_count_against_the_peer() {
+    if !can_mount() {
+        return;
+    }
+    let all = packages(1, 3_000_000);
+    let (origin, peer) = (Origin::with(&all), Origin::start());
+    let mut wrong = all[0].bytes.clone();
+    wrong[100_000] ^= 1;
+    peer.put(&asked_as(&all[0]), wrong);
+    peer.script(&asked_as(&all[0]), [Act::StallAt(1_000_000), Act::Status(404, Vec::new())]);
+    let machine = machine(&origin, &[&peer.url()]);
+    let mut reader = Command::new("cat").arg(machine.path(&all[0].path)).stdout(Stdio::null()).spawn().unwrap();
+    eventually(30, "the bytes are there", || machine.counter("peer_bytes") == 1_000_000);
+    reader.kill().unwrap();
+    reader.wait().unwrap();
+    machine.settled();
+    eventually(30, "they are kept", || machine.status()["cache"]["parked"] == 1_000_000);
+    assert!(fs::read(machine.path(&all[0].path)).unwrap() == all[0].bytes);
+    let ranges: Vec<_> = origin.asked(&all[0].path).into_iter().map(|asked| asked.range).collect();
+    assert_eq!(ranges, [Some("bytes=1000000-".to_owned()), None]);
     let status = machine.status();
     assert_eq!(status["binhosts"][0]["peers"][0]["wrong"], 1);
     assert_eq!((&status["binhosts"][0]["mirrors"][0]["wrong"], machine.counter("refused")), (&0.into(), 0));
