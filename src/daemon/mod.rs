@@ -22,7 +22,7 @@
 //! | `tasks` | what runs beside the refreshes |
 //! | `service` | systemd, rights, handover |
 //!
-//! Order at the start: keys, cache, stored index, lower directory, mount, control socket. The
+//! Order at the start: keys, cache, stored index, lower directory, mount, serving, control socket. The
 //! daemon uses the network before the mount only if there is no stored index, and then for at most
 //! [`START_BUDGET`].
 //!
@@ -203,8 +203,8 @@ impl Drop for Daemon {
 }
 
 impl Daemon {
-    /// Starts everything; when this function returns, the mount is usable, and other machines are
-    /// served.
+    /// Starts everything; when this function returns, the mount is usable. Without a mount, other
+    /// machines are served; with one, a failure of that is tried again and delays nothing.
     ///
     /// # Errors
     /// The cache, the mountpoint, an address or the control socket cannot be used; or
@@ -238,13 +238,17 @@ impl Daemon {
         let (shown, root) = (Arc::clone(front.snapshots()), config.portage_root.clone());
         let directory = cache.directory().to_owned();
         cache.classify_by(move |digest_of| tasks::installed_classes::classes(&root, &shown, &directory, digest_of));
-        let serving = Serving::start(&config, &front, &fetcher, &metrics, &cache).await?;
+        let serving = Serving::new(&config, &front, &fetcher, &metrics, &cache)?;
         let mount = match mounting {
             Mounting::Mounted(kept) => Some(mount(&config, &front, &fetcher, &metrics, kept)?),
             Mounting::Unmounted => None,
         };
         let shared = Arc::new(DaemonState::new(config, mount, serving, cache, fetcher, front, metrics));
         shared.set_reports(&binhosts);
+        let served = tokio::task::block_in_place(|| shared.complete_serving());
+        if shared.mount.is_none() {
+            served?;
+        }
         let (requests, incoming) = mpsc::channel(MAX_REQUESTS);
         let following = requests.clone();
         let (reload, reloads) = mpsc::channel(1);
@@ -350,9 +354,10 @@ impl Daemon {
             cache.keep_free();
             cache.write_uses();
         });
-        if self.shared.serving.as_ref().is_some_and(Serving::is_behind) {
+        if self.shared.serving.as_ref().is_some_and(Serving::is_incomplete) {
             let shared = Arc::clone(&self.shared);
-            tokio::task::spawn_blocking(move || shared.publish_for_others());
+            // A failure is in the log and in the status.
+            tokio::task::spawn_blocking(move || drop(shared.complete_serving()));
         }
         service::systemd::notify_status(Vec::new(), self.shared.summary());
     }

@@ -1,10 +1,12 @@
 //! What other machines are served, with a mount or without one.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context as _;
+use parking_lot::Mutex;
 
 use crate::api::ServeStatus;
 use crate::cache::Cache;
@@ -13,9 +15,9 @@ use crate::fetch::Fetcher;
 use crate::fs::PublishedTree;
 use crate::local::LowerDirectory;
 use crate::metrics::Metrics;
-use crate::serve::{self, PublishedIndex, ServeListener, TokenError};
+use crate::serve::{self, PublishedIndex, ServeError, ServeListener, TokenError};
 use crate::sys::durable::blocking;
-use crate::tree::Tree;
+use crate::tree::{Snapshots, Tree};
 
 /// Directory of the served index below the cache's.
 const DIRECTORY: &str = "serve";
@@ -23,58 +25,95 @@ const DIRECTORY: &str = "serve";
 /// The listener for other machines, and the index that they get.
 #[derive(Debug)]
 pub(super) struct Serving {
+    /// The address as configured.
+    address: SocketAddr,
+    token: Option<PathBuf>,
     index: Arc<PublishedIndex>,
-    listener: ServeListener,
+    packages: (Arc<Snapshots>, Arc<Fetcher>, Arc<Metrics>),
+    listener: Mutex<Option<ServeListener>>,
+    /// Why the address cannot be used.
+    problem: Mutex<Option<String>>,
     /// Whether the index is older than the tree: publishing it has failed.
     behind: AtomicBool,
 }
 
 impl Serving {
-    /// Publishes the index, then listens. `None`: `serve` is not configured.
-    pub(super) async fn start(
+    /// Serves nothing yet. `None`: `serve` is not configured.
+    ///
+    /// # Errors
+    /// The token cannot be read.
+    pub(super) fn new(
         config: &MountConfig,
-        front: &Arc<PublishedTree>,
+        front: &PublishedTree,
         fetcher: &Arc<Fetcher>,
         metrics: &Arc<Metrics>,
         cache: &Cache,
-    ) -> anyhow::Result<Option<Self>> {
+    ) -> Result<Option<Self>, TokenError> {
         let Some(address) = config.options.serve else { return Ok(None) };
-        let directory = cache.directory().join(DIRECTORY);
-        let (shown, shares) = (Arc::clone(front), Arc::clone(fetcher));
-        let index = blocking(move || {
-            let opened = PublishedIndex::open(directory.clone());
-            let index = opened.with_context(|| format!("opening {}", directory.display()))?;
-            let published = publish(&index, &shown, &shares);
-            published.with_context(|| format!("writing the index for other machines to {}", directory.display()))?;
-            Ok(Arc::new(index))
-        })
-        .await?;
-        let of_packages = (Arc::clone(front.snapshots()), Arc::clone(fetcher), Arc::clone(metrics));
-        let token = config.options.serve_token.as_deref();
-        let listener = ServeListener::start(address, token, Arc::clone(&index), of_packages)?;
-        Ok(Some(Self { index, listener, behind: AtomicBool::new(false) }))
+        check_token(config)?;
+        Ok(Some(Self {
+            address,
+            token: config.options.serve_token.clone(),
+            index: Arc::new(PublishedIndex::open(cache.directory().join(DIRECTORY))),
+            packages: (Arc::clone(front.snapshots()), Arc::clone(fetcher), Arc::clone(metrics)),
+            listener: Mutex::default(),
+            problem: Mutex::default(),
+            behind: AtomicBool::new(true),
+        }))
+    }
+
+    /// Does what is left of publishing and listening. Blocks. The caller must be inside a tokio
+    /// runtime.
+    ///
+    /// # Errors
+    /// The address cannot be bound. It may be there later: the address of a network that is not up,
+    /// or a port that another process still has.
+    pub(super) fn complete(&self, front: &PublishedTree, fetcher: &Fetcher) -> Result<(), ServeError> {
+        if self.behind.load(Ordering::Relaxed) {
+            self.publish(front, fetcher);
+        }
+        let mut listener = self.listener.lock();
+        if listener.is_some() {
+            return Ok(());
+        }
+        let started =
+            ServeListener::start(self.address, self.token.as_deref(), Arc::clone(&self.index), self.packages.clone());
+        let error = started.as_ref().err().map(|error| format!("other machines are not served: {error}"));
+        let before = std::mem::replace(&mut *self.problem.lock(), error.clone());
+        if let Some(error) = error.filter(|error| before.as_ref() != Some(error)) {
+            tracing::warn!("{error}; it is tried again every minute");
+        }
+        *listener = Some(started?);
+        Ok(())
     }
 
     /// Publishes the index of the tree that is shown now.
     pub(super) fn publish(&self, front: &PublishedTree, fetcher: &Fetcher) {
-        let published = publish(&self.index, front, fetcher);
+        let newest = || Arc::clone(front.remote().view());
+        let published = self.index.publish(newest, &|binhost| fetcher.is_shared(binhost));
         if let Err(error) = &published {
-            tracing::warn!(%error, "other machines get the index before this one; it is made again in a minute");
+            tracing::warn!(%error, "other machines get the index before this one, if any; it is made again in a minute");
         }
         self.behind.store(published.is_err(), Ordering::Relaxed);
     }
 
-    /// Whether publishing has failed.
-    pub(super) fn is_behind(&self) -> bool {
-        self.behind.load(Ordering::Relaxed)
+    /// Whether something is left for [`Serving::complete`].
+    pub(super) fn is_incomplete(&self) -> bool {
+        self.behind.load(Ordering::Relaxed) || self.listener.lock().is_none()
+    }
+
+    /// Why other machines are not served.
+    pub(super) fn problem(&self) -> Option<String> {
+        self.problem.lock().clone()
     }
 
     pub(super) fn status(&self) -> ServeStatus {
-        let address: SocketAddr = self.listener.address();
+        let listener = self.listener.lock();
+        let address = listener.as_ref().map_or(self.address, ServeListener::address);
         ServeStatus {
             address: address.to_string(),
             index_timestamp: self.index.timestamp(),
-            connections: self.listener.connections() as u64,
+            connections: listener.as_ref().map_or(0, ServeListener::connections) as u64,
         }
     }
 }
@@ -85,10 +124,6 @@ impl Serving {
 /// The daemon would not start.
 pub(crate) fn check_token(config: &MountConfig) -> Result<(), TokenError> {
     config.options.serve_token.as_deref().map_or(Ok(()), serve::check_token)
-}
-
-fn publish(index: &PublishedIndex, front: &PublishedTree, fetcher: &Fetcher) -> std::io::Result<()> {
-    index.publish(|| Arc::clone(front.remote().view()), &|binhost| fetcher.is_shared(binhost))
 }
 
 /// The tree of a daemon without a mount, which has no local packages.

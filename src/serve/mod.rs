@@ -40,7 +40,7 @@ mod token;
 
 use std::time::Duration;
 
-pub(crate) use listener::ServeListener;
+pub(crate) use listener::{ServeError, ServeListener};
 pub(crate) use published::PublishedIndex;
 pub(crate) use token::{TokenError, check_token};
 

@@ -66,14 +66,10 @@ pub(crate) struct PublishedIndex {
 }
 
 impl PublishedIndex {
-    /// Reads what was published last from `directory`, which is created when missing.
-    ///
-    /// # Errors
-    /// The directory cannot be created.
-    pub(crate) fn open(directory: PathBuf) -> io::Result<Self> {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
+    /// Reads what was published last from `directory`, if that is there.
+    pub(crate) fn open(directory: PathBuf) -> Self {
         let state = Mutex::new(read_json(&directory.join(STATE)).unwrap_or_default());
-        Ok(Self { directory, state, current: RwLock::default() })
+        Self { directory, state, current: RwLock::default() }
     }
 
     /// Publishes the entries of the view that `newest` returns, as far as `shares` names their
@@ -102,6 +98,7 @@ impl PublishedIndex {
         // With the TIMESTAMP of the last index, the same content has the same digest. A first index
         // has none, and the clock may have had a value of fewer digits.
         let before = if state.timestamp.to_string().len() == next.to_string().len() { state.timestamp } else { next };
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)?;
         let file = self.new_file("Packages.new")?;
         let rendered = view.render_shared(shares, &file, before.cast_signed())?;
         let is_same = rendered.digest.to_string() == state.digest;
@@ -247,7 +244,7 @@ mod tests {
     #[test]
     fn the_timestamp_grows_with_every_change_and_only_then() {
         let directory = tempfile::tempdir().unwrap();
-        let open = || PublishedIndex::open(directory.path().join("serve")).unwrap();
+        let open = || PublishedIndex::open(directory.path().join("serve"));
         let (one, other) = (view("a/b-1"), view("a/b-2"));
         let mut last = 0;
         let mut index = open();
@@ -278,7 +275,7 @@ mod tests {
     #[test]
     fn a_clock_that_was_set_later_hinders_nothing() {
         let directory = tempfile::tempdir().unwrap();
-        let open = || PublishedIndex::open(directory.path().join("serve")).unwrap();
+        let open = || PublishedIndex::open(directory.path().join("serve"));
         let (one, other) = (view("a/b-1"), view("a/b-2"));
         let mut index = open();
         for (now, shown) in [(100, &one), (200, &other), (1_800_000_000, &other), (1_800_000_001, &one), (9, &other)] {
@@ -296,7 +293,7 @@ mod tests {
     #[test]
     fn the_view_is_read_when_it_is_its_turn() {
         let directory = tempfile::tempdir().unwrap();
-        let index = PublishedIndex::open(directory.path().join("serve")).unwrap();
+        let index = PublishedIndex::open(directory.path().join("serve"));
         let newest = || {
             assert!(index.state.is_locked(), "another publisher could come in between");
             view("a/b-1")
@@ -307,7 +304,7 @@ mod tests {
     #[test]
     fn a_binhost_that_does_not_share_is_not_there() {
         let directory = tempfile::tempdir().unwrap();
-        let index = PublishedIndex::open(directory.path().join("serve")).unwrap();
+        let index = PublishedIndex::open(directory.path().join("serve"));
         index.publish(|| view("a/b-1"), &|_| true).unwrap();
         assert!(text(&index).contains("a/b-1"));
         index.publish(|| view("a/b-1"), &|_| false).unwrap();

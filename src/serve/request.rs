@@ -46,6 +46,8 @@ enum Refusal {
     Method,
     BadRequest(&'static str),
     NotFound,
+    /// No index was published yet.
+    NoIndex,
     /// The package is not here, and cannot be fetched.
     Fetch(Arc<FetchError>),
     /// A file of this machine cannot be read.
@@ -88,7 +90,7 @@ impl Served {
     }
 
     fn index(&self, asked: &Asked<'_>, media_type: &'static str, form: fn(&BothForms) -> &IndexFile) -> Answer {
-        let both = self.index.current().ok_or(Refusal::NotFound)?;
+        let both = self.index.current().ok_or(Refusal::NoIndex)?;
         let IndexFile { file, size, digest } = form(&both);
         let (etag, modified) = (digest.to_string(), Some(both.timestamp));
         let facts = FileFacts { size: *size, etag, modified, date_is_exact: true, media_type, caching: "no-cache" };
@@ -212,6 +214,7 @@ impl Refusal {
             Self::Method => (StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered"),
             Self::BadRequest(text) => (StatusCode::BAD_REQUEST, *text),
             Self::NotFound => (StatusCode::NOT_FOUND, "there is no such package here"),
+            Self::NoIndex => (StatusCode::SERVICE_UNAVAILABLE, "there is no index yet: ask again"),
             Self::Fetch(error) if error.is_final() => {
                 (StatusCode::NOT_FOUND, "the binhost does not have this package as its index says")
             }

@@ -33,6 +33,7 @@ use crate::fetch::{self, Counts, DownloadProgress, FailureReport, Fetcher};
 use crate::fs::PublishedTree;
 use crate::fuse::Mount;
 use crate::metrics::Metrics;
+use crate::serve::ServeError;
 use crate::sys::{Moment, WrongClock, seconds_now};
 use crate::tree::{PackagesFile, Snapshots, Tree};
 use crate::units::{ByteSize, Plural};
@@ -217,6 +218,14 @@ impl DaemonState {
         }
     }
 
+    /// Does what is left of serving other machines.
+    ///
+    /// # Errors
+    /// See [`Serving::complete`].
+    pub(super) fn complete_serving(&self) -> Result<(), ServeError> {
+        self.serving.as_ref().map_or(Ok(()), |serving| serving.complete(&self.front, &self.fetcher))
+    }
+
     /// Completes when somebody else has unmounted. Without a mount it never does.
     pub(super) async fn unmounted(&self) {
         match &self.mount {
@@ -286,7 +295,10 @@ impl DaemonState {
             refresh: together(&binhosts, self.problem.lock().clone()),
             binhosts,
             misconfigured: self.misconfigured.lock().clone(),
-            warnings: self.wrong_clock().map(clock_warning).into_iter().chain(self.warnings()).collect(),
+            warnings: {
+                let serving = self.serving.as_ref().and_then(Serving::problem);
+                self.wrong_clock().map(clock_warning).into_iter().chain(serving).chain(self.warnings()).collect()
+            },
             bypassed: self.bypassed.lock().clone(),
             refused,
             alarms: self.fetcher.alarms().into_iter().map(failure).collect(),

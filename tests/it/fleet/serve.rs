@@ -496,3 +496,34 @@ fn a_mount_serves_what_it_shows_but_nothing_of_its_own() {
     assert!(get(&mounted, &format!("/{}", all[1].path)).body == all[1].bytes);
     assert_eq!(origin.asked(&all[1].path).len(), 1);
 }
+
+/// The address may be missing, or the disk be full: that is no reason to be without packages.
+#[test]
+fn a_mount_does_not_depend_on_what_it_serves() {
+    if !can_mount() {
+        return;
+    }
+    let all = packages();
+    let origin = Origin::with(&all);
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let unheard = Options::new(origin.url()).with(["--serve", &address.to_string()]).mount();
+    assert!(fs::read(unheard.path(&all[0].path)).unwrap() == all[0].bytes);
+    let status = unheard.status_text();
+    assert!(status.contains(&format!("not served: serving on {address}: ")), "{status}");
+    // A directory where the served index should be written.
+    let place = TempDir::with_prefix("binhostfs-it.").unwrap();
+    let wrong = place.path().join("cache/v1/serve/Packages.new");
+    fs::create_dir_all(&wrong).unwrap();
+    let unwritten = Options::new(origin.url()).with(["--serve", "127.0.0.1:0"]).mount_in(place);
+    assert!(fs::read(unwritten.path(&all[1].path)).unwrap() == all[1].bytes);
+    assert_eq!(get(&unwritten, "/Packages").status, 503);
+    assert!(get(&unwritten, &format!("/{}", all[1].path)).body == all[1].bytes);
+    // Both are tried again.
+    drop(taken);
+    fs::remove_dir(wrong).unwrap();
+    eventually(120, "the index is there", || get(&unwritten, "/Packages").status == 200);
+    eventually(120, "it listens", || unheard.log().contains("packages are served on http://"));
+    assert_eq!((serves(&unheard), get(&unheard, "/Packages").status), (address, 200));
+    assert!(!unheard.status_text().contains("not served"));
+}
