@@ -20,6 +20,7 @@
 //! | `group` | the group of the control socket |
 //! | `watch` | changes of configuration files |
 //! | `error` | why a configuration is refused |
+//! | `sample` | tests: a binhost |
 //!
 //! The command line takes precedence over the file, the file over Portage, and Portage over the
 //! defaults. [`CommandLine::resolve`] merges the values and notes the source of each. Inside the
@@ -351,5 +352,7 @@ pub(crate) fn log_stream() -> LogStream {
     if own.is_ok_and(|own| named == OsStr::new(&own)) { LogStream::Journal } else { LogStream::TowardsJournal }
 }
 
+#[cfg(test)]
+mod sample;
 #[cfg(test)]
 mod tests;

@@ -6,7 +6,6 @@
 pub(crate) mod package;
 
 use std::io::Write as _;
-use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -18,7 +17,7 @@ use super::error::Outcome;
 use super::fetcher::Fetcher;
 use super::remote_binhost::{PackageRef, RemoteBinhost};
 use crate::cache::Cache;
-use crate::config::{BinhostConfig, DEFAULT_MAX_INDEX, Offline, OnMismatch, Selection, SignaturePolicy};
+use crate::config::{BinhostConfig, OnMismatch};
 use crate::index::{BinhostId, Digest, Index, View};
 use crate::metrics::Metrics;
 use crate::upstream::{Act, ScriptedServer, Upstream};
@@ -29,22 +28,8 @@ use package::Package;
 /// `hosts` of `server`. The caller must be inside a tokio runtime.
 fn fetcher_of(place: &Path, id: BinhostId, on_mismatch: OnMismatch, hosts: &[String]) -> (Arc<Fetcher>, Arc<Metrics>) {
     let metrics = Arc::new(Metrics::default());
-    let binhost = BinhostConfig {
-        name: "host".to_owned(),
-        directory: "host".to_owned(),
-        urls: hosts.iter().map(|host| format!("http://{host}").parse().unwrap()).collect(),
-        signatures: SignaturePolicy::DigestsOnly,
-        quorum: NonZeroUsize::MIN,
-        selection: Selection::default(),
-        offline: Offline::default(),
-        on_mismatch,
-        max_index_age: None,
-        max_index: DEFAULT_MAX_INDEX,
-        frozen: false,
-        share: true,
-        share_is_chosen: false,
-        peers: Vec::new(),
-    };
+    let urls: Vec<String> = hosts.iter().map(|host| format!("http://{host}")).collect();
+    let binhost = BinhostConfig { on_mismatch, ..BinhostConfig::of_urls(&urls) };
     let upstream = Arc::new(Upstream::new(binhost, Arc::clone(&metrics)).unwrap());
     let cache = Arc::new(Cache::open(place, 64 << 20, Arc::clone(&metrics)).unwrap());
     cache.recovery().sweep();

@@ -444,3 +444,6 @@ impl<'a> BodyStream<'a> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,6 +18,7 @@
 //! | `client` | HTTP; only it names reqwest, and a script of answers for tests |
 //! | `local` | `file:` binhosts |
 //! | `error` | errors of requests |
+//! | `scene` | tests: one package at peers and mirrors that answer as the test says |
 //!
 //! * The index is requested conditionally (ETag, Last-Modified) and written to a file decompressed,
 //!   within a bound.
@@ -50,6 +51,8 @@ mod package_urls;
 mod peers;
 mod reach;
 mod retry;
+#[cfg(test)]
+mod scene;
 mod throughput;
 mod unpack;
 

@@ -289,34 +289,4 @@ fn fitting(answer: UpstreamResponse, size: u64, offset: u64) -> Result<UpstreamR
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SIZE: u64 = 10 << 20;
-
-    /// Seconds after which a peer is left that reports this each second.
-    fn left_after(size: u64, report: impl Fn(u64) -> Option<String>) -> u64 {
-        let began = Instant::now();
-        let mut wait = Wait::new(size, began);
-        (1..100_000)
-            .find(|second| !wait.goes_on(report(*second).as_deref(), began + Duration::from_secs(*second)))
-            .unwrap()
-    }
-
-    #[test]
-    fn only_the_progress_of_the_package_is_waited_for() {
-        assert_eq!(left_after(SIZE, |_| None), 10);
-        assert_eq!(left_after(SIZE, |second| Some(second.to_string())), 10, "another form");
-        // It begins once, and then has too little.
-        assert_eq!(left_after(SIZE, |second| Some(format!("own-{second}"))), 11);
-        assert_eq!(left_after(SIZE, |second| Some(format!("own-{}", second * 15_000))), 11);
-        assert_eq!(left_after(SIZE, |second| Some(format!("own-{}", SIZE + second))), 10, "more than there is");
-        assert_eq!(left_after(SIZE, |second| Some(format!("own-{}", SIZE - second))), 11, "less and less");
-        // The last turn counts at 29 s.
-        assert_eq!(left_after(SIZE, |second| Some(format!("all-{second}"))), 39);
-        // All of it in 103 s, and nothing after that.
-        assert_eq!(left_after(SIZE, |second| Some(format!("own-{}", SIZE.min(second * 102_800)))), 113);
-        // However large the package is, at most 1 MiB/s slower than 120 s.
-        assert_eq!(left_after(SIZE * 100, |second| Some(format!("own-{}", second * 200_000))), 1120);
-    }
-}
+mod tests;

@@ -2,20 +2,22 @@
 //! for a part of a file.
 
 use std::collections::{HashMap, VecDeque};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream;
 use http_body_util::StreamBody;
 use hyper::Response;
-use hyper::body::Frame;
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use parking_lot::Mutex;
-use reqwest::header::{CONTENT_RANGE, ETAG, RANGE};
+use reqwest::header::{CONTENT_RANGE, ETAG, IF_RANGE, RANGE};
 use reqwest::{Body, Request};
 use tokio::sync::watch;
 
-use super::{Host, register, status};
+use super::{Host, etag_of, register, status};
 
 /// The time between two pieces of [`Act::Drip`].
 const DRIP: Duration = Duration::from_millis(500);
@@ -39,6 +41,10 @@ pub(crate) enum Act {
     Drip(Duration),
     /// Sends other bytes than those of the file.
     Wrong,
+    /// Sends the requested part, and says that it is another one.
+    Misplace,
+    /// Answers as a peer that is fetching the file itself, and reports this progress.
+    Fetching(String),
 }
 
 /// A request as the server has received it.
@@ -123,7 +129,8 @@ impl ScriptedServer {
         let url = request.url();
         let (host, path) =
             (url.host_str().unwrap_or_default().to_owned(), url.path().trim_start_matches('/').to_owned());
-        let range = request.headers().get(RANGE).map(|range| range.to_str().unwrap().trim_start_matches("bytes="));
+        let headers = request.headers();
+        let range = headers.get(RANGE).map(|range| range.to_str().unwrap().trim_start_matches("bytes="));
         let range = range.and_then(|range| range.split_once('-'));
         let from: usize = range.map_or(0, |(from, _)| from.parse().unwrap());
         let (file, act) = {
@@ -135,24 +142,57 @@ impl ScriptedServer {
         let file = match (&act, file) {
             (Act::Ignore, _) => return std::future::pending().await,
             (Act::Status(code), _) => return status(*code),
+            (Act::Fetching(progress), _) => {
+                let answer = Response::builder().status(202).header("binhostfs-progress", progress);
+                return answer.body(Body::default()).unwrap();
+            }
             (_, None) => return status(404),
             (Act::Wrong, Some(file)) => Bytes::from(vec![b'x'; file.len()]),
             (_, Some(file)) => file,
         };
-        let whole = file.len();
+        let (whole, etag) = (file.len(), etag_of(&file));
+        // The file has changed: all of it is sent.
+        let range = range.filter(|_| headers.get(IF_RANGE).is_none_or(|seen| seen == etag.as_str()));
+        let from = if range.is_some() { from } else { 0 };
         let end = range.and_then(|(_, last)| last.parse::<usize>().ok()).map_or(whole, |last| whole.min(last + 1));
         let bytes = file.slice(from.min(end)..end);
+        let mut response = Response::builder().header(ETAG, etag);
+        if range.is_some() {
+            let said = if act == Act::Misplace { from + 1 } else { from };
+            let range = format!("bytes {said}-{}/{whole}", end.saturating_sub(1));
+            response = response.status(206).header(CONTENT_RANGE, range);
+        }
+        let length = bytes.len() as u64;
         let body = ScriptedBody { bytes, act: Some(act), released: self.released.subscribe() };
         let pieces = stream::unfold(body, |mut body| async move {
             let piece = body.chunk().await.transpose()?;
             Some((piece.map(Frame::data), body))
         });
-        let mut response = Response::builder().header(ETAG, "\"1\"");
-        if range.is_some() {
-            let range = format!("bytes {from}-{}/{whole}", end.saturating_sub(1));
-            response = response.status(206).header(CONTENT_RANGE, range);
-        }
-        response.body(Body::wrap(StreamBody::new(pieces))).unwrap()
+        let body = SizedBody { body: Box::pin(StreamBody::new(pieces)), length };
+        response.body(Body::wrap(body)).unwrap()
+    }
+}
+
+/// A body whose length is sent before it.
+#[derive(Debug)]
+struct SizedBody<B> {
+    body: Pin<Box<B>>,
+    length: u64,
+}
+
+impl<B: HttpBody> HttpBody for SizedBody<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        self.body.as_mut().poll_frame(context)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.length)
     }
 }
 
