@@ -271,3 +271,6 @@ impl Read for FullRead<'_> {
         Ok(count)
     }
 }
+
+#[cfg(test)]
+mod tests;
