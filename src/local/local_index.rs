@@ -239,3 +239,6 @@ impl LocalIndex {
 fn now() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |span| span.as_secs().cast_signed())
 }
+
+#[cfg(test)]
+mod tests;
