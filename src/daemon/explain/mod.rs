@@ -242,3 +242,6 @@ pub(super) fn reason(fate: &Decision, beside: &BinhostContext, id: EntryId) -> O
         Decision::PathConflict => "its path is taken, and so is that below the binhost's name".to_owned(),
     })
 }
+
+#[cfg(test)]
+mod tests;
