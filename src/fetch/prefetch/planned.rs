@@ -313,3 +313,6 @@ impl Drop for FollowedPlan<'_> {
         self.inner.fetcher.metrics.prefetch_wasted.add(wasted as u64);
     }
 }
+
+#[cfg(test)]
+mod tests;
