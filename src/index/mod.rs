@@ -264,3 +264,74 @@ fn by_parts(a: &str, b: &str) -> std::cmp::Ordering {
 fn changed_on_disk() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "the stored index is no longer what was read at first")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    const TEXT: &str = "VERSION: 0\n\n\
+                        CPV: a/b-1\nMD5: d41d8cd98f00b204e9800998ecf8427e\nMTIME: 3\nPATH: a.b/x.xpak\nSIZE: 5\n\n\
+                        CPV: a/c-1\nBUILD_TIME: 7\nMD5: d41d8cd98f00b204e9800998ecf8427e\nPATH: a/x.xpak\nSIZE: 6\n\n\
+                        CPV: a-b/d-1\nMD5: d41d8cd98f00b204e9800998ecf8427e\nSIZE: 7\n\n";
+
+    /// An index, and the file that has its text.
+    fn index() -> (Index, File) {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(TEXT.as_bytes()).unwrap();
+        (Index::parse(file.try_clone().unwrap()).unwrap(), file)
+    }
+
+    #[test]
+    fn what_is_below_a_directory_stands_together() {
+        let (index, _) = index();
+        // As bytes, `-` and `.` come before `/`.
+        let paths: Vec<&str> = index.records().iter().map(|record| index.path(record)).collect();
+        assert_eq!(paths, ["a/x.xpak", "a-b/d-1.tbz2", "a.b/x.xpak"]);
+        let mut sorted = ["a/b", "a-b", "a", "a.b", "a/b/c", "a/b-c"];
+        sorted.sort_by(|a, b| by_parts(a, b));
+        assert_eq!(sorted, ["a", "a/b", "a/b/c", "a/b-c", "a-b", "a.b"]);
+    }
+
+    #[test]
+    fn a_record_leads_to_its_entry() {
+        let (index, _) = index();
+        let entries: Vec<Entry> = index.records().iter().map(|record| index.entry(record).unwrap()).collect();
+        let of = |entry: &Entry| (entry.cpv.to_string(), entry.size, entry.mtime, entry.build_time);
+        // Without MTIME, BUILD_TIME counts; without either, 1.
+        let expected = [("a/c-1", 6, 7, Some(7)), ("a-b/d-1", 7, 1, None), ("a/b-1", 5, 3, None)];
+        for ((entry, record), (cpv, size, mtime, built)) in entries.iter().zip(index.records()).zip(expected) {
+            assert_eq!(of(entry), (cpv.to_owned(), size, mtime, built));
+            assert_eq!((record.size, record.mtime, record.id), (size, mtime, entry.id()));
+            assert_eq!(TEXT[record.offset() as usize..].lines().next(), Some(&*format!("CPV: {cpv}")));
+            assert!(index.contains(record.id));
+        }
+        assert!(!index.contains(EntryId([0; 16])));
+    }
+
+    #[test]
+    fn text_that_has_changed_is_not_taken_for_the_entry() {
+        let (index, file) = index();
+        let record = index.records().last().unwrap();
+        let at = TEXT.find("SIZE: 5").unwrap() as u64;
+        file.write_all_at(b"SIZE: 8", at).unwrap();
+        assert_eq!(index.entry(record).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert_eq!(index.stanza(record).unwrap().get("SIZE"), Some("8"));
+        // No entry at all any more.
+        file.write_all_at(b"SIZE: x", at).unwrap();
+        assert_eq!(index.entry(record).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        file.write_all_at(b"SIZE: 5", at).unwrap();
+        assert_eq!(index.entry(record).unwrap().size, 5);
+        file.set_len(at).unwrap();
+        assert_eq!(index.entry(record).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn an_empty_index_has_no_text() {
+        let (other, empty) = (index().0, Index::empty());
+        let record = &other.records()[1];
+        assert!(empty.records().is_empty() && empty.path(record).is_empty() && !empty.contains(record.id));
+        assert_eq!(empty.stanza(record).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+}
