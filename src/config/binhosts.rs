@@ -318,3 +318,6 @@ fn of_file<T>(value: T, location: &SourceLocation) -> Sourced<T> {
 fn said<T, E>(said: &Located<String>, parsed: Result<T, E>) -> Result<Sourced<T>, E> {
     parsed.map(|value| Located { value, location: said.location.clone() }.into())
 }
+
+#[cfg(test)]
+mod tests;

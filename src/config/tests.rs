@@ -11,13 +11,13 @@ const REPOS: &str = "etc/portage/binrepos.conf";
 const MAKE: &str = "etc/portage/make.conf";
 
 /// A system with its own files and a directory `pkgdir`.
-struct System {
+pub(super) struct System {
     place: tempfile::TempDir,
     line: CommandLine,
 }
 
 impl System {
-    fn with(files: &[(&str, &str)]) -> Self {
+    pub(super) fn with(files: &[(&str, &str)]) -> Self {
         let place = tempfile::tempdir().unwrap();
         let root = place.path().canonicalize().unwrap();
         fs::create_dir(root.join("pkgdir")).unwrap();
@@ -28,7 +28,7 @@ impl System {
     }
 
     /// Adds a configuration file.
-    fn own(self, text: &str) -> Self {
+    pub(super) fn own(self, text: &str) -> Self {
         self.write("own.toml", text);
         let path = self.path("own.toml");
         self.given(&[("config", path.to_str().unwrap())])
@@ -63,7 +63,7 @@ impl System {
     }
 
     #[track_caller]
-    fn config(&self) -> MountConfig {
+    pub(super) fn config(&self) -> MountConfig {
         self.resolve().result.unwrap()
     }
 
@@ -83,7 +83,7 @@ impl System {
 
     /// Value and source of a setting.
     #[track_caller]
-    fn setting(&self, key: &str) -> (String, String) {
+    pub(super) fn setting(&self, key: &str) -> (String, String) {
         let settings = self.resolve().report.settings;
         let setting =
             settings.iter().find(|setting| setting.key == key).unwrap_or_else(|| panic!("{key}: {settings:?}"));
