@@ -305,7 +305,8 @@ impl<'a> BodyStream<'a> {
         let mut asked = false;
         let found = loop {
             let Some(wanted) = &self.peers.wanted else { break None };
-            let (upstream, offset) = (self.upstream, self.received);
+            // After `start_over` the caller has none of the bytes.
+            let (upstream, offset) = (self.upstream, if self.part.is_some() { self.received } else { 0 });
             let Some((slot, url)) = upstream.peers.next(self.peers.next, wanted) else { break None };
             (self.peers.next, asked) = (slot + 1, true);
             if let Some(answer) = upstream.peers.ask((slot, &url), wanted, offset, &upstream.metrics).await {

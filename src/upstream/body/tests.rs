@@ -267,3 +267,15 @@ async fn another_stream_continues_what_one_has_received() {
     assert!(restarts == 0 && [&first[..], &rest].concat() == DownloadScene::bytes());
     scene.assert_asked(&[("mirror 0", 0), ("mirror 0", HALF)]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn bytes_that_the_caller_lost_come_from_the_same_peer_again() {
+    let scene = DownloadScene::new(2, 1);
+    scene.peer_acts(0, [Act::Hold(HALF)]);
+    let mut stream = scene.body();
+    assert!(matches!(stream.next().await.unwrap(), Event::Chunk(first) if first.len() == HALF));
+    stream.start_over();
+    assert_eq!(delivers(&mut stream).await, 1);
+    scene.assert_asked(&[("peer 0", 0), ("peer 0", 0)]);
+    assert_eq!((scene.metrics.peer_failures.get(), scene.metrics.resumes.get()), (0, 0));
+}
