@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -220,21 +220,31 @@ fn twenty_thousand_entries_take_no_longer_than_emerge_twice() {
     fs::create_dir_all(system.path("pkgdir")).unwrap();
     fs::copy(shown.join("Packages"), system.path("pkgdir/Packages")).unwrap();
     let words = ["--pretend", "--usepkg", "--update", "--deep", "--newuse", "@world"];
-    let timed = |run: &dyn Fn()| {
-        let start = Instant::now();
-        run();
-        start.elapsed()
-    };
     let emerge = || assert!(system.emerge(&words).status.success());
     let own = || assert!(system.report(&[])["packages"].as_u64().unwrap() > 60);
     // The first run of each brings files into memory.
     emerge();
     own();
-    let (emerge, own) = (timed(&emerge), timed(&own));
-    eprintln!("emerge {emerge:?}, coverage {own:?}");
+    // Other tests compute at the same time, so one turn may be unlucky for one of the two.
+    let turns: Vec<(Duration, Duration)> = (0..3).map(|_| (computed(&emerge), computed(&own))).collect();
+    eprintln!("CPU of emerge and of coverage: {turns:?}");
+    let is_within = turns.iter().any(|(emerge, own)| *own <= *emerge * 2 + Duration::from_secs(1));
     // What is not optimised is slower by far.
-    let is_released = !cfg!(debug_assertions);
-    assert!(!is_released || own <= emerge * 2 + Duration::from_secs(1), "emerge {emerge:?}, coverage {own:?}");
+    assert!(cfg!(debug_assertions) || is_within, "CPU of emerge and of coverage: {turns:?}");
+}
+
+/// CPU time of the processes that `run` starts and waits for.
+fn computed(run: &dyn Fn()) -> Duration {
+    let children = || {
+        let stat = fs::read_to_string("/proc/self/stat").unwrap();
+        let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
+        // cutime and cstime: proc_pid_stat(5).
+        let ticks: u64 = fields[13..15].iter().map(|field| field.parse::<u64>().unwrap()).sum();
+        Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second())
+    };
+    let before = children();
+    run();
+    children() - before
 }
 
 /// The directories of an older Portage.
