@@ -24,7 +24,7 @@ pub(crate) struct Status {
     pub started: u64,
     /// Path of the mountpoint. Empty: the daemon has no mount, and only serves other machines.
     pub mountpoint: String,
-    /// What other machines are served. `None`: nothing.
+    /// The packages and indexes that other machines get. `None`: nothing.
     #[serde(default)]
     pub serve: Option<ServeStatus>,
     /// Whether the kernel reads cached packages without the daemon.
@@ -71,7 +71,7 @@ pub(crate) struct Status {
     pub metrics: Readings,
 }
 
-/// What other machines are served.
+/// The packages and indexes that other machines get.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ServeStatus {
     /// Address and port.
@@ -713,7 +713,7 @@ pub(crate) fn stale(span: Interval) -> String {
 /// The problem text for a binhost that has had only older indexes for `span`.
 pub(crate) fn frozen(span: Interval) -> String {
     format!(
-        "for {span} all its indexes have been older than the one in use, and were refused: ask whoever runs it why, or run \
+        "for {span} all its indexes have been older than the one in use, and were refused: ask its operator why, or run \
          `binhostfs refresh --accept-older`"
     )
 }

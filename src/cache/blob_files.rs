@@ -190,7 +190,9 @@ impl BlobFiles {
             let path = self.path(*digest);
             match fs::remove_file(&path) {
                 Ok(()) => self.metrics.evicted.increase(),
-                Err(error) => tracing::warn!(path = %path.display(), %error, "evicting a package"),
+                Err(error) => {
+                    tracing::warn!(path = %path.display(), %error, "a package cannot be evicted and still takes up space")
+                }
             }
         }
     }
@@ -291,7 +293,7 @@ fn lock(directory: &Path) -> Result<File, CacheError> {
 fn empty_incoming(directory: &Path) {
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         if let Err(error) = fs::remove_file(entry.path()) {
-            tracing::warn!(path = %entry.path().display(), %error, "removing an unfinished download");
+            tracing::warn!(path = %entry.path().display(), %error, "an unfinished download cannot be removed");
         }
     }
 }

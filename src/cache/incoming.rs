@@ -271,6 +271,8 @@ fn remove(path: &Path) {
     match fs::remove_file(path) {
         Ok(()) => (),
         Err(error) if error.kind() == io::ErrorKind::NotFound => (),
-        Err(error) => tracing::warn!(path = %path.display(), %error, "removing a download"),
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "a download cannot be removed from the cache directory")
+        }
     }
 }

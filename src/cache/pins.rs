@@ -35,7 +35,7 @@ pub(crate) enum PinError {
         most: u64,
     },
     /// There would be more than `MAX_PINS` pins.
-    #[error("more than {MAX_PINS} packages cannot be pinned; unpin something")]
+    #[error("{MAX_PINS} packages are pinned already, and no more can be; `binhostfs pin --remove` makes room")]
     TooMany,
     /// Writing the pins to the catalogue failed.
     #[error("writing the catalogue: {0}")]

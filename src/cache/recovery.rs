@@ -100,8 +100,8 @@ impl Recovery {
         true
     }
 
-    /// Whether there may be blobs of this size without a record, or an adoption of one. Never blocks
-    /// on the sweep or an adoption.
+    /// Whether there may be blobs of this size without a record, or an adoption of one. Never
+    /// blocks on the sweep or an adoption.
     pub(crate) fn may_have_orphans(&self, size: u64) -> bool {
         let others = || !self.blobs.state().candidates(size, !self.blobs.catalogue.is_open()).is_empty();
         let adopting = || self.adoptions.is_locked();

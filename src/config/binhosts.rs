@@ -207,7 +207,7 @@ impl BinhostFinder<'_> {
         for mirror in Typed::mirrors().given(own, prefix, report).into_iter().flatten() {
             // The same URL twice would agree with itself in a quorum.
             match urls.contains(&mirror) {
-                true => report.warn(format!("{mirror} is there twice for the binhost {name}")),
+                true => report.warn(format!("{mirror} is given twice for the binhost {name}")),
                 false => urls.push(mirror),
             }
         }
@@ -216,7 +216,7 @@ impl BinhostFinder<'_> {
         let open = urls.iter().find(|url| url.is_open_to_others() && signatures == SignaturePolicy::DigestsOnly);
         if let Some(url) = open {
             report.warn(format!(
-                "{url}: whoever is on the way to the binhost {name} decides what is installed: it is asked over plain http, and \
+                "{url}: anyone on the network path to the binhost {name} decides what is installed: it is asked over plain http, and \
                  signatures are not checked; use https, or verify-signature = true"
             ));
         }

@@ -47,7 +47,7 @@ pub(crate) enum ConfigError {
     )]
     MirrorOfWhat(usize),
     /// A binhost is given twice.
-    #[error("--binhost {0} is there twice")]
+    #[error("--binhost {0} is given twice; leave one out")]
     Twice(String),
     /// The file has a table for a binhost that does not exist.
     #[error("{location}: [binhost.{name}] has no url, and binrepos.conf has no section [{name}]{meant}")]

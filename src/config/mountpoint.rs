@@ -43,14 +43,14 @@ pub(crate) enum MountpointError {
     },
     /// A running binhostfs is mounted there.
     #[error(
-        "binhostfs is mounted on {0} already: `binhostfs status` says how it does; stop it first, or mount on another directory"
+        "binhostfs is mounted on {0} already: `binhostfs status` shows its state; stop it first, or mount on another directory"
     )]
     Running(PathBuf),
     /// A binhostfs mount there does not answer: no daemon serves it, and another process holds its
     /// connection.
     #[error(
-        "a binhostfs is mounted on {path}, and did not answer within {} s: it hangs, or somebody keeps its place for a daemon to \
-         come; stop that service, or remove the mount with `umount -l {path}`",
+        "a binhostfs is mounted on {path}, and did not answer within {} s: it hangs, or a service manager keeps \
+         its connection for the next daemon; stop that service, or remove the mount with `umount -l {path}`",
         ANSWER.as_secs()
     )]
     Silent {

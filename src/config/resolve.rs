@@ -116,12 +116,12 @@ impl Resolver<'_> {
         let portage = Settings { mountpoint: self.pkgdir()?, ..Settings::default() };
         let options = MountOptions::resolve(&[&self.line.settings, &self.found.file.settings, &portage], self.report);
         if let Some(listen) = options.listen.filter(|listen| !listen.ip().is_loopback()) {
-            let warning = "whoever reaches it can read which packages this machine uses, and nothing is encrypted; \
+            let warning = "anyone who reaches it can read which packages this machine uses, and nothing is encrypted; \
                            127.0.0.1 is for this machine alone";
             self.report.warn(format!("status and metrics are on {listen}: {warning}"));
         }
         if let Some(serve) = options.serve.filter(|serve| !serve.ip().is_loopback() && options.serve_token.is_none()) {
-            let warning = "whoever reaches it can download them, and have binhostfs fetch those that are not cached; \
+            let warning = "anyone who reaches it can download them, and have binhostfs fetch those that are not cached; \
                            serve-token limits that to your own machines";
             self.report.warn(format!("packages are served on {serve}: {warning}"));
         }

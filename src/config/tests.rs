@@ -172,7 +172,7 @@ fn what_the_command_line_names_replaces_all_binhosts() {
     assert_eq!(urls(&given(&["", " "], &[])), [["https://b/"], ["https://a/x"]], "empty: as if not given");
     assert!(given(&["http://x", "http://y"], &["http://m"]).refused().contains("and there are 2 of these"));
     assert!(given(&[], &["http://m"]).refused().contains("and there are 0 of these"));
-    assert_eq!(given(&["http://x", "http://x"], &[]).refused(), "--binhost http://x/ is there twice");
+    assert_eq!(given(&["http://x", "http://x"], &[]).refused(), "--binhost http://x/ is given twice; leave one out");
     assert!(given(&["nonsense"], &[]).refused().starts_with("--binhost \"nonsense\" is not a URL"));
     let quorum = given(&["http://x"], &["http://m"]).given(&[("quorum", "3")]);
     assert!(quorum.refused().starts_with("--quorum: 3 URLs of x-"), "{}", quorum.refused());
@@ -421,7 +421,7 @@ fn plain_http_without_signatures_is_warned_of() {
         System::with(&[]).own(&own).warnings()
     };
     let warnings = with("http://h/x", "false");
-    let says = "http://h/x: whoever is on the way to the binhost x decides what is installed";
+    let says = "http://h/x: anyone on the network path to the binhost x decides what is installed";
     assert!(warnings.len() == 1 && warnings[0].starts_with(says), "{warnings:?}");
     for (url, verify) in [
         ("http://h/x", "true"),

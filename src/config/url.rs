@@ -27,7 +27,7 @@ pub(crate) enum UrlError {
     #[error("{0:?}: only http, https and file URLs can be a binhost")]
     Scheme(String),
     /// The URL has a query or a fragment, so no path can be appended.
-    #[error("{0:?}: a binhost's URL is a directory, it has no '?' and no '#'")]
+    #[error("{0:?}: a binhost's URL names a directory: remove the '?' or '#' and what follows it")]
     NotADirectory(String),
 }
 

@@ -21,7 +21,7 @@ use crate::tree::Snapshots;
 pub(super) enum ManageError {
     /// Nobody knows what the binhost still has.
     #[error(
-        "the binhost {0} has no index yet, so nobody knows what it still has: nothing is removed; `binhostfs refresh` \
+        "the binhost {0} has no index yet, so its packages are not known: nothing is removed; `binhostfs refresh` \
          asks for it"
     )]
     NoIndex(String),

@@ -22,9 +22,9 @@
 //! | `tasks` | what runs beside the refreshes |
 //! | `service` | systemd, rights, handover |
 //!
-//! Order at the start: keys, cache, stored index, lower directory, mount, serving, control socket. The
-//! daemon uses the network before the mount only if there is no stored index, and then for at most
-//! [`START_BUDGET`].
+//! Order at the start: keys, cache, stored index, lower directory, mount, serving, control socket.
+//! The daemon uses the network before the mount only if there is no stored index, and then for at
+//! most [`START_BUDGET`].
 //!
 //! Not its job: the command line.
 
@@ -303,7 +303,7 @@ impl Daemon {
         loop {
             tokio::select! {
                 () = stop.requested() => break,
-                () = self.shared.unmounted() => break tracing::warn!("unmounted by somebody else: stopping"),
+                () = self.shared.unmounted() => break tracing::warn!("the mountpoint was unmounted by another program: stopping"),
                 _ = tidy.tick() => self.tidy(),
                 Some(reply) = self.reloads.recv() => self.reload(program, reply).await,
             }

@@ -44,7 +44,8 @@ pub(crate) async fn offer(config: &MountConfig) -> anyhow::Result<Offer> {
     let front = blocking(move || {
         let empty = place.join("pkgdir");
         std::fs::create_dir_all(&empty).context("making a temporary directory")?;
-        let layer = lower_directory(&pkgdir).map_or_else(|| LowerDirectory::open(&empty, true), Ok)?;
+        let without = || LowerDirectory::open(&empty, true).with_context(|| format!("opening {}", empty.display()));
+        let layer = lower_directory(&pkgdir).map_or_else(without, Ok)?;
         Ok(Arc::new(PublishedTree::new(tree, Arc::new(layer), place)?))
     })
     .await?;

@@ -92,7 +92,7 @@ impl Serving {
         let newest = || Arc::clone(front.remote().view());
         let published = self.index.publish(newest, &|binhost| fetcher.is_shared(binhost));
         if let Err(error) = &published {
-            tracing::warn!(%error, "other machines get the index before this one, if any; it is made again in a minute");
+            tracing::warn!(%error, "the index for other machines cannot be made; they get the previous one, and it is tried again in a minute");
         }
         self.behind.store(published.is_err(), Ordering::Relaxed);
     }

@@ -80,8 +80,8 @@ impl Blobs {
     /// Whether [`Self::recover`] may find a package that a look-up has not found: without a record,
     /// or by a weaker proof than the policy requires.
     pub(super) fn may_recover(&self, wanted: &PackageRef, absence: Absence) -> bool {
-        // The order matters: a blob that is being adopted is no orphan any more, then it is adopted,
-        // then it has arrived.
+        // The order matters: a blob that is being adopted is no orphan any more, then it is
+        // adopted, then it has arrived.
         self.cache.recovery().may_have_orphans(wanted.record().size)
             || self.adoptions.load(Ordering::Acquire) > 0
             || absence.why == NoBlob::Unfit

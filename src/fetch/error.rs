@@ -63,7 +63,7 @@ pub(crate) enum FetchError {
     GaveWay,
     /// The reader is no emerge, and has already had as many packages fetched as the limit allows.
     #[error(
-        "refused: too many packages that are not cached were opened by something that is no emerge (bulk-read-limit)"
+        "refused: too many packages that are not cached were opened by programs other than emerge (bulk-read-limit)"
     )]
     BulkRead,
     /// Nobody has opened the package, and the configuration has its binhost no longer.
@@ -120,11 +120,11 @@ impl FetchError {
             }
             Self::Refused { .. } => {
                 "it is left out of Packages, and emerge builds it from source, until the binhost changes it; if that does \
-                 not happen, tell whoever runs the binhost"
+                 not happen, tell the binhost's operator"
             }
             Self::IndexMismatch(_) => {
                 "it is the index that is wrong: with index-mismatch = \"refuse\" the package is left out of Packages until the index \
-                 says the same; tell whoever runs the binhost or its mirror"
+                 says the same; tell the operator of the binhost or of its mirror"
             }
             Self::Plan { .. } => "that entry is left out of Packages; run emerge again",
             Self::Upstream(error) if error.contradicts_index() => {

@@ -122,7 +122,7 @@ fn unmount_all(device: u64) {
     for path in mountpoints(device) {
         tracing::warn!(mountpoint = %path.display(), "unmounting what an earlier daemon left");
         if let Err(error) = rustix::mount::unmount(&path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
-            tracing::warn!(mountpoint = %path.display(), error = %io::Error::from(error), "unmounting");
+            tracing::warn!(mountpoint = %path.display(), error = %io::Error::from(error), "the mountpoint cannot be unmounted");
         }
     }
 }

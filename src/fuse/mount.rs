@@ -233,7 +233,7 @@ impl Drop for Mount {
 
 fn unmount(namespace: &MountNamespace, mountpoint: &Path) {
     if let Err(error) = namespace.enter(|| unmount_here(mountpoint)) {
-        tracing::warn!(mountpoint = %mountpoint.display(), "unmounting: {error}");
+        tracing::warn!(mountpoint = %mountpoint.display(), "the mountpoint cannot be unmounted: {error}");
     }
 }
 
@@ -248,6 +248,6 @@ fn unmount_here(mountpoint: &Path) {
         other => other,
     };
     if let Err(error) = result {
-        tracing::warn!(mountpoint = %mountpoint.display(), error = %io::Error::from(error), "unmounting");
+        tracing::warn!(mountpoint = %mountpoint.display(), error = %io::Error::from(error), "the mountpoint cannot be unmounted");
     }
 }

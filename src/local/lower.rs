@@ -145,7 +145,7 @@ impl LowerCalls {
         while let Some(directory) = pending.pop() {
             let names = self.list(&directory).unwrap_or_else(|error| {
                 if !is_nowhere(error) {
-                    tracing::warn!(directory = %directory.display(), %error, "listing local packages");
+                    tracing::warn!(directory = %directory.display(), %error, "local packages cannot be listed");
                     outcome = outcome.and(Err(error));
                 }
                 Vec::new()

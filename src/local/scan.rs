@@ -54,7 +54,7 @@ impl LocalScan {
                 }
                 Err(error) if is_nowhere(error) => {}
                 Err(error) => {
-                    tracing::warn!(path = text, %error, "looking at local packages");
+                    tracing::warn!(path = text, %error, "a local package cannot be examined");
                     return Err(error);
                 }
             },

@@ -228,7 +228,7 @@ impl Refusal {
                 ),
             },
             Self::Read(error) => {
-                tracing::warn!(%error, "a stored index cannot be read, for another machine");
+                tracing::warn!(%error, "a stored index that another machine asks for cannot be read");
                 (StatusCode::INTERNAL_SERVER_ERROR, "a stored index cannot be read")
             }
             Self::Underway(_) => (StatusCode::ACCEPTED, "the package is being fetched: ask again"),

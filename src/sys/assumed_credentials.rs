@@ -49,7 +49,7 @@ impl Drop for AssumedCredentials {
     fn drop(&mut self) {
         let own = |outcome: Result<(), Errno>, what: &str| {
             if let Err(error) = outcome {
-                tracing::error!(%error, "the daemon's own {what} cannot be taken on again");
+                tracing::error!(%error, "the daemon's own {what} cannot be restored");
             }
         };
         if let Some(capabilities) = self.capabilities {

@@ -162,5 +162,8 @@ fn advice(status: u16) -> &'static str {
 }
 
 fn join(errors: &[UpstreamError]) -> String {
+    if errors.is_empty() {
+        return "no URL can be asked now".to_owned();
+    }
     errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }

@@ -213,7 +213,7 @@ pub enum VerifyError {
     /// its BINPKG_COMPRESS is not `none`.
     #[error(
         "its metadata or image is not compressed, and Portage on this machine cannot read such a package: set \
-         BINPKG_COMPRESS=\"none\" in make.conf if it is to, or have whoever runs the binhost build with compression"
+         BINPKG_COMPRESS=\"none\" in make.conf if it is to, or ask the binhost's operator to build with compression"
     )]
     Uncompressed,
     /// The metadata of the package cannot be read.

@@ -223,7 +223,7 @@ fn a_lost_catalogue_is_rebuilt_before_anybody_asks() {
     assert_eq!((mounted.counter("hits"), mounted.counter("misses")), (0, 0));
     packages.iter().for_each(|package| reads(&mounted, package));
     assert_eq!((origin.package_requests(), mounted.counter("hits")), (3, 3));
-    assert!(mounted.log().contains("proved again and taken back"), "{}", mounted.log());
+    assert!(mounted.log().contains("proved again and kept"), "{}", mounted.log());
 }
 
 #[test]

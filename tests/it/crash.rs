@@ -231,7 +231,7 @@ fn a_lost_catalogue_is_made_anew_from_the_blobs() {
     let sound = packages.len() as u64 - 1;
     // Nobody opens anything.
     eventually(60, "the others are proved", || mounted.counter("recovered") == sound);
-    eventually(20, "it ends", || mounted.log().contains("were proved again and taken back"));
+    eventually(20, "it ends", || mounted.log().contains("were proved again and kept"));
     assert_eq!((mounted.counter("hits"), mounted.counter("misses")), (0, 0));
     // From now on they are as good as ever.
     assert_eq!(mounted.stop(), Some(0));
@@ -275,7 +275,7 @@ fn foreign_files_in_the_cache_harm_nothing() {
         fs::write(v1.join("lock"), "not a pid").unwrap();
     });
     said(&survived, "this is no blob of a package");
-    said(&survived, "removing an unfinished download");
+    said(&survived, "an unfinished download cannot be removed");
     assert_eq!(survived.fetched, 0, "{}", survived.log);
 }
 
@@ -305,7 +305,7 @@ fn a_damaged_index_is_fetched_again() {
     let gone = survive(|v1| fs::remove_file(index(v1)).unwrap());
     assert_eq!(gone.fetched, 0, "{}", gone.log);
     let state = survive(|v1| fs::write(the(&v1.join("index"), "state.json"), "{\"confirmed\": tr").unwrap());
-    said(&state, "damaged; doing without");
+    said(&state, "the file is damaged and is ignored");
     assert_eq!(state.fetched, 0, "{}", state.log);
 }
 
@@ -326,7 +326,7 @@ fn a_damaged_generation_is_rendered_again() {
         assert_eq!(survived.fetched, 0, "{}", survived.log);
     }
     let state = survive(|v1| fs::write(the(&v1.join("generations"), "state.json"), "nonsense").unwrap());
-    said(&state, "damaged; doing without");
+    said(&state, "the file is damaged and is ignored");
     let gone = survive(|v1| fs::remove_dir_all(v1.join("generations")).unwrap());
     assert_eq!((state.fetched, gone.fetched), (0, 0));
 }

@@ -352,7 +352,7 @@ fn the_journal_has_fields_that_can_be_searched() {
         let reason = refused[0]["BINHOSTFS_REASON"].as_str().unwrap();
         assert!(reason.starts_with("refused: ") && refused[0]["PRIORITY"] == "4", "{refused:?}");
         let message = refused[0]["MESSAGE"].as_str().unwrap();
-        assert!(message.starts_with("cannot be had: ") && message.contains(reason), "{message}");
+        assert!(message.starts_with("cannot fetch ") && message.contains(reason), "{message}");
         let all = entries("_TRANSPORT=journal");
         let texts = || all.iter().filter_map(|entry| entry["MESSAGE"].as_str());
         assert_eq!(texts().filter(|text| text.starts_with("fetched and verified")).count(), 1);

@@ -181,7 +181,7 @@ fn a_lost_catalogue_brings_back_nothing_unsigned() {
     fs::remove_dir_all(mounted.cache().join("v1/catalogue")).unwrap();
 
     let mounted = with_keys(&origin, &key).mount_in(mounted.into_place());
-    eventually(60, "all are looked at", || mounted.log().contains("were proved again and taken back"));
+    eventually(60, "all are looked at", || mounted.log().contains("were proved again and kept"));
     assert_eq!(mounted.counter("recovered") as usize, packages.len() - 1, "{}", mounted.log());
     assert_eq!(origin.package_requests(), packages.len());
     assert!(!readable(&mounted, &packages[1]) && readable(&mounted, &packages[0]));

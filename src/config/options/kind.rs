@@ -277,7 +277,14 @@ fn chosen<T: Choice>(text: &str) -> Result<T, String> {
     let found = T::CHOICES.iter().find(|(name, ..)| *name == text);
     found.map(|(.., value)| *value).ok_or_else(|| {
         let names: Vec<String> = T::CHOICES.iter().map(|(name, ..)| format!("{name:?}")).collect();
-        format!("{text:?} is none of {}", names.join(" and "))
+        let names = match names.as_slice() {
+            [others @ .., before, last] => {
+                let others: String = others.iter().map(|name| format!("{name}, ")).collect();
+                format!("{others}{before} and {last}")
+            }
+            few => few.concat(),
+        };
+        format!("{text:?} is none of {names}")
     })
 }
 

@@ -20,13 +20,11 @@ pub(crate) enum ClientError {
         source: io::Error,
     },
     /// The path is not that of a socket.
-    #[error(
-        "{0} is no socket, and so not that of a binhostfs; --control takes the same path as that of `binhostfs mount`"
-    )]
+    #[error("{0} is not a socket; --control takes the same path as that of `binhostfs mount`")]
     NotASocket(PathBuf),
     /// Another program answers on the socket.
     #[error(
-        "what answers on {path} is no binhostfs ({reason}); --control takes the same path as that of `binhostfs mount`"
+        "the program that answers on {path} is not binhostfs ({reason}); --control takes the same path as that of `binhostfs mount`"
     )]
     Stranger {
         /// Path of the socket.

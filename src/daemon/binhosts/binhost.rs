@@ -211,7 +211,7 @@ impl Binhost {
                 if self.last_refresh.error.as_deref() != Some(&text) {
                     let stays =
                         if self.stored.current().is_some() { "the last good one stays" } else { "there is none yet" };
-                    tracing::warn!(binhost = self.config.name, "refreshing the index; {stays}: {text}");
+                    tracing::warn!(binhost = self.config.name, "the index cannot be refreshed; {stays}: {text}");
                 }
                 self.last_refresh.error = Some(text);
                 Err(error)
@@ -315,10 +315,7 @@ impl Binhost {
     async fn collect_votes(&mut self) -> bool {
         let votes = self.votes.collect(&self.remote.upstream, &self.stored.state.from);
         if tokio::time::timeout(REFRESH_BUDGET, votes).await.is_err() {
-            tracing::warn!(
-                binhost = self.config.name,
-                "not every mirror has told in time what it has; its last vote counts"
-            );
+            tracing::warn!(binhost = self.config.name, "a mirror did not send its index in time; its last vote counts");
         }
         self.count_votes().await
     }

@@ -31,7 +31,7 @@ pub(crate) enum IndexRejection {
     /// Only this reason is the mirror's fault.
     #[error(
         "the index is from the future (TIMESTAMP {0} is more than 24 h ahead of this machine's clock): refused, since every \
-         index after it would be older; check `date`, and the clock of whoever makes the index"
+         index after it would be older; check `date`, and the clock of the machine that makes the index"
     )]
     Ahead(i64),
     #[error(

@@ -93,7 +93,7 @@ impl Votes {
                     let error = format!("{error:#}");
                     // A failure that repeats is logged once.
                     if self.silent.get(&url) != Some(&error) {
-                        tracing::warn!(url, "no vote of this mirror, its last one counts: {error}");
+                        tracing::warn!(url, "this mirror sent no index; its last vote counts: {error}");
                         self.silent.insert(url, error);
                     }
                 }
@@ -108,7 +108,7 @@ impl Votes {
         }
         let vote = self.vote(url, validators);
         if let Err(error) = blocking(move || vote.write(&index)).await {
-            tracing::warn!(url, "the vote of this mirror is not written: {error:#}");
+            tracing::warn!(url, "the vote of this mirror cannot be saved: {error:#}");
         }
     }
 
@@ -152,7 +152,11 @@ impl Votes {
         self.disputed = Arc::new(disputed);
         if changed && !self.disputed.is_empty() {
             let (entries, quorum) = (self.disputed.len(), self.quorum);
-            tracing::warn!(entries, quorum, "left out: not enough of the binhost's URLs say the same of them");
+            tracing::warn!(
+                entries,
+                quorum,
+                "entries are hidden: fewer of the binhost's URLs agree on them than quorum asks for"
+            );
         }
         changed
     }

@@ -129,7 +129,7 @@ impl Refusals {
 
     fn save(&self) {
         if let Err(error) = write_json(&self.file, &*self.all) {
-            tracing::warn!(error = format!("{error:#}"), "the list of refused packages is not written");
+            tracing::warn!(error = format!("{error:#}"), "the list of refused packages cannot be saved");
         }
     }
 }

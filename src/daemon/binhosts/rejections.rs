@@ -156,7 +156,7 @@ impl Rejections {
                 tracing::warn!(
                     error = format!("{error:#}"),
                     binhost = self.remote.name,
-                    "comparing the index with the cached packages; each is compared when it is opened"
+                    "the index cannot be compared with the cached packages now; each is compared when it is opened"
                 );
                 None
             }

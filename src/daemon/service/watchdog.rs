@@ -21,7 +21,7 @@ pub(crate) fn start(config: &MountConfig, is_mounted: bool) {
     let (config, runtime) = (is_mounted.then(|| config.clone()), tokio::runtime::Handle::current());
     let watch = move || watch(config.as_ref(), &runtime, limit);
     if let Err(error) = std::thread::Builder::new().name("watchdog".to_owned()).spawn(watch) {
-        tracing::warn!(%error, "starting the watchdog; systemd will take the service for dead");
+        tracing::warn!(%error, "the watchdog cannot be started; systemd will restart the service");
     }
 }
 

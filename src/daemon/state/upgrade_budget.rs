@@ -55,7 +55,9 @@ impl UpgradeBudget {
         *self.spent.lock() = spent;
         let file = self.file.clone();
         if let Err(error) = blocking(move || write_json(&file, &spent)).await {
-            tracing::warn!("what was fetched today is not written; after a restart it may be more: {error:#}");
+            tracing::warn!(
+                "the number of bytes prefetched today cannot be saved; after a restart, prefetching may exceed its daily budget: {error:#}"
+            );
         }
     }
 
@@ -63,7 +65,7 @@ impl UpgradeBudget {
     pub(crate) fn report(&self, upgrades: usize, here: usize, problem: Option<String>) {
         let mut status = self.status.lock();
         if let Some(problem) = problem.as_ref().filter(|problem| status.2.as_ref() != Some(problem)) {
-            tracing::warn!("nothing is fetched for what is installed: {problem}");
+            tracing::warn!("upgrades of installed packages are not prefetched: {problem}");
         }
         *status = (upgrades as u64, here as u64, problem);
     }

@@ -82,7 +82,7 @@ pub(crate) async fn watch(shared: Arc<DaemonState>) {
         match looked {
             Ok(false) => {}
             Ok(true) => give_memory_back(),
-            Err(error) => tracing::warn!("local packages are not looked at: {error:#}"),
+            Err(error) => tracing::warn!("local packages cannot be examined: {error:#}"),
         }
     }
 }

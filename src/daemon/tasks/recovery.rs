@@ -53,7 +53,7 @@ pub(crate) async fn pass(shared: &Arc<DaemonState>, rate: Option<u64>) {
     tracing::info!(
         proved,
         left,
-        "blobs without a record were proved again and taken back; how many are nothing that is shown"
+        "blobs without a record were proved again and kept; those left belong to no entry that is shown"
     );
 }
 

@@ -126,7 +126,7 @@ impl Round {
             BackgroundOutcome::Ended(PackageOutcome::Fetched) => shared.metrics.upgrade_prefetches.increase(),
             BackgroundOutcome::Ended(PackageOutcome::Here) => {}
             BackgroundOutcome::Ended(PackageOutcome::Failed(reason)) => {
-                tracing::debug!(path = wanted.path(), reason, "not had for what is installed");
+                tracing::debug!(path = wanted.path(), reason, "not prefetched for what is installed");
                 self.failed.insert(wanted.path().to_owned());
             }
         }

@@ -117,13 +117,13 @@ fn conclude(listed: &ListedDownload, outcome: Outcome) {
             tracing::debug!(path, "nobody waits for it any more");
         }
         // The open of the package tries again, and logs its own failure.
-        Err(error) if !asked => tracing::debug!(path, %error, "cannot be had ahead"),
+        Err(error) if !asked => tracing::debug!(path, %error, "cannot be prefetched"),
         Err(error) => {
             let (seconds, advice) = (listed.download.age().as_secs_f32(), error.advice());
             tracing::warn!(
                 binhostfs.package = path,
                 binhostfs.reason = %error,
-                "cannot be had: {path} after {seconds:.1} s: {error}; {advice}"
+                "cannot fetch {path} (tried for {seconds:.1} s): {error}; {advice}"
             );
             context.failures.add(wanted.key(), path, error);
             if matches!(**error, FetchError::Refused { .. }) {

@@ -1,4 +1,5 @@
-//! Downloads from a scripted server, under a paused clock: the clock moves only when all tasks wait.
+//! Downloads from a scripted server, under a paused clock: the clock moves only when all tasks
+//! wait.
 
 mod opens;
 mod prefetches;

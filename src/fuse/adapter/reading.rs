@@ -40,7 +40,7 @@ pub(super) fn read(shared: &Arc<AdapterState>, inode: Inode, (offset, size): (u6
             }
             Some(Err(error)) if local::is_number(inode.0) => reply.error(failed(&mut timed, &error.into())),
             Some(Err(error)) => {
-                tracing::warn!(%error, "reading a cached blob");
+                tracing::warn!(%error, inode = inode.0, "a cached package or the index cannot be read; check the disk of the cache");
                 reply.error(failed(&mut timed, &FsError::Read));
             }
             None => reply.error(failed(&mut timed, &FsError::Read)),

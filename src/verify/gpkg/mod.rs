@@ -112,7 +112,7 @@ pub enum GpkgError {
     Empty(String),
     /// Members are signed and the Manifest is not, or the other way round. Portage refuses both.
     #[error(
-        "only a part of it is signed; emerge would refuse it, whoever runs the binhost has to sign it anew (gpkg-sign)"
+        "only a part of it is signed; emerge would refuse it, the binhost's operator has to sign it again (gpkg-sign)"
     )]
     HalfSigned,
     /// The Manifest has more than 1 MiB.

@@ -155,7 +155,7 @@ impl Keyring {
             if changed {
                 tracing::info!(keys = state.keys.count(), "the keyring has changed");
             } else if before != state.keys.count() {
-                tracing::info!(keys = state.keys.count(), before, "other keys of the keyring may sign by now");
+                tracing::info!(keys = state.keys.count(), before, "the keys that may sign have changed with time");
             }
         }
         Arc::clone(&state.keys)
@@ -166,7 +166,7 @@ impl LoadedKeyring {
     fn unite(&mut self, now: SystemTime) {
         self.keys = Arc::new(Keys::new(self.files.iter().map(|file| &file.certificates), now));
         for problem in self.keys.unusable() {
-            tracing::info!(problem, "in the keyring, but of no use");
+            tracing::info!(problem, "a certificate of the keyring cannot be used");
         }
     }
 

@@ -108,16 +108,16 @@ pub enum SignatureError {
     Missing,
     /// The Manifest is signed and this member is not.
     #[error(
-        "there is none behind it; emerge would refuse the package for that, although the Manifest is signed. Whoever runs the binhost \
-         has to sign it anew (gpkg-sign)"
+        "there is none behind it; emerge would refuse the package for that, although the Manifest is signed. The binhost's operator \
+         has to sign it again (gpkg-sign)"
     )]
     MemberUnsigned,
     /// The Manifest is signed by one key, and members by two others.
-    #[error("the package is signed by more than two keys; whoever runs the binhost has to sign it anew (gpkg-sign)")]
+    #[error("the package is signed by more than two keys; the binhost's operator has to sign it again (gpkg-sign)")]
     ManyKeys,
     /// The signature is of other bytes.
     #[error(
-        "BAD signature by key {key}: these are not the bytes that were signed; tell whoever runs the binhost, and install \
+        "BAD signature by key {key}: these are not the bytes that were signed; tell the binhost's operator, and install \
          nothing of it until then"
     )]
     Bad {
@@ -149,7 +149,7 @@ pub enum SignatureError {
     /// An algorithm is too weak: of the key, of its binding to its certificate, or of the
     /// signature.
     #[error(
-        "key or signature of {key} use an algorithm that is too weak ({reason}); whoever runs the binhost has to sign anew"
+        "key or signature of {key} use an algorithm that is too weak ({reason}); the binhost's operator has to sign again"
     )]
     Weak {
         /// Fingerprint of the key.

@@ -36,7 +36,7 @@ fn what_could_not_be_looked_at_is_looked_at_again() {
     let local = Package::new("three-3.0", 700);
     fs::create_dir(mounted.path("app-misc/three")).unwrap();
     fs::write(mounted.path(&local.path), &local.bytes).unwrap();
-    eventually(60, "it is tried", || mounted.log().contains("local packages are not looked at"));
+    eventually(60, "it is tried", || mounted.log().contains("local packages cannot be examined"));
     fs::rename(&away, &scratch).unwrap();
     let listed = || entries(&mounted.path("Packages")).iter().any(|entry| entry["CPV"] == "app-misc/three-3.0");
     eventually(60, "it is listed without anything else that happens", listed);

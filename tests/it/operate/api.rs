@@ -214,7 +214,7 @@ fn addresses_and_groups_are_checked() {
     assert!(!text.contains("warning: status and metrics"), "{text}");
     let (code, text) = check("", &["--listen", "[::]:9123", "--control-group", "0"]);
     assert!(
-        code == Some(0) && text.contains("warning: status and metrics are on [::]:9123: whoever reaches it can read which packages this machine uses, and nothing is encrypted; 127.0.0.1 is for this machine alone"),
+        code == Some(0) && text.contains("warning: status and metrics are on [::]:9123: anyone who reaches it can read which packages this machine uses, and nothing is encrypted; 127.0.0.1 is for this machine alone"),
         "{text}"
     );
     for (toml, options, what) in [

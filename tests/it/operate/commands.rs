@@ -271,7 +271,7 @@ fn nobody_to_ask() {
     let path = place.path().join("socket");
     says(&path, 3, "no binhostfs answers on");
     fs::write(&path, "").unwrap();
-    says(&path, 3, "is no socket");
+    says(&path, 3, "is not a socket");
     fs::remove_file(&path).unwrap();
     // A daemon that was killed leaves its socket.
     drop(UnixListener::bind(&path).unwrap());
@@ -327,9 +327,9 @@ fn another_version_or_something_else() {
     let (_newer, path) = pretend("HTTP/1.1 200 OK\r\nserver: binhostfs/9.9.9\r\ncontent-length: 9\r\n\r\n\"changed\"");
     says(&path, 1, "it is version 9.9.9, this is version ");
     let (_web, path) = pretend("HTTP/1.1 404 Not Found\r\ncontent-length: 6\r\n\r\n<html>");
-    says(&path, 3, "is no binhostfs (status 404");
+    says(&path, 3, "is not binhostfs (status 404");
     let (_ssh, path) = pretend("SSH-2.0-OpenSSH_9.2\r\n");
-    says(&path, 3, "is no binhostfs (");
+    says(&path, 3, "is not binhostfs (");
 }
 
 #[test]

@@ -47,7 +47,7 @@ fn one_line_a_fetch() {
         (&packages[3], "503", "the next open tries again; `binhostfs status` says how each URL does"),
     ] {
         let line = line(package);
-        assert!(line.contains(&format!(" WARN cannot be had: {} after ", package.path)), "{line}");
+        assert!(line.contains(&format!(" WARN cannot fetch {} (tried for ", package.path)), "{line}");
         assert!(line.contains(reason) && line.contains(advice), "{line}");
     }
 }

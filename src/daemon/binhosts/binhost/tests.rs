@@ -224,7 +224,8 @@ async fn a_binhost_that_does_not_answer_keeps_its_index() {
         let asked: Vec<Duration> =
             scene.mirrors[0].asked()[before..].iter().map(|asked| asked.at.duration_since(start)).collect();
         assert_eq!(asked.len(), 3, "{answer:?}");
-        // Each wait is twice the one before, and differs by half of that; a silence takes 10 to 12 s.
+        // Each wait is twice the one before, and differs by half of that; a silence takes 10 to 12
+        // s.
         let silence = if matches!(answer, Answer::Silence) { 10_000..=12_000 } else { 0..=0 };
         for (pause, wait) in asked.windows(2).zip([250, 500]) {
             let pause = (pause[1] - pause[0]).as_millis();
