@@ -62,8 +62,8 @@ pub mod internals {
     }
     pub mod config {
         pub use crate::config::{
-            Change, DEFAULT_CACHE_DIR, DEFAULT_CACHE_SIZE, DEFAULT_CONFIG, DEFAULT_CONTROL, DEFAULT_KEYRING,
-            DEFAULT_REFRESH, Flag, Input, OPTIONS, OptionInfo, OptionRow, Scope,
+            DEFAULT_CACHE_DIR, DEFAULT_CACHE_SIZE, DEFAULT_CONFIG, DEFAULT_CONTROL, DEFAULT_KEYRING, DEFAULT_REFRESH,
+            Flag, Input, OPTIONS, OptionInfo, OptionRow, Scope, TakesEffect,
         };
     }
     pub mod daemon {

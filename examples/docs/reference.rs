@@ -1,6 +1,6 @@
 //! Texts about all options, from the table that the program itself uses.
 
-use binhostfs::internals::config::{Change, Input, OPTIONS, OptionRow, Scope};
+use binhostfs::internals::config::{Input, OPTIONS, OptionRow, Scope, TakesEffect};
 
 /// The chapters: title, introduction, and the options of each.
 pub(crate) const CHAPTERS: [(&str, &str, &[Scope]); 3] = [
@@ -53,9 +53,9 @@ pub(crate) fn choices(row: &OptionRow) -> Vec<(&'static str, &'static str)> {
 
 /// When a change of the file takes effect.
 pub(crate) fn effect(row: &OptionRow) -> &'static str {
-    match row.info.change {
-        Change::Live => "at once",
-        Change::AfterRestart => "when binhostfs is started again",
+    match row.info.takes_effect {
+        TakesEffect::Live => "at once",
+        TakesEffect::AfterRestart => "when binhostfs is started again",
     }
 }
 

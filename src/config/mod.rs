@@ -61,7 +61,7 @@ pub(crate) use cpu::{CpuLevel, CpuNeed};
 pub(crate) use error::ConfigError;
 pub(crate) use group::SocketGroup;
 pub(crate) use mountpoint::MountpointError;
-pub use options::{Change, Flag, Input, OPTIONS, OptionInfo, OptionRow, Scope};
+pub use options::{Flag, Input, OPTIONS, OptionInfo, OptionRow, Scope, TakesEffect};
 pub(crate) use options::{MountOptions, Settings};
 pub(crate) use proxies::proxy_hosts;
 pub(crate) use url::{BinhostUrl, UrlError};
@@ -269,7 +269,7 @@ impl MountConfig {
     pub(crate) fn reload(&self) -> Resolution {
         let mut again = self.line.resolve(&MountpointCheck::Mounted(self.mountpoint.clone()));
         if let Ok(new) = &again.result {
-            for key in self.changed(new, Change::AfterRestart) {
+            for key in self.changed(new, TakesEffect::AfterRestart) {
                 again.report.warn(format!("{key} has changed; that takes effect when binhostfs is started again"));
             }
         }
@@ -283,12 +283,12 @@ impl MountConfig {
         let same = self.uncompressed == other.uncompressed
             && self.binhosts == other.binhosts
             && self.selection == other.selection;
-        !same || self.changed(other, Change::Live).next().is_some()
+        !same || self.changed(other, TakesEffect::Live).next().is_some()
     }
 
     /// The options of the mount that differ in `new` and take effect then.
-    fn changed(&self, new: &Self, change: Change) -> impl Iterator<Item = &'static str> {
-        let rows = OPTIONS.iter().filter(move |row| row.info.change == change);
+    fn changed(&self, new: &Self, takes_effect: TakesEffect) -> impl Iterator<Item = &'static str> {
+        let rows = OPTIONS.iter().filter(move |row| row.info.takes_effect == takes_effect);
         rows.filter(|row| row.differs(&self.options, &new.options)).map(|row| row.info.name)
     }
 }

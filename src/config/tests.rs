@@ -368,9 +368,9 @@ fn a_change_takes_effect_when_the_table_says() {
         let again = config.reload();
         let new = again.result.unwrap();
         let row = OPTIONS.iter().find(|row| row.info.name == name).unwrap();
-        let (live, restart) = match row.info.change {
-            Change::Live => (true, vec![]),
-            Change::AfterRestart => {
+        let (live, restart) = match row.info.takes_effect {
+            TakesEffect::Live => (true, vec![]),
+            TakesEffect::AfterRestart => {
                 (false, vec![format!("{name} has changed; that takes effect when binhostfs is started again")])
             }
         };

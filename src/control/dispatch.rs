@@ -9,7 +9,7 @@ use tracing::Instrument as _;
 use tracing::field::display;
 
 use super::Control;
-use super::handlers::Answer;
+use super::handlers::HandlerResult;
 use super::query::Query;
 use super::response::{HttpResponse, refusal};
 use super::routes::{Route, Sides};
@@ -17,7 +17,7 @@ use crate::api::{ApiError, ErrorCode};
 
 /// The sender of a request.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Peer {
+pub(super) enum Requester {
     /// A process on this machine, over the control socket. `uid`: its user, if the kernel says it.
     Socket {
         uid: Option<u32>,
@@ -25,7 +25,7 @@ pub(super) enum Peer {
     Tcp(SocketAddr),
 }
 
-impl Peer {
+impl Requester {
     fn uid(self) -> Option<u32> {
         match self {
             Self::Socket { uid } => uid,
@@ -46,7 +46,7 @@ impl Peer {
 }
 
 /// Answers a request inside a span of its own.
-pub(super) async fn answer<C: Control>(method: &Method, uri: &Uri, peer: Peer, control: &C) -> HttpResponse {
+pub(super) async fn answer<C: Control>(method: &Method, uri: &Uri, peer: Requester, control: &C) -> HttpResponse {
     let (uid, address) = (peer.uid(), peer.address().map(display));
     let span = tracing::debug_span!("request", %method, path = uri.path(), uid, address);
     let answered = async {
@@ -58,7 +58,7 @@ pub(super) async fn answer<C: Control>(method: &Method, uri: &Uri, peer: Peer, c
     answered.instrument(span).await
 }
 
-async fn respond<C: Control>(method: &Method, uri: &Uri, peer: Peer, control: &C) -> HttpResponse {
+async fn respond<C: Control>(method: &Method, uri: &Uri, peer: Requester, control: &C) -> HttpResponse {
     let at_path = |route: &&Route<C>| route.endpoint.path == uri.path() && peer.reaches(route.endpoint.sides);
     let routes: Vec<&Route<C>> = Route::ALL.iter().filter(at_path).collect();
     match routes.iter().find(|route| route.endpoint.method == *method) {
@@ -67,22 +67,22 @@ async fn respond<C: Control>(method: &Method, uri: &Uri, peer: Peer, control: &C
     }
 }
 
-async fn run<C: Control>(route: &Route<C>, uri: &Uri, control: &C) -> Answer {
+async fn run<C: Control>(route: &Route<C>, uri: &Uri, control: &C) -> HandlerResult {
     let query = Query::parse(uri.query().unwrap_or_default(), route.endpoint.parameters)?;
     (route.handler)(control, query).await
 }
 
 /// The answer if the path has no route for the method. `routes`: those for other methods.
-fn unserved<C: Control>(routes: &[&Route<C>], peer: Peer) -> HttpResponse {
+fn unserved<C: Control>(routes: &[&Route<C>], peer: Requester) -> HttpResponse {
     let methods: Vec<&str> = routes.iter().map(|route| route.endpoint.method.as_str()).collect();
     let error = match (methods.is_empty(), peer) {
-        (true, Peer::Socket { .. }) => ApiError::unknown_resource(),
-        (true, Peer::Tcp(_)) => {
+        (true, Requester::Socket { .. }) => ApiError::unknown_resource(),
+        (true, Requester::Tcp(_)) => {
             let reason = "this is for the control socket alone, or there is no such thing";
             ApiError::new(ErrorCode::Forbidden, reason)
         }
-        (false, Peer::Socket { .. }) => ApiError::unknown_method(),
-        (false, Peer::Tcp(_)) => ApiError::new(ErrorCode::UnknownMethod, "it can only be read here"),
+        (false, Requester::Socket { .. }) => ApiError::unknown_method(),
+        (false, Requester::Tcp(_)) => ApiError::new(ErrorCode::UnknownMethod, "it can only be read here"),
     };
     let mut response = refusal(&error);
     if let Ok(methods) = HeaderValue::from_str(&methods.join(", "))
@@ -105,14 +105,14 @@ mod tests {
     use super::super::double::Double;
     use super::*;
 
-    const SOCKET: Peer = Peer::Socket { uid: Some(0) };
+    const SOCKET: Requester = Requester::Socket { uid: Some(0) };
 
-    fn tcp() -> Peer {
-        Peer::Tcp(([127, 0, 0, 1], 1).into())
+    fn tcp() -> Requester {
+        Requester::Tcp(([127, 0, 0, 1], 1).into())
     }
 
     /// Status, `Allow`, and the body.
-    async fn ask(daemon: &Double, method: &Method, uri: &str, peer: Peer) -> (u16, String, String) {
+    async fn ask(daemon: &Double, method: &Method, uri: &str, peer: Requester) -> (u16, String, String) {
         let response = answer(method, &uri.parse().unwrap(), peer, daemon).await;
         let allow = response.headers().get(ALLOW).map(|value| value.to_str().unwrap().to_owned());
         let (status, json) = (response.status().as_u16(), response.headers()[CONTENT_TYPE] == "application/json");

@@ -13,57 +13,57 @@ use crate::metrics::Exposition;
 use crate::portage::{Atom, AtomError};
 
 /// The result of a handler.
-pub(super) type Answer = Result<HttpResponse, ApiError>;
+pub(super) type HandlerResult = Result<HttpResponse, ApiError>;
 
-pub(super) async fn status<C: Control>(control: &C, _: Query) -> Answer {
+pub(super) async fn status<C: Control>(control: &C, _: Query) -> HandlerResult {
     Ok(json(&control.status()))
 }
 
-pub(super) async fn metrics<C: Control>(control: &C, _: Query) -> Answer {
+pub(super) async fn metrics<C: Control>(control: &C, _: Query) -> HandlerResult {
     Ok(text(Exposition::MEDIA_TYPE, exposition::render(&control.status(), &control.metrics())))
 }
 
-pub(super) async fn page<C: Control>(control: &C, _: Query) -> Answer {
+pub(super) async fn page<C: Control>(control: &C, _: Query) -> HandlerResult {
     Ok(text("text/html; charset=utf-8", page::render(&control.status())))
 }
 
-pub(super) async fn style<C: Control>(_: &C, _: Query) -> Answer {
+pub(super) async fn style<C: Control>(_: &C, _: Query) -> HandlerResult {
     Ok(text("text/css; charset=utf-8", page::STYLE))
 }
 
-pub(super) async fn run<C: Control>(_: &C, _: Query) -> Answer {
+pub(super) async fn run<C: Control>(_: &C, _: Query) -> HandlerResult {
     Ok(json(&Run::this()))
 }
 
-pub(super) async fn packages<C: Control>(control: &C, query: Query) -> Answer {
+pub(super) async fn packages<C: Control>(control: &C, query: Query) -> HandlerResult {
     let packages = control.packages(atoms(&query)?).await?;
     Ok(json(&Packages { packages }))
 }
 
-pub(super) async fn index<C: Control>(control: &C, query: Query) -> Answer {
+pub(super) async fn index<C: Control>(control: &C, query: Query) -> HandlerResult {
     let entries = if query.flag(HIDDEN)?.unwrap_or_default() { IndexEntries::All } else { IndexEntries::Shown };
     Ok(text("text/plain; charset=utf-8", control.index(entries).await?))
 }
 
-pub(super) async fn refresh<C: Control>(control: &C, query: Query) -> Answer {
+pub(super) async fn refresh<C: Control>(control: &C, query: Query) -> HandlerResult {
     let accept_older = query.flag(ACCEPT_OLDER)?.unwrap_or_default();
     Ok(done(control.refresh(accept_older).await?))
 }
 
-pub(super) async fn verify<C: Control>(control: &C, _: Query) -> Answer {
+pub(super) async fn verify<C: Control>(control: &C, _: Query) -> HandlerResult {
     Ok(json(&control.verify().await?))
 }
 
-pub(super) async fn check_entries<C: Control>(control: &C, query: Query) -> Answer {
+pub(super) async fn check_entries<C: Control>(control: &C, query: Query) -> HandlerResult {
     let entries = control.check_entries(query.all(PATH).map(str::to_owned).collect()).await?;
     Ok(json(&CheckedEntries { entries }))
 }
 
-pub(super) async fn generations<C: Control>(control: &C, _: Query) -> Answer {
+pub(super) async fn generations<C: Control>(control: &C, _: Query) -> HandlerResult {
     Ok(json(&control.generations().await?))
 }
 
-pub(super) async fn rollback<C: Control>(control: &C, query: Query) -> Answer {
+pub(super) async fn rollback<C: Control>(control: &C, query: Query) -> HandlerResult {
     let to = match query.optional(TO) {
         None | Some("previous") => RollbackTo::Previous,
         Some("latest") => RollbackTo::Latest,
@@ -73,28 +73,28 @@ pub(super) async fn rollback<C: Control>(control: &C, query: Query) -> Answer {
     Ok(done(control.rollback(to).await?))
 }
 
-pub(super) async fn keep<C: Control>(control: &C, query: Query) -> Answer {
+pub(super) async fn keep<C: Control>(control: &C, query: Query) -> HandlerResult {
     let keep = if query.flag(KEEP)?.unwrap_or(true) { Keep::Always } else { Keep::AsUsual };
     Ok(done(control.keep(query.number(GENERATION)?, keep).await?))
 }
 
-pub(super) async fn manage<C: Control>(control: &C, query: Query, task: CacheTask) -> Answer {
+pub(super) async fn manage<C: Control>(control: &C, query: Query, task: CacheTask) -> HandlerResult {
     let names = query.all(ATOM).map(str::to_owned).collect();
     Ok(json(&control.manage(task, names).await?))
 }
 
-pub(super) async fn start_prefetch<C: Control>(control: &C, query: Query) -> Answer {
+pub(super) async fn start_prefetch<C: Control>(control: &C, query: Query) -> HandlerResult {
     let job = control.prefetch(prefetch_request(&query)?).await?;
     Ok(json(&PrefetchJob { job }))
 }
 
 /// Answers a request about a prefetch job; with `stop`, the job is stopped first.
-pub(super) async fn prefetch_status<C: Control>(control: &C, query: Query, stop: bool) -> Answer {
+pub(super) async fn prefetch_status<C: Control>(control: &C, query: Query, stop: bool) -> HandlerResult {
     let (job, since) = (query.number(JOB)?, query.optional_number(SINCE)?.unwrap_or_default());
     Ok(json(&control.prefetch_status(job, since, stop).await?))
 }
 
-pub(super) async fn reload<C: Control>(control: &C, _: Query) -> Answer {
+pub(super) async fn reload<C: Control>(control: &C, _: Query) -> HandlerResult {
     control.reload().await?;
     Ok(json(&Reloading::default()))
 }

@@ -31,7 +31,7 @@ pub(super) enum Sides {
 }
 
 /// Parameters -> answer.
-pub(super) type Handler<C> = for<'a> fn(&'a C, Query) -> BoxFuture<'a, handlers::Answer>;
+pub(super) type Handler<C> = for<'a> fn(&'a C, Query) -> BoxFuture<'a, handlers::HandlerResult>;
 
 /// An endpoint with its handler.
 pub(super) struct Route<C: 'static> {

@@ -15,7 +15,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::UnixListener;
 
 use super::Control;
-use super::dispatch::{Peer, answer};
+use super::dispatch::{Requester, answer};
 use crate::config::SocketGroup;
 
 /// Maximum number of connections at the same time; more wait.
@@ -129,7 +129,7 @@ async fn serve(listener: UnixListener, control: Arc<impl Control>) {
                 continue;
             }
         };
-        let peer = Peer::Socket { uid: stream.peer_cred().ok().map(|credentials| credentials.uid()) };
+        let peer = Requester::Socket { uid: stream.peer_cred().ok().map(|credentials| credentials.uid()) };
         let control = Arc::clone(&control);
         tokio::spawn(async move {
             let service = service_fn(move |request: Request<Incoming>| {

@@ -27,7 +27,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::sync::Semaphore;
 
-use super::dispatch::{Peer, answer};
+use super::dispatch::{Requester, answer};
 use super::response::{HttpResponse, refusal};
 use super::server::{MAX_CONNECTIONS, http};
 use super::{Control, ControlError};
@@ -99,7 +99,12 @@ impl Names {
 }
 
 /// Answers a request, unless it names another machine.
-async fn answer_own(request: Request<Incoming>, peer: Peer, names: &Names, control: &impl Control) -> HttpResponse {
+async fn answer_own(
+    request: Request<Incoming>,
+    peer: Requester,
+    names: &Names,
+    control: &impl Control,
+) -> HttpResponse {
     let host = request.headers().get(HOST).map(|host| String::from_utf8_lossy(host.as_bytes()).into_owned());
     match host.filter(|host| !names.has(host)) {
         None => answer(request.method(), request.uri(), peer, control).await,
@@ -130,7 +135,7 @@ async fn serve(listener: tokio::net::TcpListener, names: Arc<Names>, control: Ar
                 let (names, control, turns) = (Arc::clone(&names), Arc::clone(&control), Arc::clone(&turns));
                 async move {
                     let _turn = turns.acquire_owned().await;
-                    Ok::<_, Infallible>(answer_own(request, Peer::Tcp(address), &names, &*control).await)
+                    Ok::<_, Infallible>(answer_own(request, Requester::Tcp(address), &names, &*control).await)
                 }
             });
             let mut http = http();

@@ -63,22 +63,22 @@ pub(crate) struct PublishedTree {
     state: Mutex<PublishedState>,
     compressed: RwLock<Option<Compressed>>,
     touched: Notify,
-    listener: Listener,
+    listener: ChangeListener,
 }
 
 type OnChanges = Box<dyn Fn(Vec<Change>) + Send + Sync>;
 
 /// Receives the changes of each published tree.
 #[derive(Default)]
-struct Listener(OnceLock<OnChanges>);
+struct ChangeListener(OnceLock<OnChanges>);
 
-impl fmt::Debug for Listener {
+impl fmt::Debug for ChangeListener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Listener").field(&self.0.get().is_some()).finish()
+        f.debug_tuple("ChangeListener").field(&self.0.get().is_some()).finish()
     }
 }
 
-impl Listener {
+impl ChangeListener {
     /// Must not be called with the lock on the state: the listener may wait for a program that
     /// changes the index.
     fn receive(&self, changes: Vec<Change>) {
@@ -112,7 +112,7 @@ impl PublishedTree {
         let snapshots = Arc::new(Snapshots::new(tree));
         let listing = Arc::new(listing);
         let state = Mutex::new(PublishedState { remote, listing, others: NoPackages::new(), stale, seen: 0 });
-        let (compressed, touched, listener) = (RwLock::new(compressed), Notify::new(), Listener::default());
+        let (compressed, touched, listener) = (RwLock::new(compressed), Notify::new(), ChangeListener::default());
         let front = Self { snapshots, layer, merger, state, compressed, touched, listener };
         if stale || !survey.is_empty() {
             front.touch();

@@ -18,9 +18,9 @@ use super::limits::Pace;
 /// Latest time that a date has, so that it can be written as HTTP does: the end of the year 9999.
 const LATEST: u64 = 253_402_300_799;
 
-/// What is known of a file before it is opened.
+/// The facts that are known of a file before it is opened.
 #[derive(Debug)]
-pub(super) struct FileFacts {
+pub(super) struct Representation {
     pub(super) size: u64,
     /// The same for the same bytes only, without quotation marks.
     pub(super) etag: String,
@@ -32,9 +32,9 @@ pub(super) struct FileFacts {
     pub(super) caching: &'static str,
 }
 
-/// What a request gets of a file.
+/// The part of a file that a request gets.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Selection {
+pub(super) enum SelectedContent {
     Whole,
     Part(Range<u64>),
     NotModified,
@@ -42,7 +42,7 @@ pub(super) enum Selection {
     BeyondEnd,
 }
 
-impl FileFacts {
+impl Representation {
     fn quoted_etag(&self) -> String {
         format!("\"{}\"", self.etag)
     }
@@ -51,8 +51,8 @@ impl FileFacts {
         Some(UNIX_EPOCH + Duration::from_secs(self.modified?.min(LATEST)))
     }
 
-    /// What a GET or HEAD with these headers gets.
-    pub(super) fn select(&self, headers: &HeaderMap) -> Selection {
+    /// The answer to a GET or HEAD with these headers.
+    pub(super) fn select(&self, headers: &HeaderMap) -> SelectedContent {
         let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
         let is_known = match text(IF_NONE_MATCH) {
             Some(etags) => self.is_among(etags),
@@ -62,7 +62,7 @@ impl FileFacts {
                 .is_some_and(|date| self.date().is_some_and(|own| own <= date)),
         };
         if is_known {
-            return Selection::NotModified;
+            return SelectedContent::NotModified;
         }
         let is_same = |validator: &str| {
             let is_date = || parse_http_date(validator).is_ok_and(|date| self.date() == Some(date));
@@ -70,7 +70,7 @@ impl FileFacts {
         };
         match text(RANGE) {
             Some(range) if text(IF_RANGE).is_none_or(is_same) => self.range(range),
-            _ => Selection::Whole,
+            _ => SelectedContent::Whole,
         }
     }
 
@@ -81,11 +81,11 @@ impl FileFacts {
 
     /// The part that a Range header names. A header that is no single range of bytes is ignored, as
     /// a server may do.
-    fn range(&self, header: &str) -> Selection {
+    fn range(&self, header: &str) -> SelectedContent {
         let number =
             |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse::<u64>().ok()).flatten();
         let Some((first, last)) = header.strip_prefix("bytes=").and_then(|range| range.trim().split_once('-')) else {
-            return Selection::Whole;
+            return SelectedContent::Whole;
         };
         let part = match (first, last) {
             ("", last) => number(last).map(|length| self.size.saturating_sub(length)..self.size),
@@ -96,19 +96,24 @@ impl FileFacts {
             },
         };
         match part {
-            None => Selection::Whole,
-            Some(part) if part.start >= part.end => Selection::BeyondEnd,
-            Some(part) => Selection::Part(part),
+            None => SelectedContent::Whole,
+            Some(part) if part.start >= part.end => SelectedContent::BeyondEnd,
+            Some(part) => SelectedContent::Part(part),
         }
     }
 
     /// The answer. `file`: `None` for HEAD, and where nothing of it is sent.
-    pub(super) fn answer(&self, selection: &Selection, file: Option<Arc<File>>, pace: &Arc<Pace>) -> Response<Body> {
+    pub(super) fn answer(
+        &self,
+        selection: &SelectedContent,
+        file: Option<Arc<File>>,
+        pace: &Arc<Pace>,
+    ) -> Response<Body> {
         let (status, part) = match selection {
-            Selection::Whole => (StatusCode::OK, 0..self.size),
-            Selection::Part(part) => (StatusCode::PARTIAL_CONTENT, part.clone()),
-            Selection::NotModified => (StatusCode::NOT_MODIFIED, 0..0),
-            Selection::BeyondEnd => (StatusCode::RANGE_NOT_SATISFIABLE, 0..0),
+            SelectedContent::Whole => (StatusCode::OK, 0..self.size),
+            SelectedContent::Part(part) => (StatusCode::PARTIAL_CONTENT, part.clone()),
+            SelectedContent::NotModified => (StatusCode::NOT_MODIFIED, 0..0),
+            SelectedContent::BeyondEnd => (StatusCode::RANGE_NOT_SATISFIABLE, 0..0),
         };
         let length = part.end - part.start;
         let body = match file.filter(|_| length > 0) {
@@ -129,14 +134,14 @@ impl FileFacts {
         set(CACHE_CONTROL, self.caching.to_owned());
         set(ACCEPT_RANGES, "bytes".to_owned());
         match selection {
-            Selection::NotModified => {}
-            Selection::BeyondEnd => set(CONTENT_RANGE, format!("bytes */{}", self.size)),
-            Selection::Whole | Selection::Part(_) => {
+            SelectedContent::NotModified => {}
+            SelectedContent::BeyondEnd => set(CONTENT_RANGE, format!("bytes */{}", self.size)),
+            SelectedContent::Whole | SelectedContent::Part(_) => {
                 set(CONTENT_TYPE, self.media_type.to_owned());
                 set(CONTENT_LENGTH, length.to_string());
             }
         }
-        if let Selection::Part(part) = selection {
+        if let SelectedContent::Part(part) = selection {
             set(CONTENT_RANGE, format!("bytes {}-{}/{}", part.start, part.end - 1, self.size));
         }
         response
@@ -147,8 +152,8 @@ impl FileFacts {
 mod tests {
     use super::*;
 
-    fn facts() -> FileFacts {
-        FileFacts {
+    fn facts() -> Representation {
+        Representation {
             size: 10,
             etag: "e1".to_owned(),
             modified: Some(1_000_000_000),
@@ -158,7 +163,7 @@ mod tests {
         }
     }
 
-    fn select(headers: &[(HeaderName, &str)]) -> Selection {
+    fn select(headers: &[(HeaderName, &str)]) -> SelectedContent {
         let headers = headers.iter().map(|(name, value)| (name.clone(), value.parse().unwrap()));
         facts().select(&HeaderMap::from_iter(headers))
     }
@@ -166,22 +171,22 @@ mod tests {
     #[test]
     fn ranges() {
         for (range, expected) in [
-            ("bytes=0-9", Selection::Part(0..10)),
-            ("bytes=3-", Selection::Part(3..10)),
-            ("bytes=3-3", Selection::Part(3..4)),
-            ("bytes=3-99999999999999999999", Selection::Whole),
-            ("bytes=3-18446744073709551615", Selection::Part(3..10)),
-            ("bytes=-4", Selection::Part(6..10)),
-            ("bytes=-40", Selection::Part(0..10)),
-            ("bytes=-0", Selection::BeyondEnd),
-            ("bytes=10-", Selection::BeyondEnd),
-            ("bytes=10-20", Selection::BeyondEnd),
-            ("bytes=4-3", Selection::Whole),
-            ("bytes=0-1,3-4", Selection::Whole),
-            ("bytes=+1-2", Selection::Whole),
-            ("bytes=-", Selection::Whole),
-            ("bytes=", Selection::Whole),
-            ("lines=0-1", Selection::Whole),
+            ("bytes=0-9", SelectedContent::Part(0..10)),
+            ("bytes=3-", SelectedContent::Part(3..10)),
+            ("bytes=3-3", SelectedContent::Part(3..4)),
+            ("bytes=3-99999999999999999999", SelectedContent::Whole),
+            ("bytes=3-18446744073709551615", SelectedContent::Part(3..10)),
+            ("bytes=-4", SelectedContent::Part(6..10)),
+            ("bytes=-40", SelectedContent::Part(0..10)),
+            ("bytes=-0", SelectedContent::BeyondEnd),
+            ("bytes=10-", SelectedContent::BeyondEnd),
+            ("bytes=10-20", SelectedContent::BeyondEnd),
+            ("bytes=4-3", SelectedContent::Whole),
+            ("bytes=0-1,3-4", SelectedContent::Whole),
+            ("bytes=+1-2", SelectedContent::Whole),
+            ("bytes=-", SelectedContent::Whole),
+            ("bytes=", SelectedContent::Whole),
+            ("lines=0-1", SelectedContent::Whole),
         ] {
             assert_eq!(select(&[(RANGE, range)]), expected, "{range}");
         }
@@ -202,15 +207,15 @@ mod tests {
             (IF_MODIFIED_SINCE, earlier, false),
             (IF_MODIFIED_SINCE, "yesterday", false),
         ] {
-            let expected = if known { Selection::NotModified } else { Selection::Whole };
+            let expected = if known { SelectedContent::NotModified } else { SelectedContent::Whole };
             assert_eq!(select(&[(header.clone(), value)]), expected, "{header} {value}");
         }
         // The ETag counts, if there is one.
-        assert_eq!(select(&[(IF_NONE_MATCH, "\"e2\""), (IF_MODIFIED_SINCE, date)]), Selection::Whole);
+        assert_eq!(select(&[(IF_NONE_MATCH, "\"e2\""), (IF_MODIFIED_SINCE, date)]), SelectedContent::Whole);
         for (validator, part) in
             [("\"e1\"", true), (date, true), ("\"e2\"", false), ("W/\"e1\"", false), (later, false)]
         {
-            let expected = if part { Selection::Part(1..3) } else { Selection::Whole };
+            let expected = if part { SelectedContent::Part(1..3) } else { SelectedContent::Whole };
             assert_eq!(select(&[(RANGE, "bytes=1-2"), (IF_RANGE, validator)]), expected, "{validator}");
         }
     }
@@ -222,12 +227,12 @@ mod tests {
             HeaderMap::from_iter(all.iter().map(|(name, value)| (name.clone(), value.parse().unwrap())))
         };
         let part = headers(&[(RANGE, "bytes=1-2"), (IF_RANGE, date)]);
-        let package = FileFacts { date_is_exact: false, ..facts() };
-        assert_eq!(package.select(&part), Selection::Whole);
-        assert_eq!(package.select(&headers(&[(IF_MODIFIED_SINCE, date)])), Selection::NotModified);
-        let undated = FileFacts { modified: None, ..package };
-        assert_eq!(undated.select(&headers(&[(IF_MODIFIED_SINCE, date)])), Selection::Whole);
-        let answer = undated.answer(&Selection::Whole, None, &Arc::default());
+        let package = Representation { date_is_exact: false, ..facts() };
+        assert_eq!(package.select(&part), SelectedContent::Whole);
+        assert_eq!(package.select(&headers(&[(IF_MODIFIED_SINCE, date)])), SelectedContent::NotModified);
+        let undated = Representation { modified: None, ..package };
+        assert_eq!(undated.select(&headers(&[(IF_MODIFIED_SINCE, date)])), SelectedContent::Whole);
+        let answer = undated.answer(&SelectedContent::Whole, None, &Arc::default());
         assert!(!answer.headers().contains_key(LAST_MODIFIED) && answer.headers().contains_key(ETAG));
     }
 
@@ -237,17 +242,17 @@ mod tests {
         let header = |response: &Response<Body>, name: HeaderName| {
             response.headers().get(name).map(|value| value.to_str().unwrap().to_owned())
         };
-        let whole = answer(Selection::Whole);
+        let whole = answer(SelectedContent::Whole);
         assert_eq!((whole.status().as_u16(), header(&whole, CONTENT_LENGTH).as_deref()), (200, Some("10")));
         assert_eq!(header(&whole, LAST_MODIFIED).as_deref(), Some("Sun, 09 Sep 2001 01:46:40 GMT"));
-        let part = answer(Selection::Part(2..5));
+        let part = answer(SelectedContent::Part(2..5));
         assert_eq!((part.status().as_u16(), header(&part, CONTENT_RANGE).as_deref()), (206, Some("bytes 2-4/10")));
         assert_eq!(header(&part, CONTENT_LENGTH).as_deref(), Some("3"));
-        let beyond = answer(Selection::BeyondEnd);
+        let beyond = answer(SelectedContent::BeyondEnd);
         assert_eq!((beyond.status().as_u16(), header(&beyond, CONTENT_RANGE).as_deref()), (416, Some("bytes */10")));
-        let known = answer(Selection::NotModified);
+        let known = answer(SelectedContent::NotModified);
         assert_eq!((known.status().as_u16(), header(&known, ETAG).as_deref()), (304, Some("\"e1\"")));
-        let far = FileFacts { modified: Some(u64::MAX), ..facts() };
-        assert!(far.answer(&Selection::Whole, None, &Arc::default()).headers().contains_key(LAST_MODIFIED));
+        let far = Representation { modified: Some(u64::MAX), ..facts() };
+        assert!(far.answer(&SelectedContent::Whole, None, &Arc::default()).headers().contains_key(LAST_MODIFIED));
     }
 }

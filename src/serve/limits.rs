@@ -1,4 +1,4 @@
-//! What the clients of one address may take, and how slowly one may read.
+//! Limits for the clients of one address, and for slow readers.
 
 use std::collections::HashMap;
 use std::io;
@@ -29,9 +29,9 @@ const LEAST: u64 = 1024 * WINDOW.as_secs();
 /// The clients that share the limit of one address: an IPv4 address, or the /64 of an IPv6 address,
 /// whose owner has all of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Client(IpAddr);
+pub(super) struct ClientAddress(IpAddr);
 
-impl Client {
+impl ClientAddress {
     pub(super) fn new(address: IpAddr) -> Self {
         Self(match address.to_canonical() {
             IpAddr::V6(address) => {
@@ -58,18 +58,18 @@ impl Client {
 
 /// Connections by client.
 #[derive(Debug, Default)]
-pub(super) struct Connections(Mutex<HashMap<Client, usize>>);
+pub(super) struct Connections(Mutex<HashMap<ClientAddress, usize>>);
 
 /// One connection among those of its client, until it is dropped.
 #[derive(Debug)]
 pub(super) struct Admitted {
     connections: Arc<Connections>,
-    client: Client,
+    client: ClientAddress,
 }
 
 impl Connections {
     /// Counts a connection. `None`: the client, or all together, have as many as they may.
-    pub(super) fn admit(self: &Arc<Self>, client: Client) -> Option<Admitted> {
+    pub(super) fn admit(self: &Arc<Self>, client: ClientAddress) -> Option<Admitted> {
         let mut counts = self.0.lock();
         let own = counts.get(&client).copied().unwrap_or_default();
         if own >= MAX_OF_ADDRESS || counts.values().sum::<usize>() >= MAX_CONNECTIONS {
@@ -95,7 +95,7 @@ impl Drop for Admitted {
     }
 }
 
-/// What a connection sends at the moment.
+/// The bytes that a connection sends at the moment.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
     /// Bodies of files that are being sent.
@@ -205,8 +205,8 @@ impl AsyncWrite for CountedStream {
 mod tests {
     use super::*;
 
-    fn client(address: &str) -> Client {
-        Client::new(address.parse().unwrap())
+    fn client(address: &str) -> ClientAddress {
+        ClientAddress::new(address.parse().unwrap())
     }
 
     #[test]

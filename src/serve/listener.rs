@@ -14,11 +14,11 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 
-use super::limits::{Client, Connections, CountedStream, Pace};
+use super::limits::{ClientAddress, Connections, CountedStream, Pace};
 use super::packages::SharedPackages;
 use super::published::PublishedIndex;
-use super::request::Served;
-use super::token::{Token, TokenError};
+use super::request::RequestHandler;
+use super::token::{ServeToken, TokenError};
 use crate::fetch::Fetcher;
 use crate::metrics::Metrics;
 use crate::tree::Snapshots;
@@ -64,7 +64,7 @@ impl ServeListener {
         index: Arc<PublishedIndex>,
         (snapshots, fetcher, metrics): (Arc<Snapshots>, Arc<Fetcher>, Arc<Metrics>),
     ) -> Result<Self, ServeError> {
-        let token = token.map(Token::read).transpose()?;
+        let token = token.map(ServeToken::read).transpose()?;
         let listen = || -> io::Result<_> {
             let listener = TcpListener::bind(address)?;
             listener.set_nonblocking(true)?;
@@ -73,8 +73,8 @@ impl ServeListener {
         let (address, listener) = listen().map_err(|source| ServeError::Address { address, source })?;
         tracing::info!("packages are served on http://{address}/");
         let (packages, connections) = (SharedPackages { fetcher, snapshots }, Arc::new(Connections::default()));
-        let served = Arc::new(Served { index, packages, metrics, token });
-        let task = tokio::spawn(accept(listener, served, Arc::clone(&connections)));
+        let handler = Arc::new(RequestHandler { index, packages, metrics, token });
+        let task = tokio::spawn(accept(listener, handler, Arc::clone(&connections)));
         Ok(Self { address, connections, task })
     }
 
@@ -97,7 +97,7 @@ impl Drop for ServeListener {
     }
 }
 
-async fn accept(listener: tokio::net::TcpListener, served: Arc<Served>, connections: Arc<Connections>) {
+async fn accept(listener: tokio::net::TcpListener, handler: Arc<RequestHandler>, connections: Arc<Connections>) {
     loop {
         let (stream, address) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -107,31 +107,31 @@ async fn accept(listener: tokio::net::TcpListener, served: Arc<Served>, connecti
                 continue;
             }
         };
-        let client = Client::new(address.ip());
+        let client = ClientAddress::new(address.ip());
         let Some(admitted) = connections.admit(client) else {
-            served.metrics.serve_refused_connections.increase();
+            handler.metrics.serve_refused_connections.increase();
             tracing::debug!(%address, "too many connections of other machines");
             // A new connection takes so few bytes at once, or has ended already.
             let _ = stream.try_write(TOO_MANY);
             continue;
         };
-        let served = Arc::clone(&served);
+        let handler = Arc::clone(&handler);
         tokio::spawn(async move {
-            serve(stream, client, served).await;
+            serve(stream, client, handler).await;
             drop(admitted);
         });
     }
 }
 
-async fn serve(stream: TcpStream, client: Client, served: Arc<Served>) {
+async fn serve(stream: TcpStream, client: ClientAddress, handler: Arc<RequestHandler>) {
     // The pieces are large, and the last one must not wait for an acknowledgement.
     let _ = stream.set_nodelay(true);
     let pace = Arc::new(Pace::default());
-    let counted = CountedStream { stream, pace: Arc::clone(&pace), metrics: Arc::clone(&served.metrics) };
+    let counted = CountedStream { stream, pace: Arc::clone(&pace), metrics: Arc::clone(&handler.metrics) };
     let of_connection = Arc::clone(&pace);
     let service = service_fn(move |request: Request<Incoming>| {
-        let (served, pace) = (Arc::clone(&served), Arc::clone(&of_connection));
-        async move { Ok::<_, Infallible>(served.answer(request, client, &pace).await) }
+        let (handler, pace) = (Arc::clone(&handler), Arc::clone(&of_connection));
+        async move { Ok::<_, Infallible>(handler.answer(request, client, &pace).await) }
     });
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(MAX_HEAD).max_headers(MAX_HEADERS);

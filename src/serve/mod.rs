@@ -9,7 +9,7 @@
 //! | `file_body` | the bytes of a file, in bounded memory |
 //! | `listener` | connections, and what they may take |
 //! | `limits` | connections of one address |
-//! | `token` | who is answered |
+//! | `token` | the token that a client has to send |
 //!
 //! | request | answer |
 //! |---|---|

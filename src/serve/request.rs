@@ -8,12 +8,12 @@ use hyper::header::{ALLOW, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, WW
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use url::form_urlencoded;
 
-use super::file_answer::{FileFacts, Selection};
+use super::file_answer::{Representation, SelectedContent};
 use super::file_body::{self, Body};
-use super::limits::{Client, Pace};
+use super::limits::{ClientAddress, Pace};
 use super::packages::SharedPackages;
 use super::published::{BothForms, IndexFile, PublishedIndex};
-use super::token::Token;
+use super::token::ServeToken;
 use super::{BLOB, HELD, LINGER, PROGRESS};
 use crate::cache::Blob;
 use crate::fetch::{FetchError, Lookup, PackageRef, Uid};
@@ -24,24 +24,24 @@ const PACKAGE: &str = "application/octet-stream";
 
 /// What is served.
 #[derive(Debug)]
-pub(super) struct Served {
+pub(super) struct RequestHandler {
     pub(super) index: Arc<PublishedIndex>,
     pub(super) packages: SharedPackages,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) token: Option<Token>,
+    pub(super) token: Option<ServeToken>,
 }
 
 /// A request of one client.
-struct Asked<'a> {
+struct ClientRequest<'a> {
     method: &'a Method,
     headers: &'a HeaderMap,
-    client: Client,
+    client: ClientAddress,
     pace: &'a Arc<Pace>,
 }
 
 /// Why a request is not answered with a file.
 #[derive(Debug)]
-enum Refusal {
+enum RouteError {
     Unauthorized,
     Method,
     BadRequest(&'static str),
@@ -56,53 +56,64 @@ enum Refusal {
     Underway(String),
 }
 
-type Answer = Result<Response<Body>, Refusal>;
+type RouteResult = Result<Response<Body>, RouteError>;
 
-impl Served {
-    pub(super) async fn answer(&self, request: Request<Incoming>, client: Client, pace: &Arc<Pace>) -> Response<Body> {
+impl RequestHandler {
+    pub(super) async fn answer(
+        &self,
+        request: Request<Incoming>,
+        client: ClientAddress,
+        pace: &Arc<Pace>,
+    ) -> Response<Body> {
         self.metrics.serve_requests.increase();
         let (method, headers, uri) = (request.method(), request.headers(), request.uri());
-        let asked = Asked { method, headers, client, pace };
-        let answer = self.route(&asked, uri).await;
-        let mut response = answer.unwrap_or_else(|refusal| refusal.response());
+        let request = ClientRequest { method, headers, client, pace };
+        let answer = self.route(&request, uri).await;
+        let mut response = answer.unwrap_or_else(|error| error.response());
         tracing::debug!(%method, path = uri.path(), status = response.status().as_u16(), "answered another machine");
         response.headers_mut().insert("x-content-type-options", HeaderValue::from_static("nosniff"));
         response
     }
 
-    async fn route(&self, asked: &Asked<'_>, uri: &Uri) -> Answer {
-        if self.token.as_ref().is_some_and(|token| !token.is_in(asked.headers)) {
-            return Err(Refusal::Unauthorized);
+    async fn route(&self, request: &ClientRequest<'_>, uri: &Uri) -> RouteResult {
+        if self.token.as_ref().is_some_and(|token| !token.is_in(request.headers)) {
+            return Err(RouteError::Unauthorized);
         }
-        if ![Method::GET, Method::HEAD].contains(asked.method) {
-            return Err(Refusal::Method);
+        if ![Method::GET, Method::HEAD].contains(request.method) {
+            return Err(RouteError::Method);
         }
         if let Some(key) = uri.path().strip_prefix(BLOB) {
-            let key = key.parse().map_err(|_| Refusal::BadRequest("a blob is <sha1>-<md5>-<size>"))?;
-            return self.blob(asked, &key, uri.query().unwrap_or_default()).await;
+            let key = key.parse().map_err(|_| RouteError::BadRequest("a blob is <sha1>-<md5>-<size>"))?;
+            return self.blob(request, &key, uri.query().unwrap_or_default()).await;
         }
         match path_of(uri).as_deref() {
-            None => Err(Refusal::BadRequest("the path is not UTF-8")),
-            Some("Packages") => self.index(asked, "text/plain; charset=utf-8", |both| &both.plain),
-            Some("Packages.gz") => self.index(asked, "application/gzip", |both| &both.compressed),
-            Some(path) => self.package(asked, path).await,
+            None => Err(RouteError::BadRequest("the path is not UTF-8")),
+            Some("Packages") => self.index(request, "text/plain; charset=utf-8", |both| &both.plain),
+            Some("Packages.gz") => self.index(request, "application/gzip", |both| &both.compressed),
+            Some(path) => self.package(request, path).await,
         }
     }
 
-    fn index(&self, asked: &Asked<'_>, media_type: &'static str, form: fn(&BothForms) -> &IndexFile) -> Answer {
-        let both = self.index.current().ok_or(Refusal::NoIndex)?;
+    fn index(
+        &self,
+        request: &ClientRequest<'_>,
+        media_type: &'static str,
+        form: fn(&BothForms) -> &IndexFile,
+    ) -> RouteResult {
+        let both = self.index.current().ok_or(RouteError::NoIndex)?;
         let IndexFile { file, size, digest } = form(&both);
         let (etag, modified) = (digest.to_string(), Some(both.timestamp));
-        let facts = FileFacts { size: *size, etag, modified, date_is_exact: true, media_type, caching: "no-cache" };
-        let selection = facts.select(asked.headers);
-        let file = (*asked.method == Method::GET).then(|| Arc::clone(file));
-        Ok(facts.answer(&selection, file, asked.pace))
+        let facts =
+            Representation { size: *size, etag, modified, date_is_exact: true, media_type, caching: "no-cache" };
+        let selection = facts.select(request.headers);
+        let file = (*request.method == Method::GET).then(|| Arc::clone(file));
+        Ok(facts.answer(&selection, file, request.pace))
     }
 
-    async fn package(&self, asked: &Asked<'_>, path: &str) -> Answer {
-        let wanted = self.packages.at(path).ok_or(Refusal::NotFound)?;
+    async fn package(&self, request: &ClientRequest<'_>, path: &str) -> RouteResult {
+        let wanted = self.packages.at(path).ok_or(RouteError::NotFound)?;
         let record = wanted.record();
-        let facts = FileFacts {
+        let facts = Representation {
             size: record.size,
             etag: crate::index::Digest(record.id.0).to_string(),
             // Reproducible packages have a constant, and others keep it when they are built again.
@@ -111,15 +122,15 @@ impl Served {
             media_type: PACKAGE,
             caching: "no-cache",
         };
-        let selection = facts.select(asked.headers);
-        if !is_sent(asked.method, &selection) {
-            return Ok(facts.answer(&selection, None, asked.pace));
+        let selection = facts.select(request.headers);
+        if !is_sent(request.method, &selection) {
+            return Ok(facts.answer(&selection, None, request.pace));
         }
-        let blob = self.fetch(asked, wanted).await?;
-        Ok(facts.answer(&selection, Some(Arc::clone(blob.file())), asked.pace))
+        let blob = self.fetch(request, wanted).await?;
+        Ok(facts.answer(&selection, Some(Arc::clone(blob.file())), request.pace))
     }
 
-    async fn blob(&self, asked: &Asked<'_>, key: &ShareKey, query: &str) -> Answer {
+    async fn blob(&self, request: &ClientRequest<'_>, key: &ShareKey, query: &str) -> RouteResult {
         let mut path = None;
         let mut fetch = false;
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
@@ -127,10 +138,10 @@ impl Served {
                 ("fetch", "true") => fetch = true,
                 ("fetch", "false") => fetch = false,
                 ("path", _) => path = Some(value.into_owned()),
-                _ => return Err(Refusal::BadRequest("parameters are fetch=true|false and path=PATH")),
+                _ => return Err(RouteError::BadRequest("parameters are fetch=true|false and path=PATH")),
             }
         }
-        let facts = FileFacts {
+        let facts = Representation {
             size: key.size,
             etag: key.to_string(),
             modified: None,
@@ -138,53 +149,54 @@ impl Served {
             media_type: PACKAGE,
             caching: "max-age=31536000, immutable",
         };
-        let selection = facts.select(asked.headers);
+        let selection = facts.select(request.headers);
         let blob = match tokio::task::block_in_place(|| self.packages.blob(key)) {
             Some(blob) => blob,
             None => {
                 // A HEAD asks what is here.
-                let path = path.filter(|_| fetch && *asked.method == Method::GET).ok_or(Refusal::NotFound)?;
-                let found = tokio::task::block_in_place(|| self.packages.of_key(key, &path)).map_err(Refusal::Read)?;
-                self.fetch_while_held(asked, found.ok_or(Refusal::NotFound)?).await?
+                let path = path.filter(|_| fetch && *request.method == Method::GET).ok_or(RouteError::NotFound)?;
+                let found =
+                    tokio::task::block_in_place(|| self.packages.of_key(key, &path)).map_err(RouteError::Read)?;
+                self.fetch_while_held(request, found.ok_or(RouteError::NotFound)?).await?
             }
         };
         self.metrics.serve_blobs.increase();
-        let file = is_sent(asked.method, &selection).then(|| Arc::clone(blob.file()));
-        Ok(facts.answer(&selection, file, asked.pace))
+        let file = is_sent(request.method, &selection).then(|| Arc::clone(blob.file()));
+        Ok(facts.answer(&selection, file, request.pace))
     }
 
     /// Fetches a package for at most [`HELD`]. The download goes on after that, and the client asks
     /// again. A download without a byte ends with its last waiter, so one stays until the client
     /// must have come back.
-    async fn fetch_while_held(&self, asked: &Asked<'_>, wanted: PackageRef) -> Result<Blob, Refusal> {
+    async fn fetch_while_held(&self, request: &ClientRequest<'_>, wanted: PackageRef) -> Result<Blob, RouteError> {
         let fetcher = &self.packages.fetcher;
         if let Lookup::Ready(blob) = tokio::task::block_in_place(|| fetcher.look_up(&wanted)) {
             return Ok(blob);
         }
-        let (fetched, client) = (Arc::clone(fetcher), Uid(asked.client.number()));
+        let (fetched, client) = (Arc::clone(fetcher), Uid(request.client.number()));
         let of_waiter = wanted.clone();
         let fetched = async move { fetched.open_for_machine(of_waiter, client).await };
         let waiter = tokio::spawn(tokio::time::timeout(HELD + LINGER, fetched));
         match tokio::time::timeout(HELD, waiter).await {
-            Ok(Ok(Ok(fetched))) => fetched.map_err(Refusal::Fetch),
+            Ok(Ok(Ok(fetched))) => fetched.map_err(RouteError::Fetch),
             // The runtime stops.
-            Ok(Err(_)) => Err(Refusal::Fetch(Arc::new(FetchError::Stopped))),
-            Ok(Ok(Err(_))) | Err(_) => Err(Refusal::Underway(fetcher.progress_of(&wanted))),
+            Ok(Err(_)) => Err(RouteError::Fetch(Arc::new(FetchError::Stopped))),
+            Ok(Ok(Err(_))) | Err(_) => Err(RouteError::Underway(fetcher.progress_of(&wanted))),
         }
     }
 
-    async fn fetch(&self, asked: &Asked<'_>, wanted: PackageRef) -> Result<Blob, Refusal> {
+    async fn fetch(&self, request: &ClientRequest<'_>, wanted: PackageRef) -> Result<Blob, RouteError> {
         let fetcher = &self.packages.fetcher;
         if let Lookup::Ready(blob) = tokio::task::block_in_place(|| fetcher.look_up(&wanted)) {
             return Ok(blob);
         }
-        fetcher.open_for_machine(wanted, Uid(asked.client.number())).await.map_err(Refusal::Fetch)
+        fetcher.open_for_machine(wanted, Uid(request.client.number())).await.map_err(RouteError::Fetch)
     }
 }
 
 /// Whether bytes of the file are sent.
-fn is_sent(method: &Method, selection: &Selection) -> bool {
-    *method == Method::GET && matches!(selection, Selection::Whole | Selection::Part(_))
+fn is_sent(method: &Method, selection: &SelectedContent) -> bool {
+    *method == Method::GET && matches!(selection, SelectedContent::Whole | SelectedContent::Part(_))
 }
 
 /// The path below the root, decoded.
@@ -206,7 +218,7 @@ fn path_of(uri: &Uri) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-impl Refusal {
+impl RouteError {
     /// The reasons of a failed download are in the log of this machine: they name its mirrors.
     fn response(self) -> Response<Body> {
         let (status, text) = match &self {

@@ -26,19 +26,19 @@ pub(crate) enum TokenError {
 /// # Errors
 /// See [`TokenError`].
 pub(crate) fn check_token(path: &Path) -> Result<(), TokenError> {
-    Token::read(path).map(drop)
+    ServeToken::read(path).map(drop)
 }
 
 /// A token. It is never shown.
-pub(super) struct Token(String);
+pub(super) struct ServeToken(String);
 
-impl fmt::Debug for Token {
+impl fmt::Debug for ServeToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Token(***)")
+        f.write_str("ServeToken(***)")
     }
 }
 
-impl Token {
+impl ServeToken {
     /// Reads the token that is in a file, without the line end.
     pub(super) fn read(path: &Path) -> Result<Self, TokenError> {
         let text = fs::read_to_string(path).map_err(|source| TokenError::Read { path: path.to_owned(), source })?;
@@ -75,10 +75,10 @@ mod tests {
 
     const TOKEN: &str = "0123456789abcdef";
 
-    fn read(content: &str) -> Result<Token, TokenError> {
+    fn read(content: &str) -> Result<ServeToken, TokenError> {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), content).unwrap();
-        Token::read(file.path())
+        ServeToken::read(file.path())
     }
 
     #[test]
@@ -118,7 +118,7 @@ mod tests {
             let error = read(content).unwrap_err().to_string();
             assert!(error.contains("16 to 512 visible") && (content.is_empty() || !error.contains(content)), "{error}");
         }
-        let error = Token::read(Path::new("/nonexistent/token")).unwrap_err().to_string();
+        let error = ServeToken::read(Path::new("/nonexistent/token")).unwrap_err().to_string();
         assert!(error.starts_with("reading serve-token /nonexistent/token: "), "{error}");
     }
 }

@@ -74,7 +74,7 @@ impl Scope {
 
 /// When a change of the file takes effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
+pub enum TakesEffect {
     Live,
     AfterRestart,
 }
@@ -126,7 +126,7 @@ pub struct OptionInfo {
     pub scope: Scope,
     pub topic: Topic,
     pub flag: Flag,
-    pub change: Change,
+    pub takes_effect: TakesEffect,
     pub default: DefaultText,
     /// The effect: a sentence in the imperative, without its end.
     pub help: &'static str,
@@ -144,7 +144,7 @@ impl OptionInfo {
             scope: Scope::Mount,
             topic: Topic::Mount,
             flag: Flag::None,
-            change: Change::Live,
+            takes_effect: TakesEffect::Live,
             default: DefaultText::Value,
             help: "",
             details: "",

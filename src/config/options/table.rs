@@ -10,7 +10,7 @@ use super::kind::{
     ADDRESS, AGE, ATOMS, COUNT, CPU, GROUP, Kind, NAMESPACE, OPTIONAL_PATH, PACKAGE_LIMIT, PATH, PATHS, PEERS,
     PRIORITY, REFRESH, SIZE, SIZE_LIMIT, TEXTS, URL, URLS, WAIT, boolean, named,
 };
-use super::{Change, DefaultText, Flag, OptionInfo, OptionRow, Scope, Topic, TypedOption, put};
+use super::{DefaultText, Flag, OptionInfo, OptionRow, Scope, TakesEffect, Topic, TypedOption, put};
 use crate::config::choices::{LibcGuard, Offline, OnMismatch, Passthrough, Prefetch, Writes};
 use crate::config::cpu::CpuNeed;
 use crate::config::{
@@ -164,7 +164,7 @@ define_options! {
         "mountpoint" mountpoint: PathBuf = (PATH, PathBuf::from(DEFAULT_PKGDIR)) {
             topic: Topic::Mount,
             flag: Flag::Positional("MOUNTPOINT"),
-            change: Change::AfterRestart,
+            takes_effect: TakesEffect::AfterRestart,
             default: DefaultText::Words("Portage's PKGDIR"),
             help: "Mount on this directory",
             details: "Nothing else may be mounted there.",
@@ -173,7 +173,7 @@ define_options! {
         "cache-dir" cache_dir: PathBuf = (PATH, PathBuf::from(DEFAULT_CACHE_DIR)) {
             topic: Topic::Cache,
             flag: Flag::Value("DIR"),
-            change: Change::AfterRestart,
+            takes_effect: TakesEffect::AfterRestart,
             help: "Keep packages and indexes in this directory",
             details: "One directory for each mount. It must not be inside the mountpoint.",
             example: r#""/var/cache/binhostfs""#,
@@ -216,7 +216,7 @@ define_options! {
         "control" control: PathBuf = (PATH, PathBuf::from(DEFAULT_CONTROL)) {
             topic: Topic::Access,
             flag: Flag::Value("PATH"),
-            change: Change::AfterRestart,
+            takes_effect: TakesEffect::AfterRestart,
             help: "Answer commands on this socket",
             details: "One socket for each mount.",
             example: r#""/run/binhostfs/control.sock""#,
@@ -224,7 +224,7 @@ define_options! {
         "control-group" control_group: Option<SocketGroup> = (GROUP, None) {
             topic: Topic::Access,
             flag: Flag::Value("GROUP"),
-            change: Change::AfterRestart,
+            takes_effect: TakesEffect::AfterRestart,
             default: DefaultText::Words("root alone"),
             help: "Let members of this group use that socket",
             details: "They can do everything there that root can do.",
@@ -233,7 +233,7 @@ define_options! {
         "listen" listen: Option<SocketAddr> = (ADDRESS, None) {
             topic: Topic::Access,
             flag: Flag::Value("ADDRESS"),
-            change: Change::AfterRestart,
+            takes_effect: TakesEffect::AfterRestart,
             default: DefaultText::Words("no"),
             help: "Answer over TCP as well, e.g. on 127.0.0.1:9123",
             details: "`/`, `/metrics` and `/v1/status`, to be read only.",
@@ -242,7 +242,7 @@ define_options! {
         "listen-name" listen_name: Vec<String> = (TEXTS, Vec::new()) {
             topic: Topic::Access,
             flag: Flag::Repeated("NAME"),
-            change: Change::AfterRestart,
+            takes_effect: TakesEffect::AfterRestart,
             default: DefaultText::None,
             help: "Answer over TCP to this name; may be repeated",
             details: "Requests to IP addresses, localhost and the machine's own name are answered in any case. Requests to other names are refused: a web page from elsewhere could have a browser use a name of its own.",
@@ -251,7 +251,7 @@ define_options! {
         "serve" serve: Option<SocketAddr> = (ADDRESS, None) {
             topic: Topic::Access,
             flag: Flag::Value("ADDRESS"),
-            change: Change::AfterRestart,
+            takes_effect: TakesEffect::AfterRestart,
             default: DefaultText::Words("no"),
             help: "Serve packages to other machines, e.g. at 0.0.0.0:8081",
             details: "They get the packages of the binhosts as from an ordinary binhost, and by digest. Local packages are not served, nor are those of a binhost whose `share` is false.",
@@ -260,7 +260,7 @@ define_options! {
         "serve-token" serve_token: Option<PathBuf> = (OPTIONAL_PATH, None) {
             topic: Topic::Access,
             flag: Flag::Value("FILE"),
-            change: Change::AfterRestart,
+            takes_effect: TakesEffect::AfterRestart,
             default: DefaultText::Words("everybody who reaches the address"),
             help: "Serve only clients that send the token in this file",
             details: "As `Authorization: Bearer TOKEN`, or as the password of any user. The token has 16 to 512 visible ASCII characters; the file is read at the start.",
@@ -269,42 +269,42 @@ define_options! {
         "passthrough" passthrough: Passthrough = (named(), Passthrough::Auto) {
             topic: Topic::Mount,
             flag: Flag::Value("PASSTHROUGH"),
-            change: Change::AfterRestart,
+            takes_effect: TakesEffect::AfterRestart,
             help: "Let the kernel read cached packages by itself",
             example: r#""auto""#,
         }
         "prefetch" prefetch: Prefetch = (named(), Prefetch::Plan) {
             topic: Topic::Fetching,
             flag: Flag::Value("PREFETCH"),
-            change: Change::AfterRestart,
+            takes_effect: TakesEffect::AfterRestart,
             help: "Fetch packages before they are opened",
             example: r#""plan""#,
         }
         "read-only" read_only: Writes = (boolean(), Writes::Beneath) {
             topic: Topic::Mount,
             flag: Flag::Switch,
-            change: Change::AfterRestart,
+            takes_effect: TakesEffect::AfterRestart,
             help: "Refuse writes (EROFS)",
             details: "Otherwise writes go to the lower directory. Packages in the lower directory are shown in both cases.",
             example: "false",
         }
         "prefetch-budget" prefetch_budget: ByteSize = (SIZE, ByteSize(2 << 30)) {
             topic: Topic::Fetching,
-            change: Change::AfterRestart,
+            takes_effect: TakesEffect::AfterRestart,
             help: "With `prefetch = \"world\"`, fetch at most so many bytes of upgrades a day",
             example: r#""2G""#,
         }
         // The first open of a plan looks as if it hung, when it waits longer than this.
         "plan-check" plan_check: Duration = (WAIT, Duration::from_secs(5)) {
             topic: Topic::Verification,
-            change: Change::AfterRestart,
+            takes_effect: TakesEffect::AfterRestart,
             help: "Let the first open of a merge plan wait so long for checks; 0: not at all",
             details: "It waits until the entries of the other packages of the plan are checked.",
             example: r#""5s""#,
         }
         "generations" generations: NonZeroUsize = (COUNT, NonZeroUsize::MIN.saturating_add(2)) {
             topic: Topic::Cache,
-            change: Change::AfterRestart,
+            takes_effect: TakesEffect::AfterRestart,
             help: "Keep so many generations of what is shown, with the current one",
             example: "3",
         }

@@ -48,7 +48,7 @@ pub(crate) struct ScriptedBinhost {
     asked: Mutex<Vec<Asked>>,
 }
 
-/// What is answered to requests for one file.
+/// The answers to requests for one file.
 #[derive(Debug, Clone)]
 pub(crate) enum Answer {
     /// The file, with an ETag made of it; 304 to a request with that ETag.
