@@ -327,6 +327,8 @@ fn a_damaged_generation_is_rendered_again() {
     }
     let state = survive(|v1| fs::write(the(&v1.join("generations"), "state.json"), "nonsense").unwrap());
     said(&state, "the file is damaged and is ignored");
+    let valid = survive(|v1| replace(&the(&v1.join("generations"), "state.json"), "\"since\":1", "\"since\":2"));
+    said(&valid, "the file is damaged and is ignored");
     let gone = survive(|v1| fs::remove_dir_all(v1.join("generations")).unwrap());
     assert_eq!((state.fetched, gone.fetched), (0, 0));
 }
