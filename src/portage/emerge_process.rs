@@ -79,7 +79,7 @@ pub(crate) struct ProcessGroup {
 #[derive(Debug)]
 pub(crate) struct OpenerProcess {
     pub(crate) opener: Opener,
-    /// The emerge behind the opener, if there is one.
+    /// The emerge behind the opener, if there is one and its details can be read.
     pub(crate) emerge: Option<Emerge>,
 }
 
@@ -96,12 +96,13 @@ struct ReadProcess {
 /// Finds the process that opened a package in thread `tid`, in one walk of `proc`. Reads memory of
 /// other processes, which may block. Do not call this on a thread that others wait for.
 pub(crate) fn read_process(proc: &Path, tid: u32) -> Option<OpenerProcess> {
-    let (first, emerge) = Emerge::search(proc, tid);
-    let opener = match &emerge {
-        Some(_) => Opener::Emerge,
-        None => other(proc, &first?)?,
-    };
-    Some(OpenerProcess { opener, emerge })
+    let (first, found) = FoundEmerge::search(proc, tid);
+    Some(match found {
+        // Also one of which no more can be read, e.g. because /proc has only processes (`subset=pid`).
+        // Its plan is not followed then.
+        Some(found) => OpenerProcess { opener: Opener::Emerge, emerge: Emerge::of(proc, found) },
+        None => OpenerProcess { opener: other(proc, &first?)?, emerge: None },
+    })
 }
 
 /// Describes an opener that is no emerge.
@@ -173,11 +174,19 @@ impl Process {
     }
 }
 
-impl Emerge {
-    /// Finds the emerge behind thread `tid`, if there is one. The first value is the process of the
-    /// thread.
+/// A process that is an emerge by its command line.
+struct FoundEmerge {
+    read: ReadProcess,
+    arguments: Vec<OsString>,
+    /// The index of the script among the arguments.
+    script: usize,
+}
+
+impl FoundEmerge {
+    /// Finds the topmost emerge behind thread `tid`, if there is one. The first value is the
+    /// process of the thread, unless that is the emerge itself.
     fn search(proc: &Path, tid: u32) -> (Option<ReadProcess>, Option<Self>) {
-        let (mut next, mut first, mut found) = (tid, None, None);
+        let (mut next, mut first, mut found) = (tid, None, None::<Self>);
         for _ in 0..MAX_PROCESSES {
             // 0 means that there is no parent, or that it is in a pid namespace that the daemon
             // cannot see.
@@ -185,20 +194,21 @@ impl Emerge {
             next = read.parent;
             let arguments = read.process.words("cmdline");
             let before = match script(&arguments) {
-                Some(at) => found.replace((read, arguments, at)).map(|(read, ..)| read),
+                Some(script) => found.replace(Self { read, arguments, script }).map(|below| below.read),
                 None if found.is_some() => break,
                 None => Some(read),
             };
             first = first.or(before);
         }
-        (first, found.and_then(|found| Self::of(proc, found)))
+        (first, found)
     }
+}
 
-    /// The emerge with these arguments, whose script is number `at` of them.
-    fn of(proc: &Path, (read, arguments, at): (ReadProcess, Vec<OsString>, usize)) -> Option<Self> {
+impl Emerge {
+    fn of(proc: &Path, FoundEmerge { read, arguments, script }: FoundEmerge) -> Option<Self> {
         let ReadProcess { process, status, .. } = read;
         let started = wall_clock(proc, process.key.started)?;
-        let eroots = eroots(&arguments, at, &process.words("environ"));
+        let eroots = eroots(&arguments, script, &process.words("environ"));
         let credentials = FileCredentials::parse(&status)?;
         Some(Self { process, credentials, started, eroots })
     }
@@ -380,6 +390,19 @@ mod tests {
         }
         for opener in [20, 10, 1, 0, 99] {
             assert!(proc.find(opener).is_none(), "{opener}");
+        }
+    }
+
+    /// As in a /proc that is mounted with `subset=pid`.
+    #[test]
+    fn an_emerge_of_which_little_can_be_read_is_one_all_the_same() {
+        let proc = Proc::new();
+        fs::remove_file(proc.0.path().join("uptime")).unwrap();
+        proc.add(30, 1, &SCRIPT, &[]);
+        proc.add(31, 30, &["tar", "xf", "x"], &[]);
+        for opener in [30, 31] {
+            let found = read_process(proc.0.path(), opener).unwrap();
+            assert!(found.opener == Opener::Emerge && found.emerge.is_none(), "{opener}: {found:?}");
         }
     }
 
