@@ -166,7 +166,8 @@ impl Question<'_> {
                 None => "digests".to_owned(),
                 Some(signer) => signer.fingerprint.to_string(),
             }),
-            failure: self.failures.get(&path).cloned(),
+            // What is hidden was not opened, and another entry may be shown at its path.
+            failure: self.failures.get(&path).filter(|_| hidden.is_none()).cloned(),
             index_mismatch: beside.mismatched.get(&record.id).cloned(),
             ..judged(self.acceptance, &binary, &path)
         }))

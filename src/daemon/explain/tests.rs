@@ -166,6 +166,8 @@ async fn each_entry_is_shown_or_hidden_for_a_reason() {
     assert_eq!(path("a/conflict-1"), Some("a/shown-1.gpkg.tar"));
     let failure = |cpv: &str| found.iter().find(|status| status.cpv == cpv).map(|status| status.failure.as_deref());
     assert_eq!((failure("a/shown-1"), failure("a/target-1")), (Some(Some("HTTP status 500")), Some(None)));
+    // It would be at the path of the one that failed.
+    assert_eq!(failure("a/conflict-1"), Some(None));
 }
 
 #[tokio::test]
