@@ -58,7 +58,7 @@ impl BlobFiles {
         let lock = lock(&directory)?;
         empty_incoming(&directory.join("incoming"));
         let catalogue = Catalogue::open(&directory.join("catalogue"))?;
-        let pins = catalogue.pins().into_iter().map(|pin| pin.id).collect();
+        let pins = catalogue.pins().all().into_iter().map(|pin| pin.id).collect();
         let state = Mutex::new(EvictionState::from_records(catalogue.records(), &pins));
         let budget = Arc::new(WriteBudget::new(catalogue.written()));
         Ok(Self { directory, metrics, catalogue, budget, commits: Mutex::new(()), state, _lock: lock })
@@ -131,7 +131,7 @@ impl BlobFiles {
                 }
                 let written = self.budget.written();
                 let kept = self.catalogue.insert(blob.digest, &record, id, keys, written);
-                let pinned = record.entries.iter().any(|id| self.catalogue.is_pinned(*id));
+                let pinned = record.entries.iter().any(|id| self.catalogue.pins().contains(*id));
                 let mut state = self.state();
                 match &kept {
                     Ok(()) => state.insert(blob.digest, size, now, &blob.file, pinned),
@@ -230,8 +230,8 @@ impl BlobFiles {
 
     /// Records the digest of a build whose blob gets no record of its own.
     pub(crate) fn record_build(&self, build: BuildKey, digest: Sha256Digest) {
-        if self.catalogue.build_digest(build) != Some(digest) {
-            self.catalogue.record_build(build, digest);
+        if self.catalogue.builds().digest(build) != Some(digest) {
+            self.catalogue.builds().record(build, digest);
         }
     }
 
@@ -242,7 +242,7 @@ impl BlobFiles {
         if !uses.is_empty() {
             self.catalogue.update_uses(&uses);
         }
-        self.catalogue.settle();
+        self.catalogue.database().settle();
     }
 }
 

@@ -9,8 +9,9 @@ use parking_lot::Mutex;
 use super::blob::Usage;
 use super::blob_files::BlobFiles;
 use super::claim::{Awaited, Parked};
-use super::classifier::EvictionClassifier;
+use super::classifier::{DigestOf, EvictionClassifier};
 use super::eviction::Among;
+use super::eviction_class::EvictionClasses;
 use crate::index::Sha256Digest;
 
 /// How many times to evict for the same space, because a file system may free space late.
@@ -31,7 +32,7 @@ pub(crate) struct Limits {
 #[derive(Debug)]
 pub(crate) struct Evictor {
     pub(super) blobs: Arc<BlobFiles>,
-    pub(super) classifier: EvictionClassifier,
+    classifier: EvictionClassifier,
     pub(super) limits: Mutex<Limits>,
 }
 
@@ -53,6 +54,12 @@ impl Evictor {
         self.blobs.budget.set_per_day(limits.writes_per_day);
         self.shrink_to(limits.bound);
         self.keep_free();
+    }
+
+    /// Sets the function that computes the eviction classes when something is to be evicted. `ask`
+    /// may read files. Only the first call counts.
+    pub(crate) fn classify_by(&self, ask: impl Fn(DigestOf<'_>) -> EvictionClasses + Send + Sync + 'static) {
+        self.classifier.ask(ask);
     }
 
     /// Bytes that are free on the cache's disk.

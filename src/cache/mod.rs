@@ -139,6 +139,11 @@ impl Cache {
         &self.blobs.budget
     }
 
+    /// The limits, and what keeps them.
+    pub(crate) fn evictor(&self) -> &Evictor {
+        &self.evictor
+    }
+
     /// Blobs without a record.
     pub(crate) fn recovery(&self) -> &Recovery {
         &self.recovery
@@ -202,7 +207,7 @@ impl Cache {
 
     /// SHA-256 of the build when it was verified last.
     pub(crate) fn build_digest(&self, build: BuildKey) -> Option<Sha256Digest> {
-        self.blobs.catalogue.build_digest(build)
+        self.blobs.catalogue.builds().digest(build)
     }
 
     /// Creates a place for a download of `size` bytes: see [`Incoming::open`].
@@ -258,23 +263,6 @@ impl Cache {
     /// Current numbers of bytes and blobs.
     pub(crate) fn usage(&self) -> Usage {
         self.evictor.usage()
-    }
-
-    /// Sets new limits; evicts at once what exceeds them.
-    pub(crate) fn set_limits(&self, limits: Limits) {
-        self.evictor.set_limits(limits);
-    }
-
-    /// Evicts if less than `min_free` is free on the disk, whichever program filled it. The caller
-    /// repeats this periodically.
-    pub(crate) fn keep_free(&self) {
-        self.evictor.keep_free();
-    }
-
-    /// Sets the function that computes the eviction classes when something is to be evicted. `ask`
-    /// may read files. Only the first call counts.
-    pub(crate) fn classify_by(&self, ask: impl Fn(DigestOf<'_>) -> EvictionClasses + Send + Sync + 'static) {
-        self.evictor.classifier.ask(ask);
     }
 
     /// Starts to read again the blob whose digest follows `after`, or the first one if none

@@ -56,7 +56,7 @@ impl Pins {
 
     /// All pins, sorted by PATH.
     pub(crate) fn list(&self) -> Vec<Pin> {
-        let mut pins = self.blobs.catalogue.pins();
+        let mut pins = self.blobs.catalogue.pins().all();
         pins.sort_by(|a, b| a.path.cmp(&b.path));
         pins
     }
@@ -67,7 +67,7 @@ impl Pins {
     /// Returns the [`PinError`] of the first pin that is not possible.
     pub(crate) fn add(&self, pins: &[Pin]) -> Result<(), PinError> {
         let _one_at_a_time = self.blobs.commits.lock();
-        let before = self.blobs.catalogue.pins();
+        let before = self.blobs.catalogue.pins().all();
         let new = || pins.iter().filter(|pin| before.iter().all(|other| other.id != pin.id));
         let bound = self.evictor.limits().bound;
         let (most, mut total) =
@@ -81,7 +81,7 @@ impl Pins {
         if before.len() + new().count() > MAX_PINS {
             return Err(PinError::TooMany);
         }
-        self.blobs.catalogue.add_pins(new())?;
+        self.blobs.catalogue.pins().add(new())?;
         self.set_pinned(pins.iter().map(|pin| pin.id));
         Ok(())
     }
@@ -92,7 +92,7 @@ impl Pins {
     /// The catalogue cannot be written.
     pub(crate) fn remove(&self, ids: &[EntryId]) -> Result<(), PinError> {
         let _one_at_a_time = self.blobs.commits.lock();
-        self.blobs.catalogue.remove_pins(ids)?;
+        self.blobs.catalogue.pins().remove(ids)?;
         self.set_pinned(ids.iter().copied());
         Ok(())
     }
@@ -101,7 +101,7 @@ impl Pins {
     fn set_pinned(&self, ids: impl Iterator<Item = EntryId>) {
         for (digest, record) in ids.filter_map(|id| self.blobs.catalogue.find(id)) {
             // Several entries may have one blob.
-            let pinned = record.entries.iter().any(|id| self.blobs.catalogue.is_pinned(*id));
+            let pinned = record.entries.iter().any(|id| self.blobs.catalogue.pins().contains(*id));
             self.blobs.state().set_pinned(digest, pinned);
         }
     }

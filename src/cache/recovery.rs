@@ -67,7 +67,7 @@ impl Recovery {
                 tracing::info!(found, "blobs in the cache without a record; each is proved again when it is asked for");
             }
             self.evictor.shrink_to(self.evictor.limits().bound);
-            self.blobs.catalogue.prune_builds(MAX_BUILDS);
+            self.blobs.catalogue.builds().prune(MAX_BUILDS);
             self.blobs.catalogue.prune_entries();
         });
     }
@@ -103,7 +103,7 @@ impl Recovery {
     /// Whether there may be blobs of this size without a record, or an adoption of one. Never
     /// blocks on the sweep or an adoption.
     pub(crate) fn may_have_orphans(&self, size: u64) -> bool {
-        let others = || !self.blobs.state().candidates(size, !self.blobs.catalogue.is_open()).is_empty();
+        let others = || !self.blobs.state().candidates(size, !self.blobs.catalogue.database().is_open()).is_empty();
         let adopting = || self.adoptions.is_locked();
         // The order matters: a blob that is being adopted is no orphan any more, and has no record
         // yet.
@@ -122,7 +122,7 @@ impl Recovery {
             .catalogue
             .find(id)
             .filter(|(_, record)| record.size == size && !policy.admits(&record.assurance));
-        let recorded = !self.blobs.catalogue.is_open();
+        let recorded = !self.blobs.catalogue.database().is_open();
         let others = self.blobs.state().candidates(size, recorded);
         let own = own.into_iter().map(|(digest, _)| (digest, true));
         let all = own.chain(others.into_iter().map(|digest| (digest, false)));

@@ -454,7 +454,7 @@ fn what_a_parked_download_has_received_goes_where_another_needs_the_room() {
 fn a_parked_download_counts_for_nothing_in_the_budget_of_a_day() {
     let place = tempfile::tempdir().unwrap();
     let cache = open(place.path(), 1 << 30);
-    cache.set_limits(Limits { bound: 1 << 30, min_free: 0, writes_per_day: Some(1000) });
+    cache.evictor().set_limits(Limits { bound: 1 << 30, min_free: 0, writes_per_day: Some(1000) });
     let mut incoming = filled(&cache, 800);
     incoming.file().unwrap().write_all_at(&[0; 300], 0).unwrap();
     incoming.start_writeback(300);
@@ -531,7 +531,7 @@ fn while_the_catalogue_cannot_be_written_bodies_are_proved_and_nothing_is_kept()
     let place = tempfile::tempdir().unwrap();
     let cache = open(place.path(), 1 << 20);
     drop(SAMPLES[0].fetch(&cache));
-    cache.blobs.catalogue.close();
+    cache.blobs.catalogue.database().close();
     for _ in 0..2 {
         assert!(SAMPLES[0].get(&cache).is_none());
         assert!(SAMPLES[0].is(&SAMPLES[0].adopt(&cache).unwrap()));
@@ -656,7 +656,7 @@ fn what_is_pinned_stays_and_its_part_of_the_cache_is_bounded() {
     drop(filled(&cache, bound - SAMPLES[1].size()));
     assert!(SAMPLES[0].get(&cache).is_none() && SAMPLES[1].get(&cache).is_some());
     // The bound holds even against pins.
-    cache.set_limits(Limits { bound: SAMPLES[1].size() - 1, ..Limits::default() });
+    cache.evictor().set_limits(Limits { bound: SAMPLES[1].size() - 1, ..Limits::default() });
     assert_eq!(cache.usage().bytes, 0);
 }
 
@@ -668,7 +668,7 @@ fn ranks_are_asked_for_when_something_has_to_go() {
     SAMPLES.iter().for_each(|sample| drop(sample.fetch(&cache)));
     let asked = Arc::new(std::sync::atomic::AtomicU32::new(0));
     let counted = Arc::clone(&asked);
-    cache.classify_by(move |digest_of| {
+    cache.evictor().classify_by(move |digest_of| {
         counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let rank = |at: usize| if at == 5 { super::EvictionClass::Installed } else { super::EvictionClass::Waiting };
         (0..SAMPLES.len()).filter_map(|at| Some((digest_of(SAMPLES[at].entry.id())?, rank(at)))).collect()
@@ -688,7 +688,7 @@ fn min_free_evicts_what_helps_and_nothing_where_nothing_does() {
     let cache = open(place.path(), 1 << 30);
     SAMPLES.iter().for_each(|sample| drop(sample.fetch(&cache)));
     let limits = |min_free| Limits { bound: 1 << 30, min_free, ..Limits::default() };
-    cache.set_limits(limits(1));
+    cache.evictor().set_limits(limits(1));
     assert_eq!(cache.usage().blobs, SAMPLES.len() as u64);
     // A download is refused the disk, and no blob is evicted, since that would not free enough.
     *cache.evictor.limits.lock() = limits(free(place.path()) + (1 << 30));
@@ -699,10 +699,10 @@ fn min_free_evicts_what_helps_and_nothing_where_nothing_does() {
     // Whichever program fills the disk, blobs are evicted until min-free holds or only open ones
     // are left.
     let open = SAMPLES[2].get(&cache).unwrap();
-    cache.keep_free();
+    cache.evictor().keep_free();
     assert_eq!(cache.usage().blobs, 1);
     assert!(SAMPLES[2].is(&open));
-    cache.keep_free();
+    cache.evictor().keep_free();
     assert!(SAMPLES[2].get(&cache).is_some());
 }
 
@@ -712,7 +712,7 @@ fn what_is_written_in_a_day_is_bounded_and_the_rest_is_served() {
     let (one, two) = (&SAMPLES[4], &SAMPLES[0]);
     let limits = Limits { bound: 1 << 30, min_free: 0, writes_per_day: Some(one.size() + two.size() - 1) };
     let cache = open(place.path(), 1 << 30);
-    cache.set_limits(limits);
+    cache.evictor().set_limits(limits);
     let received = |sample: &Sample, cache: &Arc<Cache>| {
         let mut incoming = filled(cache, sample.size());
         let mut receiver = Receiver::new(incoming.file().unwrap(), sample.entry.clone(), Policy::digests_only());
@@ -726,11 +726,11 @@ fn what_is_written_in_a_day_is_bounded_and_the_rest_is_served() {
     assert_eq!(cache.budget().written().today(), one.size());
     drop(cache);
     let cache = open(place.path(), 1 << 30);
-    cache.set_limits(limits);
+    cache.evictor().set_limits(limits);
     let placement = received(two, &cache);
     assert!(matches!(&placement, Placement::Unkept(why) if why.contains("write-budget")), "{placement:?}");
     assert_eq!((cache.budget().written().today(), cache.usage().blobs), (one.size(), 1));
-    cache.set_limits(Limits { writes_per_day: None, ..limits });
+    cache.evictor().set_limits(Limits { writes_per_day: None, ..limits });
     assert_eq!(received(two, &cache), Placement::Kept);
 }
 
@@ -738,7 +738,7 @@ fn what_is_written_in_a_day_is_bounded_and_the_rest_is_served() {
 fn downloads_at_once_do_not_write_more_than_one_after_the_other() {
     let place = tempfile::tempdir().unwrap();
     let cache = open(place.path(), 1 << 30);
-    cache.set_limits(Limits { bound: 1 << 30, min_free: 0, writes_per_day: Some(1000) });
+    cache.evictor().set_limits(Limits { bound: 1 << 30, min_free: 0, writes_per_day: Some(1000) });
     let kept = |incoming: &Incoming| incoming.kept_path().is_some();
     let mut first = cache.incoming(600).unwrap();
     assert!(

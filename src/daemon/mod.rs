@@ -220,7 +220,9 @@ impl Daemon {
             Arc::new(open.context("opening the cache")?.context("opening the cache")?)
         };
         let (limited, limits) = (Arc::clone(&cache), limits(&config));
-        tokio::task::spawn_blocking(move || limited.set_limits(limits)).await.context("making room in the cache")?;
+        tokio::task::spawn_blocking(move || limited.evictor().set_limits(limits))
+            .await
+            .context("making room in the cache")?;
         let (fetcher, outcomes) = Fetcher::new(Arc::clone(&cache), Arc::clone(&metrics));
         fetcher.set_bulk_read_limit(config.options.bulk_read_limit);
         let (held, fetching, counted) = (Arc::clone(&cache), Arc::clone(&fetcher), Arc::clone(&metrics));
@@ -237,7 +239,9 @@ impl Daemon {
         let front = Arc::new(front);
         let (shown, root) = (Arc::clone(front.snapshots()), config.portage_root.clone());
         let directory = cache.directory().to_owned();
-        cache.classify_by(move |digest_of| tasks::installed_classes::classes(&root, &shown, &directory, digest_of));
+        cache
+            .evictor()
+            .classify_by(move |digest_of| tasks::installed_classes::classes(&root, &shown, &directory, digest_of));
         let serving = Serving::new(&config, &front, &fetcher, &metrics, &cache)?;
         let mount = match mounting {
             Mounting::Mounted(kept) => Some(mount(&config, &front, &fetcher, &metrics, kept)?),
@@ -351,7 +355,7 @@ impl Daemon {
         self.shared.fetcher.let_go();
         let cache = Arc::clone(&self.shared.cache);
         tokio::task::spawn_blocking(move || {
-            cache.keep_free();
+            cache.evictor().keep_free();
             cache.write_uses();
         });
         if self.shared.serving.as_ref().is_some_and(Serving::is_incomplete) {

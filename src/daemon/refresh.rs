@@ -128,7 +128,7 @@ impl Refresher {
         let (cache, limits) = (Arc::clone(&shared.cache), super::limits(config));
         shared.fetcher.set_bulk_read_limit(config.options.bulk_read_limit);
         // Evicting takes time. The requests that wait here would have to wait for a refresh anyway.
-        drop(tokio::task::spawn_blocking(move || cache.set_limits(limits)).await);
+        drop(tokio::task::spawn_blocking(move || cache.evictor().set_limits(limits)).await);
         match self.binhosts.configure(config).await {
             Ok(()) => {
                 shared.fetcher.forget_failures();

@@ -1,7 +1,8 @@
 //! The sled database: all its trees, keys and values are written and read here.
 //!
-//! | file | what it keeps |
+//! | file | job |
 //! |---|---|
+//! | `database` | sled's file: opening, reading, making durable |
 //! | `catalogue` | which entry is which blob, and what is known of each blob |
 //! | `pins` | packages that the administrator keeps |
 //! | `build_history` | the digest last seen of each build |
@@ -10,6 +11,7 @@
 
 pub(super) mod build_history;
 pub(super) mod catalogue;
+pub(super) mod database;
 pub(super) mod pins;
 pub(super) mod rows;
 pub(super) mod shared;

@@ -7,7 +7,7 @@ use std::io;
 
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
-use super::catalogue::{Catalogue, Durable};
+use super::database::{Database, Durable};
 use super::rows::{PinHead, RowKey};
 use crate::index::EntryId;
 use crate::sys::seconds_now;
@@ -49,36 +49,39 @@ impl Pin {
     }
 }
 
-impl Catalogue {
-    pub(crate) fn pins(&self) -> Vec<Pin> {
+/// The rows of the pins.
+pub(crate) struct PinRows<'a>(pub(super) &'a Database);
+
+impl PinRows<'_> {
+    pub(crate) fn all(&self) -> Vec<Pin> {
         let read = |db: &sled::Db| -> Vec<Pin> {
             db.scan_prefix(b"p").filter_map(Result::ok).filter_map(|(key, value)| Pin::decode(&key, &value)).collect()
         };
-        self.with(read).unwrap_or_default()
+        self.0.with(read).unwrap_or_default()
     }
 
     /// Writes new pins durably.
     ///
     /// # Errors
     /// The catalogue cannot be written, and has none of them.
-    pub(crate) fn add_pins<'a>(&self, pins: impl Iterator<Item = &'a Pin>) -> io::Result<()> {
+    pub(crate) fn add<'a>(&self, pins: impl Iterator<Item = &'a Pin>) -> io::Result<()> {
         let mut batch = sled::Batch::default();
         pins.for_each(|pin| pin.record(&mut batch));
-        self.apply(batch, Durable::Now)
+        self.0.apply(batch, Durable::Now)
     }
 
     /// Removes the pins of entries durably.
     ///
     /// # Errors
     /// The catalogue cannot be written, and has all of them.
-    pub(crate) fn remove_pins(&self, ids: &[EntryId]) -> io::Result<()> {
+    pub(crate) fn remove(&self, ids: &[EntryId]) -> io::Result<()> {
         let mut batch = sled::Batch::default();
         ids.iter().for_each(|id| batch.remove(RowKey::of_pin(*id).as_bytes()));
-        self.apply(batch, Durable::Now)
+        self.0.apply(batch, Durable::Now)
     }
 
-    pub(crate) fn is_pinned(&self, id: EntryId) -> bool {
-        self.with(|db| db.contains_key(RowKey::of_pin(id).as_bytes()).unwrap_or_default()).unwrap_or_default()
+    pub(crate) fn contains(&self, id: EntryId) -> bool {
+        self.0.with(|db| db.contains_key(RowKey::of_pin(id).as_bytes()).unwrap_or_default()).unwrap_or_default()
     }
 }
 
@@ -93,16 +96,17 @@ mod tests {
         assert_eq!(pin.path, "ä".repeat(MAX_PATH / 2));
         let directory = tempfile::tempdir().unwrap();
         let place = directory.path().join("catalogue");
-        let catalogue = Catalogue::open(&place).unwrap();
+        let database = Database::open(&place).unwrap();
         let mut batch = sled::Batch::default();
         pin.record(&mut batch);
-        catalogue.apply(batch, Durable::Now).unwrap();
-        drop(catalogue);
-        let catalogue = Catalogue::open(&place).unwrap();
-        assert_eq!(catalogue.pins(), [pin]);
-        assert!(catalogue.is_pinned(EntryId([7; 16])) && !catalogue.is_pinned(EntryId([8; 16])));
+        database.apply(batch, Durable::Now).unwrap();
+        drop(database);
+        let database = Database::open(&place).unwrap();
+        let pins = PinRows(&database);
+        assert_eq!(pins.all(), [pin]);
+        assert!(pins.contains(EntryId([7; 16])) && !pins.contains(EntryId([8; 16])));
         let value =
-            catalogue.with(|db| db.get(RowKey::of_pin(EntryId([7; 16])).as_bytes()).unwrap().unwrap().len()).unwrap();
+            database.with(|db| db.get(RowKey::of_pin(EntryId([7; 16])).as_bytes()).unwrap().unwrap().len()).unwrap();
         assert!(17 + value <= 129);
         assert_eq!(Pin::decode(b"p", b"short"), None);
     }
