@@ -144,7 +144,10 @@ impl<'a> BodyStream<'a> {
         if let Some(peer) = self.peers.current {
             return self.upstream.peers.display_url(peer);
         }
-        self.candidates.current().map(|candidate| config::display(&candidate.url)).unwrap_or_default()
+        let current = self.candidates.current().map(|candidate| &candidate.url);
+        // A stream that continues with all bytes asks nobody.
+        let url = current.or(self.part.as_ref().map(|part| &part.url));
+        url.map(config::display).unwrap_or_default()
     }
 
     /// Returns the next event. The stream recovers from breaks itself; an error is final. Only time
@@ -233,6 +236,8 @@ impl<'a> BodyStream<'a> {
         self.keep_up()?;
         let (began, patience) = (Instant::now(), self.upstream.mirrors.patience(&self.candidates));
         let chunk = match &mut self.connection {
+            // Nothing is left to be requested of a file of which all bytes are here.
+            Connection::None if self.part.is_some() && self.received == self.size => return Ok(Some(Event::End)),
             Connection::None => return self.connect().await,
             Connection::Http(answer) => answer.chunk(patience).await?,
             Connection::File(file) => file.chunk().await?,

@@ -4,11 +4,12 @@
 //!
 //! The cache counts these files as parked, and takes their room before it evicts blobs.
 
-use std::collections::VecDeque;
-use std::sync::Arc;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::receive::Partial;
@@ -35,11 +36,34 @@ struct InterruptedDownload {
     at: Instant,
 }
 
-/// The interrupted downloads, oldest first.
+/// The interrupted downloads.
 #[derive(Debug, Default)]
-pub(super) struct Interrupted(Mutex<VecDeque<InterruptedDownload>>);
+pub(super) struct Interrupted {
+    /// Oldest first.
+    kept: Mutex<VecDeque<InterruptedDownload>>,
+    /// One permit for each package that is being transferred.
+    transfers: Mutex<HashMap<PackageKey, Weak<Semaphore>>>,
+}
 
 impl Interrupted {
+    /// Waits until no other task transfers this package. A download that has lost its last waiter
+    /// leaves the table before its task has written and kept the last bytes. The next download of
+    /// the package continues with them.
+    pub(super) async fn only_transfer(&self, key: PackageKey) -> Option<OwnedSemaphorePermit> {
+        let transfer = {
+            let mut transfers = self.transfers.lock();
+            transfers.retain(|_, transfer| transfer.strong_count() > 0);
+            let current = transfers.get(&key).and_then(Weak::upgrade);
+            current.unwrap_or_else(|| {
+                let transfer = Arc::new(Semaphore::new(1));
+                transfers.insert(key, Arc::downgrade(&transfer));
+                transfer
+            })
+        };
+        // Nobody closes the semaphore.
+        transfer.acquire_owned().await.ok()
+    }
+
     /// Keeps the bytes of a download. Returns the entry that is removed for them. The caller drops
     /// that where blocking is allowed, because dropping removes a file.
     #[must_use]
@@ -78,6 +102,6 @@ impl Interrupted {
     }
 
     fn all(&self) -> MutexGuard<'_, VecDeque<InterruptedDownload>> {
-        self.0.lock()
+        self.kept.lock()
     }
 }

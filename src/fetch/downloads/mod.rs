@@ -95,7 +95,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 
 pub(super) use download::Download;
@@ -224,6 +224,8 @@ pub(super) struct Downloads {
     interrupted: Interrupted,
     /// Notified when a turn may be free or may be given.
     changed: Arc<Notify>,
+    /// Sends after each change of the table, when all turns that follow from it are given.
+    moved: watch::Sender<()>,
     runtime: Handle,
     scheduler: AbortHandle,
 }

@@ -4,6 +4,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::lane::Lane;
@@ -28,11 +29,14 @@ struct Transfer<'a> {
     entry: Entry,
     /// `None`: the transfer starts with the first byte of the package.
     receiving: Option<Receiving>,
+    /// Given back when the bytes of an interrupted download are kept.
+    _only: Option<OwnedSemaphorePermit>,
 }
 
 impl<'a> Transfer<'a> {
     /// Continues an interrupted download of the package, if there is one.
-    fn new(listed: &ListedDownload, wanted: &'a PackageRef, entry: Entry) -> Self {
+    async fn new(listed: &ListedDownload, wanted: &'a PackageRef, entry: Entry) -> Self {
+        let only = listed.downloads.interrupted.only_transfer(wanted.key()).await;
         let mut stream = begin(wanted, &entry);
         let left = listed.downloads.interrupted.take(wanted, &entry);
         let receiving = left.and_then(|(partial, part)| {
@@ -42,7 +46,7 @@ impl<'a> Transfer<'a> {
             stream.go_on(part, received);
             Some(receiving)
         });
-        Self { stream, entry, receiving }
+        Self { stream, entry, receiving, _only: only }
     }
 
     /// Keeps the received bytes for the next download of the package, because there is no waiter
@@ -169,7 +173,7 @@ async fn fetch<'a>(
             Ok(recovered.await.ok().flatten())
         }
         Lane::Binhost(_) => {
-            let transfer = transfer.insert(Transfer::new(&turn.listed, wanted, entry));
+            let transfer = transfer.insert(Transfer::new(&turn.listed, wanted, entry).await);
             from_binhost(turn, wanted, transfer).await.map(Some)
         }
     }
@@ -185,7 +189,7 @@ async fn from_binhost<'a>(
     let (started, mut medium) = (Instant::now(), Destination::Cache);
     loop {
         let received = receive(turn, transfer, medium).await;
-        let Transfer { stream, entry, receiving } = transfer;
+        let Transfer { stream, entry, receiving, .. } = transfer;
         // A further attempt starts with the first byte.
         *receiving = None;
         match received {
@@ -222,7 +226,7 @@ async fn from_binhost<'a>(
 
 /// One attempt: receives all bytes and verifies them.
 async fn receive(turn: &mut Turn, transfer: &mut Transfer<'_>, medium: Destination) -> Result<Blob, FetchError> {
-    let Transfer { stream, entry, receiving: slot } = transfer;
+    let Transfer { stream, entry, receiving: slot, .. } = transfer;
     let mut losses = 0;
     loop {
         let receiving = slot.get_or_insert_with(|| {

@@ -4,7 +4,7 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, MutexGuard};
 use tokio::runtime::Handle;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::download::Download;
 use super::entry::Stage;
@@ -29,7 +29,7 @@ impl Downloads {
         Arc::new_cyclic(|downloads| {
             let scheduler = runtime.spawn(schedule(Weak::clone(downloads), Arc::clone(&changed))).abort_handle();
             let (table, interrupted) = (Mutex::new(DownloadTable::new()), Interrupted::default());
-            Self { context, table, interrupted, changed, runtime, scheduler }
+            Self { context, table, interrupted, changed, moved: watch::Sender::default(), runtime, scheduler }
         })
     }
 
@@ -138,6 +138,11 @@ impl Downloads {
         self.table().counts()
     }
 
+    /// Receives each change of the table. Several changes may be received as one.
+    pub(in crate::fetch) fn changes(&self) -> watch::Receiver<()> {
+        self.moved.subscribe()
+    }
+
     /// The running downloads, and those that have waiters. Downloads with a turn come first.
     pub(in crate::fetch) fn progress(&self) -> Vec<DownloadProgress> {
         let table = self.table();
@@ -172,7 +177,7 @@ impl Downloads {
         loop {
             let step = self.table().next(|download, on_the_way| self.gate(download, on_the_way));
             match step {
-                None => return,
+                None => break,
                 Some(NextAction::Start(number, lane, download)) => {
                     download.begin();
                     let turn = Turn::new(ListedDownload::new(self, download, number), lane);
@@ -185,6 +190,7 @@ impl Downloads {
                 }
             }
         }
+        self.moved.send_replace(());
     }
 
     pub(super) fn table(&self) -> MutexGuard<'_, DownloadTable<Arc<Download>>> {

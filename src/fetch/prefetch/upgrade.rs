@@ -14,10 +14,8 @@ use crate::fetch::error::FetchError;
 use crate::fetch::fetcher::Fetcher;
 use crate::fetch::remote_binhost::PackageRef;
 
-/// Interval between two looks at the table of downloads.
-const LOOK: Duration = Duration::from_millis(500);
-/// Looks in a row that must find no download before a prefetch starts.
-const QUIET: u32 = 4;
+/// How long there must have been no download before a prefetch starts.
+const QUIET: Duration = Duration::from_secs(2);
 
 /// The result of an upgrade prefetch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,12 +38,17 @@ impl UpgradePrefetch {
         Self(fetcher)
     }
 
-    /// Waits until `QUIET` looks in a row, one every `LOOK`, have found no download.
+    /// Waits until there has been no download for [`QUIET`].
     pub(crate) async fn wait_until_quiet(&self) {
-        let mut quiet = 0;
-        while quiet < QUIET {
-            quiet = if self.0.downloads.is_empty() { quiet + 1 } else { 0 };
-            tokio::time::sleep(LOOK).await;
+        let mut changes = self.0.downloads.changes();
+        loop {
+            changes.mark_unchanged();
+            let is_quiet = self.0.downloads.is_empty();
+            tokio::select! {
+                // The table is gone if this fails, and waits for nothing any more.
+                changed = changes.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(QUIET), if is_quiet => return,
+            }
         }
     }
 

@@ -24,15 +24,18 @@ impl PackageScene {
 
     /// Waits until the table has these numbers of downloads: live, parked and waiting.
     async fn await_counts(&self, live: usize, parked: usize, waiting: usize) {
-        for _ in 0..10_000 {
-            let Counts { live: l, parked: p, waiting: w, .. } = self.fetcher.counts();
-            if (l, p, w) == (live, parked, waiting) {
-                return;
+        let mut changes = self.fetcher.downloads.changes();
+        let arrives = async {
+            loop {
+                changes.mark_unchanged();
+                let Counts { live: l, parked: p, waiting: w, .. } = self.fetcher.counts();
+                if (l, p, w) == (live, parked, waiting) {
+                    return;
+                }
+                changes.changed().await.expect("the table is in the fetcher");
             }
-            // The clock is paused: this lets the other tasks run as far as they come, then moves the
-            // clock.
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-        panic!("{:?}", self.fetcher.counts());
+        };
+        let arrived = tokio::time::timeout(Duration::from_secs(3600), arrives).await;
+        assert!(arrived.is_ok(), "{:?}", self.fetcher.counts());
     }
 }

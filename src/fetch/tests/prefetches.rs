@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use super::A;
 use crate::fetch::downloads::{PREFETCH_TURNS, Priority, Start, Waiter};
@@ -137,4 +138,21 @@ async fn an_open_joins_a_prefetch() {
     assert!(shown.len() == 1 && !shown[0].ahead && shown[0].waiters == 1, "{shown:?}");
     assert!(open.outcome().await.is_ok() && prefetch.end().await.is_ok());
     assert_eq!((scene.asked(), scene.metrics.misses.get()), (vec![0], 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upgrade_waits_until_nothing_was_fetched_for_a_while() {
+    let scene = PackageScene::new(1, &NAMES, PAYLOAD);
+    let upgrades = UpgradePrefetch::new(Arc::clone(&scene.fetcher));
+    let quiet = async || {
+        let start = Instant::now();
+        upgrades.wait_until_quiet().await;
+        start.elapsed().as_millis() / 100
+    };
+    assert_eq!(quiet().await, 20);
+    scene.act(0, [Act::Drip(Duration::from_secs(5))]);
+    let open = scene.opening(0, A);
+    scene.server.await_requests(1).await;
+    assert_eq!(quiet().await, 70, "the download takes 5 s");
+    assert!(open.is_finished());
 }
