@@ -90,7 +90,7 @@ impl Serving {
     /// Publishes the index of the tree that is shown now.
     pub(super) fn publish(&self, front: &PublishedTree, fetcher: &Fetcher) {
         let newest = || Arc::clone(front.remote().view());
-        let published = self.index.publish(newest, &|binhost| fetcher.is_shared(binhost));
+        let published = self.index.publish(newest, &|binhost| fetcher.for_machines().is_shared(binhost));
         if let Err(error) = &published {
             tracing::warn!(%error, "the index for other machines cannot be made; they get the previous one, and it is tried again in a minute");
         }

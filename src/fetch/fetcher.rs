@@ -9,17 +9,18 @@ use super::alarms::Alarms;
 use super::availability::{Availability, PackageAvailability};
 use super::blobs::{Absence, Blobs};
 use super::bulk_read_limit::BulkReadLimit;
-use super::downloads::{Counts, DownloadContext, DownloadProgress, Downloads, TransferState, Uid};
+use super::downloads::{Counts, DownloadContext, DownloadProgress, Downloads, Uid};
 use super::entry_check::{CheckFor, EntryCheck, EntryChecker};
 use super::error::{FetchError, Outcome};
 use super::failures::{FailureReport, Failures};
 use super::index_mismatch::EntryComparer;
 use super::last_openers::{LastOpener, LastOpeners};
+use super::machine_fetcher::MachineFetcher;
 use super::outcomes::{DownloadOutcome, Mismatch, OutcomeSender};
 use super::remote_binhost::{PackageRef, RemoteBinhost, RemoteBinhosts};
 use super::uncached_open::{Miss, Openers};
 use crate::cache::{Blob, Cache, Unkeepable};
-use crate::index::{BinhostId, EntryId, Index, Sha256Digest, ShareKey, View};
+use crate::index::{BinhostId, EntryId, Index, Sha256Digest, View};
 use crate::metrics::Metrics;
 use crate::verify::Sums;
 
@@ -48,6 +49,7 @@ pub(crate) struct Fetcher {
     limit: BulkReadLimit,
     pub(super) openers: Openers,
     last_openers: LastOpeners,
+    for_machines: Arc<MachineFetcher>,
 }
 
 impl Fetcher {
@@ -77,6 +79,12 @@ impl Fetcher {
             metrics: Arc::clone(&metrics),
         });
         let checker = EntryChecker::new(Arc::clone(&blobs), Arc::clone(&downloads), Arc::clone(&comparer), outcomes);
+        let for_machines = Arc::new(MachineFetcher {
+            binhosts: Arc::clone(&binhosts),
+            blobs: Arc::clone(&blobs),
+            downloads: Arc::clone(&downloads),
+            metrics: Arc::clone(&metrics),
+        });
         let fetcher = Self {
             binhosts,
             blobs,
@@ -89,6 +97,7 @@ impl Fetcher {
             limit: BulkReadLimit::default(),
             openers: Openers::default(),
             last_openers: LastOpeners::default(),
+            for_machines,
         };
         (Arc::new(fetcher), receiver)
     }
@@ -151,37 +160,10 @@ impl Fetcher {
         self.downloads.open(&wanted, uid, absence).await
     }
 
-    /// Returns the blob for another machine, which has limits of its own. `client` stands for that
-    /// machine. Fetches the package if it is not cached.
-    ///
-    /// # Errors
-    /// The package cannot be fetched. All waiters get the same reason.
-    pub(crate) async fn open_for_machine(&self, wanted: PackageRef, client: Uid) -> Outcome {
-        self.downloads.open(&wanted, client, None).await
-    }
-
-    /// The cached blob of a key that another machine sends, whatever the index says now. `None`: it
-    /// is not cached, or its binhost does not share its packages or is no longer used.
+    /// The way to a package for other machines.
     #[must_use]
-    pub(crate) fn shared(&self, key: &ShareKey) -> Option<Blob> {
-        self.blobs.cache().shared(key, |tag| self.binhosts.shares(tag))
-    }
-
-    /// Whether the packages of a binhost may be served to other machines.
-    #[must_use]
-    pub(crate) fn is_shared(&self, id: BinhostId) -> bool {
-        self.binhosts.get(id).is_some_and(|binhost| binhost.is_shared())
-    }
-
-    /// A text that changes as long as the download of a package makes progress. While the download
-    /// waits for its turn, the progress of all others counts.
-    #[must_use]
-    pub(crate) fn progress_of(&self, wanted: &PackageRef) -> String {
-        let of_package = self.in_progress().into_iter().find(|progress| progress.path == wanted.path());
-        match of_package.filter(|progress| progress.state != TransferState::Waiting) {
-            Some(progress) => format!("own-{}", progress.received),
-            None => format!("all-{}", self.metrics.bytes_fetched.get()),
-        }
+    pub(crate) fn for_machines(&self) -> &Arc<MachineFetcher> {
+        &self.for_machines
     }
 
     /// Compares an entry with its package, and fetches as little of the package as possible.

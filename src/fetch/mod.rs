@@ -4,6 +4,7 @@
 //! | file | job |
 //! |---|---|
 //! | `fetcher` | the way to a package |
+//! | `machine_fetcher` | the same for other machines |
 //! | `downloads` | the table of downloads |
 //! | `prefetch` | downloads before an open |
 //! | `uncached_open` | an open of a package that is not cached |
@@ -54,6 +55,7 @@ mod failures;
 mod fetcher;
 mod index_mismatch;
 mod last_openers;
+mod machine_fetcher;
 mod outcomes;
 mod plan_check;
 mod prefetch;

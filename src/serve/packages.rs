@@ -25,7 +25,7 @@ impl SharedPackages {
 
     /// The cached blob of a key.
     pub(super) fn blob(&self, key: &ShareKey) -> Option<Blob> {
-        self.fetcher.shared(key)
+        self.fetcher.for_machines().cached(key)
     }
 
     /// The package of a key that an index has at `path`.

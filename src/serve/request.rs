@@ -173,15 +173,15 @@ impl RequestHandler {
         if let Lookup::Ready(blob) = tokio::task::block_in_place(|| fetcher.look_up(&wanted)) {
             return Ok(blob);
         }
-        let (fetched, client) = (Arc::clone(fetcher), Uid(request.client.number()));
+        let (machines, client) = (Arc::clone(fetcher.for_machines()), Uid(request.client.number()));
         let of_waiter = wanted.clone();
-        let fetched = async move { fetched.open_for_machine(of_waiter, client).await };
+        let fetched = async move { machines.open(of_waiter, client).await };
         let waiter = tokio::spawn(tokio::time::timeout(HELD + LINGER, fetched));
         match tokio::time::timeout(HELD, waiter).await {
             Ok(Ok(Ok(fetched))) => fetched.map_err(RouteError::Fetch),
             // The runtime stops.
             Ok(Err(_)) => Err(RouteError::Fetch(Arc::new(FetchError::Stopped))),
-            Ok(Ok(Err(_))) | Err(_) => Err(RouteError::Underway(fetcher.progress_of(&wanted))),
+            Ok(Ok(Err(_))) | Err(_) => Err(RouteError::Underway(fetcher.for_machines().progress_of(&wanted))),
         }
     }
 
@@ -190,7 +190,7 @@ impl RequestHandler {
         if let Lookup::Ready(blob) = tokio::task::block_in_place(|| fetcher.look_up(&wanted)) {
             return Ok(blob);
         }
-        fetcher.open_for_machine(wanted, Uid(request.client.number())).await.map_err(RouteError::Fetch)
+        fetcher.for_machines().open(wanted, Uid(request.client.number())).await.map_err(RouteError::Fetch)
     }
 }
 
