@@ -7,10 +7,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use binhostfs::internals::fetch::{MAX_LIVE, PLACES};
-use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::harness::{Act, Mounted, Options, Origin, Package, can_mount, eventually};
+use crate::harness::{Act, Mounted, Options, Origin, Package, Stopped, can_mount, eventually};
 
 /// Users without any rights.
 const A: u32 = 65_534;
@@ -301,22 +300,6 @@ fn a_false_size_evicts_nothing() {
     user.0.kill().unwrap();
     mounted.settled();
     as_before();
-}
-
-/// A daemon that is stopped, until this is dropped.
-struct Stopped<'a>(&'a Mounted);
-
-impl<'a> Stopped<'a> {
-    fn new(mounted: &'a Mounted) -> Self {
-        mounted.signal(Signal::STOP);
-        Self(mounted)
-    }
-}
-
-impl Drop for Stopped<'_> {
-    fn drop(&mut self) {
-        self.0.signal(Signal::CONT);
-    }
 }
 
 /// A directory of a server that does not answer: whoever looks into it waits for ever.

@@ -326,7 +326,7 @@ fn a_binhost_that_is_gone_is_told_from_one_that_comes_back() {
     drop(origin);
     fails(&mounted, &package, AT_ONCE, "refused");
     nothing_is_left(&mounted);
-    let origin = Origin::start_on(address);
+    let origin = Origin::start_on(&address);
     origin.publish(1_760_000_000, std::slice::from_ref(&package));
     heals(&mounted, &package);
 }

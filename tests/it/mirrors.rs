@@ -149,7 +149,7 @@ fn a_bad_first_url_does_not_hold_up_the_first_start() {
     for act in [Some(Act::Silence), Some(Act::Status(500, Vec::new())), None] {
         let all = packages(["one-1", "two-1"]);
         let (first, second) = (Origin::with(&all), Origin::with(&all));
-        let url = first.url();
+        let (url, _reserved) = (first.url(), first.address());
         match &act {
             Some(act) => everywhere(&first, &all, act),
             None => drop(first),

@@ -92,6 +92,7 @@ fn a_restart_shows_the_same_inodes_and_needs_no_network() {
     assert!(fs::read(mounted.path(&packages[0].path)).unwrap() == packages[0].bytes);
     assert_eq!(mounted.stop(), Some(0));
     assert!(!mounted.is_mounted());
+    let _reserved = origin.address();
     drop(origin);
     mounted.start();
     assert_eq!(inodes(&mounted), before);

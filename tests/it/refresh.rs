@@ -335,7 +335,7 @@ fn a_stored_index_is_enough_to_start() {
     reads(&mounted, &cached);
     assert_eq!(fs::read(mounted.path(&not_cached.path)).unwrap_err().raw_os_error(), Some(libc::EIO));
     await_problem(&mounted, "refused");
-    let origin = Origin::start_on(address);
+    let origin = Origin::start_on(&address);
     origin.publish(TIME + 1, &[cached, not_cached.clone(), new.clone()]);
     await_refreshes(&mounted, 1);
     reads(&mounted, &new);
@@ -381,7 +381,7 @@ fn without_any_index_the_mount_is_empty_until_the_binhost_comes() {
         assert!(log.contains("WARN") && log.contains("PKGDIR is shown empty until a binhost answers"), "{log}");
         assert!(log.contains("no index"), "{log}");
 
-        let origin = origin.unwrap_or_else(|| Origin::start_on(address));
+        let origin = origin.unwrap_or_else(|| Origin::start_on(&address));
         origin.publish(TIME, std::slice::from_ref(&one));
         origin.script("Packages.gz", [Act::Serve]);
         // A question that is being asked to a silent binhost has to end first.

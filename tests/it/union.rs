@@ -87,7 +87,7 @@ fn one_binhost_that_is_away_harms_no_other() {
     assert_eq!(fs::read(mounted.path(&mine.path)).unwrap_err().raw_os_error(), EIO);
     assert_eq!(binhost(&mounted, 1)["refresh"]["error"], Value::Null);
     let _back = {
-        let origin = Origin::start_on(address);
+        let origin = Origin::start_on(&address);
         origin.publish(TIME, std::slice::from_ref(&mine));
         origin
     };
@@ -133,7 +133,7 @@ fn a_quorum_of_mirrors_decides_what_is_shown() {
     mounted.stop();
     mounted.start();
     assert_eq!(shown(&mounted), [&*agreed.path]);
-    let two = Origin::start_on(address);
+    let two = Origin::start_on(&address);
     two.publish(TIME + 1, &[agreed.clone(), real, missing.clone()]);
     eventually(REFRESHED, "they agree on one more", || shown(&mounted) == [&*agreed.path, &*missing.path]);
     reads(&mounted, &missing.path, &missing);
@@ -268,7 +268,7 @@ fn while_a_binhost_is_away_only_what_is_here_is_shown_if_so_configured() {
     configured.mounted.stop();
     configured.mounted.start();
     eventually(REFRESHED, "what is here", || shown(&configured.mounted) == here);
-    let back = Origin::start_on(address);
+    let back = Origin::start_on(&address);
     back.publish(TIME, &[cached.clone(), not_cached.clone()]);
     eventually(REFRESHED, "it is back", || shown(&configured.mounted) == all);
     reads(&configured.mounted, &not_cached.path, &not_cached);
@@ -437,6 +437,7 @@ fn nothing_is_written_or_said_while_nothing_changes() {
     let configured = configured(&(text + &mirrors));
     let mounted = &configured.mounted;
     eventually(REFRESHED, "they agree", || shown(mounted) == [&*mine.path, &*theirs.path]);
+    let _reserved = away.address();
     drop(away);
     origins[2].script("Packages.gz", [Act::Status(500, Vec::new())]);
     eventually(REFRESHED, "it is away", || shown(mounted) == [&*mine.path]);

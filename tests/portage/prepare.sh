@@ -26,25 +26,17 @@ portage_version=3.0.83
 # what it has been tried with; the wheel itself asks for 3.9 or newer
 python_oldest=9 python_newest=13
 
-say() { printf 'prepare.sh: %s\n' "$*" >&2; }
-die() { say "$*"; exit 1; }
+# shellcheck source=../prepare-lib.sh
+. "$(dirname "$0")/../prepare-lib.sh"
 [ $# -eq 1 ] && [ -n "$1" ] || { sed -n '4,7p' "$0" >&2; exit 2; }
-here=$(cd "$(dirname "$0")" && pwd -P)
 python=${PYTHON:-python3}
 
-mkdir -p "$1"
-dir=$(cd "$1" && pwd -P)
-marker=$dir/.binhostfs-test-env
+enter "$1"
 case $dir in
 	/ | /[^/]*) [ "${dir#/*/}" != "$dir" ] || die "refusing to work in $dir: it is not a directory of its own" ;;
 esac
 case $dir in *[[:space:]\"\'\$\`\\]*) die "Portage's configuration cannot hold the path $dir: no white space, quotes, \$ or \\" ;; esac
-if [ ! -e "$marker" ]; then
-	[ -z "$(ls -A "$dir")" ] || die "$dir holds files that are not from here; give an empty directory"
-	: > "$marker"
-fi
-exec 9> "$dir/.lock"
-flock -n 9 || { say "waiting for another run in $dir"; flock 9; }
+claim env
 
 # ---------- is it all there already? ----------
 python_version=$("$python" -c 'import sys; print("%d.%d.%d" % sys.version_info[:3], sys.executable)') ||
@@ -57,8 +49,7 @@ fingerprint=${fingerprint%% *}
 # a test that wrote into a binhost must not spoil the next
 binhosts_state() { (cd "$dir/binhosts" 2> /dev/null && find . -type f -printf '%p %s %T@\n' | LC_ALL=C sort | sha256sum); }
 stamp() { printf '%s\n%s\n' "$fingerprint" "$(binhosts_state)"; }
-complete() { cmp -s "$dir/stamp" <(stamp) && "$dir/venv/bin/python" -c 'import portage' 2> /dev/null; }
-if complete; then
+if is_complete && "$dir/venv/bin/python" -c 'import portage' 2> /dev/null; then
 	say "$dir is up to date"
 	exit 0
 fi
@@ -71,18 +62,7 @@ case $python_version in 3.*) ;; *) die "Portage $portage_version needs Python 3.
 [ "$minor" -le "$python_newest" ] ||
 	say "warning: Portage $portage_version has not been tried with Python $python_version, only up to 3.$python_newest; PYTHON names another"
 
-# remove NAME: one of the fixed names in $dir, never across a mount
-remove() {
-	local path=${dir:?}/${1:?}
-	[ -e "$path" ] || [ -L "$path" ] || return 0
-	if awk -v path="$path" '$5 == path || index($5, path "/") == 1 { found = 1 } END { exit !found }' /proc/self/mountinfo; then
-		die "something is mounted below $path: unmount it, then run this again"
-	fi
-	rm -rf --one-file-system -- "$path"
-}
-rm -f -- "$dir/stamp"
-for name in binhosts env venv; do remove "$name"; done
-SECONDS=0
+start binhosts env venv
 
 say "Portage $portage_version into a venv"
 "$python" -m venv "$dir/venv" 9>&- || die "\`$python -m venv\` failed; on Debian: apt-get install python3-venv"
@@ -140,6 +120,4 @@ for package in "$dir"/binhosts/gpkg-signed/*/*/*.gpkg.tar; do
 	tar -tf "$package" | grep '/metadata\.tar.*\.sig$' > /dev/null || die "not signed: $package"
 done
 
-stamp > "$dir/stamp.new"
-mv -- "$dir/stamp.new" "$dir/stamp"
-say "$dir is ready after $SECONDS s"
+finish

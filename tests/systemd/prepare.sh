@@ -16,10 +16,9 @@
 set -euo pipefail
 umask 022
 
-say() { printf 'systemd/prepare.sh: %s\n' "$*" >&2; }
-die() { say "$*"; exit 1; }
+# shellcheck source=../prepare-lib.sh
+. "$(dirname "$0")/../prepare-lib.sh"
 [ $# -eq 1 ] && [ -n "$1" ] || { sed -n '4,5p' "$0" >&2; exit 2; }
-here=$(cd "$(dirname "$0")" && pwd -P)
 suite=${SUITE:-$(. /etc/os-release 2> /dev/null && echo "${VERSION_CODENAME:-}")}
 suite=${suite:-stable}
 init=${INIT:-systemd}
@@ -30,30 +29,15 @@ case $init in
 	*) die "INIT=$init: it is systemd or openrc" ;;
 esac
 
-mkdir -p "$1"
-dir=$(cd "$1" && pwd -P)
-marker=$dir/.binhostfs-test-systemd
-if [ ! -e "$marker" ]; then
-	[ -z "$(ls -A "$dir")" ] || die "$dir holds files that are not from here; give an empty directory"
-	: > "$marker"
-fi
-exec 9> "$dir/.lock"
-flock -n 9 || { say "waiting for another run in $dir"; flock 9; }
-
+enter "$1"
+claim systemd
 stamp() { { cat "$here/prepare.sh"; printf '%s\n' "$init" "$suite" "$dir"; } | sha256sum; }
-if cmp -s "$dir/stamp" <(stamp); then
+if is_complete; then
 	say "$dir is up to date"
 	exit 0
 fi
-[ "$(id -u)" = 0 ] || die "a root file system can only be made by root"
-rm -f -- "$dir/stamp"
-if [ -e "$dir/rootfs" ]; then
-	if awk -v path="$dir/rootfs" '$5 == path || index($5, path "/") == 1 { found = 1 } END { exit !found }' /proc/self/mountinfo; then
-		die "something is mounted below $dir/rootfs: unmount it, then run this again"
-	fi
-	rm -rf --one-file-system -- "$dir/rootfs"
-fi
-SECONDS=0
+check_mmdebstrap
+start rootfs
 say "$init of $suite into $dir/rootfs"
 mmdebstrap --quiet --variant=minbase --include="$packages" \
 	--dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
@@ -68,6 +52,4 @@ if [ "$init" = openrc ]; then
 fi
 # what podman mounts over: root of a container with a user namespace could not make them
 touch "$dir/rootfs/etc/hosts" "$dir/rootfs/run/.containerenv"
-stamp > "$dir/stamp.new"
-mv -- "$dir/stamp.new" "$dir/stamp"
-say "$dir is ready after $SECONDS s"
+finish

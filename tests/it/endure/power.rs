@@ -5,28 +5,11 @@ use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
-use rustix::process::Signal;
 use tempfile::TempDir;
 
 use super::Churn;
 use super::disk::Disk;
-use crate::harness::{Mounted, Options, Random, binary, number};
-
-/// A daemon that does nothing for a while.
-struct Stopped<'a>(&'a Mounted);
-
-impl<'a> Stopped<'a> {
-    fn new(mounted: &'a Mounted) -> Self {
-        mounted.signal(Signal::STOP);
-        Self(mounted)
-    }
-}
-
-impl Drop for Stopped<'_> {
-    fn drop(&mut self) {
-        self.0.signal(Signal::CONT);
-    }
-}
+use crate::harness::{Mounted, Options, Random, Stopped, binary, number};
 
 /// Paths that the cache has.
 fn cached(mounted: &Mounted) -> Vec<String> {

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::client::{blob_of, serves};
-use crate::harness::{Act, Mounted, Options, Origin, Package, can_mount, eventually, have};
+use crate::harness::{Act, Mounted, Options, Origin, Package, ReservedAddress, can_mount, eventually, have};
 
 /// Names of packages need to live as long as the test.
 fn named(name: String) -> &'static str {
@@ -343,11 +343,11 @@ fn an_absent_peer_comes_back() {
     }
     let all = packages(3, 50_000);
     let origin = Origin::with(&all);
-    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let address = ReservedAddress::new();
     let machine = machine(&origin, &[&format!("http://{address}")]);
     assert!(fs::read(machine.path(&all[0].path)).unwrap() == all[0].bytes);
     assert_eq!(peer_status(&machine)["state"], "backing_off");
-    let peer = Origin::start_on(address);
+    let peer = Origin::start_on(&address);
     all.iter().for_each(|package| peer.put(&asked_as(package), package.bytes.clone()));
     assert!(fs::read(machine.path(&all[1].path)).unwrap() == all[1].bytes);
     assert!(peer.asked_packages().is_empty(), "it rests");

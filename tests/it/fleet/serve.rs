@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use super::client::{blob_of, serves, try_request};
 use super::{Reply, request};
 use crate::harness::portage::entries_of;
-use crate::harness::{Act, Mounted, Options, Origin, Package, can_mount, eventually, have};
+use crate::harness::{Act, Mounted, Options, Origin, Package, ReservedAddress, can_mount, eventually, have};
 
 const TIME: u64 = 1_760_000_000;
 
@@ -505,8 +505,8 @@ fn a_mount_does_not_depend_on_what_it_serves() {
     }
     let all = packages();
     let origin = Origin::with(&all);
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = taken.local_addr().unwrap();
+    let address = ReservedAddress::new();
+    let taken = address.listen();
     let unheard = Options::new(origin.url()).with(["--serve", &address.to_string()]).mount();
     assert!(fs::read(unheard.path(&all[0].path)).unwrap() == all[0].bytes);
     let status = unheard.status_text();
@@ -524,6 +524,6 @@ fn a_mount_does_not_depend_on_what_it_serves() {
     fs::remove_dir(wrong).unwrap();
     eventually(120, "the index is there", || get(&unwritten, "/Packages").status == 200);
     eventually(120, "it listens", || unheard.log().contains("packages are served on http://"));
-    assert_eq!((serves(&unheard), get(&unheard, "/Packages").status), (address, 200));
+    assert_eq!((serves(&unheard), get(&unheard, "/Packages").status), (*address, 200));
     assert!(!unheard.status_text().contains("not served"));
 }

@@ -11,6 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use super::portage::test_environment;
+use super::process::ends_within;
 use super::{binary, can_mount, eventually, have};
 
 /// What is pid 1.
@@ -219,14 +220,7 @@ impl Machine {
     }
 
     fn ends_within(&mut self, seconds: u64) -> bool {
-        let start = Instant::now();
-        while self.child.try_wait().unwrap().is_none() {
-            if start.elapsed().as_secs() >= seconds {
-                return false;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        true
+        ends_within(&mut self.child, Duration::from_secs(seconds)).is_some()
     }
 }
 

@@ -1,5 +1,6 @@
 //! What tests share: a scriptable origin, packages, a mounted daemon, skipping.
 
+mod address;
 pub(crate) mod binhost;
 mod chance;
 pub(crate) mod clock;
@@ -17,11 +18,12 @@ pub(crate) mod portage;
 mod process;
 pub(crate) mod signed;
 
+pub(crate) use address::ReservedAddress;
 pub(crate) use chance::{Random, number};
 pub(crate) use gpg::Gpg;
 pub(crate) use origin::{Act, Origin};
 pub(crate) use packages::{Package, index_of, plan_of};
-pub(crate) use process::{Mounted, Options, binary};
+pub(crate) use process::{Mounted, Options, Stopped, binary};
 
 use std::path::Path;
 

@@ -2,12 +2,14 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io::{self, BufRead as _, BufReader, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
+
+use super::ReservedAddress;
 
 /// What to do with one request.
 #[derive(Debug, Clone)]
@@ -83,24 +85,24 @@ struct Shared {
 /// The server; stops when dropped.
 #[derive(Debug)]
 pub(crate) struct Origin {
-    address: SocketAddr,
+    address: ReservedAddress,
     shared: Arc<Shared>,
+    listener: Arc<TcpListener>,
 }
 
 impl Origin {
     /// Serves nothing yet.
     pub(crate) fn start() -> Self {
-        Self::start_on("127.0.0.1:0".parse().unwrap())
+        Self::start_on(&ReservedAddress::new())
     }
 
-    /// Serves on an address of the test's own network namespace or loopback.
-    pub(crate) fn start_on(address: SocketAddr) -> Self {
-        let listener = TcpListener::bind(address).unwrap();
-        let address = listener.local_addr().unwrap();
+    /// Serves on this address, which may be that of an earlier origin.
+    pub(crate) fn start_on(address: &ReservedAddress) -> Self {
+        let listener = Arc::new(address.listen());
         let shared = Arc::new(Shared::default());
-        let server = Arc::clone(&shared);
+        let (accepting, server) = (Arc::clone(&listener), Arc::clone(&shared));
         std::thread::spawn(move || {
-            for stream in listener.incoming() {
+            for stream in accepting.incoming() {
                 if server.stopping.load(Ordering::SeqCst) {
                     return;
                 }
@@ -108,7 +110,7 @@ impl Origin {
                 std::thread::spawn(move || while serve(&stream, &server).unwrap_or(false) {});
             }
         });
-        Self { address, shared }
+        Self { address: address.clone(), shared, listener }
     }
 
     /// An origin with these packages and their index.
@@ -181,8 +183,9 @@ impl Origin {
         assert!(!waited.timed_out(), "{path} was not asked for {count} times");
     }
 
-    pub(crate) fn address(&self) -> SocketAddr {
-        self.address
+    /// Where it serves. Whoever keeps this can serve there again.
+    pub(crate) fn address(&self) -> ReservedAddress {
+        self.address.clone()
     }
 
     pub(crate) fn url(&self) -> String {
@@ -197,8 +200,8 @@ impl Origin {
 impl Drop for Origin {
     fn drop(&mut self) {
         self.shared.stopping.store(true, Ordering::SeqCst);
-        // Wakes the listener.
-        let _ = TcpStream::connect(self.address);
+        // Nobody listens from now on, and the thread that accepts ends.
+        let _ = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both);
     }
 }
 

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use super::{can_mount, eventually, have};
+use super::{ReservedAddress, can_mount, eventually, have};
 
 /// What `prepare.sh` made. `None`: skipped, loudly.
 pub(crate) fn test_environment() -> Option<PathBuf> {
@@ -51,7 +51,7 @@ pub(crate) fn entries_of(text: &str) -> Vec<BTreeMap<String, String>> {
 pub(crate) struct Nginx {
     prefix: TempDir,
     child: Option<Child>,
-    port: u16,
+    address: ReservedAddress,
 }
 
 impl Nginx {
@@ -62,13 +62,8 @@ impl Nginx {
 
     /// Serves a directory, with more lines in the `server` block.
     pub(crate) fn serve_with(directory: &Path, more: &str) -> Self {
-        // Between finding a free port and nginx's taking it, somebody else may.
-        (0..5).find_map(|_| Self::try_serve(directory, more)).expect("nginx does not start; see above")
-    }
-
-    fn try_serve(directory: &Path, more: &str) -> Option<Self> {
         let prefix = TempDir::with_prefix("binhostfs-it.").unwrap();
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let address = ReservedAddress::new();
         let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
             .map(|kind| format!("{kind}_temp_path {kind};\n"))
             .concat();
@@ -76,24 +71,25 @@ impl Nginx {
         let configuration = format!(
             "daemon off;\nmaster_process off;\npid nginx.pid;\nerror_log stderr;\nevents {{}}\nhttp {{\n{temporary}\
              default_type application/octet-stream;\nlog_format short '$uri $status';\naccess_log access.log short;\n\
-             server {{\nlisten 127.0.0.1:{port};\nroot {};\n{more}\n}}\n}}\n",
+             server {{\nlisten {address};\nroot {};\n{more}\n}}\n}}\n",
             directory.display()
         );
         fs::write(prefix.path().join("nginx.conf"), configuration).unwrap();
         let mut command = Command::new("nginx");
         command.arg("-p").arg(prefix.path()).args(["-e", "stderr", "-c", "nginx.conf"]).stdin(Stdio::null());
-        let mut nginx = Self { child: Some(command.spawn().unwrap()), prefix, port };
+        let mut nginx = Self { child: Some(command.spawn().unwrap()), prefix, address };
         let mut ended = false;
         // It listens before it writes that file.
         eventually(20, "nginx listens or ends", || {
             ended = nginx.child.as_mut().unwrap().try_wait().unwrap().is_some();
             ended || nginx.prefix.path().join("nginx.pid").exists()
         });
-        (!ended).then_some(nginx)
+        assert!(!ended, "nginx does not start; see above");
+        nginx
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        format!("http://{}", self.address)
     }
 
     /// Paths of all packages that were asked for, in order of name, each as often as it was. Whatever the answer was.
@@ -112,8 +108,7 @@ impl Nginx {
         let mut command = Command::new("nginx");
         command.arg("-p").arg(self.prefix.path()).args(["-e", "stderr", "-c", "nginx.conf"]).stdin(Stdio::null());
         self.child = Some(command.spawn().unwrap());
-        let address = format!("127.0.0.1:{}", self.port);
-        eventually(20, "nginx listens again", || std::net::TcpStream::connect(&address).is_ok());
+        eventually(20, "nginx listens again", || std::net::TcpStream::connect(*self.address).is_ok());
     }
 
     /// From now on connections are refused.

@@ -7,7 +7,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
@@ -15,6 +16,18 @@ use tempfile::TempDir;
 pub(crate) fn binary() -> &'static str {
     static BINARY: OnceLock<String> = OnceLock::new();
     BINARY.get_or_init(|| std::env::var("BINHOSTFS").unwrap_or_else(|_| env!("CARGO_BIN_EXE_binhostfs").to_owned()))
+}
+
+/// Waits for a process to end, but not for longer than `patience`; how it did. The kernel reports the end.
+pub(crate) fn ends_within(child: &mut Child, patience: Duration) -> Option<ExitStatus> {
+    if let Some(status) = child.try_wait().unwrap() {
+        return Some(status);
+    }
+    let process = pidfd_open(Pid::from_child(child), PidfdFlags::empty()).unwrap();
+    let patience = Timespec::try_from(patience).unwrap();
+    // A signal may end the wait early, which no test here sends to itself.
+    poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&patience)).unwrap();
+    child.try_wait().unwrap()
 }
 
 /// Where a daemon's binhosts stand.
@@ -330,16 +343,10 @@ impl Mounted {
 
     /// Waits for the daemon to end; how it did. Fails when it does not end.
     pub(crate) fn ended(&mut self) -> ExitStatus {
-        let start = Instant::now();
-        let child = self.child.as_mut().unwrap();
-        loop {
-            if let Some(status) = child.try_wait().unwrap() {
-                self.child = None;
-                return status;
-            }
-            assert!(start.elapsed().as_secs() < 20, "the daemon does not stop:\n{}", self.log());
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        let status = ends_within(self.child.as_mut().unwrap(), Duration::from_secs(20));
+        let status = status.unwrap_or_else(|| panic!("the daemon does not stop:\n{}", self.log()));
+        self.child = None;
+        status
     }
 
     /// Whether the process that was started is there no more.
@@ -351,14 +358,10 @@ impl Mounted {
     pub(crate) fn kill(&mut self) {
         self.signal(Signal::KILL);
         let Some(mut child) = self.child.take() else { return };
-        let start = Instant::now();
-        while child.try_wait().unwrap().is_none() {
-            if start.elapsed().as_secs() >= 30 {
-                // The kernel waits for it to answer while it waits for the kernel; this ends both.
-                let _ = rustix::mount::unmount(self.mountpoint(), rustix::mount::UnmountFlags::FORCE);
-                panic!("the killed daemon does not end: it was telling the kernel what to forget");
-            }
-            std::thread::sleep(Duration::from_millis(2));
+        if ends_within(&mut child, Duration::from_secs(30)).is_none() {
+            // The kernel waits for it to answer while it waits for the kernel; this ends both.
+            let _ = rustix::mount::unmount(self.mountpoint(), rustix::mount::UnmountFlags::FORCE);
+            panic!("the killed daemon does not end: it was telling the kernel what to forget");
         }
         // Descriptors that it gave to systemd, and nobody has read, would keep the mount alive, and whoever reads it waiting.
         self.notify = None;
@@ -379,16 +382,11 @@ impl Mounted {
 
     fn end(&mut self) {
         self.signal(Signal::TERM);
-        if let Some(mut child) = self.child.take() {
-            let start = Instant::now();
-            while child.try_wait().unwrap().is_none() {
-                if start.elapsed().as_secs() >= 20 {
-                    let _ = child.kill();
-                    let _ = child.wait();
-                    break;
-                }
-                std::thread::sleep(Duration::from_millis(20));
-            }
+        if let Some(mut child) = self.child.take()
+            && ends_within(&mut child, Duration::from_secs(20)).is_none()
+        {
+            let _ = child.kill();
+            let _ = child.wait();
         }
         if self.place.is_some() && self.is_mounted() {
             let _ = rustix::mount::unmount(self.mountpoint(), rustix::mount::UnmountFlags::DETACH);
@@ -412,5 +410,21 @@ impl Drop for Mounted {
                 eprintln!("left in place, something is still mounted below: {}", place.keep().display());
             }
         }
+    }
+}
+
+/// A daemon that is stopped, until this is dropped.
+pub(crate) struct Stopped<'a>(&'a Mounted);
+
+impl<'a> Stopped<'a> {
+    pub(crate) fn new(mounted: &'a Mounted) -> Self {
+        mounted.signal(Signal::STOP);
+        Self(mounted)
+    }
+}
+
+impl Drop for Stopped<'_> {
+    fn drop(&mut self) {
+        self.0.signal(Signal::CONT);
     }
 }

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::handover::can_hand_over;
-use crate::harness::{Mounted, Options, Origin, Package, binary, can_mount};
+use crate::harness::{Mounted, Options, Origin, Package, ReservedAddress, binary, can_mount};
 
 fn listening(origin: &Origin) -> Mounted {
     Options::new(origin.url()).with(["--listen", "127.0.0.1:0"]).mount()
@@ -163,10 +163,10 @@ fn an_address_in_use_stops_the_start_and_leaves_nothing() {
         return;
     }
     let origin = one();
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = taken.local_addr().unwrap().to_string();
+    let address = ReservedAddress::new();
+    let taken = address.listen();
     let place = tempfile::TempDir::with_prefix("binhostfs-it.").unwrap();
-    let mut mounted = Options::new(origin.url()).with(["--listen", &address]).unstarted_in(place);
+    let mut mounted = Options::new(origin.url()).with(["--listen", &address.to_string()]).unstarted_in(place);
     assert!(!mounted.try_start() && !mounted.is_mounted());
     let said = format!(
         "binhostfs: answering on {address}: Address already in use (os error 98); choose another address with --listen"
@@ -184,13 +184,13 @@ fn a_program_that_is_run_anew_answers_on_the_same_address() {
         return;
     }
     let origin = one();
-    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let address = ReservedAddress::new();
     let options = ["--listen", &address.to_string(), "--control-group", "4242"].map(str::to_owned);
     let mounted = Options::new(origin.url()).with(options.iter().map(String::as_str)).mount();
-    assert_eq!((mounted.listens(), mounted.ask_over_tcp("GET", "/").status), (address, 200));
+    assert_eq!((mounted.listens(), mounted.ask_over_tcp("GET", "/").status), (*address, 200));
     let reload = Command::new(binary()).args(["reload", "--control"]).arg(mounted.control()).output().unwrap();
     assert!(reload.status.success(), "{reload:?}");
-    assert_eq!((mounted.listens(), mounted.ask_over_tcp("GET", "/metrics").status), (address, 200));
+    assert_eq!((mounted.listens(), mounted.ask_over_tcp("GET", "/metrics").status), (*address, 200));
     assert_eq!(fs::metadata(mounted.control()).unwrap().gid(), 4242);
 }
 

@@ -227,6 +227,7 @@ fn a_refresh_that_fails_says_so_in_json_too() {
     }
     let origin = Origin::with(&[Package::new("a-1.0", 5_000)]);
     let mounted = Options::new(origin.url()).mount();
+    let _reserved = origin.address();
     drop(origin);
     let output = command(&mounted.control(), &["refresh", "--json"]);
     let answer: Value = serde_json::from_slice(&output.stdout).unwrap();

@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 
 use crate::handover::can_hand_over;
 use crate::harness::signed::{Members, binhost, serve, with_keys};
-use crate::harness::{Act, Mounted, Options, Origin, Package, binary, can_mount, eventually};
+use crate::harness::{Act, Mounted, Options, Origin, Package, ReservedAddress, binary, can_mount, eventually};
 
 fn run(words: &[&str]) -> Output {
     Command::new(binary()).args(words).output().unwrap()
@@ -51,7 +51,7 @@ fn a_line_of_the_log_has_the_date_and_a_failure_is_one_line() {
         return;
     }
     // Nobody listens there any more.
-    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let address = ReservedAddress::new();
     let mounted = Options::new(format!("http://{address}")).mount();
     let error = problem(&mounted);
     assert!(error.ends_with("Packages.gz: Connection refused (os error 111)"), "{error}");
