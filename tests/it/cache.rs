@@ -385,6 +385,7 @@ fn min_free_holds_while_large_packages_arrive_at_once() {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                // The kernel reports no change of the free space.
                 least.fetch_min(free(&disk.path()), std::sync::atomic::Ordering::Relaxed);
                 std::thread::sleep(std::time::Duration::from_millis(2));
             }

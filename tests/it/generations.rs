@@ -139,6 +139,8 @@ fn what_the_binhost_has_removed_can_be_had_only_from_the_cache() {
     assert_eq!(error.raw_os_error(), Some(libc::EIO));
     // Then Portage is not shown it, so that it is built from source.
     eventually(REFRESHED, "it leaves the index", || mounted.listing() == paths(&[&stays]));
+    // What is shown comes first.
+    eventually(REFRESHED, "it is said why", || mounted.status()["refused"].as_array().unwrap().len() == 1);
     let number = shown(&mounted);
     assert!(number > 3 && mounted.status()["generation"]["rolled_back"] == true, "{number}");
     // It has taken the place of the first one.

@@ -122,10 +122,10 @@ fn what_was_open_and_is_evicted_is_fetched_again() {
     let mounted =
         Options::new(origin.url()).with(["--supervise", "--passthrough", "off", "--cache-size", "1M"]).mount();
     let mut open = File::open(mounted.path(&packages[0].path)).unwrap();
-    eventually(5, "it is kept", || mounted.blobs().len() == 1);
+    eventually(20, "it is kept", || mounted.blobs().len() == 1);
     let before = mounted.blobs();
     assert!(read(&mounted, &packages[1]));
-    eventually(5, "the other is kept", || mounted.blobs().len() == 1 && mounted.blobs() != before);
+    eventually(20, "the other is kept", || mounted.blobs().len() == 1 && mounted.blobs() != before);
     crash(&mounted);
     let mut bytes = Vec::new();
     open.read_to_end(&mut bytes).unwrap();

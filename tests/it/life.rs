@@ -424,7 +424,7 @@ fn status_says_whom_it_asked() {
     );
 
     assert!(fs::read(mounted.path(&package.path)).unwrap() == package.bytes);
-    eventually(5, "it is kept", || mounted.status()["cache"]["packages"] == 1);
+    eventually(20, "it is kept", || mounted.status()["cache"]["packages"] == 1);
     let status = mounted.status();
     for (field, value) in [
         ("/version", env!("CARGO_PKG_VERSION").into()),

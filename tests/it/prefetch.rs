@@ -304,6 +304,7 @@ fn upgrades_are_fetched_when_nothing_else_is_to_do() {
     assert_eq!(mounted.stop(), Some(0));
     mounted.start();
     eventually(IDLE, "it looks again", || world(&mounted)["upgrades"] == 2);
+    // Twice as long as it waits before it begins. Only time shows that nothing happens.
     std::thread::sleep(Duration::from_secs(4));
     assert_eq!((origin.package_requests(), world(&mounted)["spent"].as_u64()), (1, Some(size)));
 }

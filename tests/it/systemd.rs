@@ -170,6 +170,8 @@ fn a_wrong_configuration_is_said_once() {
         }
         assert_eq!(machine.run(&starts).0, Some(1));
         assert_eq!((machine.property("ActiveState"), machine.property("NRestarts")), ("failed".into(), "0".into()));
+        // The journal reads what a process has written after it has ended, too.
+        eventually(10, "the journal has the reason", || machine.journal().contains(says));
         let journal = machine.journal();
         assert_eq!(journal.matches(says).count(), 1, "{says:?} is not once in:\n{journal}");
     }

@@ -23,7 +23,7 @@ suite=${SUITE:-$(. /etc/os-release 2> /dev/null && echo "${VERSION_CODENAME:-}")
 suite=${suite:-stable}
 init=${INIT:-systemd}
 case $init in
-	systemd) packages=systemd,systemd-sysv,python3,zstd,bzip2,lz4,xz-utils program=/usr/bin/systemd-analyze ;;
+	systemd) packages=systemd,systemd-sysv,python3,gpg,gpg-agent,zstd,bzip2,lz4,xz-utils program=/usr/bin/systemd-analyze ;;
 	# Before Debian 13 it has dpkg's start-stop-daemon, which knows other options than OpenRC's own.
 	openrc) packages=openrc,procps program=/usr/lib/rc/sbin/start-stop-daemon ;;
 	*) die "INIT=$init: it is systemd or openrc" ;;

@@ -161,7 +161,8 @@ fn traps_are_passed_over() {
     let all = read(root.path()).unwrap();
     assert!(all.iter().all(|package| package.slot == "5"), "{all:?}");
     assert_eq!(names(root.path()), ["a/good-1", "a/large-1"]);
-    assert!(before.elapsed().as_secs() < 10);
+    // What waits for a writer, or reads a file of 1 TiB, takes longer than any load of the machine.
+    assert!(before.elapsed().as_secs() < 60);
     fs::remove_dir_all(&base).unwrap();
     assert!(Command::new("mkfifo").arg(&base).status().unwrap().success());
     assert!(read(root.path()).is_err());

@@ -39,7 +39,8 @@ impl Root {
     fn read(&self) -> Result<Vec<Planned>, PlanError> {
         let before = Instant::now();
         let result = self.read_since(SystemTime::now());
-        assert!(before.elapsed() < Duration::from_secs(5));
+        // What waits for a writer, or reads without end, takes longer than any load of the machine.
+        assert!(before.elapsed() < Duration::from_secs(60));
         result
     }
 

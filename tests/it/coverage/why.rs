@@ -54,9 +54,11 @@ fn every_cause_is_named() {
     assert!(!text.contains('\x1b'), "colours without a terminal");
 }
 
-/// The JSON that a daemon's offer leads to.
+/// The JSON that a daemon's offer leads to. The configuration says which binhosts the daemon has left out for another CPU.
 fn report_of(system: &System, control: &Path) -> Value {
-    let output = system.output(&["--json", "--control", control.to_str().unwrap()]);
+    let file = system.configuration();
+    let words = ["--json", "--control", control.to_str().unwrap(), "--config", file.to_str().unwrap()];
+    let output = system.output(&words);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
 }

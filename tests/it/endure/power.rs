@@ -22,12 +22,16 @@ fn cached(mounted: &Mounted) -> Vec<String> {
 
 /// What is durable by now, and how often each has been asked for.
 fn durable(mounted: &Mounted, churn: &Churn) -> BTreeMap<String, usize> {
+    let asked = |path: &String| churn.origin.asked(path).len();
+    let before: BTreeMap<&String, usize> = churn.packages.iter().map(|p| (&p.path, asked(&p.path))).collect();
     let cached = cached(mounted);
     // In the catalogue, and perhaps not yet on the disk.
     let status = mounted.status();
     let under_way = |path: &str| status["downloads"].as_array().unwrap().iter().any(|d| d["path"] == path);
     let steady = cached.into_iter().filter(|path| churn.is_steady(path) && !under_way(path));
-    steady.map(|path| (path.clone(), churn.origin.asked(&path).len())).collect()
+    // One that was evicted and asked for again in between is not here yet.
+    let unasked = steady.map(|path| (asked(&path), path)).filter(|(count, path)| before.get(path) == Some(count));
+    unasked.map(|(count, path)| (path, count)).collect()
 }
 
 /// What came of the snapshots.

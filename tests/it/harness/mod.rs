@@ -61,7 +61,8 @@ fn note_skip(what: &str) {
     std::io::Write::write_all(&mut file, line.as_bytes()).unwrap();
 }
 
-/// Polls `condition` until it holds; fails after `seconds`. For what has no event to wait for.
+/// Polls `condition` until it holds; fails after `seconds`. For what has no event to wait for: the status and the metrics of a
+/// daemon, its log, the mount table, and what the kernel has cached.
 pub(crate) fn eventually(seconds: u64, what: &str, mut condition: impl FnMut() -> bool) {
     let start = std::time::Instant::now();
     while !condition() {

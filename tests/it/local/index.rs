@@ -7,7 +7,8 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::process::{Signal, Uid};
+use rustix::process::{Pid, Signal, Uid};
+use rustix::thread::gettid;
 use tempfile::TempDir;
 
 use super::mounted;
@@ -124,6 +125,12 @@ impl Drop for Halted<'_> {
     }
 }
 
+/// Whether a thread of this process is in a system call. The kernel reports this to nobody.
+fn is_in(thread: Pid, call: libc::c_long) -> bool {
+    let text = fs::read_to_string(format!("/proc/self/task/{thread}/syscall")).unwrap();
+    text.split(' ').next().is_some_and(|number| number.parse() == Ok(call))
+}
+
 #[test]
 fn nobody_waits_for_those_who_write_to_a_slow_disk() {
     if !can_mount() {
@@ -150,16 +157,15 @@ fn nobody_waits_for_those_who_write_to_a_slow_disk() {
         for file in &files {
             let started = started.clone();
             scope.spawn(move || {
-                started.send(()).unwrap();
+                started.send(gettid()).unwrap();
                 file.sync_all().unwrap();
             });
         }
-        files.iter().for_each(|_| begun.recv().unwrap());
+        let writers: Vec<Pid> = files.iter().map(|_| begun.recv().unwrap()).collect();
+        eventually(20, "all wait for the disk", || writers.iter().all(|writer| is_in(*writer, libc::SYS_fsync)));
         let (done, read) = mpsc::channel();
         let (package, bytes) = (&package, &mut bytes);
         scope.spawn(move || {
-            // By then they are under way.
-            std::thread::sleep(Duration::from_millis(300));
             done.send(package.read_exact_at(bytes, 0)).unwrap();
         });
         let answered = read.recv_timeout(Duration::from_secs(30));

@@ -94,7 +94,8 @@ fn follow(plans: &PlanPrefetch, scene: &PackageScene, emerge: &EmergeScene, plan
     tokio::spawn(async move { inner.follow(key, &looked).await })
 }
 
-/// Waits for what other tasks bring about. Nothing else moves the clock.
+/// Waits for what other tasks bring about, and only counters and lists show: these send nothing.
+/// The clock is paused, so no real time passes.
 async fn until(what: impl Fn() -> bool) {
     for _ in 0..10_000 {
         if what() {
