@@ -11,6 +11,7 @@
 //! | `entries` | comparison of entries with packages |
 //! | `reload` | reloads of the program |
 //! | `error` | why a request has no result |
+//! | `sample` | test: the status of a binhost and of a mirror |
 //!
 //! `/v1` changes only compatibly: fields are added, and no field changes its meaning. Clients
 //! ignore fields that they do not know.
@@ -25,6 +26,8 @@ mod managed;
 mod packages;
 mod prefetch;
 mod reload;
+#[cfg(test)]
+pub(crate) mod sample;
 mod status;
 
 pub(crate) use cause::{Cause, HiddenReason};

@@ -720,22 +720,8 @@ pub(crate) fn frozen(span: Interval) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::sample::{binhost, mirror};
     use super::*;
-
-    fn mirror(url: &str, state: MirrorState) -> MirrorStatus {
-        MirrorStatus {
-            url: url.to_owned(),
-            state,
-            backing_off_until: None,
-            rate: None,
-            first_byte_ms: None,
-            failures: 0,
-            wrong: 0,
-            distrusted_for: None,
-            last_error: None,
-            last_error_time: None,
-        }
-    }
 
     fn download(path: &str, waiters: u64, ahead: bool) -> DownloadStatus {
         let state = if ahead { DownloadState::Parked } else { DownloadState::Live };
@@ -774,7 +760,6 @@ mod tests {
             signatures: true,
             binhosts: vec![
                 BinhostStatus {
-                    name: "gentoo".to_owned(),
                     urls: ["https://a/", "https://b/", "https://c/"].map(str::to_owned).to_vec(),
                     mirrors: vec![
                         MirrorStatus { rate: Some(5 << 20), wrong: 1, ..mirror("https://b/", MirrorState::Healthy) },
@@ -813,27 +798,13 @@ mod tests {
                         disputed: 7,
                         ..EntriesStatus::default()
                     },
-                    unusable: None,
-                    max_index_age: None,
-                    index_mismatches: Vec::new(),
-                    repository: None,
+                    ..binhost("gentoo")
                 },
                 BinhostStatus {
-                    name: "own".to_owned(),
                     urls: vec!["file:///srv".to_owned()],
-                    mirrors: Vec::new(),
-                    peers: Vec::new(),
-                    packages: 0,
-                    index_timestamp: 0,
-                    refresh: RefreshStatus::default(),
-                    unreachable: false,
-                    not_refreshed: false,
-                    keyring: None,
                     entries: EntriesStatus { moved: 3, ..EntriesStatus::default() },
                     unusable: Some("for another machine".to_owned()),
-                    max_index_age: None,
-                    index_mismatches: Vec::new(),
-                    repository: None,
+                    ..binhost("own")
                 },
             ],
             generation: GenerationStatus {

@@ -257,7 +257,7 @@ fn more(count: usize) -> Markup {
 mod tests {
     use super::super::double::status;
     use super::*;
-    use crate::api::{EntriesStatus, KeyringStatus, RefreshStatus, RepositoryDistance};
+    use crate::api::{EntriesStatus, KeyringStatus, RefreshStatus, RepositoryDistance, sample};
 
     #[test]
     fn nothing_gets_out_of_its_place() {
@@ -279,21 +279,14 @@ mod tests {
         let entries = EntriesStatus { filtered: 7, moved: 2, dropped: 1, ..EntriesStatus::default() };
         let refresh = RefreshStatus { error: Some("no route".to_owned()), ..RefreshStatus::default() };
         let binhost = BinhostStatus {
-            name: "own".to_owned(),
-            urls: Vec::new(),
-            mirrors: Vec::new(),
-            peers: Vec::new(),
             packages: 3,
             index_timestamp: 1,
             refresh,
-            unreachable: false,
-            not_refreshed: false,
             keyring: Some(keyring),
             entries: EntriesStatus { dropped_reasons: "1 without SIZE".to_owned(), ..entries },
-            unusable: None,
-            max_index_age: None,
             index_mismatches: vec![mismatch],
             repository: Some(RepositoryDistance { name: "gentoo".to_owned(), commit: "0".repeat(40), syncs: 2 }),
+            ..sample::binhost("own")
         };
         let error = Some("own: no route".to_owned());
         let mut status = Status { refresh: RefreshStatus { error, ..RefreshStatus::default() }, ..status() };

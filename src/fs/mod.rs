@@ -10,6 +10,7 @@
 //! | `published_tree` | the tree that Portage sees: a generation with the local packages in front |
 //! | `merged_index` | a generation and the local packages -> the index files |
 //! | `reference_model` | test: all of it against a model, without FUSE |
+//! | `scene` | test: a filesystem with a binhost and a lower directory |
 //! | `attr` | attributes of files and directories |
 //! | `xattrs` | extended attributes: the state of a package |
 //! | `errno` | every error -> its errno |
@@ -26,6 +27,8 @@ pub(crate) mod published_tree;
 #[cfg(test)]
 mod reference_model;
 pub(crate) mod replay;
+#[cfg(test)]
+mod scene;
 pub(crate) mod xattrs;
 
 pub(crate) use errno::FsError;

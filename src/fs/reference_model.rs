@@ -8,25 +8,18 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ffi::OsStr;
-use std::io::Write as _;
-use std::sync::Arc;
-use std::time::Duration;
 
 use proptest::prelude::*;
 use rustix::fs::FileType;
-use tempfile::TempDir;
 
 use super::attr::Attr;
 use super::filesystem::OpenOutcome;
 use super::namespace::InodeTarget;
-use super::{Filesystem, FsError, PublishedTree};
-use crate::config::{OnMismatch, Prefetch};
-use crate::fetch::sample;
-use crate::index::{BinhostId, Index, View};
-use crate::local::{Caller, Errno, LowerDirectory, OFlags, Replace};
-use crate::tree::{Inode, KEPT_TREES, PACKAGES, PackagesFile, Tree};
+use super::scene::{FsScene, ScenePackage};
+use super::{Filesystem, FsError};
+use crate::local::{Caller, Errno, OFlags, Replace};
+use crate::tree::{Inode, KEPT_TREES, PACKAGES};
 
-const BINHOST: BinhostId = BinhostId(3);
 /// Paths that a binhost may have.
 const PACKAGE_PATHS: [&str; 6] = ["a/x.xpak", "a/y.xpak", "b/x.xpak", "b/d/z.xpak", "n/x.xpak", "top.xpak"];
 /// Paths that a user may make, remove or rename.
@@ -37,7 +30,7 @@ const LOCAL_PATHS: [&str; 12] =
 type Generation = BTreeMap<&'static str, u64>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum FileKind {
     Directory,
     /// A file, with its size.
     File(u64),
@@ -58,10 +51,10 @@ fn split(path: &str) -> (&str, &str) {
     path.rsplit_once('/').unwrap_or(("", path))
 }
 
-fn kind_in(generation: &Generation, path: &str) -> Option<Kind> {
+fn kind_in(generation: &Generation, path: &str) -> Option<FileKind> {
     let below = format!("{path}/");
     let is_directory = path.is_empty() || generation.keys().any(|other| other.starts_with(&below));
-    generation.get(path).map(|size| Kind::File(*size)).or(is_directory.then_some(Kind::Directory))
+    generation.get(path).map(|size| FileKind::File(*size)).or(is_directory.then_some(FileKind::Directory))
 }
 
 #[derive(Debug, Default)]
@@ -70,14 +63,14 @@ struct Model {
     generations: VecDeque<Generation>,
     /// The packages in the `Packages` file: without those that something local hid at that time.
     in_index: Generation,
-    local: BTreeMap<String, Kind>,
+    local: BTreeMap<String, FileKind>,
 }
 
 impl Model {
     /// A generation with as many packages, and the same `Packages` file, changes nothing.
     fn publish(&mut self, generation: &Generation) {
         let hides = |path: &str| {
-            let is_file = |end| matches!(self.local.get(&path[..end]), Some(Kind::File(_)));
+            let is_file = |end| matches!(self.local.get(&path[..end]), Some(FileKind::File(_)));
             self.local.contains_key(path) || path.match_indices('/').any(|(end, _)| is_file(end))
         };
         let in_index: Generation = generation.clone().into_iter().filter(|(path, _)| !hides(path)).collect();
@@ -90,24 +83,24 @@ impl Model {
     }
 
     /// The kind of file that the newest generation with `path` has there.
-    fn remote(&self, path: &str) -> Option<Kind> {
+    fn remote(&self, path: &str) -> Option<FileKind> {
         self.generations.iter().find_map(|generation| kind_in(generation, path))
     }
 
     /// The kind of file that `path` resolves to.
-    fn resolved(&self, path: &str) -> Option<Kind> {
+    fn resolved(&self, path: &str) -> Option<FileKind> {
         let (directory, _) = split(path);
-        let is_there = path.is_empty() || directory.is_empty() || self.resolved(directory) == Some(Kind::Directory);
+        let is_there = path.is_empty() || directory.is_empty() || self.resolved(directory) == Some(FileKind::Directory);
         let own = self.local.get(path).copied();
         is_there.then(|| own.or_else(|| self.remote(path))).flatten()
     }
 
     /// The names that a directory lists, with the kind of each.
-    fn listed(&self, directory: &str) -> BTreeMap<String, Kind> {
+    fn listed(&self, directory: &str) -> BTreeMap<String, FileKind> {
         let prefix = if directory.is_empty() { String::new() } else { format!("{directory}/") };
         let name = |path: &str| Some(path.strip_prefix(&prefix)?.split('/').next()?.to_owned());
         let with_it =
-            self.generations.iter().position(|generation| kind_in(generation, directory) == Some(Kind::Directory));
+            self.generations.iter().position(|generation| kind_in(generation, directory) == Some(FileKind::Directory));
         let is_local = self.local.contains_key(directory);
         let remote = with_it.filter(|at| *at == 0 || !is_local).and_then(|at| self.generations.get(at));
         let mut names = BTreeMap::new();
@@ -126,12 +119,12 @@ impl Model {
         let (directory, _) = split(path);
         if !directory.is_empty() {
             self.make_parents(directory);
-            self.local.insert(directory.to_owned(), Kind::Directory);
+            self.local.insert(directory.to_owned(), FileKind::Directory);
         }
     }
 
     /// Makes something new at `path`.
-    fn make(&mut self, path: &str, kind: Kind) -> Result<(), Errno> {
+    fn make(&mut self, path: &str, kind: FileKind) -> Result<(), Errno> {
         if self.remote(path).is_some() {
             return Err(Errno::EXIST);
         }
@@ -146,9 +139,9 @@ impl Model {
     fn unlink(&mut self, path: &str) -> Result<(), Errno> {
         match self.local.get(path).copied().or_else(|| self.remote(path)) {
             None => Err(Errno::NOENT),
-            Some(Kind::Directory) => Err(Errno::ISDIR),
+            Some(FileKind::Directory) => Err(Errno::ISDIR),
             // A binhost's package stays.
-            Some(Kind::File(_)) => {
+            Some(FileKind::File(_)) => {
                 self.local.remove(path);
                 Ok(())
             }
@@ -158,11 +151,13 @@ impl Model {
     fn remove_directory(&mut self, path: &str) -> Result<(), Errno> {
         let (own, remote) = (self.local.get(path).copied(), self.remote(path));
         match (own, remote) {
-            (Some(Kind::File(_)), _) | (None, Some(Kind::File(_))) => Err(Errno::NOTDIR),
+            (Some(FileKind::File(_)), _) | (None, Some(FileKind::File(_))) => Err(Errno::NOTDIR),
             (None, None) => Err(Errno::NOENT),
-            (_, Some(Kind::Directory)) => Err(Errno::NOTEMPTY),
-            (Some(Kind::Directory), _) if self.local.keys().any(|other| split(other).0 == path) => Err(Errno::NOTEMPTY),
-            (Some(Kind::Directory), _) => {
+            (_, Some(FileKind::Directory)) => Err(Errno::NOTEMPTY),
+            (Some(FileKind::Directory), _) if self.local.keys().any(|other| split(other).0 == path) => {
+                Err(Errno::NOTEMPTY)
+            }
+            (Some(FileKind::Directory), _) => {
                 self.local.remove(path);
                 Ok(())
             }
@@ -171,16 +166,16 @@ impl Model {
 
     fn rename(&mut self, from: &str, to: &str) -> Result<(), Errno> {
         let kind = match self.local.get(from).copied() {
-            Some(kind @ Kind::File(_)) => kind,
-            Some(Kind::Directory) => return Err(Errno::XDEV),
+            Some(kind @ FileKind::File(_)) => kind,
+            Some(FileKind::Directory) => return Err(Errno::XDEV),
             None if self.remote(from).is_some() => return Err(Errno::XDEV),
             None => return Err(Errno::NOENT),
         };
-        if self.remote(to) == Some(Kind::Directory) {
+        if self.remote(to) == Some(FileKind::Directory) {
             return Err(Errno::ISDIR);
         }
         self.make_parents(to);
-        if self.local.get(to) == Some(&Kind::Directory) {
+        if self.local.get(to) == Some(&FileKind::Directory) {
             // Of a directory that has the file somewhere in it, the kernel says this.
             return Err(if from.starts_with(&format!("{to}/")) { Errno::NOTEMPTY } else { Errno::ISDIR });
         }
@@ -191,54 +186,21 @@ impl Model {
 }
 
 /// The filesystem, and the model that it is held against.
-struct Run {
-    filesystem: Filesystem,
+struct ModelRun {
+    scene: FsScene,
     model: Model,
-    number: u64,
     /// The inode number of each package that was seen, by path and size.
     inodes: HashMap<(String, u64), Inode>,
-    _runtime: tokio::runtime::Runtime,
-    _place: TempDir,
 }
 
-fn tree_of(number: u64, generation: &Generation) -> Arc<Tree> {
-    let mut text = "TIMESTAMP: 1000\nVERSION: 0\n\n".to_owned();
-    for (path, size) in generation {
-        let at = PACKAGE_PATHS.iter().position(|other| other == path).unwrap();
-        text += &format!("CPV: c/p{at}-1\nMD5: {size:032x}\nMTIME: 7\nPATH: {path}\nSIZE: {size}\n\n");
-    }
-    let mut file = tempfile::tempfile().unwrap();
-    file.write_all(text.as_bytes()).unwrap();
-    let view = Arc::new(View::whole(BINHOST, Arc::new(Index::parse(file).unwrap())));
-    let file = tempfile::tempfile().unwrap();
-    let rendered = view.render(&file, 1000).unwrap();
-    Arc::new(Tree::new(number, view, PackagesFile { file: Arc::new(file), rendered }))
+fn packages(generation: &Generation) -> impl Iterator<Item = ScenePackage<'_>> {
+    generation.iter().map(|(path, size)| (*path, *size))
 }
 
-impl Run {
+impl ModelRun {
     fn new(first: &Generation) -> Self {
-        let place = tempfile::tempdir().unwrap();
-        for directory in ["pkgdir", "scratch", "cache"] {
-            std::fs::create_dir(place.path().join(directory)).unwrap();
-        }
-        let layer = Arc::new(LowerDirectory::open(&place.path().join("pkgdir"), false).unwrap());
-        let front = PublishedTree::new(tree_of(1, first), layer, place.path().join("scratch")).unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let inside = runtime.enter();
-        let fetcher = sample::fetcher(&place.path().join("cache"), BINHOST, OnMismatch::Off);
-        let filesystem = Filesystem::new(Arc::new(front), fetcher, Prefetch::Off, Duration::ZERO);
-        drop(inside);
         let model = Model { generations: [first.clone()].into(), in_index: first.clone(), local: BTreeMap::new() };
-        Self { filesystem, model, number: 1, inodes: HashMap::new(), _runtime: runtime, _place: place }
-    }
-
-    /// Looks a path up, name by name.
-    fn lookup(&self, path: &str) -> Result<Attr, FsError> {
-        let mut found = self.filesystem.names().attributes(Inode::ROOT)?.0;
-        for name in path.split('/').filter(|name| !name.is_empty()) {
-            found = self.filesystem.names().lookup(Caller::DAEMON, found.inode, OsStr::new(name))?.0;
-        }
-        Ok(found)
+        Self { scene: FsScene::new(packages(first)), model, inodes: HashMap::new() }
     }
 
     /// Does `change` in the directory of `path`, if there is one.
@@ -249,19 +211,18 @@ impl Run {
         expected: impl FnOnce(&mut Model) -> Result<(), Errno>,
     ) {
         let (directory, name) = split(path);
-        if self.model.resolved(directory) != Some(Kind::Directory) {
+        if self.model.resolved(directory) != Some(FileKind::Directory) {
             return;
         }
-        let parent = self.lookup(directory).unwrap().inode;
-        let done = change(&self.filesystem, parent, OsStr::new(name)).map_err(|error| error.errno());
+        let parent = self.scene.lookup(directory).unwrap().inode;
+        let done = change(&self.scene.filesystem, parent, OsStr::new(name)).map_err(|error| error.errno());
         assert_eq!(done, expected(&mut self.model).map_err(Errno::raw_os_error), "{path}");
     }
 
     fn step(&mut self, step: &Step) {
         match step {
             Step::Publish(generation) => {
-                self.number += 1;
-                self.filesystem.names().front().publish(tree_of(self.number, generation)).unwrap();
+                self.scene.publish(packages(generation));
                 self.model.publish(generation);
             }
             Step::Create(path, size) => self.change(
@@ -271,14 +232,14 @@ impl Run {
                     let (file, _, _) = filesystem.modifier().create(Caller::DAEMON, parent, name, 0o644, flags)?;
                     Ok(file.set_len(*size)?)
                 },
-                |model| model.make(path, Kind::File(*size)),
+                |model| model.make(path, FileKind::File(*size)),
             ),
             Step::MakeDirectory(path) => self.change(
                 path,
                 |filesystem, parent, name| {
                     filesystem.modifier().make_directory(Caller::DAEMON, parent, name, 0o755).map(drop)
                 },
-                |model| model.make(path, Kind::Directory),
+                |model| model.make(path, FileKind::Directory),
             ),
             Step::Unlink(path) => self.change(
                 path,
@@ -292,8 +253,8 @@ impl Run {
             ),
             Step::Rename(from, to) => {
                 let (to_directory, to_name) = split(to);
-                if self.model.resolved(to_directory) == Some(Kind::Directory) {
-                    let target = (self.lookup(to_directory).unwrap().inode, OsStr::new(to_name));
+                if self.model.resolved(to_directory) == Some(FileKind::Directory) {
+                    let target = (self.scene.lookup(to_directory).unwrap().inode, OsStr::new(to_name));
                     self.change(
                         from,
                         |filesystem, parent, name| {
@@ -315,7 +276,7 @@ impl Run {
                 page.push((at, name.to_str().unwrap().to_owned(), *attr));
                 page.len() == 2
             };
-            self.filesystem.names().list(Caller::DAEMON, inode, last, &mut take).unwrap();
+            self.scene.filesystem.names().list(Caller::DAEMON, inode, last, &mut take).unwrap();
             let Some((at, ..)) = page.last() else { return all };
             assert!(*at > last, "positions grow");
             last = *at;
@@ -328,7 +289,7 @@ impl Run {
         let mut paths = HashMap::new();
         self.check_directory("", Inode::ROOT, &mut paths);
         for path in LOCAL_PATHS.iter().chain(&PACKAGE_PATHS) {
-            let found = self.lookup(path);
+            let found = self.scene.lookup(path);
             match (self.model.resolved(path), &found) {
                 (Some(kind), Ok(attr)) => assert_eq!(kind_of(attr), kind, "{path}"),
                 (None, Err(error)) => {
@@ -338,7 +299,7 @@ impl Run {
             }
         }
         for (path, size) in self.model.generations.front().cloned().unwrap_or_default() {
-            if self.model.resolved(path) == Some(Kind::File(size)) && !self.model.local.contains_key(path) {
+            if self.model.resolved(path) == Some(FileKind::File(size)) && !self.model.local.contains_key(path) {
                 self.check_package(path, size);
             }
         }
@@ -347,20 +308,20 @@ impl Run {
     fn check_directory(&self, path: &str, inode: Inode, paths: &mut HashMap<Inode, String>) {
         let mut expected = self.model.listed(path);
         let listed = self.list(inode);
-        let mut names: BTreeMap<String, Kind> = BTreeMap::new();
+        let mut names: BTreeMap<String, FileKind> = BTreeMap::new();
         for (name, attr) in &listed {
             if name == "." || name == ".." || path.is_empty() && name == PACKAGES {
                 continue;
             }
             assert_eq!(names.insert(name.clone(), kind_of(attr)), None, "{path} lists {name} twice");
             let child = if path.is_empty() { name.clone() } else { format!("{path}/{name}") };
-            let found = self.lookup(&child).unwrap();
+            let found = self.scene.lookup(&child).unwrap();
             assert_eq!((found.inode, kind_of(&found)), (attr.inode, kind_of(attr)), "{child}");
-            let again = self.filesystem.names().attributes(attr.inode).unwrap().0;
+            let again = self.scene.filesystem.names().attributes(attr.inode).unwrap().0;
             assert_eq!((again.inode, kind_of(&again), again.mtime), (attr.inode, kind_of(attr), attr.mtime), "{child}");
             let other = paths.insert(attr.inode, child.clone());
             assert_eq!(other, None, "{child} has the inode number of another file");
-            if kind_of(attr) == Kind::Directory {
+            if kind_of(attr) == FileKind::Directory {
                 self.check_directory(&child, attr.inode, paths);
             }
         }
@@ -374,18 +335,18 @@ impl Run {
 
     /// A package of the current generation waits for its download, and keeps its number.
     fn check_package(&mut self, path: &str, size: u64) {
-        let inode = self.lookup(path).unwrap().inode;
+        let inode = self.scene.lookup(path).unwrap().inode;
         assert_eq!(*self.inodes.entry((path.to_owned(), size)).or_insert(inode), inode, "{path}");
-        let InodeTarget::Remote(tree, node) = self.filesystem.names().place(inode).unwrap() else {
+        let InodeTarget::Remote(tree, node) = self.scene.filesystem.names().place(inode).unwrap() else {
             panic!("{path} is local")
         };
-        let opened = self.filesystem.open(&tree, node, None).unwrap();
+        let opened = self.scene.filesystem.open(&tree, node, None).unwrap();
         assert!(matches!(opened, OpenOutcome::Wait(ref wanted, ..) if wanted.path() == path), "{path}");
     }
 }
 
-fn kind_of(attr: &Attr) -> Kind {
-    if attr.kind == FileType::Directory { Kind::Directory } else { Kind::File(attr.size) }
+fn kind_of(attr: &Attr) -> FileKind {
+    if attr.kind == FileType::Directory { FileKind::Directory } else { FileKind::File(attr.size) }
 }
 
 fn generation() -> impl Strategy<Value = Generation> {
@@ -410,7 +371,7 @@ proptest! {
 
     #[test]
     fn whatever_happens_it_shows_what_the_model_has(first in generation(), steps in prop::collection::vec(step(), 1..30)) {
-        let mut run = Run::new(&first);
+        let mut run = ModelRun::new(&first);
         run.check();
         for step in &steps {
             run.step(step);

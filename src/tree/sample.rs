@@ -1,4 +1,4 @@
-//! Builds trees for the tests of this module.
+//! Builds trees for tests.
 
 use std::io::Write as _;
 use std::sync::Arc;
@@ -21,4 +21,13 @@ pub(super) fn tree_of(generation: u64, paths: &[(&str, u64)]) -> Tree {
     let rendered = Rendered { size: text.len() as u64, timestamp: 1000, digest };
     let view = Arc::new(View::whole(BinhostId(0), index));
     Tree::new(generation, view, PackagesFile { file: Arc::new(file), rendered })
+}
+
+impl Tree {
+    /// The tree of a view, with its `Packages`.
+    pub(crate) fn of_view(generation: u64, view: Arc<View>) -> Self {
+        let file = tempfile::tempfile().unwrap();
+        let rendered = view.render(&file, 1000).unwrap();
+        Self::new(generation, view, PackagesFile { file: Arc::new(file), rendered })
+    }
 }

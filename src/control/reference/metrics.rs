@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use super::super::double::status;
 use super::super::exposition::render;
-use crate::api::{BinhostStatus, EntriesStatus, MirrorState, MirrorStatus, RefreshStatus, Status};
+use crate::api::{BinhostStatus, MirrorState, MirrorStatus, Status, sample};
 use crate::metrics::Metrics;
 
 const HEAD: &str = "\
@@ -73,36 +73,9 @@ struct FamilyText {
 
 /// A status in which every family has a sample.
 fn full() -> Status {
-    let url = "https://example.org".to_owned();
-    let mirror = MirrorStatus {
-        url: url.clone(),
-        state: MirrorState::Healthy,
-        backing_off_until: None,
-        rate: Some(1),
-        first_byte_ms: Some(1),
-        failures: 0,
-        wrong: 0,
-        distrusted_for: None,
-        last_error: None,
-        last_error_time: None,
-    };
-    let binhost = BinhostStatus {
-        name: "gentoo".to_owned(),
-        urls: vec![url],
-        mirrors: vec![mirror],
-        peers: Vec::new(),
-        packages: 0,
-        index_timestamp: 0,
-        refresh: RefreshStatus::default(),
-        unreachable: false,
-        not_refreshed: false,
-        keyring: None,
-        entries: EntriesStatus::default(),
-        unusable: None,
-        max_index_age: None,
-        index_mismatches: Vec::new(),
-        repository: None,
-    };
+    let url = "https://example.org";
+    let mirror = MirrorStatus { rate: Some(1), first_byte_ms: Some(1), ..sample::mirror(url, MirrorState::Healthy) };
+    let binhost = BinhostStatus { urls: vec![url.to_owned()], mirrors: vec![mirror], ..sample::binhost("gentoo") };
     Status { binhosts: vec![binhost], ..status() }
 }
 
