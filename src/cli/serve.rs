@@ -11,7 +11,7 @@ use super::logging;
 use super::mount::{configure, program, run_daemon};
 use super::options::UnmountedArguments;
 use super::output::fail;
-use crate::config::MountpointCheck;
+use crate::config::{MountpointCheck, serve_address};
 use crate::daemon::{self, Mounting};
 use crate::portage::Sourced;
 
@@ -31,7 +31,7 @@ Examples:
       behind a server that has TLS")]
 pub(super) struct ServeArguments {
     /// Serve at this address and port, e.g. 0.0.0.0:8081
-    #[arg(value_name = "ADDRESS")]
+    #[arg(value_name = "ADDRESS", value_parser = serve_address)]
     address: SocketAddr,
     #[command(flatten)]
     options: UnmountedArguments,

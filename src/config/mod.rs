@@ -62,7 +62,7 @@ pub(crate) use error::ConfigError;
 pub(crate) use group::SocketGroup;
 pub(crate) use mountpoint::MountpointError;
 pub use options::{Flag, Input, OPTIONS, OptionInfo, OptionRow, Scope, TakesEffect};
-pub(crate) use options::{MountOptions, Settings};
+pub(crate) use options::{MountOptions, Settings, serve_address};
 pub(crate) use proxies::proxy_hosts;
 pub(crate) use url::{BinhostUrl, UrlError};
 pub(crate) use url::{display, file_path};
@@ -74,6 +74,8 @@ pub const DEFAULT_CACHE_DIR: &str = "/var/cache/binhostfs";
 pub const DEFAULT_CACHE_SIZE: ByteSize = ByteSize(8 << 30);
 /// The default of `max-index`: six times the largest index of Gentoo's own binhosts.
 pub(crate) const DEFAULT_MAX_INDEX: ByteSize = ByteSize(192 << 20);
+/// The lowest `max-index`. An index with one entry has about as many bytes.
+pub(crate) const MIN_MAX_INDEX: ByteSize = ByteSize(1 << 10);
 /// The default of `--control`, the path of the control socket.
 pub const DEFAULT_CONTROL: &str = "/run/binhostfs/control.sock";
 /// The default of `--refresh`, the interval between requests for the index.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::config::choices::Choice;
 use crate::config::cpu::CpuNeed;
 use crate::config::toml_table::TomlValue;
-use crate::config::{BinhostUrl, MAX_PLAN_CHECK, MIN_REFRESH, SocketGroup};
+use crate::config::{BinhostUrl, MAX_PLAN_CHECK, MIN_MAX_INDEX, MIN_REFRESH, SocketGroup};
 use crate::portage::Atom;
 use crate::sys::MountNamespace;
 use crate::units::{ByteSize, Interval};
@@ -119,6 +119,10 @@ pub(super) const SIZE: Kind<ByteSize> = Kind {
     input: Input::Text,
 };
 
+/// The size of an index; a limit that every index exceeds is a mistake.
+pub(super) const INDEX_LIMIT: Kind<ByteSize> =
+    Kind { text: |text| plausible_index(parsed(text)?), toml: |item| plausible_index((SIZE.toml)(item)?), ..SIZE };
+
 /// A limit; 0: there is none.
 pub(super) const SIZE_LIMIT: Kind<ByteSize> =
     Kind { show: |size| Some(if size.0 == 0 { "any".to_owned() } else { size.to_string() }), ..SIZE };
@@ -216,6 +220,15 @@ pub(super) const CPU: Kind<CpuNeed> = Kind {
     input: Input::Choice(|| CpuNeed::NAMES.iter().map(|name| (*name, "")).collect()),
 };
 
+/// Parses the address of `binhostfs serve`.
+///
+/// # Errors
+/// It is no address with a port.
+pub(crate) fn serve_address(text: &str) -> Result<SocketAddr, String> {
+    let example = "it is not an IP address with a port; give for example 0.0.0.0:8081 or [::]:8081";
+    text.parse().map_err(|_| example.to_owned())
+}
+
 /// One of the names of `T`, in quotation marks.
 pub(super) const fn named<T: Choice>() -> Kind<T> {
     Kind {
@@ -293,6 +306,13 @@ fn absolute(path: &OsStr) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.into())
 }
 
+fn plausible_index(size: ByteSize) -> Result<ByteSize, String> {
+    if size < MIN_MAX_INDEX {
+        return Err(format!("no index is smaller than {size}: give for example 192M"));
+    }
+    Ok(size)
+}
+
 fn path(text: &str) -> Result<PathBuf, String> {
     let path = Path::new(text);
     path.is_absolute().then(|| path.to_owned()).ok_or_else(|| format!("{text:?} must begin with a slash"))
@@ -348,6 +368,7 @@ mod tests {
         agree(&SIZE, "0", "0", "0 B");
         agree(&SIZE_LIMIT, "0", "0", "any");
         agree(&PACKAGE_LIMIT, "0", "0", "any");
+        agree(&INDEX_LIMIT, "192M", "\"192M\"", "192.0 MiB");
         agree(&COUNT, "3", "3", "3");
         agree(&PRIORITY, "-5", "-5", "-5");
         agree(&REFRESH, "1h", "3600", "60 min");
@@ -366,6 +387,14 @@ mod tests {
     }
 
     #[test]
+    fn a_bad_address_of_serve_gets_an_example() {
+        assert_eq!(serve_address("[::]:8081").map(|address| address.port()), Ok(8081));
+        for bad in ["8081", "0.0.0.0", "hub:8081", ":8081", ""] {
+            assert!(serve_address(bad).unwrap_err().contains("give for example 0.0.0.0:8081"), "{bad}");
+        }
+    }
+
+    #[test]
     fn both_refuse_with_a_reason() {
         for (error, says) in [
             (of_line(&REFRESH, "0").err(), "0 s is shorter than 1 s; give for example 30m"),
@@ -375,6 +404,8 @@ mod tests {
             (of_file(&COUNT, "0").err(), "it must be 1 or more"),
             (of_file(&PACKAGE_LIMIT, "-1").err(), "it must be a number of packages, or 0 for any"),
             (of_file(&SIZE, "-1").err(), "it is less than nothing"),
+            (of_line(&INDEX_LIMIT, "0").err(), "no index is smaller than 0 B: give for example 192M"),
+            (of_file(&INDEX_LIMIT, "1023").err(), "no index is smaller than 1023 B: give for example 192M"),
             (of_file(&PATH, "\"x\"").err(), "\"x\" must begin with a slash"),
             (of_file(&PATHS, "[]").err(), "there must be one file at least"),
             (of_file(&boolean::<Writes>(), "\"true\"").err(), "it must be true or false, and is a string"),

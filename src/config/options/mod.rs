@@ -19,6 +19,7 @@ mod table;
 use std::ffi::OsStr;
 
 pub use kind::Input;
+pub(crate) use kind::serve_address;
 pub use table::OPTIONS;
 pub(super) use table::Typed;
 pub(crate) use table::{MountOptions, Settings};

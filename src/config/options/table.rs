@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::define::define_options;
 use super::kind::{
-    ADDRESS, AGE, ATOMS, COUNT, CPU, GROUP, Kind, NAMESPACE, OPTIONAL_PATH, PACKAGE_LIMIT, PATH, PATHS, PEERS,
-    PRIORITY, REFRESH, SIZE, SIZE_LIMIT, TEXTS, URL, URLS, WAIT, boolean, named,
+    ADDRESS, AGE, ATOMS, COUNT, CPU, GROUP, INDEX_LIMIT, Kind, NAMESPACE, OPTIONAL_PATH, PACKAGE_LIMIT, PATH, PATHS,
+    PEERS, PRIORITY, REFRESH, SIZE, SIZE_LIMIT, TEXTS, URL, URLS, WAIT, boolean, named,
 };
 use super::{DefaultText, Flag, OptionInfo, OptionRow, Scope, TakesEffect, Topic, TypedOption, put};
 use crate::config::choices::{LibcGuard, Offline, OnMismatch, Passthrough, Prefetch, Writes};
@@ -145,7 +145,7 @@ define_options! {
             help: "Decide what follows when an entry differs from its package",
             example: r#""refuse""#,
         }
-        "max-index" max_index: ByteSize = (SIZE, DEFAULT_MAX_INDEX) {
+        "max-index" max_index: ByteSize = (INDEX_LIMIT, DEFAULT_MAX_INDEX) {
             topic: Topic::Verification,
             scope: Scope::Binhosts,
             help: "Refuse an index that has more bytes than this, unpacked",
