@@ -91,29 +91,29 @@ impl AuxKey {
 
     /// The key that has `name` in an index, where `repository` is also called REPO.
     #[must_use]
-    pub fn of_entry(name: &[u8]) -> Option<Self> {
+    pub fn of_entry(name: &str) -> Option<Self> {
         Some(match name {
-            b"BDEPEND" => Self::Bdepend,
-            b"BUILD_ID" => Self::BuildId,
-            b"BUILD_TIME" => Self::BuildTime,
-            b"CHOST" => Self::Chost,
-            b"DEFINED_PHASES" => Self::DefinedPhases,
-            b"DEPEND" => Self::Depend,
-            b"EAPI" => Self::Eapi,
-            b"IDEPEND" => Self::Idepend,
-            b"IUSE" => Self::Iuse,
-            b"KEYWORDS" => Self::Keywords,
-            b"LICENSE" => Self::License,
-            b"PDEPEND" => Self::Pdepend,
-            b"PROPERTIES" => Self::Properties,
-            b"PROVIDES" => Self::Provides,
-            b"RDEPEND" => Self::Rdepend,
-            b"REPO" | b"repository" => Self::Repository,
-            b"REQUIRES" => Self::Requires,
-            b"RESTRICT" => Self::Restrict,
-            b"SLOT" => Self::Slot,
-            b"USE" => Self::Use,
-            b"USER_PATCHES" => Self::UserPatches,
+            "BDEPEND" => Self::Bdepend,
+            "BUILD_ID" => Self::BuildId,
+            "BUILD_TIME" => Self::BuildTime,
+            "CHOST" => Self::Chost,
+            "DEFINED_PHASES" => Self::DefinedPhases,
+            "DEPEND" => Self::Depend,
+            "EAPI" => Self::Eapi,
+            "IDEPEND" => Self::Idepend,
+            "IUSE" => Self::Iuse,
+            "KEYWORDS" => Self::Keywords,
+            "LICENSE" => Self::License,
+            "PDEPEND" => Self::Pdepend,
+            "PROPERTIES" => Self::Properties,
+            "PROVIDES" => Self::Provides,
+            "RDEPEND" => Self::Rdepend,
+            "REPO" | "repository" => Self::Repository,
+            "REQUIRES" => Self::Requires,
+            "RESTRICT" => Self::Restrict,
+            "SLOT" => Self::Slot,
+            "USE" => Self::Use,
+            "USER_PATCHES" => Self::UserPatches,
             _ => return None,
         })
     }
@@ -121,7 +121,7 @@ impl AuxKey {
     /// Whether `name` is the name of one of these keys in a package's metadata.
     #[must_use]
     pub fn is_metadata(name: &str) -> bool {
-        Self::of_entry(name.as_bytes()).is_some_and(|key| key.name() == name)
+        Self::of_entry(name).is_some_and(|key| key.name() == name)
     }
 
     /// Portage's value for a key that neither entry nor header has.
@@ -224,10 +224,10 @@ mod tests {
     fn keys_are_found_by_name_and_number() {
         for (at, key) in AuxKey::ALL.into_iter().enumerate() {
             assert_eq!(key as usize, at);
-            assert_eq!(AuxKey::of_entry(key.name().as_bytes()), Some(key));
+            assert_eq!(AuxKey::of_entry(key.name()), Some(key));
             assert!(AuxKey::is_metadata(key.name()));
         }
-        assert_eq!(AuxKey::of_entry(b"REPO"), Some(AuxKey::Repository));
+        assert_eq!(AuxKey::of_entry("REPO"), Some(AuxKey::Repository));
         assert!(!AuxKey::is_metadata("REPO") && !AuxKey::is_metadata("DESCRIPTION"));
     }
 

@@ -18,8 +18,8 @@ use super::stanza::{OWN_KEYS, first_16};
 use super::{EntryId, Header, Index, Stanza};
 
 /// Keys that have one name in an index and another one in Portage.
-const DESCRIPTION: [&[u8]; 2] = [b"DESC", b"DESCRIPTION"];
-const REPOSITORY: [&[u8]; 2] = [b"REPO", b"repository"];
+const DESCRIPTION: [&str; 2] = ["DESC", "DESCRIPTION"];
+const REPOSITORY: [&str; 2] = ["REPO", "repository"];
 /// Header keys that entries without their own value inherit.
 const INHERITED: [&str; 3] = ["CHOST", "REPO", "repository"];
 
@@ -51,15 +51,15 @@ impl Stanza {
     /// `id` stands for CPV, BUILD_ID, BUILD_TIME, SIZE and digests.
     fn digest(&self, id: EntryId, path: &str, mut hash: Sha256) -> EntryDigest {
         // The last value of a repeated key counts.
-        let mut counted: BTreeMap<&[u8], &[u8]> = BTreeMap::new();
+        let mut counted: BTreeMap<&str, &str> = BTreeMap::new();
         for (key, value) in self.pairs() {
-            let key = if REPOSITORY.contains(&key) { b"REPO" } else { key };
+            let key = if REPOSITORY.contains(&key) { "REPO" } else { key };
             if ![&OWN_KEYS[..], &STRIPPED, &DESCRIPTION].iter().any(|keys| keys.contains(&key)) {
                 counted.insert(key, value);
             }
         }
         field(&mut hash, &id.0, path.as_bytes());
-        counted.into_iter().for_each(|(key, value)| field(&mut hash, key, value));
+        counted.into_iter().for_each(|(key, value)| field(&mut hash, key.as_bytes(), value.as_bytes()));
         EntryDigest(first_16(hash))
     }
 }

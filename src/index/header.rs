@@ -26,10 +26,10 @@ pub(super) const SOURCE_TIMESTAMP: &str = "BINHOSTFS_SOURCE_TIMESTAMP";
 pub struct Header(BTreeMap<String, String>);
 
 impl Header {
-    pub(super) fn of(text: &[u8]) -> Self {
-        let readable = |bytes: &[u8]| String::from_utf8_lossy(bytes).replace(char::is_control, " ");
+    pub(super) fn of(text: &str) -> Self {
+        let readable = |text: &str| text.replace(char::is_control, " ");
         // One key with two names: the last value of either counts.
-        let name = |key: &[u8]| if key == b"repository" { "REPO".to_owned() } else { readable(key) };
+        let name = |key: &str| if key == "repository" { "REPO".to_owned() } else { readable(key) };
         Self(pairs(text).map(|(key, value)| (name(key), readable(value))).collect())
     }
 
@@ -160,7 +160,7 @@ mod tests {
     use super::*;
 
     fn header(text: &str) -> Header {
-        Header::of(text.as_bytes())
+        Header::of(text)
     }
 
     #[test]

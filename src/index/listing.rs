@@ -38,7 +38,7 @@ impl Listing {
         }
         text.rewind()?;
         let mut reader = StanzaReader::new(BufReader::with_capacity(64 << 10, &text));
-        let header = reader.next()?.map(|stanza| Header::of(stanza.text)).unwrap_or_default();
+        let header = reader.next()?.map(|stanza| Header::of(&decoded(stanza.text))).unwrap_or_default();
         let mut entries: Vec<ListedEntry> = Vec::new();
         let readable = header.get("VERSION").and_then(|version| version.trim().parse::<i64>().ok());
         if readable.is_none_or(|version| version > 0) {
@@ -86,7 +86,7 @@ impl Listing {
         if !bytes.ends_with(b"\n") {
             bytes.push(b'\n');
         }
-        Ok(Stanza(decoded(&bytes).into_owned()))
+        Ok(Stanza::read(bytes))
     }
 
     /// Writes the listing again with the entries that `keep` accepts, followed by `more`. The
@@ -114,12 +114,10 @@ impl Listing {
         }
         out.write_all(b"\n")?;
         for entry in kept {
-            out.write_all(&self.stanza(entry)?.0)?;
-            out.write_all(b"\n")?;
+            writeln!(out, "{}", self.stanza(entry)?.0)?;
         }
         for stanza in more {
-            out.write_all(&stanza.0)?;
-            out.write_all(b"\n")?;
+            writeln!(out, "{}", stanza.0)?;
         }
         out.flush()
     }

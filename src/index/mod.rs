@@ -250,7 +250,7 @@ impl Index {
             Some(text) => text.read_exact_at(&mut bytes, record.stanza.0)?,
             None => return Err(io::ErrorKind::NotFound.into()),
         }
-        Ok(Stanza(stanza::decoded(&bytes).into_owned()))
+        Ok(Stanza::read(bytes))
     }
 }
 

@@ -110,7 +110,7 @@ fn read_header(reader: &mut StanzaReader<BufReader<&File>>) -> Result<Header, In
     let Some(stanza) = reader.next()? else { return Err(IndexError::NotAnIndex { start: String::new() }) };
     let start: String =
         String::from_utf8_lossy(stanza.text).lines().next().unwrap_or_default().chars().take(60).collect();
-    let header = Header::of(stanza.text);
+    let header = Header::of(&decoded(stanza.text));
     match header.get("VERSION").map(|version| version.trim().parse::<i64>()) {
         _ if stanza.too_long => Err(IndexError::HeaderTooLarge),
         Some(Ok(version)) if version > 0 => Err(IndexError::Version(version)),

@@ -23,9 +23,9 @@ use super::{BinhostId, Entry, Header, Listing, Sha256Digest, View};
 pub(crate) const RENDER_VERSION: u32 = 3;
 
 /// Keys that say where or how to fetch a package. A local index must not have them.
-pub(super) const STRIPPED: [&[u8]; 4] = [b"BASE_URI", b"PKGINDEX_URI", b"FETCHCOMMAND", b"RESUMECOMMAND"];
+pub(super) const STRIPPED: [&str; 4] = ["BASE_URI", "PKGINDEX_URI", "FETCHCOMMAND", "RESUMECOMMAND"];
 /// The key that every entry gets, if need be with an empty value.
-const USER_PATCHES: &[u8] = b"USER_PATCHES";
+const USER_PATCHES: &str = "USER_PATCHES";
 /// Header keys that are written new or do not belong into a local index.
 const HEADER_STRIPPED: [&str; 9] = [
     "URI",
@@ -175,7 +175,7 @@ fn header(shown: &Header, packages: usize, out: &mut impl Write, timestamp: i64)
 
 /// Writes a local entry with Portage's own text, and adds only the required keys that are missing.
 fn as_written(text: &Stanza, inherited: &Inherited<'_>, out: &mut impl Write) -> io::Result<()> {
-    out.write_all(&text.0)?;
+    out.write_all(text.0.as_bytes())?;
     let patches = text.get("USER_PATCHES").is_none().then_some("");
     let chost = inherited.chost.filter(|_| text.get("CHOST").is_none());
     let repository = inherited.repository.filter(|_| text.repository().is_none());
@@ -215,7 +215,7 @@ fn stanza(text: &Stanza, changes: &EntryEdits<'_>, out: &mut impl Write) -> io::
     let Entry { cpv, size, mtime, build_id, build_time, md5, sha1, .. } = text.entry()?;
     let EntryEdits { path, dependency, inherited: Inherited { chost, repository } } = changes;
     writeln!(out, "CPV: {cpv}")?;
-    let (mut missing, mut chost, mut repository, mut patches) = (*dependency, *chost, *repository, &b""[..]);
+    let (mut missing, mut chost, mut repository, mut patches) = (*dependency, *chost, *repository, "");
     for (key, value) in text.pairs() {
         if OWN_KEYS.contains(&key) || STRIPPED.contains(&key) {
             continue;
@@ -224,17 +224,15 @@ fn stanza(text: &Stanza, changes: &EntryEdits<'_>, out: &mut impl Write) -> io::
             patches = value;
             continue;
         }
-        out.write_all(key)?;
-        out.write_all(b": ")?;
-        out.write_all(value)?;
+        write!(out, "{key}: {value}")?;
         match key {
             // The last of several RDEPEND lines counts, so each one gets the dependency.
-            b"RDEPEND" => {
+            "RDEPEND" => {
                 dependency.map_or(Ok(()), |atom| write!(out, " {atom}"))?;
                 missing = None;
             }
-            b"CHOST" => chost = None,
-            b"REPO" | b"repository" => repository = None,
+            "CHOST" => chost = None,
+            "REPO" | "repository" => repository = None,
             _ => {}
         }
         out.write_all(b"\n")?;
@@ -247,9 +245,7 @@ fn stanza(text: &Stanza, changes: &EntryEdits<'_>, out: &mut impl Write) -> io::
     }
     md5.map_or(Ok(()), |md5| writeln!(out, "MD5: {md5}"))?;
     sha1.map_or(Ok(()), |sha1| writeln!(out, "SHA1: {sha1}"))?;
-    write!(out, "PATH: {path}\nSIZE: {size}\nMTIME: {mtime}\nUSER_PATCHES: ")?;
-    out.write_all(patches)?;
-    out.write_all(b"\n\n")
+    write!(out, "PATH: {path}\nSIZE: {size}\nMTIME: {mtime}\nUSER_PATCHES: {patches}\n\n")
 }
 
 /// Counts and hashes all bytes that are written through it.

@@ -12,28 +12,17 @@ use super::{Entry, EntryId, PkgPath, changed_on_disk};
 use crate::portage::Cpv;
 
 /// Keys that this module interprets and that rendering writes new. MTIME has two names.
-pub(super) const OWN_KEYS: [&[u8]; 9] =
-    [b"CPV", b"PATH", b"SIZE", b"MTIME", b"_mtime_", b"MD5", b"SHA1", b"BUILD_ID", b"BUILD_TIME"];
+pub(super) const OWN_KEYS: [&str; 9] =
+    ["CPV", "PATH", "SIZE", "MTIME", "_mtime_", "MD5", "SHA1", "BUILD_ID", "BUILD_TIME"];
 
 /// Other keys that Portage takes from an entry (`_pkgindex_allowed_pkg_keys`). Portage stops
 /// reading at a stanza that has none of these, none of [`OWN_KEYS`] and no [`AuxKey`].
-const OTHER_KEYS: [&[u8]; 8] = [
-    b"DESC",
-    b"DESCRIPTION",
-    b"FEATURES",
-    b"HOMEPAGE",
-    b"PKGINDEX_URI",
-    b"REQUIRED_USE",
-    b"BASE_URI",
-    b"RESUMECOMMAND",
-];
+const OTHER_KEYS: [&str; 8] =
+    ["DESC", "DESCRIPTION", "FEATURES", "HOMEPAGE", "PKGINDEX_URI", "REQUIRED_USE", "BASE_URI", "RESUMECOMMAND"];
 
 /// Decodes text as Portage does: U+FFFD replaces bytes that are not UTF-8.
-pub(super) fn decoded(text: &[u8]) -> Cow<'_, [u8]> {
-    match String::from_utf8_lossy(text) {
-        Cow::Borrowed(_) => Cow::Borrowed(text),
-        Cow::Owned(text) => Cow::Owned(text.into_bytes()),
-    }
+pub(super) fn decoded(text: &[u8]) -> Cow<'_, str> {
+    String::from_utf8_lossy(text)
 }
 
 /// The values of [`OWN_KEYS`] in one stanza. The last value of a repeated key counts.
@@ -54,24 +43,23 @@ pub(super) struct Fields<'a> {
 
 impl<'a> Fields<'a> {
     /// Reads the values from text that is [`decoded`].
-    pub(super) fn from_text(text: &'a [u8]) -> Self {
+    pub(super) fn from_text(text: &'a str) -> Self {
         // Portage reads the file in Python's text mode, where a carriage return ends a line as
         // well. Text after it would be other keys, or another entry.
-        let not_text = memchr::memchr2(0, b'\r', text).is_some();
+        let not_text = memchr::memchr2(0, b'\r', text.as_bytes()).is_some();
         let mut fields = Self { not_text, ..Self::default() };
         for (key, value) in pairs(text) {
-            let value = std::str::from_utf8(value).ok();
             let aux_key = AuxKey::of_entry(key);
             aux_key.into_iter().for_each(|key| fields.carried.insert(key));
             match key {
-                b"CPV" => fields.cpv = value,
-                b"PATH" => fields.path = value,
-                b"SIZE" => fields.size = value,
-                b"MTIME" | b"_mtime_" => fields.mtime = value,
-                b"MD5" => fields.md5 = value,
-                b"SHA1" => fields.sha1 = value,
-                b"BUILD_ID" => fields.build_id = value,
-                b"BUILD_TIME" => fields.build_time = value,
+                "CPV" => fields.cpv = Some(value),
+                "PATH" => fields.path = Some(value),
+                "SIZE" => fields.size = Some(value),
+                "MTIME" | "_mtime_" => fields.mtime = Some(value),
+                "MD5" => fields.md5 = Some(value),
+                "SHA1" => fields.sha1 = Some(value),
+                "BUILD_ID" => fields.build_id = Some(value),
+                "BUILD_TIME" => fields.build_time = Some(value),
                 other => {
                     fields.known = fields.known || aux_key.is_some() || OTHER_KEYS.contains(&other);
                     continue;
@@ -168,9 +156,15 @@ pub struct ListedEntry {
 /// The text of one entry as in its index, decoded as Portage does it, without the empty line after
 /// it.
 #[derive(Debug)]
-pub struct Stanza(pub(super) Vec<u8>);
+pub struct Stanza(pub(super) String);
 
 impl Stanza {
+    /// The stanza that an index has as these bytes.
+    pub(super) fn read(bytes: Vec<u8>) -> Self {
+        // Nearly all text is UTF-8, and is not copied.
+        Self(String::from_utf8(bytes).unwrap_or_else(|error| decoded(error.as_bytes()).into_owned()))
+    }
+
     /// Makes the text of an entry from keys and values. White space in a value becomes one space,
     /// so each pair is one line.
     #[must_use]
@@ -179,22 +173,20 @@ impl Stanza {
             let words: Vec<&str> = value.split_whitespace().collect();
             format!("{key}: {}\n", words.join(" "))
         };
-        Self(pairs.into_iter().map(line).collect::<String>().into_bytes())
+        Self(pairs.into_iter().map(line).collect())
     }
 
     /// The value of `key`, also of keys that this program does not interpret. The last value of a
     /// repeated key counts.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&str> {
-        let found = self.pairs().filter(|(name, _)| *name == key.as_bytes()).last();
-        found.and_then(|(_, value)| std::str::from_utf8(value).ok())
+        self.pairs().filter(|(name, _)| *name == key).last().map(|(_, value)| value)
     }
 
     /// The ebuild repository of the entry, if the stanza names it.
     #[must_use]
     pub fn repository(&self) -> Option<&str> {
-        let found = self.pairs().filter(|(name, _)| matches!(*name, b"REPO" | b"repository")).last();
-        found.and_then(|(_, value)| std::str::from_utf8(value).ok())
+        self.pairs().filter(|(name, _)| matches!(*name, "REPO" | "repository")).last().map(|(_, value)| value)
     }
 
     /// Parses the stanza into an entry.
@@ -205,7 +197,7 @@ impl Stanza {
         Fields::from_text(&self.0).entry().map_err(|_| changed_on_disk())
     }
 
-    pub(super) fn pairs(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+    pub(super) fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
         pairs(&self.0)
     }
 }
@@ -288,7 +280,7 @@ mod tests {
     const GOOD: &str = "CPV: app-misc/hello-1.0\nMD5: d41d8cd98f00b204e9800998ecf8427e\nSIZE: 10\n";
 
     fn entry(text: &str) -> Result<Entry, DropReason> {
-        Fields::from_text(text.as_bytes()).entry()
+        Fields::from_text(text).entry()
     }
 
     #[test]

@@ -81,8 +81,8 @@ impl Index {
     }
 }
 
-fn tell(told: &mut dyn FnMut(DroppedEntry<'_>), reason: DropReason, cpv: String, text: &[u8]) {
-    told(DroppedEntry { reason, cpv: &cpv, stanza: &Stanza(text.to_vec()) });
+fn tell(told: &mut dyn FnMut(DroppedEntry<'_>), reason: DropReason, cpv: String, text: &str) {
+    told(DroppedEntry { reason, cpv: &cpv, stanza: &Stanza(text.to_owned()) });
 }
 
 /// Reads a file from a position on, independent of the descriptor's shared offset.

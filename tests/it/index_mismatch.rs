@@ -27,8 +27,7 @@ fn open(mounted: &Mounted, package: &Real) -> Result<(), Option<i32>> {
 
 /// The line of `key` in an entry, where it has one.
 fn line(package: &Real, key: AuxKey) -> Option<String> {
-    let is_key =
-        |line: &&str| line.split_once(": ").is_some_and(|(name, _)| AuxKey::of_entry(name.as_bytes()) == Some(key));
+    let is_key = |line: &&str| line.split_once(": ").is_some_and(|(name, _)| AuxKey::of_entry(name) == Some(key));
     package.stanza.lines().find(is_key).map(str::to_owned)
 }
 

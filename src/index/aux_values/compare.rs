@@ -27,12 +27,10 @@ impl<'a> EntryValues<'a> {
         let mut values = PerKey::of(|key| index.header().inherited(key));
         let mut path = None;
         for (name, value) in stanza.pairs() {
-            // An entry's text is valid UTF-8, because the parser replaces all other bytes.
-            let value = std::str::from_utf8(value).unwrap_or_default();
             match AuxKey::of_entry(name) {
                 // The last value of a repeated key counts.
                 Some(key) => *values.get_mut(key) = value,
-                None if name == b"PATH" => path = Some(value),
+                None if name == "PATH" => path = Some(value),
                 None => {}
             }
         }

@@ -97,7 +97,7 @@ fn an_entry_is_made_as_portage_makes_it() {
 fn every_key_that_is_changed_or_deleted_is_found() {
     for line in ENTRY.lines() {
         let (name, value) = line.split_once(": ").unwrap();
-        let key = AuxKey::of_entry(name.as_bytes()).unwrap();
+        let key = AuxKey::of_entry(name).unwrap();
         for changed in [String::new(), format!("{name}: {value}x\n"), format!("{name}: \n"), format!("{name}: x/y\n")] {
             let entry = ENTRY.replace(&format!("{line}\n"), &changed) + GPKG;
             let comparison = compare(&PACKAGE, CHOST, &entry);
@@ -155,7 +155,7 @@ fn a_key_of_no_entry_is_compared_unless_the_index_may_be_older() {
     let package = values(&PACKAGE);
     let result = |entries: &[&str]| {
         let index = index(CHOST, entries);
-        let stanza = Stanza(format!("CPV: a/b-0\n{}", entries[0]).into_bytes());
+        let stanza = Stanza(format!("CPV: a/b-0\n{}", entries[0]));
         keys(&compared(&package, &index, &stanza))
     };
     let with_path = |path: &str| format!("{without}PATH: {path}\n");
@@ -220,7 +220,7 @@ proptest! {
     ) {
         let package = AuxValues::of_package(|key| Some(if key.is_inherited() { &value } else { words.as_bytes() }));
         let index = index("", &["IUSE: a\n"]);
-        let stanza = Stanza(format!("RDEPEND: {words}\n{entry}\n{GPKG}").into_bytes());
+        let stanza = Stanza(format!("RDEPEND: {words}\n{entry}\n{GPKG}"));
         compared(&package, &index, &stanza);
     }
 }

@@ -123,7 +123,7 @@ fn changed(text: &str, key: AuxKey, change: Change<'_>) -> String {
     for stanza in stanzas {
         let value = |line: &str| {
             let (name, value) = line.split_once(": ").unwrap();
-            (AuxKey::of_entry(name.as_bytes()) == Some(key)).then(|| value.to_owned())
+            (AuxKey::of_entry(name) == Some(key)).then(|| value.to_owned())
         };
         let others: String =
             stanza.lines().filter(|line| value(line).is_none()).map(|line| format!("{line}\n")).collect();
