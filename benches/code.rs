@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use binhostfs::internals::cache::{Blob, BlobKeys, Cache, Incoming, Placement};
 use binhostfs::internals::index::{
-    AuxKey, AuxValues, BinhostId, Comparison, Digest, Entry, EntryValues, Index, PkgPath, View,
+    AuxKey, AuxValues, BinhostId, Comparison, Digest, Entry, EntryValues, Index, IndexRenderer, PkgPath, View,
 };
 use binhostfs::internals::metrics::Metrics;
 use binhostfs::internals::portage::Cpv;
@@ -64,7 +64,7 @@ fn index_text(changed: usize) -> String {
 
 fn tree_of(index: Index) -> Tree {
     let view = Arc::new(View::whole(BinhostId(0), Arc::new(index)));
-    let rendered = view.render(std::io::sink(), 1).unwrap();
+    let rendered = IndexRenderer::of(&view).render(std::io::sink(), 1).unwrap();
     Tree::new(1, view, PackagesFile { file: Arc::new(tempfile::tempfile().unwrap()), rendered })
 }
 
@@ -76,7 +76,7 @@ fn index(criterion: &mut Criterion) {
     group.throughput(Throughput::Bytes(text.len() as u64));
     group.bench_function("parse", |b| b.iter(parse));
     let view = View::whole(BinhostId(0), Arc::new(parse()));
-    group.bench_function("render", |b| b.iter(|| view.render(std::io::sink(), 1).unwrap()));
+    group.bench_function("render", |b| b.iter(|| IndexRenderer::of(&view).render(std::io::sink(), 1).unwrap()));
 }
 
 /// An entry held against its package: when the package is verified, and when it is in the cache.

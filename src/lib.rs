@@ -78,7 +78,7 @@ pub mod internals {
     pub mod index {
         pub use crate::index::{
             AuxKey, AuxKeys, AuxValues, BinhostId, Comparison, Dependencies, Digest, Entry, EntryValues, Index,
-            ListedEntry, Listing, PkgPath, Stanza, TokenKind, UseFlags, View,
+            IndexRenderer, ListedEntry, Listing, PkgPath, Stanza, TokenKind, UseFlags, View,
         };
     }
     pub mod metrics {

@@ -8,9 +8,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use flate2::{Compression, GzBuilder};
-use sha2::{Digest as _, Sha256};
 
-use crate::index::{Digest, Listing};
+use crate::index::{DigestWriter, IndexRenderer, Listing};
 use crate::local::{COMPRESSED, LocalScan, LowerDirectory};
 use crate::tree::{Attributes, Inode, Node, PackagesFile, Tree};
 
@@ -48,7 +47,8 @@ impl Merger {
         } else {
             let file = self.new_file()?;
             let timestamp = remote.packages().rendered.timestamp;
-            let rendered = view.render_beneath(listing, &|path| survey.shadows(path), &file, timestamp)?;
+            let rendered =
+                IndexRenderer::beneath(view, listing, &|path| survey.shadows(path))?.render(&file, timestamp)?;
             Arc::new(remote.with_packages(PackagesFile { file: Arc::new(file), rendered }))
         };
         let compressed = self.layer.index().is_compressed().then(|| self.compressed_of(tree.packages())).transpose()?;
@@ -61,7 +61,7 @@ impl Merger {
         let timestamp = packages.rendered.timestamp;
         let file = self.new_file()?;
         let mtime = u32::try_from(timestamp).unwrap_or_default();
-        let counted = MergeWriter { file: &file, size: 0, hash: Sha256::new() };
+        let counted = DigestWriter::new(&file);
         let mut encoder = GzBuilder::new().mtime(mtime).write(counted, Compression::fast());
         let (mut buffer, mut offset) = (vec![0; 64 << 10], 0);
         loop {
@@ -72,8 +72,8 @@ impl Merger {
                 break;
             }
         }
-        let MergeWriter { size, hash, .. } = encoder.finish()?;
-        let inode = Inode::of_content(COMPRESSED, &Digest(hash.finalize().into()));
+        let (size, digest) = encoder.finish()?.finish()?;
+        let inode = Inode::of_content(COMPRESSED, &digest);
         let attributes = Attributes { inode, node: Node::Packages, size, mtime: timestamp, links: 1 };
         Ok(Compressed { file: Arc::new(file), attributes })
     }
@@ -84,25 +84,5 @@ impl Merger {
         let file = File::options().read(true).write(true).create(true).truncate(true).mode(0o600).open(&path)?;
         std::fs::remove_file(&path)?;
         Ok(file)
-    }
-}
-
-/// Counts and hashes the bytes that it writes.
-struct MergeWriter<'a> {
-    file: &'a File,
-    size: u64,
-    hash: Sha256,
-}
-
-impl Write for MergeWriter<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.file.write(bytes)?;
-        self.size += written as u64;
-        self.hash.update(bytes.get(..written).unwrap_or_default());
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
     }
 }

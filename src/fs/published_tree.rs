@@ -349,7 +349,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::index::{BinhostId, Index, View};
+    use crate::index::{BinhostId, Index, IndexRenderer, View};
     use crate::tree::PackagesFile;
 
     const TWO: &str = "VERSION: 0\n\nCPV: a/one-1\nPATH: a/one-1.xpak\n\nCPV: b/two-1\nPATH: b/two-1.xpak\n\n";
@@ -374,7 +374,7 @@ mod tests {
     fn front(place: &Path) -> PublishedTree {
         let view = Arc::new(View::whole(BinhostId(0), Arc::new(Index::empty())));
         let file = tempfile::tempfile_in(TEMPORARY).unwrap();
-        let rendered = view.render(&file, 1000).unwrap();
+        let rendered = IndexRenderer::of(&view).render(&file, 1000).unwrap();
         let remote = Arc::new(Tree::new(1, view, PackagesFile { file: Arc::new(file), rendered }));
         let layer = LowerDirectory::open(&place.join("pkgdir"), false).unwrap();
         PublishedTree::new(remote, Arc::new(layer), place.join("scratch")).unwrap()
@@ -496,7 +496,7 @@ mod tests {
         .unwrap();
         let view = Arc::new(View::whole(BinhostId(0), Arc::new(Index::parse(File::open(&index).unwrap()).unwrap())));
         let file = tempfile::tempfile_in(TEMPORARY).unwrap();
-        let rendered = view.render(&file, 2000).unwrap();
+        let rendered = IndexRenderer::of(&view).render(&file, 2000).unwrap();
         let again = Arc::new(Tree::new(2, view, PackagesFile { file: Arc::new(file), rendered }));
         assert!(front.publish(Arc::clone(&again)).unwrap());
         assert_eq!(told.lock().len(), 2);

@@ -125,7 +125,7 @@ impl Listing {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{BinhostId, Index, View};
+    use super::super::{BinhostId, Index, IndexRenderer, View};
     use super::*;
     use std::sync::Arc;
 
@@ -168,7 +168,7 @@ mod tests {
         let text = String::from_utf8(out).unwrap();
         assert!(text.ends_with("\n\nCPV: a/b-1\nDESC: last\n\nCPV: x/y-1\n\n"), "{text}");
         let (mut out, view) = (Vec::new(), View::whole(BinhostId(0), Arc::new(Index::empty())));
-        view.render_beneath(&listing, &|_| false, &mut out, 42).unwrap();
+        IndexRenderer::beneath(&view, &listing, &|_| false).unwrap().render(&mut out, 42).unwrap();
         let text = String::from_utf8(out).unwrap();
         assert!(text.ends_with("\nCPV: a/b-1\nDESC: last\nREPO: \nUSER_PATCHES: \n\n"), "{text}");
     }
@@ -207,7 +207,8 @@ mod tests {
              CPV: a/same-1\nMTIME: 3\nPATH: here.xpak\nSIZE: 5\n\n",
         );
         let mut out = Vec::new();
-        let told = view.render_beneath(&local, &|path| path == "over.xpak", &mut out, 42).unwrap();
+        let told =
+            IndexRenderer::beneath(&view, &local, &|path| path == "over.xpak").unwrap().render(&mut out, 42).unwrap();
         assert_eq!(
             String::from_utf8(out).unwrap(),
             format!(

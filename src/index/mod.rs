@@ -18,6 +18,7 @@
 //! | `dependencies` | dependency strings |
 //! | `path` | PATH |
 //! | `digest` | digests in hexadecimal |
+//! | `digest_writer` | the size and digest of a file while it is written |
 //!
 //! Source of the format: portage 3.0.83, `getbinpkg.py` (`PackageIndex`) and `dbapi/bintree.py`.
 //!
@@ -40,6 +41,7 @@ mod aux_key;
 mod aux_values;
 mod dependencies;
 mod digest;
+mod digest_writer;
 mod drop_reason;
 mod entry_digest;
 mod header;
@@ -64,12 +66,14 @@ pub use aux_values::{AuxValues, Comparison, EntryValues};
 pub use dependencies::{Dependencies, TokenKind, UseFlags};
 pub use digest::Digest;
 pub(crate) use digest::{Md5Digest, Sha1Digest, Sha256Digest};
+pub(crate) use digest_writer::DigestWriter;
 pub(crate) use entry_digest::EntryDigest;
 pub(crate) use header::Header;
 pub use listing::Listing;
 pub(crate) use parse::{Dropped, IndexLimits, MAX_ENTRIES};
 pub use path::PkgPath;
 pub(crate) use path::{TEMPORARY_COPY, TEMPORARY_INDEX};
+pub use render::IndexRenderer;
 pub(crate) use render::{RENDER_VERSION, Rendered};
 pub(crate) use share_key::ShareKey;
 pub use stanza::{ListedEntry, Stanza};
@@ -172,7 +176,7 @@ pub struct Index {
 }
 
 impl Index {
-    /// Parses the index in `text`, which stays open for [`Index::entry`] and [`View::render`].
+    /// Parses the index in `text`, which stays open for [`Index::entry`] and [`IndexRenderer`].
     ///
     /// # Errors
     /// Reading fails, or the file is not an index that Portage would read.

@@ -8,12 +8,11 @@
 //! * PATH is explicit.
 //! * Keys that point to a remote host are absent.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::io::{self, BufWriter, Write};
 
-use sha2::{Digest as _, Sha256};
-
-use super::digest::Digest;
+use super::digest_writer::DigestWriter;
 use super::header::SOURCE_TIMESTAMP;
 use super::stanza::{OWN_KEYS, Stanza};
 use super::{BinhostId, Entry, Header, Listing, Sha256Digest, View};
@@ -50,14 +49,16 @@ pub struct Rendered {
     pub digest: Sha256Digest,
 }
 
-/// The content of a rendered file: rows of a view, after the entries of a listing.
-struct Stands<'a> {
-    header: &'a Header,
-    /// Whether entries have the dependencies that the view adds.
-    additions: Additions,
+/// What a `Packages` file has: rows of a view, after the entries of a listing, under one header.
+pub struct IndexRenderer<'a> {
+    view: &'a View,
     /// Rows of the view, in the order in which they are written.
-    rows: &'a [u32],
-    local: &'a Listing,
+    rows: Cow<'a, [u32]>,
+    local: Option<&'a Listing>,
+    header: Cow<'a, Header>,
+    /// The newest TIMESTAMP of the binhosts' own indexes, if the file says it.
+    source: Option<i64>,
+    additions: Additions,
 }
 
 /// Whether a rendered entry has the dependency that the view adds to it.
@@ -67,99 +68,115 @@ enum Additions {
     LeftOut,
 }
 
-impl View {
-    /// Renders the index that Portage reads from PKGDIR. `timestamp` is used where no header has
-    /// one.
-    ///
-    /// # Errors
-    /// Reading the text or writing `out` fails.
-    pub fn render(&self, out: impl Write, timestamp: i64) -> io::Result<Rendered> {
-        let (rows, additions) = (&self.in_file_order(), Additions::Written);
-        let stands = Stands { header: self.header(), additions, rows, local: &Listing::default() };
-        with_local(self, &stands, out, timestamp)
+impl<'a> IndexRenderer<'a> {
+    /// The index that Portage reads from PKGDIR.
+    #[must_use]
+    pub fn of(view: &'a View) -> Self {
+        Self {
+            rows: Cow::Owned(view.in_file_order()),
+            view,
+            local: None,
+            header: Cow::Borrowed(view.header()),
+            source: None,
+            additions: Additions::Written,
+        }
     }
 
-    /// Renders the index for other machines: the entries of those binhosts that `shares` names,
-    /// with the dependencies of their binhost, and with this TIMESTAMP. [`SOURCE_TIMESTAMP`] has
-    /// the newest TIMESTAMP of the binhosts' own indexes.
+    /// The index for other machines: the entries of those binhosts that `shares` names, with the
+    /// dependencies of their binhost. [`SOURCE_TIMESTAMP`] has the newest TIMESTAMP of the
+    /// binhosts' own indexes, and no header has another one. The entries of `local` come first, and
+    /// hide others as with [`IndexRenderer::beneath`], also those at their paths.
     ///
     /// # Errors
-    /// Reading the text or writing `out` fails.
-    pub(crate) fn render_shared(
-        &self,
-        shares: &dyn Fn(BinhostId) -> bool,
-        out: impl Write,
-        timestamp: i64,
-    ) -> io::Result<Rendered> {
-        let is_shared = |row: &u32| self.part(*row).is_some_and(|part| shares(part.binhost));
-        let rows: Vec<u32> = self.in_file_order().into_iter().filter(is_shared).collect();
-        let mut header = self.header_of(shares);
+    /// Reading the text of the view fails.
+    pub(crate) fn shared(view: &'a View, shares: &dyn Fn(BinhostId) -> bool, local: &'a Listing) -> io::Result<Self> {
+        let paths: HashSet<&str> = local.entries().iter().map(|entry| &*entry.path).collect();
+        let mut rows = rows_beneath(view, local, &|path| paths.contains(path))?;
+        rows.retain(|row| view.part(*row).is_some_and(|part| shares(part.binhost)));
+        let mut header = view.header_of(shares);
+        if !local.entries().is_empty() {
+            header = Header::united([local.header(), &header]);
+        }
         header.remove("TIMESTAMP");
-        let shared = self.parts().iter().filter(|part| shares(part.binhost));
+        let shared = view.parts().iter().filter(|part| shares(part.binhost));
         let source = shared.filter_map(|part| part.index.header().source_timestamp()).max();
-        let stands = Stands { header: &header, additions: Additions::LeftOut, rows: &rows, local: &Listing::default() };
-        with_source(self, &stands, out, (timestamp, source))
+        let rows = Cow::Owned(rows);
+        Ok(Self { view, rows, local: Some(local), header: Cow::Owned(header), source, additions: Additions::LeftOut })
     }
 
-    /// Writes the index as [`View::render`] does, after the entries of `local`. Local entries stay
+    /// The index that Portage reads from PKGDIR, after the entries of `local`. Local entries stay
     /// unchanged, and the local header takes precedence. Two kinds of entries of the view are left
     /// out: those whose paths `hidden` names, and those that Portage could not distinguish from a
     /// local entry.
     ///
     /// # Errors
+    /// Reading the text of the view fails.
+    pub fn beneath(view: &'a View, local: &'a Listing, hidden: &dyn Fn(&str) -> bool) -> io::Result<Self> {
+        let rows = rows_beneath(view, local, hidden)?;
+        let header = Cow::Owned(Header::united([local.header(), view.header()]));
+        let rows = Cow::Owned(rows);
+        Ok(Self { view, rows, local: Some(local), header, source: None, additions: Additions::Written })
+    }
+
+    /// Writes the file. `timestamp` is its TIMESTAMP if the header has none.
+    ///
+    /// # Errors
     /// Reading the texts or writing `out` fails.
-    pub fn render_beneath(
-        &self,
-        local: &Listing,
-        hidden: &dyn Fn(&str) -> bool,
-        out: impl Write,
-        timestamp: i64,
-    ) -> io::Result<Rendered> {
-        let facts: HashSet<(u64, i64)> = local.entries().iter().filter_map(|e| Some((e.size?, e.mtime?))).collect();
-        let instances: HashSet<[u8; 16]> = local.entries().iter().map(|entry| entry.instance).collect();
-        let mut rows = Vec::with_capacity(self.len());
-        for row in self.in_file_order() {
-            let Some(record) = self.record(row) else { continue };
-            let alike = facts.contains(&(record.size, record.mtime));
-            let same = alike && instances.contains(&self.entry(row)?.instance());
-            if !same && !hidden(self.path(row)) {
-                rows.push(row);
+    pub fn render(&self, out: impl Write, timestamp: i64) -> io::Result<Rendered> {
+        let timestamp = self.header.timestamp().unwrap_or(timestamp);
+        let mut out = BufWriter::with_capacity(64 << 10, DigestWriter::new(out));
+        self.head(timestamp, &mut out)?;
+        (0..self.len()).try_for_each(|number| self.entry(number, &mut out))?;
+        let (size, digest) = out.into_inner().map_err(io::IntoInnerError::into_error)?.finish()?;
+        Ok(Rendered { size, timestamp, digest })
+    }
+
+    /// The number of entries.
+    pub(super) fn len(&self) -> usize {
+        self.local.map_or(0, |local| local.entries().len()) + self.rows.len()
+    }
+
+    /// Writes the header.
+    pub(super) fn head(&self, timestamp: i64, out: &mut impl Write) -> io::Result<()> {
+        self.source.map_or(Ok(()), |source| writeln!(out, "{SOURCE_TIMESTAMP}: {source}"))?;
+        header(&self.header, self.len(), out, timestamp)
+    }
+
+    /// Writes entry number `number`.
+    pub(super) fn entry(&self, number: usize, out: &mut impl Write) -> io::Result<()> {
+        let mut first = 0;
+        if let Some(listing) = self.local {
+            if let Some(entry) = listing.entries().get(number) {
+                return as_written(&listing.stanza(entry)?, &Inherited::of(listing.header(), &self.header), out);
             }
+            first = listing.entries().len();
         }
-        let header = Header::united([local.header(), self.header()]);
-        with_local(self, &Stands { header: &header, additions: Additions::Written, rows: &rows, local }, out, timestamp)
+        self.rows.get(number - first).map_or(Ok(()), |row| self.row(*row, out))
     }
-}
 
-fn with_local(view: &View, stands: &Stands<'_>, out: impl Write, timestamp: i64) -> io::Result<Rendered> {
-    with_source(view, stands, out, (stands.header.timestamp().unwrap_or(timestamp), None))
-}
-
-fn with_source(
-    view: &View,
-    stands: &Stands<'_>,
-    out: impl Write,
-    (timestamp, source): (i64, Option<i64>),
-) -> io::Result<Rendered> {
-    let Stands { header: shown, additions, rows, local } = stands;
-    let mut out = BufWriter::with_capacity(64 << 10, RenderWriter { out, size: 0, hash: Sha256::new() });
-    source.map_or(Ok(()), |source| writeln!(out, "{SOURCE_TIMESTAMP}: {source}"))?;
-    header(shown, rows.len() + local.entries().len(), &mut out, timestamp)?;
-    for entry in local.entries() {
-        as_written(&local.stanza(entry)?, &Inherited::of(local.header(), shown), &mut out)?;
-    }
-    for row in *rows {
-        let (Some(part), Some(record)) = (view.part(*row), view.record(*row)) else { continue };
+    fn row(&self, row: u32, out: &mut impl Write) -> io::Result<()> {
+        let (Some(part), Some(record)) = (self.view.part(row), self.view.record(row)) else { return Ok(()) };
         let text = part.index.stanza(record)?;
-        let inherited = Inherited::of(part.index.header(), shown);
-        let dependency = view.dependency(*row).filter(|_| *additions == Additions::Written);
-        let changes = EntryEdits { path: view.path(*row), dependency, inherited };
-        stanza(&text, &changes, &mut out)?;
+        let inherited = Inherited::of(part.index.header(), &self.header);
+        let dependency = self.view.dependency(row).filter(|_| self.additions == Additions::Written);
+        stanza(&text, &EntryEdits { path: self.view.path(row), dependency, inherited }, out)
     }
-    let mut counted = out.into_inner().map_err(io::IntoInnerError::into_error)?;
-    counted.out.flush()?;
-    let digest = Digest(counted.hash.finalize().into());
-    Ok(Rendered { size: counted.size, timestamp, digest })
+}
+
+/// The rows of a view that local entries do not hide, in the order of the file.
+fn rows_beneath(view: &View, local: &Listing, hidden: &dyn Fn(&str) -> bool) -> io::Result<Vec<u32>> {
+    let facts: HashSet<(u64, i64)> = local.entries().iter().filter_map(|e| Some((e.size?, e.mtime?))).collect();
+    let instances: HashSet<[u8; 16]> = local.entries().iter().map(|entry| entry.instance).collect();
+    let mut rows = Vec::with_capacity(view.len());
+    for row in view.in_file_order() {
+        let Some(record) = view.record(row) else { continue };
+        let alike = facts.contains(&(record.size, record.mtime));
+        let same = alike && instances.contains(&view.entry(row)?.instance());
+        if !same && !hidden(view.path(row)) {
+            rows.push(row);
+        }
+    }
+    Ok(rows)
 }
 
 fn header(shown: &Header, packages: usize, out: &mut impl Write, timestamp: i64) -> io::Result<()> {
@@ -248,26 +265,6 @@ fn stanza(text: &Stanza, changes: &EntryEdits<'_>, out: &mut impl Write) -> io::
     write!(out, "PATH: {path}\nSIZE: {size}\nMTIME: {mtime}\nUSER_PATCHES: {patches}\n\n")
 }
 
-/// Counts and hashes all bytes that are written through it.
-struct RenderWriter<W> {
-    out: W,
-    size: u64,
-    hash: Sha256,
-}
-
-impl<W: Write> Write for RenderWriter<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.out.write(bytes)?;
-        self.size += written as u64;
-        self.hash.update(bytes.get(..written).unwrap_or_default());
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::{BinhostId, Index};
@@ -285,7 +282,7 @@ mod tests {
 
     fn rendered(index: &Arc<Index>) -> String {
         let mut out = Vec::new();
-        let told = View::whole(BinhostId(0), Arc::clone(index)).render(&mut out, 42).unwrap();
+        let told = IndexRenderer::of(&View::whole(BinhostId(0), Arc::clone(index))).render(&mut out, 42).unwrap();
         assert_eq!(told.size, out.len() as u64);
         String::from_utf8(out).unwrap()
     }

@@ -291,6 +291,7 @@ impl View {
 
 #[cfg(test)]
 mod tests {
+    use super::super::IndexRenderer;
     use super::*;
     use std::io::Write as _;
 
@@ -310,7 +311,7 @@ mod tests {
 
     fn rendered(view: &View) -> String {
         let mut out = Vec::new();
-        view.render(&mut out, 42).unwrap();
+        IndexRenderer::of(view).render(&mut out, 42).unwrap();
         String::from_utf8(out).unwrap()
     }
 

@@ -4,7 +4,7 @@ use std::io::Write as _;
 use proptest::prelude::*;
 
 use super::*;
-use crate::index::Index;
+use crate::index::{Index, IndexRenderer};
 
 /// An index of `stanzas`, which have no SIZE and MD5 of their own.
 fn input(name: &str, binhost: u32, stanzas: &[String]) -> UnionMember {
@@ -227,7 +227,7 @@ proptest! {
         }
         // Portage reads exactly these entries, and every hidden entry is counted.
         let mut text = tempfile::tempfile().unwrap();
-        view.render(&mut text, 42).unwrap();
+        IndexRenderer::of(&view).render(&mut text, 42).unwrap();
         let parsed = Index::parse(text).unwrap();
         prop_assert_eq!(parsed.dropped().total(), 0);
         prop_assert_eq!(parsed.records().iter().map(|record| parsed.path(record)).collect::<BTreeSet<_>>(), paths);

@@ -17,7 +17,7 @@ use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::index::{BinhostId, Digest, Sha256Digest, View};
+use crate::index::{BinhostId, Digest, IndexRenderer, Listing, Sha256Digest, View};
 use crate::sys::durable::{read_json, write_json};
 use crate::sys::seconds_now;
 
@@ -100,7 +100,8 @@ impl PublishedIndex {
         let before = if state.timestamp.to_string().len() == next.to_string().len() { state.timestamp } else { next };
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)?;
         let file = self.new_file("Packages.new")?;
-        let rendered = view.render_shared(shares, &file, before.cast_signed())?;
+        let local = Listing::default();
+        let rendered = IndexRenderer::shared(view, shares, &local)?.render(&file, before.cast_signed())?;
         let is_same = rendered.digest.to_string() == state.digest;
         if is_same && self.current().is_some() {
             return Ok(());

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use sha2::{Digest as _, Sha256};
 
 use super::{PackagesFile, Tree};
-use crate::index::{BinhostId, Digest, Index, Rendered, View};
+use crate::index::{BinhostId, Digest, Index, IndexRenderer, Rendered, View};
 
 /// Builds a tree with these paths and sizes.
 pub(super) fn tree_of(generation: u64, paths: &[(&str, u64)]) -> Tree {
@@ -27,7 +27,7 @@ impl Tree {
     /// The tree of a view, with its `Packages`.
     pub(crate) fn of_view(generation: u64, view: Arc<View>) -> Self {
         let file = tempfile::tempfile().unwrap();
-        let rendered = view.render(&file, 1000).unwrap();
+        let rendered = IndexRenderer::of(&view).render(&file, 1000).unwrap();
         Self::new(generation, view, PackagesFile { file: Arc::new(file), rendered })
     }
 }

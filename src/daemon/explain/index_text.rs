@@ -6,6 +6,7 @@ use anyhow::Context as _;
 
 use super::Explained;
 use crate::fs::PublishedTree;
+use crate::index::IndexRenderer;
 use crate::local::LocalScan;
 use crate::policy;
 
@@ -26,7 +27,8 @@ impl Explained {
         let (listing, scan) = (front.listing(), LocalScan::of(front.layer()).context("looking at the local packages")?);
         let timestamp = front.snapshots().current().packages().rendered.timestamp;
         let mut text = Vec::new();
-        view.render_beneath(&listing, &|path| scan.shadows(path), &mut text, timestamp)
+        IndexRenderer::beneath(&view, &listing, &|path| scan.shadows(path))
+            .and_then(|renderer| renderer.render(&mut text, timestamp))
             .context("rendering the index")?;
         Ok(text)
     }

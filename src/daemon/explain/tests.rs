@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::cache::Pin;
 use crate::config::{BinhostConfig, OnMismatch, Selection};
-use crate::index::{BinhostId, BinhostIndex, Record, View};
+use crate::index::{BinhostId, BinhostIndex, IndexRenderer, Record, View};
 use crate::local::LowerDirectory;
 use crate::metrics::Metrics;
 use crate::policy::Formats;
@@ -64,7 +64,7 @@ impl Scene {
         let rules = Arc::new(Rules::default());
         let view = Arc::new(policy::compose(&inputs, &rules).unwrap().view);
         let file = tempfile::tempfile().unwrap();
-        let rendered = view.render(&file, 1000).unwrap();
+        let rendered = IndexRenderer::of(&view).render(&file, 1000).unwrap();
         let tree = Arc::new(Tree::new(1, view, PackagesFile { file: Arc::new(file), rendered }));
         let layer = Arc::new(LowerDirectory::open(&self.place.path().join("pkgdir"), false).unwrap());
         let front = Arc::new(PublishedTree::new(tree, layer, self.place.path().join("scratch")).unwrap());

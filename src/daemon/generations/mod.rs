@@ -26,7 +26,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
-use crate::index::{EntryId, Index, RENDER_VERSION, Rendered, View};
+use crate::index::{EntryId, Index, IndexRenderer, RENDER_VERSION, Rendered, View};
 use crate::sys::durable::{blocking, read_json, sync_directory, write_file, write_json};
 use crate::sys::file_stamp::{FileStamp, stamp};
 use crate::sys::seconds_now;
@@ -269,7 +269,7 @@ impl New<'_> {
         let writing = || format!("writing {}", path.display());
         let file =
             File::options().read(true).write(true).create(true).truncate(true).open(&path).with_context(writing)?;
-        let rendered = view.render(&file, seconds_now().cast_signed()).with_context(writing)?;
+        let rendered = IndexRenderer::of(view).render(&file, seconds_now().cast_signed()).with_context(writing)?;
         file.sync_all().with_context(writing)?;
         let file = stamp(&file.metadata().with_context(writing)?);
         self.describe(&directory, view, (rendered, file))?;

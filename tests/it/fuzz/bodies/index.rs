@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use binhostfs::internals::index::{BinhostId, Digest, Entry, Index, View};
+use binhostfs::internals::index::{BinhostId, Digest, Entry, Index, IndexRenderer, View};
 use sha2::{Digest as _, Sha256};
 
 use super::file;
@@ -30,7 +30,9 @@ pub fn index(bytes: &[u8]) {
 
 fn rendered(index: &Arc<Index>) -> Vec<u8> {
     let mut text = Vec::new();
-    let told = View::whole(BinhostId(0), Arc::clone(index)).render(&mut text, 42).expect("rendering into memory");
+    let told = IndexRenderer::of(&View::whole(BinhostId(0), Arc::clone(index)))
+        .render(&mut text, 42)
+        .expect("rendering into memory");
     assert_eq!(told.size, text.len() as u64);
     assert_eq!(told.digest, Digest(Sha256::digest(&text).into()));
     text

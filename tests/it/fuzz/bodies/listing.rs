@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use binhostfs::internals::index::{BinhostId, Index, ListedEntry, Listing, View};
+use binhostfs::internals::index::{BinhostId, Index, IndexRenderer, ListedEntry, Listing, View};
 
 use super::file;
 
@@ -31,8 +31,9 @@ pub fn listing(bytes: &[u8]) {
     let remote = read(REMOTE);
     let view = View::whole(BinhostId(0), Arc::new(index));
     let mut text = Vec::new();
-    let told =
-        view.render_beneath(&first, &|path| path == "hidden.xpak", &mut text, 42).expect("rendering into memory");
+    let told = IndexRenderer::beneath(&view, &first, &|path| path == "hidden.xpak")
+        .and_then(|renderer| renderer.render(&mut text, 42))
+        .expect("rendering into memory");
     assert_eq!(told.size, text.len() as u64);
     let shown = read(&text);
     let (own, theirs) = shown.entries().split_at(first.entries().len());
