@@ -10,6 +10,7 @@ use std::io::Read as _;
 use std::path::Path;
 
 use crate::api::RepositoryDistance;
+use crate::index::IndexText;
 use crate::portage::RepositoryRevisions;
 
 /// Key of the header: a JSON object of names and commits.
@@ -29,7 +30,7 @@ pub(super) fn distance(repo_revisions: &str, root: &Path) -> Option<RepositoryDi
 /// The same for a stored index. `None`: not known, or the index cannot be read.
 pub(super) fn distance_of_file(index: &Path, root: &Path) -> Option<RepositoryDistance> {
     let mut head = Vec::new();
-    File::open(index).ok()?.take(HEAD).read_to_end(&mut head).ok()?;
+    IndexText::open(File::open(index).ok()?).ok()?.reader().take(HEAD).read_to_end(&mut head).ok()?;
     let head = String::from_utf8_lossy(&head);
     let header = head.split("\n\n").next().unwrap_or_default();
     let mut lines = header.lines().filter_map(|line| line.strip_prefix(REPO_REVISIONS)?.strip_prefix(':'));

@@ -6,6 +6,9 @@
 //! | `parse` | a file -> an index, or why it is none |
 //! | `header` | the header stanza, and its union with others |
 //! | `line` | stanzas in bounded memory |
+//! | `text` | the text of an index, stored in either form |
+//! | `blocks` | the form in compressed blocks |
+//! | `recent_blocks` | the blocks that were read last, in memory |
 //! | `stanza` | one stanza -> typed values |
 //! | `unfit` | the entries that parsing dropped |
 //! | `view` | shown entries of one or more indexes |
@@ -26,8 +29,9 @@
 //!   is `KEY: VALUE`, split at the first `:`; exactly one character after the colon is dropped.
 //!   Lines without `:` are ignored. Like Portage, the parser stops at the first stanza without any
 //!   key that Portage knows.
-//! * Text stays on disk. An [`Index`] holds a [`Record`] of some tens of bytes for each entry, with
-//!   the byte range of its stanza. [`Index::entry`] reads the stanza when it is needed.
+//! * Text stays on disk, as it is or in compressed blocks ([`IndexText`]). An [`Index`] holds a
+//!   [`Record`] of some tens of bytes for each entry, with the byte range of its stanza.
+//!   [`Index::entry`] reads the stanza when it is needed.
 //! * The parser drops each entry that cannot be served safely and counts it by
 //!   [`drop_reason::DropReason`]. Such an entry never reaches Portage. A file that is not a usable
 //!   index is refused as a whole ([`IndexError`]), and the caller keeps the last good one.
@@ -39,6 +43,7 @@
 
 mod aux_key;
 mod aux_values;
+mod blocks;
 mod dependencies;
 mod digest;
 mod digest_writer;
@@ -49,20 +54,22 @@ mod line;
 mod listing;
 mod parse;
 mod path;
+mod recent_blocks;
 mod render;
 mod share_key;
 mod stanza;
+mod text;
 mod unfit;
 mod view;
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 
 use crate::portage::Cpv;
 pub use aux_key::{AuxKey, AuxKeys};
 pub(crate) use aux_values::{AuxDigest, IndexMismatch};
 pub use aux_values::{AuxValues, Comparison, EntryValues};
+pub(crate) use blocks::BlockWriter;
 pub use dependencies::{Dependencies, TokenKind, UseFlags};
 pub use digest::Digest;
 pub(crate) use digest::{Md5Digest, Sha1Digest, Sha256Digest};
@@ -77,6 +84,7 @@ pub use render::IndexRenderer;
 pub(crate) use render::{RENDER_VERSION, Rendered};
 pub(crate) use share_key::ShareKey;
 pub use stanza::{ListedEntry, Stanza};
+pub(crate) use text::IndexText;
 pub(crate) use unfit::DroppedEntry;
 pub use view::{BinhostId, View};
 pub(crate) use view::{BinhostIndex, MAX_PART, ShownEntry};
@@ -170,7 +178,7 @@ pub struct Index {
     header: Header,
     records: Vec<Record>,
     paths: String,
-    text: Option<File>,
+    text: Option<IndexText>,
     dropped: Dropped,
     carried: AuxKeys,
 }
@@ -272,6 +280,7 @@ fn changed_on_disk() -> io::Error {
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
+    use std::os::unix::fs::FileExt as _;
 
     use super::*;
 

@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::fs::File;
-use std::io::{BufReader, Seek as _};
+use std::io::BufRead;
 
 use super::drop_reason::DropReason;
 use super::line::{RawStanza, StanzaReader};
 use super::stanza::{Fields, decoded};
-use super::{AuxKeys, Entry, Header, Index, IndexError, Record, by_parts};
+use super::{AuxKeys, Entry, Header, Index, IndexError, IndexText, Record, by_parts};
 
 /// The most entries of any index. The official binhosts have 16,000 (2026).
 pub(crate) const MAX_ENTRIES: usize = 500_000;
@@ -91,9 +91,9 @@ impl fmt::Display for Dropped {
     }
 }
 
-pub(super) fn parse(mut text: File, limits: IndexLimits) -> Result<Index, IndexError> {
-    text.rewind()?;
-    let mut reader = StanzaReader::new(BufReader::with_capacity(64 << 10, &text));
+pub(super) fn parse(text: File, limits: IndexLimits) -> Result<Index, IndexError> {
+    let text = IndexText::open(text)?;
+    let mut reader = StanzaReader::new(text.reader());
     let header = read_header(&mut reader)?;
     let mut draft = IndexBuilder { limits, ..IndexBuilder::default() };
     while let Some(stanza) = reader.next()? {
@@ -101,12 +101,13 @@ pub(super) fn parse(mut text: File, limits: IndexLimits) -> Result<Index, IndexE
             break;
         }
     }
+    drop(reader);
     let carried = draft.carried.union(header.carried());
     let (records, paths, dropped) = draft.finish();
     Ok(Index { header, records, paths, text: Some(text), dropped, carried })
 }
 
-fn read_header(reader: &mut StanzaReader<BufReader<&File>>) -> Result<Header, IndexError> {
+fn read_header(reader: &mut StanzaReader<impl BufRead>) -> Result<Header, IndexError> {
     let Some(stanza) = reader.next()? else { return Err(IndexError::NotAnIndex { start: String::new() }) };
     let start: String =
         String::from_utf8_lossy(stanza.text).lines().next().unwrap_or_default().chars().take(60).collect();

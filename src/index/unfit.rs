@@ -4,9 +4,7 @@
 //! need it.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::File;
-use std::io::{self, BufReader, Read};
-use std::os::unix::fs::FileExt as _;
+use std::io;
 
 use super::drop_reason::DropReason;
 use super::line::StanzaReader;
@@ -40,7 +38,7 @@ impl Index {
         let Some(text) = self.text.as_ref().filter(|_| self.dropped.total() > 0) else { return Ok(()) };
         let kept: HashSet<u64> = self.records.iter().map(|record| record.stanza.0).collect();
         let mut superseded: HashMap<[u8; 16], Vec<Superseded>> = HashMap::new();
-        let mut reader = StanzaReader::new(BufReader::with_capacity(64 << 10, Positioned { file: text, position: 0 }));
+        let mut reader = StanzaReader::new(text.reader());
         reader.next()?;
         while let Some(raw) = reader.next()? {
             let bytes = decoded(raw.text);
@@ -83,20 +81,6 @@ impl Index {
 
 fn tell(told: &mut dyn FnMut(DroppedEntry<'_>), reason: DropReason, cpv: String, text: &str) {
     told(DroppedEntry { reason, cpv: &cpv, stanza: &Stanza(text.to_owned()) });
-}
-
-/// Reads a file from a position on, independent of the descriptor's shared offset.
-struct Positioned<'a> {
-    file: &'a File,
-    position: u64,
-}
-
-impl Read for Positioned<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.file.read_at(buffer, self.position)?;
-        self.position += count as u64;
-        Ok(count)
-    }
 }
 
 #[cfg(test)]

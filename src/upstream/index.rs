@@ -91,8 +91,8 @@ fn has_index_of(base: &BinhostUrl, known: &Validators) -> bool {
 }
 
 impl IndexSources<'_> {
-    /// Asks for the index until a URL answers, and writes it to `out` (emptied first),
-    /// decompressed. The next call asks the remaining URLs; `None`: no URL is left.
+    /// Asks for the index until a URL answers, and writes it to `out` (emptied first), in
+    /// compressed blocks. The next call asks the remaining URLs; `None`: no URL is left.
     ///
     /// # Errors
     /// No remaining URL has an index that can be stored. The contents of `out` are then undefined.

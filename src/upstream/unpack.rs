@@ -1,4 +1,4 @@
-//! Writes an index as received, compressed or not, to a decompressed file within a bound.
+//! Writes an index as received, compressed or not, to a file of blocks within a bound.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use bytes::Bytes;
 
 use super::UpstreamError;
+use crate::index::BlockWriter;
 
 /// First bytes of gzip data.
 const GZIP: [u8; 2] = [0x1f, 0x8b];
@@ -20,22 +21,18 @@ pub(super) struct IndexWriter {
 }
 
 enum Sink {
-    Plain(Bounded),
+    Plain(Box<Bounded>),
     Gzip(Box<flate2::write::MultiGzDecoder<Bounded>>),
 }
 
 impl IndexWriter {
     /// Writes an index of at most `limit` bytes to `out`.
     pub(super) fn new(url: String, out: &File, limit: u64) -> Result<Self, UpstreamError> {
-        let fresh = || -> io::Result<File> {
-            out.set_len(0)?;
-            let mut file = out.try_clone()?;
-            io::Seek::rewind(&mut file)?;
-            Ok(file)
-        };
-        let file =
+        let fresh = || BlockWriter::within(out.try_clone()?, u64::MAX);
+        let blocks =
             fresh().map_err(|source| UpstreamError::Disk { attempted: "emptying the file for the index", source })?;
-        Ok(Self { url, start: Vec::new(), sink: None, out: Some(Bounded { file, left: limit, fault: None }), limit })
+        let out = Bounded { blocks, left: limit, fault: None };
+        Ok(Self { url, start: Vec::new(), sink: None, out: Some(out), limit })
     }
 
     pub(super) async fn write(mut self, chunk: Bytes) -> Result<Self, UpstreamError> {
@@ -64,7 +61,7 @@ impl IndexWriter {
         let start = std::mem::take(&mut self.start);
         self.sink = self.out.take().map(|out| match start.starts_with(&GZIP) {
             true => Sink::Gzip(Box::new(flate2::write::MultiGzDecoder::new(out))),
-            false => Sink::Plain(out),
+            false => Sink::Plain(Box::new(out)),
         });
         start
     }
@@ -82,8 +79,9 @@ impl IndexWriter {
         let rest = if self.sink.is_none() { self.begin() } else { Vec::new() };
         self.pass_on(&rest)?;
         let finished = match &mut self.sink {
-            Some(Sink::Gzip(decoder)) => decoder.try_finish(),
-            _ => Ok(()),
+            Some(Sink::Gzip(decoder)) => decoder.try_finish().and_then(|()| decoder.get_mut().finish()),
+            Some(Sink::Plain(out)) => out.finish(),
+            None => Ok(()),
         };
         finished.map_err(|error| self.explain(error))
     }
@@ -91,7 +89,7 @@ impl IndexWriter {
     /// Asks the sink for its error first, because the decoder returns the sink's errors as its own.
     fn explain(&mut self, error: io::Error) -> UpstreamError {
         let bounded = match &mut self.sink {
-            Some(Sink::Plain(out)) => Some(out),
+            Some(Sink::Plain(out)) => Some(&mut **out),
             Some(Sink::Gzip(decoder)) => Some(decoder.get_mut()),
             None => None,
         };
@@ -108,11 +106,27 @@ enum UnpackError {
     Io(io::Error),
 }
 
-/// A file that accepts a limited number of bytes.
+/// A file of blocks that accepts a limited number of bytes of text.
 struct Bounded {
-    file: File,
+    blocks: BlockWriter,
     left: u64,
     fault: Option<UnpackError>,
+}
+
+impl Bounded {
+    fn finish(&mut self) -> io::Result<()> {
+        let finished = self.blocks.finish();
+        self.note(finished)
+    }
+
+    /// Keeps an error of the disk for [`IndexWriter::explain`].
+    fn note<T>(&mut self, result: io::Result<T>) -> io::Result<T> {
+        result.map_err(|error| {
+            let told = io::Error::from(error.kind());
+            self.fault = Some(UnpackError::Io(error));
+            told
+        })
+    }
 }
 
 impl Write for Bounded {
@@ -121,17 +135,14 @@ impl Write for Bounded {
             self.fault = Some(UnpackError::TooLarge);
             return Err(io::Error::other("too large"));
         };
-        if let Err(error) = self.file.write_all(bytes) {
-            let told = io::Error::from(error.kind());
-            self.fault = Some(UnpackError::Io(error));
-            return Err(told);
-        }
+        let written = self.blocks.write_all(bytes);
+        self.note(written)?;
         self.left = left;
         Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
+        self.blocks.flush()
     }
 }
 

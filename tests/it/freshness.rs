@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::harness::clock::{TestClock, now};
-use crate::harness::{Act, Mounted, Options, Origin, Package, can_mount, eventually, have};
+use crate::harness::{Act, Mounted, Options, Origin, Package, can_mount, eventually, have, index_of};
 
 /// A refresh a second.
 const REFRESHED: u64 = 20;
@@ -91,12 +91,12 @@ fn stored(cache: &Path) -> PathBuf {
     directory
 }
 
-/// What an earlier version of the program left, or this one under a wrong clock: it had accepted the index.
-fn leave_index_of_the_future(mounted: &Mounted) {
+/// What an earlier version of the program left, or this one under a wrong clock: it had accepted the index of `package`. An
+/// earlier version stored the index as it is.
+fn leave_index_of_the_future(mounted: &Mounted, package: &Package) {
     let directory = stored(&mounted.cache());
     let (index, state) = (directory.join("Packages"), directory.join("state.json"));
-    let text = fs::read_to_string(&index).unwrap();
-    fs::write(&index, text.replace(&format!("TIMESTAMP: {TIME}\n"), &format!("TIMESTAMP: {NEVER}\n"))).unwrap();
+    fs::write(&index, index_of(NEVER, std::slice::from_ref(package))).unwrap();
     let metadata = fs::metadata(&index).unwrap();
     let mut said: Value = serde_json::from_slice(&fs::read(&state).unwrap()).unwrap();
     assert_eq!(said["timestamp"], TIME);
@@ -117,7 +117,7 @@ fn what_was_stored_of_the_future_shuts_nothing_out() {
     let mut mounted = options(&first, &[&second]).mount();
     shows(&mounted, &old);
     mounted.stop();
-    leave_index_of_the_future(&mounted);
+    leave_index_of_the_future(&mounted, &old);
     // The mirror that it came from says that nothing has changed.
     first.script("Packages.gz", [Act::Status(304, Vec::new())]);
     second.publish(TIME + 1, std::slice::from_ref(&new));
@@ -132,7 +132,7 @@ fn what_was_stored_of_the_future_shuts_nothing_out() {
     first.script("Packages.gz", [Act::Serve]);
     shows(&alone, &old);
     alone.stop();
-    leave_index_of_the_future(&alone);
+    leave_index_of_the_future(&alone, &old);
     first.put_index(&fs::read(stored(&alone.cache()).join("Packages")).unwrap());
     alone.start();
     await_problem(&alone, "from the future");

@@ -15,7 +15,8 @@ const ALLOWED: [(&str, &[&str]); 21] = [
     ("verify", &["index", "portage", "sys"]),
     ("policy", &["config", "index", "portage"]),
     ("tree", &["index"]),
-    ("upstream", &["config", "metrics"]),
+    // `index` for the form in which an index is stored.
+    ("upstream", &["config", "index", "metrics"]),
     ("cache", &["index", "metrics", "portage", "sys", "units", "verify"]),
     ("fetch", &["cache", "config", "index", "metrics", "portage", "sys", "units", "upstream", "verify"]),
     // It reads the metadata of packages that nobody indexed as `verify` does.
