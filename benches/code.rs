@@ -65,7 +65,7 @@ fn index_text(changed: usize) -> String {
 fn tree_of(index: Index) -> Tree {
     let view = Arc::new(View::whole(BinhostId(0), Arc::new(index)));
     let rendered = IndexRenderer::of(&view).render(std::io::sink(), 1).unwrap();
-    Tree::new(1, view, PackagesFile { file: Arc::new(tempfile::tempfile().unwrap()), rendered })
+    Tree::new(1, view, PackagesFile { content: Arc::new(tempfile::tempfile().unwrap()).into(), rendered })
 }
 
 fn index(criterion: &mut Criterion) {
@@ -117,7 +117,7 @@ fn tree(criterion: &mut Criterion) {
     let tree = tree_of(Index::parse(file_of(index_text(usize::MAX).as_bytes())).unwrap());
     let mut group = criterion.benchmark_group("tree of 20,000 entries");
     let rendered = tree.packages().rendered;
-    let packages = || PackagesFile { file: Arc::clone(&tree.packages().file), rendered };
+    let packages = || PackagesFile { content: tree.packages().content.clone(), rendered };
     let build = |packages| Tree::new(1, Arc::clone(tree.view()), packages);
     group.bench_function("build", |b| b.iter_batched(packages, build, BatchSize::SmallInput));
     let paths: Vec<&str> = (0..tree.view().len() as u32).map(|row| tree.view().path(row)).collect();

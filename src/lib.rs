@@ -78,7 +78,7 @@ pub mod internals {
     pub mod index {
         pub use crate::index::{
             AuxKey, AuxKeys, AuxValues, BinhostId, Comparison, Dependencies, Digest, Entry, EntryValues, Index,
-            IndexRenderer, ListedEntry, Listing, PkgPath, Stanza, TokenKind, UseFlags, View,
+            IndexRenderer, ListedEntry, Listing, OnDemandIndex, PkgPath, Stanza, TokenKind, UseFlags, View,
         };
     }
     pub mod metrics {
@@ -91,7 +91,7 @@ pub mod internals {
         }
     }
     pub mod tree {
-        pub use crate::tree::{Inode, PackagesFile, Tree};
+        pub use crate::tree::{FileContent, Inode, PackagesFile, Tree};
     }
     pub mod upstream {
         pub use crate::upstream::{NO_PROGRESS_BUDGET, PATIENCE, STALL_TIMEOUT};

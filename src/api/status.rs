@@ -372,6 +372,9 @@ pub(crate) struct GenerationStatus {
     /// Whether this is an earlier generation that the administrator has chosen.
     #[serde(default)]
     pub rolled_back: bool,
+    /// Whether `Packages` is stored nowhere, and rendered when it is read.
+    #[serde(default)]
+    pub rendered_on_read: bool,
     /// Why the generation that the administrator has chosen is not shown.
     #[serde(default)]
     pub problem: Option<String>,
@@ -424,9 +427,13 @@ pub(crate) struct CacheStatus {
     /// Number of pinned entries, in the cache or not.
     #[serde(default)]
     pub pinned: u64,
-    /// Bytes of packages written today (UTC).
+    /// Bytes of packages and indexes written today (UTC).
     #[serde(default)]
     pub written_today: u64,
+    /// Bytes of the disk that the indexes of the binhosts and the generations take. They are not
+    /// part of `bytes`.
+    #[serde(default)]
+    pub indexes: u64,
 }
 
 /// State of the upgrade prefetch.
@@ -595,6 +602,8 @@ impl fmt::Display for Status {
         let pinned = if cache.pinned > 0 { format!(", {} pinned", cache.pinned) } else { String::new() };
         let packages = Plural(cache.packages, "package");
         writeln!(f, "cache       {packages}{pinned}, {used} of {bound}, in {}", cache.directory)?;
+        let form = if generation.rendered_on_read { "; Packages is rendered when it is read" } else { "" };
+        writeln!(f, "indexes     {} on the disk{form}", ByteSize(cache.indexes))?;
         if !self.mountpoint.is_empty() {
             writeln!(f, "reads       {reads}")?;
         }
@@ -814,6 +823,7 @@ mod tests {
                 created: 9_000,
                 local: 2,
                 rolled_back: true,
+                rendered_on_read: true,
                 problem: Some("generation 2 is damaged".to_owned()),
             },
             process: ProcessStatus::default(),
@@ -848,6 +858,7 @@ mod tests {
                 bound: 8 << 30,
                 pinned: 2,
                 written_today: 5,
+                indexes: 5 << 20,
             },
             download_counts: DownloadCounts { live: 1, parked: 1, waiting: 0, opens: 2 },
             downloads: vec![download("a/b.xpak", 2, false), download("a/f.xpak", 0, true)],
@@ -884,6 +895,7 @@ binhost     own: no index yet
 problem     the changed configuration cannot be used, the last good one stays: no such key
 warning     make.conf:3: FEATURES has getbinpkg
 cache       7 packages, 2 pinned, 3.0 GiB of 8.0 GiB, in /c
+indexes     5.0 MiB on the disk; Packages is rendered when it is read
 reads       by the kernel (passthrough)
 serves      on http://192.0.2.1:8081/: 2 connections, 3 requests, 1 package by digest, 4.0 KiB sent
 upgrades    2 of 7 are here; 3.0 MiB of 2.0 GiB fetched today

@@ -101,7 +101,7 @@ pub(crate) use incoming::Resumed;
 pub(crate) use pins::{PinError, Pins};
 pub(crate) use recovery::{Recovery, Unproved};
 pub(crate) use scrub::{SCRUB_STEP, Scrub, Scrubbed};
-pub(crate) use space::{Space, Unkeepable};
+pub(crate) use space::{DiskRoom, Space, Unkeepable};
 use write_budget::WriteBudget;
 
 /// The cache of blobs; the module's documentation has its invariants.

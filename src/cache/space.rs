@@ -20,6 +20,9 @@ use crate::sys::is_full;
 /// One package may take 1/`MEMORY_SHARE` of the available memory when the disk is full.
 const MEMORY_SHARE: u64 = 4;
 
+/// File systems in memory: tmpfs and ramfs. Source: linux/magic.h.
+const IN_MEMORY: [u32; 2] = [0x0102_1994, 0x8584_58f6];
+
 /// Disk space that a download takes beside its blob, in bytes: directory, catalogue, the file
 /// system's own data.
 pub(crate) const SLACK: u64 = 256 << 10;
@@ -47,6 +50,17 @@ pub(crate) enum Unkeepable {
     Disk,
 }
 
+/// Room on the cache's disk, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct DiskRoom {
+    /// Size of the file system.
+    pub(crate) total: u64,
+    /// Free bytes beyond `min_free`, with those that eviction can free.
+    pub(crate) free: u64,
+    /// Available memory, if the file system is in memory.
+    pub(crate) memory: Option<u64>,
+}
+
 /// Makes names in `incoming` unique within the process.
 static NUMBER: AtomicU64 = AtomicU64::new(0);
 
@@ -69,8 +83,30 @@ impl Space {
 
     /// Whether `bytes` more may be held in memory.
     pub(crate) fn check_memory(&self, bytes: u64) -> io::Result<()> {
-        let fits = bytes <= available_memory::available() / MEMORY_SHARE;
+        let fits = bytes <= self.memory_share();
         if fits { Ok(()) } else { Err(io::ErrorKind::StorageFull.into()) }
+    }
+
+    /// Room on the cache's disk. `None`: it is not known.
+    pub(crate) fn disk_room(&self) -> Option<DiskRoom> {
+        let stat = rustix::fs::statfs(&self.blobs().directory).ok()?;
+        // The type of these fields depends on the machine.
+        let bytes = |blocks: u64| blocks.saturating_mul(u64::try_from(stat.f_bsize).unwrap_or_default());
+        let evictable = self.blobs().state().unpinned_bytes();
+        let free = bytes(stat.f_bavail).saturating_add(evictable).saturating_sub(self.evictor.limits().min_free);
+        let in_memory = IN_MEMORY.iter().any(|magic| i128::from(*magic) == i128::from(stat.f_type));
+        Some(DiskRoom { total: bytes(stat.f_blocks), free, memory: in_memory.then(available_memory::available) })
+    }
+
+    /// Evicts until `bytes` are free on the disk, if that is necessary and eviction can achieve it.
+    /// For a write that is not a package's. Returns whether anything was evicted.
+    pub(crate) fn free_for(&self, bytes: u64) -> bool {
+        self.evictor.free_space().is_ok_and(|free| free < bytes) && self.make_room(bytes)
+    }
+
+    /// Bytes that one package or index may take in memory when the disk is full.
+    pub(crate) fn memory_share(&self) -> u64 {
+        available_memory::available() / MEMORY_SHARE
     }
 
     /// Evicts until `bytes` more are free on the disk, if eviction can achieve that. For a write

@@ -1,8 +1,8 @@
 //! The write budget: bytes written today, bounded for disks that wear.
 //!
-//! Only bytes of packages count, as they arrive. Other writes are small: records, and the index
-//! when it changes. The count is written together with records and never alone, so a kill loses the
-//! bytes after the last commit.
+//! Bytes of packages count as they arrive. Those of indexes count when they have been written: a
+//! new index is taken also if the budget is used up. Other writes are small records. The count is
+//! written together with records and never alone, so a kill loses the bytes after the last commit.
 //!
 //! A download counts with its full size from its beginning ([`Announced`]): parallel downloads
 //! cannot all count on the same rest of the budget. Bytes that do not arrive are given back.
@@ -68,7 +68,12 @@ impl WriteBudget {
         announced
     }
 
-    /// Bytes of packages written, and the day of that.
+    /// Counts bytes that were written, whether or not they exceed the budget.
+    pub(crate) fn count(&self, bytes: u64) {
+        self.0.lock().written.add_today(bytes);
+    }
+
+    /// Bytes of packages and indexes written, and the day of that.
     pub(crate) fn written(&self) -> DailyWrites {
         self.0.lock().written
     }

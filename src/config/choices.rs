@@ -32,6 +32,25 @@ impl Choice for Passthrough {
     ];
 }
 
+/// How `Packages` is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StoreIndex {
+    /// As a file, unless the disk is small or full.
+    Auto,
+    /// As a file.
+    Plain,
+    /// Rendered when it is read.
+    Small,
+}
+
+impl Choice for StoreIndex {
+    const CHOICES: &'static [(&'static str, &'static str, Self)] = &[
+        ("auto", "Store `Packages` as a file, but render it when it is read if the disk is small or full", Self::Auto),
+        ("plain", "Store `Packages` as a file, as long as it fits on the disk", Self::Plain),
+        ("small", "Render `Packages` when it is read, from the compressed indexes", Self::Small),
+    ];
+}
+
 /// The packages that are prefetched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Prefetch {

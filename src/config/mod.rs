@@ -55,7 +55,7 @@ use std::time::Duration;
 use crate::portage::{Atom, Cpv, Report};
 use crate::sys::MountNamespace;
 use crate::units::ByteSize;
-pub(crate) use choices::{LibcGuard, Offline, OnMismatch, Passthrough, Prefetch, Writes};
+pub(crate) use choices::{LibcGuard, Offline, OnMismatch, Passthrough, Prefetch, StoreIndex, Writes};
 pub(crate) use chost::AcceptedChosts;
 pub(crate) use cpu::{CpuLevel, CpuNeed};
 pub(crate) use error::ConfigError;

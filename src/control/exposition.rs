@@ -42,8 +42,11 @@ fn generation(text: &mut Exposition, status: &Status) {
         "Number of the generation that is shown.",
         generation.number,
     );
-    let made = "When the generation that is shown was made, seconds since the epoch.";
-    text.single("binhostfs_generation_timestamp_seconds", FamilyKind::Gauge, made, generation.created);
+    // Nobody noted the time for an index that is rendered when it is read.
+    if generation.created > 0 {
+        let made = "When the generation that is shown was made, seconds since the epoch.";
+        text.single("binhostfs_generation_timestamp_seconds", FamilyKind::Gauge, made, generation.created);
+    }
     text.single("binhostfs_packages_shown", FamilyKind::Gauge, "Packages that Portage sees.", generation.packages);
     let rolled_back = "1 while an earlier generation is shown, as the administrator has chosen.";
     text.single("binhostfs_rolled_back", FamilyKind::Gauge, rolled_back, u8::from(generation.rolled_back));
@@ -58,6 +61,7 @@ fn cache(text: &mut Exposition, status: &Status) {
         ("binhostfs_cache_reserved_bytes", "Bytes kept free for downloads in progress.", cache.reserved),
         ("binhostfs_cache_bound_bytes", "Most bytes that the cache may take.", cache.bound),
         ("binhostfs_cache_packages", "Packages in the cache.", cache.packages),
+        ("binhostfs_index_bytes", "Bytes of the disk that the indexes and generations take.", cache.indexes),
     ] {
         text.single(name, FamilyKind::Gauge, help, value);
     }

@@ -1,6 +1,5 @@
 //! The filesystem that `fuse` serves: its names, its changes, and the opens of its files.
 
-use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,13 +9,13 @@ use super::{FsError, PublishedTree};
 use crate::config::Prefetch;
 use crate::fetch::{Absence, Fetcher, Lookup, PackageRef, PlanPrefetch};
 use crate::local::{Caller, LowerDirectory, OFlags};
-use crate::tree::{Attributes, Inode, Node, Tree};
+use crate::tree::{Attributes, FileContent, Inode, Node, Tree};
 
 /// Outcome of an open.
 #[derive(Debug)]
 pub(crate) enum OpenOutcome {
     /// The open can be answered at once.
-    Ready(Arc<File>, Attributes),
+    Ready(FileContent, Attributes),
     /// The blob is cached, but the caller may follow a merge plan that must be checked first.
     Check(Box<PackageRef>, Attributes),
     /// The package must be fetched, or compared with its entry, first.
@@ -26,8 +25,8 @@ pub(crate) enum OpenOutcome {
 /// Outcome of reopening an inode that an earlier daemon had open.
 #[derive(Debug)]
 pub(crate) enum Reopening {
-    /// The file is available.
-    Ready(Arc<File>),
+    /// The content is available.
+    Ready(FileContent),
     /// The package must be fetched first.
     Wait(Box<PackageRef>),
 }
@@ -82,14 +81,14 @@ impl Filesystem {
         let attributes = tree.attributes(node).ok_or(FsError::Stale)?;
         match node {
             Node::Directory(_) => Err(FsError::IsADirectory),
-            Node::Packages => Ok(OpenOutcome::Ready(Arc::clone(&tree.packages().file), attributes)),
+            Node::Packages => Ok(OpenOutcome::Ready(tree.packages().content.clone(), attributes)),
             Node::Package(at) => {
                 let wanted = self.wanted(tree, at)?;
                 self.ahead.opened(&wanted);
                 tid.into_iter().for_each(|tid| self.fetcher.opened_by(&wanted, tid));
                 let unchecked = tid.is_some_and(|tid| self.ahead.is_unchecked(&wanted, tid));
                 Ok(match self.fetcher.look_up(&wanted) {
-                    Lookup::Ready(blob) if !unchecked => OpenOutcome::Ready(Arc::clone(blob.file()), attributes),
+                    Lookup::Ready(blob) if !unchecked => OpenOutcome::Ready(blob.file().into(), attributes),
                     Lookup::Ready(_) => OpenOutcome::Check(Box::new(wanted), attributes),
                     Lookup::Unchecked => OpenOutcome::Wait(Box::new(wanted), None, attributes),
                     Lookup::Absent(absence) => OpenOutcome::Wait(Box::new(wanted), Some(absence), attributes),
@@ -112,12 +111,12 @@ impl Filesystem {
             InodeTarget::Local(_, stat) if generation != Some(stat.generation) => Err(FsError::Stale),
             InodeTarget::Local(path, stat) => {
                 let file = self.layer().open_file(Caller::DAEMON, &path, &stat, OFlags::RDONLY)?;
-                Ok(Reopening::Ready(Arc::new(file)))
+                Ok(Reopening::Ready(Arc::new(file).into()))
             }
-            InodeTarget::Compressed(file, _) => Ok(Reopening::Ready(file)),
+            InodeTarget::Compressed(file, _) => Ok(Reopening::Ready(file.into())),
             InodeTarget::Directory(_) => Err(FsError::IsADirectory),
             InodeTarget::Remote(tree, node) => Ok(match self.open(&tree, node, None)? {
-                OpenOutcome::Ready(file, _) => Reopening::Ready(file),
+                OpenOutcome::Ready(content, _) => Reopening::Ready(content),
                 OpenOutcome::Check(wanted, _) | OpenOutcome::Wait(wanted, ..) => Reopening::Wait(wanted),
             }),
         }

@@ -3,14 +3,15 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use flate2::{Compression, GzBuilder};
 
-use crate::index::{DigestWriter, IndexRenderer, Listing};
+use crate::index::{DigestWriter, IndexRenderer, Listing, OnDemandIndex, Rendered};
 use crate::local::{COMPRESSED, LocalScan, LowerDirectory};
+use crate::sys::is_full;
 use crate::tree::{Attributes, Inode, Node, PackagesFile, Tree};
 
 /// The compressed index as a file.
@@ -24,7 +25,7 @@ pub(crate) struct Compressed {
 #[derive(Debug)]
 pub(crate) struct Merged {
     pub(crate) tree: Arc<Tree>,
-    /// Present if the lower directory has a compressed index.
+    /// Present if the lower directory has a compressed index, and the disk has room for this one.
     pub(crate) compressed: Option<Compressed>,
 }
 
@@ -39,20 +40,43 @@ pub(crate) struct Merger {
 impl Merger {
     /// Merges a remote tree with the local packages. Returns `remote` itself if no local file hides
     /// any of its packages.
-    pub(crate) fn merge(&self, remote: &Arc<Tree>, listing: &Listing, survey: &LocalScan) -> io::Result<Merged> {
+    pub(crate) fn merge(&self, remote: &Arc<Tree>, listing: &Arc<Listing>, survey: &LocalScan) -> io::Result<Merged> {
         let view = remote.view();
         let in_the_way = || (0..view.len() as u32).any(|row| survey.shadows(view.path(row)));
         let tree = if listing.entries().is_empty() && (survey.is_empty() || !in_the_way()) {
             Arc::clone(remote)
         } else {
-            let file = self.new_file()?;
-            let timestamp = remote.packages().rendered.timestamp;
-            let rendered =
-                IndexRenderer::beneath(view, listing, &|path| survey.shadows(path))?.render(&file, timestamp)?;
-            Arc::new(remote.with_packages(PackagesFile { file: Arc::new(file), rendered }))
+            Arc::new(remote.with_packages(self.render(remote, listing, survey)?))
         };
-        let compressed = self.layer.index().is_compressed().then(|| self.compressed_of(tree.packages())).transpose()?;
+        let compressed = match self.layer.index().is_compressed().then(|| self.compressed_of(tree.packages())) {
+            Some(Err(error)) if is_full(&error) => {
+                tracing::warn!(%error, "Packages.gz does not fit on the disk, and is not shown");
+                None
+            }
+            made => made.transpose()?,
+        };
         Ok(Merged { tree, compressed })
+    }
+
+    /// Renders the merged index to a file, or only when it is read: if the generation's own index
+    /// is, and if the disk has no space.
+    fn render(&self, remote: &Arc<Tree>, listing: &Arc<Listing>, survey: &LocalScan) -> io::Result<PackagesFile> {
+        let PackagesFile { content, rendered: Rendered { timestamp, .. } } = remote.packages();
+        let hidden = |path: &str| survey.shadows(path);
+        if content.file().is_some() {
+            let written = self.new_file().and_then(|file| {
+                let rendered = IndexRenderer::beneath(remote.view(), listing, &hidden)?.render(&file, *timestamp)?;
+                Ok(PackagesFile { content: Arc::new(file).into(), rendered })
+            });
+            match written {
+                Err(error) if is_full(&error) => {
+                    tracing::warn!(%error, "Packages does not fit on the disk, and is rendered when it is read")
+                }
+                other => return other,
+            }
+        }
+        let index = OnDemandIndex::beneath(Arc::clone(remote.view()), Arc::clone(listing), &hidden, *timestamp)?;
+        Ok(PackagesFile::on_demand(index))
     }
 
     /// Compresses an index. Speed matters more than size: the file is made again each time, and
@@ -65,7 +89,7 @@ impl Merger {
         let mut encoder = GzBuilder::new().mtime(mtime).write(counted, Compression::fast());
         let (mut buffer, mut offset) = (vec![0; 64 << 10], 0);
         loop {
-            let count = packages.file.read_at(&mut buffer, offset)?;
+            let count = packages.content.read_at(&mut buffer, offset)?;
             encoder.write_all(buffer.get(..count).unwrap_or_default())?;
             offset += count as u64;
             if count == 0 {

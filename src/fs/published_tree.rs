@@ -102,15 +102,14 @@ impl PublishedTree {
         let (survey, mut stale) =
             LocalScan::of(&layer).map_or_else(|_| (LocalScan::default(), true), |survey| (survey, false));
         let (whole, mut choice) = (!stale, survey.choice());
-        let listing = layer.index().listing(|entry| {
+        let listing = Arc::new(layer.index().listing(|entry| {
             let wanted = !whole || choice(entry);
             stale |= !wanted;
             wanted
-        })?;
+        })?);
         drop(choice);
         let Merged { tree, compressed } = merger.merge(&remote, &listing, &survey)?;
         let snapshots = Arc::new(Snapshots::new(tree));
-        let listing = Arc::new(listing);
         let state = Mutex::new(PublishedState { remote, listing, others: NoPackages::new(), stale, seen: 0 });
         let (compressed, touched, listener) = (RwLock::new(compressed), Notify::new(), ChangeListener::default());
         let front = Self { snapshots, layer, merger, state, compressed, touched, listener };
@@ -193,7 +192,7 @@ impl PublishedTree {
             .merger
             .merge(&state.remote, &prepared.listing, &survey)
             .inspect_err(|_| self.layer.index().discard())?;
-        state.listing = Arc::new(self.layer.index().commit(prepared, Some(like))?);
+        state.listing = self.layer.index().commit(prepared, Some(like))?;
         // The new index may list fewer packages than exist: the next rescan must look at all of
         // them.
         (state.stale, state.seen) = (false, 0);
@@ -295,7 +294,7 @@ impl PublishedTree {
             .merger
             .merge(&state.remote, &prepared.listing, survey)
             .inspect_err(|_| self.layer.index().discard())?;
-        state.listing = Arc::new(self.layer.index().commit(prepared, None)?);
+        state.listing = self.layer.index().commit(prepared, None)?;
         state.stale = false;
         let changes = self.put_in_place(merged);
         if self.layer.index().is_compressed()
@@ -375,7 +374,7 @@ mod tests {
         let view = Arc::new(View::whole(BinhostId(0), Arc::new(Index::empty())));
         let file = tempfile::tempfile_in(TEMPORARY).unwrap();
         let rendered = IndexRenderer::of(&view).render(&file, 1000).unwrap();
-        let remote = Arc::new(Tree::new(1, view, PackagesFile { file: Arc::new(file), rendered }));
+        let remote = Arc::new(Tree::new(1, view, PackagesFile { content: Arc::new(file).into(), rendered }));
         let layer = LowerDirectory::open(&place.join("pkgdir"), false).unwrap();
         PublishedTree::new(remote, Arc::new(layer), place.join("scratch")).unwrap()
     }
@@ -497,7 +496,7 @@ mod tests {
         let view = Arc::new(View::whole(BinhostId(0), Arc::new(Index::parse(File::open(&index).unwrap()).unwrap())));
         let file = tempfile::tempfile_in(TEMPORARY).unwrap();
         let rendered = IndexRenderer::of(&view).render(&file, 2000).unwrap();
-        let again = Arc::new(Tree::new(2, view, PackagesFile { file: Arc::new(file), rendered }));
+        let again = Arc::new(Tree::new(2, view, PackagesFile { content: Arc::new(file).into(), rendered }));
         assert!(front.publish(Arc::clone(&again)).unwrap());
         assert_eq!(told.lock().len(), 2);
         assert!(!front.publish(again).unwrap() && told.lock().len() == 2);

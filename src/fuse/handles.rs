@@ -20,13 +20,13 @@ use super::handover_log::{HandoverLog, Holding, OpenRecord, PublishedId};
 use super::quota::Quota;
 use crate::fs::FsError;
 use crate::local;
-use crate::tree::{Attributes, Inode};
+use crate::tree::{Attributes, FileContent, Inode};
 
 #[derive(Debug)]
 struct OpenInode {
     /// `None`: an earlier daemon opened the inode, and this one has not had to read it yet, or
-    /// cannot find its file.
-    file: Option<Arc<File>>,
+    /// cannot find its content.
+    content: Option<FileContent>,
     /// Attributes of an inode that never changes; `None` for a local file.
     attributes: Option<Attributes>,
     /// Inode generation of a local file: distinguishes it from a later file with the same number.
@@ -60,14 +60,14 @@ impl Handles {
         let HandleTable { open, quota, .. } = &mut *self.0.lock();
         for record in records {
             let entry = open.entry(record.inode).or_insert_with(|| OpenInode {
-                file: None,
+                content: None,
                 attributes: record.attributes(),
                 generation: record.generation(),
                 written: local::is_number(record.inode.0),
                 backing: record.backing().map(|id| Arc::new(back(id))),
                 holders: BTreeMap::new(),
             });
-            entry.file = entry.file.take().or_else(|| record.file());
+            entry.content = entry.content.take().or_else(|| record.file().map(FileContent::from));
             entry.holders.insert(record.user, record.opens);
             quota.inherit(record.user);
         }
@@ -94,11 +94,13 @@ impl Handles {
     pub(super) fn open(
         &self,
         (inode, user): Holding,
-        file: &Arc<File>,
+        content: impl Into<FileContent>,
         attributes: Option<Attributes>,
         back: impl FnOnce(&File) -> Option<Backing>,
     ) -> Result<Option<Arc<Backing>>, FsError> {
-        let generation = if attributes.is_none() { local::generation_of(file) } else { 0 };
+        let content = content.into();
+        let file = content.file().map(AsRef::as_ref);
+        let generation = if attributes.is_none() { file.map_or(0, local::generation_of) } else { 0 };
         let HandleTable { open, log, quota } = &mut *self.0.lock();
         let entry = open.entry(inode);
         if let Entry::Occupied(entry) = &entry
@@ -111,10 +113,10 @@ impl Handles {
             quota.take(user)?;
         }
         let open = entry.or_insert_with(|| {
-            let (backing, holders) = (back(file).map(Arc::new), BTreeMap::new());
-            OpenInode { file: None, attributes, generation, written: false, backing, holders }
+            let (backing, holders) = (file.and_then(back).map(Arc::new), BTreeMap::new());
+            OpenInode { content: None, attributes, generation, written: false, backing, holders }
         });
-        open.file.get_or_insert_with(|| Arc::clone(file));
+        open.content.get_or_insert_with(|| content.clone());
         let opens = open.holders.entry(user).or_default();
         *opens += 1;
         if held {
@@ -159,14 +161,19 @@ impl Handles {
         false
     }
 
-    pub(super) fn file(&self, inode: Inode) -> Option<Arc<File>> {
-        self.0.lock().open.get(&inode)?.file.clone()
+    pub(super) fn content(&self, inode: Inode) -> Option<FileContent> {
+        self.0.lock().open.get(&inode)?.content.clone()
     }
 
-    /// Sets the file of an open inode.
-    pub(super) fn found(&self, inode: Inode, file: &Arc<File>) {
+    /// The file of an open inode, if its content is one.
+    pub(super) fn file(&self, inode: Inode) -> Option<Arc<File>> {
+        self.content(inode)?.file().cloned()
+    }
+
+    /// Sets the content of an open inode.
+    pub(super) fn found(&self, inode: Inode, content: impl Into<FileContent>) {
         if let Some(open) = self.0.lock().open.get_mut(&inode) {
-            open.file = Some(Arc::clone(file));
+            open.content = Some(content.into());
         }
     }
 

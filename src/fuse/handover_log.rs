@@ -151,9 +151,9 @@ pub(super) struct OpenRecord {
 }
 
 impl OpenRecord {
-    pub(super) fn new(user: u32, attributes: Attributes, backing: Option<u32>, file: &File) -> Self {
+    pub(super) fn new(user: u32, attributes: Attributes, backing: Option<u32>, file: Option<&File>) -> Self {
         let Attributes { inode, size, mtime, .. } = attributes;
-        let served = backing.map_or_else(|| Served::File(LoggedFile::of(file)), Served::Backing);
+        let served = backing.map_or_else(|| Served::File(file.and_then(LoggedFile::of)), Served::Backing);
         Self { inode, user, opens: 1, size, mtime, served }
     }
 
@@ -430,10 +430,10 @@ mod tests {
         assert_eq!((again(&log).device(), again(&log).agreement()), (None, None));
         let agreement = Negotiated { flags: 1 << 39 | 5, minor: 45, readahead: 131_072 };
         log.begin(77, agreement, (3, Inode(4)), (6, 7)).unwrap();
-        log.opened(&OpenRecord::new(7, attributes(10, 5), None, &file));
-        log.opened(&OpenRecord::new(7, attributes(11, 5), Some(9), &file));
-        log.opened(&OpenRecord::new(7, attributes(12, 5), Some(8), &file));
-        log.opened(&OpenRecord::new(u32::MAX, attributes(12, 5), Some(8), &file));
+        log.opened(&OpenRecord::new(7, attributes(10, 5), None, Some(&file)));
+        log.opened(&OpenRecord::new(7, attributes(11, 5), Some(9), Some(&file)));
+        log.opened(&OpenRecord::new(7, attributes(12, 5), Some(8), Some(&file)));
+        log.opened(&OpenRecord::new(u32::MAX, attributes(12, 5), Some(8), Some(&file)));
         log.count((Inode(10), 7), 2);
         log.count((Inode(11), 7), 0);
         log.count((Inode(10), 8), 7);
@@ -454,7 +454,7 @@ mod tests {
         assert_eq!(open[0].file().unwrap().metadata().unwrap().ino(), file.metadata().unwrap().ino());
         assert!(open[1].file().is_none());
         // The free record is used first.
-        next.opened(&OpenRecord::new(7, attributes(13, 5), None, &file));
+        next.opened(&OpenRecord::new(7, attributes(13, 5), None, Some(&file)));
         assert_eq!(again(&next).read().0.len(), 4);
         assert_eq!(next.file.metadata().unwrap().len(), 5 * RECORD as u64);
 
@@ -526,7 +526,7 @@ mod tests {
     fn a_name_that_is_too_long_is_none() {
         let record = OpenRecord {
             served: Served::File(Some(LoggedFile { path: PathBuf::from("x".repeat(RECORD)), inode: 1, mtime: 1 })),
-            ..OpenRecord::new(0, attributes(1, 1), Some(1), &tempfile::tempfile().unwrap())
+            ..OpenRecord::new(0, attributes(1, 1), Some(1), Some(&tempfile::tempfile().unwrap()))
         };
         let decoded = OpenRecord::decode(&record.encode());
         assert_eq!(decoded.served, Served::File(None));

@@ -13,6 +13,7 @@
 //! | `unfit` | the entries that parsing dropped |
 //! | `view` | shown entries of one or more indexes |
 //! | `render` | a view -> `Packages` |
+//! | `on_demand` | a view -> any part of `Packages`, without storing it |
 //! | `listing` | the `Packages` that Portage keeps in PKGDIR |
 //! | `aux_key` | the keys that emerge reads of an entry |
 //! | `aux_values` | an entry against its package |
@@ -52,6 +53,7 @@ mod entry_digest;
 mod header;
 mod line;
 mod listing;
+mod on_demand;
 mod parse;
 mod path;
 mod recent_blocks;
@@ -77,6 +79,8 @@ pub(crate) use digest_writer::DigestWriter;
 pub(crate) use entry_digest::EntryDigest;
 pub(crate) use header::Header;
 pub use listing::Listing;
+pub use on_demand::OnDemandIndex;
+pub(crate) use on_demand::RenderedChunk;
 pub(crate) use parse::{Dropped, IndexLimits, MAX_ENTRIES};
 pub use path::PkgPath;
 pub(crate) use path::{TEMPORARY_COPY, TEMPORARY_INDEX};
@@ -216,6 +220,11 @@ impl Index {
     #[must_use]
     pub fn header(&self) -> &Header {
         &self.header
+    }
+
+    /// Bytes of the text. 0: there is none, or it cannot be examined.
+    pub(crate) fn text_size(&self) -> u64 {
+        self.text.as_ref().and_then(|text| text.size().ok()).unwrap_or_default()
     }
 
     /// All entries, sorted by path: bytewise, with `/` before any other byte.

@@ -131,6 +131,17 @@ impl<'a> IndexRenderer<'a> {
         Ok(Rendered { size, timestamp, digest })
     }
 
+    /// The same file again, from the header and the rows of an earlier renderer.
+    pub(super) fn again(view: &'a View, local: &'a Listing, header: &'a Header, rows: &'a [u32]) -> Self {
+        let (header, rows) = (Cow::Borrowed(header), Cow::Borrowed(rows));
+        Self { view, rows, local: Some(local), header, source: None, additions: Additions::Written }
+    }
+
+    /// The header and the rows, for [`IndexRenderer::again`].
+    pub(super) fn into_parts(self) -> (Header, Vec<u32>) {
+        (self.header.into_owned(), self.rows.into_owned())
+    }
+
     /// The number of entries.
     pub(super) fn len(&self) -> usize {
         self.local.map_or(0, |local| local.entries().len()) + self.rows.len()

@@ -29,7 +29,7 @@ use crate::index::{ListedEntry, Listing, Stanza};
 #[derive(Debug)]
 pub(crate) struct Prepared {
     /// The entries that the new index has.
-    pub listing: Listing,
+    pub listing: Arc<Listing>,
     /// The file in the lower directory that waits for its name; `None` where nothing is to be
     /// replaced.
     waits: Option<File>,
@@ -124,7 +124,7 @@ impl LocalIndex {
         let written = source.write(|entry| survey.has(entry), more, timestamp, &mut file);
         let written = written.and_then(|()| file.sync_all());
         match written.and_then(|()| Ok((Listing::parse(file.try_clone()?, |_| true)?, file))) {
-            Ok((listing, file)) => Ok(Prepared { listing, waits: Some(file) }),
+            Ok((listing, file)) => Ok(Prepared { listing: Arc::new(listing), waits: Some(file) }),
             Err(error) => {
                 self.discard();
                 Err(error)
@@ -145,7 +145,7 @@ impl LocalIndex {
         mut file: File,
     ) -> io::Result<Prepared> {
         source.write(|entry| survey.has(entry), more, Some(now()), &mut file)?;
-        Ok(Prepared { listing: Listing::parse(file, |_| true)?, waits: None })
+        Ok(Prepared { listing: Arc::new(Listing::parse(file, |_| true)?), waits: None })
     }
 
     /// Replaces the index by the prepared one, with owner and permissions of `like`, or else of the
@@ -153,7 +153,7 @@ impl LocalIndex {
     ///
     /// # Errors
     /// The index could not be replaced; the one before stays.
-    pub(crate) fn commit(&self, prepared: Prepared, like: Option<Stat>) -> io::Result<Listing> {
+    pub(crate) fn commit(&self, prepared: Prepared, like: Option<Stat>) -> io::Result<Arc<Listing>> {
         if let Some(file) = &prepared.waits {
             let timestamp = prepared.listing.header().timestamp();
             let placed = self.place(file, INDEX, like.or_else(|| self.stat()), timestamp);

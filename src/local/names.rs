@@ -2,8 +2,6 @@
 //! directories are made, linked, renamed and removed.
 
 use std::fs::File;
-use std::io::Read;
-use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,6 +16,7 @@ use super::lower::{LowerCalls, Walk, stat_at, stat_of};
 use super::own_names::{is_new_copy, new_name};
 use super::permission_cache::Searchable;
 use super::stat::Stat;
+use crate::sys::WholeFile;
 
 /// Whether a rename may replace an existing name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -215,7 +214,7 @@ impl LowerNames {
         let written = (|| {
             rustix::fs::fchmod(&file, Mode::from_raw_mode(0o644))?;
             if let Some((from, mtime)) = copy {
-                std::io::copy(&mut FullRead { file: from, offset: 0 }, &mut &file)?;
+                std::io::copy(&mut WholeFile::new(from), &mut &file)?;
                 let mtime = Some(Some((mtime, 0)));
                 AttrChange { atime: mtime, mtime, ..AttrChange::default() }.apply(Caller::DAEMON, &file)?;
                 // From now on the copy hides the binhost's package, so it must survive a power
@@ -255,20 +254,6 @@ impl LowerNames {
     /// Those of openat2(2) and fsync(2).
     pub(crate) fn sync_directory(&self, path: &Path) -> Result<(), Errno> {
         rustix::fs::fsync(self.lower.open_at(path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())?)
-    }
-}
-
-/// Reads a file from its beginning, independent of the descriptor's shared offset.
-struct FullRead<'a> {
-    file: &'a File,
-    offset: u64,
-}
-
-impl Read for FullRead<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let count = self.file.read_at(buffer, self.offset)?;
-        self.offset += count as u64;
-        Ok(count)
     }
 }
 

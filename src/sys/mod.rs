@@ -10,6 +10,7 @@
 //! | `mountinfo` | the mounts that a process sees |
 //! | `mount_probe` | asks a mount that may hang |
 //! | `namespace` | another mount namespace |
+//! | `whole_file` | all of a file, whatever the offset of its descriptor is |
 
 pub(crate) mod assumed_credentials;
 mod clock;
@@ -19,8 +20,10 @@ pub(crate) mod file_stamp;
 pub(crate) mod mount_probe;
 mod mountinfo;
 mod namespace;
+mod whole_file;
 
 pub(crate) use clock::{Clock, Moment, Passed, PastEvent, STEP, WrongClock, offset, seconds_now};
-pub(crate) use disk_full::is_full;
+pub(crate) use disk_full::{is_full, is_full_disk};
 pub(crate) use mountinfo::{mount_on, mounts_of};
 pub(crate) use namespace::{MountNamespace, NamespaceError};
+pub(crate) use whole_file::WholeFile;

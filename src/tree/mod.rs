@@ -19,14 +19,15 @@ mod sample;
 mod snapshots;
 
 use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
 pub(crate) use difference::Change;
-#[cfg(test)]
 pub(crate) use snapshots::KEPT_TREES;
 pub(crate) use snapshots::{Age, Snapshots};
 
-use crate::index::{Record, Rendered, Sha256Digest, View};
+use crate::index::{OnDemandIndex, Record, Rendered, Sha256Digest, View};
 
 /// File name of the index in PKGDIR.
 pub(crate) const PACKAGES: &str = "Packages";
@@ -79,13 +80,64 @@ pub struct Attributes {
     pub links: u32,
 }
 
-/// The rendered index as a file.
+/// The bytes of a file that never changes.
+#[derive(Debug, Clone)]
+pub enum FileContent {
+    /// A descriptor that is open for reading.
+    File(Arc<File>),
+    /// An index that is rendered when it is read.
+    OnDemand(Arc<OnDemandIndex>),
+}
+
+impl FileContent {
+    /// Reads at most `buffer.len()` bytes from `offset` on. Returns 0 only at the end.
+    ///
+    /// # Errors
+    /// Reading fails, or what the index is rendered from has changed.
+    pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        match self {
+            Self::File(file) => file.read_at(buffer, offset),
+            Self::OnDemand(index) => index.read_at(buffer, offset),
+        }
+    }
+
+    /// The file, if there is one.
+    #[must_use]
+    pub fn file(&self) -> Option<&Arc<File>> {
+        match self {
+            Self::File(file) => Some(file),
+            Self::OnDemand(_) => None,
+        }
+    }
+}
+
+impl From<Arc<File>> for FileContent {
+    fn from(file: Arc<File>) -> Self {
+        Self::File(file)
+    }
+}
+
+impl From<&Arc<File>> for FileContent {
+    fn from(file: &Arc<File>) -> Self {
+        Self::File(Arc::clone(file))
+    }
+}
+
+/// The rendered index.
 #[derive(Debug)]
 pub struct PackagesFile {
-    /// Descriptor that is open for reading.
-    pub file: Arc<File>,
-    /// Size, timestamp and digest of the content.
+    /// The text.
+    pub content: FileContent,
+    /// Size, timestamp and digest of the text.
     pub rendered: Rendered,
+}
+
+impl PackagesFile {
+    /// An index that is rendered when it is read.
+    pub(crate) fn on_demand(index: OnDemandIndex) -> Self {
+        let rendered = index.rendered();
+        Self { content: FileContent::OnDemand(Arc::new(index)), rendered }
+    }
 }
 
 #[derive(Debug, Clone)]

@@ -20,7 +20,7 @@ pub(super) fn tree_of(generation: u64, paths: &[(&str, u64)]) -> Tree {
     let digest = Digest(Sha256::digest(text.as_bytes()).into());
     let rendered = Rendered { size: text.len() as u64, timestamp: 1000, digest };
     let view = Arc::new(View::whole(BinhostId(0), index));
-    Tree::new(generation, view, PackagesFile { file: Arc::new(file), rendered })
+    Tree::new(generation, view, PackagesFile { content: Arc::new(file).into(), rendered })
 }
 
 impl Tree {
@@ -28,6 +28,6 @@ impl Tree {
     pub(crate) fn of_view(generation: u64, view: Arc<View>) -> Self {
         let file = tempfile::tempfile().unwrap();
         let rendered = IndexRenderer::of(&view).render(&file, 1000).unwrap();
-        Self::new(generation, view, PackagesFile { file: Arc::new(file), rendered })
+        Self::new(generation, view, PackagesFile { content: Arc::new(file).into(), rendered })
     }
 }

@@ -120,7 +120,8 @@ mod tests {
         let view = |generation, rows: std::ops::Range<u32>| {
             let choice = |record| ShownEntry { part: 0, record, place: None, dependency: None };
             let view = Arc::new(View::compose(parts.clone(), rows.map(choice).collect()));
-            let packages = super::super::PackagesFile { file: Arc::clone(&whole.packages().file), ..*whole.packages() };
+            let packages =
+                super::super::PackagesFile { content: whole.packages().content.clone(), ..*whole.packages() };
             Arc::new(Tree::new(generation, view, packages))
         };
         let snapshots = Snapshots::new(Arc::new(tree_of(0, &[("gone.xpak", 1)])));

@@ -3,6 +3,8 @@
 use std::io;
 use std::time::Duration;
 
+use crate::sys::is_full;
+
 /// Why bytes could not be fetched. URLs are shown without credentials.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UpstreamError {
@@ -141,6 +143,15 @@ pub(crate) enum UpstreamError {
 }
 
 impl UpstreamError {
+    /// Whether the disk had no room for what was fetched.
+    pub(crate) fn is_disk_full(&self) -> bool {
+        match self {
+            Self::Disk { source, .. } => is_full(source),
+            Self::All(errors) => errors.iter().any(Self::is_disk_full),
+            _ => false,
+        }
+    }
+
     /// Whether the file is missing at every URL, or has another size than in the index.
     #[must_use]
     pub(crate) fn contradicts_index(&self) -> bool {

@@ -42,6 +42,14 @@ pub(crate) enum IndexAnswer {
     Fresh(Validators),
 }
 
+/// Where an index is written.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct IndexTarget<'a> {
+    pub file: &'a File,
+    /// Most bytes that the file may take.
+    pub most: u64,
+}
+
 /// The URLs of an index, asked one after the other: see [`Upstream::index_sources`].
 #[derive(Debug)]
 pub(crate) struct IndexSources<'a> {
@@ -96,7 +104,11 @@ impl IndexSources<'_> {
     ///
     /// # Errors
     /// No remaining URL has an index that can be stored. The contents of `out` are then undefined.
-    pub(crate) async fn next(&mut self, known: &Validators, out: &File) -> Option<Result<IndexAnswer, UpstreamError>> {
+    pub(crate) async fn next(
+        &mut self,
+        known: &Validators,
+        out: IndexTarget<'_>,
+    ) -> Option<Result<IndexAnswer, UpstreamError>> {
         while let Some(url) = self.upstream.mirrors.choose(&mut self.candidates) {
             let slot = self.candidates.current().map(|candidate| candidate.slot);
             match self.request_once(slot, &url, known, out).await {
@@ -128,7 +140,7 @@ impl IndexSources<'_> {
         slot: Option<MirrorSlot>,
         compressed: &Url,
         known: &Validators,
-        out: &File,
+        out: IndexTarget<'_>,
     ) -> Result<IndexAnswer, UpstreamError> {
         match self.request(slot, compressed, known, out).await {
             Err(error) if is_absent(&error) => match compressed.join(PLAIN) {
@@ -147,7 +159,7 @@ impl IndexSources<'_> {
         slot: Option<MirrorSlot>,
         url: &Url,
         known: &Validators,
-        out: &File,
+        out: IndexTarget<'_>,
     ) -> Result<IndexAnswer, UpstreamError> {
         if url.scheme() == "file" {
             return from_file(url, known, out, self.upstream.binhost.max_index.0).await;
@@ -163,7 +175,7 @@ impl IndexSources<'_> {
         slot: Option<MirrorSlot>,
         url: &Url,
         known: &Validators,
-        out: &File,
+        out: IndexTarget<'_>,
         pace: &mut Throughput,
     ) -> Result<IndexAnswer, UpstreamError> {
         let shown = config::display(url);
@@ -179,7 +191,7 @@ impl IndexSources<'_> {
             return Ok(IndexAnswer::NotModified);
         }
         let validators = Validators { url: shown.clone(), etag: answer.etag(), last_modified: answer.last_modified() };
-        let mut writer = IndexWriter::new(shown.clone(), out, self.upstream.binhost.max_index.0)?;
+        let mut writer = IndexWriter::new(shown.clone(), (out.file, out.most), self.upstream.binhost.max_index.0)?;
         let mut waiting = Instant::now();
         while let Some(chunk) = answer.chunk(patience()).await? {
             pace.add(chunk.len() as u64, waiting.elapsed());
@@ -212,7 +224,12 @@ fn no_index(error: UpstreamError) -> UpstreamError {
     }
 }
 
-async fn from_file(url: &Url, known: &Validators, out: &File, limit: u64) -> Result<IndexAnswer, UpstreamError> {
+async fn from_file(
+    url: &Url,
+    known: &Validators,
+    out: IndexTarget<'_>,
+    limit: u64,
+) -> Result<IndexAnswer, UpstreamError> {
     let shown = config::display(url);
     let error = |source| UpstreamError::File { url: shown.clone(), source };
     let (mut file, size) = local::open(url).await.map_err(error)?;
@@ -221,7 +238,7 @@ async fn from_file(url: &Url, known: &Validators, out: &File, limit: u64) -> Res
     if known.url == shown && known.etag == etag {
         return Ok(IndexAnswer::NotModified);
     }
-    let writer = IndexWriter::new(shown.clone(), out, limit)?;
+    let writer = IndexWriter::new(shown.clone(), (out.file, out.most), limit)?;
     let from = shown.clone();
     let copy = move || -> Result<(), UpstreamError> {
         let mut writer = writer;
@@ -237,3 +254,6 @@ async fn from_file(url: &Url, known: &Validators, out: &File, limit: u64) -> Res
     blocking(copy).await?;
     Ok(IndexAnswer::Fresh(Validators { url: shown, etag, last_modified: None }))
 }
+
+#[cfg(test)]
+mod tests;

@@ -66,7 +66,7 @@ pub(crate) use body::{BodyFault, BodyStream, Event, ResumePoint};
 pub(crate) use client::script::{Act, Answer, ScriptedBinhost, ScriptedServer};
 pub(crate) use error::UpstreamError;
 pub(crate) use health::HealthState;
-pub(crate) use index::{IndexAnswer, Validators};
+pub(crate) use index::{IndexAnswer, IndexTarget, Validators};
 pub(crate) use mirror_tracker::{Active, UrlReport};
 pub(crate) use peers::{PeerCounts, PeerReport};
 pub(crate) use retry::jittered;

@@ -26,9 +26,9 @@ enum Sink {
 }
 
 impl IndexWriter {
-    /// Writes an index of at most `limit` bytes to `out`.
-    pub(super) fn new(url: String, out: &File, limit: u64) -> Result<Self, UpstreamError> {
-        let fresh = || BlockWriter::within(out.try_clone()?, u64::MAX);
+    /// Writes an index of at most `limit` bytes to `out`, which may take at most `most` bytes.
+    pub(super) fn new(url: String, (out, most): (&File, u64), limit: u64) -> Result<Self, UpstreamError> {
+        let fresh = || BlockWriter::within(out.try_clone()?, most);
         let blocks =
             fresh().map_err(|source| UpstreamError::Disk { attempted: "emptying the file for the index", source })?;
         let out = Bounded { blocks, left: limit, fault: None };

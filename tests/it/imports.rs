@@ -16,13 +16,13 @@ const ALLOWED: [(&str, &[&str]); 21] = [
     ("policy", &["config", "index", "portage"]),
     ("tree", &["index"]),
     // `index` for the form in which an index is stored.
-    ("upstream", &["config", "index", "metrics"]),
+    ("upstream", &["config", "index", "metrics", "sys"]),
     ("cache", &["index", "metrics", "portage", "sys", "units", "verify"]),
     ("fetch", &["cache", "config", "index", "metrics", "portage", "sys", "units", "upstream", "verify"]),
     // It reads the metadata of packages that nobody indexed as `verify` does.
     ("local", &["index", "portage", "sys", "verify"]),
     // `verify` for the names of those who signed.
-    ("fs", &["config", "fetch", "index", "local", "metrics", "tree", "verify"]),
+    ("fs", &["config", "fetch", "index", "local", "metrics", "sys", "tree", "verify"]),
     ("fuse", &["config", "fetch", "fs", "local", "metrics", "sys", "tree"]),
     ("serve", &["cache", "fetch", "index", "metrics", "sys", "tree"]),
     ("api", &["metrics", "portage", "units"]),

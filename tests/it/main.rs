@@ -68,6 +68,7 @@ mod sharing;
 mod shown;
 mod sibling_imports;
 mod signatures;
+mod small_disk;
 mod systemd;
 mod tls;
 mod trust;

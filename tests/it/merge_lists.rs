@@ -44,9 +44,14 @@ struct Sides {
 
 impl Sides {
     fn of(name: &str) -> Option<Self> {
+        Self::with(name, &[])
+    }
+
+    /// With more options of `binhostfs mount`.
+    fn with(name: &str, options: &[&str]) -> Option<Self> {
         let binhost = portage::binhost(name)?;
         let nginx = Nginx::serve(&binhost);
-        let mounted = Options::new(nginx.url()).mount();
+        let mounted = Options::new(nginx.url()).with(options.iter().copied()).mount();
         Some(Self { mounted, copy: copy_of(&binhost), _nginx: nginx, base: None })
     }
 
@@ -84,6 +89,14 @@ fn into_an_empty_root() {
     let Some(sides) = Sides::of("gpkg-multi") else { return };
     let root = Emerge::from(sides.copy.path().to_owned());
     sides.lists(&root, VISITED, &["app-misc/greet", "app-misc/usesfoo"]);
+}
+
+#[test]
+fn from_an_index_that_is_rendered_when_it_is_read() {
+    let Some(sides) = Sides::with("gpkg-multi", &["--store-index", "small"]) else { return };
+    assert_eq!(sides.mounted.status()["generation"]["rendered_on_read"], true);
+    let root = Emerge::from(sides.copy.path().to_owned());
+    sides.lists(&root, TRUSTED, &["app-misc/greet", "app-misc/usesfoo"]);
 }
 
 #[test]

@@ -232,7 +232,7 @@ impl Disk {
         disk
     }
 
-    fn tmpfs(mebibytes: u64) -> Self {
+    pub(crate) fn tmpfs(mebibytes: u64) -> Self {
         let disk = Self::empty();
         run(command(["mount", "-t", "tmpfs", "-o", &format!("size={mebibytes}m"), "tmpfs"], &disk.path()));
         disk
@@ -340,13 +340,14 @@ fn outlives_a_full_disk(disk: &Disk) {
     all.push(later.clone());
     let mut timestamp = 1_770_000_000;
     origin.publish(timestamp, &all);
-    eventually(10, "a refresh fails", || {
+    eventually(10, "a new index is shown all the same", || {
         // What was evicted may be freed only now.
         disk.fill();
         timestamp += 1;
         origin.put_index(index_of(timestamp, &all).as_bytes());
-        mounted.status()["refresh"]["error"].is_string()
+        mounted.path(&later.path).exists()
     });
+    assert!(mounted.status()["refresh"]["error"].is_null(), "{}", mounted.status_text());
     // A start finds the disk full, too.
     assert_eq!(mounted.stop(), Some(0));
     let name = |body: &PathBuf| body.file_name().unwrap().to_str().unwrap().to_owned();
@@ -359,7 +360,9 @@ fn outlives_a_full_disk(disk: &Disk) {
             assert!(reads_right(&mounted, package));
         }
     }
-    assert_eq!(origin.package_requests(), asked, "{names:?}\n{}", mounted.log());
+    // Those alone are asked for that went for an index, which had been held in memory.
+    let again = origin.package_requests() - asked;
+    assert!(again as u64 <= 3 * mounted.counter("evicted"), "{again} requests, {names:?}\n{}", mounted.log());
     for package in &packages[..8] {
         assert!(reads_right(&mounted, package));
     }

@@ -342,7 +342,7 @@ mod tests {
     use std::os::unix::ffi::OsStrExt as _;
 
     use super::*;
-    use crate::config::choices::{Passthrough, Writes};
+    use crate::config::choices::{Passthrough, StoreIndex, Writes};
     use crate::config::toml_table;
 
     fn of_line<T>(kind: &Kind<T>, text: &str) -> Result<T, String> {
@@ -410,6 +410,7 @@ mod tests {
             (of_file(&PATHS, "[]").err(), "there must be one file at least"),
             (of_file(&boolean::<Writes>(), "\"true\"").err(), "it must be true or false, and is a string"),
             (of_file(&named::<Passthrough>(), "\"on\"").err(), "\"on\" is none of \"auto\" and \"off\""),
+            (of_file(&named::<StoreIndex>(), "\"yes\"").err(), "\"yes\" is none of \"auto\", \"plain\" and \"small\""),
         ] {
             assert_eq!(error.as_deref(), Some(says));
         }

@@ -11,7 +11,7 @@ use super::kind::{
     PEERS, PRIORITY, REFRESH, SIZE, SIZE_LIMIT, TEXTS, URL, URLS, WAIT, boolean, named,
 };
 use super::{DefaultText, Flag, OptionInfo, OptionRow, Scope, TakesEffect, Topic, TypedOption, put};
-use crate::config::choices::{LibcGuard, Offline, OnMismatch, Passthrough, Prefetch, Writes};
+use crate::config::choices::{LibcGuard, Offline, OnMismatch, Passthrough, Prefetch, StoreIndex, Writes};
 use crate::config::cpu::CpuNeed;
 use crate::config::{
     BinhostUrl, DEFAULT_CACHE_DIR, DEFAULT_CACHE_SIZE, DEFAULT_CONTROL, DEFAULT_KEYRING, DEFAULT_MAX_INDEX,
@@ -196,7 +196,7 @@ define_options! {
             topic: Topic::Cache,
             flag: Flag::Value("SIZE"),
             help: "Write at most so many bytes of packages a day; 0: any",
-            details: "For disks that wear.",
+            details: "For disks that wear. Indexes count too, but a new one is always taken.",
             example: r#""0""#,
         }
         "bulk-read-limit" bulk_read_limit: u32 = (PACKAGE_LIMIT, 20) {
@@ -307,6 +307,14 @@ define_options! {
             takes_effect: TakesEffect::AfterRestart,
             help: "Keep so many generations of what is shown, with the current one",
             example: "3",
+        }
+        "store-index" store_index: StoreIndex = (named(), StoreIndex::Auto) {
+            topic: Topic::Cache,
+            flag: Flag::Value("FORM"),
+            takes_effect: TakesEffect::AfterRestart,
+            help: "Store Packages as a file, or render it when it is read",
+            details: "For disks that are small or wear. The indexes of the binhosts are stored compressed in any case.",
+            example: r#""auto""#,
         }
         "libc-guard" libc_guard: LibcGuard = (boolean(), LibcGuard::Off) {
             topic: Topic::Binhosts,

@@ -26,8 +26,8 @@ use crate::daemon::generations::rollback::Earlier;
 use crate::daemon::shown;
 use crate::fetch::{DownloadOutcome, Fetcher, Mismatch, OutcomeKind, RemoteBinhost};
 use crate::index::{BinhostId, EntryId, Index, IndexLimits};
-use crate::sys::{Clock, Moment};
-use crate::upstream::{IndexAnswer, Upstream, UpstreamError, Validators};
+use crate::sys::{Clock, Moment, is_full_disk};
+use crate::upstream::{IndexAnswer, IndexTarget, Upstream, UpstreamError, Validators};
 
 /// How long a binhost may take to deliver its index, or its mirrors their votes: the other binhosts
 /// wait for it.
@@ -58,6 +58,8 @@ pub(crate) struct Binhost {
     pub(super) last_refresh: LastRefresh,
     /// Whether no URL answered the last refresh.
     pub(crate) unreachable: bool,
+    /// Whether the disk had no room for an index at the last refresh.
+    pub(super) disk_full: bool,
     /// Whether the index or its disputed entries have changed since a tree was made of them. A
     /// refresh that is cancelled after the change leaves this to the next one.
     pub(super) unpublished: bool,
@@ -89,6 +91,7 @@ impl Binhost {
             choice: IndexChoice::Latest,
             last_refresh: LastRefresh::default(),
             unreachable: false,
+            disk_full: false,
             unpublished: false,
             noted_age: 0,
         })
@@ -190,6 +193,7 @@ impl Binhost {
 
     /// Fetches the index, and the votes of the other mirrors.
     pub(crate) async fn refresh(&mut self, order: Order) -> anyhow::Result<RefreshOutcome> {
+        self.disk_full = false;
         let was_unreachable = self.unreachable;
         let outcome = tokio::time::timeout(REFRESH_BUDGET, self.fetch_index(order)).await.unwrap_or_else(|_| {
             self.stored.break_off();
@@ -249,8 +253,10 @@ impl Binhost {
         let known = if stays { self.stored.state.validators.clone() } else { Validators::default() };
         let mut sources = upstream.index_sources(&known);
         loop {
-            let file = self.stored.incoming()?;
-            let Some(answer) = sources.next(&known, &file).await else { break };
+            let file = self.stored.incoming().inspect_err(|error| self.disk_full |= is_full_disk(error.as_ref()))?;
+            let target = IndexTarget { file: &file, most: self.stored.room() };
+            let Some(answer) = sources.next(&known, target).await else { break };
+            self.stored.note_downloaded(&file);
             match answer {
                 Ok(IndexAnswer::NotModified) if stays => {
                     self.stored.confirm().await;
@@ -267,11 +273,13 @@ impl Binhost {
                         Ok(news) => return Ok(news),
                         Err(error) => {
                             older |= blame(&upstream, &validators, &error);
+                            self.disk_full |= is_full_disk(error.as_ref());
                             failures.push(format!("{}: {error:#}", validators.url));
                         }
                     }
                 }
                 Err(error) => {
+                    self.disk_full |= error.is_disk_full();
                     unreachable = unreachable && is_absence(&error);
                     failures.push(error.to_string());
                 }

@@ -3,6 +3,7 @@
 //! | file | job |
 //! |---|---|
 //! | `binhost` | one binhost: which index is shown, and its refresh |
+//! | `full_disk` | a refresh on a full disk |
 //! | `freshness` | whether an index is accepted, by TIMESTAMP |
 //! | `private` | which binhosts once had credentials |
 //! | `quorum` | entries that enough mirrors list alike |
@@ -18,6 +19,7 @@
 
 pub(super) mod binhost;
 pub(super) mod freshness;
+mod full_disk;
 pub(super) mod last_refresh;
 mod private;
 pub(super) mod quorum;
@@ -108,7 +110,11 @@ impl Binhosts {
         config: &MountConfig,
         policies: Vec<Policy>,
     ) -> anyhow::Result<Self> {
-        let generations = GenerationStore::open(cache.directory(), config.options.generations.get())?;
+        let generations = GenerationStore::open(
+            cache.directory(),
+            config.options.generations.get(),
+            (config.options.store_index, Some(Arc::clone(cache.space()))),
+        )?;
         let (all, rules, tallies, libc_guarded) = (Vec::new(), Arc::default(), HashMap::new(), None);
         let mut binhosts = Self {
             all,
@@ -225,12 +231,16 @@ impl Binhosts {
 
     async fn refresh_where(&mut self, order: Order, which: impl Fn(&Binhost) -> bool) -> Vec<RefreshFailure> {
         let many = self.all.len() > 1;
+        let (space, generations) = (Arc::clone(self.cache.space()), self.generations.old());
         let asked = self.all.iter_mut().filter(|binhost| which(binhost)).map(async |binhost| {
-            let news = binhost.refresh(order).await;
+            let news = full_disk::refresh_with_room(binhost, order, &space, &generations).await;
             (binhost.config.name.clone(), news)
         });
         let mut failures = Vec::new();
-        for (name, news) in join_all(asked).await {
+        let finished = join_all(asked).await;
+        let written = self.all.iter_mut().map(|binhost| binhost.stored.take_downloaded()).sum();
+        self.cache.budget().count(written);
+        for (name, news) in finished {
             match news {
                 Ok(news) => self.behind = self.behind || news == RefreshOutcome::Changed,
                 Err(error) if many => failures.push(RefreshFailure::IndexOf { binhost: name, error }),
@@ -343,8 +353,20 @@ impl Binhosts {
         let (inputs, rules) = (snapshot.members(), snapshot.rules);
         let Union { view, tallies } = blocking(move || Ok(policy::compose(&inputs, &rules)?)).await?;
         let tree = self.generations.tree(view, self.ingredients()?).await?;
-        if let Some(rollback) = self.rollback.as_mut().filter(|rollback| rollback.number != tree.generation()) {
-            // Other rules make another generation, which replaces the first one.
+        self.cache.budget().count(self.generations.take_written());
+        let cache = Arc::clone(&self.cache);
+        // The new generation may have taken what was to stay free.
+        blocking(move || {
+            cache.evictor().keep_free();
+            Ok(())
+        })
+        .await?;
+        let (directory, shown) = (&self.generations.directory, tree.generation());
+        if let Some(rollback) = self.rollback.as_mut().filter(|rollback| rollback.number != shown)
+            && super::generations::find(directory, shown).is_ok()
+        {
+            // Other rules make another generation, which replaces the first one, unless the disk had no
+            // room for it.
             rollback.number = tree.generation();
         }
         self.all.iter_mut().for_each(|binhost| binhost.unpublished = false);

@@ -25,7 +25,7 @@ use crate::index::{EntryDigest, EntryId, Index, IndexLimits};
 use crate::sys::Clock;
 use crate::sys::durable::{blocking, read_json, write_file};
 use crate::sys::file_stamp::{FileStamp, stamp};
-use crate::upstream::{IndexAnswer, Upstream, Validators};
+use crate::upstream::{IndexAnswer, IndexTarget, Upstream, Validators};
 
 /// File name extensions of a stored vote.
 const DIGESTS: &str = "digests";
@@ -119,7 +119,11 @@ impl Votes {
         // The file is read through its descriptor only, and vanishes when that is closed.
         fs::remove_file(&path).with_context(|| format!("removing {}", path.display()))?;
         let known = self.state(url).map(|state| state.validators).unwrap_or_default();
-        let answer = upstream.index_source(source).next(&known, &file).await.context("it has rested too long")??;
+        let answer = upstream
+            .index_source(source)
+            .next(&known, IndexTarget { file: &file, most: u64::MAX })
+            .await
+            .context("it has rested too long")??;
         let IndexAnswer::Fresh(validators) = answer else { return Ok(()) };
         let limits = IndexLimits::of_size(upstream.binhost().max_index.0);
         let index = blocking(move || Ok(Index::parse_within(file, limits)?)).await?;

@@ -16,14 +16,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use rustix::fs::MemfdFlags;
 use serde::{Deserialize, Serialize};
 
 use super::freshness::{self, Order};
 use crate::index::{Index, IndexLimits, IndexText};
-use crate::sys::Clock;
 use crate::sys::durable::{blocking, read_json, sync_directory, write_json};
 use crate::sys::file_stamp::{FileStamp, stamp};
-use crate::sys::seconds_now;
+use crate::sys::{Clock, WholeFile, seconds_now};
 use crate::tree::PACKAGES;
 use crate::upstream::Validators;
 
@@ -95,6 +95,12 @@ pub(in crate::daemon) struct StoredIndex {
     current: Option<Current>,
     /// Number of attempts to fetch the index that were cancelled.
     broken_off: u64,
+    /// Bytes that downloads wrote to the disk since [`StoredIndex::take_downloaded`].
+    downloaded: u64,
+    /// Most bytes that the next index may take in memory. `None`: it goes to the disk.
+    memory: Option<u64>,
+    /// The index in use, if the disk had no room for it.
+    in_memory: Option<File>,
 }
 
 impl StoredIndex {
@@ -103,7 +109,18 @@ impl StoredIndex {
         let state: IndexState = read_json(&directory.join(STATE)).unwrap_or_default();
         remove_broken_off(&directory);
         let (written, binhost) = (state.clone(), binhost.to_owned());
-        Self { directory, binhost, limits, state, written, current: None, broken_off: 0 }
+        Self {
+            directory,
+            binhost,
+            limits,
+            state,
+            written,
+            current: None,
+            broken_off: 0,
+            downloaded: 0,
+            memory: None,
+            in_memory: None,
+        }
     }
 
     /// Reads the stored index. `false`: there is no usable one.
@@ -187,6 +204,10 @@ impl StoredIndex {
     /// Opens an empty file for an index to be downloaded. A file that is still empty is used again:
     /// without an index, nothing is written to disk.
     pub(super) fn incoming(&self) -> anyhow::Result<File> {
+        if self.memory.is_some() {
+            let made = rustix::fs::memfd_create("binhostfs-index", MemfdFlags::CLOEXEC);
+            return Ok(made.context("creating a file in memory for the index")?.into());
+        }
         let path = self.incoming_path();
         let creating = || format!("creating {}", path.display());
         let file = File::options().read(true).write(true).create(true).truncate(false).open(&path);
@@ -195,6 +216,33 @@ impl StoredIndex {
             file.set_len(0).with_context(creating)?;
         }
         Ok(file)
+    }
+
+    /// Counts the bytes that a download has written to its file.
+    pub(super) fn note_downloaded(&mut self, file: &File) {
+        if self.memory.is_none() {
+            self.downloaded += file.metadata().map_or(0, |metadata| metadata.len());
+        }
+    }
+
+    /// Bytes that downloads have written since the last call.
+    pub(super) fn take_downloaded(&mut self) -> u64 {
+        std::mem::take(&mut self.downloaded)
+    }
+
+    /// Sets where the next index goes: into memory, of at most so many bytes, or to the disk.
+    pub(super) fn hold_in_memory(&mut self, most: Option<u64>) {
+        self.memory = most;
+    }
+
+    /// Bytes of the stored index.
+    pub(super) fn bytes(&self) -> u64 {
+        self.current.as_ref().map_or(0, |current| current.stamp.0)
+    }
+
+    /// Most bytes that the next index may take.
+    pub(super) fn room(&self) -> u64 {
+        self.memory.unwrap_or(u64::MAX)
     }
 
     /// Removes the partial download of an index, which may have up to half a GiB.
@@ -252,12 +300,16 @@ impl StoredIndex {
         };
         let (new, to, directory) = (self.incoming_path(), self.path(), self.directory.clone());
         let synced = file.try_clone()?;
-        blocking(move || {
-            synced.sync_all().context("writing the index to disk")?;
-            fs::rename(&new, &to).with_context(|| format!("renaming the index to {}", to.display()))?;
-            sync_directory(&directory)
-        })
-        .await?;
+        if self.memory.is_some() {
+            tracing::warn!(binhost = self.binhost, "the disk is full: the new index is held in memory");
+        } else {
+            blocking(move || {
+                synced.sync_all().context("writing the index to disk")?;
+                fs::rename(&new, &to).with_context(|| format!("renaming the index to {}", to.display()))?;
+                sync_directory(&directory)
+            })
+            .await?;
+        }
         let stamp = stamp(&file.metadata()?);
         // No await from here on: a refresh may be cancelled at each.
         let timestamp =
@@ -268,16 +320,48 @@ impl StoredIndex {
         self.state =
             IndexState { validators, confirmed, timestamp, before, distrusted, older_since, from, file: stamp };
         self.current = Some(Current { index: Arc::new(*index), stamp });
+        self.in_memory = self.memory.is_some().then_some(file);
         Ok(RefreshOutcome::Changed)
     }
 
-    /// TIMESTAMP of the index in use, if `file` has the same bytes.
+    /// Whether the index in use is held in memory.
+    pub(super) fn is_in_memory(&self) -> bool {
+        self.in_memory.is_some()
+    }
+
+    /// Writes an index that is held in memory to the disk, and uses it from there.
+    ///
+    /// # Errors
+    /// The disk has no room for it. It stays in use.
+    pub(super) async fn store(&mut self) -> anyhow::Result<()> {
+        let Some(held) = self.in_memory.as_ref().map(File::try_clone).transpose()? else { return Ok(()) };
+        let (file, limits) = (self.incoming()?, self.limits);
+        let (new, to, directory) = (self.incoming_path(), self.path(), self.directory.clone());
+        let stored = blocking(move || {
+            io::copy(&mut WholeFile::new(&held), &mut &file).context("writing the index to disk")?;
+            file.sync_all().context("writing the index to disk")?;
+            fs::rename(&new, &to).with_context(|| format!("renaming the index to {}", to.display()))?;
+            sync_directory(&directory)?;
+            Ok((Index::parse_within(file.try_clone()?, limits)?, stamp(&file.metadata()?)))
+        });
+        let (index, stamp) = stored.await.inspect_err(|_| self.discard())?;
+        self.downloaded += stamp.0;
+        self.state.file = stamp;
+        self.current = Some(Current { index: Arc::new(index), stamp });
+        self.in_memory = None;
+        tracing::info!(binhost = self.binhost, "the index that was held in memory is stored");
+        self.write_state().await;
+        Ok(())
+    }
+
+    /// TIMESTAMP of the index in use, if `file` has the same text.
     async fn current_timestamp(&self, file: &File, clock: Clock) -> Option<i64> {
         let path = self.path();
         let current = self.current.clone()?;
         let (new, known) = (file.try_clone().ok()?, current.stamp);
+        let held = self.in_memory.as_ref().and_then(|held| held.try_clone().ok());
         let compare = move || {
-            let stored = File::open(path)?;
+            let stored = held.map_or_else(|| File::open(path), Ok)?;
             Ok(stamp(&stored.metadata()?) == known && IndexText::open(stored)?.is_same(&IndexText::open(new)?)?)
         };
         blocking(compare).await.unwrap_or(false).then(|| freshness::judged_timestamp(&current.index, clock))
@@ -352,6 +436,24 @@ mod tests {
         let mut next = open();
         assert!(!next.load().await && next.current().is_none());
         assert_eq!((next.state.timestamp, &next.state.validators), (1000, &Validators::default()));
+    }
+
+    #[tokio::test]
+    async fn what_is_held_in_memory_is_stored_when_there_is_room() {
+        let place = TempDir::new().unwrap();
+        let open = || StoredIndex::open(place.path().to_owned(), "one", IndexLimits::of_size(1 << 20));
+        let mut stored = open();
+        stored.hold_in_memory(Some(1 << 20));
+        take(&mut stored, "VERSION: 0").await.unwrap();
+        stored.hold_in_memory(None);
+        assert!(stored.is_in_memory() && !stored.path().exists());
+        // The same index again is no news.
+        assert_eq!(take(&mut stored, "VERSION: 0").await.unwrap(), RefreshOutcome::Unmodified);
+        stored.store().await.unwrap();
+        assert!(!stored.is_in_memory() && stored.take_downloaded() > 0);
+        let mut next = open();
+        assert!(next.load().await && next.state.validators.etag.is_some());
+        assert_eq!(take(&mut stored, "VERSION: 0").await.unwrap(), RefreshOutcome::Unmodified);
     }
 
     #[test]

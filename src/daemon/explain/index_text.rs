@@ -1,7 +1,5 @@
 //! The text of `Packages`: as Portage sees it, and with every entry that is hidden.
 
-use std::os::unix::fs::FileExt as _;
-
 use anyhow::Context as _;
 
 use super::Explained;
@@ -15,7 +13,13 @@ pub(in crate::daemon) fn shown_index(front: &PublishedTree) -> anyhow::Result<Ve
     let tree = front.snapshots().current();
     let packages = tree.packages();
     let mut text = vec![0; usize::try_from(packages.rendered.size)?];
-    packages.file.read_exact_at(&mut text, 0).context("reading the published index")?;
+    let mut filled = 0;
+    while let Some(rest) = text.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match packages.content.read_at(rest, filled as u64).context("reading the published index")? {
+            0 => anyhow::bail!("the published index has only {filled} bytes"),
+            count => filled += count,
+        }
+    }
     Ok(text)
 }
 

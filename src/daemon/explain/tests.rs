@@ -65,7 +65,7 @@ impl Scene {
         let view = Arc::new(policy::compose(&inputs, &rules).unwrap().view);
         let file = tempfile::tempfile().unwrap();
         let rendered = IndexRenderer::of(&view).render(&file, 1000).unwrap();
-        let tree = Arc::new(Tree::new(1, view, PackagesFile { file: Arc::new(file), rendered }));
+        let tree = Arc::new(Tree::new(1, view, PackagesFile { content: Arc::new(file).into(), rendered }));
         let layer = Arc::new(LowerDirectory::open(&self.place.path().join("pkgdir"), false).unwrap());
         let front = Arc::new(PublishedTree::new(tree, layer, self.place.path().join("scratch")).unwrap());
         let (cache, fetcher) = (Arc::clone(&self.cache), Arc::clone(&self.fetcher));

@@ -1,13 +1,18 @@
 //! Generations on disk: the `Packages` that Portage reads, and the indexes that it was made of.
 //!
 //! ```text
-//! generations/<n>/Packages      the rendered index
+//! generations/<n>/Packages      the rendered index, unless it is rendered when it is read
 //! generations/<n>/index-<k>     the stored index of each binhost: a hard link, which outlives it
 //! generations/<n>/ids           identities of all entries that are shown, sorted, 16 bytes each
 //! generations/<n>/kept          exists if the administrator wants to keep the generation
 //! generations/<n>/state.json    the recipe of the rendered index; written last
 //! generations/rollback.json     which generation is shown in place of the newest (`rollback`)
 //! ```
+//! Where the disk has no room for `Packages`, `state.json` has a table of its parts instead
+//! ([`OnDemandIndex`]), and nothing else is stored of it. If there is no room for that either, the
+//! oldest generations give way, unless the administrator marked them. If that is not enough, the
+//! generation is shown and not kept.
+//!
 //! Small files are written under another name, made durable and renamed; `Packages` counts only
 //! once `state.json` exists. A generation that is damaged, or whose `Packages` has another size or
 //! modification time than recorded, is rendered again.
@@ -15,7 +20,9 @@
 //! Of generations with the same indexes, which differ only in their hidden entries, the last one is
 //! kept. Of all others, the configured number is kept, and those that the administrator marked.
 
+mod form;
 pub(super) mod rollback;
+pub(super) mod usage;
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -26,15 +33,21 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
-use crate::index::{EntryId, Index, IndexRenderer, RENDER_VERSION, Rendered, View};
+use form::PackagesForm;
+
+use crate::cache::Space;
+use crate::config::StoreIndex;
+use crate::index::{EntryId, Index, IndexRenderer, OnDemandIndex, RENDER_VERSION, Rendered, RenderedChunk, View};
 use crate::sys::durable::{blocking, read_json, sync_directory, write_file, write_json};
 use crate::sys::file_stamp::{FileStamp, stamp};
-use crate::sys::seconds_now;
-use crate::tree::{PACKAGES, PackagesFile, Tree};
+use crate::sys::{is_full_disk, seconds_now};
+use crate::tree::{FileContent, KEPT_TREES, PACKAGES, PackagesFile, Tree};
 
 pub(super) const STATE: &str = "state.json";
 const IDS: &str = "ids";
 const KEPT: &str = "kept";
+/// The beginning of an index's name, before its number.
+const INDEX: &str = "index-";
 
 /// A stored index that a generation is made of.
 #[derive(Debug, Clone)]
@@ -79,8 +92,11 @@ impl Recipe {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct GenerationState {
     pub(super) recipe: Recipe,
-    /// Size and modification time of the rendered file.
+    /// Size and modification time of the rendered file. Without a file, the size alone.
     file: FileStamp,
+    /// Entries, bytes and CRC of each chunk of an index without a file.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    chunks: Vec<(u32, u32, u32)>,
     pub(super) timestamp: i64,
     digest: String,
     /// When these indexes were first shown, seconds since the epoch.
@@ -142,9 +158,19 @@ impl StoredGeneration {
         indexes.flat_map(|index| index.records().iter().map(|record| record.id).collect::<Vec<_>>()).collect()
     }
 
-    /// The rendered file, if it is unchanged since it was written.
-    fn packages(&self) -> Option<PackagesFile> {
+    /// The rendered index of `view`, if it is unchanged since it was stored.
+    fn packages(&self, view: &Arc<View>) -> Option<PackagesFile> {
         let Self { path, state, .. } = self;
+        if !state.chunks.is_empty() {
+            let digest = state.digest.parse().ok()?;
+            let rendered = Rendered { size: state.file.0, timestamp: state.timestamp, digest };
+            let chunks = state.chunks.iter().map(|(entries, bytes, crc)| RenderedChunk {
+                entries: *entries,
+                bytes: *bytes,
+                crc: *crc,
+            });
+            return OnDemandIndex::restored(Arc::clone(view), rendered, chunks.collect()).map(PackagesFile::on_demand);
+        }
         let file = File::open(path.join(PACKAGES)).ok()?;
         let digest = state.digest.parse().ok()?;
         if stamp(&file.metadata().ok()?) != state.file {
@@ -152,7 +178,7 @@ impl StoredGeneration {
             return None;
         }
         let rendered = Rendered { size: state.file.0, timestamp: state.timestamp, digest };
-        Some(PackagesFile { file: Arc::new(file), rendered })
+        Some(PackagesFile { content: Arc::new(file).into(), rendered })
     }
 }
 
@@ -164,46 +190,104 @@ pub(super) struct GenerationStore {
     keep: usize,
     /// Number of the generation that is shown.
     shown: u64,
+    /// Numbers of the generations whose trees are in memory.
+    in_memory: Vec<u64>,
+    store: StoreIndex,
+    /// Room on the disk, which decides in what form `Packages` is kept.
+    space: Option<Arc<Space>>,
+    /// The form of the last generation.
+    form: Option<PackagesForm>,
+    /// Bytes that were written since [`GenerationStore::take_written`].
+    written: u64,
 }
 
 impl GenerationStore {
-    pub(super) fn open(cache: &Path, keep: usize) -> anyhow::Result<Self> {
+    /// `space`: that of the cache, if the form is to depend on it.
+    pub(super) fn open(
+        cache: &Path,
+        keep: usize,
+        (store, space): (StoreIndex, Option<Arc<Space>>),
+    ) -> anyhow::Result<Self> {
         let directory = directory(cache);
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory);
         made.with_context(|| format!("creating {}", directory.display()))?;
-        Ok(Self { directory, keep, shown: 0 })
+        Ok(Self { directory, keep, shown: 0, in_memory: Vec::new(), store, space, form: None, written: 0 })
     }
 
     /// Makes a tree of `view`. Renders `Packages` only if no generation on disk has the same
     /// recipe.
     pub(super) async fn tree(&mut self, view: View, ingredients: Vec<RecipeIndex>) -> anyhow::Result<Arc<Tree>> {
-        let (directory, keep) = (self.directory.clone(), self.keep);
-        let tree = blocking(move || {
+        let (directory, keep, shown) = (self.directory.clone(), self.keep, self.shown);
+        let (store, space, form_before, old) = (self.store, self.space.clone(), self.form, self.old());
+        let (tree, form, written) = blocking(move || {
+            let view = Arc::new(view);
+            let bytes = view.parts().iter().map(|part| part.index.text_size()).sum();
+            let room = space.as_ref().and_then(|space| space.disk_room());
+            let form = PackagesForm::choose(store, bytes, room, form_before);
             let recipe = Recipe::new(&ingredients, &view);
             let all = stored(&directory);
             let same = all.iter().rev().filter(|stored| stored.state.recipe == recipe);
-            let found = same.filter_map(|stored| Some((stored.number, stored.packages()?))).next();
+            // What is stored already stays, unless the administrator wants another form.
+            let fits = |packages: &PackagesFile| match store {
+                StoreIndex::Auto => true,
+                StoreIndex::Plain => packages.content.file().is_some(),
+                StoreIndex::Small => packages.content.file().is_none(),
+            };
+            let found = same.filter_map(|stored| Some((stored.number, stored.packages(&view).filter(fits)?))).next();
+            let (mut shown_form, mut written) = (None, 0);
             let (number, packages) = match found {
                 Some(found) => found,
                 None => {
-                    let number = numbers(&directory).last().copied().unwrap_or_default() + 1;
+                    // The generation that is shown may not be on the disk.
+                    let number = numbers(&directory).last().copied().unwrap_or_default().max(shown) + 1;
                     let group = recipe.group();
                     let before = all.iter().rev().find(|stored| stored.state.recipe.group() == group);
-                    let new = New { number, recipe, ingredients, before };
-                    (number, new.render(&directory, &view)?)
+                    let new = New { number, recipe, ingredients, before, old };
+                    // Only where it must be a file: a file that does not fit is rendered when it is read,
+                    // which costs less than packages.
+                    if let (StoreIndex::Plain, Some(space)) = (store, &space) {
+                        let _ = space.free_for(bytes);
+                    }
+                    let packages = new.render(&directory, &view, form)?;
+                    (shown_form, written) = (Some(form), own_bytes(&directory.join(number.to_string())));
+                    (number, packages)
                 }
             };
             remove_old(&directory, keep, number);
-            Ok(Arc::new(Tree::new(number, Arc::new(view), packages)))
+            Ok((Arc::new(Tree::new(number, view, packages)), shown_form, written))
         })
         .await?;
         self.shown = tree.generation();
+        self.in_memory.retain(|number| *number != tree.generation());
+        self.in_memory.insert(0, tree.generation());
+        self.in_memory.truncate(KEPT_TREES);
+        self.written += written;
+        if form.is_some() && form != self.form {
+            match form {
+                Some(PackagesForm::Rendered(reason)) => {
+                    tracing::info!("Packages is rendered when it is read: {reason}")
+                }
+                _ if self.form.is_some() => tracing::info!("Packages is stored as a file"),
+                _ => {}
+            }
+            self.form = form;
+        }
         Ok(tree)
+    }
+
+    /// Bytes of generations that were written since the last call.
+    pub(super) fn take_written(&mut self) -> u64 {
+        std::mem::take(&mut self.written)
     }
 
     /// Number of the generation that is shown.
     pub(super) fn current_number(&self) -> u64 {
         self.shown
+    }
+
+    /// The generations that give way to what is in use.
+    pub(super) fn old(&self) -> OldGenerations {
+        OldGenerations { directory: self.directory.clone(), in_memory: self.in_memory.clone() }
     }
 
     /// Marks a generation to be kept, or removes the mark.
@@ -222,6 +306,37 @@ impl GenerationStore {
                 Ok(())
             }
         }
+    }
+}
+
+/// The generations that are neither shown, now or by a stored rollback, nor the newest one, nor
+/// marked. On a full disk they give way to what is in use.
+#[derive(Debug, Clone)]
+pub(super) struct OldGenerations {
+    directory: PathBuf,
+    /// Numbers of the generations whose trees are in memory, with the one that is shown. Their
+    /// files are open, so removing them would free nothing.
+    in_memory: Vec<u64>,
+}
+
+impl OldGenerations {
+    /// Removes the oldest one. `false`: there is none.
+    pub(super) fn drop_oldest(&self) -> bool {
+        self.drop_oldest_unless(&|_| false)
+    }
+
+    fn drop_oldest_unless(&self, is_used: &dyn Fn(&StoredGeneration) -> bool) -> bool {
+        let rolled_back = rollback::written(&self.directory);
+        let mut all = stored(&self.directory);
+        // The newest one comes last. Before the first tree is made, none is shown.
+        all.pop();
+        let may_go = |old: &StoredGeneration| {
+            !self.in_memory.contains(&old.number) && rolled_back != Some(old.first()) && !old.is_kept() && !is_used(old)
+        };
+        let Some(oldest) = all.into_iter().find(may_go) else { return false };
+        tracing::warn!(generation = oldest.number, "an earlier generation gives way, because the disk is full");
+        remove(&oldest.path);
+        !oldest.path.exists()
     }
 }
 
@@ -258,28 +373,83 @@ struct New<'a> {
     ingredients: Vec<RecipeIndex>,
     /// The generation that has shown these indexes until now.
     before: Option<&'a StoredGeneration>,
+    /// The generations that may give way.
+    old: OldGenerations,
 }
 
 impl New<'_> {
-    fn render(self, generations: &Path, view: &View) -> anyhow::Result<PackagesFile> {
+    /// Renders the index in this form. If the disk is full, the index is rendered when it is read.
+    fn render(self, generations: &Path, view: &Arc<View>, form: PackagesForm) -> anyhow::Result<PackagesFile> {
         let directory = generations.join(self.number.to_string());
-        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory);
-        made.with_context(|| format!("creating {}", directory.display()))?;
-        let path = directory.join(PACKAGES);
+        if form == PackagesForm::Stored {
+            match self.store(generations, view) {
+                Err(error) if is_full_disk(error.as_ref()) => {
+                    remove(&directory);
+                    tracing::warn!("Packages does not fit on the disk, and is rendered when it is read: {error:#}");
+                }
+                other => return other,
+            }
+        }
+        let index = OnDemandIndex::of(Arc::clone(view), seconds_now().cast_signed()).context("rendering the index")?;
+        let packages = PackagesFile::on_demand(index);
+        loop {
+            match self.describe(generations, view, &packages) {
+                Err(error) if is_full_disk(error.as_ref()) => {
+                    remove(&directory);
+                    if self.make_room() {
+                        continue;
+                    }
+                    tracing::warn!("the generation is shown but not kept, because the disk is full: {error:#}");
+                }
+                other => other?,
+            }
+            return Ok(packages);
+        }
+    }
+
+    /// Makes room for this generation. `false`: there is none to be made, or it would be of no use,
+    /// since an index of this generation is not on the disk either.
+    fn make_room(&self) -> bool {
+        let is_stored = |index: &RecipeIndex| fs::metadata(&index.text).is_ok_and(|found| stamp(&found) == index.stamp);
+        let is_used = |old: &StoredGeneration| self.ingredients.iter().any(|index| index.text.starts_with(&old.path));
+        self.ingredients.iter().all(is_stored) && self.old.drop_oldest_unless(&is_used)
+    }
+
+    /// Renders the index into a file of the generation.
+    fn store(&self, generations: &Path, view: &View) -> anyhow::Result<PackagesFile> {
+        let path = self.directory(generations)?.join(PACKAGES);
         let writing = || format!("writing {}", path.display());
         let file =
             File::options().read(true).write(true).create(true).truncate(true).open(&path).with_context(writing)?;
         let rendered = IndexRenderer::of(view).render(&file, seconds_now().cast_signed()).with_context(writing)?;
         file.sync_all().with_context(writing)?;
-        let file = stamp(&file.metadata().with_context(writing)?);
-        self.describe(&directory, view, (rendered, file))?;
-        sync_directory(generations)?;
         // Open for reading only: the kernel reads from this descriptor.
-        Ok(PackagesFile { file: Arc::new(File::open(&path).with_context(writing)?), rendered })
+        let file = File::open(&path).with_context(writing)?;
+        let packages = PackagesFile { content: Arc::new(file).into(), rendered };
+        self.describe(generations, view, &packages)?;
+        Ok(packages)
     }
 
-    /// Writes the files that accompany the rendered index.
-    fn describe(self, directory: &Path, view: &View, (rendered, file): (Rendered, FileStamp)) -> anyhow::Result<()> {
+    /// Makes the directory of the generation.
+    fn directory(&self, generations: &Path) -> anyhow::Result<PathBuf> {
+        let directory = generations.join(self.number.to_string());
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory);
+        made.with_context(|| format!("creating {}", directory.display()))?;
+        Ok(directory)
+    }
+
+    /// Writes the files that accompany the rendered index, `state.json` last.
+    fn describe(&self, generations: &Path, view: &View, packages: &PackagesFile) -> anyhow::Result<()> {
+        let directory = &self.directory(generations)?;
+        let PackagesFile { content, rendered } = packages;
+        let (file, chunks) = match content {
+            FileContent::File(file) => (stamp(&file.metadata().context("examining Packages")?), Vec::new()),
+            FileContent::OnDemand(index) => {
+                let chunks =
+                    index.chunks().iter().map(|RenderedChunk { entries, bytes, crc }| (*entries, *bytes, *crc));
+                ((rendered.size, 0), chunks.collect())
+            }
+        };
         let mut ids: Vec<[u8; 16]> = (0..view.len() as u32).filter_map(|row| Some(view.record(row)?.id.0)).collect();
         ids.sort_unstable();
         write_file(&directory.join(IDS), &ids.concat())?;
@@ -292,8 +462,9 @@ impl New<'_> {
         let hexadecimal =
             |ids: &HashSet<EntryId>| ids.iter().map(|id| crate::index::Digest(id.0).to_string()).collect();
         let state = GenerationState {
-            recipe: self.recipe,
+            recipe: self.recipe.clone(),
             file,
+            chunks,
             timestamp: rendered.timestamp,
             digest: rendered.digest.to_string(),
             since: self.before.map(|before| before.state.since).unwrap_or_else(seconds_now),
@@ -302,12 +473,27 @@ impl New<'_> {
             whole: linked == self.ingredients.len(),
             disputed: self.ingredients.iter().map(|index| hexadecimal(&index.disputed)).collect(),
         };
-        write_json(&directory.join(STATE), &state)
+        write_json(&directory.join(STATE), &state)?;
+        sync_directory(generations)
+    }
+}
+
+/// Bytes of the files of a generation, without the indexes of binhosts.
+fn own_bytes(generation: &Path) -> u64 {
+    let entries = fs::read_dir(generation).into_iter().flatten().flatten();
+    let own = entries.filter(|entry| !entry.file_name().to_string_lossy().starts_with(INDEX));
+    own.filter_map(|entry| Some(entry.metadata().ok()?.len())).sum()
+}
+
+/// Removes a generation. One that cannot be removed only takes up space.
+fn remove(generation: &Path) {
+    if let Err(error) = fs::remove_dir_all(generation) {
+        tracing::debug!(path = %generation.display(), %error, "removing a generation");
     }
 }
 
 fn index_name(at: usize) -> String {
-    format!("index-{at}")
+    format!("{INDEX}{at}")
 }
 
 /// Links a stored index into its generation. `false`: the index has changed since it was read, or
@@ -343,10 +529,7 @@ fn remove_old(directory: &Path, keep: usize, shown: u64) {
         }
     }
     for number in numbers(directory).into_iter().filter(|number| !stay.contains(number)) {
-        let path = directory.join(number.to_string());
-        if let Err(error) = fs::remove_dir_all(&path) {
-            tracing::debug!(path = %path.display(), %error, "removing an old generation");
-        }
+        remove(&directory.join(number.to_string()));
     }
 }
 
@@ -372,7 +555,7 @@ mod tests {
         fn new(keep: usize) -> Self {
             let cache = tempfile::tempdir().unwrap();
             fs::create_dir_all(cache.path().join("index")).unwrap();
-            let generations = GenerationStore::open(cache.path(), keep).unwrap();
+            let generations = GenerationStore::open(cache.path(), keep, (StoreIndex::Auto, None)).unwrap();
             Self { cache, generations }
         }
 
@@ -443,6 +626,28 @@ mod tests {
         cache.generations.mark(3, false).unwrap();
         assert_eq!(cache.stored().len(), 2);
         assert!(cache.generations.mark(3, true).unwrap_err().to_string().contains("there are 4, 5"));
+    }
+
+    #[tokio::test]
+    async fn the_oldest_gives_way_unless_it_is_shown_or_marked() {
+        let mut cache = Cache::new(5);
+        for packages in 1..=4 {
+            let index = cache.index(packages);
+            assert_eq!(cache.show(&index, 0).await, packages as u64);
+        }
+        // Their trees are in memory until the next start.
+        cache.generations.in_memory = vec![4];
+        cache.generations.mark(1, true).unwrap();
+        let numbers = |cache: &Cache| cache.stored().iter().map(|stored| stored.0).collect::<Vec<_>>();
+        assert!(cache.generations.old().drop_oldest());
+        assert_eq!(numbers(&cache), [1, 3, 4]);
+        assert!(cache.generations.old().drop_oldest() && !cache.generations.old().drop_oldest());
+        assert_eq!(numbers(&cache), [1, 4]);
+        // A rollback shows it after the next start.
+        cache.generations.mark(1, false).unwrap();
+        write_json(&cache.generations.directory.join("rollback.json"), &serde_json::json!({ "generation": 1 }))
+            .unwrap();
+        assert!(!cache.generations.old().drop_oldest());
     }
 
     #[tokio::test]

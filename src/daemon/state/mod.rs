@@ -20,6 +20,7 @@ use tokio::sync::Notify;
 use super::binhosts::Binhosts;
 use super::binhosts::report::{BinhostReport, RollbackReport};
 use super::binhosts::snapshot::ViewSnapshot;
+use super::generations::usage::{disk_usage, nameless};
 use super::service::mount_visibility;
 use super::serving::Serving;
 use super::shown;
@@ -289,6 +290,7 @@ impl DaemonState {
                 created: made(tree.packages()),
                 local: self.front.local_packages() as u64,
                 rolled_back: rollback.rolled_back,
+                rendered_on_read: tree.packages().content.file().is_none(),
                 problem: rollback.problem,
             },
             process: process(),
@@ -311,6 +313,7 @@ impl DaemonState {
                 bound: usage.bound,
                 pinned: self.cache.pins().list().len() as u64,
                 written_today: self.cache.budget().written().today(),
+                indexes: disk_usage(self.cache.directory()) + nameless(tree.packages()),
             },
             upgrade_prefetch: (self.config.options.prefetch == Prefetch::World).then(|| self.upgrade_budget.status()),
             download_counts: counts(self.fetcher.counts()),
@@ -348,9 +351,10 @@ pub(super) fn give_memory_back() {
     }
 }
 
-/// When the file that Portage reads was written.
+/// When the file that Portage reads was written. 0: there is no file.
 fn made(packages: &PackagesFile) -> u64 {
-    let modified = packages.file.metadata().and_then(|metadata| metadata.modified()).ok();
+    let modified =
+        packages.content.file().and_then(|file| file.metadata().and_then(|metadata| metadata.modified()).ok());
     modified.and_then(|time| time.duration_since(UNIX_EPOCH).ok()).map_or(0, |span| span.as_secs())
 }
 

@@ -16,7 +16,7 @@ use crate::fs::namespace::InodeTarget;
 use crate::fs::replay::Delivery;
 use crate::local::{self, COMPRESSED, Caller, INDEX, OFlags};
 use crate::metrics::{Operation, Timed};
-use crate::tree::{Attributes, Inode, Node, Tree};
+use crate::tree::{Attributes, FileContent, Inode, Node, Tree};
 
 /// The purpose of an open.
 #[derive(Debug, Clone, Copy)]
@@ -57,9 +57,11 @@ pub(super) fn open(shared: &Arc<AdapterState>, caller: Caller, inode: Inode, fla
             };
             may.and_then(|()| shared.operations.open(&tree, node, Some(caller.pid)))
         }
-        Ok(InodeTarget::Compressed(file, attributes)) => {
-            shared.operations.names().may_read_index(caller, COMPRESSED).map(|()| OpenOutcome::Ready(file, attributes))
-        }
+        Ok(InodeTarget::Compressed(file, attributes)) => shared
+            .operations
+            .names()
+            .may_read_index(caller, COMPRESSED)
+            .map(|()| OpenOutcome::Ready(file.into(), attributes)),
         Ok(InodeTarget::Directory(_)) => Err(FsError::IsADirectory),
         // A local file that has lost its name but is open: opened again through /proc.
         Err(error) => match shared.handles.file(inode).filter(|_| local::is_number(inode.0)) {
@@ -71,8 +73,8 @@ pub(super) fn open(shared: &Arc<AdapterState>, caller: Caller, inode: Inode, fla
         },
     };
     match opened {
-        Ok(OpenOutcome::Ready(file, attributes)) => {
-            shared.answer_open((inode, user), &file, Some(attributes), false, reply);
+        Ok(OpenOutcome::Ready(content, attributes)) => {
+            shared.answer_open((inode, user), content, Some(attributes), false, reply);
         }
         Ok(OpenOutcome::Check(wanted, attributes)) => {
             let miss = shared.operations.fetcher().miss(caller.pid, Uid(caller.uid));
@@ -183,7 +185,7 @@ pub(super) fn create(
             let (ttl, attributes, generation) = (ttl(validity), file_attr(&attr), Generation(attr.generation));
             let handle = handle_of(caller.uid);
             let back = |file: &File| shared.back(|| reply.open_backing(file));
-            let backing = match shared.handles.open((attr.inode, caller.uid), &Arc::new(file), None, back) {
+            let backing = match shared.handles.open((attr.inode, caller.uid), Arc::new(file), None, back) {
                 Ok(backing) => backing,
                 Err(error) => return reply.error(failed(&mut timed, &error)),
             };
@@ -210,18 +212,20 @@ impl AdapterState {
     fn answer_open(
         &self,
         (inode, user): (Inode, u32),
-        file: &Arc<File>,
+        content: impl Into<FileContent>,
         attributes: Option<Attributes>,
         writes: bool,
         reply: ReplyOpen,
     ) {
         let handle = handle_of(user);
         let _unpaused = self.unpaused();
-        let backing =
-            match self.handles.open((inode, user), file, attributes, |file| self.back(|| reply.open_backing(file))) {
-                Ok(backing) => backing,
-                Err(error) => return reply.error(errno(&error)),
-            };
+        let backing = match self
+            .handles
+            .open((inode, user), content, attributes, |file| self.back(|| reply.open_backing(file)))
+        {
+            Ok(backing) => backing,
+            Err(error) => return reply.error(errno(&error)),
+        };
         if writes {
             self.handles.written(inode);
         }

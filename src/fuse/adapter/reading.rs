@@ -1,9 +1,7 @@
 //! read(2), where the kernel does not read by itself.
 
 use std::cell::RefCell;
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
 use fuser::ReplyData;
@@ -15,7 +13,7 @@ use crate::fs::FsError;
 use crate::fs::filesystem::Reopening;
 use crate::local;
 use crate::metrics::{Operation, Timed};
-use crate::tree::Inode;
+use crate::tree::{FileContent, Inode};
 
 thread_local! {
     /// Buffer for plain reads; grows to the largest read of the thread.
@@ -24,7 +22,7 @@ thread_local! {
 
 pub(super) fn read(shared: &Arc<AdapterState>, inode: Inode, (offset, size): (u64, u32), uid: Uid, reply: ReplyData) {
     let mut timed = Timed::begin(&shared.metrics, Operation::Read);
-    let Some(file) = shared.handles.file(inode) else {
+    let Some(content) = shared.handles.content(inode) else {
         shared.runtime.spawn(find_and_read(Arc::clone(shared), inode, (offset, size), (uid, timed), reply));
         return;
     };
@@ -33,7 +31,7 @@ pub(super) fn read(shared: &Arc<AdapterState>, inode: Inode, (offset, size): (u6
         if buffer.len() < size {
             buffer.resize(size, 0);
         }
-        match buffer.get_mut(..size).map(|buffer| read_full(&file, buffer, offset)) {
+        match buffer.get_mut(..size).map(|buffer| read_full(&content, buffer, offset)) {
             Some(Ok(count)) => {
                 shared.metrics.bytes_served.add(count as u64);
                 reply.data(buffer.get(..count).unwrap_or_default());
@@ -61,21 +59,21 @@ async fn find_and_read(
     let found =
         tokio::task::spawn_blocking(move || finding.operations.reopen(inode, finding.handles.generation(inode))).await;
     let found = match found.unwrap_or(Err(FsError::Read)) {
-        Ok(Reopening::Ready(file)) => Ok(file),
+        Ok(Reopening::Ready(content)) => Ok(content),
         Ok(Reopening::Wait(wanted)) => {
             let fetcher = shared.operations.fetcher();
             let blob = fetcher.open(*wanted, &fetcher.miss(0, uid), uid).await;
-            blob.map(|blob| Arc::clone(blob.file())).map_err(FsError::from)
+            blob.map(|blob| FileContent::from(blob.file())).map_err(FsError::from)
         }
         Err(FsError::Stale) => Err(FsError::NotOpen),
         Err(error) => Err(error),
     };
     match found {
-        Ok(file) => {
-            shared.handles.found(inode, &file);
+        Ok(content) => {
+            shared.handles.found(inode, content.clone());
             let mut buffer = vec![0; size.min(MAX_REQUEST) as usize];
             let read = tokio::task::spawn_blocking(move || {
-                let count = read_full(&file, &mut buffer, offset)?;
+                let count = read_full(&content, &mut buffer, offset)?;
                 buffer.truncate(count);
                 io::Result::Ok(buffer)
             });
@@ -94,10 +92,10 @@ async fn find_and_read(
     }
 }
 
-fn read_full(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+fn read_full(content: &FileContent, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
     let mut filled = 0;
     while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-        match file.read_at(rest, offset + filled as u64) {
+        match content.read_at(rest, offset + filled as u64) {
             Ok(0) => break,
             Ok(count) => filled += count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

@@ -152,9 +152,9 @@ impl AdapterState {
         }
         self.handles.file(inode).or_else(|| {
             let generation = self.handles.generation(inode);
-            let Ok(Reopening::Ready(file)) = self.operations.reopen(inode, generation) else { return None };
-            self.handles.found(inode, &file);
-            Some(file)
+            let Ok(Reopening::Ready(content)) = self.operations.reopen(inode, generation) else { return None };
+            self.handles.found(inode, content.clone());
+            content.file().cloned()
         })
     }
 }

@@ -1,6 +1,6 @@
 use std::fs::{self, Permissions};
 use std::io::{Seek as _, Write as _};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _, chown, symlink};
 
 use tempfile::TempDir;
 
