@@ -104,8 +104,9 @@ impl Filesystem {
 
     /// Finds the file of an inode that an earlier daemon had open. `generation` is the inode
     /// generation of a local file. Fails if the file's last name is gone, or if its index is no
-    /// longer made.
+    /// longer made. The caller does not hold the guard of [`LowerDirectory::names_stay`].
     pub(crate) fn reopen(&self, inode: Inode, generation: Option<u64>) -> Result<Reopening, FsError> {
+        let steady = self.layer().names_stay();
         match self.names().place(inode)? {
             // The number now belongs to another file.
             InodeTarget::Local(_, stat) if generation != Some(stat.generation) => Err(FsError::Stale),
@@ -115,10 +116,14 @@ impl Filesystem {
             }
             InodeTarget::Compressed(file, _) => Ok(Reopening::Ready(file.into())),
             InodeTarget::Directory(_) => Err(FsError::IsADirectory),
-            InodeTarget::Remote(tree, node) => Ok(match self.open(&tree, node, None)? {
-                OpenOutcome::Ready(content, _) => Reopening::Ready(content),
-                OpenOutcome::Check(wanted, _) | OpenOutcome::Wait(wanted, ..) => Reopening::Wait(wanted),
-            }),
+            InodeTarget::Remote(tree, node) => {
+                // Nothing renames it, and the cache has locks of its own.
+                drop(steady);
+                Ok(match self.open(&tree, node, None)? {
+                    OpenOutcome::Ready(content, _) => Reopening::Ready(content),
+                    OpenOutcome::Check(wanted, _) | OpenOutcome::Wait(wanted, ..) => Reopening::Wait(wanted),
+                })
+            }
         }
     }
 

@@ -4,16 +4,15 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::attr::{Attr, Validity};
-use super::namespace::{InodeTarget, Namespace};
+use super::namespace::{InodeTarget, Namespace, tree_inode};
 use super::{FsError, PublishedTree};
 use crate::fetch::Fetcher;
 use crate::local::{self, Access, AttrChange, COMPRESSED, Caller, Errno, INDEX, LowerDirectory, OFlags, Replace, Stat};
-use crate::tree::{Inode, Node, Tree};
+use crate::tree::{Attributes, Inode, Node, Tree};
 
 /// Result of a rename.
 #[derive(Debug)]
@@ -70,23 +69,25 @@ impl Modifier {
         if local::is_own(&path) {
             return Err(FsError::Index);
         }
-        if self.remote(parent, name).is_some() {
+        if self.remote(&path).is_some() {
             return Err(taken);
         }
         self.layer().names().make_directories(caller, &directory)?;
         Ok(path)
     }
 
-    fn remote(&self, parent: Inode, name: &OsStr) -> Option<Node> {
-        let (attributes, _) = self.front().snapshots().lookup(parent, name.to_str()?)?;
-        Some(attributes.node)
+    /// The node of the binhosts at `path`.
+    fn remote(&self, path: &Path) -> Option<Attributes> {
+        let parent = tree_inode(path.parent()?);
+        let (attributes, _) = self.front().snapshots().lookup(parent, path.file_name()?.to_str()?)?;
+        Some(attributes)
     }
 
     /// Requests a rescan if an index may have to add or remove `path`.
     pub(crate) fn touched(&self, path: &Path) {
         let shown = |tree: Arc<Tree>| {
             let name = path.file_name().and_then(OsStr::to_str);
-            let parent = path.parent().map(|parent| Inode::of_directory(parent.as_os_str().as_bytes()));
+            let parent = path.parent().map(tree_inode);
             parent.zip(name).is_some_and(|(parent, name)| tree.lookup(parent, name).is_some())
         };
         if local::is_package(path) || shown(self.front().snapshots().current()) {
@@ -136,7 +137,7 @@ impl Modifier {
     ) -> Result<(Attr, Validity), FsError> {
         let path = self.place_for(caller, parent, name, FsError::Exists)?;
         let stat = self.layer().names().make_directory(caller, &path, mode)?;
-        Ok(self.made(&path, Inode::of_directory(path.as_os_str().as_bytes()), &stat))
+        Ok(self.made(&path, Inode(stat.number), &stat))
     }
 
     pub(crate) fn symlink(
@@ -166,14 +167,19 @@ impl Modifier {
     }
 
     /// Removes a local file. A binhost's package stays visible; only its blob leaves the cache.
-    /// Blocks for [`COMPRESSED`], since a new index may be in progress.
+    /// Blocks for [`COMPRESSED`], since a new index may be in progress. The caller does not hold
+    /// the guard of [`LowerDirectory::names_stay`].
     pub(crate) fn unlink(&self, caller: Caller, parent: Inode, name: &OsStr) -> Result<(), FsError> {
         self.writable()?;
+        let steady = self.layer().names_stay();
         let directory = self.names.directory_path(parent)?;
         let path = directory.join(name);
         let write = Access::WRITE_OK | Access::EXEC_OK;
         if path.as_os_str() == COMPRESSED && self.front().compressed().is_some() {
             self.layer().index().remove_compressed(caller)?;
+            // A new index may take long. A rename that waited for this guard meanwhile would hold up
+            // all look-ups.
+            drop(steady);
             self.front().forget_compressed();
             return Ok(());
         }
@@ -185,20 +191,21 @@ impl Modifier {
             self.touched(&path);
             return Ok(());
         }
-        match self.remote(parent, name).ok_or(FsError::NotFound)? {
+        let remote = self.remote(&path).ok_or(FsError::NotFound)?;
+        match remote.node {
             Node::Package(_) => {
                 self.names.directory_access(caller, &directory, write)?;
-                self.evict(parent, name)
+                // The cache has locks of its own.
+                drop(steady);
+                self.evict(remote.inode)
             }
             Node::Directory(_) => Err(FsError::IsADirectory),
             Node::Packages => Err(FsError::Index),
         }
     }
 
-    fn evict(&self, parent: Inode, name: &OsStr) -> Result<(), FsError> {
-        let (attributes, _) =
-            name.to_str().and_then(|name| self.front().snapshots().lookup(parent, name)).ok_or(FsError::NotFound)?;
-        let wanted = match self.names.place(attributes.inode)? {
+    fn evict(&self, package: Inode) -> Result<(), FsError> {
+        let wanted = match self.names.place(package)? {
             InodeTarget::Remote(tree, Node::Package(at)) => self.fetcher.wanted(tree.view(), at),
             _ => None,
         };
@@ -212,13 +219,12 @@ impl Modifier {
     pub(crate) fn remove_directory(&self, caller: Caller, parent: Inode, name: &OsStr) -> Result<(), FsError> {
         self.writable()?;
         let path = self.names.directory_path(parent)?.join(name);
-        let remote = self.remote(parent, name);
-        let inode = Inode::of_directory(path.as_os_str().as_bytes());
+        let remote = self.remote(&path).map(|remote| remote.node);
         match (self.names.local(&path)?, remote) {
             (Some(stat), _) if !stat.is_directory() => Err(FsError::NotADirectory),
             // The binhosts' directory would still be visible afterwards.
             (Some(_) | None, Some(Node::Directory(_))) => Err(FsError::NotEmpty),
-            (Some(_), _) => Ok(self.layer().names().remove_directory(caller, &path, inode.0)?),
+            (Some(stat), _) => Ok(self.layer().names().remove_directory(caller, &path, stat.number)?),
             (None, Some(_)) => Err(FsError::NotADirectory),
             (None, None) => Err(FsError::NotFound),
         }
@@ -232,19 +238,24 @@ impl Modifier {
         replace: Replace,
     ) -> Result<Renaming, FsError> {
         self.writable()?;
+        let _alone = self.layer().names_move();
         let from = self.names.directory_path(parent)?.join(name);
         let to_directory = self.names.directory_path(new_parent)?;
         let to = to_directory.join(new_name);
+        let is_directory = |remote: Attributes| matches!(remote.node, Node::Directory(_));
         let stat = match self.names.local(&from)? {
-            Some(stat) if !stat.is_directory() => stat,
-            Some(_) => return Err(FsError::OtherFileSystem),
-            None if local::is_own(&from) || self.remote(parent, name).is_some() => {
+            // The binhosts' part of the directory would stay.
+            Some(stat) if stat.is_directory() && self.remote(&from).is_some_and(is_directory) => {
+                return Err(FsError::OtherFileSystem);
+            }
+            Some(stat) => stat,
+            None if local::is_own(&from) || self.remote(&from).is_some() => {
                 return Err(FsError::OtherFileSystem);
             }
             None => return Err(FsError::NotFound),
         };
         let compressed = to.as_os_str() == COMPRESSED;
-        if compressed || to.as_os_str() == INDEX {
+        if !stat.is_directory() && (compressed || to.as_os_str() == INDEX) {
             if replace == Replace::No && (!compressed || self.front().compressed().is_some()) {
                 return Err(FsError::Exists);
             }
@@ -255,14 +266,20 @@ impl Modifier {
         if local::is_own(&to) {
             return Err(FsError::Index);
         }
-        match self.remote(new_parent, new_name) {
-            Some(Node::Directory(_)) => return Err(FsError::IsADirectory),
+        match self.remote(&to) {
             Some(_) if replace == Replace::No => return Err(FsError::Exists),
+            Some(remote) if is_directory(remote) => {
+                return Err(if stat.is_directory() { FsError::NotEmpty } else { FsError::IsADirectory });
+            }
+            Some(_) if stat.is_directory() && self.names.local(&to)?.is_none() => return Err(FsError::NotADirectory),
             _ => {}
         }
         self.layer().names().may_remove(caller, &from)?;
         self.layer().names().make_directories(caller, &to_directory)?;
         self.layer().names().rename(caller, stat.number, &from, &to, replace)?;
+        if stat.is_directory() {
+            self.front().touch();
+        }
         self.touched(&from);
         self.touched(&to);
         Ok(Renaming::Done)
@@ -365,10 +382,14 @@ impl Modifier {
 
     /// Does fsync(2) of a directory.
     pub(crate) fn sync_directory(&self, inode: Inode) -> Result<(), FsError> {
-        match self.layer().names().sync_directory(&self.names.directory_path(inode)?) {
+        let steady = self.layer().names_stay();
+        let opened = self.layer().names().open_directory(&self.names.directory_path(inode)?);
+        // The disk may take long.
+        drop(steady);
+        match opened {
             // A directory that is not in the lower directory has no changes.
             Err(Errno::NOENT | Errno::NOTDIR) => Ok(()),
-            other => Ok(other?),
+            other => Ok(other?.sync_all()?),
         }
     }
 
@@ -379,9 +400,7 @@ impl Modifier {
         is_it: impl FnOnce(&Path, &Stat) -> bool,
     ) -> Result<Option<(Attr, Validity)>, FsError> {
         let path = self.names.directory_path(parent)?.join(name);
-        Ok(self.names.local(&path)?.filter(|stat| is_it(&path, stat)).map(|stat| {
-            let directory = || Inode::of_directory(path.as_os_str().as_bytes());
-            self.made(&path, if stat.is_directory() { directory() } else { Inode(stat.number) }, &stat)
-        }))
+        let found = self.names.local(&path)?.filter(|stat| is_it(&path, stat));
+        Ok(found.map(|stat| self.made(&path, Inode(stat.number), &stat)))
     }
 }

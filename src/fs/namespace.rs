@@ -26,6 +26,11 @@ fn local_position(name: &OsStr) -> u64 {
     AT_LOCAL | Inode::of_directory(name.as_bytes()).0 & (AT_LOCAL - 1)
 }
 
+/// The number of a directory in the binhosts' trees, whatever number the mount shows.
+pub(super) fn tree_inode(path: &Path) -> Inode {
+    Inode::of_directory(path.as_os_str().as_bytes())
+}
+
 /// The object that an inode number stands for.
 #[derive(Debug)]
 pub(crate) enum InodeTarget {
@@ -76,9 +81,9 @@ impl Namespace {
             return Ok(InodeTarget::Directory(PathBuf::new()));
         }
         if local::is_number(inode.0) {
-            let it = |_: &Path, stat: &Stat| stat.number == inode.0 && !stat.is_directory();
-            let found = self.layer().locate(inode.0, it).ok_or(FsError::Stale)?;
-            return Ok(InodeTarget::Local(found.0, found.1));
+            let it = |_: &Path, stat: &Stat| stat.number == inode.0;
+            let (path, stat) = self.layer().locate(inode.0, it).ok_or(FsError::Stale)?;
+            return Ok(if stat.is_directory() { InodeTarget::Directory(path) } else { InodeTarget::Local(path, stat) });
         }
         match self.front.snapshots().find(inode) {
             Some((tree, node @ Node::Directory(_))) => return Ok(InodeTarget::Directory(tree.path(node).into())),
@@ -88,8 +93,7 @@ impl Namespace {
         if let Some(compressed) = self.front.compressed().filter(|file| file.attributes.inode == inode) {
             return Ok(InodeTarget::Compressed(compressed.file, compressed.attributes));
         }
-        let it =
-            |path: &Path, stat: &Stat| stat.is_directory() && Inode::of_directory(path.as_os_str().as_bytes()) == inode;
+        let it = |path: &Path, stat: &Stat| stat.is_directory() && tree_inode(path) == inode;
         let found = self.layer().locate(inode.0, it).ok_or(FsError::Stale)?;
         Ok(InodeTarget::Directory(found.0))
     }
@@ -99,7 +103,7 @@ impl Namespace {
         let directory = self.directory_path(parent)?;
         self.may(caller, &directory, Access::EXEC_OK)?;
         let path = directory.join(name);
-        let (attr, validity, stat) = self.lookup_path(parent, name, &path)?;
+        let (attr, validity, stat) = self.lookup_path(tree_inode(&directory), name, &path)?;
         if stat.is_some() {
             self.layer().note_lookup(attr.inode.0, &path);
         }
@@ -191,12 +195,10 @@ impl Namespace {
         match (remote, stat) {
             (Some(remote), Some(stat)) => Attr::of_both(remote, stat),
             (Some(remote), None) => self.remote_attr(remote),
-            (None, stat) => {
-                let inode = Inode::of_directory(path.as_os_str().as_bytes());
-                stat.map_or_else(
-                    || self.remote_attr(Attributes { inode, node: Node::Directory(0), size: 4096, mtime: 0, links: 2 }),
-                    |stat| Attr::of_local(inode, stat),
-                )
+            (None, Some(stat)) => Attr::of_local(Inode(stat.number), stat),
+            (None, None) => {
+                let (inode, node) = (tree_inode(path), Node::Directory(0));
+                self.remote_attr(Attributes { inode, node, size: 4096, mtime: 0, links: 2 })
             }
         }
     }
@@ -211,7 +213,7 @@ impl Namespace {
             }
             InodeTarget::Directory(path) => {
                 let stat = self.local(&path)?.filter(Stat::is_directory);
-                let remote = self.remote_directory(inode, stat.is_some());
+                let remote = self.remote_directory(&path, stat.is_some());
                 let remote = remote.and_then(|(tree, node, _)| tree.attributes(node));
                 if stat.is_none() && remote.is_none() {
                     return Err(FsError::Stale);
@@ -224,8 +226,8 @@ impl Namespace {
 
     /// The newest tree that has a directory. An earlier tree's does not show through a directory
     /// that is local (`is_local`): it would stay as long as that one, with packages that are gone.
-    fn remote_directory(&self, inode: Inode, is_local: bool) -> Option<(Arc<Tree>, Node, Age)> {
-        let (tree, node) = self.front.snapshots().find(inode)?;
+    fn remote_directory(&self, path: &Path, is_local: bool) -> Option<(Arc<Tree>, Node, Age)> {
+        let (tree, node) = self.front.snapshots().find(tree_inode(path))?;
         let current = Arc::ptr_eq(&tree, &self.front.snapshots().current());
         let is_part = matches!(node, Node::Directory(_)) && (current || !is_local);
         is_part.then_some((tree, node, if current { Age::Current } else { Age::Earlier }))
@@ -249,7 +251,8 @@ impl Namespace {
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV) => None,
             Err(error) => return Err(error.into()),
         };
-        let remote = self.remote_directory(inode, names.is_some());
+        let inode = tree_inode(&path);
+        let remote = self.remote_directory(&path, names.is_some());
         let mut beneath: HashMap<OsString, Name> =
             names.into_iter().flatten().map(|name| (name.name.clone(), name)).collect();
         // No program that lists a directory uses the attributes of `..`.

@@ -166,21 +166,35 @@ impl Model {
 
     fn rename(&mut self, from: &str, to: &str) -> Result<(), Errno> {
         let kind = match self.local.get(from).copied() {
-            Some(kind @ FileKind::File(_)) => kind,
-            Some(FileKind::Directory) => return Err(Errno::XDEV),
+            Some(FileKind::Directory) if self.remote(from) == Some(FileKind::Directory) => return Err(Errno::XDEV),
+            Some(kind) => kind,
             None if self.remote(from).is_some() => return Err(Errno::XDEV),
             None => return Err(Errno::NOENT),
         };
-        if self.remote(to) == Some(FileKind::Directory) {
-            return Err(Errno::ISDIR);
+        let is_directory = kind == FileKind::Directory;
+        match self.remote(to) {
+            Some(FileKind::Directory) => return Err(if is_directory { Errno::NOTEMPTY } else { Errno::ISDIR }),
+            Some(FileKind::File(_)) if is_directory && !self.local.contains_key(to) => return Err(Errno::NOTDIR),
+            _ => {}
         }
         self.make_parents(to);
-        if self.local.get(to) == Some(&FileKind::Directory) {
+        let below = |path: &str, directory: &str| path.starts_with(&format!("{directory}/"));
+        let is_empty = |directory: &str| !self.local.keys().any(|path| below(path, directory));
+        match self.local.get(to) {
+            _ if from == to => return Ok(()),
+            _ if below(to, from) => return Err(Errno::INVAL),
             // Of a directory that has the file somewhere in it, the kernel says this.
-            return Err(if from.starts_with(&format!("{to}/")) { Errno::NOTEMPTY } else { Errno::ISDIR });
+            Some(FileKind::Directory) if below(from, to) => return Err(Errno::NOTEMPTY),
+            Some(FileKind::Directory) if !is_directory => return Err(Errno::ISDIR),
+            Some(FileKind::Directory) if !is_empty(to) => return Err(Errno::NOTEMPTY),
+            Some(FileKind::File(_)) if is_directory => return Err(Errno::NOTDIR),
+            _ => {}
         }
-        self.local.remove(from);
-        self.local.insert(to.to_owned(), kind);
+        let moved: Vec<String> = self.local.keys().filter(|path| *path == from || below(path, from)).cloned().collect();
+        for path in moved {
+            let kind = self.local.remove(&path).unwrap();
+            self.local.insert(format!("{to}{}", &path[from.len()..]), kind);
+        }
         Ok(())
     }
 }
@@ -255,6 +269,8 @@ impl ModelRun {
                 let (to_directory, to_name) = split(to);
                 if self.model.resolved(to_directory) == Some(FileKind::Directory) {
                     let target = (self.scene.lookup(to_directory).unwrap().inode, OsStr::new(to_name));
+                    let before = self.scene.lookup(from).ok().filter(|_| self.model.local.contains_key(*from));
+                    let there = self.model.local.get(*from).copied();
                     self.change(
                         from,
                         |filesystem, parent, name| {
@@ -262,6 +278,10 @@ impl ModelRun {
                         },
                         |model| model.rename(from, to),
                     );
+                    if let Some(before) = before.filter(|_| !self.model.local.contains_key(*from)) {
+                        let after = self.scene.lookup(to).unwrap();
+                        assert_eq!((after.inode, Some(kind_of(&after))), (before.inode, there), "{from} is now {to}");
+                    }
                 }
             }
         }

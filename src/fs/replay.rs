@@ -79,7 +79,8 @@ impl Delivery {
         opened().map_err(|_| error)
     }
 
-    /// The result of a rename to `to`: in a replay, ENOENT is success if `to` is a file.
+    /// The result of a rename to `to`: in a replay, ENOENT is success if `to` is a local file or
+    /// directory.
     pub(crate) fn renamed(
         self,
         operations: &Filesystem,
@@ -89,13 +90,9 @@ impl Delivery {
         done.or_else(|error| {
             let there = || {
                 let path = operations.names().directory_path(to.0)?.join(to.1);
-                Ok::<_, FsError>(operations.layer().stat(&path)?.is_directory())
+                Ok::<_, FsError>(operations.layer().stat(&path).is_ok())
             };
-            if self.again(&error, true) && there().is_ok_and(|directory| !directory) {
-                Ok(Renaming::Done)
-            } else {
-                Err(error)
-            }
+            if self.again(&error, true) && there().unwrap_or(false) { Ok(Renaming::Done) } else { Err(error) }
         })
     }
 }

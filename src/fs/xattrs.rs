@@ -72,7 +72,11 @@ pub(crate) fn list(operations: &Filesystem, inode: Inode) -> Vec<u8> {
 fn all(operations: &Filesystem, inode: Inode) -> Vec<Attribute> {
     // A file that is in no generation has no attributes. An error would make a copy or a listing
     // fail.
-    let (tree, node) = match operations.names().place(inode) {
+    let steady = operations.layer().names_stay();
+    let place = operations.names().place(inode);
+    // The cache and the downloads have locks of their own.
+    drop(steady);
+    let (tree, node) = match place {
         Ok(InodeTarget::Remote(tree, node)) => (tree, node),
         Ok(InodeTarget::Local(..)) => return vec![(Xattr::State, "local".to_owned())],
         Ok(InodeTarget::Compressed(..)) => return vec![(Xattr::State, "index".to_owned())],

@@ -77,6 +77,7 @@ impl Filesystem for Adapter {
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let timed = self.timed(Operation::Lookup);
+        let _steady = self.0.operations.layer().names_stay();
         answer_entry(self.0.operations.names().lookup(caller(request), Inode(parent.0), name), timed, reply);
     }
 
@@ -86,6 +87,7 @@ impl Filesystem for Adapter {
 
     fn getattr(&self, _request: &Request, inode: INodeNo, _handle: Option<FileHandle>, reply: ReplyAttr) {
         let timed = self.timed(Operation::Getattr);
+        let _steady = self.0.operations.layer().names_stay();
         let mut found = self.0.operations.names().attributes(Inode(inode.0));
         // If the generations differ, another file has the inode number by now.
         let open = self.0.handles.generation(Inode(inode.0)).filter(|_| local::is_number(inode.0));
@@ -139,6 +141,7 @@ impl Filesystem for Adapter {
 
     fn readdir(&self, request: &Request, inode: INodeNo, _handle: FileHandle, offset: u64, mut reply: ReplyDirectory) {
         let timed = self.timed(Operation::Readdir);
+        let _steady = self.0.operations.layer().names_stay();
         let told = self.0.operations.names().list(caller(request), Inode(inode.0), offset, &mut |at, name, attr, _| {
             reply.add(INodeNo(attr.inode.0), at, file_type(attr.kind), name)
         });
@@ -157,6 +160,7 @@ impl Filesystem for Adapter {
         mut reply: ReplyDirectoryPlus,
     ) {
         let (operations, timed) = (&self.0.operations, self.timed(Operation::Readdir));
+        let _steady = self.0.operations.layer().names_stay();
         let told = operations.names().list(caller(request), Inode(inode.0), offset, &mut |at, name, attr, validity| {
             // The kernel must not link `.` and `..` into its tree of names.
             let dots = name == "." || name == "..";
@@ -196,6 +200,7 @@ impl Filesystem for Adapter {
         ];
         let access = named.into_iter().filter(|(flag, _)| mask.contains(*flag)).map(|(_, access)| access).collect();
         let timed = self.timed(Operation::Getattr);
+        let _steady = self.0.operations.layer().names_stay();
         answer(self.0.operations.names().access(caller(request), Inode(inode.0), access), timed, reply);
     }
 
@@ -221,6 +226,7 @@ impl Filesystem for Adapter {
         let change = types::change(mode, uid, gid, size, (atime, mtime));
         let (inode, caller) = (Inode(inode.0), caller(request));
         let file = handle.and_then(|_| self.0.local_file(inode));
+        let _steady = self.0.operations.layer().names_stay();
         let open = (file.as_deref(), self.0.handles.generation(inode));
         let mut changed = self.0.operations.modifier().change(caller, inode, open, &change);
         // ESTALE: the file has no name any more, but a caller has it open.
@@ -233,6 +239,7 @@ impl Filesystem for Adapter {
 
     fn readlink(&self, _request: &Request, inode: INodeNo, reply: ReplyData) {
         let mut timed = self.timed(Operation::Getattr);
+        let _steady = self.0.operations.layer().names_stay();
         match self.0.operations.names().read_link(Inode(inode.0)) {
             Ok(target) => reply.data(&target),
             Err(error) => reply.error(failed(&mut timed, &error)),
@@ -250,6 +257,7 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         let (_unpaused, timed) = (self.0.unpaused(), self.timed(Operation::Change));
+        let _steady = self.0.operations.layer().names_stay();
         let place = (Inode(parent.0), name);
         let made = writing::make_node(&self.0, caller(request), place, mode, delivery(request));
         answer_entry(made, timed, reply);
@@ -257,6 +265,7 @@ impl Filesystem for Adapter {
 
     fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, reply: ReplyEntry) {
         let (_unpaused, timed) = (self.0.unpaused(), self.timed(Operation::Change));
+        let _steady = self.0.operations.layer().names_stay();
         let (operations, parent) = (&self.0.operations, Inode(parent.0));
         let made = operations.modifier().make_directory(caller(request), parent, name, mode);
         let made = delivery(request).made(operations, (parent, name), made, |_, stat| stat.is_directory());
@@ -269,12 +278,14 @@ impl Filesystem for Adapter {
 
     fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let (_unpaused, timed) = (self.0.unpaused(), self.timed(Operation::Change));
+        let _steady = self.0.operations.layer().names_stay();
         let removed = self.0.operations.modifier().remove_directory(caller(request), Inode(parent.0), name);
         answer(delivery(request).removed(removed), timed, reply);
     }
 
     fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
         let (_unpaused, timed) = (self.0.unpaused(), self.timed(Operation::Change));
+        let _steady = self.0.operations.layer().names_stay();
         let (operations, parent) = (&self.0.operations, Inode(parent.0));
         let made = operations.modifier().symlink(caller(request), parent, name, target);
         let is_it = |path: &Path, _: &local::Stat| {
@@ -299,6 +310,7 @@ impl Filesystem for Adapter {
 
     fn link(&self, request: &Request, inode: INodeNo, new_parent: INodeNo, new_name: &OsStr, reply: ReplyEntry) {
         let (_unpaused, timed) = (self.0.unpaused(), self.timed(Operation::Change));
+        let _steady = self.0.operations.layer().names_stay();
         let (operations, inode, parent) = (&self.0.operations, Inode(inode.0), Inode(new_parent.0));
         let made = operations.modifier().link(caller(request), inode, parent, new_name);
         let made = delivery(request).made(operations, (parent, new_name), made, |_, stat| stat.number == inode.0);

@@ -59,6 +59,16 @@ impl InodeTable {
         }
     }
 
+    /// The directory `from` is now at `to`, with all that is below it.
+    pub(super) fn moved(&self, from: &Path, to: &Path) {
+        for path in self.0.lock().values_mut().flat_map(|entry| &mut entry.paths) {
+            if let Ok(below) = path.strip_prefix(from) {
+                // Joining an empty path would add a slash.
+                *path = if below.as_os_str().is_empty() { to.to_owned() } else { to.join(below) };
+            }
+        }
+    }
+
     /// Removes `path` from the paths of the inode.
     pub(super) fn removed(&self, number: u64, path: &Path) {
         if let Some(entry) = self.0.lock().get_mut(&number) {
@@ -78,6 +88,18 @@ impl KnownInode {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_below_a_renamed_directory_moves_along() {
+        let known = InodeTable::default();
+        for (number, path) in [(1, "a"), (2, "a/b"), (3, "a/b/c"), (4, "ab"), (4, "a/d")] {
+            known.note_lookup(number, Path::new(path));
+        }
+        known.moved(Path::new("a"), Path::new("x/y"));
+        for (number, paths) in [(1, &["x/y"][..]), (2, &["x/y/b"]), (3, &["x/y/b/c"]), (4, &["ab", "x/y/d"])] {
+            assert_eq!(known.paths(number), paths.iter().map(PathBuf::from).collect::<Vec<_>>());
+        }
+    }
 
     #[test]
     fn known_until_forgotten() {

@@ -20,9 +20,12 @@
 //!   renamed. After a full disk or a crash, the file before is still there.
 //! * An entry counts only while a file with its SIZE and MTIME exists. A package file without an
 //!   entry gets one from its own metadata.
-//! * A file's inode number is made from its inode in the lower directory, a directory's from its
-//!   path. Both are the same after a restart and can be found again ([`LowerDirectory::locate`]).
-//!   Renaming a directory fails with EXDEV, as on overlayfs, and `mv` copies it.
+//! * The inode number of a file or directory is made from its inode in the lower directory. It is
+//!   the same after a rename and after a restart, and can be found again
+//!   ([`LowerDirectory::locate`]). A directory that the binhosts have as well shows the number of
+//!   its path instead. Renaming such a directory fails with EXDEV, as on overlayfs.
+//! * Renaming a directory changes the paths of all that is below it. An operation that finds the
+//!   path of an inode and then uses it holds the guard of [`LowerDirectory::names_stay`] meanwhile.
 //! * The kernel alone handles locks (fcntl, flock). The filesystem implements none, so that locks
 //!   hold between all processes that use the same mount, in any namespace.
 //!
@@ -46,6 +49,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use rustix::fs::Mode;
 pub(crate) use rustix::fs::{Access, FileType, OFlags};
 pub(crate) use rustix::io::Errno;
@@ -93,6 +97,8 @@ pub(crate) struct LowerDirectory {
     searchable: Arc<Searchable>,
     names: LowerNames,
     index: LocalIndex,
+    /// Locked for writing while a file or directory is renamed.
+    renaming: RwLock<()>,
     /// Whether nothing may be written, not even an index.
     read_only: bool,
 }
@@ -119,7 +125,7 @@ impl LowerDirectory {
             index.discard();
             names.remove_leftovers();
         }
-        Self { lower, known, searchable, names, index, read_only }
+        Self { lower, known, searchable, names, index, renaming: RwLock::new(()), read_only }
     }
 
     /// The names in the directory.
@@ -132,6 +138,21 @@ impl LowerDirectory {
     #[must_use]
     pub(crate) fn index(&self) -> &LocalIndex {
         &self.index
+    }
+
+    /// While the returned guard is held, nothing is renamed through the mount, and the path of an
+    /// inode stays the same.
+    ///
+    /// A thread holds one guard at most. A rename waits for all guards, and all later guards wait
+    /// for the rename. So the holder waits for nothing that may take long: not for the state of the
+    /// published tree, the cache or the downloads.
+    pub(crate) fn names_stay(&self) -> RwLockReadGuard<'_, ()> {
+        self.renaming.read()
+    }
+
+    /// The guard of an operation that renames.
+    pub(crate) fn names_move(&self) -> RwLockWriteGuard<'_, ()> {
+        self.renaming.write()
     }
 
     /// A copy of the descriptor, for the next daemon of a handover.

@@ -120,10 +120,11 @@ impl LowerNames {
         Ok(())
     }
 
-    /// Renames the file `number` from `from` to `to`.
+    /// Renames the file or directory `number` from `from` to `to`. The caller holds the guard of
+    /// [`LowerDirectory::names_move`](super::LowerDirectory::names_move).
     ///
     /// # Errors
-    /// EXDEV for a directory; else an error of renameat2(2).
+    /// Those of renameat2(2).
     pub(crate) fn rename(
         &self,
         caller: Caller,
@@ -134,14 +135,16 @@ impl LowerNames {
     ) -> Result<(), Errno> {
         let (from_parent, from_name) = self.lower.parent_for(caller, from)?;
         let (to_parent, to_name) = self.lower.parent_for(caller, to)?;
-        if stat_at(&from_parent, from_name)?.is_directory() {
-            return Err(Errno::XDEV);
-        }
+        let is_directory = stat_at(&from_parent, from_name)?.is_directory();
         let replaced = stat_at(&to_parent, to_name).ok();
         let flags = if replace == Replace::Yes { RenameFlags::empty() } else { RenameFlags::NOREPLACE };
         caller.act(|| rustix::fs::renameat_with(&from_parent, from_name, &to_parent, to_name, flags))?;
         if let Some(replaced) = replaced.filter(|replaced| replaced.number != number) {
             self.known.removed(replaced.number, to);
+        }
+        if is_directory {
+            self.known.moved(from, to);
+            self.searchable.forget();
         }
         // A rename between two names of one file does nothing, and both names stay.
         if stat_at(&from_parent, from_name).map(|stat| stat.number) != Ok(number) {
@@ -248,12 +251,12 @@ impl LowerNames {
         });
     }
 
-    /// Makes the names in a directory durable.
+    /// Opens a directory, so that its names can be made durable.
     ///
     /// # Errors
-    /// Those of openat2(2) and fsync(2).
-    pub(crate) fn sync_directory(&self, path: &Path) -> Result<(), Errno> {
-        rustix::fs::fsync(self.lower.open_at(path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())?)
+    /// Those of openat2(2).
+    pub(crate) fn open_directory(&self, path: &Path) -> Result<File, Errno> {
+        Ok(self.lower.open_at(path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())?.into())
     }
 }
 

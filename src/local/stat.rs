@@ -9,7 +9,8 @@ pub(crate) type Time = (i64, u32);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stat {
     /// Inode number on the mount, made from the inode in the lower directory. No other file of the
-    /// mount has it: see [`is_number`]. For a directory, the mount shows another number.
+    /// mount has it: see [`is_number`]. For a directory that the binhosts have as well, the mount
+    /// shows another number.
     pub number: u64,
     /// Inode generation, which distinguishes files that had the same number one after the other.
     /// The value is the birth time in ns.

@@ -35,6 +35,7 @@ pub(super) fn open(shared: &Arc<AdapterState>, caller: Caller, inode: Inode, fla
         return reply.error(failed(&mut timed, &error));
     }
     let user = caller.uid;
+    let mut steady = Some(shared.operations.layer().names_stay());
     let opened = match shared.operations.names().place(inode) {
         Ok(InodeTarget::Local(..))
             if (writes || flags.contains(OFlags::TRUNC)) && shared.operations.layer().is_read_only() =>
@@ -42,14 +43,20 @@ pub(super) fn open(shared: &Arc<AdapterState>, caller: Caller, inode: Inode, fla
             Err(FsError::ReadOnly)
         }
         Ok(InodeTarget::Local(path, stat)) => match shared.operations.layer().open_file(caller, &path, &stat, flags) {
-            Ok(file) => return shared.answer_open((inode, user), &Arc::new(file), None, writes, reply),
+            Ok(file) => {
+                drop(steady);
+                return shared.answer_open((inode, user), Arc::new(file), None, writes, reply);
+            }
             Err(error) => Err(error.into()),
         },
         Ok(InodeTarget::Remote(tree, Node::Package(at))) if writes => {
+            drop(steady);
             return rewrite(shared, caller, (&tree, at), flags, timed, reply);
         }
         Ok(InodeTarget::Remote(_, Node::Packages) | InodeTarget::Compressed(..)) if writes => Err(FsError::Index),
         Ok(InodeTarget::Remote(tree, node)) => {
+            // Nothing renames it, and the caller and the cache are looked at next.
+            steady = None;
             let may = if matches!(node, Node::Packages) {
                 shared.operations.names().may_read_index(caller, INDEX)
             } else {
@@ -57,21 +64,25 @@ pub(super) fn open(shared: &Arc<AdapterState>, caller: Caller, inode: Inode, fla
             };
             may.and_then(|()| shared.operations.open(&tree, node, Some(caller.pid)))
         }
-        Ok(InodeTarget::Compressed(file, attributes)) => shared
-            .operations
-            .names()
-            .may_read_index(caller, COMPRESSED)
-            .map(|()| OpenOutcome::Ready(file.into(), attributes)),
+        Ok(InodeTarget::Compressed(file, attributes)) => {
+            steady = None;
+            let may = shared.operations.names().may_read_index(caller, COMPRESSED);
+            may.map(|()| OpenOutcome::Ready(file.into(), attributes))
+        }
         Ok(InodeTarget::Directory(_)) => Err(FsError::IsADirectory),
         // A local file that has lost its name but is open: opened again through /proc.
         Err(error) => match shared.handles.file(inode).filter(|_| local::is_number(inode.0)) {
             Some(file) => match shared.operations.layer().may_open_again(caller, &file, flags) {
-                Ok(()) => return shared.answer_open((inode, user), &file, None, writes, reply),
+                Ok(()) => {
+                    drop(steady);
+                    return shared.answer_open((inode, user), &file, None, writes, reply);
+                }
                 Err(error) => Err(error.into()),
             },
             None => Err(error),
         },
     };
+    drop(steady);
     match opened {
         Ok(OpenOutcome::Ready(content, attributes)) => {
             shared.answer_open((inode, user), content, Some(attributes), false, reply);
@@ -179,6 +190,7 @@ pub(super) fn create(
     let flags = OFlags::from_bits_retain(flags.cast_unsigned());
     let _unpaused = shared.unpaused();
     let made = shared.handles.admit(caller.uid, None);
+    let _steady = shared.operations.layer().names_stay();
     let made = made.and_then(|()| shared.operations.modifier().create(caller, parent, name, mode, flags));
     match asked.created(&shared.operations, caller, (parent, name), made) {
         Ok((file, attr, validity)) => {

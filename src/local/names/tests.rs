@@ -160,12 +160,31 @@ fn a_rename_that_fails_changes_nothing() {
     place.write("d/f", "inside");
     place.write("a", "one");
     let [d, a] = ["d", "a"].map(|name| place.look_up(name));
-    assert_eq!(place.rename(d, "d", "e", Replace::No), Err(Errno::XDEV));
+    assert_eq!(place.rename(d, "d", "d/e", Replace::No), Err(Errno::INVAL));
+    assert_eq!(place.rename(d, "d", "a", Replace::Yes), Err(Errno::NOTDIR));
     assert_eq!(place.rename(a, "a", "d", Replace::Yes), Err(Errno::ISDIR));
     assert_eq!(place.rename(a, "a", "none/a", Replace::No), Err(Errno::NOENT));
     assert_eq!(place.rename(a, "none", "b", Replace::No), Err(Errno::NOENT));
     assert_eq!((place.listed(""), place.read("d/f")), (vec!["a".to_owned(), "d".to_owned()], "inside".to_owned()));
     assert_eq!((place.known(d), place.known(a)), (vec![PathBuf::from("d")], vec![PathBuf::from("a")]));
+}
+
+#[test]
+fn a_directory_takes_what_is_known_below_it_along() {
+    let place = Place::new();
+    fs::create_dir_all(place.path("d/below")).unwrap();
+    place.write("d/below/f", "inside");
+    let [d, below, f] = ["d", "d/below", "d/below/f"].map(|name| place.look_up(name));
+    place.rename(d, "d", "e", Replace::No).unwrap();
+    assert_eq!(
+        [d, below, f].map(|number| place.locate(number)),
+        ["e", "e/below", "e/below/f"].map(|path| Some(path.into()))
+    );
+    // Over an empty one, which is gone then.
+    fs::create_dir(place.path("empty")).unwrap();
+    let empty = place.look_up("empty");
+    place.rename(d, "e", "empty", Replace::Yes).unwrap();
+    assert_eq!((place.locate(empty), place.locate(f)), (None, Some("empty/below/f".into())));
 }
 
 #[test]
@@ -327,6 +346,6 @@ fn what_a_crash_has_left_is_removed_at_the_next_start() {
 fn only_a_directory_that_exists_is_synced() {
     let place = Place::new();
     place.write("f", "");
-    let sync = |path: &str| place.names().sync_directory(Path::new(path));
+    let sync = |path: &str| place.names().open_directory(Path::new(path)).map(|opened| opened.sync_all().unwrap());
     assert_eq!((sync(""), sync("none"), sync("f")), (Ok(()), Err(Errno::NOENT), Err(Errno::NOTDIR)));
 }

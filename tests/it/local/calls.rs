@@ -416,12 +416,8 @@ fn what_is_not_claimed_is_refused() {
     let path = |name| mounted.path(name);
     fs::create_dir(path("new")).unwrap();
     fs::write(path("f"), "").unwrap();
-    assert_eq!(rustix::fs::rename(path("new"), path("newer")), Err(Errno::XDEV));
     let exchange = rustix::fs::renameat_with(CWD, path("f"), CWD, path("new"), RenameFlags::EXCHANGE);
     assert_eq!(exchange, Err(Errno::INVAL));
     let fifo = rustix::fs::mknodat(CWD, path("p"), rustix::fs::FileType::Fifo, Mode::RWXU, 0);
     assert_eq!(fifo, Err(Errno::PERM));
-    // mv knows what to do.
-    assert!(Command::new("mv").arg(path("new")).arg(path("newer")).status().unwrap().success());
-    assert!(path("newer").is_dir() && !path("new").exists());
 }
