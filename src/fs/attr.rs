@@ -34,6 +34,14 @@ pub(crate) enum Validity {
     Directory,
 }
 
+impl Validity {
+    /// The validity of a name in a directory. The kernel uses a valid name without asking whether
+    /// the caller may search the directory. The names of the binhosts' packages are no secret.
+    pub(crate) fn within(self, is_open_to_all: bool) -> Self {
+        if self == Self::Directory && !is_open_to_all { Self::Fleeting } else { self }
+    }
+}
+
 impl From<Age> for Validity {
     fn from(age: Age) -> Self {
         match age {

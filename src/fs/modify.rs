@@ -344,18 +344,25 @@ impl Modifier {
         }
     }
 
-    /// Changes owner and permissions of the index in the lower directory. The index's time cannot
-    /// be set: it is always its TIMESTAMP, which Portage writes.
+    /// Changes owner and permissions of the index in the lower directory. Where that directory has
+    /// none, they cannot be changed: nothing would keep them. The index's time cannot be set: it is
+    /// always its TIMESTAMP, which Portage writes.
     fn change_index(&self, caller: Caller, inode: Inode, change: &AttrChange) -> Result<(Attr, Validity), FsError> {
         let name = match self.names.place(inode)? {
             InodeTarget::Compressed(..) => COMPRESSED,
             _ => INDEX,
         };
+        let (attr, _) = self.names.attributes(inode)?;
+        if change.sets_time() && !caller.owns(attr.uid) {
+            return Err(Errno::PERM.into());
+        }
         let change = AttrChange { atime: None, mtime: None, ..*change };
         let path = Path::new(name);
-        // Without an index in the lower directory, the shown index belongs to root.
-        if let Ok(is) = self.layer().stat(path) {
-            self.layer().change(caller, path, &is, &change)?;
+        match self.layer().stat(path) {
+            Ok(is) => _ = self.layer().change(caller, path, &is, &change)?,
+            Err(_) if change.alters(attr.mode, (attr.uid, attr.gid)) => return Err(FsError::Index),
+            Err(_) if !caller.owns(attr.uid) => return Err(Errno::PERM.into()),
+            Err(_) => {}
         }
         self.names.attributes(inode)
     }

@@ -107,11 +107,11 @@ impl Namespace {
         if stat.is_some() {
             self.layer().note_lookup(attr.inode.0, &path);
         }
-        Ok((attr, validity))
+        Ok((attr, validity.within(self.layer().is_open_to_all(&directory))))
     }
 
-    /// Whether the caller may search or list a directory. The kernel uses cached names without a
-    /// request, so this protects only names that it has not cached yet.
+    /// Whether the caller may search or list a directory. Only a directory that is open to all
+    /// users has names that the kernel uses without a request.
     pub(crate) fn may(&self, caller: Caller, directory: &Path, access: Access) -> Result<(), FsError> {
         if self.layer().is_open_to_all(directory) {
             return Ok(());
@@ -119,14 +119,20 @@ impl Namespace {
         self.directory_access(caller, directory, access)
     }
 
+    /// Whether the caller may list the directory `inode`.
+    pub(crate) fn may_list(&self, caller: Caller, inode: Inode) -> Result<(), FsError> {
+        self.may(caller, &self.directory_path(inode)?, Access::READ_OK)
+    }
+
     /// Whether the caller may read the index, according to the permissions of the one in the lower
     /// directory.
     pub(crate) fn may_read_index(&self, caller: Caller, name: &str) -> Result<(), FsError> {
         let all = |stat: Stat| stat.mode & 0o444 == 0o444;
+        let compressed = self.layer().index().stat_compressed().filter(|_| name == COMPRESSED);
         // The kernel caches the index's name for all users, so its lookup may not have been checked
         // for this caller.
         self.may(caller, Path::new(""), Access::EXEC_OK)?;
-        if self.layer().index().stat().is_none_or(all) {
+        if compressed.or_else(|| self.layer().index().stat()).is_none_or(all) {
             return Ok(());
         }
         match self.layer().access(caller, Path::new(name), Access::READ_OK) {
@@ -167,7 +173,7 @@ impl Namespace {
             return Some((self.remote_attr(attributes), age.into()));
         }
         let compressed = self.front.compressed().filter(|_| name == COMPRESSED)?;
-        Some((self.remote_attr(compressed.attributes), Validity::Fleeting))
+        Some((self.compressed_attr(compressed.attributes), Validity::Fleeting))
     }
 
     /// The local file at `path`; `None` if there is none.
@@ -191,6 +197,11 @@ impl Namespace {
         Attr::of_remote(attributes, owner.unwrap_or(fallback))
     }
 
+    fn compressed_attr(&self, attributes: Attributes) -> Attr {
+        let own = self.layer().index().stat_compressed().map(Owner::from);
+        Attr::of_remote(attributes, own.unwrap_or(Owner::FILE))
+    }
+
     fn directory_attr(&self, path: &Path, remote: Option<Attributes>, stat: Option<&Stat>) -> Attr {
         match (remote, stat) {
             (Some(remote), Some(stat)) => Attr::of_both(remote, stat),
@@ -206,7 +217,7 @@ impl Namespace {
     pub(crate) fn attributes(&self, inode: Inode) -> Result<(Attr, Validity), FsError> {
         match self.place(inode)? {
             InodeTarget::Local(_, stat) => Ok((Attr::of_local(inode, &stat), Validity::Fleeting)),
-            InodeTarget::Compressed(_, attributes) => Ok((self.remote_attr(attributes), Validity::Fleeting)),
+            InodeTarget::Compressed(_, attributes) => Ok((self.compressed_attr(attributes), Validity::Fleeting)),
             InodeTarget::Remote(tree, node) => {
                 let attributes = tree.attributes(node).ok_or(FsError::Stale)?;
                 Ok((self.remote_attr(attributes), Validity::Told))
@@ -246,6 +257,9 @@ impl Namespace {
         let path = self.directory_path(inode)?;
         self.may(caller, &path, Access::READ_OK)?;
         let (own, _) = self.attributes(inode)?;
+        let is_open = self.layer().is_open_to_all(&path);
+        let told: DirEntrySink<'_> =
+            &mut |at, name, attr, validity: Validity| told(at, name, attr, validity.within(is_open));
         let names = match self.layer().list(&path) {
             Ok(names) => Some(names),
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV) => None,

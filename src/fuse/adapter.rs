@@ -13,17 +13,17 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use fuser::{
-    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, Generation, INodeNo, InitFlags,
-    IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
-    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr,
-    Request, TimeOrNow, WriteFlags,
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo,
+    InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs,
+    ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
 use super::handover_log::Negotiated;
 use crate::fetch::Uid;
 use crate::fs::attr::{Attr, Owner, Validity};
 use crate::fs::{FsError, xattrs};
-use crate::local::{self, Access};
+use crate::local::{self, Access, AttrChange};
 use crate::metrics::{Operation, Timed};
 use crate::tree::Inode;
 pub(super) use shared::AdapterState;
@@ -46,7 +46,6 @@ impl Filesystem for Adapter {
         for wanted in [
             InitFlags::FUSE_DO_READDIRPLUS,
             InitFlags::FUSE_PARALLEL_DIROPS,
-            InitFlags::FUSE_NO_OPENDIR_SUPPORT,
             InitFlags::FUSE_EXPLICIT_INVAL_DATA,
             InitFlags::FUSE_ATOMIC_O_TRUNC,
             InitFlags::FUSE_HAS_RESEND,
@@ -134,9 +133,15 @@ impl Filesystem for Adapter {
         }
     }
 
-    fn opendir(&self, _request: &Request, _inode: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        // With FUSE_NO_OPENDIR_SUPPORT, ENOSYS means: never ask again, and cache listings.
-        reply.error(Errno::ENOSYS);
+    fn opendir(&self, request: &Request, inode: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        let mut timed = self.timed(Operation::Readdir);
+        let _steady = self.0.operations.layer().names_stay();
+        // The kernel serves cached listings to all users without a request. So the permission is
+        // checked here.
+        match self.0.operations.names().may_list(caller(request), Inode(inode.0)) {
+            Ok(()) => reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_CACHE_DIR),
+            Err(error) => reply.error(failed(&mut timed, &error)),
+        }
     }
 
     fn readdir(&self, request: &Request, inode: INodeNo, _handle: FileHandle, offset: u64, mut reply: ReplyDirectory) {
@@ -225,6 +230,7 @@ impl Filesystem for Adapter {
         let (_unpaused, timed) = (self.0.unpaused(), self.timed(Operation::Change));
         let change = types::change(mode, uid, gid, size, (atime, mtime));
         let (inode, caller) = (Inode(inode.0), caller(request));
+        let change = AttrChange { by_writer: self.0.handles.writes((inode, caller.uid)), ..change };
         let file = handle.and_then(|_| self.0.local_file(inode));
         let _steady = self.0.operations.layer().names_stay();
         let open = (file.as_deref(), self.0.handles.generation(inode));

@@ -9,7 +9,7 @@
 //! daemon can interpret handles with the records of the [`HandoverLog`].
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::sync::Arc;
 
@@ -37,6 +37,8 @@ struct OpenInode {
     backing: Option<Arc<Backing>>,
     /// How many times each user has the inode open.
     holders: BTreeMap<u32, u64>,
+    /// The holders that have opened the inode for writing. Those of an earlier daemon are missing.
+    writers: BTreeSet<u32>,
 }
 
 #[derive(Debug)]
@@ -66,6 +68,7 @@ impl Handles {
                 written: local::is_number(record.inode.0),
                 backing: record.backing().map(|id| Arc::new(back(id))),
                 holders: BTreeMap::new(),
+                writers: BTreeSet::new(),
             });
             entry.content = entry.content.take().or_else(|| record.file().map(FileContent::from));
             entry.holders.insert(record.user, record.opens);
@@ -113,8 +116,8 @@ impl Handles {
             quota.take(user)?;
         }
         let open = entry.or_insert_with(|| {
-            let (backing, holders) = (file.and_then(back).map(Arc::new), BTreeMap::new());
-            OpenInode { content: None, attributes, generation, written: false, backing, holders }
+            let (backing, holders, writers) = (file.and_then(back).map(Arc::new), BTreeMap::new(), BTreeSet::new());
+            OpenInode { content: None, attributes, generation, written: false, backing, holders, writers }
         });
         open.content.get_or_insert_with(|| content.clone());
         let opens = open.holders.entry(user).or_default();
@@ -132,10 +135,16 @@ impl Handles {
     }
 
     /// Marks an inode as opened for writing.
-    pub(super) fn written(&self, inode: Inode) {
+    pub(super) fn written(&self, (inode, user): Holding) {
         if let Some(open) = self.0.lock().open.get_mut(&inode) {
             open.written = true;
+            open.writers.insert(user);
         }
+    }
+
+    /// Whether the user has opened the inode for writing since it last held none of it.
+    pub(super) fn writes(&self, (inode, user): Holding) -> bool {
+        self.0.lock().open.get(&inode).is_some_and(|open| open.writers.contains(&user))
     }
 
     /// Counts one open less. Returns `true` after the last close of a file that may have been
@@ -144,12 +153,13 @@ impl Handles {
         let mut table = self.0.lock();
         let HandleTable { open, log, quota } = &mut *table;
         let Entry::Occupied(mut entry) = open.entry(inode) else { return false };
-        let holders = &mut entry.get_mut().holders;
+        let OpenInode { holders, writers, .. } = entry.get_mut();
         let Some(opens) = holders.get_mut(&user) else { return false };
         *opens = opens.saturating_sub(1);
         log.count((inode, user), *opens);
         if *opens == 0 {
             holders.remove(&user);
+            writers.remove(&user);
             quota.give_back(user);
         }
         if holders.is_empty() {
@@ -236,11 +246,12 @@ mod tests {
         let open = |back: Option<u32>| opened(&handles, &file, attributes(5), |_| back.map(backing)).map(|b| b.id());
         assert_eq!(open(Some(1)), Some(1));
         assert_eq!(open(None), Some(1));
-        handles.written(Inode(5));
+        handles.written((Inode(5), USER));
+        assert!(handles.writes((Inode(5), USER)) && !handles.writes((Inode(5), 8)));
         assert!(!handles.release((Inode(5), USER)));
         assert!(handles.file(Inode(5)).is_some() && handles.attributes(Inode(5)).is_some());
         assert!(handles.release((Inode(5), USER)));
-        assert!(handles.file(Inode(5)).is_none());
+        assert!(handles.file(Inode(5)).is_none() && !handles.writes((Inode(5), USER)));
         assert_eq!(open(None), None);
         assert_eq!(open(Some(2)), None);
         handles.release((Inode(77), USER));

@@ -89,6 +89,12 @@ impl Caller {
         work()
     }
 
+    /// Whether the caller may act as the owner of a file of user `uid`.
+    #[must_use]
+    pub(crate) fn owns(self, uid: u32) -> bool {
+        self.uid == uid || self.owns_all()
+    }
+
     /// Whether the caller may act as the owner of any file in the lower directory (CAP_FOWNER).
     pub(super) fn owns_all(self) -> bool {
         self.rights().contains(CapabilitySet::FOWNER)

@@ -66,10 +66,16 @@ impl LocalIndex {
         self.lower.stat(Path::new(INDEX)).ok().filter(Stat::is_file)
     }
 
+    /// Attributes of the compressed index in the lower directory.
+    #[must_use]
+    pub(crate) fn stat_compressed(&self) -> Option<Stat> {
+        self.lower.stat(Path::new(COMPRESSED)).ok().filter(Stat::is_file)
+    }
+
     /// Whether the lower directory has a compressed index.
     #[must_use]
     pub(crate) fn is_compressed(&self) -> bool {
-        self.lower.stat(Path::new(COMPRESSED)).is_ok_and(|stat| stat.is_file())
+        self.stat_compressed().is_some()
     }
 
     /// Makes entries for packages that `listing` lacks, from their own metadata. Files in `others`

@@ -24,6 +24,9 @@ const RESOLVE: ResolveFlags = ResolveFlags::BENEATH
 /// The attempts at an openat2(2) that fails with EAGAIN. More failures in a row mean that somebody
 /// causes them on purpose.
 const ATTEMPTS: u32 = 64;
+/// The longest path that one system call takes, in bytes, with the NUL at its end. Source:
+/// linux/limits.h.
+const PATH_MAX: usize = 4096;
 /// The deepest directory that a walk enters. Loops are impossible, but very deep directories are
 /// not.
 const MAX_DEPTH: usize = 32;
@@ -52,11 +55,24 @@ impl LowerCalls {
         &self.root
     }
 
+    /// Opens `path`. A path may be longer than PATH_MAX: a process reaches such a file from a
+    /// working directory in the mount. Such a path is opened in several steps.
     pub(super) fn open_at(&self, path: &Path, flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
+        let mut reached: Option<OwnedFd> = None;
+        let mut rest = path;
+        while let Some((head, tail)) = first_part(rest) {
+            let start = reached.as_ref().unwrap_or(&self.root);
+            reached = Some(Self::open_from(start, head, OFlags::PATH | OFlags::DIRECTORY, Mode::empty())?);
+            rest = tail;
+        }
+        Self::open_from(reached.as_ref().unwrap_or(&self.root), rest, flags, mode)
+    }
+
+    fn open_from(start: &OwnedFd, path: &Path, flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
         let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
         let mut left = ATTEMPTS;
         loop {
-            match rustix::fs::openat2(&self.root, path, flags | OFlags::CLOEXEC, mode, RESOLVE) {
+            match rustix::fs::openat2(start, path, flags | OFlags::CLOEXEC, mode, RESOLVE) {
                 Err(Errno::INTR) => {}
                 // A directory was moved meanwhile, and the kernel cannot tell whether the path is
                 // still beneath; or a lease delays the open.
@@ -172,10 +188,18 @@ impl LowerCalls {
     }
 }
 
-/// Whether the error means that no file of the lower directory is there. The file is gone, is on
-/// another file system, or is deeper than a path can express.
+/// Splits a path that is too long for one system call, after as many names as fit.
+fn first_part(path: &Path) -> Option<(&Path, &Path)> {
+    let bytes = path.as_os_str().as_bytes();
+    let at = bytes.get(..PATH_MAX)?.iter().rposition(|byte| *byte == b'/')?;
+    let (head, tail) = (bytes.get(..at)?, bytes.get(at + 1..)?);
+    Some((Path::new(OsStr::from_bytes(head)), Path::new(OsStr::from_bytes(tail))))
+}
+
+/// Whether the error means that no file of the lower directory is there. The file is gone, or is on
+/// another file system.
 pub(super) fn is_nowhere(error: Errno) -> bool {
-    matches!(error, Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV | Errno::NAMETOOLONG)
+    matches!(error, Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV)
 }
 
 /// Whether a walk continues.

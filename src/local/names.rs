@@ -116,6 +116,8 @@ impl LowerNames {
     pub(crate) fn remove_directory(&self, caller: Caller, path: &Path, number: u64) -> Result<(), Errno> {
         let (parent, name) = self.lower.parent_for(caller, path)?;
         caller.act(|| rustix::fs::unlinkat(&parent, name, AtFlags::REMOVEDIR))?;
+        // A directory of a binhost may have the name still, whose mode is that of the lower directory.
+        self.searchable.forget();
         self.known.removed(number, path);
         Ok(())
     }
@@ -219,7 +221,7 @@ impl LowerNames {
             if let Some((from, mtime)) = copy {
                 std::io::copy(&mut WholeFile::new(from), &mut &file)?;
                 let mtime = Some(Some((mtime, 0)));
-                AttrChange { atime: mtime, mtime, ..AttrChange::default() }.apply(Caller::DAEMON, &file)?;
+                AttrChange { atime: mtime, mtime, ..AttrChange::default() }.apply_to(Caller::DAEMON, &file)?;
                 // From now on the copy hides the binhost's package, so it must survive a power
                 // failure, with the time that its entry states.
                 file.sync_all()?;

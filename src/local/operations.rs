@@ -2,14 +2,14 @@
 
 use std::ffi::CString;
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd as _};
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use rustix::fs::{Access, AtFlags, FileType, Mode, OFlags, StatVfs};
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 
-use super::attr_change::AttrChange;
+use super::attr_change::{AttrChange, reopen};
 use super::caller::Caller;
 use super::lower::{Name, stat_at, stat_of};
 use super::own_names::is_own;
@@ -58,7 +58,8 @@ impl LowerDirectory {
         let asked = caller.act(|| self.lower.open_at(path, mode | OFlags::NONBLOCK, Mode::empty()))?;
         the_same(&asked, is)?;
         if truncate {
-            rustix::fs::ftruncate(&asked, 0)?;
+            // As the caller: the kernel takes the set-id bits from the file.
+            caller.act(|| rustix::fs::ftruncate(&asked, 0))?;
         }
         self.lower.open_for_all(path, asked)
     }
@@ -68,12 +69,11 @@ impl LowerDirectory {
     /// # Errors
     /// EROFS, or an error of open(2).
     pub(crate) fn may_open_again(&self, caller: Caller, file: &File, flags: OFlags) -> Result<(), Errno> {
-        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-        let flags = (flags & OFlags::ACCMODE) | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let flags = flags & OFlags::ACCMODE;
         if self.read_only && flags.intersects(OFlags::WRONLY | OFlags::RDWR) {
             return Err(Errno::ROFS);
         }
-        caller.act(|| rustix::fs::open(path, flags, Mode::empty())).map(drop)
+        reopen(caller, file, flags).map(drop)
     }
 
     /// The target of a symbolic link.
@@ -97,6 +97,7 @@ impl LowerDirectory {
         if !path.as_os_str().is_empty() {
             self.lower.parent_for(caller, path)?;
         }
+        let truncated = change.size.is_some();
         if let Some(size) = change.size {
             let file = caller.act(|| self.lower.open_at(path, OFlags::WRONLY | OFlags::NONBLOCK, Mode::empty()))?;
             the_same(&file, is)?;
@@ -104,7 +105,8 @@ impl LowerDirectory {
         }
         let file = self.lower.open_at(path, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty())?;
         the_same(&file, is)?;
-        let changed = AttrChange { size: None, ..*change }.apply(caller, &file);
+        let by_writer = change.by_writer || truncated;
+        let changed = AttrChange { size: None, by_writer, ..*change }.apply(caller, &file, is);
         if is.is_directory() {
             self.searchable.forget();
         }

@@ -201,7 +201,7 @@ pub(super) fn create(
                 Ok(backing) => backing,
                 Err(error) => return reply.error(failed(&mut timed, &error)),
             };
-            shared.handles.written(attr.inode);
+            shared.handles.written((attr.inode, caller.uid));
             match backing {
                 Some(backing) => {
                     shared.metrics.passthrough_opens.increase();
@@ -239,7 +239,7 @@ impl AdapterState {
             Err(error) => return reply.error(errno(&error)),
         };
         if writes {
-            self.handles.written(inode);
+            self.handles.written((inode, user));
         }
         // At each open, the kernel drops cached pages of a file that can change.
         let keep = if attributes.is_some() { FopenFlags::FOPEN_KEEP_CACHE } else { FopenFlags::empty() };

@@ -119,7 +119,7 @@ pub(super) fn change(
     size: Option<u64>,
     (atime, mtime): (Option<TimeOrNow>, Option<TimeOrNow>),
 ) -> AttrChange {
-    AttrChange { size, mode, uid, gid, atime: atime.map(time), mtime: mtime.map(time) }
+    AttrChange { size, mode, uid, gid, atime: atime.map(time), mtime: mtime.map(time), by_writer: false }
 }
 
 #[cfg(test)]

@@ -232,6 +232,18 @@ fn a_new_directory_is_not_taken_for_the_lower_one() {
     assert_eq!(place.names().make_directory(Caller::DAEMON, directory, 0o777).map(drop), Err(Errno::EXIST));
 }
 
+/// A binhost may have the directory still.
+#[test]
+fn a_directory_that_was_removed_is_as_open_as_the_lower_one() {
+    let (place, directory) = (Place::new(), Path::new("d"));
+    place.names().make_directory(Caller::DAEMON, directory, 0o755).unwrap();
+    let number = place.look_up("d");
+    fs::set_permissions(place.path(""), Permissions::from_mode(0o700)).unwrap();
+    assert!(place.layer.is_open_to_all(directory));
+    place.names().remove_directory(Caller::DAEMON, directory, number).unwrap();
+    assert!(!place.layer.is_open_to_all(directory));
+}
+
 #[test]
 fn missing_directories_are_made_like_the_lower_one() {
     let Some(nobody) = user(NOBODY) else { return };

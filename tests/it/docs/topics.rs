@@ -70,7 +70,7 @@ const TOPICS: &[&str] = &[
     "--buildpkg | quickpkg | emaint | eclean-pkg | Packages.gz",
     "emaint --fix binhost | digests",
     "access(2) | package moves",
-    "quota | reserved for root | mapped | mode 700 | passthrough",
+    "quota | reserved for root | mapped | pjdfstest | passthrough",
     "CAP_DAC_OVERRIDE | CAP_CHOWN | CAP_FOWNER | unshare -Ur | pid namespace",
     "sticky bit | 2 GiB | EFBIG",
     "fifo | extended attributes | renaming a directory",

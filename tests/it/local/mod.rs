@@ -1,9 +1,11 @@
 //! PKGDIR stays the administrator's own: what is written through the mount is beneath it.
 
 mod calls;
+mod closed;
 mod content;
 mod index;
 mod killed;
+mod like_ext4;
 mod moves;
 mod names;
 mod portage;
