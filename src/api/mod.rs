@@ -41,7 +41,7 @@ pub(crate) use prefetch::{
 };
 pub(crate) use reload::{Reloading, Run};
 pub(crate) use status::{
-    BinhostStatus, BypassStatus, CacheStatus, DownloadCounts, DownloadState, DownloadStatus, EntriesStatus,
+    Allowed, BinhostStatus, BypassStatus, CacheStatus, DownloadCounts, DownloadState, DownloadStatus, EntriesStatus,
     FailureStatus, GenerationStatus, KeyringStatus, MirrorState, MirrorStatus, PeerStatus, ProcessStatus,
     RefreshStatus, Refreshed, RepositoryDistance, ServeStatus, Status, UpgradePrefetchStatus, VerifyResult,
 };

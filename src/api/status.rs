@@ -520,13 +520,27 @@ pub(crate) struct BypassStatus {
     pub binhost: String,
     /// Why the binhost's entry is hidden.
     pub reason: String,
+    /// Whether the package is held back until `binhostfs allow`.
+    #[serde(default)]
+    pub held: bool,
+}
+
+/// The answer to `allow`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Allowed {
+    /// Paths of the packages that are local packages like any other now.
+    pub paths: Vec<String>,
 }
 
 /// Text for a person, in one line.
 impl fmt::Display for BypassStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { path, binhost, reason } = self;
-        write!(f, "{path} is a local package that Portage fetched itself from {binhost}, where it is hidden: {reason}")
+        let Self { path, binhost, reason, held } = self;
+        write!(
+            f,
+            "{path} is a local package that Portage fetched itself from {binhost}, where it is hidden: {reason}"
+        )?;
+        if *held { write!(f, "; it is held back until `binhostfs allow {path}`") } else { Ok(()) }
     }
 }
 
@@ -838,6 +852,7 @@ mod tests {
                 path: "a/g.xpak".to_owned(),
                 binhost: "gentoo".to_owned(),
                 reason: "not selected".to_owned(),
+                held: false,
             }],
             alarms: vec![FailureStatus { path: "a/e.xpak".to_owned(), reason: "other bytes".to_owned(), time: 9_999 }],
             refused: vec![FailureStatus { path: "a/d.xpak".to_owned(), reason: "wrong MD5".to_owned(), time: 9_900 }],

@@ -8,7 +8,7 @@ use super::exit_codes;
 const GROUPS: [(&str, &[&str]); 4] = [
     ("Use", &["mount", "serve", "prefetch", "demo"]),
     ("Look", &["status", "list", "why", "coverage", "generations", "check-config"]),
-    ("Change", &["refresh", "pin", "evict", "gc", "rollback"]),
+    ("Change", &["refresh", "pin", "evict", "gc", "allow", "rollback"]),
     ("Maintain", &["verify", "reload", "help"]),
 ];
 
@@ -29,7 +29,7 @@ pub(super) fn grouped(command: Command) -> Command {
     let codes = exit_codes::summary();
     command
         .help_template(format!(
-            "{{about-with-newline}}{{usage-heading}} {{usage}}\n\n{listing}\nOptions: -h, --help (--help has examples), -V, --version{{after-help}}"
+            "{{about-with-newline}}{{usage-heading}} {{usage}}\n\n{listing}Options: -h, --help (--help has examples), -V, --version{{after-help}}"
         ))
         .after_long_help(format!("{codes}\n\n{EXAMPLES}"))
         .after_help(codes)

@@ -12,6 +12,7 @@
 //! | `coverage` | `coverage` |
 //! | `prefetch` | `prefetch` |
 //! | `cache` | `pin`, `evict`, `gc` |
+//! | `allow` | `allow` |
 //! | `refresh` | `refresh` |
 //! | `generations` | `generations`, `rollback` |
 //! | `verify` | `verify` |
@@ -27,6 +28,7 @@
 //!
 //! Data goes to standard output, everything else to standard error.
 
+mod allow;
 mod cache;
 mod check_config;
 mod client_arguments;
@@ -85,6 +87,7 @@ enum Command {
     Refresh(refresh::RefreshArguments),
     Pin(cache::PinArguments),
     Evict(cache::EvictArguments),
+    Allow(allow::AllowArguments),
     #[command(name = "gc")]
     Collect(cache::CollectArguments),
     Generations(generations::GenerationsArguments),
@@ -130,6 +133,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Prefetch(arguments) => prefetch::run(&arguments),
         Command::Pin(arguments) => cache::pin(&arguments),
         Command::Evict(arguments) => cache::evict(&arguments),
+        Command::Allow(arguments) => allow::run(&arguments),
         Command::Collect(arguments) => cache::collect(&arguments),
         Command::Refresh(arguments) => refresh::run(&arguments),
         Command::Generations(arguments) => generations::generations(&arguments),

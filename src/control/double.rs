@@ -106,6 +106,10 @@ impl Control for Double {
         self.answer(format!("{task:?} {names:?}"), Managed::default())
     }
 
+    async fn allow(&self, paths: Vec<String>) -> Result<Vec<String>, ApiError> {
+        self.answer(format!("allow {paths:?}"), paths)
+    }
+
     async fn generations(&self) -> Result<GenerationList, ApiError> {
         self.answer("generations".to_owned(), GenerationList::default())
     }

@@ -1,13 +1,13 @@
 //! Handlers of the routes: parameters -> [`Control`] -> answer. The table of routes names them.
 
 use super::query::{
-    ACCEPT_OLDER, ATOM, GENERATION, HIDDEN, JOB, KEEP, PATH, PLAN, Query, SINCE, TO, WORLD, missing, number,
+    ACCEPT_OLDER, ATOM, GENERATION, HELD, HIDDEN, JOB, KEEP, PATH, PLAN, Query, SINCE, TO, WORLD, missing, number,
 };
 use super::response::{HttpResponse, json, text};
 use super::{Control, exposition, page};
 use crate::api::{
-    ApiError, CacheTask, CheckedEntries, IndexEntries, Keep, Packages, PrefetchJob, PrefetchRequest, Refreshed,
-    Reloading, RollbackTo, Run,
+    Allowed, ApiError, CacheTask, CheckedEntries, IndexEntries, Keep, Packages, PrefetchJob, PrefetchRequest,
+    Refreshed, Reloading, RollbackTo, Run,
 };
 use crate::metrics::Exposition;
 use crate::portage::{Atom, AtomError};
@@ -57,6 +57,11 @@ pub(super) async fn verify<C: Control>(control: &C, _: Query) -> HandlerResult {
 pub(super) async fn check_entries<C: Control>(control: &C, query: Query) -> HandlerResult {
     let entries = control.check_entries(query.all(PATH).map(str::to_owned).collect()).await?;
     Ok(json(&CheckedEntries { entries }))
+}
+
+pub(super) async fn allow<C: Control>(control: &C, query: Query) -> HandlerResult {
+    let paths = control.allow(query.all(HELD).map(str::to_owned).collect()).await?;
+    Ok(json(&Allowed { paths }))
 }
 
 pub(super) async fn generations<C: Control>(control: &C, _: Query) -> HandlerResult {

@@ -36,7 +36,7 @@ mod server;
 mod tcp;
 
 pub(crate) use client::{
-    ClientError, check_entries, get_generations, get_index, get_packages, get_status, keep, manage, prefetch,
+    ClientError, allow, check_entries, get_generations, get_index, get_packages, get_status, keep, manage, prefetch,
     prefetch_status, refresh, reload, rollback, stop_prefetch, verify,
 };
 pub(crate) use server::{ControlError, Server};
@@ -66,6 +66,9 @@ pub(crate) trait Control: Send + Sync + 'static {
     fn index(&self, entries: IndexEntries) -> impl Future<Output = Result<Vec<u8>, ApiError>> + Send;
     /// Executes a task on cached packages.
     fn manage(&self, task: CacheTask, names: Vec<String>) -> impl Future<Output = Result<Managed, ApiError>> + Send;
+    /// Gives the local packages at `paths`, which are held back, their names again. Returns the
+    /// paths.
+    fn allow(&self, paths: Vec<String>) -> impl Future<Output = Result<Vec<String>, ApiError>> + Send;
     /// Lists the generations.
     fn generations(&self) -> impl Future<Output = Result<GenerationList, ApiError>> + Send;
     /// Shows another generation until that is undone. Returns a summary.

@@ -61,6 +61,8 @@ parameters! {
     NAME: "atom" = "ATOM", Any;
     /// Select entries by the path at which they are shown.
     PATH: "path" = "PATH", UpTo(MAX_CHECKED);
+    /// Select packages that are held back by their paths.
+    HELD: "path" = "PATH", UpTo(MAX_CHECKED);
     /// `true` adds hidden entries.
     HIDDEN: "hidden" = "BOOLEAN", Optional;
     /// `true` accepts an index that is older than the one in use.

@@ -5,7 +5,7 @@ use futures_util::future::BoxFuture;
 use hyper::Method;
 
 use super::query::{
-    ACCEPT_OLDER, ATOM, GENERATION, HIDDEN, JOB, KEEP, NAME, PATH, PLAN, Parameter, Query, SINCE, TO, WORLD,
+    ACCEPT_OLDER, ATOM, GENERATION, HELD, HIDDEN, JOB, KEEP, NAME, PATH, PLAN, Parameter, Query, SINCE, TO, WORLD,
 };
 use super::{Control, handlers};
 use crate::api::CacheTask;
@@ -89,6 +89,8 @@ routes! {
     /// Compares entries with their packages, and answers when that has ended: `entries`, one for
     /// each path, with `path`, `outcome` (`agrees`, `wrong`, `unknown`) and `reason`.
     VERIFY_INDEX = POST "/v1/verify-index" [PATH] SocketOnly => check_entries;
+    /// Gives local packages that are held back their names again: `paths`.
+    ALLOW = POST "/v1/allow" [HELD] SocketOnly => allow;
     /// The generations that are kept, as `binhostfs generations --json` prints them: `time`,
     /// `generations`.
     GENERATIONS = GET "/v1/generations" [] SocketOnly => generations;

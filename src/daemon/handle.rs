@@ -61,6 +61,11 @@ impl Control for Handle {
         ask(&self.requests, |reply| Request::Manage { task, names, reply }).await
     }
 
+    async fn allow(&self, paths: Vec<String>) -> Result<Vec<String>, ApiError> {
+        let shared = Arc::clone(&self.shared);
+        tokio::task::spawn_blocking(move || shared.allow(paths)).await.map_err(unfinished)?
+    }
+
     async fn generations(&self) -> Result<GenerationList, ApiError> {
         let directory = generations::directory(self.shared.cache.directory());
         let shown = self.shared.snapshots.current().generation();

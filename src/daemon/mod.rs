@@ -18,6 +18,8 @@
 //! | `acceptance` | which packages emerge takes here |
 //! | `portage_keyring` | whether Portage will accept the packages |
 //! | `bypass` | packages that Portage fetched past the mount |
+//! | `comparison` | how these are found |
+//! | `held` | those that are held back until the administrator allows them |
 //! | `serving` | what other machines are served |
 //! | `tasks` | what runs beside the refreshes |
 //! | `service` | systemd, rights, handover |
@@ -31,9 +33,11 @@
 mod acceptance;
 mod binhosts;
 mod bypass;
+mod comparison;
 mod explain;
 mod generations;
 mod handle;
+mod held;
 mod manage;
 mod offer;
 mod portage_keyring;

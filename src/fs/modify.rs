@@ -216,6 +216,8 @@ impl Modifier {
         Ok(())
     }
 
+    /// Removes a directory that looks empty. Packages in it that are held back are removed, too:
+    /// its user sees no reason why it should stay, and cannot remove them.
     pub(crate) fn remove_directory(&self, caller: Caller, parent: Inode, name: &OsStr) -> Result<(), FsError> {
         self.writable()?;
         let path = self.names.directory_path(parent)?.join(name);
@@ -224,7 +226,15 @@ impl Modifier {
             (Some(stat), _) if !stat.is_directory() => Err(FsError::NotADirectory),
             // The binhosts' directory would still be visible afterwards.
             (Some(_) | None, Some(Node::Directory(_))) => Err(FsError::NotEmpty),
-            (Some(stat), _) => Ok(self.layer().names().remove_directory(caller, &path, stat.number)?),
+            (Some(stat), _) => {
+                self.layer().names().may_remove(caller, &path)?;
+                let held = self.layer().held().remove_all(caller, &path)?;
+                if held > 0 {
+                    tracing::warn!(directory = %path.display(), held, "removed with packages that were held back");
+                    self.front().touch();
+                }
+                Ok(self.layer().names().remove_directory(caller, &path, stat.number)?)
+            }
             (None, Some(_)) => Err(FsError::NotADirectory),
             (None, None) => Err(FsError::NotFound),
         }

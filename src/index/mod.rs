@@ -83,7 +83,7 @@ pub use on_demand::OnDemandIndex;
 pub(crate) use on_demand::RenderedChunk;
 pub(crate) use parse::{Dropped, IndexLimits, MAX_ENTRIES};
 pub use path::PkgPath;
-pub(crate) use path::{TEMPORARY_COPY, TEMPORARY_INDEX};
+pub(crate) use path::{HELD, TEMPORARY_COPY, TEMPORARY_INDEX};
 pub use render::IndexRenderer;
 pub(crate) use render::{RENDER_VERSION, Rendered};
 pub(crate) use share_key::ShareKey;

@@ -13,6 +13,9 @@ const MAX_DEPTH: usize = 16;
 pub(crate) const TEMPORARY_INDEX: &str = ".Packages.binhostfs-new";
 /// Prefix of the temporary names of packages that binhostfs copies into PKGDIR.
 pub(crate) const TEMPORARY_COPY: &str = ".binhostfs-new-";
+/// Suffix of the names of packages in PKGDIR that binhostfs holds back. Portage takes no such name
+/// for a package.
+pub(crate) const HELD: &str = ".binhostfs-held";
 
 /// A relative path without empty, `.` or `..` parts and without control characters.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -57,7 +60,7 @@ impl PkgPath {
             return Err(PathError::Reserved);
         }
         // The mount never shows these names.
-        if parts().any(|part| part.starts_with(TEMPORARY_COPY)) {
+        if parts().any(|part| part.starts_with(TEMPORARY_COPY) || part.ends_with(HELD)) {
             return Err(PathError::Reserved);
         }
         Ok(Self(text.into()))
@@ -102,6 +105,7 @@ mod tests {
             (".Packages.binhostfs-new", PathError::Reserved),
             ("a/.binhostfs-new-1-1", PathError::Reserved),
             (".binhostfs-new-x/a.xpak", PathError::Reserved),
+            ("a/b.xpak.binhostfs-held", PathError::Reserved),
             (&deep, PathError::TooLong),
             (&long, PathError::TooLong),
         ] {

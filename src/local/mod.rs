@@ -11,6 +11,7 @@
 //! | `operations` | operations on files and directories |
 //! | `attr_change` | changes of their attributes |
 //! | `names` | changes of names: create, link, rename, remove |
+//! | `held_files` | packages that are held back, under another name |
 //! | `scan` | all files of the lower directory at one moment |
 //! | `unlisted` | the entry of a package that no index has |
 //! | `local_index` | `Packages` and `Packages.gz` of the local packages alone |
@@ -33,6 +34,7 @@
 
 mod attr_change;
 mod caller;
+mod held_files;
 mod inode_table;
 mod local_index;
 mod lower;
@@ -56,6 +58,7 @@ pub(crate) use rustix::io::Errno;
 
 pub(crate) use attr_change::AttrChange;
 pub(crate) use caller::{Caller, sees_callers};
+use held_files::HeldFiles;
 use inode_table::InodeTable;
 use local_index::LocalIndex;
 pub(crate) use local_index::NoPackages;
@@ -132,6 +135,12 @@ impl LowerDirectory {
     #[must_use]
     pub(crate) fn names(&self) -> &LowerNames {
         &self.names
+    }
+
+    /// The packages that are held back.
+    #[must_use]
+    pub(crate) fn held(&self) -> HeldFiles<'_> {
+        HeldFiles(self)
     }
 
     /// The indexes in the directory.

@@ -45,6 +45,16 @@ impl Sums {
         Ok(Self { size, md5: Digest(md5.finalize().into()), sha1: Digest(sha1.finalize().into()) })
     }
 
+    #[must_use]
+    pub(crate) fn size(&self) -> u64 {
+        self.size
+    }
+
+    #[must_use]
+    pub(crate) fn digests(&self) -> (Md5Digest, Sha1Digest) {
+        (self.md5, self.sha1)
+    }
+
     /// Whether size and digests are those of `entry`. A digest that the entry lacks is not
     /// compared.
     #[must_use]

@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use crate::harness::binhost::configuration;
 use crate::harness::portage::{self, Emerge, Nginx};
+use crate::harness::signed::{self, Real};
 use crate::harness::{Act, Mounted, Options, Origin, Package, binary, can_mount, eventually, index_of};
 
 /// Local packages are looked at a second after they came.
@@ -98,18 +99,26 @@ fn mount_status_and_page_warn_until_it_is_turned_off() {
     assert!(!told(&mounted).contains("warning") && !page().contains("getbinpkg"));
 }
 
-/// The real emerge, with a binhost of PORTAGE_BINHOST: it puts what it fetches into PKGDIR, which is the mount.
-#[test]
-fn what_a_real_emerge_fetched_past_the_mount_is_named() {
-    let Some(binhost) = portage::binhost("gpkg-multi") else { return };
-    let nginx = Nginx::serve(&binhost);
+/// The binhost as nginx serves it, a system with it as PORTAGE_BINHOST, and its mount, which hides app-misc/hello and has this
+/// line in its configuration.
+fn without_hello(binhost: &Path, line: &str) -> (Nginx, TempDir, Mounted) {
+    let nginx = Nginx::serve(binhost);
     let place = TempDir::with_prefix("binhostfs-it.").unwrap();
     let pkgdir = place.path().join("pkgdir");
     let make_conf = format!("PKGDIR=\"{}\"\nPORTAGE_BINHOST=\"{}\"\n", pkgdir.display(), nginx.url());
     let root = configuration("", &make_conf).unwrap();
     let toml = root.path().join("binhostfs.toml");
-    fs::write(&toml, "verify-signature = false\nexclude = [\"app-misc/hello\"]\n").unwrap();
-    let mut mounted = Options::of_portage(root.path()).with(["--config", toml.to_str().unwrap()]).mount_in(place);
+    fs::write(&toml, format!("{line}\nexclude = [\"app-misc/hello\"]\n")).unwrap();
+    let mounted = Options::of_portage(root.path()).with(["--config", toml.to_str().unwrap()]).mount_in(place);
+    (nginx, root, mounted)
+}
+
+/// The real emerge, with a binhost of PORTAGE_BINHOST: it puts what it fetches into PKGDIR, which is the mount.
+#[test]
+fn what_a_real_emerge_fetched_past_the_mount_is_named() {
+    let Some(binhost) = portage::binhost("gpkg-multi") else { return };
+    let (_nginx, root, mut mounted) = without_hello(&binhost, "verify-signature = false");
+    let pkgdir = mounted.mountpoint();
     assert!(!mounted.listing().iter().any(|path| path.contains("hello")));
     let emerge = || Emerge::configured(root.path());
     let plan = emerge().with("MODE", "-k").plan(["=app-misc/hello-2.0-r1"]);
@@ -139,6 +148,180 @@ fn what_a_real_emerge_fetched_past_the_mount_is_named() {
     eventually(FOUND, "it is gone", || bypassed(&mounted).is_empty());
     let plan = emerge().with("MODE", "-k").plan(["=app-misc/hello-2.0-r1"]);
     assert!(plan.contains(&"ebuild app-misc/hello-2.0-r1".to_owned()), "{plan:?}");
+}
+
+/// The same where packages have to be signed: what is hidden stays hidden until it is allowed.
+#[test]
+fn what_a_real_emerge_fetched_past_a_signed_mount_is_held_back() {
+    const HELLO: &str = "=app-misc/hello-2.0-r1";
+    let Some(binhost) = portage::binhost("gpkg-signed") else { return };
+    let key = portage::test_environment().unwrap().join("env/signing-key.pgp");
+    let (nginx, root, mut mounted) = without_hello(&binhost, &format!("keyring = [\"{}\"]", key.display()));
+    let pkgdir = mounted.mountpoint();
+    let emerge = || Emerge::configured(root.path()).with("MODE", "-k");
+    // By the index, and by the files that Portage finds itself.
+    let is_binary = || {
+        let of = |features: &str| {
+            let plan = emerge().with("FEATURES", features).plan([HELLO]);
+            plan.iter().any(|line| line.starts_with("binary app-misc/hello-2.0-r1"))
+        };
+        let [by_index, by_file] = [of("pkgdir-index-trusted"), of("-pkgdir-index-trusted")];
+        assert_eq!(by_index, by_file);
+        by_index
+    };
+    let listed = || mounted_listing(&pkgdir, "hello");
+    assert!(!is_binary());
+    // It may be held back before emerge has installed it.
+    let fetch = || drop(emerge().with("FEATURES", "getbinpkg").run([HELLO]));
+    fetch();
+    assert!(nginx.fetched().iter().any(|path| path.contains("hello")));
+    eventually(FOUND, "it is held back", || mounted.status()["bypassed"][0]["held"] == true);
+    let [path, _, reason] = bypassed(&mounted).remove(0);
+    assert!(path.contains("hello") && reason.contains("does not select it"), "{path}: {reason}");
+    assert!(
+        told(&mounted).contains(&format!("; it is held back until `binhostfs allow {path}`")),
+        "{}",
+        told(&mounted)
+    );
+    // Neither the index nor the directory has it, and emerge does not find it, also after a restart.
+    eventually(FOUND, "the index does not have it", || !mounted.listing().contains(&path));
+    assert!(listed().is_empty() && !mounted.path(&path).exists());
+    assert!(!is_binary());
+    assert_eq!(mounted.stop(), Some(0));
+    assert!(mounted.path(&format!("{path}.binhostfs-held")).exists());
+    mounted.start();
+    assert!(!is_binary() && listed().is_empty());
+    eventually(FOUND, "it is named", || mounted.status()["bypassed"][0]["held"] == true);
+    // Fetched again, it is held back again.
+    let before = nginx.fetched().len();
+    fetch();
+    assert!(nginx.fetched().len() > before);
+    eventually(FOUND, "it is held back again", || !mounted.path(&path).exists());
+
+    let allow = |path: &str| {
+        let output = Command::new(binary()).args(["allow", path, "--control"]).arg(mounted.control()).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+    };
+    let (code, said) = allow("app-misc/nonsense.gpkg.tar");
+    assert!(code != Some(0) && said.contains("is not held back"), "{said}");
+    assert_eq!(allow(&path), (Some(0), format!("allowed {path}\n")));
+    let index = || fs::read_to_string(pkgdir.join("Packages")).unwrap();
+    eventually(FOUND, "the index has it", || index().contains(&format!("PATH: {path}\n")));
+    assert!(is_binary());
+    assert_eq!(bypassed(&mounted), [[""; 3]; 0]);
+    emerge().succeed([HELLO]);
+    // Portage writes the entry with all digests. It was allowed for good.
+    emerge().emaint(&["--fix", "binhost"]);
+    assert_eq!(mounted.stop(), Some(0));
+    mounted.start();
+    assert!(is_binary());
+    assert_eq!(bypassed(&mounted), [[""; 3]; 0]);
+}
+
+/// Names of files in a directory, and below it, with this in them.
+fn mounted_listing(directory: &Path, part: &str) -> Vec<String> {
+    let output =
+        Command::new("find").arg(directory).args(["-type", "f", "-name"]).arg(format!("*{part}*")).output().unwrap();
+    String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
+/// The name of the file that hides a package.
+const HIDING: &str = "binhostfs.toml";
+
+/// A mount that hides a package by a file in the directory.
+fn hiding(package: &Real, origin: &Origin, key: &Path) -> (TempDir, Mounted) {
+    let cpv = package.stanza.lines().find_map(|line| line.strip_prefix("CPV: ")).unwrap();
+    let place = TempDir::with_prefix("binhostfs-it.").unwrap();
+    let toml = place.path().join(HIDING);
+    fs::write(&toml, format!("exclude = [\"={cpv}\"]\n")).unwrap();
+    let mounted = signed::with_keys(origin, key).with(["--config", toml.to_str().unwrap()]).mount();
+    (place, mounted)
+}
+
+/// Portage may be killed between the file and its entry: then the bytes say what it is.
+#[test]
+fn a_file_without_an_entry_is_held_back_too() {
+    let Some((key, header, packages)) = signed::binhost("gpkg-signed") else { return };
+    let origin = signed::serve(&header, &packages);
+    let (hidden, other) = (&packages[0], &packages[1]);
+    let (_place, mounted) = hiding(hidden, &origin, &key);
+    assert!(!mounted.listing().contains(&hidden.path));
+    for package in [hidden, other] {
+        let path = mounted.path(&package.path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        // Of the other one the binhost says the same, and it is shown.
+        fs::write(path, &package.bytes).unwrap();
+    }
+    eventually(FOUND, "it is held back", || mounted.status()["bypassed"][0]["held"] == true);
+    assert!(!mounted.path(&hidden.path).exists() && mounted.path(&other.path).exists());
+    assert_eq!(bypassed(&mounted).len(), 1);
+}
+
+/// More packages than one request of the command takes, and a directory that has nothing else.
+#[test]
+fn held_packages_are_allowed_in_any_number_and_go_with_their_directory() {
+    if !can_mount() {
+        return;
+    }
+    let place = TempDir::with_prefix("binhostfs-it.").unwrap();
+    let lower = place.path().join("pkgdir");
+    for directory in ["many", "sub/only"] {
+        fs::create_dir_all(lower.join(directory)).unwrap();
+    }
+    let paths: Vec<String> = (0..70).map(|number| format!("many/a-{number:02}.xpak")).collect();
+    for path in paths.iter().map(String::as_str).chain(["sub/only/a-1.xpak"]) {
+        fs::write(lower.join(format!("{path}.binhostfs-held")), path).unwrap();
+    }
+    let mounted = Options::new(Origin::with(&[]).url()).mount_in(place);
+    assert_eq!(fs::read_dir(mounted.path("many")).unwrap().count(), 0);
+    let allow = |paths: &[String]| {
+        let mut command = Command::new(binary());
+        let output = command.arg("allow").args(paths).arg("--control").arg(mounted.control()).output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    // The last one of the second request is not there.
+    let (mut some, rest) = (paths[..63].to_vec(), &paths[63..]);
+    some.push("many/none.xpak".to_owned());
+    let (code, allowed, error) = allow(&some);
+    assert_eq!((code, allowed.lines().count()), (Some(1), 32), "{allowed}{error}");
+    assert!(
+        error.contains("many/none.xpak is not held back") && error.contains("31 of 32 packages are allowed"),
+        "{error}"
+    );
+    let (code, allowed, error) = allow(rest);
+    assert_eq!((code, allowed.lines().count()), (Some(0), 7), "{allowed}{error}");
+    assert_eq!(fs::read_dir(mounted.path("many")).unwrap().count(), 70);
+    // The directory looks empty to its user.
+    assert_eq!(fs::read_dir(mounted.path("sub/only")).unwrap().count(), 0);
+    fs::remove_dir_all(mounted.path("sub")).unwrap();
+    assert!(!mounted.path("sub").exists() && mounted.log().contains("removed with packages that were held back"));
+}
+
+/// A held package moves with its directory, and is named and found under its new path.
+#[test]
+fn a_held_package_is_followed_when_its_directory_is_renamed() {
+    let Some((key, header, packages)) = signed::binhost("gpkg-signed") else { return };
+    let origin = signed::serve(&header, &packages);
+    let (place, mounted) = hiding(&packages[0], &origin, &key);
+    let mut index = format!("{header}\n\n");
+    fs::create_dir(mounted.path("before")).unwrap();
+    fs::write(mounted.path("before/copy.gpkg.tar"), &packages[0].bytes).unwrap();
+    for line in packages[0].stanza.lines().filter(|line| !line.starts_with("MTIME: ")) {
+        index +=
+            &if line.starts_with("PATH: ") { "PATH: before/copy.gpkg.tar\n".to_owned() } else { format!("{line}\n") };
+    }
+    fs::write(mounted.path("Packages.new"), index).unwrap();
+    fs::rename(mounted.path("Packages.new"), mounted.path("Packages")).unwrap();
+    let is_held_as = |path: &str| {
+        let status = mounted.status();
+        status["bypassed"][0]["held"] == true && status["bypassed"][0]["path"] == path
+    };
+    eventually(FOUND, "it is held back", || is_held_as("before/copy.gpkg.tar"));
+    fs::rename(mounted.path("before"), mounted.path("after")).unwrap();
+    eventually(FOUND, "it is named by its new path", || is_held_as("after/copy.gpkg.tar"));
+    fs::write(place.path().join(HIDING), "").unwrap();
+    eventually(FOUND, "it is shown and released", || mounted.path("after/copy.gpkg.tar").exists());
 }
 
 /// Puts packages into the mount as Portage does: the file, then the index.

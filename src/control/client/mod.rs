@@ -9,11 +9,11 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::handlers::prefetch_parameters;
-use super::query::{ACCEPT_OLDER, ATOM, GENERATION, HIDDEN, JOB, KEEP, PATH, Parameter, SINCE, TO};
+use super::query::{ACCEPT_OLDER, ATOM, GENERATION, HELD, HIDDEN, JOB, KEEP, PATH, Parameter, SINCE, TO};
 use super::routes;
 use crate::api::{
-    CacheTask, CheckedEntries, CheckedEntry, GenerationList, IndexEntries, Keep, Managed, Packages, PrefetchJob,
-    PrefetchRequest, PrefetchStatus, Refreshed, Reloading, RollbackTo, Run, Status, VerifyResult,
+    Allowed, CacheTask, CheckedEntries, CheckedEntry, GenerationList, IndexEntries, Keep, Managed, Packages,
+    PrefetchJob, PrefetchRequest, PrefetchStatus, Refreshed, Reloading, RollbackTo, Run, Status, VerifyResult,
 };
 use crate::portage::Atom;
 pub(crate) use error::ClientError;
@@ -52,6 +52,16 @@ pub(crate) async fn refresh(path: &Path, accept_older: bool) -> Result<Refreshed
         return Err(ClientError::BadAnswer { path: path.to_owned(), reason });
     }
     Ok(answer)
+}
+
+/// Makes the daemon behind `path` give the packages at `paths`, which are held back, their names
+/// again.
+///
+/// # Errors
+/// See [`ClientError`].
+pub(crate) async fn allow(path: &Path, paths: &[String]) -> Result<Allowed, ClientError> {
+    let parameters: Vec<_> = paths.iter().map(|path| (HELD.name, path.clone())).collect();
+    ask(path, &routes::ALLOW, &parameters, TIMEOUT).await
 }
 
 /// Requests the state of the packages that match `atoms`, or of all, from the daemon behind `path`.

@@ -21,11 +21,12 @@ use super::binhosts::Binhosts;
 use super::binhosts::report::{BinhostReport, RollbackReport};
 use super::binhosts::snapshot::ViewSnapshot;
 use super::generations::usage::{disk_usage, nameless};
+use super::held::HeldPackages;
 use super::service::mount_visibility;
 use super::serving::Serving;
 use super::shown;
 use crate::api::{
-    BinhostStatus, BypassStatus, CacheStatus, DownloadCounts, DownloadState, DownloadStatus, FailureStatus,
+    ApiError, BinhostStatus, BypassStatus, CacheStatus, DownloadCounts, DownloadState, DownloadStatus, FailureStatus,
     GenerationStatus, ProcessStatus, RefreshStatus, Status,
 };
 use crate::cache::Cache;
@@ -72,6 +73,7 @@ pub(super) struct DaemonState {
     /// Notified when local packages or decisions about entries may have changed.
     pub(super) changed: Notify,
     bypassed: Mutex<Vec<BypassStatus>>,
+    pub(super) held: HeldPackages,
     started: Moment,
     /// Whether the log already has a warning that the system clock is wrong.
     clock_is_wrong: AtomicBool,
@@ -90,6 +92,7 @@ impl DaemonState {
         let upgrade_budget = UpgradeBudget::open(cache.directory(), config.options.prefetch_budget.0);
         let snapshots = Arc::clone(front.snapshots());
         let warnings = Mutex::new(config.warnings.clone());
+        let held = HeldPackages::load(cache.directory());
         Self {
             config,
             mount,
@@ -111,6 +114,7 @@ impl DaemonState {
             snapshot: Mutex::default(),
             changed: Notify::new(),
             bypassed: Mutex::default(),
+            held,
             started: Moment::now(),
             clock_is_wrong: AtomicBool::new(false),
         }
@@ -155,11 +159,24 @@ impl DaemonState {
     /// Sets the local packages whose entries at a binhost are hidden; logs each new one once.
     pub(super) fn set_bypassed(&self, bypassed: Vec<BypassStatus>) {
         let mut before = self.bypassed.lock();
-        for new in bypassed.iter().filter(|new| !before.contains(new)) {
+        // What is held back has been logged.
+        for new in bypassed.iter().filter(|new| !new.held && !before.contains(new)) {
             let path = self.config.mountpoint.join(&new.path);
             tracing::warn!("{new}; to get rid of it, turn getbinpkg off and remove {}", path.display());
         }
         *before = bypassed;
+    }
+
+    /// Gives local packages that are held back their names again. Returns their paths.
+    ///
+    /// # Errors
+    /// See [`HeldPackages::allow`].
+    pub(super) fn allow(&self, paths: Vec<String>) -> Result<Vec<String>, ApiError> {
+        let allowed = self.held.allow(self.front.layer(), paths);
+        let held = self.held.list(self.front.layer());
+        self.bypassed.lock().retain(|bypassed| !bypassed.held || held.contains(bypassed));
+        self.front.touch();
+        allowed
     }
 
     /// Sets why a new generation cannot be made. `None`: it can be made.
