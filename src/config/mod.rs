@@ -60,7 +60,7 @@ pub(crate) use chost::AcceptedChosts;
 pub(crate) use cpu::{CpuLevel, CpuNeed};
 pub(crate) use error::ConfigError;
 pub(crate) use group::SocketGroup;
-pub(crate) use mountpoint::MountpointError;
+pub(crate) use mountpoint::{MountpointError, OWN_TYPE};
 pub use options::{Flag, Input, OPTIONS, OptionInfo, OptionRow, Scope, TakesEffect};
 pub(crate) use options::{MountOptions, Settings, serve_address};
 pub(crate) use proxies::proxy_hosts;

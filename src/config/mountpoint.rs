@@ -14,7 +14,7 @@ const ENOTCONN: i32 = 107;
 /// How long a mount of binhostfs may take to answer.
 const ANSWER: Duration = Duration::from_secs(10);
 /// The type of binhostfs's own mounts in mountinfo.
-const OWN_TYPE: &str = "fuse.binhostfs";
+pub(crate) const OWN_TYPE: &str = "fuse.binhostfs";
 
 /// Why a mountpoint is refused.
 #[derive(Debug, thiserror::Error)]

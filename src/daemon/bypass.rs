@@ -9,6 +9,7 @@
 //! **Limitation:** packages that Portage keeps elsewhere (`location` in binrepos.conf) are not
 //! checked.
 
+use std::collections::HashSet;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -43,6 +44,10 @@ impl Seen {
 /// Compares again whenever the local packages or the hidden entries have changed. Runs until it is
 /// cancelled.
 pub(super) async fn watch(shared: Arc<DaemonState>) {
+    if shared.mount.is_none() {
+        // Nothing of the directory is held back, and what is served is checked when it is published.
+        return;
+    }
     let mut seen: Option<Seen> = None;
     let mut digests = ReadDigests::default();
     loop {
@@ -64,6 +69,7 @@ pub(super) async fn watch(shared: Arc<DaemonState>) {
         let compared = blocking(move || {
             comparing.held.follow(comparing.front.layer(), &held);
             let compared = compare(&comparing, &snapshot, &listing, &mut reading)?;
+            comparing.withhold_from_others(&compared.left_distrusted);
             Ok((compared, reading))
         });
         match compared.await {
@@ -83,6 +89,8 @@ struct Compared {
     found: Vec<BypassStatus>,
     /// Number of entries that could not be read.
     unreadable: usize,
+    /// Paths of packages that are distrusted, but could not be held back.
+    left_distrusted: HashSet<String>,
 }
 
 /// Holds back what is found and distrusted.
@@ -93,7 +101,7 @@ fn compare(
     digests: &mut ReadDigests,
 ) -> io::Result<Compared> {
     let (held, layer) = (&shared.held, shared.front.layer());
-    let mut left = Vec::new();
+    let (mut left, mut left_distrusted) = (Vec::new(), HashSet::new());
     let LocalMatches { bypasses, shown, unreadable } = find((layer, held), snapshot, listing, Some(digests))?;
     if held.release_shown(layer, &shown) {
         shared.front.touch();
@@ -106,10 +114,11 @@ fn compare(
         if is_distrusted && held.hold(layer, package, &seen) {
             shared.front.touch();
         } else {
+            left_distrusted.extend(is_distrusted.then(|| path.clone()));
             left.push(BypassStatus { path, binhost, reason, held: false });
         }
     }
     left.extend(held.list(layer));
     left.sort_by(|one, other| one.path.cmp(&other.path));
-    Ok(Compared { found: left, unreadable })
+    Ok(Compared { found: left, unreadable, left_distrusted })
 }

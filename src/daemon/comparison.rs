@@ -93,6 +93,21 @@ pub(super) fn find(
     Ok(LocalMatches { bypasses, shown: identities, unreadable: unreadable.report() })
 }
 
+/// Paths of the packages of `listing` that are distrusted and not allowed. Packages without digests
+/// in the listing are not compared. Before the first comparison is possible, all of them are.
+pub(super) fn distrusted(
+    (layer, held): (&LowerDirectory, &HeldPackages),
+    snapshot: Option<&ViewSnapshot>,
+    listing: &Listing,
+) -> io::Result<HashSet<String>> {
+    let Some(snapshot) = snapshot else {
+        return Ok(listing.entries().iter().map(|entry| entry.path.to_string()).collect());
+    };
+    let found = find((layer, held), snapshot, listing, None)?;
+    let is_withheld = |bypass: &Bypass| bypass.is_distrusted && !held.is_allowed(&bypass.identity);
+    Ok(found.bypasses.into_iter().filter(|(_, bypass)| is_withheld(bypass)).map(|(path, _)| path).collect())
+}
+
 /// Entries of stored indexes that cannot be read. The others are compared all the same.
 #[derive(Debug, Default)]
 struct Unreadable {

@@ -238,7 +238,7 @@ impl Daemon {
                 let beneath = resumed.map(tasks::local_watcher::beneath).transpose()?;
                 tasks::local_watcher::open(&config, &cache, first, beneath).await?
             }
-            Mounting::Unmounted => serving::without_local_packages(&cache, first).await?,
+            Mounting::Unmounted => serving::unmounted(&config, &cache, first).await?,
         };
         let front = Arc::new(front);
         let (shown, root) = (Arc::clone(front.snapshots()), config.portage_root.clone());
@@ -246,7 +246,8 @@ impl Daemon {
         cache
             .evictor()
             .classify_by(move |digest_of| tasks::installed_classes::classes(&root, &shown, &directory, digest_of));
-        let serving = Serving::new(&config, &front, &fetcher, &metrics, &cache)?;
+        let mounted = matches!(mounting, Mounting::Mounted(_));
+        let serving = Serving::new(&config, mounted, &front, &fetcher, &metrics, &cache)?;
         let mount = match mounting {
             Mounting::Mounted(kept) => Some(mount(&config, &front, &fetcher, &metrics, kept)?),
             Mounting::Unmounted => None,
@@ -362,6 +363,10 @@ impl Daemon {
             cache.evictor().keep_free();
             cache.write_uses();
         });
+        if self.shared.serving.as_ref().is_some_and(|serving| serving.has_own_changes(&self.shared.front)) {
+            let shared = Arc::clone(&self.shared);
+            tokio::task::spawn_blocking(move || shared.publish_for_others());
+        }
         if self.shared.serving.as_ref().is_some_and(Serving::is_incomplete) {
             let shared = Arc::clone(&self.shared);
             // A failure is in the log and in the status.

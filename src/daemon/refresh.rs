@@ -171,6 +171,8 @@ impl Refresher {
         let mut outcome = Ok(false);
         if changed || self.binhosts.is_behind() {
             let tree = self.binhosts.tree().await;
+            // What is served to others follows from it, too.
+            shared.set_snapshot(&self.binhosts);
             let shown = tree.and_then(|tree| Ok(shared.publish(tree)?));
             outcome = shown.map_err(RefreshFailure::Publish);
             shared.set_problem(outcome.as_ref().err().map(ToString::to_string));

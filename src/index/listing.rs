@@ -61,6 +61,16 @@ impl Listing {
         Ok(Self { header, entries, text: Some(text) })
     }
 
+    /// The listing with only the entries that `keep` accepts.
+    ///
+    /// # Errors
+    /// There are too many open files.
+    pub(crate) fn retained(&self, keep: impl Fn(&ListedEntry) -> bool) -> io::Result<Self> {
+        let text = self.text.as_ref().map(File::try_clone).transpose()?;
+        let entries = self.entries.iter().filter(|entry| keep(entry)).cloned().collect();
+        Ok(Self { header: self.header.clone(), entries, text })
+    }
+
     #[must_use]
     pub fn header(&self) -> &Header {
         &self.header

@@ -10,6 +10,7 @@
 //! | `own_names` | names that are binhostfs's own |
 //! | `operations` | operations on files and directories |
 //! | `attr_change` | changes of their attributes |
+//! | `public` | files that everybody may read, for other machines |
 //! | `names` | changes of names: create, link, rename, remove |
 //! | `held_files` | packages that are held back, under another name |
 //! | `scan` | all files of the lower directory at one moment |
@@ -42,6 +43,7 @@ mod names;
 mod operations;
 mod own_names;
 mod permission_cache;
+mod public;
 mod scan;
 mod stat;
 mod unlisted;
@@ -68,6 +70,7 @@ use names::LowerNames;
 pub(crate) use names::Replace;
 pub(crate) use own_names::{COMPRESSED, is_own};
 use permission_cache::Searchable;
+pub(crate) use public::{open_for_everybody, stat_for_everybody};
 pub(crate) use scan::LocalScan;
 pub(crate) use stat::{Stat, Time, is_number};
 pub(crate) use unlisted::is_package;

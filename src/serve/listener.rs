@@ -19,9 +19,7 @@ use super::packages::SharedPackages;
 use super::published::PublishedIndex;
 use super::request::RequestHandler;
 use super::token::{ServeToken, TokenError};
-use crate::fetch::Fetcher;
 use crate::metrics::Metrics;
-use crate::tree::Snapshots;
 
 /// Maximum time for the head of a request. An idle connection ends after this time, too.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
@@ -53,7 +51,7 @@ pub(crate) struct ServeListener {
 }
 
 impl ServeListener {
-    /// Serves `index`, and the packages of `snapshots`, on `address`. With `token`, only clients
+    /// Serves `index` and `packages` on `address`. With `token`, only clients
     /// that send what is in this file are answered. The caller must be inside a tokio runtime.
     ///
     /// # Errors
@@ -62,7 +60,8 @@ impl ServeListener {
         address: SocketAddr,
         token: Option<&Path>,
         index: Arc<PublishedIndex>,
-        (snapshots, fetcher, metrics): (Arc<Snapshots>, Arc<Fetcher>, Arc<Metrics>),
+        packages: SharedPackages,
+        metrics: Arc<Metrics>,
     ) -> Result<Self, ServeError> {
         let token = token.map(ServeToken::read).transpose()?;
         let listen = || -> io::Result<_> {
@@ -72,7 +71,7 @@ impl ServeListener {
         };
         let (address, listener) = listen().map_err(|source| ServeError::Address { address, source })?;
         tracing::info!("packages are served on http://{address}/");
-        let (packages, connections) = (SharedPackages { fetcher, snapshots }, Arc::new(Connections::default()));
+        let connections = Arc::<Connections>::default();
         let handler = Arc::new(RequestHandler { index, packages, metrics, token });
         let task = tokio::spawn(accept(listener, handler, Arc::clone(&connections)));
         Ok(Self { address, connections, task })

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `published` | `Packages` as other machines see it |
 //! | `packages` | the package of a path or of a blob's key |
+//! | `local_packages` | local packages that others may have |
 //! | `request` | a request -> its answer |
 //! | `file_answer` | a file or a part of it, with conditions |
 //! | `file_body` | the bytes of a file, in bounded memory |
@@ -18,8 +19,9 @@
 //! | `GET /v1/blob/<sha1>-<md5>-<size>` | a cached package, whatever the index says now |
 //! | the same with `?fetch=true&path=PATH` | the package at PATH, fetched if need be |
 //!
-//! * Entries are those of the binhosts: without local packages, and without the dependencies that
-//!   the mount adds. Packages of a binhost whose `share` is false are not served.
+//! * Entries are those of the binhosts, without the dependencies that the mount adds. Local
+//!   packages are served only with `serve-local`, by path and not by digest. Packages of a binhost
+//!   whose `share` is false are not served.
 //! * A package is fetched by [`Fetcher`](crate::fetch::Fetcher) like any other, so that one
 //!   download serves the machine itself and all others, and no byte is sent before the package is
 //!   verified.
@@ -33,6 +35,7 @@ mod file_answer;
 mod file_body;
 mod limits;
 mod listener;
+mod local_packages;
 mod packages;
 mod published;
 mod request;
@@ -41,6 +44,8 @@ mod token;
 use std::time::Duration;
 
 pub(crate) use listener::{ServeError, ServeListener};
+pub(crate) use local_packages::PublishedLocalPackages;
+pub(crate) use packages::SharedPackages;
 pub(crate) use published::PublishedIndex;
 pub(crate) use token::{TokenError, check_token};
 

@@ -3,16 +3,19 @@
 use std::io;
 use std::sync::Arc;
 
+use super::PublishedLocalPackages;
 use crate::cache::Blob;
 use crate::fetch::{Fetcher, PackageRef};
 use crate::index::ShareKey;
 use crate::tree::Snapshots;
 
 /// The packages that other machines may have.
-#[derive(Debug)]
-pub(super) struct SharedPackages {
-    pub(super) fetcher: Arc<Fetcher>,
-    pub(super) snapshots: Arc<Snapshots>,
+#[derive(Debug, Clone)]
+pub(crate) struct SharedPackages {
+    pub(crate) fetcher: Arc<Fetcher>,
+    pub(crate) snapshots: Arc<Snapshots>,
+    /// `None`: local packages are not served.
+    pub(crate) local: Option<Arc<PublishedLocalPackages>>,
 }
 
 impl SharedPackages {

@@ -1,5 +1,6 @@
 //! A request -> its answer.
 
+use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
@@ -18,6 +19,7 @@ use super::{BLOB, HELD, LINGER, PROGRESS};
 use crate::cache::Blob;
 use crate::fetch::{FetchError, Lookup, PackageRef, Uid};
 use crate::index::ShareKey;
+use crate::local::{Errno, Stat};
 use crate::metrics::Metrics;
 
 const PACKAGE: &str = "application/octet-stream";
@@ -111,6 +113,14 @@ impl RequestHandler {
     }
 
     async fn package(&self, request: &ClientRequest<'_>, path: &str) -> RouteResult {
+        if let Some(local) = self.packages.local.as_ref().filter(|local| local.has(path)) {
+            match tokio::task::block_in_place(|| local.open(path)) {
+                Ok((file, stat)) => return local_package(request, file, &stat),
+                // It was removed a moment ago, and a binhost may have another package there.
+                Err(Errno::NOENT) => {}
+                Err(_) => return Err(RouteError::NotFound),
+            }
+        }
         let wanted = self.packages.at(path).ok_or(RouteError::NotFound)?;
         let record = wanted.record();
         let facts = Representation {
@@ -192,6 +202,22 @@ impl RequestHandler {
         }
         fetcher.for_machines().open(wanted, Uid(request.client.number())).await.map_err(RouteError::Fetch)
     }
+}
+
+/// Answers with a local package. Portage replaces one by another file, never in place.
+fn local_package(request: &ClientRequest<'_>, file: File, stat: &Stat) -> RouteResult {
+    let ((seconds, nanoseconds), (changed, of_change)) = (stat.mtime, stat.ctime);
+    let facts = Representation {
+        size: stat.size,
+        etag: format!("{:x}-{:x}-{seconds:x}.{nanoseconds:x}-{changed:x}.{of_change:x}", stat.number, stat.size),
+        modified: u64::try_from(seconds).ok().filter(|seconds| *seconds > 1),
+        date_is_exact: false,
+        media_type: PACKAGE,
+        caching: "no-cache",
+    };
+    let selection = facts.select(request.headers);
+    let file = is_sent(request.method, &selection).then(|| Arc::new(file));
+    Ok(facts.answer(&selection, file, request.pace))
 }
 
 /// Whether bytes of the file are sent.

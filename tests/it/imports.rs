@@ -24,7 +24,7 @@ const ALLOWED: [(&str, &[&str]); 21] = [
     // `verify` for the names of those who signed.
     ("fs", &["config", "fetch", "index", "local", "metrics", "sys", "tree", "verify"]),
     ("fuse", &["config", "fetch", "fs", "local", "metrics", "sys", "tree"]),
-    ("serve", &["cache", "fetch", "index", "metrics", "sys", "tree"]),
+    ("serve", &["cache", "fetch", "index", "local", "metrics", "sys", "tree"]),
     ("api", &["metrics", "portage", "units"]),
     ("control", &["api", "config", "metrics", "portage", "units"]),
     ("coverage", &["api", "portage", "sys", "units"]),

@@ -254,7 +254,7 @@ define_options! {
             takes_effect: TakesEffect::AfterRestart,
             default: DefaultText::Words("no"),
             help: "Serve packages to other machines, e.g. at 0.0.0.0:8081",
-            details: "They get the packages of the binhosts as from an ordinary binhost, and by digest. Local packages are not served, nor are those of a binhost whose `share` is false.",
+            details: "They get the packages of the binhosts as from an ordinary binhost, and by digest. Local packages are served only with `serve-local`, and those of a binhost whose `share` is false are not.",
             example: r#""192.0.2.1:8081""#,
         }
         "serve-token" serve_token: Option<PathBuf> = (OPTIONAL_PATH, None) {
@@ -265,6 +265,14 @@ define_options! {
             help: "Serve only clients that send the token in this file",
             details: "As `Authorization: Bearer TOKEN`, or as the password of any user. The token has 16 to 512 visible ASCII characters; the file is read at the start.",
             example: r#""/etc/binhostfs/serve-token""#,
+        }
+        "serve-local" serve_local: bool = (boolean(), false) {
+            topic: Topic::Access,
+            flag: Flag::Value("true|false"),
+            takes_effect: TakesEffect::AfterRestart,
+            help: "Serve local packages to other machines as well",
+            details: "Those that every user of this machine may read. They stand before the packages of the binhosts, as in the mount. `binhostfs serve` takes them from the directory that `mountpoint` names, where nothing is mounted.",
+            example: "false",
         }
         "passthrough" passthrough: Passthrough = (named(), Passthrough::Auto) {
             topic: Topic::Mount,

@@ -28,7 +28,7 @@ pub(crate) struct Scene {
     place: TempDir,
     pub(crate) mirrors: Vec<Arc<ScriptedBinhost>>,
     line: CommandLine,
-    metrics: Arc<Metrics>,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 impl Scene {
@@ -93,10 +93,17 @@ impl Scene {
 
     /// The same with another configuration.
     pub(crate) fn start_all_of(&self, config: &MountConfig) -> Binhosts {
-        let cache =
-            Arc::new(Cache::open(&self.place.path().join("cache"), 1 << 20, Arc::clone(&self.metrics)).unwrap());
-        let (fetcher, _) = Fetcher::new(Arc::clone(&cache), Arc::clone(&self.metrics));
-        Binhosts::open(cache, fetcher, Arc::clone(&self.metrics), config, policies(config).unwrap()).unwrap()
+        self.start_with_cache(config).0
+    }
+
+    /// The same, with the cache and the fetcher that the binhosts use.
+    pub(crate) fn start_with_cache(&self, config: &MountConfig) -> (Binhosts, Arc<Cache>, Arc<Fetcher>) {
+        let metrics = || Arc::clone(&self.metrics);
+        let cache = Arc::new(Cache::open(&self.place.path().join("cache"), 1 << 20, metrics()).unwrap());
+        let (fetcher, _) = Fetcher::new(Arc::clone(&cache), metrics());
+        let policies = policies(config).unwrap();
+        let binhosts = Binhosts::open(Arc::clone(&cache), Arc::clone(&fetcher), metrics(), config, policies).unwrap();
+        (binhosts, cache, fetcher)
     }
 }
 

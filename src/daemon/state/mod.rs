@@ -10,6 +10,7 @@ pub(super) mod check_rate;
 pub(super) mod prefetch_jobs;
 pub(super) mod upgrade_budget;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
@@ -20,6 +21,7 @@ use tokio::sync::Notify;
 use super::binhosts::Binhosts;
 use super::binhosts::report::{BinhostReport, RollbackReport};
 use super::binhosts::snapshot::ViewSnapshot;
+use super::comparison;
 use super::generations::usage::{disk_usage, nameless};
 use super::held::HeldPackages;
 use super::service::mount_visibility;
@@ -34,6 +36,7 @@ use crate::config::{MountConfig, Prefetch};
 use crate::fetch::{self, Counts, DownloadProgress, FailureReport, Fetcher};
 use crate::fs::PublishedTree;
 use crate::fuse::Mount;
+use crate::index::Listing;
 use crate::metrics::Metrics;
 use crate::serve::ServeError;
 use crate::sys::{Moment, WrongClock, seconds_now};
@@ -124,9 +127,14 @@ impl DaemonState {
     pub(super) fn set_reports(&self, binhosts: &Binhosts) {
         *self.rollback.lock() = binhosts.rollback_report();
         *self.reports() = binhosts.reports();
-        *self.snapshot.lock() = Some(binhosts.snapshot());
+        self.set_snapshot(binhosts);
         self.changed.notify_one();
         self.check_clock();
+    }
+
+    /// Updates the decisions about entries, before a tree that follows from them is published.
+    pub(super) fn set_snapshot(&self, binhosts: &Binhosts) {
+        *self.snapshot.lock() = Some(binhosts.snapshot());
     }
 
     /// Logs once that the clock is wrong.
@@ -215,7 +223,7 @@ impl DaemonState {
     /// The tree cannot be written; the published one stays.
     pub(super) fn publish(&self, tree: Arc<Tree>) -> std::io::Result<bool> {
         let changed = tokio::task::block_in_place(|| self.front.publish(tree))?;
-        // What is the same for Portage here may differ for others: they get no local packages.
+        // What is the same for Portage here may differ for others: they may get no local packages.
         tokio::task::block_in_place(|| self.publish_for_others());
         if changed {
             give_memory_back();
@@ -232,8 +240,26 @@ impl DaemonState {
     /// Publishes the index that other machines get. If that fails, they get the one before.
     pub(super) fn publish_for_others(&self) {
         if let Some(serving) = &self.serving {
-            serving.publish(&self.front, &self.fetcher);
+            serving.publish(&self.front, &self.fetcher, &|listing| self.distrusted(listing));
+            self.cache.budget().count(serving.take_written());
         }
+    }
+
+    fn distrusted(&self, listing: &Listing) -> std::io::Result<HashSet<String>> {
+        comparison::distrusted((self.front.layer(), &self.held), self.snapshot().as_ref(), listing)
+    }
+
+    /// Publishes the index that other machines get again if it withholds other local packages than
+    /// these. Blocks.
+    pub(super) fn withhold_from_others(&self, withheld: &HashSet<String>) {
+        if self.serving.as_ref().is_some_and(|serving| serving.withholds_others(withheld)) {
+            self.publish_for_others();
+        }
+    }
+
+    /// Whether the index that other machines get has other local packages than there are.
+    pub(super) fn has_local_changes_for_others(&self) -> bool {
+        self.serving.as_ref().is_some_and(|serving| serving.has_local_changes(&self.front))
     }
 
     /// Does what is left of serving other machines.
@@ -241,7 +267,10 @@ impl DaemonState {
     /// # Errors
     /// See [`Serving::complete`].
     pub(super) fn complete_serving(&self) -> Result<(), ServeError> {
-        self.serving.as_ref().map_or(Ok(()), |serving| serving.complete(&self.front, &self.fetcher))
+        let Some(serving) = &self.serving else { return Ok(()) };
+        let completed = serving.complete(&self.front, &self.fetcher, &|listing| self.distrusted(listing));
+        self.cache.budget().count(serving.take_written());
+        completed
     }
 
     /// Completes when somebody else has unmounted. Without a mount it never does.
@@ -330,7 +359,9 @@ impl DaemonState {
                 bound: usage.bound,
                 pinned: self.cache.pins().list().len() as u64,
                 written_today: self.cache.budget().written().today(),
-                indexes: disk_usage(self.cache.directory()) + nameless(tree.packages()),
+                indexes: disk_usage(self.cache.directory())
+                    + nameless(tree.packages())
+                    + self.serving.as_ref().map_or(0, Serving::disk_usage),
             },
             upgrade_prefetch: (self.config.options.prefetch == Prefetch::World).then(|| self.upgrade_budget.status()),
             download_counts: counts(self.fetcher.counts()),

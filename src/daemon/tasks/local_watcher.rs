@@ -79,6 +79,14 @@ pub(crate) async fn watch(shared: Arc<DaemonState>) {
         let looked = blocking(move || Ok(front.rescan()?)).await;
         retry = looked.is_err().then(|| retry.map_or(RETRY, |after| (after * 2).min(LATEST_RETRY)));
         shared.changed.notify_one();
+        // Portage's own change of the index is in the tree before this scan.
+        let others = Arc::clone(&shared);
+        let publish = move || {
+            if others.has_local_changes_for_others() {
+                others.publish_for_others();
+            }
+        };
+        drop(tokio::task::spawn_blocking(publish).await);
         match looked {
             Ok(false) => {}
             Ok(true) => give_memory_back(),
