@@ -41,8 +41,9 @@ pub(crate) use prefetch::{
 };
 pub(crate) use reload::{Reloading, Run};
 pub(crate) use status::{
-    Allowed, BinhostStatus, BypassStatus, CacheStatus, DownloadCounts, DownloadState, DownloadStatus, EntriesStatus,
-    FailureStatus, GenerationStatus, KeyringStatus, MirrorState, MirrorStatus, PeerStatus, ProcessStatus,
-    RefreshStatus, Refreshed, RepositoryDistance, ServeStatus, Status, UpgradePrefetchStatus, VerifyResult,
+    Allowed, BandwidthStatus, BinhostStatus, BypassStatus, CacheStatus, DownloadCounts, DownloadState, DownloadStatus,
+    EntriesStatus, FailureStatus, GenerationStatus, KeyringStatus, MirrorState, MirrorStatus, PeerStatus,
+    ProcessStatus, RefreshStatus, Refreshed, RepositoryDistance, ServeStatus, Status, UpgradePrefetchStatus,
+    VerifyResult,
 };
 pub(crate) use status::{frozen, stale};

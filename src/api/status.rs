@@ -56,6 +56,9 @@ pub(crate) struct Status {
     /// State of the upgrade prefetch. `None`: it is not configured.
     #[serde(default)]
     pub upgrade_prefetch: Option<UpgradePrefetchStatus>,
+    /// Limits of bandwidth, and the quiet hours. `None`: there are none.
+    #[serde(default)]
+    pub bandwidth: Option<BandwidthStatus>,
     /// Number of downloads by state.
     #[serde(default)]
     pub download_counts: DownloadCounts,
@@ -454,6 +457,35 @@ pub(crate) struct UpgradePrefetchStatus {
     pub problem: Option<String>,
 }
 
+/// Limits of bandwidth, and the quiet hours.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct BandwidthStatus {
+    /// Bytes of packages that are received a second at most. 0: any.
+    pub rate_limit: u64,
+    /// Bytes of prefetches that nobody waits for that are received a second at most. 0: any.
+    pub prefetch_rate_limit: u64,
+    /// When nothing is prefetched that nobody waits for: spans of the day, in local time.
+    pub quiet_hours: Vec<String>,
+    /// When the present quiet hours end. `None`: it is no quiet hour.
+    pub quiet_until: Option<u64>,
+}
+
+impl BandwidthStatus {
+    /// For a person, at the time `now`: the limits, and whether prefetch rests.
+    pub(crate) fn lines(&self, now: u64) -> Vec<String> {
+        let Self { rate_limit, prefetch_rate_limit, quiet_hours, quiet_until } = self;
+        let rate = |rate: &u64, of: &str| (*rate > 0).then(|| format!("at most {}/s{of}", ByteSize(*rate)));
+        let quiet = (!quiet_hours.is_empty()).then(|| {
+            let rests = quiet_until.map(|until| {
+                let left = Interval(Duration::from_secs(until.saturating_sub(now)));
+                format!(", which go on for {left}: prefetch rests")
+            });
+            format!("quiet hours {}{}", quiet_hours.join(", "), rests.unwrap_or_default())
+        });
+        [rate(rate_limit, ""), rate(prefetch_rate_limit, " for prefetch"), quiet].into_iter().flatten().collect()
+    }
+}
+
 /// Numbers of downloads by state, and of opens that wait for them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct DownloadCounts {
@@ -497,6 +529,9 @@ pub(crate) struct DownloadStatus {
     /// Whether this is a prefetch of a package that nobody has opened so far.
     #[serde(default)]
     pub prefetch: bool,
+    /// Whether the download is parked for the quiet hours.
+    #[serde(default)]
+    pub resting: bool,
 }
 
 /// A package with an error: a failed download, a refusal, an alarm or an index mismatch.
@@ -635,6 +670,10 @@ impl fmt::Display for Status {
             writeln!(f, "upgrades    {cached} of {upgrades} are here; {spent} of {budget} fetched today")?;
             problem.iter().try_for_each(|problem| writeln!(f, "problem     {problem}"))?;
         }
+        let bandwidth = self.bandwidth.iter().flat_map(|bandwidth| bandwidth.lines(self.time));
+        for line in bandwidth {
+            writeln!(f, "bandwidth   {line}")?;
+        }
         let Readings { hits, misses, failed_opens, verified, bytes_fetched, .. } = metrics;
         writeln!(f, "opens       {hits} from the cache, {misses} waited for a download, {failed_opens} failed")?;
         writeln!(f, "downloads   {}, {} verified", ByteSize(*bytes_fetched), Plural(*verified, "package"))?;
@@ -670,6 +709,7 @@ impl DownloadStatus {
         let who = if self.prefetch { "prefetch".to_owned() } else { format!("{} waiting", self.waiters) };
         match self.state {
             DownloadState::Live => who,
+            DownloadState::Parked if self.resting => format!("{who}; rests in the quiet hours"),
             DownloadState::Parked => format!("{who}; its binhost is silent"),
             DownloadState::Waiting => format!("{who}; before its turn"),
         }
@@ -748,7 +788,8 @@ mod tests {
 
     fn download(path: &str, waiters: u64, ahead: bool) -> DownloadStatus {
         let state = if ahead { DownloadState::Parked } else { DownloadState::Live };
-        DownloadStatus { path: path.to_owned(), state, received: 1 << 20, size: 2 << 20, waiters, prefetch: ahead }
+        let (path, received, size, resting) = (path.to_owned(), 1 << 20, 2 << 20, path == "a/r.xpak");
+        DownloadStatus { path, state, received, size, waiters, prefetch: ahead, resting }
     }
 
     #[test]
@@ -875,8 +916,18 @@ mod tests {
                 written_today: 5,
                 indexes: 5 << 20,
             },
+            bandwidth: Some(BandwidthStatus {
+                rate_limit: 2 << 20,
+                prefetch_rate_limit: 500 << 10,
+                quiet_hours: vec!["08:00-12:00".to_owned(), "14:00-23:00".to_owned()],
+                quiet_until: Some(13_600),
+            }),
             download_counts: DownloadCounts { live: 1, parked: 1, waiting: 0, opens: 2 },
-            downloads: vec![download("a/b.xpak", 2, false), download("a/f.xpak", 0, true)],
+            downloads: vec![
+                download("a/b.xpak", 2, false),
+                download("a/f.xpak", 0, true),
+                download("a/r.xpak", 0, true),
+            ],
             failures: vec![FailureStatus { path: "a/c.xpak".to_owned(), reason: "refused".to_owned(), time: 9_970 }],
             metrics: Readings {
                 hits: 5,
@@ -915,6 +966,9 @@ reads       by the kernel (passthrough)
 serves      on http://192.0.2.1:8081/: 2 connections, 3 requests, 1 package by digest, 4.0 KiB sent
 upgrades    2 of 7 are here; 3.0 MiB of 2.0 GiB fetched today
 problem     no database
+bandwidth   at most 2.0 MiB/s
+bandwidth   at most 500.0 KiB/s for prefetch
+bandwidth   quiet hours 08:00-12:00, 14:00-23:00, which go on for 60 min: prefetch rests
 opens       5 from the cache, 2 waited for a download, 0 failed
 downloads   4.0 MiB, 0 packages verified
 ALARM       a/e.xpak 1 s ago: other bytes
@@ -922,6 +976,7 @@ bypass      a/g.xpak is a local package that Portage fetched itself from gentoo,
 not shown   a/d.xpak since 100 s ago: wrong MD5
 fetching    a/b.xpak: 1.0 MiB of 2.0 MiB, 2 waiting
 fetching    a/f.xpak: 1.0 MiB of 2.0 MiB, prefetch; its binhost is silent
+fetching    a/r.xpak: 1.0 MiB of 2.0 MiB, prefetch; rests in the quiet hours
 failed      a/c.xpak 30 s ago: refused
 ";
         assert_eq!(status.to_string(), expected);

@@ -94,6 +94,8 @@ pub(crate) const MAX_PLAN_CHECK: Duration = Duration::from_secs(600);
 pub(crate) const GENTOO_HOST: (&str, Duration) = ("distfiles.gentoo.org", Duration::from_secs(14 * 86400));
 /// The shortest interval between two refreshes.
 pub(crate) const MIN_REFRESH: Duration = Duration::from_secs(1);
+/// The lowest limit of a rate, in bytes a second. A package of 100 MiB would take seven hours.
+pub(crate) const MIN_RATE_LIMIT: ByteSize = ByteSize(4 << 10);
 
 /// Whether packages must be signed (`--verify-signature`). The default is yes.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -76,6 +76,7 @@ pub(super) fn status() -> Status {
             indexes: 0,
         },
         upgrade_prefetch: None,
+        bandwidth: None,
         download_counts: DownloadCounts::default(),
         downloads: Vec::new(),
         failures: Vec::new(),

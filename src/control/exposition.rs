@@ -76,6 +76,26 @@ fn cache(text: &mut Exposition, status: &Status) {
     ] {
         text.single(name, FamilyKind::Gauge, help, value);
     }
+    let limits = status.bandwidth.clone().unwrap_or_default();
+    for (name, help, value) in [
+        (
+            "binhostfs_rate_limit_bytes",
+            "Bytes of packages received a second at most (rate-limit); 0: any.",
+            limits.rate_limit,
+        ),
+        (
+            "binhostfs_prefetch_rate_limit_bytes",
+            "Bytes prefetched a second at most (prefetch-rate-limit); 0: any.",
+            limits.prefetch_rate_limit,
+        ),
+        (
+            "binhostfs_quiet_until_timestamp_seconds",
+            "When the present quiet hours end, seconds since the epoch; 0: it is no quiet hour.",
+            limits.quiet_until.unwrap_or_default(),
+        ),
+    ] {
+        text.single(name, FamilyKind::Gauge, help, value);
+    }
     let DownloadCounts { live, parked, waiting, opens } = status.download_counts;
     for (name, help, value) in [
         (

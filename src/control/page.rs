@@ -49,7 +49,7 @@ fn page(status: &Status) -> Markup {
                 p.dim { "binhostfs " (version) ", " (does) " for " (display(ago(status, *started))) " (pid " (pid) ")" }
                 (cards(status))
                 (problems(status))
-                (downloads(&status.downloads))
+                (downloads(status))
                 @for binhost in &status.binhosts { (section(status, binhost)) }
                 (failures_section(status, "Alarms: other bytes than before under one build", "bad", alarms))
                 (failures_section(status, "Refused, and not shown to Portage", "bad", refused))
@@ -123,7 +123,9 @@ fn problems(status: &Status) -> Markup {
     }
 }
 
-fn downloads(downloads: &[DownloadStatus]) -> Markup {
+fn downloads(status: &Status) -> Markup {
+    let downloads = &status.downloads;
+    let limits = status.bandwidth.iter().flat_map(|bandwidth| bandwidth.lines(status.time));
     let row = |download: &DownloadStatus| {
         let DownloadStatus { path, received, size, .. } = download;
         html! {
@@ -138,6 +140,7 @@ fn downloads(downloads: &[DownloadStatus]) -> Markup {
     html! {
         section {
             h2 { "Downloads" }
+            @for line in limits { p.dim { (line) } }
             @if downloads.is_empty() {
                 p.dim { "none at this moment" }
             } @else {

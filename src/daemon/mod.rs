@@ -63,7 +63,7 @@ use crate::api::Status;
 use crate::cache::{Cache, Limits};
 use crate::config::{MountConfig, MountOptions, SignaturePolicy};
 use crate::control::{Listener, Server};
-use crate::fetch::Fetcher;
+use crate::fetch::{BandwidthLimits, Fetcher};
 use crate::fs::{Filesystem, PublishedTree};
 use crate::fuse::{Begun, Kept, KeptDescriptors, Mount};
 use crate::metrics::Metrics;
@@ -229,6 +229,7 @@ impl Daemon {
             .context("making room in the cache")?;
         let (fetcher, outcomes) = Fetcher::new(Arc::clone(&cache), Arc::clone(&metrics));
         fetcher.set_bulk_read_limit(config.options.bulk_read_limit);
+        fetcher.bandwidth().set(bandwidth_limits(&config));
         let (held, fetching, counted) = (Arc::clone(&cache), Arc::clone(&fetcher), Arc::clone(&metrics));
         let mut binhosts = Binhosts::open(held, fetching, counted, &config, policies)?;
         let first = binhosts.first().await?;
@@ -414,6 +415,12 @@ fn policies(config: &MountConfig) -> Result<Vec<Policy>, KeyringError> {
         policies.push(Policy { uncompressed: config.uncompressed, ..policy });
     }
     Ok(policies)
+}
+
+/// The limits of bandwidth that the configuration sets.
+fn bandwidth_limits(config: &MountConfig) -> BandwidthLimits {
+    let MountOptions { rate_limit, prefetch_rate_limit, quiet_hours, .. } = &config.options;
+    BandwidthLimits { rate: *rate_limit, prefetch_rate: *prefetch_rate_limit, quiet_hours: quiet_hours.clone() }
 }
 
 fn limits(config: &MountConfig) -> Limits {

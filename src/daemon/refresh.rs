@@ -127,6 +127,7 @@ impl Refresher {
     async fn configure(&mut self, shared: &DaemonState, config: &MountConfig) {
         let (cache, limits) = (Arc::clone(&shared.cache), super::limits(config));
         shared.fetcher.set_bulk_read_limit(config.options.bulk_read_limit);
+        shared.fetcher.bandwidth().set(super::bandwidth_limits(config));
         // Evicting takes time. The requests that wait here would have to wait for a refresh anyway.
         drop(tokio::task::spawn_blocking(move || cache.evictor().set_limits(limits)).await);
         match self.binhosts.configure(config).await {

@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 
 use super::alarms::Alarms;
 use super::availability::{Availability, PackageAvailability};
+use super::bandwidth::Bandwidth;
 use super::blobs::{Absence, Blobs};
 use super::bulk_read_limit::BulkReadLimit;
 use super::downloads::{Counts, DownloadContext, DownloadProgress, Downloads, Uid};
@@ -47,6 +48,7 @@ pub(crate) struct Fetcher {
     failures: Arc<Failures>,
     alarms: Arc<Alarms>,
     limit: BulkReadLimit,
+    bandwidth: Arc<Bandwidth>,
     pub(super) openers: Openers,
     last_openers: LastOpeners,
     for_machines: Arc<MachineFetcher>,
@@ -69,6 +71,7 @@ impl Fetcher {
             metrics: Arc::clone(&metrics),
             judgements: Default::default(),
         });
+        let bandwidth = Arc::<Bandwidth>::default();
         let downloads = Downloads::new(DownloadContext {
             blobs: Arc::clone(&blobs),
             binhosts: Arc::clone(&binhosts),
@@ -76,6 +79,7 @@ impl Fetcher {
             alarms: Arc::clone(&alarms),
             comparer: Arc::clone(&comparer),
             outcomes: outcomes.clone(),
+            bandwidth: Arc::clone(&bandwidth),
             metrics: Arc::clone(&metrics),
         });
         let checker = EntryChecker::new(Arc::clone(&blobs), Arc::clone(&downloads), Arc::clone(&comparer), outcomes);
@@ -95,6 +99,7 @@ impl Fetcher {
             failures,
             alarms,
             limit: BulkReadLimit::default(),
+            bandwidth,
             openers: Openers::default(),
             last_openers: LastOpeners::default(),
             for_machines,
@@ -180,6 +185,11 @@ impl Fetcher {
     /// [`super::bulk_read_limit::WINDOW`]. 0: any number.
     pub(crate) fn set_bulk_read_limit(&self, most: u32) {
         self.limit.set(most);
+    }
+
+    /// The limits of bandwidth, and the quiet hours.
+    pub(crate) fn bandwidth(&self) -> &Bandwidth {
+        &self.bandwidth
     }
 
     /// Forgets failures: the next open tries again.

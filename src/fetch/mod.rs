@@ -8,6 +8,7 @@
 //! | `downloads` | the table of downloads |
 //! | `prefetch` | downloads before an open |
 //! | `uncached_open` | an open of a package that is not cached |
+//! | `bandwidth` | the limits of bandwidth, and the quiet hours |
 //! | `bulk_read_limit` | limits jobs that read the whole mount |
 //! | `blobs` | look-ups, arrivals and recovery of blobs |
 //! | `index_mismatch` | compares an entry with its package |
@@ -45,6 +46,7 @@
 
 mod alarms;
 mod availability;
+mod bandwidth;
 mod blobs;
 mod bulk_read_limit;
 mod downloads;
@@ -68,6 +70,7 @@ mod transient_blobs;
 mod uncached_open;
 
 pub(crate) use availability::{Availability, PackageAvailability};
+pub(crate) use bandwidth::{Bandwidth, BandwidthLimits};
 pub(crate) use blobs::Absence;
 pub(crate) use downloads::{Counts, DownloadProgress, TransferState, Uid};
 pub use downloads::{MAX_LIVE, PLACES, TURNS_OF_USER, WORTH_KEEPING};

@@ -7,6 +7,7 @@
 //! | `durable` | small files that survive a crash |
 //! | `file_stamp` | size and modification time of a file |
 //! | `disk_full` | errors of a disk without space |
+//! | `local_time` | the time of day in this machine's time zone |
 //! | `mountinfo` | the mounts that a process sees |
 //! | `mount_probe` | asks a mount that may hang |
 //! | `namespace` | another mount namespace |
@@ -17,6 +18,7 @@ mod clock;
 mod disk_full;
 pub(crate) mod durable;
 pub(crate) mod file_stamp;
+mod local_time;
 pub(crate) mod mount_probe;
 mod mountinfo;
 mod namespace;
@@ -24,6 +26,7 @@ mod whole_file;
 
 pub(crate) use clock::{Clock, Moment, Passed, PastEvent, STEP, WrongClock, offset, seconds_now};
 pub(crate) use disk_full::{is_full, is_full_disk};
+pub(crate) use local_time::second_of_day;
 pub(crate) use mountinfo::{mount_on, mounts_of};
 pub(crate) use namespace::{MountNamespace, NamespaceError};
 pub(crate) use whole_file::WholeFile;

@@ -70,6 +70,10 @@ pub(crate) struct BodyStream<'a> {
     /// Whether the caller did not read the connection for a while. A break is then not the mirror's
     /// fault.
     neglected: bool,
+    /// How long the caller kept the connection waiting before the next chunk. If the chunk takes no
+    /// longer than that to come, its bytes may have been in the kernel already, and it says nothing
+    /// about the rate of the mirror.
+    held: Duration,
     pace: Throughput,
     /// Origin of the bytes received. `None`: the next request is for the whole file.
     part: Option<ResumePoint>,
@@ -108,6 +112,7 @@ impl<'a> BodyStream<'a> {
             furthest: 0,
             connection: Connection::None,
             neglected: false,
+            held: Duration::ZERO,
             pace: Throughput::default(),
             part: None,
             fruitless: Duration::ZERO,
@@ -171,6 +176,7 @@ impl<'a> BodyStream<'a> {
     /// Notes that the caller did not read for so long, although the mirror was ready to send.
     pub(crate) fn kept_waiting(&mut self, time: Duration) {
         self.neglected |= time >= NEGLECTED;
+        self.held += time;
     }
 
     /// Starts again at the first byte and the same URL, because the caller has lost the received
@@ -263,7 +269,10 @@ impl<'a> BodyStream<'a> {
 
     fn count(&mut self, bytes: u64, waited: Duration) {
         self.received += bytes;
-        self.pace.add(bytes, waited);
+        let held = std::mem::take(&mut self.held);
+        if held.is_zero() || held < waited {
+            self.pace.add(bytes, waited);
+        }
         self.upstream.metrics.bytes_fetched.add(bytes);
         if let Some(peer) = self.peers.current {
             self.upstream.peers.note_bytes(peer, bytes, &self.upstream.metrics);

@@ -11,10 +11,10 @@ use std::time::Duration;
 use crate::config::choices::Choice;
 use crate::config::cpu::CpuNeed;
 use crate::config::toml_table::TomlValue;
-use crate::config::{BinhostUrl, MAX_PLAN_CHECK, MIN_MAX_INDEX, MIN_REFRESH, SocketGroup};
+use crate::config::{BinhostUrl, MAX_PLAN_CHECK, MIN_MAX_INDEX, MIN_RATE_LIMIT, MIN_REFRESH, SocketGroup};
 use crate::portage::Atom;
 use crate::sys::MountNamespace;
-use crate::units::{ByteSize, Interval};
+use crate::units::{ByteSize, DailySpan, Interval};
 
 /// The form of a value of the command line, for code that does not know its type.
 #[derive(Debug, Clone, Copy)]
@@ -122,6 +122,20 @@ pub(super) const SIZE: Kind<ByteSize> = Kind {
 /// The size of an index; a limit that every index exceeds is a mistake.
 pub(super) const INDEX_LIMIT: Kind<ByteSize> =
     Kind { text: |text| plausible_index(parsed(text)?), toml: |item| plausible_index((SIZE.toml)(item)?), ..SIZE };
+
+/// Bytes a second; 0: any.
+pub(super) const RATE_LIMIT: Kind<ByteSize> = Kind {
+    text: |text| rate(utf8(text)?),
+    toml: |item| match item.integer() {
+        Ok(_) => (SIZE.toml)(item).and_then(plausible_rate),
+        Err(_) => rate(item.text().map_err(|_| "it must be bytes a second, e.g. \"2M\"".to_owned())?),
+    },
+    show: |rate| Some(if rate.0 == 0 { "any".to_owned() } else { format!("{rate}/s") }),
+    ..SIZE
+};
+
+/// Spans of the day.
+pub(super) const HOURS: Kind<Vec<DailySpan>> = list();
 
 /// A limit; 0: there is none.
 pub(super) const SIZE_LIMIT: Kind<ByteSize> =
@@ -313,6 +327,18 @@ fn plausible_index(size: ByteSize) -> Result<ByteSize, String> {
     Ok(size)
 }
 
+fn rate(text: &str) -> Result<ByteSize, String> {
+    plausible_rate(one(text.trim().strip_suffix("/s").unwrap_or(text))?)
+}
+
+fn plausible_rate(rate: ByteSize) -> Result<ByteSize, String> {
+    if (1..MIN_RATE_LIMIT.0).contains(&rate.0) {
+        let least = MIN_RATE_LIMIT.notation();
+        return Err(format!("{} bytes a second are less than {least}: give for example 2M, or 0 for any", rate.0));
+    }
+    Ok(rate)
+}
+
 fn path(text: &str) -> Result<PathBuf, String> {
     let path = Path::new(text);
     path.is_absolute().then(|| path.to_owned()).ok_or_else(|| format!("{text:?} must begin with a slash"))
@@ -369,6 +395,9 @@ mod tests {
         agree(&SIZE_LIMIT, "0", "0", "any");
         agree(&PACKAGE_LIMIT, "0", "0", "any");
         agree(&INDEX_LIMIT, "192M", "\"192M\"", "192.0 MiB");
+        agree(&RATE_LIMIT, "2M", "\"2M/s\"", "2.0 MiB/s");
+        agree(&RATE_LIMIT, "0", "0", "any");
+        agree(&HOURS, "22:00-6:00", "\"22:00-06:00\"", "22:00-06:00");
         agree(&COUNT, "3", "3", "3");
         agree(&PRIORITY, "-5", "-5", "-5");
         agree(&REFRESH, "1h", "3600", "60 min");
@@ -404,8 +433,22 @@ mod tests {
             (of_file(&COUNT, "0").err(), "it must be 1 or more"),
             (of_file(&PACKAGE_LIMIT, "-1").err(), "it must be a number of packages, or 0 for any"),
             (of_file(&SIZE, "-1").err(), "it is less than nothing"),
+            (
+                of_line(&RATE_LIMIT, "500").err(),
+                "500 bytes a second are less than 4K: give for example 2M, or 0 for any",
+            ),
+            (
+                of_file(&RATE_LIMIT, "4095").err(),
+                "4095 bytes a second are less than 4K: give for example 2M, or 0 for any",
+            ),
             (of_line(&INDEX_LIMIT, "0").err(), "no index is smaller than 0 B: give for example 192M"),
             (of_file(&INDEX_LIMIT, "1023").err(), "no index is smaller than 1023 B: give for example 192M"),
+            (of_file(&RATE_LIMIT, "true").err(), "it must be bytes a second, e.g. \"2M\""),
+            (of_file(&RATE_LIMIT, "-1").err(), "it is less than nothing"),
+            (
+                of_line(&HOURS, "8-23").err(),
+                "\"8-23\" is not a span of the day: give two times of the 24-hour clock that differ, e.g. 08:00-23:00",
+            ),
             (of_file(&PATH, "\"x\"").err(), "\"x\" must begin with a slash"),
             (of_file(&PATHS, "[]").err(), "there must be one file at least"),
             (of_file(&boolean::<Writes>(), "\"true\"").err(), "it must be true or false, and is a string"),

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::define::define_options;
 use super::kind::{
-    ADDRESS, AGE, ATOMS, COUNT, CPU, GROUP, INDEX_LIMIT, Kind, NAMESPACE, OPTIONAL_PATH, PACKAGE_LIMIT, PATH, PATHS,
-    PEERS, PRIORITY, REFRESH, SIZE, SIZE_LIMIT, TEXTS, URL, URLS, WAIT, boolean, named,
+    ADDRESS, AGE, ATOMS, COUNT, CPU, GROUP, HOURS, INDEX_LIMIT, Kind, NAMESPACE, OPTIONAL_PATH, PACKAGE_LIMIT, PATH,
+    PATHS, PEERS, PRIORITY, RATE_LIMIT, REFRESH, SIZE, SIZE_LIMIT, TEXTS, URL, URLS, WAIT, boolean, named,
 };
 use super::{DefaultText, Flag, OptionInfo, OptionRow, Scope, TakesEffect, Topic, TypedOption, put};
 use crate::config::choices::{LibcGuard, Offline, OnMismatch, Passthrough, Prefetch, StoreIndex, Writes};
@@ -20,7 +20,7 @@ use crate::config::{
 use crate::portage::conf::DEFAULT_PKGDIR;
 use crate::portage::{Atom, Report, Sourced};
 use crate::sys::MountNamespace;
-use crate::units::ByteSize;
+use crate::units::{ByteSize, DailySpan};
 
 define_options! {
     binhosts {
@@ -301,6 +301,28 @@ define_options! {
             takes_effect: TakesEffect::AfterRestart,
             help: "With `prefetch = \"world\"`, fetch at most so many bytes of upgrades a day",
             example: r#""2G""#,
+        }
+        "rate-limit" rate_limit: ByteSize = (RATE_LIMIT, ByteSize(0)) {
+            topic: Topic::Fetching,
+            flag: Flag::Value("RATE"),
+            help: "Receive at most so many bytes of packages a second, e.g. 2M; 0: any",
+            details: "The limit is for all downloads together, and each gets the same share. Indexes, and checks of entries before a plan, are not limited.",
+            example: r#""0""#,
+        }
+        "prefetch-rate-limit" prefetch_rate_limit: ByteSize = (RATE_LIMIT, ByteSize(0)) {
+            topic: Topic::Fetching,
+            flag: Flag::Value("RATE"),
+            help: "Prefetch at most so many bytes a second, e.g. 500K; 0: any",
+            details: "The limit is for all packages together that `binhostfs prefetch` and `prefetch = \"world\"` fetch. Packages that a program has opened or an emerge is going to open are not held back.",
+            example: r#""0""#,
+        }
+        "quiet-hours" quiet_hours: Vec<DailySpan> = (HOURS, Vec::new()) {
+            topic: Topic::Fetching,
+            flag: Flag::Repeated("FROM-UNTIL"),
+            default: DefaultText::None,
+            help: "Prefetch nothing at this time of the day, e.g. 08:00-23:00; may be repeated",
+            details: "Local time; a span may contain midnight. `binhostfs prefetch` and `prefetch = \"world\"` rest meanwhile. Packages that a program has opened or an emerge is going to open are fetched as always. While the clock of the machine is not set, there are no quiet hours.",
+            example: r#"["08:00-23:00"]"#,
         }
         // The first open of a plan looks as if it hung, when it waits longer than this.
         "plan-check" plan_check: Duration = (WAIT, Duration::from_secs(5)) {

@@ -28,12 +28,12 @@ use super::service::mount_visibility;
 use super::serving::Serving;
 use super::shown;
 use crate::api::{
-    ApiError, BinhostStatus, BypassStatus, CacheStatus, DownloadCounts, DownloadState, DownloadStatus, FailureStatus,
-    GenerationStatus, ProcessStatus, RefreshStatus, Status,
+    ApiError, BandwidthStatus, BinhostStatus, BypassStatus, CacheStatus, DownloadCounts, DownloadState, DownloadStatus,
+    FailureStatus, GenerationStatus, ProcessStatus, RefreshStatus, Status,
 };
 use crate::cache::Cache;
 use crate::config::{MountConfig, Prefetch};
-use crate::fetch::{self, Counts, DownloadProgress, FailureReport, Fetcher};
+use crate::fetch::{self, Bandwidth, BandwidthLimits, Counts, DownloadProgress, FailureReport, Fetcher};
 use crate::fs::PublishedTree;
 use crate::fuse::Mount;
 use crate::index::Listing;
@@ -364,6 +364,7 @@ impl DaemonState {
                     + self.serving.as_ref().map_or(0, Serving::disk_usage),
             },
             upgrade_prefetch: (self.config.options.prefetch == Prefetch::World).then(|| self.upgrade_budget.status()),
+            bandwidth: bandwidth(self.fetcher.bandwidth()),
             download_counts: counts(self.fetcher.counts()),
             downloads: self.fetcher.in_progress().into_iter().map(download).collect(),
             failures: self.fetcher.failures().into_iter().map(failure).collect(),
@@ -419,19 +420,29 @@ fn process() -> ProcessStatus {
     }
 }
 
+fn bandwidth(bandwidth: &Bandwidth) -> Option<BandwidthStatus> {
+    let limits = bandwidth.limits();
+    (limits != BandwidthLimits::default()).then(|| BandwidthStatus {
+        rate_limit: limits.rate.0,
+        prefetch_rate_limit: limits.prefetch_rate.0,
+        quiet_hours: limits.quiet_hours.iter().map(ToString::to_string).collect(),
+        quiet_until: bandwidth.quiet().map(|rest| seconds_now().saturating_add(rest.as_secs())),
+    })
+}
+
 fn counts(counts: Counts) -> DownloadCounts {
     let Counts { live, parked, waiting, opens } = counts;
     DownloadCounts { live: live as u64, parked: parked as u64, waiting: waiting as u64, opens: opens as u64 }
 }
 
 fn download(progress: DownloadProgress) -> DownloadStatus {
-    let DownloadProgress { path, state, received, size, waiters, ahead } = progress;
+    let DownloadProgress { path, state, received, size, waiters, ahead, resting } = progress;
     let state = match state {
         fetch::TransferState::Live => DownloadState::Live,
         fetch::TransferState::Parked => DownloadState::Parked,
         fetch::TransferState::Waiting => DownloadState::Waiting,
     };
-    DownloadStatus { path, state, received, size, waiters: waiters as u64, prefetch: ahead }
+    DownloadStatus { path, state, received, size, waiters: waiters as u64, prefetch: ahead, resting }
 }
 
 fn failure(report: FailureReport) -> FailureStatus {

@@ -74,6 +74,7 @@ impl Round {
                     self.unkept = Some(why);
                     break;
                 }
+                shared.fetcher.bandwidth().quiet_ended().await;
                 UpgradePrefetch::new(Arc::clone(&shared.fetcher)).wait_until_quiet().await;
                 if shared.snapshots.current().generation() != self.generation {
                     return;

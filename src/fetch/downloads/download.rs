@@ -9,6 +9,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::entry::Load;
+use crate::fetch::bandwidth::Haste;
 use crate::fetch::error::{FetchError, Outcome};
 use crate::fetch::remote_binhost::PackageRef;
 
@@ -30,6 +31,9 @@ pub(in crate::fetch) struct Download {
     phase: watch::Sender<Phase>,
     received: AtomicU64,
     placed: AtomicBool,
+    /// Whether the download is parked for the quiet hours.
+    resting: AtomicBool,
+    pub(super) haste: Haste,
     requested: Instant,
     /// Notified when the download has a turn again.
     turn: Notify,
@@ -39,8 +43,17 @@ pub(in crate::fetch) struct Download {
 
 impl Download {
     pub(super) fn new(wanted: PackageRef) -> Self {
-        let (phase, received, placed) = (watch::Sender::default(), AtomicU64::new(0), AtomicBool::new(false));
-        Self { wanted, phase, received, placed, requested: Instant::now(), turn: Notify::new(), stop: Notify::new() }
+        Self {
+            wanted,
+            phase: watch::Sender::default(),
+            received: AtomicU64::new(0),
+            placed: AtomicBool::new(false),
+            resting: AtomicBool::new(false),
+            haste: Haste::default(),
+            requested: Instant::now(),
+            turn: Notify::new(),
+            stop: Notify::new(),
+        }
     }
 
     pub(super) fn phase(&self) -> watch::Receiver<Phase> {
@@ -80,6 +93,15 @@ impl Download {
     /// Records whether the cache counts this download in its usage.
     pub(super) fn set_placed(&self, placed: bool) {
         self.placed.store(placed, Ordering::Relaxed);
+    }
+
+    /// Records whether the download is parked for the quiet hours.
+    pub(super) fn set_resting(&self, resting: bool) {
+        self.resting.store(resting, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_resting(&self) -> bool {
+        self.resting.load(Ordering::Relaxed)
     }
 
     /// Marks the download as begun: it has its first turn.

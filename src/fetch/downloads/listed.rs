@@ -23,7 +23,15 @@ impl ListedDownload {
 
     /// Removes a waiter with this priority.
     pub(super) fn leave(&self, priority: Priority) {
-        match self.change(|table, key, number| table.leave(key, number, priority)) {
+        let left = self.change(|table, key, number| {
+            let left = table.leave(key, number, priority);
+            // While the table is locked, since the next waiter may come at once.
+            if table.priority(key, number).is_some_and(|priority| !priority.is_waited_for()) {
+                self.download.haste.end();
+            }
+            left
+        });
+        match left {
             OnLeave::Stays => return,
             OnLeave::Removed => self.download.end(),
             OnLeave::Stop => self.download.stop(),

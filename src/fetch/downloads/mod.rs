@@ -68,6 +68,8 @@
 //!   request, unless half of it is received.
 //! - A package that may be in the cache unproved (`blobs`) is looked for there first. These lookups
 //!   have their own turns, because they need no binhost.
+//! - The limits of bandwidth (`bandwidth`) hold a download back before it reads more. In the quiet
+//!   hours no requested or upgrade prefetch begins, and one that has begun is parked.
 //! - The number of waiting opens is bounded ([`MAX_WAITERS`]). No user may have more of them than
 //!   are left for others.
 //!
@@ -105,6 +107,7 @@ use table::DownloadTable;
 pub(super) use waiter::{Waiter, Watcher};
 
 use super::alarms::Alarms;
+use super::bandwidth::Bandwidth;
 use super::blobs::Blobs;
 use super::error::FetchError;
 use super::failures::Failures;
@@ -175,6 +178,11 @@ impl Priority {
             Self::Upgrade | Self::Requested | Self::Plan => None,
         }
     }
+
+    /// Whether somebody waits for the package: an open, or an emerge that is going to open it.
+    fn is_waited_for(self) -> bool {
+        self >= Self::Plan
+    }
 }
 
 /// The state of a download, for `status`.
@@ -202,6 +210,8 @@ pub(crate) struct DownloadProgress {
     pub waiters: usize,
     /// Whether the download is a prefetch of a package that nobody has opened so far.
     pub ahead: bool,
+    /// Whether the download is parked for the quiet hours.
+    pub resting: bool,
 }
 
 /// The services that downloads read from and report to.
@@ -213,6 +223,7 @@ pub(super) struct DownloadContext {
     pub(super) alarms: Arc<Alarms>,
     pub(super) comparer: Arc<EntryComparer>,
     pub(super) outcomes: OutcomeSender,
+    pub(super) bandwidth: Arc<Bandwidth>,
     pub(super) metrics: Arc<Metrics>,
 }
 

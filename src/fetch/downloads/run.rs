@@ -264,6 +264,23 @@ enum AfterTransfer {
     Lost,
 }
 
+/// Waits until the limits of bandwidth allow the bytes that were received. In the quiet hours, the
+/// download is parked. `false`: the received bytes are gone.
+async fn hold_back(turn: &mut Turn, stream: &mut BodyStream<'_>, receiving: &mut Receiving) -> bool {
+    stream.kept_waiting(turn.hold_back().await);
+    if !turn.rests() {
+        return true;
+    }
+    let began = Instant::now();
+    // An error of the parking itself is returned by the next operation of `receiving`.
+    receiving.park().await;
+    turn.park();
+    turn.rest().await;
+    turn.resume().await;
+    stream.kept_waiting(began.elapsed());
+    receiving.resume()
+}
+
 /// Waits for the next event, and for a turn to process it. The download is parked while nothing
 /// comes.
 async fn next(
@@ -271,6 +288,9 @@ async fn next(
     stream: &mut BodyStream<'_>,
     receiving: &mut Receiving,
 ) -> Result<AfterTransfer, FetchError> {
+    if !hold_back(turn, stream, receiving).await {
+        return Ok(AfterTransfer::Lost);
+    }
     let (event, waited) = {
         let mut event = pin!(stream.next());
         tokio::select! {

@@ -15,6 +15,7 @@ use super::table::{Counts, DownloadTable, Gate, NextAction, OnTheWay};
 use super::turn::Turn;
 use super::waiter::Waiter;
 use super::{DownloadContext, DownloadProgress, Downloads, Priority, Start, TransferState, Uid, run};
+use crate::fetch::bandwidth::Bandwidth;
 use crate::fetch::blobs::Absence;
 use crate::fetch::error::{FetchError, Outcome};
 use crate::fetch::remote_binhost::{PackageKey, PackageRef};
@@ -27,7 +28,8 @@ impl Downloads {
     pub(in crate::fetch) fn new(context: DownloadContext) -> Arc<Self> {
         let (changed, runtime) = (Arc::new(Notify::new()), Handle::current());
         Arc::new_cyclic(|downloads| {
-            let scheduler = runtime.spawn(schedule(Weak::clone(downloads), Arc::clone(&changed))).abort_handle();
+            let scheduler = schedule(Weak::clone(downloads), Arc::clone(&changed), Arc::clone(&context.bandwidth));
+            let scheduler = runtime.spawn(scheduler).abort_handle();
             let (table, interrupted) = (Mutex::new(DownloadTable::new()), Interrupted::default());
             Self { context, table, interrupted, changed, moved: watch::Sender::default(), runtime, scheduler }
         })
@@ -79,6 +81,9 @@ impl Downloads {
         }
         if let Some((number, download, asked)) = table.join(key, priority) {
             metrics.misses.add(u64::from(opened && !asked));
+            if priority.is_waited_for() {
+                download.haste.begin();
+            }
             return Start::Joined(Waiter::new(ListedDownload::new(self, download, number), priority));
         }
         let absence = match blobs.get_unless(absence, wanted) {
@@ -97,6 +102,9 @@ impl Downloads {
         metrics.misses.add(u64::from(opened));
         let download = Arc::new(Download::new(wanted.clone()));
         let lane = if blobs.may_recover(wanted, absence) { Lane::Cache } else { Lane::Binhost(key.0) };
+        if priority.is_waited_for() {
+            download.haste.begin();
+        }
         let number = table.insert(key, lane, Arc::clone(&download), priority);
         Start::Started(Waiter::new(ListedDownload::new(self, download, number), priority))
     }
@@ -161,6 +169,7 @@ impl Downloads {
             size: look.download.wanted.record().size,
             waiters: look.waiters,
             ahead: !look.asked,
+            resting: look.download.is_resting(),
         });
         progress.collect()
     }
@@ -174,8 +183,15 @@ impl Downloads {
 
     /// Gives turns until there is no free turn or no waiting download.
     pub(super) fn give_turns(self: &Arc<Self>) {
+        let quiet = self.context.bandwidth.quiet().is_some();
         loop {
-            let step = self.table().next(|download, on_the_way| self.gate(download, on_the_way));
+            let step = self.table().next(|download, on_the_way| {
+                if quiet && !download.haste.is_hasty() {
+                    self.context.bandwidth.note_held_back();
+                    return Gate::Later;
+                }
+                self.gate(download, on_the_way)
+            });
             match step {
                 None => break,
                 Some(NextAction::Start(number, lane, download)) => {
@@ -218,10 +234,14 @@ impl Drop for Downloads {
     }
 }
 
-/// Gives turns whenever something has changed, until the table is gone.
-async fn schedule(downloads: Weak<Downloads>, changed: Arc<Notify>) {
+/// Gives turns whenever something has changed or the quiet hours have ended, until the table is
+/// gone.
+async fn schedule(downloads: Weak<Downloads>, changed: Arc<Notify>, bandwidth: Arc<Bandwidth>) {
     loop {
-        changed.notified().await;
+        tokio::select! {
+            () = changed.notified() => {}
+            () = bandwidth.quiet_ended_for_others() => {}
+        }
         let Some(downloads) = downloads.upgrade() else { return };
         downloads.give_turns();
     }

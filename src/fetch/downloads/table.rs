@@ -179,6 +179,11 @@ impl<D: Load> DownloadTable<D> {
         wanted
     }
 
+    /// The highest priority of a download's waiters. `None`: there are no waiters.
+    pub(super) fn priority(&self, key: PackageKey, number: Number) -> Option<Priority> {
+        self.entry(key, number)?.priority()
+    }
+
     /// Whether somebody has opened the package of a download.
     pub(super) fn is_asked(&self, key: PackageKey, number: Number) -> bool {
         self.entry(key, number).is_some_and(|entry| entry.asked)

@@ -18,6 +18,8 @@ pub(super) struct Turn {
     pub(super) lane: Lane,
     /// Counts the download among the active ones of its binhost.
     active: Option<Active>,
+    /// Bytes that were received since [`Self::hold_back`].
+    unpaid: u64,
     /// Whether this turn must end the download when it is dropped. `false`: the table has the
     /// download again, in another lane.
     held: bool,
@@ -26,7 +28,7 @@ pub(super) struct Turn {
 impl Turn {
     pub(super) fn new(listed: ListedDownload, lane: Lane) -> Self {
         let active = (lane != Lane::Cache).then(|| listed.download.wanted.binhost().upstream.begin());
-        Self { listed, lane, active, held: true }
+        Self { listed, lane, active, unpaid: 0, held: true }
     }
 
     /// The services that the download reads from and reports to.
@@ -52,9 +54,40 @@ impl Turn {
         began.elapsed()
     }
 
+    /// Waits until the limits of bandwidth allow the received bytes. Returns the time that it
+    /// waited.
+    pub(super) async fn hold_back(&mut self) -> Duration {
+        let bytes = std::mem::take(&mut self.unpaid);
+        let (bandwidth, haste) = (&self.listed.downloads.context.bandwidth, &self.listed.download.haste);
+        if bytes == 0 || !bandwidth.is_limited(haste) {
+            return Duration::ZERO;
+        }
+        // Meanwhile the download takes nothing of the line.
+        self.active = None;
+        let waited = bandwidth.held(haste, bytes).await;
+        self.active = (self.lane != Lane::Cache).then(|| self.listed.download.wanted.binhost().upstream.begin());
+        waited
+    }
+
+    /// Whether the download must be parked for the quiet hours.
+    pub(super) fn rests(&self) -> bool {
+        let download = &self.listed.download;
+        // What has all its bytes has nothing to wait for.
+        download.received() < self.wanted().record().size && self.context().bandwidth.rests(&download.haste)
+    }
+
+    /// Waits until the quiet hours have ended, or somebody waits for the package.
+    pub(super) async fn rest(&self) {
+        let download = &self.listed.download;
+        download.set_resting(true);
+        self.context().bandwidth.may_go_on(&download.haste).await;
+        download.set_resting(false);
+    }
+
     /// Counts received bytes.
-    pub(super) fn receive(&self, bytes: usize) {
+    pub(super) fn receive(&mut self, bytes: usize) {
         let (bytes, size) = (bytes as u64, self.wanted().record().size);
+        self.unpaid += bytes;
         let before = self.listed.download.receive(bytes);
         let is_rest = |received: u64| size.saturating_sub(received) < REST_OF_LINE;
         if !is_rest(before) && is_rest(before.saturating_add(bytes)) {

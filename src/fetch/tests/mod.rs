@@ -1,6 +1,7 @@
 //! Downloads from a scripted server, under a paused clock: the clock moves only when all tasks
 //! wait.
 
+mod bandwidth;
 mod opens;
 mod prefetches;
 mod turns;
