@@ -26,6 +26,12 @@
 //! | `daemon` | compose, mount, refresh, stop |
 //! | `cli` | arguments, subcommands, output |
 
+// Without a feature, some of what serves it alone is left in other modules.
+#![cfg_attr(
+    not(all(feature = "openpgp", feature = "page", feature = "progress", feature = "tls")),
+    allow(dead_code, unused_imports)
+)]
+
 mod api;
 mod cache;
 mod cli;

@@ -22,6 +22,7 @@
 //! | `client_arguments` | arguments of all commands that ask the daemon |
 //! | `output` | standard output and standard error |
 //! | `progress` | bars |
+//! | `no_progress` | stands in for them in a program that is built without |
 //! | `logging` | sets up the log |
 //! | `journal` | journald |
 //! | `panic` | panics in the log |
@@ -45,6 +46,7 @@ mod output;
 mod packages;
 mod panic;
 mod prefetch;
+#[cfg_attr(not(feature = "progress"), path = "no_progress.rs")]
 mod progress;
 mod refresh;
 mod reload;
@@ -61,6 +63,7 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 pub use exit_codes::EXIT_CODES;
 pub use journal::JOURNAL_FIELDS;
 
+use crate::config;
 use crate::sys::mount_probe;
 
 /// Show Gentoo binhosts as a local PKGDIR.
@@ -99,7 +102,15 @@ enum Command {
 /// The definition of the command line, from which documentation is made.
 #[must_use]
 pub fn command() -> clap::Command {
-    groups::grouped(Arguments::command())
+    let command = groups::grouped(Arguments::command());
+    match config::left_out() {
+        // The command line keeps the text of its version for as long as the program runs.
+        Some(names) => {
+            let version: &'static str = format!("{} (built without: {names})", env!("CARGO_PKG_VERSION")).leak();
+            command.long_version(version)
+        }
+        None => command,
+    }
 }
 
 /// Runs the program with its arguments, the first of which is its name.
@@ -164,4 +175,19 @@ fn runtime(workers: usize) -> std::io::Result<tokio::runtime::Runtime> {
         .thread_name("binhostfs")
         .enable_all()
         .build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_names_what_was_left_out() {
+        let own = env!("CARGO_PKG_VERSION");
+        let version = config::left_out().map_or(own.to_owned(), |names| format!("{own} (built without: {names})"));
+        for words in [&["binhostfs", "--version"][..], &["binhostfs", "status", "--version"]] {
+            let said = command().try_get_matches_from(words).unwrap_err().to_string();
+            assert!(said.ends_with(&format!(" {version}\n")), "{said}");
+        }
+    }
 }

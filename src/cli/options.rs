@@ -55,7 +55,7 @@ impl Args for ConfigArguments {
 
 impl FromArgMatches for ConfigArguments {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, Error> {
-        let mut arguments = Self(CommandLine { settings: Settings::default(), files: ConfigFiles::Read });
+        let mut arguments = Self(CommandLine { files: ConfigFiles::Read, ..CommandLine::default() });
         arguments.update_from_arg_matches(matches)?;
         Ok(arguments)
     }

@@ -13,8 +13,8 @@ use super::file_settings::FileSettings;
 use super::netrc::Credentials;
 use super::options::{Settings, Typed};
 use super::{
-    BinhostConfig, BinhostUrl, ConfigError, DEFAULT_CONFIG, DEFAULT_MAX_INDEX, GENTOO_HOST, OnMismatch, Selection,
-    SignaturePolicy, credentials_directory, name, toml_table,
+    BinhostConfig, BinhostUrl, ConfigError, DEFAULT_CONFIG, DEFAULT_MAX_INDEX, Features, GENTOO_HOST, OnMismatch,
+    Selection, SignaturePolicy, credentials_directory, name, toml_table,
 };
 use crate::portage::conf::Binrepo;
 use crate::portage::{Atom, Located, Report, SourceLocation, Sourced, ValueSource};
@@ -26,6 +26,7 @@ pub(super) struct BinhostFinder<'a> {
     pub(super) found: &'a FileSettings,
     pub(super) report: &'a mut Report,
     pub(super) machine: Option<CpuLevel>,
+    pub(super) features: Features,
 }
 
 /// A binhost with the settings that each source has for it.
@@ -69,7 +70,10 @@ impl BinhostFinder<'_> {
                     self.report.warn(warning.clone());
                     left_out.push(warning);
                 }
-                None => binhosts.push(self.binhost(candidate, logins.as_ref())?),
+                None => {
+                    self.check_features(&candidate)?;
+                    binhosts.push(self.binhost(candidate, logins.as_ref())?);
+                }
             }
         }
         if binhosts.is_empty() { Err(self.nothing(&left_out)) } else { Ok(binhosts) }
@@ -186,6 +190,20 @@ impl BinhostFinder<'_> {
         ))
     }
 
+    /// Refuses a binhost that this program was not built for.
+    fn check_features(&self, candidate: &BinhostCandidate) -> Result<(), ConfigError> {
+        let sources = &self.sources(candidate);
+        let BinhostCandidate { name, url, table, named, .. } = candidate;
+        let url = Sourced { value: vec![url.value.clone()], source: url.source.clone() };
+        let (mirrors, peers) = (Typed::mirrors().first(&[table, named]), Typed::peers().first(sources));
+        [url, mirrors, peers].iter().try_for_each(|urls| self.features.check_urls(urls))?;
+        let Sourced { value: is_required, source } = Typed::verify_signature().first(sources);
+        if is_required && !self.features.openpgp {
+            return Err(ConfigError::NoOpenPgp { said_by: source, binhost: name.clone() });
+        }
+        Ok(())
+    }
+
     /// All that says something of a binhost, in the order in which it counts.
     fn sources<'a>(&'a self, candidate: &'a BinhostCandidate) -> [&'a Settings; 4] {
         [self.line, &candidate.table, &self.found.file.settings, &candidate.named]
@@ -214,7 +232,8 @@ impl BinhostFinder<'_> {
         Typed::priority().resolve(own, prefix, report);
         let signatures = signatures(sources, prefix, report);
         let open = urls.iter().find(|url| url.is_open_to_others() && signatures == SignaturePolicy::DigestsOnly);
-        if let Some(url) = open {
+        // A program that checks no signatures warns once for all binhosts.
+        if let Some(url) = open.filter(|_| self.features.openpgp) {
             report.warn(format!(
                 "{url}: anyone on the network path to the binhost {name} decides what is installed: it is asked over plain http, and \
                  signatures are not checked; use https, or verify-signature = true"

@@ -83,6 +83,28 @@ pub(crate) enum ConfigError {
         /// The file that sets PKGDIR, or the default.
         said_by: ValueSource,
     },
+    /// Packages of a binhost must be signed, and this program checks no signatures.
+    #[error(
+        "the binhost {binhost} has verify-signature = true ({said_by}), and this binhostfs was built without OpenPGP (cargo's \
+         feature openpgp): set verify-signature = false if Portage itself checks the signatures of this binhost \
+         (FEATURES=\"binpkg-request-signature\"), or use a binhostfs that was built with the feature"
+    )]
+    NoOpenPgp {
+        /// The option or file that asks for signatures.
+        said_by: ValueSource,
+        binhost: String,
+    },
+    /// A URL is https, and this program has no TLS.
+    #[error(
+        "{said_by}: {url} needs TLS, and this binhostfs was built without (cargo's feature tls): give an http or file URL, or use a \
+         binhostfs that was built with the feature"
+    )]
+    NoTls {
+        /// The option or file that has the URL.
+        said_by: ValueSource,
+        /// The URL, without credentials.
+        url: String,
+    },
     /// The mountpoint cannot be used.
     #[error(transparent)]
     Mountpoint(#[from] MountpointError),

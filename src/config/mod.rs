@@ -3,6 +3,7 @@
 //!
 //! | file | job |
 //! |---|---|
+//! | `features` | what this program was built with |
 //! | `file_settings` | the settings of all files, before they are resolved |
 //! | `resolve` | merges the three sources |
 //! | `options` | the table of options |
@@ -34,6 +35,7 @@ mod chost;
 mod config_file;
 mod cpu;
 mod error;
+mod features;
 mod file_settings;
 mod group;
 mod mountpoint;
@@ -59,6 +61,7 @@ pub(crate) use choices::{LibcGuard, Offline, OnMismatch, Passthrough, Prefetch, 
 pub(crate) use chost::AcceptedChosts;
 pub(crate) use cpu::{CpuLevel, CpuNeed};
 pub(crate) use error::ConfigError;
+pub(crate) use features::{Features, left_out};
 pub(crate) use group::SocketGroup;
 pub(crate) use mountpoint::{MountpointError, OWN_TYPE};
 pub use options::{Flag, Input, OPTIONS, OptionInfo, OptionRow, Scope, TakesEffect};
@@ -181,6 +184,8 @@ impl BinhostConfig {
 pub(crate) struct CommandLine {
     pub settings: Settings,
     pub files: ConfigFiles,
+    /// The features of this program; a test has others.
+    pub features: Features,
 }
 
 impl CommandLine {

@@ -90,9 +90,11 @@ impl Resolver<'_> {
         // In the order of the report: what concerns the mount, then each binhost.
         let (selection, portage_gnupg, uncompressed) = (self.selection(), self.portage_gnupg(), self.uncompressed());
         let Resolver { line, found, .. } = self;
-        let settings = &line.settings;
-        let binhosts = BinhostFinder { line: settings, found, report: self.report, machine: self.machine }.find()?;
+        let (settings, features) = (&line.settings, line.features);
+        let binhosts =
+            BinhostFinder { line: settings, found, report: self.report, machine: self.machine, features }.find()?;
         self.getbinpkg();
+        self.unchecked_signatures();
         let mountpoint = self.check(&options.mountpoint, check)?;
         let config = MountConfig {
             mountpoint,
@@ -183,6 +185,23 @@ impl Resolver<'_> {
         self.report.warn(format!(
             "{getbinpkg}: emerge fetches packages from the binhosts itself, past this mount, also those that binhostfs \
              refuses or hides; take it out, `emerge --usepkg` is enough"
+        ));
+    }
+
+    /// Warns if this program cannot check signatures, so that Portage has to.
+    fn unchecked_signatures(&mut self) {
+        if self.line.features.openpgp {
+            return;
+        }
+        let portage = self.found.portage().ok().flatten();
+        let portage = match portage.and_then(|portage| portage.request_signature.as_ref()) {
+            Some(location) => format!("{location}: Portage requires them (binpkg-request-signature)"),
+            None => "Portage must require them: write FEATURES=\"binpkg-request-signature\" into make.conf, and run `getuto`"
+                .to_owned(),
+        };
+        self.report.warn(format!(
+            "no signature is checked here, only sizes and digests, since this binhostfs was built without OpenPGP (cargo's feature \
+             openpgp); {portage}"
         ));
     }
 

@@ -21,7 +21,8 @@ impl System {
         let place = tempfile::tempdir().unwrap();
         let root = place.path().canonicalize().unwrap();
         fs::create_dir(root.join("pkgdir")).unwrap();
-        let system = Self { place, line: CommandLine::default() }.given(&[("portage-root", root.to_str().unwrap())]);
+        let line = CommandLine { features: Features::ALL, ..CommandLine::default() };
+        let system = Self { place, line }.given(&[("portage-root", root.to_str().unwrap())]);
         system.write(MAKE, &format!("PKGDIR={}/pkgdir\n", root.display()));
         files.iter().for_each(|(path, text)| system.write(path, text));
         system
@@ -40,6 +41,12 @@ impl System {
             let row = OPTIONS.iter().find(|row| row.info.name == *name).unwrap();
             row.set_text(&mut self.line.settings, value.as_ref()).unwrap();
         }
+        self
+    }
+
+    /// Has a program that was built with these features alone.
+    fn built_with(mut self, features: Features) -> Self {
+        self.line.features = features;
         self
     }
 
@@ -436,4 +443,62 @@ fn plain_http_without_signatures_is_warned_of() {
     // Plain http to a mirror is as open to changes.
     let own = "[binhost.x]\nurl = \"https://h\"\nmirrors = [\"http://m\"]\nverify-signature = false\n";
     assert!(System::with(&[]).own(own).warnings()[0].starts_with("http://m/: "));
+}
+
+#[test]
+fn a_program_without_openpgp_wants_portage_to_check_signatures() {
+    let without = |make: &str, own: &str| {
+        let system = System::with(&[(REPOS, TWO)]).own(own).built_with(Features { openpgp: false, ..Features::ALL });
+        system.write(MAKE, &format!("PKGDIR={}\n{make}", system.path("pkgdir").display()));
+        system
+    };
+    for (own, said_by) in [
+        ("", "default"),
+        ("verify-signature = true", "own.toml:1"),
+        ("[binhost.b]\nverify-signature = true\n[binhost.a]\nenabled = false", "own.toml:2"),
+    ] {
+        let refused = without("", own).refused();
+        let says = format!(
+            "the binhost b has verify-signature = true ({said_by}), and this binhostfs was built without OpenPGP (cargo's \
+             feature openpgp): set verify-signature = false if"
+        );
+        assert!(refused.starts_with(&says), "{refused}");
+    }
+    let off = "[binhost.b]\nverify-signature = false\n";
+    let system = without("", off);
+    assert!(system.config().binhosts.iter().all(|binhost| binhost.signatures == SignaturePolicy::DigestsOnly));
+    let [warning] = <[_; 1]>::try_from(system.warnings()).unwrap();
+    assert!(warning.starts_with("no signature is checked here") && warning.contains("feature openpgp"), "{warning}");
+    assert!(warning.contains("write FEATURES=\"binpkg-request-signature\" into make.conf"), "{warning}");
+    // Portage's own wish is not enough to have them checked here.
+    let requested = "FEATURES=binpkg-request-signature\n";
+    let refused = without(requested, off).refused();
+    assert!(refused.starts_with("the binhost a has verify-signature = true (etc/portage/make.conf:2)"), "{refused}");
+    let warnings = without(requested, "verify-signature = false").warnings();
+    let says = "; etc/portage/make.conf:2: Portage requires them (binpkg-request-signature)";
+    assert!(warnings.len() == 1 && warnings[0].ends_with(says), "{warnings:?}");
+    // Plain http is not warned of once more.
+    let open = without("", "verify-signature = false\n[binhost.c]\nurl = \"http://c\"\n");
+    assert_eq!(open.warnings(), [warning]);
+}
+
+#[test]
+fn a_program_without_tls_refuses_every_https_url() {
+    let without = |own: &str| System::with(&[]).own(own).built_with(Features { tls: false, ..Features::ALL });
+    for (own, said_by, url) in [
+        ("[binhost.x]\nurl = \"https://joe:secret@h\"\n", "own.toml:2", "https://***@h/"),
+        ("[binhost.x]\nurl = \"http://h\"\nmirrors = [\"http://m\", \"https://n\"]\n", "own.toml:3", "https://n/"),
+        ("peers = [\"https://p\"]\n[binhost.x]\nurl = \"http://h\"\n", "own.toml:1", "https://p/"),
+    ] {
+        let refused = without(own).refused();
+        let says = format!(
+            "{said_by}: {url} needs TLS, and this binhostfs was built without (cargo's feature tls): give an http"
+        );
+        assert!(refused.starts_with(&says), "{refused}");
+    }
+    let given = without("").given(&[("binhost", "https://h")]);
+    assert!(given.refused().starts_with("--binhost: https://h/ needs TLS"), "{}", given.refused());
+    let own = "[binhost.x]\nurl = \"http://h\"\nmirrors = [\"file:///m\"]\n\
+               [binhost.y]\nenabled = false\nurl = \"https://h\"\n";
+    assert_eq!(names(&without(own).config()), ["x"]);
 }

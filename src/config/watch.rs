@@ -208,7 +208,7 @@ mod tests {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
     use super::*;
-    use crate::config::{CommandLine, MountpointCheck};
+    use crate::config::{CommandLine, Features, MountpointCheck};
     use crate::portage::Sourced;
 
     struct Place(tempfile::TempDir, Watch);
@@ -320,7 +320,8 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let root = place.path().canonicalize().unwrap();
         fs::create_dir_all(root.join("etc/portage")).unwrap();
-        let mut line = CommandLine::default();
+        // A program without OpenPGP or TLS would refuse this configuration.
+        let mut line = CommandLine { features: Features::ALL, ..CommandLine::default() };
         line.settings.portage_root = Some(Sourced::default(root.clone()));
         let resolve = || line.resolve(&MountpointCheck::Look);
         let mut watch = Watch::new().unwrap();

@@ -24,7 +24,7 @@ pub(super) async fn metrics<C: Control>(control: &C, _: Query) -> HandlerResult 
 }
 
 pub(super) async fn page<C: Control>(control: &C, _: Query) -> HandlerResult {
-    Ok(text("text/html; charset=utf-8", page::render(&control.status())))
+    Ok(text(page::MEDIA_TYPE, page::render(&control.status())))
 }
 
 pub(super) async fn style<C: Control>(_: &C, _: Query) -> HandlerResult {

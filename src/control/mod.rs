@@ -12,6 +12,7 @@
 //! | `tcp` | the read-only server over TCP |
 //! | `client` | the asking side |
 //! | `page` | the status as HTML |
+//! | `no_page` | stands in for it in a program that is built without |
 //! | `exposition` | metrics as text |
 //! | `reference` | writes pages of docs/reference/; for the tests |
 //! | `double` | a daemon for the tests |
@@ -26,6 +27,7 @@ mod dispatch;
 mod double;
 mod exposition;
 mod handlers;
+#[cfg_attr(not(feature = "page"), path = "no_page.rs")]
 mod page;
 mod query;
 #[cfg(test)]

@@ -9,6 +9,7 @@ use maud::{DOCTYPE, Markup, display, html};
 use crate::api::{BinhostStatus, DownloadStatus, FailureStatus, MirrorState, MirrorStatus, Status, frozen, stale};
 use crate::units::{ByteSize, Interval, Plural};
 
+pub(super) const MEDIA_TYPE: &str = "text/html; charset=utf-8";
 /// The content security policy: a browser shows the page with its own style, and does nothing else.
 pub(super) const POLICY: &str =
     "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";

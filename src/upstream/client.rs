@@ -1,7 +1,15 @@
 //! HTTP client for requests to binhosts. No other file names reqwest.
+//!
+//! | file | job |
+//! |---|---|
+//! | `tls` | TLS |
+//! | `no_tls` | stands in for it in a program that is built without |
+//! | `script` | tests: answers without a network |
 
 #[cfg(test)]
 pub(super) mod script;
+#[cfg_attr(not(feature = "tls"), path = "client/no_tls.rs")]
+mod tls;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -68,29 +76,17 @@ impl Client {
     /// Creates an HTTP client for a binhost. The second value is the reason why it can trust no
     /// https server, if there is one.
     pub(super) fn new(reach: Reach) -> Result<(Self, Option<String>), UpstreamError> {
-        // The call fails only if a provider is installed already.
-        let _ = rustls::crypto::ring::default_provider().install_default();
         let reach = Arc::new(reach);
-        let (http, untrusting) = match builder(&reach).build() {
-            Ok(http) => (http, None),
-            // The system has no CA certificates, as a new or small system may. http and file do not
-            // need them.
-            Err(error) => match builder(&reach).tls_certs_only([]).build() {
-                Ok(http) => (http, Some(causes(&error))),
-                Err(error) => return Err(UpstreamError::Setup(causes(&error))),
-            },
-        };
+        let (http, untrusting) = tls::build(|| builder(&reach))?;
         Ok((Self { http, reach }, untrusting))
     }
 
     /// Creates an HTTP client for peers, which follows no redirects.
     pub(super) fn of_peers(urls: &[BinhostUrl]) -> Result<Self, UpstreamError> {
-        // The call fails only if a provider is installed already.
-        let _ = rustls::crypto::ring::default_provider().install_default();
         let reach = Arc::new(Reach::new(urls));
         let builder = || builder(&reach).redirect(Policy::none()).connect_timeout(PEER_CONNECT_TIMEOUT);
-        let http = builder().build().or_else(|_| builder().tls_certs_only([]).build());
-        Ok(Self { http: http.map_err(|error| UpstreamError::Setup(causes(&error)))?, reach })
+        let (http, _) = tls::build(builder)?;
+        Ok(Self { http, reach })
     }
 
     /// Requests `url` of a peer, and waits for at most `patience`. Every status is an answer.
@@ -245,7 +241,8 @@ fn conditional(request: reqwest::RequestBuilder, condition: RequestCondition<'_>
 }
 
 fn redirect(reach: &Reach, attempt: Attempt<'_>) -> reqwest::redirect::Action {
-    match refusal(attempt.previous(), attempt.url()).or_else(|| reach.refusal(attempt.url())) {
+    let url = attempt.url();
+    match refusal(attempt.previous(), url).or_else(|| tls::refusal(url)).or_else(|| reach.refusal(url)) {
         Some(reason) => attempt.error(reason),
         None => attempt.follow(),
     }
@@ -272,9 +269,6 @@ fn waiting_time(text: &str) -> Option<Duration> {
 /// Texts of errors that are dropped from the chain if a cause follows.
 const EMPTY_WORDS: [&str; 4] =
     ["error sending request", "client error (Connect)", "client error (SendRequest)", "tcp connect error"];
-/// Error name in rustls for bytes that are not TLS, as from a server that speaks plain HTTP on that
-/// port.
-const NO_TLS: &str = "InvalidContentType";
 
 /// Formats an error with its causes in one line.
 fn causes(error: &dyn std::error::Error) -> String {
@@ -292,7 +286,8 @@ fn causes(error: &dyn std::error::Error) -> String {
         parts.push(last);
     }
     let text = parts.join(": ");
-    if text.contains(NO_TLS) { format!("{text}; the server seems to speak http and not https here") } else { text }
+    let advice = tls::advice(&text);
+    text + advice
 }
 
 #[cfg(test)]

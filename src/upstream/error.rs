@@ -9,7 +9,7 @@ use crate::sys::is_full;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UpstreamError {
     /// The HTTP client could not be created.
-    #[error("setting up TLS: {0}")]
+    #[error("setting up HTTP: {0}")]
     Setup(String),
     /// The server sent no answer, or a broken one.
     #[error("{url}: {reason}")]

@@ -15,6 +15,7 @@
 //! | `decompress` | sections of a file, in bounded memory |
 //! | `values` | identity and keys from a package |
 //! | `openpgp` | certificates and signatures; the only file that names sequoia |
+//! | `openpgp::no_openpgp` | stands in for it in a program that is built without |
 //! | `openpgp::fingerprint` | fingerprints of keys |
 //! | `openpgp::keyring` | certificate files, read again when they change |
 //! | `openpgp::signature` | policy, results and errors of signatures |
@@ -61,6 +62,7 @@ mod format;
 mod gpkg;
 mod head;
 mod local_metadata;
+#[cfg_attr(not(feature = "openpgp"), path = "openpgp/no_openpgp.rs")]
 mod openpgp;
 mod proof;
 mod receiver;

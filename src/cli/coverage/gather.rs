@@ -73,7 +73,7 @@ impl SourceArguments {
             cpu_level: cpu.map(Sourced::default),
             ..Settings::default()
         };
-        CommandLine { settings, files: ConfigFiles::Read }
+        CommandLine { settings, files: ConfigFiles::Read, ..CommandLine::default() }
     }
 }
 

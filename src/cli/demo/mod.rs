@@ -111,7 +111,8 @@ async fn show(place: &DemoDirectory) -> anyhow::Result<()> {
         verify_signature: Some(Sourced::default(false)),
         ..Settings::default()
     };
-    let config = MountConfig::validate(&CommandLine { settings, files: ConfigFiles::Ignored })?;
+    let line = CommandLine { settings, files: ConfigFiles::Ignored, ..CommandLine::default() };
+    let config = MountConfig::validate(&line)?;
     let started = Instant::now();
     let daemon = Daemon::start(config, Mounting::Mounted(None)).await?;
     say(format_args!("Mounted on {} in {}\n", mountpoint.display(), milliseconds(started)));

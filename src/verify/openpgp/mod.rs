@@ -254,7 +254,15 @@ impl Keys {
         let names = |key: &KeyInCertificate<'_>| issuers.iter().any(|issuer| issuer.aliases(key.key().key_handle()));
         self.certificates.iter().flat_map(Cert::keys).find(names).ok_or_else(|| unknown(signature))
     }
+}
 
+/// Judges the results of sequoia's verifier.
+struct SignatureCheck<'a> {
+    keys: &'a Keys,
+    outcome: Result<Signer, SignatureError>,
+}
+
+impl SignatureCheck<'_> {
     /// Judges one result of sequoia, adding the check that sequoia omits: whether the key is good
     /// now.
     fn judge(&self, result: &VerificationResult<'_>) -> Result<Signer, SignatureError> {
@@ -293,7 +301,7 @@ impl Keys {
 
     /// Returns the fault of a signature's key as of now, else as of the time of the signature.
     fn key_fault(&self, signature: &Signature, error: &anyhow::Error) -> SignatureError {
-        let key = match self.signing_key(signature) {
+        let key = match self.keys.signing_key(signature) {
             Ok(key) => key,
             Err(error) => return error,
         };
@@ -303,12 +311,6 @@ impl Keys {
         let unusable = || SignatureError::Unusable { key: key.key().fingerprint().to_string(), reason: reason(error) };
         faults.into_iter().next().unwrap_or_else(unusable)
     }
-}
-
-/// Collects the results of sequoia's verifier.
-struct SignatureCheck<'a> {
-    keys: &'a Keys,
-    outcome: Result<Signer, SignatureError>,
 }
 
 impl VerificationHelper for SignatureCheck<'_> {
@@ -321,7 +323,7 @@ impl VerificationHelper for SignatureCheck<'_> {
         let layers: Vec<MessageLayer<'_>> = structure.into_iter().collect();
         self.outcome = match layers.as_slice() {
             [MessageLayer::SignatureGroup { results }] if cleartext => {
-                combine(results.iter().map(|result| self.keys.judge(result)))
+                combine(results.iter().map(|result| self.judge(result)))
             }
             _ => Err(SignatureError::Malformed("it is not a cleartext signature".to_owned())),
         };

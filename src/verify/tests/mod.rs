@@ -4,14 +4,17 @@
 #[path = "../../../tests/it/harness/chance.rs"]
 mod chance;
 mod container;
+#[cfg(feature = "openpgp")]
 mod differential;
 #[allow(dead_code, reason = "shared with tests/it, each uses a part")]
 pub(super) mod gpg;
+#[cfg(feature = "openpgp")]
 mod head;
 mod hostile;
 mod metadata;
 mod receive;
 mod sample;
+#[cfg(feature = "openpgp")]
 mod signed;
 mod xpak;
 

@@ -17,6 +17,7 @@ const TOPICS: &[&str] = &[
     // From nothing to an emerge.
     "cargo build --locked --release | systemd/install | --usepkg",
     "sec-keys/openpgp-keys-gentoo-release | check-config",
+    "--no-default-features | openpgp | tls | object-store | page | progress | binpkg-request-signature | --version",
     "getuto | signed with at least one unknown key | --quick-lsign-key | --check-trustdb | /etc/portage/gnupg",
     "getbinpkg | EMERGE_DEFAULT_OPTS | PORTAGE_BINHOST | 3.0.77 | bypass | location",
     // systemd.

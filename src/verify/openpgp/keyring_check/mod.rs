@@ -115,6 +115,7 @@ fn number(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_be_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
+#[cfg(feature = "openpgp")]
 #[cfg(test)]
 #[path = "tests.rs"]
 mod tests;
