@@ -28,7 +28,7 @@
 
 // Without a feature, some of what serves it alone is left in other modules.
 #![cfg_attr(
-    not(all(feature = "openpgp", feature = "page", feature = "progress", feature = "tls")),
+    not(all(feature = "object-store", feature = "openpgp", feature = "page", feature = "progress", feature = "tls")),
     allow(dead_code, unused_imports)
 )]
 

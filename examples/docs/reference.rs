@@ -3,7 +3,7 @@
 use binhostfs::internals::config::{Input, OPTIONS, OptionRow, Scope, TakesEffect};
 
 /// The chapters: title, introduction, and the options of each.
-pub(crate) const CHAPTERS: [(&str, &str, &[Scope]); 3] = [
+pub(crate) const CHAPTERS: [(&str, &str, &[Scope]); 4] = [
     ("The mount", "Keys at the top of the file.", &[Scope::Mount]),
     (
         "Binhosts",
@@ -12,24 +12,30 @@ pub(crate) const CHAPTERS: [(&str, &str, &[Scope]); 3] = [
          `include` and `exclude` at the top count for the packages of all binhosts, in addition to those of each.",
         &[Scope::Binhosts, Scope::EachAndAll, Scope::OneBinhost],
     ),
+    (
+        "The object store",
+        "Keys of `[object-store]`. Without that table there is none. `endpoints` and `bucket` have to be there.",
+        &[Scope::ObjectStore],
+    ),
     ("On the command line only", "", &[Scope::CommandLine]),
 ];
 
 /// A configuration file with all keys.
 pub(crate) fn example() -> String {
     let lines = |scopes| -> String {
-        let line = |row: &OptionRow| format!("{} = {}\n", row.info.name, row.info.example);
+        let line = |row: &OptionRow| format!("{} = {}\n", row.info.key(), row.info.example);
         of_scopes(scopes).map(line).collect()
     };
     let of_both: Vec<&str> = of_scopes(&[Scope::Binhosts, Scope::EachAndAll]).map(|row| row.info.name).collect();
     format!(
         "{}\n# Show only these packages, of whatever binhost, and not those:\n{}\n\
-         # For every binhost that does not say otherwise:\n{}\n[binhost.gentoo]\n{}# and {}\n",
+         # For every binhost that does not say otherwise:\n{}\n[binhost.gentoo]\n{}# and {}\n\n[object-store]\n{}",
         lines(&[Scope::Mount]),
         lines(&[Scope::EachAndAll]),
         lines(&[Scope::Binhosts]),
         lines(&[Scope::OneBinhost]),
         of_both.join(", "),
+        lines(&[Scope::ObjectStore]),
     )
 }
 

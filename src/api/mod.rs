@@ -42,8 +42,8 @@ pub(crate) use prefetch::{
 pub(crate) use reload::{Reloading, Run};
 pub(crate) use status::{
     Allowed, BandwidthStatus, BinhostStatus, BypassStatus, CacheStatus, DownloadCounts, DownloadState, DownloadStatus,
-    EntriesStatus, FailureStatus, GenerationStatus, KeyringStatus, MirrorState, MirrorStatus, PeerStatus,
-    ProcessStatus, RefreshStatus, Refreshed, RepositoryDistance, ServeStatus, Status, UpgradePrefetchStatus,
-    VerifyResult,
+    EntriesStatus, FailureStatus, GenerationStatus, KeyringStatus, MirrorState, MirrorStatus, ObjectStoreStatus,
+    PeerStatus, ProcessStatus, RefreshStatus, Refreshed, RepositoryDistance, ServeStatus, Status,
+    UpgradePrefetchStatus, VerifyResult,
 };
 pub(crate) use status::{frozen, stale};

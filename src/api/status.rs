@@ -27,6 +27,9 @@ pub(crate) struct Status {
     /// The packages and indexes that other machines get. `None`: nothing.
     #[serde(default)]
     pub serve: Option<ServeStatus>,
+    /// State of the object store. `None`: none is configured.
+    #[serde(default)]
+    pub object_store: Option<ObjectStoreStatus>,
     /// Whether the kernel reads cached packages without the daemon.
     pub passthrough: bool,
     /// Whether OpenPGP signatures are checked for all binhosts.
@@ -72,6 +75,19 @@ pub(crate) struct Status {
     pub process: ProcessStatus,
     /// Counters since the daemon was started.
     pub metrics: Readings,
+}
+
+/// State of the object store.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ObjectStoreStatus {
+    /// Bucket and prefix.
+    pub place: String,
+    /// Whether the daemon writes into the store.
+    pub writes: bool,
+    /// Number of packages that wait to be stored.
+    pub waiting: u64,
+    /// State of each node, in the order in which they are asked.
+    pub nodes: Vec<PeerStatus>,
 }
 
 /// The packages and indexes that other machines get.
@@ -277,7 +293,7 @@ pub(crate) struct MirrorStatus {
     pub last_error_time: Option<u64>,
 }
 
-/// State of one peer of a binhost.
+/// State of one peer of a binhost, or of one node of the object store.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct PeerStatus {
     /// State of its URL, as of a mirror.
@@ -665,6 +681,33 @@ impl fmt::Display for Status {
                 "serves      on http://{address}/: {connections}, {requests}, {blobs} by digest, {bytes} sent"
             )?;
         }
+        if let Some(ObjectStoreStatus { place, writes, waiting, nodes }) = &self.object_store {
+            let Readings { object_store_hits, object_store_misses, object_store_wrong, object_store_bytes, .. } =
+                metrics;
+            let (asked, bytes) =
+                (object_store_hits.saturating_add(*object_store_misses), ByteSize(*object_store_bytes));
+            let wrong = if *object_store_wrong > 0 { format!(", {object_store_wrong} wrong") } else { String::new() };
+            writeln!(
+                f,
+                "store       {place}: had {object_store_hits} of {}, {bytes}{wrong}",
+                Plural(asked, "package")
+            )?;
+            if *writes {
+                let Readings {
+                    object_store_puts,
+                    object_store_put_bytes,
+                    object_store_repaired,
+                    object_store_write_failures,
+                    ..
+                } = metrics;
+                let (stored, bytes) = (Plural(*object_store_puts, "package"), ByteSize(*object_store_put_bytes));
+                writeln!(
+                    f,
+                    "  stored    {stored}, {bytes}; {waiting} wait, {object_store_write_failures} failed, {object_store_repaired} wrong ones replaced"
+                )?;
+            }
+            nodes.iter().try_for_each(|node| writeln!(f, "  node      {}", node.line(self.time)))?;
+        }
         if let Some(UpgradePrefetchStatus { budget, spent, upgrades, cached, problem, .. }) = &self.upgrade_prefetch {
             let (spent, budget) = (ByteSize(*spent), ByteSize(*budget));
             writeln!(f, "upgrades    {cached} of {upgrades} are here; {spent} of {budget} fetched today")?;
@@ -820,6 +863,17 @@ mod tests {
             started: 2_000,
             mountpoint: "/var/cache/binpkgs".to_owned(),
             serve: Some(ServeStatus { address: "192.0.2.1:8081".to_owned(), index_timestamp: 9, connections: 2 }),
+            object_store: Some(ObjectStoreStatus {
+                place: "binpkgs/x".to_owned(),
+                writes: true,
+                waiting: 2,
+                nodes: vec![PeerStatus {
+                    url: mirror("http://s/", MirrorState::Healthy),
+                    hits: 3,
+                    misses: 1,
+                    bytes: 2 << 20,
+                }],
+            }),
             passthrough: true,
             signatures: true,
             binhosts: vec![
@@ -936,6 +990,13 @@ mod tests {
                 serve_requests: 3,
                 serve_blobs: 1,
                 serve_bytes: 4 << 10,
+                object_store_hits: 3,
+                object_store_misses: 1,
+                object_store_wrong: 1,
+                object_store_bytes: 2 << 20,
+                object_store_puts: 1,
+                object_store_put_bytes: 1 << 20,
+                object_store_repaired: 1,
                 ..Readings::default()
             },
         };
@@ -964,6 +1025,9 @@ cache       7 packages, 2 pinned, 3.0 GiB of 8.0 GiB, in /c
 indexes     5.0 MiB on the disk; Packages is rendered when it is read
 reads       by the kernel (passthrough)
 serves      on http://192.0.2.1:8081/: 2 connections, 3 requests, 1 package by digest, 4.0 KiB sent
+store       binpkgs/x: had 3 of 4 packages, 2.0 MiB, 1 wrong
+  stored    1 package, 1.0 MiB; 2 wait, 0 failed, 1 wrong ones replaced
+  node      http://s/: had 3 of 4 packages, 2.0 MiB
 upgrades    2 of 7 are here; 3.0 MiB of 2.0 GiB fetched today
 problem     no database
 bandwidth   at most 2.0 MiB/s

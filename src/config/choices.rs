@@ -89,6 +89,22 @@ impl Choice for Writes {
         &[("true", "", Self::Refused), ("false", "", Self::Beneath)];
 }
 
+/// Whether packages are written into the object store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StoreAccess {
+    /// Packages are read, stored, renewed, and deleted where they are wrong.
+    ReadWrite,
+    /// Packages are only read.
+    ReadOnly,
+}
+
+impl Choice for StoreAccess {
+    const CHOICES: &'static [(&'static str, &'static str, Self)] = &[
+        ("read-write", "Store packages that the store lacks, and replace objects that are wrong", Self::ReadWrite),
+        ("read-only", "Write nothing", Self::ReadOnly),
+    ];
+}
+
 /// Whether entries that were built against a libc, and do not state it, get a dependency on it
 /// (`policy`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -177,6 +193,7 @@ mod tests {
         every_value_has_a_name_of_its_own::<Passthrough>();
         every_value_has_a_name_of_its_own::<Prefetch>();
         every_value_has_a_name_of_its_own::<Writes>();
+        every_value_has_a_name_of_its_own::<StoreAccess>();
         every_value_has_a_name_of_its_own::<LibcGuard>();
         every_value_has_a_name_of_its_own::<Offline>();
         every_value_has_a_name_of_its_own::<OnMismatch>();

@@ -14,12 +14,16 @@ use crate::portage::conf::Files;
 
 /// The key whose tables are binhosts.
 const BINHOST: &str = "binhost";
+/// The table of the object store.
+const OBJECT_STORE: &str = "object-store";
 
 /// The contents of the file.
 #[derive(Debug, Clone, Default)]
 pub(super) struct ConfigFile {
     pub(super) settings: Settings,
     pub(super) binhosts: BTreeMap<String, BinhostTable>,
+    /// Where `[object-store]` is, if the file has it. Its keys are among `settings`.
+    pub(super) object_store: Option<SourceLocation>,
 }
 
 /// A `[binhost.NAME]` table.
@@ -39,32 +43,36 @@ pub(super) fn read(files: &mut Files, file: &Path) -> Result<Option<ConfigFile>,
 
 fn contents(table: &TomlTable<'_, '_>) -> Result<ConfigFile, TomlError> {
     let binhosts = table.tables(BINHOST)?.into_iter();
-    let settings = settings(table, Scope::is_at_top, &[BINHOST])?;
-    Ok(ConfigFile { settings, binhosts: binhosts.map(binhost).collect::<Result<_, _>>()? })
+    let mut settings = Settings::default();
+    read_into(&mut settings, table, Scope::is_at_top, &[BINHOST, OBJECT_STORE])?;
+    let object_store = table.table(OBJECT_STORE)?;
+    if let Some((_, table)) = &object_store {
+        read_into(&mut settings, table, Scope::is_of_store, &[])?;
+    }
+    let object_store = object_store.map(|(location, _)| location);
+    Ok(ConfigFile { settings, binhosts: binhosts.map(binhost).collect::<Result<_, _>>()?, object_store })
 }
 
 fn binhost(
     (name, location, table): (String, SourceLocation, TomlTable<'_, '_>),
 ) -> Result<(String, BinhostTable), TomlError> {
-    let settings = settings(&table, Scope::is_of_binhost, &[])?;
+    let mut settings = Settings::default();
+    read_into(&mut settings, &table, Scope::is_of_binhost, &[])?;
     Ok((name, BinhostTable { location, settings }))
 }
 
 /// Reads the options that belong into a table. Fails for a key that is neither one of them nor one
 /// of `others`.
-fn settings(
+fn read_into(
+    settings: &mut Settings,
     table: &TomlTable<'_, '_>,
     belongs: fn(Scope) -> bool,
     others: &[&'static str],
-) -> Result<Settings, TomlError> {
+) -> Result<(), TomlError> {
     let rows: Vec<_> = OPTIONS.iter().filter(|row| belongs(row.info.scope)).collect();
-    let names: Vec<&str> = rows.iter().map(|row| row.info.name).chain(others.iter().copied()).collect();
+    let names: Vec<&str> = rows.iter().map(|row| row.info.key()).chain(others.iter().copied()).collect();
     table.only(&names)?;
-    let mut settings = Settings::default();
-    for row in rows {
-        row.set_toml(&mut settings, table)?;
-    }
-    Ok(settings)
+    rows.into_iter().try_for_each(|row| row.set_toml(settings, table))
 }
 
 #[cfg(test)]
@@ -94,6 +102,6 @@ mod tests {
             assert!(error.starts_with(says), "{error}");
         }
         let all = parsed("x = 1").unwrap_err();
-        assert!(all.ends_with(", binhost") && all.contains(" mountpoint, cache-dir, "), "{all}");
+        assert!(all.ends_with(", binhost, object-store") && all.contains(" mountpoint, cache-dir, "), "{all}");
     }
 }

@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use super::toml_table::TomlError;
-use super::{MountpointError, UrlError};
+use super::{BinhostUrl, MountpointError, UrlError};
 use crate::portage::conf::PortageError;
 use crate::portage::{SourceLocation, ValueSource};
 
@@ -83,6 +83,44 @@ pub(crate) enum ConfigError {
         /// The file that sets PKGDIR, or the default.
         said_by: ValueSource,
     },
+    /// `[object-store]` lacks an option that has no default.
+    #[error("{location}: [object-store] has no {}: write for example {missing}", key(.missing))]
+    ObjectStore {
+        /// The location of the table.
+        location: SourceLocation,
+        /// The line that is missing.
+        missing: &'static str,
+    },
+    /// The bucket is to stand in front of an address.
+    #[error(
+        "{location}: object-store.path-style = false puts the bucket in front of the host's name, and {endpoint} has an \
+         address there: give the host a name, or remove path-style"
+    )]
+    StoreAddress {
+        /// The location of the table.
+        location: SourceLocation,
+        endpoint: BinhostUrl,
+    },
+    /// The bucket is to stand in front of the host's name, and no host can have that name.
+    #[error(
+        "{location}: object-store.path-style = false puts the bucket in front of the host's name, and {bucket:?} cannot be \
+         a part of one (small letters, digits, '-' and '.', with a letter or digit at both ends): choose another bucket, or \
+         remove path-style"
+    )]
+    StoreBucket {
+        /// The location of the table.
+        location: SourceLocation,
+        bucket: String,
+    },
+    /// The file has `[object-store]`, and this program cannot ask one.
+    #[error(
+        "{location}: this binhostfs was built without object stores (cargo's feature object-store): remove [object-store], or build \
+         binhostfs with the feature"
+    )]
+    NoObjectStores {
+        /// The location of the table.
+        location: SourceLocation,
+    },
     /// Packages of a binhost must be signed, and this program checks no signatures.
     #[error(
         "the binhost {binhost} has verify-signature = true ({said_by}), and this binhostfs was built without OpenPGP (cargo's \
@@ -125,4 +163,9 @@ pub(crate) enum ConfigError {
         keyring: PathBuf,
         mountpoint: PathBuf,
     },
+}
+
+/// The key of a line.
+fn key(line: &str) -> &str {
+    line.split(' ').next().unwrap_or(line)
 }

@@ -4,9 +4,14 @@ use super::{BinhostUrl, ConfigError};
 use crate::portage::Sourced;
 
 /// The features of this program that a configuration may need.
-const BUILT: Features = Features { openpgp: cfg!(feature = "openpgp"), tls: cfg!(feature = "tls") };
+const BUILT: Features = Features {
+    object_store: cfg!(feature = "object-store"),
+    openpgp: cfg!(feature = "openpgp"),
+    tls: cfg!(feature = "tls"),
+};
 /// Every feature that a program can be built without, and whether this program has it.
-const OPTIONAL: [(&str, bool); 4] = [
+const OPTIONAL: [(&str, bool); 5] = [
+    ("object-store", BUILT.object_store),
     ("openpgp", BUILT.openpgp),
     ("tls", BUILT.tls),
     ("page", cfg!(feature = "page")),
@@ -16,6 +21,7 @@ const OPTIONAL: [(&str, bool); 4] = [
 /// The features that a configuration may need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Features {
+    pub(super) object_store: bool,
     pub(super) openpgp: bool,
     pub(super) tls: bool,
 }
@@ -30,7 +36,7 @@ impl Default for Features {
 impl Features {
     /// The features of a program that nothing is left out of.
     #[cfg(test)]
-    pub(super) const ALL: Self = Self { openpgp: true, tls: true };
+    pub(super) const ALL: Self = Self { object_store: true, openpgp: true, tls: true };
 
     /// Checks that URLs can be requested.
     ///

@@ -14,6 +14,7 @@
 //! | `mountpoint` | whether a directory can be mounted on |
 //! | `url` | URLs of binhosts |
 //! | `netrc` | users and passwords |
+//! | `object_store` | the object store, and its key |
 //! | `proxies` | the proxies that the environment names |
 //! | `name` | names of binhosts |
 //! | `chost` | CHOSTs that emerge accepts |
@@ -41,6 +42,7 @@ mod group;
 mod mountpoint;
 mod name;
 mod netrc;
+mod object_store;
 mod options;
 mod proxies;
 mod resolve;
@@ -52,18 +54,22 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::portage::{Atom, Cpv, Report};
 use crate::sys::MountNamespace;
 use crate::units::ByteSize;
-pub(crate) use choices::{LibcGuard, Offline, OnMismatch, Passthrough, Prefetch, StoreIndex, Writes};
+pub(crate) use choices::{LibcGuard, Offline, OnMismatch, Passthrough, Prefetch, StoreAccess, StoreIndex, Writes};
 pub(crate) use chost::AcceptedChosts;
 pub(crate) use cpu::{CpuLevel, CpuNeed};
 pub(crate) use error::ConfigError;
 pub(crate) use features::{Features, left_out};
 pub(crate) use group::SocketGroup;
 pub(crate) use mountpoint::{MountpointError, OWN_TYPE};
+#[cfg(feature = "object-store")]
+pub(crate) use object_store::AccessKey;
+pub(crate) use object_store::ObjectStoreConfig;
 pub use options::{Flag, Input, OPTIONS, OptionInfo, OptionRow, Scope, TakesEffect};
 pub(crate) use options::{MountOptions, Settings, serve_address};
 pub(crate) use proxies::proxy_hosts;
@@ -256,6 +262,8 @@ pub(crate) struct MountConfig {
     /// Whether Portage reads packages with uncompressed members: its BINPKG_COMPRESS is `none` or
     /// empty.
     pub uncompressed: bool,
+    /// The object store that is asked before the binhosts. `None`: there is none.
+    pub object_store: Option<Arc<ObjectStoreConfig>>,
     /// The CHOSTs whose packages emerge accepts.
     pub accepted_chosts: AcceptedChosts,
     /// Warnings for the administrator, one text for each fact.

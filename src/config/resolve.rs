@@ -4,12 +4,14 @@
 //! Not its job: the settings of a binhost (see `binhosts`).
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::binhosts::BinhostFinder;
 use super::chost::AcceptedChosts;
 use super::config_file::{self, ConfigFile};
 use super::cpu::CpuLevel;
 use super::file_settings::FileSettings;
+use super::object_store::ObjectStoreConfig;
 use super::options::{MountOptions, Settings, Typed};
 use super::{
     CommandLine, ConfigError, ConfigFiles, DEFAULT_CONFIG, DEFAULT_PORTAGE_GNUPG, MountConfig, MountpointCheck,
@@ -90,7 +92,10 @@ impl Resolver<'_> {
         // In the order of the report: what concerns the mount, then each binhost.
         let (selection, portage_gnupg, uncompressed) = (self.selection(), self.portage_gnupg(), self.uncompressed());
         let Resolver { line, found, .. } = self;
+        let section = found.file.object_store.as_ref();
         let (settings, features) = (&line.settings, line.features);
+        let object_store = section.map(|section| ObjectStoreConfig::new(section, &options, features, self.report));
+        let object_store = object_store.transpose()?;
         let binhosts =
             BinhostFinder { line: settings, found, report: self.report, machine: self.machine, features }.find()?;
         self.getbinpkg();
@@ -105,6 +110,7 @@ impl Resolver<'_> {
             selection,
             portage_gnupg,
             uncompressed,
+            object_store: object_store.map(Arc::new),
             accepted_chosts: AcceptedChosts::of(found.portage().ok().flatten()),
             warnings: Vec::new(),
             line: line.clone(),

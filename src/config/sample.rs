@@ -1,8 +1,10 @@
-//! A binhost for tests.
+//! A binhost and an object store for tests.
 
 use std::num::NonZeroUsize;
 
-use super::{BinhostConfig, DEFAULT_MAX_INDEX, Offline, OnMismatch, Selection, SignaturePolicy};
+use super::{
+    BinhostConfig, DEFAULT_MAX_INDEX, ObjectStoreConfig, Offline, OnMismatch, Selection, SignaturePolicy, StoreAccess,
+};
 
 impl BinhostConfig {
     /// The binhost `host` with these URLs, whose packages are not signed.
@@ -22,6 +24,22 @@ impl BinhostConfig {
             share: true,
             share_is_chosen: false,
             peers: Vec::new(),
+        }
+    }
+}
+
+impl ObjectStoreConfig {
+    /// The bucket `bucket` at these URLs, without a key.
+    pub(crate) fn of_endpoints<U: AsRef<str>>(urls: &[U]) -> Self {
+        Self {
+            endpoints: urls.iter().map(|url| url.as_ref().parse().unwrap()).collect(),
+            bucket: "bucket".to_owned(),
+            prefix: String::new(),
+            region: "garage".to_owned(),
+            path_style: true,
+            access: StoreAccess::ReadWrite,
+            expiry: None,
+            key: None,
         }
     }
 }

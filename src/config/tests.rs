@@ -445,6 +445,57 @@ fn plain_http_without_signatures_is_warned_of() {
     assert!(System::with(&[]).own(own).warnings()[0].starts_with("http://m/: "));
 }
 
+const STORE: &str = "[object-store]\nendpoints = [\"http://s:1\", \"http://t\"]\nbucket = \"pkgs\"\n";
+
+#[test]
+fn a_store_has_endpoints_and_a_bucket() {
+    let system = |text: &str| System::with(&[(REPOS, TWO)]).own(text);
+    let found = system(&format!("{STORE}access = \"read-only\"\nexpiry = \"90d\"\nprefix = \"a/b\"")).config();
+    let store = found.object_store.unwrap();
+    assert_eq!((store.endpoints.len(), store.bucket.as_str(), store.prefix.as_str()), (2, "pkgs", "a/b"));
+    assert_eq!((store.access, store.expiry), (StoreAccess::ReadOnly, Some(Duration::from_secs(90 * 86400))));
+    assert_eq!((store.region.as_str(), store.path_style), ("us-east-1", true));
+    assert_eq!(system(STORE).config().object_store.unwrap().access, StoreAccess::ReadWrite);
+    assert_eq!(system(STORE).setting("object-store.bucket").1, "own.toml:3");
+    assert!(system("").config().object_store.is_none());
+    assert!(system("").resolve().report.settings.iter().all(|noted| !noted.key.starts_with("object-store")));
+    let changed = system(STORE);
+    let config = changed.config();
+    changed.write("own.toml", &STORE.replace("pkgs", "others"));
+    let again = config.reload();
+    assert!(!config.differs_from(&again.result.unwrap()));
+    let says = "object-store.bucket has changed; that takes effect when binhostfs is started again";
+    assert_eq!(again.report.warnings, [says]);
+    for (lines, lacks) in [("", "endpoints"), ("endpoints = \"http://s\"", "bucket")] {
+        let refused = system(&format!("[object-store]\n{lines}")).refused();
+        assert!(refused.starts_with(&format!("own.toml:1: [object-store] has no {lacks}: write for")), "{refused}");
+    }
+}
+
+#[test]
+fn a_bucket_in_front_of_an_address_is_refused() {
+    let with = |lines: &str| System::with(&[(REPOS, TWO)]).own(&format!("[object-store]\n{lines}\n"));
+    for host in ["127.0.0.1:3900", "[::1]:3900", "0x7f.1"] {
+        let lines = format!("endpoints = [\"http://s\", \"http://{host}\"]\nbucket = \"pkgs\"");
+        assert!(with(&lines).config().object_store.unwrap().path_style);
+        let refused = with(&format!("{lines}\npath-style = false")).refused();
+        assert!(refused.starts_with("own.toml:1: object-store.path-style = false puts the bucket in"), "{refused}");
+        assert!(refused.contains("has an address there: give the host a name, or remove path-style"), "{refused}");
+    }
+    let named = "endpoints = \"http://localhost:3900\"\npath-style = false\nbucket = ";
+    assert!(!with(&format!("{named}\"pkgs\"")).config().object_store.unwrap().path_style);
+    let refused = with(&format!("{named}\"bin_pkgs\"")).refused();
+    assert!(refused.contains("\"bin_pkgs\" cannot be a part of one"), "{refused}");
+}
+
+#[test]
+fn a_program_without_object_stores_says_so() {
+    let features = Features { object_store: false, ..Features::ALL };
+    let refused = System::with(&[(REPOS, TWO)]).own(STORE).built_with(features).refused();
+    assert!(refused.starts_with("own.toml:1: this binhostfs was built without object stores"), "{refused}");
+    assert!(refused.contains("remove [object-store]"), "{refused}");
+}
+
 #[test]
 fn a_program_without_openpgp_wants_portage_to_check_signatures() {
     let without = |make: &str, own: &str| {
@@ -489,6 +540,11 @@ fn a_program_without_tls_refuses_every_https_url() {
         ("[binhost.x]\nurl = \"https://joe:secret@h\"\n", "own.toml:2", "https://***@h/"),
         ("[binhost.x]\nurl = \"http://h\"\nmirrors = [\"http://m\", \"https://n\"]\n", "own.toml:3", "https://n/"),
         ("peers = [\"https://p\"]\n[binhost.x]\nurl = \"http://h\"\n", "own.toml:1", "https://p/"),
+        (
+            "[binhost.x]\nurl = \"http://h\"\n[object-store]\nendpoints = \"https://s\"\nbucket = \"pkgs\"\n",
+            "own.toml:3",
+            "https://s/",
+        ),
     ] {
         let refused = without(own).refused();
         let says = format!(

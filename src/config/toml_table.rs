@@ -86,6 +86,17 @@ impl<'a, 'i> TomlTable<'a, 'i> {
         }
     }
 
+    /// The table `key` with its location. `None`: there is none.
+    pub(crate) fn table(&self, key: &str) -> Result<Option<(SourceLocation, TomlTable<'a, 'i>)>, TomlError> {
+        let Some(value) = self.values.get(key) else { return Ok(None) };
+        let location = self.document.location(value.span().start);
+        let Some(values) = value.get_ref().as_table() else {
+            let what = format!("{key} is a table: write [{key}], with its keys below");
+            return Err(TomlError { location, what });
+        };
+        Ok(Some((location, TomlTable { document: self.document, name: format!("{key}."), values })))
+    }
+
     /// The tables in the table `key`, with their names and locations.
     pub(crate) fn tables(&self, key: &str) -> Result<Vec<(String, SourceLocation, TomlTable<'a, 'i>)>, TomlError> {
         let Some(value) = self.values.get(key) else { return Ok(Vec::new()) };

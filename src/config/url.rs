@@ -80,8 +80,13 @@ impl BinhostUrl {
     }
 
     /// The host of the URL, if there is one.
-    pub(super) fn host(&self) -> Option<&str> {
+    pub(crate) fn host(&self) -> Option<&str> {
         self.0.host_str()
+    }
+
+    /// Whether the host of the URL is a name, and not an address.
+    pub(super) fn has_host_name(&self) -> bool {
+        matches!(self.0.host(), Some(url::Host::Domain(_)))
     }
 
     /// Whether the URL is fetched over TLS.

@@ -45,6 +45,7 @@ pub(super) fn status() -> Status {
         started: 9_000,
         mountpoint: "/m".to_owned(),
         serve: None,
+        object_store: None,
         passthrough: false,
         signatures: false,
         binhosts: Vec::new(),

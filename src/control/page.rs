@@ -69,7 +69,7 @@ fn ago(status: &Status, time: u64) -> Interval {
 }
 
 fn cards(status: &Status) -> Markup {
-    let Status { generation, cache, metrics, passthrough, serve, .. } = status;
+    let Status { generation, cache, metrics, passthrough, serve, object_store, .. } = status;
     let reads = if *passthrough { "reads by the kernel" } else { "reads through the daemon" };
     html! {
         div.cards {
@@ -93,6 +93,20 @@ fn cards(status: &Status) -> Markup {
                 p.dim {
                     (metrics.failed_opens) " failed; " (display(ByteSize(metrics.bytes_fetched))) " fetched in all; "
                     (reads)
+                }
+            }
+            @if let Some(store) = object_store {
+                section {
+                    h2 { "Object store" }
+                    p.big { (metrics.object_store_hits) " of " (display(Plural(metrics.object_store_hits.saturating_add(metrics.object_store_misses), "package"))) }
+                    p.dim { (store.place) "; " (display(ByteSize(metrics.object_store_bytes))) ", " (metrics.object_store_wrong) " wrong" }
+                    @if store.writes {
+                        p.dim {
+                            "stored: " (display(Plural(metrics.object_store_puts, "package"))) ", " (store.waiting) " wait; "
+                            (metrics.object_store_write_failures) " failed, " (metrics.object_store_repaired) " replaced"
+                        }
+                    }
+                    @for node in &store.nodes { p.dim { (node.line(status.time)) } }
                 }
             }
             @if let Some(serve) = serve {

@@ -69,6 +69,7 @@ use crate::fuse::{Begun, Kept, KeptDescriptors, Mount};
 use crate::metrics::Metrics;
 use crate::sys::{Passed, seconds_now};
 use crate::units::Interval;
+use crate::upstream::ObjectStore;
 pub(crate) use crate::verify::KeyringError;
 use crate::verify::{Keyring, Policy};
 pub(crate) use offer::offer;
@@ -175,6 +176,19 @@ impl Stop {
     }
 }
 
+/// The object store, if one is configured.
+fn open_store(config: &MountConfig, metrics: &Arc<Metrics>) -> anyhow::Result<Option<Arc<ObjectStore>>> {
+    let Some(store) = config.object_store.clone() else { return Ok(None) };
+    Ok(ObjectStore::new(store, Arc::clone(metrics)).context("the object store")?.map(Arc::new))
+}
+
+/// Puts packages into the object store, while nothing is downloaded.
+async fn store_packages(shared: Arc<DaemonState>) {
+    if let Some(store) = &shared.store {
+        store.write(|| shared.fetcher.counts().live > 0).await;
+    }
+}
+
 /// A running daemon, which unmounts when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Daemon {
@@ -187,6 +201,7 @@ pub(crate) struct Daemon {
     upgrader: tokio::task::JoinHandle<()>,
     rebuilder: tokio::task::JoinHandle<()>,
     network: tokio::task::JoinHandle<()>,
+    storer: tokio::task::JoinHandle<()>,
     reloads: mpsc::Receiver<Reload>,
     _control: Server,
     _listener: Option<Listener>,
@@ -202,6 +217,7 @@ impl Drop for Daemon {
         self.upgrader.abort();
         self.rebuilder.abort();
         self.network.abort();
+        self.storer.abort();
         self.shared.mount.iter().for_each(Mount::unmount);
     }
 }
@@ -229,9 +245,10 @@ impl Daemon {
             .context("making room in the cache")?;
         let (fetcher, outcomes) = Fetcher::new(Arc::clone(&cache), Arc::clone(&metrics));
         fetcher.set_bulk_read_limit(config.options.bulk_read_limit);
+        let store = open_store(&config, &metrics)?;
         fetcher.bandwidth().set(bandwidth_limits(&config));
         let (held, fetching, counted) = (Arc::clone(&cache), Arc::clone(&fetcher), Arc::clone(&metrics));
-        let mut binhosts = Binhosts::open(held, fetching, counted, &config, policies)?;
+        let mut binhosts = Binhosts::open(held, fetching, counted, store.clone(), &config, policies)?;
         let first = binhosts.first().await?;
         let front = match &mounting {
             Mounting::Mounted(kept) => {
@@ -253,7 +270,8 @@ impl Daemon {
             Mounting::Mounted(kept) => Some(mount(&config, &front, &fetcher, &metrics, kept)?),
             Mounting::Unmounted => None,
         };
-        let shared = Arc::new(DaemonState::new(config, mount, serving, cache, fetcher, front, metrics));
+        let shared =
+            Arc::new(DaemonState::new(config, mount, serving, cache, fetcher, front, metrics).with_store(store));
         shared.set_reports(&binhosts);
         let served = tokio::task::block_in_place(|| shared.complete_serving());
         if shared.mount.is_none() {
@@ -280,6 +298,7 @@ impl Daemon {
         let upgrader = tokio::spawn(tasks::upgrade_prefetch::in_background(Arc::clone(&shared)));
         let rebuilder = tokio::spawn(tasks::recovery::in_background(Arc::clone(&shared)));
         let network = tokio::spawn(tasks::network_watcher::follow(Arc::clone(&shared)));
+        let storer = tokio::spawn(store_packages(Arc::clone(&shared)));
         Ok(Self {
             shared,
             refresher,
@@ -290,6 +309,7 @@ impl Daemon {
             upgrader,
             rebuilder,
             network,
+            storer,
             reloads,
             _control: control,
             _listener: listener,

@@ -33,7 +33,8 @@ pub(crate) async fn offer(config: &MountConfig) -> anyhow::Result<Offer> {
     let cache = blocking(move || Ok(Arc::new(Cache::open(&directory, bound, counted)?))).await?;
     // Nothing is downloaded but indexes, so no outcome is sent.
     let (fetcher, _outcomes) = Fetcher::new(Arc::clone(&cache), Arc::clone(&metrics));
-    let mut binhosts = Binhosts::open(Arc::clone(&cache), Arc::clone(&fetcher), metrics, config, policies(config)?)?;
+    let mut binhosts =
+        Binhosts::open(Arc::clone(&cache), Arc::clone(&fetcher), metrics, None, config, policies(config)?)?;
     let failures = binhosts.refresh(Order::Forward, Asker::Administrator).await;
     let failures: Vec<String> = failures.iter().map(ToString::to_string).collect();
     if binhosts.all.iter().all(|binhost| binhost.stored.current().is_none()) {

@@ -30,7 +30,7 @@ fn fetcher_of(place: &Path, id: BinhostId, on_mismatch: OnMismatch, hosts: &[Str
     let metrics = Arc::new(Metrics::default());
     let urls: Vec<String> = hosts.iter().map(|host| format!("http://{host}")).collect();
     let binhost = BinhostConfig { on_mismatch, ..BinhostConfig::of_urls(&urls) };
-    let upstream = Arc::new(Upstream::new(binhost, Arc::clone(&metrics)).unwrap());
+    let upstream = Arc::new(Upstream::new(binhost, Arc::clone(&metrics), None).unwrap());
     let cache = Arc::new(Cache::open(place, 64 << 20, Arc::clone(&metrics)).unwrap());
     cache.recovery().sweep();
     let (fetcher, _) = Fetcher::new(cache, Arc::clone(&metrics));

@@ -135,6 +135,29 @@ counters! {
     peer_wrong,
     /// Bytes of packages received from peers; they are also among those of binhosts.
     peer_bytes,
+    /// Packages that the object store had, whether or not they proved right.
+    object_store_hits,
+    /// Requests for packages that the object store did not have.
+    object_store_misses,
+    /// Requests to nodes of the object store that failed: each makes the node rest for a while.
+    object_store_failures,
+    /// Packages of the object store whose bytes proved wrong.
+    object_store_wrong,
+    /// Bytes of packages received from the object store; they are also among those of binhosts.
+    object_store_bytes,
+    /// Packages put into the object store.
+    object_store_puts,
+    /// Bytes of packages put into the object store.
+    object_store_put_bytes,
+    /// Objects in the object store that were copied onto themselves, so that they do not expire.
+    object_store_renewed,
+    /// Objects in the object store that were replaced, or else deleted, because their bytes
+    /// contradict their key.
+    object_store_repaired,
+    /// Writes to the object store that failed.
+    object_store_write_failures,
+    /// Packages not put into the object store, because too many waited.
+    object_store_skipped,
     /// Connections of other machines refused because there were too many.
     serve_refused_connections,
 }

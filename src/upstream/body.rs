@@ -10,9 +10,10 @@ use super::candidates::Candidates;
 use super::client::{RequestCondition, UpstreamResponse};
 use super::local::LocalFile;
 use super::mirrors::MirrorSlot;
-use super::peers::{PeerSlot, Wanted};
 use super::retry::{self, NO_PROGRESS_BUDGET, RATE_FLOOR, RATE_WINDOW, RetryDecision};
+use super::sharers::{SharerSlot, StoreRecord};
 use super::throughput::Throughput;
+use super::tier::{ProvedPackage, StoreFinding, Wanted};
 use super::{Upstream, UpstreamError};
 use crate::config;
 
@@ -34,8 +35,11 @@ pub(crate) enum Event {
 /// Cause for which received bytes are refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BodyFault {
-    /// The URL sent bytes that are not those of the package.
+    /// The URL sent bytes that are not those of the package: they have another size or digest.
     Url,
+    /// The bytes are no sound package, or another one. That is the fault of the URL if another URL
+    /// sends a sound one, and else of the binhost.
+    Undecided,
     /// The package was built or signed wrongly, so every other URL has the same bytes.
     Package,
 }
@@ -53,8 +57,8 @@ pub(crate) struct ResumePoint {
     url: Url,
     /// ETag or Last-Modified of the file.
     validator: Option<String>,
-    /// The peers that sent some of these bytes. Empty: all are of mirrors.
-    peers: Vec<PeerSlot>,
+    /// The sharers that sent some of these bytes. Empty: all are of mirrors.
+    sharers: Vec<SharerSlot>,
 }
 
 /// Stream of one package. See the module's documentation.
@@ -84,22 +88,25 @@ pub(crate) struct BodyStream<'a> {
     since: Instant,
     /// Whether the bytes came over several connections.
     spliced: bool,
-    peers: PeersOfBody,
+    sharers: SharersOfBody,
 }
 
-/// The peers of one download. They are asked before the first mirror, each once.
+/// The sharers of one download. They are asked before the first mirror, each once.
 #[derive(Debug, Default)]
-struct PeersOfBody {
-    /// `None`: no peer is asked.
+struct SharersOfBody {
+    /// `None`: no sharer is asked.
     wanted: Option<Wanted>,
-    /// Number of the first peer that was not asked yet.
-    next: PeerSlot,
-    /// The peer that is read now, or was until the end.
-    current: Option<PeerSlot>,
-    /// The peers that sent some of the bytes received.
-    contributed: Vec<PeerSlot>,
+    /// The first sharer that was not asked yet.
+    next: SharerSlot,
+    /// The sharer that is read now, or was until the end.
+    current: Option<SharerSlot>,
+    /// The sharers that sent some of the bytes received.
+    contributed: Vec<SharerSlot>,
     /// Whether the first bytes received are of a mirror that an earlier stream read.
     mirror_first: bool,
+    /// The sharers that sent bytes which were refused, and may be as wrong at the binhost.
+    suspects: Vec<SharerSlot>,
+    store: StoreRecord,
 }
 
 impl<'a> BodyStream<'a> {
@@ -118,36 +125,50 @@ impl<'a> BodyStream<'a> {
             fruitless: Duration::ZERO,
             since: Instant::now(),
             spliced: false,
-            peers: PeersOfBody::default(),
+            sharers: SharersOfBody::default(),
         }
     }
 
-    /// Asks the peers of the binhost first for the package of this key, which is at `path` at the
-    /// binhost. Must be called before [`Self::next`].
+    /// Asks peers and the object store first for the package of this key, which is at `path` at the
+    /// binhost. They are not asked for a package that is in a local directory: no sharer is nearer.
+    /// Must be called before [`Self::next`].
     #[must_use]
-    pub(crate) fn with_peers(mut self, key: Option<String>, path: &str) -> Self {
+    pub(crate) fn with_sharers(mut self, key: Option<String>, path: &str) -> Self {
         let size = self.size;
-        self.peers.wanted = key.map(|key| Wanted { key, path: path.to_owned(), size });
+        let key = key.filter(|_| !self.candidates.is_local());
+        self.sharers.wanted = key.map(|key| Wanted { key, path: path.to_owned(), size });
         self
     }
 
-    /// Whether some of the bytes received came from a peer.
+    /// Whether some of the bytes received came from a peer or the object store.
     #[must_use]
-    pub(crate) fn is_of_peer(&self) -> bool {
-        !self.peers.contributed.is_empty()
+    pub(crate) fn is_of_sharer(&self) -> bool {
+        !self.sharers.contributed.is_empty()
     }
 
-    /// Whether the last bytes came from a peer.
+    /// What the last bytes came from, if not from a mirror: `peer` or `object store`.
     #[must_use]
-    pub(crate) fn is_at_peer(&self) -> bool {
-        self.peers.current.is_some()
+    pub(crate) fn sharer(&self) -> Option<&'static str> {
+        self.sharers.current.map(SharerSlot::name)
     }
 
-    /// The URL that is read now, without credentials: of a peer, its own.
+    /// Notes that the package is proved. So sharers that sent one that is not sound are at fault.
+    /// Tells the object store, as far as something follows from that.
+    pub(crate) fn proved(&mut self, package: impl FnOnce() -> Option<ProvedPackage>) {
+        std::mem::take(&mut self.sharers.suspects).into_iter().for_each(|sharer| self.blame(sharer));
+        let record = std::mem::take(&mut self.sharers.store);
+        if record.finding != StoreFinding::Nothing
+            && let Some(package) = package()
+        {
+            self.upstream.sharers.proved(record, package);
+        }
+    }
+
+    /// The URL that is read now, without credentials: of a sharer, its own.
     #[must_use]
     pub(crate) fn source(&self) -> String {
-        if let Some(peer) = self.peers.current {
-            return self.upstream.peers.display_url(peer);
+        if let Some(sharer) = self.sharers.current {
+            return self.upstream.sharers.display_url(sharer);
         }
         let current = self.candidates.current().map(|candidate| &candidate.url);
         // A stream that continues with all bytes asks nobody.
@@ -184,22 +205,22 @@ impl<'a> BodyStream<'a> {
     pub(crate) fn start_over(&mut self) {
         self.close();
         self.part = None;
-        // Asks the same peer again.
-        self.peers.next = self.peers.current.unwrap_or(self.peers.next);
+        // Asks the same sharer again.
+        self.sharers.next = self.sharers.current.unwrap_or(self.sharers.next);
     }
 
     /// Returns the origin of the received bytes, for another stream to continue. `None`: no
     /// continuation is possible.
     #[must_use]
     pub(crate) fn into_part(self) -> Option<ResumePoint> {
-        self.part.map(|part| ResumePoint { peers: self.peers.contributed, ..part })
+        self.part.map(|part| ResumePoint { sharers: self.sharers.contributed, ..part })
     }
 
     /// Continues an earlier stream, whose first `received` bytes the caller has. Must be called
     /// before [`Self::next`].
     pub(crate) fn go_on(&mut self, part: ResumePoint, received: u64) {
-        self.peers.mirror_first = part.peers.is_empty();
-        self.peers.contributed.clone_from(&part.peers);
+        self.sharers.mirror_first = part.sharers.is_empty();
+        self.sharers.contributed.clone_from(&part.sharers);
         (self.part, self.received, self.furthest) = (Some(part), received, received);
     }
 
@@ -210,12 +231,12 @@ impl<'a> BodyStream<'a> {
     /// URL is asked.
     pub(crate) fn reject(&mut self, fault: BodyFault) -> bool {
         self.close();
-        if self.is_of_peer() {
-            self.reject_peers(fault);
+        if self.is_of_sharer() {
+            self.reject_sharers(fault);
         } else if std::mem::take(&mut self.spliced) {
             self.candidates.spliced_wrong();
         } else {
-            if fault == BodyFault::Url {
+            if fault != BodyFault::Package {
                 self.upstream.mirrors.note_wrong(self.slot(), &self.source());
             }
             self.candidates.give_up_current();
@@ -225,17 +246,28 @@ impl<'a> BodyStream<'a> {
         self.candidates.any_left()
     }
 
-    /// Leaves the peers, whose bytes proved wrong. The mirrors are asked for the whole file, and
-    /// nothing counts against them. Which of several peers is at fault is unknown. A peer is not blamed
-    /// for what it added to the bytes of a mirror.
-    fn reject_peers(&mut self, fault: BodyFault) {
-        for peer in std::mem::take(&mut self.peers.contributed) {
-            // A package that was built wrongly is as wrong everywhere.
-            if fault == BodyFault::Url && !self.peers.mirror_first {
-                self.upstream.peers.note_wrong(peer, &self.upstream.metrics);
+    /// Leaves the sharers, whose bytes proved wrong. The mirrors are asked for the whole file, and
+    /// nothing counts against them. Which of several sharers is at fault is unknown. A sharer is
+    /// not blamed for what it added to the bytes of a mirror.
+    fn reject_sharers(&mut self, fault: BodyFault) {
+        for sharer in std::mem::take(&mut self.sharers.contributed) {
+            match fault {
+                _ if self.sharers.mirror_first => {}
+                BodyFault::Url => self.blame(sharer),
+                BodyFault::Undecided => self.sharers.suspects.push(sharer),
+                // It is as wrong everywhere.
+                BodyFault::Package => {}
             }
         }
-        (self.spliced, self.peers.current, self.peers.wanted) = (false, None, None);
+        (self.spliced, self.sharers.current, self.sharers.wanted) = (false, None, None);
+    }
+
+    /// Notes that a sharer sent other bytes than those of the package.
+    fn blame(&mut self, sharer: SharerSlot) {
+        self.upstream.sharers.note_wrong(sharer);
+        if matches!(sharer, SharerSlot::Node(_)) {
+            self.sharers.store.finding = StoreFinding::Wrong;
+        }
     }
 
     async fn step(&mut self) -> Result<Option<Event>, UpstreamError> {
@@ -258,8 +290,8 @@ impl<'a> BodyStream<'a> {
             }
             None => {
                 self.close();
-                match self.peers.current {
-                    Some(peer) => self.upstream.peers.note_served(peer),
+                match self.sharers.current {
+                    Some(sharer) => self.upstream.sharers.note_served(sharer),
                     None => self.upstream.mirrors.note_served(self.slot()),
                 }
                 Ok(Some(Event::End))
@@ -274,8 +306,8 @@ impl<'a> BodyStream<'a> {
             self.pace.add(bytes, waited);
         }
         self.upstream.metrics.bytes_fetched.add(bytes);
-        if let Some(peer) = self.peers.current {
-            self.upstream.peers.note_bytes(peer, bytes, &self.upstream.metrics);
+        if let Some(sharer) = self.sharers.current {
+            self.upstream.sharers.note_bytes(sharer, bytes);
         }
         if self.received > self.furthest {
             self.candidates.progressed(self.received - self.furthest);
@@ -314,47 +346,51 @@ impl<'a> BodyStream<'a> {
         self.upstream.mirrors.note_pace(self.slot(), std::mem::take(&mut self.pace).total());
     }
 
-    /// Asks the peers that are left. `None`: none of them has the package.
-    async fn connect_to_peer(&mut self) -> Option<Option<Event>> {
+    /// Asks the sharers that are left. `None`: none of them has the package.
+    async fn connect_to_sharer(&mut self) -> Option<Option<Event>> {
         let mut asked = false;
         let found = loop {
-            let Some(wanted) = &self.peers.wanted else { break None };
+            let Some(wanted) = &self.sharers.wanted else { break None };
             // After `start_over` the caller has none of the bytes.
-            let (upstream, offset) = (self.upstream, if self.part.is_some() { self.received } else { 0 });
-            let Some((slot, url)) = upstream.peers.next(self.peers.next, wanted) else { break None };
-            (self.peers.next, asked) = (slot + 1, true);
-            if let Some(answer) = upstream.peers.ask((slot, &url), wanted, offset, &upstream.metrics).await {
-                break Some((slot, url, answer));
+            let (sharers, offset) = (&self.upstream.sharers, if self.part.is_some() { self.received } else { 0 });
+            let Some((slot, url)) = sharers.next(self.sharers.next, wanted) else { break None };
+            asked = true;
+            match sharers.ask((slot, &url), wanted, offset, &mut self.sharers.store).await {
+                Ok(answer) => {
+                    self.sharers.next = slot.after();
+                    break Some((slot, url, answer));
+                }
+                Err(next) => self.sharers.next = next,
             }
         };
         if asked {
-            // The mirrors are not to be hurried for what the peers took.
+            // The mirrors are not to be hurried for what the sharers took.
             (self.fruitless, self.since) = (Duration::ZERO, Instant::now());
         }
         let Some((slot, url, answer)) = found else {
-            self.peers.wanted = None;
+            self.sharers.wanted = None;
             return None;
         };
         let continues = answer.status() == 206;
         self.connection = Connection::Http(answer);
-        self.peers.current = Some(slot);
+        self.sharers.current = Some(slot);
         // Another connection continues without a validator: the digests decide.
-        self.part = Some(ResumePoint { url, validator: None, peers: Vec::new() });
+        self.part = Some(ResumePoint { url, validator: None, sharers: Vec::new() });
         if continues {
             self.upstream.metrics.resumes.increase();
             self.spliced = true;
-            self.peers.contributed.push(slot);
+            self.sharers.contributed.push(slot);
             return Some(None);
         }
         let event = self.restarted();
-        self.peers.contributed.push(slot);
+        self.sharers.contributed.push(slot);
         Some(event)
     }
 
     async fn connect(&mut self) -> Result<Option<Event>, UpstreamError> {
-        self.peers.current = None;
-        if self.peers.wanted.is_some()
-            && let Some(connected) = self.connect_to_peer().await
+        self.sharers.current = None;
+        if self.sharers.wanted.is_some()
+            && let Some(connected) = self.connect_to_sharer().await
         {
             return Ok(connected);
         }
@@ -385,7 +421,7 @@ impl<'a> BodyStream<'a> {
         // If-Range accepts only strong validators.
         let etag = answer.etag().filter(|etag| !etag.starts_with("W/"));
         let validator = etag.or_else(|| answer.last_modified());
-        self.part = Some(ResumePoint { url, validator, peers: Vec::new() });
+        self.part = Some(ResumePoint { url, validator, sharers: Vec::new() });
         self.connection = Connection::Http(answer);
         Ok(self.restarted())
     }
@@ -407,27 +443,27 @@ impl<'a> BodyStream<'a> {
     /// Starts the package at its first byte.
     fn restarted(&mut self) -> Option<Event> {
         let had_some = std::mem::take(&mut self.received) > 0;
-        (self.spliced, self.peers.mirror_first) = (false, false);
-        self.peers.contributed.clear();
+        (self.spliced, self.sharers.mirror_first) = (false, false);
+        self.sharers.contributed.clear();
         self.candidates.began();
         had_some.then_some(Event::Restart)
     }
 
     async fn recover(&mut self, error: UpstreamError) -> Result<(), UpstreamError> {
-        let neglected = self.neglected;
+        let broke = matches!(error, UpstreamError::Transport { .. } | UpstreamError::Truncated { .. });
+        let broke_while_waiting = self.neglected && broke;
         self.close();
-        if let Some(peer) = self.peers.current.take() {
-            tracing::debug!(%error, "a peer was left in the middle of a package");
-            // A peer that is slower than a mirror, or was kept waiting, has not failed.
-            if !neglected && !matches!(error, UpstreamError::Outpaced { .. }) {
-                self.upstream.peers.note_failure(peer, &error, &self.upstream.metrics);
+        if let Some(sharer) = self.sharers.current.take() {
+            tracing::debug!(%error, "a {} was left in the middle of a package", sharer.name());
+            // A sharer that is slower than a mirror, or was kept waiting, has not failed.
+            if !broke_while_waiting && !matches!(error, UpstreamError::Outpaced { .. }) {
+                self.upstream.sharers.note_failure(sharer, &error);
             }
             return Ok(());
         }
         let slot @ Some(_) = self.slot() else { return Err(error) };
         let out_of_time = self.fruitless + self.since.elapsed() >= NO_PROGRESS_BUDGET;
-        let broke = matches!(error, UpstreamError::Transport { .. } | UpstreamError::Truncated { .. });
-        if neglected && broke && !out_of_time {
+        if broke_while_waiting && !out_of_time {
             tracing::debug!(%error, "a connection broke that was kept waiting");
             return Ok(());
         }

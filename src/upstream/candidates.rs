@@ -78,6 +78,11 @@ impl Candidates {
         self.current.and_then(|at| self.all.get(at))
     }
 
+    /// Whether the first URL is that of a local file.
+    pub(super) fn is_local(&self) -> bool {
+        self.all.first().is_some_and(|candidate| candidate.url.scheme() == "file")
+    }
+
     /// Chooses a URL to ask, if none is chosen. `None`: nothing is left to try.
     pub(super) fn choose(&mut self, mirrors: &Mirrors, now: Instant) -> Option<&UrlCandidate> {
         if self.current.is_none() {

@@ -4,10 +4,13 @@
 //! |---|---|
 //! | `tls` | TLS |
 //! | `no_tls` | stands in for it in a program that is built without |
+//! | `store` | requests to an object store |
 //! | `script` | tests: answers without a network |
 
 #[cfg(test)]
 pub(super) mod script;
+#[cfg(feature = "object-store")]
+mod store;
 #[cfg_attr(not(feature = "tls"), path = "client/no_tls.rs")]
 mod tls;
 
@@ -195,12 +198,19 @@ fn builder(reach: &Arc<Reach>) -> reqwest::ClientBuilder {
     builder.pool_max_idle_per_host(2).pool_idle_timeout(Duration::from_secs(30))
 }
 
+#[cfg(not(test))]
 async fn send(request: reqwest::RequestBuilder) -> reqwest::Result<reqwest::Response> {
-    #[cfg(test)]
-    if let Some(answer) = script::answered(&request).await {
-        return Ok(answer);
-    }
     request.send().await
+}
+
+#[cfg(test)]
+async fn send(request: reqwest::RequestBuilder) -> reqwest::Result<reqwest::Response> {
+    let (client, request) = request.build_split();
+    let mut request = request?;
+    match script::answered(&mut request).await {
+        Some(answer) => Ok(answer),
+        None => client.execute(request).await,
+    }
 }
 
 /// Sends a request and returns the answer, whatever its status is.

@@ -29,6 +29,16 @@ pub(crate) enum UpstreamError {
         /// How long the client has to wait, as the server requested.
         retry_after: Option<Duration>,
     },
+    /// The object store refused the request, or answered with a redirect.
+    #[error("{url}: HTTP status {status}{}", said(.code.as_deref()))]
+    Store {
+        /// URL of the request.
+        url: String,
+        /// The HTTP status code.
+        status: u16,
+        /// The store's name for the error.
+        code: Option<String>,
+    },
     /// Redirects form a circle, are too many, lead from https to http, or the URL is at a private
     /// address to which this binhost must not lead.
     #[error("{url}: {reason}")]
@@ -170,6 +180,21 @@ fn advice(status: u16) -> &'static str {
         401 => "; it wants a user and a password: give them in a netrc file (LoadCredential=netrc:FILE)",
         _ => "",
     }
+}
+
+/// The store's name for an error, and a remedy for those that an administrator can cure.
+fn said(code: Option<&str>) -> String {
+    let Some(code) = code else { return String::new() };
+    let advice = match code {
+        "RequestTimeTooSkewed" => "; the clock of this machine or of the store is wrong",
+        "SignatureDoesNotMatch" => "; the secret of the key is wrong, or a proxy changes the host's name",
+        "AuthorizationHeaderMalformed" => "; is `region` the store's own?",
+        "InvalidAccessKeyId" => "; the store does not know the key",
+        "NoSuchBucket" => "; `bucket` is not there",
+        "AccessDenied" => "; the key must be allowed to read, to write and to list the bucket",
+        _ => "",
+    };
+    format!(" ({code}{advice})")
 }
 
 fn join(errors: &[UpstreamError]) -> String {

@@ -6,7 +6,11 @@
 //! | `body` | one package as a stream that survives breaks |
 //! | `head` | some bytes of a package, by Range |
 //! | `candidates` | the URLs of one file, and which is asked next |
-//! | `peers` | other binhostfs, which are asked first |
+//! | `sharers` | those that are asked first: peers, then the object store |
+//! | `tier` | their records |
+//! | `peers` | other binhostfs |
+//! | `object_store` | a store with the S3 protocol |
+//! | `no_object_store` | stands in for it in a program that is built without |
 //! | `mirrors` | the URLs of one binhost and their order |
 //! | `health` | the record of one URL |
 //! | `mirror_tracker` | the mirrors as their requests share them: lock, clock, random numbers |
@@ -47,13 +51,17 @@ mod index;
 mod local;
 mod mirror_tracker;
 mod mirrors;
+#[cfg_attr(not(feature = "object-store"), path = "no_object_store.rs")]
+mod object_store;
 mod package_urls;
 mod peers;
 mod reach;
 mod retry;
 #[cfg(test)]
 mod scene;
+mod sharers;
 mod throughput;
+mod tier;
 mod unpack;
 
 use std::sync::Arc;
@@ -68,16 +76,17 @@ pub(crate) use error::UpstreamError;
 pub(crate) use health::HealthState;
 pub(crate) use index::{IndexAnswer, IndexTarget, Validators};
 pub(crate) use mirror_tracker::{Active, UrlReport};
-pub(crate) use peers::{PeerCounts, PeerReport};
+pub(crate) use object_store::ObjectStore;
 pub(crate) use retry::jittered;
 pub use retry::{NO_PROGRESS_BUDGET, PATIENCE, STALL_TIMEOUT};
+pub(crate) use tier::{MemberCounts, MemberReport, ProvedPackage};
 
 use crate::config::{BinhostConfig, BinhostUrl};
 use crate::metrics::Metrics;
 use candidates::{Candidates, UrlCandidate};
 use mirror_tracker::MirrorTracker;
 use package_urls::PackageUrls;
-use peers::Peers;
+use sharers::Sharers;
 
 /// One binhost, its mirrors and the connections to it.
 #[derive(Debug)]
@@ -86,7 +95,7 @@ pub(crate) struct Upstream {
     binhost: BinhostConfig,
     metrics: Arc<Metrics>,
     mirrors: MirrorTracker,
-    peers: Peers,
+    sharers: Sharers,
     /// Permits to read from a `file:` URL.
     local_reads: Arc<Semaphore>,
 }
@@ -96,7 +105,11 @@ impl Upstream {
     ///
     /// # Errors
     /// TLS cannot be set up.
-    pub(crate) fn new(binhost: BinhostConfig, metrics: Arc<Metrics>) -> Result<Self, UpstreamError> {
+    pub(crate) fn new(
+        binhost: BinhostConfig,
+        metrics: Arc<Metrics>,
+        store: Option<Arc<ObjectStore>>,
+    ) -> Result<Self, UpstreamError> {
         let (client, untrusting) = client::Client::new(reach::Reach::new(&binhost.urls))?;
         if let Some(reason) = untrusting.filter(|_| binhost.urls.iter().any(BinhostUrl::is_https)) {
             tracing::warn!(
@@ -104,9 +117,10 @@ impl Upstream {
                 "no https server can be trusted: install the system's CA certificates, then restart"
             );
         }
-        let (mirrors, peers) = (MirrorTracker::new(&binhost.urls), Peers::new(&binhost)?);
+        let mirrors = MirrorTracker::new(&binhost.urls);
+        let sharers = Sharers::new(&binhost, store, Arc::clone(&metrics))?;
         let local_reads = Arc::new(Semaphore::new(local::MAX_READS));
-        Ok(Self { client, binhost, metrics, mirrors, peers, local_reads })
+        Ok(Self { client, binhost, metrics, mirrors, sharers, local_reads })
     }
 
     /// The configuration of the binhost.
@@ -121,14 +135,21 @@ impl Upstream {
         self.mirrors.url_reports()
     }
 
-    /// Ends the backoff of all peers, because the network has changed.
-    pub(crate) fn network_changed(&self) {
-        self.peers.network_changed();
+    /// Reports on the peers, in the order in which they are asked.
+    #[must_use]
+    pub(crate) fn peer_reports(&self) -> Vec<MemberReport> {
+        self.sharers.peers().tier().reports()
     }
 
-    /// Ends backoff and distrust of all URLs and peers, on request of an administrator.
+    /// Ends the backoff of peers and object store, because the network has changed.
+    pub(crate) fn network_changed(&self) {
+        self.sharers.network_changed();
+    }
+
+    /// Ends backoff and distrust of all URLs, peers and the object store, on request of an
+    /// administrator.
     pub(crate) fn allow_retries(&self) {
-        self.peers.allow_retries();
+        self.sharers.allow_retries();
         self.mirrors.allow_retries();
     }
 

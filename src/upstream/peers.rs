@@ -1,7 +1,6 @@
 //! Other binhostfs that are asked for a package before the mirrors, by the package's digests.
 //!
-//! * A peer may be absent at any time, and costs little then: 1 s to connect, once. After a failure
-//!   the peer is left out for a while, longer each time, and then a single download tries it.
+//! * A peer may be absent at any time, and costs little then: 1 s to connect, once (`tier`).
 //! * A peer that lacks a package costs one request, and is asked for the next one as before.
 //! * A peer that fetches the package answers 202 until it has it. The download waits as long as the
 //!   peer makes progress, within a bound: the whole point of a hub is that it fetches only once.
@@ -11,22 +10,20 @@
 
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use tokio::time::Instant;
 use url::Url;
 
+use super::UpstreamError;
 use super::client::{Client, RequestCondition, UpstreamResponse};
-use super::health::{Health, HealthState};
-use super::mirror_tracker::UrlReport;
-use super::retry::{self, PATIENCE, STALL_TIMEOUT};
-use super::{Upstream, UpstreamError};
+use super::retry::{PATIENCE, STALL_TIMEOUT};
+use super::tier::{MemberSlot, Tier, TierKind, Wanted, fitting};
 use crate::config::{BinhostConfig, BinhostUrl};
 use crate::metrics::Metrics;
 
 /// Directory of the blobs at a peer.
 const BLOBS: &str = "v1/blob";
-/// Header of a 202: `own-N` when the peer has N bytes of the package, `all-N` when the package waits
-/// for its turn at the peer.
+/// Header of a 202: `own-N` when the peer has N bytes of the package, `all-N` when the package
+/// waits for its turn at the peer.
 const PROGRESS: &str = "binhostfs-progress";
 /// How long a peer holds a request before it answers 202, and some time to answer.
 const HELD: Duration = Duration::from_secs(2).saturating_add(PATIENCE);
@@ -39,66 +36,40 @@ const MAX_QUEUE: Duration = Duration::from_secs(30);
 /// Bytes that a peer fetches within [`STALL_TIMEOUT`] at least.
 const LEAST: u64 = (16 << 10) * STALL_TIMEOUT.as_secs();
 
-/// Number of a peer, in the configured order.
-pub(super) type PeerSlot = usize;
-
-/// What is asked for: a package at an offset.
-#[derive(Debug, Clone)]
-pub(super) struct Wanted {
-    /// `<sha1>-<md5>-<size>`.
-    pub(super) key: String,
-    /// PATH at the binhost.
-    pub(super) path: String,
-    pub(super) size: u64,
-}
-
-#[derive(Debug)]
-struct Peer {
-    base: BinhostUrl,
-    health: Health,
-    counts: PeerCounts,
-}
-
-/// What a peer has had of the packages that it was asked for.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct PeerCounts {
-    pub hits: u64,
-    pub misses: u64,
-    pub bytes: u64,
-}
-
-/// State of one peer, for status output.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct PeerReport {
-    pub url: UrlReport,
-    pub counts: PeerCounts,
-}
-
 /// The peers of one binhost, in the configured order.
 #[derive(Debug)]
 pub(super) struct Peers {
     /// `None`: no peer is configured, or the binhost is not shared.
     client: Option<Client>,
-    all: Mutex<Vec<Peer>>,
+    tier: Tier,
 }
+
+/// The counters of peers.
+const KIND: TierKind = TierKind {
+    name: "a peer",
+    hits: |metrics| &metrics.peer_hits,
+    misses: |metrics| &metrics.peer_misses,
+    failures: |metrics| &metrics.peer_failures,
+    wrong: |metrics| &metrics.peer_wrong,
+    bytes: |metrics| &metrics.peer_bytes,
+};
 
 impl Peers {
     /// Prepares the HTTP client. No connection is made yet.
     pub(super) fn new(binhost: &BinhostConfig) -> Result<Self, UpstreamError> {
         let urls: &[BinhostUrl] = if binhost.share { &binhost.peers } else { &[] };
         let client = (!urls.is_empty()).then(|| Client::of_peers(urls)).transpose()?;
-        let peer =
-            |base: &BinhostUrl| Peer { base: base.clone(), health: Health::default(), counts: PeerCounts::default() };
-        Ok(Self { client, all: Mutex::new(urls.iter().map(peer).collect()) })
+        Ok(Self { client, tier: Tier::new(KIND, urls) })
+    }
+
+    pub(super) fn tier(&self) -> &Tier {
+        &self.tier
     }
 
     /// The next peer from number `from` on that is to be asked now, and the URL of a package there.
-    pub(super) fn next(&self, from: PeerSlot, wanted: &Wanted) -> Option<(PeerSlot, Url)> {
-        let (mut all, now) = (self.all.lock(), Instant::now());
-        let (slot, peer) =
-            all.iter_mut().enumerate().skip(from).find(|(_, peer)| peer.health.state(now) == HealthState::Healthy)?;
-        peer.health.note_request(now);
-        let mut url = peer.base.join(&format!("{BLOBS}/{}", wanted.key));
+    pub(super) fn next(&self, from: MemberSlot, wanted: &Wanted) -> Option<(MemberSlot, Url)> {
+        let (slot, base) = self.tier.next(from)?;
+        let mut url = base.join(&format!("{BLOBS}/{}", wanted.key));
         url.query_pairs_mut().append_pair("fetch", "true").append_pair("path", &wanted.path);
         Some((slot, url))
     }
@@ -106,7 +77,7 @@ impl Peers {
     /// Asks a peer for a package, from the byte `offset` on. `None`: the peer does not have it.
     pub(super) async fn ask(
         &self,
-        (slot, url): (PeerSlot, &Url),
+        (slot, url): (MemberSlot, &Url),
         wanted: &Wanted,
         offset: u64,
         metrics: &Metrics,
@@ -114,23 +85,15 @@ impl Peers {
         let began = Instant::now();
         match self.answer(url, wanted, offset).await {
             Ok(Some(answer)) => {
-                metrics.peer_hits.increase();
-                self.note(slot, |peer| {
-                    peer.health.note_response(began.elapsed());
-                    peer.counts.hits += 1;
-                });
+                self.tier.note_hit(slot, began.elapsed(), metrics);
                 Some(answer)
             }
             Ok(None) => {
-                metrics.peer_misses.increase();
-                self.note(slot, |peer| {
-                    peer.health.served();
-                    peer.counts.misses += 1;
-                });
+                self.tier.note_miss(slot, metrics);
                 None
             }
             Err(error) => {
-                self.note_failure(slot, &error, metrics);
+                self.tier.note_failure(slot, &error, metrics);
                 None
             }
         }
@@ -156,76 +119,6 @@ impl Peers {
             }
             tokio::time::sleep(PACE.saturating_sub(asked.elapsed())).await;
         }
-    }
-
-    /// Notes a failure of a peer: it is left out for a while.
-    pub(super) fn note_failure(&self, slot: PeerSlot, error: &UpstreamError, metrics: &Metrics) {
-        metrics.peer_failures.increase();
-        let random = retry::random();
-        self.note(slot, |peer| {
-            if peer.health.failures() == 0 {
-                tracing::info!(%error, peer = %peer.base, "a peer fails, and is not asked for a while");
-            }
-            let backoff = |failures| retry::backoff(failures, random);
-            peer.health.failed(Instant::now(), error.to_string(), backoff, Duration::ZERO);
-        });
-    }
-
-    /// Notes that a package came to its end from a peer.
-    pub(super) fn note_served(&self, slot: PeerSlot) {
-        self.note(slot, |peer| peer.health.served());
-    }
-
-    /// Notes bytes from a peer.
-    pub(super) fn note_bytes(&self, slot: PeerSlot, bytes: u64, metrics: &Metrics) {
-        metrics.peer_bytes.add(bytes);
-        self.note(slot, |peer| peer.counts.bytes += bytes);
-    }
-
-    /// Notes that a peer served wrong bytes: it is not asked for a while.
-    pub(super) fn note_wrong(&self, slot: PeerSlot, metrics: &Metrics) {
-        metrics.peer_wrong.increase();
-        self.note(slot, |peer| {
-            tracing::warn!(peer = %peer.base, "a peer served wrong bytes, and is not asked for a while");
-            peer.health.wrong(Instant::now());
-        });
-    }
-
-    /// Ends backoff and distrust of all peers.
-    pub(super) fn allow_retries(&self) {
-        self.all.lock().iter_mut().for_each(|peer| peer.health.retry_allowed());
-    }
-
-    /// Ends the backoff of all peers: the network has changed.
-    pub(super) fn network_changed(&self) {
-        self.all.lock().iter_mut().for_each(|peer| peer.health.network_changed());
-    }
-
-    /// The URL of a peer, without credentials.
-    pub(super) fn display_url(&self, slot: PeerSlot) -> String {
-        self.all.lock().get(slot).map(|peer| peer.base.to_string()).unwrap_or_default()
-    }
-
-    /// Reports on all peers, in the configured order.
-    fn reports(&self) -> Vec<PeerReport> {
-        let (all, now) = (self.all.lock(), Instant::now());
-        let report =
-            |peer: &Peer| PeerReport { url: UrlReport::new(&peer.base, &peer.health, now), counts: peer.counts };
-        all.iter().map(report).collect()
-    }
-
-    fn note(&self, slot: PeerSlot, what: impl FnOnce(&mut Peer)) {
-        if let Some(peer) = self.all.lock().get_mut(slot) {
-            what(peer);
-        }
-    }
-}
-
-impl Upstream {
-    /// Reports on the peers, in the order in which they are asked.
-    #[must_use]
-    pub(crate) fn peer_reports(&self) -> Vec<PeerReport> {
-        self.peers.reports()
     }
 }
 
@@ -270,21 +163,6 @@ impl Wait {
             self.own = Some(own);
         }
         is_news
-    }
-}
-
-/// Refuses an answer of another size or another part than the requested one.
-fn fitting(answer: UpstreamResponse, size: u64, offset: u64) -> Result<UpstreamResponse, UpstreamError> {
-    if answer.status() == 206 {
-        let range = answer.content_range().unwrap_or_default();
-        if offset == 0 || range != format!("bytes {offset}-{}/{size}", size - 1) {
-            return Err(UpstreamError::WrongRange { url: answer.url(), range });
-        }
-        return Ok(answer);
-    }
-    match answer.length() {
-        Some(got) if got == size => Ok(answer),
-        got => Err(UpstreamError::SizeMismatch { url: answer.url(), got: got.unwrap_or_default(), expected: size }),
     }
 }
 

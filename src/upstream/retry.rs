@@ -91,6 +91,7 @@ pub(super) fn fault(error: &UpstreamError) -> FailureCause {
         | UpstreamError::Truncated { .. }
         | UpstreamError::Status { status: 408 | 425 | 429 | 500..=599, .. } => FailureCause::Host,
         UpstreamError::Status { .. }
+        | UpstreamError::Store { .. }
         | UpstreamError::NoIndex(_)
         | UpstreamError::Redirect { .. }
         | UpstreamError::WrongRange { .. }

@@ -55,7 +55,10 @@ const CONFINED: [(&str, &[&str]); 14] = [
     ("sled::", &["src/cache/db/"]),
     ("clap::", &["src/cli/"]),
     ("indicatif::", &["src/cli/progress.rs"]),
-    ("hyper::", &["src/control/", "src/serve/", "src/cli/demo/", "src/upstream/client/script"]),
+    (
+        "hyper::",
+        &["src/control/", "src/serve/", "src/cli/demo/", "src/upstream/client/script", "src/upstream/client/store.rs"],
+    ),
     ("maud::", &["src/control/page.rs"]),
     ("sd_notify::", &["src/daemon/"]),
     (

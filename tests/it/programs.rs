@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::imports::sources;
 
 /// What no Debian, and no other Linux that is somebody's machine, is without.
-const EVERYWHERE: [&str; 6] = ["cat", "cp", "ls", "mkfifo", "mv", "sh"];
+const EVERYWHERE: [&str; 8] = ["cat", "cp", "date", "ls", "mkfifo", "mv", "sh", "sleep"];
 /// Those of which a test's file shows that it needs them by other means than their names.
 const GROUPS: [&str; 4] = ["always", "keys", "portage", "machines"];
 

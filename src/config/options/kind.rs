@@ -105,6 +105,33 @@ pub(super) const PEERS: Kind<Vec<BinhostUrl>> = Kind {
     toml: |item| item.texts()?.into_iter().map(peer).collect(),
     ..URLS
 };
+
+/// URLs of the nodes of an object store.
+pub(super) const ENDPOINTS: Kind<Vec<BinhostUrl>> = Kind {
+    text: |text| Ok(vec![endpoint(utf8(text)?)?]),
+    toml: |item| item.texts()?.into_iter().map(endpoint).collect(),
+    ..URLS
+};
+
+const WORD: Kind<String> = Kind {
+    text: |text| utf8(text).map(str::to_owned),
+    toml: |item| item.text().map(str::to_owned),
+    show: |text| Some(text.clone()).filter(|text| !text.is_empty()),
+    write: String::clone,
+    join: replace,
+    input: Input::Text,
+};
+
+pub(super) const BUCKET: Kind<String> =
+    Kind { text: |text| bucket(utf8(text)?), toml: |item| bucket(item.text()?), ..WORD };
+
+/// Parts of a path, without slashes at its ends.
+pub(super) const PREFIX: Kind<String> =
+    Kind { text: |text| prefix(utf8(text)?), toml: |item| prefix(item.text()?), ..WORD };
+
+pub(super) const REGION: Kind<String> =
+    Kind { text: |text| region(utf8(text)?), toml: |item| region(item.text()?), ..WORD };
+
 pub(super) const ATOMS: Kind<Vec<Atom>> = list();
 
 pub(super) const SIZE: Kind<ByteSize> = Kind {
@@ -201,6 +228,10 @@ pub(super) const WAIT: Kind<Duration> = Kind {
 pub(super) const AGE: Kind<Duration> =
     Kind { show: |span| Some(if span.is_zero() { "any".to_owned() } else { Interval(*span).to_string() }), ..SPAN };
 
+/// The time after which something is removed; 0: never.
+pub(super) const EXPIRY: Kind<Duration> =
+    Kind { show: |span| Some(if span.is_zero() { "never".to_owned() } else { Interval(*span).to_string() }), ..SPAN };
+
 pub(super) const GROUP: Kind<Option<SocketGroup>> = Kind {
     text: |text| parsed(text).map(Some),
     toml: |item| one(item.text()?).map(Some),
@@ -294,6 +325,39 @@ fn parsed<T: FromStr<Err: ToString>>(text: &OsStr) -> Result<T, String> {
 fn peer(text: &str) -> Result<BinhostUrl, String> {
     let url: BinhostUrl = one(text)?;
     if url.is_file() { Err(format!("{text:?} is no peer: give for example http://hub.lan:8081")) } else { Ok(url) }
+}
+
+fn endpoint(text: &str) -> Result<BinhostUrl, String> {
+    let url: BinhostUrl = one(text)?;
+    match url.is_file() || url.has_login() {
+        true => Err(format!(
+            "{url} is no endpoint: give for example http://store.lan:3900, and the key of the store in a file (credentials)"
+        )),
+        false => Ok(url),
+    }
+}
+
+fn is_plain(text: &str) -> bool {
+    text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_'))
+}
+
+fn bucket(text: &str) -> Result<String, String> {
+    let fits = (3..=63).contains(&text.len()) && is_plain(text);
+    fits.then(|| text.to_owned())
+        .ok_or_else(|| format!("{text:?} is no bucket: it has 3 to 63 letters, digits, '-', '.' and '_'"))
+}
+
+fn prefix(text: &str) -> Result<String, String> {
+    let is_part = |part: &str| !matches!(part, "" | "." | "..") && is_plain(part);
+    let fits = text.len() <= 512 && text.split('/').all(is_part);
+    fits.then(|| text.to_owned()).ok_or_else(|| {
+        format!("{text:?} is no prefix: give for example \"binhostfs\", or \"a/b\" without slashes at the ends")
+    })
+}
+
+fn region(text: &str) -> Result<String, String> {
+    let fits = (1..=64).contains(&text.len()) && is_plain(text);
+    fits.then(|| text.to_owned()).ok_or_else(|| format!("{text:?} is no region: give for example \"us-east-1\""))
 }
 
 fn number<T: FromStr>(text: &OsStr) -> Result<T, String> {
@@ -403,11 +467,16 @@ mod tests {
         agree(&REFRESH, "1h", "3600", "60 min");
         agree(&WAIT, "0", "\"0\"", "off");
         agree(&AGE, "0", "0", "any");
+        agree(&EXPIRY, "0", "0", "never");
         agree(&AGE, "14d", "\"14d\"", "14 days");
         agree(&PATH, "/a b", "\"/a b\"", "/a b");
         agree(&PATHS, "/a", "[\"/a\"]", "/a");
         agree(&ADDRESS, "[::1]:9", "\"[::1]:9\"", "[::1]:9");
         agree(&URL, "http://h/x", "\"http://h/x\"", "http://h/x");
+        agree(&BUCKET, "bin.pkgs", "\"bin.pkgs\"", "bin.pkgs");
+        agree(&PREFIX, "a/b", "\"a/b\"", "a/b");
+        agree(&REGION, "eu-1", "\"eu-1\"", "eu-1");
+        agree(&ENDPOINTS, "http://h:1/x", "[\"http://h:1/x\"]", "http://h:1/x");
         agree(&ATOMS, "app-misc/*", "\"app-misc/*\"", "app-misc/*");
         agree(&named::<Passthrough>(), "off", "\"off\"", "off");
         agree(&boolean::<Writes>(), "true", "true", "true");
@@ -456,6 +525,17 @@ mod tests {
             (of_file(&named::<StoreIndex>(), "\"yes\"").err(), "\"yes\" is none of \"auto\", \"plain\" and \"small\""),
         ] {
             assert_eq!(error.as_deref(), Some(says));
+        }
+        for bucket in ["ab", "a/b", "a b", &"a".repeat(64)] {
+            assert!(of_line(&BUCKET, bucket).unwrap_err().contains("is no bucket"), "{bucket}");
+        }
+        for prefix in ["", "/a", "a/", "a//b", "../a", "a?b", &"a".repeat(513)] {
+            assert!(of_line(&PREFIX, prefix).unwrap_err().contains("is no prefix"), "{prefix}");
+        }
+        assert!(of_line(&REGION, "a\nb").unwrap_err().contains("is no region"));
+        for url in ["file:///srv", "http://joe:secret@h"] {
+            let error = of_line(&ENDPOINTS, url).unwrap_err();
+            assert!(error.contains("is no endpoint") && !error.contains("secret"), "{error}");
         }
         assert!(of_line(&ADDRESS, "localhost").is_err() && of_file(&ADDRESS, "\"9123\"").is_err());
         assert_eq!((SIZE.text)(OsStr::from_bytes(b"\xff")), Err("it is not UTF-8".to_owned()));

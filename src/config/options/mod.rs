@@ -55,6 +55,8 @@ pub enum Scope {
     EachAndAll,
     /// In the table of a binhost only.
     OneBinhost,
+    /// In the table `[object-store]`.
+    ObjectStore,
     /// Not at all.
     CommandLine,
 }
@@ -70,6 +72,12 @@ impl Scope {
     #[must_use]
     pub fn is_of_binhost(self) -> bool {
         matches!(self, Self::Binhosts | Self::EachAndAll | Self::OneBinhost)
+    }
+
+    /// Whether the table of the object store has the option.
+    #[must_use]
+    pub fn is_of_store(self) -> bool {
+        self == Self::ObjectStore
     }
 }
 
@@ -122,7 +130,7 @@ pub enum DefaultText {
 /// All facts about an option that do not depend on its type.
 #[derive(Debug, Clone, Copy)]
 pub struct OptionInfo {
-    /// The key in the file, and the name of the flag.
+    /// The key in the file, with the table in front of it as `TABLE.KEY`, and the name of the flag.
     pub name: &'static str,
     pub scope: Scope,
     pub topic: Topic,
@@ -151,6 +159,12 @@ impl OptionInfo {
             details: "",
             example: "",
         }
+    }
+
+    /// The key inside of its table.
+    #[must_use]
+    pub fn key(&self) -> &'static str {
+        self.name.rsplit('.').next().unwrap_or(self.name)
     }
 }
 
@@ -191,7 +205,7 @@ impl OptionRow {
 
     /// Takes the value of a table of binhostfs.toml, if it has the option.
     pub(super) fn set_toml(&self, settings: &mut Settings, table: &TomlTable<'_, '_>) -> Result<(), TomlError> {
-        (self.set_toml)(settings, table, self.info.name)
+        (self.set_toml)(settings, table, self.info.key())
     }
 
     /// Whether the option differs between two configurations of one mount.
@@ -296,5 +310,7 @@ mod tests {
         let places = |scope: Scope| (scope.is_at_top(), scope.is_of_binhost());
         let scopes = [Scope::Mount, Scope::Binhosts, Scope::EachAndAll, Scope::OneBinhost, Scope::CommandLine];
         assert_eq!(scopes.map(places), [(true, false), (true, true), (true, true), (false, true), (false, false)]);
+        assert_eq!(places(Scope::ObjectStore), (false, false));
+        assert!(Scope::ObjectStore.is_of_store() && !scopes.iter().any(|scope| scope.is_of_store()));
     }
 }

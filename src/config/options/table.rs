@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use super::define::define_options;
 use super::kind::{
-    ADDRESS, AGE, ATOMS, COUNT, CPU, GROUP, HOURS, INDEX_LIMIT, Kind, NAMESPACE, OPTIONAL_PATH, PACKAGE_LIMIT, PATH,
-    PATHS, PEERS, PRIORITY, RATE_LIMIT, REFRESH, SIZE, SIZE_LIMIT, TEXTS, URL, URLS, WAIT, boolean, named,
+    ADDRESS, AGE, ATOMS, BUCKET, COUNT, CPU, ENDPOINTS, EXPIRY, GROUP, HOURS, INDEX_LIMIT, Kind, NAMESPACE,
+    OPTIONAL_PATH, PACKAGE_LIMIT, PATH, PATHS, PEERS, PREFIX, PRIORITY, RATE_LIMIT, REFRESH, REGION, SIZE, SIZE_LIMIT,
+    TEXTS, URL, URLS, WAIT, boolean, named,
 };
 use super::{DefaultText, Flag, OptionInfo, OptionRow, Scope, TakesEffect, Topic, TypedOption, put};
-use crate::config::choices::{LibcGuard, Offline, OnMismatch, Passthrough, Prefetch, StoreIndex, Writes};
+use crate::config::choices::{LibcGuard, Offline, OnMismatch, Passthrough, Prefetch, StoreAccess, StoreIndex, Writes};
 use crate::config::cpu::CpuNeed;
 use crate::config::{
     BinhostUrl, DEFAULT_CACHE_DIR, DEFAULT_CACHE_SIZE, DEFAULT_CONTROL, DEFAULT_KEYRING, DEFAULT_MAX_INDEX,
@@ -115,7 +116,7 @@ define_options! {
             scope: Scope::OneBinhost,
             default: DefaultText::Words("true, and false where a URL of the binhost has a user or a password"),
             help: "Share packages of this binhost with other machines",
-            details: "With `false`, they are not served to others (`serve`), and `peers` are not asked for them.",
+            details: "With `false`, they are not served to others (`serve`), and neither `peers` nor the object store are asked for them. They are not put into the object store.",
             example: "true",
         }
         "include" include: Vec<Atom> = (ATOMS, Vec::new()) {
@@ -353,6 +354,51 @@ define_options! {
             example: "false",
         }
     }
+    object_store {
+        "object-store.endpoints" store_endpoints: Vec<BinhostUrl> = (ENDPOINTS, Vec::new()) {
+            default: DefaultText::None,
+            help: "Ask this store of objects for packages, at these URLs",
+            details: "Any store with the S3 protocol. It is asked after `peers` and before the binhost. Several URLs are nodes of one store: the first is asked, the next one takes over in the middle of a package. A node that does not answer within 1 s is left out for a while.",
+            example: r#"["http://store1.lan:3900", "http://store2.lan:3900"]"#,
+        }
+        "object-store.bucket" store_bucket: String = (BUCKET, String::new()) {
+            default: DefaultText::None,
+            help: "Use this bucket of the store",
+            example: r#""binpkgs""#,
+        }
+        "object-store.prefix" store_prefix: String = (PREFIX, String::new()) {
+            default: DefaultText::None,
+            help: "Begin the keys of objects with this, and a slash",
+            details: "For a bucket that is not for packages alone. A package is the object `PREFIX/v1/SHA1-MD5-SIZE`.",
+            example: r#""binhostfs""#,
+        }
+        "object-store.region" store_region: String = (REGION, "us-east-1".to_owned()) {
+            help: "Sign requests for this region",
+            details: "It is the store's name for itself: `garage` for Garage, and us-east-1 for most others.",
+            example: r#""garage""#,
+        }
+        "object-store.path-style" store_path_style: bool = (boolean(), true) {
+            help: "Name the bucket in the path; `false`: in front of the host's name",
+            details: "`false` needs `endpoints` whose hosts have names.",
+            example: "true",
+        }
+        "object-store.access" store_access: StoreAccess = (named(), StoreAccess::ReadWrite) {
+            help: "Decide whether this machine writes into the store",
+            details: "What it stores it has verified itself. Without a key (`credentials`) it never writes.",
+            example: r#""read-write""#,
+        }
+        "object-store.expiry" store_expiry: Duration = (EXPIRY, Duration::ZERO) {
+            help: "Renew objects in time that the store removes after so long; 0: never",
+            details: "The removal is a lifecycle rule of the bucket. An object that is read when it is older than half of this is copied onto itself.",
+            example: r#""90d""#,
+        }
+        "object-store.credentials" store_credentials: Option<PathBuf> = (OPTIONAL_PATH, None) {
+            default: DefaultText::Words("`object-store` in the credentials directory of systemd, else AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY of the environment"),
+            help: "Sign requests with the key in this file",
+            details: "Lines are `aws_access_key_id = ID`, `aws_secret_access_key = SECRET` and, if need be, `aws_session_token = TOKEN`. The file is read at the start. Without any key, requests are not signed, and the bucket must be open to all readers.",
+            example: r#""/etc/binhostfs/object-store""#,
+        }
+    }
     command_line {
         "config" config: PathBuf = (PATH) {
             topic: Topic::Files,
@@ -403,7 +449,7 @@ mod tests {
     #[test]
     fn every_example_is_a_value_of_its_option() {
         for row in OPTIONS.iter().filter(|row| row.info.scope != Scope::CommandLine) {
-            let text = format!("{} = {}\n", row.info.name, row.info.example);
+            let text = format!("{} = {}\n", row.info.key(), row.info.example);
             let mut settings = Settings::default();
             let read = toml_table::parse(Path::new("f"), &text, |table| row.set_toml(&mut settings, table));
             assert!(read.is_ok(), "{}: {read:?}", row.info.name);

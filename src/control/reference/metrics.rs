@@ -58,7 +58,7 @@ const CHAPTERS: [(&str, &[&str]); 6] = [
             "binhostfs_bulk_",
         ],
     ),
-    ("Several machines", &["binhostfs_peer_", "binhostfs_serve_"]),
+    ("Several machines", &["binhostfs_peer_", "binhostfs_serve_", "binhostfs_object_store_"]),
     ("The daemon and its indexes", &["binhostfs_"]),
 ];
 

@@ -52,7 +52,7 @@ use crate::policy::{self, EntryCounts, Rules, Union};
 use crate::sys::durable::blocking;
 use crate::tree::Tree;
 use crate::units::Plural;
-use crate::upstream::Upstream;
+use crate::upstream::{ObjectStore, Upstream};
 use crate::verify::Policy;
 use binhost::{Binhost, IndexChoice};
 use freshness::Order;
@@ -83,6 +83,7 @@ pub(super) struct Binhosts {
     cache: Arc<Cache>,
     fetcher: Arc<Fetcher>,
     metrics: Arc<Metrics>,
+    store: Option<Arc<ObjectStore>>,
     rules: Arc<Rules>,
     /// Number of the next binhost. No number is used twice.
     next: u32,
@@ -107,6 +108,7 @@ impl Binhosts {
         cache: Arc<Cache>,
         fetcher: Arc<Fetcher>,
         metrics: Arc<Metrics>,
+        store: Option<Arc<ObjectStore>>,
         config: &MountConfig,
         policies: Vec<Policy>,
     ) -> anyhow::Result<Self> {
@@ -124,6 +126,7 @@ impl Binhosts {
             cache,
             fetcher,
             metrics,
+            store,
             rules,
             next: 0,
             tallies,
@@ -162,7 +165,7 @@ impl Binhosts {
             let (id, name) = (BinhostId(self.next), new.directory.clone());
             self.next += 1;
             let used = private::kept_private(self.cache.directory(), new);
-            let upstream = Arc::new(Upstream::new(used, Arc::clone(&self.metrics))?);
+            let upstream = Arc::new(Upstream::new(used, Arc::clone(&self.metrics), self.store.clone())?);
             let remote = Arc::new(RemoteBinhost::new(name, upstream, policy, new.on_mismatch));
             let mut binhost = Binhost::open(self.cache.directory(), new.clone(), id, remote)?;
             if let Some(before) = self.all.iter().find(|before| before.config.directory == new.directory) {

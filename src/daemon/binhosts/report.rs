@@ -12,7 +12,7 @@ use crate::daemon::repository::{REPO_REVISIONS, distance};
 use crate::fetch::RemoteBinhost;
 use crate::policy::EntryCounts;
 use crate::sys::seconds_now;
-use crate::upstream::{HealthState, PeerCounts, PeerReport, UrlReport};
+use crate::upstream::{HealthState, MemberCounts, MemberReport, UrlReport};
 use crate::verify::KeyringReport;
 
 /// Whether an earlier generation is shown, and why a stored rollback is not in effect.
@@ -88,7 +88,7 @@ impl BinhostReport {
             name: name.clone(),
             urls: remote.upstream.binhost().urls.iter().map(ToString::to_string).collect(),
             mirrors: remote.upstream.url_reports().into_iter().map(mirror).collect(),
-            peers: remote.upstream.peer_reports().into_iter().map(peer).collect(),
+            peers: remote.upstream.peer_reports().into_iter().map(sharer).collect(),
             packages: *packages,
             index_timestamp: *index_timestamp,
             refresh: refresh.status(),
@@ -109,8 +109,9 @@ fn keyring_status(report: KeyringReport) -> KeyringStatus {
     KeyringStatus { files: files.iter().map(|path| path.display().to_string()).collect(), keys: keys as u64, problems }
 }
 
-fn peer(report: PeerReport) -> PeerStatus {
-    let PeerReport { url, counts: PeerCounts { hits, misses, bytes } } = report;
+/// The state of a peer, or of a node of the object store.
+pub(crate) fn sharer(report: MemberReport) -> PeerStatus {
+    let MemberReport { url, counts: MemberCounts { hits, misses, bytes } } = report;
     PeerStatus { url: mirror(url), hits, misses, bytes }
 }
 

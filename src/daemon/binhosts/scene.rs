@@ -78,7 +78,7 @@ impl Scene {
         let config = self.config();
         let [binhost] = <[_; 1]>::try_from(config.binhosts.clone()).unwrap();
         let policy = policies(&config).unwrap().remove(0);
-        let upstream = Arc::new(Upstream::new(binhost.clone(), Arc::clone(&self.metrics)).unwrap());
+        let upstream = Arc::new(Upstream::new(binhost.clone(), Arc::clone(&self.metrics), None).unwrap());
         let remote = RemoteBinhost::new("one".to_owned(), upstream, policy, binhost.on_mismatch);
         let mut opened =
             Binhost::open(&self.place.path().join("cache"), binhost, BinhostId(0), Arc::new(remote)).unwrap();
@@ -102,7 +102,8 @@ impl Scene {
         let cache = Arc::new(Cache::open(&self.place.path().join("cache"), 1 << 20, metrics()).unwrap());
         let (fetcher, _) = Fetcher::new(Arc::clone(&cache), metrics());
         let policies = policies(config).unwrap();
-        let binhosts = Binhosts::open(Arc::clone(&cache), Arc::clone(&fetcher), metrics(), config, policies).unwrap();
+        let binhosts =
+            Binhosts::open(Arc::clone(&cache), Arc::clone(&fetcher), metrics(), None, config, policies).unwrap();
         (binhosts, cache, fetcher)
     }
 }

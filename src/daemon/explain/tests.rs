@@ -33,7 +33,7 @@ impl Scene {
         let cache = Arc::new(Cache::open(&place.path().join("cache"), 1 << 20, Arc::clone(&metrics)).unwrap());
         let (fetcher, _) = Fetcher::new(Arc::clone(&cache), Arc::clone(&metrics));
         let config = BinhostConfig::of_urls(&["http://host.test".to_owned()]);
-        let upstream = Arc::new(Upstream::new(config, metrics).unwrap());
+        let upstream = Arc::new(Upstream::new(config, metrics, None).unwrap());
         let remote = RemoteBinhost::new("host".to_owned(), upstream, Policy::digests_only(), OnMismatch::Refuse);
         Self { place, cache, fetcher, remote: Arc::new(remote) }
     }

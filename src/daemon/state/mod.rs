@@ -19,7 +19,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use super::binhosts::Binhosts;
-use super::binhosts::report::{BinhostReport, RollbackReport};
+use super::binhosts::report::{BinhostReport, RollbackReport, sharer};
 use super::binhosts::snapshot::ViewSnapshot;
 use super::comparison;
 use super::generations::usage::{disk_usage, nameless};
@@ -29,7 +29,7 @@ use super::serving::Serving;
 use super::shown;
 use crate::api::{
     ApiError, BandwidthStatus, BinhostStatus, BypassStatus, CacheStatus, DownloadCounts, DownloadState, DownloadStatus,
-    FailureStatus, GenerationStatus, ProcessStatus, RefreshStatus, Status,
+    FailureStatus, GenerationStatus, ObjectStoreStatus, ProcessStatus, RefreshStatus, Status,
 };
 use crate::cache::Cache;
 use crate::config::{MountConfig, Prefetch};
@@ -42,6 +42,7 @@ use crate::serve::ServeError;
 use crate::sys::{Moment, WrongClock, seconds_now};
 use crate::tree::{PackagesFile, Snapshots, Tree};
 use crate::units::{ByteSize, Plural};
+use crate::upstream::ObjectStore;
 use check_rate::CheckRate;
 use prefetch_jobs::PrefetchJobs;
 use upgrade_budget::UpgradeBudget;
@@ -58,6 +59,7 @@ pub(super) struct DaemonState {
     pub(super) front: Arc<PublishedTree>,
     pub(super) snapshots: Arc<Snapshots>,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) store: Option<Arc<ObjectStore>>,
     reports: Mutex<Vec<BinhostReport>>,
     rollback: Mutex<RollbackReport>,
     pub(super) prefetch_jobs: PrefetchJobs,
@@ -105,6 +107,7 @@ impl DaemonState {
             front,
             snapshots,
             metrics,
+            store: None,
             reports: Mutex::default(),
             rollback: Mutex::default(),
             prefetch_jobs: PrefetchJobs::default(),
@@ -121,6 +124,11 @@ impl DaemonState {
             started: Moment::now(),
             clock_is_wrong: AtomicBool::new(false),
         }
+    }
+
+    /// Adds the object store, whose state `status` shows.
+    pub(super) fn with_store(self, store: Option<Arc<ObjectStore>>) -> Self {
+        Self { store, ..self }
     }
 
     /// Updates the report on the binhosts, which `status` shows from now on.
@@ -327,6 +335,7 @@ impl DaemonState {
             started: self.started.by_clock(),
             mountpoint: self.mount.as_ref().map(|_| self.config.mountpoint.display().to_string()).unwrap_or_default(),
             serve: self.serving.as_ref().map(Serving::status),
+            object_store: self.store.as_deref().map(object_store),
             passthrough: self.mount.as_ref().is_some_and(Mount::passes_through),
             signatures: binhosts.iter().all(|binhost| binhost.keyring.is_some()),
             generation: GenerationStatus {
@@ -370,6 +379,15 @@ impl DaemonState {
             failures: self.fetcher.failures().into_iter().map(failure).collect(),
             metrics: self.metrics.read(),
         }
+    }
+}
+
+fn object_store(store: &ObjectStore) -> ObjectStoreStatus {
+    ObjectStoreStatus {
+        place: store.place(),
+        writes: store.is_written(),
+        waiting: store.waiting() as u64,
+        nodes: store.reports().into_iter().map(sharer).collect(),
     }
 }
 

@@ -18,7 +18,8 @@ use crate::fetch::outcomes::OutcomeKind;
 use crate::fetch::remote_binhost::PackageRef;
 use crate::index::Entry;
 use crate::sys::is_full;
-use crate::upstream::{BodyFault, BodyStream, Event};
+use crate::upstream::{BodyFault, BodyStream, Event, ProvedPackage};
+use crate::verify::VerifyError;
 
 /// How often the bytes of a parked download may be lost before the download fails.
 const MAX_LOSSES: usize = 2;
@@ -62,7 +63,7 @@ impl<'a> Transfer<'a> {
 
 fn begin<'a>(wanted: &'a PackageRef, entry: &Entry) -> BodyStream<'a> {
     let (path, key) = (entry.path.as_str(), entry.share_key().map(|key| key.to_string()));
-    wanted.binhost().upstream.body(wanted.uri(), path, entry.size).with_peers(key, path)
+    wanted.binhost().upstream.body(wanted.uri(), path, entry.size).with_sharers(key, path)
 }
 
 /// Runs a download to its end, unless it must wait for a turn in another lane, and notifies all
@@ -197,8 +198,10 @@ async fn from_binhost<'a>(
                 metrics.detail.downloads.observe(started.elapsed());
                 let source = stream.source();
                 let base = source.strip_suffix(wanted.own_path()).unwrap_or(&source);
-                blob.note_source(&if stream.is_at_peer() { format!("peer {base}") } else { base.to_owned() });
+                let tier = stream.sharer().map(|sharer| format!("{sharer} ")).unwrap_or_default();
+                blob.note_source(&format!("{tier}{base}"));
                 log_fetched(entry, &blob, stream, started.elapsed());
+                stream.proved(|| proved(entry, &blob));
                 return Ok(blob);
             }
             Err(FetchError::Refused { url, reason }) => {
@@ -206,11 +209,10 @@ async fn from_binhost<'a>(
                     // The wrong clock is the cause, neither the package nor the mirror.
                     wanted.binhost().check_clock()?;
                 }
-                // Wrong bytes of a peer say nothing about the package.
-                let kind = refusal_kind(&reason).filter(|_| !stream.is_of_peer());
+                // Wrong bytes of others say nothing about the package.
+                let kind = refusal_kind(&reason).filter(|_| !stream.is_of_sharer());
                 kind.into_iter().for_each(|kind| metrics.detail.refused(kind));
-                let fault = if reason.is_of_package() { BodyFault::Package } else { BodyFault::Url };
-                if !stream.reject(fault) {
+                if !stream.reject(fault_of(&reason)) {
                     return Err(FetchError::Refused { url, reason });
                 }
                 tracing::warn!(path = %entry.path, %reason, url, "refused; trying once more");
@@ -222,6 +224,22 @@ async fn from_binhost<'a>(
             Err(error) => return Err(error),
         }
     }
+}
+
+/// The cause of refused bytes, as far as they show it.
+fn fault_of(reason: &VerifyError) -> BodyFault {
+    match reason {
+        VerifyError::Truncated { .. } | VerifyError::TooLong { .. } | VerifyError::Digest { .. } => BodyFault::Url,
+        reason if reason.is_of_package() => BodyFault::Package,
+        _ => BodyFault::Undecided,
+    }
+}
+
+/// A verified package as an object store takes it. `None`: its entry lacks a digest.
+fn proved(entry: &Entry, blob: &Blob) -> Option<ProvedPackage> {
+    let key = entry.share_key()?;
+    let (file, sha256) = (Arc::clone(blob.file()), blob.digest().0);
+    Some(ProvedPackage { key: key.to_string(), size: key.size, md5: key.md5.0, sha1: key.sha1.0, sha256, file })
 }
 
 /// One attempt: receives all bytes and verifies them.

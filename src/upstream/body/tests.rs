@@ -1,7 +1,8 @@
 use tokio::time::advance;
 
 use super::*;
-use crate::upstream::scene::{DownloadScene, HALF, PATH, SIZE, read};
+use crate::config::BinhostConfig;
+use crate::upstream::scene::{DownloadScene, HALF, KEY, PATH, SIZE, read};
 use crate::upstream::{Act, HealthState, UrlReport};
 
 const S: Duration = Duration::from_secs(1);
@@ -24,7 +25,7 @@ async fn a_peer_spares_the_mirrors() {
     scene.peer_acts(0, [Act::Status(404)]);
     let mut stream = scene.body();
     assert_eq!(delivers(&mut stream).await, 0);
-    assert!(stream.is_of_peer() && stream.is_at_peer() && stream.source().contains(&scene.peers[1]));
+    assert!(stream.is_of_sharer() && stream.sharer() == Some("peer") && stream.source().contains(&scene.peers[1]));
     scene.assert_asked(&[("peer 0", 0), ("peer 1", 0)]);
     let counts: Vec<_> = scene.upstream.peer_reports().into_iter().map(|report| report.counts.bytes).collect();
     assert_eq!((counts, scene.metrics.bytes_fetched.get()), (vec![0, SIZE as u64], SIZE as u64));
@@ -33,9 +34,9 @@ async fn a_peer_spares_the_mirrors() {
 #[tokio::test(start_paused = true)]
 async fn without_a_key_no_peer_is_asked() {
     let scene = DownloadScene::new(1, 1);
-    let mut stream = scene.upstream.body(None, PATH, SIZE as u64).with_peers(None, PATH);
+    let mut stream = scene.upstream.body(None, PATH, SIZE as u64).with_sharers(None, PATH);
     assert_eq!(delivers(&mut stream).await, 0);
-    assert!(!stream.is_of_peer() && !stream.is_at_peer() && stream.source().contains(&scene.mirrors[0]));
+    assert!(!stream.is_of_sharer() && stream.sharer().is_none() && stream.source().contains(&scene.mirrors[0]));
     scene.assert_asked(&[("mirror 0", 0)]);
 }
 
@@ -47,7 +48,7 @@ async fn mirrors_continue_where_a_peer_broke_off() {
     let began = Instant::now();
     assert_eq!((delivers(&mut stream).await, began.elapsed()), (0, Duration::ZERO));
     scene.assert_asked(&[("peer 0", 0), ("mirror 0", HALF)]);
-    assert!(stream.is_of_peer() && !stream.is_at_peer());
+    assert!(stream.is_of_sharer() && stream.sharer().is_none());
     assert_eq!((scene.metrics.resumes.get(), scene.metrics.peer_failures.get()), (1, 1));
     assert_eq!(scene.upstream.peer_reports()[0].url.standing, HealthState::BackingOff);
     assert_eq!((mirror(&scene, 0).failures, scene.metrics.mirror_switches.get()), (0, 0));
@@ -76,7 +77,7 @@ async fn wrong_bytes_of_a_peer_count_against_it_and_against_no_mirror() {
     assert_eq!(delivers(&mut stream).await, 0);
     // The other peer is not asked: what is verified next has to come from a mirror.
     scene.assert_asked(&[("peer 0", 0), ("mirror 0", 0)]);
-    assert!(!stream.is_of_peer());
+    assert!(!stream.is_of_sharer());
     let peers = scene.upstream.peer_reports();
     assert_eq!((peers[0].url.standing, peers[0].url.wrong), (HealthState::Distrusted, 1));
     assert_eq!((peers[1].url.standing, peers[1].url.wrong), (HealthState::Healthy, 0));
@@ -278,4 +279,44 @@ async fn bytes_that_the_caller_lost_come_from_the_same_peer_again() {
     assert_eq!(delivers(&mut stream).await, 1);
     scene.assert_asked(&[("peer 0", 0), ("peer 0", 0)]);
     assert_eq!((scene.metrics.peer_failures.get(), scene.metrics.resumes.get()), (0, 0));
+}
+
+/// A download that was interrupted between its last byte and its end has nothing to request.
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_continues_with_all_bytes_asks_nobody() {
+    for peers in [0, 1] {
+        let scene = DownloadScene::new(peers, 1);
+        let mut stream = scene.body();
+        assert!(matches!(stream.next().await.unwrap(), Event::Chunk(all) if all.len() == SIZE));
+        let (source, part) = (stream.source(), stream.into_part().unwrap());
+        let mut next = scene.body();
+        next.go_on(part, SIZE as u64);
+        assert_eq!(next.next().await.unwrap(), Event::End);
+        assert_eq!(scene.asked().len(), 1);
+        let of = if peers > 0 { &scene.peers[0] } else { &scene.mirrors[0] };
+        assert!(source.contains(of) && next.source().contains(of), "{source}, {}", next.source());
+        // They prove wrong: the mirror sends the whole.
+        assert!(next.reject(BodyFault::Undecided));
+        assert_eq!(delivers(&mut next).await, 1);
+        assert_eq!(scene.asked().last().unwrap(), &("mirror 0".to_owned(), 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_peer_is_asked_for_a_package_in_a_local_directory() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::create_dir(directory.path().join("a")).unwrap();
+    std::fs::write(directory.path().join(PATH), DownloadScene::bytes()).unwrap();
+    let scene = DownloadScene::new(1, 1);
+    let (local, far) = (format!("file://{}", directory.path().display()), format!("http://{}", scene.mirrors[0]));
+    for (urls, asked) in [([&local, &far], vec![]), ([&far, &local], vec![("peer 0", 0)])] {
+        let binhost = BinhostConfig {
+            peers: vec![format!("http://{}", scene.peers[0]).parse().unwrap()],
+            ..BinhostConfig::of_urls(&urls.map(String::clone))
+        };
+        let upstream = Upstream::new(binhost, std::sync::Arc::default(), None).unwrap();
+        let mut stream = upstream.body(None, PATH, SIZE as u64).with_sharers(Some(KEY.to_owned()), PATH);
+        assert_eq!(delivers(&mut stream).await, 0);
+        scene.assert_asked(&asked);
+    }
 }

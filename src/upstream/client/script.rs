@@ -18,7 +18,7 @@ use hyper::Response;
 use hyper::body::Frame;
 use parking_lot::Mutex;
 use reqwest::header::{ETAG, IF_NONE_MATCH};
-use reqwest::{Body, Request, RequestBuilder};
+use reqwest::{Body, Request};
 use tokio::time::{Instant, sleep};
 
 pub(crate) use server::{Act, ScriptedServer};
@@ -143,11 +143,10 @@ fn etag_of(bytes: &[u8]) -> String {
 }
 
 /// The answer to a request, if it is for a scripted binhost.
-pub(super) async fn answered(request: &RequestBuilder) -> Option<reqwest::Response> {
-    let request = request.try_clone()?.build().ok()?;
+pub(super) async fn answered(request: &mut Request) -> Option<reqwest::Response> {
     let host = ALL.lock().get(request.url().host_str()?)?.clone();
     Some(match host {
-        Host::Binhost(binhost) => binhost.upgrade()?.respond(&request).await.into(),
-        Host::Server(server) => server.upgrade()?.respond(&request).await.into(),
+        Host::Binhost(binhost) => binhost.upgrade()?.respond(request).await.into(),
+        Host::Server(server) => server.upgrade()?.respond(request).await.into(),
     })
 }

@@ -17,7 +17,7 @@ const TEXT: &[u8] = b"VERSION: 0\n\n";
 fn upstream(urls: &[String], max_index: u64) -> Upstream {
     let mut binhost = BinhostConfig::of_urls(urls);
     binhost.max_index.0 = max_index;
-    Upstream::new(binhost, Arc::<Metrics>::default()).unwrap()
+    Upstream::new(binhost, Arc::<Metrics>::default(), None).unwrap()
 }
 
 /// The next answer of `sources`, with the room that the file has.

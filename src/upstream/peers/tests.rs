@@ -2,7 +2,9 @@ use tokio::time::advance;
 
 use super::*;
 use crate::upstream::Act;
+use crate::upstream::health::HealthState;
 use crate::upstream::scene::{DownloadScene, HALF, KEY, PATH, SIZE};
+use crate::upstream::tier::MemberReport;
 
 const S: Duration = Duration::from_secs(1);
 
@@ -10,14 +12,14 @@ fn wanted() -> Wanted {
     Wanted { key: KEY.to_owned(), path: PATH.to_owned(), size: SIZE as u64 }
 }
 
-fn report(scene: &DownloadScene, at: usize) -> PeerReport {
+fn report(scene: &DownloadScene, at: usize) -> MemberReport {
     scene.upstream.peer_reports()[at].clone()
 }
 
 /// Asks the first peer that is to be asked. `None`: there is none.
 async fn ask(scene: &DownloadScene, offset: usize) -> Option<Option<UpstreamResponse>> {
-    let (slot, url) = scene.upstream.peers.next(0, &wanted())?;
-    Some(scene.upstream.peers.ask((slot, &url), &wanted(), offset as u64, &scene.metrics).await)
+    let (slot, url) = scene.upstream.sharers.peers().next(0, &wanted())?;
+    Some(scene.upstream.sharers.peers().ask((slot, &url), &wanted(), offset as u64, &scene.metrics).await)
 }
 
 #[test]
@@ -34,7 +36,7 @@ fn a_request_names_the_package_and_a_binhost_that_is_not_shared_has_no_peers() {
     let pairs: Vec<(String, String)> = url.query_pairs().into_owned().collect();
     assert_eq!(pairs, [("fetch", "true"), ("path", odd.path.as_str())].map(|(k, v)| (k.to_owned(), v.to_owned())));
     assert!(peers.next(1, &odd).is_none());
-    assert!(!peers.display_url(0).contains("u:p"), "{}", peers.display_url(0));
+    assert!(!peers.tier().display_url(0).contains("u:p"), "{}", peers.tier().display_url(0));
     assert!(Peers::new(&binhost(false)).unwrap().next(0, &odd).is_none());
 }
 
@@ -48,7 +50,7 @@ async fn an_absent_peer_is_left_out_longer_each_time_and_then_tried_once() {
         assert!(ask(&scene, 0).await.unwrap().is_none());
         let took = began.elapsed();
         assert!(took >= HELD && took < HELD + S / 100, "{took:?}");
-        let PeerReport { url, counts } = report(&scene, 0);
+        let MemberReport { url, counts } = report(&scene, 0);
         assert_eq!((url.failures, url.standing, counts.misses), (failures, HealthState::BackingOff, 0));
         assert!(url.last_error.is_some_and(|(error, _)| error.contains("no data")));
         let rest = url.backs_off_for.unwrap();
@@ -60,11 +62,11 @@ async fn an_absent_peer_is_left_out_longer_each_time_and_then_tried_once() {
     }
     assert_eq!(scene.metrics.peer_failures.get(), 3);
     // Its turn is one download's; the others go on without it.
-    let (slot, url) = scene.upstream.peers.next(0, &wanted()).unwrap();
-    assert!(scene.upstream.peers.next(0, &wanted()).is_none());
-    let answer = scene.upstream.peers.ask((slot, &url), &wanted(), 0, &scene.metrics).await;
-    assert!(answer.is_some() && scene.upstream.peers.next(0, &wanted()).is_some());
-    scene.upstream.peers.note_served(0);
+    let (slot, url) = scene.upstream.sharers.peers().next(0, &wanted()).unwrap();
+    assert!(scene.upstream.sharers.peers().next(0, &wanted()).is_none());
+    let answer = scene.upstream.sharers.peers().ask((slot, &url), &wanted(), 0, &scene.metrics).await;
+    assert!(answer.is_some() && scene.upstream.sharers.peers().next(0, &wanted()).is_some());
+    scene.upstream.sharers.peers().tier().note_served(0);
     assert_eq!((report(&scene, 0).url.failures, report(&scene, 0).counts.hits), (0, 1));
 }
 
@@ -77,7 +79,7 @@ async fn the_next_peer_stands_in_for_one_that_rests() {
     scene.assert_asked(&[("peer 0", 0), ("peer 1", 0)]);
     // A change of the network ends the rest.
     scene.upstream.network_changed();
-    assert_eq!(scene.upstream.peers.next(0, &wanted()).unwrap().0, 0);
+    assert_eq!(scene.upstream.sharers.peers().next(0, &wanted()).unwrap().0, 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -88,7 +90,7 @@ async fn a_peer_that_lacks_a_package_is_asked_for_the_next_one() {
     for _ in lacks {
         assert!(ask(&scene, 0).await.unwrap().is_none());
     }
-    let PeerReport { url, counts } = report(&scene, 0);
+    let MemberReport { url, counts } = report(&scene, 0);
     assert_eq!((url.failures, url.standing, counts.misses, counts.hits), (0, HealthState::Healthy, 6, 0));
     assert_eq!((scene.metrics.peer_misses.get(), scene.metrics.peer_failures.get()), (6, 0));
     // Other statuses are those of a server that is none of ours, and a redirect leads anywhere.
@@ -165,14 +167,14 @@ async fn only_the_requested_part_of_the_right_size_is_taken() {
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_served_wrong_bytes_is_not_asked_for_a_while() {
     let scene = DownloadScene::new(1, 1);
-    let peers = &scene.upstream.peers;
-    peers.note_bytes(0, 5, &scene.metrics);
-    peers.note_wrong(0, &scene.metrics);
-    let PeerReport { url, counts } = report(&scene, 0);
+    let peers = scene.upstream.sharers.peers();
+    peers.tier().note_bytes(0, 5, &scene.metrics);
+    peers.tier().note_wrong(0, &scene.metrics);
+    let MemberReport { url, counts } = report(&scene, 0);
     assert_eq!((url.standing, url.wrong, counts.bytes), (HealthState::Distrusted, 1, 5));
     assert_eq!((scene.metrics.peer_wrong.get(), scene.metrics.peer_bytes.get()), (1, 5));
     // That it served a package before does not change that.
-    peers.note_served(0);
+    peers.tier().note_served(0);
     assert!(peers.next(0, &wanted()).is_none());
     scene.upstream.network_changed();
     assert!(peers.next(0, &wanted()).is_none());

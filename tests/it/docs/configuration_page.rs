@@ -33,10 +33,11 @@ fn section(row: &'static OptionRow) -> String {
         Scope::Mount => "",
         Scope::Binhosts | Scope::EachAndAll => ", at the top or in `[binhost.NAME]`",
         Scope::OneBinhost => ", in `[binhost.NAME]`",
+        Scope::ObjectStore => ", in `[object-store]`",
         Scope::CommandLine => "",
     };
     if info.scope != Scope::CommandLine {
-        facts.push(format!("File: `{} = {}`{place}", info.name, info.example));
+        facts.push(format!("File: `{} = {}`{place}", info.key(), info.example));
     }
     let flag = match info.flag {
         Flag::None => None,

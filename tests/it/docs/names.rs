@@ -27,6 +27,7 @@ const FOREIGN_FLAGS: &[&str] = &[
     "--homedir",
     "--import",
     "--keep-going",
+    "--key",
     "--locked",
     "--newuse",
     "--no-default-features",
@@ -39,6 +40,7 @@ const FOREIGN_FLAGS: &[&str] = &[
     "--prefix",
     "--pretend",
     "--quick-lsign-key",
+    "--read",
     "--release",
     "--ro-bind",
     "--root",
@@ -52,6 +54,7 @@ const FOREIGN_FLAGS: &[&str] = &[
     "--usepkgonly",
     "--userns",
     "--workspace",
+    "--write",
 ];
 /// Keys of Portage's files, which documents name as `key = value`.
 const FOREIGN_KEYS: &[&str] = &["frozen", "sync-uri"];
@@ -139,7 +142,7 @@ fn a_command_or_flag_that_is_gone_is_noticed() {
 #[test]
 fn keys_exist() {
     let keys: BTreeSet<&str> =
-        OPTIONS.iter().filter(|row| row.info.scope != Scope::CommandLine).map(|row| row.info.name).collect();
+        OPTIONS.iter().filter(|row| row.info.scope != Scope::CommandLine).map(|row| row.info.key()).collect();
     let (mut seen, mut wrong) = (0, Vec::new());
     for page in current() {
         for line in code(&page.text) {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use md5::{Digest as _, Md5};
 use sha1::Sha1;
 
+use crate::harness::signed::hex;
 use crate::harness::{Mounted, Package};
 
 /// An answer as it came.
@@ -57,9 +58,12 @@ pub(super) fn serves(daemon: &Mounted) -> SocketAddr {
     rest.split_once('/').unwrap().0.parse().unwrap()
 }
 
+/// The key by which sharers have these bytes.
+pub(super) fn share_key(bytes: &[u8]) -> String {
+    format!("{}-{}-{}", hex(&Sha1::digest(bytes)), hex(&Md5::digest(bytes)), bytes.len())
+}
+
 /// The path of a package's blob.
 pub(super) fn blob_of(package: &Package) -> String {
-    let hex = |digest: &[u8]| digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    let bytes = &package.bytes;
-    format!("/v1/blob/{}-{}-{}", hex(&Sha1::digest(bytes)), hex(&Md5::digest(bytes)), bytes.len())
+    format!("/v1/blob/{}", share_key(&package.bytes))
 }

@@ -1,21 +1,14 @@
 //! Peers: other binhostfs that are asked before the mirrors, as they should be and as they should not.
 
-use std::fs;
-use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::client::{blob_of, serves};
+use super::sharers::{
+    self, a_black_hole_costs_one_open, check_config, directory_of, lies, lies_harm_nobody, origin_of, packages, ranges,
+    read_all, reads,
+};
 use crate::harness::{Act, Mounted, Options, Origin, Package, ReservedAddress, can_mount, eventually, have};
-
-/// Names of packages need to live as long as the test.
-fn named(name: String) -> &'static str {
-    name.leak()
-}
-
-fn packages(count: usize, size: usize) -> Vec<Package> {
-    (0..count).map(|n| Package::new(named(format!("p{n}-1")), size + n)).collect()
-}
 
 fn hub(origin: &Origin) -> Mounted {
     Options::new(origin.url()).unmounted().mount()
@@ -42,30 +35,25 @@ fn asked_as(package: &Package) -> String {
 
 /// A scripted peer that has these packages.
 fn scripted(packages: &[Package]) -> Origin {
-    let peer = Origin::start();
-    packages.iter().for_each(|package| peer.put(&asked_as(package), package.bytes.clone()));
-    peer
+    sharers::scripted(packages, asked_as)
 }
 
-/// Reads all packages of all machines at the same time.
-fn read_all(machines: &[Mounted], packages: &[Package]) {
-    std::thread::scope(|scope| {
-        for machine in machines {
-            for package in packages {
-                scope.spawn(move || {
-                    let read = fs::read(machine.path(&package.path));
-                    assert!(
-                        read.unwrap_or_else(|error| panic!("{}: {error}\n{}", package.path, machine.log()))
-                            == package.bytes
-                    );
-                });
-            }
-        }
-    });
+/// The bytes of a package with one of them changed.
+fn flipped(package: &Package) -> Vec<u8> {
+    let mut wrong = package.bytes.clone();
+    wrong[100_000] ^= 1;
+    wrong
 }
 
 fn peer_status(machine: &Mounted) -> serde_json::Value {
     machine.status()["binhosts"][0]["peers"][0].clone()
+}
+
+/// Holds that wrong bytes count against the only peer, not against the mirror or the package.
+fn assert_peer_is_blamed(machine: &Mounted) {
+    let status = machine.status();
+    let wrong = |tier: &str| status["binhosts"][0][tier][0]["wrong"].as_u64();
+    assert_eq!((wrong("peers"), wrong("mirrors"), machine.counter("refused")), (Some(1), Some(0), 0), "{status}");
 }
 
 #[test]
@@ -124,56 +112,23 @@ fn a_download_goes_on_at_the_mirror_where_the_peer_left_it() {
     let (origin, peer) = (Origin::with(&all), scripted(&all));
     peer.script(&asked_as(&all[0]), [Act::CloseAt(500_000)]);
     let machine = machine(&origin, &[&peer.url()]);
-    assert!(fs::read(machine.path(&all[0].path)).unwrap() == all[0].bytes);
-    let asked = origin.asked(&all[0].path);
-    assert_eq!(asked.len(), 1);
-    assert_eq!(asked[0].range.as_deref(), Some("bytes=500000-"));
+    reads(&machine, &all[0]);
+    assert_eq!(ranges(&origin, &all[0].path), [Some("bytes=500000-".to_owned())]);
     assert_eq!(peer_status(&machine)["failures"], 1);
 }
 
-/// Nothing that a peer does costs more than time: no wrong byte, no refusal.
 #[test]
 fn a_lying_peer_harms_nobody() {
     if !can_mount() {
         return;
     }
-    let html = b"<html><body>Sign in to this network</body></html>".to_vec();
-    let acts = |length: usize| {
-        vec![
-            (Act::Flip(length / 2), "wrong"),
-            (Act::Flip(0), "wrong"),
-            (Act::Instead(html.clone()), "failures"),
-            (Act::ShortBy(1), "failures"),
-            (Act::CloseAt(length / 2), "failures"),
-            (Act::ResetAt(length / 2), "failures"),
-            (Act::ChunkedUpTo(length / 2), "failures"),
-            (Act::Endless, "failures"),
-            (Act::Redirect(String::from("http://127.0.0.1:9/")), "failures"),
-            (Act::Status(403, Vec::new()), "failures"),
-            (Act::Status(401, Vec::new()), "failures"),
-            (Act::Status(500, Vec::new()), "misses"),
-            (Act::Status(404, Vec::new()), "misses"),
-        ]
-    };
-    let all = packages(13, 300_000);
-    let origin = Origin::with(&all);
-    for (package, (act, counted)) in all.iter().zip(acts(300_000)) {
-        let peer = scripted(&all);
-        peer.script(&asked_as(package), [act.clone()]);
-        let machine = machine(&origin, &[&peer.url()]);
-        let read = fs::read(machine.path(&package.path)).unwrap_or_else(|error| panic!("{act:?}: {error}"));
-        assert!(read == package.bytes, "{act:?}");
-        let status = machine.status();
-        let of_peer = &status["binhosts"][0]["peers"][0];
-        assert_eq!(of_peer[counted], 1, "{act:?}: {of_peer}");
-        assert!(status["refused"].as_array().unwrap().is_empty(), "{act:?}");
-        assert!(status["failures"].as_array().unwrap().is_empty(), "{act:?}");
-        assert_eq!(status["binhosts"][0]["mirrors"][0]["wrong"], 0, "{act:?}");
-        assert_eq!(machine.counter("refused"), 0, "{act:?}");
-        assert_eq!(peer.asked(&asked_as(package)).len(), 1, "{act:?}");
-        assert!(machine.is_sound(), "{act:?}");
-    }
-    assert_eq!(all.len(), acts(300_000).len());
+    let mut acts = lies("failures");
+    acts.extend([
+        (Act::Status(401, Vec::new()), "failures"),
+        (Act::Status(500, Vec::new()), "misses"),
+        (Act::Status(404, Vec::new()), "misses"),
+    ]);
+    lies_harm_nobody(&acts, asked_as, |origin, peer| machine(origin, &[peer]), peer_status);
 }
 
 /// Wrong bytes of a peer that breaks off are found in what the mirror completes, and cost the mirror nothing.
@@ -184,17 +139,12 @@ fn wrong_bytes_in_front_of_right_ones_count_against_the_peer() {
     }
     let all = packages(1, 600_000);
     let (origin, peer) = (Origin::with(&all), Origin::start());
-    let mut wrong = all[0].bytes.clone();
-    wrong[100_000] ^= 1;
-    peer.put(&asked_as(&all[0]), wrong);
+    peer.put(&asked_as(&all[0]), flipped(&all[0]));
     peer.script(&asked_as(&all[0]), [Act::CloseAt(300_000)]);
     let machine = machine(&origin, &[&peer.url()]);
-    assert!(fs::read(machine.path(&all[0].path)).unwrap() == all[0].bytes);
-    let ranges: Vec<_> = origin.asked(&all[0].path).into_iter().map(|asked| asked.range).collect();
-    assert_eq!(ranges, [Some("bytes=300000-".to_owned()), None]);
-    let status = machine.status();
-    assert_eq!(status["binhosts"][0]["peers"][0]["wrong"], 1);
-    assert_eq!((&status["binhosts"][0]["mirrors"][0]["wrong"], machine.counter("refused")), (&0.into(), 0));
+    reads(&machine, &all[0]);
+    assert_eq!(ranges(&origin, &all[0].path), [Some("bytes=300000-".to_owned()), None]);
+    assert_peer_is_blamed(&machine);
 }
 
 /// The same if the reader leaves meanwhile, and another one gets the rest.
@@ -205,9 +155,7 @@ fn wrong_bytes_of_an_interrupted_download_count_against_the_peer() {
     }
     let all = packages(1, 3_000_000);
     let (origin, peer) = (Origin::with(&all), Origin::start());
-    let mut wrong = all[0].bytes.clone();
-    wrong[100_000] ^= 1;
-    peer.put(&asked_as(&all[0]), wrong);
+    peer.put(&asked_as(&all[0]), flipped(&all[0]));
     peer.script(&asked_as(&all[0]), [Act::StallAt(1_000_000), Act::Status(404, Vec::new())]);
     let machine = machine(&origin, &[&peer.url()]);
     let mut reader = Command::new("cat").arg(machine.path(&all[0].path)).stdout(Stdio::null()).spawn().unwrap();
@@ -216,12 +164,9 @@ fn wrong_bytes_of_an_interrupted_download_count_against_the_peer() {
     reader.wait().unwrap();
     machine.settled();
     eventually(30, "they are kept", || machine.status()["cache"]["parked"] == 1_000_000);
-    assert!(fs::read(machine.path(&all[0].path)).unwrap() == all[0].bytes);
-    let ranges: Vec<_> = origin.asked(&all[0].path).into_iter().map(|asked| asked.range).collect();
-    assert_eq!(ranges, [Some("bytes=1000000-".to_owned()), None]);
-    let status = machine.status();
-    assert_eq!(status["binhosts"][0]["peers"][0]["wrong"], 1);
-    assert_eq!((&status["binhosts"][0]["mirrors"][0]["wrong"], machine.counter("refused")), (&0.into(), 0));
+    reads(&machine, &all[0]);
+    assert_eq!(ranges(&origin, &all[0].path), [Some("bytes=1000000-".to_owned()), None]);
+    assert_peer_is_blamed(&machine);
 }
 
 /// A peer that says nothing, or always that it is fetching, does not hold a package for ever.
@@ -240,54 +185,22 @@ fn a_peer_without_progress_is_left() {
         all.iter().for_each(|package| peer.script(&asked_as(package), acts.clone()));
         let machine = machine(&origin, &[&peer.url()]);
         let start = Instant::now();
-        assert!(fs::read(machine.path(&all[0].path)).unwrap() == all[0].bytes);
+        reads(&machine, &all[0]);
         assert!(start.elapsed() < Duration::from_secs(25), "{act:?}: {:?}", start.elapsed());
         // The next package does not wait for it.
         let start = Instant::now();
-        assert!(fs::read(machine.path(&all[1].path)).unwrap() == all[1].bytes);
+        reads(&machine, &all[1]);
         assert!(start.elapsed() < Duration::from_secs(4), "{act:?}: {:?}", start.elapsed());
         assert!(peer.asked(&asked_as(&all[1])).is_empty());
         assert_eq!(peer_status(&machine)["state"], "backing_off");
     }
 }
 
-/// An address that takes no connections and refuses none: the queue of its listener is full.
-fn black_hole() -> (SocketAddr, impl Sized) {
-    use rustix::net::{AddressFamily, Ipv4Addr, SocketAddrV4, SocketType, bind, listen, socket};
-    let listener = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
-    bind(&listener, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)).unwrap();
-    listen(&listener, 0).unwrap();
-    let listener = TcpListener::from(listener);
-    let address = listener.local_addr().unwrap();
-    let mut queued = Vec::new();
-    while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(300)) {
-        queued.push(stream);
-        assert!(queued.len() < 50, "the queue does not get full");
-    }
-    (address, (listener, queued))
-}
-
 #[test]
 fn a_black_hole_costs_the_first_open_alone() {
-    if !can_mount() {
-        return;
+    if can_mount() {
+        a_black_hole_costs_one_open(|origin, peer| machine(origin, &[peer]), "peer_failures");
     }
-    let all = packages(60, 5_000);
-    let origin = Origin::with(&all);
-    let (address, _held) = black_hole();
-    let machine = machine(&origin, &[&format!("http://{address}")]);
-    let read = |package: &Package| {
-        let start = Instant::now();
-        assert!(fs::read(machine.path(&package.path)).unwrap() == package.bytes);
-        start.elapsed()
-    };
-    let first = read(&all[0]);
-    assert!(first >= Duration::from_millis(900) && first < Duration::from_secs(8), "{first:?}");
-    let mut others: Vec<Duration> = all[1..40].iter().map(read).collect();
-    others.sort();
-    let median = others[others.len() / 2];
-    assert!(median < Duration::from_millis(700), "{median:?}");
-    assert_eq!(machine.counter("peer_failures"), 1);
 }
 
 #[test]
@@ -299,13 +212,11 @@ fn the_tier_of_a_package_is_named_everywhere() {
     let origin = Origin::with(&all);
     let hub = hub(&origin);
     let machine = machine(&origin, &[&url(&hub)]);
-    assert!(fs::read(machine.path(&all[0].path)).unwrap() == all[0].bytes);
+    reads(&machine, &all[0]);
     machine.settled();
     let peer = format!("peer http://{}/", serves(&hub));
     let peer = peer.trim_end_matches('/');
-    let mut value = [0; 1024];
-    let length = rustix::fs::getxattr(machine.path(&all[0].path), "user.binhostfs.origin", &mut value).unwrap();
-    let origin_of = String::from_utf8(value[..length].to_vec()).unwrap();
+    let origin_of = origin_of(&machine, &all[0]);
     assert!(origin_of.contains(peer), "{origin_of}");
     let why = machine.runs(&["why", "app-misc/p0"]);
     assert!(why.contains(peer), "{why}");
@@ -326,11 +237,11 @@ fn a_private_binhost_is_no_matter_of_peers() {
     let (origin, peer) = (Origin::with(&all), scripted(&all));
     let private = format!("http://joe:secret@{}", origin.address());
     let machine = Options::new(private).with(["--peers", &peer.url()]).mount();
-    assert!(fs::read(machine.path(&all[0].path)).unwrap() == all[0].bytes);
+    reads(&machine, &all[0]);
     assert!(peer.asked_packages().is_empty());
     assert!(machine.status()["binhosts"][0]["peers"].as_array().unwrap().is_empty());
     let public = self::machine(&origin, &[&peer.url()]);
-    assert!(fs::read(public.path(&all[0].path)).unwrap() == all[0].bytes);
+    reads(&public, &all[0]);
     assert_eq!(peer.asked_packages(), [asked_as(&all[0])]);
     assert!(peer.asked("Packages").is_empty() && peer.asked("Packages.gz").is_empty());
 }
@@ -345,16 +256,33 @@ fn an_absent_peer_comes_back() {
     let origin = Origin::with(&all);
     let address = ReservedAddress::new();
     let machine = machine(&origin, &[&format!("http://{address}")]);
-    assert!(fs::read(machine.path(&all[0].path)).unwrap() == all[0].bytes);
+    reads(&machine, &all[0]);
     assert_eq!(peer_status(&machine)["state"], "backing_off");
     let peer = Origin::start_on(&address);
     all.iter().for_each(|package| peer.put(&asked_as(package), package.bytes.clone()));
-    assert!(fs::read(machine.path(&all[1].path)).unwrap() == all[1].bytes);
+    reads(&machine, &all[1]);
     assert!(peer.asked_packages().is_empty(), "it rests");
     machine.runs(&["refresh"]);
-    assert!(fs::read(machine.path(&all[2].path)).unwrap() == all[2].bytes);
+    reads(&machine, &all[2]);
     assert_eq!(peer.asked_packages(), [asked_as(&all[2])]);
     assert_eq!(peer_status(&machine)["state"], "healthy");
+}
+
+/// What is in a local directory is read from there, by whichever sharers the machine has.
+#[test]
+fn a_local_binhost_needs_no_peer() {
+    if !can_mount() {
+        return;
+    }
+    let all = packages(1, 50_000);
+    let (binhost, peer) = (directory_of(&all), scripted(&all));
+    let local = Options::new(format!("file://{}", binhost.path().display()));
+    let machine = local.with(["--peers", &peer.url()]).mount();
+    reads(&machine, &all[0]);
+    assert!(peer.asked_packages().is_empty());
+    assert_eq!(machine.counter("peer_misses"), 0);
+    machine.settled();
+    assert!(origin_of(&machine, &all[0]).contains("file://"), "{}", origin_of(&machine, &all[0]));
 }
 
 /// The rest of an absent peer ends when the machine gets an address: it may have come home.
@@ -365,15 +293,12 @@ fn a_change_of_the_network_ends_the_rest_of_a_peer() {
         return;
     }
     let all = packages(1, 50_000);
-    let binhost = tempfile::TempDir::with_prefix("binhostfs-it.").unwrap();
-    let path = binhost.path().join(&all[0].path);
-    fs::create_dir_all(path.parent().unwrap()).unwrap();
-    fs::write(path, &all[0].bytes).unwrap();
-    fs::write(binhost.path().join("Packages"), crate::harness::index_of(1_760_000_000, &all)).unwrap();
-    let options = Options::new(format!("file://{}", binhost.path().display()));
+    let binhost = directory_of(&all);
+    // A local binhost would be read without the peer.
+    let options = Options::new("http://192.0.2.2").with(["--mirror", &format!("file://{}", binhost.path().display())]);
     // A network of its own, without any address.
     let machine = options.with(["--peers", "http://192.0.2.1:8081"]).run_by(["unshare", "--net"]).mount();
-    assert!(fs::read(machine.path(&all[0].path)).unwrap() == all[0].bytes);
+    reads(&machine, &all[0]);
     let before = peer_status(&machine);
     assert_eq!(before["state"], "backing_off", "{before}");
     let network = format!("--net=/proc/{}/ns/net", machine.pid());
@@ -385,15 +310,8 @@ fn a_change_of_the_network_ends_the_rest_of_a_peer() {
 
 #[test]
 fn what_is_no_peer_is_refused() {
-    let place = tempfile::TempDir::with_prefix("binhostfs-it.").unwrap();
-    let check = |peer: &str| {
-        let file = place.path().join("own.toml");
-        fs::write(&file, format!("[binhost.a]\nurl = \"http://127.0.0.1:9\"\npeers = [\"{peer}\"]\n")).unwrap();
-        let mut command = Command::new(crate::harness::binary());
-        command.arg("check-config").arg("--config").arg(&file).arg("--portage-root").arg(place.path());
-        let output = command.output().unwrap();
-        String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
-    };
+    let check =
+        |peer: &str| check_config(&format!("[binhost.a]\nurl = \"http://127.0.0.1:9\"\npeers = [\"{peer}\"]\n")).1;
     let said = check("file:///srv");
     assert!(
         said.contains("own.toml:3: ") && said.contains("is no peer: give for example http://hub.lan:8081"),

@@ -39,8 +39,13 @@ impl TestClock {
 
     /// A daemon that goes by it.
     pub(crate) fn of(&self, options: Options) -> Options {
+        self.variables().iter().fold(options, |options, (name, value)| options.variable(name, value))
+    }
+
+    /// The variables of the environment by which a program goes by it.
+    pub(crate) fn variables(&self) -> [(&'static str, String); 2] {
         let path = |name: &str| self.place.path().join(name).to_str().unwrap().to_owned();
-        options.variable("LD_PRELOAD", &path("clock.so")).variable("BINHOSTFS_TEST_CLOCK", &path("offset"))
+        [("LD_PRELOAD", path("clock.so")), ("BINHOSTFS_TEST_CLOCK", path("offset"))]
     }
 
     /// Shows `seconds` since the epoch from now on. No kernel tells anybody.

@@ -4,6 +4,8 @@ mod address;
 pub(crate) mod binhost;
 mod chance;
 pub(crate) mod clock;
+#[cfg(feature = "object-store")]
+pub(crate) mod garage;
 #[allow(dead_code, reason = "the unit tests need the rest")]
 #[path = "../../../src/verify/tests/gpg.rs"]
 mod gpg;

@@ -1,4 +1,6 @@
-//! A binhost that misbehaves on demand: an HTTP/1.1 server on loopback, written by hand so that it can break the protocol.
+//! A binhost, or a store of objects, that misbehaves on demand: an HTTP/1.1 server on loopback, written by hand so that it can break the protocol.
+
+mod objects;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io::{self, BufRead as _, BufReader, Write as _};
@@ -57,12 +59,14 @@ pub(crate) enum Act {
 /// A request as it came.
 #[derive(Debug, Clone)]
 pub(crate) struct Asked {
+    pub(crate) method: String,
     pub(crate) path: String,
     pub(crate) range: Option<String>,
     pub(crate) if_range: Option<String>,
     pub(crate) conditional: bool,
     pub(crate) authorization: Option<String>,
     pub(crate) referer: Option<String>,
+    pub(crate) headers: HashMap<String, String>,
 }
 
 #[derive(Debug, Default)]
@@ -73,6 +77,12 @@ struct Content {
     /// What is held no longer.
     released: HashSet<String>,
     asked: Vec<Asked>,
+    /// Last-Modified of files that have one.
+    modified: HashMap<String, String>,
+    /// Bytes of whole packages that were served.
+    sent: u64,
+    /// The methods that are refused, and with which status.
+    refused: Option<(&'static [&'static str], u16)>,
 }
 
 #[derive(Debug, Default)]
@@ -140,6 +150,26 @@ impl Origin {
         self.content().files.insert(path.to_owned(), Arc::new(bytes));
     }
 
+    /// Answers requests with these methods, of those that write, with this status.
+    pub(crate) fn refuse(&self, methods: &'static [&'static str], status: u16) {
+        self.content().refused = Some((methods, status));
+    }
+
+    /// Says when a file was modified.
+    pub(crate) fn set_modified(&self, path: &str, date: std::time::SystemTime) {
+        self.content().modified.insert(path.to_owned(), httpdate::fmt_http_date(date));
+    }
+
+    /// The bytes at a path.
+    pub(crate) fn file(&self, path: &str) -> Option<Arc<Vec<u8>>> {
+        self.content().files.get(path).cloned()
+    }
+
+    /// All requests with this method, in their order.
+    pub(crate) fn asked_with(&self, method: &str) -> Vec<Asked> {
+        self.content().asked.iter().filter(|asked| asked.method == method).cloned().collect()
+    }
+
     pub(crate) fn remove(&self, path: &str) {
         self.content().files.remove(path);
     }
@@ -152,6 +182,11 @@ impl Origin {
     /// Has what is held of a path sent.
     pub(crate) fn release(&self, path: &str) {
         self.content().released.insert(path.to_owned());
+    }
+
+    /// Bytes of whole packages that were served without a fault.
+    pub(crate) fn bytes_sent(&self) -> u64 {
+        self.content().sent
     }
 
     /// All requests for a path so far.
@@ -206,6 +241,7 @@ impl Drop for Origin {
 }
 
 struct Request {
+    method: String,
     /// HEAD: everything but the body.
     head: bool,
     path: String,
@@ -213,12 +249,15 @@ struct Request {
     /// With `range`, the last byte asked for.
     last: Option<usize>,
     headers: HashMap<String, String>,
+    /// Last-Modified of the file, if it has one.
+    modified: Option<String>,
 }
 
 fn read_request(stream: &TcpStream) -> io::Result<Option<Request>> {
     let mut lines = BufReader::with_capacity(1, stream).lines();
     let Some(first) = lines.next().transpose()? else { return Ok(None) };
     let head = first.starts_with("HEAD ");
+    let method = first.split(' ').next().unwrap_or_default().to_owned();
     let target = first.split(' ').nth(1).unwrap_or_default();
     // A proxy is asked for whole URLs: it stands in for every host.
     let path = target.strip_prefix("http://").map_or(target, |rest| rest.split_once('/').map_or("", |(_, path)| path));
@@ -231,7 +270,7 @@ fn read_request(stream: &TcpStream) -> io::Result<Option<Request>> {
     }
     let bytes = headers.get("range").and_then(|range| range.strip_prefix("bytes=")?.split_once('-'));
     let (range, last) = bytes.map_or((None, None), |(from, last)| (from.parse().ok(), last.parse().ok()));
-    Ok(Some(Request { head, path, range, last, headers }))
+    Ok(Some(Request { method, head, path, range, last, headers, modified: None }))
 }
 
 fn etag(bytes: &[u8]) -> String {
@@ -242,7 +281,7 @@ fn etag(bytes: &[u8]) -> String {
 
 /// One request. `true`: the connection may be used again.
 fn serve(stream: &TcpStream, shared: &Shared) -> io::Result<bool> {
-    let Some(request) = read_request(stream)? else { return Ok(false) };
+    let Some(mut request) = read_request(stream)? else { return Ok(false) };
     if shared.stopping.load(Ordering::SeqCst) {
         // Gone is gone, for connections from before too.
         return Ok(false);
@@ -255,14 +294,35 @@ fn serve(stream: &TcpStream, shared: &Shared) -> io::Result<bool> {
             drop(content);
             return answer_head(stream, file.as_deref());
         }
+        let asked = |request: &Request| {
+            let header = |name| request.headers.get(name).cloned();
+            Asked {
+                method: request.method.clone(),
+                path: request.path.clone(),
+                range: header("range"),
+                if_range: header("if-range"),
+                conditional: ["if-none-match", "if-modified-since"].iter().any(|name| header(name).is_some()),
+                authorization: header("authorization"),
+                referer: header("referer"),
+                headers: request.headers.clone(),
+            }
+        };
+        if request.method != "GET" {
+            content.asked.push(asked(&request));
+            drop(content);
+            shared.changed.notify_all();
+            return objects::write(stream, &request, shared);
+        }
         let acts = content.acts.entry(request.path.clone()).or_default();
         let act = if acts.len() > 1 { acts.pop_front() } else { acts.front().cloned() };
-        let conditional =
-            request.headers.contains_key("if-none-match") || request.headers.contains_key("if-modified-since");
-        let (range, if_range) = (request.headers.get("range").cloned(), request.headers.get("if-range").cloned());
-        let [authorization, referer] = ["authorization", "referer"].map(|name| request.headers.get(name).cloned());
-        content.asked.push(Asked { path: request.path.clone(), range, if_range, conditional, authorization, referer });
-        (act.unwrap_or(Act::Serve), content.files.get(&request.path).cloned())
+        content.asked.push(asked(&request));
+        request.modified = content.modified.get(&request.path).cloned();
+        let file = content.files.get(&request.path).cloned();
+        if !request.path.starts_with("Packages") {
+            content.sent +=
+                file.as_ref().map_or(0, |file| file.len() - request.range.unwrap_or(0).min(file.len())) as u64;
+        }
+        (act.unwrap_or(Act::Serve), file)
     };
     shared.changed.notify_all();
     let Some(file) = file else {
@@ -425,6 +485,7 @@ fn serve_file(mut stream: &TcpStream, request: &Request, file: &[u8]) -> io::Res
     };
     let end = if from == 0 && more.is_empty() { file.len() } else { last + 1 };
     let length = end - from;
+    let more = more + &request.modified.iter().map(|date| format!("last-modified: {date}\r\n")).collect::<String>();
     let head = format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\netag: {etag}\r\n{more}\r\n");
     stream.write_all(head.as_bytes())?;
     stream.write_all(&file[from..end])?;

@@ -1,23 +1,25 @@
 //! The mirrors of a binhost that serve packages: each request is answered as the test says, also
 //! for a part of a file.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use futures_util::stream;
-use http_body_util::StreamBody;
+use http_body_util::{BodyExt as _, StreamBody};
 use hyper::Response;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use parking_lot::Mutex;
-use reqwest::header::{CONTENT_RANGE, ETAG, IF_RANGE, RANGE};
+use reqwest::header::{CONTENT_RANGE, DATE, ETAG, IF_RANGE, RANGE};
 use reqwest::{Body, Request};
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
 
 use super::{Host, etag_of, register, status};
+use crate::upstream::retry;
 
 /// The time between two pieces of [`Act::Drip`].
 const DRIP: Duration = Duration::from_millis(500);
@@ -29,7 +31,9 @@ pub(crate) enum Act {
     Serve,
     /// Answers with this status, and no body.
     Status(u16),
-    /// Sends nothing, not even a status.
+    /// Answers with this status, and with a text that takes an hour.
+    SlowError(u16),
+    /// Sends nothing, not even a status, and takes no byte of a body.
     Ignore,
     /// Sends the first bytes, then the connection fails.
     Break(usize),
@@ -43,6 +47,8 @@ pub(crate) enum Act {
     Wrong,
     /// Sends the requested part, and says that it is another one.
     Misplace,
+    /// Answers 416, with the size of the file.
+    Unsatisfiable,
     /// Answers as a peer that is fetching the file itself, and reports this progress.
     Fetching(String),
 }
@@ -56,11 +62,20 @@ pub(crate) struct ScriptedRequest {
     pub(crate) path: String,
     /// The first byte that was requested.
     pub(crate) from: usize,
+    pub(crate) method: String,
 }
 
 #[derive(Debug, Default)]
 struct ScriptedContent {
-    files: HashMap<String, Bytes>,
+    files: BTreeMap<String, Bytes>,
+    /// When files were written, by the clocks of the hosts that were asked.
+    written: HashMap<String, SystemTime>,
+    /// How far the clocks of hosts are ahead.
+    ahead: HashMap<String, Duration>,
+    /// Writes below this path are refused.
+    read_only: Option<String>,
+    /// How long requests to write or to list take at most, on their way there and back.
+    latency: Duration,
     acts: HashMap<(String, String), VecDeque<Act>>,
 }
 
@@ -70,12 +85,13 @@ pub(crate) struct ScriptedServer {
     content: Mutex<ScriptedContent>,
     requests: watch::Sender<Vec<ScriptedRequest>>,
     released: watch::Sender<bool>,
+    began: Instant,
 }
 
 impl ScriptedServer {
     pub(crate) fn new() -> Arc<Self> {
         let (requests, released) = (watch::Sender::default(), watch::Sender::new(false));
-        Arc::new(Self { content: Mutex::default(), requests, released })
+        Arc::new(Self { content: Mutex::default(), requests, released, began: Instant::now() })
     }
 
     /// Adds a mirror with the same files. Returns its name.
@@ -125,8 +141,10 @@ impl ScriptedServer {
         requests.wait_for(|requests| requests.len() >= count).await.expect("the sender is in self");
     }
 
-    pub(super) async fn respond(&self, request: &Request) -> Response<Body> {
+    pub(super) async fn respond(&self, request: &mut Request) -> Response<Body> {
+        let (body, is_write) = (request.body_mut().take(), matches!(request.method().as_str(), "PUT" | "DELETE"));
         let url = request.url();
+        let is_list = url.query().is_some_and(|query| query.starts_with("list-type=2&"));
         let (host, path) =
             (url.host_str().unwrap_or_default().to_owned(), url.path().trim_start_matches('/').to_owned());
         let headers = request.headers();
@@ -138,15 +156,33 @@ impl ScriptedServer {
             let act = content.acts.get_mut(&(host.clone(), path.clone())).and_then(VecDeque::pop_front);
             (content.files.get(&path).cloned(), act.unwrap_or(Act::Serve))
         };
-        self.requests.send_modify(|requests| requests.push(ScriptedRequest { host, path, from }));
+        let now = self.now(&host);
+        let method = request.method().to_string();
+        self.requests.send_modify(|requests| requests.push(ScriptedRequest { host, path, from, method }));
         let file = match (&act, file) {
             (Act::Ignore, _) => return std::future::pending().await,
             (Act::Status(code), _) => return status(*code),
+            (Act::SlowError(code), _) => {
+                let text = self.body(Bytes::from(vec![b'x'; 4096]), Act::Drip(Duration::from_secs(3600)));
+                return Response::builder().status(*code).body(text).unwrap();
+            }
+            _ if is_write || is_list => {
+                let latency = self.content.lock().latency;
+                sleep(latency.mul_f64(retry::random())).await;
+                let answer =
+                    if is_write { self.write(request, body, now).await } else { self.list(request.url(), now) };
+                sleep(latency.mul_f64(retry::random())).await;
+                return answer;
+            }
             (Act::Fetching(progress), _) => {
                 let answer = Response::builder().status(202).header("binhostfs-progress", progress);
                 return answer.body(Body::default()).unwrap();
             }
             (_, None) => return status(404),
+            (Act::Unsatisfiable, Some(file)) => {
+                let range = format!("bytes */{}", file.len());
+                return Response::builder().status(416).header(CONTENT_RANGE, range).body(Body::default()).unwrap();
+            }
             (Act::Wrong, Some(file)) => Bytes::from(vec![b'x'; file.len()]),
             (_, Some(file)) => file,
         };
@@ -162,15 +198,68 @@ impl ScriptedServer {
             let range = format!("bytes {said}-{}/{whole}", end.saturating_sub(1));
             response = response.status(206).header(CONTENT_RANGE, range);
         }
+        response.body(self.body(bytes, act)).unwrap()
+    }
+
+    /// Takes a body to its end, and puts it in the place of the file, unless the file is copied
+    /// onto itself.
+    async fn write(&self, request: &Request, body: Option<Body>, now: SystemTime) -> Response<Body> {
+        let bytes = match body {
+            Some(body) => body.collect().await.unwrap().to_bytes(),
+            None => Bytes::new(),
+        };
+        let path = request.url().path().trim_start_matches('/');
+        let mut content = self.content.lock();
+        if content.read_only.as_ref().is_some_and(|refused| path.starts_with(refused)) {
+            return status(403);
+        }
+        if request.method() == "DELETE" {
+            content.files.remove(path);
+        } else if !request.headers().contains_key("x-amz-copy-source") {
+            content.files.insert(path.to_owned(), bytes);
+            content.written.insert(path.to_owned(), now);
+        }
+        status(200)
+    }
+
+    /// The time that the clock of a host shows.
+    fn now(&self, host: &str) -> SystemTime {
+        let ahead = self.content.lock().ahead.get(host).copied().unwrap_or_default();
+        UNIX_EPOCH + Duration::from_secs(1_369_353_600) + self.began.elapsed() + ahead
+    }
+
+    /// The objects of a bucket whose keys begin as the request says.
+    fn list(&self, url: &reqwest::Url, now: SystemTime) -> Response<Body> {
+        let bucket = format!("{}/", url.path().trim_matches('/'));
+        let prefix = url.query_pairs().find_map(|(name, value)| (name == "prefix").then(|| value.into_owned()));
+        let (content, prefix) = (self.content.lock(), prefix.unwrap());
+        let object = |path: &String| {
+            let key = path.strip_prefix(&bucket).filter(|key| key.starts_with(&prefix))?;
+            let written = content.written.get(path).map(|time| listed_time(*time))?;
+            Some(format!("<Contents><Key>{key}</Key><LastModified>{written}</LastModified><Size>0</Size></Contents>"))
+        };
+        let objects: String = content.files.keys().filter_map(object).collect();
+        let text = format!("<?xml version=\"1.0\"?><ListBucketResult>{objects}</ListBucketResult>");
+        Response::builder().header(DATE, httpdate::fmt_http_date(now)).body(Body::from(text)).unwrap()
+    }
+
+    /// A body that sends these bytes as the act has it.
+    fn body(&self, bytes: Bytes, act: Act) -> Body {
         let length = bytes.len() as u64;
         let body = ScriptedBody { bytes, act: Some(act), released: self.released.subscribe() };
         let pieces = stream::unfold(body, |mut body| async move {
             let piece = body.chunk().await.transpose()?;
             Some((piece.map(Frame::data), body))
         });
-        let body = SizedBody { body: Box::pin(StreamBody::new(pieces)), length };
-        response.body(Body::wrap(body)).unwrap()
+        Body::wrap(SizedBody { body: Box::pin(StreamBody::new(pieces)), length })
     }
+}
+
+/// A time as a list of objects has it, on the day of [`ScriptedServer::now`].
+fn listed_time(time: SystemTime) -> String {
+    let text = httpdate::fmt_http_date(time);
+    let (day, clock) = (&text[5..7], &text[17..25]);
+    format!("2013-05-{day}T{clock}.000Z")
 }
 
 /// A body whose length is sent before it.
@@ -230,7 +319,7 @@ impl ScriptedBody {
         if let Some(Act::Drip(left)) = &mut self.act
             && *left >= DRIP
         {
-            tokio::time::sleep(DRIP).await;
+            sleep(DRIP).await;
             let pieces = left.as_millis().div_ceil(DRIP.as_millis());
             *left -= DRIP;
             let size = self.bytes.len() / usize::try_from(pieces).unwrap_or(1);
@@ -239,7 +328,7 @@ impl ScriptedBody {
         // A call that is given up, and repeated, plays the act again.
         match &self.act {
             Some(Act::Break(_)) if !self.bytes.is_empty() => return Err(ConnectionReset),
-            Some(Act::Pause(_, time)) => tokio::time::sleep(*time).await,
+            Some(Act::Pause(_, time)) => sleep(*time).await,
             Some(Act::Hold(_)) => drop(self.released.wait_for(|released| *released).await),
             _ => {}
         }
