@@ -34,6 +34,8 @@ pub(crate) struct ObjectStoreConfig {
     pub access: StoreAccess,
     /// After so long the store removes an object that is not written again. `None`: never.
     pub expiry: Option<Duration>,
+    /// Whether one machine fetches a large package, and the others wait for it.
+    pub claims: bool,
     /// `None`: requests are not signed.
     pub key: Option<AccessKey>,
 }
@@ -102,6 +104,7 @@ impl ObjectStoreConfig {
             path_style: options.store_path_style,
             access: options.store_access,
             expiry: Some(options.store_expiry).filter(|expiry| !expiry.is_zero()),
+            claims: options.store_claims,
             key,
         })
     }

@@ -39,6 +39,7 @@ impl ObjectStoreConfig {
             path_style: true,
             access: StoreAccess::ReadWrite,
             expiry: None,
+            claims: false,
             key: None,
         }
     }

@@ -158,6 +158,12 @@ counters! {
     object_store_write_failures,
     /// Packages not put into the object store, because too many waited.
     object_store_skipped,
+    /// Packages that this machine claimed in the object store, to fetch them for others, too.
+    object_store_claims,
+    /// Waits for a package that another machine had claimed.
+    object_store_claim_waits,
+    /// Waits for a claimed package that were given up: the mirrors were asked.
+    object_store_claim_timeouts,
     /// Connections of other machines refused because there were too many.
     serve_refused_connections,
 }

@@ -136,7 +136,8 @@ impl<'a> BodyStream<'a> {
     pub(crate) fn with_sharers(mut self, key: Option<String>, path: &str) -> Self {
         let size = self.size;
         let key = key.filter(|_| !self.candidates.is_local());
-        self.sharers.wanted = key.map(|key| Wanted { key, path: path.to_owned(), size });
+        let mirror_time = self.upstream.mirrors.time_of(size);
+        self.sharers.wanted = key.map(|key| Wanted { key, path: path.to_owned(), size, mirror_time });
         self
     }
 
@@ -308,6 +309,9 @@ impl<'a> BodyStream<'a> {
         self.upstream.metrics.bytes_fetched.add(bytes);
         if let Some(sharer) = self.sharers.current {
             self.upstream.sharers.note_bytes(sharer, bytes);
+        }
+        if let Some(claim) = &self.sharers.store.claims.own {
+            claim.progressed();
         }
         if self.received > self.furthest {
             self.candidates.progressed(self.received - self.furthest);

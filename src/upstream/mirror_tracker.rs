@@ -16,6 +16,9 @@ use super::mirrors::{MirrorSlot, Mirrors};
 use super::retry::{self, FailureCause, Others};
 use crate::config::BinhostUrl;
 
+/// The rate that is expected of a mirror that was not measured lately, in bytes/s.
+const UNKNOWN_RATE: f64 = (1_u32 << 20) as f64;
+
 /// Counts a download that shares the bandwidth to the binhost, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Active(Arc<AtomicUsize>);
@@ -113,6 +116,15 @@ impl MirrorTracker {
     pub(super) fn begin(&self) -> Active {
         self.active.fetch_add(1, Ordering::Relaxed);
         Active(Arc::clone(&self.active))
+    }
+
+    /// How long the first mirror is expected to take for so many bytes, by its rate as measured
+    /// lately.
+    pub(super) fn time_of(&self, bytes: u64) -> Duration {
+        let (mirrors, now) = (self.lock(), Instant::now());
+        let first = mirrors.order(now).first().and_then(|slot| mirrors.health(*slot));
+        let rate = first.filter(|health| !health.is_unmeasured(now)).and_then(Health::rate);
+        Duration::try_from_secs_f64(bytes as f64 / rate.unwrap_or(UNKNOWN_RATE)).unwrap_or(Duration::MAX)
     }
 
     /// Number of downloads that share the bandwidth.

@@ -16,6 +16,22 @@ pub(crate) struct NoObjectStore(Infallible);
 
 pub(crate) use NoObjectStore as ObjectStore;
 
+/// No download has any.
+#[derive(Debug, Default)]
+pub(super) struct DownloadClaims {
+    pub(super) own: Option<Claim>,
+}
+
+/// No value of this type exists.
+#[derive(Debug)]
+pub(super) struct Claim(Infallible);
+
+impl Claim {
+    pub(super) fn progressed(&self) {
+        match self.0 {}
+    }
+}
+
 impl NoObjectStore {
     /// The configuration is refused before.
     pub(crate) fn new(_: Arc<ObjectStoreConfig>, _: Arc<Metrics>) -> Result<Option<Self>, UpstreamError> {
@@ -34,7 +50,7 @@ impl NoObjectStore {
         match self.0 {}
     }
 
-    pub(super) fn proved(&self, _: StoreFinding, _: ProvedPackage) {
+    pub(super) fn proved(&self, _: StoreFinding, _: ProvedPackage, _: Option<Claim>) {
         match self.0 {}
     }
 
@@ -55,6 +71,10 @@ impl NoObjectStore {
     }
 
     pub(crate) async fn write(&self, _: impl Fn() -> bool) {
+        match self.0 {}
+    }
+
+    pub(super) async fn claim(&self, _: &Wanted, _: &mut DownloadClaims) -> bool {
         match self.0 {}
     }
 

@@ -9,7 +9,7 @@ use url::Url;
 
 use super::UpstreamError;
 use super::client::UpstreamResponse;
-use super::object_store::ObjectStore;
+use super::object_store::{DownloadClaims, ObjectStore};
 use super::peers::Peers;
 use super::tier::{MemberSlot, ProvedPackage, StoreAnswer, StoreFinding, Tier, Wanted};
 use crate::config::BinhostConfig;
@@ -46,10 +46,11 @@ impl SharerSlot {
     }
 }
 
-/// What the object store was found to have of one download.
+/// What the object store was found to have of one download, and the claims there.
 #[derive(Debug, Default)]
 pub(super) struct StoreRecord {
     pub(super) finding: StoreFinding,
+    pub(super) claims: DownloadClaims,
 }
 
 /// The sharers of one binhost.
@@ -73,7 +74,7 @@ impl Sharers {
     /// What follows for the store from the proof of a package.
     pub(super) fn proved(&self, record: StoreRecord, package: ProvedPackage) {
         if let Some(store) = &self.store {
-            store.proved(record.finding, package);
+            store.proved(record.finding, package, record.claims.own);
         }
     }
 
@@ -112,13 +113,16 @@ impl Sharers {
                 match store.ask((node, url), wanted, offset).await {
                     StoreAnswer::Has { answer, is_old } => {
                         record.finding = if is_old { StoreFinding::Old } else { StoreFinding::Nothing };
+                        record.claims.own = None;
                         Ok(*answer)
                     }
                     StoreAnswer::Failed => Err(slot.after()),
                     // The other nodes are those of the same store.
                     StoreAnswer::Lacks => {
                         record.finding = StoreFinding::Lacks;
-                        Err(SharerSlot::Node(MemberSlot::MAX))
+                        // Others do not wait for the rest of a package.
+                        let again = offset == 0 && store.claim(wanted, &mut record.claims).await;
+                        Err(SharerSlot::Node(if again { 0 } else { MemberSlot::MAX }))
                     }
                     StoreAnswer::Wrong => {
                         record.finding = StoreFinding::Wrong;

@@ -32,6 +32,8 @@ pub(super) struct Wanted {
     /// PATH at the binhost.
     pub(super) path: String,
     pub(super) size: u64,
+    /// How long a mirror is expected to take for it.
+    pub(super) mirror_time: Duration,
 }
 
 /// What the object store was found to have of a package.
@@ -135,6 +137,12 @@ impl Tier {
             .find(|(_, member)| member.health.state(now) == HealthState::Healthy)?;
         member.health.note_request(now);
         Some((slot, member.base.clone()))
+    }
+
+    /// Whether a member is healthy. This is no request, and takes no trial of one that has failed.
+    pub(super) fn has_healthy(&self) -> bool {
+        let (all, now) = (self.all.lock(), Instant::now());
+        all.iter().any(|member| member.health.state(now) == HealthState::Healthy)
     }
 
     /// Notes that a member has a package, and began to send it `after` so long.

@@ -392,6 +392,11 @@ define_options! {
             details: "The removal is a lifecycle rule of the bucket. An object that is read when it is older than half of this is copied onto itself.",
             example: r#""90d""#,
         }
+        "object-store.claims" store_claims: bool = (boolean(), false) {
+            help: "Have one machine fetch a package that several miss at the same time",
+            details: "For a fleet without a hub. It concerns packages of 8 MiB and more. The first machine puts a claim into the store, and the others wait, within bounds, until the package is there. The key must be allowed to list, put and delete objects.",
+            example: "true",
+        }
         "object-store.credentials" store_credentials: Option<PathBuf> = (OPTIONAL_PATH, None) {
             default: DefaultText::Words("`object-store` in the credentials directory of systemd, else AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY of the environment"),
             help: "Sign requests with the key in this file",

@@ -2,18 +2,20 @@
 //! the mirrors.
 //!
 //! * A package is the object `PREFIX/v1/<sha1>-<md5>-<size>`. It is requested with GET, never HEAD,
-//!   and no index comes from here.
+//!   and no index comes from here. Only claims are listed.
 //! * The endpoints are nodes of one store: what one lacks, no other has. A node that fails is left
 //!   out for a while (`tier`), and the next one goes on in the middle of a package.
 //! * Redirects are not followed.
 //!
 //! | file | job |
 //! |---|---|
+//! | `claims` | has one machine of several fetch a package that the store lacks |
 //! | `signature` | signs requests |
 //! | `writes` | stores, renews and deletes objects |
 //!
 //! Not its job: trusting these bytes (`body`).
 
+mod claims;
 mod signature;
 mod writes;
 
@@ -29,6 +31,8 @@ use super::retry::{self, PATIENCE};
 use super::tier::{MemberReport, MemberSlot, StoreAnswer, Tier, TierKind, Wanted, fitting, total_of};
 use crate::config::{BinhostUrl, ObjectStoreConfig, StoreAccess};
 use crate::metrics::Metrics;
+pub(super) use claims::DownloadClaims;
+use claims::{ClaimRole, Claims};
 use signature::{EMPTY, Headers};
 use writes::WriteQueue;
 
@@ -69,6 +73,8 @@ pub(crate) struct ObjectStore {
     /// Whether this machine writes.
     writes: bool,
     queue: WriteQueue,
+    /// `None`: this machine claims no package, and waits for none.
+    claims: Option<Claims>,
 }
 
 impl ObjectStore {
@@ -83,7 +89,9 @@ impl ObjectStore {
         let [reads, writes] = [(); 2].map(|()| Tier::new(KIND, &config.endpoints));
         let nodes = Nodes { reads, writes };
         let writes = config.access == StoreAccess::ReadWrite && config.key.is_some();
-        Ok(Some(Self { config, client, nodes, metrics, writes, queue: WriteQueue::default() }))
+        let claims = || Claims::new(Arc::clone(&config), client.clone(), Arc::clone(&metrics), writes);
+        let claims = config.claims.then(claims);
+        Ok(Some(Self { config, client, nodes, metrics, writes, queue: WriteQueue::default(), claims }))
     }
 
     /// The nodes as those that are read.
@@ -93,7 +101,7 @@ impl ObjectStore {
 
     /// All records of the nodes.
     pub(super) fn tiers(&self) -> impl Iterator<Item = &Tier> {
-        [&self.nodes.reads, &self.nodes.writes].into_iter()
+        [&self.nodes.reads, &self.nodes.writes].into_iter().chain(self.claims.iter().map(Claims::tier))
     }
 
     /// Reports on the nodes, in the configured order.
@@ -185,6 +193,19 @@ impl ObjectStore {
     /// The headers of a request, signed if there is a key.
     fn signed(&self, method: &str, url: &Url, headers: Headers, payload: &str) -> Headers {
         signed(&self.config, (method, url), headers, payload)
+    }
+
+    /// Claims a package that the store lacks, or waits for the machine that has claimed it. Returns
+    /// whether the store is to be asked for the package again. Else the mirrors are to be asked.
+    pub(super) async fn claim(&self, wanted: &Wanted, claims: &mut DownloadClaims) -> bool {
+        match &self.claims {
+            Some(all) => {
+                let stores = self.writes && self.nodes.writes.has_healthy() && self.queue.may_claim(wanted.size);
+                let role = if stores { ClaimRole::Owner } else { ClaimRole::Waiter };
+                all.claim(wanted, claims, role).await
+            }
+            None => false,
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use crate::upstream::tier::{ProvedPackage, StoreFinding};
 use crate::upstream::{Act, BodyFault, Event, ScriptedServer};
 
 fn wanted(size: u64) -> Wanted {
-    Wanted { key: KEY.to_owned(), path: PATH.to_owned(), size }
+    Wanted { key: KEY.to_owned(), path: PATH.to_owned(), size, mirror_time: Duration::ZERO }
 }
 
 fn store(config: ObjectStoreConfig) -> ObjectStore {
@@ -252,16 +252,16 @@ async fn the_package_that_is_written_counts_among_those_that_wait() {
     let (server, hosts, store, path) = two_nodes();
     server.act(&hosts[0], &path, [Act::Ignore]);
     let skipped = || store.metrics.object_store_skipped.get();
-    store.proved(StoreFinding::Lacks, proved(3 << 29));
+    store.proved(StoreFinding::Lacks, proved(3 << 29), None);
     let mut writing = pin!(store.write(|| false));
     tokio::select! {
         () = &mut writing => panic!("it ends"),
         () = server.await_requests(1) => {}
     }
     assert_eq!((store.waiting(), skipped()), (0, 0));
-    store.proved(StoreFinding::Lacks, proved(1 << 30));
+    store.proved(StoreFinding::Lacks, proved(1 << 30), None);
     assert_eq!((store.waiting(), skipped()), (0, 1), "together they have 2.5 GiB");
-    store.proved(StoreFinding::Lacks, proved(1 << 29));
+    store.proved(StoreFinding::Lacks, proved(1 << 29), None);
     assert_eq!((store.waiting(), skipped()), (1, 1));
 }
 
@@ -271,7 +271,7 @@ async fn a_node_that_takes_no_bytes_is_left_for_the_next_one() {
     let (server, hosts, store, path) = two_nodes();
     server.act(&hosts[0], &path, [Act::Ignore]);
     for key in [KEY, "another"] {
-        store.proved(StoreFinding::Lacks, ProvedPackage { key: key.to_owned(), ..proved(SIZE) });
+        store.proved(StoreFinding::Lacks, ProvedPackage { key: key.to_owned(), ..proved(SIZE) }, None);
     }
     // The second package does not wait for it.
     let waited = writes(&store, &server, 3).await;
@@ -292,7 +292,7 @@ async fn a_wrong_object_is_looked_at_where_a_node_answers() {
     let (server, hosts, store, path) = two_nodes();
     server.put(&path, b"wrong".to_vec());
     server.act(&hosts[0], &path, [Act::Ignore]);
-    store.proved(StoreFinding::Wrong, proved(5));
+    store.proved(StoreFinding::Wrong, proved(5), None);
     // It is looked at, and replaced.
     writes(&store, &server, 3).await;
     let asked: Vec<String> = server.requests().into_iter().map(|request| request.host).collect();

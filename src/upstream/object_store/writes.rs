@@ -1,7 +1,8 @@
 //! What a machine writes into the object store: packages that it has proved, and what follows when
 //! an object proves wrong or gets old.
 //!
-//! * Writes wait in a bounded queue, and happen one after the other while nothing is downloaded.
+//! * Writes wait in a bounded queue, and happen one after the other while nothing is downloaded. A
+//!   package that other machines wait for (`claims`) is written first, and at once.
 //! * A package is stored only with all its digests: the store checks MD5 and SHA-256 as it arrives.
 //! * A wrong object is read once more, since a node or the network may be at fault. Then the
 //!   package takes its place. PUT replaces an object at once: no machine finds it missing, and
@@ -21,8 +22,10 @@ use md5::{Digest as _, Md5};
 use parking_lot::Mutex;
 use sha1::Sha1;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use url::Url;
 
+use super::claims::Claim;
 use super::signature::{EMPTY, Headers, hex};
 use super::{ERROR_PATIENCE, MAX_OBJECT, ObjectStore, object_name, refusal};
 use crate::upstream::UpstreamError;
@@ -39,12 +42,16 @@ const MAX_BYTES: u64 = 2 << 30;
 const BUSY: (Duration, Duration) = (Duration::from_secs(60), Duration::from_millis(200));
 /// Time for one write: as much as any request, and so many bytes a second.
 const MIN_RATE: u64 = 64 << 10;
+/// How long this machine claims no package after the store has refused one: it may be full.
+pub(super) const REFUSED: Duration = Duration::from_secs(300);
 
 /// A write that waits.
 #[derive(Debug)]
 struct Write {
     package: ProvedPackage,
     reason: StoreFinding,
+    /// The claim of this machine, until the package is stored. Other machines may wait for it.
+    claim: Option<Claim>,
 }
 
 /// The writes that wait, and the one that runs.
@@ -59,6 +66,16 @@ struct QueuedWrites {
     waiting: VecDeque<Write>,
     /// Size in bytes of the package that is being written.
     running: u64,
+    /// When the store refused the last package. `None`: it took that one.
+    refused: Option<Instant>,
+}
+
+impl WriteQueue {
+    /// Whether others may wait for this machine to store a package of `size` bytes.
+    pub(super) fn may_claim(&self, size: u64) -> bool {
+        let writes = self.writes.lock();
+        writes.has_room(size) && writes.refused.is_none_or(|at| at.elapsed() >= REFUSED)
+    }
 }
 
 impl QueuedWrites {
@@ -69,9 +86,15 @@ impl QueuedWrites {
         self.waiting.len() < MAX_QUEUE && (bytes == 0 || bytes.saturating_add(size) <= MAX_BYTES)
     }
 
+    /// Whether other machines may wait for a package that waits.
+    fn has_claimed(&self) -> bool {
+        self.waiting.iter().any(|write| write.claim.is_some())
+    }
+
     /// Takes the write that runs next. `None`: nothing waits.
     fn start_next(&mut self) -> Option<Write> {
-        let next = self.waiting.pop_front();
+        let claimed = self.waiting.iter().position(|write| write.claim.is_some());
+        let next = self.waiting.remove(claimed.unwrap_or_default());
         self.running = next.as_ref().map_or(0, |write| write.package.size);
         next
     }
@@ -79,7 +102,8 @@ impl QueuedWrites {
 
 impl ObjectStore {
     /// Queues what follows from the proof of a package, of which the store was found to have that.
-    pub(in crate::upstream) fn proved(&self, reason: StoreFinding, package: ProvedPackage) {
+    /// The `claim` ends when the package is stored, or cannot be.
+    pub(in crate::upstream) fn proved(&self, reason: StoreFinding, package: ProvedPackage, claim: Option<Claim>) {
         if !self.writes || reason == StoreFinding::Nothing || package.size > MAX_OBJECT {
             return;
         }
@@ -89,7 +113,10 @@ impl ObjectStore {
             tracing::debug!(key = package.key, "too much waits to be stored");
             return;
         }
-        writes.waiting.push_back(Write { package, reason });
+        if let Some(claim) = &claim {
+            claim.completed();
+        }
+        writes.waiting.push_back(Write { package, reason, claim });
         drop(writes);
         self.queue.added.notify_one();
     }
@@ -100,12 +127,19 @@ impl ObjectStore {
         self.queue.writes.lock().waiting.len()
     }
 
-    /// Writes what is queued, for ever. Writes wait while `is_busy`.
+    /// Writes what is queued, and keeps the claims, for ever. Most writes wait while `is_busy`.
     pub(crate) async fn write(&self, is_busy: impl Fn() -> bool) {
+        match &self.claims {
+            Some(claims) => drop(tokio::join!(self.write_queued(is_busy), claims.keep())),
+            None => self.write_queued(is_busy).await,
+        }
+    }
+
+    async fn write_queued(&self, is_busy: impl Fn() -> bool) {
         loop {
             let (longest, pause) = BUSY;
             let mut waited = Duration::ZERO;
-            while is_busy() && waited < longest {
+            while is_busy() && waited < longest && !self.queue.writes.lock().has_claimed() {
                 tokio::time::sleep(pause).await;
                 waited += pause;
             }
@@ -120,7 +154,7 @@ impl ObjectStore {
         }
     }
 
-    async fn write_one(&self, Write { package, reason }: Write) {
+    async fn write_one(&self, Write { package, reason, claim: _claim }: Write) {
         let key = package.key.clone();
         let done = match reason {
             StoreFinding::Nothing => Ok(()),
@@ -138,6 +172,7 @@ impl ObjectStore {
         let payload = hex(&package.sha256);
         let headers = || vec![("content-md5", STANDARD.encode(package.md5))];
         let sent = self.send("PUT", package, headers, &payload, Some((&package.file, package.size))).await;
+        self.queue.writes.lock().refused = sent.as_ref().is_err_and(is_of_store).then(Instant::now);
         sent?;
         self.metrics.object_store_puts.increase();
         self.metrics.object_store_put_bytes.add(package.size);

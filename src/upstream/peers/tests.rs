@@ -9,7 +9,7 @@ use crate::upstream::tier::MemberReport;
 const S: Duration = Duration::from_secs(1);
 
 fn wanted() -> Wanted {
-    Wanted { key: KEY.to_owned(), path: PATH.to_owned(), size: SIZE as u64 }
+    Wanted { key: KEY.to_owned(), path: PATH.to_owned(), size: SIZE as u64, mirror_time: Duration::ZERO }
 }
 
 fn report(scene: &DownloadScene, at: usize) -> MemberReport {

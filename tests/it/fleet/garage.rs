@@ -1,5 +1,7 @@
 //! The real thing: a fleet whose only shared place is an object store of three nodes.
 
+mod claims;
+
 use std::fs;
 
 use super::client::share_key;

@@ -115,6 +115,27 @@ impl ScriptedServer {
         self.content.lock().acts.entry((host.to_owned(), path.to_owned())).or_default().extend(acts);
     }
 
+    /// Lets requests to write or to list take a random time up to `most`, there and back.
+    pub(crate) fn set_latency(&self, most: Duration) {
+        self.content.lock().latency = most;
+    }
+
+    /// Refuses all writes below `path` with status 403.
+    pub(crate) fn refuse_writes(&self, path: &str) {
+        self.content.lock().read_only = Some(path.to_owned());
+    }
+
+    /// Sets the clock of a host ahead of the others.
+    pub(crate) fn set_ahead(&self, host: &str, by: Duration) {
+        self.content.lock().ahead.insert(host.to_owned(), by);
+    }
+
+    /// The paths of the files below `directory`.
+    pub(crate) fn files(&self, directory: &str) -> Vec<String> {
+        let content = self.content.lock();
+        content.files.keys().filter(|path| path.starts_with(directory)).cloned().collect()
+    }
+
     /// All further requests are served.
     pub(crate) fn heal(&self) {
         self.content.lock().acts.clear();
