@@ -3,7 +3,9 @@
 mod client;
 #[cfg(feature = "object-store")]
 mod garage;
+mod lan;
 mod local_packages;
+mod machines;
 mod peers;
 mod plain;
 mod serve;

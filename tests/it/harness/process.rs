@@ -46,13 +46,13 @@ pub(crate) struct Options {
     more: Vec<String>,
     environment: Vec<(String, String)>,
     wrapper: Vec<String>,
-    /// Whether it serves other machines without a mount.
-    unmounted: bool,
+    /// Where it serves other machines without a mount.
+    unmounted: Option<String>,
 }
 
 impl Options {
     fn of(binhosts: Binhosts) -> Self {
-        Self { binhosts, more: Vec::new(), environment: Vec::new(), wrapper: Vec::new(), unmounted: false }
+        Self { binhosts, more: Vec::new(), environment: Vec::new(), wrapper: Vec::new(), unmounted: None }
     }
 
     pub(crate) fn new(url: impl Into<String>) -> Self {
@@ -75,8 +75,13 @@ impl Options {
     }
 
     /// With `binhostfs serve` on a free port of loopback, in place of `mount`.
-    pub(crate) fn unmounted(mut self) -> Self {
-        self.unmounted = true;
+    pub(crate) fn unmounted(self) -> Self {
+        self.unmounted_on("127.0.0.1:0")
+    }
+
+    /// The same at this address and port.
+    pub(crate) fn unmounted_on(mut self, address: &str) -> Self {
+        self.unmounted = Some(address.to_owned());
         self
     }
 
@@ -161,12 +166,13 @@ impl Mounted {
     }
 
     fn command(&self) -> Command {
-        let does: &[&str] = if self.options.unmounted { &["serve", "127.0.0.1:0"] } else { &["mount"] };
+        let served = self.options.unmounted.as_deref();
+        let does = served.map_or(vec!["mount"], |address| vec!["serve", address]);
         let wrapper = self.options.wrapper.iter().map(String::as_str);
         let mut words = wrapper.chain([binary()]).chain(does.iter().copied());
         let mut command = Command::new(words.next().unwrap());
         command.args(words);
-        let mountpoint = (!self.options.unmounted).then(|| self.mountpoint());
+        let mountpoint = served.is_none().then(|| self.mountpoint());
         match &self.options.binhosts {
             Binhosts::Url(url) => command.arg("--binhost").arg(url).args(mountpoint),
             Binhosts::File(file) => command.arg("--config").arg(file).args(mountpoint),
@@ -179,7 +185,7 @@ impl Mounted {
         }
         command.arg("--cache-dir").arg(self.cache()).arg("--control").arg(self.control());
         // Tests read one package after the other.
-        if !self.options.unmounted && !self.options.more.iter().any(|option| option == "--bulk-read-limit") {
+        if served.is_none() && !self.options.more.iter().any(|option| option == "--bulk-read-limit") {
             command.args(["--bulk-read-limit", "0"]);
         }
         command.args(&self.options.more);
