@@ -10,6 +10,7 @@
 //! | `handover_log` | the connection's settings and the open inodes, for that daemon |
 //! | `backing` | the kernel's numbers of files that it reads by itself |
 //! | `kernel_cache` | makes the kernel forget names that a new tree has changed |
+//! | `mapping` | a range of a file in memory, for the kernel to copy a reply from |
 //! | `mount` | mount(2), the session's threads, umount |
 //!
 //! * The FUSE thread answers look-ups, attributes, listings and `Packages`, and never waits for the
@@ -35,6 +36,7 @@ mod handles;
 mod handover_log;
 mod interrupt;
 mod kernel_cache;
+mod mapping;
 mod mount;
 mod quota;
 

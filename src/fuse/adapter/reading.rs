@@ -2,10 +2,13 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use fuser::ReplyData;
+use rustix::fs::Advice;
 
+use super::super::mapping::MappedRange;
 use super::types::failed;
 use super::{AdapterState, MAX_REQUEST};
 use crate::fetch::Uid;
@@ -14,6 +17,10 @@ use crate::fs::filesystem::Reopening;
 use crate::local;
 use crate::metrics::{Operation, Timed};
 use crate::tree::{FileContent, Inode};
+
+/// The smallest read, in bytes, that is answered from a mapping; what is smaller is faster to copy
+/// than to map.
+const MAPPED_FROM: u32 = 64 << 10;
 
 thread_local! {
     /// Buffer for plain reads; grows to the largest read of the thread.
@@ -26,6 +33,19 @@ pub(super) fn read(shared: &Arc<AdapterState>, inode: Inode, (offset, size): (u6
         shared.runtime.spawn(find_and_read(Arc::clone(shared), inode, (offset, size), (uid, timed), reply));
         return;
     };
+    if let FileContent::File(file) = &content
+        && size >= MAPPED_FROM
+        && !local::is_number(inode.0)
+        && let Ok(range) = MappedRange::new(file, offset, size.min(MAX_REQUEST) as usize)
+    {
+        let bytes = range.as_ref().map_or(&[][..], MappedRange::bytes);
+        shared.metrics.bytes_served.add(bytes.len() as u64);
+        reply.data(bytes);
+        drop(range);
+        // The kernel has these bytes for the mount's own file now, and needs them once.
+        let _ = rustix::fs::fadvise(file, offset, NonZeroU64::new(size.into()), Advice::DontNeed);
+        return;
+    }
     BUFFER.with_borrow_mut(|buffer| {
         let size = size.min(MAX_REQUEST) as usize;
         if buffer.len() < size {
