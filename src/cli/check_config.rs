@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::options::ConfigArguments;
 use super::output::{fail, say};
+use super::systemd;
 use crate::config::{MountpointCheck, Resolution};
 use crate::daemon::{check_keys, check_token};
 use crate::portage::{Report, Setting};
@@ -22,13 +23,17 @@ use crate::portage::{Report, Setting};
 #[command(after_long_help = "\
 Examples:
   binhostfs check-config
-  binhostfs check-config --cache-size 20G --json")]
+  binhostfs check-config --cache-size 20G --json
+  binhostfs check-config --systemd > /etc/systemd/system/binhostfs.service.d/paths.conf")]
 pub(super) struct CheckArguments {
     #[command(flatten)]
     options: ConfigArguments,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
+    /// Print a drop-in for systemd's unit instead, which narrows what the daemon can reach
+    #[arg(long, conflicts_with = "json")]
+    systemd: bool,
 }
 
 /// The configuration as JSON. Keys may be added; no key changes its meaning.
@@ -57,6 +62,7 @@ impl<'a> From<&'a Setting> for SettingReport<'a> {
 pub(super) fn run(arguments: CheckArguments) -> ExitCode {
     let ConfigArguments(line) = &arguments.options;
     let Resolution { result, mut report, .. } = line.resolve(&MountpointCheck::Look);
+    let drop_in = result.as_ref().ok().filter(|_| arguments.systemd).map(systemd::drop_in).transpose();
     let error = match result.map(|config| (check_keys(&config), check_token(&config))) {
         Ok((Ok(advice), token)) => {
             report.warnings.extend(advice);
@@ -65,7 +71,12 @@ pub(super) fn run(arguments: CheckArguments) -> ExitCode {
         Ok((Err(error), _)) => Some(error.to_string()),
         Err(error) => Some(error.to_string()),
     };
-    if arguments.json {
+    if arguments.systemd {
+        match drop_in {
+            Ok(text) => text.filter(|_| error.is_none()).iter().for_each(|text| say(text.trim_end())),
+            Err(error) => return fail(2, error),
+        }
+    } else if arguments.json {
         let settings = report.settings.iter().map(SettingReport::from).collect();
         let told = ConfigReport { usable: error.is_none(), error: error.clone(), settings, warnings: &report.warnings };
         match serde_json::to_string_pretty(&told) {

@@ -5,6 +5,7 @@
 //! | `mount` | the daemon in the foreground |
 //! | `serve` | the same without a mount |
 //! | `check_config` | the configuration that `mount` would use |
+//! | `systemd` | a drop-in for systemd's unit, by that configuration |
 //! | `options` | the options of these, from the table of options |
 //! | `demo` | the main job on an embedded binhost |
 //! | `status` | `status` |
@@ -52,6 +53,7 @@ mod refresh;
 mod reload;
 mod serve;
 mod status;
+mod systemd;
 mod verify;
 
 use std::ffi::OsString;

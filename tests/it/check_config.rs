@@ -154,3 +154,40 @@ fn defaults_in_the_help_are_those_of_the_program() {
     assert_eq!(binhostfs::internals::config::DEFAULT_CACHE_SIZE.0, 8 << 30);
     assert_eq!(binhostfs::internals::config::DEFAULT_REFRESH.as_secs(), 1800);
 }
+
+#[test]
+fn a_drop_in_has_the_paths_that_the_daemon_needs() {
+    let system = System::with(UNSIGNED);
+    let drop_in = |more: &[&str]| {
+        let output = system.check(&[&["--systemd"], more].concat());
+        let lines = String::from_utf8(output.stdout).unwrap();
+        (
+            output.status.code(),
+            lines.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect::<Vec<_>>(),
+        )
+    };
+    // The files of this test are below /tmp.
+    let root = fs::canonicalize(system.0.path()).unwrap();
+    let temporary = if root.starts_with("/tmp") || root.starts_with("/var/tmp") { &["PrivateTmp=no"][..] } else { &[] };
+    let expected = |more: &[&str]| {
+        let lines = [&["[Service]", "ProtectSystem=strict"], temporary, more].concat();
+        (Some(0), lines.into_iter().map(str::to_owned).collect::<Vec<_>>())
+    };
+    assert_eq!(drop_in(&[]), expected(&[]));
+    // What a unit gives a meaning of its own.
+    let odd = "/srv/a b%i\"\\\u{e9}";
+    assert_eq!(drop_in(&["--cache-dir", odd]), expected(&["ReadWritePaths=\"/srv/a b%%i\\\"\\\\\u{e9}\""]));
+    assert_eq!(drop_in(&["--cache-dir", "/srv/a\nb"]), (Some(2), Vec::new()));
+    // What is in /run is made by systemd.
+    let control = |path: &str| drop_in(&["--control", path]);
+    assert_eq!(control("/run/other/c.sock"), expected(&["RuntimeDirectory=\"other\""]));
+    assert_eq!(control("/srv/other/c.sock"), expected(&["ReadWritePaths=\"/srv/other\""]));
+    // All of these directories would be writable.
+    for path in ["/run/c.sock", "/c.sock", "/var/c.sock"] {
+        assert_eq!(control(path), (Some(2), Vec::new()), "{path}");
+    }
+    // What does not start gets none.
+    assert_eq!(drop_in(&["--verify-signature", "true", "--keyring", "/none"]), (Some(2), Vec::new()));
+    let output = system.check(&["--systemd", "--json"]);
+    assert_eq!(output.status.code(), Some(2));
+}

@@ -199,3 +199,69 @@ fn the_socket_is_a_groups() {
     let why = machine.succeed(&["binhostfs", "why", "greet"]);
     assert!(why.contains(", from file:///srv/binhost/") && why.contains("the last time by cat (process "), "{why}");
 }
+
+/// Tenths of the exposure that systemd-analyze finds in the loaded unit.
+fn exposure(machine: &Machine) -> u32 {
+    let (_, text) = machine.run(&["systemd-analyze", "security", "--no-pager", "binhostfs.service"]);
+    let figure =
+        text.lines().find_map(|line| line.split_once("Overall exposure level for binhostfs.service: ")).unwrap().1;
+    let (whole, tenths) = figure.split_whitespace().next().unwrap().split_once('.').unwrap();
+    whole.parse::<u32>().unwrap() * 10 + tenths.parse::<u32>().unwrap()
+}
+
+/// With the drop-in that the program makes of its configuration, the daemon writes to its cache, and to PKGDIR, and to nothing
+/// else.
+#[test]
+fn a_drop_in_by_the_configuration_takes_what_is_left() {
+    for machine in [Machine::boot(), Machine::boot_newer()].into_iter().flatten() {
+        symlink("/srv/source", machine.path("/srv/binhost")).unwrap();
+        fs::write(machine.path("/etc/binhostfs.toml"), "cache-dir = \"/srv/the cache\"\n").unwrap();
+        configure(&machine, "BINHOST=file:///srv/binhost\nOPTIONS=--verify-signature false\n");
+        let before = exposure(&machine);
+        let check =
+            ["binhostfs", "check-config", "--systemd", "--binhost=file:///srv/binhost", "--verify-signature=false"];
+        let text = machine.succeed(&check);
+        assert!(text.contains("\nProtectSystem=strict\nReadWritePaths=\"/srv/the cache\""), "{text}");
+        let directory = machine.path("/etc/systemd/system/binhostfs.service.d");
+        fs::create_dir_all(&directory).unwrap();
+        fs::write(directory.join("paths.conf"), text + "\n").unwrap();
+        machine.succeed(&["systemctl", "daemon-reload"]);
+        let after = exposure(&machine);
+        eprintln!("systemd-analyze: {before} before, {after} after");
+        assert!(after < before, "{before} {after}");
+
+        // The directory has to be there: a typing error does not let the daemon write elsewhere.
+        assert_eq!(machine.run(&["systemctl", "start", "binhostfs"]).0, Some(1));
+        machine.succeed(&["systemctl", "stop", "binhostfs"]);
+        fs::create_dir(machine.path("/srv/the cache")).unwrap();
+        machine.succeed(&["systemctl", "start", "binhostfs"]);
+        assert_serves(&machine);
+        let writes = |path: &str| {
+            let pid = machine.property("MainPID");
+            machine.run(&["nsenter", "--target", &pid, "--mount", "touch", path]).0 == Some(0)
+        };
+        assert!(writes("/srv/the cache/x") && writes("/run/binhostfs/x"));
+        for path in ["/srv/x", "/etc/x", "/usr/x", "/var/x", "/var/lib/x", "/root/x"] {
+            assert!(!writes(path), "{path}");
+        }
+        // What is written to the mount is beneath it.
+        fs::write(machine.path(&format!("{PKGDIR}/local")), "own").unwrap();
+        // systemd sets the namespace up while nobody answers for the mount.
+        for _ in 0..2 {
+            let pid = machine.property("MainPID");
+            machine.succeed(&["systemctl", "kill", "--signal=KILL", "binhostfs"]);
+            eventually(30, "systemd starts it again", || {
+                machine.property("MainPID") != pid && machine.property("ActiveState") == "active"
+            });
+            assert_serves(&machine);
+        }
+        machine.succeed(&["systemctl", "reload", "binhostfs"]);
+        assert_serves(&machine);
+        machine.succeed(&["systemctl", "restart", "binhostfs"]);
+        assert_serves(&machine);
+        machine.succeed(&["systemctl", "stop", "binhostfs"]);
+        assert_eq!(fs::read_to_string(machine.path(&format!("{PKGDIR}/local"))).unwrap(), "own");
+        let journal = machine.journal();
+        assert!(!journal.contains("WARN") && !journal.contains("ERROR"), "{journal}");
+    }
+}
