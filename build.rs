@@ -1,4 +1,4 @@
-//! Two things that the program takes from where it is built: its date, and the unwinder of gcc.
+//! Three things that the program takes from where it is built: its date, the unwinder of gcc, and the form of its relocations.
 //!
 //! **Date** (`BINHOSTFS_BUILD_DATE`, seconds since the epoch): a system clock that shows less is not set. It is the same for the
 //! same sources: SOURCE_DATE_EPOCH where the environment has it, else the newest date in a heading of CHANGELOG.md
@@ -8,6 +8,10 @@
 //! gcc has the same code as an archive (`libgcc_eh.a`), a linker script of that name in a directory that is searched first stands
 //! for it. A cross build asks the linker that cargo is told of (`CARGO_TARGET_…_LINKER`). Elsewhere (musl, another compiler)
 //! nothing is changed, and the binary needs `libgcc_s.so.1` as any other Rust program does.
+//!
+//! **Relocations:** each pointer in a table of constants is a relocation of 24 bytes, 350 KiB in all. In the packed form
+//! (DT_RELR) they are 4 KiB. Loaders before glibc 2.36 cannot read that form, so it is asked for where the libc that the linker
+//! takes has it, and only if a trial shows that the linker takes the option: gold, for one, refuses it.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -19,7 +23,11 @@ const DAY: u64 = 86400;
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rustc-env=BINHOSTFS_BUILD_DATE={}", build_date());
-    link_unwinder();
+    println!("cargo:rerun-if-env-changed=RUSTC_LINKER");
+    let variable = |name: &str| std::env::var(name).unwrap_or_default();
+    let Some(compiler) = compiler(&variable) else { return };
+    link_unwinder(&compiler, &variable);
+    pack_relocations(&compiler, &variable);
 }
 
 fn build_date() -> u64 {
@@ -49,16 +57,47 @@ fn seconds(date: &str) -> Option<u64> {
     Some((days - 719_468) * DAY)
 }
 
-fn link_unwinder() {
-    let variable = |name: &str| std::env::var(name).unwrap_or_default();
-    println!("cargo:rerun-if-env-changed=RUSTC_LINKER");
-    if compiler(&variable).and_then(|compiler| archive(&compiler)).is_none() {
+fn link_unwinder(compiler: &str, variable: &dyn Fn(&str) -> String) {
+    if file_of(compiler, "libgcc_eh.a").is_none() {
         return;
     }
     let directory = PathBuf::from(variable("OUT_DIR"));
     if std::fs::write(directory.join("libgcc_s.so"), "INPUT(-lgcc_eh -lgcc)\n").is_ok() {
         println!("cargo:rustc-link-search=native={}", directory.display());
     }
+}
+
+fn pack_relocations(compiler: &str, variable: &dyn Fn(&str) -> String) {
+    const OPTION: &str = "-Wl,-z,pack-relative-relocs";
+    // The version that a program with packed relocations needs of libc.
+    let marker = b"GLIBC_ABI_DT_RELR";
+    println!("cargo:rerun-if-env-changed=CARGO_ENCODED_RUSTFLAGS");
+    let libc = file_of(compiler, "libc.so.6").and_then(|path| std::fs::read(path).ok());
+    if !libc.is_some_and(|libc| libc.windows(marker.len()).any(|window| window == marker)) {
+        return;
+    }
+    let mut trial = Command::new(compiler);
+    trial.args(linker_arguments(&variable("CARGO_ENCODED_RUSTFLAGS")));
+    trial.args(["-shared", "-nostdlib", OPTION, "-x", "c", "/dev/null", "-o"]);
+    trial.arg(PathBuf::from(variable("OUT_DIR")).join("trial.so"));
+    if trial.output().is_ok_and(|output| output.status.success()) {
+        println!("cargo:rustc-link-arg-bins={OPTION}");
+    }
+}
+
+/// What RUSTFLAGS say to the linker, e.g. `-fuse-ld=gold`.
+pub(crate) fn linker_arguments(flags: &str) -> Vec<&str> {
+    let mut arguments = Vec::new();
+    let mut flags = flags.split('\x1f');
+    while let Some(flag) = flags.next() {
+        let option = if flag == "-C" { flags.next() } else { flag.strip_prefix("-C") };
+        match option.and_then(|option| option.split_once('=')) {
+            Some(("link-arg", argument)) => arguments.push(argument),
+            Some(("link-args", several)) => arguments.extend(several.split_whitespace()),
+            _ => {}
+        }
+    }
+    arguments
 }
 
 /// Which compiler links, as far as cargo says. `None`: it is not known, or is not to be asked.
@@ -72,9 +111,9 @@ pub(crate) fn compiler(variable: &dyn Fn(&str) -> String) -> Option<String> {
     }
 }
 
-/// gcc's static unwinder, if gcc has one: asked for a file it does not have, it answers with the bare name.
-fn archive(compiler: &str) -> Option<PathBuf> {
-    let output = Command::new(compiler).arg("-print-file-name=libgcc_eh.a").output().ok()?;
+/// Where the compiler finds a file to link with. Asked for one that it does not have, it answers with the bare name.
+fn file_of(compiler: &str, name: &str) -> Option<PathBuf> {
+    let output = Command::new(compiler).arg(format!("-print-file-name={name}")).output().ok()?;
     let path = PathBuf::from(String::from_utf8(output.stdout).ok()?.trim());
     path.is_absolute().then_some(path)
 }

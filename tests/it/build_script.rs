@@ -1,10 +1,10 @@
-//! `build.rs`: whom it asks for gcc's static unwinder.
+//! `build.rs`: which compiler and linker it asks.
 
 #[allow(dead_code, clippy::print_stdout, reason = "cargo runs the rest")]
 #[path = "../../build.rs"]
 mod script;
 
-use script::compiler;
+use script::{compiler, linker_arguments};
 
 #[test]
 fn a_cross_build_asks_its_own_linker() {
@@ -20,4 +20,12 @@ fn a_cross_build_asks_its_own_linker() {
     assert_eq!(asked(other, "gnu", "aarch64-linux-gnu-gcc").as_deref(), Some("aarch64-linux-gnu-gcc"));
     assert_eq!(asked(other, "gnu", ""), None);
     assert_eq!(asked(other, "musl", "aarch64-linux-musl-gcc"), None);
+}
+
+#[test]
+fn a_trial_link_uses_the_linker_that_rustflags_name() {
+    let flags =
+        ["-C", "link-arg=-fuse-ld=gold", "-Clink-args=-s  -Wl,-O1", "-C", "opt-level=3", "--cfg", "link-arg=x", "-C"];
+    assert_eq!(linker_arguments(&flags.join("\x1f")), ["-fuse-ld=gold", "-s", "-Wl,-O1"]);
+    assert!(linker_arguments("").is_empty());
 }
