@@ -89,6 +89,11 @@ impl PackageScene {
         Self { fetcher, server, metrics, packages, hosts, view, _place: place }
     }
 
+    /// The entries of the packages.
+    pub(crate) fn view(&self) -> &Arc<View> {
+        &self.view
+    }
+
     /// Package number `at`.
     pub(crate) fn wanted(&self, at: usize) -> PackageRef {
         let row = self.view.row_at(&self.packages[at].path()).unwrap();
@@ -98,6 +103,17 @@ impl PackageScene {
     /// The next requests for package number `at` at the first mirror are answered by `acts`.
     pub(crate) fn act(&self, at: usize, acts: impl IntoIterator<Item = Act>) {
         self.server.act(&self.hosts[0], &self.packages[at].path(), acts);
+    }
+
+    /// The next request for package number `at` gets this many bytes, and the rest when the server
+    /// is released.
+    pub(crate) fn hold(&self, at: usize, bytes: usize) {
+        self.act(at, [Act::Hold(bytes)]);
+    }
+
+    /// The next request for package number `at` is answered as if it were missing.
+    pub(crate) fn lose(&self, at: usize) {
+        self.act(at, [Act::Status(404)]);
     }
 
     /// Opens package number `at`, by a thread that the daemon does not see.

@@ -421,3 +421,6 @@ impl Modifier {
         Ok(found.map(|stat| self.made(&path, Inode(stat.number), &stat)))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -387,3 +387,6 @@ impl Namespace {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -336,6 +336,12 @@ impl PublishedTree {
     fn state(&self) -> MutexGuard<'_, PublishedState> {
         self.state.lock()
     }
+
+    /// Test: holds the lock on the state, as a new index does.
+    #[cfg(test)]
+    pub(crate) fn hold_state(&self) -> impl Sized + '_ {
+        self.state()
+    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::fs::{self, Permissions};
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,8 @@ use crate::local::{Caller, LowerDirectory};
 use crate::tree::{Inode, Tree};
 
 const BINHOST: BinhostId = BinhostId(3);
+/// A user without rights.
+const NOBODY: u32 = 65534;
 
 /// Path and size of a package.
 pub(super) type ScenePackage<'a> = (&'a str, u64);
@@ -27,14 +30,19 @@ pub(super) type ScenePackage<'a> = (&'a str, u64);
 pub(super) struct FsScene {
     pub(super) filesystem: Filesystem,
     generation: u64,
-    _runtime: Runtime,
-    _place: TempDir,
+    pub(super) runtime: Runtime,
+    place: TempDir,
 }
 
 impl FsScene {
     /// A filesystem with an empty lower directory.
     pub(super) fn new<'a>(packages: impl IntoIterator<Item = ScenePackage<'a>>) -> Self {
         Self::of(tree_of(1, packages), false, |cache| sample::fetcher(cache, BINHOST, OnMismatch::Off))
+    }
+
+    /// The same where nothing may be written.
+    pub(super) fn read_only<'a>(packages: impl IntoIterator<Item = ScenePackage<'a>>) -> Self {
+        Self::of(tree_of(1, packages), true, |cache| sample::fetcher(cache, BINHOST, OnMismatch::Off))
     }
 
     /// A filesystem with this tree, and the fetcher that `fetcher` makes inside the runtime, with a
@@ -54,13 +62,29 @@ impl FsScene {
         let fetcher = fetcher(&place.path().join("cache"));
         let filesystem = Filesystem::new(Arc::new(front), fetcher, Prefetch::Off, Duration::ZERO);
         drop(inside);
-        Self { filesystem, generation: 1, _runtime: runtime, _place: place }
+        Self { filesystem, generation: 1, runtime, place }
     }
 
     /// Publishes another generation.
     pub(super) fn publish<'a>(&mut self, packages: impl IntoIterator<Item = ScenePackage<'a>>) {
         self.generation += 1;
         self.filesystem.names().front().publish(tree_of(self.generation, packages)).unwrap();
+    }
+
+    /// A path in the lower directory.
+    pub(super) fn lower(&self, path: &str) -> PathBuf {
+        self.place.path().join("pkgdir").join(path)
+    }
+
+    /// Puts a local file beneath the mount, with its directories.
+    pub(super) fn put(&self, path: &str, text: &str) {
+        let file = self.lower(path);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, text).unwrap();
+    }
+
+    pub(super) fn permit(&self, path: &str, mode: u32) {
+        fs::set_permissions(self.lower(path), Permissions::from_mode(mode)).unwrap();
     }
 
     /// Looks a path up, name by name.
@@ -71,6 +95,27 @@ impl FsScene {
         }
         Ok(found)
     }
+
+    /// The inode number of a path.
+    pub(super) fn inode(&self, path: &str) -> Inode {
+        self.lookup(path).unwrap_or_else(|error| panic!("{path}: {error}")).inode
+    }
+
+    /// The directory of a path, and the name in it.
+    pub(super) fn split<'a>(&self, path: &'a str) -> (Inode, &'a OsStr) {
+        let (directory, name) = path.rsplit_once('/').unwrap_or(("", path));
+        (self.inode(directory), OsStr::new(name))
+    }
+}
+
+/// A caller without rights. `None`: only root can act for others.
+pub(super) fn nobody() -> Option<Caller> {
+    rustix::process::geteuid().is_root().then(|| Caller::of_thread(std::process::id(), (NOBODY, NOBODY)))
+}
+
+/// The result of an operation, with the errno of a failure.
+pub(super) fn errno<T>(done: Result<T, FsError>) -> Result<(), i32> {
+    done.map(drop).map_err(|error| error.errno())
 }
 
 /// The tree of a generation with these packages.

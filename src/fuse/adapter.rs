@@ -3,6 +3,8 @@
 mod open;
 mod reading;
 mod shared;
+#[cfg(test)]
+mod tests;
 mod types;
 mod writing;
 

@@ -166,7 +166,7 @@ fn config() -> Config {
 }
 
 /// FUSE_INIT as the kernel would send it, if it offered exactly the negotiated flags.
-fn init(agreement: Negotiated) -> Vec<u8> {
+pub(super) fn init(agreement: Negotiated) -> Vec<u8> {
     let Negotiated { flags, minor, readahead } = agreement;
     let flags = flags | FUSE_INIT_EXT;
     let mut message = Vec::with_capacity(INIT_LENGTH);

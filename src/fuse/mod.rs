@@ -10,6 +10,7 @@
 //! | `handover_log` | the connection's settings and the open inodes, for that daemon |
 //! | `backing` | the kernel's numbers of files that it reads by itself |
 //! | `kernel_cache` | makes the kernel forget names that a new tree has changed |
+//! | `kernel_double` | test: a kernel on a pair of sockets |
 //! | `mapping` | a range of a file in memory, for the kernel to copy a reply from |
 //! | `mount` | mount(2), the session's threads, umount |
 //!
@@ -36,6 +37,8 @@ mod handles;
 mod handover_log;
 mod interrupt;
 mod kernel_cache;
+#[cfg(test)]
+mod kernel_double;
 mod mapping;
 mod mount;
 mod quota;

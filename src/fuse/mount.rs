@@ -251,3 +251,53 @@ fn unmount_here(mountpoint: &Path) {
         tracing::warn!(mountpoint = %mountpoint.display(), error = %io::Error::from(error), "the mountpoint cannot be unmounted");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::kernel_double::KernelDouble;
+    use super::*;
+    use crate::fuse::FUSE_HAS_RESEND;
+    use crate::tree::{Inode, PACKAGES};
+
+    const NOTIFY_RESEND: u32 = 7;
+
+    #[test]
+    fn the_next_daemon_continues_without_a_handshake() {
+        let mut kernel = KernelDouble::without_session(false);
+        let agreement = Negotiated { flags: FUSE_HAS_RESEND, minor: 41, readahead: 1 << 17 };
+        let session = resume(&kernel.state, agreement).unwrap();
+        // The kernel sends again what the daemon before had taken, before it is asked for more.
+        assert_eq!(kernel.notification(), NOTIFY_RESEND);
+        kernel.serve(session);
+        let index = kernel.lookup(Inode::ROOT.0, PACKAGES).unwrap();
+        assert_eq!(kernel.state.agreement(), agreement);
+        assert!(kernel.state.descriptors().is_some(), "the daemon after this one can continue, too");
+        assert!(!kernel.state.passes_through(), "the first handshake did not agree on it");
+        kernel.open(index.inode, libc::O_RDONLY).unwrap();
+    }
+
+    #[test]
+    fn a_mount_that_is_refused_names_its_mountpoint_and_the_remedy() {
+        let kernel = KernelDouble::without_session(false);
+        let place = tempfile::tempdir().unwrap();
+        let absent = place.path().join("absent");
+        let Err(error) = begin(&MountNamespace::default(), &absent, &kernel.state) else { panic!("it is mounted") };
+        let text = error.to_string();
+        assert!(text.starts_with(&format!("mounting on {}: ", absent.display())), "{text}");
+        let is_root = rustix::process::geteuid().is_root();
+        assert_eq!(text.ends_with("; only root can mount"), !is_root, "{text}");
+        // The device is a socket here, which the kernel does not take for one.
+        let Err(error) = begin(&MountNamespace::default(), place.path(), &kernel.state) else {
+            panic!("it is mounted")
+        };
+        assert!(matches!(error, MountError::Refused { .. }), "{error}");
+        assert_eq!(mount_on(place.path()).unwrap().map(|mount| mount.device), None);
+    }
+
+    #[test]
+    fn a_device_that_is_missing_has_another_remedy_than_one_that_is_forbidden() {
+        let text = |kind: io::ErrorKind| MountError::Device(kind.into()).to_string();
+        assert!(text(io::ErrorKind::PermissionDenied).ends_with("; only root can mount"));
+        assert!(text(io::ErrorKind::NotFound).contains("modprobe fuse"));
+    }
+}

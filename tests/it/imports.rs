@@ -47,6 +47,7 @@ const CONFINED: [(&str, &[&str]); 14] = [
             "src/fuse/adapter/",
             "src/fuse/connection.rs",
             "src/fuse/kernel_cache.rs",
+            "src/fuse/kernel_double.rs",
             "src/fuse/mount.rs",
         ],
     ),

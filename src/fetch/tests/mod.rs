@@ -18,7 +18,7 @@ const B: Uid = Uid(1001);
 impl PackageScene {
     /// Opens a package, and waits until the table has no download: a waiter is answered before the
     /// commit to the cache.
-    async fn fetch(&self, at: usize) {
+    pub(crate) async fn fetch(&self, at: usize) {
         assert!(self.open(at, A).await.is_ok());
         self.await_counts(0, 0, 0).await;
     }
