@@ -258,3 +258,67 @@ fn is_same_file(one: &Entry, other: &Entry) -> bool {
     let sha1 = one.sha1.as_ref().zip(other.sha1.as_ref()).map(|(one, other)| one == other);
     matches!((md5, sha1), (Some(true), Some(true) | None) | (None, Some(true)))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::Write as _;
+
+    use super::super::binhosts::scene::{Scene, TIME, index};
+    use super::super::daemon_scene::DaemonScene;
+    use super::*;
+
+    /// Makes all files of a directory empty.
+    fn empty(directory: &Path) {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { empty(&path) } else { drop(fs::File::create(path).unwrap()) }
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_entry_that_cannot_be_read_is_skipped() {
+        // So many that most of the text is not in memory any more.
+        let names: Vec<String> = (1..=8000).map(|number| format!("one-{number}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let daemon = DaemonScene::start(Scene::with_index(&index(TIME, &names))).await;
+        let (state, path) = (&daemon.state, "app-misc/one-1.gpkg.tar");
+        let local = state.cache.directory().join("serve/local").join(path);
+        fs::create_dir_all(local.parent().unwrap()).unwrap();
+        fs::write(&local, vec![0; 9000]).unwrap();
+        let mut text = tempfile::tempfile().unwrap();
+        write!(text, "VERSION: 0\n\nCPV: app-misc/one-1\nMD5: {}\nPATH: {path}\nSIZE: 9000\n\n", "5".repeat(32))
+            .unwrap();
+        let listing = Listing::parse(text, |_| true).unwrap();
+        let snapshot = state.snapshot().unwrap();
+        let found = |listing: &Listing| {
+            find((state.front.layer(), &state.held), &snapshot, listing, Some(&mut ReadDigests::default())).unwrap()
+        };
+        empty(&state.cache.directory().join("index"));
+        // All of them have that size.
+        assert!(found(&listing).unreadable > 0);
+    }
+
+    #[test]
+    fn a_file_is_read_once_until_it_changes() {
+        let place = tempfile::tempdir().unwrap();
+        let layer = LowerDirectory::open(place.path(), false).unwrap();
+        let file = place.path().join("a.xpak");
+        let write = |text: &str| {
+            fs::write(&file, text).unwrap();
+            layer.stat(Path::new("a.xpak")).unwrap()
+        };
+        let mut digests = ReadDigests::default();
+        let seen = write("bytes");
+        let first = digests.of(&layer, "a.xpak", &seen).unwrap();
+        digests.forget_others();
+        fs::remove_file(&file).unwrap();
+        assert_eq!(digests.of(&layer, "a.xpak", &seen).unwrap(), first, "it is not read again");
+        let changed = write("BYTES");
+        assert_ne!(digests.of(&layer, "a.xpak", &changed).unwrap(), first);
+        digests.forget_others();
+        digests.forget_others();
+        fs::remove_file(&file).unwrap();
+        digests.of(&layer, "a.xpak", &changed).unwrap_err();
+    }
+}

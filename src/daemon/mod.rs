@@ -23,6 +23,7 @@
 //! | `serving` | what other machines are served |
 //! | `tasks` | what runs beside the refreshes |
 //! | `service` | systemd, rights, handover |
+//! | `daemon_scene` | test: a daemon without a mount |
 //!
 //! Order at the start: keys, cache, stored index, lower directory, mount, serving, control socket.
 //! The daemon uses the network before the mount only if there is no stored index, and then for at
@@ -34,6 +35,8 @@ mod acceptance;
 mod binhosts;
 mod bypass;
 mod comparison;
+#[cfg(test)]
+mod daemon_scene;
 mod explain;
 mod generations;
 mod handle;

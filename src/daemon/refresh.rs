@@ -243,3 +243,6 @@ impl Refresher {
 fn conflict(error: anyhow::Error) -> ApiError {
     ApiError::new(ErrorCode::Conflict, format_args!("{error:#}"))
 }
+
+#[cfg(test)]
+mod tests;

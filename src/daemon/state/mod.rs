@@ -467,3 +467,6 @@ fn failure(report: FailureReport) -> FailureStatus {
     let FailureReport { path, reason, at } = report;
     FailureStatus { path, reason, time: at.by_clock() }
 }
+
+#[cfg(test)]
+mod tests;
