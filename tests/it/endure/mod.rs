@@ -6,9 +6,10 @@
 //! |---|---|---|
 //! | `kills` | `BINHOSTFS_TEST_KILLS` | 20 kills |
 //! | `power` | `BINHOSTFS_TEST_POWER_CUTS` | 10 snapshots of a block device |
-//! | `soak` | `BINHOSTFS_TEST_SOAK` | 15 seconds |
+//! | `soak` | `BINHOSTFS_TEST_SOAK` | 15 seconds, with a mirror that comes and goes |
 
 mod disk;
+mod flapping;
 mod kills;
 mod power;
 mod soak;

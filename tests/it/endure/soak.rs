@@ -4,6 +4,7 @@ use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use super::flapping::Flapping;
 use super::{Churn, Until};
 use crate::harness::{Act, Mounted, Options, Random, can_mount, eventually, number};
 
@@ -73,6 +74,17 @@ fn spoil(churn: &Churn, stop: &AtomicBool, mut random: Random) {
     }
 }
 
+/// Has a mirror come and go.
+fn flap(mirror: &Flapping, stop: &AtomicBool, mut random: Random) {
+    for up in [false, true].into_iter().cycle() {
+        random.pause(4_000);
+        if stop.load(Ordering::SeqCst) {
+            return mirror.turn(true);
+        }
+        mirror.turn(up);
+    }
+}
+
 #[test]
 fn nobody_waits_too_long_and_nothing_grows() {
     if !can_mount() {
@@ -80,14 +92,18 @@ fn nobody_waits_too_long_and_nothing_grows() {
     }
     let span = Duration::from_secs(number("BINHOSTFS_TEST_SOAK", 15) as u64);
     let mut churn = Churn::new(90, 400_000, 3_000_000, Duration::from_secs(2)).restfully(300);
-    let options = Options::new(churn.origin.url()).with(["--cache-size", "24M", "--refresh", "1s"]);
-    let mut mounted = options.mount();
-    let random = Random::new();
+    let flapping = Flapping::new(*churn.origin.address());
+    let first = churn.origin.url().replace(&churn.origin.address().to_string(), &flapping.address().to_string());
+    assert_ne!(first, churn.origin.url());
+    let options = Options::new(first).with(["--mirror", &churn.origin.url()]);
+    let mut mounted = options.with(["--cache-size", "24M", "--refresh", "1s"]).mount();
+    let (random, flaps) = (Random::new(), Random::new());
     let (samples, reads) = churn.during(&mounted.mountpoint(), READERS, |churn| {
         let stop = AtomicBool::new(false);
         std::thread::scope(|scope| {
             let _until = Until(&stop);
             scope.spawn(|| spoil(churn, &stop, random));
+            scope.spawn(|| flap(&flapping, &stop, flaps));
             let (begin, mut samples) = (Instant::now(), Vec::new());
             while begin.elapsed() < span {
                 std::thread::sleep((span / 60).clamp(Duration::from_millis(250), Duration::from_secs(5)));
@@ -115,12 +131,16 @@ fn nobody_waits_too_long_and_nothing_grows() {
     let (early, late) = (&samples[quarter..2 * quarter], &samples[samples.len() - quarter..]);
     let [early, late] = [early, late].map(|samples| (median(samples, |m| m.rss), median(samples, |m| m.anonymous)));
     let peak = samples.last().unwrap().peak;
-    eprintln!("{span:?}, {reads:?}\nRSS and anonymous, MiB: {early:?}, at the end {late:?}, peak {peak}\n{metrics:#}");
+    let (relayed, refused) = flapping.connections();
+    eprintln!(
+        "{span:?}, {reads:?}; connections to the flapping mirror: {relayed}, and {refused} refused\nRSS and anonymous, MiB: {early:?}, at the end {late:?}, peak {peak}\n{metrics:#}"
+    );
 
     assert!(reads.slowest < PATIENCE, "a read took {:?}", reads.slowest);
     // Whatever is tried again three times in vain.
     assert!(reads.broken() * 100 < reads.right, "{reads:?}");
-    for name in ["evicted", "refreshes", "retries", "resumes"] {
+    assert!(relayed > 0 && refused > 0, "the mirror did not flap: {relayed} and {refused} connections");
+    for name in ["evicted", "refreshes", "retries", "resumes", "mirror_switches"] {
         assert!(metrics[name].as_u64() > Some(0), "no {name}: {metrics:#}");
     }
     assert!(late.1 < early.1 + GROWTH && late.0 < early.0 + GROWTH, "memory grows");
