@@ -171,8 +171,11 @@ def _image(number, size):
         left -= MIB
 
 
-def write_package(directory, name, size, number=0):
-    """A GPKG `bench/<name>-1` of about `size` bytes; its path and stanza. Its image is noise that nothing unpacks."""
+def write_package(directory, name, size, number=0, signer=None):
+    """A GPKG `bench/<name>-1` of about `size` bytes; its path and stanza. Its image is noise that nothing unpacks.
+
+    `signer`: signs bytes in the two forms that Portage writes, `detach` for members and `clear` for the Manifest.
+    """
     pf = f"{name}-1"
     path = f"bench/{name}/{pf}-1.gpkg.tar"
     os.makedirs(os.path.join(directory, "bench", name), exist_ok=True)
@@ -181,7 +184,13 @@ def write_package(directory, name, size, number=0):
         manifest = out.add(f"{pf}-1/gpkg-1", [], 0)
         manifest += out.add(f"{pf}-1/metadata.tar.gz", [metadata], len(metadata))
         manifest += out.add(f"{pf}-1/image.tar.gz", _image(number, payload), payload)
-        out.add(f"{pf}-1/Manifest", [manifest.encode()], len(manifest))
+        if signer is not None:
+            image = b"".join(_image(number, payload))
+            for member, content in (("metadata.tar.gz", metadata), ("image.tar.gz", image)):
+                signature = signer.detach(content)
+                manifest += out.add(f"{pf}-1/{member}.sig", [signature], len(signature))
+        text = manifest.encode() if signer is None else signer.clear(manifest.encode())
+        out.add(f"{pf}-1/Manifest", [text], len(text))
         out.write(b"\0" * 1024)
     os.utime(os.path.join(directory, path), (BUILD_TIME, BUILD_TIME))
     stanza = (

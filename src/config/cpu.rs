@@ -62,7 +62,7 @@ impl CpuLevel {
     /// Always `None`: this machine has another architecture.
     #[must_use]
     #[cfg(not(target_arch = "x86_64"))]
-    pub fn of_this_machine() -> Option<Self> {
+    pub(crate) fn of_this_machine() -> Option<Self> {
         None
     }
 

@@ -44,6 +44,7 @@ const FOREIGN_FLAGS: &[&str] = &[
     "--release",
     "--ro-bind",
     "--root",
+    "--target",
     "--uidmap",
     "--uninstall",
     "--unix-socket",

@@ -145,6 +145,12 @@ const TOPICS: &[&str] = &[
     "emerge -pvk | -pvK",
     "/dev/fuse | CAP_SYS_ADMIN",
     "To start over | cache directory",
+    // Small machines.
+    "CONFIG_FUSE_FS | ca-certificates.crt | 64 MB | --supervise",
+    "aarch64-unknown-linux-gnu | armv7-unknown-linux-gnueabihf | s390x | MIPS",
+    "store-index = \"small\" | generations = 1 | refresh = \"12h\" | write-budget | eMMC | NAND",
+    "MemoryMax=24M | 16 MB | tmpfs | 24 MB",
+    "6.9 | passthrough | Transport endpoint is not connected | 1970 | NTP",
     // For developers.
     "LGPL-2.0-or-later | sequoia",
 ];
