@@ -94,6 +94,35 @@ fn binhost(mounted: &Mounted) -> String {
     mounted.status()["binhosts"][0]["name"].as_str().unwrap().to_owned()
 }
 
+fn panels_of_the_dashboard() -> Vec<serde_json::Value> {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd/grafana-dashboard.json");
+    let dashboard: serde_json::Value = serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap().clone();
+    assert!(panels.len() > 10);
+    panels
+}
+
+#[test]
+fn panels_of_the_dashboard_do_not_overlap() {
+    let mut taken = BTreeSet::new();
+    for panel in panels_of_the_dashboard() {
+        let [x, y, width, height] = ["x", "y", "w", "h"].map(|key| panel["gridPos"][key].as_u64().unwrap());
+        assert!(x + width <= 24, "{}", panel["title"]);
+        for cell in (x..x + width).flat_map(|x| (y..y + height).map(move |y| (x, y))) {
+            assert!(taken.insert(cell), "{}: {cell:?}", panel["title"]);
+        }
+    }
+}
+
+#[test]
+fn numbers_on_the_dashboard_have_colours_of_their_own() {
+    for panel in panels_of_the_dashboard().iter().filter(|panel| panel["type"] == "stat") {
+        // Without them, Grafana shows 80 and more in red.
+        let steps = panel["fieldConfig"]["defaults"]["thresholds"]["steps"].as_array();
+        assert!(steps.is_some_and(|steps| !steps.is_empty()), "{}", panel["title"]);
+    }
+}
+
 #[test]
 fn the_dashboard_asks_for_what_there_is() {
     if !can_mount() {
@@ -102,12 +131,7 @@ fn the_dashboard_asks_for_what_there_is() {
     let origin = Origin::with(&[Package::new("a-1.0", 5_000)]);
     let mounted = Options::new(origin.url()).mount();
     let have = scrape(&mounted).families;
-    let text =
-        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd/grafana-dashboard.json")).unwrap();
-    let dashboard: serde_json::Value = serde_json::from_str(&text).unwrap();
-    let panels = dashboard["panels"].as_array().unwrap();
-    assert!(panels.len() > 10);
-    for panel in panels {
+    for panel in panels_of_the_dashboard() {
         for target in panel["targets"].as_array().unwrap() {
             let query = target["expr"].as_str().unwrap();
             let asked =
