@@ -10,6 +10,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::harness::portage::{self, Emerge, Nginx};
+use crate::harness::terminal::{self, Recording};
 use crate::harness::{Act, Mounted, Options, Origin, Package, binary, can_mount, eventually, have, plan_of};
 
 const TIME: u64 = 1_760_000_000;
@@ -202,21 +203,27 @@ fn bars_on_a_terminal() {
     if !can_mount() || !have(Command::new("script").arg("--version").output().is_ok(), "script(1)") {
         return;
     }
-    let all = packages(["slow-1", "quick-1"], 60_000);
+    let all = [("slow-1", 2_400_000), ("slower-2.3", 3_200_000), ("quick-1", 60_000)];
+    let all = all.map(|(pf, size)| Package::new(pf, size));
     let origin = Origin::with(&all);
-    origin.script(&all[0].path, [Act::Slow(6_000, Duration::from_millis(200))]);
-    let mounted = Options::new(origin.url()).mount();
-    let line = format!("{} prefetch slow quick --control {}", binary(), mounted.control().display());
-    let mut command = Command::new("script");
-    command.args(["-qec", &line, "/dev/null"]).env("TERM", "xterm").env("COLUMNS", "100").stdin(Stdio::null());
-    let Output { status, stdout, .. } = command.output().unwrap();
-    let text = String::from_utf8_lossy(&stdout).into_owned();
-    assert!(status.success(), "{text}");
-    for part in ["slow-1", "of 2 packages", "iB/s", " left", "2 packages fetched ("] {
-        assert!(text.contains(part), "{part:?} is not in {text:?}");
+    for package in &all[..2] {
+        origin.script(&package.path, [Act::Slow(150_000, Duration::from_millis(200))]);
     }
+    let mounted = Options::new(origin.url()).mount();
+    let command = "binhostfs prefetch slow slower quick";
+    let arguments = command.strip_prefix("binhostfs").unwrap();
+    let recording = Recording::of(&format!("{}{arguments} --control {}", binary(), mounted.control().display()));
+    let text = recording.text();
+    assert!(recording.succeeded, "{text}");
+    let bars = ["slow-1-1.gpkg.tar", "slower-2.3-1.gpkg.tar", "1 of 3 packages", "iB/s", " left", "[=", ">"];
+    let Some(screen) = recording.screen_with(&bars) else { panic!("no screen has {bars:?}: {text:?}") };
+    terminal::paint("prefetch.svg", &format!("# {command}"), &screen);
+    // At the end the bars are gone.
+    let end = recording.screen_with(&["3 packages fetched ("]).unwrap();
+    assert!(!end.contains(" left"), "{end}");
     // No colours.
-    assert!(!text.contains("\u{1b}[3"), "{text:?}");
+    let mut sequences = text.split("\u{1b}[").skip(1).filter_map(|rest| rest.chars().find(char::is_ascii_alphabetic));
+    assert!(!sequences.any(|end| end == 'm'), "{text:?}");
 }
 
 #[test]

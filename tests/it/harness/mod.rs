@@ -19,6 +19,7 @@ mod packages;
 pub(crate) mod portage;
 mod process;
 pub(crate) mod signed;
+pub(crate) mod terminal;
 
 pub(crate) use address::ReservedAddress;
 pub(crate) use chance::{Random, number};
