@@ -2,9 +2,9 @@
 //! damaged catalogue leaves such blobs.
 //!
 //! An open of such a package proves its blob anyway. Recovery completes the cache before an open,
-//! and finds the blobs that belong to no entry. Each blob is read once to find its entry, among all
-//! that can be opened, and once more to prove it. Recovery handles one blob at a time, with pauses,
-//! and not during a download: a download needs the disk more.
+//! and finds the blobs that fit no entry. Each blob is read once to find its entry, among all that
+//! can be opened, and once more to prove it. Recovery handles one blob at a time, with pauses, and
+//! not during a download: a download needs the disk more.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -53,7 +53,7 @@ pub(crate) async fn pass(shared: &Arc<DaemonState>, rate: Option<u64>) {
     tracing::info!(
         proved,
         left,
-        "blobs without a record were proved again and kept; those left belong to no entry that is shown"
+        "blobs without a record were proved again and kept; those left fit no entry that is shown"
     );
 }
 

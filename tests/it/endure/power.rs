@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use super::Churn;
 use super::disk::Disk;
-use crate::harness::{Mounted, Options, Random, Stopped, binary, number};
+use crate::harness::{Mounted, Options, Random, Stopped, binary, blobs_in, eventually, hashes_to_its_name, number};
 
 /// Paths that the cache has.
 fn cached(mounted: &Mounted) -> Vec<String> {
@@ -43,14 +43,26 @@ struct Survived {
     refreshes: u64,
     /// Catalogues that could not be read.
     catalogues: usize,
+    /// Blobs whose name was on the disk and whose bytes were not.
+    torn: usize,
+}
+
+/// How many blobs without a record the daemon says that it found.
+fn without_record(log: &str) -> usize {
+    let found = log.lines().filter(|line| line.contains("without a record; "));
+    found.map(|line| line.rsplit_once("found=").unwrap().1.trim().parse::<usize>().unwrap()).sum()
 }
 
 /// Starts from what a power cut left; everything that is shown can be read, and what was durable is not fetched again.
 fn start_from(cache: &std::path::Path, churn: &Churn, durable: &BTreeMap<String, usize>, survived: &mut Survived) {
     let place = TempDir::with_prefix("binhostfs-it.").unwrap();
     std::os::unix::fs::symlink(cache, place.path().join("cache")).unwrap();
+    // A blob gets its name before its bytes are durable, and its record after that.
+    let torn = blobs_in(cache).iter().filter(|body| !hashes_to_its_name(body)).count();
+    survived.torn += torn;
     let mut mounted = Options::new(churn.origin.url()).with(["--cache-size", "64M"]).mount_in(place);
-    assert!(mounted.is_sound());
+    let verified: serde_json::Value = serde_json::from_slice(&mounted.output_of(&["verify", "--json"]).stdout).unwrap();
+    assert_eq!(verified["damaged"], 0, "a blob with a record is torn");
     let shown = mounted.listing();
     // The daemon that was stopped may have evicted one and asked for it again, just before.
     let durable = durable.iter().filter(|(path, asked)| churn.origin.asked(path).len() == **asked);
@@ -67,6 +79,7 @@ fn start_from(cache: &std::path::Path, churn: &Churn, durable: &BTreeMap<String,
         assert_eq!(churn.origin.asked(path).len(), *asked, "{path} was kept, and is lost");
         survived.durable += 1;
     }
+    eventually(60, "blobs without a record are found", || torn <= without_record(&mounted.log()));
     assert_eq!(mounted.stop(), Some(0));
     let log = mounted.log();
     assert!(!log.contains("panicked"), "{log}");

@@ -26,7 +26,7 @@ pub(crate) use chance::{Random, number};
 pub(crate) use gpg::Gpg;
 pub(crate) use origin::{Act, Origin};
 pub(crate) use packages::{Package, index_of, plan_of};
-pub(crate) use process::{Mounted, Options, Stopped, binary};
+pub(crate) use process::{Mounted, Options, Stopped, binary, blobs_in, hashes_to_its_name};
 
 use std::path::Path;
 

@@ -131,6 +131,20 @@ pub(crate) struct Mounted {
     told: String,
 }
 
+/// All files in the `blobs` of a cache.
+pub(crate) fn blobs_in(cache: &Path) -> Vec<PathBuf> {
+    let below = |directory| fs::read_dir(directory).into_iter().flatten().map(|entry| entry.unwrap().path());
+    below(cache.join("v1/blobs")).flat_map(below).collect()
+}
+
+/// Whether the body of a blob has the digest that its path has. True for what is no blob of a package.
+pub(crate) fn hashes_to_its_name(body: &Path) -> bool {
+    let (directory, file) = (body.parent().unwrap().file_name().unwrap(), body.file_name().unwrap());
+    let name = format!("{}{}", directory.to_str().unwrap(), file.to_str().unwrap());
+    let digest: String = Sha256::digest(fs::read(body).unwrap()).iter().map(|b| format!("{b:02x}")).collect();
+    file.len() != 62 || name == digest
+}
+
 impl Mounted {
     /// The directory with everything else in it.
     pub(crate) fn place(&self) -> &Path {
@@ -293,18 +307,12 @@ impl Mounted {
         if self.child.is_some() {
             self.settled();
         }
-        let below = |directory| fs::read_dir(directory).into_iter().flatten().map(|entry| entry.unwrap().path());
-        below(self.cache().join("v1/blobs")).flat_map(below).collect()
+        blobs_in(&self.cache())
     }
 
     /// Whether every body in the cache hashes to its name.
     pub(crate) fn is_sound(&self) -> bool {
-        self.blobs().iter().filter(|body| body.file_name().unwrap().len() == 62).all(|body| {
-            let (directory, file) = (body.parent().unwrap().file_name().unwrap(), body.file_name().unwrap());
-            let name = format!("{}{}", directory.to_str().unwrap(), file.to_str().unwrap());
-            let digest: String = Sha256::digest(fs::read(body).unwrap()).iter().map(|b| format!("{b:02x}")).collect();
-            name == digest
-        })
+        self.blobs().iter().all(|body| hashes_to_its_name(body))
     }
 
     /// Names in the cache's `incoming`: downloads that are not finished, or were left behind.
