@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 /// Bytes that downloads in progress claim, of one download or of all together.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Claim {
+pub(crate) struct SpaceClaim {
     /// Full sizes of the downloads that may be kept.
     pub(crate) expected: u64,
     /// The part of `expected` that has room within the bound.
@@ -17,7 +17,7 @@ pub(crate) struct Claim {
     pub(crate) promised: u64,
 }
 
-impl Claim {
+impl SpaceClaim {
     /// Replaces one download's claim `old` within this sum by `new`.
     pub(crate) fn replace(&mut self, old: Self, new: Self) {
         let change = |sum: &mut u64, old: u64, new: u64| *sum = sum.saturating_sub(old).saturating_add(new);

@@ -8,7 +8,7 @@ use lru::LruCache;
 
 use crate::index::{EntryId, Sha256Digest};
 
-use super::claim::{Claim, ParkedDownloads};
+use super::claim::{ParkedDownloads, SpaceClaim};
 use super::db::catalogue::BlobRecord;
 use super::eviction_class::{EvictionClass, WAITS};
 use crate::sys::seconds_now;
@@ -69,7 +69,7 @@ pub(crate) struct EvictionState {
     orphans: HashMap<Sha256Digest, u64>,
     bytes: u64,
     /// Claims of all downloads in progress together.
-    pub(crate) claims: Claim,
+    pub(crate) claims: SpaceClaim,
     pub(crate) parked: ParkedDownloads,
 }
 
@@ -77,7 +77,7 @@ impl EvictionState {
     pub(crate) fn from_records(mut records: Vec<(Sha256Digest, BlobRecord)>, pins: &HashSet<EntryId>) -> Self {
         records.sort_by_key(|(digest, record)| (record.last_use, *digest));
         let (blobs, orphans) = (LruCache::unbounded(), HashMap::new());
-        let (claims, parked) = (Claim::default(), ParkedDownloads::default());
+        let (claims, parked) = (SpaceClaim::default(), ParkedDownloads::default());
         let mut state = Self { blobs, orphans, bytes: 0, claims, parked };
         for (digest, BlobRecord { size, last_use, entries, .. }) in records {
             state.bytes = state.bytes.saturating_add(size);

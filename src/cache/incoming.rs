@@ -17,7 +17,7 @@ use std::sync::Arc;
 use rustix::fs::MemfdFlags;
 
 use super::blob::CacheError;
-use super::claim::Claim;
+use super::claim::SpaceClaim;
 use super::space::Space;
 use super::write_budget::Announced;
 use crate::sys::is_full;
@@ -57,7 +57,7 @@ pub struct Incoming {
     /// Path of the file, while the download may be kept.
     path: Option<PathBuf>,
     medium: IncomingMedium,
-    claim: Claim,
+    claim: SpaceClaim,
     /// Number of this download among the parked ones, while it is parked.
     parked: Option<u64>,
     /// Why the download is not kept, where it has no path.
@@ -115,7 +115,7 @@ impl Incoming {
     }
 
     fn new(space: &Arc<Space>, file: File, (size, medium): (u64, IncomingMedium), why: &'static str) -> Self {
-        let (space, file, claim) = (Arc::clone(space), Arc::new(file), Claim::default());
+        let (space, file, claim) = (Arc::clone(space), Arc::new(file), SpaceClaim::default());
         Self { space, file, size, room: 0, path: None, medium, claim, parked: None, why }
     }
 
@@ -144,7 +144,7 @@ impl Incoming {
                     self.claim.reserved += more;
                 }
                 let promised = self.space.allocate(&self.file, self.room, more)?;
-                self.claim(Claim { coming: self.size - upto, promised, ..self.claim });
+                self.claim(SpaceClaim { coming: self.size - upto, promised, ..self.claim });
             }
         }
         self.room = upto;
@@ -157,7 +157,7 @@ impl Incoming {
         let IncomingMedium::Disk(announced) = &mut self.medium else { return };
         announced.wrote(received);
         if self.claim.promised > 0 {
-            self.claim(Claim { promised: 0, ..self.claim });
+            self.claim(SpaceClaim { promised: 0, ..self.claim });
         }
         if self.path.is_none() {
             return;
@@ -173,7 +173,7 @@ impl Incoming {
     /// Discards the room of the received bytes: the download restarts from its first byte.
     pub fn restart(&mut self) {
         if let IncomingMedium::Disk(_) = self.medium {
-            self.claim(Claim { reserved: 0, coming: self.size, promised: 0, ..self.claim });
+            self.claim(SpaceClaim { reserved: 0, coming: self.size, promised: 0, ..self.claim });
         }
         self.room = 0;
     }
@@ -187,8 +187,8 @@ impl Incoming {
         drop(self.file.set_len(received));
         self.room = received;
         let mut state = self.space.blobs().state();
-        state.claims.replace(self.claim, Claim::default());
-        self.claim = Claim::default();
+        state.claims.replace(self.claim, SpaceClaim::default());
+        self.claim = SpaceClaim::default();
         // A download that is not kept does not count within the bound.
         self.parked = self.path.is_some().then(|| state.parked.park(&self.file, received));
     }
@@ -225,14 +225,14 @@ impl Incoming {
     /// within the bound is not kept.
     fn claim_whole(&mut self) {
         let coming = self.size - self.room.min(self.size);
-        let kept = Claim { expected: self.size, reserved: self.room, coming, promised: 0 };
+        let kept = SpaceClaim { expected: self.size, reserved: self.room, coming, promised: 0 };
         let bound = self.space.evictor.limits().bound;
         let fits = {
             let mut state = self.space.blobs().state();
             // Pinned blobs are not evicted for a download.
             let taken = [self.size, state.pinned_bytes()].into_iter().fold(state.claims.expected, u64::saturating_add);
             let fits = self.path.is_some() && taken <= bound;
-            let claim = if fits { kept } else { Claim { coming, ..Claim::default() } };
+            let claim = if fits { kept } else { SpaceClaim { coming, ..SpaceClaim::default() } };
             state.claims.replace(self.claim, claim);
             self.claim = claim;
             fits
@@ -245,11 +245,11 @@ impl Incoming {
     /// Continues the download in a file without a name, which the kernel frees at the last close.
     fn keep_no_longer(&mut self) {
         self.path.take().iter().for_each(|path| remove(path));
-        self.claim(Claim { expected: 0, reserved: 0, ..self.claim });
+        self.claim(SpaceClaim { expected: 0, reserved: 0, ..self.claim });
         self.why = NO_ROOM;
     }
 
-    fn claim(&mut self, claim: Claim) {
+    fn claim(&mut self, claim: SpaceClaim) {
         self.space.blobs().state().claims.replace(self.claim, claim);
         self.claim = claim;
     }
@@ -260,7 +260,7 @@ impl Drop for Incoming {
         // A committed file was renamed: then this path no longer exists.
         self.path.take().iter().for_each(|path| remove(path));
         let mut state = self.space.blobs().state();
-        state.claims.replace(self.claim, Claim::default());
+        state.claims.replace(self.claim, SpaceClaim::default());
         if let Some(number) = self.parked {
             state.parked.unpark(number);
         }

@@ -32,7 +32,7 @@ pub(super) struct ClaimTable {
 #[derive(Debug, Default)]
 struct OpenClaims {
     /// The owners, by name.
-    owners: BTreeMap<String, Progress>,
+    owners: BTreeMap<String, OwnerProgress>,
     over: OverClaims,
 }
 
@@ -55,7 +55,7 @@ impl OverClaims {
 
 /// Whether bytes of a package have come since the last heartbeat of its owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Progress {
+enum OwnerProgress {
     None,
     Bytes,
     /// All of it: it waits to be stored.
@@ -65,15 +65,15 @@ enum Progress {
 impl Claim {
     /// Notes that bytes of the package have come.
     pub(in crate::upstream) fn progressed(&self) {
-        self.note(Progress::Bytes);
+        self.note(OwnerProgress::Bytes);
     }
 
     /// Notes that the package is complete, and is going to be stored.
     pub(in crate::upstream::object_store) fn completed(&self) {
-        self.note(Progress::Complete);
+        self.note(OwnerProgress::Complete);
     }
 
-    fn note(&self, progress: Progress) {
+    fn note(&self, progress: OwnerProgress) {
         if let Some(noted) = self.table.claims.lock().owners.get_mut(&self.name) {
             *noted = progress;
         }
@@ -97,7 +97,7 @@ impl ClaimTable {
     }
 
     pub(super) fn owner(self: &Arc<Self>, name: String) -> Claim {
-        self.claims.lock().owners.insert(name.clone(), Progress::None);
+        self.claims.lock().owners.insert(name.clone(), OwnerProgress::None);
         self.owned.notify_one();
         Claim { name, table: Arc::clone(self) }
     }
@@ -140,9 +140,9 @@ impl ClaimTable {
         let mut due = Vec::new();
         for (name, progress) in &mut self.claims.lock().owners {
             match progress {
-                Progress::None => continue,
-                Progress::Bytes => *progress = Progress::None,
-                Progress::Complete => {}
+                OwnerProgress::None => continue,
+                OwnerProgress::Bytes => *progress = OwnerProgress::None,
+                OwnerProgress::Complete => {}
             }
             due.push(name.clone());
         }
