@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
@@ -44,7 +45,7 @@ pub(super) struct MountArguments {
 }
 
 /// Resolves the configuration, and logs its warnings.
-pub(super) fn configure(line: &CommandLine, check: &MountpointCheck) -> Result<MountConfig, ConfigError> {
+pub(super) fn configure(line: &Arc<CommandLine>, check: &MountpointCheck) -> Result<MountConfig, ConfigError> {
     let Resolution { result, report, .. } = line.resolve(check);
     for warning in &report.warnings {
         tracing::warn!("{warning}");
@@ -103,7 +104,7 @@ pub(super) fn program(words: Vec<OsString>) -> Program {
     Program { name, arguments: words.skip(1).filter(|word| word != "--supervise").collect() }
 }
 
-fn supervise(program: &Program, line: &CommandLine) -> ExitCode {
+fn supervise(program: &Program, line: &Arc<CommandLine>) -> ExitCode {
     // The daemon reports errors of the configuration itself.
     let config = || line.resolve(&MountpointCheck::Prepare).result.ok();
     let runtime = match runtime(1) {

@@ -1,6 +1,7 @@
 //! The arguments of `mount` and `check-config` that the table of options defines.
 
 use std::ffi::OsStr;
+use std::sync::Arc;
 
 use clap::builder::{PathBufValueParser, PossibleValue, PossibleValuesParser, StringValueParser, TypedValueParser};
 use clap::error::{Error, ErrorKind};
@@ -11,7 +12,7 @@ use crate::config::{CommandLine, ConfigFiles, Flag, Input, OPTIONS, OptionRow, S
 
 /// The options of the table.
 #[derive(Debug)]
-pub(super) struct ConfigArguments(pub(super) CommandLine);
+pub(super) struct ConfigArguments(pub(super) Arc<CommandLine>);
 
 /// Options that only a mount has; `serve` is an argument without a name where there is none.
 const OF_MOUNT: [&str; 7] =
@@ -19,7 +20,7 @@ const OF_MOUNT: [&str; 7] =
 
 /// The options of the table that a daemon without a mount has.
 #[derive(Debug)]
-pub(super) struct UnmountedArguments(pub(super) CommandLine);
+pub(super) struct UnmountedArguments(pub(super) Box<CommandLine>);
 
 impl Args for UnmountedArguments {
     fn augment_args(command: Command) -> Command {
@@ -34,7 +35,7 @@ impl Args for UnmountedArguments {
 
 impl FromArgMatches for UnmountedArguments {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, Error> {
-        ConfigArguments::from_arg_matches(matches).map(|ConfigArguments(line)| Self(line))
+        command_line(matches).map(|line| Self(Box::new(line)))
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), Error> {
@@ -55,25 +56,29 @@ impl Args for ConfigArguments {
 
 impl FromArgMatches for ConfigArguments {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, Error> {
-        let mut arguments = Self(CommandLine { files: ConfigFiles::Read, ..CommandLine::default() });
-        arguments.update_from_arg_matches(matches)?;
-        Ok(arguments)
+        command_line(matches).map(|line| Self(Arc::new(line)))
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), Error> {
-        let here = |row: &&OptionRow| row.info.flag != Flag::None && matches.try_contains_id(row.info.name).is_ok();
-        for row in OPTIONS.iter().filter(here) {
-            // clap gives a switch that is not there the value `false`.
-            if matches.value_source(row.info.name) != Some(ValueSource::CommandLine) {
-                continue;
-            }
-            for value in matches.get_raw(row.info.name).into_iter().flatten() {
-                let set = row.set_text(&mut self.0.settings, value);
-                set.map_err(|reason| Error::raw(ErrorKind::ValueValidation, format!("{reason}\n")))?;
-            }
-        }
+        *self = Self::from_arg_matches(matches)?;
         Ok(())
     }
+}
+
+fn command_line(matches: &ArgMatches) -> Result<CommandLine, Error> {
+    let mut line = CommandLine { files: ConfigFiles::Read, ..CommandLine::default() };
+    let here = |row: &&OptionRow| row.info.flag != Flag::None && matches.try_contains_id(row.info.name).is_ok();
+    for row in OPTIONS.iter().filter(here) {
+        // clap gives a switch that is not there the value `false`.
+        if matches.value_source(row.info.name) != Some(ValueSource::CommandLine) {
+            continue;
+        }
+        for value in matches.get_raw(row.info.name).into_iter().flatten() {
+            let set = row.set_text(&mut line.settings, value);
+            set.map_err(|reason| Error::raw(ErrorKind::ValueValidation, format!("{reason}\n")))?;
+        }
+    }
+    Ok(line)
 }
 
 /// The argument of a row. `None`: the command line does not have the option.
@@ -137,7 +142,7 @@ mod tests {
     fn parse(words: &[&str]) -> Result<Settings, Error> {
         let command = ConfigArguments::augment_args(Command::default());
         let matches = command.try_get_matches_from([&["binhostfs"], words].concat())?;
-        Ok(ConfigArguments::from_arg_matches(&matches)?.0.settings)
+        Ok(command_line(&matches)?.settings)
     }
 
     #[test]

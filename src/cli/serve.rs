@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Args;
 use tracing_subscriber::filter::LevelFilter;
@@ -47,7 +48,7 @@ pub(super) fn run(arguments: ServeArguments, words: Vec<OsString>) -> ExitCode {
     super::panic::log_them();
     daemon::raise_descriptor_limit();
     daemon::confine();
-    match configure(&line, &MountpointCheck::Unused) {
+    match configure(&Arc::from(line), &MountpointCheck::Unused) {
         Ok(config) => run_daemon(config, Mounting::Unmounted, program(words)),
         Err(error) => fail(2, error),
     }

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::config_file::BinhostTable;
@@ -37,7 +38,7 @@ struct BinhostCandidate {
     url: Sourced<BinhostUrl>,
     frozen: Sourced<bool>,
     /// The settings of its table in the configuration file.
-    table: Settings,
+    table: Arc<Settings>,
     /// The settings of the source that names the binhost: Portage or the command line.
     named: Settings,
 }
@@ -146,7 +147,7 @@ impl BinhostFinder<'_> {
         Ok(candidates)
     }
 
-    fn of_portage(&mut self, binrepo: &Binrepo, table: Settings) -> Option<BinhostCandidate> {
+    fn of_portage(&mut self, binrepo: &Binrepo, table: Arc<Settings>) -> Option<BinhostCandidate> {
         let shown = binrepo.section.as_deref().unwrap_or("of PORTAGE_BINHOST");
         if let Some(written) = &binrepo.unset {
             let place = binrepo.uri.location.clone().unwrap_or_default();
@@ -290,7 +291,7 @@ impl BinhostFinder<'_> {
 impl BinhostCandidate {
     fn new(name: String, url: Sourced<BinhostUrl>, named: Settings) -> Self {
         let order = name.clone();
-        Self { name, order, url, frozen: Sourced::default(false), table: Settings::default(), named }
+        Self { name, order, url, frozen: Sourced::default(false), table: Arc::default(), named }
     }
 
     fn priority(&self) -> i64 {

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::options::{OPTIONS, Scope, Settings};
 use super::toml_table::{self, TomlError, TomlTable};
@@ -18,7 +19,7 @@ const BINHOST: &str = "binhost";
 const OBJECT_STORE: &str = "object-store";
 
 /// The contents of the file.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub(super) struct ConfigFile {
     pub(super) settings: Settings,
     pub(super) binhosts: BTreeMap<String, BinhostTable>,
@@ -30,7 +31,7 @@ pub(super) struct ConfigFile {
 #[derive(Debug, Clone, Default)]
 pub(super) struct BinhostTable {
     pub(super) location: SourceLocation,
-    pub(super) settings: Settings,
+    pub(super) settings: Arc<Settings>,
 }
 
 /// Reads and checks the file. `None`: the file does not exist.
@@ -58,7 +59,7 @@ fn binhost(
 ) -> Result<(String, BinhostTable), TomlError> {
     let mut settings = Settings::default();
     read_into(&mut settings, &table, Scope::is_of_binhost, &[])?;
-    Ok((name, BinhostTable { location, settings }))
+    Ok((name, BinhostTable { location, settings: Arc::new(settings) }))
 }
 
 /// Reads the options that belong into a table. Fails for a key that is neither one of them nor one

@@ -186,7 +186,8 @@ impl BinhostConfig {
 }
 
 /// The settings of the command line, and whether files are read beside them.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
+#[cfg_attr(test, derive(Clone))]
 pub(crate) struct CommandLine {
     pub settings: Settings,
     pub files: ConfigFiles,
@@ -269,14 +270,14 @@ pub(crate) struct MountConfig {
     /// Warnings for the administrator, one text for each fact.
     pub warnings: Vec<String>,
     /// The values of the command line, for a reload.
-    line: CommandLine,
+    line: Arc<CommandLine>,
 }
 
 impl MountConfig {
     /// Validates all settings before the mountpoint is touched, and then prepares the mountpoint.
     /// # Errors
     /// See [`ConfigError`].
-    pub(crate) fn validate(line: &CommandLine) -> Result<Self, ConfigError> {
+    pub(crate) fn validate(line: &Arc<CommandLine>) -> Result<Self, ConfigError> {
         line.resolve(&MountpointCheck::Prepare).result
     }
 

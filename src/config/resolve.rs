@@ -26,12 +26,12 @@ const SMALL_CACHE: u64 = 1 << 20;
 impl CommandLine {
     /// Resolves the configuration from this command line and the present files.
     #[must_use]
-    pub(crate) fn resolve(&self, check: &MountpointCheck) -> Resolution {
+    pub(crate) fn resolve(self: &Arc<Self>, check: &MountpointCheck) -> Resolution {
         self.resolve_on(check, CpuLevel::of_this_machine())
     }
 
     /// The same for a machine of the level `machine`. `None`: another architecture.
-    pub(crate) fn resolve_on(&self, check: &MountpointCheck, machine: Option<CpuLevel>) -> Resolution {
+    pub(crate) fn resolve_on(self: &Arc<Self>, check: &MountpointCheck, machine: Option<CpuLevel>) -> Resolution {
         let (mut files, mut report) = (Files::default(), Report::default());
         let mut result = self
             .read_files(&mut files, &mut report)
@@ -80,7 +80,7 @@ impl CommandLine {
 }
 
 struct Resolver<'a> {
-    line: &'a CommandLine,
+    line: &'a Arc<CommandLine>,
     found: &'a FileSettings,
     report: &'a mut Report,
     machine: Option<CpuLevel>,
@@ -113,7 +113,7 @@ impl Resolver<'_> {
             object_store: object_store.map(Arc::new),
             accepted_chosts: AcceptedChosts::of(found.portage().ok().flatten()),
             warnings: Vec::new(),
-            line: line.clone(),
+            line: Arc::clone(line),
         };
         outside(&config)?;
         Ok(config)

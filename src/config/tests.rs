@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::cpu::CpuLevel;
 use super::*;
@@ -13,7 +14,7 @@ const MAKE: &str = "etc/portage/make.conf";
 /// A system with its own files and a directory `pkgdir`.
 pub(super) struct System {
     place: tempfile::TempDir,
-    line: CommandLine,
+    line: Arc<CommandLine>,
 }
 
 impl System {
@@ -21,7 +22,7 @@ impl System {
         let place = tempfile::tempdir().unwrap();
         let root = place.path().canonicalize().unwrap();
         fs::create_dir(root.join("pkgdir")).unwrap();
-        let line = CommandLine { features: Features::ALL, ..CommandLine::default() };
+        let line = Arc::new(CommandLine { features: Features::ALL, ..CommandLine::default() });
         let system = Self { place, line }.given(&[("portage-root", root.to_str().unwrap())]);
         system.write(MAKE, &format!("PKGDIR={}/pkgdir\n", root.display()));
         files.iter().for_each(|(path, text)| system.write(path, text));
@@ -39,14 +40,14 @@ impl System {
     fn given(mut self, options: &[(&str, &str)]) -> Self {
         for (name, value) in options {
             let row = OPTIONS.iter().find(|row| row.info.name == *name).unwrap();
-            row.set_text(&mut self.line.settings, value.as_ref()).unwrap();
+            row.set_text(&mut Arc::make_mut(&mut self.line).settings, value.as_ref()).unwrap();
         }
         self
     }
 
     /// Has a program that was built with these features alone.
     fn built_with(mut self, features: Features) -> Self {
-        self.line.features = features;
+        Arc::make_mut(&mut self.line).features = features;
         self
     }
 

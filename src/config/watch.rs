@@ -204,6 +204,7 @@ fn components(path: &Path) -> Vec<OsString> {
 mod tests {
     use std::fs;
     use std::os::unix::fs::symlink;
+    use std::sync::Arc;
 
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -323,6 +324,7 @@ mod tests {
         // A program without OpenPGP or TLS would refuse this configuration.
         let mut line = CommandLine { features: Features::ALL, ..CommandLine::default() };
         line.settings.portage_root = Some(Sourced::default(root.clone()));
+        let line = Arc::new(line);
         let resolve = || line.resolve(&MountpointCheck::Look);
         let mut watch = Watch::new().unwrap();
         assert!(watch.follow(resolve).unwrap().result.is_err());

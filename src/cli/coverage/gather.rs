@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::Args;
@@ -61,7 +62,7 @@ impl SourceArguments {
     }
 
     /// The command line of a mount with these arguments.
-    fn line(&self, cache: &Path, cpu: Option<CpuNeed>) -> CommandLine {
+    fn line(&self, cache: &Path, cpu: Option<CpuNeed>) -> Arc<CommandLine> {
         let given = |list: &Vec<_>| Some(list).filter(|list| !list.is_empty()).cloned();
         let settings = Settings {
             binhost: Sourced::option((!self.binhosts.is_empty()).then(|| self.binhosts.clone()), "--binhost"),
@@ -73,7 +74,7 @@ impl SourceArguments {
             cpu_level: cpu.map(Sourced::default),
             ..Settings::default()
         };
-        CommandLine { settings, files: ConfigFiles::Read, ..CommandLine::default() }
+        Arc::new(CommandLine { settings, files: ConfigFiles::Read, ..CommandLine::default() })
     }
 }
 

@@ -12,6 +12,7 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, bail, ensure};
@@ -111,7 +112,7 @@ async fn show(place: &DemoDirectory) -> anyhow::Result<()> {
         verify_signature: Some(Sourced::default(false)),
         ..Settings::default()
     };
-    let line = CommandLine { settings, files: ConfigFiles::Ignored, ..CommandLine::default() };
+    let line = Arc::new(CommandLine { settings, files: ConfigFiles::Ignored, ..CommandLine::default() });
     let config = MountConfig::validate(&line)?;
     let started = Instant::now();
     let daemon = Daemon::start(config, Mounting::Mounted(None)).await?;

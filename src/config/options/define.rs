@@ -14,7 +14,8 @@ macro_rules! define_options {
     ) => {
         /// The settings of one source: the command line, binhostfs.toml, one of its tables, or
         /// Portage. `None`: the source does not set the option.
-        #[derive(Debug, Clone, Default)]
+        #[derive(Debug, Default)]
+        #[cfg_attr(test, derive(Clone))]
         pub(crate) struct Settings {
             $(pub(crate) $of_binhost: Option<Sourced<$binhost_type>>,)*
             $(pub(crate) $of_mount: Option<Sourced<$mount_type>>,)*

@@ -27,7 +27,7 @@ pub(crate) const INDEX: &str = "Packages.gz";
 pub(crate) struct Scene {
     place: TempDir,
     pub(crate) mirrors: Vec<Arc<ScriptedBinhost>>,
-    line: CommandLine,
+    line: Arc<CommandLine>,
     pub(crate) metrics: Arc<Metrics>,
 }
 
@@ -49,7 +49,7 @@ impl Scene {
             .iter()
             .chain(options)
             .for_each(|(name, value)| give(name, value));
-        Self { place, mirrors, line, metrics: Arc::default() }
+        Self { place, mirrors, line: Arc::new(line), metrics: Arc::default() }
     }
 
     /// A binhost of one URL, with this index.
