@@ -204,6 +204,11 @@ impl Blocks {
         self.size
     }
 
+    /// The number of blocks.
+    pub(super) fn count(&self) -> usize {
+        self.places.len()
+    }
+
     /// Reads at most `buffer.len()` bytes of the text from `offset` on: those of one block. Returns
     /// 0 at the end of the text.
     ///

@@ -93,15 +93,17 @@ impl fmt::Display for Dropped {
 
 pub(super) fn parse(text: File, limits: IndexLimits) -> Result<Index, IndexError> {
     let text = IndexText::open(text)?;
-    let mut reader = StanzaReader::new(text.reader());
-    let header = read_header(&mut reader)?;
-    let mut draft = IndexBuilder { limits, ..IndexBuilder::default() };
-    while let Some(stanza) = reader.next()? {
-        if draft.add(&stanza)? == ParseStep::Stop {
-            break;
+    let (header, draft) = text.read_through(|reader| {
+        let mut reader = StanzaReader::new(reader);
+        let header = read_header(&mut reader)?;
+        let mut draft = IndexBuilder { limits, ..IndexBuilder::default() };
+        while let Some(stanza) = reader.next()? {
+            if draft.add(&stanza)? == ParseStep::Stop {
+                break;
+            }
         }
-    }
-    drop(reader);
+        Ok::<_, IndexError>((header, draft))
+    })?;
     let carried = draft.carried.union(header.carried());
     let (records, paths, dropped) = draft.finish();
     Ok(Index { header, records, paths, text: Some(text), dropped, carried })

@@ -6,8 +6,13 @@
 use std::fs::File;
 use std::io::{self, BufRead, Read};
 use std::os::unix::fs::FileExt as _;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
 
 use super::blocks::{BLOCK, Blocks};
+
+/// Blocks that a second thread decompresses before they are asked for.
+const AHEAD: usize = 2;
 
 /// A text that is read by offset. Reads do not depend on the descriptor's own position.
 #[derive(Debug)]
@@ -57,7 +62,22 @@ impl IndexText {
 
     /// Reads the text from front to back.
     pub(crate) fn reader(&self) -> TextReader<'_> {
-        TextReader { text: self, next: 0, buffer: Vec::new(), used: 0 }
+        TextReader { text: self, next: 0, ahead: None, buffer: Vec::new(), used: 0 }
+    }
+
+    /// Calls `read` with a reader of the text from front to back. Where there are two processors, a
+    /// second thread decompresses the blocks meanwhile.
+    pub(super) fn read_through<T>(&self, read: impl FnOnce(TextReader<'_>) -> T) -> T {
+        let two_processors = || thread::available_parallelism().is_ok_and(|count| count.get() >= 2);
+        let Some(blocks) = self.blocks.as_ref().filter(|blocks| blocks.count() > AHEAD && two_processors()) else {
+            return read(self.reader());
+        };
+        let (sender, receiver) = sync_channel(AHEAD);
+        thread::scope(|scope| {
+            let decompress = move || decompress(blocks, &self.file, &sender);
+            let ahead = thread::Builder::new().spawn_scoped(scope, decompress).is_ok().then_some(receiver);
+            read(TextReader { ahead, ..self.reader() })
+        })
     }
 
     /// Whether both have the same text, in whatever form.
@@ -84,12 +104,26 @@ impl IndexText {
     }
 }
 
+/// Sends all blocks in their order. Ends with the first that cannot be read, or with the receiver.
+fn decompress(blocks: &Blocks, file: &File, sender: &SyncSender<io::Result<Vec<u8>>>) {
+    for number in 0..blocks.count() {
+        let mut text = Vec::new();
+        let block = blocks.read_block(file, number, &mut text).map(|()| text);
+        let is_last = block.is_err();
+        if sender.send(block).is_err() || is_last {
+            return;
+        }
+    }
+}
+
 /// Reads a text from front to back, with a buffer of one block.
 #[derive(Debug)]
 pub(crate) struct TextReader<'a> {
     text: &'a IndexText,
     /// Number of the block that is read next.
     next: usize,
+    /// The blocks from `next` on, from the thread that decompresses them.
+    ahead: Option<Receiver<io::Result<Vec<u8>>>>,
     buffer: Vec<u8>,
     used: usize,
 }
@@ -99,11 +133,19 @@ impl BufRead for TextReader<'_> {
         if self.used >= self.buffer.len() {
             let start = (self.next * BLOCK) as u64;
             self.used = 0;
-            match &self.text.blocks {
-                Some(blocks) if start >= blocks.size() => self.buffer.clear(),
-                Some(blocks) => blocks.read_block(&self.text.file, self.next, &mut self.buffer)?,
-                None => read_plain(&self.text.file, start, &mut self.buffer)?,
-            }
+            // The thread has ended at the end of the text, and after a block that it could not read.
+            let ahead = self.ahead.as_ref().and_then(|ahead| ahead.recv().ok());
+            let read = match (ahead, &self.text.blocks) {
+                (Some(block), _) => block.map(|block| self.buffer = block),
+                (None, Some(blocks)) if start >= blocks.size() => {
+                    self.buffer.clear();
+                    Ok(())
+                }
+                (None, Some(blocks)) => blocks.read_block(&self.text.file, self.next, &mut self.buffer),
+                (None, None) => read_plain(&self.text.file, start, &mut self.buffer),
+            };
+            // What a damaged block left there is no text.
+            read.inspect_err(|_| self.buffer.clear())?;
             self.next += 1;
         }
         Ok(self.buffer.get(self.used..).unwrap_or_default())
@@ -169,9 +211,19 @@ mod tests {
         bytes
     }
 
+    /// The whole text, read in both ways.
     fn whole(text: &IndexText) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
-        text.reader().read_to_end(&mut bytes).map(|_| bytes)
+        let one = text.reader().read_to_end(&mut bytes).map(|_| bytes);
+        let other = text.read_through(|mut reader| {
+            let mut bytes = Vec::new();
+            let read = reader.read_to_end(&mut bytes);
+            // The place where reading failed stays the same.
+            assert_eq!(read.is_err(), reader.fill_buf().is_err());
+            read.map(|_| bytes)
+        });
+        assert_eq!(one.as_ref().map_err(io::Error::kind), other.as_ref().map_err(io::Error::kind));
+        one
     }
 
     /// Text that spans up to four blocks, of which some compress and some do not.
@@ -256,6 +308,15 @@ mod tests {
         for most in [whole - 1, whole / 2, 7, 0] {
             assert_eq!(write(most).unwrap_err().kind(), io::ErrorKind::StorageFull, "{most}");
         }
+    }
+
+    #[test]
+    fn a_reader_that_stops_early_ends_the_thread() {
+        let text = b"VERSION: 0\n\n".repeat(100_000);
+        let blocks = open(&stored(&text, 1 << 20)).unwrap();
+        assert!(blocks.blocks.as_ref().unwrap().count() > 2 * AHEAD);
+        let start = blocks.read_through(|mut reader| reader.fill_buf().map(|start| start.len()));
+        assert_eq!(start.unwrap(), BLOCK);
     }
 
     #[test]
