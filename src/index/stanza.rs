@@ -22,7 +22,8 @@ const OTHER_KEYS: [&str; 8] =
 
 /// Decodes text as Portage does: U+FFFD replaces bytes that are not UTF-8.
 pub(super) fn decoded(text: &[u8]) -> Cow<'_, str> {
-    String::from_utf8_lossy(text)
+    // The check alone is several times as fast, and nearly all text passes it.
+    str::from_utf8(text).map_or_else(|_| String::from_utf8_lossy(text), Cow::Borrowed)
 }
 
 /// The values of [`OWN_KEYS`] in one stanza. The last value of a repeated key counts.
