@@ -45,10 +45,15 @@ fn is_of_mount(argument: &Arg) -> bool {
     OPTIONS.iter().any(|row| row.info.name == argument.get_id().as_str())
 }
 
-/// The help with its details, which are paragraphs, as sentences.
-fn sentences(help: &str) -> String {
-    let parts = help.split("\n\n").map(|part| part.split_whitespace().collect::<Vec<_>>().join(" "));
-    parts.collect::<Vec<_>>().join(". ")
+/// The help with its details, which are paragraphs, as sentences; and the list of values behind them.
+fn sentences(help: &str) -> (String, Vec<&str>) {
+    let (lists, parts): (Vec<&str>, Vec<&str>) = help.split("\n\n").partition(|part| part.starts_with("- "));
+    let one_line = |part: &str| part.split_whitespace().collect::<Vec<_>>().join(" ");
+    let parts = parts.into_iter().map(one_line).reduce(|before, part| {
+        let stop = if before.ends_with(['.', '!', '?']) { "" } else { "." };
+        format!("{before}{stop} {part}")
+    });
+    (parts.unwrap_or_default(), lists.into_iter().flat_map(str::lines).collect())
 }
 
 fn argument(argument: &Arg, links: bool) -> String {
@@ -63,16 +68,15 @@ fn argument(argument: &Arg, links: bool) -> String {
         None => values,
     };
     let short = argument.get_help().map(ToString::to_string).unwrap_or_default();
-    let help = match argument.get_long_help() {
-        Some(long) if !links => sentences(&long.to_string()),
-        _ => short,
-    };
+    let long = argument.get_long_help().filter(|_| !links).map_or(short, ToString::to_string);
+    let (help, values) = sentences(&long);
     let link = if links { format!(" ([more](configuration.md#{}))", argument.get_id()) } else { String::new() };
     let default = match argument.get_default_values() {
         [value] if argument.get_action().takes_values() => format!(" [default: {}]", value.to_string_lossy()),
         _ => String::new(),
     };
-    wrapped(&format!("`{name}`: {help}{default}{link}"), "- ", "  ") + "\n"
+    let values = values.iter().map(|value| wrapped(value, "  ", "    ") + "\n");
+    wrapped(&format!("`{name}`: {help}{default}{link}"), "- ", "  ") + "\n" + &values.collect::<String>()
 }
 
 /// The arguments of a command, by their headings. `mount` explains the options that `check-config` takes, too.
