@@ -61,8 +61,6 @@ fn start_from(cache: &std::path::Path, churn: &Churn, durable: &BTreeMap<String,
     let torn = blobs_in(cache).iter().filter(|body| !hashes_to_its_name(body)).count();
     survived.torn += torn;
     let mut mounted = Options::new(churn.origin.url()).with(["--cache-size", "64M"]).mount_in(place);
-    let verified: serde_json::Value = serde_json::from_slice(&mounted.output_of(&["verify", "--json"]).stdout).unwrap();
-    assert_eq!(verified["damaged"], 0, "a blob with a record is torn");
     let shown = mounted.listing();
     // The daemon that was stopped may have evicted one and asked for it again, just before.
     let durable = durable.iter().filter(|(path, asked)| churn.origin.asked(path).len() == **asked);
