@@ -186,6 +186,28 @@ impl BlobFiles {
         // Records first: a kill in between leaves orphans, never records without blobs that look
         // like damage.
         self.catalogue.remove(digests);
+        self.unlink(digests);
+    }
+
+    /// Removes evicted blobs as [`BlobFiles::remove`] does. The caller does not hold `commits`.
+    pub(crate) fn remove_evicted(&self, digests: &[Sha256Digest]) {
+        self.catalogue.remove(digests);
+        self.unlink_evicted(digests);
+    }
+
+    /// Removes the files of evicted blobs, but for those that were fetched again since their
+    /// records were removed.
+    pub(super) fn unlink_evicted(&self, digests: &[Sha256Digest]) {
+        // Under the lock, no blob can be between its rename and its record.
+        let _one_at_a_time = self.commits.lock();
+        let gone: Vec<Sha256Digest> = {
+            let state = self.state();
+            digests.iter().copied().filter(|digest| !state.knows(*digest)).collect()
+        };
+        self.unlink(&gone);
+    }
+
+    fn unlink(&self, digests: &[Sha256Digest]) {
         for digest in digests {
             let path = self.path(*digest);
             match fs::remove_file(&path) {

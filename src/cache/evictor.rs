@@ -141,7 +141,7 @@ impl Evictor {
             parked.extend(state.parked.take(bytes.saturating_sub(freed), Awaited::Yes).0);
             (victims, parked)
         };
-        self.blobs.remove(&victims);
+        self.blobs.remove_evicted(&victims);
         parked.iter().for_each(Parked::discard);
         victims.len() + parked.len()
     }

@@ -18,6 +18,7 @@ use md5::{Digest as _, Md5};
 use proptest::prelude::*;
 use sha1::Sha1;
 
+use super::eviction::Among;
 use super::incoming::ROOM_STEP;
 use super::{
     Blob, BlobKeys, Cache, CacheError, Incoming, Limits, Pin, Placement, Removed, Resumed, Scrubbed, Unkeepable,
@@ -311,6 +312,23 @@ fn an_open_body_survives_its_eviction() {
     drop(filled(&cache, 1));
     assert!(files(place.path()).is_empty() && sample.get(&cache).is_none());
     assert!(sample.is(&blob));
+}
+
+#[test]
+fn a_blob_that_is_fetched_again_while_it_is_evicted_stays() {
+    let place = tempfile::tempdir().unwrap();
+    let (cache, sample) = (open(place.path(), 1 << 20), &SAMPLES[0]);
+    let digest = sample.fetch(&cache).0.digest;
+    let victims = cache.blobs.state().victims(1, Among::All);
+    assert_eq!(victims, [digest]);
+    // An eviction removes the record first, which takes as long as the disk does.
+    cache.blobs.catalogue.remove(&victims);
+    assert!(sample.get(&cache).is_none() && !unkept(&sample.fetch(&cache).1));
+    cache.blobs.unlink_evicted(&victims);
+    assert!(sample.get(&cache).is_some_and(|blob| sample.is(&blob)));
+    // Nothing fetches it again.
+    cache.evictor().evict(1, Among::All);
+    assert!(sample.get(&cache).is_none() && files(place.path()).is_empty());
 }
 
 #[test]
