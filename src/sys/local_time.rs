@@ -10,12 +10,19 @@ unsafe extern "C" {
     fn tzset();
 }
 
+/// 28 years in seconds. After them, the days of a year fall on the same weekdays.
+const CYCLE: u64 = (28 * 365 + 7) * 86400;
+
 /// Returns the seconds since midnight, local time, at `seconds` since the epoch. `None`: the C
 /// library has no local time for it.
 #[must_use]
 pub(crate) fn second_of_day(seconds: u64) -> Option<u32> {
     // The type is that of localtime_r's parameter. The libc crate has deprecated its name for musl.
-    let time = seconds.try_into().ok()?;
+    // With 32 bits it ends in 2038.
+    let time = match seconds.try_into() {
+        Ok(time) => time,
+        Err(_) => within_32_bits(seconds)?.try_into().ok()?,
+    };
     let mut local = MaybeUninit::<libc::tm>::uninit();
     // SAFETY: tzset has no arguments; nothing in this program changes the environment that it
     // reads. localtime_r reads `time` and writes only `local`, both of which live until it returns.
@@ -30,6 +37,15 @@ pub(crate) fn second_of_day(seconds: u64) -> Option<u32> {
     u32::try_from(second).ok()
 }
 
+/// Returns a time before 2038 with the same time of day, also where summer time begins and ends on
+/// a weekday of a month. That holds until 2100, which is no leap year. `None`: no clock shows this
+/// time.
+fn within_32_bits(seconds: u64) -> Option<u64> {
+    i64::try_from(seconds).ok()?;
+    let beyond = seconds.saturating_sub(i32::MAX.cast_unsigned().into());
+    Some(seconds - beyond.div_ceil(CYCLE) * CYCLE)
+}
+
 #[cfg(test)]
 mod tests {
     use std::process::Command;
@@ -39,6 +55,8 @@ mod tests {
     /// 2026-01-15 and 2026-07-15, 12:00 UTC.
     const WINTER: u64 = 1_768_478_400;
     const SUMMER: u64 = 1_784_116_800;
+    /// 2100-01-01, 00:00 UTC.
+    const LATE: u64 = 4_102_444_800;
 
     /// Runs this test again in a process that has another time zone.
     #[test]
@@ -46,6 +64,12 @@ mod tests {
         if let Ok(expected) = std::env::var("BINHOSTFS_TEST_HOURS") {
             let hours = [WINTER, SUMMER].map(|time| second_of_day(time).unwrap() / 3600);
             assert_eq!(format!("{hours:?}"), expected);
+            // Each hour of every seventh year.
+            for hour in (2027..2100).step_by(7).flat_map(|year| (0..8766).map(move |hour| (year - 1970) * 8766 + hour))
+            {
+                let time = hour * 3600;
+                assert_eq!(within_32_bits(time).and_then(second_of_day), second_of_day(time), "{time}");
+            }
             return;
         }
         for (zone, expected) in
@@ -56,6 +80,16 @@ mod tests {
             let output = again.env("TZ", zone).env("BINHOSTFS_TEST_HOURS", expected).output().unwrap();
             assert!(output.status.success(), "{zone}: {}", String::from_utf8_lossy(&output.stdout));
         }
+    }
+
+    #[test]
+    fn times_after_2038_have_a_time_of_day() {
+        let last = u64::from(i32::MAX.cast_unsigned());
+        for time in [0, last, last + 1, last + CYCLE, last + CYCLE + 1, LATE, i64::MAX.cast_unsigned()] {
+            let earlier = within_32_bits(time).unwrap();
+            assert!(earlier <= last && (time - earlier).is_multiple_of(CYCLE), "{time}: {earlier}");
+        }
+        assert!(second_of_day(LATE).is_some() && second_of_day(u64::MAX).is_none());
     }
 
     #[test]
