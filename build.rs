@@ -11,7 +11,8 @@
 //!
 //! **Relocations:** each pointer in a table of constants is a relocation of 24 bytes, 350 KiB in all. In the packed form
 //! (DT_RELR) they are 4 KiB. Loaders before glibc 2.36 cannot read that form, so it is asked for where the libc that the linker
-//! takes has it, and only if a trial shows that the linker takes the option: gold, for one, refuses it.
+//! takes has it, and only if a trial shows that the linker takes the option: gold, for one, refuses it, and the linker for 32-bit
+//! ARM warns that it ignores it.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -80,7 +81,7 @@ fn pack_relocations(compiler: &str, variable: &dyn Fn(&str) -> String) {
     trial.args(linker_arguments(&variable("CARGO_ENCODED_RUSTFLAGS")));
     trial.args(["-shared", "-nostdlib", OPTION, "-x", "c", "/dev/null", "-o"]);
     trial.arg(PathBuf::from(variable("OUT_DIR")).join("trial.so"));
-    if trial.output().is_ok_and(|output| output.status.success()) {
+    if trial.output().is_ok_and(|output| output.status.success() && output.stderr.is_empty()) {
         println!("cargo:rustc-link-arg-bins={OPTION}");
     }
 }
